@@ -1,0 +1,1 @@
+//! An MQTT broker as a library.
