@@ -184,3 +184,6 @@ fn raise_descriptor_limit(needed: u64) -> Result<()> {
 fn raise_descriptor_limit(_needed: u64) -> Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

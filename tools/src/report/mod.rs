@@ -23,7 +23,8 @@ pub fn outcome_text(outcome: &Outcome) -> String {
             traffic.delivered, traffic.span_s, traffic.published, traffic.deliveries_per_second
         ));
         if let (Some(cpu), Some(busy)) = (traffic.broker_cpu_us, traffic.broker_busy) {
-            lines.push(format!("  broker       {cpu:.3} µs a delivery, {:.0}% busy", busy * 100.0));
+            let busy = busy * 100.0;
+            lines.push(format!("  broker       {cpu:.3} µs a delivery, {busy:.0}% busy"));
         }
         lines.push(format!(
             "  generator    {:.3} µs a delivery, {:.0}% busy",
