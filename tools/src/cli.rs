@@ -115,9 +115,9 @@ pub struct LoadArgs {
     /// Length of the payload.
     #[arg(long, default_value_t = 64)]
     pub payload_bytes: u32,
-    /// Closed loop: messages of each publisher under way at most.
-    #[arg(long, default_value_t = 100)]
-    pub window: u32,
+    /// Closed loop: messages of each publisher under way at most [default: 16 fan-in, else 100].
+    #[arg(long)]
+    pub window: Option<u32>,
     /// Closed loop: messages of a publisher sent together at least.
     #[arg(long, default_value_t = 1)]
     pub burst: u32,
@@ -157,7 +157,10 @@ impl LoadArgs {
             payload_bytes: self.payload_bytes,
             load: match self.rate {
                 Some(messages_per_second) => LoadMode::Open { messages_per_second },
-                None => LoadMode::Closed { window: self.window, burst: self.burst },
+                None => LoadMode::Closed {
+                    window: self.window.unwrap_or(scenario.default_window()),
+                    burst: self.burst,
+                },
             },
         };
         for (name, seconds) in [("warm-up", self.warm_up_s), ("span", self.duration_s)] {

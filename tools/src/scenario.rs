@@ -46,6 +46,16 @@ impl Scenario {
             Self::Connections => (0, 10_000),
         }
     }
+
+    /// Messages of each publisher under way when the command line does not say. Enough that the
+    /// broker always has work; in fan-in all of them may wait for one subscriber, and no broker
+    /// has to keep megabytes for one.
+    pub fn default_window(self) -> u32 {
+        match self {
+            Self::FanIn => 16,
+            Self::FanOut | Self::PointToPoint | Self::Connections => 100,
+        }
+    }
 }
 
 /// When publishers send.

@@ -9,6 +9,9 @@ use crate::{
     verify::Tally,
 };
 
+/// From this part of a core on, a broker counts as saturated.
+const SATURATED: f64 = 0.95;
+
 /// The samples of every load and broker, looked at together.
 #[derive(Debug)]
 pub struct Summary<'a> {
@@ -34,6 +37,13 @@ impl<'a> Summary<'a> {
         let mut text = format!("{}\n\n", machine());
         text.push_str(&[traffic, idle].into_iter().flatten().collect::<Vec<_>>().join("\n"));
         text.push_str("\nMedians of the rounds; ratios are of medians, to the first broker's.\n");
+        if self.any_unsaturated() {
+            text.push_str(
+                "*: the broker had less than 95% of its core: the generator or the load was the \
+                 limit, and\nCPU per delivery is not that of saturation. A larger --burst makes \
+                 the generator cheaper.\n",
+            );
+        }
         text
     }
 
@@ -47,6 +57,15 @@ impl<'a> Summary<'a> {
                 format!("{}: {workload}: {verdict}", self.brokers[which])
             })
         })
+    }
+
+    /// The part of the span in which the broker had its core.
+    fn busy(&self, case: usize, which: usize) -> f64 {
+        median(&self.traffic(case, which, |traffic| traffic.broker_busy.unwrap_or(f64::NAN)))
+    }
+
+    fn any_unsaturated(&self) -> bool {
+        self.samples.keys().any(|&(case, which)| self.busy(case, which) < SATURATED)
     }
 
     fn traffic_table(&self) -> Option<String> {
@@ -81,6 +100,7 @@ impl<'a> Summary<'a> {
         let cpu = self.traffic(case, which, |traffic| traffic.broker_cpu_us.unwrap_or(f64::NAN));
         let first = self.traffic(case, 0, |traffic| traffic.broker_cpu_us.unwrap_or(f64::NAN));
         let middle = |value: fn(&Traffic) -> f64| median(&self.traffic(case, which, value));
+        let busy = self.busy(case, which);
         let latency = |value: fn(&Latency) -> f64| {
             median(&self.traffic(case, which, |traffic| value(&traffic.latency_us)))
         };
@@ -91,7 +111,7 @@ impl<'a> Summary<'a> {
             spread(&cpu),
             format!("{:.4}", median(&cpu) / median(&first)),
             format!("{:.0}", middle(|traffic| traffic.deliveries_per_second)),
-            percent(middle(|traffic| traffic.broker_busy.unwrap_or(f64::NAN))),
+            percent(busy) + if busy < SATURATED { "*" } else { "" },
             format!("{:.0}", latency(|latency| latency.p50)),
             format!("{:.0}", latency(|latency| latency.p99)),
             format!("{:.3}", middle(|traffic| traffic.generator_cpu_us)),
