@@ -1,1 +1,4 @@
 //! An MQTT broker as a library.
+
+pub mod violation;
+pub mod wire;

@@ -1,0 +1,200 @@
+//! What a peer can do that its protocol forbids, one row per clause. Knows no connection: what is
+//! sent in answer is the engine's business.
+
+use std::fmt;
+
+use crate::wire::ReasonCode;
+
+/// Makes the `Violation` enum and its facts out of one table, so that no clause is stated twice.
+macro_rules! violations {
+    ($($name:ident $clause:literal $reason:ident $what:literal;)*) => {
+        /// The peer broke the protocol; the Network Connection ends.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Violation {
+            $(#[doc = concat!($what, " [", $clause, "]")] $name,)*
+        }
+
+        impl Violation {
+            /// Every row of the table.
+            pub const ALL: &'static [Violation] = &[$(Violation::$name,)*];
+
+            /// The broken clause: a numbered statement of the 5.0 document (`MQTT-3.3.1-4`), one
+            /// of 3.1.1's where 5.0 has none (`3.1.1 MQTT-3.1.2-22`), or a section of the 5.0
+            /// document whose text has no number (`section 3.8.3.1`).
+            pub const fn clause(self) -> &'static str {
+                match self {
+                    $(Violation::$name => $clause,)*
+                }
+            }
+
+            /// The Reason Code that tells a 5.0 peer.
+            pub const fn reason(self) -> ReasonCode {
+                match self {
+                    $(Violation::$name => ReasonCode::$reason,)*
+                }
+            }
+
+            /// What the peer did, as a clause of a sentence.
+            pub const fn what(self) -> &'static str {
+                match self {
+                    $(Violation::$name => $what,)*
+                }
+            }
+        }
+    };
+}
+
+violations! {
+    // Framing.
+    RemainingLengthOverlong "section 1.5.5" MalformedPacket
+        "a Variable Byte Integer goes on after its fourth byte";
+    VariableByteIntegerNotMinimal "MQTT-1.5.5-1" MalformedPacket
+        "a Variable Byte Integer uses more bytes than it needs";
+    PacketTooLarge "MQTT-3.2.2-15" PacketTooLarge
+        "the packet is larger than the Maximum Packet Size";
+    PacketTypeReserved "section 2.1.2" MalformedPacket
+        "the packet type is reserved";
+    FixedHeaderFlagsInvalid "MQTT-2.1.3-1" MalformedPacket
+        "a reserved flag of the fixed header has the wrong value";
+    PacketTooShort "section 2.1.4" MalformedPacket
+        "the packet ends before its last field";
+    TrailingBytes "section 2.1.4" MalformedPacket
+        "bytes follow the last field of the packet";
+
+    // Data representation.
+    StringNotUtf8 "MQTT-1.5.4-1" MalformedPacket
+        "a string is not well-formed UTF-8";
+    StringHasNull "MQTT-1.5.4-2" MalformedPacket
+        "a string holds U+0000";
+    PacketIdentifierZero "MQTT-2.2.1-3" ProtocolError
+        "the Packet Identifier is 0";
+
+    // Properties.
+    PropertyUnknown "section 2.2.2.2" MalformedPacket
+        "a property has an undefined identifier";
+    PropertyNotAllowed "section 2.2.2.2" MalformedPacket
+        "a property is not defined for this packet";
+    PropertyRepeated "section 2.2.2.2" ProtocolError
+        "a property that may occur once occurs again";
+    PropertyNotBoolean "section 3.1.2.11.6" ProtocolError
+        "a property that is 0 or 1 has another value";
+    ReceiveMaximumZero "section 3.1.2.11.3" ProtocolError
+        "the Receive Maximum is 0";
+    MaximumPacketSizeZero "section 3.1.2.11.4" ProtocolError
+        "the Maximum Packet Size is 0";
+    TopicAliasZero "MQTT-3.3.2-8" TopicAliasInvalid
+        "the Topic Alias is 0";
+    SubscriptionIdentifierZero "section 3.8.2.1.2" ProtocolError
+        "the Subscription Identifier is 0";
+    ResponseTopicHasWildcard "MQTT-3.3.2-14" ProtocolError
+        "the Response Topic holds a wildcard";
+    ResponseTopicEmpty "MQTT-4.7.3-1" ProtocolError
+        "the Response Topic is empty";
+    AuthenticationMethodMissing "section 3.15.2.2.2" ProtocolError
+        "the AUTH packet names no Authentication Method";
+    AuthenticationDataWithoutMethod "section 3.1.2.11.10" ProtocolError
+        "there is Authentication Data but no Authentication Method";
+
+    // CONNECT.
+    UnsupportedProtocolName "MQTT-3.1.2-1" UnsupportedProtocolVersion
+        "the Protocol Name is unknown";
+    UnsupportedProtocolVersion "MQTT-3.1.2-2" UnsupportedProtocolVersion
+        "the Protocol Version is unknown";
+    ConnectBeforeVersionTooShort "section 3.1.2.2" MalformedPacket
+        "the CONNECT packet ends before its Protocol Version";
+    ConnectFlagReserved "MQTT-3.1.2-3" MalformedPacket
+        "the reserved Connect Flag is set";
+    WillQosWithoutWill "MQTT-3.1.2-11" MalformedPacket
+        "there is a Will QoS but no Will";
+    WillQosInvalid "MQTT-3.1.2-12" MalformedPacket
+        "the Will QoS is 3";
+    WillRetainWithoutWill "MQTT-3.1.2-13" MalformedPacket
+        "Will Retain is set but there is no Will";
+    PasswordWithoutUserName "3.1.1 MQTT-3.1.2-22" MalformedPacket
+        "there is a Password but no User Name";
+    WillTopicEmpty "MQTT-4.7.3-1" TopicNameInvalid
+        "the Will Topic is empty";
+    WillTopicHasWildcard "MQTT-4.7.0-1" TopicNameInvalid
+        "the Will Topic holds a wildcard";
+
+    // CONNACK.
+    ConnackFlagsReserved "MQTT-3.2.2-1" MalformedPacket
+        "a reserved flag of the CONNACK packet is set";
+    SessionPresentWithRefusal "MQTT-3.2.2-6" ProtocolError
+        "Session Present is set in a refusal";
+    ConnackReasonCodeInvalid "MQTT-3.2.2-8" ProtocolError
+        "the Reason Code is none of CONNACK's";
+
+    // PUBLISH.
+    PublishQosInvalid "MQTT-3.3.1-4" MalformedPacket
+        "the QoS is 3";
+    DupWithQos0 "MQTT-3.3.1-2" MalformedPacket
+        "DUP is set in a QoS 0 message";
+    TopicNameHasWildcard "MQTT-3.3.2-2" TopicNameInvalid
+        "the Topic Name holds a wildcard";
+    TopicNameEmpty "MQTT-4.7.3-1" ProtocolError
+        "the Topic Name is empty and there is no Topic Alias";
+    SubscriptionIdentifierFromClient "MQTT-3.3.4-6" ProtocolError
+        "a client's PUBLISH packet holds a Subscription Identifier";
+
+    // Acknowledgements.
+    PubackReasonCodeInvalid "MQTT-3.4.2-1" ProtocolError
+        "the Reason Code is none of PUBACK's";
+    PubrecReasonCodeInvalid "MQTT-3.5.2-1" ProtocolError
+        "the Reason Code is none of PUBREC's";
+    PubrelReasonCodeInvalid "MQTT-3.6.2-1" ProtocolError
+        "the Reason Code is none of PUBREL's";
+    PubcompReasonCodeInvalid "MQTT-3.7.2-1" ProtocolError
+        "the Reason Code is none of PUBCOMP's";
+
+    // SUBSCRIBE and UNSUBSCRIBE with their answers.
+    SubscribeEmpty "MQTT-3.8.3-2" ProtocolError
+        "the SUBSCRIBE packet has no Topic Filter";
+    SubscribeOptionsReserved "MQTT-3.8.3-5" MalformedPacket
+        "a reserved bit of the Subscription Options is set";
+    SubscribeQosInvalid "section 3.8.3.1" ProtocolError
+        "the Maximum QoS of a subscription is 3";
+    RetainHandlingInvalid "section 3.8.3.1" ProtocolError
+        "the Retain Handling is 3";
+    NoLocalOnSharedSubscription "MQTT-3.8.3-4" ProtocolError
+        "No Local is set on a Shared Subscription";
+    TopicFilterEmpty "MQTT-4.7.3-1" TopicFilterInvalid
+        "a Topic Filter is empty";
+    SubackEmpty "section 3.9.3" ProtocolError
+        "the SUBACK packet has no Reason Code";
+    SubackReasonCodeInvalid "MQTT-3.9.3-2" ProtocolError
+        "a Reason Code is none of SUBACK's";
+    UnsubscribeEmpty "MQTT-3.10.3-2" ProtocolError
+        "the UNSUBSCRIBE packet has no Topic Filter";
+    UnsubackEmpty "section 3.11.3" ProtocolError
+        "the UNSUBACK packet has no Reason Code";
+    UnsubackReasonCodeInvalid "MQTT-3.11.3-2" ProtocolError
+        "a Reason Code is none of UNSUBACK's";
+
+    // DISCONNECT and AUTH.
+    DisconnectReasonCodeInvalid "MQTT-3.14.2-1" ProtocolError
+        "the Reason Code is none of DISCONNECT's";
+    AuthReasonCodeInvalid "MQTT-3.15.2-1" ProtocolError
+        "the Reason Code is none of AUTH's";
+}
+
+impl Violation {
+    /// Whether `wire::decode` found it in a CONNECT packet before it knew the version that the
+    /// client speaks, so that the form of an answer is in doubt.
+    pub const fn is_before_version(self) -> bool {
+        matches!(
+            self,
+            Violation::UnsupportedProtocolName
+                | Violation::UnsupportedProtocolVersion
+                | Violation::ConnectBeforeVersionTooShort
+        )
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.what(), self.clause())
+    }
+}
+
+impl std::error::Error for Violation {}
