@@ -46,7 +46,7 @@ macro_rules! violations {
 
 violations! {
     // Framing.
-    RemainingLengthOverlong "section 1.5.5" MalformedPacket
+    VariableByteIntegerTooLong "section 1.5.5" MalformedPacket
         "a Variable Byte Integer goes on after its fourth byte";
     VariableByteIntegerNotMinimal "MQTT-1.5.5-1" MalformedPacket
         "a Variable Byte Integer uses more bytes than it needs";
@@ -57,7 +57,7 @@ violations! {
     FixedHeaderFlagsInvalid "MQTT-2.1.3-1" MalformedPacket
         "a reserved flag of the fixed header has the wrong value";
     PacketTooShort "section 2.1.4" MalformedPacket
-        "the packet ends before its last field";
+        "a field goes beyond the end of the packet or of its properties";
     TrailingBytes "section 2.1.4" MalformedPacket
         "bytes follow the last field of the packet";
 
@@ -198,3 +198,39 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::PacketType;
+
+    #[test]
+    fn every_row_can_be_told_to_the_peer() {
+        for violation in Violation::ALL {
+            let reason = violation.reason();
+            let is_sendable =
+                reason.allowed_in(PacketType::Connack) || reason.allowed_in(PacketType::Disconnect);
+            assert!(is_sendable && reason.is_error(), "{violation:?}");
+        }
+    }
+
+    #[test]
+    fn every_row_cites_a_clause_and_says_something() {
+        let is_number = |text: &str| {
+            !text.is_empty() && text.split(['.', '-']).all(|part| part.parse::<u16>().is_ok())
+        };
+        for violation in Violation::ALL {
+            let clause = violation.clause();
+            let clause = clause.strip_prefix("3.1.1 ").unwrap_or(clause);
+            let number = clause.strip_prefix("MQTT-").or(clause.strip_prefix("section "));
+            assert!(number.is_some_and(is_number), "{violation:?}");
+            assert!(!violation.what().ends_with('.'), "{violation:?}");
+        }
+    }
+
+    #[test]
+    fn it_reads_as_a_sentence_with_its_clause() {
+        let text = Violation::PublishQosInvalid.to_string();
+        assert_eq!(text, "the QoS is 3 [MQTT-3.3.1-4]");
+    }
+}

@@ -1,6 +1,9 @@
 //! Reason Codes of 5.0 (table 2-6) and the return codes of 3.1.1. Knows no packet's fields.
 
+use crate::violation::Violation;
+
 use super::PacketType;
+use super::reader::Reader;
 
 /// Makes the `ReasonCode` enum and its facts out of table 2-6.
 macro_rules! reason_codes {
@@ -137,5 +140,107 @@ impl ReasonCode {
             5 => Some(ReasonCode::NotAuthorized),
             _ => None,
         }
+    }
+
+    /// The next byte, which has to be a code that the packet may carry. The byte itself is in
+    /// order, so anything else is a Protocol Error. (section 1.2)
+    pub(super) fn read(
+        reader: &mut Reader<'_>,
+        packet: PacketType,
+    ) -> Result<ReasonCode, Violation> {
+        ReasonCode::checked(reader.byte()?, packet).ok_or(violation_of(packet))
+    }
+
+    /// The code of this value, if table 2-6 has it for this packet.
+    pub(super) fn checked(value: u8, packet: PacketType) -> Option<ReasonCode> {
+        ReasonCode::from_u8(value).filter(|code| code.allowed_in(packet))
+    }
+}
+
+/// What a code breaks that is not in the packet's list.
+const fn violation_of(packet: PacketType) -> Violation {
+    match packet {
+        PacketType::Puback => Violation::PubackReasonCodeInvalid,
+        PacketType::Pubrec => Violation::PubrecReasonCodeInvalid,
+        PacketType::Pubrel => Violation::PubrelReasonCodeInvalid,
+        PacketType::Pubcomp => Violation::PubcompReasonCodeInvalid,
+        PacketType::Suback => Violation::SubackReasonCodeInvalid,
+        PacketType::Unsuback => Violation::UnsubackReasonCodeInvalid,
+        PacketType::Disconnect => Violation::DisconnectReasonCodeInvalid,
+        PacketType::Auth => Violation::AuthReasonCodeInvalid,
+        _ => Violation::ConnackReasonCodeInvalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_codes_stand_for_each_other() {
+        for &code in ReasonCode::ALL {
+            assert_eq!(ReasonCode::from_u8(code as u8), Some(code));
+        }
+        let known = (0..=255).filter(|&value| ReasonCode::from_u8(value).is_some()).count();
+        assert_eq!(known, 43);
+        assert_eq!(ReasonCode::ALL.len(), 43);
+        assert!(ReasonCode::ALL.is_sorted());
+    }
+
+    /// The lists of the packets' own sections, which table 2-6 has to agree with.
+    #[test]
+    fn each_packet_has_the_codes_of_its_section() {
+        let sections: &[(PacketType, &[u8])] = &[
+            (
+                PacketType::Connack,
+                &[
+                    0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C,
+                    0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+                ],
+            ),
+            (PacketType::Puback, &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]),
+            (PacketType::Pubrec, &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]),
+            (PacketType::Pubrel, &[0x00, 0x92]),
+            (PacketType::Pubcomp, &[0x00, 0x92]),
+            (
+                PacketType::Suback,
+                &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2],
+            ),
+            (PacketType::Unsuback, &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91]),
+            (
+                PacketType::Disconnect,
+                &[
+                    0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8C, 0x8D, 0x8E, 0x8F,
+                    0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E,
+                    0x9F, 0xA0, 0xA1, 0xA2,
+                ],
+            ),
+            (PacketType::Auth, &[0x00, 0x18, 0x19]),
+            (PacketType::Publish, &[]),
+            (PacketType::Subscribe, &[]),
+        ];
+        for &(packet, expected) in sections {
+            let allowed: Vec<u8> =
+                (0..=255).filter(|&value| ReasonCode::checked(value, packet).is_some()).collect();
+            assert_eq!(allowed, expected, "{packet:?}");
+        }
+    }
+
+    #[test]
+    fn return_codes_stand_for_reason_codes() {
+        for value in 0..=5 {
+            let code = ReasonCode::from_return_code(value).expect("3.1.1 has six of them");
+            assert_eq!(code.return_code(), Some(value));
+        }
+        assert_eq!(ReasonCode::from_return_code(6), None);
+        assert_eq!(ReasonCode::MalformedPacket.return_code(), None);
+        assert_eq!(ReasonCode::ServerBusy.return_code(), Some(3));
+    }
+
+    #[test]
+    fn names_are_the_specifications() {
+        assert_eq!(ReasonCode::QosNotSupported.name(), "QoS not supported");
+        assert!(ReasonCode::UnspecifiedError.is_error());
+        assert!(!ReasonCode::Reauthenticate.is_error());
     }
 }

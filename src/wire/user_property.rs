@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::property::Property;
+use super::reader::Reader;
+
 /// The User Properties of a packet, in order.
 #[derive(Clone, Copy, Default)]
 pub struct UserProperties<'a> {
@@ -15,15 +18,15 @@ impl<'a> UserProperties<'a> {
         UserProperties { section: &[] }
     }
 
-    /// These, encoded one after the other as [`UserProperties::push`] does it.
+    /// These, encoded one after the other as [`UserProperties::push`] does it. Iteration ends
+    /// where anything else than encoded properties begins.
     pub const fn encoded(section: &'a [u8]) -> Self {
         UserProperties { section }
     }
 
     /// Appends one encoded User Property to `section`.
     pub fn push(section: &mut Vec<u8>, name: &str, value: &str) {
-        let _ = (section, name, value);
-        unimplemented!()
+        Property::UserProperty((name, value)).write(section);
     }
 
     /// Whether there is none.
@@ -33,22 +36,32 @@ impl<'a> UserProperties<'a> {
 
     /// Each in turn.
     pub fn iter(&self) -> UserPropertiesIter<'a> {
-        UserPropertiesIter { section: self.section }
+        UserPropertiesIter { reader: Reader::new(self.section) }
+    }
+
+    /// Appends each, encoded.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        for pair in self.iter() {
+            Property::UserProperty(pair).write(out);
+        }
     }
 }
 
 /// Iterates [`UserProperties`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct UserPropertiesIter<'a> {
-    section: &'a [u8],
+    reader: Reader<'a>,
 }
 
 impl<'a> Iterator for UserPropertiesIter<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let _ = self.section;
-        unimplemented!()
+        loop {
+            if let Property::UserProperty(pair) = Property::read_checked(&mut self.reader)? {
+                return Some(pair);
+            }
+        }
     }
 }
 
@@ -70,5 +83,30 @@ impl PartialEq for UserProperties<'_> {
 impl fmt::Debug for UserProperties<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mqtt_3_3_2_18_order_is_kept_and_names_may_repeat() {
+        let mut section = Vec::new();
+        UserProperties::push(&mut section, "b", "1");
+        Property::PayloadFormatIndicator(true).write(&mut section);
+        UserProperties::push(&mut section, "a", "2");
+        UserProperties::push(&mut section, "b", "");
+        let properties = UserProperties::encoded(&section);
+        assert!(properties.iter().eq([("b", "1"), ("a", "2"), ("b", "")]));
+        assert_eq!(format!("{properties:?}"), r#"[("b", "1"), ("a", "2"), ("b", "")]"#);
+        assert!(!properties.is_empty());
+    }
+
+    #[test]
+    fn iteration_ends_at_anything_else() {
+        assert!(UserProperties::none().is_empty());
+        assert!(UserProperties::encoded(&[0xFF, 0x26]).is_empty());
+        assert!(UserProperties::encoded(&[0x26, 0, 1, b'a', 0, 9]).is_empty());
     }
 }
