@@ -1,4 +1,4 @@
-//! stub
+//! Stub.
 #![allow(missing_docs)]
 use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -85,10 +85,8 @@ impl Engine {
             qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
         let subscriber = SubscriberId(session);
         let held = &self.sessions[session as usize].subscriptions;
-        let is_new = self
-            .index
-            .find(text)
-            .is_none_or(|filter| self.index.get(filter, subscriber).is_none());
+        let is_new =
+            self.index.find(text).is_none_or(|filter| self.index.get(filter, subscriber).is_none());
         if is_new && held.len() >= self.settings.limits.subscriptions_per_client_max as usize {
             return Err(ReasonCode::QuotaExceeded);
         }
