@@ -1,1 +1,23 @@
-//! Topic Names and Topic Filters, the subscription index and the retained index. Knows no connection, no clock, no I/O.
+//! which messages a new subscriber wants. Knows no session, no packet, no socket and no clock.
+//!
+//! - [`topic`] checks Topic Names and Topic Filters, and holds the plain matcher that the rest is
+//!   tested against.
+//! - [`SubscriptionIndex`] finds the subscriptions that match a Topic Name.
+//! - [`RetainedIndex`] finds the Topic Names that match a Topic Filter.
+//!
+//! Both indexes are built from the same small parts: slabs of records under 32-bit ids, hash tables
+//! of ids that store no key, and interned levels.
+
+mod hash;
+mod id_table;
+pub mod index;
+mod levels;
+mod slab;
+mod text;
+pub mod topic;
+
+pub use index::{
+    FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionIndex,
+    SubscriptionOptions, Unsubscribed,
+};
+pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, levels};
