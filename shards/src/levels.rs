@@ -66,6 +66,11 @@ impl Levels {
         self.levels[id].text.as_str()
     }
 
+    /// The text's bytes, which order as it does.
+    pub(crate) fn bytes(&self, id: LevelId) -> &[u8] {
+        self.levels[id].text.as_bytes()
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.levels.len()

@@ -12,6 +12,7 @@ mod hash;
 mod id_table;
 pub mod index;
 mod levels;
+pub mod retained;
 mod slab;
 mod text;
 pub mod topic;
@@ -20,4 +21,5 @@ pub use index::{
     FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionIndex,
     SubscriptionOptions, Unsubscribed,
 };
+pub use retained::{Cursor, RetainedIndex, ScanState, ScanStep};
 pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, levels};
