@@ -61,19 +61,23 @@ struct Serving {
 impl Serving {
     fn start(arguments: &[&str]) -> Self {
         let arguments = [&["--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat();
-        let mut child = broker(&arguments).spawn().expect("the broker starts");
+        Self::listening(broker(&arguments).spawn().expect("the broker starts"))
+    }
+
+    /// Waits for a broker that logs JSON to say where it listens.
+    fn listening(mut child: Child) -> Self {
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        loop {
+        let address = loop {
             let mut line = String::new();
             assert!(log.read_line(&mut line).expect("readable") > 0, "it ended before listening");
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
             if event["fields"]["message"] == "listening" {
                 assert_eq!(event["fields"]["transport"], "tcp");
                 let address = event["fields"]["address"].as_str().expect("an address");
-                let address = address.parse().expect("an address");
-                return Self { child, address, log };
+                break address.parse().expect("an address");
             }
-        }
+        };
+        Self { child, address, log }
     }
 
     fn connect(&self) -> TcpStream {
@@ -276,22 +280,8 @@ fn without_free_descriptors_those_who_are_in_are_served_and_newcomers_wait() {
         "ulimit -n 80; exec {} --listen 127.0.0.1:0 --log-format json",
         env!("CARGO_BIN_EXE_broker")
     );
-    let mut child = command
-        .args(["-c", &script])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("a shell");
-    let mut log = BufReader::new(child.stderr.take().expect("piped"));
-    let address: SocketAddr = loop {
-        let mut line = String::new();
-        assert!(log.read_line(&mut line).expect("readable") > 0);
-        let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        if event["fields"]["message"] == "listening" {
-            break event["fields"]["address"].as_str().expect("text").parse().expect("address");
-        }
-    };
-    let serving = Serving { child, address, log };
+    command.args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let serving = Serving::listening(command.spawn().expect("a shell"));
     let mut first = serving.connect();
     first.write_all(CONNECT).expect("sent");
     read_packet(&mut first);
