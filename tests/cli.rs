@@ -275,24 +275,27 @@ fn a_refusal_is_read_even_when_input_lies_unread() {
 #[cfg(target_os = "linux")]
 #[test]
 fn without_free_descriptors_those_who_are_in_are_served_and_newcomers_wait() {
-    let mut command = Command::new("sh");
-    let script = format!(
-        "ulimit -n 80; exec {} --listen 127.0.0.1:0 --log-format json",
-        env!("CARGO_BIN_EXE_broker")
-    );
-    command.args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let serving = Serving::listening(command.spawn().expect("a shell"));
+    let serving = Serving::start(&[]);
+    let limit_descriptors = |limit: &str| {
+        let (pid, limit) = (serving.child.id().to_string(), format!("--nofile={limit}:"));
+        let limited = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+        assert!(limited.expect("prlimit, of util-linux, runs").success());
+    };
     let mut first = serving.connect();
     first.write_all(CONNECT).expect("sent");
     read_packet(&mut first);
-    let crowd: Vec<TcpStream> = (0..150).map(|_| serving.connect()).collect();
+    limit_descriptors("3");
+    // The kernel takes them, the broker cannot.
+    let mut late = serving.connect();
+    late.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01d").expect("sent");
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(50));
         first.write_all(b"\xc0\x00").expect("sent");
         assert_eq!(read_packet(&mut first), [0xd0, 0x00]);
     }
-    drop(crowd);
-    let mut late = serving.connect();
-    late.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01d").expect("sent");
+    late.set_nonblocking(true).expect("set");
+    assert!(late.read(&mut [0]).is_err(), "there was no descriptor for it");
+    late.set_nonblocking(false).expect("set");
+    limit_descriptors("1000");
     assert_eq!(read_packet(&mut late)[0], 0x20);
 }
