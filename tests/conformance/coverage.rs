@@ -1,0 +1,1 @@
+//! Holds the tests against `clauses.tsv`.

@@ -1,0 +1,1 @@
+//! Chapter 1: strings and variable byte integers.
