@@ -1,14 +1,20 @@
-//! An MQTT broker as a library.
-#![doc = ""]
-pub mod clock;
-#[allow(missing_docs)]
-pub mod config;
-pub mod engine;
-pub mod executor;
+#![doc = include_str!("../ARCHITECTURE.md")]
+
 pub mod limits;
-pub mod message;
+
+pub mod clock;
+pub mod config;
 pub mod metrics;
+pub mod violation;
+
+pub mod wire;
+
+pub mod message;
 pub mod send_buffer;
 pub mod session;
-pub mod violation;
-pub mod wire;
+
+pub mod engine;
+
+pub mod executor;
+pub mod platform;
+pub mod server;

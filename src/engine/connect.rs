@@ -294,7 +294,14 @@ impl Engine {
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
         self.agree(id, session, connect);
-        self.send_connack(id, session, connect, assigned.as_deref(), session_present, authentication_data);
+        self.send_connack(
+            id,
+            session,
+            connect,
+            assigned.as_deref(),
+            session_present,
+            authentication_data,
+        );
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
@@ -314,11 +321,11 @@ impl Engine {
     /// The session of this Client Identifier: taken over, resumed, or new [MQTT-3.1.2-4],
     /// [MQTT-3.1.2-5], [MQTT-3.1.4-3].
     fn claim_session(&mut self, client_identifier: &str, clean_start: bool) -> (u32, bool) {
-        if let Some(session) = self.find_session(client_identifier) {
-            if let Some(old) = self.sessions[session as usize].connection {
-                self.links.metrics.takeovers += 1;
-                self.end_connection(old.slot, Ending::TakenOver { ends_session: clean_start });
-            }
+        if let Some(session) = self.find_session(client_identifier)
+            && let Some(old) = self.sessions[session as usize].connection
+        {
+            self.links.metrics.takeovers += 1;
+            self.end_connection(old.slot, Ending::TakenOver { ends_session: clean_start });
         }
         // Looked up again: the session may have ended with its connection.
         if let Some(session) = self.find_session(client_identifier) {
@@ -434,7 +441,8 @@ impl Engine {
         let properties = ConnackProperties {
             session_expiry_interval: (expiry_interval_s != asked).then_some(expiry_interval_s),
             receive_maximum: (limits.receive_maximum < u16::MAX).then_some(limits.receive_maximum),
-            maximum_qos: (mqtt.maximum_qos < u8::from(Qos::ExactlyOnce)).then_some(mqtt.maximum_qos),
+            maximum_qos: (mqtt.maximum_qos < u8::from(Qos::ExactlyOnce))
+                .then_some(mqtt.maximum_qos),
             retain_available: not(mqtt.retain_available),
             maximum_packet_size: Some(limits.packet_bytes_max),
             assigned_client_identifier: assigned,

@@ -331,8 +331,7 @@ impl Engine {
         let qos = draft.content.qos.min(target.qos);
         let retain = draft.retain && target.retain_as_published;
         let identifiers = target.subscription_identifiers.as_slice();
-        let mut copy =
-            Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
+        let mut copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
         let connection = &self.links.connections[id.slot as usize];
         if !connection.takes(&draft.content, &copy, self.now) {
             return self.count_drops(target.session, DropCause::PacketTooLarge, 1);
@@ -365,7 +364,8 @@ impl Engine {
         let session = &mut self.sessions[target.session as usize];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
-        match session.outbound_mut(window).push(delivery, &self.queue_limits, connection.is_some()) {
+        match session.outbound_mut(window).push(delivery, &self.queue_limits, connection.is_some())
+        {
             Queued::Kept => {}
             Queued::Dropped(cause) => self.count_drops(target.session, cause, 1),
             Queued::Disconnect => {

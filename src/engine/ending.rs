@@ -201,9 +201,10 @@ impl Engine {
         if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
             entry.remove();
         }
-        let waiting = self.sessions[index as usize].outbound.as_ref().map_or(0, |outbound| {
-            outbound.queued() + outbound.inflight()
-        });
+        let waiting = self.sessions[index as usize]
+            .outbound
+            .as_ref()
+            .map_or(0, |outbound| outbound.queued() + outbound.inflight());
         self.count_drops(index, DropCause::SessionEnded, waiting as u64);
         self.sessions.remove(index as usize);
     }

@@ -34,8 +34,7 @@ impl Engine {
             outbound.map_or(Acknowledged::Unknown, |o| o.acknowledge(identifier, ack));
         match acknowledged {
             Acknowledged::Ended => {
-                if let Some(congestion) =
-                    self.links.connections[id.slot as usize].congestion_mut()
+                if let Some(congestion) = self.links.connections[id.slot as usize].congestion_mut()
                 {
                     congestion.taken += 1;
                 }

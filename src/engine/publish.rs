@@ -76,12 +76,12 @@ impl Engine {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Violation> {
-        if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier) {
-            if !self.receive_once(session, identifier)? {
-                // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further.
-                self.acknowledge(id, publish, ReasonCode::Success);
-                return Ok(());
-            }
+        if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
+            && !self.receive_once(session, identifier)?
+        {
+            // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further.
+            self.acknowledge(id, publish, ReasonCode::Success);
+            return Ok(());
         }
         if let Err(reason) = self.permit(id, session, publish, topic) {
             return self.turn_away(id, session, publish, reason);

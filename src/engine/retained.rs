@@ -36,7 +36,8 @@ impl Engine {
         let bytes = metrics.retained_bytes - old_bytes + content.bytes() as u64;
         let limits = &self.settings.limits;
         let is_ours = content.topic.starts_with(sys_topics::PREFIX);
-        let too_many = old_bytes == 0 && self.retained.len() >= limits.retained_messages_max as usize;
+        let too_many =
+            old_bytes == 0 && self.retained.len() >= limits.retained_messages_max as usize;
         let is_full = too_many || bytes > limits.retained_bytes_max || self.memory_is_full();
         if is_full && !is_ours {
             return Err(RetainedFull);

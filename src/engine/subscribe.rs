@@ -28,12 +28,12 @@ impl Engine {
     ) -> Result<(), Violation> {
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
         // Judged before anything is changed: a packet that breaks the protocol changes nothing.
-        for (text, options) in subscribe.filters.clone() {
+        for (text, options) in subscribe.filters {
             self.judge_filter(text, &options)?;
         }
         let version = self.version(id.slot);
         let mut reasons = Vec::new();
-        for (text, options) in subscribe.filters.clone() {
+        for (text, options) in subscribe.filters {
             let reason = match self.subscribe_to(id, session, text, &options, identifier) {
                 Ok(granted) => granted as u8,
                 Err(_) if version != Version::V5 => 0x80,
@@ -74,22 +74,19 @@ impl Engine {
         identifier: u32,
     ) -> Result<Qos, ReasonCode> {
         let levels_max = self.settings.limits.topic_levels_max as usize;
-        let filter = TopicFilter::parse(text, levels_max)
-            .map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        let filter =
+            TopicFilter::parse(text, levels_max).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         self.check_available(&filter, identifier)?;
         let client_identifier = &self.sessions[session as usize].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
-        let qos = self
-            .access
-            .may_subscribe(&who, text, options.qos)
-            .ok_or(ReasonCode::NotAuthorized)?;
-        let qos = qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
+        let qos =
+            self.access.may_subscribe(&who, text, options.qos).ok_or(ReasonCode::NotAuthorized)?;
+        let qos =
+            qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
         let subscriber = SubscriberId(session);
         let held = &self.sessions[session as usize].subscriptions;
-        let is_new = !self
-            .index
-            .find(text)
-            .is_some_and(|filter| self.index.get(filter, subscriber).is_some());
+        let is_new =
+            self.index.find(text).is_none_or(|filter| self.index.get(filter, subscriber).is_none());
         if is_new && held.len() >= self.settings.limits.subscriptions_per_client_max as usize {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -152,7 +149,7 @@ impl Engine {
         unsubscribe: &Unsubscribe<'_>,
     ) {
         let mut reasons = Vec::new();
-        for text in unsubscribe.filters.clone() {
+        for text in unsubscribe.filters {
             let is_removed = self.index.find(text).is_some_and(|filter| {
                 let state = &mut self.sessions[session as usize];
                 let Some(place) = state.subscriptions.iter().position(|&held| held == filter)
@@ -240,10 +237,8 @@ impl Engine {
         let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
         let (index, sessions_end) = (&self.index, of.is_none());
         // Only where somebody else is there to take them now; else they wait for this member.
-        let others: Vec<FilterId> = outbound
-            .shared_filters()
-            .filter(|&filter| of.is_none_or(|of| of == filter))
-            .collect();
+        let others: Vec<FilterId> =
+            outbound.shared_filters().filter(|&filter| of.is_none_or(|of| of == filter)).collect();
         let others: Vec<FilterId> = others
             .into_iter()
             .filter(|&filter| {

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use shards::FilterId;
 
 use crate::clock::Now;
@@ -65,7 +66,8 @@ impl Identifiers {
 }
 
 /// What to do when the queue of a session is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
 pub enum QueuePolicy {
     /// The newcomer is dropped.
     #[default]
@@ -280,8 +282,7 @@ impl Outbound {
                 *expired += 1;
                 continue;
             }
-            let identifier =
-                (delivery.qos != Qos::AtMostOnce).then(|| self.send(delivery.clone()));
+            let identifier = (delivery.qos != Qos::AtMostOnce).then(|| self.send(delivery.clone()));
             return Some(Next::Publish(delivery, identifier, false));
         }
     }

@@ -31,6 +31,7 @@ impl<'a> Ack<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn decode(
         packet_type: PacketType,
         body: &'a [u8],

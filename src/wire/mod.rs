@@ -285,6 +285,7 @@ pub fn decode(bytes: &[u8], version: Version) -> Result<Packet<'_>, Violation> {
 }
 
 /// The packets whose fixed header says nothing more.
+#[inline]
 fn decode_other(
     packet_type: PacketType,
     body: &[u8],

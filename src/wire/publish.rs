@@ -314,21 +314,22 @@ impl PublishHeader<'_> {
         out.extend_from_slice(head.bytes());
         out.extend_from_slice(self.topic.as_bytes());
         let packet_identifier_at = out.len();
-        if self.version == Version::V5 {
-            self.encode_properties(properties_len, out);
-        } else if self.qos != Qos::AtMostOnce {
+        if self.qos != Qos::AtMostOnce {
             out.extend_from_slice(&self.packet_identifier.to_be_bytes());
+        }
+        if self.version == Version::V5 {
+            if properties_len == 0 {
+                out.push(0);
+            } else {
+                self.encode_properties(properties_len, out);
+            }
         }
         packet_identifier_at
     }
 
-    /// Packet Identifier and properties of 5.0.
-    #[inline]
+    /// The Property Length, which is not 0, and the properties.
     fn encode_properties(&self, properties_len: usize, out: &mut Vec<u8>) {
         let mut few = Few::new();
-        if self.qos != Qos::AtMostOnce {
-            few.put(self.packet_identifier.to_be_bytes());
-        }
         few.put_variable(properties_len);
         if let Some(interval) = self.message_expiry_interval {
             let [a, b, c, d] = interval.to_be_bytes();

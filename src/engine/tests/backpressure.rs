@@ -21,8 +21,7 @@ fn publish_until_paused(world: &mut World, publisher: ConnectionId, times: usize
 #[test]
 fn a_publisher_is_not_read_while_its_consumer_is_behind_and_nothing_is_lost() {
     let mut world = World::new();
-    let (consumer, publisher) =
-        (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
+    let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
     world.subscribe(consumer, "t", Qos::AtMostOnce);
     world.stuck.insert(consumer);
     let sent = publish_until_paused(&mut world, publisher, 5_000);
@@ -39,8 +38,7 @@ fn a_publisher_is_not_read_while_its_consumer_is_behind_and_nothing_is_lost() {
 #[test]
 fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_within_its_bound() {
     let mut world = World::new();
-    let (consumer, publisher) =
-        (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
+    let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
     world.subscribe(consumer, "t", Qos::AtMostOnce);
     world.stuck.insert(consumer);
     publish_until_paused(&mut world, publisher, 5_000);
@@ -250,10 +248,7 @@ fn over_the_memory_bound_newcomers_hear_server_busy_and_publishers_rest() {
 
 #[test]
 fn a_client_is_not_held_up_by_its_own_subscription() {
-    let mut world = World::with(
-        |settings| settings.limits.inflight_max = 1,
-        Box::new(AllowAll),
-    );
+    let mut world = World::with(|settings| settings.limits.inflight_max = 1, Box::new(AllowAll));
     let client = world.connect(&Client::v5("both"));
     world.subscribe(client, "t", Qos::AtLeastOnce);
     for number in 1..=3_000 {

@@ -59,6 +59,7 @@ impl World {
         let mut settings = Settings::default();
         settings.mqtt.sys_interval_s = 0;
         settings.limits.memory_bytes_max = 1 << 30;
+        settings.limits.connections_max = 100;
         change(&mut settings);
         Self {
             engine: Engine::new(CoreId(0), settings, access, 7, Now(0)),
@@ -110,8 +111,12 @@ impl World {
     }
 
     pub fn subscribe(&mut self, id: ConnectionId, filter: &str, qos: Qos) {
-        let options =
-            SubscribeOptions { qos, no_local: false, retain_as_published: false, retain_handling: 0 };
+        let options = SubscribeOptions {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 0,
+        };
         let filters = [(filter, options)];
         let subscribe = Subscribe {
             packet_identifier: identifier(1),
@@ -122,7 +127,14 @@ impl World {
         self.send(id, Version::V5, &Packet::Subscribe(subscribe));
     }
 
-    pub fn publish(&mut self, id: ConnectionId, topic: &str, payload: &[u8], qos: Qos, number: u16) {
+    pub fn publish(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        payload: &[u8],
+        qos: Qos,
+        number: u16,
+    ) {
         let publish = publish(topic, payload, qos, number);
         self.send(id, Version::V5, &Packet::Publish(publish));
     }
@@ -220,7 +232,12 @@ impl World {
         self.publishes(id).into_iter().map(|(_, payload, _, _)| payload).collect()
     }
 
-    fn each_packet(&mut self, id: ConnectionId, version: Version, mut each: impl FnMut(Packet<'_>)) {
+    fn each_packet(
+        &mut self,
+        id: ConnectionId,
+        version: Version,
+        mut each: impl FnMut(Packet<'_>),
+    ) {
         let bytes = std::mem::take(self.received.get_mut(&id).expect("known"));
         let mut rest = &bytes[..];
         while let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) {
