@@ -20,7 +20,10 @@ pub const CONGESTED_QUEUE_BYTES: u64 = 1024 * 1024;
 pub const CONGESTED_OUTBOX_SHARE: usize = 8;
 
 /// A consumer that takes nothing for this long holds up nobody any more.
-pub const STUCK_MS: u64 = 250;
+pub const STUCK_MS: u64 = 1_000;
+
+/// Timers are set no further ahead than this; one that fires early is set again.
+pub const TIMER_AHEAD_S: u64 = 60;
 
 /// How long a publisher rests when the broker's memory bound is reached.
 pub const MEMORY_PAUSE_MS: u64 = 100;

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use crate::clock::Now;
 use crate::config::Redirect;
 use crate::engine::access::{Authentication, Credentials};
-use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
+use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::session::connection::{Extra, Phase};
 use crate::session::state::{DeliveryClass, Session, Will};
 use crate::session::topic_alias::OutgoingAliases;
@@ -346,6 +346,7 @@ impl Engine {
             connection: None,
             expiry_interval_s: 0,
             expires: None,
+            timer: None,
             class: DeliveryClass::V3,
             subscriptions: Vec::new(),
             outbound: None,
@@ -392,10 +393,6 @@ impl Engine {
                 ..Extra::default()
             }));
         }
-        if keep_alive_s > 0 {
-            let deadline = connection.keep_alive_deadline();
-            self.timers.arm(deadline, Timer::Connection(id));
-        }
 
         let session = &mut self.sessions[index as usize];
         session.connection = Some(id);
@@ -421,6 +418,10 @@ impl Engine {
         });
         if let Some(outbound) = &mut session.outbound {
             outbound.resume(usize::from(window));
+        }
+        if keep_alive_s > 0 {
+            let deadline = self.links.connections[id.slot as usize].keep_alive_deadline();
+            self.arm_connection(id, deadline);
         }
     }
 

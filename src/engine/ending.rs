@@ -2,8 +2,9 @@
 
 use std::hash::BuildHasher;
 
+use crate::clock::Deadline;
 use crate::engine::connect::exchange;
-use crate::engine::{Action, ConnectionId, Engine, Timer};
+use crate::engine::{Action, ConnectionId, Engine};
 use crate::message::Content;
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Phase;
@@ -121,8 +122,7 @@ impl Engine {
         if session.expiry_interval_s < u32::MAX {
             let deadline = self.now.after_s(u64::from(session.expiry_interval_s));
             session.expires = Some(deadline);
-            let generation = session.generation;
-            self.timers.arm(deadline, Timer::Session { session: index, generation });
+            self.arm_session(index, deadline);
         }
     }
 
@@ -141,8 +141,7 @@ impl Engine {
         }
         let deadline = self.now.after_s(u64::from(delay_s));
         will.due = Some(deadline);
-        let generation = session.generation;
-        self.timers.arm(deadline, Timer::Session { session: index, generation });
+        self.arm_session(index, deadline);
     }
 
     fn publish_will(&mut self, index: u32) {
@@ -167,21 +166,29 @@ impl Engine {
 
     /// A session's timer fired: its Will or its expiry may be due.
     pub(super) fn look_at_session(&mut self, index: u32, generation: u32) {
-        let Some(session) = self.sessions.get(index as usize) else { return };
-        if session.generation != generation || session.connection.is_some() {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(index as usize) else { return };
+        let is_its_timer = session.timer.is_some_and(|armed| armed.is_due(now));
+        if session.generation != generation || !is_its_timer {
             return;
         }
-        let now = self.now;
-        let is_due = |deadline: Option<crate::clock::Deadline>| {
-            deadline.is_some_and(|deadline| deadline.is_due(now))
-        };
+        session.timer = None;
+        if session.connection.is_some() {
+            return;
+        }
+        let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|due| due.is_due(now));
         let expires = is_due(session.expires);
         if is_due(session.will.as_ref().and_then(|will| will.due)) {
             self.publish_will(index);
         }
         if expires {
             self.links.metrics.sessions_expired += 1;
-            self.end_session(index);
+            return self.end_session(index);
+        }
+        let session = &self.sessions[index as usize];
+        let will_due = session.will.as_ref().and_then(|will| will.due);
+        if let Some(next) = session.expires.into_iter().chain(will_due).min() {
+            self.arm_session(index, next);
         }
     }
 

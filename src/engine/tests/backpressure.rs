@@ -58,6 +58,39 @@ fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_wi
 }
 
 #[test]
+fn a_stuck_consumer_that_takes_again_slows_its_publisher_again() {
+    let mut world = World::new();
+    let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    world.stuck.insert(consumer);
+    publish_until_paused(&mut world, publisher, 5_000);
+    world.advance_ms(limits::STUCK_MS + 50);
+    publish_until_paused(&mut world, publisher, 100);
+    assert!(world.paused.is_empty(), "stuck");
+    world.take_some(consumer, 1_000);
+    world.advance_ms(limits::STUCK_MS + 50);
+    publish_until_paused(&mut world, publisher, 100);
+    assert!(world.paused.contains(&publisher));
+}
+
+#[test]
+fn all_who_wait_for_a_consumer_go_on_when_it_has_caught_up() {
+    let mut world = World::new();
+    let consumer = world.connect(&Client::v5("c"));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    let publishers: Vec<ConnectionId> =
+        (0..50).map(|number| world.connect(&Client::v5(&format!("p{number}")))).collect();
+    world.stuck.insert(consumer);
+    publish_until_paused(&mut world, publishers[0], 5_000);
+    for &publisher in &publishers[1..] {
+        world.publish(publisher, "t", b"m", Qos::AtMostOnce, 0);
+    }
+    assert_eq!(world.paused.len(), 50);
+    world.unstick(consumer);
+    assert!(world.paused.is_empty(), "{} still wait", world.paused.len());
+}
+
+#[test]
 fn one_slow_consumer_among_many_holds_up_nobody() {
     let mut world = World::new();
     let consumers: Vec<ConnectionId> = (0..10)
@@ -255,4 +288,19 @@ fn a_client_is_not_held_up_by_its_own_subscription() {
         world.publish(client, "t", b"m", Qos::AtLeastOnce, number);
         assert!(world.paused.is_empty());
     }
+}
+
+#[test]
+fn reconnecting_clients_leave_no_timers_behind_for_long() {
+    let mut world = World::new();
+    let mut client = Client::persistent("c");
+    client.properties.session_expiry_interval = Some(1_000_000);
+    for _ in 0..2_000 {
+        let id = world.accept();
+        world.send_connect_with_keep_alive(id, &client, 65_535);
+        world.advance_ms(1_000);
+        world.cut(id);
+    }
+    let armed = world.engine.timers.len();
+    assert!(armed < 500, "{armed} timers for one client");
 }
