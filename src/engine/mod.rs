@@ -186,14 +186,18 @@ impl Engine {
     /// A connection was accepted. When it is refused, the executor closes the socket.
     pub fn handle_accepted(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
         self.now = now;
-        let refused = self.refusal();
-        if let Some(refused) = refused {
+        let connections_max = self.settings.limits.connections_max as usize;
+        let refusal = self.refusal();
+        if refusal.is_some() {
             self.links.metrics.connections_refused += 1;
-            return Err(refused);
+            if self.links.connections.len() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
+                return Err(Refused);
+            }
         }
         self.links.metrics.connections_accepted += 1;
         let generation = self.next_generation();
-        let connection = Connection::new(generation, peer.address, peer.listener, now);
+        let mut connection = Connection::new(generation, peer.address, peer.listener, now);
+        connection.refusal = refusal;
         let slot = self.links.connections.insert(connection) as u32;
         let id = ConnectionId { slot, generation };
         let limit_s = u64::from(self.settings.limits.connect_timeout_s);
@@ -201,10 +205,11 @@ impl Engine {
         Ok(id)
     }
 
-    fn refusal(&mut self) -> Option<Refused> {
+    /// Why a newcomer is to be turned away, if it is.
+    fn refusal(&mut self) -> Option<ReasonCode> {
         let limits = &self.settings.limits;
         if self.links.connections.len() >= limits.connections_max as usize {
-            return Some(Refused::TooMany);
+            return Some(ReasonCode::QuotaExceeded);
         }
         let (second, count) = &mut self.accepted_in_second;
         if self.now.since_us(*second) >= 1_000_000 {
@@ -212,7 +217,7 @@ impl Engine {
         }
         let rate_max = limits.connections_per_second_max;
         if rate_max > 0 && *count >= rate_max {
-            return Some(Refused::TooFast);
+            return Some(ReasonCode::ConnectionRateExceeded);
         }
         *count += 1;
         None

@@ -205,7 +205,7 @@ impl Engine {
         self.links.metrics.violations += 1;
         tracing::debug!(?address, clause = violation.clause(), "protocol violation: {violation}");
         self.flush_run();
-        self.end_connection(id.slot, Ending::Server(violation.reason()));
+        self.end_connection(id.slot, Ending::Violation(violation));
     }
 
     /// Keep Alive or the time limit for CONNECT may have passed.

@@ -10,7 +10,7 @@ use crate::clock::{Deadline, Now};
 use crate::engine::ConnectionId;
 use crate::send_buffer::SendBuffer;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
-use crate::wire::Version;
+use crate::wire::{ReasonCode, Version};
 
 /// ```text
 /// accepted ─CONNECT─► Connecting ─┬─granted──────────► Open ─► gone
@@ -47,6 +47,8 @@ pub struct Connection {
     pub address: Option<SocketAddr>,
     /// The listener it came through.
     pub listener: u16,
+    /// It was one too many: its CONNECT is answered with this.
+    pub refusal: Option<ReasonCode>,
     /// When its timer fires; entries of the wheel for another time mean nothing.
     pub timer: Option<Deadline>,
     /// When it was accepted.
@@ -127,6 +129,7 @@ impl Connection {
             version: Version::V311,
             address,
             listener,
+            refusal: None,
             timer: None,
             accepted: now,
             last_received: now,

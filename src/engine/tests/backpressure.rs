@@ -51,7 +51,8 @@ fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_wi
         world.publish(publisher, "t", &PAYLOAD, Qos::AtMostOnce, 0);
         assert!(world.paused.is_empty());
     }
-    let bound = u64::from(world.engine.settings.limits.outbox_bytes_max);
+    let sessions = 2 * limits::SESSION_BYTES as u64 + 1_024;
+    let bound = u64::from(world.engine.settings.limits.outbox_bytes_max) + sessions;
     let metrics = world.engine.metrics();
     assert!(metrics.memory_bytes <= bound, "{} over {bound}", metrics.memory_bytes);
     assert!(metrics.drops.of(DropCause::OutboxFull) > 1_900);
@@ -303,4 +304,44 @@ fn reconnecting_clients_leave_no_timers_behind_for_long() {
     }
     let armed = world.engine.timers.len();
     assert!(armed < 500, "{armed} timers for one client");
+}
+
+#[test]
+fn connections_above_the_limits_hear_why_in_connack() {
+    let change = |settings: &mut Settings| {
+        settings.limits.connections_max = 2;
+        settings.limits.connections_per_second_max = 3;
+        settings.limits.sessions_max = 2;
+    };
+    let mut world = World::with(change, Box::new(AllowAll));
+    let first = world.connect(&Client::v5("a"));
+    world.connect(&Client::v5("b"));
+    let one_too_many = world.accept();
+    world.send_connect(one_too_many, &Client::v5("c"));
+    assert!(world.packets(one_too_many, Version::V5)[0].contains("QuotaExceeded"));
+    assert!(world.closed.contains(&one_too_many));
+    world.cut(first);
+    for (name, reason) in [("b", "Success"), ("d", "ConnectionRateExceeded")] {
+        let id = world.accept();
+        world.send_connect(id, &Client::v5(name));
+        let connack = &world.packets(id, Version::V5)[0];
+        assert!(connack.contains(reason), "{connack}");
+    }
+    world.advance_ms(1_100);
+    let away = world.connect(&Client::persistent("b"));
+    world.cut(away);
+    world.connect(&Client::v5("e"));
+    let id = world.accept();
+    world.send_connect(id, &Client::v5("f"));
+    let connack = &world.packets(id, Version::V5)[0];
+    assert!(connack.contains("QuotaExceeded"), "a session of one that is away counts: {connack}");
+}
+
+#[test]
+fn far_above_the_limit_connections_are_refused_without_a_word() {
+    let mut world = World::with(|s| s.limits.connections_max = 2, Box::new(AllowAll));
+    let peer = Peer { address: None, listener: 0 };
+    let accepted = (0..200).filter(|_| world.engine.handle_accepted(Now(0), peer).is_ok()).count();
+    assert_eq!(accepted, 2 + limits::REFUSED_CONNECTIONS_MAX);
+    assert_eq!(world.engine.metrics().connections_refused, 198);
 }
