@@ -1,1 +1,20 @@
-//! An MQTT broker as a library.
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod limits;
+
+pub mod clock;
+pub mod config;
+pub mod metrics;
+pub mod violation;
+
+pub mod wire;
+
+pub mod message;
+pub mod send_buffer;
+pub mod session;
+
+pub mod engine;
+
+pub mod executor;
+pub mod platform;
+pub mod server;

@@ -1,3 +1,105 @@
-//! The `broker` command.
+//! The `broker` command: flags, log, signals.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringmq::config::{Flags, Log, LogFormat, LogLevel, Settings};
+use ringmq::engine::AllowAll;
+use ringmq::executor::Stop;
+use ringmq::server::{Server, ServerError};
+use tracing::level_filters::LevelFilter;
+
+/// Exit codes, which `--help` documents.
+const EXIT_OTHER: u8 = 1;
+const EXIT_CONFIGURATION: u8 = 2;
+const EXIT_LISTEN: u8 = 3;
+const EXIT_DESCRIPTORS: u8 = 4;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let settings = match flags.settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("broker: {error}");
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    if flags.check_config {
+        print_configuration(&settings);
+        return ExitCode::SUCCESS;
+    }
+    start_log(settings.log);
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            eprintln!("broker: {error}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn print_configuration(settings: &Settings) {
+    let addresses: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+    println!("configuration ok; listens on {}", addresses.join(", "));
+}
+
+fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
+    let stop = Stop::new();
+    stop_on_signals(stop.clone()).map_err(|error| (EXIT_OTHER, error))?;
+    let seed = getrandom::u64().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
+    let connections_asked = settings.limits.connections_max;
+    let server = Server::open(settings, Box::new(AllowAll), seed, stop).map_err(with_code)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        executor = "poll",
+        cores = 1,
+        connections_max = server.connections_max(),
+        chosen_by = if connections_asked == 0 { "descriptor limit" } else { "configuration" },
+        "starting"
+    );
+    for address in server.addresses() {
+        tracing::info!(address = %address, transport = "tcp", "listening");
+    }
+    server.serve().map_err(with_code)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
+    let code = match error {
+        ServerError::Listen(..) => EXIT_LISTEN,
+        ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
+        ServerError::Executor(_) => EXIT_OTHER,
+    };
+    (code, error.into())
+}
+
+/// The first SIGTERM or SIGINT asks for a clean stop, the second ends the process.
+fn stop_on_signals(stop: Stop) -> Result<(), Box<dyn std::error::Error>> {
+    ctrlc::set_handler(move || {
+        if stop.ask() > 1 {
+            std::process::exit(i32::from(EXIT_OTHER));
+        }
+    })?;
+    Ok(())
+}
+
+fn start_log(log: Log) {
+    let level = match log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log_to = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(is_terminal);
+    match log.format {
+        LogFormat::Text => log_to.init(),
+        LogFormat::Json => log_to.json().init(),
+    }
+}

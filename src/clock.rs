@@ -1,0 +1,68 @@
+//! The only time types: instants and deadlines in microseconds of a monotonic clock that the executor reads once a turn.
+//!
+//! The engine reads no clock. It is told `Now` with every input, so a jump of the wall clock
+//! changes nothing, and a simulation owns time.
+
+use std::time::Duration;
+
+/// An instant: microseconds since the executor started, monotonic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now(pub u64);
+
+/// An instant at which something falls due, on the same scale as [`Now`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub u64);
+
+impl Now {
+    /// The instant `duration` from here; far beyond any uptime it saturates.
+    pub fn after(self, duration: Duration) -> Deadline {
+        Deadline(self.0.saturating_add(duration.as_micros().try_into().unwrap_or(u64::MAX)))
+    }
+
+    /// The instant `seconds` from here.
+    pub fn after_s(self, seconds: u64) -> Deadline {
+        Deadline(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
+    }
+
+    /// Microseconds passed since `earlier`; zero when `earlier` lies ahead.
+    pub fn since_us(self, earlier: Now) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Deadline {
+    /// Whether the deadline has come.
+    pub fn is_due(self, now: Now) -> bool {
+        self.0 <= now.0
+    }
+
+    /// Whole seconds left, rounded up, so that a message with any time left still shows one.
+    pub fn seconds_left(self, now: Now) -> u32 {
+        self.0.saturating_sub(now.0).div_ceil(1_000_000).min(u64::from(u32::MAX)) as u32
+    }
+
+    /// Time left until the deadline; zero once due.
+    pub fn time_left(self, now: Now) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(now.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_left_rounds_up_and_ends_at_zero() {
+        let deadline = Now(500_000).after_s(2);
+        assert_eq!(deadline.seconds_left(Now(500_000)), 2);
+        assert_eq!(deadline.seconds_left(Now(500_001)), 2);
+        assert_eq!(deadline.seconds_left(Now(1_500_001)), 1);
+        assert_eq!(deadline.seconds_left(Now(2_500_000)), 0);
+        assert!(deadline.is_due(Now(2_500_000)) && !deadline.is_due(Now(2_499_999)));
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_scale_saturates() {
+        assert_eq!(Now(u64::MAX - 1).after_s(u64::MAX), Deadline(u64::MAX));
+    }
+}

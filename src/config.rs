@@ -1,0 +1,531 @@
+//! Configuration: defaults, the TOML file over them, flags over both. Every key has one place here and one in
+//! `deploy/broker.toml`, which a test holds against each other.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::session::outbound::QueuePolicy;
+
+/// Everything a broker can be told.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// The log.
+    pub log: Log,
+    /// Bounds on what clients can make the broker do and hold.
+    pub limits: Limits,
+    /// What the protocol leaves to the server.
+    pub mqtt: Mqtt,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![
+                "127.0.0.1:1883".parse().expect("an address"),
+                "[::1]:1883".parse().expect("an address"),
+            ],
+            log: Log::default(),
+            limits: Limits::default(),
+            mqtt: Mqtt::default(),
+        }
+    }
+}
+
+/// The log.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Least urgent events that are written.
+    pub level: LogLevel,
+    /// How.
+    pub format: LogFormat,
+}
+
+/// How urgent a log event is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What stops the broker or loses data.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// Start, stop, and little else.
+    #[default]
+    Info,
+    /// A line for each connection event.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How log events are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Bounds on what clients can make the broker do and hold.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at a time; 0 for as many as the descriptor limit allows.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
+    pub connections_max: u32,
+    /// Connections accepted in a second; 0 for no limit.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
+    pub connections_per_second_max: u32,
+    /// Seconds from accepting a connection to its CONNECT.
+    #[serde(deserialize_with = "between::<_, _, 1, 3_600>")]
+    pub connect_timeout_s: u32,
+    /// Maximum Packet Size announced and enforced.
+    #[serde(deserialize_with = "between::<_, _, 128, 268_435_460>")]
+    pub packet_bytes_max: u32,
+    /// Levels of a Topic Name or Filter.
+    #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
+    pub topic_levels_max: u32,
+    /// Subscriptions of one client.
+    #[serde(deserialize_with = "between::<_, _, 1, 100_000_000>")]
+    pub subscriptions_per_client_max: u32,
+    /// Receive Maximum announced: unfinished QoS 2 messages from one client.
+    #[serde(deserialize_with = "between::<_, _, 1, 65_535>")]
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages in flight to one client, or its Receive Maximum if lower.
+    #[serde(deserialize_with = "between::<_, _, 1, 30_000>")]
+    pub inflight_max: u16,
+    /// Topic Alias Maximum announced; 0 for none.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub topic_alias_maximum: u16,
+    /// Topic Aliases the broker sets towards one client, or its Topic Alias Maximum if lower.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub topic_alias_outgoing_max: u16,
+    /// Encoded bytes waiting for one client.
+    #[serde(deserialize_with = "between::<_, _, 4_096, 1_073_741_824>")]
+    pub outbox_bytes_max: u32,
+    /// Messages queued for one session.
+    #[serde(deserialize_with = "between::<_, _, 1, 100_000_000>")]
+    pub queue_messages_max: u32,
+    /// Bytes of messages queued for one session.
+    #[serde(deserialize_with = "between::<_, _, 1_024, 1_099_511_627_776>")]
+    pub queue_bytes_max: u64,
+    /// What gives way when a queue is full.
+    pub queue_policy: QueuePolicy,
+    /// Retained messages.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
+    pub retained_messages_max: u32,
+    /// Bytes of retained messages.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub retained_bytes_max: u64,
+    /// Bytes of all messages, queues and outboxes; 0 for three quarters of the memory there is.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub memory_bytes_max: u64,
+    /// Longest Session Expiry Interval; 4294967295 for "never expires".
+    #[serde(deserialize_with = "between::<_, _, 0, 4_294_967_295>")]
+    pub session_expiry_max_s: u32,
+    /// Keep Alive at most, imposed as Server Keep Alive; 0 leaves it to the client.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub keep_alive_max_s: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 0,
+            connections_per_second_max: 0,
+            connect_timeout_s: 10,
+            packet_bytes_max: 16 * 1024 * 1024,
+            topic_levels_max: 128,
+            subscriptions_per_client_max: 10_000,
+            receive_maximum: 1_024,
+            inflight_max: 1_024,
+            topic_alias_maximum: 64,
+            topic_alias_outgoing_max: 64,
+            outbox_bytes_max: 1024 * 1024,
+            queue_messages_max: 100_000,
+            queue_bytes_max: 64 * 1024 * 1024,
+            queue_policy: QueuePolicy::DropNewest,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1024 * 1024 * 1024,
+            memory_bytes_max: 0,
+            session_expiry_max_s: u32::MAX,
+            keep_alive_max_s: 0,
+        }
+    }
+}
+
+/// What the protocol leaves to the server.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    /// Highest QoS.
+    #[serde(deserialize_with = "between::<_, _, 0, 2>")]
+    pub maximum_qos: u8,
+    /// Whether messages are retained.
+    pub retain_available: bool,
+    /// Whether filters may hold wildcards.
+    pub wildcard_subscription_available: bool,
+    /// Whether subscriptions may have identifiers.
+    pub subscription_identifiers_available: bool,
+    /// Whether subscriptions may be shared.
+    pub shared_subscription_available: bool,
+    /// Whether a payload said to be UTF-8 is checked.
+    pub payload_format_validate: bool,
+    /// Prefix for response topics, given to clients that ask.
+    pub response_information: String,
+    /// Another server to use, told to clients that are sent away.
+    pub server_reference: String,
+    /// Whether clients are sent away.
+    pub redirect: Redirect,
+    /// Seconds between updates of `$SYS`; 0 for none.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub sys_interval_s: u32,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            maximum_qos: 2,
+            retain_available: true,
+            wildcard_subscription_available: true,
+            subscription_identifiers_available: true,
+            shared_subscription_available: true,
+            payload_format_validate: false,
+            response_information: String::new(),
+            server_reference: String::new(),
+            redirect: Redirect::None,
+            sys_interval_s: 10,
+        }
+    }
+}
+
+/// Whether clients are sent to `server_reference`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// They are served here.
+    #[default]
+    None,
+    /// CONNACK 0x9C Use another server.
+    Temporary,
+    /// CONNACK 0x9D Server moved.
+    Permanent,
+}
+
+/// A whole number within bounds, so that the error names them.
+fn between<'de, D, T, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let number = i128::from(i64::deserialize(deserializer)?);
+    let fits = (i128::from(MIN)..=i128::from(MAX)).contains(&number);
+    let value = u64::try_from(number).ok().filter(|_| fits).and_then(|n| T::try_from(n).ok());
+    value.ok_or_else(|| de::Error::custom(format!("{number} is not from {MIN} to {MAX}")))
+}
+
+/// A configuration that cannot be used, with the place where it is wrong.
+#[derive(Debug)]
+pub struct ConfigError {
+    file: Option<PathBuf>,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}: {}", file.display(), self.message.trim_end()),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Settings {
+    /// Reads a TOML file over the defaults.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let error = |message: String| ConfigError { file: Some(path.to_owned()), message };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| error(format!("cannot be read: {e}; name a readable TOML file")))?;
+        Self::from_toml(&text).map_err(error)
+    }
+
+    /// The same from its text; the error names line, column, key and what is allowed.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// What holds between keys, and between keys and flags.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let error = |message: &str| Err(ConfigError { file: None, message: message.to_owned() });
+        if self.listen.is_empty() {
+            return error("listen: there is no address; name one like \"127.0.0.1:1883\"");
+        }
+        if self.listen.len() > LISTENERS_MAX {
+            return error("listen: there are more than 64 addresses");
+        }
+        if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
+            return error(
+                "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
+                 name the server to use instead",
+            );
+        }
+        Ok(())
+    }
+}
+
+const LISTENERS_MAX: usize = 64;
+
+/// An MQTT broker that gets everything out of one machine.
+///
+/// Without flags it listens on 127.0.0.1:1883 and [::1]:1883, for clients on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "broker", version, about, after_long_help = EXIT_CODES)]
+pub struct Flags {
+    /// Address to listen on, instead of the configured ones; may be repeated. Port 0 takes a free
+    /// one and logs it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<SocketAddr>,
+
+    /// Configuration file (TOML); `deploy/broker.toml` documents every key.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the configuration, say what is wrong with it, and exit.
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// How log events are written to standard error.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Least urgent log events that are written.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+
+    /// Where to keep sessions and retained messages: this version keeps them in memory, `none`.
+    #[arg(long, value_name = "DIR|none")]
+    pub data: Option<String>,
+
+    /// Cores to run on: this version runs on one, `1`.
+    #[arg(long, value_name = "N|LIST")]
+    pub cores: Option<String>,
+
+    /// Place cores by NUMA node: not in this version.
+    #[arg(long)]
+    pub numa: bool,
+
+    /// How to run: `auto`, `poll` and `sync` are the same in this version, one thread.
+    #[arg(long)]
+    pub mode: Option<Mode>,
+
+    /// Which executor: this version has `poll`.
+    #[arg(long)]
+    pub executor: Option<ExecutorKind>,
+
+    /// Latency histograms every so many seconds: not in this version.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    pub stats: Option<Option<u32>>,
+
+    /// How statistics are written: not in this version.
+    #[arg(long, value_name = "FORMAT")]
+    pub stats_format: Option<StatsFormat>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 stopped by SIGTERM or SIGINT, all clients told; 2 flags or configuration cannot be \
+used; 3 an address cannot be listened on; 4 the descriptor limit is too low for the configured \
+connections; 1 anything else.";
+
+/// How to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Mode {
+    Auto,
+    Uring,
+    Poll,
+    Sync,
+}
+
+/// Which executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum ExecutorKind {
+    Uring,
+    Monoio,
+    Glommio,
+    Poll,
+}
+
+/// How statistics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum StatsFormat {
+    Table,
+    Json,
+}
+
+impl Flags {
+    /// Defaults, file and flags taken together.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        self.refuse_what_is_not_here()?;
+        let mut settings = match &self.config {
+            Some(file) => Settings::from_file(file)?,
+            None => Settings::default(),
+        };
+        if !self.listen.is_empty() {
+            settings.listen.clone_from(&self.listen);
+        }
+        settings.log.format = self.log_format.unwrap_or(settings.log.format);
+        settings.log.level = self.log_level.unwrap_or(settings.log.level);
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Flags that later versions give a meaning to are known, so that scripts get a clear answer
+    /// rather than a wrong behaviour.
+    fn refuse_what_is_not_here(&self) -> Result<(), ConfigError> {
+        let refuse = |message: String| Err(ConfigError { file: None, message });
+        if let Some(data) = self.data.as_deref().filter(|&data| data != "none") {
+            return refuse(format!(
+                "--data {data}: this version keeps nothing on disk; leave it out or say --data none"
+            ));
+        }
+        if let Some(cores) = self.cores.as_deref().filter(|&cores| cores != "1") {
+            return refuse(format!(
+                "--cores {cores}: this version runs on one core; leave it out or say --cores 1"
+            ));
+        }
+        if self.numa {
+            return refuse("--numa: this version runs on one core; leave it out".to_owned());
+        }
+        if self.mode == Some(Mode::Uring) {
+            return refuse(
+                "--mode uring: this version has no io_uring executor; use auto, poll or sync"
+                    .to_owned(),
+            );
+        }
+        if let Some(kind) = self.executor.filter(|&kind| kind != ExecutorKind::Poll) {
+            let name = format!("{kind:?}").to_lowercase();
+            return refuse(format!("--executor {name}: this version has one executor, poll"));
+        }
+        if self.stats.is_some() || self.stats_format.is_some() {
+            return refuse(
+                "--stats: this version records no latency histograms; its counters are under \
+                 $SYS/broker/#"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_file_says_exactly_the_defaults() {
+        let text = include_str!("../deploy/broker.toml");
+        let parsed = Settings::from_toml(text).expect("the documented file parses");
+        assert_eq!(parsed, Settings::default());
+    }
+
+    #[test]
+    fn the_documented_file_has_every_key() {
+        let text = include_str!("../deploy/broker.toml");
+        let table: toml::Table = text.parse().expect("it parses");
+        let debug = format!("{:?}", Settings::default());
+        let sections = ["log", "limits", "mqtt"];
+        for section in sections {
+            for key in table[section].as_table().expect("a section").keys() {
+                assert!(debug.contains(&format!("{key}:")), "{section}.{key}");
+            }
+        }
+        let documented: usize =
+            sections.iter().map(|s| table[*s].as_table().expect("a section").len()).sum();
+        // Every field shows as `name: value`; addresses and the three sections are the others.
+        let fields = debug.matches(": ").count() - 1 - sections.len();
+        assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
+    }
+
+    fn error(text: &str) -> String {
+        Settings::from_toml(text).expect_err("it is wrong")
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_place_and_the_keys_there_are() {
+        let error = error("[limits]\nconections_max = 5\n");
+        assert!(error.contains("line 2, column 1"), "{error}");
+        assert!(
+            error.contains("`conections_max`") && error.contains("`connections_max`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_its_place_and_the_range() {
+        for value in ["-1", "70000"] {
+            let error = error(&format!("[limits]\n\nreceive_maximum = {value}\n"));
+            assert!(error.contains("line 3"), "{error}");
+            assert!(
+                error.contains("receive_maximum") && error.contains("from 1 to 65535"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_refused_with_what_is_allowed() {
+        let error = error("[limits]\nqueue_policy = \"drop\"\n");
+        for allowed in ["drop-newest", "drop-oldest", "disconnect", "keep-latest"] {
+            assert!(error.contains(allowed), "{error}");
+        }
+        assert!(Settings::from_toml("listen = [\"localhost\"]").is_err());
+        assert!(Settings::from_toml("[mqtt]\nretain_available = 1").is_err());
+    }
+
+    #[test]
+    fn flags_override_the_file_and_the_file_the_defaults() {
+        let folder = std::env::temp_dir().join(format!("ringmq-config-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("broker.toml");
+        std::fs::write(
+            &file,
+            "listen = [\"127.0.0.1:1\"]\n[log]\nlevel = \"warn\"\nformat = \"json\"\n",
+        )
+        .expect("written");
+        let file = file.to_str().expect("a path");
+        let flags = Flags::parse_from([
+            "broker",
+            "--config",
+            file,
+            "--listen",
+            "127.0.0.1:2",
+            "--log-level",
+            "error",
+        ]);
+        let settings = flags.settings().expect("fine");
+        assert_eq!(settings.listen, ["127.0.0.1:2".parse().expect("an address")]);
+        assert_eq!((settings.log.level, settings.log.format), (LogLevel::Error, LogFormat::Json));
+        assert_eq!(settings.limits, Limits::default());
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn sending_clients_away_needs_a_place_to_send_them_to() {
+        let settings = Settings::from_toml("[mqtt]\nredirect = \"permanent\"").expect("it parses");
+        assert!(settings.check().is_err_and(|e| e.to_string().contains("server_reference")));
+    }
+}

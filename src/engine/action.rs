@@ -1,0 +1,52 @@
+//! What the engine asks of its executor.
+
+use crate::send_buffer::SendBuffer;
+
+/// Handle of a Network Connection, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// Dense index, used again after the connection is gone.
+    pub slot: u32,
+    /// Tells the users of one slot apart.
+    pub generation: u32,
+}
+
+/// One thing to do. The order of actions of a connection matters, that between connections does not.
+#[derive(Debug)]
+pub enum Action {
+    /// Write the buffer, and give it back with `handle_sent` once it is written. A connection has at
+    /// most one buffer out at a time.
+    Send {
+        /// Where to.
+        connection: ConnectionId,
+        /// What.
+        buffer: SendBuffer,
+    },
+    /// Read nothing from this socket.
+    Pause {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Read again.
+    Resume {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Write what is out and then `last`, as far as the peer takes it within a bounded time, and
+    /// close. The handle means nothing to the engine any more.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// The last words: a CONNACK that refuses, or a DISCONNECT.
+        last: Option<SendBuffer>,
+    },
+}
+
+/// Why a connection is not accepted; the executor closes the socket without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// `connections_max` are open.
+    TooMany,
+    /// `connections_per_second_max` came within this second.
+    TooFast,
+}

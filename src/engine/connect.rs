@@ -1,0 +1,486 @@
+//! CONNECT to CONNACK: checks, authentication, take-over or resumption of the session.
+
+use std::hash::BuildHasher;
+
+use crate::clock::Now;
+use crate::config::Redirect;
+use crate::engine::access::{Authentication, Credentials};
+use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
+use crate::session::connection::{Extra, Phase};
+use crate::session::state::{DeliveryClass, Session, Will};
+use crate::session::topic_alias::OutgoingAliases;
+use crate::violation::Violation;
+use crate::wire::{
+    self, Auth, Connack, ConnackProperties, Connect, Packet, Qos, ReasonCode, UserProperties,
+    Version,
+};
+
+/// A CONNECT that is answered with an error.
+struct Refusal(ReasonCode);
+
+impl Engine {
+    /// The first packet of a connection must be CONNECT [MQTT-3.1.0-1].
+    pub(super) fn handle_first_packet(&mut self, id: ConnectionId, frame: &[u8]) {
+        self.flush_run();
+        let connect = match wire::decode(frame, Version::V5) {
+            Ok(Packet::Connect(connect)) => connect,
+            // Whoever speaks something else gets no answer.
+            Ok(_) => return self.end_connection(id.slot, Ending::Silent),
+            Err(violation) => return self.refuse_malformed(id, frame, violation),
+        };
+        let Some(connection) = self.links.get(id) else { return };
+        connection.version = connect.version;
+        if let Err(Refusal(reason)) = self.check(&connect) {
+            return self.refuse(id, reason);
+        }
+        let authentication = {
+            let who = self.credentials(id, &connect);
+            self.access.authenticate(exchange(id), &who)
+        };
+        self.go_on_authenticating(id, authentication, frame);
+    }
+
+    /// A CONNECT that cannot be read. A client known to speak 5.0 is told the reason
+    /// [MQTT-3.1.4-1]; one whose version is unknown is told so in the form closest to its own.
+    fn refuse_malformed(&mut self, id: ConnectionId, frame: &[u8], violation: Violation) {
+        self.links.metrics.violations += 1;
+        tracing::debug!(clause = violation.clause(), "CONNECT refused: {violation}");
+        let Some(level) = protocol_level(frame) else {
+            return self.end_connection(id.slot, Ending::Silent);
+        };
+        let Some(connection) = self.links.get(id) else { return };
+        connection.version = if level >= 5 { Version::V5 } else { Version::V311 };
+        let reason = violation.reason();
+        if level >= 5 || reason == ReasonCode::UnsupportedProtocolVersion {
+            self.refuse(id, reason);
+        } else {
+            self.end_connection(id.slot, Ending::Silent);
+        }
+    }
+
+    fn check(&mut self, connect: &Connect<'_>) -> Result<(), Refusal> {
+        match self.settings.mqtt.redirect {
+            Redirect::None => {}
+            Redirect::Temporary => return Err(Refusal(ReasonCode::UseAnotherServer)),
+            Redirect::Permanent => return Err(Refusal(ReasonCode::ServerMoved)),
+        }
+        if self.memory_is_full() {
+            self.links.metrics.connections_refused += 1;
+            return Err(Refusal(ReasonCode::ServerBusy));
+        }
+        if connect.client_identifier.is_empty() {
+            // [MQTT-3.1.3-7] and [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty one at all.
+            let is_refused = match connect.version {
+                Version::V31 => true,
+                Version::V311 => !connect.clean_start,
+                Version::V5 => false,
+            };
+            if is_refused {
+                return Err(Refusal(ReasonCode::ClientIdentifierNotValid));
+            }
+        }
+        let Some(will) = &connect.will else { return Ok(()) };
+        if u8::from(will.qos) > self.settings.mqtt.maximum_qos {
+            return Err(Refusal(ReasonCode::QosNotSupported)); // [MQTT-3.2.2-12]
+        }
+        if will.retain && !self.settings.mqtt.retain_available {
+            return Err(Refusal(ReasonCode::RetainNotSupported)); // [MQTT-3.2.2-13]
+        }
+        let levels_max = self.settings.limits.topic_levels_max as usize;
+        if shards::check_topic_name(will.topic, levels_max).is_err() {
+            return Err(Refusal(ReasonCode::TopicNameInvalid));
+        }
+        if will.topic.starts_with(super::sys_topics::PREFIX) {
+            return Err(Refusal(ReasonCode::NotAuthorized));
+        }
+        Ok(())
+    }
+
+    fn credentials<'a>(&self, id: ConnectionId, connect: &Connect<'a>) -> Credentials<'a> {
+        let connection = &self.links.connections[id.slot as usize];
+        let properties = &connect.properties;
+        Credentials {
+            client_identifier: connect.client_identifier,
+            username: connect.username,
+            password: connect.password,
+            method: properties
+                .authentication_method
+                .map(|method| (method, properties.authentication_data.unwrap_or_default())),
+            address: connection.address,
+            listener: connection.listener,
+        }
+    }
+
+    /// Acts on an answer of the access control to the CONNECT in `frame`.
+    fn go_on_authenticating(
+        &mut self,
+        id: ConnectionId,
+        authentication: Authentication,
+        frame: &[u8],
+    ) {
+        let is_pending = authentication == Authentication::Pending;
+        match authentication {
+            Authentication::Granted(data) => {
+                let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
+                    unreachable!("it was decoded when it came")
+                };
+                self.admit(id, &connect, &data);
+            }
+            Authentication::Refused(reason) => {
+                self.access.forget(exchange(id));
+                self.refuse(id, reason);
+            }
+            Authentication::Continue(_) | Authentication::Pending => {
+                let Some(connection) = self.links.get(id) else { return };
+                connection.phase = Phase::Authenticating { connect: frame.into(), is_pending };
+                if let Authentication::Continue(data) = authentication {
+                    let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
+                        unreachable!("it was decoded when it came")
+                    };
+                    let method = connect.properties.authentication_method.unwrap_or_default();
+                    self.send_auth(id, ReasonCode::ContinueAuthentication, method, &data);
+                }
+            }
+        }
+    }
+
+    /// The answer to [`Authentication::Pending`] is there.
+    pub fn handle_authenticated(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        authentication: Authentication,
+    ) {
+        self.now = now;
+        let Some(connection) = self.links.get(id) else { return };
+        if let Phase::Authenticating { connect, is_pending: true } = &connection.phase {
+            let connect = connect.clone();
+            self.go_on_authenticating(id, authentication, &connect);
+        } else if connection.session().is_some() {
+            self.go_on_reauthenticating(id, authentication);
+        }
+        self.mark_ready(id);
+    }
+
+    /// Until it is let in, a client may send AUTH and DISCONNECT alone [MQTT-3.1.2-30].
+    pub(super) fn handle_while_authenticating(
+        &mut self,
+        id: ConnectionId,
+        frame: &[u8],
+    ) -> Result<(), Violation> {
+        let packet = wire::decode(frame, self.version(id.slot))?;
+        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        let Phase::Authenticating { connect, .. } = &connection.phase else { return Ok(()) };
+        match packet {
+            Packet::Auth(auth) => {
+                let connect = connect.clone();
+                let Ok(Packet::Connect(decoded)) = wire::decode(&connect, Version::V5) else {
+                    unreachable!("it was decoded when it came")
+                };
+                // [MQTT-4.12.0-5]: the method stays the same.
+                if auth.reason != ReasonCode::ContinueAuthentication
+                    || auth.authentication_method != decoded.properties.authentication_method
+                {
+                    return Err(Violation::AuthenticationMethodChanged);
+                }
+                let data = auth.authentication_data.unwrap_or_default();
+                let authentication = self.access.proceed(exchange(id), data);
+                self.go_on_authenticating(id, authentication, &connect);
+                Ok(())
+            }
+            Packet::Disconnect(_) => {
+                self.end_connection(id.slot, Ending::Silent);
+                Ok(())
+            }
+            _ => Err(Violation::UnexpectedPacket),
+        }
+    }
+
+    /// AUTH on an open connection: re-authentication [MQTT-4.12.1-1].
+    pub(super) fn handle_auth(
+        &mut self,
+        id: ConnectionId,
+        auth: &Auth<'_>,
+    ) -> Result<(), Violation> {
+        let session = self.links.get(id).and_then(|connection| connection.session());
+        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        let (address, listener) = (connection.address, connection.listener);
+        let Some(extra) = connection.extra.as_mut() else {
+            return Err(Violation::AuthWithoutMethod);
+        };
+        // [MQTT-4.12.0-7]: without a method in CONNECT there is no AUTH.
+        let Some(method) = extra.authentication_method.clone() else {
+            return Err(Violation::AuthWithoutMethod);
+        };
+        if auth.authentication_method != Some(&*method) {
+            return Err(Violation::AuthenticationMethodChanged);
+        }
+        let data = auth.authentication_data.unwrap_or_default();
+        let authentication = match auth.reason {
+            ReasonCode::Reauthenticate if !extra.is_reauthenticating => {
+                extra.is_reauthenticating = true;
+                let session = session.expect("an open connection has a session");
+                let who = Credentials {
+                    client_identifier: &self.sessions[session as usize].client_identifier,
+                    username: None,
+                    password: None,
+                    method: Some((&method, data)),
+                    address,
+                    listener,
+                };
+                self.access.authenticate(exchange(id), &who)
+            }
+            ReasonCode::ContinueAuthentication if extra.is_reauthenticating => {
+                self.access.proceed(exchange(id), data)
+            }
+            _ => return Err(Violation::UnexpectedPacket),
+        };
+        self.go_on_reauthenticating(id, authentication);
+        Ok(())
+    }
+
+    fn go_on_reauthenticating(&mut self, id: ConnectionId, authentication: Authentication) {
+        let Some(extra) = self.links.get(id).and_then(|c| c.extra.as_mut()) else { return };
+        let method = extra.authentication_method.clone().unwrap_or_default();
+        match authentication {
+            Authentication::Granted(data) => {
+                extra.is_reauthenticating = false;
+                self.send_auth(id, ReasonCode::Success, &method, &data);
+            }
+            Authentication::Continue(data) => {
+                self.send_auth(id, ReasonCode::ContinueAuthentication, &method, &data);
+            }
+            // [MQTT-4.12.1-2]
+            Authentication::Refused(reason) => {
+                self.end_connection(id.slot, Ending::Server(reason));
+            }
+            Authentication::Pending => {}
+        }
+    }
+
+    fn send_auth(&mut self, id: ConnectionId, reason: ReasonCode, method: &str, data: &[u8]) {
+        let auth = Auth {
+            reason,
+            authentication_method: Some(method),
+            authentication_data: (!data.is_empty()).then_some(data),
+            reason_string: None,
+            user_properties: UserProperties::none(),
+        };
+        self.links.send(id.slot, |out| Packet::Auth(auth).encode(Version::V5, out));
+    }
+
+    /// CONNACK with an error, then the connection is closed [MQTT-3.2.2-7].
+    fn refuse(&mut self, id: ConnectionId, reason: ReasonCode) {
+        let version = self.version(id.slot);
+        tracing::debug!(reason = reason.name(), "CONNECT refused");
+        let server_reference = match reason {
+            ReasonCode::UseAnotherServer | ReasonCode::ServerMoved => {
+                Some(self.settings.mqtt.server_reference.as_str()).filter(|r| !r.is_empty())
+            }
+            _ => None,
+        };
+        let connack = Connack {
+            session_present: false, // [MQTT-3.2.2-6]
+            reason,
+            properties: ConnackProperties { server_reference, ..ConnackProperties::default() },
+        };
+        self.links.send(id.slot, |out| Packet::Connack(connack).encode(version, out));
+        self.end_connection(id.slot, Ending::Silent);
+    }
+
+    /// The client is let in.
+    fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, authentication_data: &[u8]) {
+        let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
+        let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
+        let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
+        self.agree(id, session, connect);
+        self.send_connack(
+            id,
+            session,
+            connect,
+            assigned.as_deref(),
+            session_present,
+            authentication_data,
+        );
+        let metrics = &mut self.links.metrics;
+        metrics.clients_connected += 1;
+        metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
+        tracing::debug!(client = client_identifier, session_present, version = ?connect.version, "connected");
+        self.pump(id.slot);
+    }
+
+    fn assign_identifier(&mut self) -> String {
+        loop {
+            let identifier = format!("auto-{:016x}", self.next_random());
+            if self.find_session(&identifier).is_none() {
+                return identifier;
+            }
+        }
+    }
+
+    /// The session of this Client Identifier: taken over, resumed, or new [MQTT-3.1.2-4],
+    /// [MQTT-3.1.2-5], [MQTT-3.1.4-3].
+    fn claim_session(&mut self, client_identifier: &str, clean_start: bool) -> (u32, bool) {
+        if let Some(session) = self.find_session(client_identifier)
+            && let Some(old) = self.sessions[session as usize].connection
+        {
+            self.links.metrics.takeovers += 1;
+            self.end_connection(old.slot, Ending::TakenOver { ends_session: clean_start });
+        }
+        // Looked up again: the session may have ended with its connection.
+        if let Some(session) = self.find_session(client_identifier) {
+            if !clean_start {
+                self.links.metrics.clients_disconnected -= 1;
+                return (session, true);
+            }
+            self.end_session(session);
+        }
+        (self.new_session(client_identifier), false)
+    }
+
+    fn new_session(&mut self, client_identifier: &str) -> u32 {
+        let generation = self.next_generation();
+        let session = self.sessions.insert(Session {
+            client_identifier: client_identifier.into(),
+            generation,
+            connection: None,
+            expiry_interval_s: 0,
+            expires: None,
+            class: DeliveryClass::V3,
+            subscriptions: Vec::new(),
+            outbound: None,
+            inbound: None,
+            feeds: Vec::new(),
+            will: None,
+            drops: None,
+        }) as u32;
+        let hash = self.hasher.hash_one(client_identifier);
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        self.by_client_identifier.insert_unique(hash, session, |&other| {
+            hasher.hash_one(&*sessions[other as usize].client_identifier)
+        });
+        session
+    }
+
+    /// Writes what CONNECT asks for into the connection and the session.
+    fn agree(&mut self, id: ConnectionId, index: u32, connect: &Connect<'_>) {
+        let limits = &self.settings.limits;
+        let properties = &connect.properties;
+        let keep_alive_s = match (connect.keep_alive_s, limits.keep_alive_max_s) {
+            (asked, 0) => asked,
+            (0, max) => max,
+            (asked, max) => asked.min(max),
+        };
+        let aliases_max = properties.topic_alias_maximum.min(limits.topic_alias_outgoing_max);
+        let window = properties.receive_maximum.unwrap_or(u16::MAX).min(limits.inflight_max);
+        let expiry_interval_s = match connect.version {
+            Version::V5 => properties.session_expiry_interval.unwrap_or(0),
+            _ if connect.clean_start => 0,
+            _ => u32::MAX,
+        };
+
+        let connection = &mut self.links.connections[id.slot as usize];
+        connection.phase = Phase::Open { session: index };
+        connection.keep_alive_s = keep_alive_s;
+        connection.packet_bytes_max = properties.maximum_packet_size.unwrap_or(u32::MAX);
+        connection.window = window;
+        connection.wants_problem_information = properties.request_problem_information;
+        if aliases_max > 0 || properties.authentication_method.is_some() {
+            connection.extra = Some(Box::new(Extra {
+                outgoing_aliases: (aliases_max > 0).then(|| OutgoingAliases::new(aliases_max)),
+                authentication_method: properties.authentication_method.map(Into::into),
+                ..Extra::default()
+            }));
+        }
+        if keep_alive_s > 0 {
+            let deadline = connection.keep_alive_deadline();
+            self.timers.arm(deadline, Timer::Connection(id));
+        }
+
+        let session = &mut self.sessions[index as usize];
+        session.connection = Some(id);
+        session.expires = None;
+        session.expiry_interval_s = expiry_interval_s.min(limits.session_expiry_max_s);
+        let class = match connect.version {
+            Version::V5 if aliases_max > 0 => DeliveryClass::V5Alias,
+            Version::V5 => DeliveryClass::V5,
+            _ => DeliveryClass::V3,
+        };
+        if session.class != class {
+            session.class = class;
+            if !session.subscriptions.is_empty() {
+                self.cache.clear();
+            }
+        }
+        // A Will still waiting from the connection before is cancelled [MQTT-3.1.3-9].
+        session.take_will(&self.links.ledger);
+        session.will = connect.will.as_ref().map(|will| {
+            let will = Will::new(will);
+            self.links.ledger.charge(will.bytes());
+            Box::new(will)
+        });
+        if let Some(outbound) = &mut session.outbound {
+            outbound.resume(usize::from(window));
+        }
+    }
+
+    fn send_connack(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        connect: &Connect<'_>,
+        assigned: Option<&str>,
+        session_present: bool,
+        authentication_data: &[u8],
+    ) {
+        let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
+        let connection = &self.links.connections[id.slot as usize];
+        let expiry_interval_s = self.sessions[session as usize].expiry_interval_s;
+        let asked = connect.properties.session_expiry_interval.unwrap_or(0);
+        let not = |is_available: bool| (!is_available).then_some(false);
+        let properties = ConnackProperties {
+            session_expiry_interval: (expiry_interval_s != asked).then_some(expiry_interval_s),
+            receive_maximum: (limits.receive_maximum < u16::MAX).then_some(limits.receive_maximum),
+            maximum_qos: (mqtt.maximum_qos < u8::from(Qos::ExactlyOnce))
+                .then_some(mqtt.maximum_qos),
+            retain_available: not(mqtt.retain_available),
+            maximum_packet_size: Some(limits.packet_bytes_max),
+            assigned_client_identifier: assigned,
+            topic_alias_maximum: (limits.topic_alias_maximum > 0)
+                .then_some(limits.topic_alias_maximum),
+            wildcard_subscription_available: not(mqtt.wildcard_subscription_available),
+            subscription_identifiers_available: not(mqtt.subscription_identifiers_available),
+            shared_subscription_available: not(mqtt.shared_subscription_available),
+            server_keep_alive: (connection.keep_alive_s != connect.keep_alive_s)
+                .then_some(connection.keep_alive_s),
+            response_information: (connect.properties.request_response_information
+                && !mqtt.response_information.is_empty())
+            .then_some(mqtt.response_information.as_str()),
+            authentication_method: connect.properties.authentication_method,
+            authentication_data: (!authentication_data.is_empty()).then_some(authentication_data),
+            ..ConnackProperties::default()
+        };
+        let connack = Connack { session_present, reason: ReasonCode::Success, properties };
+        let version = connect.version;
+        self.links.send(id.slot, |out| Packet::Connack(connack).encode(version, out));
+    }
+}
+
+/// Names the connection towards the access control.
+pub(super) fn exchange(id: ConnectionId) -> u64 {
+    u64::from(id.generation) << 32 | u64::from(id.slot)
+}
+
+/// The protocol level of a CONNECT packet that may be broken further on, when its name is one of
+/// MQTT's.
+fn protocol_level(frame: &[u8]) -> Option<u8> {
+    if frame.first()? >> 4 != 1 {
+        return None;
+    }
+    let length_bytes = frame[1..].iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
+    let body = &frame[1 + length_bytes..];
+    let level = [&b"\x00\x04MQTT"[..], b"\x00\x06MQIsdp"]
+        .iter()
+        .find_map(|name| body.strip_prefix(*name))?;
+    level.first().copied()
+}

@@ -1,0 +1,487 @@
+//! Messages to their subscribers: runs that many subscribers share, and copies for one.
+//!
+//! **A run.** QoS 0 messages for the same many subscribers, one after the other, are encoded once
+//! side by side and handed to all of them as one piece, by reference when it is large. This is what
+//! fan-out costs: one reference a subscriber and turn, not one copy a message. A run ends before
+//! anything that could change who gets what or in which order.
+//!
+//! **A copy.** Everything else is encoded for its subscriber. The first copy of a message in a
+//! given form is kept as a template; the next ones differ in the Packet Identifier alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::engine::targets::{Own, Target, Targets};
+use crate::engine::{ConnectionId, Engine};
+use crate::limits;
+use crate::message::{Content, Copy, Ledger, Message};
+use crate::metrics::Drop as DropCause;
+use crate::session::connection::Connection;
+use crate::session::outbound::{Delivery, QueuePolicy, Queued};
+use crate::session::state::DeliveryClass;
+use crate::session::topic_alias::AliasUse;
+use crate::wire::{self, Frame, Qos, ReasonCode, Version};
+
+/// Messages encoded side by side for the same plain subscribers.
+#[derive(Default)]
+pub(super) struct Run {
+    targets: Option<Arc<Targets>>,
+    /// By version and RETAIN flag, see [`stream`].
+    streams: [Vec<u8>; 4],
+    messages: u64,
+    frame_bytes_max: usize,
+    publishers: Vec<ConnectionId>,
+}
+
+fn stream(version: Version, retain_as_published: bool) -> usize {
+    usize::from(version == Version::V5) * 2 + usize::from(retain_as_published)
+}
+
+/// The last copy written, to make the next one of the same form from.
+#[derive(Default)]
+pub(super) struct Template {
+    pub(super) form: Option<(Version, Qos, bool)>,
+    bytes: Vec<u8>,
+    identifier_at: usize,
+}
+
+/// A message being routed, with what is made of it only when somebody needs it.
+pub(super) struct Draft<'a> {
+    pub content: Content<'a>,
+    /// RETAIN flag it was published with.
+    pub retain: bool,
+    message: Option<Arc<Message>>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(content: Content<'a>, retain: bool) -> Self {
+        Self { content, retain, message: None }
+    }
+
+    /// From a message that exists already.
+    pub fn of(message: &Arc<Message>, content: Content<'a>, retain: bool) -> Self {
+        Self { content, retain, message: Some(Arc::clone(message)) }
+    }
+
+    fn message(&mut self, ledger: &Ledger) -> &Arc<Message> {
+        self.message.get_or_insert_with(|| self.content.to_message(ledger))
+    }
+}
+
+/// How a subscriber stands after a message for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No connection.
+    Offline,
+    /// It keeps up, or is so far behind that nobody waits for it.
+    Fine,
+    /// It is behind and taking.
+    Behind(u32),
+}
+
+/// How the subscribers of one message, or run, stand taken together.
+#[derive(Default)]
+struct Pressure {
+    online: usize,
+    behind: usize,
+    last_behind: u32,
+}
+
+impl Pressure {
+    fn add(&mut self, standing: Standing) {
+        self.online += usize::from(standing != Standing::Offline);
+        if let Standing::Behind(slot) = standing {
+            self.behind += 1;
+            self.last_behind = slot;
+        }
+    }
+
+    /// A publisher is slowed to the pace of most of its consumers, never to that of a few.
+    fn is_high(&self) -> bool {
+        2 * self.behind > self.online
+    }
+}
+
+impl Engine {
+    /// Brings a message to everybody who subscribed; false when nobody did.
+    pub(super) fn route(
+        &mut self,
+        content: &Content<'_>,
+        publisher: Option<(ConnectionId, u32)>,
+        retain: bool,
+    ) -> bool {
+        let targets = self.cache.targets(content.topic, &self.index, &self.sessions);
+        if targets.is_empty() {
+            return false;
+        }
+        let mut draft = Draft::new(*content, retain);
+        let mut pressure = Pressure::default();
+        let in_run = self.extend_run(&targets, &draft, publisher.map(|(id, _)| id));
+        if !in_run {
+            self.flush_run();
+        }
+        self.template.form = None;
+        for target in &targets.each[if in_run { targets.plain } else { 0 }..] {
+            pressure.add(self.deliver_unless_own(target, &mut draft, publisher));
+        }
+        for &filter in &targets.shared {
+            if let Some(member) = self.choose_member(filter, None, content.qos) {
+                pressure.add(self.deliver(&member, &mut draft, Some(filter)));
+            }
+        }
+        if let Some((id, _)) = publisher
+            && pressure.is_high()
+        {
+            self.pause_for(id, pressure.last_behind);
+        }
+        true
+    }
+
+    /// Adds a message to the run; false when it must go another way.
+    fn extend_run(
+        &mut self,
+        targets: &Arc<Targets>,
+        draft: &Draft<'_>,
+        publisher: Option<ConnectionId>,
+    ) -> bool {
+        let content = &draft.content;
+        let drops_alone =
+            matches!(self.queue_limits.policy, QueuePolicy::DropNewest | QueuePolicy::Disconnect);
+        if content.qos != Qos::AtMostOnce
+            || targets.plain < limits::RUN_SUBSCRIBERS_MIN
+            || content.payload.len() > limits::RUN_BYTES_MAX / 4
+            || !drops_alone
+        {
+            return false;
+        }
+        let continues = self.run.targets.as_ref().is_some_and(|of| Arc::ptr_eq(of, targets));
+        if !continues {
+            self.flush_run();
+            self.run.targets = Some(Arc::clone(targets));
+        }
+        let run = &mut self.run;
+        let classes = &targets.classes;
+        for (is_needed, version) in [(classes.v3, Version::V311), (classes.v5, Version::V5)] {
+            if !is_needed {
+                continue;
+            }
+            for as_published in [false, true] {
+                if as_published && !classes.retain_as_published {
+                    continue;
+                }
+                let copy = Copy::plain(Qos::AtMostOnce, as_published && draft.retain);
+                let header = content.header(version, self.now, &copy);
+                let out = &mut run.streams[stream(version, as_published)];
+                let before = out.len();
+                header.encode(out);
+                out.extend_from_slice(content.payload);
+                run.frame_bytes_max = run.frame_bytes_max.max(out.len() - before);
+            }
+        }
+        run.messages += 1;
+        if let Some(publisher) = publisher
+            && run.publishers.last() != Some(&publisher)
+        {
+            run.publishers.push(publisher);
+        }
+        if run.streams.iter().any(|bytes| bytes.len() >= limits::RUN_BYTES_MAX) {
+            self.flush_run();
+        }
+        true
+    }
+
+    /// Hands the run out to its subscribers.
+    pub(super) fn flush_run(&mut self) {
+        let Some(targets) = self.run.targets.take() else { return };
+        let mut run = std::mem::take(&mut self.run);
+        // A large stream goes by reference, a small one by copy.
+        let shared = run.streams.each_ref().map(|bytes| {
+            (bytes.len() >= limits::SHARED_BYTES_MIN).then(|| Bytes::copy_from_slice(bytes))
+        });
+        let mut pressure = Pressure::default();
+        for target in &targets.each[..targets.plain] {
+            let session = &self.sessions[target.session as usize];
+            let Some(id) = session.connection else { continue };
+            let version = match session.class {
+                DeliveryClass::V3 => Version::V311,
+                DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
+            };
+            let stream = stream(version, target.retain_as_published);
+            pressure.add(self.standing(id.slot));
+            let bytes = &run.streams[stream];
+            let connection = &self.links.connections[id.slot as usize];
+            let outbox_bytes = connection.pending_bytes() + bytes.len();
+            if outbox_bytes > self.settings.limits.outbox_bytes_max as usize
+                || run.frame_bytes_max > connection.packet_bytes_max as usize
+            {
+                self.deliver_stream_in_part(target.session, id, bytes);
+                continue;
+            }
+            self.links.metrics.publishes_sent += run.messages;
+            self.links.metrics.packets_sent += run.messages;
+            let outbox = self.links.outbox(id.slot);
+            match &shared[stream] {
+                Some(bytes) => outbox.append_shared(bytes.clone()),
+                None => outbox.append(|out| out.extend_from_slice(bytes)),
+            }
+        }
+        if pressure.is_high() {
+            for &publisher in &run.publishers {
+                self.pause_for(publisher, pressure.last_behind);
+            }
+        }
+        run.streams.iter_mut().for_each(Vec::clear);
+        run.publishers.clear();
+        (run.messages, run.frame_bytes_max) = (0, 0);
+        self.run = run;
+    }
+
+    /// The packets of a stream that the client's bounds allow; the others are dropped and counted.
+    fn deliver_stream_in_part(&mut self, session: u32, id: ConnectionId, bytes: &[u8]) {
+        let outbox_bytes_max = self.settings.limits.outbox_bytes_max as usize;
+        let packet_bytes_max = self.links.connections[id.slot as usize].packet_bytes_max as usize;
+        let (mut too_large, mut too_many) = (0, 0);
+        let mut rest = bytes;
+        while let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) {
+            let (packet, next) = rest.split_at(total);
+            rest = next;
+            let pending = self.links.connections[id.slot as usize].pending_bytes();
+            if total > packet_bytes_max {
+                too_large += 1;
+            } else if pending > 0 && pending + total > outbox_bytes_max {
+                too_many += 1;
+            } else {
+                self.links.metrics.publishes_sent += 1;
+                self.links.send(id.slot, |out| out.extend_from_slice(packet));
+            }
+        }
+        self.count_drops(session, DropCause::PacketTooLarge, too_large);
+        self.count_drops(session, DropCause::OutboxFull, too_many);
+        if too_many > 0 && self.queue_limits.policy == QueuePolicy::Disconnect {
+            self.doomed.push((id, ReasonCode::QuotaExceeded));
+        }
+    }
+
+    fn deliver_unless_own(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<'_>,
+        publisher: Option<(ConnectionId, u32)>,
+    ) -> Standing {
+        let is_own = publisher.is_some_and(|(_, session)| session == target.session);
+        match target.own {
+            Own::Omit if is_own => Standing::Offline,
+            Own::Decide if is_own => {
+                let own =
+                    self.cache.target_for_own(draft.content.topic, target.session, &self.index);
+                own.map_or(Standing::Offline, |own| self.deliver(&own, draft, None))
+            }
+            _ => self.deliver(target, draft, None),
+        }
+    }
+
+    /// Brings a message to one subscriber: into its outbox, or its queue, or nowhere.
+    pub(super) fn deliver(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<'_>,
+        shared: Option<shards::FilterId>,
+    ) -> Standing {
+        let session = &mut self.sessions[target.session as usize];
+        let qos = draft.content.qos.min(target.qos);
+        let Some(id) = session.connection else {
+            if qos != Qos::AtMostOnce {
+                self.enqueue(target, draft, shared);
+            }
+            return Standing::Offline;
+        };
+        let connection = &mut self.links.connections[id.slot as usize];
+        let pending = connection.pending_bytes();
+        let is_open = session.outbound.as_ref().is_none_or(|outbound| outbound.is_open(qos));
+        let limit = match (qos, self.queue_limits.policy) {
+            // These policies choose among what waits, so QoS 0 waits where it can be chosen from.
+            (Qos::AtMostOnce, QueuePolicy::DropNewest | QueuePolicy::Disconnect) => {
+                self.settings.limits.outbox_bytes_max as usize
+            }
+            _ => self.outbox_behind_bytes(),
+        };
+        if is_open && (pending == 0 || pending + draft.content.payload.len() <= limit) {
+            self.send_now(target, id, draft, shared);
+        } else if qos == Qos::AtMostOnce
+            && matches!(self.queue_limits.policy, QueuePolicy::DropNewest | QueuePolicy::Disconnect)
+        {
+            self.count_drops(target.session, DropCause::OutboxFull, 1);
+            if self.queue_limits.policy == QueuePolicy::Disconnect {
+                self.doomed.push((id, ReasonCode::QuotaExceeded));
+            }
+        } else {
+            self.enqueue(target, draft, shared);
+        }
+        self.standing(id.slot)
+    }
+
+    fn send_now(
+        &mut self,
+        target: &Target,
+        id: ConnectionId,
+        draft: &mut Draft<'_>,
+        shared: Option<shards::FilterId>,
+    ) {
+        let qos = draft.content.qos.min(target.qos);
+        let retain = draft.retain && target.retain_as_published;
+        let identifiers = target.subscription_identifiers.as_slice();
+        let mut copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
+        let connection = &self.links.connections[id.slot as usize];
+        if !connection.takes(&draft.content, &copy, self.now) {
+            return self.count_drops(target.session, DropCause::PacketTooLarge, 1);
+        }
+        if qos != Qos::AtMostOnce {
+            let delivery = target.delivery(draft, &self.links.ledger, shared);
+            let window = connection.window;
+            let outbound = self.sessions[target.session as usize].outbound_mut(window);
+            copy.packet_identifier = outbound.send(delivery).get();
+        }
+        if draft.content.payload.len() >= limits::SHARED_BYTES_MIN {
+            let payload = draft.message(&self.links.ledger).payload().clone();
+            self.write(id.slot, &draft.content, copy, Some(payload));
+        } else {
+            self.write(id.slot, &draft.content, copy, None);
+        }
+    }
+
+    /// Lines a message up behind what the client has not taken yet.
+    fn enqueue(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<'_>,
+        shared: Option<shards::FilterId>,
+    ) {
+        if self.memory_is_full() {
+            return self.count_drops(target.session, DropCause::MemoryFull, 1);
+        }
+        let delivery = target.delivery(draft, &self.links.ledger, shared);
+        let session = &mut self.sessions[target.session as usize];
+        let connection = session.connection;
+        let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
+        match session.outbound_mut(window).push(delivery, &self.queue_limits, connection.is_some())
+        {
+            Queued::Kept => {}
+            Queued::Dropped(cause) => self.count_drops(target.session, cause, 1),
+            Queued::Disconnect => {
+                self.count_drops(target.session, DropCause::QueueFull, 1);
+                let id = connection.expect("only a connected client is disconnected");
+                self.doomed.push((id, ReasonCode::QuotaExceeded));
+            }
+        }
+    }
+
+    /// Encodes one copy into the outbox of a connection.
+    pub(super) fn write(
+        &mut self,
+        slot: u32,
+        content: &Content<'_>,
+        mut copy: Copy<'_>,
+        payload: Option<Bytes>,
+    ) {
+        self.links.metrics.publishes_sent += 1;
+        self.links.metrics.packets_sent += 1;
+        let connection = &mut self.links.connections[slot as usize];
+        let version = connection.version;
+        let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());
+        if let Some(aliases) = aliases {
+            match aliases.choose(content.topic) {
+                AliasUse::None => {}
+                AliasUse::Set(alias) => copy.topic_alias = Some(alias),
+                AliasUse::Known(alias) => {
+                    (copy.topic_alias, copy.topic_alias_known) = (Some(alias), true);
+                }
+            }
+        }
+        let header_of = |copy: &Copy<'_>, out: &mut Vec<u8>| {
+            content.header(version, self.now, copy).encode(out)
+        };
+        let outbox = self.links.outbox(slot);
+        if let Some(payload) = payload {
+            outbox.append(|out| {
+                header_of(&copy, out);
+            });
+            outbox.append_shared(payload);
+            return;
+        }
+        let template = &mut self.template;
+        let is_alike =
+            copy.topic_alias.is_none() && copy.subscription_identifiers.is_empty() && !copy.dup;
+        let form = Some((version, copy.qos, copy.retain));
+        if is_alike && template.form == form {
+            outbox.append(|out| {
+                let start = out.len();
+                out.extend_from_slice(&template.bytes);
+                if copy.qos != Qos::AtMostOnce {
+                    let at = start + template.identifier_at;
+                    out[at..at + 2].copy_from_slice(&copy.packet_identifier.to_be_bytes());
+                }
+            });
+            return;
+        }
+        outbox.append(|out| {
+            let start = out.len();
+            let identifier_at = header_of(&copy, out);
+            out.extend_from_slice(content.payload);
+            if is_alike {
+                template.form = form;
+                template.bytes.clear();
+                template.bytes.extend_from_slice(&out[start..]);
+                template.identifier_at = identifier_at - start;
+            }
+        });
+    }
+}
+
+impl Copy<'_> {
+    /// A copy without anything of its subscriber's own.
+    pub(super) fn plain(qos: Qos, retain: bool) -> Self {
+        Self {
+            qos,
+            retain,
+            dup: false,
+            packet_identifier: 0,
+            subscription_identifiers: &[],
+            topic_alias: None,
+            topic_alias_known: false,
+        }
+    }
+}
+
+impl Connection {
+    /// Whether a copy fits the client's Maximum Packet Size [MQTT-3.1.2-24]. An alias that is set
+    /// with it takes three bytes more.
+    pub(super) fn takes(
+        &self,
+        content: &Content<'_>,
+        copy: &Copy<'_>,
+        now: crate::clock::Now,
+    ) -> bool {
+        const ALIAS_BYTES: usize = 3;
+        self.packet_bytes_max == u32::MAX
+            || content.header(self.version, now, copy).encoded_len() + ALIAS_BYTES
+                <= self.packet_bytes_max as usize
+    }
+}
+
+impl Target {
+    fn delivery(
+        &self,
+        draft: &mut Draft<'_>,
+        ledger: &Ledger,
+        shared: Option<shards::FilterId>,
+    ) -> Delivery {
+        Delivery {
+            qos: draft.content.qos.min(self.qos),
+            retain: draft.retain && self.retain_as_published,
+            subscription_identifiers: self.subscription_identifiers.clone(),
+            shared,
+            message: Arc::clone(draft.message(ledger)),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The end of connections and sessions: last words, the Will and its delay, Session Expiry.
+
+use std::hash::BuildHasher;
+
+use crate::engine::connect::exchange;
+use crate::engine::{Action, ConnectionId, Engine, Timer};
+use crate::message::Content;
+use crate::metrics::Drop as DropCause;
+use crate::session::connection::Phase;
+use crate::session::state::Will;
+use crate::wire::{self, Disconnect, Packet, ReasonCode, UserProperties, Version};
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The network ended it.
+    PeerClosed,
+    /// The client sent DISCONNECT.
+    Client {
+        /// It asked for its Will to be published.
+        publishes_will: bool,
+    },
+    /// The server ends it, for this reason.
+    Server(ReasonCode),
+    /// A later connection has the same Client Identifier.
+    TakenOver {
+        /// It starts clean.
+        ends_session: bool,
+    },
+    /// The broker stops.
+    Shutdown,
+    /// Without a word more.
+    Silent,
+}
+
+impl Ending {
+    fn last_word(self) -> Option<ReasonCode> {
+        match self {
+            Self::Server(reason) => Some(reason),
+            Self::TakenOver { .. } => Some(ReasonCode::SessionTakenOver),
+            Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+            Self::PeerClosed | Self::Client { .. } | Self::Silent => None,
+        }
+    }
+
+    fn publishes_will(self) -> bool {
+        match self {
+            Self::Client { publishes_will } => publishes_will,
+            Self::Shutdown => false,
+            _ => true,
+        }
+    }
+}
+
+impl Engine {
+    /// Closes the connection in `slot` and lets go of what hung on it.
+    pub(super) fn end_connection(&mut self, slot: u32, ending: Ending) {
+        self.flush_run();
+        let id = self.links.id(slot);
+        self.say_last_word(slot, ending);
+        let (mut connection, last) = self.links.remove(slot);
+        if let Some(congestion) = connection.extra.as_mut().and_then(|e| e.congestion.take()) {
+            self.release_waiting(congestion.waiting);
+        }
+        self.access.forget(exchange(id));
+        match (ending, last) {
+            (Ending::PeerClosed, Some(buffer)) => self.links.recycle(buffer),
+            (Ending::PeerClosed, None) => {}
+            (_, last) => self.links.actions.push_back(Action::Close { connection: id, last }),
+        }
+        if let Phase::Open { session } = connection.phase {
+            self.links.metrics.clients_connected -= 1;
+            self.detach_session(session, ending);
+        }
+    }
+
+    /// DISCONNECT with a reason, where the client's version knows it and it has been let in.
+    fn say_last_word(&mut self, slot: u32, ending: Ending) {
+        let Some(reason) = ending.last_word() else { return };
+        let connection = &self.links.connections[slot as usize];
+        if connection.version != Version::V5 || connection.session().is_none() {
+            return;
+        }
+        let server_reference = Some(self.settings.mqtt.server_reference.as_str())
+            .filter(|reference| reason == ReasonCode::ServerShuttingDown && !reference.is_empty());
+        // Somewhere to go turns "shutting down" into "use another server" [MQTT-4.11].
+        let reason = match server_reference {
+            Some(_) => ReasonCode::UseAnotherServer,
+            None => reason,
+        };
+        let disconnect = Disconnect {
+            reason,
+            session_expiry_interval: None, // [MQTT-3.14.2-2]
+            reason_string: None,
+            user_properties: UserProperties::none(),
+            server_reference,
+        };
+        self.links.send(slot, |out| Packet::Disconnect(disconnect).encode(Version::V5, out));
+    }
+
+    fn detach_session(&mut self, index: u32, ending: Ending) {
+        let session = &mut self.sessions[index as usize];
+        session.connection = None;
+        session.tidy();
+        let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());
+        self.count_drops(index, DropCause::Offline, dropped);
+        self.report_drops(index);
+        self.settle_will(index, ending);
+        let session = &self.sessions[index as usize];
+        tracing::debug!(client = &*session.client_identifier, ?ending, "disconnected");
+        // Settled before the count below: a session that ends now was never "disconnected".
+        self.links.metrics.clients_disconnected += 1;
+        if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
+            return self.end_session(index);
+        }
+        self.hand_shared_messages_on(index, None);
+        let session = &mut self.sessions[index as usize];
+        if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
+            session.outbound = None;
+        }
+        if session.expiry_interval_s < u32::MAX {
+            let deadline = self.now.after_s(u64::from(session.expiry_interval_s));
+            session.expires = Some(deadline);
+            let generation = session.generation;
+            self.timers.arm(deadline, Timer::Session { session: index, generation });
+        }
+    }
+
+    /// Publishes the Will, sets it aside for its delay, or cancels it [MQTT-3.1.2-8],
+    /// [MQTT-3.1.2-10], [MQTT-3.1.3-9].
+    fn settle_will(&mut self, index: u32, ending: Ending) {
+        let session = &mut self.sessions[index as usize];
+        if !ending.publishes_will() {
+            session.take_will(&self.links.ledger);
+            return;
+        }
+        let Some(will) = &mut session.will else { return };
+        let delay_s = will.delay_interval_s.min(session.expiry_interval_s);
+        if delay_s == 0 {
+            return self.publish_will(index);
+        }
+        let deadline = self.now.after_s(u64::from(delay_s));
+        will.due = Some(deadline);
+        let generation = session.generation;
+        self.timers.arm(deadline, Timer::Session { session: index, generation });
+    }
+
+    fn publish_will(&mut self, index: u32) {
+        let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
+            return;
+        };
+        let content = Content {
+            topic: &will.topic,
+            payload: &will.payload,
+            passed_on: &will.passed_on,
+            expires: will
+                .message_expiry_interval_s
+                .map(|seconds| self.now.after_s(u64::from(seconds))),
+            qos: will.qos,
+        };
+        if will.retain {
+            // A store that is full keeps the old value; the subscribers hear the new one.
+            let _ = self.retain(&content);
+        }
+        self.route(&content, None, will.retain);
+    }
+
+    /// A session's timer fired: its Will or its expiry may be due.
+    pub(super) fn look_at_session(&mut self, index: u32, generation: u32) {
+        let Some(session) = self.sessions.get(index as usize) else { return };
+        if session.generation != generation || session.connection.is_some() {
+            return;
+        }
+        let now = self.now;
+        let is_due = |deadline: Option<crate::clock::Deadline>| {
+            deadline.is_some_and(|deadline| deadline.is_due(now))
+        };
+        let expires = is_due(session.expires);
+        if is_due(session.will.as_ref().and_then(|will| will.due)) {
+            self.publish_will(index);
+        }
+        if expires {
+            self.links.metrics.sessions_expired += 1;
+            self.end_session(index);
+        }
+    }
+
+    /// The session ends: a Will still waiting is published [MQTT-3.1.3-9], subscriptions go,
+    /// messages drawn for a shared subscription go to other members [MQTT-4.8.2-6].
+    pub(super) fn end_session(&mut self, index: u32) {
+        self.flush_run();
+        debug_assert!(self.sessions[index as usize].connection.is_none());
+        self.links.metrics.clients_disconnected -= 1;
+        self.publish_will(index);
+        let subscriber = shards::SubscriberId(index);
+        for filter in std::mem::take(&mut self.sessions[index as usize].subscriptions) {
+            self.leave(filter, subscriber);
+        }
+        self.hand_shared_messages_on(index, None);
+        let hash = self.hasher.hash_one(&*self.sessions[index as usize].client_identifier);
+        if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+        let waiting = self.sessions[index as usize]
+            .outbound
+            .as_ref()
+            .map_or(0, |outbound| outbound.queued() + outbound.inflight());
+        self.count_drops(index, DropCause::SessionEnded, waiting as u64);
+        self.sessions.remove(index as usize);
+    }
+
+    fn report_drops(&self, index: u32) {
+        let session = &self.sessions[index as usize];
+        if let Some(drops) = &session.drops {
+            let (client, causes) = (&*session.client_identifier, drops.summary());
+            tracing::warn!(client, dropped = drops.total(), causes, "messages were dropped");
+        }
+    }
+
+    /// Whether the connection is still there.
+    pub(super) fn is_connected(&mut self, id: ConnectionId) -> bool {
+        self.links.get(id).is_some()
+    }
+}
+
+impl Will {
+    /// From a CONNECT.
+    pub(super) fn new(will: &wire::Will<'_>) -> Self {
+        let mut passed_on = Vec::new();
+        will.passed_on.write(&mut passed_on);
+        Self {
+            topic: will.topic.into(),
+            payload: will.payload.into(),
+            qos: will.qos,
+            retain: will.retain,
+            delay_interval_s: will.delay_interval_s,
+            message_expiry_interval_s: will.message_expiry_interval,
+            passed_on: passed_on.into(),
+            due: None,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Fast publishers and slow consumers in step: acknowledgements, pumping queues, congestion.
+//!
+//! A consumer with much waiting for it is *behind*. A publisher more than half of whose consumers
+//! are behind is not read until the one it fell over last has caught up; TCP slows the client. A
+//! consumer that takes nothing for [`limits::STUCK_MS`] is *stuck*: nobody waits for it, and what
+//! exceeds its bounds is dropped by policy until it has caught up. So a slow consumer among many
+//! holds up nobody, and a live one loses nothing to a faster publisher.
+
+use std::collections::VecDeque;
+
+use crate::engine::deliver::Standing;
+use crate::engine::{Action, ConnectionId, Engine, Timer};
+use crate::limits;
+use crate::message::Copy;
+use crate::metrics::Drop as DropCause;
+use crate::session::connection::Congestion;
+use crate::session::outbound::{Ack, Acknowledged, Next};
+use crate::wire::{self, Packet, PacketIdentifier, ReasonCode};
+
+/// Publishers let go at a time: their input refills the consumer's outbox.
+const RELEASED_AT_ONCE: usize = 8;
+
+impl Engine {
+    /// PUBACK, PUBREC or PUBCOMP.
+    pub(super) fn handle_ack(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: PacketIdentifier,
+        ack: Ack,
+    ) {
+        let outbound = self.sessions[session as usize].outbound.as_mut();
+        let acknowledged =
+            outbound.map_or(Acknowledged::Unknown, |o| o.acknowledge(identifier, ack));
+        match acknowledged {
+            Acknowledged::Ended => {
+                if let Some(congestion) = self.links.connections[id.slot as usize].congestion_mut()
+                {
+                    congestion.taken += 1;
+                }
+                self.after_progress(id.slot);
+            }
+            Acknowledged::Release => self.send_pubrel(id.slot, identifier, ReasonCode::Success),
+            Acknowledged::Unknown if matches!(ack, Ack::Pubrec { refused: false }) => {
+                // The client waits for a PUBREL: it gets one, that says why.
+                self.send_pubrel(id.slot, identifier, ReasonCode::PacketIdentifierNotFound);
+            }
+            Acknowledged::Unknown => {}
+        }
+    }
+
+    fn send_pubrel(&mut self, slot: u32, identifier: PacketIdentifier, reason: ReasonCode) {
+        let version = self.version(slot);
+        let ack = wire::Ack::new(identifier, reason);
+        self.links.send(slot, |out| Packet::Pubrel(ack).encode(version, out));
+    }
+
+    /// The client took bytes or acknowledged: more can be sent, and whoever waits may go on.
+    pub(super) fn after_progress(&mut self, slot: u32) {
+        let connection = &self.links.connections[slot as usize];
+        let session = connection.session().expect("open");
+        let state = &self.sessions[session as usize];
+        let is_owed = !state.feeds.is_empty()
+            || state.outbound.as_ref().is_some_and(|outbound| outbound.has_waiting());
+        let caught_up_bytes = self.outbox_behind_bytes() / 2;
+        if is_owed && connection.pending_bytes() <= caught_up_bytes {
+            self.pump(slot);
+        }
+        if self.links.connections[slot as usize].congestion().is_some() {
+            self.relax(slot);
+        }
+    }
+
+    /// Sends what waits for a client, as far as its window and its outbox allow.
+    pub(super) fn pump(&mut self, slot: u32) {
+        let session = self.links.connections[slot as usize].session().expect("open");
+        let outbox_bytes = self.outbox_behind_bytes();
+        let mut expired = 0;
+        while self.links.connections[slot as usize].pending_bytes() <= outbox_bytes {
+            let outbound = self.sessions[session as usize].outbound.as_mut();
+            let Some(next) = outbound.and_then(|o| o.next(self.now, &mut expired)) else { break };
+            match next {
+                Next::Pubrel(identifier) => {
+                    self.send_pubrel(slot, identifier, ReasonCode::Success);
+                }
+                Next::Publish(delivery, identifier, dup) => {
+                    self.send_queued(slot, session, &delivery, identifier, dup);
+                }
+            }
+        }
+        self.count_drops(session, DropCause::Expired, expired);
+        let state = &self.sessions[session as usize];
+        let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
+        if !has_waiting && !state.feeds.is_empty() {
+            self.pump_feeds(slot);
+        }
+    }
+
+    fn send_queued(
+        &mut self,
+        slot: u32,
+        session: u32,
+        delivery: &crate::session::outbound::Delivery,
+        identifier: Option<PacketIdentifier>,
+        dup: bool,
+    ) {
+        let content = delivery.message.content();
+        let copy = Copy {
+            dup,
+            packet_identifier: identifier.map_or(0, PacketIdentifier::get),
+            subscription_identifiers: delivery.subscription_identifiers.as_slice(),
+            ..Copy::plain(delivery.qos, delivery.retain)
+        };
+        if !self.links.connections[slot as usize].takes(&content, &copy, self.now) {
+            let outbound = self.sessions[session as usize].outbound.as_mut();
+            if let (Some(identifier), Some(outbound)) = (identifier, outbound) {
+                outbound.abandon(identifier);
+            }
+            return self.count_drops(session, DropCause::PacketTooLarge, 1);
+        }
+        let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
+        let payload = is_large.then(|| delivery.message.payload().clone());
+        self.template.form = None;
+        self.write(slot, &content, copy, payload);
+    }
+
+    /// How a connected consumer stands; one that has fallen behind is watched from here on.
+    pub(super) fn standing(&mut self, slot: u32) -> Standing {
+        let connection = &self.links.connections[slot as usize];
+        let is_stuck = match connection.congestion() {
+            Some(congestion) => congestion.is_stuck,
+            None => false,
+        };
+        if is_stuck || !self.is_behind(slot) {
+            return Standing::Fine;
+        }
+        self.watch(slot);
+        Standing::Behind(slot)
+    }
+
+    fn is_behind(&self, slot: u32) -> bool {
+        let connection = &self.links.connections[slot as usize];
+        if connection.pending_bytes() > self.outbox_behind_bytes() {
+            return true;
+        }
+        let Some(session) = connection.session() else { return false };
+        let Some(outbound) = &self.sessions[session as usize].outbound else { return false };
+        // What had queued up while the client was away holds up nobody.
+        outbound.queued_live() > limits::CONGESTED_MESSAGES
+            || (outbound.queued_live() > 0
+                && outbound.queued_bytes() > limits::CONGESTED_QUEUE_BYTES)
+    }
+
+    fn watch(&mut self, slot: u32) {
+        let id = self.links.id(slot);
+        let extra = self.links.connections[slot as usize].extra.get_or_insert_default();
+        if extra.congestion.is_none() {
+            extra.congestion = Some(Congestion::default());
+            self.timers.arm(self.now.after(Self::stuck_after()), Timer::Congestion(id));
+        }
+    }
+
+    /// Leaves a publisher's socket unread until the consumer in `consumer` has caught up.
+    pub(super) fn pause_for(&mut self, publisher: ConnectionId, consumer: u32) {
+        // A client is never held up by its own subscriptions: its acknowledgements must be read.
+        if publisher.slot == consumer || self.links.get(publisher).is_none_or(|p| p.is_paused) {
+            return;
+        }
+        let consumer = &mut self.links.connections[consumer as usize];
+        let Some(congestion) = consumer.congestion_mut() else { return };
+        congestion.waiting.push_back(publisher);
+        self.pause_reading(publisher);
+    }
+
+    fn pause_reading(&mut self, publisher: ConnectionId) {
+        let Some(connection) = self.links.get(publisher) else { return };
+        connection.is_paused = true;
+        self.links.metrics.publishers_paused += 1;
+        self.links.actions.push_back(Action::Pause { connection: publisher });
+    }
+
+    /// The memory bound is reached: a publisher rests for a while.
+    pub(super) fn rest_for_memory(&mut self, publisher: ConnectionId) {
+        if self.links.get(publisher).is_none_or(|connection| connection.is_paused) {
+            return;
+        }
+        self.pause_reading(publisher);
+        let pause = std::time::Duration::from_millis(limits::MEMORY_PAUSE_MS);
+        self.timers.arm(self.now.after(pause), Timer::MemoryPause(publisher));
+    }
+
+    /// Reads a publisher's socket again, after what it had sent already.
+    pub(super) fn resume_reading(&mut self, publisher: ConnectionId) {
+        let Some(connection) = self.links.get(publisher) else { return };
+        if !std::mem::take(&mut connection.is_paused) {
+            return;
+        }
+        self.links.actions.push_back(Action::Resume { connection: publisher });
+        self.mark_ready(publisher);
+    }
+
+    /// Lets go of those who wait for a consumer that caught up.
+    pub(super) fn relax(&mut self, slot: u32) {
+        let connection = &self.links.connections[slot as usize];
+        let queued = connection
+            .session()
+            .and_then(|session| self.sessions[session as usize].outbound.as_ref())
+            .map_or(0, |outbound| outbound.queued_live());
+        let has_caught_up = connection.pending_bytes() <= self.outbox_behind_bytes() / 2
+            && queued <= limits::CONGESTED_MESSAGES / 2;
+        if !has_caught_up {
+            return;
+        }
+        let id = self.links.id(slot);
+        let Some(congestion) = self.links.connections[slot as usize].congestion_mut() else {
+            return;
+        };
+        let count = congestion.waiting.len().min(RELEASED_AT_ONCE);
+        let released: VecDeque<ConnectionId> = congestion.waiting.drain(..count).collect();
+        if congestion.waiting.is_empty() {
+            let extra = self.links.connections[slot as usize].extra.as_mut();
+            extra.expect("it holds the congestion").congestion = None;
+        }
+        self.release_waiting(released);
+        if self.links.connections[slot as usize].congestion().is_some() {
+            // It looks again after those have had their turn.
+            self.mark_ready(id);
+        }
+    }
+
+    pub(super) fn release_waiting(&mut self, waiting: VecDeque<ConnectionId>) {
+        for publisher in waiting {
+            self.resume_reading(publisher);
+        }
+    }
+
+    /// Did a consumer that is behind take anything since the last look?
+    pub(super) fn look_at_congestion(&mut self, id: ConnectionId) {
+        let next_look = self.now.after(Self::stuck_after());
+        let Some(congestion) = self.links.get(id).and_then(|c| c.congestion_mut()) else { return };
+        let has_taken = congestion.taken != congestion.taken_before;
+        congestion.taken_before = congestion.taken;
+        self.timers.arm(next_look, Timer::Congestion(id));
+        if has_taken || congestion.is_stuck {
+            return;
+        }
+        congestion.is_stuck = true;
+        let waiting = std::mem::take(&mut congestion.waiting);
+        self.links.metrics.consumers_stuck += 1;
+        self.release_waiting(waiting);
+    }
+}

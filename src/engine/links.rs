@@ -1,0 +1,123 @@
+//! The connections of one core and the frames on their way to them. Knows no session and no topic.
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use crate::engine::action::{Action, ConnectionId};
+use crate::limits;
+use crate::message::Ledger;
+use crate::metrics::Metrics;
+use crate::send_buffer::SendBuffer;
+use crate::session::connection::Connection;
+
+/// Connections, their outboxes, and what the executor is to do.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// By slot.
+    pub connections: Slab<Connection>,
+    /// Things to do other than sending.
+    pub actions: VecDeque<Action>,
+    /// Slots with something to send.
+    dirty: Vec<u32>,
+    /// Empty outboxes for reuse.
+    pool: Vec<SendBuffer>,
+    /// What all of it weighs.
+    pub ledger: Ledger,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl Links {
+    /// The connection, unless it is gone.
+    pub fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(id.slot as usize)
+            .filter(|connection| connection.generation == id.generation)
+    }
+
+    /// The handle of the connection in `slot`.
+    pub fn id(&self, slot: u32) -> ConnectionId {
+        ConnectionId { slot, generation: self.connections[slot as usize].generation }
+    }
+
+    /// The outbox of a connection, which will be sent at the end of the turn.
+    pub fn outbox(&mut self, slot: u32) -> &mut SendBuffer {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(slot);
+        }
+        connection.outbox.get_or_insert_with(|| self.pool.pop().unwrap_or_default())
+    }
+
+    /// Appends one packet other than PUBLISH.
+    pub fn send(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.metrics.packets_sent += 1;
+        self.outbox(slot).append(encode);
+    }
+
+    /// The next buffer to send, if any connection has one and the executor has none of it.
+    pub fn next_send(&mut self) -> Option<Action> {
+        while let Some(slot) = self.dirty.pop() {
+            let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
+            if !std::mem::take(&mut connection.is_dirty) {
+                continue;
+            }
+            let pending = connection.pending_bytes();
+            self.ledger.charge(pending.saturating_sub(connection.charged));
+            connection.charged = connection.charged.max(pending);
+            if connection.is_sending {
+                continue; // it follows when the executor brings the buffer home
+            }
+            let Some(buffer) = connection.outbox.take() else { continue };
+            connection.is_sending = true;
+            connection.sending = buffer.len();
+            let connection = ConnectionId { slot, generation: connection.generation };
+            return Some(Action::Send { connection, buffer });
+        }
+        None
+    }
+
+    /// The executor wrote `bytes`, and brings the buffer home when it is empty.
+    pub fn sent(&mut self, id: ConnectionId, bytes: usize, drained: Option<SendBuffer>) {
+        self.metrics.bytes_sent += bytes as u64;
+        let is_drained = drained.is_some();
+        if let Some(buffer) = drained {
+            self.recycle(buffer);
+        }
+        let Some(connection) = self.get(id) else { return };
+        connection.sending -= bytes;
+        connection.charged -= bytes;
+        if let Some(congestion) = connection.congestion_mut() {
+            congestion.taken += bytes as u64;
+        }
+        if is_drained {
+            debug_assert_eq!(connection.sending, 0);
+            connection.is_sending = false;
+            if connection.outbox.is_some() && !connection.is_dirty {
+                connection.is_dirty = true;
+                self.dirty.push(id.slot);
+            }
+        }
+        self.ledger.release(bytes);
+    }
+
+    /// Takes a connection out; what was to be sent to it is returned.
+    pub fn remove(&mut self, slot: u32) -> (Connection, Option<SendBuffer>) {
+        let mut connection = self.connections.remove(slot as usize);
+        self.ledger.release(connection.charged + connection.stash.len());
+        let last = connection.outbox.take();
+        (connection, last)
+    }
+
+    /// Keeps an empty buffer for the next one who needs it.
+    pub fn recycle(&mut self, mut buffer: SendBuffer) {
+        if self.pool.len() < limits::POOLED_OUTBOXES_MAX
+            && buffer.capacity() <= limits::POOLED_OUTBOX_BYTES_MAX
+        {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! One core of the broker, without I/O: events in, actions out.
+//!
+//! An executor tells what happened (`handle_*`) and does what it is asked (`poll_*`); the engine
+//! owns no socket, reads no clock and spawns nothing, so that it runs the same under every
+//! executor, in a simulation and in a fuzzer. One turn of an executor is:
+//!
+//! ```text
+//! wait → handle_accepted · handle_received · handle_sent · handle_closed … → handle_timeout
+//!      → poll_action until None → poll_timeout says how long to wait at most
+//! ```
+//!
+//! Where to find what: `receive` cuts packets and dispatches them, `connect` lets clients in,
+//! `publish` takes messages, `targets` says who gets them, `deliver` brings them to the outboxes,
+//! `subscribe` and `retained` serve subscribers, `flow` keeps fast publishers and slow consumers
+//! in step, `ending` closes connections and sessions, `links` holds connections and outboxes.
+
+mod access;
+mod action;
+mod connect;
+mod deliver;
+mod ending;
+mod flow;
+mod links;
+mod publish;
+mod receive;
+mod retained;
+mod subscribe;
+mod sys_topics;
+mod targets;
+#[cfg(test)]
+mod tests;
+pub mod timers;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use shards::{FilterId, RetainedIndex, SubscriptionIndex};
+use slab::Slab;
+
+use crate::clock::{Deadline, Now};
+use crate::config::Settings;
+use crate::message::Message;
+use crate::metrics::Metrics;
+use crate::session::connection::Connection;
+use crate::session::outbound::QueueLimits;
+use crate::session::state::Session;
+use crate::wire::ReasonCode;
+
+pub use access::{Access, AllowAll, Authentication, Credentials, Identity};
+pub use action::{Action, ConnectionId, Refused};
+use deliver::{Run, Template};
+use links::Links;
+use targets::TopicCache;
+use timers::Wheel;
+
+/// Number of a core: one thread with its connections and sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CoreId(pub u16);
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, where the transport has one.
+    pub address: Option<SocketAddr>,
+    /// Number of the listener it came through.
+    pub listener: u16,
+}
+
+/// What a timer is for; its owner decides whether it still means anything.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// CONNECT time limit, then Keep Alive.
+    Connection(ConnectionId),
+    /// Session expiry and Will delay.
+    Session { session: u32, generation: u32 },
+    /// Look whether a consumer that is behind takes anything.
+    Congestion(ConnectionId),
+    /// A publisher rested for lack of memory.
+    MemoryPause(ConnectionId),
+    /// `$SYS` topics are due.
+    SysTopics,
+}
+
+/// One core: see the module's documentation.
+pub struct Engine {
+    core: CoreId,
+    settings: Settings,
+    queue_limits: QueueLimits,
+    access: Box<dyn Access>,
+    now: Now,
+    started: Now,
+    random: u64,
+    generation: u32,
+    links: Links,
+    sessions: Slab<Session>,
+    by_client_identifier: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    index: SubscriptionIndex,
+    /// Where the round of a shared subscription stands.
+    shared_turns: HashMap<FilterId, usize>,
+    retained: RetainedIndex<Arc<Message>>,
+    cache: TopicCache,
+    run: Run,
+    template: Template,
+    timers: Wheel<Timer>,
+    fired: Vec<Timer>,
+    /// Connections to go on with: stashed input or retained messages.
+    ready: VecDeque<ConnectionId>,
+    /// Connections to end at the end of the turn, with the reason to tell.
+    doomed: Vec<(ConnectionId, ReasonCode)>,
+    /// Connections accepted in the second that began at `.0`.
+    accepted_in_second: (Now, u32),
+    /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
+    alias_topic: String,
+    /// Last values shown under `$SYS`.
+    sys_values: HashMap<String, String>,
+}
+
+impl Engine {
+    /// An engine for `core`. `seed` feeds assigned Client Identifiers and hash tables.
+    pub fn new(
+        core: CoreId,
+        settings: Settings,
+        access: Box<dyn Access>,
+        seed: u64,
+        now: Now,
+    ) -> Self {
+        let limits = &settings.limits;
+        let queue_limits = QueueLimits {
+            messages_max: limits.queue_messages_max as usize,
+            bytes_max: limits.queue_bytes_max,
+            policy: limits.queue_policy,
+        };
+        let mut engine = Self {
+            core,
+            queue_limits,
+            access,
+            now,
+            started: now,
+            random: seed,
+            generation: 0,
+            links: Links::default(),
+            sessions: Slab::new(),
+            by_client_identifier: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            index: SubscriptionIndex::new(seed),
+            shared_turns: HashMap::new(),
+            retained: RetainedIndex::new(seed),
+            cache: TopicCache::new(),
+            run: Run::default(),
+            template: Template::default(),
+            timers: Wheel::new(now),
+            fired: Vec::new(),
+            ready: VecDeque::new(),
+            doomed: Vec::new(),
+            accepted_in_second: (now, 0),
+            alias_topic: String::new(),
+            sys_values: HashMap::new(),
+            settings,
+        };
+        if engine.settings.mqtt.sys_interval_s > 0 {
+            engine.timers.arm(now.after_s(0), Timer::SysTopics);
+        }
+        engine
+    }
+
+    /// The core it runs.
+    pub fn core(&self) -> CoreId {
+        self.core
+    }
+
+    /// Counters and gauges as they stand.
+    pub fn metrics(&mut self) -> &Metrics {
+        self.links.metrics.memory_bytes = self.links.ledger.bytes();
+        self.links.metrics.connections_open = self.links.connections.len() as u64;
+        self.links.metrics.retained_messages = self.retained.len() as u64;
+        self.links.metrics.subscriptions = self.index.len() as u64;
+        &self.links.metrics
+    }
+
+    /// A connection was accepted. When it is refused, the executor closes the socket.
+    pub fn handle_accepted(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
+        self.now = now;
+        let refused = self.refusal();
+        if let Some(refused) = refused {
+            self.links.metrics.connections_refused += 1;
+            return Err(refused);
+        }
+        self.links.metrics.connections_accepted += 1;
+        let generation = self.next_generation();
+        let connection = Connection::new(generation, peer.address, peer.listener, now);
+        let slot = self.links.connections.insert(connection) as u32;
+        let id = ConnectionId { slot, generation };
+        let limit_s = u64::from(self.settings.limits.connect_timeout_s);
+        self.timers.arm(now.after_s(limit_s), Timer::Connection(id));
+        Ok(id)
+    }
+
+    fn refusal(&mut self) -> Option<Refused> {
+        let limits = &self.settings.limits;
+        if self.links.connections.len() >= limits.connections_max as usize {
+            return Some(Refused::TooMany);
+        }
+        let (second, count) = &mut self.accepted_in_second;
+        if self.now.since_us(*second) >= 1_000_000 {
+            (*second, *count) = (self.now, 0);
+        }
+        let rate_max = limits.connections_per_second_max;
+        if rate_max > 0 && *count >= rate_max {
+            return Some(Refused::TooFast);
+        }
+        *count += 1;
+        None
+    }
+
+    /// The executor wrote `bytes` of a buffer, and brings it home once it is `drained`.
+    pub fn handle_sent(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        bytes: usize,
+        drained: Option<crate::send_buffer::SendBuffer>,
+    ) {
+        self.now = now;
+        self.links.sent(connection, bytes, drained);
+        if self.links.get(connection).is_some_and(|c| c.session().is_some()) {
+            self.after_progress(connection.slot);
+        }
+    }
+
+    /// The peer closed the connection, or it broke; the executor has dropped the socket.
+    pub fn handle_closed(&mut self, now: Now, connection: ConnectionId) {
+        self.now = now;
+        if self.links.get(connection).is_some() {
+            self.end_connection(connection.slot, ending::Ending::PeerClosed);
+        }
+    }
+
+    /// Time has passed: fires what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(now, &mut fired);
+        if !fired.is_empty() {
+            self.flush_run();
+        }
+        for timer in fired.drain(..) {
+            match timer {
+                Timer::Connection(id) => self.look_at_keep_alive(id),
+                Timer::Session { session, generation } => self.look_at_session(session, generation),
+                Timer::Congestion(id) => self.look_at_congestion(id),
+                Timer::MemoryPause(id) => self.resume_reading(id),
+                Timer::SysTopics => self.publish_sys_topics(),
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are not
+    /// published: their clients did not fail.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        self.now = now;
+        self.flush_run();
+        let slots: Vec<u32> = self.links.connections.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            if self.links.connections.contains(slot as usize) {
+                self.end_connection(slot, ending::Ending::Shutdown);
+            }
+        }
+    }
+
+    /// What to do next; `None` ends the turn.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        loop {
+            if let Some(action) = self.links.actions.pop_front() {
+                return Some(action);
+            }
+            self.flush_run();
+            if let Some((id, reason)) = self.doomed.pop() {
+                if self.links.get(id).is_some() {
+                    self.end_connection(id.slot, ending::Ending::Server(reason));
+                }
+                continue;
+            }
+            if let Some(send) = self.links.next_send() {
+                return Some(send);
+            }
+            let id = self.ready.pop_front()?;
+            self.go_on(id);
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`] at the latest.
+    pub fn poll_timeout(&mut self) -> Option<Deadline> {
+        self.timers.next()
+    }
+
+    /// Goes on with a connection that had more to do than one turn allows.
+    fn go_on(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        connection.is_ready = false;
+        if connection.is_held() {
+            return;
+        }
+        self.take_in(id, &[]);
+        if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
+            self.pump(id.slot);
+        }
+    }
+
+    /// Gives a connection another turn.
+    fn mark_ready(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        if !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood, 2014): unique names need no secret, and the seed replays.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn find_session(&self, client_identifier: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one(client_identifier);
+        let is_it =
+            |&index: &u32| &*self.sessions[index as usize].client_identifier == client_identifier;
+        self.by_client_identifier.find(hash, is_it).copied()
+    }
+
+    fn memory_is_full(&self) -> bool {
+        self.links.ledger.bytes() >= self.settings.limits.memory_bytes_max
+    }
+
+    /// How many bytes may wait for a consumer before it counts as behind.
+    fn outbox_behind_bytes(&self) -> usize {
+        self.settings.limits.outbox_bytes_max as usize / crate::limits::CONGESTED_OUTBOX_SHARE
+    }
+
+    fn stuck_after() -> Duration {
+        Duration::from_millis(crate::limits::STUCK_MS)
+    }
+}

@@ -1,0 +1,228 @@
+//! PUBLISH from a client: checked, retained, routed, acknowledged.
+
+use crate::engine::access::Identity;
+use crate::engine::connect::exchange;
+use crate::engine::{ConnectionId, Engine, sys_topics};
+use crate::message::Content;
+use crate::metrics::Drop as DropCause;
+use crate::violation::Violation;
+use crate::wire::{Ack, Packet, PacketIdentifier, Publish, Qos, ReasonCode, Version};
+
+impl Engine {
+    /// Takes a PUBLISH.
+    pub(super) fn handle_publish(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+    ) -> Result<(), Violation> {
+        self.links.metrics.publishes_received += 1;
+        self.check_publish(publish)?;
+        let Some(alias) = publish.properties.topic_alias else {
+            return self.take_publish(id, session, publish, publish.topic);
+        };
+        // The topic is copied out of the connection's table: what follows needs the whole engine.
+        let mut topic = std::mem::take(&mut self.alias_topic);
+        let outcome = self
+            .resolve_alias(id, alias, publish.topic, &mut topic)
+            .and_then(|()| self.take_publish(id, session, publish, &topic));
+        self.alias_topic = topic;
+        outcome
+    }
+
+    /// What the server said in CONNACK that it does not take.
+    fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Violation> {
+        let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
+        if u8::from(publish.qos) > mqtt.maximum_qos {
+            return Err(Violation::QosNotSupported); // [MQTT-3.2.2-11]
+        }
+        if publish.retain && !mqtt.retain_available {
+            return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
+        }
+        if shards::levels(publish.topic) > limits.topic_levels_max as usize {
+            return Err(Violation::TopicTooDeep);
+        }
+        if publish.properties.subscription_identifiers.iter().next().is_some() {
+            return Err(Violation::SubscriptionIdentifierFromClient); // [MQTT-3.3.4-6]
+        }
+        Ok(())
+    }
+
+    fn resolve_alias(
+        &mut self,
+        id: ConnectionId,
+        alias: u16,
+        topic: &str,
+        resolved: &mut String,
+    ) -> Result<(), Violation> {
+        if alias > self.settings.limits.topic_alias_maximum {
+            return Err(Violation::TopicAliasTooHigh); // [MQTT-3.3.2-9]
+        }
+        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        let aliases = &mut connection.extra.get_or_insert_default().incoming_aliases;
+        if !topic.is_empty() {
+            aliases.set(alias, topic);
+        }
+        let known = aliases.topic(alias).ok_or(Violation::TopicAliasUnknown)?;
+        resolved.clear();
+        resolved.push_str(known);
+        Ok(())
+    }
+
+    fn take_publish(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<(), Violation> {
+        if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
+            && !self.receive_once(session, identifier)?
+        {
+            // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further.
+            self.acknowledge(id, publish, ReasonCode::Success);
+            return Ok(());
+        }
+        if let Err(reason) = self.permit(id, session, publish, topic) {
+            return self.turn_away(id, session, publish, reason);
+        }
+        let passed_on_scratch;
+        let passed_on = match publish.properties.passed_on.as_slice() {
+            Some(whole) => whole,
+            None => {
+                let mut copy = Vec::new();
+                publish.properties.passed_on.write(&mut copy);
+                passed_on_scratch = copy;
+                &passed_on_scratch
+            }
+        };
+        let expiry_interval_s = publish.properties.message_expiry_interval;
+        let content = Content {
+            topic,
+            payload: publish.payload,
+            passed_on,
+            expires: expiry_interval_s.map(|seconds| self.now.after_s(u64::from(seconds))),
+            qos: publish.qos,
+        };
+        if publish.retain && self.retain(&content).is_err() {
+            self.links.metrics.drops.add(DropCause::RetainedFull, 1);
+            if publish.qos != Qos::AtMostOnce && self.version(id.slot) == Version::V5 {
+                return self.turn_away(id, session, publish, ReasonCode::QuotaExceeded);
+            }
+        }
+        let is_matched = self.route(&content, Some((id, session)), publish.retain);
+        let reason = match is_matched {
+            true => ReasonCode::Success,
+            false => ReasonCode::NoMatchingSubscribers,
+        };
+        self.acknowledge(id, publish, reason);
+        if self.memory_is_full() {
+            self.rest_for_memory(id);
+        }
+        Ok(())
+    }
+
+    /// Notes a QoS 2 message; false when it is a duplicate.
+    fn receive_once(
+        &mut self,
+        session: u32,
+        identifier: PacketIdentifier,
+    ) -> Result<bool, Violation> {
+        let inbound = self.sessions[session as usize].inbound.get_or_insert_default();
+        if inbound.contains(identifier) {
+            return Ok(false);
+        }
+        // [MQTT-3.3.4-9]: QoS 1 is acknowledged at once, so QoS 2 alone counts. A client that was
+        // not told of a Receive Maximum (MQTT 3) is held to it all the same: it is memory.
+        if inbound.len() >= usize::from(self.settings.limits.receive_maximum) {
+            return Err(Violation::ReceiveMaximumExceeded);
+        }
+        inbound.receive(identifier);
+        Ok(true)
+    }
+
+    fn permit(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<(), ReasonCode> {
+        if topic.starts_with(sys_topics::PREFIX) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let client_identifier = &self.sessions[session as usize].client_identifier;
+        let who = Identity { exchange: exchange(id), client_identifier };
+        if !self.access.may_publish(&who, topic, publish.qos, publish.retain) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let says_text = publish.properties.payload_format_indicator == Some(1);
+        if self.settings.mqtt.payload_format_validate
+            && says_text
+            && std::str::from_utf8(publish.payload).is_err()
+        {
+            return Err(ReasonCode::PayloadFormatInvalid);
+        }
+        Ok(())
+    }
+
+    /// A message that is not accepted: the publisher is told where its version has words for it,
+    /// and the message counted.
+    fn turn_away(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) -> Result<(), Violation> {
+        if reason == ReasonCode::NotAuthorized {
+            self.links.metrics.drops.add(DropCause::NotAuthorized, 1);
+        }
+        if reason == ReasonCode::PayloadFormatInvalid && publish.qos == Qos::AtMostOnce {
+            return Err(Violation::PayloadFormatInvalid);
+        }
+        if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier) {
+            // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]; MQTT 3 has none and goes on.
+            if self.version(id.slot) == Version::V5
+                && let Some(inbound) = &mut self.sessions[session as usize].inbound
+            {
+                inbound.release(identifier);
+            }
+        }
+        self.acknowledge(id, publish, reason);
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC. MQTT 3 has no reasons: it acknowledges whatever became of the message.
+    fn acknowledge(&mut self, id: ConnectionId, publish: &Publish<'_>, reason: ReasonCode) {
+        let Some(identifier) = publish.packet_identifier else { return };
+        if !self.is_connected(id) {
+            return;
+        }
+        let ack = Ack::new(identifier, reason);
+        let packet = match publish.qos {
+            Qos::AtLeastOnce => Packet::Puback(ack),
+            Qos::ExactlyOnce => Packet::Pubrec(ack),
+            Qos::AtMostOnce => return,
+        };
+        let version = self.version(id.slot);
+        self.links.send(id.slot, |out| packet.encode(version, out));
+    }
+
+    /// PUBREL: the client's QoS 2 message is complete.
+    pub(super) fn handle_pubrel(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: PacketIdentifier,
+    ) {
+        let inbound = self.sessions[session as usize].inbound.as_mut();
+        let reason = match inbound.is_some_and(|inbound| inbound.release(identifier)) {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        let ack = Ack::new(identifier, reason);
+        let version = self.version(id.slot);
+        self.links.send(id.slot, |out| Packet::Pubcomp(ack).encode(version, out));
+    }
+}

@@ -1,0 +1,258 @@
+//! Bytes from a client: cut into packets, decoded, dispatched by phase and type.
+
+use bytes::{Buf, BytesMut};
+
+use crate::clock::Now;
+use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
+use crate::metrics::Drop as DropCause;
+use crate::session::connection::{Connection, Phase};
+use crate::session::outbound::Ack;
+use crate::violation::Violation;
+use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, Version};
+
+impl Connection {
+    /// Whether input must wait: the client is to be slowed, or its CONNECT is being decided on.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_paused || matches!(self.phase, Phase::Authenticating { is_pending: true, .. })
+    }
+}
+
+impl Engine {
+    /// Bytes arrived on a connection.
+    pub fn handle_received(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
+        self.now = now;
+        let Some(connection) = self.links.get(id) else { return };
+        connection.last_received = now;
+        let must_wait = connection.is_held() || connection.is_ready;
+        self.links.metrics.bytes_received += bytes.len() as u64;
+        if must_wait {
+            self.stash(id, bytes);
+        } else {
+            self.take_in(id, bytes);
+        }
+    }
+
+    /// Keeps input for later. The executor reads at most one more buffer after a `Pause`.
+    fn stash(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.links.get(id) else { return };
+        connection.stash.extend_from_slice(bytes);
+        self.links.ledger.charge(bytes.len());
+    }
+
+    /// Processes what is stashed and then `bytes`, without copying any packet that lies whole in
+    /// `bytes`; what is left is stashed.
+    pub(super) fn take_in(&mut self, id: ConnectionId, mut bytes: &[u8]) {
+        let packet_bytes_max = self.settings.limits.packet_bytes_max as usize;
+        loop {
+            let Some(connection) = self.links.get(id) else { return };
+            if connection.is_held() || connection.stash.is_empty() {
+                break;
+            }
+            let missing = match wire::frame(&connection.stash, packet_bytes_max) {
+                Err(violation) => return self.violate(id, violation),
+                Ok(Frame::Complete { .. }) => 0,
+                Ok(Frame::Incomplete { need }) => {
+                    need.saturating_sub(connection.stash.len()).max(1)
+                }
+            };
+            if missing > 0 {
+                if bytes.is_empty() {
+                    return;
+                }
+                let (taken, rest) = bytes.split_at(missing.min(bytes.len()));
+                bytes = rest;
+                self.stash(id, taken);
+                continue;
+            }
+            let stash = std::mem::take(&mut connection.stash);
+            self.links.ledger.release(stash.len());
+            let used = self.take_packets(id, &stash);
+            if used < stash.len() {
+                self.put_back(id, stash, used);
+            }
+        }
+        let used = match self.links.get(id) {
+            Some(connection) if !connection.is_held() => self.take_packets(id, bytes),
+            _ => 0,
+        };
+        if used < bytes.len() {
+            self.stash(id, &bytes[used..]);
+        }
+    }
+
+    fn put_back(&mut self, id: ConnectionId, mut stash: BytesMut, used: usize) {
+        let Some(connection) = self.links.get(id) else { return };
+        stash.advance(used);
+        let bytes = stash.len();
+        connection.stash = stash;
+        self.links.ledger.charge(bytes);
+    }
+
+    /// Processes the packets that lie whole in `bytes`; returns how many bytes they were. Stops
+    /// when the connection ends or is to be slowed.
+    fn take_packets(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+        let packet_bytes_max = self.settings.limits.packet_bytes_max as usize;
+        let mut used = 0;
+        loop {
+            match wire::frame(&bytes[used..], packet_bytes_max) {
+                Ok(Frame::Complete { total, .. }) => {
+                    self.handle_packet(id, &bytes[used..used + total]);
+                    used += total;
+                    match self.links.get(id) {
+                        Some(connection) if !connection.is_held() => {}
+                        _ => return used,
+                    }
+                }
+                Ok(Frame::Incomplete { .. }) => return used,
+                Err(violation) => {
+                    self.violate(id, violation);
+                    return used;
+                }
+            }
+            if used == bytes.len() {
+                return used;
+            }
+        }
+    }
+
+    fn handle_packet(&mut self, id: ConnectionId, frame: &[u8]) {
+        self.links.metrics.packets_received += 1;
+        let Some(connection) = self.links.get(id) else { return };
+        let version = connection.version;
+        let outcome = match connection.phase {
+            Phase::Connecting => return self.handle_first_packet(id, frame),
+            Phase::Authenticating { .. } => self.handle_while_authenticating(id, frame),
+            Phase::Open { session } => wire::decode(frame, version)
+                .and_then(|packet| self.handle_open(id, session, packet)),
+        };
+        if let Err(violation) = outcome {
+            self.violate(id, violation);
+        }
+    }
+
+    fn handle_open(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        packet: Packet<'_>,
+    ) -> Result<(), Violation> {
+        match packet {
+            Packet::Publish(publish) => return self.handle_publish(id, session, &publish),
+            Packet::Puback(ack) => {
+                self.handle_ack(id, session, ack.packet_identifier, Ack::Puback);
+                return Ok(());
+            }
+            Packet::Pubrec(ack) => {
+                let refused = ack.reason as u8 >= 0x80;
+                self.handle_ack(id, session, ack.packet_identifier, Ack::Pubrec { refused });
+                return Ok(());
+            }
+            Packet::Pubcomp(ack) => {
+                self.handle_ack(id, session, ack.packet_identifier, Ack::Pubcomp);
+                return Ok(());
+            }
+            Packet::Pubrel(ack) => {
+                self.handle_pubrel(id, session, ack.packet_identifier);
+                return Ok(());
+            }
+            _ => {}
+        }
+        // The others may change who gets what: messages that came before are handed out first.
+        self.flush_run();
+        match packet {
+            Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => {
+                self.handle_unsubscribe(id, session, &unsubscribe);
+                Ok(())
+            }
+            Packet::Pingreq => {
+                let version = self.version(id.slot);
+                self.links.send(id.slot, |out| Packet::Pingresp.encode(version, out));
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.handle_disconnect(id, session, &disconnect),
+            Packet::Auth(auth) => self.handle_auth(id, &auth),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(Violation::SecondConnect),
+            _ => Err(Violation::UnexpectedPacket),
+        }
+    }
+
+    fn handle_disconnect(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        disconnect: &Disconnect<'_>,
+    ) -> Result<(), Violation> {
+        if let Some(interval_s) = disconnect.session_expiry_interval {
+            let session = &mut self.sessions[session as usize];
+            // [MQTT-3.14.2-2] and 3.14.2.2.2: zero at CONNECT stays zero.
+            if session.expiry_interval_s == 0 && interval_s > 0 {
+                return Err(Violation::SessionExpiryIntervalSetAtDisconnect);
+            }
+            session.expiry_interval_s = interval_s.min(self.settings.limits.session_expiry_max_s);
+        }
+        let publishes_will = disconnect.reason != ReasonCode::Success;
+        self.end_connection(id.slot, Ending::Client { publishes_will });
+        Ok(())
+    }
+
+    /// The peer broke the protocol: it is told why where its version has words for it, and the
+    /// connection is closed [MQTT-4.13.1-1].
+    pub(super) fn violate(&mut self, id: ConnectionId, violation: Violation) {
+        let Some(connection) = self.links.get(id) else { return };
+        let address = connection.address;
+        self.links.metrics.violations += 1;
+        tracing::debug!(?address, clause = violation.clause(), "protocol violation: {violation}");
+        self.flush_run();
+        self.end_connection(id.slot, Ending::Server(violation.reason()));
+    }
+
+    /// Keep Alive or the time limit for CONNECT may have passed.
+    pub(super) fn look_at_keep_alive(&mut self, id: ConnectionId) {
+        let connect_timeout_s = u64::from(self.settings.limits.connect_timeout_s);
+        let now = self.now;
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.session().is_none() {
+            self.links.metrics.timeouts += 1;
+            tracing::debug!(limit_s = connect_timeout_s, "no CONNECT within the time limit");
+            return self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
+        }
+        if connection.keep_alive_s == 0 {
+            return;
+        }
+        if connection.is_paused {
+            // Its packets lie unread because we do not read them.
+            connection.last_received = now;
+        }
+        let deadline = connection.keep_alive_deadline();
+        if deadline.is_due(now) {
+            // [MQTT-3.1.2-22]
+            self.links.metrics.timeouts += 1;
+            self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
+        } else {
+            self.timers.arm(deadline, Timer::Connection(id));
+        }
+    }
+
+    pub(super) fn version(&self, slot: u32) -> Version {
+        self.links.connections[slot as usize].version
+    }
+
+    /// Counts messages lost on the way to a client, by cause and by client.
+    pub(super) fn count_drops(&mut self, session: u32, cause: DropCause, messages: u64) {
+        if messages == 0 {
+            return;
+        }
+        self.links.metrics.drops.add(cause, messages);
+        let session = &mut self.sessions[session as usize];
+        if session.drops.is_none() {
+            tracing::warn!(
+                client = &*session.client_identifier,
+                ?cause,
+                "messages to this client are being dropped; the total follows when it leaves"
+            );
+        }
+        session.drops.get_or_insert_default().add(cause, messages);
+    }
+}

@@ -1,0 +1,276 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the members of shared subscriptions.
+
+use std::sync::Arc;
+
+use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
+
+use crate::engine::access::Identity;
+use crate::engine::connect::exchange;
+use crate::engine::deliver::Draft;
+use crate::engine::targets::Target;
+use crate::engine::{ConnectionId, Engine};
+use crate::metrics::Drop as DropCause;
+use crate::session::outbound::Identifiers;
+use crate::session::state::RetainedFeed;
+use crate::violation::Violation;
+use crate::wire::{
+    Packet, Qos, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
+    UserProperties, Version,
+};
+
+impl Engine {
+    /// One SUBACK with a Reason Code for each filter [MQTT-3.8.4-6]; retained messages follow it.
+    pub(super) fn handle_subscribe(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), Violation> {
+        let identifier = subscribe.subscription_identifier.unwrap_or(0);
+        // Judged before anything is changed: a packet that breaks the protocol changes nothing.
+        for (text, options) in subscribe.filters {
+            self.judge_filter(text, &options)?;
+        }
+        let version = self.version(id.slot);
+        let mut reasons = Vec::new();
+        for (text, options) in subscribe.filters {
+            let reason = match self.subscribe_to(id, session, text, &options, identifier) {
+                Ok(granted) => granted as u8,
+                Err(_) if version != Version::V5 => 0x80,
+                Err(reason) => reason as u8,
+            };
+            reasons.push(reason);
+        }
+        let suback = Suback {
+            packet_identifier: subscribe.packet_identifier,
+            reasons: &reasons,
+            reason_string: None,
+            user_properties: UserProperties::none(),
+        };
+        self.links.send(id.slot, |out| Packet::Suback(suback).encode(version, out));
+        self.pump(id.slot);
+        Ok(())
+    }
+
+    /// What is no matter of policy but breaks the protocol.
+    fn judge_filter(&self, text: &str, options: &SubscribeOptions) -> Result<(), Violation> {
+        let filter = match TopicFilter::parse(text, usize::MAX) {
+            Ok(filter) => filter,
+            Err(TopicError::ShareName) => return Err(Violation::ShareNameInvalid),
+            Err(_) => return Err(Violation::TopicFilterInvalid),
+        };
+        if filter.share_name().is_some() && options.no_local {
+            return Err(Violation::NoLocalOnSharedSubscription); // [MQTT-3.8.3-4]
+        }
+        Ok(())
+    }
+
+    fn subscribe_to(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        text: &str,
+        options: &SubscribeOptions,
+        identifier: u32,
+    ) -> Result<Qos, ReasonCode> {
+        let levels_max = self.settings.limits.topic_levels_max as usize;
+        let filter =
+            TopicFilter::parse(text, levels_max).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        self.check_available(&filter, identifier)?;
+        let client_identifier = &self.sessions[session as usize].client_identifier;
+        let who = Identity { exchange: exchange(id), client_identifier };
+        let qos =
+            self.access.may_subscribe(&who, text, options.qos).ok_or(ReasonCode::NotAuthorized)?;
+        let qos =
+            qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
+        let subscriber = SubscriberId(session);
+        let held = &self.sessions[session as usize].subscriptions;
+        let is_new =
+            self.index.find(text).is_none_or(|filter| self.index.get(filter, subscriber).is_none());
+        if is_new && held.len() >= self.settings.limits.subscriptions_per_client_max as usize {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let subscription = Subscription {
+            subscriber,
+            options: SubscriptionOptions::new(
+                u8::from(qos),
+                options.no_local,
+                options.retain_as_published,
+            ),
+            identifier,
+        };
+        let subscribed = self.index.subscribe(&filter, subscription);
+        let state = &mut self.sessions[session as usize];
+        if subscribed.replaced.is_none() {
+            state.subscriptions.push(subscribed.filter);
+        }
+        // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
+        let wants_retained = match options.retain_handling {
+            0 => true,
+            1 => subscribed.replaced.is_none(),
+            _ => false,
+        };
+        if wants_retained && filter.share_name().is_none() {
+            state.feeds.retain(|feed| feed.subscription != subscribed.filter);
+            state.feeds.push(RetainedFeed {
+                filter: filter.filter().into(),
+                cursor: shards::Cursor::default(),
+                qos,
+                subscription_identifiers: match identifier {
+                    0 => Identifiers::None,
+                    one => Identifiers::One([one]),
+                },
+                subscription: subscribed.filter,
+            });
+        }
+        Ok(qos)
+    }
+
+    /// What CONNACK said is not to be had.
+    fn check_available(&self, filter: &TopicFilter<'_>, identifier: u32) -> Result<(), ReasonCode> {
+        let mqtt = &self.settings.mqtt;
+        if filter.share_name().is_some() && !mqtt.shared_subscription_available {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if filter.has_wildcard() && !mqtt.wildcard_subscription_available {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if identifier != 0 && !mqtt.subscription_identifiers_available {
+            return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
+        }
+        Ok(())
+    }
+
+    /// One UNSUBACK with a Reason Code for each filter [MQTT-3.10.4-5], [MQTT-3.11.3-1].
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        unsubscribe: &Unsubscribe<'_>,
+    ) {
+        let mut reasons = Vec::new();
+        for text in unsubscribe.filters {
+            let is_removed = self.index.find(text).is_some_and(|filter| {
+                let state = &mut self.sessions[session as usize];
+                let Some(place) = state.subscriptions.iter().position(|&held| held == filter)
+                else {
+                    return false;
+                };
+                state.subscriptions.swap_remove(place);
+                state.feeds.retain(|feed| feed.subscription != filter);
+                self.leave(filter, SubscriberId(session));
+                self.hand_shared_messages_on(session, Some(filter));
+                true
+            });
+            reasons.push(match is_removed {
+                true => ReasonCode::Success as u8,
+                false => ReasonCode::NoSubscriptionExisted as u8,
+            });
+        }
+        let unsuback = Unsuback {
+            packet_identifier: unsubscribe.packet_identifier,
+            reasons: &reasons,
+            reason_string: None,
+            user_properties: UserProperties::none(),
+        };
+        let version = self.version(id.slot);
+        self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
+    }
+
+    /// Takes a subscriber off a filter.
+    pub(super) fn leave(&mut self, filter: FilterId, subscriber: SubscriberId) {
+        if self.index.unsubscribe(filter, subscriber).is_some_and(|gone| gone.last) {
+            self.shared_turns.remove(&filter);
+        }
+    }
+
+    /// The member of a shared subscription that gets the next message: in turn, connected ones that
+    /// keep up first, then connected ones, then, for QoS 1 and 2, those that are away.
+    pub(super) fn choose_member(
+        &mut self,
+        filter: FilterId,
+        except: Option<u32>,
+        qos: Qos,
+    ) -> Option<Target> {
+        let members = self.index.members(filter);
+        let turn = self.shared_turns.get(&filter).copied().unwrap_or(0);
+        let mut best = None;
+        for step in 0..members.len() {
+            let place = (turn + step) % members.len();
+            let session = members[place].subscriber.0;
+            if Some(session) == except {
+                continue;
+            }
+            let rank = self.rank(session);
+            if rank == 0 && (qos == Qos::AtMostOnce || members[place].options.qos() == 0) {
+                continue;
+            }
+            if best.is_none_or(|(best_rank, _)| rank > best_rank) {
+                best = Some((rank, place));
+            }
+            if rank == RANK_READY {
+                break;
+            }
+        }
+        let (_, place) = best?;
+        let target = Target::merge(&members[place..=place]);
+        self.shared_turns.insert(filter, place + 1);
+        Some(target)
+    }
+
+    /// How fit a session is to take one more message.
+    fn rank(&self, session: u32) -> u8 {
+        let state = &self.sessions[session as usize];
+        let Some(id) = state.connection else { return 0 };
+        let connection = &self.links.connections[id.slot as usize];
+        let is_open = state.outbound.as_ref().is_none_or(|o| o.is_open(Qos::AtLeastOnce));
+        match connection.congestion().is_none() && is_open {
+            true => RANK_READY,
+            false => RANK_BUSY,
+        }
+    }
+
+    /// Messages drawn for a shared subscription whose member leaves go to other members: all that
+    /// waits, and QoS 1 that was not acknowledged. `of` is the filter it unsubscribed from; without,
+    /// the member is gone, or away with its session kept.
+    pub(super) fn hand_shared_messages_on(&mut self, session: u32, of: Option<FilterId>) {
+        let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
+        let (index, sessions_end) = (&self.index, of.is_none());
+        // Only where somebody else is there to take them now; else they wait for this member.
+        let others: Vec<FilterId> =
+            outbound.shared_filters().filter(|&filter| of.is_none_or(|of| of == filter)).collect();
+        let others: Vec<FilterId> = others
+            .into_iter()
+            .filter(|&filter| {
+                index.members(filter).iter().any(|member| {
+                    member.subscriber.0 != session
+                        && self.sessions[member.subscriber.0 as usize].connection.is_some()
+                })
+            })
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        let outbound = self.sessions[session as usize].outbound.as_mut().expect("checked above");
+        let taken = outbound.take_shared(|filter| others.contains(&filter), sessions_end);
+        for delivery in taken {
+            let filter = delivery.shared.expect("taken for its shared subscription");
+            let message = Arc::clone(&delivery.message);
+            let content = message.content();
+            if message.is_expired(self.now) {
+                self.count_drops(session, DropCause::Expired, 1);
+                continue;
+            }
+            self.template.form = None;
+            let mut draft = Draft::of(&message, content, delivery.retain);
+            if let Some(member) = self.choose_member(filter, Some(session), content.qos) {
+                self.deliver(&member, &mut draft, Some(filter));
+            }
+        }
+    }
+}
+
+/// Connected and keeping up.
+const RANK_READY: u8 = 2;
+/// Connected.
+const RANK_BUSY: u8 = 1;

@@ -1,0 +1,159 @@
+//! The AUTH exchange and what it guards, with a scripted access control.
+
+use super::*;
+use crate::wire::Auth;
+
+/// Asks once, grants "yes", refuses anything else; "later" is answered by the test.
+struct Scripted;
+
+impl Access for Scripted {
+    fn authenticate(&mut self, _exchange: u64, who: &Credentials<'_>) -> Authentication {
+        match who.method {
+            Some(("riddle", b"later")) => Authentication::Pending,
+            Some(("riddle", _)) => Authentication::Continue(b"question".to_vec()),
+            Some(_) => Authentication::Refused(ReasonCode::BadAuthenticationMethod),
+            None => Authentication::Refused(ReasonCode::NotAuthorized),
+        }
+    }
+
+    fn proceed(&mut self, _exchange: u64, data: &[u8]) -> Authentication {
+        match data {
+            b"yes" => Authentication::Granted(b"welcome".to_vec()),
+            b"again" => Authentication::Continue(b"and now".to_vec()),
+            _ => Authentication::Refused(ReasonCode::NotAuthorized),
+        }
+    }
+
+    fn may_publish(&mut self, _: &Identity<'_>, topic: &str, _: Qos, _: bool) -> bool {
+        topic != "secret"
+    }
+
+    fn may_subscribe(&mut self, _: &Identity<'_>, filter: &str, qos: Qos) -> Option<Qos> {
+        (filter != "secret").then_some(qos)
+    }
+}
+
+fn world() -> World {
+    World::with(|_| {}, Box::new(Scripted))
+}
+
+fn riddle(data: &'static [u8]) -> Client<'static> {
+    let mut client = Client::v5("c");
+    client.properties.authentication_method = Some("riddle");
+    client.properties.authentication_data = Some(data);
+    client
+}
+
+fn auth(reason: ReasonCode, method: &'static str, data: &'static [u8]) -> Packet<'static> {
+    Packet::Auth(Auth {
+        reason,
+        authentication_method: Some(method),
+        authentication_data: Some(data),
+        reason_string: None,
+        user_properties: UserProperties::none(),
+    })
+}
+
+fn open(world: &mut World) -> ConnectionId {
+    let id = world.accept();
+    world.send_connect(id, &riddle(b""));
+    world.send(id, Version::V5, &auth(ReasonCode::ContinueAuthentication, "riddle", b"yes"));
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[0].starts_with("Auth") && packets[0].contains("ContinueAuthentication"));
+    assert!(packets[1].starts_with("Connack") && packets[1].contains("Success"), "{packets:?}");
+    // [MQTT-4.12.0-5]: the method comes back in CONNACK.
+    assert!(packets[1].contains("riddle"));
+    id
+}
+
+#[test]
+fn mqtt_4_12_0_2_the_exchange_goes_on_until_connack() {
+    open(&mut world());
+}
+
+#[test]
+fn mqtt_4_12_0_4_a_refusal_in_the_exchange_is_a_connack_with_the_reason_and_the_end() {
+    let mut world = world();
+    let id = world.accept();
+    world.send_connect(id, &riddle(b""));
+    world.send(id, Version::V5, &auth(ReasonCode::ContinueAuthentication, "riddle", b"no"));
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[1].starts_with("Connack") && packets[1].contains("NotAuthorized"));
+    assert!(world.closed.contains(&id));
+}
+
+#[test]
+fn mqtt_4_12_0_1_an_unknown_method_is_refused() {
+    let mut world = world();
+    let id = world.accept();
+    let mut client = Client::v5("c");
+    client.properties.authentication_method = Some("unheard-of");
+    world.send_connect(id, &client);
+    assert!(world.packets(id, Version::V5)[0].contains("BadAuthenticationMethod"));
+}
+
+#[test]
+fn mqtt_3_1_2_30_nothing_but_auth_and_disconnect_may_come_before_connack() {
+    let mut world = world();
+    let id = world.accept();
+    world.send_connect(id, &riddle(b""));
+    world.send(id, Version::V5, &Packet::Pingreq);
+    assert!(world.closed.contains(&id));
+}
+
+#[test]
+fn mqtt_4_12_0_5_the_method_must_not_change() {
+    let mut world = world();
+    let id = open(&mut world);
+    world.send(id, Version::V5, &auth(ReasonCode::Reauthenticate, "other", b""));
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[0].contains("ProtocolError") && world.closed.contains(&id), "{packets:?}");
+}
+
+#[test]
+fn mqtt_4_12_1_1_a_client_may_authenticate_again_and_works_on_meanwhile() {
+    let mut world = world();
+    let id = open(&mut world);
+    world.send(id, Version::V5, &auth(ReasonCode::Reauthenticate, "riddle", b""));
+    world.send(id, Version::V5, &Packet::Pingreq);
+    world.send(id, Version::V5, &auth(ReasonCode::ContinueAuthentication, "riddle", b"yes"));
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[0].contains("ContinueAuthentication") && packets[1] == "Pingresp");
+    assert!(packets[2].starts_with("Auth") && packets[2].contains("Success"), "{packets:?}");
+}
+
+#[test]
+fn mqtt_4_12_1_2_a_failed_reauthentication_ends_the_connection() {
+    let mut world = world();
+    let id = open(&mut world);
+    world.send(id, Version::V5, &auth(ReasonCode::Reauthenticate, "riddle", b""));
+    world.send(id, Version::V5, &auth(ReasonCode::ContinueAuthentication, "riddle", b"no"));
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[1].starts_with("Disconnect") && packets[1].contains("NotAuthorized"));
+    assert!(world.closed.contains(&id));
+}
+
+#[test]
+fn an_answer_that_takes_time_holds_input_back_and_then_lets_it_through() {
+    let mut world = world();
+    let id = world.accept();
+    world.send_connect(id, &riddle(b"later"));
+    world.send(id, Version::V5, &Packet::Pingreq);
+    assert!(world.packets(id, Version::V5).is_empty());
+    world.engine.handle_authenticated(world.now, id, Authentication::Granted(Vec::new()));
+    world.settle();
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[0].starts_with("Connack") && packets[1] == "Pingresp", "{packets:?}");
+}
+
+#[test]
+fn what_is_not_authorized_is_refused_with_its_reason_and_counted() {
+    let mut world = world();
+    let id = open(&mut world);
+    world.subscribe(id, "secret", Qos::AtMostOnce);
+    world.publish(id, "secret", b"m", Qos::AtLeastOnce, 5);
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[0].contains("135"), "SUBACK 0x87: {packets:?}");
+    assert!(packets[1].starts_with("Puback") && packets[1].contains("NotAuthorized"));
+    assert_eq!(world.engine.metrics().drops.of(crate::metrics::Drop::NotAuthorized), 1);
+}

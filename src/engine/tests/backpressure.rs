@@ -1,0 +1,258 @@
+//! Invariant 3: a live consumer loses nothing, a stuck one holds up nobody, and no bound is passed.
+
+use super::*;
+use crate::limits;
+use crate::metrics::Drop as DropCause;
+use crate::session::outbound::QueuePolicy;
+
+const PAYLOAD: [u8; 1_000] = [b'x'; 1_000];
+
+/// Publishes until the publisher is paused, at most `times`; how often it was.
+fn publish_until_paused(world: &mut World, publisher: ConnectionId, times: usize) -> usize {
+    for round in 0..times {
+        if world.paused.contains(&publisher) {
+            return round;
+        }
+        world.publish(publisher, "t", &PAYLOAD, Qos::AtMostOnce, 0);
+    }
+    times
+}
+
+#[test]
+fn a_publisher_is_not_read_while_its_consumer_is_behind_and_nothing_is_lost() {
+    let mut world = World::new();
+    let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    world.stuck.insert(consumer);
+    let sent = publish_until_paused(&mut world, publisher, 5_000);
+    assert!(sent < 200, "paused at an eighth of the outbox bound, not after {sent}");
+    // What the executor had read already waits in the engine, in order.
+    world.publish(publisher, "t", b"last", Qos::AtMostOnce, 0);
+    world.unstick(consumer);
+    assert!(world.paused.is_empty());
+    let payloads = world.payloads(consumer);
+    assert_eq!((payloads.len(), payloads.last().map(String::as_str)), (sent + 1, Some("last")));
+    assert_eq!(world.engine.metrics().drops.total(), 0);
+}
+
+#[test]
+fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_within_its_bound() {
+    let mut world = World::new();
+    let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    world.stuck.insert(consumer);
+    publish_until_paused(&mut world, publisher, 5_000);
+    assert!(world.paused.contains(&publisher));
+    world.advance_ms(limits::STUCK_MS - 50);
+    assert!(world.paused.contains(&publisher));
+    world.advance_ms(100);
+    assert!(world.paused.is_empty(), "it took nothing: nobody waits for it");
+    for _ in 0..3_000 {
+        world.publish(publisher, "t", &PAYLOAD, Qos::AtMostOnce, 0);
+        assert!(world.paused.is_empty());
+    }
+    let bound = u64::from(world.engine.settings.limits.outbox_bytes_max);
+    let metrics = world.engine.metrics();
+    assert!(metrics.memory_bytes <= bound, "{} over {bound}", metrics.memory_bytes);
+    assert!(metrics.drops.of(DropCause::OutboxFull) > 1_900);
+}
+
+#[test]
+fn one_slow_consumer_among_many_holds_up_nobody() {
+    let mut world = World::new();
+    let consumers: Vec<ConnectionId> = (0..10)
+        .map(|number| {
+            let id = world.connect(&Client::v5(&format!("c{number}")));
+            world.subscribe(id, "t", Qos::AtMostOnce);
+            world.packets(id, Version::V5);
+            id
+        })
+        .collect();
+    let publisher = world.connect(&Client::v5("p"));
+    world.stuck.insert(consumers[3]);
+    for _ in 0..3_000 {
+        world.publish(publisher, "t", &PAYLOAD, Qos::AtMostOnce, 0);
+        assert!(world.paused.is_empty());
+    }
+    for (number, &id) in consumers.iter().enumerate().filter(|&(number, _)| number != 3) {
+        assert_eq!(world.payloads(id).len(), 3_000, "consumer {number}");
+    }
+}
+
+#[test]
+fn everything_on_the_ledger_is_released_in_the_end() {
+    let mut world = World::new();
+    let consumer = world.connect(&Client::persistent("c"));
+    let publisher = world.connect(&Client::v5("p"));
+    world.subscribe(consumer, "t", Qos::ExactlyOnce);
+    world.stuck.insert(consumer);
+    for number in 1..400 {
+        world.publish(publisher, "t", &PAYLOAD, Qos::ExactlyOnce, number);
+    }
+    world.engine.handle_received(world.now, publisher, &[0x32, 0xff, 0xff, 0x03, 1, 2, 3]);
+    world.settle();
+    assert!(world.engine.metrics().memory_bytes > 100_000);
+    world.cut(publisher);
+    world.cut(consumer);
+    world.advance_ms(3_601_000);
+    assert_eq!(world.engine.metrics().memory_bytes, 0);
+    assert_eq!(world.engine.sessions.len(), 0);
+}
+
+fn offline_queue(policy: QueuePolicy, count: usize) -> Vec<String> {
+    let mut world = World::with(
+        |settings| {
+            settings.limits.queue_messages_max = 3;
+            settings.limits.queue_policy = policy;
+        },
+        Box::new(AllowAll),
+    );
+    let consumer = world.connect(&Client::persistent("c"));
+    world.subscribe(consumer, "t/+", Qos::AtLeastOnce);
+    world.cut(consumer);
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 0..count {
+        let topic = format!("t/{}", number % 2);
+        world.publish(publisher, &topic, number.to_string().as_bytes(), Qos::AtLeastOnce, 1);
+    }
+    let dropped = world.engine.metrics().drops.total();
+    let consumer = world.connect(&Client::persistent("c"));
+    // CONNACK was taken off together with what followed it: ask for it again.
+    world.cut(consumer);
+    let consumer = world.accept();
+    world.send_connect(consumer, &Client::persistent("c"));
+    let payloads = world.payloads(consumer);
+    assert_eq!(payloads.len() as u64 + dropped, count as u64, "every drop is counted");
+    payloads
+}
+
+#[test]
+fn drop_newest_keeps_the_first_messages() {
+    assert_eq!(offline_queue(QueuePolicy::DropNewest, 5), ["0", "1", "2"]);
+}
+
+#[test]
+fn drop_oldest_keeps_the_last_messages() {
+    assert_eq!(offline_queue(QueuePolicy::DropOldest, 5), ["2", "3", "4"]);
+}
+
+#[test]
+fn keep_latest_keeps_one_message_a_topic() {
+    assert_eq!(offline_queue(QueuePolicy::KeepLatest, 7), ["6", "5"]);
+}
+
+#[test]
+fn disconnect_ends_a_connected_consumer_with_quota_exceeded() {
+    let mut world = World::with(
+        |settings| {
+            settings.limits.queue_messages_max = 3;
+            settings.limits.queue_policy = QueuePolicy::Disconnect;
+            settings.limits.inflight_max = 1;
+        },
+        Box::new(AllowAll),
+    );
+    let consumer = world.connect(&Client::v5("c"));
+    world.subscribe(consumer, "t", Qos::AtLeastOnce);
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 1..=4 {
+        world.publish(publisher, "t", b"m", Qos::AtLeastOnce, number);
+        assert!(world.closed.is_empty());
+    }
+    world.publish(publisher, "t", b"m", Qos::AtLeastOnce, 5);
+    assert!(world.closed.contains(&consumer));
+    let packets = world.packets(consumer, Version::V5);
+    assert!(packets.last().is_some_and(|last| last.contains("QuotaExceeded")), "{packets:?}");
+}
+
+#[test]
+fn keep_latest_conflates_for_a_connected_consumer_that_is_slow() {
+    let mut world = World::with(
+        |settings| settings.limits.queue_policy = QueuePolicy::KeepLatest,
+        Box::new(AllowAll),
+    );
+    let consumer = world.connect(&Client::v5("c"));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    let publisher = world.connect(&Client::v5("p"));
+    world.stuck.insert(consumer);
+    publish_until_paused(&mut world, publisher, 1_000);
+    world.advance_ms(1_000);
+    for number in 0..500 {
+        let payload = number.to_string();
+        world.publish(publisher, "t", payload.as_bytes(), Qos::AtMostOnce, 0);
+    }
+    world.unstick(consumer);
+    assert_eq!(world.payloads(consumer).last().map(String::as_str), Some("499"));
+    assert!(world.engine.metrics().drops.of(DropCause::Superseded) > 400);
+}
+
+#[test]
+fn retained_messages_come_by_and_by_and_all_of_them() {
+    let mut world = World::new();
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 0..20_000 {
+        let topic = format!("r/{number}");
+        let mut retained = publish(&topic, &PAYLOAD[..100], Qos::AtLeastOnce, 1);
+        retained.retain = true;
+        world.send(publisher, Version::V5, &Packet::Publish(retained));
+    }
+    let consumer = world.connect(&Client::v5("c"));
+    world.stuck.insert(consumer);
+    world.subscribe(consumer, "r/#", Qos::AtMostOnce);
+    let memory = world.engine.metrics().memory_bytes;
+    world.subscribe(consumer, "nothing", Qos::AtMostOnce);
+    assert!(world.engine.metrics().memory_bytes - memory < 200_000, "no flood");
+    world.unstick(consumer);
+    let mut topics: Vec<String> =
+        world.publishes(consumer).into_iter().map(|(topic, ..)| topic).collect();
+    topics.sort();
+    topics.dedup();
+    assert_eq!(topics.len(), 20_000);
+}
+
+#[test]
+fn an_offline_backlog_holds_up_no_publisher() {
+    let mut world = World::new();
+    let consumer = world.connect(&Client::persistent("c"));
+    world.subscribe(consumer, "t", Qos::AtLeastOnce);
+    world.cut(consumer);
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 1..=5_000 {
+        world.publish(publisher, "t", b"while away", Qos::AtLeastOnce, number);
+    }
+    world.connect(&Client::persistent("c"));
+    for number in 1..=500 {
+        world.publish(publisher, "t", b"live", Qos::AtLeastOnce, number);
+        assert!(world.paused.is_empty());
+    }
+}
+
+#[test]
+fn over_the_memory_bound_newcomers_hear_server_busy_and_publishers_rest() {
+    let mut world =
+        World::with(|settings| settings.limits.memory_bytes_max = 50_000, Box::new(AllowAll));
+    let consumer = world.connect(&Client::persistent("c"));
+    world.subscribe(consumer, "t", Qos::AtLeastOnce);
+    world.cut(consumer);
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 1..=60 {
+        world.publish(publisher, "t", &PAYLOAD, Qos::AtLeastOnce, number);
+    }
+    assert!(world.paused.contains(&publisher));
+    let newcomer = world.accept();
+    world.send_connect(newcomer, &Client::v5("n"));
+    assert!(world.packets(newcomer, Version::V5)[0].contains("ServerBusy"));
+    world.advance_ms(150);
+    assert!(world.engine.metrics().drops.of(DropCause::MemoryFull) > 0);
+    assert!(world.engine.metrics().memory_bytes < 120_000);
+}
+
+#[test]
+fn a_client_is_not_held_up_by_its_own_subscription() {
+    let mut world = World::with(|settings| settings.limits.inflight_max = 1, Box::new(AllowAll));
+    let client = world.connect(&Client::v5("both"));
+    world.subscribe(client, "t", Qos::AtLeastOnce);
+    for number in 1..=3_000 {
+        world.publish(client, "t", b"m", Qos::AtLeastOnce, number);
+        assert!(world.paused.is_empty());
+    }
+}

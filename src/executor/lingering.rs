@@ -1,0 +1,122 @@
+//! Connections the engine is done with, until the peer has read the last bytes.
+//!
+//! Closing a socket with unread input makes the kernel reset the connection, and the peer may never
+//! see the CONNACK or DISCONNECT that says why. So the last bytes are written, our side is shut,
+//! and input is discarded until the peer closes too, within bounds (RFC 1122, 4.2.2.13).
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+
+use crate::executor::poll::write_some;
+use crate::send_buffer::SendBuffer;
+
+/// How long the peer may take.
+const LINGER: Duration = Duration::from_secs(1);
+/// Input discarded at most.
+const DISCARDED_BYTES_MAX: usize = 64 * 1024;
+/// Connections that linger at a time; one more is dropped at once.
+const LINGERING_MAX: usize = 4_096;
+
+struct Lingering {
+    stream: TcpStream,
+    rest: VecDeque<SendBuffer>,
+    until: Instant,
+    discarded: usize,
+    is_shut: bool,
+}
+
+/// All that linger.
+#[derive(Default)]
+pub(super) struct Lingerers {
+    slots: Slab<Lingering>,
+    /// Deadlines in the order they come.
+    deadlines: VecDeque<(Instant, usize)>,
+}
+
+impl Lingerers {
+    /// Takes over a connection with what is still to be written to it. `token` numbers its events.
+    pub fn add(
+        &mut self,
+        registry: &Registry,
+        mut stream: TcpStream,
+        rest: VecDeque<SendBuffer>,
+        token: impl FnOnce(usize) -> Token,
+    ) {
+        if self.slots.len() >= LINGERING_MAX {
+            return;
+        }
+        let entry = self.slots.vacant_entry();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if registry.reregister(&mut stream, token(entry.key()), interest).is_err() {
+            return;
+        }
+        let (index, until) = (entry.key(), Instant::now() + LINGER);
+        entry.insert(Lingering { stream, rest, until, discarded: 0, is_shut: false });
+        self.deadlines.push_back((until, index));
+        self.go_on(index);
+    }
+
+    /// Writes and discards what it can; forgets the connection when it is through.
+    pub fn go_on(&mut self, index: usize) {
+        let is_done = self.slots.get_mut(index).is_some_and(|lingering| lingering.step());
+        if is_done {
+            self.slots.remove(index);
+        }
+    }
+
+    /// Drops those whose time is up; returns when the next one's is.
+    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(&(until, index)) = self.deadlines.front() {
+            if until > now {
+                return Some(until);
+            }
+            self.deadlines.pop_front();
+            if self.slots.get(index).is_some_and(|lingering| lingering.until == until) {
+                self.slots.remove(index);
+            }
+        }
+        None
+    }
+
+    /// Whether some still have bytes to write.
+    pub fn has_unwritten(&self) -> bool {
+        self.slots.iter().any(|(_, lingering)| !lingering.is_shut)
+    }
+}
+
+impl Lingering {
+    /// True when there is nothing left to do.
+    fn step(&mut self) -> bool {
+        while let Some(buffer) = self.rest.front_mut() {
+            match write_some(&mut self.stream, buffer) {
+                Ok(_) if buffer.is_empty() => drop(self.rest.pop_front()),
+                Ok(_) => return false,
+                Err(_) => return true,
+            }
+        }
+        if !self.is_shut {
+            let _ = self.stream.flush();
+            if self.stream.shutdown(Shutdown::Write).is_err() {
+                return true;
+            }
+            self.is_shut = true;
+        }
+        let mut scrap = [0; 4_096];
+        while self.discarded < DISCARDED_BYTES_MAX {
+            match self.stream.read(&mut scrap) {
+                Ok(0) => return true,
+                Ok(bytes) => self.discarded += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
+        true
+    }
+}

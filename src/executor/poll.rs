@@ -1,0 +1,370 @@
+//! The portable executor: readiness through epoll, kqueue or Windows' AFD, by way of `mio`. One thread, one core.
+//!
+//! A connection costs a socket and a few flags here: the receive buffer is the core's, and a send
+//! buffer is kept only while the peer does not take it. Reads and writes are tried at once;
+//! readiness is waited for only after the kernel said "not now".
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::clock::Now;
+use crate::engine::{Action, ConnectionId, Engine, Peer};
+use crate::executor::Stop;
+use crate::executor::lingering::Lingerers;
+use crate::send_buffer::SendBuffer;
+
+/// The core's receive buffer: as much as one connection may say in a turn.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 1_024;
+/// Pieces of a send buffer written by one system call.
+const IO_SLICES: usize = 64;
+/// Connections accepted in a turn, so that a storm leaves time for those who are in.
+const ACCEPTS_PER_TURN: usize = 256;
+/// How long accepting rests when no descriptor is free.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long clients may take to read their last bytes when the broker stops.
+const FLUSH_AT_STOP: Duration = Duration::from_secs(5);
+
+const WAKE: Token = Token(0);
+/// Tokens from 1 are listeners, from here connections, from [`LINGERERS`] those that linger.
+const CONNECTIONS: usize = 1 << 10;
+const LINGERERS: usize = 1 << 30;
+
+struct Socket {
+    stream: TcpStream,
+    id: ConnectionId,
+    /// The kernel may have input: it has not said "none" since it last said "some".
+    is_readable: bool,
+    /// The engine wants no input from it.
+    is_paused: bool,
+    /// It stands in the list of sockets to read.
+    is_listed: bool,
+    /// What the peer has not taken yet.
+    pending: Option<SendBuffer>,
+}
+
+/// One core's executor.
+pub struct Executor {
+    poll: Poll,
+    listeners: Vec<TcpListener>,
+    engine: Engine,
+    started: Instant,
+    now: Now,
+    sockets: Vec<Option<Socket>>,
+    lingerers: Lingerers,
+    /// Sockets to read in this turn or the next.
+    to_read: VecDeque<u32>,
+    /// Listeners that may have connections.
+    to_accept: Vec<usize>,
+    /// No descriptor was free: when to try again.
+    accept_again: Option<Instant>,
+    stop: Stop,
+}
+
+impl Executor {
+    /// An executor for `engine`, whose clock starts at zero here.
+    pub fn new(
+        engine: Engine,
+        listeners: Vec<std::net::TcpListener>,
+        stop: Stop,
+    ) -> io::Result<Self> {
+        assert!(listeners.len() < CONNECTIONS - 1, "the configuration bounds the listeners");
+        let poll = Poll::new()?;
+        stop.attach(Waker::new(poll.registry(), WAKE)?)?;
+        let mut own = Vec::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            listener.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, Token(1 + number), Interest::READABLE)?;
+            own.push(listener);
+        }
+        Ok(Self {
+            poll,
+            to_accept: (0..own.len()).collect(),
+            listeners: own,
+            engine,
+            started: Instant::now(),
+            now: Now(0),
+            sockets: Vec::new(),
+            lingerers: Lingerers::default(),
+            to_read: VecDeque::new(),
+            accept_again: None,
+            stop,
+        })
+    }
+
+    /// Serves until asked to stop, then tells every client and flushes.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut buffer = vec![0; RECEIVE_BYTES].into_boxed_slice();
+        while !self.stop.is_asked() {
+            self.turn(&mut events, &mut buffer)?;
+        }
+        self.engine.handle_shutdown(self.now);
+        self.drain_actions();
+        self.listeners.clear();
+        let until = Instant::now() + FLUSH_AT_STOP;
+        while self.lingerers.has_unwritten() && Instant::now() < until {
+            self.turn(&mut events, &mut buffer)?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.now = Now(self.started.elapsed().as_micros() as u64);
+        for event in events.iter() {
+            match event.token() {
+                WAKE => {}
+                Token(token) if token >= LINGERERS => self.lingerers.go_on(token - LINGERERS),
+                Token(token) if token >= CONNECTIONS => {
+                    let slot = (token - CONNECTIONS) as u32;
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        self.note_readable(slot);
+                    }
+                    if event.is_writable() || event.is_error() {
+                        self.write_pending(slot);
+                    }
+                }
+                Token(token) => self.to_accept.push(token - 1),
+            }
+        }
+        self.accept();
+        for _ in 0..self.to_read.len() {
+            let Some(slot) = self.to_read.pop_front() else { break };
+            self.read(slot, buffer);
+        }
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            self.engine.handle_timeout(self.now);
+        }
+        self.drain_actions();
+        Ok(())
+    }
+
+    /// How long the kernel may let us sleep.
+    fn timeout(&mut self) -> Option<Duration> {
+        if !self.to_read.is_empty() || !self.to_accept.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timer = self.engine.poll_timeout().map(|deadline| deadline.time_left(self.now));
+        let now = Instant::now();
+        let others = [self.lingerers.expire(now), self.accept_again];
+        let other = others.into_iter().flatten().min();
+        [timer, other.map(|at| at.saturating_duration_since(now))].into_iter().flatten().min()
+    }
+
+    fn accept(&mut self) {
+        if let Some(again) = self.accept_again {
+            if Instant::now() < again {
+                return self.to_accept.clear();
+            }
+            self.accept_again = None;
+            self.to_accept = (0..self.listeners.len()).collect();
+        }
+        for number in std::mem::take(&mut self.to_accept) {
+            for accepted in 0.. {
+                if accepted == ACCEPTS_PER_TURN {
+                    self.to_accept.push(number);
+                    break;
+                }
+                let Some(listener) = self.listeners.get(number) else { break };
+                match listener.accept() {
+                    Ok((stream, address)) => self.admit(stream, address, number),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if is_peers_fault(&error) => {}
+                    Err(error) => return self.rest_from_accepting(&error),
+                }
+            }
+        }
+    }
+
+    /// Most likely no descriptor is free. Those who are in are served on; the newcomers wait in the
+    /// kernel's backlog.
+    fn rest_from_accepting(&mut self, error: &io::Error) {
+        tracing::warn!(%error, "cannot accept connections for the moment; trying again");
+        self.accept_again = Some(Instant::now() + ACCEPT_REST);
+        self.to_accept.clear();
+    }
+
+    fn admit(&mut self, mut stream: TcpStream, address: SocketAddr, listener: usize) {
+        let peer = Peer { address: Some(address), listener: listener as u16 };
+        let Ok(id) = self.engine.handle_accepted(self.now, peer) else { return };
+        // Frames leave when the turn says so, not when Nagle's algorithm does. It may fail on a
+        // connection that is gone already, which the first read finds out.
+        let _ = stream.set_nodelay(true);
+        let slot = id.slot as usize;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) =
+            self.poll.registry().register(&mut stream, Token(CONNECTIONS + slot), interest)
+        {
+            tracing::warn!(%error, "cannot watch a new connection");
+            return self.engine.handle_closed(self.now, id);
+        }
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot + 1, || None);
+        }
+        self.sockets[slot] = Some(Socket {
+            stream,
+            id,
+            is_readable: false,
+            is_paused: false,
+            is_listed: false,
+            pending: None,
+        });
+        // Its CONNECT is there already more often than not.
+        self.note_readable(id.slot);
+    }
+
+    fn note_readable(&mut self, slot: u32) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
+        socket.is_readable = true;
+        if !socket.is_listed && !socket.is_paused {
+            socket.is_listed = true;
+            self.to_read.push_back(slot);
+        }
+    }
+
+    /// Reads a socket once; it stands in line again when there may be more.
+    fn read(&mut self, slot: u32, buffer: &mut [u8]) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
+        socket.is_listed = false;
+        if socket.is_paused || !socket.is_readable {
+            return;
+        }
+        let id = socket.id;
+        match socket.stream.read(buffer) {
+            Ok(0) => self.close(slot),
+            Ok(bytes) => {
+                // epoll(7): with edge-triggered readiness a read shorter than asked for has emptied
+                // the socket. Elsewhere only "not now" says so.
+                socket.is_readable = bytes == buffer.len() || !cfg!(target_os = "linux");
+                if socket.is_readable {
+                    socket.is_listed = true;
+                    self.to_read.push_back(slot);
+                }
+                self.engine.handle_received(self.now, id, &buffer[..bytes]);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.is_readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.note_readable(slot),
+            Err(_) => self.close(slot),
+        }
+    }
+
+    /// The network ended a connection.
+    fn close(&mut self, slot: u32) {
+        if let Some(socket) = self.sockets[slot as usize].take() {
+            self.engine.handle_closed(self.now, socket.id);
+        }
+    }
+
+    fn drain_actions(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Send { connection, buffer } => self.send(connection, buffer),
+                Action::Pause { connection } => {
+                    if let Some(socket) = self.socket(connection) {
+                        socket.is_paused = true;
+                    }
+                }
+                Action::Resume { connection } => {
+                    let Some(socket) = self.socket(connection) else { continue };
+                    socket.is_paused = false;
+                    if socket.is_readable {
+                        self.note_readable(connection.slot);
+                    }
+                }
+                Action::Close { connection, last } => self.linger(connection, last),
+            }
+        }
+    }
+
+    fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
+        self.sockets.get_mut(id.slot as usize)?.as_mut().filter(|socket| socket.id == id)
+    }
+
+    fn send(&mut self, id: ConnectionId, buffer: SendBuffer) {
+        let Some(socket) = self.socket(id) else { return };
+        socket.pending = Some(buffer);
+        self.write_pending(id.slot);
+    }
+
+    fn write_pending(&mut self, slot: u32) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
+        let Some(mut buffer) = socket.pending.take() else { return };
+        let id = socket.id;
+        match write_some(&mut socket.stream, &mut buffer) {
+            Ok(bytes) if buffer.is_empty() => {
+                self.engine.handle_sent(self.now, id, bytes, Some(buffer));
+            }
+            Ok(bytes) => {
+                socket.pending = Some(buffer);
+                self.engine.handle_sent(self.now, id, bytes, None);
+            }
+            Err(_) => self.close(slot),
+        }
+    }
+
+    fn linger(&mut self, id: ConnectionId, last: Option<SendBuffer>) {
+        if self.socket(id).is_none() {
+            return;
+        }
+        let Some(socket) = self.sockets[id.slot as usize].take() else { return };
+        let rest = socket.pending.into_iter().chain(last).collect();
+        let token = |index| Token(LINGERERS + index);
+        self.lingerers.add(self.poll.registry(), socket.stream, rest, token);
+    }
+}
+
+/// Writes until the buffer is empty or the kernel takes no more; returns the bytes written.
+pub(super) fn write_some(stream: &mut TcpStream, buffer: &mut SendBuffer) -> io::Result<usize> {
+    let mut written = 0;
+    while !buffer.is_empty() {
+        let mut slices = [IoSlice::new(&[]); IO_SLICES];
+        let count = buffer.io_slices(&mut slices);
+        let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        let result = match &slices[..count] {
+            [one] => stream.write(one),
+            several => stream.write_vectored(several),
+        };
+        match result {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(bytes) => {
+                buffer.advance(bytes);
+                written += bytes;
+                // A short write filled the socket; only Linux promises an event after it.
+                if bytes < offered && cfg!(target_os = "linux") {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
+/// Errors of `accept` that concern the connection, not this process: accept(2) passes on what the
+/// network reported about it.
+fn is_peers_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+    )
+}

@@ -1,0 +1,47 @@
+//! Bounds that are no configuration key: what holds between them is asserted at compile time.
+
+/// Publishing one message to at least this many plain subscribers is worth a shared encoding.
+pub const RUN_SUBSCRIBERS_MIN: usize = 4;
+
+/// A run of equal-target messages is handed out once its encoding reaches this size.
+pub const RUN_BYTES_MAX: usize = 64 * 1024;
+
+/// From this size a run, or a payload, goes into outboxes by reference; below it is copied,
+/// because a short copy costs less than another `iovec`.
+pub const SHARED_BYTES_MIN: usize = 2 * 1024;
+
+/// Queued messages from which an online consumer counts as behind.
+pub const CONGESTED_MESSAGES: usize = 1_000;
+
+/// Queued bytes from which an online consumer counts as behind.
+pub const CONGESTED_QUEUE_BYTES: u64 = 1024 * 1024;
+
+/// A consumer is behind when its outbox holds more than this share of its bound.
+pub const CONGESTED_OUTBOX_SHARE: usize = 8;
+
+/// A consumer that takes nothing for this long holds up nobody any more.
+pub const STUCK_MS: u64 = 250;
+
+/// How long a publisher rests when the broker's memory bound is reached.
+pub const MEMORY_PAUSE_MS: u64 = 100;
+
+/// Retained topics walked for one connection before others get their turn.
+pub const RETAINED_STEPS_MAX: usize = 512;
+
+/// Cached answers of "who gets this topic".
+pub const TOPIC_CACHE_ENTRIES_MAX: usize = 65_536;
+
+/// A topic with more subscribers than this is matched anew rather than cached many times over.
+pub const TOPIC_CACHE_TARGETS_MAX: usize = 4_000_000;
+
+/// Outboxes kept for reuse.
+pub const POOLED_OUTBOXES_MAX: usize = 4_096;
+
+/// An outbox that grew beyond this is not kept for reuse.
+pub const POOLED_OUTBOX_BYTES_MAX: usize = 16 * 1024;
+
+/// Packet Identifiers run ahead of the oldest unacknowledged one by at most this much.
+pub const IDENTIFIER_SPAN_MAX: usize = 32_768;
+
+const _: () = assert!(SHARED_BYTES_MIN < RUN_BYTES_MAX);
+const _: () = assert!(IDENTIFIER_SPAN_MAX < u16::MAX as usize);

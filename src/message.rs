@@ -1,0 +1,147 @@
+//! An Application Message once it must outlive the packet it came in: queued, in flight, or retained.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::clock::{Deadline, Now};
+use crate::wire::{PublishHeader, Qos, Version};
+
+/// The bytes that messages, queues and outboxes of one process hold; what `memory_bytes_max` bounds.
+///
+/// Relaxed suffices: it is a gauge, nothing is published through it.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<AtomicU64>);
+
+impl Ledger {
+    /// Bytes held now.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn charge(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn release(&self, bytes: usize) {
+        self.0.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// What every copy of a message has in common; borrowed from the packet or from a [`Message`].
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Topic Name.
+    pub topic: &'a str,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// Encoded properties that are forwarded unaltered, in order.
+    pub passed_on: &'a [u8],
+    /// When the message expires, if ever.
+    pub expires: Option<Deadline>,
+    /// QoS it was published with.
+    pub qos: Qos,
+}
+
+impl Content<'_> {
+    /// The header of one copy of it.
+    pub fn header<'b>(
+        &'b self,
+        version: Version,
+        now: Now,
+        copy: &'b Copy<'_>,
+    ) -> PublishHeader<'b> {
+        PublishHeader {
+            version,
+            dup: copy.dup,
+            qos: copy.qos,
+            retain: copy.retain,
+            topic: if copy.topic_alias_known { "" } else { self.topic },
+            packet_identifier: copy.packet_identifier,
+            // [MQTT-3.3.2-6]: the received value less the time waited here.
+            message_expiry_interval: self.expires.map(|deadline| deadline.seconds_left(now)),
+            topic_alias: copy.topic_alias,
+            subscription_identifiers: copy.subscription_identifiers,
+            passed_on: self.passed_on,
+            payload_len: self.payload.len(),
+        }
+    }
+
+    /// Bytes it takes in memory, near enough for the bounds.
+    pub fn bytes(&self) -> usize {
+        size_of::<Message>() + self.topic.len() + self.payload.len() + self.passed_on.len()
+    }
+
+    /// The same as a value of its own, counted in `ledger` while it lives.
+    pub fn to_message(&self, ledger: &Ledger) -> Arc<Message> {
+        ledger.charge(self.bytes());
+        Arc::new(Message {
+            topic: self.topic.into(),
+            payload: Bytes::copy_from_slice(self.payload),
+            passed_on: self.passed_on.into(),
+            expires: self.expires,
+            qos: self.qos,
+            ledger: ledger.clone(),
+        })
+    }
+}
+
+/// What differs from subscriber to subscriber.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy<'a> {
+    /// Effective QoS.
+    pub qos: Qos,
+    /// RETAIN flag of this copy.
+    pub retain: bool,
+    /// DUP flag.
+    pub dup: bool,
+    /// Packet Identifier; 0 for QoS 0.
+    pub packet_identifier: u16,
+    /// Subscription Identifiers of all matching subscriptions.
+    pub subscription_identifiers: &'a [u32],
+    /// Topic Alias to set or use.
+    pub topic_alias: Option<u16>,
+    /// The client knows the alias already, the Topic Name stays away.
+    pub topic_alias_known: bool,
+}
+
+/// An Application Message that is kept.
+#[derive(Debug)]
+pub struct Message {
+    topic: Box<str>,
+    payload: Bytes,
+    passed_on: Box<[u8]>,
+    expires: Option<Deadline>,
+    qos: Qos,
+    ledger: Ledger,
+}
+
+impl Message {
+    /// What its copies have in common.
+    pub fn content(&self) -> Content<'_> {
+        Content {
+            topic: &self.topic,
+            payload: &self.payload,
+            passed_on: &self.passed_on,
+            expires: self.expires,
+            qos: self.qos,
+        }
+    }
+
+    /// The payload by reference.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Whether its Message Expiry Interval has passed.
+    pub fn is_expired(&self, now: Now) -> bool {
+        self.expires.is_some_and(|deadline| deadline.is_due(now))
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.ledger.release(self.content().bytes());
+    }
+}

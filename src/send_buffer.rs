@@ -1,0 +1,165 @@
+//! Bytes on their way to one connection: an outbox while the engine fills it, a send buffer once an executor has it.
+//!
+//! Small frames are copied side by side; large payloads and encodings shared by many subscribers
+//! are held by reference. The buffer moves by value to the executor (the kernel may hold its
+//! memory) and comes home empty, to be filled again.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// What an executor writes to a socket, in order.
+#[derive(Debug, Default)]
+pub struct SendBuffer(Box<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// All copied bytes, side by side.
+    copied: Vec<u8>,
+    /// Shared bytes, each with the place in `copied` before which it goes.
+    shared: Vec<(usize, Bytes)>,
+    /// Index of the first piece of `shared` not wholly written.
+    shared_written: usize,
+    /// Bytes of `copied` written.
+    copied_written: usize,
+    /// Bytes of `shared[shared_written]` written.
+    offset: usize,
+    /// Bytes left.
+    left: usize,
+}
+
+impl SendBuffer {
+    /// Bytes not yet written.
+    pub fn len(&self) -> usize {
+        self.0.left
+    }
+
+    /// Whether everything is written.
+    pub fn is_empty(&self) -> bool {
+        self.0.left == 0
+    }
+
+    /// The place to append encoded frames; tell [`Self::copied`] how many bytes came.
+    pub(crate) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.0.copied.len();
+        encode(&mut self.0.copied);
+        self.0.left += self.0.copied.len() - before;
+    }
+
+    /// Appends bytes held by reference.
+    pub(crate) fn append_shared(&mut self, bytes: Bytes) {
+        self.0.left += bytes.len();
+        self.0.shared.push((self.0.copied.len(), bytes));
+    }
+
+    /// Forgets everything, keeping the memory for reuse.
+    pub(crate) fn clear(&mut self) {
+        let inner = &mut *self.0;
+        inner.copied.clear();
+        inner.shared.clear();
+        inner.shared_written = 0;
+        inner.copied_written = 0;
+        inner.offset = 0;
+        inner.left = 0;
+    }
+
+    /// Bytes of memory its own storage takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.copied.capacity() + self.0.shared.capacity() * size_of::<(usize, Bytes)>()
+    }
+
+    /// Fills `slices` with what is to be written next, in order; returns how many were filled.
+    pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let inner = &*self.0;
+        let mut filled = 0;
+        let mut copied_from = inner.copied_written;
+        let mut offset = inner.offset;
+        let mut push = |bytes: &'a [u8]| {
+            if filled < slices.len() && !bytes.is_empty() {
+                slices[filled] = IoSlice::new(bytes);
+                filled += 1;
+            }
+            filled < slices.len()
+        };
+        for (place, bytes) in &inner.shared[inner.shared_written..] {
+            if !push(&inner.copied[copied_from..*place]) || !push(&bytes[offset..]) {
+                return filled;
+            }
+            copied_from = *place;
+            offset = 0;
+        }
+        push(&inner.copied[copied_from..]);
+        filled
+    }
+
+    /// Notes that the first `written` bytes of what is left were written.
+    pub fn advance(&mut self, mut written: usize) {
+        let inner = &mut *self.0;
+        assert!(written <= inner.left, "a socket takes no more bytes than it was given");
+        inner.left -= written;
+        while written > 0 {
+            let (place, piece) = match inner.shared.get(inner.shared_written) {
+                Some((place, bytes)) => (*place, bytes.len() - inner.offset),
+                None => (inner.copied.len(), 0),
+            };
+            let copied = written.min(place - inner.copied_written);
+            inner.copied_written += copied;
+            written -= copied;
+            if written == 0 {
+                return;
+            }
+            let shared = written.min(piece);
+            written -= shared;
+            inner.offset += shared;
+            if shared == piece {
+                // Dropped at once: a slow consumer holds no more of a shared encoding than it must.
+                inner.shared[inner.shared_written].1 = Bytes::new();
+                inner.shared_written += 1;
+                inner.offset = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn drain(buffer: &mut SendBuffer, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !buffer.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let count = buffer.io_slices(&mut slices);
+            let joined: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
+            let taken = step.min(joined.len());
+            out.extend_from_slice(&joined[..taken]);
+            buffer.advance(taken);
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_the_order_they_came_whatever_the_socket_takes(
+            pieces in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..9)), 0..12),
+            step in 1usize..11,
+        ) {
+            let mut buffer = SendBuffer::default();
+            let mut expected = Vec::new();
+            for (shared, bytes) in pieces {
+                expected.extend_from_slice(&bytes);
+                if shared {
+                    buffer.append_shared(Bytes::from(bytes));
+                } else {
+                    buffer.append(|out| out.extend_from_slice(&bytes));
+                }
+            }
+            prop_assert_eq!(buffer.len(), expected.len());
+            prop_assert_eq!(drain(&mut buffer, step), expected);
+            buffer.clear();
+            buffer.append(|out| out.extend_from_slice(b"again"));
+            prop_assert_eq!(drain(&mut buffer, step), b"again");
+        }
+    }
+}

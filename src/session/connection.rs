@@ -1,0 +1,161 @@
+//! One Network Connection: its phase, what was agreed at CONNECT, what waits to be processed or sent.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::clock::{Deadline, Now};
+use crate::engine::ConnectionId;
+use crate::send_buffer::SendBuffer;
+use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
+use crate::wire::Version;
+
+/// ```text
+/// accepted ─CONNECT─► Connecting ─┬─granted──────────► Open ─► gone
+///                                 └─AUTH exchange─► Authenticating ─granted─► Open
+/// ```
+#[derive(Debug)]
+pub enum Phase {
+    /// Nothing but CONNECT may come.
+    Connecting,
+    /// CONNECT came; the access control wants more, or time. Holds the CONNECT packet.
+    Authenticating {
+        /// The CONNECT packet as it came.
+        connect: Box<[u8]>,
+        /// An answer is being worked out elsewhere: input waits.
+        is_pending: bool,
+    },
+    /// CONNACK with success was sent.
+    Open {
+        /// Index of the session.
+        session: u32,
+    },
+}
+
+/// A Network Connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Tells it from an earlier one in the same place.
+    pub generation: u32,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Protocol version, known from CONNECT on.
+    pub version: Version,
+    /// Where it comes from, and through which listener.
+    pub address: Option<SocketAddr>,
+    /// The listener it came through.
+    pub listener: u16,
+    /// When a packet came last, for Keep Alive.
+    pub last_received: Now,
+    /// Keep Alive in seconds as agreed; 0 for none.
+    pub keep_alive_s: u16,
+    /// The client's Maximum Packet Size.
+    pub packet_bytes_max: u32,
+    /// QoS 1 and 2 messages it takes at a time: its Receive Maximum, or our bound if lower.
+    pub window: u16,
+    /// Whether Reason Strings and User Properties may be sent with any packet [MQTT-3.1.2-29].
+    pub wants_problem_information: bool,
+    /// It is in the list of connections with something to send.
+    pub is_dirty: bool,
+    /// Its socket is not read.
+    pub is_paused: bool,
+    /// It has a turn at its retained feeds or its stash coming.
+    pub is_ready: bool,
+    /// Input that could not be processed yet: the start of a packet, or what came while paused.
+    pub stash: BytesMut,
+    /// Frames to be sent; none while there are none.
+    pub outbox: Option<SendBuffer>,
+    /// Bytes of the buffer the executor has and has not written yet.
+    pub sending: usize,
+    /// Bytes that wait and are on the ledger.
+    pub charged: usize,
+    /// The executor has a buffer.
+    pub is_sending: bool,
+    /// Rare things.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// What few connections need.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Aliases the client set.
+    pub incoming_aliases: IncomingAliases,
+    /// Aliases we set; none when the client takes none.
+    pub outgoing_aliases: Option<OutgoingAliases>,
+    /// The Authentication Method of the CONNECT.
+    pub authentication_method: Option<Box<str>>,
+    /// Re-authentication goes on.
+    pub is_reauthenticating: bool,
+    /// The consumer is behind: since when it took nothing, and who waits for it.
+    pub congestion: Option<Congestion>,
+}
+
+/// A consumer that is behind.
+#[derive(Debug, Default)]
+pub struct Congestion {
+    /// Bytes it has taken since it fell behind, at the last look.
+    pub taken: u64,
+    /// The same at the look before.
+    pub taken_before: u64,
+    /// It took nothing for a while: it holds up nobody until it has caught up.
+    pub is_stuck: bool,
+    /// Publishers whose sockets are not read until it has caught up.
+    pub waiting: VecDeque<ConnectionId>,
+}
+
+impl Connection {
+    /// A fresh one.
+    pub fn new(generation: u32, address: Option<SocketAddr>, listener: u16, now: Now) -> Self {
+        Self {
+            generation,
+            phase: Phase::Connecting,
+            version: Version::V311,
+            address,
+            listener,
+            last_received: now,
+            keep_alive_s: 0,
+            packet_bytes_max: u32::MAX,
+            window: u16::MAX,
+            wants_problem_information: true,
+            is_dirty: false,
+            is_paused: false,
+            is_ready: false,
+            stash: BytesMut::new(),
+            outbox: None,
+            sending: 0,
+            charged: 0,
+            is_sending: false,
+            extra: None,
+        }
+    }
+
+    /// Bytes that wait to be taken by the client.
+    pub fn pending_bytes(&self) -> usize {
+        self.sending + self.outbox.as_ref().map_or(0, SendBuffer::len)
+    }
+
+    /// One and a half times the Keep Alive after the last packet [MQTT-3.1.2-22].
+    pub fn keep_alive_deadline(&self) -> Deadline {
+        self.last_received.after(Duration::from_millis(u64::from(self.keep_alive_s) * 1_500))
+    }
+
+    /// The session, once open.
+    pub fn session(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Open { session } => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Whether it is behind, and still expected to catch up.
+    pub fn congestion(&self) -> Option<&Congestion> {
+        self.extra.as_ref()?.congestion.as_ref()
+    }
+
+    /// The same, to change it.
+    pub fn congestion_mut(&mut self) -> Option<&mut Congestion> {
+        self.extra.as_mut()?.congestion.as_mut()
+    }
+}

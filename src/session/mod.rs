@@ -1,0 +1,7 @@
+//! One client's state and its rules, without I/O: Network Connection, Session State, flow both ways, Will, Topic Aliases.
+
+pub mod connection;
+pub mod inbound;
+pub mod outbound;
+pub mod state;
+pub mod topic_alias;

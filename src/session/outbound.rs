@@ -1,0 +1,486 @@
+//! Messages on their way to one client: the in-flight window, the queue behind it, and their bounds.
+//!
+//! Knows no bytes: the engine asks what is to be sent next and encodes it.
+//!
+//! A QoS 1 or 2 message walks: queue → `Sent` → gone (PUBACK), or → `Sent` → `Released`
+//! (PUBREC came, PUBREL sent) → gone (PUBCOMP). When the connection is lost, what was sent is
+//! `Unsent` again on the next one and goes out first, in the old order, with DUP.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use shards::FilterId;
+
+use crate::clock::Now;
+use crate::limits;
+use crate::message::Message;
+use crate::metrics::Drop as DropCause;
+use crate::wire::{PacketIdentifier, Qos};
+
+/// One message for one client.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The message, shared with its other subscribers.
+    pub message: Arc<Message>,
+    /// Effective QoS.
+    pub qos: Qos,
+    /// RETAIN flag of this copy.
+    pub retain: bool,
+    /// Subscription Identifiers of all subscriptions that matched.
+    pub subscription_identifiers: Identifiers,
+    /// The shared subscription it was drawn for, so that another member can have it instead.
+    pub shared: Option<FilterId>,
+}
+
+/// Subscription Identifiers of a delivery: none or one nearly always.
+#[derive(Clone, Debug, Default)]
+pub enum Identifiers {
+    /// No matching subscription has one.
+    #[default]
+    None,
+    /// One.
+    One([u32; 1]),
+    /// Several, in the order of the subscriptions.
+    Several(Arc<[u32]>),
+}
+
+impl Identifiers {
+    /// From a list.
+    pub fn new(identifiers: &[u32]) -> Self {
+        match identifiers {
+            [] => Self::None,
+            [one] => Self::One([*one]),
+            several => Self::Several(several.into()),
+        }
+    }
+
+    /// As a list.
+    pub fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => one,
+            Self::Several(several) => several,
+        }
+    }
+}
+
+/// What to do when the queue of a session is full.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueuePolicy {
+    /// The newcomer is dropped.
+    #[default]
+    DropNewest,
+    /// The oldest queued message makes room.
+    DropOldest,
+    /// A connected client is disconnected with 0x97 Quota exceeded; an offline one loses the newcomer.
+    Disconnect,
+    /// At most one message a topic waits, the newest.
+    KeepLatest,
+}
+
+/// Bounds of one queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Messages.
+    pub messages_max: usize,
+    /// Bytes of messages, each counted whole.
+    pub bytes_max: u64,
+    /// What gives way.
+    pub policy: QueuePolicy,
+}
+
+/// Where a message in flight stands.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Sent on an earlier connection, to be sent again on this one.
+    Unsent(Delivery),
+    /// Sent on this connection, awaiting PUBACK or PUBREC.
+    Sent(Delivery),
+    /// PUBREC came; `resend` says that PUBREL is to be sent again on this connection.
+    Released { resend: bool },
+    /// Acknowledged out of order; leaves when all before it have.
+    Done,
+}
+
+#[derive(Debug)]
+struct Inflight {
+    identifier: u16,
+    stage: Stage,
+}
+
+/// What [`Outbound::next`] says to send.
+#[derive(Debug)]
+pub enum Next {
+    /// A PUBLISH with this identifier (none for QoS 0) and DUP flag.
+    Publish(Delivery, Option<PacketIdentifier>, bool),
+    /// A PUBREL.
+    Pubrel(PacketIdentifier),
+}
+
+/// How an acknowledgement fits.
+#[derive(Debug)]
+pub enum Acknowledged {
+    /// It ended the message.
+    Ended,
+    /// PUBREC: send PUBREL.
+    Release,
+    /// No message awaits it.
+    Unknown,
+}
+
+/// How a newcomer fared.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It waits.
+    Kept,
+    /// Something was dropped for this cause; the newcomer may wait nevertheless.
+    Dropped(DropCause),
+    /// The policy wants the client disconnected.
+    Disconnect,
+}
+
+/// Messages on their way to one client.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    inflight: VecDeque<Inflight>,
+    queue: VecDeque<Delivery>,
+    queue_bytes: u64,
+    /// How many at the head of `queue` waited already when the client connected.
+    backlog: usize,
+    /// QoS 0 messages in `queue`: while there are any, later QoS 0 messages line up behind them.
+    queued_qos_0: usize,
+    /// Publishes on this connection that await their acknowledgement; bounded by `window`.
+    unacknowledged: usize,
+    /// How many of `inflight` still have to be sent on this connection; they go before anything new.
+    to_resend: usize,
+    /// None of those stands before this place.
+    resend_from: usize,
+    /// The client's Receive Maximum or our own bound, if lower.
+    window: usize,
+    last_identifier: u16,
+}
+
+impl Outbound {
+    /// A new connection: everything in flight is to be sent again [MQTT-4.4.0-1], within `window`.
+    pub fn resume(&mut self, window: usize) {
+        self.window = window;
+        self.backlog = self.queue.len();
+        self.unacknowledged = 0;
+        self.to_resend = 0;
+        self.resend_from = 0;
+        for inflight in &mut self.inflight {
+            match std::mem::replace(&mut inflight.stage, Stage::Done) {
+                Stage::Sent(delivery) | Stage::Unsent(delivery) => {
+                    inflight.stage = Stage::Unsent(delivery);
+                    self.to_resend += 1;
+                }
+                Stage::Released { .. } => {
+                    inflight.stage = Stage::Released { resend: true };
+                    self.to_resend += 1;
+                }
+                Stage::Done => {}
+            }
+        }
+    }
+
+    /// Whether a message of this QoS may be sent past the queue right now.
+    pub fn is_open(&self, qos: Qos) -> bool {
+        if qos == Qos::AtMostOnce {
+            self.queued_qos_0 == 0
+        } else {
+            self.queue.is_empty() && self.to_resend == 0 && self.has_room()
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unacknowledged < self.window && self.inflight.len() < limits::IDENTIFIER_SPAN_MAX
+    }
+
+    /// Takes a QoS 1 or 2 message into flight; the caller sends it with the identifier returned.
+    pub fn send(&mut self, delivery: Delivery) -> PacketIdentifier {
+        debug_assert!(self.has_room() && delivery.qos != Qos::AtMostOnce);
+        let identifier = self.next_identifier();
+        self.unacknowledged += 1;
+        self.inflight
+            .push_back(Inflight { identifier: identifier.get(), stage: Stage::Sent(delivery) });
+        identifier
+    }
+
+    /// Identifiers count up and skip none, so those in flight are a stretch shorter than the
+    /// number space: the next one is free [MQTT-2.2.1-3].
+    fn next_identifier(&mut self) -> PacketIdentifier {
+        self.last_identifier = self.last_identifier.checked_add(1).unwrap_or(1);
+        PacketIdentifier::new(self.last_identifier).expect("counting skips zero")
+    }
+
+    /// Lines a message up. `online` is whether the client is connected.
+    pub fn push(&mut self, delivery: Delivery, limits: &QueueLimits, online: bool) -> Queued {
+        let bytes = delivery.message.content().bytes() as u64;
+        let mut outcome = Queued::Kept;
+        if limits.policy == QueuePolicy::KeepLatest && self.supersede(&delivery) {
+            return Queued::Dropped(DropCause::Superseded);
+        }
+        while self.queue.len() >= limits.messages_max
+            || self.queue_bytes.saturating_add(bytes) > limits.bytes_max
+        {
+            let cause = DropCause::QueueFull;
+            match limits.policy {
+                QueuePolicy::Disconnect if online => return Queued::Disconnect,
+                QueuePolicy::DropNewest | QueuePolicy::Disconnect => return Queued::Dropped(cause),
+                QueuePolicy::DropOldest | QueuePolicy::KeepLatest => {
+                    if self.pop_queue().is_none() {
+                        return Queued::Dropped(cause);
+                    }
+                    outcome = Queued::Dropped(cause);
+                }
+            }
+        }
+        self.enqueue(delivery);
+        outcome
+    }
+
+    /// Puts the newcomer in the place of a queued message of its topic. The search is linear, from
+    /// the newest: under this policy the queue holds one message a topic, which is its bound.
+    fn supersede(&mut self, delivery: &Delivery) -> bool {
+        let topic = delivery.message.content().topic;
+        let Some(place) =
+            self.queue.iter().rposition(|queued| queued.message.content().topic == topic)
+        else {
+            return false;
+        };
+        let old = std::mem::replace(&mut self.queue[place], delivery.clone());
+        self.queue_bytes -= old.message.content().bytes() as u64;
+        self.queue_bytes += delivery.message.content().bytes() as u64;
+        self.queued_qos_0 -= usize::from(old.qos == Qos::AtMostOnce);
+        self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
+        true
+    }
+
+    fn pop_queue(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.backlog = self.backlog.saturating_sub(1);
+        self.queue_bytes -= delivery.message.content().bytes() as u64;
+        self.queued_qos_0 -= usize::from(delivery.qos == Qos::AtMostOnce);
+        Some(delivery)
+    }
+
+    /// What to send next; `None` when nothing waits or the window is used up. Expired messages are
+    /// left out and counted in `expired` [MQTT-3.3.2-5].
+    pub fn next(&mut self, now: Now, expired: &mut u64) -> Option<Next> {
+        if self.to_resend > 0 {
+            return self.next_resend();
+        }
+        loop {
+            let head = self.queue.front()?;
+            if head.qos != Qos::AtMostOnce && !self.has_room() {
+                return None;
+            }
+            let delivery = self.pop_queue().expect("the head was there");
+            if delivery.message.is_expired(now) {
+                *expired += 1;
+                continue;
+            }
+            let identifier = (delivery.qos != Qos::AtMostOnce).then(|| self.send(delivery.clone()));
+            return Some(Next::Publish(delivery, identifier, false));
+        }
+    }
+
+    fn next_resend(&mut self) -> Option<Next> {
+        let has_room = self.unacknowledged < self.window;
+        loop {
+            let inflight = self.inflight.get_mut(self.resend_from)?;
+            let identifier = PacketIdentifier::new(inflight.identifier).expect("never zero");
+            let next = match &mut inflight.stage {
+                Stage::Released { resend } if *resend => {
+                    *resend = false;
+                    Next::Pubrel(identifier)
+                }
+                Stage::Unsent(_) if !has_room => return None,
+                Stage::Unsent(delivery) => {
+                    let delivery = delivery.clone();
+                    inflight.stage = Stage::Sent(delivery.clone());
+                    self.unacknowledged += 1;
+                    Next::Publish(delivery, Some(identifier), true)
+                }
+                _ => {
+                    self.resend_from += 1;
+                    continue;
+                }
+            };
+            self.to_resend -= 1;
+            self.resend_from += 1;
+            return Some(next);
+        }
+    }
+
+    /// Ends a message that cannot be sent to this client, as if it had been acknowledged
+    /// [MQTT-3.1.2-25].
+    pub fn abandon(&mut self, identifier: PacketIdentifier) {
+        if let Some(place) = self.find(identifier.get()) {
+            self.inflight[place].stage = Stage::Done;
+            self.unacknowledged = self.unacknowledged.saturating_sub(1);
+            self.forget_done();
+        }
+    }
+
+    fn forget_done(&mut self) {
+        while matches!(self.inflight.front(), Some(Inflight { stage: Stage::Done, .. })) {
+            self.inflight.pop_front();
+            self.resend_from = self.resend_from.saturating_sub(1);
+        }
+    }
+
+    /// PUBACK, or PUBREC with an error, or PUBCOMP as `ends` has it.
+    pub fn acknowledge(&mut self, identifier: PacketIdentifier, with: Ack) -> Acknowledged {
+        let Some(place) = self.find(identifier.get()) else { return Acknowledged::Unknown };
+        let stage = &mut self.inflight[place].stage;
+        match (&*stage, with) {
+            (Stage::Sent(delivery), Ack::Puback) if delivery.qos == Qos::AtLeastOnce => {}
+            (Stage::Sent(delivery), Ack::Pubrec { refused: false })
+                if delivery.qos == Qos::ExactlyOnce =>
+            {
+                *stage = Stage::Released { resend: false };
+                return Acknowledged::Release;
+            }
+            (Stage::Sent(delivery), Ack::Pubrec { refused: true })
+                if delivery.qos == Qos::ExactlyOnce => {}
+            // PUBREC again for what is released already: the PUBREL is due again.
+            (Stage::Released { resend: false }, Ack::Pubrec { refused: false }) => {
+                return Acknowledged::Release;
+            }
+            (Stage::Released { resend: false }, Ack::Pubcomp) => {}
+            _ => return Acknowledged::Unknown,
+        }
+        *stage = Stage::Done;
+        self.unacknowledged = self.unacknowledged.saturating_sub(1);
+        self.forget_done();
+        Acknowledged::Ended
+    }
+
+    /// Identifiers in `inflight` count up from the front, with 65,535 followed by 1.
+    fn find(&self, identifier: u16) -> Option<usize> {
+        let front = self.inflight.front()?.identifier;
+        let mut distance = usize::from(identifier.wrapping_sub(front));
+        if identifier < front {
+            distance = distance.checked_sub(1)?;
+        }
+        (self.inflight.get(distance)?.identifier == identifier).then_some(distance)
+    }
+
+    /// Takes out what other members of the shared subscriptions that `is_taken` names can have
+    /// instead: what waits and, `with_inflight`, QoS 1 that was not acknowledged. QoS 2 in flight
+    /// stays with this client [MQTT-4.8.2-5].
+    pub fn take_shared(
+        &mut self,
+        is_taken: impl Fn(FilterId) -> bool,
+        with_inflight: bool,
+    ) -> Vec<Delivery> {
+        let is_taken = |delivery: &Delivery| delivery.shared.is_some_and(&is_taken);
+        let mut taken = Vec::new();
+        for inflight in self.inflight.iter_mut().filter(|_| with_inflight) {
+            let is_unsent = matches!(inflight.stage, Stage::Unsent(_));
+            let (Stage::Sent(delivery) | Stage::Unsent(delivery)) = &inflight.stage else {
+                continue;
+            };
+            if delivery.qos == Qos::AtLeastOnce && is_taken(delivery) {
+                taken.push(delivery.clone());
+                self.to_resend -= usize::from(is_unsent);
+                self.unacknowledged -= usize::from(!is_unsent);
+                inflight.stage = Stage::Done;
+            }
+        }
+        self.forget_done();
+        if self.queue.iter().any(is_taken) {
+            for _ in 0..self.queue.len() {
+                let delivery = self.pop_queue().expect("counted");
+                if is_taken(&delivery) {
+                    taken.push(delivery);
+                } else {
+                    self.enqueue(delivery);
+                }
+            }
+        }
+        taken
+    }
+
+    fn enqueue(&mut self, delivery: Delivery) {
+        self.queue_bytes += delivery.message.content().bytes() as u64;
+        self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
+        self.queue.push_back(delivery);
+    }
+
+    /// Drops queued QoS 0 messages: they do not outlive the connection.
+    pub fn drop_qos_0(&mut self) -> u64 {
+        let dropped = self.queued_qos_0 as u64;
+        if dropped > 0 {
+            self.queue.retain(|delivery| delivery.qos != Qos::AtMostOnce);
+            (self.queued_qos_0, self.backlog) = (0, 0);
+            self.queue_bytes =
+                self.queue.iter().map(|delivery| delivery.message.content().bytes() as u64).sum();
+        }
+        dropped
+    }
+
+    /// How many QoS 1 or 2 messages could be sent right now.
+    pub fn room(&self) -> usize {
+        if !self.is_open(Qos::AtLeastOnce) {
+            return 0;
+        }
+        (self.window - self.unacknowledged).min(limits::IDENTIFIER_SPAN_MAX - self.inflight.len())
+    }
+
+    /// The shared subscriptions for which messages wait or are in flight; some may come twice.
+    pub fn shared_filters(&self) -> impl Iterator<Item = FilterId> {
+        let in_flight = self.inflight.iter().filter_map(|inflight| match &inflight.stage {
+            Stage::Sent(delivery) | Stage::Unsent(delivery) => delivery.shared,
+            Stage::Released { .. } | Stage::Done => None,
+        });
+        in_flight.chain(self.queue.iter().filter_map(|delivery| delivery.shared))
+    }
+
+    /// Messages that wait.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Messages that wait and came while the client was connected.
+    pub fn queued_live(&self) -> usize {
+        self.queue.len() - self.backlog
+    }
+
+    /// Bytes of messages that wait.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queue_bytes
+    }
+
+    /// Messages in flight.
+    pub fn inflight(&self) -> usize {
+        self.inflight.iter().filter(|inflight| !matches!(inflight.stage, Stage::Done)).count()
+    }
+
+    /// Whether anything waits to be sent on this connection.
+    pub fn has_waiting(&self) -> bool {
+        self.to_resend > 0 || !self.queue.is_empty()
+    }
+
+    /// Whether nothing waits and nothing is in flight, so that the record can go.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.inflight.is_empty()
+    }
+}
+
+/// An acknowledgement from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// PUBACK, whatever its reason: the message is ended.
+    Puback,
+    /// PUBREC; with a reason of 0x80 or more it ends the message [MQTT-4.3.3-4].
+    Pubrec {
+        /// The reason is an error.
+        refused: bool,
+    },
+    /// PUBCOMP.
+    Pubcomp,
+}

@@ -1,0 +1,123 @@
+//! Session State of one client, kept across its Network Connections, and its Will.
+
+use shards::FilterId;
+
+use crate::clock::Deadline;
+use crate::engine::ConnectionId;
+use crate::message::Ledger;
+use crate::session::inbound::Inbound;
+use crate::session::outbound::{Identifiers, Outbound};
+use crate::wire::Qos;
+
+/// How copies of a message for a client are encoded: clients of one class share an encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryClass {
+    /// MQTT 3.1 and 3.1.1.
+    V3,
+    /// MQTT 5.0 without Topic Aliases.
+    V5,
+    /// MQTT 5.0 with Topic Aliases: each connection has its own encoding.
+    V5Alias,
+}
+
+/// A client's Session State [MQTT-4.1.0].
+#[derive(Debug)]
+pub struct Session {
+    /// The Client Identifier; the key of the session.
+    pub client_identifier: Box<str>,
+    /// Tells this session from an earlier one in the same place.
+    pub generation: u32,
+    /// The connection that uses it.
+    pub connection: Option<ConnectionId>,
+    /// Session Expiry Interval in seconds; `u32::MAX` never expires.
+    pub expiry_interval_s: u32,
+    /// When it ends, while no connection uses it.
+    pub expires: Option<Deadline>,
+    /// How copies for it are encoded: that of the latest connection.
+    pub class: DeliveryClass,
+    /// Its subscriptions in the index, in no order.
+    pub subscriptions: Vec<FilterId>,
+    /// Messages to the client; none until the first one that must be tracked.
+    pub outbound: Option<Box<Outbound>>,
+    /// QoS 2 from the client; none until the first.
+    pub inbound: Option<Box<Inbound>>,
+    /// Retained messages still to be sent for subscriptions made.
+    pub feeds: Vec<RetainedFeed>,
+    /// The Will, from CONNECT until it is published or cancelled.
+    pub will: Option<Box<Will>>,
+    /// Messages lost on the way to this client, by cause, since the session began.
+    pub drops: Option<Box<crate::metrics::Drops>>,
+}
+
+/// Retained messages that a new subscription is still owed, streamed by cursor.
+#[derive(Debug)]
+pub struct RetainedFeed {
+    /// The filter subscribed to.
+    pub filter: Box<str>,
+    /// Where the stream stands.
+    pub cursor: shards::Cursor,
+    /// QoS granted.
+    pub qos: Qos,
+    /// Its Subscription Identifier.
+    pub subscription_identifiers: Identifiers,
+    /// Its subscription: unsubscribing ends the stream.
+    pub subscription: FilterId,
+}
+
+/// A Will Message with its rules.
+#[derive(Debug)]
+pub struct Will {
+    /// Topic Name.
+    pub topic: Box<str>,
+    /// Payload.
+    pub payload: Box<[u8]>,
+    /// QoS.
+    pub qos: Qos,
+    /// RETAIN flag.
+    pub retain: bool,
+    /// Will Delay Interval in seconds.
+    pub delay_interval_s: u32,
+    /// Message Expiry Interval in seconds, from publication.
+    pub message_expiry_interval_s: Option<u32>,
+    /// Encoded properties forwarded unaltered.
+    pub passed_on: Box<[u8]>,
+    /// When it is published, once the connection is gone.
+    pub due: Option<Deadline>,
+}
+
+impl Will {
+    /// Bytes it takes, for the memory bound.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.topic.len() + self.payload.len() + self.passed_on.len()
+    }
+}
+
+impl Session {
+    /// The outbound record, made when it is needed; `window` is what the client takes at a time.
+    pub fn outbound_mut(&mut self, window: u16) -> &mut Outbound {
+        self.outbound.get_or_insert_with(|| {
+            let mut outbound = Box::<Outbound>::default();
+            outbound.resume(usize::from(window));
+            outbound
+        })
+    }
+
+    /// Whether Session State outlives the connection.
+    pub fn is_persistent(&self) -> bool {
+        self.expiry_interval_s > 0
+    }
+
+    /// Takes the Will away, and its bytes off the ledger.
+    pub fn take_will(&mut self, ledger: &Ledger) -> Option<Box<Will>> {
+        let will = self.will.take()?;
+        ledger.release(will.bytes());
+        Some(will)
+    }
+
+    /// Lets records go that hold nothing: most sessions are idle.
+    pub fn tidy(&mut self) {
+        if self.inbound.as_ref().is_some_and(|inbound| inbound.is_empty()) {
+            self.inbound = None;
+        }
+    }
+}

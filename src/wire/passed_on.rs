@@ -1,0 +1,193 @@
+//! The properties of a message that a server hands to subscribers as they came. Knows no session.
+
+use std::fmt;
+
+use super::UserProperties;
+use super::property::Property;
+use super::reader::Reader;
+
+/// Payload Format Indicator, Response Topic, Correlation Data, Content Type and User Properties of
+/// a message, still encoded, in the order they came in. Two are equal when they say the same.
+#[derive(Clone, Copy, Default)]
+pub struct PassedOn<'a> {
+    /// From the first of them to the last, perhaps with others among them.
+    section: &'a [u8],
+    has_others: bool,
+}
+
+impl<'a> PassedOn<'a> {
+    /// The encoded properties where they lie together, which is the usual case.
+    pub fn as_slice(&self) -> Option<&'a [u8]> {
+        (!self.has_others).then_some(self.section)
+    }
+
+    /// Whether there is nothing to pass on.
+    pub fn is_empty(&self) -> bool {
+        self.section.is_empty()
+    }
+
+    /// Appends the encoded properties to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        if let Some(section) = self.as_slice() {
+            return out.extend_from_slice(section);
+        }
+        let mut reader = Reader::new(self.section);
+        while let Some(property) = Property::read_checked(&mut reader) {
+            if is_passed_on(&property) {
+                property.write(out);
+            }
+        }
+    }
+
+    /// The values, each in its place, for comparison and for print.
+    fn parts(&self) -> Parts<'a> {
+        let mut parts =
+            Parts { user_properties: UserProperties::encoded(self.section), ..Parts::default() };
+        let mut reader = Reader::new(self.section);
+        while let Some(property) = Property::read_checked(&mut reader) {
+            match property {
+                Property::PayloadFormatIndicator(is_text) => {
+                    parts.payload_format_indicator = Some(is_text.into());
+                }
+                Property::ResponseTopic(topic) => parts.response_topic = Some(topic),
+                Property::CorrelationData(data) => parts.correlation_data = Some(data),
+                Property::ContentType(text) => parts.content_type = Some(text),
+                _ => {}
+            }
+        }
+        parts
+    }
+}
+
+/// Whether the specification has the server send it on unaltered: [MQTT-3.3.2-4],
+/// [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20].
+fn is_passed_on(property: &Property<'_>) -> bool {
+    matches!(
+        property,
+        Property::PayloadFormatIndicator(_)
+            | Property::ResponseTopic(_)
+            | Property::CorrelationData(_)
+            | Property::ContentType(_)
+            | Property::UserProperty(_)
+    )
+}
+
+/// Finds what is passed on while a property section is read.
+pub(super) struct Gatherer {
+    start: usize,
+    end: usize,
+    has_others: bool,
+}
+
+impl Gatherer {
+    pub(super) fn new() -> Gatherer {
+        Gatherer { start: 0, end: 0, has_others: false }
+    }
+
+    /// Takes note of the property that lies there in its section.
+    pub(super) fn note(&mut self, property: &Property<'_>, start: usize, end: usize) {
+        if !is_passed_on(property) {
+            return;
+        }
+        if self.end == 0 {
+            self.start = start;
+        } else if self.end != start {
+            self.has_others = true;
+        }
+        self.end = end;
+    }
+
+    /// What was noted of this section.
+    pub(super) fn gathered<'a>(&self, section: &'a [u8]) -> PassedOn<'a> {
+        PassedOn { section: &section[self.start..self.end], has_others: self.has_others }
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Parts<'a> {
+    payload_format_indicator: Option<u8>,
+    response_topic: Option<&'a str>,
+    correlation_data: Option<&'a [u8]>,
+    content_type: Option<&'a str>,
+    user_properties: UserProperties<'a>,
+}
+
+impl PartialEq for PassedOn<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl fmt::Debug for PassedOn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A section of these, as a packet's decoder gathers it.
+    fn gather<'a>(properties: &[Property<'_>], section: &'a mut Vec<u8>) -> PassedOn<'a> {
+        let mut gatherer = Gatherer::new();
+        for property in properties {
+            let start = section.len();
+            property.write(section);
+            gatherer.note(property, start, section.len());
+        }
+        gatherer.gathered(section)
+    }
+
+    fn encoded(properties: &[Property<'_>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        properties.iter().for_each(|property| property.write(&mut out));
+        out
+    }
+
+    const OTHER: Property<'_> = Property::MessageExpiryInterval(7);
+    const FORMAT: Property<'_> = Property::PayloadFormatIndicator(true);
+    const TOPIC: Property<'_> = Property::ResponseTopic("r");
+    const USER: Property<'_> = Property::UserProperty(("k", "v"));
+
+    #[test]
+    fn a_run_is_handed_out_as_it_lies() {
+        let runs: &[(&[Property<'_>], &[Property<'_>])] = &[
+            (&[], &[]),
+            (&[OTHER], &[]),
+            (&[FORMAT, USER, USER], &[FORMAT, USER, USER]),
+            (&[OTHER, FORMAT, USER], &[FORMAT, USER]),
+            (&[FORMAT, USER, OTHER, OTHER], &[FORMAT, USER]),
+            (&[OTHER, TOPIC, Property::TopicAlias(1)], &[TOPIC]),
+        ];
+        for (all, passed) in runs {
+            let mut section = Vec::new();
+            let passed_on = gather(all, &mut section);
+            assert_eq!(passed_on.as_slice(), Some(&encoded(passed)[..]), "{all:?}");
+            assert_eq!(passed_on.is_empty(), passed.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_lies_scattered_is_gathered_in_order() {
+        let mut section = Vec::new();
+        let id = Property::SubscriptionIdentifier(5);
+        let delay = Property::WillDelayInterval(5);
+        let passed_on = gather(&[USER, OTHER, TOPIC, id, delay, FORMAT, id], &mut section);
+        assert_eq!(passed_on.as_slice(), None);
+        assert!(!passed_on.is_empty());
+        let mut out = Vec::new();
+        passed_on.write(&mut out);
+        assert_eq!(out, encoded(&[USER, TOPIC, FORMAT]));
+    }
+
+    #[test]
+    fn equal_is_what_says_the_same() {
+        let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
+        let together = gather(&[FORMAT, USER], &mut a);
+        let scattered = gather(&[USER, OTHER, FORMAT], &mut b);
+        assert_eq!(together, scattered);
+        assert_ne!(together, gather(&[FORMAT, USER, USER], &mut c));
+        assert_ne!(together, PassedOn::default());
+    }
+}

@@ -1,0 +1,308 @@
+//! The `broker` command as scripts see it: flags, files, messages, exit codes, signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn broker(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a broker that is expected to end by itself.
+fn output(arguments: &[&str]) -> Output {
+    broker(arguments).output().expect("the broker runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn assert_refused(arguments: &[&str], code: i32, says: &[&str]) {
+    let output = output(arguments);
+    let stderr = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    for part in says {
+        assert!(stderr.contains(part), "{arguments:?} should say {part:?}: {stderr}");
+    }
+}
+
+/// A file that is gone when the test is.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringmq-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("written");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path of letters")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A broker that serves, on a port of its own.
+struct Serving {
+    child: Child,
+    address: SocketAddr,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Serving {
+    fn start(arguments: &[&str]) -> Self {
+        let arguments = [&["--listen", "127.0.0.1:0", "--log-format", "json"], arguments].concat();
+        let mut child = broker(&arguments).spawn().expect("the broker starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).expect("readable") > 0, "it ended before listening");
+            let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+            if event["fields"]["message"] == "listening" {
+                assert_eq!(event["fields"]["transport"], "tcp");
+                let address = event["fields"]["address"].as_str().expect("an address");
+                let address = address.parse().expect("an address");
+                return Self { child, address, log };
+            }
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        stream
+    }
+
+    #[cfg(unix)]
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    }
+
+    fn wait(&mut self) -> i32 {
+        let until = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                return status.code().expect("it exited");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the broker did not end");
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// CONNECT of MQTT 5.0, Clean Start, ClientId "c".
+const CONNECT: &[u8] = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
+
+fn read_packet(stream: &mut TcpStream) -> Vec<u8> {
+    let mut header = [0; 2];
+    stream.read_exact(&mut header).expect("a packet");
+    let mut packet = vec![0; usize::from(header[1])];
+    stream.read_exact(&mut packet).expect("its rest");
+    [&header[..], &packet].concat()
+}
+
+#[test]
+fn help_names_every_flag_and_the_exit_codes() {
+    let output = output(&["--help"]);
+    let help = String::from_utf8_lossy(&output.stdout);
+    for flag in [
+        "--listen",
+        "--config",
+        "--check-config",
+        "--log-format",
+        "--log-level",
+        "--data",
+        "--cores",
+        "--numa",
+        "--mode",
+        "--executor",
+        "--stats",
+        "--stats-format",
+        "Exit codes",
+    ] {
+        assert!(help.contains(flag), "{flag}");
+    }
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn flags_of_later_versions_are_refused_with_what_to_do() {
+    assert_refused(&["--data", "/var/lib/x"], 2, &["--data /var/lib/x", "--data none"]);
+    assert_refused(&["--cores", "4"], 2, &["--cores 4", "one core"]);
+    assert_refused(&["--numa"], 2, &["--numa", "leave it out"]);
+    assert_refused(&["--mode", "uring"], 2, &["io_uring", "poll"]);
+    assert_refused(&["--executor", "glommio"], 2, &["--executor glommio", "poll"]);
+    assert_refused(&["--stats"], 2, &["--stats", "$SYS"]);
+    assert_refused(&["--stats=5"], 2, &["--stats"]);
+    assert_refused(&["--stats-format", "json"], 2, &["--stats"]);
+}
+
+#[test]
+fn what_these_flags_say_of_this_version_is_accepted() {
+    let flags = ["--data", "none", "--cores", "1", "--mode", "sync", "--executor", "poll"];
+    let output = output(&[&flags[..], &["--check-config"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn wrong_flags_are_refused_with_what_is_allowed() {
+    assert_refused(&["--listen", "localhost"], 2, &["localhost", "--listen"]);
+    assert_refused(&["--log-format", "xml"], 2, &["xml", "text", "json"]);
+    assert_refused(&["--frobnicate"], 2, &["--frobnicate", "--help"]);
+}
+
+#[test]
+fn check_config_says_that_all_is_well_or_what_is_not() {
+    let good = output(&["--check-config", "--config", "deploy/broker.toml"]);
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert!(String::from_utf8_lossy(&good.stdout).contains("127.0.0.1:1883"));
+    let bad = File::new("bad", "[limits]\n\nqueue_policy = \"drop\"\n");
+    assert_refused(
+        &["--check-config", "--config", bad.path()],
+        2,
+        &[bad.path(), "line 3", "queue_policy", "drop-newest", "keep-latest"],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    assert_refused(&["--config", "/nonexistent/x.toml"], 2, &["/nonexistent/x.toml", "readable"]);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    assert_refused(&["--listen", &address], 3, &[&address, "another program", "--listen"]);
+}
+
+#[test]
+fn an_address_of_another_machine_is_named() {
+    assert_refused(&["--listen", "192.0.2.1:1883"], 3, &["192.0.2.1:1883", "no such address"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn too_low_a_descriptor_limit_for_the_configured_connections_is_an_error() {
+    let file = File::new("connections", "[limits]\nconnections_max = 99999999\n");
+    assert_refused(
+        &["--listen", "127.0.0.1:0", "--config", file.path()],
+        4,
+        &["connections_max = 99999999", "descriptors", "LimitNOFILE"],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stop_tells_mqtt_5_clients_and_ends_cleanly() {
+    for signal in ["-TERM", "-INT"] {
+        let mut serving = Serving::start(&[]);
+        let mut client = serving.connect();
+        client.write_all(CONNECT).expect("sent");
+        assert_eq!(read_packet(&mut client)[0], 0x20);
+        serving.signal(signal);
+        // DISCONNECT, 0x8B Server shutting down.
+        assert_eq!(read_packet(&mut client), [0xe0, 0x01, 0x8b]);
+        drop(client);
+        assert_eq!(serving.wait(), 0);
+        let mut rest = String::new();
+        serving.log.read_to_string(&mut rest).expect("readable");
+        assert!(rest.contains("stopped"), "{rest}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_published_before_the_stop_reaches_a_slow_subscriber() {
+    let mut serving = Serving::start(&[]);
+    let (mut subscriber, mut publisher) = (serving.connect(), serving.connect());
+    subscriber.write_all(CONNECT).expect("sent");
+    read_packet(&mut subscriber);
+    subscriber.write_all(b"\x82\x07\x00\x01\x00\x00\x01t\x00").expect("sent");
+    read_packet(&mut subscriber);
+    publisher.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01p").expect("sent");
+    read_packet(&mut publisher);
+    // 200 KB: more than the socket takes at once while nobody reads.
+    let mut message = vec![0x30, 0xc3, 0x9a, 0x0c, 0, 1, b't'];
+    message.resize(4 + 200_003, b'x');
+    publisher.write_all(&message).expect("sent");
+    publisher.write_all(b"\xc0\x00").expect("sent");
+    let mut pong = [0; 2];
+    publisher.read_exact(&mut pong).expect("PINGRESP: all before it was taken");
+    serving.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(200));
+    let mut received = Vec::new();
+    subscriber.read_to_end(&mut received).expect("until the end");
+    assert!(received.len() > 200_000, "{}", received.len());
+    assert_eq!(received[received.len() - 3..], [0xe0, 0x01, 0x8b]);
+    assert_eq!(serving.wait(), 0);
+}
+
+#[test]
+fn a_refusal_is_read_even_when_input_lies_unread() {
+    let serving = Serving::start(&[]);
+    let mut client = serving.connect();
+    // An ill-formed CONNECT of 5.0 with much behind it.
+    let mut bytes = b"\x10\x0e\x00\x04MQTT\x05\x03\x00\x00\x00\x00\x01c".to_vec();
+    bytes.resize(60_000, 0);
+    client.write_all(&bytes).expect("sent");
+    // CONNACK, 0x81 Malformed Packet, and then the end, not a reset.
+    assert_eq!(read_packet(&mut client)[..4], [0x20, 0x03, 0x00, 0x81]);
+    assert_eq!(client.read(&mut [0]).expect("the end"), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_free_descriptors_those_who_are_in_are_served_and_newcomers_wait() {
+    let mut command = Command::new("sh");
+    let script = format!(
+        "ulimit -n 80; exec {} --listen 127.0.0.1:0 --log-format json",
+        env!("CARGO_BIN_EXE_broker")
+    );
+    let mut child = command
+        .args(["-c", &script])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    let address: SocketAddr = loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).expect("readable") > 0);
+        let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        if event["fields"]["message"] == "listening" {
+            break event["fields"]["address"].as_str().expect("text").parse().expect("address");
+        }
+    };
+    let serving = Serving { child, address, log };
+    let mut first = serving.connect();
+    first.write_all(CONNECT).expect("sent");
+    read_packet(&mut first);
+    let crowd: Vec<TcpStream> = (0..150).map(|_| serving.connect()).collect();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(50));
+        first.write_all(b"\xc0\x00").expect("sent");
+        assert_eq!(read_packet(&mut first), [0xd0, 0x00]);
+    }
+    drop(crowd);
+    let mut late = serving.connect();
+    late.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01d").expect("sent");
+    assert_eq!(read_packet(&mut late)[0], 0x20);
+}

@@ -1,0 +1,193 @@
+//! The command line: what can be asked and what the defaults are.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    address::LoopbackAddress,
+    codec::{Qos, Version},
+    error::{Error, Result},
+    limits::SPAN_S_MAX,
+    scenario::{LoadMode, Scenario, Workload},
+};
+
+/// Load for an MQTT broker on this machine, every delivery verified.
+///
+/// Exit codes: 0 all messages came once and in order; 1 some did not; 2 the command line makes no
+/// sense; 3 there is no result.
+#[derive(Debug, Parser)]
+#[command(name = "ringmq-bench", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load one broker that is running already.
+    Run(RunArgs),
+    /// Start several brokers in turn, load each alike, and compare them.
+    Compare(CompareArgs),
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The shape of the load.
+    pub scenario: Scenario,
+    /// The broker, within 127.0.0.0/8.
+    #[arg(long, default_value = "127.0.0.1:1883")]
+    pub address: LoopbackAddress,
+    /// The broker's process, to measure its CPU time and memory.
+    #[arg(long, value_name = "PID")]
+    pub broker_pid: Option<u32>,
+    /// The core to run the generator on.
+    #[arg(long, value_name = "CORE")]
+    pub core: Option<usize>,
+    /// The QoS of publications and subscriptions.
+    #[arg(long, default_value = "0")]
+    pub qos: Qos,
+    /// The protocol version.
+    #[arg(long, default_value = "3.1.1")]
+    pub mqtt: Version,
+    /// How much of it.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// How to print the result.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
+/// `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// A broker: `ringmq`, `mosquitto`, or NAME=COMMAND, in which {port} and {dir} (an empty
+    /// folder) stand for what it is given. Repeat for more; the first is what ratios refer to.
+    #[arg(long = "broker", value_name = "BROKER", default_values = ["mosquitto", "ringmq"])]
+    pub brokers: Vec<String>,
+    /// Scenarios, separated by commas.
+    #[arg(long, value_delimiter = ',', default_values = ["fan-out", "point-to-point", "fan-in"])]
+    pub scenarios: Vec<Scenario>,
+    /// QoS levels, separated by commas.
+    #[arg(long, value_delimiter = ',', default_values = ["0", "1"])]
+    pub qos: Vec<Qos>,
+    /// Protocol versions, separated by commas.
+    #[arg(long, value_delimiter = ',', default_values = ["3.1.1"])]
+    pub mqtt: Vec<Version>,
+    /// Rounds, in each of which every broker meets every load once.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// The core brokers run on.
+    #[arg(long, default_value_t = 0)]
+    pub broker_core: usize,
+    /// The core the generator runs on.
+    #[arg(long, default_value_t = 1)]
+    pub generator_core: usize,
+    /// The port brokers are told to listen on, on 127.0.0.1; 0 is one that is free.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// The broker binary that `ringmq` stands for.
+    #[arg(long, default_value = "target/release/broker")]
+    pub ringmq_binary: PathBuf,
+    /// Mosquitto's `max_inflight_messages`; 0 is no limit, 20 is its own default.
+    #[arg(long, default_value_t = 0)]
+    pub mosquitto_inflight: u32,
+    /// How much load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// How to print the results.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
+/// How much load, for both commands.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// Publishing clients [default: 1 fan-out, 100 point-to-point, 500 fan-in].
+    #[arg(long)]
+    pub publishers: Option<u32>,
+    /// Subscribing clients [default: 500 fan-out, 100 point-to-point, 1 fan-in, 10000 connections].
+    #[arg(long)]
+    pub subscribers: Option<u32>,
+    /// Length of the payload.
+    #[arg(long, default_value_t = 64)]
+    pub payload_bytes: u32,
+    /// Closed loop: messages of each publisher under way at most [default: 16 fan-in, else 100].
+    #[arg(long)]
+    pub window: Option<u32>,
+    /// Closed loop: messages of a publisher sent together at least.
+    #[arg(long, default_value_t = 1)]
+    pub burst: u32,
+    /// Open loop: messages a second from all publishers together, instead of a window.
+    #[arg(long, value_name = "MESSAGES_PER_SECOND", conflicts_with_all = ["window", "burst"])]
+    pub rate: Option<f64>,
+    /// Seconds of load before the measured span.
+    #[arg(long, default_value_t = 0.5)]
+    pub warm_up_s: f64,
+    /// Seconds of the measured span.
+    #[arg(long, default_value_t = 2.0)]
+    pub duration_s: f64,
+    /// Messages published at most, warm-up included.
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    pub messages_max: u64,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs: one object a line.
+    Json,
+}
+
+impl LoadArgs {
+    /// The load these arguments and the scenario come to, checked.
+    pub fn workload(&self, scenario: Scenario, qos: Qos, mqtt: Version) -> Result<Workload> {
+        let (publishers, subscribers) = scenario.default_clients();
+        let workload = Workload {
+            scenario,
+            publishers: self.publishers.unwrap_or(publishers),
+            subscribers: self.subscribers.unwrap_or(subscribers),
+            mqtt,
+            qos,
+            payload_bytes: self.payload_bytes,
+            load: match self.rate {
+                Some(messages_per_second) => LoadMode::Open { messages_per_second },
+                None => LoadMode::Closed {
+                    window: self.window.unwrap_or(scenario.default_window()),
+                    burst: self.burst,
+                },
+            },
+        };
+        for (name, seconds) in [("warm-up", self.warm_up_s), ("span", self.duration_s)] {
+            if !(0.0..=SPAN_S_MAX).contains(&seconds) {
+                return Err(Error::Usage(format!("a {name} of {seconds} s is not within an hour")));
+            }
+        }
+        workload.check()?;
+        Ok(workload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_refused() {
+        let run = |address| Cli::try_parse_from(["x", "run", "fan-out", "--address", address]);
+        assert!(run("127.0.0.1:1884").is_ok());
+        assert!(run("192.0.2.1:1883").is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! Starting and stopping the brokers that are compared.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    address::LoopbackAddress,
+    affinity,
+    cli::CompareArgs,
+    error::{Error, Result},
+    limits::BROKER_TIMEOUT,
+    meter::Meter,
+};
+
+/// A broker that can be started: a name, a command line in which {port} and {dir} stand for what
+/// it is given, and a configuration file to write first.
+#[derive(Debug)]
+pub struct BrokerKind {
+    name: String,
+    command: String,
+    configuration: Option<String>,
+}
+
+impl BrokerKind {
+    /// A known broker's name, or NAME=COMMAND.
+    pub fn parse(text: &str, args: &CompareArgs) -> Result<Self> {
+        let (name, command, configuration) = match text.split_once('=') {
+            Some((name, command)) => (name, command.to_string(), None),
+            None => match text {
+                "ringmq" => ("ringmq", ringmq_command(&args.ringmq_binary)?, None),
+                "mosquitto" => (
+                    "mosquitto",
+                    "PATH=\"$PATH:/usr/sbin\" exec mosquitto -c {dir}/broker.conf".into(),
+                    Some(mosquitto_configuration(args.mosquitto_inflight)),
+                ),
+                _ => {
+                    return Err(Error::Usage(format!(
+                        "{text} is neither ringmq, mosquitto nor NAME=COMMAND"
+                    )));
+                }
+            },
+        };
+        Ok(Self { name: name.into(), command, configuration })
+    }
+
+    /// Its name in tables.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Start it on a core and wait until it listens. `port` 0 takes one that is free.
+    pub fn start(&self, port: u16, core: usize) -> Result<RunningBroker> {
+        let address = free_address(port)?;
+        let folder = Folder::new()?;
+        let fill = |text: &str| {
+            text.replace("{port}", &address.socket_address().port().to_string())
+                .replace("{dir}", &folder.path.display().to_string())
+        };
+        let log_path = folder.path.join("broker.log");
+        let doing = || format!("start {}", self.name);
+        let prepare = || {
+            if let Some(configuration) = &self.configuration {
+                fs::write(folder.path.join("broker.conf"), fill(configuration))?;
+            }
+            let log = File::create(&log_path)?;
+            Ok((log.try_clone()?, log))
+        };
+        let (output, errors) = prepare().map_err(|source| Error::io(doing(), source))?;
+        // The child takes the core over from this thread, so it never runs anywhere else.
+        affinity::pin_to(core)?;
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(exec(&fill(&self.command)))
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .map_err(|source| Error::io(doing(), source))?;
+        let mut running = RunningBroker { child, address, log_path, _folder: folder };
+        running.await_listening(&self.name)?;
+        Ok(running)
+    }
+}
+
+/// A broker's process, ended when this is dropped.
+#[derive(Debug)]
+pub struct RunningBroker {
+    child: Child,
+    address: LoopbackAddress,
+    log_path: PathBuf,
+    _folder: Folder,
+}
+
+impl RunningBroker {
+    /// Where it listens.
+    pub fn address(&self) -> LoopbackAddress {
+        self.address
+    }
+
+    /// A meter for its process.
+    pub fn meter(&self) -> Result<Meter> {
+        Meter::new(self.child.id())
+    }
+
+    /// A failed run with the end of the broker's log, which often says why.
+    pub fn explain(&self, name: &str, error: Error) -> Error {
+        match error {
+            Error::Usage(_) => error,
+            Error::Io { .. } | Error::Broker(_) => {
+                Error::Broker(format!("{name}: {error}\n{}", self.log_end()))
+            }
+        }
+    }
+
+    fn await_listening(&mut self, name: &str) -> Result<()> {
+        let deadline = Instant::now() + BROKER_TIMEOUT;
+        while TcpStream::connect(self.address.socket_address()).is_err() {
+            let ended = self.child.try_wait().map_err(|source| Error::io("wait", source))?;
+            if ended.is_some() || Instant::now() > deadline {
+                let log = self.log_end();
+                return Err(Error::Broker(format!(
+                    "{name} does not listen on {}:\n{log}",
+                    self.address
+                )));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // What it does about that connection, and about starting, is not to be measured.
+        thread::sleep(Duration::from_millis(100));
+        Ok(())
+    }
+
+    fn log_end(&self) -> String {
+        let text = fs::read_to_string(&self.log_path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        terminate(&mut self.child)?;
+        let deadline = Instant::now() + BROKER_TIMEOUT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RunningBroker {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("ringmq-bench: a broker could not be stopped: {error}");
+        }
+    }
+}
+
+/// An empty folder, removed when this is dropped.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringmq-bench-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path)
+            .map_err(|source| Error::io(format!("create {}", path.display()), source))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("ringmq-bench: {} could not be removed: {error}", self.path.display());
+        }
+    }
+}
+
+fn ringmq_command(binary: &Path) -> Result<String> {
+    if !binary.is_file() {
+        return Err(Error::Usage(format!(
+            "there is no {}: run `cargo build --release`, or name one with --ringmq-binary",
+            binary.display()
+        )));
+    }
+    Ok(format!("exec {} --listen 127.0.0.1:{{port}}", binary.display()))
+}
+
+/// Nothing is dropped, and nothing waits for Nagle's algorithm: the kindest settings for what is
+/// measured.
+fn mosquitto_configuration(inflight_max: u32) -> String {
+    format!(
+        "listener {{port}} 127.0.0.1\n\
+         allow_anonymous true\n\
+         persistence false\n\
+         max_queued_messages 0\n\
+         max_queued_bytes 0\n\
+         max_inflight_messages {inflight_max}\n\
+         set_tcp_nodelay true\n\
+         log_dest stderr\n\
+         log_type error\n\
+         log_type warning\n\
+         log_type notice\n"
+    )
+}
+
+/// The command in place of the shell, so that the process that is measured is the broker.
+fn exec(command: &str) -> String {
+    if command.contains("exec ") { command.into() } else { format!("exec {command}") }
+}
+
+fn free_address(port: u16) -> Result<LoopbackAddress> {
+    let doing = || format!("find port {port} of 127.0.0.1 free");
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|source| Error::io(doing(), source))?;
+    listener.to_string().parse().map_err(Error::Usage)
+}
+
+#[cfg(unix)]
+fn terminate(child: &mut Child) -> io::Result<()> {
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    let pid = rustix::process::Pid::from_child(child);
+    Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
+}
+
+#[cfg(not(unix))]
+fn terminate(child: &mut Child) -> io::Result<()> {
+    child.kill()
+}

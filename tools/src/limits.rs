@@ -1,0 +1,37 @@
+//! Every bound of the generator in one place: a load run ends in time, fits in memory and stays
+//! within the descriptors of one process.
+
+use std::time::Duration;
+
+/// Clients of one run; the descriptor limit is checked apart.
+pub const CLIENTS_MAX: u32 = 200_000;
+/// Publisher and subscriber pairs whose order is followed, 16 bytes each.
+pub const STREAMS_MAX: u64 = 4_000_000;
+/// Longest measured span.
+pub const SPAN_S_MAX: f64 = 3_600.0;
+/// Largest payload offered.
+pub const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
+/// Messages a publisher may have under way, window and in-flight alike. Packet Identifiers are
+/// given out in turn, so it has to stay below their number.
+pub const WINDOW_MAX: u32 = 60_000;
+/// Connections being opened at a time: below the listen backlog of 100 that some brokers use.
+pub const CONNECTING_MAX: usize = 64;
+/// Bytes read from a socket at a time.
+pub const READ_BYTES: usize = 256 * 1024;
+/// Encoded bytes waiting for one socket; a publisher stops encoding above it.
+pub const OUTGOING_BYTES_MAX: usize = 256 * 1024;
+/// Largest packet accepted from the broker.
+pub const PACKET_BYTES_MAX: usize = 2 << 20;
+/// Gaps remembered for each stream; arrivals in gaps beyond these count as duplicates.
+pub const GAPS_MAX: usize = 1_024;
+/// Time for all clients to connect and subscribe.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A run without a delivery for so long is over, and what is missing counts as lost.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time a broker gets to listen after its start, and to end after SIGTERM.
+pub const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Descriptors kept for everything but clients.
+pub const DESCRIPTORS_SPARE: u64 = 64;
+
+const _: () = assert!(WINDOW_MAX < u16::MAX as u32);
+const _: () = assert!(PACKET_BYTES_MAX > PAYLOAD_BYTES_MAX as usize);

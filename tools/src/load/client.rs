@@ -1,0 +1,101 @@
+//! One connection of the generator: its socket, what is waiting to be written, and the beginning
+//! of a packet whose end has not come. Knows no scenario.
+
+use std::io::{self, Read, Write};
+
+use mio::net::TcpStream;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The socket is being connected.
+    Connecting,
+    /// CONNECT was sent.
+    AwaitConnack,
+    /// SUBSCRIBE was sent.
+    AwaitSuback,
+    /// It can be used.
+    Ready,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    pub(super) stream: TcpStream,
+    pub(super) phase: Phase,
+    /// Encoded and not yet written: `outgoing[written..]`.
+    pub(super) outgoing: Vec<u8>,
+    written: usize,
+    /// The start of a packet, moved to the front of the read buffer before the next read.
+    pub(super) partial: Vec<u8>,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// So many bytes of the buffer hold data; there may be more to read.
+    More(usize),
+    /// So many bytes hold data, and the socket is empty until the next event.
+    Last(usize),
+    /// The peer closed.
+    Closed,
+}
+
+impl Client {
+    /// A connection just begun.
+    pub fn new(stream: TcpStream) -> Self {
+        let phase = Phase::Connecting;
+        Self { stream, phase, outgoing: Vec::new(), written: 0, partial: Vec::new() }
+    }
+
+    /// Bytes waiting to be written.
+    #[inline]
+    pub fn outgoing_bytes(&self) -> usize {
+        self.outgoing.len() - self.written
+    }
+
+    /// Write what is waiting, as far as the socket takes it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.written < self.outgoing.len() {
+            match self.stream.write(&self.outgoing[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.written == self.outgoing.len() {
+            self.outgoing.clear();
+            self.written = 0;
+        } else if self.written > self.outgoing.len() / 2 {
+            self.outgoing.drain(..self.written);
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Read into `buffer` behind the partial packet, which is put at its front.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<ReadOutcome> {
+        let kept = self.partial.len();
+        // A packet may be larger than the buffer is at first; the codec bounds packets.
+        if buffer.len() < 2 * kept {
+            buffer.resize(2 * kept, 0);
+        }
+        buffer[..kept].copy_from_slice(&self.partial);
+        loop {
+            let space = &mut buffer[kept..];
+            let space_bytes = space.len();
+            match self.stream.read(space) {
+                Ok(0) => return Ok(ReadOutcome::Closed),
+                // A short read of a stream means that it is empty: no second call to learn that.
+                Ok(count) if count < space_bytes => return Ok(ReadOutcome::Last(kept + count)),
+                Ok(count) => return Ok(ReadOutcome::More(kept + count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(ReadOutcome::Last(kept));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
