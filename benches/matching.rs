@@ -5,6 +5,7 @@
 //! Each set has filters of one kind, so that every topic asked for is matched by one of them. The
 //! topics come in an order that no cache can foresee: what is measured is mostly memory.
 
+use std::num::NonZeroU64;
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
@@ -153,7 +154,7 @@ fn shared(n: u32) -> String {
 /// So many numbers of topics that their records are in no cache.
 const TOPICS: usize = 1 << 16;
 
-#[divan::bench(args = NAMES)]
+#[divan::bench(sample_size = 1000, args = NAMES)]
 fn match_one_of_all(bencher: Bencher, name: &str) {
     let set = Set::named(name);
     let index = set.index();
@@ -167,7 +168,7 @@ fn match_one_of_all(bencher: Bencher, name: &str) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn match_none_of_mixed(bencher: Bencher) {
     let index = Set::named("mixed").index();
     let absent = |n| format!("site/{}/device/{n}/absent/below", n % 999);
@@ -182,7 +183,7 @@ fn match_none_of_mixed(bencher: Bencher) {
 }
 
 /// The same topic again and again: what the walk itself costs.
-#[divan::bench(args = NAMES)]
+#[divan::bench(sample_size = 1000, args = NAMES)]
 fn match_in_cache(bencher: Bencher, name: &str) {
     let set = Set::named(name);
     let (index, topic) = (set.index(), (set.topic)(1234));
@@ -219,7 +220,7 @@ fn match_every_branch(bencher: Bencher) {
 }
 
 /// A new filter among all of them, and its end.
-#[divan::bench(args = ["exact", "plus"])]
+#[divan::bench(sample_size = 1000, args = ["exact", "plus"])]
 fn subscribe_and_unsubscribe(bencher: Bencher, name: &str) {
     let filter = Set::named(name).filter;
     let mut index = index((0..*COUNT).map(filter));
@@ -235,7 +236,7 @@ fn subscribe_and_unsubscribe(bencher: Bencher, name: &str) {
 }
 
 /// A new subscriber of a filter that has 100,000, and its end.
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn join_and_leave_a_crowd(bencher: Bencher) {
     let mut index = index((0..100_000).map(|_| "news/all".to_owned()));
     let filter = TopicFilter::parse("news/all", 16).expect("a well-formed filter");
@@ -247,18 +248,19 @@ fn join_and_leave_a_crowd(bencher: Bencher) {
     });
 }
 
-static RETAINED: OnceLock<(RetainedIndex<u64>, usize)> = OnceLock::new();
+/// Values the size of a pointer.
+static RETAINED: OnceLock<(RetainedIndex<NonZeroU64>, usize)> = OnceLock::new();
 
-fn retained() -> &'static RetainedIndex<u64> {
+fn retained() -> &'static RetainedIndex<NonZeroU64> {
     let build = || {
         let mut index = RetainedIndex::new(0x5EED);
-        (0..*COUNT).for_each(|n| assert!(index.insert(&topic(n), n.into()).is_none()));
+        (0..*COUNT).for_each(|n| assert!(index.insert(&topic(n), NonZeroU64::MIN).is_none()));
         index
     };
     &RETAINED.get_or_init(|| measured(build)).0
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn retained_get(bencher: Bencher) {
     let index = retained();
     let topics: Vec<String> = Numbers::take(TOPICS).into_iter().map(topic).collect();
@@ -269,7 +271,7 @@ fn retained_get(bencher: Bencher) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn retained_insert_and_remove(bencher: Bencher) {
     let mut index = RetainedIndex::new(0x5EED);
     (0..*COUNT).for_each(|n| assert!(index.insert(&topic(n), n).is_none()));
