@@ -343,7 +343,7 @@ impl Engine {
             copy.packet_identifier = outbound.send(delivery).get();
         }
         if draft.content.payload.len() >= limits::SHARED_BYTES_MIN {
-            let payload = draft.message(&self.links.ledger).payload().clone();
+            let payload = draft.message(&self.links.ledger).shared_payload();
             self.write(id.slot, &draft.content, copy, Some(payload));
         } else {
             self.write(id.slot, &draft.content, copy, None);

@@ -1,0 +1,93 @@
+//! A hash table from a key to a 32-bit id that does not store the key: whoever asks compares it with
+//! the record that the id stands for. Knows no record.
+
+use hashbrown::HashTable;
+
+/// Eight bytes an entry. The hash is kept beside the id, so that growing touches no record and a
+/// search looks at records whose hash agrees only.
+#[derive(Debug, Default)]
+pub(crate) struct IdTable {
+    entries: HashTable<Entry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    hash: u32,
+    id: u32,
+}
+
+impl IdTable {
+    /// The id under `hash` of which `is` holds.
+    pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let found = self.entries.find(spread(hash), |entry| entry.hash == hash && is(entry.id));
+        found.map(|entry| entry.id)
+    }
+
+    /// Add an entry whose key is not in the table.
+    pub(crate) fn insert(&mut self, hash: u32, id: u32) {
+        let entry = Entry { hash, id };
+        self.entries.insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+    }
+
+    /// Let the entry of `from`, which is in the table under `hash`, stand for `to`.
+    pub(crate) fn replace(&mut self, hash: u32, from: u32, to: u32) {
+        let entry = self.entries.find_mut(spread(hash), |entry| entry.id == from);
+        entry.expect("an entry to replace is in the table").id = to;
+    }
+
+    /// Take out `id`, which is in the table under `hash`.
+    pub(crate) fn remove(&mut self, hash: u32, id: u32) {
+        let entry = self.entries.find_entry(spread(hash), |entry| entry.id == id);
+        entry.expect("an entry to remove is in the table").remove();
+        if self.entries.is_empty() {
+            self.entries = HashTable::new();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// The table takes the place from the low bits of a hash and a seven-bit tag from its high ones:
+/// put all we have at both ends.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_hashes_are_told_apart_by_their_records() {
+        let records = ["a", "b", "c"];
+        let mut table = IdTable::default();
+        for id in 0..3 {
+            table.insert(7, id);
+        }
+        for (id, text) in records.iter().enumerate() {
+            assert_eq!(table.find(7, |id| records[id as usize] == *text), Some(id as u32));
+        }
+        table.remove(7, 1);
+        assert_eq!(table.find(7, |id| records[id as usize] == "b"), None);
+        table.replace(7, 2, 9);
+        assert_eq!(table.find(7, |id| id == 9), Some(9));
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn growing_loses_nothing_and_emptying_frees() {
+        let mut table = IdTable::default();
+        let hash = |id: u32| id.wrapping_mul(0x9E37_79B9);
+        (0..10_000).for_each(|id| table.insert(hash(id), id));
+        assert!((0..10_000).all(|id| table.find(hash(id), |other| other == id) == Some(id)));
+        (0..10_000).for_each(|id| table.remove(hash(id), id));
+        assert!(table.is_empty() && table.entries.capacity() == 0);
+    }
+}

@@ -1,0 +1,332 @@
+//! The subscription index: from a Topic Name to the subscriptions that match it, in time that grows
+//! with the topic's levels and with what matches, not with how many subscriptions there are. Knows
+//! no session and no message.
+//!
+//! Filters without a wildcard, by far the most, are found by one hash of the whole Topic Name. The
+//! others stand in a [trie](trie). Shared filters have a table of their own, and join the others
+//! where their filter ends.
+
+mod filter;
+mod members;
+mod shared;
+mod subscription;
+mod trie;
+
+#[cfg(test)]
+mod tests;
+
+pub use subscription::{
+    FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionOptions, Unsubscribed,
+};
+
+use crate::hash::Hashing;
+use crate::id_table::IdTable;
+use crate::slab::{Id, Slab};
+use crate::text::Text;
+use crate::topic::{SHARE_PREFIX, TopicFilter, has_wildcard};
+use filter::{Filter, Place};
+use members::{Members, Removed};
+use shared::{SharedFilter, SharedFilters};
+use trie::Trie;
+
+/// All subscriptions of one core.
+#[derive(Debug)]
+pub struct SubscriptionIndex {
+    hashing: Hashing,
+    filters: Slab<Filter>,
+    /// The filters without a wildcard, by their text.
+    exact: IdTable,
+    trie: Trie,
+    shared: SharedFilters,
+    /// Subscriptions.
+    len: usize,
+    epoch: u64,
+}
+
+/// A [`FilterId`] taken apart.
+#[derive(Clone, Copy)]
+enum Which {
+    Own(Id<Filter>),
+    Shared(Id<SharedFilter>),
+}
+
+impl Which {
+    /// Set in the ids of shared filters.
+    const SHARED: u32 = 1 << 31;
+
+    fn from_id(FilterId(number): FilterId) -> Option<Self> {
+        if number & Self::SHARED == 0 {
+            Id::from_number(number).map(Self::Own)
+        } else {
+            Id::from_number(number & !Self::SHARED).map(Self::Shared)
+        }
+    }
+
+    fn id(self) -> FilterId {
+        match self {
+            Self::Own(id) => {
+                assert!(id.number() & Self::SHARED == 0, "fewer than 2^31 filters");
+                FilterId(id.number())
+            }
+            Self::Shared(id) => {
+                assert!(id.number() & Self::SHARED == 0, "fewer than 2^31 shared filters");
+                FilterId(id.number() | Self::SHARED)
+            }
+        }
+    }
+}
+
+impl SubscriptionIndex {
+    /// An empty index. Its tables are hashed under `seed`, which no peer may know.
+    pub fn new(seed: u64) -> Self {
+        let hashing = Hashing::new(seed);
+        Self {
+            trie: Trie::new(hashing.clone()),
+            hashing,
+            filters: Slab::default(),
+            exact: IdTable::default(),
+            shared: SharedFilters::default(),
+            len: 0,
+            epoch: 0,
+        }
+    }
+
+    /// Put the subscriptions whose filters match `topic`, a Topic Name, into `out`, which is
+    /// cleared first.
+    pub fn matches(&self, topic: &str, out: &mut Matches) {
+        out.clear();
+        let Matches { subscriptions, shared, walk } = out;
+        let hash = self.hashing.text(topic);
+        if let Some(id) = self.find_exact(hash, topic) {
+            subscriptions.extend_from_slice(self.filters[id].members.as_slice());
+        }
+        let mut share = |first| {
+            shared.extend(self.shared.chain(first).map(|id| Which::Shared(id).id()));
+        };
+        share(self.shared.first_exact(hash, topic));
+        self.trie.matches(topic, walk, |node| {
+            if let Some(id) = node.filter {
+                subscriptions.extend_from_slice(self.filters[id].members.as_slice());
+            }
+            share(node.shared);
+        });
+    }
+
+    /// Add `subscription` to `filter`. It takes the place of one of the same subscriber to the same
+    /// filter text ([MQTT-3.8.4-3]).
+    pub fn subscribe(
+        &mut self,
+        filter: &TopicFilter<'_>,
+        subscription: Subscription,
+    ) -> Subscribed {
+        let hash = self.hashing.text(filter.text());
+        let found = self.find_hashed(hash, filter.text());
+        let Some(which) = found else {
+            let filter = self.insert(hash, filter, Members::One(subscription)).id();
+            self.len += 1;
+            self.epoch += 1;
+            return Subscribed { filter, replaced: None, first: true };
+        };
+        let members = match which {
+            Which::Own(id) => self.filters.get_mut(id).map(|filter| &mut filter.members),
+            Which::Shared(id) => self.shared.get_mut(id).map(|filter| &mut filter.members),
+        };
+        let members = members.expect("a filter that was found is there");
+        let replaced = members.put(&self.hashing, subscription);
+        self.len += usize::from(replaced.is_none());
+        self.epoch += u64::from(replaced != Some(subscription));
+        Subscribed { filter: which.id(), replaced, first: false }
+    }
+
+    /// Take out the subscription of `subscriber` to `filter`, if there is one.
+    pub fn unsubscribe(
+        &mut self,
+        filter: FilterId,
+        subscriber: SubscriberId,
+    ) -> Option<Unsubscribed> {
+        let which = Which::from_id(filter)?;
+        let members = match which {
+            Which::Own(id) => &mut self.filters.get_mut(id)?.members,
+            Which::Shared(id) => &mut self.shared.get_mut(id)?.members,
+        };
+        let (subscription, last) = match members.remove(&self.hashing, subscriber) {
+            Removed::NoMember => return None,
+            Removed::Member(subscription) => (subscription, false),
+            Removed::Last(subscription) => (subscription, true),
+        };
+        match which {
+            Which::Own(id) if last => self.remove(id),
+            Which::Shared(id) if last => self.remove_shared(id),
+            _ => {}
+        }
+        self.len -= 1;
+        self.epoch += 1;
+        Some(Unsubscribed { subscription, last })
+    }
+
+    /// The filter whose whole text, with `$share/NAME/` when shared, is `text`.
+    pub fn find(&self, text: &str) -> Option<FilterId> {
+        self.find_hashed(self.hashing.text(text), text).map(Which::id)
+    }
+
+    /// The whole text of `filter`; empty when no filter has this id.
+    pub fn text(&self, filter: FilterId) -> String {
+        let mut text = String::new();
+        match Which::from_id(filter) {
+            Some(Which::Own(id)) => {
+                if let Some(filter) = self.filters.get(id) {
+                    self.write_place(&filter.place, &mut text);
+                }
+            }
+            Some(Which::Shared(id)) => {
+                if let Some(filter) = self.shared.get(id) {
+                    text.extend([SHARE_PREFIX, filter.name.as_str(), "/"]);
+                    self.write_place(&filter.place, &mut text);
+                }
+            }
+            None => {}
+        }
+        text
+    }
+
+    /// The subscription of `subscriber` to `filter`.
+    pub fn get(&self, filter: FilterId, subscriber: SubscriberId) -> Option<Subscription> {
+        self.members_of(filter)?.get(&self.hashing, subscriber)
+    }
+
+    /// All subscriptions to `filter`; none when no filter has this id. A few are in the order in
+    /// which they were made. Of many (more than 64), one that is taken out is replaced by the last
+    /// one, the others stay where they are.
+    pub fn members(&self, filter: FilterId) -> &[Subscription] {
+        self.members_of(filter).map_or(&[], Members::as_slice)
+    }
+
+    fn members_of(&self, filter: FilterId) -> Option<&Members> {
+        match Which::from_id(filter)? {
+            Which::Own(id) => self.filters.get(id).map(|filter| &filter.members),
+            Which::Shared(id) => self.shared.get(id).map(|filter| &filter.members),
+        }
+    }
+
+    /// A number that changes whenever a later [`matches`](Self::matches) could answer differently.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no subscription.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many distinct filter texts there are.
+    pub fn filters(&self) -> usize {
+        self.filters.len() + self.shared.len()
+    }
+
+    fn find_hashed(&self, hash: u32, text: &str) -> Option<Which> {
+        if text.starts_with(SHARE_PREFIX) {
+            let is_place = |place: &Place, filter: &str| match place {
+                Place::Exact(text) => *text == *filter,
+                Place::Trie(node) => self.trie.is_text(*node, filter),
+            };
+            self.shared.find(hash, text, is_place).map(Which::Shared)
+        } else if has_wildcard(text) {
+            self.trie.find(text).and_then(|node| self.trie.node(node).filter).map(Which::Own)
+        } else {
+            self.find_exact(hash, text).map(Which::Own)
+        }
+    }
+
+    fn find_exact(&self, hash: u32, text: &str) -> Option<Id<Filter>> {
+        let is = |number| {
+            let filter = Id::from_number(number).map(|id: Id<Filter>| &self.filters[id]);
+            matches!(filter, Some(Filter { place: Place::Exact(own), .. }) if *own == *text)
+        };
+        self.exact.find(hash, is).and_then(Id::from_number)
+    }
+
+    fn write_place(&self, place: &Place, out: &mut String) {
+        match place {
+            Place::Exact(text) => out.push_str(text.as_str()),
+            Place::Trie(node) => self.trie.write_text(*node, out),
+        }
+    }
+
+    /// Add a filter that is not there. `hash` is that of its whole text.
+    fn insert(&mut self, hash: u32, filter: &TopicFilter<'_>, members: Members) -> Which {
+        let place = if filter.has_wildcard() {
+            Place::Trie(self.trie.make(filter.filter()))
+        } else {
+            Place::Exact(Text::new(filter.filter()))
+        };
+        match filter.share_name() {
+            Some(name) => {
+                Which::Shared(self.insert_shared(hash, filter.filter(), name, place, members))
+            }
+            None => Which::Own(self.insert_own(hash, place, members)),
+        }
+    }
+
+    fn insert_own(&mut self, hash: u32, place: Place, members: Members) -> Id<Filter> {
+        let node = if let Place::Trie(node) = place { Some(node) } else { None };
+        let id = self.filters.insert(Filter { place, members });
+        match node {
+            Some(node) => self.trie.node_mut(node).filter = Some(id),
+            None => self.exact.insert(hash, id.number()),
+        }
+        id
+    }
+
+    fn insert_shared(
+        &mut self,
+        hash: u32,
+        filter: &str,
+        name: &str,
+        place: Place,
+        members: Members,
+    ) -> Id<SharedFilter> {
+        if let Place::Trie(node) = place {
+            let first = self.trie.node(node).shared;
+            let id = self.shared.insert(hash, (name, place, members), first);
+            self.trie.node_mut(node).shared = Some(id);
+            return id;
+        }
+        let exact_hash = self.hashing.text(filter);
+        let first = self.shared.first_exact(exact_hash, filter);
+        let id = self.shared.insert(hash, (name, place, members), first);
+        self.shared.start_exact(exact_hash, first, Some(id));
+        id
+    }
+
+    fn remove(&mut self, id: Id<Filter>) {
+        match self.filters.remove(id).place {
+            Place::Exact(text) => self.exact.remove(self.hashing.text(text.as_str()), id.number()),
+            Place::Trie(node) => {
+                self.trie.node_mut(node).filter = None;
+                self.trie.prune(node);
+            }
+        }
+    }
+
+    fn remove_shared(&mut self, id: Id<SharedFilter>) {
+        let removal = self.shared.remove(id);
+        if !removal.was_first {
+            return;
+        }
+        match removal.place {
+            Place::Exact(text) => {
+                let hash = self.hashing.text(text.as_str());
+                self.shared.start_exact(hash, Some(id), removal.first);
+            }
+            Place::Trie(node) => {
+                self.trie.node_mut(node).shared = removal.first;
+                self.trie.prune(node);
+            }
+        }
+    }
+}

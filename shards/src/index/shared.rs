@@ -1,0 +1,139 @@
+//! The shared filters: those that differ only in their share name are chained, so that a Topic Name
+//! that matches one finds them all. Knows nothing of who is chosen in a group.
+
+use super::filter::Place;
+use super::members::Members;
+use crate::id_table::IdTable;
+use crate::slab::{Id, Slab};
+use crate::text::Text;
+use crate::topic::SHARE_PREFIX;
+
+/// A filter with a share name.
+#[derive(Debug)]
+pub(crate) struct SharedFilter {
+    pub(crate) name: Text,
+    pub(crate) place: Place,
+    pub(crate) members: Members,
+    /// The hash of the whole text.
+    hash: u32,
+    previous: Option<Id<SharedFilter>>,
+    next: Option<Id<SharedFilter>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct SharedFilters {
+    filters: Slab<SharedFilter>,
+    /// All of them by their whole text.
+    by_text: IdTable,
+    /// The first of the chain for each filter without a wildcard, by the text without the share
+    /// name. The chains of the others start at their node in the trie.
+    exact: IdTable,
+}
+
+impl SharedFilters {
+    pub(crate) fn get(&self, id: Id<SharedFilter>) -> Option<&SharedFilter> {
+        self.filters.get(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: Id<SharedFilter>) -> Option<&mut SharedFilter> {
+        self.filters.get_mut(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.filters.len()
+    }
+
+    /// The shared filter whose whole text is `text`. `is_node` tells whether a node's path spells
+    /// a text.
+    pub(crate) fn find(
+        &self,
+        hash: u32,
+        text: &str,
+        is_node: impl Fn(&Place, &str) -> bool,
+    ) -> Option<Id<SharedFilter>> {
+        let (name, filter) = text.strip_prefix(SHARE_PREFIX)?.split_once('/')?;
+        let is = |number| {
+            let found = Id::from_number(number).map(|id: Id<SharedFilter>| &self.filters[id]);
+            found.is_some_and(|found| found.name == *name && is_node(&found.place, filter))
+        };
+        self.by_text.find(hash, is).and_then(Id::from_number)
+    }
+
+    /// The first shared filter whose filter is `topic` itself.
+    pub(crate) fn first_exact(&self, hash: u32, topic: &str) -> Option<Id<SharedFilter>> {
+        if self.exact.is_empty() {
+            return None;
+        }
+        let is = |number| {
+            let first = Id::from_number(number).map(|id: Id<SharedFilter>| &self.filters[id]);
+            matches!(first, Some(SharedFilter { place: Place::Exact(text), .. }) if *text == *topic)
+        };
+        self.exact.find(hash, is).and_then(Id::from_number)
+    }
+
+    /// The chain from `first` on.
+    pub(crate) fn chain(
+        &self,
+        first: Option<Id<SharedFilter>>,
+    ) -> impl Iterator<Item = Id<SharedFilter>> {
+        std::iter::successors(first, |id| self.filters[*id].next)
+    }
+
+    /// Add a filter, whose whole text hashes to `hash`, before `first`, the chain that it joins.
+    pub(crate) fn insert(
+        &mut self,
+        hash: u32,
+        (name, place, members): (&str, Place, Members),
+        first: Option<Id<SharedFilter>>,
+    ) -> Id<SharedFilter> {
+        let name = Text::new(name);
+        let filter = SharedFilter { name, place, members, hash, previous: None, next: first };
+        let id = self.filters.insert(filter);
+        if let Some(first) = first {
+            self.filters[first].previous = Some(id);
+        }
+        self.by_text.insert(hash, id.number());
+        id
+    }
+
+    /// Take out `id`. Whoever holds the start of its chain is to hold [`Removal::first`] from now
+    /// on, if `id` was the start.
+    pub(crate) fn remove(&mut self, id: Id<SharedFilter>) -> Removal {
+        let filter = self.filters.remove(id);
+        self.by_text.remove(filter.hash, id.number());
+        if let Some(next) = filter.next {
+            self.filters[next].previous = filter.previous;
+        }
+        if let Some(previous) = filter.previous {
+            self.filters[previous].next = filter.next;
+        }
+        Removal { was_first: filter.previous.is_none(), first: filter.next, place: filter.place }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_vacated(&self) -> bool {
+        self.len() == 0 && self.by_text.is_empty() && self.exact.is_empty()
+    }
+
+    /// Let the chain for a filter without wildcard, whose text hashes to `hash`, start at `to`.
+    pub(crate) fn start_exact(
+        &mut self,
+        hash: u32,
+        from: Option<Id<SharedFilter>>,
+        to: Option<Id<SharedFilter>>,
+    ) {
+        match (from, to) {
+            (None, None) => {}
+            (None, Some(to)) => self.exact.insert(hash, to.number()),
+            (Some(from), None) => self.exact.remove(hash, from.number()),
+            (Some(from), Some(to)) => self.exact.replace(hash, from.number(), to.number()),
+        }
+    }
+}
+
+/// What taking out a shared filter leaves to do.
+pub(crate) struct Removal {
+    pub(crate) was_first: bool,
+    pub(crate) first: Option<Id<SharedFilter>>,
+    pub(crate) place: Place,
+}

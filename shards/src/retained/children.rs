@@ -1,0 +1,183 @@
+//! The children of a node in order: none, one, or a million. Knows not what orders them.
+
+use std::cmp::Ordering;
+
+/// The longest row. Inserting moves half a row on average, and a search reads a row's end for each
+/// halving of the rows, so neither should be much longer than the other.
+const ROW_MAX: usize = 256;
+
+/// An ordered list. Most nodes have no child or one, and it costs them no allocation.
+#[derive(Debug, Default)]
+pub(crate) enum Children<C> {
+    #[default]
+    None,
+    One(C),
+    /// Two or more, or what is left of them.
+    Many(Box<Rows<C>>),
+}
+
+/// Rows of which none is empty: inserting into a million moves a few hundred.
+#[derive(Debug)]
+pub(crate) struct Rows<C>(Vec<Vec<C>>);
+
+/// Where a child is, or would be, until the list changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    row: usize,
+    column: usize,
+}
+
+impl<C: Copy> Children<C> {
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The place of the first child that is not [`Ordering::Less`] than what is searched for, and
+    /// whether it is equal. `order` tells how a child compares with it.
+    pub(crate) fn search(&self, order: impl Fn(C) -> Ordering) -> (Place, bool) {
+        match self {
+            Self::None => (Place::default(), false),
+            Self::One(only) => {
+                let order = order(*only);
+                (Place { row: 0, column: usize::from(order.is_lt()) }, order.is_eq())
+            }
+            Self::Many(rows) => rows.search(order),
+        }
+    }
+
+    /// The child at `place`, and the place after it.
+    pub(crate) fn get(&self, place: Place) -> Option<(C, Place)> {
+        match self {
+            Self::None => None,
+            Self::One(only) => (place.column == 0).then_some((*only, Place { row: 0, column: 1 })),
+            Self::Many(rows) => rows.get(place),
+        }
+    }
+
+    /// Put `child` before the one at `place`, which a search gave.
+    pub(crate) fn insert(&mut self, place: Place, child: C) {
+        match self {
+            Self::None => *self = Self::One(child),
+            Self::One(only) => {
+                let row = if place.column == 0 { vec![child, *only] } else { vec![*only, child] };
+                *self = Self::Many(Box::new(Rows(vec![row])));
+            }
+            Self::Many(rows) => rows.insert(place, child),
+        }
+    }
+
+    /// Take out the child at `place`, which a search found.
+    pub(crate) fn remove(&mut self, place: Place) {
+        if let Self::Many(rows) = self {
+            rows.remove(place);
+            if !rows.0.is_empty() {
+                return;
+            }
+        }
+        *self = Self::None;
+    }
+}
+
+impl<C: Copy> Rows<C> {
+    fn search(&self, order: impl Fn(C) -> Ordering) -> (Place, bool) {
+        let is_before = |row: &Vec<C>| row.last().is_some_and(|last| order(*last).is_lt());
+        // Past the last row's end is the end of the last row.
+        let row = self.0.partition_point(is_before).min(self.0.len() - 1);
+        let column = self.0[row].partition_point(|child| order(*child).is_lt());
+        let equal = self.0[row].get(column).is_some_and(|child| order(*child).is_eq());
+        (Place { row, column }, equal)
+    }
+
+    fn get(&self, Place { row, column }: Place) -> Option<(C, Place)> {
+        if let Some(child) = self.0.get(row)?.get(column) {
+            return Some((*child, Place { row, column: column + 1 }));
+        }
+        let child = self.0.get(row + 1)?.first()?;
+        Some((*child, Place { row: row + 1, column: 1 }))
+    }
+
+    fn insert(&mut self, Place { row, column }: Place, child: C) {
+        let lower = &mut self.0[row];
+        if lower.len() < ROW_MAX {
+            lower.insert(column, child);
+            return;
+        }
+        // Children that come in order fill their rows; others leave them half full.
+        let kept = if column == ROW_MAX { ROW_MAX } else { ROW_MAX / 2 };
+        let mut upper = lower.split_off(kept);
+        if column < kept {
+            lower.insert(column, child);
+        } else {
+            upper.insert(column - kept, child);
+        }
+        self.0.insert(row + 1, upper);
+    }
+
+    fn remove(&mut self, Place { row, column }: Place) {
+        let children = &mut self.0[row];
+        children.remove(column);
+        if children.is_empty() {
+            self.0.remove(row);
+        } else if children.len() < children.capacity() / 4 {
+            children.shrink_to(children.len() * 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn listed(children: &Children<u32>, mut place: Place) -> Vec<u32> {
+        let mut listed = Vec::new();
+        while let Some((child, next)) = children.get(place) {
+            listed.push(child);
+            place = next;
+        }
+        listed
+    }
+
+    fn toggle(children: &mut Children<u32>, model: &mut BTreeSet<u32>, number: u32) {
+        let (place, found) = children.search(|child| child.cmp(&number));
+        assert_eq!(found, model.contains(&number));
+        if found {
+            children.remove(place);
+            model.remove(&number);
+        } else {
+            children.insert(place, number);
+            model.insert(number);
+        }
+    }
+
+    #[test]
+    fn a_list_of_any_length_is_ordered_and_searched_like_a_set() {
+        let (mut children, mut model) = (Children::default(), BTreeSet::new());
+        let mut state = 1_u32;
+        for step in 0..6_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            toggle(&mut children, &mut model, (state >> 8) % 3_000);
+            if step % 100 == 0 {
+                let from = (state >> 12) % 3_000;
+                let (place, _) = children.search(|child| child.cmp(&from));
+                assert_eq!(listed(&children, place), Vec::from_iter(model.range(from..).copied()));
+            }
+        }
+        assert!(matches!(&children, Children::Many(rows) if rows.0.len() > 5));
+        for number in model.clone() {
+            toggle(&mut children, &mut model, number);
+        }
+        assert!(children.is_empty());
+    }
+
+    #[test]
+    fn children_in_order_fill_their_rows() {
+        let mut children = Children::default();
+        for number in 0..10 * ROW_MAX as u32 {
+            let (place, _) = children.search(|child: u32| child.cmp(&number));
+            children.insert(place, number);
+        }
+        assert!(matches!(&children, Children::Many(rows) if rows.0.len() == 10));
+        assert_eq!(listed(&children, Place::default()).len(), 10 * ROW_MAX);
+    }
+}

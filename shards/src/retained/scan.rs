@@ -1,0 +1,167 @@
+//! A walk over the Topic Names that match a filter, in the order of their levels, that can stop
+//! anywhere and be taken up later. Knows not what is retained.
+
+use super::children::Place;
+use super::{NodeId, RetainedIndex};
+use crate::levels::LevelId;
+
+/// One level of the filter.
+#[derive(Clone, Copy)]
+enum Pattern<'f> {
+    /// A text, and its id if any topic has a level of that text.
+    Literal(&'f str, Option<LevelId>),
+    Plus,
+    /// Also stands for every level below.
+    Hash,
+}
+
+/// A node that the walk is below.
+struct Frame<T> {
+    node: NodeId<T>,
+    /// What its children have to match.
+    depth: usize,
+    /// Bytes of its own path.
+    path_len: usize,
+    next: Next<T>,
+}
+
+/// The children still to come.
+enum Next<T> {
+    /// The only one that can match, by its text.
+    Only(Option<NodeId<T>>),
+    From(Place),
+}
+
+/// The state of a walk: the nodes above where it stands. Their order is that of the levels' bytes,
+/// a node before its children; so where a walk stands can be told by a path alone, whether a node
+/// with that path is still there or not.
+pub(super) struct Scan<'a, T> {
+    index: &'a RetainedIndex<T>,
+    patterns: Vec<Pattern<'a>>,
+    frames: Vec<Frame<T>>,
+    /// The path of the node that the walk entered last.
+    path: String,
+}
+
+/// A node that the walk came to.
+pub(super) struct Entered<T> {
+    pub(super) node: NodeId<T>,
+    /// Whether its path matches the filter, and not only the beginning of it.
+    pub(super) matches: bool,
+}
+
+impl<'a, T> Scan<'a, T> {
+    pub(super) fn new(index: &'a RetainedIndex<T>, filter: &'a str) -> Self {
+        let pattern = |level| match level {
+            "+" => Pattern::Plus,
+            "#" => Pattern::Hash,
+            text => Pattern::Literal(text, index.levels.find(text)),
+        };
+        let patterns: Vec<_> = filter.split('/').map(pattern).collect();
+        let mut scan = Self { index, patterns, frames: Vec::new(), path: String::new() };
+        scan.push(index.root, 0);
+        scan
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Go on at `path`, or at the first node after it.
+    pub(super) fn seek(&mut self, path: &str) {
+        let mut levels = path.split('/').peekable();
+        while let Some(level) = levels.next() {
+            // The node that has this level leads to where the walk stood: it lies behind, unless
+            // it is the last one.
+            let is_last = levels.peek().is_none();
+            let Some(node) = self.seek_level(level, is_last) else { break };
+            let frames = self.frames.len();
+            self.enter(node);
+            // Nothing below it can match: there is nothing to leave out there.
+            if self.frames.len() == frames {
+                break;
+            }
+        }
+    }
+
+    /// Leave out the children of the last frame before `level`, and the one with that level too
+    /// unless `keep`. That one is given back if the walk has to go on below it.
+    fn seek_level(&mut self, level: &str, keep: bool) -> Option<NodeId<T>> {
+        let frame = self.frames.last_mut()?;
+        match (&mut frame.next, self.patterns[frame.depth]) {
+            (Next::Only(only), Pattern::Literal(text, _)) => match text.cmp(level) {
+                std::cmp::Ordering::Greater => None,
+                std::cmp::Ordering::Equal if keep => None,
+                std::cmp::Ordering::Equal => only.take(),
+                std::cmp::Ordering::Less => {
+                    *only = None;
+                    None
+                }
+            },
+            (Next::From(from), _) => {
+                let (place, found) = self.index.search(frame.node, level);
+                *from = place;
+                let (child, after) =
+                    self.index.nodes[frame.node].children.get(place).filter(|_| found && !keep)?;
+                *from = after;
+                Some(child)
+            }
+            (Next::Only(_), _) => unreachable!("only a text names an only child"),
+        }
+    }
+
+    /// The next node in order.
+    pub(super) fn next(&mut self) -> Option<Entered<T>> {
+        loop {
+            let frame = self.frames.last_mut()?;
+            let child = match &mut frame.next {
+                Next::Only(only) => only.take(),
+                Next::From(place) => {
+                    let next = self.index.nodes[frame.node].children.get(*place);
+                    next.map(|(child, after)| {
+                        *place = after;
+                        child
+                    })
+                }
+            };
+            match child {
+                Some(child) => return Some(self.enter(child)),
+                None => self.frames.pop(),
+            };
+        }
+    }
+
+    /// Extend the path by `node`, a child of the last frame, and get ready to walk its children.
+    fn enter(&mut self, node: NodeId<T>) -> Entered<T> {
+        let frame = self.frames.last().expect("a node that is entered has its parent's frame");
+        let (depth, pattern) = (frame.depth, self.patterns[frame.depth]);
+        let is_first_level = self.frames.len() == 1;
+        self.path.truncate(frame.path_len);
+        if !is_first_level {
+            self.path.push('/');
+        }
+        let text = self.index.level_text(node);
+        self.path.push_str(text);
+        // [MQTT-4.7.2-1]
+        let is_wildcard = !matches!(pattern, Pattern::Literal(..));
+        if is_first_level && is_wildcard && text.starts_with('$') {
+            return Entered { node, matches: false };
+        }
+        let below = if matches!(pattern, Pattern::Hash) { depth } else { depth + 1 };
+        // Past the filter's end, or `#` next: it also stands for no level at all.
+        let matches = self.patterns.get(below).is_none_or(|next| matches!(next, Pattern::Hash));
+        if below < self.patterns.len() {
+            self.push(node, below);
+        }
+        Entered { node, matches }
+    }
+
+    fn push(&mut self, node: NodeId<T>, depth: usize) {
+        let next = match self.patterns[depth] {
+            Pattern::Literal(_, None) => Next::Only(None),
+            Pattern::Literal(_, Some(level)) => Next::Only(self.index.child(node, level)),
+            Pattern::Plus | Pattern::Hash => Next::From(Place::default()),
+        };
+        self.frames.push(Frame { node, depth, path_len: self.path.len(), next });
+    }
+}

@@ -1,0 +1,320 @@
+//! Topic Names and Topic Filters: what is well formed, and which filter matches which name, by the
+//! letter of the specification's chapter 4.7. Knows no index.
+
+use std::fmt;
+
+/// The longest Topic Name or Topic Filter that a packet can carry: a UTF-8 Encoded String's length
+/// is two bytes ([MQTT-4.7.3-3]).
+pub const TOPIC_BYTES_MAX: usize = 65_535;
+
+/// What every Shared Subscription's Topic Filter starts with.
+pub(crate) const SHARE_PREFIX: &str = "$share/";
+
+/// What is wrong with a Topic Name or a Topic Filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TopicError {
+    /// It has no character ([MQTT-4.7.3-1]).
+    Empty,
+    /// It holds U+0000 ([MQTT-4.7.3-2]).
+    NullCharacter,
+    /// It is longer than [`TOPIC_BYTES_MAX`] ([MQTT-4.7.3-3]).
+    TooLong,
+    /// It has more levels than this broker allows.
+    TooManyLevels,
+    /// A Topic Name holds `+` or `#` ([MQTT-3.3.2-2]).
+    WildcardInTopicName,
+    /// A wildcard does not fill its level, or `#` is not last ([MQTT-4.7.1-1], [MQTT-4.7.1-2]).
+    MisplacedWildcard,
+    /// `$share/` is not followed by a share name, `/` and a filter, or the share name holds a
+    /// wildcard ([MQTT-4.8.2-1], [MQTT-4.8.2-2]).
+    ShareName,
+}
+
+impl fmt::Display for TopicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "empty",
+            Self::NullCharacter => "holds the character U+0000",
+            Self::TooLong => "longer than 65,535 bytes",
+            Self::TooManyLevels => "more levels than allowed",
+            Self::WildcardInTopicName => "a Topic Name holds no + and no #",
+            Self::MisplacedWildcard => "a wildcard fills its level, and # is the last one",
+            Self::ShareName => "a shared subscription reads $share/NAME/FILTER",
+        })
+    }
+}
+
+impl std::error::Error for TopicError {}
+
+/// The number of levels of a Topic Name or Topic Filter; empty ones count.
+pub fn levels(topic: &str) -> usize {
+    1 + topic.bytes().filter(|&byte| byte == b'/').count()
+}
+
+/// Whether `topic` may be published to.
+pub fn check_topic_name(topic: &str, levels_max: usize) -> Result<(), TopicError> {
+    check_characters(topic)?;
+    // [MQTT-3.3.2-2]
+    if topic.bytes().any(is_wildcard) {
+        return Err(TopicError::WildcardInTopicName);
+    }
+    check_levels(topic, levels_max)
+}
+
+fn check_characters(text: &str) -> Result<(), TopicError> {
+    match text {
+        // [MQTT-4.7.3-1]
+        "" => Err(TopicError::Empty),
+        // [MQTT-4.7.3-3]
+        _ if text.len() > TOPIC_BYTES_MAX => Err(TopicError::TooLong),
+        // [MQTT-4.7.3-2]
+        _ if text.bytes().any(|byte| byte == 0) => Err(TopicError::NullCharacter),
+        _ => Ok(()),
+    }
+}
+
+fn check_levels(text: &str, levels_max: usize) -> Result<(), TopicError> {
+    if levels(text) > levels_max { Err(TopicError::TooManyLevels) } else { Ok(()) }
+}
+
+fn is_wildcard(byte: u8) -> bool {
+    matches!(byte, b'+' | b'#')
+}
+
+/// Whether a filter (without its `$share/NAME/`) holds a wildcard.
+pub(crate) fn has_wildcard(filter: &str) -> bool {
+    filter.bytes().any(is_wildcard)
+}
+
+/// A Topic Filter that is well formed, shared or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicFilter<'a> {
+    text: &'a str,
+    /// Where `filter` starts in `text`: 0 when not shared.
+    filter_start: u32,
+    wildcard: bool,
+}
+
+impl<'a> TopicFilter<'a> {
+    /// Check `text`. `levels_max` bounds the levels of the filter; `$share/NAME/` is not counted.
+    pub fn parse(text: &'a str, levels_max: usize) -> Result<Self, TopicError> {
+        check_characters(text)?;
+        let filter = match text.strip_prefix(SHARE_PREFIX) {
+            Some(rest) => strip_share_name(rest)?,
+            None => text,
+        };
+        check_levels(filter, levels_max)?;
+        let wildcard = check_wildcards(filter)?;
+        Ok(Self { text, filter_start: (text.len() - filter.len()) as u32, wildcard })
+    }
+
+    /// The whole of it, with `$share/NAME/` when shared.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// What Topic Names are matched against: the text without `$share/NAME/`.
+    pub fn filter(&self) -> &'a str {
+        &self.text[self.filter_start as usize..]
+    }
+
+    /// The group's name, of a Shared Subscription.
+    pub fn share_name(&self) -> Option<&'a str> {
+        let end = (self.filter_start as usize).checked_sub(1)?;
+        Some(&self.text[SHARE_PREFIX.len()..end])
+    }
+
+    /// Whether there is a `+` or a `#` in [`filter`](Self::filter).
+    pub fn has_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// Whether `topic`, a Topic Name, matches: level by level, without an index.
+    pub fn matches(&self, topic: &str) -> bool {
+        filter_matches(self.filter(), topic)
+    }
+}
+
+/// Whether `filter`, without any `$share/NAME/`, matches `topic`.
+pub(crate) fn filter_matches(filter: &str, topic: &str) -> bool {
+    // [MQTT-4.7.2-1]
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut topic_levels = topic.split('/');
+    for level in filter.split('/') {
+        match (level, topic_levels.next()) {
+            // `#` also stands for no level at all: `sport/#` matches `sport`.
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (_, Some(topic_level)) if level == topic_level => {}
+            _ => return false,
+        }
+    }
+    topic_levels.next().is_none()
+}
+
+/// Check `NAME/FILTER` and give back the filter.
+fn strip_share_name(rest: &str) -> Result<&str, TopicError> {
+    // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+    let (name, filter) = rest.split_once('/').ok_or(TopicError::ShareName)?;
+    if name.is_empty() || filter.is_empty() || has_wildcard(name) {
+        return Err(TopicError::ShareName);
+    }
+    Ok(filter)
+}
+
+/// Whether the filter has wildcards, when all of them stand where they may.
+fn check_wildcards(filter: &str) -> Result<bool, TopicError> {
+    // Most filters have none: one pass over the bytes says so.
+    if !has_wildcard(filter) {
+        return Ok(false);
+    }
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        let in_place = match level {
+            // [MQTT-4.7.1-1]
+            "#" => levels.peek().is_none(),
+            "+" => true,
+            // [MQTT-4.7.1-2]
+            _ => !has_wildcard(level),
+        };
+        if !in_place {
+            return Err(TopicError::MisplacedWildcard);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(filter: &str, topic: &str) -> bool {
+        TopicFilter::parse(filter, 128).expect(filter).matches(topic)
+    }
+
+    fn error(filter: &str) -> Option<TopicError> {
+        TopicFilter::parse(filter, 4).err()
+    }
+
+    #[test]
+    fn mqtt_4_7_1_1_multi_level_wildcard_is_last_and_fills_its_level() {
+        for good in ["#", "sport/tennis/#", "/#", "+/#"] {
+            assert_eq!(error(good), None, "{good}");
+        }
+        for bad in ["sport/tennis#", "sport/#/ranking", "#/", "##", "#a"] {
+            assert_eq!(error(bad), Some(TopicError::MisplacedWildcard), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mqtt_4_7_1_2_single_level_wildcard_fills_its_level() {
+        for good in ["+", "+/tennis/#", "sport/+/player1", "+/+", "/+", "+/"] {
+            assert_eq!(error(good), None, "{good}");
+        }
+        for bad in ["sport+", "a/+b", "++", "+#"] {
+            assert_eq!(error(bad), Some(TopicError::MisplacedWildcard), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mqtt_4_7_1_wildcards_match_as_the_specification_says() {
+        for topic in ["sport/tennis/player1", "sport/tennis/player1/ranking"] {
+            assert!(matches("sport/tennis/player1/#", topic));
+        }
+        assert!(matches("sport/#", "sport"));
+        assert!(matches("sport/tennis/+", "sport/tennis/player1"));
+        assert!(!matches("sport/tennis/+", "sport/tennis/player1/ranking"));
+        assert!(!matches("sport/+", "sport"));
+        assert!(matches("sport/+", "sport/"));
+        assert!(matches("+/+", "/finance") && matches("/+", "/finance"));
+        assert!(!matches("+", "/finance"));
+        assert!(matches("#", "/") && matches("+/+", "/") && !matches("+", "/"));
+    }
+
+    #[test]
+    fn mqtt_4_7_2_1_leading_wildcard_does_not_match_dollar_topics() {
+        for filter in ["#", "+/monitor/Clients", "+/#", "+", "$share/g/#", "$share/g/+/#"] {
+            assert!(!matches(filter, "$SYS/monitor/Clients"), "{filter}");
+            assert!(!matches(filter, "$SYS"), "{filter}");
+        }
+        assert!(matches("$SYS/#", "$SYS/monitor/Clients") && matches("$SYS/#", "$SYS"));
+        assert!(matches("$SYS/monitor/+", "$SYS/monitor/Clients"));
+        assert!(matches("a/+", "a/$b") && matches("a/#", "a/$b"));
+    }
+
+    #[test]
+    fn mqtt_4_7_3_1_at_least_one_character() {
+        assert_eq!(check_topic_name("", 4), Err(TopicError::Empty));
+        assert_eq!(error(""), Some(TopicError::Empty));
+        assert_eq!(check_topic_name("/", 4), Ok(()));
+        assert_eq!(check_topic_name(" ", 4), Ok(()));
+    }
+
+    #[test]
+    fn mqtt_4_7_3_2_no_null_character() {
+        assert_eq!(check_topic_name("a\0", 4), Err(TopicError::NullCharacter));
+        assert_eq!(error("a/\0"), Some(TopicError::NullCharacter));
+    }
+
+    #[test]
+    fn mqtt_4_7_3_3_no_longer_than_65535_bytes() {
+        let longest = "é".repeat(TOPIC_BYTES_MAX / 2) + "e";
+        assert_eq!(check_topic_name(&longest, 4), Ok(()));
+        assert_eq!(check_topic_name(&(longest.clone() + "e"), 4), Err(TopicError::TooLong));
+        assert_eq!(error(&longest), None);
+        assert_eq!(error(&(longest + "e")), Some(TopicError::TooLong));
+    }
+
+    #[test]
+    fn mqtt_4_7_3_4_characters_are_compared_as_they_are() {
+        assert!(!matches("ACCOUNTS", "Accounts"));
+        assert!(!matches("caf\u{e9}", "cafe\u{301}"));
+    }
+
+    #[test]
+    fn mqtt_3_3_2_2_topic_name_has_no_wildcard() {
+        for bad in ["+", "a/+", "a/#", "a+b", "#"] {
+            assert_eq!(check_topic_name(bad, 4), Err(TopicError::WildcardInTopicName));
+        }
+    }
+
+    #[test]
+    fn levels_are_bounded_and_empty_ones_count() {
+        assert_eq!((levels("a"), levels("/"), levels("a//b"), levels("a/b/")), (1, 2, 3, 3));
+        assert_eq!(check_topic_name("a/b/c/d", 4), Ok(()));
+        assert_eq!(check_topic_name("////", 4), Err(TopicError::TooManyLevels));
+        assert_eq!(error("a/b/c/d"), None);
+        assert_eq!(error("a/b/c/d/#"), Some(TopicError::TooManyLevels));
+        assert_eq!(error("$share/g/a/b/c/d"), None, "the share name is no level");
+    }
+
+    #[test]
+    fn mqtt_4_8_2_1_share_name_has_a_character_and_no_wildcard() {
+        for bad in ["$share//a", "$share/+/a", "$share/g#/a", "$share/#", "$share/a+b/c"] {
+            assert_eq!(error(bad), Some(TopicError::ShareName), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mqtt_4_8_2_2_share_name_is_followed_by_a_filter() {
+        for bad in ["$share/", "$share/g", "$share/g/"] {
+            assert_eq!(error(bad), Some(TopicError::ShareName), "{bad}");
+        }
+        assert_eq!(error("$share/g/a#"), Some(TopicError::MisplacedWildcard));
+        let shared = TopicFilter::parse("$share/group//+", 4).expect("well formed");
+        assert_eq!(shared.share_name(), Some("group"));
+        assert_eq!((shared.filter(), shared.text()), ("/+", "$share/group//+"));
+        assert!(shared.has_wildcard() && shared.matches("/a"));
+    }
+
+    #[test]
+    fn what_only_looks_like_a_share_is_an_ordinary_filter() {
+        for text in ["$share", "$shared/g/a", "a/$share/g/a", "$SHARE/g/a"] {
+            let filter = TopicFilter::parse(text, 4).expect("well formed");
+            assert_eq!((filter.share_name(), filter.filter()), (None, text));
+            assert!(!filter.has_wildcard() && filter.matches(text));
+        }
+    }
+}
