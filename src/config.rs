@@ -95,6 +95,9 @@ pub struct Limits {
     /// Levels of a Topic Name or Filter.
     #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
     pub topic_levels_max: u32,
+    /// Sessions, of connected clients and of those that are away.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000_000>")]
+    pub sessions_max: u32,
     /// Subscriptions of one client.
     #[serde(deserialize_with = "between::<_, _, 1, 100_000_000>")]
     pub subscriptions_per_client_max: u32,
@@ -127,7 +130,7 @@ pub struct Limits {
     /// Bytes of retained messages.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub retained_bytes_max: u64,
-    /// Bytes of all messages, queues and outboxes; 0 for three quarters of the memory there is.
+    /// Bytes of all sessions, subscriptions, messages, queues and outboxes; 0 for three quarters of the memory there is.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub memory_bytes_max: u64,
     /// Longest Session Expiry Interval; 4294967295 for "never expires".
@@ -145,7 +148,8 @@ impl Default for Limits {
             connections_per_second_max: 0,
             connect_timeout_s: 10,
             packet_bytes_max: 16 * 1024 * 1024,
-            topic_levels_max: 128,
+            topic_levels_max: 256,
+            sessions_max: 2_000_000,
             subscriptions_per_client_max: 10_000,
             receive_maximum: 1_024,
             inflight_max: 1_024,
@@ -458,6 +462,23 @@ mod tests {
         // Every field shows as `name: value`; addresses and the three sections are the others.
         let fields = debug.matches(": ").count() - 1 - sections.len();
         assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
+    }
+
+    #[test]
+    fn the_readme_lists_every_limit_with_its_default() {
+        let readme = include_str!("../README.md");
+        let documented: toml::Table =
+            include_str!("../deploy/broker.toml").parse().expect("it parses");
+        for (key, default) in documented["limits"].as_table().expect("a section") {
+            let row = format!("| `{key}` | {default}");
+            assert!(readme.contains(&row), "README.md lacks: {row}");
+        }
+        let rows = readme.matches("\n| `").count();
+        assert_eq!(
+            rows,
+            documented["limits"].as_table().expect("a section").len(),
+            "a row too many"
+        );
     }
 
     fn error(text: &str) -> String {

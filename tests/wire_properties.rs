@@ -476,7 +476,8 @@ proptest! {
         let bytes = encode(&packet, version);
         let Ok(Frame::Complete { header, .. }) = frame(&bytes, PACKET_BYTES_MAX) else { panic!() };
         let body = &bytes[header..];
-        check_reading(&with_remaining_length(bytes[0], &body[..cut.index(body.len() + 1)]), version);
+        let body = &body[..cut.index(body.len() + 1)];
+        check_reading(&with_remaining_length(bytes[0], body), version);
     }
 
     #[test]

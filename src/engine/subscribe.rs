@@ -9,13 +9,14 @@ use crate::engine::connect::exchange;
 use crate::engine::deliver::Draft;
 use crate::engine::targets::Target;
 use crate::engine::{ConnectionId, Engine};
+use crate::limits;
 use crate::metrics::Drop as DropCause;
 use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
 use crate::violation::Violation;
 use crate::wire::{
-    Packet, Qos, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
-    UserProperties, Version,
+    Packet, PacketIdentifier, Qos, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback,
+    Unsubscribe, UserProperties, Version,
 };
 
 impl Engine {
@@ -27,9 +28,12 @@ impl Engine {
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Violation> {
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
+        self.check_answer_fits(id, subscribe.packet_identifier, subscribe.filters.count())?;
         // Judged before anything is changed: a packet that breaks the protocol changes nothing.
         for (text, options) in subscribe.filters {
-            self.judge_filter(text, &options)?;
+            if parse_any(text)?.share_name().is_some() && options.no_local {
+                return Err(Violation::NoLocalOnSharedSubscription); // [MQTT-3.8.3-4]
+            }
         }
         let version = self.version(id.slot);
         let mut reasons = Vec::new();
@@ -41,28 +45,30 @@ impl Engine {
             };
             reasons.push(reason);
         }
-        let suback = Suback {
-            packet_identifier: subscribe.packet_identifier,
-            reasons: &reasons,
-            reason_string: None,
-            user_properties: UserProperties::none(),
-        };
+        let suback = suback(subscribe.packet_identifier, &reasons);
         self.links.send(id.slot, |out| Packet::Suback(suback).encode(version, out));
         self.pump(id.slot);
         Ok(())
     }
 
-    /// What is no matter of policy but breaks the protocol.
-    fn judge_filter(&self, text: &str, options: &SubscribeOptions) -> Result<(), Violation> {
-        let filter = match TopicFilter::parse(text, usize::MAX) {
-            Ok(filter) => filter,
-            Err(TopicError::ShareName) => return Err(Violation::ShareNameInvalid),
-            Err(_) => return Err(Violation::TopicFilterInvalid),
-        };
-        if filter.share_name().is_some() && options.no_local {
-            return Err(Violation::NoLocalOnSharedSubscription); // [MQTT-3.8.3-4]
+    /// A SUBACK or UNSUBACK has a Reason Code for each filter and cannot be cut short, nor may it be
+    /// larger than the client takes [MQTT-3.1.2-24].
+    fn check_answer_fits(
+        &mut self,
+        id: ConnectionId,
+        packet_identifier: PacketIdentifier,
+        filters: usize,
+    ) -> Result<(), Violation> {
+        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        if connection.packet_bytes_max == u32::MAX {
+            return Ok(());
         }
-        Ok(())
+        let (mut bytes, reasons) = (Vec::new(), vec![0; filters]);
+        Packet::Suback(suback(packet_identifier, &reasons)).encode(Version::V5, &mut bytes);
+        match bytes.len() > connection.packet_bytes_max as usize {
+            true => Err(Violation::AnswerTooLarge),
+            false => Ok(()),
+        }
     }
 
     fn subscribe_to(
@@ -87,7 +93,8 @@ impl Engine {
         let held = &self.sessions[session as usize].subscriptions;
         let is_new =
             self.index.find(text).is_none_or(|filter| self.index.get(filter, subscriber).is_none());
-        if is_new && held.len() >= self.settings.limits.subscriptions_per_client_max as usize {
+        let is_too_many = held.len() >= self.settings.limits.subscriptions_per_client_max as usize;
+        if is_new && (is_too_many || self.memory_is_full()) {
             return Err(ReasonCode::QuotaExceeded);
         }
         let subscription = Subscription {
@@ -103,6 +110,10 @@ impl Engine {
         let state = &mut self.sessions[session as usize];
         if subscribed.replaced.is_none() {
             state.subscriptions.push(subscribed.filter);
+            self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
+        }
+        if subscribed.first {
+            self.links.ledger.charge(text.len());
         }
         // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
         let wants_retained = match options.retain_handling {
@@ -147,7 +158,11 @@ impl Engine {
         id: ConnectionId,
         session: u32,
         unsubscribe: &Unsubscribe<'_>,
-    ) {
+    ) -> Result<(), Violation> {
+        self.check_answer_fits(id, unsubscribe.packet_identifier, unsubscribe.filters.count())?;
+        for text in unsubscribe.filters {
+            parse_any(text)?;
+        }
         let mut reasons = Vec::new();
         for text in unsubscribe.filters {
             let is_removed = self.index.find(text).is_some_and(|filter| {
@@ -175,11 +190,16 @@ impl Engine {
         };
         let version = self.version(id.slot);
         self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
+        Ok(())
     }
 
     /// Takes a subscriber off a filter.
     pub(super) fn leave(&mut self, filter: FilterId, subscriber: SubscriberId) {
-        if self.index.unsubscribe(filter, subscriber).is_some_and(|gone| gone.last) {
+        let text_bytes = self.index.text(filter).len();
+        let Some(gone) = self.index.unsubscribe(filter, subscriber) else { return };
+        self.links.ledger.release(limits::SUBSCRIPTION_BYTES);
+        if gone.last {
+            self.links.ledger.release(text_bytes);
             self.shared_turns.remove(&filter);
         }
     }
@@ -268,6 +288,19 @@ impl Engine {
             }
         }
     }
+}
+
+fn suback(packet_identifier: PacketIdentifier, reasons: &[u8]) -> Suback<'_> {
+    let user_properties = UserProperties::none();
+    Suback { packet_identifier, reasons, reason_string: None, user_properties }
+}
+
+/// What is no matter of policy but breaks the protocol, in SUBSCRIBE and UNSUBSCRIBE alike.
+fn parse_any(text: &str) -> Result<TopicFilter<'_>, Violation> {
+    TopicFilter::parse(text, usize::MAX).map_err(|error| match error {
+        TopicError::ShareName => Violation::ShareNameInvalid,
+        _ => Violation::TopicFilterInvalid,
+    })
 }
 
 /// Connected and keeping up.

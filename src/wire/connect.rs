@@ -216,9 +216,6 @@ impl<'a> Connect<'a> {
 fn check_flags(flags: u8, version: Version) -> Result<(), Violation> {
     let has_will = flags & flag::WILL != 0;
     let will_qos = flags >> flag::WILL_QOS_PLACE & 3;
-    if has_will && will_qos == 3 {
-        return Err(Violation::WillQosInvalid);
-    }
     if version < Version::V5 && flags & (flag::USER_NAME | flag::PASSWORD) == flag::PASSWORD {
         return Err(Violation::PasswordWithoutUserName);
     }

@@ -390,6 +390,9 @@ mod tests {
         assert_eq!(decode(&[], Version::V5), Err(Violation::PacketTooShort));
         assert_eq!(decode(&[0x40, 2, 0], Version::V5), Err(Violation::PacketTooShort));
         assert_eq!(decode(&[0xC0, 0, 0xC0, 0], Version::V5), Err(Violation::TrailingBytes));
+        // Not even where a payload would take any bytes.
+        let too_long = b"\x30\x03\0\x01a!";
+        assert_eq!(decode(too_long, Version::V311), Err(Violation::TrailingBytes));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringmq::wire::{self, PacketIdentifier, Packet, PassedOn, Publish, PublishHeader, Version};
+use ringmq::wire::{self, Packet, PacketIdentifier, PassedOn, Publish, PublishHeader, Version};
 
 fuzz_target!(|input: &[u8]| {
     let [version, first, body @ ..] = input else { return };

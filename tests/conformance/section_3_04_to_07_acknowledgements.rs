@@ -1,0 +1,1 @@
+//! 3.4 to 3.7: PUBACK, PUBREC, PUBREL and PUBCOMP.

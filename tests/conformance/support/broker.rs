@@ -1,0 +1,131 @@
+//! A broker process on a port of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A broker, ended with the test; its log is printed when the test fails.
+pub struct Broker {
+    address: SocketAddr,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    configuration: Option<PathBuf>,
+}
+
+/// Another broker to check the tests themselves with: `HOST:PORT` of one that runs (then with
+/// `--test-threads=1`, as the tests share it), or a command that takes `-p PORT`, such as
+/// `mosquitto`, started for each test.
+const OTHER: &str = "RINGMQ_TEST_BROKER";
+
+impl Broker {
+    /// With the default configuration.
+    pub fn start() -> Self {
+        match std::env::var(OTHER) {
+            Ok(other) if other.contains(':') => Self {
+                address: other.to_socket_addrs().expect("HOST:PORT").next().expect("an address"),
+                process: None,
+            },
+            Ok(command) => Self::other(&command),
+            Err(_) => Self::with_config(""),
+        }
+    }
+
+    /// With a configuration file of this text. It is always this project's broker, as the keys are.
+    pub fn with_config(text: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringmq-conformance-{}-{number}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).expect("a configuration file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&path);
+        let mut child = spawn(&mut command);
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut seen = String::new();
+        let address = loop {
+            let start = seen.len();
+            let read = log.read_line(&mut seen).expect("a log of text");
+            assert!(read > 0, "the broker ended before it listened:\n{seen}");
+            let event: serde_json::Value = serde_json::from_str(&seen[start..]).expect("JSON");
+            if event["fields"]["message"] == "listening" {
+                let address = event["fields"]["address"].as_str().expect("an address");
+                break address.parse().expect("an address");
+            }
+        };
+        let log = keep(log, seen);
+        Self { address, process: Some(Process { child, log, configuration: Some(path) }) }
+    }
+
+    fn other(command: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = port.expect("a free port");
+        let mut child = spawn(Command::new(command).arg("-p").arg(address.port().to_string()));
+        let log = keep(BufReader::new(child.stderr.take().expect("piped")), String::new());
+        let give_up = Instant::now() + Duration::from_secs(5);
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < give_up, "{command} does not listen on {address}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { address, process: Some(Process { child, log, configuration: None }) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it is this project's, whose promises go beyond the specification.
+    pub fn is_ours(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.configuration.is_some())
+    }
+
+    /// Asks it to stop, as a service manager does. Only a broker of the test's own can be asked.
+    pub fn stop(&self) {
+        let process = self.process.as_ref().expect("a broker of the test's own");
+        let id = process.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(status.success());
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        let _ = process.child.kill();
+        let _ = process.child.wait();
+        if let Some(configuration) = &process.configuration {
+            let _ = std::fs::remove_file(configuration);
+        }
+        if std::thread::panicking() {
+            let log = process.log.lock().map_or_else(|e| e.into_inner().clone(), |l| l.clone());
+            eprintln!("the broker's log:\n{log}");
+        }
+    }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Reads the log on, so that the broker never waits for a full pipe.
+fn keep(mut from: impl Read + Send + 'static, seen: String) -> Arc<Mutex<String>> {
+    let log = Arc::new(Mutex::new(seen));
+    let kept = Arc::clone(&log);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..count]);
+            kept.lock().expect("no reader panics").push_str(&text);
+        }
+    });
+    log
+}
