@@ -81,21 +81,21 @@ impl Engine {
         if connection.version != Version::V5 || connection.session().is_none() {
             return;
         }
-        let server_reference = Some(self.settings.mqtt.server_reference.as_str())
+        let packet_bytes_max = connection.packet_bytes_max as usize;
+        let reference = Some(self.settings.mqtt.server_reference.as_str())
             .filter(|reference| reason == ReasonCode::ServerShuttingDown && !reference.is_empty());
         // Somewhere to go turns "shutting down" into "use another server" [MQTT-4.11].
-        let reason = match server_reference {
-            Some(_) => ReasonCode::UseAnotherServer,
-            None => reason,
-        };
-        let disconnect = Disconnect {
-            reason,
-            session_expiry_interval: None, // [MQTT-3.14.2-2]
-            reason_string: None,
-            user_properties: UserProperties::none(),
-            server_reference,
-        };
-        self.links.send(slot, |out| Packet::Disconnect(disconnect).encode(Version::V5, out));
+        let elsewhere = reference.map(|_| last_word(ReasonCode::UseAnotherServer, reference));
+        let words = elsewhere.into_iter().chain([last_word(reason, None)]);
+        // Too small a client hears less, or nothing [MQTT-3.1.2-24], [MQTT-3.14.2-3].
+        let fitting = words.map(Packet::Disconnect).find_map(|packet| {
+            let mut bytes = Vec::new();
+            packet.encode(Version::V5, &mut bytes);
+            (bytes.len() <= packet_bytes_max).then_some(bytes)
+        });
+        if let Some(bytes) = fitting {
+            self.links.send(slot, |out| out.extend_from_slice(&bytes));
+        }
     }
 
     fn detach_session(&mut self, index: u32, ending: Ending) {
@@ -220,6 +220,16 @@ impl Engine {
     /// Whether the connection is still there.
     pub(super) fn is_connected(&mut self, id: ConnectionId) -> bool {
         self.links.get(id).is_some()
+    }
+}
+
+fn last_word(reason: ReasonCode, server_reference: Option<&str>) -> Disconnect<'_> {
+    Disconnect {
+        reason,
+        session_expiry_interval: None, // [MQTT-3.14.2-2]
+        reason_string: None,
+        user_properties: UserProperties::none(),
+        server_reference,
     }
 }
 
