@@ -95,6 +95,9 @@ pub struct Limits {
     /// Levels of a Topic Name or Filter.
     #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
     pub topic_levels_max: u32,
+    /// Sessions, of connected clients and of those that are away.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000_000>")]
+    pub sessions_max: u32,
     /// Subscriptions of one client.
     #[serde(deserialize_with = "between::<_, _, 1, 100_000_000>")]
     pub subscriptions_per_client_max: u32,
@@ -127,7 +130,7 @@ pub struct Limits {
     /// Bytes of retained messages.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub retained_bytes_max: u64,
-    /// Bytes of all messages, queues and outboxes; 0 for three quarters of the memory there is.
+    /// Bytes of all sessions, subscriptions, messages, queues and outboxes; 0 for three quarters of the memory there is.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub memory_bytes_max: u64,
     /// Longest Session Expiry Interval; 4294967295 for "never expires".
@@ -146,6 +149,7 @@ impl Default for Limits {
             connect_timeout_s: 10,
             packet_bytes_max: 16 * 1024 * 1024,
             topic_levels_max: 128,
+            sessions_max: 2_000_000,
             subscriptions_per_client_max: 10_000,
             receive_maximum: 1_024,
             inflight_max: 1_024,

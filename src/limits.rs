@@ -20,7 +20,19 @@ pub const CONGESTED_QUEUE_BYTES: u64 = 1024 * 1024;
 pub const CONGESTED_OUTBOX_SHARE: usize = 8;
 
 /// A consumer that takes nothing for this long holds up nobody any more.
-pub const STUCK_MS: u64 = 250;
+pub const STUCK_MS: u64 = 1_000;
+
+/// Timers are set no further ahead than this; one that fires early is set again.
+pub const TIMER_AHEAD_S: u64 = 60;
+
+/// Connections above `connections_max` that are kept until their CONNECT, to tell them why not.
+pub const REFUSED_CONNECTIONS_MAX: usize = 64;
+
+/// What a session takes in memory besides its Client Identifier, roughly.
+pub const SESSION_BYTES: usize = 512;
+
+/// What a subscription takes in memory besides its Topic Filter, roughly.
+pub const SUBSCRIPTION_BYTES: usize = 64;
 
 /// How long a publisher rests when the broker's memory bound is reached.
 pub const MEMORY_PAUSE_MS: u64 = 100;

@@ -77,9 +77,9 @@ impl Content<'_> {
     pub fn to_message(&self, ledger: &Ledger) -> Arc<Message> {
         ledger.charge(self.bytes());
         Arc::new(Message {
-            topic: self.topic.into(),
-            payload: Bytes::copy_from_slice(self.payload),
-            passed_on: self.passed_on.into(),
+            bytes: [self.topic.as_bytes(), self.passed_on, self.payload].concat().into(),
+            topic_bytes: self.topic.len(),
+            passed_on_bytes: self.passed_on.len(),
             expires: self.expires,
             qos: self.qos,
             ledger: ledger.clone(),
@@ -109,9 +109,10 @@ pub struct Copy<'a> {
 /// An Application Message that is kept.
 #[derive(Debug)]
 pub struct Message {
-    topic: Box<str>,
-    payload: Bytes,
-    passed_on: Box<[u8]>,
+    /// Topic Name, passed-on properties and payload, one after the other: one allocation.
+    bytes: Box<[u8]>,
+    topic_bytes: usize,
+    passed_on_bytes: usize,
     expires: Option<Deadline>,
     qos: Qos,
     ledger: Ledger,
@@ -120,18 +121,21 @@ pub struct Message {
 impl Message {
     /// What its copies have in common.
     pub fn content(&self) -> Content<'_> {
+        let (topic, rest) = self.bytes.split_at(self.topic_bytes);
+        let (passed_on, payload) = rest.split_at(self.passed_on_bytes);
         Content {
-            topic: &self.topic,
-            payload: &self.payload,
-            passed_on: &self.passed_on,
+            topic: std::str::from_utf8(topic).expect("it was a string"),
+            payload,
+            passed_on,
             expires: self.expires,
             qos: self.qos,
         }
     }
 
-    /// The payload by reference.
-    pub fn payload(&self) -> &Bytes {
-        &self.payload
+    /// The payload by reference, for those worth not copying.
+    pub fn shared_payload(self: &Arc<Self>) -> Bytes {
+        let whole = Bytes::from_owner(Whole(Arc::clone(self)));
+        whole.slice(self.topic_bytes + self.passed_on_bytes..)
     }
 
     /// Whether its Message Expiry Interval has passed.
@@ -140,8 +144,17 @@ impl Message {
     }
 }
 
+/// A message as the bytes it holds.
+struct Whole(Arc<Message>);
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
 impl Drop for Message {
     fn drop(&mut self) {
-        self.ledger.release(self.content().bytes());
+        self.ledger.release(size_of::<Self>() + self.bytes.len());
     }
 }

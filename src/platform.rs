@@ -1,7 +1,10 @@
 //! What the machine allows: descriptors and memory. Read once at start.
 
-/// Descriptors the process needs besides its connections: listeners, log, the executor's own.
-const DESCRIPTORS_RESERVED: u64 = 64;
+use crate::limits;
+
+/// Descriptors the process needs besides its connections: listeners, log, the executor's own,
+/// and connections that are being refused.
+const DESCRIPTORS_RESERVED: u64 = 64 + limits::REFUSED_CONNECTIONS_MAX as u64;
 
 /// Connections when nothing bounds descriptors, as on Windows.
 const CONNECTIONS_UNBOUNDED: u32 = 1_000_000;
@@ -88,7 +91,7 @@ mod tests {
     #[test]
     fn a_limit_too_low_says_what_is_needed_and_how_to_raise_it() {
         let text = TooFewDescriptors { asked: 50_000, limit: 20_000 }.to_string();
-        for part in ["50064", "20000", "ulimit", "LimitNOFILE", "19936"] {
+        for part in ["50128", "20000", "ulimit", "LimitNOFILE", "19872"] {
             assert!(text.contains(part), "{text}");
         }
     }

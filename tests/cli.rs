@@ -268,7 +268,8 @@ fn a_refusal_is_read_even_when_input_lies_unread() {
     bytes.resize(60_000, 0);
     client.write_all(&bytes).expect("sent");
     // CONNACK, 0x81 Malformed Packet, and then the end, not a reset.
-    assert_eq!(read_packet(&mut client)[..4], [0x20, 0x03, 0x00, 0x81]);
+    let connack = read_packet(&mut client);
+    assert_eq!((connack[0], connack[3]), (0x20, 0x81));
     assert_eq!(client.read(&mut [0]).expect("the end"), 0);
 }
 

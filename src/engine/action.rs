@@ -42,11 +42,7 @@ pub enum Action {
     },
 }
 
-/// Why a connection is not accepted; the executor closes the socket without a word.
+/// A connection is not accepted: the executor closes the socket without a word. Those just above a
+/// limit are accepted and told why in CONNACK; this is for those far above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// `connections_max` are open.
-    TooMany,
-    /// `connections_per_second_max` came within this second.
-    TooFast,
-}
+pub struct Refused;

@@ -5,7 +5,9 @@ use std::hash::BuildHasher;
 use crate::clock::Now;
 use crate::config::Redirect;
 use crate::engine::access::{Authentication, Credentials};
-use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
+use crate::engine::links::Links;
+use crate::engine::{ConnectionId, Engine, ending::Ending};
+use crate::limits;
 use crate::session::connection::{Extra, Phase};
 use crate::session::state::{DeliveryClass, Session, Will};
 use crate::session::topic_alias::OutgoingAliases;
@@ -30,7 +32,8 @@ impl Engine {
         };
         let Some(connection) = self.links.get(id) else { return };
         connection.version = connect.version;
-        if let Err(Refusal(reason)) = self.check(&connect) {
+        connection.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        if let Err(Refusal(reason)) = self.check(id, &connect) {
             return self.refuse(id, reason);
         }
         let authentication = {
@@ -45,20 +48,28 @@ impl Engine {
     fn refuse_malformed(&mut self, id: ConnectionId, frame: &[u8], violation: Violation) {
         self.links.metrics.violations += 1;
         tracing::debug!(clause = violation.clause(), "CONNECT refused: {violation}");
-        let Some(level) = protocol_level(frame) else {
-            return self.end_connection(id.slot, Ending::Silent);
+        let level = match violation {
+            Violation::UnsupportedProtocolName => None, // it speaks something else
+            _ => wire::connect_level(frame),
         };
+        let Some(level) = level else { return self.end_connection(id.slot, Ending::Silent) };
         let Some(connection) = self.links.get(id) else { return };
         connection.version = if level >= 5 { Version::V5 } else { Version::V311 };
         let reason = violation.reason();
         if level >= 5 || reason == ReasonCode::UnsupportedProtocolVersion {
-            self.refuse(id, reason);
+            // Where the packet cannot be read, neither can what the client takes at most. Where it can,
+            // the Reason Code says enough [MQTT-3.2.2-19].
+            let is_unreadable = reason == ReasonCode::MalformedPacket;
+            self.refuse_with(id, reason, is_unreadable.then(|| violation.what()));
         } else {
             self.end_connection(id.slot, Ending::Silent);
         }
     }
 
-    fn check(&mut self, connect: &Connect<'_>) -> Result<(), Refusal> {
+    fn check(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Result<(), Refusal> {
+        if let Some(reason) = self.links.connections[id.slot as usize].refusal {
+            return Err(Refusal(reason));
+        }
         match self.settings.mqtt.redirect {
             Redirect::None => {}
             Redirect::Temporary => return Err(Refusal(ReasonCode::UseAnotherServer)),
@@ -67,6 +78,11 @@ impl Engine {
         if self.memory_is_full() {
             self.links.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::ServerBusy));
+        }
+        let is_new = self.find_session(connect.client_identifier).is_none();
+        if is_new && self.sessions.len() >= self.settings.limits.sessions_max as usize {
+            self.links.metrics.connections_refused += 1;
+            return Err(Refusal(ReasonCode::QuotaExceeded));
         }
         if connect.client_identifier.is_empty() {
             // [MQTT-3.1.3-7] and [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty one at all.
@@ -271,6 +287,15 @@ impl Engine {
 
     /// CONNACK with an error, then the connection is closed [MQTT-3.2.2-7].
     fn refuse(&mut self, id: ConnectionId, reason: ReasonCode) {
+        self.refuse_with(id, reason, None);
+    }
+
+    fn refuse_with(
+        &mut self,
+        id: ConnectionId,
+        reason: ReasonCode,
+        reason_string: Option<&'static str>,
+    ) {
         let version = self.version(id.slot);
         tracing::debug!(reason = reason.name(), "CONNECT refused");
         let server_reference = match reason {
@@ -279,12 +304,20 @@ impl Engine {
             }
             _ => None,
         };
-        let connack = Connack {
+        let mut connack = Connack {
             session_present: false, // [MQTT-3.2.2-6]
             reason,
-            properties: ConnackProperties { server_reference, ..ConnackProperties::default() },
+            properties: ConnackProperties {
+                server_reference,
+                reason_string,
+                ..ConnackProperties::default()
+            },
         };
-        self.links.send(id.slot, |out| Packet::Connack(connack).encode(version, out));
+        let has_words = version == Version::V5 || reason.return_code().is_some();
+        if has_words && !send_fitting(&mut self.links, id, &Packet::Connack(connack.clone())) {
+            connack.properties.reason_string = None; // [MQTT-3.2.2-19]
+            send_fitting(&mut self.links, id, &Packet::Connack(connack));
+        }
         self.end_connection(id.slot, Ending::Silent);
     }
 
@@ -294,17 +327,16 @@ impl Engine {
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
         self.agree(id, session, connect);
-        self.send_connack(
-            id,
-            session,
-            connect,
-            assigned.as_deref(),
-            session_present,
-            authentication_data,
-        );
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
+        let assigned = assigned.as_deref();
+        let is_told =
+            self.send_connack(id, session, connect, assigned, session_present, authentication_data);
+        if !is_told {
+            // Nothing of what CONNACK says can be left out.
+            return self.end_connection(id.slot, Ending::Silent);
+        }
         tracing::debug!(client = client_identifier, session_present, version = ?connect.version, "connected");
         self.pump(id.slot);
     }
@@ -346,6 +378,7 @@ impl Engine {
             connection: None,
             expiry_interval_s: 0,
             expires: None,
+            timer: None,
             class: DeliveryClass::V3,
             subscriptions: Vec::new(),
             outbound: None,
@@ -354,6 +387,7 @@ impl Engine {
             will: None,
             drops: None,
         }) as u32;
+        self.links.ledger.charge(limits::SESSION_BYTES + client_identifier.len());
         let hash = self.hasher.hash_one(client_identifier);
         let (sessions, hasher) = (&self.sessions, &self.hasher);
         self.by_client_identifier.insert_unique(hash, session, |&other| {
@@ -382,7 +416,6 @@ impl Engine {
         let connection = &mut self.links.connections[id.slot as usize];
         connection.phase = Phase::Open { session: index };
         connection.keep_alive_s = keep_alive_s;
-        connection.packet_bytes_max = properties.maximum_packet_size.unwrap_or(u32::MAX);
         connection.window = window;
         connection.wants_problem_information = properties.request_problem_information;
         if aliases_max > 0 || properties.authentication_method.is_some() {
@@ -391,10 +424,6 @@ impl Engine {
                 authentication_method: properties.authentication_method.map(Into::into),
                 ..Extra::default()
             }));
-        }
-        if keep_alive_s > 0 {
-            let deadline = connection.keep_alive_deadline();
-            self.timers.arm(deadline, Timer::Connection(id));
         }
 
         let session = &mut self.sessions[index as usize];
@@ -422,6 +451,10 @@ impl Engine {
         if let Some(outbound) = &mut session.outbound {
             outbound.resume(usize::from(window));
         }
+        if keep_alive_s > 0 {
+            let deadline = self.links.connections[id.slot as usize].keep_alive_deadline();
+            self.arm_connection(id, deadline);
+        }
     }
 
     fn send_connack(
@@ -432,7 +465,7 @@ impl Engine {
         assigned: Option<&str>,
         session_present: bool,
         authentication_data: &[u8],
-    ) {
+    ) -> bool {
         let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
         let connection = &self.links.connections[id.slot as usize];
         let expiry_interval_s = self.sessions[session as usize].expiry_interval_s;
@@ -461,26 +494,23 @@ impl Engine {
             ..ConnackProperties::default()
         };
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
-        let version = connect.version;
-        self.links.send(id.slot, |out| Packet::Connack(connack).encode(version, out));
+        send_fitting(&mut self.links, id, &Packet::Connack(connack))
     }
+}
+
+/// Sends a packet unless it is larger than the client takes [MQTT-3.1.2-24].
+fn send_fitting(links: &mut Links, id: ConnectionId, packet: &Packet<'_>) -> bool {
+    let connection = &links.connections[id.slot as usize];
+    let mut bytes = Vec::new();
+    packet.encode(connection.version, &mut bytes);
+    let fits = bytes.len() <= connection.packet_bytes_max as usize;
+    if fits {
+        links.send(id.slot, |out| out.extend_from_slice(&bytes));
+    }
+    fits
 }
 
 /// Names the connection towards the access control.
 pub(super) fn exchange(id: ConnectionId) -> u64 {
     u64::from(id.generation) << 32 | u64::from(id.slot)
-}
-
-/// The protocol level of a CONNECT packet that may be broken further on, when its name is one of
-/// MQTT's.
-fn protocol_level(frame: &[u8]) -> Option<u8> {
-    if frame.first()? >> 4 != 1 {
-        return None;
-    }
-    let length_bytes = frame[1..].iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
-    let body = &frame[1 + length_bytes..];
-    let level = [&b"\x00\x04MQTT"[..], b"\x00\x06MQIsdp"]
-        .iter()
-        .find_map(|name| body.strip_prefix(*name))?;
-    level.first().copied()
 }

@@ -2,12 +2,15 @@
 
 use std::hash::BuildHasher;
 
+use crate::clock::Deadline;
 use crate::engine::connect::exchange;
-use crate::engine::{Action, ConnectionId, Engine, Timer};
+use crate::engine::{Action, ConnectionId, Engine};
+use crate::limits;
 use crate::message::Content;
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Phase;
 use crate::session::state::Will;
+use crate::violation::Violation;
 use crate::wire::{self, Disconnect, Packet, ReasonCode, UserProperties, Version};
 
 /// How a connection ends.
@@ -22,6 +25,8 @@ pub(super) enum Ending {
     },
     /// The server ends it, for this reason.
     Server(ReasonCode),
+    /// The client broke the protocol.
+    Violation(Violation),
     /// A later connection has the same Client Identifier.
     TakenOver {
         /// It starts clean.
@@ -37,9 +42,18 @@ impl Ending {
     fn last_word(self) -> Option<ReasonCode> {
         match self {
             Self::Server(reason) => Some(reason),
+            Self::Violation(violation) => Some(violation.reason()),
             Self::TakenOver { .. } => Some(ReasonCode::SessionTakenOver),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
             Self::PeerClosed | Self::Client { .. } | Self::Silent => None,
+        }
+    }
+
+    /// What to say besides the Reason Code, to a client that wants to know.
+    fn reason_string(self) -> Option<&'static str> {
+        match self {
+            Self::Violation(violation) => Some(violation.what()),
+            _ => None,
         }
     }
 
@@ -85,9 +99,18 @@ impl Engine {
         let reference = Some(self.settings.mqtt.server_reference.as_str())
             .filter(|reference| reason == ReasonCode::ServerShuttingDown && !reference.is_empty());
         // Somewhere to go turns "shutting down" into "use another server" [MQTT-4.11].
-        let elsewhere = reference.map(|_| last_word(ReasonCode::UseAnotherServer, reference));
-        let words = elsewhere.into_iter().chain([last_word(reason, None)]);
-        // Too small a client hears less, or nothing [MQTT-3.1.2-24], [MQTT-3.14.2-3].
+        let elsewhere = Disconnect {
+            reason: ReasonCode::UseAnotherServer,
+            server_reference: reference,
+            ..Disconnect::default()
+        };
+        // [MQTT-3.1.2-29]
+        let reason_string = ending.reason_string().filter(|_| connection.wants_problem_information);
+        let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
+        let bare = Disconnect { reason, ..Disconnect::default() };
+        // A client that takes small packets only hears less, or nothing [MQTT-3.1.2-24],
+        // [MQTT-3.14.2-3]. A Session Expiry Interval is in none of them [MQTT-3.14.2-2].
+        let words = reference.map(|_| elsewhere).into_iter().chain([in_words, bare]);
         let fitting = words.map(Packet::Disconnect).find_map(|packet| {
             let mut bytes = Vec::new();
             packet.encode(Version::V5, &mut bytes);
@@ -121,8 +144,7 @@ impl Engine {
         if session.expiry_interval_s < u32::MAX {
             let deadline = self.now.after_s(u64::from(session.expiry_interval_s));
             session.expires = Some(deadline);
-            let generation = session.generation;
-            self.timers.arm(deadline, Timer::Session { session: index, generation });
+            self.arm_session(index, deadline);
         }
     }
 
@@ -141,8 +163,7 @@ impl Engine {
         }
         let deadline = self.now.after_s(u64::from(delay_s));
         will.due = Some(deadline);
-        let generation = session.generation;
-        self.timers.arm(deadline, Timer::Session { session: index, generation });
+        self.arm_session(index, deadline);
     }
 
     fn publish_will(&mut self, index: u32) {
@@ -167,21 +188,29 @@ impl Engine {
 
     /// A session's timer fired: its Will or its expiry may be due.
     pub(super) fn look_at_session(&mut self, index: u32, generation: u32) {
-        let Some(session) = self.sessions.get(index as usize) else { return };
-        if session.generation != generation || session.connection.is_some() {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(index as usize) else { return };
+        let is_its_timer = session.timer.is_some_and(|armed| armed.is_due(now));
+        if session.generation != generation || !is_its_timer {
             return;
         }
-        let now = self.now;
-        let is_due = |deadline: Option<crate::clock::Deadline>| {
-            deadline.is_some_and(|deadline| deadline.is_due(now))
-        };
+        session.timer = None;
+        if session.connection.is_some() {
+            return;
+        }
+        let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|due| due.is_due(now));
         let expires = is_due(session.expires);
         if is_due(session.will.as_ref().and_then(|will| will.due)) {
             self.publish_will(index);
         }
         if expires {
             self.links.metrics.sessions_expired += 1;
-            self.end_session(index);
+            return self.end_session(index);
+        }
+        let session = &self.sessions[index as usize];
+        let will_due = session.will.as_ref().and_then(|will| will.due);
+        if let Some(next) = session.expires.into_iter().chain(will_due).min() {
+            self.arm_session(index, next);
         }
     }
 
@@ -206,7 +235,8 @@ impl Engine {
             .as_ref()
             .map_or(0, |outbound| outbound.queued() + outbound.inflight());
         self.count_drops(index, DropCause::SessionEnded, waiting as u64);
-        self.sessions.remove(index as usize);
+        let session = self.sessions.remove(index as usize);
+        self.links.ledger.release(limits::SESSION_BYTES + session.client_identifier.len());
     }
 
     fn report_drops(&self, index: u32) {
@@ -220,16 +250,6 @@ impl Engine {
     /// Whether the connection is still there.
     pub(super) fn is_connected(&mut self, id: ConnectionId) -> bool {
         self.links.get(id).is_some()
-    }
-}
-
-fn last_word(reason: ReasonCode, server_reference: Option<&str>) -> Disconnect<'_> {
-    Disconnect {
-        reason,
-        session_expiry_interval: None, // [MQTT-3.14.2-2]
-        reason_string: None,
-        user_properties: UserProperties::none(),
-        server_reference,
     }
 }
 

@@ -3,7 +3,7 @@
 //! A consumer with much waiting for it is *behind*. A publisher more than half of whose consumers
 //! are behind is not read until the one it fell over last has caught up; TCP slows the client. A
 //! consumer that takes nothing for [`limits::STUCK_MS`] is *stuck*: nobody waits for it, and what
-//! exceeds its bounds is dropped by policy until it has caught up. So a slow consumer among many
+//! exceeds its bounds is dropped by policy, until it takes something again. So a slow consumer among many
 //! holds up nobody, and a live one loses nothing to a faster publisher.
 
 use std::collections::VecDeque;
@@ -119,7 +119,7 @@ impl Engine {
             return self.count_drops(session, DropCause::PacketTooLarge, 1);
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
-        let payload = is_large.then(|| delivery.message.payload().clone());
+        let payload = is_large.then(|| delivery.message.shared_payload());
         self.template.form = None;
         self.write(slot, &content, copy, payload);
     }
@@ -155,8 +155,9 @@ impl Engine {
         let id = self.links.id(slot);
         let extra = self.links.connections[slot as usize].extra.get_or_insert_default();
         if extra.congestion.is_none() {
-            extra.congestion = Some(Congestion::default());
-            self.timers.arm(self.now.after(Self::stuck_after()), Timer::Congestion(id));
+            let next_look = self.now.after(Self::stuck_after());
+            extra.congestion = Some(Congestion::new(next_look));
+            self.timers.arm(next_look, Timer::Congestion(id));
         }
     }
 
@@ -236,15 +237,19 @@ impl Engine {
 
     /// Did a consumer that is behind take anything since the last look?
     pub(super) fn look_at_congestion(&mut self, id: ConnectionId) {
-        let next_look = self.now.after(Self::stuck_after());
+        let now = self.now;
         let Some(congestion) = self.links.get(id).and_then(|c| c.congestion_mut()) else { return };
-        let has_taken = congestion.taken != congestion.taken_before;
+        if !congestion.next_look.is_due(now) {
+            return; // the timer of an earlier time when it was behind
+        }
+        congestion.next_look = now.after(Self::stuck_after());
+        let was_stuck = congestion.is_stuck;
+        congestion.is_stuck = congestion.taken == congestion.taken_before;
         congestion.taken_before = congestion.taken;
-        self.timers.arm(next_look, Timer::Congestion(id));
-        if has_taken || congestion.is_stuck {
+        self.timers.arm(congestion.next_look, Timer::Congestion(id));
+        if was_stuck || !congestion.is_stuck {
             return;
         }
-        congestion.is_stuck = true;
         let waiting = std::mem::take(&mut congestion.waiting);
         self.links.metrics.consumers_stuck += 1;
         self.release_waiting(waiting);

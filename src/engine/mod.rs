@@ -43,6 +43,7 @@ use slab::Slab;
 
 use crate::clock::{Deadline, Now};
 use crate::config::Settings;
+use crate::limits;
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::session::connection::Connection;
@@ -110,6 +111,8 @@ pub struct Engine {
     fired: Vec<Timer>,
     /// Connections to go on with: stashed input or retained messages.
     ready: VecDeque<ConnectionId>,
+    /// How many of those have their go in this turn, once it is being ended.
+    goes_left: Option<usize>,
     /// Connections to end at the end of the turn, with the reason to tell.
     doomed: Vec<(ConnectionId, ReasonCode)>,
     /// Connections accepted in the second that began at `.0`.
@@ -156,6 +159,7 @@ impl Engine {
             timers: Wheel::new(now),
             fired: Vec::new(),
             ready: VecDeque::new(),
+            goes_left: None,
             doomed: Vec::new(),
             accepted_in_second: (now, 0),
             alias_topic: String::new(),
@@ -185,25 +189,30 @@ impl Engine {
     /// A connection was accepted. When it is refused, the executor closes the socket.
     pub fn handle_accepted(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
         self.now = now;
-        let refused = self.refusal();
-        if let Some(refused) = refused {
+        let connections_max = self.settings.limits.connections_max as usize;
+        let refusal = self.refusal();
+        if refusal.is_some() {
             self.links.metrics.connections_refused += 1;
-            return Err(refused);
+            if self.links.connections.len() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
+                return Err(Refused);
+            }
         }
         self.links.metrics.connections_accepted += 1;
         let generation = self.next_generation();
-        let connection = Connection::new(generation, peer.address, peer.listener, now);
+        let mut connection = Connection::new(generation, peer.address, peer.listener, now);
+        connection.refusal = refusal;
         let slot = self.links.connections.insert(connection) as u32;
         let id = ConnectionId { slot, generation };
         let limit_s = u64::from(self.settings.limits.connect_timeout_s);
-        self.timers.arm(now.after_s(limit_s), Timer::Connection(id));
+        self.arm_connection(id, now.after_s(limit_s));
         Ok(id)
     }
 
-    fn refusal(&mut self) -> Option<Refused> {
+    /// Why a newcomer is to be turned away, if it is.
+    fn refusal(&mut self) -> Option<ReasonCode> {
         let limits = &self.settings.limits;
         if self.links.connections.len() >= limits.connections_max as usize {
-            return Some(Refused::TooMany);
+            return Some(ReasonCode::QuotaExceeded);
         }
         let (second, count) = &mut self.accepted_in_second;
         if self.now.since_us(*second) >= 1_000_000 {
@@ -211,7 +220,7 @@ impl Engine {
         }
         let rate_max = limits.connections_per_second_max;
         if rate_max > 0 && *count >= rate_max {
-            return Some(Refused::TooFast);
+            return Some(ReasonCode::ConnectionRateExceeded);
         }
         *count += 1;
         None
@@ -275,6 +284,16 @@ impl Engine {
 
     /// What to do next; `None` ends the turn.
     pub fn poll_action(&mut self) -> Option<Action> {
+        // Each connection that has more to do gets one go a turn: those that come up meanwhile have
+        // theirs in the next, for which `poll_timeout` does not let the executor wait.
+        let goes = self.goes_left.get_or_insert(self.ready.len());
+        let mut goes = *goes;
+        let action = self.next_action(&mut goes);
+        self.goes_left = action.is_some().then_some(goes);
+        action
+    }
+
+    fn next_action(&mut self, goes: &mut usize) -> Option<Action> {
         loop {
             if let Some(action) = self.links.actions.pop_front() {
                 return Some(action);
@@ -289,6 +308,7 @@ impl Engine {
             if let Some(send) = self.links.next_send() {
                 return Some(send);
             }
+            *goes = goes.checked_sub(1)?;
             let id = self.ready.pop_front()?;
             self.go_on(id);
         }
@@ -296,7 +316,10 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
-        self.timers.next()
+        match self.ready.is_empty() {
+            true => self.timers.next(),
+            false => Some(Deadline(self.now.0)),
+        }
     }
 
     /// Goes on with a connection that had more to do than one turn allows.
@@ -308,7 +331,29 @@ impl Engine {
         }
         self.take_in(id, &[]);
         if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
-            self.pump(id.slot);
+            self.after_progress(id.slot);
+        }
+    }
+
+    /// Looks at a connection at `deadline`, or earlier: no timer lies further ahead than
+    /// [`TIMER_AHEAD_S`], so that what reconnecting clients leave behind in the wheel stays little.
+    fn arm_connection(&mut self, id: ConnectionId, deadline: Deadline) {
+        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.timer.is_none_or(|armed| armed > deadline) {
+            connection.timer = Some(deadline);
+            self.timers.arm(deadline, Timer::Connection(id));
+        }
+    }
+
+    /// The same for a session.
+    fn arm_session(&mut self, index: u32, deadline: Deadline) {
+        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
+        let session = &mut self.sessions[index as usize];
+        if session.timer.is_none_or(|armed| armed > deadline) {
+            session.timer = Some(deadline);
+            let generation = session.generation;
+            self.timers.arm(deadline, Timer::Session { session: index, generation });
         }
     }
 
@@ -348,10 +393,10 @@ impl Engine {
 
     /// How many bytes may wait for a consumer before it counts as behind.
     fn outbox_behind_bytes(&self) -> usize {
-        self.settings.limits.outbox_bytes_max as usize / crate::limits::CONGESTED_OUTBOX_SHARE
+        self.settings.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
     }
 
     fn stuck_after() -> Duration {
-        Duration::from_millis(crate::limits::STUCK_MS)
+        Duration::from_millis(limits::STUCK_MS)
     }
 }

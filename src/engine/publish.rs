@@ -77,7 +77,7 @@ impl Engine {
         topic: &str,
     ) -> Result<(), Violation> {
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
-            && !self.receive_once(session, identifier)?
+            && !self.receive_once(id, session, identifier)?
         {
             // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further.
             self.acknowledge(id, publish, ReasonCode::Success);
@@ -125,16 +125,19 @@ impl Engine {
     /// Notes a QoS 2 message; false when it is a duplicate.
     fn receive_once(
         &mut self,
+        id: ConnectionId,
         session: u32,
         identifier: PacketIdentifier,
     ) -> Result<bool, Violation> {
+        let is_told_a_maximum = self.version(id.slot) == Version::V5;
         let inbound = self.sessions[session as usize].inbound.get_or_insert_default();
         if inbound.contains(identifier) {
             return Ok(false);
         }
-        // [MQTT-3.3.4-9]: QoS 1 is acknowledged at once, so QoS 2 alone counts. A client that was
-        // not told of a Receive Maximum (MQTT 3) is held to it all the same: it is memory.
-        if inbound.len() >= usize::from(self.settings.limits.receive_maximum) {
+        // [MQTT-3.3.4-9]: QoS 1 is acknowledged at once, so QoS 2 alone counts. A client of MQTT 3 is
+        // bounded by the 65,535 identifiers there are.
+        let receive_maximum = usize::from(self.settings.limits.receive_maximum);
+        if is_told_a_maximum && inbound.len() >= receive_maximum {
             return Err(Violation::ReceiveMaximumExceeded);
         }
         inbound.receive(identifier);

@@ -3,7 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use crate::clock::Now;
-use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
+use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::{Connection, Phase};
 use crate::session::outbound::Ack;
@@ -202,7 +202,7 @@ impl Engine {
         self.links.metrics.violations += 1;
         tracing::debug!(?address, clause = violation.clause(), "protocol violation: {violation}");
         self.flush_run();
-        self.end_connection(id.slot, Ending::Server(violation.reason()));
+        self.end_connection(id.slot, Ending::Violation(violation));
     }
 
     /// Keep Alive or the time limit for CONNECT may have passed.
@@ -210,7 +210,15 @@ impl Engine {
         let connect_timeout_s = u64::from(self.settings.limits.connect_timeout_s);
         let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
+        if connection.timer.is_none_or(|armed| !armed.is_due(now)) {
+            return;
+        }
+        connection.timer = None;
         if connection.session().is_none() {
+            let deadline = connection.accepted.after_s(connect_timeout_s);
+            if !deadline.is_due(now) {
+                return self.arm_connection(id, deadline);
+            }
             self.links.metrics.timeouts += 1;
             tracing::debug!(limit_s = connect_timeout_s, "no CONNECT within the time limit");
             return self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
@@ -228,7 +236,7 @@ impl Engine {
             self.links.metrics.timeouts += 1;
             self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
         } else {
-            self.timers.arm(deadline, Timer::Connection(id));
+            self.arm_connection(id, deadline);
         }
     }
 

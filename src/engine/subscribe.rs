@@ -9,6 +9,7 @@ use crate::engine::connect::exchange;
 use crate::engine::deliver::Draft;
 use crate::engine::targets::Target;
 use crate::engine::{ConnectionId, Engine};
+use crate::limits;
 use crate::metrics::Drop as DropCause;
 use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
@@ -92,7 +93,8 @@ impl Engine {
         let held = &self.sessions[session as usize].subscriptions;
         let is_new =
             self.index.find(text).is_none_or(|filter| self.index.get(filter, subscriber).is_none());
-        if is_new && held.len() >= self.settings.limits.subscriptions_per_client_max as usize {
+        let is_too_many = held.len() >= self.settings.limits.subscriptions_per_client_max as usize;
+        if is_new && (is_too_many || self.memory_is_full()) {
             return Err(ReasonCode::QuotaExceeded);
         }
         let subscription = Subscription {
@@ -108,6 +110,10 @@ impl Engine {
         let state = &mut self.sessions[session as usize];
         if subscribed.replaced.is_none() {
             state.subscriptions.push(subscribed.filter);
+            self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
+        }
+        if subscribed.first {
+            self.links.ledger.charge(text.len());
         }
         // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
         let wants_retained = match options.retain_handling {
@@ -193,7 +199,11 @@ impl Engine {
 
     /// Takes a subscriber off a filter.
     pub(super) fn leave(&mut self, filter: FilterId, subscriber: SubscriberId) {
-        if self.index.unsubscribe(filter, subscriber).is_some_and(|gone| gone.last) {
+        let text_bytes = self.index.text(filter).len();
+        let Some(gone) = self.index.unsubscribe(filter, subscriber) else { return };
+        self.links.ledger.release(limits::SUBSCRIPTION_BYTES);
+        if gone.last {
+            self.links.ledger.release(text_bytes);
             self.shared_turns.remove(&filter);
         }
     }

@@ -105,6 +105,16 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
+    /// Timers armed.
+    pub fn len(&self) -> usize {
+        self.counts.iter().sum()
+    }
+
+    /// Whether no timer is armed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// When to call [`Self::advance`] next at the latest; `None` when no timer is armed.
     pub fn next(&self) -> Option<Deadline> {
         self.nearest

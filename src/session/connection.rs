@@ -10,7 +10,7 @@ use crate::clock::{Deadline, Now};
 use crate::engine::ConnectionId;
 use crate::send_buffer::SendBuffer;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
-use crate::wire::Version;
+use crate::wire::{ReasonCode, Version};
 
 /// ```text
 /// accepted ─CONNECT─► Connecting ─┬─granted──────────► Open ─► gone
@@ -47,6 +47,12 @@ pub struct Connection {
     pub address: Option<SocketAddr>,
     /// The listener it came through.
     pub listener: u16,
+    /// It was one too many: its CONNECT is answered with this.
+    pub refusal: Option<ReasonCode>,
+    /// When its timer fires; entries of the wheel for another time mean nothing.
+    pub timer: Option<Deadline>,
+    /// When it was accepted.
+    pub accepted: Now,
     /// When a packet came last, for Keep Alive.
     pub last_received: Now,
     /// Keep Alive in seconds as agreed; 0 for none.
@@ -93,16 +99,25 @@ pub struct Extra {
 }
 
 /// A consumer that is behind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Congestion {
-    /// Bytes it has taken since it fell behind, at the last look.
+    /// When to look whether it takes anything.
+    pub next_look: Deadline,
+    /// Bytes and acknowledgements taken since it fell behind.
     pub taken: u64,
-    /// The same at the look before.
+    /// The same at the last look.
     pub taken_before: u64,
-    /// It took nothing for a while: it holds up nobody until it has caught up.
+    /// It took nothing for a while: it holds up nobody until it takes again.
     pub is_stuck: bool,
     /// Publishers whose sockets are not read until it has caught up.
     pub waiting: VecDeque<ConnectionId>,
+}
+
+impl Congestion {
+    /// It has just fallen behind.
+    pub fn new(next_look: Deadline) -> Self {
+        Self { next_look, taken: 0, taken_before: 0, is_stuck: false, waiting: VecDeque::new() }
+    }
 }
 
 impl Connection {
@@ -114,6 +129,9 @@ impl Connection {
             version: Version::V311,
             address,
             listener,
+            refusal: None,
+            timer: None,
+            accepted: now,
             last_received: now,
             keep_alive_s: 0,
             packet_bytes_max: u32::MAX,

@@ -6,7 +6,7 @@
 //! (PUBREC came, PUBREL sent) → gone (PUBCOMP). When the connection is lost, what was sent is
 //! `Unsent` again on the next one and goes out first, in the old order, with DUP.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -147,6 +147,11 @@ pub struct Outbound {
     inflight: VecDeque<Inflight>,
     queue: VecDeque<Delivery>,
     queue_bytes: u64,
+    /// Under `keep-latest`: where in `queue` the message of a topic waits, counted from the first
+    /// message ever queued.
+    latest: HashMap<Box<str>, u64>,
+    /// Messages that left the head of `queue` so far.
+    left: u64,
     /// How many at the head of `queue` waited already when the client connected.
     backlog: usize,
     /// QoS 0 messages in `queue`: while there are any, later QoS 0 messages line up behind them.
@@ -237,19 +242,19 @@ impl Outbound {
                 }
             }
         }
+        if limits.policy == QueuePolicy::KeepLatest {
+            let number = self.left + self.queue.len() as u64;
+            self.latest.insert(delivery.message.content().topic.into(), number);
+        }
         self.enqueue(delivery);
         outcome
     }
 
-    /// Puts the newcomer in the place of a queued message of its topic. The search is linear, from
-    /// the newest: under this policy the queue holds one message a topic, which is its bound.
+    /// Puts the newcomer in the place of a queued message of its topic.
     fn supersede(&mut self, delivery: &Delivery) -> bool {
         let topic = delivery.message.content().topic;
-        let Some(place) =
-            self.queue.iter().rposition(|queued| queued.message.content().topic == topic)
-        else {
-            return false;
-        };
+        let Some(number) = self.latest.get(topic) else { return false };
+        let place = (number - self.left) as usize;
         let old = std::mem::replace(&mut self.queue[place], delivery.clone());
         self.queue_bytes -= old.message.content().bytes() as u64;
         self.queue_bytes += delivery.message.content().bytes() as u64;
@@ -261,6 +266,10 @@ impl Outbound {
     fn pop_queue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.backlog = self.backlog.saturating_sub(1);
+        self.left += 1;
+        if !self.latest.is_empty() {
+            self.latest.remove(delivery.message.content().topic);
+        }
         self.queue_bytes -= delivery.message.content().bytes() as u64;
         self.queued_qos_0 -= usize::from(delivery.qos == Qos::AtMostOnce);
         Some(delivery)
@@ -393,6 +402,7 @@ impl Outbound {
         }
         self.forget_done();
         if self.queue.iter().any(is_taken) {
+            let has_latest = !self.latest.is_empty();
             for _ in 0..self.queue.len() {
                 let delivery = self.pop_queue().expect("counted");
                 if is_taken(&delivery) {
@@ -400,6 +410,9 @@ impl Outbound {
                 } else {
                     self.enqueue(delivery);
                 }
+            }
+            if has_latest {
+                self.number_anew();
             }
         }
         taken
@@ -419,6 +432,16 @@ impl Outbound {
         }
     }
 
+    /// The queue was rearranged under `keep-latest`.
+    fn number_anew(&mut self) {
+        self.latest = self
+            .queue
+            .iter()
+            .zip(self.left..)
+            .map(|(delivery, number)| (delivery.message.content().topic.into(), number))
+            .collect();
+    }
+
     fn enqueue(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.message.content().bytes() as u64;
         self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
@@ -431,6 +454,9 @@ impl Outbound {
         if dropped > 0 {
             self.queue.retain(|delivery| delivery.qos != Qos::AtMostOnce);
             (self.queued_qos_0, self.backlog) = (0, 0);
+            if !self.latest.is_empty() {
+                self.number_anew();
+            }
             self.queue_bytes =
                 self.queue.iter().map(|delivery| delivery.message.content().bytes() as u64).sum();
         }

@@ -33,6 +33,8 @@ pub struct Session {
     pub expiry_interval_s: u32,
     /// When it ends, while no connection uses it.
     pub expires: Option<Deadline>,
+    /// When its timer fires; entries of the wheel for another time mean nothing.
+    pub timer: Option<Deadline>,
     /// How copies for it are encoded: that of the latest connection.
     pub class: DeliveryClass,
     /// Its subscriptions in the index, in no order.

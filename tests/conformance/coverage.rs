@@ -1,1 +1,142 @@
-//! Holds the tests against `clauses.tsv`.
+//! Holds the tests against `clauses.tsv`: each statement has a test or a reason why not, and each
+//! test that names a statement names one that exists. `tests/CONFORMANCE.md` is made from both;
+//! `RINGMQ_REWRITE=1` writes it anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+/// A row of `clauses.tsv`.
+struct Clause {
+    /// `5.0` or `3.1.1`.
+    document: &'static str,
+    name: &'static str,
+    binds: &'static str,
+    statement: &'static str,
+    /// Why there is no test; empty where there must be one.
+    reason: &'static str,
+}
+
+impl Clause {
+    /// How the tests' names begin: `mqtt_3_3_2_2_`, or `mqtt_311_3_3_2_2_`.
+    fn prefix(&self) -> String {
+        let numbers = self.name["MQTT-".len()..].replace(['.', '-'], "_");
+        let document = if self.document == "5.0" { "" } else { "311_" };
+        format!("mqtt_{document}{numbers}_")
+    }
+}
+
+fn clauses() -> Vec<Clause> {
+    let mut document = "5.0";
+    let mut clauses = Vec::new();
+    for line in include_str!("clauses.tsv").lines().filter(|line| !line.starts_with('#')) {
+        if line == "3.1.1:" {
+            document = "3.1.1";
+            continue;
+        }
+        let mut columns = line.split('\t');
+        let mut column = || columns.next().unwrap_or_default();
+        let (name, binds, statement, reason) = (column(), column(), column(), column());
+        assert!(["server", "client", "both", "transport"].contains(&binds), "{line}");
+        assert!(name.starts_with("MQTT-") && !statement.is_empty(), "{line}");
+        clauses.push(Clause { document, name, binds, statement, reason });
+    }
+    clauses
+}
+
+/// The names of the functions marked as tests, each with the file it is in.
+fn tests() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
+    let mut tests = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).expect("the sources of this test") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let file = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let source = std::fs::read_to_string(&path).expect("a source of text");
+        let mut is_marked = false;
+        for line in source.lines() {
+            if line == "#[test]" {
+                is_marked = true;
+            } else if let Some(rest) = line.strip_prefix("fn ").filter(|_| is_marked) {
+                let name = rest.split('(').next().expect("a name").to_owned();
+                let twice = tests.insert(name, file.clone());
+                assert_eq!(twice, None, "one name for two tests: {line}");
+                is_marked = false;
+            }
+        }
+    }
+    tests
+}
+
+#[test]
+fn every_statement_has_a_test_or_a_reason_and_every_test_names_a_statement() {
+    let tests = tests();
+    let clauses = clauses();
+    let mut wrong = String::new();
+    for clause in &clauses {
+        let count = tests.keys().filter(|test| test.starts_with(&clause.prefix())).count();
+        let (document, name) = (clause.document, clause.name);
+        if count == 0 && clause.reason.is_empty() {
+            writeln!(wrong, "{document} [{name}] has neither test nor reason").expect("a String");
+        }
+        if count > 0 && !clause.reason.is_empty() {
+            writeln!(wrong, "{document} [{name}] has a test and a reason why not")
+                .expect("a String");
+        }
+    }
+    for (test, file) in tests.iter().filter(|(test, _)| test.starts_with("mqtt_")) {
+        if !clauses.iter().any(|clause| test.starts_with(&clause.prefix())) {
+            writeln!(wrong, "{file}: {test} names no statement of clauses.tsv").expect("a String");
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn the_list_of_statements_and_tests_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/CONFORMANCE.md");
+    let list = list();
+    if std::env::var_os("RINGMQ_REWRITE").is_some() {
+        std::fs::write(&path, &list).expect("the list is written");
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    let rewrite = "RINGMQ_REWRITE=1 cargo test --test conformance up_to_date";
+    assert!(stored == list, "tests/CONFORMANCE.md is out of date; run: {rewrite}");
+}
+
+fn list() -> String {
+    let (tests, clauses) = (tests(), clauses());
+    let mut out = String::from(
+        "# Conformance\n\n\
+         Made from `tests/conformance/` by `RINGMQ_REWRITE=1 cargo test --test conformance \
+         up_to_date`; a test fails when it is out of date.\n\n\
+         Statements are in our words; the documents of OASIS hold. Each is tested over real \
+         sockets against the `broker` command, or has a reason why not. A statement that binds \
+         clients is tested by the server's answer to a client that breaks it.\n",
+    );
+    for document in ["5.0", "3.1.1"] {
+        let title = match document {
+            "5.0" => "MQTT 5.0",
+            _ => "MQTT 3.1.1, where it differs",
+        };
+        let of_document = || clauses.iter().filter(|clause| clause.document == document);
+        let tested = of_document().filter(|clause| clause.reason.is_empty()).count();
+        let all = of_document().count();
+        write!(out, "\n## {title}\n\n{tested} of {all} statements are tested.\n\n").expect("fits");
+        out.push_str("| Statement | Binds | What it asks | Test, or why there is none |\n");
+        out.push_str("| --- | --- | --- | --- |\n");
+        for clause in of_document() {
+            let names: Vec<String> = tests
+                .iter()
+                .filter(|(test, _)| test.starts_with(&clause.prefix()))
+                .map(|(test, file)| format!("`{}::{test}`", file.trim_end_matches(".rs")))
+                .collect();
+            let last = if names.is_empty() { clause.reason.to_owned() } else { names.join("<br>") };
+            let Clause { name, binds, statement, .. } = clause;
+            writeln!(out, "| {name} | {binds} | {statement} | {last} |").expect("a String");
+        }
+    }
+    out
+}

@@ -18,27 +18,27 @@ impl Meter {
     /// A meter for a process, which must exist.
     pub fn new(pid: u32) -> Result<Self> {
         let meter = Self { pid };
-        meter.cpu()?;
+        meter.usage()?;
         Ok(meter)
     }
 
-    /// CPU time of the process's living threads. The scheduler's own count in nanoseconds is used,
-    /// as `utime` and `stime` are given in hundredths of a second.
-    pub fn cpu(&self) -> Result<Duration> {
+    /// What the process's living threads had. The scheduler's own count in nanoseconds is used, as
+    /// `utime` and `stime` are given in hundredths of a second.
+    pub fn usage(&self) -> Result<Usage> {
         let doing = || format!("read the CPU time of process {}", self.pid);
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
             .map_err(|source| Error::io(doing(), source))?;
-        let mut total_ns = 0;
+        let mut total = Usage::default();
         for task in tasks {
             let path = task.map_err(|source| Error::io(doing(), source))?.path().join("schedstat");
             match fs::read_to_string(path) {
-                Ok(text) => total_ns += first_number(&text)?,
+                Ok(text) => total = total + Usage::parse(&text)?,
                 // The thread ended between the listing and now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(Error::io(doing(), source)),
             }
         }
-        Ok(Duration::from_nanos(total_ns))
+        Ok(total)
     }
 
     /// Resident memory in bytes.
@@ -46,7 +46,44 @@ impl Meter {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid))
             .map_err(|source| Error::io(format!("read the memory of {}", self.pid), source))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-        Ok(first_number(line)? * 1024)
+        numbers(line).next().map(|kib| kib * 1024).ok_or_else(|| no_number(line))
+    }
+}
+
+/// What the scheduler gave a process, and what it made it wait for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Time on a core.
+    pub cpu: Duration,
+    /// Time ready to run while something else had the core: without it, a broker that is kept from
+    /// its core by other work would look like one with nothing to do.
+    pub waiting: Duration,
+}
+
+impl Usage {
+    /// The first two numbers of a `schedstat` file.
+    fn parse(text: &str) -> Result<Self> {
+        let mut durations = numbers(text).map(Duration::from_nanos);
+        match (durations.next(), durations.next()) {
+            (Some(cpu), Some(waiting)) => Ok(Self { cpu, waiting }),
+            _ => Err(no_number(text)),
+        }
+    }
+
+    /// What came after an earlier one.
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(earlier.cpu),
+            waiting: self.waiting.saturating_sub(earlier.waiting),
+        }
+    }
+}
+
+impl std::ops::Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, waiting: self.waiting + other.waiting }
     }
 }
 
@@ -54,8 +91,8 @@ impl Meter {
 pub fn own_cpu() -> Duration {
     fs::read_to_string("/proc/thread-self/schedstat")
         .ok()
-        .and_then(|text| first_number(&text).ok())
-        .map_or(Duration::ZERO, Duration::from_nanos)
+        .and_then(|text| Usage::parse(&text).ok())
+        .map_or(Duration::ZERO, |usage| usage.cpu)
 }
 
 /// What was read at one moment.
@@ -63,8 +100,8 @@ pub fn own_cpu() -> Duration {
 pub struct Reading {
     /// When.
     pub at: Instant,
-    /// The broker's CPU time so far, if its process is known.
-    pub broker: Option<Duration>,
+    /// What the broker had so far, if its process is known.
+    pub broker: Option<Usage>,
     /// The generator's CPU time so far.
     pub generator: Duration,
 }
@@ -72,21 +109,22 @@ pub struct Reading {
 impl Reading {
     /// Read now.
     pub fn now(broker: Option<Meter>) -> Result<Self> {
-        let broker = broker.map(|meter| meter.cpu()).transpose()?;
+        let broker = broker.map(|meter| meter.usage()).transpose()?;
         Ok(Self { at: Instant::now(), broker, generator: own_cpu() })
     }
 
-    /// The broker's CPU time since an earlier reading.
-    pub fn broker_since(&self, earlier: &Self) -> Option<Duration> {
-        self.broker.zip(earlier.broker).map(|(now, then)| now.saturating_sub(then))
+    /// What the broker had since an earlier reading.
+    pub fn broker_since(&self, earlier: &Self) -> Option<Usage> {
+        self.broker.zip(earlier.broker).map(|(now, then)| now.since(then))
     }
 }
 
-fn first_number(text: &str) -> Result<u64> {
-    text.split_whitespace()
-        .next()
-        .and_then(|word| word.parse().ok())
-        .ok_or_else(|| Error::Broker(format!("no number where /proc should have one: {text}")))
+fn numbers(text: &str) -> impl Iterator<Item = u64> {
+    text.split_whitespace().map_while(|word| word.parse().ok())
+}
+
+fn no_number(text: &str) -> Error {
+    Error::Broker(format!("no number where /proc should have one: {text}"))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -106,7 +144,7 @@ mod tests {
         assert!(worked > Duration::from_millis(5), "{worked:?}");
         std::thread::sleep(Duration::from_millis(100));
         assert!(own_cpu() - before - worked < Duration::from_millis(20));
-        assert!(meter.cpu().expect("we exist") >= worked);
+        assert!(meter.usage().expect("we exist").cpu >= worked);
         assert!(meter.resident_bytes().expect("we exist") > 100_000);
     }
 }

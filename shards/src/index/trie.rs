@@ -21,23 +21,34 @@ pub(crate) struct Node {
     plus: Option<NodeId>,
     /// The child `#`, which has no children.
     hash: Option<NodeId>,
-    /// How many children have a text. They are found by `Trie::literals`.
-    literals: u32,
+    /// The children that have a text.
+    literals: Literals,
     /// The filter that ends here.
     pub(crate) filter: Option<Id<Filter>>,
     /// The first of the shared filters whose filter ends here.
     pub(crate) shared: Option<Id<SharedFilter>>,
 }
 
+/// Most nodes have no child with a text, or one, which needs no entry in a table.
+#[derive(Debug, Default, Clone, Copy)]
+enum Literals {
+    #[default]
+    None,
+    One(NodeId),
+    /// How many. They are found by `Trie::literals`.
+    Many(u32),
+}
+
+const _: () = assert!(size_of::<Node>() <= 32);
+
 impl Node {
     fn is_leaf(&self) -> bool {
-        self.plus.is_none() && self.hash.is_none() && self.literals == 0
+        self.plus.is_none() && self.hash.is_none() && matches!(self.literals, Literals::None)
     }
 }
 
-/// The children of all nodes are in one table, under their parent and level: a node with a million
-/// children is searched as fast as one with two, and one with a single child costs no table of its
-/// own.
+/// The children of all nodes with several are in one table, under their parent and level: a node
+/// with a million is searched as fast as one with two, and none has a table of its own.
 #[derive(Debug)]
 pub(crate) struct Trie {
     hashing: Hashing,
@@ -115,15 +126,23 @@ impl Trie {
 
     /// The child of `id`, which is `node`, with the text `level`.
     fn literal(&self, id: NodeId, node: &Node, level: LevelId) -> Option<NodeId> {
-        if node.literals == 0 {
-            return None;
+        match node.literals {
+            Literals::None => None,
+            Literals::One(only) => Some(only).filter(|only| self.nodes[*only].level == Some(level)),
+            Literals::Many(_) => {
+                let is = |number| {
+                    let child = Id::from_number(number).map(|child: NodeId| &self.nodes[child]);
+                    child
+                        .is_some_and(|child| child.parent == Some(id) && child.level == Some(level))
+                };
+                self.literals.find(self.edge(id, level), is).and_then(Id::from_number)
+            }
         }
-        let hash = self.hashing.pair(id.number(), level.number());
-        let is = |number| {
-            let child = Id::from_number(number).map(|child: NodeId| &self.nodes[child]);
-            child.is_some_and(|child| child.parent == Some(id) && child.level == Some(level))
-        };
-        self.literals.find(hash, is).and_then(Id::from_number)
+    }
+
+    /// The hash under which the child of `parent` with the text `level` is found.
+    fn edge(&self, parent: NodeId, level: LevelId) -> u32 {
+        self.hashing.pair(parent.number(), level.number())
     }
 
     fn child(&self, id: NodeId, level: &str) -> Option<NodeId> {
@@ -156,14 +175,52 @@ impl Trie {
             "+" => self.nodes[parent].plus = Some(child),
             "#" => self.nodes[parent].hash = Some(child),
             _ => {
-                let level = self.levels.hold(level);
-                self.nodes[child].level = Some(level);
-                self.nodes[parent].literals += 1;
-                let hash = self.hashing.pair(parent.number(), level.number());
-                self.literals.insert(hash, child.number());
+                self.nodes[child].level = Some(self.levels.hold(level));
+                self.link(parent, child);
             }
         }
         child
+    }
+
+    /// Make `child`, which has a text, a child of `parent`.
+    fn link(&mut self, parent: NodeId, child: NodeId) {
+        self.nodes[parent].literals = match self.nodes[parent].literals {
+            Literals::None => Literals::One(child),
+            Literals::One(first) => {
+                self.enter(first);
+                self.enter(child);
+                Literals::Many(2)
+            }
+            Literals::Many(count) => {
+                self.enter(child);
+                Literals::Many(count + 1)
+            }
+        };
+    }
+
+    /// Undo [`link`](Self::link).
+    fn unlink(&mut self, parent: NodeId, child: NodeId) {
+        self.nodes[parent].literals = match self.nodes[parent].literals {
+            Literals::None => unreachable!("a parent knows of its child"),
+            Literals::One(_) => Literals::None,
+            // Which one is left is not known: it stays in the table, until it goes too.
+            Literals::Many(count) => {
+                self.leave(child);
+                if count == 1 { Literals::None } else { Literals::Many(count - 1) }
+            }
+        };
+    }
+
+    fn enter(&mut self, child: NodeId) {
+        if let (Some(parent), Some(level)) = (self.nodes[child].parent, self.nodes[child].level) {
+            self.literals.insert(self.edge(parent, level), child.number());
+        }
+    }
+
+    fn leave(&mut self, child: NodeId) {
+        if let (Some(parent), Some(level)) = (self.nodes[child].parent, self.nodes[child].level) {
+            self.literals.remove(self.edge(parent, level), child.number());
+        }
     }
 
     /// Take out `id` and the nodes above it that lead to no filter any more.
@@ -173,7 +230,7 @@ impl Trie {
             let node = &self.nodes[at];
             let used = node.filter.is_some() || node.shared.is_some() || !node.is_leaf();
             let Some(parent) = node.parent.filter(|_| !used) else { break };
-            self.unlink(parent, at);
+            self.remove(parent, at);
             at = parent;
         }
         if self.is_empty() {
@@ -181,19 +238,16 @@ impl Trie {
         }
     }
 
-    fn unlink(&mut self, parent: NodeId, child: NodeId) {
-        let level = self.nodes.remove(child).level;
-        let node = &mut self.nodes[parent];
-        if let Some(level) = level {
-            node.literals -= 1;
-            let hash = self.hashing.pair(parent.number(), level.number());
-            self.literals.remove(hash, child.number());
+    fn remove(&mut self, parent: NodeId, child: NodeId) {
+        if let Some(level) = self.nodes[child].level {
+            self.unlink(parent, child);
             self.levels.release(level);
-        } else if node.plus == Some(child) {
-            node.plus = None;
+        } else if self.nodes[parent].plus == Some(child) {
+            self.nodes[parent].plus = None;
         } else {
-            node.hash = None;
+            self.nodes[parent].hash = None;
         }
+        self.nodes.remove(child);
     }
 
     /// Append the filter that ends at `id` to `out`.
@@ -329,6 +383,7 @@ mod tests {
             assert_eq!(text, filter);
             assert!(trie.is_text(node, filter));
             assert!(!trie.is_text(node, "a/#") && !trie.is_text(node, &format!("x/{filter}")));
+            assert!(filter.split_once('/').is_none_or(|(_, end)| !trie.is_text(node, end)));
         }
         assert_eq!(trie.find("a/#"), None);
     }

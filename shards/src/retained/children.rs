@@ -6,14 +6,19 @@ use std::cmp::Ordering;
 /// halving of the rows, so neither should be much longer than the other.
 const ROW_MAX: usize = 256;
 
-/// An ordered list. A short one is a vector; a long one is cut into rows, so that inserting into a
-/// million moves a few hundred.
-#[derive(Debug)]
+/// An ordered list. Most nodes have no child or one, and it costs them no allocation.
+#[derive(Debug, Default)]
 pub(crate) enum Children<C> {
-    Row(Vec<C>),
-    /// Two or more rows, none empty.
-    Rows(Vec<Vec<C>>),
+    #[default]
+    None,
+    One(C),
+    /// Two or more, or what is left of them.
+    Many(Box<Rows<C>>),
 }
+
+/// Rows of which none is empty: inserting into a million moves a few hundred.
+#[derive(Debug)]
+pub(crate) struct Rows<C>(Vec<Vec<C>>);
 
 /// Where a child is, or would be, until the list changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,95 +27,99 @@ pub(crate) struct Place {
     column: usize,
 }
 
-impl<C> Default for Children<C> {
-    fn default() -> Self {
-        Self::Row(Vec::new())
-    }
-}
-
 impl<C: Copy> Children<C> {
-    fn rows(&self) -> &[Vec<C>] {
-        match self {
-            Self::Row(row) => std::slice::from_ref(row),
-            Self::Rows(rows) => rows,
-        }
-    }
-
-    fn row_mut(&mut self, row: usize) -> &mut Vec<C> {
-        match self {
-            Self::Row(only) => only,
-            Self::Rows(rows) => &mut rows[row],
-        }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows()[0].is_empty()
+        matches!(self, Self::None)
     }
 
     /// The place of the first child that is not [`Ordering::Less`] than what is searched for, and
     /// whether it is equal. `order` tells how a child compares with it.
     pub(crate) fn search(&self, order: impl Fn(C) -> Ordering) -> (Place, bool) {
-        let rows = self.rows();
-        let is_before = |row: &Vec<C>| row.last().is_some_and(|last| order(*last).is_lt());
-        // Past the last row's end is the end of the last row.
-        let row = rows.partition_point(is_before).min(rows.len() - 1);
-        let column = rows[row].partition_point(|child| order(*child).is_lt());
-        let equal = rows[row].get(column).is_some_and(|child| order(*child).is_eq());
-        (Place { row, column }, equal)
+        match self {
+            Self::None => (Place::default(), false),
+            Self::One(only) => {
+                let order = order(*only);
+                (Place { row: 0, column: usize::from(order.is_lt()) }, order.is_eq())
+            }
+            Self::Many(rows) => rows.search(order),
+        }
     }
 
     /// The child at `place`, and the place after it.
     pub(crate) fn get(&self, place: Place) -> Option<(C, Place)> {
-        let rows = self.rows();
-        let Place { row, column } = place;
-        if let Some(child) = rows.get(row)?.get(column) {
-            return Some((*child, Place { row, column: column + 1 }));
+        match self {
+            Self::None => None,
+            Self::One(only) => (place.column == 0).then_some((*only, Place { row: 0, column: 1 })),
+            Self::Many(rows) => rows.get(place),
         }
-        let child = rows.get(row + 1)?.first()?;
-        Some((*child, Place { row: row + 1, column: 1 }))
     }
 
     /// Put `child` before the one at `place`, which a search gave.
     pub(crate) fn insert(&mut self, place: Place, child: C) {
-        let Place { row, column } = place;
-        let into = self.row_mut(row);
-        if into.len() < ROW_MAX {
-            if into.is_empty() {
-                // Most nodes with children have one.
-                into.reserve_exact(1);
-            }
-            into.insert(column, child);
-            return;
-        }
-        // Children that come in order fill their rows; others leave them half full.
-        let half = if column == ROW_MAX { ROW_MAX } else { ROW_MAX / 2 };
-        let mut upper = into.split_off(half);
-        if column < half || half < ROW_MAX && column == half {
-            into.insert(column, child);
-        } else {
-            upper.insert(column - half, child);
-        }
         match self {
-            Self::Row(lower) => *self = Self::Rows(vec![std::mem::take(lower), upper]),
-            Self::Rows(rows) => rows.insert(row + 1, upper),
+            Self::None => *self = Self::One(child),
+            Self::One(only) => {
+                let row = if place.column == 0 { vec![child, *only] } else { vec![*only, child] };
+                *self = Self::Many(Box::new(Rows(vec![row])));
+            }
+            Self::Many(rows) => rows.insert(place, child),
         }
     }
 
     /// Take out the child at `place`, which a search found.
     pub(crate) fn remove(&mut self, place: Place) {
-        let row = self.row_mut(place.row);
-        row.remove(place.column);
-        if row.len() < row.capacity() / 4 {
-            row.shrink_to(row.len() * 2);
+        if let Self::Many(rows) = self {
+            rows.remove(place);
+            if !rows.0.is_empty() {
+                return;
+            }
         }
-        let emptied = row.is_empty();
-        if let Self::Rows(rows) = self {
-            if emptied {
-                rows.remove(place.row);
-            }
-            if let [only] = &mut rows[..] {
-                *self = Self::Row(std::mem::take(only));
-            }
+        *self = Self::None;
+    }
+}
+
+impl<C: Copy> Rows<C> {
+    fn search(&self, order: impl Fn(C) -> Ordering) -> (Place, bool) {
+        let is_before = |row: &Vec<C>| row.last().is_some_and(|last| order(*last).is_lt());
+        // Past the last row's end is the end of the last row.
+        let row = self.0.partition_point(is_before).min(self.0.len() - 1);
+        let column = self.0[row].partition_point(|child| order(*child).is_lt());
+        let equal = self.0[row].get(column).is_some_and(|child| order(*child).is_eq());
+        (Place { row, column }, equal)
+    }
+
+    fn get(&self, Place { row, column }: Place) -> Option<(C, Place)> {
+        if let Some(child) = self.0.get(row)?.get(column) {
+            return Some((*child, Place { row, column: column + 1 }));
+        }
+        let child = self.0.get(row + 1)?.first()?;
+        Some((*child, Place { row: row + 1, column: 1 }))
+    }
+
+    fn insert(&mut self, Place { row, column }: Place, child: C) {
+        let lower = &mut self.0[row];
+        if lower.len() < ROW_MAX {
+            lower.insert(column, child);
+            return;
+        }
+        // Children that come in order fill their rows; others leave them half full.
+        let kept = if column == ROW_MAX { ROW_MAX } else { ROW_MAX / 2 };
+        let mut upper = lower.split_off(kept);
+        if column < kept {
+            lower.insert(column, child);
+        } else {
+            upper.insert(column - kept, child);
+        }
+        self.0.insert(row + 1, upper);
+    }
+
+    fn remove(&mut self, Place { row, column }: Place) {
+        let children = &mut self.0[row];
+        children.remove(column);
+        if children.is_empty() {
+            self.0.remove(row);
+        } else if children.len() < children.capacity() / 4 {
+            children.shrink_to(children.len() * 2);
         }
     }
 }
@@ -154,11 +163,11 @@ mod tests {
                 assert_eq!(listed(&children, place), Vec::from_iter(model.range(from..).copied()));
             }
         }
-        assert!(matches!(&children, Children::Rows(rows) if rows.len() > 5));
+        assert!(matches!(&children, Children::Many(rows) if rows.0.len() > 5));
         for number in model.clone() {
             toggle(&mut children, &mut model, number);
         }
-        assert!(children.is_empty() && matches!(&children, Children::Row(row) if row.is_empty()));
+        assert!(children.is_empty());
     }
 
     #[test]
@@ -168,7 +177,7 @@ mod tests {
             let (place, _) = children.search(|child: u32| child.cmp(&number));
             children.insert(place, number);
         }
-        assert!(matches!(&children, Children::Rows(rows) if rows.len() == 10));
+        assert!(matches!(&children, Children::Many(rows) if rows.0.len() == 10));
         assert_eq!(listed(&children, Place::default()).len(), 10 * ROW_MAX);
     }
 }

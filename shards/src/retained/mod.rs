@@ -35,13 +35,15 @@ pub(crate) struct Node<T> {
     children: Children<NodeId<T>>,
 }
 
+const _: () = assert!(size_of::<Node<Box<u8>>>() <= 32);
+
 /// A `T` for each of many Topic Names.
 #[derive(Debug)]
 pub struct RetainedIndex<T> {
     hashing: Hashing,
     levels: Levels,
     nodes: Slab<Node<T>>,
-    /// All nodes but the root, by their parent and level.
+    /// The nodes that have, or had, siblings, by their parent and level.
     by_level: IdTable,
     root: NodeId<T>,
     /// Values.
@@ -130,8 +132,8 @@ impl<T> RetainedIndex<T> {
     }
 
     /// Visit the entries that `filter` (without any `$share/NAME/`) matches, from where `cursor`
-    /// stands, in a stable order; `cursor` is left where a later call goes on. `visit` says whether
-    /// to go on.
+    /// stands, in a stable order; `cursor` is left where a later call for the same filter goes on.
+    /// `visit` says whether to go on.
     ///
     /// At most `steps_max` nodes are walked a call, but at least one. Entries inserted or removed
     /// between calls never make an entry that was there all along be skipped or visited twice.
@@ -195,12 +197,23 @@ impl<T> RetainedIndex<T> {
     }
 
     fn child(&self, id: NodeId<T>, level: LevelId) -> Option<NodeId<T>> {
-        let is = |number| {
-            let child = Id::from_number(number).map(|child: NodeId<T>| &self.nodes[child]);
-            child.is_some_and(|child| child.parent == Some(id) && child.level == Some(level))
-        };
-        let hash = self.hashing.pair(id.number(), level.number());
-        self.by_level.find(hash, is).and_then(Id::from_number)
+        match self.nodes[id].children {
+            Children::None => None,
+            Children::One(only) => Some(only).filter(|only| self.nodes[*only].level == Some(level)),
+            Children::Many(_) => {
+                let is = |number| {
+                    let child = Id::from_number(number).map(|child: NodeId<T>| &self.nodes[child]);
+                    child
+                        .is_some_and(|child| child.parent == Some(id) && child.level == Some(level))
+                };
+                self.by_level.find(self.edge(id, level), is).and_then(Id::from_number)
+            }
+        }
+    }
+
+    /// The hash under which the child of `parent` with `level` is found.
+    fn edge(&self, parent: NodeId<T>, level: LevelId) -> u32 {
+        self.hashing.pair(parent.number(), level.number())
     }
 
     /// Where among the children of `node` the one with `level` is or would be.
@@ -222,9 +235,33 @@ impl<T> RetainedIndex<T> {
             value: None,
             children: Children::default(),
         });
+        match self.nodes[parent].children {
+            Children::None => {}
+            Children::One(first) => {
+                self.enter(parent, first);
+                self.enter(parent, child);
+            }
+            Children::Many(_) => self.enter(parent, child),
+        }
         self.nodes[parent].children.insert(place, child);
-        self.by_level.insert(self.hashing.pair(parent.number(), level.number()), child.number());
         child
+    }
+
+    fn enter(&mut self, parent: NodeId<T>, child: NodeId<T>) {
+        let level = self.nodes[child].level.expect("a child has a level");
+        self.by_level.insert(self.edge(parent, level), child.number());
+    }
+
+    /// Take out `child`, which has nothing below it.
+    fn remove_child(&mut self, parent: NodeId<T>, child: NodeId<T>, level: LevelId) {
+        let (place, _) = self.search(parent, self.levels.text(level));
+        // Many stay many until the last one goes: so all of them are in the table.
+        if let Children::Many(_) = self.nodes[parent].children {
+            self.by_level.remove(self.edge(parent, level), child.number());
+        }
+        self.nodes[parent].children.remove(place);
+        self.nodes.remove(child);
+        self.levels.release(level);
     }
 
     /// Take out `id` and the nodes above it that lead to no value any more.
@@ -234,11 +271,7 @@ impl<T> RetainedIndex<T> {
             let node = &self.nodes[at];
             let used = node.value.is_some() || !node.children.is_empty();
             let (Some(parent), Some(level), false) = (node.parent, node.level, used) else { break };
-            let (place, _) = self.search(parent, self.levels.text(level));
-            self.nodes[parent].children.remove(place);
-            self.nodes.remove(at);
-            self.by_level.remove(self.hashing.pair(parent.number(), level.number()), at.number());
-            self.levels.release(level);
+            self.remove_child(parent, at, level);
             at = parent;
         }
         if self.nodes.len() == 1 {

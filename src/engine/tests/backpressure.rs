@@ -51,10 +51,44 @@ fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_wi
         world.publish(publisher, "t", &PAYLOAD, Qos::AtMostOnce, 0);
         assert!(world.paused.is_empty());
     }
-    let bound = u64::from(world.engine.settings.limits.outbox_bytes_max);
+    let sessions = 2 * limits::SESSION_BYTES as u64 + 1_024;
+    let bound = u64::from(world.engine.settings.limits.outbox_bytes_max) + sessions;
     let metrics = world.engine.metrics();
     assert!(metrics.memory_bytes <= bound, "{} over {bound}", metrics.memory_bytes);
     assert!(metrics.drops.of(DropCause::OutboxFull) > 1_900);
+}
+
+#[test]
+fn a_stuck_consumer_that_takes_again_slows_its_publisher_again() {
+    let mut world = World::new();
+    let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    world.stuck.insert(consumer);
+    publish_until_paused(&mut world, publisher, 5_000);
+    world.advance_ms(limits::STUCK_MS + 50);
+    publish_until_paused(&mut world, publisher, 100);
+    assert!(world.paused.is_empty(), "stuck");
+    world.take_some(consumer, 1_000);
+    world.advance_ms(limits::STUCK_MS + 50);
+    publish_until_paused(&mut world, publisher, 100);
+    assert!(world.paused.contains(&publisher));
+}
+
+#[test]
+fn all_who_wait_for_a_consumer_go_on_when_it_has_caught_up() {
+    let mut world = World::new();
+    let consumer = world.connect(&Client::v5("c"));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    let publishers: Vec<ConnectionId> =
+        (0..50).map(|number| world.connect(&Client::v5(&format!("p{number}")))).collect();
+    world.stuck.insert(consumer);
+    publish_until_paused(&mut world, publishers[0], 5_000);
+    for &publisher in &publishers[1..] {
+        world.publish(publisher, "t", b"m", Qos::AtMostOnce, 0);
+    }
+    assert_eq!(world.paused.len(), 50);
+    world.unstick(consumer);
+    assert!(world.paused.is_empty(), "{} still wait", world.paused.len());
 }
 
 #[test]
@@ -255,4 +289,96 @@ fn a_client_is_not_held_up_by_its_own_subscription() {
         world.publish(client, "t", b"m", Qos::AtLeastOnce, number);
         assert!(world.paused.is_empty());
     }
+}
+
+#[test]
+fn reconnecting_clients_leave_no_timers_behind_for_long() {
+    let mut world = World::new();
+    let mut client = Client::persistent("c");
+    client.properties.session_expiry_interval = Some(1_000_000);
+    for _ in 0..2_000 {
+        let id = world.accept();
+        world.send_connect_with_keep_alive(id, &client, 65_535);
+        world.advance_ms(1_000);
+        world.cut(id);
+    }
+    let armed = world.engine.timers.len();
+    assert!(armed < 500, "{armed} timers for one client");
+}
+
+#[test]
+fn connections_above_the_limits_hear_why_in_connack() {
+    let change = |settings: &mut Settings| {
+        settings.limits.connections_max = 2;
+        settings.limits.connections_per_second_max = 3;
+        settings.limits.sessions_max = 2;
+    };
+    let mut world = World::with(change, Box::new(AllowAll));
+    let first = world.connect(&Client::v5("a"));
+    world.connect(&Client::v5("b"));
+    let one_too_many = world.accept();
+    world.send_connect(one_too_many, &Client::v5("c"));
+    assert!(world.packets(one_too_many, Version::V5)[0].contains("QuotaExceeded"));
+    assert!(world.closed.contains(&one_too_many));
+    world.cut(first);
+    for (name, reason) in [("b", "Success"), ("d", "ConnectionRateExceeded")] {
+        let id = world.accept();
+        world.send_connect(id, &Client::v5(name));
+        let connack = &world.packets(id, Version::V5)[0];
+        assert!(connack.contains(reason), "{connack}");
+    }
+    world.advance_ms(1_100);
+    let away = world.connect(&Client::persistent("b"));
+    world.cut(away);
+    world.connect(&Client::v5("e"));
+    let id = world.accept();
+    world.send_connect(id, &Client::v5("f"));
+    let connack = &world.packets(id, Version::V5)[0];
+    assert!(connack.contains("QuotaExceeded"), "a session of one that is away counts: {connack}");
+}
+
+#[test]
+fn far_above_the_limit_connections_are_refused_without_a_word() {
+    let mut world = World::with(|s| s.limits.connections_max = 2, Box::new(AllowAll));
+    let peer = Peer { address: None, listener: 0 };
+    let accepted = (0..200).filter(|_| world.engine.handle_accepted(Now(0), peer).is_ok()).count();
+    assert_eq!(accepted, 2 + limits::REFUSED_CONNECTIONS_MAX);
+    assert_eq!(world.engine.metrics().connections_refused, 198);
+}
+
+#[test]
+fn a_long_walk_through_retained_topics_leaves_others_their_turn() {
+    let mut world = World::new();
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 0..5_000 {
+        let topic = format!("{number}/x");
+        let mut retained = publish(&topic, b"m", Qos::AtMostOnce, 0);
+        retained.retain = true;
+        world.send(publisher, Version::V5, &Packet::Publish(retained));
+    }
+    let consumer = world.connect(&Client::v5("c"));
+    let options = SubscribeOptions {
+        qos: Qos::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: 0,
+    };
+    let filters = [("+/nobody", options)];
+    let subscribe = Subscribe {
+        packet_identifier: identifier(1),
+        subscription_identifier: None,
+        user_properties: UserProperties::none(),
+        filters: SubscribeFilters::list(&filters),
+    };
+    let mut bytes = Vec::new();
+    Packet::Subscribe(subscribe).encode(Version::V5, &mut bytes);
+    world.engine.handle_received(world.now, consumer, &bytes);
+    let mut turns = 1;
+    world.turn();
+    while world.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(world.now)) {
+        world.engine.handle_timeout(world.now);
+        world.turn();
+        turns += 1;
+    }
+    assert!(turns >= 5, "{turns} turns");
 }

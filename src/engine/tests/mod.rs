@@ -90,10 +90,19 @@ impl World {
     }
 
     pub fn send_connect(&mut self, id: ConnectionId, client: &Client<'_>) {
+        self.send_connect_with_keep_alive(id, client, 0);
+    }
+
+    pub fn send_connect_with_keep_alive(
+        &mut self,
+        id: ConnectionId,
+        client: &Client<'_>,
+        keep_alive_s: u16,
+    ) {
         let connect = Connect {
             version: client.version,
             clean_start: client.clean_start,
-            keep_alive_s: 0,
+            keep_alive_s,
             client_identifier: client.name,
             username: None,
             password: None,
@@ -139,8 +148,17 @@ impl World {
         self.send(id, Version::V5, &Packet::Publish(publish));
     }
 
-    /// Carries out actions until there is none.
+    /// Turns until nothing is to be done now.
     pub fn settle(&mut self) {
+        self.turn();
+        while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            self.engine.handle_timeout(self.now);
+            self.turn();
+        }
+    }
+
+    /// Carries out actions until there is none.
+    pub fn turn(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send { connection, buffer } => {
@@ -173,6 +191,15 @@ impl World {
         if let Some(buffer) = self.held.remove(&id) {
             self.take(id, buffer);
         }
+        self.settle();
+    }
+
+    /// A peer that is stuck takes `bytes` after all.
+    pub fn take_some(&mut self, id: ConnectionId, bytes: usize) {
+        let buffer = self.held.get_mut(&id).expect("something is held for it");
+        assert!(bytes < buffer.len());
+        buffer.advance(bytes);
+        self.engine.handle_sent(self.now, id, bytes, None);
         self.settle();
     }
 

@@ -1,9 +1,13 @@
 //! Packets from a client to the broker, as bytes.
 
 use super::{Qos, Version};
-use crate::stamp::Stamp;
+use crate::{limits::SPAN_S_MAX, stamp::Stamp};
 
-/// CONNECT with Clean Session (Clean Start), no Keep Alive and no properties.
+/// Keep Alive: longer than any run, so that no PINGREQ is needed. Not 0, which some brokers refuse.
+const KEEP_ALIVE_S: u16 = u16::MAX;
+const _: () = assert!(KEEP_ALIVE_S as f64 > 2.0 * SPAN_S_MAX);
+
+/// CONNECT with Clean Session (Clean Start) and no properties.
 pub fn encode_connect(version: Version, client_identifier: &str, out: &mut Vec<u8>) {
     let level = match version {
         Version::V311 => 4,
@@ -11,7 +15,8 @@ pub fn encode_connect(version: Version, client_identifier: &str, out: &mut Vec<u
     };
     let mut body = Vec::with_capacity(64);
     put_string("MQTT", &mut body);
-    body.extend_from_slice(&[level, 0b10, 0, 0]);
+    body.extend_from_slice(&[level, 0b10]);
+    body.extend_from_slice(&KEEP_ALIVE_S.to_be_bytes());
     put_no_properties(version, &mut body);
     put_string(client_identifier, &mut body);
     put_packet(0x10, &body, out);

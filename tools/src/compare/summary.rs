@@ -9,7 +9,7 @@ use crate::{
     verify::Tally,
 };
 
-/// From this part of a core on, a broker counts as saturated.
+/// From this part of the span on, busy or waiting for its core, a broker counts as saturated.
 const SATURATED: f64 = 0.95;
 
 /// The samples of every load and broker, looked at together.
@@ -39,9 +39,9 @@ impl<'a> Summary<'a> {
         text.push_str("\nMedians of the rounds; ratios are of medians, to the first broker's.\n");
         if self.any_unsaturated() {
             text.push_str(
-                "*: the broker had less than 95% of its core: the generator or the load was the \
-                 limit, and\nCPU per delivery is not that of saturation. A larger --burst makes \
-                 the generator cheaper.\n",
+                "*: the broker had nothing to do for more than 5% of the span: the generator or \
+                 the load was the limit,\nand CPU per delivery is not that of saturation. A larger \
+                 --burst makes the generator cheaper.\n",
             );
         }
         text
@@ -59,13 +59,18 @@ impl<'a> Summary<'a> {
         })
     }
 
-    /// The part of the span in which the broker had its core.
-    fn busy(&self, case: usize, which: usize) -> f64 {
-        median(&self.traffic(case, which, |traffic| traffic.broker_busy.unwrap_or(f64::NAN)))
+    /// Whether the broker mostly had something to do, and whether or not it got its core for it.
+    fn is_saturated(&self, case: usize, which: usize) -> bool {
+        let parts = self.traffic(case, which, |traffic| {
+            let (busy, waiting) = (traffic.broker_busy, traffic.broker_waiting);
+            busy.unwrap_or(f64::NAN) + waiting.unwrap_or(f64::NAN)
+        });
+        // An idle scenario has no such part: nothing to say against it.
+        parts.is_empty() || median(&parts) >= SATURATED
     }
 
     fn any_unsaturated(&self) -> bool {
-        self.samples.keys().any(|&(case, which)| self.busy(case, which) < SATURATED)
+        self.samples.keys().any(|&(case, which)| !self.is_saturated(case, which))
     }
 
     fn traffic_table(&self) -> Option<String> {
@@ -77,6 +82,7 @@ impl<'a> Summary<'a> {
             "ratio",
             "deliveries/s",
             "busy",
+            "waiting",
             "p50 µs",
             "p99 µs",
             "generator µs",
@@ -100,7 +106,7 @@ impl<'a> Summary<'a> {
         let cpu = self.traffic(case, which, |traffic| traffic.broker_cpu_us.unwrap_or(f64::NAN));
         let first = self.traffic(case, 0, |traffic| traffic.broker_cpu_us.unwrap_or(f64::NAN));
         let middle = |value: fn(&Traffic) -> f64| median(&self.traffic(case, which, value));
-        let busy = self.busy(case, which);
+        let mark = if self.is_saturated(case, which) { "" } else { "*" };
         let latency = |value: fn(&Latency) -> f64| {
             median(&self.traffic(case, which, |traffic| value(&traffic.latency_us)))
         };
@@ -111,7 +117,8 @@ impl<'a> Summary<'a> {
             spread(&cpu),
             format!("{:.4}", median(&cpu) / median(&first)),
             format!("{:.0}", middle(|traffic| traffic.deliveries_per_second)),
-            percent(busy) + if busy < SATURATED { "*" } else { "" },
+            percent(middle(|traffic| traffic.broker_busy.unwrap_or(f64::NAN))),
+            percent(middle(|traffic| traffic.broker_waiting.unwrap_or(f64::NAN))) + mark,
             format!("{:.0}", latency(|latency| latency.p50)),
             format!("{:.0}", latency(|latency| latency.p99)),
             format!("{:.3}", middle(|traffic| traffic.generator_cpu_us)),

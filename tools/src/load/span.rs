@@ -51,6 +51,8 @@ pub struct Traffic {
     pub broker_cpu_us: Option<f64>,
     /// The part of the span in which the broker had a core: 1 is saturation of one.
     pub broker_busy: Option<f64>,
+    /// The part of the span in which the broker was ready to run and other work had its core.
+    pub broker_waiting: Option<f64>,
     /// The broker's resident memory at the span's end.
     pub broker_resident_bytes: Option<u64>,
     /// CPU time of the generator for each delivery, publishing included.
@@ -114,7 +116,9 @@ fn measure_idle(workload: Workload, settings: RunSettings) -> Result<Outcome> {
     let idle = Idle {
         connections,
         connections_per_second: f64::from(connections) / (after.at - before.at).as_secs_f64(),
-        broker_cpu_us: after.broker_since(&before).map(|cpu| cpu.as_secs_f64() * 1e6 * each),
+        broker_cpu_us: after
+            .broker_since(&before)
+            .map(|usage| usage.cpu.as_secs_f64() * 1e6 * each),
         broker_resident_bytes: resident_before,
         bytes_per_connection: grown.map(|(before, after)| (after as f64 - before as f64) * each),
     };
@@ -216,7 +220,8 @@ impl Load {
         delivered: u64,
     ) -> Result<Traffic> {
         let span_s = (end.at - begin.at).as_secs_f64();
-        let broker_s = end.broker_since(begin).map(|cpu| cpu.as_secs_f64());
+        let broker = end.broker_since(begin);
+        let broker_s = broker.map(|usage| usage.cpu.as_secs_f64());
         let generator_s = (end.generator - begin.generator).as_secs_f64();
         let each = 1.0 / delivered.max(1) as f64;
         let resident = self.settings.meter.map(|meter| meter.resident_bytes()).transpose()?;
@@ -227,6 +232,7 @@ impl Load {
             deliveries_per_second: delivered as f64 / span_s,
             broker_cpu_us: broker_s.map(|cpu_s| cpu_s * 1e6 * each),
             broker_busy: broker_s.map(|cpu_s| cpu_s / span_s),
+            broker_waiting: broker.map(|usage| usage.waiting.as_secs_f64() / span_s),
             broker_resident_bytes: resident,
             generator_cpu_us: generator_s * 1e6 * each,
             generator_busy: generator_s / span_s,
