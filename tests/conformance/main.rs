@@ -23,5 +23,7 @@ mod section_3_10_unsubscribe;
 mod section_3_12_ping;
 mod section_3_14_disconnect;
 mod section_3_15_auth;
+mod section_4_7_topics;
+mod section_4_8_subscriptions;
 mod section_4_operation;
 mod section_6_websocket;
