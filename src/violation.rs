@@ -158,8 +158,10 @@ violations! {
         "the Retain Handling is 3";
     NoLocalOnSharedSubscription "MQTT-3.8.3-4" ProtocolError
         "No Local is set on a Shared Subscription";
-    TopicFilterEmpty "MQTT-4.7.3-1" TopicFilterInvalid
+    TopicFilterEmpty "MQTT-4.7.3-1" MalformedPacket
         "a Topic Filter is empty";
+    AnswerTooLarge "MQTT-3.1.2-24" PacketTooLarge
+        "the answer to so many Topic Filters is larger than the client's own Maximum Packet Size";
     SubackEmpty "section 3.9.3" ProtocolError
         "the SUBACK packet has no Reason Code";
     SubackReasonCodeInvalid "MQTT-3.9.3-2" ProtocolError

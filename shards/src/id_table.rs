@@ -3,11 +3,22 @@
 
 use hashbrown::HashTable;
 
+/// Entries from which on a table is cut into parts. A table moves all its entries when it grows;
+/// with a million in one, that stalls the core for tens of milliseconds, in parts for less than one.
+const WHOLE_MAX: usize = 1 << 14;
+
+/// Parts of a large table.
+const PARTS: usize = 64;
+
 /// Eight bytes an entry. The hash is kept beside the id, so that growing touches no record and a
 /// search looks at records whose hash agrees only.
 #[derive(Debug, Default)]
 pub(crate) struct IdTable {
-    entries: HashTable<Entry>,
+    /// Until there are parts.
+    whole: HashTable<Entry>,
+    /// None, or [`PARTS`] by some bits of the hash.
+    parts: Vec<HashTable<Entry>>,
+    len: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -19,38 +30,56 @@ struct Entry {
 impl IdTable {
     /// The id under `hash` of which `is` holds.
     pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let found = self.entries.find(spread(hash), |entry| entry.hash == hash && is(entry.id));
+        let part = self.parts.get(part(hash)).unwrap_or(&self.whole);
+        let found = part.find(spread(hash), |entry| entry.hash == hash && is(entry.id));
         found.map(|entry| entry.id)
     }
 
     /// Add an entry whose key is not in the table.
     pub(crate) fn insert(&mut self, hash: u32, id: u32) {
+        if self.len == WHOLE_MAX && self.parts.is_empty() {
+            self.cut();
+        }
         let entry = Entry { hash, id };
-        self.entries.insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+        self.part_mut(hash).insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+        self.len += 1;
     }
 
     /// Let the entry of `from`, which is in the table under `hash`, stand for `to`.
     pub(crate) fn replace(&mut self, hash: u32, from: u32, to: u32) {
-        let entry = self.entries.find_mut(spread(hash), |entry| entry.id == from);
+        let entry = self.part_mut(hash).find_mut(spread(hash), |entry| entry.id == from);
         entry.expect("an entry to replace is in the table").id = to;
     }
 
     /// Take out `id`, which is in the table under `hash`.
     pub(crate) fn remove(&mut self, hash: u32, id: u32) {
-        let entry = self.entries.find_entry(spread(hash), |entry| entry.id == id);
+        let entry = self.part_mut(hash).find_entry(spread(hash), |entry| entry.id == id);
         entry.expect("an entry to remove is in the table").remove();
-        if self.entries.is_empty() {
-            self.entries = HashTable::new();
+        self.len -= 1;
+        if self.len == 0 {
+            *self = Self::default();
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    fn part_mut(&mut self, hash: u32) -> &mut HashTable<Entry> {
+        self.parts.get_mut(part(hash)).unwrap_or(&mut self.whole)
+    }
+
+    fn cut(&mut self) {
+        self.parts.resize_with(PARTS, HashTable::new);
+        for entry in std::mem::take(&mut self.whole) {
+            let part = &mut self.parts[part(entry.hash)];
+            part.insert_unique(spread(entry.hash), entry, |entry| spread(entry.hash));
+        }
     }
 }
 
@@ -58,6 +87,11 @@ impl IdTable {
 /// put all we have at both ends.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
+}
+
+/// Below the seven bits of the tag, so that neither tags nor places within a part are all alike.
+fn part(hash: u32) -> usize {
+    (hash >> 19) as usize % PARTS
 }
 
 #[cfg(test)]
@@ -85,9 +119,11 @@ mod tests {
     fn growing_loses_nothing_and_emptying_frees() {
         let mut table = IdTable::default();
         let hash = |id: u32| id.wrapping_mul(0x9E37_79B9);
-        (0..10_000).for_each(|id| table.insert(hash(id), id));
-        assert!((0..10_000).all(|id| table.find(hash(id), |other| other == id) == Some(id)));
-        (0..10_000).for_each(|id| table.remove(hash(id), id));
-        assert!(table.is_empty() && table.entries.capacity() == 0);
+        let ids = 0..3 * WHOLE_MAX as u32;
+        ids.clone().for_each(|id| table.insert(hash(id), id));
+        assert!(table.parts.iter().all(|part| part.len() > WHOLE_MAX / PARTS));
+        assert!(ids.clone().all(|id| table.find(hash(id), |other| other == id) == Some(id)));
+        ids.for_each(|id| table.remove(hash(id), id));
+        assert!(table.is_empty() && table.whole.capacity() == 0 && table.parts.capacity() == 0);
     }
 }

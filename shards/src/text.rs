@@ -55,6 +55,8 @@ mod tests {
             let text = "é".repeat(len / 2) + &"x"[..len % 2];
             assert_eq!(Text::new(&text).as_str(), text);
             assert!(Text::new(&text) == *text.as_str());
+            let is_short = matches!(Text::new(&text), Text::Short { .. });
+            assert_eq!(is_short, len <= SHORT_BYTES_MAX);
         }
     }
 }

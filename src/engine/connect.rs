@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use crate::clock::Now;
 use crate::config::Redirect;
 use crate::engine::access::{Authentication, Credentials};
+use crate::engine::links::Links;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
 use crate::session::connection::{Extra, Phase};
@@ -31,6 +32,7 @@ impl Engine {
         };
         let Some(connection) = self.links.get(id) else { return };
         connection.version = connect.version;
+        connection.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if let Err(Refusal(reason)) = self.check(id, &connect) {
             return self.refuse(id, reason);
         }
@@ -55,7 +57,10 @@ impl Engine {
         connection.version = if level >= 5 { Version::V5 } else { Version::V311 };
         let reason = violation.reason();
         if level >= 5 || reason == ReasonCode::UnsupportedProtocolVersion {
-            self.refuse_with(id, reason, Some(violation.what()));
+            // Where the packet cannot be read, neither can what the client takes at most. Where it can,
+            // the Reason Code says enough [MQTT-3.2.2-19].
+            let is_unreadable = reason == ReasonCode::MalformedPacket;
+            self.refuse_with(id, reason, is_unreadable.then(|| violation.what()));
         } else {
             self.end_connection(id.slot, Ending::Silent);
         }
@@ -299,7 +304,7 @@ impl Engine {
             }
             _ => None,
         };
-        let connack = Connack {
+        let mut connack = Connack {
             session_present: false, // [MQTT-3.2.2-6]
             reason,
             properties: ConnackProperties {
@@ -308,7 +313,11 @@ impl Engine {
                 ..ConnackProperties::default()
             },
         };
-        self.links.send(id.slot, |out| Packet::Connack(connack).encode(version, out));
+        let has_words = version == Version::V5 || reason.return_code().is_some();
+        if has_words && !send_fitting(&mut self.links, id, &Packet::Connack(connack.clone())) {
+            connack.properties.reason_string = None; // [MQTT-3.2.2-19]
+            send_fitting(&mut self.links, id, &Packet::Connack(connack));
+        }
         self.end_connection(id.slot, Ending::Silent);
     }
 
@@ -318,17 +327,16 @@ impl Engine {
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
         self.agree(id, session, connect);
-        self.send_connack(
-            id,
-            session,
-            connect,
-            assigned.as_deref(),
-            session_present,
-            authentication_data,
-        );
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
+        let assigned = assigned.as_deref();
+        let is_told =
+            self.send_connack(id, session, connect, assigned, session_present, authentication_data);
+        if !is_told {
+            // Nothing of what CONNACK says can be left out.
+            return self.end_connection(id.slot, Ending::Silent);
+        }
         tracing::debug!(client = client_identifier, session_present, version = ?connect.version, "connected");
         self.pump(id.slot);
     }
@@ -408,7 +416,6 @@ impl Engine {
         let connection = &mut self.links.connections[id.slot as usize];
         connection.phase = Phase::Open { session: index };
         connection.keep_alive_s = keep_alive_s;
-        connection.packet_bytes_max = properties.maximum_packet_size.unwrap_or(u32::MAX);
         connection.window = window;
         connection.wants_problem_information = properties.request_problem_information;
         if aliases_max > 0 || properties.authentication_method.is_some() {
@@ -458,7 +465,7 @@ impl Engine {
         assigned: Option<&str>,
         session_present: bool,
         authentication_data: &[u8],
-    ) {
+    ) -> bool {
         let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
         let connection = &self.links.connections[id.slot as usize];
         let expiry_interval_s = self.sessions[session as usize].expiry_interval_s;
@@ -487,9 +494,20 @@ impl Engine {
             ..ConnackProperties::default()
         };
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
-        let version = connect.version;
-        self.links.send(id.slot, |out| Packet::Connack(connack).encode(version, out));
+        send_fitting(&mut self.links, id, &Packet::Connack(connack))
     }
+}
+
+/// Sends a packet unless it is larger than the client takes [MQTT-3.1.2-24].
+fn send_fitting(links: &mut Links, id: ConnectionId, packet: &Packet<'_>) -> bool {
+    let connection = &links.connections[id.slot as usize];
+    let mut bytes = Vec::new();
+    packet.encode(connection.version, &mut bytes);
+    let fits = bytes.len() <= connection.packet_bytes_max as usize;
+    if fits {
+        links.send(id.slot, |out| out.extend_from_slice(&bytes));
+    }
+    fits
 }
 
 /// Names the connection towards the access control.

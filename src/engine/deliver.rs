@@ -389,7 +389,13 @@ impl Engine {
         let connection = &mut self.links.connections[slot as usize];
         let version = connection.version;
         let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());
-        if let Some(aliases) = aliases {
+        // An alias that is set takes room besides the Topic Name.
+        let with_alias = Copy { topic_alias: Some(u16::MAX), ..copy };
+        if let Some(aliases) = aliases
+            && (connection.packet_bytes_max == u32::MAX
+                || content.header(version, self.now, &with_alias).encoded_len()
+                    <= connection.packet_bytes_max as usize)
+        {
             match aliases.choose(content.topic) {
                 AliasUse::None => {}
                 AliasUse::Set(alias) => copy.topic_alias = Some(alias),
@@ -454,17 +460,15 @@ impl Copy<'_> {
 }
 
 impl Connection {
-    /// Whether a copy fits the client's Maximum Packet Size [MQTT-3.1.2-24]. An alias that is set
-    /// with it takes three bytes more.
+    /// Whether a copy fits the client's Maximum Packet Size [MQTT-3.1.2-24].
     pub(super) fn takes(
         &self,
         content: &Content<'_>,
         copy: &Copy<'_>,
         now: crate::clock::Now,
     ) -> bool {
-        const ALIAS_BYTES: usize = 3;
         self.packet_bytes_max == u32::MAX
-            || content.header(self.version, now, copy).encoded_len() + ALIAS_BYTES
+            || content.header(self.version, now, copy).encoded_len()
                 <= self.packet_bytes_max as usize
     }
 }

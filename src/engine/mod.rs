@@ -111,6 +111,8 @@ pub struct Engine {
     fired: Vec<Timer>,
     /// Connections to go on with: stashed input or retained messages.
     ready: VecDeque<ConnectionId>,
+    /// How many of those have their go in this turn, once it is being ended.
+    goes_left: Option<usize>,
     /// Connections to end at the end of the turn, with the reason to tell.
     doomed: Vec<(ConnectionId, ReasonCode)>,
     /// Connections accepted in the second that began at `.0`.
@@ -157,6 +159,7 @@ impl Engine {
             timers: Wheel::new(now),
             fired: Vec::new(),
             ready: VecDeque::new(),
+            goes_left: None,
             doomed: Vec::new(),
             accepted_in_second: (now, 0),
             alias_topic: String::new(),
@@ -281,6 +284,16 @@ impl Engine {
 
     /// What to do next; `None` ends the turn.
     pub fn poll_action(&mut self) -> Option<Action> {
+        // Each connection that has more to do gets one go a turn: those that come up meanwhile have
+        // theirs in the next, for which `poll_timeout` does not let the executor wait.
+        let goes = self.goes_left.get_or_insert(self.ready.len());
+        let mut goes = *goes;
+        let action = self.next_action(&mut goes);
+        self.goes_left = action.is_some().then_some(goes);
+        action
+    }
+
+    fn next_action(&mut self, goes: &mut usize) -> Option<Action> {
         loop {
             if let Some(action) = self.links.actions.pop_front() {
                 return Some(action);
@@ -295,6 +308,7 @@ impl Engine {
             if let Some(send) = self.links.next_send() {
                 return Some(send);
             }
+            *goes = goes.checked_sub(1)?;
             let id = self.ready.pop_front()?;
             self.go_on(id);
         }
@@ -302,7 +316,10 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
-        self.timers.next()
+        match self.ready.is_empty() {
+            true => self.timers.next(),
+            false => Some(Deadline(self.now.0)),
+        }
     }
 
     /// Goes on with a connection that had more to do than one turn allows.

@@ -161,10 +161,7 @@ impl Engine {
         self.flush_run();
         match packet {
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, &subscribe),
-            Packet::Unsubscribe(unsubscribe) => {
-                self.handle_unsubscribe(id, session, &unsubscribe);
-                Ok(())
-            }
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, &unsubscribe),
             Packet::Pingreq => {
                 let version = self.version(id.slot);
                 self.links.send(id.slot, |out| Packet::Pingresp.encode(version, out));

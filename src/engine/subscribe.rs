@@ -15,8 +15,8 @@ use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
 use crate::violation::Violation;
 use crate::wire::{
-    Packet, Qos, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
-    UserProperties, Version,
+    Packet, PacketIdentifier, Qos, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback,
+    Unsubscribe, UserProperties, Version,
 };
 
 impl Engine {
@@ -28,9 +28,12 @@ impl Engine {
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Violation> {
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
+        self.check_answer_fits(id, subscribe.packet_identifier, subscribe.filters.count())?;
         // Judged before anything is changed: a packet that breaks the protocol changes nothing.
         for (text, options) in subscribe.filters {
-            self.judge_filter(text, &options)?;
+            if parse_any(text)?.share_name().is_some() && options.no_local {
+                return Err(Violation::NoLocalOnSharedSubscription); // [MQTT-3.8.3-4]
+            }
         }
         let version = self.version(id.slot);
         let mut reasons = Vec::new();
@@ -42,28 +45,30 @@ impl Engine {
             };
             reasons.push(reason);
         }
-        let suback = Suback {
-            packet_identifier: subscribe.packet_identifier,
-            reasons: &reasons,
-            reason_string: None,
-            user_properties: UserProperties::none(),
-        };
+        let suback = suback(subscribe.packet_identifier, &reasons);
         self.links.send(id.slot, |out| Packet::Suback(suback).encode(version, out));
         self.pump(id.slot);
         Ok(())
     }
 
-    /// What is no matter of policy but breaks the protocol.
-    fn judge_filter(&self, text: &str, options: &SubscribeOptions) -> Result<(), Violation> {
-        let filter = match TopicFilter::parse(text, usize::MAX) {
-            Ok(filter) => filter,
-            Err(TopicError::ShareName) => return Err(Violation::ShareNameInvalid),
-            Err(_) => return Err(Violation::TopicFilterInvalid),
-        };
-        if filter.share_name().is_some() && options.no_local {
-            return Err(Violation::NoLocalOnSharedSubscription); // [MQTT-3.8.3-4]
+    /// A SUBACK or UNSUBACK has a Reason Code for each filter and cannot be cut short, nor may it be
+    /// larger than the client takes [MQTT-3.1.2-24].
+    fn check_answer_fits(
+        &mut self,
+        id: ConnectionId,
+        packet_identifier: PacketIdentifier,
+        filters: usize,
+    ) -> Result<(), Violation> {
+        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        if connection.packet_bytes_max == u32::MAX {
+            return Ok(());
         }
-        Ok(())
+        let (mut bytes, reasons) = (Vec::new(), vec![0; filters]);
+        Packet::Suback(suback(packet_identifier, &reasons)).encode(Version::V5, &mut bytes);
+        match bytes.len() > connection.packet_bytes_max as usize {
+            true => Err(Violation::AnswerTooLarge),
+            false => Ok(()),
+        }
     }
 
     fn subscribe_to(
@@ -153,7 +158,11 @@ impl Engine {
         id: ConnectionId,
         session: u32,
         unsubscribe: &Unsubscribe<'_>,
-    ) {
+    ) -> Result<(), Violation> {
+        self.check_answer_fits(id, unsubscribe.packet_identifier, unsubscribe.filters.count())?;
+        for text in unsubscribe.filters {
+            parse_any(text)?;
+        }
         let mut reasons = Vec::new();
         for text in unsubscribe.filters {
             let is_removed = self.index.find(text).is_some_and(|filter| {
@@ -181,6 +190,7 @@ impl Engine {
         };
         let version = self.version(id.slot);
         self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
+        Ok(())
     }
 
     /// Takes a subscriber off a filter.
@@ -278,6 +288,19 @@ impl Engine {
             }
         }
     }
+}
+
+fn suback(packet_identifier: PacketIdentifier, reasons: &[u8]) -> Suback<'_> {
+    let user_properties = UserProperties::none();
+    Suback { packet_identifier, reasons, reason_string: None, user_properties }
+}
+
+/// What is no matter of policy but breaks the protocol, in SUBSCRIBE and UNSUBSCRIBE alike.
+fn parse_any(text: &str) -> Result<TopicFilter<'_>, Violation> {
+    TopicFilter::parse(text, usize::MAX).map_err(|error| match error {
+        TopicError::ShareName => Violation::ShareNameInvalid,
+        _ => Violation::TopicFilterInvalid,
+    })
 }
 
 /// Connected and keeping up.

@@ -1,1 +1,891 @@
 //! 3.1: CONNECT.
+
+use std::time::{Duration, Instant};
+
+use crate::support::reason::{
+    BAD_AUTHENTICATION_METHOD, KEEP_ALIVE_TIMEOUT, MALFORMED_PACKET, NO_SUBSCRIPTION_EXISTED,
+    PROTOCOL_ERROR, SESSION_TAKEN_OVER, TOPIC_NAME_INVALID, UNSUPPORTED_PROTOCOL_VERSION,
+    V3_IDENTIFIER_REJECTED, V3_UNACCEPTABLE_VERSION,
+};
+use crate::support::{
+    Ack, Broker, Client, Connect, Disconnect, Encode, Property, Publish, Subscribe, Unsuback,
+    Unsubscribe, V5, V31, V311, Version, Will, for_all_versions, for_each_version, for_versions,
+    frame, property, string,
+};
+
+const WILL_FLAG: u8 = 0x04;
+const WILL_QOS_1: u8 = 0x08;
+const WILL_QOS_3: u8 = 0x18;
+const WILL_RETAIN: u8 = 0x20;
+const PASSWORD_FLAG: u8 = 0x40;
+const USER_NAME_FLAG: u8 = 0x80;
+
+/// A CONNECT that breaks the rules: 5.0 is told by CONNACK, 3.1.1 by the end of the connection.
+#[track_caller]
+fn expect_malformed(broker: &Broker, connect: Connect) {
+    expect_connect_violation(broker, connect.version, &connect.bytes(), MALFORMED_PACKET);
+}
+
+#[track_caller]
+fn expect_connect_violation(broker: &Broker, version: Version, connect: &[u8], reason: u8) {
+    let mut client = Client::open(broker, version);
+    client.raw(connect);
+    if version == V5 {
+        client.expect_refusal(reason);
+    } else {
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn mqtt_3_1_0_1_the_first_packet_is_connect() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let packets = [
+            Publish::new("a", "").encode(version),
+            Subscribe::new(1, "a", 0).encode(version),
+            vec![0xC0, 0x00],
+            vec![0xE0, 0x00],
+            // What a browser sends, if read as a packet: PUBACK with 69 bytes.
+            format!("GET / HTTP/1.1\r\nUser-Agent: {}\r\n\r\n", "x".repeat(69)).into_bytes(),
+        ];
+        for packet in packets {
+            let mut client = Client::open(&broker, version);
+            client.raw(&packet);
+            client.expect_closed();
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_1_0_2_a_second_connect_is_a_protocol_error() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut client = Client::connect(&broker, Connect::new(version, "c"));
+        client.send(Connect::new(version, "c"));
+        client.expect_violation(PROTOCOL_ERROR);
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_1_another_protocol_name_is_not_served() {
+    let broker = Broker::start();
+    for name in ["", "mqtt", "MQTTX", "MQT", "MQIsdp"] {
+        let mut client = Client::open(&broker, V5);
+        client.send(Connect::v5("c").protocol(name, 5));
+        client.expect_closed_or_refused(UNSUPPORTED_PROTOCOL_VERSION);
+    }
+}
+
+#[test]
+fn mqtt_311_3_1_2_1_another_protocol_name_is_not_served() {
+    let broker = Broker::start();
+    for name in ["", "mqtt", "MQTTX", "MQIsdp"] {
+        let mut client = Client::open(&broker, V311);
+        client.send(Connect::v311("c").protocol(name, 4));
+        client.expect_closed_or_refused(V3_UNACCEPTABLE_VERSION);
+    }
+}
+
+#[test]
+fn mqtt_3_1_2_2_another_protocol_version_is_refused() {
+    let broker = Broker::start();
+    for level in [6, 0x7F, 0x85, 0xFF] {
+        Client::refused(
+            &broker,
+            Connect::v5("c").protocol("MQTT", level),
+            UNSUPPORTED_PROTOCOL_VERSION,
+        );
+    }
+}
+
+#[test]
+fn mqtt_311_3_1_2_2_another_protocol_level_is_refused() {
+    let broker = Broker::start();
+    for level in [0, 1, 2, 3] {
+        let connect = Connect::v311("c").protocol("MQTT", level);
+        Client::refused(&broker, connect, V3_UNACCEPTABLE_VERSION);
+    }
+}
+
+#[test]
+fn clients_of_3_1_are_served() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::new(V31, "c"));
+    client.subscribe("a", 1);
+    client.send(Publish::new("a", "payload"));
+    client.expect_message("payload");
+    client.expect_alive();
+}
+
+#[test]
+fn mqtt_3_1_2_3_the_reserved_flag_of_connect_is_0() {
+    expect_malformed(&Broker::start(), Connect::v5("c").flip_flags(0x01));
+}
+
+#[test]
+fn mqtt_311_3_1_2_3_the_reserved_flag_of_connect_is_0() {
+    expect_malformed(&Broker::start(), Connect::v311("c").flip_flags(0x01));
+}
+
+/// A session with a subscription to `a` at QoS 1 and no connection.
+fn leave_session(broker: &Broker, version: Version) {
+    let mut client = Client::connect(broker, Connect::new(version, "c").durable());
+    client.subscribe("a", 1);
+    client.disconnect();
+}
+
+fn publish(broker: &Broker, version: Version, payload: &str) {
+    let mut publisher = Client::connect(broker, Connect::new(version, "publisher"));
+    publisher.publish(Publish::new("a", payload).qos(1, 1));
+}
+
+#[test]
+fn mqtt_3_1_2_4_clean_start_throws_the_session_away() {
+    for_all_versions(|version| {
+        let broker = Broker::start();
+        leave_session(&broker, version);
+        publish(&broker, version, "for the session before");
+        let mut client = Client::connect(&broker, Connect::new(version, "c"));
+        assert!(!client.connack.session_present);
+        publish(&broker, version, "for its subscription");
+        client.expect_alive();
+        client.disconnect();
+        // It did not come back with its old state either.
+        let mut client = Client::connect(&broker, Connect::new(version, "c").durable());
+        assert!(!client.connack.session_present);
+        client.expect_alive();
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_5_without_clean_start_the_session_goes_on() {
+    let broker = Broker::start();
+    leave_session(&broker, V5);
+    publish(&broker, V5, "while away");
+    let mut client = Client::connect(&broker, Connect::v5("c").durable());
+    assert!(client.connack.session_present);
+    client.expect_message("while away");
+    publish(&broker, V5, "when back");
+    client.expect_message("when back");
+}
+
+#[test]
+fn mqtt_311_3_1_2_4_with_clean_session_0_the_session_goes_on() {
+    for_each_version(&[V31, V311], |version| {
+        let broker = Broker::start();
+        leave_session(&broker, version);
+        let mut client = Client::connect(&broker, Connect::new(version, "c").resume());
+        // 3.1 has no Session Present.
+        assert_eq!(client.connack.session_present, version == V311);
+        publish(&broker, version, "when back");
+        client.expect_message("when back");
+        let client = Client::connect(&broker, Connect::new(version, "another").resume());
+        assert!(!client.connack.session_present);
+    });
+}
+
+#[test]
+fn mqtt_311_3_1_2_5_messages_are_kept_for_a_session_that_is_away() {
+    for_each_version(&[V31, V311], |version| {
+        let broker = Broker::start();
+        let mut client = Client::connect(&broker, Connect::new(version, "c").resume());
+        client.subscribe("a", 2);
+        client.vanish();
+        let mut publisher = Client::connect(&broker, Connect::new(version, "publisher"));
+        publisher.publish(Publish::new("a", "first").qos(1, 1));
+        publisher.publish(Publish::new("a", "second").qos(2, 2));
+        let mut client = Client::connect(&broker, Connect::new(version, "c").resume());
+        client.expect_message("first");
+        client.expect_message("second");
+    });
+}
+
+#[test]
+fn mqtt_311_3_1_2_6_a_clean_session_lasts_as_long_as_its_connection() {
+    for_each_version(&[V31, V311], |version| {
+        let broker = Broker::start();
+        let mut client = Client::connect(&broker, Connect::new(version, "c"));
+        client.subscribe("a", 1);
+        client.disconnect();
+        publish(&broker, version, "while away");
+        let mut client = Client::connect(&broker, Connect::new(version, "c").resume());
+        assert!(!client.connack.session_present);
+        publish(&broker, version, "when back");
+        client.expect_alive();
+    });
+}
+
+#[test]
+fn mqtt_311_3_1_2_7_retained_messages_stay_when_a_session_ends() {
+    for_each_version(&[V31, V311], |version| {
+        let broker = Broker::start();
+        let mut client = Client::connect(&broker, Connect::new(version, "c"));
+        client.publish(Publish::new("a", "kept").retain().qos(1, 1));
+        client.disconnect();
+        let mut other = Client::connect(&broker, Connect::new(version, "other"));
+        other.subscribe("a", 0);
+        other.expect(Publish::new("a", "kept").retain());
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_6_without_a_session_a_new_one_begins() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut client = Client::connect(&broker, Connect::new(version, "c").durable());
+        assert!(!client.connack.session_present);
+        client.subscribe("a", 0);
+        client.send(Publish::new("a", "payload"));
+        client.expect_message("payload");
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_9_with_the_will_flag_there_is_a_will() {
+    for_versions(|version| {
+        expect_malformed(&Broker::start(), Connect::new(version, "c").flip_flags(WILL_FLAG));
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_11_without_a_will_the_will_qos_is_0() {
+    for_versions(|version| {
+        expect_malformed(&Broker::start(), Connect::new(version, "c").flip_flags(WILL_QOS_1));
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_12_the_will_qos_is_not_3() {
+    for_versions(|version| {
+        let connect = Connect::new(version, "c").will(Will::new("w", "payload"));
+        expect_malformed(&Broker::start(), connect.flip_flags(WILL_QOS_3));
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_13_without_a_will_will_retain_is_0() {
+    for_versions(|version| {
+        expect_malformed(&Broker::start(), Connect::new(version, "c").flip_flags(WILL_RETAIN));
+    });
+}
+
+#[test]
+fn mqtt_311_3_1_2_11_without_a_will_flag_there_is_nothing_of_a_will() {
+    let broker = Broker::start();
+    let will = || Connect::v311("c").will(Will::new("w", "payload"));
+    for flags in [WILL_QOS_1, WILL_RETAIN, WILL_QOS_1 | WILL_RETAIN] {
+        expect_malformed(&broker, Connect::v311("c").flip_flags(flags));
+    }
+    expect_malformed(&broker, will().flip_flags(WILL_FLAG));
+}
+
+#[test]
+fn mqtt_3_1_2_16_without_the_user_name_flag_there_is_no_user_name() {
+    for_versions(|version| {
+        let connect = Connect::new(version, "c").username("user");
+        expect_malformed(&Broker::start(), connect.flip_flags(USER_NAME_FLAG));
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_17_with_the_user_name_flag_there_is_a_user_name() {
+    for_versions(|version| {
+        expect_malformed(&Broker::start(), Connect::new(version, "c").flip_flags(USER_NAME_FLAG));
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_18_without_the_password_flag_there_is_no_password() {
+    for_versions(|version| {
+        let connect = Connect::new(version, "c").username("user").password("secret");
+        expect_malformed(&Broker::start(), connect.flip_flags(PASSWORD_FLAG));
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_19_with_the_password_flag_there_is_a_password() {
+    for_versions(|version| {
+        let connect = Connect::new(version, "c").username("user");
+        expect_malformed(&Broker::start(), connect.flip_flags(PASSWORD_FLAG));
+    });
+}
+
+#[test]
+fn a_password_may_come_without_a_user_name() {
+    Client::connect(&Broker::start(), Connect::v5("c").password([0xFF, 0x00]));
+}
+
+#[test]
+fn mqtt_311_3_1_2_22_there_is_no_password_without_a_user_name() {
+    expect_malformed(&Broker::start(), Connect::v311("c").password("secret"));
+}
+
+/// Half a second of slack: the time is looked at by a process that may have to wait for its turn.
+#[track_caller]
+fn expect_keep_alive_timeout(client: &mut Client, version: Version, since: Instant, after_s: f32) {
+    if version == V5 {
+        client.expect_disconnect(KEEP_ALIVE_TIMEOUT);
+    } else {
+        client.expect_closed();
+    }
+    let waited = since.elapsed().as_secs_f32();
+    assert!((after_s - 0.1..after_s + 1.5).contains(&waited), "closed after {waited} s");
+}
+
+#[test]
+fn mqtt_3_1_2_22_a_silent_client_is_closed_after_one_and_a_half_keep_alives() {
+    let broker = Broker::start();
+    let mut watcher = Client::connect(&broker, Connect::v5("watcher").keep_alive(0));
+    watcher.subscribe("w", 0);
+    let will = Will::new("w", "it was as if the network had failed");
+    let mut client = Client::connect(&broker, Connect::v5("c").keep_alive(1).will(will));
+    // Any packet counts, not PINGREQ alone.
+    std::thread::sleep(Duration::from_millis(1000));
+    client.send(Publish::new("a", "payload"));
+    expect_keep_alive_timeout(&mut client, V5, Instant::now(), 1.5);
+    watcher.expect_message("it was as if the network had failed");
+    // A Keep Alive of 0 turns it off.
+    watcher.expect_alive();
+}
+
+#[test]
+fn mqtt_311_3_1_2_24_a_silent_client_is_closed_after_one_and_a_half_keep_alives() {
+    let broker = Broker::start();
+    let mut watcher = Client::connect(&broker, Connect::v311("watcher").keep_alive(0));
+    watcher.subscribe("w", 0);
+    let will = Will::new("w", "it was as if the network had failed");
+    let mut client = Client::connect(&broker, Connect::v311("c").keep_alive(1).will(will));
+    expect_keep_alive_timeout(&mut client, V311, Instant::now(), 1.5);
+    watcher.expect_message("it was as if the network had failed");
+    watcher.expect_alive();
+}
+
+#[test]
+fn mqtt_3_1_2_23_the_session_is_kept_for_its_expiry_interval() {
+    let broker = Broker::start();
+    for interval in [2, u32::MAX] {
+        let connect = || Connect::v5("c").resume().expiry(interval);
+        let mut client = Client::connect(&broker, connect());
+        client.subscribe("a", 1);
+        client.vanish();
+        publish(&broker, V5, "while away");
+        let mut client = Client::connect(&broker, connect());
+        assert!(client.connack.session_present);
+        client.expect_message("while away");
+        client.disconnect_with(Disconnect::new().property(Property::SessionExpiryInterval(0)));
+    }
+}
+
+#[test]
+fn without_a_session_expiry_interval_the_session_ends_with_its_connection() {
+    let broker = Broker::start();
+    for connect in [Connect::v5("c").resume(), Connect::v5("c").resume().expiry(0)] {
+        let mut client = Client::connect(&broker, connect);
+        client.subscribe("a", 1);
+        client.disconnect();
+        let client = Client::connect(&broker, Connect::v5("c").resume());
+        assert!(!client.connack.session_present);
+    }
+}
+
+#[test]
+fn clean_start_may_begin_a_session_that_lasts() {
+    let broker = Broker::start();
+    Client::connect(&broker, Connect::v5("c").expiry(300)).disconnect();
+    assert!(Client::connect(&broker, Connect::v5("c").resume()).connack.session_present);
+}
+
+#[test]
+fn disconnect_may_change_the_session_expiry_interval_but_not_from_0() {
+    let broker = Broker::start();
+    let change = |to| Disconnect::new().property(Property::SessionExpiryInterval(to));
+    Client::connect(&broker, Connect::v5("c").expiry(300)).disconnect_with(change(0));
+    let mut client = Client::connect(&broker, Connect::v5("c").resume());
+    assert!(!client.connack.session_present);
+    client.send(change(300));
+    client.expect_disconnect(PROTOCOL_ERROR);
+}
+
+#[test]
+fn mqtt_3_1_2_24_no_packet_is_larger_than_the_client_takes() {
+    let broker = Broker::start();
+    let connect = |bytes| Connect::v5("c").property(Property::MaximumPacketSize(bytes));
+    let mut client = Client::connect(&broker, connect(100));
+    client.subscribe("a", 0);
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    // Two bytes of fixed header, three of Topic Name, one of Property Length: 94 fit.
+    for length in [200, 95, 94] {
+        publisher.publish(Publish::new("a", "x".repeat(length)).qos(1, 1));
+    }
+    assert_eq!(client.expect_publish().payload.len(), 94);
+    client.expect_alive();
+}
+
+#[test]
+fn mqtt_3_1_2_24_connack_too_is_not_larger_than_the_client_takes() {
+    let broker = Broker::start();
+    let connect = Connect::v5("").property(Property::MaximumPacketSize(8));
+    let mut client = Client::open(&broker, V5);
+    client.send(connect);
+    // It cannot leave out what it has to say, so it leaves, with a word or without.
+    client.expect_end_within_bytes(8);
+}
+
+#[test]
+fn mqtt_3_1_2_25_a_message_too_large_is_dropped_as_if_it_had_been_sent() {
+    let broker = Broker::start();
+    let connect = || {
+        Connect::v5("c")
+            .durable()
+            .property(Property::MaximumPacketSize(100))
+            .property(Property::ReceiveMaximum(1))
+    };
+    let mut client = Client::connect(&broker, connect());
+    client.subscribe("a", 2);
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    // Neither takes from the send quota, nor do they come after a reconnection.
+    for qos in [1, 2] {
+        publisher.publish(Publish::new("a", "x".repeat(200)).qos(qos, 1));
+    }
+    publisher.publish(Publish::new("a", "fits").qos(2, 1));
+    client.expect_message("fits");
+    client.disconnect();
+    let mut client = Client::connect(&broker, connect());
+    assert!(client.connack.session_present);
+    client.expect_alive();
+}
+
+/// Publishes to `topics` in turn and takes the messages in, resolving aliases: the largest alias.
+fn aliases_seen(connect: Connect, topics: u16) -> u16 {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, connect);
+    client.subscribe("topic/#", 0);
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    let mut names = std::collections::HashMap::new();
+    let mut largest = 0;
+    for number in 0..topics * 3 {
+        let topic = format!("topic/with/a/name/that/is/worth/an/alias/{}", number % topics);
+        publisher.publish(Publish::new(&topic, "payload").qos(1, 1));
+        let publish = client.expect_publish();
+        let name = match property!(publish.properties, TopicAlias) {
+            None => publish.topic,
+            Some(alias) => {
+                largest = largest.max(alias);
+                if !publish.topic.is_empty() {
+                    names.insert(alias, publish.topic);
+                }
+                names.get(&alias).expect("an alias that was set").clone()
+            }
+        };
+        assert_eq!(name, topic);
+    }
+    largest
+}
+
+#[test]
+fn mqtt_3_1_2_26_no_topic_alias_is_above_what_the_client_takes() {
+    let connect = Connect::v5("c").property(Property::TopicAliasMaximum(2));
+    assert!(aliases_seen(connect, 5) <= 2);
+}
+
+#[test]
+fn mqtt_3_1_2_27_without_a_topic_alias_maximum_there_are_no_topic_aliases() {
+    assert_eq!(aliases_seen(Connect::v5("c"), 3), 0);
+    let connect = Connect::v5("c").property(Property::TopicAliasMaximum(0));
+    assert_eq!(aliases_seen(connect, 3), 0);
+}
+
+#[test]
+fn mqtt_3_1_2_28_response_information_is_for_those_who_ask() {
+    let broker = Broker::with_config("[mqtt]\nresponse_information = \"replies/\"");
+    let information = |ask: &[u8]| {
+        let property = |&ask| Property::RequestResponseInformation(ask);
+        let properties = ask.iter().map(property).collect();
+        let client = Client::connect(&broker, Connect { properties, ..Connect::v5("c") });
+        property!(client.connack.properties, ResponseInformation)
+    };
+    assert_eq!(information(&[]), None);
+    assert_eq!(information(&[0]), None);
+    assert_eq!(information(&[1]), Some("replies/".to_owned()));
+}
+
+#[test]
+fn mqtt_3_1_2_29_problem_information_is_not_for_those_who_decline() {
+    let broker = Broker::start();
+    let connect = Connect::v5("c").property(Property::RequestProblemInformation(0));
+    let mut client = Client::connect(&broker, connect);
+    client.send(Publish::new("$SYS/not/for/clients", "").qos(1, 1));
+    assert_eq!(client.expect_ack().properties, []);
+    client.send(Publish::new("$SYS/not/for/clients", "").qos(2, 2));
+    assert_eq!(client.expect_ack().properties, []);
+    client.send(Ack::pubrel(99));
+    assert_eq!(client.expect_ack().properties, []);
+    client.send(Subscribe::new(3, "a/".repeat(1000), 0));
+    assert_eq!(client.expect_suback().properties, []);
+    client.send(Unsubscribe::new(4, "never/subscribed"));
+    client.expect(Unsuback::new(4, &[NO_SUBSCRIPTION_EXISTED]));
+}
+
+#[test]
+fn values_that_a_connect_property_may_not_have_are_protocol_errors() {
+    let broker = Broker::start();
+    let properties = [
+        Property::ReceiveMaximum(0),
+        Property::MaximumPacketSize(0),
+        Property::RequestProblemInformation(2),
+        Property::RequestResponseInformation(2),
+        Property::AuthenticationData(b"without a method".to_vec()),
+    ];
+    for property in properties {
+        Client::refused(&broker, Connect::v5("c").property(property), PROTOCOL_ERROR);
+    }
+}
+
+#[test]
+fn a_connect_property_that_comes_twice_is_a_protocol_error() {
+    let broker = Broker::start();
+    let properties = [
+        Property::SessionExpiryInterval(1),
+        Property::ReceiveMaximum(1),
+        Property::MaximumPacketSize(100),
+        Property::TopicAliasMaximum(1),
+        Property::RequestResponseInformation(1),
+        Property::RequestProblemInformation(1),
+        Property::AuthenticationMethod("m".into()),
+    ];
+    for property in properties {
+        let connect = Connect::v5("c").property(property.clone()).property(property);
+        Client::refused(&broker, connect, PROTOCOL_ERROR);
+    }
+    let connect = Connect::v5("c").property(Property::user("a", "b"));
+    Client::connect(&broker, connect.property(Property::user("a", "b")));
+}
+
+#[test]
+fn mqtt_3_1_3_1_the_payload_of_connect_has_its_fields_in_order() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut watcher = Client::connect(&broker, Connect::new(version, "watcher"));
+        watcher.subscribe("will/topic", 0);
+        let will = Will::new("will/topic", "will payload");
+        let connect = Connect::new(version, "c").will(will).username("user").password("secret");
+        Client::connect(&broker, connect).vanish();
+        watcher.expect(Publish::new("will/topic", "will payload"));
+    });
+}
+
+#[test]
+fn mqtt_3_1_3_2_the_client_identifier_names_the_session() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        leave_session(&broker, version);
+        let connect = |name| Connect::new(version, name).durable();
+        for other in ["C", "c ", "cc"] {
+            assert!(!Client::connect(&broker, connect(other)).connack.session_present);
+        }
+        assert!(Client::connect(&broker, connect("c")).connack.session_present);
+    });
+}
+
+#[test]
+fn a_session_goes_on_in_another_version() {
+    let broker = Broker::start();
+    leave_session(&broker, V311);
+    publish(&broker, V311, "first");
+    let mut client = Client::connect(&broker, Connect::v5("c").durable());
+    assert!(client.connack.session_present);
+    client.expect_message("first");
+    client.disconnect();
+    publish(&broker, V5, "second");
+    let mut client = Client::connect(&broker, Connect::v311("c").resume());
+    assert!(client.connack.session_present);
+    client.expect_message("second");
+}
+
+#[test]
+fn mqtt_3_1_3_3_the_client_identifier_is_there() {
+    for_versions(|version| {
+        let properties: &[u8] = if version == V5 { &[0] } else { &[] };
+        let head = [&string("MQTT")[..], &[version as u8, 0x02, 0, 60], properties].concat();
+        let broker = Broker::start();
+        expect_connect_violation(&broker, version, &frame(0x10, &head), MALFORMED_PACKET);
+    });
+}
+
+#[test]
+fn mqtt_3_1_3_4_the_client_identifier_is_a_proper_string() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        for bytes in [&b"a\xFF"[..], b"\xED\xA0\x80", b"a\0b"] {
+            let client_identifier = bytes.to_vec();
+            expect_malformed(&broker, Connect { client_identifier, ..Connect::new(version, "") });
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_1_3_5_client_identifiers_of_up_to_23_digits_and_letters_are_accepted() {
+    for_all_versions(|version| {
+        let broker = Broker::start();
+        let names = [
+            "0",
+            "0123456789abcdefghijklm",
+            "nopqrstuvwxyzABCDEFGHIJ",
+            "KLMNOPQRSTUVWXYZ",
+            "ZZZZZZZZZZZZZZZZZZZZZZZ",
+        ];
+        for name in names {
+            Client::connect(&broker, Connect::new(version, name));
+        }
+    });
+}
+
+#[test]
+fn longer_client_identifiers_of_any_characters_are_accepted() {
+    for_all_versions(|version| {
+        let broker = Broker::start();
+        for name in ["with spaces, / + # and é", &"long".repeat(100)] {
+            Client::connect(&broker, Connect::new(version, name)).expect_alive();
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_1_3_6_an_empty_client_identifier_is_replaced_by_a_unique_one() {
+    let broker = Broker::start();
+    let mut first = Client::connect(&broker, Connect::v5(""));
+    let mut second = Client::connect(&broker, Connect::v5("").resume());
+    first.expect_alive();
+    second.expect_alive();
+    let assigned = |client: &Client| {
+        property!(client.connack.properties, AssignedClientIdentifier).expect("an identifier")
+    };
+    assert_ne!(assigned(&first), assigned(&second));
+}
+
+#[test]
+fn mqtt_311_3_1_3_6_an_empty_client_identifier_is_replaced_by_a_unique_one() {
+    let broker = Broker::start();
+    let mut first = Client::connect(&broker, Connect::v311(""));
+    let mut second = Client::connect(&broker, Connect::v311(""));
+    first.expect_alive();
+    second.expect_alive();
+}
+
+#[test]
+fn mqtt_3_1_3_7_the_assigned_client_identifier_stands_for_the_session() {
+    let broker = Broker::start();
+    let client = Client::connect(&broker, Connect::v5("").durable());
+    assert!(!client.connack.session_present);
+    let assigned = property!(client.connack.properties, AssignedClientIdentifier);
+    client.disconnect();
+    let assigned = assigned.expect("an identifier");
+    let client = Client::connect(&broker, Connect::v5(&assigned).durable());
+    assert!(client.connack.session_present);
+    assert_eq!(property!(client.connack.properties, AssignedClientIdentifier), None);
+}
+
+#[test]
+fn mqtt_311_3_1_3_7_an_empty_client_identifier_comes_with_clean_session_1() {
+    let broker = Broker::start();
+    Client::connect(&broker, Connect::v311(""));
+    Client::refused(&broker, Connect::v311("").resume(), V3_IDENTIFIER_REJECTED);
+}
+
+#[test]
+fn mqtt_311_3_1_3_8_an_empty_client_identifier_with_clean_session_0_is_rejected() {
+    let broker = Broker::start();
+    Client::refused(&broker, Connect::v311("").resume(), V3_IDENTIFIER_REJECTED);
+}
+
+#[test]
+fn mqtt_311_3_1_3_9_a_rejected_client_identifier_is_answered_so() {
+    let broker = Broker::start();
+    Client::refused(&broker, Connect::v311("").resume(), V3_IDENTIFIER_REJECTED);
+    if broker.is_ours() {
+        // 3.1 knows no empty Client Identifier at all.
+        Client::refused(&broker, Connect::new(V31, ""), V3_IDENTIFIER_REJECTED);
+    }
+}
+
+#[test]
+fn mqtt_3_1_3_11_the_will_topic_is_a_proper_string() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        for topic in [&b"a\xFF"[..], b"a\0b"] {
+            let mut connect = Connect::new(version, "c").will(Will::new("____", "p")).bytes();
+            let at = connect.windows(4).position(|bytes| bytes == b"____").expect("the topic");
+            connect.splice(at - 1..at + 4, [&[topic.len() as u8][..], topic].concat());
+            connect[1] = (connect.len() - 2) as u8;
+            expect_connect_violation(&broker, version, &connect, MALFORMED_PACKET);
+        }
+    });
+}
+
+#[test]
+fn the_will_topic_is_a_topic_name() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        for topic in ["a/#", "+", ""] {
+            let connect = Connect::new(version, "c").will(Will::new(topic, "payload"));
+            expect_connect_violation(&broker, version, &connect.bytes(), TOPIC_NAME_INVALID);
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_1_3_12_the_user_name_is_a_proper_string() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        for name in [&b"a\xFF"[..], b"a\0b"] {
+            expect_malformed(&broker, Connect::new(version, "c").username(name));
+        }
+    });
+}
+
+/// CONNECT packets that are not of the form of 3.1, whatever the version.
+fn not_of_the_form(version: Version) -> Vec<Vec<u8>> {
+    let connect = || Connect::new(version, "c");
+    let whole = connect().username("user").bytes();
+    let mut ends_early = whole[..whole.len() - 1].to_vec();
+    ends_early[1] -= 1;
+    let mut goes_on = whole;
+    goes_on[1] += 1;
+    goes_on.push(0);
+    let reserved_flag = connect().flip_flags(0x01).bytes();
+    let no_will = connect().flip_flags(WILL_FLAG).bytes();
+    vec![ends_early, goes_on, reserved_flag, no_will]
+}
+
+#[test]
+fn mqtt_3_1_4_1_a_connect_not_of_its_form_is_refused() {
+    let broker = Broker::start();
+    for connect in not_of_the_form(V5) {
+        expect_connect_violation(&broker, V5, &connect, MALFORMED_PACKET);
+    }
+    let malformed = [Property::Raw(vec![0x7E, 0x00]), Property::TopicAlias(1)];
+    for property in malformed {
+        expect_malformed(&broker, Connect::v5("c").property(property));
+    }
+}
+
+#[test]
+fn mqtt_311_3_1_4_1_a_connect_not_of_its_form_is_closed_without_connack() {
+    let broker = Broker::start();
+    for connect in not_of_the_form(V311) {
+        let mut client = Client::open(&broker, V311);
+        client.raw(&connect);
+        client.expect_closed();
+    }
+}
+
+fn unknown_method(client_identifier: &str) -> Connect {
+    let method = Property::AuthenticationMethod("method that nobody knows".into());
+    Connect::v5(client_identifier).property(method)
+}
+
+#[test]
+fn mqtt_3_1_4_2_a_connect_that_fails_a_further_check_is_refused() {
+    Client::refused(&Broker::start(), unknown_method("c"), BAD_AUTHENTICATION_METHOD);
+}
+
+#[test]
+fn mqtt_3_1_4_3_the_client_connected_before_is_told_and_disconnected() {
+    let broker = Broker::start();
+    for connect in [Connect::v5("c"), Connect::v5("c").durable()] {
+        let mut old = Client::connect(&broker, connect.clone());
+        let mut new = Client::connect(&broker, connect);
+        old.expect_disconnect(SESSION_TAKEN_OVER);
+        new.expect_alive();
+    }
+}
+
+#[test]
+fn mqtt_311_3_1_4_2_the_client_connected_before_is_disconnected() {
+    for_each_version(&[V31, V311], |version| {
+        let broker = Broker::start();
+        for connect in [Connect::new(version, "c"), Connect::new(version, "c").resume()] {
+            let mut old = Client::connect(&broker, connect.clone());
+            let mut new = Client::connect(&broker, connect);
+            old.expect_closed();
+            new.expect_alive();
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_1_4_4_clean_start_is_acted_on_when_a_client_is_displaced() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut first = Client::connect(&broker, Connect::new(version, "c").durable());
+        first.subscribe("a", 1);
+        let mut second = Client::connect(&broker, Connect::new(version, "c").durable());
+        assert!(second.connack.session_present);
+        publish(&broker, version, "to the second");
+        second.expect_message("to the second");
+        let mut third = Client::connect(&broker, Connect::new(version, "c"));
+        assert!(!third.connack.session_present);
+        publish(&broker, version, "to nobody");
+        third.expect_alive();
+    });
+}
+
+#[test]
+fn mqtt_3_1_4_5_an_accepted_connect_is_answered_with_success() {
+    for_all_versions(|version| {
+        let broker = Broker::start();
+        let mut client = Client::open(&broker, version);
+        client.send(Connect::new(version, "c"));
+        assert_eq!(client.expect_connack().reason, 0);
+        client.expect_alive();
+    });
+}
+
+#[test]
+fn mqtt_3_1_4_6_nothing_is_processed_after_a_rejected_connect() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut watcher = Client::connect(&broker, Connect::new(version, "watcher"));
+        watcher.subscribe("#", 0);
+        let rejected = match version {
+            V5 => unknown_method("c"),
+            _ => Connect::new(version, "").resume(),
+        };
+        let publish = Publish::new("a", "of a client that was rejected").retain();
+        let mut client = Client::open(&broker, version);
+        client.raw(&[rejected.bytes(), publish.encode(version)].concat());
+        let reason = if version == V5 { BAD_AUTHENTICATION_METHOD } else { V3_IDENTIFIER_REJECTED };
+        client.expect_refusal(reason);
+        watcher.expect_alive();
+        watcher.subscribe("a", 0);
+        watcher.expect_alive();
+    });
+}
+
+#[test]
+fn a_client_need_not_wait_for_connack() {
+    for_all_versions(|version| {
+        let broker = Broker::start();
+        let mut client = Client::open(&broker, version);
+        let subscribe = Subscribe::new(1, "a", 0).encode(version);
+        let publish = Publish::new("a", "payload").encode(version);
+        client.raw(&[Connect::new(version, "c").bytes(), subscribe, publish].concat());
+        assert_eq!(client.expect_connack().reason, 0);
+        assert_eq!(client.expect_suback().packet_identifier, 1);
+        client.expect_message("payload");
+    });
+}
+
+#[test]
+fn a_connection_without_connect_is_closed_in_time() {
+    let broker = Broker::with_config("[limits]\nconnect_timeout_s = 1");
+    let mut silent = Client::open(&broker, V5);
+    let mut slow = Client::open(&broker, V5);
+    slow.raw(&Connect::v5("c").bytes()[..5]);
+    let since = Instant::now();
+    silent.expect_closed();
+    slow.expect_closed();
+    let waited = since.elapsed();
+    assert!((0.8..3.0).contains(&waited.as_secs_f32()), "closed after {waited:?}");
+}

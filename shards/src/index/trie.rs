@@ -383,6 +383,7 @@ mod tests {
             assert_eq!(text, filter);
             assert!(trie.is_text(node, filter));
             assert!(!trie.is_text(node, "a/#") && !trie.is_text(node, &format!("x/{filter}")));
+            assert!(filter.split_once('/').is_none_or(|(_, end)| !trie.is_text(node, end)));
         }
         assert_eq!(trie.find("a/#"), None);
     }

@@ -132,8 +132,8 @@ impl<T> RetainedIndex<T> {
     }
 
     /// Visit the entries that `filter` (without any `$share/NAME/`) matches, from where `cursor`
-    /// stands, in a stable order; `cursor` is left where a later call goes on. `visit` says whether
-    /// to go on.
+    /// stands, in a stable order; `cursor` is left where a later call for the same filter goes on.
+    /// `visit` says whether to go on.
     ///
     /// At most `steps_max` nodes are walked a call, but at least one. Entries inserted or removed
     /// between calls never make an entry that was there all along be skipped or visited twice.

@@ -7,9 +7,9 @@ use crate::levels::LevelId;
 
 /// One level of the filter.
 #[derive(Clone, Copy)]
-enum Pattern<'f> {
-    /// A text, and its id if any topic has a level of that text.
-    Literal(&'f str, Option<LevelId>),
+enum Pattern {
+    /// A text's id, if any topic has a level of that text.
+    Literal(Option<LevelId>),
     Plus,
     /// Also stands for every level below.
     Hash,
@@ -37,7 +37,7 @@ enum Next<T> {
 /// with that path is still there or not.
 pub(super) struct Scan<'a, T> {
     index: &'a RetainedIndex<T>,
-    patterns: Vec<Pattern<'a>>,
+    patterns: Vec<Pattern>,
     frames: Vec<Frame<T>>,
     /// The path of the node that the walk entered last.
     path: String,
@@ -51,11 +51,11 @@ pub(super) struct Entered<T> {
 }
 
 impl<'a, T> Scan<'a, T> {
-    pub(super) fn new(index: &'a RetainedIndex<T>, filter: &'a str) -> Self {
+    pub(super) fn new(index: &'a RetainedIndex<T>, filter: &str) -> Self {
         let pattern = |level| match level {
             "+" => Pattern::Plus,
             "#" => Pattern::Hash,
-            text => Pattern::Literal(text, index.levels.find(text)),
+            text => Pattern::Literal(index.levels.find(text)),
         };
         let patterns: Vec<_> = filter.split('/').map(pattern).collect();
         let mut scan = Self { index, patterns, frames: Vec::new(), path: String::new() };
@@ -67,7 +67,7 @@ impl<'a, T> Scan<'a, T> {
         &self.path
     }
 
-    /// Go on at `path`, or at the first node after it.
+    /// Go on at `path`, where a walk for the same filter stood, or at the first node after it.
     pub(super) fn seek(&mut self, path: &str) {
         let mut levels = path.split('/').peekable();
         while let Some(level) = levels.next() {
@@ -88,17 +88,16 @@ impl<'a, T> Scan<'a, T> {
     /// unless `keep`. That one is given back if the walk has to go on below it.
     fn seek_level(&mut self, level: &str, keep: bool) -> Option<NodeId<T>> {
         let frame = self.frames.last_mut()?;
-        match (&mut frame.next, self.patterns[frame.depth]) {
-            (Next::Only(only), Pattern::Literal(text, _)) => match text.cmp(level) {
-                std::cmp::Ordering::Greater => None,
-                std::cmp::Ordering::Equal if keep => None,
-                std::cmp::Ordering::Equal => only.take(),
-                std::cmp::Ordering::Less => {
-                    *only = None;
+        match &mut frame.next {
+            // The filter has led here before: the child has that level.
+            Next::Only(only) => {
+                if keep {
                     None
+                } else {
+                    only.take()
                 }
-            },
-            (Next::From(from), _) => {
+            }
+            Next::From(from) => {
                 let (place, found) = self.index.search(frame.node, level);
                 *from = place;
                 let (child, after) =
@@ -106,7 +105,6 @@ impl<'a, T> Scan<'a, T> {
                 *from = after;
                 Some(child)
             }
-            (Next::Only(_), _) => unreachable!("only a text names an only child"),
         }
     }
 
@@ -158,8 +156,8 @@ impl<'a, T> Scan<'a, T> {
 
     fn push(&mut self, node: NodeId<T>, depth: usize) {
         let next = match self.patterns[depth] {
-            Pattern::Literal(_, None) => Next::Only(None),
-            Pattern::Literal(_, Some(level)) => Next::Only(self.index.child(node, level)),
+            Pattern::Literal(None) => Next::Only(None),
+            Pattern::Literal(Some(level)) => Next::Only(self.index.child(node, level)),
             Pattern::Plus | Pattern::Hash => Next::From(Place::default()),
         };
         self.frames.push(Frame { node, depth, path_len: self.path.len(), next });

@@ -345,3 +345,40 @@ fn far_above_the_limit_connections_are_refused_without_a_word() {
     assert_eq!(accepted, 2 + limits::REFUSED_CONNECTIONS_MAX);
     assert_eq!(world.engine.metrics().connections_refused, 198);
 }
+
+#[test]
+fn a_long_walk_through_retained_topics_leaves_others_their_turn() {
+    let mut world = World::new();
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 0..5_000 {
+        let topic = format!("{number}/x");
+        let mut retained = publish(&topic, b"m", Qos::AtMostOnce, 0);
+        retained.retain = true;
+        world.send(publisher, Version::V5, &Packet::Publish(retained));
+    }
+    let consumer = world.connect(&Client::v5("c"));
+    let options = SubscribeOptions {
+        qos: Qos::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: 0,
+    };
+    let filters = [("+/nobody", options)];
+    let subscribe = Subscribe {
+        packet_identifier: identifier(1),
+        subscription_identifier: None,
+        user_properties: UserProperties::none(),
+        filters: SubscribeFilters::list(&filters),
+    };
+    let mut bytes = Vec::new();
+    Packet::Subscribe(subscribe).encode(Version::V5, &mut bytes);
+    world.engine.handle_received(world.now, consumer, &bytes);
+    let mut turns = 1;
+    world.turn();
+    while world.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(world.now)) {
+        world.engine.handle_timeout(world.now);
+        world.turn();
+        turns += 1;
+    }
+    assert!(turns >= 5, "{turns} turns");
+}

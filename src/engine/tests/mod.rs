@@ -148,8 +148,17 @@ impl World {
         self.send(id, Version::V5, &Packet::Publish(publish));
     }
 
-    /// Carries out actions until there is none.
+    /// Turns until nothing is to be done now.
     pub fn settle(&mut self) {
+        self.turn();
+        while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            self.engine.handle_timeout(self.now);
+            self.turn();
+        }
+    }
+
+    /// Carries out actions until there is none.
+    pub fn turn(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send { connection, buffer } => {

@@ -120,6 +120,14 @@ struct World {
 
 impl World {
     fn settle(&mut self) {
+        self.turn();
+        while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            self.engine.handle_timeout(self.now);
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send { connection, buffer } => {

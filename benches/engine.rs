@@ -1,0 +1,192 @@
+//! Turns of the engine without I/O: what a delivery costs before the kernel has its share.
+//!
+//! `cargo bench --bench engine`; `RINGMQ_BENCH_SHORT=1` for a run of seconds.
+
+use std::io::IoSlice;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use ringmq::clock::Now;
+use ringmq::config::Settings;
+use ringmq::engine::{Action, AllowAll, ConnectionId, CoreId, Engine, Peer};
+use ringmq::wire::{
+    self, Ack, Connect, ConnectProperties, Frame, Packet, PacketIdentifier, Publish,
+    PublishProperties, Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions,
+    UserProperties, Version,
+};
+
+fn main() {
+    if std::env::var_os("RINGMQ_BENCH_SHORT").is_some() {
+        // Read by divan itself.
+        divan::Divan::from_args().sample_count(3).sample_size(1).main();
+    } else {
+        divan::main();
+    }
+}
+
+/// PUBLISH packets in one receive buffer, as many as 64 KiB hold.
+const BATCH: usize = 600;
+
+struct World {
+    engine: Engine,
+    /// Acknowledgements that clients owe, with who owes them.
+    owed: Vec<(ConnectionId, Vec<u8>)>,
+    acknowledges: bool,
+}
+
+impl World {
+    fn new(acknowledges: bool) -> Self {
+        let mut settings = Settings::default();
+        settings.limits.connections_max = 10_000;
+        settings.limits.memory_bytes_max = 1 << 32;
+        settings.mqtt.sys_interval_s = 0;
+        let engine = Engine::new(CoreId(0), settings, Box::new(AllowAll), 1, Now(0));
+        Self { engine, owed: Vec::new(), acknowledges }
+    }
+
+    fn client(&mut self, name: &str, filter: &str, qos: Qos) -> ConnectionId {
+        let peer = Peer { address: None, listener: 0 };
+        let id = self.engine.handle_accepted(Now(0), peer).expect("accepted");
+        let connect = Connect {
+            version: Version::V311,
+            clean_start: true,
+            keep_alive_s: 0,
+            client_identifier: name,
+            username: None,
+            password: None,
+            will: None,
+            properties: ConnectProperties::default(),
+        };
+        self.receive(id, &encoded(&Packet::Connect(connect)));
+        let options = SubscribeOptions {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 0,
+        };
+        let filters = [(filter, options)];
+        let subscribe = Subscribe {
+            packet_identifier: PacketIdentifier::new(1).expect("not zero"),
+            subscription_identifier: None,
+            user_properties: UserProperties::none(),
+            filters: SubscribeFilters::list(&filters),
+        };
+        self.receive(id, &encoded(&Packet::Subscribe(subscribe)));
+        id
+    }
+
+    fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
+        self.engine.handle_received(Now(0), id, bytes);
+        self.settle();
+    }
+
+    /// Sockets that take everything, and clients that acknowledge what they get.
+    fn settle(&mut self) {
+        loop {
+            while let Some(action) = self.engine.poll_action() {
+                let Action::Send { connection, mut buffer } = action else { continue };
+                if self.acknowledges {
+                    self.owe(connection, &buffer);
+                }
+                let bytes = buffer.len();
+                buffer.advance(bytes);
+                self.engine.handle_sent(Now(0), connection, bytes, Some(buffer));
+            }
+            if self.owed.is_empty() {
+                return;
+            }
+            for (id, acks) in std::mem::take(&mut self.owed) {
+                self.engine.handle_received(Now(0), id, &acks);
+            }
+        }
+    }
+
+    fn owe(&mut self, id: ConnectionId, buffer: &ringmq::send_buffer::SendBuffer) {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let count = buffer.io_slices(&mut slices);
+        let mut acks = Vec::new();
+        for slice in &slices[..count] {
+            let mut rest: &[u8] = slice;
+            while let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) {
+                if let Ok(Packet::Publish(publish)) = wire::decode(&rest[..total], Version::V311)
+                    && let Some(identifier) = publish.packet_identifier
+                {
+                    let ack = Ack::new(identifier, ReasonCode::Success);
+                    Packet::Puback(ack).encode(Version::V311, &mut acks);
+                }
+                rest = &rest[total..];
+            }
+        }
+        if !acks.is_empty() {
+            self.owed.push((id, acks));
+        }
+    }
+}
+
+fn encoded(packet: &Packet<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.encode(Version::V311, &mut bytes);
+    bytes
+}
+
+fn messages(topic: &str, qos: Qos) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 1..=BATCH as u16 {
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic,
+            packet_identifier: PacketIdentifier::new(number).filter(|_| qos != Qos::AtMostOnce),
+            properties: PublishProperties::default(),
+            payload: &[b'x'; 64],
+        };
+        Packet::Publish(publish).encode(Version::V311, &mut bytes);
+    }
+    bytes
+}
+
+fn fan_out(bencher: Bencher<'_, '_>, qos: Qos, subscribers: usize) {
+    let mut world = World::new(qos != Qos::AtMostOnce);
+    let publisher = world.client("publisher", "elsewhere", Qos::AtMostOnce);
+    for number in 0..subscribers {
+        world.client(&format!("subscriber {number}"), "a/topic", qos);
+    }
+    let bytes = messages("a/topic", qos);
+    bencher
+        .counter(ItemsCount::new(BATCH * subscribers))
+        .bench_local(|| world.receive(publisher, &bytes));
+}
+
+#[divan::bench(args = [1, 10, 500])]
+fn deliveries_at_qos_0(bencher: Bencher<'_, '_>, subscribers: usize) {
+    fan_out(bencher, Qos::AtMostOnce, subscribers);
+}
+
+/// Acknowledgements included, and the time it takes the bench to make them.
+#[divan::bench(args = [1, 10, 500])]
+fn deliveries_at_qos_1(bencher: Bencher<'_, '_>, subscribers: usize) {
+    fan_out(bencher, Qos::AtLeastOnce, subscribers);
+}
+
+/// Nobody subscribed: decoding and looking up alone.
+#[divan::bench]
+fn publishes_nobody_wants(bencher: Bencher<'_, '_>) {
+    let mut world = World::new(false);
+    let publisher = world.client("publisher", "elsewhere", Qos::AtMostOnce);
+    let bytes = messages("a/topic", Qos::AtMostOnce);
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| world.receive(publisher, &bytes));
+}
+
+/// CONNECT, SUBSCRIBE and the end of a client among 1,000 others.
+#[divan::bench]
+fn clients_come_and_go(bencher: Bencher<'_, '_>) {
+    let mut world = World::new(false);
+    for number in 0..1_000 {
+        world.client(&format!("client {number}"), &format!("topic/{number}"), Qos::AtMostOnce);
+    }
+    bencher.bench_local(|| {
+        let id = world.client("visitor", "topic/of/its/own", Qos::AtMostOnce);
+        world.engine.handle_closed(Now(0), id);
+    });
+}
