@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{durable, publish_numbers, release, resumed, subscriber};
 use crate::support::{
-    Ack, Broker, Client, Connect, Property, Publish, Encode, SILENCE, Subscribe, V5, Version, for_versions, reason,
+    Ack, Broker, Client, Connect, Encode, Property, Publish, SILENCE, Subscribe, V5, Version,
+    for_versions, reason,
 };
 
 /// Subscribes to `t/#` at each QoS.

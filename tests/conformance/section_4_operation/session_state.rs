@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{durable, publish_numbers, resumed, subscriber};
 use crate::support::{
-    Ack, Broker, Client, Connect, Disconnect, Property, Publish, SILENCE, V5, V311, Version, for_all_versions,
-    for_versions, reason,
+    Ack, Broker, Client, Connect, Disconnect, Property, Publish, SILENCE, V5, V311, Version,
+    for_all_versions, for_versions, reason,
 };
 
 #[test]
