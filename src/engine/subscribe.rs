@@ -165,7 +165,11 @@ impl Engine {
         }
         let mut reasons = Vec::new();
         for text in unsubscribe.filters {
-            let is_removed = self.index.find(text).is_some_and(|filter| {
+            let held = self.index.find(text).filter(|&filter| {
+                // Asked first: a client may name filters of others by the million.
+                self.index.get(filter, SubscriberId(session)).is_some()
+            });
+            let is_removed = held.is_some_and(|filter| {
                 let state = &mut self.sessions[session as usize];
                 let Some(place) = state.subscriptions.iter().position(|&held| held == filter)
                 else {
