@@ -18,8 +18,7 @@ enum Cut {
     AfterPubcomp,
 }
 
-const CUTS: [Cut; 4] =
-    [Cut::AfterPublish, Cut::AfterPubrec, Cut::AfterPubrel, Cut::AfterPubcomp];
+const CUTS: [Cut; 4] = [Cut::AfterPublish, Cut::AfterPubrec, Cut::AfterPubrel, Cut::AfterPubcomp];
 
 fn publisher(broker: &Broker, version: Version) -> Client {
     Client::connect(broker, Connect::new(version, "p").durable())
