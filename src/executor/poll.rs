@@ -41,6 +41,9 @@ struct Socket {
     id: ConnectionId,
     /// The kernel may have input: it has not said "none" since it last said "some".
     is_readable: bool,
+    /// The peer has sent its last byte, or the connection failed: there is no further event to wait
+    /// for, so it is read until a read says so.
+    is_ended: bool,
     /// The engine wants no input from it.
     is_paused: bool,
     /// It stands in the list of sockets to read.
@@ -129,7 +132,11 @@ impl Executor {
                 Token(token) if token >= LINGERERS => self.lingerers.go_on(token - LINGERERS),
                 Token(token) if token >= CONNECTIONS => {
                     let slot = (token - CONNECTIONS) as u32;
-                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    let is_ended = event.is_read_closed() || event.is_error();
+                    if is_ended {
+                        self.note_ended(slot);
+                    }
+                    if event.is_readable() || is_ended {
                         self.note_readable(slot);
                     }
                     if event.is_writable() || event.is_error() {
@@ -217,6 +224,7 @@ impl Executor {
             stream,
             id,
             is_readable: false,
+            is_ended: false,
             is_paused: false,
             is_listed: false,
             pending: None,
@@ -234,6 +242,12 @@ impl Executor {
         }
     }
 
+    fn note_ended(&mut self, slot: u32) {
+        if let Some(Some(socket)) = self.sockets.get_mut(slot as usize) {
+            socket.is_ended = true;
+        }
+    }
+
     /// Reads a socket once; it stands in line again when there may be more.
     fn read(&mut self, slot: u32, buffer: &mut [u8]) {
         let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
@@ -246,8 +260,10 @@ impl Executor {
             Ok(0) => self.close(slot),
             Ok(bytes) => {
                 // epoll(7): with edge-triggered readiness a read shorter than asked for has emptied
-                // the socket. Elsewhere only "not now" says so.
-                socket.is_readable = bytes == buffer.len() || !cfg!(target_os = "linux");
+                // the socket, but for its end, which came with the same event when both were there
+                // at once. Elsewhere only "not now" says so.
+                socket.is_readable =
+                    bytes == buffer.len() || socket.is_ended || !cfg!(target_os = "linux");
                 if socket.is_readable {
                     socket.is_listed = true;
                     self.to_read.push_back(slot);

@@ -13,6 +13,7 @@ mod support;
 mod section_1_5_data;
 mod section_2_format;
 mod section_3_01_connect;
+mod section_3_01_connect_payload;
 mod section_3_01_will;
 mod section_3_02_connack;
 mod section_3_03_publish;

@@ -341,9 +341,9 @@ pub(crate) use property;
 
 /// The User Properties of a list, in order.
 pub fn user_properties(properties: &[Property]) -> Vec<(&str, &str)> {
-    let pair = |property| match property {
-        &Property::UserProperty(ref name, ref value) => Some((name.as_str(), value.as_str())),
+    let pairs = properties.iter().filter_map(|property| match property {
+        Property::UserProperty(name, value) => Some((name.as_str(), value.as_str())),
         _ => None,
-    };
-    properties.iter().filter_map(pair).collect()
+    });
+    pairs.collect()
 }

@@ -1,0 +1,222 @@
+//! 4.3.3 with 4.4: exactly once, wherever in the exchange the connection is cut.
+
+use super::{durable, publish_numbers, resumed, subscriber};
+use crate::support::{
+    Ack, Broker, Client, Connect, Publish, SILENCE, V5, Version, for_versions, reason,
+};
+
+/// Where the connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cut {
+    /// PUBLISH was sent, PUBREC is lost.
+    AfterPublish,
+    /// PUBREC came, PUBREL was not sent.
+    AfterPubrec,
+    /// PUBREL was sent, PUBCOMP is lost.
+    AfterPubrel,
+    /// PUBCOMP came.
+    AfterPubcomp,
+}
+
+const CUTS: [Cut; 4] =
+    [Cut::AfterPublish, Cut::AfterPubrec, Cut::AfterPubrel, Cut::AfterPubcomp];
+
+fn publisher(broker: &Broker, version: Version) -> Client {
+    Client::connect(broker, Connect::new(version, "p").durable())
+}
+
+/// What a PUBREL gets when the exchange had ended before the cut.
+fn unknown(version: Version) -> u8 {
+    if version == V5 { reason::PACKET_IDENTIFIER_NOT_FOUND } else { 0 }
+}
+
+#[test]
+fn exactly_once_to_the_server_when_the_connection_is_cut_at_any_step() {
+    for_versions(|version| {
+        for cut in CUTS {
+            let broker = Broker::start();
+            let mut subscriber = subscriber(&broker, version, 2);
+            let mut client = publisher(&broker, version);
+            let publish = Publish::new("t/a", "once").qos(2, 7);
+            client.send(&publish);
+            client.expect(Ack::pubrec(7));
+            if cut >= Cut::AfterPubrel {
+                client.send(Ack::pubrel(7));
+                client.expect(Ack::pubcomp(7));
+            }
+            client.vanish();
+            let mut client = publisher(&broker, version);
+            assert!(client.connack.session_present);
+            // As a client goes on that had received no more than the cut let through.
+            if cut == Cut::AfterPublish {
+                client.send(publish.clone().dup());
+                client.expect(Ack::pubrec(7));
+            }
+            if cut != Cut::AfterPubcomp {
+                client.send(Ack::pubrel(7));
+                let is_known = cut < Cut::AfterPubrel;
+                let reason = if is_known { 0 } else { unknown(version) };
+                client.expect(Ack::pubcomp(7).reason(reason));
+            }
+            subscriber.expect_message("once");
+            subscriber.expect_silence(SILENCE / 4);
+            // And the identifier is free again.
+            client.publish(Publish::new("t/a", "next").qos(2, 7));
+            subscriber.expect_message("next");
+        }
+    });
+}
+
+#[test]
+fn exactly_once_to_the_server_when_the_connection_is_cut_every_time() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut subscriber = subscriber(&broker, version, 2);
+        for dup in [false, true, true] {
+            let mut client = publisher(&broker, version);
+            client.send(Publish { dup, ..Publish::new("t/a", "once").qos(2, 7) });
+            client.expect(Ack::pubrec(7));
+            client.vanish();
+        }
+        for round in 0..3 {
+            let mut client = publisher(&broker, version);
+            client.send(Ack::pubrel(7));
+            let reason = if round == 0 { 0 } else { unknown(version) };
+            client.expect(Ack::pubcomp(7).reason(reason));
+            client.vanish();
+        }
+        subscriber.expect_message("once");
+        subscriber.expect_silence(SILENCE / 4);
+    });
+}
+
+#[test]
+fn exactly_once_to_the_server_when_another_connection_takes_over() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut subscriber = subscriber(&broker, version, 2);
+        let mut first = publisher(&broker, version);
+        first.send(Publish::new("t/a", "once").qos(2, 7));
+        first.expect(Ack::pubrec(7));
+        let mut second = publisher(&broker, version);
+        assert!(second.connack.session_present);
+        first.expect_violation(reason::SESSION_TAKEN_OVER);
+        second.send(Publish::new("t/a", "once").qos(2, 7).dup());
+        second.expect(Ack::pubrec(7));
+        second.send(Ack::pubrel(7));
+        second.expect(Ack::pubcomp(7));
+        subscriber.expect_message("once");
+        subscriber.expect_silence(SILENCE / 4);
+    });
+}
+
+#[test]
+fn exactly_once_from_the_server_when_the_connection_is_cut_at_any_step() {
+    for_versions(|version| {
+        for cut in CUTS {
+            let broker = Broker::start();
+            let mut client = subscriber(&broker, version, 2);
+            publish_numbers(&broker, version, 2, 0..1);
+            let publish = client.expect_publish();
+            let id = publish.id();
+            if cut >= Cut::AfterPubrec {
+                client.send(Ack::pubrec(id));
+                client.expect(Ack::pubrel(id));
+            }
+            if cut >= Cut::AfterPubcomp {
+                client.send(Ack::pubcomp(id));
+                client.expect_alive();
+            }
+            client.vanish();
+            let mut client = resumed(&broker, durable(version));
+            match cut {
+                Cut::AfterPublish => {
+                    client.expect(publish.dup());
+                    client.send(Ack::pubrec(id));
+                    client.expect(Ack::pubrel(id));
+                    client.send(Ack::pubcomp(id));
+                }
+                // PUBREC came through in both; whether PUBREL did is not for the server to know.
+                Cut::AfterPubrec | Cut::AfterPubrel => {
+                    client.expect(Ack::pubrel(id));
+                    client.send(Ack::pubcomp(id));
+                }
+                Cut::AfterPubcomp => {}
+            }
+            client.expect_silence(SILENCE / 4);
+            client.vanish();
+            resumed(&broker, durable(version)).expect_silence(SILENCE / 4);
+        }
+    });
+}
+
+#[test]
+fn exactly_once_from_the_server_when_the_connection_is_cut_every_time() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        let mut client = subscriber(&broker, version, 2);
+        publish_numbers(&broker, version, 2, 0..1);
+        let publish = client.expect_publish();
+        client.vanish();
+        for _ in 0..3 {
+            let mut client = resumed(&broker, durable(version));
+            client.expect(publish.clone().dup());
+            client.vanish();
+        }
+        let mut client = resumed(&broker, durable(version));
+        client.expect(publish.clone().dup());
+        client.send(Ack::pubrec(publish.id()));
+        client.vanish();
+        for _ in 0..3 {
+            let mut client = resumed(&broker, durable(version));
+            client.expect(Ack::pubrel(publish.id()));
+            client.vanish();
+        }
+        let mut client = resumed(&broker, durable(version));
+        client.expect(Ack::pubrel(publish.id()));
+        client.send(Ack::pubcomp(publish.id()));
+        client.vanish();
+        resumed(&broker, durable(version)).expect_silence(SILENCE);
+    });
+}
+
+#[test]
+fn exactly_once_through_the_server_with_both_connections_cut_at_every_step() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        subscriber(&broker, version, 2).vanish();
+        let mut received = Vec::new();
+        for number in 0..10 {
+            let publish = Publish::new("t/a", number.to_string()).qos(2, number + 1);
+            let mut client = publisher(&broker, version);
+            client.send(&publish);
+            client.expect(Ack::pubrec(number + 1));
+            client.vanish();
+            let mut client = publisher(&broker, version);
+            client.send(publish.dup());
+            client.expect(Ack::pubrec(number + 1));
+            client.vanish();
+            let mut client = publisher(&broker, version);
+            client.send(Ack::pubrel(number + 1));
+            client.expect(Ack::pubcomp(number + 1));
+            client.vanish();
+
+            let mut client = resumed(&broker, durable(version));
+            let publish = client.expect_publish();
+            client.vanish();
+            let mut client = resumed(&broker, durable(version));
+            client.expect(publish.clone().dup());
+            client.send(Ack::pubrec(publish.id()));
+            client.expect(Ack::pubrel(publish.id()));
+            received.push(publish.text().to_owned());
+            client.vanish();
+            let mut client = resumed(&broker, durable(version));
+            client.expect(Ack::pubrel(publish.id()));
+            client.send(Ack::pubcomp(publish.id()));
+            client.expect_alive();
+            client.vanish();
+        }
+        let expected: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+        assert_eq!(received, expected);
+    });
+}

@@ -1,0 +1,1 @@
+//! 4.6: the order of messages.
