@@ -3,7 +3,7 @@
 //! no session and no message.
 //!
 //! Filters without a wildcard, by far the most, are found by one hash of the whole Topic Name. The
-//! others stand in a [trie](trie). Shared filters have a table of their own, and join the others
+//! others stand in a trie. Shared filters have a table of their own, and join the others
 //! where their filter ends.
 
 mod filter;
