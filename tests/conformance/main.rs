@@ -17,6 +17,7 @@ mod section_3_01_connect_payload;
 mod section_3_01_will;
 mod section_3_02_connack;
 mod section_3_03_publish;
+mod section_3_03_publish_properties;
 mod section_3_04_to_07_acknowledgements;
 mod section_3_08_subscribe;
 mod section_3_10_unsubscribe;
