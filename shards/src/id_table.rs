@@ -121,6 +121,7 @@ mod tests {
         let hash = |id: u32| id.wrapping_mul(0x9E37_79B9);
         let ids = 0..3 * WHOLE_MAX as u32;
         ids.clone().for_each(|id| table.insert(hash(id), id));
+        assert_eq!(table.parts.len(), PARTS);
         assert!(table.parts.iter().all(|part| part.len() > WHOLE_MAX / PARTS));
         assert!(ids.clone().all(|id| table.find(hash(id), |other| other == id) == Some(id)));
         ids.for_each(|id| table.remove(hash(id), id));

@@ -451,6 +451,9 @@ impl Engine {
         if let Some(outbound) = &mut session.outbound {
             outbound.resume(usize::from(window));
         }
+        if let Some(inbound) = &mut session.inbound {
+            inbound.resume();
+        }
         if keep_alive_s > 0 {
             let deadline = self.links.connections[id.slot as usize].keep_alive_deadline();
             self.arm_connection(id, deadline);

@@ -11,7 +11,7 @@ use crate::metrics::Drop as DropCause;
 use crate::session::connection::Phase;
 use crate::session::state::Will;
 use crate::violation::Violation;
-use crate::wire::{self, Disconnect, Packet, ReasonCode, UserProperties, Version};
+use crate::wire::{self, Disconnect, Packet, ReasonCode, Version};
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -137,7 +137,7 @@ impl Engine {
         // [MQTT-3.3.4-9]: QoS 1 is acknowledged at once, so QoS 2 alone counts. A client of MQTT 3 is
         // bounded by the 65,535 identifiers there are.
         let receive_maximum = usize::from(self.settings.limits.receive_maximum);
-        if is_told_a_maximum && inbound.len() >= receive_maximum {
+        if is_told_a_maximum && inbound.used() >= receive_maximum {
             return Err(Violation::ReceiveMaximumExceeded);
         }
         inbound.receive(identifier);

@@ -10,9 +10,16 @@ use crate::wire::PacketIdentifier;
 pub struct Inbound {
     /// Ascending in the usual case (clients count up), so both ends are cheap.
     identifiers: VecDeque<u16>,
+    /// How many of them, at most, came on an earlier connection.
+    carried: usize,
 }
 
 impl Inbound {
+    /// A new connection: what is unfinished is no part of its quota, which begins anew (4.9).
+    pub fn resume(&mut self) {
+        self.carried = self.identifiers.len();
+    }
+
     /// Notes the identifier; false when it was there already: the message is a duplicate.
     pub fn receive(&mut self, identifier: PacketIdentifier) -> bool {
         let value = identifier.get();
@@ -40,12 +47,14 @@ impl Inbound {
     pub fn release(&mut self, identifier: PacketIdentifier) -> bool {
         let Ok(place) = self.identifiers.binary_search(&identifier.get()) else { return false };
         self.identifiers.remove(place);
+        self.carried = self.carried.min(self.identifiers.len());
         true
     }
 
-    /// Messages between PUBREC and PUBREL; what the client's use of our Receive Maximum counts.
-    pub fn len(&self) -> usize {
-        self.identifiers.len()
+    /// Messages between PUBREC and PUBREL that came on this connection; never too many when some
+    /// of an earlier one are left. What the client's use of our Receive Maximum counts.
+    pub fn used(&self) -> usize {
+        self.identifiers.len() - self.carried
     }
 
     /// Whether nothing is between PUBREC and PUBREL.
@@ -71,6 +80,21 @@ mod tests {
         }
         assert!(inbound.release(id(9)) && !inbound.release(id(9)));
         assert!(inbound.receive(id(9)) && inbound.contains(id(9)));
-        assert_eq!(inbound.len(), 5);
+        assert_eq!(inbound.used(), 5);
+    }
+
+    #[test]
+    fn what_came_on_an_earlier_connection_is_no_part_of_the_quota() {
+        let mut inbound = Inbound::default();
+        assert!(inbound.receive(id(1)) && inbound.receive(id(2)));
+        inbound.resume();
+        assert_eq!(inbound.used(), 0);
+        assert!(!inbound.receive(id(1)) && inbound.receive(id(3)));
+        assert_eq!(inbound.used(), 1);
+        for value in [1, 2, 3] {
+            assert!(inbound.release(id(value)));
+        }
+        assert!(inbound.receive(id(4)));
+        assert_eq!(inbound.used(), 1);
     }
 }

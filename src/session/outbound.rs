@@ -156,7 +156,8 @@ pub struct Outbound {
     backlog: usize,
     /// QoS 0 messages in `queue`: while there are any, later QoS 0 messages line up behind them.
     queued_qos_0: usize,
-    /// Publishes on this connection that await their acknowledgement; bounded by `window`.
+    /// Publishes that await their acknowledgement, of those sent or released on this connection;
+    /// a new one is sent below `window` only.
     unacknowledged: usize,
     /// How many of `inflight` still have to be sent on this connection; they go before anything new.
     to_resend: usize,
@@ -302,8 +303,11 @@ impl Outbound {
             let inflight = self.inflight.get_mut(self.resend_from)?;
             let identifier = PacketIdentifier::new(inflight.identifier).expect("never zero");
             let next = match &mut inflight.stage {
+                // Its PUBLISH awaits PUBCOMP: it takes a place in the window, whose bound it may
+                // pass, as PUBREL waits for no quota [MQTT-4.9.0-3].
                 Stage::Released { resend } if *resend => {
                     *resend = false;
+                    self.unacknowledged += 1;
                     Next::Pubrel(identifier)
                 }
                 Stage::Unsent(_) if !has_room => return None,
@@ -363,7 +367,7 @@ impl Outbound {
             _ => return Acknowledged::Unknown,
         }
         *stage = Stage::Done;
-        self.unacknowledged = self.unacknowledged.saturating_sub(1);
+        self.unacknowledged -= 1;
         self.forget_done();
         Acknowledged::Ended
     }
@@ -468,7 +472,9 @@ impl Outbound {
         if !self.is_open(Qos::AtLeastOnce) {
             return 0;
         }
-        (self.window - self.unacknowledged).min(limits::IDENTIFIER_SPAN_MAX - self.inflight.len())
+        self.window
+            .saturating_sub(self.unacknowledged)
+            .min(limits::IDENTIFIER_SPAN_MAX - self.inflight.len())
     }
 
     /// The shared subscriptions for which messages wait or are in flight; some may come twice.

@@ -5,20 +5,20 @@ use crate::support::{
     Ack, Broker, Client, Connect, Publish, SILENCE, V5, Version, for_versions, reason,
 };
 
-/// Where the connection is cut.
+/// After what the connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cut {
     /// PUBLISH was sent, PUBREC is lost.
-    AfterPublish,
+    Publish,
     /// PUBREC came, PUBREL was not sent.
-    AfterPubrec,
+    Pubrec,
     /// PUBREL was sent, PUBCOMP is lost.
-    AfterPubrel,
+    Pubrel,
     /// PUBCOMP came.
-    AfterPubcomp,
+    Pubcomp,
 }
 
-const CUTS: [Cut; 4] = [Cut::AfterPublish, Cut::AfterPubrec, Cut::AfterPubrel, Cut::AfterPubcomp];
+const CUTS: [Cut; 4] = [Cut::Publish, Cut::Pubrec, Cut::Pubrel, Cut::Pubcomp];
 
 fn publisher(broker: &Broker, version: Version) -> Client {
     Client::connect(broker, Connect::new(version, "p").durable())
@@ -39,7 +39,7 @@ fn exactly_once_to_the_server_when_the_connection_is_cut_at_any_step() {
             let publish = Publish::new("t/a", "once").qos(2, 7);
             client.send(&publish);
             client.expect(Ack::pubrec(7));
-            if cut >= Cut::AfterPubrel {
+            if cut >= Cut::Pubrel {
                 client.send(Ack::pubrel(7));
                 client.expect(Ack::pubcomp(7));
             }
@@ -47,13 +47,13 @@ fn exactly_once_to_the_server_when_the_connection_is_cut_at_any_step() {
             let mut client = publisher(&broker, version);
             assert!(client.connack.session_present);
             // As a client goes on that had received no more than the cut let through.
-            if cut == Cut::AfterPublish {
+            if cut == Cut::Publish {
                 client.send(publish.clone().dup());
                 client.expect(Ack::pubrec(7));
             }
-            if cut != Cut::AfterPubcomp {
+            if cut != Cut::Pubcomp {
                 client.send(Ack::pubrel(7));
-                let is_known = cut < Cut::AfterPubrel;
+                let is_known = cut < Cut::Pubrel;
                 let reason = if is_known { 0 } else { unknown(version) };
                 client.expect(Ack::pubcomp(7).reason(reason));
             }
@@ -118,29 +118,29 @@ fn exactly_once_from_the_server_when_the_connection_is_cut_at_any_step() {
             publish_numbers(&broker, version, 2, 0..1);
             let publish = client.expect_publish();
             let id = publish.id();
-            if cut >= Cut::AfterPubrec {
+            if cut >= Cut::Pubrec {
                 client.send(Ack::pubrec(id));
                 client.expect(Ack::pubrel(id));
             }
-            if cut >= Cut::AfterPubcomp {
+            if cut >= Cut::Pubcomp {
                 client.send(Ack::pubcomp(id));
                 client.expect_alive();
             }
             client.vanish();
             let mut client = resumed(&broker, durable(version));
             match cut {
-                Cut::AfterPublish => {
+                Cut::Publish => {
                     client.expect(publish.dup());
                     client.send(Ack::pubrec(id));
                     client.expect(Ack::pubrel(id));
                     client.send(Ack::pubcomp(id));
                 }
                 // PUBREC came through in both; whether PUBREL did is not for the server to know.
-                Cut::AfterPubrec | Cut::AfterPubrel => {
+                Cut::Pubrec | Cut::Pubrel => {
                     client.expect(Ack::pubrel(id));
                     client.send(Ack::pubcomp(id));
                 }
-                Cut::AfterPubcomp => {}
+                Cut::Pubcomp => {}
             }
             client.expect_silence(SILENCE / 4);
             client.vanish();

@@ -158,7 +158,8 @@ fn a_session_keeps_messages_above_qos_0_while_its_client_is_away_and_their_order
         publish_numbers(&broker, version, 2, 10..20);
         let mut client = resumed(&broker, durable(version));
         for number in 0..20 {
-            let publish = client.expect_message(&number.to_string());
+            let publish = client.expect_publish();
+            assert_eq!(publish.text(), number.to_string());
             assert_eq!(publish.qos, if number < 10 { 1 } else { 2 });
             assert!(!publish.dup, "it was never sent before");
         }
@@ -198,6 +199,18 @@ fn a_session_is_resumed_by_another_version_of_the_protocol() {
     publish_numbers(&broker, V5, 1, 1..2);
     let mut client = resumed(&broker, durable(V311));
     client.expect_message("1");
+}
+
+#[test]
+fn the_end_of_a_connection_is_seen_right_behind_the_last_packet() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        for _ in 0..100 {
+            let mut client = Client::connect(&broker, Connect::new(version, "c"));
+            client.raw(&[0xC0, 0x00]);
+            client.vanish();
+        }
+    });
 }
 
 #[test]
