@@ -173,7 +173,7 @@ fn an_error_in_any_other_packet_leaves_the_connection_open() {
     assert!(client.expect_ack().reason >= 0x80);
     client.send(Ack::pubrec(4));
     assert!(client.expect_ack().reason >= 0x80);
-    let deep = "a/".repeat(200);
+    let deep = "a/".repeat(1000);
     client.send(Subscribe::new(5, deep, 0));
     assert!(client.expect_suback().reasons[0] >= 0x80);
     client.expect_alive();
