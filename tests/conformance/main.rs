@@ -7,7 +7,6 @@
 //! none, is named in plain words.
 
 mod coverage;
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 mod section_1_5_data;
