@@ -2,7 +2,7 @@
 //! test that names a statement names one that exists. `tests/CONFORMANCE.md` is made from both;
 //! `RINGMQ_REWRITE=1` writes it anew.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -44,10 +44,10 @@ fn clauses() -> Vec<Clause> {
     clauses
 }
 
-/// The names of the functions marked as tests, each with the module it is in.
-fn tests() -> BTreeMap<String, String> {
+/// The functions marked as tests: name and module.
+fn tests() -> BTreeSet<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
-    let mut tests = BTreeMap::new();
+    let mut tests = BTreeSet::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("the sources of this test") {
@@ -65,7 +65,7 @@ fn tests() -> BTreeMap<String, String> {
     tests
 }
 
-fn add_tests(source: &Path, module: &str, tests: &mut BTreeMap<String, String>) {
+fn add_tests(source: &Path, module: &str, tests: &mut BTreeSet<(String, String)>) {
     let source = std::fs::read_to_string(source).expect("a source of text");
     let mut is_marked = false;
     for line in source.lines() {
@@ -73,8 +73,7 @@ fn add_tests(source: &Path, module: &str, tests: &mut BTreeMap<String, String>) 
             is_marked = true;
         } else if let Some(rest) = line.strip_prefix("fn ").filter(|_| is_marked) {
             let name = rest.split('(').next().expect("a name").to_owned();
-            let twice = tests.insert(name, module.to_owned());
-            assert_eq!(twice, None, "one name for two tests: {line}");
+            tests.insert((name, module.to_owned()));
             is_marked = false;
         }
     }
@@ -86,7 +85,7 @@ fn every_statement_has_a_test_or_a_reason_and_every_test_names_a_statement() {
     let clauses = clauses();
     let mut wrong = String::new();
     for clause in &clauses {
-        let count = tests.keys().filter(|test| test.starts_with(&clause.prefix())).count();
+        let count = tests.iter().filter(|(test, _)| test.starts_with(&clause.prefix())).count();
         let (document, name) = (clause.document, clause.name);
         if count == 0 && clause.reason.is_empty() {
             writeln!(wrong, "{document} [{name}] has neither test nor reason").expect("a String");
@@ -134,7 +133,7 @@ fn list() -> String {
         };
         let of_document = || clauses.iter().filter(|clause| clause.document == document);
         let is_tested =
-            |clause: &&Clause| tests.keys().any(|test| test.starts_with(&clause.prefix()));
+            |clause: &&Clause| tests.iter().any(|(test, _)| test.starts_with(&clause.prefix()));
         let (tested, all) = (of_document().filter(is_tested).count(), of_document().count());
         write!(out, "\n## {title}\n\n{tested} of {all} statements are tested.\n\n").expect("fits");
         out.push_str("| Statement | Binds | What it asks | Test, or why there is none |\n");

@@ -7,7 +7,6 @@
 //! none, is named in plain words.
 
 mod coverage;
-#[allow(dead_code, unused_imports, unused_macros)]
 mod support;
 
 mod section_1_5_data;
@@ -17,6 +16,7 @@ mod section_3_01_connect_payload;
 mod section_3_01_will;
 mod section_3_02_connack;
 mod section_3_03_publish;
+mod section_3_03_publish_properties;
 mod section_3_04_to_07_acknowledgements;
 mod section_3_08_subscribe;
 mod section_3_10_unsubscribe;

@@ -175,27 +175,31 @@ impl Client {
             1 => self.send(Ack::puback(publish.id())),
             _ => {
                 self.send(Ack::pubrec(publish.id()));
-                self.expect_among_others(Ack::pubrel(publish.id()).into());
+                let pubrel = self.expect_ack_among_others(6, publish.id());
+                assert_eq!(pubrel, Ack::pubrel(publish.id()));
                 self.send(Ack::pubcomp(publish.id()));
             }
         }
     }
 
-    /// This packet comes, maybe after others, which are kept for later.
+    /// An acknowledgement of this type for this Packet Identifier comes, maybe after other packets,
+    /// which are kept for later.
     #[track_caller]
-    fn expect_among_others(&mut self, packet: Packet) {
-        let before = std::mem::take(&mut self.set_aside);
+    fn expect_ack_among_others(&mut self, kind: u8, packet_identifier: u16) -> Ack {
+        let mut came = std::mem::take(&mut self.set_aside).into_iter();
         let mut others = VecDeque::new();
-        let mut next = before.into_iter();
         loop {
-            let came = next.next().unwrap_or_else(|| self.receive());
-            if came == packet {
-                break;
+            match came.next().unwrap_or_else(|| self.receive()) {
+                Packet::Ack(ack)
+                    if (ack.kind, ack.packet_identifier) == (kind, packet_identifier) =>
+                {
+                    others.extend(came);
+                    self.set_aside = others;
+                    return ack;
+                }
+                other => others.push_back(other),
             }
-            others.push_back(came);
         }
-        others.extend(next);
-        self.set_aside = others;
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP for this Packet Identifier, with whatever reason.
@@ -285,19 +289,19 @@ impl Client {
     }
 
     /// Publishes as its QoS asks, to the end, with whatever success the acknowledgements name.
+    /// What else comes meanwhile is kept for later.
     #[track_caller]
     pub fn publish(&mut self, publish: Publish) {
         self.send(&publish);
-        let (id, qos) = (publish.packet_identifier, publish.qos);
-        if qos == 0 {
+        if publish.qos == 0 {
             return;
         }
-        let ack = self.expect_ack();
-        assert_eq!((ack.kind, Some(ack.packet_identifier)), (3 + qos, id), "{ack:?}");
+        let id = publish.id();
+        let ack = self.expect_ack_among_others(3 + publish.qos, id);
         assert!(ack.reason < 0x80, "{ack:?}");
-        if qos == 2 {
-            self.send(Ack::pubrel(ack.packet_identifier));
-            self.expect(Ack::pubcomp(ack.packet_identifier));
+        if publish.qos == 2 {
+            self.send(Ack::pubrel(id));
+            assert_eq!(self.expect_ack_among_others(7, id), Ack::pubcomp(id));
         }
     }
 

@@ -24,7 +24,7 @@ impl<T: Encode + ?Sized> Encode for &T {
 }
 
 /// A Variable Byte Integer.
-pub fn varint(mut value: usize) -> Vec<u8> {
+fn varint(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let low = (value % 128) as u8;

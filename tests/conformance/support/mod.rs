@@ -11,7 +11,7 @@ pub mod reason;
 pub use broker::Broker;
 pub(crate) use client::property;
 pub use client::{Client, SILENCE, user_properties};
-pub use encode::{Bytes, Connect, Encode, Subscribe, Unsubscribe, Will, frame, string, varint};
+pub use encode::{Bytes, Connect, Encode, Subscribe, Unsubscribe, Will, frame, string};
 pub use packet::{Ack, Auth, Connack, Disconnect, Packet, Property, Publish, Suback, Unsuback};
 
 /// A version of the protocol, by its level in CONNECT.

@@ -1,0 +1,353 @@
+//! 3.3.2: the Topic Name and the properties of PUBLISH.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::support::reason::{
+    MALFORMED_PACKET, PROTOCOL_ERROR, TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID,
+};
+use crate::support::{
+    Broker, Client, Connect, Property, Publish, Subscribe, for_all_versions, for_versions, frame,
+    property, string, user_properties,
+};
+
+/// The PUBLISH as it comes to a connected client, to one that was away, and to one that
+/// subscribes later.
+fn received_by_all(publish: Publish) -> [Publish; 3] {
+    let broker = Broker::start();
+    let mut present = Client::connect(&broker, Connect::v5("present"));
+    present.subscribe("a", 0);
+    let away = || Connect::v5("away").durable();
+    let mut client = Client::connect(&broker, away());
+    client.subscribe("a", 1);
+    client.disconnect();
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    publisher.publish(publish.qos(1, 1).retain());
+    let mut late = Client::connect(&broker, Connect::v5("late"));
+    late.subscribe("a", 0);
+    let mut away = Client::connect(&broker, away());
+    [present.expect_publish(), away.expect_publish(), late.expect_publish()]
+}
+
+/// All receivers get these properties, and no others.
+#[track_caller]
+fn expect_passed_on(properties: &[Property]) {
+    let publish = Publish { properties: properties.to_vec(), ..Publish::new("a", "payload") };
+    for received in received_by_all(publish) {
+        assert_eq!(received.properties, properties);
+    }
+}
+
+/// A string property whose value is not UTF-8 ends the connection.
+#[track_caller]
+fn expect_string_is_checked(identifier: u8) {
+    let broker = Broker::start();
+    for value in [&b"\xFF"[..], b"a\0b"] {
+        let property = Property::Raw([vec![identifier], string(value)].concat());
+        let mut client = Client::connect(&broker, Connect::v5("c"));
+        client.send(Publish::new("a", "payload").property(property));
+        client.expect_disconnect(MALFORMED_PACKET);
+    }
+}
+
+#[test]
+fn mqtt_3_3_2_1_the_topic_name_is_the_first_field_and_a_proper_string() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        for rest in [&[][..], &[0x00], &[0x00, 0x02, b'a']] {
+            let mut client = Client::connect(&broker, Connect::new(version, "c"));
+            client.raw(&frame(0x30, rest));
+            client.expect_violation(MALFORMED_PACKET);
+        }
+        let mut client = Client::connect(&broker, Connect::new(version, "c"));
+        client.raw(&frame(0x30, &[0x00, 0x01, 0xFF, 0x00]));
+        client.expect_violation(MALFORMED_PACKET);
+    });
+}
+
+#[test]
+fn mqtt_3_3_2_2_topic_name_has_no_wildcard() {
+    for_versions(|version| {
+        let broker = Broker::start();
+        for topic in ["#", "a/#", "+", "a/+/b", "a+", "a#b"] {
+            let mut client = Client::connect(&broker, Connect::new(version, "c"));
+            client.send(Publish::new(topic, "payload"));
+            client.expect_violation(TOPIC_NAME_INVALID);
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_3_2_3_the_topic_name_sent_is_the_one_published() {
+    for_all_versions(|version| {
+        let broker = Broker::start();
+        for filter in ["#", "a/+", "a/b", "+/b"] {
+            let mut client = Client::connect(&broker, Connect::new(version, "c"));
+            client.subscribe(filter, 0);
+            client.send(Publish::new("a/b", "payload"));
+            client.expect(Publish::new("a/b", "payload"));
+            client.expect_alive();
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_3_2_4_the_payload_format_indicator_reaches_all_receivers() {
+    expect_passed_on(&[]);
+    expect_passed_on(&[Property::PayloadFormatIndicator(0)]);
+    expect_passed_on(&[Property::PayloadFormatIndicator(1)]);
+}
+
+#[test]
+fn a_payload_format_indicator_is_0_or_1() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.send(Publish::new("a", "payload").property(Property::PayloadFormatIndicator(2)));
+    client.expect_disconnect(PROTOCOL_ERROR);
+}
+
+#[test]
+fn a_payload_said_to_be_utf_8_is_checked_when_asked() {
+    use crate::support::reason::PAYLOAD_FORMAT_INVALID;
+    let broker = Broker::with_config("mqtt.payload_format_validate = true");
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.subscribe("a", 0);
+    let publish = |payload: &[u8]| {
+        Publish::new("a", payload).qos(1, 1).property(Property::PayloadFormatIndicator(1))
+    };
+    client.send(publish(b"\xFF"));
+    assert_eq!(client.expect_ack().reason, PAYLOAD_FORMAT_INVALID);
+    client.publish(publish("é".as_bytes()));
+    client.expect_message("é");
+}
+
+#[test]
+fn mqtt_3_3_2_5_an_expired_message_is_not_delivered() {
+    let broker = Broker::start();
+    let connect = || Connect::v5("c").durable();
+    let mut client = Client::connect(&broker, connect());
+    client.subscribe("a/#", 1);
+    client.disconnect();
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    let expires = Property::MessageExpiryInterval(1);
+    publisher.publish(Publish::new("a/1", "expires").qos(1, 1).property(expires).retain());
+    publisher.publish(Publish::new("a/2", "stays").qos(1, 1).retain());
+    std::thread::sleep(Duration::from_millis(1200));
+    let mut client = Client::connect(&broker, connect());
+    client.expect_message("stays");
+    client.expect_alive();
+    let mut late = Client::connect(&broker, Connect::v5("late"));
+    late.subscribe("a/#", 0);
+    late.expect_message("stays");
+    late.expect_alive();
+}
+
+#[test]
+fn mqtt_3_3_2_6_the_message_expiry_interval_counts_down() {
+    let broker = Broker::start();
+    let connect = || Connect::v5("c").durable();
+    let mut client = Client::connect(&broker, connect());
+    client.subscribe("a", 1);
+    client.disconnect();
+    let mut present = Client::connect(&broker, Connect::v5("present"));
+    present.subscribe("a", 0);
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    let expires = Property::MessageExpiryInterval(10);
+    publisher.publish(Publish::new("a", "payload").qos(1, 1).property(expires).retain());
+    let left = |client: &mut Client| {
+        let publish = client.expect_message("payload");
+        property!(publish.properties, MessageExpiryInterval).expect("what is left")
+    };
+    assert!((9..=10).contains(&left(&mut present)));
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut late = Client::connect(&broker, Connect::v5("late"));
+    late.subscribe("a", 0);
+    for client in [&mut Client::connect(&broker, connect()), &mut late] {
+        let left = left(client);
+        assert!((6..=9).contains(&left), "{left}");
+    }
+}
+
+/// A PUBLISH with its topic and an alias for it.
+fn with_alias(topic: &str, alias: u16) -> Publish {
+    Publish::new(topic, "payload").property(Property::TopicAlias(alias))
+}
+
+#[test]
+fn mqtt_3_3_2_7_topic_aliases_do_not_outlive_their_connection() {
+    let broker = Broker::start();
+    let connect = || Connect::v5("c").durable().property(Property::TopicAliasMaximum(10));
+    let mut client = Client::connect(&broker, connect());
+    client.subscribe("a/#", 1);
+    client.send(with_alias("elsewhere", 1));
+    for _ in 0..3 {
+        client.publish(Publish::new("a/topic/that/is/worth/an/alias", "payload").qos(1, 9));
+        client.expect_message("payload");
+    }
+    client.disconnect();
+    // The server's begin anew, and so do the client's.
+    let mut client = Client::connect(&broker, connect());
+    client.publish(Publish::new("a/topic/that/is/worth/an/alias", "payload").qos(1, 9));
+    assert_eq!(client.expect_message("payload").topic, "a/topic/that/is/worth/an/alias");
+    client.send(with_alias("", 1));
+    client.expect_disconnect(PROTOCOL_ERROR);
+}
+
+#[test]
+fn mqtt_3_3_2_8_a_topic_alias_is_not_0() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.send(with_alias("a", 0));
+    client.expect_disconnect(TOPIC_ALIAS_INVALID);
+}
+
+#[test]
+fn mqtt_3_3_2_9_a_topic_alias_above_the_servers_maximum_ends_the_connection() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    let maximum = property!(client.connack.properties, TopicAliasMaximum).unwrap_or(0);
+    client.send(with_alias("a", maximum + 1));
+    client.expect_disconnect(TOPIC_ALIAS_INVALID);
+}
+
+#[test]
+fn mqtt_3_3_2_11_topic_aliases_of_the_server_stay_within_the_clients_maximum() {
+    let broker = Broker::start();
+    let connect = Connect::v5("c").property(Property::TopicAliasMaximum(3));
+    let mut client = Client::connect(&broker, connect);
+    client.subscribe("topic/#", 0);
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    let mut names = HashMap::new();
+    for number in [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 0, 4, 4] {
+        let topic = format!("topic/with/a/name/that/is/worth/an/alias/{number}");
+        publisher.publish(Publish::new(&topic, "payload").qos(1, 1));
+        let publish = client.expect_message("payload");
+        let Some(alias) = property!(publish.properties, TopicAlias) else {
+            assert_eq!(publish.topic, topic);
+            continue;
+        };
+        assert!(alias <= 3, "{alias}");
+        if !publish.topic.is_empty() {
+            names.insert(alias, publish.topic);
+        }
+        assert_eq!(names.get(&alias), Some(&topic));
+    }
+}
+
+#[test]
+fn mqtt_3_3_2_12_all_topic_aliases_up_to_the_maximum_are_accepted() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    let maximum = property!(client.connack.properties, TopicAliasMaximum).unwrap_or(0);
+    client.subscribe("t/#", 0);
+    for alias in 1..=maximum {
+        client.send(with_alias(&format!("t/{alias}"), alias));
+        assert_eq!(client.expect_message("payload").topic, format!("t/{alias}"));
+    }
+    for alias in 1..=maximum {
+        client.send(with_alias("", alias));
+        let publish = client.expect_message("payload");
+        // The publisher's aliases are not for the subscriber.
+        assert_eq!((publish.topic, publish.properties), (format!("t/{alias}"), vec![]));
+    }
+    // An alias may be given to another topic.
+    client.send(with_alias("t/new", 1));
+    client.expect_message("payload");
+    client.send(with_alias("", 1));
+    assert_eq!(client.expect_message("payload").topic, "t/new");
+}
+
+#[test]
+fn a_topic_alias_that_was_not_set_is_a_protocol_error() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.send(with_alias("", 1));
+    client.expect_disconnect(PROTOCOL_ERROR);
+}
+
+#[test]
+fn mqtt_3_3_2_13_the_response_topic_is_a_proper_string() {
+    expect_string_is_checked(0x08);
+}
+
+#[test]
+fn mqtt_3_3_2_14_the_response_topic_has_no_wildcard() {
+    let broker = Broker::start();
+    for topic in ["a/#", "+", "a+"] {
+        let mut client = Client::connect(&broker, Connect::v5("c"));
+        client.send(Publish::new("a", "payload").property(Property::ResponseTopic(topic.into())));
+        client.expect_disconnect(PROTOCOL_ERROR);
+    }
+}
+
+#[test]
+fn mqtt_3_3_2_15_the_response_topic_reaches_all_receivers() {
+    expect_passed_on(&[Property::ResponseTopic("answers/to/é".into())]);
+}
+
+#[test]
+fn mqtt_3_3_2_16_the_correlation_data_reach_all_receivers() {
+    expect_passed_on(&[Property::CorrelationData(vec![0x00, 0xFF, 0x80])]);
+    expect_passed_on(&[Property::CorrelationData(vec![])]);
+}
+
+#[test]
+fn mqtt_3_3_2_17_user_properties_reach_all_receivers() {
+    expect_passed_on(&[Property::user("name", "value"), Property::user("é", "\u{FEFF}")]);
+}
+
+#[test]
+fn mqtt_3_3_2_18_user_properties_keep_their_order() {
+    let pairs = [("b", "1"), ("a", "2"), ("b", "1"), ("", ""), ("a", "0"), ("c", "3")];
+    let list = pairs.map(|(name, value)| Property::user(name, value));
+    let publish = Publish { properties: list.to_vec(), ..Publish::new("a", "payload") };
+    for received in received_by_all(publish) {
+        assert_eq!(user_properties(&received.properties), pairs);
+    }
+}
+
+#[test]
+fn mqtt_3_3_2_19_the_content_type_is_a_proper_string() {
+    expect_string_is_checked(0x03);
+}
+
+#[test]
+fn mqtt_3_3_2_20_the_content_type_reaches_all_receivers() {
+    expect_passed_on(&[Property::ContentType("application/é".into())]);
+}
+
+#[test]
+fn properties_are_passed_on_without_those_between_publisher_and_server() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.send(Subscribe::new(1, "a", 0).property(Property::SubscriptionIdentifier(5)));
+    client.expect_suback();
+    let kept = [
+        Property::user("first", "1"),
+        Property::ContentType("text".into()),
+        Property::user("second", "2"),
+        Property::CorrelationData(b"c".to_vec()),
+    ];
+    let mut publish = Publish { properties: kept.to_vec(), ..Publish::new("a", "payload") };
+    publish.properties.insert(1, Property::TopicAlias(1));
+    client.send(publish);
+    let received = client.expect_message("payload").properties;
+    assert_eq!(user_properties(&received), [("first", "1"), ("second", "2")]);
+    assert!(received.contains(&Property::SubscriptionIdentifier(5)), "{received:?}");
+    assert!(received.contains(&kept[1]) && received.contains(&kept[3]), "{received:?}");
+    assert_eq!(received.len(), 5, "{received:?}");
+}
+
+#[test]
+fn before_5_0_properties_stay_behind() {
+    let broker = Broker::start();
+    let mut old = Client::connect(&broker, Connect::v311("old"));
+    old.subscribe("a", 0);
+    let mut new = Client::connect(&broker, Connect::v5("new"));
+    new.subscribe("a", 0);
+    new.send(Publish::new("a", "from 5.0").property(Property::user("name", "value")));
+    old.expect(Publish::new("a", "from 5.0"));
+    new.expect_message("from 5.0");
+    old.send(Publish::new("a", "from 3.1.1"));
+    new.expect(Publish::new("a", "from 3.1.1"));
+}
