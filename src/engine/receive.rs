@@ -24,8 +24,15 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         connection.last_received = now;
         let must_wait = connection.is_held() || connection.is_ready;
+        let speaks_mqtt = match connection.phase {
+            Phase::Connecting if connection.stash.is_empty() => wire::may_begin_connect(bytes),
+            _ => true,
+        };
         self.links.metrics.bytes_received += bytes.len() as u64;
-        if must_wait {
+        if !speaks_mqtt {
+            // Nobody has to wait for the end of an HTTP request's "packet" [MQTT-3.1.0-1].
+            self.violate(id, Violation::FirstPacketNotConnect);
+        } else if must_wait {
             self.stash(id, bytes);
         } else {
             self.take_in(id, bytes);

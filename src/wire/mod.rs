@@ -50,6 +50,11 @@ pub const VARIABLE_BYTE_INTEGER_MAX: usize = 268_435_455;
 /// The largest packet: a byte of type and flags, four of Remaining Length, and what they count.
 pub const PACKET_BYTES_MAX: usize = 5 + VARIABLE_BYTE_INTEGER_MAX;
 
+/// Whether a connection that opens with these bytes may be going to send CONNECT.
+pub fn may_begin_connect(bytes: &[u8]) -> bool {
+    bytes.first().is_none_or(|first| first >> 4 == PacketType::Connect as u8)
+}
+
 /// A version of the protocol, by its Protocol Level.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

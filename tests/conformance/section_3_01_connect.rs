@@ -47,6 +47,7 @@ fn mqtt_3_1_0_1_the_first_packet_is_connect() {
             vec![0xE0, 0x00],
             // What a browser sends, if read as a packet: PUBACK with 69 bytes.
             format!("GET / HTTP/1.1\r\nUser-Agent: {}\r\n\r\n", "x".repeat(69)).into_bytes(),
+            b"GET".to_vec(),
         ];
         for packet in packets {
             let mut client = Client::open(&broker, version);
