@@ -9,11 +9,10 @@ use divan::counter::ItemsCount;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
 use ringmq::engine::{Action, AllowAll, ConnectionId, CoreId, Engine, Peer};
-use ringmq::wire::{
-    self, Ack, Connect, ConnectProperties, Frame, Packet, PacketIdentifier, Publish,
-    PublishProperties, Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions,
-    UserProperties, Version,
-};
+use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
+
+#[path = "../tests/support/packets.rs"]
+mod packets;
 
 fn main() {
     if std::env::var_os("RINGMQ_BENCH_SHORT").is_some() {
@@ -47,31 +46,8 @@ impl World {
     fn client(&mut self, name: &str, filter: &str, qos: Qos) -> ConnectionId {
         let peer = Peer { address: None, listener: 0 };
         let id = self.engine.handle_accepted(Now(0), peer).expect("accepted");
-        let connect = Connect {
-            version: Version::V311,
-            clean_start: true,
-            keep_alive_s: 0,
-            client_identifier: name,
-            username: None,
-            password: None,
-            will: None,
-            properties: ConnectProperties::default(),
-        };
-        self.receive(id, &encoded(&Packet::Connect(connect)));
-        let options = SubscribeOptions {
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: 0,
-        };
-        let filters = [(filter, options)];
-        let subscribe = Subscribe {
-            packet_identifier: PacketIdentifier::new(1).expect("not zero"),
-            subscription_identifier: None,
-            user_properties: UserProperties::none(),
-            filters: SubscribeFilters::list(&filters),
-        };
-        self.receive(id, &encoded(&Packet::Subscribe(subscribe)));
+        self.receive(id, &packets::connect(name, Version::V311));
+        self.receive(id, &packets::subscribe(filter, qos, Version::V311));
         id
     }
 
@@ -123,27 +99,10 @@ impl World {
     }
 }
 
-fn encoded(packet: &Packet<'_>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    packet.encode(Version::V311, &mut bytes);
-    bytes
-}
-
 fn messages(topic: &str, qos: Qos) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for number in 1..=BATCH as u16 {
-        let publish = Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic,
-            packet_identifier: PacketIdentifier::new(number).filter(|_| qos != Qos::AtMostOnce),
-            properties: PublishProperties::default(),
-            payload: &[b'x'; 64],
-        };
-        Packet::Publish(publish).encode(Version::V311, &mut bytes);
-    }
-    bytes
+    (1..=BATCH as u16)
+        .flat_map(|number| packets::publish(topic, qos, number, Version::V311))
+        .collect()
 }
 
 fn fan_out(bencher: Bencher<'_, '_>, qos: Qos, subscribers: usize) {

@@ -148,7 +148,7 @@ impl Default for Limits {
             connections_per_second_max: 0,
             connect_timeout_s: 10,
             packet_bytes_max: 16 * 1024 * 1024,
-            topic_levels_max: 128,
+            topic_levels_max: 256,
             sessions_max: 2_000_000,
             subscriptions_per_client_max: 10_000,
             receive_maximum: 1_024,
@@ -462,6 +462,23 @@ mod tests {
         // Every field shows as `name: value`; addresses and the three sections are the others.
         let fields = debug.matches(": ").count() - 1 - sections.len();
         assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
+    }
+
+    #[test]
+    fn the_readme_lists_every_limit_with_its_default() {
+        let readme = include_str!("../README.md");
+        let documented: toml::Table =
+            include_str!("../deploy/broker.toml").parse().expect("it parses");
+        for (key, default) in documented["limits"].as_table().expect("a section") {
+            let row = format!("| `{key}` | {default}");
+            assert!(readme.contains(&row), "README.md lacks: {row}");
+        }
+        let rows = readme.matches("\n| `").count();
+        assert_eq!(
+            rows,
+            documented["limits"].as_table().expect("a section").len(),
+            "a row too many"
+        );
     }
 
     fn error(text: &str) -> String {

@@ -5,10 +5,10 @@ use std::io::IoSlice;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
 use ringmq::engine::{Action, AllowAll, ConnectionId, CoreId, Engine, Peer};
-use ringmq::wire::{
-    Connect, ConnectProperties, Packet, PacketIdentifier, Publish, PublishProperties, Qos,
-    Subscribe, SubscribeFilters, SubscribeOptions, UserProperties, Version,
-};
+use ringmq::wire::{Qos, Version};
+
+#[path = "support/packets.rs"]
+mod packets;
 
 struct World {
     engine: Engine,
@@ -28,31 +28,8 @@ impl World {
     fn client(&mut self, name: &str, version: Version, filter: &str) -> ConnectionId {
         let peer = Peer { address: None, listener: 0 };
         let id = self.engine.handle_accepted(Now(0), peer).expect("accepted");
-        let connect = Connect {
-            version,
-            clean_start: true,
-            keep_alive_s: 0,
-            client_identifier: name,
-            username: None,
-            password: None,
-            will: None,
-            properties: ConnectProperties::default(),
-        };
-        self.receive(id, &encoded(&Packet::Connect(connect), version));
-        let options = SubscribeOptions {
-            qos: Qos::AtMostOnce,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: 0,
-        };
-        let filters = [(filter, options)];
-        let subscribe = Subscribe {
-            packet_identifier: PacketIdentifier::new(1).expect("not zero"),
-            subscription_identifier: None,
-            user_properties: UserProperties::none(),
-            filters: SubscribeFilters::list(&filters),
-        };
-        self.receive(id, &encoded(&Packet::Subscribe(subscribe), version));
+        self.receive(id, &packets::connect(name, version));
+        self.receive(id, &packets::subscribe(filter, Qos::AtMostOnce, version));
         id
     }
 
@@ -73,25 +50,6 @@ impl World {
     }
 }
 
-fn encoded(packet: &Packet<'_>, version: Version) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    packet.encode(version, &mut bytes);
-    bytes
-}
-
-fn message(topic: &str, version: Version) -> Vec<u8> {
-    let publish = Publish {
-        dup: false,
-        qos: Qos::AtMostOnce,
-        retain: false,
-        topic,
-        packet_identifier: None,
-        properties: PublishProperties::default(),
-        payload: &[b'x'; 64],
-    };
-    encoded(&Packet::Publish(publish), version)
-}
-
 /// Allocations in 1,000 turns of one PUBLISH each, after some to warm up.
 fn allocations(version: Version, subscribers: usize, filter: &str) -> u64 {
     let mut world = World::new();
@@ -99,7 +57,7 @@ fn allocations(version: Version, subscribers: usize, filter: &str) -> u64 {
     for number in 0..subscribers {
         world.client(&format!("subscriber {number}"), version, filter);
     }
-    let bytes = message("a/topic/of/its/own", version);
+    let bytes = packets::publish("a/topic/of/its/own", Qos::AtMostOnce, 0, version);
     for _ in 0..10 {
         world.receive(publisher, &bytes);
     }

@@ -12,7 +12,7 @@ pub(crate) struct Hashing {
     shared: SharedSeed,
 }
 
-/// The seed under which, in tests, nearly all hashes are equal: whatever relies on hashes alone fails.
+/// The seed under which, in tests, nearly all hashes are equal: what relies on them alone fails.
 pub(crate) const COLLIDING_SEED: u64 = u64::MAX;
 
 impl Hashing {

@@ -1,10 +1,10 @@
-//! A hash table from a key to a 32-bit id that does not store the key: whoever asks compares it with
-//! the record that the id stands for. Knows no record.
+//! A hash table from a key to a 32-bit id that does not store the key: whoever asks compares it
+//! with the record that the id stands for. Knows no record.
 
 use hashbrown::HashTable;
 
-/// Entries from which on a table is cut into parts. A table moves all its entries when it grows;
-/// with a million in one, that stalls the core for tens of milliseconds, in parts for less than one.
+/// Entries from which on a table is cut into parts. A table moves all its entries when it grows:
+/// with a million in one, that stalls the core for tens of milliseconds.
 const WHOLE_MAX: usize = 1 << 14;
 
 /// Parts of a large table.
@@ -121,6 +121,7 @@ mod tests {
         let hash = |id: u32| id.wrapping_mul(0x9E37_79B9);
         let ids = 0..3 * WHOLE_MAX as u32;
         ids.clone().for_each(|id| table.insert(hash(id), id));
+        assert_eq!(table.parts.len(), PARTS);
         assert!(table.parts.iter().all(|part| part.len() > WHOLE_MAX / PARTS));
         assert!(ids.clone().all(|id| table.find(hash(id), |other| other == id) == Some(id)));
         ids.for_each(|id| table.remove(hash(id), id));

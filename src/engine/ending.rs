@@ -11,7 +11,7 @@ use crate::metrics::Drop as DropCause;
 use crate::session::connection::Phase;
 use crate::session::state::Will;
 use crate::violation::Violation;
-use crate::wire::{self, Disconnect, Packet, ReasonCode, UserProperties, Version};
+use crate::wire::{self, Disconnect, Packet, ReasonCode, Version};
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +37,6 @@ pub(super) enum Ending {
     /// Without a word more.
     Silent,
 }
-
-/// What DISCONNECT takes besides its Reason String, at most.
-const LAST_WORD_BYTES: usize = 16;
 
 impl Ending {
     fn last_word(self) -> Option<ReasonCode> {
@@ -98,27 +95,30 @@ impl Engine {
         if connection.version != Version::V5 || connection.session().is_none() {
             return;
         }
-        let server_reference = Some(self.settings.mqtt.server_reference.as_str())
+        let packet_bytes_max = connection.packet_bytes_max as usize;
+        let reference = Some(self.settings.mqtt.server_reference.as_str())
             .filter(|reference| reason == ReasonCode::ServerShuttingDown && !reference.is_empty());
         // Somewhere to go turns "shutting down" into "use another server" [MQTT-4.11].
-        let reason = match server_reference {
-            Some(_) => ReasonCode::UseAnotherServer,
-            None => reason,
+        let elsewhere = Disconnect {
+            reason: ReasonCode::UseAnotherServer,
+            server_reference: reference,
+            ..Disconnect::default()
         };
-        let mut disconnect = Disconnect {
-            reason,
-            session_expiry_interval: None, // [MQTT-3.14.2-2]
-            // [MQTT-3.1.2-29]
-            reason_string: ending.reason_string().filter(|_| connection.wants_problem_information),
-            user_properties: UserProperties::none(),
-            server_reference,
-        };
-        // [MQTT-3.14.2-3]
-        let reason_bytes = disconnect.reason_string.map_or(0, str::len);
-        if reason_bytes + LAST_WORD_BYTES > connection.packet_bytes_max as usize {
-            disconnect.reason_string = None;
+        // [MQTT-3.1.2-29]
+        let reason_string = ending.reason_string().filter(|_| connection.wants_problem_information);
+        let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
+        let bare = Disconnect { reason, ..Disconnect::default() };
+        // A client that takes small packets only hears less, or nothing [MQTT-3.1.2-24],
+        // [MQTT-3.14.2-3]. A Session Expiry Interval is in none of them [MQTT-3.14.2-2].
+        let words = reference.map(|_| elsewhere).into_iter().chain([in_words, bare]);
+        let fitting = words.map(Packet::Disconnect).find_map(|packet| {
+            let mut bytes = Vec::new();
+            packet.encode(Version::V5, &mut bytes);
+            (bytes.len() <= packet_bytes_max).then_some(bytes)
+        });
+        if let Some(bytes) = fitting {
+            self.links.send(slot, |out| out.extend_from_slice(&bytes));
         }
-        self.links.send(slot, |out| Packet::Disconnect(disconnect).encode(Version::V5, out));
     }
 
     fn detach_session(&mut self, index: u32, ending: Ending) {

@@ -165,7 +165,11 @@ impl Engine {
         }
         let mut reasons = Vec::new();
         for text in unsubscribe.filters {
-            let is_removed = self.index.find(text).is_some_and(|filter| {
+            let held = self.index.find(text).filter(|&filter| {
+                // Asked first: a client may name filters of others by the million.
+                self.index.get(filter, SubscriberId(session)).is_some()
+            });
+            let is_removed = held.is_some_and(|filter| {
                 let state = &mut self.sessions[session as usize];
                 let Some(place) = state.subscriptions.iter().position(|&held| held == filter)
                 else {
@@ -175,6 +179,10 @@ impl Engine {
                 state.feeds.retain(|feed| feed.subscription != filter);
                 self.leave(filter, SubscriberId(session));
                 self.hand_shared_messages_on(session, Some(filter));
+                // What nobody took stays its own: the filter's id may come to mean another group.
+                if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+                    outbound.keep_shared(filter);
+                }
                 true
             });
             reasons.push(match is_removed {
@@ -256,15 +264,17 @@ impl Engine {
     pub(super) fn hand_shared_messages_on(&mut self, session: u32, of: Option<FilterId>) {
         let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
         let (index, sessions_end) = (&self.index, of.is_none());
-        // Only where somebody else is there to take them now; else they wait for this member.
+        // Only where somebody else is there to take them now; else they wait for this member, or,
+        // when its session is over, for whoever is away.
         let others: Vec<FilterId> =
             outbound.shared_filters().filter(|&filter| of.is_none_or(|of| of == filter)).collect();
         let others: Vec<FilterId> = others
             .into_iter()
             .filter(|&filter| {
-                index.members(filter).iter().any(|member| {
-                    member.subscriber.0 != session
-                        && self.sessions[member.subscriber.0 as usize].connection.is_some()
+                let is_over = sessions_end && index.get(filter, SubscriberId(session)).is_none();
+                index.members(filter).iter().map(|member| member.subscriber.0).any(|other| {
+                    other != session
+                        && (is_over || self.sessions[other as usize].connection.is_some())
                 })
             })
             .collect();
@@ -285,6 +295,8 @@ impl Engine {
             let mut draft = Draft::of(&message, content, delivery.retain);
             if let Some(member) = self.choose_member(filter, Some(session), content.qos) {
                 self.deliver(&member, &mut draft, Some(filter));
+            } else {
+                self.count_drops(session, DropCause::Offline, 1);
             }
         }
     }

@@ -422,6 +422,20 @@ impl Outbound {
         taken
     }
 
+    /// Makes what was drawn for a shared subscription this client's own: it is a member no more, and
+    /// nobody else took it over.
+    pub fn keep_shared(&mut self, filter: FilterId) {
+        let in_flight = self.inflight.iter_mut().filter_map(|inflight| match &mut inflight.stage {
+            Stage::Sent(delivery) | Stage::Unsent(delivery) => Some(delivery),
+            Stage::Released { .. } | Stage::Done => None,
+        });
+        for delivery in in_flight.chain(&mut self.queue) {
+            if delivery.shared == Some(filter) {
+                delivery.shared = None;
+            }
+        }
+    }
+
     /// The queue was rearranged under `keep-latest`.
     fn number_anew(&mut self) {
         self.latest = self

@@ -371,40 +371,40 @@ fn clients_are_sent_to_another_server() {
     }
 }
 
+/// A feature that the configuration takes away: what CONNACK says, and the answer to its use.
+fn expect_not_available(key: &str, announced: &Property, subscribe: Subscribe, reason: u8) {
+    let broker = Broker::with_config(&format!("mqtt.{key} = false"));
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    assert!(client.connack.properties.contains(announced), "{:?}", client.connack);
+    client.send(subscribe);
+    // The specification lets the server answer so, or end the connection so.
+    match client.receive() {
+        Packet::Suback(suback) => assert_eq!(suback.reasons, [reason]),
+        Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn what_is_not_available_is_announced_and_refused() {
-    let cases: [(&str, fn(&Property) -> bool, Subscribe, u8); 3] = [
-        (
-            "mqtt.wildcard_subscription_available = false",
-            |property| *property == Property::WildcardSubscriptionAvailable(0),
-            Subscribe::new(1, "a/#", 0),
-            WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
-        ),
-        (
-            "mqtt.shared_subscription_available = false",
-            |property| *property == Property::SharedSubscriptionAvailable(0),
-            Subscribe::new(1, "$share/group/a", 0),
-            SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
-        ),
-        (
-            "mqtt.subscription_identifiers_available = false",
-            |property| *property == Property::SubscriptionIdentifierAvailable(0),
-            Subscribe::new(1, "a", 0).property(Property::SubscriptionIdentifier(1)),
-            SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED,
-        ),
-    ];
-    for (configuration, is_announced, subscribe, reason) in cases {
-        let broker = Broker::with_config(configuration);
-        let mut client = Client::connect(&broker, Connect::v5("c"));
-        assert!(client.connack.properties.iter().any(is_announced), "{:?}", client.connack);
-        client.send(subscribe);
-        // The specification lets the server answer so, or end the connection so.
-        match client.receive() {
-            Packet::Suback(suback) => assert_eq!(suback.reasons, [reason]),
-            Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
-            other => panic!("{other:?}"),
-        }
-    }
+    expect_not_available(
+        "wildcard_subscription_available",
+        &Property::WildcardSubscriptionAvailable(0),
+        Subscribe::new(1, "a/#", 0),
+        WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
+    );
+    expect_not_available(
+        "shared_subscription_available",
+        &Property::SharedSubscriptionAvailable(0),
+        Subscribe::new(1, "$share/group/a", 0),
+        SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+    );
+    expect_not_available(
+        "subscription_identifiers_available",
+        &Property::SubscriptionIdentifierAvailable(0),
+        Subscribe::new(1, "a", 0).property(Property::SubscriptionIdentifier(1)),
+        SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED,
+    );
     let list = announced("");
     assert_eq!(property!(list, WildcardSubscriptionAvailable).unwrap_or(1), 1);
     assert_eq!(property!(list, SharedSubscriptionAvailable).unwrap_or(1), 1);

@@ -4,9 +4,9 @@ use super::subscription::{SubscriberId, Subscription};
 use crate::hash::Hashing;
 use crate::id_table::IdTable;
 
-/// Up to here members are searched one by one and keep the order in which they subscribed; a longer
-/// list has a table of their places, so that subscribing and leaving take the same time whatever its
-/// length, and one who leaves is replaced by the last.
+/// Up to here members are searched one by one and keep the order in which they subscribed. A longer
+/// list has a table of their places, so that subscribing and leaving take the same time whatever
+/// its length; one who leaves is replaced by the last.
 const SEARCHED_MAX: usize = 64;
 
 /// At least one subscription. Most filters have exactly one, which needs no allocation.

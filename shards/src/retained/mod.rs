@@ -4,7 +4,7 @@
 //! Topics are kept as a tree of their levels. The levels are interned, so that a topic costs little
 //! more than the part of it that no other topic has; the whole is put together again when it is
 //! visited. Children are found by hash, and are also kept in order, so that a walk can stop, forget
-//! everything but the topic where it stopped, and go on there later in whatever the tree has become.
+//! all but the topic where it stopped, and go on there later in whatever the tree has become.
 
 mod children;
 mod scan;

@@ -75,12 +75,7 @@ impl<'a, T> Scan<'a, T> {
             // it is the last one.
             let is_last = levels.peek().is_none();
             let Some(node) = self.seek_level(level, is_last) else { break };
-            let frames = self.frames.len();
             self.enter(node);
-            // Nothing below it can match: there is nothing to leave out there.
-            if self.frames.len() == frames {
-                break;
-            }
         }
     }
 

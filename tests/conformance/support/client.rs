@@ -1,5 +1,6 @@
 //! A client that sends what it is told, and says what came.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ pub struct Client {
     /// DISCONNECT or CONNACK, and which, where it leaves both to the server.
     is_strict: bool,
     buffer: Vec<u8>,
+    /// Packets that came while another was waited for.
+    set_aside: VecDeque<Packet>,
     /// The CONNACK of a client made by `connect`.
     pub connack: Connack,
 }
@@ -38,7 +41,14 @@ impl Client {
         let stream = TcpStream::connect(broker.address()).expect("the broker listens");
         stream.set_nodelay(true).expect("a socket");
         let is_strict = broker.is_ours();
-        Self { stream, version, is_strict, buffer: Vec::new(), connack: Connack::default() }
+        Self {
+            stream,
+            version,
+            is_strict,
+            buffer: Vec::new(),
+            set_aside: VecDeque::new(),
+            connack: Connack::default(),
+        }
     }
 
     /// Connects, and expects to be accepted.
@@ -165,10 +175,27 @@ impl Client {
             1 => self.send(Ack::puback(publish.id())),
             _ => {
                 self.send(Ack::pubrec(publish.id()));
-                self.expect(Ack::pubrel(publish.id()));
+                self.expect_among_others(Ack::pubrel(publish.id()).into());
                 self.send(Ack::pubcomp(publish.id()));
             }
         }
+    }
+
+    /// This packet comes, maybe after others, which are kept for later.
+    #[track_caller]
+    fn expect_among_others(&mut self, packet: Packet) {
+        let before = std::mem::take(&mut self.set_aside);
+        let mut others = VecDeque::new();
+        let mut next = before.into_iter();
+        loop {
+            let came = next.next().unwrap_or_else(|| self.receive());
+            if came == packet {
+                break;
+            }
+            others.push_back(came);
+        }
+        others.extend(next);
+        self.set_aside = others;
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP for this Packet Identifier, with whatever reason.
@@ -299,6 +326,9 @@ impl Client {
     }
 
     fn next(&mut self, patience: Duration) -> Event {
+        if let Some(packet) = self.set_aside.pop_front() {
+            return Event::Packet(packet);
+        }
         let give_up = Instant::now() + patience;
         loop {
             if let Some((packet, length)) = decode::packet(&self.buffer, self.version) {
@@ -341,9 +371,9 @@ pub(crate) use property;
 
 /// The User Properties of a list, in order.
 pub fn user_properties(properties: &[Property]) -> Vec<(&str, &str)> {
-    let pair = |property| match property {
-        &Property::UserProperty(ref name, ref value) => Some((name.as_str(), value.as_str())),
+    let pairs = properties.iter().filter_map(|property| match property {
+        Property::UserProperty(name, value) => Some((name.as_str(), value.as_str())),
         _ => None,
-    };
-    properties.iter().filter_map(pair).collect()
+    });
+    pairs.collect()
 }

@@ -1,6 +1,7 @@
 //! Packets as the tests compare them.
 
 /// A property, with its value.
+#[allow(clippy::enum_variant_names)] // the specification's names
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Property {
     PayloadFormatIndicator(u8),
