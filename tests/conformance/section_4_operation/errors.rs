@@ -75,13 +75,6 @@ fn auth_is_no_packet_of_3_1_1() {
     client.expect_closed();
 }
 
-#[test]
-fn authentication_data_without_a_method_is_a_protocol_error() {
-    let broker = Broker::start();
-    let connect = Connect::v5("c").property(Property::AuthenticationData(vec![1]));
-    Client::refused(&broker, connect, reason::PROTOCOL_ERROR);
-}
-
 /// Something malformed, and something of good form that has no place.
 fn violations(version: Version) -> Vec<(Vec<u8>, u8)> {
     let topic = string("t");
@@ -163,7 +156,7 @@ fn mqtt_4_13_2_1_a_3_1_1_client_is_not_sent_a_disconnect() {
 
 #[test]
 fn an_error_in_any_other_packet_leaves_the_connection_open() {
-    let broker = Broker::start();
+    let broker = Broker::with_config("[limits]\ntopic_levels_max = 2");
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.send(Publish::new("$SYS/mine", "m").qos(1, 1));
     assert!(client.expect_ack().reason >= 0x80);
@@ -173,8 +166,7 @@ fn an_error_in_any_other_packet_leaves_the_connection_open() {
     assert!(client.expect_ack().reason >= 0x80);
     client.send(Ack::pubrec(4));
     assert!(client.expect_ack().reason >= 0x80);
-    let deep = "a/".repeat(200);
-    client.send(Subscribe::new(5, deep, 0));
+    client.send(Subscribe::new(5, "a/b/c", 0));
     assert!(client.expect_suback().reasons[0] >= 0x80);
     client.expect_alive();
 }
