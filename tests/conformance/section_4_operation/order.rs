@@ -177,7 +177,7 @@ fn qos_0_messages_and_others_that_wait_for_the_window_all_come() {
 }
 
 #[test]
-fn mqtt_311_4_6_0_5_messages_sent_again_come_in_the_order_of_the_first_time() {
+fn mqtt_311_4_6_0_6_messages_sent_again_come_in_the_order_of_the_first_time() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, 2);
