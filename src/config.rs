@@ -293,7 +293,7 @@ const LISTENERS_MAX: usize = 64;
 
 /// An MQTT broker that gets everything out of one machine.
 ///
-/// Without flags it listens on 127.0.0.1:1883 and [::1]:1883, for clients on this machine.
+/// Without flags it listens on `127.0.0.1:1883` and `[::1]:1883`, for clients on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "broker", version, about, after_long_help = EXIT_CODES)]
 pub struct Flags {
