@@ -156,7 +156,7 @@ fn mqtt_4_13_2_1_a_3_1_1_client_is_not_sent_a_disconnect() {
 
 #[test]
 fn an_error_in_any_other_packet_leaves_the_connection_open() {
-    let broker = Broker::start();
+    let broker = Broker::with_config("[limits]\ntopic_levels_max = 2");
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.send(Publish::new("$SYS/mine", "m").qos(1, 1));
     assert!(client.expect_ack().reason >= 0x80);
@@ -166,8 +166,7 @@ fn an_error_in_any_other_packet_leaves_the_connection_open() {
     assert!(client.expect_ack().reason >= 0x80);
     client.send(Ack::pubrec(4));
     assert!(client.expect_ack().reason >= 0x80);
-    let deep = "a/".repeat(300);
-    client.send(Subscribe::new(5, deep, 0));
+    client.send(Subscribe::new(5, "a/b/c", 0));
     assert!(client.expect_suback().reasons[0] >= 0x80);
     client.expect_alive();
 }

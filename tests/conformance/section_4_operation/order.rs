@@ -12,7 +12,7 @@ use crate::support::{
 const MESSAGES: u16 = 200;
 
 /// Sends "name 0", "name 1" and so on, at QoS 0, 1 and 2 in turn or at `qos` alone, without waiting
-/// for any acknowledgement; then takes in all of them.
+/// for any acknowledgement, within the Receive Maximum this server announces; then takes in all.
 fn publish_in_one_go(broker: &Broker, version: Version, name: &str, topic: &str, qos: Option<u8>) {
     let mut client = Client::connect(broker, Connect::new(version, name));
     let mut bytes = Vec::new();
