@@ -1,0 +1,381 @@
+//! Other people's clients against the real command: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js, rumqttc.
+//!
+//! What they need is installed by `tests/interop/setup`, which the first test runs. Where that
+//! cannot be, `RINGMQ_INTEROP=skip` leaves these tests out, and says so.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whether the clients are there; installs them the first time. False only when told to skip.
+fn clients_are_there() -> bool {
+    static READY: OnceLock<bool> = OnceLock::new();
+    *READY.get_or_init(|| {
+        if std::env::var_os("RINGMQ_INTEROP").is_some_and(|value| value == "skip") {
+            eprintln!("SKIPPED as RINGMQ_INTEROP=skip says: nothing was tested with real clients");
+            return false;
+        }
+        let setup = Command::new("tests/interop/setup").output().expect("bash is there");
+        let what = String::from_utf8_lossy(&setup.stderr).into_owned();
+        assert!(setup.status.success(), "tests/interop/setup failed:\n{what}");
+        true
+    })
+}
+
+struct Broker {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Broker {
+    fn start() -> Self {
+        Self::listen("127.0.0.1:0")
+    }
+
+    fn listen(address: &str) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(["--listen", address, "--log-format", "json"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        Self::listening(child)
+    }
+
+    fn listening(mut child: Child) -> Self {
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains("listening") {
+            line.clear();
+            assert!(log.read_line(&mut line).expect("readable") > 0, "it ended before listening");
+        }
+        let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+        let address = event["fields"]["address"].as_str().expect("an address");
+        let address = address.parse().expect("an address");
+        // Its log goes on being read, so that it never waits for us.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address }
+    }
+
+    fn port(&self) -> String {
+        self.address.port().to_string()
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits for a client to end, and kills one that does not.
+fn wait(mut child: Child, what: &str) -> Output {
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait().expect("its status").is_none() {
+        if Instant::now() > until {
+            let _ = child.kill();
+            let output = child.wait_with_output().expect("its output");
+            panic!("{what} did not end; it said: {}", text(&output));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("its output");
+    assert!(output.status.success(), "{what} failed:\n{}", text(&output));
+    output
+}
+
+fn text(output: &Output) -> String {
+    let parts = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&parts).into_owned()
+}
+
+fn start(program: &str, arguments: &[&str]) -> Child {
+    Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}; run tests/interop/setup"))
+}
+
+fn paho(scenario: &str) {
+    if clients_are_there() {
+        let broker = Broker::start();
+        let arguments = ["tests/interop/paho_client.py", scenario, &broker.port()];
+        wait(start("target/interop/venv/bin/python", &arguments), scenario);
+    }
+}
+
+fn mqtt_js(scenario: &str) {
+    if clients_are_there() {
+        let broker = Broker::start();
+        let arguments = ["tests/interop/mqttjs_client.js", scenario, &broker.port()];
+        wait(start("node", &arguments), scenario);
+    }
+}
+
+#[test]
+fn paho_sends_and_receives_at_every_qos_in_every_version() {
+    paho("every_qos");
+}
+
+#[test]
+fn paho_gets_10_000_messages_at_qos_1_and_2_000_at_qos_2_in_order() {
+    paho("many_in_order");
+}
+
+#[test]
+fn paho_gets_the_properties_that_were_sent() {
+    paho("properties");
+}
+
+#[test]
+fn paho_gets_retained_messages_and_takes_them_away() {
+    paho("retained");
+}
+
+#[test]
+fn paho_killed_has_its_will_published_and_gets_what_it_missed_when_it_is_back() {
+    paho("killed");
+}
+
+#[test]
+fn paho_shares_a_subscription_evenly() {
+    paho("shared");
+}
+
+#[test]
+fn paho_gets_five_megabytes_unharmed() {
+    paho("large");
+}
+
+#[test]
+fn paho_is_told_that_another_took_over() {
+    paho("takeover");
+}
+
+#[test]
+fn mqtt_js_sends_and_receives_at_every_qos_in_every_version() {
+    mqtt_js("everyQos");
+}
+
+#[test]
+fn mqtt_js_gets_5_000_messages_in_order() {
+    mqtt_js("manyInOrder");
+}
+
+#[test]
+fn mqtt_js_gets_properties_through_topic_aliases() {
+    mqtt_js("properties");
+}
+
+#[test]
+fn mqtt_js_comes_back_after_the_broker_was_killed() {
+    if !clients_are_there() {
+        return;
+    }
+    let mut broker = Broker::start();
+    let address = broker.address.to_string();
+    let mut client =
+        start("node", &["tests/interop/mqttjs_client.js", "reconnects", &broker.port()]);
+    wait_for_line(&mut client, "ready");
+    broker.kill();
+    let _again = Broker::listen(&address);
+    wait(client, "reconnects");
+}
+
+fn wait_for_line(child: &mut Child, line: &str) {
+    let mut stdout: BufReader<&mut ChildStdout> =
+        BufReader::new(child.stdout.as_mut().expect("piped"));
+    let mut read = String::new();
+    while read.trim_end() != line {
+        read.clear();
+        assert!(stdout.read_line(&mut read).expect("readable") > 0, "it ended before {line:?}");
+    }
+}
+
+/// A `mosquitto_sub` that has subscribed; its debug output says so.
+fn mosquitto_sub(broker: &Broker, arguments: &[&str]) -> Child {
+    let port = broker.port();
+    let mut child = Command::new("stdbuf")
+        .args(["-oL", "mosquitto_sub", "-d", "-p", &port, "-W", "60"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("stdbuf and mosquitto_sub are there");
+    let mut line = String::new();
+    // Byte by byte, so that nothing that follows is swallowed.
+    let stdout = child.stdout.as_mut().expect("piped");
+    while !line.ends_with("received SUBACK\n") {
+        let mut byte = [0];
+        std::io::Read::read_exact(stdout, &mut byte).expect("SUBACK");
+        line.push(char::from(byte[0]));
+    }
+    child
+}
+
+fn mosquitto_pub(broker: &Broker, arguments: &[&str]) {
+    let port = broker.port();
+    let child = start("mosquitto_pub", &[&["-p", &port], arguments].concat());
+    wait(child, "mosquitto_pub");
+}
+
+/// The messages in a `mosquitto_sub`'s output, among what `-d` adds.
+fn messages(output: &Output) -> Vec<String> {
+    let debug = ["Client ", "Subscribed", "  "];
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| !debug.iter().any(|start| line.starts_with(start)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn mosquitto_sub_at_qos_2_receives_what_mosquitto_pub_sends_at_each_qos_in_each_version() {
+    if !clients_are_there() {
+        return;
+    }
+    let broker = Broker::start();
+    for version in ["mqttv31", "mqttv311", "mqttv5"] {
+        let arguments = ["-V", version, "-t", "a/#", "-q", "2", "-v", "-C", "9"];
+        let subscriber = mosquitto_sub(&broker, &arguments);
+        let mut expected = Vec::new();
+        for publisher in ["mqttv31", "mqttv311", "mqttv5"] {
+            for qos in ["0", "1", "2"] {
+                let payload = format!("{publisher} {qos}");
+                mosquitto_pub(&broker, &["-V", publisher, "-t", "a/b", "-q", qos, "-m", &payload]);
+                expected.push(format!("a/b {payload}"));
+            }
+        }
+        assert_eq!(messages(&wait(subscriber, "mosquitto_sub")), expected, "{version}");
+    }
+}
+
+#[test]
+fn mosquitto_sub_killed_gets_what_it_missed_in_order_when_it_comes_back() {
+    if !clients_are_there() {
+        return;
+    }
+    for version in ["mqttv311", "mqttv5"] {
+        let broker = Broker::start();
+        let mut session = vec!["-V", version, "-i", "panel", "-c", "-q", "1", "-t", "alarm"];
+        if version == "mqttv5" {
+            session.extend(["-x", "3600"]);
+        }
+        let mut first = mosquitto_sub(&broker, &session);
+        first.kill().expect("killed");
+        first.wait().expect("gone");
+        for number in 0..20 {
+            let payload = number.to_string();
+            mosquitto_pub(&broker, &["-q", "1", "-t", "alarm", "-m", &payload]);
+        }
+        session.extend(["-C", "20", "-W", "60", "-p"]);
+        let port = broker.port();
+        let back = wait(start("mosquitto_sub", &[&session[..], &[&port]].concat()), "its return");
+        let expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        assert_eq!(messages(&back), expected, "{version}");
+    }
+}
+
+#[test]
+fn mosquitto_pub_sends_lines_as_they_come_and_its_will_when_it_is_killed() {
+    if !clients_are_there() {
+        return;
+    }
+    let broker = Broker::start();
+    let subscriber = mosquitto_sub(&broker, &["-t", "#", "-q", "1", "-v", "-C", "3"]);
+    let port = broker.port();
+    let mut publisher = Command::new("mosquitto_pub")
+        .args(["-p", &port, "-t", "lines", "-q", "1", "-l"])
+        .args(["--will-topic", "will", "--will-payload", "gone", "--will-qos", "1"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("mosquitto_pub is there");
+    let stdin = publisher.stdin.as_mut().expect("piped");
+    stdin.write_all(b"one\ntwo\n").expect("written");
+    stdin.flush().expect("flushed");
+    std::thread::sleep(Duration::from_millis(500));
+    publisher.kill().expect("killed");
+    publisher.wait().expect("gone");
+    let got = messages(&wait(subscriber, "mosquitto_sub"));
+    assert_eq!(got, ["lines one", "lines two", "will gone"]);
+}
+
+mod rumqttc_clients {
+    use super::*;
+    use rumqttc::{Client, Event, Incoming, MqttOptions, QoS, v5};
+
+    const COUNT: usize = 3_000;
+
+    #[test]
+    fn rumqttc_gets_its_own_3_000_messages_at_every_qos_in_order() {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let broker = Broker::start();
+            let mut options = MqttOptions::new("r", "127.0.0.1", broker.address.port());
+            options.set_inflight(100);
+            let (client, mut connection) = Client::new(options, 100);
+            client.subscribe("mine", qos).expect("queued");
+            let publisher = std::thread::spawn(move || {
+                for number in 0..COUNT {
+                    let payload = number.to_string();
+                    client.publish("mine", qos, false, payload).expect("queued");
+                }
+                client
+            });
+            let mut got = Vec::new();
+            for event in connection.iter() {
+                if let Event::Incoming(Incoming::Publish(publish)) = event.expect("no error") {
+                    got.push(String::from_utf8(publish.payload.to_vec()).expect("text"));
+                }
+                if got.len() == COUNT {
+                    break;
+                }
+            }
+            let expected: Vec<String> = (0..COUNT).map(|number| number.to_string()).collect();
+            assert_eq!(got, expected);
+            drop(publisher.join());
+        }
+    }
+
+    #[test]
+    fn rumqttc_5_gets_its_own_3_000_messages_at_every_qos_in_order() {
+        use v5::mqttbytes::QoS;
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let broker = Broker::start();
+            let options = v5::MqttOptions::new("r", "127.0.0.1", broker.address.port());
+            let (client, mut connection) = v5::Client::new(options, 100);
+            client.subscribe("mine", qos).expect("queued");
+            let publisher = std::thread::spawn(move || {
+                for number in 0..COUNT {
+                    client.publish("mine", qos, false, number.to_string()).expect("queued");
+                }
+                client
+            });
+            let mut got = Vec::new();
+            for event in connection.iter() {
+                if let v5::Event::Incoming(v5::Incoming::Publish(publish)) =
+                    event.expect("no error")
+                {
+                    got.push(String::from_utf8(publish.payload.to_vec()).expect("text"));
+                }
+                if got.len() == COUNT {
+                    break;
+                }
+            }
+            let expected: Vec<String> = (0..COUNT).map(|number| number.to_string()).collect();
+            assert_eq!(got, expected);
+            drop(publisher.join());
+        }
+    }
+}

@@ -1,0 +1,193 @@
+"""What paho-mqtt 2 does in tests/interop.rs: python paho_client.py SCENARIO PORT. Exits non-zero on failure."""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+PATIENCE_S = 20
+
+
+class Client:
+    """A connected client whose messages can be waited for."""
+
+    def __init__(self, port, name, version=mqtt.MQTTv5, expiry_s=None, clean=True, will=None):
+        self.messages = queue.Queue()
+        self.subscribed = queue.Queue()
+        self.connected = queue.Queue()
+        self.disconnected = queue.Queue()
+        options = {} if version == mqtt.MQTTv5 else {"clean_session": clean}
+        self.paho = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=version,
+            reconnect_on_failure=False, **options,
+        )
+        self.paho.on_message = lambda client, data, message: self.messages.put(message)
+        self.paho.on_subscribe = lambda client, data, mid, codes, properties: self.subscribed.put(codes)
+        self.paho.on_connect = lambda client, data, flags, code, properties: self.connected.put((flags, code))
+        self.paho.on_disconnect = lambda client, data, flags, code, properties: self.disconnected.put(code)
+        if will:
+            self.paho.will_set(*will)
+        self.paho.max_inflight_messages_set(200)
+        arguments = {}
+        if version == mqtt.MQTTv5:
+            arguments["clean_start"] = clean
+            if expiry_s is not None:
+                arguments["properties"] = Properties(PacketTypes.CONNECT)
+                arguments["properties"].SessionExpiryInterval = expiry_s
+        self.paho.connect("127.0.0.1", port, keepalive=30, **arguments)
+        self.paho.loop_start()
+        self.flags, code = self.connected.get(timeout=PATIENCE_S)
+        assert code == 0, code
+
+    def subscribe(self, *arguments, **options):
+        self.paho.subscribe(*arguments, **options)
+        codes = self.subscribed.get(timeout=PATIENCE_S)
+        assert all(code.value < 0x80 for code in codes), codes
+
+    def publish(self, topic, payload, qos=0, **options):
+        info = self.paho.publish(topic, payload, qos, **options)
+        info.wait_for_publish(PATIENCE_S)
+        assert info.is_published(), f"no acknowledgement of {payload!r}"
+
+    def message(self):
+        return self.messages.get(timeout=PATIENCE_S)
+
+    def payloads(self, count):
+        return [self.message().payload for _ in range(count)]
+
+    def silence(self):
+        time.sleep(0.2)
+        assert self.messages.empty(), self.messages.get().payload
+
+    def leave(self):
+        self.paho.disconnect()
+        self.paho.loop_stop()
+
+
+def every_qos(port):
+    for version in (mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5):
+        for qos in range(3):
+            subscriber, publisher = Client(port, "s", version), Client(port, "p", version)
+            subscriber.subscribe("a/#", qos=qos)
+            for published in range(3):
+                publisher.publish("a/b", f"{qos} {published}", published)
+                message = subscriber.message()
+                assert message.payload == f"{qos} {published}".encode(), message.payload
+                assert message.qos == min(qos, published), message.qos
+            subscriber.leave()
+            publisher.leave()
+
+
+def many_in_order(port):
+    for qos, count in ((1, 10_000), (2, 2_000)):
+        subscriber, publisher = Client(port, "s"), Client(port, "p")
+        subscriber.subscribe("many", qos=qos)
+        infos = [publisher.paho.publish("many", str(number), qos) for number in range(count)]
+        got = subscriber.payloads(count)
+        assert got == [str(number).encode() for number in range(count)], "lost or out of order"
+        for info in infos:
+            info.wait_for_publish(PATIENCE_S)
+        subscriber.silence()
+        subscriber.leave()
+        publisher.leave()
+
+
+def properties(port):
+    subscriber, publisher = Client(port, "s"), Client(port, "p")
+    subscriber.subscribe("ask", options=SubscribeOptions(qos=1))
+    sent = Properties(PacketTypes.PUBLISH)
+    sent.ResponseTopic = "answer/here"
+    sent.CorrelationData = b"\x00\x01"
+    sent.ContentType = "text/plain"
+    sent.PayloadFormatIndicator = 1
+    sent.MessageExpiryInterval = 100
+    sent.UserProperty = [("b", "1"), ("a", "2"), ("b", "3")]
+    publisher.publish("ask", "?", 1, properties=sent)
+    got = subscriber.message().properties
+    assert got.ResponseTopic == "answer/here" and got.CorrelationData == b"\x00\x01"
+    assert got.ContentType == "text/plain" and got.PayloadFormatIndicator == 1
+    assert 98 <= got.MessageExpiryInterval <= 100, got.MessageExpiryInterval
+    assert got.UserProperty == [("b", "1"), ("a", "2"), ("b", "3")], got.UserProperty
+
+
+def retained(port):
+    publisher = Client(port, "p")
+    publisher.publish("state", "on", 1, retain=True)
+    subscriber = Client(port, "s")
+    subscriber.subscribe("state", qos=1)
+    message = subscriber.message()
+    assert message.retain and message.payload == b"on"
+    publisher.publish("state", "off", 1, retain=True)
+    assert not subscriber.message().retain
+    publisher.publish("state", "", 1, retain=True)
+    assert subscriber.message().payload == b""
+    late = Client(port, "late")
+    late.subscribe("state", qos=1)
+    late.silence()
+
+
+def victim(port):
+    """Subscribes with a session that outlives it, sets a Will, and waits for its end."""
+    client = Client(port, "victim", expiry_s=3600, clean=False, will=("wills", "victim died", 1))
+    client.subscribe("for/victim", qos=1)
+    print("ready", flush=True)
+    time.sleep(60)
+
+
+def killed(port):
+    watcher = Client(port, "w")
+    watcher.subscribe("wills", qos=1)
+    process = subprocess.Popen([sys.executable, __file__, "victim", str(port)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert watcher.message().payload == b"victim died"
+    for number in range(100):
+        watcher.publish("for/victim", str(number), 1)
+    back = Client(port, "victim", expiry_s=3600, clean=False)
+    assert back.flags.session_present
+    assert back.payloads(100) == [str(number).encode() for number in range(100)]
+    back.silence()
+
+
+def shared(port):
+    members = [Client(port, f"m{number}") for number in range(3)]
+    for member in members:
+        member.subscribe("$share/team/work", qos=1)
+    publisher = Client(port, "p")
+    for number in range(300):
+        publisher.publish("work", str(number), 1)
+    time.sleep(0.3)
+    counts = [member.messages.qsize() for member in members]
+    assert sum(counts) == 300 and min(counts) >= 90, counts
+
+
+def large(port):
+    subscriber, publisher = Client(port, "s"), Client(port, "p")
+    subscriber.subscribe("large", qos=2)
+    payload = os.urandom(5_000_000)
+    for qos in range(3):
+        publisher.publish("large", payload, qos)
+        assert subscriber.message().payload == payload
+
+
+def takeover(port):
+    first = Client(port, "twin")
+    second = Client(port, "twin")
+    code = first.disconnected.get(timeout=PATIENCE_S)
+    assert code.value == 0x8E, code
+    second.subscribe("a")
+    second.publish("a", "mine")
+    assert second.message().payload == b"mine"
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](int(sys.argv[2]))
+    os._exit(0)
