@@ -124,6 +124,8 @@ counters! {
     bytes_sent "bytes/sent";
     /// Subscriptions.
     subscriptions "subscriptions/count";
+    /// Subscriptions refused: beyond a bound, or of a kind that is switched off or not allowed.
+    subscriptions_refused "subscriptions/refused";
     /// Retained messages.
     retained_messages "retained messages/count";
     /// Bytes of retained messages.
@@ -134,4 +136,29 @@ counters! {
     consumers_stuck "consumers/stuck";
     /// Bytes that messages, queues and outboxes hold; what `memory_bytes_max` bounds.
     memory_bytes "memory/bytes";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_what_every_sys_topic_shows() {
+        let readme = include_str!("../README.md");
+        for (topic, _) in Metrics::default().topics() {
+            assert!(readme.contains(&format!("| `{topic}` |")), "README.md lacks {topic}");
+        }
+        for (_, cause) in DROPS {
+            assert!(readme.contains(&format!("`{cause}`")), "README.md lacks {cause}");
+        }
+    }
+
+    #[test]
+    fn drops_are_summed_and_named_by_cause() {
+        let mut drops = Drops::default();
+        drops.add(Drop::QueueFull, 2);
+        drops.add(Drop::Expired, 1);
+        assert_eq!((drops.total(), drops.of(Drop::QueueFull)), (3, 2));
+        assert_eq!(drops.summary(), "queue-full=2 expired=1");
+    }
 }

@@ -38,7 +38,9 @@ impl Engine {
         let version = self.version(id.slot);
         let mut reasons = Vec::new();
         for (text, options) in subscribe.filters {
-            let reason = match self.subscribe_to(id, session, text, &options, identifier) {
+            let outcome = self.subscribe_to(id, session, text, &options, identifier);
+            self.links.metrics.subscriptions_refused += u64::from(outcome.is_err());
+            let reason = match outcome {
                 Ok(granted) => granted as u8,
                 Err(_) if version != Version::V5 => 0x80,
                 Err(reason) => reason as u8,
