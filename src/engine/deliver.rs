@@ -74,8 +74,10 @@ impl<'a> Draft<'a> {
 pub(super) enum Standing {
     /// No connection.
     Offline,
-    /// It keeps up, or is so far behind that nobody waits for it.
+    /// It keeps up.
     Fine,
+    /// It takes nothing: nobody waits for it, and it has no say.
+    Stuck,
     /// It is behind and taking.
     Behind(u32),
 }
@@ -83,14 +85,14 @@ pub(super) enum Standing {
 /// How the subscribers of one message, or run, stand taken together.
 #[derive(Default)]
 struct Pressure {
-    online: usize,
+    live: usize,
     behind: usize,
     last_behind: u32,
 }
 
 impl Pressure {
     fn add(&mut self, standing: Standing) {
-        self.online += usize::from(standing != Standing::Offline);
+        self.live += usize::from(matches!(standing, Standing::Fine | Standing::Behind(_)));
         if let Standing::Behind(slot) = standing {
             self.behind += 1;
             self.last_behind = slot;
@@ -99,7 +101,7 @@ impl Pressure {
 
     /// A publisher is slowed to the pace of most of its consumers, never to that of a few.
     fn is_high(&self) -> bool {
-        2 * self.behind > self.online
+        2 * self.behind > self.live
     }
 }
 

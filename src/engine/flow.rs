@@ -1,10 +1,11 @@
 //! Fast publishers and slow consumers in step: acknowledgements, pumping queues, congestion.
 //!
-//! A consumer with much waiting for it is *behind*. A publisher more than half of whose consumers
-//! are behind is not read until the one it fell over last has caught up; TCP slows the client. A
-//! consumer that takes nothing for [`limits::STUCK_MS`] is *stuck*: nobody waits for it, and what
-//! exceeds its bounds is dropped by policy, until it takes something again. So a slow consumer among many
-//! holds up nobody, and a live one loses nothing to a faster publisher.
+//! A consumer with much waiting for it is *behind*. A publisher more than half of whose live
+//! consumers are behind is not read until the one it fell over last has caught up; TCP slows the
+//! client. A consumer that takes nothing for [`limits::STUCK_MS`] is *stuck* and not live: nobody
+//! waits for it until it takes something again. So a slow consumer among many holds up nobody, and
+//! a publisher is no faster than most of those it publishes to; what exceeds a bound all the same
+//! is dropped by policy.
 
 use std::collections::VecDeque;
 
@@ -127,11 +128,10 @@ impl Engine {
     /// How a connected consumer stands; one that has fallen behind is watched from here on.
     pub(super) fn standing(&mut self, slot: u32) -> Standing {
         let connection = &self.links.connections[slot as usize];
-        let is_stuck = match connection.congestion() {
-            Some(congestion) => congestion.is_stuck,
-            None => false,
-        };
-        if is_stuck || !self.is_behind(slot) {
+        if connection.congestion().is_some_and(|congestion| congestion.is_stuck) {
+            return Standing::Stuck;
+        }
+        if !self.is_behind(slot) {
             return Standing::Fine;
         }
         self.watch(slot);

@@ -75,6 +75,23 @@ fn a_stuck_consumer_that_takes_again_slows_its_publisher_again() {
 }
 
 #[test]
+fn a_stuck_consumer_has_no_say_in_how_fast_a_publisher_may_be() {
+    let mut world = World::new();
+    let consumers = ["stuck", "live"].map(|name| {
+        let id = world.connect(&Client::v5(name));
+        world.subscribe(id, "t", Qos::AtMostOnce);
+        id
+    });
+    let publisher = world.connect(&Client::v5("p"));
+    world.stuck.insert(consumers[0]);
+    assert_eq!(publish_until_paused(&mut world, publisher, 300), 300, "one of two is no majority");
+    world.advance_ms(limits::STUCK_MS + 50);
+    world.stuck.insert(consumers[1]);
+    let sent = publish_until_paused(&mut world, publisher, 5_000);
+    assert!(sent < 200, "the other one is all of those that are live: {sent}");
+}
+
+#[test]
 fn all_who_wait_for_a_consumer_go_on_when_it_has_caught_up() {
     let mut world = World::new();
     let consumer = world.connect(&Client::v5("c"));
