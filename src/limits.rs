@@ -43,6 +43,9 @@ pub const RETAINED_STEPS_MAX: usize = 512;
 /// Cached answers of "who gets this topic".
 pub const TOPIC_CACHE_ENTRIES_MAX: usize = 65_536;
 
+/// Longer topics are neither cached nor given a Topic Alias: both tables are bounded in entries.
+pub const CACHED_TOPIC_BYTES_MAX: usize = 256;
+
 /// A topic with more subscribers than this is matched anew rather than cached many times over.
 pub const TOPIC_CACHE_TARGETS_MAX: usize = 4_000_000;
 

@@ -147,8 +147,11 @@ impl Engine {
                 self.refuse(id, reason);
             }
             Authentication::Continue(_) | Authentication::Pending => {
+                self.links.ledger.charge(frame.len());
                 let Some(connection) = self.links.get(id) else { return };
+                let held = connection.connect_bytes();
                 connection.phase = Phase::Authenticating { connect: frame.into(), is_pending };
+                self.links.ledger.release(held);
                 if let Authentication::Continue(data) = authentication {
                     let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
                         unreachable!("it was decoded when it came")
@@ -414,6 +417,7 @@ impl Engine {
         };
 
         let connection = &mut self.links.connections[id.slot as usize];
+        self.links.ledger.release(connection.connect_bytes());
         connection.phase = Phase::Open { session: index };
         connection.keep_alive_s = keep_alive_s;
         connection.window = window;

@@ -106,7 +106,7 @@ impl Links {
     /// Takes a connection out; what was to be sent to it is returned.
     pub fn remove(&mut self, slot: u32) -> (Connection, Option<SendBuffer>) {
         let mut connection = self.connections.remove(slot as usize);
-        self.ledger.release(connection.charged + connection.stash.len());
+        self.ledger.release(connection.bytes_charged());
         let last = connection.outbox.take();
         (connection, last)
     }

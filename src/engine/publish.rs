@@ -61,8 +61,14 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return Ok(()) };
         let aliases = &mut connection.extra.get_or_insert_default().incoming_aliases;
         if !topic.is_empty() {
+            let bytes_before = aliases.bytes();
             aliases.set(alias, topic);
+            let bytes = aliases.bytes();
+            self.links.ledger.release(bytes_before);
+            self.links.ledger.charge(bytes);
         }
+        let aliases = &self.links.connections[id.slot as usize].extra.as_ref();
+        let aliases = &aliases.expect("made above").incoming_aliases;
         let known = aliases.topic(alias).ok_or(Violation::TopicAliasUnknown)?;
         resolved.clear();
         resolved.push_str(known);

@@ -61,7 +61,8 @@ impl Engine {
             let mut batch = Vec::new();
             let feed = &mut state.feeds[0];
             let (target, scan) = (feed.target(session), &mut feed.cursor);
-            let scanned = take_batch(&self.retained, &feed.filter, scan, room, &mut batch);
+            let filter = self.index.text(feed.subscription);
+            let scanned = take_batch(&self.retained, &filter, scan, room, &mut batch);
             let is_done = scanned == ScanState::Done;
             let is_resting = batch.is_empty() && !is_done;
             if is_done {

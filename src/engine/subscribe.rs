@@ -126,7 +126,6 @@ impl Engine {
         if wants_retained && filter.share_name().is_none() {
             state.feeds.retain(|feed| feed.subscription != subscribed.filter);
             state.feeds.push(RetainedFeed {
-                filter: filter.filter().into(),
                 cursor: shards::Cursor::default(),
                 qos,
                 subscription_identifiers: match identifier {

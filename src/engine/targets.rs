@@ -174,6 +174,9 @@ impl TopicCache {
         index.matches(topic, &mut self.scratch);
         let class = |session: u32| sessions[session as usize].class;
         let targets = Arc::new(Targets::new(&mut self.scratch, class));
+        if topic.len() > limits::CACHED_TOPIC_BYTES_MAX {
+            return targets;
+        }
         if self.table.len() >= limits::TOPIC_CACHE_ENTRIES_MAX
             || self.targets + targets.each.len() > limits::TOPIC_CACHE_TARGETS_MAX
         {

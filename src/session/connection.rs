@@ -159,6 +159,20 @@ impl Connection {
         self.last_received.after(Duration::from_millis(u64::from(self.keep_alive_s) * 1_500))
     }
 
+    /// What it has on the ledger.
+    pub fn bytes_charged(&self) -> usize {
+        let aliases = self.extra.as_ref().map_or(0, |extra| extra.incoming_aliases.bytes());
+        self.charged + self.stash.len() + aliases + self.connect_bytes()
+    }
+
+    /// Bytes of the CONNECT packet that is being decided on.
+    pub fn connect_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Authenticating { connect, .. } => connect.len(),
+            _ => 0,
+        }
+    }
+
     /// The session, once open.
     pub fn session(&self) -> Option<u32> {
         match self.phase {

@@ -54,8 +54,6 @@ pub struct Session {
 /// Retained messages that a new subscription is still owed, streamed by cursor.
 #[derive(Debug)]
 pub struct RetainedFeed {
-    /// The filter subscribed to.
-    pub filter: Box<str>,
     /// Where the stream stands.
     pub cursor: shards::Cursor,
     /// QoS granted.

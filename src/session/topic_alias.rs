@@ -1,13 +1,17 @@
 //! Topic Aliases of one Network Connection, both ways. Lost with the connection [MQTT-3.3.2-7].
 
-use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::limits;
 
 /// Aliases the client set for what it sends.
 #[derive(Debug, Default)]
 pub struct IncomingAliases {
     /// Topic of alias `i + 1`; grows no further than the Topic Alias Maximum announced.
     topics: Vec<Box<str>>,
+    bytes: usize,
 }
 
 impl IncomingAliases {
@@ -18,8 +22,14 @@ impl IncomingAliases {
             self.topics.resize(index + 1, Box::default());
         }
         if &*self.topics[index] != topic {
+            self.bytes = self.bytes - self.topics[index].len() + topic.len();
             self.topics[index] = topic.into();
         }
+    }
+
+    /// Bytes of topics kept, for the memory bound.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The topic of `alias`, when one was set on this connection.
@@ -81,7 +91,7 @@ impl OutgoingAliases {
 
     /// Decides how `topic` is sent now, and remembers it as sent.
     pub fn choose(&mut self, topic: &str) -> AliasUse {
-        if topic.len() < TOPIC_BYTES_MIN {
+        if !(TOPIC_BYTES_MIN..=limits::CACHED_TOPIC_BYTES_MAX).contains(&topic.len()) {
             return AliasUse::None;
         }
         let hash = self.hasher.hash_one(topic);

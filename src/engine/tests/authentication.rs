@@ -140,10 +140,13 @@ fn an_answer_that_takes_time_holds_input_back_and_then_lets_it_through() {
     world.send_connect(id, &riddle(b"later"));
     world.send(id, Version::V5, &Packet::Pingreq);
     assert!(world.packets(id, Version::V5).is_empty());
+    assert!(world.engine.metrics().memory_bytes > 20, "what is held back counts");
     world.engine.handle_authenticated(world.now, id, Authentication::Granted(Vec::new()));
     world.settle();
     let packets = world.packets(id, Version::V5);
     assert!(packets[0].starts_with("Connack") && packets[1] == "Pingresp", "{packets:?}");
+    world.cut(id);
+    assert_eq!(world.engine.metrics().memory_bytes, 0);
 }
 
 #[test]

@@ -399,3 +399,19 @@ fn a_long_walk_through_retained_topics_leaves_others_their_turn() {
     }
     assert!(turns >= 5, "{turns} turns");
 }
+
+#[test]
+fn topic_aliases_a_client_sets_are_on_the_ledger_while_it_is_connected() {
+    let mut world = World::new();
+    let publisher = world.connect(&Client::v5("p"));
+    let before = world.engine.metrics().memory_bytes;
+    for length in [10_000, 3_000, 20_000] {
+        let topic = "t".repeat(length);
+        let mut message = publish(&topic, b"m", Qos::AtMostOnce, 0);
+        message.properties.topic_alias = Some(64);
+        world.send(publisher, Version::V5, &Packet::Publish(message));
+        assert_eq!(world.engine.metrics().memory_bytes - before, length as u64);
+    }
+    world.cut(publisher);
+    assert_eq!(world.engine.metrics().memory_bytes, 0);
+}
