@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::clock::Now;
 use crate::config::Settings;
@@ -14,6 +15,9 @@ use crate::platform;
 
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
+
+/// Silence after which TCP asks whether the peer is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(120);
 
 /// Why a broker does not start, or ended.
 #[derive(Debug)]
@@ -136,9 +140,27 @@ fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // Accepted sockets inherit it: a client without Keep Alive that vanishes is found out by TCP.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn tcp_looks_after_peers_that_say_nothing() {
+        let (listener, address) = listen("127.0.0.1:0".parse().expect("an address")).expect("free");
+        let _peer = TcpStream::connect(address).expect("it listens");
+        let (accepted, _) = listener.accept().expect("it waits");
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.keepalive().expect("an option"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("an option"), PROBE_AFTER);
+    }
 }
