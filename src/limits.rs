@@ -11,10 +11,10 @@ pub const RUN_BYTES_MAX: usize = 64 * 1024;
 pub const SHARED_BYTES_MIN: usize = 2 * 1024;
 
 /// Queued messages from which an online consumer counts as behind.
-pub const CONGESTED_MESSAGES: usize = 1_000;
+pub const CONGESTED_MESSAGES: usize = 8_000;
 
 /// Queued bytes from which an online consumer counts as behind.
-pub const CONGESTED_QUEUE_BYTES: u64 = 1024 * 1024;
+pub const CONGESTED_QUEUE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A consumer is behind when its outbox holds more than this share of its bound.
 pub const CONGESTED_OUTBOX_SHARE: usize = 8;

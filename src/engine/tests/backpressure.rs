@@ -302,7 +302,7 @@ fn a_client_is_not_held_up_by_its_own_subscription() {
     let mut world = World::with(|settings| settings.limits.inflight_max = 1, Box::new(AllowAll));
     let client = world.connect(&Client::v5("both"));
     world.subscribe(client, "t", Qos::AtLeastOnce);
-    for number in 1..=3_000 {
+    for number in 1..=20_000 {
         world.publish(client, "t", b"m", Qos::AtLeastOnce, number);
         assert!(world.paused.is_empty());
     }
