@@ -147,8 +147,7 @@ impl Engine {
         let Some(outbound) = &self.sessions[session as usize].outbound else { return false };
         // What had queued up while the client was away holds up nobody.
         outbound.queued_live() > limits::CONGESTED_MESSAGES
-            || (outbound.queued_live() > 0
-                && outbound.queued_bytes() > limits::CONGESTED_QUEUE_BYTES)
+            || outbound.queued_live_bytes() > limits::CONGESTED_QUEUE_BYTES
     }
 
     fn watch(&mut self, slot: u32) {
@@ -203,12 +202,14 @@ impl Engine {
     /// Lets go of those who wait for a consumer that caught up.
     pub(super) fn relax(&mut self, slot: u32) {
         let connection = &self.links.connections[slot as usize];
-        let queued = connection
+        let outbound = connection
             .session()
-            .and_then(|session| self.sessions[session as usize].outbound.as_ref())
-            .map_or(0, |outbound| outbound.queued_live());
+            .and_then(|session| self.sessions[session as usize].outbound.as_ref());
         let has_caught_up = connection.pending_bytes() <= self.outbox_behind_bytes() / 2
-            && queued <= limits::CONGESTED_MESSAGES / 2;
+            && outbound.is_none_or(|outbound| {
+                outbound.queued_live() <= limits::CONGESTED_MESSAGES / 2
+                    && outbound.queued_live_bytes() <= limits::CONGESTED_QUEUE_BYTES / 2
+            });
         if !has_caught_up {
             return;
         }

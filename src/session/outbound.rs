@@ -154,6 +154,8 @@ pub struct Outbound {
     left: u64,
     /// How many at the head of `queue` waited already when the client connected.
     backlog: usize,
+    /// Their bytes.
+    backlog_bytes: u64,
     /// QoS 0 messages in `queue`: while there are any, later QoS 0 messages line up behind them.
     queued_qos_0: usize,
     /// Publishes that await their acknowledgement, of those sent or released on this connection;
@@ -172,7 +174,7 @@ impl Outbound {
     /// A new connection: everything in flight is to be sent again [MQTT-4.4.0-1], within `window`.
     pub fn resume(&mut self, window: usize) {
         self.window = window;
-        self.backlog = self.queue.len();
+        (self.backlog, self.backlog_bytes) = (self.queue.len(), self.queue_bytes);
         self.unacknowledged = 0;
         self.to_resend = 0;
         self.resend_from = 0;
@@ -257,8 +259,12 @@ impl Outbound {
         let Some(number) = self.latest.get(topic) else { return false };
         let place = (number - self.left) as usize;
         let old = std::mem::replace(&mut self.queue[place], delivery.clone());
-        self.queue_bytes -= old.message.content().bytes() as u64;
-        self.queue_bytes += delivery.message.content().bytes() as u64;
+        let (old_bytes, bytes) =
+            (old.message.content().bytes(), delivery.message.content().bytes());
+        self.queue_bytes = self.queue_bytes - old_bytes as u64 + bytes as u64;
+        if place < self.backlog {
+            self.backlog_bytes = self.backlog_bytes - old_bytes as u64 + bytes as u64;
+        }
         self.queued_qos_0 -= usize::from(old.qos == Qos::AtMostOnce);
         self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
         true
@@ -266,12 +272,16 @@ impl Outbound {
 
     fn pop_queue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
-        self.backlog = self.backlog.saturating_sub(1);
+        let bytes = delivery.message.content().bytes() as u64;
+        if self.backlog > 0 {
+            self.backlog -= 1;
+            self.backlog_bytes -= bytes;
+        }
         self.left += 1;
         if !self.latest.is_empty() {
             self.latest.remove(delivery.message.content().topic);
         }
-        self.queue_bytes -= delivery.message.content().bytes() as u64;
+        self.queue_bytes -= bytes;
         self.queued_qos_0 -= usize::from(delivery.qos == Qos::AtMostOnce);
         Some(delivery)
     }
@@ -457,7 +467,7 @@ impl Outbound {
         let dropped = self.queued_qos_0 as u64;
         if dropped > 0 {
             self.queue.retain(|delivery| delivery.qos != Qos::AtMostOnce);
-            (self.queued_qos_0, self.backlog) = (0, 0);
+            (self.queued_qos_0, self.backlog, self.backlog_bytes) = (0, 0, 0);
             if !self.latest.is_empty() {
                 self.number_anew();
             }
@@ -496,9 +506,9 @@ impl Outbound {
         self.queue.len() - self.backlog
     }
 
-    /// Bytes of messages that wait.
-    pub fn queued_bytes(&self) -> u64 {
-        self.queue_bytes
+    /// Their bytes.
+    pub fn queued_live_bytes(&self) -> u64 {
+        self.queue_bytes - self.backlog_bytes
     }
 
     /// Messages in flight.

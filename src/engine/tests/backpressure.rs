@@ -267,8 +267,8 @@ fn an_offline_backlog_holds_up_no_publisher() {
     world.subscribe(consumer, "t", Qos::AtLeastOnce);
     world.cut(consumer);
     let publisher = world.connect(&Client::v5("p"));
-    for number in 1..=5_000 {
-        world.publish(publisher, "t", b"while away", Qos::AtLeastOnce, number);
+    for number in 1..=20_000 {
+        world.publish(publisher, "t", &PAYLOAD, Qos::AtLeastOnce, number);
     }
     world.connect(&Client::persistent("c"));
     for number in 1..=500 {
