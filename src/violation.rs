@@ -196,7 +196,7 @@ violations! {
         "the Topic Alias is above the Topic Alias Maximum";
     TopicAliasUnknown "MQTT-3.3.2-7" ProtocolError
         "the Topic Alias was never set on this connection";
-    ReceiveMaximumExceeded "MQTT-3.3.4-9" ReceiveMaximumExceeded
+    ReceiveMaximumExceeded "MQTT-3.3.4-7" ReceiveMaximumExceeded
         "more QoS 2 messages are unfinished than the Receive Maximum allows";
     PayloadFormatInvalid "section 3.3.2.3.2" PayloadFormatInvalid
         "the payload is not the UTF-8 it is said to be";

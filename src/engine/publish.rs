@@ -140,7 +140,7 @@ impl Engine {
         if inbound.contains(identifier) {
             return Ok(false);
         }
-        // [MQTT-3.3.4-9]: QoS 1 is acknowledged at once, so QoS 2 alone counts. A client of MQTT 3 is
+        // [MQTT-3.3.4-7]: QoS 1 is acknowledged at once, so QoS 2 alone counts. A client of MQTT 3 is
         // bounded by the 65,535 identifiers there are.
         let receive_maximum = usize::from(self.settings.limits.receive_maximum);
         if is_told_a_maximum && inbound.used() >= receive_maximum {

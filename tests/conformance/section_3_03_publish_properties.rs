@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::support::reason::{
-    MALFORMED_PACKET, PROTOCOL_ERROR, TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID,
+    MALFORMED_PACKET, PAYLOAD_FORMAT_INVALID, PROTOCOL_ERROR, TOPIC_ALIAS_INVALID,
+    TOPIC_NAME_INVALID,
 };
 use crate::support::{
     Broker, Client, Connect, Property, Publish, Subscribe, for_all_versions, for_versions, frame,
@@ -106,19 +107,42 @@ fn a_payload_format_indicator_is_0_or_1() {
     client.expect_disconnect(PROTOCOL_ERROR);
 }
 
+/// A PUBLISH that says its payload is text.
+fn said_to_be_text(payload: impl AsRef<[u8]>) -> Publish {
+    Publish::new("a", payload).property(Property::PayloadFormatIndicator(1))
+}
+
 #[test]
 fn a_payload_said_to_be_utf_8_is_checked_when_asked() {
-    use crate::support::reason::PAYLOAD_FORMAT_INVALID;
     let broker = Broker::with_config("mqtt.payload_format_validate = true");
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.subscribe("a", 0);
-    let publish = |payload: &[u8]| {
-        Publish::new("a", payload).qos(1, 1).property(Property::PayloadFormatIndicator(1))
-    };
-    client.send(publish(b"\xFF"));
-    assert_eq!(client.expect_ack().reason, PAYLOAD_FORMAT_INVALID);
-    client.publish(publish("é".as_bytes()));
-    client.expect_message("é");
+    for qos in [1, 2] {
+        client.send(said_to_be_text(b"\xFF").qos(qos, 1));
+        let ack = client.expect_ack();
+        assert_eq!((ack.kind, ack.reason), (3 + qos, PAYLOAD_FORMAT_INVALID));
+    }
+    for payload in ["é", ""] {
+        client.publish(said_to_be_text(payload).qos(1, 1));
+        client.expect_message(payload);
+    }
+    // What does not say so is bytes.
+    client.send(Publish::new("a", b"\xFF"));
+    assert_eq!(client.expect_publish().payload, b"\xFF");
+    client.send(Publish::new("a", b"\xFF").property(Property::PayloadFormatIndicator(0)));
+    assert_eq!(client.expect_publish().payload, b"\xFF");
+    // At QoS 0 there is no acknowledgement to say it in.
+    client.send(said_to_be_text(b"\xFF"));
+    client.expect_disconnect(PAYLOAD_FORMAT_INVALID);
+}
+
+#[test]
+fn a_payload_said_to_be_utf_8_is_not_checked_by_default() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.subscribe("a", 0);
+    client.send(said_to_be_text(b"\xFF"));
+    client.expect(said_to_be_text(b"\xFF"));
 }
 
 #[test]
@@ -263,6 +287,77 @@ fn a_topic_alias_that_was_not_set_is_a_protocol_error() {
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.send(with_alias("", 1));
     client.expect_disconnect(PROTOCOL_ERROR);
+}
+
+#[test]
+fn without_characters_and_without_alias_a_topic_name_is_a_protocol_error() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.send(Publish::new("", "payload"));
+    client.expect_disconnect(PROTOCOL_ERROR);
+}
+
+#[test]
+fn topic_aliases_of_two_clients_have_nothing_to_do_with_each_other() {
+    let broker = Broker::start();
+    let mut one = Client::connect(&broker, Connect::v5("one"));
+    let mut two = Client::connect(&broker, Connect::v5("two"));
+    let mut watcher = Client::connect(&broker, Connect::v5("watcher"));
+    watcher.subscribe("of/+", 0);
+    one.publish(with_alias("of/one", 1).qos(1, 1));
+    two.publish(with_alias("of/two", 1).qos(1, 1));
+    one.publish(with_alias("", 1).qos(1, 1));
+    two.publish(with_alias("", 1).qos(2, 1));
+    for topic in ["of/one", "of/two", "of/one", "of/two"] {
+        assert_eq!(watcher.expect_publish().topic, topic);
+    }
+}
+
+#[test]
+fn a_message_with_a_topic_alias_alone_is_retained_under_its_topic() {
+    let broker = Broker::start();
+    let mut client = Client::connect(&broker, Connect::v5("c"));
+    client.send(with_alias("a/b", 3));
+    client.publish(with_alias("", 3).qos(1, 1).retain());
+    client.subscribe("a/+", 0);
+    client.expect(Publish::new("a/b", "payload").retain());
+}
+
+#[test]
+fn a_topic_in_use_is_sent_to_who_takes_aliases_by_its_alias_alone() {
+    let broker = Broker::start();
+    let connect = Connect::v5("c").property(Property::TopicAliasMaximum(1));
+    let mut client = Client::connect(&broker, connect);
+    client.subscribe("a/long/topic", 0);
+    client.send(Publish::new("a/long/topic", "payload"));
+    let first = client.expect_publish();
+    if !broker.is_ours() && first.properties.is_empty() {
+        return;
+    }
+    assert_eq!(first, with_alias("a/long/topic", 1));
+    client.send(Publish::new("a/long/topic", "payload"));
+    client.expect(with_alias("", 1));
+}
+
+#[test]
+fn a_message_sent_again_does_not_rely_on_the_aliases_of_the_connection_before() {
+    let broker = Broker::start();
+    let connect = || Connect::v5("c").durable().property(Property::TopicAliasMaximum(10));
+    let topic = "a/topic/that/is/worth/an/alias";
+    let mut client = Client::connect(&broker, connect());
+    client.subscribe(topic, 1);
+    for _ in 0..2 {
+        client.publish(Publish::new(topic, "payload").qos(1, 9));
+        client.expect_publish();
+    }
+    client.vanish();
+    let mut client = Client::connect(&broker, connect());
+    let again = client.expect_publish();
+    assert_eq!((again.dup, &again.topic[..]), (true, topic));
+    let alias = property!(again.properties, TopicAlias);
+    let next = client.expect_publish();
+    let is_by_alias = alias.is_some() && property!(next.properties, TopicAlias) == alias;
+    assert!(next.dup && (next.topic == topic || next.topic.is_empty() && is_by_alias), "{next:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub const SUCCESS: u8 = 0x00;
 pub const DISCONNECT_WITH_WILL: u8 = 0x04;
+pub const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 pub const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
 pub const CONTINUE_AUTHENTICATION: u8 = 0x18;
 pub const RE_AUTHENTICATE: u8 = 0x19;
