@@ -181,7 +181,6 @@ impl Engine {
     pub fn metrics(&mut self) -> &Metrics {
         self.links.metrics.memory_bytes = self.links.ledger.bytes();
         self.links.metrics.connections_open = self.links.connections.len() as u64;
-        self.links.metrics.retained_messages = self.retained.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
         &self.links.metrics
     }

@@ -22,30 +22,42 @@ impl Engine {
     /// Keeps a message for later subscribers, in place of the one before [MQTT-3.3.1-5]; an empty
     /// payload takes it away [MQTT-3.3.1-6], [MQTT-3.3.1-7].
     pub(super) fn retain(&mut self, content: &Content<'_>) -> Result<(), RetainedFull> {
-        let metrics = &mut self.links.metrics;
         if content.payload.is_empty() {
             if let Some(old) = self.retained.remove(content.topic) {
-                metrics.retained_bytes -= old.content().bytes() as u64;
+                self.uncount_retained(&old.content());
             }
             return Ok(());
         }
-        let old_bytes = match self.retained.get(content.topic) {
-            Some(old) => old.content().bytes() as u64,
-            None => 0,
-        };
-        let bytes = metrics.retained_bytes - old_bytes + content.bytes() as u64;
-        let limits = &self.settings.limits;
-        let is_ours = content.topic.starts_with(sys_topics::PREFIX);
-        let too_many =
-            old_bytes == 0 && self.retained.len() >= limits.retained_messages_max as usize;
-        let is_full = too_many || bytes > limits.retained_bytes_max || self.memory_is_full();
-        if is_full && !is_ours {
-            return Err(RetainedFull);
+        // The broker's own topics are few, and take nothing from the clients' bounds.
+        if !is_ours(content) {
+            let memory_is_full = self.memory_is_full();
+            let metrics = &mut self.links.metrics;
+            let (old_messages, old_bytes) = match self.retained.get(content.topic) {
+                Some(old) => (1, old.content().bytes() as u64),
+                None => (0, 0),
+            };
+            let messages = metrics.retained_messages - old_messages + 1;
+            let bytes = metrics.retained_bytes - old_bytes + content.bytes() as u64;
+            let limits = &self.settings.limits;
+            if messages > limits.retained_messages_max.into()
+                || bytes > limits.retained_bytes_max
+                || memory_is_full
+            {
+                return Err(RetainedFull);
+            }
+            metrics.retained_messages = messages;
+            metrics.retained_bytes = bytes;
         }
-        self.links.metrics.retained_bytes = bytes;
         let message = content.to_message(&self.links.ledger);
         self.retained.insert(content.topic, message);
         Ok(())
+    }
+
+    fn uncount_retained(&mut self, old: &Content<'_>) {
+        if !is_ours(old) {
+            self.links.metrics.retained_messages -= 1;
+            self.links.metrics.retained_bytes -= old.bytes() as u64;
+        }
     }
 
     /// Sends retained messages that new subscriptions are owed, as far as the client's window and
@@ -108,9 +120,13 @@ impl Engine {
         let topic = message.content().topic;
         if self.retained.get(topic).is_some_and(|kept| Arc::ptr_eq(kept, message)) {
             self.retained.remove(topic);
-            self.links.metrics.retained_bytes -= message.content().bytes() as u64;
+            self.uncount_retained(&message.content());
         }
     }
+}
+
+fn is_ours(content: &Content<'_>) -> bool {
+    content.topic.starts_with(sys_topics::PREFIX)
 }
 
 fn take_batch(

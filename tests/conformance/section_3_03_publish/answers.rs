@@ -73,6 +73,17 @@ fn a_retained_message_beyond_the_bound_is_refused_with_0x97() {
 }
 
 #[test]
+fn a_retained_message_beyond_the_bound_of_bytes_is_refused_with_0x97() {
+    let broker = Broker::with_config("limits.retained_bytes_max = 1000");
+    let mut client = publisher(&broker, V5);
+    let retained = |topic, length| Publish::new(topic, "x".repeat(length)).qos(1, 1).retain();
+    assert_ne!(reason_of(&mut client, retained("a", 500)), QUOTA_EXCEEDED);
+    assert_eq!(reason_of(&mut client, retained("b", 600)), QUOTA_EXCEEDED);
+    // In place of the one before there is room for it.
+    assert_ne!(reason_of(&mut client, retained("a", 600)), QUOTA_EXCEEDED);
+}
+
+#[test]
 fn where_no_refusal_can_be_told_a_retained_message_beyond_the_bound_is_still_delivered() {
     let broker = Broker::with_config("limits.retained_messages_max = 1");
     for (version, qos) in [(V31, 2), (V311, 1), (V5, 0)] {
