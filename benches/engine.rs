@@ -8,7 +8,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, ConnectionId, CoreId, Engine, Peer};
+use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Peer, Place};
 use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 
 #[path = "../tests/support/packets.rs"]
@@ -39,7 +39,7 @@ impl World {
         settings.limits.connections_max = 10_000;
         settings.limits.memory_bytes_max = 1 << 32;
         settings.mqtt.sys_interval_s = 0;
-        let engine = Engine::new(CoreId(0), settings, Box::new(AllowAll), 1, Now(0));
+        let engine = Engine::new(Place::alone(), settings, Box::new(AllowAll), 1, Now(0));
         Self { engine, owed: Vec::new(), acknowledges }
     }
 

@@ -9,6 +9,7 @@ pub mod violation;
 
 pub mod wire;
 
+pub mod gauges;
 pub mod message;
 pub mod send_buffer;
 pub mod session;

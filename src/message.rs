@@ -1,33 +1,12 @@
 //! An Application Message once it must outlive the packet it came in: queued, in flight, or retained.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 use crate::clock::{Deadline, Now};
+use crate::gauges::Ledger;
 use crate::wire::{PublishHeader, Qos, Version};
-
-/// The bytes that messages, queues and outboxes of one process hold; what `memory_bytes_max` bounds.
-///
-/// Relaxed suffices: it is a gauge, nothing is published through it.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger(Arc<AtomicU64>);
-
-impl Ledger {
-    /// Bytes held now.
-    pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn charge(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn release(&self, bytes: usize) {
-        self.0.fetch_sub(bytes as u64, Ordering::Relaxed);
-    }
-}
 
 /// What every copy of a message has in common; borrowed from the packet or from a [`Message`].
 #[derive(Clone, Copy, Debug)]

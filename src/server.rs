@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::clock::Now;
 use crate::config::Settings;
-use crate::engine::{Access, CoreId, Engine};
+use crate::engine::{Access, Engine, Place};
 use crate::executor::{Stop, poll};
 use crate::platform;
 
@@ -105,7 +105,7 @@ impl Server {
             }
         }
         let connections_max = settings.limits.connections_max;
-        let engine = Engine::new(CoreId(0), settings, access, seed, Now(0));
+        let engine = Engine::new(Place::alone(), settings, access, seed, Now(0));
         let executor =
             poll::Executor::new(engine, listeners, stop).map_err(ServerError::Executor)?;
         Ok(Self { executor, addresses, connections_max })

@@ -80,7 +80,7 @@ impl Engine {
             return Err(Refusal(ReasonCode::ServerBusy));
         }
         let is_new = self.find_session(connect.client_identifier).is_none();
-        if is_new && self.sessions.len() >= self.settings.limits.sessions_max as usize {
+        if is_new && self.sessions_everywhere() >= self.settings.limits.sessions_max as usize {
             self.links.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::QuotaExceeded));
         }
@@ -170,7 +170,7 @@ impl Engine {
         id: ConnectionId,
         authentication: Authentication,
     ) {
-        self.now = now;
+        self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };
         if let Phase::Authenticating { connect, is_pending: true } = &connection.phase {
             let connect = connect.clone();
@@ -373,6 +373,10 @@ impl Engine {
         (self.new_session(client_identifier), false)
     }
 
+    fn sessions_everywhere(&self) -> usize {
+        self.sessions.len() + self.place.sessions_elsewhere()
+    }
+
     fn new_session(&mut self, client_identifier: &str) -> u32 {
         let generation = self.next_generation();
         let session = self.sessions.insert(Session {
@@ -390,6 +394,7 @@ impl Engine {
             will: None,
             drops: None,
         }) as u32;
+        self.place.set_sessions(self.sessions.len());
         self.links.ledger.charge(limits::SESSION_BYTES + client_identifier.len());
         let hash = self.hasher.hash_one(client_identifier);
         let (sessions, hasher) = (&self.sessions, &self.hasher);

@@ -14,8 +14,9 @@ use bytes::Bytes;
 
 use crate::engine::targets::{Own, Target, Targets};
 use crate::engine::{ConnectionId, Engine};
+use crate::gauges::Ledger;
 use crate::limits;
-use crate::message::{Content, Copy, Ledger, Message};
+use crate::message::{Content, Copy, Message};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Connection;
 use crate::session::outbound::{Delivery, QueuePolicy, Queued};

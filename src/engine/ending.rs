@@ -73,6 +73,7 @@ impl Engine {
         let id = self.links.id(slot);
         self.say_last_word(slot, ending);
         let (mut connection, last) = self.links.remove(slot);
+        self.place.set_connections(self.links.connections.len());
         if let Some(congestion) = connection.extra.as_mut().and_then(|e| e.congestion.take()) {
             self.release_waiting(congestion.waiting);
         }
@@ -236,6 +237,7 @@ impl Engine {
             .map_or(0, |outbound| outbound.queued() + outbound.inflight());
         self.count_drops(index, DropCause::SessionEnded, waiting as u64);
         let session = self.sessions.remove(index as usize);
+        self.place.set_sessions(self.sessions.len());
         self.links.ledger.release(limits::SESSION_BYTES + session.client_identifier.len());
     }
 

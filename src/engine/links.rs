@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use crate::engine::action::{Action, ConnectionId};
+use crate::gauges::Ledger;
 use crate::limits;
-use crate::message::Ledger;
 use crate::metrics::Metrics;
 use crate::send_buffer::SendBuffer;
 use crate::session::connection::Connection;
 
 /// Connections, their outboxes, and what the executor is to do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Links {
     /// By slot.
     pub connections: Slab<Connection>,
@@ -29,6 +29,18 @@ pub struct Links {
 }
 
 impl Links {
+    /// Without connections yet.
+    pub fn new(ledger: Ledger) -> Self {
+        Self {
+            connections: Slab::new(),
+            actions: VecDeque::new(),
+            dirty: Vec::new(),
+            pool: Vec::new(),
+            ledger,
+            metrics: Metrics::default(),
+        }
+    }
+
     /// The connection, unless it is gone.
     pub fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.connections

@@ -51,6 +51,7 @@ use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
 use crate::wire::ReasonCode;
 
+pub use crate::gauges::Place;
 pub use access::{Access, AllowAll, Authentication, Credentials, Identity};
 pub use action::{Action, ConnectionId, Refused};
 use deliver::{Run, Template};
@@ -88,7 +89,7 @@ enum Timer {
 
 /// One core: see the module's documentation.
 pub struct Engine {
-    core: CoreId,
+    place: Place,
     settings: Settings,
     queue_limits: QueueLimits,
     access: Box<dyn Access>,
@@ -97,6 +98,8 @@ pub struct Engine {
     random: u64,
     generation: u32,
     links: Links,
+    /// Bytes on the ledgers of the other cores at the beginning of this turn.
+    memory_bytes_elsewhere: u64,
     sessions: Slab<Session>,
     by_client_identifier: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -115,8 +118,6 @@ pub struct Engine {
     goes_left: Option<usize>,
     /// Connections to end at the end of the turn, with the reason to tell.
     doomed: Vec<(ConnectionId, ReasonCode)>,
-    /// Connections accepted in the second that began at `.0`.
-    accepted_in_second: (Now, u32),
     /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
     alias_topic: String,
     /// Last values shown under `$SYS`.
@@ -124,9 +125,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for `core`. `seed` feeds assigned Client Identifiers and hash tables.
+    /// An engine for the core at `place`. `seed`, the same for all cores, feeds assigned Client
+    /// Identifiers and hash tables.
     pub fn new(
-        core: CoreId,
+        place: Place,
         settings: Settings,
         access: Box<dyn Access>,
         seed: u64,
@@ -138,15 +140,16 @@ impl Engine {
             bytes_max: limits.queue_bytes_max,
             policy: limits.queue_policy,
         };
+        let links = Links::new(place.ledger().clone());
         let mut engine = Self {
-            core,
             queue_limits,
             access,
             now,
             started: now,
-            random: seed,
+            random: seed ^ u64::from(place.core().0) << 32,
             generation: 0,
-            links: Links::default(),
+            links,
+            memory_bytes_elsewhere: 0,
             sessions: Slab::new(),
             by_client_identifier: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -161,10 +164,10 @@ impl Engine {
             ready: VecDeque::new(),
             goes_left: None,
             doomed: Vec::new(),
-            accepted_in_second: (now, 0),
             alias_topic: String::new(),
             sys_values: HashMap::new(),
             settings,
+            place,
         };
         if engine.settings.mqtt.sys_interval_s > 0 {
             engine.timers.arm(now.after_s(0), Timer::SysTopics);
@@ -174,7 +177,7 @@ impl Engine {
 
     /// The core it runs.
     pub fn core(&self) -> CoreId {
-        self.core
+        self.place.core()
     }
 
     /// Counters and gauges as they stand.
@@ -187,12 +190,12 @@ impl Engine {
 
     /// A connection was accepted. When it is refused, the executor closes the socket.
     pub fn handle_accepted(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
-        self.now = now;
+        self.set_now(now);
         let connections_max = self.settings.limits.connections_max as usize;
         let refusal = self.refusal();
         if refusal.is_some() {
             self.links.metrics.connections_refused += 1;
-            if self.links.connections.len() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
+            if self.connections() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
                 return Err(Refused);
             }
         }
@@ -201,28 +204,33 @@ impl Engine {
         let mut connection = Connection::new(generation, peer.address, peer.listener, now);
         connection.refusal = refusal;
         let slot = self.links.connections.insert(connection) as u32;
+        self.place.set_connections(self.links.connections.len());
         let id = ConnectionId { slot, generation };
         let limit_s = u64::from(self.settings.limits.connect_timeout_s);
         self.arm_connection(id, now.after_s(limit_s));
         Ok(id)
     }
 
+    fn set_now(&mut self, now: Now) {
+        if self.now != now {
+            self.now = now;
+            self.memory_bytes_elsewhere = self.place.memory_bytes_elsewhere();
+        }
+    }
+
+    /// Connections of all cores.
+    fn connections(&self) -> usize {
+        self.links.connections.len() + self.place.connections_elsewhere()
+    }
+
     /// Why a newcomer is to be turned away, if it is.
-    fn refusal(&mut self) -> Option<ReasonCode> {
+    fn refusal(&self) -> Option<ReasonCode> {
         let limits = &self.settings.limits;
-        if self.links.connections.len() >= limits.connections_max as usize {
+        if self.connections() >= limits.connections_max as usize {
             return Some(ReasonCode::QuotaExceeded);
         }
-        let (second, count) = &mut self.accepted_in_second;
-        if self.now.since_us(*second) >= 1_000_000 {
-            (*second, *count) = (self.now, 0);
-        }
-        let rate_max = limits.connections_per_second_max;
-        if rate_max > 0 && *count >= rate_max {
-            return Some(ReasonCode::ConnectionRateExceeded);
-        }
-        *count += 1;
-        None
+        let is_slow_enough = self.place.accept(self.now, limits.connections_per_second_max);
+        (!is_slow_enough).then_some(ReasonCode::ConnectionRateExceeded)
     }
 
     /// The executor wrote `bytes` of a buffer, and brings it home once it is `drained`.
@@ -233,7 +241,7 @@ impl Engine {
         bytes: usize,
         drained: Option<crate::send_buffer::SendBuffer>,
     ) {
-        self.now = now;
+        self.set_now(now);
         self.links.sent(connection, bytes, drained);
         if self.links.get(connection).is_some_and(|c| c.session().is_some()) {
             self.after_progress(connection.slot);
@@ -242,7 +250,7 @@ impl Engine {
 
     /// The peer closed the connection, or it broke; the executor has dropped the socket.
     pub fn handle_closed(&mut self, now: Now, connection: ConnectionId) {
-        self.now = now;
+        self.set_now(now);
         if self.links.get(connection).is_some() {
             self.end_connection(connection.slot, ending::Ending::PeerClosed);
         }
@@ -250,7 +258,7 @@ impl Engine {
 
     /// Time has passed: fires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.now = now;
+        self.set_now(now);
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
         if !fired.is_empty() {
@@ -271,7 +279,7 @@ impl Engine {
     /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are not
     /// published: their clients did not fail.
     pub fn handle_shutdown(&mut self, now: Now) {
-        self.now = now;
+        self.set_now(now);
         self.flush_run();
         let slots: Vec<u32> = self.links.connections.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {
@@ -387,7 +395,8 @@ impl Engine {
     }
 
     fn memory_is_full(&self) -> bool {
-        self.links.ledger.bytes() >= self.settings.limits.memory_bytes_max
+        self.links.ledger.bytes() + self.memory_bytes_elsewhere
+            >= self.settings.limits.memory_bytes_max
     }
 
     /// How many bytes may wait for a consumer before it counts as behind.

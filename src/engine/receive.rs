@@ -20,7 +20,7 @@ impl Connection {
 impl Engine {
     /// Bytes arrived on a connection.
     pub fn handle_received(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
-        self.now = now;
+        self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };
         connection.last_received = now;
         let must_wait = connection.is_held() || connection.is_ready;

@@ -4,7 +4,7 @@ use shards::FilterId;
 
 use crate::clock::Deadline;
 use crate::engine::ConnectionId;
-use crate::message::Ledger;
+use crate::gauges::Ledger;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Identifiers, Outbound};
 use crate::wire::Qos;

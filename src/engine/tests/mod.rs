@@ -62,7 +62,7 @@ impl World {
         settings.limits.connections_max = 100;
         change(&mut settings);
         Self {
-            engine: Engine::new(CoreId(0), settings, access, 7, Now(0)),
+            engine: Engine::new(Place::alone(), settings, access, 7, Now(0)),
             now: Now(0),
             received: HashMap::new(),
             held: HashMap::new(),

@@ -1,0 +1,170 @@
+//! What bounds hold over all cores of a process: each core writes its own gauges, and reads the
+//! others' where a bound is looked at. Nothing is published through them, so Relaxed suffices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::clock::Now;
+use crate::engine::CoreId;
+
+/// Time over which `connections_per_second_max` counts, in microseconds.
+const RATE_WINDOW_US: u64 = 1_000_000;
+
+/// The gauges of one core, on cache lines of their own: others read them, one writes them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Gauges {
+    /// Bytes that messages, queues and outboxes hold. Others take off it what they held last.
+    memory_bytes: AtomicU64,
+    connections: AtomicU32,
+    sessions: AtomicU32,
+    /// When the window began in which `accepted` counts.
+    window_began_us: AtomicU64,
+    accepted: AtomicU32,
+}
+
+/// The bytes that a core's messages, queues and outboxes hold; its share of what
+/// `memory_bytes_max` bounds.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<Gauges>);
+
+impl Ledger {
+    /// Bytes held now.
+    pub fn bytes(&self) -> u64 {
+        self.0.memory_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn charge(&self, bytes: usize) {
+        self.0.memory_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn release(&self, bytes: usize) {
+        self.0.memory_bytes.fetch_sub(bytes as u64, Relaxed);
+    }
+}
+
+/// The place of a core among the cores of its process.
+#[derive(Clone, Debug)]
+pub struct Place {
+    core: CoreId,
+    all: Arc<[Ledger]>,
+}
+
+impl Place {
+    /// The only core.
+    pub fn alone() -> Self {
+        Self::each(1).remove(0)
+    }
+
+    /// One place for each of `cores` cores.
+    pub fn each(cores: u16) -> Vec<Self> {
+        let all: Arc<[Ledger]> = (0..cores).map(|_| Ledger::default()).collect();
+        let place = |core| Self { core: CoreId(core), all: Arc::clone(&all) };
+        (0..cores).map(place).collect()
+    }
+
+    /// Which core it is.
+    pub fn core(&self) -> CoreId {
+        self.core
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> u16 {
+        self.all.len() as u16
+    }
+
+    /// The other cores.
+    pub fn others(&self) -> impl Iterator<Item = CoreId> + use<> {
+        let own = self.core.0;
+        (0..self.cores()).filter(move |&core| core != own).map(CoreId)
+    }
+
+    /// This core's ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.all[usize::from(self.core.0)]
+    }
+
+    fn own(&self) -> &Gauges {
+        &self.ledger().0
+    }
+
+    fn sum_elsewhere<T: std::iter::Sum>(&self, gauge: impl Fn(&Gauges) -> T) -> T {
+        self.others().map(|core| gauge(&self.all[usize::from(core.0)].0)).sum()
+    }
+
+    /// Bytes on the ledgers of the other cores.
+    pub fn memory_bytes_elsewhere(&self) -> u64 {
+        self.sum_elsewhere(|gauges| gauges.memory_bytes.load(Relaxed))
+    }
+
+    /// Notes how many connections this core has.
+    pub fn set_connections(&self, connections: usize) {
+        self.own().connections.store(connections as u32, Relaxed);
+    }
+
+    /// Connections of the other cores.
+    pub fn connections_elsewhere(&self) -> usize {
+        self.sum_elsewhere(|gauges| gauges.connections.load(Relaxed) as usize)
+    }
+
+    /// Notes how many sessions this core has.
+    pub fn set_sessions(&self, sessions: usize) {
+        self.own().sessions.store(sessions as u32, Relaxed);
+    }
+
+    /// Sessions of the other cores.
+    pub fn sessions_elsewhere(&self) -> usize {
+        self.sum_elsewhere(|gauges| gauges.sessions.load(Relaxed) as usize)
+    }
+
+    /// Counts a connection accepted here, unless all cores together took `rate_max` within a
+    /// second; 0 is no bound.
+    pub fn accept(&self, now: Now, rate_max: u32) -> bool {
+        if rate_max == 0 {
+            return true;
+        }
+        let own = self.own();
+        if now.since_us(Now(own.window_began_us.load(Relaxed))) >= RATE_WINDOW_US {
+            own.window_began_us.store(now.0, Relaxed);
+            own.accepted.store(0, Relaxed);
+        }
+        let elsewhere: u32 = self.sum_elsewhere(|gauges| {
+            let began = Now(gauges.window_began_us.load(Relaxed));
+            let counts = now.since_us(began) < RATE_WINDOW_US;
+            if counts { gauges.accepted.load(Relaxed) } else { 0 }
+        });
+        let accepted = own.accepted.load(Relaxed);
+        if accepted + elsewhere >= rate_max {
+            return false;
+        }
+        own.accepted.store(accepted + 1, Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_core_notes_the_others_see_and_it_does_not_count_itself() {
+        let places = Place::each(3);
+        places[0].set_connections(5);
+        places[2].set_connections(7);
+        places[1].ledger().charge(10);
+        let seen: Vec<usize> = places.iter().map(Place::connections_elsewhere).collect();
+        assert_eq!(seen, [7, 12, 5]);
+        assert_eq!(places[0].memory_bytes_elsewhere(), 10);
+        assert_eq!(places[1].memory_bytes_elsewhere(), 0);
+    }
+
+    #[test]
+    fn the_rate_of_connections_is_bounded_over_all_cores_together() {
+        let places = Place::each(2);
+        let accepted = |now| (0..10).filter(|&n| places[n % 2].accept(Now(now), 4)).count();
+        assert_eq!(accepted(2_000_000), 4);
+        assert_eq!(accepted(2_999_999), 0);
+        assert_eq!(accepted(3_000_000), 4);
+        assert!((0..10).all(|_| places[0].accept(Now(3_000_000), 0)));
+    }
+}
