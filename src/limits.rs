@@ -58,5 +58,32 @@ pub const POOLED_OUTBOX_BYTES_MAX: usize = 16 * 1024;
 /// Packet Identifiers run ahead of the oldest unacknowledged one by at most this much.
 pub const IDENTIFIER_SPAN_MAX: usize = 32_768;
 
+/// Bytes under way to one core from all others before publishers wait: with it a consumer that
+/// falls behind gets less than its outbox bound allows before its publishers on other cores stop.
+pub const LANES_WINDOW_BYTES: usize = 512 * 1024;
+
+/// The least share of that for one lane, which still hides the time a receipt takes.
+pub const LANE_WINDOW_BYTES_MIN: usize = 64 * 1024;
+
+/// Batches that wait in one lane between two cores; a turn adds one.
+pub const LANE_BATCHES_MAX: usize = 8;
+
+/// Batches taken from one lane in a turn.
+pub const LANE_BATCHES_PER_TURN: usize = 4;
+
+/// A batch that grew beyond this is not kept for reuse.
+pub const POOLED_BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a retained message that was taken away is remembered at least, in seconds, where there
+/// are several cores.
+pub const GRAVES_LOOK_S: u64 = 1;
+
+/// What that takes in memory besides the Topic Name, roughly.
+pub const GRAVE_BYTES: usize = 96;
+
+/// Answers a connection may have waiting for other cores before it is not read any more.
+pub const ANSWERS_MAX: usize = 4_096;
+
 const _: () = assert!(SHARED_BYTES_MIN < RUN_BYTES_MAX);
+const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANES_WINDOW_BYTES);
 const _: () = assert!(IDENTIFIER_SPAN_MAX < u16::MAX as usize);

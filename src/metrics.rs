@@ -1,4 +1,4 @@
-//! Counters of one core: plain numbers, written by the engine alone, read when somebody asks.
+//! Counters of one core: plain numbers, written by that core alone, told when somebody asks.
 
 /// Why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ impl Drops {
 }
 
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident $topic:literal;)+) => {
-        /// Counters since start, and gauges.
+    ($($(#[doc = $doc:literal])+ $name:ident $topic:literal $of:ident;)+) => {
+        /// Counters since start, and gauges, of one core; or of all, added up.
         #[derive(Clone, Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: u64,)+
@@ -81,61 +81,111 @@ macro_rules! counters {
         }
 
         impl Metrics {
-            /// Every counter with its `$SYS/broker/` topic.
+            /// Every counter with its `$SYS/broker/` topic, but those of the cores.
             pub fn topics(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$(($topic, self.$name),)+].into_iter()
+                [$(($topic, self.$name, Of::$of),)+]
+                    .into_iter()
+                    .filter(|(_, _, of)| *of != Of::Core)
+                    .map(|(topic, value, _)| (topic, value))
+            }
+
+            /// What is shown for each core, under `$SYS/broker/cores/N/`.
+            pub fn core_topics(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$(($topic, self.$name, Of::$of),)+]
+                    .into_iter()
+                    .filter(|(_, _, of)| matches!(of, Of::Core | Of::BrokerAndCore))
+                    .map(|(topic, value, _)| (topic, value))
+            }
+
+            /// Adds what another core counted. What every core holds alike is not added.
+            pub fn add(&mut self, other: &Self) {
+                $(if Of::$of != Of::EachAlike {
+                    self.$name += other.$name;
+                })+
+                for (drop, _) in DROPS {
+                    self.drops.add(drop, other.drops.of(drop));
+                }
             }
         }
     };
 }
 
+/// What a counter is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// The broker: the sum over its cores.
+    Broker,
+    /// The broker, and each core by itself.
+    BrokerAndCore,
+    /// Each core by itself.
+    Core,
+    /// The broker, whose cores each have the same.
+    EachAlike,
+}
+
 counters! {
     /// Network Connections accepted.
-    connections_accepted "connections/accepted";
+    connections_accepted "connections/accepted" Broker;
     /// Connections refused: too many, too fast, or no memory.
-    connections_refused "connections/refused";
+    connections_refused "connections/refused" Broker;
     /// Connections open now, CONNECT received or not.
-    connections_open "connections/open";
+    connections_open "connections/open" BrokerAndCore;
     /// Clients connected now.
-    clients_connected "clients/connected";
+    clients_connected "clients/connected" BrokerAndCore;
     /// Sessions without a connection.
-    clients_disconnected "clients/disconnected";
+    clients_disconnected "clients/disconnected" Broker;
     /// Most clients connected at a time.
-    clients_maximum "clients/maximum";
+    clients_maximum "clients/maximum" Broker;
     /// Sessions that expired.
-    sessions_expired "clients/expired";
+    sessions_expired "clients/expired" Broker;
     /// Connections taken over by a later one of the same Client Identifier.
-    takeovers "clients/takeovers";
+    takeovers "clients/takeovers" Broker;
     /// Connections ended for a protocol violation.
-    violations "connections/violations";
+    violations "connections/violations" Broker;
     /// Connections ended because Keep Alive or the CONNECT time limit passed.
-    timeouts "connections/timeouts";
+    timeouts "connections/timeouts" Broker;
     /// MQTT Control Packets received.
-    packets_received "messages/received";
+    packets_received "messages/received" Broker;
     /// MQTT Control Packets sent.
-    packets_sent "messages/sent";
+    packets_sent "messages/sent" Broker;
     /// PUBLISH packets received.
-    publishes_received "publish/messages/received";
+    publishes_received "publish/messages/received" BrokerAndCore;
     /// PUBLISH packets sent.
-    publishes_sent "publish/messages/sent";
+    publishes_sent "publish/messages/sent" BrokerAndCore;
     /// Bytes received.
-    bytes_received "bytes/received";
+    bytes_received "bytes/received" Broker;
     /// Bytes handed to the network.
-    bytes_sent "bytes/sent";
+    bytes_sent "bytes/sent" Broker;
     /// Subscriptions.
-    subscriptions "subscriptions/count";
+    subscriptions "subscriptions/count" Broker;
     /// Subscriptions refused: beyond a bound, or of a kind that is switched off or not allowed.
-    subscriptions_refused "subscriptions/refused";
+    subscriptions_refused "subscriptions/refused" Broker;
     /// Retained messages.
-    retained_messages "retained messages/count";
+    retained_messages "retained messages/count" EachAlike;
     /// Bytes of retained messages.
-    retained_bytes "retained messages/bytes";
+    retained_bytes "retained messages/bytes" EachAlike;
     /// Times a publisher's socket was left unread because its consumers were behind.
-    publishers_paused "publishers/paused";
+    publishers_paused "publishers/paused" Broker;
     /// Consumers that took nothing for so long that nobody waits for them any more.
-    consumers_stuck "consumers/stuck";
+    consumers_stuck "consumers/stuck" Broker;
     /// Bytes that messages, queues and outboxes hold; what `memory_bytes_max` bounds.
-    memory_bytes "memory/bytes";
+    memory_bytes "memory/bytes" Broker;
+    /// Connections accepted on this core and handed over to the home core of their client.
+    connections_handed_over "connections/handed-over" BrokerAndCore;
+    /// Batches sent to other cores.
+    batches_sent "batches/sent" Core;
+    /// Batches taken from other cores.
+    batches_received "batches/received" Core;
+    /// Bytes under way to other cores.
+    lanes_bytes "lanes/bytes" Core;
+    /// Times this core woke another one that slept.
+    wakeups_sent "wakeups/sent" Core;
+    /// Turns of this core's loop.
+    turns "turns" Core;
+    /// Microseconds this core was busy.
+    busy_us "busy/us" Core;
+    /// The share of time it was busy since the last report, in percent.
+    busy_percent "busy/percent" Core;
 }
 
 #[cfg(test)]
@@ -145,7 +195,10 @@ mod tests {
     #[test]
     fn the_readme_says_what_every_sys_topic_shows() {
         let readme = include_str!("../README.md");
-        for (topic, _) in Metrics::default().topics() {
+        let metrics = Metrics::default();
+        let of_cores = metrics.core_topics().map(|(topic, _)| format!("cores/N/{topic}"));
+        let of_broker = metrics.topics().map(|(topic, _)| topic.to_owned());
+        for topic in of_broker.chain(of_cores) {
             assert!(readme.contains(&format!("| `{topic}` |")), "README.md lacks {topic}");
         }
         for (_, cause) in DROPS {

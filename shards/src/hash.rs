@@ -26,6 +26,14 @@ impl Hashing {
         self.cut(hasher.finish())
     }
 
+    pub(crate) fn long(&self, text: &str) -> u64 {
+        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
+        hasher.write(text.as_bytes());
+        let hash = hasher.finish();
+        let collide = cfg!(test) && self.seed == COLLIDING_SEED;
+        if collide { hash & 1 } else { hash }
+    }
+
     pub(crate) fn number(&self, number: u64) -> u32 {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
         hasher.write_u64(number);

@@ -12,6 +12,7 @@ mod hash;
 mod id_table;
 pub mod index;
 mod levels;
+pub mod replica;
 pub mod retained;
 mod slab;
 mod text;
@@ -21,5 +22,6 @@ pub use index::{
     FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionIndex,
     SubscriptionOptions, Unsubscribed,
 };
+pub use replica::{CoreMatches, Fingerprint, GroupAt, GroupId, Replica};
 pub use retained::{Cursor, RetainedIndex, ScanState, ScanStep};
-pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, levels};
+pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, has_wildcard, levels};

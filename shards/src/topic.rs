@@ -82,7 +82,7 @@ fn is_wildcard(byte: u8) -> bool {
 }
 
 /// Whether a filter (without its `$share/NAME/`) holds a wildcard.
-pub(crate) fn has_wildcard(filter: &str) -> bool {
+pub fn has_wildcard(filter: &str) -> bool {
     filter.bytes().any(is_wildcard)
 }
 

@@ -1,5 +1,6 @@
 //! What the engine asks of its executor.
 
+use crate::engine::{CoreId, HandedOver};
 use crate::send_buffer::SendBuffer;
 
 /// Handle of a Network Connection, never used twice.
@@ -31,6 +32,16 @@ pub enum Action {
     Resume {
         /// Which.
         connection: ConnectionId,
+    },
+    /// Give the socket to another core, with this, and forget it here. That core calls
+    /// `handle_handed_over`.
+    HandOver {
+        /// Which.
+        connection: ConnectionId,
+        /// The core.
+        to: CoreId,
+        /// What it needs to go on.
+        handed_over: HandedOver,
     },
     /// Write what is out and then `last`, as far as the peer takes it within a bounded time, and
     /// close. The handle means nothing to the engine any more.

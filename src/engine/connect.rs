@@ -31,6 +31,13 @@ impl Engine {
             Err(violation) => return self.refuse_malformed(id, frame, violation),
         };
         let Some(connection) = self.links.get(id) else { return };
+        if connection.refusal.is_none() && !connect.client_identifier.is_empty() {
+            let home = self.home(connect.client_identifier);
+            if home != self.core() {
+                return self.send_home(id, home, frame);
+            }
+        }
+        let Some(connection) = self.links.get(id) else { return };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if let Err(Refusal(reason)) = self.check(id, &connect) {
@@ -347,7 +354,8 @@ impl Engine {
     fn assign_identifier(&mut self) -> String {
         loop {
             let identifier = format!("auto-{:016x}", self.next_random());
-            if self.find_session(&identifier).is_none() {
+            // One that lives here, so that the connection need not move.
+            if self.home(&identifier) == self.core() && self.find_session(&identifier).is_none() {
                 return identifier;
             }
         }
@@ -463,6 +471,7 @@ impl Engine {
         if let Some(inbound) = &mut session.inbound {
             inbound.resume();
         }
+        self.change_groups_of(index, 1);
         if keep_alive_s > 0 {
             let deadline = self.links.connections[id.slot as usize].keep_alive_deadline();
             self.arm_connection(id, deadline);

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::engine::batch::Publisher;
+use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
 use crate::engine::{ConnectionId, Engine};
 use crate::gauges::Ledger;
@@ -32,7 +34,7 @@ pub(super) struct Run {
     streams: [Vec<u8>; 4],
     messages: u64,
     frame_bytes_max: usize,
-    publishers: Vec<ConnectionId>,
+    publishers: Vec<Publisher>,
 }
 
 fn stream(version: Version, retain_as_published: bool) -> usize {
@@ -65,7 +67,13 @@ impl<'a> Draft<'a> {
         Self { content, retain, message: Some(Arc::clone(message)) }
     }
 
-    fn message(&mut self, ledger: &Ledger) -> &Arc<Message> {
+    /// Whether it is a value of its own already.
+    pub fn is_message(&self) -> bool {
+        self.message.is_some()
+    }
+
+    /// The message as a value of its own, made when it is first asked for.
+    pub fn message(&mut self, ledger: &Ledger) -> &Arc<Message> {
         self.message.get_or_insert_with(|| self.content.to_message(ledger))
     }
 }
@@ -85,14 +93,14 @@ pub(super) enum Standing {
 
 /// How the subscribers of one message, or run, stand taken together.
 #[derive(Default)]
-struct Pressure {
+pub(super) struct Pressure {
     live: usize,
     behind: usize,
     last_behind: u32,
 }
 
 impl Pressure {
-    fn add(&mut self, standing: Standing) {
+    pub(super) fn add(&mut self, standing: Standing) {
         self.live += usize::from(matches!(standing, Standing::Fine | Standing::Behind(_)));
         if let Standing::Behind(slot) = standing {
             self.behind += 1;
@@ -106,39 +114,83 @@ impl Pressure {
     }
 }
 
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Origin {
+    /// The connection that published it, which may have to be slowed.
+    pub publisher: Option<Publisher>,
+    /// Its session, when it is one of this core, for No Local.
+    pub session: Option<u32>,
+}
+
 impl Engine {
-    /// Brings a message to everybody who subscribed; false when nobody did.
+    /// Brings a message to everybody who subscribed, on whatever core; false when nobody did.
+    /// `stored` says that it is retained. The cores that got it are in `reached` afterwards.
     pub(super) fn route(
         &mut self,
         content: &Content<'_>,
-        publisher: Option<(ConnectionId, u32)>,
+        origin: &Origin,
         retain: bool,
+        stored: Option<&Stored>,
     ) -> bool {
-        let targets = self.cache.targets(content.topic, &self.index, &self.sessions);
-        if targets.is_empty() {
-            return false;
+        self.reached.clear();
+        let mut draft = match stored.and_then(|stored| stored.message.as_ref()) {
+            Some(message) => Draft::of(message, *content, retain),
+            None => Draft::new(*content, retain),
+        };
+        let targets = self.targets(content.topic);
+        let mut pressure = self.deliver_to(&targets, &mut draft, origin);
+        for sharing in &targets.shared {
+            if let Some(standing) = self.share(sharing, &mut draft, origin, None) {
+                pressure.add(standing);
+            }
         }
-        let mut draft = Draft::new(*content, retain);
+        self.slow(origin, &pressure);
+        if !self.lanes.is_empty() {
+            self.forward(&targets, &mut draft, origin, stored);
+        }
+        !targets.is_empty()
+    }
+
+    /// Brings a message that came from another core to the subscribers of this one.
+    pub(super) fn deliver_here(&mut self, draft: &mut Draft<'_>, origin: &Origin) {
+        let targets = self.targets(draft.content.topic);
+        let pressure = self.deliver_to(&targets, draft, origin);
+        self.slow(origin, &pressure);
+    }
+
+    fn targets(&mut self, topic: &str) -> Arc<Targets> {
+        self.cache.targets(topic, &self.index, &self.replica, &self.sessions)
+    }
+
+    fn deliver_to(
+        &mut self,
+        targets: &Arc<Targets>,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+    ) -> Pressure {
         let mut pressure = Pressure::default();
-        let in_run = self.extend_run(&targets, &draft, publisher.map(|(id, _)| id));
+        if targets.each.is_empty() {
+            return pressure;
+        }
+        let in_run = self.extend_run(targets, draft, origin.publisher);
         if !in_run {
             self.flush_run();
         }
         self.template.form = None;
         for target in &targets.each[if in_run { targets.plain } else { 0 }..] {
-            pressure.add(self.deliver_unless_own(target, &mut draft, publisher));
+            pressure.add(self.deliver_unless_own(target, draft, origin.session));
         }
-        for &filter in &targets.shared {
-            if let Some(member) = self.choose_member(filter, None, content.qos) {
-                pressure.add(self.deliver(&member, &mut draft, Some(filter)));
-            }
-        }
-        if let Some((id, _)) = publisher
+        pressure
+    }
+
+    /// Slows the publisher when most of its consumers are behind.
+    pub(super) fn slow(&mut self, origin: &Origin, pressure: &Pressure) {
+        if let Some(publisher) = origin.publisher
             && pressure.is_high()
         {
-            self.pause_for(id, pressure.last_behind);
+            self.pause_for(publisher, pressure.last_behind);
         }
-        true
     }
 
     /// Adds a message to the run; false when it must go another way.
@@ -146,7 +198,7 @@ impl Engine {
         &mut self,
         targets: &Arc<Targets>,
         draft: &Draft<'_>,
-        publisher: Option<ConnectionId>,
+        publisher: Option<Publisher>,
     ) -> bool {
         let content = &draft.content;
         let drops_alone =
@@ -270,9 +322,9 @@ impl Engine {
         &mut self,
         target: &Target,
         draft: &mut Draft<'_>,
-        publisher: Option<(ConnectionId, u32)>,
+        publisher: Option<u32>,
     ) -> Standing {
-        let is_own = publisher.is_some_and(|(_, session)| session == target.session);
+        let is_own = publisher == Some(target.session);
         match target.own {
             Own::Omit if is_own => Standing::Offline,
             Own::Decide if is_own => {

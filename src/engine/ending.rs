@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 
 use crate::clock::Deadline;
 use crate::engine::connect::exchange;
+use crate::engine::deliver::Origin;
 use crate::engine::{Action, ConnectionId, Engine};
 use crate::limits;
 use crate::message::Content;
@@ -126,6 +127,8 @@ impl Engine {
         let session = &mut self.sessions[index as usize];
         session.connection = None;
         session.tidy();
+        self.change_groups_of(index, -1);
+        let session = &mut self.sessions[index as usize];
         let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());
         self.count_drops(index, DropCause::Offline, dropped);
         self.report_drops(index);
@@ -137,7 +140,8 @@ impl Engine {
         if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
             return self.end_session(index);
         }
-        self.hand_shared_messages_on(index, None);
+        let lines = self.shared_lines(index, None);
+        self.hand_shared_messages_on(index, &lines, true);
         let session = &mut self.sessions[index as usize];
         if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
             session.outbound = None;
@@ -180,11 +184,12 @@ impl Engine {
                 .map(|seconds| self.now.after_s(u64::from(seconds))),
             qos: will.qos,
         };
+        let mut stored = None;
         if will.retain {
             // A store that is full keeps the old value; the subscribers hear the new one.
-            let _ = self.retain(&content);
+            stored = self.retain(&content).ok();
         }
-        self.route(&content, None, will.retain);
+        self.route(&content, &Origin::default(), will.retain, stored.as_ref());
     }
 
     /// A session's timer fired: its Will or its expiry may be due.
@@ -223,10 +228,11 @@ impl Engine {
         self.links.metrics.clients_disconnected -= 1;
         self.publish_will(index);
         let subscriber = shards::SubscriberId(index);
+        let lines = self.shared_lines(index, None);
         for filter in std::mem::take(&mut self.sessions[index as usize].subscriptions) {
             self.leave(filter, subscriber);
         }
-        self.hand_shared_messages_on(index, None);
+        self.hand_shared_messages_on(index, &lines, true);
         let hash = self.hasher.hash_one(&*self.sessions[index as usize].client_identifier);
         if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
             entry.remove();

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use crate::engine::batch::{Parcel, Publisher};
 use crate::engine::deliver::Standing;
 use crate::engine::{Action, ConnectionId, Engine, Timer};
 use crate::limits;
@@ -161,27 +162,40 @@ impl Engine {
     }
 
     /// Leaves a publisher's socket unread until the consumer in `consumer` has caught up.
-    pub(super) fn pause_for(&mut self, publisher: ConnectionId, consumer: u32) {
-        // A client is never held up by its own subscriptions: its acknowledgements must be read.
-        if publisher.slot == consumer || self.links.get(publisher).is_none_or(|p| p.is_paused) {
+    pub(super) fn pause_for(&mut self, publisher: Publisher, consumer: u32) {
+        let is_here = publisher.core == self.core();
+        let Publisher { core, connection: id } = publisher;
+        if is_here {
+            // A client is never held up by its own subscriptions: its acknowledgements must be read.
+            if id.slot == consumer || self.links.get(id).is_none_or(|p| p.holders > 0) {
+                return;
+            }
+        } else if self.paused_elsewhere.contains(&publisher) {
             return;
         }
         let consumer = &mut self.links.connections[consumer as usize];
         let Some(congestion) = consumer.congestion_mut() else { return };
         congestion.waiting.push_back(publisher);
-        self.pause_reading(publisher);
+        if is_here {
+            return self.pause_reading(id);
+        }
+        self.paused_elsewhere.insert(publisher);
+        self.lanes.to(core).push(Parcel::Pause(id));
     }
 
-    fn pause_reading(&mut self, publisher: ConnectionId) {
+    /// Leaves a socket unread until [`Self::resume_reading`] was called as often.
+    pub(super) fn pause_reading(&mut self, publisher: ConnectionId) {
         let Some(connection) = self.links.get(publisher) else { return };
-        connection.is_paused = true;
-        self.links.metrics.publishers_paused += 1;
-        self.links.actions.push_back(Action::Pause { connection: publisher });
+        connection.holders += 1;
+        if connection.holders == 1 {
+            self.links.metrics.publishers_paused += 1;
+            self.links.actions.push_back(Action::Pause { connection: publisher });
+        }
     }
 
     /// The memory bound is reached: a publisher rests for a while.
     pub(super) fn rest_for_memory(&mut self, publisher: ConnectionId) {
-        if self.links.get(publisher).is_none_or(|connection| connection.is_paused) {
+        if self.links.get(publisher).is_none_or(|connection| connection.holders > 0) {
             return;
         }
         self.pause_reading(publisher);
@@ -192,7 +206,9 @@ impl Engine {
     /// Reads a publisher's socket again, after what it had sent already.
     pub(super) fn resume_reading(&mut self, publisher: ConnectionId) {
         let Some(connection) = self.links.get(publisher) else { return };
-        if !std::mem::take(&mut connection.is_paused) {
+        let Some(left) = connection.holders.checked_sub(1) else { return };
+        connection.holders = left;
+        if left > 0 {
             return;
         }
         self.links.actions.push_back(Action::Resume { connection: publisher });
@@ -218,7 +234,7 @@ impl Engine {
             return;
         };
         let count = congestion.waiting.len().min(RELEASED_AT_ONCE);
-        let released: VecDeque<ConnectionId> = congestion.waiting.drain(..count).collect();
+        let released: VecDeque<Publisher> = congestion.waiting.drain(..count).collect();
         if congestion.waiting.is_empty() {
             let extra = self.links.connections[slot as usize].extra.as_mut();
             extra.expect("it holds the congestion").congestion = None;
@@ -230,9 +246,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn release_waiting(&mut self, waiting: VecDeque<ConnectionId>) {
+    pub(super) fn release_waiting(&mut self, waiting: VecDeque<Publisher>) {
         for publisher in waiting {
-            self.resume_reading(publisher);
+            if publisher.core == self.core() {
+                self.resume_reading(publisher.connection);
+            } else if self.paused_elsewhere.remove(&publisher) {
+                self.lanes.to(publisher.core).push(Parcel::Resume(publisher.connection));
+            }
         }
     }
 

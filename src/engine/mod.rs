@@ -16,11 +16,17 @@
 
 mod access;
 mod action;
+mod answers;
+mod batch;
 mod connect;
 mod deliver;
 mod ending;
 mod flow;
+mod groups;
+mod handover;
+mod lanes;
 mod links;
+mod mesh;
 mod publish;
 mod receive;
 mod retained;
@@ -31,20 +37,18 @@ mod targets;
 mod tests;
 pub mod timers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use shards::{FilterId, RetainedIndex, SubscriptionIndex};
+use shards::{FilterId, GroupId, Replica, RetainedIndex, SubscriptionIndex};
 use slab::Slab;
 
 use crate::clock::{Deadline, Now};
 use crate::config::Settings;
 use crate::limits;
-use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::session::connection::Connection;
 use crate::session::outbound::QueueLimits;
@@ -54,8 +58,14 @@ use crate::wire::ReasonCode;
 pub use crate::gauges::Place;
 pub use access::{Access, AllowAll, Authentication, Credentials, Identity};
 pub use action::{Action, ConnectionId, Refused};
+pub use answers::Answers;
+pub use batch::{Batch, Publisher};
 use deliver::{Run, Template};
+use groups::OwnGroup;
+pub use handover::HandedOver;
+use lanes::Lanes;
 use links::Links;
+use retained::Stored;
 use targets::TopicCache;
 use timers::Wheel;
 
@@ -85,6 +95,8 @@ enum Timer {
     MemoryPause(ConnectionId),
     /// `$SYS` topics are due.
     SysTopics,
+    /// Look whether retained messages that were taken away can be forgotten.
+    Graves,
 }
 
 /// One core: see the module's documentation.
@@ -104,9 +116,28 @@ pub struct Engine {
     by_client_identifier: HashTable<u32>,
     hasher: DefaultHashBuilder,
     index: SubscriptionIndex,
-    /// Where the round of a shared subscription stands.
+    /// Which other cores have subscribers for what.
+    replica: Replica,
+    lanes: Lanes,
+    /// Cores to which the message in hand went.
+    reached: Vec<CoreId>,
+    /// Publishers of other cores that are not read because of a consumer here.
+    paused_elsewhere: HashSet<Publisher>,
+    /// Connections to go home at the end of the turn.
+    leaving: Vec<(ConnectionId, CoreId)>,
+    /// Where the round of a shared subscription stands among the members here.
     shared_turns: HashMap<FilterId, usize>,
-    retained: RetainedIndex<Arc<Message>>,
+    /// The same among the cores.
+    group_turns: HashMap<GroupId, u64>,
+    own_groups: HashMap<FilterId, OwnGroup>,
+    changed_groups: Vec<FilterId>,
+    retained: RetainedIndex<Stored>,
+    /// The highest clock in any stamp seen.
+    clock: u64,
+    /// By core, a clock that all its later stamps exceed.
+    heard: Vec<u64>,
+    /// Retained messages taken away, by stamp, remembered so that no older one comes back.
+    graves: VecDeque<(u64, Box<str>)>,
     cache: TopicCache,
     run: Run,
     template: Template,
@@ -120,6 +151,12 @@ pub struct Engine {
     doomed: Vec<(ConnectionId, ReasonCode)>,
     /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
     alias_topic: String,
+    /// What each core told of its counters, while the others are asked.
+    sys_reports: Vec<Option<Metrics>>,
+    /// When counters were last reported, and how many microseconds busy by then.
+    reported: (Now, u64),
+    /// Most clients connected to all cores at a time, as far as was seen.
+    clients_maximum: u64,
     /// Last values shown under `$SYS`.
     sys_values: HashMap<String, String>,
 }
@@ -154,7 +191,18 @@ impl Engine {
             by_client_identifier: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             index: SubscriptionIndex::new(seed),
+            replica: Replica::new(seed),
+            lanes: Lanes::new(&place),
+            reached: Vec::new(),
+            paused_elsewhere: HashSet::new(),
+            leaving: Vec::new(),
             shared_turns: HashMap::new(),
+            group_turns: HashMap::new(),
+            own_groups: HashMap::new(),
+            changed_groups: Vec::new(),
+            clock: 0,
+            heard: vec![0; usize::from(place.cores())],
+            graves: VecDeque::new(),
             retained: RetainedIndex::new(seed),
             cache: TopicCache::new(),
             run: Run::default(),
@@ -165,11 +213,14 @@ impl Engine {
             goes_left: None,
             doomed: Vec::new(),
             alias_topic: String::new(),
+            sys_reports: Vec::new(),
+            reported: (now, 0),
+            clients_maximum: 0,
             sys_values: HashMap::new(),
             settings,
             place,
         };
-        if engine.settings.mqtt.sys_interval_s > 0 {
+        if engine.settings.mqtt.sys_interval_s > 0 && engine.core() == CoreId(0) {
             engine.timers.arm(now.after_s(0), Timer::SysTopics);
         }
         engine
@@ -185,7 +236,26 @@ impl Engine {
         self.links.metrics.memory_bytes = self.links.ledger.bytes();
         self.links.metrics.connections_open = self.links.connections.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
+        self.links.metrics.lanes_bytes = self.lanes_bytes();
         &self.links.metrics
+    }
+
+    /// The counters, with how busy the core was since the last report.
+    fn report(&mut self) -> Metrics {
+        let (reported, busy_us) = self.reported;
+        let elapsed_us = self.now.since_us(reported).max(1);
+        let metrics = &mut self.links.metrics;
+        metrics.busy_percent = ((metrics.busy_us - busy_us) * 100 / elapsed_us).min(100);
+        self.reported = (self.now, metrics.busy_us);
+        self.metrics().clone()
+    }
+
+    /// The executor has gone through a turn: how long it was busy, and how many cores it woke.
+    pub fn note_turn(&mut self, busy_us: u64, wakeups: u64) {
+        let metrics = &mut self.links.metrics;
+        metrics.turns += 1;
+        metrics.busy_us += busy_us;
+        metrics.wakeups_sent += wakeups;
     }
 
     /// A connection was accepted. When it is refused, the executor closes the socket.
@@ -203,12 +273,18 @@ impl Engine {
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, now);
         connection.refusal = refusal;
+        Ok(self.add_connection(connection))
+    }
+
+    /// Takes a connection in, and gives it until its time limit to send CONNECT.
+    fn add_connection(&mut self, connection: Connection) -> ConnectionId {
+        let (generation, accepted) = (connection.generation, connection.accepted);
         let slot = self.links.connections.insert(connection) as u32;
         self.place.set_connections(self.links.connections.len());
         let id = ConnectionId { slot, generation };
         let limit_s = u64::from(self.settings.limits.connect_timeout_s);
-        self.arm_connection(id, now.after_s(limit_s));
-        Ok(id)
+        self.arm_connection(id, accepted.after_s(limit_s));
+        id
     }
 
     fn set_now(&mut self, now: Now) {
@@ -270,7 +346,8 @@ impl Engine {
                 Timer::Session { session, generation } => self.look_at_session(session, generation),
                 Timer::Congestion(id) => self.look_at_congestion(id),
                 Timer::MemoryPause(id) => self.resume_reading(id),
-                Timer::SysTopics => self.publish_sys_topics(),
+                Timer::SysTopics => self.begin_sys_topics(),
+                Timer::Graves => self.look_at_graves(),
             }
         }
         self.fired = fired;
@@ -309,6 +386,12 @@ impl Engine {
             if let Some((id, reason)) = self.doomed.pop() {
                 if self.links.get(id).is_some() {
                     self.end_connection(id.slot, ending::Ending::Server(reason));
+                }
+                continue;
+            }
+            if let Some((id, home)) = self.leaving.pop() {
+                if let Some(action) = self.hand_over(id, home) {
+                    return Some(action);
                 }
                 continue;
             }

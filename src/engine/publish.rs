@@ -1,8 +1,12 @@
 //! PUBLISH from a client: checked, retained, routed, acknowledged.
 
 use crate::engine::access::Identity;
+use crate::engine::answers::Answer;
+use crate::engine::batch::Publisher;
 use crate::engine::connect::exchange;
-use crate::engine::{ConnectionId, Engine, sys_topics};
+use crate::engine::deliver::Origin;
+use crate::engine::lanes::Awaited;
+use crate::engine::{ConnectionId, CoreId, Engine, sys_topics};
 use crate::message::Content;
 use crate::metrics::Drop as DropCause;
 use crate::violation::Violation;
@@ -85,9 +89,15 @@ impl Engine {
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
             && !self.receive_once(id, session, identifier)?
         {
-            // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further.
-            self.acknowledge(id, publish, ReasonCode::Success);
+            // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores may not
+            // have the first one yet, so it waits for all they were told.
+            self.acknowledge(id, publish, ReasonCode::Success, |engine, core, awaited| {
+                engine.lanes.to(core).await_everything(awaited)
+            });
             return Ok(());
+        }
+        if publish.qos == Qos::AtLeastOnce {
+            self.check_receive_maximum(id, session)?;
         }
         if let Err(reason) = self.permit(id, session, publish, topic) {
             return self.turn_away(id, session, publish, reason);
@@ -110,18 +120,32 @@ impl Engine {
             expires: expiry_interval_s.map(|seconds| self.now.after_s(u64::from(seconds))),
             qos: publish.qos,
         };
-        if publish.retain && self.retain(&content).is_err() {
+        let stored = match publish.retain {
+            true => self.retain(&content).map(Some),
+            false => Ok(None),
+        };
+        if stored.is_err() {
             self.links.metrics.drops.add(DropCause::RetainedFull, 1);
             if publish.qos != Qos::AtMostOnce && self.version(id.slot) == Version::V5 {
                 return self.turn_away(id, session, publish, ReasonCode::QuotaExceeded);
             }
         }
-        let is_matched = self.route(&content, Some((id, session)), publish.retain);
+        let publisher = Publisher { core: self.core(), connection: id };
+        let origin = Origin { publisher: Some(publisher), session: Some(session) };
+        let stored = stored.ok().flatten();
+        let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
             true => ReasonCode::Success,
             false => ReasonCode::NoMatchingSubscribers,
         };
-        self.acknowledge(id, publish, reason);
+        // Responsibility is taken when every core with subscribers has the message.
+        self.acknowledge(id, publish, reason, |engine, core, awaited| {
+            let waits = engine.reached.contains(&core);
+            if waits {
+                engine.lanes.to(core).await_publish(awaited);
+            }
+            waits
+        });
         if self.memory_is_full() {
             self.rest_for_memory(id);
         }
@@ -136,18 +160,33 @@ impl Engine {
         identifier: PacketIdentifier,
     ) -> Result<bool, Violation> {
         let is_told_a_maximum = self.version(id.slot) == Version::V5;
+        let pubacks = self.pubacks_of(id);
         let inbound = self.sessions[session as usize].inbound.get_or_insert_default();
         if inbound.contains(identifier) {
             return Ok(false);
         }
-        // [MQTT-3.3.4-7]: QoS 1 is acknowledged at once, so QoS 2 alone counts. A client of MQTT 3 is
+        // [MQTT-3.3.4-7]: QoS 1 counts while other cores are waited for. A client of MQTT 3 is
         // bounded by the 65,535 identifiers there are.
         let receive_maximum = usize::from(self.settings.limits.receive_maximum);
-        if is_told_a_maximum && inbound.used() >= receive_maximum {
+        if is_told_a_maximum && inbound.used() + pubacks >= receive_maximum {
             return Err(Violation::ReceiveMaximumExceeded);
         }
         inbound.receive(identifier);
         Ok(true)
+    }
+
+    /// The same for QoS 1, which is acknowledged at once unless other cores are waited for.
+    fn check_receive_maximum(&mut self, id: ConnectionId, session: u32) -> Result<(), Violation> {
+        let pubacks = self.pubacks_of(id);
+        if pubacks == 0 || self.version(id.slot) != Version::V5 {
+            return Ok(());
+        }
+        let inbound = &self.sessions[session as usize].inbound;
+        let used = inbound.as_ref().map_or(0, |inbound| inbound.used());
+        match used + pubacks >= usize::from(self.settings.limits.receive_maximum) {
+            true => Err(Violation::ReceiveMaximumExceeded),
+            false => Ok(()),
+        }
     }
 
     fn permit(
@@ -198,24 +237,30 @@ impl Engine {
                 inbound.release(identifier);
             }
         }
-        self.acknowledge(id, publish, reason);
+        self.acknowledge(id, publish, reason, |_, _, _| false);
         Ok(())
     }
 
-    /// PUBACK or PUBREC. MQTT 3 has no reasons: it acknowledges whatever became of the message.
-    fn acknowledge(&mut self, id: ConnectionId, publish: &Publish<'_>, reason: ReasonCode) {
+    /// PUBACK or PUBREC, after the receipts for which `awaits` asks. MQTT 3 has no reasons: it
+    /// acknowledges whatever became of the message.
+    fn acknowledge(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+        awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
+    ) {
         let Some(identifier) = publish.packet_identifier else { return };
         if !self.is_connected(id) {
             return;
         }
         let ack = Ack::new(identifier, reason);
-        let packet = match publish.qos {
-            Qos::AtLeastOnce => Packet::Puback(ack),
-            Qos::ExactlyOnce => Packet::Pubrec(ack),
+        let answer = match publish.qos {
+            Qos::AtLeastOnce => Answer::Puback(ack),
+            Qos::ExactlyOnce => Answer::Pubrec(ack),
             Qos::AtMostOnce => return,
         };
-        let version = self.version(id.slot);
-        self.links.send(id.slot, |out| packet.encode(version, out));
+        self.answer(id, answer, awaits);
     }
 
     /// PUBREL: the client's QoS 2 message is complete.

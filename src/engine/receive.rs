@@ -13,7 +13,11 @@ use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, Version};
 impl Connection {
     /// Whether input must wait: the client is to be slowed, or its CONNECT is being decided on.
     pub(super) fn is_held(&self) -> bool {
-        self.is_paused || matches!(self.phase, Phase::Authenticating { is_pending: true, .. })
+        self.holders > 0
+            || matches!(
+                self.phase,
+                Phase::Authenticating { is_pending: true, .. } | Phase::Leaving { .. }
+            )
     }
 }
 
@@ -128,6 +132,7 @@ impl Engine {
         let version = connection.version;
         let outcome = match connection.phase {
             Phase::Connecting => return self.handle_first_packet(id, frame),
+            Phase::Leaving { .. } => unreachable!("its input is held"),
             Phase::Authenticating { .. } => self.handle_while_authenticating(id, frame),
             Phase::Open { session } => wire::decode(frame, version)
                 .and_then(|packet| self.handle_open(id, session, packet)),
@@ -233,7 +238,7 @@ impl Engine {
         if connection.keep_alive_s == 0 {
             return;
         }
-        if connection.is_paused {
+        if connection.holders > 0 {
             // Its packets lie unread because we do not read them.
             connection.last_received = now;
         }

@@ -6,7 +6,7 @@ use shards::{Cursor, ScanState, ScanStep};
 
 use crate::engine::deliver::Draft;
 use crate::engine::targets::{Own, Target};
-use crate::engine::{Engine, sys_topics};
+use crate::engine::{Engine, Timer, sys_topics};
 use crate::limits;
 use crate::message::{Content, Message};
 use crate::wire::Qos;
@@ -15,48 +15,116 @@ use crate::wire::Qos;
 #[derive(Debug)]
 pub(super) struct RetainedFull;
 
+/// A retained message as every core keeps it. Whichever core it was published on, the one with the
+/// highest stamp stays, so that all stores come to hold the same.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    /// When it was published, by a clock that all cores agree on, and where: no two are equal.
+    pub stamp: u64,
+    /// None takes the one before away. That is remembered until no older one can come any more.
+    pub message: Option<Arc<Message>>,
+}
+
+/// Bits of a stamp that name the core; those above are the clock, in microseconds.
+const STAMP_CORE_BITS: u32 = 10;
+
 /// Messages taken from the store at a time.
 const BATCH: usize = 64;
 
 impl Engine {
     /// Keeps a message for later subscribers, in place of the one before [MQTT-3.3.1-5]; an empty
-    /// payload takes it away [MQTT-3.3.1-6], [MQTT-3.3.1-7].
-    pub(super) fn retain(&mut self, content: &Content<'_>) -> Result<(), RetainedFull> {
-        if content.payload.is_empty() {
-            if let Some(old) = self.retained.remove(content.topic) {
-                self.uncount_retained(&old.content());
-            }
-            return Ok(());
+    /// payload takes it away [MQTT-3.3.1-6], [MQTT-3.3.1-7]. The other cores are to be told.
+    pub(super) fn retain(&mut self, content: &Content<'_>) -> Result<Stored, RetainedFull> {
+        let is_set = !content.payload.is_empty();
+        if is_set && !is_ours(content.topic) && !self.has_room_to_retain(content) {
+            return Err(RetainedFull);
         }
-        // The broker's own topics are few, and take nothing from the clients' bounds.
-        if !is_ours(content) {
-            let memory_is_full = self.memory_is_full();
-            let metrics = &mut self.links.metrics;
-            let (old_messages, old_bytes) = match self.retained.get(content.topic) {
-                Some(old) => (1, old.content().bytes() as u64),
-                None => (0, 0),
-            };
-            let messages = metrics.retained_messages - old_messages + 1;
-            let bytes = metrics.retained_bytes - old_bytes + content.bytes() as u64;
-            let limits = &self.settings.limits;
-            if messages > limits.retained_messages_max.into()
-                || bytes > limits.retained_bytes_max
-                || memory_is_full
-            {
-                return Err(RetainedFull);
-            }
-            metrics.retained_messages = messages;
-            metrics.retained_bytes = bytes;
-        }
-        let message = content.to_message(&self.links.ledger);
-        self.retained.insert(content.topic, message);
-        Ok(())
+        let message = is_set.then(|| content.to_message(&self.links.ledger));
+        let stored = Stored { stamp: self.next_stamp(), message };
+        self.store(content.topic, &stored);
+        Ok(stored)
     }
 
-    fn uncount_retained(&mut self, old: &Content<'_>) {
-        if !is_ours(old) {
-            self.links.metrics.retained_messages -= 1;
-            self.links.metrics.retained_bytes -= old.bytes() as u64;
+    fn has_room_to_retain(&self, content: &Content<'_>) -> bool {
+        let (metrics, limits) = (&self.links.metrics, &self.settings.limits);
+        let old = self.retained.get(content.topic).and_then(|old| old.message.as_ref());
+        let old_bytes = old.map_or(0, |old| old.content().bytes() as u64);
+        let messages = metrics.retained_messages - u64::from(old.is_some()) + 1;
+        let bytes = metrics.retained_bytes - old_bytes + content.bytes() as u64;
+        messages <= limits.retained_messages_max.into()
+            && bytes <= limits.retained_bytes_max
+            && !self.memory_is_full()
+    }
+
+    /// A hybrid logical clock (Kulkarni et al., 2014): later than everything seen, and near the
+    /// time of day that all cores share.
+    fn next_stamp(&mut self) -> u64 {
+        self.clock = self.now.0.max(self.clock + 1);
+        self.clock << STAMP_CORE_BITS | u64::from(self.core().0)
+    }
+
+    /// Puts a message into the store, unless a younger one is there.
+    pub(super) fn store(&mut self, topic: &str, stored: &Stored) {
+        self.clock = self.clock.max(stored.stamp >> STAMP_CORE_BITS);
+        if self.retained.get(topic).is_some_and(|kept| kept.stamp > stored.stamp) {
+            return;
+        }
+        if let Some(message) = &stored.message {
+            self.count_retained(topic, message, 1);
+        }
+        let is_alone = self.lanes.is_empty();
+        let old = match (&stored.message, is_alone) {
+            (None, true) => self.retained.remove(topic),
+            _ => self.retained.insert(topic, stored.clone()),
+        };
+        if let Some(old) = old.and_then(|old| old.message) {
+            self.count_retained(topic, &old, -1);
+        }
+        if stored.message.is_none() && !is_alone {
+            self.bury(topic, stored.stamp);
+        }
+    }
+
+    /// The broker's own topics are few, and take nothing from the clients' bounds.
+    fn count_retained(&mut self, topic: &str, message: &Message, messages: i64) {
+        if !is_ours(topic) {
+            let bytes = message.content().bytes() as i64 * messages;
+            let metrics = &mut self.links.metrics;
+            metrics.retained_messages = metrics.retained_messages.saturating_add_signed(messages);
+            metrics.retained_bytes = metrics.retained_bytes.saturating_add_signed(bytes);
+        }
+    }
+
+    /// Remembers that a topic has no message, until every core was heard to be past that time.
+    fn bury(&mut self, topic: &str, stamp: u64) {
+        if self.graves.is_empty() {
+            let deadline = self.now.after_s(limits::GRAVES_LOOK_S);
+            self.timers.arm(deadline, Timer::Graves);
+        }
+        self.links.ledger.charge(limits::GRAVE_BYTES + topic.len());
+        self.graves.push_back((stamp, topic.into()));
+    }
+
+    /// Tells the other cores what time it is here, and forgets what all of them are past.
+    pub(super) fn look_at_graves(&mut self) {
+        let own = self.core();
+        let heard = self.place.others().map(|core| self.heard[usize::from(core.0)]).min();
+        let heard = heard.unwrap_or(u64::MAX);
+        while let Some((stamp, topic)) =
+            self.graves.pop_front_if(|&mut (stamp, _)| stamp >> STAMP_CORE_BITS <= heard)
+        {
+            self.links.ledger.release(limits::GRAVE_BYTES + topic.len());
+            if self.retained.get(&topic).is_some_and(|kept| kept.stamp == stamp) {
+                self.retained.remove(&topic);
+            }
+        }
+        debug_assert!(own.0 < 1 << STAMP_CORE_BITS);
+        for core in self.place.others() {
+            self.lanes.to(core).tell_time();
+        }
+        if !self.graves.is_empty() {
+            let deadline = self.now.after_s(limits::GRAVES_LOOK_S);
+            self.timers.arm(deadline, Timer::Graves);
         }
     }
 
@@ -118,26 +186,29 @@ impl Engine {
 
     fn forget_retained(&mut self, message: &Arc<Message>) {
         let topic = message.content().topic;
-        if self.retained.get(topic).is_some_and(|kept| Arc::ptr_eq(kept, message)) {
+        let kept = self.retained.get(topic).and_then(|kept| kept.message.as_ref());
+        // Every core finds out by itself, and what is younger is another message.
+        if kept.is_some_and(|kept| Arc::ptr_eq(kept, message)) {
             self.retained.remove(topic);
-            self.uncount_retained(&message.content());
+            self.count_retained(topic, message, -1);
         }
     }
 }
 
-fn is_ours(content: &Content<'_>) -> bool {
-    content.topic.starts_with(sys_topics::PREFIX)
+fn is_ours(topic: &str) -> bool {
+    topic.starts_with(sys_topics::PREFIX)
 }
 
 fn take_batch(
-    retained: &shards::RetainedIndex<Arc<Message>>,
+    retained: &shards::RetainedIndex<Stored>,
     filter: &str,
     cursor: &mut Cursor,
     room: usize,
     batch: &mut Vec<Arc<Message>>,
 ) -> ScanState {
     let mut bytes = 0;
-    retained.scan(filter, cursor, limits::RETAINED_STEPS_MAX, &mut |_topic, message| {
+    retained.scan(filter, cursor, limits::RETAINED_STEPS_MAX, &mut |_topic, stored| {
+        let Some(message) = &stored.message else { return ScanStep::Next };
         if batch.len() >= room || bytes > limits::RUN_BYTES_MAX {
             return ScanStep::StopBefore;
         }

@@ -1,22 +1,18 @@
-//! SUBSCRIBE and UNSUBSCRIBE, and the members of shared subscriptions.
-
-use std::sync::Arc;
+//! SUBSCRIBE and UNSUBSCRIBE.
 
 use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
 
 use crate::engine::access::Identity;
+use crate::engine::answers::{Answer, suback};
 use crate::engine::connect::exchange;
-use crate::engine::deliver::Draft;
-use crate::engine::targets::Target;
 use crate::engine::{ConnectionId, Engine};
 use crate::limits;
-use crate::metrics::Drop as DropCause;
 use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
 use crate::violation::Violation;
 use crate::wire::{
-    Packet, PacketIdentifier, Qos, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback,
-    Unsubscribe, UserProperties, Version,
+    Packet, PacketIdentifier, Qos, ReasonCode, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
+    UserProperties, Version,
 };
 
 impl Engine {
@@ -47,9 +43,12 @@ impl Engine {
             };
             reasons.push(reason);
         }
-        let suback = suback(subscribe.packet_identifier, &reasons);
-        self.links.send(id.slot, |out| Packet::Suback(suback).encode(version, out));
-        self.pump(id.slot);
+        let suback = Answer::Suback { packet_identifier: subscribe.packet_identifier, reasons };
+        // From SUBACK on, what is published on any core reaches this client: every core knows the
+        // filter by then. Retained messages follow.
+        self.answer(id, suback, |engine, core, awaited| {
+            engine.lanes.to(core).await_announcements(awaited)
+        });
         Ok(())
     }
 
@@ -117,6 +116,14 @@ impl Engine {
         if subscribed.first {
             self.links.ledger.charge(text.len());
         }
+        if filter.share_name().is_some() {
+            if subscribed.replaced.is_none() {
+                self.join_group(subscribed.filter);
+            }
+        } else if subscribed.first {
+            self.announce(&filter);
+        }
+        let state = &mut self.sessions[session as usize];
         // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
         let wants_retained = match options.retain_handling {
             0 => true,
@@ -178,8 +185,9 @@ impl Engine {
                 };
                 state.subscriptions.swap_remove(place);
                 state.feeds.retain(|feed| feed.subscription != filter);
+                let lines = self.shared_lines(session, Some(filter));
                 self.leave(filter, SubscriberId(session));
-                self.hand_shared_messages_on(session, Some(filter));
+                self.hand_shared_messages_on(session, &lines, false);
                 // What nobody took stays its own: the filter's id may come to mean another group.
                 if let Some(outbound) = &mut self.sessions[session as usize].outbound {
                     outbound.keep_shared(filter);
@@ -204,108 +212,19 @@ impl Engine {
 
     /// Takes a subscriber off a filter.
     pub(super) fn leave(&mut self, filter: FilterId, subscriber: SubscriberId) {
-        let text_bytes = self.index.text(filter).len();
+        let text = self.index.text(filter);
         let Some(gone) = self.index.unsubscribe(filter, subscriber) else { return };
         self.links.ledger.release(limits::SUBSCRIPTION_BYTES);
         if gone.last {
-            self.links.ledger.release(text_bytes);
-            self.shared_turns.remove(&filter);
+            self.links.ledger.release(text.len());
+        }
+        if filter.is_shared() {
+            let is_connected = self.sessions[subscriber.0 as usize].connection.is_some();
+            self.leave_group(filter, &text, is_connected, gone.last);
+        } else if gone.last {
+            self.withdraw(&text);
         }
     }
-
-    /// The member of a shared subscription that gets the next message: in turn, connected ones that
-    /// keep up first, then connected ones, then, for QoS 1 and 2, those that are away.
-    pub(super) fn choose_member(
-        &mut self,
-        filter: FilterId,
-        except: Option<u32>,
-        qos: Qos,
-    ) -> Option<Target> {
-        let members = self.index.members(filter);
-        let turn = self.shared_turns.get(&filter).copied().unwrap_or(0);
-        let mut best = None;
-        for step in 0..members.len() {
-            let place = (turn + step) % members.len();
-            let session = members[place].subscriber.0;
-            if Some(session) == except {
-                continue;
-            }
-            let rank = self.rank(session);
-            if rank == 0 && (qos == Qos::AtMostOnce || members[place].options.qos() == 0) {
-                continue;
-            }
-            if best.is_none_or(|(best_rank, _)| rank > best_rank) {
-                best = Some((rank, place));
-            }
-            if rank == RANK_READY {
-                break;
-            }
-        }
-        let (_, place) = best?;
-        let target = Target::merge(&members[place..=place]);
-        self.shared_turns.insert(filter, place + 1);
-        Some(target)
-    }
-
-    /// How fit a session is to take one more message.
-    fn rank(&self, session: u32) -> u8 {
-        let state = &self.sessions[session as usize];
-        let Some(id) = state.connection else { return 0 };
-        let connection = &self.links.connections[id.slot as usize];
-        let is_open = state.outbound.as_ref().is_none_or(|o| o.is_open(Qos::AtLeastOnce));
-        match connection.congestion().is_none() && is_open {
-            true => RANK_READY,
-            false => RANK_BUSY,
-        }
-    }
-
-    /// Messages drawn for a shared subscription whose member leaves go to other members: all that
-    /// waits, and QoS 1 that was not acknowledged. `of` is the filter it unsubscribed from; without,
-    /// the member is gone, or away with its session kept.
-    pub(super) fn hand_shared_messages_on(&mut self, session: u32, of: Option<FilterId>) {
-        let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
-        let (index, sessions_end) = (&self.index, of.is_none());
-        // Only where somebody else is there to take them now; else they wait for this member, or,
-        // when its session is over, for whoever is away.
-        let others: Vec<FilterId> =
-            outbound.shared_filters().filter(|&filter| of.is_none_or(|of| of == filter)).collect();
-        let others: Vec<FilterId> = others
-            .into_iter()
-            .filter(|&filter| {
-                let is_over = sessions_end && index.get(filter, SubscriberId(session)).is_none();
-                index.members(filter).iter().map(|member| member.subscriber.0).any(|other| {
-                    other != session
-                        && (is_over || self.sessions[other as usize].connection.is_some())
-                })
-            })
-            .collect();
-        if others.is_empty() {
-            return;
-        }
-        let outbound = self.sessions[session as usize].outbound.as_mut().expect("checked above");
-        let taken = outbound.take_shared(|filter| others.contains(&filter), sessions_end);
-        for delivery in taken {
-            let filter = delivery.shared.expect("taken for its shared subscription");
-            let message = Arc::clone(&delivery.message);
-            let content = message.content();
-            if message.is_expired(self.now) {
-                self.count_drops(session, DropCause::Expired, 1);
-                continue;
-            }
-            self.template.form = None;
-            let mut draft = Draft::of(&message, content, delivery.retain);
-            if let Some(member) = self.choose_member(filter, Some(session), content.qos) {
-                self.deliver(&member, &mut draft, Some(filter));
-            } else {
-                self.count_drops(session, DropCause::Offline, 1);
-            }
-        }
-    }
-}
-
-fn suback(packet_identifier: PacketIdentifier, reasons: &[u8]) -> Suback<'_> {
-    let user_properties = UserProperties::none();
-    Suback { packet_identifier, reasons, reason_string: None, user_properties }
 }
 
 /// What is no matter of policy but breaks the protocol, in SUBSCRIBE and UNSUBSCRIBE alike.
@@ -315,8 +234,3 @@ fn parse_any(text: &str) -> Result<TopicFilter<'_>, Violation> {
         _ => Violation::TopicFilterInvalid,
     })
 }
-
-/// Connected and keeping up.
-const RANK_READY: u8 = 2;
-/// Connected.
-const RANK_BUSY: u8 = 1;

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use shards::{FilterId, Matches, Subscription, SubscriptionIndex};
+use shards::{CoreMatches, FilterId, GroupId, Matches, Replica, Subscription, SubscriptionIndex};
 
 use crate::limits;
 use crate::session::outbound::Identifiers;
@@ -46,7 +46,9 @@ pub struct Targets {
     /// How many need nothing of their own in the packet.
     pub plain: usize,
     /// Shared subscriptions that match: one member each.
-    pub shared: Vec<FilterId>,
+    pub shared: Vec<Sharing>,
+    /// Other cores with subscribers.
+    pub cores: Vec<u16>,
     /// Encodings that the plain ones need.
     pub classes: Classes,
 }
@@ -65,7 +67,7 @@ pub struct Classes {
 impl Targets {
     /// Nobody.
     pub fn is_empty(&self) -> bool {
-        self.each.is_empty() && self.shared.is_empty()
+        self.each.is_empty() && self.shared.is_empty() && self.cores.is_empty()
     }
 
     fn new(matches: &mut Matches, session: impl Fn(u32) -> DeliveryClass) -> Self {
@@ -86,8 +88,46 @@ impl Targets {
             }
             classes.retain_as_published |= target.retain_as_published;
         }
-        Self { each, plain, shared: matches.shared.clone(), classes }
+        Self { each, plain, classes, ..Self::default() }
     }
+}
+
+/// A shared subscription as this core sees it.
+#[derive(Debug)]
+pub struct Sharing {
+    /// Its Topic Filter, with `$share/NAME/`; left out when it has members here alone.
+    pub text: Box<str>,
+    /// Its members here.
+    pub here: Option<FilterId>,
+    /// Its members elsewhere.
+    pub group: Option<GroupId>,
+}
+
+/// The shared subscriptions that match, whether they have members here, elsewhere, or both.
+fn sharings(
+    index: &SubscriptionIndex,
+    replica: &Replica,
+    here: &[FilterId],
+    elsewhere: &[GroupId],
+) -> Vec<Sharing> {
+    let mut left = elsewhere.to_vec();
+    let mut sharings: Vec<Sharing> = Vec::with_capacity(here.len());
+    for &filter in here {
+        let mut sharing = Sharing { text: "".into(), here: Some(filter), group: None };
+        if !left.is_empty() {
+            let text = index.text(filter);
+            sharing.group = replica.group(&text);
+            left.retain(|&group| Some(group) != sharing.group);
+            sharing.text = text.into();
+        }
+        sharings.push(sharing);
+    }
+    sharings.extend(left.into_iter().map(|group| Sharing {
+        text: replica.text(group).into(),
+        here: None,
+        group: Some(group),
+    }));
+    sharings
 }
 
 impl Target {
@@ -125,11 +165,12 @@ impl Target {
 pub struct TopicCache {
     table: HashTable<Entry>,
     hasher: DefaultHashBuilder,
-    /// Epoch of the index to which the entries belong.
-    epoch: u64,
+    /// Epochs of the index and the replica to which the entries belong.
+    epochs: (u64, u64),
     /// Targets in all entries.
     targets: usize,
     scratch: Matches,
+    scratch_elsewhere: CoreMatches,
 }
 
 #[derive(Debug)]
@@ -144,9 +185,10 @@ impl TopicCache {
         Self {
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            epoch: 0,
+            epochs: (0, 0),
             targets: 0,
             scratch: Matches::default(),
+            scratch_elsewhere: CoreMatches::default(),
         }
     }
 
@@ -161,10 +203,12 @@ impl TopicCache {
         &mut self,
         topic: &str,
         index: &SubscriptionIndex,
+        replica: &Replica,
         sessions: &slab::Slab<Session>,
     ) -> Arc<Targets> {
-        if self.epoch != index.epoch() {
-            self.epoch = index.epoch();
+        let epochs = (index.epoch(), replica.epoch());
+        if self.epochs != epochs {
+            self.epochs = epochs;
             self.clear();
         }
         let hash = self.hasher.hash_one(topic);
@@ -173,7 +217,12 @@ impl TopicCache {
         }
         index.matches(topic, &mut self.scratch);
         let class = |session: u32| sessions[session as usize].class;
-        let targets = Arc::new(Targets::new(&mut self.scratch, class));
+        let mut targets = Targets::new(&mut self.scratch, class);
+        let elsewhere = &mut self.scratch_elsewhere;
+        replica.matches(topic, elsewhere);
+        targets.cores.clone_from(&elsewhere.cores);
+        targets.shared = sharings(index, replica, &self.scratch.shared, &elsewhere.groups);
+        let targets = Arc::new(targets);
         if topic.len() > limits::CACHED_TOPIC_BYTES_MAX {
             return targets;
         }

@@ -299,6 +299,7 @@ impl Executor {
                         self.note_readable(connection.slot);
                     }
                 }
+                Action::HandOver { .. } => todo!(),
                 Action::Close { connection, last } => self.linger(connection, last),
             }
         }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::clock::{Deadline, Now};
-use crate::engine::ConnectionId;
+use crate::engine::{Answers, Publisher};
 use crate::send_buffer::SendBuffer;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
 use crate::wire::{ReasonCode, Version};
 
 /// ```text
 /// accepted ─CONNECT─► Connecting ─┬─granted──────────► Open ─► gone
-///                                 └─AUTH exchange─► Authenticating ─granted─► Open
+///                                 ├─AUTH exchange─► Authenticating ─granted─► Open
+///                                 └─not at home───► Leaving ─► another core's Connecting
 /// ```
 #[derive(Debug)]
 pub enum Phase {
@@ -26,6 +27,11 @@ pub enum Phase {
         connect: Box<[u8]>,
         /// An answer is being worked out elsewhere: input waits.
         is_pending: bool,
+    },
+    /// CONNECT named a client whose home is another core: it leaves with this turn.
+    Leaving {
+        /// The CONNECT packet as it came.
+        connect: Box<[u8]>,
     },
     /// CONNACK with success was sent.
     Open {
@@ -65,8 +71,8 @@ pub struct Connection {
     pub wants_problem_information: bool,
     /// It is in the list of connections with something to send.
     pub is_dirty: bool,
-    /// Its socket is not read.
-    pub is_paused: bool,
+    /// How many hold it up: its socket is not read while there are any.
+    pub holders: u16,
     /// It has a turn at its retained feeds or its stash coming.
     pub is_ready: bool,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
@@ -92,6 +98,8 @@ pub struct Extra {
     pub outgoing_aliases: Option<OutgoingAliases>,
     /// The Authentication Method of the CONNECT.
     pub authentication_method: Option<Box<str>>,
+    /// Answers that wait for other cores.
+    pub answers: Option<Box<Answers>>,
     /// Re-authentication goes on.
     pub is_reauthenticating: bool,
     /// The consumer is behind: since when it took nothing, and who waits for it.
@@ -110,7 +118,7 @@ pub struct Congestion {
     /// It took nothing for a while: it holds up nobody until it takes again.
     pub is_stuck: bool,
     /// Publishers whose sockets are not read until it has caught up.
-    pub waiting: VecDeque<ConnectionId>,
+    pub waiting: VecDeque<Publisher>,
 }
 
 impl Congestion {
@@ -138,7 +146,7 @@ impl Connection {
             window: u16::MAX,
             wants_problem_information: true,
             is_dirty: false,
-            is_paused: false,
+            holders: 0,
             is_ready: false,
             stash: BytesMut::new(),
             outbox: None,
@@ -168,7 +176,7 @@ impl Connection {
     /// Bytes of the CONNECT packet that is being decided on.
     pub fn connect_bytes(&self) -> usize {
         match &self.phase {
-            Phase::Authenticating { connect, .. } => connect.len(),
+            Phase::Authenticating { connect, .. } | Phase::Leaving { connect } => connect.len(),
             _ => 0,
         }
     }

@@ -51,26 +51,23 @@ enum Which {
 }
 
 impl Which {
-    /// Set in the ids of shared filters.
-    const SHARED: u32 = 1 << 31;
-
     fn from_id(FilterId(number): FilterId) -> Option<Self> {
-        if number & Self::SHARED == 0 {
+        if number & FilterId::SHARED == 0 {
             Id::from_number(number).map(Self::Own)
         } else {
-            Id::from_number(number & !Self::SHARED).map(Self::Shared)
+            Id::from_number(number & !FilterId::SHARED).map(Self::Shared)
         }
     }
 
     fn id(self) -> FilterId {
         match self {
             Self::Own(id) => {
-                assert!(id.number() & Self::SHARED == 0, "fewer than 2^31 filters");
+                assert!(id.number() & FilterId::SHARED == 0, "fewer than 2^31 filters");
                 FilterId(id.number())
             }
             Self::Shared(id) => {
-                assert!(id.number() & Self::SHARED == 0, "fewer than 2^31 shared filters");
-                FilterId(id.number() | Self::SHARED)
+                assert!(id.number() & FilterId::SHARED == 0, "fewer than 2^31 shared filters");
+                FilterId(id.number() | FilterId::SHARED)
             }
         }
     }

@@ -10,6 +10,16 @@ pub struct SubscriberId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterId(pub u32);
 
+impl FilterId {
+    /// Set in the ids of shared filters.
+    pub(super) const SHARED: u32 = 1 << 31;
+
+    /// Whether it is a shared filter.
+    pub fn is_shared(self) -> bool {
+        self.0 & Self::SHARED != 0
+    }
+}
+
 /// The Subscription Options that matter for delivery. Retain Handling matters once, when the
 /// SUBSCRIBE is answered, and is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

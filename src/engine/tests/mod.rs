@@ -178,6 +178,7 @@ impl World {
                 Action::Pause { connection } => {
                     assert!(self.paused.insert(connection), "paused once");
                 }
+                Action::HandOver { .. } => unreachable!("there is one core"),
                 Action::Resume { connection } => {
                     assert!(self.paused.remove(&connection), "resumed once");
                 }

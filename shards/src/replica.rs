@@ -1,0 +1,249 @@
+//! The replica: which of the other cores hold a subscription that matches a topic. Knows no
+//! subscriber and no message.
+//!
+//! A core announces a filter when its first subscriber comes, and withdraws it when the last one
+//! has gone. Filters without wildcards, by far the most, are kept as fingerprints, eight bytes
+//! each: two filters that share one cost a needless hop, never a message.
+
+use std::collections::HashMap;
+
+use hashbrown::HashTable;
+
+use crate::hash::Hashing;
+use crate::index::{
+    FilterId, Matches, SubscriberId, Subscription, SubscriptionIndex, SubscriptionOptions,
+};
+use crate::topic::TopicFilter;
+
+/// A 64-bit hash of a filter without wildcards, or of a topic, under a seed that the cores of one
+/// process share and that no peer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub u64);
+
+/// A shared subscription that other cores have members of. Given out again once none has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GroupId(FilterId);
+
+/// One core's share of a shared subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupAt {
+    /// The core.
+    pub core: u16,
+    /// Members who are connected.
+    pub online: u32,
+    /// Members.
+    pub members: u32,
+}
+
+/// What matches a topic on other cores. Kept and passed in again, so that matching allocates
+/// nothing once its buffers have grown.
+#[derive(Debug, Default)]
+pub struct CoreMatches {
+    /// The cores with a subscription, shared ones aside, each once and ascending.
+    pub cores: Vec<u16>,
+    /// The shared subscriptions, each once.
+    pub groups: Vec<GroupId>,
+    scratch: Matches,
+}
+
+/// What the other cores announced.
+#[derive(Debug)]
+pub struct Replica {
+    hashing: Hashing,
+    exact: Exact,
+    /// Filters with wildcards, and shared ones, whose subscribers are cores.
+    others: SubscriptionIndex,
+    /// The shares of the cores in each group, in order of core.
+    groups: HashMap<FilterId, Vec<GroupAt>>,
+    epoch: u64,
+}
+
+impl Replica {
+    /// An empty one. All cores of a process have the same `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            hashing: Hashing::new(seed),
+            exact: Exact::default(),
+            others: SubscriptionIndex::new(seed),
+            groups: HashMap::new(),
+            epoch: 0,
+        }
+    }
+
+    /// The fingerprint of a filter without wildcards, or of a topic.
+    pub fn fingerprint(&self, text: &str) -> Fingerprint {
+        Fingerprint(self.hashing.long(text))
+    }
+
+    /// A core has subscribers to a filter without wildcards.
+    pub fn announce_exact(&mut self, core: u16, filter: Fingerprint) {
+        self.exact.insert(core, filter);
+        self.epoch += 1;
+    }
+
+    /// It has none any more.
+    pub fn withdraw_exact(&mut self, core: u16, filter: Fingerprint) {
+        self.epoch += u64::from(self.exact.remove(core, filter));
+    }
+
+    /// A core has subscribers to a filter with wildcards.
+    pub fn announce_wildcard(&mut self, core: u16, filter: &TopicFilter<'_>) {
+        self.others.subscribe(filter, of(core));
+    }
+
+    /// It has none any more.
+    pub fn withdraw_wildcard(&mut self, core: u16, filter: &str) {
+        if let Some(filter) = self.others.find(filter) {
+            self.others.unsubscribe(filter, SubscriberId(core.into()));
+        }
+    }
+
+    /// How many members of a shared subscription a core has; none takes the core out of it.
+    pub fn set_group(&mut self, filter: &TopicFilter<'_>, at: GroupAt) {
+        if at.members > 0 {
+            let filter = self.others.subscribe(filter, of(at.core)).filter;
+            let shares = self.groups.entry(filter).or_default();
+            match shares.binary_search_by_key(&at.core, |share| share.core) {
+                Ok(place) => shares[place] = at,
+                Err(place) => shares.insert(place, at),
+            }
+            return;
+        }
+        let Some(filter) = self.others.find(filter.text()) else { return };
+        self.others.unsubscribe(filter, SubscriberId(at.core.into()));
+        if let Some(shares) = self.groups.get_mut(&filter) {
+            shares.retain(|share| share.core != at.core);
+            if shares.is_empty() {
+                self.groups.remove(&filter);
+            }
+        }
+    }
+
+    /// The shared subscription with this whole text, if other cores have members.
+    pub fn group(&self, text: &str) -> Option<GroupId> {
+        if self.groups.is_empty() {
+            return None;
+        }
+        self.others.find(text).filter(|filter| filter.is_shared()).map(GroupId)
+    }
+
+    /// The shares of the other cores, in order of core; none when there is no such group.
+    pub fn members(&self, GroupId(filter): GroupId) -> &[GroupAt] {
+        self.groups.get(&filter).map_or(&[], Vec::as_slice)
+    }
+
+    /// The whole text of a shared subscription.
+    pub fn text(&self, GroupId(filter): GroupId) -> String {
+        self.others.text(filter)
+    }
+
+    /// Put the cores and the shared subscriptions that match `topic` into `out`, which is cleared
+    /// first.
+    pub fn matches(&self, topic: &str, out: &mut CoreMatches) {
+        let CoreMatches { cores, groups, scratch } = out;
+        cores.clear();
+        groups.clear();
+        if !self.exact.is_empty() {
+            cores.extend(self.exact.cores(self.fingerprint(topic)));
+        }
+        if !self.others.is_empty() {
+            self.others.matches(topic, scratch);
+            cores.extend(scratch.subscriptions.iter().map(|of| of.subscriber.0 as u16));
+            groups.extend(scratch.shared.iter().map(|&filter| GroupId(filter)));
+        }
+        cores.sort_unstable();
+        cores.dedup();
+    }
+
+    /// A number that changes whenever a later [`matches`](Self::matches) could answer differently.
+    pub fn epoch(&self) -> u64 {
+        self.epoch + self.others.epoch()
+    }
+
+    /// How many filters were announced, each counted once for each core that did.
+    pub fn len(&self) -> usize {
+        self.exact.len + self.others.len()
+    }
+
+    /// Whether nothing is announced.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A core as a subscriber.
+fn of(core: u16) -> Subscription {
+    Subscription {
+        subscriber: SubscriberId(core.into()),
+        options: SubscriptionOptions::new(0, false, false),
+        identifier: 0,
+    }
+}
+
+/// Parts of the table: one of a million entries, when it grows, would stall the core.
+const PARTS: usize = 256;
+
+/// Bits of an entry that name the core, below those of the fingerprint.
+const CORE_BITS: u32 = 10;
+
+/// A multiset of fingerprints with their cores: two filters of one core that have the same are two
+/// entries, so that the end of one does not hide the other.
+#[derive(Debug, Default)]
+struct Exact {
+    /// None, or [`PARTS`] by the highest bits of the fingerprint.
+    parts: Vec<HashTable<u64>>,
+    len: usize,
+}
+
+impl Exact {
+    fn insert(&mut self, core: u16, filter: Fingerprint) {
+        if self.parts.is_empty() {
+            self.parts.resize_with(PARTS, HashTable::new);
+        }
+        let part = &mut self.parts[part(filter.0)];
+        part.insert_unique(spread(filter.0), entry(core, filter), |&entry| spread(entry));
+        self.len += 1;
+    }
+
+    /// Whether there was one.
+    fn remove(&mut self, core: u16, filter: Fingerprint) -> bool {
+        let gone = entry(core, filter);
+        let Some(part) = self.parts.get_mut(part(filter.0)) else { return false };
+        let Ok(found) = part.find_entry(spread(filter.0), |&entry| entry == gone) else {
+            return false;
+        };
+        found.remove();
+        self.len -= 1;
+        if self.len == 0 {
+            self.parts = Vec::new();
+        }
+        true
+    }
+
+    fn cores(&self, filter: Fingerprint) -> impl Iterator<Item = u16> {
+        let core_mask = (1 << CORE_BITS) - 1;
+        let part = self.parts.get(part(filter.0));
+        let found = part.into_iter().flat_map(move |part| part.iter_hash(spread(filter.0)));
+        let is_it = move |&&entry: &&u64| entry & !core_mask == filter.0 & !core_mask;
+        found.filter(is_it).map(move |entry| (entry & core_mask) as u16)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+fn entry(core: u16, filter: Fingerprint) -> u64 {
+    assert!(core < 1 << CORE_BITS, "there are at most 1,024 cores");
+    filter.0 >> CORE_BITS << CORE_BITS | u64::from(core)
+}
+
+/// Of what an entry and its fingerprint have in common. The table takes the place from the low
+/// bits of a hash and a tag from the high ones; the parts are cut by the highest.
+fn spread(hash: u64) -> u64 {
+    (hash >> CORE_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn part(hash: u64) -> usize {
+    (hash >> 56) as usize % PARTS
+}

@@ -1,0 +1,137 @@
+//! Answers that wait for other cores: PUBACK and PUBREC until every core with subscribers has the
+//! message, SUBACK until every core knows the filter. They leave in the order of their packets
+//! [MQTT-4.6.0-2], [MQTT-4.6.0-3], so that one that waits holds up those behind it.
+
+use std::collections::VecDeque;
+
+use crate::engine::lanes::Awaited;
+use crate::engine::{ConnectionId, CoreId, Engine};
+use crate::limits;
+use crate::wire::{Ack, Packet, PacketIdentifier, Suback, UserProperties};
+
+/// An answer to a client.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Puback(Ack<'static>),
+    Pubrec(Ack<'static>),
+    Suback { packet_identifier: PacketIdentifier, reasons: Vec<u8> },
+}
+
+/// The answers of one connection that have not left yet.
+#[derive(Debug, Default)]
+pub struct Answers {
+    line: VecDeque<Waiting>,
+    /// The number of the first in line.
+    first: u64,
+    /// PUBACKs in line: QoS 1 messages that count against our Receive Maximum.
+    pubacks: usize,
+    /// So many wait that the connection is not read.
+    holds: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    answer: Answer,
+    /// Receipts it waits for.
+    receipts: u32,
+}
+
+impl Answers {
+    fn push(&mut self, answer: Answer, receipts: u32) {
+        self.pubacks += usize::from(matches!(answer, Answer::Puback(_)));
+        self.line.push_back(Waiting { answer, receipts });
+    }
+
+    fn note_receipt(&mut self, answer: u64) {
+        let waiting = answer.checked_sub(self.first).and_then(|n| self.line.get_mut(n as usize));
+        // One that has left waits for nothing.
+        if let Some(waiting) = waiting {
+            waiting.receipts = waiting.receipts.saturating_sub(1);
+        }
+    }
+
+    fn pop_ready(&mut self) -> Option<Answer> {
+        let ready = self.line.pop_front_if(|waiting| waiting.receipts == 0)?;
+        self.first += 1;
+        self.pubacks -= usize::from(matches!(ready.answer, Answer::Puback(_)));
+        Some(ready.answer)
+    }
+}
+
+impl Engine {
+    /// Sends an answer once a receipt has come for each lane of which `awaits` says so.
+    pub(super) fn answer(
+        &mut self,
+        id: ConnectionId,
+        answer: Answer,
+        mut awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
+    ) {
+        let line = self.answers_of(id);
+        let (number, is_first) = line.map_or((0, true), |answers| {
+            (answers.first + answers.line.len() as u64, answers.line.is_empty())
+        });
+        let awaited = Awaited { connection: id, answer: number };
+        let mut receipts = 0;
+        if !self.lanes.is_empty() {
+            for core in self.place.others() {
+                receipts += u32::from(awaits(self, core, awaited));
+            }
+        }
+        if receipts == 0 && is_first {
+            return self.send_answer(id, answer);
+        }
+        let Some(connection) = self.links.get(id) else { return };
+        let answers = connection.extra.get_or_insert_default().answers.get_or_insert_default();
+        answers.push(answer, receipts);
+        if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
+            answers.holds = true;
+            self.pause_reading(id);
+        }
+    }
+
+    fn send_answer(&mut self, id: ConnectionId, answer: Answer) {
+        let version = self.version(id.slot);
+        let is_suback = matches!(answer, Answer::Suback { .. });
+        self.links.send(id.slot, |out| match &answer {
+            Answer::Puback(ack) => Packet::Puback(ack.clone()).encode(version, out),
+            Answer::Pubrec(ack) => Packet::Pubrec(ack.clone()).encode(version, out),
+            Answer::Suback { packet_identifier, reasons } => {
+                Packet::Suback(suback(*packet_identifier, reasons)).encode(version, out);
+            }
+        });
+        if is_suback {
+            // Retained messages follow it.
+            self.pump(id.slot);
+        }
+    }
+
+    /// A receipt came for which an answer waited.
+    pub(super) fn note_awaited(&mut self, awaited: Awaited) {
+        let id = awaited.connection;
+        let Some(answers) = self.answers_of(id) else { return };
+        answers.note_receipt(awaited.answer);
+        while let Some(answer) = self.answers_of(id).and_then(Answers::pop_ready) {
+            self.send_answer(id, answer);
+        }
+        let Some(answers) = self.answers_of(id) else { return };
+        if answers.holds && answers.line.len() <= limits::ANSWERS_MAX / 2 {
+            answers.holds = false;
+            self.resume_reading(id);
+        }
+    }
+
+    /// QoS 1 messages of a client that are not acknowledged yet.
+    pub(super) fn pubacks_of(&mut self, id: ConnectionId) -> usize {
+        self.answers_of(id).map_or(0, |answers| answers.pubacks)
+    }
+
+    fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {
+        self.links.get(id)?.extra.as_mut()?.answers.as_deref_mut()
+    }
+}
+
+/// A SUBACK with these Reason Codes.
+pub(super) fn suback(packet_identifier: PacketIdentifier, reasons: &[u8]) -> Suback<'_> {
+    let user_properties = UserProperties::none();
+    Suback { packet_identifier, reasons, reason_string: None, user_properties }
+}

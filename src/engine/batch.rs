@@ -1,0 +1,212 @@
+//! What one core tells another in one turn.
+//!
+//! All that a turn has for another core travels as one [`Batch`]: one push into the lane, one
+//! wake-up at most, and no allocation once the buffers have grown, as they are used again by
+//! whoever emptied them. Small messages lie side by side in the batch; large ones, and those that
+//! every core keeps, come by reference.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use shards::{Fingerprint, TopicFilter};
+
+use crate::clock::Deadline;
+use crate::engine::{ConnectionId, CoreId};
+use crate::message::{Content, Message};
+use crate::metrics::Metrics;
+use crate::wire::Qos;
+
+/// All that one core has to say to another, in the order in which it came up.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Counts the batches of this direction, from 1.
+    pub(super) number: u64,
+    /// The last batch of the other direction that was taken: everything in it is known to the
+    /// sessions, replicas and stores of the core that says so.
+    pub(super) receipt: u64,
+    /// The sender waits for a receipt.
+    pub(super) wants_receipt: bool,
+    /// All retained messages that the sender will ever stamp from here on are younger.
+    pub(super) clock: u64,
+    pub(super) parcels: Vec<Parcel>,
+    /// Topic Names and Topic Filters.
+    texts: String,
+    /// Properties that are passed on, and payloads.
+    bytes: Vec<u8>,
+    /// Bytes of messages by reference.
+    shared_bytes: usize,
+}
+
+/// A place in the texts or the bytes of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// One thing to say.
+#[derive(Debug)]
+pub(super) enum Parcel {
+    /// Somebody subscribed to a filter without wildcards, the first here.
+    AnnounceExact(Fingerprint),
+    /// The last one left it.
+    WithdrawExact(Fingerprint),
+    /// The same for a filter with wildcards.
+    AnnounceWildcard(Span),
+    WithdrawWildcard(Span),
+    /// How many members of a shared subscription are here, and how many of them connected.
+    Group {
+        filter: Span,
+        online: u32,
+        members: u32,
+    },
+    /// A message for subscribers here.
+    Publish(Forwarded),
+    /// One of our consumers is behind: leave this publisher's socket unread.
+    Pause(ConnectionId),
+    /// It has caught up.
+    Resume(ConnectionId),
+    /// Tell your metrics.
+    AskMetrics,
+    /// They are these.
+    Metrics(Box<Metrics>),
+}
+
+/// A message on its way to another core.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub body: Body,
+    /// RETAIN flag it was published with.
+    pub retain: bool,
+    /// Who published it, to be slowed.
+    pub publisher: Option<ConnectionId>,
+    pub to: Whom,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// In the batch.
+    Inline { topic: Span, passed_on: Span, payload: Span, expires: Option<Deadline>, qos: Qos },
+    /// By reference.
+    Shared(Arc<Message>),
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whom {
+    /// Everybody who subscribed.
+    Subscribers,
+    /// Everybody who subscribed, and the retained store, under this stamp.
+    SubscribersAndStore(u64),
+    /// One member of this shared subscription. `hops` counts the cores that had none to take it.
+    Group { filter: Span, hops: u16 },
+}
+
+impl Batch {
+    pub(super) fn numbered(mut self, number: u64) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// What it takes up, near enough for the bound on what is under way.
+    pub(super) fn cost(&self) -> usize {
+        let parcels = self.parcels.len() * size_of::<Parcel>();
+        parcels + self.texts.len() + self.bytes.len() + self.shared_bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parcels.is_empty()
+    }
+
+    /// Forgets all it says, and keeps its buffers for the next time.
+    pub(super) fn clear(&mut self) {
+        self.parcels.clear();
+        self.texts.clear();
+        self.bytes.clear();
+        self.shared_bytes = 0;
+        self.wants_receipt = false;
+    }
+
+    /// Bytes of its buffers.
+    pub(super) fn capacity(&self) -> usize {
+        self.parcels.capacity() * size_of::<Parcel>()
+            + self.texts.capacity()
+            + self.bytes.capacity()
+    }
+
+    pub(super) fn push_text(&mut self, text: &str) -> Span {
+        let start = self.texts.len() as u32;
+        self.texts.push_str(text);
+        Span { start, end: self.texts.len() as u32 }
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) -> Span {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        Span { start, end: self.bytes.len() as u32 }
+    }
+
+    /// Copies a message in.
+    pub(super) fn push_content(&mut self, content: &Content<'_>) -> Body {
+        Body::Inline {
+            topic: self.push_text(content.topic),
+            passed_on: self.push_bytes(content.passed_on),
+            payload: self.push_bytes(content.payload),
+            expires: content.expires,
+            qos: content.qos,
+        }
+    }
+
+    /// Takes a message in by reference.
+    pub(super) fn push_message(&mut self, message: &Arc<Message>) -> Body {
+        self.shared_bytes += message.content().bytes();
+        Body::Shared(Arc::clone(message))
+    }
+
+    pub(super) fn text(&self, span: Span) -> &str {
+        &self.texts[span.range()]
+    }
+
+    /// A filter, which was checked by the core that sent it.
+    pub(super) fn filter(&self, span: Span) -> TopicFilter<'_> {
+        TopicFilter::parse(self.text(span), usize::MAX).expect("it was parsed where it came from")
+    }
+
+    pub(super) fn content<'a>(&'a self, body: &'a Body) -> Content<'a> {
+        match body {
+            Body::Inline { topic, passed_on, payload, expires, qos } => Content {
+                topic: self.text(*topic),
+                passed_on: &self.bytes[passed_on.range()],
+                payload: &self.bytes[payload.range()],
+                expires: *expires,
+                qos: *qos,
+            },
+            Body::Shared(message) => message.content(),
+        }
+    }
+}
+
+impl Body {
+    /// The message, where it is one already.
+    pub(super) fn message(&self) -> Option<&Arc<Message>> {
+        match self {
+            Self::Inline { .. } => None,
+            Self::Shared(message) => Some(message),
+        }
+    }
+}
+
+/// Who published a message: a connection of some core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Publisher {
+    /// Its core.
+    pub core: CoreId,
+    /// The connection there.
+    pub connection: ConnectionId,
+}

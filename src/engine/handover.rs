@@ -1,0 +1,63 @@
+//! Connections on their way to the home core of their Client Identifier.
+//!
+//! Everything about one client, take-over and resumption above all, is a matter of one thread.
+//! Which core that is shows in CONNECT, and any core may accept the connection: so the socket
+//! goes home with the bytes that were read already.
+
+use bytes::BytesMut;
+
+use crate::clock::Now;
+use crate::engine::{Action, ConnectionId, CoreId, Engine, Peer, Refused};
+use crate::session::connection::{Connection, Phase};
+
+/// A connection without its socket: all that another core needs to go on with it.
+#[derive(Debug)]
+pub struct HandedOver {
+    peer: Peer,
+    accepted: Now,
+    /// CONNECT, and what else was read.
+    bytes: BytesMut,
+}
+
+impl Engine {
+    /// Sends a connection home with its CONNECT, at the end of the turn.
+    pub(super) fn send_home(&mut self, id: ConnectionId, home: CoreId, connect: &[u8]) {
+        let Some(connection) = self.links.get(id) else { return };
+        connection.phase = Phase::Leaving { connect: connect.into() };
+        self.links.ledger.charge(connect.len());
+        // It is processed at home, and counted there.
+        self.links.metrics.packets_received -= 1;
+        self.leaving.push((id, home));
+    }
+
+    /// Takes a connection out that is to go home.
+    pub(super) fn hand_over(&mut self, id: ConnectionId, home: CoreId) -> Option<Action> {
+        let Phase::Leaving { connect } = &self.links.get(id)?.phase else { return None };
+        let mut bytes = BytesMut::from(&connect[..]);
+        let (connection, _) = self.links.remove(id.slot);
+        self.place.set_connections(self.links.connections.len());
+        bytes.extend_from_slice(&connection.stash);
+        self.links.metrics.connections_handed_over += 1;
+        let peer = Peer { address: connection.address, listener: connection.listener };
+        let connection = HandedOver { peer, accepted: connection.accepted, bytes };
+        Some(Action::HandOver { connection: id, to: home, handed_over: connection })
+    }
+
+    /// A connection came home. The executor watches its socket under the handle returned.
+    pub fn handle_handed_over(
+        &mut self,
+        now: Now,
+        handed_over: HandedOver,
+    ) -> Result<ConnectionId, Refused> {
+        self.set_now(now);
+        let HandedOver { peer, accepted, bytes } = handed_over;
+        let generation = self.next_generation();
+        let mut connection = Connection::new(generation, peer.address, peer.listener, accepted);
+        self.links.ledger.charge(bytes.len());
+        connection.last_received = now;
+        connection.stash = bytes;
+        let id = self.add_connection(connection);
+        self.mark_ready(id);
+        Ok(id)
+    }
+}

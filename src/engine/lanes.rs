@@ -1,0 +1,226 @@
+//! What this core has under way to each of the others, and who waits for it. Knows no session, no
+//! topic, and not how a batch travels.
+//!
+//! A batch that wants a receipt is answered with its number once everything in it is known over
+//! there. Receipts are cumulative and ride on whatever goes the other way, or alone. Three things
+//! wait for them: acknowledgements to publishers, SUBACKs, and publishers that ran ahead of a lane.
+
+use std::collections::VecDeque;
+
+use crate::engine::batch::{Batch, Parcel};
+use crate::engine::{ConnectionId, CoreId, Place};
+use crate::limits;
+
+/// An answer to a client that waits for receipts: a place in its connection's line of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Awaited {
+    pub connection: ConnectionId,
+    pub answer: u64,
+}
+
+/// The direction from this core to another.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// What is said this turn.
+    open: Batch,
+    /// The last number for which a receipt came.
+    receipted: u64,
+    /// Batches without a receipt yet, with their costs.
+    under_way: VecDeque<(u64, usize)>,
+    /// The sum of those costs.
+    under_way_bytes: usize,
+    /// The last batch that announced a subscription.
+    announced: u64,
+    /// Acknowledgements by the batch that holds their message, and SUBACKs by the batch that
+    /// announced their filter; each in ascending order.
+    publishes: VecDeque<(u64, Awaited)>,
+    subscriptions: VecDeque<(u64, Awaited)>,
+    /// Publishers that are not read until less is under way.
+    waiting: VecDeque<ConnectionId>,
+    /// The last batch of the other direction that was taken, and whether it wants a receipt.
+    taken: u64,
+    owes_receipt: bool,
+}
+
+/// The lanes from this core to all others; none when it is alone.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// By core; that of the core itself is never used.
+    each: Vec<Lane>,
+    /// How much may be under way in a lane before its publishers wait.
+    window_bytes: usize,
+    /// Emptied batches.
+    pool: Vec<Batch>,
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            open: Batch::default().numbered(1),
+            receipted: 0,
+            under_way: VecDeque::new(),
+            under_way_bytes: 0,
+            announced: 0,
+            publishes: VecDeque::new(),
+            subscriptions: VecDeque::new(),
+            waiting: VecDeque::new(),
+            taken: 0,
+            owes_receipt: false,
+        }
+    }
+
+    /// The batch of this turn, to add to.
+    pub(super) fn open(&mut self) -> &mut Batch {
+        &mut self.open
+    }
+
+    pub(super) fn push(&mut self, parcel: Parcel) {
+        self.open.parcels.push(parcel);
+    }
+
+    /// What was pushed in this turn announces a subscription.
+    pub(super) fn note_announcement(&mut self) {
+        self.announced = self.open.number;
+        self.open.wants_receipt = true;
+    }
+
+    /// The answer waits for what was pushed in this turn.
+    pub(super) fn await_publish(&mut self, awaited: Awaited) {
+        self.open.wants_receipt = true;
+        self.publishes.push_back((self.open.number, awaited));
+    }
+
+    /// The answer waits for all announcements so far; false when they are known already.
+    pub(super) fn await_announcements(&mut self, awaited: Awaited) -> bool {
+        let waits = self.announced > self.receipted;
+        if waits {
+            self.subscriptions.push_back((self.announced, awaited));
+        }
+        waits
+    }
+
+    /// The answer waits for everything so far; false when all of it is known already.
+    pub(super) fn await_everything(&mut self, awaited: Awaited) -> bool {
+        let waits = !self.open.is_empty() || self.receipted + 1 < self.open.number;
+        if waits {
+            self.await_publish(awaited);
+            // Even if there is nothing else to say: a receipt is given for a batch.
+            self.owes_receipt = true;
+        }
+        waits
+    }
+
+    /// Says something, if only what time it is here.
+    pub(super) fn tell_time(&mut self) {
+        self.owes_receipt = true;
+    }
+
+    fn load_bytes(&self) -> usize {
+        self.under_way_bytes + self.open.cost()
+    }
+
+    /// Whether there is something to say, a receipt included.
+    pub(super) fn has_batch(&self) -> bool {
+        self.owes_receipt || !self.open.is_empty()
+    }
+
+    /// Takes a publisher that is to wait for this lane; the caller stops reading it.
+    pub(super) fn wait(&mut self, publisher: ConnectionId) {
+        self.waiting.push_back(publisher);
+    }
+
+    /// Notes that a batch of the other direction was taken.
+    pub(super) fn note_taken(&mut self, batch: &Batch) {
+        debug_assert_eq!(batch.number, self.taken + 1, "a lane keeps order and loses nothing");
+        self.taken = batch.number;
+        self.owes_receipt |= batch.wants_receipt;
+    }
+
+    /// The other core has taken everything up to batch `receipt`.
+    pub(super) fn note_receipt(&mut self, receipt: u64) {
+        self.receipted = self.receipted.max(receipt);
+        while let Some(&(number, cost)) = self.under_way.front()
+            && number <= self.receipted
+        {
+            self.under_way.pop_front();
+            self.under_way_bytes -= cost;
+        }
+    }
+
+    /// The next answer that has waited long enough.
+    pub(super) fn next_awaited(&mut self) -> Option<Awaited> {
+        let receipted = self.receipted;
+        let due = |line: &mut VecDeque<(u64, Awaited)>| {
+            line.pop_front_if(|&mut (number, _)| number <= receipted).map(|(_, awaited)| awaited)
+        };
+        due(&mut self.publishes).or_else(|| due(&mut self.subscriptions))
+    }
+}
+
+impl Lanes {
+    /// Lanes to the other cores of `place`.
+    pub(super) fn new(place: &Place) -> Self {
+        let others = usize::from(place.cores()) - 1;
+        let count = if others == 0 { 0 } else { others + 1 };
+        let each: Vec<Lane> = (0..count).map(|_| Lane::new()).collect();
+        // All lanes to one consumer together may fill about half of its outbox bound.
+        let window_bytes = limits::LANES_WINDOW_BYTES / others.max(1);
+        Self {
+            each,
+            window_bytes: window_bytes.max(limits::LANE_WINDOW_BYTES_MIN),
+            pool: Vec::new(),
+        }
+    }
+
+    /// Whether there is no other core.
+    pub(super) fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    pub(super) fn to(&mut self, core: CoreId) -> &mut Lane {
+        &mut self.each[usize::from(core.0)]
+    }
+
+    /// Whether so much is under way to `core` that publishers should wait.
+    pub(super) fn is_loaded(&self, core: CoreId) -> bool {
+        self.each[usize::from(core.0)].load_bytes() >= self.window_bytes
+    }
+
+    /// A publisher that may go on, as little enough is under way.
+    pub(super) fn next_released(&mut self, core: CoreId) -> Option<ConnectionId> {
+        let lane = &mut self.each[usize::from(core.0)];
+        let is_light = lane.load_bytes() <= self.window_bytes / 2;
+        if is_light { lane.waiting.pop_front() } else { None }
+    }
+
+    /// Closes this turn's batch for `core`, if there is something to say.
+    pub(super) fn seal(&mut self, core: CoreId, clock: u64) -> Option<Batch> {
+        let lane = &mut self.each[usize::from(core.0)];
+        if !lane.has_batch() {
+            return None;
+        }
+        lane.owes_receipt = false;
+        let next = self.pool.pop().unwrap_or_default().numbered(lane.open.number + 1);
+        let mut batch = std::mem::replace(&mut lane.open, next);
+        let cost = batch.cost();
+        // Receipts for QoS 0 alone are asked for so seldom that they cost nothing.
+        batch.wants_receipt |= lane.under_way_bytes + cost >= self.window_bytes / 4;
+        (batch.receipt, batch.clock) = (lane.taken, clock);
+        lane.under_way.push_back((batch.number, cost));
+        lane.under_way_bytes += cost;
+        Some(batch)
+    }
+
+    /// Takes the buffers of a batch that was read, to write the next one into.
+    pub(super) fn recycle(&mut self, mut batch: Batch) {
+        if self.pool.len() < self.each.len() && batch.capacity() <= limits::POOLED_BATCH_BYTES_MAX {
+            batch.clear();
+            self.pool.push(batch);
+        }
+    }
+
+    /// Bytes under way to `core`, for statistics.
+    pub(super) fn load_bytes(&self, core: CoreId) -> usize {
+        self.each.get(usize::from(core.0)).map_or(0, Lane::load_bytes)
+    }
+}

@@ -1,0 +1,218 @@
+//! Towards the other cores: batches out and in, announcements of what is subscribed to here, and
+//! messages that have subscribers there.
+//!
+//! Nothing here waits: what comes from another core is always taken, whatever this one has to say
+//! itself, so that two cores with full lanes to each other never stand still. What a client
+//! can make flow into a lane is bounded by not reading the client.
+
+use shards::TopicFilter;
+
+use crate::clock::Now;
+use crate::engine::batch::{Batch, Body, Forwarded, Parcel, Publisher, Whom};
+use crate::engine::deliver::{Draft, Origin};
+use crate::engine::retained::Stored;
+use crate::engine::targets::Targets;
+use crate::engine::{ConnectionId, CoreId, Engine};
+use crate::limits;
+
+impl Engine {
+    /// What this core has to say to another, if anything: called at the end of a turn, when the
+    /// lane has room. While it has none, what is to be said collects here.
+    pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
+        self.tell_groups();
+        self.clock = self.clock.max(self.now.0);
+        let batch = self.lanes.seal(to, self.clock)?;
+        self.links.metrics.batches_sent += 1;
+        Some(batch)
+    }
+
+    /// Whether [`Self::poll_batch`] has something for a core.
+    pub fn has_batch(&mut self, to: CoreId) -> bool {
+        self.tell_groups();
+        self.lanes.to(to).has_batch()
+    }
+
+    /// What another core had to say. Batches of one core come in its order, and all of them.
+    pub fn handle_batch(&mut self, now: Now, from: CoreId, mut batch: Batch) {
+        self.set_now(now);
+        self.links.metrics.batches_received += 1;
+        self.lanes.to(from).note_taken(&batch);
+        self.heard[usize::from(from.0)] = batch.clock;
+        self.take_receipt(from, batch.receipt);
+        let mut parcels = std::mem::take(&mut batch.parcels);
+        for parcel in parcels.drain(..) {
+            self.take_parcel(from, &batch, parcel);
+        }
+        batch.parcels = parcels;
+        self.lanes.recycle(batch);
+    }
+
+    fn take_receipt(&mut self, from: CoreId, receipt: u64) {
+        self.lanes.to(from).note_receipt(receipt);
+        while let Some(awaited) = self.lanes.to(from).next_awaited() {
+            self.note_awaited(awaited);
+        }
+        while let Some(publisher) = self.lanes.next_released(from) {
+            self.resume_reading(publisher);
+        }
+    }
+
+    fn take_parcel(&mut self, from: CoreId, batch: &Batch, parcel: Parcel) {
+        match parcel {
+            Parcel::AnnounceExact(filter) => self.replica.announce_exact(from.0, filter),
+            Parcel::WithdrawExact(filter) => self.replica.withdraw_exact(from.0, filter),
+            Parcel::AnnounceWildcard(filter) => {
+                self.replica.announce_wildcard(from.0, &batch.filter(filter));
+            }
+            Parcel::WithdrawWildcard(filter) => {
+                self.replica.withdraw_wildcard(from.0, batch.text(filter));
+            }
+            Parcel::Group { filter, online, members } => {
+                let at = shards::GroupAt { core: from.0, online, members };
+                self.replica.set_group(&batch.filter(filter), at);
+            }
+            Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
+            Parcel::Pause(publisher) => self.pause_reading(publisher),
+            Parcel::Resume(publisher) => self.resume_reading(publisher),
+            Parcel::AskMetrics => {
+                let metrics = Box::new(self.report());
+                self.lanes.to(from).push(Parcel::Metrics(metrics));
+            }
+            Parcel::Metrics(metrics) => self.take_metrics(from, *metrics),
+        }
+    }
+
+    fn take_forwarded(&mut self, from: CoreId, batch: &Batch, forwarded: &Forwarded) {
+        let content = batch.content(&forwarded.body);
+        let publisher = forwarded.publisher.map(|connection| Publisher { core: from, connection });
+        let origin = Origin { publisher, session: None };
+        let mut draft = match forwarded.body.message() {
+            Some(message) => Draft::of(message, content, forwarded.retain),
+            None => Draft::new(content, forwarded.retain),
+        };
+        match forwarded.to {
+            Whom::SubscribersAndStore(stamp) => {
+                self.store(
+                    content.topic,
+                    &Stored { stamp, message: forwarded.body.message().cloned() },
+                );
+                self.deliver_here(&mut draft, &origin);
+            }
+            Whom::Subscribers => self.deliver_here(&mut draft, &origin),
+            Whom::Group { filter, hops } => {
+                self.share_further(batch.text(filter), &mut draft, &origin, hops);
+            }
+        }
+    }
+
+    /// Tells all other cores that a filter has subscribers here now.
+    pub(super) fn announce(&mut self, filter: &TopicFilter<'_>) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        let fingerprint = (!filter.has_wildcard()).then(|| self.replica.fingerprint(filter.text()));
+        for core in self.place.others() {
+            let lane = self.lanes.to(core);
+            let parcel = match fingerprint {
+                Some(fingerprint) => Parcel::AnnounceExact(fingerprint),
+                None => Parcel::AnnounceWildcard(lane.open().push_text(filter.text())),
+            };
+            lane.push(parcel);
+            lane.note_announcement();
+        }
+    }
+
+    /// Tells all other cores that nobody here wants a filter any more.
+    pub(super) fn withdraw(&mut self, text: &str) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        let fingerprint = (!shards::has_wildcard(text)).then(|| self.replica.fingerprint(text));
+        for core in self.place.others() {
+            let lane = self.lanes.to(core);
+            let parcel = match fingerprint {
+                Some(fingerprint) => Parcel::WithdrawExact(fingerprint),
+                None => Parcel::WithdrawWildcard(lane.open().push_text(text)),
+            };
+            lane.push(parcel);
+        }
+    }
+
+    /// Hands a message to the other cores that have subscribers for it, or, when it is retained,
+    /// to all of them, and notes them in `reached`.
+    pub(super) fn forward(
+        &mut self,
+        targets: &Targets,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        stored: Option<&Stored>,
+    ) {
+        match stored {
+            None => {
+                for &core in &targets.cores {
+                    self.forward_to(CoreId(core), draft, origin, |_| Whom::Subscribers);
+                }
+            }
+            Some(stored) => {
+                for core in self.place.others() {
+                    let whom = Whom::SubscribersAndStore(stored.stamp);
+                    self.forward_to(core, draft, origin, |_| whom);
+                }
+            }
+        }
+    }
+
+    pub(super) fn forward_to(
+        &mut self,
+        core: CoreId,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        whom: impl FnOnce(&mut Batch) -> Whom,
+    ) {
+        let batch = self.lanes.to(core).open();
+        let to = whom(batch);
+        let content = &draft.content;
+        let is_large = content.payload.len() + content.passed_on.len() >= limits::SHARED_BYTES_MIN;
+        let body: Body = if is_large || draft.is_message() {
+            batch.push_message(draft.message(&self.links.ledger))
+        } else {
+            batch.push_content(content)
+        };
+        // Only a client of this core can be slowed from over there.
+        let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
+        let publisher = own.map(|publisher| publisher.connection);
+        let forwarded = Forwarded { body, retain: draft.retain, publisher, to };
+        self.lanes.to(core).push(Parcel::Publish(forwarded));
+        if !self.reached.contains(&core) {
+            self.reached.push(core);
+        }
+        if let Some(publisher) = publisher
+            && self.lanes.is_loaded(core)
+        {
+            self.wait_for_lane(publisher, core);
+        }
+    }
+
+    /// Leaves a publisher unread until less is under way to a core.
+    fn wait_for_lane(&mut self, publisher: ConnectionId, core: CoreId) {
+        if self.links.get(publisher).is_some_and(|connection| connection.holders == 0) {
+            self.lanes.to(core).wait(publisher);
+            self.pause_reading(publisher);
+        }
+    }
+
+    /// The core on which the session of a Client Identifier lives.
+    pub(super) fn home(&self, client_identifier: &str) -> CoreId {
+        if self.lanes.is_empty() {
+            return self.core();
+        }
+        let hash = self.replica.fingerprint(client_identifier).0;
+        // The high bits: the replica's table takes the low ones.
+        CoreId(((u128::from(hash) * u128::from(self.place.cores())) >> 64) as u16)
+    }
+
+    /// Bytes under way to the other cores.
+    pub(super) fn lanes_bytes(&self) -> u64 {
+        self.place.others().map(|core| self.lanes.load_bytes(core) as u64).sum()
+    }
+}
