@@ -16,6 +16,8 @@ use crate::session::outbound::QueuePolicy;
 pub struct Settings {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
+    /// Cores to run on.
+    pub cores: Cores,
     /// The log.
     pub log: Log,
     /// Bounds on what clients can make the broker do and hold.
@@ -31,12 +33,89 @@ impl Default for Settings {
                 "127.0.0.1:1883".parse().expect("an address"),
                 "[::1]:1883".parse().expect("an address"),
             ],
+            cores: Cores::default(),
             log: Log::default(),
             limits: Limits::default(),
             mqtt: Mqtt::default(),
         }
     }
 }
+
+/// Cores to run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// So many, whichever the system has.
+    Count(u16),
+    /// Those with these numbers, as the system counts them.
+    List(Vec<u16>),
+}
+
+impl Default for Cores {
+    fn default() -> Self {
+        Self::Count(1)
+    }
+}
+
+impl Cores {
+    /// How many.
+    pub fn count(&self) -> u16 {
+        match self {
+            Self::Count(count) => *count,
+            Self::List(list) => list.len() as u16,
+        }
+    }
+}
+
+impl std::str::FromStr for Cores {
+    type Err = String;
+
+    /// A number of cores, or a list of their numbers such as `0,2,4-7`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| format!("{text:?} {what}; say how many, or which, as in 0,2,4-7");
+        let number = |text: &str| text.parse::<u16>().map_err(|_| wrong("is no number of cores"));
+        let cores = if text.contains([',', '-']) {
+            let mut list = Vec::new();
+            for range in text.split(',') {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                let (first, last) = (number(first)?, number(last)?);
+                if first > last {
+                    return Err(wrong("has a range that runs backwards"));
+                }
+                list.extend(first..=last);
+            }
+            let unique: std::collections::BTreeSet<&u16> = list.iter().collect();
+            if unique.len() < list.len() {
+                return Err(wrong("names a core twice"));
+            }
+            Self::List(list)
+        } else {
+            Self::Count(number(text)?)
+        };
+        match cores.count() {
+            1..=CORES_MAX => Ok(cores),
+            count => Err(wrong(&format!("are {count} cores, not 1 to {CORES_MAX}"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Cores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a number of cores, or a list such as \"0,2,4-7\"")]
+        enum Text {
+            Number(i64),
+            Text(String),
+        }
+        let text = match Text::deserialize(deserializer)? {
+            Text::Number(number) => number.to_string(),
+            Text::Text(text) => text,
+        };
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Threads one process may run on; more than any machine has, and as many as a stamp can name.
+const CORES_MAX: u16 = 1_024;
 
 /// The log.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -322,15 +401,16 @@ pub struct Flags {
     #[arg(long, value_name = "DIR|none")]
     pub data: Option<String>,
 
-    /// Cores to run on: this version runs on one, `1`.
+    /// Cores to run on: how many, or which, as in `0,2,4-7`. Each runs a thread pinned to it, as
+    /// far as the system has as many.
     #[arg(long, value_name = "N|LIST")]
-    pub cores: Option<String>,
+    pub cores: Option<Cores>,
 
     /// Place cores by NUMA node: not in this version.
     #[arg(long)]
     pub numa: bool,
 
-    /// How to run: `auto`, `poll` and `sync` are the same in this version, one thread.
+    /// How to run: `sync` on one core, in one thread; `auto` and `poll` are the same in this version.
     #[arg(long)]
     pub mode: Option<Mode>,
 
@@ -391,6 +471,13 @@ impl Flags {
         if !self.listen.is_empty() {
             settings.listen.clone_from(&self.listen);
         }
+        if let Some(cores) = &self.cores {
+            settings.cores = cores.clone();
+        }
+        if self.mode == Some(Mode::Sync) && settings.cores.count() > 1 {
+            let message = "--mode sync runs on one core; leave it out, or say --cores 1".to_owned();
+            return Err(ConfigError { file: None, message });
+        }
         settings.log.format = self.log_format.unwrap_or(settings.log.format);
         settings.log.level = self.log_level.unwrap_or(settings.log.level);
         settings.check()?;
@@ -406,13 +493,11 @@ impl Flags {
                 "--data {data}: this version keeps nothing on disk; leave it out or say --data none"
             ));
         }
-        if let Some(cores) = self.cores.as_deref().filter(|&cores| cores != "1") {
-            return refuse(format!(
-                "--cores {cores}: this version runs on one core; leave it out or say --cores 1"
-            ));
-        }
         if self.numa {
-            return refuse("--numa: this version runs on one core; leave it out".to_owned());
+            return refuse(
+                "--numa: this version places no core by NUMA node; say which with --cores LIST"
+                    .to_owned(),
+            );
         }
         if self.mode == Some(Mode::Uring) {
             return refuse(
@@ -459,8 +544,8 @@ mod tests {
         }
         let documented: usize =
             sections.iter().map(|s| table[*s].as_table().expect("a section").len()).sum();
-        // Every field shows as `name: value`; addresses and the three sections are the others.
-        let fields = debug.matches(": ").count() - 1 - sections.len();
+        // Every field shows as `name: value`; addresses, cores and the three sections are the others.
+        let fields = debug.matches(": ").count() - 2 - sections.len();
         assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
     }
 

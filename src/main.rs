@@ -47,12 +47,13 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
     let stop = Stop::new();
     stop_on_signals(stop.clone()).map_err(|error| (EXIT_OTHER, error))?;
     let seed = getrandom::u64().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
+    let cores = settings.cores.count();
     let connections_asked = settings.limits.connections_max;
-    let server = Server::open(settings, Box::new(AllowAll), seed, stop).map_err(with_code)?;
+    let server = Server::open(settings, &|| Box::new(AllowAll), seed, stop).map_err(with_code)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         executor = "poll",
-        cores = 1,
+        cores,
         connections_max = server.connections_max(),
         chosen_by = if connections_asked == 0 { "descriptor limit" } else { "configuration" },
         "starting"

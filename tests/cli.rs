@@ -149,7 +149,10 @@ fn help_names_every_flag_and_the_exit_codes() {
 #[test]
 fn flags_of_later_versions_are_refused_with_what_to_do() {
     assert_refused(&["--data", "/var/lib/x"], 2, &["--data /var/lib/x", "--data none"]);
-    assert_refused(&["--cores", "4"], 2, &["--cores 4", "one core"]);
+    assert_refused(&["--mode", "sync", "--cores", "2"], 2, &["--mode sync", "one core"]);
+    assert_refused(&["--cores", "0"], 2, &["--cores", "not 1 to"]);
+    assert_refused(&["--cores", "3-1"], 2, &["--cores", "backwards"]);
+    assert_refused(&["--cores", "1,1"], 2, &["--cores", "twice"]);
     assert_refused(&["--numa"], 2, &["--numa", "leave it out"]);
     assert_refused(&["--mode", "uring"], 2, &["io_uring", "poll"]);
     assert_refused(&["--executor", "glommio"], 2, &["--executor glommio", "poll"]);

@@ -12,6 +12,7 @@ mod hash;
 mod id_table;
 pub mod index;
 mod levels;
+pub mod mesh;
 pub mod replica;
 pub mod retained;
 mod slab;

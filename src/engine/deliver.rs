@@ -170,6 +170,7 @@ impl Engine {
         origin: &Origin,
     ) -> Pressure {
         let mut pressure = Pressure::default();
+        self.template.form = None;
         if targets.each.is_empty() {
             return pressure;
         }
@@ -177,7 +178,6 @@ impl Engine {
         if !in_run {
             self.flush_run();
         }
-        self.template.form = None;
         for target in &targets.each[if in_run { targets.plain } else { 0 }..] {
             pressure.add(self.deliver_unless_own(target, draft, origin.session));
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use shards::{FilterId, GroupAt, SubscriberId};
+use shards::{FilterId, GroupAt, GroupId, SubscriberId};
 
 use crate::engine::batch::{Parcel, Whom};
 use crate::engine::deliver::{Draft, Origin, Pressure, Standing};
@@ -49,8 +49,25 @@ impl Engine {
             self.share_over(core, &sharing.text, draft, origin, 1);
             return Some(Standing::Offline);
         }
-        let (_, member) = self.choose_member(sharing.here?, except, qos)?;
+        let (rank, member) = self.choose_member(sharing.here?, except, qos)?;
+        if rank < Rank::Ready
+            && let Some(core) = self.other_core(sharing.group, false)
+        {
+            self.share_over(core, &sharing.text, draft, origin, 1);
+            return Some(Standing::Offline);
+        }
         Some(self.deliver(&member, draft, sharing.here))
+    }
+
+    /// Another core with a member who is connected, or, if `any`, with a member.
+    fn other_core(&mut self, group: Option<GroupId>, any: bool) -> Option<CoreId> {
+        let group = group?;
+        let turn = self.group_turns.entry(group).or_default();
+        *turn += 1;
+        let elsewhere = self.replica.members(group);
+        let fit = || elsewhere.iter().filter(|at| at.online > 0 || any);
+        let place = *turn % (fit().count().max(1) as u64);
+        fit().nth(place as usize).map(|at| CoreId(at.core))
     }
 
     fn share_over(
@@ -68,8 +85,8 @@ impl Engine {
         self.forward_to(core, draft, origin, whom);
     }
 
-    /// A message that another core gave us for a member of ours. When there is none who is
-    /// connected, and one somewhere else, it goes there.
+    /// A message that another core gave us for a member of ours. When none is connected here, it
+    /// goes to a core where one is; when those here are behind, it tries one other core.
     pub(super) fn share_further(
         &mut self,
         text: &str,
@@ -80,15 +97,16 @@ impl Engine {
         let qos = draft.content.qos;
         let here = self.index.find(text);
         let chosen = here.and_then(|filter| self.choose_member(filter, None, qos));
-        let is_here = chosen.as_ref().is_some_and(|(rank, _)| *rank > Rank::Away);
-        if !is_here && hops < self.place.cores() {
-            let group = self.replica.group(text);
-            let elsewhere = group.map_or(&[][..], |group| self.replica.members(group));
-            let takes =
-                |at: &&GroupAt| at.online > 0 || (chosen.is_none() && qos > Qos::AtMostOnce);
-            if let Some(core) = elsewhere.iter().find(takes).map(|at| CoreId(at.core)) {
-                return self.share_over(core, text, draft, origin, hops + 1);
-            }
+        let hops_max = match &chosen {
+            Some((Rank::Ready, _)) => 0,
+            Some((Rank::Busy, _)) => 2,
+            _ => self.place.cores(),
+        };
+        let any = chosen.is_none() && qos > Qos::AtMostOnce;
+        if hops < hops_max
+            && let Some(core) = self.other_core(self.replica.group(text), any)
+        {
+            return self.share_over(core, text, draft, origin, hops + 1);
         }
         let Some((_, member)) = chosen else {
             if qos > Qos::AtMostOnce {
@@ -97,6 +115,7 @@ impl Engine {
             return;
         };
         let mut pressure = Pressure::default();
+        self.template.form = None;
         pressure.add(self.deliver(&member, draft, here));
         self.slow(origin, &pressure);
     }

@@ -4,6 +4,8 @@
 //! platforms.
 
 mod lingering;
+pub mod mesh;
+pub mod placement;
 pub mod poll;
 
 use std::io;
@@ -18,7 +20,7 @@ pub struct Stop(Arc<StopState>);
 #[derive(Debug, Default)]
 struct StopState {
     asked: AtomicU32,
-    waker: OnceLock<mio::Waker>,
+    wakers: OnceLock<Arc<[mio::Waker]>>,
 }
 
 impl Stop {
@@ -31,8 +33,8 @@ impl Stop {
     pub fn ask(&self) -> u32 {
         // Release: whoever sees the count also sees what was written before asking.
         let asked = self.0.asked.fetch_add(1, Ordering::Release) + 1;
-        if let Some(waker) = self.0.waker.get() {
-            // A waker that fails leaves the executor to its next timer.
+        for waker in self.0.wakers.get().into_iter().flat_map(|wakers| wakers.iter()) {
+            // A waker that fails leaves its core to its next timer.
             let _ = waker.wake();
         }
         asked
@@ -42,8 +44,9 @@ impl Stop {
         self.0.asked.load(Ordering::Acquire) > 0
     }
 
-    fn attach(&self, waker: mio::Waker) -> io::Result<()> {
-        let attached = self.0.waker.set(waker);
+    /// Wakes these when it is asked.
+    pub(crate) fn attach(&self, wakers: Arc<[mio::Waker]>) -> io::Result<()> {
+        let attached = self.0.wakers.set(wakers);
         attached.map_err(|_| io::Error::other("this Stop belongs to another running broker"))
     }
 }

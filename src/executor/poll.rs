@@ -1,4 +1,4 @@
-//! The portable executor: readiness through epoll, kqueue or Windows' AFD, by way of `mio`. One thread, one core.
+//! The portable executor: readiness through epoll, kqueue or Windows' AFD, by way of `mio`. One thread a core.
 //!
 //! A connection costs a socket and a few flags here: the receive buffer is the core's, and a send
 //! buffer is kept only while the peer does not take it. Reads and writes are tried at once;
@@ -13,9 +13,10 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::clock::Now;
-use crate::engine::{Action, ConnectionId, Engine, Peer};
+use crate::engine::{Action, ConnectionId, CoreId, Engine, HandedOver, Peer};
 use crate::executor::Stop;
 use crate::executor::lingering::Lingerers;
+use crate::executor::mesh::{Mesh, Moving};
 use crate::send_buffer::SendBuffer;
 
 /// The core's receive buffer: as much as one connection may say in a turn.
@@ -52,11 +53,31 @@ struct Socket {
     pending: Option<SendBuffer>,
 }
 
+/// What an executor is made of.
+pub struct Parts {
+    /// From [`poll`].
+    pub poll: Poll,
+    /// The core's end of the mesh.
+    pub mesh: Mesh,
+    /// The core's engine.
+    pub engine: Engine,
+    /// Where it accepts connections.
+    pub listeners: Vec<std::net::TcpListener>,
+}
+
+/// What a core waits with, and what wakes it.
+pub fn poll() -> io::Result<(Poll, Waker)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKE)?;
+    Ok((poll, waker))
+}
+
 /// One core's executor.
 pub struct Executor {
     poll: Poll,
     listeners: Vec<TcpListener>,
     engine: Engine,
+    mesh: Mesh,
     started: Instant,
     now: Now,
     sockets: Vec<Option<Socket>>,
@@ -71,15 +92,13 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// An executor for `engine`, whose clock starts at zero here.
+    /// An executor for `engine`, whose clock was zero at `started`.
     pub fn new(
-        engine: Engine,
-        listeners: Vec<std::net::TcpListener>,
+        Parts { poll, mesh, engine, listeners }: Parts,
+        started: Instant,
         stop: Stop,
     ) -> io::Result<Self> {
         assert!(listeners.len() < CONNECTIONS - 1, "the configuration bounds the listeners");
-        let poll = Poll::new()?;
-        stop.attach(Waker::new(poll.registry(), WAKE)?)?;
         let mut own = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
@@ -92,7 +111,8 @@ impl Executor {
             to_accept: (0..own.len()).collect(),
             listeners: own,
             engine,
-            started: Instant::now(),
+            mesh,
+            started,
             now: Now(0),
             sockets: Vec::new(),
             lingerers: Lingerers::default(),
@@ -121,11 +141,19 @@ impl Executor {
 
     fn turn(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
         let timeout = self.timeout();
-        match self.poll.poll(events, timeout) {
+        let sleeps = timeout != Some(Duration::ZERO) && self.mesh.doze(&mut self.engine);
+        let polled = self.poll.poll(events, if sleeps { timeout } else { Some(Duration::ZERO) });
+        if sleeps {
+            self.mesh.wake_up();
+        }
+        match polled {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         self.now = Now(self.started.elapsed().as_micros() as u64);
+        for moving in self.mesh.receive(self.now, &mut self.engine) {
+            self.take_home(moving);
+        }
         for event in events.iter() {
             match event.token() {
                 WAKE => {}
@@ -155,6 +183,9 @@ impl Executor {
             self.engine.handle_timeout(self.now);
         }
         self.drain_actions();
+        self.mesh.send(&mut self.engine);
+        let busy_us = self.started.elapsed().as_micros() as u64 - self.now.0;
+        self.engine.note_turn(busy_us, self.mesh.take_wakeups());
         Ok(())
     }
 
@@ -203,12 +234,23 @@ impl Executor {
         self.to_accept.clear();
     }
 
-    fn admit(&mut self, mut stream: TcpStream, address: SocketAddr, listener: usize) {
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr, listener: usize) {
         let peer = Peer { address: Some(address), listener: listener as u16 };
         let Ok(id) = self.engine.handle_accepted(self.now, peer) else { return };
         // Frames leave when the turn says so, not when Nagle's algorithm does. It may fail on a
         // connection that is gone already, which the first read finds out.
         let _ = stream.set_nodelay(true);
+        self.watch(stream, id);
+    }
+
+    /// A connection that another core accepted has come home.
+    fn take_home(&mut self, moving: Moving) {
+        let Moving { stream, handed_over } = moving;
+        let Ok(id) = self.engine.handle_handed_over(self.now, handed_over) else { return };
+        self.watch(TcpStream::from_std(stream), id);
+    }
+
+    fn watch(&mut self, mut stream: TcpStream, id: ConnectionId) {
         let slot = id.slot as usize;
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) =
@@ -299,10 +341,23 @@ impl Executor {
                         self.note_readable(connection.slot);
                     }
                 }
-                Action::HandOver { .. } => todo!(),
+                Action::HandOver { connection, to, handed_over } => {
+                    self.move_over(connection, to, handed_over);
+                }
                 Action::Close { connection, last } => self.linger(connection, last),
             }
         }
+    }
+
+    fn move_over(&mut self, id: ConnectionId, to: CoreId, handed_over: HandedOver) {
+        if self.socket(id).is_none() {
+            return;
+        }
+        let Some(mut socket) = self.sockets[id.slot as usize].take() else { return };
+        if let Err(error) = self.poll.registry().deregister(&mut socket.stream) {
+            return tracing::warn!(%error, "cannot hand a connection over; it is closed");
+        }
+        self.mesh.move_socket(to, socket.stream, handed_over);
     }
 
     fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {

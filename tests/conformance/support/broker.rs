@@ -25,6 +25,9 @@ struct Process {
 /// `mosquitto`, started for each test.
 const OTHER: &str = "RINGMQ_TEST_BROKER";
 
+/// How many cores this project's broker runs on; one without.
+const CORES: &str = "RINGMQ_TEST_CORES";
+
 impl Broker {
     /// With the default configuration.
     pub fn start() -> Self {
@@ -47,6 +50,9 @@ impl Broker {
         std::fs::write(&path, text).expect("a configuration file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&path);
+        if let Ok(cores) = std::env::var(CORES) {
+            command.args(["--cores", &cores]);
+        }
         let mut child = spawn(&mut command);
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut seen = String::new();
@@ -108,6 +114,14 @@ impl Drop for Broker {
             let log = process.log.lock().map_or_else(|e| e.into_inner().clone(), |l| l.clone());
             eprintln!("the broker's log:\n{log}");
         }
+    }
+}
+
+/// Lets messages cross from core to core, where there are several: what was published with QoS 0,
+/// or what goes on from one member of a group to another, is waited for by nobody.
+pub fn settle() {
+    if std::env::var(CORES).is_ok_and(|cores| cores != "1") {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

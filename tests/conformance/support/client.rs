@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::encode::{Connect, Encode, Subscribe, frame};
 use super::packet::{Ack, Connack, Disconnect, Packet, Property, Publish, Suback};
-use super::{Broker, V5, Version, decode, reason};
+use super::{Broker, V5, Version, decode, reason, settle};
 
 /// How long to wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -294,7 +294,7 @@ impl Client {
     pub fn publish(&mut self, publish: Publish) {
         self.send(&publish);
         if publish.qos == 0 {
-            return;
+            return settle();
         }
         let id = publish.id();
         let ack = self.expect_ack_among_others(3 + publish.qos, id);

@@ -8,7 +8,7 @@ mod encode;
 mod packet;
 pub mod reason;
 
-pub use broker::Broker;
+pub use broker::{Broker, settle};
 pub(crate) use client::property;
 pub use client::{Client, SILENCE, user_properties};
 pub use encode::{Bytes, Connect, Encode, Subscribe, Unsubscribe, Will, frame, string};
