@@ -1,0 +1,122 @@
+//! The mesh between the cores of one process: a bounded lane for each ordered pair, and a bell for
+//! each core. Knows nothing of what travels, and not how a core sleeps.
+//!
+//! What a turn has for another core goes as one item, so a lane is touched once a turn and a
+//! sleeping core is woken once. A full lane is no error: what is to be sent stays with its core,
+//! which is woken when there is room.
+
+mod bell;
+mod ring;
+mod sync;
+
+#[cfg(test)]
+mod tests;
+
+pub use bell::Bell;
+pub use ring::{Receiver, Sender, ring};
+
+use ring::Aligned;
+use sync::Arc;
+
+/// One core's end of the mesh.
+#[derive(Debug)]
+pub struct Port<T> {
+    core: usize,
+    /// By core; none to itself.
+    to: Vec<Option<Sender<T>>>,
+    from: Vec<Option<Receiver<T>>>,
+    bells: Arc<Vec<Aligned<Bell>>>,
+}
+
+/// An item taken from a lane.
+#[derive(Debug)]
+pub struct Received<T> {
+    /// The item.
+    pub item: T,
+    /// The lane was full and its sender sleeps: it is to be woken, as there is room now.
+    pub must_wake: bool,
+}
+
+/// A mesh between `cores` cores whose lanes hold `capacity` items each; the ends in order of core.
+pub fn mesh<T>(cores: usize, capacity: usize) -> Vec<Port<T>> {
+    let bells = Arc::new((0..cores).map(|_| Aligned(Bell::default())).collect::<Vec<_>>());
+    let mut ports: Vec<Port<T>> = (0..cores)
+        .map(|core| Port {
+            core,
+            to: (0..cores).map(|_| None).collect(),
+            from: (0..cores).map(|_| None).collect(),
+            bells: Arc::clone(&bells),
+        })
+        .collect();
+    for from in 0..cores {
+        for to in (0..cores).filter(|&to| to != from) {
+            let (sender, receiver) = ring(capacity);
+            ports[from].to[to] = Some(sender);
+            ports[to].from[from] = Some(receiver);
+        }
+    }
+    ports
+}
+
+impl<T> Port<T> {
+    /// The core whose end it is.
+    pub fn core(&self) -> usize {
+        self.core
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.to.len()
+    }
+
+    /// Sends an item to another core. `Ok(true)` says that it sleeps and is to be woken. When the
+    /// lane is full, the item comes back.
+    pub fn send(&mut self, to: usize, item: T) -> Result<bool, T> {
+        self.lane_to(to).push(item)?;
+        Ok(self.bells[to].0.must_ring())
+    }
+
+    /// Whether the lane to another core has room.
+    pub fn has_room(&mut self, to: usize) -> bool {
+        !self.lane_to(to).is_full()
+    }
+
+    /// Items in the lane to another core.
+    pub fn depth(&self, to: usize) -> usize {
+        self.to[to].as_ref().map_or(0, Sender::len)
+    }
+
+    /// The next item from another core.
+    pub fn receive(&mut self, from: usize) -> Option<Received<T>> {
+        let lane = self.from[from].as_mut().expect("no core has a lane to itself");
+        if lane.is_empty() {
+            return None;
+        }
+        let was_full = lane.is_full();
+        let item = lane.pop()?;
+        Some(Received { item, must_wake: was_full && self.bells[from].0.must_ring() })
+    }
+
+    /// The core is about to sleep. False when it must not, as something has come, or as a lane of
+    /// `wants_room_to` has room; it is awake then. When true it sleeps, is woken, and says so with
+    /// [`wake_up`](Self::wake_up).
+    pub fn doze(&mut self, wants_room_to: impl Iterator<Item = usize>) -> bool {
+        self.bells[self.core].0.doze();
+        let has_come = self.from.iter_mut().flatten().any(|lane| !lane.is_empty());
+        let mut wants_room_to = wants_room_to;
+        if has_come || wants_room_to.any(|to| self.has_room(to)) {
+            self.wake_up();
+            return false;
+        }
+        true
+    }
+
+    /// The core is awake.
+    pub fn wake_up(&self) {
+        self.bells[self.core].0.wake_up();
+    }
+
+    fn lane_to(&mut self, to: usize) -> &mut Sender<T> {
+        self.to[to].as_mut().expect("no core has a lane to itself")
+    }
+}
