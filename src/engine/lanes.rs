@@ -110,8 +110,9 @@ impl Lane {
         waits
     }
 
-    /// Says something, if only what time it is here.
-    pub(super) fn tell_time(&mut self) {
+    /// Asks for a sign of life, which tells what time it is over there.
+    pub(super) fn ask_time(&mut self) {
+        self.open.wants_receipt = true;
         self.owes_receipt = true;
     }
 

@@ -92,10 +92,11 @@ impl Engine {
         };
         match forwarded.to {
             Whom::SubscribersAndStore(stamp) => {
-                self.store(
-                    content.topic,
-                    &Stored { stamp, message: forwarded.body.message().cloned() },
-                );
+                // An empty payload takes the one before away, whatever form it came in.
+                let is_set = !content.payload.is_empty();
+                let message = forwarded.body.message().filter(|_| is_set).cloned();
+                debug_assert_eq!(message.is_some(), is_set, "what is kept comes by reference");
+                self.store(content.topic, &Stored { stamp, message });
                 self.deliver_here(&mut draft, &origin);
             }
             Whom::Subscribers => self.deliver_here(&mut draft, &origin),

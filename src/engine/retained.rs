@@ -105,7 +105,8 @@ impl Engine {
         self.graves.push_back((stamp, topic.into()));
     }
 
-    /// Tells the other cores what time it is here, and forgets what all of them are past.
+    /// Forgets what all other cores are past, and asks them what time it is there: some may not
+    /// remember the same, as they have a younger message.
     pub(super) fn look_at_graves(&mut self) {
         let own = self.core();
         let heard = self.place.others().map(|core| self.heard[usize::from(core.0)]).min();
@@ -120,7 +121,7 @@ impl Engine {
         }
         debug_assert!(own.0 < 1 << STAMP_CORE_BITS);
         for core in self.place.others() {
-            self.lanes.to(core).tell_time();
+            self.lanes.to(core).ask_time();
         }
         if !self.graves.is_empty() {
             let deadline = self.now.after_s(limits::GRAVES_LOOK_S);

@@ -1,0 +1,476 @@
+//! A client that keeps to the protocol: what it sends, what it owes, and what it makes of what it
+//! gets. Tells the judge what it sees.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ringmq::wire::{
+    self, Ack, Connect, ConnectProperties, Disconnect, Packet, PacketIdentifier, Publish,
+    PublishProperties, Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions, Unsubscribe,
+    UnsubscribeFilters, UserProperties, Version,
+};
+
+use crate::judge::{Judge, Seen};
+use crate::world::{At, World};
+
+/// A message of this client's that is not acknowledged to the end.
+struct Pending {
+    identifier: u16,
+    message: usize,
+    /// PUBREC came: PUBREL is what is sent again.
+    is_released: bool,
+}
+
+pub struct Client {
+    pub number: usize,
+    pub name: String,
+    pub version: Version,
+    pub link: Option<usize>,
+    /// CONNACK came on that link.
+    pub is_connected: bool,
+    /// Session Expiry Interval of the session that the server keeps, as asked at CONNECT.
+    expiry_s: u32,
+    is_clean: bool,
+    /// When the connection ended, if the session lived on.
+    left_us: u64,
+    /// The Session Expiry Interval of the session that was left.
+    kept_s: u64,
+    next_identifier: u16,
+    pending: VecDeque<Pending>,
+    /// QoS 2 between PUBREC and PUBREL.
+    received: BTreeSet<u16>,
+    subscribing: BTreeMap<u16, (&'static str, u8)>,
+    pub is_lazy: bool,
+    owed: Vec<Vec<u8>>,
+    /// Where each message ends in what was sent on the link.
+    ends: VecDeque<(usize, usize)>,
+}
+
+impl Client {
+    pub fn new(number: usize, name: String, version: Version) -> Self {
+        Self {
+            number,
+            name,
+            version,
+            link: None,
+            is_connected: false,
+            expiry_s: 0,
+            is_clean: true,
+            left_us: 0,
+            kept_s: 0,
+            next_identifier: 0,
+            pending: VecDeque::new(),
+            received: BTreeSet::new(),
+            subscribing: BTreeMap::new(),
+            is_lazy: false,
+            owed: Vec::new(),
+            ends: VecDeque::new(),
+        }
+    }
+
+    /// Whether its session lives on without a connection.
+    pub fn is_persistent(&self) -> bool {
+        match self.version {
+            Version::V5 => self.expiry_s > 0,
+            _ => !self.is_clean,
+        }
+    }
+
+    /// Whether a session that was left may have expired by now, or be about to.
+    fn may_have_expired(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.left_us) + 1_000_000 >= self.kept_s * 1_000_000
+    }
+
+    pub fn connect(&mut self, world: &mut World, judge: &mut Judge, core: usize, how: How) {
+        if self.link.is_some() && !self.is_connected {
+            // Which of two CONNECTs under way comes first, nobody could tell.
+            return;
+        }
+        // An old connection is taken over by this one.
+        self.lose_link(world, judge);
+        if how.is_clean {
+            judge.end_session(self.number);
+        }
+        (self.is_clean, self.expiry_s) = (how.is_clean, how.expiry_s);
+        self.link = Some(world.connect(core));
+        let mut properties = ConnectProperties::default();
+        if self.version == Version::V5 {
+            properties.session_expiry_interval = Some(how.expiry_s);
+        }
+        let name = self.name.clone();
+        let connect = Connect {
+            version: self.version,
+            clean_start: how.is_clean,
+            keep_alive_s: 0,
+            client_identifier: &name,
+            username: None,
+            password: None,
+            will: None,
+            properties,
+        };
+        self.send(world, &Packet::Connect(connect));
+        if let Some(filter) = how.pipelined {
+            self.subscribe_now(world, judge, filter, 1);
+        }
+    }
+
+    /// The connection is over; what the session was owed stays owed if it is persistent.
+    pub fn lose_link(&mut self, world: &mut World, judge: &mut Judge) {
+        if self.link.take().is_none() {
+            return;
+        }
+        if std::mem::take(&mut self.is_connected) {
+            self.left_us = world.now.0;
+        } else {
+            // Whether its CONNECT came, and made the session another, nobody can tell.
+            judge.end_session(self.number);
+        }
+        self.owed.clear();
+        self.ends.clear();
+        self.subscribing.clear();
+        judge.lose_connection(self.number);
+        if !self.is_persistent() {
+            judge.end_session(self.number);
+        }
+    }
+
+    /// The server has no session: what was begun in one is over.
+    fn begin_anew(&mut self, judge: &mut Judge) {
+        for pending in self.pending.drain(..) {
+            judge.doubt(pending.message);
+        }
+        self.received.clear();
+        judge.begin_session(self.number);
+    }
+
+    pub fn leave(&mut self, world: &mut World, judge: &mut Judge) {
+        if self.is_connected {
+            self.send(world, &Packet::Disconnect(Disconnect::default()));
+            self.lose_link(world, judge);
+        }
+    }
+
+    pub fn cut(&mut self, world: &mut World, judge: &mut Judge) {
+        if let Some(link) = self.link {
+            world.cut(link);
+            self.lose_link(world, judge);
+        }
+    }
+
+    pub fn subscribe(
+        &mut self,
+        world: &mut World,
+        judge: &mut Judge,
+        filter: &'static str,
+        qos: u8,
+    ) {
+        if self.is_connected {
+            self.subscribe_now(world, judge, filter, qos);
+        }
+    }
+
+    fn subscribe_now(
+        &mut self,
+        world: &mut World,
+        judge: &mut Judge,
+        filter: &'static str,
+        qos: u8,
+    ) {
+        judge.ask(self.number, filter);
+        let identifier = self.identifier();
+        self.subscribing.insert(identifier.get(), (filter, qos));
+        let options = SubscribeOptions {
+            qos: Qos::try_from(qos).expect("0 to 2"),
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 0,
+        };
+        let filters = [(filter, options)];
+        let subscribe = Subscribe {
+            packet_identifier: identifier,
+            subscription_identifier: None,
+            user_properties: UserProperties::none(),
+            filters: SubscribeFilters::list(&filters),
+        };
+        self.send(world, &Packet::Subscribe(subscribe));
+    }
+
+    pub fn unsubscribe(&mut self, world: &mut World, judge: &mut Judge, filter: &'static str) {
+        if !self.is_connected {
+            return;
+        }
+        // A SUBACK that is still to come says nothing any more.
+        self.subscribing.retain(|_, (of, _)| *of != filter);
+        judge.unsubscribe(self.number, filter);
+        let filters = [filter];
+        let unsubscribe = Unsubscribe {
+            packet_identifier: self.identifier(),
+            user_properties: UserProperties::none(),
+            filters: UnsubscribeFilters::list(&filters),
+        };
+        self.send(world, &Packet::Unsubscribe(unsubscribe));
+    }
+
+    /// Sends a message, or takes a retained one away when `bytes` is 0.
+    pub fn publish(
+        &mut self,
+        world: &mut World,
+        judge: &mut Judge,
+        topic: &'static str,
+        qos: u8,
+        retain: bool,
+        bytes: usize,
+    ) {
+        if !self.is_connected || self.pending.len() >= 500 {
+            return;
+        }
+        let message = judge.publish(self.number, topic, qos, retain, bytes);
+        let identifier = (qos > 0).then(|| self.identifier().get());
+        self.send_publish(world, judge, message, identifier, false);
+        if let Some(identifier) = identifier {
+            self.pending.push_back(Pending { identifier, message, is_released: false });
+        }
+    }
+
+    fn send_publish(
+        &mut self,
+        world: &mut World,
+        judge: &Judge,
+        message: usize,
+        identifier: Option<u16>,
+        dup: bool,
+    ) {
+        let of = &judge.messages[message];
+        let payload = judge.payload(message);
+        let publish = Publish {
+            dup,
+            qos: Qos::try_from(of.qos).expect("0 to 2"),
+            retain: of.retain,
+            topic: of.topic,
+            packet_identifier: identifier.and_then(PacketIdentifier::new),
+            properties: PublishProperties::default(),
+            payload: &payload,
+        };
+        self.send(world, &Packet::Publish(publish));
+        let link = self.link.expect("just sent on it");
+        self.ends.push_back((world.links[link].sent.len(), message));
+    }
+
+    fn identifier(&mut self) -> PacketIdentifier {
+        self.next_identifier = self.next_identifier % 60_000 + 1;
+        PacketIdentifier::new(self.next_identifier).expect("from 1")
+    }
+
+    fn send(&mut self, world: &mut World, packet: &Packet<'_>) {
+        let Some(link) = self.link else { return };
+        packet.encode(self.version, &mut world.links[link].sent);
+    }
+
+    fn owe(&mut self, packet: &Packet<'_>) {
+        let mut bytes = Vec::new();
+        packet.encode(self.version, &mut bytes);
+        self.owed.push(bytes);
+    }
+
+    /// Tells the judge which messages a core has read by now.
+    pub fn note_read(&mut self, world: &mut World, judge: &mut Judge) {
+        let Some(link) = self.link else { return };
+        let reads = &mut world.links[link].reads;
+        while let (Some(&(end, message)), Some(&(read, turn))) = (self.ends.front(), reads.front())
+        {
+            if end <= read {
+                self.ends.pop_front();
+                judge.messages[message].read_in.get_or_insert(turn);
+            } else {
+                reads.pop_front();
+            }
+        }
+    }
+
+    /// Looks at what has come, and answers.
+    pub fn look(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
+        if !self.is_connected && self.may_have_expired(world.now.0) {
+            judge.end_session(self.number);
+        }
+        while let Some(link) = self.link {
+            let Some(packet) = world.links[link].inbox.pop_front() else {
+                if world.links[link].at == At::Closed {
+                    self.lose_link(world, judge);
+                }
+                break;
+            };
+            let packet = wire::decode(&packet, self.version).map_err(|v| format!("sent: {v}"))?;
+            self.handle(world, judge, link, &packet)?;
+        }
+        if !self.is_lazy {
+            self.pay(world);
+        }
+        Ok(())
+    }
+
+    /// Sends the acknowledgements it owes.
+    pub fn pay(&mut self, world: &mut World) {
+        if let Some(link) = self.link {
+            world.links[link].sent.extend(self.owed.drain(..).flatten());
+        }
+    }
+
+    fn handle(
+        &mut self,
+        world: &mut World,
+        judge: &mut Judge,
+        link: usize,
+        packet: &Packet<'_>,
+    ) -> Result<(), String> {
+        match packet {
+            Packet::Connack(connack) => self.handle_connack(world, judge, link, connack),
+            Packet::Publish(publish) => self.handle_publish(judge, link, publish),
+            Packet::Puback(ack) => self.handle_ack(world, judge, ack.packet_identifier.get()),
+            Packet::Pubrec(ack) => {
+                self.handle_pubrec(world, judge, ack.packet_identifier)?;
+                self.owe(&Packet::Pubrel(Ack::new(ack.packet_identifier, ReasonCode::Success)));
+                Ok(())
+            }
+            Packet::Pubrel(ack) => {
+                self.received.remove(&ack.packet_identifier.get());
+                self.owe(&Packet::Pubcomp(Ack::new(ack.packet_identifier, ReasonCode::Success)));
+                Ok(())
+            }
+            Packet::Pubcomp(ack) => {
+                self.pending.retain(|p| p.identifier != ack.packet_identifier.get());
+                Ok(())
+            }
+            Packet::Suback(suback) => {
+                let identifier = suback.packet_identifier.get();
+                if let Some((filter, _)) = self.subscribing.remove(&identifier) {
+                    let granted = suback.reasons[0];
+                    if granted > 2 {
+                        return Err(format!("{} was refused {filter}: {granted:#x}", self.name));
+                    }
+                    judge.subscribe(self.number, filter, granted);
+                }
+                Ok(())
+            }
+            Packet::Unsuback(_) => Ok(()),
+            Packet::Disconnect(disconnect) => match disconnect.reason {
+                ReasonCode::SessionTakenOver => Ok(()),
+                other => Err(format!("{} was disconnected: {other:?}", self.name)),
+            },
+            other => Err(format!("{} got {other:?}", self.name)),
+        }
+    }
+
+    fn handle_connack(
+        &mut self,
+        world: &mut World,
+        judge: &mut Judge,
+        link: usize,
+        connack: &wire::Connack<'_>,
+    ) -> Result<(), String> {
+        if connack.reason != ReasonCode::Success {
+            return Err(format!("{} was refused: {:?}", self.name, connack.reason));
+        }
+        self.is_connected = true;
+        self.kept_s = if self.version == Version::V5 { self.expiry_s.into() } else { 3_600 };
+        judge.connect(self.number, world.core_of(link), connack.session_present)?;
+        if !connack.session_present {
+            self.begin_anew(judge);
+        }
+        judge.keep_session(self.number, self.is_persistent());
+        // [MQTT-4.4.0-1]
+        let pending: Vec<(u16, usize, bool)> =
+            self.pending.iter().map(|p| (p.identifier, p.message, p.is_released)).collect();
+        for (identifier, message, is_released) in pending {
+            if is_released {
+                let identifier = PacketIdentifier::new(identifier).expect("from 1");
+                self.send(world, &Packet::Pubrel(Ack::new(identifier, ReasonCode::Success)));
+            } else {
+                judge.messages[message].is_resent = true;
+                self.send_publish(world, judge, message, Some(identifier), true);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_publish(
+        &mut self,
+        judge: &mut Judge,
+        link: usize,
+        publish: &Publish<'_>,
+    ) -> Result<(), String> {
+        let is_new = match publish.packet_identifier {
+            Some(identifier) if publish.qos == Qos::ExactlyOnce => {
+                self.owe(&Packet::Pubrec(Ack::new(identifier, ReasonCode::Success)));
+                self.received.insert(identifier.get())
+            }
+            Some(identifier) => {
+                self.owe(&Packet::Puback(Ack::new(identifier, ReasonCode::Success)));
+                true
+            }
+            None => true,
+        };
+        if !is_new {
+            return Ok(());
+        }
+        let seen = Seen {
+            client: self.number,
+            link,
+            qos: publish.qos.into(),
+            dup: publish.dup,
+            retain: publish.retain,
+        };
+        judge.receive(seen, publish.topic, publish.payload)
+    }
+
+    fn handle_ack(
+        &mut self,
+        world: &World,
+        judge: &mut Judge,
+        identifier: u16,
+    ) -> Result<(), String> {
+        let place = self.pending.iter().position(|p| p.identifier == identifier);
+        let Some(pending) = place.and_then(|place| self.pending.remove(place)) else {
+            return Err(format!(
+                "{} got a PUBACK for {identifier}, which it did not send",
+                self.name
+            ));
+        };
+        judge.acknowledge(world, pending.message)
+    }
+
+    fn handle_pubrec(
+        &mut self,
+        world: &World,
+        judge: &mut Judge,
+        identifier: PacketIdentifier,
+    ) -> Result<(), String> {
+        let pending = self.pending.iter_mut().find(|p| p.identifier == identifier.get());
+        match pending {
+            Some(pending) if !pending.is_released => {
+                pending.is_released = true;
+                judge.acknowledge(world, pending.message)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What must not be so once everything has settled.
+    pub fn unsettled(&self) -> Option<String> {
+        let waits = if self.link.is_some() && !self.is_connected {
+            "a CONNACK"
+        } else if self.is_connected && !self.subscribing.is_empty() {
+            "a SUBACK"
+        } else if self.is_connected && !self.pending.is_empty() {
+            "an acknowledgement"
+        } else {
+            return None;
+        };
+        Some(format!("{} waits for {waits} in vain", self.name))
+    }
+}
+
+/// How a client connects.
+pub struct How {
+    pub is_clean: bool,
+    pub expiry_s: u32,
+    pub pipelined: Option<&'static str>,
+}

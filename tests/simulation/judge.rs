@@ -1,0 +1,417 @@
+//! What must hold, judged from outside: by what clients sent and saw, and when.
+//!
+//! Where the network or the protocol leaves open what happened (a message under way when a
+//! connection was cut, a session about to expire), nothing is expected; what must never happen,
+//! must not happen then either.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shards::TopicFilter;
+
+use crate::plan::CLIENTS;
+use crate::world::World;
+
+pub struct Message {
+    pub publisher: usize,
+    pub topic: &'static str,
+    pub qos: u8,
+    pub retain: bool,
+    pub bytes: usize,
+    sent_at: u64,
+    /// The turn in which a core had read it whole.
+    pub read_in: Option<u64>,
+    /// PUBACK or PUBREC came, or the connection outlived it.
+    is_accepted: bool,
+    /// Nobody can tell whether the broker has it.
+    is_doubtful: bool,
+    /// It was sent again, and may have been taken twice at QoS 1.
+    pub is_resent: bool,
+    /// Sent since everything settled last.
+    is_fresh: bool,
+}
+
+struct Held {
+    filter: &'static str,
+    qos: u8,
+    since: u64,
+}
+
+#[derive(Default)]
+struct Subscriber {
+    subscriptions: Vec<Held>,
+    /// What it may be subscribed to: it asked, and may not have heard the answer.
+    asked: BTreeSet<&'static str>,
+    /// The core on which it was last seen.
+    core: Option<usize>,
+    /// When it connected, if it still is.
+    connected_at: Option<u64>,
+    is_kept: bool,
+    /// Messages it is to get when it comes back.
+    owed: BTreeSet<usize>,
+}
+
+/// A message as a client saw it.
+pub struct Seen {
+    pub client: usize,
+    pub link: usize,
+    pub qos: u8,
+    pub dup: bool,
+    pub retain: bool,
+}
+
+pub struct Judge {
+    pub messages: Vec<Message>,
+    subscribers: Vec<Subscriber>,
+    /// Counts what clients do and see.
+    clock: u64,
+    /// Deliveries of a message to a client, but for retained ones of a new subscription.
+    received: BTreeMap<(usize, usize), Vec<Seen>>,
+    /// The last message by subscriber, publisher, topic and QoS.
+    last: BTreeMap<(usize, usize, &'static str, u8), usize>,
+    /// The newest live message of a topic that a client has seen on a link.
+    newest_live: BTreeMap<(usize, &'static str), usize>,
+    /// Shared subscriptions that somebody left, or may have, since everything settled last.
+    left_groups: BTreeSet<&'static str>,
+    may_drop_qos_0: bool,
+}
+
+impl Judge {
+    pub fn new(may_drop_qos_0: bool) -> Self {
+        Self {
+            messages: Vec::new(),
+            subscribers: (0..CLIENTS).map(|_| Subscriber::default()).collect(),
+            clock: 0,
+            received: BTreeMap::new(),
+            last: BTreeMap::new(),
+            newest_live: BTreeMap::new(),
+            left_groups: BTreeSet::new(),
+            may_drop_qos_0,
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    pub fn publish(
+        &mut self,
+        publisher: usize,
+        topic: &'static str,
+        qos: u8,
+        retain: bool,
+        bytes: usize,
+    ) -> usize {
+        let sent_at = self.tick();
+        self.messages.push(Message {
+            publisher,
+            topic,
+            qos,
+            retain,
+            bytes,
+            sent_at,
+            read_in: None,
+            is_accepted: false,
+            is_doubtful: false,
+            is_resent: false,
+            is_fresh: true,
+        });
+        self.messages.len() - 1
+    }
+
+    /// The payload of a message: its number, and then as much as it is to have.
+    pub fn payload(&self, message: usize) -> Vec<u8> {
+        let mut payload = (message as u64).to_be_bytes().to_vec();
+        payload.resize(self.messages[message].bytes, b'.');
+        payload
+    }
+
+    pub fn doubt(&mut self, message: usize) {
+        self.messages[message].is_doubtful = true;
+    }
+
+    pub fn connect(
+        &mut self,
+        client: usize,
+        core: Option<usize>,
+        present: bool,
+    ) -> Result<(), String> {
+        let now = self.tick();
+        let subscriber = &mut self.subscribers[client];
+        if subscriber.is_kept && !present {
+            return Err(format!("the session of client {client} is lost"));
+        }
+        subscriber.core = core.or(subscriber.core);
+        subscriber.connected_at = Some(now);
+        Ok(())
+    }
+
+    pub fn keep_session(&mut self, client: usize, is_kept: bool) {
+        self.subscribers[client].is_kept = is_kept;
+    }
+
+    pub fn lose_connection(&mut self, client: usize) {
+        self.tick();
+        self.leave_groups(client);
+        self.subscribers[client].connected_at = None;
+        let fresh = self.messages.iter_mut().filter(|m| m.is_fresh && m.publisher == client);
+        for message in fresh.filter(|m| m.qos == 0) {
+            message.is_doubtful = true;
+        }
+    }
+
+    fn leave_groups(&mut self, client: usize) {
+        let asked = self.subscribers[client].asked.iter().copied();
+        self.left_groups.extend(asked.filter(|filter| filter.starts_with("$share/")));
+    }
+
+    pub fn end_session(&mut self, client: usize) {
+        self.tick();
+        self.leave_groups(client);
+        let subscriber = &mut self.subscribers[client];
+        subscriber.subscriptions.clear();
+        subscriber.owed.clear();
+        subscriber.is_kept = false;
+    }
+
+    pub fn ask(&mut self, client: usize, filter: &'static str) {
+        let subscriber = &mut self.subscribers[client];
+        subscriber.asked.insert(filter);
+        // Until the answer is seen, the QoS of either may hold.
+        subscriber.subscriptions.retain(|held| held.filter != filter);
+    }
+
+    /// The server has begun a session for a client.
+    pub fn begin_session(&mut self, client: usize) {
+        self.end_session(client);
+        self.subscribers[client].asked.clear();
+    }
+
+    pub fn subscribe(&mut self, client: usize, filter: &'static str, qos: u8) {
+        let since = self.tick();
+        let held = &mut self.subscribers[client].subscriptions;
+        held.retain(|held| held.filter != filter);
+        held.push(Held { filter, qos, since });
+    }
+
+    pub fn unsubscribe(&mut self, client: usize, filter: &'static str) {
+        self.tick();
+        if filter.starts_with("$share/") {
+            self.left_groups.insert(filter);
+        }
+        let subscriber = &mut self.subscribers[client];
+        subscriber.subscriptions.retain(|held| held.filter != filter);
+        subscriber.asked.remove(filter);
+        // What it is owed may have been for that filter.
+        subscriber.owed.clear();
+    }
+
+    /// PUBACK or PUBREC came: every core with a subscriber must have the message. A batch that left
+    /// no earlier than the message came must have arrived there.
+    pub fn acknowledge(&mut self, world: &World, message: usize) -> Result<(), String> {
+        self.messages[message].is_accepted = true;
+        let of = &self.messages[message];
+        let (Some(home), Some(read_in)) = (self.subscribers[of.publisher].core, of.read_in) else {
+            return Ok(());
+        };
+        if of.is_resent {
+            return Ok(()); // it may have been read on the connection before
+        }
+        for (client, subscriber) in self.subscribers.iter().enumerate() {
+            let Some(core) = subscriber.core.filter(|&core| core != home) else { continue };
+            let is_owed = plain(subscriber, of).next().is_some();
+            if is_owed && world.lanes[home][core].arrived < read_in {
+                return Err(format!(
+                    "message {message} was acknowledged before core {core} of client {client} had it"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A client got a message.
+    pub fn receive(&mut self, seen: Seen, topic: &str, payload: &[u8]) -> Result<(), String> {
+        self.tick();
+        if payload.is_empty() {
+            return Ok(()); // a retained message taken away bears no number
+        }
+        let number = payload.first_chunk().map(|bytes| u64::from_be_bytes(*bytes) as usize);
+        let message = number.filter(|&number| number < self.messages.len());
+        let message = message.ok_or_else(|| format!("{topic}: {payload:?} was never sent"))?;
+        let (of, client) = (&self.messages[message], seen.client);
+        if of.topic != topic || payload.len() != of.bytes {
+            return Err(format!("message {message} was changed on the way"));
+        }
+        self.subscribers[client].owed.remove(&message);
+        if seen.retain {
+            return self.receive_retained(&seen, message);
+        }
+        let is_shared = of.topic.starts_with("s/");
+        let key = (client, of.publisher, of.topic, seen.qos);
+        if !seen.dup && !of.is_resent && !is_shared {
+            let last = self.last.insert(key, message);
+            if let Some(last) = last.filter(|&last| last > message) {
+                return Err(format!("client {client} got message {message} after {last}"));
+            }
+        }
+        let newest = self.newest_live.entry((seen.link, of.topic)).or_default();
+        *newest = (*newest).max(message);
+        self.check_duplicate(&seen, message)?;
+        self.received.entry((message, client)).or_default().push(seen);
+        Ok(())
+    }
+
+    fn receive_retained(&self, seen: &Seen, message: usize) -> Result<(), String> {
+        let of = &self.messages[message];
+        let newest = self.newest_live.get(&(seen.link, of.topic));
+        let newer = newest.filter(|&&newest| newest > message && !seen.dup);
+        match newer {
+            Some(&newer)
+                if self.messages[newer].publisher == of.publisher
+                    && !of.is_resent
+                    && !self.messages[newer].is_resent
+                    && of.topic != crate::plan::COMMON_RETAINED =>
+            {
+                let client = seen.client;
+                Err(format!("client {client} got retained message {message} after live {newer}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_duplicate(&self, seen: &Seen, message: usize) -> Result<(), String> {
+        let (of, client) = (&self.messages[message], seen.client);
+        let before = self.received.get(&(message, client)).map_or(&[][..], Vec::as_slice);
+        // A message for two groups comes twice to a member of both.
+        let copies_max = if of.topic.starts_with("s/") { 3 } else { 1 };
+        let is_allowed = before.len() < copies_max
+            || of.qos == 1 && of.is_resent
+            || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
+        match is_allowed {
+            true => Ok(()),
+            false => Err(format!("client {client} got message {message} twice")),
+        }
+    }
+
+    /// Everything has settled: what was accepted must have come to all who were subscribed before
+    /// it was sent and still are.
+    pub fn settle(&mut self) -> Result<(), String> {
+        for message in &mut self.messages {
+            let is_connected = self.subscribers[message.publisher].connected_at.is_some();
+            message.is_accepted |= message.qos == 0 && message.is_fresh && is_connected;
+        }
+        for number in 0..self.messages.len() {
+            let of = &self.messages[number];
+            if !of.is_fresh || !of.is_accepted || of.is_doubtful || of.bytes == 0 {
+                continue;
+            }
+            if of.topic.starts_with("s/") {
+                self.judge_groups(number)?;
+            } else {
+                self.judge_delivery(number)?;
+            }
+        }
+        for message in &mut self.messages {
+            message.is_fresh = false;
+        }
+        self.left_groups.clear();
+        for (client, subscriber) in self.subscribers.iter().enumerate() {
+            if let (Some(_), Some(owed)) = (subscriber.connected_at, subscriber.owed.first()) {
+                return Err(format!("client {client} came back and did not get message {owed}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_delivery(&mut self, number: usize) -> Result<(), String> {
+        let of = &self.messages[number];
+        for client in 0..self.subscribers.len() {
+            let subscriber = &self.subscribers[client];
+            let Some(qos) = plain(subscriber, of).map(|held| held.qos.min(of.qos)).max() else {
+                continue;
+            };
+            if self.received.contains_key(&(number, client)) {
+                continue;
+            }
+            let was_there = subscriber.connected_at.is_some_and(|since| since < of.sent_at);
+            match (qos, subscriber.connected_at) {
+                (0, _) if !was_there || self.may_drop_qos_0 => {}
+                (1.., None) => {
+                    self.subscribers[client].owed.insert(number);
+                }
+                _ => return Err(format!("client {client} did not get message {number}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy for each group, if nobody left one meanwhile.
+    fn judge_groups(&self, number: usize) -> Result<(), String> {
+        let of = &self.messages[number];
+        if of.is_resent || self.left_groups.iter().any(|filter| matches(filter, of.topic)) {
+            return Ok(());
+        }
+        let held = || {
+            let held = self.subscribers.iter().flat_map(|s| &s.subscriptions);
+            held.filter(|h| h.filter.starts_with("$share/") && matches(h.filter, of.topic))
+        };
+        let groups: BTreeSet<&str> = held().map(|held| held.filter).collect();
+        let asked = self.subscribers.iter().flat_map(|s| &s.asked);
+        let asked = asked.filter(|f| f.starts_with("$share/") && matches(f, of.topic));
+        let perhaps: BTreeSet<&str> = groups.iter().chain(asked).copied().collect();
+        // Those whose members all are sure to have subscribed before, and take what is not lost.
+        let is_sure = |group: &&&str| {
+            held().filter(|h| h.filter == **group).all(|h| h.qos > 0 && h.since < of.sent_at)
+        };
+        let sure = groups.iter().filter(is_sure).count();
+        let copies: usize = (0..self.subscribers.len())
+            .filter_map(|client| self.received.get(&(number, client)))
+            .map(Vec::len)
+            .sum();
+        let is_member_away = self.subscribers.iter().any(|s| {
+            s.connected_at.is_none() && s.subscriptions.iter().any(|h| groups.contains(h.filter))
+        });
+        if copies > perhaps.len() {
+            return Err(format!("message {number} came {copies} times to {groups:?}"));
+        }
+        if of.qos > 0 && copies < sure && !is_member_away {
+            return Err(format!("message {number} came {copies} times to {groups:?}, all there"));
+        }
+        Ok(())
+    }
+
+    /// What a topic may hold in the end: the last accepted message, or one that is in doubt.
+    pub fn may_be_retained(&self, topic: &str, number: Option<usize>) -> bool {
+        let of_topic =
+            || self.messages.iter().enumerate().filter(|(_, m)| m.topic == topic && m.retain);
+        let last = of_topic().rfind(|(_, m)| m.is_accepted && !m.is_doubtful);
+        let last_number = last.map(|(number, _)| number);
+        let is_in_doubt = |m: &Message| m.is_doubtful || m.is_resent || !m.is_accepted;
+        let is_later = |number: usize| last_number.is_none_or(|last| number > last);
+        let candidates: Vec<(usize, &Message)> = of_topic()
+            .filter(|(n, m)| {
+                Some(*n) == last_number || m.is_resent || is_later(*n) && is_in_doubt(m)
+            })
+            .collect();
+        match number {
+            Some(number) => candidates.iter().any(|(n, m)| *n == number && m.bytes > 0),
+            None => last.is_none() || candidates.iter().any(|(_, m)| m.bytes == 0),
+        }
+    }
+}
+
+/// A client's plain subscriptions that a message must reach.
+fn plain<'a>(
+    subscriber: &'a Subscriber,
+    message: &'a Message,
+) -> impl Iterator<Item = &'a Held> + use<'a> {
+    subscriber.subscriptions.iter().filter(|held| {
+        !held.filter.starts_with("$share/")
+            && held.since < message.sent_at
+            && matches(held.filter, message.topic)
+    })
+}
+
+fn matches(filter: &str, topic: &str) -> bool {
+    TopicFilter::parse(filter, 99).is_ok_and(|filter| filter.matches(topic))
+}

@@ -1,0 +1,147 @@
+//! Deterministic simulation: several engines, the lanes between them and the network around them
+//! under a seeded scheduler, and a judge that watches from outside.
+//!
+//! ```text
+//! cargo test --release --test simulation                        thousands of seeds
+//! RINGMQ_SIM_SECONDS=3600 cargo test --release --test simulation     an hour of them
+//! RINGMQ_SIM_SEED=77 cargo test --release --test simulation     one, step by step
+//! ```
+//!
+//! A seed that fails is run again with steps left out, as long as it still fails, and what is left
+//! is printed. `tests/simulation/plant` shows that planted faults are found.
+
+mod client;
+mod judge;
+#[allow(dead_code)] // shared with tests that need more of it
+#[path = "../support/packets.rs"]
+mod packets;
+mod plan;
+mod random;
+mod run;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use plan::Plan;
+use run::Run;
+
+/// How long a run without further words takes.
+const SECONDS: u64 = if cfg!(debug_assertions) { 20 } else { 60 };
+/// Of so many seeds, one is run twice, to see that it is the same run.
+const TWICE_EVERY: u64 = 50;
+
+fn main() -> ExitCode {
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse().ok());
+    if let Some(seed) = number("RINGMQ_SIM_SEED") {
+        return replay(seed);
+    }
+    let first = number("RINGMQ_SIM_FIRST").unwrap_or(1);
+    let seconds = Duration::from_secs(number("RINGMQ_SIM_SECONDS").unwrap_or(SECONDS));
+    let seeds = number("RINGMQ_SIM_SEEDS").unwrap_or(u64::MAX);
+    // A seed that fails is printed with its cause; the panics on the way are not.
+    std::panic::set_hook(Box::new(|_| {}));
+    let begin = Instant::now();
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let failure = Mutex::new(None);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while begin.elapsed() < seconds && !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed - first >= seeds {
+                        break;
+                    }
+                    if let Err(what) = check(seed) {
+                        failed.store(true, Ordering::Relaxed);
+                        failure.lock().expect("no panic").get_or_insert((seed, what));
+                    }
+                }
+            });
+        }
+    });
+    let elapsed = begin.elapsed().as_secs_f64();
+    let Some((seed, what)) = failure.into_inner().expect("no panic") else {
+        let count = (next.into_inner() - first).min(seeds);
+        println!("simulation: {count} seeds in {elapsed:.0} s, nothing found");
+        return ExitCode::SUCCESS;
+    };
+    println!("simulation: seed {seed} failed after {elapsed:.1} s: {what}");
+    println!("replay: RINGMQ_SIM_SEED={seed} cargo test --release --test simulation");
+    shrink(seed);
+    ExitCode::FAILURE
+}
+
+fn attempt(plan: &Plan, seed: u64, is_told: bool) -> Result<u64, String> {
+    catch_unwind(AssertUnwindSafe(|| Run::through(plan, seed, is_told))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("panic: {}", text.unwrap_or("of an unknown kind")))
+    })
+}
+
+fn check(seed: u64) -> Result<(), String> {
+    let plan = Plan::new(seed);
+    let trace = attempt(&plan, seed, false)?;
+    match seed % TWICE_EVERY == 0 && attempt(&plan, seed, false)? != trace {
+        true => Err("two runs of one seed differ".to_owned()),
+        false => Ok(()),
+    }
+}
+
+fn replay(seed: u64) -> ExitCode {
+    let plan = Plan::new(seed);
+    println!("seed {seed}: {} cores, lanes of {}", plan.cores, plan.lane_capacity);
+    match attempt(&plan, seed, true) {
+        Ok(_) => {
+            println!("nothing found");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("failed: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What failed, whoever it concerned.
+fn kind_of(what: &str) -> String {
+    let (_, what) = what.split_once(": ").unwrap_or(("", what));
+    what.chars().filter(|c| c.is_alphabetic()).collect()
+}
+
+/// Leaves out steps, many at first, then fewer, as long as the run fails (Zeller and Hildebrandt,
+/// 2002).
+fn shrink(seed: u64) {
+    let mut plan = Plan::new(seed);
+    let mut what = attempt(&plan, seed, false).err().unwrap_or_default();
+    let kind = kind_of(&what);
+    let begin = Instant::now();
+    let mut size = plan.steps.len() / 2;
+    while size > 0 && begin.elapsed() < Duration::from_secs(60) {
+        let (mut from, mut is_shorter) = (0, false);
+        while from < plan.steps.len() {
+            let mut steps = plan.steps.clone();
+            steps.drain(from..(from + size).min(plan.steps.len()));
+            let shorter = Plan { steps, ..plan };
+            match attempt(&shorter, seed, false) {
+                Err(why) if kind_of(&why) == kind => {
+                    (plan, what, is_shorter) = (shorter, why, true);
+                }
+                _ => from += size,
+            }
+        }
+        if !is_shorter {
+            size /= 2;
+        }
+    }
+    println!("shortest failing run: {} cores, lanes of {}", plan.cores, plan.lane_capacity);
+    for (number, step) in &plan.steps {
+        println!("{number:4} {step:?}");
+    }
+    println!("failed: {what}");
+}

@@ -1,0 +1,164 @@
+//! What happens in a run: steps drawn from a seed beforehand, so that a failing run can be replayed
+//! with steps left out.
+
+use crate::random::Random;
+
+pub const CLIENTS: usize = 6;
+
+/// Filters of plain subscriptions; those of retained topics come last.
+const FILTERS: [&str; 9] = ["n/a", "n/b", "n/a/b", "n/+", "n/#", "n/+/b", "r/#", "r/0", "r/+"];
+const SHARED: [&str; 3] = ["$share/g/s/#", "$share/g/s/x", "$share/h/s/+"];
+const TOPICS: [&str; 3] = ["n/a", "n/b", "n/a/b"];
+const SHARED_TOPICS: [&str; 2] = ["s/x", "s/y"];
+/// A topic to which all clients publish retained messages; the others have one publisher each.
+pub const COMMON_RETAINED: &str = "r/m";
+const OWN_RETAINED: [&str; CLIENTS] = ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5"];
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A new connection for a client, whether it has one or not.
+    Connect {
+        client: usize,
+        clean: bool,
+        expiry_s: u32,
+        pipelined: Option<&'static str>,
+    },
+    /// DISCONNECT.
+    Leave {
+        client: usize,
+    },
+    /// The network ends the connection; what was under way is lost.
+    Cut {
+        client: usize,
+    },
+    Subscribe {
+        client: usize,
+        filter: &'static str,
+        qos: u8,
+    },
+    Unsubscribe {
+        client: usize,
+        filter: &'static str,
+    },
+    Publish {
+        client: usize,
+        topic: &'static str,
+        qos: u8,
+        retain: bool,
+        bytes: usize,
+        times: usize,
+    },
+    /// The retained message of a topic is taken away.
+    Clear {
+        client: usize,
+        topic: &'static str,
+        qos: u8,
+    },
+    /// The client reads nothing from here on, or reads again.
+    Block {
+        client: usize,
+        is_blocked: bool,
+    },
+    /// The client keeps its acknowledgements to itself, or sends them at once.
+    Lazy {
+        client: usize,
+        is_lazy: bool,
+    },
+    /// Nothing passes from one core to another until it thaws.
+    Freeze {
+        from: usize,
+        to: usize,
+        is_frozen: bool,
+    },
+    /// The scheduler goes on.
+    Turns(usize),
+    /// Time passes.
+    Wait {
+        ms: u64,
+    },
+    /// Everything thaws and settles, and is judged.
+    Settle,
+}
+
+pub struct Plan {
+    pub cores: u16,
+    pub lane_capacity: usize,
+    /// Outboxes so small that consumers are often behind; QoS 0 may then be dropped.
+    pub has_small_outboxes: bool,
+    pub versions: [bool; CLIENTS],
+    /// With their numbers, which stay when others are left out.
+    pub steps: Vec<(u64, Step)>,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let cores = random.pick(&[2, 2, 3, 4, 4, 1]);
+        let lane_capacity = 1 + random.below(3);
+        let has_small_outboxes = random.percent(30);
+        let versions = [(); CLIENTS].map(|()| random.percent(60));
+        let mut steps: Vec<Step> = Vec::new();
+        for client in 0..CLIENTS {
+            steps.push(connect(&mut random, client));
+        }
+        for _ in 0..random.below(120) + 20 {
+            steps.push(step(&mut random, usize::from(cores)));
+            if random.percent(60) {
+                steps.push(Step::Turns(random.below(12)));
+            }
+        }
+        let steps = (1..).zip(steps).collect();
+        Self { cores, lane_capacity, has_small_outboxes, versions, steps }
+    }
+}
+
+fn connect(random: &mut Random, client: usize) -> Step {
+    Step::Connect {
+        client,
+        clean: random.percent(30),
+        expiry_s: random.pick(&[0, 0, 5, 3_600, 3_600]),
+        pipelined: random.percent(25).then(|| random.pick(&FILTERS)),
+    }
+}
+
+fn step(random: &mut Random, cores: usize) -> Step {
+    let client = random.below(CLIENTS);
+    let qos = random.pick(&[0, 1, 1, 2]);
+    match random.below(100) {
+        0..8 => connect(random, client),
+        8..11 => Step::Leave { client },
+        11..15 => Step::Cut { client },
+        15..27 => Step::Subscribe { client, filter: random.pick(&FILTERS), qos },
+        27..33 => Step::Subscribe { client, filter: random.pick(&SHARED), qos },
+        33..36 => Step::Unsubscribe { client, filter: random.pick(&FILTERS) },
+        36..38 => Step::Unsubscribe { client, filter: random.pick(&SHARED) },
+        38..56 => publish(random, client, &TOPICS, qos, false),
+        56..64 => publish(random, client, &SHARED_TOPICS, qos, false),
+        64..72 => publish(random, client, &[OWN_RETAINED[client], COMMON_RETAINED], qos, true),
+        72..74 => {
+            let topic = random.pick(&[OWN_RETAINED[client], COMMON_RETAINED]);
+            Step::Clear { client, topic, qos }
+        }
+        74..80 => Step::Block { client, is_blocked: random.percent(50) },
+        80..84 => Step::Lazy { client, is_lazy: random.percent(50) },
+        84..90 => Step::Freeze {
+            from: random.below(cores),
+            to: random.below(cores),
+            is_frozen: random.percent(60),
+        },
+        90..96 => Step::Wait { ms: random.pick(&[1, 20, 1_100, 3_000, 7_000]) },
+        _ => Step::Settle,
+    }
+}
+
+fn publish(
+    random: &mut Random,
+    client: usize,
+    topics: &[&'static str],
+    qos: u8,
+    retain: bool,
+) -> Step {
+    let bytes = random.pick(&[8, 20, 100, 700, 3_000, 20_000]);
+    let times = if bytes < 1_000 { 1 + random.below(8) } else { 1 + random.below(6) };
+    Step::Publish { client, topic: random.pick(topics), qos, retain, bytes, times }
+}

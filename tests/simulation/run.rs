@@ -1,0 +1,202 @@
+//! One run: the steps of a plan carried out, and the end, in which everything must come to rest.
+
+use std::collections::BTreeMap;
+
+use ringmq::wire::Version;
+
+use crate::client::{Client, How};
+use crate::judge::Judge;
+use crate::plan::{CLIENTS, Plan, Step};
+use crate::random::Random;
+use crate::world::World;
+
+/// Rounds of all cores after which a broker that has not come to rest never will.
+const ROUNDS_MAX: usize = 3_000;
+
+pub struct Run {
+    world: World,
+    clients: Vec<Client>,
+    judge: Judge,
+    seed: u64,
+}
+
+impl Run {
+    /// Carries a plan out; the trace of two runs of one seed is the same.
+    pub fn through(plan: &Plan, seed: u64, is_told: bool) -> Result<u64, String> {
+        let mut run = Self::new(plan, seed);
+        for (number, step) in &plan.steps {
+            if is_told {
+                println!("{number:4} {step:?}");
+            }
+            let mut random = Random::stream(seed, *number);
+            run.step(step, &mut random).map_err(|what| format!("step {number}: {what}"))?;
+        }
+        run.end().map_err(|what| format!("at the end: {what}"))?;
+        Ok(run.world.trace)
+    }
+
+    fn new(plan: &Plan, seed: u64) -> Self {
+        let version = |is_v5| if is_v5 { Version::V5 } else { Version::V311 };
+        let clients = (0..CLIENTS)
+            .map(|n| Client::new(n, format!("client {n}"), version(plan.versions[n])))
+            .collect();
+        let judge = Judge::new(plan.has_small_outboxes);
+        Self { world: World::new(plan), clients, judge, seed }
+    }
+
+    fn step(&mut self, step: &Step, random: &mut Random) -> Result<(), String> {
+        let Self { world, clients, judge, .. } = self;
+        match *step {
+            Step::Connect { client, clean, expiry_s, pipelined } => {
+                let core = random.below(world.cores());
+                let how = How { is_clean: clean, expiry_s, pipelined };
+                clients[client].connect(world, judge, core, how);
+            }
+            Step::Leave { client } => clients[client].leave(world, judge),
+            Step::Cut { client } => clients[client].cut(world, judge),
+            Step::Subscribe { client, filter, qos } => {
+                clients[client].subscribe(world, judge, filter, qos);
+            }
+            Step::Unsubscribe { client, filter } => {
+                clients[client].unsubscribe(world, judge, filter);
+            }
+            Step::Publish { client, topic, qos, retain, bytes, times } => {
+                for _ in 0..times {
+                    clients[client].publish(world, judge, topic, qos, retain, bytes);
+                }
+            }
+            Step::Clear { client, topic, qos } => {
+                clients[client].publish(world, judge, topic, qos, true, 0);
+            }
+            Step::Block { client, is_blocked } => {
+                if let Some(link) = clients[client].link {
+                    world.links[link].is_blocked = is_blocked;
+                }
+            }
+            Step::Lazy { client, is_lazy } => clients[client].is_lazy = is_lazy,
+            Step::Freeze { from, to, is_frozen } => world.lanes[from][to].is_frozen = is_frozen,
+            Step::Turns(turns) => {
+                for _ in 0..turns {
+                    self.world.turns(random, 1);
+                    self.look(random.percent(70))?;
+                }
+                return Ok(());
+            }
+            Step::Wait { ms } => {
+                world.now.0 += ms * 1_000;
+                world.turns(random, world.cores());
+            }
+            Step::Settle => return self.settle(random),
+        }
+        self.look(true)
+    }
+
+    /// Clients look at what has come.
+    fn look(&mut self, all: bool) -> Result<(), String> {
+        let Self { world, clients, judge, .. } = self;
+        for client in clients {
+            client.note_read(world, judge);
+            if all {
+                client.look(world, judge)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing hinders anybody any more: everything comes to rest, and is judged.
+    fn settle(&mut self, random: &mut Random) -> Result<(), String> {
+        for lane in self.world.lanes.iter_mut().flatten() {
+            lane.is_frozen = false;
+        }
+        for link in &mut self.world.links {
+            link.is_blocked = false;
+        }
+        self.clients.iter_mut().for_each(|client| client.is_lazy = false);
+        self.rest(random)?;
+        for client in &self.clients {
+            if let Some(what) = client.unsettled() {
+                return Err(what);
+            }
+        }
+        self.judge.settle()
+    }
+
+    fn rest(&mut self, random: &mut Random) -> Result<(), String> {
+        let mut quiet = 0;
+        for _ in 0..ROUNDS_MAX {
+            let moved = self.world.settle_once(random);
+            self.look(true)?;
+            quiet = if moved { 0 } else { quiet + 1 };
+            if quiet > 2 {
+                // Consumers that count as stuck, and publishers that rest, have a second.
+                self.world.now.0 += 1_100_000;
+            }
+            if quiet > 5 {
+                return Ok(());
+            }
+        }
+        Err("the broker does not come to rest".to_owned())
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        let random = &mut Random::stream(self.seed, u64::MAX);
+        // Who is away comes back for what it is owed.
+        let Self { world, clients, judge, .. } = self;
+        for client in clients.iter_mut().filter(|c| c.link.is_none() && c.is_persistent()) {
+            let how = How { is_clean: false, expiry_s: 3_600, pipelined: None };
+            client.connect(world, judge, random.below(world.cores()), how);
+        }
+        self.settle(random)?;
+        self.settle(random)?;
+        self.compare_retained(random)?;
+        self.clear_all(random)
+    }
+
+    /// Every core shows a new subscriber the same retained messages, and the right ones.
+    fn compare_retained(&mut self, random: &mut Random) -> Result<(), String> {
+        let mut shown: Vec<BTreeMap<String, usize>> = Vec::new();
+        for core in 0..self.world.cores() {
+            let kept = self.world.watch(core, "r/#", &mut || random.next())?;
+            let number = |payload: &[u8]| {
+                payload.first_chunk().map_or(usize::MAX, |n| u64::from_be_bytes(*n) as usize)
+            };
+            shown.push(kept.iter().map(|(topic, p)| (topic.clone(), number(p))).collect());
+        }
+        if let Some(other) = shown.iter().find(|other| **other != shown[0]) {
+            return Err(format!("cores keep different messages: {other:?}, {:?}", shown[0]));
+        }
+        for topic in ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5"] {
+            let number = shown[0].get(topic).copied();
+            if !self.judge.may_be_retained(topic, number) {
+                return Err(format!("{topic} keeps message {number:?}, not the last"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Once all is gone, nothing is left of it.
+    fn clear_all(&mut self, random: &mut Random) -> Result<(), String> {
+        let Self { world, clients, judge, .. } = self;
+        clients[0].connect(world, judge, 0, How { is_clean: true, expiry_s: 0, pipelined: None });
+        self.rest(random)?;
+        let Self { world, clients, judge, .. } = self;
+        for topic in ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5", "r/m"] {
+            clients[0].publish(world, judge, topic, 1, true, 0);
+        }
+        self.rest(random)?;
+        let Self { world, clients, judge, .. } = self;
+        for client in clients {
+            client.cut(world, judge);
+        }
+        // And those that clients left open when they connected anew.
+        (0..world.links.len()).for_each(|link| world.cut(link));
+        self.rest(random)?;
+        self.world.now.0 += 4_000_000_000;
+        self.rest(random)?;
+        self.rest(random)?;
+        match self.world.memory_bytes() {
+            0 => Ok(()),
+            bytes => Err(format!("{bytes} bytes are left of nothing")),
+        }
+    }
+}

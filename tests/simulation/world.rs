@@ -1,0 +1,382 @@
+//! The cores, the lanes between them and the network around them, under a seeded scheduler.
+//!
+//! A turn of a core is what an executor makes of it: batches and sockets from other cores, bytes
+//! from clients, timers, actions, and then what goes into lanes that have room. Chance decides whose
+//! turn it is, how much arrives, how much a peer takes, and how far the lanes are behind.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+
+use ringmq::clock::Now;
+use ringmq::config::Settings;
+use ringmq::engine::{
+    Action, AllowAll, Batch, ConnectionId, CoreId, Engine, HandedOver, Peer, Place,
+};
+use ringmq::send_buffer::SendBuffer;
+use ringmq::wire::{self, Frame};
+
+use crate::packets;
+use crate::plan::Plan;
+use crate::random::Random;
+
+/// Where a connection is, seen from the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    Core(usize, ConnectionId),
+    /// On its way between cores.
+    Moving,
+    Closed,
+}
+
+/// A network connection, both its ends.
+pub struct Link {
+    pub at: At,
+    /// All that the client ever sent on it, and how much of that a core has read.
+    pub sent: Vec<u8>,
+    pub read: usize,
+    /// How much had been read after which turn.
+    pub reads: VecDeque<(usize, u64)>,
+    /// Packets for the client that it has not looked at yet, and the start of the next.
+    pub inbox: VecDeque<Vec<u8>>,
+    partial: Vec<u8>,
+    held: Option<SendBuffer>,
+    is_paused: bool,
+    /// The client has gone: nothing it sent arrives any more.
+    is_cut: bool,
+    pub is_blocked: bool,
+}
+
+#[derive(Default)]
+struct Cargo {
+    batch: Option<Batch>,
+    sockets: Vec<(usize, HandedOver)>,
+    /// The turn in which it was sent.
+    turn: u64,
+}
+
+#[derive(Default)]
+pub struct Lane {
+    cargo: VecDeque<Cargo>,
+    /// Sockets that wait for room.
+    leaving: Vec<(usize, HandedOver)>,
+    pub is_frozen: bool,
+    /// When the last batch that arrived had been sent.
+    pub arrived: u64,
+}
+
+struct Core {
+    engine: Engine,
+    links: BTreeMap<(u32, u32), usize>,
+}
+
+pub struct World {
+    cores: Vec<Core>,
+    /// By sender and receiver.
+    pub lanes: Vec<Vec<Lane>>,
+    lane_capacity: usize,
+    pub links: Vec<Link>,
+    pub now: Now,
+    /// Turns of all cores so far.
+    pub turn: u64,
+    /// Of all that was sent to clients, in order: two runs of one seed are equal.
+    pub trace: u64,
+}
+
+impl World {
+    pub fn new(plan: &Plan) -> Self {
+        let mut settings = Settings::default();
+        settings.mqtt.sys_interval_s = 0;
+        settings.limits.memory_bytes_max = 1 << 32;
+        settings.limits.connections_max = 1_000;
+        settings.limits.session_expiry_max_s = 3_600;
+        settings.limits.connect_timeout_s = 65_535;
+        if plan.has_small_outboxes {
+            settings.limits.outbox_bytes_max = 65_536;
+        }
+        let engine = |place| Engine::new(place, settings.clone(), Box::new(AllowAll), 7, Now(0));
+        let cores = Place::each(plan.cores).into_iter().map(engine);
+        let count = usize::from(plan.cores);
+        Self {
+            cores: cores.map(|engine| Core { engine, links: BTreeMap::new() }).collect(),
+            lanes: (0..count).map(|_| (0..count).map(|_| Lane::default()).collect()).collect(),
+            lane_capacity: plan.lane_capacity,
+            links: Vec::new(),
+            now: Now(0),
+            turn: 0,
+            trace: 0,
+        }
+    }
+
+    pub fn cores(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// A client connects, and one of the cores accepts.
+    pub fn connect(&mut self, core: usize) -> usize {
+        let peer = Peer { address: None, listener: 0 };
+        let accepted = self.cores[core].engine.handle_accepted(self.now, peer);
+        let id = accepted.expect("there is room for all clients");
+        let link = self.links.len();
+        self.cores[core].links.insert((id.slot, id.generation), link);
+        self.links.push(Link {
+            at: At::Core(core, id),
+            sent: Vec::new(),
+            read: 0,
+            reads: VecDeque::new(),
+            inbox: VecDeque::new(),
+            partial: Vec::new(),
+            held: None,
+            is_paused: false,
+            is_cut: false,
+            is_blocked: false,
+        });
+        link
+    }
+
+    /// The network ends a connection.
+    pub fn cut(&mut self, link: usize) {
+        self.links[link].is_cut = true;
+    }
+
+    /// The core at which a connection is.
+    pub fn core_of(&self, link: usize) -> Option<usize> {
+        match self.links[link].at {
+            At::Core(core, _) => Some(core),
+            _ => None,
+        }
+    }
+
+    /// Some turns of some cores.
+    pub fn turns(&mut self, random: &mut Random, turns: usize) {
+        for _ in 0..turns {
+            let core = random.below(self.cores.len());
+            self.now = Now(self.now.0 + random.below(200) as u64);
+            self.a_turn(core, random, false);
+        }
+    }
+
+    /// A turn of every core in which everything moves that can; false when nothing did.
+    pub fn settle_once(&mut self, random: &mut Random) -> bool {
+        let (bytes, turn_trace) = (self.bytes_moved(), self.trace);
+        let mut moved = false;
+        for core in 0..self.cores.len() {
+            self.now = Now(self.now.0 + 10);
+            moved |= self.a_turn(core, random, true);
+        }
+        moved || bytes != self.bytes_moved() || turn_trace != self.trace
+    }
+
+    fn bytes_moved(&self) -> usize {
+        self.links.iter().map(|link| link.read).sum()
+    }
+
+    fn a_turn(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
+        self.turn += 1;
+        let mut moved = self.take_cargo(core, random, all);
+        self.read(core, random, all);
+        let engine = &mut self.cores[core].engine;
+        if engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            engine.handle_timeout(self.now);
+        }
+        moved |= self.act(core);
+        self.write(core, random, all);
+        moved |= self.act(core);
+        moved | self.send_cargo(core)
+    }
+
+    fn take_cargo(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
+        let mut moved = false;
+        for from in 0..self.cores.len() {
+            let lane = &self.lanes[from][core];
+            if lane.is_frozen {
+                continue;
+            }
+            let most = lane.cargo.len();
+            let count = if all { most } else { random.below(most + 1) };
+            for _ in 0..count {
+                let cargo = self.lanes[from][core].cargo.pop_front().expect("counted");
+                self.lanes[from][core].arrived = cargo.turn;
+                if let Some(batch) = cargo.batch {
+                    let from = CoreId(from as u16);
+                    self.cores[core].engine.handle_batch(self.now, from, batch);
+                }
+                for (link, handed_over) in cargo.sockets {
+                    self.take_home(core, link, handed_over);
+                }
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    fn take_home(&mut self, core: usize, link: usize, handed_over: HandedOver) {
+        let engine = &mut self.cores[core].engine;
+        let taken = engine.handle_handed_over(self.now, handed_over);
+        let id = taken.expect("what was accepted is not refused at home");
+        self.cores[core].links.insert((id.slot, id.generation), link);
+        self.links[link].at = At::Core(core, id);
+    }
+
+    fn read(&mut self, core: usize, random: &mut Random, all: bool) {
+        let links: Vec<usize> = self.cores[core].links.values().copied().collect();
+        for number in links {
+            let link = &mut self.links[number];
+            let At::Core(_, id) = link.at else { continue };
+            if link.is_cut {
+                (link.at, link.held) = (At::Closed, None);
+                self.cores[core].links.remove(&(id.slot, id.generation));
+                self.cores[core].engine.handle_closed(self.now, id);
+                continue;
+            }
+            let left = link.sent.len() - link.read;
+            if left == 0 || link.is_paused || !(all || random.percent(60)) {
+                continue;
+            }
+            let most = if random.percent(20) { 3 } else { left };
+            let bytes = if all { left } else { 1 + random.below(most.min(left)) };
+            let from = link.read;
+            link.read += bytes;
+            link.reads.push_back((link.read, self.turn));
+            let bytes = &self.links[number].sent[from..from + bytes];
+            self.cores[core].engine.handle_received(self.now, id, bytes);
+        }
+    }
+
+    /// Carries out what the engine asks for; false when that is nothing.
+    fn act(&mut self, core: usize) -> bool {
+        let mut acted = false;
+        while let Some(action) = self.cores[core].engine.poll_action() {
+            acted = true;
+            let (Action::Send { connection, .. }
+            | Action::Pause { connection }
+            | Action::Resume { connection }
+            | Action::HandOver { connection, .. }
+            | Action::Close { connection, .. }) = &action;
+            let key = (connection.slot, connection.generation);
+            // One that was closed since is none of the engine's business any more.
+            let Some(&link) = self.cores[core].links.get(&key) else { continue };
+            match action {
+                Action::Send { buffer, .. } => {
+                    let before = self.links[link].held.replace(buffer);
+                    assert!(before.is_none(), "one buffer at a time");
+                }
+                Action::Pause { .. } => self.links[link].is_paused = true,
+                Action::Resume { .. } => self.links[link].is_paused = false,
+                Action::HandOver { to, handed_over, .. } => {
+                    self.cores[core].links.remove(&key);
+                    self.links[link].at = At::Moving;
+                    self.lanes[core][usize::from(to.0)].leaving.push((link, handed_over));
+                }
+                Action::Close { last, .. } => {
+                    self.cores[core].links.remove(&key);
+                    let held = self.links[link].held.take();
+                    for buffer in held.into_iter().chain(last) {
+                        self.arrive(link, &buffer, usize::MAX);
+                    }
+                    self.links[link].at = At::Closed;
+                }
+            }
+        }
+        acted
+    }
+
+    /// Peers take bytes.
+    fn write(&mut self, core: usize, random: &mut Random, all: bool) {
+        let links: Vec<usize> = self.cores[core].links.values().copied().collect();
+        for number in links {
+            let link = &mut self.links[number];
+            let At::Core(_, id) = link.at else { continue };
+            if link.is_blocked || link.held.is_none() {
+                continue;
+            }
+            let mut buffer = link.held.take().expect("just seen");
+            let most = if all || random.percent(70) { usize::MAX } else { random.below(300) };
+            let bytes = self.arrive(number, &buffer, most);
+            buffer.advance(bytes);
+            let engine = &mut self.cores[core].engine;
+            if buffer.is_empty() {
+                engine.handle_sent(self.now, id, bytes, Some(buffer));
+            } else {
+                engine.handle_sent(self.now, id, bytes, None);
+                self.links[number].held = Some(buffer);
+            }
+        }
+    }
+
+    /// Bytes reach a client; returns how many.
+    fn arrive(&mut self, link: usize, buffer: &SendBuffer, most: usize) -> usize {
+        let mut slices = [IoSlice::new(&[]); 1_024];
+        let count = buffer.io_slices(&mut slices);
+        let offered: Vec<u8> =
+            slices[..count].iter().flat_map(|slice| slice.iter()).copied().take(most).collect();
+        for &byte in &offered {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
+        }
+        let link = &mut self.links[link];
+        link.partial.extend_from_slice(&offered);
+        let mut used = 0;
+        while let Ok(Frame::Complete { total, .. }) = wire::frame(&link.partial[used..], usize::MAX)
+        {
+            link.inbox.push_back(link.partial[used..used + total].to_vec());
+            used += total;
+        }
+        link.partial.drain(..used);
+        offered.len()
+    }
+
+    fn send_cargo(&mut self, core: usize) -> bool {
+        let mut sent = false;
+        for to in (0..self.cores.len()).filter(|&to| to != core) {
+            let lane = &mut self.lanes[core][to];
+            if lane.cargo.len() >= self.lane_capacity {
+                continue;
+            }
+            let batch = self.cores[core].engine.poll_batch(CoreId(to as u16));
+            if batch.is_some() || !lane.leaving.is_empty() {
+                let sockets = std::mem::take(&mut lane.leaving);
+                lane.cargo.push_back(Cargo { batch, sockets, turn: self.turn });
+                sent = true;
+            }
+        }
+        sent
+    }
+
+    /// What all cores hold together.
+    pub fn memory_bytes(&mut self) -> u64 {
+        self.cores.iter_mut().map(|core| core.engine.metrics().memory_bytes).sum()
+    }
+}
+
+impl World {
+    /// The retained messages that one core shows to somebody who has never been there before.
+    pub fn watch(
+        &mut self,
+        core: usize,
+        filter: &str,
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let link = self.connect(core);
+        // Without a Client Identifier the home is where the connection was accepted.
+        let sent = [
+            packets::connect("", wire::Version::V5),
+            packets::subscribe(filter, wire::Qos::AtMostOnce, wire::Version::V5),
+        ];
+        self.links[link].sent = sent.concat();
+        let mut random = Random::new(chance());
+        let mut quiet = 0;
+        while quiet < 3 {
+            quiet = if self.settle_once(&mut random) { 0 } else { quiet + 1 };
+        }
+        if self.core_of(link) != Some(core) {
+            return Err("a client without an identifier was handed over".to_owned());
+        }
+        let mut shown = Vec::new();
+        for packet in std::mem::take(&mut self.links[link].inbox) {
+            if let Ok(wire::Packet::Publish(p)) = wire::decode(&packet, wire::Version::V5) {
+                shown.push((p.topic.to_owned(), p.payload.to_vec()));
+            }
+        }
+        self.cut(link);
+        Ok(shown)
+    }
+}
