@@ -136,42 +136,49 @@ impl Engine {
         loop {
             let room = self.room_for_retained(slot, session);
             let state = &mut self.sessions[session as usize];
-            if room == 0 || state.feeds.is_empty() {
+            if room.messages == 0 || state.feeds.is_empty() {
                 return;
             }
-            let mut batch = Vec::new();
+            let mut batch = Batch::default();
             let feed = &mut state.feeds[0];
             let (target, scan) = (feed.target(session), &mut feed.cursor);
             let filter = self.index.text(feed.subscription);
-            let scanned = take_batch(&self.retained, &filter, scan, room, &mut batch);
+            let scanned = batch.take(&self.retained, &filter, scan, &room);
             let is_done = scanned == ScanState::Done;
-            let is_resting = batch.is_empty() && !is_done;
+            let is_resting = batch.messages.is_empty() && !is_done;
             if is_done {
                 state.feeds.remove(0);
             }
-            for message in batch {
+            for message in batch.messages {
                 self.send_retained(&target, &message);
             }
             if is_resting {
-                // Many topics were walked in vain: others have their turn first.
-                let id = self.links.id(slot);
-                return self.mark_ready(id);
+                if !batch.is_full {
+                    // Many topics were walked in vain: others have their turn first.
+                    let id = self.links.id(slot);
+                    self.mark_ready(id);
+                }
+                return;
             }
         }
     }
 
-    /// How many retained messages the client can take now.
-    fn room_for_retained(&self, slot: u32, session: u32) -> usize {
+    /// What the client can take now at once. None of it may have to queue, where a live message
+    /// that is newer could overtake it.
+    fn room_for_retained(&self, slot: u32, session: u32) -> Room {
         let connection = &self.links.connections[slot as usize];
-        if connection.pending_bytes() > self.outbox_behind_bytes() {
-            return 0;
-        }
+        let pending = connection.pending_bytes();
         let state = &self.sessions[session as usize];
-        let Some(outbound) = &state.outbound else { return BATCH.min(connection.window.into()) };
-        match state.feeds.first() {
-            Some(feed) if feed.qos != Qos::AtMostOnce => outbound.room().min(BATCH),
+        let messages = match (&state.outbound, state.feeds.first()) {
+            _ if pending > self.outbox_behind_bytes() => 0,
+            (None, _) => BATCH.min(connection.window.into()),
+            (Some(outbound), Some(feed)) if feed.qos != Qos::AtMostOnce => {
+                outbound.room().min(BATCH)
+            }
             _ => BATCH,
-        }
+        };
+        let bytes = self.outbox_behind_bytes().saturating_sub(pending);
+        Room { messages, bytes, is_all_taken: pending == 0 }
     }
 
     fn send_retained(&mut self, target: &Target, message: &Arc<Message>) {
@@ -200,23 +207,45 @@ fn is_ours(topic: &str) -> bool {
     topic.starts_with(sys_topics::PREFIX)
 }
 
-fn take_batch(
-    retained: &shards::RetainedIndex<Stored>,
-    filter: &str,
-    cursor: &mut Cursor,
-    room: usize,
-    batch: &mut Vec<Arc<Message>>,
-) -> ScanState {
-    let mut bytes = 0;
-    retained.scan(filter, cursor, limits::RETAINED_STEPS_MAX, &mut |_topic, stored| {
-        let Some(message) = &stored.message else { return ScanStep::Next };
-        if batch.len() >= room || bytes > limits::RUN_BYTES_MAX {
-            return ScanStep::StopBefore;
-        }
-        bytes += message.content().bytes();
-        batch.push(Arc::clone(message));
-        ScanStep::Next
-    })
+/// How much a client can take.
+struct Room {
+    messages: usize,
+    bytes: usize,
+    /// Nothing waits for it: one message fits, however large.
+    is_all_taken: bool,
+}
+
+/// Messages taken from the store for a client.
+#[derive(Default)]
+struct Batch {
+    messages: Vec<Arc<Message>>,
+    bytes: usize,
+    /// There was one more, for which there was no room.
+    is_full: bool,
+}
+
+impl Batch {
+    fn take(
+        &mut self,
+        retained: &shards::RetainedIndex<Stored>,
+        filter: &str,
+        cursor: &mut Cursor,
+        room: &Room,
+    ) -> ScanState {
+        retained.scan(filter, cursor, limits::RETAINED_STEPS_MAX, &mut |_topic, stored| {
+            let Some(message) = &stored.message else { return ScanStep::Next };
+            let bytes = message.content().bytes();
+            let is_first = self.messages.is_empty() && room.is_all_taken;
+            self.is_full = self.messages.len() >= room.messages
+                || (self.bytes + bytes > room.bytes && !is_first);
+            if self.is_full {
+                return ScanStep::StopBefore;
+            }
+            self.bytes += bytes;
+            self.messages.push(Arc::clone(message));
+            ScanStep::Next
+        })
+    }
 }
 
 impl crate::session::state::RetainedFeed {

@@ -25,11 +25,15 @@ pub struct Client {
     pub name: String,
     pub version: Version,
     pub link: Option<usize>,
+    /// Connections it opened another one in place of.
+    abandoned: Vec<usize>,
     /// CONNACK came on that link.
     pub is_connected: bool,
     /// Session Expiry Interval of the session that the server keeps, as asked at CONNECT.
     expiry_s: u32,
     is_clean: bool,
+    /// It does not know what session the server has.
+    must_start_clean: bool,
     /// When the connection ended, if the session lived on.
     left_us: u64,
     /// The Session Expiry Interval of the session that was left.
@@ -39,6 +43,7 @@ pub struct Client {
     /// QoS 2 between PUBREC and PUBREL.
     received: BTreeSet<u16>,
     subscribing: BTreeMap<u16, (&'static str, u8)>,
+    unsubscribing: BTreeMap<u16, &'static str>,
     pub is_lazy: bool,
     owed: Vec<Vec<u8>>,
     /// Where each message ends in what was sent on the link.
@@ -52,15 +57,18 @@ impl Client {
             name,
             version,
             link: None,
+            abandoned: Vec::new(),
             is_connected: false,
             expiry_s: 0,
             is_clean: true,
+            must_start_clean: false,
             left_us: 0,
             kept_s: 0,
             next_identifier: 0,
             pending: VecDeque::new(),
             received: BTreeSet::new(),
             subscribing: BTreeMap::new(),
+            unsubscribing: BTreeMap::new(),
             is_lazy: false,
             owed: Vec::new(),
             ends: VecDeque::new(),
@@ -85,8 +93,10 @@ impl Client {
             // Which of two CONNECTs under way comes first, nobody could tell.
             return;
         }
-        // An old connection is taken over by this one.
+        // An old connection is taken over by this one, which is left to the server for a while.
+        self.abandoned.extend(self.link);
         self.lose_link(world, judge);
+        let how = How { is_clean: how.is_clean || self.must_start_clean, ..how };
         if how.is_clean {
             judge.end_session(self.number);
         }
@@ -123,13 +133,16 @@ impl Client {
         } else {
             // Whether its CONNECT came, and made the session another, nobody can tell.
             judge.end_session(self.number);
+            self.must_start_clean = true;
+            self.drop_abandoned(world);
         }
         self.owed.clear();
         self.ends.clear();
         self.subscribing.clear();
+        self.unsubscribing.clear();
         judge.lose_connection(self.number);
         if !self.is_persistent() {
-            judge.end_session(self.number);
+            self.begin_anew(judge);
         }
     }
 
@@ -140,6 +153,11 @@ impl Client {
         }
         self.received.clear();
         judge.begin_session(self.number);
+    }
+
+    /// Closes connections that it has no use for, should the server not have done so.
+    pub fn drop_abandoned(&mut self, world: &mut World) {
+        self.abandoned.drain(..).for_each(|link| world.cut(link));
     }
 
     pub fn leave(&mut self, world: &mut World, judge: &mut Judge) {
@@ -202,8 +220,10 @@ impl Client {
         self.subscribing.retain(|_, (of, _)| *of != filter);
         judge.unsubscribe(self.number, filter);
         let filters = [filter];
+        let identifier = self.identifier();
+        self.unsubscribing.insert(identifier.get(), filter);
         let unsubscribe = Unsubscribe {
-            packet_identifier: self.identifier(),
+            packet_identifier: identifier,
             user_properties: UserProperties::none(),
             filters: UnsubscribeFilters::list(&filters),
         };
@@ -346,11 +366,21 @@ impl Client {
                     if granted > 2 {
                         return Err(format!("{} was refused {filter}: {granted:#x}", self.name));
                     }
-                    judge.subscribe(self.number, filter, granted);
+                    // The last of several answers counts.
+                    if self.subscribing.values().all(|(of, _)| *of != filter) {
+                        judge.subscribe(self.number, filter, granted);
+                    }
                 }
                 Ok(())
             }
-            Packet::Unsuback(_) => Ok(()),
+            Packet::Unsuback(unsuback) => {
+                let filter = self.unsubscribing.remove(&unsuback.packet_identifier.get());
+                let is_asked_again = self.subscribing.values().any(|(of, _)| Some(*of) == filter);
+                if let Some(filter) = filter.filter(|_| !is_asked_again) {
+                    judge.note_unsubscribed(self.number, filter);
+                }
+                Ok(())
+            }
             Packet::Disconnect(disconnect) => match disconnect.reason {
                 ReasonCode::SessionTakenOver => Ok(()),
                 other => Err(format!("{} was disconnected: {other:?}", self.name)),
@@ -370,6 +400,7 @@ impl Client {
             return Err(format!("{} was refused: {:?}", self.name, connack.reason));
         }
         self.is_connected = true;
+        self.must_start_clean = false;
         self.kept_s = if self.version == Version::V5 { self.expiry_s.into() } else { 3_600 };
         judge.connect(self.number, world.core_of(link), connack.session_present)?;
         if !connack.session_present {

@@ -160,6 +160,11 @@ impl Judge {
         }
     }
 
+    /// UNSUBACK came.
+    pub fn note_unsubscribed(&mut self, client: usize, filter: &str) {
+        self.subscribers[client].asked.remove(filter);
+    }
+
     fn leave_groups(&mut self, client: usize) {
         let asked = self.subscribers[client].asked.iter().copied();
         self.left_groups.extend(asked.filter(|filter| filter.starts_with("$share/")));
@@ -201,7 +206,6 @@ impl Judge {
         }
         let subscriber = &mut self.subscribers[client];
         subscriber.subscriptions.retain(|held| held.filter != filter);
-        subscriber.asked.remove(filter);
         // What it is owed may have been for that filter.
         subscriber.owed.clear();
     }

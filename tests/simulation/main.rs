@@ -87,7 +87,7 @@ fn attempt(plan: &Plan, seed: u64, is_told: bool) -> Result<u64, String> {
 fn check(seed: u64) -> Result<(), String> {
     let plan = Plan::new(seed);
     let trace = attempt(&plan, seed, false)?;
-    match seed % TWICE_EVERY == 0 && attempt(&plan, seed, false)? != trace {
+    match seed.is_multiple_of(TWICE_EVERY) && attempt(&plan, seed, false)? != trace {
         true => Err("two runs of one seed differ".to_owned()),
         false => Ok(()),
     }

@@ -111,7 +111,10 @@ impl Run {
         for link in &mut self.world.links {
             link.is_blocked = false;
         }
-        self.clients.iter_mut().for_each(|client| client.is_lazy = false);
+        for client in &mut self.clients {
+            client.is_lazy = false;
+            client.drop_abandoned(&mut self.world);
+        }
         self.rest(random)?;
         for client in &self.clients {
             if let Some(what) = client.unsettled() {
@@ -185,11 +188,10 @@ impl Run {
         }
         self.rest(random)?;
         let Self { world, clients, judge, .. } = self;
-        for client in clients {
+        for client in clients.iter_mut() {
             client.cut(world, judge);
         }
-        // And those that clients left open when they connected anew.
-        (0..world.links.len()).for_each(|link| world.cut(link));
+        clients.iter_mut().for_each(|client| client.drop_abandoned(world));
         self.rest(random)?;
         self.world.now.0 += 4_000_000_000;
         self.rest(random)?;

@@ -89,7 +89,7 @@ impl<T> Port<T> {
     /// The next item from another core.
     pub fn receive(&mut self, from: usize) -> Option<Received<T>> {
         let lane = self.from[from].as_mut().expect("no core has a lane to itself");
-        if lane.is_empty() {
+        if !lane.has_item() {
             return None;
         }
         let was_full = lane.is_full();
@@ -102,7 +102,7 @@ impl<T> Port<T> {
     /// [`wake_up`](Self::wake_up).
     pub fn doze(&mut self, wants_room_to: impl Iterator<Item = usize>) -> bool {
         self.bells[self.core].0.doze();
-        let has_come = self.from.iter_mut().flatten().any(|lane| !lane.is_empty());
+        let has_come = self.from.iter_mut().flatten().any(Receiver::has_item);
         let mut wants_room_to = wants_room_to;
         if has_come || wants_room_to.any(|to| self.has_room(to)) {
             self.wake_up();

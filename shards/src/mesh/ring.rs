@@ -129,11 +129,11 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     /// Takes the oldest item out.
     pub fn pop(&mut self) -> Option<T> {
-        if self.is_empty() {
+        if !self.has_item() {
             return None;
         }
         let item = self.shared.slot(self.head).with_mut(|slot| {
-            // SAFETY: the slot is within head..tail: it holds an item, which `is_empty` saw with
+            // SAFETY: the slot is within head..tail: it holds an item, which `has_item` saw with
             // Acquire, and the sender leaves it alone until the head has moved on.
             unsafe { (*slot).assume_init_read() }
         });
@@ -143,14 +143,18 @@ impl<T> Receiver<T> {
         Some(item)
     }
 
-    /// Whether there is nothing to take.
-    pub fn is_empty(&mut self) -> bool {
-        if self.head != self.tail_seen {
-            return false;
+    /// Whether there is something to take.
+    pub fn has_item(&mut self) -> bool {
+        if self.head == self.tail_seen {
+            // Acquire: see the items that came with this tail.
+            self.tail_seen = self.shared.tail.0.load(Acquire);
         }
-        // Acquire: see the items that came with this tail.
-        self.tail_seen = self.shared.tail.0.load(Acquire);
-        self.head == self.tail_seen
+        self.head != self.tail_seen
+    }
+
+    /// Whether the ring is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Whether there is no room for the sender.

@@ -2,28 +2,25 @@
 
 #[cfg(not(loom))]
 pub(super) use std::{
-    cell::UnsafeCell as Plain,
+    cell::UnsafeCell,
     sync::Arc,
     sync::atomic::{AtomicBool, AtomicUsize, fence},
 };
 
 #[cfg(loom)]
 pub(super) use loom::{
-    cell::UnsafeCell as Checked,
+    cell::UnsafeCell,
     sync::Arc,
     sync::atomic::{AtomicBool, AtomicUsize, fence},
 };
 
 /// A place that one thread at a time writes or reads. Under loom an access that races panics.
 #[derive(Debug)]
-pub(super) struct Cell<T>(#[cfg(not(loom))] Plain<T>, #[cfg(loom)] Checked<T>);
+pub(super) struct Cell<T>(UnsafeCell<T>);
 
 impl<T> Cell<T> {
     pub(super) fn new(value: T) -> Self {
-        #[cfg(not(loom))]
-        return Self(Plain::new(value));
-        #[cfg(loom)]
-        return Self(Checked::new(value));
+        Self(UnsafeCell::new(value))
     }
 
     /// Hands out a pointer to the place, for the time of the call alone.
