@@ -153,7 +153,7 @@ fn flags_of_later_versions_are_refused_with_what_to_do() {
     assert_refused(&["--cores", "0"], 2, &["--cores", "not 1 to"]);
     assert_refused(&["--cores", "3-1"], 2, &["--cores", "backwards"]);
     assert_refused(&["--cores", "1,1"], 2, &["--cores", "twice"]);
-    assert_refused(&["--numa"], 2, &["--numa", "leave it out"]);
+    assert_refused(&["--numa"], 2, &["--numa", "--cores LIST"]);
     assert_refused(&["--mode", "uring"], 2, &["io_uring", "poll"]);
     assert_refused(&["--executor", "glommio"], 2, &["--executor glommio", "poll"]);
     assert_refused(&["--stats"], 2, &["--stats", "$SYS"]);

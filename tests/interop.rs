@@ -9,6 +9,9 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+/// How many cores the broker has; one when it is not set.
+const CORES: &str = "RINGMQ_TEST_CORES";
+
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whether the clients are there; installs them the first time. False only when told to skip.
@@ -39,6 +42,7 @@ impl Broker {
     fn listen(address: &str) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_broker"))
             .args(["--listen", address, "--log-format", "json"])
+            .args(["--cores", &std::env::var(CORES).unwrap_or_else(|_| "1".to_owned())])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the broker starts");
