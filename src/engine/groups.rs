@@ -4,6 +4,7 @@
 //! each, so that messages spread evenly over members and not over cores; that core picks the
 //! member. Should the last member there have left meanwhile, the message goes on to another core.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shards::{FilterId, GroupAt, GroupId, SubscriberId};
@@ -100,7 +101,8 @@ impl Engine {
         let hops_max = match &chosen {
             Some((Rank::Ready, _)) => 0,
             Some((Rank::Busy, _)) => 2,
-            _ => self.place.cores(),
+            // The cores it was at may have been wrong about each other: once more around.
+            _ => 2 * self.place.cores() + 2,
         };
         let any = chosen.is_none() && qos > Qos::AtMostOnce;
         if hops < hops_max
@@ -212,7 +214,8 @@ impl Engine {
     ) -> Vec<(FilterId, String)> {
         let Some(outbound) = &self.sessions[session as usize].outbound else { return Vec::new() };
         let filters = outbound.shared_filters().filter(|&filter| of.is_none_or(|of| of == filter));
-        filters.map(|filter| (filter, self.index.text(filter))).collect()
+        let filters: BTreeSet<FilterId> = filters.collect();
+        filters.into_iter().map(|filter| (filter, self.index.text(filter))).collect()
     }
 
     /// Messages drawn for a shared subscription whose member leaves go to other members: all that

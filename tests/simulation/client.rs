@@ -128,10 +128,12 @@ impl Client {
         if self.link.take().is_none() {
             return;
         }
-        if std::mem::take(&mut self.is_connected) {
+        let was_connected = std::mem::take(&mut self.is_connected);
+        if was_connected {
             self.left_us = world.now.0;
         } else {
-            // Whether its CONNECT came, and made the session another, nobody can tell.
+            // Whether its CONNECT came, and made the session another, nobody can tell; the one
+            // before may still be there.
             judge.end_session(self.number);
             self.must_start_clean = true;
             self.drop_abandoned(world);
@@ -141,7 +143,7 @@ impl Client {
         self.subscribing.clear();
         self.unsubscribing.clear();
         judge.lose_connection(self.number);
-        if !self.is_persistent() {
+        if was_connected && !self.is_persistent() {
             self.begin_anew(judge);
         }
     }
@@ -193,7 +195,7 @@ impl Client {
         filter: &'static str,
         qos: u8,
     ) {
-        judge.ask(self.number, filter);
+        judge.ask(self.number, filter, qos);
         let identifier = self.identifier();
         self.subscribing.insert(identifier.get(), (filter, qos));
         let options = SubscribeOptions {
@@ -306,11 +308,15 @@ impl Client {
         }
     }
 
-    /// Looks at what has come, and answers.
-    pub fn look(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
+    /// A session that was left too long ago is owed nothing.
+    pub fn note_expiry(&self, world: &World, judge: &mut Judge) {
         if !self.is_connected && self.may_have_expired(world.now.0) {
             judge.end_session(self.number);
         }
+    }
+
+    /// Looks at what has come, and answers.
+    pub fn look(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
         while let Some(link) = self.link {
             let Some(packet) = world.links[link].inbox.pop_front() else {
                 if world.links[link].at == At::Closed {

@@ -39,8 +39,9 @@ struct Held {
 #[derive(Default)]
 struct Subscriber {
     subscriptions: Vec<Held>,
-    /// What it may be subscribed to: it asked, and may not have heard the answer.
-    asked: BTreeSet<&'static str>,
+    /// What it may be subscribed to, with the lowest QoS: it asked, and may not have heard the
+    /// answer.
+    asked: BTreeMap<&'static str, u8>,
     /// The core on which it was last seen.
     core: Option<usize>,
     /// When it connected, if it still is.
@@ -70,8 +71,11 @@ pub struct Judge {
     last: BTreeMap<(usize, usize, &'static str, u8), usize>,
     /// The newest live message of a topic that a client has seen on a link.
     newest_live: BTreeMap<(usize, &'static str), usize>,
-    /// Shared subscriptions that somebody left, or may have, since everything settled last.
-    left_groups: BTreeSet<&'static str>,
+    /// Shared subscriptions that somebody left, or may have, since everything settled last, with
+    /// the lowest QoS of those who did.
+    left_groups: BTreeMap<&'static str, u8>,
+    /// Those that somebody unsubscribed from. What was under way to it stays with it.
+    unsubscribed_groups: BTreeSet<&'static str>,
     may_drop_qos_0: bool,
 }
 
@@ -84,7 +88,8 @@ impl Judge {
             received: BTreeMap::new(),
             last: BTreeMap::new(),
             newest_live: BTreeMap::new(),
-            left_groups: BTreeSet::new(),
+            left_groups: BTreeMap::new(),
+            unsubscribed_groups: BTreeSet::new(),
             may_drop_qos_0,
         }
     }
@@ -166,8 +171,11 @@ impl Judge {
     }
 
     fn leave_groups(&mut self, client: usize) {
-        let asked = self.subscribers[client].asked.iter().copied();
-        self.left_groups.extend(asked.filter(|filter| filter.starts_with("$share/")));
+        let asked = self.subscribers[client].asked.iter();
+        for (&filter, &qos) in asked.filter(|(filter, _)| filter.starts_with("$share/")) {
+            let lowest = self.left_groups.entry(filter).or_insert(qos);
+            *lowest = qos.min(*lowest);
+        }
     }
 
     pub fn end_session(&mut self, client: usize) {
@@ -179,9 +187,10 @@ impl Judge {
         subscriber.is_kept = false;
     }
 
-    pub fn ask(&mut self, client: usize, filter: &'static str) {
+    pub fn ask(&mut self, client: usize, filter: &'static str, qos: u8) {
         let subscriber = &mut self.subscribers[client];
-        subscriber.asked.insert(filter);
+        let lowest = subscriber.asked.entry(filter).or_insert(qos);
+        *lowest = qos.min(*lowest);
         // Until the answer is seen, the QoS of either may hold.
         subscriber.subscriptions.retain(|held| held.filter != filter);
     }
@@ -201,9 +210,8 @@ impl Judge {
 
     pub fn unsubscribe(&mut self, client: usize, filter: &'static str) {
         self.tick();
-        if filter.starts_with("$share/") {
-            self.left_groups.insert(filter);
-        }
+        self.leave_groups(client);
+        self.unsubscribed_groups.insert(filter);
         let subscriber = &mut self.subscribers[client];
         subscriber.subscriptions.retain(|held| held.filter != filter);
         // What it is owed may have been for that filter.
@@ -286,9 +294,10 @@ impl Judge {
     fn check_duplicate(&self, seen: &Seen, message: usize) -> Result<(), String> {
         let (of, client) = (&self.messages[message], seen.client);
         let before = self.received.get(&(message, client)).map_or(&[][..], Vec::as_slice);
-        // A message for two groups comes twice to a member of both.
-        let copies_max = if of.topic.starts_with("s/") { 3 } else { 1 };
-        let is_allowed = before.len() < copies_max
+        // A message for two groups comes twice to a member of both, perhaps not at the same QoS.
+        let is_shared = of.topic.starts_with("s/");
+        let copies = before.iter().filter(|b| !is_shared || b.qos == seen.qos).count();
+        let is_allowed = copies < if is_shared { 3 } else { 1 }
             || of.qos == 1 && of.is_resent
             || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
         match is_allowed {
@@ -319,6 +328,7 @@ impl Judge {
             message.is_fresh = false;
         }
         self.left_groups.clear();
+        self.unsubscribed_groups.clear();
         for (client, subscriber) in self.subscribers.iter().enumerate() {
             if let (Some(_), Some(owed)) = (subscriber.connected_at, subscriber.owed.first()) {
                 return Err(format!("client {client} came back and did not get message {owed}"));
@@ -349,20 +359,25 @@ impl Judge {
         Ok(())
     }
 
-    /// A copy for each group, if nobody left one meanwhile.
+    /// A copy for each group: at most one if nobody left meanwhile, and at least one where somebody
+    /// stayed, whoever else left.
     fn judge_groups(&self, number: usize) -> Result<(), String> {
         let of = &self.messages[number];
-        if of.is_resent || self.left_groups.iter().any(|filter| matches(filter, of.topic)) {
+        if of.is_resent {
             return Ok(());
         }
+        let left = self.left_groups.iter().filter(|(filter, _)| matches(filter, of.topic));
+        let left_qos = left.map(|(_, &qos)| qos).min();
         let held = || {
             let held = self.subscribers.iter().flat_map(|s| &s.subscriptions);
             held.filter(|h| h.filter.starts_with("$share/") && matches(h.filter, of.topic))
         };
         let groups: BTreeSet<&str> = held().map(|held| held.filter).collect();
         let asked = self.subscribers.iter().flat_map(|s| &s.asked);
-        let asked = asked.filter(|f| f.starts_with("$share/") && matches(f, of.topic));
-        let perhaps: BTreeSet<&str> = groups.iter().chain(asked).copied().collect();
+        let asked = asked.filter(|(f, _)| f.starts_with("$share/") && matches(f, of.topic));
+        let lowest_qos = asked.clone().map(|(_, &qos)| qos).chain(left_qos).min();
+        let perhaps: BTreeSet<&str> =
+            groups.iter().copied().chain(asked.map(|(&filter, _)| filter)).collect();
         // Those whose members all are sure to have subscribed before, and take what is not lost.
         let is_sure = |group: &&&str| {
             held().filter(|h| h.filter == **group).all(|h| h.qos > 0 && h.since < of.sent_at)
@@ -372,8 +387,24 @@ impl Judge {
             .filter_map(|client| self.received.get(&(number, client)))
             .map(Vec::len)
             .sum();
+        let has_stayed = |s: &Subscriber, group: &str| {
+            s.connected_at.is_some_and(|since| since < of.sent_at)
+                && s.subscriptions.iter().any(|h| h.filter == group && h.since < of.sent_at)
+        };
+        let served = groups.iter().filter(|&group| {
+            !self.unsubscribed_groups.contains(group)
+                && self.subscribers.iter().any(|s| has_stayed(s, group))
+        });
+        if of.qos == 1 && lowest_qos > Some(0) && copies < served.clone().count() {
+            let served: Vec<_> = served.collect();
+            return Err(format!("message {number} came {copies} times to {served:?}, who stayed"));
+        }
+        if left_qos.is_some() {
+            return Ok(());
+        }
+        // One that left before it saw SUBACK may be a member all the same.
         let is_member_away = self.subscribers.iter().any(|s| {
-            s.connected_at.is_none() && s.subscriptions.iter().any(|h| groups.contains(h.filter))
+            s.connected_at.is_none() && s.asked.keys().any(|filter| groups.contains(filter))
         });
         if copies > perhaps.len() {
             return Err(format!("message {number} came {copies} times to {groups:?}"));

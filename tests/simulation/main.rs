@@ -5,10 +5,11 @@
 //! cargo test --release --test simulation                        thousands of seeds
 //! RINGMQ_SIM_SECONDS=3600 cargo test --release --test simulation     an hour of them
 //! RINGMQ_SIM_SEED=77 cargo test --release --test simulation     one, step by step
+//! RINGMQ_SIM_STEPS=2,3,7 RINGMQ_SIM_SEED=77 cargo test …        the same with these steps alone
 //! ```
 //!
 //! A seed that fails is run again with steps left out, as long as it still fails, and what is left
-//! is printed. `tests/simulation/plant` shows that planted faults are found.
+//! is printed (not if `RINGMQ_SIM_SHRINK=no`). `tests/simulation/plant` shows that planted faults are found.
 
 mod client;
 mod judge;
@@ -72,7 +73,9 @@ fn main() -> ExitCode {
     };
     println!("simulation: seed {seed} failed after {elapsed:.1} s: {what}");
     println!("replay: RINGMQ_SIM_SEED={seed} cargo test --release --test simulation");
-    shrink(seed);
+    if std::env::var_os("RINGMQ_SIM_SHRINK").is_none_or(|value| value != "no") {
+        shrink(seed);
+    }
     ExitCode::FAILURE
 }
 
@@ -94,7 +97,10 @@ fn check(seed: u64) -> Result<(), String> {
 }
 
 fn replay(seed: u64) -> ExitCode {
-    let plan = Plan::new(seed);
+    let mut plan = Plan::new(seed);
+    if let Ok(kept) = std::env::var("RINGMQ_SIM_STEPS") {
+        plan.steps.retain(|(number, _)| kept.split(',').any(|kept| kept == number.to_string()));
+    }
     println!("seed {seed}: {} cores, lanes of {}", plan.cores, plan.lane_capacity);
     match attempt(&plan, seed, true) {
         Ok(_) => {
@@ -144,4 +150,6 @@ fn shrink(seed: u64) {
         println!("{number:4} {step:?}");
     }
     println!("failed: {what}");
+    let numbers: Vec<String> = plan.steps.iter().map(|(number, _)| number.to_string()).collect();
+    println!("replay it: RINGMQ_SIM_STEPS={} RINGMQ_SIM_SEED={seed}", numbers.join(","));
 }

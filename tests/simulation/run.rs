@@ -94,6 +94,7 @@ impl Run {
     /// Clients look at what has come.
     fn look(&mut self, all: bool) -> Result<(), String> {
         let Self { world, clients, judge, .. } = self;
+        clients.iter().for_each(|client| client.note_expiry(world, judge));
         for client in clients {
             client.note_read(world, judge);
             if all {
