@@ -31,6 +31,11 @@ fn main() {
             println!("{:<14} {bytes:>4} bytes of memory for each filter", set.name);
         }
     }
+    for set in &SETS {
+        if let Some((_, bytes)) = set.replica.get() {
+            println!("{:<14} {bytes:>4} bytes of memory for each filter, replicated", set.name);
+        }
+    }
     if let Some((_, bytes)) = RETAINED.get() {
         println!("{:<14} {bytes:>4} bytes of memory for each topic", "retained");
     }
@@ -84,6 +89,19 @@ fn index(filters: impl Iterator<Item = String>) -> SubscriptionIndex {
     index
 }
 
+/// What another core announced.
+fn replica(filters: impl Iterator<Item = String>) -> Replica {
+    let mut replica = Replica::new(0x5EED);
+    for text in filters {
+        let filter = TopicFilter::parse(&text, 16).expect("a well-formed filter");
+        match filter.has_wildcard() {
+            true => replica.announce_wildcard(1, &filter),
+            false => replica.announce_exact(1, replica.fingerprint(&text)),
+        }
+    }
+    replica
+}
+
 /// Filters of one kind.
 struct Set {
     name: &'static str,
@@ -93,15 +111,21 @@ struct Set {
     topic: fn(u32) -> String,
     /// The index of all of them, once built, and its bytes for each.
     index: OnceLock<(SubscriptionIndex, usize)>,
+    /// What another core knows of them.
+    replica: OnceLock<(Replica, usize)>,
 }
 
 impl Set {
     const fn new(name: &'static str, filter: fn(u32) -> String, topic: fn(u32) -> String) -> Self {
-        Self { name, filter, topic, index: OnceLock::new() }
+        Self { name, filter, topic, index: OnceLock::new(), replica: OnceLock::new() }
     }
 
     fn index(&self) -> &SubscriptionIndex {
         &self.index.get_or_init(|| measured(|| index((0..*COUNT).map(self.filter)))).0
+    }
+
+    fn replica(&self) -> &Replica {
+        &self.replica.get_or_init(|| measured(|| replica((0..*COUNT).map(self.filter)))).0
     }
 
     fn named(name: &str) -> &'static Self {
@@ -191,6 +215,21 @@ fn match_in_cache(bencher: Bencher, name: &str) {
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
         index.matches(black_box(&topic), &mut out);
         assert!(out.subscriptions.len() + out.shared.len() == 1);
+    });
+}
+
+/// Which other cores have subscribers.
+#[divan::bench(sample_size = 1000, args = ["exact short", "exact", "plus", "hash"])]
+fn replica_match_one_of_all(bencher: Bencher, name: &str) {
+    let set = Set::named(name);
+    let replica = set.replica();
+    let topics: Vec<String> = Numbers::take(TOPICS).into_iter().map(set.topic).collect();
+    let mut out = CoreMatches::default();
+    let mut next = 0;
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
+        next = (next + 1) % topics.len();
+        replica.matches(&topics[next], &mut out);
+        assert!(out.cores == [1]);
     });
 }
 

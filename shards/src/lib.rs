@@ -8,6 +8,8 @@
 //! Both indexes are built from the same small parts: slabs of records under 32-bit ids, hash tables
 //! of ids that store no key, and interned levels.
 
+#[cfg(test)]
+mod arbitrary;
 mod hash;
 mod id_table;
 pub mod index;

@@ -50,13 +50,15 @@ impl Engine {
             self.share_over(core, &sharing.text, draft, origin, 1);
             return Some(Standing::Offline);
         }
-        let (rank, member) = self.choose_member(sharing.here?, except, qos)?;
-        if rank < Rank::Ready
-            && let Some(core) = self.other_core(sharing.group, false)
+        let chosen = sharing.here.and_then(|here| self.choose_member(here, except, qos));
+        let any = chosen.is_none() && qos > Qos::AtMostOnce;
+        if !matches!(chosen, Some((Rank::Ready, _)))
+            && let Some(core) = self.other_core(sharing.group, any)
         {
             self.share_over(core, &sharing.text, draft, origin, 1);
             return Some(Standing::Offline);
         }
+        let (_, member) = chosen?;
         Some(self.deliver(&member, draft, sharing.here))
     }
 

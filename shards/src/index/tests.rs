@@ -1,6 +1,7 @@
 //! The index as a whole, against a plain list of subscriptions.
 
 use super::*;
+use crate::arbitrary::{filter_text, topic};
 use crate::hash::COLLIDING_SEED;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -197,34 +198,6 @@ fn a_hundred_thousand_filters_come_and_go_without_a_trace() {
 }
 
 /// Levels that often meet: texts, prefixes of texts, the empty one and ones that begin with `$`.
-fn level() -> impl Strategy<Value = &'static str> {
-    prop_oneof![
-        4 => Just("a"),
-        2 => Just("b"),
-        1 => Just("ab"),
-        1 => Just(""),
-        1 => Just("$a"),
-        1 => Just("a level longer than what is kept in place"),
-    ]
-}
-
-fn topic() -> impl Strategy<Value = String> {
-    prop::collection::vec(level(), 1..6)
-        .prop_map(|levels| levels.join("/"))
-        .prop_filter("a Topic Name has a character", |topic| !topic.is_empty())
-}
-
-fn filter_text() -> impl Strategy<Value = String> {
-    let level = prop_oneof![2 => level(), 1 => Just("+")];
-    let share = prop_oneof![2 => Just(""), 1 => Just("$share/g/"), 1 => Just("$share/h/")];
-    (share, prop::collection::vec(level, 0..5), any::<bool>())
-        .prop_map(|(share, mut levels, hash)| {
-            levels.extend(hash.then_some("#"));
-            share.to_owned() + &levels.join("/")
-        })
-        .prop_filter("a well-formed filter", |text| TopicFilter::parse(text, 128).is_ok())
-}
-
 #[derive(Debug, Clone)]
 enum Change {
     Subscribe(String, Subscription),

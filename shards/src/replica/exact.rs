@@ -1,0 +1,78 @@
+//! Fingerprints of filters without wildcards, with the cores that announced them.
+
+use hashbrown::HashTable;
+
+use super::Fingerprint;
+
+/// Parts of the table: one of a million entries, when it grows, would stall the core.
+const PARTS: usize = 256;
+
+/// Bits of an entry that name the core, below those of the fingerprint.
+const CORE_BITS: u32 = 10;
+
+/// A multiset of fingerprints with their cores: two filters of one core that have the same are two
+/// entries, so that the end of one does not hide the other.
+#[derive(Debug, Default)]
+pub(super) struct Exact {
+    /// None, or [`PARTS`] by the highest bits of the fingerprint.
+    parts: Vec<HashTable<u64>>,
+    len: usize,
+}
+
+impl Exact {
+    pub(super) fn insert(&mut self, core: u16, filter: Fingerprint) {
+        if self.parts.is_empty() {
+            self.parts.resize_with(PARTS, HashTable::new);
+        }
+        let part = &mut self.parts[part(filter.0)];
+        part.insert_unique(spread(filter.0), entry(core, filter), |&entry| spread(entry));
+        self.len += 1;
+    }
+
+    /// Whether there was one.
+    pub(super) fn remove(&mut self, core: u16, filter: Fingerprint) -> bool {
+        let gone = entry(core, filter);
+        let Some(part) = self.parts.get_mut(part(filter.0)) else { return false };
+        let Ok(found) = part.find_entry(spread(filter.0), |&entry| entry == gone) else {
+            return false;
+        };
+        found.remove();
+        self.len -= 1;
+        if self.len == 0 {
+            self.parts = Vec::new();
+        }
+        true
+    }
+
+    pub(super) fn cores(&self, filter: Fingerprint) -> impl Iterator<Item = u16> {
+        let core_mask = (1 << CORE_BITS) - 1;
+        let part = self.parts.get(part(filter.0));
+        let found = part.into_iter().flat_map(move |part| part.iter_hash(spread(filter.0)));
+        let is_it = move |&&entry: &&u64| entry & !core_mask == filter.0 & !core_mask;
+        found.filter(is_it).map(move |entry| (entry & core_mask) as u16)
+    }
+
+    /// Fingerprints, each counted once for each announcement.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+fn entry(core: u16, filter: Fingerprint) -> u64 {
+    assert!(core < 1 << CORE_BITS, "there are at most 1,024 cores");
+    filter.0 >> CORE_BITS << CORE_BITS | u64::from(core)
+}
+
+/// Of what an entry and its fingerprint have in common. The table takes the place from the low
+/// bits of a hash and a tag from the high ones; the parts are cut by the highest.
+fn spread(hash: u64) -> u64 {
+    (hash >> CORE_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn part(hash: u64) -> usize {
+    (hash >> 56) as usize % PARTS
+}
