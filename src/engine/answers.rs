@@ -9,6 +9,10 @@ use crate::engine::{ConnectionId, CoreId, Engine};
 use crate::limits;
 use crate::wire::{Ack, Packet, PacketIdentifier, Suback, UserProperties};
 
+/// Emptied lines kept to use again, and how long they may have grown.
+const SPARE_ANSWERS_MAX: usize = 256;
+const SPARE_LINE_MAX: usize = 256;
+
 /// An answer to a client.
 #[derive(Debug)]
 pub(crate) enum Answer {
@@ -81,7 +85,8 @@ impl Engine {
             return self.send_answer(id, answer);
         }
         let Some(connection) = self.links.get(id) else { return };
-        let answers = connection.extra.get_or_insert_default().answers.get_or_insert_default();
+        let spare = || self.spare_answers.pop().unwrap_or_default();
+        let answers = connection.answers.get_or_insert_with(spare);
         answers.push(answer, receipts);
         if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
             answers.holds = true;
@@ -114,9 +119,23 @@ impl Engine {
             self.send_answer(id, answer);
         }
         let Some(answers) = self.answers_of(id) else { return };
+        let is_empty = answers.line.is_empty();
         if answers.holds && answers.line.len() <= limits::ANSWERS_MAX / 2 {
             answers.holds = false;
             self.resume_reading(id);
+        }
+        if is_empty {
+            self.put_answers_away(id);
+        }
+    }
+
+    /// An idle connection keeps no line: no receipt is on its way that names an answer in it.
+    fn put_answers_away(&mut self, id: ConnectionId) {
+        let Some(mut answers) = self.links.get(id).and_then(|c| c.answers.take()) else { return };
+        answers.first = 0;
+        if self.spare_answers.len() < SPARE_ANSWERS_MAX && answers.line.capacity() <= SPARE_LINE_MAX
+        {
+            self.spare_answers.push(answers);
         }
     }
 
@@ -126,7 +145,7 @@ impl Engine {
     }
 
     fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {
-        self.links.get(id)?.extra.as_mut()?.answers.as_deref_mut()
+        self.links.get(id)?.answers.as_deref_mut()
     }
 }
 

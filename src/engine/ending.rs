@@ -75,7 +75,7 @@ impl Engine {
         self.say_last_word(slot, ending);
         let (mut connection, last) = self.links.remove(slot);
         self.place.set_connections(self.links.connections.len());
-        if let Some(congestion) = connection.extra.as_mut().and_then(|e| e.congestion.take()) {
+        if let Some(congestion) = connection.take_congestion() {
             self.release_waiting(congestion.waiting);
         }
         self.access.forget(exchange(id));

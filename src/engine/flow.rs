@@ -236,8 +236,7 @@ impl Engine {
         let count = congestion.waiting.len().min(RELEASED_AT_ONCE);
         let released: VecDeque<Publisher> = congestion.waiting.drain(..count).collect();
         if congestion.waiting.is_empty() {
-            let extra = self.links.connections[slot as usize].extra.as_mut();
-            extra.expect("it holds the congestion").congestion = None;
+            self.links.connections[slot as usize].take_congestion();
         }
         self.release_waiting(released);
         if self.links.connections[slot as usize].congestion().is_some() {

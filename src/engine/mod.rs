@@ -119,6 +119,8 @@ pub struct Engine {
     /// Which other cores have subscribers for what.
     replica: Replica,
     lanes: Lanes,
+    /// Emptied lines of answers, to use again.
+    spare_answers: Vec<Box<Answers>>,
     /// Cores to which the message in hand went.
     reached: Vec<CoreId>,
     /// Publishers of other cores that are not read because of a consumer here.
@@ -193,6 +195,7 @@ impl Engine {
             index: SubscriptionIndex::new(seed),
             replica: Replica::new(seed),
             lanes: Lanes::new(&place),
+            spare_answers: Vec::new(),
             reached: Vec::new(),
             paused_elsewhere: HashSet::new(),
             leaving: Vec::new(),

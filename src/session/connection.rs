@@ -85,6 +85,8 @@ pub struct Connection {
     pub charged: usize,
     /// The executor has a buffer.
     pub is_sending: bool,
+    /// Answers that wait for other cores; none while none do.
+    pub answers: Option<Box<Answers>>,
     /// Rare things.
     pub extra: Option<Box<Extra>>,
 }
@@ -98,8 +100,6 @@ pub struct Extra {
     pub outgoing_aliases: Option<OutgoingAliases>,
     /// The Authentication Method of the CONNECT.
     pub authentication_method: Option<Box<str>>,
-    /// Answers that wait for other cores.
-    pub answers: Option<Box<Answers>>,
     /// Re-authentication goes on.
     pub is_reauthenticating: bool,
     /// The consumer is behind: since when it took nothing, and who waits for it.
@@ -119,6 +119,17 @@ pub struct Congestion {
     pub is_stuck: bool,
     /// Publishers whose sockets are not read until it has caught up.
     pub waiting: VecDeque<Publisher>,
+}
+
+impl Extra {
+    /// Whether it holds nothing that a fresh one does not.
+    fn is_empty(&self) -> bool {
+        self.incoming_aliases.is_empty()
+            && self.outgoing_aliases.is_none()
+            && self.authentication_method.is_none()
+            && !self.is_reauthenticating
+            && self.congestion.is_none()
+    }
 }
 
 impl Congestion {
@@ -153,6 +164,7 @@ impl Connection {
             sending: 0,
             charged: 0,
             is_sending: false,
+            answers: None,
             extra: None,
         }
     }
@@ -197,5 +209,15 @@ impl Connection {
     /// The same, to change it.
     pub fn congestion_mut(&mut self) -> Option<&mut Congestion> {
         self.extra.as_mut()?.congestion.as_mut()
+    }
+
+    /// It is behind no more: those who waited are the caller's.
+    pub fn take_congestion(&mut self) -> Option<Congestion> {
+        let extra = self.extra.as_mut()?;
+        let congestion = extra.congestion.take();
+        if extra.is_empty() {
+            self.extra = None;
+        }
+        congestion
     }
 }

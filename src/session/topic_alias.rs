@@ -32,6 +32,11 @@ impl IncomingAliases {
         self.bytes
     }
 
+    /// Whether none was ever set.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
     /// The topic of `alias`, when one was set on this connection.
     pub fn topic(&self, alias: u16) -> Option<&str> {
         self.topics.get(usize::from(alias) - 1).map(|topic| &**topic).filter(|t| !t.is_empty())

@@ -44,9 +44,9 @@ pub struct RunArgs {
     /// The broker's process, to measure its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
-    /// The core to run the generator on.
-    #[arg(long, value_name = "CORE")]
-    pub core: Option<usize>,
+    /// The cores to run the generator on, separated by commas.
+    #[arg(long, value_name = "CORES", value_delimiter = ',')]
+    pub cores: Vec<usize>,
     /// The QoS of publications and subscriptions.
     #[arg(long, default_value = "0")]
     pub qos: Qos,
@@ -80,12 +80,12 @@ pub struct CompareArgs {
     /// Rounds, in each of which every broker meets every load once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// The core brokers run on.
-    #[arg(long, default_value_t = 0)]
-    pub broker_core: usize,
-    /// The core the generator runs on.
-    #[arg(long, default_value_t = 1)]
-    pub generator_core: usize,
+    /// The cores brokers run on, separated by commas.
+    #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [0])]
+    pub broker_cores: Vec<usize>,
+    /// The cores the generator, one thread, runs on; they may be the brokers' own.
+    #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [1])]
+    pub generator_cores: Vec<usize>,
     /// The port brokers are told to listen on, on 127.0.0.1; 0 is one that is free.
     #[arg(long, default_value_t = 0)]
     pub port: u16,

@@ -42,8 +42,8 @@ fn main() -> ExitCode {
 /// One run against a broker that is there; whether every message came as it should.
 fn run(args: &RunArgs) -> Result<bool> {
     let workload = args.load.workload(args.scenario, args.qos, args.mqtt)?;
-    if let Some(core) = args.core {
-        affinity::pin_to(core)?;
+    if !args.cores.is_empty() {
+        affinity::pin_to(&args.cores)?;
     }
     let settings = RunSettings {
         address: args.address,

@@ -56,8 +56,8 @@ impl BrokerKind {
         &self.name
     }
 
-    /// Start it on a core and wait until it listens. `port` 0 takes one that is free.
-    pub fn start(&self, port: u16, core: usize) -> Result<RunningBroker> {
+    /// Start it on these cores and wait until it listens. `port` 0 takes one that is free.
+    pub fn start(&self, port: u16, cores: &[usize]) -> Result<RunningBroker> {
         let address = free_address(port)?;
         let folder = Folder::new()?;
         let fill = |text: &str| {
@@ -74,8 +74,8 @@ impl BrokerKind {
             Ok((log.try_clone()?, log))
         };
         let (output, errors) = prepare().map_err(|source| Error::io(doing(), source))?;
-        // The child takes the core over from this thread, so it never runs anywhere else.
-        affinity::pin_to(core)?;
+        // The child takes the cores over from this thread, so it never runs anywhere else.
+        affinity::pin_to(cores)?;
         let child = Command::new("sh")
             .arg("-c")
             .arg(exec(&fill(&self.command)))

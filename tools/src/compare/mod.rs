@@ -81,8 +81,8 @@ fn workloads(args: &CompareArgs) -> Result<Vec<Workload>> {
 }
 
 fn run_one(args: &CompareArgs, broker: &BrokerKind, workload: Workload) -> Result<Outcome> {
-    let running = broker.start(args.port, args.broker_core)?;
-    affinity::pin_to(args.generator_core)?;
+    let running = broker.start(args.port, &args.broker_cores)?;
+    affinity::pin_to(&args.generator_cores)?;
     let settings = RunSettings {
         address: running.address(),
         meter: Some(running.meter()?),
