@@ -120,6 +120,7 @@ pub struct Engine {
     replica: Replica,
     lanes: Lanes,
     /// Emptied lines of answers, to use again.
+    #[expect(clippy::vec_box, reason = "a connection takes one as it is")]
     spare_answers: Vec<Box<Answers>>,
     /// Cores to which the message in hand went.
     reached: Vec<CoreId>,

@@ -3,6 +3,7 @@
 
 mod authentication;
 mod backpressure;
+mod cores;
 mod sessions;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,8 @@ pub(super) struct World {
     pub paused: HashSet<ConnectionId>,
     /// Connections whose peer takes no bytes.
     pub stuck: HashSet<ConnectionId>,
+    /// Connections that go home to other cores.
+    pub leaving: Vec<(ConnectionId, CoreId, HandedOver)>,
 }
 
 /// What a client does at CONNECT.
@@ -56,19 +59,25 @@ impl World {
     }
 
     pub fn with(change: impl FnOnce(&mut Settings), access: Box<dyn Access>) -> Self {
+        Self::at(Place::alone(), change, access)
+    }
+
+    /// One of several cores.
+    pub fn at(place: Place, change: impl FnOnce(&mut Settings), access: Box<dyn Access>) -> Self {
         let mut settings = Settings::default();
         settings.mqtt.sys_interval_s = 0;
         settings.limits.memory_bytes_max = 1 << 30;
         settings.limits.connections_max = 100;
         change(&mut settings);
         Self {
-            engine: Engine::new(Place::alone(), settings, access, 7, Now(0)),
+            engine: Engine::new(place, settings, access, 7, Now(0)),
             now: Now(0),
             received: HashMap::new(),
             held: HashMap::new(),
             closed: HashSet::new(),
             paused: HashSet::new(),
             stuck: HashSet::new(),
+            leaving: Vec::new(),
         }
     }
 
@@ -178,7 +187,9 @@ impl World {
                 Action::Pause { connection } => {
                     assert!(self.paused.insert(connection), "paused once");
                 }
-                Action::HandOver { .. } => unreachable!("there is one core"),
+                Action::HandOver { connection, to, handed_over } => {
+                    self.leaving.push((connection, to, handed_over));
+                }
                 Action::Resume { connection } => {
                     assert!(self.paused.remove(&connection), "resumed once");
                 }

@@ -1,0 +1,194 @@
+//! Several cores, batch by batch: what the simulation's judge does not look at, as how many batches
+//! something takes, and how evenly it is spread.
+
+use super::*;
+
+/// Cores that hear of each other when the test says so.
+struct Cores(Vec<World>);
+
+impl Cores {
+    fn new(cores: u16) -> Self {
+        Self::with(cores, |_| {})
+    }
+
+    fn with(cores: u16, change: impl Fn(&mut Settings)) -> Self {
+        let at = |place| {
+            let change = |settings: &mut Settings| {
+                settings.limits.connections_max = 10_000;
+                change(settings);
+            };
+            World::at(place, change, Box::new(AllowAll))
+        };
+        Self(Place::each(cores).into_iter().map(at).collect())
+    }
+
+    /// Carries what one core has to say to another; how many batches that were.
+    fn carry(&mut self, from: u16, to: u16) -> usize {
+        let mut batches = 0;
+        while let Some(batch) = self.0[usize::from(from)].engine.poll_batch(CoreId(to)) {
+            let world = &mut self.0[usize::from(to)];
+            world.engine.handle_batch(world.now, CoreId(from), batch);
+            world.settle();
+            batches += 1;
+        }
+        batches
+    }
+
+    /// Until nobody has anything to say.
+    fn settle(&mut self) {
+        let count = self.0.len() as u16;
+        loop {
+            let mut batches = 0;
+            for from in 0..count {
+                for to in (0..count).filter(|&to| to != from) {
+                    batches += self.carry(from, to);
+                }
+            }
+            if batches == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A client that the core gives its name, so that it is at home there.
+    fn connect(&mut self, core: usize) -> ConnectionId {
+        let id = self.0[core].connect(&Client::v5(""));
+        assert!(self.0[core].leaving.is_empty(), "a client without a name stays where it is");
+        id
+    }
+}
+
+fn subacks(world: &mut World, ids: &[ConnectionId]) -> usize {
+    let all = ids.iter().flat_map(|&id| world.packets(id, Version::V5)).collect::<Vec<_>>();
+    all.iter().filter(|packet| packet.starts_with("Suback")).count()
+}
+
+#[test]
+fn all_subscriptions_of_a_turn_wait_for_one_round_trip() {
+    let mut cores = Cores::new(2);
+    let ids: Vec<_> = (0..1_000).map(|_| cores.connect(0)).collect();
+    cores.settle();
+    for (n, &id) in ids.iter().enumerate() {
+        cores.0[0].subscribe(id, &format!("own/{n}"), Qos::AtLeastOnce);
+    }
+    assert_eq!(subacks(&mut cores.0[0], &ids), 0, "the other core does not know");
+    assert_eq!((cores.carry(0, 1), cores.carry(1, 0)), (1, 1));
+    assert_eq!(subacks(&mut cores.0[0], &ids), 1_000);
+    // What is known over there is answered at once.
+    cores.0[0].subscribe(ids[1], "own/0", Qos::AtMostOnce);
+    assert_eq!(subacks(&mut cores.0[0], &ids), 1);
+    assert_eq!(cores.carry(0, 1), 0);
+}
+
+#[test]
+fn an_idle_connection_keeps_no_line_of_answers() {
+    let mut cores = Cores::new(2);
+    let id = cores.connect(0);
+    cores.0[0].subscribe(id, "a", Qos::AtMostOnce);
+    let holds = |cores: &mut Cores| {
+        let connection = cores.0[0].engine.links.get(id).expect("connected");
+        (connection.answers.is_some(), connection.extra.is_some())
+    };
+    assert_eq!(holds(&mut cores), (true, false));
+    cores.settle();
+    assert_eq!(holds(&mut cores), (false, false));
+}
+
+#[test]
+fn a_message_is_acknowledged_once_all_cores_with_subscribers_have_it() {
+    let mut cores = Cores::new(3);
+    let [here, there] = [cores.connect(0), cores.connect(1)];
+    cores.0[1].subscribe(there, "a", Qos::AtLeastOnce);
+    cores.settle();
+    cores.0[0].publish(here, "a", b"1", Qos::AtLeastOnce, 7);
+    assert_eq!(cores.0[0].packets(here, Version::V5), [""; 0]);
+    assert_eq!(cores.carry(0, 2), 0, "nobody there wants it");
+    assert_eq!(cores.carry(0, 1), 1);
+    assert_eq!(cores.0[0].packets(here, Version::V5), [""; 0], "the receipt is under way");
+    assert_eq!(cores.carry(1, 0), 1);
+    let packets = cores.0[0].packets(here, Version::V5);
+    assert!(packets[0].starts_with("Puback"), "{packets:?}");
+    assert_eq!(cores.0[1].payloads(there), ["1"]);
+}
+
+#[test]
+fn a_shared_subscription_is_even_over_members_and_not_over_cores() {
+    let mut cores = Cores::new(3);
+    let members = [(0, 3), (1, 1), (2, 2)];
+    let mut joined = Vec::new();
+    for (core, count) in members {
+        for _ in 0..count {
+            let id = cores.connect(core);
+            cores.0[core].subscribe(id, "$share/g/a", Qos::AtMostOnce);
+            joined.push((core, id));
+        }
+    }
+    let publishers = [cores.connect(0), cores.connect(1), cores.connect(2)];
+    cores.settle();
+    for (core, publisher) in publishers.into_iter().enumerate() {
+        for _ in 0..600 {
+            cores.0[core].publish(publisher, "a", b"x", Qos::AtMostOnce, 1);
+        }
+    }
+    cores.settle();
+    let got: Vec<_> = joined.iter().map(|&(core, id)| cores.0[core].publishes(id).len()).collect();
+    assert_eq!(got, [300; 6]);
+}
+
+#[test]
+fn a_client_goes_home_with_its_name_and_is_counted_there() {
+    let mut cores = Cores::new(4);
+    let mut at_home = 0;
+    for n in 0..200 {
+        let name = format!("client {n}");
+        let id = cores.0[0].accept();
+        cores.0[0].send_connect(id, &Client::v5(&name));
+        let Some((_, to, handed_over)) = cores.0[0].leaving.pop() else {
+            at_home += 1;
+            continue;
+        };
+        let world = &mut cores.0[usize::from(to.0)];
+        let id = world.engine.handle_handed_over(world.now, handed_over).expect("there is room");
+        world.received.insert(id, Vec::new());
+        world.settle();
+        let packets = world.packets(id, Version::V5);
+        assert!(packets[0].starts_with("Connack"), "{packets:?}");
+    }
+    let sessions: Vec<_> = cores.0.iter().map(|world| world.engine.sessions.len()).collect();
+    assert_eq!((sessions.iter().sum::<usize>(), sessions[0]), (200, at_home));
+    // Of 200 by chance on 4 cores, fewer than 25 on one are beyond four standard deviations.
+    assert!(sessions.iter().all(|&count| count >= 25), "{sessions:?}");
+}
+
+#[test]
+fn each_core_is_counted_and_all_together() {
+    let mut cores = Cores::with(2, |settings| settings.mqtt.sys_interval_s = 1);
+    let [here, there] = [cores.connect(0), cores.connect(1)];
+    cores.0[1].subscribe(there, "a", Qos::AtMostOnce);
+    cores.settle();
+    for _ in 0..5 {
+        cores.0[0].publish(here, "a", b"x", Qos::AtMostOnce, 1);
+    }
+    cores.settle();
+    for _ in 0..2 {
+        cores.0.iter_mut().for_each(|world| world.advance_ms(1_100));
+        cores.settle();
+    }
+    // Any core shows all of it.
+    cores.0[1].publishes(there);
+    cores.0[1].subscribe(there, "$SYS/broker/#", Qos::AtMostOnce);
+    cores.settle();
+    let shown: HashMap<String, String> =
+        cores.0[1].publishes(there).into_iter().map(|(topic, value, ..)| (topic, value)).collect();
+    let value = |topic: &str| shown.get(&format!("$SYS/broker/{topic}")).map(String::as_str);
+    assert_eq!(value("clients/connected"), Some("2"));
+    assert_eq!(value("cores/0/clients/connected"), Some("1"));
+    assert_eq!(value("cores/1/clients/connected"), Some("1"));
+    assert_eq!(value("cores/0/publish/messages/received"), Some("5"));
+    assert_eq!(value("cores/1/publish/messages/received"), Some("0"));
+    assert_eq!(value("cores/1/publish/messages/sent"), Some("5"));
+    assert_ne!(value("cores/0/batches/sent"), Some("0"));
+    for topic in ["lanes/bytes", "wakeups/sent", "turns", "busy/us", "connections/handed-over"] {
+        assert!(value(&format!("cores/1/{topic}")).is_some(), "{topic}");
+    }
+}
