@@ -381,8 +381,9 @@ impl Client {
             }
             Packet::Unsuback(unsuback) => {
                 let filter = self.unsubscribing.remove(&unsuback.packet_identifier.get());
-                let is_asked_again = self.subscribing.values().any(|(of, _)| Some(*of) == filter);
-                if let Some(filter) = filter.filter(|_| !is_asked_again) {
+                let is_last = self.subscribing.values().all(|(of, _)| Some(*of) != filter)
+                    && self.unsubscribing.values().all(|of| Some(*of) != filter);
+                if let Some(filter) = filter.filter(|_| is_last) {
                     judge.note_unsubscribed(self.number, filter);
                 }
                 Ok(())
