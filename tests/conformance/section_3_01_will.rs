@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::reason::{DISCONNECT_WITH_WILL, MALFORMED_PACKET, SESSION_TAKEN_OVER};
 use crate::support::{
     Broker, Client, Connect, Disconnect, Property, V5, V31, V311, Version, Will, for_all_versions,
-    for_each_version, for_versions, property, user_properties,
+    for_each_version, for_versions, property, settle, user_properties,
 };
 
 fn watcher(broker: &Broker, version: Version) -> Client {
@@ -173,6 +173,7 @@ fn mqtt_3_1_2_14_without_will_retain_the_will_is_not_retained() {
         let mut early = watcher(&broker, version);
         Client::connect(&broker, Connect::new(version, "c").will(will())).vanish();
         assert!(!early.expect_message("last words").retain);
+        settle();
         let mut late = Client::connect(&broker, Connect::new(version, "late"));
         late.subscribe("will/#", 0);
         late.expect_alive();
@@ -186,6 +187,7 @@ fn mqtt_3_1_2_15_with_will_retain_the_will_is_retained() {
         let mut early = watcher(&broker, version);
         Client::connect(&broker, Connect::new(version, "c").will(will().retain())).vanish();
         assert!(!early.expect_message("last words").retain);
+        settle();
         let mut late = Client::connect(&broker, Connect::new(version, "late"));
         late.subscribe("will/#", 0);
         assert!(late.expect_message("last words").retain);
@@ -193,6 +195,7 @@ fn mqtt_3_1_2_15_with_will_retain_the_will_is_retained() {
         let nothing = Will::new("will/of/c", "").retain();
         Client::connect(&broker, Connect::new(version, "c").will(nothing)).vanish();
         assert!(early.expect_message("").payload.is_empty());
+        settle();
         let mut later = Client::connect(&broker, Connect::new(version, "later"));
         later.subscribe("will/#", 0);
         later.expect_alive();

@@ -519,6 +519,7 @@ fn members_that_are_connected_are_preferred_to_those_that_are_away() {
         assert_eq!(texts(&received(&mut second)), ["1", "2", "3", "4"]);
         // Alone, the one that is away is owed what comes.
         second.disconnect();
+        settle();
         publish(&broker, "a", 1, &["5", "6"]);
         publish(&broker, "a", 0, &["QoS 0 is for who is there"]);
         let mut first = Client::connect(&broker, away);
