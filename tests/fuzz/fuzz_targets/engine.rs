@@ -151,6 +151,7 @@ impl World {
                         .for_each(|id| *id = None);
                 }
                 Action::Pause { .. } | Action::Resume { .. } => {}
+                Action::HandOver { .. } => unreachable!("a single core has nobody to hand over to"),
             }
         }
     }
