@@ -76,6 +76,8 @@ pub struct Judge {
     left_groups: BTreeMap<&'static str, u8>,
     /// Those that somebody unsubscribed from. What was under way to it stays with it.
     unsubscribed_groups: BTreeSet<&'static str>,
+    /// When everything settled last.
+    settled_at: u64,
     may_drop_qos_0: bool,
 }
 
@@ -90,6 +92,7 @@ impl Judge {
             newest_live: BTreeMap::new(),
             left_groups: BTreeMap::new(),
             unsubscribed_groups: BTreeSet::new(),
+            settled_at: 0,
             may_drop_qos_0,
         }
     }
@@ -329,6 +332,7 @@ impl Judge {
         }
         self.left_groups.clear();
         self.unsubscribed_groups.clear();
+        self.settled_at = self.tick();
         for (client, subscriber) in self.subscribers.iter().enumerate() {
             if let (Some(_), Some(owed)) = (subscriber.connected_at, subscriber.owed.first()) {
                 return Err(format!("client {client} came back and did not get message {owed}"));
@@ -387,9 +391,15 @@ impl Judge {
             .filter_map(|client| self.received.get(&(number, client)))
             .map(Vec::len)
             .sum();
+        // A core that has not heard yet that somebody came keeps it for a member it knows, who is
+        // away.
+        let somebody_is_away = |group: &str| {
+            self.subscribers.iter().any(|s| s.connected_at.is_none() && s.asked.contains_key(group))
+        };
         let has_stayed = |s: &Subscriber, group: &str| {
-            s.connected_at.is_some_and(|since| since < of.sent_at)
-                && s.subscriptions.iter().any(|h| h.filter == group && h.since < of.sent_at)
+            let until = if somebody_is_away(group) { self.settled_at } else { of.sent_at };
+            s.connected_at.is_some_and(|since| since < until)
+                && s.subscriptions.iter().any(|h| h.filter == group && h.since < until)
         };
         let served = groups.iter().filter(|&group| {
             !self.unsubscribed_groups.contains(group)
