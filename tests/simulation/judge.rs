@@ -381,10 +381,12 @@ impl Judge {
         let asked = asked.filter(|(f, _)| f.starts_with("$share/") && matches(f, of.topic));
         let lowest_qos = asked.clone().map(|(_, &qos)| qos).chain(left_qos).min();
         let perhaps: BTreeSet<&str> =
-            groups.iter().copied().chain(asked.map(|(&filter, _)| filter)).collect();
-        // Those whose members all are sure to have subscribed before, and take what is not lost.
+            groups.iter().copied().chain(asked.clone().map(|(&filter, _)| filter)).collect();
+        // Those whose members all are sure to have subscribed before, and take what is not lost;
+        // who asked and did not see the answer may be one of them.
         let is_sure = |group: &&&str| {
             held().filter(|h| h.filter == **group).all(|h| h.qos > 0 && h.since < of.sent_at)
+                && asked.clone().all(|(filter, &qos)| *filter != **group || qos > 0)
         };
         let sure = groups.iter().filter(is_sure).count();
         let copies: usize = (0..self.subscribers.len())
