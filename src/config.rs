@@ -18,6 +18,10 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Cores to run on.
     pub cores: Cores,
+    /// How to run.
+    pub mode: Mode,
+    /// How to use io_uring.
+    pub uring: Uring,
     /// The log.
     pub log: Log,
     /// Bounds on what clients can make the broker do and hold.
@@ -34,6 +38,8 @@ impl Default for Settings {
                 "[::1]:1883".parse().expect("an address"),
             ],
             cores: Cores::default(),
+            mode: Mode::default(),
+            uring: Uring::default(),
             log: Log::default(),
             limits: Limits::default(),
             mqtt: Mqtt::default(),
@@ -116,6 +122,53 @@ impl<'de> Deserialize<'de> for Cores {
 
 /// Threads one process may run on; more than any machine has, and as many as a stamp can name.
 const CORES_MAX: u16 = 1_024;
+
+/// How to use io_uring.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Uring {
+    /// Submissions a core may have waiting for the end of its turn.
+    #[serde(deserialize_with = "between::<_, _, 1, 32_768>")]
+    pub entries: u32,
+    /// Completions that may wait for a core.
+    #[serde(deserialize_with = "between::<_, _, 2, 65_536>")]
+    pub completions: u32,
+    /// Receive buffers of a core; a power of two.
+    #[serde(deserialize_with = "power_of_two")]
+    pub buffers: u16,
+    /// Bytes of each.
+    #[serde(deserialize_with = "between::<_, _, 64, 1_048_576>")]
+    pub buffer_bytes: u32,
+    /// From how many bytes on a send goes without copying; 0 for never.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_073_741_824>")]
+    pub zero_copy_bytes_min: u32,
+    /// Whether several receptions may share a buffer, where the kernel can (6.12).
+    pub incremental: bool,
+    /// Whether the kernel's work for a core waits until the core asks for it, where it can (6.1).
+    pub defer_taskrun: bool,
+}
+
+impl Default for Uring {
+    fn default() -> Self {
+        Self {
+            entries: 1_024,
+            completions: 8_192,
+            buffers: 64,
+            buffer_bytes: 32_768,
+            zero_copy_bytes_min: 0,
+            incremental: true,
+            defer_taskrun: true,
+        }
+    }
+}
+
+fn power_of_two<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let number: u16 = between::<_, _, 1, 32_768>(deserializer)?;
+    match number.is_power_of_two() {
+        true => Ok(number),
+        false => Err(de::Error::custom(format!("{number} is no power of two"))),
+    }
+}
 
 /// The log.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -358,6 +411,9 @@ impl Settings {
         if self.listen.len() > LISTENERS_MAX {
             return error("listen: there are more than 64 addresses");
         }
+        if self.mode == Mode::Sync && self.cores.count() > 1 {
+            return error("mode sync runs on one core; choose another mode, or say --cores 1");
+        }
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
             return error(
                 "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
@@ -410,7 +466,8 @@ pub struct Flags {
     #[arg(long)]
     pub numa: bool,
 
-    /// How to run: `sync` on one core, in one thread; `auto` and `poll` are the same in this version.
+    /// How to run: on io_uring, on readiness (`poll`), on one core in the process's one thread
+    /// (`sync`), or as fast as this machine allows (`auto`).
     #[arg(long)]
     pub mode: Option<Mode>,
 
@@ -433,12 +490,17 @@ used; 3 an address cannot be listened on; 4 the descriptor limit is too low for 
 connections; 1 anything else.";
 
 /// How to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
+    /// The fastest way that this machine allows.
+    #[default]
     Auto,
+    /// On io_uring, or not at all.
     Uring,
+    /// On readiness: epoll, kqueue or Windows' AFD.
     Poll,
+    /// On one core, in the process's one thread.
     Sync,
 }
 
@@ -474,10 +536,7 @@ impl Flags {
         if let Some(cores) = &self.cores {
             settings.cores = cores.clone();
         }
-        if self.mode == Some(Mode::Sync) && settings.cores.count() > 1 {
-            let message = "--mode sync runs on one core; leave it out, or say --cores 1".to_owned();
-            return Err(ConfigError { file: None, message });
-        }
+        settings.mode = self.mode.unwrap_or(settings.mode);
         settings.log.format = self.log_format.unwrap_or(settings.log.format);
         settings.log.level = self.log_level.unwrap_or(settings.log.level);
         settings.check()?;
@@ -496,12 +555,6 @@ impl Flags {
         if self.numa {
             return refuse(
                 "--numa: this version places no core by NUMA node; say which with --cores LIST"
-                    .to_owned(),
-            );
-        }
-        if self.mode == Some(Mode::Uring) {
-            return refuse(
-                "--mode uring: this version has no io_uring executor; use auto, poll or sync"
                     .to_owned(),
             );
         }

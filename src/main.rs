@@ -49,10 +49,11 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
     let seed = getrandom::u64().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
     let cores = settings.cores.count();
     let connections_asked = settings.limits.connections_max;
-    let server = Server::open(settings, &|| Box::new(AllowAll), seed, stop).map_err(with_code)?;
+    let access = || Box::new(AllowAll) as _;
+    let server = Server::open(settings, &access, seed, stop).map_err(with_code)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        executor = "poll",
+        executor = server.kind().name(),
         cores,
         connections_max = server.connections_max(),
         chosen_by = if connections_asked == 0 { "descriptor limit" } else { "configuration" },
@@ -70,7 +71,7 @@ fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
     let code = match error {
         ServerError::Listen(..) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
-        ServerError::Executor(_) => EXIT_OTHER,
+        ServerError::Mode(_) | ServerError::Executor(_) => EXIT_OTHER,
     };
     (code, error.into())
 }

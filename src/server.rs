@@ -1,19 +1,18 @@
 //! From settings to a serving broker: listeners, engine, executor.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::clock::Now;
-use crate::config::{Cores, Settings};
-use crate::engine::{Access, Engine, Place};
-use crate::executor::mesh::Mesh;
-use crate::executor::{Stop, placement, poll};
+use crate::config::{Mode, Settings};
+use crate::engine::Access;
+#[cfg(target_os = "linux")]
+use crate::executor::uring;
+use crate::executor::threads::{self, Plan, Running};
+use crate::executor::{Executor, Listeners, Stop, poll};
 use crate::platform;
 
 /// Connections that wait in the kernel while the broker is busy.
@@ -29,6 +28,8 @@ pub enum ServerError {
     Listen(SocketAddr, io::Error),
     /// The descriptor limit is too low.
     Descriptors(platform::TooFewDescriptors),
+    /// What it is told to run on is not there, and why.
+    Mode(String),
     /// The executor failed.
     Executor(io::Error),
 }
@@ -40,6 +41,9 @@ impl fmt::Display for ServerError {
                 write!(f, "cannot listen on {address}: {error}; {}", hint(error, *address))
             }
             Self::Descriptors(error) => error.fmt(f),
+            Self::Mode(why) => {
+                write!(f, "--mode uring: {why}; or let --mode auto choose what there is")
+            }
             Self::Executor(error) => write!(f, "the executor failed: {error}"),
         }
     }
@@ -66,21 +70,42 @@ fn hint(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
-/// A broker that listens and does not serve yet.
-pub struct Server {
-    executors: Vec<poll::Executor>,
-    cores: Cores,
-    addresses: Vec<SocketAddr>,
-    connections_max: u32,
-    stop: Stop,
+/// What cores run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// io_uring.
+    Uring,
+    /// Readiness.
+    Poll,
 }
 
-impl Server {
-    /// Opens the listeners. `access` makes each core its access control; `seed` feeds names the
-    /// broker makes up.
+impl Kind {
+    /// Its name in flags and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+/// A broker that listens and does not serve yet.
+pub struct Server<'a> {
+    settings: Settings,
+    access: &'a dyn Fn() -> Box<dyn Access>,
+    seed: u64,
+    stop: Stop,
+    kind: Kind,
+    listeners: Vec<Listeners>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl<'a> Server<'a> {
+    /// Chooses what to run on and opens the listeners. `access` makes each core its access
+    /// control; `seed` feeds names the broker makes up.
     pub fn open(
         mut settings: Settings,
-        access: &dyn Fn() -> Box<dyn Access>,
+        access: &'a dyn Fn() -> Box<dyn Access>,
         seed: u64,
         stop: Stop,
     ) -> Result<Self, ServerError> {
@@ -90,21 +115,9 @@ impl Server {
         if limits.memory_bytes_max == 0 {
             limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
         }
-        let cores = settings.cores.clone();
-        let (mut listeners, addresses) = open_listeners(&settings)?;
-        let connections_max = settings.limits.connections_max;
-        let (polls, wakers) = open_polls(cores.count()).map_err(ServerError::Executor)?;
-        stop.attach(Arc::clone(&wakers)).map_err(ServerError::Executor)?;
-        let (started, mut executors) = (Instant::now(), Vec::new());
-        let places = Place::each(cores.count());
-        for ((place, poll), mesh) in places.into_iter().zip(polls).zip(Mesh::each(&wakers)) {
-            let engine = Engine::new(place, settings.clone(), access(), seed, Now(0));
-            let listeners = listeners.pop_front().unwrap_or_default();
-            let parts = poll::Parts { poll, mesh, engine, listeners };
-            let executor = poll::Executor::new(parts, started, stop.clone());
-            executors.push(executor.map_err(ServerError::Executor)?);
-        }
-        Ok(Self { executors, cores, addresses, connections_max, stop })
+        let kind = choose(&settings)?;
+        let (listeners, addresses) = open_listeners(&settings)?;
+        Ok(Self { settings, access, seed, stop, kind, listeners, addresses })
     }
 
     /// The addresses listened on, with the ports the system chose.
@@ -114,52 +127,78 @@ impl Server {
 
     /// Connections it takes at a time.
     pub fn connections_max(&self) -> u32 {
-        self.connections_max
+        self.settings.limits.connections_max
+    }
+
+    /// What it runs on.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Serves until asked to stop. When one core fails, all stop.
-    pub fn serve(self) -> Result<(), ServerError> {
-        let numbers = placement::numbers(&self.cores);
-        let mut threads = Vec::new();
-        for (core, executor) in self.executors.into_iter().enumerate() {
-            let (number, stop) = (numbers.get(core).copied(), self.stop.clone());
-            let run = move || {
-                if let Some(number) = number {
-                    placement::pin(core, number);
+    pub fn serve(mut self) -> Result<(), ServerError> {
+        let listeners = std::mem::take(&mut self.listeners);
+        let running = match self.kind {
+            Kind::Poll => self.start::<poll::Executor>(listeners)?,
+            #[cfg(target_os = "linux")]
+            Kind::Uring if self.settings.mode == Mode::Auto => {
+                let copies = try_clone(&listeners).map_err(ServerError::Executor)?;
+                match self.start::<uring::Executor>(copies) {
+                    Ok(running) => running,
+                    // One ring could be had, but not one for each core.
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot run on io_uring; running on poll instead");
+                        self.start::<poll::Executor>(listeners)?
+                    }
                 }
-                let _stops_all = StopAtEnd(stop);
-                executor.run()
-            };
-            let thread = std::thread::Builder::new().name(format!("core {core}"));
-            threads.push(thread.spawn(run).map_err(ServerError::Executor)?);
-        }
-        let mut outcome = Ok(());
-        for thread in threads {
-            let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            outcome = outcome.and(ended.map_err(ServerError::Executor));
-        }
-        outcome
+            }
+            #[cfg(target_os = "linux")]
+            Kind::Uring => self.start::<uring::Executor>(listeners)?,
+            #[cfg(not(target_os = "linux"))]
+            Kind::Uring => unreachable!("it is not chosen here"),
+        };
+        running.join().map_err(ServerError::Executor)
+    }
+
+    fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
+        let plan = Plan {
+            settings: &self.settings,
+            access: self.access,
+            seed: self.seed,
+            stop: self.stop.clone(),
+        };
+        threads::start::<E>(&plan, listeners).map_err(ServerError::Executor)
     }
 }
 
-/// A core that ends, for whatever reason, ends the others.
-struct StopAtEnd(Stop);
-
-impl Drop for StopAtEnd {
-    fn drop(&mut self) {
-        self.0.ask();
+/// What to run on: what the mode says, or the best there is.
+fn choose(settings: &Settings) -> Result<Kind, ServerError> {
+    if settings.mode == Mode::Poll {
+        return Ok(Kind::Poll);
+    }
+    match can_use_io_uring(settings) {
+        Ok(()) => Ok(Kind::Uring),
+        Err(why) if settings.mode == Mode::Uring => Err(ServerError::Mode(why)),
+        Err(why) => {
+            tracing::warn!("running on poll, the slower way: {why}");
+            Ok(Kind::Poll)
+        }
     }
 }
 
-fn open_polls(cores: u16) -> io::Result<(Vec<mio::Poll>, Arc<[mio::Waker]>)> {
-    let mut polls = Vec::new();
-    let mut wakers = Vec::new();
-    for _ in 0..cores {
-        let (poll, waker) = poll::poll()?;
-        polls.push(poll);
-        wakers.push(waker);
-    }
-    Ok((polls, wakers.into()))
+#[cfg(target_os = "linux")]
+fn can_use_io_uring(settings: &Settings) -> Result<(), String> {
+    let probed = platform::io_uring::probe(&settings.uring, settings.limits.connections_max);
+    probed.map(drop).map_err(|why| why.to_string())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn can_use_io_uring(_settings: &Settings) -> Result<(), String> {
+    Err("io_uring is Linux's".to_owned())
+}
+
+fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {
+    listeners.iter().map(|of_core| of_core.iter().map(TcpListener::try_clone).collect()).collect()
 }
 
 /// The listeners of each core, and the addresses. Where the kernel spreads connections over
@@ -167,10 +206,10 @@ fn open_polls(cores: u16) -> io::Result<(Vec<mio::Poll>, Arc<[mio::Waker]>)> {
 /// connections reach the others by going home.
 fn open_listeners(
     settings: &Settings,
-) -> Result<(VecDeque<Vec<TcpListener>>, Vec<SocketAddr>), ServerError> {
+) -> Result<(Vec<Listeners>, Vec<SocketAddr>), ServerError> {
     let spreads = cfg!(target_os = "linux") && settings.cores.count() > 1;
     let accepting = if spreads { settings.cores.count() } else { 1 };
-    let mut of_cores: VecDeque<Vec<TcpListener>> = (0..accepting).map(|_| Vec::new()).collect();
+    let mut of_cores: Vec<Listeners> = (0..accepting).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for &address in &settings.listen {
         let opened = listen_for_each(address, accepting);
@@ -234,6 +273,8 @@ fn listen(address: SocketAddr, shares: bool) -> io::Result<(TcpListener, SocketA
     }
     // Accepted sockets inherit it: a client without Keep Alive that vanishes is found out by TCP.
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
+    // As do they this: frames leave when the turn says so, not when Nagle's algorithm does.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);

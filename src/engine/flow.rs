@@ -57,15 +57,26 @@ impl Engine {
         self.links.send(slot, |out| Packet::Pubrel(ack).encode(version, out));
     }
 
+    /// Whether more is sent, or somebody let go, when the executor says that a buffer is written.
+    /// An executor that may learn of it late must then not wait.
+    pub fn awaits_sent(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return false };
+        let has_more = connection.outbox.is_some() || connection.congestion().is_some();
+        has_more || connection.session().is_some_and(|session| self.is_owed(session))
+    }
+
+    /// Whether messages wait for a client.
+    fn is_owed(&self, session: u32) -> bool {
+        let state = &self.sessions[session as usize];
+        !state.feeds.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
+    }
+
     /// The client took bytes or acknowledged: more can be sent, and whoever waits may go on.
     pub(super) fn after_progress(&mut self, slot: u32) {
         let connection = &self.links.connections[slot as usize];
         let session = connection.session().expect("open");
-        let state = &self.sessions[session as usize];
-        let is_owed = !state.feeds.is_empty()
-            || state.outbound.as_ref().is_some_and(|outbound| outbound.has_waiting());
         let caught_up_bytes = self.outbox_behind_bytes() / 2;
-        if is_owed && connection.pending_bytes() <= caught_up_bytes {
+        if self.is_owed(session) && connection.pending_bytes() <= caught_up_bytes {
             self.pump(slot);
         }
         if self.links.connections[slot as usize].congestion().is_some() {

@@ -19,6 +19,13 @@ pub struct HandedOver {
     bytes: BytesMut,
 }
 
+impl HandedOver {
+    /// Adds what was read meanwhile.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
 impl Engine {
     /// Sends a connection home with its CONNECT, at the end of the turn.
     pub(super) fn send_home(&mut self, id: ConnectionId, home: CoreId, connect: &[u8]) {

@@ -1,17 +1,55 @@
 //! Executors: they wait, read, write and close, and call the engine. They know no protocol.
 //!
-//! There is one, [`poll`], which runs everywhere; an executor is the only part that differs between
-//! platforms.
+//! An executor is the only part that differs between platforms. [`poll`] runs everywhere, `uring`
+//! where Linux has io_uring. What is the same under all of them, the engine, the mesh and the
+//! clock, is in [`Core`]; [`threads`] puts one executor on each core's thread.
 
+mod core;
 mod lingering;
 pub mod mesh;
 pub mod placement;
 pub mod poll;
+pub mod threads;
+#[cfg(target_os = "linux")]
+pub mod uring;
+mod waker;
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+pub use self::core::{Core, Parts};
+pub use waker::Waker;
+
+/// Connections accepted in a turn, so that a storm leaves time for those who are in.
+const ACCEPTS_PER_TURN: usize = 256;
+/// How long accepting rests when no descriptor is free.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long clients may take to read their last bytes when the broker stops.
+const FLUSH_AT_STOP: Duration = Duration::from_secs(5);
+
+/// What a core's thread runs.
+pub trait Executor: Sized + 'static {
+    /// A socket as it is passed on to another core.
+    type Socket: Send;
+    /// What a core has before its thread has started.
+    type Front: Send;
+
+    /// What each core has before the threads start, and what wakes it.
+    fn fronts(cores: u16) -> io::Result<Vec<(Self::Front, Waker)>>;
+
+    /// Sets the executor up, on the thread that will run it.
+    fn open(parts: Parts<Self>) -> io::Result<Self>;
+
+    /// Serves until asked to stop, then tells every client and flushes.
+    fn run(self) -> io::Result<()>;
+}
+
+/// A core's listeners; none when another core accepts for it.
+pub type Listeners = Vec<TcpListener>;
 
 /// Asks a running broker to stop; clones ask the same one.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +58,7 @@ pub struct Stop(Arc<StopState>);
 #[derive(Debug, Default)]
 struct StopState {
     asked: AtomicU32,
-    wakers: OnceLock<Arc<[mio::Waker]>>,
+    wakers: OnceLock<Arc<[Waker]>>,
 }
 
 impl Stop {
@@ -45,8 +83,24 @@ impl Stop {
     }
 
     /// Wakes these when it is asked.
-    pub(crate) fn attach(&self, wakers: Arc<[mio::Waker]>) -> io::Result<()> {
+    fn attach(&self, wakers: Arc<[Waker]>) -> io::Result<()> {
         let attached = self.0.wakers.set(wakers);
         attached.map_err(|_| io::Error::other("this Stop belongs to another running broker"))
     }
+}
+
+/// Errors of `accept` that concern the connection, not this process: accept(2) passes on what the
+/// network reported about it.
+fn is_peers_fault(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::Interrupted
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::TimedOut
+    )
 }

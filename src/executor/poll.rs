@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 
-use crate::clock::Now;
-use crate::engine::{Action, ConnectionId, CoreId, Engine, HandedOver, Peer};
-use crate::executor::Stop;
+use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::lingering::Lingerers;
-use crate::executor::mesh::{Mesh, Moving};
+use crate::executor::mesh::Moving;
+use crate::executor::{
+    ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault,
+};
 use crate::send_buffer::SendBuffer;
 
 /// The core's receive buffer: as much as one connection may say in a turn.
@@ -25,13 +26,6 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 const EVENTS: usize = 1_024;
 /// Pieces of a send buffer written by one system call.
 const IO_SLICES: usize = 64;
-/// Connections accepted in a turn, so that a storm leaves time for those who are in.
-const ACCEPTS_PER_TURN: usize = 256;
-/// How long accepting rests when no descriptor is free.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// How long clients may take to read their last bytes when the broker stops.
-const FLUSH_AT_STOP: Duration = Duration::from_secs(5);
-
 const WAKE: Token = Token(0);
 /// Tokens from 1 are listeners, from here connections, from [`LINGERERS`] those that linger.
 const CONNECTIONS: usize = 1 << 10;
@@ -53,33 +47,11 @@ struct Socket {
     pending: Option<SendBuffer>,
 }
 
-/// What an executor is made of.
-pub struct Parts {
-    /// From [`poll`].
-    pub poll: Poll,
-    /// The core's end of the mesh.
-    pub mesh: Mesh,
-    /// The core's engine.
-    pub engine: Engine,
-    /// Where it accepts connections.
-    pub listeners: Vec<std::net::TcpListener>,
-}
-
-/// What a core waits with, and what wakes it.
-pub fn poll() -> io::Result<(Poll, Waker)> {
-    let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), WAKE)?;
-    Ok((poll, waker))
-}
-
 /// One core's executor.
 pub struct Executor {
     poll: Poll,
+    core: Core<std::net::TcpStream>,
     listeners: Vec<TcpListener>,
-    engine: Engine,
-    mesh: Mesh,
-    started: Instant,
-    now: Now,
     sockets: Vec<Option<Socket>>,
     lingerers: Lingerers,
     /// Sockets to read in this turn or the next.
@@ -88,16 +60,23 @@ pub struct Executor {
     to_accept: Vec<usize>,
     /// No descriptor was free: when to try again.
     accept_again: Option<Instant>,
-    stop: Stop,
 }
 
-impl Executor {
-    /// An executor for `engine`, whose clock was zero at `started`.
-    pub fn new(
-        Parts { poll, mesh, engine, listeners }: Parts,
-        started: Instant,
-        stop: Stop,
-    ) -> io::Result<Self> {
+impl crate::executor::Executor for Executor {
+    type Socket = std::net::TcpStream;
+    type Front = Poll;
+
+    fn fronts(cores: u16) -> io::Result<Vec<(Poll, Waker)>> {
+        let front = |_| {
+            let poll = Poll::new()?;
+            let waker = mio::Waker::new(poll.registry(), WAKE)?;
+            Ok((poll, Waker::Poll(waker)))
+        };
+        (0..cores).map(front).collect()
+    }
+
+    fn open(parts: Parts<Self>) -> io::Result<Self> {
+        let Parts { core, front: poll, listeners, .. } = parts;
         assert!(listeners.len() < CONNECTIONS - 1, "the configuration bounds the listeners");
         let mut own = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -108,28 +87,23 @@ impl Executor {
         }
         Ok(Self {
             poll,
+            core,
             to_accept: (0..own.len()).collect(),
             listeners: own,
-            engine,
-            mesh,
-            started,
-            now: Now(0),
             sockets: Vec::new(),
             lingerers: Lingerers::default(),
             to_read: VecDeque::new(),
             accept_again: None,
-            stop,
         })
     }
 
-    /// Serves until asked to stop, then tells every client and flushes.
-    pub fn run(mut self) -> io::Result<()> {
+    fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         let mut buffer = vec![0; RECEIVE_BYTES].into_boxed_slice();
-        while !self.stop.is_asked() {
+        while !self.core.is_stopping() {
             self.turn(&mut events, &mut buffer)?;
         }
-        self.engine.handle_shutdown(self.now);
+        self.core.engine.handle_shutdown(self.core.now);
         self.drain_actions();
         self.listeners.clear();
         let until = Instant::now() + FLUSH_AT_STOP;
@@ -138,20 +112,21 @@ impl Executor {
         }
         Ok(())
     }
+}
 
+impl Executor {
     fn turn(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
         let timeout = self.timeout();
-        let sleeps = timeout != Some(Duration::ZERO) && self.mesh.doze(&mut self.engine);
+        let sleeps = timeout != Some(Duration::ZERO) && self.core.doze();
         let polled = self.poll.poll(events, if sleeps { timeout } else { Some(Duration::ZERO) });
         if sleeps {
-            self.mesh.wake_up();
+            self.core.wake_up();
         }
         match polled {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.now = Now(self.started.elapsed().as_micros() as u64);
-        for moving in self.mesh.receive(self.now, &mut self.engine) {
+        for moving in self.core.begin_turn() {
             self.take_home(moving);
         }
         for event in events.iter() {
@@ -179,13 +154,9 @@ impl Executor {
             let Some(slot) = self.to_read.pop_front() else { break };
             self.read(slot, buffer);
         }
-        if self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
-            self.engine.handle_timeout(self.now);
-        }
+        self.core.fire_timers();
         self.drain_actions();
-        self.mesh.send(&mut self.engine);
-        let busy_us = self.started.elapsed().as_micros() as u64 - self.now.0;
-        self.engine.note_turn(busy_us, self.mesh.take_wakeups());
+        self.core.end_turn_with_wakers();
         Ok(())
     }
 
@@ -194,7 +165,7 @@ impl Executor {
         if !self.to_read.is_empty() || !self.to_accept.is_empty() {
             return Some(Duration::ZERO);
         }
-        let timer = self.engine.poll_timeout().map(|deadline| deadline.time_left(self.now));
+        let timer = self.core.timer();
         let now = Instant::now();
         let others = [self.lingerers.expire(now), self.accept_again];
         let other = others.into_iter().flatten().min();
@@ -236,7 +207,7 @@ impl Executor {
 
     fn admit(&mut self, stream: TcpStream, address: SocketAddr, listener: usize) {
         let peer = Peer { address: Some(address), listener: listener as u16 };
-        let Ok(id) = self.engine.handle_accepted(self.now, peer) else { return };
+        let Ok(id) = self.core.engine.handle_accepted(self.core.now, peer) else { return };
         // Frames leave when the turn says so, not when Nagle's algorithm does. It may fail on a
         // connection that is gone already, which the first read finds out.
         let _ = stream.set_nodelay(true);
@@ -244,10 +215,10 @@ impl Executor {
     }
 
     /// A connection that another core accepted has come home.
-    fn take_home(&mut self, moving: Moving) {
-        let Moving { stream, handed_over } = moving;
-        let Ok(id) = self.engine.handle_handed_over(self.now, handed_over) else { return };
-        self.watch(TcpStream::from_std(stream), id);
+    fn take_home(&mut self, moving: Moving<std::net::TcpStream>) {
+        let Moving { socket, handed_over } = moving;
+        let Ok(id) = self.core.engine.handle_handed_over(self.core.now, handed_over) else { return };
+        self.watch(TcpStream::from_std(socket), id);
     }
 
     fn watch(&mut self, mut stream: TcpStream, id: ConnectionId) {
@@ -257,7 +228,7 @@ impl Executor {
             self.poll.registry().register(&mut stream, Token(CONNECTIONS + slot), interest)
         {
             tracing::warn!(%error, "cannot watch a new connection");
-            return self.engine.handle_closed(self.now, id);
+            return self.core.engine.handle_closed(self.core.now, id);
         }
         if self.sockets.len() <= slot {
             self.sockets.resize_with(slot + 1, || None);
@@ -310,7 +281,7 @@ impl Executor {
                     socket.is_listed = true;
                     self.to_read.push_back(slot);
                 }
-                self.engine.handle_received(self.now, id, &buffer[..bytes]);
+                self.core.engine.handle_received(self.core.now, id, &buffer[..bytes]);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => socket.is_readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.note_readable(slot),
@@ -321,12 +292,12 @@ impl Executor {
     /// The network ended a connection.
     fn close(&mut self, slot: u32) {
         if let Some(socket) = self.sockets[slot as usize].take() {
-            self.engine.handle_closed(self.now, socket.id);
+            self.core.engine.handle_closed(self.core.now, socket.id);
         }
     }
 
     fn drain_actions(&mut self) {
-        while let Some(action) = self.engine.poll_action() {
+        while let Some(action) = self.core.engine.poll_action() {
             match action {
                 Action::Send { connection, buffer } => self.send(connection, buffer),
                 Action::Pause { connection } => {
@@ -357,7 +328,7 @@ impl Executor {
         if let Err(error) = self.poll.registry().deregister(&mut socket.stream) {
             return tracing::warn!(%error, "cannot hand a connection over; it is closed");
         }
-        self.mesh.move_socket(to, socket.stream, handed_over);
+        self.core.mesh.move_socket(to, socket.stream.into(), handed_over);
     }
 
     fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
@@ -376,11 +347,11 @@ impl Executor {
         let id = socket.id;
         match write_some(&mut socket.stream, &mut buffer) {
             Ok(bytes) if buffer.is_empty() => {
-                self.engine.handle_sent(self.now, id, bytes, Some(buffer));
+                self.core.engine.handle_sent(self.core.now, id, bytes, Some(buffer));
             }
             Ok(bytes) => {
                 socket.pending = Some(buffer);
-                self.engine.handle_sent(self.now, id, bytes, None);
+                self.core.engine.handle_sent(self.core.now, id, bytes, None);
             }
             Err(_) => self.close(slot),
         }
@@ -424,19 +395,4 @@ pub(super) fn write_some(stream: &mut TcpStream, buffer: &mut SendBuffer) -> io:
         }
     }
     Ok(written)
-}
-
-/// Errors of `accept` that concern the connection, not this process: accept(2) passes on what the
-/// network reported about it.
-fn is_peers_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::Interrupted
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::TimedOut
-    )
 }

@@ -1,5 +1,8 @@
 //! What the machine allows: descriptors and memory. Read once at start.
 
+#[cfg(target_os = "linux")]
+pub mod io_uring;
+
 use crate::limits;
 
 /// Descriptors the process needs besides its connections: listeners, log, the executor's own,
@@ -61,6 +64,14 @@ fn raise_descriptor_limit(wanted: u64) -> Option<u64> {
 #[cfg(not(unix))]
 fn raise_descriptor_limit(_wanted: u64) -> Option<u64> {
     None
+}
+
+/// Descriptors this process may have; none where nothing bounds them.
+pub fn descriptors_max() -> Option<u64> {
+    #[cfg(unix)]
+    return rlimit::Resource::NOFILE.get_soft().ok();
+    #[cfg(not(unix))]
+    return None;
 }
 
 /// Memory of the machine or of the control group this process is in, whichever is less, in bytes.

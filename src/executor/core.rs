@@ -1,0 +1,114 @@
+//! What a core has under every executor: its engine, its end of the mesh, and the clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Now;
+use crate::config::Uring;
+use crate::engine::Engine;
+use crate::executor::mesh::{Mesh, Moving};
+use crate::executor::{Executor, Listeners, Stop, Waker};
+
+/// What an executor is made of.
+pub struct Parts<E: Executor> {
+    /// Engine, mesh and clock.
+    pub core: Core<E::Socket>,
+    /// What was there before the thread.
+    pub front: E::Front,
+    /// Where it accepts connections.
+    pub listeners: Listeners,
+    /// Connections it may have to hold: all of them may be at home here.
+    pub connections_max: u32,
+    /// How to use io_uring.
+    pub uring: Uring,
+}
+
+/// One core's engine and what it shares with the others. `S` is a socket as it is passed on.
+pub struct Core<S> {
+    /// The protocol.
+    pub engine: Engine,
+    /// The way to the other cores.
+    pub mesh: Mesh<S>,
+    /// When this turn began.
+    pub now: Now,
+    started: Instant,
+    stop: Stop,
+    wakers: Arc<[Waker]>,
+}
+
+impl<S> Core<S> {
+    /// A core whose engine's clock was zero at `started`.
+    pub fn new(
+        engine: Engine,
+        mesh: Mesh<S>,
+        started: Instant,
+        stop: Stop,
+        wakers: Arc<[Waker]>,
+    ) -> Self {
+        Self { engine, mesh, now: Now(0), started, stop, wakers }
+    }
+
+    /// Whether the broker is to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_asked()
+    }
+
+    /// Reads the clock and takes what other cores sent; returns the sockets among it.
+    pub fn begin_turn(&mut self) -> Vec<Moving<S>> {
+        self.now = Now(self.started.elapsed().as_micros() as u64);
+        self.mesh.receive(self.now, &mut self.engine)
+    }
+
+    /// Lets what is due happen.
+    pub fn fire_timers(&mut self) {
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            self.engine.handle_timeout(self.now);
+        }
+    }
+
+    /// Sends what the turn left for other cores, and wakes those that sleep with `wake`.
+    pub fn end_turn(&mut self, mut wake: impl FnMut(usize)) {
+        self.mesh.send(&mut self.engine);
+        let mut wakeups = 0;
+        while let Some(core) = self.mesh.next_to_wake() {
+            wakeups += 1;
+            wake(core);
+        }
+        let busy_us = self.started.elapsed().as_micros() as u64 - self.now.0;
+        self.engine.note_turn(busy_us, wakeups);
+    }
+
+    /// The same, waking by [`Waker`].
+    pub fn end_turn_with_wakers(&mut self) {
+        let wakers = Arc::clone(&self.wakers);
+        self.end_turn(|core| wake(&wakers, core));
+    }
+
+    /// Wakes another core by its [`Waker`].
+    pub fn wake_by_waker(&self, core: usize) {
+        wake(&self.wakers, core);
+    }
+
+    /// Time until the engine's next timer, from the beginning of this turn.
+    pub fn timer(&mut self) -> Option<Duration> {
+        self.engine.poll_timeout().map(|deadline| deadline.time_left(self.now))
+    }
+
+    /// Whether the core may sleep now: nothing came meanwhile. To be followed by
+    /// [`Self::wake_up`] if so.
+    pub fn doze(&mut self) -> bool {
+        self.mesh.doze(&mut self.engine)
+    }
+
+    /// The core is awake again.
+    pub fn wake_up(&mut self) {
+        self.mesh.wake_up();
+    }
+}
+
+fn wake(wakers: &[Waker], core: usize) {
+    // A waker that fails leaves the other core to its next timer.
+    if let Err(error) = wakers[core].wake() {
+        tracing::warn!(%error, core, "cannot wake a core");
+    }
+}

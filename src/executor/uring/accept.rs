@@ -1,0 +1,89 @@
+//! Accepting: so many operations wait on each listener, each with room for the peer's address.
+//!
+//! A multishot accept would be one operation for all, but has no place for addresses, and a direct
+//! descriptor cannot be asked for its peer before Linux 6.19. Each of these costs one submission
+//! that rides with the turn's other ones.
+#![expect(unsafe_code, reason = "the kernel writes addresses into this memory")]
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+
+use io_uring::{opcode, types};
+use socket2::{SockAddr, SockAddrStorage};
+
+use super::operation::Operation;
+use super::ring::Ring;
+
+/// Operations that wait on each listener: connections accepted at most in a turn.
+const DEPTH: usize = 64;
+
+/// Where the kernel leaves one peer's address.
+struct Address {
+    storage: SockAddrStorage,
+    len: libc::socklen_t,
+}
+
+/// The listeners of a core, and what waits on them.
+pub struct Accepts {
+    listeners: Vec<TcpListener>,
+    /// In place as long as the ring is there: the kernel has their addresses.
+    addresses: Box<[Address]>,
+}
+
+impl Accepts {
+    /// For these listeners; nothing waits yet.
+    pub fn new(listeners: Vec<TcpListener>) -> Self {
+        let count = listeners.len() * DEPTH;
+        let address = || Address { storage: SockAddrStorage::zeroed(), len: 0 };
+        Self { listeners, addresses: (0..count).map(|_| address()).collect() }
+    }
+
+    /// The numbers of all operations.
+    pub fn numbers(&self) -> std::ops::Range<u32> {
+        0..self.addresses.len() as u32
+    }
+
+    /// The listener that operation `number` waits on.
+    pub fn listener(&self, number: u32) -> usize {
+        number as usize / DEPTH
+    }
+
+    /// Lets operation `number` wait for a connection.
+    pub fn submit(&mut self, ring: &mut Ring, number: u32) -> io::Result<()> {
+        let Some(listener) = self.listeners.get(self.listener(number)) else { return Ok(()) };
+        let address = &mut self.addresses[number as usize];
+        address.len = size_of::<SockAddrStorage>() as libc::socklen_t;
+        let storage = (&raw mut address.storage).cast();
+        let entry =
+            opcode::Accept::new(types::Fd(listener.as_raw_fd()), storage, &raw mut address.len)
+                .file_index(Some(types::DestinationSlot::auto_target()))
+                .build()
+                .user_data(Operation::Accept(number).user_data());
+        // SAFETY: the address stays where it is until the ring is gone, and nobody looks at it
+        // before the operation has completed.
+        unsafe { ring.push(&entry) }
+    }
+
+    /// Whom operation `number` accepted.
+    pub fn peer(&self, number: u32) -> Option<SocketAddr> {
+        let Address { storage, len } = &self.addresses[number as usize];
+        // SAFETY: the operation has completed: the kernel wrote an address of this length. It is
+        // plain bytes, of which a copy is taken.
+        unsafe { SockAddr::new(std::ptr::read(storage), *len) }.as_socket()
+    }
+
+    /// Accepts no more, and lets the ports go.
+    pub fn stop(&mut self, ring: &mut Ring) -> io::Result<()> {
+        for listener in self.listeners.drain(..) {
+            let all = types::CancelBuilder::fd(types::Fd(listener.as_raw_fd())).all();
+            let entry =
+                opcode::AsyncCancel2::new(all).build().user_data(Operation::Cancel(0).user_data());
+            // SAFETY: it points to nothing.
+            unsafe { ring.push(&entry) }?;
+            // Before the descriptor is closed the kernel must have looked it up.
+            ring.enter(Some(std::time::Duration::ZERO))?;
+        }
+        Ok(())
+    }
+}

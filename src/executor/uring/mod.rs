@@ -1,0 +1,516 @@
+//! The executor on Linux's io_uring: one ring a core, entered once a turn.
+//!
+//! Everything a turn has to say to the kernel is queued and handed over by the one io_uring_enter
+//! that also waits for what comes next. Connections are direct descriptors: they are in the ring's
+//! table and not in the process's. They receive by multishot operations from the ring's
+//! [`buffers`], so that an idle connection holds none. A send that the kernel takes at once
+//! completes without a word: what has not failed by the time the kernel has been entered is sent.
+//!
+//! A socket is the kernel's as long as an operation on it is under way; so it is closed, or given
+//! to another core, only when its last operation has completed.
+
+mod accept;
+pub mod buffers;
+mod close;
+mod operation;
+pub mod ring;
+mod send;
+mod socket;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use io_uring::squeue::{self, Flags};
+use io_uring::{cqueue, opcode, types};
+
+use self::accept::Accepts;
+use self::buffers::Buffers;
+use self::close::Lingering;
+use self::operation::Operation;
+use self::ring::{Completion, Ring, Shape};
+use self::send::{Headers, Way};
+use self::socket::{Phase, Socket, Sockets};
+use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
+use crate::executor::mesh::Moving;
+use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault};
+use crate::{limits, platform};
+use crate::send_buffer::SendBuffer;
+
+/// What a core has before its thread has a ring.
+pub struct Front {
+    /// By which threads without a ring wake it.
+    event: Arc<OwnedFd>,
+    /// The rings of all cores, there as soon as each has its own.
+    rings: Arc<[OnceLock<RawFd>]>,
+}
+
+/// One core's executor.
+pub struct Executor {
+    // The ring goes first: what follows is memory that the kernel uses until it is gone.
+    ring: Ring,
+    buffers: Buffers,
+    accepts: Accepts,
+    headers: Headers,
+    sockets: Sockets,
+    /// What is known of sockets that the engine is done with.
+    lingering: HashMap<u32, Lingering>,
+    /// When their time is up, in order.
+    linger_until: std::collections::VecDeque<(Instant, u32)>,
+    /// Sockets on their way to another core.
+    leaving: HashMap<u32, (CoreId, HandedOver)>,
+    /// Sends of which the kernel takes all at once or says so, with the bytes offered.
+    sent: Vec<(u32, usize)>,
+    /// What came of zero-copy sends whose memory the kernel still has.
+    copying: HashMap<u32, i32>,
+    /// Sockets that found no free buffer.
+    starved: Vec<u32>,
+    /// Accepts that rest for lack of descriptors, and until when.
+    resting: Vec<u32>,
+    accept_again: Option<Instant>,
+    completions: Vec<Completion>,
+    zero_copy_bytes_min: usize,
+    front: Front,
+    core: Core<u32>,
+}
+
+impl crate::executor::Executor for Executor {
+    /// A direct descriptor of the ring it goes to.
+    type Socket = u32;
+    type Front = Front;
+
+    fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
+        let rings: Arc<[_]> = (0..cores).map(|_| OnceLock::new()).collect();
+        let front = |_| {
+            let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
+            let event = Arc::new(rustix::event::eventfd(0, flags)?);
+            let waker = Waker::Event(Arc::clone(&event));
+            Ok((Front { event, rings: Arc::clone(&rings) }, waker))
+        };
+        (0..cores).map(front).collect()
+    }
+
+    fn open(parts: Parts<Self>) -> io::Result<Self> {
+        let Parts { core, front, listeners, connections_max, uring } = parts;
+        let ring = Ring::new(Shape::of(&uring, connections_max))?;
+        let buffers =
+            Buffers::new(&ring, uring.buffers, uring.buffer_bytes as usize, uring.incremental)?;
+        let own = &front.rings[usize::from(core.engine.core().0)];
+        own.set(ring.descriptor()).expect("a core has one ring");
+        let mut executor = Self {
+            ring,
+            buffers,
+            accepts: Accepts::new(listeners),
+            headers: Headers::default(),
+            sockets: Sockets::default(),
+            lingering: HashMap::new(),
+            linger_until: Default::default(),
+            leaving: HashMap::new(),
+            sent: Vec::new(),
+            copying: HashMap::new(),
+            starved: Vec::new(),
+            resting: Vec::new(),
+            accept_again: None,
+            completions: Vec::new(),
+            zero_copy_bytes_min: match uring.zero_copy_bytes_min {
+                0 => usize::MAX,
+                bytes => bytes as usize,
+            },
+            front,
+            core,
+        };
+        executor.watch_event()?;
+        for number in executor.accepts.numbers() {
+            executor.accepts.submit(&mut executor.ring, number)?;
+        }
+        Ok(executor)
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        while !self.core.is_stopping() {
+            self.turn()?;
+        }
+        self.core.engine.handle_shutdown(self.core.now);
+        self.drain_actions()?;
+        self.accepts.stop(&mut self.ring)?;
+        let until = Instant::now() + FLUSH_AT_STOP;
+        while self.has_unwritten() && Instant::now() < until {
+            self.turn()?;
+        }
+        Ok(())
+    }
+}
+
+impl Shape {
+    /// As configured, for so many connections.
+    pub fn of(uring: &crate::config::Uring, connections_max: u32) -> Self {
+        let extra = limits::REFUSED_CONNECTIONS_MAX as u32 + close::LINGERING_MAX as u32;
+        // The kernel takes no larger table than the process may have descriptors.
+        let files_max = platform::descriptors_max().unwrap_or(u64::MAX);
+        let files = u64::from(connections_max.saturating_add(extra)).min(files_max) as u32;
+        Self {
+            entries: uring.entries,
+            completions: uring.completions,
+            files,
+            defer_taskrun: uring.defer_taskrun,
+        }
+    }
+}
+
+impl Executor {
+    fn turn(&mut self) -> io::Result<()> {
+        let timeout = self.timeout();
+        let sleeps = timeout != Some(Duration::ZERO) && !self.awaits_sent() && self.core.doze();
+        let entered = self.ring.enter(if sleeps { timeout } else { Some(Duration::ZERO) });
+        if sleeps {
+            self.core.wake_up();
+        }
+        entered?;
+        self.headers.reset();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.take_completions(&mut completions)?;
+        for moving in self.core.begin_turn() {
+            self.take_home(moving)?;
+        }
+        self.settle_sends(&completions)?;
+        for completion in completions.drain(..) {
+            self.dispatch(completion)?;
+        }
+        self.completions = completions;
+        self.buffers.publish();
+        for file in std::mem::take(&mut self.starved) {
+            self.receive(file)?;
+        }
+        self.accept_again()?;
+        self.expire_lingering()?;
+        self.core.fire_timers();
+        self.drain_actions()?;
+        let Self { core, ring, front, .. } = self;
+        core.end_turn(|core| wake(ring, front, core));
+        Ok(())
+    }
+
+    /// How long the kernel may let us sleep.
+    fn timeout(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let lingering = self.linger_until.front().map(|(until, _)| *until);
+        let other = [self.accept_again, lingering].into_iter().flatten().min();
+        let other = other.map(|at| at.saturating_duration_since(now));
+        [self.core.timer(), other].into_iter().flatten().min()
+    }
+
+    fn dispatch(&mut self, completion: Completion) -> io::Result<()> {
+        match Operation::of(completion.user_data) {
+            Operation::Accept(number) => self.accepted(number, completion.result),
+            Operation::Receive(file) => self.received(file, completion),
+            // Seen to before everything else.
+            Operation::SendNow(_) => Ok(()),
+            Operation::Send(file) => self.sent_some(file, completion.result),
+            Operation::SendZeroCopy(file) => self.copied(file, completion),
+            // One there was nothing left of to cancel.
+            Operation::Cancel(_) | Operation::Close(_) => Ok(()),
+            Operation::Shutdown(file) => self.shut(file),
+            Operation::HandOver(file) => self.handed_over(file, completion.result),
+            Operation::Wake(core) => {
+                self.core.wake_by_waker(core as usize);
+                Ok(())
+            }
+            Operation::Woken => Ok(()),
+            Operation::Event => self.watch_event(),
+        }
+    }
+
+    /// Queues an operation that points to no memory.
+    fn push(&mut self, entry: squeue::Entry, operation: Operation) -> io::Result<()> {
+        push(&mut self.ring, entry, operation)
+    }
+
+    /// Threads without a ring write to the eventfd, whose count only grows: it is read by nobody.
+    fn watch_event(&mut self) -> io::Result<()> {
+        let event = types::Fd(self.front.event.as_raw_fd());
+        if self.core.is_stopping() {
+            return Ok(());
+        }
+        self.push(opcode::PollAdd::new(event, libc::POLLIN as u32).build(), Operation::Event)
+    }
+
+    fn accepted(&mut self, number: u32, result: i32) -> io::Result<()> {
+        let error = match u32::try_from(result) {
+            Ok(file) => {
+                let (peer, listener) = (self.accepts.peer(number), self.accepts.listener(number));
+                self.accepts.submit(&mut self.ring, number)?;
+                return self.admit(file, Peer { address: peer, listener: listener as u16 });
+            }
+            Err(_) => io::Error::from_raw_os_error(-result),
+        };
+        if is_peers_fault(&error) {
+            return self.accepts.submit(&mut self.ring, number);
+        }
+        if error.raw_os_error() != Some(libc::ECANCELED) {
+            // Most likely no descriptor is free. Those who are in are served on.
+            if self.accept_again.is_none() {
+                tracing::warn!(%error, "cannot accept connections for the moment; trying again");
+                self.accept_again = Some(Instant::now() + ACCEPT_REST);
+            }
+            self.resting.push(number);
+        }
+        Ok(())
+    }
+
+    fn accept_again(&mut self) -> io::Result<()> {
+        if self.accept_again.is_some_and(|at| Instant::now() >= at) {
+            self.accept_again = None;
+            for number in std::mem::take(&mut self.resting) {
+                self.accepts.submit(&mut self.ring, number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, file: u32, peer: Peer) -> io::Result<()> {
+        match self.core.engine.handle_accepted(self.core.now, peer) {
+            Ok(id) => self.watch(file, id),
+            Err(_) => self.close_file(file),
+        }
+    }
+
+    /// A connection that another core accepted has come home.
+    fn take_home(&mut self, moving: Moving<u32>) -> io::Result<()> {
+        let Moving { socket: file, handed_over } = moving;
+        match self.core.engine.handle_handed_over(self.core.now, handed_over) {
+            Ok(id) => self.watch(file, id),
+            Err(_) => self.close_file(file),
+        }
+    }
+
+    fn watch(&mut self, file: u32, id: ConnectionId) -> io::Result<()> {
+        self.sockets.insert(file, Socket::new(id));
+        self.receive(file)
+    }
+
+    /// Lets a socket receive, unless it does or is not to.
+    fn receive(&mut self, file: u32) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
+        let is_wanted = match socket.phase {
+            Phase::Open => !socket.is_paused,
+            Phase::Lingering => true,
+            Phase::Leaving | Phase::Closing => false,
+        };
+        if socket.is_receiving || !is_wanted {
+            return Ok(());
+        }
+        socket.is_receiving = true;
+        let entry = opcode::RecvMulti::new(types::Fixed(file), buffers::GROUP).build();
+        self.push(entry, Operation::Receive(file))
+    }
+
+    fn received(&mut self, file: u32, completion: Completion) -> io::Result<()> {
+        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        socket.is_receiving = cqueue::more(completion.flags);
+        let (phase, is_receiving) = (socket.phase, socket.is_receiving);
+        if completion.result > 0 {
+            let bytes = self.buffers.received(&completion);
+            match phase {
+                Phase::Open => {
+                    self.core.engine.handle_received(self.core.now, socket.id, bytes);
+                }
+                Phase::Leaving => {
+                    let leaving = self.leaving.get_mut(&file).expect("it is leaving");
+                    leaving.1.append(bytes);
+                }
+                Phase::Lingering => self.discard(file, completion.result as usize)?,
+                Phase::Closing => {}
+            }
+        }
+        self.buffers.used(&completion);
+        if is_receiving {
+            return Ok(());
+        }
+        match (phase, -completion.result) {
+            (Phase::Open | Phase::Lingering, libc::ENOBUFS) => self.starved.push(file),
+            (Phase::Open, ..=-1 | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+                self.receive(file)?;
+            }
+            (Phase::Open, _) => self.end(file)?,
+            (Phase::Leaving, _) => self.move_over(file)?,
+            (Phase::Lingering, ..=-1) => self.receive(file)?,
+            (Phase::Lingering, _) => self.begin_closing(file)?,
+            (Phase::Closing, _) => self.try_close(file)?,
+        }
+        Ok(())
+    }
+
+    fn drain_actions(&mut self) -> io::Result<()> {
+        while let Some(action) = self.core.engine.poll_action() {
+            match action {
+                Action::Send { connection, buffer } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    self.send(file, buffer)?;
+                }
+                Action::Pause { connection } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    self.pause(file)?;
+                }
+                Action::Resume { connection } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    if let Some(socket) = self.sockets.get(file) {
+                        socket.is_paused = false;
+                    }
+                    self.receive(file)?;
+                }
+                Action::HandOver { connection, to, handed_over } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    self.leave(file, to, handed_over)?;
+                }
+                Action::Close { connection, last } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    self.linger(file, last)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, file: u32) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
+        socket.is_paused = true;
+        self.stop_receiving(file)
+    }
+
+    /// What comes until the receive has ended goes where the socket's phase says.
+    fn stop_receiving(&mut self, file: u32) -> io::Result<()> {
+        if !self.sockets.get(file).is_some_and(|socket| socket.is_receiving) {
+            return Ok(());
+        }
+        let entry = opcode::AsyncCancel::new(Operation::Receive(file).user_data()).build();
+        self.push(entry.flags(Flags::SKIP_SUCCESS), Operation::Cancel(file))
+    }
+
+    fn send(&mut self, file: u32, buffer: SendBuffer) -> io::Result<()> {
+        let is_large = buffer.len() >= self.zero_copy_bytes_min;
+        if let Some(socket) = self.sockets.get(file) {
+            socket.pending = Some(buffer);
+        }
+        self.submit(file, if is_large { Way::ZeroCopy } else { Way::Now })
+    }
+
+    /// Sends what a socket has pending.
+    #[expect(unsafe_code, reason = "the kernel reads the buffer")]
+    fn submit(&mut self, file: u32, way: Way) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
+        let Some(buffer) = &socket.pending else { return Ok(()) };
+        socket.is_sending = true;
+        socket.is_sent_unless_told = way == Way::Now;
+        // SAFETY: `pending` is changed by `progress` alone, once the operation has completed; and a
+        // socket stays while it is sending.
+        let offered =
+            unsafe { send::submit(&mut self.ring, &mut self.headers, file, buffer, way) }?;
+        if way == Way::Now {
+            self.sent.push((file, offered));
+        }
+        Ok(())
+    }
+
+    /// Whether somebody needs to know of a send that has most likely succeeded already.
+    fn awaits_sent(&mut self) -> bool {
+        self.sent.iter().any(|&(file, _)| {
+            self.sockets.get(file).is_some_and(|socket| match socket.phase {
+                Phase::Open => self.core.engine.awaits_sent(socket.id),
+                _ => true,
+            })
+        })
+    }
+
+    /// The kernel has been entered: what it did not say it could not send, is sent.
+    fn settle_sends(&mut self, completions: &[Completion]) -> io::Result<()> {
+        if self.ring.has_queued() {
+            return Ok(());
+        }
+        let mut sent = std::mem::take(&mut self.sent);
+        for completion in completions {
+            if let Operation::SendNow(file) = Operation::of(completion.user_data) {
+                self.sent_some(file, completion.result)?;
+            }
+        }
+        for (file, offered) in sent.drain(..) {
+            if self.sockets.get(file).is_some_and(|socket| socket.is_sent_unless_told) {
+                self.progress(file, offered, Way::Now)?;
+            }
+        }
+        // Those that go on are in the list of the next turn.
+        sent.append(&mut self.sent);
+        self.sent = sent;
+        Ok(())
+    }
+
+    /// A send took some, none, or failed.
+    fn sent_some(&mut self, file: u32, result: i32) -> io::Result<()> {
+        match result {
+            0.. => self.progress(file, result as usize, Way::Waiting),
+            _ if [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => {
+                self.progress(file, 0, Way::Waiting)
+            }
+            _ => {
+                let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+                socket.has_sent();
+                match socket.phase {
+                    Phase::Open => self.end(file),
+                    Phase::Closing => self.try_close(file),
+                    Phase::Lingering | Phase::Leaving => self.begin_closing(file),
+                }
+            }
+        }
+    }
+
+    /// A zero-copy send completes twice: when the bytes are sent, and when the kernel lets go of
+    /// their memory.
+    fn copied(&mut self, file: u32, completion: Completion) -> io::Result<()> {
+        if cqueue::more(completion.flags) {
+            self.copying.insert(file, completion.result);
+            return Ok(());
+        }
+        let result = self.copying.remove(&file).unwrap_or(completion.result);
+        self.sent_some(file, result)
+    }
+
+    /// So many bytes are sent; what is left goes by `way`.
+    fn progress(&mut self, file: u32, bytes: usize, way: Way) -> io::Result<()> {
+        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        socket.has_sent();
+        if socket.phase == Phase::Closing {
+            return self.try_close(file);
+        }
+        let buffer = socket.pending.as_mut().expect("it was sending");
+        buffer.advance(bytes);
+        let drained = if buffer.is_empty() { socket.pending.take() } else { None };
+        let is_drained = drained.is_some();
+        match socket.phase {
+            Phase::Open => {
+                let id = socket.id;
+                self.core.engine.handle_sent(self.core.now, id, bytes, drained);
+            }
+            _ if is_drained => return self.go_on_lingering(file),
+            _ => {}
+        }
+        if is_drained { Ok(()) } else { self.submit(file, way) }
+    }
+}
+
+/// Wakes another core by a message to its ring.
+fn wake(ring: &mut Ring, front: &Front, core: usize) {
+    let to = types::Fd(*front.rings[core].get().expect("all rings are there when cores run"));
+    let entry = opcode::MsgRingData::new(to, 0, Operation::Woken.user_data(), None).build();
+    let entry = entry.flags(Flags::SKIP_SUCCESS);
+    if let Err(error) = push(ring, entry, Operation::Wake(core as u32)) {
+        tracing::warn!(%error, core, "cannot wake a core");
+    }
+}
+
+#[expect(unsafe_code, reason = "only entries that point to no memory come here")]
+fn push(ring: &mut Ring, entry: squeue::Entry, operation: Operation) -> io::Result<()> {
+    let entry = entry.user_data(operation.user_data());
+    // SAFETY: it points to no memory.
+    unsafe { ring.push(&entry) }
+}

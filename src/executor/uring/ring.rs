@@ -1,0 +1,186 @@
+//! One io_uring: set up with as much as the kernel offers, entered once a turn. Knows no connection.
+#![expect(unsafe_code, reason = "submission entries hold addresses that the kernel follows")]
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, squeue};
+
+/// Flags of io_uring_enter(2) that the crate does not name.
+const ENTER_GETEVENTS: u32 = 1;
+const ENTER_EXT_ARG: u32 = 1 << 3;
+
+/// The last of the sets of set-up flags, which are tried from the newest kernel's down.
+const LOWEST_RUNG: u32 = 2;
+
+/// What the ring is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Submissions that fit before they must go to the kernel.
+    pub entries: u32,
+    /// Completions that fit before the kernel keeps them aside.
+    pub completions: u32,
+    /// Direct descriptors.
+    pub files: u32,
+    /// Whether the kernel's work for this thread waits until the thread asks for it.
+    pub defer_taskrun: bool,
+}
+
+/// One io_uring, and the thread's alone.
+pub struct Ring {
+    ring: IoUring,
+    defers_taskrun: bool,
+    /// Completions taken early, to make room for submissions.
+    aside: Vec<Completion>,
+    /// How often the kernel was entered.
+    pub enters: u64,
+}
+
+/// What an operation came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// Which operation: see [`super::operation`].
+    pub user_data: u64,
+    /// Bytes, a descriptor, or a negative error number.
+    pub result: i32,
+    /// `IORING_CQE_F_*`.
+    pub flags: u32,
+}
+
+impl Ring {
+    /// Sets a ring up for the calling thread, with the flags of the newest kernel that takes them:
+    /// io_uring_setup(2).
+    pub fn new(shape: Shape) -> io::Result<Self> {
+        let mut rung = if shape.defer_taskrun { 0 } else { LOWEST_RUNG };
+        let ring = loop {
+            match Self::build(shape, rung) {
+                // A flag that this kernel does not know.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && rung < LOWEST_RUNG => {
+                    rung += 1;
+                }
+                outcome => break outcome?,
+            }
+        };
+        ring.submitter().register_files_sparse(shape.files)?;
+        // It saves the kernel a look-up at each entry, where it can (5.18).
+        let _ = ring.submitter().register_ring_fd();
+        Ok(Self { ring, defers_taskrun: rung < LOWEST_RUNG, aside: Vec::new(), enters: 0 })
+    }
+
+    /// Linux 6.6 knows all flags of the first rung, 6.1 those of the second, 6.0 the third.
+    fn build(shape: Shape, rung: u32) -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(shape.completions).setup_submit_all().setup_single_issuer();
+        match rung {
+            0 => builder.setup_defer_taskrun().setup_no_sqarray(),
+            1 => builder.setup_defer_taskrun(),
+            _ => builder.setup_coop_taskrun(),
+        };
+        builder.build(shape.entries)
+    }
+
+    /// Whether the kernel's work for this thread waits until the thread asks for it.
+    pub fn defers_taskrun(&self) -> bool {
+        self.defers_taskrun
+    }
+
+    /// Its descriptor, by which other rings reach it.
+    pub fn descriptor(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    /// To register things with the kernel.
+    pub fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Queues an operation; when there is no room, what is queued goes to the kernel first.
+    ///
+    /// # Safety
+    ///
+    /// All memory the entry points to stays valid until the operation has completed, or, for what
+    /// the kernel copies at submission, until the next call of [`Self::enter`] or of this.
+    pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: by the caller's promise.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.enter(Some(Duration::ZERO))?;
+            // A kernel that has no room for completions takes no submissions.
+            self.take_from_queue();
+        }
+        Ok(())
+    }
+
+    fn take_from_queue(&mut self) {
+        self.aside.extend(self.ring.completion().map(|entry: cqueue::Entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
+    }
+
+    /// Whether the kernel has not been handed everything yet.
+    pub fn has_queued(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// Hands what is queued to the kernel and waits for a completion, for at most this long.
+    pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        loop {
+            self.enters += 1;
+            let queued = self.ring.submission().len();
+            let taken = match self.enter_once(queued as u32, wait) {
+                Ok(taken) => taken,
+                Err(error) => match error.raw_os_error() {
+                    // The time is up, or a signal came.
+                    Some(libc::ETIME | libc::EINTR) => 0,
+                    // Completions are kept aside: they must be taken first.
+                    Some(libc::EBUSY) => return Ok(()),
+                    // No memory for a request at this moment; what is queued stays queued.
+                    Some(libc::EAGAIN | libc::ENOMEM) => {
+                        std::thread::yield_now();
+                        0
+                    },
+                    _ => return Err(error),
+                },
+            };
+            if taken >= queued || self.ring.submission().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn enter_once(&self, queued: u32, wait: Option<Duration>) -> io::Result<usize> {
+        let submitter = self.ring.submitter();
+        // GETEVENTS even when nothing is waited for: it is what runs deferred work.
+        // SAFETY: the arguments are those io_uring_enter(2) documents for these flags, and live
+        // until it returns.
+        match wait {
+            Some(Duration::ZERO) => unsafe {
+                submitter.enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None)
+            },
+            None => unsafe {
+                submitter.enter::<libc::sigset_t>(queued, 1, ENTER_GETEVENTS, None)
+            },
+            Some(wait) => {
+                let wait = Timespec::from(wait);
+                let args = SubmitArgs::new().timespec(&wait);
+                unsafe { submitter.enter(queued, 1, ENTER_GETEVENTS | ENTER_EXT_ARG, Some(&args)) }
+            }
+        }
+    }
+
+    /// Takes all completions there are.
+    pub fn take_completions(&mut self, into: &mut Vec<Completion>) -> io::Result<()> {
+        loop {
+            self.take_from_queue();
+            into.append(&mut self.aside);
+            if !self.ring.submission().cq_overflow() {
+                return Ok(());
+            }
+            // The kernel kept some aside: entering puts them into the room there is now.
+            self.enter(Some(Duration::ZERO))?;
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Sends of a turn, and the memory they need until the kernel has it all.
+#![expect(unsafe_code, reason = "the kernel reads buffers and message headers")]
+
+use std::io::{self, IoSlice};
+
+use io_uring::squeue::Flags;
+use io_uring::{opcode, types};
+
+use super::operation::Operation;
+use super::ring::Ring;
+use crate::send_buffer::SendBuffer;
+
+/// Pieces of a send buffer written by one operation.
+const SLICES: usize = 64;
+
+/// Headers that wait for the kernel at a time: it copies them when it is entered.
+const HEADERS_MAX: usize = 256;
+
+/// How a buffer is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What the kernel takes at once. It completes only if that is not all: whoever has heard
+    /// nothing when the kernel has been entered knows that all is sent.
+    Now,
+    /// When the peer takes something.
+    Waiting,
+    /// Without copying: the buffer is the kernel's until a second completion says otherwise.
+    ZeroCopy,
+}
+
+/// What sendmsg(2) reads besides the bytes.
+struct Header {
+    message: libc::msghdr,
+    slices: [libc::iovec; SLICES],
+}
+
+/// Headers of the sends that the kernel has not been told of yet.
+#[derive(Default)]
+pub struct Headers {
+    headers: Vec<Box<Header>>,
+    used: usize,
+}
+
+impl Headers {
+    /// The kernel has been entered, and needs none of them any more.
+    pub fn reset(&mut self) {
+        self.used = 0;
+    }
+
+    fn next(&mut self) -> &mut Header {
+        if self.used == self.headers.len() {
+            // SAFETY: both are plain numbers and pointers, for which zero is a value.
+            self.headers.push(unsafe { Box::new(std::mem::zeroed()) });
+        }
+        self.used += 1;
+        &mut self.headers[self.used - 1]
+    }
+}
+
+/// Sends what is at the front of `buffer` to the direct descriptor `file`; returns how many bytes
+/// are offered.
+///
+/// # Safety
+///
+/// `buffer` is left alone, though it may move, until the operation has completed.
+pub unsafe fn submit(
+    ring: &mut Ring,
+    headers: &mut Headers,
+    file: u32,
+    buffer: &SendBuffer,
+    way: Way,
+) -> io::Result<usize> {
+    if headers.used == HEADERS_MAX {
+        ring.enter(Some(std::time::Duration::ZERO))?;
+        headers.reset();
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let count = buffer.io_slices(&mut slices);
+    let slices = &slices[..count];
+    let target = types::Fixed(file);
+    let flags = match way {
+        // All or "not now": MSG_WAITALL makes anything less a failure, which completes.
+        Way::Now => libc::MSG_DONTWAIT | libc::MSG_WAITALL,
+        Way::Waiting | Way::ZeroCopy => 0,
+    };
+    let entry = match (slices, way) {
+        ([one], Way::ZeroCopy) => {
+            opcode::SendZc::new(target, one.as_ptr(), one.len() as u32).flags(flags).build()
+        }
+        ([one], _) => {
+            opcode::Send::new(target, one.as_ptr(), one.len() as u32).flags(flags).build()
+        }
+        (several, _) => {
+            let header = headers.next();
+            for (to, from) in header.slices.iter_mut().zip(several) {
+                *to = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+            }
+            header.message.msg_iov = header.slices.as_mut_ptr();
+            header.message.msg_iovlen = several.len() as _;
+            let message: *const libc::msghdr = &raw const header.message;
+            match way {
+                Way::ZeroCopy => {
+                    opcode::SendMsgZc::new(target, message).flags(flags as u32).build()
+                }
+                _ => opcode::SendMsg::new(target, message).flags(flags as u32).build(),
+            }
+        }
+    };
+    let entry = match way {
+        Way::Now => entry
+            .flags(Flags::SKIP_SUCCESS)
+            .user_data(Operation::SendNow(file).user_data()),
+        Way::Waiting => entry.user_data(Operation::Send(file).user_data()),
+        Way::ZeroCopy => entry.user_data(Operation::SendZeroCopy(file).user_data()),
+    };
+    // SAFETY: the bytes stay by the caller's promise; the header stays until `reset`, which is
+    // called after the kernel was entered.
+    unsafe { ring.push(&entry) }?;
+    Ok(slices.iter().map(|slice| slice.len()).sum())
+}

@@ -1,0 +1,28 @@
+//! Waking a core that waits in the kernel, from another thread.
+
+use std::io;
+
+/// Wakes one core.
+#[derive(Debug)]
+pub enum Waker {
+    /// One that waits in `mio`.
+    Poll(mio::Waker),
+    /// One that watches an eventfd(2).
+    #[cfg(target_os = "linux")]
+    Event(std::sync::Arc<std::os::fd::OwnedFd>),
+}
+
+impl Waker {
+    /// Wakes it, or lets it not fall asleep.
+    pub fn wake(&self) -> io::Result<()> {
+        match self {
+            Self::Poll(waker) => waker.wake(),
+            #[cfg(target_os = "linux")]
+            Self::Event(event) => match rustix::io::write(event, &1u64.to_ne_bytes()) {
+                // The counter is at its bound: it wakes already.
+                Err(rustix::io::Errno::AGAIN) | Ok(_) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+}
