@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
@@ -17,6 +17,12 @@ use crate::platform;
 
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
+
+/// How long a port that is in use may take to come free. When a process that has a listener in an
+/// io_uring is killed, the kernel lets the port go a moment after the process is gone.
+const PORT_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is tried meanwhile.
+const PORT_RETRY: Duration = Duration::from_millis(10);
 
 /// Silence after which TCP asks whether the peer is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(120);
@@ -212,7 +218,7 @@ fn open_listeners(
     let mut of_cores: Vec<Listeners> = (0..accepting).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for &address in &settings.listen {
-        let opened = listen_for_each(address, accepting);
+        let opened = listen_patiently(address, accepting);
         match opened {
             Ok((listeners, address)) => {
                 for (of_core, listener) in of_cores.iter_mut().zip(listeners) {
@@ -235,10 +241,22 @@ fn open_listeners(
     Ok((of_cores, addresses))
 }
 
-fn listen_for_each(
-    address: SocketAddr,
-    accepting: u16,
-) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+fn listen_patiently(address: SocketAddr, accepting: u16) -> Listening {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match listen_for_each(address, accepting) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(PORT_RETRY);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A listener for each core that accepts, and their address.
+type Listening = io::Result<(Vec<TcpListener>, SocketAddr)>;
+
+fn listen_for_each(address: SocketAddr, accepting: u16) -> Listening {
     if accepting == 1 {
         let (listener, address) = listen(address, false)?;
         return Ok((vec![listener], address));

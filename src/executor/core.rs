@@ -53,9 +53,13 @@ impl<S> Core<S> {
         self.stop.is_asked()
     }
 
-    /// Reads the clock and takes what other cores sent; returns the sockets among it.
-    pub fn begin_turn(&mut self) -> Vec<Moving<S>> {
+    /// Reads the clock.
+    pub fn begin_turn(&mut self) {
         self.now = Now(self.started.elapsed().as_micros() as u64);
+    }
+
+    /// Takes what other cores sent; returns the sockets among it.
+    pub fn receive(&mut self) -> Vec<Moving<S>> {
         self.mesh.receive(self.now, &mut self.engine)
     }
 

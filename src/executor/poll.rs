@@ -126,7 +126,8 @@ impl Executor {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        for moving in self.core.begin_turn() {
+        self.core.begin_turn();
+        for moving in self.core.receive() {
             self.take_home(moving);
         }
         for event in events.iter() {

@@ -171,10 +171,12 @@ impl Executor {
         self.headers.reset();
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.take_completions(&mut completions)?;
-        for moving in self.core.begin_turn() {
+        self.core.begin_turn();
+        // First: whoever has taken everything is not to look as if it had not.
+        self.settle_sends(&completions)?;
+        for moving in self.core.receive() {
             self.take_home(moving)?;
         }
-        self.settle_sends(&completions)?;
         for completion in completions.drain(..) {
             self.dispatch(completion)?;
         }
