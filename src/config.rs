@@ -153,8 +153,8 @@ impl Default for Uring {
         Self {
             entries: 1_024,
             completions: 8_192,
-            buffers: 64,
-            buffer_bytes: 32_768,
+            buffers: 8,
+            buffer_bytes: 65_536,
             zero_copy_bytes_min: 0,
             incremental: true,
             defer_taskrun: true,

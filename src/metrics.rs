@@ -186,6 +186,49 @@ counters! {
     busy_us "busy/us" Core;
     /// The share of time it was busy since the last report, in percent.
     busy_percent "busy/percent" Core;
+    /// Times the kernel was entered to submit or to wait.
+    kernel_entries "kernel/entries" Core;
+    /// Sends that had to wait for the peer to take more.
+    sends_waited "kernel/sends-waited" Core;
+    /// Receives that found no free buffer and were begun again.
+    receives_starved "kernel/receives-starved" Core;
+    /// Times there were more completions than fit, and the kernel kept them aside.
+    completions_overflowed "kernel/completions-overflowed" Core;
+    /// Times accepting rested because no descriptor was free.
+    accepts_rested "kernel/accepts-rested" Core;
+}
+
+/// What an executor counted in a turn of its loop.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// Microseconds from what it waited for to the end of the turn.
+    pub busy_us: u64,
+    /// Cores woken.
+    pub wakeups: u64,
+    /// See [`Metrics::kernel_entries`].
+    pub kernel_entries: u64,
+    /// See [`Metrics::sends_waited`].
+    pub sends_waited: u64,
+    /// See [`Metrics::receives_starved`].
+    pub receives_starved: u64,
+    /// See [`Metrics::completions_overflowed`].
+    pub completions_overflowed: u64,
+    /// See [`Metrics::accepts_rested`].
+    pub accepts_rested: u64,
+}
+
+impl Metrics {
+    /// Counts a turn.
+    pub fn note_turn(&mut self, turn: Turn) {
+        self.turns += 1;
+        self.busy_us += turn.busy_us;
+        self.wakeups_sent += turn.wakeups;
+        self.kernel_entries += turn.kernel_entries;
+        self.sends_waited += turn.sends_waited;
+        self.receives_starved += turn.receives_starved;
+        self.completions_overflowed += turn.completions_overflowed;
+        self.accepts_rested += turn.accepts_rested;
+    }
 }
 
 #[cfg(test)]

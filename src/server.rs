@@ -9,10 +9,10 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::config::{Mode, Settings};
 use crate::engine::Access;
+use crate::executor::threads::{self, Plan, Running};
 #[cfg(target_os = "linux")]
 use crate::executor::uring;
-use crate::executor::threads::{self, Plan, Running};
-use crate::executor::{Executor, Listeners, Stop, poll};
+use crate::executor::{Executor, Listeners, Stop, poll, sockets_max};
 use crate::platform;
 
 /// Connections that wait in the kernel while the broker is busy.
@@ -194,7 +194,7 @@ fn choose(settings: &Settings) -> Result<Kind, ServerError> {
 
 #[cfg(target_os = "linux")]
 fn can_use_io_uring(settings: &Settings) -> Result<(), String> {
-    let probed = platform::io_uring::probe(&settings.uring, settings.limits.connections_max);
+    let probed = platform::io_uring::probe(&settings.uring, sockets_max(settings));
     probed.map(drop).map_err(|why| why.to_string())
 }
 
@@ -210,9 +210,7 @@ fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {
 /// The listeners of each core, and the addresses. Where the kernel spreads connections over
 /// several sockets of one port, each core accepts for itself; elsewhere the first core does, and
 /// connections reach the others by going home.
-fn open_listeners(
-    settings: &Settings,
-) -> Result<(Vec<Listeners>, Vec<SocketAddr>), ServerError> {
+fn open_listeners(settings: &Settings) -> Result<(Vec<Listeners>, Vec<SocketAddr>), ServerError> {
     let spreads = cfg!(target_os = "linux") && settings.cores.count() > 1;
     let accepting = if spreads { settings.cores.count() } else { 1 };
     let mut of_cores: Vec<Listeners> = (0..accepting).map(|_| Vec::new()).collect();

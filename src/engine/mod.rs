@@ -49,7 +49,7 @@ use slab::Slab;
 use crate::clock::{Deadline, Now};
 use crate::config::Settings;
 use crate::limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Turn};
 use crate::session::connection::Connection;
 use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
@@ -254,12 +254,9 @@ impl Engine {
         self.metrics().clone()
     }
 
-    /// The executor has gone through a turn: how long it was busy, and how many cores it woke.
-    pub fn note_turn(&mut self, busy_us: u64, wakeups: u64) {
-        let metrics = &mut self.links.metrics;
-        metrics.turns += 1;
-        metrics.busy_us += busy_us;
-        metrics.wakeups_sent += wakeups;
+    /// The executor has gone through a turn of its loop.
+    pub fn note_turn(&mut self, turn: Turn) {
+        self.links.metrics.note_turn(turn);
     }
 
     /// A connection was accepted. When it is refused, the executor closes the socket.

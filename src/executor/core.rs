@@ -8,6 +8,7 @@ use crate::config::Uring;
 use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
 use crate::executor::{Executor, Listeners, Stop, Waker};
+use crate::metrics::Turn;
 
 /// What an executor is made of.
 pub struct Parts<E: Executor> {
@@ -17,8 +18,8 @@ pub struct Parts<E: Executor> {
     pub front: E::Front,
     /// Where it accepts connections.
     pub listeners: Listeners,
-    /// Connections it may have to hold: all of them may be at home here.
-    pub connections_max: u32,
+    /// Sockets it may have to hold: all of them may be at home here.
+    pub sockets_max: u32,
     /// How to use io_uring.
     pub uring: Uring,
 }
@@ -34,6 +35,8 @@ pub struct Core<S> {
     started: Instant,
     stop: Stop,
     wakers: Arc<[Waker]>,
+    /// What is counted in this turn.
+    pub noted: Turn,
 }
 
 impl<S> Core<S> {
@@ -45,7 +48,8 @@ impl<S> Core<S> {
         stop: Stop,
         wakers: Arc<[Waker]>,
     ) -> Self {
-        Self { engine, mesh, now: Now(0), started, stop, wakers }
+        let noted = Turn::default();
+        Self { engine, mesh, now: Now(0), started, stop, wakers, noted }
     }
 
     /// Whether the broker is to stop.
@@ -73,13 +77,12 @@ impl<S> Core<S> {
     /// Sends what the turn left for other cores, and wakes those that sleep with `wake`.
     pub fn end_turn(&mut self, mut wake: impl FnMut(usize)) {
         self.mesh.send(&mut self.engine);
-        let mut wakeups = 0;
         while let Some(core) = self.mesh.next_to_wake() {
-            wakeups += 1;
+            self.noted.wakeups += 1;
             wake(core);
         }
-        let busy_us = self.started.elapsed().as_micros() as u64 - self.now.0;
-        self.engine.note_turn(busy_us, wakeups);
+        self.noted.busy_us = self.started.elapsed().as_micros() as u64 - self.now.0;
+        self.engine.note_turn(std::mem::take(&mut self.noted));
     }
 
     /// The same, waking by [`Waker`].

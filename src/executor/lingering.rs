@@ -13,6 +13,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 
+use crate::executor::LINGERING_MAX;
 use crate::executor::poll::write_some;
 use crate::send_buffer::SendBuffer;
 
@@ -20,8 +21,6 @@ use crate::send_buffer::SendBuffer;
 const LINGER: Duration = Duration::from_secs(1);
 /// Input discarded at most.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
-/// Connections that linger at a time; one more is dropped at once.
-const LINGERING_MAX: usize = 4_096;
 
 struct Lingering {
     stream: TcpStream,

@@ -21,6 +21,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::config::Settings;
+use crate::{limits, platform};
+
 pub use self::core::{Core, Parts};
 pub use waker::Waker;
 
@@ -30,6 +33,19 @@ const ACCEPTS_PER_TURN: usize = 256;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long clients may take to read their last bytes when the broker stops.
 const FLUSH_AT_STOP: Duration = Duration::from_secs(5);
+
+/// Connections that linger at a time, until the peer has read the last bytes; one more is dropped
+/// at once.
+const LINGERING_MAX: usize = 4_096;
+
+/// Sockets a core may have to hold: those of all connections, of those that are being refused, and
+/// those that linger.
+pub fn sockets_max(settings: &Settings) -> u32 {
+    let others = limits::REFUSED_CONNECTIONS_MAX + LINGERING_MAX;
+    let sockets = settings.limits.connections_max.saturating_add(others as u32);
+    // No kernel takes a larger table than the process may have descriptors.
+    u64::from(sockets).min(platform::descriptors_max().unwrap_or(u64::MAX)) as u32
+}
 
 /// What a core's thread runs.
 pub trait Executor: Sized + 'static {

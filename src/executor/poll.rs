@@ -127,6 +127,7 @@ impl Executor {
             _ => {}
         }
         self.core.begin_turn();
+        self.core.noted.kernel_entries += 1;
         for moving in self.core.receive() {
             self.take_home(moving);
         }
@@ -202,6 +203,7 @@ impl Executor {
     /// kernel's backlog.
     fn rest_from_accepting(&mut self, error: &io::Error) {
         tracing::warn!(%error, "cannot accept connections for the moment; trying again");
+        self.core.noted.accepts_rested += 1;
         self.accept_again = Some(Instant::now() + ACCEPT_REST);
         self.to_accept.clear();
     }
@@ -218,7 +220,9 @@ impl Executor {
     /// A connection that another core accepted has come home.
     fn take_home(&mut self, moving: Moving<std::net::TcpStream>) {
         let Moving { socket, handed_over } = moving;
-        let Ok(id) = self.core.engine.handle_handed_over(self.core.now, handed_over) else { return };
+        let Ok(id) = self.core.engine.handle_handed_over(self.core.now, handed_over) else {
+            return;
+        };
         self.watch(TcpStream::from_std(socket), id);
     }
 
@@ -351,6 +355,7 @@ impl Executor {
                 self.core.engine.handle_sent(self.core.now, id, bytes, Some(buffer));
             }
             Ok(bytes) => {
+                self.core.noted.sends_waited += 1;
                 socket.pending = Some(buffer);
                 self.core.engine.handle_sent(self.core.now, id, bytes, None);
             }

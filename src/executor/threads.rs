@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::config::Settings;
 use crate::engine::{Access, Engine, Place};
 use crate::executor::mesh::Mesh;
-use crate::executor::{Core, Executor, Listeners, Parts, Stop, placement};
+use crate::executor::{Core, Executor, Listeners, Parts, Stop, placement, sockets_max};
 
 /// What all cores are started with.
 pub struct Plan<'a> {
@@ -49,10 +49,10 @@ pub fn start<E: Executor>(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io:
                 placement::pin(number, pinned_to);
             }
             // Everything a core has is made on its own thread, so that the memory is near to it.
-            let (connections_max, uring) = (settings.limits.connections_max, settings.uring.clone());
+            let (sockets_max, uring) = (sockets_max(&settings), settings.uring.clone());
             let engine = Engine::new(place, settings, access, seed, Now(0));
             let core = Core::new(engine, mesh, started, stop.clone(), wakers);
-            let executor = E::open(Parts { core, front, listeners, connections_max, uring });
+            let executor = E::open(Parts { core, front, listeners, sockets_max, uring });
             let (executor, outcome) = match executor {
                 Ok(executor) => (Some(executor), Ok(())),
                 Err(error) => (None, Err(error)),
@@ -65,12 +65,16 @@ pub fn start<E: Executor>(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io:
         };
         threads.push(std::thread::Builder::new().name(format!("core {number}")).spawn(run)?);
     }
-    for _ in 0..cores {
-        are_ready.recv().expect("every thread says how it went")?;
+    let said = (0..cores).map(|_| are_ready.recv().expect("every thread says how it went"));
+    let outcome = said.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(wakers));
+    if outcome.is_ok() {
+        gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits for it"));
+        return Ok(Running(threads));
     }
-    plan.stop.attach(wakers)?;
-    gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits for it"));
-    Ok(Running(threads))
+    // Nobody else has the gates: the threads end, and let go of what they have.
+    drop(gates);
+    Running(threads).join()?;
+    outcome.map(|()| unreachable!("it is an error"))
 }
 
 impl Running {

@@ -76,7 +76,10 @@ impl fmt::Display for Unavailable {
                  io_uring_register",
             ),
             Self::TooOld(missing) => {
-                write!(f, "this kernel's io_uring is too old: it lacks {missing} (Linux 6.0 has it)")
+                write!(
+                    f,
+                    "this kernel's io_uring is too old: it lacks {missing} (Linux 6.0 has it)"
+                )
             }
             Self::NoMemory { locked_bytes_max } => {
                 f.write_str("this process may not lock the memory that io_uring needs")?;
@@ -101,9 +104,9 @@ pub struct Abilities {
     pub incremental: bool,
 }
 
-/// Sets up a ring as `uring` says, for so many connections, and receives a byte with it.
-pub fn probe(uring: &Uring, connections_max: u32) -> Result<Abilities, Unavailable> {
-    let shape = Shape::of(uring, connections_max);
+/// Sets up a ring as `uring` says, for so many sockets, and receives a byte with it.
+pub fn probe(uring: &Uring, sockets_max: u32) -> Result<Abilities, Unavailable> {
+    let shape = Shape::of(uring, sockets_max);
     let mut ring = Ring::new(shape).map_err(|error| why(error, Path::new(SYSCTL)))?;
     let mut known = io_uring::Probe::new();
     ring.submitter().register_probe(&mut known).map_err(Unavailable::Other)?;
@@ -116,10 +119,7 @@ pub fn probe(uring: &Uring, connections_max: u32) -> Result<Abilities, Unavailab
     let buffers = Buffers::new(&ring, uring.buffers, buffer_bytes, uring.incremental);
     let buffers = buffers.map_err(|error| why(error, Path::new(SYSCTL)))?;
     receive_a_byte(&mut ring).map_err(Unavailable::Other)?;
-    Ok(Abilities {
-        defer_taskrun: ring.defers_taskrun(),
-        incremental: buffers.is_incremental(),
-    })
+    Ok(Abilities { defer_taskrun: ring.defers_taskrun(), incremental: buffers.is_incremental() })
 }
 
 #[expect(unsafe_code, reason = "an entry that points to no memory")]

@@ -5,7 +5,7 @@
 //! until it is full; before, a reception takes a whole buffer, however short.
 #![expect(unsafe_code, reason = "the kernel writes into this memory")]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::io;
 use std::ptr::NonNull;
 use std::slice;
@@ -45,8 +45,8 @@ impl Buffers {
     pub fn new(ring: &Ring, count: u16, bytes: usize, incremental: bool) -> io::Result<Self> {
         assert!(count.is_power_of_two() && bytes > 0, "the configuration says so");
         let mut buffers = Self {
-            entries: allocate(Self::entries_layout(count))?.cast(),
-            memory: allocate(Self::memory_layout(count, bytes))?,
+            entries: allocate(Self::entries_layout(count)).cast(),
+            memory: allocate(Self::memory_layout(count, bytes)),
             count,
             bytes,
             filled: vec![0; usize::from(count)].into(),
@@ -147,8 +147,12 @@ impl Drop for Buffers {
     }
 }
 
-fn allocate(layout: Layout) -> io::Result<NonNull<u8>> {
+/// Memory of zeroes, there from the beginning and near to the calling thread: it is touched.
+fn allocate(layout: Layout) -> NonNull<u8> {
     // SAFETY: no size here is zero.
-    let memory = unsafe { alloc_zeroed(layout) };
-    NonNull::new(memory).ok_or_else(|| handle_alloc_error(layout))
+    let memory = NonNull::new(unsafe { alloc(layout) });
+    let memory = memory.unwrap_or_else(|| handle_alloc_error(layout));
+    // SAFETY: it was just allocated with this size.
+    unsafe { memory.as_ptr().write_bytes(0, layout.size()) };
+    memory
 }

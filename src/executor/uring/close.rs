@@ -16,14 +16,13 @@ use super::send::Way;
 use super::socket::Phase;
 use super::{Executor, push};
 use crate::engine::{CoreId, HandedOver};
+use crate::executor::LINGERING_MAX;
 use crate::send_buffer::SendBuffer;
 
 /// How long the peer may take to read its last bytes.
 const LINGER: Duration = Duration::from_secs(1);
 /// Input discarded at most.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
-/// Connections that linger at a time; one more is dropped at once.
-pub const LINGERING_MAX: usize = 4_096;
 
 /// `IORING_MSG_RING_CQE_SKIP` of io_uring_enter(2): nothing completes on the ring it goes to.
 const NOT_THERE: u32 = 1;

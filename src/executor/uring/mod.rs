@@ -36,7 +36,6 @@ use self::socket::{Phase, Socket, Sockets};
 use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::mesh::Moving;
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault};
-use crate::{limits, platform};
 use crate::send_buffer::SendBuffer;
 
 /// What a core has before its thread has a ring.
@@ -84,7 +83,8 @@ impl crate::executor::Executor for Executor {
     fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
         let rings: Arc<[_]> = (0..cores).map(|_| OnceLock::new()).collect();
         let front = |_| {
-            let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
+            let flags =
+                rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
             let event = Arc::new(rustix::event::eventfd(0, flags)?);
             let waker = Waker::Event(Arc::clone(&event));
             Ok((Front { event, rings: Arc::clone(&rings) }, waker))
@@ -93,8 +93,8 @@ impl crate::executor::Executor for Executor {
     }
 
     fn open(parts: Parts<Self>) -> io::Result<Self> {
-        let Parts { core, front, listeners, connections_max, uring } = parts;
-        let ring = Ring::new(Shape::of(&uring, connections_max))?;
+        let Parts { core, front, listeners, sockets_max, uring } = parts;
+        let ring = Ring::new(Shape::of(&uring, sockets_max))?;
         let buffers =
             Buffers::new(&ring, uring.buffers, uring.buffer_bytes as usize, uring.incremental)?;
         let own = &front.rings[usize::from(core.engine.core().0)];
@@ -144,16 +144,12 @@ impl crate::executor::Executor for Executor {
 }
 
 impl Shape {
-    /// As configured, for so many connections.
-    pub fn of(uring: &crate::config::Uring, connections_max: u32) -> Self {
-        let extra = limits::REFUSED_CONNECTIONS_MAX as u32 + close::LINGERING_MAX as u32;
-        // The kernel takes no larger table than the process may have descriptors.
-        let files_max = platform::descriptors_max().unwrap_or(u64::MAX);
-        let files = u64::from(connections_max.saturating_add(extra)).min(files_max) as u32;
+    /// As configured, for so many sockets.
+    pub fn of(uring: &crate::config::Uring, sockets_max: u32) -> Self {
         Self {
             entries: uring.entries,
             completions: uring.completions,
-            files,
+            files: sockets_max,
             defer_taskrun: uring.defer_taskrun,
         }
     }
@@ -189,6 +185,8 @@ impl Executor {
         self.expire_lingering()?;
         self.core.fire_timers();
         self.drain_actions()?;
+        self.core.noted.kernel_entries += self.ring.take_entered();
+        self.core.noted.completions_overflowed += self.ring.take_overflowed();
         let Self { core, ring, front, .. } = self;
         core.end_turn(|core| wake(ring, front, core));
         Ok(())
@@ -254,6 +252,7 @@ impl Executor {
             // Most likely no descriptor is free. Those who are in are served on.
             if self.accept_again.is_none() {
                 tracing::warn!(%error, "cannot accept connections for the moment; trying again");
+                self.core.noted.accepts_rested += 1;
                 self.accept_again = Some(Instant::now() + ACCEPT_REST);
             }
             self.resting.push(number);
@@ -331,7 +330,10 @@ impl Executor {
             return Ok(());
         }
         match (phase, -completion.result) {
-            (Phase::Open | Phase::Lingering, libc::ENOBUFS) => self.starved.push(file),
+            (Phase::Open | Phase::Lingering, libc::ENOBUFS) => {
+                self.core.noted.receives_starved += 1;
+                self.starved.push(file);
+            }
             (Phase::Open, ..=-1 | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
                 self.receive(file)?;
             }
@@ -409,8 +411,10 @@ impl Executor {
         // socket stays while it is sending.
         let offered =
             unsafe { send::submit(&mut self.ring, &mut self.headers, file, buffer, way) }?;
-        if way == Way::Now {
-            self.sent.push((file, offered));
+        match way {
+            Way::Now => self.sent.push((file, offered)),
+            Way::Waiting => self.core.noted.sends_waited += 1,
+            Way::ZeroCopy => {}
         }
         Ok(())
     }
@@ -455,7 +459,8 @@ impl Executor {
                 self.progress(file, 0, Way::Waiting)
             }
             _ => {
-                let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+                let socket =
+                    self.sockets.get(file).expect("it is closed when nothing is under way");
                 socket.has_sent();
                 match socket.phase {
                     Phase::Open => self.end(file),

@@ -34,8 +34,9 @@ pub struct Ring {
     defers_taskrun: bool,
     /// Completions taken early, to make room for submissions.
     aside: Vec<Completion>,
-    /// How often the kernel was entered.
-    pub enters: u64,
+    /// How often the kernel was entered, and kept completions aside, since somebody asked.
+    entered: u64,
+    overflowed: u64,
 }
 
 /// What an operation came to.
@@ -66,7 +67,13 @@ impl Ring {
         ring.submitter().register_files_sparse(shape.files)?;
         // It saves the kernel a look-up at each entry, where it can (5.18).
         let _ = ring.submitter().register_ring_fd();
-        Ok(Self { ring, defers_taskrun: rung < LOWEST_RUNG, aside: Vec::new(), enters: 0 })
+        Ok(Self {
+            ring,
+            defers_taskrun: rung < LOWEST_RUNG,
+            aside: Vec::new(),
+            entered: 0,
+            overflowed: 0,
+        })
     }
 
     /// Linux 6.6 knows all flags of the first rung, 6.1 those of the second, 6.0 the third.
@@ -128,7 +135,7 @@ impl Ring {
     /// Hands what is queued to the kernel and waits for a completion, for at most this long.
     pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         loop {
-            self.enters += 1;
+            self.entered += 1;
             let queued = self.ring.submission().len();
             let taken = match self.enter_once(queued as u32, wait) {
                 Ok(taken) => taken,
@@ -141,7 +148,7 @@ impl Ring {
                     Some(libc::EAGAIN | libc::ENOMEM) => {
                         std::thread::yield_now();
                         0
-                    },
+                    }
                     _ => return Err(error),
                 },
             };
@@ -154,21 +161,28 @@ impl Ring {
     fn enter_once(&self, queued: u32, wait: Option<Duration>) -> io::Result<usize> {
         let submitter = self.ring.submitter();
         // GETEVENTS even when nothing is waited for: it is what runs deferred work.
-        // SAFETY: the arguments are those io_uring_enter(2) documents for these flags, and live
-        // until it returns.
-        match wait {
-            Some(Duration::ZERO) => unsafe {
-                submitter.enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None)
-            },
-            None => unsafe {
-                submitter.enter::<libc::sigset_t>(queued, 1, ENTER_GETEVENTS, None)
-            },
-            Some(wait) => {
-                let wait = Timespec::from(wait);
-                let args = SubmitArgs::new().timespec(&wait);
-                unsafe { submitter.enter(queued, 1, ENTER_GETEVENTS | ENTER_EXT_ARG, Some(&args)) }
-            }
-        }
+        let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
+            let completions = u32::from(wait.is_none());
+            let no_mask: Option<&libc::sigset_t> = None;
+            // SAFETY: io_uring_enter(2) takes no argument with these flags.
+            return unsafe { submitter.enter(queued, completions, ENTER_GETEVENTS, no_mask) };
+        };
+        let wait = Timespec::from(wait);
+        let arguments = SubmitArgs::new().timespec(&wait);
+        let flags = ENTER_GETEVENTS | ENTER_EXT_ARG;
+        // SAFETY: the arguments are those that io_uring_enter(2) documents for these flags, and
+        // live until it returns.
+        unsafe { submitter.enter(queued, 1, flags, Some(&arguments)) }
+    }
+
+    /// How often the kernel was entered since the last call.
+    pub fn take_entered(&mut self) -> u64 {
+        std::mem::take(&mut self.entered)
+    }
+
+    /// How often it kept completions aside since the last call.
+    pub fn take_overflowed(&mut self) -> u64 {
+        std::mem::take(&mut self.overflowed)
     }
 
     /// Takes all completions there are.
@@ -179,6 +193,7 @@ impl Ring {
             if !self.ring.submission().cq_overflow() {
                 return Ok(());
             }
+            self.overflowed += 1;
             // The kernel kept some aside: entering puts them into the room there is now.
             self.enter(Some(Duration::ZERO))?;
         }

@@ -37,6 +37,7 @@ struct Header {
 /// Headers of the sends that the kernel has not been told of yet.
 #[derive(Default)]
 pub struct Headers {
+    #[expect(clippy::vec_box, reason = "they stay in place while the list grows")]
     headers: Vec<Box<Header>>,
     used: usize,
 }
@@ -93,7 +94,8 @@ pub unsafe fn submit(
         (several, _) => {
             let header = headers.next();
             for (to, from) in header.slices.iter_mut().zip(several) {
-                *to = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+                *to =
+                    libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
             }
             header.message.msg_iov = header.slices.as_mut_ptr();
             header.message.msg_iovlen = several.len() as _;
@@ -107,9 +109,9 @@ pub unsafe fn submit(
         }
     };
     let entry = match way {
-        Way::Now => entry
-            .flags(Flags::SKIP_SUCCESS)
-            .user_data(Operation::SendNow(file).user_data()),
+        Way::Now => {
+            entry.flags(Flags::SKIP_SUCCESS).user_data(Operation::SendNow(file).user_data())
+        }
         Way::Waiting => entry.user_data(Operation::Send(file).user_data()),
         Way::ZeroCopy => entry.user_data(Operation::SendZeroCopy(file).user_data()),
     };

@@ -1,0 +1,337 @@
+//! What the kernel does not do every day, forced: no free buffer, no room for completions, sends cut
+//! short, no descriptor. Nothing may be lost, and `$SYS` must say that it happened.
+#![cfg(target_os = "linux")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use ringmq::wire::{Frame, frame};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Broker {
+    child: Child,
+    address: SocketAddr,
+    configuration: PathBuf,
+}
+
+impl Broker {
+    fn with_config(text: &str) -> Self {
+        Self::start(text, &[], |_| {})
+    }
+
+    fn start(text: &str, flags: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringmq-executors-{}-{number}.toml", std::process::id());
+        let configuration = std::env::temp_dir().join(name);
+        std::fs::write(&configuration, format!("{text}\n[mqtt]\nsys_interval_s = 1\n"))
+            .expect("a configuration file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]).args(flags);
+        command.arg("--config").arg(&configuration).stderr(Stdio::piped());
+        prepare(&mut command);
+        let mut child = command.spawn().expect("the broker starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let address = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).expect("text") > 0, "it ended before listening");
+            let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            if event["fields"]["message"] == "listening" {
+                break event["fields"]["address"].as_str().expect("text").parse().expect("address");
+            }
+        };
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address, configuration }
+    }
+
+    /// What `$SYS/broker/cores/0/kernel/TOPIC` says, once it is more than nothing.
+    fn counted(&self, topic: &str) -> u64 {
+        let topic = format!("$SYS/broker/cores/0/kernel/{topic}");
+        let mut client = Client::connect(self.address, "reader");
+        client.subscribe(&topic, 0);
+        loop {
+            let (_, payload) = client.publish_received();
+            let count = String::from_utf8(payload).expect("text").parse().expect("a number");
+            if count > 0 {
+                return count;
+            }
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.configuration);
+    }
+}
+
+/// A client of MQTT 3.1.1 that says what it is told and reads what comes.
+struct Client {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first];
+    let mut left = body.len();
+    loop {
+        packet.push((left % 128) as u8 | if left >= 128 { 0x80 } else { 0 });
+        left /= 128;
+        if left == 0 {
+            break;
+        }
+    }
+    packet.extend_from_slice(body);
+    packet
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn publish(topic: &str, qos: u8, identifier: u16, payload: &[u8]) -> Vec<u8> {
+    let mut body = text(topic);
+    if qos > 0 {
+        body.extend(identifier.to_be_bytes());
+    }
+    body.extend_from_slice(payload);
+    packet(0x30 | qos << 1, &body)
+}
+
+impl Client {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_nodelay(true).expect("set");
+        Self { stream, read: Vec::new() }
+    }
+
+    fn connect(address: SocketAddr, name: &str) -> Self {
+        let mut client = Self::open(address);
+        client.say_connect(name);
+        assert_eq!(client.packet(), [0x20, 2, 0, 0]);
+        client
+    }
+
+    fn say_connect(&mut self, name: &str) {
+        let body = [&text("MQTT")[..], &[4, 2, 0, 0], &text(name)].concat();
+        self.say(&packet(0x10, &body));
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("sent");
+    }
+
+    fn subscribe(&mut self, filter: &str, qos: u8) {
+        let body = [&[0, 1][..], &text(filter), &[qos]].concat();
+        self.say(&packet(0x82, &body));
+        assert_eq!(self.packet(), [0x90, 3, 0, 1, qos]);
+    }
+
+    fn packet(&mut self) -> Vec<u8> {
+        loop {
+            if let Ok(Frame::Complete { total, .. }) = frame(&self.read, usize::MAX) {
+                return self.read.drain(..total).collect();
+            }
+            let mut bytes = [0; 65_536];
+            let count = self.stream.read(&mut bytes).expect("in time");
+            assert!(count > 0, "the connection was closed");
+            self.read.extend_from_slice(&bytes[..count]);
+        }
+    }
+
+    /// The next PUBLISH at QoS 0: its topic and payload.
+    fn publish_received(&mut self) -> (String, Vec<u8>) {
+        let packet = self.packet();
+        assert_eq!(packet[0] & 0xF6, 0x30, "a PUBLISH at QoS 0");
+        let start = 1 + packet[1..].iter().position(|byte| byte & 0x80 == 0).expect("a length") + 1;
+        let len = usize::from(u16::from_be_bytes([packet[start], packet[start + 1]]));
+        let topic = &packet[start + 2..start + 2 + len];
+        (String::from_utf8(topic.to_vec()).expect("text"), packet[start + 2 + len..].to_vec())
+    }
+}
+
+/// Many publishers at once, large and small packets: every one is acknowledged, every message
+/// delivered once, in its publisher's order and unaltered.
+fn storm(address: SocketAddr) {
+    const PUBLISHERS: usize = 24;
+    const MESSAGES: usize = 60;
+    let payload = |publisher: usize, number: usize| {
+        let mut payload = vec![publisher as u8; 40 + publisher * 37 + number * 11];
+        payload[..2].copy_from_slice(&[publisher as u8, number as u8]);
+        payload
+    };
+    let mut subscriber = Client::connect(address, "subscriber");
+    subscriber.subscribe("storm/#", 0);
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|publisher| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address, &format!("publisher {publisher}"));
+                let topic = format!("storm/{publisher}");
+                let all: Vec<u8> = (0..MESSAGES)
+                    .flat_map(|n| publish(&topic, 1, n as u16 + 1, &payload(publisher, n)))
+                    .collect();
+                client.say(&all);
+                for number in 0..MESSAGES {
+                    assert_eq!(client.packet(), [0x40, 2, 0, number as u8 + 1]);
+                }
+            })
+        })
+        .collect();
+    let mut next = [0; PUBLISHERS];
+    for _ in 0..PUBLISHERS * MESSAGES {
+        let (topic, received) = subscriber.publish_received();
+        let publisher: usize = topic["storm/".len()..].parse().expect("a number");
+        assert_eq!(received, payload(publisher, next[publisher]), "of publisher {publisher}");
+        next[publisher] += 1;
+    }
+    publishers.into_iter().for_each(|publisher| publisher.join().expect("it got what it was owed"));
+}
+
+const URING: &str = "mode = \"uring\"\n[uring]\n";
+
+#[test]
+fn nothing_is_lost_when_no_receive_buffer_is_free() {
+    for incremental in [true, false] {
+        let tiny = format!("{URING}buffers = 2\nbuffer_bytes = 64\nincremental = {incremental}");
+        let broker = Broker::with_config(&tiny);
+        storm(broker.address);
+        assert!(broker.counted("receives-starved") > 0);
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_there_is_no_room_for_submissions_and_completions() {
+    let tiny = format!("{URING}entries = 1\ncompletions = 2\nbuffers = 64\nbuffer_bytes = 4096");
+    let broker = Broker::with_config(&tiny);
+    storm(broker.address);
+    assert!(broker.counted("completions-overflowed") > 0);
+}
+
+#[test]
+fn what_older_kernels_lack_is_done_without() {
+    let old = format!("{URING}defer_taskrun = false\nincremental = false\nbuffers = 64");
+    storm(Broker::with_config(&old).address);
+}
+
+#[test]
+fn every_byte_arrives_without_being_copied() {
+    let broker = Broker::with_config(&format!(
+        "{URING}zero_copy_bytes_min = 1\n[limits]\noutbox_bytes_max = 67108864"
+    ));
+    every_byte_arrives(&broker, 8);
+    storm(broker.address);
+}
+
+/// More than any socket buffer holds, to a peer that begins to read late.
+fn every_byte_arrives(broker: &Broker, messages: u8) {
+    let mut subscriber = Client::connect(broker.address, "subscriber");
+    subscriber.subscribe("large", 0);
+    let mut publisher = Client::connect(broker.address, "publisher");
+    let payload = |number: u8| -> Vec<u8> {
+        (0..3_000_000u32).map(|at| (at.wrapping_mul(at) >> 3) as u8 ^ number).collect()
+    };
+    for number in 0..messages {
+        publisher.say(&publish("large", 1, u16::from(number) + 1, &payload(number)));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    for number in 0..messages {
+        let (_, received) = subscriber.publish_received();
+        assert!(received == payload(number), "message {number} was altered");
+    }
+    for number in 0..messages {
+        assert_eq!(publisher.packet(), [0x40, 2, 0, number + 1]);
+    }
+}
+
+#[test]
+fn every_byte_arrives_whatever_the_peer_takes_at_a_time() {
+    for mode in ["uring", "poll"] {
+        let config = format!("mode = \"{mode}\"\n[limits]\noutbox_bytes_max = 67108864");
+        let broker = Broker::with_config(&config);
+        every_byte_arrives(&broker, 8);
+        assert!(broker.counted("sends-waited") > 0, "{mode}");
+    }
+}
+
+/// A publisher is paused and read again many times: its receive is cancelled and begun anew.
+#[test]
+fn a_publisher_that_is_held_up_loses_nothing() {
+    for mode in ["uring", "poll"] {
+        let broker = Broker::with_config(&format!(
+            "mode = \"{mode}\"\n[limits]\noutbox_bytes_max = 65536\nqueue_bytes_max = 65536"
+        ));
+        let mut subscriber = Client::connect(broker.address, "subscriber");
+        subscriber.subscribe("held", 0);
+        let address = broker.address;
+        const MESSAGES: u32 = 30_000;
+        let publisher = std::thread::spawn(move || {
+            let mut publisher = Client::connect(address, "publisher");
+            for numbers in (0..MESSAGES).collect::<Vec<_>>().chunks(100) {
+                let of = |n: &u32| publish("held", 0, 0, &[&n.to_be_bytes()[..], &[0; 996]].concat());
+                publisher.say(&numbers.iter().flat_map(of).collect::<Vec<u8>>());
+            }
+            publisher.say(&[0xC0, 0]);
+            assert_eq!(publisher.packet(), [0xD0, 0]);
+        });
+        for number in 0..MESSAGES {
+            if number % 1_000 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let (_, payload) = subscriber.publish_received();
+            assert_eq!(payload[..4], number.to_be_bytes(), "{mode}");
+        }
+        publisher.join().expect("it was served");
+    }
+}
+
+#[test]
+fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_later() {
+    // As many as can linger, and no room for more: each is told why it is sent away, and keeps its
+    // socket open.
+    let broker = Broker::start(
+        "mode = \"uring\"\n[limits]\nconnections_max = 40",
+        &[],
+        |command| limit_descriptors(command, 180),
+    );
+    let mut client = Client::connect(broker.address, "in");
+    let begun = Instant::now();
+    let mut others = Vec::new();
+    while begun.elapsed() < Duration::from_millis(900) {
+        if let Ok(mut other) = TcpStream::connect(broker.address) {
+            let _ = other.write_all(&packet(0x10, b"\0\x04MQTT\x09\x02\0\0\0\0"));
+            others.push(other);
+        }
+        assert!(others.len() < 5_000, "it keeps up with whatever comes");
+        if others.len() % 50 == 0 {
+            client.say(&[0xC0, 0]);
+            assert_eq!(client.packet(), [0xD0, 0]);
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    drop(others);
+    // They have gone, and the time to linger is over.
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert!(broker.counted("accepts-rested") > 0);
+    client.say(&[0xC0, 0]);
+    assert_eq!(client.packet(), [0xD0, 0]);
+}
+
+#[expect(unsafe_code, reason = "setrlimit(2) between fork and exec")]
+fn limit_descriptors(command: &mut Command, limit: u64) {
+    // SAFETY: setrlimit is async-signal-safe and touches no memory of the parent.
+    unsafe {
+        command.pre_exec(move || {
+            rlimit::Resource::NOFILE.set(limit, limit)
+        });
+    }
+}
