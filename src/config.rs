@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::session::outbound::QueuePolicy;
@@ -18,8 +18,12 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Cores to run on.
     pub cores: Cores,
+    /// Whether cores are chosen by NUMA node.
+    pub numa: bool,
     /// How to run.
     pub mode: Mode,
+    /// What cores run on.
+    pub executor: ExecutorKind,
     /// How to use io_uring.
     pub uring: Uring,
     /// The log.
@@ -38,7 +42,9 @@ impl Default for Settings {
                 "[::1]:1883".parse().expect("an address"),
             ],
             cores: Cores::default(),
+            numa: false,
             mode: Mode::default(),
+            executor: ExecutorKind::default(),
             uring: Uring::default(),
             log: Log::default(),
             limits: Limits::default(),
@@ -414,6 +420,25 @@ impl Settings {
         if self.mode == Mode::Sync && self.cores.count() > 1 {
             return error("mode sync runs on one core; choose another mode, or say --cores 1");
         }
+        use ExecutorKind as Kind;
+        match (self.mode, self.executor) {
+            (Mode::Poll, Kind::Uring | Kind::Monoio | Kind::Glommio) => {
+                return error(
+                    "mode poll and this executor, which is on io_uring, exclude each other",
+                );
+            }
+            (Mode::Uring, Kind::Poll) => {
+                return error("mode uring and executor poll exclude each other");
+            }
+            (_, kind @ (Kind::Monoio | Kind::Glommio)) => {
+                let name = kind.name();
+                return error(&format!(
+                    "executor {name}: this broker was built without it; build it with \
+                     `cargo build --release --features {name}`, or choose another"
+                ));
+            }
+            _ => {}
+        }
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
             return error(
                 "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
@@ -432,6 +457,10 @@ const LISTENERS_MAX: usize = 64;
 #[derive(Debug, Parser)]
 #[command(name = "broker", version, about, after_long_help = EXIT_CODES)]
 pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Address to listen on, instead of the configured ones; may be repeated. Port 0 takes a free
     /// one and logs it.
     #[arg(long, value_name = "ADDR:PORT")]
@@ -462,7 +491,8 @@ pub struct Flags {
     #[arg(long, value_name = "N|LIST")]
     pub cores: Option<Cores>,
 
-    /// Place cores by NUMA node: not in this version.
+    /// Choose cores by NUMA node, those beside the network card first, and keep each core's memory
+    /// on its node. `broker platform --plan` shows the choice.
     #[arg(long)]
     pub numa: bool,
 
@@ -471,7 +501,8 @@ pub struct Flags {
     #[arg(long)]
     pub mode: Option<Mode>,
 
-    /// Which executor: this version has `poll`.
+    /// What cores run on: our own executors on io_uring or on readiness, or a runtime that this
+    /// broker was built with.
     #[arg(long)]
     pub executor: Option<ExecutorKind>,
 
@@ -482,6 +513,29 @@ pub struct Flags {
     /// How statistics are written: not in this version.
     #[arg(long, value_name = "FORMAT")]
     pub stats_format: Option<StatsFormat>,
+}
+
+/// What the broker does instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what this machine is and allows, and how to run a broker on it.
+    Platform {
+        /// As a JSON object.
+        #[arg(long)]
+        json: bool,
+
+        /// Say instead which processor each core would run on.
+        #[arg(long)]
+        plan: bool,
+
+        /// For so many cores, or for those.
+        #[arg(long, value_name = "N|LIST", requires = "plan")]
+        cores: Option<Cores>,
+
+        /// By NUMA node.
+        #[arg(long, requires = "plan")]
+        numa: bool,
+    },
 }
 
 const EXIT_CODES: &str = "\
@@ -504,14 +558,34 @@ pub enum Mode {
     Sync,
 }
 
-/// Which executor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
+/// What cores run on.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum ExecutorKind {
+    /// The fastest that the mode and this machine allow.
+    #[default]
+    Auto,
+    /// Our own, on io_uring.
     Uring,
+    /// The runtime of this name, on io_uring; where the broker was built with it.
     Monoio,
+    /// The runtime of this name, on io_uring; where the broker was built with it.
     Glommio,
+    /// Our own, on readiness.
     Poll,
+}
+
+impl ExecutorKind {
+    /// Its name in flags and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Monoio => "monoio",
+            Self::Glommio => "glommio",
+            Self::Poll => "poll",
+        }
+    }
 }
 
 /// How statistics are written.
@@ -537,6 +611,8 @@ impl Flags {
             settings.cores = cores.clone();
         }
         settings.mode = self.mode.unwrap_or(settings.mode);
+        settings.numa |= self.numa;
+        settings.executor = self.executor.unwrap_or(settings.executor);
         settings.log.format = self.log_format.unwrap_or(settings.log.format);
         settings.log.level = self.log_level.unwrap_or(settings.log.level);
         settings.check()?;
@@ -551,16 +627,6 @@ impl Flags {
             return refuse(format!(
                 "--data {data}: this version keeps nothing on disk; leave it out or say --data none"
             ));
-        }
-        if self.numa {
-            return refuse(
-                "--numa: this version places no core by NUMA node; say which with --cores LIST"
-                    .to_owned(),
-            );
-        }
-        if let Some(kind) = self.executor.filter(|&kind| kind != ExecutorKind::Poll) {
-            let name = format!("{kind:?}").to_lowercase();
-            return refuse(format!("--executor {name}: this version has one executor, poll"));
         }
         if self.stats.is_some() || self.stats_format.is_some() {
             return refuse(
@@ -589,7 +655,7 @@ mod tests {
         let text = include_str!("../deploy/broker.toml");
         let table: toml::Table = text.parse().expect("it parses");
         let debug = format!("{:?}", Settings::default());
-        let sections = ["log", "limits", "mqtt"];
+        let sections = ["uring", "log", "limits", "mqtt"];
         for section in sections {
             for key in table[section].as_table().expect("a section").keys() {
                 assert!(debug.contains(&format!("{key}:")), "{section}.{key}");
@@ -597,8 +663,8 @@ mod tests {
         }
         let documented: usize =
             sections.iter().map(|s| table[*s].as_table().expect("a section").len()).sum();
-        // Every field shows as `name: value`; addresses, cores and the three sections are the others.
-        let fields = debug.matches(": ").count() - 2 - sections.len();
+        // Every field shows as `name: value`; `listen`, `cores`, `numa`, `mode`, `executor` and the sections are the others.
+        let fields = debug.matches(": ").count() - 5 - sections.len();
         assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
     }
 

@@ -1,12 +1,19 @@
 //! The `broker` command: flags, log, signals.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringmq::config::{Flags, Log, LogFormat, LogLevel, Settings};
+use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings};
 use ringmq::engine::AllowAll;
 use ringmq::executor::Stop;
+use ringmq::platform::{
+    self,
+    report::{PlanReport, Report},
+};
 use ringmq::server::{Server, ServerError};
+use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
 /// Exit codes, which `--help` documents.
@@ -24,6 +31,19 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
+    if let Some(Command::Platform { json, plan, cores, numa }) = &flags.command {
+        let outcome = match plan {
+            true => print_plan(cores.as_ref().unwrap_or(&settings.cores), *numa, *json),
+            false => print(&Report::new(&settings), *json),
+        };
+        return outcome.map_or_else(
+            |error| {
+                eprintln!("broker platform: {error}");
+                ExitCode::from(EXIT_CONFIGURATION)
+            },
+            |()| ExitCode::SUCCESS,
+        );
+    }
     if flags.check_config {
         print_configuration(&settings);
         return ExitCode::SUCCESS;
@@ -36,6 +56,16 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+fn print_plan(cores: &Cores, numa: bool, json: bool) -> Result<(), Box<dyn std::error::Error>> {
+    print(&PlanReport::new(cores, numa)?, json)
+}
+
+fn print<T: Serialize + Display>(what: &T, json: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let text = if json { serde_json::to_string_pretty(what)? } else { what.to_string() };
+    writeln!(std::io::stdout(), "{}", text.trim_end())?;
+    Ok(())
 }
 
 fn print_configuration(settings: &Settings) {
@@ -55,6 +85,7 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
         version = env!("CARGO_PKG_VERSION"),
         executor = server.kind().name(),
         cores,
+        machine = platform::line(),
         connections_max = server.connections_max(),
         chosen_by = if connections_asked == 0 { "descriptor limit" } else { "configuration" },
         "starting"
@@ -71,6 +102,7 @@ fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
     let code = match error {
         ServerError::Listen(..) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
+        ServerError::Seats(_) => EXIT_CONFIGURATION,
         ServerError::Mode(_) | ServerError::Executor(_) => EXIT_OTHER,
     };
     (code, error.into())

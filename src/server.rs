@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::config::{Mode, Settings};
+use crate::config::{ExecutorKind as Kind, Mode, Settings};
 use crate::engine::Access;
 use crate::executor::threads::{self, Plan, Running};
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use crate::executor::uring;
-use crate::executor::{Executor, Listeners, Stop, poll, sockets_max};
-use crate::platform;
+use crate::executor::{Executor, Listeners, Stop, placement, poll, sockets_max};
+use crate::platform::plan::{Impossible, Seat};
+use crate::platform::{self, Descriptors};
 
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
@@ -36,6 +37,8 @@ pub enum ServerError {
     Descriptors(platform::TooFewDescriptors),
     /// What it is told to run on is not there, and why.
     Mode(String),
+    /// The processors it is told to run on are not there.
+    Seats(Impossible),
     /// The executor failed.
     Executor(io::Error),
 }
@@ -50,6 +53,7 @@ impl fmt::Display for ServerError {
             Self::Mode(why) => {
                 write!(f, "--mode uring: {why}; or let --mode auto choose what there is")
             }
+            Self::Seats(impossible) => write!(f, "--cores: {impossible}"),
             Self::Executor(error) => write!(f, "the executor failed: {error}"),
         }
     }
@@ -76,22 +80,10 @@ fn hint(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
-/// What cores run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// io_uring.
-    Uring,
-    /// Readiness.
-    Poll,
-}
-
-impl Kind {
-    /// Its name in flags and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::Poll => "poll",
-        }
+fn descriptors(kind: Kind, cores: u16) -> Descriptors {
+    match kind {
+        Kind::Uring => Descriptors::OfRings(cores),
+        _ => Descriptors::OfTheProcess,
     }
 }
 
@@ -102,6 +94,7 @@ pub struct Server<'a> {
     seed: u64,
     stop: Stop,
     kind: Kind,
+    seats: Vec<Seat>,
     listeners: Vec<Listeners>,
     addresses: Vec<SocketAddr>,
 }
@@ -115,15 +108,19 @@ impl<'a> Server<'a> {
         seed: u64,
         stop: Stop,
     ) -> Result<Self, ServerError> {
-        let limits = &mut settings.limits;
-        limits.connections_max =
-            platform::connections_max(limits.connections_max).map_err(ServerError::Descriptors)?;
-        if limits.memory_bytes_max == 0 {
-            limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
-        }
+        let asked = settings.limits.connections_max;
+        platform::raise_descriptors(asked);
+        settings.mode = platform::report::resolve(settings.mode);
         let kind = choose(&settings)?;
+        let descriptors = descriptors(kind, settings.cores.count());
+        settings.limits.connections_max =
+            platform::connections_max(asked, descriptors).map_err(ServerError::Descriptors)?;
+        if settings.limits.memory_bytes_max == 0 {
+            settings.limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
+        }
+        let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
         let (listeners, addresses) = open_listeners(&settings)?;
-        Ok(Self { settings, access, seed, stop, kind, listeners, addresses })
+        Ok(Self { settings, access, seed, stop, kind, seats, listeners, addresses })
     }
 
     /// The addresses listened on, with the ports the system chose.
@@ -146,22 +143,26 @@ impl<'a> Server<'a> {
         let listeners = std::mem::take(&mut self.listeners);
         let running = match self.kind {
             Kind::Poll => self.start::<poll::Executor>(listeners)?,
-            #[cfg(target_os = "linux")]
-            Kind::Uring if self.settings.mode == Mode::Auto => {
+            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+            Kind::Uring if !is_forced(&self.settings) => {
                 let copies = try_clone(&listeners).map_err(ServerError::Executor)?;
                 match self.start::<uring::Executor>(copies) {
                     Ok(running) => running,
                     // One ring could be had, but not one for each core.
                     Err(error) => {
                         tracing::warn!(%error, "cannot run on io_uring; running on poll instead");
+                        let connections_max = &mut self.settings.limits.connections_max;
+                        *connections_max = platform::connections_max(0, Descriptors::OfTheProcess)
+                            .map_or(*connections_max, |fit| fit.min(*connections_max));
                         self.start::<poll::Executor>(listeners)?
                     }
                 }
             }
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
             Kind::Uring => self.start::<uring::Executor>(listeners)?,
-            #[cfg(not(target_os = "linux"))]
+            #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
             Kind::Uring => unreachable!("it is not chosen here"),
+            Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
         };
         running.join().map_err(ServerError::Executor)
     }
@@ -171,36 +172,36 @@ impl<'a> Server<'a> {
             settings: &self.settings,
             access: self.access,
             seed: self.seed,
+            seats: &self.seats,
             stop: self.stop.clone(),
         };
-        threads::start::<E>(&plan, listeners).map_err(ServerError::Executor)
+        let started = match self.settings.mode {
+            Mode::Sync => threads::start_here::<E>(&plan, listeners),
+            _ => threads::start::<E>(&plan, listeners),
+        };
+        started.map_err(ServerError::Executor)
     }
 }
 
-/// What to run on: what the mode says, or the best there is.
+/// What to run on: what the settings say, or the best there is.
 fn choose(settings: &Settings) -> Result<Kind, ServerError> {
-    if settings.mode == Mode::Poll {
+    if settings.mode == Mode::Poll || settings.executor == Kind::Poll {
         return Ok(Kind::Poll);
     }
-    match can_use_io_uring(settings) {
-        Ok(()) => Ok(Kind::Uring),
-        Err(why) if settings.mode == Mode::Uring => Err(ServerError::Mode(why)),
-        Err(why) => {
-            tracing::warn!("running on poll, the slower way: {why}");
+    let io_uring = platform::availability(&settings.uring, sockets_max(settings));
+    match io_uring.why_not() {
+        None => Ok(Kind::Uring),
+        Some(why) if is_forced(settings) => Err(ServerError::Mode(why.to_string())),
+        Some(why) => {
+            tracing::warn!(because = why.word(), "running on poll, the slower way: {why}");
             Ok(Kind::Poll)
         }
     }
 }
 
-#[cfg(target_os = "linux")]
-fn can_use_io_uring(settings: &Settings) -> Result<(), String> {
-    let probed = platform::io_uring::probe(&settings.uring, sockets_max(settings));
-    probed.map(drop).map_err(|why| why.to_string())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn can_use_io_uring(_settings: &Settings) -> Result<(), String> {
-    Err("io_uring is Linux's".to_owned())
+/// Whether it must be io_uring or nothing.
+fn is_forced(settings: &Settings) -> bool {
+    settings.mode == Mode::Uring || settings.executor != Kind::Auto
 }
 
 fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {

@@ -277,7 +277,8 @@ fn a_publisher_that_is_held_up_loses_nothing() {
         let publisher = std::thread::spawn(move || {
             let mut publisher = Client::connect(address, "publisher");
             for numbers in (0..MESSAGES).collect::<Vec<_>>().chunks(100) {
-                let of = |n: &u32| publish("held", 0, 0, &[&n.to_be_bytes()[..], &[0; 996]].concat());
+                let of =
+                    |n: &u32| publish("held", 0, 0, &[&n.to_be_bytes()[..], &[0; 996]].concat());
                 publisher.say(&numbers.iter().flat_map(of).collect::<Vec<u8>>());
             }
             publisher.say(&[0xC0, 0]);
@@ -298,11 +299,10 @@ fn a_publisher_that_is_held_up_loses_nothing() {
 fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_later() {
     // As many as can linger, and no room for more: each is told why it is sent away, and keeps its
     // socket open.
-    let broker = Broker::start(
-        "mode = \"uring\"\n[limits]\nconnections_max = 40",
-        &[],
-        |command| limit_descriptors(command, 180),
-    );
+    let broker =
+        Broker::start("mode = \"uring\"\n[limits]\nconnections_max = 40", &[], |command| {
+            limit_descriptors(command, 180)
+        });
     let mut client = Client::connect(broker.address, "in");
     let begun = Instant::now();
     let mut others = Vec::new();
@@ -330,8 +330,6 @@ fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_l
 fn limit_descriptors(command: &mut Command, limit: u64) {
     // SAFETY: setrlimit is async-signal-safe and touches no memory of the parent.
     unsafe {
-        command.pre_exec(move || {
-            rlimit::Resource::NOFILE.set(limit, limit)
-        });
+        command.pre_exec(move || rlimit::Resource::NOFILE.set(limit, limit));
     }
 }

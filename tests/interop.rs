@@ -9,8 +9,8 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How many cores the broker has; one when it is not set.
-const CORES: &str = "RINGMQ_TEST_CORES";
+/// Flags for this project's broker, such as `--cores 4 --mode poll`; none without.
+const FLAGS: &str = "RINGMQ_TEST_FLAGS";
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -42,7 +42,7 @@ impl Broker {
     fn listen(address: &str) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_broker"))
             .args(["--listen", address, "--log-format", "json"])
-            .args(["--cores", &std::env::var(CORES).unwrap_or_else(|_| "1".to_owned())])
+            .args(std::env::var(FLAGS).unwrap_or_default().split_whitespace())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the broker starts");

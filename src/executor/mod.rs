@@ -10,7 +10,7 @@ pub mod mesh;
 pub mod placement;
 pub mod poll;
 pub mod threads;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub mod uring;
 mod waker;
 
@@ -41,11 +41,17 @@ const LINGERING_MAX: usize = 4_096;
 /// Sockets a core may have to hold: those of all connections, of those that are being refused, and
 /// those that linger.
 pub fn sockets_max(settings: &Settings) -> u32 {
-    let others = limits::REFUSED_CONNECTIONS_MAX + LINGERING_MAX;
-    let sockets = settings.limits.connections_max.saturating_add(others as u32);
+    let others = (limits::REFUSED_CONNECTIONS_MAX + LINGERING_MAX) as u32;
+    let sockets = match settings.limits.connections_max {
+        0 => u32::MAX,
+        connections => connections.saturating_add(others),
+    };
     // No kernel takes a larger table than the process may have descriptors.
-    u64::from(sockets).min(platform::descriptors_max().unwrap_or(u64::MAX)) as u32
+    u64::from(sockets).min(platform::descriptors_max().unwrap_or(SOCKETS_UNBOUNDED)) as u32
 }
+
+/// Sockets of a core where nothing bounds descriptors.
+const SOCKETS_UNBOUNDED: u64 = 1 << 20;
 
 /// What a core's thread runs.
 pub trait Executor: Sized + 'static {

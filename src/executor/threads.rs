@@ -10,7 +10,8 @@ use crate::clock::Now;
 use crate::config::Settings;
 use crate::engine::{Access, Engine, Place};
 use crate::executor::mesh::Mesh;
-use crate::executor::{Core, Executor, Listeners, Parts, Stop, placement, sockets_max};
+use crate::executor::{Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max};
+use crate::platform::plan::Seat;
 
 /// What all cores are started with.
 pub struct Plan<'a> {
@@ -20,40 +21,87 @@ pub struct Plan<'a> {
     pub access: &'a dyn Fn() -> Box<dyn Access>,
     /// Feeds names the broker makes up.
     pub seed: u64,
+    /// Where each core runs; none when the system may choose.
+    pub seats: &'a [Seat],
     /// Ends them all.
     pub stop: Stop,
 }
 
 /// Cores that serve.
-pub struct Running(Vec<JoinHandle<io::Result<()>>>);
+pub enum Running {
+    /// On threads of their own.
+    Threads(Vec<JoinHandle<io::Result<()>>>),
+    /// One, which runs when it is waited for, on the thread that waits.
+    Here(Box<dyn FnOnce() -> io::Result<()>>),
+}
+
+/// What one core is made from, on the thread that will run it.
+struct Seed<E: Executor> {
+    place: Place,
+    front: E::Front,
+    mesh: Mesh<E::Socket>,
+    listeners: Listeners,
+    access: Box<dyn Access>,
+    settings: Settings,
+    seed: u64,
+    started: Instant,
+    stop: Stop,
+    wakers: Arc<[Waker]>,
+}
+
+impl<E: Executor> Seed<E> {
+    /// For each core. Everything a core has is made on its own thread, so that the memory is near
+    /// to it.
+    fn each(
+        plan: &Plan<'_>,
+        mut listeners: Vec<Listeners>,
+    ) -> io::Result<(Vec<Self>, Arc<[Waker]>)> {
+        let cores = plan.settings.cores.count();
+        let (fronts, wakers): (Vec<_>, Vec<_>) = E::fronts(cores)?.into_iter().unzip();
+        let wakers: Arc<[_]> = wakers.into();
+        let started = Instant::now();
+        listeners.resize_with(usize::from(cores), Listeners::new);
+        let each = Place::each(cores).into_iter().zip(fronts).zip(Mesh::each(cores)).zip(listeners);
+        let seed = |(((place, front), mesh), listeners)| Self {
+            place,
+            front,
+            mesh,
+            listeners,
+            access: (plan.access)(),
+            settings: plan.settings.clone(),
+            seed: plan.seed,
+            started,
+            stop: plan.stop.clone(),
+            wakers: Arc::clone(&wakers),
+        };
+        Ok((each.map(seed).collect(), wakers))
+    }
+
+    fn grow(self) -> io::Result<E> {
+        let (sockets_max, uring) = (sockets_max(&self.settings), self.settings.uring.clone());
+        let engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
+        let core = Core::new(engine, self.mesh, self.started, self.stop, self.wakers);
+        let (front, listeners) = (self.front, self.listeners);
+        E::open(Parts { core, front, listeners, sockets_max, uring })
+    }
+}
 
 /// Starts an executor of kind `E` on each core. When one of them cannot be set up, none runs.
-pub fn start<E: Executor>(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io::Result<Running> {
-    let cores = plan.settings.cores.count();
-    let numbers = placement::numbers(&plan.settings.cores);
-    let (fronts, wakers): (Vec<_>, Vec<_>) = E::fronts(cores)?.into_iter().unzip();
-    let wakers: Arc<[_]> = wakers.into();
-    let started = Instant::now();
+pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
+    let (seeds, wakers) = Seed::<E>::each(plan, listeners)?;
     let (ready, are_ready) = mpsc::channel();
     let (mut threads, mut gates) = (Vec::new(), Vec::new());
-    listeners.resize_with(usize::from(cores), Listeners::new);
-    let places = Place::each(cores).into_iter().zip(fronts).zip(Mesh::each(cores)).zip(listeners);
-    for (number, (((place, front), mesh), listeners)) in places.enumerate() {
-        let (settings, access) = (plan.settings.clone(), (plan.access)());
-        let (seed, stop, wakers) = (plan.seed, plan.stop.clone(), Arc::clone(&wakers));
-        let (ready, pinned_to) = (ready.clone(), numbers.get(number).copied());
+    for (number, seed) in seeds.into_iter().enumerate() {
+        let (ready, seat) = (ready.clone(), plan.seats.get(number).copied());
+        let numa = plan.settings.numa;
         let (gate, may_go) = mpsc::channel();
         gates.push(gate);
         let run = move || {
-            if let Some(pinned_to) = pinned_to {
-                placement::pin(number, pinned_to);
+            if let Some(seat) = seat {
+                placement::sit_down(number, seat, numa);
             }
-            // Everything a core has is made on its own thread, so that the memory is near to it.
-            let (sockets_max, uring) = (sockets_max(&settings), settings.uring.clone());
-            let engine = Engine::new(place, settings, access, seed, Now(0));
-            let core = Core::new(engine, mesh, started, stop.clone(), wakers);
-            let executor = E::open(Parts { core, front, listeners, sockets_max, uring });
-            let (executor, outcome) = match executor {
+            let stop = seed.stop.clone();
+            let (executor, outcome) = match seed.grow() {
                 Ok(executor) => (Some(executor), Ok(())),
                 Err(error) => (None, Err(error)),
             };
@@ -65,23 +113,40 @@ pub fn start<E: Executor>(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io:
         };
         threads.push(std::thread::Builder::new().name(format!("core {number}")).spawn(run)?);
     }
-    let said = (0..cores).map(|_| are_ready.recv().expect("every thread says how it went"));
+    let said = gates.iter().map(|_| are_ready.recv().expect("every thread says how it went"));
     let outcome = said.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(wakers));
-    if outcome.is_ok() {
-        gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits for it"));
-        return Ok(Running(threads));
+    let running = Running::Threads(threads);
+    if let Err(error) = outcome {
+        // Nobody else has the gates: the threads end, and let go of what they have.
+        drop(gates);
+        running.join()?;
+        return Err(error);
     }
-    // Nobody else has the gates: the threads end, and let go of what they have.
-    drop(gates);
-    Running(threads).join()?;
-    outcome.map(|()| unreachable!("it is an error"))
+    gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits for it"));
+    Ok(running)
+}
+
+/// Sets up an executor of kind `E` for one core, to run on the calling thread.
+pub fn start_here<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
+    if let Some(seat) = plan.seats.first() {
+        placement::sit_down(0, *seat, plan.settings.numa);
+    }
+    let (mut seeds, wakers) = Seed::<E>::each(plan, listeners)?;
+    assert_eq!(seeds.len(), 1, "the configuration says so");
+    let executor = seeds.remove(0).grow()?;
+    plan.stop.attach(wakers)?;
+    Ok(Running::Here(Box::new(|| executor.run())))
 }
 
 impl Running {
     /// Waits until all have stopped; when one fails, all stop.
     pub fn join(self) -> io::Result<()> {
+        let threads = match self {
+            Self::Threads(threads) => threads,
+            Self::Here(run) => return run(),
+        };
         let mut outcome = Ok(());
-        for thread in self.0 {
+        for thread in threads {
             let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             outcome = outcome.and(ended);
         }

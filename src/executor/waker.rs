@@ -8,7 +8,7 @@ pub enum Waker {
     /// One that waits in `mio`.
     Poll(mio::Waker),
     /// One that watches an eventfd(2).
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     Event(std::sync::Arc<std::os::fd::OwnedFd>),
 }
 
@@ -17,7 +17,7 @@ impl Waker {
     pub fn wake(&self) -> io::Result<()> {
         match self {
             Self::Poll(waker) => waker.wake(),
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
             Self::Event(event) => match rustix::io::write(event, &1u64.to_ne_bytes()) {
                 // The counter is at its bound: it wakes already.
                 Err(rustix::io::Errno::AGAIN) | Ok(_) => Ok(()),

@@ -1,13 +1,23 @@
-//! What the machine allows: descriptors and memory. Read once at start.
+//! What the machine is and allows: processors, memory, descriptors, io_uring. Looked at once, at
+//! start.
 
-#[cfg(target_os = "linux")]
+pub mod cgroup;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub mod io_uring;
+pub mod plan;
+pub mod report;
+pub mod topology;
 
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::config::Uring;
 use crate::limits;
 
 /// Descriptors the process needs besides its connections: listeners, log, the executor's own,
 /// and connections that are being refused.
-const DESCRIPTORS_RESERVED: u64 = 64 + limits::REFUSED_CONNECTIONS_MAX as u64;
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 64 + limits::REFUSED_CONNECTIONS_MAX as u64;
 
 /// Connections when nothing bounds descriptors, as on Windows.
 const CONNECTIONS_UNBOUNDED: u32 = 1_000_000;
@@ -15,55 +25,225 @@ const CONNECTIONS_UNBOUNDED: u32 = 1_000_000;
 /// Memory assumed where the system does not say.
 const MEMORY_UNKNOWN_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// What connections take of the descriptor limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptors {
+    /// One of the process's each.
+    OfTheProcess,
+    /// One of the table of a ring each; so many rings share them, by chance.
+    OfRings(u16),
+}
+
+impl Descriptors {
+    /// Connections that fit when the limit is `limit`.
+    fn fit(self, limit: u64) -> u64 {
+        match self {
+            Self::OfTheProcess => limit.saturating_sub(DESCRIPTORS_RESERVED),
+            Self::OfRings(rings) => {
+                // No table may be larger than the limit. A sixteenth is for chance and for those
+                // that linger.
+                let each =
+                    (limit - limit / 16).saturating_sub(limits::REFUSED_CONNECTIONS_MAX as u64);
+                each * u64::from(rings)
+            }
+        }
+    }
+
+    /// The limit with which so many connections fit.
+    fn needed(self, connections: u64) -> u64 {
+        match self {
+            Self::OfTheProcess => connections + DESCRIPTORS_RESERVED,
+            Self::OfRings(rings) => {
+                let each = connections.div_ceil(u64::from(rings));
+                (each + limits::REFUSED_CONNECTIONS_MAX as u64) * 16 / 15 + 16
+            }
+        }
+    }
+}
+
 /// The descriptor limit, which was raised as far as allowed, is too low.
 #[derive(Debug)]
 pub struct TooFewDescriptors {
     asked: u32,
     limit: u64,
+    descriptors: Descriptors,
 }
 
-impl std::fmt::Display for TooFewDescriptors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for TooFewDescriptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (asked, limit) = (self.asked, self.limit);
-        let needed = u64::from(asked) + DESCRIPTORS_RESERVED;
+        let needed = self.descriptors.needed(u64::from(asked));
+        let how = match self.descriptors {
+            Descriptors::OfTheProcess => "",
+            Descriptors::OfRings(_) => " for each core, or give it more --cores",
+        };
         write!(
             f,
-            "limits.connections_max = {asked} needs {needed} descriptors, but this process may \
-             open {limit}; raise the limit (`ulimit -Hn {needed}` as root, or LimitNOFILE={needed} \
-             in a systemd unit), or configure at most {} connections",
-            limit.saturating_sub(DESCRIPTORS_RESERVED)
+            "limits.connections_max = {asked} needs {needed} descriptors{how}, but the limit is \
+             {limit}; raise it (`ulimit -Hn {needed}` as root, or LimitNOFILE={needed} in a systemd \
+             unit), or configure at most {} connections",
+            self.descriptors.fit(limit)
         )
     }
 }
 
 impl std::error::Error for TooFewDescriptors {}
 
-/// Raises the descriptor limit and says how many connections fit; `asked` is 0 for as many as
+/// Raises the descriptor limit as far as allowed, for so many connections at most; 0 for as many as
 /// possible.
-pub fn connections_max(asked: u32) -> Result<u32, TooFewDescriptors> {
+pub fn raise_descriptors(asked: u32) {
     let wanted = match asked {
         0 => CONNECTIONS_UNBOUNDED,
         asked => asked,
     };
-    let Some(limit) = raise_descriptor_limit(u64::from(wanted) + DESCRIPTORS_RESERVED) else {
-        return Ok(wanted);
+    raise_descriptor_limit(Descriptors::OfRings(1).needed(u64::from(wanted)));
+}
+
+/// How many connections fit; `asked` is 0 for as many as possible.
+pub fn connections_max(asked: u32, descriptors: Descriptors) -> Result<u32, TooFewDescriptors> {
+    let wanted = match asked {
+        0 => CONNECTIONS_UNBOUNDED,
+        asked => asked,
     };
-    let fit = limit.saturating_sub(DESCRIPTORS_RESERVED).min(u64::from(wanted)) as u32;
+    let Some(limit) = descriptors_max() else { return Ok(wanted) };
+    let fit = descriptors.fit(limit).min(u64::from(wanted)) as u32;
     match asked {
         0 => Ok(fit.max(1)),
         asked if asked <= fit => Ok(asked),
-        asked => Err(TooFewDescriptors { asked, limit }),
+        asked => Err(TooFewDescriptors { asked, limit, descriptors }),
     }
 }
 
 #[cfg(unix)]
-fn raise_descriptor_limit(wanted: u64) -> Option<u64> {
-    rlimit::increase_nofile_limit(wanted).ok()
+fn raise_descriptor_limit(wanted: u64) {
+    // One that cannot be raised shows when connections are counted.
+    let _ = rlimit::increase_nofile_limit(wanted);
 }
 
 #[cfg(not(unix))]
-fn raise_descriptor_limit(_wanted: u64) -> Option<u64> {
-    None
+fn raise_descriptor_limit(_wanted: u64) {}
+
+/// Whether this is one of the small machines that the one-threaded mode is made for.
+pub const IS_32_BIT_ARM: bool = cfg!(target_arch = "arm");
+
+/// Whether io_uring can be used, and what it can do; or why not.
+#[derive(Debug)]
+pub struct Availability(Result<Abilities, Unavailable>);
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub use io_uring::{Abilities, Unavailable};
+
+/// Nothing is known of an io_uring that nobody uses.
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+pub use elsewhere::{Abilities, Unavailable};
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+mod elsewhere {
+    /// There is none.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Abilities {
+        /// It cannot.
+        pub defer_taskrun: bool,
+        /// It cannot.
+        pub incremental: bool,
+    }
+
+    /// It is not used here.
+    #[derive(Debug)]
+    pub struct Unavailable;
+
+    impl Unavailable {
+        /// A word for it, for programs.
+        pub fn word(&self) -> &'static str {
+            "not-used-here"
+        }
+    }
+
+    impl std::fmt::Display for Unavailable {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("io_uring is used on 64-bit Linux alone")
+        }
+    }
+}
+
+/// Tries io_uring, for so many sockets.
+#[cfg_attr(
+    not(all(target_os = "linux", target_pointer_width = "64")),
+    expect(unused_variables, reason = "there is nothing to try")
+)]
+pub fn availability(uring: &Uring, sockets_max: u32) -> Availability {
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    return Availability(io_uring::probe(uring, sockets_max));
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    return Availability(Err(Unavailable));
+}
+
+impl Availability {
+    /// Whether it can be used.
+    pub fn is_there(&self) -> bool {
+        self.0.is_ok()
+    }
+
+    /// Why it cannot.
+    pub fn why_not(&self) -> Option<&Unavailable> {
+        self.0.as_ref().err()
+    }
+}
+
+impl fmt::Display for Availability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has = |has, what: &str| format!("{}{what}", if has { "" } else { "no " });
+        match &self.0 {
+            Ok(Abilities { defer_taskrun, incremental }) => write!(
+                f,
+                "usable; {}, {}",
+                has(*defer_taskrun, "deferred task work"),
+                has(*incremental, "incremental buffers")
+            ),
+            Err(why) => write!(f, "not usable: {why}"),
+        }
+    }
+}
+
+impl Serialize for Availability {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(tag = "state", rename_all = "kebab-case")]
+        enum Shown<'a> {
+            Usable { defer_taskrun: bool, incremental_buffers: bool },
+            Unusable { because: &'a str, text: String },
+        }
+        let shown = match &self.0 {
+            Ok(Abilities { defer_taskrun, incremental }) => {
+                Shown::Usable { defer_taskrun: *defer_taskrun, incremental_buffers: *incremental }
+            }
+            Err(why) => Shown::Unusable { because: why.word(), text: why.to_string() },
+        };
+        shown.serialize(serializer)
+    }
+}
+
+/// The machine in a line.
+pub fn line() -> String {
+    let topology = topology::Topology::here();
+    format!(
+        "{}, {}, {} processors on {} cores, {} NUMA nodes, {} MiB",
+        system(),
+        std::env::consts::ARCH,
+        topology.processors.len(),
+        topology.cores(),
+        topology.nodes(),
+        memory_bytes() / (1024 * 1024)
+    )
+}
+
+/// The operating system, and its kernel's version where it says so.
+pub fn system() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    match release.trim() {
+        "" => std::env::consts::OS.to_owned(),
+        release => format!("{} {release}", std::env::consts::OS),
+    }
 }
 
 /// Descriptors this process may have; none where nothing bounds them.
@@ -76,11 +256,9 @@ pub fn descriptors_max() -> Option<u64> {
 
 /// Memory of the machine or of the control group this process is in, whichever is less, in bytes.
 pub fn memory_bytes() -> u64 {
-    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let group =
-        group.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_of(&text));
-    machine.into_iter().chain(group).min().unwrap_or(MEMORY_UNKNOWN_BYTES)
+    let bounds = [machine, cgroup::Limits::here().memory_bytes];
+    bounds.into_iter().flatten().min().unwrap_or(MEMORY_UNKNOWN_BYTES)
 }
 
 fn total_of(meminfo: &str) -> Option<u64> {
@@ -101,9 +279,27 @@ mod tests {
 
     #[test]
     fn a_limit_too_low_says_what_is_needed_and_how_to_raise_it() {
-        let text = TooFewDescriptors { asked: 50_000, limit: 20_000 }.to_string();
+        let descriptors = Descriptors::OfTheProcess;
+        let text = TooFewDescriptors { asked: 50_000, limit: 20_000, descriptors }.to_string();
         for part in ["50128", "20000", "ulimit", "LimitNOFILE", "19872"] {
             assert!(text.contains(part), "{text}");
+        }
+        let descriptors = Descriptors::OfRings(2);
+        let text = TooFewDescriptors { asked: 50_000, limit: 20_000, descriptors }.to_string();
+        for part in ["26750", "more --cores", "37372"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_limit_that_is_asked_for_suffices() {
+        for descriptors in
+            [Descriptors::OfTheProcess, Descriptors::OfRings(1), Descriptors::OfRings(3)]
+        {
+            for connections in [1, 100, 19_872, 1_000_000] {
+                let limit = descriptors.needed(connections);
+                assert!(descriptors.fit(limit) >= connections, "{descriptors:?}, {connections}");
+            }
         }
     }
 }

@@ -25,8 +25,8 @@ struct Process {
 /// `mosquitto`, started for each test.
 const OTHER: &str = "RINGMQ_TEST_BROKER";
 
-/// How many cores this project's broker runs on; one without.
-const CORES: &str = "RINGMQ_TEST_CORES";
+/// Flags for this project's broker, such as `--cores 4 --mode poll`; none without.
+const FLAGS: &str = "RINGMQ_TEST_FLAGS";
 
 impl Broker {
     /// With the default configuration.
@@ -50,9 +50,7 @@ impl Broker {
         std::fs::write(&path, text).expect("a configuration file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&path);
-        if let Ok(cores) = std::env::var(CORES) {
-            command.args(["--cores", &cores]);
-        }
+        command.args(std::env::var(FLAGS).unwrap_or_default().split_whitespace());
         let mut child = spawn(&mut command);
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut seen = String::new();
@@ -120,7 +118,7 @@ impl Drop for Broker {
 /// Lets messages cross from core to core, where there are several: what was published with QoS 0,
 /// or what goes on from one member of a group to another, is waited for by nobody.
 pub fn settle() {
-    if std::env::var(CORES).is_ok_and(|cores| cores != "1") {
+    if std::env::var(FLAGS).is_ok_and(|flags| flags.contains("--cores")) {
         std::thread::sleep(Duration::from_millis(50));
     }
 }

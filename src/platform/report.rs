@@ -1,0 +1,273 @@
+//! What this machine is and allows, and how a broker should run on it: `broker platform`.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::{Cores, Mode, Settings};
+use crate::executor::sockets_max;
+use crate::platform::plan::{self, Impossible, Seat};
+use crate::platform::topology::Topology;
+use crate::platform::{self, Availability, Descriptors, cgroup};
+
+/// What there is.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The operating system, and the kernel's version where it is known.
+    pub system: String,
+    /// The processors' architecture.
+    pub architecture: &'static str,
+    /// Processors this process may run on.
+    pub processors: usize,
+    /// The physical cores among them.
+    pub cores: usize,
+    /// The packages (sockets) they are in.
+    pub packages: usize,
+    /// The NUMA nodes they are on.
+    pub nodes: usize,
+    /// The node of the network card, where it is known.
+    pub network_node: Option<u16>,
+    /// Processors' worth of time that the control group allows.
+    pub processors_max: Option<f64>,
+    /// Bytes of memory, of the machine or of the control group if less.
+    pub memory_bytes: u64,
+    /// Descriptors the process may have.
+    pub descriptors_max: Option<u64>,
+    /// Whether io_uring can be used.
+    pub io_uring: Availability,
+    /// How a broker should run here.
+    pub recommended: Recommended,
+}
+
+/// How a broker should run.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Recommended {
+    /// `--mode`.
+    pub mode: &'static str,
+    /// `--cores`.
+    pub cores: u16,
+    /// Whether `--numa` is worth it.
+    pub numa: bool,
+    /// `limits.connections_max`.
+    pub connections_max: u32,
+    /// `uring.entries`.
+    pub ring_entries: u32,
+    /// `uring.buffers`.
+    pub buffers: u16,
+    /// `uring.buffer_bytes`.
+    pub buffer_bytes: u32,
+}
+
+/// Connections for which a machine with io_uring is recommended at most.
+const CONNECTIONS_RECOMMENDED_MAX: u32 = 1_000_000;
+/// The same for a small 32-bit machine.
+const CONNECTIONS_OF_SMALL_MACHINES: u32 = 500;
+/// Memory to reckon with for a connection, in bytes: the broker's and the kernel's, with something
+/// to send.
+const BYTES_PER_CONNECTION: u64 = 16 * 1024;
+
+/// What the recommendation depends on.
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    is_32_bit_arm: bool,
+    has_io_uring: bool,
+    cores: usize,
+    nodes: usize,
+    processors_max: Option<f64>,
+    memory_bytes: u64,
+    descriptors_max: Option<u64>,
+}
+
+impl Machine {
+    fn connections(self, descriptors: Descriptors) -> u32 {
+        let fit = descriptors.fit(self.descriptors_max.unwrap_or(u64::from(u32::MAX)));
+        fit.min(u64::from(CONNECTIONS_RECOMMENDED_MAX)) as u32
+    }
+
+    fn recommend(self) -> Recommended {
+        let uring = crate::config::Uring::default();
+        let allowed = self.processors_max.map_or(usize::MAX, |max| max.ceil().max(1.0) as usize);
+        let cores = if self.is_32_bit_arm { 1 } else { self.cores.min(allowed).max(1) };
+        let most = match (self.is_32_bit_arm, self.has_io_uring) {
+            (true, _) => CONNECTIONS_OF_SMALL_MACHINES,
+            (false, true) => self.connections(Descriptors::OfRings(cores as u16)),
+            (false, false) => self.connections(Descriptors::OfTheProcess),
+        };
+        let by_memory = (self.memory_bytes / BYTES_PER_CONNECTION).min(u64::from(u32::MAX)) as u32;
+        Recommended {
+            mode: match (self.is_32_bit_arm, self.has_io_uring) {
+                (true, _) => "sync",
+                (false, true) => "uring",
+                (false, false) => "poll",
+            },
+            cores: cores.min(usize::from(u16::MAX)) as u16,
+            numa: self.nodes > 1 && cores > 1,
+            connections_max: most.min(by_memory),
+            ring_entries: uring.entries,
+            buffers: uring.buffers,
+            buffer_bytes: uring.buffer_bytes,
+        }
+    }
+}
+
+impl Report {
+    /// Of this machine, as a broker with these settings finds it.
+    pub fn new(settings: &Settings) -> Self {
+        let (topology, limits) = (Topology::here(), cgroup::Limits::here());
+        let descriptors_max = platform::descriptors_max();
+        let io_uring = platform::availability(&settings.uring, sockets_max(settings));
+        let memory_bytes = platform::memory_bytes();
+        let machine = Machine {
+            is_32_bit_arm: platform::IS_32_BIT_ARM,
+            has_io_uring: io_uring.is_there(),
+            cores: topology.cores(),
+            nodes: topology.nodes(),
+            processors_max: limits.processors,
+            memory_bytes,
+            descriptors_max,
+        };
+        Self {
+            system: platform::system(),
+            architecture: std::env::consts::ARCH,
+            processors: topology.processors.len(),
+            cores: topology.cores(),
+            packages: topology.packages(),
+            nodes: topology.nodes(),
+            network_node: topology.network_node,
+            processors_max: limits.processors,
+            memory_bytes,
+            descriptors_max,
+            io_uring,
+            recommended: machine.recommend(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut row = |name: &str, value: String| writeln!(f, "{name:<14}{value}");
+        row("system", format!("{}, {}", self.system, self.architecture))?;
+        let counted = |count: usize, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        let network = self.network_node.map(|node| format!("; the network card is on node {node}"));
+        row(
+            "processors",
+            format!(
+                "{} on {} in {} on {}{}",
+                counted(self.processors, "processor"),
+                counted(self.cores, "core"),
+                counted(self.packages, "package"),
+                counted(self.nodes, "NUMA node"),
+                network.unwrap_or_default()
+            ),
+        )?;
+        let bound = |bound: Option<String>| bound.unwrap_or_else(|| "no bound".to_owned());
+        row("control group", bound(self.processors_max.map(|max| format!("{max} processors"))))?;
+        row("memory", format!("{} MiB", self.memory_bytes / (1024 * 1024)))?;
+        row("descriptors", bound(self.descriptors_max.map(|max| max.to_string())))?;
+        row("io_uring", self.io_uring.to_string())?;
+        let best = &self.recommended;
+        let numa = if best.numa { " --numa" } else { "" };
+        row("recommended", format!("broker --mode {} --cores {}{numa}", best.mode, best.cores))?;
+        row("", format!("limits.connections_max = {}", best.connections_max))?;
+        if best.mode == "uring" {
+            let Recommended { ring_entries, buffers, buffer_bytes, .. } = best;
+            row(
+                "",
+                format!(
+                    "uring.entries = {ring_entries}, uring.buffers = {buffers}, uring.buffer_bytes = {buffer_bytes}"
+                ),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Where each core would run: `broker platform --plan`.
+#[derive(Debug, Serialize)]
+pub struct PlanReport {
+    /// By core.
+    pub seats: Vec<Seat>,
+}
+
+impl PlanReport {
+    /// For so many cores, or for those.
+    pub fn new(cores: &Cores, numa: bool) -> Result<Self, Impossible> {
+        Ok(Self { seats: plan::plan(&Topology::here(), cores, numa)? })
+    }
+}
+
+impl fmt::Display for PlanReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "core  processor  package  node")?;
+        for (core, seat) in self.seats.iter().enumerate() {
+            let Seat { processor, package, node, shares_core_with } = seat;
+            let shares = if *shares_core_with > 0 { "  shares its physical core" } else { "" };
+            writeln!(f, "{core:<4}  {processor:<9}  {package:<7}  {node}{shares}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What `auto` means here.
+pub fn resolve(mode: Mode) -> Mode {
+    match mode {
+        Mode::Auto if platform::IS_32_BIT_ARM => Mode::Sync,
+        mode => mode,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: Machine = Machine {
+        is_32_bit_arm: false,
+        has_io_uring: true,
+        cores: 32,
+        nodes: 2,
+        processors_max: None,
+        memory_bytes: 128 << 30,
+        descriptors_max: Some(1_048_576),
+    };
+
+    #[test]
+    fn a_server_with_io_uring_is_for_a_million_connections() {
+        let best = SERVER.recommend();
+        assert_eq!((best.mode, best.cores, best.numa), ("uring", 32, true));
+        assert_eq!(best.connections_max, 1_000_000);
+    }
+
+    #[test]
+    fn a_router_is_for_500_connections_in_one_thread() {
+        let router = Machine {
+            is_32_bit_arm: true,
+            has_io_uring: false,
+            cores: 4,
+            nodes: 1,
+            memory_bytes: 128 << 20,
+            descriptors_max: Some(4_096),
+            ..SERVER
+        };
+        let best = router.recommend();
+        assert_eq!((best.mode, best.cores, best.connections_max), ("sync", 1, 500));
+    }
+
+    #[test]
+    fn without_io_uring_it_is_as_the_machine_allows() {
+        let plain = Machine { has_io_uring: false, descriptors_max: Some(20_000), ..SERVER };
+        let best = plain.recommend();
+        assert_eq!((best.mode, best.connections_max), ("poll", 19_872));
+    }
+
+    #[test]
+    fn a_control_group_bounds_cores_and_memory_bounds_connections() {
+        let container =
+            Machine { processors_max: Some(1.5), memory_bytes: 1 << 30, nodes: 1, ..SERVER };
+        let best = container.recommend();
+        assert_eq!((best.cores, best.numa), (2, false));
+        assert_eq!(best.connections_max, 65_536);
+    }
+}

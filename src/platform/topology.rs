@@ -1,0 +1,254 @@
+//! The machine's processors as the operating system counts them: which share a physical core, a
+//! package, a NUMA node. Read from Linux's `/sys`; elsewhere every processor is a core of its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// One processor: a hardware thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// Its number, as the system counts.
+    pub number: u16,
+    /// The package (socket) it is in.
+    pub package: u16,
+    /// The physical core within the package, which siblings share.
+    pub core: u16,
+    /// The NUMA node its memory is nearest to.
+    pub node: u16,
+    /// How fast it is beside the fastest, of 1,024: less on the small cores of big.LITTLE.
+    pub capacity: u16,
+}
+
+/// The processors this process may run on, and where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// By number.
+    pub processors: Vec<Processor>,
+    /// By node, how far the others are, itself at its own place; empty where nobody knows.
+    pub distances: BTreeMap<u16, Vec<u16>>,
+    /// The node of the network card, where it is known.
+    pub network_node: Option<u16>,
+}
+
+/// As fast as a processor gets.
+const CAPACITY_MAX: u16 = 1_024;
+
+impl Topology {
+    /// This machine's, for the processors this process may run on.
+    pub fn here() -> Self {
+        let allowed = core_affinity::get_core_ids().unwrap_or_default();
+        let allowed: Vec<u16> = allowed.iter().filter_map(|id| id.id.try_into().ok()).collect();
+        Self::read(Path::new("/sys"), &allowed)
+    }
+
+    /// From a tree like Linux's `/sys`: those of the allowed processors that are online. What the
+    /// tree does not say is taken for the simplest: one package, one node, no siblings.
+    pub fn read(sys: &Path, allowed: &[u16]) -> Self {
+        let text = |path: &str| std::fs::read_to_string(sys.join(path)).ok();
+        let number = |path: &str| text(path)?.trim().parse::<u16>().ok();
+        let list = |path: &str| text(path).map(|text| numbers(&text));
+        let online = list("devices/system/cpu/online");
+        let nodes = list("devices/system/node/online").unwrap_or_default();
+        let of_nodes: Vec<(u16, Vec<u16>)> = nodes
+            .iter()
+            .map(|&node| {
+                let path = format!("devices/system/node/node{node}/cpulist");
+                (node, list(&path).unwrap_or_default())
+            })
+            .collect();
+        let is_online = |number: &u16| online.as_ref().is_none_or(|online| online.contains(number));
+        let processor = |&cpu: &u16| {
+            let of = |what: &str| number(&format!("devices/system/cpu/cpu{cpu}/{what}"));
+            let node = of_nodes.iter().find(|(_, cpus)| cpus.contains(&cpu));
+            Processor {
+                number: cpu,
+                package: of("topology/physical_package_id").unwrap_or(0),
+                core: of("topology/core_id").unwrap_or(cpu),
+                node: node.map_or(0, |(node, _)| *node),
+                capacity: of("cpu_capacity").unwrap_or(CAPACITY_MAX),
+            }
+        };
+        let mut processors: Vec<_> =
+            allowed.iter().filter(|cpu| is_online(cpu)).map(processor).collect();
+        processors.sort_by_key(|processor| processor.number);
+        let distances = nodes.iter().filter_map(|&node| {
+            let text = text(&format!("devices/system/node/node{node}/distance"))?;
+            let far: Option<Vec<u16>> =
+                text.split_whitespace().map(|word| word.parse().ok()).collect();
+            Some((node, far?))
+        });
+        Self { processors, distances: distances.collect(), network_node: network_node(sys) }
+    }
+
+    /// Packages there are.
+    pub fn packages(&self) -> usize {
+        self.count(|processor| u32::from(processor.package))
+    }
+
+    /// Physical cores there are.
+    pub fn cores(&self) -> usize {
+        self.count(|processor| u32::from(processor.package) << 16 | u32::from(processor.core))
+    }
+
+    /// NUMA nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.count(|processor| u32::from(processor.node))
+    }
+
+    fn count(&self, of: impl Fn(&Processor) -> u32) -> usize {
+        self.processors.iter().map(of).collect::<std::collections::BTreeSet<_>>().len()
+    }
+
+    /// How many of the processors before it share its physical core.
+    pub fn sibling_rank(&self, processor: &Processor) -> usize {
+        let shares = |other: &&Processor| {
+            (other.package, other.core) == (processor.package, processor.core)
+                && other.number < processor.number
+        };
+        self.processors.iter().filter(shares).count()
+    }
+
+    /// How far two nodes are from each other; 10 is "the same", as firmware counts (ACPI, SLIT).
+    pub fn distance(&self, from: u16, to: u16) -> u16 {
+        let place = self.distances.keys().position(|&node| node == to);
+        let known = place.and_then(|place| self.distances.get(&from)?.get(place).copied());
+        known.unwrap_or(if from == to { 10 } else { 20 })
+    }
+}
+
+/// The node of the first network card, by name, that is on one.
+fn network_node(sys: &Path) -> Option<u16> {
+    let mut cards: Vec<_> = std::fs::read_dir(sys.join("class/net")).ok()?.flatten().collect();
+    cards.sort_by_key(std::fs::DirEntry::file_name);
+    cards.iter().find_map(|card| {
+        // -1: nobody knows.
+        std::fs::read_to_string(card.path().join("device/numa_node")).ok()?.trim().parse().ok()
+    })
+}
+
+/// Numbers in the kernel's list format, such as `0-3,8`.
+fn numbers(text: &str) -> Vec<u16> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.trim().parse::<u16>().ok()?..=last.trim().parse().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A tree like `/sys`, gone with the test.
+    pub struct Sys(PathBuf);
+
+    impl Sys {
+        pub fn new(files: &[(&str, &str)]) -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("ringmq-sys-{}-{number}", std::process::id());
+            let root = std::env::temp_dir().join(name);
+            for (path, text) in files {
+                let path = root.join(path);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+                std::fs::write(path, text).expect("written");
+            }
+            Self(root)
+        }
+
+        /// `packages` of `cores` with `threads` each, a node a package; siblings are numbered after
+        /// all cores, as on x86.
+        pub fn regular(packages: u16, cores: u16, threads: u16) -> Self {
+            let all = packages * cores;
+            let mut files =
+                vec![("devices/system/cpu/online".to_owned(), format!("0-{}", all * threads - 1))];
+            files.push(("devices/system/node/online".into(), format!("0-{}", packages - 1)));
+            for cpu in 0..all * threads {
+                let at = format!("devices/system/cpu/cpu{cpu}/topology");
+                let (package, core) = (cpu % all / cores, cpu % cores);
+                files.push((format!("{at}/physical_package_id"), package.to_string()));
+                files.push((format!("{at}/core_id"), core.to_string()));
+            }
+            for node in 0..packages {
+                let lists: Vec<_> = (0..threads)
+                    .map(|t| t * all + node * cores)
+                    .map(|first| format!("{first}-{}", first + cores - 1))
+                    .collect();
+                let at = format!("devices/system/node/node{node}");
+                files.push((format!("{at}/cpulist"), lists.join(",")));
+                let far = |to| if to == node { "10" } else { "21" };
+                let far: Vec<_> = (0..packages).map(far).collect();
+                files.push((format!("{at}/distance"), far.join(" ")));
+            }
+            let files: Vec<_> = files.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+            Self::new(&files)
+        }
+
+        pub fn set(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+
+        pub fn read(&self, allowed: impl IntoIterator<Item = u16>) -> Topology {
+            Topology::read(&self.0, &allowed.into_iter().collect::<Vec<_>>())
+        }
+    }
+
+    impl Drop for Sys {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_kernels_lists_are_read() {
+        assert_eq!(numbers("0-3,8\n"), [0, 1, 2, 3, 8]);
+        assert_eq!(numbers("5"), [5]);
+        assert_eq!(numbers("\n"), [0; 0]);
+    }
+
+    #[test]
+    fn two_sockets_with_siblings_are_told_apart() {
+        let topology = Sys::regular(2, 4, 2).read(0..16);
+        assert_eq!((topology.packages(), topology.cores(), topology.nodes()), (2, 8, 2));
+        assert_eq!(topology.processors.len(), 16);
+        let (fifth, its_sibling) = (topology.processors[5], topology.processors[13]);
+        assert_eq!((fifth.package, fifth.core), (its_sibling.package, its_sibling.core));
+        assert_eq!((topology.sibling_rank(&fifth), topology.sibling_rank(&its_sibling)), (0, 1));
+        assert_eq!((topology.distance(0, 0), topology.distance(0, 1)), (10, 21));
+    }
+
+    #[test]
+    fn what_is_offline_or_not_allowed_is_left_out() {
+        let sys = Sys::regular(1, 8, 1);
+        sys.set("devices/system/cpu/online", "0-2,5-7");
+        let numbers: Vec<u16> =
+            sys.read([0, 1, 3, 5]).processors.iter().map(|cpu| cpu.number).collect();
+        assert_eq!(numbers, [0, 1, 5]);
+    }
+
+    #[test]
+    fn a_machine_that_says_nothing_has_simple_cores() {
+        let topology = Sys::new(&[]).read([0, 1]);
+        assert_eq!((topology.packages(), topology.cores(), topology.nodes()), (1, 2, 1));
+        assert_eq!(topology.network_node, None);
+    }
+
+    #[test]
+    fn the_network_cards_node_is_known_where_it_has_one() {
+        let sys = Sys::regular(2, 1, 1);
+        sys.set("class/net/eth0/device/numa_node", "-1");
+        assert_eq!(sys.read(0..2).network_node, None);
+        sys.set("class/net/eth1/device/numa_node", "1");
+        assert_eq!(sys.read(0..2).network_node, Some(1));
+    }
+
+    #[test]
+    fn this_machine_has_processors() {
+        let here = Topology::here();
+        assert!(here.cores() >= 1 && here.nodes() >= 1 && here.processors.len() >= here.cores());
+    }
+}
