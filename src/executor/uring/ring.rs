@@ -42,7 +42,7 @@ pub struct Ring {
 /// What an operation came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// Which operation: see [`super::operation`].
+    /// Which operation: see `operation.rs`.
     pub user_data: u64,
     /// Bytes, a descriptor, or a negative error number.
     pub result: i32,
