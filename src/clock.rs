@@ -3,25 +3,27 @@
 //! The engine reads no clock. It is told `Now` with every input, so a jump of the wall clock
 //! changes nothing, and a simulation owns time.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 /// An instant: microseconds since the executor started, monotonic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now(pub u64);
 
-/// An instant at which something falls due, on the same scale as [`Now`].
+/// An instant at which something falls due, on the same scale as [`Now`]. It is kept plus one, and so
+/// never zero: an `Option` of one takes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub u64);
+pub struct Deadline(NonZero<u64>);
 
 impl Now {
     /// The instant `duration` from here; far beyond any uptime it saturates.
     pub fn after(self, duration: Duration) -> Deadline {
-        Deadline(self.0.saturating_add(duration.as_micros().try_into().unwrap_or(u64::MAX)))
+        Deadline::at_us(self.0.saturating_add(duration.as_micros().try_into().unwrap_or(u64::MAX)))
     }
 
     /// The instant `seconds` from here.
     pub fn after_s(self, seconds: u64) -> Deadline {
-        Deadline(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
+        Deadline::at_us(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
     }
 
     /// Microseconds passed since `earlier`; zero when `earlier` lies ahead.
@@ -31,19 +33,29 @@ impl Now {
 }
 
 impl Deadline {
+    /// The instant `us` microseconds after the executor's start.
+    pub fn at_us(us: u64) -> Self {
+        Self(NonZero::<u64>::MIN.saturating_add(us))
+    }
+
+    /// Microseconds since the executor's start.
+    pub fn us(self) -> u64 {
+        self.0.get() - 1
+    }
+
     /// Whether the deadline has come.
     pub fn is_due(self, now: Now) -> bool {
-        self.0 <= now.0
+        self.us() <= now.0
     }
 
     /// Whole seconds left, rounded up, so that a message with any time left still shows one.
     pub fn seconds_left(self, now: Now) -> u32 {
-        self.0.saturating_sub(now.0).div_ceil(1_000_000).min(u64::from(u32::MAX)) as u32
+        self.us().saturating_sub(now.0).div_ceil(1_000_000).min(u64::from(u32::MAX)) as u32
     }
 
     /// Time left until the deadline; zero once due.
     pub fn time_left(self, now: Now) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(now.0))
+        Duration::from_micros(self.us().saturating_sub(now.0))
     }
 }
 
@@ -63,6 +75,6 @@ mod tests {
 
     #[test]
     fn a_deadline_beyond_the_scale_saturates() {
-        assert_eq!(Now(u64::MAX - 1).after_s(u64::MAX), Deadline(u64::MAX));
+        assert_eq!(Now(u64::MAX - 1).after_s(u64::MAX), Deadline::at_us(u64::MAX));
     }
 }

@@ -1,8 +1,8 @@
 //! An Application Message once it must outlive the packet it came in: queued, in flight, or retained.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
+use smallvec::SmallVec;
+use triomphe::ThinArc;
 
 use crate::clock::{Deadline, Now};
 use crate::gauges::Ledger;
@@ -49,20 +49,25 @@ impl Content<'_> {
 
     /// Bytes it takes in memory, near enough for the bounds.
     pub fn bytes(&self) -> usize {
-        size_of::<Message>() + self.topic.len() + self.payload.len() + self.passed_on.len()
+        HEADER_BYTES + self.topic.len() + self.payload.len() + self.passed_on.len()
     }
 
     /// The same as a value of its own, counted in `ledger` while it lives.
-    pub fn to_message(&self, ledger: &Ledger) -> Arc<Message> {
+    pub fn to_message(&self, ledger: &Ledger) -> Message {
         ledger.charge(self.bytes());
-        Arc::new(Message {
-            bytes: [self.topic.as_bytes(), self.passed_on, self.payload].concat().into(),
-            topic_bytes: self.topic.len(),
-            passed_on_bytes: self.passed_on.len(),
-            expires: self.expires,
-            qos: self.qos,
+        let mut bytes = SmallVec::<[u8; 1024]>::with_capacity(self.bytes() - HEADER_BYTES);
+        for part in [self.topic.as_bytes(), self.passed_on, self.payload] {
+            bytes.extend_from_slice(part);
+        }
+        let header = Header {
             ledger: ledger.clone(),
-        })
+            expires: self.expires,
+            charged: self.bytes(),
+            passed_on_bytes: self.passed_on.len() as u32,
+            topic_bytes: self.topic.len() as u16,
+            qos: self.qos,
+        };
+        Message(ThinArc::from_header_and_slice(header, &bytes))
     }
 }
 
@@ -85,55 +90,73 @@ pub struct Copy<'a> {
     pub topic_alias_known: bool,
 }
 
-/// An Application Message that is kept.
+/// An Application Message that is kept; clones are the same one. A message in flight is memory that
+/// was out of the processor's caches meanwhile: it is one allocation, behind a thin pointer.
+#[derive(Clone, Debug)]
+pub struct Message(ThinArc<Header, u8>);
+
+/// What stands before a message's Topic Name, passed-on properties and payload, which follow it one
+/// after the other.
 #[derive(Debug)]
-pub struct Message {
-    /// Topic Name, passed-on properties and payload, one after the other: one allocation.
-    bytes: Box<[u8]>,
-    topic_bytes: usize,
-    passed_on_bytes: usize,
-    expires: Option<Deadline>,
-    qos: Qos,
+struct Header {
     ledger: Ledger,
+    expires: Option<Deadline>,
+    /// What it is counted with in the ledger.
+    charged: usize,
+    passed_on_bytes: u32,
+    topic_bytes: u16,
+    qos: Qos,
 }
+
+/// The header with the count of references and the length before it.
+const HEADER_BYTES: usize = size_of::<Header>() + 2 * size_of::<usize>();
+
+const _: () = assert!(HEADER_BYTES <= 48 && shards::TOPIC_BYTES_MAX <= u16::MAX as usize);
 
 impl Message {
     /// What its copies have in common.
     pub fn content(&self) -> Content<'_> {
-        let (topic, rest) = self.bytes.split_at(self.topic_bytes);
-        let (passed_on, payload) = rest.split_at(self.passed_on_bytes);
+        let header = &self.0.header.header;
+        let (topic, rest) = self.0.slice.split_at(usize::from(header.topic_bytes));
+        let (passed_on, payload) = rest.split_at(header.passed_on_bytes as usize);
         Content {
             topic: std::str::from_utf8(topic).expect("it was a string"),
             payload,
             passed_on,
-            expires: self.expires,
-            qos: self.qos,
+            expires: header.expires,
+            qos: header.qos,
         }
     }
 
     /// The payload by reference, for those worth not copying.
-    pub fn shared_payload(self: &Arc<Self>) -> Bytes {
-        let whole = Bytes::from_owner(Whole(Arc::clone(self)));
-        whole.slice(self.topic_bytes + self.passed_on_bytes..)
+    pub fn shared_payload(&self) -> Bytes {
+        let header = &self.0.header.header;
+        let before = usize::from(header.topic_bytes) + header.passed_on_bytes as usize;
+        Bytes::from_owner(Whole(self.clone())).slice(before..)
     }
 
     /// Whether its Message Expiry Interval has passed.
     pub fn is_expired(&self, now: Now) -> bool {
-        self.expires.is_some_and(|deadline| deadline.is_due(now))
+        self.0.header.header.expires.is_some_and(|deadline| deadline.is_due(now))
+    }
+
+    /// Whether both are one message.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0.slice.as_ptr(), other.0.slice.as_ptr())
     }
 }
 
 /// A message as the bytes it holds.
-struct Whole(Arc<Message>);
+struct Whole(Message);
 
 impl AsRef<[u8]> for Whole {
     fn as_ref(&self) -> &[u8] {
-        &self.0.bytes
+        &self.0.0.slice
     }
 }
 
-impl Drop for Message {
+impl Drop for Header {
     fn drop(&mut self) {
-        self.ledger.release(size_of::<Self>() + self.bytes.len());
+        self.ledger.release(self.charged);
     }
 }

@@ -27,4 +27,5 @@ pub use index::{
 };
 pub use replica::{CoreMatches, Fingerprint, GroupAt, GroupId, Replica};
 pub use retained::{Cursor, RetainedIndex, ScanState, ScanStep};
+pub use text::Text;
 pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, has_wildcard, levels};

@@ -6,32 +6,38 @@ const SHORT_BYTES_MAX: usize = 22;
 /// Most levels and many whole topics are short: kept in place they cost neither an allocation nor,
 /// when compared, a second cache miss.
 #[derive(Debug)]
-pub(crate) enum Text {
+pub struct Text(Kept);
+
+#[derive(Debug)]
+enum Kept {
     Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
     Long(Box<str>),
 }
 
 impl Text {
-    pub(crate) fn new(text: &str) -> Self {
+    /// The same text.
+    pub fn new(text: &str) -> Self {
         if text.len() > SHORT_BYTES_MAX {
-            return Self::Long(text.into());
+            return Self(Kept::Long(text.into()));
         }
         let mut bytes = [0; SHORT_BYTES_MAX];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
-        Self::Short { len: text.len() as u8, bytes }
+        Self(Kept::Short { len: text.len() as u8, bytes })
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
-            Self::Long(text) => text.as_bytes(),
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Kept::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Kept::Long(text) => text.as_bytes(),
         }
     }
 
-    pub(crate) fn as_str(&self) -> &str {
-        match self {
-            Self::Long(text) => text,
-            Self::Short { .. } => {
+    /// It as a string.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Kept::Long(text) => text,
+            Kept::Short { .. } => {
                 std::str::from_utf8(self.as_bytes()).expect("the bytes of a str are UTF-8")
             }
         }
@@ -55,7 +61,7 @@ mod tests {
             let text = "é".repeat(len / 2) + &"x"[..len % 2];
             assert_eq!(Text::new(&text).as_str(), text);
             assert!(Text::new(&text) == *text.as_str());
-            let is_short = matches!(Text::new(&text), Text::Short { .. });
+            let is_short = matches!(Text::new(&text).0, Kept::Short { .. });
             assert_eq!(is_short, len <= SHORT_BYTES_MAX);
         }
     }

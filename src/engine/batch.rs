@@ -6,11 +6,10 @@
 //! every core keeps, come by reference.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use shards::{Fingerprint, TopicFilter};
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Now};
 use crate::engine::{ConnectionId, CoreId};
 use crate::message::{Content, Message};
 use crate::metrics::Metrics;
@@ -28,6 +27,8 @@ pub struct Batch {
     pub(super) wants_receipt: bool,
     /// All retained messages that the sender will ever stamp from here on are younger.
     pub(super) clock: u64,
+    /// When it was sent: no deadline in it was set later.
+    pub(super) sent: Now,
     pub(super) parcels: Vec<Parcel>,
     /// Topic Names and Topic Filters.
     texts: String,
@@ -94,7 +95,7 @@ pub(super) enum Body {
     /// In the batch.
     Inline { topic: Span, passed_on: Span, payload: Span, expires: Option<Deadline>, qos: Qos },
     /// By reference.
-    Shared(Arc<Message>),
+    Shared(Message),
 }
 
 /// Whom a message is for.
@@ -164,9 +165,9 @@ impl Batch {
     }
 
     /// Takes a message in by reference.
-    pub(super) fn push_message(&mut self, message: &Arc<Message>) -> Body {
+    pub(super) fn push_message(&mut self, message: &Message) -> Body {
         self.shared_bytes += message.content().bytes();
-        Body::Shared(Arc::clone(message))
+        Body::Shared(message.clone())
     }
 
     pub(super) fn text(&self, span: Span) -> &str {
@@ -194,7 +195,7 @@ impl Batch {
 
 impl Body {
     /// The message, where it is one already.
-    pub(super) fn message(&self) -> Option<&Arc<Message>> {
+    pub(super) fn message(&self) -> Option<&Message> {
         match self {
             Self::Inline { .. } => None,
             Self::Shared(message) => Some(message),

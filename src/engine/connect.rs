@@ -2,14 +2,17 @@
 
 use std::hash::BuildHasher;
 
+use shards::Text;
+use smallvec::SmallVec;
+
 use crate::clock::Now;
 use crate::config::Redirect;
 use crate::engine::access::{Authentication, Credentials};
 use crate::engine::links::Links;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
-use crate::session::connection::{Extra, Phase};
-use crate::session::state::{DeliveryClass, Session, Will};
+use crate::session::connection::{Deferred, Extra, Phase};
+use crate::session::state::{DeliveryClass, Feeds, Session, Will};
 use crate::session::topic_alias::OutgoingAliases;
 use crate::violation::Violation;
 use crate::wire::{
@@ -157,7 +160,8 @@ impl Engine {
                 self.links.ledger.charge(frame.len());
                 let Some(connection) = self.links.get(id) else { return };
                 let held = connection.connect_bytes();
-                connection.phase = Phase::Authenticating { connect: frame.into(), is_pending };
+                let deferred = Deferred { connect: frame.into(), is_pending };
+                connection.phase = Phase::Authenticating(Box::new(deferred));
                 self.links.ledger.release(held);
                 if let Authentication::Continue(data) = authentication {
                     let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
@@ -179,8 +183,10 @@ impl Engine {
     ) {
         self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };
-        if let Phase::Authenticating { connect, is_pending: true } = &connection.phase {
-            let connect = connect.clone();
+        if let Phase::Authenticating(deferred) = &connection.phase
+            && deferred.is_pending
+        {
+            let connect = deferred.connect.clone();
             self.go_on_authenticating(id, authentication, &connect);
         } else if connection.session().is_some() {
             self.go_on_reauthenticating(id, authentication);
@@ -196,10 +202,10 @@ impl Engine {
     ) -> Result<(), Violation> {
         let packet = wire::decode(frame, self.version(id.slot))?;
         let Some(connection) = self.links.get(id) else { return Ok(()) };
-        let Phase::Authenticating { connect, .. } = &connection.phase else { return Ok(()) };
+        let Phase::Authenticating(deferred) = &connection.phase else { return Ok(()) };
         match packet {
             Packet::Auth(auth) => {
-                let connect = connect.clone();
+                let connect = deferred.connect.clone();
                 let Ok(Packet::Connect(decoded)) = wire::decode(&connect, Version::V5) else {
                     unreachable!("it was decoded when it came")
                 };
@@ -247,7 +253,7 @@ impl Engine {
                 extra.is_reauthenticating = true;
                 let session = session.expect("an open connection has a session");
                 let who = Credentials {
-                    client_identifier: &self.sessions[session as usize].client_identifier,
+                    client_identifier: self.sessions[session as usize].client_identifier.as_str(),
                     username: None,
                     password: None,
                     method: Some((&method, data)),
@@ -388,17 +394,17 @@ impl Engine {
     fn new_session(&mut self, client_identifier: &str) -> u32 {
         let generation = self.next_generation();
         let session = self.sessions.insert(Session {
-            client_identifier: client_identifier.into(),
+            client_identifier: Text::new(client_identifier),
             generation,
             connection: None,
             expiry_interval_s: 0,
             expires: None,
             timer: None,
             class: DeliveryClass::V3,
-            subscriptions: Vec::new(),
+            subscriptions: SmallVec::new(),
             outbound: None,
             inbound: None,
-            feeds: Vec::new(),
+            feeds: Feeds::default(),
             will: None,
             drops: None,
         }) as u32;
@@ -407,7 +413,7 @@ impl Engine {
         let hash = self.hasher.hash_one(client_identifier);
         let (sessions, hasher) = (&self.sessions, &self.hasher);
         self.by_client_identifier.insert_unique(hash, session, |&other| {
-            hasher.hash_one(&*sessions[other as usize].client_identifier)
+            hasher.hash_one(sessions[other as usize].client_identifier.as_str())
         });
         session
     }
@@ -432,6 +438,7 @@ impl Engine {
         let connection = &mut self.links.connections[id.slot as usize];
         self.links.ledger.release(connection.connect_bytes());
         connection.phase = Phase::Open { session: index };
+        connection.last_received = self.now;
         connection.keep_alive_s = keep_alive_s;
         connection.window = window;
         connection.wants_problem_information = properties.request_problem_information;

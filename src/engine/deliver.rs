@@ -54,7 +54,7 @@ pub(super) struct Draft<'a> {
     pub content: Content<'a>,
     /// RETAIN flag it was published with.
     pub retain: bool,
-    message: Option<Arc<Message>>,
+    message: Option<Message>,
 }
 
 impl<'a> Draft<'a> {
@@ -63,8 +63,8 @@ impl<'a> Draft<'a> {
     }
 
     /// From a message that exists already.
-    pub fn of(message: &Arc<Message>, content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, message: Some(Arc::clone(message)) }
+    pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
+        Self { content, retain, message: Some(message.clone()) }
     }
 
     /// Whether it is a value of its own already.
@@ -73,7 +73,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The message as a value of its own, made when it is first asked for.
-    pub fn message(&mut self, ledger: &Ledger) -> &Arc<Message> {
+    pub fn message(&mut self, ledger: &Ledger) -> &Message {
         self.message.get_or_insert_with(|| self.content.to_message(ledger))
     }
 }
@@ -540,7 +540,7 @@ impl Target {
             retain: draft.retain && self.retain_as_published,
             subscription_identifiers: self.subscription_identifiers.clone(),
             shared,
-            message: Arc::clone(draft.message(ledger)),
+            message: draft.message(ledger).clone(),
         }
     }
 }

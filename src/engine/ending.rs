@@ -134,7 +134,7 @@ impl Engine {
         self.report_drops(index);
         self.settle_will(index, ending);
         let session = &self.sessions[index as usize];
-        tracing::debug!(client = &*session.client_identifier, ?ending, "disconnected");
+        tracing::debug!(client = session.client_identifier.as_str(), ?ending, "disconnected");
         // Settled before the count below: a session that ends now was never "disconnected".
         self.links.metrics.clients_disconnected += 1;
         if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
@@ -233,7 +233,7 @@ impl Engine {
             self.leave(filter, subscriber);
         }
         self.hand_shared_messages_on(index, &lines, true);
-        let hash = self.hasher.hash_one(&*self.sessions[index as usize].client_identifier);
+        let hash = self.hasher.hash_one(self.sessions[index as usize].client_identifier.as_str());
         if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
             entry.remove();
         }
@@ -244,13 +244,13 @@ impl Engine {
         self.count_drops(index, DropCause::SessionEnded, waiting as u64);
         let session = self.sessions.remove(index as usize);
         self.place.set_sessions(self.sessions.len());
-        self.links.ledger.release(limits::SESSION_BYTES + session.client_identifier.len());
+        self.links.ledger.release(limits::SESSION_BYTES + session.client_identifier.as_str().len());
     }
 
     fn report_drops(&self, index: u32) {
         let session = &self.sessions[index as usize];
         if let Some(drops) = &session.drops {
-            let (client, causes) = (&*session.client_identifier, drops.summary());
+            let (client, causes) = (session.client_identifier.as_str(), drops.summary());
             tracing::warn!(client, dropped = drops.total(), causes, "messages were dropped");
         }
     }

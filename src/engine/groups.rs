@@ -5,7 +5,6 @@
 //! member. Should the last member there have left meanwhile, the message goes on to another core.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use shards::{FilterId, GroupAt, GroupId, SubscriberId};
 
@@ -242,7 +241,7 @@ impl Engine {
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
             let (_, sharing) = sharings.iter().find(|(of, _)| *of == filter).expect("one of them");
-            let message = Arc::clone(&delivery.message);
+            let message = delivery.message.clone();
             if message.is_expired(self.now) {
                 self.count_drops(session, DropCause::Expired, 1);
                 continue;

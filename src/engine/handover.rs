@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use crate::clock::Now;
 use crate::engine::{Action, ConnectionId, CoreId, Engine, Peer, Refused};
-use crate::session::connection::{Connection, Phase};
+use crate::session::connection::{Connection, Deferred, Phase};
 
 /// A connection without its socket: all that another core needs to go on with it.
 #[derive(Debug)]
@@ -30,7 +30,8 @@ impl Engine {
     /// Sends a connection home with its CONNECT, at the end of the turn.
     pub(super) fn send_home(&mut self, id: ConnectionId, home: CoreId, connect: &[u8]) {
         let Some(connection) = self.links.get(id) else { return };
-        connection.phase = Phase::Leaving { connect: connect.into() };
+        let deferred = Deferred { connect: connect.into(), is_pending: true };
+        connection.phase = Phase::Leaving(Box::new(deferred));
         self.links.ledger.charge(connect.len());
         // It is processed at home, and counted there.
         self.links.metrics.packets_received -= 1;
@@ -39,14 +40,14 @@ impl Engine {
 
     /// Takes a connection out that is to go home.
     pub(super) fn hand_over(&mut self, id: ConnectionId, home: CoreId) -> Option<Action> {
-        let Phase::Leaving { connect } = &self.links.get(id)?.phase else { return None };
-        let mut bytes = BytesMut::from(&connect[..]);
+        let Phase::Leaving(deferred) = &self.links.get(id)?.phase else { return None };
+        let mut bytes = BytesMut::from(&deferred.connect[..]);
         let (connection, _) = self.links.remove(id.slot);
         self.place.set_connections(self.links.connections.len());
-        bytes.extend_from_slice(&connection.stash);
+        bytes.extend_from_slice(connection.stash());
         self.links.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
-        let connection = HandedOver { peer, accepted: connection.accepted, bytes };
+        let connection = HandedOver { peer, accepted: connection.last_received, bytes };
         Some(Action::HandOver { connection: id, to: home, handed_over: connection })
     }
 
@@ -61,8 +62,7 @@ impl Engine {
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, accepted);
         self.links.ledger.charge(bytes.len());
-        connection.last_received = now;
-        connection.stash = bytes;
+        connection.put_back_stash(bytes);
         let id = self.add_connection(connection);
         self.mark_ready(id);
         Ok(id)

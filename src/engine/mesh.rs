@@ -21,7 +21,8 @@ impl Engine {
     pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
         self.tell_groups();
         self.clock = self.clock.max(self.now.0);
-        let batch = self.lanes.seal(to, self.clock)?;
+        let mut batch = self.lanes.seal(to, self.clock)?;
+        batch.sent = self.now;
         self.links.metrics.batches_sent += 1;
         Some(batch)
     }
@@ -34,7 +35,8 @@ impl Engine {
 
     /// What another core had to say. Batches of one core come in its order, and all of them.
     pub fn handle_batch(&mut self, now: Now, from: CoreId, mut batch: Batch) {
-        self.set_now(now);
+        // This turn may have begun before it was sent.
+        self.set_now(now.max(batch.sent));
         self.links.metrics.batches_received += 1;
         self.lanes.to(from).note_taken(&batch);
         self.heard[usize::from(from.0)] = batch.clock;

@@ -279,7 +279,7 @@ impl Engine {
 
     /// Takes a connection in, and gives it until its time limit to send CONNECT.
     fn add_connection(&mut self, connection: Connection) -> ConnectionId {
-        let (generation, accepted) = (connection.generation, connection.accepted);
+        let (generation, accepted) = (connection.generation, connection.last_received);
         let slot = self.links.connections.insert(connection) as u32;
         self.place.set_connections(self.links.connections.len());
         let id = ConnectionId { slot, generation };
@@ -288,8 +288,9 @@ impl Engine {
         id
     }
 
+    /// Time goes on, and never back: in a turn that began early, a batch can have brought it further.
     fn set_now(&mut self, now: Now) {
-        if self.now != now {
+        if self.now < now {
             self.now = now;
             self.memory_bytes_elsewhere = self.place.memory_bytes_elsewhere();
         }
@@ -409,7 +410,7 @@ impl Engine {
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
         match self.ready.is_empty() {
             true => self.timers.next(),
-            false => Some(Deadline(self.now.0)),
+            false => Some(Deadline::at_us(self.now.0)),
         }
     }
 
@@ -474,7 +475,7 @@ impl Engine {
     fn find_session(&self, client_identifier: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(client_identifier);
         let is_it =
-            |&index: &u32| &*self.sessions[index as usize].client_identifier == client_identifier;
+            |&index: &u32| self.sessions[index as usize].client_identifier == *client_identifier;
         self.by_client_identifier.find(hash, is_it).copied()
     }
 

@@ -14,10 +14,10 @@ impl Connection {
     /// Whether input must wait: the client is to be slowed, or its CONNECT is being decided on.
     pub(super) fn is_held(&self) -> bool {
         self.holders > 0
-            || matches!(
-                self.phase,
-                Phase::Authenticating { is_pending: true, .. } | Phase::Leaving { .. }
-            )
+            || match &self.phase {
+                Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.is_pending,
+                Phase::Connecting | Phase::Open { .. } => false,
+            }
     }
 }
 
@@ -26,10 +26,12 @@ impl Engine {
     pub fn handle_received(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };
-        connection.last_received = now;
+        if connection.session().is_some() {
+            connection.last_received = now;
+        }
         let must_wait = connection.is_held() || connection.is_ready;
         let speaks_mqtt = match connection.phase {
-            Phase::Connecting if connection.stash.is_empty() => wire::may_begin_connect(bytes),
+            Phase::Connecting if connection.stash().is_empty() => wire::may_begin_connect(bytes),
             _ => true,
         };
         self.links.metrics.bytes_received += bytes.len() as u64;
@@ -46,7 +48,7 @@ impl Engine {
     /// Keeps input for later. The executor reads at most one more buffer after a `Pause`.
     fn stash(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.links.get(id) else { return };
-        connection.stash.extend_from_slice(bytes);
+        connection.extend_stash(bytes);
         self.links.ledger.charge(bytes.len());
     }
 
@@ -56,14 +58,14 @@ impl Engine {
         let packet_bytes_max = self.settings.limits.packet_bytes_max as usize;
         loop {
             let Some(connection) = self.links.get(id) else { return };
-            if connection.is_held() || connection.stash.is_empty() {
+            if connection.is_held() || connection.stash().is_empty() {
                 break;
             }
-            let missing = match wire::frame(&connection.stash, packet_bytes_max) {
+            let missing = match wire::frame(connection.stash(), packet_bytes_max) {
                 Err(violation) => return self.violate(id, violation),
                 Ok(Frame::Complete { .. }) => 0,
                 Ok(Frame::Incomplete { need }) => {
-                    need.saturating_sub(connection.stash.len()).max(1)
+                    need.saturating_sub(connection.stash().len()).max(1)
                 }
             };
             if missing > 0 {
@@ -75,7 +77,7 @@ impl Engine {
                 self.stash(id, taken);
                 continue;
             }
-            let stash = std::mem::take(&mut connection.stash);
+            let stash = connection.take_stash();
             self.links.ledger.release(stash.len());
             let used = self.take_packets(id, &stash);
             if used < stash.len() {
@@ -95,7 +97,7 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         stash.advance(used);
         let bytes = stash.len();
-        connection.stash = stash;
+        connection.put_back_stash(stash);
         self.links.ledger.charge(bytes);
     }
 
@@ -132,8 +134,8 @@ impl Engine {
         let version = connection.version;
         let outcome = match connection.phase {
             Phase::Connecting => return self.handle_first_packet(id, frame),
-            Phase::Leaving { .. } => unreachable!("its input is held"),
-            Phase::Authenticating { .. } => self.handle_while_authenticating(id, frame),
+            Phase::Leaving(_) => unreachable!("its input is held"),
+            Phase::Authenticating(_) => self.handle_while_authenticating(id, frame),
             Phase::Open { session } => wire::decode(frame, version)
                 .and_then(|packet| self.handle_open(id, session, packet)),
         };
@@ -227,7 +229,7 @@ impl Engine {
         }
         connection.timer = None;
         if connection.session().is_none() {
-            let deadline = connection.accepted.after_s(connect_timeout_s);
+            let deadline = connection.last_received.after_s(connect_timeout_s);
             if !deadline.is_due(now) {
                 return self.arm_connection(id, deadline);
             }
@@ -265,7 +267,7 @@ impl Engine {
         let session = &mut self.sessions[session as usize];
         if session.drops.is_none() {
             tracing::warn!(
-                client = &*session.client_identifier,
+                client = session.client_identifier.as_str(),
                 ?cause,
                 "messages to this client are being dropped; the total follows when it leaves"
             );

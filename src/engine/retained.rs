@@ -1,7 +1,5 @@
 //! Retained messages: kept by topic, streamed to new subscriptions by cursor, never as a flood.
 
-use std::sync::Arc;
-
 use shards::{Cursor, ScanState, ScanStep};
 
 use crate::engine::deliver::Draft;
@@ -22,7 +20,7 @@ pub(super) struct Stored {
     /// When it was published, by a clock that all cores agree on, and where: no two are equal.
     pub stamp: u64,
     /// None takes the one before away. That is remembered until no older one can come any more.
-    pub message: Option<Arc<Message>>,
+    pub message: Option<Message>,
 }
 
 /// Bits of a stamp that name the core; those above are the clock, in microseconds.
@@ -136,18 +134,15 @@ impl Engine {
         loop {
             let room = self.room_for_retained(slot, session);
             let state = &mut self.sessions[session as usize];
-            if room.messages == 0 || state.feeds.is_empty() {
-                return;
-            }
+            let Some(feed) = state.feeds.first_mut().filter(|_| room.messages > 0) else { return };
             let mut batch = Batch::default();
-            let feed = &mut state.feeds[0];
             let (target, scan) = (feed.target(session), &mut feed.cursor);
             let filter = self.index.text(feed.subscription);
             let scanned = batch.take(&self.retained, &filter, scan, &room);
             let is_done = scanned == ScanState::Done;
             let is_resting = batch.messages.is_empty() && !is_done;
             if is_done {
-                state.feeds.remove(0);
+                state.feeds.end_first();
             }
             for message in batch.messages {
                 self.send_retained(&target, &message);
@@ -181,7 +176,7 @@ impl Engine {
         Room { messages, bytes, is_all_taken: pending == 0 }
     }
 
-    fn send_retained(&mut self, target: &Target, message: &Arc<Message>) {
+    fn send_retained(&mut self, target: &Target, message: &Message) {
         if message.is_expired(self.now) {
             self.forget_retained(message);
             return;
@@ -192,11 +187,11 @@ impl Engine {
         self.deliver(target, &mut draft, None);
     }
 
-    fn forget_retained(&mut self, message: &Arc<Message>) {
+    fn forget_retained(&mut self, message: &Message) {
         let topic = message.content().topic;
         let kept = self.retained.get(topic).and_then(|kept| kept.message.as_ref());
         // Every core finds out by itself, and what is younger is another message.
-        if kept.is_some_and(|kept| Arc::ptr_eq(kept, message)) {
+        if kept.is_some_and(|kept| kept.is_same(message)) {
             self.retained.remove(topic);
             self.count_retained(topic, message, -1);
         }
@@ -218,7 +213,7 @@ struct Room {
 /// Messages taken from the store for a client.
 #[derive(Default)]
 struct Batch {
-    messages: Vec<Arc<Message>>,
+    messages: Vec<Message>,
     bytes: usize,
     /// There was one more, for which there was no room.
     is_full: bool,
@@ -242,7 +237,7 @@ impl Batch {
                 return ScanStep::StopBefore;
             }
             self.bytes += bytes;
-            self.messages.push(Arc::clone(message));
+            self.messages.push(message.clone());
             ScanStep::Next
         })
     }

@@ -84,7 +84,7 @@ impl Engine {
         let filter =
             TopicFilter::parse(text, levels_max).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         self.check_available(&filter, identifier)?;
-        let client_identifier = &self.sessions[session as usize].client_identifier;
+        let client_identifier = self.sessions[session as usize].client_identifier.as_str();
         let who = Identity { exchange: exchange(id), client_identifier };
         let qos =
             self.access.may_subscribe(&who, text, options.qos).ok_or(ReasonCode::NotAuthorized)?;
@@ -131,7 +131,6 @@ impl Engine {
             _ => false,
         };
         if wants_retained && filter.share_name().is_none() {
-            state.feeds.retain(|feed| feed.subscription != subscribed.filter);
             state.feeds.push(RetainedFeed {
                 cursor: shards::Cursor::default(),
                 qos,
@@ -184,7 +183,7 @@ impl Engine {
                     return false;
                 };
                 state.subscriptions.swap_remove(place);
-                state.feeds.retain(|feed| feed.subscription != filter);
+                state.feeds.end(filter);
                 let lines = self.shared_lines(session, Some(filter));
                 self.leave(filter, SubscriberId(session));
                 self.hand_shared_messages_on(session, &lines, false);

@@ -39,12 +39,12 @@ impl<K: Copy> Wheel<K> {
     /// Fires `key` at `deadline` or up to one tick later, never before.
     pub fn arm(&mut self, deadline: Deadline, key: K) {
         // Rounded up: a timer must not fire before its time.
-        let due = (deadline.0 >> TICK_SHIFT).saturating_add(1).max(self.tick + 1);
+        let due = (deadline.us() >> TICK_SHIFT).saturating_add(1).max(self.tick + 1);
         self.place(due, key);
         let (level, _) = self.position(due);
         // The slot of a higher level is spread when its turn comes, before the timer is due.
         let shift = SLOT_BITS * level as u32;
-        let wake = Deadline(((due >> shift) << shift).max(self.tick + 1) << TICK_SHIFT);
+        let wake = Deadline::at_us(((due >> shift) << shift).max(self.tick + 1) << TICK_SHIFT);
         self.nearest = Some(self.nearest.map_or(wake, |nearest| nearest.min(wake)));
     }
 
@@ -70,7 +70,7 @@ impl<K: Copy> Wheel<K> {
     pub fn advance(&mut self, now: Now, fired: &mut Vec<K>) {
         let target = now.0 >> TICK_SHIFT;
         loop {
-            match self.nearest.map(|Deadline(us)| us >> TICK_SHIFT) {
+            match self.nearest.map(|nearest| nearest.us() >> TICK_SHIFT) {
                 Some(tick) if tick <= target => self.tick = tick.max(self.tick),
                 _ => {
                     self.tick = self.tick.max(target);
@@ -126,10 +126,10 @@ impl<K: Copy> Wheel<K> {
             for ahead in 1..=SLOTS as u64 {
                 let tick = self.tick + ahead;
                 if !self.levels[0][slot_of(tick, 0)].is_empty() {
-                    return Some(Deadline(tick << TICK_SHIFT));
+                    return Some(Deadline::at_us(tick << TICK_SHIFT));
                 }
                 if slot_of(tick, 0) == 0 && self.counts[1..].iter().any(|&count| count > 0) {
-                    return Some(Deadline(tick << TICK_SHIFT));
+                    return Some(Deadline::at_us(tick << TICK_SHIFT));
                 }
             }
         }
@@ -143,7 +143,7 @@ impl<K: Copy> Wheel<K> {
                     .find(|ahead| {
                         !self.levels[level][((base + ahead) as usize) & (SLOTS - 1)].is_empty()
                     })
-                    .map(|ahead| Deadline(((base + ahead) << shift) << TICK_SHIFT))
+                    .map(|ahead| Deadline::at_us(((base + ahead) << shift) << TICK_SHIFT))
             })
             .min()
     }
@@ -175,17 +175,17 @@ mod tests {
         ) {
             let mut wheel = Wheel::new(Now(start));
             for (key, delay) in delays.iter().enumerate() {
-                wheel.arm(Deadline(start + delay), key);
+                wheel.arm(Deadline::at_us(start + delay), key);
             }
             let mut seen = vec![0; delays.len()];
             let mut fired = Vec::new();
             while let Some(next) = wheel.next() {
-                wheel.advance(Now(next.0), &mut fired);
+                wheel.advance(Now(next.us()), &mut fired);
                 for key in fired.drain(..) {
                     seen[key] += 1;
                     let due = start + delays[key];
-                    prop_assert!(next.0 >= due, "early");
-                    prop_assert!(next.0 <= due + 2 * TICK_US, "late");
+                    prop_assert!(next.us() >= due, "early");
+                    prop_assert!(next.us() <= due + 2 * TICK_US, "late");
                 }
             }
             prop_assert!(seen.iter().all(|&count| count == 1));
@@ -196,7 +196,7 @@ mod tests {
     fn a_long_sleep_fires_all_that_came_due_meanwhile() {
         let mut wheel = Wheel::new(Now(0));
         for second in 1..=1000u64 {
-            wheel.arm(Deadline(second * 1_000_000), second);
+            wheel.arm(Deadline::at_us(second * 1_000_000), second);
         }
         let mut fired = Vec::new();
         wheel.advance(Now(600_500_000), &mut fired);

@@ -22,17 +22,9 @@ pub enum Phase {
     /// Nothing but CONNECT may come.
     Connecting,
     /// CONNECT came; the access control wants more, or time. Holds the CONNECT packet.
-    Authenticating {
-        /// The CONNECT packet as it came.
-        connect: Box<[u8]>,
-        /// An answer is being worked out elsewhere: input waits.
-        is_pending: bool,
-    },
+    Authenticating(Box<Deferred>),
     /// CONNECT named a client whose home is another core: it leaves with this turn.
-    Leaving {
-        /// The CONNECT packet as it came.
-        connect: Box<[u8]>,
-    },
+    Leaving(Box<Deferred>),
     /// CONNACK with success was sent.
     Open {
         /// Index of the session.
@@ -40,7 +32,16 @@ pub enum Phase {
     },
 }
 
-/// A Network Connection.
+/// A CONNECT that was not answered at once.
+#[derive(Debug)]
+pub struct Deferred {
+    /// The packet as it came.
+    pub connect: Box<[u8]>,
+    /// The answer comes from elsewhere: input waits.
+    pub is_pending: bool,
+}
+
+/// A Network Connection. Most are idle: what only busy ones need stands elsewhere.
 #[derive(Debug)]
 pub struct Connection {
     /// Tells it from an earlier one in the same place.
@@ -57,9 +58,7 @@ pub struct Connection {
     pub refusal: Option<ReasonCode>,
     /// When its timer fires; entries of the wheel for another time mean nothing.
     pub timer: Option<Deadline>,
-    /// When it was accepted.
-    pub accepted: Now,
-    /// When a packet came last, for Keep Alive.
+    /// When it was accepted; once it is open, when a packet came last, for Keep Alive.
     pub last_received: Now,
     /// Keep Alive in seconds as agreed; 0 for none.
     pub keep_alive_s: u16,
@@ -76,7 +75,7 @@ pub struct Connection {
     /// It has a turn at its retained feeds or its stash coming.
     pub is_ready: bool,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
-    pub stash: BytesMut,
+    stash: Option<Box<BytesMut>>,
     /// Frames to be sent; none while there are none.
     pub outbox: Option<SendBuffer>,
     /// Bytes of the buffer the executor has and has not written yet.
@@ -90,6 +89,9 @@ pub struct Connection {
     /// Rare things.
     pub extra: Option<Box<Extra>>,
 }
+
+// A million of them are to fit: whoever needs more than few connections do says why here.
+const _: () = assert!(size_of::<Connection>() <= 136);
 
 /// What few connections need.
 #[derive(Debug, Default)]
@@ -141,7 +143,7 @@ impl Congestion {
 
 impl Connection {
     /// A fresh one.
-    pub fn new(generation: u32, address: Option<SocketAddr>, listener: u16, now: Now) -> Self {
+    pub fn new(generation: u32, address: Option<SocketAddr>, listener: u16, accepted: Now) -> Self {
         Self {
             generation,
             phase: Phase::Connecting,
@@ -150,8 +152,7 @@ impl Connection {
             listener,
             refusal: None,
             timer: None,
-            accepted: now,
-            last_received: now,
+            last_received: accepted,
             keep_alive_s: 0,
             packet_bytes_max: u32::MAX,
             window: u16::MAX,
@@ -159,7 +160,7 @@ impl Connection {
             is_dirty: false,
             holders: 0,
             is_ready: false,
-            stash: BytesMut::new(),
+            stash: None,
             outbox: None,
             sending: 0,
             charged: 0,
@@ -167,6 +168,27 @@ impl Connection {
             answers: None,
             extra: None,
         }
+    }
+
+    /// Input that could not be processed yet.
+    pub fn stash(&self) -> &[u8] {
+        self.stash.as_deref().map_or(&[], |stash| stash)
+    }
+
+    /// Keeps more of it.
+    pub fn extend_stash(&mut self, bytes: &[u8]) {
+        self.stash.get_or_insert_default().extend_from_slice(bytes);
+    }
+
+    /// All of it, for whoever goes on with it.
+    pub fn take_stash(&mut self) -> BytesMut {
+        self.stash.take().map_or_else(BytesMut::new, |stash| *stash)
+    }
+
+    /// Puts back what could not be processed after all; there is no other.
+    pub fn put_back_stash(&mut self, stash: BytesMut) {
+        debug_assert!(self.stash.is_none() && !stash.is_empty());
+        self.stash = Some(Box::new(stash));
     }
 
     /// Bytes that wait to be taken by the client.
@@ -182,14 +204,14 @@ impl Connection {
     /// What it has on the ledger.
     pub fn bytes_charged(&self) -> usize {
         let aliases = self.extra.as_ref().map_or(0, |extra| extra.incoming_aliases.bytes());
-        self.charged + self.stash.len() + aliases + self.connect_bytes()
+        self.charged + self.stash().len() + aliases + self.connect_bytes()
     }
 
     /// Bytes of the CONNECT packet that is being decided on.
     pub fn connect_bytes(&self) -> usize {
         match &self.phase {
-            Phase::Authenticating { connect, .. } | Phase::Leaving { connect } => connect.len(),
-            _ => 0,
+            Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.connect.len(),
+            Phase::Connecting | Phase::Open { .. } => 0,
         }
     }
 

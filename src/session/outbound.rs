@@ -22,7 +22,7 @@ use crate::wire::{PacketIdentifier, Qos};
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The message, shared with its other subscribers.
-    pub message: Arc<Message>,
+    pub message: Message,
     /// Effective QoS.
     pub qos: Qos,
     /// RETAIN flag of this copy.

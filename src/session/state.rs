@@ -1,6 +1,9 @@
 //! Session State of one client, kept across its Network Connections, and its Will.
 
-use shards::FilterId;
+use std::collections::VecDeque;
+
+use shards::{FilterId, Text};
+use smallvec::SmallVec;
 
 use crate::clock::Deadline;
 use crate::engine::ConnectionId;
@@ -24,7 +27,7 @@ pub enum DeliveryClass {
 #[derive(Debug)]
 pub struct Session {
     /// The Client Identifier; the key of the session.
-    pub client_identifier: Box<str>,
+    pub client_identifier: Text,
     /// Tells this session from an earlier one in the same place.
     pub generation: u32,
     /// The connection that uses it.
@@ -38,17 +41,71 @@ pub struct Session {
     /// How copies for it are encoded: that of the latest connection.
     pub class: DeliveryClass,
     /// Its subscriptions in the index, in no order.
-    pub subscriptions: Vec<FilterId>,
+    pub subscriptions: SmallVec<[FilterId; 4]>,
     /// Messages to the client; none until the first one that must be tracked.
     pub outbound: Option<Box<Outbound>>,
     /// QoS 2 from the client; none until the first.
     pub inbound: Option<Box<Inbound>>,
     /// Retained messages still to be sent for subscriptions made.
-    pub feeds: Vec<RetainedFeed>,
+    pub feeds: Feeds,
     /// The Will, from CONNECT until it is published or cancelled.
     pub will: Option<Box<Will>>,
     /// Messages lost on the way to this client, by cause, since the session began.
     pub drops: Option<Box<crate::metrics::Drops>>,
+}
+
+// As for the connection.
+const _: () = assert!(size_of::<Session>() <= 128);
+
+/// Retained messages that are still owed, subscription after subscription; few sessions have any.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "in nearly all sessions there is none: 8 bytes, not 32")]
+pub struct Feeds(Option<Box<VecDeque<RetainedFeed>>>);
+
+impl Feeds {
+    /// Whether nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Adds one, which replaces an earlier one for the same subscription.
+    pub fn push(&mut self, feed: RetainedFeed) {
+        let feeds = self.0.get_or_insert_default();
+        feeds.retain(|earlier| earlier.subscription != feed.subscription);
+        feeds.push_back(feed);
+    }
+
+    /// The one whose turn it is.
+    pub fn first(&self) -> Option<&RetainedFeed> {
+        self.0.as_ref()?.front()
+    }
+
+    /// The same, to go on with it.
+    pub fn first_mut(&mut self) -> Option<&mut RetainedFeed> {
+        self.0.as_mut()?.front_mut()
+    }
+
+    /// Ends it.
+    pub fn end_first(&mut self) {
+        if let Some(feeds) = &mut self.0 {
+            feeds.pop_front();
+            self.tidy();
+        }
+    }
+
+    /// Ends that of a subscription.
+    pub fn end(&mut self, subscription: FilterId) {
+        if let Some(feeds) = &mut self.0 {
+            feeds.retain(|feed| feed.subscription != subscription);
+            self.tidy();
+        }
+    }
+
+    fn tidy(&mut self) {
+        if self.0.as_ref().is_some_and(|feeds| feeds.is_empty()) {
+            self.0 = None;
+        }
+    }
 }
 
 /// Retained messages that a new subscription is still owed, streamed by cursor.

@@ -192,3 +192,19 @@ fn each_core_is_counted_and_all_together() {
         assert!(value(&format!("cores/1/{topic}")).is_some(), "{topic}");
     }
 }
+
+#[test]
+fn mqtt_3_3_2_6_a_core_whose_turn_began_earlier_adds_nothing_to_the_message_expiry_interval() {
+    let mut cores = Cores::new(2);
+    let [here, there] = [cores.connect(0), cores.connect(1)];
+    cores.0[1].subscribe(there, "a", Qos::AtMostOnce);
+    cores.settle();
+    let _ = cores.0[1].packets(there, Version::V5);
+    cores.0[0].advance_ms(1);
+    let mut message = publish("a", b"1", Qos::AtMostOnce, 0);
+    message.properties.message_expiry_interval = Some(10);
+    cores.0[0].send(here, Version::V5, &Packet::Publish(message));
+    cores.carry(0, 1);
+    let packets = cores.0[1].packets(there, Version::V5);
+    assert!(packets[0].contains("message_expiry_interval: Some(10)"), "{packets:?}");
+}
