@@ -1,5 +1,8 @@
 //! Bounds that are no configuration key: what holds between them is asserted at compile time.
 
+/// Rings of io_uring that a core opens at most, one after the other as its connections become more.
+pub const RINGS_MAX: usize = 64;
+
 /// Publishing one message to at least this many plain subscribers is worth a shared encoding.
 pub const RUN_SUBSCRIBERS_MIN: usize = 4;
 

@@ -162,6 +162,11 @@ impl<'a> Server<'a> {
             Kind::Uring => self.start::<uring::Executor>(listeners)?,
             #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
             Kind::Uring => unreachable!("it is not chosen here"),
+            #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
+            Kind::Monoio => self.start::<crate::executor::monoio::Executor>(listeners)?,
+            #[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
+            Kind::Glommio => self.start::<crate::executor::glommio::Executor>(listeners)?,
+            #[allow(unreachable_patterns, reason = "it depends on what this was built with")]
             Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
         };
         running.join().map_err(ServerError::Executor)
@@ -190,7 +195,8 @@ fn choose(settings: &Settings) -> Result<Kind, ServerError> {
     }
     let io_uring = platform::availability(&settings.uring, sockets_max(settings));
     match io_uring.why_not() {
-        None => Ok(Kind::Uring),
+        None if settings.executor == Kind::Auto => Ok(Kind::Uring),
+        None => Ok(settings.executor),
         Some(why) if is_forced(settings) => Err(ServerError::Mode(why.to_string())),
         Some(why) => {
             tracing::warn!(because = why.word(), "running on poll, the slower way: {why}");

@@ -301,7 +301,7 @@ fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_l
     // socket open.
     let broker =
         Broker::start("mode = \"uring\"\n[limits]\nconnections_max = 40", &[], |command| {
-            limit_descriptors(command, 180)
+            limit_descriptors(command, 75)
         });
     let mut client = Client::connect(broker.address, "in");
     let begun = Instant::now();
@@ -316,7 +316,7 @@ fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_l
             client.say(&[0xC0, 0]);
             assert_eq!(client.packet(), [0xD0, 0]);
         }
-        std::thread::sleep(Duration::from_micros(500));
+        std::thread::sleep(Duration::from_micros(200));
     }
     drop(others);
     // They have gone, and the time to linger is over.
@@ -324,6 +324,50 @@ fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_l
     assert!(broker.counted("accepts-rested") > 0);
     client.say(&[0xC0, 0]);
     assert_eq!(client.packet(), [0xD0, 0]);
+}
+
+/// More clients than a process may have descriptors: each gets what is published to it, while others
+/// go and come.
+fn crowd(flags: &[&str]) {
+    const DESCRIPTORS: u64 = 200;
+    const CLIENTS: usize = 900;
+    let broker =
+        Broker::start("mode = \"uring\"", flags, |command| limit_descriptors(command, DESCRIPTORS));
+    let join = |number: usize| {
+        let mut client = Client::connect(broker.address, &format!("client {number}"));
+        client.subscribe(&format!("to/{number}"), 0);
+        client
+    };
+    let mut clients: Vec<_> = (0..CLIENTS).map(join).collect();
+    let mut publisher = Client::connect(broker.address, "publisher");
+    for round in 0..3_u8 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            // Larger than a socket takes at once, for some.
+            let bytes = if number % 100 == 7 { 3 << 20 } else { 10 };
+            publisher.say(&publish(&format!("to/{number}"), 0, 0, &vec![round; bytes]));
+            if bytes > 10 {
+                let (_, payload) = client.publish_received();
+                assert_eq!(payload, vec![round; bytes]);
+            }
+        }
+        for (number, client) in clients.iter_mut().enumerate().filter(|(n, _)| n % 100 != 7) {
+            assert_eq!(client.publish_received(), (format!("to/{number}"), vec![round; 10]));
+        }
+        for number in (usize::from(round)..CLIENTS).step_by(3) {
+            clients[number].say(&[0xE0, 0]);
+            clients[number] = join(number);
+        }
+    }
+}
+
+#[test]
+fn more_clients_than_descriptors_are_held_in_further_rings() {
+    crowd(&[]);
+}
+
+#[test]
+fn clients_come_home_to_whichever_ring_has_room() {
+    crowd(&["--cores", "3"]);
 }
 
 #[expect(unsafe_code, reason = "setrlimit(2) between fork and exec")]

@@ -106,7 +106,7 @@ pub struct Abilities {
 
 /// Sets up a ring as `uring` says, for so many sockets, and receives a byte with it.
 pub fn probe(uring: &Uring, sockets_max: u32) -> Result<Abilities, Unavailable> {
-    let shape = Shape::of(uring, sockets_max);
+    let shape = Shape::of(uring, crate::executor::table_max(sockets_max));
     let mut ring = Ring::new(shape).map_err(|error| why(error, Path::new(SYSCTL)))?;
     let mut known = io_uring::Probe::new();
     ring.submitter().register_probe(&mut known).map_err(Unavailable::Other)?;

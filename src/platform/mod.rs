@@ -2,6 +2,8 @@
 //! start.
 
 pub mod cgroup;
+#[cfg(feature = "hwlocality")]
+mod hwloc;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub mod io_uring;
 pub mod plan;
@@ -19,8 +21,13 @@ use crate::limits;
 /// and connections that are being refused.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 64 + limits::REFUSED_CONNECTIONS_MAX as u64;
 
-/// Connections when nothing bounds descriptors, as on Windows.
-const CONNECTIONS_UNBOUNDED: u32 = 1_000_000;
+/// Connections where neither descriptors nor memory bound them to less: as many as there may be
+/// sessions by default.
+const CONNECTIONS_UNBOUNDED: u32 = 2_000_000;
+
+/// Memory to reckon with for a connection, in bytes: the broker's and the kernel's, with something
+/// to send.
+pub(crate) const BYTES_PER_CONNECTION: u64 = 16 * 1024;
 
 /// Memory assumed where the system does not say.
 const MEMORY_UNKNOWN_BYTES: u64 = 1024 * 1024 * 1024;
@@ -30,7 +37,7 @@ const MEMORY_UNKNOWN_BYTES: u64 = 1024 * 1024 * 1024;
 pub enum Descriptors {
     /// One of the process's each.
     OfTheProcess,
-    /// One of the table of a ring each; so many rings share them, by chance.
+    /// One of the table of a ring each, of which so many cores open as many as they need.
     OfRings(u16),
 }
 
@@ -39,12 +46,12 @@ impl Descriptors {
     fn fit(self, limit: u64) -> u64 {
         match self {
             Self::OfTheProcess => limit.saturating_sub(DESCRIPTORS_RESERVED),
-            Self::OfRings(rings) => {
+            Self::OfRings(cores) => {
                 // No table may be larger than the limit. A sixteenth is for chance and for those
                 // that linger.
                 let each =
                     (limit - limit / 16).saturating_sub(limits::REFUSED_CONNECTIONS_MAX as u64);
-                each * u64::from(rings)
+                each * u64::from(cores) * limits::RINGS_MAX as u64
             }
         }
     }
@@ -53,8 +60,8 @@ impl Descriptors {
     fn needed(self, connections: u64) -> u64 {
         match self {
             Self::OfTheProcess => connections + DESCRIPTORS_RESERVED,
-            Self::OfRings(rings) => {
-                let each = connections.div_ceil(u64::from(rings));
+            Self::OfRings(cores) => {
+                let each = connections.div_ceil(u64::from(cores) * limits::RINGS_MAX as u64);
                 (each + limits::REFUSED_CONNECTIONS_MAX as u64) * 16 / 15 + 16
             }
         }
@@ -75,7 +82,7 @@ impl fmt::Display for TooFewDescriptors {
         let needed = self.descriptors.needed(u64::from(asked));
         let how = match self.descriptors {
             Descriptors::OfTheProcess => "",
-            Descriptors::OfRings(_) => " for each core, or give it more --cores",
+            Descriptors::OfRings(_) => " or more --cores",
         };
         write!(
             f,
@@ -96,7 +103,7 @@ pub fn raise_descriptors(asked: u32) {
         0 => CONNECTIONS_UNBOUNDED,
         asked => asked,
     };
-    raise_descriptor_limit(Descriptors::OfRings(1).needed(u64::from(wanted)));
+    raise_descriptor_limit(Descriptors::OfTheProcess.needed(u64::from(wanted)));
 }
 
 /// How many connections fit; `asked` is 0 for as many as possible.
@@ -108,10 +115,15 @@ pub fn connections_max(asked: u32, descriptors: Descriptors) -> Result<u32, TooF
     let Some(limit) = descriptors_max() else { return Ok(wanted) };
     let fit = descriptors.fit(limit).min(u64::from(wanted)) as u32;
     match asked {
-        0 => Ok(fit.max(1)),
+        0 => Ok(fit.min(connections_by_memory()).max(1)),
         asked if asked <= fit => Ok(asked),
         asked => Err(TooFewDescriptors { asked, limit, descriptors }),
     }
+}
+
+/// Connections that memory suffices for, the kernel's part included.
+fn connections_by_memory() -> u32 {
+    (memory_bytes() / BYTES_PER_CONNECTION).min(u64::from(u32::MAX)) as u32
 }
 
 #[cfg(unix)]
@@ -285,8 +297,8 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         let descriptors = Descriptors::OfRings(2);
-        let text = TooFewDescriptors { asked: 50_000, limit: 20_000, descriptors }.to_string();
-        for part in ["26750", "more --cores", "37372"] {
+        let text = TooFewDescriptors { asked: 500_000, limit: 1_024, descriptors }.to_string();
+        for part in ["4251", "more --cores", "114688"] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -62,10 +62,6 @@ pub struct Recommended {
 const CONNECTIONS_RECOMMENDED_MAX: u32 = 1_000_000;
 /// The same for a small 32-bit machine.
 const CONNECTIONS_OF_SMALL_MACHINES: u32 = 500;
-/// Memory to reckon with for a connection, in bytes: the broker's and the kernel's, with something
-/// to send.
-const BYTES_PER_CONNECTION: u64 = 16 * 1024;
-
 /// What the recommendation depends on.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
@@ -93,7 +89,8 @@ impl Machine {
             (false, true) => self.connections(Descriptors::OfRings(cores as u16)),
             (false, false) => self.connections(Descriptors::OfTheProcess),
         };
-        let by_memory = (self.memory_bytes / BYTES_PER_CONNECTION).min(u64::from(u32::MAX)) as u32;
+        let by_memory =
+            (self.memory_bytes / platform::BYTES_PER_CONNECTION).min(u64::from(u32::MAX)) as u32;
         Recommended {
             mode: match (self.is_32_bit_arm, self.has_io_uring) {
                 (true, _) => "sync",

@@ -13,7 +13,7 @@ use io_uring::{opcode, types};
 use socket2::{SockAddr, SockAddrStorage};
 
 use super::operation::Operation;
-use super::ring::Ring;
+use super::rings::Rings;
 
 /// Operations that wait on each listener: connections accepted at most in a turn.
 const DEPTH: usize = 64;
@@ -22,6 +22,8 @@ const DEPTH: usize = 64;
 struct Address {
     storage: SockAddrStorage,
     len: libc::socklen_t,
+    /// The ring that the operation waits in.
+    ring: usize,
 }
 
 /// The listeners of a core, and what waits on them.
@@ -35,7 +37,7 @@ impl Accepts {
     /// For these listeners; nothing waits yet.
     pub fn new(listeners: Vec<TcpListener>) -> Self {
         let count = listeners.len() * DEPTH;
-        let address = || Address { storage: SockAddrStorage::zeroed(), len: 0 };
+        let address = || Address { storage: SockAddrStorage::zeroed(), len: 0, ring: 0 };
         Self { listeners, addresses: (0..count).map(|_| address()).collect() }
     }
 
@@ -50,9 +52,11 @@ impl Accepts {
     }
 
     /// Lets operation `number` wait for a connection.
-    pub fn submit(&mut self, ring: &mut Ring, number: u32) -> io::Result<()> {
+    pub fn submit(&mut self, rings: &mut Rings, number: u32) -> io::Result<()> {
         let Some(listener) = self.listeners.get(self.listener(number)) else { return Ok(()) };
         let address = &mut self.addresses[number as usize];
+        let (place, ring) = rings.accepting();
+        address.ring = place;
         address.len = size_of::<SockAddrStorage>() as libc::socklen_t;
         let storage = (&raw mut address.storage).cast();
         let entry =
@@ -60,29 +64,36 @@ impl Accepts {
                 .file_index(Some(types::DestinationSlot::auto_target()))
                 .build()
                 .user_data(Operation::Accept(number).user_data());
-        // SAFETY: the address stays where it is until the ring is gone, and nobody looks at it
+        // SAFETY: the address stays where it is until the rings are gone, and nobody looks at it
         // before the operation has completed.
         unsafe { ring.push(&entry) }
     }
 
+    /// The ring whose table the connection that operation `number` accepted is in.
+    pub fn ring(&self, number: u32) -> usize {
+        self.addresses[number as usize].ring
+    }
+
     /// Whom operation `number` accepted.
     pub fn peer(&self, number: u32) -> Option<SocketAddr> {
-        let Address { storage, len } = &self.addresses[number as usize];
+        let Address { storage, len, .. } = &self.addresses[number as usize];
         // SAFETY: the operation has completed: the kernel wrote an address of this length. It is
         // plain bytes, of which a copy is taken.
         unsafe { SockAddr::new(std::ptr::read(storage), *len) }.as_socket()
     }
 
     /// Accepts no more, and lets the ports go.
-    pub fn stop(&mut self, ring: &mut Ring) -> io::Result<()> {
+    pub fn stop(&mut self, rings: &mut Rings) -> io::Result<()> {
         for listener in self.listeners.drain(..) {
             let all = types::CancelBuilder::fd(types::Fd(listener.as_raw_fd())).all();
             let entry =
                 opcode::AsyncCancel2::new(all).build().user_data(Operation::Cancel(0).user_data());
-            // SAFETY: it points to nothing.
-            unsafe { ring.push(&entry) }?;
-            // Before the descriptor is closed the kernel must have looked it up.
-            ring.enter(Some(std::time::Duration::ZERO))?;
+            for ring in rings.each() {
+                // SAFETY: it points to nothing.
+                unsafe { ring.push(&entry) }?;
+                // Before the descriptor is closed the kernel must have looked it up.
+                ring.enter(Some(std::time::Duration::ZERO))?;
+            }
         }
         Ok(())
     }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 
+use super::Executor;
 use super::operation::Operation;
 use super::send::Way;
 use super::socket::Phase;
-use super::{Executor, push};
 use crate::engine::{CoreId, HandedOver};
 use crate::executor::LINGERING_MAX;
 use crate::send_buffer::SendBuffer;
@@ -36,7 +36,21 @@ pub struct Lingering {
     is_shut: bool,
 }
 
+/// A socket on its way to another core.
+pub struct Leaving {
+    to: CoreId,
+    /// Which of its rings is asked to take it.
+    ring: usize,
+    pub handed_over: HandedOver,
+}
+
 impl Executor {
+    /// The ring of another core that most likely has room.
+    fn newest_ring(&self, core: CoreId) -> usize {
+        let rings = &self.front.rings[usize::from(core.0)];
+        rings.iter().take_while(|ring| ring.get().is_some()).count().saturating_sub(1)
+    }
+
     /// The network ended a connection.
     pub(super) fn end(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
@@ -53,9 +67,11 @@ impl Executor {
         socket.phase = Phase::Closing;
         self.lingering.remove(&file);
         if socket.is_receiving || socket.is_sending {
-            let all = types::CancelBuilder::fd(types::Fixed(file)).all();
-            let entry = opcode::AsyncCancel2::new(all).build();
-            self.push(entry.flags(Flags::SKIP_SUCCESS), Operation::Cancel(file))?;
+            let cancel = |descriptor| {
+                let all = types::CancelBuilder::fd(descriptor).all();
+                opcode::AsyncCancel2::new(all).build().flags(Flags::SKIP_SUCCESS)
+            };
+            self.rings.push(file, cancel, Operation::Cancel(file))?;
         }
         self.try_close(file)
     }
@@ -72,8 +88,11 @@ impl Executor {
 
     /// Closes a direct descriptor that nobody knows of any more.
     pub(super) fn close_file(&mut self, file: u32) -> io::Result<()> {
-        let entry = opcode::Close::new(types::Fixed(file)).build();
-        self.push(entry.flags(Flags::SKIP_SUCCESS), Operation::Close(file))
+        self.rings.note_closed(file);
+        let close = |descriptor: types::Fixed| {
+            opcode::Close::new(descriptor).build().flags(Flags::SKIP_SUCCESS)
+        };
+        self.rings.push(file, close, Operation::Close(file))
     }
 
     /// The engine is done with a connection, but for its last words.
@@ -106,8 +125,8 @@ impl Executor {
         }
         lingering.is_shut = true;
         socket.is_sending = true;
-        let entry = opcode::Shutdown::new(types::Fixed(file), libc::SHUT_WR).build();
-        self.push(entry, Operation::Shutdown(file))
+        let shut = |descriptor| opcode::Shutdown::new(descriptor, libc::SHUT_WR).build();
+        self.rings.push(file, shut, Operation::Shutdown(file))
     }
 
     /// Our side is shut; the peer's is waited for.
@@ -159,29 +178,38 @@ impl Executor {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         socket.phase = Phase::Leaving;
         let is_receiving = socket.is_receiving;
-        self.leaving.insert(file, (to, handed_over));
+        let ring = self.newest_ring(to);
+        self.leaving.insert(file, Leaving { to, ring, handed_over });
         if is_receiving { self.stop_receiving(file) } else { self.move_over(file) }
     }
 
     /// Gives the socket to the other core's ring, which says under what descriptor it has it.
     pub(super) fn move_over(&mut self, file: u32) -> io::Result<()> {
-        let Some((to, _)) = self.leaving.get(&file) else { return Ok(()) };
-        let ring = self.front.rings[usize::from(to.0)].get();
-        let ring = types::Fd(*ring.expect("all rings are there when cores run"));
+        let Some(Leaving { to, ring, .. }) = self.leaving.get(&file) else { return Ok(()) };
+        let ring = self.front.rings[usize::from(to.0)][*ring].get();
+        let ring = types::Fd(*ring.expect("all first rings are there when cores run"));
         let any = types::DestinationSlot::auto_target();
-        let entry = opcode::MsgRingSendFd::new(ring, types::Fixed(file), any, 0)
-            .opcode_flags(NOT_THERE)
-            .build();
-        push(&mut self.ring, entry, Operation::HandOver(file))
+        let send = |descriptor| {
+            opcode::MsgRingSendFd::new(ring, descriptor, any, 0).opcode_flags(NOT_THERE).build()
+        };
+        self.rings.push(file, send, Operation::HandOver(file))
     }
 
     /// The other core's ring has the socket, or no room for it.
     pub(super) fn handed_over(&mut self, file: u32, result: i32) -> io::Result<()> {
+        if let Some(leaving) = self.leaving.get_mut(&file)
+            && result == -libc::ENFILE
+            && leaving.ring > 0
+        {
+            leaving.ring -= 1;
+            return self.move_over(file);
+        }
         let leaving = self.leaving.remove(&file);
         self.sockets.remove(file);
         self.close_file(file)?;
         match (u32::try_from(result), leaving) {
-            (Ok(there), Some((to, handed_over))) => {
+            (Ok(there), Some(Leaving { to, ring, handed_over })) => {
+                let there = self.rings.file(ring, there);
                 self.core.mesh.move_socket(to, there, handed_over);
             }
             _ => {

@@ -14,12 +14,13 @@ pub mod buffers;
 mod close;
 mod operation;
 pub mod ring;
+mod rings;
 mod send;
 mod socket;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -27,13 +28,13 @@ use io_uring::squeue::{self, Flags};
 use io_uring::{cqueue, opcode, types};
 
 use self::accept::Accepts;
-use self::buffers::Buffers;
-use self::close::Lingering;
+use self::close::{Leaving, Lingering};
 use self::operation::Operation;
 use self::ring::{Completion, Ring, Shape};
-use self::send::{Headers, Way};
+use self::rings::{Directory, Rings};
+use self::send::Way;
 use self::socket::{Phase, Socket, Sockets};
-use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
+use crate::engine::{Action, ConnectionId, Peer};
 use crate::executor::mesh::Moving;
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault};
 use crate::send_buffer::SendBuffer;
@@ -42,24 +43,22 @@ use crate::send_buffer::SendBuffer;
 pub struct Front {
     /// By which threads without a ring wake it.
     event: Arc<OwnedFd>,
-    /// The rings of all cores, there as soon as each has its own.
-    rings: Arc<[OnceLock<RawFd>]>,
+    /// The rings of all cores.
+    rings: Arc<[Directory]>,
 }
 
 /// One core's executor.
 pub struct Executor {
-    // The ring goes first: what follows is memory that the kernel uses until it is gone.
-    ring: Ring,
-    buffers: Buffers,
+    // The rings go first: what follows is memory that the kernel uses until they are gone.
+    rings: Rings,
     accepts: Accepts,
-    headers: Headers,
     sockets: Sockets,
     /// What is known of sockets that the engine is done with.
     lingering: HashMap<u32, Lingering>,
     /// When their time is up, in order.
     linger_until: std::collections::VecDeque<(Instant, u32)>,
     /// Sockets on their way to another core.
-    leaving: HashMap<u32, (CoreId, HandedOver)>,
+    leaving: HashMap<u32, Leaving>,
     /// Sends of which the kernel takes all at once or says so, with the bytes offered.
     sent: Vec<(u32, usize)>,
     /// What came of zero-copy sends whose memory the kernel still has.
@@ -81,7 +80,8 @@ impl crate::executor::Executor for Executor {
     type Front = Front;
 
     fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
-        let rings: Arc<[_]> = (0..cores).map(|_| OnceLock::new()).collect();
+        let directory = |_| std::array::from_fn(|_| OnceLock::new());
+        let rings: Arc<[Directory]> = (0..cores).map(directory).collect();
         let front = |_| {
             let flags =
                 rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
@@ -94,16 +94,13 @@ impl crate::executor::Executor for Executor {
 
     fn open(parts: Parts<Self>) -> io::Result<Self> {
         let Parts { core, front, listeners, sockets_max, uring } = parts;
-        let ring = Ring::new(Shape::of(&uring, sockets_max))?;
-        let buffers =
-            Buffers::new(&ring, uring.buffers, uring.buffer_bytes as usize, uring.incremental)?;
+        let accepts = Accepts::new(listeners);
+        let mut rings = Rings::new(&uring, sockets_max, accepts.numbers().len() as u32)?;
         let own = &front.rings[usize::from(core.engine.core().0)];
-        own.set(ring.descriptor()).expect("a core has one ring");
+        own[0].set(rings.first().descriptor()).expect("a core is opened once");
         let mut executor = Self {
-            ring,
-            buffers,
-            accepts: Accepts::new(listeners),
-            headers: Headers::default(),
+            rings,
+            accepts,
             sockets: Sockets::default(),
             lingering: HashMap::new(),
             linger_until: Default::default(),
@@ -123,7 +120,7 @@ impl crate::executor::Executor for Executor {
         };
         executor.watch_event()?;
         for number in executor.accepts.numbers() {
-            executor.accepts.submit(&mut executor.ring, number)?;
+            executor.accepts.submit(&mut executor.rings, number)?;
         }
         Ok(executor)
     }
@@ -134,7 +131,7 @@ impl crate::executor::Executor for Executor {
         }
         self.core.engine.handle_shutdown(self.core.now);
         self.drain_actions()?;
-        self.accepts.stop(&mut self.ring)?;
+        self.accepts.stop(&mut self.rings)?;
         let until = Instant::now() + FLUSH_AT_STOP;
         while self.has_unwritten() && Instant::now() < until {
             self.turn()?;
@@ -159,14 +156,13 @@ impl Executor {
     fn turn(&mut self) -> io::Result<()> {
         let timeout = self.timeout();
         let sleeps = timeout != Some(Duration::ZERO) && !self.awaits_sent() && self.core.doze();
-        let entered = self.ring.enter(if sleeps { timeout } else { Some(Duration::ZERO) });
+        let entered = self.rings.enter(if sleeps { timeout } else { Some(Duration::ZERO) });
         if sleeps {
             self.core.wake_up();
         }
         entered?;
-        self.headers.reset();
         let mut completions = std::mem::take(&mut self.completions);
-        self.ring.take_completions(&mut completions)?;
+        self.rings.take_completions(&mut completions)?;
         self.core.begin_turn();
         // First: whoever has taken everything is not to look as if it had not.
         self.settle_sends(&completions)?;
@@ -177,7 +173,7 @@ impl Executor {
             self.dispatch(completion)?;
         }
         self.completions = completions;
-        self.buffers.publish();
+        self.rings.publish_buffers();
         for file in std::mem::take(&mut self.starved) {
             self.receive(file)?;
         }
@@ -185,10 +181,12 @@ impl Executor {
         self.expire_lingering()?;
         self.core.fire_timers();
         self.drain_actions()?;
-        self.core.noted.kernel_entries += self.ring.take_entered();
-        self.core.noted.completions_overflowed += self.ring.take_overflowed();
-        let Self { core, ring, front, .. } = self;
-        core.end_turn(|core| wake(ring, front, core));
+        for ring in self.rings.each() {
+            self.core.noted.kernel_entries += ring.take_entered();
+            self.core.noted.completions_overflowed += ring.take_overflowed();
+        }
+        let Self { core, rings, front, .. } = self;
+        core.end_turn(|core| wake(rings.first(), front, core));
         Ok(())
     }
 
@@ -219,34 +217,36 @@ impl Executor {
             }
             Operation::Woken => Ok(()),
             Operation::Event => self.watch_event(),
+            // It has been looked after; the kernel may want to be asked again.
+            Operation::Rung(_) if cqueue::more(completion.flags) => Ok(()),
+            Operation::Rung(ring) => self.rings.listen(ring),
         }
     }
 
-    /// Queues an operation that points to no memory.
-    fn push(&mut self, entry: squeue::Entry, operation: Operation) -> io::Result<()> {
-        push(&mut self.ring, entry, operation)
-    }
-
-    /// Threads without a ring write to the eventfd, whose count only grows: it is read by nobody.
+    /// Threads without a ring write to the eventfd.
     fn watch_event(&mut self) -> io::Result<()> {
-        let event = types::Fd(self.front.event.as_raw_fd());
+        // Emptied first, or it would be heard again and again; mostly there is nothing in it.
+        let _ = rustix::io::read(&self.front.event, &mut [0; 8]);
         if self.core.is_stopping() {
             return Ok(());
         }
-        self.push(opcode::PollAdd::new(event, libc::POLLIN as u32).build(), Operation::Event)
+        let event = types::Fd(self.front.event.as_raw_fd());
+        let entry = opcode::PollAdd::new(event, libc::POLLIN as u32).build();
+        push(self.rings.first(), entry, Operation::Event)
     }
 
     fn accepted(&mut self, number: u32, result: i32) -> io::Result<()> {
         let error = match u32::try_from(result) {
-            Ok(file) => {
+            Ok(descriptor) => {
+                let file = self.rings.file(self.accepts.ring(number), descriptor);
                 let (peer, listener) = (self.accepts.peer(number), self.accepts.listener(number));
-                self.accepts.submit(&mut self.ring, number)?;
+                self.accepts.submit(&mut self.rings, number)?;
                 return self.admit(file, Peer { address: peer, listener: listener as u16 });
             }
             Err(_) => io::Error::from_raw_os_error(-result),
         };
         if is_peers_fault(&error) {
-            return self.accepts.submit(&mut self.ring, number);
+            return self.accepts.submit(&mut self.rings, number);
         }
         if error.raw_os_error() != Some(libc::ECANCELED) {
             // Most likely no descriptor is free. Those who are in are served on.
@@ -264,13 +264,14 @@ impl Executor {
         if self.accept_again.is_some_and(|at| Instant::now() >= at) {
             self.accept_again = None;
             for number in std::mem::take(&mut self.resting) {
-                self.accepts.submit(&mut self.ring, number)?;
+                self.accepts.submit(&mut self.rings, number)?;
             }
         }
         Ok(())
     }
 
     fn admit(&mut self, file: u32, peer: Peer) -> io::Result<()> {
+        self.hold(file);
         match self.core.engine.handle_accepted(self.core.now, peer) {
             Ok(id) => self.watch(file, id),
             Err(_) => self.close_file(file),
@@ -280,10 +281,18 @@ impl Executor {
     /// A connection that another core accepted has come home.
     fn take_home(&mut self, moving: Moving<u32>) -> io::Result<()> {
         let Moving { socket: file, handed_over } = moving;
+        self.hold(file);
         match self.core.engine.handle_handed_over(self.core.now, handed_over) {
             Ok(id) => self.watch(file, id),
             Err(_) => self.close_file(file),
         }
+    }
+
+    /// A socket is in one of the tables.
+    fn hold(&mut self, file: u32) {
+        self.rings.note_held(file);
+        let own = &self.front.rings[usize::from(self.core.engine.core().0)];
+        self.rings.grow(own);
     }
 
     fn watch(&mut self, file: u32, id: ConnectionId) -> io::Result<()> {
@@ -303,8 +312,8 @@ impl Executor {
             return Ok(());
         }
         socket.is_receiving = true;
-        let entry = opcode::RecvMulti::new(types::Fixed(file), buffers::GROUP).build();
-        self.push(entry, Operation::Receive(file))
+        let receive = |descriptor| opcode::RecvMulti::new(descriptor, buffers::GROUP).build();
+        self.rings.push(file, receive, Operation::Receive(file))
     }
 
     fn received(&mut self, file: u32, completion: Completion) -> io::Result<()> {
@@ -312,20 +321,20 @@ impl Executor {
         socket.is_receiving = cqueue::more(completion.flags);
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
         if completion.result > 0 {
-            let bytes = self.buffers.received(&completion);
+            let bytes = self.rings.of(file).0.buffers.received(&completion);
             match phase {
                 Phase::Open => {
                     self.core.engine.handle_received(self.core.now, socket.id, bytes);
                 }
                 Phase::Leaving => {
                     let leaving = self.leaving.get_mut(&file).expect("it is leaving");
-                    leaving.1.append(bytes);
+                    leaving.handed_over.append(bytes);
                 }
                 Phase::Lingering => self.discard(file, completion.result as usize)?,
                 Phase::Closing => {}
             }
         }
-        self.buffers.used(&completion);
+        self.rings.of(file).0.buffers.used(&completion);
         if is_receiving {
             return Ok(());
         }
@@ -388,8 +397,11 @@ impl Executor {
         if !self.sockets.get(file).is_some_and(|socket| socket.is_receiving) {
             return Ok(());
         }
-        let entry = opcode::AsyncCancel::new(Operation::Receive(file).user_data()).build();
-        self.push(entry.flags(Flags::SKIP_SUCCESS), Operation::Cancel(file))
+        let cancel = |_| {
+            let receive = Operation::Receive(file).user_data();
+            opcode::AsyncCancel::new(receive).build().flags(Flags::SKIP_SUCCESS)
+        };
+        self.rings.push(file, cancel, Operation::Cancel(file))
     }
 
     fn send(&mut self, file: u32, buffer: SendBuffer) -> io::Result<()> {
@@ -409,8 +421,7 @@ impl Executor {
         socket.is_sent_unless_told = way == Way::Now;
         // SAFETY: `pending` is changed by `progress` alone, once the operation has completed; and a
         // socket stays while it is sending.
-        let offered =
-            unsafe { send::submit(&mut self.ring, &mut self.headers, file, buffer, way) }?;
+        let offered = unsafe { send::submit(self.rings.of(file), file, buffer, way) }?;
         match way {
             Way::Now => self.sent.push((file, offered)),
             Way::Waiting => self.core.noted.sends_waited += 1,
@@ -431,7 +442,7 @@ impl Executor {
 
     /// The kernel has been entered: what it did not say it could not send, is sent.
     fn settle_sends(&mut self, completions: &[Completion]) -> io::Result<()> {
-        if self.ring.has_queued() {
+        if self.rings.has_queued() {
             return Ok(());
         }
         let mut sent = std::mem::take(&mut self.sent);
@@ -507,7 +518,7 @@ impl Executor {
 
 /// Wakes another core by a message to its ring.
 fn wake(ring: &mut Ring, front: &Front, core: usize) {
-    let to = types::Fd(*front.rings[core].get().expect("all rings are there when cores run"));
+    let to = types::Fd(*front.rings[core][0].get().expect("all rings are there when cores run"));
     let entry = opcode::MsgRingData::new(to, 0, Operation::Woken.user_data(), None).build();
     let entry = entry.flags(Flags::SKIP_SUCCESS);
     if let Err(error) = push(ring, entry, Operation::Wake(core as u32)) {

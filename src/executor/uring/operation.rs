@@ -27,6 +27,8 @@ pub enum Operation {
     Woken,
     /// The eventfd by which threads without a ring wake this core.
     Event,
+    /// Something completed on another ring of this core.
+    Rung(u32),
 }
 
 impl Operation {
@@ -45,6 +47,7 @@ impl Operation {
             Self::Wake(core) => (9, core),
             Self::Woken => (10, 0),
             Self::Event => (11, 0),
+            Self::Rung(ring) => (12, ring),
         };
         kind << 32 | u64::from(index)
     }
@@ -65,6 +68,7 @@ impl Operation {
             9 => Self::Wake(index),
             10 => Self::Woken,
             11 => Self::Event,
+            12 => Self::Rung(index),
             other => unreachable!("no operation has number {other}"),
         }
     }
@@ -89,6 +93,7 @@ mod tests {
             Operation::Wake(10),
             Operation::Woken,
             Operation::Event,
+            Operation::Rung(12),
         ];
         for operation in all {
             assert_eq!(Operation::of(operation.user_data()), operation);

@@ -132,6 +132,11 @@ impl Ring {
         !self.ring.submission().is_empty()
     }
 
+    /// Whether something has completed and is not taken yet.
+    pub fn has_completed(&mut self) -> bool {
+        !self.aside.is_empty() || !self.ring.completion().is_empty()
+    }
+
     /// Hands what is queued to the kernel and waits for a completion, for at most this long.
     pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         loop {

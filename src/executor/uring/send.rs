@@ -7,7 +7,7 @@ use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 
 use super::operation::Operation;
-use super::ring::Ring;
+use super::rings::Part;
 use crate::send_buffer::SendBuffer;
 
 /// Pieces of a send buffer written by one operation.
@@ -58,19 +58,19 @@ impl Headers {
     }
 }
 
-/// Sends what is at the front of `buffer` to the direct descriptor `file`; returns how many bytes
-/// are offered.
+/// Sends what is at the front of `buffer` to `file`, which is `target` in the table of its ring;
+/// returns how many bytes are offered.
 ///
 /// # Safety
 ///
 /// `buffer` is left alone, though it may move, until the operation has completed.
 pub unsafe fn submit(
-    ring: &mut Ring,
-    headers: &mut Headers,
+    (part, target): (&mut Part, types::Fixed),
     file: u32,
     buffer: &SendBuffer,
     way: Way,
 ) -> io::Result<usize> {
+    let Part { ring, headers, .. } = part;
     if headers.used == HEADERS_MAX {
         ring.enter(Some(std::time::Duration::ZERO))?;
         headers.reset();
@@ -78,7 +78,6 @@ pub unsafe fn submit(
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = buffer.io_slices(&mut slices);
     let slices = &slices[..count];
-    let target = types::Fixed(file);
     let flags = match way {
         // All or "not now": MSG_WAITALL makes anything less a failure, which completes.
         Way::Now => libc::MSG_DONTWAIT | libc::MSG_WAITALL,

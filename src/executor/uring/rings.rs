@@ -1,0 +1,219 @@
+//! The rings of one core. One is enough until its table of direct descriptors fills up: no table is
+//! larger than the process's descriptor limit, but every ring has its own. So another ring is opened
+//! in time, and how many connections a core holds is bounded by memory.
+//!
+//! A *file* is a socket by its place in all tables, one after the other. The core waits on the first
+//! ring; the others tell it, by an eventfd that it polls there, that something has completed.
+#![expect(unsafe_code, reason = "submission entries hold addresses that the kernel follows")]
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use io_uring::{opcode, squeue, types};
+
+use super::buffers::Buffers;
+use super::operation::Operation;
+use super::ring::{Completion, Ring, Shape};
+use super::send::Headers;
+use crate::config::Uring;
+use crate::limits::RINGS_MAX;
+
+/// The descriptors of a core's rings, for other cores; each there as soon as the ring is.
+pub type Directory = [OnceLock<RawFd>; RINGS_MAX];
+
+/// One ring, and what belongs to it.
+pub struct Part {
+    pub ring: Ring,
+    pub buffers: Buffers,
+    pub headers: Headers,
+    /// Descriptors of its table in use.
+    held: u32,
+    /// Rung when something completes; the first ring needs none, as it is waited on.
+    bell: Option<OwnedFd>,
+    has_rung: bool,
+}
+
+/// All rings of a core.
+pub struct Rings {
+    parts: Vec<Part>,
+    uring: Uring,
+    /// Descriptors of each table.
+    files: u32,
+    /// Descriptors left free where accepting goes on in another ring, for those under way.
+    spare: u32,
+    /// Rings it may come to.
+    most: usize,
+}
+
+impl Part {
+    fn new(shape: Shape, uring: &Uring) -> io::Result<Self> {
+        let ring = Ring::new(shape)?;
+        let bytes = uring.buffer_bytes as usize;
+        let buffers = Buffers::new(&ring, uring.buffers, bytes, uring.incremental)?;
+        let headers = Headers::default();
+        Ok(Self { ring, buffers, headers, held: 0, bell: None, has_rung: false })
+    }
+
+    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.ring.enter(wait)?;
+        if !self.ring.has_queued() {
+            self.headers.reset();
+        }
+        Ok(())
+    }
+}
+
+impl Rings {
+    /// The first ring, with a table for so many sockets as far as the kernel allows; further ones
+    /// follow when they are needed. `accepts` operations may accept at a time.
+    pub fn new(uring: &Uring, sockets_max: u32, accepts: u32) -> io::Result<Self> {
+        let files = crate::executor::table_max(sockets_max);
+        let most = (sockets_max.div_ceil(files) as usize).min(RINGS_MAX);
+        // What another core hands over comes without asking.
+        let spare = (files / 16).max(2 * accepts).min(files / 2);
+        let mut rings = Self { parts: Vec::new(), uring: uring.clone(), files, spare, most };
+        rings.parts.push(Part::new(rings.shape(), uring)?);
+        Ok(rings)
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::of(&self.uring, self.files)
+    }
+
+    /// Opens another ring if the newest one fills up; says so in `directory`.
+    pub fn grow(&mut self, directory: &Directory) {
+        let newest = &self.parts[self.parts.len() - 1];
+        if newest.held < (self.files - self.spare) / 4 * 3 || self.parts.len() >= self.most {
+            return;
+        }
+        match self.open(directory) {
+            Ok(()) => tracing::debug!(rings = self.parts.len(), "opened another ring"),
+            Err(error) => {
+                // It would be asked for again with every connection.
+                self.most = self.parts.len();
+                tracing::warn!(%error, "cannot open another ring; connections may be refused");
+            }
+        }
+    }
+
+    fn open(&mut self, directory: &Directory) -> io::Result<()> {
+        let mut part = Part::new(self.shape(), &self.uring)?;
+        let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
+        let bell = rustix::event::eventfd(0, flags)?;
+        part.ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        part.bell = Some(bell);
+        let number = self.parts.len();
+        directory[number].set(part.ring.descriptor()).expect("each is opened once");
+        self.parts.push(part);
+        self.listen(number as u32)
+    }
+
+    /// Lets the first ring hear the bell of another.
+    pub fn listen(&mut self, number: u32) -> io::Result<()> {
+        let Some(bell) = &self.parts[number as usize].bell else { return Ok(()) };
+        // Its count is never read: each ring of the bell is a completion of its own.
+        let entry = opcode::PollAdd::new(types::Fd(bell.as_raw_fd()), libc::POLLIN as u32);
+        let operation = Operation::Rung(number);
+        let entry = entry.multi(true).build().user_data(operation.user_data());
+        // SAFETY: it points to no memory.
+        unsafe { self.parts[0].ring.push(&entry) }
+    }
+
+    /// The first ring, which is there from the beginning.
+    pub fn first(&mut self) -> &mut Ring {
+        &mut self.parts[0].ring
+    }
+
+    /// All of them.
+    pub fn each(&mut self) -> impl Iterator<Item = &mut Ring> {
+        self.parts.iter_mut().map(|part| &mut part.ring)
+    }
+
+    /// The ring that has a socket, and by what descriptor.
+    pub fn of(&mut self, file: u32) -> (&mut Part, types::Fixed) {
+        let part = &mut self.parts[(file / self.files) as usize];
+        (part, types::Fixed(file % self.files))
+    }
+
+    /// A descriptor in the table of ring `number` as a file.
+    pub fn file(&self, number: usize, descriptor: u32) -> u32 {
+        number as u32 * self.files + descriptor
+    }
+
+    /// Which ring is to accept: the first that surely has room.
+    pub fn accepting(&mut self) -> (usize, &mut Ring) {
+        let is_roomy = |part: &Part| part.held < self.files - self.spare;
+        let number = self.parts.iter().position(is_roomy).unwrap_or(self.parts.len() - 1);
+        (number, &mut self.parts[number].ring)
+    }
+
+    /// A socket came.
+    pub fn note_held(&mut self, file: u32) {
+        self.of(file).0.held += 1;
+    }
+
+    /// It is gone.
+    pub fn note_closed(&mut self, file: u32) {
+        self.of(file).0.held -= 1;
+    }
+
+    /// Queues an operation about a socket that points to no memory.
+    pub fn push(
+        &mut self,
+        file: u32,
+        entry: impl FnOnce(types::Fixed) -> squeue::Entry,
+        operation: Operation,
+    ) -> io::Result<()> {
+        let (part, descriptor) = self.of(file);
+        let entry = entry(descriptor).user_data(operation.user_data());
+        // SAFETY: it points to no memory.
+        unsafe { part.ring.push(&entry) }
+    }
+
+    /// Whether the kernel has not been handed everything yet.
+    pub fn has_queued(&mut self) -> bool {
+        self.parts.iter_mut().any(|part| part.ring.has_queued())
+    }
+
+    /// Hands what is queued to the kernel and waits for a completion, for at most this long.
+    pub fn enter(&mut self, mut wait: Option<Duration>) -> io::Result<()> {
+        let (first, others) = self.parts.split_first_mut().expect("there is one");
+        for part in others {
+            if part.ring.has_queued() {
+                part.enter(Some(Duration::ZERO))?;
+            }
+            if part.ring.has_completed() {
+                wait = Some(Duration::ZERO);
+            }
+        }
+        first.enter(wait)
+    }
+
+    /// Takes all completions there are.
+    pub fn take_completions(&mut self, into: &mut Vec<Completion>) -> io::Result<()> {
+        self.parts[0].ring.take_completions(into)?;
+        if self.parts.len() == 1 {
+            return Ok(());
+        }
+        for completion in into.iter() {
+            if let Operation::Rung(number) = Operation::of(completion.user_data) {
+                self.parts[number as usize].has_rung = true;
+            }
+        }
+        for part in &mut self.parts[1..] {
+            if std::mem::take(&mut part.has_rung) {
+                // What completed may be work that the kernel does when it is entered.
+                part.enter(Some(Duration::ZERO))?;
+            }
+            part.ring.take_completions(into)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the kernel have the receive buffers that were used.
+    pub fn publish_buffers(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.buffers.publish());
+    }
+}
