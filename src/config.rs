@@ -430,7 +430,7 @@ impl Settings {
             (Mode::Uring, Kind::Poll) => {
                 return error("mode uring and executor poll exclude each other");
             }
-            (_, kind @ (Kind::Monoio | Kind::Glommio)) => {
+            (_, kind) if !kind.is_built_in() => {
                 let name = kind.name();
                 return error(&format!(
                     "executor {name}: this broker was built without it; build it with \
@@ -576,6 +576,16 @@ pub enum ExecutorKind {
 }
 
 impl ExecutorKind {
+    /// Whether this broker was built with it.
+    pub fn is_built_in(self) -> bool {
+        let is_64_bit_linux = cfg!(all(target_os = "linux", target_pointer_width = "64"));
+        match self {
+            Self::Auto | Self::Uring | Self::Poll => true,
+            Self::Monoio => cfg!(feature = "monoio") && is_64_bit_linux,
+            Self::Glommio => cfg!(feature = "glommio") && is_64_bit_linux,
+        }
+    }
+
     /// Its name in flags and logs.
     pub fn name(self) -> &'static str {
         match self {

@@ -87,7 +87,7 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
         cores,
         machine = platform::line(),
         connections_max = server.connections_max(),
-        chosen_by = if connections_asked == 0 { "descriptor limit" } else { "configuration" },
+        chosen_by = if connections_asked == 0 { "descriptors and memory" } else { "configuration" },
         "starting"
     );
     for address in server.addresses() {

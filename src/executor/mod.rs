@@ -5,10 +5,20 @@
 //! clock, is in [`Core`]; [`threads`] puts one executor on each core's thread.
 
 mod core;
+#[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
+pub mod glommio;
 mod lingering;
 pub mod mesh;
+#[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
+pub mod monoio;
 pub mod placement;
 pub mod poll;
+#[cfg(all(
+    any(feature = "monoio", feature = "glommio"),
+    target_os = "linux",
+    target_pointer_width = "64"
+))]
+pub mod tasks;
 pub mod threads;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub mod uring;
@@ -42,16 +52,20 @@ const LINGERING_MAX: usize = 4_096;
 /// those that linger.
 pub fn sockets_max(settings: &Settings) -> u32 {
     let others = (limits::REFUSED_CONNECTIONS_MAX + LINGERING_MAX) as u32;
-    let sockets = match settings.limits.connections_max {
+    match settings.limits.connections_max {
         0 => u32::MAX,
         connections => connections.saturating_add(others),
-    };
-    // No kernel takes a larger table than the process may have descriptors.
-    u64::from(sockets).min(platform::descriptors_max().unwrap_or(SOCKETS_UNBOUNDED)) as u32
+    }
 }
 
-/// Sockets of a core where nothing bounds descriptors.
-const SOCKETS_UNBOUNDED: u64 = 1 << 20;
+/// Direct descriptors of one ring, for a core that may have to hold so many sockets: no kernel takes
+/// a larger table than the process may have descriptors.
+pub fn table_max(sockets_max: u32) -> u32 {
+    u64::from(sockets_max).min(platform::descriptors_max().unwrap_or(TABLE_UNBOUNDED)) as u32
+}
+
+/// Direct descriptors of a ring where nothing bounds descriptors.
+const TABLE_UNBOUNDED: u64 = 1 << 20;
 
 /// What a core's thread runs.
 pub trait Executor: Sized + 'static {

@@ -10,6 +10,9 @@ pub enum Waker {
     /// One that watches an eventfd(2).
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     Event(std::sync::Arc<std::os::fd::OwnedFd>),
+    /// One that reads from a socket.
+    #[cfg(unix)]
+    Stream(std::os::unix::net::UnixStream),
 }
 
 impl Waker {
@@ -22,6 +25,12 @@ impl Waker {
                 // The counter is at its bound: it wakes already.
                 Err(rustix::io::Errno::AGAIN) | Ok(_) => Ok(()),
                 Err(error) => Err(error.into()),
+            },
+            #[cfg(unix)]
+            Self::Stream(stream) => match std::io::Write::write(&mut &*stream, &[0]) {
+                // It has enough to read, and wakes already.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                outcome => outcome.map(drop),
             },
         }
     }
