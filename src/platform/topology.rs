@@ -1,5 +1,6 @@
 //! The machine's processors as the operating system counts them: which share a physical core, a
-//! package, a NUMA node. Read from Linux's `/sys`; elsewhere every processor is a core of its own.
+//! package, a NUMA node. Read from Linux's `/sys`, or by hwloc where it is built in; elsewhere every
+//! processor is a core of its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,14 +32,23 @@ pub struct Topology {
 }
 
 /// As fast as a processor gets.
-const CAPACITY_MAX: u16 = 1_024;
+pub(super) const CAPACITY_MAX: u16 = 1_024;
 
 impl Topology {
     /// This machine's, for the processors this process may run on.
     pub fn here() -> Self {
-        let allowed = core_affinity::get_core_ids().unwrap_or_default();
-        let allowed: Vec<u16> = allowed.iter().filter_map(|id| id.id.try_into().ok()).collect();
-        Self::read(Path::new("/sys"), &allowed)
+        let from_sys = Self::here_from_sys();
+        #[cfg(feature = "hwlocality")]
+        match super::hwloc::here(&allowed()) {
+            Ok(topology) => return Self { network_node: from_sys.network_node, ..topology },
+            Err(error) => tracing::warn!(error, "hwloc does not know this machine"),
+        }
+        from_sys
+    }
+
+    /// The same, without hwloc.
+    pub(super) fn here_from_sys() -> Self {
+        Self::read(Path::new("/sys"), &allowed())
     }
 
     /// From a tree like Linux's `/sys`: those of the allowed processors that are online. What the
@@ -114,6 +124,12 @@ impl Topology {
         let known = place.and_then(|place| self.distances.get(&from)?.get(place).copied());
         known.unwrap_or(if from == to { 10 } else { 20 })
     }
+}
+
+/// The processors this process may run on.
+fn allowed() -> Vec<u16> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    ids.iter().filter_map(|id| id.id.try_into().ok()).collect()
 }
 
 /// The node of the first network card, by name, that is on one.
