@@ -31,6 +31,69 @@ pub enum Command {
     Run(RunArgs),
     /// Start several brokers in turn, load each alike, and compare them.
     Compare(CompareArgs),
+    /// Hold as many connections as asked for, from as many processes as it takes, and say what they
+    /// cost.
+    #[cfg(target_os = "linux")]
+    Million(MillionArgs),
+    /// One process's share of `million`, which starts it.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Hold(HoldArgs),
+}
+
+/// `million`.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Args)]
+pub struct MillionArgs {
+    /// Connections, each with a subscription of its own.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub connections: u32,
+    /// The broker: `ringmq`, or NAME=COMMAND, in which {port} and {dir} (an empty folder) stand for
+    /// what it is given.
+    #[arg(long, default_value = "ringmq")]
+    pub broker: String,
+    /// The broker binary that `ringmq` stands for.
+    #[arg(long, default_value = "target/release/broker")]
+    pub ringmq_binary: PathBuf,
+    /// The cores the broker runs on, separated by commas.
+    #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [0, 1])]
+    pub broker_cores: Vec<usize>,
+    /// Keep Alive of each connection, in seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(2..))]
+    pub keep_alive_s: u16,
+    /// Seconds over which the broker's CPU is measured while nothing but PINGREQs comes.
+    #[arg(long, default_value_t = 60.0)]
+    pub idle_s: f64,
+    /// Messages a second to connections drawn at random.
+    #[arg(long, default_value_t = 1_000.0)]
+    pub rate: f64,
+    /// For how many seconds.
+    #[arg(long, default_value_t = 20.0)]
+    pub publish_s: f64,
+    /// How to print the result.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
+/// `hold`.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Args)]
+pub struct HoldArgs {
+    /// The broker, within 127.0.0.0/8.
+    #[arg(long)]
+    pub address: LoopbackAddress,
+    /// The first address to connect from; more follow it.
+    #[arg(long)]
+    pub source: std::net::Ipv4Addr,
+    /// Number of the first client.
+    #[arg(long)]
+    pub first: u32,
+    /// How many clients.
+    #[arg(long)]
+    pub clients: u32,
+    /// Keep Alive in seconds.
+    #[arg(long)]
+    pub keep_alive_s: u16,
 }
 
 /// `run`.

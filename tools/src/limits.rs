@@ -24,6 +24,10 @@ pub const OUTGOING_BYTES_MAX: usize = 256 * 1024;
 pub const PACKET_BYTES_MAX: usize = 2 << 20;
 /// Gaps remembered for each stream; arrivals in gaps beyond these count as duplicates.
 pub const GAPS_MAX: usize = 1_024;
+/// Generator processes that connect at a time, when there are several.
+pub const HOLDERS_CONNECTING_MAX: usize = 2;
+/// Time without another connection after which there will be none.
+pub const HOLD_STALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for all clients to connect and subscribe.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A run without a delivery for so long is over, and what is missing counts as lost.

@@ -9,6 +9,8 @@ mod error;
 mod limits;
 mod load;
 mod meter;
+#[cfg(target_os = "linux")]
+mod million;
 mod pace;
 mod report;
 mod scenario;
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Compare(args) => compare::compare(&args),
+        #[cfg(target_os = "linux")]
+        Command::Million(args) => million::million(&args),
+        #[cfg(target_os = "linux")]
+        Command::Hold(args) => million::hold(&args).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -4,11 +4,16 @@ use super::{Qos, Version};
 use crate::{limits::SPAN_S_MAX, stamp::Stamp};
 
 /// Keep Alive: longer than any run, so that no PINGREQ is needed. Not 0, which some brokers refuse.
-const KEEP_ALIVE_S: u16 = u16::MAX;
+pub const KEEP_ALIVE_S: u16 = u16::MAX;
 const _: () = assert!(KEEP_ALIVE_S as f64 > 2.0 * SPAN_S_MAX);
 
 /// CONNECT with Clean Session (Clean Start) and no properties.
-pub fn encode_connect(version: Version, client_identifier: &str, out: &mut Vec<u8>) {
+pub fn encode_connect(
+    version: Version,
+    keep_alive_s: u16,
+    client_identifier: &str,
+    out: &mut Vec<u8>,
+) {
     let level = match version {
         Version::V311 => 4,
         Version::V5 => 5,
@@ -16,7 +21,7 @@ pub fn encode_connect(version: Version, client_identifier: &str, out: &mut Vec<u
     let mut body = Vec::with_capacity(64);
     put_string("MQTT", &mut body);
     body.extend_from_slice(&[level, 0b10]);
-    body.extend_from_slice(&KEEP_ALIVE_S.to_be_bytes());
+    body.extend_from_slice(&keep_alive_s.to_be_bytes());
     put_no_properties(version, &mut body);
     put_string(client_identifier, &mut body);
     put_packet(0x10, &body, out);

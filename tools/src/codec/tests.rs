@@ -12,10 +12,10 @@ fn whole(bytes: &[u8], version: Version) -> Inbound<'_> {
 #[test]
 fn connect_is_as_the_specification_writes_it() {
     let mut out = Vec::new();
-    encode_connect(Version::V311, "ab", &mut out);
+    encode_connect(Version::V311, KEEP_ALIVE_S, "ab", &mut out);
     assert_eq!(out, b"\x10\x0E\x00\x04MQTT\x04\x02\xFF\xFF\x00\x02ab");
     out.clear();
-    encode_connect(Version::V5, "ab", &mut out);
+    encode_connect(Version::V5, KEEP_ALIVE_S, "ab", &mut out);
     assert_eq!(out, b"\x10\x0F\x00\x04MQTT\x05\x02\xFF\xFF\x00\x00\x02ab");
 }
 

@@ -51,6 +51,18 @@ impl BrokerKind {
         Ok(Self { name: name.into(), command, configuration })
     }
 
+    /// `ringmq` on so many cores, or NAME=COMMAND.
+    pub fn parse_ringmq(text: &str, binary: &Path, cores: usize) -> Result<Self> {
+        let (name, command) = match text.split_once('=') {
+            Some((name, command)) => (name, command.to_string()),
+            None if text == "ringmq" => {
+                (text, format!("{} --cores {cores}", ringmq_command(binary)?))
+            }
+            None => return Err(Error::Usage(format!("{text} is neither ringmq nor NAME=COMMAND"))),
+        };
+        Ok(Self { name: name.into(), command, configuration: None })
+    }
+
     /// Its name in tables.
     pub fn name(&self) -> &str {
         &self.name

@@ -16,7 +16,7 @@ use crate::{
     report,
     scenario::{Scenario, Workload},
 };
-use broker::BrokerKind;
+pub use broker::{BrokerKind, RunningBroker};
 use summary::Summary;
 
 /// One run of one broker, as it is printed for programs.

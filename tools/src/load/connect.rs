@@ -7,7 +7,7 @@ use mio::{Events, Interest, Token, net::TcpStream};
 
 use super::{Client, Load, Publisher, Subscriber, client::Phase};
 use crate::{
-    codec::{encode_connect, encode_subscribe},
+    codec::{KEEP_ALIVE_S, encode_connect, encode_subscribe},
     error::{Error, Result},
     limits::{CONNECT_TIMEOUT, CONNECTING_MAX},
 };
@@ -76,7 +76,7 @@ impl Load {
         client.stream.set_nodelay(true).map_err(failed)?;
         client.phase = Phase::AwaitConnack;
         let identifier = format!("bench-{:08x}-{index}", self.run);
-        encode_connect(self.workload.mqtt, &identifier, &mut client.outgoing);
+        encode_connect(self.workload.mqtt, KEEP_ALIVE_S, &identifier, &mut client.outgoing);
         Ok(())
     }
 
