@@ -31,7 +31,11 @@ impl crate::executor::Executor for Executor {
     }
 
     fn open(parts: Parts<Self>) -> io::Result<Self> {
-        let builder = RuntimeBuilder::<IoUringDriver>::new();
+        let mut flags = io_uring_of_monoio::IoUring::builder();
+        if parts.uring.defer_taskrun {
+            flags.setup_single_issuer().setup_defer_taskrun();
+        }
+        let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(flags);
         let runtime = builder.with_entries(parts.uring.entries).enable_timer().build()?;
         Ok(Self(Tasks::new(Monoio(runtime), parts)))
     }
