@@ -120,6 +120,7 @@ impl<'a> Server<'a> {
         }
         let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
         let (listeners, addresses) = open_listeners(&settings)?;
+        steer(&listeners, &seats);
         Ok(Self { settings, access, seed, stop, kind, seats, listeners, addresses })
     }
 
@@ -246,6 +247,24 @@ fn open_listeners(settings: &Settings) -> Result<(Vec<Listeners>, Vec<SocketAddr
     Ok((of_cores, addresses))
 }
 
+/// Lets each core accept what the kernel receives on that core's processor: what the handshake left
+/// in its caches is used there. Where a processor has no listener, and before Linux 6.2, the kernel
+/// spreads connections by a hash as if nothing had been said (`SO_INCOMING_CPU`, socket(7)).
+#[cfg(target_os = "linux")]
+fn steer(of_cores: &[Listeners], seats: &[Seat]) {
+    for (listeners, seat) in of_cores.iter().zip(seats) {
+        for listener in listeners {
+            let socket = socket2::SockRef::from(listener);
+            if let Err(error) = socket.set_cpu_affinity(usize::from(seat.processor)) {
+                tracing::debug!(%error, "connections are spread by a hash");
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn steer(_of_cores: &[Listeners], _seats: &[Seat]) {}
+
 fn listen_patiently(address: SocketAddr, accepting: u16) -> Listening {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
@@ -308,7 +327,44 @@ fn listen(address: SocketAddr, shares: bool) -> io::Result<(TcpListener, SocketA
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::config::Cores;
     use std::net::TcpStream;
+
+    /// Before Linux 6.2 a hash alone chooses among the sockets of a port.
+    fn knows_no_steering() -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("its version");
+        let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next()) < (Some(6), Some(2))
+    }
+
+    #[test]
+    fn a_connection_is_accepted_on_the_processor_that_received_it() {
+        let settings = Settings {
+            cores: Cores::Count(2),
+            listen: vec!["127.0.0.1:0".parse().expect("an address")],
+            ..Settings::default()
+        };
+        if knows_no_steering() {
+            return;
+        }
+        let Ok(seats) = placement::seats(&settings.cores, false) else { return };
+        let [first, second] = seats[..] else { return };
+        let (listeners, addresses) = open_listeners(&settings).expect("free");
+        steer(&listeners, &seats);
+        listeners.iter().flatten().for_each(|listener| {
+            listener.set_nonblocking(true).expect("an option");
+        });
+        for (core, seat) in [(0, first), (1, second), (0, first)] {
+            let id = core_affinity::CoreId { id: usize::from(seat.processor) };
+            assert!(core_affinity::set_for_current(id));
+            // On loopback whoever connects receives for both.
+            let peers: Vec<_> =
+                (0..20).map(|_| TcpStream::connect(addresses[0]).expect("it listens")).collect();
+            let here = (0..20).filter(|_| listeners[core][0].accept().is_ok()).count();
+            let elsewhere = (0..20).filter(|_| listeners[1 - core][0].accept().is_ok()).count();
+            assert_eq!((here, elsewhere), (peers.len(), 0), "core {core}");
+        }
+    }
 
     #[test]
     fn tcp_looks_after_peers_that_say_nothing() {
