@@ -8,7 +8,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Peer, Place};
+use ringmq::engine::{Action, AllowAll, ConnectionId, CoreId, Engine, Peer, Place};
 use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 
 #[path = "../tests/support/packets.rs"]
@@ -35,11 +35,15 @@ struct World {
 
 impl World {
     fn new(acknowledges: bool) -> Self {
+        Self::at(Place::alone(), acknowledges)
+    }
+
+    fn at(place: Place, acknowledges: bool) -> Self {
         let mut settings = Settings::default();
         settings.limits.connections_max = 10_000;
         settings.limits.memory_bytes_max = 1 << 32;
         settings.mqtt.sys_interval_s = 0;
-        let engine = Engine::new(Place::alone(), settings, Box::new(AllowAll), 1, Now(0));
+        let engine = Engine::new(place, settings, Box::new(AllowAll), 1, Now(0));
         Self { engine, owed: Vec::new(), acknowledges }
     }
 
@@ -147,5 +151,52 @@ fn clients_come_and_go(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let id = world.client("visitor", "topic/of/its/own", Qos::AtMostOnce);
         world.engine.handle_closed(Now(0), id);
+    });
+}
+
+/// Cores whose batches go over at once.
+struct Cores(Vec<World>);
+
+impl Cores {
+    fn new(cores: u16) -> Self {
+        let place = |place| World::at(place, false);
+        Self(Place::each(cores).into_iter().map(place).collect())
+    }
+
+    /// Carries batches until there are none.
+    fn settle(&mut self) {
+        let count = self.0.len();
+        let mut has_carried = true;
+        while std::mem::take(&mut has_carried) {
+            for from in 0..count {
+                for to in (0..count).filter(|&to| to != from) {
+                    let lane = CoreId(to as u16);
+                    while let Some(batch) = self.0[from].engine.poll_batch(lane) {
+                        let world = &mut self.0[to];
+                        world.engine.handle_batch(Now(0), CoreId(from as u16), batch);
+                        world.settle();
+                        has_carried = true;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A subscriber on each core but the publisher's: what a message costs that goes to all of them,
+/// on both sides of the lanes.
+#[divan::bench(args = [2, 4, 16])]
+fn deliveries_to_other_cores(bencher: Bencher<'_, '_>, cores: u16) {
+    let mut world = Cores::new(cores);
+    for core in 1..cores {
+        // A client without a name stays where it is.
+        world.0[usize::from(core)].client("", "a/topic", Qos::AtMostOnce);
+    }
+    let publisher = world.0[0].client("", "elsewhere", Qos::AtMostOnce);
+    world.settle();
+    let bytes = messages("a/topic", Qos::AtMostOnce);
+    bencher.counter(ItemsCount::new(BATCH * usize::from(cores - 1))).bench_local(|| {
+        world.0[0].receive(publisher, &bytes);
+        world.settle();
     });
 }

@@ -48,6 +48,8 @@ impl Ledger {
 pub struct Place {
     core: CoreId,
     all: Arc<[Ledger]>,
+    /// By core, the NUMA node it is on.
+    nodes: Arc<[u16]>,
 }
 
 impl Place {
@@ -56,11 +58,23 @@ impl Place {
         Self::each(1).remove(0)
     }
 
-    /// One place for each of `cores` cores.
+    /// One place for each of `cores` cores, all of them on one NUMA node.
     pub fn each(cores: u16) -> Vec<Self> {
-        let all: Arc<[Ledger]> = (0..cores).map(|_| Ledger::default()).collect();
-        let place = |core| Self { core: CoreId(core), all: Arc::clone(&all) };
-        (0..cores).map(place).collect()
+        Self::on_nodes(vec![0; usize::from(cores)])
+    }
+
+    /// One place for each core, on these NUMA nodes.
+    pub fn on_nodes(nodes: Vec<u16>) -> Vec<Self> {
+        let nodes: Arc<[u16]> = nodes.into();
+        let all: Arc<[Ledger]> = nodes.iter().map(|_| Ledger::default()).collect();
+        let place =
+            |core| Self { core: CoreId(core), all: Arc::clone(&all), nodes: Arc::clone(&nodes) };
+        (0..nodes.len() as u16).map(place).collect()
+    }
+
+    /// By core, the NUMA node it is on.
+    pub fn nodes(&self) -> &[u16] {
+        &self.nodes
     }
 
     /// Which core it is.

@@ -2,18 +2,18 @@
 //!
 //! All that a turn has for another core travels as one [`Batch`]: one push into the lane, one
 //! wake-up at most, and no allocation once the buffers have grown, as they are used again by
-//! whoever emptied them. Small messages lie side by side in the batch; large ones, and those that
-//! every core keeps, come by reference.
+//! whoever emptied them. Small messages lie side by side in [`Bundle`]s, which the cores of a node
+//! read together; large ones, and those that every core keeps, come by reference.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use shards::{Fingerprint, TopicFilter};
 
-use crate::clock::{Deadline, Now};
+use crate::clock::Now;
+use crate::engine::bundle::{Bundle, Placed, Span};
 use crate::engine::{ConnectionId, CoreId};
 use crate::message::{Content, Message};
 use crate::metrics::Metrics;
-use crate::wire::Qos;
 
 /// All that one core has to say to another, in the order in which it came up.
 #[derive(Debug, Default)]
@@ -30,25 +30,14 @@ pub struct Batch {
     /// When it was sent: no deadline in it was set later.
     pub(super) sent: Now,
     pub(super) parcels: Vec<Parcel>,
-    /// Topic Names and Topic Filters.
+    /// Topic Filters.
     texts: String,
-    /// Properties that are passed on, and payloads.
-    bytes: Vec<u8>,
-    /// Bytes of messages by reference.
-    shared_bytes: usize,
-}
-
-/// A place in the texts or the bytes of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    start: u32,
-    end: u32,
-}
-
-impl Span {
-    fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
+    /// Where its messages lie, and whether some lie in the node's bundle that is still open, which
+    /// will be the next of these.
+    bundles: Vec<Arc<Bundle>>,
+    reads_open: bool,
+    /// Bytes of its messages, in bundles and by reference.
+    message_bytes: usize,
 }
 
 /// One thing to say.
@@ -92,8 +81,8 @@ pub(super) struct Forwarded {
 
 #[derive(Clone, Debug)]
 pub(super) enum Body {
-    /// In the batch.
-    Inline { topic: Span, passed_on: Span, payload: Span, expires: Option<Deadline>, qos: Qos },
+    /// In this one of the batch's bundles.
+    Bundled(u32, Placed),
     /// By reference.
     Shared(Message),
 }
@@ -118,7 +107,7 @@ impl Batch {
     /// What it takes up, near enough for the bound on what is under way.
     pub(super) fn cost(&self) -> usize {
         let parcels = self.parcels.len() * size_of::<Parcel>();
-        parcels + self.texts.len() + self.bytes.len() + self.shared_bytes
+        parcels + self.texts.len() + self.message_bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -129,44 +118,39 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         self.parcels.clear();
         self.texts.clear();
-        self.bytes.clear();
-        self.shared_bytes = 0;
+        self.bundles.clear();
+        self.message_bytes = 0;
         self.wants_receipt = false;
     }
 
     /// Bytes of its buffers.
     pub(super) fn capacity(&self) -> usize {
-        self.parcels.capacity() * size_of::<Parcel>()
-            + self.texts.capacity()
-            + self.bytes.capacity()
+        self.parcels.capacity() * size_of::<Parcel>() + self.texts.capacity()
     }
 
     pub(super) fn push_text(&mut self, text: &str) -> Span {
-        let start = self.texts.len() as u32;
+        let start = self.texts.len();
         self.texts.push_str(text);
-        Span { start, end: self.texts.len() as u32 }
+        Span::since(start, self.texts.len())
     }
 
-    fn push_bytes(&mut self, bytes: &[u8]) -> Span {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(bytes);
-        Span { start, end: self.bytes.len() as u32 }
+    /// Takes a message in that lies in the node's open bundle.
+    pub(super) fn push_placed(&mut self, placed: Placed) -> Body {
+        self.reads_open = true;
+        self.message_bytes += placed.bytes();
+        Body::Bundled(self.bundles.len() as u32, placed)
     }
 
-    /// Copies a message in.
-    pub(super) fn push_content(&mut self, content: &Content<'_>) -> Body {
-        Body::Inline {
-            topic: self.push_text(content.topic),
-            passed_on: self.push_bytes(content.passed_on),
-            payload: self.push_bytes(content.payload),
-            expires: content.expires,
-            qos: content.qos,
+    /// The node's open bundle is closed.
+    pub(super) fn note_closed(&mut self, bundle: &Arc<Bundle>) {
+        if std::mem::take(&mut self.reads_open) {
+            self.bundles.push(Arc::clone(bundle));
         }
     }
 
     /// Takes a message in by reference.
     pub(super) fn push_message(&mut self, message: &Message) -> Body {
-        self.shared_bytes += message.content().bytes();
+        self.message_bytes += message.content().bytes();
         Body::Shared(message.clone())
     }
 
@@ -181,13 +165,7 @@ impl Batch {
 
     pub(super) fn content<'a>(&'a self, body: &'a Body) -> Content<'a> {
         match body {
-            Body::Inline { topic, passed_on, payload, expires, qos } => Content {
-                topic: self.text(*topic),
-                passed_on: &self.bytes[passed_on.range()],
-                payload: &self.bytes[payload.range()],
-                expires: *expires,
-                qos: *qos,
-            },
+            Body::Bundled(bundle, placed) => self.bundles[*bundle as usize].content(placed),
             Body::Shared(message) => message.content(),
         }
     }
@@ -197,7 +175,7 @@ impl Body {
     /// The message, where it is one already.
     pub(super) fn message(&self) -> Option<&Message> {
         match self {
-            Self::Inline { .. } => None,
+            Self::Bundled(..) => None,
             Self::Shared(message) => Some(message),
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::engine::batch::Publisher;
+use crate::engine::bundle::Places;
 use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
 use crate::engine::{ConnectionId, Engine};
@@ -55,16 +56,18 @@ pub(super) struct Draft<'a> {
     /// RETAIN flag it was published with.
     pub retain: bool,
     message: Option<Message>,
+    /// Where it lies for other cores.
+    pub places: Places,
 }
 
 impl<'a> Draft<'a> {
     pub fn new(content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, message: None }
+        Self { content, retain, message: None, places: Places::new() }
     }
 
     /// From a message that exists already.
     pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, message: Some(message.clone()) }
+        Self { content, retain, message: Some(message.clone()), places: Places::new() }
     }
 
     /// Whether it is a value of its own already.

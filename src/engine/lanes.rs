@@ -7,9 +7,11 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::batch::{Batch, Parcel};
+use crate::engine::batch::{Batch, Body, Parcel};
+use crate::engine::bundle::{Bundles, Places};
 use crate::engine::{ConnectionId, CoreId, Place};
 use crate::limits;
+use crate::message::Content;
 
 /// An answer to a client that waits for receipts: a place in its connection's line of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub(super) struct Lanes {
     window_bytes: usize,
     /// Emptied batches.
     pool: Vec<Batch>,
+    /// Where this turn's messages lie.
+    bundles: Bundles,
 }
 
 impl Lane {
@@ -170,7 +174,19 @@ impl Lanes {
             each,
             window_bytes: window_bytes.max(limits::LANE_WINDOW_BYTES_MIN),
             pool: Vec::new(),
+            bundles: Bundles::new(place.nodes()),
         }
+    }
+
+    /// Puts a small message into this turn's batch for `core`; it lies once for all cores of a node.
+    pub(super) fn push_content(
+        &mut self,
+        core: CoreId,
+        content: &Content<'_>,
+        places: &mut Places,
+    ) -> Body {
+        let placed = self.bundles.place(core, content, places);
+        self.to(core).open.push_placed(placed)
     }
 
     /// Whether there is no other core.
@@ -196,10 +212,11 @@ impl Lanes {
 
     /// Closes this turn's batch for `core`, if there is something to say.
     pub(super) fn seal(&mut self, core: CoreId, clock: u64) -> Option<Batch> {
-        let lane = &mut self.each[usize::from(core.0)];
-        if !lane.has_batch() {
+        if !self.to(core).has_batch() {
             return None;
         }
+        self.close_bundle(core);
+        let lane = &mut self.each[usize::from(core.0)];
         lane.owes_receipt = false;
         let next = self.pool.pop().unwrap_or_default().numbered(lane.open.number + 1);
         let mut batch = std::mem::replace(&mut lane.open, next);
@@ -210,6 +227,15 @@ impl Lanes {
         lane.under_way.push_back((batch.number, cost));
         lane.under_way_bytes += cost;
         Some(batch)
+    }
+
+    /// Closes the bundle that the batch for `core` reads, for all batches that do.
+    fn close_bundle(&mut self, core: CoreId) {
+        let node = self.bundles.node(core);
+        let Some(closed) = self.bundles.close(node) else { return };
+        for core in self.bundles.cores(node) {
+            self.each[core].open.note_closed(&closed);
+        }
     }
 
     /// Takes the buffers of a batch that was read, to write the next one into.

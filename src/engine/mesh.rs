@@ -8,7 +8,7 @@
 use shards::TopicFilter;
 
 use crate::clock::Now;
-use crate::engine::batch::{Batch, Body, Forwarded, Parcel, Publisher, Whom};
+use crate::engine::batch::{Batch, Forwarded, Parcel, Publisher, Whom};
 use crate::engine::deliver::{Draft, Origin};
 use crate::engine::retained::Stored;
 use crate::engine::targets::Targets;
@@ -172,14 +172,13 @@ impl Engine {
         origin: &Origin,
         whom: impl FnOnce(&mut Batch) -> Whom,
     ) {
-        let batch = self.lanes.to(core).open();
-        let to = whom(batch);
+        let to = whom(self.lanes.to(core).open());
         let content = &draft.content;
         let is_large = content.payload.len() + content.passed_on.len() >= limits::SHARED_BYTES_MIN;
-        let body: Body = if is_large || draft.is_message() {
-            batch.push_message(draft.message(&self.links.ledger))
+        let body = if is_large || draft.is_message() {
+            self.lanes.to(core).open().push_message(draft.message(&self.links.ledger))
         } else {
-            batch.push_content(content)
+            self.lanes.push_content(core, content, &mut draft.places)
         };
         // Only a client of this core can be slowed from over there.
         let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());

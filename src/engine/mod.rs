@@ -18,6 +18,7 @@ mod access;
 mod action;
 mod answers;
 mod batch;
+mod bundle;
 mod connect;
 mod deliver;
 mod ending;

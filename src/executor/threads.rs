@@ -61,7 +61,11 @@ impl<E: Executor> Seed<E> {
         let wakers: Arc<[_]> = wakers.into();
         let started = Instant::now();
         listeners.resize_with(usize::from(cores), Listeners::new);
-        let each = Place::each(cores).into_iter().zip(fronts).zip(Mesh::each(cores)).zip(listeners);
+        let places = match plan.seats {
+            [] => Place::each(cores),
+            seats => Place::on_nodes(seats.iter().map(|seat| seat.node).collect()),
+        };
+        let each = places.into_iter().zip(fronts).zip(Mesh::each(cores)).zip(listeners);
         let seed = |(((place, front), mesh), listeners)| Self {
             place,
             front,

@@ -94,7 +94,9 @@ impl World {
             settings.limits.outbox_bytes_max = 65_536;
         }
         let engine = |place| Engine::new(place, settings.clone(), Box::new(AllowAll), 7, Now(0));
-        let cores = Place::each(plan.cores).into_iter().map(engine);
+        // Two a node: of the others, some are on this core's and some on another.
+        let nodes = (0..plan.cores).map(|core| core / 2).collect();
+        let cores = Place::on_nodes(nodes).into_iter().map(engine);
         let count = usize::from(plan.cores);
         Self {
             cores: cores.map(|engine| Core { engine, links: BTreeMap::new() }).collect(),

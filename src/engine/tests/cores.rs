@@ -94,6 +94,35 @@ fn an_idle_connection_keeps_no_line_of_answers() {
     assert_eq!(holds(&mut cores), (false, false));
 }
 
+/// While its lane is full, what a core is owed lies in one bundle a turn; others empty theirs.
+#[test]
+fn a_core_whose_lane_was_full_gets_every_message_in_order() {
+    let mut cores = Cores::new(3);
+    let publisher = cores.connect(0);
+    let subscribers = [cores.connect(1), cores.connect(2)];
+    for (core, &id) in subscribers.iter().enumerate() {
+        cores.0[core + 1].subscribe(id, "a", Qos::AtMostOnce);
+    }
+    cores.settle();
+    let payloads = |cores: &mut Cores, core: usize| {
+        cores.0[core].packets(subscribers[core - 1], Version::V5).len()
+    };
+    for core in [1, 2] {
+        payloads(&mut cores, core);
+    }
+    for number in 1..=5_u8 {
+        cores.0[0].publish(publisher, "a", &[number; 3], Qos::AtMostOnce, 0);
+        assert_eq!(cores.carry(0, 1), 1);
+        assert_eq!(payloads(&mut cores, 1), 1);
+    }
+    assert_eq!(cores.carry(0, 2), 1, "it waited in one batch");
+    let packets = cores.0[2].packets(subscribers[1], Version::V5);
+    let found: Vec<bool> = (1..=5)
+        .map(|number| packets[number - 1].contains(&format!("[{number}, {number}, {number}]")))
+        .collect();
+    assert_eq!((packets.len(), found), (5, vec![true; 5]), "{packets:?}");
+}
+
 #[test]
 fn a_message_is_acknowledged_once_all_cores_with_subscribers_have_it() {
     let mut cores = Cores::new(3);
