@@ -39,21 +39,21 @@ impl SendBuffer {
         self.0.left == 0
     }
 
-    /// The place to append encoded frames; tell [`Self::copied`] how many bytes came.
-    pub(crate) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends the bytes that `encode` adds to what it is given.
+    pub fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let before = self.0.copied.len();
         encode(&mut self.0.copied);
         self.0.left += self.0.copied.len() - before;
     }
 
     /// Appends bytes held by reference.
-    pub(crate) fn append_shared(&mut self, bytes: Bytes) {
+    pub fn append_shared(&mut self, bytes: Bytes) {
         self.0.left += bytes.len();
         self.0.shared.push((self.0.copied.len(), bytes));
     }
 
     /// Forgets everything, keeping the memory for reuse.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         let inner = &mut *self.0;
         inner.copied.clear();
         inner.shared.clear();

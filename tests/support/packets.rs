@@ -43,6 +43,17 @@ pub fn subscribe(filter: &str, qos: Qos, version: Version) -> Vec<u8> {
 
 /// PUBLISH with 64 bytes.
 pub fn publish(topic: &str, qos: Qos, identifier: u16, version: Version) -> Vec<u8> {
+    publish_bytes(topic, qos, identifier, version, &[b'x'; 64])
+}
+
+/// PUBLISH with this payload.
+pub fn publish_bytes(
+    topic: &str,
+    qos: Qos,
+    identifier: u16,
+    version: Version,
+    payload: &[u8],
+) -> Vec<u8> {
     let publish = Publish {
         dup: false,
         qos,
@@ -50,7 +61,7 @@ pub fn publish(topic: &str, qos: Qos, identifier: u16, version: Version) -> Vec<
         topic,
         packet_identifier: PacketIdentifier::new(identifier).filter(|_| qos != Qos::AtMostOnce),
         properties: PublishProperties::default(),
-        payload: &[b'x'; 64],
+        payload,
     };
     encoded(&Packet::Publish(publish), version)
 }

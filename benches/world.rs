@@ -1,0 +1,143 @@
+//! Engines without I/O, whose sockets take everything and whose clients acknowledge at once, for
+//! benchmarks. What this costs is measured with them: it is kept small.
+#![allow(dead_code, reason = "each benchmark uses what it needs")]
+
+use std::io::IoSlice;
+
+use ringmq::clock::Now;
+use ringmq::config::Settings;
+use ringmq::engine::{Action, AllowAll, ConnectionId, CoreId, Engine, Peer, Place};
+use ringmq::send_buffer::SendBuffer;
+use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
+
+#[path = "../tests/support/packets.rs"]
+pub mod packets;
+
+/// A connection and the core that has it.
+pub type Client = (usize, ConnectionId);
+
+/// A broker in one thread.
+pub struct World {
+    /// By core.
+    pub engines: Vec<Engine>,
+    /// Acknowledgements that clients owe, with who owes them.
+    owed: Vec<(Client, Vec<u8>)>,
+    acknowledges: bool,
+}
+
+impl World {
+    /// Of so many cores; its clients acknowledge or not.
+    pub fn new(cores: u16, acknowledges: bool) -> Self {
+        let mut settings = Settings::default();
+        settings.limits.connections_max = 10_000;
+        settings.limits.memory_bytes_max = 1 << 32;
+        settings.mqtt.sys_interval_s = 0;
+        let engine = |place| Engine::new(place, settings.clone(), Box::new(AllowAll), 1, Now(0));
+        let engines = Place::each(cores).into_iter().map(engine).collect();
+        Self { engines, owed: Vec::new(), acknowledges }
+    }
+
+    /// A client that is connected to `core`, its home, and subscribed.
+    pub fn client(&mut self, core: usize, filter: &str, qos: Qos) -> Client {
+        let peer = Peer { address: None, listener: 0 };
+        let id = self.engines[core].handle_accepted(Now(0), peer).expect("accepted");
+        // Without a name it stays where it is.
+        self.receive((core, id), &packets::connect("", Version::V311));
+        self.receive((core, id), &packets::subscribe(filter, qos, Version::V311));
+        (core, id)
+    }
+
+    /// One publisher, and so many subscribers to `a/topic` on the last core.
+    pub fn fan_out(cores: u16, qos: Qos, subscribers: usize) -> (Self, Client) {
+        let mut world = Self::new(cores, qos != Qos::AtMostOnce);
+        let publisher = world.client(0, "elsewhere", Qos::AtMostOnce);
+        for _ in 0..subscribers {
+            world.client(usize::from(cores) - 1, "a/topic", qos);
+        }
+        (world, publisher)
+    }
+
+    /// Bytes from a client, and all that follows from them.
+    pub fn receive(&mut self, (core, id): Client, bytes: &[u8]) {
+        self.engines[core].handle_received(Now(0), id, bytes);
+        self.settle();
+    }
+
+    /// A PINGREQ of each of these clients in one turn.
+    pub fn ping(&mut self, clients: &[Client]) {
+        for &(core, id) in clients {
+            self.engines[core].handle_received(Now(0), id, &[0xC0, 0]);
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            (0..self.engines.len()).for_each(|core| self.send(core));
+            let is_quiet = !self.carry() && self.owed.is_empty();
+            if is_quiet {
+                return;
+            }
+            for ((core, id), acks) in std::mem::take(&mut self.owed) {
+                self.engines[core].handle_received(Now(0), id, &acks);
+            }
+        }
+    }
+
+    fn send(&mut self, core: usize) {
+        while let Some(action) = self.engines[core].poll_action() {
+            let Action::Send { connection, mut buffer } = action else { continue };
+            if self.acknowledges {
+                self.owe((core, connection), &buffer);
+            }
+            let bytes = buffer.len();
+            buffer.advance(bytes);
+            self.engines[core].handle_sent(Now(0), connection, bytes, Some(buffer));
+        }
+    }
+
+    /// What cores have to say to each other; whether that was anything.
+    fn carry(&mut self) -> bool {
+        let mut has_said = false;
+        let cores = self.engines.len();
+        for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
+            if from == to {
+                continue;
+            }
+            while let Some(batch) = self.engines[from].poll_batch(CoreId(to as u16)) {
+                self.engines[to].handle_batch(Now(0), CoreId(from as u16), batch);
+                has_said = true;
+            }
+        }
+        has_said
+    }
+
+    fn owe(&mut self, client: Client, buffer: &SendBuffer) {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let count = buffer.io_slices(&mut slices);
+        let mut acks = Vec::new();
+        for slice in &slices[..count] {
+            let mut rest: &[u8] = slice;
+            while let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) {
+                if let Ok(Packet::Publish(publish)) = wire::decode(&rest[..total], Version::V311)
+                    && let Some(identifier) = publish.packet_identifier
+                {
+                    let ack = Ack::new(identifier, ReasonCode::Success);
+                    Packet::Puback(ack).encode(Version::V311, &mut acks);
+                }
+                rest = &rest[total..];
+            }
+        }
+        if !acks.is_empty() {
+            self.owed.push((client, acks));
+        }
+    }
+}
+
+/// So many PUBLISH packets side by side, as a receive buffer holds them.
+pub fn messages(topic: &str, qos: Qos, count: u16, payload_bytes: usize) -> Vec<u8> {
+    let payload = vec![b'x'; payload_bytes];
+    (1..=count)
+        .flat_map(|number| packets::publish_bytes(topic, qos, number, Version::V311, &payload))
+        .collect()
+}
