@@ -1,0 +1,85 @@
+//! Instructions counted by valgrind's callgrind, and held against the bounds of
+//! `benches/instructions.tsv`: on a machine with neighbours times are noise, and these are not.
+//!
+//! ```sh
+//! cargo bench --bench instructions               # fails when something takes more than its bound
+//! cargo bench --bench instructions -- --rewrite  # what is counted becomes the table
+//! ```
+//!
+//! `valgrind` must be installed (Debian: `valgrind`). There is no crate in between because those
+//! there are want a runner of exactly their version installed beside them, and remember what they
+//! counted in `target/`, where no reviewer sees it grow.
+//!
+//! With `RINGMQ_BENCH_SHORT=1` all cases run once, uncounted, to show that they do.
+
+mod callgrind;
+mod cases;
+mod table;
+#[path = "../world.rs"]
+mod world;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+
+use cases::CASES;
+use table::Table;
+
+/// The argument by which this program tells its own copy under valgrind to run the cases.
+const RUN_CASES: &str = "--run-cases";
+
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.tsv");
+
+fn main() -> ExitCode {
+    let has = |flag: &str| std::env::args().any(|argument| argument == flag);
+    let is_short = std::env::var_os("RINGMQ_BENCH_SHORT").is_some();
+    if has(RUN_CASES) || is_short {
+        cases::run();
+        return ExitCode::SUCCESS;
+    }
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        println!("SKIPPED: the table holds counts of x86_64 Linux");
+        return ExitCode::SUCCESS;
+    }
+    if cfg!(target_feature = "sse3") {
+        eprintln!(
+            "error: this is built for more than the baseline of x86_64, which the table counts: \
+             unset target-cpu and target-feature in RUSTFLAGS and Cargo's configuration"
+        );
+        return ExitCode::FAILURE;
+    }
+    match count(has("--rewrite")) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything is within its bound.
+fn count(rewrites: bool) -> Result<bool, Box<dyn Error>> {
+    let totals = callgrind::totals(RUN_CASES)?;
+    if totals.len() != CASES.len() {
+        return Err(format!("{} cases, but {} counts", CASES.len(), totals.len()).into());
+    }
+    let each = |(case, total): (&cases::Case, u64)| (case.name, total as f64 / case.operations);
+    let counted: Vec<_> = CASES.iter().zip(totals).map(each).collect();
+    let path = Path::new(TABLE);
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let table = Table::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let (report, is_within) = table.judge(&counted);
+    print!("{report}");
+    if rewrites {
+        std::fs::write(path, table.updated(&counted).to_string())?;
+        println!("{} rewritten", path.display());
+    } else if !is_within {
+        println!(
+            "If it is worth its instructions, say why in the commit that runs\n\
+             cargo bench --bench instructions -- --rewrite\n\
+             Another rustc counts differently: run it on the commit before with the same one."
+        );
+    }
+    Ok(is_within || rewrites)
+}
