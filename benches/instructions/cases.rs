@@ -69,6 +69,7 @@ pub const CASES: &[Case] = &[
     case("engine: 100 subscribers, QoS 1, for each", BATCH * 100, || {
         delivering(1, Qos::AtLeastOnce, 100)
     }),
+    case("engine: long topics through wildcards, QoS 0", MANY, wildcards_and_long_topics),
     case("engine: to another core, QoS 0", BATCH, || delivering(2, Qos::AtMostOnce, 1)),
     case("engine: to another core, QoS 1", BATCH, || delivering(2, Qos::AtLeastOnce, 1)),
     case("engine: client comes and goes", VISITS, coming_and_going),
@@ -83,9 +84,9 @@ const TOPIC: &str = "plant/7/line/3/temperature";
 const LONG_TOPIC: &str = "enterprise/europe/plant-0007/building-12/line-0003/cell-0042/\
     machine-press-0815/sensor-bearing-front-left/measurement/temperature/celsius/average/minute";
 
-/// Runs each case once to warm up, and once counted.
-pub fn run() {
-    for case in CASES {
+/// Runs each case whose name has `part` in it once to warm up, and once counted.
+pub fn run(part: &str) {
+    for case in CASES.iter().filter(|case| case.name.contains(part)) {
         let mut work = (case.build)();
         work();
         counted(&mut work);
@@ -345,6 +346,24 @@ fn delivering(cores: u16, qos: Qos, subscribers: usize) -> Box<dyn FnMut()> {
     let (mut world, publisher) = World::fan_out(cores, qos, subscribers);
     let bytes = messages("a/topic", qos, BATCH as u16, 64);
     Box::new(move || world.receive(publisher, &bytes))
+}
+
+/// Each message to another topic, so that no cache answers for it; and a subscriber that takes all.
+fn wildcards_and_long_topics() -> Box<dyn FnMut()> {
+    let mut world = World::new(1, false);
+    let publisher = world.client(0, "elsewhere", Qos::AtMostOnce);
+    for n in 0..MANY {
+        world.client(0, &long_hash(n), Qos::AtMostOnce);
+    }
+    let mut round = 0;
+    Box::new(move || {
+        round += 1;
+        let publish = |n| {
+            let topic = format!("{}/{round}", long_topic(n));
+            packets::publish(&topic, Qos::AtMostOnce, 1, Version::V311)
+        };
+        (0..MANY).for_each(|n| world.receive(publisher, &publish(n)));
+    })
 }
 
 fn coming_and_going() -> Box<dyn FnMut()> {

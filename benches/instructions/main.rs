@@ -10,6 +10,9 @@
 //! there are want a runner of exactly their version installed beside them, and remember what they
 //! counted in `target/`, where no reviewer sees it grow.
 //!
+//! `valgrind --tool=callgrind PROGRAM --run-cases NAME` shows where one case spends them: with the
+//! program that the first command names when it fails, and a part of the case's name.
+//!
 //! With `RINGMQ_BENCH_SHORT=1` all cases run once, uncounted, to show that they do.
 
 mod callgrind;
@@ -25,7 +28,8 @@ use std::process::ExitCode;
 use cases::CASES;
 use table::Table;
 
-/// The argument by which this program tells its own copy under valgrind to run the cases.
+/// The argument by which this program tells its own copy under valgrind to run the cases; those
+/// whose names have in them what follows it.
 const RUN_CASES: &str = "--run-cases";
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.tsv");
@@ -34,7 +38,8 @@ fn main() -> ExitCode {
     let has = |flag: &str| std::env::args().any(|argument| argument == flag);
     let is_short = std::env::var_os("RINGMQ_BENCH_SHORT").is_some();
     if has(RUN_CASES) || is_short {
-        cases::run();
+        let mut arguments = std::env::args().skip_while(|argument| argument != RUN_CASES).skip(1);
+        cases::run(&arguments.next().unwrap_or_default());
         return ExitCode::SUCCESS;
     }
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use shards::Text;
+
 use crate::wire::{Qos, ReasonCode};
 
 /// Who wants to connect.
@@ -71,8 +73,9 @@ pub trait Access: Send {
 pub struct Identity<'a> {
     /// Names the connection; the same as the exchange that let it in.
     pub exchange: u64,
-    /// Client Identifier.
-    pub client_identifier: &'a str,
+    /// Client Identifier. As it is kept: to look at it as a string costs, and most publications are
+    /// permitted without.
+    pub client_identifier: &'a Text,
 }
 
 /// Lets everybody in, to everything. An enhanced authentication is refused: there is no method.

@@ -45,9 +45,19 @@ fn stream(version: Version, retain_as_published: bool) -> usize {
 /// The last copy written, to make the next one of the same form from.
 #[derive(Default)]
 pub(super) struct Template {
-    pub(super) form: Option<(Version, Qos, bool)>,
+    /// More copies than one are to be made: a single one is worth no template.
+    is_wanted: bool,
+    form: Option<(Version, Qos, bool)>,
     bytes: Vec<u8>,
     identifier_at: usize,
+}
+
+impl Template {
+    /// Another message, of which so many copies are to be made at most.
+    pub(super) fn begin(&mut self, copies: usize) {
+        self.is_wanted = copies > 1;
+        self.form = None;
+    }
 }
 
 /// A message being routed, with what is made of it only when somebody needs it.
@@ -173,7 +183,7 @@ impl Engine {
         origin: &Origin,
     ) -> Pressure {
         let mut pressure = Pressure::default();
-        self.template.form = None;
+        self.template.begin(targets.each.len());
         if targets.each.is_empty() {
             return pressure;
         }
@@ -492,7 +502,7 @@ impl Engine {
             let start = out.len();
             let identifier_at = header_of(&copy, out);
             out.extend_from_slice(content.payload);
-            if is_alike {
+            if is_alike && template.is_wanted {
                 template.form = form;
                 template.bytes.clear();
                 template.bytes.extend_from_slice(&out[start..]);

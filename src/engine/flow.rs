@@ -133,7 +133,7 @@ impl Engine {
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
         let payload = is_large.then(|| delivery.message.shared_payload());
-        self.template.form = None;
+        self.template.begin(1);
         self.write(slot, &content, copy, payload);
     }
 

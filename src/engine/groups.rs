@@ -118,7 +118,7 @@ impl Engine {
             return;
         };
         let mut pressure = Pressure::default();
-        self.template.form = None;
+        self.template.begin(1);
         pressure.add(self.deliver(&member, draft, here));
         self.slow(origin, &pressure);
     }
@@ -246,7 +246,7 @@ impl Engine {
                 self.count_drops(session, DropCause::Expired, 1);
                 continue;
             }
-            self.template.form = None;
+            self.template.begin(1);
             let mut draft = Draft::of(&message, message.content(), delivery.retain);
             if self.share(sharing, &mut draft, &Origin::default(), Some(session)).is_none() {
                 self.count_drops(session, DropCause::Offline, 1);

@@ -199,7 +199,7 @@ impl Engine {
         if topic.starts_with(sys_topics::PREFIX) {
             return Err(ReasonCode::NotAuthorized);
         }
-        let client_identifier = self.sessions[session as usize].client_identifier.as_str();
+        let client_identifier = &self.sessions[session as usize].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
         if !self.access.may_publish(&who, topic, publish.qos, publish.retain) {
             return Err(ReasonCode::NotAuthorized);

@@ -181,7 +181,7 @@ impl Engine {
             self.forget_retained(message);
             return;
         }
-        self.template.form = None;
+        self.template.begin(1);
         // [MQTT-3.3.1-8]: sent for a new subscription, hence with the RETAIN flag.
         let mut draft = Draft::of(message, message.content(), true);
         self.deliver(target, &mut draft, None);

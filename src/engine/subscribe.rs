@@ -84,7 +84,7 @@ impl Engine {
         let filter =
             TopicFilter::parse(text, levels_max).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         self.check_available(&filter, identifier)?;
-        let client_identifier = self.sessions[session as usize].client_identifier.as_str();
+        let client_identifier = &self.sessions[session as usize].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
         let qos =
             self.access.may_subscribe(&who, text, options.qos).ok_or(ReasonCode::NotAuthorized)?;
