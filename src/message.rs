@@ -1,7 +1,6 @@
 //! An Application Message once it must outlive the packet it came in: queued, in flight, or retained.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 use triomphe::ThinArc;
 
 use crate::clock::{Deadline, Now};
@@ -55,10 +54,25 @@ impl Content<'_> {
     /// The same as a value of its own, counted in `ledger` while it lives.
     pub fn to_message(&self, ledger: &Ledger) -> Message {
         ledger.charge(self.bytes());
-        let mut bytes = SmallVec::<[u8; 1024]>::with_capacity(self.bytes() - HEADER_BYTES);
-        for part in [self.topic.as_bytes(), self.passed_on, self.payload] {
-            bytes.extend_from_slice(part);
-        }
+        // One slice of them all is what the allocation is made from.
+        let (mut short, long): (_, Vec<u8>);
+        let parts = [self.topic.as_bytes(), self.passed_on, self.payload];
+        let bytes = match self.bytes() - HEADER_BYTES {
+            len @ ..=SHORT_BYTES_MAX => {
+                short = [0; SHORT_BYTES_MAX];
+                let mut rest = &mut short[..];
+                for part in parts {
+                    let (place, left) = rest.split_at_mut(part.len());
+                    place.copy_from_slice(part);
+                    rest = left;
+                }
+                &short[..len]
+            }
+            _ => {
+                long = parts.concat();
+                &long
+            }
+        };
         let header = Header {
             ledger: ledger.clone(),
             expires: self.expires,
@@ -67,7 +81,7 @@ impl Content<'_> {
             topic_bytes: self.topic.len() as u16,
             qos: self.qos,
         };
-        Message(ThinArc::from_header_and_slice(header, &bytes))
+        Message(ThinArc::from_header_and_slice(header, bytes))
     }
 }
 
@@ -110,6 +124,9 @@ struct Header {
 
 /// The header with the count of references and the length before it.
 const HEADER_BYTES: usize = size_of::<Header>() + 2 * size_of::<usize>();
+
+/// Bytes of a message that are put together on the stack.
+const SHORT_BYTES_MAX: usize = 512;
 
 const _: () = assert!(HEADER_BYTES <= 48 && shards::TOPIC_BYTES_MAX <= u16::MAX as usize);
 

@@ -108,8 +108,8 @@ impl Engine {
         let mut used = 0;
         loop {
             match wire::frame(&bytes[used..], packet_bytes_max) {
-                Ok(Frame::Complete { total, .. }) => {
-                    self.handle_packet(id, &bytes[used..used + total]);
+                Ok(Frame::Complete { header, total }) => {
+                    self.handle_packet(id, &bytes[used..used + total], header);
                     used += total;
                     match self.links.get(id) {
                         Some(connection) if !connection.is_held() => {}
@@ -128,7 +128,7 @@ impl Engine {
         }
     }
 
-    fn handle_packet(&mut self, id: ConnectionId, frame: &[u8]) {
+    fn handle_packet(&mut self, id: ConnectionId, frame: &[u8], header: usize) {
         self.links.metrics.packets_received += 1;
         let Some(connection) = self.links.get(id) else { return };
         let version = connection.version;
@@ -136,8 +136,11 @@ impl Engine {
             Phase::Connecting => return self.handle_first_packet(id, frame),
             Phase::Leaving(_) => unreachable!("its input is held"),
             Phase::Authenticating(_) => self.handle_while_authenticating(id, frame),
-            Phase::Open { session } => wire::decode(frame, version)
-                .and_then(|packet| self.handle_open(id, session, packet)),
+            Phase::Open { session } => match wire::decode_framed(frame, header, version) {
+                // By reference: a packet is a large value to move about.
+                Ok(packet) => self.handle_open(id, session, &packet),
+                Err(violation) => Err(violation),
+            },
         };
         if let Err(violation) = outcome {
             self.violate(id, violation);
@@ -148,10 +151,10 @@ impl Engine {
         &mut self,
         id: ConnectionId,
         session: u32,
-        packet: Packet<'_>,
+        packet: &Packet<'_>,
     ) -> Result<(), Violation> {
         match packet {
-            Packet::Publish(publish) => return self.handle_publish(id, session, &publish),
+            Packet::Publish(publish) => return self.handle_publish(id, session, publish),
             Packet::Puback(ack) => {
                 self.handle_ack(id, session, ack.packet_identifier, Ack::Puback);
                 return Ok(());
@@ -174,15 +177,15 @@ impl Engine {
         // The others may change who gets what: messages that came before are handed out first.
         self.flush_run();
         match packet {
-            Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, &subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, &unsubscribe),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, unsubscribe),
             Packet::Pingreq => {
                 let version = self.version(id.slot);
                 self.links.send(id.slot, |out| Packet::Pingresp.encode(version, out));
                 Ok(())
             }
-            Packet::Disconnect(disconnect) => self.handle_disconnect(id, session, &disconnect),
-            Packet::Auth(auth) => self.handle_auth(id, &auth),
+            Packet::Disconnect(disconnect) => self.handle_disconnect(id, session, disconnect),
+            Packet::Auth(auth) => self.handle_auth(id, auth),
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(Violation::SecondConnect),
             _ => Err(Violation::UnexpectedPacket),

@@ -266,6 +266,16 @@ pub fn decode(bytes: &[u8], version: Version) -> Result<Packet<'_>, Violation> {
     if bytes.len() > total {
         return Err(Violation::TrailingBytes);
     }
+    decode_framed(bytes, header, version)
+}
+
+/// The same for what [`frame`] has cut out already, with a fixed header of `header` bytes.
+#[inline]
+pub fn decode_framed(
+    bytes: &[u8],
+    header: usize,
+    version: Version,
+) -> Result<Packet<'_>, Violation> {
     let first = bytes[0];
     let (head, body) = bytes.split_at(header);
     let packet_type = PacketType::from_first_byte(first).ok_or(Violation::PacketTypeReserved)?;

@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
     pub(super) fn text(&mut self) -> Result<&'a str, Violation> {
         // The standard library refuses surrogates and overlong forms too. [MQTT-1.5.4-1]
         let text = str::from_utf8(self.data()?).map_err(|_| Violation::StringNotUtf8)?;
-        if text.as_bytes().contains(&0) {
+        if has_byte(text, |byte| byte == 0) {
             return Err(Violation::StringHasNull); // [MQTT-1.5.4-2]
         }
         Ok(text)
@@ -114,8 +114,13 @@ impl<'a> Reader<'a> {
 /// Whether a Topic Name holds a character that only Topic Filters may.
 #[inline]
 pub(super) fn has_wildcard(topic: &str) -> bool {
-    // Without an early exit the loop becomes one of wide registers.
-    topic.bytes().fold(false, |found, byte| found | (byte == b'+') | (byte == b'#'))
+    has_byte(topic, |byte| (byte == b'+') | (byte == b'#'))
+}
+
+/// Without an early exit the loop becomes one of wide registers.
+#[inline]
+fn has_byte(text: &str, is_it: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(false, |found, byte| found | is_it(byte))
 }
 
 #[cfg(test)]
