@@ -61,8 +61,13 @@ pub struct Outcome {
     pub keep_alive_s: u16,
     /// CPU of the broker while nothing but PINGREQs comes, in percent of one core.
     pub idle_cpu_percent: f64,
+    /// How busy the machine was meanwhile, generators and kernel included, in percent of all its
+    /// cores: latencies of a busy machine are its scheduler's.
+    pub machine_percent: f64,
     /// Messages to connections drawn at random.
     pub published: u64,
+    /// Time the broker's threads waited for a core while they came, in percent of one core.
+    pub waiting_percent: f64,
     /// How long they took, in microseconds.
     pub latency_p50_us: u64,
     pub latency_p99_us: u64,
@@ -108,11 +113,14 @@ fn measure(args: &MillionArgs, broker: &RunningBroker) -> Result<Outcome> {
     let connect_cpu_us = (meter.usage()?.cpu - cpu).as_secs_f64() * 1e6 * each;
 
     eprintln!("held; {} s without a message", args.idle_s);
-    let (cpu, begun) = (meter.usage()?.cpu, Instant::now());
+    let (cpu, begun, machine) = (meter.usage()?.cpu, Instant::now(), MachineTime::now()?);
     thread::sleep(Duration::from_secs_f64(args.idle_s));
     let idle = (meter.usage()?.cpu - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let machine_percent = MachineTime::now()?.busy_percent_since(&machine);
 
+    let (waiting, begun) = (meter.usage()?.waiting, Instant::now());
     let published = publish(args, broker)?;
+    let waiting = (meter.usage()?.waiting - waiting).as_secs_f64() / begun.elapsed().as_secs_f64();
     thread::sleep(SETTLE);
     let mut latencies = end_all(holdings, published)?;
     latencies.sort_unstable();
@@ -126,7 +134,9 @@ fn measure(args: &MillionArgs, broker: &RunningBroker) -> Result<Outcome> {
         connect_cpu_us,
         keep_alive_s: args.keep_alive_s,
         idle_cpu_percent: idle * 100.0,
+        machine_percent,
         published,
+        waiting_percent: waiting * 100.0,
         latency_p50_us: percentile(0.5),
         latency_p99_us: percentile(0.99),
         latency_max_us: percentile(1.0),
@@ -259,6 +269,31 @@ fn end_all(holdings: Vec<Holding>, published: u64) -> Result<Vec<u64>> {
     Ok(latencies)
 }
 
+/// What all cores together did since start, in the kernel's ticks: proc(5), `/proc/stat`.
+struct MachineTime {
+    busy: u64,
+    all: u64,
+}
+
+impl MachineTime {
+    fn now() -> Result<Self> {
+        let text = fs::read_to_string("/proc/stat")
+            .map_err(|source| Error::io("read /proc/stat", source))?;
+        let first = text.lines().next().unwrap_or_default();
+        let ticks: Vec<u64> =
+            first.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok()).collect();
+        let [user, nice, system, idle, waiting_for_disk, irq, softirq, stolen] = ticks[..] else {
+            return Err(Error::Broker("/proc/stat does not begin with the cores' time".into()));
+        };
+        let busy = user + nice + system + irq + softirq + stolen;
+        Ok(Self { busy, all: busy + idle + waiting_for_disk })
+    }
+
+    fn busy_percent_since(&self, earlier: &Self) -> f64 {
+        (self.busy - earlier.busy) as f64 / (self.all - earlier.all).max(1) as f64 * 100.0
+    }
+}
+
 /// What the kernel has for itself: all memory that is neither free, nor cache, nor a process's.
 fn kernel_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")
@@ -301,12 +336,17 @@ fn text(outcome: &Outcome) -> String {
         ),
         format!("  generators     {:.0} bytes each", outcome.generator_bytes),
         format!(
-            "  idle           {:.1}% of a core, with Keep Alive {keep_alive_s} s",
-            outcome.idle_cpu_percent
+            "  idle           {:.1}% of a core, with Keep Alive {keep_alive_s} s; the machine is {:.0}% \
+             busy, generators included",
+            outcome.idle_cpu_percent, outcome.machine_percent
         ),
         format!(
             "  publish        {published} to one drawn at random: p50 {} µs, p99 {} µs, max {} µs",
             outcome.latency_p50_us, outcome.latency_p99_us, outcome.latency_max_us
+        ),
+        format!(
+            "  meanwhile      the broker was kept from a core for {:.1}% of the time",
+            outcome.waiting_percent
         ),
     ]
     .join("\n")
