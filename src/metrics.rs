@@ -71,13 +71,17 @@ impl Drops {
 }
 
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident $topic:literal $of:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident $topic:literal $of:ident $nature:ident;)+) => {
         /// Counters since start, and gauges, of one core; or of all, added up.
         #[derive(Clone, Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Messages dropped, by cause.
             pub drops: Drops,
+            /// PUBLISH packets received from clients, by QoS.
+            pub received_by_qos: [u64; 3],
+            /// Messages of other cores' clients taken from there, by QoS.
+            pub forwarded_by_qos: [u64; 3],
         }
 
         impl Metrics {
@@ -97,6 +101,11 @@ macro_rules! counters {
                     .map(|(topic, value, _)| (topic, value))
             }
 
+            /// Everything that was counted or measured, by name.
+            pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64, Nature)> {
+                [$((stringify!($name), self.$name, Nature::$nature),)+].into_iter()
+            }
+
             /// Adds what another core counted. What every core holds alike is not added.
             pub fn add(&mut self, other: &Self) {
                 $(if Of::$of != Of::EachAlike {
@@ -105,6 +114,24 @@ macro_rules! counters {
                 for (drop, _) in DROPS {
                     self.drops.add(drop, other.drops.of(drop));
                 }
+                add_each(&mut self.received_by_qos, &other.received_by_qos);
+                add_each(&mut self.forwarded_by_qos, &other.forwarded_by_qos);
+            }
+
+            /// What was counted since these, the same core's at an earlier time, were taken.
+            /// Gauges stay as they are.
+            pub fn since(&self, earlier: &Self) -> Self {
+                let mut since = self.clone();
+                $(if Nature::$nature == Nature::Counter {
+                    since.$name -= earlier.$name;
+                })+
+                for (of, before) in since.drops.0.iter_mut().zip(earlier.drops.0) {
+                    *of -= before;
+                }
+                since.received_by_qos = subtract_each(since.received_by_qos, earlier.received_by_qos);
+                since.forwarded_by_qos =
+                    subtract_each(since.forwarded_by_qos, earlier.forwarded_by_qos);
+                since
             }
         }
     };
@@ -123,79 +150,104 @@ enum Of {
     EachAlike,
 }
 
+/// How a number comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// It is counted up from the start.
+    Counter,
+    /// It stands as it is now.
+    Gauge,
+    /// It is made of others when `$SYS` is updated.
+    Derived,
+}
+
+/// Adds numbers by QoS.
+fn add_each(to: &mut [u64; 3], from: &[u64; 3]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}
+
+/// What came on top of earlier numbers by QoS.
+pub fn subtract_each(now: [u64; 3], earlier: [u64; 3]) -> [u64; 3] {
+    std::array::from_fn(|qos| now[qos] - earlier[qos])
+}
+
 counters! {
     /// Network Connections accepted.
-    connections_accepted "connections/accepted" Broker;
+    connections_accepted "connections/accepted" Broker Counter;
     /// Connections refused: too many, too fast, or no memory.
-    connections_refused "connections/refused" Broker;
+    connections_refused "connections/refused" Broker Counter;
     /// Connections open now, CONNECT received or not.
-    connections_open "connections/open" BrokerAndCore;
+    connections_open "connections/open" BrokerAndCore Gauge;
     /// Clients connected now.
-    clients_connected "clients/connected" BrokerAndCore;
+    clients_connected "clients/connected" BrokerAndCore Gauge;
     /// Sessions without a connection.
-    clients_disconnected "clients/disconnected" Broker;
+    clients_disconnected "clients/disconnected" Broker Gauge;
     /// Most clients connected at a time.
-    clients_maximum "clients/maximum" Broker;
+    clients_maximum "clients/maximum" Broker Derived;
     /// Sessions that expired.
-    sessions_expired "clients/expired" Broker;
+    sessions_expired "clients/expired" Broker Counter;
     /// Connections taken over by a later one of the same Client Identifier.
-    takeovers "clients/takeovers" Broker;
+    takeovers "clients/takeovers" Broker Counter;
     /// Connections ended for a protocol violation.
-    violations "connections/violations" Broker;
+    violations "connections/violations" Broker Counter;
     /// Connections ended because Keep Alive or the CONNECT time limit passed.
-    timeouts "connections/timeouts" Broker;
+    timeouts "connections/timeouts" Broker Counter;
     /// MQTT Control Packets received.
-    packets_received "messages/received" Broker;
+    packets_received "messages/received" Broker Counter;
     /// MQTT Control Packets sent.
-    packets_sent "messages/sent" Broker;
+    packets_sent "messages/sent" Broker Counter;
     /// PUBLISH packets received.
-    publishes_received "publish/messages/received" BrokerAndCore;
+    publishes_received "publish/messages/received" BrokerAndCore Counter;
     /// PUBLISH packets sent.
-    publishes_sent "publish/messages/sent" BrokerAndCore;
+    publishes_sent "publish/messages/sent" BrokerAndCore Counter;
     /// Bytes received.
-    bytes_received "bytes/received" Broker;
+    bytes_received "bytes/received" Broker Counter;
     /// Bytes handed to the network.
-    bytes_sent "bytes/sent" Broker;
+    bytes_sent "bytes/sent" Broker Counter;
     /// Subscriptions.
-    subscriptions "subscriptions/count" Broker;
+    subscriptions "subscriptions/count" Broker Gauge;
     /// Subscriptions refused: beyond a bound, or of a kind that is switched off or not allowed.
-    subscriptions_refused "subscriptions/refused" Broker;
+    subscriptions_refused "subscriptions/refused" Broker Counter;
     /// Retained messages.
-    retained_messages "retained messages/count" EachAlike;
+    retained_messages "retained messages/count" EachAlike Gauge;
     /// Bytes of retained messages.
-    retained_bytes "retained messages/bytes" EachAlike;
+    retained_bytes "retained messages/bytes" EachAlike Gauge;
     /// Times a publisher's socket was left unread because its consumers were behind.
-    publishers_paused "publishers/paused" Broker;
+    publishers_paused "publishers/paused" Broker Counter;
     /// Consumers that took nothing for so long that nobody waits for them any more.
-    consumers_stuck "consumers/stuck" Broker;
+    consumers_stuck "consumers/stuck" Broker Counter;
+    /// Messages that wait in the queues of sessions.
+    messages_queued "messages/queued" Broker Gauge;
     /// Bytes that messages, queues and outboxes hold; what `memory_bytes_max` bounds.
-    memory_bytes "memory/bytes" Broker;
+    memory_bytes "memory/bytes" Broker Gauge;
     /// Connections accepted on this core and handed over to the home core of their client.
-    connections_handed_over "connections/handed-over" BrokerAndCore;
+    connections_handed_over "connections/handed-over" BrokerAndCore Counter;
     /// Batches sent to other cores.
-    batches_sent "batches/sent" Core;
+    batches_sent "batches/sent" Core Counter;
     /// Batches taken from other cores.
-    batches_received "batches/received" Core;
+    batches_received "batches/received" Core Counter;
     /// Bytes under way to other cores.
-    lanes_bytes "lanes/bytes" Core;
+    lanes_bytes "lanes/bytes" Core Gauge;
     /// Times this core woke another one that slept.
-    wakeups_sent "wakeups/sent" Core;
+    wakeups_sent "wakeups/sent" Core Counter;
     /// Turns of this core's loop.
-    turns "turns" Core;
+    turns "turns" Core Counter;
     /// Microseconds this core was busy.
-    busy_us "busy/us" Core;
+    busy_us "busy/us" Core Counter;
     /// The share of time it was busy since the last report, in percent.
-    busy_percent "busy/percent" Core;
+    busy_percent "busy/percent" Core Derived;
     /// Times the kernel was entered to submit or to wait.
-    kernel_entries "kernel/entries" Core;
+    kernel_entries "kernel/entries" Core Counter;
     /// Sends that had to wait for the peer to take more.
-    sends_waited "kernel/sends-waited" Core;
+    sends_waited "kernel/sends-waited" Core Counter;
     /// Receives that found no free buffer and were begun again.
-    receives_starved "kernel/receives-starved" Core;
+    receives_starved "kernel/receives-starved" Core Counter;
     /// Times there were more completions than fit, and the kernel kept them aside.
-    completions_overflowed "kernel/completions-overflowed" Core;
+    completions_overflowed "kernel/completions-overflowed" Core Counter;
     /// Times accepting rested because no descriptor was free.
-    accepts_rested "kernel/accepts-rested" Core;
+    accepts_rested "kernel/accepts-rested" Core Counter;
 }
 
 /// What an executor counted in a turn of its loop.
@@ -247,6 +299,20 @@ mod tests {
         for (_, cause) in DROPS {
             assert!(readme.contains(&format!("`{cause}`")), "README.md lacks {cause}");
         }
+    }
+
+    #[test]
+    fn what_was_counted_meanwhile_is_the_difference_and_a_gauge_stays_as_it_is() {
+        let mut earlier = Metrics { turns: 5, memory_bytes: 100, ..Metrics::default() };
+        earlier.drops.add(Drop::Expired, 1);
+        let mut now = Metrics { turns: 7, memory_bytes: 60, ..earlier.clone() };
+        now.drops.add(Drop::Expired, 3);
+        now.received_by_qos[2] += 4;
+        let since = now.since(&earlier);
+        assert_eq!((since.turns, since.memory_bytes, since.drops.total()), (2, 60, 3));
+        assert_eq!(since.received_by_qos, [0, 0, 4]);
+        let names: Vec<&str> = now.rows().map(|(name, ..)| name).collect();
+        assert!(names.contains(&"turns") && names.contains(&"memory_bytes"));
     }
 
     #[test]

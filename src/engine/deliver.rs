@@ -429,11 +429,14 @@ impl Engine {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
         let delivery = target.delivery(draft, &self.links.ledger, shared);
+        let queued_before = self.queued(target.session);
         let session = &mut self.sessions[target.session as usize];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
-        match session.outbound_mut(window).push(delivery, &self.queue_limits, connection.is_some())
-        {
+        let outbound = session.outbound_mut(window);
+        let outcome = outbound.push(delivery, &self.queue_limits, connection.is_some());
+        self.count_queue(target.session, queued_before);
+        match outcome {
             Queued::Kept => {}
             Queued::Dropped(cause) => self.count_drops(target.session, cause, 1),
             Queued::Disconnect => {

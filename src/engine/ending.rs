@@ -128,8 +128,10 @@ impl Engine {
         session.connection = None;
         session.tidy();
         self.change_groups_of(index, -1);
+        let queued_before = self.queued(index);
         let session = &mut self.sessions[index as usize];
         let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());
+        self.count_queue(index, queued_before);
         self.count_drops(index, DropCause::Offline, dropped);
         self.report_drops(index);
         self.settle_will(index, ending);
@@ -237,6 +239,7 @@ impl Engine {
         if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
             entry.remove();
         }
+        self.links.metrics.messages_queued -= self.queued(index) as u64;
         let waiting = self.sessions[index as usize]
             .outbound
             .as_ref()

@@ -89,6 +89,7 @@ impl Engine {
         let session = self.links.connections[slot as usize].session().expect("open");
         let outbox_bytes = self.outbox_behind_bytes();
         let mut expired = 0;
+        let queued_before = self.queued(session);
         while self.links.connections[slot as usize].pending_bytes() <= outbox_bytes {
             let outbound = self.sessions[session as usize].outbound.as_mut();
             let Some(next) = outbound.and_then(|o| o.next(self.now, &mut expired)) else { break };
@@ -101,12 +102,25 @@ impl Engine {
                 }
             }
         }
+        self.count_queue(session, queued_before);
         self.count_drops(session, DropCause::Expired, expired);
         let state = &self.sessions[session as usize];
         let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
         if !has_waiting && !state.feeds.is_empty() {
             self.pump_feeds(slot);
         }
+    }
+
+    /// Messages in the queue of a session.
+    pub(super) fn queued(&self, session: u32) -> usize {
+        self.sessions[session as usize].outbound.as_ref().map_or(0, |outbound| outbound.queued())
+    }
+
+    /// The queue of a session may have become longer or shorter.
+    pub(super) fn count_queue(&mut self, session: u32, before: usize) {
+        let now = self.queued(session);
+        let queued = &mut self.links.metrics.messages_queued;
+        *queued = *queued + now as u64 - before as u64;
     }
 
     fn send_queued(

@@ -235,9 +235,11 @@ impl Engine {
             .map(|(filter, text)| (*filter, self.sharing(text)))
             .filter(|(_, sharing)| self.has_other_member(sharing, session, leaves))
             .collect();
+        let queued_before = self.queued(session);
         let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
         let is_one = |filter| sharings.iter().any(|(of, _)| *of == filter);
         let taken = outbound.take_shared(is_one, leaves);
+        self.count_queue(session, queued_before);
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
             let (_, sharing) = sharings.iter().find(|(of, _)| *of == filter).expect("one of them");

@@ -86,6 +86,9 @@ impl Engine {
 
     fn take_forwarded(&mut self, from: CoreId, batch: &Batch, forwarded: &Forwarded) {
         let content = batch.content(&forwarded.body);
+        if forwarded.publisher.is_some() {
+            self.links.metrics.forwarded_by_qos[usize::from(u8::from(content.qos))] += 1;
+        }
         let publisher = forwarded.publisher.map(|connection| Publisher { core: from, connection });
         let origin = Origin { publisher, session: None };
         let mut draft = match forwarded.body.message() {

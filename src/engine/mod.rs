@@ -163,6 +163,8 @@ pub struct Engine {
     clients_maximum: u64,
     /// Last values shown under `$SYS`.
     sys_values: HashMap<String, String>,
+    /// Since when those waited who get a CONNACK in this turn; nothing unless statistics are taken.
+    connacks: Vec<Now>,
 }
 
 impl Engine {
@@ -222,6 +224,7 @@ impl Engine {
             reported: (now, 0),
             clients_maximum: 0,
             sys_values: HashMap::new(),
+            connacks: Vec::new(),
             settings,
             place,
         };
@@ -242,6 +245,10 @@ impl Engine {
         self.links.metrics.connections_open = self.links.connections.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
         self.links.metrics.lanes_bytes = self.lanes_bytes();
+        debug_assert_eq!(
+            self.links.metrics.messages_queued,
+            self.sessions.iter().map(|(index, _)| self.queued(index as u32) as u64).sum::<u64>()
+        );
         &self.links.metrics
     }
 
@@ -258,6 +265,18 @@ impl Engine {
     /// The executor has gone through a turn of its loop.
     pub fn note_turn(&mut self, turn: Turn) {
         self.links.metrics.note_turn(turn);
+    }
+
+    /// When the CONNECTs came that are answered in this turn. Whoever takes statistics, and so has
+    /// them noted, takes them every turn.
+    pub fn take_connacks(&mut self) -> impl Iterator<Item = Now> + '_ {
+        self.connacks.drain(..)
+    }
+
+    /// PUBLISH packets received from clients, and messages of other cores' clients taken from there,
+    /// each by QoS, since the start.
+    pub fn publishes_taken(&self) -> ([u64; 3], [u64; 3]) {
+        (self.links.metrics.received_by_qos, self.links.metrics.forwarded_by_qos)
     }
 
     /// A connection was accepted. When it is refused, the executor closes the socket.

@@ -21,6 +21,7 @@ impl Engine {
         publish: &Publish<'_>,
     ) -> Result<(), Violation> {
         self.links.metrics.publishes_received += 1;
+        self.links.metrics.received_by_qos[usize::from(u8::from(publish.qos))] += 1;
         self.check_publish(publish)?;
         let Some(alias) = publish.properties.topic_alias else {
             return self.take_publish(id, session, publish, publish.topic);
