@@ -1,4 +1,5 @@
-//! The only time types: instants and deadlines in microseconds of a monotonic clock that the executor reads once a turn.
+//! The only time types: instants and deadlines in microseconds of a monotonic clock that the executor
+//! reads once a turn, and instants in nanoseconds for what it measures.
 //!
 //! The engine reads no clock. It is told `Now` with every input, so a jump of the wall clock
 //! changes nothing, and a simulation owns time.
@@ -14,6 +15,30 @@ pub struct Now(pub u64);
 /// never zero: an `Option` of one takes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(NonZero<u64>);
+
+/// An instant to the nanosecond, on the scale of [`Now`]: for what is measured. Nothing is decided by
+/// it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// The microsecond it lies in.
+    pub fn now(self) -> Now {
+        Now(self.0 / 1_000)
+    }
+
+    /// Nanoseconds passed since `earlier`; zero when `earlier` lies ahead.
+    pub fn since_ns(self, earlier: Tick) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl From<Now> for Tick {
+    /// The beginning of the microsecond.
+    fn from(now: Now) -> Self {
+        Self(now.0.saturating_mul(1_000))
+    }
+}
 
 impl Now {
     /// The instant `duration` from here; far beyond any uptime it saturates.

@@ -28,6 +28,8 @@ pub struct Settings {
     pub uring: Uring,
     /// The log.
     pub log: Log,
+    /// Statistics.
+    pub stats: Stats,
     /// Bounds on what clients can make the broker do and hold.
     pub limits: Limits,
     /// What the protocol leaves to the server.
@@ -47,6 +49,7 @@ impl Default for Settings {
             executor: ExecutorKind::default(),
             uring: Uring::default(),
             log: Log::default(),
+            stats: Stats::default(),
             limits: Limits::default(),
             mqtt: Mqtt::default(),
         }
@@ -210,6 +213,32 @@ pub enum LogFormat {
     /// A line for people.
     #[default]
     Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Statistics: what took how long, and what was counted.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stats {
+    /// Whether they are taken. They are printed at exit and on SIGUSR1.
+    pub enabled: bool,
+    /// Seconds after which they are printed too; 0 for never.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub interval_s: u32,
+    /// How they are printed.
+    pub format: StatsFormat,
+    /// File for histograms that other tools read; empty for none.
+    pub log: PathBuf,
+}
+
+/// How statistics are written to standard output.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum StatsFormat {
+    /// A table for people.
+    #[default]
+    Table,
     /// A JSON object a line.
     Json,
 }
@@ -439,6 +468,12 @@ impl Settings {
             }
             _ => {}
         }
+        if !self.stats.enabled && self.stats != Stats::default() {
+            return error(
+                "stats: it is said how to write statistics, but none are taken; say --stats, or \
+                 stats.enabled = true",
+            );
+        }
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
             return error(
                 "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
@@ -506,13 +541,20 @@ pub struct Flags {
     #[arg(long)]
     pub executor: Option<ExecutorKind>,
 
-    /// Latency histograms every so many seconds: not in this version.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    /// Take statistics, latency histograms among them, and print them at exit, on SIGUSR1 (where
+    /// there are signals), and every so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub stats: Option<Option<u32>>,
 
-    /// How statistics are written: not in this version.
+    /// How statistics are written to standard output.
     #[arg(long, value_name = "FORMAT")]
     pub stats_format: Option<StatsFormat>,
+
+    /// File to write every interval's histograms to, as an HdrHistogram interval log, and beside it
+    /// a `.hgrm` file for each kind of latency at the end.
+    #[arg(long, value_name = "FILE")]
+    pub stats_log: Option<PathBuf>,
 }
 
 /// What the broker does instead of serving.
@@ -598,14 +640,6 @@ impl ExecutorKind {
     }
 }
 
-/// How statistics are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum StatsFormat {
-    Table,
-    Json,
-}
-
 impl Flags {
     /// Defaults, file and flags taken together.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
@@ -625,6 +659,14 @@ impl Flags {
         settings.executor = self.executor.unwrap_or(settings.executor);
         settings.log.format = self.log_format.unwrap_or(settings.log.format);
         settings.log.level = self.log_level.unwrap_or(settings.log.level);
+        if let Some(interval_s) = self.stats {
+            settings.stats.enabled = true;
+            settings.stats.interval_s = interval_s.unwrap_or(settings.stats.interval_s);
+        }
+        settings.stats.format = self.stats_format.unwrap_or(settings.stats.format);
+        if let Some(log) = &self.stats_log {
+            settings.stats.log.clone_from(log);
+        }
         settings.check()?;
         Ok(settings)
     }
@@ -637,13 +679,6 @@ impl Flags {
             return refuse(format!(
                 "--data {data}: this version keeps nothing on disk; leave it out or say --data none"
             ));
-        }
-        if self.stats.is_some() || self.stats_format.is_some() {
-            return refuse(
-                "--stats: this version records no latency histograms; its counters are under \
-                 $SYS/broker/#"
-                    .to_owned(),
-            );
         }
         Ok(())
     }
@@ -665,7 +700,7 @@ mod tests {
         let text = include_str!("../deploy/broker.toml");
         let table: toml::Table = text.parse().expect("it parses");
         let debug = format!("{:?}", Settings::default());
-        let sections = ["uring", "log", "limits", "mqtt"];
+        let sections = ["uring", "log", "stats", "limits", "mqtt"];
         for section in sections {
             for key in table[section].as_table().expect("a section").keys() {
                 assert!(debug.contains(&format!("{key}:")), "{section}.{key}");
@@ -758,6 +793,27 @@ mod tests {
         assert_eq!((settings.log.level, settings.log.format), (LogLevel::Error, LogFormat::Json));
         assert_eq!(settings.limits, Limits::default());
         std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn how_statistics_are_written_is_said_only_where_they_are_taken() {
+        let check = |text: &str| Settings::from_toml(text).expect("it parses").check();
+        assert!(check("[stats]\nenabled = true\ninterval_s = 5\nformat = \"json\"").is_ok());
+        for key in ["interval_s = 5", "format = \"json\"", "log = \"x\""] {
+            let error = check(&format!("[stats]\n{key}")).expect_err("nothing is taken");
+            assert!(error.to_string().contains("--stats"), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn stats_without_seconds_keeps_the_interval_of_the_file() {
+        let settings = |flag: &str| {
+            let flags = Flags::parse_from(["broker", flag]);
+            flags.settings().expect("fine").stats
+        };
+        assert_eq!(settings("--stats"), Stats { enabled: true, ..Stats::default() });
+        let each_7_s = Stats { enabled: true, interval_s: 7, ..Stats::default() };
+        assert_eq!(settings("--stats=7"), each_7_s);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod session;
 
 pub mod engine;
 
+pub mod stats;
+
 pub mod executor;
 pub mod platform;
 pub mod server;

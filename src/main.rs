@@ -13,6 +13,8 @@ use ringmq::platform::{
     report::{PlanReport, Report},
 };
 use ringmq::server::{Server, ServerError};
+#[cfg(unix)]
+use ringmq::stats::Prompt;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
@@ -81,6 +83,8 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
     let connections_asked = settings.limits.connections_max;
     let access = || Box::new(AllowAll) as _;
     let server = Server::open(settings, &access, seed, stop).map_err(with_code)?;
+    #[cfg(unix)]
+    report_on_signal(server.prompt()).map_err(|error| (EXIT_OTHER, error.into()))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         executor = server.kind().name(),
@@ -102,7 +106,7 @@ fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
     let code = match error {
         ServerError::Listen(..) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
-        ServerError::Seats(_) => EXIT_CONFIGURATION,
+        ServerError::Seats(_) | ServerError::Stats(..) => EXIT_CONFIGURATION,
         ServerError::Mode(_) | ServerError::Executor(_) => EXIT_OTHER,
     };
     (code, error.into())
@@ -115,6 +119,21 @@ fn stop_on_signals(stop: Stop) -> Result<(), Box<dyn std::error::Error>> {
             std::process::exit(i32::from(EXIT_OTHER));
         }
     })?;
+    Ok(())
+}
+
+/// SIGUSR1 asks for statistics; it does no harm to a broker that takes none.
+#[cfg(unix)]
+fn report_on_signal(prompt: Option<Prompt>) -> std::io::Result<()> {
+    use signal_hook::consts::SIGUSR1;
+    let Some(prompt) = prompt else {
+        let nobody_looks = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        signal_hook::flag::register(SIGUSR1, nobody_looks)?;
+        return Ok(());
+    };
+    let mut signals = signal_hook::iterator::Signals::new([SIGUSR1])?;
+    let run = move || signals.forever().for_each(|_| prompt.ask());
+    std::thread::Builder::new().name("signals".to_owned()).spawn(run)?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -15,6 +16,7 @@ use crate::executor::uring;
 use crate::executor::{Executor, Listeners, Stop, placement, poll, sockets_max};
 use crate::platform::plan::{Impossible, Seat};
 use crate::platform::{self, Descriptors};
+use crate::stats::{Prepared, Prompt, Reporter};
 
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
@@ -39,6 +41,8 @@ pub enum ServerError {
     Mode(String),
     /// The processors it is told to run on are not there.
     Seats(Impossible),
+    /// The file for statistics cannot be written.
+    Stats(PathBuf, io::Error),
     /// The executor failed.
     Executor(io::Error),
 }
@@ -54,6 +58,11 @@ impl fmt::Display for ServerError {
                 write!(f, "--mode uring: {why}; or let --mode auto choose what there is")
             }
             Self::Seats(impossible) => write!(f, "--cores: {impossible}"),
+            Self::Stats(path, error) => write!(
+                f,
+                "--stats-log {}: {error}; name a file in a folder that this user may write to",
+                path.display()
+            ),
             Self::Executor(error) => write!(f, "the executor failed: {error}"),
         }
     }
@@ -97,6 +106,7 @@ pub struct Server<'a> {
     seats: Vec<Seat>,
     listeners: Vec<Listeners>,
     addresses: Vec<SocketAddr>,
+    reporter: Option<Prepared>,
 }
 
 impl<'a> Server<'a> {
@@ -119,9 +129,10 @@ impl<'a> Server<'a> {
             settings.limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
         }
         let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
+        let reporter = prepare_reporter(&settings)?;
         let (listeners, addresses) = open_listeners(&settings)?;
         steer(&listeners, &seats);
-        Ok(Self { settings, access, seed, stop, kind, seats, listeners, addresses })
+        Ok(Self { settings, access, seed, stop, kind, seats, listeners, addresses, reporter })
     }
 
     /// The addresses listened on, with the ports the system chose.
@@ -139,10 +150,15 @@ impl<'a> Server<'a> {
         self.kind
     }
 
+    /// By what it is asked for statistics while it serves, where it takes them.
+    pub fn prompt(&self) -> Option<Prompt> {
+        self.reporter.as_ref().map(Prepared::prompt)
+    }
+
     /// Serves until asked to stop. When one core fails, all stop.
     pub fn serve(mut self) -> Result<(), ServerError> {
         let listeners = std::mem::take(&mut self.listeners);
-        let running = match self.kind {
+        let mut running = match self.kind {
             Kind::Poll => self.start::<poll::Executor>(listeners)?,
             #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
             Kind::Uring if !is_forced(&self.settings) => {
@@ -170,7 +186,16 @@ impl<'a> Server<'a> {
             #[allow(unreachable_patterns, reason = "it depends on what this was built with")]
             Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
         };
-        running.join().map_err(ServerError::Executor)
+        let reporter = match (self.reporter, running.desk.take()) {
+            (Some(reporter), Some(desk)) => Some(reporter.start(desk)),
+            _ => None,
+        };
+        let reporter = reporter.transpose().map_err(ServerError::Executor)?;
+        let outcome = running.join().map_err(ServerError::Executor);
+        if let Some(reporter) = reporter {
+            reporter.end();
+        }
+        outcome
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
@@ -187,6 +212,14 @@ impl<'a> Server<'a> {
         };
         started.map_err(ServerError::Executor)
     }
+}
+
+fn prepare_reporter(settings: &Settings) -> Result<Option<Prepared>, ServerError> {
+    if !settings.stats.enabled {
+        return Ok(None);
+    }
+    let prepared = Reporter::prepare(&settings.stats);
+    prepared.map(Some).map_err(|error| ServerError::Stats(settings.stats.log.clone(), error))
 }
 
 /// What to run on: what the settings say, or the best there is.

@@ -139,6 +139,7 @@ fn help_names_every_flag_and_the_exit_codes() {
         "--executor",
         "--stats",
         "--stats-format",
+        "--stats-log",
         "Exit codes",
     ] {
         assert!(help.contains(flag), "{flag}");
@@ -156,9 +157,10 @@ fn flags_of_later_versions_are_refused_with_what_to_do() {
     assert_refused(&["--cores", "0,1023"], 2, &["--cores", "1023", "broker platform"]);
     assert_refused(&["--mode", "poll", "--executor", "uring"], 2, &["mode poll", "exclude"]);
     assert_refused(&["--mode", "uring", "--executor", "poll"], 2, &["mode uring", "exclude"]);
-    assert_refused(&["--stats"], 2, &["--stats", "$SYS"]);
-    assert_refused(&["--stats=5"], 2, &["--stats"]);
-    assert_refused(&["--stats-format", "json"], 2, &["--stats"]);
+    assert_refused(&["--stats=5s"], 2, &["--stats", "5s"]);
+    assert_refused(&["--stats=86401"], 2, &["--stats", "86401"]);
+    assert_refused(&["--stats-format", "json"], 2, &["--stats", "none are taken"]);
+    assert_refused(&["--stats-log", "x"], 2, &["--stats", "none are taken"]);
 }
 
 #[test]

@@ -160,7 +160,8 @@ impl Engine {
                 self.links.ledger.charge(frame.len());
                 let Some(connection) = self.links.get(id) else { return };
                 let held = connection.connect_bytes();
-                let deferred = Deferred { connect: frame.into(), is_pending };
+                let received = connection.connect_received(self.now);
+                let deferred = Deferred { connect: frame.into(), received, is_pending };
                 connection.phase = Phase::Authenticating(Box::new(deferred));
                 self.links.ledger.release(held);
                 if let Authentication::Continue(data) = authentication {
@@ -314,6 +315,10 @@ impl Engine {
     ) {
         let version = self.version(id.slot);
         tracing::debug!(reason = reason.name(), "CONNECT refused");
+        let has_words = version == Version::V5 || reason.return_code().is_some();
+        if has_words {
+            self.time_connack(id);
+        }
         let server_reference = match reason {
             ReasonCode::UseAnotherServer | ReasonCode::ServerMoved => {
                 Some(self.settings.mqtt.server_reference.as_str()).filter(|r| !r.is_empty())
@@ -329,7 +334,6 @@ impl Engine {
                 ..ConnackProperties::default()
             },
         };
-        let has_words = version == Version::V5 || reason.return_code().is_some();
         if has_words && !send_fitting(&mut self.links, id, &Packet::Connack(connack.clone())) {
             connack.properties.reason_string = None; // [MQTT-3.2.2-19]
             send_fitting(&mut self.links, id, &Packet::Connack(connack));
@@ -342,6 +346,7 @@ impl Engine {
         let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
+        self.time_connack(id);
         self.agree(id, session, connect);
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
@@ -355,6 +360,16 @@ impl Engine {
         }
         tracing::debug!(client = client_identifier, session_present, version = ?connect.version, "connected");
         self.pump(id.slot);
+    }
+
+    /// Notes, where somebody takes the time, since when the client waits for the CONNACK of this turn.
+    fn time_connack(&mut self, id: ConnectionId) {
+        if self.settings.stats.enabled
+            && let Some(connection) = self.links.get(id)
+        {
+            let received = connection.connect_received(self.now);
+            self.connacks.push(received);
+        }
     }
 
     fn assign_identifier(&mut self) -> String {

@@ -14,7 +14,8 @@ use crate::session::connection::{Connection, Deferred, Phase};
 #[derive(Debug)]
 pub struct HandedOver {
     peer: Peer,
-    accepted: Now,
+    /// When CONNECT came.
+    received: Now,
     /// CONNECT, and what else was read.
     bytes: BytesMut,
 }
@@ -30,7 +31,8 @@ impl Engine {
     /// Sends a connection home with its CONNECT, at the end of the turn.
     pub(super) fn send_home(&mut self, id: ConnectionId, home: CoreId, connect: &[u8]) {
         let Some(connection) = self.links.get(id) else { return };
-        let deferred = Deferred { connect: connect.into(), is_pending: true };
+        let received = self.now;
+        let deferred = Deferred { connect: connect.into(), received, is_pending: true };
         connection.phase = Phase::Leaving(Box::new(deferred));
         self.links.ledger.charge(connect.len());
         // It is processed at home, and counted there.
@@ -41,14 +43,14 @@ impl Engine {
     /// Takes a connection out that is to go home.
     pub(super) fn hand_over(&mut self, id: ConnectionId, home: CoreId) -> Option<Action> {
         let Phase::Leaving(deferred) = &self.links.get(id)?.phase else { return None };
-        let mut bytes = BytesMut::from(&deferred.connect[..]);
+        let (received, mut bytes) = (deferred.received, BytesMut::from(&deferred.connect[..]));
         let (connection, _) = self.links.remove(id.slot);
         self.place.set_connections(self.links.connections.len());
         bytes.extend_from_slice(connection.stash());
         self.links.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
-        let connection = HandedOver { peer, accepted: connection.last_received, bytes };
-        Some(Action::HandOver { connection: id, to: home, handed_over: connection })
+        let handed_over = HandedOver { peer, received, bytes };
+        Some(Action::HandOver { connection: id, to: home, handed_over })
     }
 
     /// A connection came home. The executor watches its socket under the handle returned.
@@ -58,9 +60,10 @@ impl Engine {
         handed_over: HandedOver,
     ) -> Result<ConnectionId, Refused> {
         self.set_now(now);
-        let HandedOver { peer, accepted, bytes } = handed_over;
+        let HandedOver { peer, received, bytes } = handed_over;
         let generation = self.next_generation();
-        let mut connection = Connection::new(generation, peer.address, peer.listener, accepted);
+        let mut connection = Connection::new(generation, peer.address, peer.listener, received);
+        connection.phase = Phase::Connecting { elsewhere: true };
         self.links.ledger.charge(bytes.len());
         connection.put_back_stash(bytes);
         let id = self.add_connection(connection);

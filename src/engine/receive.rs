@@ -16,7 +16,7 @@ impl Connection {
         self.holders > 0
             || match &self.phase {
                 Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.is_pending,
-                Phase::Connecting | Phase::Open { .. } => false,
+                Phase::Connecting { .. } | Phase::Open { .. } => false,
             }
     }
 }
@@ -31,7 +31,9 @@ impl Engine {
         }
         let must_wait = connection.is_held() || connection.is_ready;
         let speaks_mqtt = match connection.phase {
-            Phase::Connecting if connection.stash().is_empty() => wire::may_begin_connect(bytes),
+            Phase::Connecting { .. } if connection.stash().is_empty() => {
+                wire::may_begin_connect(bytes)
+            }
             _ => true,
         };
         self.links.metrics.bytes_received += bytes.len() as u64;
@@ -133,7 +135,7 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let version = connection.version;
         let outcome = match connection.phase {
-            Phase::Connecting => return self.handle_first_packet(id, frame),
+            Phase::Connecting { .. } => return self.handle_first_packet(id, frame),
             Phase::Leaving(_) => unreachable!("its input is held"),
             Phase::Authenticating(_) => self.handle_while_authenticating(id, frame),
             Phase::Open { session } => match wire::decode_framed(frame, header, version) {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clock::Now;
+use crate::clock::{Now, Tick};
 use crate::config::Uring;
 use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
 use crate::executor::{Executor, Listeners, Stop, Waker};
 use crate::metrics::Turn;
+use crate::stats::{Recorder, Stamps};
 
 /// What an executor is made of.
 pub struct Parts<E: Executor> {
@@ -30,13 +31,19 @@ pub struct Core<S> {
     pub engine: Engine,
     /// The way to the other cores.
     pub mesh: Mesh<S>,
-    /// When this turn began.
+    /// When the clock was read last: at the beginning of the turn, or later.
     pub now: Now,
+    /// The same, to the nanosecond.
+    read: Tick,
+    /// The beginning of what the turn's end closes.
+    began: Option<Tick>,
     started: Instant,
     stop: Stop,
     wakers: Arc<[Waker]>,
     /// What is counted in this turn.
     pub noted: Turn,
+    /// Where it is recorded how long things take, if it is.
+    recorder: Option<Recorder>,
 }
 
 impl<S> Core<S> {
@@ -47,9 +54,10 @@ impl<S> Core<S> {
         started: Instant,
         stop: Stop,
         wakers: Arc<[Waker]>,
+        recorder: Option<Recorder>,
     ) -> Self {
-        let noted = Turn::default();
-        Self { engine, mesh, now: Now(0), started, stop, wakers, noted }
+        let (now, read, noted) = (Now(0), Tick(0), Turn::default());
+        Self { engine, mesh, now, read, began: None, started, stop, wakers, noted, recorder }
     }
 
     /// Whether the broker is to stop.
@@ -58,13 +66,34 @@ impl<S> Core<S> {
     }
 
     /// Reads the clock.
+    pub fn read_clock(&mut self) {
+        self.read = tick(self.started);
+        self.now = self.read.now();
+    }
+
+    /// What has just been done, by the clock as it was read for it, counts to the turn that ends
+    /// next: it is timed from there.
+    pub fn begin_early(&mut self) {
+        self.began.get_or_insert(self.read);
+    }
+
+    /// Reads the clock; what is waited for has come.
     pub fn begin_turn(&mut self) {
-        self.now = Now(self.started.elapsed().as_micros() as u64);
+        self.read_clock();
+        self.begin_early();
     }
 
     /// Takes what other cores sent; returns the sockets among it.
     pub fn receive(&mut self) -> Vec<Moving<S>> {
-        self.mesh.receive(self.now, &mut self.engine)
+        let Self { mesh, engine, recorder, started, now, .. } = self;
+        mesh.receive(|from, batch, stamps| match recorder {
+            None => engine.handle_batch(*now, from, batch),
+            Some(recorder) => {
+                let (handled, (_, before)) = (tick(*started), engine.publishes_taken());
+                engine.handle_batch(*now, from, batch);
+                recorder.note_batch(stamps, handled, before, engine.publishes_taken().1);
+            }
+        })
     }
 
     /// Lets what is due happen.
@@ -76,13 +105,31 @@ impl<S> Core<S> {
 
     /// Sends what the turn left for other cores, and wakes those that sleep with `wake`.
     pub fn end_turn(&mut self, mut wake: impl FnMut(usize)) {
-        self.mesh.send(&mut self.engine);
+        let began = self.began.take().unwrap_or(self.read);
+        let (is_timed, started) = (self.recorder.is_some(), self.started);
+        self.mesh.send(&mut self.engine, began, |began| match is_timed {
+            true => Stamps { began, sealed: tick(started) },
+            false => Stamps::default(),
+        });
         while let Some(core) = self.mesh.next_to_wake() {
             self.noted.wakeups += 1;
             wake(core);
         }
-        self.noted.busy_us = self.started.elapsed().as_micros() as u64 - self.now.0;
+        let ended = tick(self.started);
+        self.noted.busy_us = ended.since_ns(began) / 1_000;
         self.engine.note_turn(std::mem::take(&mut self.noted));
+        if let Some(recorder) = &mut self.recorder {
+            let (published, _) = self.engine.publishes_taken();
+            recorder.note_turn(began, ended, published, self.engine.take_connacks());
+            recorder.answer_if_asked(|| self.engine.metrics().clone());
+        }
+    }
+
+    /// The core has served: what it recorded is told for the last time.
+    pub fn finish(&mut self) {
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish(self.engine.metrics().clone());
+        }
     }
 
     /// The same, waking by [`Waker`].
@@ -111,6 +158,10 @@ impl<S> Core<S> {
     pub fn wake_up(&mut self) {
         self.mesh.wake_up();
     }
+}
+
+fn tick(started: Instant) -> Tick {
+    Tick(started.elapsed().as_nanos() as u64)
 }
 
 fn wake(wakers: &[Waker], core: usize) {

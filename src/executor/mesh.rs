@@ -3,15 +3,17 @@
 
 use shards::mesh::Port;
 
-use crate::clock::Now;
-use crate::engine::{CoreId, Engine, HandedOver};
+use crate::clock::Tick;
+use crate::engine::{Batch, CoreId, Engine, HandedOver};
 use crate::limits;
+use crate::stats::Stamps;
 
 /// What a core has for another in one turn: one item of a lane. `S` is a socket as executors of
 /// this kind pass it on.
 #[derive(Debug)]
 pub struct Cargo<S> {
-    batch: Option<crate::engine::Batch>,
+    batch: Option<Batch>,
+    stamps: Stamps,
     sockets: Vec<Moving<S>>,
 }
 
@@ -30,6 +32,8 @@ pub struct Mesh<S> {
     port: Port<Cargo<S>>,
     /// Sockets that leave with this turn, by core.
     leaving: Vec<Vec<Moving<S>>>,
+    /// Since when something waits for room in a lane, by core.
+    held_since: Vec<Option<Tick>>,
     /// Cores to wake at the end of this turn.
     to_wake: Vec<usize>,
 }
@@ -42,6 +46,7 @@ impl<S> Mesh<S> {
         let end = |port| Self {
             port,
             leaving: (0..cores).map(|_| Vec::new()).collect(),
+            held_since: vec![None; cores],
             to_wake: Vec::new(),
         };
         ports.into_iter().map(end).collect()
@@ -57,8 +62,8 @@ impl<S> Mesh<S> {
         self.leaving[usize::from(to.0)].push(Moving { socket, handed_over });
     }
 
-    /// Takes what other cores said, a bounded part of it, and returns the sockets they sent.
-    pub fn receive(&mut self, now: Now, engine: &mut Engine) -> Vec<Moving<S>> {
+    /// Gives `take` what other cores said, a bounded part of it, and returns the sockets they sent.
+    pub fn receive(&mut self, mut take: impl FnMut(CoreId, Batch, Stamps)) -> Vec<Moving<S>> {
         let mut arrived = Vec::new();
         for from in self.others() {
             for _ in 0..limits::LANE_BATCHES_PER_TURN {
@@ -67,7 +72,7 @@ impl<S> Mesh<S> {
                     self.to_wake.push(from);
                 }
                 if let Some(batch) = received.item.batch {
-                    engine.handle_batch(now, CoreId(from as u16), batch);
+                    take(CoreId(from as u16), batch, received.item.stamps);
                 }
                 arrived.extend(received.item.sockets);
             }
@@ -75,14 +80,20 @@ impl<S> Mesh<S> {
         arrived
     }
 
-    /// Sends what the turn left for other cores, as far as there is room; the rest follows.
-    pub fn send(&mut self, engine: &mut Engine) {
+    /// Sends what the turn that `began` then left for other cores, as far as there is room; the rest
+    /// follows. `stamp` is told since when there is something of it.
+    pub fn send(&mut self, engine: &mut Engine, began: Tick, stamp: impl Fn(Tick) -> Stamps) {
         for core in self.others() {
-            if !self.has_cargo(core, engine) || !self.port.has_room(core) {
+            if !self.has_cargo(core, engine) {
                 continue;
             }
+            if !self.port.has_room(core) {
+                self.held_since[core].get_or_insert(began);
+                continue;
+            }
+            let stamps = stamp(self.held_since[core].take().unwrap_or(began));
             let sockets = std::mem::take(&mut self.leaving[core]);
-            let cargo = Cargo { batch: engine.poll_batch(CoreId(core as u16)), sockets };
+            let cargo = Cargo { batch: engine.poll_batch(CoreId(core as u16)), stamps, sockets };
             match self.port.send(core, cargo) {
                 Ok(true) => self.to_wake.push(core),
                 Ok(false) => {}

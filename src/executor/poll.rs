@@ -110,6 +110,7 @@ impl crate::executor::Executor for Executor {
         while self.lingerers.has_unwritten() && Instant::now() < until {
             self.turn(&mut events, &mut buffer)?;
         }
+        self.core.finish();
         Ok(())
     }
 }

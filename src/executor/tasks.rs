@@ -177,6 +177,7 @@ async fn serve<R: Runtime>(shared: &Shared<R>) {
     while shared.borrow().unwritten > 0 && Instant::now() < until {
         R::sleep(Duration::from_millis(1)).await;
     }
+    shared.borrow_mut().core.finish();
 }
 
 async fn turn<R: Runtime>(shared: &Shared<R>) {
@@ -245,9 +246,10 @@ pub async fn yield_now() {
 }
 
 impl<R: Runtime> State<R> {
-    /// The turn has something to see to.
+    /// The turn has something to see to, since the clock was read last.
     fn make_due(&mut self) {
         self.is_due = true;
+        self.core.begin_early();
         if let Some(main) = self.main.take() {
             main.wake();
         }
@@ -270,7 +272,7 @@ impl<R: Runtime> State<R> {
     /// The network ended a connection.
     fn close(&mut self, id: ConnectionId) {
         if self.remove(id).is_some() {
-            self.core.begin_turn();
+            self.core.read_clock();
             self.core.engine.handle_closed(self.core.now, id);
             self.make_due();
         }
@@ -305,7 +307,11 @@ async fn be_woken<R: Runtime>(shared: Shared<R>, mut front: R::Stream) {
     let mut scrap = [0; 64];
     loop {
         let woken = poll_fn(|context| R::poll_receive(&mut front, context, &mut scrap)).await;
-        shared.borrow_mut().make_due();
+        {
+            let state = &mut *shared.borrow_mut();
+            state.core.read_clock();
+            state.make_due();
+        }
         if !matches!(woken, Ok(1..)) {
             return;
         }
@@ -336,7 +342,7 @@ fn admit<R: Runtime>(shared: &Shared<R>, stream: R::Stream, listener: u16) {
     // It may fail on a connection that is gone already, which the first read finds out.
     let _ = R::socket(&stream).set_tcp_nodelay(true);
     let state = &mut *shared.borrow_mut();
-    state.core.begin_turn();
+    state.core.read_clock();
     let peer = Peer { address, listener };
     let Ok(id) = state.core.engine.handle_accepted(state.core.now, peer) else { return };
     watch(shared, state, stream, id);
@@ -387,7 +393,7 @@ fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<
             return Poll::Pending;
         }
         Poll::Ready(Ok(bytes @ 1..)) => {
-            state.core.begin_turn();
+            state.core.read_clock();
             state.core.engine.handle_received(state.core.now, id, &state.buffer[..bytes]);
             state.make_due();
         }
@@ -454,7 +460,7 @@ async fn write_on<R: Runtime>(shared: Shared<R>, id: ConnectionId) {
         });
         let Some(written) = written.await else { return };
         let state = &mut *shared.borrow_mut();
-        state.core.begin_turn();
+        state.core.read_clock();
         match written {
             Ok(bytes) => {
                 let Some(socket) = state.socket(id) else { return };

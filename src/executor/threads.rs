@@ -12,6 +12,7 @@ use crate::engine::{Access, Engine, Place};
 use crate::executor::mesh::Mesh;
 use crate::executor::{Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max};
 use crate::platform::plan::Seat;
+use crate::stats::{self, Desk, Recorder};
 
 /// What all cores are started with.
 pub struct Plan<'a> {
@@ -28,7 +29,13 @@ pub struct Plan<'a> {
 }
 
 /// Cores that serve.
-pub enum Running {
+pub struct Running {
+    cores: Cores,
+    /// Where they are asked what they recorded, if they record anything.
+    pub desk: Option<Desk>,
+}
+
+enum Cores {
     /// On threads of their own.
     Threads(Vec<JoinHandle<io::Result<()>>>),
     /// One, which runs when it is waited for, on the thread that waits.
@@ -47,15 +54,20 @@ struct Seed<E: Executor> {
     started: Instant,
     stop: Stop,
     wakers: Arc<[Waker]>,
+    recorder: Option<Recorder>,
+}
+
+/// Cores that have not grown yet, and what they are asked and woken by.
+struct Seeds<E: Executor> {
+    each: Vec<Seed<E>>,
+    desk: Option<Desk>,
+    wakers: Arc<[Waker]>,
 }
 
 impl<E: Executor> Seed<E> {
     /// For each core. Everything a core has is made on its own thread, so that the memory is near
     /// to it.
-    fn each(
-        plan: &Plan<'_>,
-        mut listeners: Vec<Listeners>,
-    ) -> io::Result<(Vec<Self>, Arc<[Waker]>)> {
+    fn each(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io::Result<Seeds<E>> {
         let cores = plan.settings.cores.count();
         let (fronts, wakers): (Vec<_>, Vec<_>) = E::fronts(cores)?.into_iter().unzip();
         let wakers: Arc<[_]> = wakers.into();
@@ -66,6 +78,8 @@ impl<E: Executor> Seed<E> {
             seats => Place::on_nodes(seats.iter().map(|seat| seat.node).collect()),
         };
         let each = places.into_iter().zip(fronts).zip(Mesh::each(cores)).zip(listeners);
+        let (recorders, desk) = plan.settings.stats.enabled.then(|| stats::desk(cores)).unzip();
+        let mut recorders = recorders.into_iter().flatten();
         let seed = |(((place, front), mesh), listeners)| Self {
             place,
             front,
@@ -77,14 +91,16 @@ impl<E: Executor> Seed<E> {
             started,
             stop: plan.stop.clone(),
             wakers: Arc::clone(&wakers),
+            recorder: recorders.next(),
         };
-        Ok((each.map(seed).collect(), wakers))
+        Ok(Seeds { each: each.map(seed).collect(), desk, wakers })
     }
 
     fn grow(self) -> io::Result<E> {
         let (sockets_max, uring) = (sockets_max(&self.settings), self.settings.uring.clone());
         let engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
-        let core = Core::new(engine, self.mesh, self.started, self.stop, self.wakers);
+        let (mesh, recorder) = (self.mesh, self.recorder);
+        let core = Core::new(engine, mesh, self.started, self.stop, self.wakers, recorder);
         let (front, listeners) = (self.front, self.listeners);
         E::open(Parts { core, front, listeners, sockets_max, uring })
     }
@@ -92,10 +108,11 @@ impl<E: Executor> Seed<E> {
 
 /// Starts an executor of kind `E` on each core. When one of them cannot be set up, none runs.
 pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
-    let (seeds, wakers) = Seed::<E>::each(plan, listeners)?;
+    let Seeds { each, desk, wakers } = Seed::<E>::each(plan, listeners)?;
+    let desk = desk.map(|desk| waking(desk, &wakers));
     let (ready, are_ready) = mpsc::channel();
     let (mut threads, mut gates) = (Vec::new(), Vec::new());
-    for (number, seed) in seeds.into_iter().enumerate() {
+    for (number, seed) in each.into_iter().enumerate() {
         let (ready, seat) = (ready.clone(), plan.seats.get(number).copied());
         let numa = plan.settings.numa;
         let (gate, may_go) = mpsc::channel();
@@ -119,7 +136,7 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
     }
     let said = gates.iter().map(|_| are_ready.recv().expect("every thread says how it went"));
     let outcome = said.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(wakers));
-    let running = Running::Threads(threads);
+    let running = Running { cores: Cores::Threads(threads), desk };
     if let Err(error) = outcome {
         // Nobody else has the gates: the threads end, and let go of what they have.
         drop(gates);
@@ -135,19 +152,31 @@ pub fn start_here<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io
     if let Some(seat) = plan.seats.first() {
         placement::sit_down(0, *seat, plan.settings.numa);
     }
-    let (mut seeds, wakers) = Seed::<E>::each(plan, listeners)?;
-    assert_eq!(seeds.len(), 1, "the configuration says so");
-    let executor = seeds.remove(0).grow()?;
+    let Seeds { mut each, desk, wakers } = Seed::<E>::each(plan, listeners)?;
+    assert_eq!(each.len(), 1, "the configuration says so");
+    let executor = each.remove(0).grow()?;
+    let desk = desk.map(|desk| waking(desk, &wakers));
     plan.stop.attach(wakers)?;
-    Ok(Running::Here(Box::new(|| executor.run())))
+    Ok(Running { cores: Cores::Here(Box::new(|| executor.run())), desk })
+}
+
+/// So that cores that are asked hear it though they sleep.
+fn waking(desk: Desk, wakers: &Arc<[Waker]>) -> Desk {
+    let wakers = Arc::clone(wakers);
+    desk.waking(move || {
+        for waker in wakers.iter() {
+            // One that fails leaves its core to answer when it wakes by itself.
+            let _ = waker.wake();
+        }
+    })
 }
 
 impl Running {
     /// Waits until all have stopped; when one fails, all stop.
     pub fn join(self) -> io::Result<()> {
-        let threads = match self {
-            Self::Threads(threads) => threads,
-            Self::Here(run) => return run(),
+        let threads = match self.cores {
+            Cores::Threads(threads) => threads,
+            Cores::Here(run) => return run(),
         };
         let mut outcome = Ok(());
         for thread in threads {

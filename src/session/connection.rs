@@ -20,7 +20,10 @@ use crate::wire::{ReasonCode, Version};
 #[derive(Debug)]
 pub enum Phase {
     /// Nothing but CONNECT may come.
-    Connecting,
+    Connecting {
+        /// It came already, on another core: see [`Connection::connect_received`].
+        elsewhere: bool,
+    },
     /// CONNECT came; the access control wants more, or time. Holds the CONNECT packet.
     Authenticating(Box<Deferred>),
     /// CONNECT named a client whose home is another core: it leaves with this turn.
@@ -37,6 +40,8 @@ pub enum Phase {
 pub struct Deferred {
     /// The packet as it came.
     pub connect: Box<[u8]>,
+    /// When it came.
+    pub received: Now,
     /// The answer comes from elsewhere: input waits.
     pub is_pending: bool,
 }
@@ -58,7 +63,8 @@ pub struct Connection {
     pub refusal: Option<ReasonCode>,
     /// When its timer fires; entries of the wheel for another time mean nothing.
     pub timer: Option<Deadline>,
-    /// When it was accepted; once it is open, when a packet came last, for Keep Alive.
+    /// When it was accepted, or, on another core, its CONNECT received; once it is open, when a
+    /// packet came last, for Keep Alive.
     pub last_received: Now,
     /// Keep Alive in seconds as agreed; 0 for none.
     pub keep_alive_s: u16,
@@ -146,7 +152,7 @@ impl Connection {
     pub fn new(generation: u32, address: Option<SocketAddr>, listener: u16, accepted: Now) -> Self {
         Self {
             generation,
-            phase: Phase::Connecting,
+            phase: Phase::Connecting { elsewhere: false },
             version: Version::V311,
             address,
             listener,
@@ -211,7 +217,16 @@ impl Connection {
     pub fn connect_bytes(&self) -> usize {
         match &self.phase {
             Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.connect.len(),
-            Phase::Connecting | Phase::Open { .. } => 0,
+            Phase::Connecting { .. } | Phase::Open { .. } => 0,
+        }
+    }
+
+    /// When the CONNECT came that is being decided on; one that has just come, `now`.
+    pub fn connect_received(&self, now: Now) -> Now {
+        match &self.phase {
+            Phase::Connecting { elsewhere: true } => self.last_received,
+            Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.received,
+            Phase::Connecting { elsewhere: false } | Phase::Open { .. } => now,
         }
     }
 

@@ -190,6 +190,48 @@ fn a_client_goes_home_with_its_name_and_is_counted_there() {
 }
 
 #[test]
+fn who_goes_home_waits_for_connack_since_the_first_core_read_connect() {
+    let mut cores = Cores::with(2, |settings| settings.stats.enabled = true);
+    let mut waited = Vec::new();
+    for n in 0..20 {
+        let id = cores.0[0].accept();
+        cores.0[0].advance_ms(5);
+        let read = cores.0[0].now;
+        cores.0[0].send_connect(id, &Client::v5(&format!("client {n}")));
+        let Some((_, to, handed_over)) = cores.0[0].leaving.pop() else {
+            assert_eq!(cores.0[0].engine.take_connacks().collect::<Vec<_>>(), [read]);
+            continue;
+        };
+        assert_eq!(cores.0[0].engine.take_connacks().count(), 0);
+        let world = &mut cores.0[usize::from(to.0)];
+        world.advance_ms(100);
+        let now = world.now;
+        world.engine.handle_handed_over(now, handed_over).expect("there is room");
+        while world.engine.poll_action().is_some() {}
+        waited.extend(world.engine.take_connacks().map(|received| (read, received)));
+    }
+    // By chance on two cores: none at all is beyond four standard deviations.
+    assert!(!waited.is_empty());
+    assert!(waited.iter().all(|(read, received)| read == received), "{waited:?}");
+}
+
+#[test]
+fn messages_of_clients_elsewhere_are_counted_by_qos_and_the_brokers_own_are_not() {
+    let mut cores = Cores::with(2, |settings| settings.mqtt.sys_interval_s = 1);
+    let [here, there] = [cores.connect(0), cores.connect(1)];
+    cores.0[1].subscribe(there, "a", Qos::ExactlyOnce);
+    cores.settle();
+    for (qos, count) in [(Qos::AtMostOnce, 3), (Qos::AtLeastOnce, 2), (Qos::ExactlyOnce, 1)] {
+        (0..count).for_each(|n| cores.0[0].publish(here, "a", b"x", qos, n + 1));
+    }
+    cores.settle();
+    cores.0[0].advance_ms(1_100);
+    cores.settle();
+    assert_eq!(cores.0[0].engine.publishes_taken(), ([3, 2, 1], [0, 0, 0]));
+    assert_eq!(cores.0[1].engine.publishes_taken(), ([0, 0, 0], [3, 2, 1]));
+}
+
+#[test]
 fn each_core_is_counted_and_all_together() {
     let mut cores = Cores::with(2, |settings| settings.mqtt.sys_interval_s = 1);
     let [here, there] = [cores.connect(0), cores.connect(1)];

@@ -136,6 +136,7 @@ impl crate::executor::Executor for Executor {
         while self.has_unwritten() && Instant::now() < until {
             self.turn()?;
         }
+        self.core.finish();
         Ok(())
     }
 }
