@@ -28,12 +28,16 @@ pub use reporter::{Prepared, Prompt, Reporter};
 
 /// What is timed.
 ///
-/// A turn hands everything it has for a connection to the kernel at once, and receives all that
-/// came at once. So what is timed begins and ends with turns: a message counts from the beginning of the turn
-/// that received its last byte to the end of the turn that handed its copies over. That includes
-/// waiting for the others of its turn. It does not include what the kernel does before and after,
-/// nor the time for which the broker leaves a publisher unread or a consumer leaves its copies
-/// waiting: in its queue, behind its window, or in an outbox it does not take.
+/// A turn receives all that came at once, and hands everything it has for a connection to the
+/// kernel at once. So what is timed begins and ends with turns: a message counts from the beginning
+/// of the turn that received its last byte to the end of the turn that handed its copies over, which
+/// includes waiting for the others of the turn. It does not include:
+///
+/// * what the kernel does before. What it does to send lies within the turn under `poll`, where each
+///   send is a system call, and after it on io_uring, where the turn ends by submitting all sends;
+/// * the time for which the broker leaves a publisher unread, nor what came meanwhile has waited;
+/// * the time for which a consumer leaves its copies waiting: away, with its window used up, or with an
+///   outbox it does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {

@@ -224,3 +224,16 @@ impl<'a> Journal<'a> {
         self.total.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_follow_each_other_and_one_that_was_slept_through_is_not_made_up_for() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(later(now, second), now + second);
+        let long_ago = now.checked_sub(Duration::from_secs(3)).expect("the machine is up longer");
+        assert!(later(long_ago, second) > now);
+    }
+}
