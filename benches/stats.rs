@@ -1,0 +1,56 @@
+//! What statistics cost the core that records, and the thread that reports.
+//!
+//! `cargo bench --bench stats`; `RINGMQ_BENCH_SHORT=1` for a run of seconds.
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use ringmq::clock::Tick;
+use ringmq::metrics::Metrics;
+use ringmq::stats::{Desk, Kind, Recorder, Recording, desk};
+
+fn main() {
+    if std::env::var_os("RINGMQ_BENCH_SHORT").is_some() {
+        // Read by divan itself.
+        divan::Divan::from_args().sample_count(3).sample_size(1).main();
+    } else {
+        divan::main();
+    }
+}
+
+fn recorder() -> (Recorder, Desk) {
+    let (mut recorders, desk) = desk(1);
+    (recorders.remove(0), desk)
+}
+
+/// Turns in a row: one is too short for the clock.
+const TURNS: u64 = 1_000;
+
+/// The ends of turns that took messages of so many QoS levels, on a core that nobody asks.
+#[divan::bench(args = [0, 1, 3], counters = [ItemsCount::new(TURNS)])]
+fn turns(bencher: Bencher<'_, '_>, levels: usize) {
+    let (mut recorder, _desk) = recorder();
+    let mut published = [0; 3];
+    let mut ns = 0;
+    bencher.bench_local(|| {
+        for _ in 0..TURNS {
+            published[..levels].iter_mut().for_each(|count| *count += 100);
+            ns = (ns + 7_919) % 200_000;
+            recorder.note_turn(Tick(0), Tick(black_box(ns)), published, std::iter::empty());
+            recorder.answer_if_asked(Metrics::default);
+        }
+    });
+}
+
+/// What a core recorded in an interval, added to what there is: the reporter does so for each core,
+/// twice.
+#[divan::bench]
+fn add_up(bencher: Bencher<'_, '_>) {
+    let mut recording = Recording::default();
+    for ns in (0..20_000_000).step_by(1_000) {
+        [Kind::PublishQos0, Kind::PublishQos1, Kind::Turn]
+            .iter()
+            .for_each(|&kind| recording.record(kind, ns, 1));
+    }
+    let mut all = Recording::default();
+    bencher.bench_local(|| all.add(black_box(&recording)));
+}
