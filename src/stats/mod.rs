@@ -2,7 +2,7 @@
 //!
 //! Each core records into histograms of its own ([`Recorder`]), once a turn: its executor says when
 //! the turn began and ended, the engine how many messages it took in it. Nothing is shared and
-//! nothing locked. When the [`reporter`]'s thread wants to know, it sends each core an empty
+//! nothing locked. When the [`Reporter`] wants to know, it sends each core an empty
 //! [`Recording`] and wakes it; at the end of its turn the core sends back the full one and goes on
 //! with the empty one, so that nothing is copied on the data path ([`desk`]). All that follows,
 //! adding up, tables, files, is the reporter's.
