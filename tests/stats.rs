@@ -268,6 +268,7 @@ fn intervals_are_each_about_what_happened_in_them_and_add_up() {
         }
     };
     assert_eq!(number(&quiet, "counters", "publishes_received"), 0);
+    assert_eq!(count(&quiet, "publish-qos0") + count(&quiet, "connect"), 0);
     assert_eq!(number(&quiet, "gauges", "clients_connected"), CLIENTS);
     drop(clients);
 }

@@ -124,3 +124,46 @@ impl<S> Mesh<S> {
         self.to_wake.pop()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+    use crate::config::Settings;
+    use crate::engine::{AllowAll, ConnectionId, Peer, Place};
+
+    /// A core of two with a client that the broker named.
+    fn core(place: Place) -> (Engine, ConnectionId) {
+        let mut settings = Settings::default();
+        settings.limits.connections_max = 10;
+        settings.limits.memory_bytes_max = 1 << 30;
+        let mut engine = Engine::new(place, settings, Box::new(AllowAll), 1, Now(0));
+        let peer = Peer { address: None, listener: 0 };
+        let id = engine.handle_accepted(Now(0), peer).expect("there is room");
+        engine.handle_received(Now(0), id, b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00");
+        (engine, id)
+    }
+
+    #[test]
+    fn what_waits_for_room_in_a_lane_is_stamped_with_the_turn_it_came_in() {
+        let mut ends = Mesh::<()>::each(2);
+        let (mut engine, id) = core(Place::each(2).remove(0));
+        let stamp = |began| Stamps { began, sealed: Tick(1_000) };
+        let turns = limits::LANE_BATCHES_MAX as u64 + 2;
+        for turn in 0..turns {
+            // Something new to tell the other core in each turn.
+            let filter = [b'a' + turn as u8];
+            let subscribe = [b"\x82\x06\x00\x01\x00\x01", &filter[..], b"\x00"].concat();
+            engine.handle_received(Now(turn), id, &subscribe);
+            ends[0].send(&mut engine, Tick(turn), stamp);
+        }
+        let mut began = Vec::new();
+        while began.len() < limits::LANE_BATCHES_MAX {
+            ends[1].receive(|_, _, stamps| began.push(stamps.began.0));
+        }
+        ends[0].send(&mut engine, Tick(turns), stamp);
+        ends[1].receive(|_, _, stamps| began.push(stamps.began.0));
+        // The last two turns had no room: they went as one batch, which counts since the first.
+        assert_eq!(began, (0..turns - 1).collect::<Vec<_>>());
+    }
+}

@@ -198,3 +198,36 @@ fn a_topic_alias_chosen_by_the_server_stands_for_the_topic_and_not_after_a_recon
     world.send_connect(consumer, &client);
     assert_eq!(topics(&mut world, consumer), ["long/topic", ""]);
 }
+
+#[test]
+fn messages_in_queues_are_counted_as_they_come_and_go() {
+    let mut world = World::new();
+    let queued = |world: &mut World| world.engine.metrics().messages_queued;
+    let publisher = world.connect(&Client::v5("p"));
+    let publish = |world: &mut World, topic: &str, count: u16| {
+        (0..count).for_each(|n| world.publish(publisher, topic, b"x", Qos::AtLeastOnce, n + 1));
+    };
+    let away = world.connect(&Client::persistent("away"));
+    world.subscribe(away, "t", Qos::AtLeastOnce);
+    world.subscribe(away, "$share/g/s", Qos::AtLeastOnce);
+    world.cut(away);
+    publish(&mut world, "t", 3);
+    publish(&mut world, "s", 2);
+    assert_eq!(queued(&mut world), 5);
+    // Two fit the window; the others go on waiting behind it.
+    let mut slow = Client::persistent("slow");
+    slow.properties.receive_maximum = Some(2);
+    let id = world.connect(&slow);
+    world.subscribe(id, "u", Qos::AtLeastOnce);
+    publish(&mut world, "u", 6);
+    assert_eq!(queued(&mut world), 5 + 4);
+    world.cut(id);
+    world.connect(&Client::persistent("slow"));
+    assert_eq!(queued(&mut world), 5);
+    // Its own go with the session; those of the group go to another member.
+    let member = world.connect(&Client::v5("member"));
+    world.subscribe(member, "$share/g/s", Qos::AtLeastOnce);
+    world.connect(&Client::v5("away"));
+    assert_eq!(world.payloads(member).len(), 2);
+    assert_eq!(queued(&mut world), 0);
+}
