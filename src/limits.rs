@@ -13,6 +13,11 @@ pub const RUN_BYTES_MAX: usize = 64 * 1024;
 /// because a short copy costs less than another `iovec`.
 pub const SHARED_BYTES_MIN: usize = 2 * 1024;
 
+/// Up to this size the payload of a message that one subscriber alone gets at once is copied into
+/// its outbox: it costs one copy either way, and a value that can be shared more than that. Outboxes
+/// grow no larger by it than those that are kept for reuse.
+pub const COPIED_ALONE_BYTES_MAX: usize = POOLED_OUTBOX_BYTES_MAX / 2;
+
 /// Queued messages from which an online consumer counts as behind.
 pub const CONGESTED_MESSAGES: usize = 8_000;
 

@@ -1,7 +1,7 @@
 //! An Application Message once it must outlive the packet it came in: queued, in flight, or retained.
 
 use bytes::Bytes;
-use triomphe::ThinArc;
+use triomphe::{Arc, ThinArc};
 
 use crate::clock::{Deadline, Now};
 use crate::gauges::Ledger;
@@ -54,25 +54,7 @@ impl Content<'_> {
     /// The same as a value of its own, counted in `ledger` while it lives.
     pub fn to_message(&self, ledger: &Ledger) -> Message {
         ledger.charge(self.bytes());
-        // One slice of them all is what the allocation is made from.
-        let (mut short, long): (_, Vec<u8>);
         let parts = [self.topic.as_bytes(), self.passed_on, self.payload];
-        let bytes = match self.bytes() - HEADER_BYTES {
-            len @ ..=SHORT_BYTES_MAX => {
-                short = [0; SHORT_BYTES_MAX];
-                let mut rest = &mut short[..];
-                for part in parts {
-                    let (place, left) = rest.split_at_mut(part.len());
-                    place.copy_from_slice(part);
-                    rest = left;
-                }
-                &short[..len]
-            }
-            _ => {
-                long = parts.concat();
-                &long
-            }
-        };
         let header = Header {
             ledger: ledger.clone(),
             expires: self.expires,
@@ -81,7 +63,31 @@ impl Content<'_> {
             topic_bytes: self.topic.len() as u16,
             qos: self.qos,
         };
-        Message(ThinArc::from_header_and_slice(header, bytes))
+        Message(joined(header, parts))
+    }
+}
+
+/// All of it in one allocation, and what is large in it copied but once.
+fn joined(header: Header, parts: [&[u8]; 3]) -> ThinArc<Header, u8> {
+    let len = parts.iter().map(|part| part.len()).sum();
+    if len <= SHORT_BYTES_MAX {
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        lay(parts, &mut bytes[..len]);
+        return ThinArc::from_header_and_slice(header, &bytes[..len]);
+    }
+    let mut whole = ThinArc::from_header_and_iter(header, std::iter::repeat_n(0, len));
+    whole.with_arc_mut(|whole| {
+        lay(parts, Arc::get_mut(whole).expect("nobody else has it yet").slice_mut());
+    });
+    whole
+}
+
+/// One after the other into what is as long as they are together.
+fn lay(parts: [&[u8]; 3], mut rest: &mut [u8]) {
+    for part in parts {
+        let (place, after) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = after;
     }
 }
 
@@ -175,5 +181,29 @@ impl AsRef<[u8]> for Whole {
 impl Drop for Header {
     fn drop(&mut self) {
         self.ledger.release(self.charged);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_holds_what_was_published_whatever_its_size() {
+        let ledger = Ledger::default();
+        for bytes in [0, 1, SHORT_BYTES_MAX - 9, SHORT_BYTES_MAX - 8, 100_000] {
+            let payload: Vec<u8> = (0..bytes).map(|n| n as u8).collect();
+            let (topic, passed_on) = ("topic", [1, 2, 3].as_slice());
+            let expires = None;
+            let content =
+                Content { topic, payload: &payload, passed_on, expires, qos: Qos::AtLeastOnce };
+            let message = content.to_message(&ledger);
+            let kept = message.content();
+            assert_eq!((kept.topic, kept.passed_on, kept.payload), (topic, passed_on, &*payload));
+            assert_eq!(message.shared_payload(), payload);
+            assert_eq!(ledger.bytes(), content.bytes() as u64);
+            drop(message);
+            assert_eq!(ledger.bytes(), 0);
+        }
     }
 }

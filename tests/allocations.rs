@@ -52,12 +52,19 @@ impl World {
 
 /// Allocations in 1,000 turns of one PUBLISH each, after some to warm up.
 fn allocations(version: Version, subscribers: usize, filter: &str) -> u64 {
+    allocations_of(version, subscribers, filter, 64)
+}
+
+/// The same for payloads of so many bytes.
+fn allocations_of(version: Version, subscribers: usize, filter: &str, bytes: usize) -> u64 {
     let mut world = World::new();
     let publisher = world.client("publisher", version, "elsewhere");
     for number in 0..subscribers {
         world.client(&format!("subscriber {number}"), version, filter);
     }
-    let bytes = packets::publish("a/topic/of/its/own", Qos::AtMostOnce, 0, version);
+    let payload = vec![b'x'; bytes];
+    let topic = "a/topic/of/its/own";
+    let bytes = packets::publish_bytes(topic, Qos::AtMostOnce, 0, version, &payload);
     for _ in 0..10 {
         world.receive(publisher, &bytes);
     }
@@ -78,4 +85,11 @@ fn a_publish_that_is_only_passed_on_allocates_nothing() {
         assert_eq!(allocations(version, 1, "a/+/of/#"), 0, "wildcard filter");
         assert_eq!(allocations(version, 20, "a/#"), 0, "a run for many subscribers");
     }
+}
+
+#[test]
+fn a_payload_for_one_subscriber_alone_is_copied_once_and_allocates_nothing() {
+    let bytes = ringmq::limits::COPIED_ALONE_BYTES_MAX;
+    assert_eq!(allocations_of(Version::V311, 1, "a/#", bytes), 0);
+    assert!(allocations_of(Version::V311, 1, "a/#", bytes + 1) > 0, "by reference");
 }

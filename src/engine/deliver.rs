@@ -410,7 +410,11 @@ impl Engine {
             let outbound = self.sessions[target.session as usize].outbound_mut(window);
             copy.packet_identifier = outbound.send(delivery).get();
         }
-        if draft.content.payload.len() >= limits::SHARED_BYTES_MIN {
+        let bytes = draft.content.payload.len();
+        let is_alone = !self.template.is_wanted && !draft.is_message();
+        let copied_bytes_max =
+            if is_alone { limits::COPIED_ALONE_BYTES_MAX } else { limits::SHARED_BYTES_MIN - 1 };
+        if bytes > copied_bytes_max {
             let payload = draft.message(&self.links.ledger).shared_payload();
             self.write(id.slot, &draft.content, copy, Some(payload));
         } else {
