@@ -1,6 +1,6 @@
 //! The command line: what can be asked and what the defaults are.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -8,8 +8,12 @@ use crate::{
     address::LoopbackAddress,
     codec::{Qos, Version},
     error::{Error, Result},
-    limits::SPAN_S_MAX,
+    limits::{PROCESSES_MAX, SOURCES_MAX, SPAN_S_MAX},
+    load::RunSettings,
+    meter::Meter,
     scenario::{LoadMode, Scenario, Workload},
+    suite::Published,
+    transport::Sources,
 };
 
 /// Load for an MQTT broker on this machine, every delivery verified.
@@ -29,12 +33,17 @@ pub struct Cli {
 pub enum Command {
     /// Load one broker that is running already.
     Run(RunArgs),
+    /// Load a running broker as a published benchmark does, scaled to this machine.
+    Suite(SuiteArgs),
     /// Start several brokers in turn, load each alike, and compare them.
     Compare(CompareArgs),
     /// Hold as many connections as asked for, from as many processes as it takes, and say what they
     /// cost.
     #[cfg(target_os = "linux")]
     Million(MillionArgs),
+    /// One process's share of a run with `--processes`, which starts it.
+    #[command(hide = true)]
+    Share,
     /// One process's share of `million`, which starts it.
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
@@ -96,11 +105,9 @@ pub struct HoldArgs {
     pub keep_alive_s: u16,
 }
 
-/// `run`.
+/// The running broker that is loaded, and where figures go.
 #[derive(Debug, Args)]
-pub struct RunArgs {
-    /// The shape of the load.
-    pub scenario: Scenario,
+pub struct TargetArgs {
     /// The broker, within 127.0.0.0/8.
     #[arg(long, default_value = "127.0.0.1:1883")]
     pub address: LoopbackAddress,
@@ -110,6 +117,38 @@ pub struct RunArgs {
     /// The cores to run the generator on, separated by commas.
     #[arg(long, value_name = "CORES", value_delimiter = ',')]
     pub cores: Vec<usize>,
+    /// How to print the result.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+    /// A picture to write: percentiles of latency, and throughput over time, as SVG.
+    #[arg(long, value_name = "FILE.svg")]
+    pub picture: Option<PathBuf>,
+}
+
+/// `suite`.
+#[derive(Debug, Args)]
+pub struct SuiteArgs {
+    /// The benchmark.
+    pub benchmark: Published,
+    /// The part of its clients, at the rate of each, that this machine gets.
+    #[arg(long, default_value_t = 0.01)]
+    pub scale: f64,
+    /// The broker.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How it is made and for how long; the published ones last half an hour.
+    #[command(flatten)]
+    pub span: SpanArgs,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The shape of the load.
+    pub scenario: Scenario,
+    /// The broker.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// The QoS of publications and subscriptions.
     #[arg(long, default_value = "0")]
     pub qos: Qos,
@@ -119,9 +158,6 @@ pub struct RunArgs {
     /// How much of it.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// How to print the result.
-    #[arg(long, default_value = "table")]
-    pub format: Format,
 }
 
 /// `compare`.
@@ -169,24 +205,48 @@ pub struct CompareArgs {
 /// How much load, for both commands.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// Publishing clients [default: 1 fan-out, 100 point-to-point, 500 fan-in].
+    /// Publishing clients [default: 1 fan-out, 500 fan-in, else 100].
     #[arg(long)]
     pub publishers: Option<u32>,
-    /// Subscribing clients [default: 500 fan-out, 100 point-to-point, 1 fan-in, 10000 connections].
+    /// Subscribing clients, or those that come and go [default: 500 fan-out, 1 fan-in, 10 shared and
+    /// retained, 1000 reconnect-storm, 10000 connections, else 100].
     #[arg(long)]
     pub subscribers: Option<u32>,
+    /// Topics that the publishers of a fan-out share out [default: 1], or retained messages of a set
+    /// [default: 1000].
+    #[arg(long)]
+    pub topics: Option<u32>,
     /// Length of the payload.
     #[arg(long, default_value_t = 64)]
     pub payload_bytes: u32,
-    /// Closed loop: messages of each publisher under way at most [default: 16 fan-in, else 100].
+    /// Closed loop: messages of each publisher, or subscriptions of each client, under way at most
+    /// [default: 16 fan-in, 10 sub, else 100].
     #[arg(long)]
     pub window: Option<u32>,
     /// Closed loop: messages of a publisher sent together at least.
     #[arg(long, default_value_t = 1)]
     pub burst: u32,
-    /// Open loop: messages a second from all publishers together, instead of a window.
-    #[arg(long, value_name = "MESSAGES_PER_SECOND", conflicts_with_all = ["window", "burst"])]
+    /// Open loop: messages a second from all publishers together, or connections or subscriptions,
+    /// instead of a window. Latency counts from when each was due.
+    #[arg(long, value_name = "PER_SECOND", conflicts_with_all = ["window", "burst"])]
     pub rate: Option<f64>,
+    /// Open loop at QoS 0: hold the broker to deliver what it is free to drop.
+    #[arg(long)]
+    pub fail_on_loss: bool,
+    /// How it is made and for how long.
+    #[command(flatten)]
+    pub span: SpanArgs,
+}
+
+/// How the load is made and for how long.
+#[derive(Clone, Debug, Args)]
+pub struct SpanArgs {
+    /// Processes to share the clients out to.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(PROCESSES_MAX)))]
+    pub processes: u32,
+    /// Addresses to connect from, 127.1.0.1 and up; 0 is as many as the connections need.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(SOURCES_MAX)))]
+    pub source_addresses: u32,
     /// Seconds of load before the measured span.
     #[arg(long, default_value_t = 0.5)]
     pub warm_up_s: f64,
@@ -205,6 +265,8 @@ pub enum Format {
     Table,
     /// For programs: one object a line.
     Json,
+    /// For a README, of a comparison: a row for each load and figure, a column for each broker.
+    Markdown,
 }
 
 impl LoadArgs {
@@ -215,24 +277,53 @@ impl LoadArgs {
             scenario,
             publishers: self.publishers.unwrap_or(publishers),
             subscribers: self.subscribers.unwrap_or(subscribers),
+            topics: self.topics.unwrap_or(scenario.default_topics()),
             mqtt,
             qos,
             payload_bytes: self.payload_bytes,
             load: match self.rate {
-                Some(messages_per_second) => LoadMode::Open { messages_per_second },
+                Some(per_second) => LoadMode::Open { per_second },
                 None => LoadMode::Closed {
                     window: self.window.unwrap_or(scenario.default_window()),
                     burst: self.burst,
                 },
             },
+            loss_fails: self.fail_on_loss,
         };
+        self.span.check()?;
+        workload.check()?;
+        workload.check_processes(self.span.processes)?;
+        Ok(workload)
+    }
+}
+
+impl SpanArgs {
+    /// Refuse what is out of bounds.
+    pub fn check(&self) -> Result<()> {
         for (name, seconds) in [("warm-up", self.warm_up_s), ("span", self.duration_s)] {
             if !(0.0..=SPAN_S_MAX).contains(&seconds) {
                 return Err(Error::Usage(format!("a {name} of {seconds} s is not within an hour")));
             }
         }
-        workload.check()?;
-        Ok(workload)
+        Ok(())
+    }
+
+    /// What a run of these needs.
+    pub fn settings(
+        &self,
+        address: LoopbackAddress,
+        meter: Option<Meter>,
+        workload: &Workload,
+    ) -> RunSettings {
+        RunSettings {
+            address,
+            meter,
+            warm_up: Duration::from_secs_f64(self.warm_up_s),
+            span: Duration::from_secs_f64(self.duration_s),
+            messages_max: self.messages_max,
+            sources: Sources::new(self.source_addresses, workload.clients()),
+            progress: true,
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// Reads one process.
@@ -51,7 +53,7 @@ impl Meter {
 }
 
 /// What the scheduler gave a process, and what it made it wait for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Time on a core.
     pub cpu: Duration,
@@ -71,7 +73,7 @@ impl Usage {
     }
 
     /// What came after an earlier one.
-    fn since(self, earlier: Self) -> Self {
+    pub fn since(self, earlier: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(earlier.cpu),
             waiting: self.waiting.saturating_sub(earlier.waiting),

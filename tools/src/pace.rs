@@ -59,6 +59,17 @@ impl Timetable {
         (self.first_ns + index as f64 * self.interval_ns) as u64
     }
 
+    /// Go on to the next one; the number of the one that was passed.
+    pub fn pass(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent - 1
+    }
+
+    /// When the next one is due.
+    pub fn next_ns(&self) -> u64 {
+        self.due_ns(self.sent)
+    }
+
     fn due(&self, now_ns: u64) -> u64 {
         let past_ns = now_ns as f64 - self.first_ns;
         if past_ns < 0.0 {
@@ -91,6 +102,14 @@ impl Pace {
                 timetable.sent += 1;
                 timetable.due_ns(timetable.sent - 1)
             }
+        }
+    }
+
+    /// When the next message is due, if time alone decides.
+    pub fn next_ns(&self) -> Option<u64> {
+        match self {
+            Self::Window(_) => None,
+            Self::Timetable(timetable) => Some(timetable.next_ns()),
         }
     }
 
@@ -135,7 +154,7 @@ mod tests {
     fn a_timetable_keeps_its_times_however_late_it_is_asked() {
         let mut pace = Pace::Timetable(Timetable::new(100.0, 10.0));
         assert_eq!(pace.due(99), 0);
-        assert_eq!(pace.due(100), 1);
+        assert_eq!((pace.due(100), pace.next_ns()), (1, Some(100)));
         assert_eq!(pace.due(125), 3);
         assert_eq!((pace.sent(125), pace.sent(125), pace.sent(125)), (100, 110, 120));
         assert_eq!(pace.due(125), 0);

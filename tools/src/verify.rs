@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::GAPS_MAX;
 
@@ -18,6 +18,8 @@ pub enum Arrival {
     Late,
     /// One that had come before.
     Duplicate,
+    /// A new one, but its receiver had a later one already.
+    Overtaken,
 }
 
 /// The messages of one publisher as one subscriber sees them.
@@ -83,8 +85,58 @@ impl Gaps {
     }
 }
 
+/// The messages that a group of subscribers share out among them: each has to come to one member,
+/// and in order as far as one member sees.
+#[derive(Debug)]
+pub struct Group {
+    publishers: usize,
+    /// For each publisher, over all members.
+    streams: Vec<Stream>,
+    /// Messages of each publisher that came.
+    came: Vec<u64>,
+    /// The sequence number after the last one, for each member and publisher.
+    next: Vec<u64>,
+}
+
+impl Group {
+    /// A group of so many members.
+    pub fn new(publishers: u32, members: u32) -> Self {
+        let publishers = publishers as usize;
+        Self {
+            publishers,
+            streams: (0..publishers).map(|_| Stream::default()).collect(),
+            came: vec![0; publishers],
+            next: vec![0; publishers * members as usize],
+        }
+    }
+
+    /// Note the arrival of a publisher's message at a member; None if there is no such publisher.
+    #[inline]
+    pub fn accept(&mut self, member: usize, publisher: u32, sequence: u64) -> Option<Arrival> {
+        let publisher = publisher as usize;
+        let stream = self.streams.get_mut(publisher)?;
+        if stream.accept(sequence) == Arrival::Duplicate {
+            return Some(Arrival::Duplicate);
+        }
+        self.came[publisher] += 1;
+        let next = &mut self.next[member * self.publishers + publisher];
+        if sequence < *next {
+            return Some(Arrival::Overtaken);
+        }
+        *next = sequence + 1;
+        Some(Arrival::InOrder)
+    }
+
+    /// Messages that came to no member, given how many each publisher sent.
+    pub fn lost(&self, sent_by: impl Fn(u32) -> u64) -> u64 {
+        let publishers = 0..;
+        let pairs = self.came.iter().zip(publishers);
+        pairs.map(|(&came, publisher)| sent_by(publisher).saturating_sub(came)).sum()
+    }
+}
+
 /// What was wrong in a run; all zero when nothing was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Deliveries that never came.
     pub lost: u64,
@@ -115,8 +167,31 @@ impl Tally {
                 self.lost -= 1;
                 self.reordered += 1;
             }
+            Arrival::Overtaken => self.reordered += 1,
             Arrival::Duplicate => self.duplicated += 1,
         }
+    }
+
+    /// Add what another process found.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            lost,
+            duplicated,
+            reordered,
+            misdelivered,
+            corrupted,
+            wrong_qos,
+            wrong_acknowledgements,
+            unacknowledged,
+        } = other;
+        self.lost += lost;
+        self.duplicated += duplicated;
+        self.reordered += reordered;
+        self.misdelivered += misdelivered;
+        self.corrupted += corrupted;
+        self.wrong_qos += wrong_qos;
+        self.wrong_acknowledgements += wrong_acknowledgements;
+        self.unacknowledged += unacknowledged;
     }
 
     /// Whether nothing was wrong.
@@ -178,6 +253,22 @@ mod tests {
     fn a_planted_disorder_is_neither_loss_nor_duplicate() {
         assert_eq!(tally_of(&[0, 2, 1, 3], 4), Tally { reordered: 1, ..Tally::default() });
         assert_eq!(tally_of(&[3, 1, 0, 2], 4), Tally { reordered: 3, ..Tally::default() });
+    }
+
+    #[test]
+    fn a_group_takes_turns_and_what_none_of_it_got_is_lost() {
+        let (mut group, mut tally) = (Group::new(1, 2), Tally::default());
+        let arrivals = [(0, 0), (1, 2), (0, 1), (0, 4), (1, 3), (0, 3), (1, 6), (1, 5)];
+        for (member, sequence) in arrivals {
+            tally.note(group.accept(member, 0, sequence).expect("there is a publisher 0"));
+        }
+        tally.lost += group.lost(|_| 9);
+        assert_eq!(
+            tally,
+            Tally { lost: 2, duplicated: 1, reordered: 1, ..Tally::default() },
+            "7 and 8 never came, 3 came twice, and the second member saw 6 before 5"
+        );
+        assert_eq!(group.accept(0, 1, 0), None);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum Inbound<'a> {
     Connack {
         /// 0 when the connection was accepted.
         reason: u8,
+        /// Whether the broker goes on with a session that it had kept.
+        session_present: bool,
         /// How many QoS 1 and 2 messages the broker takes at a time; 65,535 if it does not say.
         receive_maximum: u16,
     },
@@ -19,6 +21,8 @@ pub enum Inbound<'a> {
     Publish {
         /// As delivered.
         qos: Qos,
+        /// RETAIN.
+        retain: bool,
         /// 0 with QoS 0.
         packet_identifier: u16,
         /// The Application Message's payload.
@@ -32,8 +36,15 @@ pub enum Inbound<'a> {
     Pubrel(u16, u8),
     /// PUBCOMP.
     Pubcomp(u16, u8),
-    /// SUBACK with the Reason Code of its first filter.
-    Suback(u8),
+    /// SUBACK.
+    Suback {
+        /// Of the SUBSCRIBE.
+        packet_identifier: u16,
+        /// One Reason Code for each filter.
+        reasons: &'a [u8],
+    },
+    /// UNSUBACK: Packet Identifier.
+    Unsuback(u16),
     /// PINGRESP.
     Pingresp,
     /// DISCONNECT with its Reason Code.
@@ -82,6 +93,7 @@ pub fn decode(version: Version, first_byte: u8, body: &[u8]) -> Result<Inbound<'
         0x62 => acknowledgement(body).map(|(id, reason)| Inbound::Pubrel(id, reason)),
         0x70 => acknowledgement(body).map(|(id, reason)| Inbound::Pubcomp(id, reason)),
         0x90 => decode_suback(version, body),
+        0xB0 => take_u16(body).map(|(id, _)| Inbound::Unsuback(id)),
         0xD0 if body.is_empty() => Ok(Inbound::Pingresp),
         0xE0 => Ok(Inbound::Disconnect(body.first().copied().unwrap_or(0))),
         _ => Err(Malformed("a packet type or flags that a broker never sends")),
@@ -111,25 +123,30 @@ fn decode_publish(version: Version, first_byte: u8, body: &[u8]) -> Result<Inbou
     if version == Version::V5 {
         (_, rest) = take_properties(rest)?;
     }
-    Ok(Inbound::Publish { qos, packet_identifier, payload: rest })
+    let retain = first_byte & 1 == 1;
+    Ok(Inbound::Publish { qos, retain, packet_identifier, payload: rest })
 }
 
 fn decode_connack(version: Version, body: &[u8]) -> Result<Inbound<'_>, Malformed> {
-    let [_flags, reason, rest @ ..] = body else { return Err(SHORT) };
+    let [flags, reason, rest @ ..] = body else { return Err(SHORT) };
+    let session_present = flags & 1 == 1;
     let mut receive_maximum = u16::MAX;
     if version == Version::V5 && !rest.is_empty() {
         let (properties, _) = take_properties(rest)?;
         receive_maximum = find_receive_maximum(properties)?.unwrap_or(u16::MAX);
     }
-    Ok(Inbound::Connack { reason: *reason, receive_maximum })
+    Ok(Inbound::Connack { reason: *reason, session_present, receive_maximum })
 }
 
 fn decode_suback(version: Version, body: &[u8]) -> Result<Inbound<'_>, Malformed> {
-    let (_, mut rest) = take_u16(body)?;
+    let (packet_identifier, mut reasons) = take_u16(body)?;
     if version == Version::V5 {
-        (_, rest) = take_properties(rest)?;
+        (_, reasons) = take_properties(reasons)?;
     }
-    rest.first().map(|&reason| Inbound::Suback(reason)).ok_or(SHORT)
+    if reasons.is_empty() {
+        return Err(SHORT);
+    }
+    Ok(Inbound::Suback { packet_identifier, reasons })
 }
 
 /// Receive Maximum among the properties of a CONNACK, all of whose types are known.

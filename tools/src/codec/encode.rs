@@ -7,9 +7,22 @@ use crate::{limits::SPAN_S_MAX, stamp::Stamp};
 pub const KEEP_ALIVE_S: u16 = u16::MAX;
 const _: () = assert!(KEEP_ALIVE_S as f64 > 2.0 * SPAN_S_MAX);
 
-/// CONNECT with Clean Session (Clean Start) and no properties.
+/// How long a session kept with 5.0 outlives its connection, in seconds.
+const SESSION_EXPIRY_INTERVAL_S: u32 = 3_600;
+
+/// Whether a connection begins with what an earlier one left, and leaves it in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// It begins with nothing, and leaves nothing: Clean Session (Clean Start).
+    Clean,
+    /// It goes on with what is there, and keeps it.
+    Kept,
+}
+
+/// CONNECT with no properties but what a kept session needs.
 pub fn encode_connect(
     version: Version,
+    session: Session,
     keep_alive_s: u16,
     client_identifier: &str,
     out: &mut Vec<u8>,
@@ -20,20 +33,59 @@ pub fn encode_connect(
     };
     let mut body = Vec::with_capacity(64);
     put_string("MQTT", &mut body);
-    body.extend_from_slice(&[level, 0b10]);
+    body.extend_from_slice(&[level, if session == Session::Clean { 0b10 } else { 0 }]);
     body.extend_from_slice(&keep_alive_s.to_be_bytes());
-    put_no_properties(version, &mut body);
+    if (version, session) == (Version::V5, Session::Kept) {
+        body.extend_from_slice(&[5, 0x11]);
+        body.extend_from_slice(&SESSION_EXPIRY_INTERVAL_S.to_be_bytes());
+    } else {
+        put_no_properties(version, &mut body);
+    }
     put_string(client_identifier, &mut body);
     put_packet(0x10, &body, out);
 }
 
-/// SUBSCRIBE to one Topic Filter, with Packet Identifier 1.
-pub fn encode_subscribe(version: Version, topic_filter: &str, qos: Qos, out: &mut Vec<u8>) {
-    let mut body = vec![0, 1];
+/// SUBSCRIBE to these Topic Filters.
+pub fn encode_subscribe(
+    version: Version,
+    packet_identifier: u16,
+    topic_filters: &[String],
+    qos: Qos,
+    out: &mut Vec<u8>,
+) {
+    let mut body = packet_identifier.to_be_bytes().to_vec();
+    put_no_properties(version, &mut body);
+    for topic_filter in topic_filters {
+        put_string(topic_filter, &mut body);
+        body.push(qos.bits());
+    }
+    put_packet(0x82, &body, out);
+}
+
+/// UNSUBSCRIBE from one Topic Filter.
+pub fn encode_unsubscribe(
+    version: Version,
+    packet_identifier: u16,
+    topic_filter: &str,
+    out: &mut Vec<u8>,
+) {
+    let mut body = packet_identifier.to_be_bytes().to_vec();
     put_no_properties(version, &mut body);
     put_string(topic_filter, &mut body);
-    body.push(qos.bits());
-    put_packet(0x82, &body, out);
+    put_packet(0xA2, &body, out);
+}
+
+/// PINGREQ: its answer says that everything sent before it was taken.
+pub fn encode_pingreq(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0xC0, 0]);
+}
+
+/// A PUBLISH at QoS 0 that takes the Retained Message of `topic` away.
+pub fn encode_retained_removal(version: Version, topic: &str, out: &mut Vec<u8>) {
+    let mut body = Vec::with_capacity(topic.len() + 3);
+    put_string(topic, &mut body);
+    put_no_properties(version, &mut body);
+    put_packet(0x31, &body, out);
 }
 
 /// PUBACK that says success, which both versions write alike.
@@ -92,6 +144,12 @@ impl PublishTemplate {
             packet_identifier_at: identifier_at.map(|at| at + header),
             stamp_at: stamp_at + header,
         }
+    }
+
+    /// The same with RETAIN set.
+    pub fn retained(mut self) -> Self {
+        self.packet[0] |= 1;
+        self
     }
 
     /// Append the PUBLISH with these in place. `packet_identifier` is not used with QoS 0.

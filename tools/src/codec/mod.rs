@@ -7,14 +7,17 @@ mod encode;
 
 pub use decode::{Inbound, decode, frame};
 pub use encode::{
-    KEEP_ALIVE_S, PublishTemplate, encode_connect, encode_disconnect, encode_puback,
-    encode_pubcomp, encode_pubrec, encode_pubrel, encode_subscribe,
+    KEEP_ALIVE_S, PublishTemplate, Session, encode_connect, encode_disconnect, encode_pingreq,
+    encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel, encode_retained_removal,
+    encode_subscribe, encode_unsubscribe,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// The protocol version a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
 pub enum Version {
     /// MQTT 3.1.1.
     #[value(name = "3.1.1")]
@@ -61,6 +64,17 @@ impl Qos {
 impl Serialize for Qos {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u8(self.bits())
+    }
+}
+
+impl<'de> Deserialize<'de> for Qos {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u8::deserialize(deserializer)? {
+            0 => Ok(Self::AtMostOnce),
+            1 => Ok(Self::AtLeastOnce),
+            2 => Ok(Self::ExactlyOnce),
+            bits => Err(D::Error::custom(format!("there is no QoS {bits}"))),
+        }
     }
 }
 

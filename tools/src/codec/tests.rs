@@ -12,21 +12,31 @@ fn whole(bytes: &[u8], version: Version) -> Inbound<'_> {
 #[test]
 fn connect_is_as_the_specification_writes_it() {
     let mut out = Vec::new();
-    encode_connect(Version::V311, KEEP_ALIVE_S, "ab", &mut out);
+    encode_connect(Version::V311, Session::Clean, KEEP_ALIVE_S, "ab", &mut out);
     assert_eq!(out, b"\x10\x0E\x00\x04MQTT\x04\x02\xFF\xFF\x00\x02ab");
     out.clear();
-    encode_connect(Version::V5, KEEP_ALIVE_S, "ab", &mut out);
+    encode_connect(Version::V5, Session::Clean, KEEP_ALIVE_S, "ab", &mut out);
     assert_eq!(out, b"\x10\x0F\x00\x04MQTT\x05\x02\xFF\xFF\x00\x00\x02ab");
+    out.clear();
+    encode_connect(Version::V311, Session::Kept, KEEP_ALIVE_S, "ab", &mut out);
+    assert_eq!(out, b"\x10\x0E\x00\x04MQTT\x04\x00\xFF\xFF\x00\x02ab");
+    out.clear();
+    encode_connect(Version::V5, Session::Kept, KEEP_ALIVE_S, "ab", &mut out);
+    assert_eq!(out, b"\x10\x14\x00\x04MQTT\x05\x00\xFF\xFF\x05\x11\x00\x00\x0E\x10\x00\x02ab");
 }
 
 #[test]
 fn subscribe_is_as_the_specification_writes_it() {
     let mut out = Vec::new();
-    encode_subscribe(Version::V311, "a/+", Qos::AtLeastOnce, &mut out);
+    encode_subscribe(Version::V311, 1, &["a/+".into()], Qos::AtLeastOnce, &mut out);
     assert_eq!(out, b"\x82\x08\x00\x01\x00\x03a/+\x01");
     out.clear();
-    encode_subscribe(Version::V5, "a/+", Qos::ExactlyOnce, &mut out);
-    assert_eq!(out, b"\x82\x09\x00\x01\x00\x00\x03a/+\x02");
+    encode_subscribe(Version::V5, 0x0102, &["a/+".into(), "b".into()], Qos::ExactlyOnce, &mut out);
+    assert_eq!(out, b"\x82\x0D\x01\x02\x00\x00\x03a/+\x02\x00\x01b\x02");
+    out.clear();
+    encode_unsubscribe(Version::V5, 3, "a/+", &mut out);
+    encode_unsubscribe(Version::V311, 4, "b", &mut out);
+    assert_eq!(out, b"\xA2\x08\x00\x03\x00\x00\x03a/+\xA2\x05\x00\x04\x00\x01b");
 }
 
 #[test]
@@ -49,12 +59,12 @@ fn a_publish_comes_back_as_it_went_at_every_qos_version_and_length() {
                 let stamp = Stamp { run: 1, publisher: 2, sequence: 3, sent_ns: 4 };
                 let mut out = vec![0xFF];
                 template.encode(77, &stamp, &mut out);
-                let Inbound::Publish { qos: seen, packet_identifier, payload } =
+                let Inbound::Publish { qos: seen, packet_identifier, payload, retain } =
                     whole(&out[1..], version)
                 else {
                     panic!("not a PUBLISH")
                 };
-                assert_eq!(seen, qos);
+                assert_eq!((seen, retain), (qos, false));
                 assert_eq!(packet_identifier, if qos == Qos::AtMostOnce { 0 } else { 77 });
                 assert_eq!(payload.len(), payload_bytes);
                 assert_eq!(Stamp::decode(payload), Some(stamp));
@@ -65,7 +75,9 @@ fn a_publish_comes_back_as_it_went_at_every_qos_version_and_length() {
 
 #[test]
 fn connack_gives_the_receive_maximum_wherever_it_stands() {
-    let connack = |receive_maximum| Inbound::Connack { reason: 0, receive_maximum };
+    let session_present = false;
+    let connack =
+        |receive_maximum| Inbound::Connack { reason: 0, session_present, receive_maximum };
     assert_eq!(whole(b"\x20\x02\x00\x00", Version::V311), connack(65_535));
     assert_eq!(whole(b"\x20\x03\x00\x00\x00", Version::V5), connack(65_535));
     let bytes = b"\x20\x12\x00\x00\x0F\x22\x00\x0A\x12\x00\x01x\x26\x00\x00\x00\x00\x21\x00\x14";
@@ -74,8 +86,15 @@ fn connack_gives_the_receive_maximum_wherever_it_stands() {
 
 #[test]
 fn the_other_packets_are_known() {
-    assert_eq!(whole(b"\x90\x03\x00\x01\x80", Version::V311), Inbound::Suback(0x80));
-    assert_eq!(whole(b"\x90\x04\x00\x01\x00\x02", Version::V5), Inbound::Suback(2));
+    let suback = |packet_identifier, reasons| Inbound::Suback { packet_identifier, reasons };
+    assert_eq!(whole(b"\x90\x03\x00\x01\x80", Version::V311), suback(1, &[0x80]));
+    assert_eq!(whole(b"\x90\x05\x00\x09\x00\x02\x01", Version::V5), suback(9, &[2, 1]));
+    assert_eq!(whole(b"\xB0\x02\x00\x07", Version::V311), Inbound::Unsuback(7));
+    assert_eq!(whole(b"\xB0\x04\x00\x07\x00\x00", Version::V5), Inbound::Unsuback(7));
+    assert_eq!(
+        whole(b"\x20\x02\x01\x00", Version::V311),
+        Inbound::Connack { reason: 0, session_present: true, receive_maximum: 65_535 }
+    );
     assert_eq!(whole(b"\x40\x02\x00\x07", Version::V5), Inbound::Puback(7, 0));
     assert_eq!(whole(b"\x50\x03\x00\x07\x10", Version::V5), Inbound::Pubrec(7, 0x10));
     assert_eq!(whole(b"\x62\x02\x00\x07", Version::V311), Inbound::Pubrel(7, 0));

@@ -4,7 +4,7 @@
 mod broker;
 mod summary;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -12,8 +12,8 @@ use crate::{
     affinity,
     cli::{CompareArgs, Format},
     error::{Error, Result},
-    load::{self, Outcome, RunSettings},
-    report,
+    outcome::Outcome,
+    processes, report,
     scenario::{Scenario, Workload},
 };
 pub use broker::{BrokerKind, RunningBroker};
@@ -83,12 +83,8 @@ fn workloads(args: &CompareArgs) -> Result<Vec<Workload>> {
 fn run_one(args: &CompareArgs, broker: &BrokerKind, workload: Workload) -> Result<Outcome> {
     let running = broker.start(args.port, &args.broker_cores)?;
     affinity::pin_to(&args.generator_cores)?;
-    let settings = RunSettings {
-        address: running.address(),
-        meter: Some(running.meter()?),
-        warm_up: Duration::from_secs_f64(args.load.warm_up_s),
-        span: Duration::from_secs_f64(args.load.duration_s),
-        messages_max: args.load.messages_max,
-    };
-    load::measure(workload, settings).map_err(|error| running.explain(broker.name(), error))
+    let span = &args.load.span;
+    let settings = span.settings(running.address(), Some(running.meter()?), &workload);
+    processes::measure(workload, span.processes, settings)
+        .map_err(|error| running.explain(broker.name(), error))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    load::{Latency, Outcome, Traffic},
+    outcome::{Idle, Latency, Outcome, Traffic},
     report::{self, Table},
     scenario::{Scenario, Workload},
     verify::Tally,
@@ -152,12 +152,12 @@ impl<'a> Summary<'a> {
     }
 
     fn idle_row(&self, case: usize, which: usize) -> Vec<String> {
-        let idle = |which, value: fn(&crate::load::Idle) -> f64| -> Vec<f64> {
+        let idle = |which, value: fn(&Idle) -> f64| -> Vec<f64> {
             let outcomes = &self.samples[&(case, which)];
             outcomes.iter().filter_map(|outcome| outcome.idle.as_ref()).map(value).collect()
         };
         let bytes = |which| idle(which, |idle| idle.bytes_per_connection.unwrap_or(f64::NAN));
-        let middle = |value: fn(&crate::load::Idle) -> f64| median(&idle(which, value));
+        let middle = |value: fn(&Idle) -> f64| median(&idle(which, value));
         vec![
             report::name(&self.workloads[case]),
             self.brokers[which].to_string(),

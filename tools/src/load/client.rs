@@ -1,9 +1,9 @@
 //! One connection of the generator: its socket, what is waiting to be written, and the beginning
 //! of a packet whose end has not come. Knows no scenario.
 
-use std::io::{self, Read, Write};
+use std::io;
 
-use mio::net::TcpStream;
+use crate::transport::Stream;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +21,15 @@ pub enum Phase {
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
-    pub(super) stream: TcpStream,
-    pub(super) phase: Phase,
+    /// What its bytes go through.
+    pub stream: Stream,
+    /// How far it has come.
+    pub phase: Phase,
     /// Encoded and not yet written: `outgoing[written..]`.
-    pub(super) outgoing: Vec<u8>,
+    pub outgoing: Vec<u8>,
     written: usize,
     /// The start of a packet, moved to the front of the read buffer before the next read.
-    pub(super) partial: Vec<u8>,
+    pub partial: Vec<u8>,
 }
 
 /// What a read brought.
@@ -43,7 +45,7 @@ pub enum ReadOutcome {
 
 impl Client {
     /// A connection just begun.
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         let phase = Phase::Connecting;
         Self { stream, phase, outgoing: Vec::new(), written: 0, partial: Vec::new() }
     }

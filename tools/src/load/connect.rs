@@ -3,20 +3,22 @@
 
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Token, net::TcpStream};
+use mio::{Events, Token};
 
 use super::{Client, Load, Publisher, Subscriber, client::Phase};
 use crate::{
-    codec::{KEEP_ALIVE_S, encode_connect, encode_subscribe},
+    codec::{KEEP_ALIVE_S, Session, encode_connect, encode_subscribe},
     error::{Error, Result},
     limits::{CONNECT_TIMEOUT, CONNECTING_MAX},
+    scenario::Workload,
+    transport::Stream,
 };
 
 impl Load {
     pub(super) fn connect_all(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(CONNECTING_MAX);
         let deadline = Instant::now() + CONNECT_TIMEOUT;
-        let total = self.workload.clients() as usize;
+        let total = self.clients_max();
         // Clients become ready in about the order they were begun, so a cursor is enough.
         let mut first_unready = 0;
         while first_unready < total {
@@ -42,20 +44,17 @@ impl Load {
     fn begin_client(&mut self) -> Result<()> {
         let index = self.clients.len();
         let address = self.settings.address;
-        let connect = || {
-            let mut stream = TcpStream::connect(address.socket_address())?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut stream, Token(index), interest)?;
-            Ok(stream)
-        };
-        let stream =
-            connect().map_err(|source| Error::io(format!("connect to {address}"), source))?;
+        let number = self.share.in_run(index as u32);
+        let (sources, registry) = (self.settings.sources, self.poll.registry());
+        let stream = Stream::connect(address, sources, number, registry, Token(index))
+            .map_err(|source| Error::io(format!("connect to {address}"), source))?;
         self.clients.push(Client::new(stream));
         match self.publisher_of(index) {
             Some(publisher) => {
-                self.publishers.push(Publisher::new(&self.workload, self.run, publisher));
+                let number = self.share.in_run(publisher);
+                self.publishers.push(Publisher::new(&self.workload, self.run, number, self.share));
             }
-            None => self.subscribers.push(Subscriber::new(&self.workload, index as u32)),
+            None => self.subscribers.push(Subscriber::new(&self.workload, number)),
         }
         Ok(())
     }
@@ -65,18 +64,13 @@ impl Load {
         let address = self.settings.address;
         let client = &mut self.clients[index];
         let failed = |source| Error::io(format!("connect to {address}"), source);
-        if let Some(error) = client.stream.take_error().map_err(failed)? {
-            return Err(failed(error));
+        if !client.stream.is_connected().map_err(failed)? {
+            return Ok(());
         }
-        match client.stream.peer_addr() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return Ok(()),
-            outcome => outcome.map_err(failed)?,
-        };
-        // Batching is this program's own; Nagle's would add 40 ms where acknowledgements meet it.
-        client.stream.set_nodelay(true).map_err(failed)?;
         client.phase = Phase::AwaitConnack;
-        let identifier = format!("bench-{:08x}-{index}", self.run);
-        encode_connect(self.workload.mqtt, KEEP_ALIVE_S, &identifier, &mut client.outgoing);
+        let identifier = format!("bench-{:08x}-{}-{index}", self.run, self.share.number);
+        let (mqtt, session) = (self.workload.mqtt, Session::Clean);
+        encode_connect(mqtt, session, KEEP_ALIVE_S, &identifier, &mut client.outgoing);
         Ok(())
     }
 
@@ -96,19 +90,21 @@ impl Load {
             self.clients[index].phase = Phase::Ready;
             return Ok(());
         }
-        let filter = self.workload.topic_filter(self.run, index as u32);
+        let filters = self.workload.topic_filters(self.run, self.share.in_run(index as u32));
         let client = &mut self.clients[index];
         client.phase = Phase::AwaitSuback;
-        encode_subscribe(self.workload.mqtt, &filter, self.workload.qos, &mut client.outgoing);
+        let Workload { mqtt, qos, .. } = self.workload;
+        encode_subscribe(mqtt, 1, &filters, qos, &mut client.outgoing);
         Ok(())
     }
 
     /// SUBACK came.
-    pub(super) fn handle_suback(&mut self, index: usize, reason: u8) -> Result<()> {
+    pub(super) fn handle_suback(&mut self, index: usize, reasons: &[u8]) -> Result<()> {
         let phase = self.clients[index].phase;
-        if phase != Phase::AwaitSuback || reason != self.workload.qos.bits() {
+        let granted = reasons.iter().all(|&reason| reason == self.workload.qos.bits());
+        if phase != Phase::AwaitSuback || !granted {
             let name = self.name_of(index);
-            return Err(Error::Broker(format!("{name} got SUBACK with reason {reason:#04x}")));
+            return Err(Error::Broker(format!("{name} got SUBACK with reasons {reasons:02x?}")));
         }
         self.clients[index].phase = Phase::Ready;
         Ok(())

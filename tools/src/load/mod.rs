@@ -4,34 +4,35 @@
 //! buffer for all reads, writes once a turn for each connection, and looks at the clock once a
 //! read.
 
-mod client;
+pub mod client;
 mod connect;
 mod publisher;
 mod receive;
 mod span;
 mod subscriber;
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::{io, time::Duration};
 
-use hdrhistogram::Histogram;
 use mio::{Events, Poll};
 
 use crate::{
     address::LoopbackAddress,
+    conductor::Conductor,
+    descriptors,
     error::{Error, Result},
-    limits::{DESCRIPTORS_SPARE, READ_BYTES},
+    limits::READ_BYTES,
     meter::Meter,
-    scenario::Workload,
-    verify::Tally,
+    outcome::Measured,
+    pace::Timetable,
+    progress::Progress,
+    recorder::Recorder,
+    scenario::{Scenario, Share, Workload},
+    transport::Sources,
+    verify::Group,
 };
 use client::Client;
 use publisher::Publisher;
 use subscriber::Subscriber;
-
-pub use span::{Idle, Latency, Outcome, Traffic, measure};
 
 /// What a run needs beside its workload.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,10 @@ pub struct RunSettings {
     pub span: Duration,
     /// Messages published at most.
     pub messages_max: u64,
+    /// Where connections come from.
+    pub sources: Sources,
+    /// Whether to show how far it is.
+    pub progress: bool,
 }
 
 /// A run under way. Clients are in one list, subscribers first: client i of them is subscriber i,
@@ -54,52 +59,74 @@ pub struct RunSettings {
 pub struct Load {
     workload: Workload,
     settings: RunSettings,
+    /// The clients that are here, of all of the workload's.
+    share: Share,
     /// Tells this run's messages from any other's.
     run: u32,
     poll: Poll,
     clients: Vec<Client>,
     subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
+    /// What the subscribers got together, if messages are shared out among them.
+    group: Option<Group>,
     /// Publishers that may have something to send, each once.
     ready: Vec<u32>,
     read_buffer: Vec<u8>,
-    started: Instant,
-    counts: Counts,
-    /// Whether publishers may send.
-    publishing: bool,
-}
-
-/// What has happened since the run's start.
-#[derive(Debug)]
-struct Counts {
-    published: u64,
-    delivered: u64,
+    recorder: Recorder,
     /// Deliveries that came or were given up.
     settled: u64,
-    tally: Tally,
-    /// Nanoseconds from publication to delivery, cleared when the measured span begins.
-    latency_ns: Histogram<u64>,
-    recording: bool,
+    /// Whether publishers may send.
+    publishing: bool,
+    /// In open loop: all messages of the run, of which message k is the turn of publisher k modulo
+    /// their number.
+    timetable: Option<Timetable>,
+    /// Messages of each publisher of the run, once all are sent.
+    everyones_sent: Option<Vec<u64>>,
+    /// Shows how far the measured span is.
+    progress: Option<Progress>,
+}
+
+/// Do this process's share of a run whose clients publish to each other.
+pub fn measure(
+    workload: Workload,
+    run: u32,
+    share: Share,
+    settings: RunSettings,
+    conductor: &mut dyn Conductor,
+) -> Result<Measured> {
+    Load::connect(workload, run, share, settings)?.measure(conductor)
 }
 
 impl Load {
     /// A run with every client connected and subscribed.
-    pub fn connect(workload: Workload, settings: RunSettings) -> Result<Self> {
-        raise_descriptor_limit(u64::from(workload.clients()) + DESCRIPTORS_SPARE)?;
+    pub fn connect(
+        workload: Workload,
+        run: u32,
+        share: Share,
+        settings: RunSettings,
+    ) -> Result<Self> {
+        let clients = share.of(workload.publishers) + share.of(workload.subscribers);
+        descriptors::raise_limit(u64::from(clients))?;
+        let is_group = workload.scenario == Scenario::Shared;
         let poll = Poll::new().map_err(|source| Error::io("set up polling", source))?;
         let mut load = Self {
             workload,
             settings,
-            run: run_number(),
+            share,
+            run,
             poll,
-            clients: Vec::with_capacity(workload.clients() as usize),
+            clients: Vec::with_capacity(clients as usize),
             subscribers: Vec::new(),
             publishers: Vec::new(),
+            group: is_group.then(|| Group::new(workload.publishers, workload.subscribers)),
             ready: Vec::new(),
             read_buffer: vec![0; READ_BYTES],
-            started: Instant::now(),
-            counts: Counts::new(),
+            recorder: Recorder::default(),
+            settled: 0,
             publishing: false,
+            timetable: None,
+            everyones_sent: None,
+            progress: None,
         };
         load.connect_all()?;
         Ok(load)
@@ -123,66 +150,31 @@ impl Load {
         self.publish_ready()
     }
 
-    fn now_ns(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64
+    /// Clients of this process when all are there.
+    fn clients_max(&self) -> usize {
+        (self.own_subscribers() + self.share.of(self.workload.publishers)) as usize
+    }
+
+    fn own_subscribers(&self) -> u32 {
+        self.share.of(self.workload.subscribers)
     }
 
     /// The publisher that a client is, if it is one.
     fn publisher_of(&self, client: usize) -> Option<u32> {
-        client.checked_sub(self.workload.subscribers as usize).map(|index| index as u32)
+        client.checked_sub(self.own_subscribers() as usize).map(|index| index as u32)
     }
 
     fn client_of(&self, publisher: u32) -> usize {
-        (self.workload.subscribers + publisher) as usize
+        (self.own_subscribers() + publisher) as usize
     }
 
     /// How a client is called in messages.
     fn name_of(&self, client: usize) -> String {
         match self.publisher_of(client) {
-            Some(index) => format!("publisher {index}"),
-            None => format!("subscriber {client}"),
+            Some(index) => format!("publisher {}", self.share.in_run(index)),
+            None => format!("subscriber {}", self.share.in_run(client as u32)),
         }
     }
-}
-
-impl Counts {
-    fn new() -> Self {
-        // 1 µs to a minute in three digits: 140 KB.
-        let latency_ns = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)
-            .expect("the bounds are in order and three digits are allowed");
-        let tally = Tally::default();
-        Self { published: 0, delivered: 0, settled: 0, tally, latency_ns, recording: false }
-    }
-}
-
-/// Different for each run of this machine's near past.
-fn run_number() -> u32 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = since.map_or(0, |since| since.as_micros() as u32);
-    micros ^ std::process::id().rotate_left(20)
-}
-
-#[cfg(unix)]
-fn raise_descriptor_limit(needed: u64) -> Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.maximum.is_some_and(|maximum| maximum < needed) {
-        return Err(Error::Usage(format!(
-            "{needed} descriptors are needed and this process may have {}",
-            limit.maximum.unwrap_or(u64::MAX)
-        )));
-    }
-    setrlimit(Resource::Nofile, raised)
-        .map_err(|errno| Error::io("raise the descriptor limit", errno.into()))
-}
-
-#[cfg(not(unix))]
-fn raise_descriptor_limit(_needed: u64) -> Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

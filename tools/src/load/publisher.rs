@@ -1,12 +1,15 @@
 //! A sending client: its template, its pace, and its messages that await acknowledgement.
 
+use std::collections::VecDeque;
+
 use super::Load;
 use crate::{
-    codec::{PublishTemplate, Qos},
+    clock,
+    codec::{PublishTemplate, Qos, encode_pingreq},
     error::{Error, Result},
     limits::OUTGOING_BYTES_MAX,
     pace::{Pace, Timetable, Window},
-    scenario::{LoadMode, Workload},
+    scenario::{LoadMode, Scenario, Share, Workload},
     stamp::Stamp,
 };
 
@@ -20,6 +23,8 @@ pub struct Publisher {
     acknowledged: Acknowledged,
     receive_maximum: u64,
     qos: Qos,
+    /// Where nobody receives: when each message was sent that the broker has not taken yet.
+    taken: Option<Taken>,
     /// Whether it is in the list of those that may have something to send.
     pub(super) listed: bool,
 }
@@ -34,23 +39,33 @@ struct Acknowledged {
     completed: u64,
 }
 
+/// How the broker shows that it has taken what nobody receives: by acknowledging it, and at QoS 0
+/// by answering a PINGREQ sent behind it.
+#[derive(Debug, Default)]
+struct Taken {
+    sent_ns: VecDeque<u64>,
+    /// Messages before each PINGREQ that is not answered.
+    before_pings: VecDeque<usize>,
+}
+
 /// The Packet Identifier of a publisher's message `sequence`: 1 to 65,535 in turn.
 fn packet_identifier(sequence: u64) -> u16 {
     (sequence % u64::from(u16::MAX)) as u16 + 1
 }
 
 impl Publisher {
-    /// Publisher `index` of the workload.
-    pub fn new(workload: &Workload, run: u32, index: u32) -> Self {
+    /// Publisher `index` of the workload, in the process that has this share of it.
+    pub fn new(workload: &Workload, run: u32, index: u32, share: Share) -> Self {
         let topic = workload.topic(run, index);
         let payload_bytes = workload.payload_bytes as usize;
         Self {
             template: PublishTemplate::new(workload.mqtt, &topic, workload.qos, payload_bytes),
-            pace: pace(workload, index, 0),
+            pace: pace(workload, index, share, 0),
             sent: 0,
             acknowledged: Acknowledged::default(),
             receive_maximum: u64::from(u16::MAX),
             qos: workload.qos,
+            taken: (workload.scenario == Scenario::Pub).then(Taken::default),
             listed: false,
         }
     }
@@ -63,7 +78,7 @@ impl Publisher {
     /// Messages that are not acknowledged as their QoS asks.
     pub fn unacknowledged(&self) -> u64 {
         match self.qos {
-            Qos::AtMostOnce => 0,
+            Qos::AtMostOnce => self.taken.as_ref().map_or(0, |taken| taken.sent_ns.len() as u64),
             Qos::AtLeastOnce | Qos::ExactlyOnce => self.sent - self.acknowledged.completed,
         }
     }
@@ -90,6 +105,31 @@ impl Publisher {
         due
     }
 
+    /// Ask whether what was sent from message `since` on is taken, if nothing else will say so.
+    fn ping(&mut self, since: u64, outgoing: &mut Vec<u8>) {
+        if self.qos > Qos::AtMostOnce || self.sent == since {
+            return;
+        }
+        if let Some(taken) = &mut self.taken {
+            taken.before_pings.push_back((self.sent - since) as usize);
+            encode_pingreq(outgoing);
+        }
+    }
+
+    /// A message was acknowledged, or some were followed by a PINGREQ that was answered: when
+    /// each was sent. Nothing where deliveries count.
+    pub fn take(&mut self, qos: Qos) -> impl Iterator<Item = u64> {
+        let taken = self.taken.as_mut();
+        let (count, sent_ns) = match taken {
+            None => (0, None),
+            Some(taken) if qos == Qos::AtMostOnce => {
+                (taken.before_pings.pop_front().unwrap_or(0), Some(&mut taken.sent_ns))
+            }
+            Some(taken) => (taken.sent_ns.len().min(1), Some(&mut taken.sent_ns)),
+        };
+        sent_ns.into_iter().flat_map(move |sent_ns| sent_ns.drain(..count))
+    }
+
     /// Messages that may go out now.
     fn due(&self, now_ns: u64) -> u64 {
         let due = self.pace.due(now_ns);
@@ -100,15 +140,15 @@ impl Publisher {
     }
 }
 
-/// The pace of publisher `index`, from `start_ns` on. Timetables are shifted against each other,
+/// The pace of publisher `index` of the run, from `start_ns` on. Timetables are shifted against each other,
 /// so that the publishers together send evenly.
-fn pace(workload: &Workload, index: u32, start_ns: u64) -> Pace {
+fn pace(workload: &Workload, index: u32, share: Share, start_ns: u64) -> Pace {
     match workload.load {
         LoadMode::Closed { window, burst } => {
-            Pace::Window(Window::new(window, burst, workload.receivers()))
+            Pace::Window(Window::new(window, burst, workload.settlements(share)))
         }
-        LoadMode::Open { messages_per_second } => {
-            let step_ns = 1e9 / messages_per_second;
+        LoadMode::Open { per_second } => {
+            let step_ns = 1e9 / per_second;
             let first_ns = start_ns as f64 + f64::from(index) * step_ns;
             Pace::Timetable(Timetable::new(first_ns, step_ns * f64::from(workload.publishers)))
         }
@@ -117,18 +157,35 @@ fn pace(workload: &Workload, index: u32, start_ns: u64) -> Pace {
 
 impl Load {
     /// Let every publisher begin.
-    pub(super) fn start_publishing(&mut self) {
-        let now_ns = self.now_ns();
+    pub(super) fn start_publishing(&mut self, start_ns: u64) {
         for (index, publisher) in self.publishers.iter_mut().enumerate() {
-            publisher.pace = pace(&self.workload, index as u32, now_ns);
+            let index = self.share.in_run(index as u32);
+            publisher.pace = pace(&self.workload, index, self.share, start_ns);
         }
         self.publishing = true;
-        self.list_all();
+        match self.workload.load {
+            LoadMode::Closed { .. } => {
+                (0..self.publishers.len() as u32).for_each(|index| self.list(index));
+            }
+            LoadMode::Open { per_second } => {
+                self.timetable = Some(Timetable::new(start_ns as f64, 1e9 / per_second));
+            }
+        }
     }
 
-    /// Look at every publisher in this turn: in open loop time alone makes them due.
-    pub(super) fn list_all(&mut self) {
-        (0..self.workload.publishers).for_each(|index| self.list(index));
+    /// In open loop time alone makes publishers due: look at those whose time has come; when the
+    /// next one's will.
+    pub(super) fn list_due(&mut self, now_ns: u64) -> Option<u64> {
+        let mut timetable = self.timetable.take()?;
+        while timetable.next_ns() <= now_ns {
+            let publisher = timetable.pass() % u64::from(self.workload.publishers);
+            if let Some(index) = self.share.in_process(publisher as u32) {
+                self.list(index);
+            }
+        }
+        let next_ns = timetable.next_ns();
+        self.timetable = Some(timetable);
+        Some(next_ns)
     }
 
     /// Look at this publisher at the end of the turn.
@@ -143,7 +200,7 @@ impl Load {
 
     /// Send what is due, one write for each connection.
     pub(super) fn publish_ready(&mut self) -> Result<()> {
-        let now_ns = self.now_ns();
+        let now_ns = clock::now_ns();
         let mut ready = std::mem::take(&mut self.ready);
         for index in ready.drain(..) {
             self.publishers[index as usize].listed = false;
@@ -167,23 +224,29 @@ impl Load {
         let client = self.client_of(index);
         let outgoing = &mut self.clients[client].outgoing;
         let publisher = &mut self.publishers[index as usize];
-        let allowed = self.settings.messages_max - self.counts.published;
+        let allowed = self.settings.messages_max - self.recorder.begun;
+        let pinged_at = publisher.sent;
         for _ in 0..publisher.due(now_ns).min(allowed) {
             // What is not encoded yet is not late for lack of a stamp: in open loop that will say
             // when it was due.
             if outgoing.len() >= OUTGOING_BYTES_MAX {
+                publisher.ping(pinged_at, outgoing);
                 return true;
             }
             let stamp = Stamp {
-                run: self.run,
-                publisher: index,
+                run: self.run as u16,
+                publisher: self.share.in_run(index),
                 sequence: publisher.sent,
                 sent_ns: publisher.pace.sent(now_ns),
             };
             publisher.template.encode(packet_identifier(publisher.sent), &stamp, outgoing);
+            if let Some(taken) = &mut publisher.taken {
+                taken.sent_ns.push_back(stamp.sent_ns);
+            }
             publisher.sent += 1;
-            self.counts.published += 1;
+            self.recorder.begun += 1;
         }
+        publisher.ping(pinged_at, outgoing);
         false
     }
 
@@ -207,9 +270,18 @@ mod tests {
         let scenario = Scenario::PointToPoint;
         let (mqtt, payload_bytes) = (Version::V5, 64);
         let (publishers, subscribers) = (1, 1);
-        let workload =
-            Workload { scenario, publishers, subscribers, mqtt, qos, payload_bytes, load };
-        let mut publisher = Publisher::new(&workload, 0, 0);
+        let workload = Workload {
+            scenario,
+            publishers,
+            subscribers,
+            topics: 1,
+            mqtt,
+            qos,
+            payload_bytes,
+            load,
+            loss_fails: false,
+        };
+        let mut publisher = Publisher::new(&workload, 0, 0, Share::WHOLE);
         publisher.sent = 3;
         publisher
     }

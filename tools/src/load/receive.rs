@@ -5,6 +5,7 @@ use super::{
     client::{Phase, ReadOutcome},
 };
 use crate::{
+    clock,
     codec::{
         Inbound, Qos, decode, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel, frame,
     },
@@ -65,7 +66,7 @@ impl Load {
 
     /// Handle the whole packets that `bytes` opens with; how many bytes those were.
     fn handle_bytes(&mut self, index: usize, bytes: &[u8]) -> Result<usize> {
-        let now_ns = self.now_ns();
+        let now_ns = clock::now_ns();
         let version = self.workload.mqtt;
         let mut used = 0;
         loop {
@@ -79,10 +80,10 @@ impl Load {
                 Err(malformed) => Err(malformed),
             };
             match packet {
-                Ok(Inbound::Publish { qos, packet_identifier, payload }) => {
+                Ok(Inbound::Publish { qos, packet_identifier, payload, .. }) => {
                     self.handle_publish(index, now_ns, qos, packet_identifier, payload)?;
                 }
-                Ok(packet) => self.handle_control(index, packet)?,
+                Ok(packet) => self.handle_control(index, now_ns, packet)?,
                 Err(malformed) => {
                     let name = self.name_of(index);
                     return Err(Error::Broker(format!("{name} was sent {malformed}")));
@@ -106,51 +107,65 @@ impl Load {
             Qos::AtLeastOnce => encode_puback(packet_identifier, outgoing),
             Qos::ExactlyOnce => encode_pubrec(packet_identifier, outgoing),
         }
-        self.counts.tally.wrong_qos += u64::from(qos != self.workload.qos);
+        self.recorder.tally.wrong_qos += u64::from(qos != self.workload.qos);
         if payload.len() != self.workload.payload_bytes as usize {
-            self.counts.tally.corrupted += 1;
+            self.recorder.tally.corrupted += 1;
             return Ok(());
         }
         match Stamp::decode(payload) {
             Some(stamp) => self.handle_delivery(index, now_ns, &stamp),
-            None => self.counts.tally.corrupted += 1,
+            None => self.recorder.tally.corrupted += 1,
         }
         Ok(())
     }
 
     #[inline]
     fn handle_delivery(&mut self, index: usize, now_ns: u64, stamp: &Stamp) {
-        let arrival = match self.subscribers.get_mut(index) {
-            Some(subscriber) if stamp.run == self.run => subscriber.accept(stamp),
-            _ => None,
+        let arrival = match (self.subscribers.get_mut(index), &mut self.group) {
+            (Some(_), _) if stamp.run != self.run as u16 => None,
+            (Some(subscriber), None) => subscriber.accept(stamp),
+            (Some(_), Some(group)) => group.accept(index, stamp.publisher, stamp.sequence),
+            (None, _) => None,
         };
         let Some(arrival) = arrival else {
-            self.counts.tally.misdelivered += 1;
+            self.recorder.tally.misdelivered += 1;
             return;
         };
-        self.counts.tally.note(arrival);
+        self.recorder.tally.note(arrival);
         let settled = match arrival {
-            Arrival::InOrder => 1,
+            Arrival::InOrder | Arrival::Overtaken => 1,
             // What did not come is given up, so that a broker that drops is still loaded.
             Arrival::AfterGap(skipped) => skipped + 1,
             Arrival::Late => 0,
             Arrival::Duplicate => return,
         };
-        self.counts.delivered += 1;
-        if self.counts.recording {
-            self.counts.latency_ns.saturating_record(now_ns.saturating_sub(stamp.sent_ns));
+        self.recorder.done(now_ns, stamp.age_ns(now_ns));
+        self.settled += settled;
+        if let Some(publisher) = self.share.in_process(stamp.publisher) {
+            self.publishers[publisher as usize].pace.settle(settled);
+            self.list(publisher);
         }
-        self.counts.settled += settled;
-        self.publishers[stamp.publisher as usize].pace.settle(settled);
-        self.list(stamp.publisher);
     }
 
-    fn handle_control(&mut self, index: usize, packet: Inbound<'_>) -> Result<()> {
+    /// The broker has shown that it took what a publisher sent.
+    fn handle_taken(&mut self, index: usize, now_ns: u64, qos: Qos) {
+        let Some(publisher) = self.publisher_of(index) else { return };
+        let publisher = &mut self.publishers[publisher as usize];
+        let mut taken = 0;
+        for sent_ns in publisher.take(qos) {
+            self.recorder.done(now_ns, now_ns.saturating_sub(sent_ns));
+            taken += 1;
+        }
+        self.settled += taken;
+        publisher.pace.settle(taken);
+    }
+
+    fn handle_control(&mut self, index: usize, now_ns: u64, packet: Inbound<'_>) -> Result<()> {
         match packet {
-            Inbound::Connack { reason, receive_maximum } => {
+            Inbound::Connack { reason, receive_maximum, .. } => {
                 return self.handle_connack(index, reason, receive_maximum);
             }
-            Inbound::Suback(reason) => return self.handle_suback(index, reason),
+            Inbound::Suback { reasons, .. } => return self.handle_suback(index, reasons),
             Inbound::Disconnect(reason) => {
                 let name = self.name_of(index);
                 return Err(Error::Broker(format!("{name} was disconnected: {reason:#04x}")));
@@ -159,27 +174,38 @@ impl Load {
                 encode_pubcomp(identifier, &mut self.clients[index].outgoing);
             }
             Inbound::Puback(identifier, reason) => {
-                self.handle_completed(index, identifier, reason, Qos::AtLeastOnce);
+                self.handle_completed(index, now_ns, identifier, reason, Qos::AtLeastOnce);
             }
             Inbound::Pubcomp(identifier, reason) => {
-                self.handle_completed(index, identifier, reason, Qos::ExactlyOnce);
+                self.handle_completed(index, now_ns, identifier, reason, Qos::ExactlyOnce);
             }
             Inbound::Pubrec(identifier, reason) => {
                 let known = self.publisher_of(index).is_some_and(|publisher| {
                     self.publishers[publisher as usize].receive(identifier)
                 });
-                self.counts.tally.wrong_acknowledgements += u64::from(!known || reason >= 0x80);
+                self.recorder.tally.wrong_acknowledgements += u64::from(!known || reason >= 0x80);
                 encode_pubrel(identifier, &mut self.clients[index].outgoing);
             }
-            Inbound::Publish { .. } | Inbound::Pingresp => {}
+            Inbound::Pingresp => self.handle_taken(index, now_ns, Qos::AtMostOnce),
+            Inbound::Publish { .. } | Inbound::Unsuback(_) => {}
         }
         Ok(())
     }
 
-    fn handle_completed(&mut self, index: usize, identifier: u16, reason: u8, qos: Qos) {
+    fn handle_completed(
+        &mut self,
+        index: usize,
+        now_ns: u64,
+        identifier: u16,
+        reason: u8,
+        qos: Qos,
+    ) {
         let known = self
             .publisher_of(index)
             .is_some_and(|publisher| self.publishers[publisher as usize].complete(identifier, qos));
-        self.counts.tally.wrong_acknowledgements += u64::from(!known || reason >= 0x80);
+        self.recorder.tally.wrong_acknowledgements += u64::from(!known || reason >= 0x80);
+        if known {
+            self.handle_taken(index, now_ns, qos);
+        }
     }
 }

@@ -32,4 +32,10 @@ impl Subscriber {
         let publishers = self.first_publisher..;
         self.streams.iter().zip(publishers).map(|(stream, index)| stream.tail(sent_by(index))).sum()
     }
+
+    /// Messages that come to it, given how many each publisher sent.
+    pub fn expected(&self, sent: &[u64]) -> u64 {
+        let first = self.first_publisher as usize;
+        sent[first..first + self.streams.len()].iter().sum()
+    }
 }

@@ -11,8 +11,9 @@ use std::{
 use super::*;
 use crate::{
     codec::{Qos, Version, frame},
-    load,
+    processes,
     scenario::{LoadMode, Scenario},
+    verify::Tally,
 };
 
 /// What the relay does to the tenth message it gets.
@@ -119,8 +120,10 @@ fn workload(scenario: Scenario, publishers: u32, subscribers: u32) -> Workload {
         subscribers,
         mqtt: Version::V311,
         qos: Qos::AtMostOnce,
+        topics: 1,
         payload_bytes: 64,
         load: LoadMode::Closed { window: 20, burst: 1 },
+        loss_fails: false,
     }
 }
 
@@ -131,12 +134,15 @@ fn settings(address: LoopbackAddress, messages_max: u64) -> RunSettings {
         warm_up: Duration::ZERO,
         span: Duration::from_secs(10),
         messages_max,
+        sources: Sources::new(0, 1),
+        progress: false,
     }
 }
 
 fn violations(fault: Fault) -> Tally {
     let settings = settings(Relay::start(fault), 1_000);
-    let outcome = load::measure(workload(Scenario::FanOut, 1, 2), settings).expect("it runs");
+    let outcome =
+        processes::measure(workload(Scenario::FanOut, 1, 2), 1, settings).expect("it runs");
     let traffic = outcome.traffic.expect("messages were sent");
     assert_eq!(traffic.published, 1_000);
     assert_eq!(traffic.delivered, 2_000 - outcome.violations.lost);
@@ -177,17 +183,17 @@ fn another_qos_is_detected() {
 #[test]
 fn a_closed_connection_ends_the_run() {
     let settings = settings(Relay::start(Fault::Close), 1_000);
-    let outcome = load::measure(workload(Scenario::FanOut, 1, 2), settings);
+    let outcome = processes::measure(workload(Scenario::FanOut, 1, 2), 1, settings);
     assert!(outcome.is_err(), "{outcome:?}");
 }
 
 #[test]
 fn an_open_loop_sends_as_many_as_its_rate_says() {
     let mut workload = workload(Scenario::FanIn, 5, 1);
-    workload.load = LoadMode::Open { messages_per_second: 2_000.0 };
+    workload.load = LoadMode::Open { per_second: 2_000.0 };
     let mut settings = settings(Relay::start(Fault::None), u64::MAX);
     settings.span = Duration::from_millis(500);
-    let outcome = load::measure(workload, settings).expect("it runs");
+    let outcome = processes::measure(workload, 1, settings).expect("it runs");
     let traffic = outcome.traffic.expect("messages were sent");
     assert!((900..=1_100).contains(&traffic.published), "{traffic:?}");
     assert!(outcome.violations.is_clean());
@@ -203,7 +209,7 @@ fn floor_of_the_generator() {
         workload.load = LoadMode::Closed { window, burst };
         let mut settings = settings(Relay::start(Fault::None), u64::MAX);
         settings.span = Duration::from_secs(2);
-        let outcome = load::measure(workload, settings).expect("it runs");
+        let outcome = processes::measure(workload, 1, settings).expect("it runs");
         println!("{}", crate::report::outcome_text(&outcome));
     }
 }

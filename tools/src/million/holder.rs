@@ -10,22 +10,18 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::topic_of;
 use crate::{
     cli::HoldArgs,
-    codec::{self, Inbound, Qos, Version},
+    clock,
+    codec::{self, Inbound, Qos, Session, Version},
     error::{Error, Result},
-    limits::{CONNECTING_MAX, HOLD_STALL_TIMEOUT},
+    limits::{CLIENTS_PER_SOURCE, CONNECTING_MAX, HOLD_STALL_TIMEOUT},
     stamp::Stamp,
 };
-
-/// Connections from one source address. The kernel looks for ports in steps of two, and slowly once
-/// half of the 28,232 that it has by default are taken.
-const PER_SOURCE: u32 = 12_000;
 
 /// The part of the Keep Alive after which a PINGREQ goes out.
 const PING_AFTER: f64 = 0.75;
@@ -42,12 +38,6 @@ pub struct Held {
     pub lost: u32,
     /// PINGRESP packets.
     pub pingresps: u64,
-}
-
-/// Nanoseconds of a clock that all processes of a machine share.
-pub fn shared_clock_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 struct Holder<'a> {
@@ -114,7 +104,7 @@ impl Holder<'_> {
     /// Begins to connect one client, and has it say CONNECT and SUBSCRIBE as soon as it can.
     fn connect(&mut self) -> Result<()> {
         let index = self.streams.len() as u32;
-        let source = Ipv4Addr::from(u32::from(self.args.source) + index / PER_SOURCE);
+        let source = Ipv4Addr::from(u32::from(self.args.source) + index / CLIENTS_PER_SOURCE);
         let open = || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
             socket.set_nonblocking(true)?;
@@ -197,8 +187,10 @@ impl Holder<'_> {
             let mut packets = Vec::new();
             let version = Version::V311;
             let keep_alive_s = self.args.keep_alive_s;
-            codec::encode_connect(version, keep_alive_s, &format!("m{number}"), &mut packets);
-            codec::encode_subscribe(version, &topic_of(number), Qos::AtMostOnce, &mut packets);
+            let (session, identifier) = (Session::Clean, format!("m{number}"));
+            codec::encode_connect(version, session, keep_alive_s, &identifier, &mut packets);
+            let filters = [topic_of(number)];
+            codec::encode_subscribe(version, 1, &filters, Qos::AtMostOnce, &mut packets);
             stream.write_all(&packets)?;
             self.poll.registry().reregister(stream, Token(index), Interest::READABLE)?;
         }
@@ -210,17 +202,17 @@ impl Holder<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let now_ns = shared_clock_ns();
+            let now_ns = clock::now_ns();
             let mut rest = &bytes[..len];
             // Packets this short, and so few, come whole.
             while let Ok(Some((header, total))) = codec::frame(rest) {
                 match codec::decode(Version::V311, rest[0], &rest[header..total]) {
-                    Ok(Inbound::Suback(0)) => self.ready += 1,
+                    Ok(Inbound::Suback { reasons: [0], .. }) => self.ready += 1,
                     Ok(Inbound::Connack { reason: 0, .. }) => {}
                     Ok(Inbound::Pingresp) => self.held.pingresps += 1,
                     Ok(Inbound::Publish { payload, .. }) => {
                         let stamp = Stamp::decode(payload).ok_or(io::ErrorKind::InvalidData)?;
-                        let us = now_ns.saturating_sub(stamp.sent_ns) / 1_000;
+                        let us = stamp.age_ns(now_ns) / 1_000;
                         self.held.latencies_us.push(us);
                     }
                     _ => return Err(io::ErrorKind::InvalidData.into()),

@@ -16,10 +16,11 @@ use std::{
 
 use serde::Serialize;
 
-use self::holder::{Held, shared_clock_ns};
+use self::holder::Held;
 use crate::{
     cli::{Format, MillionArgs},
-    codec::{self, PublishTemplate, Qos, Version},
+    clock,
+    codec::{self, PublishTemplate, Qos, Session, Version},
     compare::{BrokerKind, RunningBroker},
     error::{Error, Result},
     limits::{DESCRIPTORS_SPARE, HOLDERS_CONNECTING_MAX},
@@ -89,7 +90,7 @@ pub fn million(args: &MillionArgs) -> Result<bool> {
     let broker = kind.start(0, &args.broker_cores)?;
     let outcome = measure(args, &broker).map_err(|error| broker.explain(kind.name(), error))?;
     match args.format {
-        Format::Table => report::print(&text(&outcome))?,
+        Format::Table | Format::Markdown => report::print(&text(&outcome))?,
         Format::Json => report::print_json(&outcome)?,
     }
     Ok(true)
@@ -216,7 +217,7 @@ fn publish(args: &MillionArgs, broker: &RunningBroker) -> Result<u64> {
     let mut stream = TcpStream::connect(broker.address().socket_address()).map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let mut packets = Vec::new();
-    codec::encode_connect(Version::V311, 0, "publisher", &mut packets);
+    codec::encode_connect(Version::V311, Session::Clean, 0, "publisher", &mut packets);
     stream.write_all(&packets).map_err(failed)?;
     let mut connack = [0; 4];
     stream.read_exact(&mut connack).map_err(failed)?;
@@ -225,7 +226,7 @@ fn publish(args: &MillionArgs, broker: &RunningBroker) -> Result<u64> {
     }
     let count = (args.rate * args.publish_s) as u64;
     eprintln!("{count} messages, {} a second", args.rate);
-    let (begun, begun_ns) = (Instant::now(), shared_clock_ns());
+    let (begun, begun_ns) = (Instant::now(), clock::now_ns());
     let mut random = begun_ns | 1;
     for sequence in 0..count {
         let due = Duration::from_secs_f64(sequence as f64 / args.rate);

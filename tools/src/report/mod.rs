@@ -8,8 +8,8 @@ use std::io::{self, Write};
 
 use crate::{
     error::{Error, Result},
-    load::Outcome,
-    scenario::{LoadMode, Workload},
+    outcome::{Latency, Outcome},
+    scenario::{LoadMode, Scenario, Workload},
     verify::Tally,
 };
 
@@ -17,24 +17,21 @@ use crate::{
 pub fn outcome_text(outcome: &Outcome) -> String {
     let mut lines = vec![describe(&outcome.workload)];
     if let Some(traffic) = &outcome.traffic {
-        let latency = traffic.latency_us;
+        let (unit, units) = outcome.workload.scenario.unit();
         lines.push(format!(
-            "  deliveries   {} in {:.2} s of {} messages, {:.0} a second",
-            traffic.delivered, traffic.span_s, traffic.published, traffic.deliveries_per_second
+            "  {units:<12} {} in {:.2} s, {:.0} a second; begun {}",
+            traffic.delivered, traffic.span_s, traffic.deliveries_per_second, traffic.published
         ));
         if let (Some(cpu), Some(busy)) = (traffic.broker_cpu_us, traffic.broker_busy) {
             let busy = busy * 100.0;
-            lines.push(format!("  broker       {cpu:.3} µs a delivery, {busy:.0}% busy"));
+            lines.push(format!("  broker       {cpu:.3} µs a {unit}, {busy:.0}% busy"));
         }
         lines.push(format!(
-            "  generator    {:.3} µs a delivery, {:.0}% busy",
+            "  generator    {:.3} µs a {unit}, {:.0}% busy",
             traffic.generator_cpu_us,
             traffic.generator_busy * 100.0
         ));
-        lines.push(format!(
-            "  latency µs   p50 {:.0}  p99 {:.0}  p99.9 {:.0}  p99.99 {:.0}  max {:.0}",
-            latency.p50, latency.p99, latency.p999, latency.p9999, latency.max
-        ));
+        lines.push(latency_text(&traffic.latency_us));
     }
     if let Some(idle) = &outcome.idle {
         lines.push(format!(
@@ -44,9 +41,36 @@ pub fn outcome_text(outcome: &Outcome) -> String {
         if let (Some(bytes), Some(cpu)) = (idle.bytes_per_connection, idle.broker_cpu_us) {
             lines.push(format!("  broker       {bytes:.0} bytes and {cpu:.1} µs each"));
         }
+        lines.push(latency_text(&idle.latency_us));
     }
-    lines.push(format!("  verified     {}", verdict(&outcome.violations)));
+    if outcome.dropped > 0 {
+        let dropped = outcome.dropped;
+        lines.push(format!("  dropped      {dropped}, as it may at QoS 0 under an open loop"));
+    }
+    lines.push(format!("  verified     {}", verdict_of(outcome)));
     lines.join("\n")
+}
+
+fn latency_text(latency: &Latency) -> String {
+    format!(
+        "  latency µs   mean {:.0}  p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  p99.99 {:.0}  \
+         max {:.0}",
+        latency.mean,
+        latency.p50,
+        latency.p90,
+        latency.p99,
+        latency.p999,
+        latency.p9999,
+        latency.max
+    )
+}
+
+fn verdict_of(outcome: &Outcome) -> String {
+    let (unit, _) = outcome.workload.scenario.unit();
+    if outcome.violations.is_clean() && unit != "delivery" {
+        return format!("every {unit} as it should be");
+    }
+    verdict(&outcome.violations)
 }
 
 /// What was wrong, in words.
@@ -60,16 +84,27 @@ pub fn verdict(tally: &Tally) -> String {
 
 /// A workload in a line.
 pub fn describe(workload: &Workload) -> String {
-    format!("{}, {}", name(workload), load_name(&workload.load))
+    let load = match workload.load {
+        LoadMode::Closed { .. } if !has_window(workload.scenario) => "closed loop".into(),
+        load => load_name(&load),
+    };
+    format!("{}, {load}", name(workload))
 }
 
 /// What tells a workload from the others of a comparison.
 pub fn name(workload: &Workload) -> String {
+    let clients = match (workload.publishers, workload.subscribers) {
+        (0, clients) | (clients, 0) => clients.to_string(),
+        (publishers, subscribers) => format!("{publishers}→{subscribers}"),
+    };
+    let set = match workload.scenario {
+        Scenario::Retained => format!(" of {} messages", workload.topics),
+        Scenario::FanOut if workload.topics > 1 => format!(" by {} topics", workload.topics),
+        _ => String::new(),
+    };
     format!(
-        "{} {}→{} QoS {} MQTT {} {} B",
+        "{} {clients}{set} QoS {} MQTT {} {} B",
         workload.scenario.name(),
-        workload.publishers,
-        workload.subscribers,
         workload.qos.bits(),
         workload.mqtt.name(),
         workload.payload_bytes
@@ -79,8 +114,14 @@ pub fn name(workload: &Workload) -> String {
 fn load_name(load: &LoadMode) -> String {
     match load {
         LoadMode::Closed { window, burst } => format!("window {window}, burst {burst}"),
-        LoadMode::Open { messages_per_second } => format!("{messages_per_second} messages/s"),
+        LoadMode::Open { per_second } => format!("{per_second} a second"),
     }
+}
+
+/// Whether a closed loop of it is bounded by a window of each client: others have one request under
+/// way at a time.
+fn has_window(scenario: Scenario) -> bool {
+    scenario.is_traffic() || scenario == Scenario::Sub
 }
 
 /// Print to standard output; a reader that went away is an error like any other.

@@ -1,0 +1,159 @@
+//! Scenarios whose clients do not just stay and talk to each other: they connect, subscribe, fetch
+//! what is retained, or lose their connections and come back.
+
+mod conn;
+mod connections;
+mod crowd;
+mod retained;
+mod setup;
+mod storm;
+mod sub;
+
+use std::time::Duration;
+
+use crate::{
+    clock,
+    conductor::Conductor,
+    descriptors,
+    error::Result,
+    limits::{DESCRIPTORS_SPARE, STALL_TIMEOUT},
+    load::RunSettings,
+    meter::Reading,
+    outcome::{BrokerUse, Measured},
+    pace::{Pace, Timetable},
+    progress::Progress,
+    scenario::{LoadMode, Scenario, Share, Workload},
+};
+use crowd::{Actor, Crowd};
+
+const _: () = assert!(DESCRIPTORS_SPARE > 2, "some scenarios have a client beside those asked for");
+
+/// Do this process's share of a run whose clients come and go.
+pub fn measure(
+    workload: Workload,
+    run: u32,
+    share: Share,
+    settings: RunSettings,
+    conductor: &mut dyn Conductor,
+) -> Result<Measured> {
+    let clients = share.of(workload.subscribers);
+    descriptors::raise_limit(u64::from(clients))?;
+    // One more slot for a client that publishes.
+    let slots = clients as usize + 1;
+    let crowd = Crowd::new(workload, run, share, settings, slots)?;
+    match workload.scenario {
+        Scenario::Conn => drive(crowd, conn::Conn::new(clients), conductor),
+        Scenario::Sub => drive(crowd, sub::Sub::new(clients), conductor),
+        Scenario::Retained => drive(crowd, retained::Retained::new(clients), conductor),
+        Scenario::ReconnectStorm => drive(crowd, storm::Storm::new(clients), conductor),
+        Scenario::Connections => connections::measure(crowd, clients, conductor),
+        _ => unreachable!("its clients publish to each other"),
+    }
+}
+
+/// When the next of this process's clients is due to do something: its part of the rate, or never
+/// by the clock where each goes on as soon as it can.
+fn timetable(crowd: &Crowd, start_ns: u64) -> Option<Pace> {
+    match crowd.workload.load {
+        LoadMode::Closed { .. } => None,
+        LoadMode::Open { per_second } => {
+            let step_ns = 1e9 / per_second;
+            let first_ns = start_ns as f64 + f64::from(crowd.share.number) * step_ns;
+            let interval_ns = step_ns * f64::from(crowd.share.processes);
+            Some(Pace::Timetable(Timetable::new(first_ns, interval_ns)))
+        }
+    }
+}
+
+/// A whole run: prepare, warm up, measure, wait for what is under way, clean up.
+fn drive(
+    mut crowd: Crowd,
+    mut actor: impl Actor,
+    conductor: &mut dyn Conductor,
+) -> Result<Measured> {
+    actor.prepare(&mut crowd)?;
+    let start_ns = conductor.await_start()?;
+    actor.begin(&crowd, start_ns);
+    crowd.working = true;
+    let (meter, progress) = (crowd.settings.meter, crowd.settings.progress);
+    let span_ns = clock::after(start_ns, crowd.settings.warm_up);
+    run_until(&mut crowd, &mut actor, span_ns, None)?;
+
+    let resident = || meter.map(|meter| meter.resident_bytes()).transpose();
+    let (begun, done, resident_before) = (crowd.recorder.begun, crowd.recorder.done, resident()?);
+    let begin = Reading::now(meter)?;
+    crowd.recorder.start(clock::now_ns());
+    let end_ns = clock::after(span_ns, crowd.settings.span);
+    let unit = crowd.workload.scenario.unit().1;
+    let shown = Progress::new(progress, crowd.settings.span, unit);
+    run_until(&mut crowd, &mut actor, end_ns, Some(shown))?;
+    let end = Reading::now(meter)?;
+    let (distribution, timeline) = crowd.recorder.stop();
+    let (begun, done) = (crowd.recorder.begun - begun, crowd.recorder.done - done);
+    let resident_after = resident()?;
+
+    crowd.working = false;
+    drain(&mut crowd, &mut actor)?;
+    crowd.recorder.tally.unacknowledged += actor.under_way();
+    wait_for_others(&mut crowd, &mut actor, conductor)?;
+    if actor.under_way() == 0 {
+        actor.finish(&mut crowd)?;
+    }
+    Ok(Measured {
+        span_s: (end.at - begin.at).as_secs_f64(),
+        begun,
+        done,
+        tally: crowd.recorder.tally,
+        distribution,
+        timeline,
+        generator_s: (end.generator - begin.generator).as_secs_f64(),
+        broker: BrokerUse {
+            usage: end.broker_since(&begin),
+            resident: resident_before.zip(resident_after),
+        },
+    })
+}
+
+fn run_until(
+    crowd: &mut Crowd,
+    actor: &mut impl Actor,
+    end_ns: u64,
+    mut progress: Option<Progress>,
+) -> Result<()> {
+    loop {
+        let now_ns = clock::now_ns();
+        if now_ns >= end_ns {
+            return Ok(());
+        }
+        if let Some(progress) = &mut progress {
+            progress.tick(now_ns, Some(crowd.recorder.done));
+        }
+        let rest = Duration::from_nanos(end_ns - now_ns).min(Duration::from_millis(10));
+        crowd.turn(actor, rest)?;
+    }
+}
+
+/// Wait for what was begun, as long as any of it comes.
+fn drain(crowd: &mut Crowd, actor: &mut impl Actor) -> Result<()> {
+    let mut last = (actor.under_way(), clock::now_ns());
+    while actor.under_way() > 0 && clock::now_ns() < clock::after(last.1, STALL_TIMEOUT) {
+        crowd.turn(actor, Duration::from_millis(10))?;
+        if actor.under_way() != last.0 {
+            last = (actor.under_way(), clock::now_ns());
+        }
+    }
+    Ok(())
+}
+
+/// Stay until the other processes are done too.
+fn wait_for_others(
+    crowd: &mut Crowd,
+    actor: &mut impl Actor,
+    conductor: &mut dyn Conductor,
+) -> Result<()> {
+    conductor.tell_sent(Vec::new())?;
+    while conductor.everyones_sent()?.is_none() {
+        crowd.turn(actor, Duration::from_millis(1))?;
+    }
+    Ok(())
+}

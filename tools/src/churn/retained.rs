@@ -1,0 +1,277 @@
+//! `retained`: clients subscribe to a set of retained messages, get all of it, unsubscribe, and do
+//! it again.
+
+use std::collections::VecDeque;
+
+use super::{
+    crowd::{Actor, Crowd, Event},
+    setup, timetable,
+};
+use crate::{
+    codec::{
+        Inbound, PublishTemplate, Qos, Session, encode_disconnect, encode_pingreq,
+        encode_retained_removal, encode_subscribe, encode_unsubscribe,
+    },
+    error::{Error, Result},
+    limits::CONNECT_TIMEOUT,
+    pace::Pace,
+    stamp::Stamp,
+};
+
+/// Messages put into the set between two answers of the broker.
+const STORED_AT_A_TIME: u32 = 16;
+
+/// The clients that fetch, and in the last slot the one that put the set there.
+#[derive(Debug)]
+pub struct Retained {
+    clients: Vec<Fetching>,
+    connected: usize,
+    /// Answers of the broker to what was last stored.
+    stored: u32,
+    pace: Option<Pace>,
+    /// When each fetch that waits for a free client was due.
+    overdue: VecDeque<u64>,
+    free: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Fetching {
+    phase: Phase,
+    due_ns: u64,
+    /// Which of the set have come.
+    seen: Vec<bool>,
+    came: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Free,
+    /// Subscribed, or about to be: messages may come before the SUBACK.
+    Fetching {
+        acknowledged: bool,
+    },
+    Unsubscribing,
+}
+
+fn filter(crowd: &Crowd) -> String {
+    format!("bench/{:08x}/{}/+", crowd.run, crowd.share.number)
+}
+
+fn topic(crowd: &Crowd, index: u32) -> String {
+    format!("bench/{:08x}/{}/{index}", crowd.run, crowd.share.number)
+}
+
+impl Retained {
+    /// So many clients that fetch.
+    pub fn new(clients: u32) -> Self {
+        let clients = clients as usize;
+        Self {
+            clients: (0..clients).map(|_| Fetching::default()).collect(),
+            connected: 0,
+            stored: 0,
+            pace: None,
+            overdue: VecDeque::new(),
+            free: (0..clients).rev().collect(),
+        }
+    }
+
+    /// Every message's sequence is its index, and it is never acknowledged before it is there.
+    fn store(&mut self, crowd: &mut Crowd) -> Result<()> {
+        let slot = self.clients.len();
+        let workload = crowd.workload;
+        let payload_bytes = workload.payload_bytes as usize;
+        for index in 0..workload.topics {
+            let topic = topic(crowd, index);
+            let template =
+                PublishTemplate::new(workload.mqtt, &topic, workload.qos, payload_bytes).retained();
+            let stamp = Stamp { run: crowd.run as u16, sequence: index.into(), ..Stamp::default() };
+            let packet_identifier = (index % STORED_AT_A_TIME) as u16 + 1;
+            crowd.send(slot, |out| template.encode(packet_identifier, &stamp, out))?;
+            if (index + 1) % STORED_AT_A_TIME == 0 || index + 1 == workload.topics {
+                self.await_stored(crowd, workload.qos, index % STORED_AT_A_TIME + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Wait until the broker has taken the last `count` messages, all at this QoS.
+    fn await_stored(&mut self, crowd: &mut Crowd, qos: Qos, count: u32) -> Result<()> {
+        let mut answers = count;
+        if qos == Qos::AtMostOnce {
+            crowd.send(self.clients.len(), encode_pingreq)?;
+            answers = 1;
+        }
+        self.stored = 0;
+        let what = "the acknowledgement of a retained message";
+        crowd.turn_until(self, CONNECT_TIMEOUT, what, |actor| actor.stored == answers)
+    }
+
+    fn fetch(&mut self, crowd: &mut Crowd, slot: usize, due_ns: u64) -> Result<()> {
+        let client = &mut self.clients[slot];
+        client.phase = Phase::Fetching { acknowledged: false };
+        client.due_ns = due_ns;
+        client.seen = vec![false; crowd.workload.topics as usize];
+        client.came = 0;
+        crowd.recorder.begun += 1;
+        let (mqtt, qos, filters) = (crowd.workload.mqtt, crowd.workload.qos, [filter(crowd)]);
+        crowd.send(slot, |out| encode_subscribe(mqtt, 1, &filters, qos, out))
+    }
+
+    fn handle_message(
+        &mut self,
+        crowd: &mut Crowd,
+        slot: usize,
+        retain: bool,
+        qos: Qos,
+        payload: &[u8],
+        now_ns: u64,
+    ) {
+        let tally = &mut crowd.recorder.tally;
+        let client = &mut self.clients[slot];
+        tally.wrong_qos += u64::from(qos != crowd.workload.qos);
+        let whole = payload.len() == crowd.workload.payload_bytes as usize;
+        let Some(stamp) = Stamp::decode(payload).filter(|_| whole) else {
+            tally.corrupted += 1;
+            return;
+        };
+        let seen = client.seen.get_mut(stamp.sequence as usize);
+        match (seen, client.phase) {
+            (Some(seen), Phase::Fetching { .. }) if retain && stamp.run == crowd.run as u16 => {
+                if std::mem::replace(seen, true) {
+                    tally.duplicated += 1;
+                    return;
+                }
+                client.came += 1;
+                crowd.recorder.done_without_time(now_ns);
+            }
+            (Some(_), Phase::Unsubscribing) => tally.duplicated += 1,
+            _ => tally.misdelivered += 1,
+        }
+    }
+
+    /// Unsubscribe once all is there.
+    fn conclude(&mut self, crowd: &mut Crowd, slot: usize, now_ns: u64) -> Result<()> {
+        let client = &mut self.clients[slot];
+        let complete = client.came == crowd.workload.topics;
+        if !complete || client.phase != (Phase::Fetching { acknowledged: true }) {
+            return Ok(());
+        }
+        crowd.recorder.took(now_ns.saturating_sub(client.due_ns));
+        client.phase = Phase::Unsubscribing;
+        let (mqtt, filter) = (crowd.workload.mqtt, filter(crowd));
+        crowd.send(slot, |out| encode_unsubscribe(mqtt, 2, &filter, out))
+    }
+}
+
+impl Actor for Retained {
+    fn prepare(&mut self, crowd: &mut Crowd) -> Result<()> {
+        let count = self.clients.len() + 1;
+        setup::connect_all(crowd, self, count, Session::Clean, |actor| actor.connected)?;
+        self.store(crowd)
+    }
+
+    fn begin(&mut self, crowd: &Crowd, start_ns: u64) {
+        self.pace = timetable(crowd, start_ns);
+    }
+
+    fn work(&mut self, crowd: &mut Crowd, now_ns: u64) -> Result<()> {
+        if let Some(pace) = &mut self.pace {
+            for _ in 0..pace.due(now_ns) {
+                self.overdue.push_back(pace.sent(now_ns));
+            }
+        }
+        while let Some(&slot) = self.free.last() {
+            let due_ns = match &self.pace {
+                None => Some(now_ns),
+                Some(_) => self.overdue.pop_front(),
+            };
+            let Some(due_ns) = due_ns else { break };
+            self.free.pop();
+            self.fetch(crowd, slot, due_ns)?;
+        }
+        Ok(())
+    }
+
+    fn handle(
+        &mut self,
+        crowd: &mut Crowd,
+        slot: usize,
+        event: Event<'_>,
+        now_ns: u64,
+    ) -> Result<()> {
+        match event {
+            Event::Accepted { .. } => self.connected += 1,
+            Event::Packet(Inbound::Pingresp) => self.stored += 1,
+            Event::Packet(Inbound::Puback(_, reason) | Inbound::Pubcomp(_, reason)) => {
+                crowd.recorder.tally.wrong_acknowledgements += u64::from(reason >= 0x80);
+                self.stored += 1;
+            }
+            Event::Packet(Inbound::Suback { reasons, .. }) if slot < self.clients.len() => {
+                let granted = reasons == [crowd.workload.qos.bits()];
+                crowd.recorder.tally.wrong_acknowledgements += u64::from(!granted);
+                self.clients[slot].phase = Phase::Fetching { acknowledged: true };
+                self.conclude(crowd, slot, now_ns)?;
+            }
+            Event::Packet(Inbound::Unsuback(_)) if slot < self.clients.len() => {
+                self.clients[slot].phase = Phase::Free;
+                self.free.push(slot);
+            }
+            Event::Packet(Inbound::Publish { qos, retain, payload, .. })
+                if slot < self.clients.len() =>
+            {
+                self.handle_message(crowd, slot, retain, qos, payload, now_ns);
+                self.conclude(crowd, slot, now_ns)?;
+            }
+            Event::Packet(Inbound::Pubrec(..) | Inbound::Pubrel(..)) => {}
+            event => {
+                return Err(Error::Broker(format!("client {slot} did not expect {event:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn next_ns(&self) -> Option<u64> {
+        self.pace.as_ref().and_then(Pace::next_ns)
+    }
+
+    /// Messages of the sets that are being fetched, and requests without an answer.
+    fn under_way(&self) -> u64 {
+        let of = |client: &Fetching| match client.phase {
+            Phase::Free => 0,
+            Phase::Fetching { .. } => (client.seen.len() - client.came as usize).max(1) as u64,
+            Phase::Unsubscribing => 1,
+        };
+        self.clients.iter().map(of).sum()
+    }
+
+    fn finish(&mut self, crowd: &mut Crowd) -> Result<()> {
+        let slot = self.clients.len();
+        for index in 0..crowd.workload.topics {
+            let (mqtt, topic) = (crowd.workload.mqtt, topic(crowd, index));
+            crowd.send(slot, |out| encode_retained_removal(mqtt, &topic, out))?;
+            if (index + 1) % STORED_AT_A_TIME == 0 {
+                self.await_stored(crowd, Qos::AtMostOnce, 1)?;
+            }
+        }
+        self.await_stored(crowd, Qos::AtMostOnce, 1)?;
+        (0..=slot).try_for_each(|slot| crowd.send(slot, encode_disconnect))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_under_way_until_its_last_message_and_the_unsuback() {
+        let mut actor = Retained::new(1);
+        assert_eq!(actor.under_way(), 0);
+        actor.clients[0].seen = vec![false; 3];
+        actor.clients[0].phase = Phase::Fetching { acknowledged: true };
+        assert_eq!(actor.under_way(), 3);
+        actor.clients[0].came = 3;
+        actor.clients[0].phase = Phase::Unsubscribing;
+        assert_eq!(actor.under_way(), 1);
+    }
+}

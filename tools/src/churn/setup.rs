@@ -1,0 +1,31 @@
+//! Connecting clients before the load begins, a bounded number at a time.
+
+use super::crowd::{Actor, Crowd};
+use crate::{
+    codec::Session,
+    error::Result,
+    limits::{CONNECT_TIMEOUT, CONNECTING_MAX},
+};
+
+/// The name of the client in a slot, the same whenever it connects.
+pub fn identifier(crowd: &Crowd, slot: usize) -> String {
+    format!("bench-{:08x}-{}-{slot}", crowd.run, crowd.share.number)
+}
+
+/// Connect the first `count` slots; `ready` says how many of them the actor holds for ready.
+pub fn connect_all<A: Actor>(
+    crowd: &mut Crowd,
+    actor: &mut A,
+    count: usize,
+    session: Session,
+    ready: impl Fn(&A) -> usize,
+) -> Result<()> {
+    for slot in 0..count {
+        let enough = |actor: &A| slot - ready(actor) < CONNECTING_MAX;
+        crowd.turn_until(actor, CONNECT_TIMEOUT, "room for another connection", enough)?;
+        let identifier = identifier(crowd, slot);
+        crowd.open(slot, identifier, session)?;
+    }
+    let enough = |actor: &A| ready(actor) == count;
+    crowd.turn_until(actor, CONNECT_TIMEOUT, "the last of the connections", enough)
+}

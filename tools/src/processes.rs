@@ -1,0 +1,354 @@
+//! A run shared out among several processes of this program: more descriptors than one may have,
+//! and more than one core's worth of load. The first process starts the others, lets them begin at
+//! one moment, tells them what all of them sent, and adds up what they measured.
+//!
+//! They speak lines of JSON through the others' standard input and output.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError},
+    thread,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    address::LoopbackAddress,
+    churn, clock,
+    conductor::{Alone, Conductor},
+    error::{Error, Result},
+    limits::PROCESS_TIMEOUT,
+    load::{self, RunSettings},
+    meter::{Meter, Reading, Usage},
+    outcome::{BrokerUse, Measured, Outcome},
+    progress::Progress,
+    scenario::{Scenario, Share, Workload},
+    transport::Sources,
+};
+
+/// Time between the last process's being ready and the beginning, in which all hear of it.
+const NOTICE: Duration = Duration::from_millis(50);
+
+/// What a process is told first.
+#[derive(Debug, Serialize, Deserialize)]
+struct Assignment {
+    workload: Workload,
+    run: u32,
+    share: Share,
+    address: String,
+    sources: Sources,
+    warm_up: Duration,
+    span: Duration,
+    messages_max: u64,
+}
+
+/// What a process says, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+enum Said {
+    Ready,
+    /// Messages by each of its publishers.
+    Sent(Vec<u64>),
+    Measured(Box<Measured>),
+    Failed(String),
+}
+
+/// What a process hears after its assignment, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+enum Heard {
+    StartAt(u64),
+    EveryonesSent(Vec<u64>),
+}
+
+/// Do a whole run, in this process or in several.
+pub fn measure(workload: Workload, processes: u32, settings: RunSettings) -> Result<Outcome> {
+    let run = run_number();
+    workload.check_processes(processes)?;
+    let measured = if processes == 1 {
+        measure_share(workload, run, Share::WHOLE, settings, &mut Alone::default())?
+    } else {
+        Team::start(workload, run, processes, settings)?.measure(workload, settings)?
+    };
+    Ok(Outcome::new(workload, processes, measured))
+}
+
+fn measure_share(
+    workload: Workload,
+    run: u32,
+    share: Share,
+    settings: RunSettings,
+    conductor: &mut dyn Conductor,
+) -> Result<Measured> {
+    if workload.scenario.is_traffic() {
+        load::measure(workload, run, share, settings, conductor)
+    } else {
+        churn::measure(workload, run, share, settings, conductor)
+    }
+}
+
+/// Different for each run of this machine's near past.
+fn run_number() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = since.map_or(0, |since| since.as_micros() as u32);
+    micros ^ std::process::id().rotate_left(20)
+}
+
+/// The other processes.
+struct Team {
+    members: Vec<Member>,
+}
+
+struct Member {
+    child: Child,
+    input: ChildStdin,
+    said: Receiver<String>,
+}
+
+impl Team {
+    fn start(workload: Workload, run: u32, processes: u32, settings: RunSettings) -> Result<Self> {
+        let mut team = Self { members: Vec::new() };
+        for number in 0..processes {
+            let mut member = Member::start()?;
+            member.tell(&Assignment {
+                workload,
+                run,
+                share: Share { number, processes },
+                address: settings.address.to_string(),
+                sources: settings.sources,
+                warm_up: settings.warm_up,
+                span: settings.span,
+                messages_max: settings.messages_max / u64::from(processes),
+            })?;
+            team.members.push(member);
+        }
+        Ok(team)
+    }
+
+    fn measure(&mut self, workload: Workload, settings: RunSettings) -> Result<Measured> {
+        let resident = || settings.meter.map(|meter| meter.resident_bytes()).transpose();
+        let mut resident_before = resident()?;
+        for member in &mut self.members {
+            member.hear(|said| matches!(said, Said::Ready).then_some(()))?;
+        }
+        let is_traffic = workload.scenario != Scenario::Connections;
+        if is_traffic {
+            resident_before = resident()?;
+        }
+        let start_ns = clock::after(clock::now_ns(), NOTICE);
+        self.tell_all(&Heard::StartAt(start_ns))?;
+        let (usage, resident_in_span) = if is_traffic {
+            let span_ns = clock::after(start_ns, settings.warm_up);
+            sleep_until(span_ns);
+            let begin = Reading::now(settings.meter)?;
+            let end_ns = clock::after(span_ns, settings.span);
+            let mut progress =
+                Progress::new(settings.progress, settings.span, workload.scenario.unit().1);
+            while clock::now_ns() < end_ns {
+                thread::sleep(Duration::from_millis(20));
+                progress.tick(clock::now_ns(), None);
+            }
+            (Reading::now(settings.meter)?.broker_since(&begin), resident()?)
+        } else {
+            (None, None)
+        };
+        let begin = connections_begin(settings.meter, is_traffic)?;
+        let everyones = self.gather_sent(workload)?;
+        let (usage, resident_after) = match begin {
+            None => (usage, resident_in_span),
+            Some(before) => {
+                let now = settings.meter.map(|meter| meter.usage()).transpose()?;
+                (now.map(|now| now.since(before)), resident()?)
+            }
+        };
+        self.tell_all(&Heard::EveryonesSent(everyones))?;
+        let mut measured = self.gather_measured()?;
+        measured.broker = BrokerUse { usage, resident: resident_before.zip(resident_after) };
+        Ok(measured)
+    }
+
+    fn gather_sent(&mut self, workload: Workload) -> Result<Vec<u64>> {
+        let mut everyones = vec![0; workload.publishers as usize];
+        let processes = self.members.len();
+        for (number, member) in self.members.iter_mut().enumerate() {
+            let sent = member.hear(|said| match said {
+                Said::Sent(sent) => Some(sent),
+                _ => None,
+            })?;
+            for (index, count) in sent.into_iter().enumerate() {
+                everyones[index * processes + number] = count;
+            }
+        }
+        Ok(everyones)
+    }
+
+    fn gather_measured(&mut self) -> Result<Measured> {
+        let mut all: Option<Measured> = None;
+        for member in &mut self.members {
+            let measured = member.hear(|said| match said {
+                Said::Measured(measured) => Some(*measured),
+                _ => None,
+            })?;
+            match &mut all {
+                None => all = Some(measured),
+                Some(all) => all.add(&measured),
+            }
+        }
+        Ok(all.expect("there is one process at least"))
+    }
+
+    fn tell_all(&mut self, what: &Heard) -> Result<()> {
+        self.members.iter_mut().try_for_each(|member| member.tell(what))
+    }
+}
+
+/// The broker's CPU so far, where connecting is what is measured: it lasts as long as it takes.
+fn connections_begin(meter: Option<Meter>, is_traffic: bool) -> Result<Option<Usage>> {
+    if is_traffic { Ok(None) } else { meter.map(|meter| meter.usage()).transpose() }
+}
+
+fn sleep_until(ns: u64) {
+    thread::sleep(Duration::from_nanos(ns.saturating_sub(clock::now_ns())));
+}
+
+impl Member {
+    fn start() -> Result<Self> {
+        let failed = |source| Error::io("start another process of the load", source);
+        let binary = std::env::current_exe().map_err(failed)?;
+        let mut child = Command::new(binary)
+            .arg("share")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let input = child.stdin.take().expect("piped");
+        let output = child.stdout.take().expect("piped");
+        Ok(Self { child, input, said: lines(output) })
+    }
+
+    fn tell(&mut self, what: &impl Serialize) -> Result<()> {
+        write_line(&mut self.input, what)
+    }
+
+    /// The next thing it says, which has to be what is wanted.
+    fn hear<T>(&mut self, wanted: impl FnOnce(Said) -> Option<T>) -> Result<T> {
+        let line = self.said.recv_timeout(PROCESS_TIMEOUT).map_err(|error| {
+            Error::Broker(match error {
+                RecvTimeoutError::Timeout => {
+                    format!("a process of the load says nothing for {PROCESS_TIMEOUT:?}")
+                }
+                RecvTimeoutError::Disconnected => "a process of the load has ended".into(),
+            })
+        })?;
+        let said: Said = parse(&line)?;
+        if let Said::Failed(why) = said {
+            return Err(Error::Broker(why));
+        }
+        wanted(said).ok_or_else(|| Error::Broker(format!("a process of the load said: {line}")))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Only one that has failed, or whose run has, is still there; it holds nothing to save.
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// One of the other processes: does the share it is told of.
+pub fn share() -> Result<()> {
+    let heard = lines(io::stdin());
+    let outcome = take_part(&heard);
+    if let Err(error) = &outcome {
+        say(&Said::Failed(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn take_part(heard: &Receiver<String>) -> Result<()> {
+    let line = heard.recv_timeout(PROCESS_TIMEOUT).map_err(|_| told_nothing())?;
+    let assignment: Assignment = parse(&line)?;
+    let settings = RunSettings {
+        address: assignment.address.parse::<LoopbackAddress>().map_err(Error::Usage)?,
+        meter: None,
+        warm_up: assignment.warm_up,
+        span: assignment.span,
+        messages_max: assignment.messages_max,
+        sources: assignment.sources,
+        progress: false,
+    };
+    let Assignment { workload, run, share, .. } = assignment;
+    let measured = measure_share(workload, run, share, settings, &mut Led { heard })?;
+    say(&Said::Measured(Box::new(measured)))
+}
+
+/// Led by the first process.
+struct Led<'a> {
+    heard: &'a Receiver<String>,
+}
+
+impl Conductor for Led<'_> {
+    fn await_start(&mut self) -> Result<u64> {
+        say(&Said::Ready)?;
+        let line = self.heard.recv_timeout(PROCESS_TIMEOUT).map_err(|_| told_nothing())?;
+        match parse(&line)? {
+            Heard::StartAt(ns) => {
+                sleep_until(ns);
+                Ok(ns)
+            }
+            Heard::EveryonesSent(_) => Err(told_nothing()),
+        }
+    }
+
+    fn tell_sent(&mut self, own: Vec<u64>) -> Result<()> {
+        say(&Said::Sent(own))
+    }
+
+    fn everyones_sent(&mut self) -> Result<Option<Vec<u64>>> {
+        match self.heard.try_recv() {
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(told_nothing()),
+            Ok(line) => match parse(&line)? {
+                Heard::EveryonesSent(sent) => Ok(Some(sent)),
+                Heard::StartAt(_) => Err(told_nothing()),
+            },
+        }
+    }
+}
+
+fn told_nothing() -> Error {
+    Error::Broker("the process that leads the load says no more".into())
+}
+
+/// Lines as they come.
+fn lines(input: impl io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(input).lines() {
+            let Ok(line) = line else { break };
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn say(what: &Said) -> Result<()> {
+    write_line(&mut io::stdout().lock(), what)
+}
+
+fn write_line(output: &mut impl Write, what: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string(what).expect("numbers and names");
+    text.push('\n');
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|source| Error::io("talk to another process of the load", source))
+}
+
+fn parse<T: DeserializeOwned>(line: &str) -> Result<T> {
+    serde_json::from_str(line)
+        .map_err(|error| Error::Broker(format!("another process of the load said {line}: {error}")))
+}

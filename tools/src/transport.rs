@@ -1,0 +1,117 @@
+//! How a client's bytes reach the broker: TCP from one of the machine's loopback addresses. It is
+//! the only place that knows what a connection is made of; everything else reads and writes a
+//! `Stream`.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use mio::{Interest, Registry, Token, net::TcpStream};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{address::LoopbackAddress, limits::CLIENTS_PER_SOURCE};
+
+/// Where connections come from: so many addresses from 127.1.0.1 on, in turn. A pair of addresses
+/// has ports for a few tens of thousands of connections; more need more pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// None is whatever address the system takes.
+    count: Option<u32>,
+}
+
+impl Sources {
+    /// So many addresses, or, with 0, as many as these connections need.
+    pub fn new(count: u32, clients: u32) -> Self {
+        let needed = clients.div_ceil(CLIENTS_PER_SOURCE);
+        let count = if count == 0 { needed } else { count };
+        Self { count: (count > 1).then_some(count) }
+    }
+
+    fn of(self, client: u32) -> Option<Ipv4Addr> {
+        const FIRST: u32 = Ipv4Addr::new(127, 1, 0, 1).to_bits();
+        self.count.map(|count| Ipv4Addr::from(FIRST + client % count))
+    }
+}
+
+/// One connection, which never blocks.
+#[derive(Debug)]
+pub struct Stream(TcpStream);
+
+impl Stream {
+    /// Begin to connect client `client`, and hear of it under `token`.
+    pub fn connect(
+        address: LoopbackAddress,
+        sources: Sources,
+        client: u32,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let mut stream = match sources.of(client) {
+            None => TcpStream::connect(address.socket_address())?,
+            Some(source) => connect_from(source, address)?,
+        };
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self(stream))
+    }
+
+    /// Whether the connection has come about; an error if it never will.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        if let Some(error) = self.0.take_error()? {
+            return Err(error);
+        }
+        match self.0.peer_addr() {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
+            outcome => outcome?,
+        };
+        // Batching is this program's own; Nagle's would add 40 ms where acknowledgements meet it.
+        self.0.set_nodelay(true)?;
+        Ok(true)
+    }
+
+    /// Read what is there.
+    #[inline]
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+
+    /// Write what is taken.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+}
+
+#[cfg(unix)]
+fn connect_from(source: Ipv4Addr, address: LoopbackAddress) -> io::Result<TcpStream> {
+    const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // A port that an ended connection still holds is as good as any.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    match socket.connect(&address.socket_address().into()) {
+        Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+#[cfg(not(unix))]
+fn connect_from(_source: Ipv4Addr, _address: LoopbackAddress) -> io::Result<TcpStream> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "there is one source address only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_dealt_over_as_many_addresses_as_they_need() {
+        assert_eq!(Sources::new(0, CLIENTS_PER_SOURCE).of(7), None);
+        let sources = Sources::new(0, CLIENTS_PER_SOURCE + 1);
+        assert_eq!(sources.of(0), Some(Ipv4Addr::new(127, 1, 0, 1)));
+        assert_eq!(sources.of(3), Some(Ipv4Addr::new(127, 1, 0, 2)));
+        assert_eq!(Sources::new(300, 1).of(299), Some(Ipv4Addr::new(127, 1, 1, 44)));
+    }
+}
