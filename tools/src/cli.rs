@@ -163,7 +163,7 @@ pub struct RunArgs {
 /// `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// A broker: `ringmq`, `mosquitto`, or NAME=COMMAND, in which {port} and {dir} (an empty
+    /// A broker: `ringmq`, `mosquitto`, `rumqttd`, `rmqtt`, `aedes`, or NAME=COMMAND, in which {port} and {dir} (an empty
     /// folder) stand for what it is given. Repeat for more; the first is what ratios refer to.
     #[arg(long = "broker", value_name = "BROKER", default_values = ["mosquitto", "ringmq"])]
     pub brokers: Vec<String>,
@@ -191,6 +191,13 @@ pub struct CompareArgs {
     /// The broker binary that `ringmq` stands for.
     #[arg(long, default_value = "target/release/broker")]
     pub ringmq_binary: PathBuf,
+    /// Where `tools/peers/setup` puts brokers.
+    #[arg(long, default_value = "target/peers")]
+    pub peers_folder: PathBuf,
+    /// Deliveries a second at which latency is compared: another run of each load whose messages
+    /// go between clients, in open loop at that rate.
+    #[arg(long, value_name = "DELIVERIES_PER_SECOND")]
+    pub latency_rate: Option<f64>,
     /// Mosquitto's `max_inflight_messages`; 0 is no limit, 20 is its own default.
     #[arg(long, default_value_t = 0)]
     pub mosquitto_inflight: u32,

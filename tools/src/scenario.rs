@@ -123,6 +123,11 @@ impl Scenario {
         }
     }
 
+    /// Whether QoS makes a difference to it.
+    pub fn has_qos(self) -> bool {
+        !matches!(self, Self::Conn | Self::Connections | Self::Sub)
+    }
+
     /// Whether clients stay connected and messages flow between them.
     pub fn is_traffic(self) -> bool {
         matches!(self, Self::FanOut | Self::PointToPoint | Self::FanIn | Self::Shared | Self::Pub)

@@ -56,6 +56,10 @@ pub trait Actor {
     ) -> Result<()>;
     /// When the next thing is due, if time alone decides and there is room for it.
     fn next_ns(&self) -> Option<u64>;
+    /// Whether the span may begin or end now: where many things are one, between two of them only.
+    fn is_between(&self) -> bool {
+        true
+    }
     /// How much was begun and is not done.
     fn under_way(&self) -> u64;
     /// Leave nothing behind.

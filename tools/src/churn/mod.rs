@@ -83,7 +83,7 @@ fn drive(
     let (begun, done, resident_before) = (crowd.recorder.begun, crowd.recorder.done, resident()?);
     let begin = Reading::now(meter)?;
     crowd.recorder.start(clock::now_ns());
-    let end_ns = clock::after(span_ns, crowd.settings.span);
+    let end_ns = clock::after(clock::now_ns().max(span_ns), crowd.settings.span);
     let unit = crowd.workload.scenario.unit().1;
     let shown = Progress::new(progress, crowd.settings.span, unit);
     run_until(&mut crowd, &mut actor, end_ns, Some(shown))?;
@@ -122,13 +122,15 @@ fn run_until(
 ) -> Result<()> {
     loop {
         let now_ns = clock::now_ns();
-        if now_ns >= end_ns {
+        let is_over = now_ns >= end_ns && actor.is_between();
+        if is_over || now_ns >= clock::after(end_ns, STALL_TIMEOUT * 12) {
             return Ok(());
         }
         if let Some(progress) = &mut progress {
             progress.tick(now_ns, Some(crowd.recorder.done));
         }
-        let rest = Duration::from_nanos(end_ns - now_ns).min(Duration::from_millis(10));
+        let left = Duration::from_nanos(end_ns.saturating_sub(now_ns));
+        let rest = left.clamp(Duration::from_millis(1), Duration::from_millis(10));
         crowd.turn(actor, rest)?;
     }
 }

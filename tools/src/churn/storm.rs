@@ -288,6 +288,10 @@ impl Actor for Storm {
         None
     }
 
+    fn is_between(&self) -> bool {
+        self.phase == Phase::Calm
+    }
+
     /// Clients that are away, and messages that have not come.
     fn under_way(&self) -> u64 {
         if matches!(self.phase, Phase::Calm | Phase::Settling | Phase::Cleaning) {

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::peers::{self, File as Configuration};
 use crate::{
     address::LoopbackAddress,
     affinity,
@@ -21,32 +22,20 @@ use crate::{
 };
 
 /// A broker that can be started: a name, a command line in which {port} and {dir} stand for what
-/// it is given, and a configuration file to write first.
+/// it is given, and configuration files to write first.
 #[derive(Debug)]
 pub struct BrokerKind {
     name: String,
     command: String,
-    configuration: Option<String>,
+    configuration: Vec<Configuration>,
 }
 
 impl BrokerKind {
     /// A known broker's name, or NAME=COMMAND.
     pub fn parse(text: &str, args: &CompareArgs) -> Result<Self> {
-        let (name, command, configuration) = match text.split_once('=') {
-            Some((name, command)) => (name, command.to_string(), None),
-            None => match text {
-                "ringmq" => ("ringmq", ringmq_command(&args.ringmq_binary)?, None),
-                "mosquitto" => (
-                    "mosquitto",
-                    "PATH=\"$PATH:/usr/sbin\" exec mosquitto -c {dir}/broker.conf".into(),
-                    Some(mosquitto_configuration(args.mosquitto_inflight)),
-                ),
-                _ => {
-                    return Err(Error::Usage(format!(
-                        "{text} is neither ringmq, mosquitto nor NAME=COMMAND"
-                    )));
-                }
-            },
+        let (name, (command, configuration)) = match text.split_once('=') {
+            Some((name, command)) => (name, (command.to_string(), Vec::new())),
+            None => (text, peers::known(text, args)?),
         };
         Ok(Self { name: name.into(), command, configuration })
     }
@@ -56,11 +45,11 @@ impl BrokerKind {
         let (name, command) = match text.split_once('=') {
             Some((name, command)) => (name, command.to_string()),
             None if text == "ringmq" => {
-                (text, format!("{} --cores {cores}", ringmq_command(binary)?))
+                (text, format!("{} --cores {cores}", peers::ringmq(binary)?))
             }
             None => return Err(Error::Usage(format!("{text} is neither ringmq nor NAME=COMMAND"))),
         };
-        Ok(Self { name: name.into(), command, configuration: None })
+        Ok(Self { name: name.into(), command, configuration: Vec::new() })
     }
 
     /// Its name in tables.
@@ -79,8 +68,8 @@ impl BrokerKind {
         let log_path = folder.path.join("broker.log");
         let doing = || format!("start {}", self.name);
         let prepare = || {
-            if let Some(configuration) = &self.configuration {
-                fs::write(folder.path.join("broker.conf"), fill(configuration))?;
+            for (name, text) in &self.configuration {
+                fs::write(folder.path.join(name), fill(text))?;
             }
             let log = File::create(&log_path)?;
             Ok((log.try_clone()?, log))
@@ -202,34 +191,6 @@ impl Drop for Folder {
             eprintln!("ringmq-bench: {} could not be removed: {error}", self.path.display());
         }
     }
-}
-
-fn ringmq_command(binary: &Path) -> Result<String> {
-    if !binary.is_file() {
-        return Err(Error::Usage(format!(
-            "there is no {}: run `cargo build --release`, or name one with --ringmq-binary",
-            binary.display()
-        )));
-    }
-    Ok(format!("exec {} --listen 127.0.0.1:{{port}}", binary.display()))
-}
-
-/// Nothing is dropped, and nothing waits for Nagle's algorithm: the kindest settings for what is
-/// measured.
-fn mosquitto_configuration(inflight_max: u32) -> String {
-    format!(
-        "listener {{port}} 127.0.0.1\n\
-         allow_anonymous true\n\
-         persistence false\n\
-         max_queued_messages 0\n\
-         max_queued_bytes 0\n\
-         max_inflight_messages {inflight_max}\n\
-         set_tcp_nodelay true\n\
-         log_dest stderr\n\
-         log_type error\n\
-         log_type warning\n\
-         log_type notice\n"
-    )
 }
 
 /// The command in place of the shell, so that the process that is measured is the broker.

@@ -2,9 +2,10 @@
 //! interleave them, so that whatever else the machine does meets all of them.
 
 mod broker;
+mod markdown;
+mod peers;
+mod samples;
 mod summary;
-
-use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -14,10 +15,10 @@ use crate::{
     error::{Error, Result},
     outcome::Outcome,
     processes, report,
-    scenario::{Scenario, Workload},
+    scenario::{LoadMode, Scenario, Workload},
 };
 pub use broker::{BrokerKind, RunningBroker};
-use summary::Summary;
+use samples::Samples;
 
 /// One run of one broker, as it is printed for programs.
 #[derive(Debug, Serialize)]
@@ -28,7 +29,7 @@ struct Sample<'a> {
     outcome: &'a Outcome,
 }
 
-/// All rounds; whether no broker broke a promise.
+/// All rounds; whether no broker broke a promise. An error if one gave no result at all for a load.
 pub fn compare(args: &CompareArgs) -> Result<bool> {
     let brokers = args
         .brokers
@@ -39,45 +40,85 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
     if brokers.is_empty() || workloads.is_empty() {
         return Err(Error::Usage("nothing to compare".into()));
     }
-    let mut samples: BTreeMap<(usize, usize), Vec<Outcome>> = BTreeMap::new();
+    let names = brokers.iter().map(|broker| broker.name().to_string()).collect();
+    let mut samples = Samples::new(names, workloads);
     for round in 0..args.rounds {
-        for (case, workload) in workloads.iter().enumerate() {
-            // Each round another broker is first.
-            for turn in 0..brokers.len() {
-                let which = (turn + round as usize) % brokers.len();
-                let broker = &brokers[which];
-                eprintln!("round {}: {}: {}", round + 1, broker.name(), report::name(workload));
-                let outcome = run_one(args, broker, *workload)?;
-                if args.format == Format::Json {
-                    let broker = broker.name();
-                    report::print_json(&Sample { broker, round, outcome: &outcome })?;
+        run_round(args, &brokers, round, &mut samples)?;
+    }
+    match args.format {
+        Format::Json => {}
+        Format::Table => report::print(&summary::text(&samples))?,
+        Format::Markdown => report::print(&markdown::text(&samples, args.rounds))?,
+    }
+    samples.violations().for_each(|violation| eprintln!("ringmq-bench: VIOLATION: {violation}"));
+    samples.failures().for_each(|failure| eprintln!("ringmq-bench: NO RESULT: {failure}"));
+    match samples.failures().next() {
+        Some(failure) if samples.is_empty() => Err(Error::Broker(failure)),
+        _ => Ok(samples.violations().next().is_none()),
+    }
+}
+
+fn run_round(
+    args: &CompareArgs,
+    brokers: &[BrokerKind],
+    round: u32,
+    samples: &mut Samples,
+) -> Result<()> {
+    for case in 0..samples.workloads().len() {
+        // Each round another broker is first.
+        for turn in 0..brokers.len() {
+            let which = (turn + round as usize) % brokers.len();
+            let (broker, workload) = (&brokers[which], samples.workloads()[case]);
+            if samples.has_failed(case, which) {
+                continue;
+            }
+            let name = broker.name();
+            eprintln!("round {}: {name}: {}", round + 1, report::describe(&workload));
+            match run_one(args, broker, workload) {
+                Ok(outcome) => {
+                    if args.format == Format::Json {
+                        report::print_json(&Sample { broker: name, round, outcome: &outcome })?;
+                    }
+                    samples.push(case, which, outcome);
                 }
-                samples.entry((case, which)).or_default().push(outcome);
+                Err(error @ Error::Usage(_)) => return Err(error),
+                // One broker that cannot do one thing does not end the comparison.
+                Err(error) => {
+                    eprintln!("ringmq-bench: {error}");
+                    samples.fail(case, which, &error);
+                }
             }
         }
     }
-    let names: Vec<&str> = brokers.iter().map(BrokerKind::name).collect();
-    let summary = Summary::new(&names, &workloads, &samples);
-    if args.format == Format::Table {
-        report::print(&summary.text())?;
-    }
-    summary.violations().for_each(|violation| eprintln!("ringmq-bench: VIOLATION: {violation}"));
-    Ok(summary.violations().next().is_none())
+    Ok(())
 }
 
-/// Every load that was asked for; idle connections once for each version, as QoS is nothing to
-/// them.
+/// Every load that was asked for; once for each version where QoS is nothing to it, and once more
+/// at the rate at which latency is compared.
 fn workloads(args: &CompareArgs) -> Result<Vec<Workload>> {
     let mut workloads = Vec::new();
     for &scenario in &args.scenarios {
         for &mqtt in &args.mqtt {
-            let qos = if scenario == Scenario::Connections { &args.qos[..1] } else { &args.qos };
+            let qos = if scenario.has_qos() { &args.qos } else { &args.qos[..1] };
             for &qos in qos {
-                workloads.push(args.load.workload(scenario, qos, mqtt)?);
+                let workload = args.load.workload(scenario, qos, mqtt)?;
+                workloads.push(workload);
+                workloads.extend(at_latency_rate(args, workload)?);
             }
         }
     }
     Ok(workloads)
+}
+
+fn at_latency_rate(args: &CompareArgs, workload: Workload) -> Result<Option<Workload>> {
+    let Some(rate) = args.latency_rate else { return Ok(None) };
+    if !workload.scenario.is_traffic() || workload.scenario == Scenario::Pub {
+        return Ok(None);
+    }
+    let per_second = rate / f64::from(workload.receivers());
+    let workload = Workload { load: LoadMode::Open { per_second }, ..workload };
+    workload.check()?;
+    Ok(Some(workload))
 }
 
 fn run_one(args: &CompareArgs, broker: &BrokerKind, workload: Workload) -> Result<Outcome> {
@@ -85,6 +126,19 @@ fn run_one(args: &CompareArgs, broker: &BrokerKind, workload: Workload) -> Resul
     affinity::pin_to(&args.generator_cores)?;
     let span = &args.load.span;
     let settings = span.settings(running.address(), Some(running.meter()?), &workload);
-    processes::measure(workload, span.processes, settings)
-        .map_err(|error| running.explain(broker.name(), error))
+    let outcome = processes::measure(workload, span.processes, settings);
+    outcome.and_then(refuse_empty).map_err(|error| running.explain(broker.name(), error))
+}
+
+/// A broker under which nothing came about gives no figure.
+fn refuse_empty(outcome: Outcome) -> Result<Outcome> {
+    match &outcome.traffic {
+        Some(traffic) if traffic.delivered == 0 => Err(Error::Broker(format!(
+            "no {} in {:.1} s: {}",
+            outcome.workload.scenario.unit().0,
+            traffic.span_s,
+            report::verdict(&outcome.violations)
+        ))),
+        _ => Ok(outcome),
+    }
 }

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Starts the broker and puts it through every scenario there is, each verified: the fan-out test with
+# other people's clients, each shape of load of ringmq-bench, and the published benchmarks, scaled.
+# Prints PASS or FAIL for each; the exit code is 1 if any failed.
+#
+#   tools/scenarios.sh           half a second each, for a machine that has other things to do
+#   tools/scenarios.sh long      ten seconds each, and published benchmarks at a tenth of their size
+#
+# RINGMQ_FLAGS is added to the broker's command line: RINGMQ_FLAGS='--cores 2' tools/scenarios.sh
+# ADDRESS, such as 127.0.0.1:1883, is a broker that is there already, whichever it is.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+case ${1:-short} in
+    short) seconds=0.5 scale=0.01 ;;
+    long) seconds=10 scale=0.1 ;;
+    *) echo "usage: tools/scenarios.sh [short|long]" >&2; exit 2 ;;
+esac
+
+work=target/scenarios
+mkdir -p "$work"
+failed=0
+
+# check NAME COMMAND...: runs it and says how it went, with its last line or all of them.
+check() {
+    local name=$1 log=$work/check.log begin=$SECONDS code
+    shift
+    timeout 300 "$@" >"$log" 2>&1
+    code=$?
+    if [[ $code -eq 0 ]]; then
+        printf 'PASS  %-40s %s\n' "$name" "$(summary "$log")"
+    else
+        printf 'FAIL  %-40s exit code %d after %d s: %s\n' "$name" $code $((SECONDS - begin)) "$*"
+        sed 's/^/      /' "$log"
+        failed=1
+    fi
+}
+
+# The line that says how many, or the last one.
+summary() { grep -E ' a second' "$1" | tail -n 1 | sed 's/^ *//' | grep . || tail -n 1 "$1"; }
+
+run() {
+    local name=$1
+    shift
+    check "$name" target/release/ringmq-bench run "$@" --address "$address" \
+        --warm-up-s 0.2 --duration-s "$seconds"
+}
+
+suite() {
+    check "suite $1" target/release/ringmq-bench suite "$1" --scale "$scale" --address "$address" \
+        --warm-up-s 0.2 --duration-s "$seconds"
+}
+
+start_broker() {
+    local port
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    address=127.0.0.1:$port
+    # shellcheck disable=SC2086 # several flags
+    target/release/broker --listen "$address" ${RINGMQ_FLAGS:-} >"$work/broker.log" 2>&1 &
+    broker=$!
+    trap 'kill "$broker" 2>/dev/null; wait "$broker" 2>/dev/null' EXIT
+    for _ in $(seq 100); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
+        sleep 0.1
+    done
+    echo "the broker does not listen on $address:"
+    tail "$work/broker.log"
+    exit 1
+}
+
+tests/interop/setup || exit 1 # paho-mqtt
+cargo build --quiet --release -p ringmq --bin broker -p tools --bin ringmq-bench || exit 1
+address=${ADDRESS:-}
+[[ -n $address ]] || start_broker
+
+fan_out() {
+    check "$1" target/interop/venv/bin/python tools/fanout_test.py \
+        --host "${address%:*}" --port "${address#*:}" "${@:2}"
+}
+
+fan_out "paho fan-out, 1,000 x 100" --subscribers 1000 --messages 100
+fan_out "paho fan-out, QoS 2, MQTT 5" --subscribers 100 --messages 100 --qos 2 --mqtt 5
+for qos in 0 1 2; do
+    for mqtt in 3.1.1 5.0; do
+        for scenario in fan-out point-to-point fan-in shared pub retained reconnect-storm; do
+            run "$scenario, QoS $qos, MQTT $mqtt" "$scenario" --qos "$qos" --mqtt "$mqtt"
+        done
+    done
+done
+run "sub" sub
+run "conn" conn
+run "connections" connections --subscribers 5000
+run "fan-out by 5 topics, payloads of 4 KiB" fan-out --publishers 5 --topics 5 --payload-bytes 4096
+run "fan-out, open loop, no loss" fan-out --rate 200 --fail-on-loss
+run "fan-out, open loop, 2 processes" fan-out --rate 200 --fail-on-loss --processes 2
+run "point-to-point, QoS 2, 2 processes" point-to-point --qos 2 --processes 2 --source-addresses 8
+run "conn, open loop" conn --rate 500
+run "sub, open loop" sub --rate 500
+run "retained, open loop" retained --rate 50
+for benchmark in conn-tcp-1M-5K fanout-5-1000-5-250K p2p-50K-50K-50K-50K sharesub-50K-500-50K-50K; do
+    suite "$benchmark"
+done
+if [[ $failed -eq 0 ]]; then echo "all passed in $SECONDS s"; else echo "SOME FAILED, $SECONDS s"; fi
+exit $failed
