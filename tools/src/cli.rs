@@ -120,6 +120,12 @@ pub struct TargetArgs {
     /// How to print the result.
     #[arg(long, default_value = "table")]
     pub format: Format,
+    /// Fail if there are fewer deliveries a second, or whatever else the scenario counts.
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate_min: Option<f64>,
+    /// Fail if the 99th percentile of latency is higher.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub p99_ms_max: Option<f64>,
     /// A picture to write: percentiles of latency, and throughput over time, as SVG.
     #[arg(long, value_name = "FILE.svg")]
     pub picture: Option<PathBuf>,

@@ -37,6 +37,7 @@ use clap::Parser;
 use cli::{Cli, Command, Format, SpanArgs, TargetArgs};
 use error::Result;
 use meter::Meter;
+use outcome::Outcome;
 use scenario::Workload;
 
 fn main() -> ExitCode {
@@ -88,5 +89,22 @@ fn run(workload: Workload, target: &TargetArgs, span: &SpanArgs) -> Result<bool>
     if !outcome.violations.is_clean() {
         eprintln!("ringmq-bench: VIOLATION: {}", report::verdict(&outcome.violations));
     }
-    Ok(outcome.violations.is_clean())
+    let missed = missed(&outcome, target);
+    missed.iter().for_each(|bound| eprintln!("ringmq-bench: NOT MET: {bound}"));
+    Ok(outcome.violations.is_clean() && missed.is_empty())
+}
+
+/// The bounds that were asked for and not met, in words.
+fn missed(outcome: &Outcome, target: &TargetArgs) -> Vec<String> {
+    let (rate, latency) = match (&outcome.traffic, &outcome.idle) {
+        (Some(traffic), _) => (traffic.deliveries_per_second, traffic.latency_us),
+        (None, Some(idle)) => (idle.connections_per_second, idle.latency_us),
+        (None, None) => unreachable!("a run has either"),
+    };
+    let p99_ms = latency.p99 / 1e3;
+    let too_few = target.rate_min.filter(|&bound| rate < bound);
+    let too_late = target.p99_ms_max.filter(|&bound| p99_ms > bound);
+    let few = too_few.map(|bound| format!("{rate:.0} a second, {bound} wanted"));
+    let late = too_late.map(|bound| format!("p99 {p99_ms:.3} ms, {bound} ms wanted at most"));
+    few.into_iter().chain(late).collect()
 }

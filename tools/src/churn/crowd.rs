@@ -21,6 +21,7 @@ use crate::{
     recorder::Recorder,
     scenario::{Share, Workload},
     transport::Stream,
+    verify::Tally,
 };
 
 /// What happened to a client.
@@ -62,6 +63,10 @@ pub trait Actor {
     }
     /// How much was begun and is not done.
     fn under_way(&self) -> u64;
+    /// Count what has not come and never will.
+    fn settle(&self, tally: &mut Tally) {
+        tally.unacknowledged += self.under_way();
+    }
     /// Leave nothing behind.
     fn finish(&mut self, crowd: &mut Crowd) -> Result<()>;
 }

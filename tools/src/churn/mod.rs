@@ -8,6 +8,8 @@ mod retained;
 mod setup;
 mod storm;
 mod sub;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -94,7 +96,7 @@ fn drive(
 
     crowd.working = false;
     drain(&mut crowd, &mut actor)?;
-    crowd.recorder.tally.unacknowledged += actor.under_way();
+    actor.settle(&mut crowd.recorder.tally);
     wait_for_others(&mut crowd, &mut actor, conductor)?;
     if actor.under_way() == 0 {
         actor.finish(&mut crowd)?;

@@ -16,6 +16,7 @@ use crate::{
     limits::CONNECT_TIMEOUT,
     pace::Pace,
     stamp::Stamp,
+    verify::Tally,
 };
 
 /// Messages put into the set between two answers of the broker.
@@ -243,6 +244,19 @@ impl Actor for Retained {
             Phase::Unsubscribing => 1,
         };
         self.clients.iter().map(of).sum()
+    }
+
+    fn settle(&self, tally: &mut Tally) {
+        for client in &self.clients {
+            if matches!(client.phase, Phase::Fetching { .. }) {
+                tally.lost += client.seen.len() as u64 - u64::from(client.came);
+            }
+            let unanswered = matches!(
+                client.phase,
+                Phase::Fetching { acknowledged: false } | Phase::Unsubscribing
+            );
+            tally.unacknowledged += u64::from(unanswered);
+        }
     }
 
     fn finish(&mut self, crowd: &mut Crowd) -> Result<()> {

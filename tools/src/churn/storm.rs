@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     limits::CONNECT_TIMEOUT,
     stamp::Stamp,
+    verify::Tally,
 };
 
 /// Messages of the publisher that are not acknowledged, at most.
@@ -300,6 +301,17 @@ impl Actor for Storm {
         let missing = |client: &&Weathering| !client.ready || !client.settled;
         // A storm that is not over has something under way even between two of its packets.
         self.clients.iter().filter(missing).count().max(1) as u64
+    }
+
+    fn settle(&self, tally: &mut Tally) {
+        if self.under_way() == 0 {
+            return;
+        }
+        let away = self.clients.iter().filter(|client| !client.ready).count() as u64;
+        let without = self.clients.iter().filter(|client| client.came == 0).count() as u64;
+        tally.unacknowledged += away + self.unacknowledged as u64;
+        // Who is not back cannot have its message, and is counted already.
+        tally.lost += without.saturating_sub(away);
     }
 
     fn finish(&mut self, crowd: &mut Crowd) -> Result<()> {

@@ -1,0 +1,238 @@
+//! Whole runs of clients that come and go, against a stand-in for a broker that breaks one promise
+//! at a time.
+
+use std::{
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    address::LoopbackAddress,
+    codec::{Qos, Version, frame},
+    error::Result,
+    load::RunSettings,
+    outcome::Outcome,
+    processes,
+    scenario::{LoadMode, Scenario, Workload},
+    transport::Sources,
+    verify::Tally,
+};
+
+/// What the stand-in does wrong, once, where nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Refuse every CONNECT.
+    RefuseConnections,
+    /// Answer one CONNECT with a session that was never kept.
+    InventSession,
+    /// Answer one SUBSCRIBE with a failure.
+    RefuseSubscription,
+    /// Answer one SUBSCRIBE under another Packet Identifier.
+    ConfuseSuback,
+    LoseRetained,
+    RepeatRetained,
+    /// Deliver one retained message as if it were new.
+    ForgetRetain,
+    /// Alter the last byte of one.
+    AlterRetained,
+}
+
+/// The least of a broker: QoS 0, and retained messages under one filter.
+#[derive(Clone, Debug)]
+struct StandIn {
+    retained: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Taken once it is done.
+    fault: Arc<Mutex<Fault>>,
+}
+
+impl StandIn {
+    fn start(fault: Fault) -> LoopbackAddress {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let stand_in = Self { retained: Arc::default(), fault: Arc::new(Mutex::new(fault)) };
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let stand_in = stand_in.clone();
+                thread::spawn(move || stand_in.serve(stream));
+            }
+        });
+        address.parse().expect("127.0.0.1 is loopback")
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut buffer = vec![0; 64 * 1024];
+        let mut filled = 0;
+        loop {
+            let read = stream.read(&mut buffer[filled..])?;
+            if read == 0 {
+                return Ok(());
+            }
+            filled += read;
+            let (mut used, mut out) = (0, Vec::new());
+            while let Ok(Some((header, total))) = frame(&buffer[used..filled]) {
+                let packet = &buffer[used..used + total];
+                if packet[0] == 0xE0 {
+                    return Ok(());
+                }
+                self.answer(packet, header, &mut out);
+                used += total;
+            }
+            buffer.copy_within(used..filled, 0);
+            filled -= used;
+            stream.write_all(&out)?;
+        }
+    }
+
+    /// Whether this fault is due now, and not done yet.
+    fn fails(&self, fault: Fault) -> bool {
+        let mut planted = self.fault.lock().expect("no thread panics with it");
+        let due = *planted == fault;
+        if due && fault != Fault::RefuseConnections {
+            *planted = Fault::None;
+        }
+        due
+    }
+
+    fn answer(&self, packet: &[u8], header: usize, out: &mut Vec<u8>) {
+        let identifier = |at: usize| [packet[at], packet[at + 1]];
+        match packet[0] {
+            0x10 => {
+                let session_present = u8::from(self.fails(Fault::InventSession));
+                let reason = if self.fails(Fault::RefuseConnections) { 5 } else { 0 };
+                out.extend_from_slice(&[0x20, 2, session_present, reason]);
+            }
+            0x82 => {
+                let [high, mut low] = identifier(header);
+                low ^= if self.fails(Fault::ConfuseSuback) { 0x80 } else { 0 };
+                let reason = if self.fails(Fault::RefuseSubscription) { 0x80 } else { 0 };
+                out.extend_from_slice(&[0x90, 3, high, low, reason]);
+                self.deliver(out);
+            }
+            0xA2 => {
+                let [high, low] = identifier(header);
+                out.extend_from_slice(&[0xB0, 2, high, low]);
+            }
+            // One without a payload takes a retained message away.
+            0x31 if packet.ends_with(b".") => {
+                self.retained.lock().expect("no thread panics with it").push(packet.to_vec());
+            }
+            0xC0 => out.extend_from_slice(&[0xD0, 0]),
+            _ => {}
+        }
+    }
+
+    fn deliver(&self, out: &mut Vec<u8>) {
+        let retained = self.retained.lock().expect("no thread panics with it");
+        for (number, packet) in retained.iter().enumerate() {
+            if number == 5 && self.fails(Fault::LoseRetained) {
+                continue;
+            }
+            out.extend_from_slice(packet);
+            if number == 5 && self.fails(Fault::RepeatRetained) {
+                out.extend_from_slice(packet);
+            }
+            if number == 5 && self.fails(Fault::ForgetRetain) {
+                let at = out.len() - packet.len();
+                out[at] &= !1;
+            }
+            if number == 5 && self.fails(Fault::AlterRetained) {
+                *out.last_mut().expect("a packet has bytes") ^= 1;
+            }
+        }
+    }
+}
+
+fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
+    let workload = Workload {
+        scenario,
+        publishers: 0,
+        subscribers: 2,
+        topics: 10,
+        mqtt: Version::V311,
+        qos: Qos::AtMostOnce,
+        payload_bytes: 64,
+        load: LoadMode::Closed { window: 10, burst: 1 },
+        loss_fails: false,
+    };
+    let settings = RunSettings {
+        address: StandIn::start(fault),
+        meter: None,
+        warm_up: Duration::ZERO,
+        span: Duration::from_millis(50),
+        messages_max: u64::MAX,
+        sources: Sources::new(0, 2),
+        progress: false,
+    };
+    processes::measure(workload, 1, settings)
+}
+
+fn violations(scenario: Scenario, fault: Fault) -> Tally {
+    measure(scenario, fault).expect("it runs").violations
+}
+
+#[test]
+fn a_broker_that_keeps_its_promises_is_clean() {
+    for scenario in [Scenario::Conn, Scenario::Sub, Scenario::Retained] {
+        let outcome = measure(scenario, Fault::None).expect("it runs");
+        assert_eq!(outcome.violations, Tally::default(), "{scenario:?}");
+        let traffic = outcome.traffic.expect("something was done");
+        assert!(traffic.delivered > 0 && traffic.latency_us.max > 0.0, "{scenario:?}");
+    }
+    let outcome = measure(Scenario::Connections, Fault::None).expect("it runs");
+    assert_eq!(outcome.idle.expect("they were held").connections, 2);
+}
+
+#[test]
+fn a_refused_connection_ends_the_run() {
+    for scenario in [Scenario::Conn, Scenario::Sub, Scenario::Retained, Scenario::Connections] {
+        let outcome = measure(scenario, Fault::RefuseConnections);
+        assert!(outcome.is_err(), "{scenario:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_session_that_was_never_kept_is_detected() {
+    let expected = Tally { wrong_acknowledgements: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::Conn, Fault::InventSession), expected);
+}
+
+#[test]
+fn a_subscription_that_is_refused_is_detected() {
+    let expected = Tally { wrong_acknowledgements: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::Sub, Fault::RefuseSubscription), expected);
+}
+
+#[test]
+fn a_suback_for_nothing_is_detected_and_the_one_that_is_missing_too() {
+    let expected = Tally { wrong_acknowledgements: 1, unacknowledged: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::Sub, Fault::ConfuseSuback), expected);
+}
+
+#[test]
+fn a_retained_message_that_does_not_come_is_detected() {
+    let expected = Tally { lost: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::Retained, Fault::LoseRetained), expected);
+}
+
+#[test]
+fn a_retained_message_that_comes_twice_is_detected() {
+    let expected = Tally { duplicated: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::Retained, Fault::RepeatRetained), expected);
+}
+
+#[test]
+fn a_retained_message_that_comes_as_a_new_one_is_detected() {
+    let expected = Tally { misdelivered: 1, lost: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::Retained, Fault::ForgetRetain), expected);
+}
+
+#[test]
+fn a_retained_message_that_was_altered_is_detected() {
+    let expected = Tally { corrupted: 1, lost: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::Retained, Fault::AlterRetained), expected);
+}
