@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    distribution::Distribution, meter::Usage, recorder::TIMELINE_STEP_NS, scenario::Workload,
+    distribution::Distribution,
+    meter::Usage,
+    recorder::TIMELINE_STEP_NS,
+    scenario::{Scenario, Workload},
     verify::Tally,
 };
 
@@ -63,6 +66,9 @@ pub struct Outcome {
     pub violations: Tally,
     /// Deliveries that never came and that the broker was free to drop.
     pub dropped: u64,
+    /// Deliveries that came out of order where none is promised: to a group that shares messages out
+    /// a broker need not keep it [MQTT-4.6.0-6].
+    pub disordered: u64,
     /// Figures of the measured span, unless connections were only held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
@@ -148,12 +154,17 @@ impl Outcome {
         if workload.may_lose() {
             dropped = std::mem::take(&mut violations.lost);
         }
-        let is_idle = workload.scenario == crate::scenario::Scenario::Connections;
+        let mut disordered = 0;
+        if workload.scenario == Scenario::Shared {
+            disordered = std::mem::take(&mut violations.reordered);
+        }
+        let is_idle = workload.scenario == Scenario::Connections;
         Self {
             workload,
             processes,
             violations,
             dropped,
+            disordered,
             idle: is_idle.then(|| Idle::new(&workload, &measured)),
             traffic: (!is_idle).then(|| Traffic::new(measured)),
         }

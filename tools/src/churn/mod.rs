@@ -137,10 +137,14 @@ fn run_until(
     }
 }
 
+/// How long nothing may come before no more is waited for: a client that finds the broker's queue of
+/// connections full is let in by the kernel's next try, which may be its third, seven seconds later.
+const PATIENCE: Duration = STALL_TIMEOUT.saturating_mul(3);
+
 /// Wait for what was begun, as long as any of it comes.
 fn drain(crowd: &mut Crowd, actor: &mut impl Actor) -> Result<()> {
     let mut last = (actor.under_way(), clock::now_ns());
-    while actor.under_way() > 0 && clock::now_ns() < clock::after(last.1, STALL_TIMEOUT) {
+    while actor.under_way() > 0 && clock::now_ns() < clock::after(last.1, PATIENCE) {
         crowd.turn(actor, Duration::from_millis(10))?;
         if actor.under_way() != last.0 {
             last = (actor.under_way(), clock::now_ns());

@@ -47,6 +47,10 @@ pub fn outcome_text(outcome: &Outcome) -> String {
         let dropped = outcome.dropped;
         lines.push(format!("  dropped      {dropped}, as it may at QoS 0 under an open loop"));
     }
+    if outcome.disordered > 0 {
+        let disordered = outcome.disordered;
+        lines.push(format!("  disordered   {disordered}, as it may in a group"));
+    }
     lines.push(format!("  verified     {}", verdict_of(outcome)));
     lines.join("\n")
 }
@@ -69,6 +73,9 @@ fn verdict_of(outcome: &Outcome) -> String {
     let (unit, _) = outcome.workload.scenario.unit();
     if outcome.violations.is_clean() && unit != "delivery" {
         return format!("every {unit} as it should be");
+    }
+    if outcome.violations.is_clean() && outcome.disordered > 0 {
+        return "every delivery once".into();
     }
     verdict(&outcome.violations)
 }
