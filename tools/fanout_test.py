@@ -170,4 +170,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(f"FAILED: the broker cannot be talked to: {error}")

@@ -143,7 +143,7 @@ impl Team {
             let begin = Reading::now(settings.meter)?;
             let end_ns = clock::after(span_ns, settings.span);
             let mut progress =
-                Progress::new(settings.progress, settings.span, workload.scenario.unit().1);
+                Progress::new(settings.progress, settings.span, workload.scenario.unit().1, 0);
             while clock::now_ns() < end_ns {
                 thread::sleep(Duration::from_millis(20));
                 progress.tick(clock::now_ns(), None);

@@ -21,8 +21,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar over a span that begins now; nothing is seen of it where it would disturb.
-    pub fn new(shown: bool, span: Duration, unit: &str) -> Self {
+    /// A bar over a span that begins now, when so many are done; nothing is seen of it where it would
+    /// disturb.
+    pub fn new(shown: bool, span: Duration, unit: &str, done: u64) -> Self {
         let target = if shown && span >= SHORTEST {
             // Draws nothing unless standard error is a terminal.
             ProgressDrawTarget::stderr_with_hz(5)
@@ -34,7 +35,7 @@ impl Progress {
             .expect("the template is well formed");
         bar.set_style(style);
         let now_ns = clock::now_ns();
-        Self { bar, unit: unit.into(), begun_ns: now_ns, last: (now_ns, 0) }
+        Self { bar, unit: unit.into(), begun_ns: now_ns, last: (now_ns, done) }
     }
 
     /// So many are done by now, where that is known.

@@ -87,7 +87,7 @@ fn drive(
     crowd.recorder.start(clock::now_ns());
     let end_ns = clock::after(clock::now_ns().max(span_ns), crowd.settings.span);
     let unit = crowd.workload.scenario.unit().1;
-    let shown = Progress::new(progress, crowd.settings.span, unit);
+    let shown = Progress::new(progress, crowd.settings.span, unit, crowd.recorder.done);
     run_until(&mut crowd, &mut actor, end_ns, Some(shown))?;
     let end = Reading::now(meter)?;
     let (distribution, timeline) = crowd.recorder.stop();

@@ -13,7 +13,7 @@ use crate::{
         encode_retained_removal, encode_subscribe, encode_unsubscribe,
     },
     error::{Error, Result},
-    limits::CONNECT_TIMEOUT,
+    limits::{CONNECT_TIMEOUT, STALL_TIMEOUT},
     pace::Pace,
     stamp::Stamp,
     verify::Tally,
@@ -33,6 +33,9 @@ pub struct Retained {
     /// When each fetch that waits for a free client was due.
     overdue: VecDeque<u64>,
     free: Vec<usize>,
+    /// Before the load: a broker of several cores may still be passing the set around, and a client
+    /// that subscribes meanwhile rightly gets a part of it as new messages.
+    settling: bool,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +77,7 @@ impl Retained {
             pace: None,
             overdue: VecDeque::new(),
             free: (0..clients).rev().collect(),
+            settling: false,
         }
     }
 
@@ -93,6 +97,18 @@ impl Retained {
                 self.await_stored(crowd, workload.qos, index % STORED_AT_A_TIME + 1)?;
             }
         }
+        Ok(())
+    }
+
+    /// Have every client fetch the set once, so that it is there wherever they are.
+    fn settle_set(&mut self, crowd: &mut Crowd) -> Result<()> {
+        self.settling = true;
+        while let Some(slot) = self.free.pop() {
+            self.fetch(crowd, slot, 0)?;
+        }
+        let what = "the whole set of retained messages";
+        crowd.turn_until(self, STALL_TIMEOUT, what, |actor| actor.under_way() == 0)?;
+        self.settling = false;
         Ok(())
     }
 
@@ -138,7 +154,11 @@ impl Retained {
         };
         let seen = client.seen.get_mut(stamp.sequence as usize);
         match (seen, client.phase) {
-            (Some(seen), Phase::Fetching { .. }) if retain && stamp.run == crowd.run as u16 => {
+            _ if stamp.run != crowd.run as u16 => tally.misdelivered += 1,
+            (Some(seen), _) if self.settling => {
+                client.came += u32::from(!std::mem::replace(seen, true));
+            }
+            (Some(seen), Phase::Fetching { .. }) if retain => {
                 if std::mem::replace(seen, true) {
                     tally.duplicated += 1;
                     return;
@@ -169,7 +189,8 @@ impl Actor for Retained {
     fn prepare(&mut self, crowd: &mut Crowd) -> Result<()> {
         let count = self.clients.len() + 1;
         setup::connect_all(crowd, self, count, Session::Clean, |actor| actor.connected)?;
-        self.store(crowd)
+        self.store(crowd)?;
+        self.settle_set(crowd)
     }
 
     fn begin(&mut self, crowd: &Crowd, start_ns: u64) {

@@ -4,7 +4,10 @@
 use std::{
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -21,7 +24,8 @@ use crate::{
     verify::Tally,
 };
 
-/// What the stand-in does wrong, once, where nothing else is said.
+/// What the stand-in does wrong, once, where nothing else is said, and not before each client has
+/// subscribed once, which is when the load begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -47,13 +51,20 @@ struct StandIn {
     retained: Arc<Mutex<Vec<Vec<u8>>>>,
     /// Taken once it is done.
     fault: Arc<Mutex<Fault>>,
+    subscriptions: Arc<AtomicU32>,
 }
+
+const CLIENTS: u32 = 2;
 
 impl StandIn {
     fn start(fault: Fault) -> LoopbackAddress {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let stand_in = Self { retained: Arc::default(), fault: Arc::new(Mutex::new(fault)) };
+        let stand_in = Self {
+            retained: Arc::default(),
+            fault: Arc::new(Mutex::new(fault)),
+            subscriptions: Arc::default(),
+        };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let stand_in = stand_in.clone();
@@ -91,7 +102,9 @@ impl StandIn {
     /// Whether this fault is due now, and not done yet.
     fn fails(&self, fault: Fault) -> bool {
         let mut planted = self.fault.lock().expect("no thread panics with it");
-        let due = *planted == fault;
+        let subscribes = !matches!(fault, Fault::RefuseConnections | Fault::InventSession);
+        let settled = self.subscriptions.load(Ordering::Relaxed) > CLIENTS;
+        let due = *planted == fault && (settled || !subscribes);
         if due && fault != Fault::RefuseConnections {
             *planted = Fault::None;
         }
@@ -107,6 +120,7 @@ impl StandIn {
                 out.extend_from_slice(&[0x20, 2, session_present, reason]);
             }
             0x82 => {
+                self.subscriptions.fetch_add(1, Ordering::Relaxed);
                 let [high, mut low] = identifier(header);
                 low ^= if self.fails(Fault::ConfuseSuback) { 0x80 } else { 0 };
                 let reason = if self.fails(Fault::RefuseSubscription) { 0x80 } else { 0 };
@@ -151,7 +165,7 @@ fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
     let workload = Workload {
         scenario,
         publishers: 0,
-        subscribers: 2,
+        subscribers: CLIENTS,
         topics: 10,
         mqtt: Version::V311,
         qos: Qos::AtMostOnce,
@@ -165,7 +179,7 @@ fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
         warm_up: Duration::ZERO,
         span: Duration::from_millis(50),
         messages_max: u64::MAX,
-        sources: Sources::new(0, 2),
+        sources: Sources::new(0, CLIENTS),
         progress: false,
     };
     processes::measure(workload, 1, settings)

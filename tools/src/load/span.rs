@@ -77,7 +77,8 @@ impl Load {
 
     fn show_progress(&mut self) {
         let unit = self.workload.scenario.unit().1;
-        self.progress = Some(Progress::new(self.settings.progress, self.settings.span, unit));
+        let (shown, span) = (self.settings.progress, self.settings.span);
+        self.progress = Some(Progress::new(shown, span, unit, self.recorder.done));
     }
 
     /// Turn until the time has come, `enough` says so, or deliveries that are due do not come.
