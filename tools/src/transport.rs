@@ -5,6 +5,7 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use mio::{Interest, Registry, Token, net::TcpStream};
@@ -88,13 +89,31 @@ fn connect_from(source: Ipv4Addr, address: LoopbackAddress) -> io::Result<TcpStr
     const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    // A port that an ended connection still holds is as good as any.
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    bind(&socket, source)?;
     match socket.connect(&address.socket_address().into()) {
         Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
     }
+}
+
+/// Bind to the next port that is free. The kernel would look for one from a random place on, which
+/// takes ever longer as they fill up; in turn the next one nearly always is.
+#[cfg(unix)]
+fn bind(socket: &Socket, source: Ipv4Addr) -> io::Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 50_000;
+    // Processes that begin at different places rarely meet.
+    let offset = std::process::id().wrapping_mul(7_919);
+    for _ in 0..COUNT {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(offset);
+        let port = (FIRST + number % COUNT) as u16;
+        match socket.bind(&SocketAddr::new(IpAddr::V4(source), port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            outcome => return outcome,
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, format!("no port of {source} is free")))
 }
 
 #[cfg(not(unix))]
