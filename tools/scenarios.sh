@@ -39,8 +39,13 @@ check() {
     fi
 }
 
-# The line that says how many, or the last one.
-summary() { grep -E ' a second' "$1" | tail -n 1 | sed 's/^ *//' | grep . || tail -n 1 "$1"; }
+# How many and how late, or the last line.
+summary() {
+    local rate late
+    rate=$(grep -oE '[0-9]+ a second' "$1" | tail -n 1)
+    late=$(grep -oE 'p99 [0-9]+' "$1" | tail -n 1)
+    if [[ -n $late ]]; then echo "$rate, $late µs"; else tail -n 1 "$1"; fi
+}
 
 run() {
     local name=$1

@@ -43,12 +43,23 @@ enum Fault {
     ForgetRetain,
     /// Alter the last byte of one.
     AlterRetained,
+    /// Keep one message to itself.
+    LoseMessage,
+    /// Send one message twice.
+    RepeatMessage,
+    /// Send one message to a client that has not subscribed to its topic.
+    MisdirectMessage,
 }
 
-/// The least of a broker: QoS 0, and retained messages under one filter.
+/// A topic with its length, and who subscribed to it.
+type Subscriber = (Vec<u8>, TcpStream);
+
+/// The least of a broker: QoS 0, topics without wildcards, and retained messages under one filter.
 #[derive(Clone, Debug)]
 struct StandIn {
     retained: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Who subscribed to which topic last.
+    subscribers: Arc<Mutex<Vec<Subscriber>>>,
     /// Taken once it is done.
     fault: Arc<Mutex<Fault>>,
     subscriptions: Arc<AtomicU32>,
@@ -62,6 +73,7 @@ impl StandIn {
         let address = listener.local_addr().expect("it is bound").to_string();
         let stand_in = Self {
             retained: Arc::default(),
+            subscribers: Arc::default(),
             fault: Arc::new(Mutex::new(fault)),
             subscriptions: Arc::default(),
         };
@@ -91,12 +103,41 @@ impl StandIn {
                     return Ok(());
                 }
                 self.answer(packet, header, &mut out);
+                match packet[0] {
+                    0x82 => self.subscribe(&packet[header + 2..], stream.try_clone()?),
+                    0x30 => self.publish(packet, header)?,
+                    _ => {}
+                }
                 used += total;
             }
             buffer.copy_within(used..filled, 0);
             filled -= used;
             stream.write_all(&out)?;
         }
+    }
+
+    /// Note who gets what is published to a topic from now on; `filter` opens with its length.
+    fn subscribe(&self, filter: &[u8], stream: TcpStream) {
+        let topic = filter[..filter.len() - 1].to_vec();
+        let mut subscribers = self.subscribers.lock().expect("no thread panics with it");
+        subscribers.retain(|(other, _)| *other != topic);
+        subscribers.push((topic, stream));
+    }
+
+    fn publish(&self, packet: &[u8], header: usize) -> io::Result<()> {
+        let mut subscribers = self.subscribers.lock().expect("no thread panics with it");
+        let meant = |(topic, _): &Subscriber| packet[header..].starts_with(topic);
+        let Some(mut at) = subscribers.iter().position(meant) else { return Ok(()) };
+        if self.fails(Fault::LoseMessage) {
+            return Ok(());
+        }
+        if self.fails(Fault::RepeatMessage) {
+            subscribers[at].1.write_all(packet)?;
+        }
+        if self.fails(Fault::MisdirectMessage) {
+            at = (at + 1) % subscribers.len();
+        }
+        subscribers[at].1.write_all(packet)
     }
 
     /// Whether this fault is due now, and not done yet.
@@ -191,7 +232,8 @@ fn violations(scenario: Scenario, fault: Fault) -> Tally {
 
 #[test]
 fn a_broker_that_keeps_its_promises_is_clean() {
-    for scenario in [Scenario::Conn, Scenario::Sub, Scenario::Retained] {
+    let scenarios = [Scenario::Conn, Scenario::Sub, Scenario::Retained, Scenario::ReconnectStorm];
+    for scenario in scenarios {
         let outcome = measure(scenario, Fault::None).expect("it runs");
         assert_eq!(outcome.violations, Tally::default(), "{scenario:?}");
         let traffic = outcome.traffic.expect("something was done");
@@ -249,4 +291,22 @@ fn a_retained_message_that_comes_as_a_new_one_is_detected() {
 fn a_retained_message_that_was_altered_is_detected() {
     let expected = Tally { corrupted: 1, lost: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Retained, Fault::AlterRetained), expected);
+}
+
+#[test]
+fn a_message_that_does_not_come_after_a_storm_is_detected() {
+    let expected = Tally { lost: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::ReconnectStorm, Fault::LoseMessage), expected);
+}
+
+#[test]
+fn a_message_that_comes_twice_after_a_storm_is_detected() {
+    let expected = Tally { duplicated: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::ReconnectStorm, Fault::RepeatMessage), expected);
+}
+
+#[test]
+fn a_message_for_another_client_after_a_storm_is_detected() {
+    let expected = Tally { misdelivered: 1, lost: 1, ..Tally::default() };
+    assert_eq!(violations(Scenario::ReconnectStorm, Fault::MisdirectMessage), expected);
 }
