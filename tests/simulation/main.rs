@@ -13,7 +13,6 @@
 
 mod client;
 mod judge;
-#[allow(dead_code)] // shared with tests that need more of it
 #[path = "../support/packets.rs"]
 mod packets;
 mod plan;

@@ -1,4 +1,5 @@
 //! Packets of clients, encoded, for tests and benchmarks that feed the engine.
+#![allow(dead_code, reason = "each of them uses what it needs")]
 
 use ringmq::wire::{
     Connect, ConnectProperties, Packet, PacketIdentifier, Publish, PublishProperties, Qos,
