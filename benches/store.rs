@@ -94,7 +94,11 @@ impl Store for Redb {
     fn restore(&self) -> usize {
         let begun = self.0.begin_read().expect("it begins");
         let table = begun.open_table(TABLE).expect("it opens");
-        table.range::<&[u8; 16]>(..).expect("it reads").map(|entry| entry.expect("it reads")).count()
+        table
+            .range::<&[u8; 16]>(..)
+            .expect("it reads")
+            .map(|entry| entry.expect("it reads"))
+            .count()
     }
 }
 

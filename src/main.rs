@@ -21,6 +21,8 @@ const EXIT_OTHER: u8 = 1;
 const EXIT_CONFIGURATION: u8 = 2;
 const EXIT_LISTEN: u8 = 3;
 const EXIT_DESCRIPTORS: u8 = 4;
+#[cfg(feature = "store")]
+const EXIT_STORE: u8 = 5;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -103,6 +105,8 @@ fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
         ServerError::Listen(..) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
         ServerError::Seats(_) => EXIT_CONFIGURATION,
+        #[cfg(feature = "store")]
+        ServerError::Store(_) => EXIT_STORE,
         ServerError::Mode(_) | ServerError::Executor(_) => EXIT_OTHER,
     };
     (code, error.into())

@@ -15,6 +15,8 @@ use crate::executor::uring;
 use crate::executor::{Executor, Listeners, Stop, placement, poll, sockets_max};
 use crate::platform::plan::{Impossible, Seat};
 use crate::platform::{self, Descriptors};
+#[cfg(feature = "store")]
+use crate::storage::log::{Store, StoreError};
 
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
@@ -39,6 +41,9 @@ pub enum ServerError {
     Mode(String),
     /// The processors it is told to run on are not there.
     Seats(Impossible),
+    /// What is to be kept cannot be.
+    #[cfg(feature = "store")]
+    Store(StoreError),
     /// The executor failed.
     Executor(io::Error),
 }
@@ -54,6 +59,8 @@ impl fmt::Display for ServerError {
                 write!(f, "--mode uring: {why}; or let --mode auto choose what there is")
             }
             Self::Seats(impossible) => write!(f, "--cores: {impossible}"),
+            #[cfg(feature = "store")]
+            Self::Store(error) => error.fmt(f),
             Self::Executor(error) => write!(f, "the executor failed: {error}"),
         }
     }
@@ -97,6 +104,8 @@ pub struct Server<'a> {
     seats: Vec<Seat>,
     listeners: Vec<Listeners>,
     addresses: Vec<SocketAddr>,
+    #[cfg(feature = "store")]
+    store: std::cell::RefCell<Option<Store>>,
 }
 
 impl<'a> Server<'a> {
@@ -121,7 +130,20 @@ impl<'a> Server<'a> {
         let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
         let (listeners, addresses) = open_listeners(&settings)?;
         steer(&listeners, &seats);
-        Ok(Self { settings, access, seed, stop, kind, seats, listeners, addresses })
+        #[cfg(feature = "store")]
+        let store = std::cell::RefCell::new(open_store(&settings)?);
+        Ok(Self {
+            settings,
+            access,
+            seed,
+            stop,
+            kind,
+            seats,
+            listeners,
+            addresses,
+            #[cfg(feature = "store")]
+            store,
+        })
     }
 
     /// The addresses listened on, with the ports the system chose.
@@ -170,7 +192,12 @@ impl<'a> Server<'a> {
             #[allow(unreachable_patterns, reason = "it depends on what this was built with")]
             Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
         };
-        running.join().map_err(ServerError::Executor)
+        let outcome = running.join().map_err(ServerError::Executor);
+        #[cfg(feature = "store")]
+        if let Some(store) = &mut *self.store.borrow_mut() {
+            store.finish();
+        }
+        outcome
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
@@ -179,6 +206,8 @@ impl<'a> Server<'a> {
             access: self.access,
             seed: self.seed,
             seats: &self.seats,
+            #[cfg(feature = "store")]
+            store: &self.store,
             stop: self.stop.clone(),
         };
         let started = match self.settings.mode {
@@ -187,6 +216,26 @@ impl<'a> Server<'a> {
         };
         started.map_err(ServerError::Executor)
     }
+}
+
+/// Opens what is to be kept in, and says where that is.
+#[cfg(feature = "store")]
+fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
+    let folder = match settings.data_folder() {
+        Ok(folder) => folder,
+        Err(because) => {
+            tracing::info!(because, "keeping sessions and retained messages in memory alone");
+            return Ok(None);
+        }
+    };
+    let store = Store::open(&folder, settings.storage.clone()).map_err(ServerError::Store)?;
+    tracing::info!(
+        folder = %folder.display(),
+        bytes = store.scan().bytes(),
+        sync = ?settings.storage.sync,
+        "keeping sessions and retained messages"
+    );
+    Ok(Some(store))
 }
 
 /// What to run on: what the settings say, or the best there is.

@@ -16,7 +16,7 @@ use crate::engine::batch::Publisher;
 use crate::engine::bundle::Places;
 use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
-use crate::engine::{ConnectionId, Engine};
+use crate::engine::{ConnectionId, Engine, Kept};
 use crate::gauges::Ledger;
 use crate::limits;
 use crate::message::{Content, Copy, Message};
@@ -407,8 +407,21 @@ impl Engine {
         if qos != Qos::AtMostOnce {
             let delivery = target.delivery(draft, &self.links.ledger, shared);
             let window = connection.window;
-            let outbound = self.sessions[target.session as usize].outbound_mut(window);
-            copy.packet_identifier = outbound.send(delivery).get();
+            let is_held = qos == Qos::ExactlyOnce && self.journal_waits();
+            let session = &mut self.sessions[target.session as usize];
+            let number = session.number();
+            let outbound = session.outbound_mut(window);
+            match number.filter(|_| self.journal.is_some()) {
+                None => copy.packet_identifier = outbound.send(delivery).get(),
+                Some(_) if is_held => return self.hold(target.session, id, delivery),
+                Some(number) => {
+                    let identifier = outbound.send(delivery.clone()).get();
+                    copy.packet_identifier = identifier;
+                    let kept = self.tell_delivery(number, &delivery, identifier);
+                    let outbound = self.sessions[target.session as usize].outbound.as_mut();
+                    outbound.expect("just used").note_kept(kept);
+                }
+            }
         }
         if draft.content.payload.len() >= limits::SHARED_BYTES_MIN {
             let payload = draft.message(&self.links.ledger).shared_payload();
@@ -428,7 +441,13 @@ impl Engine {
         if self.memory_is_full() {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
-        let delivery = target.delivery(draft, &self.links.ledger, shared);
+        let mut delivery = target.delivery(draft, &self.links.ledger, shared);
+        let session = &mut self.sessions[target.session as usize];
+        if let Some(number) = session.number()
+            && delivery.qos != Qos::AtMostOnce
+        {
+            delivery.kept = self.tell_delivery(number, &delivery, 0);
+        }
         let session = &mut self.sessions[target.session as usize];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
@@ -442,6 +461,17 @@ impl Engine {
                 self.doomed.push((id, ReasonCode::QuotaExceeded));
             }
         }
+        self.tell_gone(target.session);
+    }
+
+    /// Takes a QoS 2 message into flight that is sent once it is stored: its Packet Identifier must
+    /// never come to mean another one.
+    fn hold(&mut self, session: u32, id: ConnectionId, delivery: Delivery) {
+        let state = &mut self.sessions[session as usize];
+        let (number, outbound) = (state.number(), state.outbound.as_mut());
+        let identifier = outbound.expect("the caller made it").hold(delivery.clone());
+        let kept = self.tell_delivery(number.expect("it is kept"), &delivery, identifier.get());
+        self.hold_until_stored(session, id, kept);
     }
 
     /// Encodes one copy into the outbox of a connection.
@@ -553,6 +583,7 @@ impl Target {
             retain: draft.retain && self.retain_as_published,
             subscription_identifiers: self.subscription_identifiers.clone(),
             shared,
+            kept: Kept::default(),
             message: draft.message(ledger).clone(),
         }
     }

@@ -38,7 +38,7 @@ impl Engine {
         // This turn may have begun before it was sent.
         self.set_now(now.max(batch.sent));
         self.links.metrics.batches_received += 1;
-        self.lanes.to(from).note_taken(&batch);
+        let mark = self.mark();
         self.heard[usize::from(from.0)] = batch.clock;
         self.take_receipt(from, batch.receipt);
         let mut parcels = std::mem::take(&mut batch.parcels);
@@ -46,6 +46,9 @@ impl Engine {
             self.take_parcel(from, &batch, parcel);
         }
         batch.parcels = parcels;
+        // A receipt says that what is to be kept is kept.
+        let records = self.batch_since(mark);
+        self.lanes.to(from).note_taken(&batch, records);
         self.lanes.recycle(batch);
     }
 

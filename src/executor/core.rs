@@ -35,6 +35,9 @@ pub struct Core<S> {
     started: Instant,
     stop: Stop,
     wakers: Arc<[Waker]>,
+    /// The way to the store; none when nothing is kept.
+    #[cfg(feature = "store")]
+    desk: Option<crate::storage::log::Desk>,
     /// What is counted in this turn.
     pub noted: Turn,
 }
@@ -49,7 +52,41 @@ impl<S> Core<S> {
         wakers: Arc<[Waker]>,
     ) -> Self {
         let noted = Turn::default();
-        Self { engine, mesh, now: Now(0), started, stop, wakers, noted }
+        Self {
+            engine,
+            mesh,
+            now: Now(0),
+            started,
+            stop,
+            wakers,
+            #[cfg(feature = "store")]
+            desk: None,
+            noted,
+        }
+    }
+
+    /// What this core has to keep goes there from now on.
+    #[cfg(feature = "store")]
+    pub fn keep_at(&mut self, desk: crate::storage::log::Desk) {
+        self.desk = Some(desk);
+    }
+
+    /// Hears how far the store is.
+    fn hear_of_store(&mut self) {
+        #[cfg(feature = "store")]
+        if let Some(stored) = self.desk.as_mut().and_then(|desk| desk.news()) {
+            self.engine.handle_stored(self.now, stored);
+        }
+    }
+
+    /// Hands over what is to be stored.
+    fn hand_over_records(&mut self) {
+        #[cfg(feature = "store")]
+        if let Some(desk) = &self.desk {
+            while let Some(records) = self.engine.poll_records() {
+                desk.hand_over(records);
+            }
+        }
     }
 
     /// Whether the broker is to stop.
@@ -64,6 +101,7 @@ impl<S> Core<S> {
 
     /// Takes what other cores sent; returns the sockets among it.
     pub fn receive(&mut self) -> Vec<Moving<S>> {
+        self.hear_of_store();
         self.mesh.receive(self.now, &mut self.engine)
     }
 
@@ -76,6 +114,7 @@ impl<S> Core<S> {
 
     /// Sends what the turn left for other cores, and wakes those that sleep with `wake`.
     pub fn end_turn(&mut self, mut wake: impl FnMut(usize)) {
+        self.hand_over_records();
         self.mesh.send(&mut self.engine);
         while let Some(core) = self.mesh.next_to_wake() {
             self.noted.wakeups += 1;
@@ -110,6 +149,18 @@ impl<S> Core<S> {
     /// The core is awake again.
     pub fn wake_up(&mut self) {
         self.mesh.wake_up();
+    }
+}
+
+#[cfg(feature = "store")]
+impl<S> Drop for Core<S> {
+    /// The core stops: what it has not handed over yet is kept too.
+    fn drop(&mut self) {
+        if let Some(desk) = &self.desk
+            && let Some(records) = self.engine.drain_records()
+        {
+            desk.hand_over(records);
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Instant;
 use crate::clock::Now;
 use crate::config::Settings;
 use crate::engine::{Access, Engine, Place};
+#[cfg(feature = "store")]
+use crate::executor::keeping::Keeper;
 use crate::executor::mesh::Mesh;
 use crate::executor::{Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max};
 use crate::platform::plan::Seat;
@@ -23,6 +25,9 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Where each core runs; none when the system may choose.
     pub seats: &'a [Seat],
+    /// Where what is to be kept is kept; none to keep nothing.
+    #[cfg(feature = "store")]
+    pub store: &'a std::cell::RefCell<Option<crate::storage::log::Store>>,
     /// Ends them all.
     pub stop: Stop,
 }
@@ -47,6 +52,8 @@ struct Seed<E: Executor> {
     started: Instant,
     stop: Stop,
     wakers: Arc<[Waker]>,
+    #[cfg(feature = "store")]
+    keeper: Option<Keeper>,
 }
 
 impl<E: Executor> Seed<E> {
@@ -61,6 +68,11 @@ impl<E: Executor> Seed<E> {
         let wakers: Arc<[_]> = wakers.into();
         let started = Instant::now();
         listeners.resize_with(usize::from(cores), Listeners::new);
+        #[cfg(feature = "store")]
+        let mut keepers = match &mut *plan.store.borrow_mut() {
+            Some(store) => Keeper::each(store, &wakers)?.into_iter(),
+            None => Vec::new().into_iter(),
+        };
         let places = match plan.seats {
             [] => Place::each(cores),
             seats => Place::on_nodes(seats.iter().map(|seat| seat.node).collect()),
@@ -77,6 +89,8 @@ impl<E: Executor> Seed<E> {
             started,
             stop: plan.stop.clone(),
             wakers: Arc::clone(&wakers),
+            #[cfg(feature = "store")]
+            keeper: keepers.next(),
         };
         Ok((each.map(seed).collect(), wakers))
     }
@@ -84,7 +98,12 @@ impl<E: Executor> Seed<E> {
     fn grow(self) -> io::Result<E> {
         let (sockets_max, uring) = (sockets_max(&self.settings), self.settings.uring.clone());
         let engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
-        let core = Core::new(engine, self.mesh, self.started, self.stop, self.wakers);
+        let mut core = Core::new(engine, self.mesh, self.started, self.stop, self.wakers);
+        #[cfg(feature = "store")]
+        if let Some(keeper) = self.keeper {
+            let desk = keeper.restore(&mut core.engine)?;
+            core.keep_at(desk);
+        }
         let (front, listeners) = (self.front, self.listeners);
         E::open(Parts { core, front, listeners, sockets_max, uring })
     }

@@ -9,7 +9,23 @@ use crate::wire::Qos;
 
 /// A session, never used for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SessionNumber(pub u64);
+pub struct SessionNumber(pub u64); // 14 bits of round, 10 of core, 32 of generation
+
+/// Bits of a session number for the core it began on.
+const CORE_BITS: u32 = 10;
+
+impl SessionNumber {
+    /// The session that began on a core with this generation, in its `round` of generations.
+    pub fn new(round: u32, core: u16, generation: u32) -> Self {
+        let era = u64::from(round) << CORE_BITS | u64::from(core);
+        Self(era << 32 | u64::from(generation))
+    }
+
+    /// Its part that counts up, whatever the core: round and generation.
+    pub fn serial(self) -> u64 {
+        self.0 >> (32 + CORE_BITS) << 32 | self.0 & u64::from(u32::MAX)
+    }
+}
 
 /// A message on its way to one client, never used for another one of its session.
 pub type DeliveryNumber = u64;

@@ -1,0 +1,1 @@
+//! What `broker store` does.
