@@ -146,11 +146,11 @@ impl Engine {
         let Some(answers) = self.answers_of(id) else { return };
         if let Some(identifier) = answers.note_receipt(awaited.answer) {
             // Not before: what is sent again after a crash must reach the others.
-            match self.tell_received(id, identifier) {
-                Some(batch) => return self.await_stored(batch, awaited),
-                None => {
-                    drop(self.answers_of(id).map(|answers| answers.note_receipt(awaited.answer)))
-                }
+            if let Some(batch) = self.tell_received(id, identifier) {
+                return self.await_stored(batch, awaited);
+            }
+            if let Some(answers) = self.answers_of(id) {
+                answers.note_receipt(awaited.answer);
             }
         }
         while let Some(answer) = self.answers_of(id).and_then(Answers::pop_ready) {
