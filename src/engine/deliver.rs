@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::batch::Publisher;
+use crate::engine::batch::{Once, Publisher};
 use crate::engine::bundle::Places;
 use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
@@ -65,6 +65,8 @@ pub(super) struct Draft<'a> {
     pub content: Content<'a>,
     /// RETAIN flag it was published with.
     pub retain: bool,
+    /// It must reach no session twice.
+    pub once: Option<Once>,
     message: Option<Message>,
     /// Where it lies for other cores.
     pub places: Places,
@@ -72,12 +74,13 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new(content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, message: None, places: Places::new() }
+        Self { content, retain, once: None, message: None, places: Places::new() }
     }
 
     /// From a message that exists already.
     pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, message: Some(message.clone()), places: Places::new() }
+        let (message, places) = (Some(message.clone()), Places::new());
+        Self { content, retain, once: None, message, places }
     }
 
     /// Whether it is a value of its own already.
@@ -134,6 +137,8 @@ pub(super) struct Origin {
     pub publisher: Option<Publisher>,
     /// Its session, when it is one of this core, for No Local.
     pub session: Option<u32>,
+    /// It must reach no session twice.
+    pub once: Option<Once>,
 }
 
 impl Engine {
@@ -151,6 +156,8 @@ impl Engine {
             Some(message) => Draft::of(message, *content, retain),
             None => Draft::new(*content, retain),
         };
+        draft.once = origin.once;
+        self.forget_taken(draft.once);
         let targets = self.targets(content.topic);
         let mut pressure = self.deliver_to(&targets, &mut draft, origin);
         for sharing in &targets.shared {
@@ -356,6 +363,9 @@ impl Engine {
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) -> Standing {
+        if self.has_taken(target.session, draft.once) {
+            return Standing::Offline;
+        }
         let session = &mut self.sessions[target.session as usize];
         let qos = draft.content.qos.min(target.qos);
         let Some(id) = session.connection else {
@@ -413,11 +423,11 @@ impl Engine {
             let outbound = session.outbound_mut(window);
             match number.filter(|_| self.journal.is_some()) {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
-                Some(_) if is_held => return self.hold(target.session, id, delivery),
+                Some(_) if is_held => return self.hold(target.session, id, delivery, draft.once),
                 Some(number) => {
                     let identifier = outbound.send(delivery.clone()).get();
                     copy.packet_identifier = identifier;
-                    let kept = self.tell_delivery(number, &delivery, identifier);
+                    let kept = self.tell_delivery(number, &delivery, identifier, draft.once);
                     let outbound = self.sessions[target.session as usize].outbound.as_mut();
                     outbound.expect("just used").note_kept(kept);
                 }
@@ -446,7 +456,7 @@ impl Engine {
         if let Some(number) = session.number()
             && delivery.qos != Qos::AtMostOnce
         {
-            delivery.kept = self.tell_delivery(number, &delivery, 0);
+            delivery.kept = self.tell_delivery(number, &delivery, 0, draft.once);
         }
         let session = &mut self.sessions[target.session as usize];
         let connection = session.connection;
@@ -466,11 +476,12 @@ impl Engine {
 
     /// Takes a QoS 2 message into flight that is sent once it is stored: its Packet Identifier must
     /// never come to mean another one.
-    fn hold(&mut self, session: u32, id: ConnectionId, delivery: Delivery) {
+    fn hold(&mut self, session: u32, id: ConnectionId, delivery: Delivery, once: Option<Once>) {
         let state = &mut self.sessions[session as usize];
         let (number, outbound) = (state.number(), state.outbound.as_mut());
         let identifier = outbound.expect("the caller made it").hold(delivery.clone());
-        let kept = self.tell_delivery(number.expect("it is kept"), &delivery, identifier.get());
+        let number = number.expect("it is kept");
+        let kept = self.tell_delivery(number, &delivery, identifier.get(), once);
         self.hold_until_stored(session, id, kept);
     }
 

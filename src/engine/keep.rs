@@ -5,13 +5,14 @@
 use shards::{Cursor, ScanStep, SubscriberId, Subscription};
 
 use crate::clock::Now;
+use crate::engine::batch::Once;
 use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
 use crate::engine::lanes::Awaited;
 use crate::engine::{ConnectionId, Engine, retained};
 use crate::limits;
 use crate::message;
 use crate::session::outbound::Delivery;
-use crate::storage::record::{Content, Record, SessionNumber};
+use crate::storage::record::{Content, Exchange, Record, SessionNumber};
 use crate::wire::PacketIdentifier;
 
 /// Where telling everything anew has got to.
@@ -248,10 +249,31 @@ impl Engine {
         session: SessionNumber,
         delivery: &Delivery,
         packet_identifier: u16,
+        once: Option<Once>,
     ) -> Kept {
         let Some(journal) = &mut self.journal else { return Kept::default() };
         let shared = delivery.shared.map(|filter| self.index.text(filter));
+        if let Some(Once { exchange: Exchange { publisher, packet_identifier }, .. }) = once {
+            journal.write(&Record::Taken { session, publisher, packet_identifier });
+        }
         journal.write_delivery(session, delivery, packet_identifier, shared.as_deref())
+    }
+
+    /// Whether a session has a message from before a crash that its publisher sends again now.
+    pub(super) fn has_taken(&self, index: u32, once: Option<Once>) -> bool {
+        let Some(once) = once.filter(|once| once.dup && !self.taken.is_empty()) else {
+            return false;
+        };
+        let number = self.sessions[index as usize].number();
+        let taken = self.taken.get(&once.exchange);
+        number.is_some_and(|number| taken.is_some_and(|taken| taken.contains(&number)))
+    }
+
+    /// A message that is not sent again is another one, whoever has one of that Packet Identifier.
+    pub(super) fn forget_taken(&mut self, once: Option<Once>) {
+        if let Some(once) = once.filter(|once| !once.dup && !self.taken.is_empty()) {
+            self.taken.remove(&once.exchange);
+        }
     }
 
     pub(super) fn tell_sent(&mut self, index: u32, kept: Kept, identifier: PacketIdentifier) {
@@ -356,6 +378,13 @@ impl Engine {
                 ScanStep::Next
             },
         );
+        if is_done && checkpoint.retained.is_at_end() {
+            for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
+                for &session in sessions {
+                    journal.write(&Record::Taken { session, publisher, packet_identifier });
+                }
+            }
+        }
         if is_done && checkpoint.retained.is_at_end() {
             journal.end_checkpoint(checkpoint.number);
             self.checkpoint = None;

@@ -90,11 +90,13 @@ impl Engine {
     fn take_forwarded(&mut self, from: CoreId, batch: &Batch, forwarded: &Forwarded) {
         let content = batch.content(&forwarded.body);
         let publisher = forwarded.publisher.map(|connection| Publisher { core: from, connection });
-        let origin = Origin { publisher, session: None };
+        let origin = Origin { publisher, session: None, once: None };
         let mut draft = match forwarded.body.message() {
             Some(message) => Draft::of(message, content, forwarded.retain),
             None => Draft::new(content, forwarded.retain),
         };
+        draft.once = forwarded.once.map(|place| batch.once(place));
+        self.forget_taken(draft.once);
         match forwarded.to {
             Whom::SubscribersAndStore(stamp) => {
                 // An empty payload takes the one before away, whatever form it came in.
@@ -186,7 +188,8 @@ impl Engine {
         // Only a client of this core can be slowed from over there.
         let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
         let publisher = own.map(|publisher| publisher.connection);
-        let forwarded = Forwarded { body, retain: draft.retain, publisher, to };
+        let once = draft.once.and_then(|once| self.lanes.to(core).open().push_once(once));
+        let forwarded = Forwarded { body, retain: draft.retain, publisher, once, to };
         self.lanes.to(core).push(Parcel::Publish(forwarded));
         if !self.reached.contains(&core) {
             self.reached.push(core);

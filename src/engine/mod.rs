@@ -57,6 +57,7 @@ use crate::metrics::{Metrics, Turn};
 use crate::session::connection::Connection;
 use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
+use crate::storage::record::{Exchange, SessionNumber};
 use crate::wire::ReasonCode;
 
 pub use crate::gauges::Place;
@@ -132,6 +133,9 @@ pub struct Engine {
     journal: Option<Box<Journal>>,
     /// Tells session numbers apart when generations have gone round.
     round: u32,
+    /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
+    /// told so, may send again.
+    taken: HashMap<Exchange, HashSet<SessionNumber>>,
     /// Where telling everything anew has got to.
     checkpoint: Option<Checkpoint>,
     /// Emptied lines of answers, to use again.
@@ -213,6 +217,7 @@ impl Engine {
             lanes: Lanes::new(&place),
             journal: None,
             round: 1,
+            taken: HashMap::new(),
             checkpoint: None,
             spare_answers: Vec::new(),
             reached: Vec::new(),

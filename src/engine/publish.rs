@@ -2,13 +2,14 @@
 
 use crate::engine::access::Identity;
 use crate::engine::answers::{Answer, Promise};
-use crate::engine::batch::Publisher;
+use crate::engine::batch::{Once, Publisher};
 use crate::engine::connect::exchange;
 use crate::engine::deliver::Origin;
 use crate::engine::lanes::Awaited;
 use crate::engine::{ConnectionId, CoreId, Engine, sys_topics};
 use crate::message::Content;
 use crate::metrics::Drop as DropCause;
+use crate::storage::record::Exchange;
 use crate::violation::Violation;
 use crate::wire::{Ack, Packet, PacketIdentifier, Publish, Qos, ReasonCode, Version};
 
@@ -134,7 +135,8 @@ impl Engine {
             }
         }
         let publisher = Publisher { core: self.core(), connection: id };
-        let origin = Origin { publisher: Some(publisher), session: Some(session) };
+        let once = self.once_of(session, publish);
+        let origin = Origin { publisher: Some(publisher), session: Some(session), once };
         let stored = stored.ok().flatten();
         let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
@@ -155,6 +157,17 @@ impl Engine {
         }
         self.rest_for_store(id, mark);
         Ok(())
+    }
+
+    /// The exchange of a QoS 2 message that other cores may get too: whether all of them have stored it
+    /// is not known at once. On a lone core it is stored as a whole.
+    fn once_of(&self, session: u32, publish: &Publish<'_>) -> Option<Once> {
+        if self.journal.is_none() || self.lanes.is_empty() || publish.qos != Qos::ExactlyOnce {
+            return None;
+        }
+        let publisher = self.sessions[session as usize].number()?;
+        let packet_identifier = publish.packet_identifier?.get();
+        Some(Once { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
     }
 
     /// What has to be stored before a message is acknowledged. That it was received is told together

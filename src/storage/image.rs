@@ -4,10 +4,10 @@
 //! Records of one core come in its order, those of different cores in any: a session is told of by
 //! one core at a time, and of retained messages the highest stamp counts.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::storage::record::{Content, DeliveryNumber, NoRecord, Record, SessionNumber};
+use crate::storage::record::{Content, DeliveryNumber, Exchange, NoRecord, Record, SessionNumber};
 
 /// A message that is kept, shared by all it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,8 @@ pub struct Image {
     pub sessions: HashMap<SessionNumber, Session>,
     /// By topic.
     pub retained: HashMap<Box<str>, Retained>,
+    /// Which sessions have a QoS 2 message whose publisher cannot know yet that it was received.
+    pub taken: HashMap<Exchange, HashSet<SessionNumber>>,
     /// The highest serial number of any session, of this part or not.
     pub session_max: u64,
     /// The highest number of any delivery.
@@ -194,6 +196,12 @@ impl Image {
                 Record::Ended { session } => {
                     self.sessions.remove(&session);
                 }
+                Record::Taken { session, publisher, packet_identifier } => {
+                    if self.sessions.contains_key(&session) {
+                        let exchange = Exchange { publisher, packet_identifier };
+                        self.taken.entry(exchange).or_default().insert(session);
+                    }
+                }
                 other => self.change(&other),
             }
         }
@@ -226,6 +234,12 @@ impl Image {
         else {
             return;
         };
+        if let Record::Received { packet_identifier, .. }
+        | Record::Completed { packet_identifier, .. } = record
+        {
+            let (publisher, packet_identifier) = (*session, *packet_identifier);
+            self.taken.remove(&Exchange { publisher, packet_identifier });
+        }
         if let Some(session) = self.sessions.get_mut(session) {
             session.change(record);
         }
@@ -237,6 +251,11 @@ impl Image {
         for (&number, session) in &self.sessions {
             session.write(number, &mut out);
             batch_is_full(&mut out);
+        }
+        for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
+            for &session in sessions {
+                Record::Taken { session, publisher, packet_identifier }.encode(&mut out);
+            }
         }
         for retained in self.retained.values() {
             // Of what was taken away nothing older is left.

@@ -27,6 +27,15 @@ impl SessionNumber {
     }
 }
 
+/// A QoS 2 message as its publisher names it, until that knows that it was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Exchange {
+    /// The publisher's session.
+    pub publisher: SessionNumber,
+    /// The Packet Identifier.
+    pub packet_identifier: u16,
+}
+
 /// A message on its way to one client, never used for another one of its session.
 pub type DeliveryNumber = u64;
 
@@ -203,6 +212,17 @@ pub enum Record<'a> {
         stamp: u64,
         /// Topic Name.
         topic: &'a str,
+    },
+    /// A session has a QoS 2 message of a client that cannot know yet whether it was received: should
+    /// it be sent again, this session is not to get it again. Over once the publisher's
+    /// [`Record::Received`] is told.
+    Taken {
+        /// Who has it.
+        session: SessionNumber,
+        /// Whose message it is.
+        publisher: SessionNumber,
+        /// Under which Packet Identifier the publisher sent it.
+        packet_identifier: u16,
     },
 }
 
