@@ -7,16 +7,21 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::storage::record::{Content, DeliveryNumber, Exchange, NoRecord, Record, SessionNumber};
 
 /// A message that is kept, shared by all it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OwnedContent {
     /// Topic Name.
     pub topic: Box<str>,
     /// Payload.
+    #[serde(with = "hex")]
     pub payload: Box<[u8]>,
     /// Encoded properties that are forwarded unaltered.
+    #[serde(with = "hex")]
     pub passed_on: Box<[u8]>,
     /// When it expires, in microseconds since 1970.
     pub expires_us: Option<u64>,
@@ -45,7 +50,8 @@ impl OwnedContent {
 }
 
 /// A subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subscription {
     /// QoS granted.
     pub qos: u8,
@@ -58,11 +64,13 @@ pub struct Subscription {
 }
 
 /// A message on its way to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Delivery {
     /// Its number.
     pub number: DeliveryNumber,
     /// The message; none once PUBREC came.
+    #[serde(with = "shared")]
     pub content: Option<Arc<OwnedContent>>,
     /// Effective QoS.
     pub qos: u8,
@@ -77,7 +85,8 @@ pub struct Delivery {
 }
 
 /// A Will that waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Will {
     /// When it is due.
     pub due_us: u64,
@@ -90,7 +99,8 @@ pub struct Will {
 }
 
 /// A session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Session {
     /// Its client.
     pub client_identifier: Box<str>,
@@ -426,5 +436,49 @@ impl Delivery {
             identifiers: self.identifiers.as_slice().into(),
         }
         .encode(out);
+    }
+}
+
+/// Bytes as text for people and programs: two hexadecimal digits each.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let text: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+        to.serialize_str(&text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Box<[u8]>, D::Error> {
+        let text = String::deserialize(from)?;
+        let wrong = || de::Error::custom("two hexadecimal digits for each byte are expected");
+        let digit = |at: u8| char::from(at).to_digit(16).map(|digit| digit as u8);
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        };
+        text.as_bytes().chunks(2).map(|pair| byte(pair).ok_or_else(wrong)).collect()
+    }
+}
+
+/// A message that several may share, as one of its own.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::OwnedContent;
+
+    pub fn serialize<S: Serializer>(
+        content: &Option<Arc<OwnedContent>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        content.as_deref().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Arc<OwnedContent>>, D::Error> {
+        Ok(Option::<OwnedContent>::deserialize(from)?.map(Arc::new))
     }
 }

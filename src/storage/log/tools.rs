@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::image::{Image, OwnedContent, Session, Whole};
+use crate::storage::image::{Image, OwnedContent, Retained, Session, Whole};
 use crate::storage::log::format::{self, Frame};
 use crate::storage::log::scan::{self, Progress, Scan};
 use crate::storage::log::{Damage, Reader, StoreError, lock, sync_folder};
-use crate::storage::record::{NoRecord, SessionNumber};
+use crate::storage::record::SessionNumber;
 
 /// A batch of a log that is written anew is closed at so many bytes, a segment at so many.
 const BATCH_BYTES: usize = 1 << 20;
@@ -344,10 +344,8 @@ pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), Carr
             Line::Retained { stamp, content } => {
                 shards::check_topic_name(&content.topic, usize::MAX)
                     .map_err(|error| wrong(format!("{}: {error:?}", content.topic)))?;
-                let retained = crate::storage::image::Retained { stamp, content: None };
                 let topic = content.topic.clone();
-                let retained = crate::storage::image::Retained { content: Some(content), ..retained };
-                image.retained.insert(topic, retained);
+                image.retained.insert(topic, Retained { stamp, content: Some(content) });
             }
         }
     }
@@ -362,17 +360,12 @@ fn check(session: &Session) -> Result<(), String> {
         shards::TopicFilter::parse(filter, usize::MAX)
             .map_err(|error| format!("{filter}: {error:?}"))?;
     }
-    let contents = session.inflight.iter().chain(&session.queue).filter_map(|of| of.content.as_ref());
+    let contents =
+        session.inflight.iter().chain(&session.queue).filter_map(|of| of.content.as_ref());
     let wills = session.will.iter().map(|will| &will.content);
     for content in contents.map(Arc::as_ref).chain(wills) {
         shards::check_topic_name(&content.topic, usize::MAX)
             .map_err(|error| format!("{}: {error:?}", content.topic))?;
     }
     Ok(())
-}
-
-impl From<NoRecord> for StoreError {
-    fn from(_: NoRecord) -> Self {
-        Self::Damaged(Vec::new())
-    }
 }
