@@ -20,6 +20,8 @@
 
 mod format;
 mod scan;
+#[cfg(test)]
+mod tests;
 pub mod tools;
 mod writer;
 

@@ -27,8 +27,11 @@ const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// How long it waits before it tries again to write.
 const RETRY: Duration = Duration::from_millis(500);
-/// How often, at most, everything is told anew because the store is at its bound.
-const FULL_CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+/// How long it waits, at least, before everything is told anew once more because the store is at its
+/// bound; longer where that takes long.
+const FULL_REST: Duration = Duration::from_secs(1);
+/// So many times as long as it took.
+const FULL_REST_FACTOR: u32 = 10;
 /// Handovers under way from all cores.
 const INBOX: usize = 1_024;
 
@@ -126,7 +129,9 @@ pub struct Writer {
     checkpoint: Option<u64>,
     /// Bytes there were after the last checkpoint.
     base_bytes: u64,
-    full_checkpoint_at: Option<Instant>,
+    /// When the last checkpoint began, and how long it took.
+    checkpoint_at: Option<Instant>,
+    checkpoint_took: Duration,
     failing_since: Option<Instant>,
 }
 
@@ -168,7 +173,8 @@ impl Writer {
             told: vec![0; cores],
             checkpoint: None,
             base_bytes: 0,
-            full_checkpoint_at: None,
+            checkpoint_at: None,
+            checkpoint_took: Duration::ZERO,
             failing_since: None,
         };
         // Whether it can write at all shows now, and not when the first client is there.
@@ -205,7 +211,7 @@ impl Writer {
                 let due = Duration::from_millis(self.settings.sync_interval_ms.into());
                 Some(due.saturating_sub(self.synced_at.elapsed()))
             }
-            _ if self.board.is_full.load(Relaxed) => Some(FULL_CHECKPOINT_EVERY),
+            _ if self.board.is_full.load(Relaxed) => Some(FULL_REST),
             _ => None,
         };
         match until_sync {
@@ -399,10 +405,10 @@ impl Writer {
         }
         let least = self.settings.compact_bytes_min;
         let is_mostly_past = bytes > least && bytes > 2 * self.base_bytes;
-        let may_free = is_full
-            && self.full_checkpoint_at.is_none_or(|at| at.elapsed() >= FULL_CHECKPOINT_EVERY);
+        let rest = FULL_REST.max(self.checkpoint_took * FULL_REST_FACTOR);
+        let may_free = is_full && self.checkpoint_at.is_none_or(|at| at.elapsed() >= rest);
         if is_mostly_past || may_free {
-            self.full_checkpoint_at = Some(Instant::now());
+            self.checkpoint_at = Some(Instant::now());
             self.begin_checkpoint();
         }
     }
@@ -429,6 +435,7 @@ impl Writer {
             return; // what replaces it has to be on disk first
         }
         self.checkpoint = None;
+        self.checkpoint_took = self.checkpoint_at.map_or(Duration::ZERO, |at| at.elapsed());
         let before = self.bytes();
         let superfluous = self.closed.iter().position(|&(number, _)| number > last);
         let superfluous = superfluous.unwrap_or(self.closed.len());
