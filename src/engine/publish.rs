@@ -160,9 +160,13 @@ impl Engine {
     }
 
     /// The exchange of a QoS 2 message that other cores may get too: whether all of them have stored it
-    /// is not known at once. On a lone core it is stored as a whole.
+    /// is not known at once. On a lone core it is stored as a whole, but there may have been several
+    /// before a crash.
     fn once_of(&self, session: u32, publish: &Publish<'_>) -> Option<Once> {
-        if self.journal.is_none() || self.lanes.is_empty() || publish.qos != Qos::ExactlyOnce {
+        if self.journal.is_none() || publish.qos != Qos::ExactlyOnce {
+            return None;
+        }
+        if self.lanes.is_empty() && self.taken.is_empty() {
             return None;
         }
         let publisher = self.sessions[session as usize].number()?;

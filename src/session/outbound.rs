@@ -610,6 +610,7 @@ impl Outbound {
             self.inflight.push_back(Inflight { identifier, stage: Stage::Done });
         }
         self.last_identifier = identifier.get();
+        self.to_resend += 1;
         let stage = match of {
             Ok(delivery) => Stage::Unsent(delivery),
             Err(kept) => Stage::Released { resend: true, kept },

@@ -79,6 +79,7 @@ pub struct Judge {
     /// When everything settled last.
     settled_at: u64,
     may_drop_qos_0: bool,
+    has_crashed: bool,
 }
 
 impl Judge {
@@ -94,6 +95,7 @@ impl Judge {
             unsubscribed_groups: BTreeSet::new(),
             settled_at: 0,
             may_drop_qos_0,
+            has_crashed: false,
         }
     }
 
@@ -152,6 +154,14 @@ impl Judge {
         subscriber.core = core.or(subscriber.core);
         subscriber.connected_at = Some(now);
         Ok(())
+    }
+
+    /// The broker crashed: what it sends again need not have the DUP flag, as it may not know any more
+    /// that it had sent it.
+    pub fn note_crash(&mut self) {
+        self.last.clear();
+        self.has_crashed = true;
+        self.subscribers.iter_mut().for_each(|subscriber| subscriber.core = None);
     }
 
     pub fn keep_session(&mut self, client: usize, is_kept: bool) {
@@ -285,6 +295,8 @@ impl Judge {
                 if self.messages[newer].publisher == of.publisher
                     && !of.is_resent
                     && !self.messages[newer].is_resent
+                    // Of one that was never acknowledged a crash may leave the delivery alone.
+                    && (self.messages[newer].is_accepted || !self.has_crashed)
                     && of.topic != crate::plan::COMMON_RETAINED =>
             {
                 let client = seen.client;
@@ -302,6 +314,8 @@ impl Judge {
         let copies = before.iter().filter(|b| !is_shared || b.qos == seen.qos).count();
         let is_allowed = copies < if is_shared { 3 } else { 1 }
             || of.qos == 1 && of.is_resent
+            // What was delivered at QoS 0 before a crash is nowhere kept.
+            || seen.qos == 0 && of.is_resent && self.has_crashed
             || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
         match is_allowed {
             true => Ok(()),

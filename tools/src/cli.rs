@@ -178,6 +178,10 @@ pub struct LoadArgs {
     /// Length of the payload.
     #[arg(long, default_value_t = 64)]
     pub payload_bytes: u32,
+    /// Clients ask for sessions that are kept (Clean Session 0), which a broker with a store has to
+    /// store before it acknowledges.
+    #[arg(long)]
+    pub keep_sessions: bool,
     /// Closed loop: messages of each publisher under way at most [default: 16 fan-in, else 100].
     #[arg(long)]
     pub window: Option<u32>,
@@ -218,6 +222,7 @@ impl LoadArgs {
             mqtt,
             qos,
             payload_bytes: self.payload_bytes,
+            are_sessions_kept: self.keep_sessions,
             load: match self.rate {
                 Some(messages_per_second) => LoadMode::Open { messages_per_second },
                 None => LoadMode::Closed {

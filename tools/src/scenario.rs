@@ -92,6 +92,8 @@ pub struct Workload {
     pub qos: Qos,
     /// The payload's length.
     pub payload_bytes: u32,
+    /// Whether clients ask for sessions that are kept.
+    pub are_sessions_kept: bool,
     /// When publishers send.
     pub load: LoadMode,
 }
@@ -199,6 +201,7 @@ mod tests {
             mqtt: Version::V5,
             qos: Qos::AtMostOnce,
             payload_bytes: 64,
+            are_sessions_kept: false,
             load: LoadMode::Closed { window: 10, burst: 1 },
         }
     }

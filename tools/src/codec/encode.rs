@@ -14,15 +14,39 @@ pub fn encode_connect(
     client_identifier: &str,
     out: &mut Vec<u8>,
 ) {
+    connect(version, keep_alive_s, client_identifier, true, out);
+}
+
+/// CONNECT without Clean Session (Clean Start), for a session of ten minutes where the version has
+/// a time for it.
+pub fn encode_connect_kept(
+    version: Version,
+    keep_alive_s: u16,
+    client_identifier: &str,
+    out: &mut Vec<u8>,
+) {
+    connect(version, keep_alive_s, client_identifier, false, out);
+}
+
+fn connect(
+    version: Version,
+    keep_alive_s: u16,
+    client_identifier: &str,
+    is_clean: bool,
+    out: &mut Vec<u8>,
+) {
     let level = match version {
         Version::V311 => 4,
         Version::V5 => 5,
     };
     let mut body = Vec::with_capacity(64);
     put_string("MQTT", &mut body);
-    body.extend_from_slice(&[level, 0b10]);
+    body.extend_from_slice(&[level, u8::from(is_clean) << 1]);
     body.extend_from_slice(&keep_alive_s.to_be_bytes());
-    put_no_properties(version, &mut body);
+    match version {
+        Version::V5 if !is_clean => body.extend_from_slice(&[5, 0x11, 0, 0, 2, 0x58]),
+        _ => put_no_properties(version, &mut body),
+    }
     put_string(client_identifier, &mut body);
     put_packet(0x10, &body, out);
 }

@@ -7,8 +7,8 @@ mod encode;
 
 pub use decode::{Inbound, decode, frame};
 pub use encode::{
-    KEEP_ALIVE_S, PublishTemplate, encode_connect, encode_disconnect, encode_puback,
-    encode_pubcomp, encode_pubrec, encode_pubrel, encode_subscribe,
+    KEEP_ALIVE_S, PublishTemplate, encode_connect, encode_connect_kept, encode_disconnect,
+    encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel, encode_subscribe,
 };
 
 use serde::Serialize;

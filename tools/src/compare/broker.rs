@@ -211,7 +211,7 @@ fn ringmq_command(binary: &Path) -> Result<String> {
             binary.display()
         )));
     }
-    Ok(format!("exec {} --listen 127.0.0.1:{{port}}", binary.display()))
+    Ok(format!("exec {} --listen 127.0.0.1:{{port}} --data none", binary.display()))
 }
 
 /// Nothing is dropped, and nothing waits for Nagle's algorithm: the kindest settings for what is

@@ -7,7 +7,7 @@ use mio::{Events, Interest, Token, net::TcpStream};
 
 use super::{Client, Load, Publisher, Subscriber, client::Phase};
 use crate::{
-    codec::{KEEP_ALIVE_S, encode_connect, encode_subscribe},
+    codec::{KEEP_ALIVE_S, encode_connect, encode_connect_kept, encode_subscribe},
     error::{Error, Result},
     limits::{CONNECT_TIMEOUT, CONNECTING_MAX},
 };
@@ -76,7 +76,11 @@ impl Load {
         client.stream.set_nodelay(true).map_err(failed)?;
         client.phase = Phase::AwaitConnack;
         let identifier = format!("bench-{:08x}-{index}", self.run);
-        encode_connect(self.workload.mqtt, KEEP_ALIVE_S, &identifier, &mut client.outgoing);
+        let encode = match self.workload.are_sessions_kept {
+            true => encode_connect_kept,
+            false => encode_connect,
+        };
+        encode(self.workload.mqtt, KEEP_ALIVE_S, &identifier, &mut client.outgoing);
         Ok(())
     }
 

@@ -205,10 +205,18 @@ mod tests {
     fn publisher(qos: Qos) -> Publisher {
         let load = LoadMode::Closed { window: 10, burst: 1 };
         let scenario = Scenario::PointToPoint;
-        let (mqtt, payload_bytes) = (Version::V5, 64);
+        let (mqtt, payload_bytes, are_sessions_kept) = (Version::V5, 64, false);
         let (publishers, subscribers) = (1, 1);
-        let workload =
-            Workload { scenario, publishers, subscribers, mqtt, qos, payload_bytes, load };
+        let workload = Workload {
+            scenario,
+            publishers,
+            subscribers,
+            mqtt,
+            qos,
+            payload_bytes,
+            are_sessions_kept,
+            load,
+        };
         let mut publisher = Publisher::new(&workload, 0, 0);
         publisher.sent = 3;
         publisher

@@ -120,6 +120,7 @@ fn workload(scenario: Scenario, publishers: u32, subscribers: u32) -> Workload {
         mqtt: Version::V311,
         qos: Qos::AtMostOnce,
         payload_bytes: 64,
+        are_sessions_kept: false,
         load: LoadMode::Closed { window: 20, burst: 1 },
     }
 }
