@@ -365,8 +365,10 @@ impl Engine {
                     is_done = false;
                     return ScanStep::StopBefore;
                 }
-                // Every core has them all: each tells its share.
-                if topic_share(topic, cores) == own && !retained::is_ours(topic) {
+                // Every core has them all, or will: that on which a message was published is sure to
+                // have it already.
+                let told_by = (stored.stamp & retained::STAMP_CORE_MASK) % cores;
+                if told_by == own && !retained::is_ours(topic) {
                     match &stored.message {
                         Some(message) => {
                             let content = journal.content(&message.content());
@@ -390,12 +392,6 @@ impl Engine {
             self.checkpoint = None;
         }
     }
-}
-
-/// Which of so many cores tells of a topic (FNV-1a).
-fn topic_share(topic: &str, cores: u64) -> u64 {
-    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
-    topic.bytes().fold(0xCBF2_9CE4_8422_2325, mix) % cores
 }
 
 fn subscribed<'a>(session: SessionNumber, filter: &'a str, of: &Subscription) -> Record<'a> {

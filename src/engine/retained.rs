@@ -25,6 +25,8 @@ pub(super) struct Stored {
 
 /// Bits of a stamp that name the core; those above are the clock, in microseconds.
 pub(super) const STAMP_CORE_BITS: u32 = 10;
+/// Those bits.
+pub(super) const STAMP_CORE_MASK: u64 = (1 << STAMP_CORE_BITS) - 1;
 
 /// Messages taken from the store at a time.
 const BATCH: usize = 64;
