@@ -53,7 +53,7 @@ impl Engine {
     /// Takes up everything in `image`; what has ended meanwhile ends with the first turn. The others
     /// are to be told the outcome by [`Self::learn_restored`].
     pub fn restore(&mut self, image: Image) -> Restored {
-        let Image { sessions, retained, taken, session_max, delivery_max, .. } = image;
+        let Image { mut sessions, mut retained, taken, session_max, delivery_max, .. } = image;
         self.taken = taken;
         self.round = self.round.max((session_max >> 32) as u32);
         self.generation = self.generation.max(session_max as u32);
@@ -71,12 +71,19 @@ impl Engine {
             clock: 0,
         };
         self.sessions.reserve(sessions.len());
-        for (number, session) in sessions {
+        // In an order that does not change from run to run, one leaving as the other comes.
+        let mut numbers: Vec<SessionNumber> = sessions.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let session = sessions.remove(&number).expect("just seen");
             restored.sessions += 1;
             restored.messages += session.inflight.len() + session.queue.len();
             self.restore_session(number, session);
         }
-        for (topic, kept) in retained {
+        let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
+        topics.sort_unstable();
+        for topic in topics {
+            let kept = retained.remove(&topic).expect("just seen");
             restored.clock = restored.clock.max(kept.stamp >> STAMP_CORE_BITS);
             let message = kept.content.and_then(|content| self.restore_message(&content));
             if message.is_some() {
