@@ -119,8 +119,9 @@ impl Engine {
         self.clock = self.clock.max(of.clock);
     }
 
-    /// A message, unless it has expired.
+    /// A message, unless it has expired, or is none that a client can have published.
     fn restore_message(&self, content: &OwnedContent) -> Option<Message> {
+        shards::check_topic_name(&content.topic, usize::MAX).ok()?;
         let journal = self.journal.as_ref().expect("what is kept is restored");
         let expires = content.expires_us.map(|at| journal.deadline(at));
         if expires.is_some_and(|at| at.is_due(self.now)) {
@@ -243,6 +244,8 @@ impl Engine {
             let since_us = since_us.unwrap_or(now_us).min(now_us);
             journal.deadline(since_us.saturating_add(expiry_us))
         });
+        let is_topic = |topic: &str| shards::check_topic_name(topic, usize::MAX).is_ok();
+        let will = will.filter(|will| is_topic(&will.content.topic));
         let due = will.as_ref().map(|will| {
             let latest_us = now_us.saturating_add(u64::from(u32::MAX) * 1_000_000);
             journal.deadline(will.due_us.min(latest_us))

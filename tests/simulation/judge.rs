@@ -47,6 +47,8 @@ struct Subscriber {
     /// When it connected, if it still is.
     connected_at: Option<u64>,
     is_kept: bool,
+    /// How many sessions it has had.
+    sessions: usize,
     /// Messages it is to get when it comes back.
     owed: BTreeSet<usize>,
 }
@@ -58,6 +60,8 @@ pub struct Seen {
     pub qos: u8,
     pub dup: bool,
     pub retain: bool,
+    /// Counts the sessions of the client.
+    pub session: usize,
 }
 
 pub struct Judge {
@@ -211,6 +215,7 @@ impl Judge {
     /// The server has begun a session for a client.
     pub fn begin_session(&mut self, client: usize) {
         self.end_session(client);
+        self.subscribers[client].sessions += 1;
         self.subscribers[client].asked.clear();
     }
 
@@ -255,7 +260,7 @@ impl Judge {
     }
 
     /// A client got a message.
-    pub fn receive(&mut self, seen: Seen, topic: &str, payload: &[u8]) -> Result<(), String> {
+    pub fn receive(&mut self, mut seen: Seen, topic: &str, payload: &[u8]) -> Result<(), String> {
         self.tick();
         if payload.is_empty() {
             return Ok(()); // a retained message taken away bears no number
@@ -264,6 +269,7 @@ impl Judge {
         let message = number.filter(|&number| number < self.messages.len());
         let message = message.ok_or_else(|| format!("{topic}: {payload:?} was never sent"))?;
         let (of, client) = (&self.messages[message], seen.client);
+        seen.session = self.subscribers[client].sessions;
         if of.topic != topic || payload.len() != of.bytes {
             return Err(format!("message {message} was changed on the way"));
         }
@@ -316,6 +322,8 @@ impl Judge {
             || of.qos == 1 && of.is_resent
             // What was delivered at QoS 0 before a crash is nowhere kept.
             || seen.qos == 0 && of.is_resent && self.has_crashed
+            // Nor what went to a session that ended with it.
+            || of.is_resent && self.has_crashed && before.iter().all(|b| b.session < seen.session)
             || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
         match is_allowed {
             true => Ok(()),
