@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::engine::{Engine, Keeping, Restored};
-use crate::executor::Waker;
+use crate::engine::{Keeping, Restored};
+use crate::executor::{Core, Waker};
 use crate::storage::image::Image;
 use crate::storage::log::{Desk, Progress, Reader, Store};
 
@@ -44,8 +44,9 @@ impl Keeper {
     }
 
     /// Takes up this core's part; done when all cores know of each other's.
-    pub fn restore(self, engine: &mut Engine) -> io::Result<Desk> {
+    pub fn restore<S>(self, mut of: Core<S>) -> io::Result<Core<S>> {
         let Self { desk, reader, keeping, tell, hear } = self;
+        let engine = &mut of.engine;
         engine.keep(keeping);
         let core = engine.core();
         let mut image = Image::default();
@@ -67,6 +68,7 @@ impl Keeper {
             let other = hear.recv().map_err(|_| io::Error::other("another core failed"))?;
             engine.learn_restored(&other);
         }
-        Ok(desk)
+        of.keep_at(desk);
+        Ok(of)
     }
 }

@@ -98,12 +98,12 @@ impl<E: Executor> Seed<E> {
     fn grow(self) -> io::Result<E> {
         let (sockets_max, uring) = (sockets_max(&self.settings), self.settings.uring.clone());
         let engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
-        let mut core = Core::new(engine, self.mesh, self.started, self.stop, self.wakers);
+        let core = Core::new(engine, self.mesh, self.started, self.stop, self.wakers);
         #[cfg(feature = "store")]
-        if let Some(keeper) = self.keeper {
-            let desk = keeper.restore(&mut core.engine)?;
-            core.keep_at(desk);
-        }
+        let core = match self.keeper {
+            Some(keeper) => keeper.restore(core)?,
+            None => core,
+        };
         let (front, listeners) = (self.front, self.listeners);
         E::open(Parts { core, front, listeners, sockets_max, uring })
     }

@@ -320,10 +320,11 @@ impl Judge {
         let copies = before.iter().filter(|b| !is_shared || b.qos == seen.qos).count();
         let is_allowed = copies < if is_shared { 3 } else { 1 }
             || of.qos == 1 && of.is_resent
-            // What was delivered at QoS 0 before a crash is nowhere kept.
-            || seen.qos == 0 && of.is_resent && self.has_crashed
-            // Nor what went to a session that ended with it.
-            || of.is_resent && self.has_crashed && before.iter().all(|b| b.session < seen.session)
+            // What was delivered below QoS 2 before a crash need not have been stored, nor is what went
+            // to a session that ended with it.
+            || of.is_resent
+                && self.has_crashed
+                && before.iter().all(|b| b.qos < 2 || b.session < seen.session)
             || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
         match is_allowed {
             true => Ok(()),

@@ -152,7 +152,7 @@ impl World {
     /// Starts a broker, with what is on the disk.
     fn start(&mut self, cores: u16) {
         let count = usize::from(cores);
-        let nodes = (0..cores).map(|core| (core / 2).into()).collect();
+        let nodes = (0..cores).map(|core| core / 2).collect();
         let engine =
             |place| Engine::new(place, self.settings.clone(), Box::new(AllowAll), 7, self.now);
         let mut engines: Vec<Engine> = Place::on_nodes(nodes).into_iter().map(engine).collect();
