@@ -171,6 +171,8 @@ impl<'a> Server<'a> {
                 let copies = try_clone(&listeners).map_err(ServerError::Executor)?;
                 match self.start::<uring::Executor>(copies) {
                     Ok(running) => running,
+                    #[cfg(feature = "store")]
+                    Err(error @ ServerError::Store(_)) => return Err(error),
                     // One ring could be had, but not one for each core.
                     Err(error) => {
                         tracing::warn!(%error, "cannot run on io_uring; running on poll instead");
@@ -214,7 +216,14 @@ impl<'a> Server<'a> {
             Mode::Sync => threads::start_here::<E>(&plan, listeners),
             _ => threads::start::<E>(&plan, listeners),
         };
-        started.map_err(ServerError::Executor)
+        started.map_err(|error| {
+            #[cfg(feature = "store")]
+            let error = match error.downcast::<StoreError>() {
+                Ok(error) => return ServerError::Store(error),
+                Err(error) => error,
+            };
+            ServerError::Executor(error)
+        })
     }
 }
 

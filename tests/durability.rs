@@ -278,7 +278,7 @@ fn a_disk_that_is_full_at_the_start_is_said_so() {
         .output()
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains("cannot write") && said.contains("--data none"), "{said}");
 }
 
