@@ -26,6 +26,8 @@ pub struct Settings {
     pub executor: ExecutorKind,
     /// How to use io_uring.
     pub uring: Uring,
+    /// What is kept on disk.
+    pub storage: Storage,
     /// The log.
     pub log: Log,
     /// Statistics.
@@ -48,6 +50,7 @@ impl Default for Settings {
             mode: Mode::default(),
             executor: ExecutorKind::default(),
             uring: Uring::default(),
+            storage: Storage::default(),
             log: Log::default(),
             stats: Stats::default(),
             limits: Limits::default(),
@@ -177,6 +180,82 @@ fn power_of_two<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Er
         true => Ok(number),
         false => Err(de::Error::custom(format!("{number} is no power of two"))),
     }
+}
+
+/// What is kept on disk.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Where.
+    pub data: Data,
+    /// When it is synchronised with the disk.
+    pub sync: Sync,
+    /// How often, where that is `interval`; so much may be lost.
+    #[serde(deserialize_with = "between::<_, _, 1, 3_600_000>")]
+    pub sync_interval_ms: u32,
+    /// Bytes at most; 0 for what the disk has.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub bytes_max: u64,
+    /// Bytes from which on it is compacted, once more than half of it is past.
+    #[serde(deserialize_with = "between::<_, _, 1_048_576, 1_099_511_627_776>")]
+    pub compact_bytes_min: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            data: Data::Auto,
+            sync: Sync::Always,
+            sync_interval_ms: 100,
+            bytes_max: 0,
+            compact_bytes_min: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Where sessions and retained messages are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Data {
+    /// In a folder for what programs keep, under the port that is listened on.
+    #[default]
+    Auto,
+    /// In memory alone.
+    None,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
+impl From<String> for Data {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "auto" => Self::Auto,
+            "none" => Self::None,
+            _ => Self::Folder(text.into()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.is_empty() {
+            true => Err(de::Error::custom("a folder, \"auto\" or \"none\" is expected")),
+            false => Ok(text.into()),
+        }
+    }
+}
+
+/// When what is kept is synchronised with the disk.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sync {
+    /// Before it is acknowledged.
+    #[default]
+    Always,
+    /// Every `sync_interval_ms`; acknowledgements do not wait.
+    Interval,
+    /// When the system sees fit.
+    None,
 }
 
 /// The log.
@@ -424,6 +503,23 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Settings {
+    /// The folder to keep things in; none to keep nothing, with why when that was not asked for.
+    pub fn data_folder(&self) -> Result<PathBuf, &'static str> {
+        match &self.storage.data {
+            Data::Folder(folder) => Ok(folder.clone()),
+            Data::None => Err("as configured"),
+            Data::Auto if !cfg!(feature = "store") => Err("this broker was built without a store"),
+            Data::Auto => {
+                let port = self.listen.first().map_or(0, SocketAddr::port);
+                if port == 0 {
+                    return Err("a port that the system chooses names no broker that could come \
+                                back; name a folder with --data DIR");
+                }
+                Ok(state_folder().join("ringmq").join(port.to_string()))
+            }
+        }
+    }
+
     /// Reads a TOML file over the defaults.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let error = |message: String| ConfigError { file: Some(path.to_owned()), message };
@@ -474,6 +570,15 @@ impl Settings {
                  stats.enabled = true",
             );
         }
+        if let Data::Folder(folder) = &self.storage.data
+            && !cfg!(feature = "store")
+        {
+            return error(&format!(
+                "storage.data {}: this broker was built without a store; build it with \
+                 `cargo build --release --features store`, or say --data none",
+                folder.display()
+            ));
+        }
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
             return error(
                 "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
@@ -485,6 +590,17 @@ impl Settings {
 }
 
 const LISTENERS_MAX: usize = 64;
+
+/// Where programs of this user, or this service, keep their state.
+fn state_folder() -> PathBuf {
+    let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // What systemd gives a service, what the desktop's rules say, what Windows says.
+    of("STATE_DIRECTORY")
+        .or_else(|| of("XDG_STATE_HOME"))
+        .or_else(|| of("LOCALAPPDATA"))
+        .or_else(|| of("HOME").map(|home| home.join(".local").join("state")))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
 
 /// An MQTT broker that gets everything out of one machine.
 ///
@@ -517,8 +633,9 @@ pub struct Flags {
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
 
-    /// Where to keep sessions and retained messages: this version keeps them in memory, `none`.
-    #[arg(long, value_name = "DIR|none")]
+    /// Folder to keep sessions and retained messages in, or `none` for memory alone. Without it they
+    /// are kept in a folder for what programs keep, under the port that is listened on.
+    #[arg(long, value_name = "DIR|none", global = true)]
     pub data: Option<String>,
 
     /// Cores to run on: how many, or which, as in `0,2,4-7`. Each runs a thread pinned to it, as
@@ -578,12 +695,39 @@ pub enum Command {
         #[arg(long, requires = "plan")]
         numa: bool,
     },
+    /// Look at what is kept on disk, check it, carry it elsewhere. The broker must not run.
+    Store {
+        /// What to do.
+        #[command(subcommand)]
+        what: StoreCommand,
+    },
+}
+
+/// What to do with a store.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Say what is in it.
+    Inspect {
+        /// As a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at every byte, and say where it is torn or damaged.
+    Verify,
+    /// Write it anew, without what is past.
+    Compact,
+    /// Write all of it to standard output, a JSON object a line.
+    Export,
+    /// Read what `export` wrote from standard input into an empty store.
+    Import,
+    /// Keep what is whole of a damaged store, and move the rest aside.
+    Repair,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 stopped by SIGTERM or SIGINT, all clients told; 2 flags or configuration cannot be \
 used; 3 an address cannot be listened on; 4 the descriptor limit is too low for the configured \
-connections; 1 anything else.";
+connections; 5 the store cannot be used; 1 anything else.";
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
@@ -643,7 +787,6 @@ impl ExecutorKind {
 impl Flags {
     /// Defaults, file and flags taken together.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
-        self.refuse_what_is_not_here()?;
         let mut settings = match &self.config {
             Some(file) => Settings::from_file(file)?,
             None => Settings::default(),
@@ -653,6 +796,9 @@ impl Flags {
         }
         if let Some(cores) = &self.cores {
             settings.cores = cores.clone();
+        }
+        if let Some(data) = &self.data {
+            settings.storage.data = data.clone().into();
         }
         settings.mode = self.mode.unwrap_or(settings.mode);
         settings.numa |= self.numa;
@@ -669,18 +815,6 @@ impl Flags {
         }
         settings.check()?;
         Ok(settings)
-    }
-
-    /// Flags that later versions give a meaning to are known, so that scripts get a clear answer
-    /// rather than a wrong behaviour.
-    fn refuse_what_is_not_here(&self) -> Result<(), ConfigError> {
-        let refuse = |message: String| Err(ConfigError { file: None, message });
-        if let Some(data) = self.data.as_deref().filter(|&data| data != "none") {
-            return refuse(format!(
-                "--data {data}: this version keeps nothing on disk; leave it out or say --data none"
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -700,7 +834,7 @@ mod tests {
         let text = include_str!("../deploy/broker.toml");
         let table: toml::Table = text.parse().expect("it parses");
         let debug = format!("{:?}", Settings::default());
-        let sections = ["uring", "log", "stats", "limits", "mqtt"];
+        let sections = ["uring", "storage", "log", "stats", "limits", "mqtt"];
         for section in sections {
             for key in table[section].as_table().expect("a section").keys() {
                 assert!(debug.contains(&format!("{key}:")), "{section}.{key}");

@@ -13,6 +13,7 @@ pub mod gauges;
 pub mod message;
 pub mod send_buffer;
 pub mod session;
+pub mod storage;
 
 pub mod engine;
 

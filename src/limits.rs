@@ -92,6 +92,16 @@ pub const GRAVE_BYTES: usize = 96;
 /// Answers a connection may have waiting for other cores before it is not read any more.
 pub const ANSWERS_MAX: usize = 4_096;
 
+/// Bytes of records that wait on a core for the store before publishers wait too.
+pub const JOURNAL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of records from which a core hands them over though the store has not taken the last ones.
+pub const JOURNAL_BATCH_BYTES: usize = 512 * 1024;
+
+/// Bytes of records that a core tells anew in a turn when the store begins afresh.
+pub const CHECKPOINT_BYTES: usize = 128 * 1024;
+
+const _: () = assert!(JOURNAL_BATCH_BYTES < JOURNAL_BYTES_MAX);
 const _: () = assert!(SHARED_BYTES_MIN < RUN_BYTES_MAX);
 const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANES_WINDOW_BYTES);
 const _: () = assert!(IDENTIFIER_SPAN_MAX < u16::MAX as usize);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings};
+use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings, StoreCommand};
 use ringmq::engine::AllowAll;
 use ringmq::executor::Stop;
 use ringmq::platform::{
@@ -23,6 +23,8 @@ const EXIT_OTHER: u8 = 1;
 const EXIT_CONFIGURATION: u8 = 2;
 const EXIT_LISTEN: u8 = 3;
 const EXIT_DESCRIPTORS: u8 = 4;
+#[cfg(feature = "store")]
+const EXIT_STORE: u8 = 5;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
             |()| ExitCode::SUCCESS,
         );
     }
+    if let Some(Command::Store { what }) = &flags.command {
+        start_log(settings.log);
+        return store_command(what, &settings);
+    }
     if flags.check_config {
         print_configuration(&settings);
         return ExitCode::SUCCESS;
@@ -68,6 +74,71 @@ fn print<T: Serialize + Display>(what: &T, json: bool) -> Result<(), Box<dyn std
     let text = if json { serde_json::to_string_pretty(what)? } else { what.to_string() };
     writeln!(std::io::stdout(), "{}", text.trim_end())?;
     Ok(())
+}
+
+/// `broker store`.
+#[cfg(not(feature = "store"))]
+fn store_command(_what: &StoreCommand, _settings: &Settings) -> ExitCode {
+    eprintln!("broker store: this broker was built without a store");
+    ExitCode::from(EXIT_CONFIGURATION)
+}
+
+/// `broker store`.
+#[cfg(feature = "store")]
+fn store_command(what: &StoreCommand, settings: &Settings) -> ExitCode {
+    let folder = match settings.data_folder() {
+        Ok(folder) => folder,
+        Err(because) => {
+            eprintln!("broker store: no folder: {because}; name one with --data DIR");
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    match run_store_command(what, &folder) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("broker store: {error}");
+            ExitCode::from(EXIT_STORE)
+        }
+    }
+}
+
+#[cfg(feature = "store")]
+fn run_store_command(
+    what: &StoreCommand,
+    folder: &std::path::Path,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    use ringmq::storage::log::tools;
+    let at = folder.display();
+    match what {
+        StoreCommand::Inspect { json } => print(&tools::inspect(folder)?, *json)?,
+        StoreCommand::Verify => {
+            let verdict = tools::verify(folder)?;
+            verdict.damages.iter().for_each(|damage| println!("damaged: {damage}"));
+            let (frames, torn) = (verdict.frames, verdict.torn_bytes);
+            println!("{at}: {frames} frames are whole, {torn} bytes at the end are torn");
+            if !verdict.damages.is_empty() {
+                return Ok(ExitCode::from(EXIT_STORE));
+            }
+        }
+        StoreCommand::Compact => {
+            let (before, after) = tools::compact(folder)?;
+            println!("{at}: {before} bytes before, {after} after");
+        }
+        StoreCommand::Export => tools::export(folder, &mut std::io::stdout().lock())?,
+        StoreCommand::Import => {
+            let (sessions, retained) = tools::import(folder, std::io::stdin().lock())?;
+            println!("{at}: {sessions} sessions, {retained} retained messages");
+        }
+        StoreCommand::Repair => match tools::repair(folder)? {
+            None => println!("{at}: nothing is damaged"),
+            Some((aside, places)) => println!(
+                "{at}: what is whole is kept; {places} places were damaged, the files as they were \
+                 are in {}",
+                aside.display()
+            ),
+        },
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_configuration(settings: &Settings) {
@@ -107,6 +178,8 @@ fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
         ServerError::Listen(..) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
         ServerError::Seats(_) | ServerError::Stats(..) => EXIT_CONFIGURATION,
+        #[cfg(feature = "store")]
+        ServerError::Store(_) => EXIT_STORE,
         ServerError::Mode(_) | ServerError::Executor(_) => EXIT_OTHER,
     };
     (code, error.into())

@@ -163,6 +163,11 @@ impl Message {
         self.0.header.header.expires.is_some_and(|deadline| deadline.is_due(now))
     }
 
+    /// Where it is in memory: as long as it lives, no other message is there.
+    pub fn address(&self) -> usize {
+        self.0.slice.as_ptr() as usize
+    }
+
     /// Whether both are one message.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self.0.slice.as_ptr(), other.0.slice.as_ptr())

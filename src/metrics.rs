@@ -224,6 +224,14 @@ counters! {
     memory_bytes "memory/bytes" Broker Gauge;
     /// Connections accepted on this core and handed over to the home core of their client.
     connections_handed_over "connections/handed-over" BrokerAndCore Counter;
+    /// Bytes of the store.
+    store_bytes "store/bytes" EachAlike Gauge;
+    /// Times the store was synchronised with the disk.
+    store_syncs "store/syncs" EachAlike Counter;
+    /// 1 while the store cannot write: acknowledgements wait.
+    store_failing "store/failing" EachAlike Gauge;
+    /// 1 while the store is at its bound: publishers wait.
+    store_full "store/full" EachAlike Gauge;
     /// Batches sent to other cores.
     batches_sent "batches/sent" Core Counter;
     /// Batches taken from other cores.

@@ -17,6 +17,8 @@ use crate::executor::{Executor, Listeners, Stop, placement, poll, sockets_max};
 use crate::platform::plan::{Impossible, Seat};
 use crate::platform::{self, Descriptors};
 use crate::stats::{Prepared, Prompt, Reporter};
+#[cfg(feature = "store")]
+use crate::storage::log::{Store, StoreError};
 
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
@@ -43,6 +45,9 @@ pub enum ServerError {
     Seats(Impossible),
     /// The file for statistics cannot be written.
     Stats(PathBuf, io::Error),
+    /// What is to be kept cannot be.
+    #[cfg(feature = "store")]
+    Store(StoreError),
     /// The executor failed.
     Executor(io::Error),
 }
@@ -63,6 +68,8 @@ impl fmt::Display for ServerError {
                 "--stats-log {}: {error}; name a file in a folder that this user may write to",
                 path.display()
             ),
+            #[cfg(feature = "store")]
+            Self::Store(error) => error.fmt(f),
             Self::Executor(error) => write!(f, "the executor failed: {error}"),
         }
     }
@@ -107,6 +114,8 @@ pub struct Server<'a> {
     listeners: Vec<Listeners>,
     addresses: Vec<SocketAddr>,
     reporter: Option<Prepared>,
+    #[cfg(feature = "store")]
+    store: std::cell::RefCell<Option<Store>>,
 }
 
 impl<'a> Server<'a> {
@@ -132,7 +141,21 @@ impl<'a> Server<'a> {
         let reporter = prepare_reporter(&settings)?;
         let (listeners, addresses) = open_listeners(&settings)?;
         steer(&listeners, &seats);
-        Ok(Self { settings, access, seed, stop, kind, seats, listeners, addresses, reporter })
+        #[cfg(feature = "store")]
+        let store = std::cell::RefCell::new(open_store(&settings)?);
+        Ok(Self {
+            settings,
+            access,
+            seed,
+            stop,
+            kind,
+            seats,
+            listeners,
+            addresses,
+            reporter,
+            #[cfg(feature = "store")]
+            store,
+        })
     }
 
     /// The addresses listened on, with the ports the system chose.
@@ -165,6 +188,8 @@ impl<'a> Server<'a> {
                 let copies = try_clone(&listeners).map_err(ServerError::Executor)?;
                 match self.start::<uring::Executor>(copies) {
                     Ok(running) => running,
+                    #[cfg(feature = "store")]
+                    Err(error @ ServerError::Store(_)) => return Err(error),
                     // One ring could be had, but not one for each core.
                     Err(error) => {
                         tracing::warn!(%error, "cannot run on io_uring; running on poll instead");
@@ -186,7 +211,7 @@ impl<'a> Server<'a> {
             #[allow(unreachable_patterns, reason = "it depends on what this was built with")]
             Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
         };
-        let reporter = match (self.reporter, running.desk.take()) {
+        let reporter = match (self.reporter.take(), running.desk.take()) {
             (Some(reporter), Some(desk)) => Some(reporter.start(desk)),
             _ => None,
         };
@@ -194,6 +219,10 @@ impl<'a> Server<'a> {
         let outcome = running.join().map_err(ServerError::Executor);
         if let Some(reporter) = reporter {
             reporter.end();
+        }
+        #[cfg(feature = "store")]
+        if let Some(store) = &mut *self.store.borrow_mut() {
+            store.finish();
         }
         outcome
     }
@@ -204,13 +233,22 @@ impl<'a> Server<'a> {
             access: self.access,
             seed: self.seed,
             seats: &self.seats,
+            #[cfg(feature = "store")]
+            store: &self.store,
             stop: self.stop.clone(),
         };
         let started = match self.settings.mode {
             Mode::Sync => threads::start_here::<E>(&plan, listeners),
             _ => threads::start::<E>(&plan, listeners),
         };
-        started.map_err(ServerError::Executor)
+        started.map_err(|error| {
+            #[cfg(feature = "store")]
+            let error = match error.downcast::<StoreError>() {
+                Ok(error) => return ServerError::Store(error),
+                Err(error) => error,
+            };
+            ServerError::Executor(error)
+        })
     }
 }
 
@@ -220,6 +258,26 @@ fn prepare_reporter(settings: &Settings) -> Result<Option<Prepared>, ServerError
     }
     let prepared = Reporter::prepare(&settings.stats);
     prepared.map(Some).map_err(|error| ServerError::Stats(settings.stats.log.clone(), error))
+}
+
+/// Opens what is to be kept in, and says where that is.
+#[cfg(feature = "store")]
+fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
+    let folder = match settings.data_folder() {
+        Ok(folder) => folder,
+        Err(because) => {
+            tracing::info!(because, "keeping sessions and retained messages in memory alone");
+            return Ok(None);
+        }
+    };
+    let store = Store::open(&folder, settings.storage.clone()).map_err(ServerError::Store)?;
+    tracing::info!(
+        folder = %folder.display(),
+        bytes = store.scan().bytes(),
+        sync = ?settings.storage.sync,
+        "keeping sessions and retained messages"
+    );
+    Ok(Some(store))
 }
 
 /// What to run on: what the settings say, or the best there is.

@@ -149,7 +149,12 @@ fn help_names_every_flag_and_the_exit_codes() {
 
 #[test]
 fn flags_of_later_versions_are_refused_with_what_to_do() {
-    assert_refused(&["--data", "/var/lib/x"], 2, &["--data /var/lib/x", "--data none"]);
+    let not_a_folder = ["--listen", "127.0.0.1:0", "--data", "/dev/null/x"];
+    if cfg!(feature = "store") {
+        assert_refused(&not_a_folder, 5, &["/dev/null/x", "--data DIR", "--data none"]);
+    } else {
+        assert_refused(&not_a_folder, 2, &["/dev/null/x", "--features store", "--data none"]);
+    }
     assert_refused(&["--mode", "sync", "--cores", "2"], 2, &["mode sync", "one core"]);
     assert_refused(&["--cores", "0"], 2, &["--cores", "not 1 to"]);
     assert_refused(&["--cores", "3-1"], 2, &["--cores", "backwards"]);

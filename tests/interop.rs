@@ -41,7 +41,7 @@ impl Broker {
 
     fn listen(address: &str) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_broker"))
-            .args(["--listen", address, "--log-format", "json"])
+            .args(["--listen", address, "--log-format", "json", "--data", "none"])
             .args(std::env::var(FLAGS).unwrap_or_default().split_whitespace())
             .stderr(Stdio::piped())
             .spawn()

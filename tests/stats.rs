@@ -78,10 +78,15 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, name: &str) -> Self {
+        Self::connect_with(address, name, 2)
+    }
+
+    /// With these Connect Flags.
+    fn connect_with(address: SocketAddr, name: &str, flags: u8) -> Self {
         let stream = TcpStream::connect(address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
         let mut client = Self { stream, read: Vec::new() };
-        let body = [&text("MQTT")[..], &[4, 2, 0, 0], &text(name)].concat();
+        let body = [&text("MQTT")[..], &[4, flags, 0, 0], &text(name)].concat();
         client.say(0x10, &body);
         assert_eq!(client.packet(), [0x20, 2, 0, 0]);
         client
@@ -271,6 +276,21 @@ fn intervals_are_each_about_what_happened_in_them_and_add_up() {
     assert_eq!(count(&quiet, "publish-qos0") + count(&quiet, "connect"), 0);
     assert_eq!(number(&quiet, "gauges", "clients_connected"), CLIENTS);
     drop(clients);
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn what_waits_for_the_disk_is_timed() {
+    let folder = std::env::temp_dir().join(format!("ringmq-stats-{}", std::process::id()));
+    let data = folder.to_str().expect("text");
+    let broker = Broker::start(&format!("--stats --stats-format json --data {data}"));
+    // Without Clean Session: what CONNACK and SUBACK promise is stored first.
+    let mut client = Client::connect_with(broker.address, "kept", 0);
+    client.subscribe("t/#");
+    let report: Value = serde_json::from_str(broker.rest().trim()).expect("JSON");
+    let latency = &report["latency_ns"]["storage-commit"];
+    assert!(latency["count"].as_u64() >= Some(2) && latency["max"].as_u64() > Some(0), "{report}");
+    std::fs::remove_dir_all(folder).expect("it was made");
 }
 
 #[test]

@@ -63,8 +63,9 @@ start_broker() {
     local port
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     address=127.0.0.1:$port
+    rm -rf "$work/data"
     # shellcheck disable=SC2086 # several flags
-    target/release/broker --listen "$address" ${RINGMQ_FLAGS:-} >"$work/broker.log" 2>&1 &
+    target/release/broker --listen "$address" --data "$work/data" ${RINGMQ_FLAGS:-} >"$work/broker.log" 2>&1 &
     broker=$!
     trap 'kill "$broker" 2>/dev/null; wait "$broker" 2>/dev/null' EXIT
     for _ in $(seq 100); do

@@ -1,5 +1,6 @@
 //! Answers that wait for other cores: PUBACK and PUBREC until every core with subscribers has the
-//! message, SUBACK until every core knows the filter. They leave in the order of their packets
+//! message, SUBACK until every core knows the filter; and all that promise something until the store
+//! has it. They leave in the order of their packets
 //! [MQTT-4.6.0-2], [MQTT-4.6.0-3], so that one that waits holds up those behind it.
 
 use std::collections::VecDeque;
@@ -7,7 +8,7 @@ use std::collections::VecDeque;
 use crate::engine::lanes::Awaited;
 use crate::engine::{ConnectionId, CoreId, Engine};
 use crate::limits;
-use crate::wire::{Ack, Packet, PacketIdentifier, Suback, UserProperties};
+use crate::wire::{Ack, Packet, PacketIdentifier, Suback, Unsuback, UserProperties};
 
 /// Emptied lines kept to use again, and how long they may have grown.
 const SPARE_ANSWERS_MAX: usize = 256;
@@ -18,7 +19,19 @@ const SPARE_LINE_MAX: usize = 256;
 pub(crate) enum Answer {
     Puback(Ack<'static>),
     Pubrec(Ack<'static>),
+    Pubrel(Ack<'static>),
+    Pubcomp(Ack<'static>),
     Suback { packet_identifier: PacketIdentifier, reasons: Vec<u8> },
+    Unsuback { packet_identifier: PacketIdentifier, reasons: Vec<u8> },
+}
+
+/// What an answer waits for besides other cores.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Promise {
+    /// The batch of records that has to be stored.
+    pub batch: Option<u64>,
+    /// A QoS 2 message that counts as received, in the store too, once the other cores have it.
+    pub receives: Option<PacketIdentifier>,
 }
 
 /// The answers of one connection that have not left yet.
@@ -36,22 +49,26 @@ pub struct Answers {
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
-    /// Receipts it waits for.
+    /// Receipts it waits for, and batches of records.
     receipts: u32,
+    receives: Option<PacketIdentifier>,
 }
 
 impl Answers {
-    fn push(&mut self, answer: Answer, receipts: u32) {
-        self.pubacks += usize::from(matches!(answer, Answer::Puback(_)));
-        self.line.push_back(Waiting { answer, receipts });
+    fn push(&mut self, waiting: Waiting) {
+        self.pubacks += usize::from(matches!(waiting.answer, Answer::Puback(_)));
+        self.line.push_back(waiting);
     }
 
-    fn note_receipt(&mut self, answer: u64) {
+    /// Notes it; when all are there, gives back what is to be told to the store then.
+    fn note_receipt(&mut self, answer: u64) -> Option<PacketIdentifier> {
         let waiting = answer.checked_sub(self.first).and_then(|n| self.line.get_mut(n as usize));
         // One that has left waits for nothing.
-        if let Some(waiting) = waiting {
-            waiting.receipts = waiting.receipts.saturating_sub(1);
-        }
+        let waiting = waiting?;
+        waiting.receipts = waiting.receipts.saturating_sub(1);
+        let receives = waiting.receives.take_if(|_| waiting.receipts == 0);
+        waiting.receipts += u32::from(receives.is_some());
+        receives
     }
 
     fn pop_ready(&mut self) -> Option<Answer> {
@@ -63,11 +80,13 @@ impl Answers {
 }
 
 impl Engine {
-    /// Sends an answer once a receipt has come for each lane of which `awaits` says so.
+    /// Sends an answer once a receipt has come for each lane of which `awaits` says so, and the store
+    /// has what it promises.
     pub(super) fn answer(
         &mut self,
         id: ConnectionId,
         answer: Answer,
+        promise: Promise,
         mut awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
     ) {
         let line = self.answers_of(id);
@@ -81,13 +100,19 @@ impl Engine {
                 receipts += u32::from(awaits(self, core, awaited));
             }
         }
+        if let Some(batch) = promise.batch.filter(|&batch| !self.is_stored(batch)) {
+            self.await_stored(batch, awaited);
+            receipts += 1;
+        }
+        let Promise { receives, .. } = promise;
+        debug_assert!(receives.is_none() || receipts > 0, "it is told at once where nobody waits");
         if receipts == 0 && is_first {
             return self.send_answer(id, answer);
         }
         let Some(connection) = self.links.get(id) else { return };
         let spare = || self.spare_answers.pop().unwrap_or_default();
         let answers = connection.answers.get_or_insert_with(spare);
-        answers.push(answer, receipts);
+        answers.push(Waiting { answer, receipts, receives });
         if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
             answers.holds = true;
             self.pause_reading(id);
@@ -100,6 +125,11 @@ impl Engine {
         self.links.send(id.slot, |out| match &answer {
             Answer::Puback(ack) => Packet::Puback(ack.clone()).encode(version, out),
             Answer::Pubrec(ack) => Packet::Pubrec(ack.clone()).encode(version, out),
+            Answer::Pubrel(ack) => Packet::Pubrel(ack.clone()).encode(version, out),
+            Answer::Pubcomp(ack) => Packet::Pubcomp(ack.clone()).encode(version, out),
+            Answer::Unsuback { packet_identifier, reasons } => {
+                Packet::Unsuback(unsuback(*packet_identifier, reasons)).encode(version, out);
+            }
             Answer::Suback { packet_identifier, reasons } => {
                 Packet::Suback(suback(*packet_identifier, reasons)).encode(version, out);
             }
@@ -114,7 +144,15 @@ impl Engine {
     pub(super) fn note_awaited(&mut self, awaited: Awaited) {
         let id = awaited.connection;
         let Some(answers) = self.answers_of(id) else { return };
-        answers.note_receipt(awaited.answer);
+        if let Some(identifier) = answers.note_receipt(awaited.answer) {
+            // Not before: what is sent again after a crash must reach the others.
+            if let Some(batch) = self.tell_received(id, identifier) {
+                return self.await_stored(batch, awaited);
+            }
+            if let Some(answers) = self.answers_of(id) {
+                answers.note_receipt(awaited.answer);
+            }
+        }
         while let Some(answer) = self.answers_of(id).and_then(Answers::pop_ready) {
             self.send_answer(id, answer);
         }
@@ -147,6 +185,12 @@ impl Engine {
     fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {
         self.links.get(id)?.answers.as_deref_mut()
     }
+}
+
+/// An UNSUBACK with these Reason Codes.
+pub(super) fn unsuback(packet_identifier: PacketIdentifier, reasons: &[u8]) -> Unsuback<'_> {
+    let user_properties = UserProperties::none();
+    Unsuback { packet_identifier, reasons, reason_string: None, user_properties }
 }
 
 /// A SUBACK with these Reason Codes.

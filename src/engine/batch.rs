@@ -14,6 +14,7 @@ use crate::engine::bundle::{Bundle, Placed, Span};
 use crate::engine::{ConnectionId, CoreId};
 use crate::message::{Content, Message};
 use crate::metrics::Metrics;
+use crate::storage::record::Exchange;
 
 /// All that one core has to say to another, in the order in which it came up.
 #[derive(Debug, Default)]
@@ -38,6 +39,7 @@ pub struct Batch {
     reads_open: bool,
     /// Bytes of its messages, in bundles and by reference.
     message_bytes: usize,
+    onces: Vec<Once>,
 }
 
 /// One thing to say.
@@ -76,7 +78,18 @@ pub(super) struct Forwarded {
     pub retain: bool,
     /// Who published it, to be slowed.
     pub publisher: Option<ConnectionId>,
+    /// The exchange it is of, by its place in the batch.
+    pub once: Option<std::num::NonZero<u32>>,
     pub to: Whom,
+}
+
+/// A QoS 2 message that is to reach each session once, even if its publisher sends it again after a
+/// crash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Once {
+    pub exchange: Exchange,
+    /// DUP flag: only what is sent again may be left out.
+    pub dup: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +133,7 @@ impl Batch {
         self.texts.clear();
         self.bundles.clear();
         self.message_bytes = 0;
+        self.onces.clear();
         self.wants_receipt = false;
     }
 
@@ -152,6 +166,16 @@ impl Batch {
     pub(super) fn push_message(&mut self, message: &Message) -> Body {
         self.message_bytes += message.content().bytes();
         Body::Shared(message.clone())
+    }
+
+    /// Notes an exchange; its place, from 1.
+    pub(super) fn push_once(&mut self, once: Once) -> Option<std::num::NonZero<u32>> {
+        self.onces.push(once);
+        std::num::NonZero::new(self.onces.len() as u32)
+    }
+
+    pub(super) fn once(&self, place: std::num::NonZero<u32>) -> Once {
+        self.onces[place.get() as usize - 1]
     }
 
     pub(super) fn text(&self, span: Span) -> &str {

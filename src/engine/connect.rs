@@ -345,9 +345,11 @@ impl Engine {
     fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, authentication_data: &[u8]) {
         let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
+        let mark = self.mark();
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
         self.time_connack(id);
         self.agree(id, session, connect);
+        self.tell_connected(session);
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
@@ -358,6 +360,7 @@ impl Engine {
             // Nothing of what CONNACK says can be left out.
             return self.end_connection(id.slot, Ending::Silent);
         }
+        self.gate(id, session, mark);
         tracing::debug!(client = client_identifier, session_present, version = ?connect.version, "connected");
         self.pump(id.slot);
     }
@@ -406,7 +409,7 @@ impl Engine {
         self.sessions.len() + self.place.sessions_elsewhere()
     }
 
-    fn new_session(&mut self, client_identifier: &str) -> u32 {
+    pub(super) fn new_session(&mut self, client_identifier: &str) -> u32 {
         let generation = self.next_generation();
         let session = self.sessions.insert(Session {
             client_identifier: Text::new(client_identifier),
@@ -416,6 +419,7 @@ impl Engine {
             expires: None,
             timer: None,
             class: DeliveryClass::V3,
+            era: [0; 3],
             subscriptions: SmallVec::new(),
             outbound: None,
             inbound: None,

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::batch::Publisher;
+use crate::engine::batch::{Once, Publisher};
 use crate::engine::bundle::Places;
 use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
-use crate::engine::{ConnectionId, Engine};
+use crate::engine::{ConnectionId, Engine, Kept};
 use crate::gauges::Ledger;
 use crate::limits;
 use crate::message::{Content, Copy, Message};
@@ -65,6 +65,8 @@ pub(super) struct Draft<'a> {
     pub content: Content<'a>,
     /// RETAIN flag it was published with.
     pub retain: bool,
+    /// It must reach no session twice.
+    pub once: Option<Once>,
     message: Option<Message>,
     /// Where it lies for other cores.
     pub places: Places,
@@ -72,12 +74,13 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new(content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, message: None, places: Places::new() }
+        Self { content, retain, once: None, message: None, places: Places::new() }
     }
 
     /// From a message that exists already.
     pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, message: Some(message.clone()), places: Places::new() }
+        let (message, places) = (Some(message.clone()), Places::new());
+        Self { content, retain, once: None, message, places }
     }
 
     /// Whether it is a value of its own already.
@@ -134,6 +137,8 @@ pub(super) struct Origin {
     pub publisher: Option<Publisher>,
     /// Its session, when it is one of this core, for No Local.
     pub session: Option<u32>,
+    /// It must reach no session twice.
+    pub once: Option<Once>,
 }
 
 impl Engine {
@@ -151,6 +156,8 @@ impl Engine {
             Some(message) => Draft::of(message, *content, retain),
             None => Draft::new(*content, retain),
         };
+        draft.once = origin.once;
+        self.forget_taken(draft.once);
         let targets = self.targets(content.topic);
         let mut pressure = self.deliver_to(&targets, &mut draft, origin);
         for sharing in &targets.shared {
@@ -356,6 +363,9 @@ impl Engine {
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) -> Standing {
+        if self.has_taken(target.session, draft.once) {
+            return Standing::Offline;
+        }
         let session = &mut self.sessions[target.session as usize];
         let qos = draft.content.qos.min(target.qos);
         let Some(id) = session.connection else {
@@ -407,8 +417,21 @@ impl Engine {
         if qos != Qos::AtMostOnce {
             let delivery = target.delivery(draft, &self.links.ledger, shared);
             let window = connection.window;
-            let outbound = self.sessions[target.session as usize].outbound_mut(window);
-            copy.packet_identifier = outbound.send(delivery).get();
+            let is_held = qos == Qos::ExactlyOnce && self.journal_waits();
+            let session = &mut self.sessions[target.session as usize];
+            let number = session.number();
+            let outbound = session.outbound_mut(window);
+            match number.filter(|_| self.journal.is_some()) {
+                None => copy.packet_identifier = outbound.send(delivery).get(),
+                Some(_) if is_held => return self.hold(target.session, id, delivery, draft.once),
+                Some(number) => {
+                    let identifier = outbound.send(delivery.clone()).get();
+                    copy.packet_identifier = identifier;
+                    let kept = self.tell_delivery(number, &delivery, identifier, draft.once);
+                    let outbound = self.sessions[target.session as usize].outbound.as_mut();
+                    outbound.expect("just used").note_kept(kept);
+                }
+            }
         }
         let bytes = draft.content.payload.len();
         let is_alone = !self.template.is_wanted && !draft.is_message();
@@ -432,7 +455,12 @@ impl Engine {
         if self.memory_is_full() {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
-        let delivery = target.delivery(draft, &self.links.ledger, shared);
+        let mut delivery = target.delivery(draft, &self.links.ledger, shared);
+        if let Some(number) = self.sessions[target.session as usize].number()
+            && delivery.qos != Qos::AtMostOnce
+        {
+            delivery.kept = self.tell_delivery(number, &delivery, 0, draft.once);
+        }
         let queued_before = self.queued(target.session);
         let session = &mut self.sessions[target.session as usize];
         let connection = session.connection;
@@ -449,6 +477,18 @@ impl Engine {
                 self.doomed.push((id, ReasonCode::QuotaExceeded));
             }
         }
+        self.tell_gone(target.session);
+    }
+
+    /// Takes a QoS 2 message into flight that is sent once it is stored: its Packet Identifier must
+    /// never come to mean another one.
+    fn hold(&mut self, session: u32, id: ConnectionId, delivery: Delivery, once: Option<Once>) {
+        let state = &mut self.sessions[session as usize];
+        let (number, outbound) = (state.number(), state.outbound.as_mut());
+        let identifier = outbound.expect("the caller made it").hold(delivery.clone());
+        let number = number.expect("it is kept");
+        let kept = self.tell_delivery(number, &delivery, identifier.get(), once);
+        self.hold_until_stored(session, id, kept);
     }
 
     /// Encodes one copy into the outbox of a connection.
@@ -560,6 +600,7 @@ impl Target {
             retain: draft.retain && self.retain_as_published,
             subscription_identifiers: self.subscription_identifiers.clone(),
             shared,
+            kept: Kept::default(),
             message: draft.message(ledger).clone(),
         }
     }

@@ -148,7 +148,10 @@ impl Engine {
         if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
             session.outbound = None;
         }
-        if session.expiry_interval_s < u32::MAX {
+        let is_mortal = session.expiry_interval_s < u32::MAX;
+        self.tell_away(index);
+        if is_mortal {
+            let session = &mut self.sessions[index as usize];
             let deadline = self.now.after_s(u64::from(session.expiry_interval_s));
             session.expires = Some(deadline);
             self.arm_session(index, deadline);
@@ -171,12 +174,16 @@ impl Engine {
         let deadline = self.now.after_s(u64::from(delay_s));
         will.due = Some(deadline);
         self.arm_session(index, deadline);
+        self.tell_will(index);
     }
 
     fn publish_will(&mut self, index: u32) {
         let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
             return;
         };
+        if will.due.is_some() {
+            self.tell_will_sent(index);
+        }
         let content = Content {
             topic: &will.topic,
             payload: &will.payload,
@@ -245,6 +252,7 @@ impl Engine {
             .as_ref()
             .map_or(0, |outbound| outbound.queued() + outbound.inflight());
         self.count_drops(index, DropCause::SessionEnded, waiting as u64);
+        self.tell_ended(index);
         let session = self.sessions.remove(index as usize);
         self.place.set_sessions(self.sessions.len());
         self.links.ledger.release(limits::SESSION_BYTES + session.client_identifier.as_str().len());

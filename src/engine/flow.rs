@@ -9,15 +9,16 @@
 
 use std::collections::VecDeque;
 
+use crate::engine::answers::{Answer, Promise};
 use crate::engine::batch::{Parcel, Publisher};
 use crate::engine::deliver::Standing;
-use crate::engine::{Action, ConnectionId, Engine, Timer};
+use crate::engine::{Action, ConnectionId, Engine, Kept, Timer};
 use crate::limits;
 use crate::message::Copy;
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Congestion;
 use crate::session::outbound::{Ack, Acknowledged, Next};
-use crate::wire::{self, Packet, PacketIdentifier, ReasonCode};
+use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
 
 /// Publishers let go at a time: their input refills the consumer's outbox.
 const RELEASED_AT_ONCE: usize = 8;
@@ -36,19 +37,38 @@ impl Engine {
             outbound.map_or(Acknowledged::Unknown, |o| o.acknowledge(identifier, ack));
         match acknowledged {
             Acknowledged::Ended => {
+                self.tell_gone(session);
                 if let Some(congestion) = self.links.connections[id.slot as usize].congestion_mut()
                 {
                     congestion.taken += 1;
                 }
                 self.after_progress(id.slot);
             }
-            Acknowledged::Release => self.send_pubrel(id.slot, identifier, ReasonCode::Success),
+            Acknowledged::Release(kept) => self.release(id, session, identifier, kept),
             Acknowledged::Unknown if matches!(ack, Ack::Pubrec { refused: false }) => {
                 // The client waits for a PUBREL: it gets one, that says why.
                 self.send_pubrel(id.slot, identifier, ReasonCode::PacketIdentifierNotFound);
             }
             Acknowledged::Unknown => {}
         }
+    }
+
+    /// PUBREL, once the store knows that PUBREC came: the client forgets the message with it.
+    fn release(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: PacketIdentifier,
+        kept: Kept,
+    ) {
+        let mark = self.mark();
+        self.tell_released(session, identifier, kept);
+        let Some(batch) = self.batch_since(mark) else {
+            return self.send_pubrel(id.slot, identifier, ReasonCode::Success);
+        };
+        let pubrel = Answer::Pubrel(wire::Ack::new(identifier, ReasonCode::Success));
+        let promise = Promise { batch: Some(batch), receives: None };
+        self.answer(id, pubrel, promise, |_, _, _| false);
     }
 
     fn send_pubrel(&mut self, slot: u32, identifier: PacketIdentifier, reason: ReasonCode) {
@@ -91,19 +111,34 @@ impl Engine {
         let mut expired = 0;
         let queued_before = self.queued(session);
         while self.links.connections[slot as usize].pending_bytes() <= outbox_bytes {
+            let stored = self.stored_up_to();
             let outbound = self.sessions[session as usize].outbound.as_mut();
-            let Some(next) = outbound.and_then(|o| o.next(self.now, &mut expired)) else { break };
+            let next = outbound.and_then(|o| o.next(self.now, stored, &mut expired));
+            let Some(next) = next else { break };
             match next {
+                Next::Hold(kept, identifier) => {
+                    self.tell_sent(session, kept, identifier);
+                    let id = self.links.id(slot);
+                    self.hold_until_stored(session, id, kept);
+                }
                 Next::Pubrel(identifier) => {
                     self.send_pubrel(slot, identifier, ReasonCode::Success);
                 }
                 Next::Publish(delivery, identifier, dup) => {
+                    // A QoS 2 message whose sending has to be stored first was told when it was held.
+                    if let Some(identifier) = identifier
+                        && !dup
+                        && (delivery.qos == Qos::AtLeastOnce || stored == u64::MAX)
+                    {
+                        self.tell_sent(session, delivery.kept, identifier);
+                    }
                     self.send_queued(slot, session, &delivery, identifier, dup);
                 }
             }
         }
         self.count_queue(session, queued_before);
         self.count_drops(session, DropCause::Expired, expired);
+        self.tell_gone(session);
         let state = &self.sessions[session as usize];
         let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
         if !has_waiting && !state.feeds.is_empty() {
@@ -143,6 +178,7 @@ impl Engine {
             if let (Some(identifier), Some(outbound)) = (identifier, outbound) {
                 outbound.abandon(identifier);
             }
+            self.tell_gone(session);
             return self.count_drops(session, DropCause::PacketTooLarge, 1);
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;

@@ -240,6 +240,7 @@ impl Engine {
         let is_one = |filter| sharings.iter().any(|(of, _)| *of == filter);
         let taken = outbound.take_shared(is_one, leaves);
         self.count_queue(session, queued_before);
+        self.tell_gone(session);
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
             let (_, sharing) = sharings.iter().find(|(of, _)| *of == filter).expect("one of them");

@@ -39,9 +39,14 @@ pub(super) struct Lane {
     subscriptions: VecDeque<(u64, Awaited)>,
     /// Publishers that are not read until less is under way.
     waiting: VecDeque<ConnectionId>,
-    /// The last batch of the other direction that was taken, and whether it wants a receipt.
+    /// The last batch of the other direction that was taken, the last one up to which all is stored
+    /// that is to be, and whether it wants a receipt.
+    seen: u64,
     taken: u64,
     owes_receipt: bool,
+    /// Batches taken of which records wait for the store, with the batch of records, and whether
+    /// they want a receipt.
+    unstored: VecDeque<(u64, u64, bool)>,
 }
 
 /// The lanes from this core to all others; none when it is alone.
@@ -68,8 +73,10 @@ impl Lane {
             publishes: VecDeque::new(),
             subscriptions: VecDeque::new(),
             waiting: VecDeque::new(),
+            seen: 0,
             taken: 0,
             owes_receipt: false,
+            unstored: VecDeque::new(),
         }
     }
 
@@ -134,11 +141,27 @@ impl Lane {
         self.waiting.push_back(publisher);
     }
 
-    /// Notes that a batch of the other direction was taken.
-    pub(super) fn note_taken(&mut self, batch: &Batch) {
-        debug_assert_eq!(batch.number, self.taken + 1, "a lane keeps order and loses nothing");
+    /// Notes that a batch of the other direction was taken; its receipt is given once the store has
+    /// `records`, if there are any.
+    pub(super) fn note_taken(&mut self, batch: &Batch, records: Option<u64>) {
+        debug_assert_eq!(batch.number, self.seen + 1, "a lane keeps order and loses nothing");
+        self.seen = batch.number;
+        if records.is_some() || !self.unstored.is_empty() {
+            let entry = (batch.number, records.unwrap_or(0), batch.wants_receipt);
+            return self.unstored.push_back(entry);
+        }
         self.taken = batch.number;
         self.owes_receipt |= batch.wants_receipt;
+    }
+
+    /// The store has all records up to this batch of them.
+    pub(super) fn note_stored(&mut self, up_to: u64) {
+        while let Some((number, _, wants)) =
+            self.unstored.pop_front_if(|&mut (_, records, _)| records <= up_to)
+        {
+            self.taken = number;
+            self.owes_receipt |= wants;
+        }
     }
 
     /// The other core has taken everything up to batch `receipt`.

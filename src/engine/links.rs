@@ -79,8 +79,8 @@ impl Links {
             let pending = connection.pending_bytes();
             self.ledger.charge(pending.saturating_sub(connection.charged));
             connection.charged = connection.charged.max(pending);
-            if connection.is_sending {
-                continue; // it follows when the executor brings the buffer home
+            if connection.is_sending || connection.is_gated {
+                continue; // it follows when the executor brings the buffer home, or the store has all
             }
             let Some(buffer) = connection.outbox.take() else { continue };
             connection.is_sending = true;
@@ -115,11 +115,22 @@ impl Links {
         self.ledger.release(bytes);
     }
 
+    /// What a connection is to be told may leave from now on.
+    pub fn open_gate(&mut self, id: ConnectionId) {
+        let Some(connection) = self.get(id) else { return };
+        connection.is_gated = false;
+        if connection.outbox.is_some() && !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(id.slot);
+        }
+    }
+
     /// Takes a connection out; what was to be sent to it is returned.
     pub fn remove(&mut self, slot: u32) -> (Connection, Option<SendBuffer>) {
         let mut connection = self.connections.remove(slot as usize);
         self.ledger.release(connection.bytes_charged());
-        let last = connection.outbox.take();
+        // A CONNACK that still waits for the store is a promise that was not made.
+        let last = connection.outbox.take().filter(|_| !connection.is_gated);
         (connection, last)
     }
 

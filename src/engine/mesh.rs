@@ -38,7 +38,7 @@ impl Engine {
         // This turn may have begun before it was sent.
         self.set_now(now.max(batch.sent));
         self.links.metrics.batches_received += 1;
-        self.lanes.to(from).note_taken(&batch);
+        let mark = self.mark();
         self.heard[usize::from(from.0)] = batch.clock;
         self.take_receipt(from, batch.receipt);
         let mut parcels = std::mem::take(&mut batch.parcels);
@@ -46,6 +46,9 @@ impl Engine {
             self.take_parcel(from, &batch, parcel);
         }
         batch.parcels = parcels;
+        // A receipt says that what is to be kept is kept.
+        let records = self.batch_since(mark);
+        self.lanes.to(from).note_taken(&batch, records);
         self.lanes.recycle(batch);
     }
 
@@ -90,11 +93,13 @@ impl Engine {
             self.links.metrics.forwarded_by_qos[usize::from(u8::from(content.qos))] += 1;
         }
         let publisher = forwarded.publisher.map(|connection| Publisher { core: from, connection });
-        let origin = Origin { publisher, session: None };
+        let origin = Origin { publisher, session: None, once: None };
         let mut draft = match forwarded.body.message() {
             Some(message) => Draft::of(message, content, forwarded.retain),
             None => Draft::new(content, forwarded.retain),
         };
+        draft.once = forwarded.once.map(|place| batch.once(place));
+        self.forget_taken(draft.once);
         match forwarded.to {
             Whom::SubscribersAndStore(stamp) => {
                 // An empty payload takes the one before away, whatever form it came in.
@@ -186,7 +191,8 @@ impl Engine {
         // Only a client of this core can be slowed from over there.
         let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
         let publisher = own.map(|publisher| publisher.connection);
-        let forwarded = Forwarded { body, retain: draft.retain, publisher, to };
+        let once = draft.once.and_then(|once| self.lanes.to(core).open().push_once(once));
+        let forwarded = Forwarded { body, retain: draft.retain, publisher, once, to };
         self.lanes.to(core).push(Parcel::Publish(forwarded));
         if !self.reached.contains(&core) {
             self.reached.push(core);

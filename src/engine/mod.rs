@@ -25,11 +25,14 @@ mod ending;
 mod flow;
 mod groups;
 mod handover;
+mod journal;
+mod keep;
 mod lanes;
 mod links;
 mod mesh;
 mod publish;
 mod receive;
+mod restore;
 mod retained;
 mod subscribe;
 mod sys_topics;
@@ -54,6 +57,7 @@ use crate::metrics::{Metrics, Turn};
 use crate::session::connection::Connection;
 use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
+use crate::storage::record::{Exchange, SessionNumber};
 use crate::wire::ReasonCode;
 
 pub use crate::gauges::Place;
@@ -64,8 +68,13 @@ pub use batch::{Batch, Publisher};
 use deliver::{Run, Template};
 use groups::OwnGroup;
 pub use handover::HandedOver;
+use journal::Journal;
+pub use journal::{Batch as Records, Keeping, Kept, Stored as StoreState};
+use keep::Checkpoint;
+pub use keep::Telling;
 use lanes::Lanes;
 use links::Links;
+pub use restore::Restored;
 use retained::Stored;
 use targets::TopicCache;
 use timers::Wheel;
@@ -120,6 +129,15 @@ pub struct Engine {
     /// Which other cores have subscribers for what.
     replica: Replica,
     lanes: Lanes,
+    /// What is to be kept beyond the life of the process; none when nothing is.
+    journal: Option<Box<Journal>>,
+    /// Tells session numbers apart when generations have gone round.
+    round: u32,
+    /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
+    /// told so, may send again.
+    taken: HashMap<Exchange, HashSet<SessionNumber>>,
+    /// Where telling everything anew has got to.
+    checkpoint: Option<Checkpoint>,
     /// Emptied lines of answers, to use again.
     #[expect(clippy::vec_box, reason = "a connection takes one as it is")]
     spare_answers: Vec<Box<Answers>>,
@@ -199,6 +217,10 @@ impl Engine {
             index: SubscriptionIndex::new(seed),
             replica: Replica::new(seed),
             lanes: Lanes::new(&place),
+            journal: None,
+            round: 1,
+            taken: HashMap::new(),
+            checkpoint: None,
             spare_answers: Vec::new(),
             reached: Vec::new(),
             paused_elsewhere: HashSet::new(),
@@ -428,7 +450,7 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
-        match self.ready.is_empty() {
+        match self.ready.is_empty() && !self.has_records() {
             true => self.timers.next(),
             false => Some(Deadline::at_us(self.now.0)),
         }
@@ -480,6 +502,7 @@ impl Engine {
 
     fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
+        self.round += u32::from(self.generation == 0);
         self.generation
     }
 

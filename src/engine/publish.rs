@@ -1,14 +1,15 @@
 //! PUBLISH from a client: checked, retained, routed, acknowledged.
 
 use crate::engine::access::Identity;
-use crate::engine::answers::Answer;
-use crate::engine::batch::Publisher;
+use crate::engine::answers::{Answer, Promise};
+use crate::engine::batch::{Once, Publisher};
 use crate::engine::connect::exchange;
 use crate::engine::deliver::Origin;
 use crate::engine::lanes::Awaited;
 use crate::engine::{ConnectionId, CoreId, Engine, sys_topics};
 use crate::message::Content;
 use crate::metrics::Drop as DropCause;
+use crate::storage::record::Exchange;
 use crate::violation::Violation;
 use crate::wire::{Ack, Packet, PacketIdentifier, Publish, Qos, ReasonCode, Version};
 
@@ -87,12 +88,15 @@ impl Engine {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Violation> {
+        let mark = self.mark();
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
             && !self.receive_once(id, session, identifier)?
         {
+            self.tell_received(id, identifier);
+            let promise = Promise { batch: self.batch_of_all(), receives: None };
             // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores may not
             // have the first one yet, so it waits for all they were told.
-            self.acknowledge(id, publish, ReasonCode::Success, |engine, core, awaited| {
+            self.acknowledge(id, publish, ReasonCode::Success, promise, |engine, core, awaited| {
                 engine.lanes.to(core).await_everything(awaited)
             });
             return Ok(());
@@ -132,7 +136,8 @@ impl Engine {
             }
         }
         let publisher = Publisher { core: self.core(), connection: id };
-        let origin = Origin { publisher: Some(publisher), session: Some(session) };
+        let once = self.once_of(session, publish);
+        let origin = Origin { publisher: Some(publisher), session: Some(session), once };
         let stored = stored.ok().flatten();
         let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
@@ -140,7 +145,8 @@ impl Engine {
             false => ReasonCode::NoMatchingSubscribers,
         };
         // Responsibility is taken when every core with subscribers has the message.
-        self.acknowledge(id, publish, reason, |engine, core, awaited| {
+        let promise = self.promise_of(id, session, publish, mark);
+        self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
             let waits = engine.reached.contains(&core);
             if waits {
                 engine.lanes.to(core).await_publish(awaited);
@@ -150,7 +156,46 @@ impl Engine {
         if self.memory_is_full() {
             self.rest_for_memory(id);
         }
+        self.rest_for_store(id, mark);
         Ok(())
+    }
+
+    /// The exchange of a QoS 2 message that other cores may get too: whether all of them have stored it
+    /// is not known at once. On a lone core it is stored as a whole, but there may have been several
+    /// before a crash.
+    fn once_of(&self, session: u32, publish: &Publish<'_>) -> Option<Once> {
+        if self.journal.is_none() || publish.qos != Qos::ExactlyOnce {
+            return None;
+        }
+        if self.lanes.is_empty() && self.taken.is_empty() {
+            return None;
+        }
+        let publisher = self.sessions[session as usize].number()?;
+        let packet_identifier = publish.packet_identifier?.get();
+        Some(Once { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
+    }
+
+    /// What has to be stored before a message is acknowledged. That it was received is told together
+    /// with its deliveries, or, where other cores have some of them, once they have stored those: so
+    /// what a client sends again after a crash never counts as a duplicate of something lost.
+    fn promise_of(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+        mark: u64,
+    ) -> Promise {
+        let is_kept = self.journal.is_some() && self.sessions[session as usize].number().is_some();
+        let receives =
+            publish.packet_identifier.filter(|_| is_kept && publish.qos == Qos::ExactlyOnce);
+        let Some(identifier) = receives else {
+            return Promise { batch: self.batch_since(mark), receives: None };
+        };
+        if self.reached.is_empty() {
+            self.tell_received(id, identifier);
+            return Promise { batch: self.batch_since(mark), receives: None };
+        }
+        Promise { batch: self.batch_since(mark), receives }
     }
 
     /// Notes a QoS 2 message; false when it is a duplicate.
@@ -238,7 +283,7 @@ impl Engine {
                 inbound.release(identifier);
             }
         }
-        self.acknowledge(id, publish, reason, |_, _, _| false);
+        self.acknowledge(id, publish, reason, Promise::default(), |_, _, _| false);
         Ok(())
     }
 
@@ -249,6 +294,7 @@ impl Engine {
         id: ConnectionId,
         publish: &Publish<'_>,
         reason: ReasonCode,
+        promise: Promise,
         awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
     ) {
         let Some(identifier) = publish.packet_identifier else { return };
@@ -261,7 +307,7 @@ impl Engine {
             Qos::ExactlyOnce => Answer::Pubrec(ack),
             Qos::AtMostOnce => return,
         };
-        self.answer(id, answer, awaits);
+        self.answer(id, answer, promise, awaits);
     }
 
     /// PUBREL: the client's QoS 2 message is complete.
@@ -277,6 +323,15 @@ impl Engine {
             false => ReasonCode::PacketIdentifierNotFound,
         };
         let ack = Ack::new(identifier, reason);
+        let mark = self.mark();
+        if reason == ReasonCode::Success {
+            self.tell_completed(session, identifier);
+        }
+        if let Some(batch) = self.batch_since(mark) {
+            // The client may use the identifier for another message from PUBCOMP on.
+            let promise = Promise { batch: Some(batch), receives: None };
+            return self.answer(id, Answer::Pubcomp(ack), promise, |_, _, _| false);
+        }
         let version = self.version(id.slot);
         self.links.send(id.slot, |out| Packet::Pubcomp(ack).encode(version, out));
     }

@@ -24,7 +24,9 @@ pub(super) struct Stored {
 }
 
 /// Bits of a stamp that name the core; those above are the clock, in microseconds.
-const STAMP_CORE_BITS: u32 = 10;
+pub(super) const STAMP_CORE_BITS: u32 = 10;
+/// Those bits.
+pub(super) const STAMP_CORE_MASK: u64 = (1 << STAMP_CORE_BITS) - 1;
 
 /// Messages taken from the store at a time.
 const BATCH: usize = 64;
@@ -40,6 +42,9 @@ impl Engine {
         let message = is_set.then(|| content.to_message(&self.links.ledger));
         let stored = Stored { stamp: self.next_stamp(), message };
         self.store(content.topic, &stored);
+        if !is_ours(content.topic) {
+            self.tell_retained(content, stored.stamp);
+        }
         Ok(stored)
     }
 
@@ -84,7 +89,7 @@ impl Engine {
     }
 
     /// The broker's own topics are few, and take nothing from the clients' bounds.
-    fn count_retained(&mut self, topic: &str, message: &Message, messages: i64) {
+    pub(super) fn count_retained(&mut self, topic: &str, message: &Message, messages: i64) {
         if !is_ours(topic) {
             let bytes = message.content().bytes() as i64 * messages;
             let metrics = &mut self.links.metrics;
@@ -198,7 +203,7 @@ impl Engine {
     }
 }
 
-fn is_ours(topic: &str) -> bool {
+pub(super) fn is_ours(topic: &str) -> bool {
     topic.starts_with(sys_topics::PREFIX)
 }
 

@@ -3,7 +3,7 @@
 use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
 
 use crate::engine::access::Identity;
-use crate::engine::answers::{Answer, suback};
+use crate::engine::answers::{Answer, Promise, suback, unsuback};
 use crate::engine::connect::exchange;
 use crate::engine::{ConnectionId, Engine};
 use crate::limits;
@@ -11,8 +11,7 @@ use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
 use crate::violation::Violation;
 use crate::wire::{
-    Packet, PacketIdentifier, Qos, ReasonCode, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
-    UserProperties, Version,
+    Packet, PacketIdentifier, Qos, ReasonCode, Subscribe, SubscribeOptions, Unsubscribe, Version,
 };
 
 impl Engine {
@@ -33,6 +32,7 @@ impl Engine {
         }
         let version = self.version(id.slot);
         let mut reasons = Vec::new();
+        let mark = self.mark();
         for (text, options) in subscribe.filters {
             let outcome = self.subscribe_to(id, session, text, &options, identifier);
             self.links.metrics.subscriptions_refused += u64::from(outcome.is_err());
@@ -46,7 +46,8 @@ impl Engine {
         let suback = Answer::Suback { packet_identifier: subscribe.packet_identifier, reasons };
         // From SUBACK on, what is published on any core reaches this client: every core knows the
         // filter by then. Retained messages follow.
-        self.answer(id, suback, |engine, core, awaited| {
+        let promise = Promise { batch: self.batch_since(mark), receives: None };
+        self.answer(id, suback, promise, |engine, core, awaited| {
             engine.lanes.to(core).await_announcements(awaited)
         });
         Ok(())
@@ -108,6 +109,9 @@ impl Engine {
             identifier,
         };
         let subscribed = self.index.subscribe(&filter, subscription);
+        if subscribed.replaced != Some(subscription) {
+            self.tell_subscribed(session, text, &subscription);
+        }
         let state = &mut self.sessions[session as usize];
         if subscribed.replaced.is_none() {
             state.subscriptions.push(subscribed.filter);
@@ -171,6 +175,7 @@ impl Engine {
             parse_any(text)?;
         }
         let mut reasons = Vec::new();
+        let mark = self.mark();
         for text in unsubscribe.filters {
             let held = self.index.find(text).filter(|&filter| {
                 // Asked first: a client may name filters of others by the million.
@@ -184,6 +189,7 @@ impl Engine {
                 };
                 state.subscriptions.swap_remove(place);
                 state.feeds.end(filter);
+                self.tell_unsubscribed(session, text);
                 let lines = self.shared_lines(session, Some(filter));
                 self.leave(filter, SubscriberId(session));
                 self.hand_shared_messages_on(session, &lines, false);
@@ -198,12 +204,14 @@ impl Engine {
                 false => ReasonCode::NoSubscriptionExisted as u8,
             });
         }
-        let unsuback = Unsuback {
-            packet_identifier: unsubscribe.packet_identifier,
-            reasons: &reasons,
-            reason_string: None,
-            user_properties: UserProperties::none(),
-        };
+        let packet_identifier = unsubscribe.packet_identifier;
+        if let Some(batch) = self.batch_since(mark) {
+            let promise = Promise { batch: Some(batch), receives: None };
+            let unsuback = Answer::Unsuback { packet_identifier, reasons };
+            self.answer(id, unsuback, promise, |_, _, _| false);
+            return Ok(());
+        }
+        let unsuback = unsuback(packet_identifier, &reasons);
         let version = self.version(id.slot);
         self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
         Ok(())

@@ -9,6 +9,8 @@ use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
 use crate::executor::{Executor, Listeners, Stop, Waker};
 use crate::metrics::Turn;
+#[cfg(feature = "store")]
+use crate::stats::Kind;
 use crate::stats::{Recorder, Stamps};
 
 /// What an executor is made of.
@@ -40,6 +42,12 @@ pub struct Core<S> {
     started: Instant,
     stop: Stop,
     wakers: Arc<[Waker]>,
+    /// The way to the store; none when nothing is kept.
+    #[cfg(feature = "store")]
+    desk: Option<crate::storage::log::Desk>,
+    /// Batches of records on their way to the disk, since when: while somebody takes the time.
+    #[cfg(feature = "store")]
+    storing: std::collections::VecDeque<(u64, Tick)>,
     /// What is counted in this turn.
     pub noted: Turn,
     /// Where it is recorded how long things take, if it is.
@@ -57,7 +65,55 @@ impl<S> Core<S> {
         recorder: Option<Recorder>,
     ) -> Self {
         let (now, read, noted) = (Now(0), Tick(0), Turn::default());
-        Self { engine, mesh, now, read, began: None, started, stop, wakers, noted, recorder }
+        Self {
+            engine,
+            mesh,
+            now,
+            read,
+            began: None,
+            started,
+            stop,
+            wakers,
+            #[cfg(feature = "store")]
+            desk: None,
+            #[cfg(feature = "store")]
+            storing: Default::default(),
+            noted,
+            recorder,
+        }
+    }
+
+    /// What this core has to keep goes there from now on.
+    #[cfg(feature = "store")]
+    pub fn keep_at(&mut self, desk: crate::storage::log::Desk) {
+        self.desk = Some(desk);
+    }
+
+    /// Hears how far the store is.
+    fn hear_of_store(&mut self) {
+        #[cfg(feature = "store")]
+        if let Some(stored) = self.desk.as_mut().and_then(|desk| desk.news()) {
+            self.engine.handle_stored(self.now, stored);
+            let up_to = stored.up_to;
+            while let Some((_, since)) = self.storing.pop_front_if(|&mut (batch, _)| batch <= up_to)
+                && let Some(recorder) = &mut self.recorder
+            {
+                recorder.record(Kind::StorageCommit, self.read.since_ns(since));
+            }
+        }
+    }
+
+    /// Hands over what is to be stored.
+    fn hand_over_records(&mut self) {
+        #[cfg(feature = "store")]
+        if let Some(desk) = &self.desk {
+            while let Some(records) = self.engine.poll_records() {
+                if self.recorder.is_some() {
+                    self.storing.push_back((records.number, tick(self.started)));
+                }
+                desk.hand_over(records);
+            }
+        }
     }
 
     /// Whether the broker is to stop.
@@ -85,6 +141,7 @@ impl<S> Core<S> {
 
     /// Takes what other cores sent; returns the sockets among it.
     pub fn receive(&mut self) -> Vec<Moving<S>> {
+        self.hear_of_store();
         let Self { mesh, engine, recorder, started, now, .. } = self;
         mesh.receive(|from, batch, stamps| match recorder {
             None => engine.handle_batch(*now, from, batch),
@@ -105,6 +162,7 @@ impl<S> Core<S> {
 
     /// Sends what the turn left for other cores, and wakes those that sleep with `wake`.
     pub fn end_turn(&mut self, mut wake: impl FnMut(usize)) {
+        self.hand_over_records();
         let began = self.began.take().unwrap_or(self.read);
         let (is_timed, started) = (self.recorder.is_some(), self.started);
         self.mesh.send(&mut self.engine, began, |began| match is_timed {
@@ -162,6 +220,18 @@ impl<S> Core<S> {
 
 fn tick(started: Instant) -> Tick {
     Tick(started.elapsed().as_nanos() as u64)
+}
+
+#[cfg(feature = "store")]
+impl<S> Drop for Core<S> {
+    /// The core stops: what it has not handed over yet is kept too.
+    fn drop(&mut self) {
+        if let Some(desk) = &self.desk
+            && let Some(records) = self.engine.drain_records()
+        {
+            desk.hand_over(records);
+        }
+    }
 }
 
 fn wake(wakers: &[Waker], core: usize) {

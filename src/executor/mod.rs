@@ -7,6 +7,8 @@
 mod core;
 #[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
 pub mod glommio;
+#[cfg(feature = "store")]
+mod keeping;
 mod lingering;
 pub mod mesh;
 #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]

@@ -9,6 +9,8 @@ use std::time::Instant;
 use crate::clock::Now;
 use crate::config::Settings;
 use crate::engine::{Access, Engine, Place};
+#[cfg(feature = "store")]
+use crate::executor::keeping::Keeper;
 use crate::executor::mesh::Mesh;
 use crate::executor::{Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max};
 use crate::platform::plan::Seat;
@@ -24,6 +26,9 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Where each core runs; none when the system may choose.
     pub seats: &'a [Seat],
+    /// Where what is to be kept is kept; none to keep nothing.
+    #[cfg(feature = "store")]
+    pub store: &'a std::cell::RefCell<Option<crate::storage::log::Store>>,
     /// Ends them all.
     pub stop: Stop,
 }
@@ -55,6 +60,8 @@ struct Seed<E: Executor> {
     stop: Stop,
     wakers: Arc<[Waker]>,
     recorder: Option<Recorder>,
+    #[cfg(feature = "store")]
+    keeper: Option<Keeper>,
 }
 
 /// Cores that have not grown yet, and what they are asked and woken by.
@@ -73,6 +80,11 @@ impl<E: Executor> Seed<E> {
         let wakers: Arc<[_]> = wakers.into();
         let started = Instant::now();
         listeners.resize_with(usize::from(cores), Listeners::new);
+        #[cfg(feature = "store")]
+        let mut keepers = match &mut *plan.store.borrow_mut() {
+            Some(store) => Keeper::each(store, &wakers)?.into_iter(),
+            None => Vec::new().into_iter(),
+        };
         let places = match plan.seats {
             [] => Place::each(cores),
             seats => Place::on_nodes(seats.iter().map(|seat| seat.node).collect()),
@@ -92,6 +104,8 @@ impl<E: Executor> Seed<E> {
             stop: plan.stop.clone(),
             wakers: Arc::clone(&wakers),
             recorder: recorders.next(),
+            #[cfg(feature = "store")]
+            keeper: keepers.next(),
         };
         Ok(Seeds { each: each.map(seed).collect(), desk, wakers })
     }
@@ -101,6 +115,11 @@ impl<E: Executor> Seed<E> {
         let engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
         let (mesh, recorder) = (self.mesh, self.recorder);
         let core = Core::new(engine, mesh, self.started, self.stop, self.wakers, recorder);
+        #[cfg(feature = "store")]
+        let core = match self.keeper {
+            Some(keeper) => keeper.restore(core)?,
+            None => core,
+        };
         let (front, listeners) = (self.front, self.listeners);
         E::open(Parts { core, front, listeners, sockets_max, uring })
     }

@@ -90,6 +90,8 @@ pub struct Connection {
     pub charged: usize,
     /// The executor has a buffer.
     pub is_sending: bool,
+    /// Nothing leaves, CONNACK first, until the store has the session.
+    pub is_gated: bool,
     /// Answers that wait for other cores; none while none do.
     pub answers: Option<Box<Answers>>,
     /// Rare things.
@@ -171,6 +173,7 @@ impl Connection {
             sending: 0,
             charged: 0,
             is_sending: false,
+            is_gated: false,
             answers: None,
             extra: None,
         }

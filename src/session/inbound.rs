@@ -57,6 +57,11 @@ impl Inbound {
         self.identifiers.len() - self.carried
     }
 
+    /// Those between PUBREC and PUBREL, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        self.identifiers.iter().copied()
+    }
+
     /// Whether nothing is between PUBREC and PUBREL.
     pub fn is_empty(&self) -> bool {
         self.identifiers.is_empty()

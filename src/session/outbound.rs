@@ -13,6 +13,7 @@ use serde::Deserialize;
 use shards::FilterId;
 
 use crate::clock::Now;
+use crate::engine::{Kept, Telling};
 use crate::limits;
 use crate::message::Message;
 use crate::metrics::Drop as DropCause;
@@ -31,6 +32,8 @@ pub struct Delivery {
     pub subscription_identifiers: Identifiers,
     /// The shared subscription it was drawn for, so that another member can have it instead.
     pub shared: Option<FilterId>,
+    /// Its record, where the session outlives the process.
+    pub kept: Kept,
 }
 
 /// Subscription Identifiers of a delivery: none or one nearly always.
@@ -98,8 +101,10 @@ enum Stage {
     Unsent(Delivery),
     /// Sent on this connection, awaiting PUBACK or PUBREC.
     Sent(Delivery),
+    /// Never sent: it is once the store has this batch.
+    Held(Delivery, u64),
     /// PUBREC came; `resend` says that PUBREL is to be sent again on this connection.
-    Released { resend: bool },
+    Released { resend: bool, kept: Kept },
     /// Acknowledged out of order; leaves when all before it have.
     Done,
 }
@@ -117,6 +122,9 @@ pub enum Next {
     Publish(Delivery, Option<PacketIdentifier>, bool),
     /// A PUBREL.
     Pubrel(PacketIdentifier),
+    /// Nothing yet: this QoS 2 message is in flight now, which is to be stored before it is sent.
+    /// [`Outbound::hold_until`] must follow.
+    Hold(Kept, PacketIdentifier),
 }
 
 /// How an acknowledgement fits.
@@ -125,7 +133,7 @@ pub enum Acknowledged {
     /// It ended the message.
     Ended,
     /// PUBREC: send PUBREL.
-    Release,
+    Release(Kept),
     /// No message awaits it.
     Unknown,
 }
@@ -168,6 +176,10 @@ pub struct Outbound {
     /// The client's Receive Maximum or our own bound, if lower.
     window: usize,
     last_identifier: u16,
+    /// Packet Identifiers of what is in flight and not sent yet, in order.
+    held: VecDeque<u16>,
+    /// Messages that are not to be sent any more and have a record of which the end is to be told.
+    gone: Vec<Kept>,
 }
 
 impl Outbound {
@@ -184,11 +196,11 @@ impl Outbound {
                     inflight.stage = Stage::Unsent(delivery);
                     self.to_resend += 1;
                 }
-                Stage::Released { .. } => {
-                    inflight.stage = Stage::Released { resend: true };
+                Stage::Released { kept, .. } => {
+                    inflight.stage = Stage::Released { resend: true, kept };
                     self.to_resend += 1;
                 }
-                Stage::Done => {}
+                held @ (Stage::Held(..) | Stage::Done) => inflight.stage = held,
             }
         }
     }
@@ -203,7 +215,8 @@ impl Outbound {
     }
 
     fn has_room(&self) -> bool {
-        self.unacknowledged < self.window && self.inflight.len() < limits::IDENTIFIER_SPAN_MAX
+        self.unacknowledged + self.held.len() < self.window
+            && self.inflight.len() < limits::IDENTIFIER_SPAN_MAX
     }
 
     /// Takes a QoS 1 or 2 message into flight; the caller sends it with the identifier returned.
@@ -214,6 +227,43 @@ impl Outbound {
         self.inflight
             .push_back(Inflight { identifier: identifier.get(), stage: Stage::Sent(delivery) });
         identifier
+    }
+
+    /// Takes a QoS 2 message into flight that is to be stored before it is sent;
+    /// [`Self::hold_until`] must follow.
+    pub fn hold(&mut self, delivery: Delivery) -> PacketIdentifier {
+        debug_assert!(self.has_room() && delivery.qos == Qos::ExactlyOnce);
+        let identifier = self.next_identifier();
+        self.held.push_back(identifier.get());
+        let stage = Stage::Held(delivery, u64::MAX);
+        self.inflight.push_back(Inflight { identifier: identifier.get(), stage });
+        identifier
+    }
+
+    /// What was held last is sent once the store has this batch. `kept` is its record by now.
+    pub fn hold_until(&mut self, batch: u64, kept: Kept) {
+        if let Some(Inflight { stage: Stage::Held(delivery, until), .. }) = self.inflight.back_mut()
+        {
+            (delivery.kept, *until) = (kept, batch);
+        }
+    }
+
+    /// The record of what was sent last.
+    pub fn note_kept(&mut self, kept: Kept) {
+        if let Some(Inflight { stage: Stage::Sent(delivery), .. }) = self.inflight.back_mut() {
+            delivery.kept = kept;
+        }
+    }
+
+    /// Takes one whose end is to be told.
+    pub fn pop_gone(&mut self) -> Option<Kept> {
+        self.gone.pop()
+    }
+
+    fn note_gone(&mut self, kept: Kept) {
+        if kept.number != 0 {
+            self.gone.push(kept);
+        }
     }
 
     /// Identifiers count up and skip none, so those in flight are a stretch shorter than the
@@ -235,10 +285,18 @@ impl Outbound {
         {
             let cause = DropCause::QueueFull;
             match limits.policy {
-                QueuePolicy::Disconnect if online => return Queued::Disconnect,
-                QueuePolicy::DropNewest | QueuePolicy::Disconnect => return Queued::Dropped(cause),
+                QueuePolicy::Disconnect if online => {
+                    self.note_gone(delivery.kept);
+                    return Queued::Disconnect;
+                }
+                QueuePolicy::DropNewest | QueuePolicy::Disconnect => {
+                    self.note_gone(delivery.kept);
+                    return Queued::Dropped(cause);
+                }
                 QueuePolicy::DropOldest | QueuePolicy::KeepLatest => {
-                    if self.pop_queue().is_none() {
+                    let dropped = self.pop_queue();
+                    self.note_gone(dropped.as_ref().map_or(delivery.kept, |dropped| dropped.kept));
+                    if dropped.is_none() {
                         return Queued::Dropped(cause);
                     }
                     outcome = Queued::Dropped(cause);
@@ -259,6 +317,7 @@ impl Outbound {
         let Some(number) = self.latest.get(topic) else { return false };
         let place = (number - self.left) as usize;
         let old = std::mem::replace(&mut self.queue[place], delivery.clone());
+        self.note_gone(old.kept);
         let (old_bytes, bytes) =
             (old.message.content().bytes(), delivery.message.content().bytes());
         self.queue_bytes = self.queue_bytes - old_bytes as u64 + bytes as u64;
@@ -287,10 +346,14 @@ impl Outbound {
     }
 
     /// What to send next; `None` when nothing waits or the window is used up. Expired messages are
-    /// left out and counted in `expired` [MQTT-3.3.2-5].
-    pub fn next(&mut self, now: Now, expired: &mut u64) -> Option<Next> {
+    /// left out and counted in `expired` [MQTT-3.3.2-5]. The store has everything up to the batch
+    /// `stored`.
+    pub fn next(&mut self, now: Now, stored: u64, expired: &mut u64) -> Option<Next> {
         if self.to_resend > 0 {
             return self.next_resend();
+        }
+        if let Some(next) = self.next_held(stored) {
+            return Some(next);
         }
         loop {
             let head = self.queue.front()?;
@@ -299,12 +362,33 @@ impl Outbound {
             }
             let delivery = self.pop_queue().expect("the head was there");
             if delivery.message.is_expired(now) {
+                self.note_gone(delivery.kept);
                 *expired += 1;
                 continue;
+            }
+            if delivery.qos == Qos::ExactlyOnce && delivery.kept.number != 0 && stored < u64::MAX {
+                let kept = delivery.kept;
+                return Some(Next::Hold(kept, self.hold(delivery)));
             }
             let identifier = (delivery.qos != Qos::AtMostOnce).then(|| self.send(delivery.clone()));
             return Some(Next::Publish(delivery, identifier, false));
         }
+    }
+
+    /// What was held and is stored by now.
+    fn next_held(&mut self, stored: u64) -> Option<Next> {
+        let identifier = *self.held.front()?;
+        let place = self.find(identifier).expect("what is held is in flight");
+        let stage = &mut self.inflight[place].stage;
+        let Stage::Held(delivery, until) = stage else { unreachable!("it is held until here") };
+        if *until > stored || self.unacknowledged >= self.window {
+            return None;
+        }
+        let delivery = delivery.clone();
+        *stage = Stage::Sent(delivery.clone());
+        self.held.pop_front();
+        self.unacknowledged += 1;
+        Some(Next::Publish(delivery, PacketIdentifier::new(identifier), false))
     }
 
     fn next_resend(&mut self) -> Option<Next> {
@@ -315,7 +399,7 @@ impl Outbound {
             let next = match &mut inflight.stage {
                 // Its PUBLISH awaits PUBCOMP: it takes a place in the window, whose bound it may
                 // pass, as PUBREL waits for no quota [MQTT-4.9.0-3].
-                Stage::Released { resend } if *resend => {
+                Stage::Released { resend, .. } if *resend => {
                     *resend = false;
                     self.unacknowledged += 1;
                     Next::Pubrel(identifier)
@@ -342,7 +426,10 @@ impl Outbound {
     /// [MQTT-3.1.2-25].
     pub fn abandon(&mut self, identifier: PacketIdentifier) {
         if let Some(place) = self.find(identifier.get()) {
-            self.inflight[place].stage = Stage::Done;
+            let stage = std::mem::replace(&mut self.inflight[place].stage, Stage::Done);
+            if let Stage::Sent(delivery) = stage {
+                self.note_gone(delivery.kept);
+            }
             self.unacknowledged = self.unacknowledged.saturating_sub(1);
             self.forget_done();
         }
@@ -359,24 +446,32 @@ impl Outbound {
     pub fn acknowledge(&mut self, identifier: PacketIdentifier, with: Ack) -> Acknowledged {
         let Some(place) = self.find(identifier.get()) else { return Acknowledged::Unknown };
         let stage = &mut self.inflight[place].stage;
-        match (&*stage, with) {
-            (Stage::Sent(delivery), Ack::Puback) if delivery.qos == Qos::AtLeastOnce => {}
+        let kept = match (&*stage, with) {
+            (Stage::Sent(delivery), Ack::Puback) if delivery.qos == Qos::AtLeastOnce => {
+                delivery.kept
+            }
             (Stage::Sent(delivery), Ack::Pubrec { refused: false })
                 if delivery.qos == Qos::ExactlyOnce =>
             {
-                *stage = Stage::Released { resend: false };
-                return Acknowledged::Release;
+                let mut kept = delivery.kept;
+                kept.settle();
+                *stage = Stage::Released { resend: false, kept };
+                return Acknowledged::Release(kept);
             }
             (Stage::Sent(delivery), Ack::Pubrec { refused: true })
-                if delivery.qos == Qos::ExactlyOnce => {}
-            // PUBREC again for what is released already: the PUBREL is due again.
-            (Stage::Released { resend: false }, Ack::Pubrec { refused: false }) => {
-                return Acknowledged::Release;
+                if delivery.qos == Qos::ExactlyOnce =>
+            {
+                delivery.kept
             }
-            (Stage::Released { resend: false }, Ack::Pubcomp) => {}
+            // PUBREC again for what is released already: the PUBREL is due again.
+            (Stage::Released { resend: false, kept }, Ack::Pubrec { refused: false }) => {
+                return Acknowledged::Release(*kept);
+            }
+            (Stage::Released { resend: false, kept }, Ack::Pubcomp) => *kept,
             _ => return Acknowledged::Unknown,
-        }
+        };
         *stage = Stage::Done;
+        self.note_gone(kept);
         self.unacknowledged -= 1;
         self.forget_done();
         Acknowledged::Ended
@@ -408,7 +503,11 @@ impl Outbound {
                 continue;
             };
             if delivery.qos == Qos::AtLeastOnce && is_taken(delivery) {
-                taken.push(delivery.clone());
+                let delivery = delivery.clone();
+                if delivery.kept.number != 0 {
+                    self.gone.push(delivery.kept);
+                }
+                taken.push(delivery);
                 self.to_resend -= usize::from(is_unsent);
                 self.unacknowledged -= usize::from(!is_unsent);
                 inflight.stage = Stage::Done;
@@ -420,6 +519,7 @@ impl Outbound {
             for _ in 0..self.queue.len() {
                 let delivery = self.pop_queue().expect("counted");
                 if is_taken(&delivery) {
+                    self.note_gone(delivery.kept);
                     taken.push(delivery);
                 } else {
                     self.enqueue(delivery);
@@ -436,7 +536,9 @@ impl Outbound {
     /// nobody else took it over.
     pub fn keep_shared(&mut self, filter: FilterId) {
         let in_flight = self.inflight.iter_mut().filter_map(|inflight| match &mut inflight.stage {
-            Stage::Sent(delivery) | Stage::Unsent(delivery) => Some(delivery),
+            Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
+                Some(delivery)
+            }
             Stage::Released { .. } | Stage::Done => None,
         });
         for delivery in in_flight.chain(&mut self.queue) {
@@ -477,20 +579,73 @@ impl Outbound {
         dropped
     }
 
+    /// Tells all that is kept of it, in the order of the line: what is in flight, then what waits.
+    pub fn tell_anew(&mut self, mut tell: impl FnMut(Telling<'_>)) {
+        for Inflight { identifier, stage } in &mut self.inflight {
+            match stage {
+                Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
+                    if delivery.kept.number != 0 {
+                        tell(Telling::Delivery(delivery, *identifier));
+                    }
+                }
+                Stage::Released { kept, .. } if kept.number != 0 => {
+                    tell(Telling::Released(*kept, *identifier));
+                }
+                Stage::Released { .. } | Stage::Done => {}
+            }
+        }
+        let waiting = self.queue.iter_mut().filter(|delivery| delivery.kept.number != 0);
+        waiting.for_each(|delivery| tell(Telling::Delivery(delivery, 0)));
+    }
+
+    /// Takes up a message that was in flight before the process began, after the others that were:
+    /// sent, or, without one, with PUBREL left.
+    pub fn restore_inflight(&mut self, identifier: PacketIdentifier, of: Result<Delivery, Kept>) {
+        // Those between that are acknowledged leave a place, so that identifiers count up.
+        while !self.inflight.is_empty()
+            && self.inflight.len() < limits::IDENTIFIER_SPAN_MAX
+            && self.last_identifier.checked_add(1).unwrap_or(1) != identifier.get()
+        {
+            let identifier = self.next_identifier().get();
+            self.inflight.push_back(Inflight { identifier, stage: Stage::Done });
+        }
+        self.last_identifier = identifier.get();
+        self.to_resend += 1;
+        let stage = match of {
+            Ok(delivery) => Stage::Unsent(delivery),
+            Err(kept) => Stage::Released { resend: true, kept },
+        };
+        self.inflight.push_back(Inflight { identifier: identifier.get(), stage });
+    }
+
+    /// Takes up a message that waited before the process began.
+    pub fn restore_queued(&mut self, delivery: Delivery) {
+        self.enqueue(delivery);
+    }
+
+    /// All has been taken up. Under `keep-latest` queued messages are found by topic again.
+    pub fn end_restore(&mut self, policy: QueuePolicy) {
+        if policy == QueuePolicy::KeepLatest {
+            self.number_anew();
+        }
+    }
+
     /// How many QoS 1 or 2 messages could be sent right now.
     pub fn room(&self) -> usize {
         if !self.is_open(Qos::AtLeastOnce) {
             return 0;
         }
         self.window
-            .saturating_sub(self.unacknowledged)
+            .saturating_sub(self.unacknowledged + self.held.len())
             .min(limits::IDENTIFIER_SPAN_MAX - self.inflight.len())
     }
 
     /// The shared subscriptions for which messages wait or are in flight; some may come twice.
     pub fn shared_filters(&self) -> impl Iterator<Item = FilterId> {
         let in_flight = self.inflight.iter().filter_map(|inflight| match &inflight.stage {
-            Stage::Sent(delivery) | Stage::Unsent(delivery) => delivery.shared,
+            Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
+                delivery.shared
+            }
             Stage::Released { .. } | Stage::Done => None,
         });
         in_flight.chain(self.queue.iter().filter_map(|delivery| delivery.shared))
@@ -518,7 +673,7 @@ impl Outbound {
 
     /// Whether anything waits to be sent on this connection.
     pub fn has_waiting(&self) -> bool {
-        self.to_resend > 0 || !self.queue.is_empty()
+        self.to_resend > 0 || !self.held.is_empty() || !self.queue.is_empty()
     }
 
     /// Whether nothing waits and nothing is in flight, so that the record can go.

@@ -10,6 +10,7 @@ use crate::engine::ConnectionId;
 use crate::gauges::Ledger;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Identifiers, Outbound};
+use crate::storage::record::SessionNumber;
 use crate::wire::Qos;
 
 /// How copies of a message for a client are encoded: clients of one class share an encoding.
@@ -40,6 +41,8 @@ pub struct Session {
     pub timer: Option<Deadline>,
     /// How copies for it are encoded: that of the latest connection.
     pub class: DeliveryClass,
+    /// With the generation its number in the store; zero when it is not kept there.
+    pub era: [u8; 3],
     /// Its subscriptions in the index, in no order.
     pub subscriptions: SmallVec<[FilterId; 4]>,
     /// Messages to the client; none until the first one that must be tracked.
@@ -157,6 +160,13 @@ impl Session {
             outbound.resume(usize::from(window));
             outbound
         })
+    }
+
+    /// Its number in the store, if it is kept there.
+    pub fn number(&self) -> Option<SessionNumber> {
+        let [low, middle, high] = self.era;
+        let era = u32::from_le_bytes([low, middle, high, 0]);
+        (era != 0).then(|| SessionNumber(u64::from(era) << 32 | u64::from(self.generation)))
     }
 
     /// Whether Session State outlives the connection.

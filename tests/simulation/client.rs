@@ -455,6 +455,7 @@ impl Client {
             qos: publish.qos.into(),
             dup: publish.dup,
             retain: publish.retain,
+            session: 0,
         };
         judge.receive(seen, publish.topic, publish.payload)
     }

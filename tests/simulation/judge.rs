@@ -47,6 +47,8 @@ struct Subscriber {
     /// When it connected, if it still is.
     connected_at: Option<u64>,
     is_kept: bool,
+    /// How many sessions it has had.
+    sessions: usize,
     /// Messages it is to get when it comes back.
     owed: BTreeSet<usize>,
 }
@@ -58,6 +60,8 @@ pub struct Seen {
     pub qos: u8,
     pub dup: bool,
     pub retain: bool,
+    /// Counts the sessions of the client.
+    pub session: usize,
 }
 
 pub struct Judge {
@@ -79,6 +83,7 @@ pub struct Judge {
     /// When everything settled last.
     settled_at: u64,
     may_drop_qos_0: bool,
+    has_crashed: bool,
 }
 
 impl Judge {
@@ -94,6 +99,7 @@ impl Judge {
             unsubscribed_groups: BTreeSet::new(),
             settled_at: 0,
             may_drop_qos_0,
+            has_crashed: false,
         }
     }
 
@@ -154,6 +160,14 @@ impl Judge {
         Ok(())
     }
 
+    /// The broker crashed: what it sends again need not have the DUP flag, as it may not know any more
+    /// that it had sent it.
+    pub fn note_crash(&mut self) {
+        self.last.clear();
+        self.has_crashed = true;
+        self.subscribers.iter_mut().for_each(|subscriber| subscriber.core = None);
+    }
+
     pub fn keep_session(&mut self, client: usize, is_kept: bool) {
         self.subscribers[client].is_kept = is_kept;
     }
@@ -201,6 +215,7 @@ impl Judge {
     /// The server has begun a session for a client.
     pub fn begin_session(&mut self, client: usize) {
         self.end_session(client);
+        self.subscribers[client].sessions += 1;
         self.subscribers[client].asked.clear();
     }
 
@@ -245,7 +260,7 @@ impl Judge {
     }
 
     /// A client got a message.
-    pub fn receive(&mut self, seen: Seen, topic: &str, payload: &[u8]) -> Result<(), String> {
+    pub fn receive(&mut self, mut seen: Seen, topic: &str, payload: &[u8]) -> Result<(), String> {
         self.tick();
         if payload.is_empty() {
             return Ok(()); // a retained message taken away bears no number
@@ -254,6 +269,7 @@ impl Judge {
         let message = number.filter(|&number| number < self.messages.len());
         let message = message.ok_or_else(|| format!("{topic}: {payload:?} was never sent"))?;
         let (of, client) = (&self.messages[message], seen.client);
+        seen.session = self.subscribers[client].sessions;
         if of.topic != topic || payload.len() != of.bytes {
             return Err(format!("message {message} was changed on the way"));
         }
@@ -285,6 +301,8 @@ impl Judge {
                 if self.messages[newer].publisher == of.publisher
                     && !of.is_resent
                     && !self.messages[newer].is_resent
+                    // Of one that was never acknowledged a crash may leave the delivery alone.
+                    && (self.messages[newer].is_accepted || !self.has_crashed)
                     && of.topic != crate::plan::COMMON_RETAINED =>
             {
                 let client = seen.client;
@@ -302,6 +320,11 @@ impl Judge {
         let copies = before.iter().filter(|b| !is_shared || b.qos == seen.qos).count();
         let is_allowed = copies < if is_shared { 3 } else { 1 }
             || of.qos == 1 && of.is_resent
+            // What was delivered below QoS 2 before a crash need not have been stored, nor is what went
+            // to a session that ended with it.
+            || of.is_resent
+                && self.has_crashed
+                && before.iter().all(|b| b.qos < 2 || b.session < seen.session)
             || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
         match is_allowed {
             true => Ok(()),

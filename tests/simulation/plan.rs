@@ -76,6 +76,12 @@ pub enum Step {
     Wait {
         ms: u64,
     },
+    /// The broker is gone without a word, and another one starts, on so many cores.
+    Crash {
+        cores: u16,
+    },
+    /// The store wants everything told anew.
+    Checkpoint,
     /// Everything thaws and settles, and is judged.
     Settle,
 }
@@ -86,6 +92,8 @@ pub struct Plan {
     /// Outboxes so small that consumers are often behind; QoS 0 may then be dropped.
     pub has_small_outboxes: bool,
     pub versions: [bool; CLIENTS],
+    /// Sessions are kept on a disk, and the broker crashes.
+    pub is_durable: bool,
     /// With their numbers, which stay when others are left out.
     pub steps: Vec<(u64, Step)>,
 }
@@ -97,18 +105,30 @@ impl Plan {
         let lane_capacity = 1 + random.below(3);
         let has_small_outboxes = random.percent(30);
         let versions = [(); CLIENTS].map(|()| random.percent(60));
+        let is_durable = random.percent(50);
         let mut steps: Vec<Step> = Vec::new();
         for client in 0..CLIENTS {
             steps.push(connect(&mut random, client));
         }
         for _ in 0..random.below(120) + 20 {
             steps.push(step(&mut random, usize::from(cores)));
+            if is_durable && random.percent(5) {
+                steps.push(Step::Crash { cores: random.pick(&[1, 2, 3, cores]) });
+                for client in 0..CLIENTS {
+                    if random.percent(70) {
+                        steps.push(come_back(&mut random, client));
+                    }
+                }
+            }
+            if is_durable && random.percent(5) {
+                steps.push(Step::Checkpoint);
+            }
             if random.percent(60) {
                 steps.push(Step::Turns(random.below(12)));
             }
         }
         let steps = (1..).zip(steps).collect();
-        Self { cores, lane_capacity, has_small_outboxes, versions, steps }
+        Self { cores, lane_capacity, has_small_outboxes, versions, is_durable, steps }
     }
 }
 
@@ -119,6 +139,11 @@ fn connect(random: &mut Random, client: usize) -> Step {
         expiry_s: random.pick(&[0, 0, 5, 3_600, 3_600]),
         pipelined: random.percent(25).then(|| random.pick(&FILTERS)),
     }
+}
+
+fn come_back(random: &mut Random, client: usize) -> Step {
+    let pipelined = random.percent(10).then(|| random.pick(&FILTERS));
+    Step::Connect { client, clean: false, expiry_s: 3_600, pipelined }
 }
 
 fn step(random: &mut Random, cores: usize) -> Step {

@@ -74,6 +74,15 @@ impl Run {
                 }
             }
             Step::Lazy { client, is_lazy } => clients[client].is_lazy = is_lazy,
+            // The broker may have come back on fewer cores.
+            Step::Freeze { from, to, .. } if from.max(to) >= world.cores() => {}
+            Step::Crash { cores } => {
+                clients.iter_mut().for_each(|client| client.cut(world, judge));
+                clients.iter_mut().for_each(|client| client.drop_abandoned(world));
+                judge.note_crash();
+                world.crash(random, cores);
+            }
+            Step::Checkpoint => world.begin_checkpoint(),
             Step::Freeze { from, to, is_frozen } => world.lanes[from][to].is_frozen = is_frozen,
             Step::Turns(turns) => {
                 for _ in 0..turns {

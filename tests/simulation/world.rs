@@ -10,9 +10,11 @@ use std::io::IoSlice;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
 use ringmq::engine::{
-    Action, AllowAll, Batch, ConnectionId, CoreId, Engine, HandedOver, Peer, Place,
+    Action, AllowAll, Batch, ConnectionId, CoreId, Engine, HandedOver, Keeping, Peer, Place,
+    Records, StoreState,
 };
 use ringmq::send_buffer::SendBuffer;
+use ringmq::storage::image::Image;
 use ringmq::wire::{self, Frame};
 
 use crate::packets;
@@ -69,7 +71,46 @@ struct Core {
     links: BTreeMap<(u32, u32), usize>,
 }
 
+/// What the cores keep, in the order in which it was written. What was not synchronised is lost in a
+/// crash, but for as much of its beginning as happens to be there.
+#[derive(Default)]
+struct Disk {
+    batches: Vec<(usize, Records)>,
+    synced: usize,
+    /// By core, the last batch that is kept.
+    up_to: Vec<u64>,
+    /// How often everything was to be told anew, and what that makes superfluous.
+    checkpoint: u64,
+    superfluous: Option<usize>,
+    /// By core, the checkpoint that it told everything for.
+    told: Vec<u64>,
+}
+
+impl Disk {
+    fn new(cores: usize) -> Self {
+        Self { up_to: vec![0; cores], told: vec![0; cores], ..Self::default() }
+    }
+
+    fn sync(&mut self) {
+        for (core, records) in &self.batches[self.synced..] {
+            (self.up_to[*core], self.told[*core]) = (records.number, records.checkpoint);
+        }
+        self.synced = self.batches.len();
+        if self.told.iter().all(|&told| told == self.checkpoint)
+            && let Some(superfluous) = self.superfluous.take()
+        {
+            self.batches.drain(..superfluous);
+            self.synced -= superfluous;
+        }
+    }
+}
+
+/// The time of day at which the cores' clock stood at zero.
+const WALL_AT_ZERO_US: u64 = 1 << 50;
+
 pub struct World {
+    settings: Settings,
+    disk: Option<Disk>,
     cores: Vec<Core>,
     /// By sender and receiver.
     pub lanes: Vec<Vec<Lane>>,
@@ -93,20 +134,89 @@ impl World {
         if plan.has_small_outboxes {
             settings.limits.outbox_bytes_max = 65_536;
         }
-        let engine = |place| Engine::new(place, settings.clone(), Box::new(AllowAll), 7, Now(0));
-        // Two a node: of the others, some are on this core's and some on another.
-        let nodes = (0..plan.cores).map(|core| core / 2).collect();
-        let cores = Place::on_nodes(nodes).into_iter().map(engine);
-        let count = usize::from(plan.cores);
-        Self {
-            cores: cores.map(|engine| Core { engine, links: BTreeMap::new() }).collect(),
-            lanes: (0..count).map(|_| (0..count).map(|_| Lane::default()).collect()).collect(),
+        let mut world = Self {
+            settings,
+            disk: plan.is_durable.then(Disk::default),
+            cores: Vec::new(),
+            lanes: Vec::new(),
             lane_capacity: plan.lane_capacity,
             links: Vec::new(),
             now: Now(0),
             turn: 0,
             trace: 0,
+        };
+        world.start(plan.cores);
+        world
+    }
+
+    /// Starts a broker, with what is on the disk.
+    fn start(&mut self, cores: u16) {
+        let count = usize::from(cores);
+        let nodes = (0..cores).map(|core| core / 2).collect();
+        let engine =
+            |place| Engine::new(place, self.settings.clone(), Box::new(AllowAll), 7, self.now);
+        let mut engines: Vec<Engine> = Place::on_nodes(nodes).into_iter().map(engine).collect();
+        if let Some(disk) = &mut self.disk {
+            let mut restored = Vec::new();
+            for engine in &mut engines {
+                engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+                let mut image = Image::default();
+                for (_, records) in &disk.batches {
+                    engine.read_records(&mut image, &records.bytes).expect("as it was written");
+                }
+                restored.push(engine.restore(image));
+            }
+            for engine in &mut engines {
+                restored.iter().for_each(|of| engine.learn_restored(of));
+            }
+            let (batches, synced) = (std::mem::take(&mut disk.batches), disk.synced);
+            *disk = Disk { batches, synced, ..Disk::new(count) };
         }
+        self.cores =
+            engines.into_iter().map(|engine| Core { engine, links: BTreeMap::new() }).collect();
+        self.lanes = (0..count).map(|_| (0..count).map(|_| Lane::default()).collect()).collect();
+    }
+
+    /// The broker is gone without a word, and another one starts, on so many cores. Of what it had
+    /// written and not synchronised, a beginning is there.
+    pub fn crash(&mut self, random: &mut Random, cores: u16) {
+        for link in &mut self.links {
+            (link.at, link.held, link.is_paused) = (At::Closed, None, false);
+        }
+        if let Some(disk) = &mut self.disk {
+            let kept = disk.synced + random.below(disk.batches.len() - disk.synced + 1);
+            disk.batches.truncate(kept);
+            disk.synced = kept;
+        }
+        self.start(cores);
+    }
+
+    /// The store wants everything told anew.
+    pub fn begin_checkpoint(&mut self) {
+        if let Some(disk) = self.disk.as_mut().filter(|disk| disk.superfluous.is_none()) {
+            disk.checkpoint += 1;
+            disk.superfluous = Some(disk.batches.len());
+        }
+    }
+
+    /// A core hears how far the store is; at the end of a turn it hands over what is to be kept.
+    fn hear_of_disk(&mut self, core: usize) {
+        let Some(disk) = &self.disk else { return };
+        let (up_to, checkpoint) = (disk.up_to[core], disk.checkpoint);
+        let stored = StoreState { up_to, checkpoint, ..StoreState::default() };
+        self.cores[core].engine.handle_stored(self.now, stored);
+    }
+
+    fn write_records(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
+        let Some(disk) = &mut self.disk else { return false };
+        while let Some(records) = self.cores[core].engine.poll_records() {
+            disk.batches.push((core, records));
+        }
+        let syncs = disk.synced < disk.batches.len() && (all || random.percent(15));
+        if syncs {
+            disk.sync();
+        }
+        syncs
     }
 
     pub fn cores(&self) -> usize {
@@ -174,6 +284,7 @@ impl World {
 
     fn a_turn(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
         self.turn += 1;
+        self.hear_of_disk(core);
         let mut moved = self.take_cargo(core, random, all);
         self.read(core, random, all);
         let engine = &mut self.cores[core].engine;
@@ -183,7 +294,8 @@ impl World {
         moved |= self.act(core);
         self.write(core, random, all);
         moved |= self.act(core);
-        moved | self.send_cargo(core)
+        moved |= self.send_cargo(core);
+        moved | self.write_records(core, random, all)
     }
 
     fn take_cargo(&mut self, core: usize, random: &mut Random, all: bool) -> bool {

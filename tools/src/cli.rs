@@ -232,6 +232,10 @@ pub struct LoadArgs {
     /// Length of the payload.
     #[arg(long, default_value_t = 64)]
     pub payload_bytes: u32,
+    /// Clients ask for sessions that are kept (Clean Session 0), which a broker with a store has to
+    /// store before it acknowledges.
+    #[arg(long)]
+    pub keep_sessions: bool,
     /// Closed loop: messages of each publisher, or subscriptions of each client, under way at most
     /// [default: 16 fan-in, 10 sub, else 100].
     #[arg(long)]
@@ -294,6 +298,7 @@ impl LoadArgs {
             mqtt,
             qos,
             payload_bytes: self.payload_bytes,
+            are_sessions_kept: self.keep_sessions,
             load: match self.rate {
                 Some(per_second) => LoadMode::Open { per_second },
                 None => LoadMode::Closed {

@@ -182,6 +182,8 @@ pub struct Workload {
     pub qos: Qos,
     /// The payload's length.
     pub payload_bytes: u32,
+    /// Whether clients ask for sessions that are kept.
+    pub are_sessions_kept: bool,
     /// When publishers send.
     pub load: LoadMode,
     /// Whether the broker is held to deliver what it is free to drop.
@@ -350,6 +352,7 @@ mod tests {
             mqtt: Version::V5,
             qos: Qos::AtMostOnce,
             payload_bytes: 64,
+            are_sessions_kept: false,
             load: LoadMode::Closed { window: 10, burst: 1 },
             loss_fails: false,
         }

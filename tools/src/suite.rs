@@ -97,6 +97,7 @@ impl Published {
             mqtt: self.mqtt,
             qos: Qos::AtLeastOnce,
             payload_bytes: PAYLOAD_BYTES,
+            are_sessions_kept: false,
             load: LoadMode::Open { per_second },
             loss_fails: true,
         };

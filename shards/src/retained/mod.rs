@@ -81,6 +81,13 @@ pub enum ScanState {
     Done,
 }
 
+impl Cursor {
+    /// Whether there is nothing after it.
+    pub fn is_at_end(&self) -> bool {
+        self.0 == Position::End
+    }
+}
+
 impl<T> RetainedIndex<T> {
     /// An empty index. Its tables are hashed under `seed`, which no peer may know.
     pub fn new(seed: u64) -> Self {
@@ -156,6 +163,20 @@ impl<T> RetainedIndex<T> {
         if cursor.0 == Position::End { ScanState::Done } else { ScanState::More }
     }
 
+    /// The same for all entries, those under `$` topics too, which no wildcard matches.
+    pub fn scan_all(
+        &self,
+        cursor: &mut Cursor,
+        steps_max: usize,
+        visit: &mut dyn FnMut(&str, &T) -> ScanStep,
+    ) -> ScanState {
+        if cursor.0 == Position::End {
+            return ScanState::Done;
+        }
+        cursor.0 = self.walk_with(Scan::of_all(self), &cursor.0, steps_max.max(1), visit);
+        if cursor.0 == Position::End { ScanState::Done } else { ScanState::More }
+    }
+
     /// Scan for a filter without a wildcard, which matches the topic that it spells.
     fn look_up(&self, topic: &str, visit: &mut dyn FnMut(&str, &T) -> ScanStep) -> Position {
         match self.get(topic).map(|value| visit(topic, value)) {
@@ -171,7 +192,16 @@ impl<T> RetainedIndex<T> {
         steps_max: usize,
         visit: &mut dyn FnMut(&str, &T) -> ScanStep,
     ) -> Position {
-        let mut scan = Scan::new(self, filter);
+        self.walk_with(Scan::new(self, filter), from, steps_max, visit)
+    }
+
+    fn walk_with(
+        &self,
+        mut scan: Scan<'_, T>,
+        from: &Position,
+        steps_max: usize,
+        visit: &mut dyn FnMut(&str, &T) -> ScanStep,
+    ) -> Position {
         if let Position::At(path) = from {
             scan.seek(path);
         }

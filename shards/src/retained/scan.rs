@@ -41,6 +41,8 @@ pub(super) struct Scan<'a, T> {
     frames: Vec<Frame<T>>,
     /// The path of the node that the walk entered last.
     path: String,
+    /// No wildcard at the beginning matches what begins with `$`.
+    hides_dollar: bool,
 }
 
 /// A node that the walk came to.
@@ -58,9 +60,15 @@ impl<'a, T> Scan<'a, T> {
             text => Pattern::Literal(index.levels.find(text)),
         };
         let patterns: Vec<_> = filter.split('/').map(pattern).collect();
-        let mut scan = Self { index, patterns, frames: Vec::new(), path: String::new() };
+        let (frames, path) = (Vec::new(), String::new());
+        let mut scan = Self { index, patterns, frames, path, hides_dollar: true };
         scan.push(index.root, 0);
         scan
+    }
+
+    /// A walk over all that there is.
+    pub(super) fn of_all(index: &'a RetainedIndex<T>) -> Self {
+        Self { hides_dollar: false, ..Self::new(index, "#") }
     }
 
     pub(super) fn path(&self) -> &str {
@@ -137,7 +145,7 @@ impl<'a, T> Scan<'a, T> {
         self.path.push_str(text);
         // [MQTT-4.7.2-1]
         let is_wildcard = !matches!(pattern, Pattern::Literal(..));
-        if is_first_level && is_wildcard && text.starts_with('$') {
+        if self.hides_dollar && is_first_level && is_wildcard && text.starts_with('$') {
             return Entered { node, matches: false };
         }
         let below = if matches!(pattern, Pattern::Hash) { depth } else { depth + 1 };

@@ -4,6 +4,7 @@
 mod authentication;
 mod backpressure;
 mod cores;
+mod durability;
 mod sessions;
 
 use std::collections::{HashMap, HashSet};

@@ -136,7 +136,10 @@ fn a_pubrel_sent_again_takes_no_more_messages_into_flight_than_the_receive_maxim
         assert!(in_flight <= 2, "{in_flight} messages in flight");
         assert_eq!(released, [Ack::pubrel(first[0].id()), Ack::pubrel(first[1].id())]);
     }
-    assert_eq!(in_flight, 2);
+    // A broker that keeps sessions on disk sends QoS 2 once it has stored that it does.
+    for _ in in_flight..2 {
+        client.expect_publish();
+    }
 }
 
 #[test]

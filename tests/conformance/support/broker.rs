@@ -18,6 +18,7 @@ struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
     configuration: Option<PathBuf>,
+    data: Option<PathBuf>,
 }
 
 /// Another broker to check the tests themselves with: `HOST:PORT` of one that runs (then with
@@ -27,6 +28,10 @@ const OTHER: &str = "RINGMQ_TEST_BROKER";
 
 /// Flags for this project's broker, such as `--cores 4 --mode poll`; none without.
 const FLAGS: &str = "RINGMQ_TEST_FLAGS";
+
+/// A folder in which each broker of this project gets one to keep its sessions in; without, they are
+/// kept in memory.
+const DATA: &str = "RINGMQ_TEST_DATA";
 
 impl Broker {
     /// With the default configuration.
@@ -51,6 +56,11 @@ impl Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&path);
         command.args(std::env::var(FLAGS).unwrap_or_default().split_whitespace());
+        let folder = |base| PathBuf::from(base).join(format!("{}-{number}", std::process::id()));
+        let data = std::env::var_os(DATA).map(folder);
+        if let Some(data) = &data {
+            command.arg("--data").arg(data);
+        }
         let mut child = spawn(&mut command);
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut seen = String::new();
@@ -65,7 +75,7 @@ impl Broker {
             }
         };
         let log = keep(log, seen);
-        Self { address, process: Some(Process { child, log, configuration: Some(path) }) }
+        Self { address, process: Some(Process { child, log, configuration: Some(path), data }) }
     }
 
     fn other(command: &str) -> Self {
@@ -78,7 +88,7 @@ impl Broker {
             assert!(Instant::now() < give_up, "{command} does not listen on {address}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self { address, process: Some(Process { child, log, configuration: None }) }
+        Self { address, process: Some(Process { child, log, configuration: None, data: None }) }
     }
 
     /// Where it listens.
@@ -107,6 +117,9 @@ impl Drop for Broker {
         let _ = process.child.wait();
         if let Some(configuration) = &process.configuration {
             let _ = std::fs::remove_file(configuration);
+        }
+        if let Some(data) = &process.data {
+            let _ = std::fs::remove_dir_all(data);
         }
         if std::thread::panicking() {
             let log = process.log.lock().map_or_else(|e| e.into_inner().clone(), |l| l.clone());

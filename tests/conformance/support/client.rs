@@ -92,6 +92,17 @@ impl Client {
         }
     }
 
+    /// The next packet, if one comes within `patience`.
+    #[track_caller]
+    #[allow(dead_code, reason = "not all tests that share this wait for what may not come")]
+    pub fn receive_within(&mut self, patience: Duration) -> Option<Packet> {
+        match self.next(patience) {
+            Event::Packet(packet) => Some(packet),
+            Event::Closed => panic!("the connection is closed; a packet was expected"),
+            Event::Nothing => None,
+        }
+    }
+
     /// The next packet is this one, to the last property.
     #[track_caller]
     pub fn expect(&mut self, packet: impl Into<Packet>) {

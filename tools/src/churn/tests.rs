@@ -211,6 +211,7 @@ fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
         mqtt: Version::V311,
         qos: Qos::AtMostOnce,
         payload_bytes: 64,
+        are_sessions_kept: false,
         load: LoadMode::Closed { window: 10, burst: 1 },
         loss_fails: false,
     };

@@ -63,7 +63,7 @@ pub fn ringmq(binary: &Path) -> Result<String> {
             binary.display()
         )));
     }
-    Ok(format!("exec {} --listen 127.0.0.1:{{port}}", binary.display()))
+    Ok(format!("exec {} --listen 127.0.0.1:{{port}} --data none", binary.display()))
 }
 
 fn require(path: &Path) -> Result<()> {

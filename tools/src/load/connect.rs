@@ -69,7 +69,11 @@ impl Load {
         }
         client.phase = Phase::AwaitConnack;
         let identifier = format!("bench-{:08x}-{}-{index}", self.run, self.share.number);
-        let (mqtt, session) = (self.workload.mqtt, Session::Clean);
+        let session = match self.workload.are_sessions_kept {
+            true => Session::Kept,
+            false => Session::Clean,
+        };
+        let mqtt = self.workload.mqtt;
         encode_connect(mqtt, session, KEEP_ALIVE_S, &identifier, &mut client.outgoing);
         Ok(())
     }

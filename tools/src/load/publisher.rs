@@ -268,7 +268,7 @@ mod tests {
     fn publisher(qos: Qos) -> Publisher {
         let load = LoadMode::Closed { window: 10, burst: 1 };
         let scenario = Scenario::PointToPoint;
-        let (mqtt, payload_bytes) = (Version::V5, 64);
+        let (mqtt, payload_bytes, are_sessions_kept) = (Version::V5, 64, false);
         let (publishers, subscribers) = (1, 1);
         let workload = Workload {
             scenario,
@@ -278,6 +278,7 @@ mod tests {
             mqtt,
             qos,
             payload_bytes,
+            are_sessions_kept,
             load,
             loss_fails: false,
         };

@@ -122,6 +122,7 @@ fn workload(scenario: Scenario, publishers: u32, subscribers: u32) -> Workload {
         qos: Qos::AtMostOnce,
         topics: 1,
         payload_bytes: 64,
+        are_sessions_kept: false,
         load: LoadMode::Closed { window: 20, burst: 1 },
         loss_fails: false,
     }

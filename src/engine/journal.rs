@@ -1,0 +1,385 @@
+//! What this core has to keep beyond the life of the process: records collected turn by turn, handed
+//! over as batches, and who waits until one of them is stored. Knows no file, and not how a batch is
+//! stored.
+//!
+//! While one batch is being stored the next collects: so one synchronisation of the disk serves all
+//! that came meanwhile. What is acknowledged before its batch has left was never worth writing, and
+//! is taken out of it again.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::clock::{Deadline, Now};
+use crate::engine::ConnectionId;
+use crate::engine::lanes::Awaited;
+use crate::limits;
+use crate::message::{self, Message};
+use crate::session::outbound::Delivery;
+use crate::storage::record::{Content, Record, SessionNumber};
+
+/// How the engine keeps things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// The time of day at which the engine's clock stood at zero, in microseconds since 1970.
+    pub wall_at_zero_us: u64,
+    /// Whether what is acknowledged is on disk before.
+    pub waits: bool,
+}
+
+/// What the store says to a core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The last batch of this core that is kept.
+    pub up_to: u64,
+    /// It is at its bound: what would add to it is to wait.
+    pub is_full: bool,
+    /// It cannot write for the moment.
+    pub is_failing: bool,
+    /// Counts how often everything was to be told anew.
+    pub checkpoint: u64,
+    /// Bytes it takes.
+    pub bytes: u64,
+    /// Synchronisations of the disk.
+    pub syncs: u64,
+}
+
+/// Records of some turns, to be stored whole or not at all.
+#[derive(Debug)]
+pub struct Batch {
+    /// Counts the batches of this core, from 1.
+    pub number: u64,
+    /// Records, one after the other.
+    pub bytes: Vec<u8>,
+    /// Up to here everything has been told anew, for that checkpoint.
+    pub checkpoint: u64,
+}
+
+/// The record of a delivery, so that its end can be told, or the record taken back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Its number; 0 when it is not kept.
+    pub number: u64,
+    /// The batch it is in, and its place there.
+    batch: u32,
+    place: u32,
+}
+
+impl Kept {
+    /// Of one told before the process began.
+    pub(super) fn of_before(number: u64) -> Self {
+        Self { number, batch: 0, place: 0 }
+    }
+
+    /// More was told of it since: its first record cannot be taken back any more.
+    pub fn settle(&mut self) {
+        self.batch = 0;
+    }
+}
+
+/// A record in the open batch.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    end: u32,
+    /// The [`Record::Content`] a delivery is of, by its place, or [`NO_CONTENT`].
+    content: u32,
+    /// Deliveries of a content that are left, 1 for other records; 0 is left out.
+    uses: u32,
+}
+
+const NO_CONTENT: u32 = u32::MAX;
+
+/// The records of one core.
+#[derive(Debug)]
+pub(super) struct Journal {
+    keeping: Keeping,
+    open: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Those of them that are left.
+    live: usize,
+    /// The number of the open batch.
+    number: u64,
+    /// Records so far.
+    written: u64,
+    stored: Stored,
+    /// Contents of this batch that are kept in memory, by address, so that each is written once.
+    contents: HashMap<usize, (Message, u32)>,
+    /// Batches handed over and not stored yet, with their bytes, and the sum of those.
+    under_way: VecDeque<(u64, usize)>,
+    under_way_bytes: usize,
+    /// Answers, and connections that wait, by the batch they wait for; in ascending order.
+    answers: VecDeque<(u64, Awaited)>,
+    connections: VecDeque<(u64, ConnectionId)>,
+    /// Publishers that are not read until more is stored.
+    pub(super) waiting: VecDeque<ConnectionId>,
+    next_delivery: u64,
+    /// The checkpoint that everything was told anew for.
+    checkpoint: u64,
+    /// The one that the store has heard of.
+    told: u64,
+}
+
+impl Journal {
+    pub(super) fn new(keeping: Keeping) -> Self {
+        Self {
+            keeping,
+            open: Vec::new(),
+            entries: Vec::new(),
+            live: 0,
+            number: 1,
+            written: 0,
+            stored: Stored::default(),
+            contents: HashMap::new(),
+            under_way: VecDeque::new(),
+            under_way_bytes: 0,
+            answers: VecDeque::new(),
+            connections: VecDeque::new(),
+            waiting: VecDeque::new(),
+            next_delivery: 1,
+            checkpoint: 0,
+            told: 0,
+        }
+    }
+
+    /// Whether anything waits until it is stored.
+    pub(super) fn waits(&self) -> bool {
+        self.keeping.waits
+    }
+
+    /// Deliveries are numbered from here on.
+    pub(super) fn begin_deliveries_at(&mut self, number: u64) {
+        self.next_delivery = self.next_delivery.max(number);
+    }
+
+    /// Records so far: whether there are more afterwards says whether something has to be waited for.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The batch to wait for when something was written since `mark`; none when nothing was, or
+    /// nobody waits.
+    pub(super) fn batch_since(&self, mark: u64) -> Option<u64> {
+        (self.written > mark && self.waits()).then_some(self.number)
+    }
+
+    /// The batch to wait for everything written so far; none when all of it is stored.
+    pub(super) fn batch_of_all(&self) -> Option<u64> {
+        let last = if self.live > 0 { self.number } else { self.number - 1 };
+        (self.waits() && last > self.stored.up_to).then_some(last)
+    }
+
+    /// The number of the open batch.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether a batch is stored.
+    pub(super) fn has(&self, batch: u64) -> bool {
+        !self.waits() || batch <= self.stored.up_to
+    }
+
+    /// The last batch that is stored, as far as anybody waits.
+    pub(super) fn stored_up_to(&self) -> u64 {
+        if self.waits() { self.stored.up_to } else { u64::MAX }
+    }
+
+    /// Whether so much waits to be stored that publishers should wait too.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.open.len() + self.under_way_bytes >= limits::JOURNAL_BYTES_MAX || self.stored.is_full
+    }
+
+    /// Bytes that wait to be handed over.
+    pub(super) fn bytes(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A deadline as a time of day.
+    pub(super) fn wall_us(&self, at: Deadline) -> u64 {
+        self.keeping.wall_at_zero_us.saturating_add(at.us())
+    }
+
+    /// The time of day.
+    pub(super) fn now_us(&self, now: Now) -> u64 {
+        self.keeping.wall_at_zero_us.saturating_add(now.0)
+    }
+
+    /// A time of day as a deadline: one that has passed is due at once.
+    pub(super) fn deadline(&self, wall_us: u64) -> Deadline {
+        Deadline::at_us(wall_us.saturating_sub(self.keeping.wall_at_zero_us))
+    }
+
+    /// The content of a message, as it is kept.
+    pub(super) fn content<'a>(&self, content: &message::Content<'a>) -> Content<'a> {
+        Content {
+            topic: content.topic,
+            payload: content.payload,
+            passed_on: content.passed_on,
+            expires_us: content.expires.map(|at| self.wall_us(at)),
+            qos: content.qos.into(),
+        }
+    }
+
+    /// Adds a record to the open batch.
+    pub(super) fn write(&mut self, record: &Record<'_>) {
+        self.enter(record, NO_CONTENT, 1);
+    }
+
+    fn enter(&mut self, record: &Record<'_>, content: u32, uses: u32) -> u32 {
+        record.encode(&mut self.open);
+        let place = self.entries.len() as u32;
+        self.entries.push(Entry { end: self.open.len() as u32, content, uses });
+        self.live += usize::from(uses > 0);
+        self.written += 1;
+        place
+    }
+
+    /// Adds a delivery, and its message when the batch does not have it yet. `packet_identifier` is 0
+    /// while it is only queued.
+    pub(super) fn write_delivery(
+        &mut self,
+        session: SessionNumber,
+        delivery: &Delivery,
+        packet_identifier: u16,
+        shared: Option<&str>,
+    ) -> Kept {
+        let content = self.write_content(&delivery.message);
+        let number = match delivery.kept.number {
+            0 => {
+                self.next_delivery += 1;
+                self.next_delivery - 1
+            }
+            number => number,
+        };
+        let record = Record::Queued {
+            session,
+            delivery: number,
+            content,
+            qos: delivery.qos.into(),
+            retain: delivery.retain,
+            packet_identifier,
+            shared,
+            identifiers: delivery.subscription_identifiers.as_slice().into(),
+        };
+        self.entries[content as usize].uses += 1;
+        self.live += usize::from(self.entries[content as usize].uses == 1);
+        let place = self.enter(&record, content, 1);
+        Kept { number, batch: self.number as u32, place }
+    }
+
+    fn write_content(&mut self, message: &Message) -> u32 {
+        if let Some(&(_, place)) = self.contents.get(&message.address()) {
+            return place;
+        }
+        let number = self.entries.len() as u32;
+        let content = self.content(&message.content());
+        let place = self.enter(&Record::Content { number, content }, NO_CONTENT, 0);
+        self.contents.insert(message.address(), (message.clone(), place));
+        place
+    }
+
+    /// A delivery is over. When its batch has not left yet, both go without a trace.
+    pub(super) fn end_delivery(&mut self, session: SessionNumber, kept: Kept) {
+        if kept.number == 0 {
+            return;
+        }
+        if kept.batch != self.number as u32 {
+            return self.write(&Record::Done { session, delivery: kept.number });
+        }
+        let entry = &mut self.entries[kept.place as usize];
+        if entry.uses == 0 {
+            return;
+        }
+        entry.uses = 0;
+        self.live -= 1;
+        let content = entry.content;
+        if content != NO_CONTENT {
+            let content = &mut self.entries[content as usize];
+            content.uses -= 1;
+            self.live -= usize::from(content.uses == 0);
+        }
+    }
+
+    /// An answer waits for a batch.
+    pub(super) fn await_batch(&mut self, batch: u64, awaited: Awaited) {
+        self.answers.push_back((batch, awaited));
+    }
+
+    /// A connection waits for a batch.
+    pub(super) fn wait(&mut self, batch: u64, connection: ConnectionId) {
+        if self.connections.back() != Some(&(batch, connection)) {
+            self.connections.push_back((batch, connection));
+        }
+    }
+
+    /// The store has gone on. True when more of this core's batches are stored.
+    pub(super) fn note_stored(&mut self, stored: Stored) -> bool {
+        let is_more = stored.up_to > self.stored.up_to;
+        self.stored = stored;
+        while let Some((_, bytes)) =
+            self.under_way.pop_front_if(|&mut (number, _)| number <= stored.up_to)
+        {
+            self.under_way_bytes -= bytes;
+        }
+        is_more
+    }
+
+    pub(super) fn next_answer(&mut self) -> Option<Awaited> {
+        let up_to = self.stored.up_to;
+        self.answers.pop_front_if(|&mut (batch, _)| batch <= up_to).map(|(_, awaited)| awaited)
+    }
+
+    pub(super) fn next_connection(&mut self) -> Option<ConnectionId> {
+        let up_to = self.stored.up_to;
+        self.connections.pop_front_if(|&mut (batch, _)| batch <= up_to).map(|(_, id)| id)
+    }
+
+    /// A checkpoint that was asked for and is not told yet.
+    pub(super) fn checkpoint_due(&self) -> Option<u64> {
+        (self.stored.checkpoint > self.checkpoint).then_some(self.stored.checkpoint)
+    }
+
+    /// Everything has been told anew for a checkpoint.
+    pub(super) fn end_checkpoint(&mut self, checkpoint: u64) {
+        self.checkpoint = checkpoint;
+    }
+
+    /// Whether the store has taken what it was handed, or so much waits that it is handed the next.
+    pub(super) fn has_batch(&self) -> bool {
+        let is_idle = self.stored.up_to + 1 == self.number;
+        let is_much = self.open.len() >= limits::JOURNAL_BATCH_BYTES
+            && self.under_way_bytes < limits::JOURNAL_BYTES_MAX;
+        // One of which nothing is left is handed over too: somebody may wait for it.
+        let must_tell = !self.entries.is_empty() || self.checkpoint > self.told;
+        must_tell && (is_idle || is_much)
+    }
+
+    /// Hands the open batch over.
+    pub(super) fn seal(&mut self) -> Batch {
+        let bytes = match self.live == self.entries.len() {
+            true => std::mem::take(&mut self.open),
+            false => self.compact(),
+        };
+        self.open.clear();
+        self.entries.clear();
+        self.contents.clear();
+        self.live = 0;
+        let batch = Batch { number: self.number, bytes, checkpoint: self.checkpoint };
+        self.under_way.push_back((batch.number, batch.bytes.len()));
+        self.under_way_bytes += batch.bytes.len();
+        self.told = self.checkpoint;
+        self.number += 1;
+        batch
+    }
+
+    /// What is left of the open batch.
+    fn compact(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.open.len());
+        let mut start = 0;
+        for entry in &self.entries {
+            let end = entry.end as usize;
+            if entry.uses > 0 {
+                bytes.extend_from_slice(&self.open[start..end]);
+            }
+            start = end;
+        }
+        bytes
+    }
+}

@@ -1,0 +1,477 @@
+//! What is told to the store, and what follows when it has it. Everything of sessions that outlive
+//! their connection is told, and what is retained; each core tells of its own sessions, and of the
+//! messages that were published on it to be retained.
+
+use shards::{Cursor, ScanStep, SubscriberId, Subscription};
+
+use crate::clock::Now;
+use crate::engine::batch::Once;
+use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
+use crate::engine::lanes::Awaited;
+use crate::engine::{ConnectionId, Engine, retained};
+use crate::limits;
+use crate::message;
+use crate::session::outbound::Delivery;
+use crate::storage::record::{Content, Exchange, Record, SessionNumber};
+use crate::wire::PacketIdentifier;
+
+/// Where telling everything anew has got to.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    number: u64,
+    /// The next session, by its place.
+    session: usize,
+    /// The retained messages that follow.
+    retained: Cursor,
+}
+
+impl Engine {
+    /// Begins to tell what is to be kept. To be called before the first client is there.
+    pub fn keep(&mut self, keeping: Keeping) {
+        self.journal = Some(Box::new(Journal::new(keeping)));
+    }
+
+    /// The store has gone on: acknowledgements that waited for it leave.
+    pub fn handle_stored(&mut self, now: Now, stored: Stored) {
+        self.set_now(now);
+        let Some(journal) = &mut self.journal else { return };
+        let is_more = journal.note_stored(stored);
+        self.links.metrics.store_bytes = stored.bytes;
+        self.links.metrics.store_syncs = stored.syncs;
+        self.links.metrics.store_failing = u64::from(stored.is_failing);
+        self.links.metrics.store_full = u64::from(stored.is_full);
+        if is_more {
+            for core in self.place.others() {
+                self.lanes.to(core).note_stored(stored.up_to);
+            }
+            while let Some(awaited) = self.journal.as_mut().and_then(|j| j.next_answer()) {
+                self.note_awaited(awaited);
+            }
+            while let Some(id) = self.journal.as_mut().and_then(|j| j.next_connection()) {
+                self.go_on_stored(id);
+            }
+        }
+        self.release_waiting_for_store();
+        if self.checkpoint.is_none()
+            && let Some(number) = self.journal.as_ref().and_then(|j| j.checkpoint_due())
+        {
+            self.checkpoint = Some(Checkpoint { number, session: 0, retained: Cursor::default() });
+        }
+    }
+
+    fn release_waiting_for_store(&mut self) {
+        while let Some(journal) = &mut self.journal
+            && !journal.is_loaded()
+            && let Some(publisher) = journal.waiting.pop_front()
+        {
+            self.resume_reading(publisher);
+        }
+    }
+
+    /// A connection that waited until something was stored goes on.
+    fn go_on_stored(&mut self, id: ConnectionId) {
+        self.links.open_gate(id);
+        if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
+            self.after_progress(id.slot);
+        }
+    }
+
+    /// What is to be stored, if it is time to hand it over. Called at the end of a turn until there
+    /// is none.
+    pub fn poll_records(&mut self) -> Option<Batch> {
+        self.go_on_with_checkpoint();
+        let journal = self.journal.as_mut()?;
+        journal.has_batch().then(|| journal.seal())
+    }
+
+    /// Whether [`Self::poll_records`] has more to tell though nothing happens.
+    pub fn has_records(&self) -> bool {
+        self.checkpoint.is_some() && self.journal.as_ref().is_some_and(|j| j.bytes() == 0)
+    }
+
+    /// Everything that waits to be stored, whether or not the store has taken the last of it: the
+    /// broker stops.
+    pub fn drain_records(&mut self) -> Option<Batch> {
+        self.journal.as_mut().filter(|journal| journal.bytes() > 0).map(|journal| journal.seal())
+    }
+
+    /// Whether anything is kept, and waited for.
+    pub(super) fn journal_waits(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.waits())
+    }
+
+    /// How much has been told, for [`Self::batch_since`].
+    pub(super) fn mark(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.written())
+    }
+
+    /// The batch that has to be stored when something was told since `mark`.
+    pub(super) fn batch_since(&self, mark: u64) -> Option<u64> {
+        self.journal.as_ref()?.batch_since(mark)
+    }
+
+    /// The batch that has to be stored for all that was told so far.
+    pub(super) fn batch_of_all(&self) -> Option<u64> {
+        self.journal.as_ref()?.batch_of_all()
+    }
+
+    pub(super) fn is_stored(&self, batch: u64) -> bool {
+        self.journal.as_ref().is_none_or(|journal| journal.has(batch))
+    }
+
+    pub(super) fn stored_up_to(&self) -> u64 {
+        self.journal.as_ref().map_or(u64::MAX, |journal| journal.stored_up_to())
+    }
+
+    pub(super) fn await_stored(&mut self, batch: u64, awaited: Awaited) {
+        if let Some(journal) = &mut self.journal {
+            journal.await_batch(batch, awaited);
+        }
+    }
+
+    /// Lets nothing leave on a new connection until what CONNACK promises is stored.
+    pub(super) fn gate(&mut self, id: ConnectionId, session: u32, mark: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        let is_kept = self.sessions[session as usize].number().is_some();
+        let batch = match is_kept {
+            true => journal.batch_of_all(),
+            false => journal.batch_since(mark),
+        };
+        let Some(batch) = batch else { return };
+        journal.wait(batch, id);
+        if let Some(connection) = self.links.get(id) {
+            connection.is_gated = true;
+        }
+    }
+
+    /// What a connection holds is sent once this turn's records are stored.
+    pub(super) fn hold_until_stored(&mut self, session: u32, id: ConnectionId, kept: Kept) {
+        let Some(journal) = &mut self.journal else { return };
+        let batch = journal.number();
+        journal.wait(batch, id);
+        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+            outbound.hold_until(batch, kept);
+        }
+    }
+
+    /// Leaves a publisher unread while the store has too much to do, or no room.
+    pub(super) fn rest_for_store(&mut self, publisher: ConnectionId, mark: u64) {
+        let Some(journal) = &self.journal else { return };
+        if !journal.is_loaded() || journal.written() == mark {
+            return;
+        }
+        if self.links.get(publisher).is_none_or(|connection| connection.holders > 0) {
+            return;
+        }
+        self.pause_reading(publisher);
+        self.journal.as_mut().expect("just there").waiting.push_back(publisher);
+    }
+
+    fn tell(&mut self, record: &Record<'_>) {
+        if let Some(journal) = &mut self.journal {
+            journal.write(record);
+        }
+    }
+
+    /// A client is let in: its session is kept from here on, or not any more.
+    pub(super) fn tell_connected(&mut self, index: u32) {
+        let own = self.core();
+        let Some(journal) = &mut self.journal else { return };
+        let state = &mut self.sessions[index as usize];
+        let expiry_interval_s = state.expiry_interval_s;
+        match (state.number(), state.is_persistent()) {
+            (None, true) => {
+                let number = SessionNumber::new(self.round, own.0, state.generation);
+                let [low, middle, high, _] = ((number.0 >> 32) as u32).to_le_bytes();
+                state.era = [low, middle, high];
+                let session = state.number().expect("it has an era");
+                let client_identifier = state.client_identifier.as_str();
+                journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
+            }
+            (Some(session), true) => {
+                journal.write(&Record::Connected { session, expiry_interval_s });
+            }
+            (Some(_), false) => self.tell_ended(index),
+            (None, false) => {}
+        }
+    }
+
+    pub(super) fn tell_ended(&mut self, index: u32) {
+        let state = &mut self.sessions[index as usize];
+        if let Some(session) = state.number() {
+            state.era = [0; 3];
+            self.tell(&Record::Ended { session });
+        }
+    }
+
+    fn number(&self, index: u32) -> Option<SessionNumber> {
+        self.journal.as_ref()?;
+        self.sessions[index as usize].number()
+    }
+
+    pub(super) fn tell_away(&mut self, index: u32) {
+        let Some(session) = self.number(index) else { return };
+        let expiry_interval_s = self.sessions[index as usize].expiry_interval_s;
+        let since_us = self.journal.as_ref().map_or(0, |journal| journal.now_us(self.now));
+        self.tell(&Record::Away { session, expiry_interval_s, since_us });
+    }
+
+    pub(super) fn tell_will(&mut self, index: u32) {
+        let (Some(journal), Some(session)) =
+            (&mut self.journal, self.sessions[index as usize].number())
+        else {
+            return;
+        };
+        write_will(journal, session, &self.sessions[index as usize]);
+    }
+
+    pub(super) fn tell_will_sent(&mut self, index: u32) {
+        if let Some(session) = self.number(index) {
+            self.tell(&Record::WillSent { session });
+        }
+    }
+
+    pub(super) fn tell_subscribed(&mut self, index: u32, filter: &str, of: &Subscription) {
+        if let Some(session) = self.number(index) {
+            self.tell(&subscribed(session, filter, of));
+        }
+    }
+
+    pub(super) fn tell_unsubscribed(&mut self, index: u32, filter: &str) {
+        if let Some(session) = self.number(index) {
+            self.tell(&Record::Unsubscribed { session, filter });
+        }
+    }
+
+    /// A message for a client is told; its record is for the delivery to remember.
+    pub(super) fn tell_delivery(
+        &mut self,
+        session: SessionNumber,
+        delivery: &Delivery,
+        packet_identifier: u16,
+        once: Option<Once>,
+    ) -> Kept {
+        let Some(journal) = &mut self.journal else { return Kept::default() };
+        let shared = delivery.shared.map(|filter| self.index.text(filter));
+        if let Some(Once { exchange: Exchange { publisher, packet_identifier }, .. }) = once {
+            journal.write(&Record::Taken { session, publisher, packet_identifier });
+        }
+        journal.write_delivery(session, delivery, packet_identifier, shared.as_deref())
+    }
+
+    /// Whether a session has a message from before a crash that its publisher sends again now.
+    pub(super) fn has_taken(&self, index: u32, once: Option<Once>) -> bool {
+        let Some(once) = once.filter(|once| once.dup && !self.taken.is_empty()) else {
+            return false;
+        };
+        let number = self.sessions[index as usize].number();
+        let taken = self.taken.get(&once.exchange);
+        number.is_some_and(|number| taken.is_some_and(|taken| taken.contains(&number)))
+    }
+
+    /// A message that is not sent again is another one, whoever has one of that Packet Identifier.
+    pub(super) fn forget_taken(&mut self, once: Option<Once>) {
+        if let Some(once) = once.filter(|once| !once.dup && !self.taken.is_empty()) {
+            self.taken.remove(&once.exchange);
+        }
+    }
+
+    pub(super) fn tell_sent(&mut self, index: u32, kept: Kept, identifier: PacketIdentifier) {
+        if let Some(session) = self.number(index)
+            && kept.number != 0
+        {
+            let (delivery, packet_identifier) = (kept.number, identifier.get());
+            self.tell(&Record::Sent { session, delivery, packet_identifier });
+        }
+    }
+
+    pub(super) fn tell_released(&mut self, index: u32, identifier: PacketIdentifier, kept: Kept) {
+        if let Some(session) = self.number(index)
+            && kept.number != 0
+        {
+            let (delivery, packet_identifier) = (kept.number, identifier.get());
+            self.tell(&Record::Released { session, delivery, packet_identifier });
+        }
+    }
+
+    /// The deliveries of a session that ended meanwhile.
+    pub(super) fn tell_gone(&mut self, index: u32) {
+        let Some(journal) = &mut self.journal else { return };
+        let state = &mut self.sessions[index as usize];
+        let (number, Some(outbound)) = (state.number(), &mut state.outbound) else { return };
+        while let Some(kept) = outbound.pop_gone() {
+            if let Some(session) = number {
+                journal.end_delivery(session, kept);
+            }
+        }
+    }
+
+    /// A client's QoS 2 message counts as received; the batch that has to be stored, if one has.
+    pub(super) fn tell_received(
+        &mut self,
+        id: ConnectionId,
+        identifier: PacketIdentifier,
+    ) -> Option<u64> {
+        let index = self.links.get(id)?.session()?;
+        let session = self.number(index)?;
+        let mark = self.mark();
+        self.tell(&Record::Received { session, packet_identifier: identifier.get() });
+        self.batch_since(mark)
+    }
+
+    pub(super) fn tell_completed(&mut self, index: u32, identifier: PacketIdentifier) {
+        if let Some(session) = self.number(index) {
+            self.tell(&Record::Completed { session, packet_identifier: identifier.get() });
+        }
+    }
+
+    pub(super) fn tell_retained(&mut self, content: &message::Content<'_>, stamp: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        if content.payload.is_empty() {
+            return journal.write(&Record::Cleared { stamp, topic: content.topic });
+        }
+        let content = journal.content(content);
+        journal.write(&Record::Retained { stamp, content });
+    }
+
+    /// Tells a part of everything anew, so that the store can forget what it was told before.
+    fn go_on_with_checkpoint(&mut self) {
+        let sessions_end = self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1);
+        let (Some(checkpoint), Some(journal)) = (&mut self.checkpoint, &mut self.journal) else {
+            return;
+        };
+        // A part of it at a time, and none while what happens now fills the batch.
+        if journal.bytes() >= limits::CHECKPOINT_BYTES {
+            return;
+        }
+        while checkpoint.session < sessions_end && journal.bytes() < limits::CHECKPOINT_BYTES {
+            if let Some(state) = self.sessions.get_mut(checkpoint.session) {
+                let subscriber = SubscriberId(checkpoint.session as u32);
+                tell_anew(journal, state, &self.index, subscriber);
+            }
+            checkpoint.session += 1;
+        }
+        if checkpoint.session < sessions_end {
+            return;
+        }
+        let (cores, own) = (u64::from(self.place.cores()), u64::from(self.place.core().0));
+        let mut is_done = true;
+        // "$" topics are no match for "#": clients may have their own.
+        self.retained.scan_all(
+            &mut checkpoint.retained,
+            limits::RETAINED_STEPS_MAX,
+            &mut |topic, stored| {
+                if journal.bytes() >= limits::CHECKPOINT_BYTES {
+                    is_done = false;
+                    return ScanStep::StopBefore;
+                }
+                // Every core has them all, or will: that on which a message was published is sure to
+                // have it already.
+                let told_by = (stored.stamp & retained::STAMP_CORE_MASK) % cores;
+                if told_by == own && !retained::is_ours(topic) {
+                    match &stored.message {
+                        Some(message) => {
+                            let content = journal.content(&message.content());
+                            journal.write(&Record::Retained { stamp: stored.stamp, content });
+                        }
+                        None => journal.write(&Record::Cleared { stamp: stored.stamp, topic }),
+                    }
+                }
+                ScanStep::Next
+            },
+        );
+        if is_done && checkpoint.retained.is_at_end() {
+            for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
+                for &session in sessions {
+                    journal.write(&Record::Taken { session, publisher, packet_identifier });
+                }
+            }
+        }
+        if is_done && checkpoint.retained.is_at_end() {
+            journal.end_checkpoint(checkpoint.number);
+            self.checkpoint = None;
+        }
+    }
+}
+
+fn subscribed<'a>(session: SessionNumber, filter: &'a str, of: &Subscription) -> Record<'a> {
+    Record::Subscribed {
+        session,
+        filter,
+        qos: of.options.qos(),
+        no_local: of.options.no_local(),
+        retain_as_published: of.options.retain_as_published(),
+        identifier: of.identifier,
+    }
+}
+
+fn write_will(
+    journal: &mut Journal,
+    session: SessionNumber,
+    state: &crate::session::state::Session,
+) {
+    let Some(will) = &state.will else { return };
+    let Some(due) = will.due else { return };
+    let content = Content {
+        topic: &will.topic,
+        payload: &will.payload,
+        passed_on: &will.passed_on,
+        expires_us: None,
+        qos: will.qos.into(),
+    };
+    let message_expiry_interval_s = will.message_expiry_interval_s;
+    let due_us = journal.wall_us(due);
+    let retain = will.retain;
+    journal.write(&Record::Will { session, due_us, content, retain, message_expiry_interval_s });
+}
+
+/// All of a session.
+fn tell_anew(
+    journal: &mut Journal,
+    state: &mut crate::session::state::Session,
+    index: &shards::SubscriptionIndex,
+    subscriber: SubscriberId,
+) {
+    let Some(session) = state.number() else { return };
+    let expiry_interval_s = state.expiry_interval_s;
+    let client_identifier = state.client_identifier.as_str();
+    journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
+    for &filter in &state.subscriptions {
+        if let Some(subscription) = index.get(filter, subscriber) {
+            journal.write(&subscribed(session, &index.text(filter), &subscription));
+        }
+    }
+    if let Some(inbound) = &state.inbound {
+        for packet_identifier in inbound.iter() {
+            journal.write(&Record::Received { session, packet_identifier });
+        }
+    }
+    if let Some(outbound) = &mut state.outbound {
+        outbound.tell_anew(|telling| match telling {
+            Telling::Delivery(delivery, packet_identifier) => {
+                let shared = delivery.shared.map(|filter| index.text(filter));
+                delivery.kept =
+                    journal.write_delivery(session, delivery, packet_identifier, shared.as_deref());
+            }
+            Telling::Released(kept, packet_identifier) => {
+                let delivery = kept.number;
+                journal.write(&Record::Released { session, delivery, packet_identifier });
+            }
+        });
+    }
+    if state.connection.is_none() {
+        let expires = state.expires.map(|at| journal.wall_us(at));
+        let since_us = expires
+            .map_or(u64::MAX, |at| at.saturating_sub(u64::from(expiry_interval_s) * 1_000_000));
+        journal.write(&Record::Away { session, expiry_interval_s, since_us });
+        write_will(journal, session, state);
+    }
+}
+
+/// What [`crate::session::outbound::Outbound::tell_anew`] tells.
+pub enum Telling<'a> {
+    /// A message that waits, or is in flight under a Packet Identifier.
+    Delivery(&'a mut Delivery, u16),
+    /// One of which only PUBREL is left.
+    Released(Kept, u16),
+}

@@ -1,0 +1,301 @@
+//! Taking up what was kept: each core its own sessions and its share of the retained messages, and
+//! then what each has to know of the others. To be done before the first client is let in.
+
+use shards::{Fingerprint, GroupAt, SubscriberId, SubscriptionOptions, TopicFilter};
+
+use crate::engine::retained::{STAMP_CORE_BITS, Stored};
+use crate::engine::{CoreId, Engine, Kept};
+use crate::limits;
+use crate::message::{self, Message};
+use crate::session::inbound::Inbound;
+use crate::session::outbound::{Delivery, Identifiers, Outbound};
+use crate::session::state::Will;
+use crate::storage::image::{self, Image, OwnedContent, Part};
+use crate::storage::record::{NoRecord, SessionNumber};
+use crate::wire::{PacketIdentifier, Qos};
+
+/// What one core has taken up, as far as the others have to know.
+#[derive(Debug)]
+pub struct Restored {
+    core: CoreId,
+    /// Sessions taken up.
+    pub sessions: usize,
+    /// Messages that wait in them or are in flight.
+    pub messages: usize,
+    exact: Vec<Fingerprint>,
+    wildcards: Vec<String>,
+    groups: Vec<(String, u32)>,
+    retained: Vec<(Box<str>, Stored)>,
+    clock: u64,
+}
+
+/// What of everything is one core's: the sessions at home there, and a share of the topics.
+struct OwnPart<'a> {
+    engine: &'a Engine,
+}
+
+impl Part for OwnPart<'_> {
+    fn has_session(&self, client_identifier: &str) -> bool {
+        self.engine.home(client_identifier) == self.engine.core()
+    }
+
+    fn has_topic(&self, topic: &str) -> bool {
+        self.engine.home(topic) == self.engine.core()
+    }
+}
+
+impl Engine {
+    /// Reads this core's part of a batch of records into `image`.
+    pub fn read_records(&self, image: &mut Image, batch: &[u8]) -> Result<(), NoRecord> {
+        image.apply(batch, &OwnPart { engine: self })
+    }
+
+    /// Takes up everything in `image`; what has ended meanwhile ends with the first turn. The others
+    /// are to be told the outcome by [`Self::learn_restored`].
+    pub fn restore(&mut self, image: Image) -> Restored {
+        let Image { mut sessions, mut retained, taken, session_max, delivery_max, .. } = image;
+        self.taken = taken;
+        self.round = self.round.max((session_max >> 32) as u32);
+        self.generation = self.generation.max(session_max as u32);
+        if let Some(journal) = &mut self.journal {
+            journal.begin_deliveries_at(delivery_max + 1);
+        }
+        let mut restored = Restored {
+            core: self.core(),
+            sessions: 0,
+            messages: 0,
+            exact: Vec::new(),
+            wildcards: Vec::new(),
+            groups: Vec::new(),
+            retained: Vec::new(),
+            clock: 0,
+        };
+        self.sessions.reserve(sessions.len());
+        // In an order that does not change from run to run, one leaving as the other comes.
+        let mut numbers: Vec<SessionNumber> = sessions.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let session = sessions.remove(&number).expect("just seen");
+            restored.sessions += 1;
+            restored.messages += session.inflight.len() + session.queue.len();
+            self.restore_session(number, session);
+        }
+        let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
+        topics.sort_unstable();
+        for topic in topics {
+            let kept = retained.remove(&topic).expect("just seen");
+            restored.clock = restored.clock.max(kept.stamp >> STAMP_CORE_BITS);
+            let message = kept.content.and_then(|content| self.restore_message(&content));
+            if message.is_some() {
+                restored.retained.push((topic, Stored { stamp: kept.stamp, message }));
+            }
+        }
+        for (topic, stored) in &restored.retained {
+            self.store(topic, stored);
+        }
+        self.clock = self.clock.max(restored.clock);
+        self.announce_restored(&mut restored);
+        self.place.set_sessions(self.sessions.len());
+        restored
+    }
+
+    /// Another core has taken up its part.
+    pub fn learn_restored(&mut self, of: &Restored) {
+        if of.core == self.core() {
+            return;
+        }
+        let core = of.core.0;
+        of.exact.iter().for_each(|&filter| self.replica.announce_exact(core, filter));
+        for text in &of.wildcards {
+            self.replica.announce_wildcard(core, &filter_of(text));
+        }
+        for (text, members) in &of.groups {
+            let at = GroupAt { core, online: 0, members: *members };
+            self.replica.set_group(&filter_of(text), at);
+        }
+        for (topic, stored) in &of.retained {
+            self.store(topic, stored);
+        }
+        self.clock = self.clock.max(of.clock);
+    }
+
+    /// A message, unless it has expired, or is none that a client can have published.
+    fn restore_message(&self, content: &OwnedContent) -> Option<Message> {
+        shards::check_topic_name(&content.topic, usize::MAX).ok()?;
+        let journal = self.journal.as_ref().expect("what is kept is restored");
+        let expires = content.expires_us.map(|at| journal.deadline(at));
+        if expires.is_some_and(|at| at.is_due(self.now)) {
+            return None;
+        }
+        let content = message::Content {
+            topic: &content.topic,
+            payload: &content.payload,
+            passed_on: &content.passed_on,
+            expires,
+            qos: Qos::try_from(content.qos).unwrap_or(Qos::AtLeastOnce),
+        };
+        Some(content.to_message(&self.links.ledger))
+    }
+
+    fn restore_session(&mut self, number: SessionNumber, kept: image::Session) {
+        if self.find_session(&kept.client_identifier).is_some() {
+            return; // a later one of the same client is there
+        }
+        let index = self.new_session(&kept.client_identifier);
+        self.links.metrics.clients_disconnected += 1;
+        let [low, middle, high, _] = ((number.0 >> 32) as u32).to_le_bytes();
+        let is_new_absence = kept.away_since_us.is_none();
+        let state = &mut self.sessions[index as usize];
+        (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
+        state.expiry_interval_s = kept.expiry_interval_s;
+        for (filter, subscription) in &kept.subscriptions {
+            self.restore_subscription(index, filter, subscription);
+        }
+        if !kept.received.is_empty() {
+            let mut inbound = Box::<Inbound>::default();
+            let identifiers = kept.received.iter().filter_map(|&id| PacketIdentifier::new(id));
+            identifiers.for_each(|identifier| assert!(inbound.receive(identifier), "a set"));
+            self.sessions[index as usize].inbound = Some(inbound);
+        }
+        self.restore_deliveries(index, kept.inflight, kept.queue.into());
+        self.restore_times(index, kept.away_since_us, kept.will);
+        if is_new_absence {
+            self.tell_away(index);
+        }
+    }
+
+    fn restore_subscription(&mut self, index: u32, text: &str, of: &image::Subscription) {
+        let Ok(filter) = TopicFilter::parse(text, usize::MAX) else { return };
+        let subscription = shards::Subscription {
+            subscriber: SubscriberId(index),
+            options: SubscriptionOptions::new(of.qos.min(2), of.no_local, of.retain_as_published),
+            identifier: of.identifier,
+        };
+        let subscribed = self.index.subscribe(&filter, subscription);
+        self.sessions[index as usize].subscriptions.push(subscribed.filter);
+        let bytes = if subscribed.first { text.len() } else { 0 };
+        self.links.ledger.charge(limits::SUBSCRIPTION_BYTES + bytes);
+        if filter.share_name().is_some() && !self.lanes.is_empty() {
+            self.own_groups.entry(subscribed.filter).or_default();
+        }
+    }
+
+    fn restore_deliveries(
+        &mut self,
+        index: u32,
+        inflight: Vec<image::Delivery>,
+        queue: Vec<image::Delivery>,
+    ) {
+        if inflight.is_empty() && queue.is_empty() {
+            return;
+        }
+        let mut outbound = Box::<Outbound>::default();
+        for of in inflight {
+            let Some(identifier) = PacketIdentifier::new(of.packet_identifier) else { continue };
+            let kept = Kept::of_before(of.number);
+            match self.restore_delivery(&of) {
+                Some(delivery) => outbound.restore_inflight(identifier, Ok(delivery)),
+                None if of.content.is_none() => outbound.restore_inflight(identifier, Err(kept)),
+                // It expired while the broker was down.
+                None => self.tell_lost(index, kept),
+            }
+        }
+        for of in queue {
+            match self.restore_delivery(&of) {
+                Some(delivery) => outbound.restore_queued(delivery),
+                None => self.tell_lost(index, Kept::of_before(of.number)),
+            }
+        }
+        outbound.end_restore(self.queue_limits.policy);
+        if !outbound.is_idle() {
+            self.sessions[index as usize].outbound = Some(outbound);
+            self.count_queue(index, 0);
+        }
+    }
+
+    fn tell_lost(&mut self, index: u32, kept: Kept) {
+        if let (Some(session), Some(journal)) =
+            (self.sessions[index as usize].number(), &mut self.journal)
+        {
+            journal.end_delivery(session, kept);
+        }
+    }
+
+    fn restore_delivery(&self, of: &image::Delivery) -> Option<Delivery> {
+        let message = self.restore_message(of.content.as_deref()?)?;
+        Some(Delivery {
+            message,
+            qos: Qos::try_from(of.qos).unwrap_or(Qos::AtLeastOnce),
+            retain: of.retain,
+            subscription_identifiers: Identifiers::new(&of.identifiers),
+            shared: of.shared.as_deref().and_then(|text| self.index.find(text)),
+            kept: Kept::of_before(of.number),
+        })
+    }
+
+    /// When the session ends and its Will is due, by the time of day: the time in which the broker was
+    /// down counts. For a client that was connected to the last it begins now.
+    fn restore_times(&mut self, index: u32, since_us: Option<u64>, will: Option<image::Will>) {
+        let journal = self.journal.as_ref().expect("what is kept is restored");
+        let state = &mut self.sessions[index as usize];
+        let expiry_us = u64::from(state.expiry_interval_s) * 1_000_000;
+        let now_us = journal.now_us(self.now);
+        let expires = (state.expiry_interval_s < u32::MAX).then(|| {
+            // Should the clock have been set back, nobody's session lasts longer than from now on.
+            let since_us = since_us.unwrap_or(now_us).min(now_us);
+            journal.deadline(since_us.saturating_add(expiry_us))
+        });
+        let is_topic = |topic: &str| shards::check_topic_name(topic, usize::MAX).is_ok();
+        let will = will.filter(|will| is_topic(&will.content.topic));
+        let due = will.as_ref().map(|will| {
+            let latest_us = now_us.saturating_add(u64::from(u32::MAX) * 1_000_000);
+            journal.deadline(will.due_us.min(latest_us))
+        });
+        state.expires = expires;
+        state.will = will.map(|will| {
+            let will = Box::new(Will {
+                topic: will.content.topic,
+                payload: will.content.payload,
+                qos: Qos::try_from(will.content.qos).unwrap_or(Qos::AtMostOnce),
+                retain: will.retain,
+                delay_interval_s: 0,
+                message_expiry_interval_s: will.message_expiry_interval_s,
+                passed_on: will.content.passed_on,
+                due,
+            });
+            self.links.ledger.charge(will.bytes());
+            will
+        });
+        if let Some(first) = expires.into_iter().chain(due).min() {
+            self.arm_session(index, first);
+        }
+    }
+
+    /// Collects what the other cores have to know of the sessions here.
+    fn announce_restored(&mut self, restored: &mut Restored) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        let mut seen = std::collections::HashSet::new();
+        for (_, session) in &self.sessions {
+            for &filter in &session.subscriptions {
+                if !seen.insert(filter) {
+                    continue;
+                }
+                let text = self.index.text(filter);
+                if filter.is_shared() {
+                    let members = self.index.members(filter).len() as u32;
+                    restored.groups.push((text, members));
+                } else if shards::has_wildcard(&text) {
+                    restored.wildcards.push(text);
+                } else {
+                    restored.exact.push(self.replica.fingerprint(&text));
+                }
+            }
+        }
+    }
+}
+
+fn filter_of(text: &str) -> TopicFilter<'_> {
+    TopicFilter::parse(text, usize::MAX).expect("it was parsed where it was restored")
+}

@@ -1,0 +1,274 @@
+//! What waits until it is stored, and what is told to the store.
+
+use super::*;
+use crate::engine::{Keeping, Records, StoreState};
+use crate::storage::image::{Image, Whole};
+
+const WALL_AT_ZERO_US: u64 = 1 << 50;
+
+fn kept() -> World {
+    let mut world = World::new();
+    world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+    world
+}
+
+impl World {
+    /// What the engine hands over at the end of a turn.
+    fn records(&mut self) -> Option<Records> {
+        let records = self.engine.poll_records();
+        assert!(self.engine.poll_records().is_none(), "one batch at a time");
+        records
+    }
+
+    /// The store has everything up to a batch.
+    fn stored(&mut self, up_to: u64) {
+        let now = self.now;
+        self.engine.handle_stored(now, StoreState { up_to, ..StoreState::default() });
+        self.settle();
+    }
+
+    /// Hands over and stores until nothing is left to; what was handed over.
+    fn store_all(&mut self) -> Vec<Records> {
+        let mut all = Vec::new();
+        while let Some(records) = self.records() {
+            self.stored(records.number);
+            all.push(records);
+        }
+        all
+    }
+
+    /// A client whose session is kept, with its CONNACK taken off.
+    fn connect_kept(&mut self, name: &str) -> ConnectionId {
+        let id = self.accept();
+        self.send_connect(id, &Client::persistent(name));
+        self.store_all();
+        let packets = self.packets(id, Version::V5);
+        assert!(packets[0].starts_with("Connack"), "{packets:?}");
+        id
+    }
+
+    fn subscribe_kept(&mut self, id: ConnectionId, qos: Qos) {
+        self.subscribe(id, "t", qos);
+        self.store_all();
+        assert!(self.packets(id, Version::V5)[0].starts_with("Suback"));
+    }
+}
+
+fn image(batches: &[Records]) -> Image {
+    let mut image = Image::default();
+    for records in batches {
+        image.apply(&records.bytes, &Whole).expect("records");
+    }
+    image
+}
+
+#[test]
+fn connack_and_suback_wait_until_the_session_is_stored() {
+    let mut world = kept();
+    let id = world.accept();
+    world.send_connect(id, &Client::persistent("c"));
+    world.subscribe(id, "t", Qos::AtLeastOnce);
+    assert!(world.packets(id, Version::V5).is_empty());
+    let first = world.records().expect("the session").number;
+    world.stored(first);
+    let packets = world.packets(id, Version::V5);
+    assert!(packets[0].starts_with("Connack") && packets[1].starts_with("Suback"), "{packets:?}");
+}
+
+#[test]
+fn a_publisher_hears_once_its_message_is_stored_and_at_qos_0_nobody_waits() {
+    let mut world = kept();
+    let consumer = world.connect_kept("consumer");
+    world.subscribe_kept(consumer, Qos::AtLeastOnce);
+    let publisher = world.connect(&Client::v5("publisher"));
+    world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
+    assert_eq!(world.payloads(consumer), ["1"], "the consumer need not wait");
+    let first = world.records().expect("the message").number;
+    // More comes while the first is being stored: it is collected.
+    world.publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
+    world.publish(publisher, "t", b"3", Qos::AtMostOnce, 0);
+    assert_eq!(world.payloads(consumer), ["2", "3"]);
+    assert!(world.records().is_none() && world.packets(publisher, Version::V5).is_empty());
+    world.stored(first);
+    assert_eq!(world.packets(publisher, Version::V5).len(), 1);
+    world.store_all();
+    assert_eq!(world.packets(publisher, Version::V5).len(), 1);
+}
+
+#[test]
+fn who_is_owed_nothing_that_is_kept_waits_for_nothing() {
+    let mut world = kept();
+    let consumer = world.connect(&Client::v5("consumer"));
+    world.subscribe(consumer, "t", Qos::ExactlyOnce);
+    world.packets(consumer, Version::V5);
+    let publisher = world.connect(&Client::v5("publisher"));
+    for (qos, number) in [(Qos::AtLeastOnce, 1), (Qos::ExactlyOnce, 2)] {
+        world.publish(publisher, "t", b"m", qos, number);
+        assert_eq!(world.packets(publisher, Version::V5).len(), 1);
+        assert_eq!(world.payloads(consumer), ["m"]);
+    }
+    assert!(world.records().is_none());
+}
+
+#[test]
+fn what_is_acknowledged_while_another_batch_is_stored_is_never_written() {
+    let mut world = kept();
+    let consumer = world.connect_kept("consumer");
+    world.subscribe_kept(consumer, Qos::AtLeastOnce);
+    let publisher = world.connect(&Client::v5("publisher"));
+    world.publish(publisher, "t", b"first", Qos::AtLeastOnce, 1);
+    let first = world.records().expect("a batch");
+    for number in 2..10u16 {
+        world.publish(publisher, "t", &[b'x'; 500], Qos::AtLeastOnce, number);
+        world.send(consumer, Version::V5, &Packet::Puback(ack(number)));
+    }
+    world.stored(first.number);
+    let second = world.records().expect("a batch, though nothing is left of it");
+    assert!(second.bytes.is_empty(), "{} bytes", second.bytes.len());
+    world.stored(second.number);
+    assert_eq!(world.packets(publisher, Version::V5).len(), 9);
+    let image = image(&[first]);
+    let of = image.sessions.values().find(|of| &*of.client_identifier == "consumer");
+    assert!(of.is_none(), "the session was told before");
+}
+
+#[test]
+fn a_message_for_many_is_written_once() {
+    let mut world = kept();
+    let consumers: Vec<_> = (0..50).map(|n| world.connect_kept(&format!("c{n}"))).collect();
+    for &consumer in &consumers {
+        world.subscribe_kept(consumer, Qos::AtLeastOnce);
+    }
+    let publisher = world.connect(&Client::v5("publisher"));
+    world.publish(publisher, "t", &[b'x'; 10_000], Qos::AtLeastOnce, 1);
+    let bytes = world.records().expect("a batch").bytes.len();
+    assert!((10_000..14_000).contains(&bytes), "{bytes} bytes");
+}
+
+#[test]
+fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
+    let mut world = kept();
+    let consumer = world.connect_kept("consumer");
+    world.subscribe_kept(consumer, Qos::ExactlyOnce);
+    let publisher = world.connect(&Client::v5("publisher"));
+    world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
+    world.publish(publisher, "t", b"2", Qos::ExactlyOnce, 2);
+    assert!(world.payloads(consumer).is_empty());
+    world.store_all();
+    assert_eq!(world.payloads(consumer), ["1", "2"]);
+    world.send(consumer, Version::V5, &Packet::Pubrec(ack(1)));
+    assert!(world.packets(consumer, Version::V5).is_empty());
+    world.store_all();
+    assert!(world.packets(consumer, Version::V5)[0].starts_with("Pubrel"));
+}
+
+#[test]
+fn pubcomp_waits_as_the_identifier_may_come_to_mean_another_message() {
+    let mut world = kept();
+    let publisher = world.connect_kept("publisher");
+    world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
+    assert!(world.packets(publisher, Version::V5).is_empty());
+    world.store_all();
+    assert!(world.packets(publisher, Version::V5)[0].starts_with("Pubrec"));
+    world.send(publisher, Version::V5, &Packet::Pubrel(ack(1)));
+    assert!(world.packets(publisher, Version::V5).is_empty());
+    world.store_all();
+    assert!(world.packets(publisher, Version::V5)[0].starts_with("Pubcomp"));
+}
+
+#[test]
+fn publishers_rest_while_too_much_waits_for_the_store() {
+    let mut world = kept();
+    let consumer = world.connect_kept("consumer");
+    world.subscribe_kept(consumer, Qos::AtLeastOnce);
+    world.stuck.insert(consumer);
+    let publisher = world.connect(&Client::v5("publisher"));
+    let mut handed = Vec::new();
+    for number in 1..2_000u16 {
+        world.publish(publisher, "t", &[b'x'; 10_000], Qos::AtLeastOnce, number);
+        handed.extend(world.engine.poll_records());
+        if world.paused.contains(&publisher) {
+            break;
+        }
+    }
+    let bytes: usize = handed.iter().map(|records| records.bytes.len()).sum();
+    assert!(world.paused.contains(&publisher), "{bytes} bytes wait");
+    assert!(bytes < 2 * limits::JOURNAL_BYTES_MAX, "{bytes} bytes wait");
+    let last = handed.last().expect("some").number;
+    world.stored(last);
+    assert!(!world.paused.contains(&publisher));
+}
+
+#[test]
+fn told_anew_is_what_was_told_in_all() {
+    let mut world = kept();
+    let mut told = Vec::new();
+    let away = world.accept();
+    world.send_connect(away, &Client::persistent("away"));
+    world.subscribe(away, "t", Qos::ExactlyOnce);
+    told.extend(world.store_all());
+    let publisher = world.accept();
+    world.send_connect(publisher, &Client::persistent("publisher"));
+    told.extend(world.store_all());
+    for (number, qos) in [(1, Qos::AtLeastOnce), (2, Qos::ExactlyOnce), (3, Qos::ExactlyOnce)] {
+        world.publish(publisher, "t", &[number as u8; 10], qos, number);
+        told.extend(world.store_all());
+    }
+    let mut retained = publish("$own/t", b"kept", Qos::AtLeastOnce, 9);
+    retained.retain = true;
+    world.send(publisher, Version::V5, &Packet::Publish(retained));
+    world.send(away, Version::V5, &Packet::Pubrec(ack(2)));
+    told.extend(world.store_all());
+    world.cut(away);
+    world.publish(publisher, "t", b"waits", Qos::AtLeastOnce, 4);
+    told.extend(world.store_all());
+    let last = told.last().expect("some").number;
+    let now = world.now;
+    let state = StoreState { up_to: last, checkpoint: 1, ..StoreState::default() };
+    world.engine.handle_stored(now, state);
+    let anew = world.records().expect("everything");
+    assert_eq!(anew.checkpoint, 1);
+    let (before, after) = (image(&told), image(&[anew]));
+    assert_eq!(before.sessions, after.sessions);
+    assert_eq!(before.retained, after.retained);
+    let of = after.sessions.values().find(|of| &*of.client_identifier == "away").expect("it is");
+    assert_eq!((of.inflight.len(), of.queue.len(), after.retained.len()), (3, 1, 1));
+}
+
+#[test]
+fn what_was_told_is_taken_up_again() {
+    let mut world = kept();
+    let mut told = Vec::new();
+    let id = world.accept();
+    world.send_connect(id, &Client::persistent("c"));
+    world.subscribe(id, "t", Qos::AtLeastOnce);
+    told.extend(world.store_all());
+    world.packets(id, Version::V5);
+    world.publish(id, "t", b"1", Qos::AtLeastOnce, 1);
+    told.extend(world.store_all());
+    world.cut(id);
+    world.publish_from_elsewhere(b"2");
+    told.extend(world.store_all());
+    let mut next = kept();
+    let restored = next.engine.restore(image(&told));
+    assert_eq!((restored.sessions, restored.messages), (1, 2));
+    let id = next.connect_kept_with_rest("c");
+    let seen: Vec<_> = next.payloads(id);
+    assert_eq!(seen, ["1", "2"]);
+    assert_eq!(next.engine.index.len(), 1);
+}
+
+impl World {
+    fn publish_from_elsewhere(&mut self, payload: &[u8]) {
+        let publisher = self.connect(&Client::v5("elsewhere"));
+        self.publish(publisher, "t", payload, Qos::AtLeastOnce, 1);
+    }
+
+    /// As `connect_kept`, and what follows CONNACK stays to be looked at.
+    fn connect_kept_with_rest(&mut self, name: &str) -> ConnectionId {
+        let id = self.accept();
+        self.send_connect(id, &Client::persistent(name));
+        self.store_all();
+        id
+    }
+}

@@ -1,0 +1,74 @@
+//! A core's share in the store: it takes up its part of what was kept before it serves, hears what
+//! the other cores took up, and hands over what is to be kept from then on.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::engine::{Keeping, Restored};
+use crate::executor::{Core, Waker};
+use crate::storage::image::Image;
+use crate::storage::log::{Desk, Progress, Reader, Store};
+
+/// What one core needs.
+pub struct Keeper {
+    desk: Desk,
+    reader: Arc<Reader>,
+    keeping: Keeping,
+    /// To every core, this one included.
+    tell: Vec<Sender<Told>>,
+    hear: Receiver<Told>,
+}
+
+/// What one core says to the others.
+type Told = Arc<Restored>;
+
+impl Keeper {
+    /// One for each core, which is woken by its waker.
+    pub fn each(store: &mut Store, wakers: &Arc<[Waker]>) -> io::Result<Vec<Self>> {
+        let reader = Arc::new(store.reader());
+        let waits = store.waits();
+        let desks = store.start(wakers).map_err(io::Error::other)?;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_at_zero_us = since_1970.as_micros() as u64;
+        let (tell, hear): (Vec<_>, Vec<_>) = desks.iter().map(|_| channel()).unzip();
+        let keeper = |(desk, hear)| Self {
+            desk,
+            reader: Arc::clone(&reader),
+            keeping: Keeping { wall_at_zero_us, waits },
+            tell: tell.clone(),
+            hear,
+        };
+        Ok(desks.into_iter().zip(hear).map(keeper).collect())
+    }
+
+    /// Takes up this core's part; done when all cores know of each other's.
+    pub fn restore<S>(self, mut of: Core<S>) -> io::Result<Core<S>> {
+        let Self { desk, reader, keeping, tell, hear } = self;
+        let engine = &mut of.engine;
+        engine.keep(keeping);
+        let core = engine.core();
+        let mut image = Image::default();
+        let mut progress = Progress::new(reader.bytes(), core.0 == 0);
+        let read = reader.read(&mut progress, |batch| engine.read_records(&mut image, batch));
+        read.map_err(io::Error::other)?;
+        let restored = engine.restore(image);
+        if restored.sessions > 0 {
+            let (sessions, messages) = (restored.sessions, restored.messages);
+            tracing::info!(core = core.0, sessions, messages, "restored");
+        }
+        let cores = tell.len();
+        let restored = Arc::new(restored);
+        for tell in tell {
+            // A core that is gone has failed, and says so itself.
+            let _ = tell.send(Arc::clone(&restored));
+        }
+        for _ in 0..cores {
+            let other = hear.recv().map_err(|_| io::Error::other("another core failed"))?;
+            engine.learn_restored(&other);
+        }
+        of.keep_at(desk);
+        Ok(of)
+    }
+}

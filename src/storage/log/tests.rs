@@ -1,0 +1,344 @@
+//! The log written, read, torn and damaged.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::tools;
+use super::*;
+use crate::config::Data;
+use crate::engine::Records;
+use crate::storage::record::{Record, SessionNumber};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringmq-log-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    /// The only segment that has frames.
+    fn segment(&self) -> PathBuf {
+        let scan = Scan::of(&self.0).expect("readable");
+        let with_frames = scan.segments.iter().rfind(|of| of.bytes > 28);
+        with_frames.expect("there is one").path.clone()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn settings() -> Storage {
+    Storage { data: Data::None, ..Storage::default() }
+}
+
+fn record(number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let client_identifier = &format!("client {number}");
+    let session = SessionNumber(1 << 42 | number);
+    Record::Session { session, client_identifier, expiry_interval_s: 9 }.encode(&mut bytes);
+    bytes
+}
+
+/// A store with one core, into which batches are written one after the other.
+struct Written {
+    store: Store,
+    desks: Vec<Desk>,
+    number: u64,
+}
+
+impl Written {
+    fn open(folder: &Path, settings: Storage) -> Self {
+        let mut store = Store::open(folder, settings).expect("it opens");
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let wakers: Arc<[Waker]> = Arc::new([Waker::Poll(waker)]);
+        let desks = store.start(&wakers).expect("it starts");
+        Self { store, desks, number: 0 }
+    }
+
+    /// Writes a batch; the checkpoint that is asked for by then.
+    fn write(&mut self, bytes: Vec<u8>, checkpoint: u64) -> u64 {
+        self.number += 1;
+        self.desks[0].hand_over(Records { number: self.number, bytes, checkpoint });
+        let number = self.number;
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until {
+            if let Some(state) = self.desks[0].news()
+                && state.up_to >= number
+            {
+                return state.checkpoint;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        panic!("the store does not go on");
+    }
+
+    fn close(mut self) {
+        self.desks.clear();
+        self.store.finish();
+    }
+}
+
+fn batches(folder: &Path) -> Vec<Vec<u8>> {
+    let store = Store::open(folder, settings()).expect("it opens");
+    let mut read = Vec::new();
+    let mut progress = Progress::new(0, false);
+    let each = |batch: &[u8]| {
+        read.push(batch.to_vec());
+        Ok(())
+    };
+    store.reader().read(&mut progress, each).expect("it reads");
+    read
+}
+
+fn written(folder: &Path, count: u64) {
+    let mut written = Written::open(folder, settings());
+    for number in 1..=count {
+        written.write(record(number), 0);
+    }
+    written.close();
+}
+
+#[test]
+fn what_was_kept_is_read_again_in_its_order_over_several_starts() {
+    let folder = Folder::new("order");
+    for start in 0..3 {
+        let mut log = Written::open(&folder.0, settings());
+        for number in 1..=5 {
+            log.write(record(start * 5 + number), 0);
+        }
+        log.close();
+    }
+    let expected: Vec<Vec<u8>> = (1..=15).map(record).collect();
+    assert_eq!(batches(&folder.0), expected);
+}
+
+#[test]
+fn a_store_belongs_to_one_process_at_a_time() {
+    let folder = Folder::new("lock");
+    let _store = Store::open(&folder.0, settings()).expect("it opens");
+    assert!(matches!(Store::open(&folder.0, settings()), Err(StoreError::InUse(_))));
+}
+
+#[test]
+fn a_torn_end_is_cut_wherever_it_is_torn() {
+    let folder = Folder::new("torn");
+    written(&folder.0, 4);
+    let path = folder.segment();
+    let whole = fs::read(&path).expect("readable");
+    // The fifth frame is the last word of a clean stop; a crash leaves none.
+    let frame = super::format::FRAME_BYTES;
+    let whole = &whole[..whole.len() - frame];
+    for cut in 1..=frame + 4 + record(4).len() {
+        fs::write(&path, &whole[..whole.len() - cut]).expect("written");
+        assert_eq!(batches(&folder.0), [record(1), record(2), record(3)], "{cut} bytes less");
+        let after = Scan::of(&folder.0).expect("readable");
+        assert_eq!((after.torn_bytes, after.damages.len()), (0, 0), "it was cut");
+    }
+    // What a page that never reached the disk looks like.
+    let mut zeroed = whole.to_vec();
+    let from = zeroed.len() - 8;
+    zeroed[from..].fill(0);
+    fs::write(&path, &zeroed).expect("written");
+    assert_eq!(batches(&folder.0).len(), 3);
+}
+
+#[test]
+fn a_segment_that_a_crash_left_without_a_header_is_removed() {
+    let folder = Folder::new("headless");
+    written(&folder.0, 2);
+    for bytes in [0, 5, 27] {
+        let path = super::format::path(&folder.0, 99);
+        fs::write(&path, vec![0; bytes]).expect("written");
+        assert_eq!(batches(&folder.0).len(), 2);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn damage_before_the_end_is_refused_with_its_place_whichever_byte_it_is() {
+    let folder = Folder::new("damage");
+    written(&folder.0, 6);
+    let path = folder.segment();
+    let whole = fs::read(&path).expect("readable");
+    let frame = super::format::FRAME_BYTES;
+    // All but the last frame, which is empty and vouches for those before.
+    for at in 0..whole.len() - frame {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        fs::write(&path, &bytes).expect("written");
+        let error = Store::open(&folder.0, settings()).expect_err("it is damaged");
+        let StoreError::Damaged(places) = &error else { panic!("byte {at}: {error}") };
+        let [damage] = &places[..] else { panic!("byte {at}: {places:?}") };
+        assert!(damage.offset <= at as u64, "byte {at}: {damage}");
+        assert!(damage.until.is_some_and(|until| until > at as u64), "byte {at}: {damage}");
+        let text = error.to_string();
+        assert!(
+            text.contains("broker store repair")
+                && text.contains(&format!("byte {}", damage.offset))
+        );
+    }
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    let folder = Folder::new("missing");
+    for start in 0..3 {
+        let mut log = Written::open(&folder.0, settings());
+        log.write(record(start), 0);
+        log.close();
+    }
+    let second = Scan::of(&folder.0).expect("readable").segments[1].path.clone();
+    fs::remove_file(second).expect("removed");
+    assert!(matches!(Store::open(&folder.0, settings()), Err(StoreError::Damaged(_))));
+}
+
+#[test]
+fn repair_keeps_what_is_whole_and_moves_the_files_aside() {
+    let folder = Folder::new("repair");
+    written(&folder.0, 6);
+    let path = folder.segment();
+    let mut bytes = fs::read(&path).expect("readable");
+    let at = bytes.iter().position(|&byte| byte == b'3').expect("client 3");
+    bytes[at] = b'9';
+    fs::write(&path, &bytes).expect("written");
+    assert_eq!(tools::verify(&folder.0).expect("readable").damages.len(), 1);
+    let (aside, places) = tools::repair(&folder.0).expect("it can").expect("there is damage");
+    assert_eq!(places, 1);
+    assert!(aside.join(path.file_name().expect("a name")).exists());
+    let inspection = tools::inspect(&folder.0).expect("readable").to_string();
+    assert!(inspection.lines().any(|line| line.starts_with("sessions ") && line.ends_with(" 5")));
+    assert!(Store::open(&folder.0, settings()).is_ok());
+    assert!(tools::repair(&folder.0).expect("it can").is_none());
+}
+
+#[test]
+fn a_later_format_is_refused_by_name() {
+    let folder = Folder::new("version");
+    written(&folder.0, 1);
+    let path = folder.segment();
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes[8] = 2;
+    let sum = crc32fast::hash(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&path, &bytes).expect("written");
+    let error = Store::open(&folder.0, settings()).expect_err("it is of a later version");
+    assert!(matches!(error, StoreError::Version(_, 2)), "{error}");
+}
+
+#[test]
+fn once_everything_is_told_anew_what_was_told_before_goes() {
+    let folder = Folder::new("compact");
+    let storage = Storage { compact_bytes_min: 1 << 20, ..settings() };
+    let mut log = Written::open(&folder.0, storage);
+    let mut asked = 0;
+    while asked == 0 {
+        asked = log.write(vec![0; 100_000], 0);
+    }
+    let before: u64 = Scan::of(&folder.0).expect("readable").bytes();
+    log.write(record(7), asked);
+    log.write(record(8), asked);
+    log.close();
+    let after = Scan::of(&folder.0).expect("readable").bytes();
+    assert!(before > 1 << 20 && after < 200_000, "{before} bytes before, {after} after");
+    assert!(batches(&folder.0).ends_with(&[record(7), record(8)]));
+}
+
+#[test]
+fn an_export_is_imported_as_it_was() {
+    let (from, to) = (Folder::new("export"), Folder::new("import"));
+    written(&from.0, 3);
+    let mut lines = Vec::new();
+    tools::export(&from.0, &mut lines).expect("it can");
+    let counts = tools::import(&to.0, &lines[..]).expect("it can");
+    assert_eq!(counts, (3, 0));
+    let mut again = Vec::new();
+    tools::export(&to.0, &mut again).expect("it can");
+    assert_eq!(String::from_utf8(again), String::from_utf8(lines.clone()));
+    let error = tools::import(&to.0, &lines[..]).expect_err("it is not empty");
+    assert!(matches!(error, tools::CarryError::NotEmpty(_)));
+}
+
+#[test]
+fn a_wrong_line_is_refused_by_its_number() {
+    let folder = Folder::new("lines");
+    let head = "{\"ringmq\":{\"format\":1}}\n";
+    let filter = r##"{"session":{"number":5,"session":{"client_identifier":"a","subscriptions":{"a/#/b":{"qos":1,"no_local":false,"retain_as_published":false,"identifier":0}}}}}"##;
+    for (text, line) in [
+        (format!("{head}nonsense\n"), "line 2"),
+        (format!("{head}{filter}\n"), "line 2: a/#/b"),
+        ("{\"ringmq\":{\"format\":9}}\n".to_owned(), "line 1: format 9"),
+        (format!("{head}{head}"), "line 2"),
+        (format!("{}\n", head.replace("ringmq", "session")), "line 1"),
+    ] {
+        let error = tools::import(&folder.0, text.as_bytes()).expect_err("it is wrong");
+        assert!(error.to_string().contains(line), "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever is in the files, opening ends in a store or an error that says where, and what is
+    /// read is what was written, in its order.
+    #[test]
+    fn no_damage_makes_the_start_fail_otherwise_or_lets_wrong_records_in(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..4, any::<u8>(), 0usize..40), 1..6),
+    ) {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let folder = Folder::new(&format!("any-{number}"));
+        thread_local!(static WHOLE: std::cell::RefCell<HashMap<u8, Vec<u8>>> = Default::default());
+        let whole = WHOLE.with_borrow_mut(|kept| {
+            kept.entry(0)
+                .or_insert_with(|| {
+                    written(&folder.0, 8);
+                    let bytes = fs::read(folder.segment()).expect("readable");
+                    fs::remove_dir_all(&folder.0).expect("removed");
+                    bytes
+                })
+                .clone()
+        });
+        let mut bytes = whole;
+        for (at, how, byte, len) in changes {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = at.index(bytes.len());
+            let end = (at + len).min(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes[at..end].fill(byte),
+                2 => drop(bytes.drain(at..end)),
+                _ => {
+                    let copy = bytes[at..end].to_vec();
+                    bytes.splice(at..at, copy);
+                }
+            }
+        }
+        fs::create_dir_all(&folder.0).expect("made");
+        fs::write(super::format::path(&folder.0, 1), &bytes).expect("written");
+        let expected: Vec<Vec<u8>> = (1..=8).map(record).collect();
+        match Store::open(&folder.0, settings()) {
+            Ok(store) => {
+                drop(store);
+                let read = batches(&folder.0);
+                prop_assert_eq!(&read[..], &expected[..read.len()]);
+            }
+            Err(StoreError::Damaged(places)) => prop_assert!(!places.is_empty()),
+            Err(other) => prop_assert!(matches!(other, StoreError::Version(..)), "{other}"),
+        }
+        tools::repair(&folder.0).expect("whatever is left is kept");
+        prop_assert!(Store::open(&folder.0, settings()).is_ok());
+    }
+}

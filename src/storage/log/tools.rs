@@ -1,0 +1,371 @@
+//! What `broker store` does: look at a store, check it, write it anew, carry it elsewhere, and keep
+//! what is whole of a damaged one. Knows no engine; the broker must not run meanwhile.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::storage::image::{Image, OwnedContent, Retained, Session, Whole};
+use crate::storage::log::format::{self, Frame};
+use crate::storage::log::scan::{self, Progress, Scan};
+use crate::storage::log::{Damage, Reader, StoreError, lock, sync_folder};
+use crate::storage::record::SessionNumber;
+
+/// A batch of a log that is written anew is closed at so many bytes, a segment at so many.
+const BATCH_BYTES: usize = 1 << 20;
+const SEGMENT_BYTES: usize = 64 << 20;
+
+/// What is in a store.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    folder: PathBuf,
+    format: u32,
+    segments: usize,
+    bytes: u64,
+    frames: u64,
+    records: u64,
+    torn_bytes: u64,
+    damaged_places: usize,
+    written_last_us: u64,
+    sessions: usize,
+    sessions_away: usize,
+    subscriptions: usize,
+    messages_queued: usize,
+    messages_in_flight: usize,
+    wills: usize,
+    retained_messages: usize,
+}
+
+impl std::fmt::Display for Inspection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let json = serde_json::to_value(self).map_err(|_| std::fmt::Error)?;
+        for (name, value) in json.as_object().into_iter().flatten() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            writeln!(f, "{:<20} {value}", name.replace('_', " "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads all that can be read, over damaged places; what the records say, and what was found.
+fn read(folder: &Path) -> Result<(Image, Scan), StoreError> {
+    if !folder.is_dir() {
+        let error = io::Error::from(io::ErrorKind::NotFound);
+        return Err(StoreError::Io(folder.to_owned(), "open the store in", error));
+    }
+    let mut image = Image::default();
+    let mut unknown = 0;
+    let scan = Scan::each(folder, |body| {
+        // A batch of which a record is unknown tells nothing from there on.
+        let batches = format::batches(body).unwrap_or_default();
+        let applied = batches.into_iter().map(|batch| image.apply(batch, &Whole));
+        unknown += applied.filter(Result::is_err).count();
+    })?;
+    if unknown > 0 {
+        tracing::warn!(batches = unknown, "some records are unknown to this version");
+    }
+    Ok((image, scan))
+}
+
+/// Says what is in a store.
+pub fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
+    let (image, scan) = read(folder)?;
+    let sessions = || image.sessions.values();
+    Ok(Inspection {
+        folder: folder.to_owned(),
+        format: format::VERSION,
+        segments: scan.segments.len(),
+        bytes: scan.bytes(),
+        frames: scan.frames,
+        records: image.records,
+        torn_bytes: scan.torn_bytes,
+        damaged_places: scan.damages.len(),
+        written_last_us: scan.time_us,
+        sessions: image.sessions.len(),
+        sessions_away: sessions().filter(|session| session.away_since_us.is_some()).count(),
+        subscriptions: sessions().map(|session| session.subscriptions.len()).sum(),
+        messages_queued: sessions().map(|session| session.queue.len()).sum(),
+        messages_in_flight: sessions().map(|session| session.inflight.len()).sum(),
+        wills: sessions().filter(|session| session.will.is_some()).count(),
+        retained_messages: image.retained.values().filter(|r| r.content.is_some()).count(),
+    })
+}
+
+/// What [`verify`] found.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Frames that are whole.
+    pub frames: u64,
+    /// Bytes at the end that a crash left unfinished; they do no harm.
+    pub torn_bytes: u64,
+    /// What is damaged.
+    pub damages: Vec<Damage>,
+}
+
+/// Looks at every byte.
+pub fn verify(folder: &Path) -> Result<Verdict, StoreError> {
+    let (_, scan) = read(folder)?;
+    let Scan { frames, torn_bytes, damages, .. } = scan;
+    Ok(Verdict { frames, torn_bytes, damages })
+}
+
+/// Writes a store anew, without what is past; bytes before and after.
+pub fn compact(folder: &Path) -> Result<(u64, u64), StoreError> {
+    let _lock = lock(folder)?;
+    let mut scan = Scan::of(folder)?;
+    if !scan.damages.is_empty() {
+        return Err(StoreError::Damaged(scan.damages));
+    }
+    scan.cut_torn(folder)?;
+    let mut image = Image::default();
+    let reader = Reader { segments: scan.segments.clone() };
+    let mut progress = Progress::new(reader.bytes(), true);
+    reader.read(&mut progress, |batch| image.apply(batch, &Whole))?;
+    let before = scan.bytes();
+    let after = write_anew(folder, &scan, &image)?;
+    for segment in &scan.segments {
+        remove(&segment.path)?;
+    }
+    Ok((before, after))
+}
+
+/// Keeps what is whole, and moves the files as they are into a folder beside; where that is, and how
+/// many places were damaged. None when nothing was.
+pub fn repair(folder: &Path) -> Result<Option<(PathBuf, usize)>, StoreError> {
+    let _lock = lock(folder)?;
+    let (image, mut scan) = read(folder)?;
+    if scan.damages.is_empty() {
+        scan.cut_torn(folder)?;
+        return Ok(None);
+    }
+    let aside = folder.join(format!("damaged-{}", scan.frame));
+    let error = |path: &Path, what| {
+        let path = path.to_owned();
+        move |error| StoreError::Io(path, what, error)
+    };
+    fs::create_dir_all(&aside).map_err(error(&aside, "make the folder"))?;
+    write_anew(folder, &scan, &image)?;
+    for segment in &scan.segments {
+        let name = segment.path.file_name().unwrap_or_default();
+        fs::rename(&segment.path, aside.join(name)).map_err(error(&segment.path, "move aside"))?;
+    }
+    sync_folder(folder).map_err(error(folder, "synchronise"))?;
+    Ok(Some((aside, scan.damages.len())))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    fs::remove_file(path).map_err(|error| StoreError::Io(path.to_owned(), "remove", error))
+}
+
+/// Writes an image into segments after those there are; bytes written.
+fn write_anew(folder: &Path, scan: &Scan, image: &Image) -> Result<u64, StoreError> {
+    let mut anew = Anew {
+        folder,
+        segment: scan.segments.last().map_or(1, |last| last.number + 1),
+        frame: scan.frame,
+        time_us: scan.time_us,
+        file: None,
+        segment_bytes: 0,
+        bytes: 0,
+        outcome: Ok(()),
+    };
+    let mut rest = image.write(|batch| {
+        if batch.len() >= BATCH_BYTES {
+            anew.write(batch);
+        }
+    });
+    anew.write(&mut rest);
+    // A last frame that vouches for the others.
+    anew.write(&mut Vec::new());
+    anew.end()
+}
+
+/// A log that is being written.
+struct Anew<'a> {
+    folder: &'a Path,
+    segment: u64,
+    frame: u64,
+    time_us: u64,
+    file: Option<File>,
+    segment_bytes: usize,
+    bytes: u64,
+    outcome: io::Result<()>,
+}
+
+impl Anew<'_> {
+    fn write(&mut self, batch: &mut Vec<u8>) {
+        if self.outcome.is_ok() {
+            self.outcome = self.try_write(batch);
+        }
+        batch.clear();
+    }
+
+    fn try_write(&mut self, batch: &[u8]) -> io::Result<()> {
+        if self.file.is_none() || self.segment_bytes >= SEGMENT_BYTES {
+            self.end_segment()?;
+            let mut file = File::create(format::path(self.folder, self.segment))?;
+            file.write_all(&format::header(self.segment))?;
+            self.segment += 1;
+            self.segment_bytes = format::HEADER_BYTES;
+            self.bytes += format::HEADER_BYTES as u64;
+            self.file = Some(file);
+        }
+        let mut frame = vec![0; format::FRAME_BYTES];
+        if !batch.is_empty() {
+            format::push_batch(&mut frame, batch);
+        }
+        Frame::finish(&mut frame, self.frame + 1, self.frame, self.time_us);
+        self.file.as_mut().expect("just made").write_all(&frame)?;
+        self.frame += 1;
+        self.segment_bytes += frame.len();
+        self.bytes += frame.len() as u64;
+        Ok(())
+    }
+
+    fn end_segment(&mut self) -> io::Result<()> {
+        self.file.take().map_or(Ok(()), |file| file.sync_all())
+    }
+
+    fn end(mut self) -> Result<u64, StoreError> {
+        let ended = std::mem::replace(&mut self.outcome, Ok(()))
+            .and_then(|()| self.end_segment())
+            .and_then(|()| sync_folder(self.folder));
+        match ended {
+            Ok(()) => Ok(self.bytes),
+            Err(error) => Err(StoreError::Io(self.folder.to_owned(), "write to", error)),
+        }
+    }
+}
+
+/// A line of an export.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Line {
+    /// The first.
+    Ringmq { format: u32 },
+    /// A session, and all that is kept of it.
+    Session { number: SessionNumber, session: Session },
+    /// A message that is retained.
+    Retained { stamp: u64, content: OwnedContent },
+}
+
+/// Why an export or an import ended early.
+#[derive(Debug)]
+pub enum CarryError {
+    /// The store.
+    Store(StoreError),
+    /// Standard input or output.
+    Stream(io::Error),
+    /// A line, counted from 1, and what is wrong with it.
+    Line(usize, String),
+    /// There is something in the store already.
+    NotEmpty(PathBuf),
+}
+
+impl std::fmt::Display for CarryError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Stream(error) => write!(f, "cannot read or write the lines: {error}"),
+            Self::Line(number, what) => write!(f, "line {number}: {what}"),
+            Self::NotEmpty(folder) => write!(
+                f,
+                "{} has a store in it; import goes into an empty folder, named with --data DIR",
+                folder.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CarryError {}
+
+impl From<StoreError> for CarryError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Writes everything as JSON, an object a line, in the order of names.
+pub fn export(folder: &Path, out: &mut impl Write) -> Result<(), CarryError> {
+    let (image, scan) = read(folder)?;
+    if !scan.damages.is_empty() {
+        return Err(StoreError::Damaged(scan.damages).into());
+    }
+    let mut put = |line: &Line| {
+        serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
+        out.write_all(b"\n")
+    };
+    put(&Line::Ringmq { format: format::VERSION }).map_err(CarryError::Stream)?;
+    let mut sessions: Vec<_> = image.sessions.into_iter().collect();
+    sessions.sort_by(|(_, a), (_, b)| a.client_identifier.cmp(&b.client_identifier));
+    for (number, session) in sessions {
+        put(&Line::Session { number, session }).map_err(CarryError::Stream)?;
+    }
+    let mut retained: Vec<_> = image.retained.into_iter().collect();
+    retained.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (_, retained) in retained {
+        if let Some(content) = retained.content {
+            let stamp = retained.stamp;
+            put(&Line::Retained { stamp, content }).map_err(CarryError::Stream)?;
+        }
+    }
+    out.flush().map_err(CarryError::Stream)
+}
+
+/// Reads what [`export`] wrote into an empty store; how many sessions and retained messages.
+pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), CarryError> {
+    let _lock = lock(folder)?;
+    if !scan::files(folder)?.is_empty() {
+        return Err(CarryError::NotEmpty(folder.to_owned()));
+    }
+    let mut image = Image::default();
+    let mut names = BTreeSet::new();
+    for (number, line) in (1..).zip(lines.lines()) {
+        let line = line.map_err(CarryError::Stream)?;
+        let wrong = |what: String| CarryError::Line(number, what);
+        match serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))? {
+            Line::Ringmq { format: format::VERSION } if number == 1 => {}
+            Line::Ringmq { format } => {
+                return Err(wrong(format!("format {format} is not what this version reads")));
+            }
+            _ if number == 1 => return Err(wrong("an export begins with its format".to_owned())),
+            Line::Session { number, session } => {
+                check(&session).map_err(wrong)?;
+                if !names.insert(session.client_identifier.clone())
+                    || image.sessions.insert(number, session).is_some()
+                {
+                    return Err(wrong("this session came before".to_owned()));
+                }
+            }
+            Line::Retained { stamp, content } => {
+                shards::check_topic_name(&content.topic, usize::MAX)
+                    .map_err(|error| wrong(format!("{}: {error:?}", content.topic)))?;
+                let topic = content.topic.clone();
+                image.retained.insert(topic, Retained { stamp, content: Some(content) });
+            }
+        }
+    }
+    let counts = (image.sessions.len(), image.retained.len());
+    write_anew(folder, &Scan::default(), &image)?;
+    Ok(counts)
+}
+
+/// What the engine takes for granted of a session it wrote.
+fn check(session: &Session) -> Result<(), String> {
+    for filter in session.subscriptions.keys() {
+        shards::TopicFilter::parse(filter, usize::MAX)
+            .map_err(|error| format!("{filter}: {error:?}"))?;
+    }
+    let contents =
+        session.inflight.iter().chain(&session.queue).filter_map(|of| of.content.as_ref());
+    let wills = session.will.iter().map(|will| &will.content);
+    for content in contents.map(Arc::as_ref).chain(wills) {
+        shards::check_topic_name(&content.topic, usize::MAX)
+            .map_err(|error| format!("{}: {error:?}", content.topic))?;
+    }
+    Ok(())
+}

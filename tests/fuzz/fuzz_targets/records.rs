@@ -1,0 +1,38 @@
+//! Any bytes, read as what the store has kept: it is records or it is not, and an engine that takes
+//! them up serves on.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ringmq::clock::Now;
+use ringmq::config::Settings;
+use ringmq::engine::{AllowAll, Engine, Keeping, Place, StoreState};
+use ringmq::storage::image::{Image, Whole};
+
+fuzz_target!(|input: &[u8]| {
+    let mut image = Image::default();
+    if image.apply(input, &Whole).is_err() {
+        return;
+    }
+    // What is written of it anew says the same.
+    let mut again = Image::default();
+    again.apply(&image.write(|_| {}), &Whole).expect("records");
+    assert_eq!(again.sessions, image.sessions);
+    let mut settings = Settings::default();
+    settings.limits.memory_bytes_max = 1 << 30;
+    settings.limits.connections_max = 10;
+    let mut engine = Engine::new(Place::alone(), settings, Box::new(AllowAll), 1, Now(0));
+    engine.keep(Keeping { wall_at_zero_us: 1 << 50, waits: true });
+    engine.restore(image);
+    let mut up_to = 0;
+    for second in 0..100 {
+        let now = Now(second * 1_000_000);
+        engine.handle_timeout(now);
+        while engine.poll_action().is_some() {}
+        while let Some(records) = engine.poll_records() {
+            up_to = records.number;
+        }
+        let checkpoint = second / 10;
+        engine.handle_stored(now, StoreState { up_to, checkpoint, ..StoreState::default() });
+    }
+});
