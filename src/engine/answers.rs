@@ -30,7 +30,8 @@ pub(crate) enum Answer {
 pub(super) struct Promise {
     /// The batch of records that has to be stored.
     pub batch: Option<u64>,
-    /// A QoS 2 message that counts as received, in the store too, once the other cores have it.
+    /// A QoS 2 message that counts as received, in the store too, once the other cores have stored
+    /// it.
     pub receives: Option<PacketIdentifier>,
 }
 
@@ -100,12 +101,18 @@ impl Engine {
                 receipts += u32::from(awaits(self, core, awaited));
             }
         }
+        let mut promise = promise;
+        if receipts == 0
+            && let Some(identifier) = promise.receives.take()
+        {
+            // Together with its deliveries: no other core has any that it may not have stored.
+            promise.batch = self.tell_received(id, identifier).or(promise.batch);
+        }
         if let Some(batch) = promise.batch.filter(|&batch| !self.is_stored(batch)) {
             self.await_stored(batch, awaited);
             receipts += 1;
         }
         let Promise { receives, .. } = promise;
-        debug_assert!(receives.is_none() || receipts > 0, "it is told at once where nobody waits");
         if receipts == 0 && is_first {
             return self.send_answer(id, answer);
         }

@@ -314,6 +314,9 @@ impl Engine {
     ) -> Option<u64> {
         let index = self.links.get(id)?.session()?;
         let session = self.number(index)?;
+        if let Some(inbound) = &mut self.sessions[index as usize].inbound {
+            inbound.note_told(identifier);
+        }
         let mark = self.mark();
         self.tell(&Record::Received { session, packet_identifier: identifier.get() });
         self.batch_since(mark)
@@ -442,7 +445,7 @@ fn tell_anew(
         }
     }
     if let Some(inbound) = &state.inbound {
-        for packet_identifier in inbound.iter() {
+        for packet_identifier in inbound.told() {
             journal.write(&Record::Received { session, packet_identifier });
         }
     }

@@ -92,8 +92,7 @@ impl Engine {
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
             && !self.receive_once(id, session, identifier)?
         {
-            self.tell_received(id, identifier);
-            let promise = Promise { batch: self.batch_of_all(), receives: None };
+            let promise = self.promise_of(session, publish, self.batch_of_all());
             // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores may not
             // have the first one yet, so it waits for all they were told.
             self.acknowledge(id, publish, ReasonCode::Success, promise, |engine, core, awaited| {
@@ -145,7 +144,7 @@ impl Engine {
             false => ReasonCode::NoMatchingSubscribers,
         };
         // Responsibility is taken when every core with subscribers has the message.
-        let promise = self.promise_of(id, session, publish, mark);
+        let promise = self.promise_of(session, publish, self.batch_since(mark));
         self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
             let waits = engine.reached.contains(&core);
             if waits {
@@ -178,24 +177,11 @@ impl Engine {
     /// What has to be stored before a message is acknowledged. That it was received is told together
     /// with its deliveries, or, where other cores have some of them, once they have stored those: so
     /// what a client sends again after a crash never counts as a duplicate of something lost.
-    fn promise_of(
-        &mut self,
-        id: ConnectionId,
-        session: u32,
-        publish: &Publish<'_>,
-        mark: u64,
-    ) -> Promise {
-        let is_kept = self.journal.is_some() && self.sessions[session as usize].number().is_some();
-        let receives =
-            publish.packet_identifier.filter(|_| is_kept && publish.qos == Qos::ExactlyOnce);
-        let Some(identifier) = receives else {
-            return Promise { batch: self.batch_since(mark), receives: None };
-        };
-        if self.reached.is_empty() {
-            self.tell_received(id, identifier);
-            return Promise { batch: self.batch_since(mark), receives: None };
-        }
-        Promise { batch: self.batch_since(mark), receives }
+    fn promise_of(&self, session: u32, publish: &Publish<'_>, batch: Option<u64>) -> Promise {
+        let is_kept = self.journal.is_some()
+            && publish.qos == Qos::ExactlyOnce
+            && self.sessions[session as usize].number().is_some();
+        Promise { batch, receives: publish.packet_identifier.filter(|_| is_kept) }
     }
 
     /// Notes a QoS 2 message; false when it is a duplicate.
@@ -218,6 +204,9 @@ impl Engine {
             return Err(Violation::ReceiveMaximumExceeded);
         }
         inbound.receive(identifier);
+        if self.journal.is_some() {
+            inbound.withhold(identifier);
+        }
         Ok(true)
     }
 

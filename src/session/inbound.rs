@@ -12,6 +12,8 @@ pub struct Inbound {
     identifiers: VecDeque<u16>,
     /// How many of them, at most, came on an earlier connection.
     carried: usize,
+    /// Those of them that the store is not to hear of yet: other cores have not stored the message.
+    untold: Vec<u16>,
 }
 
 impl Inbound {
@@ -43,8 +45,19 @@ impl Inbound {
         self.identifiers.binary_search(&identifier.get()).is_ok()
     }
 
+    /// The store is not to hear of it yet.
+    pub fn withhold(&mut self, identifier: PacketIdentifier) {
+        self.untold.push(identifier.get());
+    }
+
+    /// The store has been told.
+    pub fn note_told(&mut self, identifier: PacketIdentifier) {
+        self.untold.retain(|&untold| untold != identifier.get());
+    }
+
     /// PUBREL came; false when the identifier is unknown.
     pub fn release(&mut self, identifier: PacketIdentifier) -> bool {
+        self.note_told(identifier);
         let Ok(place) = self.identifiers.binary_search(&identifier.get()) else { return false };
         self.identifiers.remove(place);
         self.carried = self.carried.min(self.identifiers.len());
@@ -57,9 +70,9 @@ impl Inbound {
         self.identifiers.len() - self.carried
     }
 
-    /// Those between PUBREC and PUBREL, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = u16> {
-        self.identifiers.iter().copied()
+    /// Those between PUBREC and PUBREL of which the store may know, ascending.
+    pub fn told(&self) -> impl Iterator<Item = u16> {
+        self.identifiers.iter().copied().filter(|identifier| !self.untold.contains(identifier))
     }
 
     /// Whether nothing is between PUBREC and PUBREL.
