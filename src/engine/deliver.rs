@@ -419,9 +419,9 @@ impl Engine {
             let window = connection.window;
             let is_held = qos == Qos::ExactlyOnce && self.journal_waits();
             let session = &mut self.sessions[target.session as usize];
-            let number = session.number();
+            let number = if self.journal.is_some() { session.number() } else { None };
             let outbound = session.outbound_mut(window);
-            match number.filter(|_| self.journal.is_some()) {
+            match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => return self.hold(target.session, id, delivery, draft.once),
                 Some(number) => {
@@ -456,8 +456,9 @@ impl Engine {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
         let mut delivery = target.delivery(draft, &self.links.ledger, shared);
-        if let Some(number) = self.sessions[target.session as usize].number()
+        if self.journal.is_some()
             && delivery.qos != Qos::AtMostOnce
+            && let Some(number) = self.sessions[target.session as usize].number()
         {
             delivery.kept = self.tell_delivery(number, &delivery, 0, draft.once);
         }

@@ -101,11 +101,13 @@ impl Engine {
     }
 
     /// How much has been told, for [`Self::batch_since`].
+    #[inline]
     pub(super) fn mark(&self) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.written())
     }
 
     /// The batch that has to be stored when something was told since `mark`.
+    #[inline]
     pub(super) fn batch_since(&self, mark: u64) -> Option<u64> {
         self.journal.as_ref()?.batch_since(mark)
     }
@@ -155,7 +157,14 @@ impl Engine {
     }
 
     /// Leaves a publisher unread while the store has too much to do, or no room.
+    #[inline]
     pub(super) fn rest_for_store(&mut self, publisher: ConnectionId, mark: u64) {
+        if self.journal.is_some() {
+            self.rest_while_loaded(publisher, mark);
+        }
+    }
+
+    fn rest_while_loaded(&mut self, publisher: ConnectionId, mark: u64) {
         let Some(journal) = &self.journal else { return };
         if !journal.is_loaded() || journal.written() == mark {
             return;
@@ -260,16 +269,19 @@ impl Engine {
     }
 
     /// Whether a session has a message from before a crash that its publisher sends again now.
+    #[inline]
     pub(super) fn has_taken(&self, index: u32, once: Option<Once>) -> bool {
-        let Some(once) = once.filter(|once| once.dup && !self.taken.is_empty()) else {
-            return false;
-        };
+        once.is_some_and(|once| once.dup && !self.taken.is_empty() && self.is_taken(index, once))
+    }
+
+    fn is_taken(&self, index: u32, once: Once) -> bool {
         let number = self.sessions[index as usize].number();
         let taken = self.taken.get(&once.exchange);
         number.is_some_and(|number| taken.is_some_and(|taken| taken.contains(&number)))
     }
 
     /// A message that is not sent again is another one, whoever has one of that Packet Identifier.
+    #[inline]
     pub(super) fn forget_taken(&mut self, once: Option<Once>) {
         if let Some(once) = once.filter(|once| !once.dup && !self.taken.is_empty()) {
             self.taken.remove(&once.exchange);
@@ -295,7 +307,14 @@ impl Engine {
     }
 
     /// The deliveries of a session that ended meanwhile.
+    #[inline]
     pub(super) fn tell_gone(&mut self, index: u32) {
+        if self.journal.is_some() {
+            self.tell_all_gone(index);
+        }
+    }
+
+    fn tell_all_gone(&mut self, index: u32) {
         let Some(journal) = &mut self.journal else { return };
         let state = &mut self.sessions[index as usize];
         let (number, Some(outbound)) = (state.number(), &mut state.outbound) else { return };

@@ -144,14 +144,16 @@ impl Engine {
             false => ReasonCode::NoMatchingSubscribers,
         };
         // Responsibility is taken when every core with subscribers has the message.
-        let promise = self.promise_of(session, publish, self.batch_since(mark));
-        self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
-            let waits = engine.reached.contains(&core);
-            if waits {
-                engine.lanes.to(core).await_publish(awaited);
-            }
-            waits
-        });
+        if publish.packet_identifier.is_some() {
+            let promise = self.promise_of(session, publish, self.batch_since(mark));
+            self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
+                let waits = engine.reached.contains(&core);
+                if waits {
+                    engine.lanes.to(core).await_publish(awaited);
+                }
+                waits
+            });
+        }
         if self.memory_is_full() {
             self.rest_for_memory(id);
         }
