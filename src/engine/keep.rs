@@ -8,7 +8,7 @@ use crate::clock::Now;
 use crate::engine::batch::Once;
 use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
 use crate::engine::lanes::Awaited;
-use crate::engine::{ConnectionId, Engine, retained};
+use crate::engine::{ConnectionId, CoreId, Engine, retained};
 use crate::limits;
 use crate::message;
 use crate::session::outbound::Delivery;
@@ -19,6 +19,9 @@ use crate::wire::PacketIdentifier;
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     number: u64,
+    /// What the other cores have to have stored before it begins: of QoS 2 messages that came before
+    /// it, the store may forget then which sessions have them, as they count as received.
+    barriers: Vec<(CoreId, u64)>,
     /// The next session, by its place.
     session: usize,
     /// The retained messages that follow.
@@ -55,7 +58,11 @@ impl Engine {
         if self.checkpoint.is_none()
             && let Some(number) = self.journal.as_ref().and_then(|j| j.checkpoint_due())
         {
-            self.checkpoint = Some(Checkpoint { number, session: 0, retained: Cursor::default() });
+            self.checkpoints = number;
+            let barrier = |core| (core, self.lanes.to(core).barrier());
+            let barriers = self.place.others().map(barrier).collect();
+            let retained = Cursor::default();
+            self.checkpoint = Some(Checkpoint { number, barriers, session: 0, retained });
         }
     }
 
@@ -86,7 +93,9 @@ impl Engine {
 
     /// Whether [`Self::poll_records`] has more to tell though nothing happens.
     pub fn has_records(&self) -> bool {
-        self.checkpoint.is_some() && self.journal.as_ref().is_some_and(|j| j.bytes() == 0)
+        let goes_on = |checkpoint: &Checkpoint| self.lanes.are_receipted(&checkpoint.barriers);
+        self.checkpoint.as_ref().is_some_and(goes_on)
+            && self.journal.as_ref().is_some_and(|j| j.bytes() == 0)
     }
 
     /// Everything that waits to be stored, whether or not the store has taken the last of it: the
@@ -363,13 +372,15 @@ impl Engine {
             return;
         };
         // A part of it at a time, and none while what happens now fills the batch.
-        if journal.bytes() >= limits::CHECKPOINT_BYTES {
+        if journal.bytes() >= limits::CHECKPOINT_BYTES
+            || !self.lanes.are_receipted(&checkpoint.barriers)
+        {
             return;
         }
         while checkpoint.session < sessions_end && journal.bytes() < limits::CHECKPOINT_BYTES {
             if let Some(state) = self.sessions.get_mut(checkpoint.session) {
                 let subscriber = SubscriberId(checkpoint.session as u32);
-                tell_anew(journal, state, &self.index, subscriber);
+                tell_anew(journal, state, &self.index, subscriber, checkpoint.number);
             }
             checkpoint.session += 1;
         }
@@ -453,6 +464,7 @@ fn tell_anew(
     state: &mut crate::session::state::Session,
     index: &shards::SubscriptionIndex,
     subscriber: SubscriberId,
+    checkpoint: u64,
 ) {
     let Some(session) = state.number() else { return };
     let expiry_interval_s = state.expiry_interval_s;
@@ -463,8 +475,8 @@ fn tell_anew(
             journal.write(&subscribed(session, &index.text(filter), &subscription));
         }
     }
-    if let Some(inbound) = &state.inbound {
-        for packet_identifier in inbound.told() {
+    if let Some(inbound) = &mut state.inbound {
+        for packet_identifier in inbound.tell_anew(checkpoint) {
             journal.write(&Record::Received { session, packet_identifier });
         }
     }

@@ -121,6 +121,20 @@ impl Lane {
         waits
     }
 
+    /// A number; once it is [receipted](Self::is_receipted), everything said so far is known and stored
+    /// over there.
+    pub(super) fn barrier(&mut self) -> u64 {
+        if self.open.is_empty() && self.receipted + 1 >= self.open.number {
+            return self.receipted;
+        }
+        self.ask_time();
+        self.open.number
+    }
+
+    pub(super) fn is_receipted(&self, barrier: u64) -> bool {
+        self.receipted >= barrier
+    }
+
     /// Asks for a sign of life, which tells what time it is over there.
     pub(super) fn ask_time(&mut self) {
         self.open.wants_receipt = true;
@@ -267,6 +281,11 @@ impl Lanes {
             batch.clear();
             self.pool.push(batch);
         }
+    }
+
+    /// Whether each core has receipted its barrier.
+    pub(super) fn are_receipted(&self, barriers: &[(CoreId, u64)]) -> bool {
+        barriers.iter().all(|&(core, barrier)| self.each[usize::from(core.0)].is_receipted(barrier))
     }
 
     /// Bytes under way to `core`, for statistics.

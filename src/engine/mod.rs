@@ -136,8 +136,9 @@ pub struct Engine {
     /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
     /// told so, may send again.
     taken: HashMap<Exchange, HashSet<SessionNumber>>,
-    /// Where telling everything anew has got to.
+    /// Where telling everything anew has got to, and the last time it began.
     checkpoint: Option<Checkpoint>,
+    checkpoints: u64,
     /// Emptied lines of answers, to use again.
     #[expect(clippy::vec_box, reason = "a connection takes one as it is")]
     spare_answers: Vec<Box<Answers>>,
@@ -221,6 +222,7 @@ impl Engine {
             round: 1,
             taken: HashMap::new(),
             checkpoint: None,
+            checkpoints: 0,
             spare_answers: Vec::new(),
             reached: Vec::new(),
             paused_elsewhere: HashSet::new(),

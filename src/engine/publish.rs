@@ -207,7 +207,7 @@ impl Engine {
         }
         inbound.receive(identifier);
         if self.journal.is_some() {
-            inbound.withhold(identifier);
+            inbound.withhold(identifier, self.checkpoints);
         }
         Ok(true)
     }

@@ -12,8 +12,9 @@ pub struct Inbound {
     identifiers: VecDeque<u16>,
     /// How many of them, at most, came on an earlier connection.
     carried: usize,
-    /// Those of them that the store is not to hear of yet: other cores have not stored the message.
-    untold: Vec<u16>,
+    /// Those of them that the store is not to hear of yet, as other cores may not have stored the
+    /// message, with the last checkpoint that had begun when they came.
+    untold: Vec<(u16, u64)>,
 }
 
 impl Inbound {
@@ -46,13 +47,13 @@ impl Inbound {
     }
 
     /// The store is not to hear of it yet.
-    pub fn withhold(&mut self, identifier: PacketIdentifier) {
-        self.untold.push(identifier.get());
+    pub fn withhold(&mut self, identifier: PacketIdentifier, checkpoint: u64) {
+        self.untold.push((identifier.get(), checkpoint));
     }
 
     /// The store has been told.
     pub fn note_told(&mut self, identifier: PacketIdentifier) {
-        self.untold.retain(|&untold| untold != identifier.get());
+        self.untold.retain(|&(untold, _)| untold != identifier.get());
     }
 
     /// PUBREL came; false when the identifier is unknown.
@@ -70,9 +71,13 @@ impl Inbound {
         self.identifiers.len() - self.carried
     }
 
-    /// Those between PUBREC and PUBREL of which the store may know, ascending.
-    pub fn told(&self) -> impl Iterator<Item = u16> {
-        self.identifiers.iter().copied().filter(|identifier| !self.untold.contains(identifier))
+    /// Those between PUBREC and PUBREL of which the store may know, ascending: all that came before
+    /// a checkpoint for which the other cores have stored what came before it.
+    pub fn tell_anew(&mut self, checkpoint: u64) -> impl Iterator<Item = u16> {
+        self.untold.retain(|&(_, since)| since >= checkpoint);
+        let is_untold =
+            |identifier: &u16| self.untold.iter().any(|(untold, _)| untold == identifier);
+        self.identifiers.iter().copied().filter(move |identifier| !is_untold(identifier))
     }
 
     /// Whether nothing is between PUBREC and PUBREL.
