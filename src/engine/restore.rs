@@ -53,7 +53,11 @@ impl Engine {
     /// Takes up everything in `image`; what has ended meanwhile ends with the first turn. The others
     /// are to be told the outcome by [`Self::learn_restored`].
     pub fn restore(&mut self, image: Image) -> Restored {
-        let Image { mut sessions, mut retained, taken, session_max, delivery_max, .. } = image;
+        let Image { mut sessions, mut retained, mut taken, session_max, delivery_max, .. } = image;
+        taken.retain(|_, have| {
+            have.retain(|session| sessions.contains_key(session));
+            !have.is_empty()
+        });
         self.taken = taken;
         self.round = self.round.max((session_max >> 32) as u32);
         self.generation = self.generation.max(session_max as u32);

@@ -136,7 +136,8 @@ pub struct Image {
     pub sessions: HashMap<SessionNumber, Session>,
     /// By topic.
     pub retained: HashMap<Box<str>, Retained>,
-    /// Which sessions have a QoS 2 message whose publisher cannot know yet that it was received.
+    /// Which sessions, of this part or not, have a QoS 2 message whose publisher cannot know yet that it
+    /// was received.
     pub taken: HashMap<Exchange, HashSet<SessionNumber>>,
     /// The highest serial number of any session, of this part or not.
     pub session_max: u64,
@@ -207,10 +208,9 @@ impl Image {
                     self.sessions.remove(&session);
                 }
                 Record::Taken { session, publisher, packet_identifier } => {
-                    if self.sessions.contains_key(&session) {
-                        let exchange = Exchange { publisher, packet_identifier };
-                        self.taken.entry(exchange).or_default().insert(session);
-                    }
+                    // The session itself may be told later, anew.
+                    let exchange = Exchange { publisher, packet_identifier };
+                    self.taken.entry(exchange).or_default().insert(session);
                 }
                 other => self.change(&other),
             }
@@ -263,7 +263,7 @@ impl Image {
             batch_is_full(&mut out);
         }
         for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
-            for &session in sessions {
+            for &session in sessions.iter().filter(|session| self.sessions.contains_key(session)) {
                 Record::Taken { session, publisher, packet_identifier }.encode(&mut out);
             }
         }
