@@ -209,7 +209,12 @@ impl Engine {
             (Some(session), true) => {
                 journal.write(&Record::Connected { session, expiry_interval_s });
             }
-            (Some(_), false) => self.tell_ended(index),
+            (Some(_), false) => {
+                self.tell_ended(index);
+                if let Some(outbound) = &mut self.sessions[index as usize].outbound {
+                    outbound.forget_kept();
+                }
+            }
             (None, false) => {}
         }
     }

@@ -163,6 +163,23 @@ fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
 }
 
 #[test]
+fn a_session_that_is_not_kept_any_more_waits_for_nothing_and_keeps_its_order() {
+    let mut world = kept();
+    let consumer = world.connect_kept("consumer");
+    world.subscribe_kept(consumer, Qos::ExactlyOnce);
+    let publisher = world.connect(&Client::v5("publisher"));
+    world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
+    world.publish(publisher, "t", b"2", Qos::ExactlyOnce, 2);
+    let mut client = Client::v5("consumer");
+    client.clean_start = false;
+    let again = world.accept();
+    world.send_connect(again, &client);
+    world.publish(publisher, "t", b"3", Qos::ExactlyOnce, 3);
+    world.store_all();
+    assert_eq!(world.payloads(again), ["1", "2", "3"]);
+}
+
+#[test]
 fn pubcomp_waits_as_the_identifier_may_come_to_mean_another_message() {
     let mut world = kept();
     let publisher = world.connect_kept("publisher");
