@@ -239,14 +239,22 @@ impl Serialize for Availability {
 pub fn line() -> String {
     let topology = topology::Topology::here();
     format!(
-        "{}, {}, {} processors on {} cores, {} NUMA nodes, {} MiB",
+        "{}, {}, {} on {}, {}, {} MiB",
         system(),
         std::env::consts::ARCH,
-        topology.processors.len(),
-        topology.cores(),
-        topology.nodes(),
+        counted(topology.processors.len(), "processor"),
+        counted(topology.cores(), "core"),
+        counted(topology.nodes(), "NUMA node"),
         memory_bytes() / (1024 * 1024)
     )
+}
+
+/// So many of something, in words.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 /// The operating system, and its kernel's version where it says so.

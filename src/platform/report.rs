@@ -8,7 +8,7 @@ use crate::config::{Cores, Mode, Settings};
 use crate::executor::sockets_max;
 use crate::platform::plan::{self, Impossible, Seat};
 use crate::platform::topology::Topology;
-use crate::platform::{self, Availability, Descriptors, cgroup};
+use crate::platform::{self, Availability, Descriptors, cgroup, counted};
 
 /// What there is.
 #[derive(Debug, Serialize)]
@@ -144,10 +144,6 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, value: String| writeln!(f, "{name:<14}{value}");
         row("system", format!("{}, {}", self.system, self.architecture))?;
-        let counted = |count: usize, what: &str| match count {
-            1 => format!("1 {what}"),
-            _ => format!("{count} {what}s"),
-        };
         let network = self.network_node.map(|node| format!("; the network card is on node {node}"));
         row(
             "processors",
