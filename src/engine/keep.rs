@@ -191,7 +191,7 @@ impl Engine {
         }
     }
 
-    /// A client is let in: its session is kept from here on, or not any more.
+    /// A client is let in: its session is kept from here on, if it is to outlive the connection.
     pub(super) fn tell_connected(&mut self, index: u32) {
         let own = self.core();
         let Some(journal) = &mut self.journal else { return };
@@ -206,14 +206,10 @@ impl Engine {
                 let client_identifier = state.client_identifier.as_str();
                 journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
             }
-            (Some(session), true) => {
+            // One that is to end with its connection is kept as long: what is under way in it keeps its
+            // order, and its place in exchanges from before a crash.
+            (Some(session), _) => {
                 journal.write(&Record::Connected { session, expiry_interval_s });
-            }
-            (Some(_), false) => {
-                self.tell_ended(index);
-                if let Some(outbound) = &mut self.sessions[index as usize].outbound {
-                    outbound.forget_kept();
-                }
             }
             (None, false) => {}
         }

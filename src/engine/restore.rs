@@ -11,7 +11,7 @@ use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
 use crate::session::state::Will;
 use crate::storage::image::{self, Image, OwnedContent, Part};
-use crate::storage::record::{NoRecord, SessionNumber};
+use crate::storage::record::{NoRecord, Record, SessionNumber};
 use crate::wire::{PacketIdentifier, Qos};
 
 /// What one core has taken up, as far as the others have to know.
@@ -144,6 +144,13 @@ impl Engine {
     fn restore_session(&mut self, number: SessionNumber, kept: image::Session) {
         if self.find_session(&kept.client_identifier).is_some() {
             return; // a later one of the same client is there
+        }
+        if kept.expiry_interval_s == 0 {
+            // It was to end with its connection.
+            if let Some(journal) = &mut self.journal {
+                journal.write(&Record::Ended { session: number });
+            }
+            return;
         }
         let index = self.new_session(&kept.client_identifier);
         self.links.metrics.clients_disconnected += 1;

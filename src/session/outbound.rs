@@ -255,20 +255,6 @@ impl Outbound {
         }
     }
 
-    /// The session is not kept any more: nothing of it waits for the store, or is told to it.
-    pub fn forget_kept(&mut self) {
-        for inflight in &mut self.inflight {
-            match &mut inflight.stage {
-                Stage::Sent(delivery) | Stage::Unsent(delivery) => delivery.kept = Kept::default(),
-                Stage::Held(delivery, until) => (delivery.kept, *until) = (Kept::default(), 0),
-                Stage::Released { kept, .. } => *kept = Kept::default(),
-                Stage::Done => {}
-            }
-        }
-        self.queue.iter_mut().for_each(|delivery| delivery.kept = Kept::default());
-        self.gone.clear();
-    }
-
     /// Takes one whose end is to be told.
     pub fn pop_gone(&mut self) -> Option<Kept> {
         self.gone.pop()

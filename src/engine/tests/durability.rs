@@ -163,7 +163,7 @@ fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
 }
 
 #[test]
-fn a_session_that_is_not_kept_any_more_waits_for_nothing_and_keeps_its_order() {
+fn a_session_that_is_to_end_with_its_connection_keeps_its_order() {
     let mut world = kept();
     let consumer = world.connect_kept("consumer");
     world.subscribe_kept(consumer, Qos::ExactlyOnce);
@@ -177,6 +177,9 @@ fn a_session_that_is_not_kept_any_more_waits_for_nothing_and_keeps_its_order() {
     world.publish(publisher, "t", b"3", Qos::ExactlyOnce, 3);
     world.store_all();
     assert_eq!(world.payloads(again), ["1", "2", "3"]);
+    world.cut(again);
+    let image = image(&world.store_all());
+    assert!(world.find_session_of("consumer").is_none() && image.sessions.is_empty());
 }
 
 #[test]
@@ -276,6 +279,10 @@ fn what_was_told_is_taken_up_again() {
 }
 
 impl World {
+    fn find_session_of(&self, name: &str) -> Option<u32> {
+        self.engine.find_session(name)
+    }
+
     fn publish_from_elsewhere(&mut self, payload: &[u8]) {
         let publisher = self.connect(&Client::v5("elsewhere"));
         self.publish(publisher, "t", payload, Qos::AtLeastOnce, 1);
