@@ -256,6 +256,32 @@ fn told_anew_is_what_was_told_in_all() {
 }
 
 #[test]
+fn what_was_told_anew_is_taken_back_with_its_message() {
+    let mut world = kept();
+    let consumer = world.accept();
+    world.send_connect(consumer, &Client::persistent("consumer"));
+    world.subscribe(consumer, "t", Qos::AtLeastOnce);
+    let mut told = world.store_all();
+    let publisher = world.connect(&Client::v5("publisher"));
+    world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
+    told.extend(world.records());
+    let first = told.last().expect("a batch").number;
+    world.publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
+    let (now, up_to) = (world.now, first - 1);
+    let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
+    world.engine.handle_stored(now, state);
+    assert!(world.records().is_none(), "the first is being stored");
+    world.send(consumer, Version::V5, &Packet::Puback(ack(2)));
+    world.engine.handle_stored(now, StoreState { up_to: first, ..state });
+    told.extend(world.records());
+    let image = image(&told);
+    let of = image.sessions.values().next().expect("the consumer");
+    let payloads: Vec<_> = of.inflight.iter().filter_map(|of| of.content.as_ref()).collect();
+    assert_eq!(payloads.len(), 1);
+    assert_eq!(&*payloads[0].payload, b"1");
+}
+
+#[test]
 fn what_was_told_is_taken_up_again() {
     let mut world = kept();
     let mut told = Vec::new();
