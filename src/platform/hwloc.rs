@@ -125,6 +125,8 @@ mod tests {
         assert_eq!(seats(&topology, 3, false), [1, 2, 6]);
     }
 
+    /// Two nodes, 25 apart: four slow cores, and four fast ones. No comment may stand in the file:
+    /// hwloc's own parser takes none.
     #[test]
     fn a_file_tells_of_offline_processors_distances_and_slow_cores() {
         let topology = from_xml(include_str!("hwloc/two-nodes-big-little.xml"));
