@@ -12,6 +12,15 @@ fn kept() -> World {
     world
 }
 
+/// The same, with a client whose session is kept and subscribed to `t`, and one that publishes.
+fn kept_pair(qos: Qos) -> (World, ConnectionId, ConnectionId) {
+    let mut world = kept();
+    let consumer = world.connect_kept("consumer");
+    world.subscribe_kept(consumer, qos);
+    let publisher = world.connect(&Client::v5("publisher"));
+    (world, consumer, publisher)
+}
+
 impl World {
     /// What the engine hands over at the end of a turn.
     fn records(&mut self) -> Option<Records> {
@@ -77,10 +86,7 @@ fn connack_and_suback_wait_until_the_session_is_stored() {
 
 #[test]
 fn a_publisher_hears_once_its_message_is_stored_and_at_qos_0_nobody_waits() {
-    let mut world = kept();
-    let consumer = world.connect_kept("consumer");
-    world.subscribe_kept(consumer, Qos::AtLeastOnce);
-    let publisher = world.connect(&Client::v5("publisher"));
+    let (mut world, consumer, publisher) = kept_pair(Qos::AtLeastOnce);
     world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
     assert_eq!(world.payloads(consumer), ["1"], "the consumer need not wait");
     let first = world.records().expect("the message").number;
@@ -112,10 +118,7 @@ fn who_is_owed_nothing_that_is_kept_waits_for_nothing() {
 
 #[test]
 fn what_is_acknowledged_while_another_batch_is_stored_is_never_written() {
-    let mut world = kept();
-    let consumer = world.connect_kept("consumer");
-    world.subscribe_kept(consumer, Qos::AtLeastOnce);
-    let publisher = world.connect(&Client::v5("publisher"));
+    let (mut world, consumer, publisher) = kept_pair(Qos::AtLeastOnce);
     world.publish(publisher, "t", b"first", Qos::AtLeastOnce, 1);
     let first = world.records().expect("a batch");
     for number in 2..10u16 {
@@ -147,10 +150,7 @@ fn a_message_for_many_is_written_once() {
 
 #[test]
 fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
-    let mut world = kept();
-    let consumer = world.connect_kept("consumer");
-    world.subscribe_kept(consumer, Qos::ExactlyOnce);
-    let publisher = world.connect(&Client::v5("publisher"));
+    let (mut world, consumer, publisher) = kept_pair(Qos::ExactlyOnce);
     world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
     world.publish(publisher, "t", b"2", Qos::ExactlyOnce, 2);
     assert!(world.payloads(consumer).is_empty());
@@ -164,10 +164,7 @@ fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
 
 #[test]
 fn a_session_that_is_to_end_with_its_connection_keeps_its_order() {
-    let mut world = kept();
-    let consumer = world.connect_kept("consumer");
-    world.subscribe_kept(consumer, Qos::ExactlyOnce);
-    let publisher = world.connect(&Client::v5("publisher"));
+    let (mut world, _, publisher) = kept_pair(Qos::ExactlyOnce);
     world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
     world.publish(publisher, "t", b"2", Qos::ExactlyOnce, 2);
     let mut client = Client::v5("consumer");
