@@ -25,7 +25,7 @@ use crate::session::connection::Connection;
 use crate::session::outbound::{Delivery, QueuePolicy, Queued};
 use crate::session::state::DeliveryClass;
 use crate::session::topic_alias::AliasUse;
-use crate::wire::{self, Frame, Qos, ReasonCode, Version};
+use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
 
 /// Messages encoded side by side for the same plain subscribers.
 #[derive(Default)]
@@ -278,6 +278,8 @@ impl Engine {
         for target in &targets.each[..targets.plain] {
             let session = &self.sessions[target.session as usize];
             let Some(id) = session.connection else { continue };
+            let outbound = session.outbound.as_ref();
+            let is_open = outbound.is_none_or(|outbound| outbound.is_open(Qos::AtMostOnce));
             let version = match session.class {
                 DeliveryClass::V3 => Version::V311,
                 DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
@@ -285,6 +287,10 @@ impl Engine {
             let stream = stream(version, target.retain_as_published);
             pressure.add(self.standing(id.slot));
             let bytes = &run.streams[stream];
+            if !is_open {
+                self.queue_stream(target, version, bytes);
+                continue;
+            }
             let connection = &self.links.connections[id.slot as usize];
             let outbox_bytes = connection.pending_bytes() + bytes.len();
             if outbox_bytes > self.settings.limits.outbox_bytes_max as usize
@@ -310,6 +316,28 @@ impl Engine {
         run.publishers.clear();
         (run.messages, run.frame_bytes_max) = (0, 0);
         self.run = run;
+    }
+
+    /// The messages of a stream, for a client to whom older ones go first.
+    fn queue_stream(&mut self, target: &Target, version: Version, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Ok(Frame::Complete { total, header }) = wire::frame(rest, usize::MAX) {
+            let (packet, next) = rest.split_at(total);
+            rest = next;
+            let packet = wire::decode_framed(packet, header, version);
+            let Ok(Packet::Publish(publish)) = packet else { unreachable!("we encoded it") };
+            let mut passed_on = Vec::new();
+            publish.properties.passed_on.write(&mut passed_on);
+            let expiry_interval_s = publish.properties.message_expiry_interval;
+            let content = Content {
+                topic: publish.topic,
+                payload: publish.payload,
+                passed_on: &passed_on,
+                expires: expiry_interval_s.map(|seconds| self.now.after_s(u64::from(seconds))),
+                qos: Qos::AtMostOnce,
+            };
+            self.deliver(target, &mut Draft::new(content, publish.retain), None);
+        }
     }
 
     /// The packets of a stream that the client's bounds allow; the others are dropped and counted.
@@ -377,18 +405,19 @@ impl Engine {
         let connection = &mut self.links.connections[id.slot as usize];
         let pending = connection.pending_bytes();
         let is_open = session.outbound.as_ref().is_none_or(|outbound| outbound.is_open(qos));
-        let limit = match (qos, self.queue_limits.policy) {
-            // These policies choose among what waits, so QoS 0 waits where it can be chosen from.
-            (Qos::AtMostOnce, QueuePolicy::DropNewest | QueuePolicy::Disconnect) => {
-                self.settings.limits.outbox_bytes_max as usize
-            }
-            _ => self.outbox_behind_bytes(),
+        // The other policies choose among what waits, so QoS 0 waits where it can be chosen from.
+        let is_dropped = qos == Qos::AtMostOnce
+            && matches!(
+                self.queue_limits.policy,
+                QueuePolicy::DropNewest | QueuePolicy::Disconnect
+            );
+        let limit = match is_dropped {
+            true => self.settings.limits.outbox_bytes_max as usize,
+            false => self.outbox_behind_bytes(),
         };
         if is_open && (pending == 0 || pending + draft.content.payload.len() <= limit) {
             self.send_now(target, id, draft, shared);
-        } else if qos == Qos::AtMostOnce
-            && matches!(self.queue_limits.policy, QueuePolicy::DropNewest | QueuePolicy::Disconnect)
-        {
+        } else if is_open && is_dropped {
             self.count_drops(target.session, DropCause::OutboxFull, 1);
             if self.queue_limits.policy == QueuePolicy::Disconnect {
                 self.doomed.push((id, ReasonCode::QuotaExceeded));

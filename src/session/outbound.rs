@@ -178,6 +178,8 @@ pub struct Outbound {
     last_identifier: u16,
     /// Packet Identifiers of what is in flight and not sent yet, in order.
     held: VecDeque<u16>,
+    /// How many of those are retained messages: what is newer does not overtake them.
+    held_retained: usize,
     /// Messages that are not to be sent any more and have a record of which the end is to be told.
     gone: Vec<Kept>,
 }
@@ -205,12 +207,14 @@ impl Outbound {
         }
     }
 
-    /// Whether a message of this QoS may be sent past the queue right now.
+    /// Whether a message of this QoS may be sent past the queue right now. What is held for the store
+    /// goes before all else of QoS 2, and retained messages among it before everything.
     pub fn is_open(&self, qos: Qos) -> bool {
-        if qos == Qos::AtMostOnce {
-            self.queued_qos_0 == 0
-        } else {
-            self.queue.is_empty() && self.to_resend == 0 && self.has_room()
+        let is_free = || self.queue.is_empty() && self.to_resend == 0 && self.has_room();
+        match qos {
+            Qos::AtMostOnce => self.queued_qos_0 == 0 && self.held_retained == 0,
+            Qos::AtLeastOnce => self.held_retained == 0 && is_free(),
+            Qos::ExactlyOnce => is_free(),
         }
     }
 
@@ -235,6 +239,7 @@ impl Outbound {
         debug_assert!(self.has_room() && delivery.qos == Qos::ExactlyOnce);
         let identifier = self.next_identifier();
         self.held.push_back(identifier.get());
+        self.held_retained += usize::from(delivery.retain);
         let stage = Stage::Held(delivery, u64::MAX);
         self.inflight.push_back(Inflight { identifier: identifier.get(), stage });
         identifier
@@ -357,7 +362,9 @@ impl Outbound {
         }
         loop {
             let head = self.queue.front()?;
-            if head.qos != Qos::AtMostOnce && !self.has_room() {
+            if head.qos != Qos::AtMostOnce && !self.has_room()
+                || head.qos != Qos::ExactlyOnce && self.held_retained > 0
+            {
                 return None;
             }
             let delivery = self.pop_queue().expect("the head was there");
@@ -387,6 +394,7 @@ impl Outbound {
         let delivery = delivery.clone();
         *stage = Stage::Sent(delivery.clone());
         self.held.pop_front();
+        self.held_retained -= usize::from(delivery.retain);
         self.unacknowledged += 1;
         Some(Next::Publish(delivery, PacketIdentifier::new(identifier), false))
     }
@@ -632,7 +640,7 @@ impl Outbound {
 
     /// How many QoS 1 or 2 messages could be sent right now.
     pub fn room(&self) -> usize {
-        if !self.is_open(Qos::AtLeastOnce) {
+        if !self.is_open(Qos::ExactlyOnce) {
             return 0;
         }
         self.window

@@ -73,8 +73,8 @@ pub struct Judge {
     received: BTreeMap<(usize, usize), Vec<Seen>>,
     /// The last message by subscriber, publisher, topic and QoS.
     last: BTreeMap<(usize, usize, &'static str, u8), usize>,
-    /// The newest live message of a topic that a client has seen on a link, at QoS 2 and below it.
-    newest_live: BTreeMap<(usize, &'static str, bool), usize>,
+    /// The newest live message of a topic that a client has seen on a link.
+    newest_live: BTreeMap<(usize, &'static str), usize>,
     /// Shared subscriptions that somebody left, or may have, since everything settled last, with
     /// the lowest QoS of those who did.
     left_groups: BTreeMap<&'static str, u8>,
@@ -83,12 +83,11 @@ pub struct Judge {
     /// When everything settled last.
     settled_at: u64,
     may_drop_qos_0: bool,
-    is_durable: bool,
     has_crashed: bool,
 }
 
 impl Judge {
-    pub fn new(may_drop_qos_0: bool, is_durable: bool) -> Self {
+    pub fn new(may_drop_qos_0: bool) -> Self {
         Self {
             messages: Vec::new(),
             subscribers: (0..CLIENTS).map(|_| Subscriber::default()).collect(),
@@ -100,7 +99,6 @@ impl Judge {
             unsubscribed_groups: BTreeSet::new(),
             settled_at: 0,
             may_drop_qos_0,
-            is_durable,
             has_crashed: false,
         }
     }
@@ -287,7 +285,7 @@ impl Judge {
                 return Err(format!("client {client} got message {message} after {last}"));
             }
         }
-        let newest = self.newest_live.entry((seen.link, of.topic, seen.qos == 2)).or_default();
+        let newest = self.newest_live.entry((seen.link, of.topic)).or_default();
         *newest = (*newest).max(message);
         self.check_duplicate(&seen, message)?;
         self.received.entry((message, client)).or_default().push(seen);
@@ -296,11 +294,7 @@ impl Judge {
 
     fn receive_retained(&self, seen: &Seen, message: usize) -> Result<(), String> {
         let of = &self.messages[message];
-        let newest = |at_qos_2| self.newest_live.get(&(seen.link, of.topic, at_qos_2)).copied();
-        // At QoS 2 it waits until its Packet Identifier is stored, and what needs none meanwhile does
-        // not wait for it.
-        let may_be_overtaken = self.is_durable && seen.qos == 2;
-        let newest = newest(true).max(newest(false).filter(|_| !may_be_overtaken));
+        let newest = self.newest_live.get(&(seen.link, of.topic)).copied();
         let newer = newest.filter(|&newest| newest > message && !seen.dup);
         match newer {
             Some(newer)

@@ -40,7 +40,7 @@ impl Run {
         let clients = (0..CLIENTS)
             .map(|n| Client::new(n, format!("client {n}"), version(plan.versions[n])))
             .collect();
-        let judge = Judge::new(plan.has_small_outboxes, plan.is_durable);
+        let judge = Judge::new(plan.has_small_outboxes);
         Self { world: World::new(plan), clients, judge, seed }
     }
 
