@@ -11,6 +11,7 @@ use shards::{Fingerprint, TopicFilter};
 
 use crate::clock::Now;
 use crate::engine::bundle::{Bundle, Placed, Span};
+use crate::engine::transit::Passage;
 use crate::engine::{ConnectionId, CoreId};
 use crate::message::{Content, Message};
 use crate::metrics::Metrics;
@@ -40,6 +41,7 @@ pub struct Batch {
     /// Bytes of its messages, in bundles and by reference.
     message_bytes: usize,
     onces: Vec<Once>,
+    passages: Vec<Passage>,
 }
 
 /// One thing to say.
@@ -108,7 +110,12 @@ pub(super) enum Whom {
     /// Everybody who subscribed, and the retained store, under this stamp.
     SubscribersAndStore(u64),
     /// One member of this shared subscription. `hops` counts the cores that had none to take it.
-    Group { filter: Span, hops: u16 },
+    Group {
+        filter: Span,
+        hops: u16,
+        /// How the store knows it while it is on its way, by its place in the batch.
+        passage: Option<std::num::NonZero<u32>>,
+    },
 }
 
 impl Batch {
@@ -134,6 +141,7 @@ impl Batch {
         self.bundles.clear();
         self.message_bytes = 0;
         self.onces.clear();
+        self.passages.clear();
         self.wants_receipt = false;
     }
 
@@ -176,6 +184,16 @@ impl Batch {
 
     pub(super) fn once(&self, place: std::num::NonZero<u32>) -> Once {
         self.onces[place.get() as usize - 1]
+    }
+
+    /// Notes how the store knows a message; its place, from 1.
+    pub(super) fn push_passage(&mut self, passage: Passage) -> Option<std::num::NonZero<u32>> {
+        self.passages.push(passage);
+        std::num::NonZero::new(self.passages.len() as u32)
+    }
+
+    pub(super) fn passage(&self, place: std::num::NonZero<u32>) -> Passage {
+        self.passages[place.get() as usize - 1]
     }
 
     pub(super) fn text(&self, span: Span) -> &str {

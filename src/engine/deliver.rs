@@ -16,6 +16,7 @@ use crate::engine::batch::{Once, Publisher};
 use crate::engine::bundle::Places;
 use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
+use crate::engine::transit::Told;
 use crate::engine::{ConnectionId, Engine, Kept};
 use crate::gauges::Ledger;
 use crate::limits;
@@ -67,6 +68,8 @@ pub(super) struct Draft<'a> {
     pub retain: bool,
     /// It must reach no session twice.
     pub once: Option<Once>,
+    /// The delivery of which it is taken, for another member of a shared subscription.
+    pub before: Option<Told>,
     message: Option<Message>,
     /// Where it lies for other cores.
     pub places: Places,
@@ -74,13 +77,12 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new(content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, once: None, message: None, places: Places::new() }
+        Self { content, retain, once: None, before: None, message: None, places: Places::new() }
     }
 
     /// From a message that exists already.
     pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
-        let (message, places) = (Some(message.clone()), Places::new());
-        Self { content, retain, once: None, message, places }
+        Self { message: Some(message.clone()), ..Self::new(content, retain) }
     }
 
     /// Whether it is a value of its own already.
@@ -391,7 +393,7 @@ impl Engine {
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) -> Standing {
-        if self.has_taken(target.session, draft.once) {
+        if shared.is_none() && self.has_taken(target.session, draft.once) {
             return Standing::Offline;
         }
         let session = &mut self.sessions[target.session as usize];

@@ -43,6 +43,9 @@ impl Engine {
         origin: &Origin,
         except: Option<u32>,
     ) -> Option<Standing> {
+        if self.has_been_taken_by(&sharing.text, draft.once) {
+            return Some(Standing::Offline);
+        }
         let qos = draft.content.qos;
         let core = self.choose_core(sharing, qos);
         if core != self.core() {
@@ -80,9 +83,11 @@ impl Engine {
         origin: &Origin,
         hops: u16,
     ) {
+        let passage = self.begin_passage(core, text, draft, origin, hops);
         let whom = |batch: &mut crate::engine::Batch| {
             let filter = batch.push_text(text);
-            Whom::Group { filter, hops }
+            let passage = passage.and_then(|passage| batch.push_passage(passage));
+            Whom::Group { filter, hops, passage }
         };
         self.forward_to(core, draft, origin, whom);
     }
@@ -236,6 +241,7 @@ impl Engine {
             .filter(|(_, sharing)| self.has_other_member(sharing, session, leaves))
             .collect();
         let queued_before = self.queued(session);
+        let number = self.sessions[session as usize].number();
         let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
         let is_one = |filter| sharings.iter().any(|(of, _)| *of == filter);
         let taken = outbound.take_shared(is_one, leaves);
@@ -244,13 +250,14 @@ impl Engine {
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
             let (_, sharing) = sharings.iter().find(|(of, _)| *of == filter).expect("one of them");
-            let message = delivery.message.clone();
+            let (message, kept) = (delivery.message.clone(), delivery.kept.number);
             if message.is_expired(self.now) {
                 self.count_drops(session, DropCause::Expired, 1);
                 continue;
             }
             self.template.begin(1);
             let mut draft = Draft::of(&message, message.content(), delivery.retain);
+            draft.before = number.filter(|_| kept != 0).map(|session| (session, kept));
             if self.share(sharing, &mut draft, &Origin::default(), Some(session)).is_none() {
                 self.count_drops(session, DropCause::Offline, 1);
             }
@@ -258,7 +265,7 @@ impl Engine {
     }
 
     /// A shared subscription as it stands now.
-    fn sharing(&self, text: &str) -> Sharing {
+    pub(super) fn sharing(&self, text: &str) -> Sharing {
         let (here, group) = (self.index.find(text), self.replica.group(text));
         Sharing { text: text.into(), here, group }
     }

@@ -272,8 +272,12 @@ impl Engine {
     ) -> Kept {
         let Some(journal) = &mut self.journal else { return Kept::default() };
         let shared = delivery.shared.map(|filter| self.index.text(filter));
-        if let Some(Once { exchange: Exchange { publisher, packet_identifier }, .. }) = once {
-            journal.write(&Record::Taken { session, publisher, packet_identifier });
+        match (once, &shared) {
+            (Some(once), Some(filter)) => journal.write(&taken_by_group(once.exchange, filter)),
+            (Some(Once { exchange: Exchange { publisher, packet_identifier }, .. }), None) => {
+                journal.write(&Record::Taken { session, publisher, packet_identifier });
+            }
+            (None, _) => {}
         }
         journal.write_delivery(session, delivery, packet_identifier, shared.as_deref())
     }
@@ -293,8 +297,25 @@ impl Engine {
     /// A message that is not sent again is another one, whoever has one of that Packet Identifier.
     #[inline]
     pub(super) fn forget_taken(&mut self, once: Option<Once>) {
-        if let Some(once) = once.filter(|once| !once.dup && !self.taken.is_empty()) {
+        if let Some(once) = once.filter(|once| !once.dup)
+            && !(self.taken.is_empty() && self.taken_by_groups.is_empty())
+        {
             self.taken.remove(&once.exchange);
+            self.taken_by_groups.remove(&once.exchange);
+        }
+    }
+
+    /// Whether a member of a shared subscription has a message from before a crash that its publisher
+    /// sends again now.
+    pub(super) fn has_been_taken_by(&self, filter: &str, once: Option<Once>) -> bool {
+        let Some(once) = once.filter(|once| once.dup) else { return false };
+        self.taken_by_groups.get(&once.exchange).is_some_and(|groups| groups.contains(filter))
+    }
+
+    /// A shared subscription has a message, whichever core it is still to go to.
+    pub(super) fn tell_taken_by_group(&mut self, once: Option<Once>, filter: &str) {
+        if let Some(once) = once {
+            self.tell(&taken_by_group(once.exchange, filter));
         }
     }
 
@@ -422,10 +443,19 @@ impl Engine {
             }
         }
         if is_done && checkpoint.retained.is_at_end() {
+            for (&exchange, groups) in &self.taken_by_groups {
+                groups.iter().for_each(|filter| journal.write(&taken_by_group(exchange, filter)));
+            }
+            self.transit.tell_anew(journal);
             journal.end_checkpoint(checkpoint.number);
             self.checkpoint = None;
         }
     }
+}
+
+fn taken_by_group(exchange: Exchange, filter: &str) -> Record<'_> {
+    let Exchange { publisher, packet_identifier } = exchange;
+    Record::TakenByGroup { publisher, packet_identifier, filter }
 }
 
 fn subscribed<'a>(session: SessionNumber, filter: &'a str, of: &Subscription) -> Record<'a> {

@@ -141,6 +141,12 @@ impl Lane {
         self.owes_receipt = true;
     }
 
+    /// Asks for a receipt for what is said this turn; the number of its batch.
+    pub(super) fn ask_receipt(&mut self) -> u64 {
+        self.open.wants_receipt = true;
+        self.open.number
+    }
+
     fn load_bytes(&self) -> usize {
         self.under_way_bytes + self.open.cost()
     }

@@ -54,6 +54,7 @@ impl Engine {
 
     fn take_receipt(&mut self, from: CoreId, receipt: u64) {
         self.lanes.to(from).note_receipt(receipt);
+        self.end_passages(from);
         while let Some(awaited) = self.lanes.to(from).next_awaited() {
             self.note_awaited(awaited);
         }
@@ -110,8 +111,11 @@ impl Engine {
                 self.deliver_here(&mut draft, &origin);
             }
             Whom::Subscribers => self.deliver_here(&mut draft, &origin),
-            Whom::Group { filter, hops } => {
+            Whom::Group { filter, hops, passage } => {
                 self.share_further(batch.text(filter), &mut draft, &origin, hops);
+                if let Some(place) = passage {
+                    self.tell_arrived(batch.passage(place));
+                }
             }
         }
     }

@@ -40,6 +40,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 pub mod timers;
+mod transit;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
@@ -78,6 +79,7 @@ pub use restore::Restored;
 use retained::Stored;
 use targets::TopicCache;
 use timers::Wheel;
+use transit::Transit;
 
 /// Number of a core: one thread with its connections and sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +109,8 @@ enum Timer {
     SysTopics,
     /// Look whether retained messages that were taken away can be forgotten.
     Graves,
+    /// Share out what a crash found on its way between cores.
+    Passages,
 }
 
 /// One core: see the module's documentation.
@@ -136,6 +140,9 @@ pub struct Engine {
     /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
     /// told so, may send again.
     taken: HashMap<Exchange, HashSet<SessionNumber>>,
+    /// Shared subscriptions of which a member has such a message, by the publishers at home here.
+    taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
+    transit: Transit,
     /// Where telling everything anew has got to, and the last time it began.
     checkpoint: Option<Checkpoint>,
     checkpoints: u64,
@@ -221,6 +228,8 @@ impl Engine {
             journal: None,
             round: 1,
             taken: HashMap::new(),
+            taken_by_groups: HashMap::new(),
+            transit: Transit::default(),
             checkpoint: None,
             checkpoints: 0,
             spare_answers: Vec::new(),
@@ -394,6 +403,7 @@ impl Engine {
                 Timer::MemoryPause(id) => self.resume_reading(id),
                 Timer::SysTopics => self.begin_sys_topics(),
                 Timer::Graves => self.look_at_graves(),
+                Timer::Passages => self.share_found_passages(),
             }
         }
         self.fired = fired;

@@ -53,12 +53,15 @@ impl Engine {
     /// Takes up everything in `image`; what has ended meanwhile ends with the first turn. The others
     /// are to be told the outcome by [`Self::learn_restored`].
     pub fn restore(&mut self, image: Image) -> Restored {
-        let Image { mut sessions, mut retained, mut taken, session_max, delivery_max, .. } = image;
+        let Image { mut sessions, mut retained, mut taken, mut taken_by_groups, .. } = image;
+        let (session_max, delivery_max) = (image.session_max, image.delivery_max);
         taken.retain(|_, have| {
             have.retain(|session| sessions.contains_key(session));
             !have.is_empty()
         });
         self.taken = taken;
+        taken_by_groups.retain(|exchange, _| sessions.contains_key(&exchange.publisher));
+        self.taken_by_groups = taken_by_groups;
         self.round = self.round.max((session_max >> 32) as u32);
         self.generation = self.generation.max(session_max as u32);
         if let Some(journal) = &mut self.journal {
@@ -80,7 +83,7 @@ impl Engine {
         numbers.sort_unstable();
         for number in numbers {
             let session = sessions.remove(&number).expect("just seen");
-            restored.sessions += 1;
+            restored.sessions += usize::from(!session.client_identifier.is_empty());
             restored.messages += session.inflight.len() + session.queue.len();
             self.restore_session(number, session);
         }
@@ -124,7 +127,7 @@ impl Engine {
     }
 
     /// A message, unless it has expired, or is none that a client can have published.
-    fn restore_message(&self, content: &OwnedContent) -> Option<Message> {
+    pub(super) fn restore_message(&self, content: &OwnedContent) -> Option<Message> {
         shards::check_topic_name(&content.topic, usize::MAX).ok()?;
         let journal = self.journal.as_ref().expect("what is kept is restored");
         let expires = content.expires_us.map(|at| journal.deadline(at));
@@ -142,6 +145,9 @@ impl Engine {
     }
 
     fn restore_session(&mut self, number: SessionNumber, kept: image::Session) {
+        if kept.client_identifier.is_empty() {
+            return self.restore_passages(number, kept);
+        }
         if self.find_session(&kept.client_identifier).is_some() {
             return; // a later one of the same client is there
         }

@@ -139,6 +139,10 @@ pub struct Image {
     /// Which sessions, of this part or not, have a QoS 2 message whose publisher cannot know yet that it
     /// was received.
     pub taken: HashMap<Exchange, HashSet<SessionNumber>>,
+    /// Which shared subscriptions have such a message.
+    pub taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
+    /// Messages between cores that have arrived: their deliveries may be told later, or anew.
+    arrived: HashSet<(SessionNumber, DeliveryNumber)>,
     /// The highest serial number of any session, of this part or not.
     pub session_max: u64,
     /// The highest number of any delivery.
@@ -181,6 +185,9 @@ impl Image {
                 Record::Queued { session, delivery, content, qos, .. } => {
                     self.delivery_max = self.delivery_max.max(delivery);
                     let Some(state) = self.sessions.get_mut(&session) else { continue };
+                    if !self.arrived.is_empty() && self.arrived.contains(&(session, delivery)) {
+                        continue;
+                    }
                     let (content, owned) = contents.get_mut(&content).ok_or(NoRecord)?;
                     let owned = owned.get_or_insert_with(|| Arc::new(OwnedContent::from(*content)));
                     state.take(&record, Arc::clone(owned), qos);
@@ -211,6 +218,14 @@ impl Image {
                     // The session itself may be told later, anew.
                     let exchange = Exchange { publisher, packet_identifier };
                     self.taken.entry(exchange).or_default().insert(session);
+                }
+                Record::TakenByGroup { publisher, packet_identifier, filter } => {
+                    let exchange = Exchange { publisher, packet_identifier };
+                    self.taken_by_groups.entry(exchange).or_default().insert(filter.into());
+                }
+                Record::Arrived { session, delivery } => {
+                    self.arrived.insert((session, delivery));
+                    self.change(&Record::Done { session, delivery });
                 }
                 other => self.change(&other),
             }
@@ -248,7 +263,9 @@ impl Image {
         | Record::Completed { packet_identifier, .. } = record
         {
             let (publisher, packet_identifier) = (*session, *packet_identifier);
-            self.taken.remove(&Exchange { publisher, packet_identifier });
+            let exchange = Exchange { publisher, packet_identifier };
+            self.taken.remove(&exchange);
+            self.taken_by_groups.remove(&exchange);
         }
         if let Some(session) = self.sessions.get_mut(session) {
             session.change(record);
@@ -265,6 +282,14 @@ impl Image {
         for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
             for &session in sessions.iter().filter(|session| self.sessions.contains_key(session)) {
                 Record::Taken { session, publisher, packet_identifier }.encode(&mut out);
+            }
+        }
+        let of_groups = self.taken_by_groups.iter();
+        for (&Exchange { publisher, packet_identifier }, groups) in
+            of_groups.filter(|(exchange, _)| self.sessions.contains_key(&exchange.publisher))
+        {
+            for filter in groups {
+                Record::TakenByGroup { publisher, packet_identifier, filter }.encode(&mut out);
             }
         }
         for retained in self.retained.values() {

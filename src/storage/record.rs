@@ -224,6 +224,24 @@ pub enum Record<'a> {
         /// Under which Packet Identifier the publisher sent it.
         packet_identifier: u16,
     },
+    /// The same for a shared subscription: one of its members has it, whichever.
+    TakenByGroup {
+        /// Whose message it is.
+        publisher: SessionNumber,
+        /// Under which Packet Identifier the publisher sent it.
+        packet_identifier: u16,
+        /// Topic Filter, with `$share/NAME/`.
+        filter: &'a str,
+    },
+    /// A delivery has arrived on another core, and is over: what became of it is told in the same
+    /// batch. It may be told before the delivery. Messages on their way from core to core are
+    /// deliveries of sessions without a client.
+    Arrived {
+        /// The session.
+        session: SessionNumber,
+        /// Which delivery.
+        delivery: DeliveryNumber,
+    },
 }
 
 /// Subscription Identifiers of a delivery.
@@ -287,6 +305,12 @@ mod tests {
             },
             Record::Retained { stamp: u64::MAX, content },
             Record::Ended { session },
+            Record::TakenByGroup {
+                publisher: session,
+                packet_identifier: 7,
+                filter: "$share/g/a/#",
+            },
+            Record::Arrived { session, delivery: 3 },
         ];
         let mut bytes = Vec::new();
         records.iter().for_each(|record| record.encode(&mut bytes));

@@ -390,7 +390,7 @@ impl Judge {
     /// stayed, whoever else left.
     fn judge_groups(&self, number: usize) -> Result<(), String> {
         let of = &self.messages[number];
-        if of.is_resent {
+        if of.is_resent && of.qos < 2 {
             return Ok(());
         }
         let left = self.left_groups.iter().filter(|(filter, _)| matches(filter, of.topic));

@@ -4,10 +4,10 @@
 use super::*;
 
 /// Cores that hear of each other when the test says so.
-struct Cores(Vec<World>);
+pub(super) struct Cores(pub(super) Vec<World>);
 
 impl Cores {
-    fn new(cores: u16) -> Self {
+    pub(super) fn new(cores: u16) -> Self {
         Self::with(cores, |_| {})
     }
 
@@ -23,7 +23,7 @@ impl Cores {
     }
 
     /// Carries what one core has to say to another; how many batches that were.
-    fn carry(&mut self, from: u16, to: u16) -> usize {
+    pub(super) fn carry(&mut self, from: u16, to: u16) -> usize {
         let mut batches = 0;
         while let Some(batch) = self.0[usize::from(from)].engine.poll_batch(CoreId(to)) {
             let world = &mut self.0[usize::from(to)];
@@ -35,7 +35,7 @@ impl Cores {
     }
 
     /// Until nobody has anything to say.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let count = self.0.len() as u16;
         loop {
             let mut batches = 0;

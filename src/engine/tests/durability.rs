@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::{Keeping, Records, StoreState};
 use crate::storage::image::{Image, Whole};
 
-const WALL_AT_ZERO_US: u64 = 1 << 50;
+pub(super) const WALL_AT_ZERO_US: u64 = 1 << 50;
 
 fn kept() -> World {
     let mut world = World::new();
@@ -23,7 +23,7 @@ fn kept_pair(qos: Qos) -> (World, ConnectionId, ConnectionId) {
 
 impl World {
     /// What the engine hands over at the end of a turn.
-    fn records(&mut self) -> Option<Records> {
+    pub(super) fn records(&mut self) -> Option<Records> {
         let records = self.engine.poll_records();
         assert!(self.engine.poll_records().is_none(), "one batch at a time");
         records
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// Hands over and stores until nothing is left to; what was handed over.
-    fn store_all(&mut self) -> Vec<Records> {
+    pub(super) fn store_all(&mut self) -> Vec<Records> {
         let mut all = Vec::new();
         while let Some(records) = self.records() {
             self.stored(records.number);
@@ -63,7 +63,7 @@ impl World {
     }
 }
 
-fn image(batches: &[Records]) -> Image {
+pub(super) fn image(batches: &[Records]) -> Image {
     let mut image = Image::default();
     for records in batches {
         image.apply(&records.bytes, &Whole).expect("records");

@@ -6,6 +6,7 @@ mod backpressure;
 mod cores;
 mod durability;
 mod sessions;
+mod transit;
 
 use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;

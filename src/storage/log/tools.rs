@@ -335,7 +335,9 @@ pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), Carr
             _ if number == 1 => return Err(wrong("an export begins with its format".to_owned())),
             Line::Session { number, session } => {
                 check(&session).map_err(wrong)?;
-                if !names.insert(session.client_identifier.clone())
+                // Without a client are messages on their way between cores, of any number of them.
+                let has_client = !session.client_identifier.is_empty();
+                if has_client && !names.insert(session.client_identifier.clone())
                     || image.sessions.insert(number, session).is_some()
                 {
                     return Err(wrong("this session came before".to_owned()));

@@ -1,0 +1,160 @@
+//! Messages of shared subscriptions on their way between cores when everything crashes.
+
+use super::cores::Cores;
+use super::durability::{WALL_AT_ZERO_US, image};
+use super::*;
+use crate::engine::{Keeping, Records};
+
+const GROUP: &str = "$share/g/t";
+
+/// Two cores that keep what clients are owed, and what the store has of each.
+struct Kept {
+    cores: Cores,
+    stored: Vec<Records>,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let mut cores = Cores::new(2);
+        for world in &mut cores.0 {
+            world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+        }
+        Self { cores, stored: Vec::new() }
+    }
+
+    /// What a start makes of the records that were stored, in this order.
+    fn after_crash(stored: &[Records]) -> Self {
+        let mut next = Self::new();
+        let mut learned = Vec::new();
+        for world in &mut next.cores.0 {
+            let mut own = crate::storage::image::Image::default();
+            for records in stored {
+                world.engine.read_records(&mut own, &records.bytes).expect("records");
+            }
+            learned.push(world.engine.restore(own));
+        }
+        for world in &mut next.cores.0 {
+            learned.iter().for_each(|of| world.engine.learn_restored(of));
+            world.advance_ms(100);
+        }
+        next
+    }
+
+    /// A client that is at home on the core.
+    fn connect(&mut self, core: usize, name: &str) -> ConnectionId {
+        let world = &mut self.cores.0[core];
+        let at_home =
+            |number: &u32| world.engine.home(&format!("{name}{number}")) == CoreId(core as u16);
+        let number = (0..).find(at_home).expect("one of them");
+        let id = world.accept();
+        world.send_connect(id, &Client::persistent(&format!("{name}{number}")));
+        self.settle();
+        id
+    }
+
+    fn join(&mut self, core: usize, name: &str, qos: Qos) -> ConnectionId {
+        let id = self.connect(core, name);
+        self.cores.0[core].subscribe(id, GROUP, qos);
+        self.settle();
+        id
+    }
+
+    fn store(&mut self, core: usize) {
+        self.stored.extend(self.cores.0[core].store_all());
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..4 {
+            self.cores.settle();
+            self.store(0);
+            self.store(1);
+        }
+    }
+
+    /// How many copies all members get, who come back one after the other.
+    fn copies(&mut self) -> usize {
+        let ids = [self.connect(0, "worker"), self.connect(1, "worker")];
+        self.settle();
+        ids.iter().zip(&mut self.cores.0).map(|(&id, world)| world.payloads(id).len()).sum()
+    }
+}
+
+/// A message waits for a member on one core, who leaves, so that it goes to the one on another. Gives
+/// what the store has by then, and what each core tells of the hand-over, by core.
+fn handed_over(qos: Qos) -> (Vec<Records>, [Vec<Records>; 2]) {
+    let mut kept = Kept::new();
+    let first = kept.join(1, "worker", qos);
+    let publisher = kept.connect(0, "publisher");
+    kept.cores.0[1].stuck.insert(first);
+    // A first one that takes all the room, so that the second waits and is free to go.
+    let other = kept.connect(0, "other");
+    kept.cores.0[0].publish(other, "t", &[b'1'; 1_000_000], Qos::AtMostOnce, 0);
+    kept.cores.settle();
+    kept.cores.0[0].publish(publisher, "t", b"2", qos, 2);
+    kept.settle();
+    let answers = kept.cores.0[0].packets(publisher, Version::V5);
+    assert!(answers.last().is_some_and(|last| last.starts_with("Pub")), "{answers:?}");
+    kept.join(0, "worker", qos);
+    kept.cores.0[1].cut(first);
+    kept.cores.carry(1, 0);
+    let told = [0, 1].map(|core| kept.cores.0[core].records().into_iter().collect());
+    (kept.stored, told)
+}
+
+#[test]
+fn an_acknowledged_message_between_cores_outlives_a_crash_and_reaches_one_member() {
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let (_, [here, there]) = handed_over(qos);
+        assert!(!here.is_empty() && !there.is_empty(), "both tell of it");
+        // Whichever of the two cores the store has heard by then, and in whichever order.
+        for heard in [&[][..], &[0], &[1], &[0, 1], &[1, 0]] {
+            let (mut stored, told) = handed_over(qos);
+            let mut told = told.map(Some);
+            for &core in heard {
+                stored.extend(told[core].take().expect("once"));
+            }
+            let mut next = Kept::after_crash(&stored);
+            assert_eq!(next.copies(), 1, "{qos:?}, the store has heard {heard:?}");
+            // Nothing is left of the way: the next start shares nothing out.
+            let mut last = Kept::after_crash(&[stored, next.stored].concat_records());
+            assert!(last.copies() <= 1, "{qos:?}, the store has heard {heard:?}");
+            assert_eq!(image(&last.stored).sessions.values().filter(is_passage).count(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_a_member_has_from_before_a_crash_goes_to_no_other_when_it_is_sent_again() {
+    let mut kept = Kept::new();
+    kept.join(1, "first", Qos::ExactlyOnce);
+    let publisher = kept.connect(0, "publisher");
+    kept.cores.0[0].publish(publisher, "t", b"m", Qos::ExactlyOnce, 1);
+    kept.cores.carry(0, 1);
+    // The core of the member has it on disk; that of its publisher, who hears nothing, has not.
+    kept.store(1);
+    let mut next = Kept::after_crash(&kept.stored);
+    let other = next.join(0, "second", Qos::ExactlyOnce);
+    let publisher = next.connect(0, "publisher");
+    let mut again = publish("t", b"m", Qos::ExactlyOnce, 1);
+    again.dup = true;
+    next.cores.0[0].send(publisher, Version::V5, &Packet::Publish(again));
+    next.settle();
+    assert!(next.cores.0[0].payloads(other).is_empty(), "the first has it");
+    let first = next.connect(1, "first");
+    next.settle();
+    assert_eq!(next.cores.0[1].payloads(first), ["m"]);
+}
+
+fn is_passage(of: &&crate::storage::image::Session) -> bool {
+    of.client_identifier.is_empty()
+}
+
+trait ConcatRecords {
+    fn concat_records(self) -> Vec<Records>;
+}
+
+impl ConcatRecords for [Vec<Records>; 2] {
+    fn concat_records(self) -> Vec<Records> {
+        self.into_iter().flatten().collect()
+    }
+}

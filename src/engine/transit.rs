@@ -1,0 +1,191 @@
+//! Messages of shared subscriptions on their way from this core to another that nobody answers for
+//! but the broker: their publisher has been told that they are received, or waits for this core alone.
+//!
+//! Each is told to the store before it leaves, as a delivery of a session without a client, and is
+//! over once the other core has stored what became of it. What a crash finds under way is shared out
+//! anew by the next start.
+
+use std::collections::VecDeque;
+
+use crate::engine::deliver::{Draft, Origin};
+use crate::engine::journal::Journal;
+use crate::engine::{CoreId, Engine, Kept, Timer};
+use crate::message::Message;
+use crate::metrics::Drop as DropCause;
+use crate::session::outbound::{Delivery, Identifiers};
+use crate::storage::image;
+use crate::storage::record::{DeliveryNumber, Record, SessionNumber};
+use crate::wire::Qos;
+
+/// A delivery, as the store knows it.
+pub(super) type Told = (SessionNumber, DeliveryNumber);
+
+/// A message on its way, as the store knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passage {
+    own: Told,
+    /// The delivery that it was before, which is over once it has arrived, whether or not the store
+    /// has heard so from this core.
+    before: Option<Told>,
+}
+
+/// The messages on their way from this core.
+#[derive(Debug, Default)]
+pub(super) struct Transit {
+    /// The session they are told under, once there has been one.
+    session: Option<SessionNumber>,
+    /// By the core they go to, in the order of its lane.
+    to: Vec<VecDeque<Passing>>,
+    /// Those that a crash found on their way.
+    found: VecDeque<Passing>,
+}
+
+#[derive(Debug)]
+struct Passing {
+    /// The shared subscription.
+    filter: Box<str>,
+    delivery: Delivery,
+    /// The batch of the lane that has it.
+    batch: u64,
+}
+
+impl Transit {
+    /// Tells all of it anew, for a checkpoint.
+    pub(super) fn tell_anew(&mut self, journal: &mut Journal) {
+        let Some(session) = self.session else { return };
+        tell_session(journal, session);
+        for passing in self.to.iter_mut().flatten().chain(&mut self.found) {
+            passing.delivery.kept =
+                journal.write_delivery(session, &passing.delivery, 0, Some(&passing.filter));
+        }
+    }
+}
+
+fn tell_session(journal: &mut Journal, session: SessionNumber) {
+    let (client_identifier, expiry_interval_s) = ("", u32::MAX);
+    journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
+}
+
+impl Engine {
+    /// Tells the store of a message that goes to another core for a shared subscription. For the
+    /// first way of a client's message its publisher's acknowledgement waits, and nothing is told.
+    pub(super) fn begin_passage(
+        &mut self,
+        to: CoreId,
+        filter: &str,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        hops: u16,
+    ) -> Option<Passage> {
+        let is_awaited = hops == 1 && origin.publisher.is_some();
+        if is_awaited || draft.content.qos == Qos::AtMostOnce {
+            return None;
+        }
+        self.journal.as_ref()?;
+        let (once, message) = (draft.once, draft.message(&self.links.ledger).clone());
+        self.tell_taken_by_group(once, filter);
+        let mut passing = self.passing(filter, message, draft.content.qos, draft.retain)?;
+        let lane = self.lanes.to(to);
+        passing.batch = lane.ask_receipt();
+        let own = (self.transit.session?, passing.delivery.kept.number);
+        let passage = Passage { own, before: draft.before };
+        let to = usize::from(to.0);
+        if self.transit.to.len() <= to {
+            self.transit.to.resize_with(to + 1, VecDeque::new);
+        }
+        self.transit.to[to].push_back(passing);
+        Some(passage)
+    }
+
+    /// A message that is told from here on.
+    fn passing(
+        &mut self,
+        filter: &str,
+        message: Message,
+        qos: Qos,
+        retain: bool,
+    ) -> Option<Passing> {
+        let session = self.transit_session()?;
+        let mut delivery = Delivery {
+            message,
+            qos,
+            retain,
+            subscription_identifiers: Identifiers::None,
+            shared: None,
+            kept: Kept::default(),
+        };
+        delivery.kept = self.journal.as_mut()?.write_delivery(session, &delivery, 0, Some(filter));
+        Some(Passing { filter: filter.into(), delivery, batch: 0 })
+    }
+
+    fn transit_session(&mut self) -> Option<SessionNumber> {
+        if self.transit.session.is_none() {
+            let generation = self.next_generation();
+            let session = SessionNumber::new(self.round, self.core().0, generation);
+            tell_session(self.journal.as_mut()?, session);
+            self.transit.session = Some(session);
+        }
+        self.transit.session
+    }
+
+    /// A message of another core is taken care of here: by those who are told together with this.
+    pub(super) fn tell_arrived(&mut self, passage: Passage) {
+        let Some(journal) = &mut self.journal else { return };
+        for (session, delivery) in [passage.own].into_iter().chain(passage.before) {
+            journal.write(&Record::Arrived { session, delivery });
+        }
+    }
+
+    /// The other core has stored what became of its messages up to the last receipt.
+    pub(super) fn end_passages(&mut self, to: CoreId) {
+        let Some(line) = self.transit.to.get_mut(usize::from(to.0)) else { return };
+        let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) else {
+            return;
+        };
+        let lane = self.lanes.to(to);
+        while let Some(passing) = line.pop_front_if(|passing| lane.is_receipted(passing.batch)) {
+            journal.end_delivery(session, passing.delivery.kept);
+        }
+    }
+
+    /// Takes up what was on its way when the process before this one ended.
+    pub(super) fn restore_passages(&mut self, number: SessionNumber, of: image::Session) {
+        for delivery in &of.queue {
+            let (Some(content), Some(filter)) = (&delivery.content, &delivery.shared) else {
+                continue;
+            };
+            let Some(message) = self.restore_message(content) else { continue };
+            let qos = Qos::try_from(delivery.qos).unwrap_or(Qos::AtLeastOnce);
+            if let Some(passing) = self.passing(filter, message, qos, delivery.retain) {
+                self.transit.found.push_back(passing);
+            }
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.write(&Record::Ended { session: number });
+        }
+        if !self.transit.found.is_empty() {
+            self.timers.arm(self.now.after_s(0), Timer::Passages);
+        }
+    }
+
+    /// Shares out what was taken up, now that every core knows the others' members.
+    pub(super) fn share_found_passages(&mut self) {
+        while let Some(Passing { filter, delivery, .. }) = self.transit.found.pop_front() {
+            let message = &delivery.message;
+            if message.is_expired(self.now) {
+                self.links.metrics.drops.add(DropCause::Expired, 1);
+            } else {
+                self.template.begin(1);
+                let mut draft = Draft::of(message, message.content(), delivery.retain);
+                draft.before = self.transit.session.map(|session| (session, delivery.kept.number));
+                let sharing = self.sharing(&filter);
+                if self.share(&sharing, &mut draft, &Origin::default(), None).is_none() {
+                    self.links.metrics.drops.add(DropCause::Offline, 1);
+                }
+            }
+            if let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) {
+                journal.end_delivery(session, delivery.kept);
+            }
+        }
+    }
+}
