@@ -80,8 +80,10 @@ impl Engine {
         }
         self.access.forget(exchange(id));
         match (ending, last) {
-            (Ending::PeerClosed, Some(buffer)) => self.links.recycle(buffer),
-            (Ending::PeerClosed, None) => {}
+            (Ending::PeerClosed, last) => {
+                self.links.connections.free(slot as usize);
+                last.into_iter().for_each(|buffer| self.links.recycle(buffer));
+            }
             (_, last) => self.links.actions.push_back(Action::Close { connection: id, last }),
         }
         if let Phase::Open { session } = connection.phase {

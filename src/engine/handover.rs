@@ -45,6 +45,7 @@ impl Engine {
         let Phase::Leaving(deferred) = &self.links.get(id)?.phase else { return None };
         let (received, mut bytes) = (deferred.received, BytesMut::from(&deferred.connect[..]));
         let (connection, _) = self.links.remove(id.slot);
+        self.links.connections.free(id.slot as usize);
         self.place.set_connections(self.links.connections.len());
         bytes.extend_from_slice(connection.stash());
         self.links.metrics.connections_handed_over += 1;

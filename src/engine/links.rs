@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use slab::Slab;
-
 use crate::engine::action::{Action, ConnectionId};
+use crate::engine::slots::Slots;
 use crate::gauges::Ledger;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -15,7 +14,7 @@ use crate::session::connection::Connection;
 #[derive(Debug)]
 pub struct Links {
     /// By slot.
-    pub connections: Slab<Connection>,
+    pub connections: Slots,
     /// Things to do other than sending.
     pub actions: VecDeque<Action>,
     /// Slots with something to send.
@@ -32,7 +31,7 @@ impl Links {
     /// Without connections yet.
     pub fn new(ledger: Ledger) -> Self {
         Self {
-            connections: Slab::new(),
+            connections: Slots::default(),
             actions: VecDeque::new(),
             dirty: Vec::new(),
             pool: Vec::new(),
@@ -125,7 +124,8 @@ impl Links {
         }
     }
 
-    /// Takes a connection out; what was to be sent to it is returned.
+    /// Takes a connection out, and returns what was to be sent to it. Its slot is to be freed once the
+    /// executor knows.
     pub fn remove(&mut self, slot: u32) -> (Connection, Option<SendBuffer>) {
         let mut connection = self.connections.remove(slot as usize);
         self.ledger.release(connection.bytes_charged());

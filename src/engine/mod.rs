@@ -34,6 +34,7 @@ mod publish;
 mod receive;
 mod restore;
 mod retained;
+mod slots;
 mod subscribe;
 mod sys_topics;
 mod targets;
@@ -111,6 +112,8 @@ enum Timer {
     Graves,
     /// Share out what a crash found on its way between cores.
     Passages,
+    /// Hand over records that nobody waits for.
+    Records,
 }
 
 /// One core: see the module's documentation.
@@ -135,6 +138,8 @@ pub struct Engine {
     lanes: Lanes,
     /// What is to be kept beyond the life of the process; none when nothing is.
     journal: Option<Box<Journal>>,
+    /// A timer runs for what its open batch has that is in no hurry.
+    records_rest: bool,
     /// Tells session numbers apart when generations have gone round.
     round: u32,
     /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
@@ -226,6 +231,7 @@ impl Engine {
             replica: Replica::new(seed),
             lanes: Lanes::new(&place),
             journal: None,
+            records_rest: false,
             round: 1,
             taken: HashMap::new(),
             taken_by_groups: HashMap::new(),
@@ -404,6 +410,7 @@ impl Engine {
                 Timer::SysTopics => self.begin_sys_topics(),
                 Timer::Graves => self.look_at_graves(),
                 Timer::Passages => self.share_found_passages(),
+                Timer::Records => self.end_rest_of_records(),
             }
         }
         self.fired = fired;
@@ -414,7 +421,7 @@ impl Engine {
     pub fn handle_shutdown(&mut self, now: Now) {
         self.set_now(now);
         self.flush_run();
-        let slots: Vec<u32> = self.links.connections.iter().map(|(slot, _)| slot as u32).collect();
+        let slots: Vec<u32> = self.links.connections.taken().collect();
         for slot in slots {
             if self.links.connections.contains(slot as usize) {
                 self.end_connection(slot, ending::Ending::Shutdown);
@@ -436,6 +443,9 @@ impl Engine {
     fn next_action(&mut self, goes: &mut usize) -> Option<Action> {
         loop {
             if let Some(action) = self.links.actions.pop_front() {
+                if let Action::Close { connection, .. } = &action {
+                    self.links.connections.free(connection.slot as usize);
+                }
                 return Some(action);
             }
             self.flush_run();

@@ -231,3 +231,19 @@ fn messages_in_queues_are_counted_as_they_come_and_go() {
     assert_eq!(world.payloads(member).len(), 2);
     assert_eq!(queued(&mut world), 0);
 }
+
+/// Executors know a connection by its slot until they are told to close it.
+#[test]
+fn a_slot_is_not_given_away_before_its_socket_is_to_be_closed() {
+    let mut world = World::new();
+    let id = world.connect(&Client::v5("leaves"));
+    let mut bytes = Vec::new();
+    Packet::Disconnect(wire::Disconnect::default()).encode(Version::V5, &mut bytes);
+    world.engine.handle_received(world.now, id, &bytes);
+    // In the same turn another one is accepted.
+    let next = world.accept();
+    assert_ne!(id.slot, next.slot);
+    world.settle();
+    assert!(world.closed.contains(&id));
+    assert_eq!(world.accept().slot, id.slot, "it is free by now");
+}
