@@ -98,6 +98,10 @@ pub const JOURNAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of records from which a core hands them over though the store has not taken the last ones.
 pub const JOURNAL_BATCH_BYTES: usize = 512 * 1024;
 
+/// Seconds that the ends of deliveries wait for other records to be stored with, when nobody waits for
+/// either: what a crash forgets of them is delivered again, as QoS 1 may be.
+pub const RECORDS_REST_S: u64 = 5;
+
 /// Bytes of records that a core tells anew in a turn when the store begins afresh.
 pub const CHECKPOINT_BYTES: usize = 128 * 1024;
 

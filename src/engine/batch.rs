@@ -192,8 +192,8 @@ impl Batch {
         std::num::NonZero::new(self.passages.len() as u32)
     }
 
-    pub(super) fn passage(&self, place: std::num::NonZero<u32>) -> Passage {
-        self.passages[place.get() as usize - 1]
+    pub(super) fn passage(&self, place: std::num::NonZero<u32>) -> &Passage {
+        &self.passages[place.get() as usize - 1]
     }
 
     pub(super) fn text(&self, span: Span) -> &str {

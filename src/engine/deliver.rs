@@ -68,8 +68,9 @@ pub(super) struct Draft<'a> {
     pub retain: bool,
     /// It must reach no session twice.
     pub once: Option<Once>,
-    /// The delivery of which it is taken, for another member of a shared subscription.
-    pub before: Option<Told>,
+    /// What it was before, as the store knows it, where it goes to another member of a shared
+    /// subscription.
+    pub before: Vec<Told>,
     message: Option<Message>,
     /// Where it lies for other cores.
     pub places: Places,
@@ -77,7 +78,14 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new(content: Content<'a>, retain: bool) -> Self {
-        Self { content, retain, once: None, before: None, message: None, places: Places::new() }
+        Self {
+            content,
+            retain,
+            once: None,
+            before: Vec::new(),
+            message: None,
+            places: Places::new(),
+        }
     }
 
     /// From a message that exists already.

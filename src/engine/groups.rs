@@ -43,7 +43,7 @@ impl Engine {
         origin: &Origin,
         except: Option<u32>,
     ) -> Option<Standing> {
-        if self.has_been_taken_by(&sharing.text, draft.once) {
+        if self.has_been_taken_by(sharing, draft.once) {
             return Some(Standing::Offline);
         }
         let qos = draft.content.qos;
@@ -257,7 +257,7 @@ impl Engine {
             }
             self.template.begin(1);
             let mut draft = Draft::of(&message, message.content(), delivery.retain);
-            draft.before = number.filter(|_| kept != 0).map(|session| (session, kept));
+            draft.before.extend(number.filter(|_| kept != 0).map(|session| (session, kept)));
             if self.share(sharing, &mut draft, &Origin::default(), Some(session)).is_none() {
                 self.count_drops(session, DropCause::Offline, 1);
             }

@@ -95,6 +95,9 @@ pub(super) struct Journal {
     entries: Vec<Entry>,
     /// Those of them that are left.
     live: usize,
+    /// It is to be handed over as soon as may be. Ends of deliveries alone are not: nobody waits for
+    /// them, and a disk that is not synchronised for each lasts longer.
+    is_urgent: bool,
     /// The number of the open batch.
     number: u64,
     /// Records so far.
@@ -124,6 +127,7 @@ impl Journal {
             open: Vec::new(),
             entries: Vec::new(),
             live: 0,
+            is_urgent: false,
             number: 1,
             written: 0,
             stored: Stored::default(),
@@ -223,6 +227,7 @@ impl Journal {
     }
 
     fn enter(&mut self, record: &Record<'_>, content: u32, uses: u32) -> u32 {
+        self.is_urgent |= !matches!(record, Record::Done { .. }) || self.stored.is_full;
         record.encode(&mut self.open);
         let place = self.entries.len() as u32;
         self.entries.push(Entry { end: self.open.len() as u32, content, uses });
@@ -299,11 +304,13 @@ impl Journal {
 
     /// An answer waits for a batch.
     pub(super) fn await_batch(&mut self, batch: u64, awaited: Awaited) {
+        self.is_urgent |= batch == self.number;
         self.answers.push_back((batch, awaited));
     }
 
     /// A connection waits for a batch.
     pub(super) fn wait(&mut self, batch: u64, connection: ConnectionId) {
+        self.is_urgent |= batch == self.number;
         if self.connections.back() != Some(&(batch, connection)) {
             self.connections.push_back((batch, connection));
         }
@@ -347,8 +354,18 @@ impl Journal {
         let is_much = self.open.len() >= limits::JOURNAL_BATCH_BYTES
             && self.under_way_bytes < limits::JOURNAL_BYTES_MAX;
         // One of which nothing is left is handed over too: somebody may wait for it.
-        let must_tell = !self.entries.is_empty() || self.checkpoint > self.told;
-        must_tell && (is_idle || is_much)
+        let must_tell = !self.entries.is_empty() && self.is_urgent || self.checkpoint > self.told;
+        must_tell && is_idle || is_much
+    }
+
+    /// Whether there is something in the open batch that is in no hurry.
+    pub(super) fn is_resting(&self) -> bool {
+        !self.entries.is_empty() && !self.is_urgent
+    }
+
+    /// What has rested is to be handed over.
+    pub(super) fn hurry(&mut self) {
+        self.is_urgent |= self.is_resting();
     }
 
     /// Hands the open batch over.
@@ -361,6 +378,7 @@ impl Journal {
         self.entries.clear();
         self.contents.clear();
         self.live = 0;
+        self.is_urgent = false;
         let batch = Batch { number: self.number, bytes, checkpoint: self.checkpoint };
         self.under_way.push_back((batch.number, batch.bytes.len()));
         self.under_way_bytes += batch.bytes.len();

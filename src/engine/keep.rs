@@ -8,7 +8,8 @@ use crate::clock::Now;
 use crate::engine::batch::Once;
 use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
 use crate::engine::lanes::Awaited;
-use crate::engine::{ConnectionId, CoreId, Engine, retained};
+use crate::engine::targets::Sharing;
+use crate::engine::{ConnectionId, CoreId, Engine, Timer, retained};
 use crate::limits;
 use crate::message;
 use crate::session::outbound::Delivery;
@@ -88,7 +89,19 @@ impl Engine {
     pub fn poll_records(&mut self) -> Option<Batch> {
         self.go_on_with_checkpoint();
         let journal = self.journal.as_mut()?;
+        if journal.is_resting() && !self.records_rest {
+            self.records_rest = true;
+            self.timers.arm(self.now.after_s(limits::RECORDS_REST_S), Timer::Records);
+        }
         journal.has_batch().then(|| journal.seal())
+    }
+
+    /// Ends of deliveries have waited for other records long enough.
+    pub(super) fn end_rest_of_records(&mut self) {
+        self.records_rest = false;
+        if let Some(journal) = &mut self.journal {
+            journal.hurry();
+        }
     }
 
     /// Whether [`Self::poll_records`] has more to tell though nothing happens.
@@ -307,9 +320,13 @@ impl Engine {
 
     /// Whether a member of a shared subscription has a message from before a crash that its publisher
     /// sends again now.
-    pub(super) fn has_been_taken_by(&self, filter: &str, once: Option<Once>) -> bool {
+    pub(super) fn has_been_taken_by(&self, sharing: &Sharing, once: Option<Once>) -> bool {
         let Some(once) = once.filter(|once| once.dup) else { return false };
-        self.taken_by_groups.get(&once.exchange).is_some_and(|groups| groups.contains(filter))
+        let Some(groups) = self.taken_by_groups.get(&once.exchange) else { return false };
+        match sharing.here {
+            Some(here) => groups.contains(&*self.index.text(here)),
+            None => groups.contains(&*sharing.text),
+        }
     }
 
     /// A shared subscription has a message, whichever core it is still to go to.

@@ -48,6 +48,11 @@ impl Engine {
         batch.parcels = parcels;
         // A receipt says that what is to be kept is kept.
         let records = self.batch_since(mark);
+        if records.is_some()
+            && let Some(journal) = &mut self.journal
+        {
+            journal.hurry();
+        }
         self.lanes.to(from).note_taken(&batch, records);
         self.lanes.recycle(batch);
     }
@@ -112,6 +117,9 @@ impl Engine {
             }
             Whom::Subscribers => self.deliver_here(&mut draft, &origin),
             Whom::Group { filter, hops, passage } => {
+                if let Some(place) = passage {
+                    draft.before.clone_from(&batch.passage(place).0);
+                }
                 self.share_further(batch.text(filter), &mut draft, &origin, hops);
                 if let Some(place) = passage {
                     self.tell_arrived(batch.passage(place));

@@ -168,7 +168,7 @@ impl Engine {
         if self.journal.is_none() || publish.qos != Qos::ExactlyOnce {
             return None;
         }
-        if self.lanes.is_empty() && self.taken.is_empty() {
+        if self.lanes.is_empty() && self.taken.is_empty() && self.taken_by_groups.is_empty() {
             return None;
         }
         let publisher = self.sessions[session as usize].number()?;

@@ -20,14 +20,11 @@ use crate::wire::Qos;
 /// A delivery, as the store knows it.
 pub(super) type Told = (SessionNumber, DeliveryNumber);
 
-/// A message on its way, as the store knows it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Passage {
-    own: Told,
-    /// The delivery that it was before, which is over once it has arrived, whether or not the store
-    /// has heard so from this core.
-    before: Option<Told>,
-}
+/// A message on its way, as the store knows it: what it is now, and before that all deliveries and
+/// ways that are over with it once it has arrived. The store may not have heard so yet from the cores
+/// it came by.
+#[derive(Clone, Debug)]
+pub(super) struct Passage(pub Vec<Told>);
 
 /// The messages on their way from this core.
 #[derive(Debug, Default)]
@@ -87,14 +84,14 @@ impl Engine {
         let mut passing = self.passing(filter, message, draft.content.qos, draft.retain)?;
         let lane = self.lanes.to(to);
         passing.batch = lane.ask_receipt();
-        let own = (self.transit.session?, passing.delivery.kept.number);
-        let passage = Passage { own, before: draft.before };
+        let mut told = draft.before.clone();
+        told.push((self.transit.session?, passing.delivery.kept.number));
         let to = usize::from(to.0);
         if self.transit.to.len() <= to {
             self.transit.to.resize_with(to + 1, VecDeque::new);
         }
         self.transit.to[to].push_back(passing);
-        Some(passage)
+        Some(Passage(told))
     }
 
     /// A message that is told from here on.
@@ -129,9 +126,9 @@ impl Engine {
     }
 
     /// A message of another core is taken care of here: by those who are told together with this.
-    pub(super) fn tell_arrived(&mut self, passage: Passage) {
+    pub(super) fn tell_arrived(&mut self, Passage(told): &Passage) {
         let Some(journal) = &mut self.journal else { return };
-        for (session, delivery) in [passage.own].into_iter().chain(passage.before) {
+        for &(session, delivery) in told {
             journal.write(&Record::Arrived { session, delivery });
         }
     }
@@ -177,7 +174,8 @@ impl Engine {
             } else {
                 self.template.begin(1);
                 let mut draft = Draft::of(message, message.content(), delivery.retain);
-                draft.before = self.transit.session.map(|session| (session, delivery.kept.number));
+                let own = self.transit.session.map(|session| (session, delivery.kept.number));
+                draft.before.extend(own);
                 let sharing = self.sharing(&filter);
                 if self.share(&sharing, &mut draft, &Origin::default(), None).is_none() {
                     self.links.metrics.drops.add(DropCause::Offline, 1);

@@ -1,7 +1,7 @@
 //! Nothing acknowledged is lost when the broker is killed, whenever that is: clients with persistent
 //! sessions publish and subscribe at QoS 1 and 2 and retain messages, the broker is killed at random
 //! moments and started again on the same folder, and in the end everything that was acknowledged has
-//! come, in order, at QoS 2 once.
+//! come, in order, at QoS 2 once; and to one member of a shared subscription whose members come and go.
 //!
 //! ```text
 //! cargo test --test crash                                         some seconds
@@ -13,383 +13,32 @@
 //! `tests/crash/plant` shows that a broker that acknowledges before it has stored is found out.
 #![cfg(feature = "store")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod broker;
+mod link;
+mod publisher;
+mod subscriber;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ringmq::wire::{
-    self, Ack, Connect, ConnectProperties, Frame, Packet, PacketIdentifier, Publish,
-    PublishProperties, Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions,
+    self, Packet, PacketIdentifier, Qos, Subscribe, SubscribeFilters, SubscribeOptions,
     UserProperties, Version,
 };
+
+use crate::broker::{Broker, Folder};
+use crate::link::Link;
+use crate::publisher::Publisher;
+use crate::subscriber::{Group, Subscriber};
 
 const PUBLISHERS: usize = 3;
 /// How many messages a publisher has under way.
 const WINDOW: usize = 24;
 /// How long things may take to settle once the broker is left alone.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Broker {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Broker {
-    fn start(data: &Path) -> Self {
-        Self::start_with(data, &std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default())
-    }
-
-    fn start_with(data: &Path, flags: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_broker"))
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data"])
-            .arg(data)
-            .args(flags.split_whitespace())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the broker starts");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut seen = String::new();
-        let address = loop {
-            let start = seen.len();
-            assert!(log.read_line(&mut seen).expect("text") > 0, "it did not start:\n{seen}");
-            let event: serde_json::Value = serde_json::from_str(&seen[start..]).expect("JSON");
-            if event["fields"]["message"] == "listening" {
-                break event["fields"]["address"].as_str().expect("one").parse().expect("one");
-            }
-        };
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, address }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ran");
-    }
-
-    fn stop(mut self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
-        assert!(self.child.wait().expect("it ran").success(), "it stops cleanly");
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A connection, as far as it goes: any error ends it.
-struct Link {
-    stream: TcpStream,
-    bytes: Vec<u8>,
-}
-
-/// The connection is over.
-struct Gone;
-
-impl Link {
-    /// Connects with a session that is kept; says whether there was one.
-    fn open(address: SocketAddr, name: &str) -> Result<(Self, bool), Gone> {
-        let stream = TcpStream::connect(address).map_err(|_| Gone)?;
-        stream.set_read_timeout(Some(Duration::from_millis(2))).map_err(|_| Gone)?;
-        stream.set_nodelay(true).map_err(|_| Gone)?;
-        let mut link = Self { stream, bytes: Vec::new() };
-        let properties = ConnectProperties {
-            session_expiry_interval: Some(86_400),
-            ..ConnectProperties::default()
-        };
-        link.send(&Packet::Connect(Connect {
-            version: Version::V5,
-            clean_start: false,
-            keep_alive_s: 0,
-            client_identifier: name,
-            username: None,
-            password: None,
-            will: None,
-            properties,
-        }))?;
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Some(packet) = link.next()? {
-                match wire::decode(&packet, Version::V5).expect("it speaks MQTT") {
-                    Packet::Connack(connack) => return Ok((link, connack.session_present)),
-                    other => panic!("{other:?} before CONNACK"),
-                }
-            }
-        }
-        panic!("no CONNACK within {PATIENCE:?}");
-    }
-
-    fn send(&mut self, packet: &Packet<'_>) -> Result<(), Gone> {
-        let mut bytes = Vec::new();
-        packet.encode(Version::V5, &mut bytes);
-        self.stream.write_all(&bytes).map_err(|_| Gone)
-    }
-
-    /// The next packet, if one comes within a moment.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, Gone> {
-        loop {
-            if let Ok(Frame::Complete { total, .. }) = wire::frame(&self.bytes, usize::MAX) {
-                return Ok(Some(self.bytes.drain(..total).collect()));
-            }
-            let mut buffer = [0; 16 * 1024];
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(Gone),
-                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Ok(None);
-                }
-                Err(_) => return Err(Gone),
-            }
-        }
-    }
-}
-
-/// Fails when a session that was there is there no more.
-fn check_session(name: &str, was_there: &mut bool, is_there: bool) {
-    assert!(is_there || !*was_there, "the session of {name} is lost");
-    *was_there = true;
-}
-
-/// A message that is not acknowledged to the end.
-struct Pending {
-    identifier: u16,
-    qos: u8,
-    number: u64,
-    is_released: bool,
-}
-
-/// Publishes numbers at QoS 1, at QoS 2, and retained.
-struct Publisher {
-    name: String,
-    has_session: bool,
-    identifier: u16,
-    /// The last number by QoS; those retained are counted as QoS 1 of another topic, 0 here.
-    last: [u64; 3],
-    /// The last that was acknowledged, so that nothing before it may be missing.
-    acknowledged: [u64; 3],
-    pending: VecDeque<Pending>,
-}
-
-impl Publisher {
-    fn new(number: usize) -> Self {
-        Self {
-            name: format!("publisher {number}"),
-            has_session: false,
-            identifier: 0,
-            last: [0; 3],
-            acknowledged: [0; 3],
-            pending: VecDeque::new(),
-        }
-    }
-
-    fn topic(&self, qos: u8) -> String {
-        match qos {
-            0 => format!("r/{}", self.name),
-            qos => format!("t/{qos}/{}", self.name),
-        }
-    }
-
-    fn serve(&mut self, address: SocketAddr, is_ending: &AtomicBool) -> Result<(), Gone> {
-        let (mut link, is_there) = Link::open(address, &self.name)?;
-        check_session(&self.name, &mut self.has_session, is_there);
-        // [MQTT-4.4.0-1]: in the order in which they were sent first.
-        for at in 0..self.pending.len() {
-            self.send(&mut link, at, true)?;
-        }
-        loop {
-            let is_ending = is_ending.load(Ordering::Relaxed);
-            if is_ending && self.pending.is_empty() {
-                return Ok(());
-            }
-            if !is_ending && self.pending.len() < WINDOW {
-                self.publish(&mut link)?;
-                if !self.pending.len().is_multiple_of(4) {
-                    continue;
-                }
-            }
-            while let Some(packet) = link.next()? {
-                self.handle(&mut link, &packet)?;
-            }
-        }
-    }
-
-    fn publish(&mut self, link: &mut Link) -> Result<(), Gone> {
-        self.identifier = self.identifier % 60_000 + 1;
-        let qos = (self.identifier % 3) as u8;
-        self.last[usize::from(qos)] += 1;
-        let number = self.last[usize::from(qos)];
-        let (identifier, is_released) = (self.identifier, false);
-        self.pending.push_back(Pending { identifier, qos, number, is_released });
-        self.send(link, self.pending.len() - 1, false)
-    }
-
-    fn send(&self, link: &mut Link, at: usize, dup: bool) -> Result<(), Gone> {
-        let pending = &self.pending[at];
-        let identifier = PacketIdentifier::new(pending.identifier).expect("from 1");
-        if pending.is_released {
-            return link.send(&Packet::Pubrel(Ack::new(identifier, ReasonCode::Success)));
-        }
-        let topic = self.topic(pending.qos);
-        link.send(&Packet::Publish(Publish {
-            dup,
-            qos: if pending.qos == 2 { Qos::ExactlyOnce } else { Qos::AtLeastOnce },
-            retain: pending.qos == 0,
-            topic: &topic,
-            packet_identifier: Some(identifier),
-            properties: PublishProperties::default(),
-            payload: &pending.number.to_be_bytes(),
-        }))
-    }
-
-    fn handle(&mut self, link: &mut Link, packet: &[u8]) -> Result<(), Gone> {
-        let packet = wire::decode(packet, Version::V5).expect("it speaks MQTT");
-        let place = |identifier: PacketIdentifier| {
-            self.pending.iter().position(|pending| pending.identifier == identifier.get())
-        };
-        match packet {
-            Packet::Puback(ack) => {
-                let place = place(ack.packet_identifier).expect("one that was sent");
-                let pending = self.pending.remove(place).expect("it is there");
-                self.note_acknowledged(pending.qos, pending.number);
-            }
-            Packet::Pubrec(ack) => {
-                if let Some(place) = place(ack.packet_identifier) {
-                    let pending = &mut self.pending[place];
-                    pending.is_released = true;
-                    let number = pending.number;
-                    self.note_acknowledged(2, number);
-                }
-                let pubrel = Ack::new(ack.packet_identifier, ReasonCode::Success);
-                link.send(&Packet::Pubrel(pubrel))?;
-            }
-            Packet::Pubcomp(ack) => {
-                if let Some(place) = place(ack.packet_identifier) {
-                    self.pending.remove(place);
-                }
-            }
-            other => panic!("{} got {other:?}", self.name),
-        }
-        Ok(())
-    }
-
-    fn note_acknowledged(&mut self, qos: u8, number: u64) {
-        let last = &mut self.acknowledged[usize::from(qos)];
-        *last = number.max(*last);
-    }
-}
-
-/// Subscribes to everything, and notes what comes.
-struct Subscriber {
-    name: String,
-    has_session: bool,
-    is_subscribed: bool,
-    /// QoS 2 between PUBREC and PUBREL.
-    received: BTreeSet<u16>,
-    /// By topic, how many in a row have come.
-    seen: BTreeMap<String, u64>,
-    /// Acknowledges late.
-    is_lazy: bool,
-}
-
-impl Subscriber {
-    fn new(number: usize) -> Self {
-        Self {
-            name: format!("subscriber {number}"),
-            has_session: false,
-            is_subscribed: false,
-            received: BTreeSet::new(),
-            seen: BTreeMap::new(),
-            is_lazy: number == 1,
-        }
-    }
-
-    fn serve(&mut self, address: SocketAddr, is_done: impl Fn(&Self) -> bool) -> Result<(), Gone> {
-        let (mut link, is_there) = Link::open(address, &self.name)?;
-        check_session(&self.name, &mut self.has_session, is_there);
-        if !self.is_subscribed {
-            let options = SubscribeOptions {
-                qos: Qos::ExactlyOnce,
-                no_local: false,
-                retain_as_published: false,
-                retain_handling: 2,
-            };
-            let filters = [("t/#", options)];
-            link.send(&Packet::Subscribe(Subscribe {
-                packet_identifier: PacketIdentifier::new(1).expect("one"),
-                subscription_identifier: None,
-                user_properties: UserProperties::none(),
-                filters: SubscribeFilters::list(&filters),
-            }))?;
-        }
-        let mut owed = Vec::new();
-        while !is_done(self) {
-            let packet = link.next()?;
-            if let Some(packet) = &packet {
-                self.handle(packet, &mut owed);
-            }
-            if !self.is_lazy || owed.len() > 7 || packet.is_none() {
-                for ack in owed.drain(..) {
-                    link.stream.write_all(&ack).map_err(|_| Gone)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn handle(&mut self, packet: &[u8], owed: &mut Vec<Vec<u8>>) {
-        let mut owe = |packet: Packet<'_>| {
-            let mut bytes = Vec::new();
-            packet.encode(Version::V5, &mut bytes);
-            owed.push(bytes);
-        };
-        let ack = |identifier| Ack::new(identifier, ReasonCode::Success);
-        match wire::decode(packet, Version::V5).expect("it speaks MQTT") {
-            Packet::Suback(_) => self.is_subscribed = true,
-            Packet::Publish(publish) => {
-                let identifier = publish.packet_identifier.expect("QoS 1 or 2");
-                let is_new = match publish.qos {
-                    Qos::ExactlyOnce => {
-                        owe(Packet::Pubrec(ack(identifier)));
-                        self.received.insert(identifier.get())
-                    }
-                    _ => {
-                        owe(Packet::Puback(ack(identifier)));
-                        true
-                    }
-                };
-                if is_new {
-                    self.note(publish.topic, publish.payload, publish.qos);
-                }
-            }
-            Packet::Pubrel(released) => {
-                self.received.remove(&released.packet_identifier.get());
-                owe(Packet::Pubcomp(ack(released.packet_identifier)));
-            }
-            other => panic!("{} got {other:?}", self.name),
-        }
-    }
-
-    fn note(&mut self, topic: &str, payload: &[u8], qos: Qos) {
-        let number = u64::from_be_bytes(payload.try_into().expect("a number"));
-        let name = &self.name;
-        // What was published before it had subscribed it need not get.
-        let seen = self.seen.entry(topic.to_owned()).or_insert(number - 1);
-        if number == *seen + 1 {
-            *seen = number;
-        } else if number > *seen {
-            panic!("{name} got {topic} {number} after {seen}: those between are lost");
-        } else if qos == Qos::ExactlyOnce {
-            panic!("{name} got {topic} {number} again");
-        }
-    }
-}
 
 /// SplitMix64.
 fn next_random(state: &mut u64) -> u64 {
@@ -400,32 +49,12 @@ fn next_random(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A folder that is gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let base = std::env::var_os("RINGMQ_TEST_DATA").map_or_else(std::env::temp_dir, Into::into);
-        let path = base.join(format!("ringmq-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let kept = std::env::var_os("RINGMQ_CRASH_KEEP").is_some() && std::thread::panicking();
-        if !kept {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
 /// All clients for a while, and then a kill.
 fn round(
     broker: &mut Broker,
     publishers: &mut [Publisher],
     subscribers: &mut [Subscriber],
+    members: &mut [Subscriber],
     time: Duration,
     is_odd: bool,
 ) {
@@ -442,6 +71,16 @@ fn round(
             }
             scope.spawn(|| drop(subscriber.serve(address, |_| is_killed.load(Ordering::Relaxed))));
         }
+        let leaves = Instant::now() + time / 2;
+        for (number, member) in members.iter_mut().enumerate() {
+            // One of them leaves in the middle, so that what waits for it goes to the others.
+            let is_leaving = (number == 1) == is_odd;
+            let is_killed = &is_killed;
+            let is_done = move |_: &Subscriber| {
+                is_killed.load(Ordering::Relaxed) || is_leaving && Instant::now() > leaves
+            };
+            scope.spawn(move || drop(member.serve(address, is_done)));
+        }
         std::thread::sleep(time);
         broker.kill();
         is_killed.store(true, Ordering::Relaxed);
@@ -449,7 +88,12 @@ fn round(
 }
 
 /// Nobody is killed any more: everything acknowledged comes.
-fn settle(address: SocketAddr, publishers: &mut [Publisher], subscribers: &mut [Subscriber]) {
+fn settle(
+    address: SocketAddr,
+    publishers: &mut [Publisher],
+    subscribers: &mut [Subscriber],
+    (group, members): (&Group, &mut [Subscriber]),
+) {
     let ends = AtomicBool::new(true);
     for publisher in publishers.iter_mut() {
         assert!(publisher.serve(address, &ends).is_ok(), "it is not killed");
@@ -472,11 +116,35 @@ fn settle(address: SocketAddr, publishers: &mut [Publisher], subscribers: &mut [
             assert!(seen >= *last, "{} got {topic} up to {seen} of {last}", subscriber.name);
         }
     }
+    settle_group(address, &all, group, members);
     let retained = retained(address, publishers.len());
     for publisher in publishers {
         let kept = retained.get(&publisher.topic(0)).copied().unwrap_or(0);
         let acknowledged = publisher.acknowledged[0];
         assert!(kept >= acknowledged, "{}: {kept} is retained, not {acknowledged}", publisher.name);
+    }
+}
+
+/// Members come and go until each message has reached one of them.
+fn settle_group(
+    address: SocketAddr,
+    all: &[(String, u64)],
+    group: &Group,
+    members: &mut [Subscriber],
+) {
+    let until = Instant::now() + PATIENCE;
+    let missing = || {
+        let missing =
+            |(topic, last): &(String, u64)| Some((topic.clone(), group.missing(topic, *last)?));
+        all.iter().find_map(missing)
+    };
+    while let Some((topic, number)) = missing() {
+        assert!(Instant::now() < until, "no member of the group got {topic} {number}");
+        for member in members.iter_mut() {
+            let leaves = Instant::now() + Duration::from_millis(300);
+            let served = member.serve(address, |_| Instant::now() > leaves);
+            assert!(served.is_ok(), "it is not killed");
+        }
     }
 }
 
@@ -524,6 +192,13 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
     let folder = Folder::new("crash");
     let mut publishers: Vec<Publisher> = (0..PUBLISHERS).map(Publisher::new).collect();
     let mut subscribers: Vec<Subscriber> = (0..2).map(Subscriber::new).collect();
+    let group = Arc::new(Group::default());
+    let mut members: Vec<Subscriber> = (0..3).map(|n| Subscriber::member(n, &group)).collect();
+    let broker = Broker::start(&folder.0);
+    for member in &mut members {
+        assert!(member.serve(broker.address, |member| member.is_subscribed).is_ok());
+    }
+    broker.stop();
     let (begin, mut done) = (Instant::now(), 0);
     while done < rounds && begin.elapsed().as_secs() < seconds {
         // What is kept is kept whatever it is served with.
@@ -531,18 +206,20 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
         let flags = std::env::var("RINGMQ_TEST_FLAGS").unwrap_or(cores);
         let mut broker = Broker::start_with(&folder.0, &flags);
         let time = Duration::from_micros(next_random(&mut random) % 120_000);
-        round(&mut broker, &mut publishers, &mut subscribers, time, done % 2 == 1);
+        let is_odd = done % 2 == 1;
+        round(&mut broker, &mut publishers, &mut subscribers, &mut members, time, is_odd);
         done += 1;
         if done % 50 == 0 {
             let broker = Broker::start(&folder.0);
-            settle(broker.address, &mut publishers, &mut subscribers);
+            let shared = (&*group, &mut members[..]);
+            settle(broker.address, &mut publishers, &mut subscribers, shared);
             if done % 100 == 0 {
                 broker.stop();
             }
         }
     }
     let broker = Broker::start(&folder.0);
-    settle(broker.address, &mut publishers, &mut subscribers);
+    settle(broker.address, &mut publishers, &mut subscribers, (&*group, &mut members[..]));
     let messages: u64 = publishers.iter().flat_map(|publisher| publisher.last).sum();
     assert!(messages > 0, "somebody published");
     println!("{done} kills in {:.0} s, {messages} messages", begin.elapsed().as_secs_f64());

@@ -78,6 +78,8 @@ pub struct Judge {
     /// Shared subscriptions that somebody left, or may have, since everything settled last, with
     /// the lowest QoS of those who did.
     left_groups: BTreeMap<&'static str, u8>,
+    /// Those of which somebody was a member whose session ended, or may have, or who unsubscribed.
+    ended_groups: BTreeSet<&'static str>,
     /// Those that somebody unsubscribed from. What was under way to it stays with it.
     unsubscribed_groups: BTreeSet<&'static str>,
     /// When everything settled last.
@@ -96,6 +98,7 @@ impl Judge {
             last: BTreeMap::new(),
             newest_live: BTreeMap::new(),
             left_groups: BTreeMap::new(),
+            ended_groups: BTreeSet::new(),
             unsubscribed_groups: BTreeSet::new(),
             settled_at: 0,
             may_drop_qos_0,
@@ -199,6 +202,7 @@ impl Judge {
         self.tick();
         self.leave_groups(client);
         let subscriber = &mut self.subscribers[client];
+        self.ended_groups.extend(subscriber.asked.keys().filter(|f| f.starts_with("$share/")));
         subscriber.subscriptions.clear();
         subscriber.owed.clear();
         subscriber.is_kept = false;
@@ -230,6 +234,7 @@ impl Judge {
         self.tick();
         self.leave_groups(client);
         self.unsubscribed_groups.insert(filter);
+        self.ended_groups.insert(filter);
         let subscriber = &mut self.subscribers[client];
         subscriber.subscriptions.retain(|held| held.filter != filter);
         // What it is owed may have been for that filter.
@@ -354,6 +359,7 @@ impl Judge {
             message.is_fresh = false;
         }
         self.left_groups.clear();
+        self.ended_groups.clear();
         self.unsubscribed_groups.clear();
         self.settled_at = self.tick();
         for (client, subscriber) in self.subscribers.iter().enumerate() {
@@ -433,6 +439,28 @@ impl Judge {
         if of.qos == 1 && lowest_qos > Some(0) && copies < served.clone().count() {
             let served: Vec<_> = served.collect();
             return Err(format!("message {number} came {copies} times to {served:?}, who stayed"));
+        }
+        // Whoever was away came back to the session it had: what waited, waited for somebody.
+        let have_come_back = |group: &&str| {
+            let is_member = |s: &&Subscriber| s.asked.contains_key(*group);
+            !self.ended_groups.contains(*group)
+                && self.subscribers.iter().filter(is_member).all(|s| {
+                    s.connected_at.is_some()
+                        && s.subscriptions
+                            .iter()
+                            .any(|h| h.filter == *group && h.since < of.sent_at)
+                })
+        };
+        let owed = groups.iter().filter(|group| have_come_back(group)).count();
+        if lowest_qos > Some(0) && of.qos > 0 && copies < owed {
+            return Err(format!(
+                "message {number} came {copies} times to {groups:?}, who are back"
+            ));
+        }
+        let is_once = of.qos == 2 && lowest_qos == Some(2);
+        let has_ended = self.ended_groups.iter().any(|filter| matches(filter, of.topic));
+        if is_once && !has_ended && copies > perhaps.len() {
+            return Err(format!("message {number} came {copies} times to {perhaps:?} at QoS 2"));
         }
         if left_qos.is_some() {
             return Ok(());

@@ -136,6 +136,21 @@ fn what_is_acknowledged_while_another_batch_is_stored_is_never_written() {
 }
 
 #[test]
+fn the_end_of_a_delivery_waits_for_the_next_record_but_not_for_ever() {
+    let (mut world, consumer, publisher) = kept_pair(Qos::AtLeastOnce);
+    world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
+    world.store_all();
+    world.send(consumer, Version::V5, &Packet::Puback(ack(1)));
+    assert!(world.records().is_none(), "nobody waits for it");
+    world.publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
+    assert_eq!(world.store_all().len(), 1, "both go together");
+    world.send(consumer, Version::V5, &Packet::Puback(ack(2)));
+    assert!(world.records().is_none());
+    world.advance_ms(limits::RECORDS_REST_S * 1_000 + 100);
+    assert_eq!(world.store_all().len(), 1);
+}
+
+#[test]
 fn a_message_for_many_is_written_once() {
     let mut world = kept();
     let consumers: Vec<_> = (0..50).map(|n| world.connect_kept(&format!("c{n}"))).collect();

@@ -1,0 +1,78 @@
+//! The broker that is killed, and the folder it keeps things in.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+pub struct Broker {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Broker {
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default())
+    }
+
+    pub fn start_with(data: &Path, flags: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data"])
+            .arg(data)
+            .args(flags.split_whitespace())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut seen = String::new();
+        let address = loop {
+            let start = seen.len();
+            assert!(log.read_line(&mut seen).expect("text") > 0, "it did not start:\n{seen}");
+            let event: serde_json::Value = serde_json::from_str(&seen[start..]).expect("JSON");
+            if event["fields"]["message"] == "listening" {
+                break event["fields"]["address"].as_str().expect("one").parse().expect("one");
+            }
+        };
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address }
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ran");
+    }
+
+    pub fn stop(mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+        assert!(self.child.wait().expect("it ran").success(), "it stops cleanly");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder that is gone with the test.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let base = std::env::var_os("RINGMQ_TEST_DATA").map_or_else(std::env::temp_dir, Into::into);
+        let path = base.join(format!("ringmq-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let kept = std::env::var_os("RINGMQ_CRASH_KEEP").is_some() && std::thread::panicking();
+        if !kept {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A connection to a broker that may be killed at any moment.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use ringmq::wire::{self, Connect, ConnectProperties, Frame, Packet, Version};
+
+use crate::PATIENCE;
+
+/// A connection, as far as it goes: any error ends it.
+pub struct Link {
+    pub stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+/// The connection is over.
+pub struct Gone;
+
+impl Link {
+    /// Connects with a session that is kept; says whether there was one.
+    pub fn open(address: SocketAddr, name: &str) -> Result<(Self, bool), Gone> {
+        let stream = TcpStream::connect(address).map_err(|_| Gone)?;
+        stream.set_read_timeout(Some(Duration::from_millis(2))).map_err(|_| Gone)?;
+        stream.set_nodelay(true).map_err(|_| Gone)?;
+        let mut link = Self { stream, bytes: Vec::new() };
+        let properties = ConnectProperties {
+            session_expiry_interval: Some(86_400),
+            ..ConnectProperties::default()
+        };
+        link.send(&Packet::Connect(Connect {
+            version: Version::V5,
+            clean_start: false,
+            keep_alive_s: 0,
+            client_identifier: name,
+            username: None,
+            password: None,
+            will: None,
+            properties,
+        }))?;
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(packet) = link.next()? {
+                match wire::decode(&packet, Version::V5).expect("it speaks MQTT") {
+                    Packet::Connack(connack) => return Ok((link, connack.session_present)),
+                    other => panic!("{other:?} before CONNACK"),
+                }
+            }
+        }
+        panic!("no CONNACK within {PATIENCE:?}");
+    }
+
+    pub fn send(&mut self, packet: &Packet<'_>) -> Result<(), Gone> {
+        let mut bytes = Vec::new();
+        packet.encode(Version::V5, &mut bytes);
+        self.stream.write_all(&bytes).map_err(|_| Gone)
+    }
+
+    /// The next packet, if one comes within a moment.
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Gone> {
+        loop {
+            if let Ok(Frame::Complete { total, .. }) = wire::frame(&self.bytes, usize::MAX) {
+                return Ok(Some(self.bytes.drain(..total).collect()));
+            }
+            let mut buffer = [0; 16 * 1024];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(Gone),
+                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Ok(None);
+                }
+                Err(_) => return Err(Gone),
+            }
+        }
+    }
+}
+
+/// Fails when a session that was there is there no more.
+pub fn check_session(name: &str, was_there: &mut bool, is_there: bool) {
+    assert!(is_there || !*was_there, "the session of {name} is lost");
+    *was_there = true;
+}
