@@ -156,8 +156,21 @@ fn time_goes_on_while_the_broker_is_down() {
 
 #[test]
 fn a_clean_stop_keeps_everything_and_announces_nobody_dead() {
+    for executor in ["auto", "poll", "monoio", "glommio"] {
+        let is_there = match executor {
+            "monoio" => cfg!(feature = "monoio"),
+            "glommio" => cfg!(feature = "glommio"),
+            _ => true,
+        };
+        if is_there {
+            check_clean_stop(executor);
+        }
+    }
+}
+
+fn check_clean_stop(executor: &str) {
     let folder = Folder::new("stop");
-    let broker = folder.broker("cores = 2");
+    let mut broker = folder.broker(&format!("cores = 2\nexecutor = {executor:?}"));
     let mut watcher = Client::connect(&broker, kept("watcher"));
     watcher.subscribe("#", 1);
     let _willing = Client::connect(&broker, kept("willing").will(Will::new("w", "dead").qos(1)));
@@ -165,8 +178,7 @@ fn a_clean_stop_keeps_everything_and_announces_nobody_dead() {
     watcher.expect_publish(); // and is never acknowledged
     broker.stop();
     watcher.expect_disconnect(0x8B);
-    sleep(SILENCE);
-    drop(broker);
+    broker.await_end();
     let broker = folder.broker("");
     let mut watcher = Client::connect(&broker, kept("watcher"));
     watcher.expect_message("1");

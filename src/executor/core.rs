@@ -183,10 +183,18 @@ impl<S> Core<S> {
         }
     }
 
-    /// The core has served: what it recorded is told for the last time.
+    /// The core has served: what it recorded is told for the last time, and what it has not handed over
+    /// yet is kept too. The store ends once every core has left its desk. A runtime may never drop the
+    /// core itself.
     pub fn finish(&mut self) {
         if let Some(recorder) = self.recorder.take() {
             recorder.finish(self.engine.metrics().clone());
+        }
+        #[cfg(feature = "store")]
+        if let Some(desk) = self.desk.take()
+            && let Some(records) = self.engine.drain_records()
+        {
+            desk.hand_over(records);
         }
     }
 
@@ -220,18 +228,6 @@ impl<S> Core<S> {
 
 fn tick(started: Instant) -> Tick {
     Tick(started.elapsed().as_nanos() as u64)
-}
-
-#[cfg(feature = "store")]
-impl<S> Drop for Core<S> {
-    /// The core stops: what it has not handed over yet is kept too.
-    fn drop(&mut self) {
-        if let Some(desk) = &self.desk
-            && let Some(records) = self.engine.drain_records()
-        {
-            desk.hand_over(records);
-        }
-    }
 }
 
 fn wake(wakers: &[Waker], core: usize) {

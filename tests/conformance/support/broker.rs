@@ -110,6 +110,18 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Waits until it has stopped by itself; fails when it does not within a while.
+    pub fn await_end(&mut self) {
+        let process = self.process.as_mut().expect("a broker of the test's own");
+        let until = Instant::now() + Duration::from_secs(10);
+        while process.child.try_wait().expect("its state can be asked for").is_none() {
+            assert!(Instant::now() < until, "it does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         let Some(process) = &mut self.process else { return };
