@@ -178,6 +178,30 @@ fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
 }
 
 #[test]
+fn what_is_newer_lines_up_behind_a_retained_message_that_waits_for_the_store() {
+    // One by one, and so many that they share an encoding.
+    for consumers in [1, limits::RUN_SUBSCRIBERS_MIN] {
+        let mut world = kept();
+        let publisher = world.connect(&Client::v5("publisher"));
+        let mut retained = publish("t", b"old", Qos::ExactlyOnce, 1);
+        retained.retain = true;
+        world.send(publisher, Version::V5, &Packet::Publish(retained));
+        world.store_all();
+        let ids: Vec<_> = (0..consumers).map(|n| world.connect_kept(&format!("c{n}"))).collect();
+        ids.iter().for_each(|&id| world.subscribe(id, "t", Qos::ExactlyOnce));
+        // SUBACK is there, and what follows it is being stored.
+        let records = world.records().expect("the subscriptions");
+        world.stored(records.number);
+        for (payload, qos) in [("0", Qos::AtMostOnce), ("1", Qos::AtLeastOnce)] {
+            world.publish(publisher, "t", payload.as_bytes(), qos, 2);
+        }
+        ids.iter().for_each(|&id| assert!(world.payloads(id).is_empty(), "the old one is first"));
+        world.store_all();
+        ids.iter().for_each(|&id| assert_eq!(world.payloads(id), ["old", "0", "1"]));
+    }
+}
+
+#[test]
 fn a_session_that_is_to_end_with_its_connection_keeps_its_order() {
     let (mut world, _, publisher) = kept_pair(Qos::ExactlyOnce);
     world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
