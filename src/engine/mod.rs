@@ -524,7 +524,10 @@ impl Engine {
 
     fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
-        self.round += u32::from(self.generation == 0);
+        if self.generation == slots::ENDED {
+            self.round += 1;
+            self.generation += 1;
+        }
         self.generation
     }
 

@@ -136,7 +136,7 @@ fn mqtt_3_14_2_1_the_reason_codes_of_the_server_are_of_the_listed() {
 #[test]
 fn mqtt_3_14_2_2_the_servers_disconnect_has_no_session_expiry_interval() {
     // The client panics at one that has; here each occasion for a DISCONNECT is made.
-    let broker = Broker::with_config("[limits]\nsession_expiry_max_s = 60\n");
+    let mut broker = Broker::with_config("[limits]\nsession_expiry_max_s = 60\n");
     let connect = Connect::v5("c").durable();
     let mut first = Client::connect(&broker, connect.clone());
     let mut second = Client::connect(&broker, connect.clone());
@@ -146,6 +146,7 @@ fn mqtt_3_14_2_2_the_servers_disconnect_has_no_session_expiry_interval() {
     let mut third = Client::connect(&broker, connect);
     broker.stop();
     third.expect_disconnect(reason::SERVER_SHUTTING_DOWN);
+    broker.await_end();
 }
 
 #[test]
