@@ -1,0 +1,169 @@
+//! The command line, which goes over the file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::{ConfigError, Cores, ExecutorKind, LogFormat, LogLevel, Mode, Settings, StatsFormat};
+
+/// An MQTT broker that gets everything out of one machine.
+///
+/// Without flags it listens on `127.0.0.1:1883` and `[::1]:1883`, for clients on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "broker", version, about, after_long_help = EXIT_CODES)]
+pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Address to listen on, instead of the configured ones; may be repeated. Port 0 takes a free
+    /// one and logs it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<SocketAddr>,
+
+    /// Configuration file (TOML); `deploy/broker.toml` documents every key.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the configuration, say what is wrong with it, and exit.
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// How log events are written to standard error.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Least urgent log events that are written.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+
+    /// Folder to keep sessions and retained messages in, or `none` for memory alone. Without it they
+    /// are kept in a folder for what programs keep, under the port that is listened on.
+    #[arg(long, value_name = "DIR|none", global = true)]
+    pub data: Option<String>,
+
+    /// Cores to run on: how many, or which, as in `0,2,4-7`. Each runs a thread pinned to it, as
+    /// far as the system has as many.
+    #[arg(long, value_name = "N|LIST")]
+    pub cores: Option<Cores>,
+
+    /// Choose cores by NUMA node, those beside the network card first, and keep each core's memory
+    /// on its node. `broker platform --plan` shows the choice.
+    #[arg(long)]
+    pub numa: bool,
+
+    /// How to run: on io_uring, on readiness (`poll`), on one core in the process's one thread
+    /// (`sync`), or as fast as this machine allows (`auto`).
+    #[arg(long)]
+    pub mode: Option<Mode>,
+
+    /// What cores run on: our own executors on io_uring or on readiness, or a runtime that this
+    /// broker was built with.
+    #[arg(long)]
+    pub executor: Option<ExecutorKind>,
+
+    /// Take statistics, latency histograms among them, and print them at exit, on SIGUSR1 (where
+    /// there are signals), and every so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub stats: Option<Option<u32>>,
+
+    /// How statistics are written to standard output.
+    #[arg(long, value_name = "FORMAT")]
+    pub stats_format: Option<StatsFormat>,
+
+    /// File to write every interval's histograms to, as an HdrHistogram interval log, and beside it
+    /// a `.hgrm` file for each kind of latency at the end.
+    #[arg(long, value_name = "FILE")]
+    pub stats_log: Option<PathBuf>,
+}
+
+/// What the broker does instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what this machine is and allows, and how to run a broker on it.
+    Platform {
+        /// As a JSON object.
+        #[arg(long)]
+        json: bool,
+
+        /// Say instead which processor each core would run on.
+        #[arg(long)]
+        plan: bool,
+
+        /// For so many cores, or for those.
+        #[arg(long, value_name = "N|LIST", requires = "plan")]
+        cores: Option<Cores>,
+
+        /// By NUMA node.
+        #[arg(long, requires = "plan")]
+        numa: bool,
+    },
+    /// Look at what is kept on disk, check it, carry it elsewhere. The broker must not run.
+    Store {
+        /// What to do.
+        #[command(subcommand)]
+        what: StoreCommand,
+    },
+}
+
+/// What to do with a store.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Say what is in it.
+    Inspect {
+        /// As a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at every byte, and say where it is torn or damaged.
+    Verify,
+    /// Write it anew, without what is past.
+    Compact,
+    /// Write all of it to standard output, a JSON object a line.
+    Export,
+    /// Read what `export` wrote from standard input into an empty store.
+    Import,
+    /// Keep what is whole of a damaged store, and move the rest aside.
+    Repair,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 stopped by SIGTERM or SIGINT, all clients told; 2 flags or configuration cannot be \
+used; 3 an address cannot be listened on; 4 the descriptor limit is too low for the configured \
+connections; 5 the store cannot be used; 1 anything else.";
+
+impl Flags {
+    /// Defaults, file and flags taken together.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        let mut settings = match &self.config {
+            Some(file) => Settings::from_file(file)?,
+            None => Settings::default(),
+        };
+        if !self.listen.is_empty() {
+            settings.listen.clone_from(&self.listen);
+        }
+        if let Some(cores) = &self.cores {
+            settings.cores = cores.clone();
+        }
+        if let Some(data) = &self.data {
+            settings.storage.data = data.clone().into();
+        }
+        settings.mode = self.mode.unwrap_or(settings.mode);
+        settings.numa |= self.numa;
+        settings.executor = self.executor.unwrap_or(settings.executor);
+        settings.log.format = self.log_format.unwrap_or(settings.log.format);
+        settings.log.level = self.log_level.unwrap_or(settings.log.level);
+        if let Some(interval_s) = self.stats {
+            settings.stats.enabled = true;
+            settings.stats.interval_s = interval_s.unwrap_or(settings.stats.interval_s);
+        }
+        settings.stats.format = self.stats_format.unwrap_or(settings.stats.format);
+        if let Some(log) = &self.stats_log {
+            settings.stats.log.clone_from(log);
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+}

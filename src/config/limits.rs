@@ -1,0 +1,98 @@
+//! Bounds on what clients can make the broker do and hold.
+
+use serde::Deserialize;
+
+use super::number::between;
+use crate::session::outbound::QueuePolicy;
+
+/// Bounds on what clients can make the broker do and hold.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at a time; 0 for as many as the descriptor limit allows.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
+    pub connections_max: u32,
+    /// Connections accepted in a second; 0 for no limit.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
+    pub connections_per_second_max: u32,
+    /// Seconds from accepting a connection to its CONNECT.
+    #[serde(deserialize_with = "between::<_, _, 1, 3_600>")]
+    pub connect_timeout_s: u32,
+    /// Maximum Packet Size announced and enforced.
+    #[serde(deserialize_with = "between::<_, _, 128, 268_435_460>")]
+    pub packet_bytes_max: u32,
+    /// Levels of a Topic Name or Filter.
+    #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
+    pub topic_levels_max: u32,
+    /// Sessions, of connected clients and of those that are away.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000_000>")]
+    pub sessions_max: u32,
+    /// Subscriptions of one client.
+    #[serde(deserialize_with = "between::<_, _, 1, 100_000_000>")]
+    pub subscriptions_per_client_max: u32,
+    /// Receive Maximum announced: unfinished QoS 2 messages from one client.
+    #[serde(deserialize_with = "between::<_, _, 1, 65_535>")]
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages in flight to one client, or its Receive Maximum if lower.
+    #[serde(deserialize_with = "between::<_, _, 1, 30_000>")]
+    pub inflight_max: u16,
+    /// Topic Alias Maximum announced; 0 for none.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub topic_alias_maximum: u16,
+    /// Topic Aliases the broker sets towards one client, or its Topic Alias Maximum if lower.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub topic_alias_outgoing_max: u16,
+    /// Encoded bytes waiting for one client.
+    #[serde(deserialize_with = "between::<_, _, 4_096, 1_073_741_824>")]
+    pub outbox_bytes_max: u32,
+    /// Messages queued for one session.
+    #[serde(deserialize_with = "between::<_, _, 1, 100_000_000>")]
+    pub queue_messages_max: u32,
+    /// Bytes of messages queued for one session.
+    #[serde(deserialize_with = "between::<_, _, 1_024, 1_099_511_627_776>")]
+    pub queue_bytes_max: u64,
+    /// What gives way when a queue is full.
+    pub queue_policy: QueuePolicy,
+    /// Retained messages.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
+    pub retained_messages_max: u32,
+    /// Bytes of retained messages.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub retained_bytes_max: u64,
+    /// Bytes of all sessions, subscriptions, messages, queues and outboxes; 0 for three quarters of the memory there is.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub memory_bytes_max: u64,
+    /// Longest Session Expiry Interval; 4294967295 for "never expires".
+    #[serde(deserialize_with = "between::<_, _, 0, 4_294_967_295>")]
+    pub session_expiry_max_s: u32,
+    /// Keep Alive at most, imposed as Server Keep Alive; 0 leaves it to the client.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub keep_alive_max_s: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 0,
+            connections_per_second_max: 0,
+            connect_timeout_s: 10,
+            packet_bytes_max: 16 * 1024 * 1024,
+            topic_levels_max: 256,
+            sessions_max: 2_000_000,
+            subscriptions_per_client_max: 10_000,
+            receive_maximum: 1_024,
+            inflight_max: 1_024,
+            topic_alias_maximum: 64,
+            topic_alias_outgoing_max: 64,
+            outbox_bytes_max: 1024 * 1024,
+            queue_messages_max: 100_000,
+            queue_bytes_max: 64 * 1024 * 1024,
+            queue_policy: QueuePolicy::DropNewest,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1024 * 1024 * 1024,
+            memory_bytes_max: 0,
+            session_expiry_max_s: u32::MAX,
+            keep_alive_max_s: 0,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Configuration: defaults, the TOML file over them, flags over both. Every key has one place here and one in
+//! `deploy/broker.toml`, which a test holds against each other.
+
+mod executor;
+mod flags;
+mod limits;
+mod log;
+mod mqtt;
+mod number;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use executor::{Cores, ExecutorKind, Mode, Uring};
+pub use flags::{Command, Flags, StoreCommand};
+pub use limits::Limits;
+pub use log::{Log, LogFormat, LogLevel, Stats, StatsFormat};
+pub use mqtt::{Mqtt, Redirect};
+use storage::state_folder;
+pub use storage::{Data, Storage, Sync};
+
+/// Everything a broker can be told.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Cores to run on.
+    pub cores: Cores,
+    /// Whether cores are chosen by NUMA node.
+    pub numa: bool,
+    /// How to run.
+    pub mode: Mode,
+    /// What cores run on.
+    pub executor: ExecutorKind,
+    /// How to use io_uring.
+    pub uring: Uring,
+    /// What is kept on disk.
+    pub storage: Storage,
+    /// The log.
+    pub log: Log,
+    /// Statistics.
+    pub stats: Stats,
+    /// Bounds on what clients can make the broker do and hold.
+    pub limits: Limits,
+    /// What the protocol leaves to the server.
+    pub mqtt: Mqtt,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![
+                "127.0.0.1:1883".parse().expect("an address"),
+                "[::1]:1883".parse().expect("an address"),
+            ],
+            cores: Cores::default(),
+            numa: false,
+            mode: Mode::default(),
+            executor: ExecutorKind::default(),
+            uring: Uring::default(),
+            storage: Storage::default(),
+            log: Log::default(),
+            stats: Stats::default(),
+            limits: Limits::default(),
+            mqtt: Mqtt::default(),
+        }
+    }
+}
+
+/// A configuration that cannot be used, with the place where it is wrong.
+#[derive(Debug)]
+pub struct ConfigError {
+    file: Option<PathBuf>,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}: {}", file.display(), self.message.trim_end()),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Settings {
+    /// The folder to keep things in; none to keep nothing, with why when that was not asked for.
+    pub fn data_folder(&self) -> Result<PathBuf, &'static str> {
+        match &self.storage.data {
+            Data::Folder(folder) => Ok(folder.clone()),
+            Data::None => Err("as configured"),
+            Data::Auto if !cfg!(feature = "store") => Err("this broker was built without a store"),
+            Data::Auto => {
+                let port = self.listen.first().map_or(0, SocketAddr::port);
+                if port == 0 {
+                    return Err("a port that the system chooses names no broker that could come \
+                                back; name a folder with --data DIR");
+                }
+                Ok(state_folder().join("ringmq").join(port.to_string()))
+            }
+        }
+    }
+
+    /// Reads a TOML file over the defaults.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let error = |message: String| ConfigError { file: Some(path.to_owned()), message };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| error(format!("cannot be read: {e}; name a readable TOML file")))?;
+        Self::from_toml(&text).map_err(error)
+    }
+
+    /// The same from its text; the error names line, column, key and what is allowed.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// What holds between keys, and between keys and flags.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let error = |message: &str| Err(ConfigError { file: None, message: message.to_owned() });
+        if self.listen.is_empty() {
+            return error("listen: there is no address; name one like \"127.0.0.1:1883\"");
+        }
+        if self.listen.len() > LISTENERS_MAX {
+            return error("listen: there are more than 64 addresses");
+        }
+        if self.mode == Mode::Sync && self.cores.count() > 1 {
+            return error("mode sync runs on one core; choose another mode, or say --cores 1");
+        }
+        use ExecutorKind as Kind;
+        match (self.mode, self.executor) {
+            (Mode::Poll, Kind::Uring | Kind::Monoio | Kind::Glommio) => {
+                return error(
+                    "mode poll and this executor, which is on io_uring, exclude each other",
+                );
+            }
+            (Mode::Uring, Kind::Poll) => {
+                return error("mode uring and executor poll exclude each other");
+            }
+            (_, kind) if !kind.is_built_in() => {
+                let name = kind.name();
+                return error(&format!(
+                    "executor {name}: this broker was built without it; build it with \
+                     `cargo build --release --features {name}`, or choose another"
+                ));
+            }
+            _ => {}
+        }
+        if !self.stats.enabled && self.stats != Stats::default() {
+            return error(
+                "stats: it is said how to write statistics, but none are taken; say --stats, or \
+                 stats.enabled = true",
+            );
+        }
+        if let Data::Folder(folder) = &self.storage.data
+            && !cfg!(feature = "store")
+        {
+            return error(&format!(
+                "storage.data {}: this broker was built without a store; build it with \
+                 `cargo build --release --features store`, or say --data none",
+                folder.display()
+            ));
+        }
+        if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
+            return error(
+                "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
+                 name the server to use instead",
+            );
+        }
+        Ok(())
+    }
+}
+
+const LISTENERS_MAX: usize = 64;

@@ -1,0 +1,63 @@
+//! What the protocol leaves to the server.
+
+use serde::Deserialize;
+
+use super::number::between;
+
+/// What the protocol leaves to the server.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    /// Highest QoS.
+    #[serde(deserialize_with = "between::<_, _, 0, 2>")]
+    pub maximum_qos: u8,
+    /// Whether messages are retained.
+    pub retain_available: bool,
+    /// Whether filters may hold wildcards.
+    pub wildcard_subscription_available: bool,
+    /// Whether subscriptions may have identifiers.
+    pub subscription_identifiers_available: bool,
+    /// Whether subscriptions may be shared.
+    pub shared_subscription_available: bool,
+    /// Whether a payload said to be UTF-8 is checked.
+    pub payload_format_validate: bool,
+    /// Prefix for response topics, given to clients that ask.
+    pub response_information: String,
+    /// Another server to use, told to clients that are sent away.
+    pub server_reference: String,
+    /// Whether clients are sent away.
+    pub redirect: Redirect,
+    /// Seconds between updates of `$SYS`; 0 for none.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub sys_interval_s: u32,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            maximum_qos: 2,
+            retain_available: true,
+            wildcard_subscription_available: true,
+            subscription_identifiers_available: true,
+            shared_subscription_available: true,
+            payload_format_validate: false,
+            response_information: String::new(),
+            server_reference: String::new(),
+            redirect: Redirect::None,
+            sys_interval_s: 10,
+        }
+    }
+}
+
+/// Whether clients are sent to `server_reference`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// They are served here.
+    #[default]
+    None,
+    /// CONNACK 0x9C Use another server.
+    Temporary,
+    /// CONNACK 0x9D Server moved.
+    Permanent,
+}

@@ -1,0 +1,129 @@
+//! The file, the flags, the documented defaults.
+
+use clap::Parser as _;
+
+use super::*;
+
+#[test]
+fn the_documented_file_says_exactly_the_defaults() {
+    let text = include_str!("../../deploy/broker.toml");
+    let parsed = Settings::from_toml(text).expect("the documented file parses");
+    assert_eq!(parsed, Settings::default());
+}
+
+#[test]
+fn the_documented_file_has_every_key() {
+    let text = include_str!("../../deploy/broker.toml");
+    let table: toml::Table = text.parse().expect("it parses");
+    let debug = format!("{:?}", Settings::default());
+    let sections = ["uring", "storage", "log", "stats", "limits", "mqtt"];
+    for section in sections {
+        for key in table[section].as_table().expect("a section").keys() {
+            assert!(debug.contains(&format!("{key}:")), "{section}.{key}");
+        }
+    }
+    let documented: usize =
+        sections.iter().map(|s| table[*s].as_table().expect("a section").len()).sum();
+    // Every field shows as `name: value`; `listen`, `cores`, `numa`, `mode`, `executor` and the sections are the others.
+    let fields = debug.matches(": ").count() - 5 - sections.len();
+    assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
+}
+
+#[test]
+fn the_readme_lists_every_limit_with_its_default() {
+    let readme = include_str!("../../README.md");
+    let (_, limits) = readme.split_once("## Limits").expect("the section");
+    let (limits, _) = limits.split_once("\n## ").expect("another follows");
+    let documented: toml::Table =
+        include_str!("../../deploy/broker.toml").parse().expect("it parses");
+    for (key, default) in documented["limits"].as_table().expect("a section") {
+        let row = format!("| `{key}` | {default}");
+        assert!(limits.contains(&row), "README.md lacks: {row}");
+    }
+    let rows = limits.matches("\n| `").count();
+    assert_eq!(rows, documented["limits"].as_table().expect("a section").len(), "a row too many");
+}
+
+fn error(text: &str) -> String {
+    Settings::from_toml(text).expect_err("it is wrong")
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_keys_there_are() {
+    let error = error("[limits]\nconections_max = 5\n");
+    assert!(error.contains("line 2, column 1"), "{error}");
+    assert!(error.contains("`conections_max`") && error.contains("`connections_max`"), "{error}");
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_its_place_and_the_range() {
+    for value in ["-1", "70000"] {
+        let error = error(&format!("[limits]\n\nreceive_maximum = {value}\n"));
+        assert!(error.contains("line 3"), "{error}");
+        assert!(error.contains("receive_maximum") && error.contains("from 1 to 65535"), "{error}");
+    }
+}
+
+#[test]
+fn a_value_of_another_kind_is_refused_with_what_is_allowed() {
+    let error = error("[limits]\nqueue_policy = \"drop\"\n");
+    for allowed in ["drop-newest", "drop-oldest", "disconnect", "keep-latest"] {
+        assert!(error.contains(allowed), "{error}");
+    }
+    assert!(Settings::from_toml("listen = [\"localhost\"]").is_err());
+    assert!(Settings::from_toml("[mqtt]\nretain_available = 1").is_err());
+}
+
+#[test]
+fn flags_override_the_file_and_the_file_the_defaults() {
+    let folder = std::env::temp_dir().join(format!("ringmq-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("broker.toml");
+    std::fs::write(
+        &file,
+        "listen = [\"127.0.0.1:1\"]\n[log]\nlevel = \"warn\"\nformat = \"json\"\n",
+    )
+    .expect("written");
+    let file = file.to_str().expect("a path");
+    let flags = Flags::parse_from([
+        "broker",
+        "--config",
+        file,
+        "--listen",
+        "127.0.0.1:2",
+        "--log-level",
+        "error",
+    ]);
+    let settings = flags.settings().expect("fine");
+    assert_eq!(settings.listen, ["127.0.0.1:2".parse().expect("an address")]);
+    assert_eq!((settings.log.level, settings.log.format), (LogLevel::Error, LogFormat::Json));
+    assert_eq!(settings.limits, Limits::default());
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn how_statistics_are_written_is_said_only_where_they_are_taken() {
+    let check = |text: &str| Settings::from_toml(text).expect("it parses").check();
+    assert!(check("[stats]\nenabled = true\ninterval_s = 5\nformat = \"json\"").is_ok());
+    for key in ["interval_s = 5", "format = \"json\"", "log = \"x\""] {
+        let error = check(&format!("[stats]\n{key}")).expect_err("nothing is taken");
+        assert!(error.to_string().contains("--stats"), "{key}: {error}");
+    }
+}
+
+#[test]
+fn stats_without_seconds_keeps_the_interval_of_the_file() {
+    let settings = |flag: &str| {
+        let flags = Flags::parse_from(["broker", flag]);
+        flags.settings().expect("fine").stats
+    };
+    assert_eq!(settings("--stats"), Stats { enabled: true, ..Stats::default() });
+    let each_7_s = Stats { enabled: true, interval_s: 7, ..Stats::default() };
+    assert_eq!(settings("--stats=7"), each_7_s);
+}
+
+#[test]
+fn sending_clients_away_needs_a_place_to_send_them_to() {
+    let settings = Settings::from_toml("[mqtt]\nredirect = \"permanent\"").expect("it parses");
+    assert!(settings.check().is_err_and(|e| e.to_string().contains("server_reference")));
+}
