@@ -21,4 +21,5 @@ pub mod stats;
 
 pub mod executor;
 pub mod platform;
+pub mod reload;
 pub mod server;

@@ -12,8 +12,8 @@ use ringmq::platform::{
     self,
     report::{PlanReport, Report},
 };
+use ringmq::reload::Reload;
 use ringmq::server::{Server, ServerError};
-#[cfg(unix)]
 use ringmq::stats::Prompt;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
@@ -142,20 +142,19 @@ fn run_store_command(
 }
 
 fn print_configuration(settings: &Settings) {
-    let addresses: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> =
+        settings.every_listener().map(|listener| listener.bind.to_string()).collect();
     println!("configuration ok; listens on {}", addresses.join(", "));
 }
 
 fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
-    let stop = Stop::new();
-    stop_on_signals(stop.clone()).map_err(|error| (EXIT_OTHER, error))?;
+    let (stop, reload) = (Stop::new(), Reload::new());
     let seed = getrandom::u64().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
     let cores = settings.cores.count();
     let connections_asked = settings.limits.connections_max;
     let access = || Box::new(AllowAll) as _;
-    let server = Server::open(settings, &access, seed, stop).map_err(with_code)?;
-    #[cfg(unix)]
-    report_on_signal(server.prompt()).map_err(|error| (EXIT_OTHER, error.into()))?;
+    let server = Server::open(settings, &access, seed, stop.clone()).map_err(with_code)?;
+    listen_to_signals(stop, reload, server.prompt()).map_err(|error| (EXIT_OTHER, error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         executor = server.kind().name(),
@@ -185,29 +184,45 @@ fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
     (code, error.into())
 }
 
-/// The first SIGTERM or SIGINT asks for a clean stop, the second ends the process.
-fn stop_on_signals(stop: Stop) -> Result<(), Box<dyn std::error::Error>> {
-    ctrlc::set_handler(move || {
-        if stop.ask() > 1 {
-            std::process::exit(i32::from(EXIT_OTHER));
+/// The first SIGTERM or SIGINT asks for a clean stop, the second ends the process. SIGHUP has read
+/// anew what can be, and SIGUSR1 asks for statistics; it does no harm to a broker that takes none.
+#[cfg(unix)]
+fn listen_to_signals(
+    stop: Stop,
+    reload: Reload,
+    prompt: Option<Prompt>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])?;
+    let run = move || {
+        for signal in signals.forever() {
+            match (signal, &prompt) {
+                (SIGHUP, _) => drop(reload.run()),
+                (SIGUSR1, Some(prompt)) => prompt.ask(),
+                (SIGUSR1, None) => {}
+                _ => ask_to_stop(&stop),
+            }
         }
-    })?;
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(run)?;
     Ok(())
 }
 
-/// SIGUSR1 asks for statistics; it does no harm to a broker that takes none.
-#[cfg(unix)]
-fn report_on_signal(prompt: Option<Prompt>) -> std::io::Result<()> {
-    use signal_hook::consts::SIGUSR1;
-    let Some(prompt) = prompt else {
-        let nobody_looks = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        signal_hook::flag::register(SIGUSR1, nobody_looks)?;
-        return Ok(());
-    };
-    let mut signals = signal_hook::iterator::Signals::new([SIGUSR1])?;
-    let run = move || signals.forever().for_each(|_| prompt.ask());
-    std::thread::Builder::new().name("signals".to_owned()).spawn(run)?;
-    Ok(())
+/// The first Ctrl-C, or whatever else ends programs here, asks for a clean stop, the second ends the
+/// process.
+#[cfg(not(unix))]
+fn listen_to_signals(
+    stop: Stop,
+    _reload: Reload,
+    _prompt: Option<Prompt>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(ctrlc::set_handler(move || ask_to_stop(&stop))?)
+}
+
+fn ask_to_stop(stop: &Stop) {
+    if stop.ask() > 1 {
+        std::process::exit(i32::from(EXIT_OTHER));
+    }
 }
 
 fn start_log(log: Log) {

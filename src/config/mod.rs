@@ -4,6 +4,7 @@
 mod executor;
 mod flags;
 mod limits;
+pub mod listener;
 mod log;
 mod mqtt;
 mod number;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
 pub use flags::{Command, Flags, StoreCommand};
 pub use limits::Limits;
+pub use listener::{Bind, Listener};
 pub use log::{Log, LogFormat, LogLevel, Stats, StatsFormat};
 pub use mqtt::{Mqtt, Redirect};
 use storage::state_folder;
@@ -29,8 +31,11 @@ pub use storage::{Data, Storage, Sync};
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Addresses to listen on.
+    /// Addresses to listen on for plain MQTT over TCP. Those of the defaults are not listened on by
+    /// who names [`Self::listeners`].
     pub listen: Vec<SocketAddr>,
+    /// Further ways in, each with its own rules.
+    pub listeners: Vec<Listener>,
     /// Cores to run on.
     pub cores: Cores,
     /// Whether cores are chosen by NUMA node.
@@ -60,6 +65,7 @@ impl Default for Settings {
                 "127.0.0.1:1883".parse().expect("an address"),
                 "[::1]:1883".parse().expect("an address"),
             ],
+            listeners: Vec::new(),
             cores: Cores::default(),
             numa: false,
             mode: Mode::default(),
@@ -100,7 +106,11 @@ impl Settings {
             Data::None => Err("as configured"),
             Data::Auto if !cfg!(feature = "store") => Err("this broker was built without a store"),
             Data::Auto => {
-                let port = self.listen.first().map_or(0, SocketAddr::port);
+                let port = self.every_listener().find_map(|listener| match listener.bind {
+                    Bind::Address(address) => Some(address.port()),
+                    Bind::Path(_) => None,
+                });
+                let port = port.unwrap_or(0);
                 if port == 0 {
                     return Err("a port that the system chooses names no broker that could come \
                                 back; name a folder with --data DIR");
@@ -120,17 +130,32 @@ impl Settings {
 
     /// The same from its text; the error names line, column, key and what is allowed.
     pub fn from_toml(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        let mut settings: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let is_told = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("listen"));
+        if !settings.listeners.is_empty() && !is_told {
+            settings.listen.clear();
+        }
+        Ok(settings)
+    }
+
+    /// All listeners in the order of their numbers: those of [`Self::listen`] first.
+    pub fn every_listener(&self) -> impl Iterator<Item = Listener> + '_ {
+        let plain = self.listen.iter().map(|&address| Listener::tcp(address));
+        plain.chain(self.listeners.iter().cloned())
     }
 
     /// What holds between keys, and between keys and flags.
     pub fn check(&self) -> Result<(), ConfigError> {
         let error = |message: &str| Err(ConfigError { file: None, message: message.to_owned() });
-        if self.listen.is_empty() {
+        let listeners = self.listen.len() + self.listeners.len();
+        if listeners == 0 {
             return error("listen: there is no address; name one like \"127.0.0.1:1883\"");
         }
-        if self.listen.len() > LISTENERS_MAX {
-            return error("listen: there are more than 64 addresses");
+        if listeners > LISTENERS_MAX {
+            return error("listen, [[listeners]]: there are more than 64 of them");
+        }
+        for listener in &self.listeners {
+            listener.check().or_else(|message| error(&message))?;
         }
         if self.mode == Mode::Sync && self.cores.count() > 1 {
             return error("mode sync runs on one core; choose another mode, or say --cores 1");

@@ -24,8 +24,8 @@ fn the_documented_file_has_every_key() {
     }
     let documented: usize =
         sections.iter().map(|s| table[*s].as_table().expect("a section").len()).sum();
-    // Every field shows as `name: value`; `listen`, `cores`, `numa`, `mode`, `executor` and the sections are the others.
-    let fields = debug.matches(": ").count() - 5 - sections.len();
+    // Every field shows as `name: value`; `listen`, `listeners`, `cores`, `numa`, `mode`, `executor` and the sections are the others.
+    let fields = debug.matches(": ").count() - 6 - sections.len();
     assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
 }
 
@@ -126,4 +126,52 @@ fn stats_without_seconds_keeps_the_interval_of_the_file() {
 fn sending_clients_away_needs_a_place_to_send_them_to() {
     let settings = Settings::from_toml("[mqtt]\nredirect = \"permanent\"").expect("it parses");
     assert!(settings.check().is_err_and(|e| e.to_string().contains("server_reference")));
+}
+
+#[test]
+fn who_names_listeners_listens_there_alone_unless_listen_is_said_too() {
+    let one = "[[listeners]]\nbind = \"127.0.0.1:9001\"\ntransport = \"tcp\"\n";
+    let settings = Settings::from_toml(one).expect("it parses");
+    let binds = |settings: &Settings| -> Vec<String> {
+        settings.every_listener().map(|listener| listener.bind.to_string()).collect()
+    };
+    assert_eq!(binds(&settings), ["127.0.0.1:9001"]);
+    let both = format!("listen = [\"127.0.0.1:1883\"]\n{one}");
+    let settings = Settings::from_toml(&both).expect("it parses");
+    assert_eq!(binds(&settings), ["127.0.0.1:1883", "127.0.0.1:9001"]);
+}
+
+#[test]
+fn a_listener_that_makes_no_sense_is_refused_with_what_to_say_instead() {
+    let cases = [
+        ("bind = \"localhost\"", "no address with a port"),
+        ("bind = \"unix:\"", "followed by a path"),
+        ("bind = \"unix:/x\"", "is for transport \"unix\""),
+        ("bind = \"127.0.0.1:1\"\ntransport = \"unix\"", "takes a path"),
+        ("bind = \"127.0.0.1:1\"\ntransport = \"quic\"", "expected one of `tcp`, `tls`"),
+        ("bind = \"127.0.0.1:1\"\ntransport = \"tls\"", "certificate and key"),
+        ("bind = \"127.0.0.1:1\"\n[listeners.tls]\nkey = \"k\"", "neither tls nor wss"),
+        ("bind = \"127.0.0.1:1\"\n[listeners.websocket]\npath = \"/x\"", "neither ws nor wss"),
+        (
+            "bind = \"127.0.0.1:1\"\ntransport = \"ws\"\n[listeners.websocket]\npath = \"x\"",
+            "with /",
+        ),
+        ("bind = \"127.0.0.1:1\"\nproxy_protocol_from = [\"10.0.0.0/40\"]", "proxy_protocol_from"),
+        (
+            "bind = \"127.0.0.1:1\"\ntransport = \"tls\"\n[listeners.tls]\ncertificate = \"c\"\n\
+             key = \"k\"\nclient_certificate = \"required\"",
+            "tls.client_ca",
+        ),
+        (
+            "bind = \"127.0.0.1:1\"\ntransport = \"tls\"\n[listeners.tls]\ncertificate = \"c\"\n\
+             key = \"k\"\nidentity = \"cn\"",
+            "mean nothing",
+        ),
+    ];
+    for (listener, what) in cases {
+        let settings = Settings::from_toml(&format!("[[listeners]]\n{listener}\n"));
+        let error = settings.and_then(|settings| settings.check().map_err(|e| e.to_string()));
+        let error = error.expect_err(listener);
+        assert!(error.contains(what), "{listener}: {error}");
+    }
 }

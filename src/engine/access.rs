@@ -21,6 +21,31 @@ pub struct Credentials<'a> {
     pub address: Option<SocketAddr>,
     /// The listener it came through.
     pub listener: u16,
+    /// What the certificate says that it showed, and proved to have the key of; none where it showed
+    /// none.
+    pub certificate: Option<&'a CertificateIdentity>,
+}
+
+/// Whom a client's certificate names. It has been verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateIdentity {
+    /// Common Name of its subject.
+    pub common_name: Option<Box<str>>,
+    /// Its Subject Alternative Names, in its order.
+    pub alternative_names: Vec<AlternativeName>,
+    /// The one of them that the listener takes for the client's name, if any.
+    pub name: Option<Box<str>>,
+}
+
+/// A Subject Alternative Name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlternativeName {
+    /// A host name.
+    Dns(Box<str>),
+    /// An electronic mail address.
+    Email(Box<str>),
+    /// A URI.
+    Uri(Box<str>),
 }
 
 /// An answer to a request to authenticate.

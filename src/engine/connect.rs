@@ -134,6 +134,7 @@ impl Engine {
                 .map(|method| (method, properties.authentication_data.unwrap_or_default())),
             address: connection.address,
             listener: connection.listener,
+            certificate: None,
         }
     }
 
@@ -260,6 +261,7 @@ impl Engine {
                     method: Some((&method, data)),
                     address,
                     listener,
+                    certificate: None,
                 };
                 self.access.authenticate(exchange(id), &who)
             }

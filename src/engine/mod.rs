@@ -63,7 +63,9 @@ use crate::storage::record::{Exchange, SessionNumber};
 use crate::wire::ReasonCode;
 
 pub use crate::gauges::Place;
-pub use access::{Access, AllowAll, Authentication, Credentials, Identity};
+pub use access::{
+    Access, AllowAll, AlternativeName, Authentication, CertificateIdentity, Credentials, Identity,
+};
 pub use action::{Action, ConnectionId, Refused};
 pub use answers::Answers;
 pub use batch::{Batch, Publisher};
