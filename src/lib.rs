@@ -14,6 +14,7 @@ pub mod message;
 pub mod send_buffer;
 pub mod session;
 pub mod storage;
+pub mod transport;
 
 pub mod engine;
 

@@ -92,6 +92,9 @@ pub const GRAVE_BYTES: usize = 96;
 /// Answers a connection may have waiting for other cores before it is not read any more.
 pub const ANSWERS_MAX: usize = 4_096;
 
+/// Bytes of a connection that wait for its TLS handshake to go on: what a socket brings at a time, twice.
+pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
+
 /// Bytes of records that wait on a core for the store before publishers wait too.
 pub const JOURNAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 

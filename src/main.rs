@@ -153,7 +153,7 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
     let cores = settings.cores.count();
     let connections_asked = settings.limits.connections_max;
     let access = || Box::new(AllowAll) as _;
-    let server = Server::open(settings, &access, seed, stop.clone()).map_err(with_code)?;
+    let server = Server::open(settings, &access, seed, stop.clone(), &reload).map_err(with_code)?;
     listen_to_signals(stop, reload, server.prompt()).map_err(|error| (EXIT_OTHER, error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -164,8 +164,8 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
         chosen_by = if connections_asked == 0 { "descriptors and memory" } else { "configuration" },
         "starting"
     );
-    for address in server.addresses() {
-        tracing::info!(address = %address, transport = "tcp", "listening");
+    for (bind, transport) in server.open_listeners() {
+        tracing::info!(address = %bind, transport = transport.name(), "listening");
     }
     server.serve().map_err(with_code)?;
     tracing::info!("stopped");
@@ -176,7 +176,7 @@ fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
     let code = match error {
         ServerError::Listen(..) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
-        ServerError::Seats(_) | ServerError::Stats(..) => EXIT_CONFIGURATION,
+        ServerError::Seats(_) | ServerError::Stats(..) | ServerError::Tls(..) => EXIT_CONFIGURATION,
         #[cfg(feature = "store")]
         ServerError::Store(_) => EXIT_STORE,
         ServerError::Mode(_) | ServerError::Executor(_) => EXIT_OTHER,

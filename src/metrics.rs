@@ -194,6 +194,14 @@ counters! {
     violations "connections/violations" Broker Counter;
     /// Connections ended because Keep Alive or the CONNECT time limit passed.
     timeouts "connections/timeouts" Broker Counter;
+    /// Connections ended because their PROXY header, TLS or WebSocket was of no use.
+    transport_faults "connections/transport-faults" Broker Counter;
+    /// TLS handshakes that went through.
+    tls_handshakes "tls/handshakes" BrokerAndCore Counter;
+    /// Those of them that resumed an earlier session by its ticket.
+    tls_resumed "tls/resumed" Broker Counter;
+    /// Steps of TLS handshakes that waited for a later turn.
+    tls_waited "tls/waited" BrokerAndCore Counter;
     /// MQTT Control Packets received.
     packets_received "messages/received" Broker Counter;
     /// MQTT Control Packets sent.

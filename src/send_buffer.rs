@@ -52,6 +52,33 @@ impl SendBuffer {
         self.0.shared.push((self.0.copied.len(), bytes));
     }
 
+    /// Puts bytes before all others; nothing has been written yet.
+    pub fn prepend(&mut self, bytes: &[u8]) {
+        let inner = &mut *self.0;
+        debug_assert!(inner.copied_written + inner.shared_written + inner.offset == 0);
+        inner.copied.splice(0..0, bytes.iter().copied());
+        inner.shared.iter_mut().for_each(|(place, _)| *place += bytes.len());
+        inner.left += bytes.len();
+    }
+
+    /// Moves its next bytes to `out`, at most so many.
+    pub fn take(&mut self, most: usize, out: &mut Vec<u8>) {
+        let before = out.len();
+        let mut left = most;
+        while left > 0 && !self.is_empty() {
+            let begin = out.len();
+            let mut slices = [IoSlice::new(&[]); 16];
+            let filled = self.io_slices(&mut slices);
+            for slice in &slices[..filled] {
+                let taken = slice.len().min(left);
+                out.extend_from_slice(&slice[..taken]);
+                left -= taken;
+            }
+            self.advance(out.len() - begin);
+        }
+        debug_assert!(out.len() - before <= most);
+    }
+
     /// Forgets everything, keeping the memory for reuse.
     pub fn clear(&mut self) {
         let inner = &mut *self.0;
@@ -160,6 +187,31 @@ mod tests {
             buffer.clear();
             buffer.append(|out| out.extend_from_slice(b"again"));
             prop_assert_eq!(drain(&mut buffer, step), b"again");
+        }
+
+        #[test]
+        fn what_is_put_before_leaves_first_and_what_is_taken_is_gone(
+            pieces in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..9)), 0..40),
+            step in 1usize..11,
+        ) {
+            let mut buffer = SendBuffer::default();
+            let mut expected = b"head".to_vec();
+            for (shared, bytes) in pieces {
+                expected.extend_from_slice(&bytes);
+                if shared {
+                    buffer.append_shared(Bytes::from(bytes));
+                } else {
+                    buffer.append(|out| out.extend_from_slice(&bytes));
+                }
+            }
+            buffer.prepend(b"head");
+            let mut taken = Vec::new();
+            while !buffer.is_empty() {
+                let (before, left) = (taken.len(), buffer.len());
+                buffer.take(step, &mut taken);
+                prop_assert_eq!(taken.len() - before, step.min(left));
+            }
+            prop_assert_eq!(taken, expected);
         }
     }
 }

@@ -18,6 +18,12 @@ pub struct Limits {
     /// Seconds from accepting a connection to its CONNECT.
     #[serde(deserialize_with = "between::<_, _, 1, 3_600>")]
     pub connect_timeout_s: u32,
+    /// Steps of TLS handshakes that a core takes in a turn; further ones wait for the next.
+    #[serde(deserialize_with = "between::<_, _, 1, 10_000>")]
+    pub tls_handshakes_per_turn_max: u32,
+    /// TLS handshakes that wait on a core; one more is closed.
+    #[serde(deserialize_with = "between::<_, _, 1, 10_000_000>")]
+    pub tls_handshakes_waiting_max: u32,
     /// Maximum Packet Size announced and enforced.
     #[serde(deserialize_with = "between::<_, _, 128, 268_435_460>")]
     pub packet_bytes_max: u32,
@@ -76,6 +82,8 @@ impl Default for Limits {
             connections_max: 0,
             connections_per_second_max: 0,
             connect_timeout_s: 10,
+            tls_handshakes_per_turn_max: 4,
+            tls_handshakes_waiting_max: 20_000,
             packet_bytes_max: 16 * 1024 * 1024,
             topic_levels_max: 256,
             sessions_max: 2_000_000,

@@ -20,6 +20,22 @@ use crate::wire::{
     Version,
 };
 
+fn credentials<'a>(links: &'a Links, id: ConnectionId, connect: &Connect<'a>) -> Credentials<'a> {
+    let connection = &links.connections[id.slot as usize];
+    let properties = &connect.properties;
+    Credentials {
+        client_identifier: connect.client_identifier,
+        username: connect.username,
+        password: connect.password,
+        method: properties
+            .authentication_method
+            .map(|method| (method, properties.authentication_data.unwrap_or_default())),
+        address: connection.address,
+        listener: connection.listener,
+        certificate: connection.transport.as_ref().and_then(|transport| transport.certificate()),
+    }
+}
+
 /// A CONNECT that is answered with an error.
 struct Refusal(ReasonCode);
 
@@ -47,7 +63,7 @@ impl Engine {
             return self.refuse(id, reason);
         }
         let authentication = {
-            let who = self.credentials(id, &connect);
+            let who = credentials(&self.links, id, &connect);
             self.access.authenticate(exchange(id), &who)
         };
         self.go_on_authenticating(id, authentication, frame);
@@ -120,22 +136,6 @@ impl Engine {
             return Err(Refusal(ReasonCode::NotAuthorized));
         }
         Ok(())
-    }
-
-    fn credentials<'a>(&self, id: ConnectionId, connect: &Connect<'a>) -> Credentials<'a> {
-        let connection = &self.links.connections[id.slot as usize];
-        let properties = &connect.properties;
-        Credentials {
-            client_identifier: connect.client_identifier,
-            username: connect.username,
-            password: connect.password,
-            method: properties
-                .authentication_method
-                .map(|method| (method, properties.authentication_data.unwrap_or_default())),
-            address: connection.address,
-            listener: connection.listener,
-            certificate: None,
-        }
     }
 
     /// Acts on an answer of the access control to the CONNECT in `frame`.
@@ -239,6 +239,7 @@ impl Engine {
         let session = self.links.get(id).and_then(|connection| connection.session());
         let Some(connection) = self.links.get(id) else { return Ok(()) };
         let (address, listener) = (connection.address, connection.listener);
+        let certificate = connection.transport.as_ref().and_then(|t| t.certificate());
         let Some(extra) = connection.extra.as_mut() else {
             return Err(Violation::AuthWithoutMethod);
         };
@@ -261,7 +262,7 @@ impl Engine {
                     method: Some((&method, data)),
                     address,
                     listener,
-                    certificate: None,
+                    certificate,
                 };
                 self.access.authenticate(exchange(id), &who)
             }

@@ -74,6 +74,16 @@ impl Engine {
         let id = self.links.id(slot);
         self.say_last_word(slot, ending);
         let (mut connection, last) = self.links.remove(slot);
+        self.leave_entrance(connection.listener);
+        if let Phase::Leaving(_) = connection.phase {
+            self.leaving_later.retain(|&(leaving, _)| leaving != id);
+        }
+        let last = match connection.transport.take() {
+            Some(mut transport) if ending != Ending::PeerClosed => {
+                transport.close(last, &mut self.links.scratch)
+            }
+            _ => last,
+        };
         self.place.set_connections(self.links.connections.len());
         if let Some(congestion) = connection.take_congestion() {
             self.release_waiting(congestion.waiting);

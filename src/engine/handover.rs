@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use crate::clock::Now;
 use crate::engine::{Action, ConnectionId, CoreId, Engine, Peer, Refused};
 use crate::session::connection::{Connection, Deferred, Phase};
+use crate::transport::Transport;
 
 /// A connection without its socket: all that another core needs to go on with it.
 #[derive(Debug)]
@@ -18,12 +19,18 @@ pub struct HandedOver {
     received: Now,
     /// CONNECT, and what else was read.
     bytes: BytesMut,
+    /// What lies between the socket and MQTT, and what was read for it meanwhile.
+    transport: Option<Box<Transport>>,
+    wrapped: Vec<u8>,
 }
 
 impl HandedOver {
     /// Adds what was read meanwhile.
     pub fn append(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        match self.transport {
+            None => self.bytes.extend_from_slice(bytes),
+            Some(_) => self.wrapped.extend_from_slice(bytes),
+        }
     }
 }
 
@@ -42,7 +49,13 @@ impl Engine {
 
     /// Takes a connection out that is to go home.
     pub(super) fn hand_over(&mut self, id: ConnectionId, home: CoreId) -> Option<Action> {
-        let Phase::Leaving(deferred) = &self.links.get(id)?.phase else { return None };
+        let connection = self.links.get(id)?;
+        let Phase::Leaving(deferred) = &connection.phase else { return None };
+        if connection.is_sending {
+            // What a TLS handshake ends with, to a client that does not take it.
+            self.leaving_later.push((id, home));
+            return None;
+        }
         let (received, mut bytes) = (deferred.received, BytesMut::from(&deferred.connect[..]));
         let (connection, _) = self.links.remove(id.slot);
         self.links.connections.free(id.slot as usize);
@@ -50,7 +63,8 @@ impl Engine {
         bytes.extend_from_slice(connection.stash());
         self.links.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
-        let handed_over = HandedOver { peer, received, bytes };
+        let transport = connection.transport;
+        let handed_over = HandedOver { peer, received, bytes, transport, wrapped: Vec::new() };
         Some(Action::HandOver { connection: id, to: home, handed_over })
     }
 
@@ -61,14 +75,25 @@ impl Engine {
         handed_over: HandedOver,
     ) -> Result<ConnectionId, Refused> {
         self.set_now(now);
-        let HandedOver { peer, received, bytes } = handed_over;
+        let HandedOver { peer, received, bytes, transport, wrapped } = handed_over;
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
         connection.phase = Phase::Connecting { elsewhere: true };
         self.links.ledger.charge(bytes.len());
         connection.put_back_stash(bytes);
+        connection.transport = transport;
         let id = self.add_connection(connection);
+        self.links.mark_dirty(id.slot);
         self.mark_ready(id);
+        if !wrapped.is_empty() {
+            self.handle_received(now, id, &wrapped);
+        }
         Ok(id)
+    }
+
+    /// A connection that was to go home has been told everything.
+    pub(super) fn leave_now(&mut self, id: ConnectionId) {
+        let place = self.leaving_later.iter().position(|&(leaving, _)| leaving == id);
+        self.leaving.extend(place.map(|place| self.leaving_later.swap_remove(place)));
     }
 }

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::send_buffer::SendBuffer;
 use crate::session::connection::Connection;
+use crate::transport::Scratch;
 
 /// Connections, their outboxes, and what the executor is to do.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Links {
     dirty: Vec<u32>,
     /// Empty outboxes for reuse.
     pool: Vec<SendBuffer>,
+    /// Connections that cannot be told anything any more, to be ended.
+    pub broken: Vec<ConnectionId>,
+    /// For what goes through transports.
+    pub scratch: Scratch,
     /// What all of it weighs.
     pub ledger: Ledger,
     /// Counters.
@@ -35,6 +40,8 @@ impl Links {
             actions: VecDeque::new(),
             dirty: Vec::new(),
             pool: Vec::new(),
+            broken: Vec::new(),
+            scratch: Scratch::default(),
             ledger,
             metrics: Metrics::default(),
         }
@@ -62,6 +69,15 @@ impl Links {
         connection.outbox.get_or_insert_with(|| self.pool.pop().unwrap_or_default())
     }
 
+    /// Looks at the end of the turn whether a connection has something to say.
+    pub fn mark_dirty(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
     /// Appends one packet other than PUBLISH.
     pub fn send(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
         self.metrics.packets_sent += 1;
@@ -81,13 +97,40 @@ impl Links {
             if connection.is_sending || connection.is_gated {
                 continue; // it follows when the executor brings the buffer home, or the store has all
             }
+            if connection.transport.is_some() {
+                match self.next_wrapped(slot) {
+                    Some(send) => return Some(send),
+                    None => continue,
+                }
+            }
             let Some(buffer) = connection.outbox.take() else { continue };
-            connection.is_sending = true;
-            connection.sending = buffer.len();
-            let connection = ConnectionId { slot, generation: connection.generation };
-            return Some(Action::Send { connection, buffer });
+            return Some(connection.give_to_executor(slot, buffer));
         }
         None
+    }
+
+    /// The same for a connection with something between MQTT and its socket.
+    #[cold]
+    fn next_wrapped(&mut self, slot: u32) -> Option<Action> {
+        let spare = self.pool.pop().unwrap_or_default();
+        let connection = self.connections.get_mut(slot as usize)?;
+        let transport = connection.transport.as_mut()?;
+        let outbox = connection.outbox.take();
+        if outbox.is_none() && !transport.has_something_to_say() {
+            self.recycle(spare);
+            return None;
+        }
+        let outbox = outbox.unwrap_or_default();
+        let (wrapped, rest) = transport.wrap(outbox, spare, &mut self.scratch);
+        if transport.is_broken() {
+            self.broken.push(ConnectionId { slot, generation: connection.generation });
+        }
+        // What goes out is what counts, and it is more than what was waiting for it.
+        self.ledger.charge(wrapped.len().saturating_sub(connection.charged));
+        connection.charged = connection.charged.max(wrapped.len());
+        let send = (!wrapped.is_empty()).then(|| connection.give_to_executor(slot, wrapped));
+        self.recycle(rest);
+        send
     }
 
     /// The executor wrote `bytes`, and brings the buffer home when it is empty.
@@ -106,7 +149,7 @@ impl Links {
         if is_drained {
             debug_assert_eq!(connection.sending, 0);
             connection.is_sending = false;
-            if connection.outbox.is_some() && !connection.is_dirty {
+            if connection.has_something_to_send() && !connection.is_dirty {
                 connection.is_dirty = true;
                 self.dirty.push(id.slot);
             }
@@ -118,7 +161,7 @@ impl Links {
     pub fn open_gate(&mut self, id: ConnectionId) {
         let Some(connection) = self.get(id) else { return };
         connection.is_gated = false;
-        if connection.outbox.is_some() && !connection.is_dirty {
+        if connection.has_something_to_send() && !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(id.slot);
         }
@@ -142,5 +185,19 @@ impl Links {
             buffer.clear();
             self.pool.push(buffer);
         }
+    }
+}
+
+impl Connection {
+    fn give_to_executor(&mut self, slot: u32, buffer: SendBuffer) -> Action {
+        self.is_sending = true;
+        self.sending = buffer.len();
+        let connection = ConnectionId { slot, generation: self.generation };
+        Action::Send { connection, buffer }
+    }
+
+    fn has_something_to_send(&self) -> bool {
+        let transport = self.transport.as_ref();
+        self.outbox.is_some() || transport.is_some_and(|t| t.has_something_to_say())
     }
 }

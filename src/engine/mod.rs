@@ -12,7 +12,8 @@
 //! Where to find what: `receive` cuts packets and dispatches them, `connect` lets clients in,
 //! `publish` takes messages, `targets` says who gets them, `deliver` brings them to the outboxes,
 //! `subscribe` and `retained` serve subscribers, `flow` keeps fast publishers and slow consumers
-//! in step, `ending` closes connections and sessions, `links` holds connections and outboxes.
+//! in step, `ending` closes connections and sessions, `links` holds connections and outboxes,
+//! `transports` takes bytes through what lies between socket and MQTT.
 
 mod access;
 mod action;
@@ -42,6 +43,7 @@ mod targets;
 mod tests;
 pub mod timers;
 mod transit;
+mod transports;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
@@ -60,6 +62,7 @@ use crate::session::connection::Connection;
 use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
 use crate::storage::record::{Exchange, SessionNumber};
+use crate::transport::Entrances;
 use crate::wire::ReasonCode;
 
 pub use crate::gauges::Place;
@@ -162,6 +165,13 @@ pub struct Engine {
     paused_elsewhere: HashSet<Publisher>,
     /// Connections to go home at the end of the turn.
     leaving: Vec<(ConnectionId, CoreId)>,
+    /// The same, once what they are being told has left: the socket is the executor's until then.
+    leaving_later: Vec<(ConnectionId, CoreId)>,
+    /// What is spoken at each listener.
+    entrances: Entrances,
+    /// TLS handshakes that wait for a turn, and how many steps of such this one has left.
+    handshakes: VecDeque<ConnectionId>,
+    handshakes_left: u32,
     /// Where the round of a shared subscription stands among the members here.
     shared_turns: HashMap<FilterId, usize>,
     /// The same among the cores.
@@ -244,6 +254,10 @@ impl Engine {
             reached: Vec::new(),
             paused_elsewhere: HashSet::new(),
             leaving: Vec::new(),
+            leaving_later: Vec::new(),
+            entrances: Entrances::default(),
+            handshakes: VecDeque::new(),
+            handshakes_left: settings.limits.tls_handshakes_per_turn_max,
             shared_turns: HashMap::new(),
             group_turns: HashMap::new(),
             own_groups: HashMap::new(),
@@ -331,10 +345,14 @@ impl Engine {
                 return Err(Refused);
             }
         }
-        self.links.metrics.connections_accepted += 1;
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, now);
         connection.refusal = refusal;
+        if let Err(refused) = self.enter(&peer, &mut connection) {
+            self.links.metrics.connections_refused += 1;
+            return Err(refused);
+        }
+        self.links.metrics.connections_accepted += 1;
         Ok(self.add_connection(connection))
     }
 
@@ -381,7 +399,11 @@ impl Engine {
         drained: Option<crate::send_buffer::SendBuffer>,
     ) {
         self.set_now(now);
+        let is_drained = drained.is_some();
         self.links.sent(connection, bytes, drained);
+        if is_drained && !self.leaving_later.is_empty() {
+            self.leave_now(connection);
+        }
         if self.links.get(connection).is_some_and(|c| c.session().is_some()) {
             self.after_progress(connection.slot);
         }
@@ -439,6 +461,9 @@ impl Engine {
         let mut goes = *goes;
         let action = self.next_action(&mut goes);
         self.goes_left = action.is_some().then_some(goes);
+        if action.is_none() {
+            self.handshakes_left = self.settings.limits.tls_handshakes_per_turn_max;
+        }
         action
     }
 
@@ -466,6 +491,15 @@ impl Engine {
             if let Some(send) = self.links.next_send() {
                 return Some(send);
             }
+            if let Some(id) = self.links.broken.pop() {
+                if self.links.get(id).is_some() {
+                    self.end_connection(id.slot, ending::Ending::Silent);
+                }
+                continue;
+            }
+            if self.go_on_with_handshake() {
+                continue;
+            }
             *goes = goes.checked_sub(1)?;
             let id = self.ready.pop_front()?;
             self.go_on(id);
@@ -474,7 +508,7 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
-        match self.ready.is_empty() && !self.has_records() {
+        match self.ready.is_empty() && self.handshakes.is_empty() && !self.has_records() {
             true => self.timers.next(),
             false => Some(Deadline::at_us(self.now.0)),
         }

@@ -26,6 +26,18 @@ impl Engine {
     pub fn handle_received(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };
+        let has_transport = connection.transport.is_some();
+        self.links.metrics.bytes_received += bytes.len() as u64;
+        match has_transport {
+            false => self.handle_mqtt(id, bytes),
+            true => self.handle_wrapped(id, bytes),
+        }
+    }
+
+    /// MQTT arrived on a connection.
+    pub(super) fn handle_mqtt(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let now = self.now;
+        let Some(connection) = self.links.get(id) else { return };
         if connection.session().is_some() {
             connection.last_received = now;
         }
@@ -36,7 +48,6 @@ impl Engine {
             }
             _ => true,
         };
-        self.links.metrics.bytes_received += bytes.len() as u64;
         if !speaks_mqtt {
             // Nobody has to wait for the end of an HTTP request's "packet" [MQTT-3.1.0-1].
             self.violate(id, Violation::FirstPacketNotConnect);

@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +12,7 @@ use ::glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 
 use crate::executor::tasks::{self, Borrowed, Front, Runtime, Tasks};
-use crate::executor::{Parts, Waker};
+use crate::executor::{ListenerSocket, Parts, Waker};
 
 /// One of its runtimes.
 pub struct Glommio(LocalExecutor);
@@ -63,9 +62,11 @@ impl Runtime for Glommio {
     }
 
     #[expect(unsafe_code, reason = "the only way in for a listener with options of its own")]
-    fn listen(listener: TcpListener) -> io::Result<Self::Listener> {
+    fn listen(listener: ListenerSocket) -> io::Result<Self::Listener> {
+        // Of whatever kind: it accepts without looking at addresses.
+        let listener = OwnedFd::from(listener).into_raw_fd();
         // SAFETY: the descriptor is a listener's, and nobody else's any more.
-        Ok(unsafe { ::glommio::net::TcpListener::from_raw_fd(listener.into_raw_fd()) })
+        Ok(unsafe { ::glommio::net::TcpListener::from_raw_fd(listener) })
     }
 
     async fn accept(listener: &Self::Listener) -> io::Result<Self::Stream> {

@@ -10,6 +10,7 @@ pub mod glommio;
 #[cfg(feature = "store")]
 mod keeping;
 mod lingering;
+mod listener;
 pub mod mesh;
 #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
 pub mod monoio;
@@ -27,7 +28,6 @@ pub mod uring;
 mod waker;
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,6 +37,7 @@ use crate::config::Settings;
 use crate::{limits, platform};
 
 pub use self::core::{Core, Parts};
+pub use listener::{Listener, ListenerSocket};
 pub use waker::Waker;
 
 /// Connections accepted in a turn, so that a storm leaves time for those who are in.
@@ -87,7 +88,7 @@ pub trait Executor: Sized + 'static {
 }
 
 /// A core's listeners; none when another core accepts for it.
-pub type Listeners = Vec<TcpListener>;
+pub type Listeners = Vec<Listener>;
 
 /// Asks a running broker to stop; clones ask the same one.
 #[derive(Clone, Debug, Default)]

@@ -3,8 +3,7 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind, Read as _};
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +13,7 @@ use ::monoio::time::TimeDriver;
 use ::monoio::{IoUringDriver, RuntimeBuilder};
 
 use crate::executor::tasks::{self, Borrowed, Front, Runtime, Tasks};
-use crate::executor::{Parts, Waker};
+use crate::executor::{ListenerSocket, Parts, Waker};
 
 /// One of its runtimes.
 pub struct Monoio(::monoio::Runtime<TimeDriver<IoUringDriver>>);
@@ -45,6 +44,14 @@ impl crate::executor::Executor for Executor {
     }
 }
 
+/// A listener of TCP, or in the file system.
+pub enum Listener {
+    /// At an address.
+    Tcp(::monoio::net::TcpListener),
+    /// In the file system.
+    Unix(::monoio::net::UnixListener),
+}
+
 type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
 /// A socket, and what is waited for.
@@ -63,7 +70,7 @@ impl Stream {
 
 impl Runtime for Monoio {
     type Stream = Stream;
-    type Listener = ::monoio::net::TcpListener;
+    type Listener = Listener;
 
     fn run(mut self, main: impl Future<Output = io::Result<()>> + 'static) -> io::Result<()> {
         self.0.block_on(main)
@@ -78,12 +85,29 @@ impl Runtime for Monoio {
         ::monoio::time::sleep(time)
     }
 
-    fn listen(listener: TcpListener) -> io::Result<Self::Listener> {
-        ::monoio::net::TcpListener::from_std(listener)
+    fn listen(listener: ListenerSocket) -> io::Result<Self::Listener> {
+        match listener {
+            ListenerSocket::Tcp(listener) => {
+                ::monoio::net::TcpListener::from_std(listener).map(Listener::Tcp)
+            }
+            ListenerSocket::Unix(listener) => {
+                ::monoio::net::UnixListener::from_std(listener).map(Listener::Unix)
+            }
+        }
     }
 
+    #[expect(unsafe_code, reason = "the runtime lets go of descriptors as bare numbers")]
     async fn accept(listener: &Self::Listener) -> io::Result<Stream> {
-        listener.accept().await.map(|(stream, _)| Stream::new(stream))
+        match listener {
+            Listener::Tcp(listener) => {
+                listener.accept().await.map(|(stream, _)| Stream::new(stream))
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // SAFETY: the stream has let go of it, and nobody else has it.
+                Self::adopt(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) })
+            }
+        }
     }
 
     fn adopt(socket: OwnedFd) -> io::Result<Stream> {

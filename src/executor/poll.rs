@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::lingering::Lingerers;
 use crate::executor::mesh::Moving;
 use crate::executor::{
-    ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault,
+    ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts, Waker,
+    is_peers_fault,
 };
 use crate::send_buffer::SendBuffer;
 
@@ -47,11 +48,59 @@ struct Socket {
     pending: Option<SendBuffer>,
 }
 
+/// A listener, and its number among all of the broker's.
+struct Accepting {
+    number: u16,
+    socket: AcceptingSocket,
+}
+
+enum AcceptingSocket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(mio::net::UnixListener),
+}
+
+impl Accepting {
+    fn register(listener: Listener, registry: &Registry, token: Token) -> io::Result<Self> {
+        let socket = match listener.socket {
+            ListenerSocket::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                let mut socket = TcpListener::from_std(socket);
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                AcceptingSocket::Tcp(socket)
+            }
+            #[cfg(unix)]
+            ListenerSocket::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                let mut socket = mio::net::UnixListener::from_std(socket);
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                AcceptingSocket::Unix(socket)
+            }
+        };
+        Ok(Self { number: listener.number, socket })
+    }
+
+    fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        match &self.socket {
+            AcceptingSocket::Tcp(listener) => {
+                listener.accept().map(|(stream, address)| (stream, Some(address)))
+            }
+            #[cfg(unix)]
+            AcceptingSocket::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                // Streams are read, written and shut alike, whatever they are of.
+                let stream: std::net::TcpStream = std::os::fd::OwnedFd::from(stream).into();
+                Ok((TcpStream::from_std(stream), None))
+            }
+        }
+    }
+}
+
 /// One core's executor.
 pub struct Executor {
     poll: Poll,
     core: Core<std::net::TcpStream>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Accepting>,
     sockets: Vec<Option<Socket>>,
     lingerers: Lingerers,
     /// Sockets to read in this turn or the next.
@@ -79,11 +128,8 @@ impl crate::executor::Executor for Executor {
         let Parts { core, front: poll, listeners, .. } = parts;
         assert!(listeners.len() < CONNECTIONS - 1, "the configuration bounds the listeners");
         let mut own = Vec::new();
-        for (number, listener) in listeners.into_iter().enumerate() {
-            listener.set_nonblocking(true)?;
-            let mut listener = TcpListener::from_std(listener);
-            poll.registry().register(&mut listener, Token(1 + number), Interest::READABLE)?;
-            own.push(listener);
+        for (place, listener) in listeners.into_iter().enumerate() {
+            own.push(Accepting::register(listener, poll.registry(), Token(1 + place))?);
         }
         Ok(Self {
             poll,
@@ -183,13 +229,14 @@ impl Executor {
             self.accept_again = None;
             self.to_accept = (0..self.listeners.len()).collect();
         }
-        for number in std::mem::take(&mut self.to_accept) {
+        for place in std::mem::take(&mut self.to_accept) {
             for accepted in 0.. {
                 if accepted == ACCEPTS_PER_TURN {
-                    self.to_accept.push(number);
+                    self.to_accept.push(place);
                     break;
                 }
-                let Some(listener) = self.listeners.get(number) else { break };
+                let Some(listener) = self.listeners.get(place) else { break };
+                let number = listener.number;
                 match listener.accept() {
                     Ok((stream, address)) => self.admit(stream, address, number),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -209,11 +256,11 @@ impl Executor {
         self.to_accept.clear();
     }
 
-    fn admit(&mut self, stream: TcpStream, address: SocketAddr, listener: usize) {
-        let peer = Peer { address: Some(address), listener: listener as u16 };
+    fn admit(&mut self, stream: TcpStream, address: Option<SocketAddr>, listener: u16) {
+        let peer = Peer { address, listener };
         let Ok(id) = self.core.engine.handle_accepted(self.core.now, peer) else { return };
         // Frames leave when the turn says so, not when Nagle's algorithm does. It may fail on a
-        // connection that is gone already, which the first read finds out.
+        // connection that is gone already, which the first read finds out, and on what is no TCP.
         let _ = stream.set_nodelay(true);
         self.watch(stream, id);
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::ManuallyDrop;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -22,7 +22,8 @@ use socket2::Socket;
 use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::mesh::Moving;
 use crate::executor::{
-    ACCEPT_REST, Core, FLUSH_AT_STOP, LINGERING_MAX, Parts, Waker, is_peers_fault,
+    ACCEPT_REST, Core, FLUSH_AT_STOP, LINGERING_MAX, Listener, ListenerSocket, Listeners, Parts,
+    Waker, is_peers_fault,
 };
 use crate::send_buffer::SendBuffer;
 
@@ -55,7 +56,7 @@ pub trait Runtime: Sized + 'static {
     fn sleep(time: Duration) -> impl Future<Output = ()>;
 
     /// Takes a listener over.
-    fn listen(listener: TcpListener) -> io::Result<Self::Listener>;
+    fn listen(listener: ListenerSocket) -> io::Result<Self::Listener>;
 
     /// Waits for a connection.
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>>;
@@ -124,7 +125,7 @@ pub fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
 pub struct Tasks<R: Runtime> {
     runtime: R,
     core: Core<TcpStream>,
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     front: Front,
 }
 
@@ -151,9 +152,9 @@ impl<R: Runtime> Tasks<R> {
                 lingering: 0,
                 unwritten: 0,
             }));
-            for (number, listener) in listeners.into_iter().enumerate() {
-                let listener = R::listen(listener)?;
-                R::spawn(accept(Rc::clone(&shared), listener, number as u16));
+            for Listener { number, socket } in listeners {
+                let listener = R::listen(socket)?;
+                R::spawn(accept(Rc::clone(&shared), listener, number));
             }
             let front = R::adopt(front.into())?;
             R::spawn(be_woken(Rc::clone(&shared), front));

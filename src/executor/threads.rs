@@ -15,6 +15,7 @@ use crate::executor::mesh::Mesh;
 use crate::executor::{Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max};
 use crate::platform::plan::Seat;
 use crate::stats::{self, Desk, Recorder};
+use crate::transport::Entrances;
 
 /// What all cores are started with.
 pub struct Plan<'a> {
@@ -26,6 +27,8 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Where each core runs; none when the system may choose.
     pub seats: &'a [Seat],
+    /// What is spoken at each listener.
+    pub entrances: &'a Entrances,
     /// Where what is to be kept is kept; none to keep nothing.
     #[cfg(feature = "store")]
     pub store: &'a std::cell::RefCell<Option<crate::storage::log::Store>>,
@@ -55,6 +58,7 @@ struct Seed<E: Executor> {
     listeners: Listeners,
     access: Box<dyn Access>,
     settings: Settings,
+    entrances: Entrances,
     seed: u64,
     started: Instant,
     stop: Stop,
@@ -99,6 +103,7 @@ impl<E: Executor> Seed<E> {
             listeners,
             access: (plan.access)(),
             settings: plan.settings.clone(),
+            entrances: Entrances::clone(plan.entrances),
             seed: plan.seed,
             started,
             stop: plan.stop.clone(),
@@ -112,7 +117,8 @@ impl<E: Executor> Seed<E> {
 
     fn grow(self) -> io::Result<E> {
         let (sockets_max, uring) = (sockets_max(&self.settings), self.settings.uring.clone());
-        let engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
+        let mut engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
+        engine.open_to(self.entrances);
         let (mesh, recorder) = (self.mesh, self.recorder);
         let core = Core::new(engine, mesh, self.started, self.stop, self.wakers, recorder);
         #[cfg(feature = "store")]

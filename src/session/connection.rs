@@ -10,6 +10,7 @@ use crate::clock::{Deadline, Now};
 use crate::engine::{Answers, Publisher};
 use crate::send_buffer::SendBuffer;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
+use crate::transport::Transport;
 use crate::wire::{ReasonCode, Version};
 
 /// ```text
@@ -94,12 +95,14 @@ pub struct Connection {
     pub is_gated: bool,
     /// Answers that wait for other cores; none while none do.
     pub answers: Option<Box<Answers>>,
+    /// What lies between the socket and MQTT; none for plain TCP.
+    pub transport: Option<Box<Transport>>,
     /// Rare things.
     pub extra: Option<Box<Extra>>,
 }
 
 // A million of them are to fit: whoever needs more than few connections do says why here.
-const _: () = assert!(size_of::<Connection>() <= 136);
+const _: () = assert!(size_of::<Connection>() <= 144);
 
 /// What few connections need.
 #[derive(Debug, Default)]
@@ -175,6 +178,7 @@ impl Connection {
             is_sending: false,
             is_gated: false,
             answers: None,
+            transport: None,
             extra: None,
         }
     }
@@ -213,7 +217,8 @@ impl Connection {
     /// What it has on the ledger.
     pub fn bytes_charged(&self) -> usize {
         let aliases = self.extra.as_ref().map_or(0, |extra| extra.incoming_aliases.bytes());
-        self.charged + self.stash().len() + aliases + self.connect_bytes()
+        let transport = self.transport.as_ref().map_or(0, |transport| transport.bytes_held());
+        self.charged + self.stash().len() + aliases + self.connect_bytes() + transport
     }
 
     /// Bytes of the CONNECT packet that is being decided on.

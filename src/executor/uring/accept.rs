@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "the kernel writes addresses into this memory")]
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, types};
@@ -14,6 +14,7 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use super::operation::Operation;
 use super::rings::Rings;
+use crate::executor::{Listener, Listeners};
 
 /// Operations that wait on each listener: connections accepted at most in a turn.
 const DEPTH: usize = 64;
@@ -28,14 +29,14 @@ struct Address {
 
 /// The listeners of a core, and what waits on them.
 pub struct Accepts {
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     /// In place as long as the ring is there: the kernel has their addresses.
     addresses: Box<[Address]>,
 }
 
 impl Accepts {
     /// For these listeners; nothing waits yet.
-    pub fn new(listeners: Vec<TcpListener>) -> Self {
+    pub fn new(listeners: Listeners) -> Self {
         let count = listeners.len() * DEPTH;
         let address = || Address { storage: SockAddrStorage::zeroed(), len: 0, ring: 0 };
         Self { listeners, addresses: (0..count).map(|_| address()).collect() }
@@ -46,24 +47,24 @@ impl Accepts {
         0..self.addresses.len() as u32
     }
 
-    /// The listener that operation `number` waits on.
-    pub fn listener(&self, number: u32) -> usize {
-        number as usize / DEPTH
+    /// The listener that operation `number` waits on; none once accepting has stopped.
+    pub fn listener(&self, number: u32) -> Option<&Listener> {
+        self.listeners.get(number as usize / DEPTH)
     }
 
     /// Lets operation `number` wait for a connection.
     pub fn submit(&mut self, rings: &mut Rings, number: u32) -> io::Result<()> {
-        let Some(listener) = self.listeners.get(self.listener(number)) else { return Ok(()) };
+        let Some(listener) = self.listener(number) else { return Ok(()) };
+        let listener = types::Fd(listener.socket.as_raw_fd());
         let address = &mut self.addresses[number as usize];
         let (place, ring) = rings.accepting();
         address.ring = place;
         address.len = size_of::<SockAddrStorage>() as libc::socklen_t;
         let storage = (&raw mut address.storage).cast();
-        let entry =
-            opcode::Accept::new(types::Fd(listener.as_raw_fd()), storage, &raw mut address.len)
-                .file_index(Some(types::DestinationSlot::auto_target()))
-                .build()
-                .user_data(Operation::Accept(number).user_data());
+        let entry = opcode::Accept::new(listener, storage, &raw mut address.len)
+            .file_index(Some(types::DestinationSlot::auto_target()))
+            .build()
+            .user_data(Operation::Accept(number).user_data());
         // SAFETY: the address stays where it is until the rings are gone, and nobody looks at it
         // before the operation has completed.
         unsafe { ring.push(&entry) }
@@ -85,7 +86,7 @@ impl Accepts {
     /// Accepts no more, and lets the ports go.
     pub fn stop(&mut self, rings: &mut Rings) -> io::Result<()> {
         for listener in self.listeners.drain(..) {
-            let all = types::CancelBuilder::fd(types::Fd(listener.as_raw_fd())).all();
+            let all = types::CancelBuilder::fd(types::Fd(listener.socket.as_raw_fd())).all();
             let entry =
                 opcode::AsyncCancel2::new(all).build().user_data(Operation::Cancel(0).user_data());
             for ring in rings.each() {

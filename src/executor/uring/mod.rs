@@ -240,9 +240,11 @@ impl Executor {
         let error = match u32::try_from(result) {
             Ok(descriptor) => {
                 let file = self.rings.file(self.accepts.ring(number), descriptor);
-                let (peer, listener) = (self.accepts.peer(number), self.accepts.listener(number));
+                let listener = self.accepts.listener(number).map(|listener| listener.number);
+                let Some(listener) = listener else { return self.close_file(file) };
+                let peer = Peer { address: self.accepts.peer(number), listener };
                 self.accepts.submit(&mut self.rings, number)?;
-                return self.admit(file, Peer { address: peer, listener: listener as u16 });
+                return self.admit(file, peer);
             }
             Err(_) => io::Error::from_raw_os_error(-result),
         };

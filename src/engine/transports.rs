@@ -1,0 +1,143 @@
+//! Connections with something between socket and MQTT (`crate::transport`): bytes go through it, and a
+//! core does so many steps of TLS handshakes a turn and no more, so that those who are in do not wait
+//! for a crowd that comes.
+
+use crate::engine::{Action, ConnectionId, Engine, Peer, Refused, ending::Ending};
+use crate::limits;
+use crate::session::connection::Connection;
+use crate::transport::{Entrance, Entrances, Fault, Handshake, Received};
+
+impl Engine {
+    /// Says what is spoken at each listener, by its number. Those it does not name speak plain MQTT.
+    pub fn open_to(&mut self, entrances: Entrances) {
+        self.entrances = entrances;
+    }
+
+    fn entrance(&self, listener: u16) -> Option<&Entrance> {
+        self.entrances.get(usize::from(listener))
+    }
+
+    /// Lets a connection through its listener's bound, and gives it what it has before MQTT.
+    pub(super) fn enter(&self, peer: &Peer, connection: &mut Connection) -> Result<(), Refused> {
+        let Some(entrance) = self.entrance(peer.listener) else { return Ok(()) };
+        if !entrance.enter() {
+            return Err(Refused);
+        }
+        connection.transport = entrance.transport_for(peer);
+        Ok(())
+    }
+
+    /// A connection of that listener has ended.
+    pub(super) fn leave_entrance(&self, listener: u16) {
+        if let Some(entrance) = self.entrance(listener) {
+            entrance.leave();
+        }
+    }
+
+    /// Bytes arrived on a connection that has something before MQTT.
+    pub(super) fn handle_wrapped(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.links.get(id) else { return };
+        let Some(transport) = &connection.transport else { return };
+        if transport.is_laborious() {
+            // Whoever waits already comes first.
+            if self.handshakes_left == 0 || !self.handshakes.is_empty() {
+                return self.put_off_handshake(id, bytes);
+            }
+            self.handshakes_left -= 1;
+        }
+        self.unwrap(id, bytes);
+    }
+
+    /// Keeps what came for a later turn. Its socket is not read meanwhile; one more buffer may come.
+    fn put_off_handshake(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let handshakes_max = self.settings.limits.tls_handshakes_waiting_max as usize;
+        let Some(connection) = self.links.get(id) else { return };
+        let Some(transport) = &mut connection.transport else { return };
+        let was_waiting = transport.bytes_held() > 0;
+        let held = transport.keep_waiting(bytes);
+        self.links.ledger.charge(bytes.len());
+        if held > limits::HANDSHAKE_BYTES_MAX {
+            return self.fail(id, "TLS", "more than 128 KiB before the handshake is through");
+        }
+        if was_waiting {
+            return;
+        }
+        if self.handshakes.len() >= handshakes_max {
+            self.links.metrics.connections_refused += 1;
+            return self.end_connection(id.slot, Ending::Silent);
+        }
+        self.links.metrics.tls_waited += 1;
+        self.handshakes.push_back(id);
+        self.links.actions.push_back(Action::Pause { connection: id });
+    }
+
+    /// Goes on with the handshake that has waited longest, if there is one and the turn allows for it.
+    pub(super) fn go_on_with_handshake(&mut self) -> bool {
+        while self.handshakes_left > 0 {
+            let Some(id) = self.handshakes.pop_front() else { return false };
+            let Some(connection) = self.links.get(id) else { continue };
+            let Some(transport) = &mut connection.transport else { continue };
+            let bytes = transport.take_waiting();
+            self.links.ledger.release(bytes.len());
+            self.handshakes_left -= 1;
+            // Before what may pause it again.
+            self.links.actions.push_back(Action::Resume { connection: id });
+            self.unwrap(id, &bytes);
+            return true;
+        }
+        false
+    }
+
+    /// Takes bytes through the transport, and what comes out of it as MQTT.
+    fn unwrap(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.links.get(id) else { return };
+        let Some(mut transport) = connection.transport.take() else { return };
+        let mut scratch = std::mem::take(&mut self.links.scratch);
+        let outcome = transport.receive(bytes, &mut scratch);
+        let has_something_to_say = transport.has_something_to_say();
+        if !transport.is_spent() {
+            let Some(connection) = self.links.get(id) else { return };
+            connection.transport = Some(transport);
+        }
+        if has_something_to_say {
+            self.links.mark_dirty(id.slot);
+        }
+        if let Ok(received) = &outcome {
+            self.note_received(id, received);
+        }
+        let plain = std::mem::take(&mut scratch.plain);
+        if !plain.is_empty() {
+            self.handle_mqtt(id, &plain);
+        }
+        match outcome {
+            Err(Fault { layer, what }) => self.fail(id, layer.name(), &what),
+            Ok(Received { is_ended: true, .. }) if self.links.get(id).is_some() => {
+                self.end_connection(id.slot, Ending::Silent);
+            }
+            Ok(_) => {}
+        }
+        scratch.plain = plain;
+        scratch.clear();
+        self.links.scratch = scratch;
+    }
+
+    fn note_received(&mut self, id: ConnectionId, received: &Received) {
+        if let Some(handshake) = received.handshake {
+            self.links.metrics.tls_handshakes += 1;
+            self.links.metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
+        }
+        let Some(connection) = self.links.get(id) else { return };
+        if received.address.is_some() {
+            connection.address = received.address;
+        }
+    }
+
+    /// What came is of no use before it is MQTT: the peer is told as far as there are words for it.
+    fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
+        let Some(connection) = self.links.get(id) else { return };
+        let (address, listener) = (connection.address, connection.listener);
+        self.links.metrics.transport_faults += 1;
+        tracing::debug!(?address, listener, layer, "connection ended: {what}");
+        self.end_connection(id.slot, Ending::Silent);
+    }
+}

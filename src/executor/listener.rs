@@ -1,0 +1,59 @@
+//! Listening sockets as the executors get them: of TCP, or in the file system.
+
+use std::io;
+use std::net::TcpListener;
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
+
+/// A listening socket, and its number among all of the broker's.
+#[derive(Debug)]
+pub struct Listener {
+    /// What the engine knows it by.
+    pub number: u16,
+    /// The socket.
+    pub socket: ListenerSocket,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum ListenerSocket {
+    /// At an address.
+    Tcp(TcpListener),
+    /// In the file system.
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// A second handle of it.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            ListenerSocket::Tcp(listener) => ListenerSocket::Tcp(listener.try_clone()?),
+            #[cfg(unix)]
+            ListenerSocket::Unix(listener) => ListenerSocket::Unix(listener.try_clone()?),
+        };
+        Ok(Self { number: self.number, socket })
+    }
+}
+
+#[cfg(unix)]
+impl AsRawFd for ListenerSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl From<ListenerSocket> for OwnedFd {
+    fn from(listener: ListenerSocket) -> Self {
+        match listener {
+            ListenerSocket::Tcp(listener) => listener.into(),
+            ListenerSocket::Unix(listener) => listener.into(),
+        }
+    }
+}

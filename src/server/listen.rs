@@ -1,0 +1,275 @@
+//! Listening sockets, with their options, for each core that accepts.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use super::ServerError;
+use crate::config::listener::Transport;
+use crate::config::{Bind, Settings};
+use crate::executor::{Listener, ListenerSocket, Listeners};
+use crate::platform::plan::Seat;
+
+/// Connections that wait in the kernel while the broker is busy.
+const BACKLOG: i32 = 4_096;
+
+/// How long a port that is in use may take to come free. When a process that has a listener in an
+/// io_uring is killed, the kernel lets the port go a moment after the process is gone.
+const PORT_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is tried meanwhile.
+const PORT_RETRY: Duration = Duration::from_millis(10);
+
+/// Silence after which TCP asks whether the peer is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(120);
+
+/// What to do about an address that cannot be listened on.
+pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
+    let address = match bind {
+        Bind::Address(address) => address,
+        Bind::Path(_) => {
+            return "name a path in a folder that the broker's user may write to, where no other \
+                    program listens"
+                .to_owned();
+        }
+    };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another program has the port (`ss -ltnp 'sport = :{}'` shows which); stop it or \
+             choose another port with --listen",
+            address.port()
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; choose one of its own with --listen".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE); choose a higher port with \
+             --listen"
+                .to_owned()
+        }
+        _ => "choose another address with --listen".to_owned(),
+    }
+}
+
+/// A second handle of each.
+pub(super) fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {
+    listeners.iter().map(|of_core| of_core.iter().map(Listener::try_clone).collect()).collect()
+}
+
+/// The listeners of each core, and the addresses. Where the kernel spreads connections over
+/// several sockets of one port, each core accepts for itself; elsewhere the first core does, and
+/// connections reach the others by going home.
+pub(super) fn open_listeners(settings: &Settings) -> Result<Opened, ServerError> {
+    let spreads = cfg!(target_os = "linux") && settings.cores.count() > 1;
+    let accepting = if spreads { settings.cores.count() } else { 1 };
+    let mut of_cores: Vec<Listeners> = (0..accepting).map(|_| Vec::new()).collect();
+    let mut open = Vec::new();
+    for (number, listener) in settings.every_listener().enumerate() {
+        let number = number as u16;
+        let opened = match &listener.bind {
+            Bind::Address(address) => listen_patiently(*address, accepting),
+            Bind::Path(path) => listen_at(path),
+        };
+        match opened {
+            Ok((sockets, bind)) => {
+                for (of_core, socket) in of_cores.iter_mut().zip(sockets) {
+                    of_core.push(Listener { number, socket });
+                }
+                open.push((bind, listener.transport));
+            }
+            // The default configuration listens on ::1 too; a machine without IPv6 is served
+            // on what it has.
+            Err(error)
+                if settings.listen == Settings::default().listen
+                    && matches!(listener.bind, Bind::Address(address) if address.is_ipv6())
+                    && is_without_ipv6(&error) =>
+            {
+                tracing::info!(address = %listener.bind, "this machine has no IPv6; not listening there");
+            }
+            Err(error) => return Err(ServerError::Listen(listener.bind, error)),
+        }
+    }
+    Ok((of_cores, open))
+}
+
+/// Listens at a path. Sockets in the file system are not spread over cores: the first core accepts,
+/// and connections reach the others by going home.
+#[cfg(unix)]
+fn listen_at(path: &Path) -> Listening {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let listening = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        outcome => outcome,
+    };
+    /// A broker that was killed leaves its socket: nobody answers there.
+    fn is_left_over(path: &Path) -> bool {
+        use std::os::unix::fs::FileTypeExt as _;
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|at| at.file_type().is_socket());
+        let answer = UnixStream::connect(path);
+        is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+    Ok((vec![ListenerSocket::Unix(listening?)], Bind::Path(path.to_owned())))
+}
+
+#[cfg(not(unix))]
+fn listen_at(_path: &Path) -> Listening {
+    unreachable!("the configuration refuses it")
+}
+
+/// Takes away the sockets in the file system that were listened on.
+pub(super) fn remove_paths(open: &[(Bind, Transport)]) {
+    for (bind, _) in open {
+        if let Bind::Path(path) = bind
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// Lets each core accept what the kernel receives on that core's processor: what the handshake left
+/// in its caches is used there. Where a processor has no listener, and before Linux 6.2, the kernel
+/// spreads connections by a hash as if nothing had been said (`SO_INCOMING_CPU`, socket(7)).
+#[cfg(target_os = "linux")]
+pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
+    for (listeners, seat) in of_cores.iter().zip(seats) {
+        for listener in listeners {
+            let ListenerSocket::Tcp(listener) = &listener.socket else { continue };
+            let socket = socket2::SockRef::from(listener);
+            if let Err(error) = socket.set_cpu_affinity(usize::from(seat.processor)) {
+                tracing::debug!(%error, "connections are spread by a hash");
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn steer(_of_cores: &[Listeners], _seats: &[Seat]) {}
+
+fn listen_patiently(address: SocketAddr, accepting: u16) -> Listening {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match listen_for_each(address, accepting) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(PORT_RETRY);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The listeners of each core, and where they listen for what.
+type Opened = (Vec<Listeners>, Vec<(Bind, Transport)>);
+
+/// A listener for each core that accepts, and their address.
+type Listening = io::Result<(Vec<ListenerSocket>, Bind)>;
+
+fn listen_for_each(address: SocketAddr, accepting: u16) -> Listening {
+    if accepting == 1 {
+        let (listener, address) = listen(address, false)?;
+        return Ok((vec![ListenerSocket::Tcp(listener)], Bind::Address(address)));
+    }
+    // Sockets that share a port share it with those of any other process of this user. Whether
+    // one is there shows to a socket that does not share.
+    drop(listen(address, false)?);
+    let (first, address) = listen(address, true)?;
+    let mut listeners = vec![ListenerSocket::Tcp(first)];
+    for _ in 1..accepting {
+        listeners.push(ListenerSocket::Tcp(listen(address, true)?.0));
+    }
+    Ok((listeners, Bind::Address(address)))
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+        || error.to_string().contains("Address family not supported")
+}
+
+fn listen(address: SocketAddr, shares: bool) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Elsewhere than on Unix this option would let another program take the port from under us.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_reuse_port(shares)?;
+    #[cfg(not(target_os = "linux"))]
+    assert!(!shares, "elsewhere one core accepts for all");
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit it: a client without Keep Alive that vanishes is found out by TCP.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
+    // As do they this: frames leave when the turn says so, not when Nagle's algorithm does.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::config::Cores;
+    use crate::executor::placement;
+    use std::net::TcpStream;
+
+    /// Before Linux 6.2 a hash alone chooses among the sockets of a port.
+    fn knows_no_steering() -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("its version");
+        let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next()) < (Some(6), Some(2))
+    }
+
+    #[test]
+    fn a_connection_is_accepted_on_the_processor_that_received_it() {
+        let settings = Settings {
+            cores: Cores::Count(2),
+            listen: vec!["127.0.0.1:0".parse().expect("an address")],
+            ..Settings::default()
+        };
+        if knows_no_steering() {
+            return;
+        }
+        let Ok(seats) = placement::seats(&settings.cores, false) else { return };
+        let [first, second] = seats[..] else { return };
+        let (listeners, open) = open_listeners(&settings).expect("free");
+        let Bind::Address(address) = open[0].0 else { panic!("it is TCP") };
+        steer(&listeners, &seats);
+        let sockets: Vec<_> = listeners
+            .iter()
+            .map(|of_core| {
+                let ListenerSocket::Tcp(listener) = &of_core[0].socket else { panic!("it is TCP") };
+                listener.set_nonblocking(true).expect("an option");
+                listener
+            })
+            .collect();
+        for (core, seat) in [(0, first), (1, second), (0, first)] {
+            let id = core_affinity::CoreId { id: usize::from(seat.processor) };
+            assert!(core_affinity::set_for_current(id));
+            // On loopback whoever connects receives for both.
+            let peers: Vec<_> =
+                (0..20).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+            let here = (0..20).filter(|_| sockets[core].accept().is_ok()).count();
+            let elsewhere = (0..20).filter(|_| sockets[1 - core].accept().is_ok()).count();
+            assert_eq!((here, elsewhere), (peers.len(), 0), "core {core}");
+        }
+    }
+
+    #[test]
+    fn tcp_looks_after_peers_that_say_nothing() {
+        let (listener, address) =
+            listen("127.0.0.1:0".parse().expect("an address"), false).expect("free");
+        let _peer = TcpStream::connect(address).expect("it listens");
+        let (accepted, _) = listener.accept().expect("it waits");
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.keepalive().expect("an option"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("an option"), PROBE_AFTER);
+    }
+}

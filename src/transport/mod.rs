@@ -1,0 +1,260 @@
+//! What lies between a socket and MQTT: a PROXY header, TLS, WebSocket, each where the listener has it.
+//!
+//! ```text
+//! socket ─► PROXY header ─► TLS ─► WebSocket ─► MQTT     receive
+//! socket ◄───────────────── TLS ◄─ WebSocket ◄─ MQTT     wrap, close
+//! ```
+//!
+//! Sans-IO like the engine, whose business it is: bytes in, bytes out. Executors know nothing of it,
+//! and a plain connection has none of it. The state goes with a connection that moves to another core.
+//! TLS draws randomness and, for tickets and expiry, reads the time of day inside its library: what it
+//! makes is secret, and nobody wants it replayed.
+
+mod entrance;
+pub mod proxy;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_absent.rs"]
+pub mod tls;
+#[cfg(feature = "websocket")]
+pub mod websocket;
+#[cfg(not(feature = "websocket"))]
+#[path = "websocket_absent.rs"]
+pub mod websocket;
+
+use std::fmt;
+use std::net::SocketAddr;
+
+pub use self::entrance::{Entrance, Entrances};
+use self::tls::Tls;
+use self::websocket::WebSocket;
+use crate::engine::CertificateIdentity;
+use crate::send_buffer::SendBuffer;
+
+/// Why a connection ends before MQTT, or beneath it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The layer that found it.
+    pub layer: Layer,
+    /// What was wrong.
+    pub what: String,
+}
+
+/// A layer between socket and MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The PROXY header.
+    Proxy,
+    /// TLS.
+    Tls,
+    /// WebSocket, and the request it begins with.
+    WebSocket,
+}
+
+impl Layer {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "PROXY",
+            Self::Tls => "TLS",
+            Self::WebSocket => "WebSocket",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.layer.name(), self.what)
+    }
+}
+
+/// Memory that the connections of a core take turns to use.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// MQTT as it came out of the transport.
+    pub plain: Vec<u8>,
+    /// TLS records that are being read, or bytes that are being sealed into some.
+    records: Vec<u8>,
+    /// What TLS has brought for WebSocket.
+    between: Vec<u8>,
+}
+
+impl Scratch {
+    /// Forgets what was in it; what grew very large is given back.
+    pub fn clear(&mut self) {
+        for bytes in [&mut self.plain, &mut self.records, &mut self.between] {
+            bytes.clear();
+            if bytes.capacity() > SCRATCH_BYTES_KEPT {
+                *bytes = Vec::new();
+            }
+        }
+    }
+}
+
+/// Bytes that a core keeps of each kind of scratch memory: twice what a socket brings at a time.
+const SCRATCH_BYTES_KEPT: usize = 128 * 1024;
+
+/// What came of bytes from the socket, besides MQTT.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Where the client is, as a proxy says.
+    pub address: Option<SocketAddr>,
+    /// A TLS handshake is through.
+    pub handshake: Option<Handshake>,
+    /// The client has said that nothing more comes.
+    pub is_ended: bool,
+}
+
+/// A TLS handshake that is through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// With certificates.
+    Full,
+    /// By a ticket of an earlier one.
+    Resumed,
+}
+
+/// What one connection has between socket and MQTT.
+#[derive(Debug)]
+pub struct Transport {
+    /// Until the PROXY header is there.
+    proxy: Option<proxy::Header>,
+    tls: Option<Box<Tls>>,
+    websocket: Option<Box<WebSocket>>,
+    /// Bytes from the socket that wait for their turn to be worked on.
+    waiting: Vec<u8>,
+    /// Bytes for the socket that go before all others.
+    said: Vec<u8>,
+}
+
+impl Transport {
+    /// Takes what came from the socket. MQTT is added to `scratch.plain`, also where what follows it
+    /// is of no use. Afterwards there may be something to say: [`Self::has_something_to_say`].
+    pub fn receive(&mut self, bytes: &[u8], scratch: &mut Scratch) -> Result<Received, Fault> {
+        let mut received = Received::default();
+        let mut bytes = bytes;
+        if let Some(header) = &mut self.proxy {
+            let fault = |what: &str| Fault { layer: Layer::Proxy, what: what.to_owned() };
+            let Some((used, address)) = header.take(bytes).map_err(fault)? else {
+                return Ok(received);
+            };
+            received.address = address;
+            self.proxy = None;
+            bytes = &bytes[used..];
+        }
+        let Scratch { plain, records, between } = scratch;
+        match (&mut self.tls, &mut self.websocket) {
+            (None, None) => plain.extend_from_slice(bytes),
+            (None, Some(websocket)) => websocket.receive(bytes, plain, &mut received)?,
+            (Some(tls), None) => {
+                tls.receive(bytes, records, plain, &mut self.said, &mut received)?;
+            }
+            (Some(tls), Some(websocket)) => {
+                let outcome = tls.receive(bytes, records, between, &mut self.said, &mut received);
+                // What came before something bad is heard first.
+                let heard = websocket.receive(between, plain, &mut received);
+                between.clear();
+                outcome.and(heard)?;
+            }
+        }
+        Ok(received)
+    }
+
+    /// Whether what comes next from the socket takes work that other clients should not have to wait
+    /// for: a TLS handshake is going on.
+    pub fn is_laborious(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Keeps bytes from the socket for later; returns how many are kept by now.
+    pub fn keep_waiting(&mut self, bytes: &[u8]) -> usize {
+        self.waiting.extend_from_slice(bytes);
+        self.waiting.len()
+    }
+
+    /// The bytes that were kept.
+    pub fn take_waiting(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Bytes it holds for its peer, in whatever direction.
+    pub fn bytes_held(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether it does nothing to bytes any more.
+    pub fn is_spent(&self) -> bool {
+        self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
+    }
+
+    /// Whether something is to go to the socket that is no MQTT.
+    pub fn has_something_to_say(&self) -> bool {
+        !self.said.is_empty()
+            || self.websocket.as_ref().is_some_and(|websocket| websocket.has_something_to_say())
+    }
+
+    /// Turns MQTT into what goes to the socket, together with what is to be said besides. `spare` is
+    /// an empty buffer; the one that is not needed afterwards is returned second.
+    pub fn wrap(
+        &mut self,
+        mut mqtt: SendBuffer,
+        mut spare: SendBuffer,
+        scratch: &mut Scratch,
+    ) -> (SendBuffer, SendBuffer) {
+        let mut head = std::mem::take(&mut scratch.between);
+        if let Some(websocket) = &mut self.websocket {
+            websocket.write_heads(mqtt.len(), &mut head);
+        }
+        let (wrapped, rest) = match &mut self.tls {
+            None => {
+                debug_assert!(self.said.is_empty(), "it is TLS that says something");
+                mqtt.prepend(&head);
+                (mqtt, spare)
+            }
+            Some(tls) => {
+                spare.append(|out| {
+                    out.append(&mut self.said);
+                    tls.seal(&head, &mut mqtt, &mut scratch.records, out);
+                });
+                // Most have said what they ever will.
+                self.said = Vec::new();
+                (spare, mqtt)
+            }
+        };
+        head.clear();
+        scratch.between = head;
+        scratch.records.clear();
+        (wrapped, rest)
+    }
+
+    /// The last bytes for the socket: `mqtt`, and that nothing follows it; none when there is nobody
+    /// to say it to.
+    pub fn close(&mut self, mqtt: Option<SendBuffer>, scratch: &mut Scratch) -> Option<SendBuffer> {
+        let mqtt = mqtt.unwrap_or_default();
+        let (mut last, mut rest) = self.wrap(mqtt, SendBuffer::default(), scratch);
+        rest.clear();
+        if let Some(websocket) = &mut self.websocket {
+            rest.append(|out| websocket.write_close(out));
+        }
+        match &mut self.tls {
+            Some(tls) => last.append(|out| {
+                tls.seal(&[], &mut rest, &mut scratch.records, out);
+                tls.close(out);
+            }),
+            None => last.append(|out| rest.take(usize::MAX, out)),
+        }
+        scratch.records.clear();
+        (!last.is_empty()).then_some(last)
+    }
+
+    /// Whether it cannot say anything any more.
+    pub fn is_broken(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_over())
+    }
+
+    /// Whom the client's certificate names, if it has shown one.
+    pub fn certificate(&self) -> Option<&CertificateIdentity> {
+        self.tls.as_ref()?.certificate()
+    }
+}

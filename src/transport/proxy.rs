@@ -1,0 +1,209 @@
+//! The PROXY protocol, versions 1 and 2: the header by which a proxy says for whom it connects
+//! (`proxy-protocol.txt` of HAProxy). Only those are asked for one who are configured as proxies: from
+//! anybody else the address in it would be a claim.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What version 2 begins with.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// What version 1 begins with.
+const NAME: &[u8] = b"PROXY ";
+/// The longest header of version 1, with its end of line.
+const LINE_BYTES_MAX: usize = 107;
+/// Bytes of a header of version 2 before what its length counts.
+const FIXED_BYTES: usize = 16;
+/// What a header of version 2 may say besides addresses, and more than any proxy does.
+const EXTRA_BYTES_MAX: usize = 4_096;
+
+/// A header as far as it has come.
+#[derive(Debug, Default)]
+pub struct Header(Vec<u8>);
+
+impl Header {
+    /// Takes what came. When the header is whole: how many of `bytes` belong to it, and where the
+    /// client is, unless the proxy speaks for itself.
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
+        let before = self.0.len();
+        // No more than a header can be: what follows it is the client's.
+        let most = FIXED_BYTES + EXTRA_BYTES_MAX;
+        self.0.extend_from_slice(&bytes[..bytes.len().min(most - before)]);
+        let Some((length, address)) = parse(&self.0)? else { return Ok(None) };
+        debug_assert!(length > before, "it was not whole before");
+        Ok(Some((length - before, address)))
+    }
+}
+
+/// How long the header at the beginning of `bytes` is, and whom it names; none while it is not whole.
+fn parse(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
+    let begins = |with: &[u8]| {
+        let common = bytes.len().min(with.len());
+        bytes[..common] == with[..common]
+    };
+    match bytes {
+        [] => Ok(None),
+        _ if begins(SIGNATURE) => parse_binary(bytes),
+        _ if begins(NAME) => parse_line(bytes),
+        _ => Err("a configured proxy does not begin with a PROXY header"),
+    }
+}
+
+/// Version 1: a line of text.
+fn parse_line(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
+    let seen = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
+    let Some(end) = seen.windows(2).position(|pair| pair == b"\r\n") else {
+        return match seen.len() {
+            LINE_BYTES_MAX => Err("a PROXY line does not end"),
+            _ => Ok(None),
+        };
+    };
+    let line = std::str::from_utf8(&seen[..end]).map_err(|_| "a PROXY line is no text")?;
+    let words: Vec<&str> = line.split(' ').collect();
+    let address = match words[..] {
+        ["PROXY", "UNKNOWN", ..] => None,
+        ["PROXY", family, source, destination, port, destination_port] => {
+            let ip = |text: &str| match family {
+                "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+                "TCP6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+                _ => None,
+            };
+            let source = ip(source).zip(port.parse().ok());
+            let destination = ip(destination).zip(destination_port.parse::<u16>().ok());
+            let source = source.filter(|_| destination.is_some());
+            Some(SocketAddr::from(source.ok_or("a PROXY line with addresses that are none")?))
+        }
+        _ => return Err("a PROXY line with words missing, or too many"),
+    };
+    Ok(Some((end + 2, address)))
+}
+
+/// Version 2: binary.
+fn parse_binary(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
+    let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_BYTES>() else { return Ok(None) };
+    let [.., command, family, high, low] = *fixed;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if length > EXTRA_BYTES_MAX {
+        return Err("a PROXY header longer than 4,096 bytes");
+    }
+    let is_local = match command {
+        0x20 => true,
+        0x21 => false,
+        _ => return Err("a PROXY header of a version or command that is not known"),
+    };
+    let Some(body) = rest.get(..length) else { return Ok(None) };
+    let short = "a PROXY header too short for its addresses";
+    let address = match family {
+        // Its own connection, such as a health check; or of a kind that has no address.
+        _ if is_local => None,
+        0x11 => {
+            let body = body.first_chunk::<12>().ok_or(short)?;
+            let [a, b, c, d, _, _, _, _, high, low, ..] = *body;
+            Some((IpAddr::from([a, b, c, d]), u16::from_be_bytes([high, low])))
+        }
+        0x21 => {
+            let (source, ports) = body.split_first_chunk::<16>().ok_or(short)?;
+            let port = ports.get(16..20).ok_or(short)?;
+            Some((IpAddr::from(*source), u16::from_be_bytes([port[0], port[1]])))
+        }
+        0x00 | 0x31 => None,
+        _ => return Err("a PROXY header for something else than TCP"),
+    };
+    Ok(Some((FIXED_BYTES + length, address.map(SocketAddr::from))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+        let length = (body.len() as u16).to_be_bytes();
+        [&SIGNATURE[..], &[command, family], &length, body].concat()
+    }
+
+    /// Whole and in every two pieces, followed by something of the client's.
+    fn taken(header: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
+        let all = [header, b"\x10\x0c rest"].concat();
+        let whole = Header::default().take(&all)?.expect("it is whole");
+        assert_eq!(whole.0, header.len());
+        for cut in 0..header.len() {
+            let mut pieces = Header::default();
+            assert_eq!(pieces.take(&all[..cut]), Ok(None), "cut at {cut}");
+            assert_eq!(pieces.take(&all[cut..]), Ok(Some((header.len() - cut, whole.1))));
+        }
+        Ok(whole.1)
+    }
+
+    #[test]
+    fn a_proxy_says_where_its_client_is_in_both_versions() {
+        let v4 = Ok(Some("192.0.2.7:5".parse().expect("an address")));
+        let v6 = Ok(Some("[2001:db8::7]:65535".parse().expect("an address")));
+        assert_eq!(taken(b"PROXY TCP4 192.0.2.7 198.51.100.1 5 1883\r\n"), v4);
+        assert_eq!(taken(b"PROXY TCP6 2001:db8::7 ::1 65535 1\r\n"), v6);
+        let body = b"\xc0\x00\x02\x07\xc6\x33\x64\x01\x00\x05\x07\x5b";
+        assert_eq!(taken(&binary(0x21, 0x11, body)), v4);
+        let with_more = [&body[..], b"\x04\x00\x01x"].concat();
+        assert_eq!(taken(&binary(0x21, 0x11, &with_more)), v4);
+        let ip: Ipv6Addr = "2001:db8::7".parse().expect("an address");
+        let body = [&ip.octets()[..], &[0; 16], b"\xff\xff\x00\x01"].concat();
+        assert_eq!(taken(&binary(0x21, 0x21, &body)), v6);
+    }
+
+    #[test]
+    fn a_proxy_that_speaks_for_itself_keeps_its_address() {
+        for header in [
+            &b"PROXY UNKNOWN\r\n"[..],
+            b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n",
+            &binary(0x20, 0x00, &[]),
+            &binary(0x20, 0x11, &[1; 12]),
+            &binary(0x21, 0x00, b"x"),
+            &binary(0x21, 0x31, &[0; 216]),
+        ] {
+            assert_eq!(taken(header), Ok(None), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused_at_once() {
+        for wrong in [
+            &b"\x10\x0c\x00\x04MQTT"[..],
+            b"GET / HTTP/1.1\r\n",
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n",
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n",
+            b"PROXY TCP4 ::1 ::1 1 2\r\n",
+            b"PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
+            &[&b"PROXY "[..], &[b'x'; 120]].concat(),
+            &binary(0x11, 0x11, &[0; 12]),
+            &binary(0x21, 0x11, &[0; 11]),
+            &binary(0x21, 0x21, &[0; 35]),
+            &binary(0x21, 0x12, &[0; 12]),
+            &[&SIGNATURE[..], b"\x21\x11\xff\xff"].concat(),
+        ] {
+            assert!(Header::default().take(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_in_whatever_pieces_is_judged_alike(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            cut in 0usize..200,
+            is_binary in any::<bool>(),
+        ) {
+            let all = match is_binary {
+                true => [&SIGNATURE[..], &bytes].concat(),
+                false => [NAME, &bytes].concat(),
+            };
+            let whole = Header::default().take(&all);
+            let mut pieces = Header::default();
+            let (first, second) = all.split_at(cut.min(all.len()));
+            let split = match pieces.take(first) {
+                Ok(None) => pieces.take(second).map(|t| t.map(|(n, a)| (n + first.len(), a))),
+                early => early,
+            };
+            prop_assert_eq!(whole, split);
+        }
+    }
+}

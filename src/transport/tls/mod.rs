@@ -1,0 +1,271 @@
+//! TLS of one connection, by rustls without its I/O: records in, MQTT out, and back.
+//!
+//! An idle connection holds keys and state, and no buffer: records are read in memory of the core's,
+//! and only one that is cut in half is kept.
+
+mod door;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{HandshakeKind, ServerConfig};
+
+pub use self::door::Door;
+use self::door::identity_of;
+use super::{Fault, Handshake, Layer, Received};
+use crate::config::listener::IdentityFrom;
+use crate::engine::CertificateIdentity;
+use crate::send_buffer::SendBuffer;
+
+/// Plain bytes of a record at most (RFC 8446, 5.1).
+const FRAGMENT_BYTES_MAX: usize = 16 * 1024;
+/// What sealing adds to a record at most: header, nonce, content type, tag; and a key update before it.
+const RECORD_EXTRA_BYTES: usize = 128;
+/// Bytes of a record at most (RFC 5246, 6.2.3): no more than one, cut in half, is ever kept.
+const RECORD_BYTES_MAX: usize = 5 + FRAGMENT_BYTES_MAX + 2_048;
+/// Bytes of a handshake message that comes in several records, at most; rustls takes no longer ones.
+const HANDSHAKE_BYTES_MAX: usize = 0xFFFF + RECORD_BYTES_MAX;
+
+/// TLS of one connection.
+pub struct Tls {
+    connection: UnbufferedServerConnection,
+    /// Part of a record whose rest has not come.
+    incoming: Vec<u8>,
+    phase: Phase,
+    identity_from: IdentityFrom,
+    identity: Option<Box<CertificateIdentity>>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing but the handshake.
+    Handshaking,
+    /// Both sides may send.
+    Open,
+    /// It failed, or we have said that nothing follows.
+    Over,
+}
+
+impl Tls {
+    fn new(config: Arc<ServerConfig>, identity_from: IdentityFrom) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            connection: UnbufferedServerConnection::new(config)?,
+            incoming: Vec::new(),
+            phase: Phase::Handshaking,
+            identity_from,
+            identity: None,
+        })
+    }
+
+    /// Takes what came: what it decrypts to is added to `plain`, what is to be answered to `said`.
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        records: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+        said: &mut Vec<u8>,
+        received: &mut Received,
+    ) -> Result<(), Fault> {
+        if self.phase == Phase::Over {
+            return Ok(());
+        }
+        let mut own = std::mem::take(&mut self.incoming);
+        records.clear();
+        let buffer = if own.is_empty() { records } else { &mut own };
+        buffer.extend_from_slice(bytes);
+        let outcome = self.process(buffer, plain, said, received);
+        let used = match &outcome {
+            Ok(used) => *used,
+            Err(_) => buffer.len(),
+        };
+        if used < buffer.len() {
+            self.incoming = buffer[used..].to_vec();
+        }
+        outcome?;
+        let most = match self.phase {
+            Phase::Handshaking => HANDSHAKE_BYTES_MAX,
+            Phase::Open | Phase::Over => RECORD_BYTES_MAX,
+        };
+        match self.incoming.len() > most {
+            true => Err(fault("a record or message longer than any may be")),
+            false => Ok(()),
+        }
+    }
+
+    /// Goes through the records in `buffer`; returns how many bytes they were.
+    fn process(
+        &mut self,
+        buffer: &mut [u8],
+        plain: &mut Vec<u8>,
+        said: &mut Vec<u8>,
+        received: &mut Received,
+    ) -> Result<usize, Fault> {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state, .. } =
+                self.connection.process_tls_records(&mut buffer[used..]);
+            let is_blocked = match state {
+                Err(error) => {
+                    self.phase = Phase::Over;
+                    self.collect_alert(&mut buffer[used + discard..], said);
+                    return Err(fault(error.to_string()));
+                }
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(|error| fault(error.to_string()))?;
+                        discard += record.discard;
+                        plain.extend_from_slice(record.payload);
+                    }
+                    false
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    encode(|out| data.encode(out), said);
+                    false
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    false
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    received.is_ended = true;
+                    false
+                }
+                Ok(ConnectionState::Closed) => true,
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => true,
+                // It is not agreed to: what could be replayed is no MQTT.
+                Ok(_) => return Err(fault("data before the handshake")),
+            };
+            used += discard;
+            self.look_for_end_of_handshake(received);
+            if is_blocked {
+                return Ok(used);
+            }
+        }
+    }
+
+    fn look_for_end_of_handshake(&mut self, received: &mut Received) {
+        if self.phase != Phase::Handshaking || self.connection.is_handshaking() {
+            return;
+        }
+        self.phase = Phase::Open;
+        received.handshake = Some(match self.connection.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Handshake::Resumed,
+            _ => Handshake::Full,
+        });
+        let certificate = self.connection.peer_certificates().and_then(|chain| chain.first());
+        self.identity = certificate
+            .and_then(|certificate| identity_of(certificate, self.identity_from).map(Box::new));
+    }
+
+    /// After something bad: what tells the peer so. `rest` is what has not been looked at: rustls may
+    /// remember places in it.
+    fn collect_alert(&mut self, rest: &mut [u8], said: &mut Vec<u8>) {
+        while self.connection.wants_write()
+            && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
+                self.connection.process_tls_records(rest)
+        {
+            encode(|out| data.encode(out), said);
+        }
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.phase == Phase::Handshaking
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// Seals `head` and then all of `mqtt` into records. `scratch` is memory to use.
+    pub(super) fn seal(
+        &mut self,
+        head: &[u8],
+        mqtt: &mut SendBuffer,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        if self.phase != Phase::Open {
+            debug_assert!(self.phase == Phase::Over || head.len() + mqtt.len() == 0);
+            return mqtt.clear();
+        }
+        scratch.clear();
+        scratch.extend_from_slice(head);
+        while !(scratch.is_empty() && mqtt.is_empty()) {
+            mqtt.take(FRAGMENT_BYTES_MAX.saturating_sub(scratch.len()), scratch);
+            self.seal_one(scratch, out);
+            scratch.clear();
+        }
+    }
+
+    fn seal_one(&mut self, plain: &[u8], out: &mut Vec<u8>) {
+        let begin = out.len();
+        let records = plain.len() / FRAGMENT_BYTES_MAX + 1;
+        out.resize(begin + plain.len() + records * RECORD_EXTRA_BYTES, 0);
+        // With what is kept: rustls remembers places in it while a message is cut in half.
+        let UnbufferedStatus { state, .. } =
+            self.connection.process_tls_records(&mut self.incoming);
+        let sealed = match state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                traffic.encrypt(plain, &mut out[begin..])
+            }
+            // Something was to be said first, and has been collected when it came about.
+            _ => Err(EncryptError::EncryptExhausted),
+        };
+        match sealed {
+            Ok(bytes) => out.truncate(begin + bytes),
+            Err(error) => {
+                tracing::warn!(%error, "TLS cannot seal any more; the connection ends");
+                out.truncate(begin);
+                self.phase = Phase::Over;
+            }
+        }
+    }
+
+    /// Says that nothing follows.
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.phase = Phase::Over;
+        if let UnbufferedStatus { state: Ok(ConnectionState::WriteTraffic(mut traffic)), .. } =
+            self.connection.process_tls_records(&mut self.incoming)
+        {
+            let begin = out.len();
+            out.resize(begin + RECORD_EXTRA_BYTES, 0);
+            let bytes = traffic.queue_close_notify(&mut out[begin..]).unwrap_or(0);
+            out.truncate(begin + bytes);
+        }
+    }
+
+    pub(super) fn certificate(&self) -> Option<&CertificateIdentity> {
+        self.identity.as_deref()
+    }
+}
+
+fn fault(what: impl Into<String>) -> Fault {
+    Fault { layer: Layer::Tls, what: what.into() }
+}
+
+/// Adds to `said` what `encode` writes, which says how much room it needs.
+fn encode(mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>, said: &mut Vec<u8>) {
+    let begin = said.len();
+    let mut room = 2_048;
+    loop {
+        said.resize(begin + room, 0);
+        match encode(&mut said[begin..]) {
+            Ok(bytes) => return said.truncate(begin + bytes),
+            Err(EncodeError::InsufficientSize(size)) => room = size.required_size,
+            Err(EncodeError::AlreadyEncoded) => return said.truncate(begin),
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! WebSocket (RFC 6455) as MQTT uses it: binary frames of the subprotocol `mqtt`, cut anyhow.
+//!
+//! A frame's end means nothing to MQTT, so frames of any length pass through without being collected.
+//! Extensions are not agreed to: the frames are compressed packets of a few bytes otherwise.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::{Fault, Layer, Received};
+use crate::config::listener::WebSocket as Rules;
+
+/// Bytes of a request at most.
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// Header fields of it at most.
+const REQUEST_FIELDS_MAX: usize = 64;
+/// Joined to the client's key before it is hashed (RFC 6455, 1.3).
+const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// Subprotocols that are MQTT: the second is what clients for 3.1 ask for.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// Payload of a control frame at most (5.5).
+const CONTROL_BYTES_MAX: u64 = 125;
+/// Header of a frame from a client at most.
+const HEAD_BYTES_MAX: usize = 14;
+
+/// Why a WebSocket is closed (7.4.1).
+mod code {
+    pub const NORMAL: u16 = 1_000;
+    pub const PROTOCOL_ERROR: u16 = 1_002;
+    pub const UNSUPPORTED_DATA: u16 = 1_003;
+}
+
+mod opcode {
+    pub const CONTINUATION: u8 = 0x0;
+    pub const TEXT: u8 = 0x1;
+    pub const BINARY: u8 = 0x2;
+    pub const CLOSE: u8 = 0x8;
+    pub const PING: u8 = 0x9;
+    pub const PONG: u8 = 0xA;
+    /// The last, or only, frame of a message.
+    pub const FINAL: u8 = 0x80;
+}
+
+/// WebSocket of one connection.
+#[derive(Debug)]
+pub struct WebSocket {
+    phase: Phase,
+    /// The answer to the request, until it has left.
+    answer: Vec<u8>,
+    /// The payload of the last ping that has not been answered; earlier ones need no answer (5.5.3).
+    ping: Option<Box<[u8]>>,
+    close_code: u16,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The request is not whole.
+    Request { rules: Arc<Rules>, bytes: Vec<u8> },
+    /// The request was granted.
+    Frames(Frames),
+    /// It was not, or the client has said its last.
+    Over,
+}
+
+impl WebSocket {
+    pub(super) fn begin(rules: Arc<Rules>) -> Self {
+        let phase = Phase::Request { rules, bytes: Vec::new() };
+        Self { phase, answer: Vec::new(), ping: None, close_code: code::NORMAL }
+    }
+
+    /// Takes what came, and adds what is in binary frames to `plain`.
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        plain: &mut Vec<u8>,
+        received: &mut Received,
+    ) -> Result<(), Fault> {
+        let mut bytes = bytes;
+        if let Phase::Request { rules, bytes: request } = &mut self.phase {
+            let before = request.len();
+            let most = REQUEST_BYTES_MAX - before;
+            request.extend_from_slice(&bytes[..bytes.len().min(most)]);
+            match answer(request, rules) {
+                Ok(None) => return Ok(()),
+                Ok(Some((length, answer))) => {
+                    bytes = &bytes[length - before..];
+                    self.answer = answer;
+                    self.phase = Phase::Frames(Frames::default());
+                }
+                Err(refusal) => {
+                    self.answer = refusal.answer();
+                    self.phase = Phase::Over;
+                    return Err(Fault { layer: Layer::WebSocket, what: refusal.what });
+                }
+            }
+        }
+        let Phase::Frames(frames) = &mut self.phase else { return Ok(()) };
+        let outcome = frames.take(bytes, plain, &mut self.ping);
+        match outcome {
+            Ok(None) => Ok(()),
+            Ok(Some(code)) => {
+                self.close_code = code;
+                received.is_ended = true;
+                frames.is_over = true;
+                Ok(())
+            }
+            Err((code, what)) => {
+                self.close_code = code;
+                frames.is_over = true;
+                Err(Fault { layer: Layer::WebSocket, what: what.to_owned() })
+            }
+        }
+    }
+
+    pub(super) fn has_something_to_say(&self) -> bool {
+        !self.answer.is_empty() || self.ping.is_some()
+    }
+
+    /// What goes before `bytes` of MQTT that are about to leave, the header of their frame at last.
+    pub(super) fn write_heads(&mut self, bytes: usize, out: &mut Vec<u8>) {
+        out.append(&mut self.answer);
+        self.answer = Vec::new();
+        if let Some(ping) = self.ping.take() {
+            write_head(opcode::PONG, ping.len(), out);
+            out.extend_from_slice(&ping);
+        }
+        if bytes > 0 {
+            debug_assert!(matches!(self.phase, Phase::Frames(_)), "MQTT begins after the request");
+            write_head(opcode::BINARY, bytes, out);
+        }
+    }
+
+    /// The frame that closes, if frames were agreed to.
+    pub(super) fn write_close(&mut self, out: &mut Vec<u8>) {
+        if matches!(self.phase, Phase::Frames(_)) {
+            write_head(opcode::CLOSE, 2, out);
+            out.extend_from_slice(&self.close_code.to_be_bytes());
+            self.phase = Phase::Over;
+        }
+    }
+}
+
+fn write_head(opcode: u8, bytes: usize, out: &mut Vec<u8>) {
+    out.push(opcode::FINAL | opcode);
+    match bytes {
+        0..=125 => out.push(bytes as u8),
+        126..=0xFFFF => {
+            out.push(126);
+            out.extend_from_slice(&(bytes as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(bytes as u64).to_be_bytes());
+        }
+    }
+}
+
+/// Frames of a client as far as they have come.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The header of the frame that is coming.
+    head: [u8; HEAD_BYTES_MAX],
+    head_bytes: u8,
+    /// What the payload that is coming is for; its header is there.
+    payload: Option<Payload>,
+    /// A message has frames still to come.
+    is_in_message: bool,
+    /// Nothing that comes means anything any more.
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Payload {
+    opcode: u8,
+    left: u64,
+    mask: [u8; 4],
+    /// What has come of a control frame's.
+    control: Vec<u8>,
+}
+
+/// Why the connection is to be closed: what the client is told, and what the log says.
+type Wrong = (u16, &'static str);
+
+impl Frames {
+    /// Takes what came. Answers with a code when the client closes.
+    fn take(
+        &mut self,
+        mut bytes: &[u8],
+        plain: &mut Vec<u8>,
+        ping: &mut Option<Box<[u8]>>,
+    ) -> Result<Option<u16>, Wrong> {
+        if self.is_over {
+            return Ok(None);
+        }
+        loop {
+            if self.payload.is_none() {
+                let have = usize::from(self.head_bytes);
+                let need = head_need(&self.head[..have]);
+                if have < need {
+                    if bytes.is_empty() {
+                        return Ok(None);
+                    }
+                    let (taken, rest) = bytes.split_at(bytes.len().min(need - have));
+                    self.head[have..have + taken.len()].copy_from_slice(taken);
+                    self.head_bytes += taken.len() as u8;
+                    bytes = rest;
+                    continue;
+                }
+                self.payload = Some(self.begin_payload(have)?);
+                self.head_bytes = 0;
+            }
+            let payload = self.payload.as_mut().expect("it has just begun");
+            let taken = payload.left.min(bytes.len() as u64) as usize;
+            let (part, rest) = bytes.split_at(taken);
+            bytes = rest;
+            let to = match payload.opcode & 0x08 {
+                0 => &mut *plain,
+                _ => &mut payload.control,
+            };
+            let begin = to.len();
+            to.extend_from_slice(part);
+            unmask(&mut to[begin..], payload.mask);
+            payload.mask.rotate_left(taken % 4);
+            payload.left -= taken as u64;
+            if payload.left > 0 {
+                return Ok(None);
+            }
+            let payload = self.payload.take().expect("it was there");
+            match payload.opcode {
+                opcode::PING => *ping = Some(payload.control.into_boxed_slice()),
+                opcode::CLOSE => return close_code(&payload.control).map(Some),
+                _ => {}
+            }
+        }
+    }
+
+    /// Judges a header that is whole.
+    fn begin_payload(&mut self, bytes: usize) -> Result<Payload, Wrong> {
+        let head = &self.head[..bytes];
+        let (is_final, opcode) = (head[0] & opcode::FINAL != 0, head[0] & 0x0F);
+        let wrong = |what| Err((code::PROTOCOL_ERROR, what));
+        if head[0] & 0x70 != 0 {
+            return wrong("a frame with reserved bits set, though no extension was agreed to");
+        }
+        if head[1] & 0x80 == 0 {
+            return wrong("a client's frame that is not masked");
+        }
+        let (length, is_shortest) = match head[1] & 0x7F {
+            126 => {
+                let length = u64::from(u16::from_be_bytes([head[2], head[3]]));
+                (length, length > 125)
+            }
+            127 => {
+                let length = u64::from_be_bytes(head[2..10].try_into().expect("eight bytes"));
+                (length, length > 0xFFFF && length >> 63 == 0)
+            }
+            length => (u64::from(length), true),
+        };
+        if !is_shortest {
+            return wrong("a frame whose length is written longer than it need be");
+        }
+        match opcode {
+            opcode::CONTINUATION if self.is_in_message => self.is_in_message = !is_final,
+            opcode::BINARY if !self.is_in_message => self.is_in_message = !is_final,
+            opcode::CONTINUATION | opcode::BINARY => {
+                return wrong("a message that begins within another, or goes on without beginning");
+            }
+            // [MQTT-6.0.0-1]
+            opcode::TEXT => return Err((code::UNSUPPORTED_DATA, "a text frame: MQTT is binary")),
+            opcode::CLOSE | opcode::PING | opcode::PONG => {
+                if !is_final || length > CONTROL_BYTES_MAX {
+                    return wrong("a control frame in parts, or longer than 125 bytes");
+                }
+            }
+            _ => return wrong("a frame of a kind that is not known"),
+        }
+        let mask = head[bytes - 4..].try_into().expect("four bytes");
+        Ok(Payload { opcode, left: length, mask, control: Vec::new() })
+    }
+}
+
+/// How long a header that begins so is. One without a mask is refused once its first two bytes are
+/// there.
+fn head_need(head: &[u8]) -> usize {
+    match head {
+        [] | [_] => 2,
+        [_, length, ..] => match length & 0x7F {
+            126 => 2 + 2 + 4,
+            127 => 2 + 8 + 4,
+            _ => 2 + 4,
+        },
+    }
+}
+
+/// The code to answer a Close frame with (5.5.1, 7.4).
+fn close_code(payload: &[u8]) -> Result<u16, Wrong> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return match payload.len() {
+            0 => Ok(code::NORMAL),
+            _ => Err((code::PROTOCOL_ERROR, "a Close frame with half a code")),
+        };
+    };
+    let code = u16::from_be_bytes(*code);
+    let may_be_sent = matches!(code, 1_000..=1_003 | 1_007..=1_014 | 3_000..=4_999);
+    match may_be_sent && std::str::from_utf8(reason).is_ok() {
+        true => Ok(code),
+        false => Err((code::PROTOCOL_ERROR, "a Close frame with a code or text that may not be")),
+    }
+}
+
+/// Takes the mask off (5.3), eight bytes at a time, which compilers turn into wider steps.
+fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (eights, rest) = bytes.as_chunks_mut::<8>();
+    for eight in eights {
+        *eight = (u64::from_ne_bytes(*eight) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+/// A request that is not granted.
+struct NotGranted {
+    status: &'static str,
+    what: String,
+}
+
+impl NotGranted {
+    fn new(status: &'static str, what: impl Into<String>) -> Self {
+        Self { status, what: what.into() }
+    }
+
+    fn answer(&self) -> Vec<u8> {
+        let Self { status, what } = self;
+        let length = what.len() + 1;
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Sec-WebSocket-Version: 13\r\nContent-Length: {length}\r\n\r\n{what}\n"
+        )
+        .into_bytes()
+    }
+}
+
+/// How long the request at the beginning of `bytes` is, and what it is answered with; none while it is
+/// not whole.
+fn answer(bytes: &[u8], rules: &Rules) -> Result<Option<(usize, Vec<u8>)>, NotGranted> {
+    let bad = |what: &str| NotGranted::new("400 Bad Request", what);
+    let mut fields = [httparse::EMPTY_HEADER; REQUEST_FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Ok(None),
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(NotGranted::new(
+                "431 Request Header Fields Too Large",
+                "the request is longer than 8 KiB or has more than 64 header fields",
+            ));
+        }
+        Err(error) => return Err(bad(&format!("this is no HTTP request: {error}"))),
+    };
+    if request.method != Some("GET") || request.version != Some(1) {
+        return Err(bad("a WebSocket begins with GET of HTTP/1.1"));
+    }
+    let path = request.path.unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    if path != rules.path {
+        let what = format!("MQTT is at {}, not at {path}", rules.path);
+        return Err(NotGranted::new("404 Not Found", what));
+    }
+    let words = |name: &'static str| tokens(request.headers, name);
+    let has = |name, word: &str| words(name).any(|token| token.eq_ignore_ascii_case(word));
+    if !has("Upgrade", "websocket") || !has("Connection", "upgrade") {
+        return Err(NotGranted::new(
+            "426 Upgrade Required\r\nUpgrade: websocket",
+            "this is a WebSocket for MQTT, not for pages",
+        ));
+    }
+    if !has("Sec-WebSocket-Version", "13") {
+        return Err(NotGranted::new("426 Upgrade Required", "Sec-WebSocket-Version is 13"));
+    }
+    check_origin(request.headers, rules)?;
+    let Some(subprotocol) =
+        words("Sec-WebSocket-Protocol").find(|token| SUBPROTOCOLS.contains(token))
+    else {
+        // [MQTT-6.0.0-3]
+        return Err(bad("Sec-WebSocket-Protocol does not offer mqtt"));
+    };
+    let key = words("Sec-WebSocket-Key").next().unwrap_or_default();
+    if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+        return Err(bad("Sec-WebSocket-Key is not 16 bytes in Base64"));
+    }
+    let mut hash = sha1_smol::Sha1::from(key);
+    hash.update(KEY_SUFFIX.as_bytes());
+    let accept = BASE64_STANDARD.encode(hash.digest().bytes());
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+    );
+    Ok(Some((length, answer.into_bytes())))
+}
+
+/// Browsers say from where the page comes that connects, and nobody else has to (10.2).
+fn check_origin(fields: &[httparse::Header<'_>], rules: &Rules) -> Result<(), NotGranted> {
+    let origin = fields.iter().find(|field| field.name.eq_ignore_ascii_case("Origin"));
+    let Some(origin) = origin.filter(|_| !rules.origins.is_empty()) else { return Ok(()) };
+    let is_known = rules.origins.iter().any(|known| known.as_bytes() == origin.value);
+    let what = "pages from there may not connect: see websocket.origins in the configuration";
+    is_known.then_some(()).ok_or_else(|| NotGranted::new("403 Forbidden", what))
+}
+
+/// The elements of a header field that is a list, over all lines of it.
+fn tokens<'a>(
+    fields: &'a [httparse::Header<'a>],
+    name: &'static str,
+) -> impl Iterator<Item = &'a str> {
+    let of_name = fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+    of_name
+        .filter_map(|field| std::str::from_utf8(field.value).ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+#[path = "websocket_tests.rs"]
+mod tests;

@@ -1,0 +1,38 @@
+//! In place of WebSocket, where the broker was built without it: there is no value of this type.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::{Fault, Received};
+use crate::config::listener::WebSocket as Rules;
+
+/// WebSocket of one connection.
+#[derive(Debug)]
+pub struct WebSocket(Infallible);
+
+impl WebSocket {
+    pub(super) fn begin(_rules: Arc<Rules>) -> Self {
+        unreachable!("the configuration refuses it")
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        _bytes: &[u8],
+        _plain: &mut Vec<u8>,
+        _received: &mut Received,
+    ) -> Result<(), Fault> {
+        match self.0 {}
+    }
+
+    pub(super) fn has_something_to_say(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn write_heads(&mut self, _bytes: usize, _out: &mut Vec<u8>) {
+        match self.0 {}
+    }
+
+    pub(super) fn write_close(&mut self, _out: &mut Vec<u8>) {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,315 @@
+//! Every transport under every executor, with several cores: clients that begin with a PROXY header,
+//! TLS or WebSocket, or come through the file system, against the real command.
+#![cfg(all(unix, feature = "tls", feature = "websocket"))]
+
+mod support;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use support::{Authority, Broker, Client, EXECUTORS, TRANSPORTS, Tls, topic_of};
+
+/// A round trip of a message in many records and frames, and one of a small one.
+fn talks(client: &mut Client) {
+    client.connect("talker");
+    client.subscribe("talk");
+    for bytes in [1, 100_000] {
+        let payload: Vec<u8> = (0..bytes).map(|i| i as u8).collect();
+        client.publish("talk", &payload);
+        assert!(client.publish_received("talk") == payload, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn every_transport_is_served_under_every_executor() {
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, "");
+        for transport in TRANSPORTS {
+            // Client Identifiers decide on home cores: some of them stay, some move.
+            for number in 0..6 {
+                let mut client = broker.client(transport);
+                client.connect(&format!("{transport}-{number}"));
+                client.subscribe(&topic_of(transport, number));
+                client.publish(&topic_of(transport, number), b"there and back");
+                let payload = client.publish_received(&topic_of(transport, number));
+                assert_eq!(payload, b"there and back", "{flags}: {transport}");
+            }
+            talks(&mut broker.client(transport));
+        }
+    }
+}
+
+#[test]
+fn the_documentation_has_every_transport_and_executor_that_is_tested() {
+    let table = include_str!("../../docs/transports.md");
+    for transport in TRANSPORTS {
+        assert!(table.contains(&format!("| `{transport}` |")), "docs/transports.md: {transport}");
+    }
+}
+
+#[test]
+fn a_session_of_tls_is_resumed_by_its_ticket_also_after_a_reload() {
+    let broker = Broker::start("--mode poll --cores 2", "");
+    let config = broker.authority.client_config(None);
+    let mut kinds = Vec::new();
+    for number in 0..3 {
+        if number == 2 {
+            broker.reload();
+        }
+        let mut client = broker.client_with("tls", config.clone());
+        client.connect(&format!("resumer-{number}"));
+        client.ping();
+        kinds.push(client.handshake_kind());
+    }
+    use rustls::HandshakeKind::{Full, Resumed};
+    assert_eq!(kinds, [Full, Resumed, Resumed]);
+}
+
+#[test]
+fn who_is_in_stays_while_the_certificate_changes_and_newcomers_see_the_new_one() {
+    let broker = Broker::start("--cores 2", "");
+    let mut inside = broker.client("tls");
+    inside.connect("inside");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut made = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let mut client = broker.client_of_any_server("tls");
+                client.connect(&format!("load-{made}"));
+                client.ping();
+                made += 1;
+            }
+            made
+        });
+        let before = broker.certificate_shown("tls");
+        let other = Authority::new();
+        for _ in 0..5 {
+            other.write_server(&broker.folder);
+            broker.reload();
+            inside.ping();
+        }
+        assert_ne!(broker.certificate_shown("tls"), before);
+        // What cannot be used changes nothing.
+        let new = broker.certificate_shown("tls");
+        std::fs::write(broker.folder.join("server.pem"), "no PEM").expect("written");
+        broker.reload_in_vain();
+        assert_eq!(broker.certificate_shown("tls"), new);
+        inside.ping();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(load.join().expect("no client fails") > 0);
+    });
+}
+
+#[test]
+fn a_listener_that_requires_certificates_lets_in_who_has_one_that_is_not_revoked() {
+    let broker = Broker::start("--mode poll", &support::mutual("required"));
+    let connects = |tls: Tls| {
+        broker
+            .try_client_with("mutual", tls)
+            .is_ok_and(|mut client| client.tries_to_connect("somebody"))
+    };
+    let (good, revoked) = (broker.authority.issue("good", 7), broker.authority.issue("bad", 8));
+    assert!(connects(broker.authority.client_config(Some(&good))));
+    assert!(connects(broker.authority.client_config(Some(&revoked))));
+    assert!(!connects(broker.authority.client_config(None)));
+    let stranger = Authority::new().issue("stranger", 9);
+    assert!(!connects(broker.authority.client_config(Some(&stranger))));
+    // Who comes back with a ticket comes back with the certificate it stands for.
+    let ticket = broker.authority.client_config(Some(&revoked));
+    assert!(connects(ticket.clone()));
+    broker.authority.write_revoked(&broker.folder, &[8]);
+    broker.reload();
+    assert!(!connects(ticket));
+    assert!(connects(broker.authority.client_config(Some(&good))));
+}
+
+#[test]
+fn a_listener_shows_the_certificate_that_has_the_name_asked_for() {
+    let broker = Broker::start("--mode poll", "");
+    let shown = |name: &str| broker.certificate_shown_for("tls", name);
+    assert_ne!(shown("localhost"), shown("other.example"));
+    assert_eq!(shown("other.example"), shown("any.wild.example"));
+    assert_eq!(shown("localhost"), shown("nobody.example"));
+}
+
+#[test]
+fn clients_that_ask_for_another_protocol_than_mqtt_are_told_so() {
+    let broker = Broker::start("--mode poll", "");
+    let with = |protocol: &str| {
+        let mut config = (*broker.authority.client_config(None)).clone();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        broker.try_client_with("tls", config.into()).is_ok()
+    };
+    assert!(with("mqtt") && !with("h2"));
+}
+
+#[test]
+fn a_listener_takes_as_many_as_it_is_configured_to() {
+    let more = "[[listeners]]\nbind = \"127.0.0.1:0\"\nconnections_max = 2\n";
+    let broker = Broker::start("--cores 2", more);
+    let mut clients: Vec<Client> = Vec::new();
+    for number in 0..2 {
+        let mut client = broker.client("bounded");
+        client.connect(&format!("bounded-{number}"));
+        clients.push(client);
+    }
+    assert!(!broker.client("bounded").tries_to_connect("one-more"));
+    clients.pop();
+    let until = Instant::now() + support::PATIENCE;
+    while !broker.client("bounded").tries_to_connect("in-its-place") {
+        assert!(Instant::now() < until, "its place is not given back");
+    }
+}
+
+#[test]
+fn a_crowd_of_handshakes_leaves_time_for_those_who_are_in() {
+    // More at a time than a turn takes; the long form is `tools/scenarios.sh`.
+    let broker = Broker::start("--mode poll", "[limits]\ntls_handshakes_per_turn_max = 1\n");
+    let mut inside = broker.client("tcp");
+    inside.connect("inside");
+    let config = broker.authority.client_config(None);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let crowd: Vec<_> = (0..8)
+            .map(|member| {
+                let (broker, config) = (&broker, config.clone());
+                scope.spawn(move || {
+                    for number in 0..25 {
+                        let mut client = broker.client_with("tls", config.clone());
+                        client.connect(&format!("crowd-{member}-{number}"));
+                    }
+                })
+            })
+            .collect();
+        let load = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                inside.ping();
+            }
+        });
+        crowd.into_iter().for_each(|member| member.join().expect("all get in"));
+        is_over.store(true, Ordering::Relaxed);
+        load.join().expect("it is served meanwhile");
+    });
+}
+
+#[test]
+fn a_web_page_asked_for_where_mqtt_is_gets_an_answer_of_http() {
+    let broker = Broker::start("--mode poll", "");
+    let mut stream = broker.tcp("ws");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
+    assert!(support::rest(stream).starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+}
+
+#[test]
+fn what_is_neither_tls_nor_a_proxy_where_it_should_be_is_closed() {
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, "");
+        for transport in ["tls", "wss", "proxied"] {
+            let mut stream = broker.tcp(transport);
+            stream.write_all(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00").expect("written");
+            let rest = support::rest(stream);
+            assert!(!rest.starts_with(b"\x20"), "{flags}: {transport}: {rest:?}");
+        }
+    }
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named_at_start_with_what_to_do() {
+    let folder = support::Folder::new();
+    let authority = Authority::new();
+    authority.write_server(&folder);
+    let cases = [
+        ("certificate", "missing.pem", "No such file"),
+        ("certificate", "key.pem", "holds no CERTIFICATE"),
+        ("key", "server.pem", "holds no PRIVATE KEY"),
+        ("key", "other-key.pem", "it must be the key of"),
+    ];
+    let other = authority.issue("x", 3);
+    std::fs::write(folder.join("other-key.pem"), other.key_pem()).expect("written");
+    for (key, file, says) in cases {
+        let of = |name: &str, default| folder.join(if name == key { file } else { default });
+        let config = format!(
+            "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
+             certificate = {:?}\nkey = {:?}\n",
+            of("certificate", "server.pem"),
+            of("key", "key.pem"),
+        );
+        let path = folder.join("broker.toml");
+        std::fs::write(&path, config).expect("written");
+        let output = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(["--data", "none", "--config"])
+            .arg(&path)
+            .output()
+            .expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(&format!("tls.{key} ")) && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_socket_in_the_file_system_that_a_killed_broker_left_is_used_again() {
+    let mut broker = Broker::start("--mode poll", "");
+    broker.kill();
+    let again = broker.start_again("--mode poll");
+    talks(&mut again.client("unix"));
+    again.stop();
+    assert!(!broker.folder.join("broker.sock").exists(), "it takes its socket with it");
+}
+
+/// Whether this machine has a program; those of other people are not installed everywhere.
+fn has(program: &str) -> bool {
+    let found = Command::new("which").arg(program).stdout(Stdio::null()).status();
+    found.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn openssl_is_served_in_both_versions() {
+    if !has("openssl") {
+        return;
+    }
+    let broker = Broker::start("--mode poll", "");
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-quiet", "-alpn", "mqtt", version, "-verify_return_error"])
+            .arg("-CAfile")
+            .arg(broker.folder.join("ca.pem"))
+            .args(["-servername", "localhost", "-connect", &broker.address("tls").to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it runs");
+        let mut input = child.stdin.take().expect("piped");
+        input.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01o").expect("written");
+        let mut connack = [0; 4];
+        let output = child.stdout.as_mut().expect("piped");
+        std::io::Read::read_exact(output, &mut connack).expect("CONNACK");
+        assert_eq!(connack, *b"\x20\x02\x00\x00", "{version}");
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+}
+
+#[test]
+fn mosquitto_s_clients_are_served_over_tls() {
+    if !has("mosquitto_sub") {
+        return;
+    }
+    let broker = Broker::start("--cores 2", "");
+    let port = broker.address("tls").port().to_string();
+    let command = |program: &str| {
+        let mut command = Command::new(program);
+        command.args(["-h", "localhost", "-p", &port, "--cafile"]);
+        command.arg(broker.folder.join("ca.pem"));
+        command.args(["--insecure", "-t", "over/tls", "-q", "1"]);
+        command
+    };
+    let published = command("mosquitto_pub").args(["-r", "-m", "hello"]).status();
+    assert!(published.expect("it runs").success());
+    let taken = command("mosquitto_sub").args(["-C", "1", "-W", "20"]).output().expect("it runs");
+    assert_eq!(taken.stdout, b"hello\n", "{}", String::from_utf8_lossy(&taken.stderr));
+}

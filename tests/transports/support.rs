@@ -1,0 +1,560 @@
+//! A broker with a listener of every kind, an authority that issues certificates, and a client that
+//! comes through any of them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use serde_json::Value;
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const EXECUTORS: [&str; 4] = ["--cores 1", "--cores 3", "--mode poll --cores 3", "--mode sync"];
+
+pub const TRANSPORTS: [&str; 6] = ["tcp", "tls", "ws", "wss", "unix", "proxied"];
+
+pub type Tls = Arc<ClientConfig>;
+
+pub fn topic_of(transport: &str, number: usize) -> String {
+    format!("{transport}/{number}")
+}
+
+/// A listener that asks clients for certificates.
+pub fn mutual(asks: &str) -> String {
+    format!(
+        "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
+         certificate = \"FOLDER/server.pem\"\nkey = \"FOLDER/key.pem\"\n\
+         client_certificate = \"{asks}\"\nclient_ca = \"FOLDER/ca.pem\"\n\
+         client_crl = [\"FOLDER/crl.pem\"]\nidentity = \"cn\"\n"
+    )
+}
+
+/// Everything that is sent until the other side closes.
+pub fn rest(mut stream: TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+    let mut rest = Vec::new();
+    // It may be reset after what was sent.
+    let _ = stream.read_to_end(&mut rest);
+    rest
+}
+
+/// A folder that goes with the test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("ringmq-transports-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+}
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A certificate and its key.
+pub struct Issued {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+impl Issued {
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+}
+
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("it is signed"))
+    }
+
+    fn sign(&self, names: &[&str], common_name: &str, serial: u64) -> Issued {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let key = KeyPair::generate().expect("a key");
+        Issued { certificate: params.signed_by(&key, &self.0).expect("it is signed"), key }
+    }
+
+    /// A certificate for a client.
+    pub fn issue(&self, common_name: &str, serial: u64) -> Issued {
+        self.sign(&[], common_name, serial)
+    }
+
+    /// The files of a server.
+    pub fn write_server(&self, folder: &Path) {
+        let write = |name: &str, text: String| {
+            std::fs::write(folder.join(name), text).expect("written");
+        };
+        let server = self.sign(&["localhost"], "server", 1);
+        // Not in one step, as no reload falls between them here.
+        write("server.pem", server.certificate.pem());
+        write("key.pem", server.key.serialize_pem());
+        let other = self.sign(&["other.example", "*.wild.example"], "other", 2);
+        write("other.pem", other.certificate.pem());
+        write("other-key.pem", other.key.serialize_pem());
+        write("ca.pem", self.0.as_ref().pem());
+        self.write_revoked(folder, &[]);
+    }
+
+    pub fn write_revoked(&self, folder: &Path, serials: &[u64]) {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.0).expect("it is signed").pem().expect("PEM");
+        std::fs::write(folder.join("crl.pem"), list).expect("written");
+    }
+
+    /// How a client trusts this authority, and shows a certificate.
+    pub fn client_config(&self, shows: Option<&Issued>) -> Tls {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.as_ref().der().clone()).expect("it is one");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let config = match shows {
+            None => builder.with_no_client_auth(),
+            Some(issued) => {
+                let key = PrivateKeyDer::from_pem_slice(issued.key_pem().as_bytes());
+                let chain = vec![issued.certificate.der().clone()];
+                builder.with_client_auth_cert(chain, key.expect("a key")).expect("they fit")
+            }
+        };
+        Arc::new(config)
+    }
+}
+
+/// Trusts whoever answers, for clients that come while certificates change.
+#[derive(Debug)]
+struct Anybody;
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _between: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+pub struct Broker {
+    child: Child,
+    pub folder: Arc<Folder>,
+    pub authority: Arc<Authority>,
+    addresses: Vec<String>,
+    log: Mutex<Receiver<String>>,
+}
+
+impl Broker {
+    /// With a listener of every kind, and what `more` says.
+    pub fn start(flags: &str, more: &str) -> Self {
+        let folder = Arc::new(Folder::new());
+        let authority = Arc::new(Authority::new());
+        authority.write_server(&folder);
+        let tls = "[listeners.tls]\ncertificate = \"FOLDER/server.pem\"\nkey = \"FOLDER/key.pem\"\n\
+                   [[listeners.tls.names]]\ncertificate = \"FOLDER/other.pem\"\n\
+                   key = \"FOLDER/other-key.pem\"\n";
+        let listener = |transport: &str| {
+            format!("[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"{transport}\"\n")
+        };
+        let config = [
+            listener("tcp"),
+            listener("tls") + tls,
+            listener("ws"),
+            listener("wss") + tls,
+            "[[listeners]]\nbind = \"unix:FOLDER/broker.sock\"\ntransport = \"unix\"\n".to_owned(),
+            listener("tcp") + "proxy_protocol_from = [\"127.0.0.0/8\"]\n",
+            more.to_owned(),
+        ];
+        let config = config.concat().replace("FOLDER", folder.to_str().expect("a path"));
+        std::fs::write(folder.join("broker.toml"), config).expect("written");
+        Self::run(flags, folder, authority)
+    }
+
+    fn run(flags: &str, folder: Arc<Folder>, authority: Arc<Authority>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(["--data", "none", "--log-format", "json", "--config"])
+            .arg(folder.join("broker.toml"))
+            .args(flags.split_whitespace())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let (lines, log) = channel();
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
+        });
+        let config = std::fs::read_to_string(folder.join("broker.toml")).expect("it is there");
+        let expected = config.matches("[[listeners]]").count();
+        let mut addresses = Vec::new();
+        while addresses.len() < expected {
+            let line = log.recv_timeout(PATIENCE).expect("it listens");
+            let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            if event["fields"]["message"] == "listening" {
+                addresses.push(event["fields"]["address"].as_str().expect("text").to_owned());
+            }
+        }
+        Self { child, folder, authority, addresses, log: Mutex::new(log) }
+    }
+
+    pub fn start_again(&self, flags: &str) -> Self {
+        Self::run(flags, Arc::clone(&self.folder), Arc::clone(&self.authority))
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("it runs").success());
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    pub fn stop(mut self) {
+        self.signal("-TERM");
+        assert!(self.child.wait().expect("it ends").success());
+    }
+
+    fn read_anew(&self, says: &str) {
+        self.signal("-HUP");
+        let log = self.log.lock().expect("no test fails with it");
+        while !log.recv_timeout(PATIENCE).expect("it says so").contains(says) {}
+    }
+
+    pub fn reload(&self) {
+        self.read_anew("read anew");
+    }
+
+    pub fn reload_in_vain(&self) {
+        self.read_anew("cannot be read anew");
+    }
+
+    /// Where a listener is, by its transport; those that tests add come last.
+    pub fn address(&self, transport: &str) -> SocketAddr {
+        let place = TRANSPORTS.iter().position(|name| *name == transport);
+        self.addresses[place.unwrap_or(TRANSPORTS.len())].parse().expect("an address")
+    }
+
+    pub fn tcp(&self, transport: &str) -> TcpStream {
+        let stream = TcpStream::connect(self.address(transport)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        stream
+    }
+
+    pub fn client(&self, transport: &str) -> Client {
+        self.client_with(transport, self.authority.client_config(None))
+    }
+
+    pub fn client_with(&self, transport: &str, config: Tls) -> Client {
+        self.try_client_with(transport, config).expect("it is let in")
+    }
+
+    pub fn try_client_with(&self, transport: &str, config: Tls) -> std::io::Result<Client> {
+        let stream: Way = match transport {
+            "unix" => {
+                let stream = UnixStream::connect(self.folder.join("broker.sock"))?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Way::Plain(Box::new(stream))
+            }
+            "proxied" => {
+                let mut stream = self.tcp(transport);
+                stream.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")?;
+                Way::Plain(Box::new(stream))
+            }
+            "tls" | "wss" | "mutual" => {
+                Way::Tls(Box::new(self.tls(transport, "localhost", config)?))
+            }
+            _ => Way::Plain(Box::new(self.tcp(transport))),
+        };
+        let mut client = Client { stream, frames: None, read: Vec::new() };
+        if matches!(transport, "ws" | "wss") {
+            client.upgrade()?;
+        }
+        Ok(client)
+    }
+
+    fn tls(
+        &self,
+        transport: &str,
+        name: &str,
+        config: Tls,
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let connection = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
+        let mut stream = StreamOwned::new(connection, self.tcp(transport));
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(stream)
+    }
+
+    fn trusting() -> Tls {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody))
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    pub fn client_of_any_server(&self, transport: &str) -> Client {
+        self.client_with(transport, Self::trusting())
+    }
+
+    pub fn certificate_shown(&self, transport: &str) -> Vec<u8> {
+        self.certificate_shown_for(transport, "localhost")
+    }
+
+    pub fn certificate_shown_for(&self, transport: &str, name: &str) -> Vec<u8> {
+        let stream = self.tls(transport, name, Self::trusting()).expect("it is let in");
+        stream.conn.peer_certificates().expect("it shows one")[0].to_vec()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+trait ReadWrite: Read + Write + Send {}
+impl<T: Read + Write + Send> ReadWrite for T {}
+
+enum Way {
+    Plain(Box<dyn ReadWrite>),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Way {
+    fn stream(&mut self) -> &mut dyn ReadWrite {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream,
+        }
+    }
+}
+
+/// A client of MQTT 3.1.1.
+pub struct Client {
+    stream: Way,
+    /// Over WebSocket: how many frames it has sent.
+    frames: Option<u32>,
+    /// MQTT that has come.
+    read: Vec<u8>,
+}
+
+impl Client {
+    fn upgrade(&mut self) -> std::io::Result<()> {
+        let stream = self.stream.stream();
+        stream.write_all(
+            b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+              Sec-WebSocket-Protocol: mqtt\r\n\r\n",
+        )?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            answer.extend(byte);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "));
+        self.frames = Some(0);
+        Ok(())
+    }
+
+    pub fn handshake_kind(&self) -> HandshakeKind {
+        let Way::Tls(stream) = &self.stream else { panic!("it is not TLS") };
+        stream.conn.handshake_kind().expect("it is through")
+    }
+
+    /// Sends MQTT; over WebSocket cut into frames anyhow.
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let Some(frames) = &mut self.frames else { return self.stream.stream().write_all(bytes) };
+        for part in bytes.chunks(60_000.min(bytes.len() / 2 + 1)) {
+            *frames += 1;
+            let mut frame = vec![0x82];
+            match part.len() {
+                0..126 => frame.push(0x80 | part.len() as u8),
+                length => {
+                    frame.push(0x80 | 126);
+                    frame.extend((length as u16).to_be_bytes());
+                }
+            }
+            let mask = frames.wrapping_mul(0x9E37_79B9).to_be_bytes();
+            frame.extend(mask);
+            frame.extend(part.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+            self.stream.stream().write_all(&frame)?;
+        }
+        Ok(())
+    }
+
+    /// Reads so many bytes of MQTT.
+    fn receive(&mut self, bytes: usize) -> std::io::Result<Vec<u8>> {
+        while self.read.len() < bytes {
+            let stream = self.stream.stream();
+            if self.frames.is_none() {
+                let mut some = vec![0; bytes - self.read.len()];
+                stream.read_exact(&mut some)?;
+                self.read.extend(some);
+                continue;
+            }
+            let mut head = [0; 2];
+            stream.read_exact(&mut head)?;
+            assert_eq!(head[0], 0x82, "[MQTT-6.0.0-1]");
+            let mut long = vec![0; [0, 2, 8][usize::from(head[1].saturating_sub(125))]];
+            stream.read_exact(&mut long)?;
+            let long = long.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+            let mut payload = vec![0; if head[1] < 126 { usize::from(head[1]) } else { long }];
+            stream.read_exact(&mut payload)?;
+            self.read.extend(payload);
+        }
+        Ok(self.read.drain(..bytes).collect())
+    }
+
+    fn packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        let first = self.receive(1)?[0];
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = self.receive(1)?[0];
+            length |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        Ok((first, self.receive(length)?))
+    }
+
+    fn try_connect(&mut self, name: &str) -> std::io::Result<(u8, Vec<u8>)> {
+        let mut connect = vec![0x10, 12 + name.len() as u8];
+        connect.extend(b"\x00\x04MQTT\x04\x02\x00\x00\x00");
+        connect.push(name.len() as u8);
+        connect.extend(name.as_bytes());
+        self.send(&connect)?;
+        self.packet()
+    }
+
+    pub fn connect(&mut self, name: &str) {
+        let connack = self.try_connect(name).expect("it is answered");
+        assert_eq!(connack, (0x20, vec![0, 0]));
+    }
+
+    pub fn tries_to_connect(&mut self, name: &str) -> bool {
+        self.try_connect(name).is_ok_and(|connack| connack == (0x20, vec![0, 0]))
+    }
+
+    pub fn subscribe(&mut self, topic: &str) {
+        let mut subscribe = vec![0x82, 5 + topic.len() as u8, 0, 1, 0, topic.len() as u8];
+        subscribe.extend(topic.as_bytes());
+        subscribe.push(0);
+        self.send(&subscribe).expect("it is sent");
+        assert_eq!(self.packet().expect("it is answered"), (0x90, vec![0, 1, 0]));
+    }
+
+    pub fn publish(&mut self, topic: &str, payload: &[u8]) {
+        let mut length = 2 + topic.len() + payload.len();
+        let mut publish = vec![0x30];
+        while length > 0x7F {
+            publish.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        publish.extend([length as u8, 0, topic.len() as u8]);
+        publish.extend(topic.as_bytes());
+        publish.extend(payload);
+        self.send(&publish).expect("it is sent");
+    }
+
+    /// The payload of the next message, which is on this topic.
+    pub fn publish_received(&mut self, topic: &str) -> Vec<u8> {
+        let (first, packet) = self.packet().expect("it comes");
+        assert_eq!(first, 0x30);
+        assert_eq!(&packet[2..2 + topic.len()], topic.as_bytes());
+        packet[2 + topic.len()..].to_vec()
+    }
+
+    pub fn ping(&mut self) {
+        self.send(&[0xC0, 0]).expect("it is sent");
+        assert_eq!(self.packet().expect("it is answered").0, 0xD0);
+    }
+}
