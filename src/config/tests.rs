@@ -44,6 +44,17 @@ fn the_readme_lists_every_limit_with_its_default() {
     assert_eq!(rows, documented["limits"].as_table().expect("a section").len(), "a row too many");
 }
 
+#[test]
+fn the_documented_listeners_are_listeners_once_they_are_no_comment() {
+    let text = include_str!("../../deploy/broker.toml");
+    let (_, listeners) = text.split_once("are tables:\n").expect("they are there");
+    let (listeners, _) = listeners.split_once("# Where there are some").expect("that follows");
+    let lines = listeners.lines().map(|line| line.strip_prefix("# ").expect("a comment"));
+    let settings = Settings::from_toml(&lines.collect::<Vec<_>>().join("\n")).expect("it parses");
+    settings.check().expect("it makes sense");
+    assert_eq!(settings.listeners.len(), 2);
+}
+
 fn error(text: &str) -> String {
     Settings::from_toml(text).expect_err("it is wrong")
 }
