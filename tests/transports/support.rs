@@ -22,7 +22,16 @@ use serde_json::Value;
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-pub const EXECUTORS: [&str; 4] = ["--cores 1", "--cores 3", "--mode poll --cores 3", "--mode sync"];
+pub const EXECUTORS: &[&str] = &[
+    "--cores 1",
+    "--cores 3",
+    "--mode poll --cores 3",
+    "--mode sync",
+    #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
+    "--executor monoio --cores 2",
+    #[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
+    "--executor glommio --cores 2",
+];
 
 pub const TRANSPORTS: [&str; 6] = ["tcp", "tls", "ws", "wss", "unix", "proxied"];
 
