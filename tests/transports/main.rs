@@ -165,8 +165,8 @@ fn a_listener_takes_as_many_as_it_is_configured_to() {
 }
 
 #[test]
-fn a_crowd_of_handshakes_leaves_time_for_those_who_are_in() {
-    // More at a time than a turn takes; the long form is `tools/scenarios.sh`.
+fn a_crowd_gets_in_one_handshake_step_a_turn_while_others_are_served() {
+    // More at a time than a turn takes: those who wait in line are not forgotten there.
     let broker = Broker::start("--mode poll", "[limits]\ntls_handshakes_per_turn_max = 1\n");
     let mut inside = broker.client("tcp");
     inside.connect("inside");
