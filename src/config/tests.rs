@@ -44,6 +44,7 @@ fn the_readme_lists_every_limit_with_its_default() {
     assert_eq!(rows, documented["limits"].as_table().expect("a section").len(), "a row too many");
 }
 
+#[cfg(all(unix, feature = "tls", feature = "websocket"))]
 #[test]
 fn the_documented_listeners_are_listeners_once_they_are_no_comment() {
     let text = include_str!("../../deploy/broker.toml");
@@ -152,6 +153,7 @@ fn who_names_listeners_listens_there_alone_unless_listen_is_said_too() {
     assert_eq!(binds(&settings), ["127.0.0.1:1883", "127.0.0.1:9001"]);
 }
 
+#[cfg(all(unix, feature = "tls", feature = "websocket"))]
 #[test]
 fn a_listener_that_makes_no_sense_is_refused_with_what_to_say_instead() {
     let cases = [
