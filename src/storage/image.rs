@@ -224,6 +224,8 @@ impl Image {
                     self.taken_by_groups.entry(exchange).or_default().insert(filter.into());
                 }
                 Record::Arrived { session, delivery } => {
+                    // The delivery may never be told, and its number is used up all the same.
+                    self.delivery_max = self.delivery_max.max(delivery);
                     self.arrived.insert((session, delivery));
                     self.change(&Record::Done { session, delivery });
                 }
@@ -505,5 +507,20 @@ mod shared {
         from: D,
     ) -> Result<Option<Arc<OwnedContent>>, D::Error> {
         Ok(Option::<OwnedContent>::deserialize(from)?.map(Arc::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else the next delivery of that session could bear it, and count as arrived.
+    #[test]
+    fn the_number_of_what_arrived_is_used_up_though_the_delivery_was_never_told() {
+        let mut batch = Vec::new();
+        Record::Arrived { session: SessionNumber(1), delivery: 9 }.encode(&mut batch);
+        let mut image = Image::default();
+        image.apply(&batch, &Whole).expect("a record");
+        assert_eq!(image.delivery_max, 9);
     }
 }
