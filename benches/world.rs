@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each benchmark uses what it needs")]
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
+use ringmq::access::Control;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, ConnectionId, CoreId, Engine, Peer, Place};
+use ringmq::engine::{Access, Action, AllowAll, ConnectionId, CoreId, Engine, Peer, Place};
 use ringmq::send_buffer::SendBuffer;
 use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 
@@ -28,11 +30,21 @@ pub struct World {
 impl World {
     /// Of so many cores; its clients acknowledge or not.
     pub fn new(cores: u16, acknowledges: bool) -> Self {
+        Self::with_access(cores, acknowledges, || Box::new(AllowAll))
+    }
+
+    /// Of one core, on which these rules hold.
+    pub fn with_rules(rules: &str) -> Self {
+        let control = control(rules);
+        Self::with_access(1, false, || Box::new(control.for_core(Arc::new(|| {}))))
+    }
+
+    fn with_access(cores: u16, acknowledges: bool, access: impl Fn() -> Box<dyn Access>) -> Self {
         let mut settings = Settings::default();
         settings.limits.connections_max = 10_000;
         settings.limits.memory_bytes_max = 1 << 32;
         settings.mqtt.sys_interval_s = 0;
-        let engine = |place| Engine::new(place, settings.clone(), Box::new(AllowAll), 1, Now(0));
+        let engine = |place| Engine::new(place, settings.clone(), access(), 1, Now(0));
         let engines = Place::each(cores).into_iter().map(engine).collect();
         Self { engines, owed: Vec::new(), acknowledges }
     }
@@ -132,6 +144,17 @@ impl World {
             self.owed.push((client, acks));
         }
     }
+}
+
+/// An access control with these rules, that lets everybody in.
+pub fn control(rules: &str) -> Arc<Control> {
+    let file = std::env::temp_dir().join(format!("ringmq-bench-acl-{}", std::process::id()));
+    std::fs::write(&file, rules).expect("a file for the rules");
+    let mut settings = Settings::default();
+    settings.access.acl_file.clone_from(&file);
+    let control = Control::open(&settings).expect("they are rules").expect("there are some");
+    std::fs::remove_file(file).expect("it was just written");
+    control
 }
 
 /// So many PUBLISH packets side by side, as a receive buffer holds them.

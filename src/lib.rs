@@ -18,6 +18,8 @@ pub mod transport;
 
 pub mod engine;
 
+pub mod access;
+pub mod pool;
 pub mod stats;
 
 pub mod executor;

@@ -45,6 +45,9 @@ pub const SUBSCRIPTION_BYTES: usize = 64;
 /// How long a publisher rests when the broker's memory bound is reached.
 pub const MEMORY_PAUSE_MS: u64 = 100;
 
+/// Sessions whose subscriptions are looked at in a turn when the rules have changed.
+pub const SESSIONS_CHECKED_PER_TURN: usize = 256;
+
 /// Retained topics walked for one connection before others get their turn.
 pub const RETAINED_STEPS_MAX: usize = 512;
 

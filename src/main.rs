@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
+use ringmq::access::{self, Control};
 use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings, StoreCommand};
-use ringmq::engine::AllowAll;
 use ringmq::executor::Stop;
 use ringmq::platform::{
     self,
@@ -52,7 +53,21 @@ fn main() -> ExitCode {
         start_log(settings.log);
         return store_command(what, &settings);
     }
+    let outcome = match &flags.command {
+        Some(Command::Passwd { file, what }) => {
+            Some(("passwd", access::commands::passwd(what, file.as_deref(), &settings)))
+        }
+        Some(Command::Acl { what }) => Some(("acl", access::commands::acl(what, &settings))),
+        _ => None,
+    };
+    if let Some((name, outcome)) = outcome {
+        return say(name, outcome);
+    }
     if flags.check_config {
+        if let Err(error) = Control::open(&settings) {
+            eprintln!("broker: {error}");
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
         print_configuration(&settings);
         return ExitCode::SUCCESS;
     }
@@ -74,6 +89,20 @@ fn print<T: Serialize + Display>(what: &T, json: bool) -> Result<(), Box<dyn std
     let text = if json { serde_json::to_string_pretty(what)? } else { what.to_string() };
     writeln!(std::io::stdout(), "{}", text.trim_end())?;
     Ok(())
+}
+
+/// Prints what a command has to say; its exit code says whether that is a yes.
+fn say(command: &str, outcome: Result<(String, bool), Box<dyn std::error::Error>>) -> ExitCode {
+    match outcome {
+        Ok((text, is_yes)) => {
+            println!("{text}");
+            if is_yes { ExitCode::SUCCESS } else { ExitCode::from(EXIT_OTHER) }
+        }
+        Err(error) => {
+            eprintln!("broker {command}: {error}");
+            ExitCode::from(EXIT_CONFIGURATION)
+        }
+    }
 }
 
 /// `broker store`.
@@ -152,7 +181,13 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
     let seed = getrandom::u64().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
     let cores = settings.cores.count();
     let connections_asked = settings.limits.connections_max;
-    let access = || Box::new(AllowAll) as _;
+    let control = Control::open(&settings).map_err(|error| (EXIT_CONFIGURATION, error.into()))?;
+    if let Some(control) = &control {
+        let control = Arc::clone(control);
+        reload.register("access", move || control.reload().map_err(|error| error.to_string()));
+    }
+    access::say_who_is_let_in(&settings);
+    let access = |bell| access::make(control.as_ref(), bell);
     let server = Server::open(settings, &access, seed, stop.clone(), &reload).map_err(with_code)?;
     listen_to_signals(stop, reload, server.prompt()).map_err(|error| (EXIT_OTHER, error))?;
     tracing::info!(

@@ -202,6 +202,22 @@ counters! {
     tls_resumed "tls/resumed" Broker Counter;
     /// Steps of TLS handshakes that waited for a later turn.
     tls_waited "tls/waited" BrokerAndCore Counter;
+    /// Clients that the access control did not let in.
+    clients_refused "clients/refused" Broker Counter;
+    /// Those of them that asked for the session of another user.
+    sessions_guarded "clients/refused/session-of-another" Broker Counter;
+    /// Connections ended because the time for which their client was let in was over.
+    stays_ended "clients/expired-credentials" Broker Counter;
+    /// Times the files of the access control were read anew and put in force.
+    access_reloads "access/reloads" EachAlike Counter;
+    /// Times they could not be, and the old ones stayed in force.
+    access_reloads_failed "access/reloads-failed" EachAlike Counter;
+    /// Answers of the access control that are being worked out, or wait for that.
+    access_unfinished "access/unfinished" EachAlike Gauge;
+    /// Connections closed as soon as they were accepted, because of their address.
+    connections_turned_away "connections/turned-away" EachAlike Counter;
+    /// Bans of addresses and of clients.
+    bans "access/bans" EachAlike Counter;
     /// MQTT Control Packets received.
     packets_received "messages/received" Broker Counter;
     /// MQTT Control Packets sent.
@@ -218,10 +234,14 @@ counters! {
     subscriptions "subscriptions/count" Broker Gauge;
     /// Subscriptions refused: beyond a bound, or of a kind that is switched off or not allowed.
     subscriptions_refused "subscriptions/refused" Broker Counter;
+    /// Subscriptions ended because the rules do not allow them any more.
+    subscriptions_revoked "subscriptions/revoked" Broker Counter;
     /// Retained messages.
     retained_messages "retained messages/count" EachAlike Gauge;
     /// Bytes of retained messages.
     retained_bytes "retained messages/bytes" EachAlike Gauge;
+    /// Times a client's socket was left unread because it had sent more than it may in a while.
+    clients_throttled "clients/throttled" Broker Counter;
     /// Times a publisher's socket was left unread because its consumers were behind.
     publishers_paused "publishers/paused" Broker Counter;
     /// Consumers that took nothing for so long that nobody waits for them any more.
@@ -266,6 +286,21 @@ counters! {
     accepts_rested "kernel/accepts-rested" Core Counter;
 }
 
+/// What an access control counts, for all cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccessCounts {
+    /// Times the files were read anew and put in force.
+    pub reloads: u64,
+    /// Times they could not be, and the old ones stayed in force.
+    pub reloads_failed: u64,
+    /// Answers being worked out in the pool, or waiting for it.
+    pub unfinished: u64,
+    /// Connections closed as soon as they were accepted, because of their address.
+    pub turned_away: u64,
+    /// Bans since the start, of addresses and of clients.
+    pub bans: u64,
+}
+
 /// What an executor counted in a turn of its loop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
@@ -286,6 +321,15 @@ pub struct Turn {
 }
 
 impl Metrics {
+    /// What the access control counts, for all cores.
+    pub fn note_access(&mut self, counts: AccessCounts) {
+        self.access_reloads = counts.reloads;
+        self.access_reloads_failed = counts.reloads_failed;
+        self.access_unfinished = counts.unfinished;
+        self.connections_turned_away = counts.turned_away;
+        self.bans = counts.bans;
+    }
+
     /// Counts a turn.
     pub fn note_turn(&mut self, turn: Turn) {
         self.turns += 1;

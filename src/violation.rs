@@ -192,6 +192,8 @@ violations! {
         "a message is to be retained where none is";
     TopicTooDeep "section 4.7.3" TopicNameInvalid
         "the Topic Name has more levels than this server takes";
+    TopicTooLong "section 4.7.3" TopicNameInvalid
+        "the Topic Name is longer than this server takes";
     TopicAliasTooHigh "MQTT-3.3.2-9" TopicAliasInvalid
         "the Topic Alias is above the Topic Alias Maximum";
     TopicAliasUnknown "MQTT-3.3.2-7" ProtocolError

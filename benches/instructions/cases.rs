@@ -61,6 +61,10 @@ pub const CASES: &[Case] = &[
     case("timers: turn without any due", MANY, idle_turns),
     case("timers: armed and fired", MANY, timers_firing),
     case("engine: PUBLISH nobody wants", BATCH, || delivering(1, Qos::AtMostOnce, 0)),
+    case("engine: PUBLISH nobody wants, with rules", BATCH, || ruled("a/topic", false)),
+    case("engine: PUBLISH nobody wants, with rules, each elsewhere", BATCH, || {
+        ruled("a/topic", true)
+    }),
     case("engine: 1 subscriber, QoS 0", BATCH, || delivering(1, Qos::AtMostOnce, 1)),
     case("engine: 1 subscriber, QoS 1", BATCH, || delivering(1, Qos::AtLeastOnce, 1)),
     case("engine: 100 subscribers, QoS 0, for each", BATCH * 100, || {
@@ -345,6 +349,19 @@ fn timers_firing() -> Box<dyn FnMut()> {
 fn delivering(cores: u16, qos: Qos, subscribers: usize) -> Box<dyn FnMut()> {
     let (mut world, publisher) = World::fan_out(cores, qos, subscribers);
     let bytes = messages("a/topic", qos, BATCH as u16, 64);
+    Box::new(move || world.receive(publisher, &bytes))
+}
+
+/// Messages that the last of ten rules allows, to one topic or each to one of its own.
+fn ruled(topic: &str, is_elsewhere: bool) -> Box<dyn FnMut()> {
+    let denied: String = (0..9).map(|n| format!("deny publish site/{n}/#\n")).collect();
+    let mut world = World::with_rules(&format!("for everyone\n{denied}allow all a/#\n"));
+    let publisher = world.client(0, "a/elsewhere", Qos::AtMostOnce);
+    let publish = |n: u32| match is_elsewhere {
+        true => packets::publish(&format!("a/{n:05}"), Qos::AtMostOnce, 1, Version::V311),
+        false => packets::publish(topic, Qos::AtMostOnce, 1, Version::V311),
+    };
+    let bytes: Vec<u8> = (0..BATCH).flat_map(publish).collect();
     Box::new(move || world.receive(publisher, &bytes))
 }
 

@@ -23,7 +23,7 @@ pub struct Flags {
     pub listen: Vec<SocketAddr>,
 
     /// Configuration file (TOML); `deploy/broker.toml` documents every key.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
     /// Check the configuration, say what is wrong with it, and exit.
@@ -100,11 +100,88 @@ pub enum Command {
         #[arg(long, requires = "plan")]
         numa: bool,
     },
+    /// Change or look at a password file. Passwords are typed, or read from standard input.
+    Passwd {
+        /// The password file, instead of the configured one.
+        #[arg(long, value_name = "FILE", global = true)]
+        file: Option<PathBuf>,
+
+        /// What to do.
+        #[command(subcommand)]
+        what: PasswdCommand,
+    },
+    /// Ask a file of rules.
+    Acl {
+        /// What to ask.
+        #[command(subcommand)]
+        what: AclCommand,
+    },
     /// Look at what is kept on disk, check it, carry it elsewhere. The broker must not run.
     Store {
         /// What to do.
         #[command(subcommand)]
         what: StoreCommand,
+    },
+}
+
+/// What to do with a password file.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PasswdCommand {
+    /// Add a user, or give it another password.
+    Add {
+        /// User Name.
+        user: String,
+    },
+    /// Take a user out.
+    Remove {
+        /// User Name.
+        user: String,
+    },
+    /// Say who is in it.
+    List,
+    /// Say whether a password is a user's; exit code 1 if not.
+    Verify {
+        /// User Name.
+        user: String,
+    },
+}
+
+/// What to do with a file of rules.
+#[derive(Clone, Debug, Subcommand)]
+pub enum AclCommand {
+    /// Say what a user may do with a topic, and which rule says so; exit code 1 if anything asked is
+    /// denied.
+    Check {
+        /// User Name; `-` for a client without one.
+        user: String,
+
+        /// Topic Name, or Topic Filter.
+        topic: String,
+
+        /// Client Identifier.
+        #[arg(long, value_name = "ID", default_value = "")]
+        client: String,
+
+        /// May it publish there? Without this and --subscribe both are asked.
+        #[arg(long)]
+        publish: bool,
+
+        /// May it subscribe there?
+        #[arg(long)]
+        subscribe: bool,
+
+        /// With this QoS.
+        #[arg(long, value_name = "QOS", default_value_t = 0,
+              value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: u8,
+
+        /// A message that is to be retained.
+        #[arg(long)]
+        retain: bool,
+
+        /// The file of rules, instead of the configured one.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
 }
 

@@ -30,6 +30,9 @@ pub struct Limits {
     /// Levels of a Topic Name or Filter.
     #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
     pub topic_levels_max: u32,
+    /// Bytes of a Topic Name or Filter.
+    #[serde(deserialize_with = "between::<_, _, 1, 65_535>")]
+    pub topic_bytes_max: u16,
     /// Sessions, of connected clients and of those that are away.
     #[serde(deserialize_with = "between::<_, _, 1, 1_000_000_000>")]
     pub sessions_max: u32,
@@ -86,6 +89,7 @@ impl Default for Limits {
             tls_handshakes_waiting_max: 20_000,
             packet_bytes_max: 16 * 1024 * 1024,
             topic_levels_max: 256,
+            topic_bytes_max: 65_535,
             sessions_max: 2_000_000,
             subscriptions_per_client_max: 10_000,
             receive_maximum: 1_024,

@@ -305,7 +305,7 @@ pub enum IdentityFrom {
 pub struct WebSocket {
     /// The path it asks for.
     pub path: String,
-    /// Where pages that connect may come from, as in "https://example.org"; empty for anywhere.
+    /// Where pages that connect may come from, as in `https://example.org`; empty for anywhere.
     /// What is no browser says nothing of it, and is let in.
     pub origins: Vec<String>,
 }

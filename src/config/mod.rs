@@ -1,6 +1,7 @@
 //! Configuration: defaults, the TOML file over them, flags over both. Every key has one place here and one in
 //! `deploy/broker.toml`, which a test holds against each other.
 
+mod access;
 mod executor;
 mod flags;
 mod limits;
@@ -8,6 +9,7 @@ pub mod listener;
 mod log;
 mod mqtt;
 mod number;
+mod protection;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -18,12 +20,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use access::{Access, Anonymous, Hashing, Http, Jwt, OnFailure};
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
-pub use flags::{Command, Flags, StoreCommand};
+pub use flags::{AclCommand, Command, Flags, PasswdCommand, StoreCommand};
 pub use limits::Limits;
-pub use listener::{Bind, Listener};
+pub use listener::{Bind, ClientCertificate, Listener, Transport};
 pub use log::{Log, LogFormat, LogLevel, Stats, StatsFormat};
 pub use mqtt::{Mqtt, Redirect};
+pub use protection::Protection;
 use storage::state_folder;
 pub use storage::{Data, Storage, Sync};
 
@@ -56,6 +60,10 @@ pub struct Settings {
     pub limits: Limits,
     /// What the protocol leaves to the server.
     pub mqtt: Mqtt,
+    /// Who is let in, and who may do what.
+    pub access: Access,
+    /// Bounds on what one address, one user and one client may do in a time.
+    pub protection: Protection,
 }
 
 impl Default for Settings {
@@ -76,6 +84,8 @@ impl Default for Settings {
             stats: Stats::default(),
             limits: Limits::default(),
             mqtt: Mqtt::default(),
+            access: Access::default(),
+            protection: Protection::default(),
         }
     }
 }

@@ -11,22 +11,52 @@ fn the_documented_file_says_exactly_the_defaults() {
     assert_eq!(parsed, Settings::default());
 }
 
+/// The keys of a table and of those in it, each with the name of its own.
+fn keys(table: &toml::Table) -> Vec<&str> {
+    let below = table.values().filter_map(|value| value.as_table()).flat_map(keys);
+    table.keys().map(String::as_str).chain(below).collect()
+}
+
 #[test]
 fn the_documented_file_has_every_key() {
     let text = include_str!("../../deploy/broker.toml");
     let table: toml::Table = text.parse().expect("it parses");
     let debug = format!("{:?}", Settings::default());
-    let sections = ["uring", "storage", "log", "stats", "limits", "mqtt"];
-    for section in sections {
-        for key in table[section].as_table().expect("a section").keys() {
-            assert!(debug.contains(&format!("{key}:")), "{section}.{key}");
+    let documented = keys(&table);
+    for key in &documented {
+        assert!(debug.contains(&format!("{key}: ")), "{key}");
+    }
+    // Every field shows as `name: value`. `listeners`, of which there are none, is the other one.
+    let fields = debug.matches(": ").count() - 1;
+    assert_eq!(documented.len(), fields, "a key is missing from deploy/broker.toml");
+}
+
+#[test]
+fn the_threat_model_lists_every_bound_of_protection_with_its_default() {
+    let text = include_str!("../../docs/security.md");
+    let documented: toml::Table =
+        include_str!("../../deploy/broker.toml").parse().expect("it parses");
+    let bounds = documented["protection"].as_table().expect("a section");
+    for (key, default) in bounds {
+        let row = format!("| `{key}` | {default} |");
+        assert!(text.contains(&row), "docs/security.md lacks: {row}");
+    }
+    assert_eq!(text.matches("\n| `").count(), bounds.len(), "a row too many");
+}
+
+#[test]
+fn the_documents_examples_of_configuration_are_read() {
+    for (name, text) in [
+        ("docs/access.md", include_str!("../../docs/access.md")),
+        ("docs/security.md", include_str!("../../docs/security.md")),
+    ] {
+        let examples = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        assert!(examples.clone().count() > 0, "{name}");
+        for example in examples {
+            let settings = Settings::from_toml(example);
+            assert!(settings.is_ok_and(|of| of.check().is_ok()), "{name}: {example}");
         }
     }
-    let documented: usize =
-        sections.iter().map(|s| table[*s].as_table().expect("a section").len()).sum();
-    // Every field shows as `name: value`; `listen`, `listeners`, `cores`, `numa`, `mode`, `executor` and the sections are the others.
-    let fields = debug.matches(": ").count() - 6 - sections.len();
-    assert_eq!(documented, fields, "a key is missing from deploy/broker.toml");
 }
 
 #[test]

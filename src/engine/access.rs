@@ -1,9 +1,13 @@
 //! Authentication and authorization as the engine asks for them. Knows no mechanism: those implement [`Access`].
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use shards::Text;
 
+use crate::clock::Now;
+use crate::engine::Peer;
+use crate::metrics::AccessCounts;
 use crate::wire::{Qos, ReasonCode};
 
 /// Who wants to connect.
@@ -24,6 +28,8 @@ pub struct Credentials<'a> {
     /// What the certificate says that it showed, and proved to have the key of; none where it showed
     /// none.
     pub certificate: Option<&'a CertificateIdentity>,
+    /// The connection that this one would take over: it has the same Client Identifier.
+    pub replaces: Option<u64>,
 }
 
 /// Whom a client's certificate names. It has been verified.
@@ -48,11 +54,22 @@ pub enum AlternativeName {
     Uri(Box<str>),
 }
 
+/// What a client is let in with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Completes an enhanced authentication.
+    pub data: Vec<u8>,
+    /// Who it is; none for a client without a name. The session is bound to it.
+    pub user: Option<Box<str>>,
+    /// How long it may stay; for ever where there is none.
+    pub valid_for: Option<Duration>,
+}
+
 /// An answer to a request to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authentication {
-    /// Let in; the data, if any, completes an enhanced authentication.
-    Granted(Vec<u8>),
+    /// Let in.
+    Granted(Grant),
     /// Send AUTH 0x18 with this data, and go on with what the client answers.
     Continue(Vec<u8>),
     /// Not let in, for this reason.
@@ -66,16 +83,34 @@ pub enum Authentication {
 /// It is asked on the core's own thread, so it must answer from memory; whatever takes longer (a
 /// password hash, a request over the network) answers [`Authentication::Pending`].
 pub trait Access: Send {
+    /// A connection was accepted: whether it may stay. One that may not is closed without a word,
+    /// before anything is read from it.
+    fn may_stay(&mut self, now: Now, peer: &Peer) -> bool {
+        let _ = (now, peer);
+        true
+    }
+
+    /// A connection that might stay is gone; `was_open` when its client had been let in.
+    fn gone(&mut self, now: Now, peer: &Peer, exchange: u64, was_open: bool) {
+        let _ = (now, peer, exchange, was_open);
+    }
+
     /// A CONNECT came, or a re-authentication begins. `exchange` names the connection.
-    fn authenticate(&mut self, exchange: u64, who: &Credentials<'_>) -> Authentication;
+    fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication;
 
     /// The client's next AUTH of the exchange.
-    fn proceed(&mut self, exchange: u64, data: &[u8]) -> Authentication {
-        let _ = (exchange, data);
+    fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
+        let _ = (now, exchange, data);
         Authentication::Refused(ReasonCode::NotAuthorized)
     }
 
-    /// The connection is gone, or the exchange is over.
+    /// The next answer to what was [`Authentication::Pending`], with its exchange.
+    fn poll_answer(&mut self, now: Now) -> Option<(u64, Authentication)> {
+        let _ = now;
+        None
+    }
+
+    /// The client is not let in, or its connection is gone.
     fn forget(&mut self, exchange: u64) {
         let _ = exchange;
     }
@@ -90,6 +125,16 @@ pub trait Access: Send {
     fn may_subscribe(&mut self, who: &Identity<'_>, filter: &str, qos: Qos) -> Option<Qos> {
         let _ = (who, filter);
         Some(qos)
+    }
+
+    /// Changes whenever an answer to the two questions above may have changed; 0 where they never do.
+    fn revision(&mut self) -> u64 {
+        0
+    }
+
+    /// What all cores together count.
+    fn counts(&self) -> AccessCounts {
+        AccessCounts::default()
     }
 }
 
@@ -108,11 +153,11 @@ pub struct Identity<'a> {
 pub struct AllowAll;
 
 impl Access for AllowAll {
-    fn authenticate(&mut self, _exchange: u64, who: &Credentials<'_>) -> Authentication {
+    fn authenticate(&mut self, _: Now, _: u64, who: &Credentials<'_>) -> Authentication {
         match who.method {
             // [MQTT-4.12.0-1]
             Some(_) => Authentication::Refused(ReasonCode::BadAuthenticationMethod),
-            None => Authentication::Granted(Vec::new()),
+            None => Authentication::Granted(Grant::default()),
         }
     }
 }

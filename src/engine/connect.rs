@@ -5,9 +5,8 @@ use std::hash::BuildHasher;
 use shards::Text;
 use smallvec::SmallVec;
 
-use crate::clock::Now;
 use crate::config::Redirect;
-use crate::engine::access::{Authentication, Credentials};
+use crate::engine::access::{Authentication, Credentials, Grant};
 use crate::engine::links::Links;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
@@ -20,7 +19,12 @@ use crate::wire::{
     Version,
 };
 
-fn credentials<'a>(links: &'a Links, id: ConnectionId, connect: &Connect<'a>) -> Credentials<'a> {
+fn credentials<'a>(
+    links: &'a Links,
+    id: ConnectionId,
+    connect: &Connect<'a>,
+    replaces: Option<u64>,
+) -> Credentials<'a> {
     let connection = &links.connections[id.slot as usize];
     let properties = &connect.properties;
     Credentials {
@@ -33,11 +37,12 @@ fn credentials<'a>(links: &'a Links, id: ConnectionId, connect: &Connect<'a>) ->
         address: connection.address,
         listener: connection.listener,
         certificate: connection.transport.as_ref().and_then(|transport| transport.certificate()),
+        replaces,
     }
 }
 
 /// A CONNECT that is answered with an error.
-struct Refusal(ReasonCode);
+pub(super) struct Refusal(pub ReasonCode);
 
 impl Engine {
     /// The first packet of a connection must be CONNECT [MQTT-3.1.0-1].
@@ -63,8 +68,9 @@ impl Engine {
             return self.refuse(id, reason);
         }
         let authentication = {
-            let who = credentials(&self.links, id, &connect);
-            self.access.authenticate(exchange(id), &who)
+            let replaces = self.connection_of(connect.client_identifier).map(exchange);
+            let who = credentials(&self.links, id, &connect, replaces);
+            self.access.authenticate(self.now, exchange(id), &who)
         };
         self.go_on_authenticating(id, authentication, frame);
     }
@@ -128,8 +134,10 @@ impl Engine {
         if will.retain && !self.settings.mqtt.retain_available {
             return Err(Refusal(ReasonCode::RetainNotSupported)); // [MQTT-3.2.2-13]
         }
-        let levels_max = self.settings.limits.topic_levels_max as usize;
-        if shards::check_topic_name(will.topic, levels_max).is_err() {
+        let limits = &self.settings.limits;
+        let is_too_long = will.topic.len() > usize::from(limits.topic_bytes_max);
+        let levels_max = limits.topic_levels_max as usize;
+        if is_too_long || shards::check_topic_name(will.topic, levels_max).is_err() {
             return Err(Refusal(ReasonCode::TopicNameInvalid));
         }
         if will.topic.starts_with(super::sys_topics::PREFIX) {
@@ -138,8 +146,12 @@ impl Engine {
         Ok(())
     }
 
+    fn connection_of(&self, client_identifier: &str) -> Option<ConnectionId> {
+        self.sessions[self.find_session(client_identifier)? as usize].connection
+    }
+
     /// Acts on an answer of the access control to the CONNECT in `frame`.
-    fn go_on_authenticating(
+    pub(super) fn go_on_authenticating(
         &mut self,
         id: ConnectionId,
         authentication: Authentication,
@@ -147,16 +159,13 @@ impl Engine {
     ) {
         let is_pending = authentication == Authentication::Pending;
         match authentication {
-            Authentication::Granted(data) => {
+            Authentication::Granted(grant) => {
                 let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
                     unreachable!("it was decoded when it came")
                 };
-                self.admit(id, &connect, &data);
+                self.admit(id, &connect, &grant);
             }
-            Authentication::Refused(reason) => {
-                self.access.forget(exchange(id));
-                self.refuse(id, reason);
-            }
+            Authentication::Refused(reason) => self.turn_down(id, reason),
             Authentication::Continue(_) | Authentication::Pending => {
                 self.links.ledger.charge(frame.len());
                 let Some(connection) = self.links.get(id) else { return };
@@ -174,26 +183,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// The answer to [`Authentication::Pending`] is there.
-    pub fn handle_authenticated(
-        &mut self,
-        now: Now,
-        id: ConnectionId,
-        authentication: Authentication,
-    ) {
-        self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
-        if let Phase::Authenticating(deferred) = &connection.phase
-            && deferred.is_pending
-        {
-            let connect = deferred.connect.clone();
-            self.go_on_authenticating(id, authentication, &connect);
-        } else if connection.session().is_some() {
-            self.go_on_reauthenticating(id, authentication);
-        }
-        self.mark_ready(id);
     }
 
     /// Until it is let in, a client may send AUTH and DISCONNECT alone [MQTT-3.1.2-30].
@@ -218,7 +207,7 @@ impl Engine {
                     return Err(Violation::AuthenticationMethodChanged);
                 }
                 let data = auth.authentication_data.unwrap_or_default();
-                let authentication = self.access.proceed(exchange(id), data);
+                let authentication = self.access.proceed(self.now, exchange(id), data);
                 self.go_on_authenticating(id, authentication, &connect);
                 Ok(())
             }
@@ -263,11 +252,12 @@ impl Engine {
                     address,
                     listener,
                     certificate,
+                    replaces: Some(exchange(id)),
                 };
-                self.access.authenticate(exchange(id), &who)
+                self.access.authenticate(self.now, exchange(id), &who)
             }
             ReasonCode::ContinueAuthentication if extra.is_reauthenticating => {
-                self.access.proceed(exchange(id), data)
+                self.access.proceed(self.now, exchange(id), data)
             }
             _ => return Err(Violation::UnexpectedPacket),
         };
@@ -275,13 +265,18 @@ impl Engine {
         Ok(())
     }
 
-    fn go_on_reauthenticating(&mut self, id: ConnectionId, authentication: Authentication) {
+    pub(super) fn go_on_reauthenticating(
+        &mut self,
+        id: ConnectionId,
+        authentication: Authentication,
+    ) {
         let Some(extra) = self.links.get(id).and_then(|c| c.extra.as_mut()) else { return };
         let method = extra.authentication_method.clone().unwrap_or_default();
         match authentication {
-            Authentication::Granted(data) => {
+            Authentication::Granted(grant) => {
                 extra.is_reauthenticating = false;
-                self.send_auth(id, ReasonCode::Success, &method, &data);
+                self.limit_stay(id, grant.valid_for);
+                self.send_auth(id, ReasonCode::Success, &method, &grant.data);
             }
             Authentication::Continue(data) => {
                 self.send_auth(id, ReasonCode::ContinueAuthentication, &method, &data);
@@ -306,7 +301,7 @@ impl Engine {
     }
 
     /// CONNACK with an error, then the connection is closed [MQTT-3.2.2-7].
-    fn refuse(&mut self, id: ConnectionId, reason: ReasonCode) {
+    pub(super) fn refuse(&mut self, id: ConnectionId, reason: ReasonCode) {
         self.refuse_with(id, reason, None);
     }
 
@@ -344,27 +339,39 @@ impl Engine {
         self.end_connection(id.slot, Ending::Silent);
     }
 
-    /// The client is let in.
-    fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, authentication_data: &[u8]) {
+    /// The client is let in, unless somebody else has its session, or may not have its Will.
+    fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, grant: &Grant) {
         let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
+        let user = grant.user.as_deref();
+        if let Err(Refusal(reason)) = self.check_identity(id, connect, client_identifier, user) {
+            return self.turn_down(id, reason);
+        }
         let mark = self.mark();
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
         self.time_connack(id);
         self.agree(id, session, connect);
-        self.tell_connected(session);
+        self.limit_stay(id, grant.valid_for);
+        let is_new_owner = self.own(session, user);
+        let is_new_to_store = self.tell_connected(session);
+        if is_new_owner || is_new_to_store {
+            self.tell_owner(session);
+        }
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
         let assigned = assigned.as_deref();
         let is_told =
-            self.send_connack(id, session, connect, assigned, session_present, authentication_data);
+            self.send_connack(id, session, connect, assigned, session_present, &grant.data);
         if !is_told {
             // Nothing of what CONNACK says can be left out.
             return self.end_connection(id.slot, Ending::Silent);
         }
         self.gate(id, session, mark);
-        tracing::debug!(client = client_identifier, session_present, version = ?connect.version, "connected");
+        tracing::debug!(client = client_identifier, user, session_present, version = ?connect.version, "connected");
+        if session_present {
+            self.check_subscriptions(session);
+        }
         self.pump(id.slot);
     }
 
@@ -428,7 +435,7 @@ impl Engine {
             inbound: None,
             feeds: Feeds::default(),
             will: None,
-            drops: None,
+            extra: None,
         }) as u32;
         self.place.set_sessions(self.sessions.len());
         self.links.ledger.charge(limits::SESSION_BYTES + client_identifier.len());

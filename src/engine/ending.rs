@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use crate::clock::Deadline;
 use crate::engine::connect::exchange;
 use crate::engine::deliver::Origin;
-use crate::engine::{Action, ConnectionId, Engine};
+use crate::engine::{Action, ConnectionId, Engine, Peer};
 use crate::limits;
 use crate::message::Content;
 use crate::metrics::Drop as DropCause;
@@ -88,6 +88,9 @@ impl Engine {
         if let Some(congestion) = connection.take_congestion() {
             self.release_waiting(congestion.waiting);
         }
+        let was_open = connection.session().is_some();
+        let peer = Peer { address: connection.address, listener: connection.listener };
+        self.access.gone(self.now, &peer, exchange(id), was_open);
         self.access.forget(exchange(id));
         match (ending, last) {
             (Ending::PeerClosed, last) => {
@@ -267,12 +270,13 @@ impl Engine {
         self.tell_ended(index);
         let session = self.sessions.remove(index as usize);
         self.place.set_sessions(self.sessions.len());
-        self.links.ledger.release(limits::SESSION_BYTES + session.client_identifier.as_str().len());
+        let names = session.client_identifier.as_str().len() + session.owner().map_or(0, str::len);
+        self.links.ledger.release(limits::SESSION_BYTES + names);
     }
 
     fn report_drops(&self, index: u32) {
         let session = &self.sessions[index as usize];
-        if let Some(drops) = &session.drops {
+        if let Some(drops) = session.extra.as_ref().and_then(|extra| extra.drops.as_ref()) {
             let (client, causes) = (session.client_identifier.as_str(), drops.summary());
             tracing::warn!(client, dropped = drops.total(), causes, "messages were dropped");
         }

@@ -80,7 +80,7 @@ impl Engine {
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
         connection.phase = Phase::Connecting { elsewhere: true };
         self.links.ledger.charge(bytes.len());
-        connection.put_back_stash(bytes);
+        connection.put_back_stash(now, bytes);
         connection.transport = transport;
         let id = self.add_connection(connection);
         self.links.mark_dirty(id.slot);

@@ -204,10 +204,11 @@ impl Engine {
         }
     }
 
-    /// A client is let in: its session is kept from here on, if it is to outlive the connection.
-    pub(super) fn tell_connected(&mut self, index: u32) {
+    /// A client is let in: its session is kept from here on, if it is to outlive the connection. True
+    /// when the store knew nothing of it before.
+    pub(super) fn tell_connected(&mut self, index: u32) -> bool {
         let own = self.core();
-        let Some(journal) = &mut self.journal else { return };
+        let Some(journal) = &mut self.journal else { return false };
         let state = &mut self.sessions[index as usize];
         let expiry_interval_s = state.expiry_interval_s;
         match (state.number(), state.is_persistent()) {
@@ -218,6 +219,7 @@ impl Engine {
                 let session = state.number().expect("it has an era");
                 let client_identifier = state.client_identifier.as_str();
                 journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
+                return true;
             }
             // One that is to end with its connection is kept as long: what is under way in it keeps its
             // order, and its place in exchanges from before a crash.
@@ -225,6 +227,17 @@ impl Engine {
                 journal.write(&Record::Connected { session, expiry_interval_s });
             }
             (None, false) => {}
+        }
+        false
+    }
+
+    /// The session has another owner than before.
+    pub(super) fn tell_owner(&mut self, index: u32) {
+        let (Some(journal), state) = (&mut self.journal, &self.sessions[index as usize]) else {
+            return;
+        };
+        if let (Some(session), Some(owner)) = (state.number(), state.owner()) {
+            journal.write(&Record::Owned { session, owner });
         }
     }
 
@@ -518,6 +531,9 @@ fn tell_anew(
     let expiry_interval_s = state.expiry_interval_s;
     let client_identifier = state.client_identifier.as_str();
     journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
+    if let Some(owner) = state.owner() {
+        journal.write(&Record::Owned { session, owner });
+    }
     for &filter in &state.subscriptions {
         if let Some(subscription) = index.get(filter, subscriber) {
             journal.write(&subscribed(session, &index.text(filter), &subscription));

@@ -12,11 +12,13 @@
 //! Where to find what: `receive` cuts packets and dispatches them, `connect` lets clients in,
 //! `publish` takes messages, `targets` says who gets them, `deliver` brings them to the outboxes,
 //! `subscribe` and `retained` serve subscribers, `flow` keeps fast publishers and slow consumers
-//! in step, `ending` closes connections and sessions, `links` holds connections and outboxes,
+//! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
+//! may send, `ending` closes connections and sessions, `links` holds connections and outboxes,
 //! `transports` takes bytes through what lies between socket and MQTT.
 
 mod access;
 mod action;
+mod allowance;
 mod answers;
 mod batch;
 mod bundle;
@@ -26,6 +28,7 @@ mod ending;
 mod flow;
 mod groups;
 mod handover;
+mod identity;
 mod journal;
 mod keep;
 mod lanes;
@@ -67,9 +70,11 @@ use crate::wire::ReasonCode;
 
 pub use crate::gauges::Place;
 pub use access::{
-    Access, AllowAll, AlternativeName, Authentication, CertificateIdentity, Credentials, Identity,
+    Access, AllowAll, AlternativeName, Authentication, CertificateIdentity, Credentials, Grant,
+    Identity,
 };
 pub use action::{Action, ConnectionId, Refused};
+pub use allowance::Allowance;
 pub use answers::Answers;
 pub use batch::{Batch, Publisher};
 use deliver::{Run, Template};
@@ -111,6 +116,12 @@ enum Timer {
     Congestion(ConnectionId),
     /// A publisher rested for lack of memory.
     MemoryPause(ConnectionId),
+    /// The time for which a client may stay is over.
+    Stay(ConnectionId),
+    /// A client has sent more than it may in a while, and may go on.
+    Allowance(ConnectionId),
+    /// A packet that has begun may be overdue.
+    Packet(ConnectionId),
     /// `$SYS` topics are due.
     SysTopics,
     /// Look whether retained messages that were taken away can be forgotten.
@@ -125,8 +136,13 @@ enum Timer {
 pub struct Engine {
     place: Place,
     settings: Settings,
+    /// Whether it is bounded what a client may send.
+    meters: bool,
     queue_limits: QueueLimits,
     access: Box<dyn Access>,
+    /// The rules under which subscriptions were looked at last, and the session to go on with.
+    checked_revision: u64,
+    next_to_check: Option<usize>,
     now: Now,
     started: Now,
     random: u64,
@@ -216,7 +232,7 @@ impl Engine {
     pub fn new(
         place: Place,
         settings: Settings,
-        access: Box<dyn Access>,
+        mut access: Box<dyn Access>,
         seed: u64,
         now: Now,
     ) -> Self {
@@ -229,6 +245,8 @@ impl Engine {
         let links = Links::new(place.ledger().clone());
         let mut engine = Self {
             queue_limits,
+            checked_revision: access.revision(),
+            next_to_check: None,
             access,
             now,
             started: now,
@@ -280,6 +298,7 @@ impl Engine {
             clients_maximum: 0,
             sys_values: HashMap::new(),
             connacks: Vec::new(),
+            meters: settings.protection.bounds_rates(),
             settings,
             place,
         };
@@ -300,6 +319,7 @@ impl Engine {
         self.links.metrics.connections_open = self.links.connections.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
         self.links.metrics.lanes_bytes = self.lanes_bytes();
+        self.links.metrics.note_access(self.access.counts());
         debug_assert_eq!(
             self.links.metrics.messages_queued,
             self.sessions.iter().map(|(index, _)| self.queued(index as u32) as u64).sum::<u64>()
@@ -351,6 +371,10 @@ impl Engine {
         if let Err(refused) = self.enter(&peer, &mut connection) {
             self.links.metrics.connections_refused += 1;
             return Err(refused);
+        }
+        if !self.access.may_stay(now, &peer) {
+            self.leave_entrance(peer.listener);
+            return Err(Refused);
         }
         self.links.metrics.connections_accepted += 1;
         Ok(self.add_connection(connection))
@@ -430,7 +454,9 @@ impl Engine {
                 Timer::Connection(id) => self.look_at_keep_alive(id),
                 Timer::Session { session, generation } => self.look_at_session(session, generation),
                 Timer::Congestion(id) => self.look_at_congestion(id),
-                Timer::MemoryPause(id) => self.resume_reading(id),
+                Timer::MemoryPause(id) | Timer::Allowance(id) => self.resume_reading(id),
+                Timer::Stay(id) => self.look_at_stay(id),
+                Timer::Packet(id) => self.look_at_packet(id),
                 Timer::SysTopics => self.begin_sys_topics(),
                 Timer::Graves => self.look_at_graves(),
                 Timer::Passages => self.share_found_passages(),
@@ -508,7 +534,9 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
-        match self.ready.is_empty() && self.handshakes.is_empty() && !self.has_records() {
+        let is_idle =
+            self.ready.is_empty() && self.handshakes.is_empty() && self.next_to_check.is_none();
+        match is_idle && !self.has_records() {
             true => self.timers.next(),
             false => Some(Deadline::at_us(self.now.0)),
         }

@@ -48,6 +48,9 @@ impl Engine {
         if shards::levels(publish.topic) > limits.topic_levels_max as usize {
             return Err(Violation::TopicTooDeep);
         }
+        if publish.topic.len() > usize::from(limits.topic_bytes_max) {
+            return Err(Violation::TopicTooLong);
+        }
         if publish.properties.subscription_identifiers.iter().next().is_some() {
             return Err(Violation::SubscriptionIdentifierFromClient); // [MQTT-3.3.4-6]
         }

@@ -2,8 +2,9 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::clock::Now;
-use crate::engine::{ConnectionId, Engine, ending::Ending};
+use crate::clock::{Deadline, Now};
+use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
+use crate::limits;
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::{Connection, Phase};
 use crate::session::outbound::Ack;
@@ -60,9 +61,52 @@ impl Engine {
 
     /// Keeps input for later. The executor reads at most one more buffer after a `Pause`.
     fn stash(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
-        connection.extend_stash(bytes);
+        connection.extend_stash(now, bytes);
         self.links.ledger.charge(bytes.len());
+        self.time_packet(id);
+    }
+
+    /// A packet has begun: it is to be whole in time, so that nobody holds memory by sending
+    /// slowly.
+    fn time_packet(&mut self, id: ConnectionId) {
+        let limit_s = u64::from(self.settings.protection.packet_timeout_s);
+        let is_timed = self.links.get(id).is_none_or(|connection| connection.is_packet_timed);
+        if limit_s > 0 && !is_timed {
+            self.look_at_packet_by(id, self.now.after_s(limit_s));
+        }
+    }
+
+    fn look_at_packet_by(&mut self, id: ConnectionId, deadline: Deadline) {
+        let Some(connection) = self.links.get(id) else { return };
+        connection.is_packet_timed = true;
+        let ahead = self.now.after_s(limits::TIMER_AHEAD_S);
+        self.timers.arm(deadline.min(ahead), Timer::Packet(id));
+    }
+
+    /// Is a packet that has begun overdue?
+    pub(super) fn look_at_packet(&mut self, id: ConnectionId) {
+        let (now, limit_s) = (self.now, u64::from(self.settings.protection.packet_timeout_s));
+        let packet_bytes_max = self.settings.limits.packet_bytes_max as usize;
+        let Some(connection) = self.links.get(id) else { return };
+        connection.is_packet_timed = false;
+        let is_incomplete = matches!(
+            wire::frame(connection.stash(), packet_bytes_max),
+            Ok(Frame::Incomplete { .. })
+        );
+        if connection.is_held() || connection.is_ready || !is_incomplete {
+            // What lies there waits for us, not for the client.
+            connection.restart_stash(now);
+        }
+        let Some(began) = connection.stash_began() else { return };
+        let deadline = began.after_s(limit_s);
+        if !deadline.is_due(now) {
+            return self.look_at_packet_by(id, deadline);
+        }
+        self.links.metrics.timeouts += 1;
+        tracing::debug!(limit_s, "a packet was not whole within the time limit");
+        self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
     }
 
     /// Processes what is stashed and then `bytes`, without copying any packet that lies whole in
@@ -107,11 +151,13 @@ impl Engine {
     }
 
     fn put_back(&mut self, id: ConnectionId, mut stash: BytesMut, used: usize) {
+        let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
         stash.advance(used);
         let bytes = stash.len();
-        connection.put_back_stash(stash);
+        connection.put_back_stash(now, stash);
         self.links.ledger.charge(bytes);
+        self.time_packet(id);
     }
 
     /// Processes the packets that lie whole in `bytes`; returns how many bytes they were. Stops
@@ -149,11 +195,16 @@ impl Engine {
             Phase::Connecting { .. } => return self.handle_first_packet(id, frame),
             Phase::Leaving(_) => unreachable!("its input is held"),
             Phase::Authenticating(_) => self.handle_while_authenticating(id, frame),
-            Phase::Open { session } => match wire::decode_framed(frame, header, version) {
+            Phase::Open { session } => {
+                if self.meters {
+                    self.count_packet(id, frame);
+                }
                 // By reference: a packet is a large value to move about.
-                Ok(packet) => self.handle_open(id, session, &packet),
-                Err(violation) => Err(violation),
-            },
+                match &wire::decode_framed(frame, header, version) {
+                    Ok(packet) => self.handle_open(id, session, packet),
+                    Err(violation) => Err(*violation),
+                }
+            }
         };
         if let Err(violation) = outcome {
             self.violate(id, violation);
@@ -281,13 +332,14 @@ impl Engine {
         }
         self.links.metrics.drops.add(cause, messages);
         let session = &mut self.sessions[session as usize];
-        if session.drops.is_none() {
+        let extra = session.extra.get_or_insert_default();
+        if extra.drops.is_none() {
             tracing::warn!(
                 client = session.client_identifier.as_str(),
                 ?cause,
                 "messages to this client are being dropped; the total follows when it leaves"
             );
         }
-        session.drops.get_or_insert_default().add(cause, messages);
+        extra.drops.get_or_insert_default().add(cause, messages);
     }
 }

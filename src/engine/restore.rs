@@ -165,6 +165,7 @@ impl Engine {
         let state = &mut self.sessions[index as usize];
         (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
         state.expiry_interval_s = kept.expiry_interval_s;
+        self.own(index, kept.owner.as_deref());
         for (filter, subscription) in &kept.subscriptions {
             self.restore_subscription(index, filter, subscription);
         }

@@ -81,9 +81,12 @@ impl Engine {
         options: &SubscribeOptions,
         identifier: u32,
     ) -> Result<Qos, ReasonCode> {
-        let levels_max = self.settings.limits.topic_levels_max as usize;
-        let filter =
-            TopicFilter::parse(text, levels_max).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        let limits = &self.settings.limits;
+        if text.len() > usize::from(limits.topic_bytes_max) {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let filter = TopicFilter::parse(text, limits.topic_levels_max as usize)
+            .map_err(|_| ReasonCode::TopicFilterInvalid)?;
         self.check_available(&filter, identifier)?;
         let client_identifier = &self.sessions[session as usize].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
@@ -181,24 +184,8 @@ impl Engine {
                 // Asked first: a client may name filters of others by the million.
                 self.index.get(filter, SubscriberId(session)).is_some()
             });
-            let is_removed = held.is_some_and(|filter| {
-                let state = &mut self.sessions[session as usize];
-                let Some(place) = state.subscriptions.iter().position(|&held| held == filter)
-                else {
-                    return false;
-                };
-                state.subscriptions.swap_remove(place);
-                state.feeds.end(filter);
-                self.tell_unsubscribed(session, text);
-                let lines = self.shared_lines(session, Some(filter));
-                self.leave(filter, SubscriberId(session));
-                self.hand_shared_messages_on(session, &lines, false);
-                // What nobody took stays its own: the filter's id may come to mean another group.
-                if let Some(outbound) = &mut self.sessions[session as usize].outbound {
-                    outbound.keep_shared(filter);
-                }
-                true
-            });
+            let is_removed =
+                held.is_some_and(|filter| self.end_subscription(session, filter, text));
             reasons.push(match is_removed {
                 true => ReasonCode::Success as u8,
                 false => ReasonCode::NoSubscriptionExisted as u8,
@@ -215,6 +202,68 @@ impl Engine {
         let version = self.version(id.slot);
         self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
         Ok(())
+    }
+
+    /// Ends a client's subscription; false when it has none to this filter.
+    fn end_subscription(&mut self, session: u32, filter: FilterId, text: &str) -> bool {
+        let state = &mut self.sessions[session as usize];
+        let Some(place) = state.subscriptions.iter().position(|&held| held == filter) else {
+            return false;
+        };
+        state.subscriptions.swap_remove(place);
+        state.feeds.end(filter);
+        self.tell_unsubscribed(session, text);
+        let lines = self.shared_lines(session, Some(filter));
+        self.leave(filter, SubscriberId(session));
+        self.hand_shared_messages_on(session, &lines, false);
+        // What nobody took stays its own: the filter's id may come to mean another group.
+        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+            outbound.keep_shared(filter);
+        }
+        true
+    }
+
+    /// Ends the subscriptions that a connected client may not have any more.
+    pub(super) fn check_subscriptions(&mut self, session: u32) {
+        if self.access.revision() == 0 {
+            return;
+        }
+        let state = &self.sessions[session as usize];
+        let Some(id) = state.connection else { return };
+        for filter in state.subscriptions.clone() {
+            let text = self.index.text(filter);
+            let subscription = self.index.get(filter, SubscriberId(session));
+            let qos = subscription.map_or(0, |subscription| subscription.options.qos());
+            let qos = Qos::try_from(qos).unwrap_or(Qos::AtMostOnce);
+            let client_identifier = &self.sessions[session as usize].client_identifier;
+            let who = Identity { exchange: exchange(id), client_identifier };
+            if self.access.may_subscribe(&who, &text, qos).is_none() {
+                let client = client_identifier.as_str();
+                tracing::info!(client, filter = text, "a subscription is not allowed any more");
+                self.flush_run();
+                self.end_subscription(session, filter, &text);
+                self.links.metrics.subscriptions_revoked += 1;
+            }
+        }
+    }
+
+    /// The rules may have changed: the subscriptions of those who are connected are looked at, some
+    /// each turn. Those of clients that are away are looked at when they come back.
+    pub(super) fn go_on_checking_subscriptions(&mut self) {
+        let revision = self.access.revision();
+        if self.checked_revision != revision {
+            self.checked_revision = revision;
+            self.next_to_check = Some(0);
+        }
+        let Some(first) = self.next_to_check else { return };
+        let last = first + limits::SESSIONS_CHECKED_PER_TURN;
+        for session in first..last {
+            if self.sessions.contains(session) {
+                self.check_subscriptions(session as u32);
+            }
+        }
+        let end = self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1);
+        self.next_to_check = (last < end).then_some(last);
     }
 
     /// Takes a subscriber off a filter.

@@ -2,6 +2,9 @@
 //! core does so many steps of TLS handshakes a turn and no more, so that those who are in do not wait
 //! for a crowd that comes.
 
+use std::net::SocketAddr;
+
+use crate::engine::connect::exchange;
 use crate::engine::{Action, ConnectionId, Engine, Peer, Refused, ending::Ending};
 use crate::limits;
 use crate::session::connection::Connection;
@@ -126,10 +129,21 @@ impl Engine {
             self.links.metrics.tls_handshakes += 1;
             self.links.metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
         }
-        let Some(connection) = self.links.get(id) else { return };
         if received.address.is_some() {
-            connection.address = received.address;
+            self.note_address(id, received.address);
         }
+    }
+
+    /// A proxy says where a client is: that address counts, and not the proxy's.
+    fn note_address(&mut self, id: ConnectionId, address: Option<SocketAddr>) {
+        let Some(connection) = self.links.get(id) else { return };
+        let (proxy, listener) = (connection.address, connection.listener);
+        if !self.access.may_stay(self.now, &Peer { address, listener }) {
+            return self.end_connection(id.slot, Ending::Silent);
+        }
+        let proxy = Peer { address: proxy, listener };
+        self.access.gone(self.now, &proxy, exchange(id), false);
+        self.links.connections[id.slot as usize].address = address;
     }
 
     /// What came is of no use before it is MQTT: the peer is told as far as there are words for it.

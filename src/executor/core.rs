@@ -142,6 +142,7 @@ impl<S> Core<S> {
     /// Takes what other cores sent; returns the sockets among it.
     pub fn receive(&mut self) -> Vec<Moving<S>> {
         self.hear_of_store();
+        self.engine.handle_answers(self.now);
         let Self { mesh, engine, recorder, started, now, .. } = self;
         mesh.receive(|from, batch, stamps| match recorder {
             None => engine.handle_batch(*now, from, batch),
@@ -230,7 +231,8 @@ fn tick(started: Instant) -> Tick {
     Tick(started.elapsed().as_nanos() as u64)
 }
 
-fn wake(wakers: &[Waker], core: usize) {
+/// Wakes a core, or lets it not fall asleep.
+pub(super) fn wake(wakers: &[Waker], core: usize) {
     // A waker that fails leaves the other core to its next timer.
     if let Err(error) = wakers[core].wake() {
         tracing::warn!(%error, core, "cannot wake a core");

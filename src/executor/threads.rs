@@ -6,9 +6,11 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::access::Bell;
 use crate::clock::Now;
 use crate::config::Settings;
-use crate::engine::{Access, Engine, Place};
+use crate::engine::{Access, CoreId, Engine, Place};
+use crate::executor::core::wake;
 #[cfg(feature = "store")]
 use crate::executor::keeping::Keeper;
 use crate::executor::mesh::Mesh;
@@ -21,8 +23,8 @@ use crate::transport::Entrances;
 pub struct Plan<'a> {
     /// What the broker was told.
     pub settings: &'a Settings,
-    /// Makes each core its access control.
-    pub access: &'a dyn Fn() -> Box<dyn Access>,
+    /// Makes each core its access control, which wakes it by the bell.
+    pub access: &'a dyn Fn(Bell) -> Box<dyn Access>,
     /// Feeds names the broker makes up.
     pub seed: u64,
     /// Where each core runs; none when the system may choose.
@@ -96,12 +98,12 @@ impl<E: Executor> Seed<E> {
         let each = places.into_iter().zip(fronts).zip(Mesh::each(cores)).zip(listeners);
         let (recorders, desk) = plan.settings.stats.enabled.then(|| stats::desk(cores)).unzip();
         let mut recorders = recorders.into_iter().flatten();
-        let seed = |(((place, front), mesh), listeners)| Self {
+        let seed = |(((place, front), mesh), listeners): (((Place, _), _), _)| Self {
+            access: (plan.access)(bell(&wakers, place.core())),
             place,
             front,
             mesh,
             listeners,
-            access: (plan.access)(),
             settings: plan.settings.clone(),
             entrances: Entrances::clone(plan.entrances),
             seed: plan.seed,
@@ -129,6 +131,12 @@ impl<E: Executor> Seed<E> {
         let (front, listeners) = (self.front, self.listeners);
         E::open(Parts { core, front, listeners, sockets_max, uring })
     }
+}
+
+/// Wakes one core.
+fn bell(wakers: &Arc<[Waker]>, core: CoreId) -> Bell {
+    let wakers = Arc::clone(wakers);
+    Arc::new(move || wake(&wakers, usize::from(core.0)))
 }
 
 /// Starts an executor of kind `E` on each core. When one of them cannot be set up, none runs.

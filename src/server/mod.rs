@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use self::listen::{hint, open_listeners, steer, try_clone};
+use crate::access::Bell;
 use crate::config::listener::Transport;
 use crate::config::{Bind, ExecutorKind as Kind, Mode, Settings};
 use crate::engine::Access;
@@ -81,7 +82,7 @@ fn descriptors(kind: Kind, cores: u16) -> Descriptors {
 /// A broker that listens and does not serve yet.
 pub struct Server<'a> {
     settings: Settings,
-    access: &'a dyn Fn() -> Box<dyn Access>,
+    access: &'a dyn Fn(Bell) -> Box<dyn Access>,
     seed: u64,
     stop: Stop,
     kind: Kind,
@@ -99,7 +100,7 @@ impl<'a> Server<'a> {
     /// control; `seed` feeds names the broker makes up. What can be read anew is added to `reload`.
     pub fn open(
         mut settings: Settings,
-        access: &'a dyn Fn() -> Box<dyn Access>,
+        access: &'a dyn Fn(Bell) -> Box<dyn Access>,
         seed: u64,
         stop: Stop,
         reload: &Reload,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::clock::{Deadline, Now};
-use crate::engine::{Answers, Publisher};
+use crate::engine::{Allowance, Answers, Publisher};
 use crate::send_buffer::SendBuffer;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
 use crate::transport::Transport;
@@ -81,8 +81,10 @@ pub struct Connection {
     pub holders: u16,
     /// It has a turn at its retained feeds or its stash coming.
     pub is_ready: bool,
+    /// A timer looks whether a packet that has begun is overdue.
+    pub is_packet_timed: bool,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
-    stash: Option<Box<BytesMut>>,
+    stash: Option<Box<Stash>>,
     /// Frames to be sent; none while there are none.
     pub outbox: Option<SendBuffer>,
     /// Bytes of the buffer the executor has and has not written yet.
@@ -104,6 +106,14 @@ pub struct Connection {
 // A million of them are to fit: whoever needs more than few connections do says why here.
 const _: () = assert!(size_of::<Connection>() <= 144);
 
+/// Input that could not be processed yet.
+#[derive(Debug)]
+struct Stash {
+    bytes: BytesMut,
+    /// When its first packet began.
+    began: Now,
+}
+
 /// What few connections need.
 #[derive(Debug, Default)]
 pub struct Extra {
@@ -115,6 +125,10 @@ pub struct Extra {
     pub authentication_method: Option<Box<str>>,
     /// Re-authentication goes on.
     pub is_reauthenticating: bool,
+    /// Until when it may stay.
+    pub stays_until: Option<Deadline>,
+    /// What it may send, where that is bounded.
+    pub allowance: Option<Box<Allowance>>,
     /// The consumer is behind: since when it took nothing, and who waits for it.
     pub congestion: Option<Congestion>,
 }
@@ -141,6 +155,8 @@ impl Extra {
             && self.outgoing_aliases.is_none()
             && self.authentication_method.is_none()
             && !self.is_reauthenticating
+            && self.stays_until.is_none()
+            && self.allowance.is_none()
             && self.congestion.is_none()
     }
 }
@@ -171,6 +187,7 @@ impl Connection {
             is_dirty: false,
             holders: 0,
             is_ready: false,
+            is_packet_timed: false,
             stash: None,
             outbox: None,
             sending: 0,
@@ -185,23 +202,36 @@ impl Connection {
 
     /// Input that could not be processed yet.
     pub fn stash(&self) -> &[u8] {
-        self.stash.as_deref().map_or(&[], |stash| stash)
+        self.stash.as_deref().map_or(&[], |stash| &stash.bytes)
+    }
+
+    /// When the first packet of it began; none when there is nothing.
+    pub fn stash_began(&self) -> Option<Now> {
+        self.stash.as_ref().map(|stash| stash.began)
+    }
+
+    /// Lets the time of that packet begin now: so far it was not the client's.
+    pub fn restart_stash(&mut self, now: Now) {
+        if let Some(stash) = &mut self.stash {
+            stash.began = now;
+        }
     }
 
     /// Keeps more of it.
-    pub fn extend_stash(&mut self, bytes: &[u8]) {
-        self.stash.get_or_insert_default().extend_from_slice(bytes);
+    pub fn extend_stash(&mut self, now: Now, bytes: &[u8]) {
+        let fresh = || Box::new(Stash { bytes: BytesMut::new(), began: now });
+        self.stash.get_or_insert_with(fresh).bytes.extend_from_slice(bytes);
     }
 
     /// All of it, for whoever goes on with it.
     pub fn take_stash(&mut self) -> BytesMut {
-        self.stash.take().map_or_else(BytesMut::new, |stash| *stash)
+        self.stash.take().map_or_else(BytesMut::new, |stash| stash.bytes)
     }
 
     /// Puts back what could not be processed after all; there is no other.
-    pub fn put_back_stash(&mut self, stash: BytesMut) {
+    pub fn put_back_stash(&mut self, now: Now, stash: BytesMut) {
         debug_assert!(self.stash.is_none() && !stash.is_empty());
-        self.stash = Some(Box::new(stash));
+        self.stash = Some(Box::new(Stash { bytes: stash, began: now }));
     }
 
     /// Bytes that wait to be taken by the client.

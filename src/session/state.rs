@@ -53,8 +53,17 @@ pub struct Session {
     pub feeds: Feeds,
     /// The Will, from CONNECT until it is published or cancelled.
     pub will: Option<Box<Will>>,
+    /// What few sessions have.
+    pub extra: Option<Box<SessionExtra>>,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+pub struct SessionExtra {
     /// Messages lost on the way to this client, by cause, since the session began.
     pub drops: Option<Box<crate::metrics::Drops>>,
+    /// The name of the client that made it, if it has one: nobody else is to have the session.
+    pub owner: Option<Box<str>>,
 }
 
 // As for the connection.
@@ -167,6 +176,11 @@ impl Session {
         let [low, middle, high] = self.era;
         let era = u32::from_le_bytes([low, middle, high, 0]);
         (era != 0).then(|| SessionNumber(u64::from(era) << 32 | u64::from(self.generation)))
+    }
+
+    /// The name of the client that made it, if it has one.
+    pub fn owner(&self) -> Option<&str> {
+        self.extra.as_ref()?.owner.as_deref()
     }
 
     /// Whether Session State outlives the connection.

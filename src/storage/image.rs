@@ -104,6 +104,8 @@ pub struct Will {
 pub struct Session {
     /// Its client.
     pub client_identifier: Box<str>,
+    /// The user it belongs to, if any.
+    pub owner: Option<Box<str>>,
     /// Session Expiry Interval in seconds.
     pub expiry_interval_s: u32,
     /// When its client went away; none when it was connected to the last.
@@ -257,7 +259,8 @@ impl Image {
         | Record::Received { session, .. }
         | Record::Completed { session, .. }
         | Record::Will { session, .. }
-        | Record::WillSent { session }) = record
+        | Record::WillSent { session }
+        | Record::Owned { session, .. }) = record
         else {
             return;
         };
@@ -385,6 +388,7 @@ impl Session {
                 });
             }
             Record::WillSent { .. } => self.will = None,
+            Record::Owned { owner, .. } => self.owner = Some((*owner).into()),
             _ => {}
         }
     }
@@ -410,6 +414,9 @@ impl Session {
         let (client_identifier, expiry_interval_s) =
             (&*self.client_identifier, self.expiry_interval_s);
         Record::Session { session, client_identifier, expiry_interval_s }.encode(out);
+        if let Some(owner) = &self.owner {
+            Record::Owned { session, owner }.encode(out);
+        }
         for (filter, of) in &self.subscriptions {
             Record::Subscribed {
                 session,

@@ -242,6 +242,14 @@ pub enum Record<'a> {
         /// Which delivery.
         delivery: DeliveryNumber,
     },
+    /// A session belongs to the user of this name from now on. One of which it is not told is
+    /// nobody's.
+    Owned {
+        /// Which session.
+        session: SessionNumber,
+        /// User name.
+        owner: &'a str,
+    },
 }
 
 /// Subscription Identifiers of a delivery.
@@ -304,6 +312,7 @@ mod tests {
                 identifiers: Identifiers::from_slice(&[1, 200]),
             },
             Record::Retained { stamp: u64::MAX, content },
+            Record::Owned { session, owner: "u" },
             Record::Ended { session },
             Record::TakenByGroup {
                 publisher: session,

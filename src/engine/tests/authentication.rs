@@ -7,7 +7,7 @@ use crate::wire::Auth;
 struct Scripted;
 
 impl Access for Scripted {
-    fn authenticate(&mut self, _exchange: u64, who: &Credentials<'_>) -> Authentication {
+    fn authenticate(&mut self, _: Now, _: u64, who: &Credentials<'_>) -> Authentication {
         match who.method {
             Some(("riddle", b"later")) => Authentication::Pending,
             Some(("riddle", _)) => Authentication::Continue(b"question".to_vec()),
@@ -16,9 +16,11 @@ impl Access for Scripted {
         }
     }
 
-    fn proceed(&mut self, _exchange: u64, data: &[u8]) -> Authentication {
+    fn proceed(&mut self, _: Now, _: u64, data: &[u8]) -> Authentication {
         match data {
-            b"yes" => Authentication::Granted(b"welcome".to_vec()),
+            b"yes" => {
+                Authentication::Granted(Grant { data: b"welcome".to_vec(), ..Grant::default() })
+            }
             b"again" => Authentication::Continue(b"and now".to_vec()),
             _ => Authentication::Refused(ReasonCode::NotAuthorized),
         }
@@ -141,7 +143,7 @@ fn an_answer_that_takes_time_holds_input_back_and_then_lets_it_through() {
     world.send(id, Version::V5, &Packet::Pingreq);
     assert!(world.packets(id, Version::V5).is_empty());
     assert!(world.engine.metrics().memory_bytes > 20, "what is held back counts");
-    world.engine.handle_authenticated(world.now, id, Authentication::Granted(Vec::new()));
+    world.engine.handle_authenticated(world.now, id, Authentication::Granted(Grant::default()));
     world.settle();
     let packets = world.packets(id, Version::V5);
     assert!(packets[0].starts_with("Connack") && packets[1] == "Pingresp", "{packets:?}");

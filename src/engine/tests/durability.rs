@@ -7,7 +7,11 @@ use crate::storage::image::{Image, Whole};
 pub(super) const WALL_AT_ZERO_US: u64 = 1 << 50;
 
 fn kept() -> World {
-    let mut world = World::new();
+    kept_by(Box::new(AllowAll))
+}
+
+fn kept_by(access: Box<dyn Access>) -> World {
+    let mut world = World::with(|_| {}, access);
     world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
     world
 }
@@ -54,6 +58,13 @@ impl World {
         let packets = self.packets(id, Version::V5);
         assert!(packets[0].starts_with("Connack"), "{packets:?}");
         id
+    }
+
+    /// The same; what was told of it.
+    fn connect_kept_told(&mut self, name: &str) -> Vec<Records> {
+        let id = self.accept();
+        self.send_connect(id, &Client::persistent(name));
+        self.store_all()
     }
 
     fn subscribe_kept(&mut self, id: ConnectionId, qos: Qos) {
@@ -257,7 +268,7 @@ fn publishers_rest_while_too_much_waits_for_the_store() {
 
 #[test]
 fn told_anew_is_what_was_told_in_all() {
-    let mut world = kept();
+    let mut world = kept_by(Box::new(Named));
     let mut told = Vec::new();
     let away = world.accept();
     world.send_connect(away, &Client::persistent("away"));
@@ -289,6 +300,39 @@ fn told_anew_is_what_was_told_in_all() {
     assert_eq!(before.retained, after.retained);
     let of = after.sessions.values().find(|of| &*of.client_identifier == "away").expect("it is");
     assert_eq!((of.inflight.len(), of.queue.len(), after.retained.len()), (3, 1, 1));
+    assert_eq!(of.owner.as_deref(), Some("away's user"));
+}
+
+/// Lets everybody in under a name made of the Client Identifier.
+struct Named;
+
+impl Access for Named {
+    fn authenticate(&mut self, _: Now, _: u64, who: &Credentials<'_>) -> Authentication {
+        let user = format!("{}'s user", who.client_identifier).into();
+        Authentication::Granted(Grant { user: Some(user), ..Grant::default() })
+    }
+}
+
+#[test]
+fn a_session_keeps_its_owner_and_one_without_is_kept_as_it_was_before_there_were_owners() {
+    let mut named = kept_by(Box::new(Named));
+    named.connect_kept("c");
+    let mut told = named.connect_kept_told("d");
+    let of = |told: &[Records], name: &str| {
+        let image = image(told);
+        let mut sessions = image.sessions.into_values();
+        sessions.find(|of| &*of.client_identifier == name).expect("it is kept").owner
+    };
+    assert_eq!(of(&told, "d").as_deref(), Some("d's user"));
+    let mut again = kept_by(Box::new(AllowAll));
+    again.engine.restore(image(&told));
+    let id = again.accept();
+    again.send_connect(id, &Client::persistent("d"));
+    told.extend(again.store_all());
+    assert!(again.packets(id, Version::V5)[0].contains("NotAuthorized"), "nobody is not d's user");
+    let mut unnamed = kept();
+    let told = unnamed.connect_kept_told("e");
+    assert_eq!(of(&told, "e"), None);
 }
 
 #[test]

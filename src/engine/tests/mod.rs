@@ -3,6 +3,7 @@
 
 mod authentication;
 mod backpressure;
+mod bounds;
 mod cores;
 mod durability;
 mod sessions;

@@ -1,7 +1,7 @@
 //! A broker process on a port of its own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,13 +48,18 @@ impl Broker {
 
     /// With a configuration file of this text. It is always this project's broker, as the keys are.
     pub fn with_config(text: &str) -> Self {
+        Self::listening_at("127.0.0.1:0", text)
+    }
+
+    /// The same at another address of this machine.
+    pub fn listening_at(listen: &str, text: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringmq-conformance-{}-{number}.toml", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).expect("a configuration file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
-        command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&path);
+        command.args(["--listen", listen, "--log-format", "json", "--config"]).arg(&path);
         command.args(std::env::var(FLAGS).unwrap_or_default().split_whitespace());
         let folder = |base| PathBuf::from(base).join(format!("{}-{number}", std::process::id()));
         let data = std::env::var_os(DATA).map(folder);
@@ -74,6 +79,10 @@ impl Broker {
                 break address.parse().expect("an address");
             }
         };
+        let mut address: SocketAddr = address;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
         let log = keep(log, seen);
         Self { address, process: Some(Process { child, log, configuration: Some(path), data }) }
     }
@@ -103,15 +112,33 @@ impl Broker {
 
     /// Asks it to stop, as a service manager does. Only a broker of the test's own can be asked.
     pub fn stop(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: &str) {
         let process = self.process.as_ref().expect("a broker of the test's own");
         let id = process.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
         assert!(status.success());
+    }
+
+    /// Waits until its log holds a text so many times.
+    #[track_caller]
+    #[allow(dead_code, reason = "not all tests that share this look into the log")]
+    pub fn await_log(&self, text: &str, times: usize) {
+        let process = self.process.as_ref().expect("a broker of the test's own");
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while process.log.lock().expect("no reader panics").matches(text).count() < times {
+            assert!(Instant::now() < give_up, "its log never says {text:?} {times} times");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
 impl Broker {
     /// Waits until it has stopped by itself; fails when it does not within a while.
+    #[allow(dead_code, reason = "not all tests that share this wait for a broker's end")]
     pub fn await_end(&mut self) {
         let process = self.process.as_mut().expect("a broker of the test's own");
         let until = Instant::now() + Duration::from_secs(10);

@@ -6,6 +6,7 @@ mod client;
 mod decode;
 mod encode;
 mod packet;
+#[allow(dead_code, reason = "not all tests that share this meet all of them")]
 pub mod reason;
 
 pub use broker::{Broker, settle};

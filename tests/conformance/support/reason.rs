@@ -10,7 +10,11 @@ pub const UNSPECIFIED_ERROR: u8 = 0x80;
 pub const MALFORMED_PACKET: u8 = 0x81;
 pub const PROTOCOL_ERROR: u8 = 0x82;
 pub const UNSUPPORTED_PROTOCOL_VERSION: u8 = 0x84;
+pub const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
 pub const NOT_AUTHORIZED: u8 = 0x87;
+pub const SERVER_UNAVAILABLE: u8 = 0x88;
+pub const SERVER_BUSY: u8 = 0x89;
+pub const BANNED: u8 = 0x8A;
 pub const SERVER_SHUTTING_DOWN: u8 = 0x8B;
 pub const BAD_AUTHENTICATION_METHOD: u8 = 0x8C;
 pub const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
@@ -38,3 +42,7 @@ pub const V3_UNACCEPTABLE_VERSION: u8 = 1;
 pub const V3_IDENTIFIER_REJECTED: u8 = 2;
 /// 3.1.1: server unavailable.
 pub const V3_SERVER_UNAVAILABLE: u8 = 3;
+/// 3.1.1: bad user name or password.
+pub const V3_BAD_USER_NAME_OR_PASSWORD: u8 = 4;
+/// 3.1.1: not authorized.
+pub const V3_NOT_AUTHORIZED: u8 = 5;

@@ -1,0 +1,430 @@
+//! The password file: users with the Argon2id hashes of their passwords and, where SCRAM is to know
+//! them, its verifiers. One line each, `NAME:HASH` or `NAME:HASH:VERIFIER`; lines that begin with
+//! `#` are comments. It is read as a whole and written as a whole, atomically and for its owner
+//! alone.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+
+use crate::config::Hashing;
+
+/// A hash of nothing, to compare with where there is no such user.
+const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// The users of a file.
+#[derive(Debug, Default)]
+pub struct Passwords {
+    users: HashMap<Box<str>, User>,
+    /// What to compare with where there is no such user: it takes as long.
+    nobody: Box<str>,
+}
+
+/// What is kept of a user's password.
+#[derive(Debug)]
+pub struct User {
+    /// In PHC's string format.
+    hash: Box<str>,
+    /// SCRAM's verifier, if there is one.
+    pub verifier: Option<Box<str>>,
+}
+
+/// Why a password file cannot be used.
+#[derive(Debug)]
+pub enum PasswordError {
+    /// It cannot be read or written.
+    Io(PathBuf, io::Error),
+    /// A line of it is wrong.
+    Line(PathBuf, usize, &'static str),
+    /// Such a name cannot be in it.
+    Name(&'static str),
+    /// The password cannot be hashed.
+    Hash(String),
+    /// There is no such user.
+    Unknown(String, PathBuf),
+    /// Another one is at work on it.
+    Locked(PathBuf),
+}
+
+impl fmt::Display for PasswordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Line(path, line, what) => write!(f, "{}:{line}: {what}", path.display()),
+            Self::Name(what) => f.write_str(what),
+            Self::Hash(what) => write!(f, "the password cannot be hashed: {what}"),
+            Self::Unknown(user, path) => {
+                write!(f, "{}: there is no user {user:?}; `broker passwd list`", path.display())
+            }
+            Self::Locked(path) => write!(
+                f,
+                "{} is there: another `broker passwd` is at work, or was interrupted; remove it if \
+                 none is",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PasswordError {}
+
+impl Passwords {
+    /// Reads a file.
+    pub fn read(path: &Path, hashing: &Hashing) -> Result<Self, PasswordError> {
+        let text = read_text(path)?;
+        let mut passwords = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            let wrong = |what| PasswordError::Line(path.to_owned(), number + 1, what);
+            let Some((name, user)) = parse_line(line).map_err(wrong)? else { continue };
+            if passwords.nobody.is_empty() {
+                // As costly as the users' own, so that the time tells nothing.
+                let costs = user.hash.rsplitn(3, '$').nth(2).unwrap_or_default();
+                passwords.nobody = format!("{costs}${NOBODY}").into();
+            }
+            if passwords.users.insert(name.into(), user).is_some() {
+                return Err(wrong("this user is there already"));
+            }
+        }
+        if passwords.nobody.is_empty() {
+            passwords.nobody = nobody(hashing);
+        }
+        Ok(passwords)
+    }
+
+    /// One without users.
+    pub fn none(hashing: &Hashing) -> Self {
+        Self { users: HashMap::new(), nobody: nobody(hashing) }
+    }
+
+    /// Hashes that SCRAM's clients do, if there is one.
+    #[cfg(feature = "scram")]
+    pub fn scram_iterations(&self) -> Option<u32> {
+        let verifiers = self.users.values().filter_map(|user| user.verifier.as_deref());
+        verifiers.filter_map(super::scram::Verifier::parse).map(|of| of.iterations()).next()
+    }
+
+    /// Users there are.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// The user of this name.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// Names, in order.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.users.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether this is the user's password. Takes time and memory, as much for a name that is not
+    /// in the file: not to be called on a core.
+    pub fn verify(&self, name: &str, password: &[u8]) -> bool {
+        let user = self.users.get(name);
+        let hash = user.map_or(&*self.nobody, |user| &*user.hash);
+        let Ok(hash) = PasswordHash::new(hash) else { return false };
+        let is_right = Argon2::default().verify_password(password, &hash).is_ok();
+        is_right && user.is_some()
+    }
+}
+
+fn nobody(hashing: &Hashing) -> Box<str> {
+    let Hashing { memory_kib, iterations, .. } = hashing;
+    format!("$argon2id$v=19$m={memory_kib},t={iterations},p=1${NOBODY}").into()
+}
+
+fn read_text(path: &Path) -> Result<String, PasswordError> {
+    fs::read_to_string(path).map_err(|error| PasswordError::Io(path.to_owned(), error))
+}
+
+/// A line of a file; nothing where it holds no user.
+fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
+    if line.trim().is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let Some((name, rest)) = line.split_once(':') else {
+        return Err(
+            "a user's name, a colon and a hash are expected; `broker passwd add` writes them",
+        );
+    };
+    if name.is_empty() {
+        return Err("a user's name is expected before the colon");
+    }
+    let (hash, verifier) = match rest.split_once(':') {
+        Some((hash, verifier)) => (hash, Some(verifier)),
+        None => (rest, None),
+    };
+    let is_hash = hash.starts_with("$argon2id$")
+        && PasswordHash::new(hash).is_ok_and(|hash| hash.salt.is_some() && hash.hash.is_some());
+    if !is_hash {
+        return Err("a hash as `broker passwd add` writes it is expected: $argon2id$…");
+    }
+    #[cfg(feature = "scram")]
+    if let Some(verifier) = verifier
+        && super::scram::Verifier::parse(verifier).is_none()
+    {
+        return Err("what follows the hash is no verifier of SCRAM-SHA-256");
+    }
+    Ok(Some((name, User { hash: hash.into(), verifier: verifier.map(Into::into) })))
+}
+
+/// The line of a user with this password. Takes time and memory.
+fn line_of(name: &str, password: &str, hashing: &Hashing) -> Result<String, PasswordError> {
+    let hash_error = |error: &dyn fmt::Display| PasswordError::Hash(error.to_string());
+    let params = Params::new(hashing.memory_kib, hashing.iterations, 1, None)
+        .map_err(|error| hash_error(&error))?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash = argon2.hash_password(password.as_bytes()).map_err(|error| hash_error(&error))?;
+    let mut line = format!("{name}:{hash}");
+    #[cfg(feature = "scram")]
+    if hashing.scram {
+        let verifier = super::scram::Verifier::new(password, hashing.scram_iterations);
+        line.push(':');
+        line.push_str(&verifier.map_err(PasswordError::Hash)?.to_string());
+    }
+    line.push('\n');
+    Ok(line)
+}
+
+/// Adds a user, or gives it another password; true when it is new. The file is made where there is
+/// none.
+pub fn add(
+    path: &Path,
+    name: &str,
+    password: &str,
+    hashing: &Hashing,
+) -> Result<bool, PasswordError> {
+    if name.is_empty() || name.starts_with('#') || name.contains([':', '\n', '\r', '\0']) {
+        return Err(PasswordError::Name(
+            "a user's name is not empty, does not begin with #, and has no colon or line break",
+        ));
+    }
+    let line = line_of(name, password, hashing)?;
+    change(path, true, |text| {
+        let mut is_new = true;
+        let mut changed = String::new();
+        for old in text.split_inclusive('\n') {
+            if is_line_of(old, name) {
+                is_new = false;
+                changed.push_str(&line);
+            } else {
+                changed.push_str(old);
+            }
+        }
+        if is_new {
+            if !changed.is_empty() && !changed.ends_with('\n') {
+                changed.push('\n');
+            }
+            changed.push_str(&line);
+        }
+        Some((changed, is_new))
+    })
+    .map(|is_new| is_new.unwrap_or(false))
+}
+
+/// Takes a user out.
+pub fn remove(path: &Path, name: &str) -> Result<(), PasswordError> {
+    let removed = change(path, false, |text| {
+        let kept: String =
+            text.split_inclusive('\n').filter(|line| !is_line_of(line, name)).collect();
+        (kept.len() < text.len()).then_some((kept, ()))
+    })?;
+    removed.ok_or_else(|| PasswordError::Unknown(name.to_owned(), path.to_owned()))
+}
+
+fn is_line_of(line: &str, name: &str) -> bool {
+    line.split_once(':').is_some_and(|(of, _)| of == name)
+}
+
+/// Writes a file anew, so that whoever reads it finds the old one or the new one. Nothing is
+/// written when `edit` has nothing to write.
+fn change<T>(
+    path: &Path,
+    may_make: bool,
+    edit: impl FnOnce(&str) -> Option<(String, T)>,
+) -> Result<Option<T>, PasswordError> {
+    // A link stays a link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let failed = |error| PasswordError::Io(path.clone(), error);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let file = match create_private(&new) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(PasswordError::Locked(new));
+        }
+        Err(error) => return Err(PasswordError::Io(new, error)),
+    };
+    let outcome = (|| {
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && may_make => String::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let Some((text, told)) = edit(&text) else { return Ok(None) };
+        let write = || -> io::Result<()> {
+            keep_owner(&path, &file)?;
+            (&file).write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(failed)?;
+        Ok(Some(told))
+    })();
+    if !matches!(outcome, Ok(Some(_))) {
+        let _ = fs::remove_file(&new);
+    }
+    outcome
+}
+
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// The new file is whose the old one was: root may change what the broker's user reads.
+#[cfg(unix)]
+fn keep_owner(old: &Path, new: &File) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let Ok(old) = fs::metadata(old) else { return Ok(()) };
+    let is_same = new.metadata().is_ok_and(|new| (new.uid(), new.gid()) == (old.uid(), old.gid()));
+    if is_same { Ok(()) } else { fchown(new, Some(old.uid()), Some(old.gid())) }
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_old: &Path, _new: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether others than its owner may read a file.
+#[cfg(unix)]
+pub fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0)
+}
+
+/// Whether others than its owner may read a file: not known here.
+#[cfg(not(unix))]
+pub fn is_open_to_others(_path: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAP: Hashing =
+        Hashing { memory_kib: 8, iterations: 1, scram: true, scram_iterations: 4_096 };
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("ringmq-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder for the test");
+        folder
+    }
+
+    #[test]
+    fn a_user_is_known_by_the_password_given_last_and_nobody_by_another() {
+        let path = folder("passwd-verify").join("passwords");
+        assert!(add(&path, "alice", "first", &CHEAP).expect("written"));
+        assert!(add(&path, "bob", "other", &CHEAP).expect("written"));
+        assert!(!add(&path, "alice", "second", &CHEAP).expect("written"));
+        let passwords = Passwords::read(&path, &CHEAP).expect("it reads what it wrote");
+        assert_eq!(passwords.names(), ["alice", "bob"]);
+        let is_right = |name, password: &str| passwords.verify(name, password.as_bytes());
+        assert!(is_right("alice", "second") && is_right("bob", "other"));
+        for (name, password) in [("alice", "first"), ("alice", ""), ("bob", "second"), ("eve", "x")]
+        {
+            assert!(!is_right(name, password), "{name} {password}");
+        }
+        // Whatever stands in for those who are not there is no way in.
+        assert!(!is_right("", "") && !Passwords::none(&CHEAP).verify("alice", b"second"));
+    }
+
+    #[test]
+    fn removing_a_user_keeps_the_others_and_the_comments() {
+        let path = folder("passwd-remove").join("passwords");
+        fs::write(&path, "# ours\n").expect("written");
+        add(&path, "alice", "a", &CHEAP).expect("written");
+        add(&path, "bob", "b", &CHEAP).expect("written");
+        remove(&path, "alice").expect("she is there");
+        assert!(matches!(remove(&path, "alice"), Err(PasswordError::Unknown(..))));
+        let text = fs::read_to_string(&path).expect("it is there");
+        assert!(text.starts_with("# ours\nbob:$argon2id$") && text.lines().count() == 2, "{text}");
+        assert!(!path.with_file_name("passwords.new").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_for_its_owner_alone_and_never_half_written() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = folder("passwd-mode").join("passwords");
+        fs::write(&path, "").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+        assert!(is_open_to_others(&path));
+        add(&path, "alice", "a", &CHEAP).expect("written");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert!(!is_open_to_others(&path));
+        // Whoever finds another one at work changes nothing.
+        fs::write(path.with_file_name("passwords.new"), "").expect("written");
+        let before = fs::read_to_string(&path).expect("there");
+        assert!(matches!(add(&path, "bob", "b", &CHEAP), Err(PasswordError::Locked(_))));
+        assert_eq!(fs::read_to_string(&path).expect("there"), before);
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_with_its_number() {
+        let path = folder("passwd-wrong").join("passwords");
+        for (text, part) in [
+            ("alice\n", ":1: a user's name, a colon and a hash"),
+            ("# x\n\n:$argon2id$\n", ":3: a user's name is expected before the colon"),
+            ("alice:secret\n", ":1: a hash as `broker passwd add` writes it"),
+        ] {
+            fs::write(&path, text).expect("written");
+            let error = Passwords::read(&path, &CHEAP).expect_err("it is wrong").to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_break_the_file_is_refused() {
+        let path = folder("passwd-name").join("passwords");
+        for name in ["", "a:b", "a\nb", "#a"] {
+            assert!(
+                matches!(add(&path, name, "x", &CHEAP), Err(PasswordError::Name(_))),
+                "{name:?}"
+            );
+        }
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_unknown_user_is_compared_at_the_cost_of_the_others() {
+        let path = folder("passwd-cost").join("passwords");
+        add(&path, "alice", "a", &CHEAP).expect("written");
+        let dear = Hashing { memory_kib: 1_024, ..CHEAP };
+        let passwords = Passwords::read(&path, &dear).expect("it reads");
+        assert!(passwords.nobody.contains("m=8,t=1,p=1"), "{}", passwords.nobody);
+        assert!(PasswordHash::new(&passwords.nobody).is_ok_and(|hash| hash.hash.is_some()));
+        let none = Passwords::none(&dear);
+        assert!(none.nobody.contains("m=1024") && PasswordHash::new(&none.nobody).is_ok());
+    }
+}

@@ -1,0 +1,367 @@
+//! What one address, one user and one client may do in a time, counted over all cores: connections,
+//! refused attempts, connections made and ended again and again; and bans of those who go too far.
+//!
+//! It is looked at when a connection comes and goes, never for a message, so locks will do. What is
+//! remembered of those who are connected is bounded by the connections; of the others, by
+//! [`MARKS_MAX`].
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+
+use crate::clock::{Deadline, Now};
+use crate::config::Protection;
+
+/// Addresses, and clients, that are remembered without a connection. Those whose time has passed
+/// are forgotten first, then those that are not banned; when all are banned, no more are taken.
+const MARKS_MAX: usize = 65_536;
+
+const SECOND_US: u64 = 1_000_000;
+
+/// An address, or a network whose addresses count as one.
+type Place = u128;
+
+/// The counts of all cores.
+#[derive(Debug)]
+pub(super) struct Guard {
+    bounds: Protection,
+    addresses: Mutex<Addresses>,
+    clients: Mutex<Marks<Box<str>>>,
+    users: Mutex<HashMap<Box<str>, u32>>,
+    turned_away: AtomicU64,
+    bans: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    /// Connections there are.
+    open: HashMap<Place, u32>,
+    /// Connections made in the last second.
+    rates: Marks<Place>,
+    /// Refused attempts, and bans.
+    refusals: Marks<Place>,
+}
+
+/// Counts that begin anew after a while.
+#[derive(Debug)]
+struct Marks<K>(HashMap<K, Mark>);
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    began: Now,
+    count: u32,
+    banned_until: Option<Deadline>,
+}
+
+impl<K> Default for Marks<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Marks<K> {
+    fn is_banned<Q: Hash + Eq + ?Sized>(&self, key: &Q, now: Now) -> bool
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.0.get(key).is_some_and(|mark| mark.is_banned(now))
+    }
+
+    /// Counts one more; how many there are in the window by now.
+    fn count(&mut self, key: K, now: Now, window_us: u64) -> Option<&mut Mark> {
+        if self.0.len() >= MARKS_MAX && !self.0.contains_key(&key) {
+            self.0.retain(|_, mark| mark.is_banned(now) || now.since_us(mark.began) < window_us);
+            if self.0.len() >= MARKS_MAX {
+                self.0.retain(|_, mark| mark.is_banned(now));
+            }
+            if self.0.len() >= MARKS_MAX {
+                return None;
+            }
+        }
+        let fresh = Mark { began: now, count: 0, banned_until: None };
+        let mark = self.0.entry(key).or_insert(fresh);
+        if now.since_us(mark.began) >= window_us {
+            (mark.began, mark.count) = (now, 0);
+        }
+        mark.count = mark.count.saturating_add(1);
+        Some(mark)
+    }
+}
+
+impl Mark {
+    fn is_banned(&self, now: Now) -> bool {
+        self.banned_until.is_some_and(|until| !until.is_due(now))
+    }
+}
+
+impl Guard {
+    pub fn new(bounds: &Protection) -> Self {
+        Self {
+            bounds: bounds.clone(),
+            addresses: Mutex::default(),
+            clients: Mutex::default(),
+            users: Mutex::default(),
+            turned_away: AtomicU64::new(0),
+            bans: AtomicU64::new(0),
+        }
+    }
+
+    /// Connections that were closed as soon as they came.
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Relaxed)
+    }
+
+    /// Bans since the start.
+    pub fn bans(&self) -> u64 {
+        self.bans.load(Relaxed)
+    }
+
+    /// Whether a connection from this address may stay; if so it counts until [`Self::left`].
+    pub fn enter(&self, now: Now, address: Option<SocketAddr>) -> bool {
+        let Some(place) = self.bounded(address) else { return true };
+        let Protection {
+            connections_per_address_max: open_max,
+            connections_per_address_per_second_max: rate_max,
+            ..
+        } = self.bounds;
+        let mut addresses = lock(&self.addresses);
+        let may_stay = !addresses.refusals.is_banned(&place, now)
+            && (open_max == 0 || addresses.open.get(&place).is_none_or(|&open| open < open_max))
+            && (rate_max == 0
+                || addresses
+                    .rates
+                    .count(place, now, SECOND_US)
+                    .is_some_and(|mark| mark.count <= rate_max));
+        if !may_stay {
+            self.turned_away.fetch_add(1, Relaxed);
+        } else if open_max > 0 {
+            *addresses.open.entry(place).or_default() += 1;
+        }
+        may_stay
+    }
+
+    /// A connection that might stay is gone.
+    pub fn left(&self, address: Option<SocketAddr>) {
+        if self.bounds.connections_per_address_max == 0 {
+            return;
+        }
+        let Some(place) = self.bounded(address) else { return };
+        take_one(&mut lock(&self.addresses).open, &place);
+    }
+
+    /// A client from this address was not let in.
+    pub fn refused(&self, now: Now, address: Option<SocketAddr>) {
+        let Protection { refusals_max, ban_s, .. } = self.bounds;
+        let (Some(place), true) = (self.bounded(address), refusals_max > 0) else { return };
+        let mut addresses = lock(&self.addresses);
+        let Some(mark) = addresses.refusals.count(place, now, self.window_us()) else { return };
+        if mark.count >= refusals_max && !mark.is_banned(now) {
+            mark.banned_until = Some(now.after_s(ban_s.into()));
+            self.bans.fetch_add(1, Relaxed);
+            tracing::warn!(
+                address = address.map(|address| address.ip().to_string()),
+                refused = mark.count,
+                for_s = ban_s,
+                "too many clients of this address were refused: it is banned"
+            );
+        }
+    }
+
+    /// Whether it is counted how often a client comes and goes.
+    pub fn counts_flaps(&self) -> bool {
+        self.bounds.flaps_max > 0
+    }
+
+    /// Whether this client is banned.
+    pub fn is_banned(&self, now: Now, user: Option<&str>, client_identifier: &str) -> bool {
+        self.bounds.flaps_max > 0
+            && !client_identifier.is_empty()
+            && lock(&self.clients).is_banned(&*client_key(user, client_identifier), now)
+    }
+
+    /// The connection of a client that had been let in has ended.
+    pub fn flapped(&self, now: Now, user: Option<&str>, client_identifier: &str) {
+        let Protection { flaps_max, ban_s, .. } = self.bounds;
+        if flaps_max == 0 || client_identifier.is_empty() {
+            return;
+        }
+        let mut clients = lock(&self.clients);
+        let key = client_key(user, client_identifier);
+        let Some(mark) = clients.count(key, now, self.window_us()) else { return };
+        if mark.count >= flaps_max && !mark.is_banned(now) {
+            mark.banned_until = Some(now.after_s(ban_s.into()));
+            mark.count = 0;
+            self.bans.fetch_add(1, Relaxed);
+            tracing::warn!(
+                client = client_identifier,
+                user,
+                for_s = ban_s,
+                "this client came and went too often: it is banned"
+            );
+        }
+    }
+
+    /// Counts a connection of a user, unless it has as many as it may; `spares` is one that is
+    /// about to be taken over.
+    pub fn enter_user(&self, user: &str, spares: bool) -> bool {
+        let users_max = self.bounds.connections_per_user_max;
+        if users_max == 0 {
+            return true;
+        }
+        let mut users = lock(&self.users);
+        let open = users.get(user).copied().unwrap_or(0);
+        if open >= users_max.saturating_add(u32::from(spares)) {
+            return false;
+        }
+        *users.entry(user.into()).or_default() += 1;
+        true
+    }
+
+    /// A connection that was counted for a user is gone.
+    pub fn user_left(&self, user: &str) {
+        if self.bounds.connections_per_user_max > 0 {
+            take_one(&mut lock(&self.users), user);
+        }
+    }
+
+    fn window_us(&self) -> u64 {
+        u64::from(self.bounds.window_s) * SECOND_US
+    }
+
+    /// As what an address counts; none where it is not bounded.
+    fn bounded(&self, address: Option<SocketAddr>) -> Option<Place> {
+        let address = address?.ip().to_canonical();
+        if self.bounds.exempt.iter().any(|network: &IpNet| network.contains(&address)) {
+            return None;
+        }
+        Some(match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => {
+                let prefix = u32::from(self.bounds.ipv6_prefix);
+                address.to_bits() & u128::MAX.checked_shl(128 - prefix).unwrap_or(0)
+            }
+        })
+    }
+}
+
+fn client_key(user: Option<&str>, client_identifier: &str) -> Box<str> {
+    // Whoever comes without a name, or by another one, bans nobody else's client. Neither holds
+    // U+0000 [MQTT-1.5.4-2].
+    format!("{}\0{client_identifier}", user.unwrap_or_default()).into()
+}
+
+fn take_one<K, Q>(counts: &mut HashMap<K, u32>, key: &Q)
+where
+    K: Hash + Eq + std::borrow::Borrow<Q>,
+    Q: Hash + Eq + ?Sized,
+{
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A count that a panic left is as good as any.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(change: impl FnOnce(&mut Protection)) -> Guard {
+        let mut bounds = Protection { exempt: Vec::new(), ..Protection::default() };
+        change(&mut bounds);
+        Guard::new(&bounds)
+    }
+
+    fn at(text: &str) -> Option<SocketAddr> {
+        Some(SocketAddr::new(text.parse().expect("an address"), 5_000))
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_those_of_a_network_count_as_one() {
+        let guard = guard(|bounds| bounds.connections_per_address_max = 2);
+        let enters = |address| guard.enter(Now(0), at(address));
+        assert!(enters("10.0.0.1") && enters("::ffff:10.0.0.1") && !enters("10.0.0.1"));
+        assert!(enters("10.0.0.2"));
+        guard.left(at("10.0.0.1"));
+        assert!(enters("10.0.0.1") && !enters("10.0.0.1"));
+        assert!(enters("2001:db8::1") && enters("2001:db8::2") && !enters("2001:db8:0:0:ffff::1"));
+        assert!(enters("2001:db8:0:1::1"));
+        assert_eq!(guard.turned_away(), 3);
+        assert!((0..9).all(|_| guard.enter(Now(0), None)), "a Unix socket has no address");
+    }
+
+    #[test]
+    fn an_address_makes_so_many_connections_in_a_second() {
+        let guard = guard(|bounds| bounds.connections_per_address_per_second_max = 3);
+        let made = |now| (0..9).filter(|_| guard.enter(Now(now), at("10.0.0.1"))).count();
+        assert_eq!((made(0), made(SECOND_US - 1), made(SECOND_US)), (3, 0, 3));
+    }
+
+    #[test]
+    fn an_address_with_too_many_refusals_is_banned_for_a_while_and_no_other() {
+        let guard =
+            guard(|bounds| (bounds.refusals_max, bounds.window_s, bounds.ban_s) = (3, 10, 60));
+        let s = |s| Now(s * SECOND_US);
+        for at_s in [0, 1, 20, 21] {
+            guard.refused(s(at_s), at("10.0.0.1"));
+        }
+        assert!(guard.enter(s(21), at("10.0.0.1")), "never three in ten seconds");
+        guard.refused(s(22), at("10.0.0.1"));
+        assert!(!guard.enter(s(22), at("10.0.0.1")) && guard.enter(s(22), at("10.0.0.2")));
+        assert!(!guard.enter(s(81), at("10.0.0.1")) && guard.enter(s(82), at("10.0.0.1")));
+        assert_eq!(guard.bans(), 1);
+    }
+
+    #[test]
+    fn addresses_that_are_exempt_are_never_bounded() {
+        let guard = guard(|bounds| {
+            bounds.exempt = vec!["10.0.0.0/8".parse().expect("a network")];
+            bounds.connections_per_address_max = 1;
+        });
+        assert!((0..9).all(|_| guard.enter(Now(0), at("10.1.2.3"))));
+        assert!(guard.enter(Now(0), at("11.1.2.3")) && !guard.enter(Now(0), at("11.1.2.3")));
+    }
+
+    #[test]
+    fn a_client_that_comes_and_goes_is_banned_and_another_user_of_its_name_is_not() {
+        let guard = guard(|bounds| (bounds.flaps_max, bounds.window_s, bounds.ban_s) = (3, 10, 60));
+        (0..3).for_each(|_| guard.flapped(Now(0), Some("u"), "c"));
+        assert!(guard.is_banned(Now(0), Some("u"), "c"));
+        assert!(!guard.is_banned(Now(0), Some("v"), "c") && !guard.is_banned(Now(0), None, "c"));
+        assert!(!guard.is_banned(Now(60 * SECOND_US), Some("u"), "c"));
+    }
+
+    #[test]
+    fn a_user_has_so_many_connections_and_may_take_over_its_own() {
+        let guard = guard(|bounds| bounds.connections_per_user_max = 1);
+        assert!(guard.enter_user("u", false) && !guard.enter_user("u", false));
+        assert!(guard.enter_user("u", true) && guard.enter_user("v", false));
+        guard.user_left("u");
+        assert!(!guard.enter_user("u", false));
+        guard.user_left("u");
+        assert!(guard.enter_user("u", false));
+    }
+
+    #[test]
+    fn what_is_remembered_of_strangers_is_bounded_and_bans_outlive_the_rest() {
+        let guard = guard(|bounds| (bounds.refusals_max, bounds.ban_s) = (2, 600));
+        let of = |number: u32| {
+            let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(number));
+            Some(SocketAddr::new(address, 1))
+        };
+        (0..2).for_each(|_| guard.refused(Now(0), of(1)));
+        (2..2 * MARKS_MAX as u32).for_each(|number| guard.refused(Now(0), of(number)));
+        assert!(lock(&guard.addresses).refusals.0.len() <= MARKS_MAX);
+        assert!(!guard.enter(Now(0), of(1)), "still banned");
+    }
+}

@@ -1,0 +1,149 @@
+//! The access control of a core as the engine uses it, with time and connections in the test's
+//! hands.
+
+use std::sync::mpsc;
+
+use super::*;
+use crate::clock::Now;
+use crate::engine::{Authentication, Credentials, Grant, Identity};
+use crate::wire::{Qos, ReasonCode};
+
+fn control(change: impl FnOnce(&mut Settings)) -> Arc<Control> {
+    let mut settings = Settings::default();
+    settings.access.hashing.memory_kib = 8;
+    settings.access.hashing.iterations = 1;
+    settings.access.anonymous = Anonymous::No;
+    change(&mut settings);
+    Control::open(&settings).expect("nothing is wrong").expect("something is asked")
+}
+
+fn who<'a>(username: Option<&'a str>, password: Option<&'a [u8]>) -> Credentials<'a> {
+    Credentials {
+        client_identifier: "c",
+        username,
+        password,
+        method: None,
+        address: None,
+        listener: 0,
+        certificate: None,
+        replaces: None,
+    }
+}
+
+/// A core, and what hears its bell.
+fn core(control: &Arc<Control>) -> (CoreAccess, mpsc::Receiver<()>) {
+    let (ring, rings) = mpsc::channel();
+    let bell: Bell = Arc::new(move || ring.send(()).expect("the test listens"));
+    (control.for_core(bell), rings)
+}
+
+#[test]
+fn a_hash_is_never_worked_out_on_the_core_and_its_answer_rings_the_bell() {
+    let control = control(|_| {});
+    let (mut access, rings) = core(&control);
+    let pending = access.authenticate(Now(0), 7, &who(Some("eve"), Some(b"x")));
+    // Without a password file nobody is known: that needs no hash.
+    assert_eq!(pending, Authentication::Refused(ReasonCode::NotAuthorized));
+    drop(access);
+    let folder = std::env::temp_dir().join(format!("ringmq-core-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("passwords");
+    let _ = std::fs::remove_file(&path);
+    passwords::add(&path, "alice", "secret", &control.settings.hashing).expect("written");
+    let control = self::control(|settings| settings.access.password_file.clone_from(&path));
+    let (mut access, _) = core(&control);
+    assert_eq!(control.pool.threads(), 0, "no thread before there is work");
+    drop(rings);
+    let (mut alice, rings) = core(&control);
+    let right = who(Some("alice"), Some(b"secret"));
+    assert_eq!(alice.authenticate(Now(0), 7, &right), Authentication::Pending);
+    rings.recv().expect("the bell rings");
+    let grant = Grant { user: Some("alice".into()), ..Grant::default() };
+    assert_eq!(alice.poll_answer(Now(0)), Some((7, Authentication::Granted(grant))));
+    assert_eq!(alice.poll_answer(Now(0)), None);
+    // An answer for a connection that is gone is nobody's.
+    assert_eq!(alice.authenticate(Now(0), 8, &right), Authentication::Pending);
+    alice.forget(8);
+    rings.recv().expect("the bell rings");
+    assert_eq!(alice.poll_answer(Now(0)), None);
+    assert_eq!(access.poll_answer(Now(0)), None);
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn the_name_in_a_certificate_is_the_clients_where_that_is_wanted() {
+    let certificate = crate::engine::CertificateIdentity {
+        name: Some("meter-7".into()),
+        ..crate::engine::CertificateIdentity::default()
+    };
+    let who = Credentials { certificate: Some(&certificate), ..who(Some("alice"), Some(b"x")) };
+    let (mut access, _bell) = core(&control(|_| {}));
+    let grant = Grant { user: Some("meter-7".into()), ..Grant::default() };
+    assert_eq!(access.authenticate(Now(0), 1, &who), Authentication::Granted(grant));
+    let (mut access, _bell) = core(&control(|settings| settings.access.certificate_names = false));
+    let refused = Authentication::Refused(ReasonCode::NotAuthorized);
+    assert_eq!(access.authenticate(Now(0), 1, &who), refused);
+    let nameless = crate::engine::CertificateIdentity::default();
+    let who = Credentials { certificate: Some(&nameless), ..who };
+    let (mut access, _bell) = core(&control(|_| {}));
+    assert_eq!(access.authenticate(Now(0), 1, &who), refused, "it is nobody's certificate");
+}
+
+#[test]
+fn one_connection_never_has_the_rights_of_another_in_its_place() {
+    let folder = std::env::temp_dir().join(format!("ringmq-place-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let acl = folder.join("acl");
+    std::fs::write(&acl, "for user alice\n allow all #\n").expect("written");
+    let control = control(|settings| {
+        settings.access.acl_file.clone_from(&acl);
+        settings.access.anonymous = Anonymous::Yes;
+    });
+    let (mut access, _bell) = core(&control);
+    let client_identifier = shards::Text::new("c");
+    let may = |access: &mut CoreAccess, exchange| {
+        let who = Identity { exchange, client_identifier: &client_identifier };
+        access.may_publish(&who, "t", Qos::AtMostOnce, false)
+    };
+    let certificate = crate::engine::CertificateIdentity {
+        name: Some("alice".into()),
+        ..crate::engine::CertificateIdentity::default()
+    };
+    let alice = Credentials { certificate: Some(&certificate), ..who(None, None) };
+    let (first, second) = (1 << 32 | 5, 2 << 32 | 5);
+    access.authenticate(Now(0), first, &alice);
+    assert!(may(&mut access, first));
+    access.forget(first);
+    assert!(!may(&mut access, first), "it is gone");
+    access.authenticate(Now(0), second, &who(None, None));
+    assert!(!may(&mut access, second));
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn where_nothing_is_asked_there_is_nothing_to_ask() {
+    assert!(Control::open(&Settings::default()).expect("nothing is wrong").is_none());
+    let opens = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        Control::open(&settings).expect("nothing is wrong").is_some()
+    };
+    assert!(opens(&|settings| settings.listen = vec!["0.0.0.0:1".parse().expect("an address")]));
+    assert!(opens(&|settings| settings.access.anonymous = Anonymous::No));
+    assert!(opens(&|settings| settings.protection.flaps_max = 1));
+    let pages = |origins: Vec<String>| {
+        opens(&|settings| {
+            let mut for_pages = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
+            for_pages.transport = crate::config::Transport::Ws;
+            for_pages.websocket.origins.clone_from(&origins);
+            settings.listeners.push(for_pages);
+        })
+    };
+    assert!(pages(Vec::new()), "a page of any site can connect to loopback");
+    assert!(!pages(vec!["https://example.org".to_owned()]));
+    assert!(opens(&|settings| {
+        let mut behind_proxy = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
+        behind_proxy.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+        settings.listeners.push(behind_proxy);
+    }));
+}

@@ -1,0 +1,139 @@
+//! Who a client is, as the access control says it: answers that come later, whose session it may
+//! have, and how long it may stay.
+
+use std::time::Duration;
+
+use shards::Text;
+
+use crate::clock::{Deadline, Now};
+use crate::engine::access::{Authentication, Identity};
+use crate::engine::connect::{Refusal, exchange};
+use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
+use crate::limits;
+use crate::session::connection::Phase;
+use crate::session::state::SessionExtra;
+use crate::wire::{Connect, ReasonCode};
+
+impl Engine {
+    /// Takes the answers that the access control has worked out meanwhile, and notices when its
+    /// rules have changed. To be called once a turn.
+    pub fn handle_answers(&mut self, now: Now) {
+        self.set_now(now);
+        while let Some((exchange, authentication)) = self.access.poll_answer(now) {
+            let id = ConnectionId { slot: exchange as u32, generation: (exchange >> 32) as u32 };
+            self.handle_authenticated(now, id, authentication);
+        }
+        self.go_on_checking_subscriptions();
+    }
+
+    /// The answer to [`Authentication::Pending`] is there.
+    pub fn handle_authenticated(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        authentication: Authentication,
+    ) {
+        self.set_now(now);
+        let Some(connection) = self.links.get(id) else { return };
+        if let Phase::Authenticating(deferred) = &connection.phase
+            && deferred.is_pending
+        {
+            let connect = deferred.connect.clone();
+            self.go_on_authenticating(id, authentication, &connect);
+        } else if connection.session().is_some() {
+            self.go_on_reauthenticating(id, authentication);
+        }
+        self.mark_ready(id);
+    }
+
+    /// Not let in by the access control.
+    pub(super) fn turn_down(&mut self, id: ConnectionId, reason: ReasonCode) {
+        self.links.metrics.clients_refused += 1;
+        self.access.forget(exchange(id));
+        self.refuse(id, reason);
+    }
+
+    /// What of a CONNECT depends on who it is from.
+    pub(super) fn check_identity(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        client_identifier: &str,
+        user: Option<&str>,
+    ) -> Result<(), Refusal> {
+        if self.settings.access.bind_sessions
+            && let Some(session) = self.find_session(client_identifier)
+            && let Some(owner) = self.sessions[session as usize].owner()
+            && user != Some(owner)
+        {
+            self.links.metrics.sessions_guarded += 1;
+            tracing::info!(
+                client = client_identifier,
+                user,
+                owner,
+                "refused: the session of this Client Identifier belongs to another user"
+            );
+            return Err(Refusal(ReasonCode::NotAuthorized));
+        }
+        let Some(will) = &connect.will else { return Ok(()) };
+        let client_identifier = Text::new(client_identifier);
+        let who = Identity { exchange: exchange(id), client_identifier: &client_identifier };
+        match self.access.may_publish(&who, will.topic, will.qos, will.retain) {
+            true => Ok(()),
+            false => Err(Refusal(ReasonCode::NotAuthorized)),
+        }
+    }
+
+    /// The session is this user's from now on; true when it was nobody's, or another's, before.
+    pub(super) fn own(&mut self, session: u32, user: Option<&str>) -> bool {
+        let state = &mut self.sessions[session as usize];
+        if state.owner() == user {
+            return false;
+        }
+        // One that was made without a name is the first one's who has a name.
+        let Some(user) = user else { return false };
+        let extra = state.extra.get_or_insert_with(Box::<SessionExtra>::default);
+        let bytes_before = extra.owner.replace(user.into()).map_or(0, |before| before.len());
+        self.links.ledger.charge(user.len());
+        self.links.ledger.release(bytes_before);
+        true
+    }
+
+    /// Lets a client stay for so long, or for ever.
+    pub(super) fn limit_stay(&mut self, id: ConnectionId, valid_for: Option<Duration>) {
+        let now = self.now;
+        let Some(connection) = self.links.get(id) else { return };
+        let Some(valid_for) = valid_for else {
+            if let Some(extra) = &mut connection.extra {
+                extra.stays_until = None;
+            }
+            return;
+        };
+        let until = now.after(valid_for);
+        let before = connection.extra.get_or_insert_default().stays_until.replace(until);
+        // A timer looks again and again until the time is over: one is enough unless it is too
+        // late.
+        if before.is_none_or(|before| until < before) {
+            self.look_at_stay_by(id, until);
+        }
+    }
+
+    fn look_at_stay_by(&mut self, id: ConnectionId, until: Deadline) {
+        let ahead = self.now.after_s(limits::TIMER_AHEAD_S);
+        self.timers.arm(until.min(ahead), Timer::Stay(id));
+    }
+
+    /// The time for which a client may stay may be over.
+    pub(super) fn look_at_stay(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(connection) = self.links.get(id) else { return };
+        let Some(until) = connection.extra.as_ref().and_then(|extra| extra.stays_until) else {
+            return;
+        };
+        if until.is_due(now) {
+            self.links.metrics.stays_ended += 1;
+            return self.end_connection(id.slot, Ending::Server(ReasonCode::MaximumConnectTime));
+        }
+        self.look_at_stay_by(id, until);
+    }
+}

@@ -1,0 +1,144 @@
+//! How long a client may stay, how slowly it may send and how fast.
+
+use super::*;
+use crate::wire::Auth;
+
+/// Lets in whoever has the method, for as many seconds as its data say.
+struct ForSeconds;
+
+impl Access for ForSeconds {
+    fn authenticate(&mut self, _: Now, _: u64, who: &Credentials<'_>) -> Authentication {
+        let seconds = who.method.and_then(|(_, data)| std::str::from_utf8(data).ok());
+        let valid_for = seconds.map(|text| Duration::from_secs(text.parse().expect("a number")));
+        Authentication::Granted(Grant { valid_for, ..Grant::default() })
+    }
+}
+
+fn connect_for(world: &mut World, seconds: &'static [u8]) -> ConnectionId {
+    let mut client = Client::v5("c");
+    client.properties.authentication_method = Some("time");
+    client.properties.authentication_data = Some(seconds);
+    world.connect(&client)
+}
+
+#[test]
+fn a_client_is_sent_away_when_the_time_is_over_for_which_it_was_let_in() {
+    let mut world = World::with(|_| {}, Box::new(ForSeconds));
+    let short = connect_for(&mut world, b"200");
+    let long = world.connect(&Client::v5("for ever"));
+    world.advance_ms(199_000);
+    assert!(world.closed.is_empty());
+    world.advance_ms(2_000);
+    let packets = world.packets(short, Version::V5);
+    assert!(packets[0].contains("MaximumConnectTime"), "{packets:?}");
+    assert!(world.closed.contains(&short));
+    assert_eq!(world.engine.metrics().stays_ended, 1);
+    world.advance_ms(86_400_000);
+    assert!(!world.closed.contains(&long));
+}
+
+#[test]
+fn who_authenticates_anew_in_time_may_stay_longer() {
+    let mut world = World::with(|_| {}, Box::new(ForSeconds));
+    let id = connect_for(&mut world, b"100");
+    world.advance_ms(90_000);
+    let again = Auth {
+        reason: ReasonCode::Reauthenticate,
+        authentication_method: Some("time"),
+        authentication_data: Some(b"100"),
+        reason_string: None,
+        user_properties: UserProperties::none(),
+    };
+    world.send(id, Version::V5, &Packet::Auth(again));
+    assert!(world.packets(id, Version::V5)[0].contains("Success"));
+    world.advance_ms(95_000);
+    assert!(world.closed.is_empty());
+    world.advance_ms(10_000);
+    assert!(world.closed.contains(&id));
+}
+
+fn encoded(topic: &str, qos: Qos, number: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Packet::Publish(publish(topic, b"payload", qos, number)).encode(Version::V5, &mut bytes);
+    bytes
+}
+
+impl World {
+    fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
+        self.engine.handle_received(self.now, id, bytes);
+        self.settle();
+    }
+}
+
+#[test]
+fn a_packet_that_does_not_get_whole_in_time_ends_its_connection_however_it_trickles() {
+    let mut world = World::with(|of| of.protection.packet_timeout_s = 100, Box::new(AllowAll));
+    let slow = world.connect(&Client::v5("slow"));
+    let fine = world.connect(&Client::v5("fine"));
+    let bytes = encoded("t", Qos::AtLeastOnce, 1);
+    let (head, tail) = bytes.split_at(bytes.len() - 5);
+    world.receive(slow, head);
+    for _ in 0..10 {
+        // Packets in two halves are well as long as each gets whole.
+        world.receive(fine, head);
+        world.advance_ms(9_000);
+        world.receive(fine, tail);
+    }
+    assert!(world.closed.is_empty());
+    world.receive(slow, &tail[..1]);
+    world.advance_ms(9_000);
+    assert!(world.closed.is_empty());
+    world.advance_ms(9_000);
+    assert!(world.closed.contains(&slow) && !world.closed.contains(&fine));
+    assert_eq!(world.engine.metrics().timeouts, 1);
+    world.cut(fine);
+    assert_eq!(world.engine.metrics().memory_bytes, 0);
+}
+
+#[test]
+fn a_packet_that_lies_there_because_its_client_is_not_read_is_not_overdue() {
+    let mut world = World::with(
+        |of| (of.protection.packet_timeout_s, of.protection.bytes_per_second_max) = (10, 1),
+        Box::new(AllowAll),
+    );
+    let id = world.connect(&Client::v5("c"));
+    let bytes = encoded("t", Qos::AtLeastOnce, 1);
+    world.receive(id, &bytes); // it may go on in as many seconds as that has bytes
+    world.receive(id, &bytes[..5]);
+    assert!(world.paused.contains(&id));
+    (0..bytes.len() - 2).for_each(|_| world.advance_ms(1_000));
+    assert!(world.closed.is_empty() && world.paused.contains(&id));
+    world.advance_ms(2_000);
+    assert!(world.paused.is_empty());
+    world.advance_ms(25_000);
+    assert!(world.closed.contains(&id), "now it is the client that does not go on");
+}
+
+#[test]
+fn a_client_that_sends_more_than_it_may_is_slowed_and_loses_nothing() {
+    let mut world =
+        World::with(|of| of.protection.messages_per_second_max = 10, Box::new(AllowAll));
+    let subscriber = world.connect(&Client::v5("s"));
+    world.subscribe(subscriber, "t", Qos::AtMostOnce);
+    let publisher = world.connect(&Client::v5("p"));
+    let bytes: Vec<u8> = (0..35).flat_map(|_| encoded("t", Qos::AtMostOnce, 0)).collect();
+    world.packets(subscriber, Version::V5);
+    world.receive(publisher, &bytes);
+    assert!(world.paused.contains(&publisher));
+    let first = world.payloads(subscriber).len();
+    assert!((10..=11).contains(&first), "{first}");
+    let mut more = 0;
+    for _ in 0..20 {
+        world.advance_ms(100);
+        let seen = world.payloads(subscriber).len();
+        assert!(seen <= 2, "{seen} in a tenth of a second");
+        more += seen;
+    }
+    assert!((19..=21).contains(&more), "{more} in two seconds");
+    (0..10).for_each(|_| world.advance_ms(100));
+    assert_eq!(first + more + world.payloads(subscriber).len(), 35);
+    assert!(world.paused.is_empty() && world.engine.metrics().clients_throttled > 0);
+    // Others are bounded by what they send themselves.
+    world.publish(subscriber, "t", b"x", Qos::AtMostOnce, 0);
+    assert_eq!(world.payloads(subscriber).len(), 1);
+}

@@ -1,0 +1,110 @@
+//! Who is let in and who may do what, seen from outside: every way in, and every way to be refused.
+
+#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that need more of it
+#[path = "../conformance/support/mod.rs"]
+mod support;
+
+mod methods;
+mod names;
+mod protection;
+mod rules;
+mod sessions;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use support::{Broker, Connect, V5, Version};
+
+/// Passwords that cost nothing to try: the tests are not about how long that takes.
+const CHEAP: &str = "[access.hashing]\nmemory_kib = 8\niterations = 1\nscram_iterations = 4096\n";
+
+/// Files of a test's own, gone with it.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("ringmq-access-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a folder");
+        let files = Self(path);
+        files.write("cheap.toml", CHEAP);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("a file");
+    }
+
+    /// Adds users, each with its name twice as its password.
+    fn with_users(self, users: &[&str]) -> Self {
+        for user in users {
+            let out = self.passwd(&["add", user], &format!("{user}{user}\n"));
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        self
+    }
+
+    fn passwd(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = broker(&["passwd", "--file"]);
+        command.arg(self.path("passwords")).arg("--config").arg(self.path("cheap.toml"));
+        run(command.args(arguments), input)
+    }
+
+    fn with_rules(self, rules: &str) -> Self {
+        self.write("acl", rules);
+        self
+    }
+
+    /// The section `[access]` with what is there of these files, and more.
+    fn access(&self, more: &str) -> String {
+        let mut text = String::from("[access]\n");
+        for (key, file) in [("password_file", "passwords"), ("acl_file", "acl")] {
+            if self.path(file).exists() {
+                text += &format!("{key} = {:?}\n", self.path(file));
+            }
+        }
+        format!("{text}{more}\n")
+    }
+
+    fn broker(&self, more: &str) -> Broker {
+        Broker::with_config(&self.access(more))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn broker(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command, input: &str) -> Output {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("it runs");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A user's CONNECT with the right password.
+fn as_user(version: Version, user: &str, client_identifier: &str) -> Connect {
+    Connect::new(version, client_identifier).username(user).password(format!("{user}{user}"))
+}
+
+fn in_version(version: Version, v5: u8, v311: u8) -> u8 {
+    if version == V5 { v5 } else { v311 }
+}

@@ -1,0 +1,335 @@
+//! Other ways to be known than User Name and password file: SCRAM, tokens, a server that is asked.
+
+use crate::Files;
+use crate::support::reason::BAD_AUTHENTICATION_METHOD;
+use crate::support::{Broker, Client, Connect, Property};
+
+#[test]
+fn mqtt_4_12_0_1_a_method_that_is_not_offered_is_refused() {
+    let files = Files::new("method").with_users(&["alice"]);
+    let connect = Connect::v5("c").property(Property::AuthenticationMethod("GS2-KRB5".to_owned()));
+    Client::refused(&files.broker(""), connect.clone(), BAD_AUTHENTICATION_METHOD);
+    Client::refused(&Broker::with_config(""), connect, BAD_AUTHENTICATION_METHOD);
+}
+
+#[cfg(feature = "scram")]
+mod scram {
+    use std::num::NonZeroU32;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use ring::{digest, hmac, pbkdf2};
+
+    use crate::Files;
+    use crate::support::reason::{
+        CONTINUE_AUTHENTICATION, NOT_AUTHORIZED, RE_AUTHENTICATE, SUCCESS,
+    };
+    use crate::support::{Auth, Broker, Client, Connect, Packet, Property, V5, property};
+
+    const METHOD: &str = "SCRAM-SHA-256";
+
+    fn method() -> Property {
+        Property::AuthenticationMethod(METHOD.to_owned())
+    }
+
+    fn data(text: &str) -> Property {
+        Property::AuthenticationData(text.into())
+    }
+
+    fn first(user: &str) -> String {
+        format!("n,,n={user},r=fyko+d2lbbFgONRv9qkxdawL")
+    }
+
+    fn sign(key: &[u8], text: &[u8]) -> Vec<u8> {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref().to_vec()
+    }
+
+    /// The client's last message, and what the server has to prove itself by.
+    fn answer(user: &str, password: &str, challenge: &str) -> (String, String) {
+        let [nonce, salt, iterations] = challenge.split(',').collect::<Vec<_>>()[..] else {
+            panic!("{challenge}")
+        };
+        let salt = BASE64.decode(&salt[2..]).expect("a salt");
+        let iterations: u32 = iterations[2..].parse().expect("a number");
+        let mut salted = [0; 32];
+        let iterations = NonZeroU32::new(iterations).expect("not zero");
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            iterations,
+            &salt,
+            password.as_bytes(),
+            &mut salted,
+        );
+        let client_key = sign(&salted, b"Client Key");
+        let stored_key = digest::digest(&digest::SHA256, &client_key);
+        let without_proof = format!("c=biws,{nonce}");
+        let signed = format!("{},{challenge},{without_proof}", &first(user)[3..]);
+        let signature = sign(stored_key.as_ref(), signed.as_bytes());
+        let proof: Vec<u8> = client_key.iter().zip(signature).map(|(key, of)| key ^ of).collect();
+        let server = sign(&sign(&salted, b"Server Key"), signed.as_bytes());
+        (
+            format!("{without_proof},p={}", BASE64.encode(proof)),
+            format!("v={}", BASE64.encode(server)),
+        )
+    }
+
+    fn challenge(client: &mut Client) -> String {
+        match client.receive() {
+            Packet::Auth(Auth { reason: CONTINUE_AUTHENTICATION, properties }) => {
+                assert_eq!(property!(properties, AuthenticationMethod).as_deref(), Some(METHOD));
+                let data = property!(properties, AuthenticationData).expect("a challenge");
+                String::from_utf8(data).expect("text")
+            }
+            other => panic!("{other:?} instead of a challenge"),
+        }
+    }
+
+    fn begin(broker: &Broker, user: &str) -> (Client, String) {
+        let mut client = Client::open(broker, V5);
+        client.send(Connect::v5("c").property(method()).property(data(&first(user))));
+        let challenge = challenge(&mut client);
+        (client, challenge)
+    }
+
+    fn reply(client: &mut Client, text: &str) {
+        client.send(Auth::new(CONTINUE_AUTHENTICATION).property(method()).property(data(text)));
+    }
+
+    #[test]
+    fn a_client_proves_that_it_knows_its_password_without_sending_it_and_so_does_the_broker() {
+        let files = Files::new("scram")
+            .with_users(&["alice", "bob"])
+            .with_rules("for user alice\n allow all hers/#\nfor user bob\n allow all his/#\n");
+        let broker = files.broker("");
+        let (mut client, challenge) = begin(&broker, "alice");
+        let (proof, expected) = answer("alice", "alicealice", &challenge);
+        reply(&mut client, &proof);
+        let connack = client.expect_connack();
+        assert_eq!(connack.reason, SUCCESS);
+        let proven = property!(connack.properties, AuthenticationData).expect("the broker's proof");
+        assert_eq!(String::from_utf8(proven).expect("text"), expected);
+        client.subscribe("hers/1", 0);
+
+        // It may do so again, as the same user and no other.
+        let again = Auth::new(RE_AUTHENTICATE).property(method());
+        client.send(again.clone().property(data(&first("alice"))));
+        let challenge = super::scram::challenge(&mut client);
+        reply(&mut client, &answer("alice", "alicealice", &challenge).0);
+        assert!(matches!(client.receive(), Packet::Auth(Auth { reason: SUCCESS, .. })));
+        client.send(again.property(data(&first("bob"))));
+        let challenge = super::scram::challenge(&mut client);
+        reply(&mut client, &answer("bob", "bobbob", &challenge).0);
+        client.expect_disconnect(NOT_AUTHORIZED);
+    }
+
+    #[test]
+    fn a_wrong_proof_an_unknown_user_and_what_is_no_scram_are_refused() {
+        let files = Files::new("scram-wrong").with_users(&["alice"]);
+        let broker = files.broker("");
+        for user in ["alice", "eve"] {
+            let (mut client, challenge) = begin(&broker, user);
+            assert!(challenge.ends_with(",i=4096"), "{challenge}");
+            reply(&mut client, &answer(user, "guess", &challenge).0);
+            client.expect_refusal(NOT_AUTHORIZED);
+        }
+        let connect = Connect::v5("c").property(method());
+        Client::refused(&broker, connect.clone(), NOT_AUTHORIZED);
+        Client::refused(&broker, connect.property(data("hello")), NOT_AUTHORIZED);
+    }
+}
+
+#[cfg(feature = "jwt")]
+mod tokens {
+    use crate::Files;
+    use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
+    use crate::support::{Broker, Client, Connect, V5, V311, for_versions};
+
+    const MADE_ELSEWHERE: &str = include_str!("../../src/access/tests/tokens.json");
+
+    #[test]
+    fn whoever_shows_a_token_is_who_it_says_and_a_reload_takes_keys_away() {
+        let files = Files::new("tokens").with_rules("for user alice\n allow all hers/#\n");
+        let made: serde_json::Value = serde_json::from_str(MADE_ELSEWHERE).expect("JSON");
+        files.write("keys", &made["key_set"].to_string());
+        let keys = format!("[access.jwt]\nkey_set = {:?}\n", files.path("keys"));
+        let broker = files.broker(&keys);
+        let token = made["tokens"]["ES384"].as_str().expect("a token");
+        let with =
+            |version, token: &str| Connect::new(version, "c").username("anything").password(token);
+        for_versions(|version| {
+            let mut client = Client::connect(&broker, with(version, token));
+            client.subscribe("hers/1", 0);
+        });
+        Client::refused(&broker, with(V5, &format!("{token}A")), BAD_USER_NAME_OR_PASSWORD);
+        Client::refused(&broker, with(V311, "no token"), 4);
+        Client::refused(&broker, Connect::v5("c"), NOT_AUTHORIZED);
+        files.write("keys", r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#);
+        broker.signal("-HUP");
+        broker.await_log("\"read anew\"", 1);
+        Client::refused(&broker, with(V5, token), BAD_USER_NAME_OR_PASSWORD);
+        files.write("keys", "{");
+        broker.signal("-HUP");
+        broker.await_log("a JSON Web Key Set is expected", 1);
+        drop(Broker::with_config(""));
+    }
+}
+
+#[cfg(feature = "http-hook")]
+mod asked {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use crate::Files;
+    use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, SERVER_BUSY, SERVER_UNAVAILABLE};
+    use crate::support::{Broker, Client, Connect, V5, for_versions};
+
+    /// A server that lets in whoever is called as their password.
+    struct Server {
+        address: SocketAddr,
+        connections: Arc<AtomicUsize>,
+        questions: Arc<AtomicUsize>,
+    }
+
+    impl Server {
+        fn start() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("it listens");
+            let (connections, questions) =
+                (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+            let counts = (Arc::clone(&connections), Arc::clone(&questions));
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    counts.0.fetch_add(1, SeqCst);
+                    let questions = Arc::clone(&counts.1);
+                    std::thread::spawn(move || serve(stream.expect("a connection"), &questions));
+                }
+            });
+            Self { address, connections, questions }
+        }
+
+        fn asked(&self) -> usize {
+            self.questions.load(SeqCst)
+        }
+    }
+
+    fn serve(stream: TcpStream, questions: &AtomicUsize) {
+        let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
+        let mut stream = stream;
+        loop {
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                    return;
+                }
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a length");
+                }
+                if line == "\r\n" {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("the body follows");
+            questions.fetch_add(1, SeqCst);
+            let asked: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert!(asked["address"] == "127.0.0.1" && asked["client_identifier"].is_string());
+            let (status, answer) = match asked["username"].as_str().expect("a name") {
+                "broken" => ("500 Oops", "{}"),
+                "nonsense" => ("200 OK", "yes"),
+                "forbidden" => ("403 Forbidden", ""),
+                name if asked["password"] == name => ("200 OK", r#"{"allow": true}"#),
+                _ => ("200 OK", r#"{"allow": false}"#),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", answer.len());
+            if stream.write_all((head + answer).as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn asking(address: SocketAddr, more: &str) -> Broker {
+        Broker::with_config(&format!("[access.http]\nurl = \"http://{address}/\"\n{more}\n"))
+    }
+
+    fn named(name: &str, password: &str) -> Connect {
+        Connect::v5("c").username(name).password(password)
+    }
+
+    #[test]
+    fn a_server_is_asked_over_a_kept_connection_and_its_yes_is_remembered() {
+        let server = Server::start();
+        let broker = asking(server.address, "");
+        for_versions(|version| {
+            let connect = Connect::new(version, "c").username("zoe").password("zoe");
+            Client::connect(&broker, connect).disconnect();
+        });
+        assert_eq!(server.asked(), 1, "the second time it is remembered");
+        Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
+        Client::refused(&broker, named("forbidden", "x"), BAD_USER_NAME_OR_PASSWORD);
+        Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
+        assert_eq!(server.asked(), 4, "a no is not remembered");
+        assert_eq!(server.connections.load(SeqCst), 1);
+        let forgetful = asking(server.address, "cache_s = 0");
+        (0..2).for_each(|_| Client::connect(&forgetful, named("zoe", "zoe")).disconnect());
+        assert_eq!(server.asked(), 6);
+    }
+
+    #[test]
+    fn users_of_the_password_file_are_not_asked_about() {
+        let server = Server::start();
+        let files = Files::new("asked").with_users(&["alice"]);
+        let hook = format!("[access.http]\nurl = \"http://{}/\"\n", server.address);
+        let broker = files.broker(&hook);
+        Client::connect(&broker, crate::as_user(V5, "alice", "c")).disconnect();
+        Client::refused(&broker, named("alice", "alice"), BAD_USER_NAME_OR_PASSWORD);
+        assert_eq!(server.asked(), 0);
+        Client::connect(&broker, named("zoe", "zoe"));
+    }
+
+    #[test]
+    fn a_server_that_is_down_or_talks_nonsense_lets_nobody_in_unless_that_is_wanted() {
+        let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let gone = gone.expect("a free port");
+        Client::refused(&asking(gone, ""), named("zoe", "zoe"), SERVER_UNAVAILABLE);
+        Client::connect(&asking(gone, "on_failure = \"allow\""), named("zoe", "x")).expect_alive();
+        let broker = asking(Server::start().address, "");
+        for name in ["broken", "nonsense"] {
+            Client::refused(&broker, named(name, name), SERVER_UNAVAILABLE);
+        }
+        broker.await_log("cannot ask about a client", 2);
+    }
+
+    #[test]
+    fn beyond_what_may_wait_newcomers_hear_that_the_server_is_busy_and_the_others_are_served() {
+        // It takes connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = silent.local_addr().expect("it listens");
+        let hook = format!("[access.http]\nurl = \"http://{address}/\"\ntimeout_ms = 60000\n");
+        let files = Files::new("busy").with_users(&["alice"]);
+        let broker = files.broker(&format!("waiting_max = 1\nanonymous = true\n{hook}"));
+        let mut anybody = Client::connect(&broker, Connect::v5("anybody"));
+        // Two for each processor at most, 32 in all, are asked about, and one waits.
+        let mut waiting = Vec::new();
+        let busy = (0..40).find_map(|_| {
+            let mut client = Client::open(&broker, V5);
+            client.send(named("zoe", "zoe"));
+            match client.receive_within(std::time::Duration::from_millis(100)) {
+                Some(packet) => Some(packet),
+                None => {
+                    waiting.push(client);
+                    None
+                }
+            }
+        });
+        match busy {
+            Some(crate::support::Packet::Connack(connack)) => {
+                assert_eq!(connack.reason, SERVER_BUSY)
+            }
+            other => panic!("{other:?}"),
+        }
+        anybody.expect_alive();
+    }
+}

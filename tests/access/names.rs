@@ -1,0 +1,95 @@
+//! Who is let in, by a name or without one.
+
+use crate::support::reason::{
+    BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED, V3_BAD_USER_NAME_OR_PASSWORD, V3_NOT_AUTHORIZED,
+};
+use crate::support::{Broker, Client, Connect, V311, for_versions};
+use crate::{Files, as_user, broker, in_version, run, text};
+
+#[test]
+fn the_default_configuration_exposed_to_a_network_by_mistake_lets_no_stranger_in() {
+    for_versions(|version| {
+        let broker = Broker::listening_at("0.0.0.0:0", "");
+        let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+        Client::refused(&broker, Connect::new(version, "c"), no);
+        Client::refused(&broker, Connect::new(version, ""), no);
+        Client::refused(&broker, as_user(version, "admin", "c"), no);
+        Client::refused(&broker, Connect::new(version, "c").username("").password(""), no);
+        broker.await_log("clients have to say who they are here, and no users are known", 1);
+    });
+}
+
+#[test]
+fn who_has_no_name_comes_in_where_the_configuration_says_so_and_nowhere_else() {
+    let open = Broker::listening_at("0.0.0.0:0", "[access]\nanonymous = true\n");
+    open.await_log("clients need no name here, and others than this machine may reach it", 1);
+    Client::connect(&open, Connect::v5("c"));
+    Client::connect(&open, as_user(V311, "whoever", "d"));
+    let shut = Broker::with_config("[access]\nanonymous = false\n");
+    Client::refused(&shut, Connect::v5("c"), NOT_AUTHORIZED);
+    let files = Files::new("anonymous").with_users(&["alice"]);
+    Client::refused(&files.broker(""), Connect::v5("c"), NOT_AUTHORIZED);
+    let both = files.broker("anonymous = true");
+    Client::connect(&both, Connect::v5("c"));
+    Client::refused(
+        &both,
+        Connect::v5("c").username("alice").password("guess"),
+        BAD_USER_NAME_OR_PASSWORD,
+    );
+}
+
+#[test]
+fn users_of_the_password_file_come_in_with_their_password_alone_however_the_broker_runs() {
+    let files = Files::new("passwords").with_users(&["alice", "bob"]);
+    let hows: &[&str] = match std::env::var_os("RINGMQ_TEST_FLAGS") {
+        Some(_) => &[""], // which says how
+        None => &["mode = \"sync\"", "mode = \"poll\"\ncores = 3", ""],
+    };
+    for how in hows {
+        let broker = Broker::with_config(&format!("{how}\n{}", files.access("")));
+        for_versions(|version| {
+            let no = in_version(version, BAD_USER_NAME_OR_PASSWORD, V3_BAD_USER_NAME_OR_PASSWORD);
+            let unnamed = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+            let clients = ["a", "b", "c", "d"]
+                .map(|name| Client::connect(&broker, as_user(version, "alice", name)));
+            Client::connect(&broker, as_user(version, "bob", "e")).expect_alive();
+            for (user, password) in
+                [("alice", "bobbob"), ("alice", ""), ("eve", "eveeve"), ("", "")]
+            {
+                let connect = Connect::new(version, "f").username(user).password(password);
+                Client::refused(&broker, connect, no);
+            }
+            Client::refused(&broker, Connect::new(version, "f").username("alice"), no);
+            Client::refused(&broker, Connect::new(version, "f"), unnamed);
+            clients.into_iter().for_each(|mut client| client.expect_alive());
+        });
+    }
+}
+
+#[test]
+fn broker_passwd_keeps_users_and_never_takes_a_password_as_an_argument() {
+    let files = Files::new("command");
+    let said = |arguments: &[&str], input: &str| {
+        let out = files.passwd(arguments, input);
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let (code, out, _) = said(&["add", "alice"], "secret\n");
+    assert!(code == Some(0) && out.contains("alice added"), "{out}");
+    let (_, out, _) = said(&["add", "alice"], "other\r\n");
+    assert!(out.contains("alice has a new password"), "{out}");
+    said(&["add", "bob"], "b");
+    assert_eq!(said(&["list"], "").1, "alice\nbob\n");
+    assert_eq!(said(&["verify", "alice"], "other").0, Some(0));
+    assert_eq!(said(&["verify", "alice"], "secret").0, Some(1));
+    assert_eq!(said(&["verify", "eve"], "other").0, Some(1));
+    assert_eq!(said(&["remove", "bob"], "").0, Some(0));
+    let (code, _, error) = said(&["remove", "bob"], "");
+    assert!(code == Some(2) && error.contains("no user \"bob\""), "{error}");
+    let (code, _, error) = said(&["add", "carol"], "\n");
+    assert!(code == Some(2) && error.contains("empty"), "{error}");
+    assert_ne!(said(&["add", "carol", "secret"], "").0, Some(0), "no password among arguments");
+    let kept = std::fs::read_to_string(files.path("passwords")).expect("it is there");
+    assert!(kept.starts_with("alice:$argon2id$v=19$m=8,t=1,p=1$") && !kept.contains("other"));
+    let out = run(&mut broker(&["passwd", "list"]), "");
+    assert!(text(&out.stderr).contains("--file"), "{}", text(&out.stderr));
+}

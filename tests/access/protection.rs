@@ -1,0 +1,74 @@
+//! What one address, one user and one client may do in a time.
+
+use crate::support::reason::{
+    BAD_USER_NAME_OR_PASSWORD, BANNED, QUOTA_EXCEEDED, TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID,
+    V3_NOT_AUTHORIZED,
+};
+use crate::support::{Broker, Client, Connect, Publish, Subscribe, V5, Will, for_versions};
+use crate::{Files, as_user, in_version};
+
+#[test]
+fn bounds_for_an_address_are_taken_before_anything_is_read() {
+    let bounds = "[protection]\nexempt = []\nconnections_per_address_max = 2\n";
+    let broker = Broker::with_config(bounds);
+    let first = Client::connect(&broker, Connect::v5("1"));
+    let mut second = Client::connect(&broker, Connect::v5("2"));
+    Client::open(&broker, V5).expect_closed();
+    first.disconnect();
+    Client::connect(&broker, Connect::v5("3")).expect_alive();
+    second.expect_alive();
+}
+
+#[test]
+fn an_address_that_guesses_passwords_is_banned_and_exempt_ones_are_not() {
+    let files = Files::new("guesses").with_users(&["alice"]);
+    let guess = || Connect::v5("c").username("alice").password("guess");
+    let bounds = "[protection]\nrefusals_max = 3\nexempt = []\n";
+    let broker = files.broker(bounds);
+    (0..3).for_each(|_| drop(Client::refused(&broker, guess(), BAD_USER_NAME_OR_PASSWORD)));
+    broker.await_log("too many clients of this address were refused", 1);
+    Client::open(&broker, V5).expect_closed();
+    let broker = files.broker("[protection]\nrefusals_max = 3\n");
+    (0..4).for_each(|_| drop(Client::refused(&broker, guess(), BAD_USER_NAME_OR_PASSWORD)));
+    Client::connect(&broker, as_user(V5, "alice", "c"));
+}
+
+#[test]
+fn a_client_that_comes_and_goes_again_and_again_is_banned_and_others_are_not() {
+    let broker = Broker::with_config("[protection]\nflaps_max = 3\n");
+    (0..3).for_each(|_| Client::connect(&broker, Connect::v5("c")).disconnect());
+    Client::refused(&broker, Connect::v5("c"), BANNED);
+    Client::refused(&broker, Connect::v311("c"), V3_NOT_AUTHORIZED);
+    Client::connect(&broker, Connect::v5("d")).expect_alive();
+}
+
+#[test]
+fn a_user_has_so_many_connections_and_may_take_its_own_over() {
+    let files = Files::new("quota").with_users(&["alice", "bob"]);
+    let broker = files.broker("[protection]\nconnections_per_user_max = 1\n");
+    let _old = Client::connect(&broker, as_user(V5, "alice", "1"));
+    Client::refused(&broker, as_user(V5, "alice", "2"), QUOTA_EXCEEDED);
+    Client::connect(&broker, as_user(V5, "bob", "2")).expect_alive();
+    let again = Client::connect(&broker, as_user(V5, "alice", "1"));
+    again.disconnect();
+    Client::connect(&broker, as_user(V5, "alice", "2")).expect_alive();
+}
+
+#[test]
+fn topics_and_filters_are_as_long_as_they_may_be_and_no_longer() {
+    let broker = Broker::with_config("[limits]\ntopic_bytes_max = 5\n");
+    for_versions(|version| {
+        let no = in_version(version, TOPIC_FILTER_INVALID, 0x80);
+        let mut client = Client::connect(&broker, Connect::new(version, "c"));
+        client.send(Subscribe::new(1, "12345", 0).and("123456", 0).and("$share/g/1", 0));
+        assert_eq!(client.expect_suback().reasons, [0, no, no]);
+        client.publish(Publish::new("12345", "fits"));
+        client.expect_message("fits");
+        client.send(Publish::new("123456", "does not"));
+        client.expect_violation(TOPIC_NAME_INVALID);
+        let will = Connect::new(version, "w").will(Will::new("123456", "gone"));
+        let mut client = Client::open(&broker, version);
+        client.send(will);
+        client.expect_closed_or_refused(TOPIC_NAME_INVALID);
+    });
+}
