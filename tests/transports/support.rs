@@ -241,7 +241,7 @@ impl Broker {
                    [[listeners.tls.names]]\ncertificate = \"FOLDER/other.pem\"\n\
                    key = \"FOLDER/other-key.pem\"\n";
         let listener = |transport: &str| {
-            format!("[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"{transport}\"\n")
+            format!("[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"{transport}\"\nanonymous = true\n")
         };
         let config = [
             listener("tcp"),
@@ -305,7 +305,8 @@ impl Broker {
     fn read_anew(&self, says: &str) {
         self.signal("-HUP");
         let log = self.log.lock().expect("no test fails with it");
-        while !log.recv_timeout(PATIENCE).expect("it says so").contains(says) {}
+        let is_it = |line: String| line.contains(says) && line.contains("certificates");
+        while !is_it(log.recv_timeout(PATIENCE).expect("it says so")) {}
     }
 
     pub fn reload(&self) {
