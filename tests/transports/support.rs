@@ -241,7 +241,9 @@ impl Broker {
                    [[listeners.tls.names]]\ncertificate = \"FOLDER/other.pem\"\n\
                    key = \"FOLDER/other-key.pem\"\n";
         let listener = |transport: &str| {
-            format!("[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"{transport}\"\nanonymous = true\n")
+            format!(
+                "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"{transport}\"\nanonymous = true\n"
+            )
         };
         let config = [
             listener("tcp"),
