@@ -26,3 +26,4 @@ pub mod executor;
 pub mod platform;
 pub mod reload;
 pub mod server;
+pub mod service;

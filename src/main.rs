@@ -15,6 +15,7 @@ use ringmq::platform::{
 };
 use ringmq::reload::Reload;
 use ringmq::server::{Server, ServerError};
+use ringmq::service::{self, HandedOver};
 use ringmq::stats::Prompt;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
@@ -176,11 +177,29 @@ fn print_configuration(settings: &Settings) {
     println!("configuration ok; listens on {}", addresses.join(", "));
 }
 
-fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
+/// An exit code, and why.
+type Failure = (u8, Box<dyn std::error::Error>);
+
+fn run(settings: Settings) -> Result<(), Failure> {
     let (stop, reload) = (Stop::new(), Reload::new());
+    let listen = |prompt| listen_to_signals(stop.clone(), reload.clone(), prompt);
+    serve(settings, stop.clone(), &reload, listen, || {})
+}
+
+/// Serves until `stop` is asked; has signals listened to once there is what they ask for, and says
+/// `when_serving`.
+fn serve(
+    mut settings: Settings,
+    stop: Stop,
+    reload: &Reload,
+    listen_to_signals: impl FnOnce(Option<Prompt>) -> Result<(), Box<dyn std::error::Error>>,
+    when_serving: impl FnOnce(),
+) -> Result<(), Failure> {
     let seed = getrandom::u64().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
     let cores = settings.cores.count();
     let connections_asked = settings.limits.connections_max;
+    let handed_over = HandedOver::from_manager().map_err(|error| (EXIT_LISTEN, error.into()))?;
+    handed_over.configure(&mut settings).map_err(|error| (EXIT_LISTEN, error.into()))?;
     let control = Control::open(&settings).map_err(|error| (EXIT_CONFIGURATION, error.into()))?;
     if let Some(control) = &control {
         let control = Arc::clone(control);
@@ -188,8 +207,9 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
     }
     access::say_who_is_let_in(&settings);
     let access = |bell| access::make(control.as_ref(), bell);
-    let server = Server::open(settings, &access, seed, stop.clone(), &reload).map_err(with_code)?;
-    listen_to_signals(stop, reload, server.prompt()).map_err(|error| (EXIT_OTHER, error))?;
+    let server = Server::open(settings, &access, seed, stop.clone(), reload, handed_over)
+        .map_err(with_code)?;
+    listen_to_signals(server.prompt()).map_err(|error| (EXIT_OTHER, error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         executor = server.kind().name(),
@@ -199,17 +219,25 @@ fn run(settings: Settings) -> Result<(), (u8, Box<dyn std::error::Error>)> {
         chosen_by = if connections_asked == 0 { "descriptors and memory" } else { "configuration" },
         "starting"
     );
-    for (bind, transport) in server.open_listeners() {
-        tracing::info!(address = %bind, transport = transport.name(), "listening");
-    }
-    server.serve().map_err(with_code)?;
+    let open = server.open_listeners().to_vec();
+    let say_serving = || {
+        for listener in &open {
+            let (bind, transport) = (&listener.bind, listener.transport.name());
+            tracing::info!(address = %bind, transport, "listening");
+        }
+        let addresses: Vec<_> = open.iter().map(|listener| listener.bind.to_string()).collect();
+        let addresses = addresses.join(", ");
+        service::say_ready(&format!("serving on {addresses}"), &stop);
+        when_serving();
+    };
+    server.serve(say_serving).map_err(with_code)?;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn with_code(error: ServerError) -> (u8, Box<dyn std::error::Error>) {
+fn with_code(error: ServerError) -> Failure {
     let code = match error {
-        ServerError::Listen(..) => EXIT_LISTEN,
+        ServerError::Listen(..) | ServerError::HandedOver(_) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
         ServerError::Seats(_) | ServerError::Stats(..) | ServerError::Tls(..) => EXIT_CONFIGURATION,
         #[cfg(feature = "store")]
@@ -258,6 +286,7 @@ fn ask_to_stop(stop: &Stop) {
     if stop.ask() > 1 {
         std::process::exit(i32::from(EXIT_OTHER));
     }
+    service::say_stopping();
 }
 
 fn start_log(log: Log) {

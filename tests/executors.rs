@@ -1,6 +1,6 @@
 //! What the kernel does not do every day, forced: no free buffer, no room for completions, sends cut
 //! short, no descriptor. Nothing may be lost, and `$SYS` must say that it happened.
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

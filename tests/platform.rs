@@ -1,6 +1,6 @@
 //! What the broker does where io_uring cannot be used, for each reason there is: it says which one,
 //! falls back and serves; told to use it, it says why it does not.
-#![cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#![cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

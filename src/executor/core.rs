@@ -137,6 +137,7 @@ impl<S> Core<S> {
     pub fn begin_turn(&mut self) {
         self.read_clock();
         self.begin_early();
+        self.stop.answer(usize::from(self.engine.core().0));
     }
 
     /// Takes what other cores sent; returns the sockets among it.

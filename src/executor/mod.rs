@@ -23,7 +23,7 @@ pub mod poll;
 ))]
 pub mod tasks;
 pub mod threads;
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub mod uring;
 mod waker;
 
@@ -97,8 +97,22 @@ pub struct Stop(Arc<StopState>);
 #[derive(Debug, Default)]
 struct StopState {
     asked: AtomicU32,
-    wakers: OnceLock<Arc<[Waker]>>,
+    /// Roll calls so far; each core answers with its next turn.
+    calls: AtomicU32,
+    cores: OnceLock<Attached>,
 }
+
+/// Cores that run.
+#[derive(Debug)]
+struct Attached {
+    wakers: Arc<[Waker]>,
+    /// The last roll call that each has answered.
+    answered: Box<[AtomicU32]>,
+}
+
+/// A roll call: what shows whether the cores that run still take turns.
+#[derive(Clone, Copy, Debug)]
+pub struct RollCall(u32);
 
 impl Stop {
     /// Not asked yet.
@@ -110,20 +124,53 @@ impl Stop {
     pub fn ask(&self) -> u32 {
         // Release: whoever sees the count also sees what was written before asking.
         let asked = self.0.asked.fetch_add(1, Ordering::Release) + 1;
-        for waker in self.0.wakers.get().into_iter().flat_map(|wakers| wakers.iter()) {
-            // A waker that fails leaves its core to its next timer.
-            let _ = waker.wake();
-        }
+        self.wake_all();
         asked
     }
 
-    fn is_asked(&self) -> bool {
+    /// Whether it has been asked.
+    pub fn is_asked(&self) -> bool {
         self.0.asked.load(Ordering::Acquire) > 0
+    }
+
+    /// Asks every core for a sign of life, which [`Self::silent`] looks for.
+    pub fn call_roll(&self) -> RollCall {
+        let call = RollCall(self.0.calls.fetch_add(1, Ordering::Release) + 1);
+        self.wake_all();
+        call
+    }
+
+    /// The cores that have not taken a turn since this roll call.
+    pub fn silent(&self, call: RollCall) -> Vec<usize> {
+        let answered = self.0.cores.get().map_or(&[][..], |cores| &cores.answered);
+        let is_silent = |&(_, answered): &(usize, &AtomicU32)| {
+            // Acquire: whoever answered did what came before.
+            answered.load(Ordering::Acquire) < call.0
+        };
+        answered.iter().enumerate().filter(is_silent).map(|(core, _)| core).collect()
+    }
+
+    /// This core takes a turn. Where nobody calls the roll it costs a look at what does not change.
+    fn answer(&self, core: usize) {
+        let calls = self.0.calls.load(Ordering::Relaxed);
+        if calls > 0
+            && let Some(cores) = self.0.cores.get()
+        {
+            cores.answered[core].store(calls, Ordering::Release);
+        }
+    }
+
+    fn wake_all(&self) {
+        for waker in self.0.cores.get().into_iter().flat_map(|cores| cores.wakers.iter()) {
+            // A waker that fails leaves its core to its next timer.
+            let _ = waker.wake();
+        }
     }
 
     /// Wakes these when it is asked.
     fn attach(&self, wakers: Arc<[Waker]>) -> io::Result<()> {
-        let attached = self.0.wakers.set(wakers);
+        let answered = wakers.iter().map(|_| AtomicU32::new(0)).collect();
+        let attached = self.0.cores.set(Attached { wakers, answered });
         attached.map_err(|_| io::Error::other("this Stop belongs to another running broker"))
     }
 }

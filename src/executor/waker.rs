@@ -8,7 +8,7 @@ pub enum Waker {
     /// One that waits in `mio`.
     Poll(mio::Waker),
     /// One that watches an eventfd(2).
-    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
     Event(std::sync::Arc<std::os::fd::OwnedFd>),
     /// One that reads from a socket.
     #[cfg(unix)]
@@ -20,7 +20,7 @@ impl Waker {
     pub fn wake(&self) -> io::Result<()> {
         match self {
             Self::Poll(waker) => waker.wake(),
-            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+            #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
             Self::Event(event) => match rustix::io::write(event, &1u64.to_ne_bytes()) {
                 // The counter is at its bound: it wakes already.
                 Err(rustix::io::Errno::AGAIN) | Ok(_) => Ok(()),

@@ -4,7 +4,7 @@
 pub mod cgroup;
 #[cfg(feature = "hwlocality")]
 mod hwloc;
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub mod io_uring;
 pub mod plan;
 pub mod report;
@@ -135,23 +135,24 @@ fn raise_descriptor_limit(wanted: u64) {
 #[cfg(not(unix))]
 fn raise_descriptor_limit(_wanted: u64) {}
 
-/// Whether this is one of the small machines that the one-threaded mode is made for.
-pub const IS_32_BIT_ARM: bool = cfg!(target_arch = "arm");
+/// Whether this was built for one of the small machines that the one-threaded mode is made for.
+pub const IS_FOR_SMALL_MACHINES: bool = cfg!(any(target_arch = "arm", target_arch = "mips"))
+    || cfg!(all(target_os = "linux", not(feature = "uring")));
 
 /// Whether io_uring can be used, and what it can do; or why not.
 #[derive(Debug)]
 pub struct Availability(Result<Abilities, Unavailable>);
 
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub use io_uring::{Abilities, Unavailable};
 
 /// Nothing is known of an io_uring that nobody uses.
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+#[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
 pub use elsewhere::{Abilities, Unavailable};
 
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+#[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
 mod elsewhere {
-    /// There is none.
+    /// There are none.
     #[derive(Clone, Copy, Debug)]
     pub struct Abilities {
         /// It cannot.
@@ -167,26 +168,29 @@ mod elsewhere {
     impl Unavailable {
         /// A word for it, for programs.
         pub fn word(&self) -> &'static str {
-            "not-used-here"
+            "not-built-in"
         }
     }
 
     impl std::fmt::Display for Unavailable {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("io_uring is used on 64-bit Linux alone")
+            f.write_str(match cfg!(all(target_os = "linux", target_pointer_width = "64")) {
+                true => "this broker was built without it (cargo's feature `uring`)",
+                false => "it is used on 64-bit Linux alone",
+            })
         }
     }
 }
 
 /// Tries io_uring, for so many sockets.
 #[cfg_attr(
-    not(all(target_os = "linux", target_pointer_width = "64")),
+    not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")),
     expect(unused_variables, reason = "there is nothing to try")
 )]
 pub fn availability(uring: &Uring, sockets_max: u32) -> Availability {
-    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
     return Availability(io_uring::probe(uring, sockets_max));
-    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    #[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
     return Availability(Err(Unavailable));
 }
 

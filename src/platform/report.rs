@@ -60,12 +60,12 @@ pub struct Recommended {
 
 /// Connections for which a machine with io_uring is recommended at most.
 const CONNECTIONS_RECOMMENDED_MAX: u32 = 1_000_000;
-/// The same for a small 32-bit machine.
+/// The same for a small machine.
 const CONNECTIONS_OF_SMALL_MACHINES: u32 = 500;
 /// What the recommendation depends on.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
-    is_32_bit_arm: bool,
+    is_small: bool,
     has_io_uring: bool,
     cores: usize,
     nodes: usize,
@@ -83,8 +83,8 @@ impl Machine {
     fn recommend(self) -> Recommended {
         let uring = crate::config::Uring::default();
         let allowed = self.processors_max.map_or(usize::MAX, |max| max.ceil().max(1.0) as usize);
-        let cores = if self.is_32_bit_arm { 1 } else { self.cores.min(allowed).max(1) };
-        let most = match (self.is_32_bit_arm, self.has_io_uring) {
+        let cores = if self.is_small { 1 } else { self.cores.min(allowed).max(1) };
+        let most = match (self.is_small, self.has_io_uring) {
             (true, _) => CONNECTIONS_OF_SMALL_MACHINES,
             (false, true) => self.connections(Descriptors::OfRings(cores as u16)),
             (false, false) => self.connections(Descriptors::OfTheProcess),
@@ -92,7 +92,7 @@ impl Machine {
         let by_memory =
             (self.memory_bytes / platform::BYTES_PER_CONNECTION).min(u64::from(u32::MAX)) as u32;
         Recommended {
-            mode: match (self.is_32_bit_arm, self.has_io_uring) {
+            mode: match (self.is_small, self.has_io_uring) {
                 (true, _) => "sync",
                 (false, true) => "uring",
                 (false, false) => "poll",
@@ -115,7 +115,7 @@ impl Report {
         let io_uring = platform::availability(&settings.uring, sockets_max(settings));
         let memory_bytes = platform::memory_bytes();
         let machine = Machine {
-            is_32_bit_arm: platform::IS_32_BIT_ARM,
+            is_small: platform::IS_FOR_SMALL_MACHINES,
             has_io_uring: io_uring.is_there(),
             cores: topology.cores(),
             nodes: topology.nodes(),
@@ -204,10 +204,10 @@ impl fmt::Display for PlanReport {
     }
 }
 
-/// What `auto` means here.
-pub fn resolve(mode: Mode) -> Mode {
+/// What `auto` means here, on so many cores.
+pub fn resolve(mode: Mode, cores: &Cores) -> Mode {
     match mode {
-        Mode::Auto if platform::IS_32_BIT_ARM => Mode::Sync,
+        Mode::Auto if platform::IS_FOR_SMALL_MACHINES && cores.count() == 1 => Mode::Sync,
         mode => mode,
     }
 }
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     const SERVER: Machine = Machine {
-        is_32_bit_arm: false,
+        is_small: false,
         has_io_uring: true,
         cores: 32,
         nodes: 2,
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_router_is_for_500_connections_in_one_thread() {
         let router = Machine {
-            is_32_bit_arm: true,
+            is_small: true,
             has_io_uring: false,
             cores: 4,
             nodes: 1,

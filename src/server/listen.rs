@@ -5,13 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::ServerError;
 use crate::config::listener::Transport;
 use crate::config::{Bind, Settings};
 use crate::executor::{Listener, ListenerSocket, Listeners};
 use crate::platform::plan::Seat;
+use crate::service::HandedOver;
 
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
@@ -61,23 +62,28 @@ pub(super) fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {
 /// The listeners of each core, and the addresses. Where the kernel spreads connections over
 /// several sockets of one port, each core accepts for itself; elsewhere the first core does, and
 /// connections reach the others by going home.
-pub(super) fn open_listeners(settings: &Settings) -> Result<Opened, ServerError> {
+/// What the service manager handed over is taken as it is; there the first core accepts for all.
+pub(super) fn open_listeners(
+    settings: &Settings,
+    handed_over: &mut HandedOver,
+) -> Result<Opened, ServerError> {
     let spreads = cfg!(target_os = "linux") && settings.cores.count() > 1;
     let accepting = if spreads { settings.cores.count() } else { 1 };
     let mut of_cores: Vec<Listeners> = (0..accepting).map(|_| Vec::new()).collect();
     let mut open = Vec::new();
     for (number, listener) in settings.every_listener().enumerate() {
         let number = number as u16;
-        let opened = match &listener.bind {
-            Bind::Address(address) => listen_patiently(*address, accepting),
-            Bind::Path(path) => listen_at(path),
+        let (opened, is_ours) = match (handed_over.take(&listener.bind), &listener.bind) {
+            (Some(socket), _) => (take(socket), false),
+            (None, Bind::Address(address)) => (listen_patiently(*address, accepting), true),
+            (None, Bind::Path(path)) => (listen_at(path), true),
         };
         match opened {
             Ok((sockets, bind)) => {
                 for (of_core, socket) in of_cores.iter_mut().zip(sockets) {
                     of_core.push(Listener { number, socket });
                 }
-                open.push((bind, listener.transport));
+                open.push(Open { bind, transport: listener.transport, is_ours });
             }
             // The default configuration listens on ::1 too; a machine without IPv6 is served
             // on what it has.
@@ -121,10 +127,18 @@ fn listen_at(_path: &Path) -> Listening {
     unreachable!("the configuration refuses it")
 }
 
-/// Takes away the sockets in the file system that were listened on.
-pub(super) fn remove_paths(open: &[(Bind, Transport)]) {
-    for (bind, _) in open {
-        if let Bind::Path(path) = bind
+/// A socket that listens already, with the options of those opened here.
+fn take((bind, socket): (Bind, ListenerSocket)) -> Listening {
+    if let ListenerSocket::Tcp(listener) = &socket {
+        set_options(&SockRef::from(listener))?;
+    }
+    Ok((vec![socket], bind))
+}
+
+/// Takes away the sockets in the file system that were opened here.
+pub(super) fn remove_paths(open: &[Open]) {
+    for listener in open {
+        if let (Bind::Path(path), true) = (&listener.bind, listener.is_ours)
             && let Err(error) = std::fs::remove_file(path)
         {
             tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
@@ -140,7 +154,7 @@ pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
     for (listeners, seat) in of_cores.iter().zip(seats) {
         for listener in listeners {
             let ListenerSocket::Tcp(listener) = &listener.socket else { continue };
-            let socket = socket2::SockRef::from(listener);
+            let socket = SockRef::from(listener);
             if let Err(error) = socket.set_cpu_affinity(usize::from(seat.processor)) {
                 tracing::debug!(%error, "connections are spread by a hash");
             }
@@ -163,8 +177,19 @@ fn listen_patiently(address: SocketAddr, accepting: u16) -> Listening {
     }
 }
 
+/// Where the broker listens, for what.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// The address or path, with the port that the system chose.
+    pub bind: Bind,
+    /// What is spoken there.
+    pub transport: Transport,
+    /// Whether the broker opened it; what was handed over stays when it ends.
+    is_ours: bool,
+}
+
 /// The listeners of each core, and where they listen for what.
-type Opened = (Vec<Listeners>, Vec<(Bind, Transport)>);
+type Opened = (Vec<Listeners>, Vec<Open>);
 
 /// A listener for each core that accepts, and their address.
 type Listening = io::Result<(Vec<ListenerSocket>, Bind)>;
@@ -202,15 +227,20 @@ fn listen(address: SocketAddr, shares: bool) -> io::Result<(TcpListener, SocketA
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit it: a client without Keep Alive that vanishes is found out by TCP.
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
-    // As do they this: frames leave when the turn says so, not when Nagle's algorithm does.
-    socket.set_tcp_nodelay(true)?;
+    set_options(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+/// What accepted sockets inherit.
+fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
+    // A client without Keep Alive that vanishes is found out by TCP.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
+    // Frames leave when the turn says so, not when Nagle's algorithm does.
+    socket.set_tcp_nodelay(true)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -239,8 +269,8 @@ mod tests {
         }
         let Ok(seats) = placement::seats(&settings.cores, false) else { return };
         let [first, second] = seats[..] else { return };
-        let (listeners, open) = open_listeners(&settings).expect("free");
-        let Bind::Address(address) = open[0].0 else { panic!("it is TCP") };
+        let (listeners, open) = open_listeners(&settings, &mut HandedOver::default()).expect("free");
+        let Bind::Address(address) = open[0].bind else { panic!("it is TCP") };
         steer(&listeners, &seats);
         let sockets: Vec<_> = listeners
             .iter()

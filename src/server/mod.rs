@@ -7,18 +7,19 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+pub use self::listen::Open;
 use self::listen::{hint, open_listeners, steer, try_clone};
 use crate::access::Bell;
-use crate::config::listener::Transport;
 use crate::config::{Bind, ExecutorKind as Kind, Mode, Settings};
 use crate::engine::Access;
 use crate::executor::threads::{self, Plan, Running};
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use crate::executor::uring;
 use crate::executor::{Executor, Listeners, Stop, placement, poll, sockets_max};
 use crate::platform::plan::{Impossible, Seat};
 use crate::platform::{self, Descriptors};
 use crate::reload::Reload;
+use crate::service::{HandedOver, NotUsable};
 use crate::stats::{Prepared, Prompt, Reporter};
 #[cfg(feature = "store")]
 use crate::storage::log::{Store, StoreError};
@@ -31,6 +32,8 @@ pub enum ServerError {
     Listen(Bind, io::Error),
     /// A listener lacks what it needs to speak TLS.
     Tls(Bind, String),
+    /// A socket that was opened for it cannot be used.
+    HandedOver(NotUsable),
     /// The descriptor limit is too low.
     Descriptors(platform::TooFewDescriptors),
     /// What it is told to run on is not there, and why.
@@ -53,6 +56,7 @@ impl fmt::Display for ServerError {
                 write!(f, "cannot listen on {bind}: {error}; {}", hint(error, bind))
             }
             Self::Tls(bind, what) => write!(f, "[[listeners]] bind = \"{bind}\": {what}"),
+            Self::HandedOver(error) => error.fmt(f),
             Self::Descriptors(error) => error.fmt(f),
             Self::Mode(why) => {
                 write!(f, "--mode uring: {why}; or let --mode auto choose what there is")
@@ -88,7 +92,7 @@ pub struct Server<'a> {
     kind: Kind,
     seats: Vec<Seat>,
     listeners: Vec<Listeners>,
-    open: Vec<(Bind, Transport)>,
+    open: Vec<Open>,
     entrances: Entrances,
     reporter: Option<Prepared>,
     #[cfg(feature = "store")]
@@ -97,17 +101,19 @@ pub struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// Chooses what to run on and opens the listeners. `access` makes each core its access
-    /// control; `seed` feeds names the broker makes up. What can be read anew is added to `reload`.
+    /// control; `seed` feeds names the broker makes up. What can be read anew is added to `reload`;
+    /// sockets that were `handed_over` are listened on.
     pub fn open(
         mut settings: Settings,
         access: &'a dyn Fn(Bell) -> Box<dyn Access>,
         seed: u64,
         stop: Stop,
         reload: &Reload,
+        mut handed_over: HandedOver,
     ) -> Result<Self, ServerError> {
         let asked = settings.limits.connections_max;
         platform::raise_descriptors(asked);
-        settings.mode = platform::report::resolve(settings.mode);
+        settings.mode = platform::report::resolve(settings.mode, &settings.cores);
         let kind = choose(&settings)?;
         let descriptors = descriptors(kind, settings.cores.count());
         settings.limits.connections_max =
@@ -118,7 +124,7 @@ impl<'a> Server<'a> {
         let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
         let reporter = prepare_reporter(&settings)?;
         let entrances = doors::open(&settings, reload)?;
-        let (listeners, open) = open_listeners(&settings)?;
+        let (listeners, open) = open_listeners(&settings, &mut handed_over)?;
         steer(&listeners, &seats);
         #[cfg(feature = "store")]
         let store = std::cell::RefCell::new(open_store(&settings)?);
@@ -139,7 +145,7 @@ impl<'a> Server<'a> {
     }
 
     /// Where it listens, with the ports the system chose, and what it speaks there.
-    pub fn open_listeners(&self) -> &[(Bind, Transport)] {
+    pub fn open_listeners(&self) -> &[Open] {
         &self.open
     }
 
@@ -158,12 +164,12 @@ impl<'a> Server<'a> {
         self.reporter.as_ref().map(Prepared::prompt)
     }
 
-    /// Serves until asked to stop. When one core fails, all stop.
-    pub fn serve(mut self) -> Result<(), ServerError> {
+    /// Serves until asked to stop, and says once when it does. When one core fails, all stop.
+    pub fn serve(mut self, say_serving: impl FnOnce()) -> Result<(), ServerError> {
         let listeners = std::mem::take(&mut self.listeners);
         let mut running = match self.kind {
             Kind::Poll => self.start::<poll::Executor>(listeners)?,
-            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+            #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
             Kind::Uring if !is_forced(&self.settings) => {
                 let copies = try_clone(&listeners).map_err(ServerError::Executor)?;
                 match self.start::<uring::Executor>(copies) {
@@ -180,9 +186,9 @@ impl<'a> Server<'a> {
                     }
                 }
             }
-            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+            #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
             Kind::Uring => self.start::<uring::Executor>(listeners)?,
-            #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+            #[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
             Kind::Uring => unreachable!("it is not chosen here"),
             #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
             Kind::Monoio => self.start::<crate::executor::monoio::Executor>(listeners)?,
@@ -196,6 +202,7 @@ impl<'a> Server<'a> {
             _ => None,
         };
         let reporter = reporter.transpose().map_err(ServerError::Executor)?;
+        say_serving();
         let outcome = running.join().map_err(ServerError::Executor);
         listen::remove_paths(&self.open);
         if let Some(reporter) = reporter {

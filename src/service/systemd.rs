@@ -1,0 +1,70 @@
+//! systemd, and whatever speaks its protocols: sd_notify(3), sd_watchdog_enabled(3),
+//! sd_listen_fds(3).
+
+use std::io;
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+
+use crate::config::Bind;
+use crate::executor::{ListenerSocket, Stop};
+
+/// Signs of life in the time after which the manager takes the broker for dead: one may be late.
+const SIGNS: u32 = 3;
+
+pub fn listeners() -> io::Result<Vec<(Bind, ListenerSocket)>> {
+    let mut handed_over = ListenFd::from_env();
+    let count = handed_over.len();
+    let take = |index| {
+        if let Ok(listener) = handed_over.take_tcp_listener(index) {
+            let listener = listener.expect("each is taken once");
+            let address = listener.local_addr()?;
+            return Ok((Bind::Address(address), ListenerSocket::Tcp(listener)));
+        }
+        let listener = handed_over.take_unix_listener(index)?.expect("each is taken once");
+        let address = listener.local_addr()?;
+        let path = address.as_pathname().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "a Unix socket without a path")
+        })?;
+        Ok((Bind::Path(path.to_owned()), ListenerSocket::Unix(listener)))
+    };
+    (0..count).map(take).collect()
+}
+
+pub fn say_ready(status: &str, stop: &Stop) {
+    say(&[NotifyState::Ready, NotifyState::Status(status)]);
+    if let Some(within) = sd_notify::watchdog_enabled() {
+        keep_watch(within, stop.clone());
+    }
+}
+
+pub fn say_stopping() {
+    say(&[NotifyState::Stopping]);
+}
+
+fn say(what: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(what) {
+        tracing::warn!(%error, "cannot tell the service manager how things are");
+    }
+}
+
+/// Tells the manager that the broker lives, for as long as every core takes turns: one that hangs
+/// hangs the clients at home on it, so the whole is started again.
+fn keep_watch(within: Duration, stop: Stop) {
+    let run = move || {
+        while !stop.is_asked() {
+            let call = stop.call_roll();
+            std::thread::sleep(within / SIGNS);
+            match stop.silent(call)[..] {
+                [] => say(&[NotifyState::Watchdog]),
+                _ if stop.is_asked() => {}
+                ref cores => tracing::error!(?cores, "these cores take no turns"),
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("watchdog".to_owned()).spawn(run);
+    if let Err(error) = started {
+        tracing::warn!(%error, "cannot keep watch; the service manager will start the broker again");
+    }
+}
