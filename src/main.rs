@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use ringmq::access::{self, Control};
+#[cfg(all(feature = "service", windows))]
+use ringmq::config::ServiceCommand;
 use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings, StoreCommand};
 use ringmq::executor::Stop;
 use ringmq::platform::{
@@ -19,6 +21,7 @@ use ringmq::service::{self, HandedOver};
 use ringmq::stats::Prompt;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Exit codes, which `--help` documents.
 const EXIT_OTHER: u8 = 1;
@@ -53,6 +56,10 @@ fn main() -> ExitCode {
     if let Some(Command::Store { what }) = &flags.command {
         start_log(settings.log);
         return store_command(what, &settings);
+    }
+    #[cfg(all(feature = "service", windows))]
+    if let Some(Command::Service { what }) = &flags.command {
+        return service_command(*what, &flags, settings);
     }
     let outcome = match &flags.command {
         Some(Command::Passwd { file, what }) => {
@@ -177,6 +184,54 @@ fn print_configuration(settings: &Settings) {
     println!("configuration ok; listens on {}", addresses.join(", "));
 }
 
+/// `broker service`, on Windows.
+#[cfg(all(feature = "service", windows))]
+fn service_command(what: ServiceCommand, flags: &Flags, settings: Settings) -> ExitCode {
+    let done = match what {
+        ServiceCommand::Install => service::windows::install(
+            flags.config.as_deref(), // read already, so that it is there and says what it should
+            flags.data.as_deref(),
+        ),
+        ServiceCommand::Uninstall => service::windows::uninstall(),
+        ServiceCommand::Run => {
+            if let Err(error) = start_log_of_service(settings.log) {
+                eprintln!("broker service: {error}");
+                return ExitCode::from(EXIT_OTHER);
+            }
+            service::windows::run(Box::new(move |stop, when_serving| {
+                match serve(settings.clone(), stop, &Reload::new(), |_| Ok(()), when_serving) {
+                    Ok(()) => 0,
+                    Err((code, error)) => {
+                        tracing::error!("{error}");
+                        code
+                    }
+                }
+            }))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("broker service: {error}");
+            ExitCode::from(EXIT_OTHER)
+        }
+    }
+}
+
+/// A service has no standard error: its log is a file, and the log of the start before is another.
+#[cfg(all(feature = "service", windows))]
+fn start_log_of_service(log: Log) -> Result<(), String> {
+    let folder = service::windows::folder();
+    let file = folder.join("broker.log");
+    let error = |error| format!("cannot write the log {}: {error}", file.display());
+    std::fs::create_dir_all(&folder).map_err(error)?;
+    // At the first start there is none.
+    let _ = std::fs::rename(&file, file.with_extension("old.log"));
+    let writer = std::fs::File::create(&file).map_err(error)?;
+    start_log_to(log, false, std::sync::Mutex::new(writer));
+    Ok(())
+}
+
 /// An exit code, and why.
 type Failure = (u8, Box<dyn std::error::Error>);
 
@@ -290,6 +345,14 @@ fn ask_to_stop(stop: &Stop) {
 }
 
 fn start_log(log: Log) {
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    start_log_to(log, is_terminal, std::io::stderr);
+}
+
+fn start_log_to<W>(log: Log, has_colours: bool, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -297,12 +360,11 @@ fn start_log(log: Log) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log_to = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_max_level(level)
         .with_target(false)
-        .with_ansi(is_terminal);
+        .with_ansi(has_colours);
     match log.format {
         LogFormat::Text => log_to.init(),
         LogFormat::Json => log_to.json().init(),

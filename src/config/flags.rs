@@ -122,6 +122,26 @@ pub enum Command {
         #[command(subcommand)]
         what: StoreCommand,
     },
+    /// Be a service of Windows, which starts with the machine.
+    #[cfg(all(feature = "service", windows))]
+    Service {
+        /// What to do.
+        #[command(subcommand)]
+        what: ServiceCommand,
+    },
+}
+
+/// What to do with the service of Windows.
+#[cfg(all(feature = "service", windows))]
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Install it with the `--config` and `--data` given here, and start it. Its log is
+    /// `%ProgramData%\ringmq\broker.log`. Everything else is said in the configuration file.
+    Install,
+    /// Stop it and take it away; configuration, data and log stay.
+    Uninstall,
+    /// What the service manager calls.
+    Run,
 }
 
 /// What to do with a password file.

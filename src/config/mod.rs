@@ -22,6 +22,8 @@ use serde::Deserialize;
 
 pub use access::{Access, Anonymous, Hashing, Http, Jwt, OnFailure};
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
+#[cfg(all(feature = "service", windows))]
+pub use flags::ServiceCommand;
 pub use flags::{AclCommand, Command, Flags, PasswdCommand, StoreCommand};
 pub use limits::Limits;
 pub use listener::{Bind, ClientCertificate, Listener, Transport};

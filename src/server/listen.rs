@@ -269,7 +269,8 @@ mod tests {
         }
         let Ok(seats) = placement::seats(&settings.cores, false) else { return };
         let [first, second] = seats[..] else { return };
-        let (listeners, open) = open_listeners(&settings, &mut HandedOver::default()).expect("free");
+        let (listeners, open) =
+            open_listeners(&settings, &mut HandedOver::default()).expect("free");
         let Bind::Address(address) = open[0].bind else { panic!("it is TCP") };
         steer(&listeners, &seats);
         let sockets: Vec<_> = listeners
