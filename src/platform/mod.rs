@@ -139,6 +139,10 @@ fn raise_descriptor_limit(_wanted: u64) {}
 pub const IS_FOR_SMALL_MACHINES: bool = cfg!(any(target_arch = "arm", target_arch = "mips"))
     || cfg!(all(target_os = "linux", not(feature = "uring")));
 
+/// Whether there is anything to look for: elsewhere nobody misses it.
+pub const MAY_HAVE_IO_URING: bool =
+    cfg!(all(feature = "uring", target_os = "linux", target_pointer_width = "64"));
+
 /// Whether io_uring can be used, and what it can do; or why not.
 #[derive(Debug)]
 pub struct Availability(Result<Abilities, Unavailable>);

@@ -55,6 +55,7 @@ pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
 }
 
 /// A second handle of each.
+#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub(super) fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {
     listeners.iter().map(|of_core| of_core.iter().map(Listener::try_clone).collect()).collect()
 }

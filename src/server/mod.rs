@@ -8,7 +8,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use self::listen::Open;
-use self::listen::{hint, open_listeners, steer, try_clone};
+#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
+use self::listen::try_clone;
+use self::listen::{hint, open_listeners, steer};
 use crate::access::Bell;
 use crate::config::{Bind, ExecutorKind as Kind, Mode, Settings};
 use crate::engine::Access;
@@ -279,6 +281,7 @@ fn choose(settings: &Settings) -> Result<Kind, ServerError> {
         None if settings.executor == Kind::Auto => Ok(Kind::Uring),
         None => Ok(settings.executor),
         Some(why) if is_forced(settings) => Err(ServerError::Mode(why.to_string())),
+        Some(_) if !platform::MAY_HAVE_IO_URING => Ok(Kind::Poll),
         Some(why) => {
             tracing::warn!(because = why.word(), "running on poll, the slower way: {why}");
             Ok(Kind::Poll)
