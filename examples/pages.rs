@@ -1,0 +1,35 @@
+//! Writes the manual pages and the shells' completions of the `broker` command, from the table its
+//! command line is read by: `cargo run --example pages FOLDER`. What makes packages runs it.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use ringmq::config::Flags;
+
+fn main() -> ExitCode {
+    let Some(folder) = std::env::args_os().nth(1) else {
+        eprintln!(
+            "pages: name the folder to write to, as in `cargo run --example pages target/pages`"
+        );
+        return ExitCode::from(2);
+    };
+    match write(Path::new(&folder)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pages: {}: {error}", Path::new(&folder).display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Flags::command(), folder)?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut Flags::command(), "broker", folder)?;
+    }
+    Ok(())
+}
