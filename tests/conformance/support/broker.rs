@@ -26,6 +26,10 @@ struct Process {
 /// `mosquitto`, started for each test.
 const OTHER: &str = "RINGMQ_TEST_BROKER";
 
+/// The command that is this project's broker where it is not the one built beside the tests: one for
+/// another processor or system, and what runs it there, such as `qemu-arm target/cross/…/broker`.
+const PROGRAM: &str = "RINGMQ_TEST_PROGRAM";
+
 /// Flags for this project's broker, such as `--cores 4 --mode poll`; none without.
 const FLAGS: &str = "RINGMQ_TEST_FLAGS";
 
@@ -58,7 +62,10 @@ impl Broker {
         let name = format!("ringmq-conformance-{}-{number}.toml", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).expect("a configuration file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        let program = std::env::var(PROGRAM).unwrap_or_default();
+        let mut words = program.split_whitespace();
+        let mut command = Command::new(words.next().unwrap_or(env!("CARGO_BIN_EXE_broker")));
+        command.args(words);
         command.args(["--listen", listen, "--log-format", "json", "--config"]).arg(&path);
         command.args(std::env::var(FLAGS).unwrap_or_default().split_whitespace());
         let folder = |base| PathBuf::from(base).join(format!("{}-{number}", std::process::id()));
