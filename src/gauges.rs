@@ -2,13 +2,9 @@
 //! others' where a bound is looked at. Nothing is published through them, so Relaxed suffices.
 
 use std::sync::Arc;
-#[cfg(target_has_atomic = "64")]
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-#[cfg(not(target_has_atomic = "64"))] // 32-bit MIPS
-use portable_atomic::AtomicU64;
-
+use crate::atomic::AtomicU64;
 use crate::clock::Now;
 use crate::engine::CoreId;
 

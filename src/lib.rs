@@ -1,5 +1,6 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+mod atomic;
 pub mod limits;
 
 pub mod clock;

@@ -26,10 +26,11 @@ mod tests;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use arc_swap::ArcSwap;
 
+use crate::atomic::AtomicU64;
 use crate::config::{Anonymous, Bind, ClientCertificate, Listener, Settings};
 use crate::engine::{Access, AllowAll};
 use crate::metrics::AccessCounts;

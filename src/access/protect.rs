@@ -8,11 +8,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
+use crate::atomic::AtomicU64;
 use crate::clock::{Deadline, Now};
 use crate::config::Protection;
 

@@ -9,14 +9,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-#[cfg(target_has_atomic = "64")]
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-#[cfg(not(target_has_atomic = "64"))] // 32-bit MIPS
-use portable_atomic::AtomicU64;
-
+use crate::atomic::AtomicU64;
 use crate::config::{Storage, Sync};
 use crate::engine::{Records, StoreState};
 use crate::executor::Waker;

@@ -1,0 +1,7 @@
+//! Counters of 64 bits, on processors that have none too.
+
+#[cfg(target_has_atomic = "64")]
+pub use std::sync::atomic::AtomicU64;
+
+#[cfg(not(target_has_atomic = "64"))] // 32-bit MIPS
+pub use portable_atomic::AtomicU64;
