@@ -189,7 +189,7 @@ impl Engine {
         self.slow(origin, &pressure);
     }
 
-    fn targets(&mut self, topic: &str) -> Arc<Targets> {
+    pub(super) fn targets(&mut self, topic: &str) -> Arc<Targets> {
         self.cache.targets(topic, &self.index, &self.replica, &self.sessions)
     }
 

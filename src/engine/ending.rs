@@ -196,9 +196,6 @@ impl Engine {
         let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
             return;
         };
-        if will.due.is_some() {
-            self.tell_will_sent(index);
-        }
         let content = Content {
             topic: &will.topic,
             payload: &will.payload,
@@ -214,6 +211,11 @@ impl Engine {
             stored = self.retain(&content).ok();
         }
         self.route(&content, &Origin::default(), will.retain, stored.as_ref());
+        // What the store knew of it gives way, in one batch, to its way to the other cores.
+        if will.due.is_some() {
+            self.begin_passage_of_will(&content, will.retain);
+            self.tell_will_sent(index);
+        }
     }
 
     /// A session's timer fired: its Will or its expiry may be due.

@@ -1,16 +1,17 @@
-//! Messages of shared subscriptions on their way from this core to another that nobody answers for
-//! but the broker: their publisher has been told that they are received, or waits for this core alone.
+//! Messages on their way from this core to others that nobody answers for but the broker: of shared
+//! subscriptions, when their publisher has been told that they are received, or waits for this core
+//! alone; and Wills that the store knew, as their clients are gone.
 //!
 //! Each is told to the store before it leaves, as a delivery of a session without a client, and is
-//! over once the other core has stored what became of it. What a crash finds under way is shared out
-//! anew by the next start.
+//! over once the other cores have stored what became of it. What a crash finds under way is shared
+//! out, or published, anew by the next start.
 
 use std::collections::VecDeque;
 
 use crate::engine::deliver::{Draft, Origin};
 use crate::engine::journal::Journal;
 use crate::engine::{CoreId, Engine, Kept, Timer};
-use crate::message::Message;
+use crate::message::{Content, Message};
 use crate::metrics::Drop as DropCause;
 use crate::session::outbound::{Delivery, Identifiers};
 use crate::storage::image;
@@ -33,14 +34,16 @@ pub(super) struct Transit {
     session: Option<SessionNumber>,
     /// By the core they go to, in the order of its lane.
     to: Vec<VecDeque<Passing>>,
+    /// Wills, and what the cores that got them have to have receipted.
+    wills: VecDeque<(Delivery, Vec<(CoreId, u64)>)>,
     /// Those that a crash found on their way.
     found: VecDeque<Passing>,
 }
 
 #[derive(Debug)]
 struct Passing {
-    /// The shared subscription.
-    filter: Box<str>,
+    /// The shared subscription; none of a Will, which is for everybody who subscribed.
+    filter: Option<Box<str>>,
     delivery: Delivery,
     /// The batch of the lane that has it.
     batch: u64,
@@ -52,8 +55,11 @@ impl Transit {
         let Some(session) = self.session else { return };
         tell_session(journal, session);
         for passing in self.to.iter_mut().flatten().chain(&mut self.found) {
-            passing.delivery.kept =
-                journal.write_delivery(session, &passing.delivery, 0, Some(&passing.filter));
+            let filter = passing.filter.as_deref();
+            passing.delivery.kept = journal.write_delivery(session, &passing.delivery, 0, filter);
+        }
+        for (will, _) in &mut self.wills {
+            will.kept = journal.write_delivery(session, will, 0, None);
         }
     }
 }
@@ -81,7 +87,8 @@ impl Engine {
         self.journal.as_ref()?;
         let (once, message) = (draft.once, draft.message(&self.links.ledger).clone());
         self.tell_taken_by_group(once, filter);
-        let mut passing = self.passing(filter, message, draft.content.qos, draft.retain)?;
+        let (qos, retain) = (draft.content.qos, draft.retain);
+        let mut passing = self.passing(Some(filter), message, qos, retain)?;
         let lane = self.lanes.to(to);
         passing.batch = lane.ask_receipt();
         let mut told = draft.before.clone();
@@ -94,10 +101,28 @@ impl Engine {
         Some(Passage(told))
     }
 
+    /// Tells the store of a Will that it knew, and that other cores have just got: it is over for
+    /// good once they have stored what became of it.
+    pub(super) fn begin_passage_of_will(&mut self, content: &Content<'_>, retain: bool) {
+        if content.qos == Qos::AtMostOnce || self.reached.is_empty() || self.journal.is_none() {
+            return;
+        }
+        let message = content.to_message(&self.links.ledger);
+        if let Some(passing) = self.passing(None, message, content.qos, retain) {
+            self.await_receipts(passing.delivery);
+        }
+    }
+
+    fn await_receipts(&mut self, will: Delivery) {
+        let lanes = &mut self.lanes;
+        let barriers = self.reached.iter().map(|&core| (core, lanes.to(core).barrier())).collect();
+        self.transit.wills.push_back((will, barriers));
+    }
+
     /// A message that is told from here on.
     fn passing(
         &mut self,
-        filter: &str,
+        filter: Option<&str>,
         message: Message,
         qos: Qos,
         retain: bool,
@@ -111,8 +136,8 @@ impl Engine {
             shared: None,
             kept: Kept::default(),
         };
-        delivery.kept = self.journal.as_mut()?.write_delivery(session, &delivery, 0, Some(filter));
-        Some(Passing { filter: filter.into(), delivery, batch: 0 })
+        delivery.kept = self.journal.as_mut()?.write_delivery(session, &delivery, 0, filter);
+        Some(Passing { filter: filter.map(Into::into), delivery, batch: 0 })
     }
 
     fn transit_session(&mut self) -> Option<SessionNumber> {
@@ -135,22 +160,29 @@ impl Engine {
 
     /// The other core has stored what became of its messages up to the last receipt.
     pub(super) fn end_passages(&mut self, to: CoreId) {
-        let Some(line) = self.transit.to.get_mut(usize::from(to.0)) else { return };
         let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) else {
             return;
         };
-        let lane = self.lanes.to(to);
-        while let Some(passing) = line.pop_front_if(|passing| lane.is_receipted(passing.batch)) {
-            journal.end_delivery(session, passing.delivery.kept);
+        if let Some(line) = self.transit.to.get_mut(usize::from(to.0)) {
+            let lane = self.lanes.to(to);
+            while let Some(passing) = line.pop_front_if(|passing| lane.is_receipted(passing.batch))
+            {
+                journal.end_delivery(session, passing.delivery.kept);
+            }
+        }
+        let (wills, lanes) = (&mut self.transit.wills, &self.lanes);
+        while let Some((will, _)) =
+            wills.pop_front_if(|(_, barriers)| lanes.are_receipted(barriers))
+        {
+            journal.end_delivery(session, will.kept);
         }
     }
 
     /// Takes up what was on its way when the process before this one ended.
     pub(super) fn restore_passages(&mut self, number: SessionNumber, of: image::Session) {
         for delivery in &of.queue {
-            let (Some(content), Some(filter)) = (&delivery.content, &delivery.shared) else {
-                continue;
-            };
+            let Some(content) = &delivery.content else { continue };
+            let filter = delivery.shared.as_deref();
             let Some(message) = self.restore_message(content) else { continue };
             let qos = Qos::try_from(delivery.qos).unwrap_or(Qos::AtLeastOnce);
             if let Some(passing) = self.passing(filter, message, qos, delivery.retain) {
@@ -165,7 +197,7 @@ impl Engine {
         }
     }
 
-    /// Shares out what was taken up, now that every core knows the others' members.
+    /// Shares out and publishes what was taken up, now that every core knows the others' members.
     pub(super) fn share_found_passages(&mut self) {
         while let Some(Passing { filter, delivery, .. }) = self.transit.found.pop_front() {
             let message = &delivery.message;
@@ -174,6 +206,11 @@ impl Engine {
             } else {
                 self.template.begin(1);
                 let mut draft = Draft::of(message, message.content(), delivery.retain);
+                let Some(filter) = filter else {
+                    self.publish_anew(&mut draft);
+                    self.await_receipts(delivery);
+                    continue;
+                };
                 let own = self.transit.session.map(|session| (session, delivery.kept.number));
                 draft.before.extend(own);
                 let sharing = self.sharing(&filter);
@@ -185,5 +222,14 @@ impl Engine {
                 journal.end_delivery(session, delivery.kept);
             }
         }
+    }
+
+    /// Brings a Will to everybody who subscribed, of whom some may have got it before a crash. The
+    /// copies for shared subscriptions have ways of their own.
+    fn publish_anew(&mut self, draft: &mut Draft<'_>) {
+        self.reached.clear();
+        self.deliver_here(draft, &Origin::default());
+        let targets = self.targets(draft.content.topic);
+        self.forward(&targets, draft, &Origin::default(), None);
     }
 }

@@ -40,14 +40,19 @@ impl Kept {
         next
     }
 
+    /// A Client Identifier that is at home on the core.
+    fn name(&self, core: usize, name: &str) -> String {
+        let engine = &self.cores.0[core].engine;
+        let mut names = (0_u32..).map(|number| format!("{name}{number}"));
+        names.find(|name| engine.home(name) == CoreId(core as u16)).expect("one")
+    }
+
     /// A client that is at home on the core.
     fn connect(&mut self, core: usize, name: &str) -> ConnectionId {
+        let name = self.name(core, name);
         let world = &mut self.cores.0[core];
-        let at_home =
-            |number: &u32| world.engine.home(&format!("{name}{number}")) == CoreId(core as u16);
-        let number = (0..).find(at_home).expect("one of them");
         let id = world.accept();
-        world.send_connect(id, &Client::persistent(&format!("{name}{number}")));
+        world.send_connect(id, &Client::persistent(&name));
         self.settle();
         id
     }
@@ -143,6 +148,52 @@ fn a_message_that_a_member_has_from_before_a_crash_goes_to_no_other_when_it_is_s
     let first = next.connect(1, "first");
     next.settle();
     assert_eq!(next.cores.0[1].payloads(first), ["m"]);
+}
+
+/// A Will is due on core 0, of which nobody but the store knows any more, for a subscriber of core 1.
+/// Gives what the store has by then, and what each core tells of it.
+fn will_under_way(qos: Qos) -> (Vec<Records>, [Vec<Records>; 2]) {
+    let mut kept = Kept::new();
+    let watcher = kept.connect(1, "watcher");
+    kept.cores.0[1].subscribe(watcher, "t", qos);
+    kept.settle();
+    let name = kept.name(0, "mortal");
+    let will = wire::Will { topic: "t", payload: b"dead", qos, ..wire::Will::default() };
+    let will = Some(wire::Will { delay_interval_s: 10, ..will });
+    let mortal = kept.cores.0[0].accept();
+    kept.cores.0[0].send_connect(mortal, &Client { will, ..Client::persistent(&name) });
+    kept.settle();
+    kept.cores.0[1].cut(watcher);
+    kept.cores.0[0].cut(mortal);
+    kept.settle();
+    kept.cores.0[0].advance_ms(20_000);
+    kept.cores.carry(0, 1);
+    let told = [0, 1].map(|core| kept.cores.0[core].records().into_iter().collect());
+    (kept.stored, told)
+}
+
+#[test]
+fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        for heard in [&[][..], &[0], &[1], &[0, 1], &[1, 0]] {
+            let (mut stored, told) = will_under_way(qos);
+            let mut told = told.map(Some);
+            for &core in heard {
+                stored.extend(told[core].take().expect("once"));
+            }
+            let mut next = Kept::after_crash(&stored);
+            next.cores.0[0].advance_ms(20_000);
+            next.settle();
+            let watcher = next.connect(1, "watcher");
+            next.settle();
+            let copies = next.cores.0[1].payloads(watcher).len();
+            // Whoever had it before the crash may get it again.
+            let expected = if heard.contains(&1) { 1..=2 } else { 1..=1 };
+            assert!(expected.contains(&copies), "{qos:?}, heard {heard:?}: {copies} copies");
+            let last = Kept::after_crash(&[stored, next.stored].concat_records());
+            assert_eq!(image(&last.stored).sessions.values().filter(is_passage).count(), 0);
+        }
+    }
 }
 
 fn is_passage(of: &&crate::storage::image::Session) -> bool {
