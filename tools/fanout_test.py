@@ -87,6 +87,7 @@ def arguments():
     parser.add_argument("--messages", type=int, default=100)
     parser.add_argument("--qos", type=int, default=1, choices=(0, 1, 2))
     parser.add_argument("--mqtt", default="3.1.1", choices=VERSIONS)
+    parser.add_argument("--one-by-one", action="store_true", help="connect each when the last is subscribed")
     parser.add_argument("--timeout-s", type=float, default=60.0, help="of each of its steps")
     args = parser.parse_args()
     if not ipaddress.ip_address(args.host).is_loopback:
@@ -102,6 +103,8 @@ def connect(args, loop):
     for subscriber in subscribers:
         subscriber.client.connect(args.host, args.port, keepalive=600)
         loop.add(subscriber.client)
+        if args.one_by_one:
+            loop.run(lambda: subscriber.is_subscribed or subscriber.failure, args.timeout_s)
     ready = lambda: all(it.is_subscribed or it.failure for it in subscribers)
     if not loop.run(ready, args.timeout_s):
         missing = sum(not it.is_subscribed for it in subscribers)
