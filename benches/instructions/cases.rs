@@ -141,7 +141,7 @@ fn encoding(version: Version) -> Box<dyn FnMut()> {
             qos: Qos::AtLeastOnce,
             retain: false,
             topic: TOPIC,
-            packet_identifier: number as u16,
+            packet_identifier: number as u16 | 1,
             message_expiry_interval: None,
             topic_alias: None,
             subscription_identifiers: &[],
