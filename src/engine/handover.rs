@@ -78,7 +78,7 @@ impl Engine {
         let HandedOver { peer, received, bytes, transport, wrapped } = handed_over;
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
-        connection.phase = Phase::Connecting { elsewhere: true };
+        connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
         self.links.ledger.charge(bytes.len());
         connection.put_back_stash(now, bytes);
         connection.transport = transport;

@@ -161,6 +161,11 @@ impl Transport {
         Ok(received)
     }
 
+    /// Whether the PROXY header that says where the client is has not come yet.
+    pub fn awaits_address(&self) -> bool {
+        self.proxy.is_some()
+    }
+
     /// Whether what comes next from the socket takes work that other clients should not have to wait
     /// for: a TLS handshake is going on.
     pub fn is_laborious(&self) -> bool {

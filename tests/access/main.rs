@@ -7,14 +7,16 @@ mod support;
 mod methods;
 mod names;
 mod protection;
+mod proxied;
 mod rules;
 mod sessions;
+mod withdrawn;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use support::{Broker, Connect, V5, Version};
+use support::{Broker, Client, Connect, V5, Version};
 
 /// Passwords that cost nothing to try: the tests are not about how long that takes.
 const CHEAP: &str = "[access.hashing]\nmemory_kib = 8\niterations = 1\nscram_iterations = 4096\n";
@@ -75,6 +77,13 @@ impl Files {
     fn broker(&self, more: &str) -> Broker {
         Broker::with_config(&self.access(more))
     }
+
+    /// Has the broker read them anew, and waits until it has.
+    fn reload(&self, broker: &Broker) {
+        let before = broker.times_in_log("\"read anew\"");
+        broker.signal("-HUP");
+        broker.await_log("\"read anew\"", before + 1);
+    }
 }
 
 impl Drop for Files {
@@ -103,6 +112,16 @@ fn text(bytes: &[u8]) -> String {
 /// A user's CONNECT with the right password.
 fn as_user(version: Version, user: &str, client_identifier: &str) -> Connect {
     Connect::new(version, client_identifier).username(user).password(format!("{user}{user}"))
+}
+
+/// Waits until `$SYS` shows that so many were counted. Needs `sys_interval_s = 1`.
+#[track_caller]
+fn await_metric(broker: &Broker, asks: Connect, name: &str, value: u64) {
+    let mut client = Client::connect(broker, asks);
+    client.subscribe(&format!("$SYS/broker/{name}"), 0);
+    // One that is too high is none that it comes by.
+    while client.expect_publish().text() != value.to_string() {}
+    client.disconnect();
 }
 
 fn in_version(version: Version, v5: u8, v311: u8) -> u8 {

@@ -13,7 +13,7 @@ fn mqtt_4_12_0_1_a_method_that_is_not_offered_is_refused() {
 }
 
 #[cfg(feature = "scram")]
-mod scram {
+pub mod scram {
     use std::num::NonZeroU32;
 
     use base64::Engine as _;
@@ -45,7 +45,7 @@ mod scram {
     }
 
     /// The client's last message, and what the server has to prove itself by.
-    fn answer(user: &str, password: &str, challenge: &str) -> (String, String) {
+    pub fn answer(user: &str, password: &str, challenge: &str) -> (String, String) {
         let [nonce, salt, iterations] = challenge.split(',').collect::<Vec<_>>()[..] else {
             panic!("{challenge}")
         };
@@ -84,14 +84,14 @@ mod scram {
         }
     }
 
-    fn begin(broker: &Broker, user: &str) -> (Client, String) {
+    pub fn begin(broker: &Broker, user: &str) -> (Client, String) {
         let mut client = Client::open(broker, V5);
         client.send(Connect::v5("c").property(method()).property(data(&first(user))));
         let challenge = challenge(&mut client);
         (client, challenge)
     }
 
-    fn reply(client: &mut Client, text: &str) {
+    pub fn reply(client: &mut Client, text: &str) {
         client.send(Auth::new(CONTINUE_AUTHENTICATION).property(method()).property(data(text)));
     }
 
@@ -303,6 +303,34 @@ mod asked {
     }
 
     #[test]
+    fn a_server_that_hangs_keeps_nobody_from_logging_in_by_password() {
+        // It takes connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = silent.local_addr().expect("it listens");
+        let hook = format!("[access.http]\nurl = \"http://{address}/\"\ntimeout_ms = 60000\n");
+        let files = Files::new("hangs").with_users(&["alice"]);
+        let broker = files.broker(&hook);
+        // More than there are threads of any kind.
+        let waiting: Vec<Client> = (0..100)
+            .map(|number| {
+                let mut client = Client::open(&broker, V5);
+                client.send(Connect::v5(&format!("z-{number}")).username("zoe").password("zoe"));
+                client
+            })
+            .collect();
+        for_versions(|version| {
+            let mut alice = Client::connect(&broker, crate::as_user(version, "alice", "c"));
+            alice.expect_alive();
+            let no = crate::in_version(version, BAD_USER_NAME_OR_PASSWORD, 4);
+            let guess = Connect::new(version, "d").username("alice").password("guess");
+            Client::refused(&broker, guess, no);
+        });
+        for mut client in waiting {
+            assert!(client.receive_within(std::time::Duration::ZERO).is_none(), "it waits still");
+        }
+    }
+
+    #[test]
     fn beyond_what_may_wait_newcomers_hear_that_the_server_is_busy_and_the_others_are_served() {
         // It takes connections and says nothing.
         let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -311,7 +339,7 @@ mod asked {
         let files = Files::new("busy").with_users(&["alice"]);
         let broker = files.broker(&format!("waiting_max = 1\nanonymous = true\n{hook}"));
         let mut anybody = Client::connect(&broker, Connect::v5("anybody"));
-        // Two for each processor at most, 32 in all, are asked about, and one waits.
+        // 32 are asked about at a time, and one waits.
         let mut waiting = Vec::new();
         let busy = (0..40).find_map(|_| {
             let mut client = Client::open(&broker, V5);
