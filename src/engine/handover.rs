@@ -81,6 +81,7 @@ impl Engine {
         connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
         self.links.ledger.charge(bytes.len());
         connection.put_back_stash(now, bytes);
+        self.links.ledger.charge(transport.as_ref().map_or(0, |transport| transport.bytes_held()));
         connection.transport = transport;
         let id = self.add_connection(connection);
         self.links.mark_dirty(id.slot);

@@ -55,7 +55,7 @@ impl Engine {
         let handshakes_max = self.settings.limits.tls_handshakes_waiting_max as usize;
         let Some(connection) = self.links.get(id) else { return };
         let Some(transport) = &mut connection.transport else { return };
-        let was_waiting = transport.bytes_held() > 0;
+        let was_waiting = transport.is_waiting();
         let held = transport.keep_waiting(bytes);
         self.links.ledger.charge(bytes.len());
         if held > limits::HANDSHAKE_BYTES_MAX {
@@ -95,10 +95,16 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let Some(mut transport) = connection.transport.take() else { return };
         let mut scratch = std::mem::take(&mut self.links.scratch);
+        let held_before = transport.bytes_held();
         let awaited_address = transport.awaits_address();
         let outcome = transport.receive(bytes, &mut scratch);
         let has_address = awaited_address && !transport.awaits_address();
         let has_something_to_say = transport.has_something_to_say();
+        let held = transport.bytes_held();
+        if held != held_before {
+            self.links.ledger.charge(held);
+            self.links.ledger.release(held_before);
+        }
         if !transport.is_spent() {
             let Some(connection) = self.links.get(id) else { return };
             connection.transport = Some(transport);
