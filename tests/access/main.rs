@@ -4,6 +4,9 @@
 #[path = "../conformance/support/mod.rs"]
 mod support;
 
+mod denials;
+#[path = "../support/did.rs"]
+mod did;
 mod methods;
 mod names;
 mod protection;
@@ -80,7 +83,7 @@ impl Files {
 
     /// Has the broker read them anew, and waits until it has.
     fn reload(&self, broker: &Broker) {
-        let before = broker.times_in_log("\"read anew\"");
+        let before = broker.log().matches("\"read anew\"").count();
         broker.signal("-HUP");
         broker.await_log("\"read anew\"", before + 1);
     }
@@ -112,6 +115,17 @@ fn text(bytes: &[u8]) -> String {
 /// A user's CONNECT with the right password.
 fn as_user(version: Version, user: &str, client_identifier: &str) -> Connect {
     Connect::new(version, client_identifier).username(user).password(format!("{user}{user}"))
+}
+
+/// Notes how a client of the tests' own was known, or was not.
+fn did(broker: &Broker, authentication: &str) {
+    let setup = events(broker).iter().find_map(did::setup_of).expect("it has started");
+    did::did(&setup, "tcp", authentication, "the tests' own");
+}
+
+fn events(broker: &Broker) -> Vec<serde_json::Value> {
+    // The last line may not be whole yet.
+    broker.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Waits until `$SYS` shows that so many were counted. Needs `sys_interval_s = 1`.

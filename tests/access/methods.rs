@@ -20,11 +20,11 @@ pub mod scram {
     use base64::engine::general_purpose::STANDARD as BASE64;
     use ring::{digest, hmac, pbkdf2};
 
-    use crate::Files;
     use crate::support::reason::{
         CONTINUE_AUTHENTICATION, NOT_AUTHORIZED, RE_AUTHENTICATE, SUCCESS,
     };
     use crate::support::{Auth, Broker, Client, Connect, Packet, Property, V5, property};
+    use crate::{Files, did};
 
     const METHOD: &str = "SCRAM-SHA-256";
 
@@ -110,6 +110,8 @@ pub mod scram {
         assert_eq!(String::from_utf8(proven).expect("text"), expected);
         client.subscribe("hers/1", 0);
 
+        did(&broker, METHOD);
+
         // It may do so again, as the same user and no other.
         let again = Auth::new(RE_AUTHENTICATE).property(method());
         client.send(again.clone().property(data(&first("alice"))));
@@ -140,9 +142,9 @@ pub mod scram {
 
 #[cfg(feature = "jwt")]
 mod tokens {
-    use crate::Files;
     use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
     use crate::support::{Broker, Client, Connect, V5, V311, for_versions};
+    use crate::{Files, did};
 
     const MADE_ELSEWHERE: &str = include_str!("../../src/access/tests/tokens.json");
 
@@ -160,6 +162,7 @@ mod tokens {
             let mut client = Client::connect(&broker, with(version, token));
             client.subscribe("hers/1", 0);
         });
+        did(&broker, "token");
         Client::refused(&broker, with(V5, &format!("{token}A")), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, with(V311, "no token"), 4);
         Client::refused(&broker, Connect::v5("c"), NOT_AUTHORIZED);
@@ -175,25 +178,25 @@ mod tokens {
 }
 
 #[cfg(feature = "http-hook")]
-mod asked {
+pub mod asked {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    use crate::Files;
     use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, SERVER_BUSY, SERVER_UNAVAILABLE};
     use crate::support::{Broker, Client, Connect, V5, for_versions};
+    use crate::{Files, did};
 
     /// A server that lets in whoever is called as their password.
-    struct Server {
-        address: SocketAddr,
+    pub struct Server {
+        pub address: SocketAddr,
         connections: Arc<AtomicUsize>,
         questions: Arc<AtomicUsize>,
     }
 
     impl Server {
-        fn start() -> Self {
+        pub fn start() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             let address = listener.local_addr().expect("it listens");
             let (connections, questions) =
@@ -237,6 +240,7 @@ mod asked {
             let asked: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
             assert!(asked["address"] == "127.0.0.1" && asked["client_identifier"].is_string());
             let (status, answer) = match asked["username"].as_str().expect("a name") {
+                "brief" => ("200 OK", r#"{"allow": true, "expires_in_s": 1}"#),
                 "broken" => ("500 Oops", "{}"),
                 "nonsense" => ("200 OK", "yes"),
                 "forbidden" => ("403 Forbidden", ""),
@@ -267,6 +271,7 @@ mod asked {
             Client::connect(&broker, connect).disconnect();
         });
         assert_eq!(server.asked(), 1, "the second time it is remembered");
+        did(&broker, "a server's yes");
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("forbidden", "x"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);

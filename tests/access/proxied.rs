@@ -1,22 +1,25 @@
-//! Clients behind a proxy are judged by the address that its PROXY header names, and the proxy is by
-//! none of theirs.
+//! Clients behind a proxy are judged by the address that its PROXY header names, and the proxy by none
+//! of theirs.
 
 use std::net::SocketAddr;
 
 use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
 use crate::support::{Broker, Client, Connect, V5};
-use crate::{Files, as_user, await_metric};
+use crate::{Files, as_user, await_metric, events};
 
-const LISTENER: &str = "[[listeners]]\nbind = \"127.0.0.1:0\"\nanonymous = true\n\
+pub const LISTENER: &str = "[[listeners]]\nbind = \"127.0.0.1:0\"\nanonymous = true\n\
                         proxy_protocol_from = [\"127.0.0.0/8\"]\n";
 
 fn proxied(broker: &Broker) -> SocketAddr {
     broker.await_log("\"listening\"", 2);
-    broker.addresses()[1]
+    let listening = events(broker).into_iter().map(|event| event["fields"].clone());
+    let mut listening = listening.filter(|fields| fields["message"] == "listening");
+    let address = listening.nth(1).expect("the second")["address"].clone();
+    address.as_str().expect("text").parse().expect("an address")
 }
 
 /// A connection for a client of this address.
-fn open_for(broker: &Broker, address: &str) -> Client {
+pub fn open_for(broker: &Broker, address: &str) -> Client {
     let mut client = Client::open_at(broker, proxied(broker), V5);
     client.raw(format!("PROXY TCP4 {address} 192.0.2.200 5000 1883\r\n").as_bytes());
     client
