@@ -165,23 +165,20 @@ fn more_decisions_than_may_wait() {
     );
     let files = Files::new("denied-busy");
     let kept = std::cell::RefCell::new(Vec::new());
-    let busy = Denial {
-        counted: "access/unfinished", // of 32 that are asked about, and one that waits
-        ..Denial::new("too many decisions wait", reason::SERVER_BUSY, 3)
-    };
     assert_documented("| too many decisions wait | 0x89 | 3 | `clients/refused` |");
     for version in [V5, Version::V311] {
         let broker = files.broker(&hook);
         let ask = |name: String| Connect::new(version, &name).username("zoe").password("zoe");
-        // 33 fill it: each has to be in before the next, or it were one too many for the queue.
+        // 32 are asked about, and one waits. Each has to be under way before the next, or it were one
+        // too many for the queue.
         for number in 0..33 {
             let mut client = Client::open(&broker, version);
             client.send(ask(format!("z-{number}")));
             kept.borrow_mut().push(client);
             std::thread::sleep(std::time::Duration::from_millis(30));
         }
-        await_metric(&broker, Connect::v5("m"), busy.counted, 33);
-        let code = if version == V5 { busy.v5 } else { 3 };
+        await_metric(&broker, Connect::v5("m"), "access/unfinished", 33);
+        let code = if version == V5 { reason::SERVER_BUSY } else { 3 };
         Client::refused(&broker, ask("one more".to_owned()), code);
         await_metric(&broker, Connect::v5("m"), "clients/refused", 1);
     }

@@ -7,6 +7,7 @@ mod support;
 mod denials;
 #[path = "../support/did.rs"]
 mod did;
+mod limits;
 mod methods;
 mod names;
 mod protection;
