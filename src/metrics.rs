@@ -208,6 +208,8 @@ counters! {
     sessions_guarded "clients/refused/session-of-another" Broker Counter;
     /// Connections ended because the time for which their client was let in was over.
     stays_ended "clients/expired-credentials" Broker Counter;
+    /// Connections ended because a reload withdrew what their client was let in by.
+    credentials_withdrawn "clients/withdrawn-credentials" Broker Counter;
     /// Times the files of the access control were read anew and put in force.
     access_reloads "access/reloads" EachAlike Counter;
     /// Times they could not be, and the old ones stayed in force.

@@ -10,12 +10,14 @@ use hashbrown::DefaultHashBuilder;
 
 use crate::access::acl::{Rules, Subject, Wish};
 use crate::access::cache::Decisions;
+use crate::access::passwords::User;
 #[cfg(feature = "scram")]
 use crate::access::scram;
 use crate::access::{Bell, Control, Snapshot};
 use crate::clock::Now;
 use crate::engine::{Access, Authentication, Credentials, Grant, Identity, Peer};
 use crate::metrics::AccessCounts;
+use crate::pool::Pool;
 use crate::wire::{Qos, ReasonCode};
 
 /// The access control of one core.
@@ -41,6 +43,8 @@ pub(super) struct Known {
     pub user: Option<Box<str>>,
     /// How long that holds.
     pub valid_for: Option<Duration>,
+    /// What the password file says of it, where that was decisive.
+    pub entry: Option<Arc<User>>,
 }
 
 /// A connection whose client has said who it is.
@@ -51,6 +55,8 @@ struct Client {
     asking: Option<Box<Asking>>,
     is_let_in: bool,
     user: Option<Box<str>>,
+    /// What let it in, where that was the password file.
+    entry: Option<Arc<User>>,
     /// Client Identifier, where it is counted how often it comes and goes.
     client_identifier: Box<str>,
     /// The snapshot that what follows is of; 0 for none yet.
@@ -67,9 +73,9 @@ struct Asking {
     address: Option<SocketAddr>,
     /// The connection that this one would take over.
     replaces: Option<u64>,
-    /// An exchange of which the client's last message is awaited.
+    /// An exchange of which the client's last message is awaited, and whose password it is about.
     #[cfg(feature = "scram")]
-    scram: Option<scram::Exchange>,
+    scram: Option<(scram::Exchange, Option<Arc<User>>)>,
 }
 
 /// The way from the pool back to a core; says *no* when it is lost on a job that has begun.
@@ -146,7 +152,13 @@ impl CoreAccess {
 
     /// Lets somebody in who is known by now.
     fn admit(&mut self, now: Now, exchange: u64, known: Known, data: Vec<u8>) -> Authentication {
-        let Known { user, valid_for } = known;
+        if let (Some(user), Some(entry)) = (&known.user, &known.entry)
+            && self.snapshot.load().entry_in_force(user, entry).is_err()
+        {
+            // The file was read anew while this was being worked out.
+            return self.refuse(now, exchange, ReasonCode::NotAuthorized);
+        }
+        let Known { user, valid_for, entry } = known;
         let Some(client) = self.client(exchange) else {
             return Authentication::Refused(ReasonCode::UnspecifiedError);
         };
@@ -156,6 +168,7 @@ impl CoreAccess {
                 return self.refuse(now, exchange, ReasonCode::NotAuthorized);
             }
             client.asking = None;
+            client.entry = entry;
             return Authentication::Granted(Grant { data, user, valid_for });
         }
         let Some(asking) = client.asking.take() else {
@@ -180,6 +193,7 @@ impl CoreAccess {
         let client = self.client(exchange).expect("just seen");
         client.is_let_in = true;
         client.user.clone_from(&user);
+        client.entry = entry;
         if counts_flaps {
             client.client_identifier = asking.client_identifier;
         }
@@ -193,11 +207,16 @@ impl CoreAccess {
         Authentication::Refused(reason)
     }
 
-    /// Has something worked out in the pool.
-    fn ask(&self, exchange: u64, job: impl FnOnce() -> Answer + Send + 'static) -> Authentication {
+    /// Has something worked out in a pool.
+    fn ask(
+        &self,
+        pool: &Pool,
+        exchange: u64,
+        job: impl FnOnce() -> Answer + Send + 'static,
+    ) -> Authentication {
         let (to, bell) = (self.answer.clone(), Arc::clone(&self.bell));
         let mut reply = Reply { exchange, to, bell, is_given: true };
-        let outcome = self.control.pool.run(move || {
+        let outcome = pool.run(move || {
             reply.is_given = false;
             let answer = job();
             reply.give(answer);
@@ -222,7 +241,7 @@ impl CoreAccess {
         let password = who.password.unwrap_or_default().to_vec();
         #[cfg(feature = "jwt")]
         if snapshot.keys.is_some() && super::jwt::looks_like_token(&password) {
-            return self.ask(exchange, move || {
+            return self.ask(&self.control.pool, exchange, move || {
                 let keys = snapshot.keys.as_ref().expect("just seen");
                 keys.verify(&password).map_err(|_| ReasonCode::BadUserNameOrPassword)
             });
@@ -240,11 +259,18 @@ impl CoreAccess {
         {
             let (hook, client) = (Arc::clone(hook), Box::<str>::from(who.client_identifier));
             let address = who.address.map(|address| address.ip());
-            return self.ask(exchange, move || hook.ask(user, &client, &password, address));
+            return self.ask(&self.control.asking, exchange, move || {
+                hook.ask(user, &client, &password, address)
+            });
         }
-        self.ask(exchange, move || match snapshot.passwords.verify(&user, &password) {
-            true => Ok(Known { user: Some(user), valid_for: None }),
-            false => Err(ReasonCode::BadUserNameOrPassword),
+        self.ask(&self.control.pool, exchange, move || {
+            match snapshot.passwords.verify(&user, &password) {
+                true => {
+                    let entry = snapshot.passwords.user(&user).cloned();
+                    Ok(Known { user: Some(user), valid_for: None, entry })
+                }
+                false => Err(ReasonCode::BadUserNameOrPassword),
+            }
         })
     }
 
@@ -260,14 +286,15 @@ impl CoreAccess {
         #[cfg(feature = "scram")]
         if method == scram::METHOD && self.control.settings.has_password_file() {
             let snapshot = Arc::clone(self.snapshot.load());
+            let mut entry = None;
             let find = |user: &str| {
-                let verifier = snapshot.passwords.user(user)?.verifier.as_deref()?;
-                scram::Verifier::parse(verifier)
+                entry = snapshot.passwords.user(user).cloned();
+                scram::Verifier::parse(entry.as_ref()?.verifier.as_deref()?)
             };
             return match scram::Exchange::begin(data, &snapshot.scram_secret, find) {
                 Ok((begun, answer)) => {
                     if let Some(asking) = self.asking(exchange) {
-                        asking.scram = Some(begun);
+                        asking.scram = Some((begun, entry));
                     }
                     Authentication::Continue(answer)
                 }
@@ -303,7 +330,7 @@ impl Access for CoreAccess {
         if self.control.settings.certificate_names
             && let Some(name) = who.certificate.and_then(|certificate| certificate.name.clone())
         {
-            let known = Known { user: Some(name), valid_for: None };
+            let known = Known { user: Some(name), ..Known::default() };
             return self.admit(now, exchange, known, Vec::new());
         }
         match (who.username, who.password) {
@@ -315,9 +342,10 @@ impl Access for CoreAccess {
     #[cfg(feature = "scram")]
     fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
         let begun = self.asking(exchange).and_then(|asking| asking.scram.take());
-        match begun.ok_or(scram::Failed).and_then(|begun| begun.finish(data)) {
-            Ok((user, answer)) => {
-                let known = Known { user: Some(user), valid_for: None };
+        let finish = |(begun, entry): (scram::Exchange, _)| Ok((begun.finish(data)?, entry));
+        match begun.ok_or(scram::Failed).and_then(finish) {
+            Ok(((user, answer), entry)) => {
+                let known = Known { user: Some(user), valid_for: None, entry };
                 self.admit(now, exchange, known, answer)
             }
             Err(scram::Failed) => self.refuse(now, exchange, ReasonCode::NotAuthorized),
@@ -378,6 +406,20 @@ impl Access for CoreAccess {
         client.refresh(rules, snapshot.revision, who);
         let subject = subject(client.user.as_deref(), who);
         rules.decide(&client.sections, &subject, &Wish::Subscribe { filter, qos }).qos
+    }
+
+    fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {
+        let snapshot = self.snapshot.load();
+        let client = self.clients.get_mut(exchange as u32 as usize)?.as_deref_mut()?;
+        let (user, entry) = (client.user.as_deref()?, client.entry.as_mut()?);
+        match snapshot.entry_in_force(user, entry) {
+            Ok(same) => {
+                // So that the older one can go.
+                entry.clone_from(same);
+                None
+            }
+            Err(reason) => Some(reason),
+        }
     }
 
     fn revision(&mut self) -> u64 {

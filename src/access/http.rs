@@ -97,7 +97,7 @@ impl Hook {
         match self.send(&question) {
             Outcome::Said(Said { allow: true, expires_in_s }) => {
                 let valid_for = expires_in_s.map(|s| Duration::from_secs(s.into()));
-                let known = Known { user: Some(username), valid_for };
+                let known = Known { user: Some(username), valid_for, entry: None };
                 self.remember(name, &known);
                 Ok(known)
             }
@@ -111,7 +111,7 @@ impl Hook {
                 );
                 match on_failure {
                     OnFailure::Deny => Err(ReasonCode::ServerUnavailable),
-                    OnFailure::Allow => Ok(Known { user: Some(username), valid_for: None }),
+                    OnFailure::Allow => Ok(Known { user: Some(username), ..Known::default() }),
                 }
             }
         }

@@ -134,7 +134,7 @@ impl Keys {
         let left_s = expires_s + self.validation.leeway as f64 - now_s;
         // Nobody stays for longer than 136 years.
         let left = Duration::from_secs_f64(left_s.clamp(0.0, f64::from(u32::MAX)));
-        Ok(Known { user: Some(user.into()), valid_for: Some(left) })
+        Ok(Known { user: Some(user.into()), valid_for: Some(left), entry: None })
     }
 }
 

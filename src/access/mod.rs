@@ -25,8 +25,8 @@ mod tests;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -35,11 +35,16 @@ use crate::config::{Anonymous, Bind, ClientCertificate, Listener, Settings};
 use crate::engine::{Access, AllowAll};
 use crate::metrics::AccessCounts;
 use crate::pool::Pool;
+use crate::wire::ReasonCode;
 
 use acl::Rules;
 pub use core::CoreAccess;
-use passwords::Passwords;
+use passwords::{Passwords, User};
 use protect::Guard;
+
+/// Questions to a server under way at a time. They take no processor, so its number is no matter.
+#[cfg(feature = "http-hook")]
+const ASKING_MAX: usize = 32;
 
 /// Wakes the core whose access control has an answer for it.
 pub type Bell = Arc<dyn Fn() + Send + Sync>;
@@ -77,9 +82,15 @@ pub struct Control {
     anonymous: Vec<bool>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     guard: Guard,
+    /// Works out hashes and signatures.
     pool: Pool,
+    /// Asks the server, apart from it: one that hangs keeps nobody from logging in by password.
+    #[cfg(feature = "http-hook")]
+    asking: Pool,
     #[cfg(feature = "http-hook")]
     http: Option<Arc<http::Hook>>,
+    /// Of the cores, which are to look when something was read anew.
+    bells: Mutex<Vec<Bell>>,
     reloads: AtomicU64,
     reloads_failed: AtomicU64,
 }
@@ -110,7 +121,10 @@ impl Control {
             guard: Guard::new(&settings.protection),
             pool: Pool::for_this_machine(access.waiting_max as usize),
             #[cfg(feature = "http-hook")]
+            asking: Pool::new(ASKING_MAX, access.waiting_max as usize),
+            #[cfg(feature = "http-hook")]
             http: http::Hook::new(&access.http).map_err(AccessError)?.map(Arc::new),
+            bells: Mutex::default(),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
         })))
@@ -124,6 +138,7 @@ impl Control {
             Ok(snapshot) => {
                 self.snapshot.store(Arc::new(snapshot));
                 self.reloads.fetch_add(1, Relaxed);
+                self.bells().iter().for_each(|bell| bell());
                 Ok(())
             }
             Err(error) => {
@@ -135,7 +150,21 @@ impl Control {
 
     /// The access control of one core, which `bell` wakes.
     pub fn for_core(self: &Arc<Self>, bell: Bell) -> CoreAccess {
+        self.bells().push(Arc::clone(&bell));
         CoreAccess::new(Arc::clone(self), bell)
+    }
+
+    fn bells(&self) -> std::sync::MutexGuard<'_, Vec<Bell>> {
+        // Whoever panicked with it has left it whole.
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decisions that are being worked out, or wait for that.
+    fn unfinished(&self) -> usize {
+        #[cfg(feature = "http-hook")]
+        return self.pool.unfinished() + self.asking.unfinished();
+        #[cfg(not(feature = "http-hook"))]
+        self.pool.unfinished()
     }
 
     fn is_anonymous_let_in(&self, listener: u16) -> bool {
@@ -146,7 +175,7 @@ impl Control {
         AccessCounts {
             reloads: self.reloads.load(Relaxed),
             reloads_failed: self.reloads_failed.load(Relaxed),
-            unfinished: self.pool.unfinished() as u64,
+            unfinished: self.unfinished() as u64,
             turned_away: self.guard.turned_away(),
             bans: self.guard.bans(),
         }
@@ -256,6 +285,17 @@ impl Snapshot {
             #[cfg(feature = "jwt")]
             keys,
         })
+    }
+}
+
+impl Snapshot {
+    /// What the password file says of a user, if it is what let it in; or why it would not any more.
+    fn entry_in_force(&self, user: &str, entry: &Arc<User>) -> Result<&Arc<User>, ReasonCode> {
+        match self.passwords.user(user) {
+            None => Err(ReasonCode::NotAuthorized),
+            Some(now) if now == entry => Ok(now),
+            Some(_) => Err(ReasonCode::AdministrativeAction),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -21,13 +22,13 @@ const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 /// The users of a file.
 #[derive(Debug, Default)]
 pub struct Passwords {
-    users: HashMap<Box<str>, User>,
+    users: HashMap<Box<str>, Arc<User>>,
     /// What to compare with where there is no such user: it takes as long.
     nobody: Box<str>,
 }
 
 /// What is kept of a user's password.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct User {
     /// In PHC's string format.
     hash: Box<str>,
@@ -87,7 +88,7 @@ impl Passwords {
                 let costs = user.hash.rsplitn(3, '$').nth(2).unwrap_or_default();
                 passwords.nobody = format!("{costs}${NOBODY}").into();
             }
-            if passwords.users.insert(name.into(), user).is_some() {
+            if passwords.users.insert(name.into(), Arc::new(user)).is_some() {
                 return Err(wrong("this user is there already"));
             }
         }
@@ -120,7 +121,7 @@ impl Passwords {
     }
 
     /// The user of this name.
-    pub fn user(&self, name: &str) -> Option<&User> {
+    pub fn user(&self, name: &str) -> Option<&Arc<User>> {
         self.users.get(name)
     }
 

@@ -127,7 +127,14 @@ pub trait Access: Send {
         Some(qos)
     }
 
-    /// Changes whenever an answer to the two questions above may have changed; 0 where they never do.
+    /// Why a client that was let in may not stay, as it is not known any more; none where it may.
+    fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {
+        let _ = exchange;
+        None
+    }
+
+    /// Changes whenever an answer to the three questions above may have changed; 0 where they never
+    /// do.
     fn revision(&mut self) -> u64 {
         0
     }

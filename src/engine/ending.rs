@@ -89,8 +89,10 @@ impl Engine {
             self.release_waiting(congestion.waiting);
         }
         let was_open = connection.session().is_some();
-        let peer = Peer { address: connection.address, listener: connection.listener };
-        self.access.gone(self.now, &peer, exchange(id), was_open);
+        if connection.has_address() {
+            let peer = Peer { address: connection.address, listener: connection.listener };
+            self.access.gone(self.now, &peer, exchange(id), was_open);
+        }
         self.access.forget(exchange(id));
         match (ending, last) {
             (Ending::PeerClosed, last) => {

@@ -78,9 +78,10 @@ impl Engine {
         let HandedOver { peer, received, bytes, transport, wrapped } = handed_over;
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
-        connection.phase = Phase::Connecting { elsewhere: true };
+        connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
         self.links.ledger.charge(bytes.len());
         connection.put_back_stash(now, bytes);
+        self.links.ledger.charge(transport.as_ref().map_or(0, |transport| transport.bytes_held()));
         connection.transport = transport;
         let id = self.add_connection(connection);
         self.links.mark_dirty(id.slot);

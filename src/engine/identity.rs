@@ -23,7 +23,7 @@ impl Engine {
             let id = ConnectionId { slot: exchange as u32, generation: (exchange >> 32) as u32 };
             self.handle_authenticated(now, id, authentication);
         }
-        self.go_on_checking_subscriptions();
+        self.go_on_checking_clients();
     }
 
     /// The answer to [`Authentication::Pending`] is there.
@@ -82,6 +82,18 @@ impl Engine {
             true => Ok(()),
             false => Err(Refusal(ReasonCode::NotAuthorized)),
         }
+    }
+
+    /// Ends the connection of a client whose credentials were withdrawn. Whether it goes on.
+    pub(super) fn check_credentials(&mut self, session: u32) -> bool {
+        let Some(id) = self.sessions[session as usize].connection else { return true };
+        let Some(reason) = self.access.withdrawn(exchange(id)) else { return true };
+        let client = self.sessions[session as usize].client_identifier.as_str();
+        let reason_name = reason.name();
+        tracing::info!(client, reason_name, "disconnected: its credentials do not hold any more");
+        self.links.metrics.credentials_withdrawn += 1;
+        self.end_connection(id.slot, Ending::Server(reason));
+        false
     }
 
     /// The session is this user's from now on; true when it was nobody's, or another's, before.

@@ -61,7 +61,7 @@ use crate::clock::{Deadline, Now};
 use crate::config::Settings;
 use crate::limits;
 use crate::metrics::{Metrics, Turn};
-use crate::session::connection::Connection;
+use crate::session::connection::{Connection, Phase};
 use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
 use crate::storage::record::{Exchange, SessionNumber};
@@ -372,7 +372,10 @@ impl Engine {
             self.links.metrics.connections_refused += 1;
             return Err(refused);
         }
-        if !self.access.may_stay(now, &peer) {
+        // Whom a proxy speaks for counts for the proxy's address in nothing.
+        let awaits_address = connection.transport.as_ref().is_some_and(|t| t.awaits_address());
+        connection.phase = Phase::Connecting { elsewhere: false, awaits_address };
+        if !awaits_address && !self.access.may_stay(now, &peer) {
             self.leave_entrance(peer.listener);
             return Err(Refused);
         }

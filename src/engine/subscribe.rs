@@ -247,9 +247,9 @@ impl Engine {
         }
     }
 
-    /// The rules may have changed: the subscriptions of those who are connected are looked at, some
-    /// each turn. Those of clients that are away are looked at when they come back.
-    pub(super) fn go_on_checking_subscriptions(&mut self) {
+    /// Credentials and rules may have changed: those who are connected are looked at with their
+    /// subscriptions, some each turn; those who are away, when they come back.
+    pub(super) fn go_on_checking_clients(&mut self) {
         let revision = self.access.revision();
         if self.checked_revision != revision {
             self.checked_revision = revision;
@@ -258,7 +258,7 @@ impl Engine {
         let Some(first) = self.next_to_check else { return };
         let last = first + limits::SESSIONS_CHECKED_PER_TURN;
         for session in first..last {
-            if self.sessions.contains(session) {
+            if self.sessions.contains(session) && self.check_credentials(session as u32) {
                 self.check_subscriptions(session as u32);
             }
         }

@@ -4,10 +4,9 @@
 
 use std::net::SocketAddr;
 
-use crate::engine::connect::exchange;
 use crate::engine::{Action, ConnectionId, Engine, Peer, Refused, ending::Ending};
 use crate::limits;
-use crate::session::connection::Connection;
+use crate::session::connection::{Connection, Phase};
 use crate::transport::{Entrance, Entrances, Fault, Handshake, Received};
 
 impl Engine {
@@ -56,7 +55,7 @@ impl Engine {
         let handshakes_max = self.settings.limits.tls_handshakes_waiting_max as usize;
         let Some(connection) = self.links.get(id) else { return };
         let Some(transport) = &mut connection.transport else { return };
-        let was_waiting = transport.bytes_held() > 0;
+        let was_waiting = transport.is_waiting();
         let held = transport.keep_waiting(bytes);
         self.links.ledger.charge(bytes.len());
         if held > limits::HANDSHAKE_BYTES_MAX {
@@ -96,8 +95,16 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let Some(mut transport) = connection.transport.take() else { return };
         let mut scratch = std::mem::take(&mut self.links.scratch);
+        let held_before = transport.bytes_held();
+        let awaited_address = transport.awaits_address();
         let outcome = transport.receive(bytes, &mut scratch);
+        let has_address = awaited_address && !transport.awaits_address();
         let has_something_to_say = transport.has_something_to_say();
+        let held = transport.bytes_held();
+        if held != held_before {
+            self.links.ledger.charge(held);
+            self.links.ledger.release(held_before);
+        }
         if !transport.is_spent() {
             let Some(connection) = self.links.get(id) else { return };
             connection.transport = Some(transport);
@@ -106,9 +113,16 @@ impl Engine {
             self.links.mark_dirty(id.slot);
         }
         if let Ok(received) = &outcome {
-            self.note_received(id, received);
+            self.note_received(received);
+            if has_address {
+                self.note_address(id, received.address);
+            }
         }
-        let plain = std::mem::take(&mut scratch.plain);
+        let mut plain = std::mem::take(&mut scratch.plain);
+        if has_address && outcome.is_err() {
+            // Whose it is has got lost with it.
+            plain.clear();
+        }
         if !plain.is_empty() {
             self.handle_mqtt(id, &plain);
         }
@@ -124,26 +138,24 @@ impl Engine {
         self.links.scratch = scratch;
     }
 
-    fn note_received(&mut self, id: ConnectionId, received: &Received) {
+    fn note_received(&mut self, received: &Received) {
         if let Some(handshake) = received.handshake {
             self.links.metrics.tls_handshakes += 1;
             self.links.metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
         }
-        if received.address.is_some() {
-            self.note_address(id, received.address);
-        }
     }
 
-    /// A proxy says where a client is: that address counts, and not the proxy's.
+    /// A proxy has said where its client is, or that it speaks for itself: what counts is where the
+    /// connection comes from in truth, and until now it counted for nobody.
     fn note_address(&mut self, id: ConnectionId, address: Option<SocketAddr>) {
         let Some(connection) = self.links.get(id) else { return };
-        let (proxy, listener) = (connection.address, connection.listener);
-        if !self.access.may_stay(self.now, &Peer { address, listener }) {
+        connection.address = address.or(connection.address);
+        let peer = Peer { address: connection.address, listener: connection.listener };
+        if !self.access.may_stay(self.now, &peer) {
             return self.end_connection(id.slot, Ending::Silent);
         }
-        let proxy = Peer { address: proxy, listener };
-        self.access.gone(self.now, &proxy, exchange(id), false);
-        self.links.connections[id.slot as usize].address = address;
+        self.links.connections[id.slot as usize].phase =
+            Phase::Connecting { elsewhere: false, awaits_address: false };
     }
 
     /// What came is of no use before it is MQTT: the peer is told as far as there are words for it.

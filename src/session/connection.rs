@@ -24,6 +24,8 @@ pub enum Phase {
     Connecting {
         /// It came already, on another core: see [`Connection::connect_received`].
         elsewhere: bool,
+        /// A proxy is to say first where the client is: it counts for no address yet.
+        awaits_address: bool,
     },
     /// CONNECT came; the access control wants more, or time. Holds the CONNECT packet.
     Authenticating(Box<Deferred>),
@@ -173,7 +175,7 @@ impl Connection {
     pub fn new(generation: u32, address: Option<SocketAddr>, listener: u16, accepted: Now) -> Self {
         Self {
             generation,
-            phase: Phase::Connecting { elsewhere: false },
+            phase: Phase::Connecting { elsewhere: false, awaits_address: false },
             version: Version::V311,
             address,
             listener,
@@ -259,12 +261,18 @@ impl Connection {
         }
     }
 
+    /// Whether the access control counts it for its address: not while a proxy is yet to say which
+    /// that is.
+    pub fn has_address(&self) -> bool {
+        !matches!(self.phase, Phase::Connecting { awaits_address: true, .. })
+    }
+
     /// When the CONNECT came that is being decided on; one that has just come, `now`.
     pub fn connect_received(&self, now: Now) -> Now {
         match &self.phase {
-            Phase::Connecting { elsewhere: true } => self.last_received,
+            Phase::Connecting { elsewhere: true, .. } => self.last_received,
             Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.received,
-            Phase::Connecting { elsewhere: false } | Phase::Open { .. } => now,
+            Phase::Connecting { elsewhere: false, .. } | Phase::Open { .. } => now,
         }
     }
 

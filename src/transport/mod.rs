@@ -161,13 +161,18 @@ impl Transport {
         Ok(received)
     }
 
+    /// Whether the PROXY header that says where the client is has not come yet.
+    pub fn awaits_address(&self) -> bool {
+        self.proxy.is_some()
+    }
+
     /// Whether what comes next from the socket takes work that other clients should not have to wait
     /// for: a TLS handshake is going on.
     pub fn is_laborious(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Keeps bytes from the socket for later; returns how many are kept by now.
+    /// Keeps bytes from the socket for later; returns how many wait by now.
     pub fn keep_waiting(&mut self, bytes: &[u8]) -> usize {
         self.waiting.extend_from_slice(bytes);
         self.waiting.len()
@@ -178,9 +183,17 @@ impl Transport {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Bytes it holds for its peer, in whatever direction.
+    /// Whether bytes are kept for later.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Bytes from the socket that it keeps: those that wait, and what is not whole yet.
     pub fn bytes_held(&self) -> usize {
-        self.waiting.len()
+        let header = self.proxy.as_ref().map_or(0, proxy::Header::bytes_held);
+        let records = self.tls.as_ref().map_or(0, |tls| tls.bytes_held());
+        let frames = self.websocket.as_ref().map_or(0, |websocket| websocket.bytes_held());
+        self.waiting.len() + header + records + frames
     }
 
     /// Whether it does nothing to bytes any more.

@@ -20,6 +20,11 @@ const EXTRA_BYTES_MAX: usize = 4_096;
 pub struct Header(Vec<u8>);
 
 impl Header {
+    /// Bytes of it that are there.
+    pub(super) fn bytes_held(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes what came. When the header is whole: how many of `bytes` belong to it, and where the
     /// client is, unless the proxy speaks for itself.
     pub fn take(

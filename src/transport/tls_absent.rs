@@ -44,6 +44,10 @@ impl Tls {
         match self.0 {}
     }
 
+    pub(super) fn bytes_held(&self) -> usize {
+        match self.0 {}
+    }
+
     pub(super) fn certificate(&self) -> Option<&CertificateIdentity> {
         match self.0 {}
     }

@@ -113,6 +113,15 @@ impl WebSocket {
         }
     }
 
+    /// Bytes of a request or a control frame that is not whole.
+    pub(super) fn bytes_held(&self) -> usize {
+        match &self.phase {
+            Phase::Request { bytes, .. } => bytes.len(),
+            Phase::Frames(frames) => frames.payload.as_ref().map_or(0, |of| of.control.len()),
+            Phase::Over => 0,
+        }
+    }
+
     pub(super) fn has_something_to_say(&self) -> bool {
         !self.answer.is_empty() || self.ping.is_some()
     }

@@ -24,6 +24,10 @@ impl WebSocket {
         match self.0 {}
     }
 
+    pub(super) fn bytes_held(&self) -> usize {
+        match self.0 {}
+    }
+
     pub(super) fn has_something_to_say(&self) -> bool {
         match self.0 {}
     }

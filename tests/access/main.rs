@@ -4,17 +4,23 @@
 #[path = "../conformance/support/mod.rs"]
 mod support;
 
+mod denials;
+#[path = "../support/did.rs"]
+mod did;
+mod limits;
 mod methods;
 mod names;
 mod protection;
+mod proxied;
 mod rules;
 mod sessions;
+mod withdrawn;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use support::{Broker, Connect, V5, Version};
+use support::{Broker, Client, Connect, Packet, Subscribe, V5, Version};
 
 /// Passwords that cost nothing to try: the tests are not about how long that takes.
 const CHEAP: &str = "[access.hashing]\nmemory_kib = 8\niterations = 1\nscram_iterations = 4096\n";
@@ -75,6 +81,13 @@ impl Files {
     fn broker(&self, more: &str) -> Broker {
         Broker::with_config(&self.access(more))
     }
+
+    /// Has the broker read them anew, and waits until it has.
+    fn reload(&self, broker: &Broker) {
+        let before = broker.log().matches("\"read anew\"").count();
+        broker.signal("-HUP");
+        broker.await_log("\"read anew\"", before + 1);
+    }
 }
 
 impl Drop for Files {
@@ -103,6 +116,36 @@ fn text(bytes: &[u8]) -> String {
 /// A user's CONNECT with the right password.
 fn as_user(version: Version, user: &str, client_identifier: &str) -> Connect {
     Connect::new(version, client_identifier).username(user).password(format!("{user}{user}"))
+}
+
+/// Notes how a client of the tests' own was known, or was not.
+fn did(broker: &Broker, authentication: &str) {
+    let setup = events(broker).iter().find_map(did::setup_of).expect("it has started");
+    did::did(&setup, "tcp", authentication, "the tests' own");
+}
+
+fn events(broker: &Broker) -> Vec<serde_json::Value> {
+    // The last line may not be whole yet.
+    broker.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Waits until `$SYS` shows that so many were counted. Needs `sys_interval_s = 1`.
+#[track_caller]
+fn await_metric(broker: &Broker, asks: Connect, name: &str, value: u64) {
+    let mut client = Client::connect(broker, asks);
+    client.send(Subscribe::new(1, &format!("$SYS/broker/{name}"), 0));
+    let (mut is_granted, mut is_shown) = (false, false);
+    while !is_granted || !is_shown {
+        // With several cores the value may come before SUBACK.
+        match client.receive() {
+            Packet::Suback(suback) => is_granted = suback.reasons == [0],
+            Packet::Publish(publish) => is_shown |= publish.text() == value.to_string(),
+            other => panic!("{other:?} instead of {name}"),
+        }
+    }
+    client.raw(&[0xE0, 0]);
+    // What was retained may come yet.
+    client.expect_end_within_bytes(1_000);
 }
 
 fn in_version(version: Version, v5: u8, v311: u8) -> u8 {

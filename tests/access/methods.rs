@@ -13,18 +13,18 @@ fn mqtt_4_12_0_1_a_method_that_is_not_offered_is_refused() {
 }
 
 #[cfg(feature = "scram")]
-mod scram {
+pub mod scram {
     use std::num::NonZeroU32;
 
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD as BASE64;
     use ring::{digest, hmac, pbkdf2};
 
-    use crate::Files;
     use crate::support::reason::{
         CONTINUE_AUTHENTICATION, NOT_AUTHORIZED, RE_AUTHENTICATE, SUCCESS,
     };
     use crate::support::{Auth, Broker, Client, Connect, Packet, Property, V5, property};
+    use crate::{Files, did};
 
     const METHOD: &str = "SCRAM-SHA-256";
 
@@ -45,7 +45,7 @@ mod scram {
     }
 
     /// The client's last message, and what the server has to prove itself by.
-    fn answer(user: &str, password: &str, challenge: &str) -> (String, String) {
+    pub fn answer(user: &str, password: &str, challenge: &str) -> (String, String) {
         let [nonce, salt, iterations] = challenge.split(',').collect::<Vec<_>>()[..] else {
             panic!("{challenge}")
         };
@@ -84,14 +84,14 @@ mod scram {
         }
     }
 
-    fn begin(broker: &Broker, user: &str) -> (Client, String) {
+    pub fn begin(broker: &Broker, user: &str) -> (Client, String) {
         let mut client = Client::open(broker, V5);
         client.send(Connect::v5("c").property(method()).property(data(&first(user))));
         let challenge = challenge(&mut client);
         (client, challenge)
     }
 
-    fn reply(client: &mut Client, text: &str) {
+    pub fn reply(client: &mut Client, text: &str) {
         client.send(Auth::new(CONTINUE_AUTHENTICATION).property(method()).property(data(text)));
     }
 
@@ -109,6 +109,8 @@ mod scram {
         let proven = property!(connack.properties, AuthenticationData).expect("the broker's proof");
         assert_eq!(String::from_utf8(proven).expect("text"), expected);
         client.subscribe("hers/1", 0);
+
+        did(&broker, METHOD);
 
         // It may do so again, as the same user and no other.
         let again = Auth::new(RE_AUTHENTICATE).property(method());
@@ -140,9 +142,9 @@ mod scram {
 
 #[cfg(feature = "jwt")]
 mod tokens {
-    use crate::Files;
     use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
     use crate::support::{Broker, Client, Connect, V5, V311, for_versions};
+    use crate::{Files, did};
 
     const MADE_ELSEWHERE: &str = include_str!("../../src/access/tests/tokens.json");
 
@@ -160,6 +162,7 @@ mod tokens {
             let mut client = Client::connect(&broker, with(version, token));
             client.subscribe("hers/1", 0);
         });
+        did(&broker, "token");
         Client::refused(&broker, with(V5, &format!("{token}A")), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, with(V311, "no token"), 4);
         Client::refused(&broker, Connect::v5("c"), NOT_AUTHORIZED);
@@ -175,25 +178,25 @@ mod tokens {
 }
 
 #[cfg(feature = "http-hook")]
-mod asked {
+pub mod asked {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    use crate::Files;
     use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, SERVER_BUSY, SERVER_UNAVAILABLE};
     use crate::support::{Broker, Client, Connect, V5, for_versions};
+    use crate::{Files, did};
 
     /// A server that lets in whoever is called as their password.
-    struct Server {
-        address: SocketAddr,
+    pub struct Server {
+        pub address: SocketAddr,
         connections: Arc<AtomicUsize>,
         questions: Arc<AtomicUsize>,
     }
 
     impl Server {
-        fn start() -> Self {
+        pub fn start() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             let address = listener.local_addr().expect("it listens");
             let (connections, questions) =
@@ -237,6 +240,7 @@ mod asked {
             let asked: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
             assert!(asked["address"] == "127.0.0.1" && asked["client_identifier"].is_string());
             let (status, answer) = match asked["username"].as_str().expect("a name") {
+                "brief" => ("200 OK", r#"{"allow": true, "expires_in_s": 1}"#),
                 "broken" => ("500 Oops", "{}"),
                 "nonsense" => ("200 OK", "yes"),
                 "forbidden" => ("403 Forbidden", ""),
@@ -267,6 +271,7 @@ mod asked {
             Client::connect(&broker, connect).disconnect();
         });
         assert_eq!(server.asked(), 1, "the second time it is remembered");
+        did(&broker, "a server's yes");
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("forbidden", "x"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
@@ -303,6 +308,34 @@ mod asked {
     }
 
     #[test]
+    fn a_server_that_hangs_keeps_nobody_from_logging_in_by_password() {
+        // It takes connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = silent.local_addr().expect("it listens");
+        let hook = format!("[access.http]\nurl = \"http://{address}/\"\ntimeout_ms = 60000\n");
+        let files = Files::new("hangs").with_users(&["alice"]);
+        let broker = files.broker(&hook);
+        // More than there are threads of any kind.
+        let waiting: Vec<Client> = (0..100)
+            .map(|number| {
+                let mut client = Client::open(&broker, V5);
+                client.send(Connect::v5(&format!("z-{number}")).username("zoe").password("zoe"));
+                client
+            })
+            .collect();
+        for_versions(|version| {
+            let mut alice = Client::connect(&broker, crate::as_user(version, "alice", "c"));
+            alice.expect_alive();
+            let no = crate::in_version(version, BAD_USER_NAME_OR_PASSWORD, 4);
+            let guess = Connect::new(version, "d").username("alice").password("guess");
+            Client::refused(&broker, guess, no);
+        });
+        for mut client in waiting {
+            assert!(client.receive_within(std::time::Duration::ZERO).is_none(), "it waits still");
+        }
+    }
+
+    #[test]
     fn beyond_what_may_wait_newcomers_hear_that_the_server_is_busy_and_the_others_are_served() {
         // It takes connections and says nothing.
         let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -311,7 +344,7 @@ mod asked {
         let files = Files::new("busy").with_users(&["alice"]);
         let broker = files.broker(&format!("waiting_max = 1\nanonymous = true\n{hook}"));
         let mut anybody = Client::connect(&broker, Connect::v5("anybody"));
-        // Two for each processor at most, 32 in all, are asked about, and one waits.
+        // 32 are asked about at a time, and one waits.
         let mut waiting = Vec::new();
         let busy = (0..40).find_map(|_| {
             let mut client = Client::open(&broker, V5);

@@ -4,7 +4,7 @@ use crate::support::reason::{
     BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED, V3_BAD_USER_NAME_OR_PASSWORD, V3_NOT_AUTHORIZED,
 };
 use crate::support::{Broker, Client, Connect, V311, for_versions};
-use crate::{Files, as_user, broker, in_version, run, text};
+use crate::{Files, as_user, broker, did, in_version, run, text};
 
 #[test]
 fn the_default_configuration_exposed_to_a_network_by_mistake_lets_no_stranger_in() {
@@ -24,6 +24,7 @@ fn who_has_no_name_comes_in_where_the_configuration_says_so_and_nowhere_else() {
     let open = Broker::listening_at("0.0.0.0:0", "[access]\nanonymous = true\n");
     open.await_log("clients need no name here, and others than this machine may reach it", 1);
     Client::connect(&open, Connect::v5("c"));
+    did(&open, "none");
     Client::connect(&open, as_user(V311, "whoever", "d"));
     let shut = Broker::with_config("[access]\nanonymous = false\n");
     Client::refused(&shut, Connect::v5("c"), NOT_AUTHORIZED);
@@ -63,6 +64,7 @@ fn users_of_the_password_file_come_in_with_their_password_alone_however_the_brok
             Client::refused(&broker, Connect::new(version, "f"), unnamed);
             clients.into_iter().for_each(|mut client| client.expect_alive());
         });
+        did(&broker, "password");
     }
 }
 

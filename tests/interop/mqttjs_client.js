@@ -1,15 +1,18 @@
-// What MQTT.js does in tests/interop.rs: node mqttjs_client.js SCENARIO PORT. Exits non-zero on failure.
+// What MQTT.js does in tests/interop: node mqttjs_client.js SCENARIO URL. Exits non-zero on failure.
+// The certificate of the authority to trust is in the file that RINGMQ_CA names.
 'use strict'
 
 const assert = require('assert')
+const fs = require('fs')
 const { createRequire } = require('module')
 const path = require('path')
 const mqtt = createRequire(path.join(process.cwd(), 'target/interop/'))('mqtt')
 
-const [scenario, port] = process.argv.slice(2)
+const [scenario, url] = process.argv.slice(2)
 
 function connect (options) {
-  return mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { reconnectPeriod: 0, ...options })
+  const ca = process.env.RINGMQ_CA && fs.readFileSync(process.env.RINGMQ_CA)
+  return mqtt.connectAsync(url, { reconnectPeriod: 0, ca, ...options })
 }
 
 function messages (client, count) {
@@ -70,6 +73,41 @@ const scenarios = {
       assert.strictEqual(packet.properties.correlationData.toString(), 'x')
       assert.deepStrictEqual(packet.properties.userProperties.a, ['1', '2'])
       assert.strictEqual(packet.properties.subscriptionIdentifier, 7)
+    }
+  },
+
+  async large () {
+    const client = await connect({ protocolVersion: 5 })
+    await client.subscribeAsync('large', { qos: 1 })
+    const payload = Buffer.alloc(3_000_000, 'ringmq')
+    const got = new Promise(resolve => client.on('message', (topic, payload) => resolve(payload)))
+    await client.publishAsync('large', payload, { qos: 1 })
+    assert(payload.equals(await got))
+  },
+
+  // alice may do everything below alice/, and nothing else.
+  async rules () {
+    for (const protocolVersion of [4, 5]) {
+      const alice = await connect({ protocolVersion, username: 'alice', password: 'alicealice' })
+      await alice.subscribeAsync('alice/#', { qos: 1 })
+      const got = messages(alice, 1)
+      await alice.publishAsync('alice/1', 'hers', { qos: 1 })
+      assert.strictEqual((await got)[0].payload, 'hers')
+      const no = protocolVersion === 5 ? 0x87 : 0x80
+      const denied = await alice.subscribeAsync('bob/#').then(granted => granted[0].qos, error => error.packet.granted[0])
+      assert.strictEqual(denied, no)
+      const published = alice.publishAsync('bob/1', 'not hers', { qos: 1 })
+      const outcome = await published.then(() => 0, error => error.code)
+      assert.strictEqual(outcome, protocolVersion === 5 ? 0x87 : 0)
+      await alice.endAsync()
+    }
+  },
+
+  async wrongPassword () {
+    for (const [protocolVersion, code] of [[4, 4], [5, 0x86]]) {
+      const refused = connect({ protocolVersion, username: 'alice', password: 'guess' })
+      const outcome = await refused.then(() => 0, error => error.code)
+      assert.strictEqual(outcome, code)
     }
   },
 

@@ -1,4 +1,6 @@
-"""What paho-mqtt 2 does in tests/interop.rs: python paho_client.py SCENARIO PORT. Exits non-zero on failure."""
+"""What paho-mqtt 2 does in tests/interop: python paho_client.py SCENARIO URL. Exits non-zero on failure.
+
+The certificate of the authority to trust is in the file that RINGMQ_CA names."""
 
 import os
 import queue
@@ -6,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+import urllib.parse
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -18,7 +22,7 @@ PATIENCE_S = 20
 class Client:
     """A connected client whose messages can be waited for."""
 
-    def __init__(self, port, name, version=mqtt.MQTTv5, expiry_s=None, clean=True, will=None):
+    def __init__(self, url, name, version=mqtt.MQTTv5, expiry_s=None, clean=True, will=None, user=None, refused=False):
         self.messages = queue.Queue()
         self.subscribed = queue.Queue()
         self.connected = queue.Queue()
@@ -26,7 +30,7 @@ class Client:
         options = {} if version == mqtt.MQTTv5 else {"clean_session": clean}
         self.paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=version,
-            reconnect_on_failure=False, **options,
+            reconnect_on_failure=False, transport="websockets" if url.startswith("ws") else "tcp", **options,
         )
         self.paho.on_message = lambda client, data, message: self.messages.put(message)
         self.paho.on_subscribe = lambda client, data, mid, codes, properties: self.subscribed.put(codes)
@@ -41,10 +45,17 @@ class Client:
             if expiry_s is not None:
                 arguments["properties"] = Properties(PacketTypes.CONNECT)
                 arguments["properties"].SessionExpiryInterval = expiry_s
-        self.paho.connect("127.0.0.1", port, keepalive=30, **arguments)
+        where = urllib.parse.urlsplit(url)
+        if where.scheme in ("mqtts", "wss"):
+            self.paho.tls_set(ca_certs=os.environ["RINGMQ_CA"])
+        if where.path:
+            self.paho.ws_set_options(path=where.path)
+        if user:
+            self.paho.username_pw_set(*user)
+        self.paho.connect(where.hostname, where.port, keepalive=30, **arguments)
         self.paho.loop_start()
-        self.flags, code = self.connected.get(timeout=PATIENCE_S)
-        assert code == 0, code
+        self.flags, self.code = self.connected.get(timeout=PATIENCE_S)
+        assert self.code.is_failure == refused, self.code
 
     def subscribe(self, *arguments, **options):
         self.paho.subscribe(*arguments, **options)
@@ -54,7 +65,7 @@ class Client:
     def publish(self, topic, payload, qos=0, **options):
         info = self.paho.publish(topic, payload, qos, **options)
         info.wait_for_publish(PATIENCE_S)
-        assert info.is_published(), f"no acknowledgement of {payload!r}"
+        assert info.is_published(), f"no acknowledgement of {payload[:40]!r}"
 
     def message(self):
         return self.messages.get(timeout=PATIENCE_S)
@@ -71,10 +82,10 @@ class Client:
         self.paho.loop_stop()
 
 
-def every_qos(port):
+def every_qos(url):
     for version in (mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5):
         for qos in range(3):
-            subscriber, publisher = Client(port, "s", version), Client(port, "p", version)
+            subscriber, publisher = Client(url, "s", version), Client(url, "p", version)
             subscriber.subscribe("a/#", qos=qos)
             for published in range(3):
                 publisher.publish("a/b", f"{qos} {published}", published)
@@ -85,9 +96,9 @@ def every_qos(port):
             publisher.leave()
 
 
-def many_in_order(port):
+def many_in_order(url):
     for qos, count in ((1, 10_000), (2, 2_000)):
-        subscriber, publisher = Client(port, "s"), Client(port, "p")
+        subscriber, publisher = Client(url, "s"), Client(url, "p")
         subscriber.subscribe("many", qos=qos)
         infos = [publisher.paho.publish("many", str(number), qos) for number in range(count)]
         got = subscriber.payloads(count)
@@ -99,8 +110,8 @@ def many_in_order(port):
         publisher.leave()
 
 
-def properties(port):
-    subscriber, publisher = Client(port, "s"), Client(port, "p")
+def properties(url):
+    subscriber, publisher = Client(url, "s"), Client(url, "p")
     subscriber.subscribe("ask", options=SubscribeOptions(qos=1))
     sent = Properties(PacketTypes.PUBLISH)
     sent.ResponseTopic = "answer/here"
@@ -117,10 +128,10 @@ def properties(port):
     assert got.UserProperty == [("b", "1"), ("a", "2"), ("b", "3")], got.UserProperty
 
 
-def retained(port):
-    publisher = Client(port, "p")
+def retained(url):
+    publisher = Client(url, "p")
     publisher.publish("state", "on", 1, retain=True)
-    subscriber = Client(port, "s")
+    subscriber = Client(url, "s")
     subscriber.subscribe("state", qos=1)
     message = subscriber.message()
     assert message.retain and message.payload == b"on"
@@ -128,40 +139,40 @@ def retained(port):
     assert not subscriber.message().retain
     publisher.publish("state", "", 1, retain=True)
     assert subscriber.message().payload == b""
-    late = Client(port, "late")
+    late = Client(url, "late")
     late.subscribe("state", qos=1)
     late.silence()
 
 
-def victim(port):
+def victim(url):
     """Subscribes with a session that outlives it, sets a Will, and waits for its end."""
-    client = Client(port, "victim", expiry_s=3600, clean=False, will=("wills", "victim died", 1))
+    client = Client(url, "victim", expiry_s=3600, clean=False, will=("wills", "victim died", 1))
     client.subscribe("for/victim", qos=1)
     print("ready", flush=True)
     time.sleep(60)
 
 
-def killed(port):
-    watcher = Client(port, "w")
+def killed(url):
+    watcher = Client(url, "w")
     watcher.subscribe("wills", qos=1)
-    process = subprocess.Popen([sys.executable, __file__, "victim", str(port)], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, __file__, "victim", url], stdout=subprocess.PIPE)
     process.stdout.readline()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert watcher.message().payload == b"victim died"
     for number in range(100):
         watcher.publish("for/victim", str(number), 1)
-    back = Client(port, "victim", expiry_s=3600, clean=False)
+    back = Client(url, "victim", expiry_s=3600, clean=False)
     assert back.flags.session_present
     assert back.payloads(100) == [str(number).encode() for number in range(100)]
     back.silence()
 
 
-def shared(port):
-    members = [Client(port, f"m{number}") for number in range(3)]
+def shared(url):
+    members = [Client(url, f"m{number}") for number in range(3)]
     for member in members:
         member.subscribe("$share/team/work", qos=1)
-    publisher = Client(port, "p")
+    publisher = Client(url, "p")
     for number in range(300):
         publisher.publish("work", str(number), 1)
     time.sleep(0.3)
@@ -169,18 +180,19 @@ def shared(port):
     assert sum(counts) == 300 and min(counts) >= 90, counts
 
 
-def large(port):
-    subscriber, publisher = Client(port, "s"), Client(port, "p")
+def large(url):
+    subscriber, publisher = Client(url, "s"), Client(url, "p")
     subscriber.subscribe("large", qos=2)
-    payload = os.urandom(5_000_000)
+    # Over WebSocket paho 2.1 forgets a packet of which the socket takes only a part.
+    payload = os.urandom(200_000 if url.startswith("ws") else 5_000_000)
     for qos in range(3):
         publisher.publish("large", payload, qos)
         assert subscriber.message().payload == payload
 
 
-def takeover(port):
-    first = Client(port, "twin")
-    second = Client(port, "twin")
+def takeover(url):
+    first = Client(url, "twin")
+    second = Client(url, "twin")
     code = first.disconnected.get(timeout=PATIENCE_S)
     assert code.value == 0x8E, code
     second.subscribe("a")
@@ -188,6 +200,34 @@ def takeover(port):
     assert second.message().payload == b"mine"
 
 
+def rules(url):
+    """alice may do everything below alice/, and nothing else."""
+    for version, no in ((mqtt.MQTTv311, 0x80), (mqtt.MQTTv5, 0x87)):
+        alice = Client(url, "a", version, user=("alice", "alicealice"))
+        alice.subscribe("alice/#", qos=1)
+        alice.publish("alice/1", "hers", 1)
+        assert alice.message().payload == b"hers"
+        alice.paho.subscribe("bob/#")
+        codes = alice.subscribed.get(timeout=PATIENCE_S)
+        assert [code.value for code in codes] == [no], codes
+        alice.paho.on_publish = lambda client, data, mid, code, properties: alice.connected.put(code)
+        alice.paho.publish("bob/1", "not hers", 1)
+        code = alice.connected.get(timeout=PATIENCE_S)
+        assert code.value == (0x87 if version == mqtt.MQTTv5 else 0), code
+        alice.leave()
+
+
+def wrong_password(url):
+    for version in (mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5):
+        eve = Client(url, "e", version, user=("alice", "guess"), refused=True)
+        assert eve.code.value == 0x86, eve.code  # paho translates the return codes of 3
+
+
 if __name__ == "__main__":
-    globals()[sys.argv[1]](int(sys.argv[2]))
+    try:
+        globals()[sys.argv[1]](sys.argv[2])
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # its threads would go on
     os._exit(0)

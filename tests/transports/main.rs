@@ -2,10 +2,12 @@
 //! TLS or WebSocket, or come through the file system, against the real command.
 #![cfg(all(unix, feature = "tls", feature = "websocket"))]
 
+#[path = "../support/did.rs"]
+mod did;
 mod support;
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -37,6 +39,7 @@ fn every_transport_is_served_under_every_executor() {
                 assert_eq!(payload, b"there and back", "{flags}: {transport}");
             }
             talks(&mut broker.client(transport));
+            did::did(&broker.setup, transport, "none", "the tests' own");
         }
     }
 }
@@ -258,58 +261,4 @@ fn a_socket_in_the_file_system_that_a_killed_broker_left_is_used_again() {
     talks(&mut again.client("unix"));
     again.stop();
     assert!(!broker.folder.join("broker.sock").exists(), "it takes its socket with it");
-}
-
-/// Whether this machine has a program; those of other people are not installed everywhere.
-fn has(program: &str) -> bool {
-    let found = Command::new("which").arg(program).stdout(Stdio::null()).status();
-    found.is_ok_and(|status| status.success())
-}
-
-#[test]
-fn openssl_is_served_in_both_versions() {
-    if !has("openssl") {
-        return;
-    }
-    let broker = Broker::start("--mode poll", "");
-    for version in ["-tls1_2", "-tls1_3"] {
-        let mut child = Command::new("openssl")
-            .args(["s_client", "-quiet", "-alpn", "mqtt", version, "-verify_return_error"])
-            .arg("-CAfile")
-            .arg(broker.folder.join("ca.pem"))
-            .args(["-servername", "localhost", "-connect", &broker.address("tls").to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it runs");
-        let mut input = child.stdin.take().expect("piped");
-        input.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01o").expect("written");
-        let mut connack = [0; 4];
-        let output = child.stdout.as_mut().expect("piped");
-        std::io::Read::read_exact(output, &mut connack).expect("CONNACK");
-        assert_eq!(connack, *b"\x20\x02\x00\x00", "{version}");
-        child.kill().expect("it runs");
-        child.wait().expect("it ends");
-    }
-}
-
-#[test]
-fn mosquitto_s_clients_are_served_over_tls() {
-    if !has("mosquitto_sub") {
-        return;
-    }
-    let broker = Broker::start("--cores 2", "");
-    let port = broker.address("tls").port().to_string();
-    let command = |program: &str| {
-        let mut command = Command::new(program);
-        command.args(["-h", "localhost", "-p", &port, "--cafile"]);
-        command.arg(broker.folder.join("ca.pem"));
-        command.args(["--insecure", "-t", "over/tls", "-q", "1"]);
-        command
-    };
-    let published = command("mosquitto_pub").args(["-r", "-m", "hello"]).status();
-    assert!(published.expect("it runs").success());
-    let taken = command("mosquitto_sub").args(["-C", "1", "-W", "20"]).output().expect("it runs");
-    assert_eq!(taken.stdout, b"hello\n", "{}", String::from_utf8_lossy(&taken.stderr));
 }

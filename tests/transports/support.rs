@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use serde_json::Value;
+
+use crate::did::setup_of;
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,6 +98,10 @@ pub struct Issued {
 }
 
 impl Issued {
+    pub fn certificate_pem(&self) -> String {
+        self.certificate.pem()
+    }
+
     pub fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
@@ -121,6 +128,12 @@ impl Authority {
         Issued { certificate: params.signed_by(&key, &self.0).expect("it is signed"), key }
     }
 
+    /// The public key of the server whose files are in a folder, as certificates have it.
+    pub fn server_public_key(folder: &Path) -> Vec<u8> {
+        let key = std::fs::read_to_string(folder.join("key.pem")).expect("it was written");
+        KeyPair::from_pem(&key).expect("a key").subject_public_key_info()
+    }
+
     /// A certificate for a client.
     pub fn issue(&self, common_name: &str, serial: u64) -> Issued {
         self.sign(&[], common_name, serial)
@@ -131,7 +144,7 @@ impl Authority {
         let write = |name: &str, text: String| {
             std::fs::write(folder.join(name), text).expect("written");
         };
-        let server = self.sign(&["localhost"], "server", 1);
+        let server = self.sign(&["localhost", "127.0.0.1"], "server", 1);
         // Not in one step, as no reload falls between them here.
         write("server.pem", server.certificate.pem());
         write("key.pem", server.key.serialize_pem());
@@ -228,15 +241,23 @@ pub struct Broker {
     pub folder: Arc<Folder>,
     pub authority: Arc<Authority>,
     addresses: Vec<String>,
+    /// What it runs on.
+    pub setup: String,
     log: Mutex<Receiver<String>>,
 }
 
 impl Broker {
     /// With a listener of every kind, and what `more` says.
     pub fn start(flags: &str, more: &str) -> Self {
+        Self::start_with(flags, more, |_, _| {})
+    }
+
+    /// The same with files that `prepare` adds.
+    pub fn start_with(flags: &str, more: &str, prepare: impl FnOnce(&Folder, &Authority)) -> Self {
         let folder = Arc::new(Folder::new());
         let authority = Arc::new(Authority::new());
         authority.write_server(&folder);
+        prepare(&folder, &authority);
         let tls = "[listeners.tls]\ncertificate = \"FOLDER/server.pem\"\nkey = \"FOLDER/key.pem\"\n\
                    [[listeners.tls.names]]\ncertificate = \"FOLDER/other.pem\"\n\
                    key = \"FOLDER/other-key.pem\"\n";
@@ -274,15 +295,16 @@ impl Broker {
         });
         let config = std::fs::read_to_string(folder.join("broker.toml")).expect("it is there");
         let expected = config.matches("[[listeners]]").count();
-        let mut addresses = Vec::new();
+        let (mut addresses, mut setup) = (Vec::new(), String::new());
         while addresses.len() < expected {
             let line = log.recv_timeout(PATIENCE).expect("it listens");
             let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            setup = setup_of(&event).unwrap_or(setup);
             if event["fields"]["message"] == "listening" {
                 addresses.push(event["fields"]["address"].as_str().expect("text").to_owned());
             }
         }
-        Self { child, folder, authority, addresses, log: Mutex::new(log) }
+        Self { child, folder, authority, addresses, setup, log: Mutex::new(log) }
     }
 
     pub fn start_again(&self, flags: &str) -> Self {

@@ -162,3 +162,49 @@ fn what_is_not_authorized_is_refused_with_its_reason_and_counted() {
     assert!(packets[1].starts_with("Puback") && packets[1].contains("NotAuthorized"));
     assert_eq!(world.engine.metrics().drops.of(crate::metrics::Drop::NotAuthorized), 1);
 }
+
+/// Lets everybody in until the test says otherwise.
+struct Fickle(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Access for Fickle {
+    fn authenticate(&mut self, _: Now, _: u64, _: &Credentials<'_>) -> Authentication {
+        Authentication::Granted(Grant::default())
+    }
+
+    fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {
+        let is_odd = exchange % 2 == 1;
+        is_odd.then_some(ReasonCode::NotAuthorized)
+    }
+
+    fn revision(&mut self) -> u64 {
+        1 + u64::from(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+#[test]
+fn whose_credentials_were_withdrawn_is_told_so_some_in_a_turn_and_the_others_stay() {
+    let has_changed = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+    let access = Box::new(Fickle(std::sync::Arc::clone(&has_changed)));
+    let mut world = World::with(|settings| settings.limits.connections_max = 2_000, access);
+    let per_turn = crate::limits::SESSIONS_CHECKED_PER_TURN;
+    let names: Vec<String> = (0..3 * per_turn).map(|number| format!("c{number}")).collect();
+    let ids: Vec<ConnectionId> =
+        names.iter().map(|name| world.connect(&Client::v5(name))).collect();
+    world.engine.handle_answers(world.now);
+    world.settle();
+    assert!(world.closed.is_empty(), "nothing has changed yet");
+    has_changed.store(true, std::sync::atomic::Ordering::Relaxed);
+    for turn in 1..=3 {
+        world.engine.handle_answers(world.now);
+        world.turn();
+        assert_eq!(world.closed.len(), turn * per_turn / 2);
+    }
+    let (gone, stay): (Vec<_>, Vec<_>) = ids.iter().partition(|id| id.slot % 2 == 1);
+    for id in gone {
+        assert!(world.closed.contains(id));
+        let packets = world.packets(*id, Version::V5);
+        assert!(packets[0].contains("NotAuthorized"), "{packets:?}");
+    }
+    assert!(stay.iter().all(|id| !world.closed.contains(id)));
+    assert_eq!(world.engine.metrics().credentials_withdrawn, names.len() as u64 / 2);
+}

@@ -142,3 +142,44 @@ fn a_client_that_sends_more_than_it_may_is_slowed_and_loses_nothing() {
     world.publish(subscriber, "t", b"x", Qos::AtMostOnce, 0);
     assert_eq!(world.payloads(subscriber).len(), 1);
 }
+
+#[test]
+#[cfg(feature = "websocket")]
+fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_until_it_is_used() {
+    use crate::config::listener::{Listener, Transport};
+    use crate::transport::Entrance;
+    let address: std::net::SocketAddr = "127.0.0.1:1".parse().expect("an address");
+    let mut listener = Listener::tcp(address);
+    listener.transport = Transport::Ws;
+    listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+    let mut world = World::new();
+    world.engine.open_to([Entrance::new(&listener, None)].into());
+    let parts: [(&[u8], u64); 5] = [
+        (b"PROXY TCP4 192.0.2.1 ", 21),
+        (b"192.0.2.2 1 2\r\nGET /mqtt HTTP/1.1\r\n", 20),
+        (
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
+            0,
+        ),
+        (b"\x89\x85\0\0\0\0abc", 3),    // a ping of five bytes
+        (b"de\x82\x83\0\0\0\0\x10", 1), // and the beginning of a packet
+    ];
+    let peer = Peer { address: Some(address), listener: 0 };
+    for cut_after in 0..parts.len() {
+        let id = world.engine.handle_accepted(world.now, peer).expect("accepted");
+        for (part, held) in &parts[..=cut_after] {
+            world.engine.handle_received(world.now, id, part);
+            while let Some(action) = world.engine.poll_action() {
+                if let Action::Send { connection, buffer } = action {
+                    let (bytes, mut buffer) = (buffer.len(), buffer);
+                    buffer.clear();
+                    world.engine.handle_sent(world.now, connection, bytes, Some(buffer));
+                }
+            }
+            assert_eq!(world.engine.metrics().memory_bytes, *held, "{part:?}");
+        }
+        world.engine.handle_closed(world.now, id);
+        assert_eq!(world.engine.metrics().memory_bytes, 0);
+    }
+}

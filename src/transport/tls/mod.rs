@@ -247,6 +247,11 @@ impl Tls {
         }
     }
 
+    /// Bytes of a record that is not whole.
+    pub(super) fn bytes_held(&self) -> usize {
+        self.incoming.len()
+    }
+
     pub(super) fn certificate(&self) -> Option<&CertificateIdentity> {
         self.identity.as_deref()
     }

@@ -130,6 +130,13 @@ impl Broker {
         assert!(status.success());
     }
 
+    /// Its log so far, an event of JSON a line.
+    #[allow(dead_code, reason = "not all tests that share this look into the log")]
+    pub fn log(&self) -> String {
+        let process = self.process.as_ref().expect("a broker of the test's own");
+        process.log.lock().expect("no reader panics").clone()
+    }
+
     /// Waits until its log holds a text so many times.
     #[track_caller]
     #[allow(dead_code, reason = "not all tests that share this look into the log")]

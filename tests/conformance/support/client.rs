@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::encode::{Connect, Encode, Subscribe, frame};
@@ -38,7 +38,12 @@ enum Event {
 impl Client {
     /// A network connection, no CONNECT sent yet.
     pub fn open(broker: &Broker, version: Version) -> Self {
-        let stream = TcpStream::connect(broker.address()).expect("the broker listens");
+        Self::open_at(broker, broker.address(), version)
+    }
+
+    /// The same through another of its listeners.
+    pub fn open_at(broker: &Broker, address: SocketAddr, version: Version) -> Self {
+        let stream = TcpStream::connect(address).expect("the broker listens");
         stream.set_nodelay(true).expect("a socket");
         let is_strict = broker.is_ours();
         Self {
@@ -100,6 +105,17 @@ impl Client {
             Event::Packet(packet) => Some(packet),
             Event::Closed => panic!("the connection is closed; a packet was expected"),
             Event::Nothing => None,
+        }
+    }
+
+    /// Whether a packet comes before the connection ends.
+    #[track_caller]
+    #[allow(dead_code, reason = "not all tests that share this meet connections that may end")]
+    pub fn is_answered(&mut self) -> bool {
+        match self.next(PATIENCE) {
+            Event::Packet(_) => true,
+            Event::Closed => false,
+            Event::Nothing => panic!("neither an answer nor an end in {PATIENCE:?}"),
         }
     }
 

@@ -1,7 +1,21 @@
-//! Other people's clients against the real command: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js, rumqttc.
+//! Other people's clients against the real command: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js,
+//! rumqttc, openssl, and a page in Chromium; over TCP here, over the other transports in the modules.
 //!
 //! What they need is installed by `tests/interop/setup`, which the first test runs. Where that
 //! cannot be, `RINGMQ_INTEROP=skip` leaves these tests out, and says so.
+
+#[cfg(all(unix, feature = "tls", feature = "websocket"))]
+mod browser;
+#[path = "../support/did.rs"]
+mod did;
+#[cfg(all(unix, feature = "tls", feature = "websocket"))]
+mod secured;
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[cfg(all(unix, feature = "tls", feature = "websocket"))]
+#[path = "../transports/support.rs"]
+mod support;
+#[cfg(all(unix, feature = "tls", feature = "websocket"))]
+mod transports;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -11,6 +25,9 @@ use std::time::{Duration, Instant};
 
 /// Flags for this project's broker, such as `--cores 4 --mode poll`; none without.
 const FLAGS: &str = "RINGMQ_TEST_FLAGS";
+
+/// Where the set-up puts paho-mqtt.
+const PYTHON: &str = "target/interop/venv/bin/python";
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -29,8 +46,10 @@ fn clients_are_there() -> bool {
     })
 }
 
+/// One that listens on TCP alone.
 struct Broker {
     child: Child,
+    setup: String,
     address: SocketAddr,
 }
 
@@ -51,17 +70,29 @@ impl Broker {
 
     fn listening(mut child: Child) -> Self {
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
-        while !line.contains("listening") {
-            line.clear();
+        let mut setup = String::new();
+        let event = loop {
+            let mut line = String::new();
             assert!(log.read_line(&mut line).expect("readable") > 0, "it ended before listening");
-        }
-        let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+            let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+            setup = did::setup_of(&event).unwrap_or(setup);
+            if event["fields"]["message"] == "listening" {
+                break event;
+            }
+        };
         let address = event["fields"]["address"].as_str().expect("an address");
         let address = address.parse().expect("an address");
         // Its log goes on being read, so that it never waits for us.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, address }
+        Self { child, setup, address }
+    }
+
+    fn url(&self) -> String {
+        format!("mqtt://{}", self.address)
+    }
+
+    fn did(&self, client: &str) {
+        did::did(&self.setup, "tcp", "none", client);
     }
 
     fn port(&self) -> String {
@@ -114,16 +145,18 @@ fn start(program: &str, arguments: &[&str]) -> Child {
 fn paho(scenario: &str) {
     if clients_are_there() {
         let broker = Broker::start();
-        let arguments = ["tests/interop/paho_client.py", scenario, &broker.port()];
-        wait(start("target/interop/venv/bin/python", &arguments), scenario);
+        let arguments = ["tests/interop/paho_client.py", scenario, &broker.url()];
+        wait(start(PYTHON, &arguments), scenario);
+        broker.did("paho-mqtt");
     }
 }
 
 fn mqtt_js(scenario: &str) {
     if clients_are_there() {
         let broker = Broker::start();
-        let arguments = ["tests/interop/mqttjs_client.js", scenario, &broker.port()];
+        let arguments = ["tests/interop/mqttjs_client.js", scenario, &broker.url()];
         wait(start("node", &arguments), scenario);
+        broker.did("MQTT.js");
     }
 }
 
@@ -190,7 +223,7 @@ fn mqtt_js_comes_back_after_the_broker_was_killed() {
     let mut broker = Broker::start();
     let address = broker.address.to_string();
     let mut client =
-        start("node", &["tests/interop/mqttjs_client.js", "reconnects", &broker.port()]);
+        start("node", &["tests/interop/mqttjs_client.js", "reconnects", &broker.url()]);
     wait_for_line(&mut client, "ready");
     broker.kill();
     let _again = Broker::listen(&address);
@@ -264,6 +297,7 @@ fn mosquitto_sub_at_qos_2_receives_what_mosquitto_pub_sends_at_each_qos_in_each_
         }
         assert_eq!(messages(&wait(subscriber, "mosquitto_sub")), expected, "{version}");
     }
+    broker.did("mosquitto");
 }
 
 #[test]
@@ -349,6 +383,7 @@ mod rumqttc_clients {
             let expected: Vec<String> = (0..COUNT).map(|number| number.to_string()).collect();
             assert_eq!(got, expected);
             drop(publisher.join());
+            broker.did("rumqttc");
         }
     }
 
@@ -380,6 +415,7 @@ mod rumqttc_clients {
             let expected: Vec<String> = (0..COUNT).map(|number| number.to_string()).collect();
             assert_eq!(got, expected);
             drop(publisher.join());
+            broker.did("rumqttc");
         }
     }
 }

@@ -1,0 +1,125 @@
+//! The bounds of `[limits]` that refuse somebody, as each version of the protocol is told.
+
+use crate::support::reason::{
+    QUOTA_EXCEEDED, SERVER_BUSY, TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID, V3_SERVER_UNAVAILABLE,
+};
+use crate::support::{Broker, Client, Connect, Publish, Subscribe, V5, Version, for_all_versions};
+use crate::{await_metric, in_version};
+
+const CONNECTION_RATE_EXCEEDED: u8 = 0x9F;
+
+fn limited(limit: &str) -> Broker {
+    Broker::with_config(&format!("[limits]\n{limit}\n[mqtt]\nsys_interval_s = 1\n"))
+}
+
+fn named(version: Version, name: &str) -> Connect {
+    Connect::new(version, name)
+}
+
+#[test]
+fn one_connection_too_many_is_refused_until_another_has_gone() {
+    for_all_versions(|version| {
+        let no = in_version(version, QUOTA_EXCEEDED, V3_SERVER_UNAVAILABLE);
+        let broker = limited("connections_max = 2");
+        let first = Client::connect(&broker, named(version, "1"));
+        let mut second = Client::connect(&broker, named(version, "2"));
+        Client::refused(&broker, named(version, "3"), no);
+        second.expect_alive();
+        first.disconnect();
+        await_metric(&broker, named(V5, "m"), "connections/refused", 1);
+        Client::connect(&broker, named(version, "3")).expect_alive();
+    });
+}
+
+#[test]
+fn connections_that_come_too_fast_are_refused() {
+    for_all_versions(|version| {
+        let no = in_version(version, CONNECTION_RATE_EXCEEDED, V3_SERVER_UNAVAILABLE);
+        let broker = limited("connections_per_second_max = 1");
+        // A second may end between any two of them, but not between each.
+        let mut clients: Vec<Client> = (0..6).map(|_| Client::open(&broker, version)).collect();
+        let mut refused = 0;
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(named(version, &format!("c-{number}")));
+            let connack = client.expect_connack();
+            assert!([0, no].contains(&connack.reason), "{connack:?}");
+            refused += u32::from(connack.reason == no);
+        }
+        assert!(refused >= 3, "{refused} of 6");
+    });
+}
+
+#[test]
+fn one_session_too_many_is_refused_and_those_there_are_go_on() {
+    for_all_versions(|version| {
+        let no = in_version(version, QUOTA_EXCEEDED, V3_SERVER_UNAVAILABLE);
+        let broker = limited("sessions_max = 2");
+        Client::connect(&broker, named(version, "away").durable()).vanish();
+        let _here = Client::connect(&broker, named(version, "here"));
+        Client::refused(&broker, named(version, "new"), no);
+        let back = Client::connect(&broker, named(version, "away").durable());
+        assert!(back.connack.session_present || version == Version::V31);
+        await_metric(&broker, named(V5, "away"), "connections/refused", 1);
+    });
+}
+
+#[test]
+fn one_subscription_too_many_is_refused_and_one_given_up_makes_room() {
+    for_all_versions(|version| {
+        let no = in_version(version, QUOTA_EXCEEDED, 0x80);
+        let broker = limited("subscriptions_per_client_max = 2");
+        let mut client = Client::connect(&broker, named(version, "c"));
+        client.send(Subscribe::new(1, "1", 0).and("2", 0).and("3", 0).and("1", 1));
+        assert_eq!(client.expect_suback().reasons, [0, 0, no, 1], "the first one again is no more");
+        client.send(crate::support::Unsubscribe::new(2, "1"));
+        client.receive();
+        client.subscribe("3", 0);
+        await_metric(&broker, named(V5, "m"), "subscriptions/refused", 1);
+    });
+}
+
+#[test]
+fn topics_and_filters_have_so_many_levels_and_no_more() {
+    for_all_versions(|version| {
+        let no = in_version(version, TOPIC_FILTER_INVALID, 0x80);
+        let broker = limited("topic_levels_max = 3");
+        let mut client = Client::connect(&broker, named(version, "c"));
+        client.send(Subscribe::new(1, "a/b/+", 0).and("a/b/+/d", 0).and("a/b/#", 0));
+        assert_eq!(client.expect_suback().reasons, [0, no, 0]);
+        client.publish(Publish::new("a/b/c", "fits"));
+        client.expect_message("fits");
+        client.send(Publish::new("a/b/c/d", "does not"));
+        client.expect_violation(TOPIC_NAME_INVALID);
+    });
+}
+
+#[test]
+fn who_says_nothing_is_closed_after_a_while_without_a_word() {
+    let broker = limited("connect_timeout_s = 1");
+    let mut silent = Client::open(&broker, V5);
+    let mut halfway = Client::open(&broker, V5);
+    halfway.raw(b"\x10\x20\x00\x04MQTT");
+    let mut inside = Client::connect(&broker, named(V5, "c"));
+    silent.expect_closed();
+    halfway.expect_closed();
+    inside.expect_alive();
+    await_metric(&broker, named(V5, "m"), "connections/timeouts", 2);
+}
+
+#[test]
+fn where_memory_is_full_newcomers_hear_that_the_server_is_busy() {
+    for_all_versions(|version| {
+        let broker = limited("memory_bytes_max = 1000000");
+        let mut keeper = Client::connect(&broker, named(V5, "keeper"));
+        let large = "x".repeat(200_000);
+        for number in 0..6 {
+            let topic = format!("kept/{number}");
+            keeper.send(Publish::new(&topic, &large).retain());
+        }
+        keeper.expect_alive();
+        crate::support::settle();
+        let no = in_version(version, SERVER_BUSY, V3_SERVER_UNAVAILABLE);
+        Client::refused(&broker, named(version, "c"), no);
+        keeper.expect_alive();
+    });
+}

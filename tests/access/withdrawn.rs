@@ -1,0 +1,140 @@
+//! What a reload takes from clients that are connected.
+
+use crate::support::reason::{ADMINISTRATIVE_ACTION, BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
+use crate::support::{Client, Connect, Publish, SILENCE, V5, V311, Will, for_versions};
+use crate::{Files, as_user, await_metric};
+
+const SYS: &str = "[mqtt]\nsys_interval_s = 1\n";
+
+#[test]
+fn a_user_taken_out_of_the_password_file_is_disconnected_at_reload_and_counted() {
+    for_versions(|version| {
+        let files = Files::new("removed").with_users(&["alice", "bob"]);
+        let broker = files.broker(&format!("anonymous = true\n{SYS}"));
+        let will = Will::new("wills/bob", "gone");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "b").will(will));
+        let mut again = Client::connect(&broker, as_user(version, "bob", "again"));
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a"));
+        let mut anybody = Client::connect(&broker, Connect::new(version, "anybody"));
+        alice.subscribe("wills/#", 0);
+
+        // A file that says the same takes nobody away.
+        files.reload(&broker);
+        bob.expect_alive();
+
+        assert!(files.passwd(&["remove", "bob"], "").status.success());
+        files.reload(&broker);
+        bob.expect_violation(NOT_AUTHORIZED);
+        again.expect_violation(NOT_AUTHORIZED);
+        alice.expect_message("gone"); // it did not say farewell
+        alice.expect_alive();
+        anybody.expect_alive();
+        await_metric(&broker, Connect::v5("m"), "clients/withdrawn-credentials", 2);
+        let no = if version == V5 { BAD_USER_NAME_OR_PASSWORD } else { 4 };
+        Client::refused(&broker, as_user(version, "bob", "b"), no);
+    });
+}
+
+#[test]
+fn a_user_with_a_new_password_is_disconnected_at_reload_and_comes_back_with_it() {
+    for_versions(|version| {
+        let files = Files::new("changed").with_users(&["alice", "bob"]);
+        let broker = files.broker("");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "b").durable());
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a"));
+        bob.subscribe("t", 1);
+        assert!(files.passwd(&["add", "bob"], "another\n").status.success());
+        files.reload(&broker);
+        bob.expect_violation(ADMINISTRATIVE_ACTION);
+        alice.expect_alive();
+        alice.publish(Publish::new("t", "meanwhile").qos(1, 1));
+        let back = Connect::new(version, "b").username("bob").password("another").durable();
+        let mut bob = Client::connect(&broker, back);
+        assert!(bob.connack.session_present);
+        bob.expect_message("meanwhile");
+        // The same once more, so that it is not only the first file that is compared with.
+        files.reload(&broker);
+        bob.expect_alive();
+        assert!(files.passwd(&["remove", "bob"], "").status.success());
+        files.reload(&broker);
+        bob.expect_violation(NOT_AUTHORIZED);
+    });
+}
+
+#[test]
+fn a_password_file_that_is_broken_at_reload_disconnects_nobody() {
+    let files = Files::new("broken").with_users(&["alice"]);
+    let broker = files.broker(SYS);
+    let mut alice = Client::connect(&broker, as_user(V5, "alice", "a"));
+    files.write("passwords", "alice\n");
+    broker.signal("-HUP");
+    broker.await_log("a colon and a hash are expected", 1);
+    alice.expect_alive();
+    await_metric(&broker, as_user(V5, "alice", "m"), "access/reloads-failed", 1);
+}
+
+#[test]
+fn many_clients_of_a_removed_user_all_go_while_the_others_are_served() {
+    // More than are looked at in a turn, on however many cores.
+    let files = Files::new("crowd").with_users(&["alice", "bob"]);
+    let broker = files.broker("");
+    let crowd: Vec<_> = (0..600)
+        .map(|number| Client::connect(&broker, as_user(V311, "bob", &format!("b-{number}"))))
+        .collect();
+    let mut alice = Client::connect(&broker, as_user(V5, "alice", "a"));
+    assert!(files.passwd(&["remove", "bob"], "").status.success());
+    files.reload(&broker);
+    alice.expect_alive();
+    crowd.into_iter().for_each(|mut client| client.expect_closed());
+    alice.expect_alive();
+}
+
+#[test]
+fn a_client_that_might_do_everything_and_one_with_a_remembered_decision_are_held_to_new_rules() {
+    let open = "group admins: alice bob\nfor group admins\n allow all #\n";
+    for_versions(|version| {
+        let files = Files::new("stricter").with_users(&["alice", "bob"]).with_rules(open);
+        let broker = files.broker(SYS);
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a"));
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "b"));
+        alice.subscribe("t/#", 1);
+        bob.publish(Publish::new("t/1", "before").qos(1, 1));
+        alice.expect_message("before");
+        // Out of the group.
+        files.write(
+            "acl",
+            "group admins: alice\nfor group admins\n allow all #\n allow subscribe $SYS/#\n",
+        );
+        files.reload(&broker);
+        bob.send(Publish::new("t/1", "denied").qos(1, 2));
+        assert_eq!(bob.expect_ack().reason, if version == V5 { NOT_AUTHORIZED } else { 0 });
+        alice.expect_silence(SILENCE);
+        let asks = || as_user(V5, "alice", "m");
+        await_metric(&broker, asks(), "publish/messages/dropped/not-authorized", 1);
+        // And what one subscription brings is taken away for good.
+        files.write("acl", "for user alice\n allow publish #\n allow subscribe $SYS/#\n");
+        files.reload(&broker);
+        await_metric(&broker, asks(), "subscriptions/revoked", 1);
+        alice.publish(Publish::new("t/1", "unheard").qos(1, 3));
+        alice.expect_silence(SILENCE);
+    });
+}
+
+#[cfg(feature = "scram")]
+#[test]
+fn who_came_in_by_scram_is_disconnected_with_its_password_and_so_is_one_under_way() {
+    use crate::methods::scram::{answer, begin, reply};
+    let files = Files::new("scram-removed").with_users(&["alice", "bob"]);
+    let broker = files.broker("");
+    let (mut inside, challenge) = begin(&broker, "bob");
+    reply(&mut inside, &answer("bob", "bobbob", &challenge).0);
+    assert_eq!(inside.expect_connack().reason, 0);
+    let (mut under_way, challenge) = begin(&broker, "alice");
+    for user in ["alice", "bob"] {
+        assert!(files.passwd(&["remove", user], "").status.success());
+    }
+    files.reload(&broker);
+    inside.expect_disconnect(NOT_AUTHORIZED);
+    reply(&mut under_way, &answer("alice", "alicealice", &challenge).0);
+    under_way.expect_refusal(NOT_AUTHORIZED);
+}

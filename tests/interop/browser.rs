@@ -1,0 +1,191 @@
+//! A page in Chromium, with MQTT.js, over WebSocket.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::did::did;
+use crate::secured::{flags, open, with_users};
+use crate::support::{Authority, Broker, Folder};
+use crate::{PATIENCE, clients_are_there};
+
+const CLIENT: &str = "Chromium, MQTT.js";
+
+/// The browser's command, where there is one: Debian has it in two packages.
+fn chromium() -> Option<&'static str> {
+    if !clients_are_there() {
+        return None;
+    }
+    let is_there = |program: &&&str| {
+        let asked = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    };
+    let found = ["chromium-headless-shell", "chromium"].iter().find(is_there);
+    if found.is_none() {
+        eprintln!("SKIPPED: there is no Chromium here, and apt has none");
+    }
+    found.copied()
+}
+
+/// A site: the page, MQTT.js, and where the page tells how it went.
+struct Site {
+    address: SocketAddr,
+    outcomes: Receiver<String>,
+}
+
+impl Site {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let (tell, outcomes) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let tell = tell.clone();
+                std::thread::spawn(move || answer(&stream, &tell));
+            }
+        });
+        Self { address, outcomes }
+    }
+
+    fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Shows the page, and waits for what it tells.
+    fn show(&self, chromium: &str, broker: &str, key: Option<&str>, more: &str) -> String {
+        let url = format!("{}/?broker={broker}{more}", self.origin());
+        let profile = Folder::new();
+        let _browser = browse(chromium, &url, &profile, key);
+        self.outcomes.recv_timeout(PATIENCE).expect("the page tells how it went")
+    }
+}
+
+/// One that ends with the test.
+struct Browser(Child);
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn browse(chromium: &str, url: &str, profile: &Path, key: Option<&str>) -> Browser {
+    let mut command = Command::new(chromium);
+    // Without a sandbox, as it refuses to have one for root; the page is our own.
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
+    command.args(["--remote-debugging-port=0", "--no-first-run", "--disable-extensions"]);
+    command.arg(format!("--user-data-dir={}", profile.display()));
+    if let Some(key) = key {
+        command.arg(format!("--ignore-certificate-errors-spki-list={key}"));
+    }
+    let quiet = command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Browser(quiet.spawn().expect("it starts"))
+}
+
+/// Answers requests on a connection until it ends.
+fn answer(stream: &TcpStream, tell: &Sender<String>) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (mut request, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+            if line == "\r\n" {
+                break;
+            }
+            request += &line;
+        }
+        let mut body = vec![0; length];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let (kind, content) = match request.split(' ').nth(1).unwrap_or_default() {
+            "/mqtt.js" => {
+                let bundle = "target/interop/node_modules/mqtt/dist/mqtt.min.js";
+                ("text/javascript", std::fs::read(bundle).expect("the set-up puts it there"))
+            }
+            "/outcome" => {
+                let _ = tell.send(String::from_utf8_lossy(&body).into_owned());
+                ("text/plain", Vec::new())
+            }
+            _ => ("text/html", include_bytes!("page.html").to_vec()),
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            content.len()
+        );
+        if { stream }.write_all(&[head.as_bytes(), &content].concat()).is_err() {
+            return;
+        }
+    }
+}
+
+fn url(broker: &Broker, transport: &str) -> String {
+    format!("{transport}://{}/mqtt", broker.address(transport))
+}
+
+/// The hash of the server's public key by which Chromium takes its certificate.
+fn key_of(broker: &Broker) -> String {
+    let public_key = Authority::server_public_key(&broker.folder);
+    BASE64_STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, &public_key))
+}
+
+#[test]
+fn a_page_talks_over_websocket_with_and_without_tls() {
+    let Some(chromium) = chromium() else { return };
+    let (site, broker) = (Site::start(), open());
+    let key = key_of(&broker);
+    for transport in ["ws", "wss"] {
+        let outcome = site.show(chromium, &url(&broker, transport), Some(&key), "");
+        assert_eq!(outcome, "ok", "{transport}");
+        did(&broker.setup, transport, "none", CLIENT);
+    }
+    // It is the key that it is let in for.
+    let outcome = site.show(chromium, &url(&broker, "wss"), None, "&refused=1");
+    assert_eq!(outcome, "ok", "a certificate of an unknown authority");
+}
+
+#[test]
+fn a_page_logs_in_by_password() {
+    let Some(chromium) = chromium() else { return };
+    let (site, broker) = (Site::start(), with_users(""));
+    let key = key_of(&broker);
+    for transport in ["ws", "wss"] {
+        let where_to = url(&broker, transport);
+        let user = "&user=alice&password=";
+        let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}alicealice"));
+        assert_eq!(outcome, "ok", "{transport}");
+        did(&broker.setup, transport, "password", CLIENT);
+        let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}guess"));
+        assert!(outcome.contains("Connection refused"), "{transport}: {outcome}");
+        did(&broker.setup, transport, "wrong password, refused", CLIENT);
+    }
+}
+
+#[test]
+fn a_page_of_an_origin_that_is_not_configured_does_not_come_in() {
+    let Some(chromium) = chromium() else { return };
+    let (known, unknown) = (Site::start(), Site::start());
+    let listener = format!(
+        "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"ws\"\n[listeners.websocket]\n\
+         origins = [\"{}\"]\n",
+        known.origin()
+    );
+    let broker = Broker::start(&flags(), &listener);
+    let where_to = format!("ws://{}/mqtt", broker.address("guarded"));
+    assert_eq!(known.show(chromium, &where_to, None, ""), "ok");
+    did(&broker.setup, "ws", "origin", CLIENT);
+    assert_eq!(unknown.show(chromium, &where_to, None, "&refused=1"), "ok");
+    did(&broker.setup, "ws", "another origin, refused", CLIENT);
+}
