@@ -338,10 +338,11 @@ fn listen_to_signals(
 }
 
 fn ask_to_stop(stop: &Stop) {
+    // First: the process may be gone a moment after it is asked.
+    service::say_stopping();
     if stop.ask() > 1 {
         std::process::exit(i32::from(EXIT_OTHER));
     }
-    service::say_stopping();
 }
 
 fn start_log(log: Log) {
