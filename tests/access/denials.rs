@@ -1,7 +1,7 @@
 //! Every way to be refused, with the reason that each version of the protocol has for it, and where it
 //! is counted. The tables in docs/access.md are held against what is tried here.
 
-use crate::support::{Ack, Broker, Client, Connect, Packet, Publish, Subscribe, V5, Version, Will};
+use crate::support::{Ack, Broker, Client, Connect, Publish, Subscribe, V5, Version, Will};
 use crate::support::{for_each_version, reason};
 use crate::{Files, as_user, await_metric, did};
 
@@ -179,7 +179,7 @@ fn more_decisions_than_may_wait() {
             answer
         });
         match connack {
-            Some(Packet::Connack(connack)) => assert_eq!(connack.reason, code),
+            Some(crate::support::Packet::Connack(connack)) => assert_eq!(connack.reason, code),
             other => panic!("{other:?}"),
         }
         anybody.expect_alive();
