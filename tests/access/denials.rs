@@ -164,23 +164,29 @@ fn more_decisions_than_may_wait() {
          timeout_ms = 60000\n{SYS}"
     );
     let files = Files::new("denied-busy");
-    let kept = std::cell::RefCell::new(Vec::new());
     assert_documented("| too many decisions wait | 0x89 | 3 | `clients/refused` |");
-    for version in [V5, Version::V311] {
+    for (version, code) in [(V5, reason::SERVER_BUSY), (Version::V311, 3)] {
         let broker = files.broker(&hook);
-        let ask = |name: String| Connect::new(version, &name).username("zoe").password("zoe");
-        // 32 are asked about, and one waits. Each has to be under way before the next, or it were one
-        // too many for the queue.
-        for number in 0..33 {
+        let mut anybody = Client::connect(&broker, Connect::v5("anybody"));
+        // 32 are asked about at a time, and one waits; the next is refused.
+        let mut waiting = Vec::new();
+        let connack = (0..100).find_map(|number| {
             let mut client = Client::open(&broker, version);
-            client.send(ask(format!("z-{number}")));
-            kept.borrow_mut().push(client);
-            std::thread::sleep(std::time::Duration::from_millis(30));
+            let name = format!("z-{number}");
+            client.send(Connect::new(version, &name).username("zoe").password("zoe"));
+            let answer = client.receive_within(std::time::Duration::from_millis(50));
+            waiting.push(client);
+            answer
+        });
+        match connack {
+            Some(crate::support::Packet::Connack(connack)) => assert_eq!(connack.reason, code),
+            other => panic!("{other:?}"),
         }
-        await_metric(&broker, Connect::v5("m"), "access/unfinished", 33);
-        let code = if version == V5 { reason::SERVER_BUSY } else { 3 };
-        Client::refused(&broker, ask("one more".to_owned()), code);
+        anybody.expect_alive();
         await_metric(&broker, Connect::v5("m"), "clients/refused", 1);
+        let unfinished = waiting.len() as u64 - 1;
+        await_metric(&broker, Connect::v5("m"), "access/unfinished", unfinished);
+        did(&broker, "too many decisions wait: refused");
     }
 }
 

@@ -133,7 +133,7 @@ fn events(broker: &Broker) -> Vec<serde_json::Value> {
 #[track_caller]
 fn await_metric(broker: &Broker, asks: Connect, name: &str, value: u64) {
     let mut client = Client::connect(broker, asks);
-    client.send(Subscribe::new(1, &format!("$SYS/broker/{name}"), 0));
+    client.send(Subscribe::new(1, format!("$SYS/broker/{name}"), 0));
     let (mut is_granted, mut is_shown) = (false, false);
     while !is_granted || !is_shown {
         // With several cores the value may come before SUBACK.

@@ -184,7 +184,7 @@ pub mod asked {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, SERVER_BUSY, SERVER_UNAVAILABLE};
+    use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, SERVER_UNAVAILABLE};
     use crate::support::{Broker, Client, Connect, V5, for_versions};
     use crate::{Files, did};
 
@@ -333,36 +333,5 @@ pub mod asked {
         for mut client in waiting {
             assert!(client.receive_within(std::time::Duration::ZERO).is_none(), "it waits still");
         }
-    }
-
-    #[test]
-    fn beyond_what_may_wait_newcomers_hear_that_the_server_is_busy_and_the_others_are_served() {
-        // It takes connections and says nothing.
-        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = silent.local_addr().expect("it listens");
-        let hook = format!("[access.http]\nurl = \"http://{address}/\"\ntimeout_ms = 60000\n");
-        let files = Files::new("busy").with_users(&["alice"]);
-        let broker = files.broker(&format!("waiting_max = 1\nanonymous = true\n{hook}"));
-        let mut anybody = Client::connect(&broker, Connect::v5("anybody"));
-        // 32 are asked about at a time, and one waits.
-        let mut waiting = Vec::new();
-        let busy = (0..40).find_map(|_| {
-            let mut client = Client::open(&broker, V5);
-            client.send(named("zoe", "zoe"));
-            match client.receive_within(std::time::Duration::from_millis(100)) {
-                Some(packet) => Some(packet),
-                None => {
-                    waiting.push(client);
-                    None
-                }
-            }
-        });
-        match busy {
-            Some(crate::support::Packet::Connack(connack)) => {
-                assert_eq!(connack.reason, SERVER_BUSY)
-            }
-            other => panic!("{other:?}"),
-        }
-        anybody.expect_alive();
     }
 }

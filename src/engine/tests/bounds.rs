@@ -143,17 +143,23 @@ fn a_client_that_sends_more_than_it_may_is_slowed_and_loses_nothing() {
     assert_eq!(world.payloads(subscriber).len(), 1);
 }
 
-#[test]
+/// WebSocket behind a proxy, as the first listener.
 #[cfg(feature = "websocket")]
-fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_until_it_is_used() {
+fn open_to_proxied_pages(world: &mut World) -> Peer {
     use crate::config::listener::{Listener, Transport};
-    use crate::transport::Entrance;
     let address: std::net::SocketAddr = "127.0.0.1:1".parse().expect("an address");
     let mut listener = Listener::tcp(address);
     listener.transport = Transport::Ws;
     listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+    world.engine.open_to([crate::transport::Entrance::new(&listener, None)].into());
+    Peer { address: Some(address), listener: 0 }
+}
+
+#[test]
+#[cfg(feature = "websocket")]
+fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_until_it_is_used() {
     let mut world = World::new();
-    world.engine.open_to([Entrance::new(&listener, None)].into());
+    let peer = open_to_proxied_pages(&mut world);
     let parts: [(&[u8], u64); 5] = [
         (b"PROXY TCP4 192.0.2.1 ", 21),
         (b"192.0.2.2 1 2\r\nGET /mqtt HTTP/1.1\r\n", 20),
@@ -165,7 +171,6 @@ fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_unti
         (b"\x89\x85\0\0\0\0abc", 3),    // a ping of five bytes
         (b"de\x82\x83\0\0\0\0\x10", 1), // and the beginning of a packet
     ];
-    let peer = Peer { address: Some(address), listener: 0 };
     for cut_after in 0..parts.len() {
         let id = world.engine.handle_accepted(world.now, peer).expect("accepted");
         for (part, held) in &parts[..=cut_after] {
@@ -181,5 +186,49 @@ fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_unti
         }
         world.engine.handle_closed(world.now, id);
         assert_eq!(world.engine.metrics().memory_bytes, 0);
+    }
+}
+
+/// Lets in nobody but of an address that is not the proxy's.
+#[cfg(feature = "websocket")]
+struct NotTheProxy;
+
+#[cfg(feature = "websocket")]
+impl Access for NotTheProxy {
+    fn may_stay(&mut self, _: Now, peer: &Peer) -> bool {
+        assert_ne!(peer.address.map(|address| address.port()), Some(1), "it is the proxy's");
+        true
+    }
+
+    fn gone(&mut self, _: Now, peer: &Peer, _: u64, _: bool) {
+        assert_ne!(peer.address.map(|address| address.port()), Some(1), "it never counted");
+    }
+
+    fn authenticate(&mut self, _: Now, _: u64, who: &Credentials<'_>) -> Authentication {
+        assert_ne!(who.address.map(|address| address.port()), Some(1), "it is the proxy's");
+        Authentication::Granted(Grant::default())
+    }
+}
+
+#[test]
+#[cfg(feature = "websocket")]
+fn a_client_of_a_proxy_is_never_taken_for_it_however_its_bytes_come() {
+    let mut connect = Vec::new();
+    let packet = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+    connect.extend(
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 7 8\r\nGET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\n\
+          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x8f\0\0\0\0",
+    );
+    connect.extend(packet);
+    let good = connect.len();
+    connect.extend(b"\x81\x80\0\0\0\0"); // a text frame
+    for (bytes, is_let_in) in [(good, true), (connect.len(), false), (20, false)] {
+        let mut world = World::with(|_| {}, Box::new(NotTheProxy));
+        let peer = open_to_proxied_pages(&mut world);
+        let id = world.engine.handle_accepted(world.now, peer).expect("accepted");
+        world.engine.handle_received(world.now, id, &connect[..bytes]);
+        assert_eq!(world.engine.metrics().clients_connected, u64::from(is_let_in));
+        world.engine.handle_closed(world.now, id);
     }
 }
