@@ -13,7 +13,7 @@ use crate::{
     meter::Meter,
     scenario::{LoadMode, Scenario, Workload},
     suite::Published,
-    transport::Sources,
+    transport::{Sources, TlsSettings, TlsVersion, Transport},
 };
 
 /// Load for an MQTT broker on this machine, every delivery verified.
@@ -41,6 +41,8 @@ pub enum Command {
     /// cost.
     #[cfg(target_os = "linux")]
     Million(MillionArgs),
+    /// Make an authority and a broker's certificate for localhost and 127.0.0.1, for loads over TLS.
+    Certificate(CertificateArgs),
     /// One process's share of a run with `--processes`, which starts it.
     #[command(hide = true)]
     Share,
@@ -48,6 +50,17 @@ pub enum Command {
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Hold(HoldArgs),
+}
+
+/// `certificate`.
+#[derive(Debug, Args)]
+pub struct CertificateArgs {
+    /// Where `ca.pem`, `server.pem` and `server-key.pem` go.
+    pub folder: PathBuf,
+    /// The broker's key, PEM (PKCS #8), such as one by `openssl genrsa`; without it a new one, ECDSA
+    /// P-256.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
 }
 
 /// `million`.
@@ -111,6 +124,9 @@ pub struct TargetArgs {
     /// The broker, within 127.0.0.0/8.
     #[arg(long, default_value = "127.0.0.1:1883")]
     pub address: LoopbackAddress,
+    /// What is spoken there.
+    #[command(flatten)]
+    pub transport: TransportArgs,
     /// The broker's process, to measure its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
@@ -129,6 +145,34 @@ pub struct TargetArgs {
     /// A picture to write: percentiles of latency, and throughput over time, as SVG.
     #[arg(long, value_name = "FILE.svg")]
     pub picture: Option<PathBuf>,
+}
+
+/// What clients speak beneath MQTT.
+#[derive(Clone, Debug, Args)]
+pub struct TransportArgs {
+    /// Speak TLS, with --ws beneath WebSocket.
+    #[arg(long)]
+    pub tls: bool,
+    /// PEM file of the authority that has to have signed the broker's certificate, such as the
+    /// `ca.pem` of `certificate`.
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub ca: Option<PathBuf>,
+    /// The name that the broker's certificate has to be for.
+    #[arg(long, value_name = "NAME", default_value = "localhost", requires = "tls")]
+    pub tls_name: String,
+    /// The one version of TLS to speak [default: the highest that the broker speaks].
+    #[arg(long, value_name = "VERSION", requires = "tls")]
+    pub tls_version: Option<TlsVersion>,
+    /// Make every handshake a full one; by default clients that come back show a ticket of an earlier
+    /// connection.
+    #[arg(long, requires = "tls")]
+    pub no_tls_resume: bool,
+    /// Speak WebSocket.
+    #[arg(long)]
+    pub ws: bool,
+    /// Where the broker has it.
+    #[arg(long, value_name = "PATH", default_value = "/mqtt", requires = "ws")]
+    pub ws_path: String,
 }
 
 /// `suite`.
@@ -191,6 +235,10 @@ pub struct CompareArgs {
     /// The cores the generator, one thread, runs on; they may be the brokers' own.
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [1])]
     pub generator_cores: Vec<usize>,
+    /// What is spoken: ringmq and mosquitto are set up for it, with a certificate that is made for
+    /// the comparison. In NAME=COMMAND {certificates} stands for the folder with it.
+    #[command(flatten)]
+    pub transport: TransportArgs,
     /// The port brokers are told to listen on, on 127.0.0.1; 0 is one that is free.
     #[arg(long, default_value_t = 0)]
     pub port: u16,
@@ -315,6 +363,31 @@ impl LoadArgs {
     }
 }
 
+impl TransportArgs {
+    /// What these arguments come to, checked.
+    pub fn transport(&self) -> Result<Transport> {
+        let path = self.ws_path.as_str();
+        let is_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+        if self.ws && !is_path {
+            let what = format!("--ws-path {path:?} is no path: it begins with / and has no blanks");
+            return Err(Error::Usage(what));
+        }
+        if self.tls && self.ca.is_none() {
+            return Err(Error::Usage(
+                "--tls needs --ca FILE, the authority that signed the broker's certificate (PEM)"
+                    .into(),
+            ));
+        }
+        let tls = self.ca.as_ref().map(|authority| TlsSettings {
+            authority: authority.clone(),
+            server_name: self.tls_name.clone(),
+            version: self.tls_version,
+            resumes: !self.no_tls_resume,
+        });
+        Ok(Transport { tls, websocket_path: self.ws.then(|| self.ws_path.clone()) })
+    }
+}
+
 impl SpanArgs {
     /// Refuse what is out of bounds.
     pub fn check(&self) -> Result<()> {
@@ -330,11 +403,13 @@ impl SpanArgs {
     pub fn settings(
         &self,
         address: LoopbackAddress,
+        transport: Transport,
         meter: Option<Meter>,
         workload: &Workload,
     ) -> RunSettings {
         RunSettings {
             address,
+            transport,
             meter,
             warm_up: Duration::from_secs_f64(self.warm_up_s),
             span: Duration::from_secs_f64(self.duration_s),
@@ -361,5 +436,23 @@ mod tests {
         let run = |address| Cli::try_parse_from(["x", "run", "fan-out", "--address", address]);
         assert!(run("127.0.0.1:1884").is_ok());
         assert!(run("192.0.2.1:1883").is_err());
+    }
+
+    fn transport(words: &str) -> std::result::Result<Transport, String> {
+        let words = ["x", "run", "fan-out"].into_iter().chain(words.split_whitespace());
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Command::Run(args) = cli.command else { unreachable!("it says run") };
+        args.target.transport.transport().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn transports_are_what_the_flags_say_and_nonsense_is_refused() {
+        assert_eq!(transport(""), Ok(Transport::default()));
+        let wss = transport("--tls --ca ca.pem --no-tls-resume --ws --ws-path /x").expect("sound");
+        assert_eq!(wss.websocket_path.as_deref(), Some("/x"));
+        assert!(!wss.tls.expect("TLS").resumes);
+        assert!(transport("--tls").expect_err("whom to trust").contains("--ca FILE"));
+        assert!(transport("--ca ca.pem").is_err() && transport("--ws-path /x").is_err());
+        assert!(transport("--ws --ws-path mqtt").expect_err("no path").contains("begins with /"));
     }
 }

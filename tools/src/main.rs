@@ -2,6 +2,7 @@
 
 mod address;
 mod affinity;
+mod certificate;
 mod churn;
 mod cli;
 mod clock;
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
             .benchmark
             .workload(args.scale, args.span.processes)
             .and_then(|workload| run(workload, &args.target, &args.span)),
+        Command::Certificate(args) => {
+            certificate::write(&args.folder, args.key.as_deref()).map(|()| true)
+        }
         Command::Share => processes::share().map(|()| true),
         Command::Compare(args) => compare::compare(&args),
         #[cfg(target_os = "linux")]
@@ -77,7 +81,8 @@ fn run(workload: Workload, target: &TargetArgs, span: &SpanArgs) -> Result<bool>
         affinity::pin_to(&target.cores)?;
     }
     let meter = target.broker_pid.map(Meter::new).transpose()?;
-    let settings = span.settings(target.address, meter, &workload);
+    let transport = target.transport.transport()?;
+    let settings = span.settings(target.address, transport, meter, &workload);
     let outcome = processes::measure(workload, span.processes, settings)?;
     match target.format {
         Format::Json => report::print_json(&outcome)?,

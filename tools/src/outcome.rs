@@ -7,6 +7,7 @@ use crate::{
     meter::Usage,
     recorder::TIMELINE_STEP_NS,
     scenario::{Scenario, Workload},
+    transport::Kind,
     verify::Tally,
 };
 
@@ -60,6 +61,8 @@ impl Measured {
 pub struct Outcome {
     /// What was asked of the broker.
     pub workload: Workload,
+    /// What clients spoke beneath MQTT.
+    pub transport: Kind,
     /// Processes that made the load.
     pub processes: u32,
     /// What was wrong, warm-up and drain included.
@@ -148,7 +151,7 @@ pub struct Idle {
 
 impl Outcome {
     /// The figures of a run.
-    pub fn new(workload: Workload, processes: u32, measured: Measured) -> Self {
+    pub fn new(workload: Workload, transport: Kind, processes: u32, measured: Measured) -> Self {
         let mut violations = measured.tally;
         let mut dropped = 0;
         if workload.may_lose() {
@@ -161,6 +164,7 @@ impl Outcome {
         let is_idle = workload.scenario == Scenario::Connections;
         Self {
             workload,
+            transport,
             processes,
             violations,
             dropped,

@@ -25,7 +25,7 @@ use crate::{
     outcome::{BrokerUse, Measured, Outcome},
     progress::Progress,
     scenario::{Scenario, Share, Workload},
-    transport::Sources,
+    transport::{Sources, Transport},
 };
 
 /// Time between the last process's being ready and the beginning, in which all hear of it.
@@ -39,6 +39,7 @@ struct Assignment {
     share: Share,
     address: String,
     sources: Sources,
+    transport: Transport,
     warm_up: Duration,
     span: Duration,
     messages_max: u64,
@@ -64,13 +65,14 @@ enum Heard {
 /// Do a whole run, in this process or in several.
 pub fn measure(workload: Workload, processes: u32, settings: RunSettings) -> Result<Outcome> {
     let run = run_number();
+    let transport = settings.transport.kind();
     workload.check_processes(processes)?;
     let measured = if processes == 1 {
         measure_share(workload, run, Share::WHOLE, settings, &mut Alone::default())?
     } else {
-        Team::start(workload, run, processes, settings)?.measure(workload, settings)?
+        Team::start(workload, run, processes, &settings)?.measure(workload, &settings)?
     };
-    Ok(Outcome::new(workload, processes, measured))
+    Ok(Outcome::new(workload, transport, processes, measured))
 }
 
 fn measure_share(
@@ -106,7 +108,7 @@ struct Member {
 }
 
 impl Team {
-    fn start(workload: Workload, run: u32, processes: u32, settings: RunSettings) -> Result<Self> {
+    fn start(workload: Workload, run: u32, processes: u32, settings: &RunSettings) -> Result<Self> {
         let mut team = Self { members: Vec::new() };
         for number in 0..processes {
             let mut member = Member::start()?;
@@ -116,6 +118,7 @@ impl Team {
                 share: Share { number, processes },
                 address: settings.address.to_string(),
                 sources: settings.sources,
+                transport: settings.transport.clone(),
                 warm_up: settings.warm_up,
                 span: settings.span,
                 messages_max: settings.messages_max / u64::from(processes),
@@ -125,7 +128,7 @@ impl Team {
         Ok(team)
     }
 
-    fn measure(&mut self, workload: Workload, settings: RunSettings) -> Result<Measured> {
+    fn measure(&mut self, workload: Workload, settings: &RunSettings) -> Result<Measured> {
         let resident = || settings.meter.map(|meter| meter.resident_bytes()).transpose();
         let mut resident_before = resident()?;
         for member in &mut self.members {
@@ -276,6 +279,7 @@ fn take_part(heard: &Receiver<String>) -> Result<()> {
         span: assignment.span,
         messages_max: assignment.messages_max,
         sources: assignment.sources,
+        transport: assignment.transport,
         progress: false,
     };
     let Assignment { workload, run, share, .. } = assignment;

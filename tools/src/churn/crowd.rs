@@ -20,7 +20,7 @@ use crate::{
     pause,
     recorder::Recorder,
     scenario::{Share, Workload},
-    transport::Stream,
+    transport::Connector,
     verify::Tally,
 };
 
@@ -86,6 +86,7 @@ pub struct Crowd {
     pub recorder: Recorder,
     /// Whether more is to be begun.
     pub working: bool,
+    connector: Connector,
     poll: Poll,
     events: Option<Events>,
     slots: Vec<Option<Slot>>,
@@ -112,6 +113,7 @@ impl Crowd {
             workload,
             share,
             run,
+            connector: settings.connector()?,
             settings,
             recorder: Recorder::default(),
             working: false,
@@ -125,10 +127,10 @@ impl Crowd {
     /// Begin to connect a client in `slot`, which has to be empty.
     pub fn open(&mut self, slot: usize, identifier: String, session: Session) -> Result<()> {
         assert!(self.slots[slot].is_none(), "a slot has one client at a time");
-        let (address, sources) = (self.settings.address, self.settings.sources);
         let number = self.share.in_run(slot as u32);
-        let stream = Stream::connect(address, sources, number, self.poll.registry(), Token(slot))
-            .map_err(|source| Error::io(format!("connect to {address}"), source))?;
+        let stream = self.connector.connect(number, self.poll.registry(), Token(slot));
+        let address = self.settings.address;
+        let stream = stream.map_err(|source| Error::io(format!("connect to {address}"), source))?;
         self.slots[slot] = Some(Slot { client: Client::new(stream), session, identifier });
         Ok(())
     }

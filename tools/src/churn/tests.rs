@@ -20,7 +20,7 @@ use crate::{
     outcome::Outcome,
     processes,
     scenario::{LoadMode, Scenario, Workload},
-    transport::Sources,
+    transport::{Sources, Transport},
     verify::Tally,
 };
 
@@ -222,6 +222,7 @@ fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
         span: Duration::from_millis(50),
         messages_max: u64::MAX,
         sources: Sources::new(0, CLIENTS),
+        transport: Transport::default(),
         progress: false,
     };
     processes::measure(workload, 1, settings)

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::peers::{self, File as Configuration};
+use super::{
+    Certificates,
+    peers::{self, File as Configuration},
+};
 use crate::{
     address::LoopbackAddress,
     affinity,
@@ -32,12 +35,20 @@ pub struct BrokerKind {
 
 impl BrokerKind {
     /// A known broker's name, or NAME=COMMAND.
-    pub fn parse(text: &str, args: &CompareArgs) -> Result<Self> {
+    pub(super) fn parse(
+        text: &str,
+        args: &CompareArgs,
+        certificates: &Certificates,
+    ) -> Result<Self> {
         let (name, (command, configuration)) = match text.split_once('=') {
             Some((name, command)) => (name, (command.to_string(), Vec::new())),
-            None => (text, peers::known(text, args)?),
+            None => (text, peers::known(text, args, &certificates.transport)?),
         };
-        Ok(Self { name: name.into(), command, configuration })
+        let configuration = configuration
+            .into_iter()
+            .map(|(file, text)| (file, certificates.fill(&text)))
+            .collect();
+        Ok(Self { name: name.into(), command: certificates.fill(&command), configuration })
     }
 
     /// `ringmq` on so many cores, or NAME=COMMAND.
@@ -169,12 +180,13 @@ impl Drop for RunningBroker {
 
 /// An empty folder, removed when this is dropped.
 #[derive(Debug)]
-struct Folder {
+pub struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    fn new() -> Result<Self> {
+    /// A new one.
+    pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringmq-bench-{}-{number}", std::process::id());
@@ -182,6 +194,11 @@ impl Folder {
         fs::create_dir(&path)
             .map_err(|source| Error::io(format!("create {}", path.display()), source))?;
         Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 

@@ -7,16 +7,20 @@ mod peers;
 mod samples;
 mod summary;
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::{
-    affinity,
+    affinity, certificate,
     cli::{CompareArgs, Format},
     error::{Error, Result},
     outcome::Outcome,
     processes, report,
     scenario::{LoadMode, Scenario, Workload},
+    transport::Transport,
 };
+use broker::Folder;
 pub use broker::{BrokerKind, RunningBroker};
 use samples::Samples;
 
@@ -31,10 +35,11 @@ struct Sample<'a> {
 
 /// All rounds; whether no broker broke a promise. An error if one gave no result at all for a load.
 pub fn compare(args: &CompareArgs) -> Result<bool> {
+    let certificates = Certificates::for_all(args)?;
     let brokers = args
         .brokers
         .iter()
-        .map(|text| BrokerKind::parse(text, args))
+        .map(|text| BrokerKind::parse(text, args, &certificates))
         .collect::<Result<Vec<BrokerKind>>>()?;
     let workloads = workloads(args)?;
     if brokers.is_empty() || workloads.is_empty() {
@@ -43,7 +48,7 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
     let names = brokers.iter().map(|broker| broker.name().to_string()).collect();
     let mut samples = Samples::new(names, workloads);
     for round in 0..args.rounds {
-        run_round(args, &brokers, round, &mut samples)?;
+        run_round(args, &certificates, &brokers, round, &mut samples)?;
     }
     match args.format {
         Format::Json => {}
@@ -58,8 +63,36 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
     }
 }
 
+/// What all brokers speak, and the certificate they have for it.
+struct Certificates {
+    transport: Transport,
+    folder: Option<Folder>,
+}
+
+impl Certificates {
+    fn for_all(args: &CompareArgs) -> Result<Self> {
+        let mut spoken = args.transport.clone();
+        if spoken.ca.is_some() {
+            return Err(Error::Usage("compare makes its own certificate: leave --ca out".into()));
+        }
+        let folder = spoken.tls.then(Folder::new).transpose()?;
+        if let Some(folder) = &folder {
+            certificate::write(folder.path(), None)?;
+            spoken.ca = Some(folder.path().join(certificate::AUTHORITY));
+        }
+        Ok(Self { transport: spoken.transport()?, folder })
+    }
+
+    /// Fills in where they are.
+    fn fill(&self, text: &str) -> String {
+        let folder = self.folder.as_ref().map_or(Path::new(""), |folder| folder.path());
+        text.replace("{certificates}", &folder.display().to_string())
+    }
+}
+
 fn run_round(
     args: &CompareArgs,
+    certificates: &Certificates,
     brokers: &[BrokerKind],
     round: u32,
     samples: &mut Samples,
@@ -74,7 +107,7 @@ fn run_round(
             }
             let name = broker.name();
             eprintln!("round {}: {name}: {}", round + 1, report::describe(&workload));
-            match run_one(args, broker, workload) {
+            match run_one(args, certificates, broker, workload) {
                 Ok(outcome) => {
                     if args.format == Format::Json {
                         report::print_json(&Sample { broker: name, round, outcome: &outcome })?;
@@ -121,11 +154,18 @@ fn at_latency_rate(args: &CompareArgs, workload: Workload) -> Result<Option<Work
     Ok(Some(workload))
 }
 
-fn run_one(args: &CompareArgs, broker: &BrokerKind, workload: Workload) -> Result<Outcome> {
+fn run_one(
+    args: &CompareArgs,
+    certificates: &Certificates,
+    broker: &BrokerKind,
+    workload: Workload,
+) -> Result<Outcome> {
     let running = broker.start(args.port, &args.broker_cores)?;
     affinity::pin_to(&args.generator_cores)?;
     let span = &args.load.span;
-    let settings = span.settings(running.address(), Some(running.meter()?), &workload);
+    let transport = certificates.transport.clone();
+    let meter = Some(running.meter()?);
+    let settings = span.settings(running.address(), transport, meter, &workload);
     let outcome = processes::measure(workload, span.processes, settings);
     outcome.and_then(refuse_empty).map_err(|error| running.explain(broker.name(), error))
 }

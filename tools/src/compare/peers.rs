@@ -7,27 +7,42 @@ use std::path::Path;
 use crate::{
     cli::CompareArgs,
     error::{Error, Result},
+    transport::{Kind, Transport},
 };
 
 /// A file of a broker's configuration: its name in {dir}, and what it says.
 pub type File = (&'static str, String);
 
 /// A known broker's command line and configuration.
-pub fn known(name: &str, args: &CompareArgs) -> Result<(String, Vec<File>)> {
+pub fn known(name: &str, args: &CompareArgs, transport: &Transport) -> Result<(String, Vec<File>)> {
     let peers = args.peers_folder.display();
     let installed = |binary: &str| {
         let path = args.peers_folder.join("bin").join(binary);
         require(&path).map(|()| format!("exec {}", path.display()))
     };
+    if transport.kind() != Kind::Tcp && !matches!(name, "ringmq" | "mosquitto") {
+        return Err(Error::Usage(format!(
+            "{name} is compared over TCP only: leave it or --tls and --ws out, or say how it is \
+             started with NAME=COMMAND"
+        )));
+    }
     match name {
         "ringmq" => {
             let cores = args.broker_cores.len();
-            Ok((format!("{} --cores {cores}", ringmq(&args.ringmq_binary)?), Vec::new()))
+            let Some(file) = ringmq_file(transport) else {
+                let command = ringmq(&args.ringmq_binary)?;
+                return Ok((format!("{command} --cores {cores}"), Vec::new()));
+            };
+            let binary = ringmq_binary(&args.ringmq_binary)?;
+            let command =
+                format!("exec {binary} --config {{dir}}/broker.toml --data none --cores {cores}");
+            Ok((command, vec![("broker.toml", file)]))
         }
         "mosquitto" => {
             let text = include_str!("../../peers/mosquitto.conf");
             let inflight = args.mosquitto_inflight.to_string();
-            let file = ("mosquitto.conf", text.replace("{inflight}", &inflight));
+            let text = text.replace("{inflight}", &inflight);
+            let file = ("mosquitto.conf", text.replace("{transport}", mosquitto_lines(transport)));
             let command = "PATH=\"$PATH:/usr/sbin\" exec mosquitto -c {dir}/mosquitto.conf";
             Ok((command.into(), vec![file]))
         }
@@ -55,15 +70,56 @@ pub fn known(name: &str, args: &CompareArgs) -> Result<(String, Vec<File>)> {
     }
 }
 
+/// ringmq's configuration where it does not just listen for plain TCP.
+fn ringmq_file(transport: &Transport) -> Option<String> {
+    let name = match transport.kind() {
+        Kind::Tcp => return None,
+        Kind::Tls => "tls",
+        Kind::Ws => "ws",
+        Kind::Wss => "wss",
+    };
+    let mut text = format!(
+        "[[listeners]]\nbind = \"127.0.0.1:{{port}}\"\ntransport = \"{name}\"\nanonymous = true\n"
+    );
+    if transport.tls.is_some() {
+        text.push_str(
+            "[listeners.tls]\ncertificate = \"{certificates}/server.pem\"\n\
+             key = \"{certificates}/server-key.pem\"\n",
+        );
+    }
+    if let Some(path) = &transport.websocket_path {
+        text.push_str(&format!("[listeners.websocket]\npath = {path:?}\n"));
+    }
+    Some(text)
+}
+
+/// What Mosquitto's listener is told about it.
+fn mosquitto_lines(transport: &Transport) -> &'static str {
+    match transport.kind() {
+        Kind::Tcp => "",
+        Kind::Tls => "certfile {certificates}/server.pem\nkeyfile {certificates}/server-key.pem\n",
+        Kind::Ws => "protocol websockets\n",
+        Kind::Wss => {
+            "protocol websockets\ncertfile {certificates}/server.pem\n\
+             keyfile {certificates}/server-key.pem\n"
+        }
+    }
+}
+
 /// How this broker is started on one core.
 pub fn ringmq(binary: &Path) -> Result<String> {
+    let binary = ringmq_binary(binary)?;
+    Ok(format!("exec {binary} --listen 127.0.0.1:{{port}} --data none"))
+}
+
+fn ringmq_binary(binary: &Path) -> Result<String> {
     if !binary.is_file() {
         return Err(Error::Usage(format!(
             "there is no {}: run `cargo build --release`, or name one with --ringmq-binary",
             binary.display()
         )));
     }
-    Ok(format!("exec {} --listen 127.0.0.1:{{port}} --data none", binary.display()))
+    Ok(binary.display().to_string())
 }
 
 fn require(path: &Path) -> Result<()> {

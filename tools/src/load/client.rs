@@ -3,6 +3,7 @@
 
 use std::io;
 
+pub use crate::transport::ReadOutcome;
 use crate::transport::Stream;
 
 /// How far a connection has come.
@@ -32,17 +33,6 @@ pub struct Client {
     pub partial: Vec<u8>,
 }
 
-/// What a read brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadOutcome {
-    /// So many bytes of the buffer hold data; there may be more to read.
-    More(usize),
-    /// So many bytes hold data, and the socket is empty until the next event.
-    Last(usize),
-    /// The peer closed.
-    Closed,
-}
-
 impl Client {
     /// A connection just begun.
     pub fn new(stream: Stream) -> Self {
@@ -53,7 +43,7 @@ impl Client {
     /// Bytes waiting to be written.
     #[inline]
     pub fn outgoing_bytes(&self) -> usize {
-        self.outgoing.len() - self.written
+        self.outgoing.len() - self.written + self.stream.unsent_bytes()
     }
 
     /// Write what is waiting, as far as the socket takes it.
@@ -65,6 +55,10 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        // What the transport has to say itself, or the socket did not take.
+        if self.stream.unsent_bytes() > 0 {
+            self.stream.flush()?;
         }
         if self.written == self.outgoing.len() {
             self.outgoing.clear();
@@ -85,13 +79,10 @@ impl Client {
         }
         buffer[..kept].copy_from_slice(&self.partial);
         loop {
-            let space = &mut buffer[kept..];
-            let space_bytes = space.len();
-            match self.stream.read(space) {
-                Ok(0) => return Ok(ReadOutcome::Closed),
-                // A short read of a stream means that it is empty: no second call to learn that.
-                Ok(count) if count < space_bytes => return Ok(ReadOutcome::Last(kept + count)),
-                Ok(count) => return Ok(ReadOutcome::More(kept + count)),
+            match self.stream.read(&mut buffer[kept..]) {
+                Ok(ReadOutcome::Closed) => return Ok(ReadOutcome::Closed),
+                Ok(ReadOutcome::Last(count)) => return Ok(ReadOutcome::Last(kept + count)),
+                Ok(ReadOutcome::More(count)) => return Ok(ReadOutcome::More(kept + count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(ReadOutcome::Last(kept));
                 }

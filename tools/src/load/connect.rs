@@ -11,7 +11,6 @@ use crate::{
     error::{Error, Result},
     limits::{CONNECT_TIMEOUT, CONNECTING_MAX},
     scenario::Workload,
-    transport::Stream,
 };
 
 impl Load {
@@ -45,9 +44,8 @@ impl Load {
         let index = self.clients.len();
         let address = self.settings.address;
         let number = self.share.in_run(index as u32);
-        let (sources, registry) = (self.settings.sources, self.poll.registry());
-        let stream = Stream::connect(address, sources, number, registry, Token(index))
-            .map_err(|source| Error::io(format!("connect to {address}"), source))?;
+        let stream = self.connector.connect(number, self.poll.registry(), Token(index));
+        let stream = stream.map_err(|source| Error::io(format!("connect to {address}"), source))?;
         self.clients.push(Client::new(stream));
         match self.publisher_of(index) {
             Some(publisher) => {

@@ -27,7 +27,7 @@ use crate::{
     progress::Progress,
     recorder::Recorder,
     scenario::{Scenario, Share, Workload},
-    transport::Sources,
+    transport::{Connector, Sources, Transport},
     verify::Group,
 };
 use client::Client;
@@ -35,7 +35,7 @@ use publisher::Publisher;
 use subscriber::Subscriber;
 
 /// What a run needs beside its workload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RunSettings {
     /// The broker.
     pub address: LoopbackAddress,
@@ -49,8 +49,17 @@ pub struct RunSettings {
     pub messages_max: u64,
     /// Where connections come from.
     pub sources: Sources,
+    /// What they speak beneath MQTT.
+    pub transport: Transport,
     /// Whether to show how far it is.
     pub progress: bool,
+}
+
+impl RunSettings {
+    /// The way to the broker.
+    pub fn connector(&self) -> Result<Connector> {
+        Connector::new(self.address, self.sources, &self.transport)
+    }
 }
 
 /// A run under way. Clients are in one list, subscribers first: client i of them is subscriber i,
@@ -59,6 +68,7 @@ pub struct RunSettings {
 pub struct Load {
     workload: Workload,
     settings: RunSettings,
+    connector: Connector,
     /// The clients that are here, of all of the workload's.
     share: Share,
     /// Tells this run's messages from any other's.
@@ -109,7 +119,9 @@ impl Load {
         descriptors::raise_limit(u64::from(clients))?;
         let is_group = workload.scenario == Scenario::Shared;
         let poll = Poll::new().map_err(|source| Error::io("set up polling", source))?;
+        let connector = settings.connector()?;
         let mut load = Self {
+            connector,
             workload,
             settings,
             share,

@@ -136,6 +136,7 @@ fn settings(address: LoopbackAddress, messages_max: u64) -> RunSettings {
         span: Duration::from_secs(10),
         messages_max,
         sources: Sources::new(0, 1),
+        transport: Transport::default(),
         progress: false,
     }
 }

@@ -10,12 +10,17 @@ use crate::{
     error::{Error, Result},
     outcome::{Latency, Outcome},
     scenario::{LoadMode, Scenario, Workload},
+    transport::Kind,
     verify::Tally,
 };
 
 /// The figures of one run, one a line.
 pub fn outcome_text(outcome: &Outcome) -> String {
-    let mut lines = vec![describe(&outcome.workload)];
+    let over = match outcome.transport {
+        Kind::Tcp => String::new(),
+        kind => format!(", over {}", kind.name()),
+    };
+    let mut lines = vec![format!("{}{over}", describe(&outcome.workload))];
     if let Some(traffic) = &outcome.traffic {
         let (unit, units) = outcome.workload.scenario.unit();
         lines.push(format!(

@@ -1,9 +1,7 @@
-//! How a client's bytes reach the broker: TCP from one of the machine's loopback addresses. It is
-//! the only place that knows what a connection is made of; everything else reads and writes a
-//! `Stream`.
+//! TCP from one of the machine's loopback addresses.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -36,52 +34,34 @@ impl Sources {
     }
 }
 
-/// One connection, which never blocks.
-#[derive(Debug)]
-pub struct Stream(TcpStream);
+/// Begin to connect client `client`, and hear of it under `token`.
+pub fn connect(
+    address: LoopbackAddress,
+    sources: Sources,
+    client: u32,
+    registry: &Registry,
+    token: Token,
+) -> io::Result<TcpStream> {
+    let mut socket = match sources.of(client) {
+        None => TcpStream::connect(address.socket_address())?,
+        Some(source) => connect_from(source, address)?,
+    };
+    registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(socket)
+}
 
-impl Stream {
-    /// Begin to connect client `client`, and hear of it under `token`.
-    pub fn connect(
-        address: LoopbackAddress,
-        sources: Sources,
-        client: u32,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Self> {
-        let mut stream = match sources.of(client) {
-            None => TcpStream::connect(address.socket_address())?,
-            Some(source) => connect_from(source, address)?,
-        };
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self(stream))
+/// Whether the connection has come about; an error if it never will.
+pub fn is_connected(socket: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
     }
-
-    /// Whether the connection has come about; an error if it never will.
-    pub fn is_connected(&mut self) -> io::Result<bool> {
-        if let Some(error) = self.0.take_error()? {
-            return Err(error);
-        }
-        match self.0.peer_addr() {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
-            outcome => outcome?,
-        };
-        // Batching is this program's own; Nagle's would add 40 ms where acknowledgements meet it.
-        self.0.set_nodelay(true)?;
-        Ok(true)
-    }
-
-    /// Read what is there.
-    #[inline]
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-
-    /// Write what is taken.
-    #[inline]
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
+    match socket.peer_addr() {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
+        outcome => outcome?,
+    };
+    // Batching is this program's own; Nagle's would add 40 ms where acknowledgements meet it.
+    socket.set_nodelay(true)?;
+    Ok(true)
 }
 
 #[cfg(unix)]

@@ -1,0 +1,350 @@
+//! TLS as a client, by rustls without its buffers: records are opened in memory that all clients
+//! share, and only one that is cut in half is kept.
+
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use mio::net::TcpStream;
+use rustls::{
+    ClientConfig, NamedGroup, RootCertStore,
+    client::{
+        ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+        UnbufferedClientConnection,
+    },
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
+    version,
+};
+use serde::{Deserialize, Serialize};
+
+use super::wrong;
+use crate::error::{Error, Result};
+
+/// Plain bytes of a record at most (RFC 8446, 5.1).
+const FRAGMENT_BYTES_MAX: usize = 16 * 1024;
+/// What sealing adds to a record at most: header, nonce, content type, tag; and a key update before it.
+const RECORD_EXTRA_BYTES: usize = 128;
+/// Tickets kept for later connections, about half a kilobyte each.
+const TICKETS_MAX: usize = 100_000;
+
+/// How TLS is spoken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsSettings {
+    /// PEM file of the authority that signed the broker's certificate.
+    pub authority: PathBuf,
+    /// The name that the certificate has to be for.
+    pub server_name: String,
+    /// The one version to speak; without it, the highest that the broker speaks too.
+    pub version: Option<TlsVersion>,
+    /// Whether clients come back with tickets of earlier connections.
+    pub resumes: bool,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[value(name = "1.2")]
+    V1_2,
+    /// RFC 8446.
+    #[value(name = "1.3")]
+    V1_3,
+}
+
+/// What the clients of a process have in common.
+pub struct Client {
+    config: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Reads the authority. `protocol` is offered by ALPN.
+    pub fn new(settings: &TlsSettings, protocol: &str) -> Result<Self> {
+        let name = settings.server_name.clone();
+        let server_name = ServerName::try_from(name).map_err(|error| {
+            let name = &settings.server_name;
+            Error::Usage(format!("--tls-name {name} is no name of a host: {error}"))
+        })?;
+        let versions: &[_] = match settings.version {
+            None => &[&version::TLS13, &version::TLS12],
+            Some(TlsVersion::V1_2) => &[&version::TLS12],
+            Some(TlsVersion::V1_3) => &[&version::TLS13],
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("the provider has ciphers for both");
+        let roots = read_authority(&settings.authority)?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.into()];
+        config.resumption = match settings.resumes {
+            true => Resumption::store(Arc::new(Tickets::default())),
+            false => Resumption::disabled(),
+        };
+        Ok(Self { config: Arc::new(config), server_name })
+    }
+
+    /// TLS of a connection that is not there yet.
+    pub fn begin(&self) -> io::Result<Tls> {
+        let (config, name) = (Arc::clone(&self.config), self.server_name.clone());
+        let connection = UnbufferedClientConnection::new(config, name).map_err(failed)?;
+        Ok(Tls { connection, kept: Vec::new(), is_open: false, is_ended: false })
+    }
+}
+
+fn read_authority(path: &Path) -> Result<RootCertStore> {
+    let wrong = |what: String| Error::Usage(format!("--ca {}: {what}", path.display()));
+    let text = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| wrong(format!("no good PEM: {error}")))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    match roots.is_empty() {
+        true => Err(wrong(
+            "it has no certificate; PEM has lines like -----BEGIN CERTIFICATE-----".into(),
+        )),
+        false => Ok(roots),
+    }
+}
+
+/// TLS of one connection.
+pub struct Tls {
+    connection: UnbufferedClientConnection,
+    /// Part of a record whose rest has not come. rustls remembers places in it, so it is always called
+    /// with it.
+    kept: Vec<u8>,
+    is_open: bool,
+    is_ended: bool,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("is_open", &self.is_open).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Say what goes first.
+    pub fn begin(&mut self, unsent: &mut Vec<u8>) -> io::Result<()> {
+        self.open(&mut [], &mut [], unsent).map(|_| ())
+    }
+
+    /// Whether the handshake is through.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether nothing more comes.
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// Read what is there, by way of `records`. What there is to answer is added to `unsent`; how many bytes
+    /// of `buffer` are filled, and whether there may be more to read.
+    pub fn read(
+        &mut self,
+        socket: &mut TcpStream,
+        records: &mut Vec<u8>,
+        buffer: &mut [u8],
+        unsent: &mut Vec<u8>,
+    ) -> io::Result<(usize, bool)> {
+        // No more than fits when it is opened: records are longer than what is in them.
+        let most = buffer.len();
+        if records.len() < most {
+            records.resize(most, 0);
+        }
+        let before = self.kept.len();
+        let count = socket.read(&mut records[before..most])?;
+        if count == 0 {
+            self.is_ended = true;
+            return Ok((0, false));
+        }
+        records[..before].copy_from_slice(&self.kept);
+        let end = before + count;
+        let (used, filled) = self.open(&mut records[..end], buffer, unsent)?;
+        self.kept.clear();
+        self.kept.extend_from_slice(&records[used..end]);
+        if self.kept.is_empty() {
+            // Idle clients keep no buffer.
+            self.kept = Vec::new();
+        }
+        Ok((filled, end == most))
+    }
+
+    /// Opens records; how many bytes of them are done with, and how many of `plain` are filled.
+    fn open(
+        &mut self,
+        records: &mut [u8],
+        plain: &mut [u8],
+        unsent: &mut Vec<u8>,
+    ) -> io::Result<(usize, usize)> {
+        let (mut used, mut filled) = (0, 0);
+        loop {
+            let UnbufferedStatus { mut discard, state, .. } =
+                self.connection.process_tls_records(&mut records[used..]);
+            let is_done = match state {
+                Err(error) => {
+                    self.collect_alert(&mut records[used + discard..], unsent);
+                    return Err(failed(error));
+                }
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(failed)?;
+                        discard += record.discard;
+                        let end = filled + record.payload.len();
+                        plain[filled..end].copy_from_slice(record.payload);
+                        filled = end;
+                    }
+                    false
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    encode(|out| data.encode(out), unsent);
+                    false
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    false
+                }
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    self.is_ended = true;
+                    true
+                }
+                Ok(ConnectionState::WriteTraffic(_)) => {
+                    self.is_open = true;
+                    true
+                }
+                Ok(ConnectionState::BlockedHandshake) => true,
+                Ok(state) => return Err(wrong(format!("TLS: {state:?} was not expected"))),
+            };
+            used += discard;
+            if is_done {
+                return Ok((used, filled));
+            }
+        }
+    }
+
+    /// After something bad: what tells the broker so.
+    fn collect_alert(&mut self, rest: &mut [u8], unsent: &mut Vec<u8>) {
+        while self.connection.wants_write()
+            && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
+                self.connection.process_tls_records(rest)
+        {
+            encode(|out| data.encode(out), unsent);
+        }
+    }
+
+    /// Adds `plain` to `out`, sealed. The handshake has to be through.
+    pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        let begin = out.len();
+        let records = plain.len() / FRAGMENT_BYTES_MAX + 1;
+        out.resize(begin + plain.len() + records * RECORD_EXTRA_BYTES, 0);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.kept);
+        match state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                let sealed = traffic.encrypt(plain, &mut out[begin..]);
+                let bytes = sealed.map_err(|error| wrong(format!("TLS: {error}")))?;
+                out.truncate(begin + bytes);
+                Ok(())
+            }
+            Ok(state) => Err(wrong(format!("TLS: {state:?} was not expected"))),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn failed(error: rustls::Error) -> io::Error {
+    match error {
+        rustls::Error::InvalidCertificate(why) => wrong(format!(
+            "the broker's certificate is refused: {why}; --ca names who has to have signed it, \
+             --tls-name whom it has to be for"
+        )),
+        rustls::Error::AlertReceived(alert) => wrong(format!("the broker refused TLS: {alert:?}")),
+        error => wrong(format!("TLS: {error}")),
+    }
+}
+
+/// Adds what `encode` writes, which says how much room it needs.
+fn encode(
+    mut encode: impl FnMut(&mut [u8]) -> std::result::Result<usize, EncodeError>,
+    out: &mut Vec<u8>,
+) {
+    let begin = out.len();
+    let mut room = 512;
+    loop {
+        out.resize(begin + room, 0);
+        match encode(&mut out[begin..]) {
+            Ok(bytes) => return out.truncate(begin + bytes),
+            Err(EncodeError::InsufficientSize(size)) => room = size.required_size,
+            Err(EncodeError::AlreadyEncoded) => return out.truncate(begin),
+        }
+    }
+}
+
+/// What brokers gave for coming back. All clients are one to it: a ticket says nothing of who had it,
+/// as they show no certificates. rustls' own store keeps eight for each name, and a storm takes one for
+/// each client.
+#[derive(Default)]
+struct Tickets(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    group: Option<NamedGroup>,
+    tls12: Option<Tls12ClientSessionValue>,
+    tls13: Vec<Tls13ClientSessionValue>,
+}
+
+impl Tickets {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets").field("tls13", &self.kept().tls13.len()).finish_non_exhaustive()
+    }
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.kept().group = Some(group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept().group
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.kept().tls12 = Some(value);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept().tls12.clone()
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.kept().tls12 = None;
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        let tickets = &mut self.kept().tls13;
+        if tickets.len() < TICKETS_MAX {
+            tickets.push(value);
+        }
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept().tls13.pop()
+    }
+}
