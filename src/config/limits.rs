@@ -85,7 +85,7 @@ impl Default for Limits {
             connections_max: 0,
             connections_per_second_max: 0,
             connect_timeout_s: 10,
-            tls_handshakes_per_turn_max: 4,
+            tls_handshakes_per_turn_max: 1,
             tls_handshakes_waiting_max: 20_000,
             packet_bytes_max: 16 * 1024 * 1024,
             topic_levels_max: 256,

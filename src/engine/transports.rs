@@ -55,7 +55,8 @@ impl Engine {
         let handshakes_max = self.settings.limits.tls_handshakes_waiting_max as usize;
         let Some(connection) = self.links.get(id) else { return };
         let Some(transport) = &mut connection.transport else { return };
-        let was_waiting = transport.is_waiting();
+        let (was_waiting, is_half_through) =
+            (transport.is_waiting(), transport.is_half_through());
         let held = transport.keep_waiting(bytes);
         self.links.ledger.charge(bytes.len());
         if held > limits::HANDSHAKE_BYTES_MAX {
@@ -69,11 +70,21 @@ impl Engine {
             return self.end_connection(id.slot, Ending::Silent);
         }
         self.links.metrics.tls_waited += 1;
-        self.handshakes.push_back(id);
+        // What has been begun is finished first: so the first of a crowd are in at once, and not all
+        // of them at the very end.
+        match is_half_through {
+            true => self.handshakes.push_front(id),
+            false => self.handshakes.push_back(id),
+        }
         self.links.actions.push_back(Action::Pause { connection: id });
     }
 
-    /// Goes on with the handshake that has waited longest, if there is one and the turn allows for it.
+    /// Whether there is work that waits for its turn so that others need not wait for it.
+    pub fn has_put_off(&self) -> bool {
+        !self.handshakes.is_empty()
+    }
+
+    /// Goes on with the handshake whose turn it is, if there is one and the turn allows for it.
     pub(super) fn go_on_with_handshake(&mut self) -> bool {
         while self.handshakes_left > 0 {
             let Some(id) = self.handshakes.pop_front() else { return false };

@@ -172,6 +172,11 @@ impl Transport {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
+    /// Whether the first half of that work is done.
+    pub fn is_half_through(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_answered())
+    }
+
     /// Keeps bytes from the socket for later; returns how many wait by now.
     pub fn keep_waiting(&mut self, bytes: &[u8]) -> usize {
         self.waiting.extend_from_slice(bytes);

@@ -26,6 +26,10 @@ impl Tls {
         match self.0 {}
     }
 
+    pub(super) fn is_answered(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn is_over(&self) -> bool {
         match self.0 {}
     }

@@ -6,6 +6,8 @@ mod backpressure;
 mod bounds;
 mod cores;
 mod durability;
+#[cfg(feature = "tls")]
+mod handshakes;
 mod sessions;
 mod transit;
 

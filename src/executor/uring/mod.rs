@@ -31,7 +31,7 @@ use self::accept::Accepts;
 use self::close::{Leaving, Lingering};
 use self::operation::Operation;
 use self::ring::{Completion, Ring, Shape};
-use self::rings::{Directory, Rings};
+use self::rings::{Directory, NOT_AT_ALL, Rings, Wait};
 use self::send::Way;
 use self::socket::{Phase, Socket, Sockets};
 use crate::engine::{Action, ConnectionId, Peer};
@@ -157,7 +157,13 @@ impl Executor {
     fn turn(&mut self) -> io::Result<()> {
         let timeout = self.timeout();
         let sleeps = timeout != Some(Duration::ZERO) && !self.awaits_sent() && self.core.doze();
-        let entered = self.rings.enter(if sleeps { timeout } else { Some(Duration::ZERO) });
+        let wait = match sleeps {
+            true => Wait::For(timeout),
+            // It is to be served before what was put off goes on.
+            false if self.core.engine.has_put_off() => Wait::TakeAll,
+            false => NOT_AT_ALL,
+        };
+        let entered = self.rings.enter(wait);
         if sleeps {
             self.core.wake_up();
         }

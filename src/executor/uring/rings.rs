@@ -35,6 +35,18 @@ pub struct Part {
     has_rung: bool,
 }
 
+/// What the kernel is entered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A completion, for so long at most.
+    For(Option<Duration>),
+    /// All that has come.
+    TakeAll,
+}
+
+/// What is queued is handed over, and nothing is waited for.
+pub const NOT_AT_ALL: Wait = Wait::For(Some(Duration::ZERO));
+
 /// All rings of a core.
 pub struct Rings {
     parts: Vec<Part>,
@@ -45,6 +57,8 @@ pub struct Rings {
     spare: u32,
     /// Rings it may come to.
     most: usize,
+    /// Whether the kernel was entered last to take all that had come.
+    takes_all: bool,
 }
 
 impl Part {
@@ -56,8 +70,11 @@ impl Part {
         Ok(Self { ring, buffers, headers, held: 0, bell: None, has_rung: false })
     }
 
-    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        self.ring.enter(wait)?;
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        match wait {
+            Wait::For(wait) => self.ring.enter(wait)?,
+            Wait::TakeAll => self.ring.enter_for_all()?,
+        }
         if !self.ring.has_queued() {
             self.headers.reset();
         }
@@ -73,8 +90,9 @@ impl Rings {
         let most = (sockets_max.div_ceil(files) as usize).min(RINGS_MAX);
         // What another core hands over comes without asking.
         let spare = (files / 16).max(2 * accepts).min(files / 2);
-        let mut rings = Self { parts: Vec::new(), uring: uring.clone(), files, spare, most };
-        rings.parts.push(Part::new(rings.shape(), uring)?);
+        let (parts, uring) = (Vec::new(), uring.clone());
+        let mut rings = Self { parts, uring, files, spare, most, takes_all: false };
+        rings.parts.push(Part::new(rings.shape(), &rings.uring)?);
         Ok(rings)
     }
 
@@ -177,15 +195,16 @@ impl Rings {
         self.parts.iter_mut().any(|part| part.ring.has_queued())
     }
 
-    /// Hands what is queued to the kernel and waits for a completion, for at most this long.
-    pub fn enter(&mut self, mut wait: Option<Duration>) -> io::Result<()> {
+    /// Hands what is queued to the kernel, and waits.
+    pub fn enter(&mut self, mut wait: Wait) -> io::Result<()> {
+        self.takes_all = wait == Wait::TakeAll;
         let (first, others) = self.parts.split_first_mut().expect("there is one");
         for part in others {
             if part.ring.has_queued() {
-                part.enter(Some(Duration::ZERO))?;
+                part.enter(NOT_AT_ALL)?;
             }
-            if part.ring.has_completed() {
-                wait = Some(Duration::ZERO);
+            if part.ring.has_completed() && wait != Wait::TakeAll {
+                wait = NOT_AT_ALL;
             }
         }
         first.enter(wait)
@@ -205,7 +224,7 @@ impl Rings {
         for part in &mut self.parts[1..] {
             if std::mem::take(&mut part.has_rung) {
                 // What completed may be work that the kernel does when it is entered.
-                part.enter(Some(Duration::ZERO))?;
+                part.enter(if self.takes_all { Wait::TakeAll } else { NOT_AT_ALL })?;
             }
             part.ring.take_completions(into)?;
         }

@@ -48,8 +48,10 @@ impl fmt::Debug for Tls {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing but the handshake.
-    Handshaking,
+    /// Nothing but the handshake, of which the client has heard nothing yet.
+    Hello,
+    /// The same, and the client has been answered.
+    Answered,
     /// Both sides may send.
     Open,
     /// It failed, or we have said that nothing follows.
@@ -61,7 +63,7 @@ impl Tls {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
-            phase: Phase::Handshaking,
+            phase: Phase::Hello,
             identity_from,
             identity: None,
         })
@@ -92,8 +94,11 @@ impl Tls {
             self.incoming = buffer[used..].to_vec();
         }
         outcome?;
+        if self.phase == Phase::Hello && !said.is_empty() {
+            self.phase = Phase::Answered;
+        }
         let most = match self.phase {
-            Phase::Handshaking => HANDSHAKE_BYTES_MAX,
+            Phase::Hello | Phase::Answered => HANDSHAKE_BYTES_MAX,
             Phase::Open | Phase::Over => RECORD_BYTES_MAX,
         };
         match self.incoming.len() > most {
@@ -154,7 +159,7 @@ impl Tls {
     }
 
     fn look_for_end_of_handshake(&mut self, received: &mut Received) {
-        if self.phase != Phase::Handshaking || self.connection.is_handshaking() {
+        if !self.is_handshaking() || self.connection.is_handshaking() {
             return;
         }
         self.phase = Phase::Open;
@@ -179,7 +184,11 @@ impl Tls {
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
-        self.phase == Phase::Handshaking
+        matches!(self.phase, Phase::Hello | Phase::Answered)
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.phase == Phase::Answered
     }
 
     pub(super) fn is_over(&self) -> bool {

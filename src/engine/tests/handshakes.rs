@@ -1,0 +1,132 @@
+//! TLS handshakes of a crowd, a bounded number of steps a turn, against rustls' own clients.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use super::*;
+use crate::config::listener::{Listener, Transport};
+use crate::transport::{Entrance, Entrances, tls::Door};
+
+/// The listener that speaks TLS; the first one does not.
+const TLS: u16 = 1;
+
+/// A client with its connection.
+struct Comer {
+    id: ConnectionId,
+    tls: ClientConnection,
+}
+
+impl Comer {
+    /// What it has to say.
+    fn say(&mut self, world: &mut World) {
+        let mut bytes = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut bytes).expect("memory takes all");
+        }
+        world.engine.handle_received(world.now, self.id, &bytes);
+    }
+
+    /// Hears what it was answered; whether there was something.
+    fn hear(&mut self, world: &mut World) -> bool {
+        let bytes = std::mem::take(world.received.get_mut(&self.id).expect("known"));
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            self.tls.read_tls(&mut rest).expect("memory is read");
+            self.tls.process_new_packets().expect("it is sound");
+        }
+        !bytes.is_empty()
+    }
+}
+
+/// A broker that takes so many steps a turn, and so many clients that have been accepted.
+fn crowd(steps: u32, clients: usize) -> (World, Vec<Comer>) {
+    let names = vec!["localhost".to_owned()];
+    let issued = rcgen::generate_simple_self_signed(names).expect("it is signed");
+    let tcp = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
+    let mut listener = tcp.clone();
+    listener.transport = Transport::Tls;
+    (listener.tls.certificate, listener.tls.key) = ("certificate".into(), "key".into());
+    let read = |path: &Path| match path.to_str() {
+        Some("key") => Ok(issued.signing_key.serialize_pem().into_bytes()),
+        _ => Ok(issued.cert.pem().into_bytes()),
+    };
+    let door = Door::open(&listener, &read).expect("they fit");
+    let entrances: Entrances =
+        [Entrance::new(&tcp, None), Entrance::new(&listener, Some(door))].into();
+    let change = |settings: &mut Settings| settings.limits.tls_handshakes_per_turn_max = steps;
+    let mut world = World::with(change, Box::new(AllowAll));
+    world.engine.open_to(entrances);
+
+    let mut roots = RootCertStore::empty();
+    roots.add(issued.cert.der().clone()).expect("it is one");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let comers = (0..clients).map(|_| {
+        let peer = Peer { address: None, listener: TLS };
+        let id = world.engine.handle_accepted(world.now, peer).expect("accepted");
+        world.received.insert(id, Vec::new());
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = ClientConnection::new(Arc::clone(&config), name).expect("it begins");
+        Comer { id, tls }
+    });
+    let comers = comers.collect();
+    (world, comers)
+}
+
+/// The next turn of a core that has something to do at once.
+fn next_turn(world: &mut World) {
+    let due = world.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(world.now));
+    assert!(due, "nobody sleeps while a handshake waits");
+    world.engine.handle_timeout(world.now);
+    world.turn();
+}
+
+#[test]
+fn a_turn_takes_so_many_handshake_steps_and_serves_everybody_else() {
+    for steps in [1, 3] {
+        let (mut world, mut comers) = crowd(steps, 7);
+        let inside = world.connect(&Client::v5("inside"));
+        comers.iter_mut().for_each(|comer| comer.say(&mut world));
+        assert!(world.engine.has_put_off());
+        let mut answered = 0;
+        while answered < 7 {
+            let mut ping = Vec::new();
+            Packet::Pingreq.encode(Version::V5, &mut ping);
+            world.engine.handle_received(world.now, inside, &ping);
+            next_turn(&mut world);
+            assert_eq!(world.packets(inside, Version::V5), ["Pingresp"]);
+            let now = comers.iter_mut().filter_map(|comer| comer.hear(&mut world).then_some(()));
+            let now = now.count() as u32;
+            // The first ones were taken as they came, and the turn has the rest of its steps.
+            assert!(now == steps || answered + now == 7, "{now} in a turn of {steps}");
+            answered += now;
+        }
+        assert!(!world.engine.has_put_off() && world.paused.is_empty());
+        assert_eq!(world.engine.metrics().tls_waited, u64::from(7 - steps));
+    }
+}
+
+#[test]
+fn a_handshake_that_was_begun_is_finished_before_another_begins() {
+    let (mut world, mut comers) = crowd(1, 5);
+    comers.iter_mut().for_each(|comer| comer.say(&mut world));
+    world.turn();
+    for number in 0..5 {
+        assert!(comers[number].hear(&mut world), "its turn has come");
+        assert!(comers[number + 1..].iter_mut().all(|comer| !comer.hear(&mut world)));
+        comers[number].say(&mut world);
+        world.turn();
+        assert_eq!(world.engine.metrics().tls_handshakes, number as u64 + 1);
+        if world.engine.has_put_off() {
+            next_turn(&mut world);
+        }
+    }
+}
