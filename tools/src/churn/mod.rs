@@ -122,13 +122,10 @@ fn run_until(
     end_ns: u64,
     mut progress: Option<Progress>,
 ) -> Result<()> {
-    let mut last = (actor.under_way(), clock::now_ns());
+    let mut patience = Patience::new(actor);
     loop {
         let now_ns = clock::now_ns();
-        if actor.under_way() != last.0 {
-            last = (actor.under_way(), now_ns);
-        }
-        let is_stuck = now_ns > clock::after(last.1, PATIENCE);
+        let is_stuck = patience.is_over(actor, now_ns);
         if now_ns >= end_ns && (actor.is_between() || is_stuck) {
             return Ok(());
         }
@@ -147,14 +144,39 @@ fn run_until(
 const PATIENCE: Duration =
     if cfg!(test) { Duration::from_secs(1) } else { STALL_TIMEOUT.saturating_mul(3) };
 
-/// Wait for what was begun, as long as any of it comes.
-fn drain(crowd: &mut Crowd, actor: &mut impl Actor) -> Result<()> {
-    let mut last = (actor.under_way(), clock::now_ns());
-    while actor.under_way() > 0 && clock::now_ns() < clock::after(last.1, PATIENCE) {
-        crowd.turn(actor, Duration::from_millis(10))?;
-        if actor.under_way() != last.0 {
-            last = (actor.under_way(), clock::now_ns());
+/// How often it is looked whether any comes: what is under way may have to be counted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Waits for what was begun, as long as any of it comes.
+struct Patience {
+    under_way: u64,
+    changed_ns: u64,
+    look_ns: u64,
+}
+
+impl Patience {
+    fn new(actor: &impl Actor) -> Self {
+        let now_ns = clock::now_ns();
+        Self { under_way: actor.under_way(), changed_ns: now_ns, look_ns: now_ns }
+    }
+
+    fn is_over(&mut self, actor: &impl Actor, now_ns: u64) -> bool {
+        if now_ns >= self.look_ns {
+            self.look_ns = clock::after(now_ns, LOOK);
+            let under_way = actor.under_way();
+            if under_way != self.under_way {
+                (self.under_way, self.changed_ns) = (under_way, now_ns);
+            }
         }
+        now_ns > clock::after(self.changed_ns, PATIENCE)
+    }
+}
+
+/// Wait for what was begun.
+fn drain(crowd: &mut Crowd, actor: &mut impl Actor) -> Result<()> {
+    let mut patience = Patience::new(actor);
+    while actor.under_way() > 0 && !patience.is_over(actor, clock::now_ns()) {
+        crowd.turn(actor, Duration::from_millis(10))?;
     }
     Ok(())
 }

@@ -103,7 +103,7 @@ impl Connector {
         if self.tls.is_none() && self.websocket_path.is_none() {
             return Ok(Stream { socket, layers: None });
         }
-        let tls = self.tls.as_ref().map(tls::Client::begin).transpose()?;
+        let tls = self.tls.as_ref().map(|tls| tls.begin(client)).transpose()?;
         let websocket = self.websocket_path.as_deref();
         let websocket = websocket.map(|path| WebSocket::new(path, &self.address.to_string()));
         let layers = Layers {

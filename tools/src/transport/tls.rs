@@ -2,10 +2,14 @@
 //! share, and only one that is cut in half is kept.
 
 use std::{
+    collections::HashMap,
     fmt, fs,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use mio::net::TcpStream;
@@ -29,8 +33,6 @@ use crate::error::{Error, Result};
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;
 /// What sealing adds to a record at most: header, nonce, content type, tag; and a key update before it.
 const RECORD_EXTRA_BYTES: usize = 128;
-/// Tickets kept for later connections, about half a kilobyte each.
-const TICKETS_MAX: usize = 100_000;
 
 /// How TLS is spoken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,7 @@ pub enum TlsVersion {
 /// What the clients of a process have in common.
 pub struct Client {
     config: Arc<ClientConfig>,
+    tickets: Arc<Tickets>,
     server_name: ServerName<'static>,
 }
 
@@ -87,18 +90,22 @@ impl Client {
         let roots = read_authority(&settings.authority)?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![protocol.into()];
+        let tickets = Arc::new(Tickets::default());
         config.resumption = match settings.resumes {
-            true => Resumption::store(Arc::new(Tickets::default())),
+            true => Resumption::store(Arc::clone(&tickets) as Arc<dyn ClientSessionStore>),
             false => Resumption::disabled(),
         };
-        Ok(Self { config: Arc::new(config), server_name })
+        Ok(Self { config: Arc::new(config), tickets, server_name })
     }
 
-    /// TLS of a connection that is not there yet.
-    pub fn begin(&self) -> io::Result<Tls> {
+    /// TLS of a connection of client `client` that is not there yet.
+    pub fn begin(&self, client: u32) -> io::Result<Tls> {
         let (config, name) = (Arc::clone(&self.config), self.server_name.clone());
+        let tickets = Arc::clone(&self.tickets);
+        tickets.look_after(client);
         let connection = UnbufferedClientConnection::new(config, name).map_err(failed)?;
-        Ok(Tls { connection, kept: Vec::new(), is_open: false, is_ended: false })
+        let kept = Vec::new();
+        Ok(Tls { connection, client, tickets, kept, is_open: false, is_ended: false })
     }
 }
 
@@ -121,6 +128,8 @@ fn read_authority(path: &Path) -> Result<RootCertStore> {
 /// TLS of one connection.
 pub struct Tls {
     connection: UnbufferedClientConnection,
+    client: u32,
+    tickets: Arc<Tickets>,
     /// Part of a record whose rest has not come. rustls remembers places in it, so it is always called
     /// with it.
     kept: Vec<u8>,
@@ -189,6 +198,7 @@ impl Tls {
         plain: &mut [u8],
         unsent: &mut Vec<u8>,
     ) -> io::Result<(usize, usize)> {
+        self.tickets.look_after(self.client);
         let (mut used, mut filled) = (0, 0);
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
@@ -291,28 +301,39 @@ fn encode(
     }
 }
 
-/// What brokers gave for coming back. All clients are one to it: a ticket says nothing of who had it,
-/// as they show no certificates. rustls' own store keeps eight for each name, and a storm takes one for
-/// each client.
+/// What the broker gave each client for coming back. rustls' own store knows servers and no clients: one
+/// that is new would come with the ticket of another.
 #[derive(Default)]
-struct Tickets(Mutex<Kept>);
+struct Tickets {
+    /// The client that is being looked after. All of them are in one thread.
+    client: AtomicU32,
+    kept: Mutex<Kept>,
+}
 
 #[derive(Default)]
 struct Kept {
     group: Option<NamedGroup>,
-    tls12: Option<Tls12ClientSessionValue>,
-    tls13: Vec<Tls13ClientSessionValue>,
+    tls12: HashMap<u32, Tls12ClientSessionValue>,
+    tls13: HashMap<u32, Tls13ClientSessionValue>,
 }
 
 impl Tickets {
+    fn client(&self) -> u32 {
+        self.client.load(Ordering::Relaxed)
+    }
+
+    fn look_after(&self, client: u32) {
+        self.client.store(client, Ordering::Relaxed);
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets").field("tls13", &self.kept().tls13.len()).finish_non_exhaustive()
+        f.debug_struct("Tickets").field("client", &self.client()).finish_non_exhaustive()
     }
 }
 
@@ -326,25 +347,22 @@ impl ClientSessionStore for Tickets {
     }
 
     fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.kept().tls12 = Some(value);
+        self.kept().tls12.insert(self.client(), value);
     }
 
     fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.kept().tls12.clone()
+        self.kept().tls12.get(&self.client()).cloned()
     }
 
     fn remove_tls12_session(&self, _: &ServerName<'static>) {
-        self.kept().tls12 = None;
+        self.kept().tls12.remove(&self.client());
     }
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        let tickets = &mut self.kept().tls13;
-        if tickets.len() < TICKETS_MAX {
-            tickets.push(value);
-        }
+        self.kept().tls13.insert(self.client(), value);
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.kept().tls13.pop()
+        self.kept().tls13.remove(&self.client())
     }
 }
