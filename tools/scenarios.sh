@@ -8,7 +8,7 @@
 #                                generator; means nothing on a machine that has other things to do
 #   tools/scenarios.sh long      ten seconds each, and published benchmarks at a tenth of their size
 #
-# RINGMQ_FLAGS is added to the broker's command line: RINGMQ_FLAGS='--cores 2' tools/scenarios.sh
+# `tools/tls-storm` is about crowds over TLS. RINGMQ_FLAGS is added to the broker's command line: RINGMQ_FLAGS='--cores 2' tools/scenarios.sh
 # ADDRESS, such as 127.0.0.1:1883, is a broker that is there already, whichever it is.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -47,25 +47,45 @@ summary() {
     if [[ -n $late ]]; then echo "$rate, $late µs"; else tail -n 1 "$1"; fi
 }
 
-run() {
-    local name=$1
-    shift
-    check "$name" target/release/ringmq-bench run "$@" --address "$address" \
+# run_at ADDRESS NAME SCENARIO FLAG...
+run_at() {
+    check "$2" target/release/ringmq-bench run "${@:3}" --address "$1" \
         --warm-up-s 0.2 --duration-s "$seconds"
 }
+
+run() { run_at "$address" "$@"; }
 
 suite() {
     check "suite $1" target/release/ringmq-bench suite "$1" --scale "$scale" --address "$address" \
         --warm-up-s 0.2 --duration-s "$seconds"
 }
 
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
 start_broker() {
     local port
-    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-    address=127.0.0.1:$port
+    port=$(free_port)
+    address=127.0.0.1:$port tls_address=127.0.0.1:$(free_port) ws_address=127.0.0.1:$(free_port)
+    target/release/ringmq-bench certificate "$work" || exit 1
+    cat >"$work/broker.toml" <<EOF
+listen = ["$address"]
+[[listeners]]
+bind = "$tls_address"
+transport = "tls"
+[listeners.tls]
+certificate = "$work/server.pem"
+key = "$work/server-key.pem"
+[[listeners]]
+bind = "$ws_address"
+transport = "ws"
+anonymous = true
+EOF
     rm -rf "$work/data"
     # shellcheck disable=SC2086 # several flags
-    target/release/broker --listen "$address" --data "$work/data" ${RINGMQ_FLAGS:-} >"$work/broker.log" 2>&1 &
+    target/release/broker --config "$work/broker.toml" --data "$work/data" ${RINGMQ_FLAGS:-} \
+        >"$work/broker.log" 2>&1 &
     broker=$!
     trap 'kill "$broker" 2>/dev/null; wait "$broker" 2>/dev/null' EXIT
     for _ in $(seq 100); do
@@ -122,6 +142,11 @@ run "fan-out, open loop, 2 processes" fan-out --rate 200 --fail-on-loss --proces
 run "point-to-point, QoS 2, 2 processes" point-to-point --qos 2 --processes 2 --source-addresses 8
 run "conn, open loop" conn --rate 500
 run "sub, open loop" sub --rate 500
+if [[ -n ${tls_address:-} ]]; then # a broker of our own
+    run_at "$tls_address" "fan-out over TLS, QoS 1" fan-out --qos 1 --tls --ca "$work/ca.pem"
+    run_at "$tls_address" "reconnect-storm over TLS" reconnect-storm --tls --ca "$work/ca.pem"
+    run_at "$ws_address" "fan-out over WebSocket, QoS 1" fan-out --qos 1 --ws
+fi
 run "retained, open loop" retained --rate 50
 for benchmark in conn-tcp-1M-5K fanout-5-1000-5-250K p2p-50K-50K-50K-50K sharesub-50K-500-50K-50K; do
     suite "$benchmark"
