@@ -71,7 +71,7 @@ impl Engine {
         }
         self.links.metrics.tls_waited += 1;
         // What has been begun is finished first: so the first of a crowd are in at once, and not all
-        // of them at the very end.
+        // of them at the very end. Who trickles goes to the end of the line.
         match is_half_through {
             true => self.handshakes.push_front(id),
             false => self.handshakes.push_back(id),

@@ -172,7 +172,7 @@ impl Transport {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Whether the first half of that work is done.
+    /// Whether the first half of that work is done, and the client has not tried the second in vain.
     pub fn is_half_through(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_answered())
     }

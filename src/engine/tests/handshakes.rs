@@ -130,3 +130,23 @@ fn a_handshake_that_was_begun_is_finished_before_another_begins() {
         }
     }
 }
+
+#[test]
+fn who_trickles_a_handshake_lets_others_go_first() {
+    let (mut world, mut comers) = crowd(1, 4);
+    comers.iter_mut().for_each(|comer| comer.say(&mut world));
+    world.turn();
+    assert!(comers[0].hear(&mut world));
+    let mut rest = Vec::new();
+    comers[0].tls.write_tls(&mut rest).expect("memory takes all");
+    let mut answered = 0;
+    for byte in &rest[..10] {
+        world.engine.handle_received(world.now, comers[0].id, &[*byte]);
+        world.turn();
+        answered += comers[1..].iter_mut().map(|it| u32::from(it.hear(&mut world))).sum::<u32>();
+    }
+    assert_eq!(answered, 3, "in ten turns, of which who trickles has some");
+    world.engine.handle_received(world.now, comers[0].id, &rest[10..]);
+    world.settle();
+    assert_eq!(world.engine.metrics().tls_handshakes, 1, "and is let in after all");
+}

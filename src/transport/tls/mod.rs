@@ -52,6 +52,8 @@ enum Phase {
     Hello,
     /// The same, and the client has been answered.
     Answered,
+    /// What the client said to that was not all it has to say.
+    Lagging,
     /// Both sides may send.
     Open,
     /// It failed, or we have said that nothing follows.
@@ -81,6 +83,9 @@ impl Tls {
         if self.phase == Phase::Over {
             return Ok(());
         }
+        if self.phase == Phase::Answered {
+            self.phase = Phase::Lagging;
+        }
         let mut own = std::mem::take(&mut self.incoming);
         records.clear();
         let buffer = if own.is_empty() { records } else { &mut own };
@@ -98,7 +103,7 @@ impl Tls {
             self.phase = Phase::Answered;
         }
         let most = match self.phase {
-            Phase::Hello | Phase::Answered => HANDSHAKE_BYTES_MAX,
+            Phase::Hello | Phase::Answered | Phase::Lagging => HANDSHAKE_BYTES_MAX,
             Phase::Open | Phase::Over => RECORD_BYTES_MAX,
         };
         match self.incoming.len() > most {
@@ -184,7 +189,7 @@ impl Tls {
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
-        matches!(self.phase, Phase::Hello | Phase::Answered)
+        matches!(self.phase, Phase::Hello | Phase::Answered | Phase::Lagging)
     }
 
     pub(super) fn is_answered(&self) -> bool {
