@@ -55,8 +55,7 @@ impl Engine {
         let handshakes_max = self.settings.limits.tls_handshakes_waiting_max as usize;
         let Some(connection) = self.links.get(id) else { return };
         let Some(transport) = &mut connection.transport else { return };
-        let (was_waiting, is_half_through) =
-            (transport.is_waiting(), transport.is_half_through());
+        let (was_waiting, is_half_through) = (transport.is_waiting(), transport.is_half_through());
         let held = transport.keep_waiting(bytes);
         self.links.ledger.charge(bytes.len());
         if held > limits::HANDSHAKE_BYTES_MAX {
