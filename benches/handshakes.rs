@@ -1,6 +1,6 @@
-//! What a TLS handshake costs the broker, step by step: `cargo bench --bench handshakes`. A step is what
-//! `tls_handshakes_per_turn_max` bounds: the first answers the client's hello, the second lets it in.
-//! With `RINGMQ_BENCH_SHORT=1` it only shows that the benchmarks run.
+//! What a TLS handshake costs the broker, step by step: `cargo bench --bench handshakes`. A step is
+//! what `tls_handshakes_per_turn_max` bounds: the first answers the client's hello, the second lets it
+//! in. With `RINGMQ_BENCH_SHORT=1` it only shows that the benchmarks run.
 
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -66,8 +66,8 @@ impl Executor {
         }
         socket.phase = Phase::Closing;
         let is_shutting = self.lingering.remove(&file).is_some_and(|lingering| lingering.is_shut);
-        // What shuts our side ends by itself. To cancel it the kernel would look through all that wait
-        // with it, which when a crowd leaves is all of the crowd.
+        // What shuts our side ends by itself. To cancel it the kernel would look through all that
+        // wait with it, which when a crowd leaves is all of the crowd.
         if socket.is_receiving || socket.is_sending && !is_shutting {
             let cancel = |descriptor| {
                 let all = types::CancelBuilder::fd(descriptor).all();

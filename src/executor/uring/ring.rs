@@ -12,8 +12,8 @@ use io_uring::{IoUring, cqueue, squeue};
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 
-/// Completions after which no more are asked for when all are to be taken that there are: the bound of
-/// a turn.
+/// Completions after which no more are asked for when all are to be taken that there are: the bound
+/// of a turn.
 const ALL: usize = 1_024;
 
 /// The last of the sets of set-up flags, which are tried from the newest kernel's down.
@@ -141,9 +141,9 @@ impl Ring {
         !self.aside.is_empty() || !self.ring.completion().is_empty()
     }
 
-    /// Hands what is queued to the kernel, and has it complete all that has come. When it is entered it
-    /// does only some twenty pieces of the work that it has deferred (Linux 6.13), and what came behind
-    /// them would wait for as many turns as it takes.
+    /// Hands what is queued to the kernel, and has it complete all that has come. When it is entered
+    /// it does only some twenty pieces of the work that it has deferred (Linux 6.13), and what came
+    /// behind them would wait for as many turns as it takes.
     pub fn enter_for_all(&mut self) -> io::Result<()> {
         loop {
             let before = self.ring.completion().len();

@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 
 /// Plain bytes of a record at most (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;
-/// What sealing adds to a record at most: header, nonce, content type, tag; and a key update before it.
+/// What sealing adds to a record at most: header, nonce, content type, tag; a key update before it.
 const RECORD_EXTRA_BYTES: usize = 128;
 
 /// How TLS is spoken.
@@ -159,8 +159,8 @@ impl Tls {
         self.is_ended
     }
 
-    /// Read what is there, by way of `records`. What there is to answer is added to `unsent`; how many bytes
-    /// of `buffer` are filled, and whether there may be more to read.
+    /// Read what is there, by way of `records`. What there is to answer is added to `unsent`; how many
+    /// bytes of `buffer` are filled, and whether there may be more to read.
     pub fn read(
         &mut self,
         socket: &mut TcpStream,
@@ -301,8 +301,8 @@ fn encode(
     }
 }
 
-/// What the broker gave each client for coming back. rustls' own store knows servers and no clients: one
-/// that is new would come with the ticket of another.
+/// What the broker gave each client for coming back. rustls' own store knows servers and no clients:
+/// one that is new would come with the ticket of another.
 #[derive(Default)]
 struct Tickets {
     /// The client that is being looked after. All of them are in one thread.

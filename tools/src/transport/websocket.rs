@@ -125,8 +125,8 @@ impl WebSocket {
         mask_in_place(&mut out[begin..], mask);
     }
 
-    /// Leaves what MQTT there is in `bytes` at their front; how many bytes it is. What has to be answered
-    /// is added to `answer`.
+    /// Leaves what MQTT there is in `bytes` at their front; how many bytes it is. What has to be
+    /// answered is added to `answer`.
     pub fn receive(&mut self, bytes: &mut [u8], answer: &mut Vec<u8>) -> io::Result<usize> {
         let mut begin = 0;
         if let Phase::Asking { answer: head, key, path } = &mut self.phase {
