@@ -175,7 +175,9 @@ fn more_decisions_than_may_wait() {
             let name = format!("z-{number}");
             client.send(Connect::new(version, &name).username("zoe").password("zoe"));
             let answer = client.receive_within(std::time::Duration::from_millis(50));
-            waiting.push(client);
+            if answer.is_none() {
+                waiting.push(client);
+            }
             answer
         });
         match connack {
@@ -183,9 +185,14 @@ fn more_decisions_than_may_wait() {
             other => panic!("{other:?}"),
         }
         anybody.expect_alive();
-        await_metric(&broker, Connect::v5("m"), "clients/refused", 1);
-        let unfinished = waiting.len() as u64 - 1;
-        await_metric(&broker, Connect::v5("m"), "access/unfinished", unfinished);
+        // An answer may have taken longer than was waited for it.
+        let asked = waiting.len();
+        waiting.retain_mut(|client| {
+            client.receive_within(std::time::Duration::from_millis(1)).is_none()
+        });
+        let refused = 1 + (asked - waiting.len()) as u64;
+        await_metric(&broker, Connect::v5("m"), "clients/refused", refused);
+        await_metric(&broker, Connect::v5("m"), "access/unfinished", waiting.len() as u64);
         did(&broker, "too many decisions wait: refused");
     }
 }

@@ -120,7 +120,10 @@ fn as_user(version: Version, user: &str, client_identifier: &str) -> Connect {
 
 /// Notes how a client of the tests' own was known, or was not.
 fn did(broker: &Broker, authentication: &str) {
-    let setup = events(broker).iter().find_map(did::setup_of).expect("it has started");
+    let flags = std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default();
+    let events = events(broker);
+    let setup = events.iter().find_map(|event| did::setup_of(event, &flags));
+    let setup = setup.expect("it has started");
     did::did(&setup, "tcp", authentication, "the tests' own");
 }
 

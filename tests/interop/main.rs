@@ -75,7 +75,8 @@ impl Broker {
             let mut line = String::new();
             assert!(log.read_line(&mut line).expect("readable") > 0, "it ended before listening");
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
-            setup = did::setup_of(&event).unwrap_or(setup);
+            setup =
+                did::setup_of(&event, &std::env::var(FLAGS).unwrap_or_default()).unwrap_or(setup);
             if event["fields"]["message"] == "listening" {
                 break event;
             }

@@ -21,7 +21,7 @@ const PAHO: Script = Script {
     client: "paho-mqtt",
     program: PYTHON,
     file: "tests/interop/paho_client.py",
-    open: &["every_qos", "many_in_order", "large", "takeover"],
+    open: &["every_qos", "large", "takeover"],
     wrong_password: "wrong_password",
 };
 

@@ -6,11 +6,15 @@ use std::io::Write;
 /// A file to add to; nothing is noted without.
 const FILE: &str = "RINGMQ_MATRIX";
 
-/// What the broker runs on, as the event says with which it starts; none where it is another one.
-pub fn setup_of(event: &serde_json::Value) -> Option<String> {
+/// What a broker with these flags runs on, as the event says with which it starts; none where it is
+/// another one.
+pub fn setup_of(event: &serde_json::Value, flags: &str) -> Option<String> {
     let fields = &event["fields"];
     if fields["message"] != "starting" {
         return None;
+    }
+    if flags.contains("--mode sync") {
+        return Some("sync".to_owned());
     }
     let (executor, cores) = (fields["executor"].as_str()?, fields["cores"].as_u64()?);
     Some(if cores > 1 { format!("{executor}, many cores") } else { executor.to_owned() })

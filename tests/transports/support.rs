@@ -299,7 +299,7 @@ impl Broker {
         while addresses.len() < expected {
             let line = log.recv_timeout(PATIENCE).expect("it listens");
             let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-            setup = setup_of(&event).unwrap_or(setup);
+            setup = setup_of(&event, flags).unwrap_or(setup);
             if event["fields"]["message"] == "listening" {
                 addresses.push(event["fields"]["address"].as_str().expect("text").to_owned());
             }
