@@ -161,16 +161,14 @@ fn a_page_logs_in_by_password() {
     let Some(chromium) = chromium() else { return };
     let (site, broker) = (Site::start(), with_users(""));
     let key = key_of(&broker);
-    for transport in ["ws", "wss"] {
-        let where_to = url(&broker, transport);
-        let user = "&user=alice&password=";
-        let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}alicealice"));
-        assert_eq!(outcome, "ok", "{transport}");
-        did(&broker.setup, transport, "password", CLIENT);
-        let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}guess"));
-        assert!(outcome.contains("Connection refused"), "{transport}: {outcome}");
-        did(&broker.setup, transport, "wrong password, refused", CLIENT);
-    }
+    let where_to = url(&broker, "wss");
+    let user = "&user=alice&password=";
+    let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}alicealice"));
+    assert_eq!(outcome, "ok");
+    did(&broker.setup, "wss", "password", CLIENT);
+    let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}guess"));
+    assert!(outcome.contains("Connection refused"), "{outcome}");
+    did(&broker.setup, "wss", "wrong password, refused", CLIENT);
 }
 
 #[test]
