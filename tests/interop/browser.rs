@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -70,7 +71,9 @@ struct Browser(Child);
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // What is started is a script; the browser and its helpers are in its group.
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.0.wait();
     }
 }
@@ -85,7 +88,7 @@ fn browse(chromium: &str, url: &str, profile: &Path, key: Option<&str>) -> Brows
         command.arg(format!("--ignore-certificate-errors-spki-list={key}"));
     }
     let quiet = command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Browser(quiet.spawn().expect("it starts"))
+    Browser(quiet.process_group(0).spawn().expect("it starts"))
 }
 
 /// Answers requests on a connection until it ends.
