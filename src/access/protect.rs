@@ -240,13 +240,17 @@ impl Guard {
             return None;
         }
         Some(match address {
-            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(address) => {
-                let prefix = u32::from(self.bounds.ipv6_prefix);
-                address.to_bits() & u128::MAX.checked_shl(128 - prefix).unwrap_or(0)
+            IpAddr::V4(address) => {
+                network(address.to_ipv6_mapped().to_bits(), 96 + self.bounds.ipv4_prefix)
             }
+            IpAddr::V6(address) => network(address.to_bits(), self.bounds.ipv6_prefix),
         })
     }
+}
+
+/// The network of an address that so many of its first bits name.
+fn network(address: u128, prefix: u8) -> u128 {
+    address & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
 }
 
 fn client_key(user: Option<&str>, client_identifier: &str) -> Box<str> {
@@ -299,6 +303,15 @@ mod tests {
         assert!(enters("2001:db8:0:1::1"));
         assert_eq!(guard.turned_away(), 3);
         assert!((0..9).all(|_| guard.enter(Now(0), None)), "a Unix socket has no address");
+    }
+
+    #[test]
+    fn a_network_of_ipv4_counts_as_one_address_where_it_is_told_to() {
+        let guard =
+            guard(|bounds| (bounds.connections_per_address_max, bounds.ipv4_prefix) = (2, 24));
+        let enters = |address| guard.enter(Now(0), at(address));
+        assert!(enters("10.0.0.1") && enters("10.0.0.255") && !enters("10.0.0.7"));
+        assert!(enters("10.0.1.1"));
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub struct Protection {
     /// Seconds that a ban lasts.
     #[serde(deserialize_with = "between::<_, _, 1, 31_536_000>")]
     pub ban_s: u32,
-    /// Bits of an IPv6 address that make one address here: who has one has them all.
+    /// Bits of an IPv4 address that make one address here: fewer bound whole networks.
+    #[serde(deserialize_with = "between::<_, _, 1, 32>")]
+    pub ipv4_prefix: u8,
+    /// The same of an IPv6 address: who has one has them all.
     #[serde(deserialize_with = "between::<_, _, 1, 128>")]
     pub ipv6_prefix: u8,
     /// Addresses that are not bounded: this machine's own, and those of proxies.
@@ -59,6 +62,7 @@ impl Default for Protection {
             flaps_max: 0,
             window_s: 60,
             ban_s: 60,
+            ipv4_prefix: 32,
             ipv6_prefix: 64,
             exempt: ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("a network")).into(),
         }
