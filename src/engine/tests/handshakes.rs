@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::*;
+use crate::config::Limits;
 use crate::config::listener::{Listener, Transport};
 use crate::transport::{Entrance, Entrances, tls::Door};
 
@@ -43,6 +44,10 @@ impl Comer {
 
 /// A broker that takes so many steps a turn, and so many clients that have been accepted.
 fn crowd(steps: u32, clients: usize) -> (World, Vec<Comer>) {
+    crowd_with(|limits| limits.tls_handshakes_per_turn_max = steps, clients)
+}
+
+fn crowd_with(bounds: impl FnOnce(&mut Limits), clients: usize) -> (World, Vec<Comer>) {
     let names = vec!["localhost".to_owned()];
     let issued = rcgen::generate_simple_self_signed(names).expect("it is signed");
     let tcp = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
@@ -56,8 +61,7 @@ fn crowd(steps: u32, clients: usize) -> (World, Vec<Comer>) {
     let door = Door::open(&listener, &read).expect("they fit");
     let entrances: Entrances =
         [Entrance::new(&tcp, None), Entrance::new(&listener, Some(door))].into();
-    let change = |settings: &mut Settings| settings.limits.tls_handshakes_per_turn_max = steps;
-    let mut world = World::with(change, Box::new(AllowAll));
+    let mut world = World::with(|settings| bounds(&mut settings.limits), Box::new(AllowAll));
     world.engine.open_to(entrances);
 
     let mut roots = RootCertStore::empty();
@@ -149,4 +153,18 @@ fn who_trickles_a_handshake_lets_others_go_first() {
     world.engine.handle_received(world.now, comers[0].id, &rest[10..]);
     world.settle();
     assert_eq!(world.engine.metrics().tls_handshakes, 1, "and is let in after all");
+}
+
+#[test]
+fn so_many_handshakes_wait_and_one_more_is_closed_and_counted() {
+    let bounds = |limits: &mut Limits| {
+        (limits.tls_handshakes_per_turn_max, limits.tls_handshakes_waiting_max) = (1, 2);
+    };
+    let (mut world, mut comers) = crowd_with(bounds, 5);
+    comers.iter_mut().for_each(|comer| comer.say(&mut world));
+    // One is taken at once, and two wait.
+    assert_eq!(world.engine.metrics().connections_refused, 2);
+    world.settle();
+    let answered = comers.iter_mut().map(|comer| comer.hear(&mut world));
+    assert_eq!(answered.collect::<Vec<_>>(), [true, true, true, false, false]);
 }
