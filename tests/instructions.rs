@@ -1,5 +1,5 @@
 //! That the table of instruction counts is read, judged and rewritten as `benches/instructions`
-//! says. The counting itself is `cargo bench --bench instructions`.
+//! says. The counting itself is `cargo run --release -p instructions`.
 
 #[path = "../benches/instructions/table.rs"]
 mod table;

@@ -2,8 +2,8 @@
 //! `benches/instructions.tsv`: on a machine with neighbours times are noise, and these are not.
 //!
 //! ```sh
-//! cargo bench --bench instructions               # fails when something takes more than its bound
-//! cargo bench --bench instructions -- --rewrite  # what is counted becomes the table
+//! cargo run --release -p instructions              # fails when something takes more than its bound
+//! cargo run --release -p instructions -- --rewrite # what is counted becomes the table
 //! ```
 //!
 //! `valgrind` must be installed (Debian: `valgrind`). There is no crate in between because those
@@ -13,8 +13,6 @@
 //! `valgrind --tool=callgrind PROGRAM --run-cases NAME` shows where one case spends them: with the
 //! program that the first command names when it fails, and a part of the case's name.
 //!
-//! With `RINGMQ_BENCH_SHORT=1` all cases run once, uncounted, to show that they do.
-
 mod callgrind;
 mod cases;
 mod table;
@@ -32,12 +30,11 @@ use table::Table;
 /// whose names have in them what follows it.
 const RUN_CASES: &str = "--run-cases";
 
-const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.tsv");
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../instructions.tsv");
 
 fn main() -> ExitCode {
     let has = |flag: &str| std::env::args().any(|argument| argument == flag);
-    let is_short = std::env::var_os("RINGMQ_BENCH_SHORT").is_some();
-    if has(RUN_CASES) || is_short {
+    if has(RUN_CASES) {
         let mut arguments = std::env::args().skip_while(|argument| argument != RUN_CASES).skip(1);
         cases::run(&arguments.next().unwrap_or_default());
         return ExitCode::SUCCESS;
@@ -82,7 +79,7 @@ fn count(rewrites: bool) -> Result<bool, Box<dyn Error>> {
     } else if !is_within {
         println!(
             "If it is worth its instructions, say why in the commit that runs\n\
-             cargo bench --bench instructions -- --rewrite\n\
+             cargo run --release -p instructions -- --rewrite\n\
              Another rustc counts differently: run it on the commit before with the same one."
         );
     }

@@ -8,7 +8,7 @@ const MARGIN: f64 = 3.0;
 
 const HEAD: &str = "\
 # Instructions for each operation, x86_64, release profile, and by how many percent they may grow.
-# Checked by `cargo bench --bench instructions`, rewritten by the same with `-- --rewrite`, which
+# Checked by `cargo run --release -p instructions`, rewritten by the same with `-- --rewrite`, which
 # keeps the margins.
 ";
 
