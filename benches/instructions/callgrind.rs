@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 /// The function that is counted; callgrind writes a file whenever it returns.
@@ -16,7 +15,8 @@ const SAME_ON_ALL: &str =
 /// Instructions of each call of the counted function, in order.
 pub fn totals(argument: &str) -> Result<Vec<u64>, Box<dyn Error>> {
     let program = std::env::current_exe()?;
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("instructions");
+    // Beside the program, which lies in a folder of `target`.
+    let folder = program.with_file_name("instructions-counted");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     let out = folder.join("counts");
