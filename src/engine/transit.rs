@@ -113,6 +113,7 @@ impl Engine {
         }
     }
 
+    /// A Will is over once the cores that it reached have stored what became of it.
     fn await_receipts(&mut self, will: Delivery) {
         let lanes = &mut self.lanes;
         let barriers = self.reached.iter().map(|&core| (core, lanes.to(core).barrier())).collect();
@@ -206,21 +207,28 @@ impl Engine {
             } else {
                 self.template.begin(1);
                 let mut draft = Draft::of(message, message.content(), delivery.retain);
-                let Some(filter) = filter else {
+                if let Some(filter) = filter {
+                    self.share_anew(&filter, &delivery, &mut draft);
+                } else {
                     self.publish_anew(&mut draft);
-                    self.await_receipts(delivery);
-                    continue;
-                };
-                let own = self.transit.session.map(|session| (session, delivery.kept.number));
-                draft.before.extend(own);
-                let sharing = self.sharing(&filter);
-                if self.share(&sharing, &mut draft, &Origin::default(), None).is_none() {
-                    self.links.metrics.drops.add(DropCause::Offline, 1);
+                    if !self.reached.is_empty() {
+                        self.await_receipts(delivery);
+                        continue;
+                    }
                 }
             }
             if let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) {
                 journal.end_delivery(session, delivery.kept);
             }
+        }
+    }
+
+    fn share_anew(&mut self, filter: &str, delivery: &Delivery, draft: &mut Draft<'_>) {
+        let own = self.transit.session.map(|session| (session, delivery.kept.number));
+        draft.before.extend(own);
+        let sharing = self.sharing(filter);
+        if self.share(&sharing, draft, &Origin::default(), None).is_none() {
+            self.links.metrics.drops.add(DropCause::Offline, 1);
         }
     }
 

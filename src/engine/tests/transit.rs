@@ -1,4 +1,4 @@
-//! Messages of shared subscriptions on their way between cores when everything crashes.
+//! Messages of shared subscriptions, and Wills, on their way between cores when everything crashes.
 
 use super::cores::Cores;
 use super::durability::{WALL_AT_ZERO_US, image};
@@ -7,7 +7,7 @@ use crate::engine::{Keeping, Records};
 
 const GROUP: &str = "$share/g/t";
 
-/// Two cores that keep what clients are owed, and what the store has of each.
+/// Cores that keep what clients are owed, and what the store has of each.
 struct Kept {
     cores: Cores,
     stored: Vec<Records>,
@@ -15,7 +15,11 @@ struct Kept {
 
 impl Kept {
     fn new() -> Self {
-        let mut cores = Cores::new(2);
+        Self::on(2)
+    }
+
+    fn on(cores: u16) -> Self {
+        let mut cores = Cores::new(cores);
         for world in &mut cores.0 {
             world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
         }
@@ -24,7 +28,11 @@ impl Kept {
 
     /// What a start makes of the records that were stored, in this order.
     fn after_crash(stored: &[Records]) -> Self {
-        let mut next = Self::new();
+        Self::after_crash_on(2, stored)
+    }
+
+    fn after_crash_on(cores: u16, stored: &[Records]) -> Self {
+        let mut next = Self::on(cores);
         let mut learned = Vec::new();
         for world in &mut next.cores.0 {
             let mut own = crate::storage::image::Image::default();
@@ -50,9 +58,13 @@ impl Kept {
     /// A client that is at home on the core.
     fn connect(&mut self, core: usize, name: &str) -> ConnectionId {
         let name = self.name(core, name);
+        self.connect_as(core, &name)
+    }
+
+    fn connect_as(&mut self, core: usize, name: &str) -> ConnectionId {
         let world = &mut self.cores.0[core];
         let id = world.accept();
-        world.send_connect(id, &Client::persistent(&name));
+        world.send_connect(id, &Client::persistent(name));
         self.settle();
         id
     }
@@ -71,8 +83,7 @@ impl Kept {
     fn settle(&mut self) {
         for _ in 0..4 {
             self.cores.settle();
-            self.store(0);
-            self.store(1);
+            (0..self.cores.0.len()).for_each(|core| self.store(core));
         }
     }
 
@@ -113,11 +124,7 @@ fn an_acknowledged_message_between_cores_outlives_a_crash_and_reaches_one_member
         assert!(!here.is_empty() && !there.is_empty(), "both tell of it");
         // Whichever of the two cores the store has heard by then, and in whichever order.
         for heard in [&[][..], &[0], &[1], &[0, 1], &[1, 0]] {
-            let (mut stored, told) = handed_over(qos);
-            let mut told = told.map(Some);
-            for &core in heard {
-                stored.extend(told[core].take().expect("once"));
-            }
+            let stored = heard_of(handed_over(qos), heard);
             let mut next = Kept::after_crash(&stored);
             assert_eq!(next.copies(), 1, "{qos:?}, the store has heard {heard:?}");
             // Nothing is left of the way: the next start shares nothing out.
@@ -176,11 +183,7 @@ fn will_under_way(qos: Qos) -> (Vec<Records>, [Vec<Records>; 2]) {
 fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
     for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
         for heard in [&[][..], &[0], &[1], &[0, 1], &[1, 0]] {
-            let (mut stored, told) = will_under_way(qos);
-            let mut told = told.map(Some);
-            for &core in heard {
-                stored.extend(told[core].take().expect("once"));
-            }
+            let stored = heard_of(will_under_way(qos), heard);
             let mut next = Kept::after_crash(&stored);
             next.cores.0[0].advance_ms(20_000);
             next.settle();
@@ -190,10 +193,35 @@ fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
             // Whoever had it before the crash may get it again.
             let expected = if heard.contains(&1) { 1..=2 } else { 1..=1 };
             assert!(expected.contains(&copies), "{qos:?}, heard {heard:?}: {copies} copies");
-            let last = Kept::after_crash(&[stored, next.stored].concat_records());
-            assert_eq!(image(&last.stored).sessions.values().filter(is_passage).count(), 0);
+            assert_eq!(under_way(&[stored, next.stored].concat_records()), 0, "heard {heard:?}");
         }
     }
+}
+
+#[test]
+fn a_will_found_on_its_way_that_reaches_no_other_core_is_over_at_once() {
+    let stored = heard_of(will_under_way(Qos::AtLeastOnce), &[0]);
+    let mut next = Kept::after_crash_on(1, &stored);
+    next.settle();
+    let watcher = next.connect_as(0, &Kept::new().name(1, "watcher"));
+    assert_eq!(next.cores.0[0].payloads(watcher), ["dead"]);
+    let all = [stored, next.stored].concat_records();
+    assert_eq!(under_way(&all), 0, "the next start publishes it no more");
+}
+
+/// Messages that the next start would find on their way.
+fn under_way(stored: &[Records]) -> usize {
+    image(stored).sessions.values().filter(is_passage).map(|of| of.queue.len()).sum()
+}
+
+/// What the store has once it has heard from these cores too, in this order.
+fn heard_of(of: (Vec<Records>, [Vec<Records>; 2]), cores: &[usize]) -> Vec<Records> {
+    let (mut stored, told) = of;
+    let mut told = told.map(Some);
+    for &core in cores {
+        stored.extend(told[core].take().expect("once"));
+    }
+    stored
 }
 
 fn is_passage(of: &&crate::storage::image::Session) -> bool {
