@@ -292,7 +292,7 @@ fn serve(
 
 fn with_code(error: ServerError) -> Failure {
     let code = match error {
-        ServerError::Listen(..) | ServerError::HandedOver(_) => EXIT_LISTEN,
+        ServerError::Listen(..) => EXIT_LISTEN,
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
         ServerError::Seats(_) | ServerError::Stats(..) | ServerError::Tls(..) => EXIT_CONFIGURATION,
         #[cfg(feature = "store")]

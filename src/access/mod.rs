@@ -286,9 +286,7 @@ impl Snapshot {
             keys,
         })
     }
-}
 
-impl Snapshot {
     /// What the password file says of a user, if it is what let it in; or why it would not any more.
     fn entry_in_force(&self, user: &str, entry: &Arc<User>) -> Result<&Arc<User>, ReasonCode> {
         match self.passwords.user(user) {

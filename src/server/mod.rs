@@ -21,7 +21,7 @@ use crate::executor::{Executor, Listeners, Stop, placement, poll, sockets_max};
 use crate::platform::plan::{Impossible, Seat};
 use crate::platform::{self, Descriptors};
 use crate::reload::Reload;
-use crate::service::{HandedOver, NotUsable};
+use crate::service::HandedOver;
 use crate::stats::{Prepared, Prompt, Reporter};
 #[cfg(feature = "store")]
 use crate::storage::log::{Store, StoreError};
@@ -34,8 +34,6 @@ pub enum ServerError {
     Listen(Bind, io::Error),
     /// A listener lacks what it needs to speak TLS.
     Tls(Bind, String),
-    /// A socket that was opened for it cannot be used.
-    HandedOver(NotUsable),
     /// The descriptor limit is too low.
     Descriptors(platform::TooFewDescriptors),
     /// What it is told to run on is not there, and why.
@@ -58,7 +56,6 @@ impl fmt::Display for ServerError {
                 write!(f, "cannot listen on {bind}: {error}; {}", hint(error, bind))
             }
             Self::Tls(bind, what) => write!(f, "[[listeners]] bind = \"{bind}\": {what}"),
-            Self::HandedOver(error) => error.fmt(f),
             Self::Descriptors(error) => error.fmt(f),
             Self::Mode(why) => {
                 write!(f, "--mode uring: {why}; or let --mode auto choose what there is")
