@@ -7,6 +7,9 @@ mod support;
 mod denials;
 #[path = "../support/did.rs"]
 mod did;
+#[cfg(feature = "http-hook")]
+#[path = "../support/http.rs"]
+mod http;
 mod limits;
 mod methods;
 mod names;

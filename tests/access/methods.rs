@@ -179,11 +179,12 @@ mod tokens {
 
 #[cfg(feature = "http-hook")]
 pub mod asked {
-    use std::io::{BufRead, BufReader, Read, Write};
+    use std::io::{BufReader, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+    use crate::http::read_request;
     use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, SERVER_UNAVAILABLE};
     use crate::support::{Broker, Client, Connect, V5, for_versions};
     use crate::{Files, did};
@@ -220,22 +221,7 @@ pub mod asked {
     fn serve(stream: TcpStream, questions: &AtomicUsize) {
         let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
         let mut stream = stream;
-        loop {
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                    return;
-                }
-                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a length");
-                }
-                if line == "\r\n" {
-                    break;
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("the body follows");
+        while let Some((_, body)) = read_request(&mut reader).expect("the body follows") {
             questions.fetch_add(1, SeqCst);
             let asked: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
             assert!(asked["address"] == "127.0.0.1" && asked["client_identifier"].is_string());

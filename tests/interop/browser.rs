@@ -1,6 +1,6 @@
 //! A page in Chromium, with MQTT.js, over WebSocket.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::did::did;
+use crate::http::read_request;
 use crate::secured::{flags, open, with_users};
 use crate::support::{Authority, Broker, Folder};
 use crate::{PATIENCE, clients_are_there};
@@ -94,25 +95,7 @@ fn browse(chromium: &str, url: &str, profile: &Path, key: Option<&str>) -> Brows
 /// Answers requests on a connection until it ends.
 fn answer(stream: &TcpStream, tell: &Sender<String>) {
     let mut reader = BufReader::new(stream);
-    loop {
-        let (mut request, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().expect("a length");
-            }
-            if line == "\r\n" {
-                break;
-            }
-            request += &line;
-        }
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
+    while let Ok(Some((request, body))) = read_request(&mut reader) {
         let (kind, content) = match request.split(' ').nth(1).unwrap_or_default() {
             "/mqtt.js" => {
                 let bundle = "target/interop/node_modules/mqtt/dist/mqtt.min.js";

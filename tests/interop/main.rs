@@ -9,6 +9,9 @@ mod browser;
 #[path = "../support/did.rs"]
 mod did;
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
+#[path = "../support/http.rs"]
+mod http;
+#[cfg(all(unix, feature = "tls", feature = "websocket"))]
 mod secured;
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
