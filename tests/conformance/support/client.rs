@@ -11,6 +11,9 @@ use super::{Broker, V5, Version, decode, reason, settle};
 
 /// How long to wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The Packet Identifier of a SUBSCRIBE whose test says nothing of it.
+const SUBSCRIBE_ID: u16 = 0x5B00;
 /// How long to wait for what must not come.
 pub const SILENCE: Duration = Duration::from_millis(200);
 
@@ -213,18 +216,28 @@ impl Client {
     /// which are kept for later.
     #[track_caller]
     fn expect_ack_among_others(&mut self, kind: u8, packet_identifier: u16) -> Ack {
+        self.receive_first(|packet| match packet {
+            Packet::Ack(ack) if (ack.kind, ack.packet_identifier) == (kind, packet_identifier) => {
+                Ok(ack)
+            }
+            other => Err(other),
+        })
+    }
+
+    /// The first packet that `choose` takes. Those that it gives back are kept for later, in the
+    /// order in which they came.
+    #[track_caller]
+    fn receive_first<T>(&mut self, choose: impl Fn(Packet) -> Result<T, Packet>) -> T {
         let mut came = std::mem::take(&mut self.set_aside).into_iter();
         let mut others = VecDeque::new();
         loop {
-            match came.next().unwrap_or_else(|| self.receive()) {
-                Packet::Ack(ack)
-                    if (ack.kind, ack.packet_identifier) == (kind, packet_identifier) =>
-                {
+            match choose(came.next().unwrap_or_else(|| self.receive())) {
+                Ok(chosen) => {
                     others.extend(came);
                     self.set_aside = others;
-                    return ack;
+                    return chosen;
                 }
-                other => others.push_back(other),
+                Err(other) => others.push_back(other),
             }
         }
     }
@@ -309,10 +322,20 @@ impl Client {
     /// messages come after.
     #[track_caller]
     pub fn subscribe(&mut self, filter: &str, options: u8) {
-        let id = 0x5B00;
-        self.send(Subscribe::new(id, filter, options));
-        let suback = self.expect_suback();
-        assert_eq!((suback.packet_identifier, &suback.reasons[..]), (id, &[options & 3][..]));
+        self.send(Subscribe::new(SUBSCRIBE_ID, filter, options));
+        expect_granted(&self.expect_suback(), options);
+    }
+
+    /// The same for a filter with messages under way, which a server may send before SUBACK (3.8.4
+    /// SUBSCRIBE Actions). They are kept for later.
+    #[track_caller]
+    pub fn subscribe_to_what_comes(&mut self, filter: &str, options: u8) {
+        self.send(Subscribe::new(SUBSCRIBE_ID, filter, options));
+        let suback = self.receive_first(|packet| match packet {
+            Packet::Suback(suback) => Ok(suback),
+            other => Err(other),
+        });
+        expect_granted(&suback, options);
     }
 
     /// Publishes as its QoS asks, to the end, with whatever success the acknowledgements name.
@@ -407,4 +430,11 @@ pub fn user_properties(properties: &[Property]) -> Vec<(&str, &str)> {
         _ => None,
     });
     pairs.collect()
+}
+
+/// One filter is granted, with the QoS in these subscription options.
+#[track_caller]
+fn expect_granted(suback: &Suback, options: u8) {
+    let granted = (suback.packet_identifier, &suback.reasons[..]);
+    assert_eq!(granted, (SUBSCRIBE_ID, &[options & 3][..]));
 }
