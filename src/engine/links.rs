@@ -18,8 +18,9 @@ pub struct Links {
     pub connections: Slots,
     /// Things to do other than sending.
     pub actions: VecDeque<Action>,
-    /// Slots with something to send.
-    dirty: Vec<u32>,
+    /// Slots with something to send, in the order in which that came up: who got something first is
+    /// served first, a subscriber before the publisher who is acknowledged.
+    dirty: VecDeque<u32>,
     /// Empty outboxes for reuse.
     pool: Vec<SendBuffer>,
     /// Connections that cannot be told anything any more, to be ended.
@@ -38,7 +39,7 @@ impl Links {
         Self {
             connections: Slots::default(),
             actions: VecDeque::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             pool: Vec::new(),
             broken: Vec::new(),
             scratch: Scratch::default(),
@@ -64,7 +65,7 @@ impl Links {
         let connection = &mut self.connections[slot as usize];
         if !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
         connection.outbox.get_or_insert_with(|| self.pool.pop().unwrap_or_default())
     }
@@ -74,7 +75,7 @@ impl Links {
         let connection = &mut self.connections[slot as usize];
         if !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 
@@ -86,7 +87,7 @@ impl Links {
 
     /// The next buffer to send, if any connection has one and the executor has none of it.
     pub fn next_send(&mut self) -> Option<Action> {
-        while let Some(slot) = self.dirty.pop() {
+        while let Some(slot) = self.dirty.pop_front() {
             let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
             if !std::mem::take(&mut connection.is_dirty) {
                 continue;
@@ -151,7 +152,7 @@ impl Links {
             connection.is_sending = false;
             if connection.has_something_to_send() && !connection.is_dirty {
                 connection.is_dirty = true;
-                self.dirty.push(id.slot);
+                self.dirty.push_back(id.slot);
             }
         }
         self.ledger.release(bytes);
@@ -163,7 +164,7 @@ impl Links {
         connection.is_gated = false;
         if connection.has_something_to_send() && !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push(id.slot);
+            self.dirty.push_back(id.slot);
         }
     }
 
