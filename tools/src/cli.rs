@@ -252,6 +252,11 @@ pub struct CompareArgs {
     /// go between clients, in open loop at that rate.
     #[arg(long, value_name = "DELIVERIES_PER_SECOND")]
     pub latency_rate: Option<f64>,
+    /// With --latency-rate: broker and generator run before everything else on their cores meanwhile
+    /// (SCHED_FIFO, which needs CAP_SYS_NICE), so that latencies are theirs and not those of whatever
+    /// else the machine does.
+    #[arg(long, requires = "latency_rate")]
+    pub real_time: bool,
     /// Mosquitto's `max_inflight_messages`; 0 is no limit, 20 is its own default.
     #[arg(long, default_value_t = 0)]
     pub mosquitto_inflight: u32,

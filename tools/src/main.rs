@@ -23,6 +23,7 @@ mod pause;
 mod picture;
 mod processes;
 mod progress;
+mod real_time;
 mod recorder;
 mod report;
 mod scenario;

@@ -17,7 +17,7 @@ struct Figure {
 }
 
 /// The table, with the machine above it and what its marks mean below.
-pub fn text(samples: &Samples, rounds: u32) -> String {
+pub fn text(samples: &Samples, rounds: u32, is_real_time: bool) -> String {
     let mut columns = vec!["load", ""];
     columns.extend(samples.brokers().iter().map(String::as_str));
     let mut table = Table::new(&columns);
@@ -33,8 +33,9 @@ pub fn text(samples: &Samples, rounds: u32) -> String {
     }
     let brokers = samples.brokers().len();
     let mut text = format!(
-        "{}; medians of {rounds} rounds. In brackets: how many times the figure of {}.\n\n{}",
+        "{}; medians of {rounds} rounds{}. In brackets: how many times the figure of {}.\n\n{}",
         machine(),
+        if is_real_time { ", latencies of broker and generator at SCHED_FIFO" } else { "" },
         samples.brokers()[0],
         table.markdown()
     );

@@ -16,7 +16,9 @@ use crate::{
     cli::{CompareArgs, Format},
     error::{Error, Result},
     outcome::Outcome,
-    processes, report,
+    processes,
+    real_time::RealTime,
+    report,
     scenario::{LoadMode, Scenario, Workload},
     transport::Transport,
 };
@@ -53,7 +55,7 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
     match args.format {
         Format::Json => {}
         Format::Table => report::print(&summary::text(&samples))?,
-        Format::Markdown => report::print(&markdown::text(&samples, args.rounds))?,
+        Format::Markdown => report::print(&markdown::text(&samples, args.rounds, args.real_time))?,
     }
     samples.violations().for_each(|violation| eprintln!("ringmq-bench: VIOLATION: {violation}"));
     samples.failures().for_each(|failure| eprintln!("ringmq-bench: NO RESULT: {failure}"));
@@ -160,6 +162,8 @@ fn run_one(
     broker: &BrokerKind,
     workload: Workload,
 ) -> Result<Outcome> {
+    let is_rated = matches!(workload.load, LoadMode::Open { .. });
+    let _first = (args.real_time && is_rated).then(RealTime::begin).transpose()?;
     let running = broker.start(args.port, &args.broker_cores)?;
     affinity::pin_to(&args.generator_cores)?;
     let span = &args.load.span;
