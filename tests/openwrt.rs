@@ -68,3 +68,65 @@ fn it_takes_what_the_configuration_shows_as_a_comment_too() {
     assert_eq!(settings.listen.len(), 1, "the plain one stays: {text}");
     assert!(settings.access.knows_users());
 }
+
+/// What a command prints; it has to succeed.
+fn told(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        said(&output.stdout),
+        said(&output.stderr)
+    );
+    said(&output.stdout)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_package_is_made_without_the_sdk() {
+    let folder = std::env::temp_dir().join(format!("ringmq-ipk-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let binary = folder.join("program");
+    std::fs::write(&binary, "a broker").expect("a program");
+    let mut make = Command::new("tools/ipk");
+    make.args(["x86_64-unknown-linux-musl", "of_a_test"]).env("BINARY", &binary);
+    let said = told(&mut make);
+    let (file, _) = said.split_once(": ").expect("FILE: its size");
+    told(Command::new("tar").args(["xzf", file, "-C"]).arg(&folder));
+    assert_eq!(std::fs::read_to_string(folder.join("debian-binary")).expect("its format"), "2.0\n");
+
+    let control = told(Command::new("tar").arg("xzOf").arg(folder.join("control.tar.gz")).args([
+        "./control",
+        "./conffiles",
+        "./postinst",
+        "./prerm",
+    ]));
+    for line in [
+        "Package: ringmq",
+        concat!("Version: ", env!("CARGO_PKG_VERSION"), "-r1"),
+        "Architecture: of_a_test",
+        "Require-User: ringmq=1883:ringmq=1883",
+        "/etc/config/ringmq",
+        "default_postinst \"$0\" \"$@\"",
+        "default_prerm \"$0\" \"$@\"",
+    ] {
+        assert!(control.lines().any(|it| it == line), "no {line} in\n{control}");
+    }
+
+    // Everything is root's, and the configuration nobody else's.
+    let data = folder.join("data.tar.gz");
+    let listed = told(Command::new("tar").args(["--numeric-owner", "-tvzf"]).arg(&data));
+    for (mode, path) in [
+        ("-rwxr-xr-x 0/0", "./usr/bin/broker"),
+        ("-rwxr-xr-x 0/0", "./etc/init.d/ringmq"),
+        ("-rw------- 0/0", "./etc/config/ringmq"),
+    ] {
+        let is_there = |line: &str| line.starts_with(mode) && line.ends_with(path);
+        assert!(listed.lines().any(is_there), "no {mode} {path} in\n{listed}");
+    }
+    let shipped = told(Command::new("tar").arg("xzOf").arg(&data).arg("./etc/config/ringmq"));
+    assert_eq!(shipped, SHIPPED);
+    std::fs::remove_file(file).expect("the package");
+    std::fs::remove_dir_all(&folder).expect("the folder");
+}

@@ -252,10 +252,10 @@ pub struct CompareArgs {
     /// go between clients, in open loop at that rate.
     #[arg(long, value_name = "DELIVERIES_PER_SECOND")]
     pub latency_rate: Option<f64>,
-    /// With --latency-rate: broker and generator run before everything else on their cores meanwhile
-    /// (SCHED_FIFO, which needs CAP_SYS_NICE), so that latencies are theirs and not those of whatever
-    /// else the machine does.
-    #[arg(long, requires = "latency_rate")]
+    /// Loads in open loop (--latency-rate, --rate): broker and generator run before everything else on
+    /// their cores (SCHED_FIFO, which needs CAP_SYS_NICE), so that latencies are theirs and not those of
+    /// whatever else the machine does.
+    #[arg(long)]
     pub real_time: bool,
     /// Mosquitto's `max_inflight_messages`; 0 is no limit, 20 is its own default.
     #[arg(long, default_value_t = 0)]
@@ -314,7 +314,8 @@ pub struct SpanArgs {
     /// Processes to share the clients out to.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(PROCESSES_MAX)))]
     pub processes: u32,
-    /// Addresses to connect from, 127.1.0.1 and up; 0 is as many as the connections need.
+    /// Addresses to connect from, 127.1.0.1 and up; 0 is as many as the connections need, with
+    /// those closed in the last minute, whose ports are still taken.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(SOURCES_MAX)))]
     pub source_addresses: u32,
     /// Seconds of load before the measured span.
@@ -419,7 +420,7 @@ impl SpanArgs {
             warm_up: Duration::from_secs_f64(self.warm_up_s),
             span: Duration::from_secs_f64(self.duration_s),
             messages_max: self.messages_max,
-            sources: Sources::new(self.source_addresses, workload.clients()),
+            sources: Sources::new(self.source_addresses, workload.ports()),
             progress: true,
         }
     }

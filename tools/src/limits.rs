@@ -10,6 +10,9 @@ pub const STREAMS_MAX: u64 = 4_000_000;
 /// Connections from one source address. The kernel looks for ports in steps of two, and slowly once
 /// half of the 28,232 that it has by default are taken.
 pub const CLIENTS_PER_SOURCE: u32 = 12_000;
+/// Ports that stay taken by connections that are closed, where clients come and go: the kernel keeps
+/// each for a minute (TIME_WAIT), in which 50,000 a second may follow it.
+pub const PORTS_RESTING: u32 = 60 * 50_000;
 /// Source addresses of one run: 127.1.0.1 to 127.1.255.255.
 pub const SOURCES_MAX: u32 = 65_535;
 /// Generator processes of one run.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     codec::{Qos, Version},
     error::{Error, Result},
-    limits::{CLIENTS_MAX, PAYLOAD_BYTES_MAX, STREAMS_MAX, TOPICS_MAX, WINDOW_MAX},
+    limits::{CLIENTS_MAX, PAYLOAD_BYTES_MAX, PORTS_RESTING, STREAMS_MAX, TOPICS_MAX, WINDOW_MAX},
     stamp::Stamp,
 };
 
@@ -241,6 +241,16 @@ impl Workload {
     /// Connections it opens.
     pub fn clients(&self) -> u32 {
         self.publishers.saturating_add(self.subscribers)
+    }
+
+    /// Ports that it takes: those of its connections, and of the ones it has closed.
+    pub fn ports(&self) -> u32 {
+        match self.scenario {
+            Scenario::Conn | Scenario::ReconnectStorm => {
+                self.clients().saturating_add(PORTS_RESTING)
+            }
+            _ => self.clients(),
+        }
     }
 
     fn streams(&self) -> u64 {

@@ -21,9 +21,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// So many addresses, or, with 0, as many as these connections need.
-    pub fn new(count: u32, clients: u32) -> Self {
-        let needed = clients.div_ceil(CLIENTS_PER_SOURCE);
+    /// So many addresses, or, with 0, as many as it takes for so many ports.
+    pub fn new(count: u32, ports: u32) -> Self {
+        let needed = ports.div_ceil(CLIENTS_PER_SOURCE);
         let count = if count == 0 { needed } else { count };
         Self { count: (count > 1).then_some(count) }
     }
