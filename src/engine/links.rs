@@ -19,8 +19,10 @@ pub struct Links {
     /// Things to do other than sending.
     pub actions: VecDeque<Action>,
     /// Slots with something to send, in the order in which that came up: who got something first is
-    /// served first, a subscriber before the publisher who is acknowledged.
-    dirty: VecDeque<u32>,
+    /// served first, a subscriber before the publisher who is acknowledged. A turn empties it.
+    dirty: Vec<u32>,
+    /// How many of them have been served.
+    served: usize,
     /// Empty outboxes for reuse.
     pool: Vec<SendBuffer>,
     /// Connections that cannot be told anything any more, to be ended.
@@ -39,7 +41,8 @@ impl Links {
         Self {
             connections: Slots::default(),
             actions: VecDeque::new(),
-            dirty: VecDeque::new(),
+            dirty: Vec::new(),
+            served: 0,
             pool: Vec::new(),
             broken: Vec::new(),
             scratch: Scratch::default(),
@@ -65,7 +68,7 @@ impl Links {
         let connection = &mut self.connections[slot as usize];
         if !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push_back(slot);
+            self.dirty.push(slot);
         }
         connection.outbox.get_or_insert_with(|| self.pool.pop().unwrap_or_default())
     }
@@ -75,7 +78,7 @@ impl Links {
         let connection = &mut self.connections[slot as usize];
         if !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push_back(slot);
+            self.dirty.push(slot);
         }
     }
 
@@ -87,7 +90,8 @@ impl Links {
 
     /// The next buffer to send, if any connection has one and the executor has none of it.
     pub fn next_send(&mut self) -> Option<Action> {
-        while let Some(slot) = self.dirty.pop_front() {
+        while let Some(&slot) = self.dirty.get(self.served) {
+            self.served += 1;
             let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
             if !std::mem::take(&mut connection.is_dirty) {
                 continue;
@@ -107,6 +111,8 @@ impl Links {
             let Some(buffer) = connection.outbox.take() else { continue };
             return Some(connection.give_to_executor(slot, buffer));
         }
+        self.dirty.clear();
+        self.served = 0;
         None
     }
 
@@ -152,7 +158,7 @@ impl Links {
             connection.is_sending = false;
             if connection.has_something_to_send() && !connection.is_dirty {
                 connection.is_dirty = true;
-                self.dirty.push_back(id.slot);
+                self.dirty.push(id.slot);
             }
         }
         self.ledger.release(bytes);
@@ -164,7 +170,7 @@ impl Links {
         connection.is_gated = false;
         if connection.has_something_to_send() && !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push_back(id.slot);
+            self.dirty.push(id.slot);
         }
     }
 
