@@ -98,6 +98,14 @@ pub const ANSWERS_MAX: usize = 4_096;
 /// Bytes of a connection that wait for its TLS handshake to go on: what a socket brings at a time, twice.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
 
+/// How long after CONNECT it is looked whether a connection's TLS can go on in the kernel, and how
+/// often from then on, in milliseconds.
+pub const KERNEL_TLS_LOOK_MS: u64 = 20;
+
+/// How often that is done before it stays in the broker: when it always is in the middle of a record
+/// or of being sent something.
+pub const KERNEL_TLS_LOOKS_MAX: u16 = 1_000;
+
 /// Bytes of records that wait on a core for the store before publishers wait too.
 pub const JOURNAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 

@@ -202,6 +202,20 @@ counters! {
     tls_resumed "tls/resumed" Broker Counter;
     /// Steps of TLS handshakes that waited for a later turn.
     tls_waited "tls/waited" BrokerAndCore Counter;
+    /// Connections whose TLS the kernel went on with.
+    kernel_tls_taken "tls/kernel/taken" Broker Counter;
+    /// Those that it did not, as it has not their cipher.
+    kernel_tls_left_cipher "tls/kernel/left/cipher" Broker Counter;
+    /// Those that it did not, as they never were between two records when they were looked at.
+    kernel_tls_left_busy "tls/kernel/left/busy" Broker Counter;
+    /// Those that it did not, as their sockets could not be readied.
+    kernel_tls_left_refused "tls/kernel/left/refused" Broker Counter;
+    /// Connections ended because the kernel did not take their keys.
+    kernel_tls_failed "tls/kernel/ended/failed" Broker Counter;
+    /// Connections ended because their client changed its keys, which the kernel cannot follow.
+    kernel_tls_key_updates "tls/kernel/ended/key-update" Broker Counter;
+    /// Connections ended because their keys had sealed as much as they may.
+    kernel_tls_spent "tls/kernel/ended/spent" Broker Counter;
     /// Clients that the access control did not let in.
     clients_refused "clients/refused" Broker Counter;
     /// Those of them that asked for the session of another user.

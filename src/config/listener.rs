@@ -204,6 +204,8 @@ pub struct Tls {
     pub client_crl: Vec<PathBuf>,
     /// What of a client's certificate is taken for its name.
     pub identity: IdentityFrom,
+    /// Whether the kernel goes on with a connection once its client has been let in.
+    pub kernel: KernelTls,
 }
 
 impl Default for Tls {
@@ -217,6 +219,7 @@ impl Default for Tls {
             client_ca: PathBuf::new(),
             client_crl: Vec::new(),
             identity: IdentityFrom::None,
+            kernel: KernelTls::Off,
         }
     }
 }
@@ -278,6 +281,17 @@ pub enum ClientCertificate {
     Optional,
     /// They must.
     Required,
+}
+
+/// Whether TLS goes on in the kernel.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelTls {
+    /// It stays in the broker.
+    #[default]
+    Off,
+    /// It does where the kernel can.
+    Auto,
 }
 
 /// What of a client's certificate is taken for its name.

@@ -33,6 +33,12 @@ pub enum Action {
         /// Which.
         connection: ConnectionId,
     },
+    /// Let the kernel go on with the connection's TLS: read nothing more, ready the socket, and call
+    /// `take_keys`; or `handle_unsettled` where the kernel cannot. Nothing is being written to it.
+    Settle {
+        /// Which.
+        connection: ConnectionId,
+    },
     /// Give the socket to another core, with this, and forget it here. That core calls
     /// `handle_handed_over`.
     HandOver {

@@ -232,6 +232,7 @@ impl Engine {
         let Some(extra) = connection.extra.as_mut() else {
             return Err(Violation::AuthWithoutMethod);
         };
+        let certificate = certificate.or(extra.certificate.as_deref());
         // [MQTT-4.12.0-7]: without a method in CONNECT there is no AUTH.
         let Some(method) = extra.authentication_method.clone() else {
             return Err(Violation::AuthWithoutMethod);
@@ -373,6 +374,7 @@ impl Engine {
             self.check_subscriptions(session);
         }
         self.pump(id.slot);
+        self.want_settled(id);
     }
 
     /// Notes, where somebody takes the time, since when the client waits for the CONNACK of this turn.

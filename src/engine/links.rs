@@ -122,6 +122,10 @@ impl Links {
         let spare = self.pool.pop().unwrap_or_default();
         let connection = self.connections.get_mut(slot as usize)?;
         let transport = connection.transport.as_mut()?;
+        if transport.is_settling() {
+            self.recycle(spare);
+            return None; // it follows when the kernel has the keys, or has not
+        }
         let outbox = connection.outbox.take();
         if outbox.is_none() && !transport.has_something_to_say() {
             self.recycle(spare);

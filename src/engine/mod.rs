@@ -14,7 +14,7 @@
 //! `subscribe` and `retained` serve subscribers, `flow` keeps fast publishers and slow consumers
 //! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
 //! may send, `ending` closes connections and sessions, `links` holds connections and outboxes,
-//! `transports` takes bytes through what lies between socket and MQTT.
+//! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel.
 
 mod access;
 mod action;
@@ -38,6 +38,7 @@ mod publish;
 mod receive;
 mod restore;
 mod retained;
+mod settling;
 mod slots;
 mod subscribe;
 mod sys_topics;
@@ -130,6 +131,8 @@ enum Timer {
     Passages,
     /// Hand over records that nobody waits for.
     Records,
+    /// Look whose TLS can go on in the kernel.
+    Settling,
 }
 
 /// One core: see the module's documentation.
@@ -188,6 +191,11 @@ pub struct Engine {
     /// TLS handshakes that wait for a turn, and how many steps of such this one has left.
     handshakes: VecDeque<ConnectionId>,
     handshakes_left: u32,
+    /// Connections whose TLS may go on in the kernel, and whether a timer looks at them.
+    settling: VecDeque<ConnectionId>,
+    is_settling_timed: bool,
+    /// The kernel has not taken what it said it would: TLS stays here from now on.
+    kernel_has_failed: bool,
     /// Where the round of a shared subscription stands among the members here.
     shared_turns: HashMap<FilterId, usize>,
     /// The same among the cores.
@@ -276,6 +284,9 @@ impl Engine {
             entrances: Entrances::default(),
             handshakes: VecDeque::new(),
             handshakes_left: settings.limits.tls_handshakes_per_turn_max,
+            settling: VecDeque::new(),
+            is_settling_timed: false,
+            kernel_has_failed: false,
             shared_turns: HashMap::new(),
             group_turns: HashMap::new(),
             own_groups: HashMap::new(),
@@ -464,6 +475,7 @@ impl Engine {
                 Timer::Graves => self.look_at_graves(),
                 Timer::Passages => self.share_found_passages(),
                 Timer::Records => self.end_rest_of_records(),
+                Timer::Settling => self.look_who_settles(),
             }
         }
         self.fired = fired;

@@ -169,7 +169,7 @@ impl Engine {
     }
 
     /// What came is of no use before it is MQTT: the peer is told as far as there are words for it.
-    fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
+    pub(super) fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
         let Some(connection) = self.links.get(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         self.links.metrics.transport_faults += 1;

@@ -15,6 +15,7 @@ use slab::Slab;
 
 use crate::executor::LINGERING_MAX;
 use crate::executor::poll::write_some;
+use crate::executor::sealing::kernel;
 use crate::send_buffer::SendBuffer;
 
 /// How long the peer may take.
@@ -28,6 +29,8 @@ struct Lingering {
     until: Instant,
     discarded: usize,
     is_shut: bool,
+    /// Its TLS is the kernel's, which has not been told yet that nothing follows.
+    is_sealed: bool,
 }
 
 /// All that linger.
@@ -39,12 +42,14 @@ pub(super) struct Lingerers {
 }
 
 impl Lingerers {
-    /// Takes over a connection with what is still to be written to it. `token` numbers its events.
+    /// Takes over a connection with what is still to be written to it, by the kernel's TLS if
+    /// `is_sealed`. `token` numbers its events.
     pub fn add(
         &mut self,
         registry: &Registry,
         mut stream: TcpStream,
         rest: VecDeque<SendBuffer>,
+        is_sealed: bool,
         token: impl FnOnce(usize) -> Token,
     ) {
         if self.slots.len() >= LINGERING_MAX {
@@ -56,7 +61,7 @@ impl Lingerers {
             return;
         }
         let (index, until) = (entry.key(), Instant::now() + LINGER);
-        entry.insert(Lingering { stream, rest, until, discarded: 0, is_shut: false });
+        entry.insert(Lingering { stream, rest, until, discarded: 0, is_shut: false, is_sealed });
         self.deadlines.push_back((until, index));
         self.go_on(index);
     }
@@ -99,6 +104,12 @@ impl Lingering {
                 Err(_) => return true,
             }
         }
+        if self.is_sealed {
+            match kernel::say_end(&self.stream) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                _ => self.is_sealed = false,
+            }
+        }
         if !self.is_shut {
             let _ = self.stream.flush();
             if self.stream.shutdown(Shutdown::Write).is_err() {
@@ -113,6 +124,9 @@ impl Lingering {
                 Ok(bytes) => self.discarded += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The peer is to read our last word all the same, and may not if the socket is closed
+                // with bytes unread: it stays for its time.
+                Err(error) if kernel::is_unreadable(&error) => return false,
                 Err(_) => return true,
             }
         }

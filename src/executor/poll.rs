@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::lingering::Lingerers;
 use crate::executor::mesh::Moving;
+use crate::executor::sealing::{Sealed, kernel};
 use crate::executor::{
     ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts, Waker,
     is_peers_fault,
@@ -103,6 +104,8 @@ pub struct Executor {
     listeners: Vec<Accepting>,
     sockets: Vec<Option<Socket>>,
     lingerers: Lingerers,
+    /// Those of the sockets whose TLS is the kernel's.
+    sealed: Sealed,
     /// Sockets to read in this turn or the next.
     to_read: VecDeque<u32>,
     /// Listeners that may have connections.
@@ -138,6 +141,7 @@ impl crate::executor::Executor for Executor {
             listeners: own,
             sockets: Vec::new(),
             lingerers: Lingerers::default(),
+            sealed: Sealed::default(),
             to_read: VecDeque::new(),
             accept_again: None,
         })
@@ -327,9 +331,11 @@ impl Executor {
             Ok(bytes) => {
                 // epoll(7): with edge-triggered readiness a read shorter than asked for has emptied
                 // the socket, but for its end, which came with the same event when both were there
-                // at once. Elsewhere only "not now" says so.
-                socket.is_readable =
-                    bytes == buffer.len() || socket.is_ended || !cfg!(target_os = "linux");
+                // at once. Elsewhere only "not now" says so, and where the kernel brings records.
+                socket.is_readable = bytes == buffer.len()
+                    || socket.is_ended
+                    || !cfg!(target_os = "linux")
+                    || self.sealed.has(slot);
                 if socket.is_readable {
                     socket.is_listed = true;
                     self.to_read.push_back(slot);
@@ -338,12 +344,48 @@ impl Executor {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => socket.is_readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.note_readable(slot),
+            Err(error) if kernel::is_other_record(&error) && self.sealed.has(slot) => {
+                self.read_record(slot, buffer);
+            }
             Err(_) => self.close(slot),
         }
     }
 
+    /// Reads a record that is no application data, of which there may be more.
+    fn read_record(&mut self, slot: u32, buffer: &mut [u8]) {
+        let Some(Some(socket)) = self.sockets.get(slot as usize) else { return };
+        let id = socket.id;
+        match kernel::read_record(&socket.stream, buffer) {
+            Ok((content_type, bytes)) => {
+                self.note_readable(slot);
+                let record = &buffer[..bytes];
+                self.core.engine.handle_record(self.core.now, id, content_type, record);
+            }
+            Err(_) => self.close(slot),
+        }
+    }
+
+    /// Lets the kernel go on with a connection's TLS. Nothing is under way here between two calls.
+    fn settle(&mut self, id: ConnectionId) {
+        let Some(socket) = self.socket(id) else { return };
+        if kernel::begin(&socket.stream).is_err() {
+            return self.core.engine.handle_unsettled(self.core.now, id);
+        }
+        let Some(keys) = self.core.engine.take_keys(self.core.now, id) else { return };
+        let Some(socket) = self.socket(id) else { return };
+        let outcome = kernel::give_keys(&socket.stream, &keys);
+        self.core.engine.handle_sealed(&outcome);
+        if outcome.is_err() {
+            return self.close(id.slot);
+        }
+        self.sealed.add(id.slot);
+        // What came before the keys is read with them.
+        self.note_readable(id.slot);
+    }
+
     /// The network ended a connection.
     fn close(&mut self, slot: u32) {
+        self.sealed.remove(slot);
         if let Some(socket) = self.sockets[slot as usize].take() {
             self.core.engine.handle_closed(self.core.now, socket.id);
         }
@@ -365,6 +407,7 @@ impl Executor {
                         self.note_readable(connection.slot);
                     }
                 }
+                Action::Settle { connection } => self.settle(connection),
                 Action::HandOver { connection, to, handed_over } => {
                     self.move_over(connection, to, handed_over);
                 }
@@ -389,6 +432,9 @@ impl Executor {
     }
 
     fn send(&mut self, id: ConnectionId, buffer: SendBuffer) {
+        if self.sealed.spend(id.slot, buffer.len()) {
+            self.core.engine.handle_spent(self.core.now, id);
+        }
         let Some(socket) = self.socket(id) else { return };
         socket.pending = Some(buffer);
         self.write_pending(id.slot);
@@ -416,9 +462,10 @@ impl Executor {
             return;
         }
         let Some(socket) = self.sockets[id.slot as usize].take() else { return };
+        let is_sealed = self.sealed.remove(id.slot);
         let rest = socket.pending.into_iter().chain(last).collect();
         let token = |index| Token(LINGERERS + index);
-        self.lingerers.add(self.poll.registry(), socket.stream, rest, token);
+        self.lingerers.add(self.poll.registry(), socket.stream, rest, is_sealed, token);
     }
 }
 

@@ -428,6 +428,10 @@ fn drain_actions<R: Runtime>(shared: &Shared<R>) {
                     reader.wake();
                 }
             }
+            // No runtime's stream is given keys: it is not asked for.
+            Action::Settle { connection } => {
+                state.core.engine.handle_unsettled(state.core.now, connection);
+            }
             Action::HandOver { connection, to, handed_over } => {
                 move_over(state, connection, to, handed_over);
             }

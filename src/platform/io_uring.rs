@@ -102,6 +102,8 @@ pub struct Abilities {
     pub defer_taskrun: bool,
     /// Several receptions share a buffer (6.12).
     pub incremental: bool,
+    /// A socket of the ring's table can be had as a descriptor of the process (6.8).
+    pub lends_descriptors: bool,
 }
 
 /// Sets up a ring as `uring` says, for so many sockets, and receives a byte with it.
@@ -119,7 +121,11 @@ pub fn probe(uring: &Uring, sockets_max: u32) -> Result<Abilities, Unavailable> 
     let buffers = Buffers::new(&ring, uring.buffers, buffer_bytes, uring.incremental);
     let buffers = buffers.map_err(|error| why(error, Path::new(SYSCTL)))?;
     receive_a_byte(&mut ring).map_err(Unavailable::Other)?;
-    Ok(Abilities { defer_taskrun: ring.defers_taskrun(), incremental: buffers.is_incremental() })
+    Ok(Abilities {
+        defer_taskrun: ring.defers_taskrun(),
+        incremental: buffers.is_incremental(),
+        lends_descriptors: known.is_supported(opcode::FixedFdInstall::CODE),
+    })
 }
 
 #[expect(unsafe_code, reason = "an entry that points to no memory")]

@@ -6,6 +6,7 @@ pub mod cgroup;
 mod hwloc;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub mod io_uring;
+pub mod kernel_tls;
 pub mod plan;
 pub mod report;
 pub mod topology;
@@ -163,6 +164,8 @@ mod elsewhere {
         pub defer_taskrun: bool,
         /// It cannot.
         pub incremental: bool,
+        /// It cannot.
+        pub lends_descriptors: bool,
     }
 
     /// It is not used here.
@@ -204,6 +207,11 @@ impl Availability {
         self.0.is_ok()
     }
 
+    /// Whether it can be used, and gives sockets of its table to the process.
+    pub fn lends_descriptors(&self) -> bool {
+        self.0.as_ref().is_ok_and(|abilities| abilities.lends_descriptors)
+    }
+
     /// Why it cannot.
     pub fn why_not(&self) -> Option<&Unavailable> {
         self.0.as_ref().err()
@@ -214,7 +222,7 @@ impl fmt::Display for Availability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let has = |has, what: &str| format!("{}{what}", if has { "" } else { "no " });
         match &self.0 {
-            Ok(Abilities { defer_taskrun, incremental }) => write!(
+            Ok(Abilities { defer_taskrun, incremental, .. }) => write!(
                 f,
                 "usable; {}, {}",
                 has(*defer_taskrun, "deferred task work"),
@@ -234,7 +242,7 @@ impl Serialize for Availability {
             Unusable { because: &'a str, text: String },
         }
         let shown = match &self.0 {
-            Ok(Abilities { defer_taskrun, incremental }) => {
+            Ok(Abilities { defer_taskrun, incremental, .. }) => {
                 Shown::Usable { defer_taskrun: *defer_taskrun, incremental_buffers: *incremental }
             }
             Err(why) => Shown::Unusable { because: why.word(), text: why.to_string() },

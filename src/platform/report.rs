@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::config::{Cores, Mode, Settings};
 use crate::executor::sockets_max;
+use crate::platform::kernel_tls::KernelTls;
 use crate::platform::plan::{self, Impossible, Seat};
 use crate::platform::topology::Topology;
 use crate::platform::{self, Availability, Descriptors, cgroup, counted};
@@ -35,6 +36,8 @@ pub struct Report {
     pub descriptors_max: Option<u64>,
     /// Whether io_uring can be used.
     pub io_uring: Availability,
+    /// Whether the kernel can go on with TLS.
+    pub kernel_tls: KernelTls,
     /// How a broker should run here.
     pub recommended: Recommended,
 }
@@ -135,6 +138,7 @@ impl Report {
             memory_bytes,
             descriptors_max,
             io_uring,
+            kernel_tls: KernelTls::find(),
             recommended: machine.recommend(),
         }
     }
@@ -161,6 +165,7 @@ impl fmt::Display for Report {
         row("memory", format!("{} MiB", self.memory_bytes / (1024 * 1024)))?;
         row("descriptors", bound(self.descriptors_max.map(|max| max.to_string())))?;
         row("io_uring", self.io_uring.to_string())?;
+        row("kernel TLS", self.kernel_tls.to_string())?;
         let best = &self.recommended;
         let numa = if best.numa { " --numa" } else { "" };
         row("recommended", format!("broker --mode {} --cores {}{numa}", best.mode, best.cores))?;

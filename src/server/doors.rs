@@ -1,16 +1,22 @@
 //! What is spoken at each listener, with certificates read from their files: at start, and on SIGHUP.
 
-use crate::config::Settings;
-use crate::config::listener::Listener;
+use crate::config::listener::{KernelTls, Listener};
+use crate::config::{ExecutorKind as Kind, Settings};
+use crate::platform::kernel_tls;
 use crate::reload::Reload;
 use crate::server::ServerError;
-use crate::transport::{Entrance, Entrances, tls};
+use crate::transport::{Ciphers, Entrance, Entrances, tls};
 
 /// Reads what every listener needs, and has it read anew when that is asked for.
-pub(super) fn open(settings: &Settings, reload: &Reload) -> Result<Entrances, ServerError> {
+pub(super) fn open(
+    settings: &Settings,
+    kind: Kind,
+    reload: &Reload,
+) -> Result<Entrances, ServerError> {
+    let ciphers = ciphers(settings, kind);
     let entrance = |listener: Listener| {
         let door = match listener.transport.has_tls() {
-            true => Some(door(&listener)?),
+            true => Some(door(&listener, ciphers)?),
             false => None,
         };
         Ok(Entrance::new(&listener, door))
@@ -21,14 +27,26 @@ pub(super) fn open(settings: &Settings, reload: &Reload) -> Result<Entrances, Se
     Ok(entrances)
 }
 
+/// The ciphers by which the kernel goes on with connections of listeners that want it to; says so.
+fn ciphers(settings: &Settings, kind: Kind) -> Ciphers {
+    let wants = |listener: Listener| listener.tls.kernel == KernelTls::Auto;
+    if !settings.every_listener().any(wants) {
+        return Ciphers::default();
+    }
+    let found = kernel_tls::KernelTls::find_for(kind, settings);
+    tracing::info!(kernel_tls = %found, "a listener wants TLS to go on in the kernel");
+    found.ciphers()
+}
+
 #[cfg(feature = "tls")]
-fn door(listener: &Listener) -> Result<tls::Door, ServerError> {
+fn door(listener: &Listener, ciphers: Ciphers) -> Result<tls::Door, ServerError> {
     let door = tls::Door::open(listener, &|path| std::fs::read(path));
-    door.map_err(|what| ServerError::Tls(listener.bind.clone(), what))
+    door.map(|door| door.with_kernel(ciphers))
+        .map_err(|what| ServerError::Tls(listener.bind.clone(), what))
 }
 
 #[cfg(not(feature = "tls"))]
-fn door(_listener: &Listener) -> Result<tls::Door, ServerError> {
+fn door(_listener: &Listener, _ciphers: Ciphers) -> Result<tls::Door, ServerError> {
     unreachable!("the configuration refuses it")
 }
 

@@ -122,7 +122,7 @@ impl<'a> Server<'a> {
         }
         let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
         let reporter = prepare_reporter(&settings)?;
-        let entrances = doors::open(&settings, reload)?;
+        let entrances = doors::open(&settings, kind, reload)?;
         let (listeners, open) = open_listeners(&settings, &mut handed_over)?;
         steer(&listeners, &seats);
         #[cfg(feature = "store")]

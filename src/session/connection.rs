@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::clock::{Deadline, Now};
-use crate::engine::{Allowance, Answers, Publisher};
+use crate::engine::{Allowance, Answers, CertificateIdentity, Publisher};
 use crate::send_buffer::SendBuffer;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
 use crate::transport::Transport;
@@ -133,6 +133,8 @@ pub struct Extra {
     pub allowance: Option<Box<Allowance>>,
     /// The consumer is behind: since when it took nothing, and who waits for it.
     pub congestion: Option<Congestion>,
+    /// Whom its certificate names, once its TLS is the kernel's.
+    pub certificate: Option<Box<CertificateIdentity>>,
 }
 
 /// A consumer that is behind.
@@ -160,6 +162,7 @@ impl Extra {
             && self.stays_until.is_none()
             && self.allowance.is_none()
             && self.congestion.is_none()
+            && self.certificate.is_none()
     }
 }
 

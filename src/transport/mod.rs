@@ -10,6 +10,7 @@
 //! TLS draws randomness and, for tickets and expiry, reads the time of day inside its library: what it
 //! makes is secret, and nobody wants it replayed.
 
+mod ciphers;
 mod entrance;
 pub mod proxy;
 #[cfg(feature = "tls")]
@@ -26,8 +27,9 @@ pub mod websocket;
 use std::fmt;
 use std::net::SocketAddr;
 
+pub use self::ciphers::{Cipher, Ciphers};
 pub use self::entrance::{Entrance, Entrances};
-use self::tls::Tls;
+use self::tls::{Keys, Tls};
 use self::websocket::WebSocket;
 use crate::engine::CertificateIdentity;
 use crate::send_buffer::SendBuffer;
@@ -113,6 +115,17 @@ pub enum Handshake {
     Full,
     /// By a ticket of an earlier one.
     Resumed,
+}
+
+/// Whether the kernel can go on with TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settling {
+    /// It can be given the keys now.
+    Ready,
+    /// Not at this moment.
+    Later,
+    /// It was looked at too often: TLS stays here.
+    Never,
 }
 
 /// What one connection has between socket and MQTT.
@@ -269,6 +282,38 @@ impl Transport {
     /// Whether it cannot say anything any more.
     pub fn is_broken(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_over())
+    }
+
+    /// Whether the kernel is wanted to go on with its TLS, and has the cipher for it. None where it is
+    /// not wanted to.
+    pub fn fits_kernel(&self) -> Option<bool> {
+        self.tls.as_ref().and_then(|tls| tls.fits_kernel())
+    }
+
+    /// Looks whether the kernel can be given its keys. If it is ready nothing is sealed any more, until
+    /// [`Self::take_keys`] or [`Self::stay`] is called.
+    pub fn look_at_kernel(&mut self, is_busy: bool) -> Settling {
+        let is_busy = is_busy || !self.said.is_empty() || !self.waiting.is_empty();
+        self.tls.as_mut().map_or(Settling::Never, |tls| tls.look_at_kernel(is_busy))
+    }
+
+    /// Whether nothing may be sealed: the kernel is about to go on with it.
+    pub fn is_settling(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_settling())
+    }
+
+    /// The keys, for a kernel that goes on with TLS, and whom the certificate named; TLS here is over
+    /// then. None where what came meanwhile is not a whole record: it goes on here.
+    pub fn take_keys(&mut self) -> Option<(Keys, Option<Box<CertificateIdentity>>)> {
+        let keys = self.tls.take()?.take_keys(&mut self.said);
+        keys.map_err(|tls| self.tls = Some(tls)).ok()
+    }
+
+    /// TLS stays here.
+    pub fn stay(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.stay();
+        }
     }
 
     /// Whom the client's certificate names, if it has shown one.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::{Fault, Received};
+use super::{Fault, Received, Settling};
 use crate::engine::CertificateIdentity;
 use crate::send_buffer::SendBuffer;
 
@@ -55,7 +55,35 @@ impl Tls {
     pub(super) fn certificate(&self) -> Option<&CertificateIdentity> {
         match self.0 {}
     }
+
+    pub(super) fn fits_kernel(&self) -> Option<bool> {
+        match self.0 {}
+    }
+
+    pub(super) fn look_at_kernel(&mut self, _is_busy: bool) -> Settling {
+        match self.0 {}
+    }
+
+    pub(super) fn is_settling(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn stay(&mut self) {
+        match self.0 {}
+    }
+
+    #[expect(clippy::boxed_local, reason = "it goes back as it came")]
+    pub(super) fn take_keys(
+        self: Box<Self>,
+        _said: &mut Vec<u8>,
+    ) -> Result<(Keys, Option<Box<CertificateIdentity>>), Box<Self>> {
+        match self.0 {}
+    }
 }
+
+/// The keys of a connection whose TLS goes on in the kernel.
+#[derive(Debug)]
+pub struct Keys(Infallible);
 
 /// What a listener needs to speak TLS.
 #[derive(Debug)]

@@ -364,6 +364,7 @@ impl World {
             let (Action::Send { connection, .. }
             | Action::Pause { connection }
             | Action::Resume { connection }
+            | Action::Settle { connection }
             | Action::HandOver { connection, .. }
             | Action::Close { connection, .. }) = &action;
             let key = (connection.slot, connection.generation);
@@ -376,6 +377,7 @@ impl World {
                 }
                 Action::Pause { .. } => self.links[link].is_paused = true,
                 Action::Resume { .. } => self.links[link].is_paused = false,
+                Action::Settle { .. } => unreachable!("it is plain"),
                 Action::HandOver { to, handed_over, .. } => {
                     self.cores[core].links.remove(&key);
                     self.links[link].at = At::Moving;

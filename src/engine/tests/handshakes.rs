@@ -8,21 +8,21 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::*;
 use crate::config::Limits;
-use crate::config::listener::{Listener, Transport};
-use crate::transport::{Entrance, Entrances, tls::Door};
+use crate::config::listener::{KernelTls, Listener, Transport};
+use crate::transport::{Cipher, Ciphers, Entrance, Entrances, tls::Door};
 
 /// The listener that speaks TLS; the first one does not.
 const TLS: u16 = 1;
 
 /// A client with its connection.
-struct Comer {
-    id: ConnectionId,
-    tls: ClientConnection,
+pub(super) struct Comer {
+    pub id: ConnectionId,
+    pub tls: ClientConnection,
 }
 
 impl Comer {
     /// What it has to say.
-    fn say(&mut self, world: &mut World) {
+    pub fn say(&mut self, world: &mut World) {
         let mut bytes = Vec::new();
         while self.tls.wants_write() {
             self.tls.write_tls(&mut bytes).expect("memory takes all");
@@ -31,7 +31,7 @@ impl Comer {
     }
 
     /// Hears what it was answered; whether there was something.
-    fn hear(&mut self, world: &mut World) -> bool {
+    pub fn hear(&mut self, world: &mut World) -> bool {
         let bytes = std::mem::take(world.received.get_mut(&self.id).expect("known"));
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -48,17 +48,29 @@ fn crowd(steps: u32, clients: usize) -> (World, Vec<Comer>) {
 }
 
 fn crowd_with(bounds: impl FnOnce(&mut Limits), clients: usize) -> (World, Vec<Comer>) {
+    crowd_of(KernelTls::Off, bounds, clients)
+}
+
+/// The same, at a listener whose TLS may go on in a kernel, which has all ciphers.
+pub(super) fn crowd_of(
+    kernel: KernelTls,
+    bounds: impl FnOnce(&mut Limits),
+    clients: usize,
+) -> (World, Vec<Comer>) {
     let names = vec!["localhost".to_owned()];
     let issued = rcgen::generate_simple_self_signed(names).expect("it is signed");
     let tcp = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
     let mut listener = tcp.clone();
     listener.transport = Transport::Tls;
     (listener.tls.certificate, listener.tls.key) = ("certificate".into(), "key".into());
+    listener.tls.kernel = kernel;
+    let mut ciphers = Ciphers::default();
+    Cipher::ALL.into_iter().for_each(|cipher| ciphers.add(cipher));
     let read = |path: &Path| match path.to_str() {
         Some("key") => Ok(issued.signing_key.serialize_pem().into_bytes()),
         _ => Ok(issued.cert.pem().into_bytes()),
     };
-    let door = Door::open(&listener, &read).expect("they fit");
+    let door = Door::open(&listener, &read).expect("they fit").with_kernel(ciphers);
     let entrances: Entrances =
         [Entrance::new(&tcp, None), Entrance::new(&listener, Some(door))].into();
     let mut world = World::with(|settings| bounds(&mut settings.limits), Box::new(AllowAll));

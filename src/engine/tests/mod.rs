@@ -9,6 +9,8 @@ mod durability;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod sessions;
+#[cfg(feature = "tls")]
+mod settling;
 mod transit;
 
 use std::collections::{HashMap, HashSet};
@@ -33,6 +35,8 @@ pub(super) struct World {
     pub stuck: HashSet<ConnectionId>,
     /// Connections that go home to other cores.
     pub leaving: Vec<(ConnectionId, CoreId, HandedOver)>,
+    /// Connections whose TLS is to go on in the kernel.
+    pub settling: Vec<ConnectionId>,
 }
 
 /// What a client does at CONNECT.
@@ -83,6 +87,7 @@ impl World {
             paused: HashSet::new(),
             stuck: HashSet::new(),
             leaving: Vec::new(),
+            settling: Vec::new(),
         }
     }
 
@@ -195,6 +200,7 @@ impl World {
                 Action::HandOver { connection, to, handed_over } => {
                     self.leaving.push((connection, to, handed_over));
                 }
+                Action::Settle { connection } => self.settling.push(connection),
                 Action::Resume { connection } => {
                     assert!(self.paused.remove(&connection), "resumed once");
                 }

@@ -34,6 +34,8 @@ pub struct Lingering {
     until: Instant,
     discarded: usize,
     is_shut: bool,
+    /// Its TLS is the kernel's, which has not been told yet that nothing follows.
+    is_sealed: bool,
 }
 
 /// A socket on its way to another core.
@@ -85,6 +87,7 @@ impl Executor {
             return Ok(());
         }
         self.sockets.remove(file);
+        self.sealed.remove(file);
         self.close_file(file)
     }
 
@@ -100,17 +103,21 @@ impl Executor {
     /// The engine is done with a connection, but for its last words.
     pub(super) fn linger(&mut self, file: u32, last: Option<SendBuffer>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
-        let is_silent = socket.pending.is_none() && last.is_none();
+        let is_sealed = self.sealed.has(file);
+        let is_silent = socket.pending.is_none() && last.is_none() && !is_sealed;
         if is_silent || self.lingering.len() >= LINGERING_MAX {
             return self.begin_closing(file);
         }
         socket.phase = Phase::Lingering;
         let until = Instant::now() + LINGER;
         let rest = last.into_iter().collect();
-        let lingering = Lingering { rest, until, discarded: 0, is_shut: false };
+        let lingering = Lingering { rest, until, discarded: 0, is_shut: false, is_sealed };
         self.lingering.insert(file, lingering);
         self.linger_until.push_back((until, file));
-        self.receive(file)?;
+        // What the kernel's TLS cannot open would keep it from sealing too: first its last word.
+        if !is_sealed {
+            self.receive(file)?;
+        }
         self.go_on_lingering(file)
     }
 
@@ -123,7 +130,11 @@ impl Executor {
         }
         if let Some(buffer) = lingering.rest.pop_front() {
             socket.pending = Some(buffer);
-            return self.submit(file, Way::Now);
+            let way = if self.sealed.has(file) { Way::Told } else { Way::Now };
+            return self.submit(file, way);
+        }
+        if std::mem::take(&mut lingering.is_sealed) {
+            return self.say_farewell(file);
         }
         lingering.is_shut = true;
         socket.is_sending = true;

@@ -15,6 +15,7 @@ mod close;
 mod operation;
 pub mod ring;
 mod rings;
+mod seal;
 mod send;
 mod socket;
 
@@ -36,6 +37,7 @@ use self::send::Way;
 use self::socket::{Phase, Socket, Sockets};
 use crate::engine::{Action, ConnectionId, Peer};
 use crate::executor::mesh::Moving;
+use crate::executor::sealing::{Sealed, kernel::Farewell};
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault};
 use crate::send_buffer::SendBuffer;
 
@@ -52,7 +54,10 @@ pub struct Executor {
     // The rings go first: what follows is memory that the kernel uses until they are gone.
     rings: Rings,
     accepts: Accepts,
+    farewell: Farewell,
     sockets: Sockets,
+    /// Those of the sockets whose TLS is the kernel's.
+    sealed: Sealed,
     /// What is known of sockets that the engine is done with.
     lingering: HashMap<u32, Lingering>,
     /// When their time is up, in order.
@@ -101,7 +106,9 @@ impl crate::executor::Executor for Executor {
         let mut executor = Self {
             rings,
             accepts,
+            farewell: Farewell::default(),
             sockets: Sockets::default(),
+            sealed: Sealed::default(),
             lingering: HashMap::new(),
             linger_until: Default::default(),
             leaving: HashMap::new(),
@@ -227,6 +234,8 @@ impl Executor {
             // It has been looked after; the kernel may want to be asked again.
             Operation::Rung(_) if cqueue::more(completion.flags) => Ok(()),
             Operation::Rung(ring) => self.rings.listen(ring),
+            Operation::Lend(file) => self.lent(file, completion.result),
+            Operation::Farewell(file) => self.said_farewell(file),
         }
     }
 
@@ -313,7 +322,7 @@ impl Executor {
     fn receive(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let is_wanted = match socket.phase {
-            Phase::Open => !socket.is_paused,
+            Phase::Open => !socket.is_paused && !socket.is_settling,
             Phase::Lingering => true,
             Phase::Leaving | Phase::Closing => false,
         };
@@ -329,6 +338,7 @@ impl Executor {
         let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
         socket.is_receiving = cqueue::more(completion.flags);
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
+        let is_settling = socket.is_settling;
         if completion.result > 0 {
             let bytes = self.rings.of(file).0.buffers.received(&completion);
             match phase {
@@ -348,6 +358,12 @@ impl Executor {
             return Ok(());
         }
         match (phase, -completion.result) {
+            (Phase::Open, ..=-1 | libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOBUFS)
+                if is_settling =>
+            {
+                self.lend(file)?;
+            }
+            (Phase::Open, libc::EIO) if self.sealed.has(file) => self.lend(file)?,
             (Phase::Open | Phase::Lingering, libc::ENOBUFS) => {
                 self.core.noted.receives_starved += 1;
                 self.starved.push(file);
@@ -357,7 +373,11 @@ impl Executor {
             }
             (Phase::Open, _) => self.end(file)?,
             (Phase::Leaving, _) => self.move_over(file)?,
-            (Phase::Lingering, ..=-1) => self.receive(file)?,
+            // Reading was stopped, and then the engine was done with it.
+            (Phase::Lingering, ..=-1 | libc::ECANCELED) => self.receive(file)?,
+            // The kernel's TLS cannot read on. The peer is to read our last word all the same, and may
+            // not if the socket is closed with bytes unread: it stays for its time.
+            (Phase::Lingering, libc::EBADMSG) => {}
             (Phase::Lingering, _) => self.begin_closing(file)?,
             (Phase::Closing, _) => self.try_close(file)?,
         }
@@ -381,6 +401,10 @@ impl Executor {
                         socket.is_paused = false;
                     }
                     self.receive(file)?;
+                }
+                Action::Settle { connection } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    self.settle(file)?;
                 }
                 Action::HandOver { connection, to, handed_over } => {
                     let Some(file) = self.sockets.file(connection) else { continue };
@@ -414,11 +438,23 @@ impl Executor {
     }
 
     fn send(&mut self, file: u32, buffer: SendBuffer) -> io::Result<()> {
-        let is_large = buffer.len() >= self.zero_copy_bytes_min;
+        let way = self.way(file, buffer.len());
         if let Some(socket) = self.sockets.get(file) {
+            if self.sealed.spend(file, buffer.len()) {
+                self.core.engine.handle_spent(self.core.now, socket.id);
+            }
             socket.pending = Some(buffer);
         }
-        self.submit(file, if is_large { Way::ZeroCopy } else { Way::Now })
+        self.submit(file, way)
+    }
+
+    /// How so many bytes are to be sent.
+    fn way(&self, file: u32, bytes: usize) -> Way {
+        match bytes >= self.zero_copy_bytes_min {
+            _ if self.sealed.has(file) => Way::Told,
+            true => Way::ZeroCopy,
+            false => Way::Now,
+        }
     }
 
     /// Sends what a socket has pending.
@@ -434,7 +470,7 @@ impl Executor {
         match way {
             Way::Now => self.sent.push((file, offered)),
             Way::Waiting => self.core.noted.sends_waited += 1,
-            Way::ZeroCopy => {}
+            Way::ZeroCopy | Way::Told => {}
         }
         Ok(())
     }

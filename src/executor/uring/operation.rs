@@ -29,6 +29,10 @@ pub enum Operation {
     Event,
     /// Something completed on another ring of this core.
     Rung(u32),
+    /// Lending a socket to the process's table, for what has no operation of its own.
+    Lend(u32),
+    /// Saying that nothing follows, where the kernel has TLS.
+    Farewell(u32),
 }
 
 impl Operation {
@@ -48,6 +52,8 @@ impl Operation {
             Self::Woken => (10, 0),
             Self::Event => (11, 0),
             Self::Rung(ring) => (12, ring),
+            Self::Lend(file) => (13, file),
+            Self::Farewell(file) => (14, file),
         };
         kind << 32 | u64::from(index)
     }
@@ -69,6 +75,8 @@ impl Operation {
             10 => Self::Woken,
             11 => Self::Event,
             12 => Self::Rung(index),
+            13 => Self::Lend(index),
+            14 => Self::Farewell(index),
             other => unreachable!("no operation has number {other}"),
         }
     }
@@ -94,6 +102,8 @@ mod tests {
             Operation::Woken,
             Operation::Event,
             Operation::Rung(12),
+            Operation::Lend(13),
+            Operation::Farewell(14),
         ];
         for operation in all {
             assert_eq!(Operation::of(operation.user_data()), operation);

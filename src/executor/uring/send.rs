@@ -24,6 +24,9 @@ pub enum Way {
     Now,
     /// When the peer takes something.
     Waiting,
+    /// What the kernel takes at once, then when the peer takes something: its TLS knows no
+    /// `MSG_WAITALL`, so that it always has to say how much that was.
+    Told,
     /// Without copying: the buffer is the kernel's until a second completion says otherwise.
     ZeroCopy,
 }
@@ -81,7 +84,7 @@ pub unsafe fn submit(
     let flags = match way {
         // All or "not now": MSG_WAITALL makes anything less a failure, which completes.
         Way::Now => libc::MSG_DONTWAIT | libc::MSG_WAITALL,
-        Way::Waiting | Way::ZeroCopy => 0,
+        Way::Waiting | Way::Told | Way::ZeroCopy => 0,
     };
     let entry = match (slices, way) {
         ([one], Way::ZeroCopy) => {
@@ -111,7 +114,7 @@ pub unsafe fn submit(
         Way::Now => {
             entry.flags(Flags::SKIP_SUCCESS).user_data(Operation::SendNow(file).user_data())
         }
-        Way::Waiting => entry.user_data(Operation::Send(file).user_data()),
+        Way::Waiting | Way::Told => entry.user_data(Operation::Send(file).user_data()),
         Way::ZeroCopy => entry.user_data(Operation::SendZeroCopy(file).user_data()),
     };
     // SAFETY: the bytes stay by the caller's promise; the header stays until `reset`, which is

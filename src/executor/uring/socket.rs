@@ -33,6 +33,8 @@ pub struct Socket {
     pub is_sent_unless_told: bool,
     /// The engine wants no input from it.
     pub is_paused: bool,
+    /// The kernel is about to go on with its TLS: it receives nothing until then.
+    pub is_settling: bool,
 }
 
 impl Socket {
@@ -46,6 +48,7 @@ impl Socket {
             is_sending: false,
             is_sent_unless_told: false,
             is_paused: false,
+            is_settling: false,
         }
     }
 

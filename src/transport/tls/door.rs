@@ -18,8 +18,9 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Tls;
-use crate::config::listener::{self, ClientCertificate, IdentityFrom, TlsVersion};
+use crate::config::listener::{self, ClientCertificate, IdentityFrom, KernelTls, TlsVersion};
 use crate::engine::{AlternativeName, CertificateIdentity};
+use crate::transport::Ciphers;
 
 /// Reads a file.
 pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
@@ -30,6 +31,8 @@ pub struct Door {
     settings: listener::Tls,
     /// What is spoken inside, as clients may ask for it by ALPN.
     protocol: &'static [u8],
+    /// Those by which the kernel goes on with connections; none where it does not.
+    ciphers: Ciphers,
     /// What newcomers get. It is locked for as long as it takes to count one more user of it, once a
     /// handshake.
     config: RwLock<Arc<ServerConfig>>,
@@ -45,7 +48,16 @@ impl Door {
         let settings = listener.tls.clone();
         let ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
         let config = build(&settings, protocol, ticketer, read)?;
-        Ok(Self { settings, protocol, config: RwLock::new(Arc::new(config)) })
+        let (ciphers, config) = (Ciphers::default(), RwLock::new(Arc::new(config)));
+        Ok(Self { settings, protocol, ciphers, config })
+    }
+
+    /// The same, where the kernel goes on with connections of these ciphers if the listener wants it to.
+    pub fn with_kernel(self, ciphers: Ciphers) -> Self {
+        match self.settings.kernel {
+            KernelTls::Auto => Self { ciphers, ..self },
+            KernelTls::Off => self,
+        }
     }
 
     /// Reads everything anew. Whoever comes from now on gets that; where it is of no use, what was
@@ -68,7 +80,7 @@ impl Door {
 
     /// A connection that begins with a handshake.
     pub fn begin(&self) -> Option<Tls> {
-        let tls = Tls::new(self.config(), self.settings.identity);
+        let tls = Tls::new(self.config(), self.settings.identity, self.ciphers);
         tls.inspect_err(|error| tracing::error!(%error, "cannot begin TLS")).ok()
     }
 }
@@ -109,6 +121,8 @@ fn build(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ticketer;
     config.send_tls13_tickets = 1;
+    // rustls gives keys away only if it was told before.
+    config.enable_secret_extraction = settings.kernel == KernelTls::Auto;
     Ok(config)
 }
 

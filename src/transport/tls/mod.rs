@@ -4,6 +4,7 @@
 //! and only one that is cut in half is kept.
 
 mod door;
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +17,12 @@ use rustls::{HandshakeKind, ServerConfig};
 
 pub use self::door::Door;
 use self::door::identity_of;
-use super::{Fault, Handshake, Layer, Received};
+use self::keys::cipher_of;
+pub use self::keys::{Key, Keys};
+use super::{Ciphers, Fault, Handshake, Layer, Received, Settling};
 use crate::config::listener::IdentityFrom;
 use crate::engine::CertificateIdentity;
+use crate::limits::KERNEL_TLS_LOOKS_MAX;
 use crate::send_buffer::SendBuffer;
 
 /// Plain bytes of a record at most (RFC 8446, 5.1).
@@ -38,6 +42,12 @@ pub struct Tls {
     phase: Phase,
     identity_from: IdentityFrom,
     identity: Option<Box<CertificateIdentity>>,
+    /// Those by which the kernel may go on with it; none when it stays here.
+    ciphers: Ciphers,
+    /// How often it was looked whether the kernel can.
+    looks: u16,
+    /// It is about to: nothing is sealed.
+    is_settling: bool,
 }
 
 impl fmt::Debug for Tls {
@@ -61,13 +71,20 @@ enum Phase {
 }
 
 impl Tls {
-    fn new(config: Arc<ServerConfig>, identity_from: IdentityFrom) -> Result<Self, rustls::Error> {
+    fn new(
+        config: Arc<ServerConfig>,
+        identity_from: IdentityFrom,
+        ciphers: Ciphers,
+    ) -> Result<Self, rustls::Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
             phase: Phase::Hello,
             identity_from,
             identity: None,
+            ciphers,
+            looks: 0,
+            is_settling: false,
         })
     }
 
@@ -268,6 +285,71 @@ impl Tls {
 
     pub(super) fn certificate(&self) -> Option<&CertificateIdentity> {
         self.identity.as_deref()
+    }
+
+    /// Whether the kernel is wanted, and has the cipher.
+    pub(super) fn fits_kernel(&self) -> Option<bool> {
+        if self.ciphers.is_empty() {
+            return None;
+        }
+        let cipher = self.connection.negotiated_cipher_suite().and_then(cipher_of);
+        Some(cipher.is_some_and(|cipher| self.ciphers.has(cipher)))
+    }
+
+    pub(super) fn look_at_kernel(&mut self, is_busy: bool) -> Settling {
+        self.looks += 1;
+        if self.phase != Phase::Open || self.looks > KERNEL_TLS_LOOKS_MAX {
+            return Settling::Never;
+        }
+        if is_busy || !self.incoming.is_empty() {
+            return Settling::Later;
+        }
+        self.is_settling = true;
+        Settling::Ready
+    }
+
+    pub(super) fn is_settling(&self) -> bool {
+        self.is_settling
+    }
+
+    pub(super) fn stay(&mut self) {
+        self.is_settling = false;
+    }
+
+    /// Gives the keys away, if all that came was whole records and nothing is to be said first; what
+    /// is goes to `said`.
+    pub(super) fn take_keys(
+        mut self: Box<Self>,
+        said: &mut Vec<u8>,
+    ) -> Result<(Keys, Option<Box<CertificateIdentity>>), Box<Self>> {
+        let was_settling = std::mem::take(&mut self.is_settling);
+        let is_whole = self.phase == Phase::Open && self.incoming.is_empty();
+        if !was_settling || !is_whole || self.answers_key_update(said) {
+            return Err(self);
+        }
+        let Self { connection, identity, .. } = *self;
+        let keys = Keys::of(connection).expect("its handshake is over and it has nothing to say");
+        Ok((keys, identity))
+    }
+
+    /// The client may have changed its keys and asked for ours to change: rustls has changed them, and
+    /// says so only before the next record that is sealed. Whether that is yet to be said; it is added
+    /// to `said`.
+    fn answers_key_update(&mut self, said: &mut Vec<u8>) -> bool {
+        if let UnbufferedStatus { state: Ok(ConnectionState::WriteTraffic(mut traffic)), .. } =
+            self.connection.process_tls_records(&mut [])
+        {
+            // There is no room for the record, but what goes before it is made.
+            let no_room = traffic.encrypt(&[0], &mut []);
+            debug_assert!(no_room.is_err());
+        }
+        if !self.connection.wants_write() {
+            return false;
+        }
+        let (mut nothing, mut received) = (Vec::new(), Received::default());
+        let said = self.process(&mut [], &mut nothing, said, &mut received);
+        debug_assert!(said.is_ok() && nothing.is_empty(), "nothing has come");
+        true
     }
 }
 

@@ -6,16 +6,26 @@ use std::path::Path;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, RootCertStore, SupportedCipherSuite,
+};
 
 use super::*;
-use crate::config::listener::{ClientCertificate, Listener, Transport as Kind};
+use crate::config::listener::{ClientCertificate, KernelTls, Listener, Transport as Kind};
 use crate::engine::AlternativeName;
 use crate::engine::Peer;
-use crate::transport::{Entrance, Scratch, Transport};
+use crate::transport::{Cipher, Entrance, Scratch, Transport};
 
 /// An entrance that asks for certificates, and a client that shows one.
 fn pair(from: IdentityFrom) -> (Box<Transport>, ClientConnection) {
+    pair_with(from, None)
+}
+
+/// The same with a client that speaks only one suite, if any is named.
+fn pair_with(
+    from: IdentityFrom,
+    suite: Option<SupportedCipherSuite>,
+) -> (Box<Transport>, ClientConnection) {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = || KeyPair::generate().expect("a key");
@@ -42,6 +52,7 @@ fn pair(from: IdentityFrom) -> (Box<Transport>, ClientConnection) {
     listener.tls.certificate = "certificate".into();
     listener.tls.key = "key".into();
     listener.tls.client_ca = "authority".into();
+    listener.tls.kernel = KernelTls::Auto;
     let read = |path: &Path| {
         let text = match path.to_str() {
             Some("certificate") => server.pem(),
@@ -50,20 +61,30 @@ fn pair(from: IdentityFrom) -> (Box<Transport>, ClientConnection) {
         };
         Ok(text.into_bytes())
     };
-    let door = Door::open(&listener, &read).expect("they fit");
+    let mut ciphers = Ciphers::default();
+    Cipher::ALL.into_iter().for_each(|cipher| ciphers.add(cipher));
+    let door = Door::open(&listener, &read).expect("they fit").with_kernel(ciphers);
     let entrance = Entrance::new(&listener, Some(door));
     let peer = Peer { address: None, listener: 0 };
     let transport = entrance.transport_for(&peer).expect("TLS");
     let mut roots = RootCertStore::empty();
     roots.add(authority.as_ref().der().clone()).expect("it is one");
     let key = PrivateKeyDer::from_pem_slice(client_key.serialize_pem().as_bytes());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let mut provider = rustls::crypto::ring::default_provider();
+    let versions = match suite {
+        None => rustls::DEFAULT_VERSIONS.to_vec(),
+        Some(suite) => {
+            provider.cipher_suites = vec![suite];
+            vec![suite.version()]
+        }
+    };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&versions)
         .expect("versions")
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![client.der().clone()], key.expect("a key"))
         .expect("they fit");
+    config.enable_secret_extraction = true;
     let name = ServerName::try_from("localhost").expect("a name");
     (transport, ClientConnection::new(Arc::new(config), name).expect("it begins"))
 }
@@ -178,4 +199,135 @@ fn what_is_no_tls_is_told_so_and_whatever_follows_means_nothing() {
     // Alert, of any version, two bytes: fatal.
     assert_eq!((last[0], last[5]), (21, 2), "{last:?}");
     assert!(scratch.plain.is_empty());
+}
+
+/// Suites that a server with a key of ECDSA speaks.
+fn suites() -> impl Iterator<Item = SupportedCipherSuite> {
+    let all = rustls::crypto::ring::default_provider().cipher_suites;
+    all.into_iter().filter(|suite| !format!("{suite:?}").contains("RSA"))
+}
+
+/// Sends the client something.
+fn send(transport: &mut Transport, client: &mut ClientConnection, bytes: &[u8]) {
+    let (mut mqtt, mut scratch) = (SendBuffer::default(), Scratch::default());
+    mqtt.append(|out| out.extend_from_slice(bytes));
+    let (mut wrapped, _) = transport.wrap(mqtt, SendBuffer::default(), &mut scratch);
+    assert_eq!(take(&mut wrapped, client), bytes);
+}
+
+/// The same key, nonce and place? Nonces of TLS 1.2 differ where the sender may choose.
+fn fits(key: &Key<'_>, (sequence, secrets): &(u64, ConnectionTrafficSecrets), chooses: bool) {
+    let (ConnectionTrafficSecrets::Aes128Gcm { key: theirs, iv }
+    | ConnectionTrafficSecrets::Aes256Gcm { key: theirs, iv }
+    | ConnectionTrafficSecrets::Chacha20Poly1305 { key: theirs, iv }) = secrets
+    else {
+        panic!("there is no other")
+    };
+    assert_eq!((key.sequence, key.key), (*sequence, theirs.as_ref()));
+    let mut iv: [u8; 12] = iv.as_ref().try_into().expect("twelve bytes");
+    if chooses && key.version == 0x0303 && key.cipher != Cipher::Chacha20Poly1305 {
+        iv[4] ^= 0x80;
+    }
+    assert_eq!(key.iv, iv);
+}
+
+#[test]
+fn the_keys_given_away_are_the_clients_and_stand_where_it_stands() {
+    let mut ciphers = Vec::new();
+    for suite in suites() {
+        let (mut transport, mut client) = pair_with(IdentityFrom::Cn, Some(suite));
+        assert!(!transport.fits_kernel().is_some_and(|fits| fits), "nothing is agreed yet");
+        exchange(&mut transport, &mut client, usize::MAX);
+        for bytes in [1, 40_000] {
+            client.writer().write_all(&vec![7; bytes]).expect("there is room");
+            assert_eq!(exchange(&mut transport, &mut client, 1_000).len(), bytes);
+            send(&mut transport, &mut client, &vec![8; bytes]);
+        }
+        assert_eq!(transport.fits_kernel(), Some(true));
+        assert_eq!(transport.look_at_kernel(true), Settling::Later);
+        assert!(!transport.is_settling());
+        assert_eq!(transport.look_at_kernel(false), Settling::Ready);
+        assert!(transport.is_settling());
+        let (keys, identity) = transport.take_keys().expect("between two records");
+        assert_eq!(identity.expect("it showed a certificate").name.as_deref(), Some("pump 7"));
+        assert!(transport.is_spent());
+        let (sending, receiving) = (keys.sending(), keys.receiving());
+        ciphers.push((sending.version, sending.cipher));
+        let theirs = client.dangerous_extract_secrets().expect("it is told to");
+        fits(&sending, &theirs.rx, true);
+        fits(&receiving, &theirs.tx, false);
+    }
+    ciphers.dedup();
+    assert_eq!(ciphers.len(), 6, "{ciphers:?}");
+}
+
+#[test]
+fn explicit_nonces_of_tls_1_2_do_not_meet_those_that_were_used_here() {
+    for suite in suites().filter(|suite| suite.tls13().is_none()) {
+        let (mut transport, mut client) = pair_with(IdentityFrom::None, Some(suite));
+        exchange(&mut transport, &mut client, usize::MAX);
+        let (mut mqtt, mut scratch) = (SendBuffer::default(), Scratch::default());
+        mqtt.append(|out| out.extend_from_slice(b"MQTT"));
+        let (mut wrapped, _) = transport.wrap(mqtt, SendBuffer::default(), &mut scratch);
+        let mut record = Vec::new();
+        wrapped.take(usize::MAX, &mut record);
+        transport.look_at_kernel(false);
+        let (keys, _) = transport.take_keys().expect("between two records");
+        let key = keys.sending();
+        if key.cipher == Cipher::Chacha20Poly1305 {
+            continue;
+        }
+        let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("eight bytes"));
+        // Header of five bytes, then the nonce.
+        let (used, next) = (number(&record[5..13]), number(&key.iv[4..]));
+        assert!(next.wrapping_sub(used) > u64::MAX / 4 && used.wrapping_sub(next) > u64::MAX / 4);
+    }
+}
+
+#[test]
+fn within_a_record_the_keys_stay_and_what_follows_is_understood() {
+    let (mut transport, mut client) = pair(IdentityFrom::None);
+    exchange(&mut transport, &mut client, usize::MAX);
+    assert_eq!(transport.look_at_kernel(false), Settling::Ready);
+    let (mut record, mut scratch) = (Vec::new(), Scratch::default());
+    client.writer().write_all(b"whole").expect("there is room");
+    client.write_tls(&mut record).expect("memory takes all");
+    transport.receive(&record[..7], &mut scratch).expect("it is sound");
+    assert!(transport.take_keys().is_none() && !transport.is_settling());
+    assert_eq!(transport.look_at_kernel(false), Settling::Later);
+    transport.receive(&record[7..], &mut scratch).expect("it is sound");
+    assert_eq!(scratch.plain, b"whole");
+    send(&mut transport, &mut client, b"answer");
+    assert_eq!(transport.look_at_kernel(false), Settling::Ready);
+    assert!(transport.take_keys().is_some());
+}
+
+#[test]
+fn a_change_of_keys_is_answered_before_they_are_given_away() {
+    let (mut transport, mut client) = pair(IdentityFrom::None);
+    exchange(&mut transport, &mut client, usize::MAX);
+    client.refresh_traffic_keys().expect("it is TLS 1.3");
+    client.writer().write_all(b"mqtt").expect("there is room");
+    assert_eq!(exchange(&mut transport, &mut client, usize::MAX), b"mqtt");
+    assert_eq!(transport.look_at_kernel(false), Settling::Ready);
+    assert!(transport.take_keys().is_none(), "ours change too, and it is not told yet");
+    assert!(transport.has_something_to_say());
+    assert_eq!(transport.look_at_kernel(false), Settling::Later);
+    send(&mut transport, &mut client, b"more");
+    assert_eq!(transport.look_at_kernel(false), Settling::Ready);
+    let (keys, _) = transport.take_keys().expect("it has been told");
+    let theirs = client.dangerous_extract_secrets().expect("it is told to");
+    fits(&keys.sending(), &theirs.rx, true);
+    fits(&keys.receiving(), &theirs.tx, false);
+}
+
+#[test]
+fn a_connection_that_ends_while_it_settles_says_so() {
+    let (mut transport, mut client) = pair(IdentityFrom::None);
+    exchange(&mut transport, &mut client, usize::MAX);
+    assert_eq!(transport.look_at_kernel(false), Settling::Ready);
+    let mut scratch = Scratch::default();
+    let mut last = transport.close(None, &mut scratch).expect("it says so");
+    take(&mut last, &mut client);
+    assert_eq!(client.reader().read(&mut [0]).expect("a clean end"), 0);
 }

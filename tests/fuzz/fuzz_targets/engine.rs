@@ -150,7 +150,7 @@ impl World {
                         .filter(|id| **id == Some(connection))
                         .for_each(|id| *id = None);
                 }
-                Action::Pause { .. } | Action::Resume { .. } => {}
+                Action::Pause { .. } | Action::Resume { .. } | Action::Settle { .. } => {}
                 Action::HandOver { .. } => unreachable!("a single core has nobody to hand over to"),
             }
         }
