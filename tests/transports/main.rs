@@ -4,6 +4,7 @@
 
 #[path = "../support/did.rs"]
 mod did;
+mod kernel;
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod support;
 

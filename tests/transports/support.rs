@@ -134,6 +134,11 @@ impl Authority {
         KeyPair::from_pem(&key).expect("a key").subject_public_key_info()
     }
 
+    /// What a client has to know of it.
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.0.as_ref().der().clone()]
+    }
+
     /// A certificate for a client.
     pub fn issue(&self, common_name: &str, serial: u64) -> Issued {
         self.sign(&[], common_name, serial)
@@ -259,6 +264,7 @@ impl Broker {
         authority.write_server(&folder);
         prepare(&folder, &authority);
         let tls = "[listeners.tls]\ncertificate = \"FOLDER/server.pem\"\nkey = \"FOLDER/key.pem\"\n\
+                   kernel = \"auto\"\n\
                    [[listeners.tls.names]]\ncertificate = \"FOLDER/other.pem\"\n\
                    key = \"FOLDER/other-key.pem\"\n";
         let listener = |transport: &str| {
@@ -482,6 +488,19 @@ impl Client {
         stream.conn.handshake_kind().expect("it is through")
     }
 
+    /// Its TLS.
+    pub fn tls(&mut self) -> &mut StreamOwned<ClientConnection, TcpStream> {
+        let Way::Tls(stream) = &mut self.stream else { panic!("it is not TLS") };
+        stream
+    }
+
+    /// Everything that comes until the broker says that nothing follows; an error where the connection
+    /// ends without.
+    pub fn rest(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        self.stream.stream().read_to_end(&mut rest).map(|_| rest)
+    }
+
     /// Sends MQTT; over WebSocket cut into frames anyhow.
     fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let Some(frames) = &mut self.frames else { return self.stream.stream().write_all(bytes) };
@@ -559,11 +578,31 @@ impl Client {
     }
 
     pub fn subscribe(&mut self, topic: &str) {
+        self.ask_for(topic);
+        assert_eq!(self.packet().expect("it is answered"), (0x90, vec![0, 1, 0]));
+    }
+
+    fn ask_for(&mut self, topic: &str) {
         let mut subscribe = vec![0x82, 5 + topic.len() as u8, 0, 1, 0, topic.len() as u8];
         subscribe.extend(topic.as_bytes());
         subscribe.push(0);
         self.send(&subscribe).expect("it is sent");
-        assert_eq!(self.packet().expect("it is answered"), (0x90, vec![0, 1, 0]));
+    }
+
+    /// What a counter of `$SYS` is, each time it changes, until it is this; the server may send one
+    /// before its SUBACK.
+    pub fn waits_for_counter(&mut self, topic: &str, value: usize) {
+        self.ask_for(topic);
+        let mut seen = Vec::new();
+        while seen.last() != Some(&value) {
+            let (first, packet) = self.packet().expect("it comes");
+            if first == 0x90 {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&packet[2 + topic.len()..]).into_owned();
+            seen.push(text.parse().expect("a number"));
+            assert!(seen.len() < 30, "{topic} is to be {value}: {seen:?}");
+        }
     }
 
     pub fn publish(&mut self, topic: &str, payload: &[u8]) {

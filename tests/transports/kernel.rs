@@ -1,0 +1,132 @@
+//! TLS that goes on in the kernel, where the kernel has it; where it has not, the same clients see the
+//! same from TLS in the broker. All brokers of these tests ask for it: so `tests/ktls/run`, which boots
+//! a kernel that has it, runs all of them there.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
+use serde_json::Value;
+
+use super::support::{Broker, Client, EXECUTORS, Tls};
+use super::talks;
+
+/// Whether connections of a broker that runs so are to be the kernel's.
+fn is_kernels(flags: &str) -> bool {
+    let report = Command::new(env!("CARGO_BIN_EXE_broker")).args(["platform", "--json"]).output();
+    let report: Value =
+        serde_json::from_slice(&report.expect("it runs").stdout).expect("it is JSON");
+    let has_tls = report["kernel_tls"]["state"] == "usable";
+    let is_expected = std::env::var_os("RINGMQ_TEST_KERNEL_TLS").is_some();
+    assert!(has_tls || !is_expected, "{}", report["kernel_tls"]);
+    has_tls && !flags.contains("monoio") && !flags.contains("glommio")
+}
+
+/// Where counters are shown every second.
+const COUNTED: &str = "[mqtt]\nsys_interval_s = 1\n";
+
+/// Waits until a counter has this value.
+fn comes_to(broker: &Broker, counter: &str, value: usize) {
+    let topic = format!("$SYS/broker/tls/kernel/{counter}");
+    let mut reader = broker.client("tcp");
+    reader.connect(&format!("reader of {counter}"));
+    reader.waits_for_counter(&topic, value);
+}
+
+/// A client that speaks one suite alone.
+fn speaking(broker: &Broker, suite: SupportedCipherSuite) -> Tls {
+    let provider =
+        CryptoProvider { cipher_suites: vec![suite], ..rustls::crypto::ring::default_provider() };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(broker.authority.certificates());
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[suite.version()])
+        .expect("one it knows")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+#[test]
+fn every_cipher_goes_on_in_the_kernel_where_it_can() {
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, COUNTED);
+        let suites = rustls::crypto::ring::default_provider().cipher_suites;
+        // The server's key is of one kind.
+        let suites = suites.into_iter().filter(|suite| !format!("{suite:?}").contains("RSA"));
+        let mut clients: Vec<Client> =
+            suites.map(|suite| broker.client_with("tls", speaking(&broker, suite))).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.connect(&format!("{number}"));
+            client.subscribe("all");
+            // A turn or more: it settles meanwhile.
+            client.ping();
+        }
+        let expected = if is_kernels(flags) { clients.len() } else { 0 };
+        comes_to(&broker, "taken", expected);
+        for bytes in [1, 100, 65_536, 300_000] {
+            let payload: Vec<u8> = (0..bytes).map(|i| i as u8).collect();
+            for from in 0..clients.len() {
+                clients[from].publish("all", &payload);
+                for client in &mut clients {
+                    assert!(client.publish_received("all") == payload, "{flags}: {bytes} bytes");
+                }
+            }
+        }
+        let mut over_websocket = broker.client("wss");
+        talks(&mut over_websocket);
+        comes_to(&broker, "taken", expected + usize::from(expected > 0));
+    }
+}
+
+#[test]
+fn both_sides_say_that_nothing_follows() {
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, COUNTED);
+        let mut clients: Vec<Client> = (0..4).map(|_| broker.client("tls")).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.connect(&format!("{number}"));
+            client.subscribe("last");
+            client.ping();
+        }
+        comes_to(&broker, "taken", if is_kernels(flags) { clients.len() } else { 0 });
+        // What a client says with its end is heard, and its end is answered.
+        let mut first = clients.remove(0);
+        first.publish("last", b"words");
+        assert_eq!(first.publish_received("last"), b"words");
+        let tls = first.tls();
+        tls.conn.send_close_notify();
+        tls.conn.complete_io(&mut tls.sock).expect("it is sent");
+        assert!(first.rest().expect("the broker says so").is_empty(), "{flags}");
+        for client in &mut clients {
+            assert_eq!(client.publish_received("last"), b"words");
+        }
+        broker.stop();
+        for client in &mut clients {
+            assert!(client.rest().expect("the broker says so").is_empty(), "{flags}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_changes_its_keys_is_served_or_told_that_nothing_follows() {
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, COUNTED);
+        let mut client = broker.client("tls");
+        client.connect("changes");
+        client.subscribe("t");
+        client.ping();
+        let is_kernels = is_kernels(flags);
+        comes_to(&broker, "taken", usize::from(is_kernels));
+        client.tls().conn.refresh_traffic_keys().expect("it is TLS 1.3");
+        client.publish("t", b"by new keys");
+        match is_kernels {
+            true => {
+                assert!(client.rest().expect("the broker says so").is_empty(), "{flags}");
+                comes_to(&broker, "ended/key-update", 1);
+            }
+            false => assert_eq!(client.publish_received("t"), b"by new keys"),
+        }
+    }
+}
