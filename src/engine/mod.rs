@@ -14,7 +14,8 @@
 //! `subscribe` and `retained` serve subscribers, `flow` keeps fast publishers and slow consumers
 //! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
 //! may send, `ending` closes connections and sessions, `links` holds connections and outboxes,
-//! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel.
+//! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel,
+//! `due` says what timers lead to.
 
 mod access;
 mod action;
@@ -24,6 +25,7 @@ mod batch;
 mod bundle;
 mod connect;
 mod deliver;
+mod due;
 mod ending;
 mod flow;
 mod groups;
@@ -79,6 +81,7 @@ pub use allowance::Allowance;
 pub use answers::Answers;
 pub use batch::{Batch, Publisher};
 use deliver::{Run, Template};
+use due::Timer;
 use groups::OwnGroup;
 pub use handover::HandedOver;
 use journal::Journal;
@@ -104,35 +107,6 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Number of the listener it came through.
     pub listener: u16,
-}
-
-/// What a timer is for; its owner decides whether it still means anything.
-#[derive(Clone, Copy, Debug)]
-enum Timer {
-    /// CONNECT time limit, then Keep Alive.
-    Connection(ConnectionId),
-    /// Session expiry and Will delay.
-    Session { session: u32, generation: u32 },
-    /// Look whether a consumer that is behind takes anything.
-    Congestion(ConnectionId),
-    /// A publisher rested for lack of memory.
-    MemoryPause(ConnectionId),
-    /// The time for which a client may stay is over.
-    Stay(ConnectionId),
-    /// A client has sent more than it may in a while, and may go on.
-    Allowance(ConnectionId),
-    /// A packet that has begun may be overdue.
-    Packet(ConnectionId),
-    /// `$SYS` topics are due.
-    SysTopics,
-    /// Look whether retained messages that were taken away can be forgotten.
-    Graves,
-    /// Share out what a crash found on its way between cores.
-    Passages,
-    /// Hand over records that nobody waits for.
-    Records,
-    /// Look whose TLS can go on in the kernel.
-    Settling,
 }
 
 /// One core: see the module's documentation.
@@ -455,32 +429,6 @@ impl Engine {
         }
     }
 
-    /// Time has passed: fires what is due.
-    pub fn handle_timeout(&mut self, now: Now) {
-        self.set_now(now);
-        let mut fired = std::mem::take(&mut self.fired);
-        self.timers.advance(now, &mut fired);
-        if !fired.is_empty() {
-            self.flush_run();
-        }
-        for timer in fired.drain(..) {
-            match timer {
-                Timer::Connection(id) => self.look_at_keep_alive(id),
-                Timer::Session { session, generation } => self.look_at_session(session, generation),
-                Timer::Congestion(id) => self.look_at_congestion(id),
-                Timer::MemoryPause(id) | Timer::Allowance(id) => self.resume_reading(id),
-                Timer::Stay(id) => self.look_at_stay(id),
-                Timer::Packet(id) => self.look_at_packet(id),
-                Timer::SysTopics => self.begin_sys_topics(),
-                Timer::Graves => self.look_at_graves(),
-                Timer::Passages => self.share_found_passages(),
-                Timer::Records => self.end_rest_of_records(),
-                Timer::Settling => self.look_who_settles(),
-            }
-        }
-        self.fired = fired;
-    }
-
     /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are not
     /// published: their clients did not fail.
     pub fn handle_shutdown(&mut self, now: Now) {
@@ -567,28 +515,6 @@ impl Engine {
         self.take_in(id, &[]);
         if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
             self.after_progress(id.slot);
-        }
-    }
-
-    /// Looks at a connection at `deadline`, or earlier: no timer lies further ahead than
-    /// [`TIMER_AHEAD_S`], so that what reconnecting clients leave behind in the wheel stays little.
-    fn arm_connection(&mut self, id: ConnectionId, deadline: Deadline) {
-        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
-        let Some(connection) = self.links.get(id) else { return };
-        if connection.timer.is_none_or(|armed| armed > deadline) {
-            connection.timer = Some(deadline);
-            self.timers.arm(deadline, Timer::Connection(id));
-        }
-    }
-
-    /// The same for a session.
-    fn arm_session(&mut self, index: u32, deadline: Deadline) {
-        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
-        let session = &mut self.sessions[index as usize];
-        if session.timer.is_none_or(|armed| armed > deadline) {
-            session.timer = Some(deadline);
-            let generation = session.generation;
-            self.timers.arm(deadline, Timer::Session { session: index, generation });
         }
     }
 

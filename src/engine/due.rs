@@ -1,0 +1,84 @@
+//! What is due when: the engine's timers, and what each of them leads to.
+
+use crate::clock::{Deadline, Now};
+use crate::engine::{ConnectionId, Engine};
+use crate::limits;
+
+/// What a timer is for; its owner decides whether it still means anything.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timer {
+    /// CONNECT time limit, then Keep Alive.
+    Connection(ConnectionId),
+    /// Session expiry and Will delay.
+    Session { session: u32, generation: u32 },
+    /// Look whether a consumer that is behind takes anything.
+    Congestion(ConnectionId),
+    /// A publisher rested for lack of memory.
+    MemoryPause(ConnectionId),
+    /// The time for which a client may stay is over.
+    Stay(ConnectionId),
+    /// A client has sent more than it may in a while, and may go on.
+    Allowance(ConnectionId),
+    /// A packet that has begun may be overdue.
+    Packet(ConnectionId),
+    /// `$SYS` topics are due.
+    SysTopics,
+    /// Look whether retained messages that were taken away can be forgotten.
+    Graves,
+    /// Share out what a crash found on its way between cores.
+    Passages,
+    /// Hand over records that nobody waits for.
+    Records,
+    /// Look whose TLS can go on in the kernel.
+    Settling,
+}
+
+impl Engine {
+    /// Time has passed: fires what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.set_now(now);
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(now, &mut fired);
+        if !fired.is_empty() {
+            self.flush_run();
+        }
+        for timer in fired.drain(..) {
+            match timer {
+                Timer::Connection(id) => self.look_at_keep_alive(id),
+                Timer::Session { session, generation } => self.look_at_session(session, generation),
+                Timer::Congestion(id) => self.look_at_congestion(id),
+                Timer::MemoryPause(id) | Timer::Allowance(id) => self.resume_reading(id),
+                Timer::Stay(id) => self.look_at_stay(id),
+                Timer::Packet(id) => self.look_at_packet(id),
+                Timer::SysTopics => self.begin_sys_topics(),
+                Timer::Graves => self.look_at_graves(),
+                Timer::Passages => self.share_found_passages(),
+                Timer::Records => self.end_rest_of_records(),
+                Timer::Settling => self.look_who_settles(),
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// Looks at a connection at `deadline`, or earlier: no timer lies further ahead than
+    /// [`TIMER_AHEAD_S`], so that what reconnecting clients leave behind in the wheel stays little.
+    pub(super) fn arm_connection(&mut self, id: ConnectionId, deadline: Deadline) {
+        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.timer.is_none_or(|armed| armed > deadline) {
+            connection.timer = Some(deadline);
+            self.timers.arm(deadline, Timer::Connection(id));
+        }
+    }
+
+    /// The same for a session.
+    pub(super) fn arm_session(&mut self, index: u32, deadline: Deadline) {
+        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
+        let session = &mut self.sessions[index as usize];
+        if session.timer.is_none_or(|armed| armed > deadline) {
+            session.timer = Some(deadline);
+            let generation = session.generation;
+            self.timers.arm(deadline, Timer::Session { session: index, generation });
+        }
+    }
+}
