@@ -77,12 +77,14 @@ fn connect_from(source: Ipv4Addr, address: LoopbackAddress) -> io::Result<TcpStr
 }
 
 /// Bind to the next port that is free. The kernel would look for one from a random place on, which
-/// takes ever longer as they fill up; in turn the next one nearly always is.
+/// takes ever longer as they fill up; in turn the next one nearly always is. They are below those that
+/// the kernel takes by itself (ip_local_port_range), as it passes over a port that somebody has bound,
+/// at whatever address, and for a minute after.
 #[cfg(unix)]
 fn bind(socket: &Socket, source: Ipv4Addr) -> io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 10_000;
-    const COUNT: u32 = 50_000;
+    const COUNT: u32 = 32_768 - FIRST;
     // Processes that begin at different places rarely meet.
     let offset = std::process::id().wrapping_mul(7_919);
     for _ in 0..COUNT {
