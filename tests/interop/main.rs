@@ -4,11 +4,12 @@
 //! What they need is installed by `tests/interop/setup`, which the first test runs. Where that
 //! cannot be, `RINGMQ_INTEROP=skip` leaves these tests out, and says so.
 
-#[cfg(all(unix, feature = "tls", feature = "websocket"))]
+// SCRAM brings what says a certificate's fingerprint.
+#[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 mod browser;
 #[path = "../support/did.rs"]
 mod did;
-#[cfg(all(unix, feature = "tls", feature = "websocket"))]
+#[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 #[path = "../support/http.rs"]
 mod http;
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
