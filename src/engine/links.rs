@@ -160,9 +160,8 @@ impl Links {
         if is_drained {
             debug_assert_eq!(connection.sending, 0);
             connection.is_sending = false;
-            if connection.has_something_to_send() && !connection.is_dirty {
-                connection.is_dirty = true;
-                self.dirty.push(id.slot);
+            if connection.has_something_to_send() {
+                self.mark_dirty(id.slot);
             }
         }
         self.ledger.release(bytes);
@@ -172,9 +171,8 @@ impl Links {
     pub fn open_gate(&mut self, id: ConnectionId) {
         let Some(connection) = self.get(id) else { return };
         connection.is_gated = false;
-        if connection.has_something_to_send() && !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(id.slot);
+        if connection.has_something_to_send() {
+            self.mark_dirty(id.slot);
         }
     }
 

@@ -397,6 +397,8 @@ mod tests {
         assert!(open(f64::NAN).check().is_err());
         let storm = workload(Scenario::ReconnectStorm);
         assert!(storm.check().is_ok());
+        // Who comes back takes another port each time.
+        assert!(storm.ports() > storm.clients() + 1_000_000);
         assert!(Workload { load: LoadMode::Open { per_second: 1.0 }, ..storm }.check().is_err());
         assert!(Workload { subscribers: 1, ..workload(Scenario::Pub) }.check().is_err());
     }

@@ -8,6 +8,7 @@ mod cores;
 mod durability;
 #[cfg(feature = "tls")]
 mod handshakes;
+mod sending;
 mod sessions;
 #[cfg(feature = "tls")]
 mod settling;

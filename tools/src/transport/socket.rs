@@ -115,4 +115,18 @@ mod tests {
         assert_eq!(sources.of(3), Some(Ipv4Addr::new(127, 1, 0, 2)));
         assert_eq!(Sources::new(300, 1).of(299), Some(Ipv4Addr::new(127, 1, 1, 44)));
     }
+
+    #[test]
+    #[cfg(unix)]
+    fn ports_that_are_bound_are_none_that_the_kernel_would_choose() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address").to_string();
+        let poll = mio::Poll::new().expect("a poll");
+        for client in 0..3 {
+            let address = address.parse().expect("loopback");
+            let socket = connect(address, Sources::new(3, 1), client, poll.registry(), Token(0));
+            let from = socket.expect("it connects").local_addr().expect("its address");
+            assert!((10_000..32_768).contains(&from.port()), "{from}");
+        }
+    }
 }
