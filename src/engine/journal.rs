@@ -6,7 +6,9 @@
 //! that came meanwhile. What is acknowledged before its batch has left was never worth writing, and
 //! is taken out of it again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
 
 use crate::clock::{Deadline, Now};
 use crate::engine::ConnectionId;
@@ -103,8 +105,12 @@ pub(super) struct Journal {
     /// Records so far.
     written: u64,
     stored: Stored,
-    /// Contents of this batch that are kept in memory, by address, so that each is written once.
+    /// The content told last, and its place in this batch: what a message is for many of follows.
+    content: Option<(Message, u32)>,
+    /// While everything is told anew, all contents of this batch by address: sessions have the same
+    /// ones then, but not one after the other.
     contents: HashMap<usize, (Message, u32)>,
+    is_telling_anew: bool,
     /// Batches handed over and not stored yet, with their bytes, and the sum of those.
     under_way: VecDeque<(u64, usize)>,
     under_way_bytes: usize,
@@ -131,7 +137,9 @@ impl Journal {
             number: 1,
             written: 0,
             stored: Stored::default(),
+            content: None,
             contents: HashMap::new(),
+            is_telling_anew: false,
             under_way: VecDeque::new(),
             under_way_bytes: 0,
             answers: VecDeque::new(),
@@ -269,14 +277,25 @@ impl Journal {
         Kept { number, batch: self.number as u32, place }
     }
 
+    /// Sessions are told anew from here on, or what happens.
+    pub(super) fn tell_anew(&mut self, is_telling_anew: bool) {
+        self.is_telling_anew = is_telling_anew;
+    }
+
     fn write_content(&mut self, message: &Message) -> u32 {
-        if let Some(&(_, place)) = self.contents.get(&message.address()) {
+        let address = message.address();
+        let of_all = || self.contents.get(&address).map(|&(_, place)| place);
+        let last = self.content.as_ref().filter(|(last, _)| last.address() == address);
+        if let Some(place) = last.map(|&(_, place)| place).or_else(of_all) {
             return place;
         }
         let number = self.entries.len() as u32;
         let content = self.content(&message.content());
         let place = self.enter(&Record::Content { number, content }, NO_CONTENT, 0);
-        self.contents.insert(message.address(), (message.clone(), place));
+        if self.is_telling_anew {
+            self.contents.insert(address, (message.clone(), place));
+        }
+        self.content = Some((message.clone(), place));
         place
     }
 
@@ -371,11 +390,16 @@ impl Journal {
     /// Hands the open batch over.
     pub(super) fn seal(&mut self) -> Batch {
         let bytes = match self.live == self.entries.len() {
-            true => std::mem::take(&mut self.open),
+            // The next one is likely to become as large.
+            true => {
+                let room = Vec::with_capacity(self.open.len().min(limits::JOURNAL_BATCH_BYTES));
+                std::mem::replace(&mut self.open, room)
+            }
             false => self.compact(),
         };
         self.open.clear();
         self.entries.clear();
+        self.content = None;
         self.contents.clear();
         self.live = 0;
         self.is_urgent = false;
@@ -390,14 +414,16 @@ impl Journal {
     /// What is left of the open batch.
     fn compact(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.open.len());
-        let mut start = 0;
+        // What is left lies in long runs.
+        let (mut start, mut end) = (0, 0);
         for entry in &self.entries {
-            let end = entry.end as usize;
-            if entry.uses > 0 {
+            if entry.uses == 0 {
                 bytes.extend_from_slice(&self.open[start..end]);
+                start = entry.end as usize;
             }
-            start = end;
+            end = entry.end as usize;
         }
+        bytes.extend_from_slice(&self.open[start..end]);
         bytes
     }
 }

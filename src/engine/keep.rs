@@ -429,6 +429,7 @@ impl Engine {
         {
             return;
         }
+        journal.tell_anew(true);
         while checkpoint.session < sessions_end && journal.bytes() < limits::CHECKPOINT_BYTES {
             if let Some(state) = self.sessions.get_mut(checkpoint.session) {
                 let subscriber = SubscriberId(checkpoint.session as u32);
@@ -436,6 +437,7 @@ impl Engine {
             }
             checkpoint.session += 1;
         }
+        journal.tell_anew(false);
         if checkpoint.session < sessions_end {
             return;
         }

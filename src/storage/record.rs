@@ -262,6 +262,36 @@ impl<'a> Content<'a> {
     }
 }
 
+/// Most of a record are numbers of a few bytes: one after the other costs less than a copy.
+const FEW_BYTES: usize = 10;
+
+/// What postcard writes to.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appended<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        if bytes.len() > FEW_BYTES {
+            self.0.extend_from_slice(bytes);
+        } else {
+            bytes.iter().for_each(|&byte| self.0.push(byte));
+        }
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 /// Bytes that are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRecord;
@@ -269,8 +299,7 @@ pub struct NoRecord;
 impl<'a> Record<'a> {
     /// Appends it to a batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let bytes = std::mem::take(out);
-        *out = postcard::to_extend(self, bytes).expect("memory takes whatever it is given");
+        postcard::serialize_with_flavor(self, Appended(out)).expect("memory takes what it is given");
     }
 
     /// Takes the first one off a batch; `None` at its end.
