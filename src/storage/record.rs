@@ -299,7 +299,8 @@ pub struct NoRecord;
 impl<'a> Record<'a> {
     /// Appends it to a batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        postcard::serialize_with_flavor(self, Appended(out)).expect("memory takes what it is given");
+        postcard::serialize_with_flavor(self, Appended(out))
+            .expect("memory takes what it is given");
     }
 
     /// Takes the first one off a batch; `None` at its end.
