@@ -116,6 +116,9 @@ pub const JOURNAL_BATCH_BYTES: usize = 512 * 1024;
 /// either: what a crash forgets of them is delivered again, as QoS 1 may be.
 pub const RECORDS_REST_S: u64 = 5;
 
+/// Wills published in a turn, of clients that did not come back after the broker was down.
+pub const LEFT_WILLS_PER_TURN: usize = 500;
+
 /// Bytes of records that a core tells anew in a turn when the store begins afresh.
 pub const CHECKPOINT_BYTES: usize = 128 * 1024;
 

@@ -184,6 +184,8 @@ counters! {
     clients_connected "clients/connected" BrokerAndCore Gauge;
     /// Sessions without a connection.
     clients_disconnected "clients/disconnected" Broker Gauge;
+    /// Wills of clients that were connected when the broker went down, and are not back yet.
+    wills_left "wills/left" Broker Gauge;
     /// Most clients connected at a time.
     clients_maximum "clients/maximum" Broker Derived;
     /// Sessions that expired.

@@ -183,6 +183,67 @@ fn check_clean_stop(executor: &str) {
 }
 
 #[test]
+fn who_does_not_come_back_after_a_crash_is_announced_dead_and_nobody_else() {
+    let folder = Folder::new("wills");
+    let broker = folder.broker("cores = 2");
+    let mut watcher = Client::connect(&broker, kept("watcher"));
+    watcher.subscribe("gone/#", 1);
+    let names = ["clean", "durable", "returning", "polite"];
+    let who = |name: &str| match name {
+        "durable" => kept(name),
+        _ => Connect::v5(name),
+    };
+    let mut clients = names.map(|name| {
+        let will = Will::new(&format!("gone/{name}"), name).qos(1).retain();
+        Client::connect(&broker, who(name).will(will))
+    });
+    clients[3].send(support::Disconnect::new());
+    sleep(SILENCE);
+    drop(broker); // it is killed
+    let broker = folder.broker("cores = 1|will_grace_s = 2");
+    let returning = Client::connect(&broker, who("returning"));
+    let mut watcher = Client::connect(&broker, kept("watcher"));
+    watcher.expect_silence(SILENCE);
+    let mut seen = [watcher.expect_publish(), watcher.expect_publish()];
+    seen.sort_by(|a, b| a.text().cmp(b.text()));
+    assert_eq!(seen.each_ref().map(|publish| publish.text()), ["clean", "durable"]);
+    seen.iter().for_each(|publish| watcher.acknowledge(publish));
+    watcher.expect_silence(SILENCE);
+    drop((returning, broker));
+    let broker = folder.broker("|will_grace_s = 0");
+    let mut newcomer = Client::connect(&broker, Connect::v5("newcomer"));
+    newcomer.subscribe("gone/#", 0);
+    assert!(newcomer.expect_publish().retain && newcomer.expect_publish().retain);
+    newcomer.expect_silence(Duration::from_millis(500));
+}
+
+#[test]
+fn a_store_of_an_earlier_format_is_taken_up() {
+    let folder = Folder::new("format-1");
+    let of_format = || {
+        let inspect = store(&["inspect", "--json"], &folder.0, Stdio::null());
+        let seen: serde_json::Value = serde_json::from_slice(&inspect.stdout).expect("JSON");
+        seen["format"].as_u64()
+    };
+    let segment = "0000000000000001.log";
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stores/format-1").join(segment);
+    std::fs::copy(kept, folder.0.join(segment)).expect("copied");
+    assert_eq!(of_format(), Some(1));
+    let broker = folder.broker("");
+    let for_ever = |name: &str| Connect::v5(name).resume().expiry(u32::MAX);
+    let mut panel = Client::connect(&broker, for_ever("panel"));
+    panel.expect_message("open");
+    panel.expect_message("closed");
+    assert!(Client::connect(&broker, for_ever("mortal")).connack.session_present);
+    let mut newcomer = Client::connect(&broker, Connect::v5("newcomer"));
+    newcomer.subscribe("#", 0);
+    newcomer.expect_message("open");
+    drop((panel, newcomer, broker));
+    assert_eq!(of_format(), Some(2));
+    assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
+}
+
+#[test]
 fn without_a_folder_nothing_is_left_behind() {
     let folder = Folder::new("none");
     let broker = Broker::with_config("[storage]\ndata = \"none\"\n");

@@ -20,6 +20,10 @@ pub struct Storage {
     /// Bytes at most; 0 for what the disk has.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub bytes_max: u64,
+    /// Seconds that clients which were connected when the broker went down have to come back before
+    /// their Wills are published; a longer Will Delay Interval counts.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub will_grace_s: u32,
     /// Bytes from which on it is compacted, once more than half of it is past.
     #[serde(deserialize_with = "between::<_, _, 1_048_576, 1_099_511_627_776>")]
     pub compact_bytes_min: u64,
@@ -32,6 +36,7 @@ impl Default for Storage {
             sync: Sync::Always,
             sync_interval_ms: 100,
             bytes_max: 0,
+            will_grace_s: 30,
             compact_bytes_min: 64 * 1024 * 1024,
         }
     }

@@ -349,6 +349,7 @@ impl Engine {
             return self.turn_down(id, reason);
         }
         let mark = self.mark();
+        self.cancel_left_will(client_identifier);
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
         self.time_connack(id);
         self.agree(id, session, connect);
@@ -358,6 +359,7 @@ impl Engine {
         if is_new_owner || is_new_to_store {
             self.tell_owner(session);
         }
+        self.hold_will(session);
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);

@@ -27,6 +27,8 @@ pub(super) enum Timer {
     Graves,
     /// Share out what a crash found on its way between cores.
     Passages,
+    /// Publish Wills of clients that did not come back after the broker was down.
+    LeftWills,
     /// Hand over records that nobody waits for.
     Records,
     /// Look whose TLS can go on in the kernel.
@@ -53,6 +55,7 @@ impl Engine {
                 Timer::SysTopics => self.begin_sys_topics(),
                 Timer::Graves => self.look_at_graves(),
                 Timer::Passages => self.share_found_passages(),
+                Timer::LeftWills => self.look_at_left_wills(),
                 Timer::Records => self.end_rest_of_records(),
                 Timer::Settling => self.look_who_settles(),
             }

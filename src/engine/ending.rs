@@ -1,18 +1,15 @@
-//! The end of connections and sessions: last words, the Will and its delay, Session Expiry.
+//! The end of connections and sessions: last words, Session Expiry.
 
 use std::hash::BuildHasher;
 
 use crate::clock::Deadline;
 use crate::engine::connect::exchange;
-use crate::engine::deliver::Origin;
 use crate::engine::{Action, ConnectionId, Engine, Peer};
 use crate::limits;
-use crate::message::Content;
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Phase;
-use crate::session::state::Will;
 use crate::violation::Violation;
-use crate::wire::{self, Disconnect, Packet, ReasonCode, Version};
+use crate::wire::{Disconnect, Packet, ReasonCode, Version};
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +55,7 @@ impl Ending {
         }
     }
 
-    fn publishes_will(self) -> bool {
+    pub(super) fn publishes_will(self) -> bool {
         match self {
             Self::Client { publishes_will } => publishes_will,
             Self::Shutdown => false,
@@ -175,51 +172,6 @@ impl Engine {
         }
     }
 
-    /// Publishes the Will, sets it aside for its delay, or cancels it [MQTT-3.1.2-8],
-    /// [MQTT-3.1.2-10], [MQTT-3.1.3-9].
-    fn settle_will(&mut self, index: u32, ending: Ending) {
-        let session = &mut self.sessions[index as usize];
-        if !ending.publishes_will() {
-            session.take_will(&self.links.ledger);
-            return;
-        }
-        let Some(will) = &mut session.will else { return };
-        let delay_s = will.delay_interval_s.min(session.expiry_interval_s);
-        if delay_s == 0 {
-            return self.publish_will(index);
-        }
-        let deadline = self.now.after_s(u64::from(delay_s));
-        will.due = Some(deadline);
-        self.arm_session(index, deadline);
-        self.tell_will(index);
-    }
-
-    fn publish_will(&mut self, index: u32) {
-        let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
-            return;
-        };
-        let content = Content {
-            topic: &will.topic,
-            payload: &will.payload,
-            passed_on: &will.passed_on,
-            expires: will
-                .message_expiry_interval_s
-                .map(|seconds| self.now.after_s(u64::from(seconds))),
-            qos: will.qos,
-        };
-        let mut stored = None;
-        if will.retain {
-            // A store that is full keeps the old value; the subscribers hear the new one.
-            stored = self.retain(&content).ok();
-        }
-        self.route(&content, &Origin::default(), will.retain, stored.as_ref());
-        // What the store knew of it gives way, in one batch, to its way to the other cores.
-        if will.due.is_some() {
-            self.begin_passage_of_will(&content, will.retain);
-            self.tell_will_sent(index);
-        }
-    }
-
     /// A session's timer fired: its Will or its expiry may be due.
     pub(super) fn look_at_session(&mut self, index: u32, generation: u32) {
         let now = self.now;
@@ -289,23 +241,5 @@ impl Engine {
     /// Whether the connection is still there.
     pub(super) fn is_connected(&mut self, id: ConnectionId) -> bool {
         self.links.get(id).is_some()
-    }
-}
-
-impl Will {
-    /// From a CONNECT.
-    pub(super) fn new(will: &wire::Will<'_>) -> Self {
-        let mut passed_on = Vec::new();
-        will.passed_on.write(&mut passed_on);
-        Self {
-            topic: will.topic.into(),
-            payload: will.payload.into(),
-            qos: will.qos,
-            retain: will.retain,
-            delay_interval_s: will.delay_interval_s,
-            message_expiry_interval_s: will.message_expiry_interval,
-            passed_on: passed_on.into(),
-            due: None,
-        }
     }
 }

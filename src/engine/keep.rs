@@ -9,11 +9,11 @@ use crate::engine::batch::Once;
 use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
 use crate::engine::lanes::Awaited;
 use crate::engine::targets::Sharing;
-use crate::engine::{ConnectionId, CoreId, Engine, Timer, retained};
+use crate::engine::{ConnectionId, CoreId, Engine, Timer, retained, wills};
 use crate::limits;
 use crate::message;
 use crate::session::outbound::Delivery;
-use crate::storage::record::{Content, Exchange, Record, SessionNumber};
+use crate::storage::record::{Exchange, Record, SessionNumber};
 use crate::wire::PacketIdentifier;
 
 /// Where telling everything anew has got to.
@@ -27,6 +27,8 @@ pub(super) struct Checkpoint {
     session: usize,
     /// The retained messages that follow.
     retained: Cursor,
+    /// The next of the Wills that a broker's end left; none when they are told.
+    wills: Option<usize>,
 }
 
 impl Engine {
@@ -63,7 +65,8 @@ impl Engine {
             let barrier = |core| (core, self.lanes.to(core).barrier());
             let barriers = self.place.others().map(barrier).collect();
             let retained = Cursor::default();
-            self.checkpoint = Some(Checkpoint { number, barriers, session: 0, retained });
+            let wills = Some(0);
+            self.checkpoint = Some(Checkpoint { number, barriers, session: 0, retained, wills });
         }
     }
 
@@ -261,21 +264,6 @@ impl Engine {
         self.tell(&Record::Away { session, expiry_interval_s, since_us });
     }
 
-    pub(super) fn tell_will(&mut self, index: u32) {
-        let (Some(journal), Some(session)) =
-            (&mut self.journal, self.sessions[index as usize].number())
-        else {
-            return;
-        };
-        write_will(journal, session, &self.sessions[index as usize]);
-    }
-
-    pub(super) fn tell_will_sent(&mut self, index: u32) {
-        if let Some(session) = self.number(index) {
-            self.tell(&Record::WillSent { session });
-        }
-    }
-
     pub(super) fn tell_subscribed(&mut self, index: u32, filter: &str, of: &Subscription) {
         if let Some(session) = self.number(index) {
             self.tell(&subscribed(session, filter, of));
@@ -467,14 +455,17 @@ impl Engine {
                 ScanStep::Next
             },
         );
-        if is_done && checkpoint.retained.is_at_end() {
+        if !is_done || !checkpoint.retained.is_at_end() {
+            return;
+        }
+        checkpoint.wills =
+            checkpoint.wills.and_then(|from| self.left_wills.tell_anew(journal, from));
+        if checkpoint.wills.is_none() {
             for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
                 for &session in sessions {
                     journal.write(&Record::Taken { session, publisher, packet_identifier });
                 }
             }
-        }
-        if is_done && checkpoint.retained.is_at_end() {
             for (&exchange, groups) in &self.taken_by_groups {
                 groups.iter().for_each(|filter| journal.write(&taken_by_group(exchange, filter)));
             }
@@ -501,26 +492,6 @@ fn subscribed<'a>(session: SessionNumber, filter: &'a str, of: &Subscription) ->
     }
 }
 
-fn write_will(
-    journal: &mut Journal,
-    session: SessionNumber,
-    state: &crate::session::state::Session,
-) {
-    let Some(will) = &state.will else { return };
-    let Some(due) = will.due else { return };
-    let content = Content {
-        topic: &will.topic,
-        payload: &will.payload,
-        passed_on: &will.passed_on,
-        expires_us: None,
-        qos: will.qos.into(),
-    };
-    let message_expiry_interval_s = will.message_expiry_interval_s;
-    let due_us = journal.wall_us(due);
-    let retain = will.retain;
-    journal.write(&Record::Will { session, due_us, content, retain, message_expiry_interval_s });
-}
-
 /// All of a session.
 fn tell_anew(
     journal: &mut Journal,
@@ -529,6 +500,7 @@ fn tell_anew(
     subscriber: SubscriberId,
     checkpoint: u64,
 ) {
+    wills::tell_held_anew(journal, state);
     let Some(session) = state.number() else { return };
     let expiry_interval_s = state.expiry_interval_s;
     let client_identifier = state.client_identifier.as_str();
@@ -564,7 +536,7 @@ fn tell_anew(
         let since_us = expires
             .map_or(u64::MAX, |at| at.saturating_sub(u64::from(expiry_interval_s) * 1_000_000));
         journal.write(&Record::Away { session, expiry_interval_s, since_us });
-        write_will(journal, session, state);
+        wills::write_waiting(journal, session, state);
     }
 }
 

@@ -50,6 +50,7 @@ mod tests;
 pub mod timers;
 mod transit;
 mod transports;
+mod wills;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
@@ -95,6 +96,7 @@ use retained::Stored;
 use targets::TopicCache;
 use timers::Wheel;
 use transit::Transit;
+use wills::LeftWills;
 
 /// Number of a core: one thread with its connections and sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,6 +148,8 @@ pub struct Engine {
     /// Shared subscriptions of which a member has such a message, by the publishers at home here.
     taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
     transit: Transit,
+    /// Wills whose clients may still come back after the broker was down.
+    left_wills: LeftWills,
     /// Where telling everything anew has got to, and the last time it began.
     checkpoint: Option<Checkpoint>,
     checkpoints: u64,
@@ -248,6 +252,7 @@ impl Engine {
             taken: HashMap::new(),
             taken_by_groups: HashMap::new(),
             transit: Transit::default(),
+            left_wills: LeftWills::default(),
             checkpoint: None,
             checkpoints: 0,
             spare_answers: Vec::new(),
@@ -429,8 +434,8 @@ impl Engine {
         }
     }
 
-    /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are not
-    /// published: their clients did not fail.
+    /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are left to
+    /// the next start: their clients did not fail.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.set_now(now);
         self.flush_run();

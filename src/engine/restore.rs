@@ -22,6 +22,8 @@ pub struct Restored {
     pub sessions: usize,
     /// Messages that wait in them or are in flight.
     pub messages: usize,
+    /// Wills of clients that were connected to the last.
+    pub wills: usize,
     exact: Vec<Fingerprint>,
     wildcards: Vec<String>,
     groups: Vec<(String, u32)>,
@@ -53,8 +55,8 @@ impl Engine {
     /// Takes up everything in `image`; what has ended meanwhile ends with the first turn. The others
     /// are to be told the outcome by [`Self::learn_restored`].
     pub fn restore(&mut self, image: Image) -> Restored {
-        let Image { mut sessions, mut retained, mut taken, mut taken_by_groups, .. } = image;
         let (session_max, delivery_max) = (image.session_max, image.delivery_max);
+        let Image { mut sessions, wills, mut retained, mut taken, mut taken_by_groups, .. } = image;
         taken.retain(|_, have| {
             have.retain(|session| sessions.contains_key(session));
             !have.is_empty()
@@ -71,6 +73,7 @@ impl Engine {
             core: self.core(),
             sessions: 0,
             messages: 0,
+            wills: wills.len(),
             exact: Vec::new(),
             wildcards: Vec::new(),
             groups: Vec::new(),
@@ -87,6 +90,7 @@ impl Engine {
             restored.messages += session.inflight.len() + session.queue.len();
             self.restore_session(number, session);
         }
+        self.restore_wills(wills);
         let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
         topics.sort_unstable();
         for topic in topics {
@@ -263,27 +267,15 @@ impl Engine {
             let since_us = since_us.unwrap_or(now_us).min(now_us);
             journal.deadline(since_us.saturating_add(expiry_us))
         });
-        let is_topic = |topic: &str| shards::check_topic_name(topic, usize::MAX).is_ok();
-        let will = will.filter(|will| is_topic(&will.content.topic));
-        let due = will.as_ref().map(|will| {
-            let latest_us = now_us.saturating_add(u64::from(u32::MAX) * 1_000_000);
-            journal.deadline(will.due_us.min(latest_us))
-        });
+        let latest_us = now_us.saturating_add(u64::from(u32::MAX) * 1_000_000);
+        let due = will.as_ref().map(|will| journal.deadline(will.due_us.min(latest_us)));
         state.expires = expires;
-        state.will = will.map(|will| {
-            let will = Box::new(Will {
-                topic: will.content.topic,
-                payload: will.content.payload,
-                qos: Qos::try_from(will.content.qos).unwrap_or(Qos::AtMostOnce),
-                retain: will.retain,
-                delay_interval_s: 0,
-                message_expiry_interval_s: will.message_expiry_interval_s,
-                passed_on: will.content.passed_on,
-                due,
-            });
+        state.will = will.and_then(|of| {
+            let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s)?;
             self.links.ledger.charge(will.bytes());
-            will
+            Some(Box::new(Will { due, ..will }))
         });
+        let due = due.filter(|_| state.will.is_some());
         if let Some(first) = expires.into_iter().chain(due).min() {
             self.arm_session(index, first);
         }

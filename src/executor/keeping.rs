@@ -54,9 +54,10 @@ impl Keeper {
         let read = reader.read(&mut progress, |batch| engine.read_records(&mut image, batch));
         read.map_err(io::Error::other)?;
         let restored = engine.restore(image);
-        if restored.sessions > 0 {
-            let (sessions, messages) = (restored.sessions, restored.messages);
-            tracing::info!(core = core.0, sessions, messages, "restored");
+        let (sessions, wills) = (restored.sessions, restored.wills);
+        if sessions + wills > 0 {
+            let messages = restored.messages;
+            tracing::info!(core = core.0, sessions, messages, wills, "restored");
         }
         let cores = tell.len();
         let restored = Arc::new(restored);

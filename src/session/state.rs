@@ -152,6 +152,8 @@ pub struct Will {
     pub passed_on: Box<[u8]>,
     /// When it is published, once the connection is gone.
     pub due: Option<Deadline>,
+    /// The session under which the store has it while the client is connected.
+    pub held: Option<SessionNumber>,
 }
 
 impl Will {

@@ -98,6 +98,22 @@ pub struct Will {
     pub message_expiry_interval_s: Option<u32>,
 }
 
+/// The Will of a client that was connected to the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldWill {
+    /// The client.
+    pub client_identifier: Box<str>,
+    /// Will Delay Interval in seconds.
+    pub delay_interval_s: u32,
+    /// The message.
+    pub content: OwnedContent,
+    /// RETAIN flag.
+    pub retain: bool,
+    /// Message Expiry Interval in seconds, from publication.
+    pub message_expiry_interval_s: Option<u32>,
+}
+
 /// A session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -136,6 +152,9 @@ pub struct Retained {
 pub struct Image {
     /// By number.
     pub sessions: HashMap<SessionNumber, Session>,
+    /// Wills of clients that were connected to the last, by the numbers of their sessions, which need
+    /// not be kept.
+    pub wills: HashMap<SessionNumber, HeldWill>,
     /// By topic.
     pub retained: HashMap<Box<str>, Retained>,
     /// Which sessions, of this part or not, have a QoS 2 message whose publisher cannot know yet that it
@@ -225,6 +244,29 @@ impl Image {
                     let exchange = Exchange { publisher, packet_identifier };
                     self.taken_by_groups.entry(exchange).or_default().insert(filter.into());
                 }
+                Record::WillHeld {
+                    session,
+                    client_identifier,
+                    delay_interval_s,
+                    content,
+                    retain,
+                    message_expiry_interval_s,
+                } => {
+                    self.session_max = self.session_max.max(session.serial());
+                    if part.has_session(client_identifier) {
+                        let will = HeldWill {
+                            client_identifier: client_identifier.into(),
+                            delay_interval_s,
+                            content: content.into(),
+                            retain,
+                            message_expiry_interval_s,
+                        };
+                        self.wills.insert(session, will);
+                    }
+                }
+                Record::WillOver { session } => {
+                    self.wills.remove(&session);
+                }
                 Record::Arrived { session, delivery } => {
                     // The delivery may never be told, and its number is used up all the same.
                     self.delivery_max = self.delivery_max.max(delivery);
@@ -296,6 +338,10 @@ impl Image {
             for filter in groups {
                 Record::TakenByGroup { publisher, packet_identifier, filter }.encode(&mut out);
             }
+        }
+        for (&session, will) in &self.wills {
+            will.write(session, &mut out);
+            batch_is_full(&mut out);
         }
         for retained in self.retained.values() {
             // Of what was taken away nothing older is left.
@@ -449,6 +495,20 @@ impl Session {
             }
             .encode(out);
         }
+    }
+}
+
+impl HeldWill {
+    fn write(&self, session: SessionNumber, out: &mut Vec<u8>) {
+        Record::WillHeld {
+            session,
+            client_identifier: &self.client_identifier,
+            delay_interval_s: self.delay_interval_s,
+            content: self.content.borrow(),
+            retain: self.retain,
+            message_expiry_interval_s: self.message_expiry_interval_s,
+        }
+        .encode(out);
     }
 }
 

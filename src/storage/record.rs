@@ -250,6 +250,28 @@ pub enum Record<'a> {
         /// User name.
         owner: &'a str,
     },
+    /// A client was let in with a Will, whether or not its session is kept.
+    WillHeld {
+        /// Its session; it has one Will at a time.
+        session: SessionNumber,
+        /// The client.
+        client_identifier: &'a str,
+        /// Will Delay Interval in seconds, no longer than the session lasts.
+        delay_interval_s: u32,
+        /// The message; `expires_us` is not used.
+        #[serde(borrow)]
+        content: Content<'a>,
+        /// RETAIN flag.
+        retain: bool,
+        /// Message Expiry Interval in seconds, from publication.
+        message_expiry_interval_s: Option<u32>,
+    },
+    /// Its connection is over, or it is back after the broker was down, and what became of its Will
+    /// is told in the same batch.
+    WillOver {
+        /// The session.
+        session: SessionNumber,
+    },
 }
 
 /// Subscription Identifiers of a delivery.
@@ -350,6 +372,15 @@ mod tests {
                 filter: "$share/g/a/#",
             },
             Record::Arrived { session, delivery: 3 },
+            Record::WillHeld {
+                session,
+                client_identifier: "c",
+                delay_interval_s: 5,
+                content,
+                retain: true,
+                message_expiry_interval_s: Some(60),
+            },
+            Record::WillOver { session },
         ];
         let mut bytes = Vec::new();
         records.iter().for_each(|record| record.encode(&mut bytes));

@@ -6,7 +6,7 @@ use crate::storage::image::{Image, Whole};
 
 pub(super) const WALL_AT_ZERO_US: u64 = 1 << 50;
 
-fn kept() -> World {
+pub(super) fn kept() -> World {
     kept_by(Box::new(AllowAll))
 }
 

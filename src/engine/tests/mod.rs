@@ -13,6 +13,7 @@ mod sessions;
 #[cfg(feature = "tls")]
 mod settling;
 mod transit;
+mod wills;
 
 use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;

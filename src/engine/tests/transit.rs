@@ -157,23 +157,27 @@ fn a_message_that_a_member_has_from_before_a_crash_goes_to_no_other_when_it_is_s
     assert_eq!(next.cores.0[1].payloads(first), ["m"]);
 }
 
-/// A Will is due on core 0, of which nobody but the store knows any more, for a subscriber of core 1.
-/// Gives what the store has by then, and what each core tells of it.
-fn will_under_way(qos: Qos) -> (Vec<Records>, [Vec<Records>; 2]) {
+/// A Will is due on core 0, of which nobody but the store knows any more, for a subscriber of core 1:
+/// that of a client which is gone for so long, or has just failed. Gives what the store has by then,
+/// and what each core tells of it.
+fn will_under_way(qos: Qos, delay_interval_s: u32) -> (Vec<Records>, [Vec<Records>; 2]) {
     let mut kept = Kept::new();
     let watcher = kept.connect(1, "watcher");
     kept.cores.0[1].subscribe(watcher, "t", qos);
     kept.settle();
     let name = kept.name(0, "mortal");
     let will = wire::Will { topic: "t", payload: b"dead", qos, ..wire::Will::default() };
-    let will = Some(wire::Will { delay_interval_s: 10, ..will });
+    let will = Some(wire::Will { delay_interval_s, ..will });
     let mortal = kept.cores.0[0].accept();
     kept.cores.0[0].send_connect(mortal, &Client { will, ..Client::persistent(&name) });
     kept.settle();
     kept.cores.0[1].cut(watcher);
-    kept.cores.0[0].cut(mortal);
     kept.settle();
-    kept.cores.0[0].advance_ms(20_000);
+    kept.cores.0[0].cut(mortal);
+    if delay_interval_s > 0 {
+        kept.settle();
+        kept.cores.0[0].advance_ms(20_000);
+    }
     kept.cores.carry(0, 1);
     let told = [0, 1].map(|core| kept.cores.0[core].records().into_iter().collect());
     (kept.stored, told)
@@ -181,18 +185,21 @@ fn will_under_way(qos: Qos) -> (Vec<Records>, [Vec<Records>; 2]) {
 
 #[test]
 fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
-    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+    for (qos, delay_s) in [(Qos::AtLeastOnce, 10), (Qos::ExactlyOnce, 10), (Qos::AtLeastOnce, 0)] {
         for heard in [&[][..], &[0], &[1], &[0, 1], &[1, 0]] {
-            let stored = heard_of(will_under_way(qos), heard);
+            let stored = heard_of(will_under_way(qos, delay_s), heard);
             let mut next = Kept::after_crash(&stored);
-            next.cores.0[0].advance_ms(20_000);
+            next.cores.0[0].advance_ms(40_000);
             next.settle();
             let watcher = next.connect(1, "watcher");
             next.settle();
             let copies = next.cores.0[1].payloads(watcher).len();
             // Whoever had it before the crash may get it again.
             let expected = if heard.contains(&1) { 1..=2 } else { 1..=1 };
-            assert!(expected.contains(&copies), "{qos:?}, heard {heard:?}: {copies} copies");
+            assert!(
+                expected.contains(&copies),
+                "{qos:?}, {delay_s} s, heard {heard:?}: {copies} copies"
+            );
             assert_eq!(under_way(&[stored, next.stored].concat_records()), 0, "heard {heard:?}");
         }
     }
@@ -200,7 +207,7 @@ fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
 
 #[test]
 fn a_will_found_on_its_way_that_reaches_no_other_core_is_over_at_once() {
-    let stored = heard_of(will_under_way(Qos::AtLeastOnce), &[0]);
+    let stored = heard_of(will_under_way(Qos::AtLeastOnce, 10), &[0]);
     let mut next = Kept::after_crash_on(1, &stored);
     next.settle();
     let watcher = next.connect_as(0, &Kept::new().name(1, "watcher"));

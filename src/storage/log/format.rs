@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The format written.
-pub const VERSION: u32 = 1;
+/// The format written; earlier ones are read. 2: Wills of clients that are connected.
+pub const VERSION: u32 = 2;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"ringmq\0L";
 const FRAME_MAGIC: [u8; 4] = *b"rqF1";
@@ -40,8 +40,8 @@ pub fn header(segment: u64) -> [u8; HEADER_BYTES] {
 /// What a header is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// That of a segment of ours.
-    Good,
+    /// That of a segment of ours, in this format.
+    Good(u32),
     /// That of a segment in a later format.
     Later(u32),
     /// None.
@@ -56,7 +56,8 @@ pub fn read_header(bytes: &[u8], segment: u64) -> Header {
         return Header::Bad;
     }
     match u32_at(bytes, 8) {
-        VERSION => Header::Good,
+        0 => Header::Bad,
+        version @ 1..=VERSION => Header::Good(version),
         version => Header::Later(version),
     }
 }

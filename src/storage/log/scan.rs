@@ -50,6 +50,8 @@ impl fmt::Display for Damage {
 /// What there is.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
+    /// The latest format of any of them.
+    pub format: u32,
     /// In order.
     pub segments: Vec<Segment>,
     /// The last good frame.
@@ -94,7 +96,8 @@ impl Scan {
             let bytes = fs::read(&path).map_err(error(&path, "read"))?;
             let mut good_end = 0;
             let mut offset = match format::read_header(&bytes, number) {
-                Header::Good => {
+                Header::Good(format) => {
+                    scan.format = scan.format.max(format);
                     good_end = format::HEADER_BYTES;
                     format::HEADER_BYTES
                 }

@@ -228,12 +228,12 @@ fn a_later_format_is_refused_by_name() {
     written(&folder.0, 1);
     let path = folder.segment();
     let mut bytes = fs::read(&path).expect("readable");
-    bytes[8] = 2;
+    bytes[8] = 3;
     let sum = crc32fast::hash(&bytes[..24]);
     bytes[24..28].copy_from_slice(&sum.to_le_bytes());
     fs::write(&path, &bytes).expect("written");
     let error = Store::open(&folder.0, settings()).expect_err("it is of a later version");
-    assert!(matches!(error, StoreError::Version(_, 2)), "{error}");
+    assert!(matches!(error, StoreError::Version(_, 3)), "{error}");
 }
 
 #[test]
@@ -269,16 +269,36 @@ fn an_export_is_imported_as_it_was() {
     assert!(matches!(error, tools::CarryError::NotEmpty(_)));
 }
 
+const HEAD: &str = "{\"ringmq\":{\"format\":2}}\n";
+
+/// The Will of a client that was connected, as a line of an export.
+fn will(number: u32, topic: &str) -> String {
+    format!(
+        r#"{{"will":{{"number":{number},"will":{{"client_identifier":"c","delay_interval_s":5,"content":{{"topic":"{topic}","payload":"64","passed_on":"","expires_us":null,"qos":1}},"retain":true,"message_expiry_interval_s":60}}}}}}"#
+    )
+}
+
+#[test]
+fn a_will_of_a_connected_client_is_carried_too() {
+    let (to, from) = (Folder::new("will"), format!("{HEAD}{}\n", will(7, "t")));
+    tools::import(&to.0, from.as_bytes()).expect("it can");
+    tools::compact(&to.0).expect("it can");
+    let mut again = Vec::new();
+    tools::export(&to.0, &mut again).expect("it can");
+    assert_eq!(String::from_utf8(again).expect("text"), from);
+}
+
 #[test]
 fn a_wrong_line_is_refused_by_its_number() {
-    let folder = Folder::new("lines");
-    let head = "{\"ringmq\":{\"format\":1}}\n";
+    let (folder, head) = (Folder::new("lines"), HEAD);
     let filter = r##"{"session":{"number":5,"session":{"client_identifier":"a","subscriptions":{"a/#/b":{"qos":1,"no_local":false,"retain_as_published":false,"identifier":0}}}}}"##;
     for (text, line) in [
         (format!("{head}nonsense\n"), "line 2"),
         (format!("{head}{filter}\n"), "line 2: a/#/b"),
         ("{\"ringmq\":{\"format\":9}}\n".to_owned(), "line 1: format 9"),
         (format!("{head}{head}"), "line 2"),
+        (format!("{head}{}\n", will(5, "t/#")), "line 2: t/#"),
+        (format!("{head}{}\n{0}\n", will(5, "t")), "line 3"),
         (format!("{}\n", head.replace("ringmq", "session")), "line 1"),
     ] {
         let error = tools::import(&folder.0, text.as_bytes()).expect_err("it is wrong");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::image::{Image, OwnedContent, Retained, Session, Whole};
+use crate::storage::image::{HeldWill, Image, OwnedContent, Retained, Session, Whole};
 use crate::storage::log::format::{self, Frame};
 use crate::storage::log::scan::{self, Progress, Scan};
 use crate::storage::log::{Damage, Reader, StoreError, lock, sync_folder};
@@ -77,7 +77,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
     let sessions = || image.sessions.values();
     Ok(Inspection {
         folder: folder.to_owned(),
-        format: format::VERSION,
+        format: scan.format,
         segments: scan.segments.len(),
         bytes: scan.bytes(),
         frames: scan.frames,
@@ -90,7 +90,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
         subscriptions: sessions().map(|session| session.subscriptions.len()).sum(),
         messages_queued: sessions().map(|session| session.queue.len()).sum(),
         messages_in_flight: sessions().map(|session| session.inflight.len()).sum(),
-        wills: sessions().filter(|session| session.will.is_some()).count(),
+        wills: image.wills.len() + sessions().filter(|session| session.will.is_some()).count(),
         retained_messages: image.retained.values().filter(|r| r.content.is_some()).count(),
     })
 }
@@ -249,6 +249,8 @@ enum Line {
     Ringmq { format: u32 },
     /// A session, and all that is kept of it.
     Session { number: SessionNumber, session: Session },
+    /// The Will of a client that was connected, with the number of its session.
+    Will { number: SessionNumber, will: HeldWill },
     /// A message that is retained.
     Retained { stamp: u64, content: OwnedContent },
 }
@@ -305,6 +307,11 @@ pub fn export(folder: &Path, out: &mut impl Write) -> Result<(), CarryError> {
     for (number, session) in sessions {
         put(&Line::Session { number, session }).map_err(CarryError::Stream)?;
     }
+    let mut wills: Vec<_> = image.wills.into_iter().collect();
+    wills.sort_by(|(_, a), (_, b)| a.client_identifier.cmp(&b.client_identifier));
+    for (number, will) in wills {
+        put(&Line::Will { number, will }).map_err(CarryError::Stream)?;
+    }
     let mut retained: Vec<_> = image.retained.into_iter().collect();
     retained.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (_, retained) in retained {
@@ -328,7 +335,7 @@ pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), Carr
         let line = line.map_err(CarryError::Stream)?;
         let wrong = |what: String| CarryError::Line(number, what);
         match serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))? {
-            Line::Ringmq { format: format::VERSION } if number == 1 => {}
+            Line::Ringmq { format: 1..=format::VERSION } if number == 1 => {}
             Line::Ringmq { format } => {
                 return Err(wrong(format!("format {format} is not what this version reads")));
             }
@@ -343,9 +350,14 @@ pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), Carr
                     return Err(wrong("this session came before".to_owned()));
                 }
             }
+            Line::Will { number, will } => {
+                check_topic(&will.content).map_err(wrong)?;
+                if image.wills.insert(number, will).is_some() {
+                    return Err(wrong("the Will of this session came before".to_owned()));
+                }
+            }
             Line::Retained { stamp, content } => {
-                shards::check_topic_name(&content.topic, usize::MAX)
-                    .map_err(|error| wrong(format!("{}: {error:?}", content.topic)))?;
+                check_topic(&content).map_err(wrong)?;
                 let topic = content.topic.clone();
                 image.retained.insert(topic, Retained { stamp, content: Some(content) });
             }
@@ -365,9 +377,10 @@ fn check(session: &Session) -> Result<(), String> {
     let contents =
         session.inflight.iter().chain(&session.queue).filter_map(|of| of.content.as_ref());
     let wills = session.will.iter().map(|will| &will.content);
-    for content in contents.map(Arc::as_ref).chain(wills) {
-        shards::check_topic_name(&content.topic, usize::MAX)
-            .map_err(|error| format!("{}: {error:?}", content.topic))?;
-    }
-    Ok(())
+    contents.map(Arc::as_ref).chain(wills).try_for_each(check_topic)
+}
+
+fn check_topic(content: &OwnedContent) -> Result<(), String> {
+    shards::check_topic_name(&content.topic, usize::MAX)
+        .map_err(|error| format!("{}: {error:?}", content.topic))
 }

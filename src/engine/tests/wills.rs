@@ -1,0 +1,262 @@
+//! Wills of clients that were connected when the broker went down.
+
+use super::durability::{image, kept};
+use super::*;
+use crate::engine::Records;
+use crate::limits;
+use crate::wire::{Disconnect, ReasonCode};
+
+const GRACE_MS: u64 = 30_000;
+
+/// A broker, and what its store has by now.
+struct Kept {
+    world: World,
+    stored: Vec<Records>,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let mut new = Self { world: kept(), stored: Vec::new() };
+        new.connect(&Client::persistent("watcher"));
+        let watcher = new.world.engine.find_session("watcher").expect("there");
+        let watcher = new.world.engine.sessions[watcher as usize].connection.expect("connected");
+        new.world.subscribe(watcher, "will/#", Qos::AtLeastOnce);
+        new.store();
+        new
+    }
+
+    fn store(&mut self) {
+        self.stored.extend(self.world.store_all());
+    }
+
+    fn connect(&mut self, client: &Client<'_>) -> ConnectionId {
+        let id = self.world.accept();
+        self.world.send_connect(id, client);
+        self.store();
+        assert!(self.world.packets(id, client.version)[0].starts_with("Connack"));
+        id
+    }
+
+    /// What the next start makes of the store, its first turn taken.
+    fn after_crash(&self) -> Self {
+        let mut world = kept();
+        world.engine.restore(image(&self.stored));
+        let mut next = Self { world, stored: self.stored.iter().map(again).collect() };
+        next.pass_ms(100);
+        next
+    }
+
+    fn pass_ms(&mut self, ms: u64) {
+        self.world.advance_ms(ms);
+        self.store();
+    }
+
+    /// What the watcher, coming back, finds.
+    fn seen(&mut self) -> Vec<String> {
+        let watcher = self.world.accept();
+        self.world.send_connect(watcher, &Client::persistent("watcher"));
+        self.store();
+        let publishes = self.world.publishes(watcher);
+        for (_, _, _, identifier) in &publishes {
+            let number = identifier.expect("QoS 1");
+            self.world.send(watcher, Version::V5, &Packet::Puback(ack(number)));
+        }
+        self.world.cut(watcher);
+        self.store();
+        publishes.into_iter().map(|(topic, _, _, _)| topic).collect()
+    }
+
+    fn wills_stored(&self) -> usize {
+        let image = image(&self.stored);
+        let waiting = image.sessions.values().filter(|session| session.will.is_some());
+        image.wills.len() + waiting.count()
+    }
+}
+
+fn again(records: &Records) -> Records {
+    Records { number: records.number, bytes: records.bytes.clone(), checkpoint: 0 }
+}
+
+fn will(topic: &str) -> Option<wire::Will<'_>> {
+    Some(wire::Will { topic, payload: b"dead", qos: Qos::AtLeastOnce, ..wire::Will::default() })
+}
+
+#[test]
+fn who_does_not_come_back_after_the_broker_was_down_is_announced_dead_once() {
+    let mut kept = Kept::new();
+    kept.connect(&Client { will: will("will/clean"), ..Client::v5("clean") });
+    kept.connect(&Client { will: will("will/durable"), ..Client::persistent("durable") });
+    // Another crash meanwhile gives everybody time again.
+    let mut next = kept.after_crash();
+    next.pass_ms(GRACE_MS - 1_000);
+    let mut next = next.after_crash();
+    next.pass_ms(GRACE_MS - 1_000);
+    assert_eq!(next.world.engine.metrics().wills_left, 2);
+    assert!(next.seen().is_empty());
+    next.pass_ms(2_000);
+    let mut seen = next.seen();
+    seen.sort();
+    assert_eq!(seen, ["will/clean", "will/durable"]);
+    assert_eq!((next.wills_stored(), next.world.engine.metrics().wills_left), (0, 0));
+    let mut last = next.after_crash();
+    last.pass_ms(2 * GRACE_MS);
+    assert!(last.seen().is_empty());
+}
+
+#[test]
+fn who_comes_back_in_time_after_the_broker_was_down_is_not_announced_dead() {
+    let mut kept = Kept::new();
+    let clients = || [Client::v5("clean"), Client::persistent("durable")];
+    for client in clients() {
+        kept.connect(&Client { will: will("will/before"), ..client });
+    }
+    let mut next = kept.after_crash();
+    next.pass_ms(GRACE_MS - 1_000);
+    let ids = clients().map(|client| next.connect(&client));
+    assert_eq!(next.wills_stored(), 0);
+    next.pass_ms(2 * GRACE_MS);
+    ids.into_iter().for_each(|id| next.world.cut(id));
+    assert!(next.seen().is_empty(), "they have no Will any more");
+}
+
+#[test]
+fn a_session_that_ended_with_the_broker_is_not_there_for_its_will() {
+    let mut kept = Kept::new();
+    kept.connect(&Client { will: will("will/w"), ..Client::v5("clean") });
+    let mut next = kept.after_crash();
+    assert!(next.world.engine.find_session("clean").is_none());
+    let id = next.world.accept();
+    next.world.send_connect(id, &Client { clean_start: false, ..Client::v5("clean") });
+    next.store();
+    let connack = &next.world.packets(id, Version::V5)[0];
+    assert!(connack.contains("session_present: false"), "{connack}");
+}
+
+#[test]
+fn a_longer_will_delay_interval_counts_after_the_broker_was_down() {
+    let mut kept = Kept::new();
+    let delayed = will("will/w").map(|will| wire::Will { delay_interval_s: 100, ..will });
+    kept.connect(&Client { will: delayed, ..Client::persistent("durable") });
+    let mut next = kept.after_crash();
+    next.pass_ms(99_000);
+    assert!(next.seen().is_empty());
+    next.pass_ms(2_000);
+    assert_eq!(next.seen(), ["will/w"]);
+}
+
+#[test]
+fn a_will_is_stored_before_connack_also_where_the_session_is_not_kept() {
+    let mut kept = Kept::new();
+    let id = kept.world.accept();
+    kept.world.send_connect(id, &Client { will: will("will/w"), ..Client::v5("clean") });
+    assert!(kept.world.packets(id, Version::V5).is_empty());
+    kept.store();
+    assert!(kept.world.packets(id, Version::V5)[0].starts_with("Connack"));
+    assert_eq!(kept.wills_stored(), 1);
+    let plain = kept.world.accept();
+    kept.world.send_connect(plain, &Client::v5("plain"));
+    assert!(kept.world.packets(plain, Version::V5)[0].starts_with("Connack"), "it waits for none");
+}
+
+#[test]
+fn what_became_of_a_will_while_the_broker_ran_is_not_done_again_by_the_next() {
+    let with_will = |name| Client { will: will("will/w"), ..Client::persistent(name) };
+    let says = |reason| {
+        let disconnect = Disconnect { reason, ..Disconnect::default() };
+        move |kept: &mut Kept, id| {
+            kept.world.send(id, Version::V5, &Packet::Disconnect(disconnect.clone()));
+        }
+    };
+    type End = Box<dyn Fn(&mut Kept, ConnectionId)>;
+    let ends: [(&str, usize, End); 4] = [
+        ("goodbye", 0, Box::new(says(ReasonCode::Success))),
+        ("goodbye with the Will", 1, Box::new(says(ReasonCode::DisconnectWithWillMessage))),
+        ("cut off", 1, Box::new(|kept, id| kept.world.cut(id))),
+        (
+            "taken over",
+            1,
+            Box::new(|kept, _| {
+                kept.connect(&Client::persistent("c"));
+            }),
+        ),
+    ];
+    for (what, copies, end) in ends {
+        let mut kept = Kept::new();
+        let watcher = kept.world.engine.find_session("watcher").expect("there");
+        let watcher = kept.world.engine.sessions[watcher as usize].connection.expect("connected");
+        kept.world.cut(watcher);
+        let id = kept.connect(&with_will("c"));
+        assert_eq!(kept.wills_stored(), 1);
+        end(&mut kept, id);
+        kept.store();
+        assert_eq!(kept.wills_stored(), 0, "{what}");
+        let mut next = kept.after_crash();
+        next.pass_ms(2 * GRACE_MS);
+        assert_eq!(next.seen().len(), copies, "{what}");
+    }
+}
+
+#[test]
+fn a_clean_stop_leaves_wills_to_the_next_start() {
+    let mut kept = Kept::new();
+    kept.connect(&Client { will: will("will/w"), ..Client::v5("clean") });
+    let now = kept.world.now;
+    kept.world.engine.handle_shutdown(now);
+    kept.stored.extend(kept.world.engine.drain_records());
+    let mut next = kept.after_crash();
+    assert!(next.seen().is_empty());
+    next.pass_ms(GRACE_MS + 1_000);
+    assert_eq!(next.seen(), ["will/w"]);
+}
+
+#[test]
+fn wills_of_those_connected_and_of_those_not_back_yet_are_told_anew() {
+    let mut kept = Kept::new();
+    kept.connect(&Client { will: will("will/left"), ..Client::v5("left") });
+    let mut next = kept.after_crash();
+    next.connect(&Client { will: will("will/clean"), ..Client::v5("clean") });
+    next.connect(&Client { will: will("will/durable"), ..Client::persistent("durable") });
+    let last = next.stored.last().expect("some").number;
+    let state = StoreState { up_to: last, checkpoint: 1, ..StoreState::default() };
+    let now = next.world.now;
+    next.world.engine.handle_stored(now, state);
+    let anew = next.world.records().expect("everything");
+    assert_eq!(anew.checkpoint, 1);
+    assert_eq!(image(&[anew]).wills, image(&next.stored).wills);
+    assert_eq!(next.wills_stored(), 3);
+}
+
+#[test]
+fn a_great_many_wills_are_published_a_part_in_each_turn() {
+    let many = limits::LEFT_WILLS_PER_TURN + 1;
+    let mut image = image(&Kept::new().stored);
+    for number in 0..many {
+        let content = crate::storage::image::OwnedContent {
+            topic: "will/w".into(),
+            payload: Box::default(),
+            passed_on: Box::default(),
+            expires_us: None,
+            qos: 1,
+        };
+        let will = crate::storage::image::HeldWill {
+            client_identifier: format!("c{number}").into(),
+            delay_interval_s: 0,
+            content,
+            retain: false,
+            message_expiry_interval_s: None,
+        };
+        image.wills.insert(crate::storage::record::SessionNumber(1 << 50 | number as u64), will);
+    }
+    let mut world = kept();
+    world.engine.restore(image);
+    world.advance_ms(100);
+    world.store_all();
+    let bytes = world.engine.metrics().memory_bytes;
+    world.now = Now(world.now.0 + (GRACE_MS + 100) * 1_000);
+    world.engine.handle_timeout(world.now);
+    assert_eq!(world.engine.metrics().wills_left, 1);
+    world.advance_ms(100);
+    assert_eq!(world.engine.metrics().wills_left, 0);
+    assert_eq!(world.engine.metrics().messages_queued, many as u64);
+    assert!(bytes > 0);
+}

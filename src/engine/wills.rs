@@ -1,0 +1,344 @@
+//! The Will, from CONNECT until it is published or cancelled, also through the end of the broker.
+//!
+//! Where there is a store it has the Wills of clients that are connected, whether or not their
+//! sessions are kept. A broker that ends, however it ends, ends their connections, and they are due
+//! [MQTT-3.1.2-8]; but their clients did not fail. A server may put them off until it runs again
+//! (MQTT 5.0, section 3.1.2.5): the next start gives everybody time to come back, and publishes the
+//! Wills of those who do not.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::engine::deliver::Origin;
+use crate::engine::ending::Ending;
+use crate::engine::journal::Journal;
+use crate::engine::{Engine, Timer};
+use crate::gauges::Ledger;
+use crate::limits;
+use crate::session::state::{Session, Will};
+use crate::storage::image::{HeldWill, OwnedContent};
+use crate::storage::record::{Content, Record, SessionNumber};
+use crate::wire::{self, Qos};
+use crate::{clock::Now, message};
+
+/// Wills of clients that were connected when the process before this one ended.
+#[derive(Debug, Default)]
+pub(super) struct LeftWills {
+    /// In the order in which they are due; none where the client came back.
+    line: VecDeque<Option<LeftWill>>,
+    /// How many have left the line at its front.
+    gone: usize,
+    /// Where a client's Will stands, counted from the first one ever.
+    places: HashMap<Arc<str>, usize>,
+    /// Since when their clients can come back; none before the first turn.
+    since: Option<Now>,
+}
+
+#[derive(Debug)]
+struct LeftWill {
+    session: SessionNumber,
+    client_identifier: Arc<str>,
+    /// Seconds that its client has.
+    grace_s: u32,
+    will: Will,
+}
+
+impl LeftWills {
+    /// Takes the Will of a client away.
+    fn take(&mut self, client_identifier: &str, ledger: &Ledger) -> Option<LeftWill> {
+        let place = self.places.remove(client_identifier)?;
+        let left = self.line.get_mut(place - self.gone)?.take()?;
+        ledger.release(left.bytes());
+        Some(left)
+    }
+
+    /// Takes the first one whose time is over.
+    fn pop_due(&mut self, now: Now, ledger: &Ledger) -> Option<LeftWill> {
+        let since = self.since?;
+        loop {
+            let is_over = match self.line.front()? {
+                Some(left) => since.after_s(left.grace_s.into()).is_due(now),
+                None => true,
+            };
+            if !is_over {
+                return None;
+            }
+            self.gone += 1;
+            if let Some(left) = self.line.pop_front().flatten() {
+                self.places.remove(&left.client_identifier);
+                ledger.release(left.bytes());
+                return Some(left);
+            }
+        }
+    }
+
+    /// Tells those from a place on anew, until enough is told; where to go on, if not at the end.
+    pub(super) fn tell_anew(&self, journal: &mut Journal, from: usize) -> Option<usize> {
+        for place in from.max(self.gone)..self.gone + self.line.len() {
+            if journal.bytes() >= limits::CHECKPOINT_BYTES {
+                return Some(place);
+            }
+            if let Some(left) = &self.line[place - self.gone] {
+                let (client, delay_s) = (&left.client_identifier, left.will.delay_interval_s);
+                write_held(journal, left.session, client, delay_s, &left.will);
+            }
+        }
+        None
+    }
+}
+
+impl LeftWill {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.will.bytes() + self.client_identifier.len()
+    }
+}
+
+impl Engine {
+    /// A client is let in: its Will is kept while it is connected.
+    pub(super) fn hold_will(&mut self, index: u32) {
+        let own = self.core();
+        let (Some(journal), state) = (&mut self.journal, &mut self.sessions[index as usize]) else {
+            return;
+        };
+        let unkept = SessionNumber::new(self.round, own.0, state.generation);
+        let session = state.number().unwrap_or(unkept);
+        let Some(will) = &mut state.will else { return };
+        will.held = Some(session);
+        let delay_s = will.delay_interval_s.min(state.expiry_interval_s);
+        write_held(journal, session, state.client_identifier.as_str(), delay_s, will);
+    }
+
+    /// A Will that was kept while its client was connected is that no more.
+    fn tell_over(&mut self, held: Option<SessionNumber>) {
+        if let (Some(session), Some(journal)) = (held, &mut self.journal) {
+            journal.write(&Record::WillOver { session });
+        }
+    }
+
+    /// Publishes the Will, sets it aside for its delay, or cancels it [MQTT-3.1.2-8],
+    /// [MQTT-3.1.2-10], [MQTT-3.1.3-9].
+    pub(super) fn settle_will(&mut self, index: u32, ending: Ending) {
+        let session = &mut self.sessions[index as usize];
+        if !ending.publishes_will() {
+            let will = session.take_will(&self.links.ledger);
+            if ending != Ending::Shutdown {
+                self.tell_over(will.and_then(|will| will.held));
+            }
+            return;
+        }
+        let Some(will) = &mut session.will else { return };
+        let delay_s = will.delay_interval_s.min(session.expiry_interval_s);
+        if delay_s == 0 {
+            return self.publish_will(index);
+        }
+        let deadline = self.now.after_s(u64::from(delay_s));
+        will.due = Some(deadline);
+        let held = will.held.take();
+        self.arm_session(index, deadline);
+        let state = &self.sessions[index as usize];
+        if let (Some(journal), Some(session)) = (&mut self.journal, state.number()) {
+            write_waiting(journal, session, state);
+        }
+        self.tell_over(held);
+    }
+
+    /// Publishes the Will of a session, if it has one.
+    pub(super) fn publish_will(&mut self, index: u32) {
+        let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
+            return;
+        };
+        self.publish_as_will(&will);
+        if let (Some(_), Some(journal), Some(session)) =
+            (will.due, &mut self.journal, self.sessions[index as usize].number())
+        {
+            journal.write(&Record::WillSent { session });
+        }
+        self.tell_over(will.held);
+    }
+
+    fn publish_as_will(&mut self, will: &Will) {
+        let expires_s = will.message_expiry_interval_s;
+        let content = message::Content {
+            topic: &will.topic,
+            payload: &will.payload,
+            passed_on: &will.passed_on,
+            expires: expires_s.map(|seconds| self.now.after_s(u64::from(seconds))),
+            qos: will.qos,
+        };
+        let mut stored = None;
+        if will.retain {
+            // A store that is full keeps the old value; the subscribers hear the new one.
+            stored = self.retain(&content).ok();
+        }
+        self.route(&content, &Origin::default(), will.retain, stored.as_ref());
+        // What the store knew of it gives way, in one batch, to its way to the other cores.
+        if will.due.is_some() || will.held.is_some() {
+            self.begin_passage_of_will(&content, will.retain);
+        }
+    }
+
+    /// Takes up the Wills of clients that were connected to the last.
+    pub(super) fn restore_wills(&mut self, held: HashMap<SessionNumber, HeldWill>) {
+        let mut held: Vec<(SessionNumber, HeldWill)> = held.into_iter().collect();
+        let grace_min_s = self.settings.storage.will_grace_s;
+        // Of one client the later one counts, should there be more.
+        held.sort_unstable_by_key(|(session, will)| {
+            (will.delay_interval_s.max(grace_min_s), session.serial())
+        });
+        for (session, of) in held {
+            let delay_interval_s = of.delay_interval_s;
+            let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
+            let earlier = self.left_wills.take(&of.client_identifier, &self.links.ledger);
+            self.tell_over(earlier.map(|earlier| earlier.session));
+            let Some(will) = will else {
+                self.tell_over(Some(session));
+                continue;
+            };
+            let left = LeftWill {
+                session,
+                client_identifier: of.client_identifier.into(),
+                grace_s: delay_interval_s.max(grace_min_s),
+                will: Will { delay_interval_s, held: Some(session), ..will },
+            };
+            self.links.ledger.charge(left.bytes());
+            let (name, place) = (Arc::clone(&left.client_identifier), self.left_wills.line.len());
+            self.left_wills.places.insert(name, place);
+            self.left_wills.line.push_back(Some(left));
+        }
+        self.count_left_wills();
+        if !self.left_wills.places.is_empty() {
+            self.timers.arm(self.now.after_s(0), Timer::LeftWills);
+        }
+    }
+
+    /// A client is back: it did not fail.
+    #[inline]
+    pub(super) fn cancel_left_will(&mut self, client_identifier: &str) {
+        if !self.left_wills.places.is_empty()
+            && let Some(left) = self.left_wills.take(client_identifier, &self.links.ledger)
+        {
+            self.tell_over(Some(left.session));
+            self.count_left_wills();
+        }
+    }
+
+    /// Publishes the Wills of those who had time to come back and did not, a part of them in a turn.
+    pub(super) fn look_at_left_wills(&mut self) {
+        self.left_wills.since.get_or_insert(self.now);
+        let mut published = 0;
+        while published < limits::LEFT_WILLS_PER_TURN
+            && let Some(left) = self.left_wills.pop_due(self.now, &self.links.ledger)
+        {
+            published += 1;
+            self.publish_as_will(&left.will);
+            self.tell_over(left.will.held);
+        }
+        if published > 0 {
+            tracing::info!(wills = published, "published Wills of clients that did not come back");
+        }
+        self.count_left_wills();
+        if let (Some(since), Some(Some(next))) =
+            (self.left_wills.since, self.left_wills.line.front())
+        {
+            let due = since.after_s(next.grace_s.into());
+            let due = due.min(self.now.after_s(limits::TIMER_AHEAD_S));
+            self.timers.arm(due, Timer::LeftWills);
+        } else {
+            self.left_wills = LeftWills::default();
+        }
+    }
+
+    fn count_left_wills(&mut self) {
+        self.links.metrics.wills_left = self.left_wills.places.len() as u64;
+    }
+}
+
+/// Tells the Will of a connected client anew, for a checkpoint.
+pub(super) fn tell_held_anew(journal: &mut Journal, state: &Session) {
+    if let Some(will) = &state.will
+        && let Some(session) = will.held
+    {
+        let delay_s = will.delay_interval_s.min(state.expiry_interval_s);
+        write_held(journal, session, state.client_identifier.as_str(), delay_s, will);
+    }
+}
+
+/// Tells the Will of a session that waits for its delay, if it has one.
+pub(super) fn write_waiting(journal: &mut Journal, session: SessionNumber, state: &Session) {
+    let Some(will) = &state.will else { return };
+    let Some(due) = will.due else { return };
+    journal.write(&Record::Will {
+        session,
+        due_us: journal.wall_us(due),
+        content: will.content(),
+        retain: will.retain,
+        message_expiry_interval_s: will.message_expiry_interval_s,
+    });
+}
+
+fn write_held(
+    journal: &mut Journal,
+    session: SessionNumber,
+    client_identifier: &str,
+    delay_interval_s: u32,
+    will: &Will,
+) {
+    journal.write(&Record::WillHeld {
+        session,
+        client_identifier,
+        delay_interval_s,
+        content: will.content(),
+        retain: will.retain,
+        message_expiry_interval_s: will.message_expiry_interval_s,
+    });
+}
+
+impl Will {
+    /// From a CONNECT.
+    pub(super) fn new(will: &wire::Will<'_>) -> Self {
+        let mut passed_on = Vec::new();
+        will.passed_on.write(&mut passed_on);
+        Self {
+            topic: will.topic.into(),
+            payload: will.payload.into(),
+            qos: will.qos,
+            retain: will.retain,
+            delay_interval_s: will.delay_interval_s,
+            message_expiry_interval_s: will.message_expiry_interval,
+            passed_on: passed_on.into(),
+            due: None,
+            held: None,
+        }
+    }
+
+    /// From the store; none when it is none that a client can have.
+    pub(super) fn restored(
+        content: OwnedContent,
+        retain: bool,
+        message_expiry_interval_s: Option<u32>,
+    ) -> Option<Self> {
+        shards::check_topic_name(&content.topic, usize::MAX).ok()?;
+        Some(Self {
+            topic: content.topic,
+            payload: content.payload,
+            qos: Qos::try_from(content.qos).unwrap_or(Qos::AtMostOnce),
+            retain,
+            delay_interval_s: 0,
+            message_expiry_interval_s,
+            passed_on: content.passed_on,
+            due: None,
+            held: None,
+        })
+    }
+
+    /// As it is told to the store.
+    fn content(&self) -> Content<'_> {
+        Content {
+            topic: &self.topic,
+            payload: &self.payload,
+            passed_on: &self.passed_on,
+            expires_us: None,
+            qos: self.qos.into(),
+        }
+    }
+}
