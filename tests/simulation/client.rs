@@ -10,6 +10,7 @@ use ringmq::wire::{
 };
 
 use crate::judge::{Judge, Seen};
+use crate::wills;
 use crate::world::{At, World};
 
 /// A message of this client's that is not acknowledged to the end.
@@ -107,6 +108,14 @@ impl Client {
             properties.session_expiry_interval = Some(how.expiry_s);
         }
         let name = self.name.clone();
+        let number = judge.wills.connect(self.number, how.has_will).map(u64::to_be_bytes);
+        let will = number.as_ref().map(|number| wire::Will {
+            topic: wills::TOPICS[self.number],
+            payload: number,
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            ..wire::Will::default()
+        });
         let connect = Connect {
             version: self.version,
             clean_start: how.is_clean,
@@ -114,7 +123,7 @@ impl Client {
             client_identifier: &name,
             username: None,
             password: None,
-            will: None,
+            will,
             properties,
         };
         self.send(world, &Packet::Connect(connect));
@@ -125,10 +134,15 @@ impl Client {
 
     /// The connection is over; what the session was owed stays owed if it is persistent.
     pub fn lose_link(&mut self, world: &mut World, judge: &mut Judge) {
+        self.end_link(world, judge, false);
+    }
+
+    fn end_link(&mut self, world: &mut World, judge: &mut Judge, is_polite: bool) {
         if self.link.take().is_none() {
             return;
         }
         let was_connected = std::mem::take(&mut self.is_connected);
+        judge.wills.end(self.number, was_connected, is_polite);
         if was_connected {
             self.left_us = world.now.0;
         } else {
@@ -165,7 +179,7 @@ impl Client {
     pub fn leave(&mut self, world: &mut World, judge: &mut Judge) {
         if self.is_connected {
             self.send(world, &Packet::Disconnect(Disconnect::default()));
-            self.lose_link(world, judge);
+            self.end_link(world, judge, true);
         }
     }
 
@@ -410,6 +424,7 @@ impl Client {
         self.must_start_clean = false;
         self.kept_s = if self.version == Version::V5 { self.expiry_s.into() } else { 3_600 };
         judge.connect(self.number, world.core_of(link), connack.session_present)?;
+        judge.wills.accept(self.number, world.now.0);
         if !connack.session_present {
             self.begin_anew(judge);
         }
@@ -512,4 +527,5 @@ pub struct How {
     pub is_clean: bool,
     pub expiry_s: u32,
     pub pipelined: Option<&'static str>,
+    pub has_will: bool,
 }

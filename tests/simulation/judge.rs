@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shards::TopicFilter;
 
 use crate::plan::CLIENTS;
+use crate::wills::Wills;
 use crate::world::World;
 
 pub struct Message {
@@ -66,6 +67,7 @@ pub struct Seen {
 
 pub struct Judge {
     pub messages: Vec<Message>,
+    pub wills: Wills,
     subscribers: Vec<Subscriber>,
     /// Counts what clients do and see.
     clock: u64,
@@ -92,6 +94,7 @@ impl Judge {
     pub fn new(may_drop_qos_0: bool) -> Self {
         Self {
             messages: Vec::new(),
+            wills: Wills::default(),
             subscribers: (0..CLIENTS).map(|_| Subscriber::default()).collect(),
             clock: 0,
             received: BTreeMap::new(),
@@ -165,7 +168,8 @@ impl Judge {
 
     /// The broker crashed: what it sends again need not have the DUP flag, as it may not know any more
     /// that it had sent it.
-    pub fn note_crash(&mut self) {
+    pub fn note_crash(&mut self, now_us: u64) {
+        self.wills.crash(now_us);
         self.last.clear();
         self.has_crashed = true;
         self.subscribers.iter_mut().for_each(|subscriber| subscriber.core = None);
@@ -339,7 +343,8 @@ impl Judge {
 
     /// Everything has settled: what was accepted must have come to all who were subscribed before
     /// it was sent and still are.
-    pub fn settle(&mut self) -> Result<(), String> {
+    pub fn settle(&mut self, now_us: u64) -> Result<(), String> {
+        self.wills.settle(now_us);
         for message in &mut self.messages {
             let is_connected = self.subscribers[message.publisher].connected_at.is_some();
             message.is_accepted |= message.qos == 0 && message.is_fresh && is_connected;

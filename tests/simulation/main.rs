@@ -18,6 +18,7 @@ mod packets;
 mod plan;
 mod random;
 mod run;
+mod wills;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

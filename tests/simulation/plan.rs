@@ -22,6 +22,7 @@ pub enum Step {
         clean: bool,
         expiry_s: u32,
         pipelined: Option<&'static str>,
+        has_will: bool,
     },
     /// DISCONNECT.
     Leave {
@@ -138,12 +139,14 @@ fn connect(random: &mut Random, client: usize) -> Step {
         clean: random.percent(30),
         expiry_s: random.pick(&[0, 0, 5, 3_600, 3_600]),
         pipelined: random.percent(25).then(|| random.pick(&FILTERS)),
+        has_will: random.percent(50),
     }
 }
 
 fn come_back(random: &mut Random, client: usize) -> Step {
     let pipelined = random.percent(10).then(|| random.pick(&FILTERS));
-    Step::Connect { client, clean: false, expiry_s: 3_600, pipelined }
+    let has_will = random.percent(50);
+    Step::Connect { client, clean: false, expiry_s: 3_600, pipelined, has_will }
 }
 
 fn step(random: &mut Random, cores: usize) -> Step {

@@ -8,6 +8,7 @@ use crate::client::{Client, How};
 use crate::judge::Judge;
 use crate::plan::{CLIENTS, Plan, Step};
 use crate::random::Random;
+use crate::wills;
 use crate::world::World;
 
 /// Rounds of all cores after which a broker that has not come to rest never will.
@@ -47,9 +48,9 @@ impl Run {
     fn step(&mut self, step: &Step, random: &mut Random) -> Result<(), String> {
         let Self { world, clients, judge, .. } = self;
         match *step {
-            Step::Connect { client, clean, expiry_s, pipelined } => {
+            Step::Connect { client, clean, expiry_s, pipelined, has_will } => {
                 let core = random.below(world.cores());
-                let how = How { is_clean: clean, expiry_s, pipelined };
+                let how = How { is_clean: clean, expiry_s, pipelined, has_will };
                 clients[client].connect(world, judge, core, how);
             }
             Step::Leave { client } => clients[client].leave(world, judge),
@@ -77,9 +78,9 @@ impl Run {
             // The broker may have come back on fewer cores.
             Step::Freeze { from, to, .. } if from.max(to) >= world.cores() => {}
             Step::Crash { cores } => {
+                judge.note_crash(world.now.0);
                 clients.iter_mut().for_each(|client| client.cut(world, judge));
                 clients.iter_mut().for_each(|client| client.drop_abandoned(world));
-                judge.note_crash();
                 world.crash(random, cores);
             }
             Step::Checkpoint => world.begin_checkpoint(),
@@ -131,7 +132,7 @@ impl Run {
                 return Err(what);
             }
         }
-        self.judge.settle()
+        self.judge.settle(self.world.now.0)
     }
 
     fn rest(&mut self, random: &mut Random) -> Result<(), String> {
@@ -156,30 +157,27 @@ impl Run {
         // Who is away comes back for what it is owed.
         let Self { world, clients, judge, .. } = self;
         for client in clients.iter_mut().filter(|c| c.link.is_none() && c.is_persistent()) {
-            let how = How { is_clean: false, expiry_s: 3_600, pipelined: None };
+            let how = How { is_clean: false, expiry_s: 3_600, pipelined: None, has_will: false };
             client.connect(world, judge, random.below(world.cores()), how);
         }
         self.settle(random)?;
         self.settle(random)?;
         self.compare_retained(random)?;
+        self.compare_wills(random)?;
         self.clear_all(random)
     }
 
     /// Every core shows a new subscriber the same retained messages, and the right ones.
     fn compare_retained(&mut self, random: &mut Random) -> Result<(), String> {
-        let mut shown: Vec<BTreeMap<String, usize>> = Vec::new();
+        let mut shown = Vec::new();
         for core in 0..self.world.cores() {
-            let kept = self.world.watch(core, "r/#", &mut || random.next())?;
-            let number = |payload: &[u8]| {
-                payload.first_chunk().map_or(usize::MAX, |n| u64::from_be_bytes(*n) as usize)
-            };
-            shown.push(kept.iter().map(|(topic, p)| (topic.clone(), number(p))).collect());
+            shown.push(self.retained(core, "r/#", random)?);
         }
         if let Some(other) = shown.iter().find(|other| **other != shown[0]) {
             return Err(format!("cores keep different messages: {other:?}, {:?}", shown[0]));
         }
         for topic in ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5"] {
-            let number = shown[0].get(topic).copied();
+            let number = shown[0].get(topic).map(|&number| number as usize);
             if !self.judge.may_be_retained(topic, number) {
                 return Err(format!("{topic} keeps message {number:?}, not the last"));
             }
@@ -187,22 +185,45 @@ impl Run {
         Ok(())
     }
 
+    /// The Wills shown are those that were published last.
+    fn compare_wills(&mut self, random: &mut Random) -> Result<(), String> {
+        for core in 0..self.world.cores() {
+            let shown = self.retained(core, "w/#", random)?;
+            for (client, &topic) in wills::TOPICS.iter().enumerate() {
+                self.judge.wills.check(client, shown.get(topic).copied())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a core keeps under a filter: the numbers that messages bear, by topic.
+    fn retained(
+        &mut self,
+        core: usize,
+        filter: &str,
+        random: &mut Random,
+    ) -> Result<BTreeMap<String, u64>, String> {
+        let kept = self.world.watch(core, filter, &mut || random.next())?;
+        let number = |payload: &[u8]| payload.first_chunk().map_or(0, |n| u64::from_be_bytes(*n));
+        Ok(kept.into_iter().map(|(topic, payload)| (topic, number(&payload))).collect())
+    }
+
     /// Once all is gone, nothing is left of it.
     fn clear_all(&mut self, random: &mut Random) -> Result<(), String> {
+        // Their Wills first, which are to be cleared too.
+        self.cut_all(random)?;
         let Self { world, clients, judge, .. } = self;
-        clients[0].connect(world, judge, 0, How { is_clean: true, expiry_s: 0, pipelined: None });
+        let how = How { is_clean: true, expiry_s: 0, pipelined: None, has_will: false };
+        clients[0].connect(world, judge, 0, how);
         self.rest(random)?;
         let Self { world, clients, judge, .. } = self;
-        for topic in ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5", "r/m"] {
+        for topic in
+            ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5", "r/m"].into_iter().chain(wills::TOPICS)
+        {
             clients[0].publish(world, judge, topic, 1, true, 0);
         }
         self.rest(random)?;
-        let Self { world, clients, judge, .. } = self;
-        for client in clients.iter_mut() {
-            client.cut(world, judge);
-        }
-        clients.iter_mut().for_each(|client| client.drop_abandoned(world));
-        self.rest(random)?;
+        self.cut_all(random)?;
         self.world.now.0 += 4_000_000_000;
         self.rest(random)?;
         self.rest(random)?;
@@ -210,5 +231,12 @@ impl Run {
             0 => Ok(()),
             bytes => Err(format!("{bytes} bytes are left of nothing")),
         }
+    }
+
+    fn cut_all(&mut self, random: &mut Random) -> Result<(), String> {
+        let Self { world, clients, judge, .. } = self;
+        clients.iter_mut().for_each(|client| client.cut(world, judge));
+        clients.iter_mut().for_each(|client| client.drop_abandoned(world));
+        self.rest(random)
     }
 }

@@ -20,6 +20,7 @@ use ringmq::wire::{self, Frame};
 use crate::packets;
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::wills;
 
 /// Where a connection is, seen from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,7 @@ impl World {
         let mut settings = Settings::default();
         settings.mqtt.sys_interval_s = 0;
         settings.limits.memory_bytes_max = 1 << 32;
+        settings.storage.will_grace_s = wills::GRACE_S;
         settings.limits.connections_max = 1_000;
         settings.limits.session_expiry_max_s = 3_600;
         settings.limits.connect_timeout_s = 65_535;
