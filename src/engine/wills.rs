@@ -9,17 +9,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::clock::{Deadline, Now};
 use crate::engine::deliver::Origin;
 use crate::engine::ending::Ending;
 use crate::engine::journal::Journal;
 use crate::engine::{Engine, Timer};
 use crate::gauges::Ledger;
 use crate::limits;
+use crate::message;
 use crate::session::state::{Session, Will};
 use crate::storage::image::{HeldWill, OwnedContent};
 use crate::storage::record::{Content, Record, SessionNumber};
 use crate::wire::{self, Qos};
-use crate::{clock::Now, message};
 
 /// Wills of clients that were connected when the process before this one ended.
 #[derive(Debug, Default)]
@@ -52,24 +53,23 @@ impl LeftWills {
         Some(left)
     }
 
+    /// When the first one is due whose client is not back.
+    fn next_due(&mut self) -> Option<Deadline> {
+        while self.line.pop_front_if(|left| left.is_none()).is_some() {
+            self.gone += 1;
+        }
+        let first = self.line.front()?.as_ref()?;
+        Some(self.since?.after_s(first.grace_s.into()))
+    }
+
     /// Takes the first one whose time is over.
     fn pop_due(&mut self, now: Now, ledger: &Ledger) -> Option<LeftWill> {
-        let since = self.since?;
-        loop {
-            let is_over = match self.line.front()? {
-                Some(left) => since.after_s(left.grace_s.into()).is_due(now),
-                None => true,
-            };
-            if !is_over {
-                return None;
-            }
-            self.gone += 1;
-            if let Some(left) = self.line.pop_front().flatten() {
-                self.places.remove(&left.client_identifier);
-                ledger.release(left.bytes());
-                return Some(left);
-            }
-        }
+        self.next_due().filter(|due| due.is_due(now))?;
+        let left = self.line.pop_front()??;
+        self.gone += 1;
+        self.places.remove(&left.client_identifier);
+        ledger.release(left.bytes());
+        Some(left)
     }
 
     /// Tells those from a place on anew, until enough is told; where to go on, if not at the end.
@@ -237,14 +237,12 @@ impl Engine {
             tracing::info!(wills = published, "published Wills of clients that did not come back");
         }
         self.count_left_wills();
-        if let (Some(since), Some(Some(next))) =
-            (self.left_wills.since, self.left_wills.line.front())
-        {
-            let due = since.after_s(next.grace_s.into());
-            let due = due.min(self.now.after_s(limits::TIMER_AHEAD_S));
-            self.timers.arm(due, Timer::LeftWills);
-        } else {
-            self.left_wills = LeftWills::default();
+        match self.left_wills.next_due() {
+            Some(due) => {
+                let due = due.min(self.now.after_s(limits::TIMER_AHEAD_S));
+                self.timers.arm(due, Timer::LeftWills);
+            }
+            None => self.left_wills = LeftWills::default(),
         }
     }
 

@@ -12,13 +12,19 @@ pub struct Broker {
 
 impl Broker {
     pub fn start(data: &Path) -> Self {
-        Self::start_with(data, &std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default())
+        Self::start_with(data, &std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default(), 0)
     }
 
-    pub fn start_with(data: &Path, flags: &str) -> Self {
+    /// With these flags; whoever was connected when it was killed has so long to come back.
+    pub fn start_with(data: &Path, flags: &str, will_grace_s: u32) -> Self {
+        let config = data.with_extension("toml");
+        let text = format!("[storage]\nwill_grace_s = {will_grace_s}\n");
+        std::fs::write(&config, text).expect("written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_broker"))
             .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data"])
             .arg(data)
+            .arg("--config")
+            .arg(config)
             .args(flags.split_whitespace())
             .stderr(Stdio::piped())
             .spawn()
@@ -73,6 +79,7 @@ impl Drop for Folder {
         let kept = std::env::var_os("RINGMQ_CRASH_KEEP").is_some() && std::thread::panicking();
         if !kept {
             let _ = std::fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_file(self.0.with_extension("toml"));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringmq::wire::{self, Connect, ConnectProperties, Frame, Packet, Version};
+use ringmq::wire::{self, Connect, ConnectProperties, Frame, Packet, Qos, Version, Will};
 
 use crate::PATIENCE;
 
@@ -20,24 +20,33 @@ pub struct Gone;
 impl Link {
     /// Connects with a session that is kept; says whether there was one.
     pub fn open(address: SocketAddr, name: &str) -> Result<(Self, bool), Gone> {
-        let stream = TcpStream::connect(address).map_err(|_| Gone)?;
-        stream.set_read_timeout(Some(Duration::from_millis(2))).map_err(|_| Gone)?;
-        stream.set_nodelay(true).map_err(|_| Gone)?;
-        let mut link = Self { stream, bytes: Vec::new() };
         let properties = ConnectProperties {
             session_expiry_interval: Some(86_400),
             ..ConnectProperties::default()
         };
-        link.send(&Packet::Connect(Connect {
-            version: Version::V5,
-            clean_start: false,
-            keep_alive_s: 0,
-            client_identifier: name,
-            username: None,
-            password: None,
-            will: None,
-            properties,
-        }))?;
+        Self::open_as(address, &Connect { properties, ..connect(name) })
+    }
+
+    /// Connects with a session that ends with the connection, and a Will that is retained: a number.
+    pub fn open_mortal(
+        address: SocketAddr,
+        name: &str,
+        topic: &str,
+        number: u64,
+    ) -> Result<Self, Gone> {
+        let payload = &number.to_be_bytes();
+        let qos = Qos::AtLeastOnce;
+        let will = Some(Will { qos, retain: true, topic, payload, ..Will::default() });
+        let (link, _) = Self::open_as(address, &Connect { will, ..connect(name) })?;
+        Ok(link)
+    }
+
+    fn open_as(address: SocketAddr, connect: &Connect<'_>) -> Result<(Self, bool), Gone> {
+        let stream = TcpStream::connect(address).map_err(|_| Gone)?;
+        stream.set_read_timeout(Some(Duration::from_millis(2))).map_err(|_| Gone)?;
+        stream.set_nodelay(true).map_err(|_| Gone)?;
+        let mut link = Self { stream, bytes: Vec::new() };
+        link.send(&Packet::Connect(connect.clone()))?;
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(packet) = link.next()? {
@@ -72,6 +81,19 @@ impl Link {
                 Err(_) => return Err(Gone),
             }
         }
+    }
+}
+
+fn connect(client_identifier: &str) -> Connect<'_> {
+    Connect {
+        version: Version::V5,
+        clean_start: false,
+        keep_alive_s: 0,
+        client_identifier,
+        username: None,
+        password: None,
+        will: None,
+        properties: ConnectProperties::default(),
     }
 }
 

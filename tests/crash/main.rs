@@ -2,6 +2,7 @@
 //! sessions publish and subscribe at QoS 1 and 2 and retain messages, the broker is killed at random
 //! moments and started again on the same folder, and in the end everything that was acknowledged has
 //! come, in order, at QoS 2 once; and to one member of a shared subscription whose members come and go.
+//! Each kill takes a client with a Will along, which is published.
 //!
 //! ```text
 //! cargo test --test crash                                         some seconds
@@ -15,10 +16,11 @@
 
 mod broker;
 mod link;
+mod mortal;
 mod publisher;
 mod subscriber;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +33,7 @@ use ringmq::wire::{
 
 use crate::broker::{Broker, Folder};
 use crate::link::Link;
+use crate::mortal::Mortals;
 use crate::publisher::Publisher;
 use crate::subscriber::{Group, Subscriber};
 
@@ -55,8 +58,8 @@ fn round(
     publishers: &mut [Publisher],
     subscribers: &mut [Subscriber],
     members: &mut [Subscriber],
-    time: Duration,
-    is_odd: bool,
+    mortals: &mut Mortals,
+    (time, is_odd): (Duration, bool),
 ) {
     let (address, never) = (broker.address, AtomicBool::new(false));
     let is_killed = AtomicBool::new(false);
@@ -71,6 +74,7 @@ fn round(
             }
             scope.spawn(|| drop(subscriber.serve(address, |_| is_killed.load(Ordering::Relaxed))));
         }
+        scope.spawn(|| mortals.serve(address));
         let leaves = Instant::now() + time / 2;
         for (number, member) in members.iter_mut().enumerate() {
             // One of them leaves in the middle, so that what waits for it goes to the others.
@@ -93,6 +97,7 @@ fn settle(
     publishers: &mut [Publisher],
     subscribers: &mut [Subscriber],
     (group, members): (&Group, &mut [Subscriber]),
+    mortals: &Mortals,
 ) {
     let ends = AtomicBool::new(true);
     for publisher in publishers.iter_mut() {
@@ -117,7 +122,9 @@ fn settle(
         }
     }
     settle_group(address, &all, group, members);
-    let retained = retained(address, publishers.len());
+    let retained = retained(address, publishers.len(), &mortals.accepted);
+    let lost = mortals.accepted.iter().find(|&topic| !retained.contains_key(topic));
+    assert!(lost.is_none(), "the Will {lost:?} was not published");
     for publisher in publishers {
         let kept = retained.get(&publisher.topic(0)).copied().unwrap_or(0);
         let acknowledged = publisher.acknowledged[0];
@@ -148,8 +155,12 @@ fn settle_group(
     }
 }
 
-/// What is retained, as a newcomer sees it.
-fn retained(address: SocketAddr, count: usize) -> BTreeMap<String, u64> {
+/// What publishers and Wills have retained, as a newcomer sees it who waits for these Wills.
+fn retained(
+    address: SocketAddr,
+    publishers: usize,
+    wills: &BTreeSet<String>,
+) -> BTreeMap<String, u64> {
     let name = format!("newcomer {}", std::process::id());
     let Ok((mut link, _)) = Link::open(address, &name) else { panic!("it is not killed") };
     let options = SubscribeOptions {
@@ -158,7 +169,7 @@ fn retained(address: SocketAddr, count: usize) -> BTreeMap<String, u64> {
         retain_as_published: false,
         retain_handling: 0,
     };
-    let filters = [("r/#", options)];
+    let filters = [("r/#", options), (&*format!("{}#", mortal::TOPICS), options)];
     let subscribe = Packet::Subscribe(Subscribe {
         packet_identifier: PacketIdentifier::new(1).expect("one"),
         subscription_identifier: None,
@@ -167,12 +178,16 @@ fn retained(address: SocketAddr, count: usize) -> BTreeMap<String, u64> {
     });
     assert!(link.send(&subscribe).is_ok());
     let (mut kept, until) = (BTreeMap::new(), Instant::now() + Duration::from_secs(10));
-    while kept.len() < count && Instant::now() < until {
+    let mut missing = wills.len() + publishers;
+    while missing > 0 && Instant::now() < until {
         let Ok(packet) = link.next() else { panic!("it is not killed") };
         let Some(packet) = packet else { continue };
         if let Packet::Publish(publish) = wire::decode(&packet, Version::V5).expect("MQTT") {
             let number = u64::from_be_bytes(publish.payload.try_into().expect("a number"));
-            kept.insert(publish.topic.to_owned(), number);
+            let topic = publish.topic;
+            let is_awaited = wills.contains(topic) || !topic.starts_with(mortal::TOPICS);
+            let is_new = kept.insert(topic.to_owned(), number).is_none();
+            missing -= usize::from(is_new && is_awaited);
         }
     }
     kept
@@ -194,6 +209,7 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
     let mut subscribers: Vec<Subscriber> = (0..2).map(Subscriber::new).collect();
     let group = Arc::new(Group::default());
     let mut members: Vec<Subscriber> = (0..3).map(|n| Subscriber::member(n, &group)).collect();
+    let mut mortals = Mortals::default();
     let broker = Broker::start(&folder.0);
     for member in &mut members {
         assert!(member.serve(broker.address, |member| member.is_subscribed).is_ok());
@@ -204,23 +220,27 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
         // What is kept is kept whatever it is served with.
         let cores = format!("--cores {}", 1 + next_random(&mut random) % 3);
         let flags = std::env::var("RINGMQ_TEST_FLAGS").unwrap_or(cores);
-        let mut broker = Broker::start_with(&folder.0, &flags);
+        // Now and then Wills outlive several kills.
+        let will_grace_s = if next_random(&mut random).is_multiple_of(2) { 0 } else { 30 };
+        let mut broker = Broker::start_with(&folder.0, &flags, will_grace_s);
         let time = Duration::from_micros(next_random(&mut random) % 120_000);
-        let is_odd = done % 2 == 1;
-        round(&mut broker, &mut publishers, &mut subscribers, &mut members, time, is_odd);
+        let how = (time, done % 2 == 1);
+        round(&mut broker, &mut publishers, &mut subscribers, &mut members, &mut mortals, how);
         done += 1;
         if done % 50 == 0 {
             let broker = Broker::start(&folder.0);
             let shared = (&*group, &mut members[..]);
-            settle(broker.address, &mut publishers, &mut subscribers, shared);
+            settle(broker.address, &mut publishers, &mut subscribers, shared, &mortals);
             if done % 100 == 0 {
                 broker.stop();
             }
         }
     }
     let broker = Broker::start(&folder.0);
-    settle(broker.address, &mut publishers, &mut subscribers, (&*group, &mut members[..]));
+    let shared = (&*group, &mut members[..]);
+    settle(broker.address, &mut publishers, &mut subscribers, shared, &mortals);
     let messages: u64 = publishers.iter().flat_map(|publisher| publisher.last).sum();
     assert!(messages > 0, "somebody published");
-    println!("{done} kills in {:.0} s, {messages} messages", begin.elapsed().as_secs_f64());
+    let (seconds, wills) = (begin.elapsed().as_secs_f64(), mortals.accepted.len());
+    println!("{done} kills in {seconds:.0} s, {messages} messages, {wills} Wills");
 }
