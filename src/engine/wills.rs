@@ -222,7 +222,7 @@ impl Engine {
         }
     }
 
-    /// Publishes the Wills of those who had time to come back and did not, a part of them in a turn.
+    /// Publishes the Wills of those who had time to come back and did not, a part in a turn.
     pub(super) fn look_at_left_wills(&mut self) {
         self.left_wills.since.get_or_insert(self.now);
         let mut published = 0;

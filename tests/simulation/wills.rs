@@ -1,5 +1,5 @@
 //! Whose Will must have been published, and whose must not. Each connection's Will is a retained
-//! message of its client's topic that bears its number, so the last one published can be seen in the end.
+//! message of its client's topic that bears its number, so that the last one shows in the end.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +38,8 @@ impl Left {
 
 #[derive(Default)]
 struct OfClient {
-    /// Wills that may have been published, and whether their connections were accepted for sure: others
-    /// may have been open at any time, also after later ones.
+    /// Wills that may have been published, and whether their connections are sure to have been
+    /// accepted: others may have been open at any time, also after later ones.
     possible: BTreeMap<u64, bool>,
     /// The last one that is sure to have been.
     sure: Option<u64>,

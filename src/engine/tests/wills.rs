@@ -8,7 +8,7 @@ use crate::wire::{Disconnect, ReasonCode};
 
 const GRACE_MS: u64 = 30_000;
 
-/// A broker, and what its store has by now.
+/// A broker with a watcher who is away, and what its store has by now.
 struct Kept {
     world: World,
     stored: Vec<Records>,
@@ -17,10 +17,10 @@ struct Kept {
 impl Kept {
     fn new() -> Self {
         let mut new = Self { world: kept(), stored: Vec::new() };
-        new.connect(&Client::persistent("watcher"));
-        let watcher = new.world.engine.find_session("watcher").expect("there");
-        let watcher = new.world.engine.sessions[watcher as usize].connection.expect("connected");
+        let watcher = new.connect(&Client::persistent("watcher"));
         new.world.subscribe(watcher, "will/#", Qos::AtLeastOnce);
+        new.store();
+        new.world.cut(watcher);
         new.store();
         new
     }
@@ -182,9 +182,6 @@ fn what_became_of_a_will_while_the_broker_ran_is_not_done_again_by_the_next() {
     ];
     for (what, copies, end) in ends {
         let mut kept = Kept::new();
-        let watcher = kept.world.engine.find_session("watcher").expect("there");
-        let watcher = kept.world.engine.sessions[watcher as usize].connection.expect("connected");
-        kept.world.cut(watcher);
         let id = kept.connect(&with_will("c"));
         assert_eq!(kept.wills_stored(), 1);
         end(&mut kept, id);
