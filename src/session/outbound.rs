@@ -6,6 +6,9 @@
 //! (PUBREC came, PUBREL sent) → gone (PUBCOMP). When the connection is lost, what was sent is
 //! `Unsent` again on the next one and goes out first, in the old order, with DUP.
 
+mod kept;
+mod shared;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use serde::Deserialize;
 use shards::FilterId;
 
 use crate::clock::Now;
-use crate::engine::{Kept, Telling};
+use crate::engine::Kept;
 use crate::limits;
 use crate::message::Message;
 use crate::metrics::Drop as DropCause;
@@ -495,67 +498,6 @@ impl Outbound {
         (self.inflight.get(distance)?.identifier == identifier).then_some(distance)
     }
 
-    /// Takes out what other members of the shared subscriptions that `is_taken` names can have
-    /// instead: what waits and, `with_inflight`, QoS 1 that was not acknowledged. QoS 2 in flight
-    /// stays with this client [MQTT-4.8.2-5].
-    pub fn take_shared(
-        &mut self,
-        is_taken: impl Fn(FilterId) -> bool,
-        with_inflight: bool,
-    ) -> Vec<Delivery> {
-        let is_taken = |delivery: &Delivery| delivery.shared.is_some_and(&is_taken);
-        let mut taken = Vec::new();
-        for inflight in self.inflight.iter_mut().filter(|_| with_inflight) {
-            let is_unsent = matches!(inflight.stage, Stage::Unsent(_));
-            let (Stage::Sent(delivery) | Stage::Unsent(delivery)) = &inflight.stage else {
-                continue;
-            };
-            if delivery.qos == Qos::AtLeastOnce && is_taken(delivery) {
-                let delivery = delivery.clone();
-                if delivery.kept.number != 0 {
-                    self.gone.push(delivery.kept);
-                }
-                taken.push(delivery);
-                self.to_resend -= usize::from(is_unsent);
-                self.unacknowledged -= usize::from(!is_unsent);
-                inflight.stage = Stage::Done;
-            }
-        }
-        self.forget_done();
-        if self.queue.iter().any(is_taken) {
-            let has_latest = !self.latest.is_empty();
-            for _ in 0..self.queue.len() {
-                let delivery = self.pop_queue().expect("counted");
-                if is_taken(&delivery) {
-                    self.note_gone(delivery.kept);
-                    taken.push(delivery);
-                } else {
-                    self.enqueue(delivery);
-                }
-            }
-            if has_latest {
-                self.number_anew();
-            }
-        }
-        taken
-    }
-
-    /// Makes what was drawn for a shared subscription this client's own: it is a member no more, and
-    /// nobody else took it over.
-    pub fn keep_shared(&mut self, filter: FilterId) {
-        let in_flight = self.inflight.iter_mut().filter_map(|inflight| match &mut inflight.stage {
-            Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
-                Some(delivery)
-            }
-            Stage::Released { .. } | Stage::Done => None,
-        });
-        for delivery in in_flight.chain(&mut self.queue) {
-            if delivery.shared == Some(filter) {
-                delivery.shared = None;
-            }
-        }
-    }
-
     /// The queue was rearranged under `keep-latest`.
     fn number_anew(&mut self) {
         self.latest = self
@@ -587,57 +529,6 @@ impl Outbound {
         dropped
     }
 
-    /// Tells all that is kept of it, in the order of the line: what is in flight, then what waits.
-    pub fn tell_anew(&mut self, mut tell: impl FnMut(Telling<'_>)) {
-        for Inflight { identifier, stage } in &mut self.inflight {
-            match stage {
-                Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
-                    if delivery.kept.number != 0 {
-                        tell(Telling::Delivery(delivery, *identifier));
-                    }
-                }
-                Stage::Released { kept, .. } if kept.number != 0 => {
-                    tell(Telling::Released(*kept, *identifier));
-                }
-                Stage::Released { .. } | Stage::Done => {}
-            }
-        }
-        let waiting = self.queue.iter_mut().filter(|delivery| delivery.kept.number != 0);
-        waiting.for_each(|delivery| tell(Telling::Delivery(delivery, 0)));
-    }
-
-    /// Takes up a message that was in flight before the process began, after the others that were:
-    /// sent, or, without one, with PUBREL left.
-    pub fn restore_inflight(&mut self, identifier: PacketIdentifier, of: Result<Delivery, Kept>) {
-        // Those between that are acknowledged leave a place, so that identifiers count up.
-        while !self.inflight.is_empty()
-            && self.inflight.len() < limits::IDENTIFIER_SPAN_MAX
-            && self.last_identifier.checked_add(1).unwrap_or(1) != identifier.get()
-        {
-            let identifier = self.next_identifier().get();
-            self.inflight.push_back(Inflight { identifier, stage: Stage::Done });
-        }
-        self.last_identifier = identifier.get();
-        self.to_resend += 1;
-        let stage = match of {
-            Ok(delivery) => Stage::Unsent(delivery),
-            Err(kept) => Stage::Released { resend: true, kept },
-        };
-        self.inflight.push_back(Inflight { identifier: identifier.get(), stage });
-    }
-
-    /// Takes up a message that waited before the process began.
-    pub fn restore_queued(&mut self, delivery: Delivery) {
-        self.enqueue(delivery);
-    }
-
-    /// All has been taken up. Under `keep-latest` queued messages are found by topic again.
-    pub fn end_restore(&mut self, policy: QueuePolicy) {
-        if policy == QueuePolicy::KeepLatest {
-            self.number_anew();
-        }
-    }
-
     /// How many QoS 1 or 2 messages could be sent right now.
     pub fn room(&self) -> usize {
         if !self.is_open(Qos::ExactlyOnce) {
@@ -646,17 +537,6 @@ impl Outbound {
         self.window
             .saturating_sub(self.unacknowledged + self.held.len())
             .min(limits::IDENTIFIER_SPAN_MAX - self.inflight.len())
-    }
-
-    /// The shared subscriptions for which messages wait or are in flight; some may come twice.
-    pub fn shared_filters(&self) -> impl Iterator<Item = FilterId> {
-        let in_flight = self.inflight.iter().filter_map(|inflight| match &inflight.stage {
-            Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
-                delivery.shared
-            }
-            Stage::Released { .. } | Stage::Done => None,
-        });
-        in_flight.chain(self.queue.iter().filter_map(|delivery| delivery.shared))
     }
 
     /// Messages that wait.
