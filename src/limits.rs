@@ -109,6 +109,9 @@ pub const KERNEL_TLS_LOOKS_MAX: u16 = 1_000;
 /// Bytes of records that wait on a core for the store before publishers wait too.
 pub const JOURNAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of records that wait for the store before no client is let in any more.
+pub const JOURNAL_BYTES_FAR: usize = 64 * 1024 * 1024;
+
 /// Bytes of records from which a core hands them over though the store has not taken the last ones.
 pub const JOURNAL_BATCH_BYTES: usize = 512 * 1024;
 
@@ -123,6 +126,7 @@ pub const LEFT_WILLS_PER_TURN: usize = 500;
 pub const CHECKPOINT_BYTES: usize = 128 * 1024;
 
 const _: () = assert!(JOURNAL_BATCH_BYTES < JOURNAL_BYTES_MAX);
+const _: () = assert!(JOURNAL_BYTES_MAX < JOURNAL_BYTES_FAR);
 const _: () = assert!(SHARED_BYTES_MIN < RUN_BYTES_MAX);
 const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANES_WINDOW_BYTES);
 const _: () = assert!(IDENTIFIER_SPAN_MAX < u16::MAX as usize);

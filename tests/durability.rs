@@ -316,7 +316,8 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else_until_there_is_room() {
     publisher.expect_silence(SILENCE);
     sys_value(&broker, "store/failing", |value| value == "1");
     // Whoever needs no store is served as ever.
-    let mut live = Client::connect(&broker, Connect::v5("live"));
+    let with_will = Connect::v5("live").will(Will::new("gone", "live"));
+    let mut live = Client::connect(&broker, with_will);
     live.subscribe("live", 1);
     live.publish(Publish::new("live", "as ever").qos(1, 1));
     live.expect_message("as ever");
@@ -324,6 +325,9 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else_until_there_is_room() {
     assert_eq!(publisher.expect_ack(), Ack::puback(1));
     sys_value(&broker, "store/failing", |value| value == "0");
     drop(broker);
+    let inspect = store(&["inspect", "--json"], &disk.0.0, Stdio::null());
+    let seen: serde_json::Value = serde_json::from_slice(&inspect.stdout).expect("JSON");
+    assert_eq!(seen["wills"], 1, "{seen}");
     let broker = disk.0.broker(config);
     let mut consumer = Client::connect(&broker, kept("consumer"));
     consumer.expect_message("before");

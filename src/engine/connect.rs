@@ -107,7 +107,7 @@ impl Engine {
             Redirect::Temporary => return Err(Refusal(ReasonCode::UseAnotherServer)),
             Redirect::Permanent => return Err(Refusal(ReasonCode::ServerMoved)),
         }
-        if self.memory_is_full() {
+        if self.memory_is_full() || self.store_is_far_behind() {
             self.links.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::ServerBusy));
         }
@@ -349,7 +349,6 @@ impl Engine {
             return self.turn_down(id, reason);
         }
         let mark = self.mark();
-        self.cancel_left_will(client_identifier);
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
         self.time_connack(id);
         self.agree(id, session, connect);
@@ -359,6 +358,8 @@ impl Engine {
         if is_new_owner || is_new_to_store {
             self.tell_owner(session);
         }
+        let is_session_told = self.mark() > mark;
+        self.cancel_left_will(client_identifier);
         self.hold_will(session);
         let metrics = &mut self.links.metrics;
         metrics.clients_connected += 1;
@@ -370,7 +371,9 @@ impl Engine {
             // Nothing of what CONNACK says can be left out.
             return self.end_connection(id.slot, Ending::Silent);
         }
-        self.gate(id, session, mark);
+        if is_session_told || !self.store_is_failing() {
+            self.gate(id, session, mark);
+        }
         tracing::debug!(client = client_identifier, user, session_present, version = ?connect.version, "connected");
         if session_present {
             self.check_subscriptions(session);

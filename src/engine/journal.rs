@@ -198,6 +198,16 @@ impl Journal {
         self.open.len() + self.under_way_bytes >= limits::JOURNAL_BYTES_MAX || self.stored.is_full
     }
 
+    /// Whether more waits to be stored than publishers alone can have made it.
+    pub(super) fn is_far_behind(&self) -> bool {
+        self.open.len() + self.under_way_bytes >= limits::JOURNAL_BYTES_FAR
+    }
+
+    /// Whether the store cannot write for the moment.
+    pub(super) fn is_failing(&self) -> bool {
+        self.stored.is_failing
+    }
+
     /// Bytes that wait to be handed over.
     pub(super) fn bytes(&self) -> usize {
         self.open.len()

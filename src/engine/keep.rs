@@ -156,6 +156,17 @@ impl Engine {
         }
     }
 
+    /// Whether so much waits for the store that nobody new is let in: each CONNECT may add to it.
+    pub(super) fn store_is_far_behind(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_far_behind())
+    }
+
+    /// Whether the store cannot write for the moment. Clients whose sessions it has nothing to do with
+    /// are let in all the same, also with Wills.
+    pub(super) fn store_is_failing(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_failing())
+    }
+
     /// Lets nothing leave on a new connection until what CONNACK promises is stored.
     pub(super) fn gate(&mut self, id: ConnectionId, session: u32, mark: u64) {
         let Some(journal) = &mut self.journal else { return };

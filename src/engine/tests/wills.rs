@@ -260,3 +260,47 @@ fn a_great_many_wills_are_published_a_part_in_each_turn() {
     assert_eq!(world.engine.metrics().wills_left, 0);
     assert_eq!(world.engine.metrics().messages_queued, many as u64 - 1);
 }
+
+#[test]
+fn while_the_store_cannot_write_wills_keep_nobody_out_whose_session_is_not_kept() {
+    let mut kept = Kept::new();
+    let now = kept.world.now;
+    let up_to = kept.stored.last().expect("some").number;
+    let state = StoreState { up_to, is_failing: true, ..StoreState::default() };
+    kept.world.engine.handle_stored(now, state);
+    let clean = kept.world.accept();
+    kept.world.send_connect(clean, &Client { will: will("will/w"), ..Client::v5("clean") });
+    assert!(kept.world.packets(clean, Version::V5)[0].starts_with("Connack"));
+    let durable = kept.world.accept();
+    let client = Client { will: will("will/w"), ..Client::persistent("durable") };
+    kept.world.send_connect(durable, &client);
+    assert!(kept.world.packets(durable, Version::V5).is_empty());
+    kept.store();
+    assert_eq!(kept.wills_stored(), 2);
+}
+
+#[test]
+fn what_wills_make_wait_for_the_store_is_bounded() {
+    let mut world = kept();
+    let payload = vec![0; 60_000];
+    let big = || Some(wire::Will { topic: "w", payload: &payload, ..wire::Will::default() });
+    for number in 0.. {
+        assert!(number * payload.len() < 2 * limits::JOURNAL_BYTES_FAR, "it grows without end");
+        let id = world.accept();
+        world.send_connect(id, &Client { will: big(), ..Client::v5("again") });
+        if world.packets(id, Version::V5).iter().any(|packet| packet.contains("ServerBusy")) {
+            break;
+        }
+        world.cut(id);
+    }
+    while let Some(records) = world.engine.drain_records() {
+        world.engine.handle_stored(
+            world.now,
+            StoreState { up_to: records.number, ..StoreState::default() },
+        );
+    }
+    world.settle();
+    let id = world.accept();
+    world.send_connect(id, &Client::v5("later"));
+    assert!(world.packets(id, Version::V5)[0].contains("Success"));
+}
