@@ -18,17 +18,9 @@ use crate::clock::Now;
 use crate::engine::{Action, ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits::KERNEL_TLS_LOOK_MS;
 use crate::transport::Settling;
+use crate::transport::record::{ALERT, APPLICATION_DATA, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE};
 use crate::transport::tls::Keys;
 use crate::wire::ReasonCode;
-
-/// Content types of records (RFC 8446, 5.1).
-const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
-/// The description of an alert that nothing follows (RFC 8446, 6.1).
-const CLOSE_NOTIFY: u8 = 0;
-/// The handshake message that says that keys change (RFC 8446, 4).
-const KEY_UPDATE: u8 = 24;
 
 impl Engine {
     /// A client has been let in: its TLS may go on in the kernel.

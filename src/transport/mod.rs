@@ -13,6 +13,7 @@
 mod ciphers;
 mod entrance;
 pub mod proxy;
+pub mod record;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(not(feature = "tls"))]

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::transport::record::{ALERT, CLOSE_NOTIFY};
 use crate::transport::tls::{Key, Keys};
 use crate::transport::{Cipher, Ciphers};
 
-/// Content type of alerts (RFC 8446, 5.1).
-const ALERT: u8 = 21;
-/// A warning that nothing follows (RFC 8446, 6.1).
-const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+/// An alert that nothing follows; it is a warning (RFC 8446, 6).
+const LAST_ALERT: [u8; 2] = [1, CLOSE_NOTIFY];
 
 /// Room for one control message with one byte, and that in eights.
 // SAFETY: it reckons with numbers.
@@ -152,7 +151,7 @@ impl Default for Parts {
             message: message(std::ptr::null_mut(), std::ptr::null_mut()),
             piece: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
             control: [0; CONTROL_WORDS],
-            alert: CLOSE_NOTIFY,
+            alert: LAST_ALERT,
         }
     }
 }
