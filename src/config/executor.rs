@@ -104,6 +104,9 @@ pub struct Uring {
     pub incremental: bool,
     /// Whether the kernel's work for a core waits until the core asks for it, where it can (6.1).
     pub defer_taskrun: bool,
+    /// Whether sockets are in a table of the ring instead of among the process's descriptors, where the
+    /// kernel closes them there at once (6.13).
+    pub direct_descriptors: bool,
 }
 
 impl Default for Uring {
@@ -116,6 +119,7 @@ impl Default for Uring {
             zero_copy_bytes_min: 0,
             incremental: true,
             defer_taskrun: true,
+            direct_descriptors: true,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether io_uring can be used here, found out by using it; and if not, why not.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -102,8 +102,10 @@ pub struct Abilities {
     pub defer_taskrun: bool,
     /// Several receptions share a buffer (6.12).
     pub incremental: bool,
-    /// A socket of the ring's table can be had as a descriptor of the process (6.8).
-    pub lends_descriptors: bool,
+    /// A socket taken out of the ring's table is closed at once. Before Linux 6.13 it is kept until every
+    /// operation has ended that began on any socket of the table before: for as long as one client
+    /// says nothing (<https://github.com/axboe/liburing/issues/1192>).
+    pub closes_direct_descriptors: bool,
 }
 
 /// Sets up a ring as `uring` says, for so many sockets, and receives a byte with it.
@@ -124,8 +126,32 @@ pub fn probe(uring: &Uring, sockets_max: u32) -> Result<Abilities, Unavailable> 
     Ok(Abilities {
         defer_taskrun: ring.defers_taskrun(),
         incremental: buffers.is_incremental(),
-        lends_descriptors: known.is_supported(opcode::FixedFdInstall::CODE),
+        closes_direct_descriptors: closes_at_once(uring).unwrap_or(false),
     })
+}
+
+/// Closes a socket of a ring's table while another one receives; whether its peer sees it.
+#[expect(unsafe_code, reason = "entries that point to no memory")]
+fn closes_at_once(uring: &Uring) -> io::Result<bool> {
+    let mut ring = Ring::new(Shape::of(uring, 2))?;
+    let (idle, (peer, closed)) = (UnixStream::pair()?, UnixStream::pair()?);
+    let table = [idle.0.as_raw_fd(), closed.as_raw_fd()];
+    ring.submitter().register_files_update(0, &table)?;
+    drop(closed);
+    let receive = opcode::PollAdd::new(types::Fixed(0), libc::POLLIN as u32).build();
+    // SAFETY: it points to no memory.
+    unsafe { ring.push(&receive) }?;
+    ring.enter(Some(std::time::Duration::ZERO))?;
+    let close = opcode::Close::new(types::Fixed(1)).build();
+    // SAFETY: as above.
+    unsafe { ring.push(&close) }?;
+    ring.enter(Some(std::time::Duration::from_secs(1)))?;
+    peer.set_nonblocking(true)?;
+    match (&peer).read(&mut [0]) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 #[expect(unsafe_code, reason = "an entry that points to no memory")]

@@ -5,8 +5,7 @@ use std::io;
 
 use serde::{Serialize, Serializer};
 
-use crate::config::{ExecutorKind as Kind, Settings};
-use crate::executor::sockets_max;
+use crate::config::ExecutorKind as Kind;
 use crate::transport::Ciphers;
 
 /// What it can, or why nothing.
@@ -30,20 +29,9 @@ impl KernelTls {
     }
 
     /// What an executor can do with it.
-    pub fn find_for(kind: Kind, settings: &Settings) -> Self {
+    pub fn find_for(kind: Kind) -> Self {
         match kind {
-            Kind::Poll => Self::find(),
-            Kind::Uring => {
-                let io_uring = super::availability(&settings.uring, sockets_max(settings));
-                match io_uring.lends_descriptors() {
-                    true => Self::find(),
-                    false => {
-                        Self(Err("this kernel's io_uring lends no descriptors, as Linux 6.8 \
-                                       and later do; --mode poll can do without"
-                            .to_owned()))
-                    }
-                }
-            }
+            Kind::Poll | Kind::Uring => Self::find(),
             _ => Self(Err(format!("the executor {} gives sockets no keys", kind.name()))),
         }
     }
@@ -102,7 +90,7 @@ mod tests {
         assert!(why.contains("modprobe tls"), "{why}");
         assert!(why_not(&io::ErrorKind::PermissionDenied.into()).contains("denied"));
         for kind in [Kind::Monoio, Kind::Glommio] {
-            let found = KernelTls::find_for(kind, &Settings::default());
+            let found = KernelTls::find_for(kind);
             assert!(found.ciphers().is_empty() && found.to_string().contains(kind.name()));
         }
     }

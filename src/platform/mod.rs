@@ -164,8 +164,8 @@ mod elsewhere {
         pub defer_taskrun: bool,
         /// It cannot.
         pub incremental: bool,
-        /// It cannot.
-        pub lends_descriptors: bool,
+        /// It does not.
+        pub closes_direct_descriptors: bool,
     }
 
     /// It is not used here.
@@ -207,9 +207,9 @@ impl Availability {
         self.0.is_ok()
     }
 
-    /// Whether it can be used, and gives sockets of its table to the process.
-    pub fn lends_descriptors(&self) -> bool {
-        self.0.as_ref().is_ok_and(|abilities| abilities.lends_descriptors)
+    /// Whether it can be used, and closes the sockets of its table when it is told to.
+    pub fn closes_direct_descriptors(&self) -> bool {
+        self.0.as_ref().is_ok_and(|abilities| abilities.closes_direct_descriptors)
     }
 
     /// Why it cannot.
@@ -222,11 +222,12 @@ impl fmt::Display for Availability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let has = |has, what: &str| format!("{}{what}", if has { "" } else { "no " });
         match &self.0 {
-            Ok(Abilities { defer_taskrun, incremental, .. }) => write!(
+            Ok(Abilities { defer_taskrun, incremental, closes_direct_descriptors, .. }) => write!(
                 f,
-                "usable; {}, {}",
+                "usable; {}, {}, {}",
                 has(*defer_taskrun, "deferred task work"),
-                has(*incremental, "incremental buffers")
+                has(*incremental, "incremental buffers"),
+                has(*closes_direct_descriptors, "direct descriptors")
             ),
             Err(why) => write!(f, "not usable: {why}"),
         }

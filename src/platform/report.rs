@@ -70,6 +70,8 @@ const CONNECTIONS_OF_SMALL_MACHINES: u32 = 500;
 struct Machine {
     is_small: bool,
     has_io_uring: bool,
+    /// Connections take no descriptors of the process with it.
+    is_direct: bool,
     cores: usize,
     nodes: usize,
     processors_max: Option<f64>,
@@ -87,7 +89,7 @@ impl Machine {
         let uring = crate::config::Uring::default();
         let allowed = self.processors_max.map_or(usize::MAX, |max| max.ceil().max(1.0) as usize);
         let cores = if self.is_small { 1 } else { self.cores.min(allowed).max(1) };
-        let most = match (self.is_small, self.has_io_uring) {
+        let most = match (self.is_small, self.is_direct) {
             (true, _) => CONNECTIONS_OF_SMALL_MACHINES,
             (false, true) => self.connections(Descriptors::OfRings(cores as u16)),
             (false, false) => self.connections(Descriptors::OfTheProcess),
@@ -120,6 +122,7 @@ impl Report {
         let machine = Machine {
             is_small: platform::IS_FOR_SMALL_MACHINES,
             has_io_uring: io_uring.is_there(),
+            is_direct: io_uring.closes_direct_descriptors(),
             cores: topology.cores(),
             nodes: topology.nodes(),
             processors_max: limits.processors,
@@ -224,6 +227,7 @@ mod tests {
     const SERVER: Machine = Machine {
         is_small: false,
         has_io_uring: true,
+        is_direct: true,
         cores: 32,
         nodes: 2,
         processors_max: None,
@@ -243,6 +247,7 @@ mod tests {
         let router = Machine {
             is_small: true,
             has_io_uring: false,
+            is_direct: false,
             cores: 4,
             nodes: 1,
             memory_bytes: 128 << 20,
@@ -255,7 +260,12 @@ mod tests {
 
     #[test]
     fn without_io_uring_it_is_as_the_machine_allows() {
-        let plain = Machine { has_io_uring: false, descriptors_max: Some(20_000), ..SERVER };
+        let plain = Machine {
+            has_io_uring: false,
+            is_direct: false,
+            descriptors_max: Some(20_000),
+            ..SERVER
+        };
         let best = plain.recommend();
         assert_eq!((best.mode, best.connections_max), ("poll", 19_872));
     }

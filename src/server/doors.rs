@@ -33,7 +33,7 @@ fn ciphers(settings: &Settings, kind: Kind) -> Ciphers {
     if !settings.every_listener().any(wants) {
         return Ciphers::default();
     }
-    let found = kernel_tls::KernelTls::find_for(kind, settings);
+    let found = kernel_tls::KernelTls::find_for(kind);
     tracing::info!(kernel_tls = %found, "a listener wants TLS to go on in the kernel");
     found.ciphers()
 }

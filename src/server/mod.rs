@@ -75,9 +75,11 @@ impl fmt::Display for ServerError {
 
 impl std::error::Error for ServerError {}
 
-fn descriptors(kind: Kind, cores: u16) -> Descriptors {
+fn descriptors(kind: Kind, settings: &Settings) -> Descriptors {
     match kind {
-        Kind::Uring => Descriptors::OfRings(cores),
+        Kind::Uring if settings.uring.direct_descriptors => {
+            Descriptors::OfRings(settings.cores.count())
+        }
         _ => Descriptors::OfTheProcess,
     }
 }
@@ -113,8 +115,8 @@ impl<'a> Server<'a> {
         let asked = settings.limits.connections_max;
         platform::raise_descriptors(asked);
         settings.mode = platform::report::resolve(settings.mode, &settings.cores);
-        let kind = choose(&settings)?;
-        let descriptors = descriptors(kind, settings.cores.count());
+        let kind = choose(&mut settings)?;
+        let descriptors = descriptors(kind, &settings);
         settings.limits.connections_max =
             platform::connections_max(asked, descriptors).map_err(ServerError::Descriptors)?;
         if settings.limits.memory_bytes_max == 0 {
@@ -269,11 +271,12 @@ fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
 }
 
 /// What to run on: what the settings say, or the best there is.
-fn choose(settings: &Settings) -> Result<Kind, ServerError> {
+fn choose(settings: &mut Settings) -> Result<Kind, ServerError> {
     if settings.mode == Mode::Poll || settings.executor == Kind::Poll {
         return Ok(Kind::Poll);
     }
     let io_uring = platform::availability(&settings.uring, sockets_max(settings));
+    settings.uring.direct_descriptors &= io_uring.closes_direct_descriptors();
     match io_uring.why_not() {
         None if settings.executor == Kind::Auto => Ok(Kind::Uring),
         None => Ok(settings.executor),

@@ -57,12 +57,16 @@ impl Accepts {
         let Some(listener) = self.listener(number) else { return Ok(()) };
         let listener = types::Fd(listener.socket.as_raw_fd());
         let address = &mut self.addresses[number as usize];
-        let (place, ring) = rings.accepting();
-        address.ring = place;
         address.len = size_of::<SockAddrStorage>() as libc::socklen_t;
         let storage = (&raw mut address.storage).cast();
+        let table = rings.is_direct().then(types::DestinationSlot::auto_target);
+        // Those in the table of a ring are no other program's anyway.
+        let flags = if rings.is_direct() { 0 } else { libc::SOCK_CLOEXEC };
+        let (place, ring) = rings.accepting();
+        address.ring = place;
         let entry = opcode::Accept::new(listener, storage, &raw mut address.len)
-            .file_index(Some(types::DestinationSlot::auto_target()))
+            .file_index(table)
+            .flags(flags)
             .build()
             .user_data(Operation::Accept(number).user_data());
         // SAFETY: the address stays where it is until the rings are gone, and nobody looks at it

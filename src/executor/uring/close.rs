@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Flags;
@@ -71,11 +72,15 @@ impl Executor {
         // What shuts our side ends by itself. To cancel it the kernel would look through all that
         // wait with it, which when a crowd leaves is all of the crowd.
         if socket.is_receiving || socket.is_sending && !is_shutting {
+            let is_direct = self.rings.is_direct();
             let cancel = |descriptor| {
-                let all = types::CancelBuilder::fd(descriptor).all();
-                opcode::AsyncCancel2::new(all).build().flags(Flags::SKIP_SUCCESS)
+                let all = match is_direct {
+                    true => types::CancelBuilder::fd(descriptor),
+                    false => types::CancelBuilder::fd(types::Fd(file as RawFd)),
+                };
+                opcode::AsyncCancel2::new(all.all()).build()
             };
-            self.rings.push(file, cancel, Operation::Cancel(file))?;
+            self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))?;
         }
         self.try_close(file)
     }
@@ -91,13 +96,15 @@ impl Executor {
         self.close_file(file)
     }
 
-    /// Closes a direct descriptor that nobody knows of any more.
+    /// Closes a socket that nobody knows of any more.
     pub(super) fn close_file(&mut self, file: u32) -> io::Result<()> {
         self.rings.note_closed(file);
-        let close = |descriptor: types::Fixed| {
-            opcode::Close::new(descriptor).build().flags(Flags::SKIP_SUCCESS)
+        let is_direct = self.rings.is_direct();
+        let close = |descriptor: types::Fixed| match is_direct {
+            true => opcode::Close::new(descriptor).build(),
+            false => opcode::Close::new(types::Fd(file as RawFd)).build(),
         };
-        self.rings.push(file, close, Operation::Close(file))
+        self.rings.push(file, close, Flags::SKIP_SUCCESS, Operation::Close(file))
     }
 
     /// The engine is done with a connection, but for its last words.
@@ -139,7 +146,7 @@ impl Executor {
         lingering.is_shut = true;
         socket.is_sending = true;
         let shut = |descriptor| opcode::Shutdown::new(descriptor, libc::SHUT_WR).build();
-        self.rings.push(file, shut, Operation::Shutdown(file))
+        self.rings.push(file, shut, Flags::empty(), Operation::Shutdown(file))
     }
 
     /// Our side is shut; the peer's is waited for.
@@ -198,6 +205,9 @@ impl Executor {
 
     /// Gives the socket to the other core's ring, which says under what descriptor it has it.
     pub(super) fn move_over(&mut self, file: u32) -> io::Result<()> {
+        if !self.rings.is_direct() {
+            return self.move_of_process(file);
+        }
         let Some(Leaving { to, ring, .. }) = self.leaving.get(&file) else { return Ok(()) };
         let ring = self.front.rings[usize::from(to.0)][*ring].get();
         let ring = types::Fd(*ring.expect("all first rings are there when cores run"));
@@ -205,7 +215,18 @@ impl Executor {
         let send = |descriptor| {
             opcode::MsgRingSendFd::new(ring, descriptor, any, 0).opcode_flags(NOT_THERE).build()
         };
-        self.rings.push(file, send, Operation::HandOver(file))
+        self.rings.push(file, send, Flags::empty(), Operation::HandOver(file))
+    }
+
+    /// The other core knows a descriptor of the process by the same number.
+    fn move_of_process(&mut self, file: u32) -> io::Result<()> {
+        let Some(Leaving { to, handed_over, .. }) = self.leaving.remove(&file) else {
+            return Ok(());
+        };
+        self.sockets.remove(file);
+        self.rings.note_closed(file);
+        self.core.mesh.move_socket(to, file, handed_over);
+        Ok(())
     }
 
     /// The other core's ring has the socket, or no room for it.

@@ -234,7 +234,7 @@ impl Executor {
             // It has been looked after; the kernel may want to be asked again.
             Operation::Rung(_) if cqueue::more(completion.flags) => Ok(()),
             Operation::Rung(ring) => self.rings.listen(ring),
-            Operation::Lend(file) => self.lent(file, completion.result),
+            Operation::Lend(file) => self.lent(file, seal::lent(completion.result)),
             Operation::Farewell(file) => self.said_farewell(file),
         }
     }
@@ -331,7 +331,7 @@ impl Executor {
         }
         socket.is_receiving = true;
         let receive = |descriptor| opcode::RecvMulti::new(descriptor, buffers::GROUP).build();
-        self.rings.push(file, receive, Operation::Receive(file))
+        self.rings.push(file, receive, Flags::BUFFER_SELECT, Operation::Receive(file))
     }
 
     fn received(&mut self, file: u32, completion: Completion) -> io::Result<()> {
@@ -432,9 +432,9 @@ impl Executor {
         }
         let cancel = |_| {
             let receive = Operation::Receive(file).user_data();
-            opcode::AsyncCancel::new(receive).build().flags(Flags::SKIP_SUCCESS)
+            opcode::AsyncCancel::new(receive).build()
         };
-        self.rings.push(file, cancel, Operation::Cancel(file))
+        self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))
     }
 
     fn send(&mut self, file: u32, buffer: SendBuffer) -> io::Result<()> {

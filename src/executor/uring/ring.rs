@@ -68,7 +68,9 @@ impl Ring {
                 outcome => break outcome?,
             }
         };
-        ring.submitter().register_files_sparse(shape.files)?;
+        if shape.files > 0 {
+            ring.submitter().register_files_sparse(shape.files)?;
+        }
         // It saves the kernel a look-up at each entry, where it can (5.18).
         let _ = ring.submitter().register_ring_fd();
         Ok(Self {

@@ -2,7 +2,9 @@
 //! larger than the process's descriptor limit, but every ring has its own. So another ring is opened
 //! in time, and how many connections a core holds is bounded by memory.
 //!
-//! A *file* is a socket by its place in all tables, one after the other. The core waits on the first
+//! A *file* is a socket by its place in all tables, one after the other. Where the kernel does not close
+//! what is taken out of a table, sockets are in none: then a file is a descriptor of the process, and
+//! one ring is enough. The core waits on the first
 //! ring; the others tell it, by an eventfd that it polls there, that something has completed.
 #![expect(unsafe_code, reason = "submission entries hold addresses that the kernel follows")]
 
@@ -11,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use io_uring::squeue::Flags;
 use io_uring::{opcode, squeue, types};
 
 use super::buffers::Buffers;
@@ -28,6 +31,8 @@ pub struct Part {
     pub ring: Ring,
     pub buffers: Buffers,
     pub headers: Headers,
+    /// Sockets are in its table.
+    is_direct: bool,
     /// Descriptors of its table in use.
     held: u32,
     /// Rung when something completes; the first ring needs none, as it is waited on.
@@ -67,7 +72,14 @@ impl Part {
         let bytes = uring.buffer_bytes as usize;
         let buffers = Buffers::new(&ring, uring.buffers, bytes, uring.incremental)?;
         let headers = Headers::default();
-        Ok(Self { ring, buffers, headers, held: 0, bell: None, has_rung: false })
+        let is_direct = uring.direct_descriptors;
+        Ok(Self { ring, buffers, headers, is_direct, held: 0, bell: None, has_rung: false })
+    }
+
+    /// An operation that was made for a direct descriptor, about the descriptor of that number. What flags
+    /// it is to have follow.
+    pub fn meant(&self, entry: squeue::Entry) -> squeue::Entry {
+        if self.is_direct { entry } else { entry.clear_flags() }
     }
 
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
@@ -86,7 +98,10 @@ impl Rings {
     /// The first ring, with a table for so many sockets as far as the kernel allows; further ones
     /// follow when they are needed. `accepts` operations may accept at a time.
     pub fn new(uring: &Uring, sockets_max: u32, accepts: u32) -> io::Result<Self> {
-        let files = crate::executor::table_max(sockets_max);
+        let files = match uring.direct_descriptors {
+            true => crate::executor::table_max(sockets_max),
+            false => u32::MAX,
+        };
         let most = (sockets_max.div_ceil(files) as usize).min(RINGS_MAX);
         // What another core hands over comes without asking.
         let spare = (files / 16).max(2 * accepts).min(files / 2);
@@ -97,7 +112,12 @@ impl Rings {
     }
 
     fn shape(&self) -> Shape {
-        Shape::of(&self.uring, self.files)
+        Shape::of(&self.uring, if self.is_direct() { self.files } else { 0 })
+    }
+
+    /// Whether sockets are in tables of the rings.
+    pub fn is_direct(&self) -> bool {
+        self.uring.direct_descriptors
     }
 
     /// Opens another ring if the newest one fills up; says so in `directory`.
@@ -177,15 +197,17 @@ impl Rings {
         self.of(file).0.held -= 1;
     }
 
-    /// Queues an operation about a socket that points to no memory.
+    /// Queues an operation about a socket that points to no memory; see [`Part::meant`].
     pub fn push(
         &mut self,
         file: u32,
         entry: impl FnOnce(types::Fixed) -> squeue::Entry,
+        flags: Flags,
         operation: Operation,
     ) -> io::Result<()> {
         let (part, descriptor) = self.of(file);
-        let entry = entry(descriptor).user_data(operation.user_data());
+        let entry = part.meant(entry(descriptor)).flags(flags);
+        let entry = entry.user_data(operation.user_data());
         // SAFETY: it points to no memory.
         unsafe { part.ring.push(&entry) }
     }

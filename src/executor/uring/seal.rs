@@ -3,9 +3,10 @@
 //! for as long as it takes (`FixedFdInstall`, Linux 6.8).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use io_uring::opcode;
+use io_uring::squeue::Flags;
 
 use super::Executor;
 use super::operation::Operation;
@@ -28,13 +29,15 @@ impl Executor {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         // In place of a receive: the socket stays until it has completed.
         socket.is_receiving = true;
+        if !self.rings.is_direct() {
+            return self.lent(file, another(file));
+        }
         let lend = |descriptor| opcode::FixedFdInstall::new(descriptor, 0).build();
-        self.rings.push(file, lend, Operation::Lend(file))
+        self.rings.push(file, lend, Flags::empty(), Operation::Lend(file))
     }
 
     /// The descriptor is there, or could not be had.
-    pub(super) fn lent(&mut self, file: u32, result: i32) -> io::Result<()> {
-        let lent = lent(result);
+    pub(super) fn lent(&mut self, file: u32, lent: io::Result<OwnedFd>) -> io::Result<()> {
         let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
         socket.is_receiving = false;
         let (id, was_settling) = (socket.id, std::mem::take(&mut socket.is_settling));
@@ -88,7 +91,7 @@ impl Executor {
         socket.is_sending = true;
         let (part, descriptor) = self.rings.of(file);
         let entry = opcode::SendMsg::new(descriptor, self.farewell.message()).build();
-        let entry = entry.user_data(Operation::Farewell(file).user_data());
+        let entry = part.meant(entry).user_data(Operation::Farewell(file).user_data());
         // SAFETY: what it points to is the executor's, and stays as it is until the rings are gone.
         unsafe { part.ring.push(&entry) }
     }
@@ -105,9 +108,16 @@ impl Executor {
     }
 }
 
+/// Another descriptor of a socket that is one of the process already.
+#[expect(unsafe_code, reason = "the socket is known by the number of its descriptor")]
+fn another(file: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the executor closes it no earlier than nothing is under way with it.
+    unsafe { BorrowedFd::borrow_raw(file as RawFd) }.try_clone_to_owned()
+}
+
 /// The descriptor that was lent, which is closed when it is dropped.
 #[expect(unsafe_code, reason = "the kernel says the number of a descriptor that is ours")]
-fn lent(result: i32) -> io::Result<OwnedFd> {
+pub(super) fn lent(result: i32) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd as _;
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result));

@@ -73,7 +73,7 @@ pub unsafe fn submit(
     buffer: &SendBuffer,
     way: Way,
 ) -> io::Result<usize> {
-    let Part { ring, headers, .. } = part;
+    let Part { ring, headers, .. } = &mut *part;
     if headers.used == HEADERS_MAX {
         ring.enter(Some(std::time::Duration::ZERO))?;
         headers.reset();
@@ -110,6 +110,7 @@ pub unsafe fn submit(
             }
         }
     };
+    let entry = part.meant(entry);
     let entry = match way {
         Way::Now => {
             entry.flags(Flags::SKIP_SUCCESS).user_data(Operation::SendNow(file).user_data())
@@ -119,6 +120,6 @@ pub unsafe fn submit(
     };
     // SAFETY: the bytes stay by the caller's promise; the header stays until `reset`, which is
     // called after the kernel was entered.
-    unsafe { ring.push(&entry) }?;
+    unsafe { part.ring.push(&entry) }?;
     Ok(slices.iter().map(|slice| slice.len()).sum())
 }
