@@ -66,6 +66,8 @@ pub(super) enum Parcel {
     Pause(ConnectionId),
     /// It has caught up.
     Resume(ConnectionId),
+    /// A client of ours knows that a QoS 2 message from before a crash was received.
+    ExchangeOver(Exchange),
     /// Tell your metrics.
     AskMetrics,
     /// They are these.

@@ -5,7 +5,7 @@
 use shards::{Cursor, ScanStep, SubscriberId, Subscription};
 
 use crate::clock::Now;
-use crate::engine::batch::Once;
+use crate::engine::batch::{Once, Parcel};
 use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
 use crate::engine::lanes::Awaited;
 use crate::engine::targets::Sharing;
@@ -259,6 +259,7 @@ impl Engine {
         let state = &mut self.sessions[index as usize];
         if let Some(session) = state.number() {
             state.era = [0; 3];
+            self.open_exchanges.retain(|exchange, _| exchange.publisher != session);
             self.tell(&Record::Ended { session });
         }
     }
@@ -322,12 +323,35 @@ impl Engine {
     /// A message that is not sent again is another one, whoever has one of that Packet Identifier.
     #[inline]
     pub(super) fn forget_taken(&mut self, once: Option<Once>) {
-        if let Some(once) = once.filter(|once| !once.dup)
-            && !(self.taken.is_empty() && self.taken_by_groups.is_empty())
-        {
-            self.taken.remove(&once.exchange);
-            self.taken_by_groups.remove(&once.exchange);
+        if let Some(once) = once.filter(|once| !once.dup) {
+            self.end_exchange(once.exchange);
         }
+    }
+
+    /// The publisher knows, or is about to hear, that its message from before a crash was received: the
+    /// Packet Identifier means another message from then on. The other cores hear of it before they
+    /// can get that one.
+    #[inline]
+    fn end_exchange(&mut self, exchange: Exchange) {
+        if self.taken.is_empty()
+            && self.open_exchanges.is_empty()
+            && self.taken_by_groups.is_empty()
+        {
+            return;
+        }
+        self.taken.remove(&exchange);
+        let by_sessions = self.open_exchanges.remove(&exchange).is_some();
+        let by_groups = self.taken_by_groups.remove(&exchange).is_some();
+        if by_sessions || by_groups {
+            for core in self.place.others() {
+                self.lanes.to(core).push(Parcel::ExchangeOver(exchange));
+            }
+        }
+    }
+
+    /// The same, as the publisher's core says.
+    pub(super) fn take_exchange_over(&mut self, exchange: Exchange) {
+        self.taken.remove(&exchange);
     }
 
     /// Whether a member of a shared subscription has a message from before a crash that its publisher
@@ -397,7 +421,9 @@ impl Engine {
             inbound.note_told(identifier);
         }
         let mark = self.mark();
-        self.tell(&Record::Received { session, packet_identifier: identifier.get() });
+        let packet_identifier = identifier.get();
+        self.tell(&Record::Received { session, packet_identifier });
+        self.end_exchange(Exchange { publisher: session, packet_identifier });
         self.batch_since(mark)
     }
 
@@ -472,7 +498,7 @@ impl Engine {
         checkpoint.wills =
             checkpoint.wills.and_then(|from| self.left_wills.tell_anew(journal, from));
         if checkpoint.wills.is_none() {
-            for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
+            for (&Exchange { publisher, packet_identifier }, sessions) in &self.open_exchanges {
                 for &session in sessions {
                     journal.write(&Record::Taken { session, publisher, packet_identifier });
                 }

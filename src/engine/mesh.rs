@@ -85,6 +85,7 @@ impl Engine {
             Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
             Parcel::Pause(publisher) => self.pause_reading(publisher),
             Parcel::Resume(publisher) => self.resume_reading(publisher),
+            Parcel::ExchangeOver(exchange) => self.take_exchange_over(exchange),
             Parcel::AskMetrics => {
                 let metrics = Box::new(self.report());
                 self.lanes.to(from).push(Parcel::Metrics(metrics));

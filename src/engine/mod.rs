@@ -147,6 +147,9 @@ pub struct Engine {
     /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
     /// told so, may send again.
     taken: HashMap<Exchange, HashSet<SessionNumber>>,
+    /// The same for the publishers at home here, with the sessions of all cores: this core alone tells
+    /// the store anew of them, as it alone knows when a publisher has been told.
+    open_exchanges: HashMap<Exchange, HashSet<SessionNumber>>,
     /// Shared subscriptions of which a member has such a message, by the publishers at home here.
     taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
     transit: Transit,
@@ -252,6 +255,7 @@ impl Engine {
             records_rest: false,
             round: 1,
             taken: HashMap::new(),
+            open_exchanges: HashMap::new(),
             taken_by_groups: HashMap::new(),
             transit: Transit::default(),
             left_wills: LeftWills::default(),

@@ -11,7 +11,7 @@ use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
 use crate::session::state::Will;
 use crate::storage::image::{self, Image, OwnedContent, Part};
-use crate::storage::record::{NoRecord, Record, SessionNumber};
+use crate::storage::record::{Exchange, NoRecord, Record, SessionNumber};
 use crate::wire::{PacketIdentifier, Qos};
 
 /// What one core has taken up, as far as the others have to know.
@@ -57,6 +57,9 @@ impl Engine {
     pub fn restore(&mut self, image: Image) -> Restored {
         let (session_max, delivery_max) = (image.session_max, image.delivery_max);
         let Image { mut sessions, wills, mut retained, mut taken, mut taken_by_groups, .. } = image;
+        let is_own = |exchange: &Exchange| sessions.contains_key(&exchange.publisher);
+        let own = taken.iter().filter(|(exchange, _)| is_own(exchange));
+        self.open_exchanges = own.map(|(&exchange, have)| (exchange, have.clone())).collect();
         taken.retain(|_, have| {
             have.retain(|session| sessions.contains_key(session));
             !have.is_empty()

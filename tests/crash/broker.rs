@@ -18,7 +18,9 @@ impl Broker {
     /// With these flags; whoever was connected when it was killed has so long to come back.
     pub fn start_with(data: &Path, flags: &str, will_grace_s: u32) -> Self {
         let config = data.with_extension("toml");
-        let text = format!("[storage]\nwill_grace_s = {will_grace_s}\n");
+        // So small that it is compacted again and again.
+        let text =
+            format!("[storage]\nwill_grace_s = {will_grace_s}\ncompact_bytes_min = 1048576\n");
         std::fs::write(&config, text).expect("written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_broker"))
             .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data"])

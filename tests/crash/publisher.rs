@@ -11,6 +11,9 @@ use ringmq::wire::{
 use crate::WINDOW;
 use crate::link::{Gone, Link, check_session};
 
+/// Packet Identifiers of a publisher: so few that each soon comes to mean another message.
+const IDENTIFIERS: u16 = 4 * WINDOW as u16 + 1;
+
 /// A message that is not acknowledged to the end.
 pub struct Pending {
     identifier: u16,
@@ -75,13 +78,20 @@ impl Publisher {
     }
 
     fn publish(&mut self, link: &mut Link) -> Result<(), Gone> {
-        self.identifier = self.identifier % 60_000 + 1;
+        self.identifier = self.next_identifier();
         let qos = (self.identifier % 3) as u8;
         self.last[usize::from(qos)] += 1;
         let number = self.last[usize::from(qos)];
         let (identifier, is_released) = (self.identifier, false);
         self.pending.push_back(Pending { identifier, qos, number, is_released });
         self.send(link, self.pending.len() - 1, false)
+    }
+
+    /// The next one that is free.
+    fn next_identifier(&self) -> u16 {
+        let is_free = |of: &u16| self.pending.iter().all(|pending| pending.identifier != *of);
+        let mut next = (1..=IDENTIFIERS).map(|on| (self.identifier + on - 1) % IDENTIFIERS + 1);
+        next.find(is_free).expect("the window is smaller")
     }
 
     pub fn send(&self, link: &mut Link, at: usize, dup: bool) -> Result<(), Gone> {

@@ -169,10 +169,12 @@ impl World {
         self.send(id, Version::V5, &Packet::Publish(publish));
     }
 
-    /// Turns until nothing is to be done now.
+    /// Turns until nothing is to be done now, but to take what is told to the store.
     pub fn settle(&mut self) {
         self.turn();
-        while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+        while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now))
+            && !self.engine.has_records()
+        {
             self.engine.handle_timeout(self.now);
             self.turn();
         }

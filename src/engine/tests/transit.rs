@@ -157,6 +157,87 @@ fn a_message_that_a_member_has_from_before_a_crash_goes_to_no_other_when_it_is_s
     assert_eq!(next.cores.0[1].payloads(first), ["m"]);
 }
 
+/// Two cores that a crash has left with a QoS 2 message of core 0, which its subscriber on core 1 has on
+/// disk, and of which its publisher has heard nothing. Both are connected again.
+fn taken() -> (Kept, ConnectionId, ConnectionId) {
+    let mut kept = Kept::new();
+    let consumer = kept.connect(1, "consumer");
+    kept.cores.0[1].subscribe(consumer, "t", Qos::ExactlyOnce);
+    kept.settle();
+    let publisher = kept.connect(0, "publisher");
+    kept.cores.0[0].publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
+    kept.cores.carry(0, 1);
+    kept.store(1);
+    let mut next = Kept::after_crash(&kept.stored);
+    let consumer = next.connect(1, "consumer");
+    let publisher = next.connect(0, "publisher");
+    (next, consumer, publisher)
+}
+
+impl Kept {
+    /// The publisher of core 0 sends a message again, the first time having been of no use.
+    fn send_again(&mut self, publisher: ConnectionId, payload: &[u8]) {
+        let mut again = publish("t", payload, Qos::ExactlyOnce, 1);
+        again.dup = true;
+        self.cores.0[0].send(publisher, Version::V5, &Packet::Publish(again));
+        self.settle();
+    }
+
+    fn complete(&mut self, publisher: ConnectionId) {
+        self.cores.0[0].send(publisher, Version::V5, &Packet::Pubrel(ack(1)));
+        self.settle();
+        let answers = self.cores.0[0].packets(publisher, Version::V5).concat();
+        assert!(answers.contains("Pubrec") && answers.contains("Pubcomp"), "{answers}");
+    }
+
+    /// Everything told anew, which is what the next start finds.
+    fn told_anew(&mut self) -> Vec<Records> {
+        let mut anew: Vec<Records> = Vec::new();
+        // It begins once the other core has receipted what came before.
+        for _ in 0..4 {
+            for world in &mut self.cores.0 {
+                let up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+                let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
+                world.engine.handle_stored(world.now, state);
+                anew.extend(world.records());
+            }
+            self.cores.carry(0, 1);
+            self.cores.carry(1, 0);
+        }
+        assert_eq!(anew.iter().filter(|records| records.checkpoint == 1).count(), 2);
+        anew
+    }
+}
+
+#[test]
+fn once_a_message_from_before_a_crash_is_received_its_identifier_means_another_one() {
+    let (mut next, consumer, publisher) = taken();
+    next.send_again(publisher, b"1");
+    next.complete(publisher);
+    next.send_again(publisher, b"2");
+    assert_eq!(next.cores.0[1].payloads(consumer), ["1", "2"]);
+}
+
+#[test]
+fn the_same_after_everything_was_told_anew_and_another_crash() {
+    let (mut next, _, publisher) = taken();
+    next.send_again(publisher, b"1");
+    next.complete(publisher);
+    let mut last = Kept::after_crash(&next.told_anew());
+    let (consumer, publisher) = (last.connect(1, "consumer"), last.connect(0, "publisher"));
+    last.send_again(publisher, b"2");
+    assert_eq!(last.cores.0[1].payloads(consumer), ["1", "2"]);
+}
+
+#[test]
+fn who_has_a_message_of_which_its_publisher_has_not_heard_is_told_anew() {
+    let (mut next, ..) = taken();
+    let mut last = Kept::after_crash(&next.told_anew());
+    let (consumer, publisher) = (last.connect(1, "consumer"), last.connect(0, "publisher"));
+    last.send_again(publisher, b"1");
+    assert_eq!(last.cores.0[1].payloads(consumer), ["1"]);
+}
+
 /// A Will is due on core 0, of which nobody but the store knows any more, for a subscriber of core 1:
 /// that of a client which is gone for so long, or has just failed. Gives what the store has by then,
 /// and what each core tells of it.
