@@ -39,7 +39,9 @@ pub struct Client {
     left_us: u64,
     /// The Session Expiry Interval of the session that was left.
     kept_s: u64,
-    next_identifier: u16,
+    /// Packet Identifiers it has: with few, each soon means another message.
+    identifiers: u16,
+    last_identifier: u16,
     pending: VecDeque<Pending>,
     /// QoS 2 between PUBREC and PUBREL.
     received: BTreeSet<u16>,
@@ -52,7 +54,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize, name: String, version: Version) -> Self {
+    pub fn new(number: usize, name: String, version: Version, identifiers: u16) -> Self {
         Self {
             number,
             name,
@@ -65,7 +67,8 @@ impl Client {
             must_start_clean: false,
             left_us: 0,
             kept_s: 0,
-            next_identifier: 0,
+            identifiers,
+            last_identifier: 0,
             pending: VecDeque::new(),
             received: BTreeSet::new(),
             subscribing: BTreeMap::new(),
@@ -256,7 +259,7 @@ impl Client {
         retain: bool,
         bytes: usize,
     ) {
-        if !self.is_connected || self.pending.len() >= 500 {
+        if !self.is_connected || self.pending.len() >= usize::from(self.identifiers / 2).min(500) {
             return;
         }
         let message = judge.publish(self.number, topic, qos, retain, bytes);
@@ -292,8 +295,15 @@ impl Client {
     }
 
     fn identifier(&mut self) -> PacketIdentifier {
-        self.next_identifier = self.next_identifier % 60_000 + 1;
-        PacketIdentifier::new(self.next_identifier).expect("from 1")
+        let is_free = |of: &u16| {
+            self.pending.iter().all(|pending| pending.identifier != *of)
+                && !self.subscribing.contains_key(of)
+                && !self.unsubscribing.contains_key(of)
+        };
+        let (last, most) = (self.last_identifier, self.identifiers);
+        let mut next = (0..most).map(|on| (last + on) % most + 1);
+        self.last_identifier = next.find(is_free).expect("no more than half are in use");
+        PacketIdentifier::new(self.last_identifier).expect("from 1")
     }
 
     fn send(&mut self, world: &mut World, packet: &Packet<'_>) {

@@ -93,6 +93,8 @@ pub struct Plan {
     /// Outboxes so small that consumers are often behind; QoS 0 may then be dropped.
     pub has_small_outboxes: bool,
     pub versions: [bool; CLIENTS],
+    /// Packet Identifiers that each client has.
+    pub identifiers: u16,
     /// Sessions are kept on a disk, and the broker crashes.
     pub is_durable: bool,
     /// With their numbers, which stay when others are left out.
@@ -106,6 +108,7 @@ impl Plan {
         let lane_capacity = 1 + random.below(3);
         let has_small_outboxes = random.percent(30);
         let versions = [(); CLIENTS].map(|()| random.percent(60));
+        let identifiers = random.pick(&[40, 30_000]);
         let is_durable = random.percent(50);
         let mut steps: Vec<Step> = Vec::new();
         for client in 0..CLIENTS {
@@ -129,7 +132,7 @@ impl Plan {
             }
         }
         let steps = (1..).zip(steps).collect();
-        Self { cores, lane_capacity, has_small_outboxes, versions, is_durable, steps }
+        Self { cores, lane_capacity, has_small_outboxes, versions, identifiers, is_durable, steps }
     }
 }
 

@@ -39,7 +39,9 @@ impl Run {
     fn new(plan: &Plan, seed: u64) -> Self {
         let version = |is_v5| if is_v5 { Version::V5 } else { Version::V311 };
         let clients = (0..CLIENTS)
-            .map(|n| Client::new(n, format!("client {n}"), version(plan.versions[n])))
+            .map(|n| {
+                Client::new(n, format!("client {n}"), version(plan.versions[n]), plan.identifiers)
+            })
             .collect();
         let judge = Judge::new(plan.has_small_outboxes);
         Self { world: World::new(plan), clients, judge, seed }
