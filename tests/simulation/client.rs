@@ -200,9 +200,14 @@ impl Client {
         filter: &'static str,
         qos: u8,
     ) {
-        if self.is_connected {
+        if self.is_connected && self.may_ask() {
             self.subscribe_now(world, judge, filter, qos);
         }
+    }
+
+    /// Whether there are Packet Identifiers for subscriptions.
+    fn may_ask(&self) -> bool {
+        self.subscribing.len() + self.unsubscribing.len() < usize::from(self.identifiers / 2)
     }
 
     fn subscribe_now(
@@ -232,7 +237,7 @@ impl Client {
     }
 
     pub fn unsubscribe(&mut self, world: &mut World, judge: &mut Judge, filter: &'static str) {
-        if !self.is_connected {
+        if !self.is_connected || !self.may_ask() {
             return;
         }
         // A SUBACK that is still to come says nothing any more.
@@ -259,7 +264,7 @@ impl Client {
         retain: bool,
         bytes: usize,
     ) {
-        if !self.is_connected || self.pending.len() >= usize::from(self.identifiers / 2).min(500) {
+        if !self.is_connected || !self.has_room() {
             return;
         }
         let message = judge.publish(self.number, topic, qos, retain, bytes);
@@ -268,6 +273,11 @@ impl Client {
         if let Some(identifier) = identifier {
             self.pending.push_back(Pending { identifier, message, is_released: false });
         }
+    }
+
+    /// Whether it may have another message under way.
+    pub fn has_room(&self) -> bool {
+        self.pending.len() < usize::from(self.identifiers / 4).min(500)
     }
 
     fn send_publish(
@@ -302,7 +312,7 @@ impl Client {
         };
         let (last, most) = (self.last_identifier, self.identifiers);
         let mut next = (0..most).map(|on| (last + on) % most + 1);
-        self.last_identifier = next.find(is_free).expect("no more than half are in use");
+        self.last_identifier = next.find(is_free).expect("some are left free");
         PacketIdentifier::new(self.last_identifier).expect("from 1")
     }
 

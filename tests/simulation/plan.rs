@@ -108,7 +108,7 @@ impl Plan {
         let lane_capacity = 1 + random.below(3);
         let has_small_outboxes = random.percent(30);
         let versions = [(); CLIENTS].map(|()| random.percent(60));
-        let identifiers = random.pick(&[40, 30_000]);
+        let identifiers = random.pick(&[12, 30_000]);
         let is_durable = random.percent(50);
         let mut steps: Vec<Step> = Vec::new();
         for client in 0..CLIENTS {

@@ -218,10 +218,13 @@ impl Run {
         let how = How { is_clean: true, expiry_s: 0, pipelined: None, has_will: false };
         clients[0].connect(world, judge, 0, how);
         self.rest(random)?;
-        let Self { world, clients, judge, .. } = self;
         for topic in
             ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5", "r/m"].into_iter().chain(wills::TOPICS)
         {
+            if !self.clients[0].has_room() {
+                self.rest(random)?;
+            }
+            let Self { world, clients, judge, .. } = self;
             clients[0].publish(world, judge, topic, 1, true, 0);
         }
         self.rest(random)?;
