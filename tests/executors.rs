@@ -370,6 +370,44 @@ fn clients_come_home_to_whichever_ring_has_room() {
     crowd(&["--cores", "3"]);
 }
 
+/// As before Linux 6.13, where a ring's table does not close them: on several cores, with clients who come
+/// home from wherever they were accepted, beside one who is silent.
+#[test]
+fn sockets_that_are_descriptors_of_the_process_are_closed_beside_whoever_is_silent() {
+    let config = format!("cores = 3\n{URING}direct_descriptors = false");
+    let broker = Broker::with_config(&config);
+    let mut silent = Client::connect(broker.address, "silent");
+    silent.subscribe("news", 0);
+    let descriptors = || {
+        let path = format!("/proc/{}/fd", broker.child.id());
+        std::fs::read_dir(path).expect("the broker runs").count()
+    };
+    let before = descriptors();
+    for round in 0..4 {
+        let mut clients: Vec<_> = (0..50)
+            .map(|number| Client::connect(broker.address, &format!("client {number}")))
+            .collect();
+        assert!(descriptors() >= before + clients.len());
+        for (number, client) in clients.iter_mut().enumerate() {
+            let payload = vec![number as u8; 10_000];
+            client.say(&publish("news", 1, 1, &payload));
+            assert_eq!(client.packet(), [0x40, 2, 0, 1]);
+            assert_eq!(silent.publish_received(), ("news".to_owned(), payload));
+        }
+        // Half say goodbye, the others vanish.
+        for client in clients.iter_mut().skip(round % 2).step_by(2) {
+            client.say(&[0xE0, 0]);
+        }
+        drop(clients);
+        let until = Instant::now() + PATIENCE;
+        while descriptors() > before {
+            assert!(Instant::now() < until, "{} are left of {before}", descriptors());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    storm(broker.address);
+}
+
 #[expect(unsafe_code, reason = "setrlimit(2) between fork and exec")]
 fn limit_descriptors(command: &mut Command, limit: u64) {
     // SAFETY: setrlimit is async-signal-safe and touches no memory of the parent.
