@@ -259,7 +259,7 @@ impl Engine {
         let state = &mut self.sessions[index as usize];
         if let Some(session) = state.number() {
             state.era = [0; 3];
-            self.open_exchanges.retain(|exchange, _| exchange.publisher != session);
+            self.open_exchanges.remove(&session);
             self.tell(&Record::Ended { session });
         }
     }
@@ -340,7 +340,13 @@ impl Engine {
             return;
         }
         self.taken.remove(&exchange);
-        let by_sessions = self.open_exchanges.remove(&exchange).is_some();
+        let mut by_sessions = false;
+        if let Some(of_publisher) = self.open_exchanges.get_mut(&exchange.publisher) {
+            by_sessions = of_publisher.remove(&exchange.packet_identifier).is_some();
+            if of_publisher.is_empty() {
+                self.open_exchanges.remove(&exchange.publisher);
+            }
+        }
         let by_groups = self.taken_by_groups.remove(&exchange).is_some();
         if by_sessions || by_groups {
             for core in self.place.others() {
@@ -498,9 +504,11 @@ impl Engine {
         checkpoint.wills =
             checkpoint.wills.and_then(|from| self.left_wills.tell_anew(journal, from));
         if checkpoint.wills.is_none() {
-            for (&Exchange { publisher, packet_identifier }, sessions) in &self.open_exchanges {
-                for &session in sessions {
-                    journal.write(&Record::Taken { session, publisher, packet_identifier });
+            for (&publisher, exchanges) in &self.open_exchanges {
+                for (&packet_identifier, sessions) in exchanges {
+                    for &session in sessions {
+                        journal.write(&Record::Taken { session, publisher, packet_identifier });
+                    }
                 }
             }
             for (&exchange, groups) in &self.taken_by_groups {

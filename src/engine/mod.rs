@@ -147,9 +147,10 @@ pub struct Engine {
     /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
     /// told so, may send again.
     taken: HashMap<Exchange, HashSet<SessionNumber>>,
-    /// The same for the publishers at home here, with the sessions of all cores: this core alone tells
-    /// the store anew of them, as it alone knows when a publisher has been told.
-    open_exchanges: HashMap<Exchange, HashSet<SessionNumber>>,
+    /// The same by publisher, of those at home here, and by Packet Identifier, with the sessions of all
+    /// cores: this core alone tells the store anew of them, as it alone knows when a publisher has been
+    /// told.
+    open_exchanges: HashMap<SessionNumber, HashMap<u16, HashSet<SessionNumber>>>,
     /// Shared subscriptions of which a member has such a message, by the publishers at home here.
     taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
     transit: Transit,

@@ -57,9 +57,12 @@ impl Engine {
     pub fn restore(&mut self, image: Image) -> Restored {
         let (session_max, delivery_max) = (image.session_max, image.delivery_max);
         let Image { mut sessions, wills, mut retained, mut taken, mut taken_by_groups, .. } = image;
-        let is_own = |exchange: &Exchange| sessions.contains_key(&exchange.publisher);
-        let own = taken.iter().filter(|(exchange, _)| is_own(exchange));
-        self.open_exchanges = own.map(|(&exchange, have)| (exchange, have.clone())).collect();
+        for (&Exchange { publisher, packet_identifier }, have) in &taken {
+            if sessions.contains_key(&publisher) {
+                let of_publisher = self.open_exchanges.entry(publisher).or_default();
+                of_publisher.insert(packet_identifier, have.clone());
+            }
+        }
         taken.retain(|_, have| {
             have.retain(|session| sessions.contains_key(session));
             !have.is_empty()
