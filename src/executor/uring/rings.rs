@@ -2,10 +2,11 @@
 //! larger than the process's descriptor limit, but every ring has its own. So another ring is opened
 //! in time, and how many connections a core holds is bounded by memory.
 //!
-//! A *file* is a socket by its place in all tables, one after the other. Where the kernel does not close
-//! what is taken out of a table, sockets are in none: then a file is a descriptor of the process, and
-//! one ring is enough. The core waits on the first
+//! A *file* is a socket by its place in all tables, one after the other. The core waits on the first
 //! ring; the others tell it, by an eventfd that it polls there, that something has completed.
+//!
+//! Where the kernel does not close what is taken out of a table, sockets are in none: then a file is a
+//! descriptor of the process, and one ring is enough.
 #![expect(unsafe_code, reason = "submission entries hold addresses that the kernel follows")]
 
 use std::io;
