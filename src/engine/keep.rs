@@ -545,7 +545,7 @@ fn tell_anew(
     subscriber: SubscriberId,
     checkpoint: u64,
 ) {
-    wills::tell_held_anew(journal, state);
+    wills::tell_held(journal, state);
     let Some(session) = state.number() else { return };
     let expiry_interval_s = state.expiry_interval_s;
     let client_identifier = state.client_identifier.as_str();

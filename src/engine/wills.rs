@@ -104,8 +104,7 @@ impl Engine {
         let session = state.number().unwrap_or(unkept);
         let Some(will) = &mut state.will else { return };
         will.held = Some(session);
-        let delay_s = will.delay_interval_s.min(state.expiry_interval_s);
-        write_held(journal, session, state.client_identifier.as_str(), delay_s, will);
+        tell_held(journal, state);
     }
 
     /// A Will that was kept while its client was connected is that no more.
@@ -126,12 +125,13 @@ impl Engine {
             }
             return;
         }
-        let Some(will) = &mut session.will else { return };
-        let delay_s = will.delay_interval_s.min(session.expiry_interval_s);
+        let Some(will) = &session.will else { return };
+        let delay_s = session.delay_of(will);
         if delay_s == 0 {
             return self.publish_will(index);
         }
         let deadline = self.now.after_s(u64::from(delay_s));
+        let Some(will) = &mut session.will else { return };
         will.due = Some(deadline);
         let held = will.held.take();
         self.arm_session(index, deadline);
@@ -251,12 +251,12 @@ impl Engine {
     }
 }
 
-/// Tells the Will of a connected client anew, for a checkpoint.
-pub(super) fn tell_held_anew(journal: &mut Journal, state: &Session) {
+/// Tells the Will of a connected client, when it is let in and for a checkpoint.
+pub(super) fn tell_held(journal: &mut Journal, state: &Session) {
     if let Some(will) = &state.will
         && let Some(session) = will.held
     {
-        let delay_s = will.delay_interval_s.min(state.expiry_interval_s);
+        let delay_s = state.delay_of(will);
         write_held(journal, session, state.client_identifier.as_str(), delay_s, will);
     }
 }

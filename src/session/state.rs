@@ -190,6 +190,12 @@ impl Session {
         self.expiry_interval_s > 0
     }
 
+    /// Seconds from the end of the connection to the publication of this Will: its delay, but no longer
+    /// than the session lasts [MQTT-3.1.3-9].
+    pub fn delay_of(&self, will: &Will) -> u32 {
+        will.delay_interval_s.min(self.expiry_interval_s)
+    }
+
     /// Takes the Will away, and its bytes off the ledger.
     pub fn take_will(&mut self, ledger: &Ledger) -> Option<Box<Will>> {
         let will = self.will.take()?;
