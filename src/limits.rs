@@ -51,6 +51,13 @@ pub const SESSIONS_CHECKED_PER_TURN: usize = 256;
 /// Retained topics walked for one connection before others get their turn.
 pub const RETAINED_STEPS_MAX: usize = 512;
 
+/// What taking retained messages away may cost in a turn, in steps of about 8 bytes of a topic: about
+/// 400 that have short topics.
+pub const RETAINED_TAKEN_STEPS: usize = 4_096;
+
+/// What it takes in memory to know when a retained message expires, roughly.
+pub const EXPIRY_BYTES: usize = 48;
+
 /// Cached answers of "who gets this topic".
 pub const TOPIC_CACHE_ENTRIES_MAX: usize = 65_536;
 

@@ -258,6 +258,8 @@ counters! {
     retained_messages "retained messages/count" EachAlike Gauge;
     /// Bytes of retained messages.
     retained_bytes "retained messages/bytes" EachAlike Gauge;
+    /// Retained messages taken away because their Message Expiry Interval passed.
+    retained_expired "retained messages/expired" EachAlike Counter;
     /// Times a client's socket was left unread because it had sent more than it may in a while.
     clients_throttled "clients/throttled" Broker Counter;
     /// Times a publisher's socket was left unread because its consumers were behind.

@@ -25,6 +25,8 @@ pub(super) enum Timer {
     SysTopics,
     /// Look whether retained messages that were taken away can be forgotten.
     Graves,
+    /// The next retained message expires.
+    RetainedExpiry,
     /// Share out what a crash found on its way between cores.
     Passages,
     /// Publish Wills of clients that did not come back after the broker was down.
@@ -39,6 +41,8 @@ impl Engine {
     /// Time has passed: fires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        self.go_on_with_expiries();
+        self.go_on_with_graves();
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
         if !fired.is_empty() {
@@ -54,6 +58,7 @@ impl Engine {
                 Timer::Packet(id) => self.look_at_packet(id),
                 Timer::SysTopics => self.begin_sys_topics(),
                 Timer::Graves => self.look_at_graves(),
+                Timer::RetainedExpiry => self.look_at_expiries(),
                 Timer::Passages => self.share_found_passages(),
                 Timer::LeftWills => self.look_at_left_wills(),
                 Timer::Records => self.end_rest_of_records(),

@@ -11,7 +11,7 @@
 //!
 //! Where to find what: `receive` cuts packets and dispatches them, `connect` lets clients in,
 //! `publish` takes messages, `targets` says who gets them, `deliver` brings them to the outboxes,
-//! `subscribe` and `retained` serve subscribers, `flow` keeps fast publishers and slow consumers
+//! `subscribe` and `retained` serve subscribers, `expiry` takes retained messages away, `flow` keeps fast publishers and slow consumers
 //! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
 //! may send, `ending` closes connections and sessions, `links` holds connections and outboxes,
 //! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel,
@@ -27,6 +27,7 @@ mod connect;
 mod deliver;
 mod due;
 mod ending;
+mod expiry;
 mod flow;
 mod groups;
 mod handover;
@@ -84,6 +85,7 @@ pub use answers::Answers;
 pub use batch::{Batch, Publisher};
 use deliver::Template;
 use due::Timer;
+use expiry::Expiries;
 use groups::OwnGroup;
 pub use handover::HandedOver;
 use journal::Journal;
@@ -93,7 +95,7 @@ pub use keep::Telling;
 use lanes::Lanes;
 use links::Links;
 pub use restore::Restored;
-use retained::Stored;
+use retained::{Graves, Stored};
 use run::Run;
 use targets::TopicCache;
 use timers::Wheel;
@@ -187,12 +189,13 @@ pub struct Engine {
     own_groups: HashMap<FilterId, OwnGroup>,
     changed_groups: Vec<FilterId>,
     retained: RetainedIndex<Stored>,
+    /// Those of them that expire.
+    expiries: Expiries,
     /// The highest clock in any stamp seen.
     clock: u64,
     /// By core, a clock that all its later stamps exceed.
     heard: Vec<u64>,
-    /// Retained messages taken away, by stamp, remembered so that no older one comes back.
-    graves: VecDeque<(u64, Box<str>)>,
+    graves: Graves,
     cache: TopicCache,
     run: Run,
     template: Template,
@@ -234,7 +237,8 @@ impl Engine {
             bytes_max: limits.queue_bytes_max,
             policy: limits.queue_policy,
         };
-        let links = Links::new(place.ledger().clone());
+        let ledger = place.ledger().clone();
+        let links = Links::new(ledger.clone());
         let mut engine = Self {
             queue_limits,
             checked_revision: access.revision(),
@@ -279,8 +283,9 @@ impl Engine {
             changed_groups: Vec::new(),
             clock: 0,
             heard: vec![0; usize::from(place.cores())],
-            graves: VecDeque::new(),
+            graves: Graves::default(),
             retained: RetainedIndex::new(seed),
+            expiries: Expiries::new(ledger),
             cache: TopicCache::new(),
             run: Run::default(),
             template: Template::default(),
@@ -509,8 +514,11 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
-        let is_idle =
-            self.ready.is_empty() && self.handshakes.is_empty() && self.next_to_check.is_none();
+        let is_idle = self.ready.is_empty()
+            && self.handshakes.is_empty()
+            && self.next_to_check.is_none()
+            && !self.expiries.has_more()
+            && !self.graves.has_more;
         match is_idle && !self.has_records() {
             true => self.timers.next(),
             false => Some(Deadline::at_us(self.now.0)),

@@ -1,5 +1,7 @@
 //! Retained messages: kept by topic, streamed to new subscriptions by cursor, never as a flood.
 
+use std::collections::VecDeque;
+
 use shards::{Cursor, ScanState, ScanStep};
 
 use crate::engine::deliver::Draft;
@@ -21,6 +23,17 @@ pub(super) struct Stored {
     pub stamp: u64,
     /// None takes the one before away. That is remembered until no older one can come any more.
     pub message: Option<Message>,
+}
+
+/// Retained messages taken away, remembered so that no older one comes back.
+#[derive(Debug, Default)]
+pub(super) struct Graves {
+    /// By stamp, with their topics.
+    buried: VecDeque<(u64, Box<str>)>,
+    /// A timer looks at them.
+    is_timed: bool,
+    /// More could be forgotten than are at a time.
+    pub has_more: bool,
 }
 
 /// Bits of a stamp that name the core; those above are the clock, in microseconds.
@@ -48,7 +61,16 @@ impl Engine {
         Ok(stored)
     }
 
-    fn has_room_to_retain(&self, content: &Content<'_>) -> bool {
+    fn has_room_to_retain(&mut self, content: &Content<'_>) -> bool {
+        if self.has_free_room_to_retain(content) {
+            return true;
+        }
+        // What has expired keeps nothing out, though there was no time to take it away yet.
+        self.expire_some();
+        self.has_free_room_to_retain(content)
+    }
+
+    fn has_free_room_to_retain(&self, content: &Content<'_>) -> bool {
         let (metrics, limits) = (&self.links.metrics, &self.settings.limits);
         let old = self.retained.get(content.topic).and_then(|old| old.message.as_ref());
         let old_bytes = old.map_or(0, |old| old.content().bytes() as u64);
@@ -74,6 +96,7 @@ impl Engine {
         }
         if let Some(message) = &stored.message {
             self.count_retained(topic, message, 1);
+            self.expiries.add(message);
         }
         let is_alone = self.lanes.is_empty();
         let old = match (&stored.message, is_alone) {
@@ -82,7 +105,11 @@ impl Engine {
         };
         if let Some(old) = old.and_then(|old| old.message) {
             self.count_retained(topic, &old, -1);
+            if stored.message.as_ref().is_none_or(|new| !new.is_same(&old)) {
+                self.expiries.remove(&old);
+            }
         }
+        self.arm_expiry();
         if stored.message.is_none() && !is_alone {
             self.bury(topic, stored.stamp);
         }
@@ -100,36 +127,52 @@ impl Engine {
 
     /// Remembers that a topic has no message, until every core was heard to be past that time.
     fn bury(&mut self, topic: &str, stamp: u64) {
-        if self.graves.is_empty() {
-            let deadline = self.now.after_s(limits::GRAVES_LOOK_S);
-            self.timers.arm(deadline, Timer::Graves);
-        }
         self.links.ledger.charge(limits::GRAVE_BYTES + topic.len());
-        self.graves.push_back((stamp, topic.into()));
+        self.graves.buried.push_back((stamp, topic.into()));
+        self.look_at_graves_later();
+    }
+
+    fn look_at_graves_later(&mut self) {
+        if !self.graves.is_timed && !self.graves.buried.is_empty() {
+            self.graves.is_timed = true;
+            self.timers.arm(self.now.after_s(limits::GRAVES_LOOK_S), Timer::Graves);
+        }
     }
 
     /// Forgets what all other cores are past, and asks them what time it is there: some may not
     /// remember the same, as they have a younger message.
     pub(super) fn look_at_graves(&mut self) {
-        let own = self.core();
+        self.graves.is_timed = false;
+        self.forget_graves();
+        debug_assert!(self.core().0 < 1 << STAMP_CORE_BITS);
+        for core in self.place.others() {
+            self.lanes.to(core).ask_time();
+        }
+        self.look_at_graves_later();
+    }
+
+    /// Goes on with those for which there was no time in the turn before.
+    pub(super) fn go_on_with_graves(&mut self) {
+        if self.graves.has_more {
+            self.forget_graves();
+        }
+    }
+
+    fn forget_graves(&mut self) {
         let heard = self.place.others().map(|core| self.heard[usize::from(core.0)]).min();
         let heard = heard.unwrap_or(u64::MAX);
-        while let Some((stamp, topic)) =
-            self.graves.pop_front_if(|&mut (stamp, _)| stamp >> STAMP_CORE_BITS <= heard)
+        let is_past = |&mut (stamp, _): &mut (u64, _)| stamp >> STAMP_CORE_BITS <= heard;
+        let mut steps = limits::RETAINED_TAKEN_STEPS;
+        while steps > 0
+            && let Some((stamp, topic)) = self.graves.buried.pop_front_if(is_past)
         {
+            steps = steps.saturating_sub(steps_to_take(&topic));
             self.links.ledger.release(limits::GRAVE_BYTES + topic.len());
             if self.retained.get(&topic).is_some_and(|kept| kept.stamp == stamp) {
                 self.retained.remove(&topic);
             }
         }
-        debug_assert!(own.0 < 1 << STAMP_CORE_BITS);
-        for core in self.place.others() {
-            self.lanes.to(core).ask_time();
-        }
-        if !self.graves.is_empty() {
-            let deadline = self.now.after_s(limits::GRAVES_LOOK_S);
-            self.timers.arm(deadline, Timer::Graves);
-        }
+        self.graves.has_more = steps == 0;
     }
 
     /// Sends retained messages that new subscriptions are owed, as far as the client's window and
@@ -183,24 +226,18 @@ impl Engine {
 
     fn send_retained(&mut self, target: &Target, message: &Message) {
         if message.is_expired(self.now) {
-            self.forget_retained(message);
-            return;
+            return; // it is about to be taken away
         }
         self.template.begin(1);
         // [MQTT-3.3.1-8]: sent for a new subscription, hence with the RETAIN flag.
         let mut draft = Draft::of(message, message.content(), true);
         self.deliver(target, &mut draft, None);
     }
+}
 
-    fn forget_retained(&mut self, message: &Message) {
-        let topic = message.content().topic;
-        let kept = self.retained.get(topic).and_then(|kept| kept.message.as_ref());
-        // Every core finds out by itself, and what is younger is another message.
-        if kept.is_some_and(|kept| kept.is_same(message)) {
-            self.retained.remove(topic);
-            self.count_retained(topic, message, -1);
-        }
-    }
+/// About what it costs to take a topic out of the store: its levels are, one by one.
+pub(super) fn steps_to_take(topic: &str) -> usize {
+    8 + topic.len() / 8
 }
 
 pub(super) fn is_ours(topic: &str) -> bool {

@@ -51,7 +51,7 @@ impl Cores {
     }
 
     /// A client that the core gives its name, so that it is at home there.
-    fn connect(&mut self, core: usize) -> ConnectionId {
+    pub(super) fn connect(&mut self, core: usize) -> ConnectionId {
         let id = self.0[core].connect(&Client::v5(""));
         assert!(self.0[core].leaving.is_empty(), "a client without a name stays where it is");
         id

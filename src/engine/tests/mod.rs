@@ -6,6 +6,7 @@ mod backpressure;
 mod bounds;
 mod cores;
 mod durability;
+mod expiry;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod sending;
