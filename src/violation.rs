@@ -96,6 +96,8 @@ violations! {
         "there is Authentication Data but no Authentication Method";
 
     // CONNECT.
+    ConnectTooLarge "section 3.2.2.2" PacketTooLarge
+        "the CONNECT packet is larger than this server takes";
     UnsupportedProtocolName "MQTT-3.1.2-1" UnsupportedProtocolVersion
         "the Protocol Name is unknown";
     UnsupportedProtocolVersion "MQTT-3.1.2-2" UnsupportedProtocolVersion

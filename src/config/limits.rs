@@ -24,6 +24,9 @@ pub struct Limits {
     /// TLS handshakes that wait on a core; one more is closed.
     #[serde(deserialize_with = "between::<_, _, 1, 10_000_000>")]
     pub tls_handshakes_waiting_max: u32,
+    /// Bytes of a CONNECT packet, and of each packet until its client is let in.
+    #[serde(deserialize_with = "between::<_, _, 128, 268_435_460>")]
+    pub connect_bytes_max: u32,
     /// Maximum Packet Size announced and enforced.
     #[serde(deserialize_with = "between::<_, _, 128, 268_435_460>")]
     pub packet_bytes_max: u32,
@@ -87,6 +90,9 @@ impl Default for Limits {
             connect_timeout_s: 10,
             tls_handshakes_per_turn_max: 1,
             tls_handshakes_waiting_max: 20_000,
+            // A Will of 64 KiB, which is the largest, and as much again for names, a password or token,
+            // and properties.
+            connect_bytes_max: 128 * 1024,
             packet_bytes_max: 16 * 1024 * 1024,
             topic_levels_max: 256,
             topic_bytes_max: 65_535,

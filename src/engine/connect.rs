@@ -75,9 +75,14 @@ impl Engine {
         self.go_on_authenticating(id, authentication, frame);
     }
 
-    /// A CONNECT that cannot be read. A client known to speak 5.0 is told the reason
+    /// A CONNECT that cannot be read, or is too large to be. A client known to speak 5.0 is told the reason
     /// [MQTT-3.1.4-1]; one whose version is unknown is told so in the form closest to its own.
-    fn refuse_malformed(&mut self, id: ConnectionId, frame: &[u8], violation: Violation) {
+    pub(super) fn refuse_malformed(
+        &mut self,
+        id: ConnectionId,
+        frame: &[u8],
+        violation: Violation,
+    ) {
         self.links.metrics.violations += 1;
         tracing::debug!(clause = violation.clause(), "CONNECT refused: {violation}");
         let level = match violation {
@@ -91,7 +96,8 @@ impl Engine {
         if level >= 5 || reason == ReasonCode::UnsupportedProtocolVersion {
             // Where the packet cannot be read, neither can what the client takes at most. Where it can,
             // the Reason Code says enough [MQTT-3.2.2-19].
-            let is_unreadable = reason == ReasonCode::MalformedPacket;
+            let is_unreadable =
+                matches!(reason, ReasonCode::MalformedPacket | ReasonCode::PacketTooLarge);
             self.refuse_with(id, reason, is_unreadable.then(|| violation.what()));
         } else {
             self.end_connection(id.slot, Ending::Silent);

@@ -3,6 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use crate::clock::{Deadline, Now};
+use crate::config::Limits;
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
 use crate::metrics::Drop as DropCause;
@@ -19,6 +20,14 @@ impl Connection {
                 Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.is_pending,
                 Phase::Connecting { .. } | Phase::Open { .. } => false,
             }
+    }
+
+    /// How large the packet that comes next may be: until a client is let in, as large as CONNECT.
+    fn packet_bytes_max(&self, limits: &Limits) -> usize {
+        match self.phase {
+            Phase::Open { .. } => limits.packet_bytes_max as usize,
+            _ => limits.connect_bytes_max as usize,
+        }
     }
 }
 
@@ -88,9 +97,9 @@ impl Engine {
     /// Is a packet that has begun overdue?
     pub(super) fn look_at_packet(&mut self, id: ConnectionId) {
         let (now, limit_s) = (self.now, u64::from(self.settings.protection.packet_timeout_s));
-        let packet_bytes_max = self.settings.limits.packet_bytes_max as usize;
         let Some(connection) = self.links.get(id) else { return };
         connection.is_packet_timed = false;
+        let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
         let is_incomplete = matches!(
             wire::frame(connection.stash(), packet_bytes_max),
             Ok(Frame::Incomplete { .. })
@@ -112,14 +121,18 @@ impl Engine {
     /// Processes what is stashed and then `bytes`, without copying any packet that lies whole in
     /// `bytes`; what is left is stashed.
     pub(super) fn take_in(&mut self, id: ConnectionId, mut bytes: &[u8]) {
-        let packet_bytes_max = self.settings.limits.packet_bytes_max as usize;
         loop {
             let Some(connection) = self.links.get(id) else { return };
             if connection.is_held() || connection.stash().is_empty() {
                 break;
             }
+            let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
             let missing = match wire::frame(connection.stash(), packet_bytes_max) {
-                Err(violation) => return self.violate(id, violation),
+                Err(violation) => {
+                    // Its version may be in what follows.
+                    let begun = [connection.stash(), bytes].concat();
+                    return self.refuse_frame(id, &begun, violation);
+                }
                 Ok(Frame::Complete { .. }) => 0,
                 Ok(Frame::Incomplete { need }) => {
                     need.saturating_sub(connection.stash().len()).max(1)
@@ -141,10 +154,7 @@ impl Engine {
                 self.put_back(id, stash, used);
             }
         }
-        let used = match self.links.get(id) {
-            Some(connection) if !connection.is_held() => self.take_packets(id, bytes),
-            _ => 0,
-        };
+        let used = self.take_packets(id, bytes);
         if used < bytes.len() {
             self.stash(id, &bytes[used..]);
         }
@@ -163,27 +173,39 @@ impl Engine {
     /// Processes the packets that lie whole in `bytes`; returns how many bytes they were. Stops
     /// when the connection ends or is to be slowed.
     fn take_packets(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
-        let packet_bytes_max = self.settings.limits.packet_bytes_max as usize;
         let mut used = 0;
         loop {
+            let packet_bytes_max = match self.links.get(id) {
+                Some(connection) if !connection.is_held() => {
+                    connection.packet_bytes_max(&self.settings.limits)
+                }
+                _ => return used,
+            };
             match wire::frame(&bytes[used..], packet_bytes_max) {
                 Ok(Frame::Complete { header, total }) => {
                     self.handle_packet(id, &bytes[used..used + total], header);
                     used += total;
-                    match self.links.get(id) {
-                        Some(connection) if !connection.is_held() => {}
-                        _ => return used,
-                    }
                 }
                 Ok(Frame::Incomplete { .. }) => return used,
                 Err(violation) => {
-                    self.violate(id, violation);
+                    self.refuse_frame(id, &bytes[used..], violation);
                     return used;
                 }
             }
             if used == bytes.len() {
                 return used;
             }
+        }
+    }
+
+    /// No packet may begin with these bytes. A CONNECT that is too large is refused like any other.
+    fn refuse_frame(&mut self, id: ConnectionId, bytes: &[u8], violation: Violation) {
+        let Some(connection) = self.links.get(id) else { return };
+        match connection.phase {
+            Phase::Connecting { .. } if violation == Violation::PacketTooLarge => {
+                self.refuse_malformed(id, bytes, Violation::ConnectTooLarge);
+            }
+            _ => self.violate(id, violation),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::reason::{
-    KEEP_ALIVE_TIMEOUT, MALFORMED_PACKET, NO_SUBSCRIPTION_EXISTED, PROTOCOL_ERROR,
-    UNSUPPORTED_PROTOCOL_VERSION, V3_UNACCEPTABLE_VERSION,
+    KEEP_ALIVE_TIMEOUT, MALFORMED_PACKET, NO_SUBSCRIPTION_EXISTED, PACKET_TOO_LARGE,
+    PROTOCOL_ERROR, UNSUPPORTED_PROTOCOL_VERSION, V3_UNACCEPTABLE_VERSION,
 };
 use crate::support::{
     Ack, Broker, Client, Connect, Disconnect, Encode, Property, Publish, Subscribe, Unsuback,
@@ -33,6 +33,20 @@ pub fn expect_connect_violation(broker: &Broker, version: Version, connect: &[u8
         client.expect_refusal(reason);
     } else {
         client.expect_closed();
+    }
+}
+
+#[test]
+fn a_connect_larger_than_the_server_takes_is_refused_before_it_has_come() {
+    let broker = Broker::with_config("limits.connect_bytes_max = 128");
+    for version in [V311, V5] {
+        let connect = |length| Connect::new(version, &"x".repeat(length)).bytes();
+        let fits = 128 - connect(0).len();
+        let mut client = Client::open(&broker, version);
+        client.raw(&connect(fits));
+        client.expect_connack();
+        // No more than says how long it is and of which version.
+        expect_connect_violation(&broker, version, &connect(fits + 1)[..10], PACKET_TOO_LARGE);
     }
 }
 

@@ -9,6 +9,7 @@ mod durability;
 mod expiry;
 #[cfg(feature = "tls")]
 mod handshakes;
+mod input;
 mod sending;
 mod sessions;
 #[cfg(feature = "tls")]
