@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::atomic::AtomicU64;
 use crate::clock::Now;
 use crate::engine::CoreId;
+use crate::users::Users;
 
 /// Time over which `connections_per_second_max` counts, in microseconds.
 const RATE_WINDOW_US: u64 = 1_000_000;
@@ -51,6 +52,7 @@ pub struct Place {
     all: Arc<[Ledger]>,
     /// By core, the NUMA node it is on.
     nodes: Arc<[u16]>,
+    users: Users,
 }
 
 impl Place {
@@ -68,8 +70,13 @@ impl Place {
     pub fn on_nodes(nodes: Vec<u16>) -> Vec<Self> {
         let nodes: Arc<[u16]> = nodes.into();
         let all: Arc<[Ledger]> = nodes.iter().map(|_| Ledger::default()).collect();
-        let place =
-            |core| Self { core: CoreId(core), all: Arc::clone(&all), nodes: Arc::clone(&nodes) };
+        let users = Users::default();
+        let place = |core| Self {
+            core: CoreId(core),
+            all: Arc::clone(&all),
+            nodes: Arc::clone(&nodes),
+            users: users.clone(),
+        };
         (0..nodes.len() as u16).map(place).collect()
     }
 
@@ -97,6 +104,11 @@ impl Place {
     /// This core's ledger.
     pub fn ledger(&self) -> &Ledger {
         &self.all[usize::from(self.core.0)]
+    }
+
+    /// What users hold on all cores.
+    pub fn users(&self) -> &Users {
+        &self.users
     }
 
     fn own(&self) -> &Gauges {

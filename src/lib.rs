@@ -16,6 +16,7 @@ pub mod send_buffer;
 pub mod session;
 pub mod storage;
 pub mod transport;
+pub mod users;
 
 pub mod engine;
 

@@ -24,10 +24,14 @@ pub enum Drop {
     NotAuthorized,
     /// The retained store is at its bound.
     RetainedFull,
+    /// The queues of the client's user are at their bound.
+    UserQueueFull,
+    /// The publisher's user has retained as much as one may.
+    UserRetainedFull,
 }
 
 /// All causes with the names under which they are shown.
-pub const DROPS: [(Drop, &str); 10] = [
+pub const DROPS: [(Drop, &str); 12] = [
     (Drop::OutboxFull, "outbox-full"),
     (Drop::QueueFull, "queue-full"),
     (Drop::Superseded, "superseded"),
@@ -38,6 +42,8 @@ pub const DROPS: [(Drop, &str); 10] = [
     (Drop::Offline, "offline"),
     (Drop::NotAuthorized, "not-authorized"),
     (Drop::RetainedFull, "retained-full"),
+    (Drop::UserQueueFull, "user-queue-full"),
+    (Drop::UserRetainedFull, "user-retained-full"),
 ];
 
 /// Dropped messages by cause.
@@ -222,6 +228,8 @@ counters! {
     clients_refused "clients/refused" Broker Counter;
     /// Those of them that asked for the session of another user.
     sessions_guarded "clients/refused/session-of-another" Broker Counter;
+    /// Those of them whose user has as many sessions as one may.
+    sessions_over_user "clients/refused/sessions-of-user" Broker Counter;
     /// Connections ended because the time for which their client was let in was over.
     stays_ended "clients/expired-credentials" Broker Counter;
     /// Connections ended because a reload withdrew what their client was let in by.

@@ -27,6 +27,18 @@ pub struct Protection {
     /// Connections of one user at a time.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub connections_per_user_max: u32,
+    /// Sessions of one user, of connected clients and of those that are away.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
+    pub sessions_per_user_max: u32,
+    /// Retained messages that one user has published.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
+    pub retained_messages_per_user_max: u32,
+    /// Their bytes.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub retained_bytes_per_user_max: u64,
+    /// Bytes of messages queued for all sessions of one user.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub queue_bytes_per_user_max: u64,
     /// Refused CONNECTs of one address in `window_s`, from which on it is banned.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub refusals_max: u32,
@@ -58,6 +70,10 @@ impl Default for Protection {
             connections_per_address_max: 0,
             connections_per_address_per_second_max: 0,
             connections_per_user_max: 0,
+            sessions_per_user_max: 0,
+            retained_messages_per_user_max: 0,
+            retained_bytes_per_user_max: 0,
+            queue_bytes_per_user_max: 0,
             refusals_max: 0,
             flaps_max: 0,
             window_s: 60,
@@ -73,6 +89,18 @@ impl Protection {
     /// Whether it is bounded what a client may send.
     pub fn bounds_rates(&self) -> bool {
         self.messages_per_second_max > 0 || self.bytes_per_second_max > 0
+    }
+
+    /// Whether it is bounded what a user may hold.
+    pub fn bounds_holdings(&self) -> bool {
+        self.sessions_per_user_max > 0
+            || self.queue_bytes_per_user_max > 0
+            || self.bounds_retained()
+    }
+
+    /// Whether it is bounded what a user may retain.
+    pub fn bounds_retained(&self) -> bool {
+        self.retained_messages_per_user_max > 0 || self.retained_bytes_per_user_max > 0
     }
 
     /// Whether anything is bounded that is counted by address, user or client.

@@ -354,8 +354,18 @@ impl Engine {
         if let Err(Refusal(reason)) = self.check_identity(id, connect, client_identifier, user) {
             return self.turn_down(id, reason);
         }
+        let membership = match self.enter_user(client_identifier, user) {
+            Ok(membership) => membership,
+            Err(Refusal(reason)) => {
+                self.links.metrics.sessions_over_user += 1;
+                return self.turn_down(id, reason);
+            }
+        };
         let mark = self.mark();
         let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
+        if let Some(membership) = membership {
+            self.sessions[session as usize].count_for(membership);
+        }
         self.time_connack(id);
         self.agree(id, session, connect);
         self.limit_stay(id, grant.valid_for);

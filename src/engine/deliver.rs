@@ -337,8 +337,8 @@ impl Engine {
         match outcome {
             Queued::Kept => {}
             Queued::Dropped(cause) => self.count_drops(target.session, cause, 1),
-            Queued::Disconnect => {
-                self.count_drops(target.session, DropCause::QueueFull, 1);
+            Queued::Disconnect(cause) => {
+                self.count_drops(target.session, cause, 1);
                 let id = connection.expect("only a connected client is disconnected");
                 self.doomed.push((id, ReasonCode::QuotaExceeded));
             }

@@ -12,6 +12,7 @@ use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
 use crate::session::connection::Phase;
 use crate::session::state::SessionExtra;
+use crate::users::{HoldsTooMuch, Membership};
 use crate::wire::{Connect, ReasonCode};
 
 impl Engine {
@@ -81,6 +82,33 @@ impl Engine {
         match self.access.may_publish(&who, will.topic, will.qos, will.retain) {
             true => Ok(()),
             false => Err(Refusal(ReasonCode::NotAuthorized)),
+        }
+    }
+
+    /// Counts a session for its user, where that is bounded. One that has it already keeps its place.
+    pub(super) fn enter_user(
+        &self,
+        client_identifier: &str,
+        user: Option<&str>,
+    ) -> Result<Option<Membership>, Refusal> {
+        let protection = &self.settings.protection;
+        let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
+        let session = self.find_session(client_identifier);
+        let is_its_own = session.is_some_and(|s| self.sessions[s as usize].owner() == Some(user));
+        let (users, ledger) = (self.place.users(), &self.links.ledger);
+        let entered = users.enter(user, protection.sessions_per_user_max, is_its_own, ledger);
+        entered.map(Some).map_err(|HoldsTooMuch| Refusal(ReasonCode::QuotaExceeded))
+    }
+
+    /// The same for one that was kept: it stays, even if its user has more than one may by now.
+    pub(super) fn count_restored(&mut self, session: u32) {
+        let (users, ledger) = (self.place.users(), &self.links.ledger);
+        let state = &mut self.sessions[session as usize];
+        if self.settings.protection.bounds_holdings()
+            && let Some(owner) = state.owner()
+            && let Ok(membership) = users.enter(owner, 0, false, ledger)
+        {
+            state.count_for(membership);
         }
     }
 

@@ -235,6 +235,7 @@ impl Engine {
         let queue_limits = QueueLimits {
             messages_max: limits.queue_messages_max as usize,
             bytes_max: limits.queue_bytes_max,
+            user_bytes_max: settings.protection.queue_bytes_per_user_max,
             policy: limits.queue_policy,
         };
         let ledger = place.ledger().clone();

@@ -6,6 +6,7 @@ use crate::engine::batch::{Once, Publisher};
 use crate::engine::connect::exchange;
 use crate::engine::deliver::Origin;
 use crate::engine::lanes::Awaited;
+use crate::engine::retained::RetainedFull;
 use crate::engine::{ConnectionId, CoreId, Engine, sys_topics};
 use crate::message::Content;
 use crate::metrics::Drop as DropCause;
@@ -128,11 +129,11 @@ impl Engine {
             qos: publish.qos,
         };
         let stored = match publish.retain {
-            true => self.retain(&content).map(Some),
+            true => self.retain(&content, Some(session)).map(Some),
             false => Ok(None),
         };
-        if stored.is_err() {
-            self.links.metrics.drops.add(DropCause::RetainedFull, 1);
+        if let Err(RetainedFull(cause)) = stored {
+            self.links.metrics.drops.add(cause, 1);
             if publish.qos != Qos::AtMostOnce && self.version(id.slot) == Version::V5 {
                 return self.turn_away(id, session, publish, ReasonCode::QuotaExceeded);
             }

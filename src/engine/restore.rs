@@ -176,6 +176,7 @@ impl Engine {
         (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
         state.expiry_interval_s = kept.expiry_interval_s;
         self.own(index, kept.owner.as_deref());
+        self.count_restored(index);
         for (filter, subscription) in &kept.subscriptions {
             self.restore_subscription(index, filter, subscription);
         }
@@ -236,7 +237,11 @@ impl Engine {
         }
         outbound.end_restore(self.queue_limits.policy);
         if !outbound.is_idle() {
-            self.sessions[index as usize].outbound = Some(outbound);
+            let state = &mut self.sessions[index as usize];
+            if let Some(membership) = state.membership() {
+                outbound.count_for(membership);
+            }
+            state.outbound = Some(outbound);
             self.count_queue(index, 0);
         }
     }

@@ -9,11 +9,13 @@ use crate::engine::targets::{Own, Target};
 use crate::engine::{Engine, Timer, sys_topics};
 use crate::limits;
 use crate::message::{Content, Message};
+use crate::metrics::Drop as DropCause;
+use crate::users::HoldsTooMuch;
 use crate::wire::Qos;
 
-/// The retained store is at its bound.
+/// A message is not retained: the store, or its user, has as much as it may.
 #[derive(Debug)]
-pub(super) struct RetainedFull;
+pub(super) struct RetainedFull(pub DropCause);
 
 /// A retained message as every core keeps it. Whichever core it was published on, the one with the
 /// highest stamp stays, so that all stores come to hold the same.
@@ -47,13 +49,22 @@ const BATCH: usize = 64;
 impl Engine {
     /// Keeps a message for later subscribers, in place of the one before [MQTT-3.3.1-5]; an empty
     /// payload takes it away [MQTT-3.3.1-6], [MQTT-3.3.1-7]. The other cores are to be told.
-    pub(super) fn retain(&mut self, content: &Content<'_>) -> Result<Stored, RetainedFull> {
+    /// `publisher` is the session for whose user it counts.
+    pub(super) fn retain(
+        &mut self,
+        content: &Content<'_>,
+        publisher: Option<u32>,
+    ) -> Result<Stored, RetainedFull> {
         let is_set = !content.payload.is_empty();
         if is_set && !is_ours(content.topic) && !self.has_room_to_retain(content) {
-            return Err(RetainedFull);
+            return Err(RetainedFull(DropCause::RetainedFull));
+        }
+        let stamp = self.next_stamp();
+        if is_set {
+            self.count_for_user(content, stamp, publisher)?;
         }
         let message = is_set.then(|| content.to_message(&self.links.ledger));
-        let stored = Stored { stamp: self.next_stamp(), message };
+        let stored = Stored { stamp, message };
         self.store(content.topic, &stored);
         if !is_ours(content.topic) {
             self.tell_retained(content, stored.stamp);
@@ -81,6 +92,34 @@ impl Engine {
             && !self.memory_is_full()
     }
 
+    /// Counts a message that is to be retained for the user of the session that published it.
+    fn count_for_user(
+        &self,
+        content: &Content<'_>,
+        stamp: u64,
+        publisher: Option<u32>,
+    ) -> Result<(), RetainedFull> {
+        let bounds = &self.settings.protection;
+        if !bounds.bounds_retained() {
+            return Ok(());
+        }
+        let session = publisher.and_then(|session| self.sessions.get(session as usize));
+        let Some(user) = session.and_then(|session| session.membership()) else { return Ok(()) };
+        let replaced = self.retained.get(content.topic).map(|kept| kept.stamp);
+        let counted = (stamp, content.bytes() as u64);
+        let users = self.place.users();
+        users
+            .retain(user, counted, replaced, bounds, &self.links.ledger)
+            .map_err(|HoldsTooMuch| RetainedFull(DropCause::UserRetainedFull))
+    }
+
+    /// A message does not count for its user any more.
+    fn forget_user_of(&self, stamp: u64) {
+        if self.settings.protection.bounds_retained() {
+            self.place.users().forget_retained(stamp);
+        }
+    }
+
     /// A hybrid logical clock (Kulkarni et al., 2014): later than everything seen, and near the
     /// time of day that all cores share.
     fn next_stamp(&mut self) -> u64 {
@@ -92,7 +131,7 @@ impl Engine {
     pub(super) fn store(&mut self, topic: &str, stored: &Stored) {
         self.clock = self.clock.max(stored.stamp >> STAMP_CORE_BITS);
         if self.retained.get(topic).is_some_and(|kept| kept.stamp > stored.stamp) {
-            return;
+            return self.forget_user_of(stored.stamp);
         }
         if let Some(message) = &stored.message {
             self.count_retained(topic, message, 1);
@@ -103,10 +142,11 @@ impl Engine {
             (None, true) => self.retained.remove(topic),
             _ => self.retained.insert(topic, stored.clone()),
         };
-        if let Some(old) = old.and_then(|old| old.message) {
+        if let Some(Stored { stamp, message: Some(old) }) = old {
             self.count_retained(topic, &old, -1);
             if stored.message.as_ref().is_none_or(|new| !new.is_same(&old)) {
                 self.expiries.remove(&old);
+                self.forget_user_of(stamp);
             }
         }
         self.arm_expiry();

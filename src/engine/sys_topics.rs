@@ -78,7 +78,7 @@ impl Engine {
                 qos: Qos::AtMostOnce,
             };
             // The broker's own topics are a fixed few and not subject to the bound.
-            let stored = self.retain(&content).ok();
+            let stored = self.retain(&content, None).ok();
             self.route(&content, &Origin::default(), true, stored.as_ref());
             self.sys_values.insert(topic, value);
         }

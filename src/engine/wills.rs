@@ -147,7 +147,7 @@ impl Engine {
         let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
             return;
         };
-        self.publish_as_will(&will);
+        self.publish_as_will(&will, Some(index));
         if let (Some(_), Some(journal), Some(session)) =
             (will.due, &mut self.journal, self.sessions[index as usize].number())
         {
@@ -156,7 +156,8 @@ impl Engine {
         self.tell_over(will.held);
     }
 
-    fn publish_as_will(&mut self, will: &Will) {
+    /// `session` is its client's, where that is known.
+    fn publish_as_will(&mut self, will: &Will, session: Option<u32>) {
         let expires_s = will.message_expiry_interval_s;
         let content = message::Content {
             topic: &will.topic,
@@ -168,7 +169,7 @@ impl Engine {
         let mut stored = None;
         if will.retain {
             // A store that is full keeps the old value; the subscribers hear the new one.
-            stored = self.retain(&content).ok();
+            stored = self.retain(&content, session).ok();
         }
         self.route(&content, &Origin::default(), will.retain, stored.as_ref());
         // What the store knew of it gives way, in one batch, to its way to the other cores.
@@ -230,7 +231,7 @@ impl Engine {
             && let Some(left) = self.left_wills.pop_due(self.now, &self.links.ledger)
         {
             published += 1;
-            self.publish_as_will(&left.will);
+            self.publish_as_will(&left.will, None);
             self.tell_over(left.will.held);
         }
         if published > 0 {

@@ -20,6 +20,7 @@ use crate::engine::Kept;
 use crate::limits;
 use crate::message::Message;
 use crate::metrics::Drop as DropCause;
+use crate::users::{Membership, QueueBytes};
 use crate::wire::{PacketIdentifier, Qos};
 
 /// One message for one client.
@@ -93,6 +94,8 @@ pub struct QueueLimits {
     pub messages_max: usize,
     /// Bytes of messages, each counted whole.
     pub bytes_max: u64,
+    /// Bytes of all queues of the session's user; 0 is no bound.
+    pub user_bytes_max: u64,
     /// What gives way.
     pub policy: QueuePolicy,
 }
@@ -148,8 +151,8 @@ pub enum Queued {
     Kept,
     /// Something was dropped for this cause; the newcomer may wait nevertheless.
     Dropped(DropCause),
-    /// The policy wants the client disconnected.
-    Disconnect,
+    /// The policy wants the client disconnected, and the newcomer was dropped for this cause.
+    Disconnect(DropCause),
 }
 
 /// Messages on their way to one client.
@@ -157,7 +160,7 @@ pub enum Queued {
 pub struct Outbound {
     inflight: VecDeque<Inflight>,
     queue: VecDeque<Delivery>,
-    queue_bytes: u64,
+    queue_bytes: QueueBytes,
     /// Under `keep-latest`: where in `queue` the message of a topic waits, counted from the first
     /// message ever queued.
     latest: HashMap<Box<str>, u64>,
@@ -191,7 +194,7 @@ impl Outbound {
     /// A new connection: everything in flight is to be sent again [MQTT-4.4.0-1], within `window`.
     pub fn resume(&mut self, window: usize) {
         self.window = window;
-        (self.backlog, self.backlog_bytes) = (self.queue.len(), self.queue_bytes);
+        (self.backlog, self.backlog_bytes) = (self.queue.len(), self.queue_bytes.get());
         self.unacknowledged = 0;
         self.to_resend = 0;
         self.resend_from = 0;
@@ -288,14 +291,11 @@ impl Outbound {
         if limits.policy == QueuePolicy::KeepLatest && self.supersede(&delivery) {
             return Queued::Dropped(DropCause::Superseded);
         }
-        while self.queue.len() >= limits.messages_max
-            || self.queue_bytes.saturating_add(bytes) > limits.bytes_max
-        {
-            let cause = DropCause::QueueFull;
+        while let Some(cause) = self.is_full(bytes, limits) {
             match limits.policy {
                 QueuePolicy::Disconnect if online => {
                     self.note_gone(delivery.kept);
-                    return Queued::Disconnect;
+                    return Queued::Disconnect(cause);
                 }
                 QueuePolicy::DropNewest | QueuePolicy::Disconnect => {
                     self.note_gone(delivery.kept);
@@ -319,6 +319,22 @@ impl Outbound {
         outcome
     }
 
+    /// Why there is no room for so many bytes more, if there is none.
+    fn is_full(&self, bytes: u64, limits: &QueueLimits) -> Option<DropCause> {
+        if self.queue.len() >= limits.messages_max
+            || self.queue_bytes.get().saturating_add(bytes) > limits.bytes_max
+        {
+            return Some(DropCause::QueueFull);
+        }
+        let are_too_many = self.queue_bytes.are_too_many(bytes, limits.user_bytes_max);
+        are_too_many.then_some(DropCause::UserQueueFull)
+    }
+
+    /// What waits counts for this user too from here on.
+    pub fn count_for(&mut self, membership: &Membership) {
+        self.queue_bytes.count_for(membership);
+    }
+
     /// Puts the newcomer in the place of a queued message of its topic.
     fn supersede(&mut self, delivery: &Delivery) -> bool {
         let topic = delivery.message.content().topic;
@@ -328,7 +344,7 @@ impl Outbound {
         self.note_gone(old.kept);
         let (old_bytes, bytes) =
             (old.message.content().bytes(), delivery.message.content().bytes());
-        self.queue_bytes = self.queue_bytes - old_bytes as u64 + bytes as u64;
+        self.queue_bytes.set(self.queue_bytes.get() - old_bytes as u64 + bytes as u64);
         if place < self.backlog {
             self.backlog_bytes = self.backlog_bytes - old_bytes as u64 + bytes as u64;
         }
@@ -348,7 +364,7 @@ impl Outbound {
         if !self.latest.is_empty() {
             self.latest.remove(delivery.message.content().topic);
         }
-        self.queue_bytes -= bytes;
+        self.queue_bytes.set(self.queue_bytes.get() - bytes);
         self.queued_qos_0 -= usize::from(delivery.qos == Qos::AtMostOnce);
         Some(delivery)
     }
@@ -509,7 +525,8 @@ impl Outbound {
     }
 
     fn enqueue(&mut self, delivery: Delivery) {
-        self.queue_bytes += delivery.message.content().bytes() as u64;
+        let bytes = delivery.message.content().bytes() as u64;
+        self.queue_bytes.set(self.queue_bytes.get() + bytes);
         self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
         self.queue.push_back(delivery);
     }
@@ -523,8 +540,8 @@ impl Outbound {
             if !self.latest.is_empty() {
                 self.number_anew();
             }
-            self.queue_bytes =
-                self.queue.iter().map(|delivery| delivery.message.content().bytes() as u64).sum();
+            let bytes = |delivery: &Delivery| delivery.message.content().bytes() as u64;
+            self.queue_bytes.set(self.queue.iter().map(bytes).sum());
         }
         dropped
     }
@@ -551,7 +568,7 @@ impl Outbound {
 
     /// Their bytes.
     pub fn queued_live_bytes(&self) -> u64 {
-        self.queue_bytes - self.backlog_bytes
+        self.queue_bytes.get() - self.backlog_bytes
     }
 
     /// Messages in flight.

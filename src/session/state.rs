@@ -11,6 +11,7 @@ use crate::gauges::Ledger;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Identifiers, Outbound};
 use crate::storage::record::SessionNumber;
+use crate::users::Membership;
 use crate::wire::Qos;
 
 /// How copies of a message for a client are encoded: clients of one class share an encoding.
@@ -64,6 +65,8 @@ pub struct SessionExtra {
     pub drops: Option<Box<crate::metrics::Drops>>,
     /// The name of the client that made it, if it has one: nobody else is to have the session.
     pub owner: Option<Box<str>>,
+    /// Counts for that user, where it is bounded what one may hold.
+    pub membership: Option<Membership>,
 }
 
 // As for the connection.
@@ -169,8 +172,24 @@ impl Session {
         self.outbound.get_or_insert_with(|| {
             let mut outbound = Box::<Outbound>::default();
             outbound.resume(usize::from(window));
+            if let Some(membership) = self.extra.as_ref().and_then(|e| e.membership.as_ref()) {
+                outbound.count_for(membership);
+            }
             outbound
         })
+    }
+
+    /// The session, with its queue, counts for this user from here on.
+    pub fn count_for(&mut self, membership: Membership) {
+        if let Some(outbound) = &mut self.outbound {
+            outbound.count_for(&membership);
+        }
+        self.extra.get_or_insert_default().membership = Some(membership);
+    }
+
+    /// The user for whom it counts, where that is bounded.
+    pub fn membership(&self) -> Option<&Membership> {
+        self.extra.as_ref()?.membership.as_ref()
     }
 
     /// Its number in the store, if it is kept there.

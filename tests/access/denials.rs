@@ -115,6 +115,19 @@ fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
             as_user(version, "alice", "2")
         },
     );
+    let sessions = Denial {
+        counted: "clients/refused/sessions-of-user",
+        ..Denial::new("too many sessions of a user", reason::QUOTA_EXCEEDED, 3)
+    };
+    let bounds = format!("[protection]\nsessions_per_user_max = 1\n{SYS}");
+    sessions.is_told(
+        &as_user(V5, "bob", "m"),
+        || files.broker(&bounds),
+        |broker, version| {
+            Client::connect(broker, as_user(version, "alice", "1").durable()).vanish();
+            as_user(version, "alice", "2")
+        },
+    );
     let banned = Denial {
         counted: "access/bans",
         ..Denial::new("a client that is banned", reason::BANNED, 5)

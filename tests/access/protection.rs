@@ -55,6 +55,22 @@ fn a_user_has_so_many_connections_and_may_take_its_own_over() {
 }
 
 #[test]
+fn a_user_retains_so_many_messages_and_another_one_is_not_bounded_by_it() {
+    let files = Files::new("holdings").with_users(&["alice", "bob"]);
+    let broker = files.broker("[protection]\nretained_messages_per_user_max = 1\n");
+    let mut alice = Client::connect(&broker, as_user(V5, "alice", "1"));
+    let mut bob = Client::connect(&broker, as_user(V5, "bob", "1-b"));
+    let retain = |of: &mut Client, topic, number| {
+        of.send(Publish::new(topic, "x").qos(1, number).retain());
+        of.expect_ack().reason
+    };
+    assert_ne!(retain(&mut alice, "a", 1), QUOTA_EXCEEDED);
+    assert_eq!(retain(&mut alice, "b", 2), QUOTA_EXCEEDED);
+    assert_ne!(retain(&mut bob, "b", 1), QUOTA_EXCEEDED);
+    assert_ne!(retain(&mut alice, "a", 3), QUOTA_EXCEEDED);
+}
+
+#[test]
 fn topics_and_filters_are_as_long_as_they_may_be_and_no_longer() {
     let broker = Broker::with_config("[limits]\ntopic_bytes_max = 5\n");
     for_versions(|version| {

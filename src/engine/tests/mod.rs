@@ -15,6 +15,7 @@ mod sessions;
 #[cfg(feature = "tls")]
 mod settling;
 mod transit;
+mod users;
 mod wills;
 
 use std::collections::{HashMap, HashSet};

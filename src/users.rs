@@ -1,0 +1,243 @@
+//! What each user holds over all cores of a process, where `[protection]` bounds it: sessions,
+//! retained messages, and bytes in queues.
+//!
+//! A session has a [`Membership`] of its user, its queue counts in [`QueueBytes`], and who published
+//! a retained message is found by its stamp. Where nothing is bounded none of these is there.
+//! Sessions and retained messages come and go under a lock; a queued message costs an addition.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::atomic::AtomicU64;
+use crate::config::Protection;
+use crate::gauges::Ledger;
+
+/// What a user takes in memory besides its name, roughly: it is counted while it holds something.
+const USER_BYTES: usize = 160;
+
+/// What it takes to know who published a retained message, roughly.
+const OWNED_BYTES: usize = 64;
+
+/// The users of all cores.
+#[derive(Clone, Debug, Default)]
+pub struct Users(Arc<Tables>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    by_name: Mutex<HashMap<Box<str>, Weak<User>>>,
+    /// By stamp, the retained messages whose users are known.
+    retained: Mutex<HashMap<u64, Owned>>,
+}
+
+/// A retained message of a user.
+#[derive(Debug)]
+struct Owned {
+    user: Arc<User>,
+    bytes: u64,
+    ledger: Ledger,
+}
+
+/// One user, and what it holds.
+#[derive(Debug)]
+pub struct User {
+    name: Box<str>,
+    /// Written under the lock of the names.
+    sessions: AtomicU64,
+    /// Both written under the lock of the retained messages.
+    retained_messages: AtomicU64,
+    retained_bytes: AtomicU64,
+    queue_bytes: AtomicU64,
+    ledger: Ledger,
+    tables: Weak<Tables>,
+}
+
+/// A session of a user, counted as long as this lives.
+#[derive(Debug)]
+pub struct Membership(Arc<User>);
+
+/// The user holds as much as one may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldsTooMuch;
+
+impl Users {
+    /// Counts one more session of a user, unless it has `sessions_max`; 0 is no bound. `spares` says
+    /// that it takes the place of one that it has.
+    pub fn enter(
+        &self,
+        name: &str,
+        sessions_max: u32,
+        spares: bool,
+        ledger: &Ledger,
+    ) -> Result<Membership, HoldsTooMuch> {
+        let mut by_name = lock(&self.0.by_name);
+        let user = match by_name.get(name).and_then(Weak::upgrade) {
+            Some(user) => user,
+            None => {
+                ledger.charge(USER_BYTES + 2 * name.len());
+                let user = Arc::new(User {
+                    name: name.into(),
+                    sessions: AtomicU64::new(0),
+                    retained_messages: AtomicU64::new(0),
+                    retained_bytes: AtomicU64::new(0),
+                    queue_bytes: AtomicU64::new(0),
+                    ledger: ledger.clone(),
+                    tables: Arc::downgrade(&self.0),
+                });
+                by_name.insert(name.into(), Arc::downgrade(&user));
+                user
+            }
+        };
+        let sessions = user.sessions.load(Relaxed);
+        let is_too_many =
+            sessions_max > 0 && sessions >= u64::from(sessions_max) + u64::from(spares);
+        if !is_too_many {
+            user.sessions.fetch_add(1, Relaxed);
+        }
+        // The end of a user takes the lock.
+        drop(by_name);
+        if is_too_many { Err(HoldsTooMuch) } else { Ok(Membership(user)) }
+    }
+
+    /// Counts a message that a user has retained under a stamp, in place of the one with the stamp
+    /// `replaced`, unless it has as much as `bounds` allow.
+    pub fn retain(
+        &self,
+        user: &Membership,
+        (stamp, bytes): (u64, u64),
+        replaced: Option<u64>,
+        bounds: &Protection,
+        ledger: &Ledger,
+    ) -> Result<(), HoldsTooMuch> {
+        let Membership(user) = user;
+        let mut retained = lock(&self.0.retained);
+        let before = replaced.and_then(|stamp| retained.get(&stamp));
+        let before = before.filter(|owned| Arc::ptr_eq(&owned.user, user));
+        let messages = user.retained_messages.load(Relaxed) - u64::from(before.is_some()) + 1;
+        let all_bytes =
+            user.retained_bytes.load(Relaxed) - before.map_or(0, |owned| owned.bytes) + bytes;
+        if exceeds(messages, bounds.retained_messages_per_user_max.into())
+            || exceeds(all_bytes, bounds.retained_bytes_per_user_max)
+        {
+            return Err(HoldsTooMuch);
+        }
+        ledger.charge(OWNED_BYTES);
+        let owned = Owned { user: Arc::clone(user), bytes, ledger: ledger.clone() };
+        owned.user.retained_messages.fetch_add(1, Relaxed);
+        owned.user.retained_bytes.fetch_add(bytes, Relaxed);
+        retained.insert(stamp, owned);
+        Ok(())
+    }
+
+    /// The message that was retained under a stamp is not any more, on this core at least. Every core
+    /// says so; the first one counts.
+    pub fn forget_retained(&self, stamp: u64) {
+        let owned = lock(&self.0.retained).remove(&stamp);
+        if let Some(Owned { user, bytes, ledger }) = owned {
+            user.retained_messages.fetch_sub(1, Relaxed);
+            user.retained_bytes.fetch_sub(bytes, Relaxed);
+            ledger.release(OWNED_BYTES);
+        }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.ledger.release(USER_BYTES + 2 * self.name.len());
+        let Some(tables) = self.tables.upgrade() else { return };
+        let mut by_name = lock(&tables.by_name);
+        // One of the same name may have come meanwhile.
+        if by_name.get(&self.name).is_some_and(|user| user.strong_count() == 0) {
+            by_name.remove(&self.name);
+        }
+    }
+}
+
+impl Membership {
+    /// How many sessions the user has.
+    #[cfg(test)]
+    pub fn sessions(&self) -> u64 {
+        self.0.sessions.load(Relaxed)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The bytes of a queue, which count for its session's user too where that is bounded.
+#[derive(Debug, Default)]
+pub struct QueueBytes {
+    bytes: u64,
+    user: Option<Arc<User>>,
+}
+
+impl QueueBytes {
+    /// How many there are.
+    pub fn get(&self) -> u64 {
+        self.bytes
+    }
+
+    /// There are so many now.
+    pub fn set(&mut self, bytes: u64) {
+        if let Some(user) = &self.user {
+            user.queue_bytes.fetch_add(bytes, Relaxed);
+            user.queue_bytes.fetch_sub(self.bytes, Relaxed);
+        }
+        self.bytes = bytes;
+    }
+
+    /// Whether so many more are too much for the user: it has `user_bytes_max`, with all its queues.
+    pub fn are_too_many(&self, more: u64, user_bytes_max: u64) -> bool {
+        let Some(user) = &self.user else { return false };
+        exceeds(user.queue_bytes.load(Relaxed).saturating_add(more), user_bytes_max)
+    }
+
+    /// They count for this user from here on.
+    pub fn count_for(&mut self, membership: &Membership) {
+        let bytes = self.bytes;
+        self.set(0);
+        self.user = Some(Arc::clone(&membership.0));
+        self.set(bytes);
+    }
+}
+
+impl Drop for QueueBytes {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+fn exceeds(count: u64, max: u64) -> bool {
+    max > 0 && count > max
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A count that a panic left is as good as any.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_forgotten_with_the_last_that_it_holds() {
+        let (users, ledger) = (Users::default(), Ledger::default());
+        let enter = |name| users.enter(name, 2, false, &ledger);
+        let (one, two) = (enter("u").expect("room"), enter("u").expect("room"));
+        assert_eq!(one.sessions(), 2);
+        assert_eq!(enter("u").err(), Some(HoldsTooMuch));
+        assert!(enter("v").is_ok());
+        let mut queue = QueueBytes::default();
+        queue.set(100);
+        queue.count_for(&one);
+        assert!(queue.are_too_many(1, 100) && !queue.are_too_many(0, 100));
+        drop((one, two));
+        assert!(ledger.bytes() > 0, "its queue still counts");
+        drop(queue);
+        assert_eq!((ledger.bytes(), lock(&users.0.by_name).len()), (0, 0));
+    }
+}
