@@ -23,7 +23,7 @@ pub mod topic;
 
 pub use index::{
     FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionIndex,
-    SubscriptionOptions, Unsubscribed,
+    SubscriptionOptions, Turns, Unsubscribed,
 };
 pub use replica::{CoreMatches, Fingerprint, GroupAt, GroupId, Replica};
 pub use retained::{Cursor, RetainedIndex, ScanState, ScanStep};

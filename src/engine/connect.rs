@@ -530,7 +530,7 @@ impl Engine {
         if let Some(inbound) = &mut session.inbound {
             inbound.resume();
         }
-        self.change_groups_of(index, 1);
+        self.change_groups_of(index, true);
         if keep_alive_s > 0 {
             let deadline = self.links.connections[id.slot as usize].keep_alive_deadline();
             self.arm_connection(id, deadline);

@@ -141,7 +141,7 @@ impl Engine {
         let session = &mut self.sessions[index as usize];
         session.connection = None;
         session.tidy();
-        self.change_groups_of(index, -1);
+        self.change_groups_of(index, false);
         let queued_before = self.queued(index);
         let session = &mut self.sessions[index as usize];
         let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use shards::{FilterId, GroupAt, GroupId, SubscriberId};
+use shards::{FilterId, GroupAt, GroupId, SubscriberId, Subscription, SubscriptionIndex};
 
 use crate::engine::batch::{Parcel, Whom};
 use crate::engine::deliver::{Draft, Origin, Pressure, Standing};
@@ -26,13 +26,9 @@ enum Rank {
     Ready,
 }
 
-/// This core's share of a group, kept while there are other cores to tell.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct OwnGroup {
-    online: u32,
-    /// The others are to be told at the end of the turn.
-    is_changed: bool,
-}
+/// Members asked whether they keep up before a message goes to one that may not: what a message to
+/// a group costs does not grow with the group.
+const MEMBERS_ASKED_MAX: usize = 32;
 
 impl Engine {
     /// Gives a message to one member of a shared subscription; `None` when there is none to take it.
@@ -67,11 +63,10 @@ impl Engine {
     /// Another core with a member who is connected, or, if `any`, with a member.
     fn other_core(&mut self, group: Option<GroupId>, any: bool) -> Option<CoreId> {
         let group = group?;
-        let turn = self.group_turns.entry(group).or_default();
-        *turn += 1;
+        let turn = self.replica.next_turn(group);
         let elsewhere = self.replica.members(group);
         let fit = || elsewhere.iter().filter(|at| at.online > 0 || any);
-        let place = *turn % (fit().count().max(1) as u64);
+        let place = turn % (fit().count().max(1) as u64);
         fit().nth(place as usize).map(|at| CoreId(at.core))
     }
 
@@ -136,7 +131,7 @@ impl Engine {
         let here = sharing.here;
         let own_at = GroupAt {
             core: own.0,
-            online: here.and_then(|here| self.own_groups.get(&here)).map_or(0, |own| own.online),
+            online: here.map_or(0, |here| self.index.present(here).len() as u32),
             members: here.map_or(0, |here| self.index.members(here).len() as u32),
         };
         let elsewhere = self.replica.members(group);
@@ -153,9 +148,8 @@ impl Engine {
         if total == 0 {
             return own;
         }
-        let turn = self.group_turns.entry(group).or_default();
-        let mut place = *turn % total;
-        *turn += 1;
+        let mut place = self.replica.next_turn(group) % total;
+        let all = || self.replica.members(group).iter().chain([&own_at]);
         for at in all() {
             match place.checked_sub(weight(at)) {
                 Some(rest) => place = rest,
@@ -173,30 +167,53 @@ impl Engine {
         except: Option<u32>,
         qos: Qos,
     ) -> Option<(Rank, Target)> {
-        let members = self.index.members(filter);
-        let turn = self.shared_turns.get(&filter).copied().unwrap_or(0);
-        let mut best = None;
-        for step in 0..members.len() {
-            let place = (turn + step) % members.len();
-            let session = members[place].subscriber.0;
-            if Some(session) == except {
-                continue;
-            }
-            let rank = self.rank(session);
-            if rank == Rank::Away && (qos == Qos::AtMostOnce || members[place].options.qos() == 0) {
-                continue;
-            }
-            if best.is_none_or(|(best_rank, _)| rank > best_rank) {
-                best = Some((rank, place));
-            }
-            if rank == Rank::Ready {
-                break;
+        let mut chosen = self.choose_connected(filter, except);
+        if chosen.is_none() && qos > Qos::AtMostOnce {
+            let away = self.next_other(filter, except, SubscriptionIndex::waiting);
+            chosen = away.map(|member| (Rank::Away, member));
+        }
+        let (rank, member) = chosen?;
+        Some((rank, Target::merge(&[member])))
+    }
+
+    fn choose_connected(
+        &mut self,
+        filter: FilterId,
+        except: Option<u32>,
+    ) -> Option<(Rank, Subscription)> {
+        let first = self.index.turns_mut(filter)?.ready;
+        let members = self.index.present(filter);
+        let asked = members.len().min(MEMBERS_ASKED_MAX) as u32;
+        for turn in (0..asked).map(|step| first.wrapping_add(step)) {
+            let member = members[turn as usize % members.len()];
+            if Some(member.subscriber.0) != except && self.rank(member.subscriber.0) == Rank::Ready
+            {
+                self.index.turns_mut(filter)?.ready = turn.wrapping_add(1);
+                return Some((Rank::Ready, member));
             }
         }
-        let (rank, place) = best?;
-        let target = Target::merge(&members[place..=place]);
-        self.shared_turns.insert(filter, place + 1);
-        Some((rank, target))
+        // The next message asks others, and those that do not keep up have a round of their own.
+        self.index.turns_mut(filter)?.ready = first.wrapping_add(asked);
+        let member = self.next_other(filter, except, SubscriptionIndex::present)?;
+        Some((self.rank(member.subscriber.0), member))
+    }
+
+    /// The next of some of a group's members, whether it keeps up or not.
+    fn next_other(
+        &mut self,
+        filter: FilterId,
+        except: Option<u32>,
+        of: fn(&SubscriptionIndex, FilterId) -> &[Subscription],
+    ) -> Option<Subscription> {
+        let first = self.index.turns_mut(filter)?.other;
+        let members = of(&self.index, filter);
+        let mut turns = (0..members.len().min(2) as u32).map(|step| first.wrapping_add(step));
+        let (turn, member) = turns.find_map(|turn| {
+            let member = members[turn as usize % members.len()];
+            (Some(member.subscriber.0) != except).then_some((turn, member))
+        })?;
+        self.index.turns_mut(filter)?.other = turn.wrapping_add(1);
+        Some(member)
     }
 
     /// How fit a session is to take one more message.
@@ -243,13 +260,15 @@ impl Engine {
         let queued_before = self.queued(session);
         let number = self.sessions[session as usize].number();
         let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
-        let is_one = |filter| sharings.iter().any(|(of, _)| *of == filter);
+        // In order, as the lines are.
+        let find = |filter| sharings.binary_search_by_key(&filter, |(of, _)| *of);
+        let is_one = |filter| find(filter).is_ok();
         let taken = outbound.take_shared(is_one, leaves);
         self.count_queue(session, queued_before);
         self.tell_gone(session);
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
-            let (_, sharing) = sharings.iter().find(|(of, _)| *of == filter).expect("one of them");
+            let (_, sharing) = &sharings[find(filter).expect("one of them")];
             let (message, kept) = (delivery.message.clone(), delivery.kept.number);
             if message.is_expired(self.now) {
                 self.count_drops(session, DropCause::Expired, 1);
@@ -271,22 +290,24 @@ impl Engine {
     }
 
     fn has_other_member(&self, sharing: &Sharing, session: u32, leaves: bool) -> bool {
-        let members = sharing.here.map_or(&[][..], |here| self.index.members(here));
-        let is_over = leaves && members.iter().all(|m| m.subscriber != SubscriberId(session));
-        let is_other_here = members.iter().map(|member| member.subscriber.0).any(|other| {
-            other != session && (is_over || self.sessions[other as usize].connection.is_some())
+        let subscriber = SubscriberId(session);
+        let is_member = sharing.here.is_some_and(|here| self.index.get(here, subscriber).is_some());
+        let is_over = leaves && !is_member;
+        let is_other_here = sharing.here.is_some_and(|here| match is_over {
+            true => !self.index.members(here).is_empty(),
+            false => {
+                let own = usize::from(self.index.is_present(here, subscriber));
+                self.index.present(here).len() > own
+            }
         });
         let elsewhere = sharing.group.map_or(&[][..], |group| self.replica.members(group));
         is_other_here || elsewhere.iter().any(|at| is_over || at.online > 0)
     }
 
     /// A connected client of this core joined a group.
-    pub(super) fn join_group(&mut self, filter: FilterId) {
-        if self.lanes.is_empty() {
-            return;
-        }
-        let is_first = !self.own_groups.contains_key(&filter);
-        self.change_group(filter, 1);
+    pub(super) fn join_group(&mut self, filter: FilterId, session: u32, is_first: bool) {
+        self.index.set_present(filter, SubscriberId(session), true);
+        self.note_changed_group(filter);
         if is_first {
             for core in self.place.others() {
                 self.lanes.to(core).note_announcement();
@@ -295,69 +316,51 @@ impl Engine {
     }
 
     /// A client of this core left a group.
-    pub(super) fn leave_group(
-        &mut self,
-        filter: FilterId,
-        text: &str,
-        is_connected: bool,
-        was_last: bool,
-    ) {
-        if was_last {
-            self.shared_turns.remove(&filter);
-        }
-        if self.lanes.is_empty() {
-            return;
-        }
+    pub(super) fn leave_group(&mut self, filter: FilterId, text: &str, was_last: bool) {
         if !was_last {
-            return self.change_group(filter, -i32::from(is_connected));
+            return self.note_changed_group(filter);
         }
-        self.own_groups.remove(&filter);
+        self.changed_groups.remove(&filter);
         for core in self.place.others() {
-            self.tell_group(core, text, OwnGroup::default(), 0);
+            self.tell_group(core, text, 0, 0);
         }
     }
 
     /// A client came back, or went away with its session kept: its groups have one member more, or
     /// one less, who is connected.
-    pub(super) fn change_groups_of(&mut self, session: u32, online: i32) {
-        if self.lanes.is_empty() {
-            return;
-        }
+    pub(super) fn change_groups_of(&mut self, session: u32, is_connected: bool) {
         let subscriptions = std::mem::take(&mut self.sessions[session as usize].subscriptions);
         for &filter in subscriptions.iter().filter(|filter| filter.is_shared()) {
-            self.change_group(filter, online);
+            self.index.set_present(filter, SubscriberId(session), is_connected);
+            self.note_changed_group(filter);
         }
         self.sessions[session as usize].subscriptions = subscriptions;
     }
 
-    fn change_group(&mut self, filter: FilterId, online: i32) {
-        let own = self.own_groups.entry(filter).or_default();
-        own.online = own.online.saturating_add_signed(online);
-        if !own.is_changed {
-            own.is_changed = true;
-            self.changed_groups.push(filter);
+    fn note_changed_group(&mut self, filter: FilterId) {
+        if !self.lanes.is_empty() {
+            self.changed_groups.insert(filter);
         }
     }
 
     /// Tells all other cores how the groups stand that changed in this turn.
     pub(super) fn tell_groups(&mut self) {
+        if self.changed_groups.is_empty() {
+            return;
+        }
         for filter in std::mem::take(&mut self.changed_groups) {
-            // One that is gone has been told.
-            let Some(own) = self.own_groups.get_mut(&filter) else { continue };
-            if !std::mem::take(&mut own.is_changed) {
-                continue;
-            }
-            let own = *own;
-            let (text, members) = (self.index.text(filter), self.index.members(filter).len());
+            let text = self.index.text(filter);
+            let members = self.index.members(filter).len() as u32;
+            let online = self.index.present(filter).len() as u32;
             for core in self.place.others() {
-                self.tell_group(core, &text, own, members as u32);
+                self.tell_group(core, &text, online, members);
             }
         }
     }
 
-    fn tell_group(&mut self, core: CoreId, text: &str, own: OwnGroup, members: u32) {
+    fn tell_group(&mut self, core: CoreId, text: &str, online: u32, members: u32) {
         let lane = self.lanes.to(core);
         let filter = lane.open().push_text(text);
-        lane.push(Parcel::Group { filter, online: own.online, members });
+        lane.push(Parcel::Group { filter, online, members });
     }
 }

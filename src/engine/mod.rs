@@ -54,13 +54,13 @@ mod transit;
 mod transports;
 mod wills;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use shards::{FilterId, GroupId, Replica, RetainedIndex, SubscriptionIndex};
+use shards::{FilterId, Replica, RetainedIndex, SubscriptionIndex};
 use slab::Slab;
 
 use crate::clock::{Deadline, Now};
@@ -86,7 +86,6 @@ pub use batch::{Batch, Publisher};
 use deliver::Template;
 use due::Timer;
 use expiry::Expiries;
-use groups::OwnGroup;
 pub use handover::HandedOver;
 use journal::Journal;
 pub use journal::{Batch as Records, Keeping, Kept, Stored as StoreState};
@@ -182,12 +181,8 @@ pub struct Engine {
     is_settling_timed: bool,
     /// The kernel has not taken what it said it would: TLS stays here from now on.
     kernel_has_failed: bool,
-    /// Where the round of a shared subscription stands among the members here.
-    shared_turns: HashMap<FilterId, usize>,
-    /// The same among the cores.
-    group_turns: HashMap<GroupId, u64>,
-    own_groups: HashMap<FilterId, OwnGroup>,
-    changed_groups: Vec<FilterId>,
+    /// Groups that the other cores are to be told of at the end of the turn.
+    changed_groups: BTreeSet<FilterId>,
     retained: RetainedIndex<Stored>,
     /// Those of them that expire.
     expiries: Expiries,
@@ -278,10 +273,7 @@ impl Engine {
             settling: VecDeque::new(),
             is_settling_timed: false,
             kernel_has_failed: false,
-            shared_turns: HashMap::new(),
-            group_turns: HashMap::new(),
-            own_groups: HashMap::new(),
-            changed_groups: Vec::new(),
+            changed_groups: BTreeSet::new(),
             clock: 0,
             heard: vec![0; usize::from(place.cores())],
             graves: Graves::default(),

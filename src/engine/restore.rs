@@ -204,9 +204,6 @@ impl Engine {
         self.sessions[index as usize].subscriptions.push(subscribed.filter);
         let bytes = if subscribed.first { text.len() } else { 0 };
         self.links.ledger.charge(limits::SUBSCRIPTION_BYTES + bytes);
-        if filter.share_name().is_some() && !self.lanes.is_empty() {
-            self.own_groups.entry(subscribed.filter).or_default();
-        }
     }
 
     fn restore_deliveries(

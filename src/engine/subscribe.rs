@@ -125,7 +125,7 @@ impl Engine {
         }
         if filter.share_name().is_some() {
             if subscribed.replaced.is_none() {
-                self.join_group(subscribed.filter);
+                self.join_group(subscribed.filter, session, subscribed.first);
             }
         } else if subscribed.first {
             self.announce(&filter);
@@ -275,8 +275,7 @@ impl Engine {
             self.links.ledger.release(text.len());
         }
         if filter.is_shared() {
-            let is_connected = self.sessions[subscriber.0 as usize].connection.is_some();
-            self.leave_group(filter, &text, is_connected, gone.last);
+            self.leave_group(filter, &text, gone.last);
         } else if gone.last {
             self.withdraw(&text);
         }

@@ -110,19 +110,20 @@ fn sharings(
     here: &[FilterId],
     elsewhere: &[GroupId],
 ) -> Vec<Sharing> {
-    let mut left = elsewhere.to_vec();
-    let mut sharings: Vec<Sharing> = Vec::with_capacity(here.len());
+    let mut sharings: Vec<Sharing> = Vec::with_capacity(here.len().max(elsewhere.len()));
     for &filter in here {
         let mut sharing = Sharing { text: "".into(), here: Some(filter), group: None };
-        if !left.is_empty() {
+        if !elsewhere.is_empty() {
             let text = index.text(filter);
             sharing.group = replica.group(&text);
-            left.retain(|&group| Some(group) != sharing.group);
             sharing.text = text.into();
         }
         sharings.push(sharing);
     }
-    sharings.extend(left.into_iter().map(|group| Sharing {
+    let mut both: Vec<GroupId> = sharings.iter().filter_map(|sharing| sharing.group).collect();
+    both.sort_unstable();
+    let left = elsewhere.iter().copied().filter(|group| both.binary_search(group).is_err());
+    sharings.extend(left.map(|group| Sharing {
         text: replica.text(group).into(),
         here: None,
         group: Some(group),

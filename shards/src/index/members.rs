@@ -48,6 +48,23 @@ impl Members {
         }
     }
 
+    /// Where in the slice the subscription of `subscriber` is.
+    pub(crate) fn place(&self, hashing: &Hashing, subscriber: SubscriberId) -> Option<usize> {
+        match self {
+            Self::One(only) => (only.subscriber == subscriber).then_some(0),
+            Self::Many(crowd) => crowd.place(hashing, subscriber),
+        }
+    }
+
+    /// Let two members change places.
+    pub(crate) fn swap(&mut self, hashing: &Hashing, a: usize, b: usize) {
+        if let Self::Many(crowd) = self
+            && a != b
+        {
+            crowd.swap(hashing, a, b);
+        }
+    }
+
     /// Add `subscription`, or put it in the place of the same subscriber's.
     pub(crate) fn put(
         &mut self,
@@ -91,6 +108,17 @@ impl Crowd {
         };
         let is = |place| self.list[place as usize].subscriber == subscriber;
         places.find(hash(hashing, subscriber), is).map(|place| place as usize)
+    }
+
+    fn swap(&mut self, hashing: &Hashing, a: usize, b: usize) {
+        self.list.swap(a, b);
+        if let Some(places) = &mut self.places {
+            let hashes = [a, b].map(|place| hash(hashing, self.list[place].subscriber));
+            places.remove(hashes[0], b as u32);
+            places.remove(hashes[1], a as u32);
+            places.insert(hashes[0], a as u32);
+            places.insert(hashes[1], b as u32);
+        }
     }
 
     fn put(&mut self, hashing: &Hashing, subscription: Subscription) -> Option<Subscription> {

@@ -7,6 +7,7 @@
 //! where their filter ends.
 
 mod filter;
+mod group;
 mod members;
 mod shared;
 mod subscription;
@@ -15,6 +16,7 @@ mod trie;
 #[cfg(test)]
 mod tests;
 
+pub use group::Turns;
 pub use subscription::{
     FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionOptions, Unsubscribed,
 };
@@ -25,6 +27,7 @@ use crate::slab::{Id, Slab};
 use crate::text::Text;
 use crate::topic::{SHARE_PREFIX, TopicFilter, has_wildcard};
 use filter::{Filter, Place};
+use group::Group;
 use members::{Members, Removed};
 use shared::{SharedFilter, SharedFilters};
 use trie::Trie;
@@ -119,17 +122,15 @@ impl SubscriptionIndex {
         let hash = self.hashing.text(filter.text());
         let found = self.find_hashed(hash, filter.text());
         let Some(which) = found else {
-            let filter = self.insert(hash, filter, Members::One(subscription)).id();
+            let filter = self.insert(hash, filter, subscription).id();
             self.len += 1;
             self.epoch += 1;
             return Subscribed { filter, replaced: None, first: true };
         };
-        let members = match which {
-            Which::Own(id) => self.filters.get_mut(id).map(|filter| &mut filter.members),
-            Which::Shared(id) => self.shared.get_mut(id).map(|filter| &mut filter.members),
+        let replaced = match which {
+            Which::Own(id) => self.filters[id].members.put(&self.hashing, subscription),
+            Which::Shared(id) => self.shared[id].group.put(&self.hashing, subscription),
         };
-        let members = members.expect("a filter that was found is there");
-        let replaced = members.put(&self.hashing, subscription);
         self.len += usize::from(replaced.is_none());
         self.epoch += u64::from(replaced != Some(subscription));
         Subscribed { filter: which.id(), replaced, first: false }
@@ -142,11 +143,11 @@ impl SubscriptionIndex {
         subscriber: SubscriberId,
     ) -> Option<Unsubscribed> {
         let which = Which::from_id(filter)?;
-        let members = match which {
-            Which::Own(id) => &mut self.filters.get_mut(id)?.members,
-            Which::Shared(id) => &mut self.shared.get_mut(id)?.members,
+        let removed = match which {
+            Which::Own(id) => self.filters.get_mut(id)?.members.remove(&self.hashing, subscriber),
+            Which::Shared(id) => self.shared.get_mut(id)?.group.remove(&self.hashing, subscriber),
         };
-        let (subscription, last) = match members.remove(&self.hashing, subscriber) {
+        let (subscription, last) = match removed {
             Removed::NoMember => return None,
             Removed::Member(subscription) => (subscription, false),
             Removed::Last(subscription) => (subscription, true),
@@ -191,9 +192,9 @@ impl SubscriptionIndex {
         self.members_of(filter)?.get(&self.hashing, subscriber)
     }
 
-    /// All subscriptions to `filter`; none when no filter has this id. A few are in the order in
-    /// which they were made. Of many (more than 64), one that is taken out is replaced by the last
-    /// one, the others stay where they are.
+    /// All subscriptions to `filter`; none when no filter has this id. Of a filter that is not shared,
+    /// a few are in the order in which they were made. Of many (more than 64), one that is taken out
+    /// is replaced by the last one, the others stay where they are.
     pub fn members(&self, filter: FilterId) -> &[Subscription] {
         self.members_of(filter).map_or(&[], Members::as_slice)
     }
@@ -201,8 +202,55 @@ impl SubscriptionIndex {
     fn members_of(&self, filter: FilterId) -> Option<&Members> {
         match Which::from_id(filter)? {
             Which::Own(id) => self.filters.get(id).map(|filter| &filter.members),
-            Which::Shared(id) => self.shared.get(id).map(|filter| &filter.members),
+            Which::Shared(id) => self.shared.get(id).map(|filter| filter.group.members()),
         }
+    }
+
+    fn group(&self, filter: FilterId) -> Option<&Group> {
+        match Which::from_id(filter)? {
+            Which::Own(_) => None,
+            Which::Shared(id) => self.shared.get(id).map(|filter| &filter.group),
+        }
+    }
+
+    fn group_mut(&mut self, filter: FilterId) -> Option<&mut Group> {
+        match Which::from_id(filter)? {
+            Which::Own(_) => None,
+            Which::Shared(id) => self.shared.get_mut(id).map(|filter| &mut filter.group),
+        }
+    }
+
+    /// Note whether a member of a shared filter is present; it is not when it subscribes. False when
+    /// it is no member.
+    pub fn set_present(
+        &mut self,
+        filter: FilterId,
+        subscriber: SubscriberId,
+        is_present: bool,
+    ) -> bool {
+        let hashing = self.hashing.clone();
+        let group = self.group_mut(filter);
+        group.is_some_and(|group| group.set_present(&hashing, subscriber, is_present))
+    }
+
+    /// Whether a member of a shared filter is present.
+    pub fn is_present(&self, filter: FilterId, subscriber: SubscriberId) -> bool {
+        self.group(filter).is_some_and(|group| group.is_present(&self.hashing, subscriber))
+    }
+
+    /// The members of a shared filter that are present.
+    pub fn present(&self, filter: FilterId) -> &[Subscription] {
+        self.group(filter).map_or(&[], Group::present)
+    }
+
+    /// The members of a shared filter that are not present, and were granted QoS 1 or 2.
+    pub fn waiting(&self, filter: FilterId) -> &[Subscription] {
+        self.group(filter).map_or(&[], Group::waiting)
+    }
+
+    /// Where the rounds through a shared filter's members stand.
+    pub fn turns_mut(&mut self, filter: FilterId) -> Option<&mut Turns> {
+        self.group_mut(filter).map(|group| &mut group.turns)
     }
 
     /// A number that changes whenever a later [`matches`](Self::matches) could answer differently.
@@ -255,7 +303,7 @@ impl SubscriptionIndex {
     }
 
     /// Add a filter that is not there. `hash` is that of its whole text.
-    fn insert(&mut self, hash: u32, filter: &TopicFilter<'_>, members: Members) -> Which {
+    fn insert(&mut self, hash: u32, filter: &TopicFilter<'_>, only: Subscription) -> Which {
         let place = if filter.has_wildcard() {
             Place::Trie(self.trie.make(filter.filter()))
         } else {
@@ -263,15 +311,15 @@ impl SubscriptionIndex {
         };
         match filter.share_name() {
             Some(name) => {
-                Which::Shared(self.insert_shared(hash, filter.filter(), name, place, members))
+                Which::Shared(self.insert_shared(hash, filter.filter(), name, place, only))
             }
-            None => Which::Own(self.insert_own(hash, place, members)),
+            None => Which::Own(self.insert_own(hash, place, only)),
         }
     }
 
-    fn insert_own(&mut self, hash: u32, place: Place, members: Members) -> Id<Filter> {
+    fn insert_own(&mut self, hash: u32, place: Place, only: Subscription) -> Id<Filter> {
         let node = if let Place::Trie(node) = place { Some(node) } else { None };
-        let id = self.filters.insert(Filter { place, members });
+        let id = self.filters.insert(Filter { place, members: Members::One(only) });
         match node {
             Some(node) => self.trie.node_mut(node).filter = Some(id),
             None => self.exact.insert(hash, id.number()),
@@ -285,17 +333,18 @@ impl SubscriptionIndex {
         filter: &str,
         name: &str,
         place: Place,
-        members: Members,
+        only: Subscription,
     ) -> Id<SharedFilter> {
+        let group = Group::new(only);
         if let Place::Trie(node) = place {
             let first = self.trie.node(node).shared;
-            let id = self.shared.insert(hash, (name, place, members), first);
+            let id = self.shared.insert(hash, (name, place, group), first);
             self.trie.node_mut(node).shared = Some(id);
             return id;
         }
         let exact_hash = self.hashing.text(filter);
         let first = self.shared.first_exact(exact_hash, filter);
-        let id = self.shared.insert(hash, (name, place, members), first);
+        let id = self.shared.insert(hash, (name, place, group), first);
         self.shared.start_exact(exact_hash, first, Some(id));
         id
     }

@@ -1,8 +1,10 @@
 //! The shared filters: those that differ only in their share name are chained, so that a Topic Name
 //! that matches one finds them all. Knows nothing of who is chosen in a group.
 
+use std::ops::{Index, IndexMut};
+
 use super::filter::Place;
-use super::members::Members;
+use super::group::Group;
 use crate::id_table::IdTable;
 use crate::slab::{Id, Slab};
 use crate::text::Text;
@@ -13,7 +15,7 @@ use crate::topic::SHARE_PREFIX;
 pub(crate) struct SharedFilter {
     pub(crate) name: Text,
     pub(crate) place: Place,
-    pub(crate) members: Members,
+    pub(crate) group: Group,
     /// The hash of the whole text.
     hash: u32,
     previous: Option<Id<SharedFilter>>,
@@ -83,11 +85,11 @@ impl SharedFilters {
     pub(crate) fn insert(
         &mut self,
         hash: u32,
-        (name, place, members): (&str, Place, Members),
+        (name, place, group): (&str, Place, Group),
         first: Option<Id<SharedFilter>>,
     ) -> Id<SharedFilter> {
         let name = Text::new(name);
-        let filter = SharedFilter { name, place, members, hash, previous: None, next: first };
+        let filter = SharedFilter { name, place, group, hash, previous: None, next: first };
         let id = self.filters.insert(filter);
         if let Some(first) = first {
             self.filters[first].previous = Some(id);
@@ -128,6 +130,20 @@ impl SharedFilters {
             (Some(from), None) => self.exact.remove(hash, from.number()),
             (Some(from), Some(to)) => self.exact.replace(hash, from.number(), to.number()),
         }
+    }
+}
+
+impl Index<Id<SharedFilter>> for SharedFilters {
+    type Output = SharedFilter;
+
+    fn index(&self, id: Id<SharedFilter>) -> &SharedFilter {
+        &self.filters[id]
+    }
+}
+
+impl IndexMut<Id<SharedFilter>> for SharedFilters {
+    fn index_mut(&mut self, id: Id<SharedFilter>) -> &mut SharedFilter {
+        &mut self.filters[id]
     }
 }
 

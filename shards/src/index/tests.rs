@@ -110,13 +110,30 @@ fn the_same_filter_in_several_groups_is_found_in_each() {
 }
 
 #[test]
-fn members_of_a_group_keep_their_order() {
+fn members_of_a_group_are_told_apart_by_whether_they_are_present() {
     let mut index = SubscriptionIndex::new(1);
-    let ids: Vec<_> =
-        (0..5).map(|n| index.subscribe(&filter("$share/g/a"), subscription(n)).filter).collect();
+    let new = |index: &mut SubscriptionIndex, n: u32| {
+        let options = SubscriptionOptions::new(u8::from(n > 1), false, false);
+        let member = Subscription { options, ..subscription(n) };
+        index.subscribe(&filter("$share/g/a"), member).filter
+    };
+    let ids: Vec<_> = (0..5).map(|n| new(&mut index, n)).collect();
+    let numbers = |members: &[Subscription]| -> Vec<u32> {
+        members.iter().map(|member| member.subscriber.0).collect()
+    };
+    assert!(index.set_present(ids[0], SubscriberId(1), true));
+    assert!(index.set_present(ids[0], SubscriberId(3), true));
+    assert!(!index.set_present(ids[0], SubscriberId(9), true));
     index.unsubscribe(ids[0], SubscriberId(1));
-    let members: Vec<_> = index.members(ids[0]).iter().map(|member| member.subscriber.0).collect();
-    assert_eq!(members, [0, 2, 3, 4]);
+    assert_eq!(numbers(index.present(ids[0])), [3]);
+    assert!(index.is_present(ids[0], SubscriberId(3)));
+    assert!(!index.is_present(ids[0], SubscriberId(2)));
+    let mut waiting = numbers(index.waiting(ids[0]));
+    waiting.sort_unstable();
+    assert_eq!(waiting, [2, 4], "QoS 0 cannot wait for who is away");
+    let other = index.subscribe(&filter("a"), subscription(1)).filter;
+    assert!(!index.set_present(other, SubscriberId(1), true), "not shared");
+    assert_eq!(index.present(other), []);
 }
 
 #[test]

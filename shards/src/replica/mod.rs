@@ -25,7 +25,7 @@ use crate::topic::TopicFilter;
 pub struct Fingerprint(pub u64);
 
 /// A shared subscription that other cores have members of. Given out again once none has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(FilterId);
 
 /// One core's share of a shared subscription.
@@ -50,6 +50,15 @@ pub struct CoreMatches {
     scratch: Matches,
 }
 
+/// What a group has on the other cores.
+#[derive(Debug, Default)]
+struct Shares {
+    /// In order of core.
+    at: Vec<GroupAt>,
+    /// Where the round among the cores stands.
+    turn: u64,
+}
+
 /// What the other cores announced.
 #[derive(Debug)]
 pub struct Replica {
@@ -57,8 +66,8 @@ pub struct Replica {
     exact: Exact,
     /// Filters with wildcards, and shared ones, whose subscribers are cores.
     others: SubscriptionIndex,
-    /// The shares of the cores in each group, in order of core.
-    groups: HashMap<FilterId, Vec<GroupAt>>,
+    /// The shares of the cores in each group.
+    groups: HashMap<FilterId, Shares>,
     epoch: u64,
 }
 
@@ -106,7 +115,7 @@ impl Replica {
     pub fn set_group(&mut self, filter: &TopicFilter<'_>, at: GroupAt) {
         if at.members > 0 {
             let filter = self.others.subscribe(filter, of(at.core)).filter;
-            let shares = self.groups.entry(filter).or_default();
+            let shares = &mut self.groups.entry(filter).or_default().at;
             match shares.binary_search_by_key(&at.core, |share| share.core) {
                 Ok(place) => shares[place] = at,
                 Err(place) => shares.insert(place, at),
@@ -116,8 +125,8 @@ impl Replica {
         let Some(filter) = self.others.find(filter.text()) else { return };
         self.others.unsubscribe(filter, SubscriberId(at.core.into()));
         if let Some(shares) = self.groups.get_mut(&filter) {
-            shares.retain(|share| share.core != at.core);
-            if shares.is_empty() {
+            shares.at.retain(|share| share.core != at.core);
+            if shares.at.is_empty() {
                 self.groups.remove(&filter);
             }
         }
@@ -133,7 +142,14 @@ impl Replica {
 
     /// The shares of the other cores, in order of core; none when there is no such group.
     pub fn members(&self, GroupId(filter): GroupId) -> &[GroupAt] {
-        self.groups.get(&filter).map_or(&[], Vec::as_slice)
+        self.groups.get(&filter).map_or(&[], |shares| &shares.at)
+    }
+
+    /// How often this was asked of a shared subscription: where the round among its cores stands.
+    pub fn next_turn(&mut self, GroupId(filter): GroupId) -> u64 {
+        let Some(shares) = self.groups.get_mut(&filter) else { return 0 };
+        shares.turn += 1;
+        shares.turn
     }
 
     /// The whole text of a shared subscription.

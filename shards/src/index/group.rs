@@ -1,0 +1,218 @@
+//! The members of a shared subscription, kept in parts, so that one that can take a message is found
+//! without a look at those that cannot. Knows no session: who is present is told.
+
+use super::members::{Members, Removed};
+use super::subscription::{SubscriberId, Subscription};
+use crate::hash::Hashing;
+
+/// Members in three parts, in this order: those that are present, those that are absent and were
+/// granted QoS 1 or 2, and the other absent ones, for whom nothing can wait.
+#[derive(Debug)]
+pub(crate) struct Group {
+    members: Members,
+    /// Where the first part ends.
+    present: u32,
+    /// Where the second part ends.
+    waiting: u32,
+    pub(crate) turns: Turns,
+}
+
+/// Where the rounds through a group stand: counters, to be taken modulo the length of the part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Of those present that are asked whether they keep up.
+    pub ready: u32,
+    /// Of those that get a message although they do not, or are absent.
+    pub other: u32,
+}
+
+/// The parts in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Present,
+    Waiting,
+    Rest,
+}
+
+impl Group {
+    /// A group of one, who is absent.
+    pub(crate) fn new(only: Subscription) -> Self {
+        let waiting = u32::from(absent_part(&only) == Part::Waiting);
+        Self { members: Members::One(only), present: 0, waiting, turns: Turns::default() }
+    }
+
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub(crate) fn present(&self) -> &[Subscription] {
+        &self.members.as_slice()[..self.present as usize]
+    }
+
+    pub(crate) fn waiting(&self) -> &[Subscription] {
+        &self.members.as_slice()[self.present as usize..self.waiting as usize]
+    }
+
+    /// Add `subscription`, absent, or put it in the place of the same subscriber's.
+    pub(crate) fn put(
+        &mut self,
+        hashing: &Hashing,
+        subscription: Subscription,
+    ) -> Option<Subscription> {
+        let replaced = self.members.put(hashing, subscription);
+        // A new one is the last.
+        let place = match replaced {
+            None => self.members.as_slice().len() - 1,
+            Some(_) => self.members.place(hashing, subscription.subscriber).expect("just put"),
+        };
+        if self.part_of(place) != Part::Present {
+            self.move_to(hashing, place, absent_part(&subscription));
+        }
+        replaced
+    }
+
+    pub(crate) fn remove(&mut self, hashing: &Hashing, subscriber: SubscriberId) -> Removed {
+        let Some(place) = self.members.place(hashing, subscriber) else {
+            return Removed::NoMember;
+        };
+        // The last one goes without a trace: none of the others moves.
+        let place = self.move_to(hashing, place, Part::Rest);
+        self.members.swap(hashing, place, self.members.as_slice().len() - 1);
+        self.members.remove(hashing, subscriber)
+    }
+
+    /// Note whether `subscriber` is present; false when it is no member.
+    pub(crate) fn set_present(
+        &mut self,
+        hashing: &Hashing,
+        subscriber: SubscriberId,
+        is_present: bool,
+    ) -> bool {
+        let Some(place) = self.members.place(hashing, subscriber) else { return false };
+        let part = match is_present {
+            true => Part::Present,
+            false => absent_part(&self.members.as_slice()[place]),
+        };
+        self.move_to(hashing, place, part);
+        true
+    }
+
+    pub(crate) fn is_present(&self, hashing: &Hashing, subscriber: SubscriberId) -> bool {
+        let place = self.members.place(hashing, subscriber);
+        place.is_some_and(|place| self.part_of(place) == Part::Present)
+    }
+
+    fn part_of(&self, place: usize) -> Part {
+        match place as u32 {
+            place if place < self.present => Part::Present,
+            place if place < self.waiting => Part::Waiting,
+            _ => Part::Rest,
+        }
+    }
+
+    /// Move the member at `place` into a part, over one border after the other, and give back where
+    /// it is then.
+    fn move_to(&mut self, hashing: &Hashing, mut place: usize, to: Part) -> usize {
+        while self.part_of(place) < to {
+            let border = match self.part_of(place) {
+                Part::Present => &mut self.present,
+                _ => &mut self.waiting,
+            };
+            *border -= 1;
+            let last = *border as usize;
+            self.members.swap(hashing, place, last);
+            place = last;
+        }
+        while self.part_of(place) > to {
+            let border = match self.part_of(place) {
+                Part::Rest => &mut self.waiting,
+                _ => &mut self.present,
+            };
+            let first = *border as usize;
+            *border += 1;
+            self.members.swap(hashing, place, first);
+            place = first;
+        }
+        place
+    }
+}
+
+/// Where a member belongs that is absent: nothing waits for one that was granted QoS 0.
+fn absent_part(subscription: &Subscription) -> Part {
+    if subscription.options.qos() > 0 { Part::Waiting } else { Part::Rest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::SubscriptionOptions;
+    use std::collections::BTreeMap;
+
+    fn subscription(subscriber: u32, qos: u8) -> Subscription {
+        let options = SubscriptionOptions::new(qos, false, false);
+        Subscription { subscriber: SubscriberId(subscriber), options, identifier: 0 }
+    }
+
+    fn sorted(members: &[Subscription]) -> Vec<u32> {
+        let mut sorted: Vec<u32> = members.iter().map(|member| member.subscriber.0).collect();
+        sorted.sort_unstable();
+        sorted
+    }
+
+    /// The members by subscriber, with their QoS and whether they are present.
+    fn assert_like(group: &Group, model: &BTreeMap<u32, (u8, bool)>) {
+        let of = |is: fn(&(u8, bool)) -> bool| {
+            let found = model.iter().filter(|(_, member)| is(member));
+            found.map(|(subscriber, _)| *subscriber).collect::<Vec<_>>()
+        };
+        assert_eq!(sorted(group.present()), of(|&(_, is_present)| is_present));
+        assert_eq!(sorted(group.waiting()), of(|&(qos, is_present)| !is_present && qos > 0));
+        assert_eq!(sorted(group.members.as_slice()), of(|_| true));
+    }
+
+    #[test]
+    fn members_are_in_the_part_they_belong_to_whatever_happens() {
+        let hashing = Hashing::new(5);
+        let mut group = Group::new(subscription(0, 1));
+        let mut model = BTreeMap::from([(0, (1, false))]);
+        let mut state = 1_u32;
+        for step in 0..40_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (subscriber, qos) = (1 + (state >> 12) % 200, (state >> 4) as u8 % 3);
+            let id = SubscriberId(subscriber);
+            let before = model.get(&subscriber).copied();
+            match state >> 8 & 7 {
+                0..3 => {
+                    let replaced = group.put(&hashing, subscription(subscriber, qos));
+                    assert_eq!(replaced, before.map(|(qos, _)| subscription(subscriber, qos)));
+                    let is_present = before.is_some_and(|(_, is_present)| is_present);
+                    model.insert(subscriber, (qos, is_present));
+                }
+                3..6 => {
+                    let is_present = qos > 0;
+                    let is_member = group.set_present(&hashing, id, is_present);
+                    assert_eq!(is_member, before.is_some());
+                    model.entry(subscriber).and_modify(|member| member.1 = is_present);
+                }
+                _ => {
+                    let removed = group.remove(&hashing, id) != Removed::NoMember;
+                    assert_eq!(removed, model.remove(&subscriber).is_some());
+                }
+            }
+            let is_present = model.get(&subscriber).is_some_and(|member| member.1);
+            assert_eq!(group.is_present(&hashing, id), is_present);
+            if step % 16 == 0 {
+                assert_like(&group, &model);
+            }
+        }
+        assert!(group.members.as_slice().len() > 100);
+    }
+
+    #[test]
+    fn the_last_member_is_removed_with_the_whole() {
+        let hashing = Hashing::new(5);
+        let mut group = Group::new(subscription(7, 0));
+        assert!(group.set_present(&hashing, SubscriberId(7), true));
+        assert_eq!(group.remove(&hashing, SubscriberId(7)), Removed::Last(subscription(7, 0)));
+    }
+}
