@@ -18,6 +18,8 @@ const RATE_WINDOW_US: u64 = 1_000_000;
 struct Gauges {
     /// Bytes that messages, queues and outboxes hold. Others take off it what they held last.
     memory_bytes: AtomicU64,
+    /// Those of them that are input of clients which is not processed yet.
+    input_bytes: AtomicU64,
     connections: AtomicU32,
     sessions: AtomicU32,
     /// When the window began in which `accepted` counts.
@@ -42,6 +44,21 @@ impl Ledger {
 
     pub(crate) fn release(&self, bytes: usize) {
         self.0.memory_bytes.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// Those of them that are input of clients which is not processed yet.
+    pub fn input_bytes(&self) -> u64 {
+        self.0.input_bytes.load(Relaxed)
+    }
+
+    /// A connection holds other input than before.
+    pub(crate) fn change_input(&self, before: usize, after: usize) {
+        if before != after {
+            self.charge(after);
+            self.release(before);
+            self.0.input_bytes.fetch_add(after as u64, Relaxed);
+            self.0.input_bytes.fetch_sub(before as u64, Relaxed);
+        }
     }
 }
 
@@ -124,6 +141,11 @@ impl Place {
         self.sum_elsewhere(|gauges| gauges.memory_bytes.load(Relaxed))
     }
 
+    /// Input of clients that waits on the other cores.
+    pub fn input_bytes_elsewhere(&self) -> u64 {
+        self.sum_elsewhere(|gauges| gauges.input_bytes.load(Relaxed))
+    }
+
     /// Notes how many connections this core has.
     pub fn set_connections(&self, connections: usize) {
         self.own().connections.store(connections as u32, Relaxed);
@@ -178,11 +200,15 @@ mod tests {
         let places = Place::each(3);
         places[0].set_connections(5);
         places[2].set_connections(7);
-        places[1].ledger().charge(10);
+        places[1].ledger().charge(7);
+        places[1].ledger().change_input(0, 5);
+        places[1].ledger().change_input(5, 3);
         let seen: Vec<usize> = places.iter().map(Place::connections_elsewhere).collect();
         assert_eq!(seen, [7, 12, 5]);
         assert_eq!(places[0].memory_bytes_elsewhere(), 10);
         assert_eq!(places[1].memory_bytes_elsewhere(), 0);
+        let input: Vec<u64> = places.iter().map(Place::input_bytes_elsewhere).collect();
+        assert_eq!(input, [3, 0, 3]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod limits;
 
 pub mod clock;
 pub mod config;
+pub mod log_rate;
 pub mod metrics;
 pub mod violation;
 

@@ -204,6 +204,8 @@ counters! {
     timeouts "connections/timeouts" Broker Counter;
     /// Connections ended because their PROXY header, TLS or WebSocket was of no use.
     transport_faults "connections/transport-faults" Broker Counter;
+    /// Connections ended because they would have held more of an unfinished packet than there was room for.
+    input_refused "connections/input-refused" Broker Counter;
     /// TLS handshakes that went through.
     tls_handshakes "tls/handshakes" BrokerAndCore Counter;
     /// Those of them that resumed an earlier session by its ticket.
@@ -278,6 +280,8 @@ counters! {
     messages_queued "messages/queued" Broker Gauge;
     /// Bytes that messages, queues and outboxes hold; what `memory_bytes_max` bounds.
     memory_bytes "memory/bytes" Broker Gauge;
+    /// Those of them that are input which waits: unfinished packets, requests and handshakes.
+    input_bytes "memory/input/bytes" Broker Gauge;
     /// Connections accepted on this core and handed over to the home core of their client.
     connections_handed_over "connections/handed-over" BrokerAndCore Counter;
     /// Bytes of the store.
@@ -288,6 +292,8 @@ counters! {
     store_failing "store/failing" EachAlike Gauge;
     /// 1 while the store is at its bound: publishers wait.
     store_full "store/full" EachAlike Gauge;
+    /// Log lines left out because there were too many of their kind.
+    log_lines_left_out "log/left-out" EachAlike Counter;
     /// Batches sent to other cores.
     batches_sent "batches/sent" Core Counter;
     /// Batches taken from other cores.

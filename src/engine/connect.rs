@@ -173,13 +173,17 @@ impl Engine {
             }
             Authentication::Refused(reason) => self.turn_down(id, reason),
             Authentication::Continue(_) | Authentication::Pending => {
-                self.links.ledger.charge(frame.len());
                 let Some(connection) = self.links.get(id) else { return };
-                let held = connection.connect_bytes();
+                let before = connection.input_bytes();
                 let received = connection.connect_received(self.now);
                 let deferred = Deferred { connect: frame.into(), received, is_pending };
                 connection.phase = Phase::Authenticating(Box::new(deferred));
-                self.links.ledger.release(held);
+                let after = connection.input_bytes();
+                self.links.ledger.change_input(before, after);
+                if after > before && !self.has_room_for_input(after, 0, true) {
+                    self.links.metrics.input_refused += 1;
+                    return self.refuse(id, ReasonCode::ServerBusy);
+                }
                 if let Authentication::Continue(data) = authentication {
                     let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
                         unreachable!("it was decoded when it came")
@@ -488,8 +492,10 @@ impl Engine {
         };
 
         let connection = &mut self.links.connections[id.slot as usize];
-        self.links.ledger.release(connection.connect_bytes());
+        let before = connection.input_bytes();
         connection.phase = Phase::Open { session: index };
+        let after = connection.input_bytes();
+        self.links.ledger.change_input(before, after);
         connection.last_received = self.now;
         connection.keep_alive_s = keep_alive_s;
         connection.window = window;

@@ -4,11 +4,10 @@
 //! Which core that is shows in CONNECT, and any core may accept the connection: so the socket
 //! goes home with the bytes that were read already.
 
-use bytes::BytesMut;
-
 use crate::clock::Now;
 use crate::engine::{Action, ConnectionId, CoreId, Engine, Peer, Refused};
 use crate::session::connection::{Connection, Deferred, Phase};
+use crate::session::input::Input;
 use crate::transport::Transport;
 
 /// A connection without its socket: all that another core needs to go on with it.
@@ -18,7 +17,7 @@ pub struct HandedOver {
     /// When CONNECT came.
     received: Now,
     /// CONNECT, and what else was read.
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     /// What lies between the socket and MQTT, and what was read for it meanwhile.
     transport: Option<Box<Transport>>,
     wrapped: Vec<u8>,
@@ -40,8 +39,10 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let received = self.now;
         let deferred = Deferred { connect: connect.into(), received, is_pending: true };
+        let before = connection.input_bytes();
         connection.phase = Phase::Leaving(Box::new(deferred));
-        self.links.ledger.charge(connect.len());
+        let after = connection.input_bytes();
+        self.links.ledger.change_input(before, after);
         // It is processed at home, and counted there.
         self.links.metrics.packets_received -= 1;
         self.leaving.push((id, home));
@@ -56,7 +57,7 @@ impl Engine {
             self.leaving_later.push((id, home));
             return None;
         }
-        let (received, mut bytes) = (deferred.received, BytesMut::from(&deferred.connect[..]));
+        let (received, mut bytes) = (deferred.received, deferred.connect.to_vec());
         let (connection, _) = self.links.remove(id.slot);
         self.links.connections.free(id.slot as usize);
         self.place.set_connections(self.links.connections.len());
@@ -79,10 +80,9 @@ impl Engine {
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
         connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
-        self.links.ledger.charge(bytes.len());
-        connection.put_back_stash(now, bytes);
-        self.links.ledger.charge(transport.as_ref().map_or(0, |transport| transport.bytes_held()));
+        connection.put_back_stash(now, Box::new(Input::from_bytes(bytes, now)));
         connection.transport = transport;
+        self.links.ledger.change_input(0, connection.input_bytes());
         let id = self.add_connection(connection);
         self.links.mark_dirty(id.slot);
         self.mark_ready(id);

@@ -181,6 +181,7 @@ impl Links {
     pub fn remove(&mut self, slot: u32) -> (Connection, Option<SendBuffer>) {
         let mut connection = self.connections.remove(slot as usize);
         self.ledger.release(connection.bytes_charged());
+        self.ledger.change_input(connection.input_bytes(), 0);
         // A CONNACK that still waits for the store is a promise that was not made.
         let last = connection.outbox.take().filter(|_| !connection.is_gated);
         (connection, last)

@@ -32,6 +32,7 @@ mod flow;
 mod groups;
 mod handover;
 mod identity;
+mod input;
 mod journal;
 mod keep;
 mod lanes;
@@ -311,6 +312,8 @@ impl Engine {
     /// Counters and gauges as they stand.
     pub fn metrics(&mut self) -> &Metrics {
         self.links.metrics.memory_bytes = self.links.ledger.bytes();
+        self.links.metrics.input_bytes = self.links.ledger.input_bytes();
+        self.links.metrics.log_lines_left_out = crate::log_rate::left_out();
         self.links.metrics.connections_open = self.links.connections.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
         self.links.metrics.lanes_bytes = self.lanes_bytes();

@@ -1,13 +1,12 @@
 //! Bytes from a client: cut into packets, decoded, dispatched by phase and type.
 
-use bytes::{Buf, BytesMut};
-
 use crate::clock::{Deadline, Now};
 use crate::config::Limits;
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::{Connection, Phase};
+use crate::session::input::Input;
 use crate::session::outbound::Ack;
 use crate::violation::Violation;
 use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, Version};
@@ -62,18 +61,26 @@ impl Engine {
             // Nobody has to wait for the end of an HTTP request's "packet" [MQTT-3.1.0-1].
             self.violate(id, Violation::FirstPacketNotConnect);
         } else if must_wait {
-            self.stash(id, bytes);
+            self.stash(id, bytes, 0);
         } else {
             self.take_in(id, bytes);
         }
     }
 
-    /// Keeps input for later. The executor reads at most one more buffer after a `Pause`.
-    fn stash(&mut self, id: ConnectionId, bytes: &[u8]) {
+    /// Keeps input for later, as the start of a packet of `need` bytes where that is known; ends the
+    /// connection where there is no room. The executor reads at most one more buffer after a `Pause`.
+    fn stash(&mut self, id: ConnectionId, bytes: &[u8], need: usize) {
         let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
-        connection.extend_stash(now, bytes);
-        self.links.ledger.charge(bytes.len());
+        let is_whole = connection.is_held() || connection.is_ready;
+        let before = connection.input_bytes();
+        let after = before + connection.stash_growth(bytes.len(), need);
+        if !self.has_room_for_input(after, after - before, is_whole) {
+            return self.end_for_input(id);
+        }
+        let Some(connection) = self.links.get(id) else { return };
+        connection.extend_stash(now, bytes, need);
+        self.links.ledger.change_input(before, after);
         self.time_packet(id);
     }
 
@@ -127,15 +134,15 @@ impl Engine {
                 break;
             }
             let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
-            let missing = match wire::frame(connection.stash(), packet_bytes_max) {
+            let (missing, need) = match wire::frame(connection.stash(), packet_bytes_max) {
                 Err(violation) => {
                     // Its version may be in what follows.
                     let begun = [connection.stash(), bytes].concat();
                     return self.refuse_frame(id, &begun, violation);
                 }
-                Ok(Frame::Complete { .. }) => 0,
+                Ok(Frame::Complete { .. }) => (0, 0),
                 Ok(Frame::Incomplete { need }) => {
-                    need.saturating_sub(connection.stash().len()).max(1)
+                    (need.saturating_sub(connection.stash().len()).max(1), need)
                 }
             };
             if missing > 0 {
@@ -144,29 +151,39 @@ impl Engine {
                 }
                 let (taken, rest) = bytes.split_at(missing.min(bytes.len()));
                 bytes = rest;
-                self.stash(id, taken);
+                self.stash(id, taken, need);
                 continue;
             }
-            let stash = connection.take_stash();
-            self.links.ledger.release(stash.len());
-            let used = self.take_packets(id, &stash);
-            if used < stash.len() {
-                self.put_back(id, stash, used);
-            }
+            let before = connection.input_bytes();
+            let Some(mut stash) = connection.take_stash() else { return };
+            let after = connection.input_bytes();
+            self.links.ledger.change_input(before, after);
+            let used = self.take_packets(id, stash.bytes());
+            stash.advance(used);
+            self.put_back(id, stash);
         }
         let used = self.take_packets(id, bytes);
         if used < bytes.len() {
-            self.stash(id, &bytes[used..]);
+            let rest = &bytes[used..];
+            let need = self.links.get(id).map_or(0, |connection| {
+                match wire::frame(rest, connection.packet_bytes_max(&self.settings.limits)) {
+                    Ok(Frame::Incomplete { need }) => need,
+                    _ => 0,
+                }
+            });
+            self.stash(id, rest, need);
         }
     }
 
-    fn put_back(&mut self, id: ConnectionId, mut stash: BytesMut, used: usize) {
+    fn put_back(&mut self, id: ConnectionId, stash: Box<Input>) {
         let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
-        stash.advance(used);
-        let bytes = stash.len();
+        let Some(connection) = self.links.get(id).filter(|_| !stash.bytes().is_empty()) else {
+            return;
+        };
+        let before = connection.input_bytes();
         connection.put_back_stash(now, stash);
-        self.links.ledger.charge(bytes);
+        let after = connection.input_bytes();
+        self.links.ledger.change_input(before, after);
         self.time_packet(id);
     }
 

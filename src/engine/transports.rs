@@ -56,10 +56,15 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let Some(transport) = &mut connection.transport else { return };
         let (was_waiting, is_half_through) = (transport.is_waiting(), transport.is_half_through());
-        let held = transport.keep_waiting(bytes);
-        self.links.ledger.charge(bytes.len());
-        if held > limits::HANDSHAKE_BYTES_MAX {
+        let before = transport.bytes_held();
+        let waiting = transport.keep_waiting(bytes);
+        let after = transport.bytes_held();
+        self.links.ledger.change_input(before, after);
+        if waiting > limits::HANDSHAKE_BYTES_MAX {
             return self.fail(id, "TLS", "more than 128 KiB before the handshake is through");
+        }
+        if !self.has_room_for_input(after, 0, false) {
+            return self.end_for_input(id);
         }
         if was_waiting {
             return;
@@ -89,8 +94,10 @@ impl Engine {
             let Some(id) = self.handshakes.pop_front() else { return false };
             let Some(connection) = self.links.get(id) else { continue };
             let Some(transport) = &mut connection.transport else { continue };
+            let before = transport.bytes_held();
             let bytes = transport.take_waiting();
-            self.links.ledger.release(bytes.len());
+            let after = transport.bytes_held();
+            self.links.ledger.change_input(before, after);
             self.handshakes_left -= 1;
             // Before what may pause it again.
             self.links.actions.push_back(Action::Resume { connection: id });
@@ -111,10 +118,7 @@ impl Engine {
         let has_address = awaited_address && !transport.awaits_address();
         let has_something_to_say = transport.has_something_to_say();
         let held = transport.bytes_held();
-        if held != held_before {
-            self.links.ledger.charge(held);
-            self.links.ledger.release(held_before);
-        }
+        self.links.ledger.change_input(held_before, held);
         if !transport.is_spent() {
             let Some(connection) = self.links.get(id) else { return };
             connection.transport = Some(transport);
@@ -136,8 +140,10 @@ impl Engine {
         if !plain.is_empty() {
             self.handle_mqtt(id, &plain);
         }
+        let has_room = held <= held_before || self.has_room_for_input(held, 0, false);
         match outcome {
             Err(Fault { layer, what }) => self.fail(id, layer.name(), &what),
+            Ok(_) if !has_room => self.end_for_input(id),
             Ok(Received { is_ended: true, .. }) if self.links.get(id).is_some() => {
                 self.end_connection(id.slot, Ending::Silent);
             }

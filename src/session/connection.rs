@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
-
 use crate::clock::{Deadline, Now};
 use crate::engine::{Allowance, Answers, CertificateIdentity, Publisher};
 use crate::send_buffer::SendBuffer;
+use crate::session::input::Input;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
 use crate::transport::Transport;
 use crate::wire::{ReasonCode, Version};
@@ -86,7 +85,7 @@ pub struct Connection {
     /// A timer looks whether a packet that has begun is overdue.
     pub is_packet_timed: bool,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
-    stash: Option<Box<Stash>>,
+    stash: Option<Box<Input>>,
     /// Frames to be sent; none while there are none.
     pub outbox: Option<SendBuffer>,
     /// Bytes of the buffer the executor has and has not written yet.
@@ -107,14 +106,6 @@ pub struct Connection {
 
 // A million of them are to fit: whoever needs more than few connections do says why here.
 const _: () = assert!(size_of::<Connection>() <= 144);
-
-/// Input that could not be processed yet.
-#[derive(Debug)]
-struct Stash {
-    bytes: BytesMut,
-    /// When its first packet began.
-    began: Now,
-}
 
 /// What few connections need.
 #[derive(Debug, Default)]
@@ -207,7 +198,7 @@ impl Connection {
 
     /// Input that could not be processed yet.
     pub fn stash(&self) -> &[u8] {
-        self.stash.as_deref().map_or(&[], |stash| &stash.bytes)
+        self.stash.as_deref().map_or(&[], Input::bytes)
     }
 
     /// When the first packet of it began; none when there is nothing.
@@ -222,21 +213,30 @@ impl Connection {
         }
     }
 
+    /// How much more memory it takes with so many more, part of a packet of `need` bytes if that is known.
+    pub fn stash_growth(&self, more: usize, need: usize) -> usize {
+        match &self.stash {
+            Some(stash) => stash.held_with(more, need) - stash.held(),
+            None => Input::new(Now(0)).held_with(more, need),
+        }
+    }
+
     /// Keeps more of it.
-    pub fn extend_stash(&mut self, now: Now, bytes: &[u8]) {
-        let fresh = || Box::new(Stash { bytes: BytesMut::new(), began: now });
-        self.stash.get_or_insert_with(fresh).bytes.extend_from_slice(bytes);
+    pub fn extend_stash(&mut self, now: Now, bytes: &[u8], need: usize) {
+        let fresh = || Box::new(Input::new(now));
+        self.stash.get_or_insert_with(fresh).extend(bytes, need);
     }
 
     /// All of it, for whoever goes on with it.
-    pub fn take_stash(&mut self) -> BytesMut {
-        self.stash.take().map_or_else(BytesMut::new, |stash| stash.bytes)
+    pub fn take_stash(&mut self) -> Option<Box<Input>> {
+        self.stash.take()
     }
 
     /// Puts back what could not be processed after all; there is no other.
-    pub fn put_back_stash(&mut self, now: Now, stash: BytesMut) {
-        debug_assert!(self.stash.is_none() && !stash.is_empty());
-        self.stash = Some(Box::new(Stash { bytes: stash, began: now }));
+    pub fn put_back_stash(&mut self, now: Now, mut stash: Box<Input>) {
+        debug_assert!(self.stash.is_none() && !stash.bytes().is_empty());
+        stash.began = now;
+        self.stash = Some(stash);
     }
 
     /// Bytes that wait to be taken by the client.
@@ -249,19 +249,24 @@ impl Connection {
         self.last_received.after(Duration::from_millis(u64::from(self.keep_alive_s) * 1_500))
     }
 
-    /// What it has on the ledger.
+    /// What it has on the ledger besides input.
     pub fn bytes_charged(&self) -> usize {
         let aliases = self.extra.as_ref().map_or(0, |extra| extra.incoming_aliases.bytes());
-        let transport = self.transport.as_ref().map_or(0, |transport| transport.bytes_held());
-        self.charged + self.stash().len() + aliases + self.connect_bytes() + transport
+        self.charged + aliases
     }
 
-    /// Bytes of the CONNECT packet that is being decided on.
-    pub fn connect_bytes(&self) -> usize {
-        match &self.phase {
-            Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.connect.len(),
+    /// Input that it holds, as the ledger has it: what is not processed yet, or being decided on.
+    pub fn input_bytes(&self) -> usize {
+        let stash = self.stash.as_ref().map_or(0, |stash| stash.held());
+        let transport = self.transport.as_ref().map_or(0, |transport| transport.bytes_held());
+        // As much again of a CONNECT: the access control has its names and its password, too.
+        let connect = match &self.phase {
+            Phase::Authenticating(deferred) | Phase::Leaving(deferred) => {
+                2 * deferred.connect.len()
+            }
             Phase::Connecting { .. } | Phase::Open { .. } => 0,
-        }
+        };
+        stash + transport + connect
     }
 
     /// Whether the access control counts it for its address: not while a proxy is yet to say which

@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod inbound;
+pub mod input;
 pub mod outbound;
 pub mod state;
 pub mod topic_alias;

@@ -207,12 +207,12 @@ impl Transport {
         !self.waiting.is_empty()
     }
 
-    /// Bytes from the socket that it keeps: those that wait, and what is not whole yet.
+    /// The memory for bytes from the socket that it keeps: those that wait, and what is not whole yet.
     pub fn bytes_held(&self) -> usize {
         let header = self.proxy.as_ref().map_or(0, proxy::Header::bytes_held);
         let records = self.tls.as_ref().map_or(0, |tls| tls.bytes_held());
         let frames = self.websocket.as_ref().map_or(0, |websocket| websocket.bytes_held());
-        self.waiting.len() + header + records + frames
+        self.waiting.capacity() + header + records + frames
     }
 
     /// Whether it does nothing to bytes any more.

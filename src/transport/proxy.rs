@@ -20,9 +20,9 @@ const EXTRA_BYTES_MAX: usize = 4_096;
 pub struct Header(Vec<u8>);
 
 impl Header {
-    /// Bytes of it that are there.
+    /// The memory for what of it is there.
     pub(super) fn bytes_held(&self) -> usize {
-        self.0.len()
+        self.0.capacity()
     }
 
     /// Takes what came. When the header is whole: how many of `bytes` belong to it, and where the

@@ -113,11 +113,11 @@ impl WebSocket {
         }
     }
 
-    /// Bytes of a request or a control frame that is not whole.
+    /// The memory for a request or a control frame that is not whole.
     pub(super) fn bytes_held(&self) -> usize {
         match &self.phase {
-            Phase::Request { bytes, .. } => bytes.len(),
-            Phase::Frames(frames) => frames.payload.as_ref().map_or(0, |of| of.control.len()),
+            Phase::Request { bytes, .. } => bytes.capacity(),
+            Phase::Frames(frames) => frames.payload.as_ref().map_or(0, |of| of.control.capacity()),
             Phase::Over => 0,
         }
     }

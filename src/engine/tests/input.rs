@@ -83,3 +83,116 @@ fn until_a_client_is_let_in_no_packet_is_larger_than_a_connect_may_be() {
     world.settle();
     assert!(world.closed.contains(&id));
 }
+
+/// The beginning of a PUBLISH at QoS 0 with a payload of so many bytes, `come` bytes of it.
+fn begun(payload: usize, come: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let payload = vec![b'p'; payload];
+    Packet::Publish(publish("t", &payload, Qos::AtMostOnce, 0)).encode(Version::V5, &mut bytes);
+    bytes.truncate(come);
+    bytes
+}
+
+#[test]
+fn who_would_hold_more_of_a_packet_than_there_is_room_for_is_told_and_those_with_whole_ones_go_on()
+{
+    const MEMORY: u64 = 8 << 20;
+    let mut world = World::with(|of| of.limits.memory_bytes_max = MEMORY, Box::new(AllowAll));
+    let reader = world.connect(&Client::v5("reader"));
+    world.subscribe(reader, "t", Qos::AtMostOnce);
+    let honest = world.connect(&Client::v5("honest"));
+    let bytes = begun(1_000_000, 500_000);
+    let mut ended = Vec::new();
+    for n in 0..20 {
+        let id = world.connect(&Client::v5(&format!("half {n}")));
+        for piece in bytes.chunks(60_000) {
+            world.engine.handle_received(world.now, id, piece);
+            world.settle();
+            assert!(world.engine.metrics().input_bytes <= MEMORY / 4);
+        }
+        if world.closed.contains(&id) {
+            ended.extend(world.packets(id, Version::V5));
+        }
+    }
+    assert!(ended.len() >= 16 && ended.iter().all(|packet| packet.contains("QuotaExceeded")));
+    assert_eq!(world.engine.metrics().input_refused, ended.len() as u64);
+    world.packets(reader, Version::V5);
+    // In one piece, and cut in two.
+    for cut in [2_000, 700, 1_300] {
+        let whole = begun(2_000, usize::MAX);
+        let (first, second) = whole.split_at(cut.min(whole.len()));
+        world.engine.handle_received(world.now, honest, first);
+        world.engine.handle_received(world.now, honest, second);
+        world.settle();
+    }
+    assert_eq!(world.publishes(reader).len(), 3);
+}
+
+#[test]
+fn what_is_held_of_a_packet_is_the_memory_it_takes_and_goes_with_it() {
+    let mut world = World::new();
+    let id = world.connect(&Client::v5("c"));
+    let before = world.engine.metrics().memory_bytes;
+    let whole = begun(300_000, usize::MAX);
+    for (n, piece) in whole.chunks(1_000).enumerate() {
+        world.engine.handle_received(world.now, id, piece);
+        let held = world.engine.metrics().memory_bytes - before;
+        let come = (n as u64 + 1) * 1_000;
+        if come < whole.len() as u64 {
+            assert!((come..=(2 * come).min(whole.len() as u64)).contains(&held), "{come} {held}");
+        }
+    }
+    world.settle();
+    assert_eq!(world.engine.metrics().memory_bytes, before);
+    assert_eq!(world.engine.metrics().input_bytes, 0);
+}
+
+#[test]
+fn while_memory_is_full_no_large_packet_is_begun_and_small_ones_still_come_in_pieces() {
+    let mut world = World::with(|of| of.limits.memory_bytes_max = 8 << 20, Box::new(AllowAll));
+    let (small, large) = (world.connect(&Client::v5("s")), world.connect(&Client::v5("l")));
+    world.engine.links.ledger.charge(8 << 20);
+    for _ in 0..3 {
+        let bytes = begun(60_000, usize::MAX);
+        let (first, second) = bytes.split_at(30_000);
+        world.engine.handle_received(world.now, small, first);
+        world.engine.handle_received(world.now, small, second);
+        world.settle();
+        world.advance_ms(1_000);
+    }
+    assert!(!world.closed.contains(&small));
+    world.engine.handle_received(world.now, large, &begun(200_000, 60_000));
+    world.settle();
+    assert!(!world.closed.contains(&large));
+    world.engine.handle_received(world.now, large, &[b'p'; 60_000]);
+    world.settle();
+    assert!(world.closed.contains(&large) && !world.closed.contains(&small));
+    world.engine.links.ledger.release(8 << 20);
+}
+
+/// Never decides.
+struct Ponders;
+
+impl Access for Ponders {
+    fn authenticate(&mut self, _: Now, _: u64, _: &Credentials<'_>) -> Authentication {
+        Authentication::Pending
+    }
+}
+
+#[test]
+fn connects_that_wait_for_a_decision_are_bounded_and_one_more_is_told_that_the_server_is_busy() {
+    let mut world = World::with(|of| of.limits.memory_bytes_max = 4 << 20, Box::new(Ponders));
+    let payload = vec![b'x'; 60_000];
+    for n in 0..20 {
+        let mut client = Client::v5("c");
+        client.will = Some(wire::Will { topic: "t", payload: &payload, ..wire::Will::default() });
+        let id = world.accept();
+        world.send_connect(id, &client);
+        // Each with as much again for what the access control keeps of it.
+        let is_refused = n >= (4 << 20) / 4 / 120_000;
+        assert_eq!(world.closed.contains(&id), is_refused, "{n}");
+        let told = world.packets(id, Version::V5);
+        assert_eq!(told.iter().any(|packet| packet.contains("ServerBusy")), is_refused);
+        assert!(world.engine.metrics().input_bytes <= (4 << 20) / 4);
+    }
+}

@@ -105,23 +105,28 @@ impl Tls {
         }
         let mut own = std::mem::take(&mut self.incoming);
         records.clear();
-        let buffer = if own.is_empty() { records } else { &mut own };
+        let has_own = !own.is_empty();
+        let buffer = if has_own { &mut own } else { &mut *records };
         buffer.extend_from_slice(bytes);
         let outcome = self.process(buffer, plain, said, received);
         let used = match &outcome {
             Ok(used) => *used,
             Err(_) => buffer.len(),
         };
-        if used < buffer.len() {
-            self.incoming = buffer[used..].to_vec();
-        }
+        let rest = buffer.get(used..).unwrap_or_default();
+        self.incoming = match used == 0 && has_own {
+            // As it is: so a record that comes byte by byte is not moved with each of them.
+            true => own,
+            false => rest.to_vec(),
+        };
         outcome?;
         if self.phase == Phase::Hello && !said.is_empty() {
             self.phase = Phase::Answered;
         }
         let most = match self.phase {
-            Phase::Hello | Phase::Answered | Phase::Lagging => HANDSHAKE_BYTES_MAX,
-            Phase::Open | Phase::Over => RECORD_BYTES_MAX,
+            // No client's hello is longer than a record; a chain of certificates may be.
+            Phase::Hello | Phase::Open | Phase::Over => RECORD_BYTES_MAX,
+            Phase::Answered | Phase::Lagging => HANDSHAKE_BYTES_MAX,
         };
         match self.incoming.len() > most {
             true => Err(fault("a record or message longer than any may be")),
@@ -278,9 +283,9 @@ impl Tls {
         }
     }
 
-    /// Bytes of a record that is not whole.
+    /// The memory for a record that is not whole.
     pub(super) fn bytes_held(&self) -> usize {
-        self.incoming.len()
+        self.incoming.capacity()
     }
 
     pub(super) fn certificate(&self) -> Option<&CertificateIdentity> {

@@ -1,0 +1,53 @@
+//! How much input may wait: starts of packets, of requests and of handshakes, and what cannot be
+//! processed yet. All of it is on the ledger, and has a bound of its own there, so that what strangers
+//! begin to send leaves room for what clients are about.
+
+use crate::engine::{ConnectionId, Engine, ending::Ending};
+use crate::limits;
+use crate::log_rate::rated;
+use crate::wire::ReasonCode;
+
+impl Engine {
+    /// Bytes of input that may wait on all cores together.
+    fn input_bytes_max(&self) -> u64 {
+        let share = self.settings.limits.memory_bytes_max / limits::INPUT_SHARE;
+        share.max(limits::INPUT_BYTES_MIN)
+    }
+
+    /// Whether a connection may hold `held` bytes of input, `more` of which are not on the ledger yet.
+    /// Where `is_whole` it waits for us, and not for the rest of what the client has begun.
+    pub(super) fn has_room_for_input(&self, held: usize, more: usize, is_whole: bool) -> bool {
+        let elsewhere = self.place.input_bytes_elsewhere();
+        let waiting = self.links.ledger.input_bytes() + elsewhere + more as u64;
+        let most = self.input_bytes_max();
+        if is_whole || held <= limits::INPUT_SMALL_BYTES {
+            return waiting <= most;
+        }
+        // What is left is for those who hold little: they are in the middle of a packet now and then.
+        let is_one_read = held <= limits::INPUT_READ_BYTES;
+        waiting <= most - most / limits::INPUT_SHARE_OF_SMALL
+            && (is_one_read || !self.memory_is_full())
+    }
+
+    /// Ends a connection that would hold more input than there is room for.
+    pub(super) fn end_for_input(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        let (address, held) = (connection.address, connection.input_bytes());
+        let (all, most) = (self.links.ledger.input_bytes(), self.input_bytes_max());
+        self.links.metrics.input_refused += 1;
+        let why = match self.memory_is_full() {
+            true => "memory_bytes_max is reached",
+            false => "unfinished input of all connections takes a quarter of memory_bytes_max",
+        };
+        rated!(
+            warn,
+            self.now,
+            ?address,
+            held,
+            input_bytes = all,
+            input_bytes_max = most,
+            "a connection ends that would hold more of an unfinished packet: {why}"
+        );
+        self.end_connection(id.slot, Ending::Server(ReasonCode::QuotaExceeded));
+    }
+}
