@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use flume::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
+use crate::log_rate::{self, rated};
+
 /// How long a thread waits for another job before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -84,7 +86,7 @@ impl Pool {
         if let Err(error) = std::thread::Builder::new().name("pool".to_owned()).spawn(run) {
             self.0.threads.fetch_sub(1, Relaxed);
             // The job waits for a thread that is there, or for the next attempt to start one.
-            tracing::warn!(%error, "cannot start a thread of the pool");
+            rated!(warn, log_rate::now(), %error, "cannot start a thread of the pool");
         }
     }
 }
@@ -103,7 +105,7 @@ fn serve(shared: &Shared) {
             Ok(job) => {
                 // Whoever waits for the job's answer is told by what the job holds being dropped.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    tracing::error!("a job of the pool panicked");
+                    rated!(error, log_rate::now(), "a job of the pool panicked");
                 }
                 shared.unfinished.fetch_sub(1, Relaxed);
             }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::core::{Answer, Known};
 use crate::config::{Http, OnFailure};
+use crate::log_rate::{self, rated};
 use crate::wire::ReasonCode;
 
 /// Longest answer that is read.
@@ -104,7 +105,9 @@ impl Hook {
             Outcome::Said(Said { allow: false, .. }) => Err(ReasonCode::BadUserNameOrPassword),
             Outcome::Failed(error) => {
                 let on_failure = self.settings.on_failure;
-                tracing::warn!(
+                rated!(
+                    warn,
+                    log_rate::now(),
                     url = self.settings.url,
                     ?on_failure,
                     "cannot ask about a client: {error}"

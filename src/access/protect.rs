@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use crate::atomic::AtomicU64;
 use crate::clock::{Deadline, Now};
 use crate::config::Protection;
+use crate::log_rate::{name, rated};
 
 /// Addresses, and clients, that are remembered without a connection. Those whose time has passed
 /// are forgotten first, then those that are not banned; when all are banned, no more are taken.
@@ -163,7 +164,9 @@ impl Guard {
         if mark.count >= refusals_max && !mark.is_banned(now) {
             mark.banned_until = Some(now.after_s(ban_s.into()));
             self.bans.fetch_add(1, Relaxed);
-            tracing::warn!(
+            rated!(
+                warn,
+                now,
                 address = address.map(|address| address.ip().to_string()),
                 refused = mark.count,
                 for_s = ban_s,
@@ -197,9 +200,11 @@ impl Guard {
             mark.banned_until = Some(now.after_s(ban_s.into()));
             mark.count = 0;
             self.bans.fetch_add(1, Relaxed);
-            tracing::warn!(
-                client = client_identifier,
-                user,
+            rated!(
+                warn,
+                now,
+                client = name(client_identifier),
+                user = user.map(name),
                 for_s = ban_s,
                 "this client came and went too often: it is banned"
             );

@@ -10,6 +10,7 @@ use crate::engine::access::{Authentication, Credentials, Grant};
 use crate::engine::links::Links;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
+use crate::log_rate::name;
 use crate::session::connection::{Deferred, Extra, Phase};
 use crate::session::state::{DeliveryClass, Feeds, Session, Will};
 use crate::session::topic_alias::OutgoingAliases;
@@ -394,7 +395,13 @@ impl Engine {
         if is_session_told || !self.store_is_failing() {
             self.gate(id, session, mark);
         }
-        tracing::debug!(client = client_identifier, user, session_present, version = ?connect.version, "connected");
+        tracing::debug!(
+            client = name(client_identifier),
+            user = user.map(name),
+            session_present,
+            version = ?connect.version,
+            "connected"
+        );
         if session_present {
             self.check_subscriptions(session);
         }

@@ -6,6 +6,7 @@ use crate::clock::Deadline;
 use crate::engine::connect::exchange;
 use crate::engine::{Action, ConnectionId, Engine, Peer};
 use crate::limits;
+use crate::log_rate::{name, rated};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Phase;
 use crate::violation::Violation;
@@ -150,7 +151,7 @@ impl Engine {
         self.report_drops(index);
         self.settle_will(index, ending);
         let session = &self.sessions[index as usize];
-        tracing::debug!(client = session.client_identifier.as_str(), ?ending, "disconnected");
+        tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
         // Settled before the count below: a session that ends now was never "disconnected".
         self.links.metrics.clients_disconnected += 1;
         if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
@@ -233,8 +234,9 @@ impl Engine {
     fn report_drops(&self, index: u32) {
         let session = &self.sessions[index as usize];
         if let Some(drops) = session.extra.as_ref().and_then(|extra| extra.drops.as_ref()) {
-            let (client, causes) = (session.client_identifier.as_str(), drops.summary());
-            tracing::warn!(client, dropped = drops.total(), causes, "messages were dropped");
+            let (client, causes) = (name(session.client_identifier.as_str()), drops.summary());
+            let dropped = drops.total();
+            rated!(warn, self.now, client, dropped, causes, "messages were dropped");
         }
     }
 

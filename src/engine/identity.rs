@@ -10,6 +10,7 @@ use crate::engine::access::{Authentication, Identity};
 use crate::engine::connect::{Refusal, exchange};
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
+use crate::log_rate::{name, rated};
 use crate::session::connection::Phase;
 use crate::session::state::SessionExtra;
 use crate::users::{HoldsTooMuch, Membership};
@@ -68,10 +69,12 @@ impl Engine {
             && user != Some(owner)
         {
             self.links.metrics.sessions_guarded += 1;
-            tracing::info!(
-                client = client_identifier,
-                user,
-                owner,
+            rated!(
+                info,
+                self.now,
+                client = name(client_identifier),
+                user = user.map(name),
+                owner = name(owner),
                 "refused: the session of this Client Identifier belongs to another user"
             );
             return Err(Refusal(ReasonCode::NotAuthorized));
@@ -117,8 +120,8 @@ impl Engine {
         let Some(id) = self.sessions[session as usize].connection else { return true };
         let Some(reason) = self.access.withdrawn(exchange(id)) else { return true };
         let client = self.sessions[session as usize].client_identifier.as_str();
-        let reason_name = reason.name();
-        tracing::info!(client, reason_name, "disconnected: its credentials do not hold any more");
+        let (client, why) = (name(client), reason.name());
+        rated!(info, self.now, client, why, "disconnected: its credentials do not hold any more");
         self.links.metrics.credentials_withdrawn += 1;
         self.end_connection(id.slot, Ending::Server(reason));
         false

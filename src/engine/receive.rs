@@ -4,6 +4,7 @@ use crate::clock::{Deadline, Now};
 use crate::config::Limits;
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
+use crate::log_rate::{name, rated};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::{Connection, Phase};
 use crate::session::input::Input;
@@ -373,8 +374,10 @@ impl Engine {
         let session = &mut self.sessions[session as usize];
         let extra = session.extra.get_or_insert_default();
         if extra.drops.is_none() {
-            tracing::warn!(
-                client = session.client_identifier.as_str(),
+            rated!(
+                warn,
+                self.now,
+                client = name(session.client_identifier.as_str()),
                 ?cause,
                 "messages to this client are being dropped; the total follows when it leaves"
             );

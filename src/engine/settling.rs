@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::clock::Now;
 use crate::engine::{Action, ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits::KERNEL_TLS_LOOK_MS;
+use crate::log_rate::rated;
 use crate::transport::Settling;
 use crate::transport::record::{ALERT, APPLICATION_DATA, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE};
 use crate::transport::tls::Keys;
@@ -116,7 +117,9 @@ impl Engine {
                 self.links.metrics.kernel_tls_failed += 1;
                 self.kernel_has_failed = true;
                 self.settling.clear();
-                tracing::warn!(
+                rated!(
+                    warn,
+                    self.now,
                     %error,
                     core = self.core().0,
                     "the kernel did not take a connection's keys; it ends, and TLS of later ones \
@@ -151,7 +154,9 @@ impl Engine {
             (ALERT, [] | [_, CLOSE_NOTIFY]) => {}
             (HANDSHAKE, [KEY_UPDATE, ..]) => {
                 self.links.metrics.kernel_tls_key_updates += 1;
-                tracing::info!(
+                rated!(
+                    info,
+                    self.now,
                     ?address,
                     listener,
                     "a client has changed its TLS keys, which the kernel cannot follow; its \
@@ -170,7 +175,9 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         self.links.metrics.kernel_tls_spent += 1;
-        tracing::info!(
+        rated!(
+            info,
+            self.now,
             ?address,
             listener,
             "the TLS keys of a connection have sealed as much as they may; it ends, to come back \

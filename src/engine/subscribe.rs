@@ -7,6 +7,7 @@ use crate::engine::answers::{Answer, Promise, suback, unsuback};
 use crate::engine::connect::exchange;
 use crate::engine::{ConnectionId, Engine};
 use crate::limits;
+use crate::log_rate::{name, rated};
 use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
 use crate::violation::Violation;
@@ -238,8 +239,14 @@ impl Engine {
             let client_identifier = &self.sessions[session as usize].client_identifier;
             let who = Identity { exchange: exchange(id), client_identifier };
             if self.access.may_subscribe(&who, &text, qos).is_none() {
-                let client = client_identifier.as_str();
-                tracing::info!(client, filter = text, "a subscription is not allowed any more");
+                let client = name(client_identifier.as_str());
+                rated!(
+                    info,
+                    self.now,
+                    client,
+                    filter = name(&text),
+                    "a subscription is not allowed any more"
+                );
                 self.flush_run();
                 self.end_subscription(session, filter, &text);
                 self.links.metrics.subscriptions_revoked += 1;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use crate::engine::{Action, ConnectionId, Engine, Peer, Refused, ending::Ending};
 use crate::limits;
+use crate::log_rate::Name;
 use crate::session::connection::{Connection, Phase};
 use crate::transport::{Entrance, Entrances, Fault, Handshake, Received};
 
@@ -179,7 +180,7 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         self.links.metrics.transport_faults += 1;
-        tracing::debug!(?address, listener, layer, "connection ended: {what}");
+        tracing::debug!(?address, listener, layer, "connection ended: {}", Name(what));
         self.end_connection(id.slot, Ending::Silent);
     }
 }

@@ -16,6 +16,7 @@ use crate::engine::journal::Journal;
 use crate::engine::{Engine, Timer};
 use crate::gauges::Ledger;
 use crate::limits;
+use crate::log_rate::rated;
 use crate::message;
 use crate::session::state::{Session, Will};
 use crate::storage::image::{HeldWill, OwnedContent};
@@ -235,7 +236,12 @@ impl Engine {
             self.tell_over(left.will.held);
         }
         if published > 0 {
-            tracing::info!(wills = published, "published Wills of clients that did not come back");
+            rated!(
+                info,
+                self.now,
+                wills = published,
+                "published Wills of clients that did not come back"
+            );
         }
         self.count_left_wills();
         match self.left_wills.next_due() {

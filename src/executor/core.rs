@@ -8,6 +8,7 @@ use crate::config::Uring;
 use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
 use crate::executor::{Executor, Listeners, Stop, Waker};
+use crate::log_rate::{self, rated};
 use crate::metrics::Turn;
 #[cfg(feature = "store")]
 use crate::stats::Kind;
@@ -236,6 +237,6 @@ fn tick(started: Instant) -> Tick {
 pub(super) fn wake(wakers: &[Waker], core: usize) {
     // A waker that fails leaves the other core to its next timer.
     if let Err(error) = wakers[core].wake() {
-        tracing::warn!(%error, core, "cannot wake a core");
+        rated!(warn, log_rate::now(), %error, core, "cannot wake a core");
     }
 }

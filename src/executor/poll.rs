@@ -20,6 +20,7 @@ use crate::executor::{
     ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts, Waker,
     is_peers_fault,
 };
+use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
 /// The core's receive buffer: as much as one connection may say in a turn.
@@ -254,7 +255,7 @@ impl Executor {
     /// Most likely no descriptor is free. Those who are in are served on; the newcomers wait in the
     /// kernel's backlog.
     fn rest_from_accepting(&mut self, error: &io::Error) {
-        tracing::warn!(%error, "cannot accept connections for the moment; trying again");
+        rated!(warn, log_rate::now(), %error, "cannot accept connections for the moment; trying again");
         self.core.noted.accepts_rested += 1;
         self.accept_again = Some(Instant::now() + ACCEPT_REST);
         self.to_accept.clear();
@@ -284,7 +285,7 @@ impl Executor {
         if let Err(error) =
             self.poll.registry().register(&mut stream, Token(CONNECTIONS + slot), interest)
         {
-            tracing::warn!(%error, "cannot watch a new connection");
+            rated!(warn, log_rate::now(), %error, "cannot watch a new connection");
             return self.core.engine.handle_closed(self.core.now, id);
         }
         if self.sockets.len() <= slot {
@@ -422,7 +423,7 @@ impl Executor {
         }
         let Some(mut socket) = self.sockets[id.slot as usize].take() else { return };
         if let Err(error) = self.poll.registry().deregister(&mut socket.stream) {
-            return tracing::warn!(%error, "cannot hand a connection over; it is closed");
+            return rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed");
         }
         self.core.mesh.move_socket(to, socket.stream.into(), handed_over);
     }

@@ -25,6 +25,7 @@ use crate::executor::{
     ACCEPT_REST, Core, FLUSH_AT_STOP, LINGERING_MAX, Listener, ListenerSocket, Listeners, Parts,
     Waker, is_peers_fault,
 };
+use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
 /// The core's receive buffer: as much as one connection may say at a time.
@@ -331,7 +332,7 @@ async fn accept<R: Runtime>(shared: Shared<R>, listener: R::Listener, number: u1
         };
         if !is_peers_fault(&error) {
             // Most likely no descriptor is free. Those who are in are served on.
-            tracing::warn!(%error, "cannot accept connections for the moment; trying again");
+            rated!(warn, log_rate::now(), %error, "cannot accept connections for the moment; trying again");
             shared.borrow_mut().core.noted.accepts_rested += 1;
             R::sleep(ACCEPT_REST).await;
         }
@@ -357,7 +358,7 @@ fn take_home<R: Runtime>(shared: &Shared<R>, moving: Moving<TcpStream>) {
     match R::adopt(socket.into()) {
         Ok(stream) => watch(shared, state, stream, id),
         Err(error) => {
-            tracing::warn!(%error, "cannot watch a connection");
+            rated!(warn, log_rate::now(), %error, "cannot watch a connection");
             state.core.engine.handle_closed(state.core.now, id);
         }
     }
@@ -450,7 +451,9 @@ fn move_over<R: Runtime>(
     // A copy: the runtime may not let go of the descriptor yet.
     match R::socket(&socket.stream).try_clone() {
         Ok(copy) => state.core.mesh.move_socket(to, copy.into(), handed_over),
-        Err(error) => tracing::warn!(%error, "cannot hand a connection over; it is closed"),
+        Err(error) => {
+            rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed")
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use super::send::Way;
 use super::socket::Phase;
 use crate::engine::{CoreId, HandedOver};
 use crate::executor::LINGERING_MAX;
+use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
 /// How long the peer may take to read its last bytes.
@@ -248,7 +249,7 @@ impl Executor {
             }
             _ => {
                 let error = io::Error::from_raw_os_error(-result);
-                tracing::warn!(%error, "cannot hand a connection over; it is closed");
+                rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed");
             }
         }
         Ok(())

@@ -39,6 +39,7 @@ use crate::engine::{Action, ConnectionId, Peer};
 use crate::executor::mesh::Moving;
 use crate::executor::sealing::{Sealed, kernel::Farewell};
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault};
+use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
 /// What a core has before its thread has a ring.
@@ -269,7 +270,7 @@ impl Executor {
         if error.raw_os_error() != Some(libc::ECANCELED) {
             // Most likely no descriptor is free. Those who are in are served on.
             if self.accept_again.is_none() {
-                tracing::warn!(%error, "cannot accept connections for the moment; trying again");
+                rated!(warn, log_rate::now(), %error, "cannot accept connections for the moment; trying again");
                 self.core.noted.accepts_rested += 1;
                 self.accept_again = Some(Instant::now() + ACCEPT_REST);
             }
@@ -567,7 +568,7 @@ fn wake(ring: &mut Ring, front: &Front, core: usize) {
     let entry = opcode::MsgRingData::new(to, 0, Operation::Woken.user_data(), None).build();
     let entry = entry.flags(Flags::SKIP_SUCCESS);
     if let Err(error) = push(ring, entry, Operation::Wake(core as u32)) {
-        tracing::warn!(%error, core, "cannot wake a core");
+        rated!(warn, log_rate::now(), %error, core, "cannot wake a core");
     }
 }
 

@@ -23,6 +23,7 @@ use super::ring::{Completion, Ring, Shape};
 use super::send::Headers;
 use crate::config::Uring;
 use crate::limits::RINGS_MAX;
+use crate::log_rate::{self, rated};
 
 /// The descriptors of a core's rings, for other cores; each there as soon as the ring is.
 pub type Directory = [OnceLock<RawFd>; RINGS_MAX];
@@ -132,7 +133,7 @@ impl Rings {
             Err(error) => {
                 // It would be asked for again with every connection.
                 self.most = self.parts.len();
-                tracing::warn!(%error, "cannot open another ring; connections may be refused");
+                rated!(warn, log_rate::now(), %error, "cannot open another ring; connections may be refused");
             }
         }
     }

@@ -20,6 +20,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::Tls;
 use crate::config::listener::{self, ClientCertificate, IdentityFrom, KernelTls, TlsVersion};
 use crate::engine::{AlternativeName, CertificateIdentity};
+use crate::log_rate::{self, rated};
 use crate::transport::Ciphers;
 
 /// Reads a file.
@@ -81,7 +82,10 @@ impl Door {
     /// A connection that begins with a handshake.
     pub fn begin(&self) -> Option<Tls> {
         let tls = Tls::new(self.config(), self.settings.identity, self.ciphers);
-        tls.inspect_err(|error| tracing::error!(%error, "cannot begin TLS")).ok()
+        let begun = tls.inspect_err(|error| {
+            rated!(error, log_rate::now(), %error, "cannot begin TLS");
+        });
+        begun.ok()
     }
 }
 

@@ -23,6 +23,7 @@ use super::{Ciphers, Fault, Handshake, Layer, Received, Settling};
 use crate::config::listener::IdentityFrom;
 use crate::engine::CertificateIdentity;
 use crate::limits::KERNEL_TLS_LOOKS_MAX;
+use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
 /// Plain bytes of a record at most (RFC 8446, 5.1).
@@ -260,7 +261,7 @@ impl Tls {
         match sealed {
             Ok(bytes) => out.truncate(begin + bytes),
             Err(error) => {
-                tracing::warn!(%error, "TLS cannot seal any more; the connection ends");
+                rated!(warn, log_rate::now(), %error, "TLS cannot seal any more; the connection ends");
                 out.truncate(begin);
                 self.phase = Phase::Over;
             }

@@ -1,0 +1,105 @@
+//! What stands in the log because of a client is rated, and names that a client chose are cut: no source
+//! file has another way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What serves clients.
+const SERVING: [&str; 7] = [
+    "src/access",
+    "src/engine",
+    "src/executor",
+    "src/pool.rs",
+    "src/session",
+    "src/transport",
+    "src/wire",
+];
+
+/// What of it speaks at the start and when the operator asks for it.
+const OF_THE_OPERATOR: [&str; 3] =
+    ["src/access/mod.rs", "src/executor/keeping.rs", "src/executor/placement.rs"];
+
+/// Fields that hold what a client chose.
+const NAMES: [&str; 7] =
+    ["client", "client_identifier", "user", "owner", "topic", "filter", "share"];
+
+fn sources(of: &Path, found: &mut Vec<PathBuf>) {
+    if of.is_file() {
+        return found.push(of.to_owned());
+    }
+    for entry in fs::read_dir(of).expect("a folder of sources") {
+        sources(&entry.expect("an entry of it").path(), found);
+    }
+}
+
+/// The arguments of each call of a macro.
+fn calls<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let begin = format!("{name}!(");
+    let end = |from: &str| {
+        let mut depth = 1;
+        from.find(|character| {
+            depth += i32::from(character == '(') - i32::from(character == ')');
+            depth == 0
+        })
+    };
+    let calls = text.match_indices(&begin).map(|(place, _)| &text[place + begin.len()..]);
+    calls.map(|call| &call[..end(call).unwrap_or(call.len())]).collect()
+}
+
+fn serving() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    SERVING.iter().for_each(|path| sources(&root.join(path), &mut found));
+    let text = |path: PathBuf| {
+        let text = fs::read_to_string(&path).expect("it is readable");
+        (path.strip_prefix(root).expect("below the root").to_owned(), text)
+    };
+    let all: Vec<_> = found.into_iter().map(text).collect();
+    assert!(all.len() > 100, "{}", all.len());
+    all
+}
+
+#[test]
+fn no_line_that_a_client_can_cause_goes_past_the_rate() {
+    let mut rated = 0;
+    for (path, text) in serving() {
+        rated += calls(&text, "rated").len();
+        if OF_THE_OPERATOR.iter().any(|of| path == Path::new(of)) {
+            continue;
+        }
+        for level in ["error", "warn", "info"] {
+            let calls = calls(&text, &format!("tracing::{level}"));
+            assert!(calls.is_empty(), "{}: use log_rate::rated!({level}, …)", path.display());
+        }
+    }
+    assert!(rated > 15, "{rated}");
+}
+
+#[test]
+fn no_name_that_a_client_chose_stands_in_the_log_as_it_came() {
+    let mut names = 0;
+    for (path, text) in serving() {
+        for kind in ["rated", "tracing::debug", "tracing::trace"] {
+            for call in calls(&text, kind) {
+                for argument in call.split(',').map(str::trim) {
+                    let Some((field, value)) = argument.split_once(" = ") else {
+                        // A variable of that name: it is made by name() just before.
+                        let is_name = NAMES.contains(&argument.trim_start_matches(['%', '?']));
+                        names += usize::from(is_name);
+                        let before = text.split(call).next().unwrap_or_default();
+                        let near =
+                            &before[before.floor_char_boundary(before.len().saturating_sub(300))..];
+                        assert!(!is_name || near.contains("name("), "{}: {call}", path.display());
+                        continue;
+                    };
+                    if NAMES.contains(&field) {
+                        names += 1;
+                        let is_cut = value.contains("name(") || value.contains("map(name");
+                        assert!(is_cut, "{}: {argument}: use log_rate::name", path.display());
+                    }
+                }
+            }
+        }
+    }
+    assert!(names > 8, "{names}");
+}
