@@ -45,10 +45,11 @@ impl Pool {
         Self(Arc::new(Shared { give, take, threads, threads_max: threads_max.max(1), unfinished }))
     }
 
-    /// The same with twice as many threads as this process may use processors, 32 at most.
+    /// The same with as many threads as this process may use processors, 32 at most: more would get no
+    /// more done, and each hash takes memory.
     pub fn for_this_machine(waiting_max: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::new((2 * processors).min(THREADS_MAX), waiting_max)
+        Self::new(processors.min(THREADS_MAX), waiting_max)
     }
 
     /// Runs a job on one of the threads, as soon as one is free.

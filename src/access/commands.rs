@@ -49,7 +49,7 @@ pub fn passwd(
         PasswdCommand::Verify { user } => {
             let passwords = passwords::Passwords::read(path, hashing)?;
             let password = read_password(&format!("Password of {user}: "))?;
-            match passwords.verify(user, password.as_bytes()) {
+            match passwords.verify(user, password.as_bytes())? {
                 true => (format!("{at}: this is the password of {user}"), true),
                 false => (format!("{at}: there is no user {user} with this password"), false),
             }

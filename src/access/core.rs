@@ -10,7 +10,7 @@ use hashbrown::DefaultHashBuilder;
 
 use crate::access::acl::{Rules, Subject, Wish};
 use crate::access::cache::Decisions;
-use crate::access::passwords::User;
+use crate::access::passwords::{NoMemory, User};
 #[cfg(feature = "scram")]
 use crate::access::scram;
 use crate::access::{Bell, Control, Snapshot};
@@ -265,11 +265,12 @@ impl CoreAccess {
         }
         self.ask(&self.control.pool, exchange, move || {
             match snapshot.passwords.verify(&user, &password) {
-                true => {
+                Err(NoMemory) => Err(ReasonCode::ServerUnavailable),
+                Ok(true) => {
                     let entry = snapshot.passwords.user(&user).cloned();
                     Ok(Known { user: Some(user), valid_for: None, entry })
                 }
-                false => Err(ReasonCode::BadUserNameOrPassword),
+                Ok(false) => Err(ReasonCode::BadUserNameOrPassword),
             }
         })
     }

@@ -3,6 +3,7 @@
 //! `#` are comments. It is read as a whole and written as a whole, atomically and for its owner
 //! alone.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -10,14 +11,34 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 use crate::config::Hashing;
 
 /// A hash of nothing, to compare with where there is no such user.
 const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+thread_local! {
+    /// The memory of the hashes that a thread works out, one after the other: an allocator that is asked
+    /// for so much each time keeps it, for each of many threads. It goes with the thread.
+    static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
+
+/// There is no memory for a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMemory;
+
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "there is no memory for the hash of a password: it takes as many KiB as `m=` says",
+        )
+    }
+}
+
+impl std::error::Error for NoMemory {}
 
 /// The users of a file.
 #[derive(Debug, Default)]
@@ -134,13 +155,37 @@ impl Passwords {
 
     /// Whether this is the user's password. Takes time and memory, as much for a name that is not
     /// in the file: not to be called on a core.
-    pub fn verify(&self, name: &str, password: &[u8]) -> bool {
+    pub fn verify(&self, name: &str, password: &[u8]) -> Result<bool, NoMemory> {
         let user = self.users.get(name);
         let hash = user.map_or(&*self.nobody, |user| &*user.hash);
-        let Ok(hash) = PasswordHash::new(hash) else { return false };
-        let is_right = Argon2::default().verify_password(password, &hash).is_ok();
-        is_right && user.is_some()
+        let Ok(hash) = PasswordHash::new(hash) else { return Ok(false) };
+        Ok(is_hash_of(password, &hash)? && user.is_some())
     }
+}
+
+/// Whether a password has this hash.
+fn is_hash_of(password: &[u8], hash: &PasswordHash) -> Result<bool, NoMemory> {
+    let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
+    let version = hash.version.map_or(Ok(Version::default()), Version::try_from);
+    let (Ok(algorithm), Ok(version), Ok(params)) =
+        (Algorithm::new(hash.algorithm.as_str()), version, Params::try_from(hash))
+    else {
+        return Ok(false);
+    };
+    let blocks = params.block_count();
+    let argon2 = Argon2::new(algorithm, version, params);
+    let mut output = [0; Output::MAX_LENGTH];
+    let output = &mut output[..expected.len()];
+    MEMORY.with_borrow_mut(|memory| {
+        let more = blocks.saturating_sub(memory.len());
+        memory.try_reserve_exact(more).map_err(|_| NoMemory)?;
+        memory.resize(memory.len().max(blocks), Block::new());
+        let salt: &[u8] = salt.as_ref();
+        let hashed =
+            argon2.hash_password_into_with_memory(password, salt, output, &mut memory[..blocks]);
+        // The comparison takes as long wherever they differ.
+        Ok(hashed.is_ok() && Output::new(output).is_ok_and(|output| output == *expected))
+    })
 }
 
 fn nobody(hashing: &Hashing) -> Box<str> {
@@ -350,14 +395,18 @@ mod tests {
         assert!(!add(&path, "alice", "second", &CHEAP).expect("written"));
         let passwords = Passwords::read(&path, &CHEAP).expect("it reads what it wrote");
         assert_eq!(passwords.names(), ["alice", "bob"]);
-        let is_right = |name, password: &str| passwords.verify(name, password.as_bytes());
+        let is_right = |name, password: &str| {
+            passwords.verify(name, password.as_bytes()).expect("there is memory")
+        };
         assert!(is_right("alice", "second") && is_right("bob", "other"));
         for (name, password) in [("alice", "first"), ("alice", ""), ("bob", "second"), ("eve", "x")]
         {
             assert!(!is_right(name, password), "{name} {password}");
         }
         // Whatever stands in for those who are not there is no way in.
-        assert!(!is_right("", "") && !Passwords::none(&CHEAP).verify("alice", b"second"));
+        assert!(
+            !is_right("", "") && Passwords::none(&CHEAP).verify("alice", b"second") == Ok(false)
+        );
     }
 
     #[test]
