@@ -35,6 +35,13 @@ pub fn write(folder: &Path, key: Option<&Path>) -> Result<()> {
     write().map_err(|source| Error::io(doing(), source))
 }
 
+/// A broker's certificate by an authority that nobody needs to trust, and its key, as PEM.
+pub fn fresh() -> Result<[String; 2]> {
+    let key = KeyPair::generate().map_err(|error| failed(&error))?;
+    let (_, certificate) = sign(&key).map_err(|error| failed(&error))?;
+    Ok([certificate, key.serialize_pem()])
+}
+
 fn read_key(path: &Path) -> Result<KeyPair> {
     let text = fs::read_to_string(path)
         .map_err(|source| Error::io(format!("read {}", path.display()), source))?;

@@ -41,6 +41,8 @@ pub enum Command {
     /// cost.
     #[cfg(target_os = "linux")]
     Million(MillionArgs),
+    /// Attack brokers, one way after the other, and say what innocent clients notice of it.
+    Hostile(HostileArgs),
     /// Make an authority and a broker's certificate for localhost and 127.0.0.1, for loads over TLS.
     Certificate(CertificateArgs),
     /// One process's share of a run with `--processes`, which starts it.
@@ -266,6 +268,79 @@ pub struct CompareArgs {
     /// How to print the results.
     #[arg(long, default_value = "table")]
     pub format: Format,
+}
+
+/// `hostile`.
+#[derive(Clone, Debug, Args)]
+pub struct HostileArgs {
+    /// A broker: `ringmq`, `mosquitto`. Repeat for more. The aim is for ringmq.
+    #[arg(long = "broker", value_name = "BROKER", default_values = ["ringmq", "mosquitto"])]
+    pub brokers: Vec<String>,
+    /// The broker binary that `ringmq` stands for.
+    #[arg(long, default_value = "target/release/broker")]
+    pub ringmq_binary: PathBuf,
+    /// Attacks whose names begin like this, separated by commas [default: all].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// What clients make a broker hold, kind by kind, in place of what they make it do: resident memory
+    /// under a bound of 64 MiB.
+    #[arg(long)]
+    pub memory: bool,
+    /// Name the attacks, and do none.
+    #[arg(long)]
+    pub list: bool,
+    /// Smaller attacks, and not all of them: whether the broker and all connections survive, with
+    /// bounds on time that hold on a machine with other work.
+    #[arg(long)]
+    pub short: bool,
+    /// The core the broker runs on, or several, separated by commas.
+    #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [0])]
+    pub broker_cores: Vec<usize>,
+    /// The cores that attackers and innocent clients run on, separated by commas.
+    #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [1])]
+    pub generator_cores: Vec<usize>,
+    /// Broker and innocent clients run before everything else on their cores, attackers included
+    /// (SCHED_FIFO, which needs CAP_SYS_NICE).
+    #[arg(long)]
+    pub real_time: bool,
+    /// Seconds in which innocent clients are watched before an attack.
+    #[arg(long, default_value_t = 1.0)]
+    pub baseline_s: f64,
+    /// Seconds of an attack that has no end of its own.
+    #[arg(long, default_value_t = 2.0)]
+    pub attack_s: f64,
+    /// Seconds that an answer is waited for, and what an attack left is watched.
+    #[arg(long, default_value_t = 30.0)]
+    pub patience_s: f64,
+    /// The most milliseconds that a message or ping may take [default: 20; 2000 with --short].
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub max_ms: Option<f64>,
+    /// The most by which the 99th percentile may rise [default: 2; no bound with --short].
+    #[arg(long, value_name = "FACTOR")]
+    pub p99_ratio_max: Option<f64>,
+    /// How to print the results.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
+/// What innocent clients may notice of an attack.
+#[derive(Clone, Copy, Debug)]
+pub struct HostileBounds {
+    /// The longest a message or ping may take.
+    pub max_ms: f64,
+    /// What the 99th percentile may be multiplied by.
+    pub p99_ratio: f64,
+}
+
+impl HostileArgs {
+    /// As given, or what the form of the run says.
+    pub fn bounds(&self) -> HostileBounds {
+        let (max_ms, p99_ratio) = if self.short { (2_000.0, f64::INFINITY) } else { (20.0, 2.0) };
+        HostileBounds {
+            max_ms: self.max_ms.unwrap_or(max_ms),
+            p99_ratio: self.p99_ratio_max.unwrap_or(p99_ratio),
+        }
+    }
 }
 
 /// How much load, for both commands.

@@ -12,6 +12,7 @@ mod conductor;
 mod descriptors;
 mod distribution;
 mod error;
+mod hostile;
 mod limits;
 mod load;
 mod meter;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         }
         Command::Share => processes::share().map(|()| true),
         Command::Compare(args) => compare::compare(&args),
+        Command::Hostile(args) => hostile::hostile(&args),
         #[cfg(target_os = "linux")]
         Command::Million(args) => million::million(&args),
         #[cfg(target_os = "linux")]

@@ -63,6 +63,11 @@ impl BrokerKind {
         Ok(Self { name: name.into(), command, configuration: Vec::new() })
     }
 
+    /// A broker by its command line, with files to write into {dir} first.
+    pub fn new(name: &str, command: String, configuration: Vec<Configuration>) -> Self {
+        Self { name: name.into(), command, configuration }
+    }
+
     /// Its name in tables.
     pub fn name(&self) -> &str {
         &self.name
@@ -150,7 +155,20 @@ impl RunningBroker {
         Ok(())
     }
 
-    fn log_end(&self) -> String {
+    /// Whether its process is there no more.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let ended =
+            self.child.try_wait().map_err(|source| Error::io("look at a broker", source))?;
+        Ok(ended.is_some())
+    }
+
+    /// Bytes of its log.
+    pub fn log_bytes(&self) -> u64 {
+        fs::metadata(&self.log_path).map_or(0, |metadata| metadata.len())
+    }
+
+    /// The last lines of its log.
+    pub fn log_end(&self) -> String {
         let text = fs::read_to_string(&self.log_path).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")

@@ -24,6 +24,7 @@ use crate::{
 };
 use broker::Folder;
 pub use broker::{BrokerKind, RunningBroker};
+pub use peers::ringmq_binary;
 use samples::Samples;
 
 /// One run of one broker, as it is printed for programs.

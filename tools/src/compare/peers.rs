@@ -112,7 +112,8 @@ pub fn ringmq(binary: &Path) -> Result<String> {
     Ok(format!("exec {binary} --listen 127.0.0.1:{{port}} --data none"))
 }
 
-fn ringmq_binary(binary: &Path) -> Result<String> {
+/// The path to its binary, which has to be there.
+pub fn ringmq_binary(binary: &Path) -> Result<String> {
     if !binary.is_file() {
         return Err(Error::Usage(format!(
             "there is no {}: run `cargo build --release`, or name one with --ringmq-binary",

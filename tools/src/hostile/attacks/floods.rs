@@ -1,0 +1,192 @@
+//! As much as one connection takes of one kind of packet.
+
+use crate::hostile::{
+    field::{Attack, Ended, Field, Setup, Strike, plain},
+    packets::{self, Publish, append_acknowledgement},
+    peer::{Heard, Peer},
+};
+
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "pingreq-flood",
+        about: "PINGREQs without end",
+        setup: plain,
+        prepare: |field| flood(field, packets::PINGREQ.repeat(30_000)),
+        in_short: true,
+    },
+    Attack {
+        name: "tiny-publishes",
+        about: "publishes of 5 bytes at QoS 0 without end",
+        setup: plain,
+        prepare: tiny,
+        in_short: true,
+    },
+    Attack {
+        name: "new-topics",
+        about: "publishes to another topic each",
+        setup: plain,
+        prepare: new_topics,
+        in_short: true,
+    },
+    Attack {
+        name: "pubrec-flood",
+        about: "PUBREC of messages that never were",
+        setup: plain,
+        prepare: |field| flood(field, acknowledgements(0x50)),
+        in_short: false,
+    },
+    Attack {
+        name: "pubrel-flood",
+        about: "PUBREL of messages that never were",
+        setup: plain,
+        prepare: |field| flood(field, acknowledgements(0x62)),
+        in_short: false,
+    },
+    Attack {
+        name: "properties-16MiB",
+        about: "publishes of 16 MiB of User Properties to one subscriber",
+        setup: plain,
+        prepare: long_properties,
+        in_short: true,
+    },
+    Attack {
+        name: "payload-16MiB",
+        about: "publishes of 16 MiB to ten subscribers",
+        setup: plain,
+        prepare: long_payloads,
+        in_short: false,
+    },
+    Attack {
+        name: "qos-2-flood",
+        about: "QoS 2 publishes without a PUBREL, to the Receive Maximum and beyond, again and again",
+        setup: plain,
+        prepare: qos_2,
+        in_short: false,
+    },
+    Attack {
+        name: "stored-flood",
+        about: "QoS 1 publishes for a session that is away, where messages are stored",
+        setup: |_| Setup { has_store: true, ..Setup::default() },
+        prepare: stored,
+        in_short: false,
+    },
+];
+
+/// These bytes again and again, the answers read and forgotten.
+fn flood(field: &Field, bytes: Vec<u8>) -> Heard<Strike> {
+    let peer = field.join("flooder")?;
+    Ok(send_again_and_again(peer, bytes))
+}
+
+fn send_again_and_again(mut peer: Peer, bytes: Vec<u8>) -> Strike {
+    Box::new(move |field| {
+        let end = field.end();
+        let mut total = 0;
+        peer.drain()?;
+        loop {
+            let sent = peer.send_until(&bytes, end);
+            total += sent;
+            if sent < bytes.len() {
+                break;
+            }
+        }
+        let heard = format!("{:.1} MB sent", total as f64 / 1e6);
+        Ok(Ended::holding(heard, vec![peer]))
+    })
+}
+
+fn acknowledgements(first_byte: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    (1..=u16::MAX)
+        .for_each(|identifier| append_acknowledgement(first_byte, identifier, &mut bytes));
+    bytes
+}
+
+fn tiny(field: &Field) -> Heard<Strike> {
+    let mut one = Vec::new();
+    Publish { topic: "t", ..Publish::default() }.append(&mut one);
+    flood(field, one.repeat(20_000))
+}
+
+fn new_topics(field: &Field) -> Heard<Strike> {
+    let mut bytes = Vec::new();
+    for number in 0..field.count(200_000, 50_000) {
+        let topic = format!("new/{number}");
+        Publish { topic: &topic, ..Publish::default() }.append(&mut bytes);
+    }
+    flood(field, bytes)
+}
+
+/// Clients that hear a topic and read all that comes.
+fn listeners(field: &Field, count: usize, topic: &str) -> Heard<Vec<Peer>> {
+    let mut peers = Vec::new();
+    for number in 0..count {
+        let mut peer = field.join(&format!("listener-{number}"))?;
+        peer.subscribe_all(0, &[topic])?;
+        peer.drain()?;
+        peers.push(peer);
+    }
+    Ok(peers)
+}
+
+fn long_properties(field: &Field) -> Heard<Strike> {
+    let properties = packets::user_properties((16 << 20) - 100);
+    let mut bytes = Vec::new();
+    Publish { topic: "long", properties: &properties, ..Publish::default() }.append(&mut bytes);
+    heavy(field, bytes, 1)
+}
+
+fn long_payloads(field: &Field) -> Heard<Strike> {
+    let payload = vec![b'.'; (16 << 20) - 100];
+    let mut bytes = Vec::new();
+    Publish { topic: "long", payload: &payload, ..Publish::default() }.append(&mut bytes);
+    heavy(field, bytes, 10)
+}
+
+fn heavy(field: &Field, bytes: Vec<u8>, count: usize) -> Heard<Strike> {
+    let mut peers = listeners(field, count, "long")?;
+    let strike = send_again_and_again(field.join("flooder")?, bytes);
+    Ok(Box::new(move |field| {
+        let mut ended = strike(field)?;
+        ended.held.append(&mut peers);
+        Ok(ended)
+    }))
+}
+
+fn qos_2(field: &Field) -> Heard<Strike> {
+    let mut bytes = Vec::new();
+    for identifier in 1..=u16::MAX {
+        Publish { topic: "q", qos: 2, identifier, ..Publish::default() }.append(&mut bytes);
+    }
+    let patience = field.patience;
+    Ok(Box::new(move |field| {
+        let (end, mut rounds, mut word) = (field.end(), 0, None);
+        while std::time::Instant::now() < end && rounds < 1_000 {
+            let mut peer = Peer::connect(
+                field.address,
+                patience,
+                &packets::Connect { clean: true, ..packets::Connect::clean("twice") },
+            )?;
+            peer.send_until(&bytes, end);
+            word = Some(peer.last_word(
+                end.min(std::time::Instant::now() + std::time::Duration::from_millis(200)),
+            ));
+            rounds += 1;
+        }
+        let word = word.map_or(String::new(), |word| format!(": {word}"));
+        Ok(Ended::with(format!("{rounds} times{word}")))
+    }))
+}
+
+fn stored(field: &Field) -> Heard<Strike> {
+    let mut away = field.connect(&packets::Connect::kept("away"))?;
+    away.subscribe_all(1, &["stored"])?;
+    away.send(&packets::DISCONNECT)?;
+    let mut bytes = Vec::new();
+    for identifier in 1..=60_000 {
+        let payload = &[b'.'; 100];
+        Publish { topic: "stored", qos: 1, identifier, payload, ..Publish::default() }
+            .append(&mut bytes);
+    }
+    flood(field, bytes)
+}

@@ -1,0 +1,246 @@
+//! Subscriptions that make each publication expensive: wildcards in many levels, groups on everything.
+
+use std::time::Instant;
+
+use crate::hostile::{
+    field::{Attack, Ended, Field, Strike, plain},
+    packets::{Connect, Publish, append_acknowledgement, levels_by_bits},
+    peer::{Heard, Peer},
+};
+
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "groups-on-all",
+        about: "10,000 shared groups on # of one client, and publishes to 3,000 topics",
+        setup: plain,
+        prepare: groups_on_all,
+        in_short: true,
+    },
+    Attack {
+        name: "deep-1",
+        about: "10,000 filters of a and + in 250 levels, and publishes that they might match",
+        setup: plain,
+        prepare: |field| deep(field, 1),
+        in_short: true,
+    },
+    Attack {
+        name: "deep-5",
+        about: "the same of five clients",
+        setup: plain,
+        prepare: |field| deep(field, 5),
+        in_short: false,
+    },
+    Attack {
+        name: "deep-hash",
+        about: "10,000 filters that end in # at each of 250 levels, and publishes that all match",
+        setup: plain,
+        prepare: deep_hash,
+        in_short: false,
+    },
+    Attack {
+        name: "group-away",
+        about: "QoS 1 publishes to a group with 20,000 members away",
+        setup: plain,
+        prepare: group_away,
+        in_short: true,
+    },
+    Attack {
+        name: "long-topics",
+        about: "publishes to topics of 65,535 bytes and 256 levels, each another one",
+        setup: plain,
+        prepare: long_topics,
+        in_short: true,
+    },
+    Attack {
+        name: "empty-levels",
+        about: "publishes to topics of 256 levels, each another one, in few bytes",
+        setup: plain,
+        prepare: empty_levels,
+        in_short: false,
+    },
+    Attack {
+        name: "fan-out-away",
+        about: "QoS 1 publishes to 10,000 sessions that are away",
+        setup: plain,
+        prepare: fan_out_away,
+        in_short: true,
+    },
+    Attack {
+        name: "overlapping",
+        about: "publishes that 10,000 filters of one client match",
+        setup: plain,
+        prepare: overlapping,
+        in_short: false,
+    },
+];
+
+/// Publishes, as many as the broker takes until the load is over or all are sent; how many.
+fn publish_each(
+    peer: &mut Peer,
+    end: Instant,
+    messages: usize,
+    batch: usize,
+    qos: u8,
+    topic: impl Fn(usize) -> String,
+) -> usize {
+    let mut sent = 0;
+    while sent < messages && Instant::now() < end {
+        let mut bytes = Vec::new();
+        for number in sent..(sent + batch).min(messages) {
+            let identifier = (number % 60_000) as u16 + 1;
+            let topic = topic(number);
+            Publish { topic: &topic, qos, identifier, payload: b"x", ..Publish::default() }
+                .append(&mut bytes);
+        }
+        if peer.send_until(&bytes, end) < bytes.len() {
+            break;
+        }
+        sent = (sent + batch).min(messages);
+    }
+    sent
+}
+
+fn groups_on_all(field: &Field) -> Heard<Strike> {
+    let groups = field.count(10_000, 3_000);
+    let filters: Vec<String> = (0..groups).map(|group| format!("$share/{group}/#")).collect();
+    let mut member = field.join("member")?;
+    let mut publisher = field.join("publisher")?;
+    let topics = field.count(3_000, 500);
+    Ok(Box::new(move |field| {
+        let granted = member.subscribe_all(0, &filters)?;
+        member.drain()?;
+        let sent =
+            publish_each(&mut publisher, field.end(), topics, 10, 0, |it| format!("topic/{it}"));
+        let heard = format!("{granted} of {groups} granted, {sent} published");
+        Ok(Ended::holding(heard, vec![member, publisher]))
+    }))
+}
+
+fn deep(field: &Field, clients: usize) -> Heard<Strike> {
+    let levels = 250;
+    let filters: Vec<Vec<String>> = (0..clients)
+        .map(|client| {
+            let first = client * 10_000;
+            (first..first + field.count(10_000, 2_000))
+                .map(|number| levels_by_bits(number, levels, "a", "+"))
+                .collect()
+        })
+        .collect();
+    let mut subscribers = Vec::new();
+    for client in 0..clients {
+        subscribers.push(field.join(&format!("deep-{client}"))?);
+    }
+    let mut publisher = field.join("publisher")?;
+    Ok(Box::new(move |field| {
+        let mut granted = 0;
+        for (subscriber, filters) in subscribers.iter_mut().zip(&filters) {
+            granted += subscriber.subscribe_all(0, filters)?;
+            subscriber.drain()?;
+        }
+        // All levels fit but the last, and each topic is another one.
+        let topic = |number: usize| {
+            let deep = vec!["a"; levels - 1].join("/");
+            format!("{deep}/b{number}")
+        };
+        let sent = publish_each(&mut publisher, field.end(), 5_000, 1, 0, topic);
+        let wanted = clients * filters[0].len();
+        subscribers.push(publisher);
+        let heard = format!("{granted} of {wanted} granted, {sent} published");
+        Ok(Ended::holding(heard, subscribers))
+    }))
+}
+
+fn deep_hash(field: &Field) -> Heard<Strike> {
+    let filters: Vec<String> = (0..field.count(10_000, 2_000))
+        .map(|number| {
+            let depth = 2 + number % 240;
+            format!("{}/#", levels_by_bits(number / 240, depth, "a", "+"))
+        })
+        .collect();
+    let mut subscriber = field.join("deep-hash")?;
+    let mut publisher = field.join("publisher")?;
+    Ok(Box::new(move |field| {
+        let granted = subscriber.subscribe_all(0, &filters)?;
+        subscriber.drain()?;
+        let topic = |number: usize| format!("{}/b{number}", vec!["a"; 249].join("/"));
+        let sent = publish_each(&mut publisher, field.end(), 5_000, 1, 0, topic);
+        let heard = format!("{granted} of {} granted, {sent} published", filters.len());
+        Ok(Ended::holding(heard, vec![subscriber, publisher]))
+    }))
+}
+
+/// Sessions that subscribed to this filter and went away.
+fn leave_away(field: &Field, sessions: usize, qos: u8, filter: &str) -> Heard<()> {
+    let subscribe = crate::hostile::packets::subscribe(1, qos, &[filter]);
+    for number in 0..sessions {
+        let client = format!("away-{number}");
+        let mut peer = field.open()?;
+        let mut bytes = Connect::kept(&client).encode();
+        bytes.extend_from_slice(&subscribe);
+        peer.send(&bytes)?;
+        peer.await_packet(0x90)?;
+        peer.send(&crate::hostile::packets::DISCONNECT)?;
+    }
+    Ok(())
+}
+
+fn group_away(field: &Field) -> Heard<Strike> {
+    leave_away(field, field.count(20_000, 2_000), 1, "$share/g/job/#")?;
+    flood(field, "job/now")
+}
+
+fn fan_out_away(field: &Field) -> Heard<Strike> {
+    leave_away(field, field.count(10_000, 1_000), 1, "news/#")?;
+    flood(field, "news/now")
+}
+
+/// One client that publishes at QoS 1 as fast as it may.
+fn flood(field: &Field, topic: &'static str) -> Heard<Strike> {
+    let mut publisher = field.join("publisher")?;
+    publisher.drain()?;
+    Ok(Box::new(move |field| {
+        let sent = publish_each(&mut publisher, field.end(), 50_000, 50, 1, |_| topic.into());
+        Ok(Ended::holding(format!("{sent} published"), vec![publisher]))
+    }))
+}
+
+fn long_topics(field: &Field) -> Heard<Strike> {
+    let mut publisher = field.join("publisher")?;
+    // 255 levels of 255 bytes and what is left: 65,535 bytes altogether.
+    let level = "x".repeat(255);
+    let stem = vec![level.as_str(); 255].join("/");
+    Ok(Box::new(move |field| {
+        let topic = |number: usize| format!("{stem}/{number:0width$}", width = 65_534 - stem.len());
+        let sent = publish_each(&mut publisher, field.end(), 20_000, 1, 0, topic);
+        Ok(Ended::holding(format!("{sent} published"), vec![publisher]))
+    }))
+}
+
+fn empty_levels(field: &Field) -> Heard<Strike> {
+    let mut publisher = field.join("publisher")?;
+    let stem = "/".repeat(250);
+    Ok(Box::new(move |field| {
+        let topic = |number: usize| format!("{number}{stem}");
+        let sent = publish_each(&mut publisher, field.end(), 500_000, 200, 0, topic);
+        Ok(Ended::holding(format!("{sent} published"), vec![publisher]))
+    }))
+}
+
+fn overlapping(field: &Field) -> Heard<Strike> {
+    // Of 14 levels each may be a wildcard: all fit one topic.
+    let filters: Vec<String> = (0..field.count(10_000, 2_000))
+        .map(|number| levels_by_bits(number, 14, "a", "+"))
+        .collect();
+    let mut subscriber = field.join("overlapping")?;
+    let mut publisher = field.join("publisher")?;
+    Ok(Box::new(move |field| {
+        let granted = subscriber.subscribe_all(1, &filters)?;
+        let mut acknowledged = Vec::new();
+        append_acknowledgement(0x40, 1, &mut acknowledged);
+        subscriber.drain()?;
+        let topic = vec!["a"; 14].join("/");
+        let sent = publish_each(&mut publisher, field.end(), 20_000, 1, 1, |_| topic.clone());
+        let heard = format!("{granted} of {} granted, {sent} published", filters.len());
+        Ok(Ended::holding(heard, vec![subscriber, publisher]))
+    }))
+}

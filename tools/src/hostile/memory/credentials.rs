@@ -1,0 +1,126 @@
+//! What a stranger can have a broker hold while it finds out who he is.
+
+use super::{BOUND_BYTES, SENT_BYTES_MAX, bounded_with, unfinished::send_all};
+use crate::hostile::{
+    field::{Attack, Ended, Field, Setup, Strike},
+    packets::{self, Connect},
+    peer::{Heard, Peer, Pump, Refusal},
+};
+
+pub const KINDS: &[Attack] = &[
+    Attack {
+        name: "behind-connect",
+        about: "bytes of 200 strangers behind a CONNECT whose password is being looked at",
+        setup: passwords,
+        prepare: behind_connect,
+        in_short: true,
+    },
+    Attack {
+        name: "passwords",
+        about: "50 wrong passwords at once, three times",
+        setup: passwords,
+        prepare: wrong_passwords,
+        in_short: true,
+    },
+    Attack {
+        name: "long-passwords",
+        about: "1,000 CONNECTs at once with a Client Identifier, name and password of 60 KB each",
+        setup: passwords,
+        prepare: long_passwords,
+        in_short: false,
+    },
+    Attack {
+        name: "long-names-in-log",
+        about: "CONNECTs with another user's Client Identifier of 65,000 bytes",
+        setup: passwords,
+        prepare: long_names,
+        in_short: true,
+    },
+];
+
+/// A user whose password is `secret`, worked out as it is by default.
+const USERS: &str = "owner:$argon2id$v=19$m=19456,t=2,p=1$OdbnQEEPCkzmn4rOft2uZg$\
+                     kw3nOgR/TR0jCUHx90ynYtMkUghDNXoWdkO28Z4lbOQ\n";
+
+fn passwords(_: &Field) -> Setup {
+    let bounded = bounded_with("");
+    Setup {
+        ringmq: format!(
+            "[access]\nanonymous = true\npassword_file = \"{{dir}}/users\"\n{}",
+            bounded.ringmq
+        ),
+        lacks_mosquitto: true,
+        files: vec![("users", USERS.into())],
+        ..bounded
+    }
+}
+
+fn behind_connect(_: &Field) -> Heard<Strike> {
+    let login = Some(("owner", "wrong"));
+    let first = Connect { login, ..Connect::clean("behind") }.encode();
+    let again = packets::PINGREQ.repeat(64 * 1024);
+    Ok(Box::new(move |field| {
+        let mut peers: Vec<Peer> = (0..200).map_while(|_| field.open().ok()).collect();
+        let pump = Pump {
+            first: &first,
+            again: &again,
+            each_max: BOUND_BYTES as usize,
+            total_max: SENT_BYTES_MAX,
+            end: field.end() + field.span,
+        };
+        let sent = pump.run(&mut peers);
+        Ok(Ended::holding(format!("{} MB sent", sent / 1_000_000), peers))
+    }))
+}
+
+fn wrong_passwords(_: &Field) -> Heard<Strike> {
+    Ok(Box::new(move |field| {
+        let (mut refused, mut other) = (0, String::new());
+        for _ in 0..3 {
+            let mut peers = Vec::new();
+            for number in 0..50 {
+                let client = format!("guess-{number}");
+                let login = Some(("owner", "wrong"));
+                let mut peer = field.open()?;
+                peer.send(&Connect { login, ..Connect::clean(&client) }.encode())?;
+                peers.push(peer);
+            }
+            for peer in &mut peers {
+                match peer.await_packet(0x20) {
+                    Err(Refusal::Connack(0x86 | 0x87)) => refused += 1,
+                    Ok(_) => other = ", somebody let in".into(),
+                    Err(refusal) => other = format!(", {refusal}"),
+                }
+            }
+        }
+        Ok(Ended::with(format!("{refused} of 150 refused{other}")))
+    }))
+}
+
+fn long_passwords(_: &Field) -> Heard<Strike> {
+    let long = "p".repeat(60_000);
+    let login = Some((long.as_str(), long.as_str()));
+    let bytes = Connect { login, ..Connect::clean(&long) }.encode();
+    Ok(Box::new(move |field| {
+        let peers: Vec<Peer> =
+            (0..field.count(1_000, 200)).map_while(|_| field.open().ok()).collect();
+        send_all(field, peers, bytes)
+    }))
+}
+
+fn long_names(field: &Field) -> Heard<Strike> {
+    let name = "n".repeat(65_000);
+    let login = Some(("owner", "secret"));
+    let owner = field.connect(&Connect { login, ..Connect::kept(&name) })?;
+    Ok(Box::new(move |field| {
+        let (end, mut refused) = (field.end(), 0);
+        while std::time::Instant::now() < end {
+            match field.connect(&Connect::clean(&name)) {
+                Err(Refusal::Connack(_) | Refusal::Closed) => refused += 1,
+                Ok(_) => return Ok(Ended::with("let in")),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(Ended::holding(format!("{refused} refused"), vec![owner]))
+    }))
+}

@@ -1,0 +1,348 @@
+//! What a broker keeps because clients asked for it: topics, filters, sessions, queues.
+
+use std::{thread, time::Duration};
+
+use super::{BOUND_BYTES, bounded, bounded_with};
+use crate::hostile::{
+    field::{Attack, Ended, Field, Strike},
+    packets::{self, Connect, Publish},
+    peer::{Heard, Peer, Refusal},
+};
+
+pub const KINDS: &[Attack] = &[
+    Attack {
+        name: "retained-deep",
+        about: "100,000 retained messages on topics of 255 levels",
+        setup: bounded,
+        prepare: retained_deep,
+        in_short: true,
+    },
+    Attack {
+        name: "filters-deep",
+        about: "100,000 filters of 255 levels, of 10 clients",
+        setup: bounded,
+        prepare: filters_deep,
+        in_short: true,
+    },
+    Attack {
+        name: "topic-cache",
+        about: "10,000 shared groups on # of one client, and publishes to 3,000 topics",
+        setup: bounded,
+        prepare: topic_cache,
+        in_short: false,
+    },
+    Attack {
+        name: "topic-cache-long",
+        about: "publishes to 20,000 topics of 65,535 bytes",
+        setup: bounded,
+        prepare: topic_cache_long,
+        in_short: false,
+    },
+    Attack {
+        name: "retained-expired",
+        about: "as many retained messages as there may be, which expire; then one more",
+        setup: |_| bounded_with("retained_messages_max = 10_000"),
+        prepare: retained_expired,
+        in_short: true,
+    },
+    Attack {
+        name: "many-feeds",
+        about: "one SUBSCRIBE of 2.9 million filters, where there are retained messages",
+        setup: bounded,
+        prepare: many_feeds,
+        in_short: false,
+    },
+    Attack {
+        name: "aliases",
+        about: "64 Topic Aliases of 65,535 bytes on each of 100 connections",
+        setup: bounded,
+        prepare: aliases,
+        in_short: true,
+    },
+    Attack {
+        name: "wills",
+        about: "5,000 kept sessions with Wills of 60 KB, delayed by an hour",
+        setup: bounded,
+        prepare: wills,
+        in_short: false,
+    },
+    Attack {
+        name: "sessions",
+        about: "kept sessions with Client Identifiers of 60 KB, as many as the broker takes",
+        setup: bounded,
+        prepare: sessions,
+        in_short: false,
+    },
+    Attack {
+        name: "queues",
+        about: "messages of 1 KiB for 100 sessions that are away, each on a topic of its own",
+        setup: bounded,
+        prepare: queues,
+        in_short: true,
+    },
+    Attack {
+        name: "small-queues",
+        about: "messages of 1 byte for 10 sessions that are away",
+        setup: bounded,
+        prepare: small_queues,
+        in_short: false,
+    },
+];
+
+/// Sends as long as the broker takes it, and says what it said where it took no more.
+fn send_pieces(
+    peer: &mut Peer,
+    field: &Field,
+    pieces: impl Iterator<Item = Vec<u8>>,
+) -> (usize, String) {
+    let end = field.end() + field.span;
+    let mut sent = 0;
+    for piece in pieces {
+        let taken = peer.send_until(&piece, end);
+        sent += taken;
+        if taken < piece.len() {
+            break;
+        }
+    }
+    let word = match peer.last_word(std::time::Instant::now() + Duration::from_millis(100)) {
+        Refusal::Silence => String::new(),
+        word => format!(", {word}"),
+    };
+    (sent, word)
+}
+
+fn retained_deep(field: &Field) -> Heard<Strike> {
+    let mut publisher = field.join("publisher")?;
+    let stem = "/".repeat(254);
+    let topics = field.count(100_000, 30_000);
+    Ok(Box::new(move |field| {
+        let pieces = (0..topics / 100).map(|piece| {
+            let mut bytes = Vec::new();
+            for number in piece * 100..(piece + 1) * 100 {
+                let topic = format!("{number}{stem}");
+                Publish { topic: &topic, retain: true, payload: b"x", ..Publish::default() }
+                    .append(&mut bytes);
+            }
+            bytes
+        });
+        let (sent, word) = send_pieces(&mut publisher, field, pieces);
+        let heard = format!("{} MB sent{word}", sent / 1_000_000);
+        Ok(Ended::holding(heard, vec![publisher]))
+    }))
+}
+
+fn filters_deep(field: &Field) -> Heard<Strike> {
+    let mut peers = Vec::new();
+    for number in 0..10 {
+        peers.push(field.join(&format!("deep-{number}"))?);
+    }
+    let stem = "/".repeat(254);
+    let each = field.count(10_000, 2_000);
+    Ok(Box::new(move |_| {
+        let (mut granted, mut word) = (0, String::new());
+        for (client, peer) in peers.iter_mut().enumerate() {
+            for first in (0..each).step_by(100) {
+                let filters: Vec<String> =
+                    (first..first + 100).map(|number| format!("{client}-{number}{stem}")).collect();
+                match peer.subscribe_all(0, &filters) {
+                    Ok(some) => granted += some,
+                    Err(refusal) => word = format!(", {refusal}"),
+                }
+            }
+        }
+        let heard = format!("{granted} of {} granted{word}", peers.len() * each);
+        Ok(Ended::holding(heard, peers))
+    }))
+}
+
+fn topic_cache(field: &Field) -> Heard<Strike> {
+    let filters: Vec<String> = (0..10_000).map(|group| format!("$share/{group}/#")).collect();
+    let mut member = field.join("member")?;
+    let mut publisher = field.join("publisher")?;
+    Ok(Box::new(move |field| {
+        let granted = member.subscribe_all(0, &filters)?;
+        member.drain()?;
+        let pieces = (0..3_000).map(|number| {
+            let mut bytes = Vec::new();
+            let topic = format!("topic/{number}");
+            Publish { topic: &topic, payload: b"x", ..Publish::default() }.append(&mut bytes);
+            bytes
+        });
+        let (_, word) = send_pieces(&mut publisher, field, pieces);
+        let heard = format!("{granted} of 10000 granted{word}");
+        Ok(Ended::holding(heard, vec![member, publisher]))
+    }))
+}
+
+fn topic_cache_long(field: &Field) -> Heard<Strike> {
+    let mut publisher = field.join("publisher")?;
+    let stem = "x".repeat(65_000);
+    Ok(Box::new(move |field| {
+        let pieces = (0..20_000).map(|number| {
+            let mut bytes = Vec::new();
+            let topic = format!("{number}/{stem}");
+            Publish { topic: &topic, payload: b"x", ..Publish::default() }.append(&mut bytes);
+            bytes
+        });
+        let (sent, word) = send_pieces(&mut publisher, field, pieces);
+        Ok(Ended::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
+    }))
+}
+
+fn retained_expired(field: &Field) -> Heard<Strike> {
+    let mut publisher = field.join("publisher")?;
+    let mut other = field.join("other")?;
+    Ok(Box::new(move |_| {
+        for first in (0..10_000).step_by(1_000) {
+            let mut bytes = Vec::new();
+            for number in first..first + 1_000 {
+                let topic = format!("gone/{number}");
+                let gone =
+                    Publish { topic: &topic, retain: true, expiry_s: 1, ..Publish::default() };
+                Publish { payload: b"x", ..gone }.append(&mut bytes);
+            }
+            publisher.send(&bytes)?;
+        }
+        publisher.settle()?;
+        thread::sleep(Duration::from_millis(2_500));
+        let mut bytes = Vec::new();
+        let kept =
+            Publish { topic: "kept", qos: 1, retain: true, identifier: 1, ..Publish::default() };
+        Publish { payload: b"x", ..kept }.append(&mut bytes);
+        other.send(&bytes)?;
+        let puback = other.await_packet(0x40)?;
+        let reason = puback.body.get(2).copied().unwrap_or(0);
+        let heard = format!("another client's: PUBACK {reason:#04x}");
+        let mut ended = Ended::holding(heard, vec![publisher, other]);
+        ended.fault = (reason >= 0x80).then(|| "expired messages keep their place".into());
+        Ok(ended)
+    }))
+}
+
+fn many_feeds(field: &Field) -> Heard<Strike> {
+    let mut peer = field.join("subscriber")?;
+    let mut retained = Vec::new();
+    Publish { topic: "kept/1", retain: true, payload: b"x", ..Publish::default() }
+        .append(&mut retained);
+    peer.send(&retained)?;
+    peer.settle()?;
+    let names = packets::short_names(8_000);
+    let names: Vec<&str> = names.iter().map(String::as_str).cycle().take(2_900_000).collect();
+    let packet = packets::subscribe(1, 0, &names);
+    Ok(Box::new(move |_| {
+        peer.send(&packet)?;
+        let heard = match peer.await_packet(0x90) {
+            Ok(suback) => format!("{} granted", crate::hostile::peer::granted_in(&suback)),
+            Err(refusal) => refusal.to_string(),
+        };
+        Ok(Ended::holding(heard, vec![peer]))
+    }))
+}
+
+fn aliases(field: &Field) -> Heard<Strike> {
+    let mut peers = Vec::new();
+    for number in 0..100 {
+        peers.push(field.join(&format!("alias-{number}"))?);
+    }
+    let topic = "a".repeat(65_535);
+    let mut bytes = Vec::new();
+    for alias in 1..=64 {
+        // Topic Alias (0x23) is no User Property, but is encoded where they are.
+        let properties = [0x23, 0, alias];
+        Publish { topic: &topic, properties: &properties, ..Publish::default() }.append(&mut bytes);
+    }
+    Ok(Box::new(move |field| super::unfinished::send_all(field, peers, bytes)))
+}
+
+fn wills(_: &Field) -> Heard<Strike> {
+    let payload = vec![b'.'; 60_000];
+    Ok(Box::new(move |field| {
+        let (mut kept, mut word, end) = (0, String::new(), field.end() + field.span);
+        while kept < 5_000 && std::time::Instant::now() < end {
+            let client = format!("mourned-{kept}");
+            let will = Some(("wills", payload.as_slice()));
+            match field.connect(&Connect { will, will_delay_s: 3_600, ..Connect::kept(&client) }) {
+                Ok(_) => kept += 1,
+                Err(refusal) => {
+                    word = format!(", {refusal}");
+                    break;
+                }
+            }
+        }
+        Ok(Ended::with(format!("{kept} kept{word}")))
+    }))
+}
+
+fn sessions(_: &Field) -> Heard<Strike> {
+    let stem = "s".repeat(60_000);
+    Ok(Box::new(move |field| {
+        let (mut kept, mut word, end) = (0, String::new(), field.end() + field.span);
+        while kept < 5_000 && std::time::Instant::now() < end {
+            let client = format!("{kept}-{stem}");
+            match field.connect(&Connect::kept(&client)) {
+                Ok(_) => kept += 1,
+                Err(refusal) => {
+                    word = format!(", {refusal}");
+                    break;
+                }
+            }
+        }
+        Ok(Ended::with(format!("{kept} kept{word}")))
+    }))
+}
+
+/// So many sessions that subscribed to a filter each and went away.
+fn away(field: &Field, sessions: usize, filter: impl Fn(usize) -> String) -> Heard<()> {
+    for number in 0..sessions {
+        let mut peer = field.connect(&Connect::kept(&format!("away-{number}")))?;
+        peer.subscribe_all(1, &[filter(number)])?;
+        peer.send(&packets::DISCONNECT)?;
+    }
+    Ok(())
+}
+
+fn queues(field: &Field) -> Heard<Strike> {
+    away(field, 100, |number| format!("queue/{number}"))?;
+    let mut publisher = field.join("publisher")?;
+    let payload = vec![b'.'; 1_024];
+    let total = 4 * BOUND_BYTES as usize / (1_024 * 100);
+    Ok(Box::new(move |field| {
+        publisher.drain()?;
+        let pieces = (0..total).map(|_| {
+            let mut bytes = Vec::new();
+            for number in 0..100 {
+                let topic = format!("queue/{number}");
+                let identifier = number + 1;
+                Publish {
+                    topic: &topic,
+                    qos: 1,
+                    identifier,
+                    payload: &payload,
+                    ..Publish::default()
+                }
+                .append(&mut bytes);
+            }
+            bytes
+        });
+        let (sent, word) = send_pieces(&mut publisher, field, pieces);
+        Ok(Ended::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
+    }))
+}
+
+fn small_queues(field: &Field) -> Heard<Strike> {
+    away(field, 10, |_| "small".into())?;
+    let mut publisher = field.join("publisher")?;
+    Ok(Box::new(move |field| {
+        publisher.drain()?;
+        let pieces = (0..1_000).map(|_| {
+            let mut bytes = Vec::new();
+            for identifier in 1..=1_000 {
+                Publish { topic: "small", qos: 1, identifier, payload: b"x", ..Publish::default() }
+                    .append(&mut bytes);
+            }
+            bytes
+        });
+        let (sent, word) = send_pieces(&mut publisher, field, pieces);
+        Ok(Ended::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
+    }))
+}

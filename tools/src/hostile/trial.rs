@@ -1,0 +1,335 @@
+//! One attack on one broker, with innocent clients beside it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    field::{Attack, Ended, Field, Setup},
+    innocents::{Habits, Innocents, Kind, Record, Sample},
+    peer::Heard,
+};
+use crate::{
+    affinity,
+    cli::HostileArgs,
+    clock::now_ns,
+    compare::{BrokerKind, RunningBroker, ringmq_binary},
+    distribution::Distribution,
+    error::{Error, Result},
+    meter::{Meter, Usage},
+    real_time::RealTime,
+};
+
+/// For how long the innocent clients are watched once an attack is over, at least.
+const AFTERMATH: Duration = Duration::from_millis(1_000);
+/// Innocent clients wait for no more than the usual: what an attack left is worked off.
+const SETTLED: Duration = Duration::from_millis(100);
+/// Before a baseline begins.
+const WARM_UP: Duration = Duration::from_millis(300);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial<'a> {
+    /// How.
+    pub args: &'a HostileArgs,
+    /// On which broker.
+    pub broker: &'a str,
+    /// What.
+    pub attack: Attack,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Measured {
+    /// What the innocent clients met without the attack, and beside it.
+    pub without: Latencies,
+    /// And beside it.
+    pub beside: Latencies,
+    /// What else happened to them since the attack began.
+    pub disconnects: usize,
+    /// Of those who connect anew.
+    pub refused: usize,
+    /// Messages that never came though later ones did.
+    pub lost: u64,
+    /// The longest that the generator itself was late.
+    pub late: Duration,
+    /// What the broker used from the beginning of the attack on, as far as it lived.
+    pub used: Usage,
+    /// Resident memory before the attack, in bytes.
+    pub resident_before: u64,
+    /// The most of it since.
+    pub resident_bytes: u64,
+    /// What was left of it at the end, with attackers that stay.
+    pub resident_after: u64,
+    /// What the broker wrote to its log, in bytes.
+    pub log_bytes: u64,
+    /// How long the attack took, with what the broker had to work off.
+    pub span: Duration,
+    /// Why the broker ended, where it did.
+    pub death: Option<String>,
+    /// What attackers heard.
+    pub heard: String,
+    /// What the broker did that it must not.
+    pub fault: Option<String>,
+}
+
+/// Of messages and pings together, and of connections.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// Of messages and pings.
+    pub traffic: Distribution,
+    /// Of connections.
+    pub connects: Distribution,
+}
+
+impl Latencies {
+    fn of<'a>(samples: impl Iterator<Item = &'a Sample>) -> Self {
+        let mut latencies = Self::default();
+        for sample in samples {
+            match sample.kind {
+                Kind::Message | Kind::Ping => latencies.traffic.record(sample.took_ns),
+                Kind::Connect => latencies.connects.record(sample.took_ns),
+            }
+        }
+        latencies
+    }
+}
+
+impl Trial<'_> {
+    /// From the start of the broker to its end; nothing where this broker lacks what is attacked.
+    pub fn run(&self) -> Result<Option<Measured>> {
+        let args = self.args;
+        let mut field = Field {
+            address: "127.0.0.1:1".parse().map_err(Error::Usage)?,
+            is_short: args.short,
+            patience: Duration::from_secs_f64(args.patience_s),
+            span: Duration::from_secs_f64(args.attack_s),
+        };
+        let setup = (self.attack.setup)(&field);
+        if setup.lacks_mosquitto && self.broker == "mosquitto" {
+            return Ok(None);
+        }
+        let mut broker = start(args, self.broker, &setup)?;
+        field.address = broker.address();
+        self.measure(&field, &mut broker)
+            .map(Some)
+            .map_err(|error| broker.explain(self.broker, error))
+    }
+
+    fn measure(&self, field: &Field, broker: &mut RunningBroker) -> Result<Measured> {
+        let strike = (self.attack.prepare)(field).map_err(|refusal| {
+            Error::Broker(format!("the attack was not made ready: {refusal}"))
+        })?;
+        let innocents = self.innocents(field)?;
+        thread::sleep(WARM_UP);
+        let begun_ns = now_ns();
+        thread::sleep(Duration::from_secs_f64(self.args.baseline_s));
+        let mut watch = Watch::begin(broker.meter()?)?;
+        let (struck_ns, struck) = (now_ns(), Instant::now());
+        let at = *field;
+        let attack = thread::spawn(move || strike(&at));
+        let (mut over, mut span) = (None, None);
+        loop {
+            thread::sleep(LOOK_EVERY);
+            watch.look();
+            if broker.has_ended()? {
+                break;
+            }
+            if !attack.is_finished() {
+                continue;
+            }
+            let over = *over.get_or_insert_with(Instant::now);
+            let is_settled = innocents.waiting() < SETTLED;
+            if is_settled {
+                span.get_or_insert_with(|| struck.elapsed());
+            }
+            if (is_settled && over.elapsed() > AFTERMATH) || over.elapsed() > field.patience {
+                break;
+            }
+        }
+        let death = broker.has_ended()?.then(|| broker.log_end());
+        let record = innocents.finish()?;
+        let ended =
+            attack.join().map_err(|_| Error::Broker("the thread of the attack ended".into()))?;
+        let mut measured = measured(&record, begun_ns, struck_ns, ended, &watch);
+        measured.span = span.unwrap_or_else(|| struck.elapsed());
+        measured.log_bytes = broker.log_bytes();
+        measured.death = death;
+        Ok(measured)
+    }
+
+    /// Before all others on their core, where that was asked for: the thread takes over what this one
+    /// has, as the broker does.
+    fn innocents(&self, field: &Field) -> Result<Innocents> {
+        let _first = self.args.real_time.then(RealTime::begin).transpose()?;
+        Innocents::start(field.address, Habits::default())
+    }
+}
+
+/// How the broker does.
+#[derive(Debug)]
+struct Watch {
+    meter: Meter,
+    before: Usage,
+    usage: Usage,
+    resident_before: u64,
+    resident_bytes: u64,
+    resident_after: u64,
+}
+
+impl Watch {
+    fn begin(meter: Meter) -> Result<Self> {
+        let (usage, resident) = (meter.usage()?, meter.resident_bytes()?);
+        Ok(Self {
+            meter,
+            before: usage,
+            usage,
+            resident_before: resident,
+            resident_bytes: resident,
+            resident_after: resident,
+        })
+    }
+
+    /// A broker that ended keeps what was seen last.
+    fn look(&mut self) {
+        if let Ok(usage) = self.meter.usage()
+            && usage.cpu >= self.usage.cpu
+        {
+            self.usage = usage;
+        }
+        if let Ok(resident) = self.meter.resident_bytes() {
+            self.resident_bytes = self.resident_bytes.max(resident);
+            self.resident_after = resident;
+        }
+    }
+}
+
+/// All that was seen, but for what only the trial knows.
+fn measured(
+    record: &Record,
+    begun_ns: u64,
+    struck_ns: u64,
+    ended: Heard<Ended>,
+    watch: &Watch,
+) -> Measured {
+    let since = |sample: &&Sample| sample.began_ns + sample.took_ns > struck_ns;
+    let samples = || record.samples.iter().filter(|sample| sample.began_ns >= begun_ns);
+    let (heard, fault) = match ended {
+        Ok(mut ended) => (std::mem::take(&mut ended.heard), ended.fault.take()),
+        Err(refusal) => (refusal.to_string(), None),
+    };
+    Measured {
+        without: Latencies::of(samples().filter(|sample| !since(sample))),
+        beside: Latencies::of(samples().filter(since)),
+        disconnects: record.disconnects.iter().filter(|&&at| at > struck_ns).count(),
+        refused: record.refused.len(),
+        lost: record.lost,
+        late: Duration::from_nanos(record.late_ns),
+        used: watch.usage.since(watch.before),
+        resident_before: watch.resident_before,
+        resident_bytes: watch.resident_bytes,
+        resident_after: watch.resident_after,
+        log_bytes: 0,
+        span: Duration::ZERO,
+        death: None,
+        heard,
+        fault,
+    }
+}
+
+/// The broker of this name, set up for an attack.
+pub fn start(args: &HostileArgs, name: &str, setup: &Setup) -> Result<RunningBroker> {
+    let (command, file) = match name {
+        "mosquitto" => (
+            "PATH=\"$PATH:/usr/sbin\" exec mosquitto -c {dir}/mosquitto.conf".to_string(),
+            ("mosquitto.conf", mosquitto_file(setup)),
+        ),
+        "ringmq" => {
+            let cores = setup.cores.unwrap_or(args.broker_cores.len());
+            let binary = ringmq_binary(&args.ringmq_binary)?;
+            let data = if setup.has_store { "{dir}/data" } else { "none" };
+            let command =
+                format!("exec {binary} --config {{dir}}/broker.toml --data {data} --cores {cores}");
+            let text = format!("listen = [\"127.0.0.1:{{port}}\"]\n{}", setup.ringmq);
+            (command, ("broker.toml", text))
+        }
+        _ => return Err(Error::Usage(format!("{name} is neither ringmq nor mosquitto"))),
+    };
+    let command = match setup.address_space_bytes {
+        Some(bytes) => format!("ulimit -v {}; {command}", bytes / 1024),
+        None => command,
+    };
+    let files = setup.files.iter().cloned().chain([file]).collect();
+    let kind = BrokerKind::new(name, command, files);
+    let _first = args.real_time.then(RealTime::begin).transpose()?;
+    let running = kind.start(0, &args.broker_cores)?;
+    affinity::pin_to(&args.generator_cores)?;
+    Ok(running)
+}
+
+/// As it comes, but for a queue as long as ringmq's.
+fn mosquitto_file(setup: &Setup) -> String {
+    let store = match setup.has_store {
+        true => "persistence true\npersistence_location {dir}/\n",
+        false => "persistence false\n",
+    };
+    format!(
+        "listener {{port}} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n\
+         set_tcp_nodelay true\nlog_dest stderr\nlog_type error\nlog_type warning\n{store}{}",
+        setup.mosquitto
+    )
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    fn latencies(ms: &[u64]) -> Latencies {
+        let mut latencies = Latencies::default();
+        ms.iter().for_each(|ms| latencies.traffic.record(ms * 1_000_000));
+        latencies
+    }
+
+    /// A trial in which messages took a millisecond without the attack, and this long beside it.
+    pub fn measured(beside_ms: &[u64]) -> Measured {
+        Measured {
+            without: latencies(&[1; 100]),
+            beside: latencies(beside_ms),
+            disconnects: 0,
+            refused: 0,
+            lost: 0,
+            late: Duration::ZERO,
+            used: Usage::default(),
+            resident_before: 0,
+            resident_bytes: 0,
+            resident_after: 0,
+            log_bytes: 0,
+            span: Duration::ZERO,
+            death: None,
+            heard: String::new(),
+            fault: None,
+        }
+    }
+
+    #[test]
+    fn what_was_begun_before_an_attack_and_ended_in_it_counts_as_beside_it() {
+        let sample = |began_ns, took_ns| Sample { kind: Kind::Message, began_ns, took_ns };
+        let record = Record {
+            samples: vec![
+                sample(5, 1),
+                sample(20, 50),
+                sample(90, 5_000_000),
+                sample(150, 1_000_000),
+            ],
+            disconnects: vec![50, 200],
+            ..Record::default()
+        };
+        let watch = Watch::begin(Meter::new(std::process::id()).expect("we exist"));
+        let watch = watch.expect("we exist");
+        let measured = super::measured(&record, 10, 100, Ok(Ended::with("x")), &watch);
+        assert_eq!((measured.without.traffic.count(), measured.beside.traffic.count()), (1, 2));
+        assert_eq!((measured.disconnects, measured.heard.as_str()), (1, "x"));
+    }
+}
