@@ -299,16 +299,17 @@ pub struct HostileArgs {
     /// The cores that attackers and innocent clients run on, separated by commas.
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [1])]
     pub generator_cores: Vec<usize>,
-    /// Broker and innocent clients run before everything else on their cores, attackers included
-    /// (SCHED_FIFO, which needs CAP_SYS_NICE).
+    /// Innocent clients run before everything else on their core, attackers included (SCHED_FIFO), and
+    /// the broker before most on its own (nice -20, as what never sleeps must not be real-time). It
+    /// needs CAP_SYS_NICE.
     #[arg(long)]
-    pub real_time: bool,
+    pub priority: bool,
     /// Seconds in which innocent clients are watched before an attack.
     #[arg(long, default_value_t = 1.0)]
     pub baseline_s: f64,
-    /// Seconds of an attack that has no end of its own.
-    #[arg(long, default_value_t = 2.0)]
-    pub attack_s: f64,
+    /// Seconds of an attack that has no end of its own [default: 2; 5 with --memory; 1 with --short].
+    #[arg(long)]
+    pub attack_s: Option<f64>,
     /// Seconds that an answer is waited for, and what an attack left is watched.
     #[arg(long, default_value_t = 30.0)]
     pub patience_s: f64,
@@ -333,6 +334,25 @@ pub struct HostileBounds {
 }
 
 impl HostileArgs {
+    /// Refuse what is out of bounds.
+    pub fn check(&self) -> Result<()> {
+        let spans = [self.baseline_s, self.attack_s.unwrap_or(0.0), self.patience_s];
+        match spans.iter().find(|seconds| !(0.0..=SPAN_S_MAX).contains(*seconds)) {
+            Some(seconds) => Err(Error::Usage(format!("{seconds} s is not within an hour"))),
+            None => Ok(()),
+        }
+    }
+
+    /// How long an attack lasts that has no end of its own.
+    pub fn attack_span(&self) -> Duration {
+        Duration::from_secs_f64(match (self.attack_s, self.short, self.memory) {
+            (Some(seconds), ..) => seconds,
+            (None, true, _) => 1.0,
+            (None, false, true) => 5.0,
+            (None, false, false) => 2.0,
+        })
+    }
+
     /// As given, or what the form of the run says.
     pub fn bounds(&self) -> HostileBounds {
         let (max_ms, p99_ratio) = if self.short { (2_000.0, f64::INFINITY) } else { (20.0, 2.0) };

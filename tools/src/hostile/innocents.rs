@@ -558,3 +558,6 @@ impl Crowd {
         self.record
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ const CONNECTIONS_MAX: u64 = 6_000;
 
 /// Each attack on each broker; whether the aim was met by those that it is for.
 pub fn hostile(args: &HostileArgs) -> Result<bool> {
+    args.check()?;
     let all = if args.memory { memory::all() } else { attacks::all() };
     let attacks = chosen(args, all)?;
     if args.list {

@@ -25,7 +25,9 @@ use crate::{
 const AFTERMATH: Duration = Duration::from_millis(1_000);
 /// Innocent clients wait for no more than the usual: what an attack left is worked off.
 const SETTLED: Duration = Duration::from_millis(100);
-/// Before a baseline begins.
+/// Nobody waits for longer where nothing happens.
+const CALM: Duration = Duration::from_millis(20);
+/// For how long nobody does before a baseline begins.
 const WARM_UP: Duration = Duration::from_millis(300);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -105,7 +107,7 @@ impl Trial<'_> {
             address: "127.0.0.1:1".parse().map_err(Error::Usage)?,
             is_short: args.short,
             patience: Duration::from_secs_f64(args.patience_s),
-            span: Duration::from_secs_f64(args.attack_s),
+            span: args.attack_span(),
         };
         let setup = (self.attack.setup)(&field);
         if setup.lacks_mosquitto && self.broker == "mosquitto" {
@@ -123,28 +125,28 @@ impl Trial<'_> {
             Error::Broker(format!("the attack was not made ready: {refusal}"))
         })?;
         let innocents = self.innocents(field)?;
-        thread::sleep(WARM_UP);
+        warm_up(&innocents, field.patience);
         let begun_ns = now_ns();
         thread::sleep(Duration::from_secs_f64(self.args.baseline_s));
         let mut watch = Watch::begin(broker.meter()?)?;
         let (struck_ns, struck) = (now_ns(), Instant::now());
         let at = *field;
         let attack = thread::spawn(move || strike(&at));
-        let (mut over, mut span) = (None, None);
+        let (mut over, mut span) = (None, Duration::ZERO);
         loop {
             thread::sleep(LOOK_EVERY);
             watch.look();
             if broker.has_ended()? {
                 break;
             }
+            let is_settled = innocents.waiting() < SETTLED;
+            if over.is_none() || !is_settled {
+                span = struck.elapsed();
+            }
             if !attack.is_finished() {
                 continue;
             }
             let over = *over.get_or_insert_with(Instant::now);
-            let is_settled = innocents.waiting() < SETTLED;
-            if is_settled {
-                span.get_or_insert_with(|| struck.elapsed());
-            }
             if (is_settled && over.elapsed() > AFTERMATH) || over.elapsed() > field.patience {
                 break;
             }
@@ -154,7 +156,7 @@ impl Trial<'_> {
         let ended =
             attack.join().map_err(|_| Error::Broker("the thread of the attack ended".into()))?;
         let mut measured = measured(&record, begun_ns, struck_ns, ended, &watch);
-        measured.span = span.unwrap_or_else(|| struck.elapsed());
+        measured.span = span;
         measured.log_bytes = broker.log_bytes();
         measured.death = death;
         Ok(measured)
@@ -163,8 +165,19 @@ impl Trial<'_> {
     /// Before all others on their core, where that was asked for: the thread takes over what this one
     /// has, as the broker does.
     fn innocents(&self, field: &Field) -> Result<Innocents> {
-        let _first = self.args.real_time.then(RealTime::begin).transpose()?;
+        let _first = self.args.priority.then(RealTime::begin).transpose()?;
         Innocents::start(field.address, Habits::default())
+    }
+}
+
+/// Until nobody waits for what was made ready.
+fn warm_up(innocents: &Innocents, patience: Duration) {
+    let (begun, mut calm) = (Instant::now(), Instant::now());
+    while calm.elapsed() < WARM_UP && begun.elapsed() < patience {
+        thread::sleep(LOOK_EVERY);
+        if innocents.waiting() > CALM {
+            calm = Instant::now();
+        }
     }
 }
 
@@ -261,12 +274,21 @@ pub fn start(args: &HostileArgs, name: &str, setup: &Setup) -> Result<RunningBro
         Some(bytes) => format!("ulimit -v {}; {command}", bytes / 1024),
         None => command,
     };
+    let command = if args.priority { before_others(&command) } else { command };
     let files = setup.files.iter().cloned().chain([file]).collect();
     let kind = BrokerKind::new(name, command, files);
-    let _first = args.real_time.then(RealTime::begin).transpose()?;
     let running = kind.start(0, &args.broker_cores)?;
     affinity::pin_to(&args.generator_cores)?;
     Ok(running)
+}
+
+/// The command with the highest priority that is not real-time: the kernel stops a real-time process that
+/// never sleeps for 50 ms of each second. Where sessions share processors evenly (sched(7), autogroup), the
+/// broker has one of its own, and it comes first.
+fn before_others(command: &str) -> String {
+    let begin = "exec setsid sh -c 'echo -20 >/proc/self/autogroup; exec nice -n -20 ";
+    let command = command.replacen("exec ", begin, 1);
+    format!("{command}'")
 }
 
 /// As it comes, but for a queue as long as ringmq's.

@@ -69,7 +69,7 @@ pub const ATTACKS: &[Attack] = &[
 /// Rules none of which fits but the last.
 fn hundred_rules(_: &Field) -> Setup {
     let denied: String =
-        (0..99).map(|rule| format!("    deny publish,subscribe secret-{rule}/+/x/#\n")).collect();
+        (0..99).map(|rule| format!("    deny all secret-{rule}/+/x/#\n")).collect();
     Setup {
         ringmq: "[access]\nacl_file = \"{dir}/acl.txt\"\n".into(),
         mosquitto: "acl_file {dir}/mosquitto-acl.txt\n".into(),
