@@ -19,7 +19,7 @@ pub const KINDS: &[Attack] = &[
     },
     Attack {
         name: "filters-deep",
-        about: "100,000 filters of 255 levels, of 10 clients",
+        about: "100,000 filters of 255 levels with a wildcard, of 10 clients",
         setup: bounded,
         prepare: filters_deep,
         in_short: true,
@@ -136,7 +136,7 @@ fn filters_deep(field: &Field) -> Heard<Strike> {
     for number in 0..10 {
         peers.push(field.join(&format!("deep-{number}"))?);
     }
-    let stem = "/".repeat(254);
+    let stem = "/+".to_string() + &"/a".repeat(253);
     let each = field.count(10_000, 2_000);
     Ok(Box::new(move |_| {
         let (mut granted, mut word) = (0, String::new());

@@ -27,7 +27,7 @@ pub const KINDS: &[Attack] = &[
     },
     Attack {
         name: "half-hellos",
-        about: "1,000 TLS handshakes whose ClientHello of 64 KiB does not end, by strangers",
+        about: "3,000 TLS handshakes whose ClientHello of 64 KiB does not end, by strangers",
         setup: tls,
         prepare: half_hellos,
         in_short: false,
@@ -144,7 +144,7 @@ fn half_hellos(_: &Field) -> Heard<Strike> {
         bytes.extend_from_slice(record);
     }
     Ok(Box::new(move |field| {
-        let strangers = strangers(&beside(field), field.count(1_000, 200));
+        let strangers = strangers(&beside(field), field.count(3_000, 200));
         send_all(field, strangers, bytes)
     }))
 }
