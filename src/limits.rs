@@ -45,6 +45,31 @@ pub const SUBSCRIPTION_BYTES: usize = 64;
 /// How long a publisher rests when the broker's memory bound is reached.
 pub const MEMORY_PAUSE_MS: u64 = 100;
 
+/// Input that is kept for later turns before its socket is left unread.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Answers and messages that wait for a client, behind what is being written to it, before it is not
+/// read any more.
+pub const UNSENT_ANSWERS_BYTES_MAX: usize = 64 * 1024;
+
+/// The same while the memory bound is reached.
+pub const UNSENT_ANSWERS_BYTES_MIN: usize = 4 * 1024;
+
+/// Entries of a queue that are looked at, one after the other, for a step of a core's budget.
+pub const QUEUE_ENTRIES_PER_STEP: usize = 32;
+
+/// Messages of shared subscriptions that go from a member to others before somebody else has a turn.
+pub const HANDED_ON_AT_ONCE: usize = 256;
+
+/// Messages of a session that has ended which are let go of at a time.
+pub const QUEUE_DROPPED_AT_ONCE: usize = 512;
+
+/// Messages in a queue that have expired and are left out before somebody else has a turn.
+pub const EXPIRED_AT_ONCE: u64 = 1_024;
+
+/// Timers that fire in a turn, if so many are due, whatever else there was in it.
+pub const TIMERS_PER_TURN_MIN: usize = 64;
+
 /// Sessions whose subscriptions are looked at in a turn when the rules have changed.
 pub const SESSIONS_CHECKED_PER_TURN: usize = 256;
 

@@ -272,6 +272,8 @@ counters! {
     retained_expired "retained messages/expired" EachAlike Counter;
     /// Times a client's socket was left unread because it had sent more than it may in a while.
     clients_throttled "clients/throttled" Broker Counter;
+    /// Times a client's socket was left unread because it did not take its answers.
+    clients_unread "clients/unread" Broker Counter;
     /// Times a publisher's socket was left unread because its consumers were behind.
     publishers_paused "publishers/paused" Broker Counter;
     /// Consumers that took nothing for so long that nobody waits for them any more.
@@ -304,6 +306,16 @@ counters! {
     wakeups_sent "wakeups/sent" Core Counter;
     /// Turns of this core's loop.
     turns "turns" Core Counter;
+    /// Steps of work that this core did in all turns.
+    work_steps "work/steps" Core Counter;
+    /// The most steps that it did in one turn.
+    work_steps_turn_max "work/steps/turn-maximum" Core Gauge;
+    /// Times input of a client was put off as the turn's budget was spent.
+    inputs_deferred "work/inputs-deferred" Core Counter;
+    /// SUBSCRIBE and UNSUBSCRIBE packets, and looks at a client's rights, that took several turns.
+    packets_divided "work/divided" Core Counter;
+    /// Sessions that ended over several turns.
+    sessions_divided "work/sessions-divided" Core Counter;
     /// Microseconds this core was busy.
     busy_us "busy/us" Core Counter;
     /// The share of time it was busy since the last report, in percent.

@@ -31,6 +31,8 @@ pub struct CoreAccess {
     answer: Sender<(u64, Answer)>,
     bell: Bell,
     hasher: DefaultHashBuilder,
+    /// Steps taken since they were asked for.
+    steps: usize,
 }
 
 /// What the pool found out about a client.
@@ -118,6 +120,7 @@ impl CoreAccess {
             answer,
             bell,
             hasher: DefaultHashBuilder::default(),
+            steps: 0,
         }
     }
 
@@ -393,7 +396,9 @@ impl Access for CoreAccess {
             return true;
         }
         let Client { decisions, sections, user, .. } = &mut **client;
+        let steps = &mut self.steps;
         decisions.decide(&self.hasher, topic, qos, retain, || {
+            *steps += rules.steps(sections, topic);
             let subject = subject(user.as_deref(), who);
             let wish = Wish::Publish { topic, qos, retain };
             rules.decide(sections, &subject, &wish).qos.is_some()
@@ -405,6 +410,7 @@ impl Access for CoreAccess {
         let Some(rules) = &snapshot.rules else { return Some(qos) };
         let client = self.clients.get_mut(who.exchange as u32 as usize)?.as_mut()?;
         client.refresh(rules, snapshot.revision, who);
+        self.steps += rules.steps(&client.sections, filter);
         let subject = subject(client.user.as_deref(), who);
         rules.decide(&client.sections, &subject, &Wish::Subscribe { filter, qos }).qos
     }
@@ -425,6 +431,10 @@ impl Access for CoreAccess {
 
     fn revision(&mut self) -> u64 {
         self.snapshot.load().revision
+    }
+
+    fn take_steps(&mut self) -> usize {
+        std::mem::take(&mut self.steps)
     }
 
     fn counts(&self) -> AccessCounts {

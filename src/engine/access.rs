@@ -139,6 +139,12 @@ pub trait Access: Send {
         0
     }
 
+    /// Steps of a core's budget ([`Work`](crate::engine::work::Work)) that the decisions took since this
+    /// was asked last: rules that were looked at.
+    fn take_steps(&mut self) -> usize {
+        0
+    }
+
     /// What all cores together count.
     fn counts(&self) -> AccessCounts {
         AccessCounts::default()

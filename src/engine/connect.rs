@@ -11,7 +11,7 @@ use crate::engine::links::Links;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
 use crate::log_rate::name;
-use crate::session::connection::{Deferred, Extra, Phase};
+use crate::session::connection::{Deferred, Extra, Hold, Phase};
 use crate::session::state::{DeliveryClass, Feeds, Session, Will};
 use crate::session::topic_alias::OutgoingAliases;
 use crate::violation::Violation;
@@ -42,6 +42,9 @@ fn credentials<'a>(
     }
 }
 
+/// Steps to let a client in, besides its session's state.
+const CONNECT_STEPS: usize = 16;
+
 /// A CONNECT that is answered with an error.
 pub(super) struct Refusal(pub ReasonCode);
 
@@ -49,6 +52,7 @@ impl Engine {
     /// The first packet of a connection must be CONNECT [MQTT-3.1.0-1].
     pub(super) fn handle_first_packet(&mut self, id: ConnectionId, frame: &[u8]) {
         self.flush_run();
+        self.work.spend(CONNECT_STEPS + frame.len() / 64);
         let connect = match wire::decode(frame, Version::V5) {
             Ok(Packet::Connect(connect)) => connect,
             // Whoever speaks something else gets no answer.
@@ -164,7 +168,6 @@ impl Engine {
         authentication: Authentication,
         frame: &[u8],
     ) {
-        let is_pending = authentication == Authentication::Pending;
         match authentication {
             Authentication::Granted(grant) => {
                 let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
@@ -177,13 +180,17 @@ impl Engine {
                 let Some(connection) = self.links.get(id) else { return };
                 let before = connection.input_bytes();
                 let received = connection.connect_received(self.now);
-                let deferred = Deferred { connect: frame.into(), received, is_pending };
+                let deferred = Deferred { connect: frame.into(), received };
                 connection.phase = Phase::Authenticating(Box::new(deferred));
                 let after = connection.input_bytes();
                 self.links.ledger.change_input(before, after);
                 if after > before && !self.has_room_for_input(after, 0, true) {
                     self.links.metrics.input_refused += 1;
                     return self.refuse(id, ReasonCode::ServerBusy);
+                }
+                match authentication {
+                    Authentication::Pending => self.hold(id, Hold::Decision),
+                    _ => self.release_hold(id, Hold::Decision),
                 }
                 if let Authentication::Continue(data) = authentication {
                     let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
@@ -403,7 +410,7 @@ impl Engine {
             "connected"
         );
         if session_present {
-            self.check_subscriptions(session);
+            self.begin_checking_rights(id, session);
         }
         self.pump(id.slot);
         self.want_settled(id);
@@ -506,11 +513,12 @@ impl Engine {
         connection.last_received = self.now;
         connection.keep_alive_s = keep_alive_s;
         connection.window = window;
-        connection.wants_problem_information = properties.request_problem_information;
-        if aliases_max > 0 || properties.authentication_method.is_some() {
+        let hides_problems = !properties.request_problem_information;
+        if aliases_max > 0 || properties.authentication_method.is_some() || hides_problems {
             connection.extra = Some(Box::new(Extra {
                 outgoing_aliases: (aliases_max > 0).then(|| OutgoingAliases::new(aliases_max)),
                 authentication_method: properties.authentication_method.map(Into::into),
+                hides_problems,
                 ..Extra::default()
             }));
         }

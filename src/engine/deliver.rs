@@ -22,6 +22,9 @@ use crate::session::outbound::{Delivery, QueuePolicy, Queued};
 use crate::session::topic_alias::AliasUse;
 use crate::wire::{Qos, ReasonCode, Version};
 
+/// Steps to bring a message to one subscriber, by QoS.
+const STEPS_BY_QOS: [usize; 3] = [1, 2, 3];
+
 /// The last copy written, to make the next one of the same form from.
 #[derive(Default)]
 pub(super) struct Template {
@@ -187,7 +190,9 @@ impl Engine {
         if !in_run {
             self.flush_run();
         }
-        for target in &targets.each[if in_run { targets.plain } else { 0 }..] {
+        let each = &targets.each[if in_run { targets.plain } else { 0 }..];
+        self.work.spend(each.len() * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))]);
+        for target in each {
             pressure.add(self.deliver_unless_own(target, draft, origin.session));
         }
         pressure
@@ -233,7 +238,7 @@ impl Engine {
         let session = &mut self.sessions[target.session as usize];
         let qos = draft.content.qos.min(target.qos);
         let Some(id) = session.connection else {
-            if qos != Qos::AtMostOnce {
+            if qos != Qos::AtMostOnce && !session.is_over() {
                 self.enqueue(target, draft, shared);
             }
             return Standing::Offline;
@@ -288,7 +293,9 @@ impl Engine {
             let outbound = session.outbound_mut(window);
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
-                Some(_) if is_held => return self.hold(target.session, id, delivery, draft.once),
+                Some(_) if is_held => {
+                    return self.hold_delivery(target.session, id, delivery, draft.once);
+                }
                 Some(number) => {
                     let identifier = outbound.send(delivery.clone()).get();
                     copy.packet_identifier = identifier;
@@ -348,7 +355,13 @@ impl Engine {
 
     /// Takes a QoS 2 message into flight that is sent once it is stored: its Packet Identifier must
     /// never come to mean another one.
-    fn hold(&mut self, session: u32, id: ConnectionId, delivery: Delivery, once: Option<Once>) {
+    fn hold_delivery(
+        &mut self,
+        session: u32,
+        id: ConnectionId,
+        delivery: Delivery,
+        once: Option<Once>,
+    ) {
         let state = &mut self.sessions[session as usize];
         let (number, outbound) = (state.number(), state.outbound.as_mut());
         let identifier = outbound.expect("the caller made it").hold(delivery.clone());

@@ -43,12 +43,17 @@ impl Engine {
         self.set_now(now);
         self.go_on_with_expiries();
         self.go_on_with_graves();
-        let mut fired = std::mem::take(&mut self.fired);
-        self.timers.advance(now, &mut fired);
-        if !fired.is_empty() {
+        self.timers.advance(now, &mut self.fired);
+        if !self.fired.is_empty() {
             self.flush_run();
         }
-        for timer in fired.drain(..) {
+        // Some have their time whatever else there was in this turn.
+        for number in 0.. {
+            if number >= limits::TIMERS_PER_TURN_MIN && self.work.is_spent() {
+                break;
+            }
+            let Some(timer) = self.fired.pop_front() else { break };
+            self.work.spend(1);
             match timer {
                 Timer::Connection(id) => self.look_at_keep_alive(id),
                 Timer::Session { session, generation } => self.look_at_session(session, generation),
@@ -65,7 +70,6 @@ impl Engine {
                 Timer::Settling => self.look_who_settles(),
             }
         }
-        self.fired = fired;
     }
 
     /// Looks at a connection at `deadline`, or earlier: no timer lies further ahead than

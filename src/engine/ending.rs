@@ -1,11 +1,8 @@
 //! The end of connections and sessions: last words, Session Expiry.
 
-use std::hash::BuildHasher;
-
 use crate::clock::Deadline;
 use crate::engine::connect::exchange;
 use crate::engine::{Action, ConnectionId, Engine, Peer};
-use crate::limits;
 use crate::log_rate::{name, rated};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Phase;
@@ -69,6 +66,7 @@ impl Engine {
     /// Closes the connection in `slot` and lets go of what hung on it.
     pub(super) fn end_connection(&mut self, slot: u32, ending: Ending) {
         self.flush_run();
+        self.work.spend(4);
         let id = self.links.id(slot);
         self.say_last_word(slot, ending);
         let (mut connection, last) = self.links.remove(slot);
@@ -122,7 +120,8 @@ impl Engine {
             ..Disconnect::default()
         };
         // [MQTT-3.1.2-29]
-        let reason_string = ending.reason_string().filter(|_| connection.wants_problem_information);
+        let reason_string =
+            ending.reason_string().filter(|_| connection.wants_problem_information());
         let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
         let bare = Disconnect { reason, ..Disconnect::default() };
         // A client that takes small packets only hears less, or nothing [MQTT-3.1.2-24],
@@ -157,8 +156,7 @@ impl Engine {
         if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
             return self.end_session(index);
         }
-        let lines = self.shared_lines(index, None);
-        self.hand_shared_messages_on(index, &lines, true);
+        self.hand_on_of_absent(index);
         let session = &mut self.sessions[index as usize];
         if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
             session.outbound = None;
@@ -199,36 +197,6 @@ impl Engine {
         if let Some(next) = session.expires.into_iter().chain(will_due).min() {
             self.arm_session(index, next);
         }
-    }
-
-    /// The session ends: a Will still waiting is published [MQTT-3.1.3-9], subscriptions go,
-    /// messages drawn for a shared subscription go to other members [MQTT-4.8.2-6].
-    pub(super) fn end_session(&mut self, index: u32) {
-        self.flush_run();
-        debug_assert!(self.sessions[index as usize].connection.is_none());
-        self.links.metrics.clients_disconnected -= 1;
-        self.publish_will(index);
-        let subscriber = shards::SubscriberId(index);
-        let lines = self.shared_lines(index, None);
-        for filter in std::mem::take(&mut self.sessions[index as usize].subscriptions) {
-            self.leave(filter, subscriber);
-        }
-        self.hand_shared_messages_on(index, &lines, true);
-        let hash = self.hasher.hash_one(self.sessions[index as usize].client_identifier.as_str());
-        if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
-            entry.remove();
-        }
-        self.links.metrics.messages_queued -= self.queued(index) as u64;
-        let waiting = self.sessions[index as usize]
-            .outbound
-            .as_ref()
-            .map_or(0, |outbound| outbound.queued() + outbound.inflight());
-        self.count_drops(index, DropCause::SessionEnded, waiting as u64);
-        self.tell_ended(index);
-        let session = self.sessions.remove(index as usize);
-        self.place.set_sessions(self.sessions.len());
-        let names = session.client_identifier.as_str().len() + session.owner().map_or(0, str::len);
-        self.links.ledger.release(limits::SESSION_BYTES + names);
     }
 
     fn report_drops(&self, index: u32) {

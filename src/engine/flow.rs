@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use crate::engine::answers::{Answer, Promise};
 use crate::engine::batch::{Parcel, Publisher};
 use crate::engine::deliver::Standing;
-use crate::engine::{Action, ConnectionId, Engine, Kept, Timer};
+use crate::engine::{ConnectionId, Engine, Kept, Timer};
 use crate::limits;
 use crate::message::Copy;
 use crate::metrics::Drop as DropCause;
@@ -125,6 +125,7 @@ impl Engine {
                     self.send_pubrel(slot, identifier, ReasonCode::Success);
                 }
                 Next::Publish(delivery, identifier, dup) => {
+                    self.work.spend(2);
                     // A QoS 2 message whose sending has to be stored first was told when it was held.
                     if let Some(identifier) = identifier
                         && !dup
@@ -139,6 +140,12 @@ impl Engine {
         self.count_queue(session, queued_before);
         self.count_drops(session, DropCause::Expired, expired);
         self.tell_gone(session);
+        if expired > 0 {
+            self.work.spend(expired as usize / 4);
+            // There may be more of them: others have their turn first.
+            let id = self.links.id(slot);
+            self.mark_ready(id);
+        }
         let state = &self.sessions[session as usize];
         let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
         if !has_waiting && !state.feeds.is_empty() {
@@ -242,38 +249,6 @@ impl Engine {
         }
         self.paused_elsewhere.insert(publisher);
         self.lanes.to(core).push(Parcel::Pause(id));
-    }
-
-    /// Leaves a socket unread until [`Self::resume_reading`] was called as often.
-    pub(super) fn pause_reading(&mut self, publisher: ConnectionId) {
-        let Some(connection) = self.links.get(publisher) else { return };
-        connection.holders += 1;
-        if connection.holders == 1 {
-            self.links.metrics.publishers_paused += 1;
-            self.links.actions.push_back(Action::Pause { connection: publisher });
-        }
-    }
-
-    /// The memory bound is reached: a publisher rests for a while.
-    pub(super) fn rest_for_memory(&mut self, publisher: ConnectionId) {
-        if self.links.get(publisher).is_none_or(|connection| connection.holders > 0) {
-            return;
-        }
-        self.pause_reading(publisher);
-        let pause = std::time::Duration::from_millis(limits::MEMORY_PAUSE_MS);
-        self.timers.arm(self.now.after(pause), Timer::MemoryPause(publisher));
-    }
-
-    /// Reads a publisher's socket again, after what it had sent already.
-    pub(super) fn resume_reading(&mut self, publisher: ConnectionId) {
-        let Some(connection) = self.links.get(publisher) else { return };
-        let Some(left) = connection.holders.checked_sub(1) else { return };
-        connection.holders = left;
-        if left > 0 {
-            return;
-        }
-        self.links.actions.push_back(Action::Resume { connection: publisher });
-        self.mark_ready(publisher);
     }
 
     /// Lets go of those who wait for a consumer that caught up.

@@ -12,7 +12,10 @@ use crate::engine::batch::{Parcel, Whom};
 use crate::engine::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::targets::{Sharing, Target};
 use crate::engine::{CoreId, Engine};
+use crate::limits;
 use crate::metrics::Drop as DropCause;
+use crate::session::outbound::Outbound;
+use crate::storage::record::SessionNumber;
 use crate::wire::Qos;
 
 /// How fit a member is to take one more message.
@@ -229,27 +232,44 @@ impl Engine {
     }
 
     /// The shared subscriptions for which messages wait for a session, with their filters: to be
-    /// asked before it leaves them. `of` is one filter alone.
-    pub(super) fn shared_lines(
-        &self,
-        session: u32,
-        of: Option<FilterId>,
-    ) -> Vec<(FilterId, String)> {
+    /// asked before it leaves them.
+    pub(super) fn shared_lines(&mut self, session: u32) -> Vec<(FilterId, String)> {
         let Some(outbound) = &self.sessions[session as usize].outbound else { return Vec::new() };
-        let filters = outbound.shared_filters().filter(|&filter| of.is_none_or(|of| of == filter));
-        let filters: BTreeSet<FilterId> = filters.collect();
+        self.work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
+        let filters: BTreeSet<FilterId> = outbound.shared_filters().collect();
         filters.into_iter().map(|filter| (filter, self.index.text(filter))).collect()
     }
 
-    /// Messages drawn for a shared subscription whose member leaves go to other members: all that
-    /// waits, and QoS 1 that was not acknowledged. `lines` are the filters concerned; `leaves` is
-    /// whether the member is gone, or away with its session kept, rather than unsubscribed.
+    /// Messages drawn for shared subscriptions that a member leaves go to other members: what waits, a
+    /// part at a time, and QoS 1 that was not acknowledged. `lines` are the filters concerned; `leaves`
+    /// is whether the member is gone, or away with its session kept, rather than unsubscribed. True
+    /// when more is left to be handed on.
     pub(super) fn hand_shared_messages_on(
         &mut self,
         session: u32,
         lines: &[(FilterId, String)],
         leaves: bool,
-    ) {
+    ) -> bool {
+        let queued_before = self.queued(session);
+        let number = self.sessions[session as usize].number();
+        let Some(mut outbound) = self.sessions[session as usize].outbound.take() else {
+            return false;
+        };
+        let is_more = self.hand_on(session, number, &mut outbound, lines, leaves);
+        self.sessions[session as usize].outbound = Some(outbound);
+        self.count_queue(session, queued_before);
+        is_more
+    }
+
+    /// The same, of messages that have been taken from their session already.
+    pub(super) fn hand_on(
+        &mut self,
+        session: u32,
+        number: Option<SessionNumber>,
+        outbound: &mut Outbound,
+        lines: &[(FilterId, String)],
+        leaves: bool,
+    ) -> bool {
         // Only where somebody else is there to take them now; else they wait for this member, or,
         // when its session is over, for whoever is away.
         let sharings: Vec<(FilterId, Sharing)> = lines
@@ -257,15 +277,15 @@ impl Engine {
             .map(|(filter, text)| (*filter, self.sharing(text)))
             .filter(|(_, sharing)| self.has_other_member(sharing, session, leaves))
             .collect();
-        let queued_before = self.queued(session);
-        let number = self.sessions[session as usize].number();
-        let Some(outbound) = self.sessions[session as usize].outbound.as_mut() else { return };
+        if sharings.is_empty() {
+            return false;
+        }
         // In order, as the lines are.
         let find = |filter| sharings.binary_search_by_key(&filter, |(of, _)| *of);
         let is_one = |filter| find(filter).is_ok();
-        let taken = outbound.take_shared(is_one, leaves);
-        self.count_queue(session, queued_before);
-        self.tell_gone(session);
+        let (taken, is_more) = outbound.take_shared(is_one, leaves, limits::HANDED_ON_AT_ONCE);
+        self.work.spend(taken.len() + outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
+        self.tell_gone_of(number, outbound);
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
             let (_, sharing) = &sharings[find(filter).expect("one of them")];
@@ -281,6 +301,7 @@ impl Engine {
                 self.count_drops(session, DropCause::Offline, 1);
             }
         }
+        is_more
     }
 
     /// A shared subscription as it stands now.

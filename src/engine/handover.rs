@@ -6,7 +6,7 @@
 
 use crate::clock::Now;
 use crate::engine::{Action, ConnectionId, CoreId, Engine, Peer, Refused};
-use crate::session::connection::{Connection, Deferred, Phase};
+use crate::session::connection::{Connection, Deferred, Hold, Phase};
 use crate::session::input::Input;
 use crate::transport::Transport;
 
@@ -38,9 +38,10 @@ impl Engine {
     pub(super) fn send_home(&mut self, id: ConnectionId, home: CoreId, connect: &[u8]) {
         let Some(connection) = self.links.get(id) else { return };
         let received = self.now;
-        let deferred = Deferred { connect: connect.into(), received, is_pending: true };
+        let deferred = Deferred { connect: connect.into(), received };
         let before = connection.input_bytes();
         connection.phase = Phase::Leaving(Box::new(deferred));
+        connection.holds.set(Hold::Decision);
         let after = connection.input_bytes();
         self.links.ledger.change_input(before, after);
         // It is processed at home, and counted there.
@@ -54,8 +55,9 @@ impl Engine {
         let Phase::Leaving(deferred) = &connection.phase else { return None };
         if connection.is_sending {
             // What a TLS handshake ends with, to a client that does not take it.
+            // More than what has come already is not read here.
             self.leaving_later.push((id, home));
-            return None;
+            return Some(Action::Pause { connection: id });
         }
         let (received, mut bytes) = (deferred.received, deferred.connect.to_vec());
         let (connection, _) = self.links.remove(id.slot);

@@ -11,7 +11,7 @@ use crate::engine::connect::{Refusal, exchange};
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
 use crate::log_rate::{name, rated};
-use crate::session::connection::Phase;
+use crate::session::connection::{Hold, Phase};
 use crate::session::state::SessionExtra;
 use crate::users::{HoldsTooMuch, Membership};
 use crate::wire::{Connect, ReasonCode};
@@ -36,16 +36,19 @@ impl Engine {
         authentication: Authentication,
     ) {
         self.set_now(now);
+        let is_decided = authentication != Authentication::Pending;
         let Some(connection) = self.links.get(id) else { return };
         if let Phase::Authenticating(deferred) = &connection.phase
-            && deferred.is_pending
+            && connection.holds.has(Hold::Decision)
         {
             let connect = deferred.connect.clone();
             self.go_on_authenticating(id, authentication, &connect);
         } else if connection.session().is_some() {
             self.go_on_reauthenticating(id, authentication);
         }
-        self.mark_ready(id);
+        if is_decided {
+            self.release_hold(id, Hold::Decision);
+        }
     }
 
     /// Not let in by the access control.

@@ -15,7 +15,7 @@ use crate::engine::ConnectionId;
 use crate::engine::lanes::Awaited;
 use crate::limits;
 use crate::message::{self, Message};
-use crate::session::outbound::Delivery;
+use crate::session::outbound::{Delivery, Outbound};
 use crate::storage::record::{Content, Record, SessionNumber};
 
 /// How the engine keeps things.
@@ -328,6 +328,19 @@ impl Journal {
             let content = &mut self.entries[content as usize];
             content.uses -= 1;
             self.live -= usize::from(content.uses == 0);
+        }
+    }
+
+    /// All deliveries of a session that are over and have not been told.
+    pub(super) fn end_deliveries(
+        &mut self,
+        session: Option<SessionNumber>,
+        outbound: &mut Outbound,
+    ) {
+        while let Some(kept) = outbound.pop_gone() {
+            if let Some(session) = session {
+                self.end_delivery(session, kept);
+            }
         }
     }
 

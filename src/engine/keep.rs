@@ -2,6 +2,7 @@
 //! their connection is told, and what is retained; each core tells of its own sessions, and of the
 //! messages that were published on it to be retained.
 
+use crate::session::outbound::Outbound;
 use shards::{Cursor, ScanStep, SubscriberId, Subscription};
 
 use crate::clock::Now;
@@ -405,13 +406,17 @@ impl Engine {
     }
 
     fn tell_all_gone(&mut self, index: u32) {
-        let Some(journal) = &mut self.journal else { return };
         let state = &mut self.sessions[index as usize];
         let (number, Some(outbound)) = (state.number(), &mut state.outbound) else { return };
-        while let Some(kept) = outbound.pop_gone() {
-            if let Some(session) = number {
-                journal.end_delivery(session, kept);
-            }
+        if let Some(journal) = &mut self.journal {
+            journal.end_deliveries(number, outbound);
+        }
+    }
+
+    /// The same of what has been taken from its session already.
+    pub(super) fn tell_gone_of(&mut self, number: Option<SessionNumber>, outbound: &mut Outbound) {
+        if let Some(journal) = &mut self.journal {
+            journal.end_deliveries(number, outbound);
         }
     }
 

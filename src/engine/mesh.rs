@@ -5,6 +5,8 @@
 //! itself, so that two cores with full lanes to each other never stand still. What a client
 //! can make flow into a lane is bounded by not reading the client.
 
+use std::collections::VecDeque;
+
 use shards::TopicFilter;
 
 use crate::clock::Now;
@@ -14,6 +16,17 @@ use crate::engine::retained::Stored;
 use crate::engine::targets::Targets;
 use crate::engine::{ConnectionId, CoreId, Engine};
 use crate::limits;
+
+/// A batch of another core that one turn had no time for.
+#[derive(Debug)]
+pub(super) struct UnreadBatch {
+    from: CoreId,
+    batch: Batch,
+    /// What is left of it.
+    left: VecDeque<Parcel>,
+    /// Where the store's records stood when it came.
+    mark: u64,
+}
 
 impl Engine {
     /// What this core has to say to another, if anything: called at the end of a turn, when the
@@ -41,11 +54,54 @@ impl Engine {
         let mark = self.mark();
         self.heard[usize::from(from.0)] = batch.clock;
         self.take_receipt(from, batch.receipt);
+        let must_wait = self.unread_batches.iter().any(|unread| unread.from == from);
         let mut parcels = std::mem::take(&mut batch.parcels);
-        for parcel in parcels.drain(..) {
+        let mut left = parcels.drain(..);
+        while !must_wait
+            && !self.work.is_spent()
+            && let Some(parcel) = left.next()
+        {
+            self.work.spend(1);
             self.take_parcel(from, &batch, parcel);
         }
+        let left: VecDeque<Parcel> = left.collect();
         batch.parcels = parcels;
+        match left.is_empty() && !must_wait {
+            true => self.end_batch(from, batch, mark),
+            false => self.unread_batches.push_back(UnreadBatch { from, batch, left, mark }),
+        }
+    }
+
+    /// Whether batches are here that this core has not gone through: it takes no more meanwhile.
+    pub fn has_unread_batches(&self) -> bool {
+        !self.unread_batches.is_empty()
+    }
+
+    /// Goes on with the first of the batches of which a part is left; false when there is none, or no
+    /// time for it.
+    pub(super) fn go_on_with_batches(&mut self) -> bool {
+        if self.work.is_spent() {
+            return false;
+        }
+        let Some(mut unread) = self.unread_batches.pop_front() else { return false };
+        // Half of what there is: connections that wait have the other half.
+        self.work.begin_share(2);
+        while !self.work.is_spent()
+            && let Some(parcel) = unread.left.pop_front()
+        {
+            self.work.spend(1);
+            self.take_parcel(unread.from, &unread.batch, parcel);
+        }
+        let goes_on = !self.work.is_spent();
+        self.work.end_share();
+        match unread.left.is_empty() {
+            true => self.end_batch(unread.from, unread.batch, unread.mark),
+            false => self.unread_batches.push_front(unread),
+        }
+        goes_on
+    }
+
+    fn end_batch(&mut self, from: CoreId, batch: Batch, mark: u64) {
         // A receipt says that what is to be kept is kept.
         let records = self.batch_since(mark);
         if records.is_some()

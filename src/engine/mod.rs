@@ -33,12 +33,15 @@ mod groups;
 mod handover;
 mod identity;
 mod input;
+mod job;
 mod journal;
 mod keep;
 mod lanes;
+mod leftovers;
 mod links;
 mod mesh;
 mod publish;
+mod reading;
 mod receive;
 mod restore;
 mod retained;
@@ -54,6 +57,7 @@ pub mod timers;
 mod transit;
 mod transports;
 mod wills;
+pub mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
@@ -88,12 +92,15 @@ use deliver::Template;
 use due::Timer;
 use expiry::Expiries;
 pub use handover::HandedOver;
+pub use job::Job;
 use journal::Journal;
 pub use journal::{Batch as Records, Keeping, Kept, Stored as StoreState};
 use keep::Checkpoint;
 pub use keep::Telling;
 use lanes::Lanes;
+use leftovers::Leftover;
 use links::Links;
+use mesh::UnreadBatch;
 pub use restore::Restored;
 use retained::{Graves, Stored};
 use run::Run;
@@ -101,6 +108,7 @@ use targets::TopicCache;
 use timers::Wheel;
 use transit::Transit;
 use wills::LeftWills;
+use work::Work;
 
 /// Number of a core: one thread with its connections and sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +133,8 @@ pub struct Engine {
     access: Box<dyn Access>,
     /// The rules under which subscriptions were looked at last, and the session to go on with.
     checked_revision: u64,
-    next_to_check: Option<usize>,
+    /// With that session, how many of its subscriptions are left to be looked at.
+    next_to_check: Option<(usize, Option<usize>)>,
     now: Now,
     started: Now,
     random: u64,
@@ -196,10 +205,19 @@ pub struct Engine {
     run: Run,
     template: Template,
     timers: Wheel<Timer>,
-    fired: Vec<Timer>,
-    /// Connections to go on with: stashed input or retained messages.
+    /// Timers that are due.
+    fired: VecDeque<Timer>,
+    /// What may be done in this turn.
+    work: Work,
+    /// Connections to go on with: input, retained messages, a packet that takes several turns.
     ready: VecDeque<ConnectionId>,
-    /// How many of those have their go in this turn, once it is being ended.
+    /// The same, of those that had nothing of the budget in the turn in which their input came.
+    untouched: VecDeque<ConnectionId>,
+    /// What is left to do for sessions that have ended or whose clients are away.
+    leftovers: VecDeque<Leftover>,
+    /// Batches of other cores of which a part is done.
+    unread_batches: VecDeque<UnreadBatch>,
+    /// How many of those who are ready have their go in this turn, once it is being ended.
     goes_left: Option<usize>,
     /// Connections to end at the end of the turn, with the reason to tell.
     doomed: Vec<(ConnectionId, ReasonCode)>,
@@ -284,8 +302,12 @@ impl Engine {
             run: Run::default(),
             template: Template::default(),
             timers: Wheel::new(now),
-            fired: Vec::new(),
+            fired: VecDeque::new(),
+            work: Work::default(),
             ready: VecDeque::new(),
+            untouched: VecDeque::new(),
+            leftovers: VecDeque::new(),
+            unread_batches: VecDeque::new(),
             goes_left: None,
             doomed: Vec::new(),
             alias_topic: String::new(),
@@ -314,6 +336,8 @@ impl Engine {
         self.links.metrics.memory_bytes = self.links.ledger.bytes();
         self.links.metrics.input_bytes = self.links.ledger.input_bytes();
         self.links.metrics.log_lines_left_out = crate::log_rate::left_out();
+        self.links.metrics.work_steps = self.work.total();
+        self.links.metrics.work_steps_turn_max = u64::from(self.work.turn_max());
         self.links.metrics.connections_open = self.links.connections.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
         self.links.metrics.lanes_bytes = self.lanes_bytes();
@@ -430,6 +454,7 @@ impl Engine {
             self.leave_now(connection);
         }
         if self.links.get(connection).is_some_and(|c| c.session().is_some()) {
+            self.note_answers_taken(connection, bytes);
             self.after_progress(connection.slot);
         }
     }
@@ -437,7 +462,7 @@ impl Engine {
     /// The peer closed the connection, or it broke; the executor has dropped the socket.
     pub fn handle_closed(&mut self, now: Now, connection: ConnectionId) {
         self.set_now(now);
-        if self.links.get(connection).is_some() {
+        if !self.ends_later(connection) && self.links.get(connection).is_some() {
             self.end_connection(connection.slot, ending::Ending::PeerClosed);
         }
     }
@@ -459,12 +484,14 @@ impl Engine {
     pub fn poll_action(&mut self) -> Option<Action> {
         // Each connection that has more to do gets one go a turn: those that come up meanwhile have
         // theirs in the next, for which `poll_timeout` does not let the executor wait.
-        let goes = self.goes_left.get_or_insert(self.ready.len());
+        let goes = self.goes_left.get_or_insert(self.untouched.len() + self.ready.len());
         let mut goes = *goes;
+        self.work.begin_deferred();
         let action = self.next_action(&mut goes);
         self.goes_left = action.is_some().then_some(goes);
         if action.is_none() {
             self.handshakes_left = self.settings.limits.tls_handshakes_per_turn_max;
+            self.work.end_turn();
         }
         action
     }
@@ -478,7 +505,10 @@ impl Engine {
                 return Some(action);
             }
             self.flush_run();
-            if let Some((id, reason)) = self.doomed.pop() {
+            if !self.work.is_spent()
+                && let Some((id, reason)) = self.doomed.pop()
+            {
+                self.work.spend(1);
                 if self.links.get(id).is_some() {
                     self.end_connection(id.slot, ending::Ending::Server(reason));
                 }
@@ -502,44 +532,34 @@ impl Engine {
             if self.go_on_with_handshake() {
                 continue;
             }
+            if self.go_on_with_batches() || self.go_on_with_leftovers() {
+                continue;
+            }
+            if self.work.is_spent() {
+                return None;
+            }
             *goes = goes.checked_sub(1)?;
-            let id = self.ready.pop_front()?;
+            let id = self.next_ready()?;
             self.go_on(id);
+            self.work.end_share();
         }
     }
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
         let is_idle = self.ready.is_empty()
+            && self.untouched.is_empty()
             && self.handshakes.is_empty()
             && self.next_to_check.is_none()
+            && self.doomed.is_empty()
+            && self.fired.is_empty()
+            && self.leftovers.is_empty()
+            && self.unread_batches.is_empty()
             && !self.expiries.has_more()
             && !self.graves.has_more;
         match is_idle && !self.has_records() {
             true => self.timers.next(),
             false => Some(Deadline::at_us(self.now.0)),
-        }
-    }
-
-    /// Goes on with a connection that had more to do than one turn allows.
-    fn go_on(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
-        connection.is_ready = false;
-        if connection.is_held() {
-            return;
-        }
-        self.take_in(id, &[]);
-        if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
-            self.after_progress(id.slot);
-        }
-    }
-
-    /// Gives a connection another turn.
-    fn mark_ready(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
-        if !connection.is_ready {
-            connection.is_ready = true;
-            self.ready.push_back(id);
         }
     }
 

@@ -242,7 +242,11 @@ impl Engine {
         }
         let client_identifier = &self.sessions[session as usize].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
-        if !self.access.may_publish(&who, topic, publish.qos, publish.retain) {
+        let is_allowed = self.access.may_publish(&who, topic, publish.qos, publish.retain);
+        if self.checked_revision != 0 {
+            self.work.spend(self.access.take_steps());
+        }
+        if !is_allowed {
             return Err(ReasonCode::NotAuthorized);
         }
         let says_text = publish.properties.payload_format_indicator == Some(1);

@@ -2,6 +2,7 @@
 
 use crate::clock::{Deadline, Now};
 use crate::config::Limits;
+use crate::engine::work::BYTES_PER_STEP;
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
 use crate::log_rate::{name, rated};
@@ -13,15 +14,6 @@ use crate::violation::Violation;
 use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, Version};
 
 impl Connection {
-    /// Whether input must wait: the client is to be slowed, or its CONNECT is being decided on.
-    pub(super) fn is_held(&self) -> bool {
-        self.holders > 0
-            || match &self.phase {
-                Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.is_pending,
-                Phase::Connecting { .. } | Phase::Open { .. } => false,
-            }
-    }
-
     /// How large the packet that comes next may be: until a client is let in, as large as CONNECT.
     fn packet_bytes_max(&self, limits: &Limits) -> usize {
         match self.phase {
@@ -63,6 +55,12 @@ impl Engine {
             self.violate(id, Violation::FirstPacketNotConnect);
         } else if must_wait {
             self.stash(id, bytes, 0);
+            self.defer_input(id);
+        } else if self.work.is_spent() {
+            self.mark_untouched(id);
+            self.stash(id, bytes, 0);
+        } else if self.holds_for_answers(id) {
+            self.stash(id, bytes, 0);
         } else {
             self.take_in(id, bytes);
         }
@@ -82,6 +80,7 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         connection.extend_stash(now, bytes, need);
         self.links.ledger.change_input(before, after);
+        self.work.spend_bytes(bytes.len());
         self.time_packet(id);
     }
 
@@ -127,11 +126,12 @@ impl Engine {
     }
 
     /// Processes what is stashed and then `bytes`, without copying any packet that lies whole in
-    /// `bytes`; what is left is stashed.
+    /// `bytes`; what is left is stashed. Once the budget is spent the rest waits for a later turn.
     pub(super) fn take_in(&mut self, id: ConnectionId, mut bytes: &[u8]) {
         loop {
+            let is_spent = self.work.is_spent();
             let Some(connection) = self.links.get(id) else { return };
-            if connection.is_held() || connection.stash().is_empty() {
+            if connection.is_held() || connection.stash().is_empty() || is_spent {
                 break;
             }
             let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
@@ -163,9 +163,13 @@ impl Engine {
             stash.advance(used);
             self.put_back(id, stash);
         }
-        let used = self.take_packets(id, bytes);
+        let is_next = self.links.get(id).is_some_and(|connection| connection.stash().is_empty());
+        let used = if is_next { self.take_packets(id, bytes) } else { 0 };
         if used < bytes.len() {
             let rest = &bytes[used..];
+            if self.work.is_spent() {
+                self.mark_ready(id);
+            }
             let need = self.links.get(id).map_or(0, |connection| {
                 match wire::frame(rest, connection.packet_bytes_max(&self.settings.limits)) {
                     Ok(Frame::Incomplete { need }) => need,
@@ -173,6 +177,14 @@ impl Engine {
                 }
             });
             self.stash(id, rest, need);
+        }
+        if self.work.is_spent()
+            && let Some(connection) = self.links.get(id)
+            && !connection.is_held()
+            && !connection.stash().is_empty()
+        {
+            self.mark_ready(id);
+            self.defer_input(id);
         }
     }
 
@@ -189,18 +201,20 @@ impl Engine {
     }
 
     /// Processes the packets that lie whole in `bytes`; returns how many bytes they were. Stops
-    /// when the connection ends or is to be slowed.
+    /// when the connection ends, is to be slowed, or the budget is spent.
     fn take_packets(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
+            let is_spent = self.work.is_spent();
             let packet_bytes_max = match self.links.get(id) {
-                Some(connection) if !connection.is_held() => {
+                Some(connection) if !connection.is_held() && !is_spent => {
                     connection.packet_bytes_max(&self.settings.limits)
                 }
                 _ => return used,
             };
             match wire::frame(&bytes[used..], packet_bytes_max) {
                 Ok(Frame::Complete { header, total }) => {
+                    self.work.spend(1 + total / BYTES_PER_STEP);
                     self.handle_packet(id, &bytes[used..used + total], header);
                     used += total;
                 }

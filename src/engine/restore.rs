@@ -1,6 +1,8 @@
 //! Taking up what was kept: each core its own sessions and its share of the retained messages, and
 //! then what each has to know of the others. To be done before the first client is let in.
 
+use std::cmp::Reverse;
+
 use shards::{Fingerprint, GroupAt, SubscriberId, SubscriptionOptions, TopicFilter};
 
 use crate::engine::retained::{STAMP_CORE_BITS, Stored};
@@ -87,9 +89,10 @@ impl Engine {
             clock: 0,
         };
         self.sessions.reserve(sessions.len());
-        // In an order that does not change from run to run, one leaving as the other comes.
+        // In an order that does not change from run to run, later ones first, one leaving as the other
+        // comes.
         let mut numbers: Vec<SessionNumber> = sessions.keys().copied().collect();
-        numbers.sort_unstable();
+        numbers.sort_unstable_by_key(|number| Reverse((number.serial(), *number)));
         for number in numbers {
             let session = sessions.remove(&number).expect("just seen");
             restored.sessions += usize::from(!session.client_identifier.is_empty());
@@ -159,7 +162,9 @@ impl Engine {
             return self.restore_passages(number, kept);
         }
         if self.find_session(&kept.client_identifier).is_some() {
-            return; // a later one of the same client is there
+            // A later one of the same client is there: this one was ending. Other members get what
+            // waits in it for them.
+            return self.restore_ending(number, kept);
         }
         if kept.expiry_interval_s == 0 {
             // It was to end with its connection.
@@ -191,6 +196,16 @@ impl Engine {
         if is_new_absence {
             self.tell_away(index);
         }
+    }
+
+    fn restore_ending(&mut self, number: SessionNumber, mut kept: image::Session) {
+        let mut shared = kept.inflight;
+        shared.extend(std::mem::take(&mut kept.queue));
+        shared.retain(|delivery| delivery.shared.is_some());
+        self.restore_passages(
+            number,
+            image::Session { inflight: Vec::new(), queue: shared.into(), ..kept },
+        );
     }
 
     fn restore_subscription(&mut self, index: u32, text: &str, of: &image::Subscription) {

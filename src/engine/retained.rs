@@ -220,12 +220,20 @@ impl Engine {
     pub(super) fn pump_feeds(&mut self, slot: u32) {
         let session = self.links.connections[slot as usize].session().expect("open");
         loop {
+            if self.work.is_spent() {
+                let id = self.links.id(slot);
+                return self.mark_ready(id);
+            }
             let room = self.room_for_retained(slot, session);
             let state = &mut self.sessions[session as usize];
             let Some(feed) = state.feeds.first_mut().filter(|_| room.messages > 0) else { return };
             let mut batch = Batch::default();
             let (target, scan) = (feed.target(session), &mut feed.cursor);
             let filter = self.index.text(feed.subscription);
+            self.work.spend(match shards::has_wildcard(&filter) {
+                true => limits::RETAINED_STEPS_MAX.min(self.retained.len()) / 8 + 2,
+                false => 2 + filter.len() / 64,
+            });
             let scanned = batch.take(&self.retained, &filter, scan, &room);
             let is_done = scanned == ScanState::Done;
             let is_resting = batch.messages.is_empty() && !is_done;

@@ -91,6 +91,7 @@ impl Engine {
     pub(super) fn flush_run(&mut self) {
         let Some(targets) = self.run.targets.take() else { return };
         let mut run = std::mem::take(&mut self.run);
+        self.work.spend(targets.plain / 2 + 1);
         // A large stream goes by reference, a small one by copy.
         let shared = run.streams.each_ref().map(|bytes| {
             (bytes.len() >= limits::SHARED_BYTES_MIN).then(|| Bytes::copy_from_slice(bytes))

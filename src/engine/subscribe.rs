@@ -3,78 +3,41 @@
 use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
 
 use crate::engine::access::Identity;
-use crate::engine::answers::{Answer, Promise, suback, unsuback};
 use crate::engine::connect::exchange;
+use crate::engine::job::Request;
 use crate::engine::{ConnectionId, Engine};
 use crate::limits;
 use crate::log_rate::{name, rated};
 use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
 use crate::violation::Violation;
-use crate::wire::{
-    Packet, PacketIdentifier, Qos, ReasonCode, Subscribe, SubscribeOptions, Unsubscribe, Version,
-};
+use crate::wire::{Qos, ReasonCode, Subscribe, SubscribeOptions, Unsubscribe};
 
 impl Engine {
-    /// One SUBACK with a Reason Code for each filter [MQTT-3.8.4-6]; retained messages follow it.
+    /// SUBSCRIBE, of which a large one takes several turns.
     pub(super) fn handle_subscribe(
         &mut self,
         id: ConnectionId,
         session: u32,
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Violation> {
-        let identifier = subscribe.subscription_identifier.unwrap_or(0);
-        self.check_answer_fits(id, subscribe.packet_identifier, subscribe.filters.count())?;
-        // Judged before anything is changed: a packet that breaks the protocol changes nothing.
-        for (text, options) in subscribe.filters {
-            if parse_any(text)?.share_name().is_some() && options.no_local {
-                return Err(Violation::NoLocalOnSharedSubscription); // [MQTT-3.8.3-4]
-            }
-        }
-        let version = self.version(id.slot);
-        let mut reasons = Vec::new();
-        let mark = self.mark();
-        for (text, options) in subscribe.filters {
-            let outcome = self.subscribe_to(id, session, text, &options, identifier);
-            self.links.metrics.subscriptions_refused += u64::from(outcome.is_err());
-            let reason = match outcome {
-                Ok(granted) => granted as u8,
-                Err(_) if version != Version::V5 => 0x80,
-                Err(reason) => reason as u8,
-            };
-            reasons.push(reason);
-        }
-        let suback = Answer::Suback { packet_identifier: subscribe.packet_identifier, reasons };
-        // From SUBACK on, what is published on any core reaches this client: every core knows the
-        // filter by then. Retained messages follow.
-        let promise = Promise { batch: self.batch_since(mark), receives: None };
-        self.answer(id, suback, promise, |engine, core, awaited| {
-            engine.lanes.to(core).await_announcements(awaited)
-        });
-        Ok(())
+        let request = Request::Subscribe(subscribe.subscription_identifier.unwrap_or(0));
+        let filters = subscribe.filters.rest();
+        self.begin_job(id, session, request, subscribe.packet_identifier, filters)
     }
 
-    /// A SUBACK or UNSUBACK has a Reason Code for each filter and cannot be cut short, nor may it be
-    /// larger than the client takes [MQTT-3.1.2-24].
-    fn check_answer_fits(
+    /// UNSUBSCRIBE; the same.
+    pub(super) fn handle_unsubscribe(
         &mut self,
         id: ConnectionId,
-        packet_identifier: PacketIdentifier,
-        filters: usize,
+        session: u32,
+        unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Violation> {
-        let Some(connection) = self.links.get(id) else { return Ok(()) };
-        if connection.packet_bytes_max == u32::MAX {
-            return Ok(());
-        }
-        let (mut bytes, reasons) = (Vec::new(), vec![0; filters]);
-        Packet::Suback(suback(packet_identifier, &reasons)).encode(Version::V5, &mut bytes);
-        match bytes.len() > connection.packet_bytes_max as usize {
-            true => Err(Violation::AnswerTooLarge),
-            false => Ok(()),
-        }
+        let (identifier, filters) = (unsubscribe.packet_identifier, unsubscribe.filters.rest());
+        self.begin_job(id, session, Request::Unsubscribe, identifier, filters)
     }
 
-    fn subscribe_to(
+    pub(super) fn subscribe_to(
         &mut self,
         id: ConnectionId,
         session: u32,
@@ -91,8 +54,9 @@ impl Engine {
         self.check_available(&filter, identifier)?;
         let client_identifier = &self.sessions[session as usize].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
-        let qos =
-            self.access.may_subscribe(&who, text, options.qos).ok_or(ReasonCode::NotAuthorized)?;
+        let qos = self.access.may_subscribe(&who, text, options.qos);
+        self.work.spend(self.access.take_steps());
+        let qos = qos.ok_or(ReasonCode::NotAuthorized)?;
         let qos =
             qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
         let subscriber = SubscriberId(session);
@@ -167,78 +131,80 @@ impl Engine {
         Ok(())
     }
 
-    /// One UNSUBACK with a Reason Code for each filter [MQTT-3.10.4-5], [MQTT-3.11.3-1].
-    pub(super) fn handle_unsubscribe(
+    /// Ends a client's subscription to a filter; false when it has none. Shared subscriptions among
+    /// those are added to `groups_left`, for [`Self::give_up_groups`].
+    pub(super) fn unsubscribe_from(
         &mut self,
-        id: ConnectionId,
         session: u32,
-        unsubscribe: &Unsubscribe<'_>,
-    ) -> Result<(), Violation> {
-        self.check_answer_fits(id, unsubscribe.packet_identifier, unsubscribe.filters.count())?;
-        for text in unsubscribe.filters {
-            parse_any(text)?;
-        }
-        let mut reasons = Vec::new();
-        let mark = self.mark();
-        for text in unsubscribe.filters {
-            let held = self.index.find(text).filter(|&filter| {
-                // Asked first: a client may name filters of others by the million.
-                self.index.get(filter, SubscriberId(session)).is_some()
-            });
-            let is_removed =
-                held.is_some_and(|filter| self.end_subscription(session, filter, text));
-            reasons.push(match is_removed {
-                true => ReasonCode::Success as u8,
-                false => ReasonCode::NoSubscriptionExisted as u8,
-            });
-        }
-        let packet_identifier = unsubscribe.packet_identifier;
-        if let Some(batch) = self.batch_since(mark) {
-            let promise = Promise { batch: Some(batch), receives: None };
-            let unsuback = Answer::Unsuback { packet_identifier, reasons };
-            self.answer(id, unsuback, promise, |_, _, _| false);
-            return Ok(());
-        }
-        let unsuback = unsuback(packet_identifier, &reasons);
-        let version = self.version(id.slot);
-        self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
-        Ok(())
+        text: &str,
+        groups_left: &mut Vec<(FilterId, String)>,
+    ) -> bool {
+        // Asked first: a client may name filters of others by the million.
+        let is_held = |filter: &FilterId| self.index.get(*filter, SubscriberId(session)).is_some();
+        let held = self.index.find(text).filter(is_held);
+        held.is_some_and(|filter| self.end_subscription(session, filter, text, groups_left))
     }
 
-    /// Ends a client's subscription; false when it has none to this filter.
-    fn end_subscription(&mut self, session: u32, filter: FilterId, text: &str) -> bool {
+    fn end_subscription(
+        &mut self,
+        session: u32,
+        filter: FilterId,
+        text: &str,
+        groups_left: &mut Vec<(FilterId, String)>,
+    ) -> bool {
         let state = &mut self.sessions[session as usize];
         let Some(place) = state.subscriptions.iter().position(|&held| held == filter) else {
             return false;
         };
+        self.work.spend(place / 1_024);
         state.subscriptions.swap_remove(place);
         state.feeds.end(filter);
-        self.tell_unsubscribed(session, text);
-        let lines = self.shared_lines(session, Some(filter));
-        self.leave(filter, SubscriberId(session));
-        self.hand_shared_messages_on(session, &lines, false);
-        // What nobody took stays its own: the filter's id may come to mean another group.
-        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
-            outbound.keep_shared(filter);
+        if filter.is_shared() && state.outbound.is_some() {
+            groups_left.push((filter, text.to_owned()));
         }
+        self.tell_unsubscribed(session, text);
+        self.leave(filter, SubscriberId(session));
         true
     }
 
-    /// Ends the subscriptions that a connected client may not have any more.
-    pub(super) fn check_subscriptions(&mut self, session: u32) {
-        if self.access.revision() == 0 {
+    /// Messages that were drawn for shared subscriptions which the client has just left go to other
+    /// members, some of them; the rest stays the client's own, as the ids of the filters may come to
+    /// mean others.
+    pub(super) fn give_up_groups(&mut self, session: u32, mut left: Vec<(FilterId, String)>) {
+        if left.is_empty() {
             return;
         }
-        let state = &self.sessions[session as usize];
-        let Some(id) = state.connection else { return };
-        for filter in state.subscriptions.clone() {
+        left.sort_unstable();
+        self.hand_shared_messages_on(session, &left, false);
+        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+            self.work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
+            outbound
+                .keep_shared(|filter| left.binary_search_by_key(&filter, |(of, _)| *of).is_ok());
+        }
+    }
+
+    /// Ends those of the first `left` subscriptions that a connected client may not have any more, from
+    /// the last one on, as far as the budget goes; how many are left to be looked at. Those made
+    /// meanwhile come after them.
+    pub(super) fn check_subscriptions(&mut self, session: u32, mut left: usize) -> usize {
+        if self.access.revision() == 0 {
+            return 0;
+        }
+        let Some(id) = self.sessions[session as usize].connection else { return 0 };
+        let mut groups_left = Vec::new();
+        while left > 0 && !self.work.is_spent() {
+            left -= 1;
+            let held = self.sessions[session as usize].subscriptions.get(left);
+            let Some(&filter) = held else { continue };
             let text = self.index.text(filter);
             let subscription = self.index.get(filter, SubscriberId(session));
             let qos = subscription.map_or(0, |subscription| subscription.options.qos());
             let qos = Qos::try_from(qos).unwrap_or(Qos::AtMostOnce);
             let client_identifier = &self.sessions[session as usize].client_identifier;
             let who = Identity { exchange: exchange(id), client_identifier };
-            if self.access.may_subscribe(&who, &text, qos).is_none() {
+            let is_allowed = self.access.may_subscribe(&who, &text, qos).is_some();
+            self.work.spend(2 + text.len() / 64 + self.access.take_steps());
+            if !is_allowed {
                 let client = name(client_identifier.as_str());
                 rated!(
                     info,
@@ -248,10 +214,12 @@ impl Engine {
                     "a subscription is not allowed any more"
                 );
                 self.flush_run();
-                self.end_subscription(session, filter, &text);
+                self.end_subscription(session, filter, &text, &mut groups_left);
                 self.links.metrics.subscriptions_revoked += 1;
             }
         }
+        self.give_up_groups(session, groups_left);
+        left
     }
 
     /// Credentials and rules may have changed: those who are connected are looked at with their
@@ -260,17 +228,31 @@ impl Engine {
         let revision = self.access.revision();
         if self.checked_revision != revision {
             self.checked_revision = revision;
-            self.next_to_check = Some(0);
+            self.next_to_check = Some((0, None));
         }
-        let Some(first) = self.next_to_check else { return };
-        let last = first + limits::SESSIONS_CHECKED_PER_TURN;
-        for session in first..last {
-            if self.sessions.contains(session) && self.check_credentials(session as u32) {
-                self.check_subscriptions(session as u32);
-            }
-        }
+        let Some((mut session, mut left)) = self.next_to_check else { return };
         let end = self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1);
-        self.next_to_check = (last < end).then_some(last);
+        for _ in 0..limits::SESSIONS_CHECKED_PER_TURN {
+            if session >= end {
+                self.next_to_check = None;
+                return;
+            }
+            self.work.spend(1);
+            if self.sessions.contains(session) {
+                let subscriptions = match left {
+                    Some(left) => left,
+                    None if !self.check_credentials(session as u32) => 0,
+                    None => self.sessions[session].subscriptions.len(),
+                };
+                let rest = self.check_subscriptions(session as u32, subscriptions);
+                if rest > 0 {
+                    left = Some(rest);
+                    break;
+                }
+            }
+            (session, left) = (session + 1, None);
+        }
+        self.next_to_check = Some((session, left));
     }
 
     /// Takes a subscriber off a filter.
@@ -290,9 +272,13 @@ impl Engine {
 }
 
 /// What is no matter of policy but breaks the protocol, in SUBSCRIBE and UNSUBSCRIBE alike.
-fn parse_any(text: &str) -> Result<TopicFilter<'_>, Violation> {
-    TopicFilter::parse(text, usize::MAX).map_err(|error| match error {
+pub(super) fn check_filter(text: &str, no_local: bool) -> Result<(), Violation> {
+    let filter = TopicFilter::parse(text, usize::MAX).map_err(|error| match error {
         TopicError::ShareName => Violation::ShareNameInvalid,
         _ => Violation::TopicFilterInvalid,
-    })
+    })?;
+    match no_local && filter.share_name().is_some() {
+        true => Err(Violation::NoLocalOnSharedSubscription), // [MQTT-3.8.3-4]
+        false => Ok(()),
+    }
 }

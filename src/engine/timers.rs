@@ -67,7 +67,7 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// Moves on to `now` and appends the keys that are due to `fired`.
-    pub fn advance(&mut self, now: Now, fired: &mut Vec<K>) {
+    pub fn advance(&mut self, now: Now, fired: &mut impl Extend<K>) {
         let target = now.0 >> TICK_SHIFT;
         loop {
             match self.nearest.map(|nearest| nearest.us() >> TICK_SHIFT) {

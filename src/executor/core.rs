@@ -145,6 +145,9 @@ impl<S> Core<S> {
     pub fn receive(&mut self) -> Vec<Moving<S>> {
         self.hear_of_store();
         self.engine.handle_answers(self.now);
+        if self.engine.has_unread_batches() {
+            return Vec::new();
+        }
         let Self { mesh, engine, recorder, started, now, .. } = self;
         mesh.receive(|from, batch, stamps| match recorder {
             None => engine.handle_batch(*now, from, batch),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::{Deadline, Now};
-use crate::engine::{Allowance, Answers, CertificateIdentity, Publisher};
+use crate::engine::{Allowance, Answers, CertificateIdentity, Job, Publisher};
 use crate::send_buffer::SendBuffer;
 use crate::session::input::Input;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
@@ -44,8 +44,57 @@ pub struct Deferred {
     pub connect: Box<[u8]>,
     /// When it came.
     pub received: Now,
-    /// The answer comes from elsewhere: input waits.
-    pub is_pending: bool,
+}
+
+/// A reason for which a socket is not read, besides consumers and bounds that are counted
+/// ([`Connection::holders`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hold {
+    /// Much of what was read is to be processed in later turns. That goes on.
+    Backlog = 1,
+    /// Its CONNECT is being decided on elsewhere, or it is about to leave for another core.
+    Decision = 2,
+    /// It does not take its answers.
+    Answers = 4,
+    /// One of its packets takes several turns.
+    Job = 8,
+    /// The peer has closed it: what came before is still processed.
+    Closed = 16,
+}
+
+/// Those that apply to a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holds(u8);
+
+impl Holds {
+    /// Those for which what was read waits, too.
+    const OF_INPUT: u8 = Hold::Decision as u8 | Hold::Answers as u8 | Hold::Job as u8;
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether what was read waits, too.
+    pub fn holds_input(self) -> bool {
+        self.0 & Self::OF_INPUT != 0
+    }
+
+    /// Whether this one applies.
+    pub fn has(self, hold: Hold) -> bool {
+        self.0 & hold as u8 != 0
+    }
+
+    /// It applies from here on.
+    pub fn set(&mut self, hold: Hold) {
+        self.0 |= hold as u8;
+    }
+
+    /// It applies no more.
+    pub fn clear(&mut self, hold: Hold) {
+        self.0 &= !(hold as u8);
+    }
 }
 
 /// A Network Connection. Most are idle: what only busy ones need stands elsewhere.
@@ -74,12 +123,12 @@ pub struct Connection {
     pub packet_bytes_max: u32,
     /// QoS 1 and 2 messages it takes at a time: its Receive Maximum, or our bound if lower.
     pub window: u16,
-    /// Whether Reason Strings and User Properties may be sent with any packet [MQTT-3.1.2-29].
-    pub wants_problem_information: bool,
     /// It is in the list of connections with something to send.
     pub is_dirty: bool,
     /// How many hold it up: its socket is not read while there are any.
     pub holders: u16,
+    /// Why else its socket is not read.
+    pub holds: Holds,
     /// It has a turn at its retained feeds or its stash coming.
     pub is_ready: bool,
     /// A timer looks whether a packet that has begun is overdue.
@@ -116,6 +165,9 @@ pub struct Extra {
     pub outgoing_aliases: Option<OutgoingAliases>,
     /// The Authentication Method of the CONNECT.
     pub authentication_method: Option<Box<str>>,
+    /// Reason Strings and User Properties are sent with CONNACK and DISCONNECT alone
+    /// [MQTT-3.1.2-29].
+    pub hides_problems: bool,
     /// Re-authentication goes on.
     pub is_reauthenticating: bool,
     /// Until when it may stay.
@@ -126,6 +178,8 @@ pub struct Extra {
     pub congestion: Option<Congestion>,
     /// Whom its certificate names, once its TLS is the kernel's.
     pub certificate: Option<Box<CertificateIdentity>>,
+    /// A packet that takes several turns.
+    pub job: Option<Box<Job>>,
 }
 
 /// A consumer that is behind.
@@ -149,11 +203,13 @@ impl Extra {
         self.incoming_aliases.is_empty()
             && self.outgoing_aliases.is_none()
             && self.authentication_method.is_none()
+            && !self.hides_problems
             && !self.is_reauthenticating
             && self.stays_until.is_none()
             && self.allowance.is_none()
             && self.congestion.is_none()
             && self.certificate.is_none()
+            && self.job.is_none()
     }
 }
 
@@ -179,9 +235,9 @@ impl Connection {
             keep_alive_s: 0,
             packet_bytes_max: u32::MAX,
             window: u16::MAX,
-            wants_problem_information: true,
             is_dirty: false,
             holders: 0,
+            holds: Holds::default(),
             is_ready: false,
             is_packet_timed: false,
             stash: None,
@@ -252,7 +308,8 @@ impl Connection {
     /// What it has on the ledger besides input.
     pub fn bytes_charged(&self) -> usize {
         let aliases = self.extra.as_ref().map_or(0, |extra| extra.incoming_aliases.bytes());
-        self.charged + aliases
+        let job = self.extra.as_ref().and_then(|extra| extra.job.as_ref());
+        self.charged + aliases + job.map_or(0, |job| job.bytes())
     }
 
     /// Input that it holds, as the ledger has it: what is not processed yet, or being decided on.
@@ -282,6 +339,11 @@ impl Connection {
             Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.received,
             Phase::Connecting { elsewhere: false, .. } | Phase::Open { .. } => now,
         }
+    }
+
+    /// Whether Reason Strings and User Properties may be sent with any packet [MQTT-3.1.2-29].
+    pub fn wants_problem_information(&self) -> bool {
+        self.extra.as_ref().is_none_or(|extra| !extra.hides_problems)
     }
 
     /// The session, once open.

@@ -1,6 +1,6 @@
 //! QoS 2 from the client: which Packet Identifiers were received and not yet released. Knows no message.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::wire::PacketIdentifier;
 
@@ -14,7 +14,7 @@ pub struct Inbound {
     carried: usize,
     /// Those of them that the store is not to hear of yet, as other cores may not have stored the
     /// message, with the last checkpoint that had begun when they came.
-    untold: Vec<(u16, u64)>,
+    untold: HashMap<u16, u64>,
 }
 
 impl Inbound {
@@ -48,12 +48,12 @@ impl Inbound {
 
     /// The store is not to hear of it yet.
     pub fn withhold(&mut self, identifier: PacketIdentifier, checkpoint: u64) {
-        self.untold.push((identifier.get(), checkpoint));
+        self.untold.insert(identifier.get(), checkpoint);
     }
 
     /// The store has been told.
     pub fn note_told(&mut self, identifier: PacketIdentifier) {
-        self.untold.retain(|&(untold, _)| untold != identifier.get());
+        self.untold.remove(&identifier.get());
     }
 
     /// PUBREL came; false when the identifier is unknown.
@@ -74,10 +74,8 @@ impl Inbound {
     /// Those between PUBREC and PUBREL of which the store may know, ascending: all that came before
     /// a checkpoint for which the other cores have stored what came before it.
     pub fn tell_anew(&mut self, checkpoint: u64) -> impl Iterator<Item = u16> {
-        self.untold.retain(|&(_, since)| since >= checkpoint);
-        let is_untold =
-            |identifier: &u16| self.untold.iter().any(|(untold, _)| untold == identifier);
-        self.identifiers.iter().copied().filter(move |identifier| !is_untold(identifier))
+        self.untold.retain(|_, since| *since >= checkpoint);
+        self.identifiers.iter().copied().filter(|identifier| !self.untold.contains_key(identifier))
     }
 
     /// Whether nothing is between PUBREC and PUBREL.

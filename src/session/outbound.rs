@@ -390,6 +390,9 @@ impl Outbound {
             if delivery.message.is_expired(now) {
                 self.note_gone(delivery.kept);
                 *expired += 1;
+                if *expired >= limits::EXPIRED_AT_ONCE {
+                    return None;
+                }
                 continue;
             }
             if delivery.qos == Qos::ExactlyOnce && delivery.kept.number != 0 && stored < u64::MAX {
@@ -544,6 +547,20 @@ impl Outbound {
             self.queue_bytes.set(self.queue.iter().map(bytes).sum());
         }
         dropped
+    }
+
+    /// Whether more messages wait or are in flight than this.
+    pub fn is_longer_than(&self, messages: usize) -> bool {
+        self.queue.len() + self.inflight.len() > messages
+    }
+
+    /// Lets go of some messages, of a session that has ended; how many.
+    pub fn shed(&mut self, messages: usize) -> usize {
+        let queued = self.queue.len().min(messages);
+        self.queue.truncate(self.queue.len() - queued);
+        let inflight = self.inflight.len().min(messages - queued);
+        self.inflight.truncate(self.inflight.len() - inflight);
+        queued + inflight
     }
 
     /// How many QoS 1 or 2 messages could be sent right now.

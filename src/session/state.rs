@@ -1,6 +1,6 @@
 //! Session State of one client, kept across its Network Connections, and its Will.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use shards::{FilterId, Text};
 use smallvec::SmallVec;
@@ -67,6 +67,8 @@ pub struct SessionExtra {
     pub owner: Option<Box<str>>,
     /// Counts for that user, where it is bounded what one may hold.
     pub membership: Option<Membership>,
+    /// It has ended: its place stays taken until the index knows nothing of it.
+    pub is_over: bool,
 }
 
 // As for the connection.
@@ -74,8 +76,17 @@ const _: () = assert!(size_of::<Session>() <= 128);
 
 /// Retained messages that are still owed, subscription after subscription; few sessions have any.
 #[derive(Debug, Default)]
-#[expect(clippy::box_collection, reason = "in nearly all sessions there is none: 8 bytes, not 32")]
-pub struct Feeds(Option<Box<VecDeque<RetainedFeed>>>);
+pub struct Feeds(Option<Box<FeedLine>>);
+
+/// Those of a session, by the number that each has in the line. One that is replaced, or whose
+/// subscription ends, leaves an empty place.
+#[derive(Debug, Default)]
+struct FeedLine {
+    line: VecDeque<Option<RetainedFeed>>,
+    /// How many have left the line at its front.
+    gone: u64,
+    numbers: HashMap<FilterId, u64>,
+}
 
 impl Feeds {
     /// Whether nothing is owed.
@@ -86,40 +97,65 @@ impl Feeds {
     /// Adds one, which replaces an earlier one for the same subscription.
     pub fn push(&mut self, feed: RetainedFeed) {
         let feeds = self.0.get_or_insert_default();
-        feeds.retain(|earlier| earlier.subscription != feed.subscription);
-        feeds.push_back(feed);
+        feeds.empty(feed.subscription);
+        feeds.numbers.insert(feed.subscription, feeds.gone + feeds.line.len() as u64);
+        feeds.line.push_back(Some(feed));
+        if feeds.line.len() > 2 * feeds.numbers.len() + FEEDS_EMPTY_MAX {
+            feeds.close_ranks();
+        }
+        feeds.tidy();
     }
 
     /// The one whose turn it is.
     pub fn first(&self) -> Option<&RetainedFeed> {
-        self.0.as_ref()?.front()
+        self.0.as_ref()?.line.front()?.as_ref()
     }
 
     /// The same, to go on with it.
     pub fn first_mut(&mut self) -> Option<&mut RetainedFeed> {
-        self.0.as_mut()?.front_mut()
+        self.0.as_mut()?.line.front_mut()?.as_mut()
     }
 
     /// Ends it.
     pub fn end_first(&mut self) {
-        if let Some(feeds) = &mut self.0 {
-            feeds.pop_front();
-            self.tidy();
+        if let Some(subscription) = self.first().map(|first| first.subscription) {
+            self.end(subscription);
         }
     }
 
     /// Ends that of a subscription.
     pub fn end(&mut self, subscription: FilterId) {
-        if let Some(feeds) = &mut self.0 {
-            feeds.retain(|feed| feed.subscription != subscription);
-            self.tidy();
+        let Some(feeds) = &mut self.0 else { return };
+        feeds.empty(subscription);
+        feeds.tidy();
+        if feeds.line.is_empty() {
+            self.0 = None;
+        }
+    }
+}
+
+/// Empty places that a line may have besides as many as it has others.
+const FEEDS_EMPTY_MAX: usize = 64;
+
+impl FeedLine {
+    fn empty(&mut self, subscription: FilterId) {
+        if let Some(number) = self.numbers.remove(&subscription) {
+            self.line[(number - self.gone) as usize] = None;
         }
     }
 
+    /// The first one in line is never an empty place.
     fn tidy(&mut self) {
-        if self.0.as_ref().is_some_and(|feeds| feeds.is_empty()) {
-            self.0 = None;
+        while self.line.pop_front_if(|feed| feed.is_none()).is_some() {
+            self.gone += 1;
         }
+    }
+
+    /// Leaves out all empty places: each was made by one that came, so it costs each of them little.
+    fn close_ranks(&mut self) {
+        self.line.retain(Option::is_some);
+        let numbered = self.line.iter().flatten().zip(self.gone..);
+        self.numbers = numbered.map(|(feed, number)| (feed.subscription, number)).collect();
     }
 }
 
@@ -204,6 +240,11 @@ impl Session {
         self.extra.as_ref()?.owner.as_deref()
     }
 
+    /// Whether it has ended, and only its place is still taken.
+    pub fn is_over(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.is_over)
+    }
+
     /// Whether Session State outlives the connection.
     pub fn is_persistent(&self) -> bool {
         self.expiry_interval_s > 0
@@ -227,5 +268,51 @@ impl Session {
         if self.inbound.as_ref().is_some_and(|inbound| inbound.is_empty()) {
             self.inbound = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(subscription: u32, qos: Qos) -> RetainedFeed {
+        RetainedFeed {
+            cursor: shards::Cursor::default(),
+            qos,
+            subscription_identifiers: Identifiers::None,
+            subscription: FilterId(subscription),
+        }
+    }
+
+    #[test]
+    fn a_feed_replaces_the_one_of_its_subscription_and_stands_last() {
+        let mut feeds = Feeds::default();
+        for subscription in [1, 2, 3] {
+            feeds.push(feed(subscription, Qos::AtMostOnce));
+        }
+        feeds.push(feed(1, Qos::AtLeastOnce));
+        feeds.end(FilterId(2));
+        let mut order = Vec::new();
+        while let Some(first) = feeds.first() {
+            order.push((first.subscription.0, first.qos));
+            feeds.end_first();
+        }
+        assert_eq!(order, [(3, Qos::AtMostOnce), (1, Qos::AtLeastOnce)]);
+        assert!(feeds.is_empty());
+    }
+
+    #[test]
+    fn feeds_that_replace_each_other_take_no_more_places_than_subscriptions() {
+        let mut feeds = Feeds::default();
+        for round in 0..10_000_u32 {
+            feeds.push(feed(round % 100, Qos::AtMostOnce));
+        }
+        let line = feeds.0.as_ref().expect("there are some");
+        assert_eq!(line.numbers.len(), 100);
+        assert!(line.line.len() <= 2 * 100 + FEEDS_EMPTY_MAX);
+        for subscription in 0..100 {
+            feeds.end(FilterId(subscription));
+        }
+        assert!(feeds.is_empty());
     }
 }

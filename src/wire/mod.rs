@@ -266,10 +266,17 @@ pub fn decode(bytes: &[u8], version: Version) -> Result<Packet<'_>, Violation> {
     if bytes.len() > total {
         return Err(Violation::TrailingBytes);
     }
-    decode_framed(bytes, header, version)
+    let packet = decode_framed(bytes, header, version)?;
+    match &packet {
+        Packet::Subscribe(subscribe) => subscribe.filters.check()?,
+        Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.check()?,
+        _ => {}
+    }
+    Ok(packet)
 }
 
-/// The same for what [`frame`] has cut out already, with a fixed header of `header` bytes.
+/// The same for what [`frame`] has cut out already, with a fixed header of `header` bytes. Of SUBSCRIBE
+/// and UNSUBSCRIBE the filters are not looked at: they may be millions, and are checked one by one.
 #[inline]
 pub fn decode_framed(
     bytes: &[u8],

@@ -23,6 +23,7 @@ pub struct Subscribe<'a> {
 }
 
 impl<'a> Subscribe<'a> {
+    /// Reads all but the filters, which may be many: [`SubscribeFilters::next_checked`] checks each.
     pub(super) fn decode(body: &'a [u8], version: Version) -> Result<Subscribe<'a>, Violation> {
         let mut reader = Reader::new(body);
         let mut subscribe = Subscribe {
@@ -35,19 +36,9 @@ impl<'a> Subscribe<'a> {
             let place = Place::Packet(PacketType::Subscribe);
             subscribe.read_properties(PropertyReader::new(&mut reader, place)?)?;
         }
-        let options_mask = if version == Version::V5 { 0b0011_1111 } else { 0b11 };
-        let rest = reader.rest();
-        subscribe.filters = SubscribeFilters(Source::Payload { rest, options_mask });
+        subscribe.filters = SubscribeFilters::payload(reader.rest(), version);
         if reader.is_empty() {
             return Err(Violation::SubscribeEmpty); // [MQTT-3.8.3-2]
-        }
-        while !reader.is_empty() {
-            let filter = reader.text()?;
-            let options = reader.byte()?;
-            if options & reserved_options(version) != 0 {
-                return Err(Violation::SubscribeOptionsReserved); // [MQTT-3.8.3-5]
-            }
-            check_filter(filter, SubscribeOptions::from_byte(options & options_mask)?)?;
         }
         Ok(subscribe)
     }
@@ -96,7 +87,22 @@ const fn reserved_options(version: Version) -> u8 {
     }
 }
 
-/// One filter with its options, as far as they can be judged by themselves.
+/// Reads one filter with its options, as far as they can be judged by themselves.
+fn read_filter<'a>(
+    reader: &mut Reader<'a>,
+    version: Version,
+) -> Result<(&'a str, SubscribeOptions), Violation> {
+    let filter = reader.text()?;
+    let options = reader.byte()?;
+    if options & reserved_options(version) != 0 {
+        return Err(Violation::SubscribeOptionsReserved); // [MQTT-3.8.3-5]
+    }
+    let options_mask = if version == Version::V5 { 0b0011_1111 } else { 0b11 };
+    let options = SubscribeOptions::from_byte(options & options_mask)?;
+    check_filter(filter, options)?;
+    Ok((filter, options))
+}
+
 fn check_filter(filter: &str, options: SubscribeOptions) -> Result<(), Violation> {
     if filter.is_empty() {
         return Err(Violation::TopicFilterEmpty);
@@ -150,10 +156,10 @@ pub struct SubscribeFilters<'a>(Source<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
-    /// A whole payload, checked, and the bits of its options that mean something.
+    /// A payload, of which each filter is checked when it is first read.
     Payload {
         rest: &'a [u8],
-        options_mask: u8,
+        version: Version,
     },
     List(&'a [(&'a str, SubscribeOptions)]),
 }
@@ -164,40 +170,59 @@ impl<'a> SubscribeFilters<'a> {
         SubscribeFilters(Source::List(filters))
     }
 
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.iter().count()
+    /// The payload of a SUBSCRIBE packet, or its rest from some filter on.
+    pub fn payload(rest: &'a [u8], version: Version) -> Self {
+        SubscribeFilters(Source::Payload { rest, version })
     }
 
-    /// Each in turn.
+    /// The payload that is left; nothing of a list.
+    pub fn rest(&self) -> &'a [u8] {
+        match self.0 {
+            Source::Payload { rest, .. } => rest,
+            Source::List(_) => &[],
+        }
+    }
+
+    /// Takes the next filter, or says what is wrong with it.
+    pub fn next_checked(&mut self) -> Option<Result<(&'a str, SubscribeOptions), Violation>> {
+        let (rest, version) = match &mut self.0 {
+            Source::Payload { rest: [], .. } => return None,
+            Source::Payload { rest, version } => (rest, *version),
+            Source::List(list) => {
+                let (&first, rest) = list.split_first()?;
+                *list = rest;
+                return Some(Ok(first));
+            }
+        };
+        let mut reader = Reader::new(rest);
+        let read = read_filter(&mut reader, version);
+        *rest = reader.rest();
+        Some(read)
+    }
+
+    /// Says what is wrong with the first filter that is not right.
+    pub(super) fn check(mut self) -> Result<(), Violation> {
+        while let Some(filter) = self.next_checked() {
+            filter?;
+        }
+        Ok(())
+    }
+
+    /// Each in turn, up to the first one that is not right.
     pub fn iter(&self) -> SubscribeFiltersIter<'a> {
-        SubscribeFiltersIter(self.0)
+        SubscribeFiltersIter(*self)
     }
 }
 
 /// Iterates [`SubscribeFilters`].
 #[derive(Clone, Debug)]
-pub struct SubscribeFiltersIter<'a>(Source<'a>);
+pub struct SubscribeFiltersIter<'a>(SubscribeFilters<'a>);
 
 impl<'a> Iterator for SubscribeFiltersIter<'a> {
     type Item = (&'a str, SubscribeOptions);
 
     fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.0 {
-            Source::Payload { rest, options_mask } => {
-                let mut reader = Reader::new(rest);
-                let filter = reader.text().ok()?;
-                let options = reader.byte().ok()? & *options_mask;
-                let options = SubscribeOptions::from_byte(options).ok()?;
-                *rest = reader.rest();
-                Some((filter, options))
-            }
-            Source::List(list) => {
-                let (&first, rest) = list.split_first()?;
-                *list = rest;
-                Some(first)
-            }
-        }
+        self.0.next_checked()?.ok()
     }
 }
 

@@ -21,6 +21,7 @@ pub struct Unsubscribe<'a> {
 }
 
 impl<'a> Unsubscribe<'a> {
+    /// Reads all but the filters, which may be many: [`UnsubscribeFilters::next_checked`] checks each.
     pub(super) fn decode(body: &'a [u8], version: Version) -> Result<Unsubscribe<'a>, Violation> {
         let mut reader = Reader::new(body);
         let mut unsubscribe = Unsubscribe {
@@ -34,14 +35,9 @@ impl<'a> Unsubscribe<'a> {
             while properties.read()?.is_some() {} // There is none but User Properties.
             unsubscribe.user_properties = properties.user_properties();
         }
-        unsubscribe.filters = UnsubscribeFilters(Source::Payload(reader.rest()));
+        unsubscribe.filters = UnsubscribeFilters::payload(reader.rest());
         if reader.is_empty() {
             return Err(Violation::UnsubscribeEmpty); // [MQTT-3.10.3-2]
-        }
-        while !reader.is_empty() {
-            if reader.text()?.is_empty() {
-                return Err(Violation::TopicFilterEmpty);
-            }
         }
         Ok(unsubscribe)
     }
@@ -66,7 +62,7 @@ pub struct UnsubscribeFilters<'a>(Source<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
-    /// A whole payload, checked.
+    /// A payload, of which each filter is checked when it is first read.
     Payload(&'a [u8]),
     List(&'a [&'a str]),
 }
@@ -77,38 +73,62 @@ impl<'a> UnsubscribeFilters<'a> {
         UnsubscribeFilters(Source::List(filters))
     }
 
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.iter().count()
+    /// The payload of an UNSUBSCRIBE packet, or its rest from some filter on.
+    pub fn payload(rest: &'a [u8]) -> Self {
+        UnsubscribeFilters(Source::Payload(rest))
     }
 
-    /// Each in turn.
+    /// The payload that is left; nothing of a list.
+    pub fn rest(&self) -> &'a [u8] {
+        match self.0 {
+            Source::Payload(rest) => rest,
+            Source::List(_) => &[],
+        }
+    }
+
+    /// Takes the next filter, or says what is wrong with it.
+    pub fn next_checked(&mut self) -> Option<Result<&'a str, Violation>> {
+        let rest = match &mut self.0 {
+            Source::Payload([]) => return None,
+            Source::Payload(rest) => rest,
+            Source::List(list) => {
+                let (&first, rest) = list.split_first()?;
+                *list = rest;
+                return Some(Ok(first));
+            }
+        };
+        let mut reader = Reader::new(rest);
+        let filter = reader.text();
+        *rest = reader.rest();
+        Some(match filter {
+            Ok("") => Err(Violation::TopicFilterEmpty),
+            read => read,
+        })
+    }
+
+    /// Says what is wrong with the first filter that is not right.
+    pub(super) fn check(mut self) -> Result<(), Violation> {
+        while let Some(filter) = self.next_checked() {
+            filter?;
+        }
+        Ok(())
+    }
+
+    /// Each in turn, up to the first one that is not right.
     pub fn iter(&self) -> UnsubscribeFiltersIter<'a> {
-        UnsubscribeFiltersIter(self.0)
+        UnsubscribeFiltersIter(*self)
     }
 }
 
 /// Iterates [`UnsubscribeFilters`].
 #[derive(Clone, Debug)]
-pub struct UnsubscribeFiltersIter<'a>(Source<'a>);
+pub struct UnsubscribeFiltersIter<'a>(UnsubscribeFilters<'a>);
 
 impl<'a> Iterator for UnsubscribeFiltersIter<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        match &mut self.0 {
-            Source::Payload(payload) => {
-                let mut reader = Reader::new(payload);
-                let filter = reader.text().ok()?;
-                *payload = reader.rest();
-                Some(filter)
-            }
-            Source::List(list) => {
-                let (&first, rest) = list.split_first()?;
-                *list = rest;
-                Some(first)
-            }
-        }
+        self.0.next_checked()?.ok()
     }
 }
 

@@ -150,6 +150,14 @@ impl Rules {
         })
     }
 
+    /// What a decision about `text` by these sections takes at most, in steps of a core's budget: some
+    /// eight rules that look at a short text are one.
+    pub fn steps(&self, sections: &[u32], text: &str) -> usize {
+        let rules: usize =
+            sections.iter().map(|&number| self.sections[number as usize].rules.len()).sum();
+        rules * (1 + text.len() / 64) / 8
+    }
+
     /// Decides; `sections` are the subject's.
     pub fn decide(&self, sections: &[u32], subject: &Subject<'_>, wish: &Wish<'_>) -> Verdict<'_> {
         for &number in sections {

@@ -8,12 +8,14 @@ use crate::wire::Qos;
 impl Outbound {
     /// Takes out what other members of the shared subscriptions that `is_taken` names can have
     /// instead: what waits and, `with_inflight`, QoS 1 that was not acknowledged. QoS 2 in flight
-    /// stays with this client [MQTT-4.8.2-5].
+    /// stays with this client [MQTT-4.8.2-5]. Of what waits no more than `messages_max` at a time;
+    /// true when that was not all.
     pub fn take_shared(
         &mut self,
         is_taken: impl Fn(FilterId) -> bool,
         with_inflight: bool,
-    ) -> Vec<Delivery> {
+        messages_max: usize,
+    ) -> (Vec<Delivery>, bool) {
         let is_taken = |delivery: &Delivery| delivery.shared.is_some_and(&is_taken);
         let mut taken = Vec::new();
         for inflight in self.inflight.iter_mut().filter(|_| with_inflight) {
@@ -33,27 +35,46 @@ impl Outbound {
             }
         }
         self.forget_done();
-        if self.queue.iter().any(is_taken) {
-            let has_latest = !self.latest.is_empty();
-            for _ in 0..self.queue.len() {
-                let delivery = self.pop_queue().expect("counted");
-                if is_taken(&delivery) {
-                    self.note_gone(delivery.kept);
-                    taken.push(delivery);
-                } else {
-                    self.enqueue(delivery);
-                }
-            }
-            if has_latest {
-                self.number_anew();
+        let Some(last) = self.last_of(&is_taken, messages_max) else { return (taken, false) };
+        let has_latest = !self.latest.is_empty();
+        // The others up to there, in their order, are put back in front of the rest.
+        let mut others = Vec::new();
+        for _ in 0..=last {
+            let delivery = self.pop_queue().expect("counted");
+            if is_taken(&delivery) {
+                self.note_gone(delivery.kept);
+                taken.push(delivery);
+            } else {
+                others.push(delivery);
             }
         }
-        taken
+        while let Some(other) = others.pop() {
+            self.put_first(other);
+        }
+        if has_latest {
+            self.number_anew();
+        }
+        let is_more = self.queue.iter().any(is_taken);
+        (taken, is_more)
     }
 
-    /// Makes what was drawn for a shared subscription this client's own: it is a member no more, and
-    /// nobody else took it over.
-    pub fn keep_shared(&mut self, filter: FilterId) {
+    /// The place of the last one of those to take, so many at most; none when there is none.
+    fn last_of(&self, is_taken: impl Fn(&Delivery) -> bool, messages_max: usize) -> Option<usize> {
+        let places = self.queue.iter().enumerate().filter(|(_, delivery)| is_taken(delivery));
+        places.take(messages_max).last().map(|(place, _)| place)
+    }
+
+    fn put_first(&mut self, delivery: Delivery) {
+        let bytes = delivery.message.content().bytes() as u64;
+        self.queue_bytes.set(self.queue_bytes.get() + bytes);
+        self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
+        self.left = self.left.saturating_sub(1);
+        self.queue.push_front(delivery);
+    }
+
+    /// Makes what was drawn for the shared subscriptions that `is_left` names this client's own: it is
+    /// a member no more, and nobody else took it over.
+    pub fn keep_shared(&mut self, is_left: impl Fn(FilterId) -> bool) {
         let in_flight = self.inflight.iter_mut().filter_map(|inflight| match &mut inflight.stage {
             Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
                 Some(delivery)
@@ -61,7 +82,7 @@ impl Outbound {
             Stage::Released { .. } | Stage::Done => None,
         });
         for delivery in in_flight.chain(&mut self.queue) {
-            if delivery.shared == Some(filter) {
+            if delivery.shared.is_some_and(&is_left) {
                 delivery.shared = None;
             }
         }

@@ -46,8 +46,8 @@ fn read(mut stream: &[u8], mut version: Version) {
 fn look_at(packet: &Packet<'_>) {
     assert!(!format!("{packet:?}").is_empty());
     match packet {
-        Packet::Subscribe(subscribe) => assert_ne!(subscribe.filters.count(), 0),
-        Packet::Unsubscribe(unsubscribe) => assert_ne!(unsubscribe.filters.count(), 0),
+        Packet::Subscribe(subscribe) => assert_ne!(subscribe.filters.iter().count(), 0),
+        Packet::Unsubscribe(unsubscribe) => assert_ne!(unsubscribe.filters.iter().count(), 0),
         Packet::Publish(publish) => {
             let properties = &publish.properties;
             assert!(!properties.subscription_identifiers.iter().any(|identifier| identifier == 0));

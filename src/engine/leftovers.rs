@@ -1,0 +1,179 @@
+//! What is left to do when a session has ended, or its client gone away, and one turn has no time for
+//! all of it: thousands of subscriptions to take out of the index, messages of shared subscriptions
+//! that go to other members, a long queue to let go of. To everybody else it is over at once.
+
+use std::hash::BuildHasher;
+
+use shards::{FilterId, SubscriberId};
+use smallvec::SmallVec;
+
+use crate::engine::Engine;
+use crate::limits;
+use crate::metrics::Drop as DropCause;
+use crate::session::outbound::Outbound;
+use crate::storage::record::SessionNumber;
+
+/// Steps to take a subscription out of the index.
+const SUBSCRIPTION_STEPS: usize = 8;
+
+/// What is done at once, whatever is left of the budget: most sessions have no more.
+const SUBSCRIPTIONS_AT_ONCE: usize = 8;
+
+/// One piece of it.
+#[derive(Debug)]
+pub(super) enum Leftover {
+    /// A session has ended.
+    Ended(EndedSession),
+    /// A client went away, and other members are to have its messages of these shared subscriptions,
+    /// until it comes back.
+    Absent { session: u32, generation: u32, lines: Vec<(FilterId, String)> },
+}
+
+/// A session that has ended. Nobody finds it any more, but its place stays taken until the index
+/// knows nothing of it.
+#[derive(Debug)]
+pub(super) struct EndedSession {
+    index: u32,
+    /// Its number in the store, until that is told of the end.
+    number: Option<SessionNumber>,
+    /// Those that are left in the index.
+    subscriptions: SmallVec<[FilterId; 4]>,
+    outbound: Option<Box<Outbound>>,
+    /// Shared subscriptions for which messages wait that other members may get.
+    lines: Vec<(FilterId, String)>,
+}
+
+impl Engine {
+    /// The session ends: a Will still waiting is published [MQTT-3.1.3-9], subscriptions go,
+    /// messages drawn for a shared subscription go to other members [MQTT-4.8.2-6].
+    pub(super) fn end_session(&mut self, index: u32) {
+        self.flush_run();
+        debug_assert!(self.sessions[index as usize].connection.is_none());
+        self.links.metrics.clients_disconnected -= 1;
+        self.publish_will(index);
+        let lines = self.shared_lines(index);
+        let mut subscriptions = std::mem::take(&mut self.sessions[index as usize].subscriptions);
+        // A group draws no member who is gone.
+        subscriptions.retain(|filter| {
+            if filter.is_shared() {
+                self.work.spend(SUBSCRIPTION_STEPS);
+                self.leave(*filter, SubscriberId(index));
+            }
+            !filter.is_shared()
+        });
+        self.forget_identifier(index);
+        self.links.metrics.messages_queued -= self.queued(index) as u64;
+        let state = &mut self.sessions[index as usize];
+        state.extra.get_or_insert_default().is_over = true;
+        let (number, outbound) = (state.number(), state.outbound.take());
+        let mut ended = EndedSession { index, number, subscriptions, outbound, lines };
+        if ended.lines.is_empty() {
+            self.tell_session_over(&mut ended);
+        }
+        if !self.go_on_ending(&mut ended) {
+            self.links.metrics.sessions_divided += 1;
+            self.leftovers.push_back(Leftover::Ended(ended));
+        }
+    }
+
+    fn forget_identifier(&mut self, index: u32) {
+        let hash = self.hasher.hash_one(self.sessions[index as usize].client_identifier.as_str());
+        if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+    }
+
+    /// The store is told that the session has ended, and how many messages with it.
+    fn tell_session_over(&mut self, ended: &mut EndedSession) {
+        let left = ended.outbound.as_ref().map_or(0, |o| o.queued() + o.inflight());
+        self.count_drops(ended.index, DropCause::SessionEnded, left as u64);
+        self.tell_ended(ended.index);
+        ended.number = None;
+        ended.lines.clear();
+    }
+
+    /// Goes on with a session that has ended; whether nothing is left of it.
+    fn go_on_ending(&mut self, ended: &mut EndedSession) -> bool {
+        if !ended.lines.is_empty() {
+            let Some(mut outbound) = ended.outbound.take() else { unreachable!("lines are of it") };
+            let is_more =
+                self.hand_on(ended.index, ended.number, &mut outbound, &ended.lines, true);
+            ended.outbound = Some(outbound);
+            if is_more {
+                return false;
+            }
+            self.tell_session_over(ended);
+        }
+        while let Some(outbound) = &mut ended.outbound {
+            if !outbound.is_longer_than(limits::QUEUE_DROPPED_AT_ONCE) {
+                ended.outbound = None;
+            } else if self.work.is_spent() {
+                return false;
+            } else {
+                self.work.spend(outbound.shed(limits::QUEUE_DROPPED_AT_ONCE) / 4);
+            }
+        }
+        let mut at_once = SUBSCRIPTIONS_AT_ONCE;
+        while let Some(&filter) = ended.subscriptions.last() {
+            if at_once == 0 && self.work.is_spent() {
+                return false;
+            }
+            at_once = at_once.saturating_sub(1);
+            ended.subscriptions.pop();
+            self.work.spend(SUBSCRIPTION_STEPS);
+            self.leave(filter, SubscriberId(ended.index));
+        }
+        let session = self.sessions.remove(ended.index as usize);
+        self.place.set_sessions(self.sessions.len());
+        let names = session.client_identifier.as_str().len() + session.owner().map_or(0, str::len);
+        self.links.ledger.release(limits::SESSION_BYTES + names);
+        true
+    }
+
+    /// A client went away, and its session is kept: other members of its shared subscriptions get what
+    /// it has not taken.
+    pub(super) fn hand_on_of_absent(&mut self, index: u32) {
+        let lines = self.shared_lines(index);
+        if !lines.is_empty() && self.hand_shared_messages_on(index, &lines, true) {
+            let generation = self.sessions[index as usize].generation;
+            self.leftovers.push_back(Leftover::Absent { session: index, generation, lines });
+        }
+    }
+
+    /// Goes on with what is left of sessions; false when there is nothing, or no time for it.
+    pub(super) fn go_on_with_leftovers(&mut self) -> bool {
+        if self.work.is_spent() {
+            return false;
+        }
+        let waiting = self.leftovers.len() + self.untouched.len() + self.ready.len();
+        let Some(leftover) = self.leftovers.pop_front() else { return false };
+        self.work.begin_share(waiting);
+        match leftover {
+            Leftover::Ended(mut ended) => {
+                while !self.go_on_ending(&mut ended) {
+                    if self.work.is_spent() {
+                        self.leftovers.push_back(Leftover::Ended(ended));
+                        break;
+                    }
+                }
+            }
+            Leftover::Absent { session, generation, lines } => {
+                let is_absent = |session: &&crate::session::state::Session| {
+                    session.generation == generation
+                        && session.connection.is_none()
+                        && !session.is_over()
+                };
+                while self.sessions.get(session as usize).as_ref().is_some_and(is_absent)
+                    && self.hand_shared_messages_on(session, &lines, true)
+                {
+                    if self.work.is_spent() {
+                        self.leftovers.push_back(Leftover::Absent { session, generation, lines });
+                        break;
+                    }
+                }
+            }
+        }
+        self.work.end_share();
+        true
+    }
+}

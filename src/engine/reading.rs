@@ -1,0 +1,230 @@
+//! Whether a connection is read, and whether what was read is processed: for each reason that stands
+//! against it there is one place that sets it and one that takes it back. And the line of connections
+//! that go on in a later turn, because the budget of this one was spent ([`Work`](super::work::Work)).
+
+use crate::engine::ending::Ending;
+use crate::engine::{Action, ConnectionId, Engine, Timer};
+use crate::limits;
+use crate::session::connection::{Connection, Hold, Phase};
+
+impl Connection {
+    /// Whether input must wait.
+    #[inline]
+    pub(super) fn is_held(&self) -> bool {
+        self.holders > 0 || self.holds.holds_input()
+    }
+
+    /// Whether the executor is to read the socket.
+    fn is_read(&self) -> bool {
+        self.holders == 0 && self.holds.is_empty()
+    }
+}
+
+impl Engine {
+    /// Leaves a socket unread until [`Self::resume_reading`] was called as often.
+    pub(super) fn pause_reading(&mut self, publisher: ConnectionId) {
+        let Some(connection) = self.links.get(publisher) else { return };
+        let was_read = connection.is_read();
+        connection.holders += 1;
+        if connection.holders == 1 {
+            self.links.metrics.publishers_paused += 1;
+        }
+        if was_read {
+            self.links.actions.push_back(Action::Pause { connection: publisher });
+        }
+    }
+
+    /// Reads a publisher's socket again, after what it had sent already.
+    pub(super) fn resume_reading(&mut self, publisher: ConnectionId) {
+        let Some(connection) = self.links.get(publisher) else { return };
+        let Some(left) = connection.holders.checked_sub(1) else { return };
+        connection.holders = left;
+        if left == 0 {
+            self.go_on_reading(publisher);
+        }
+    }
+
+    /// Leaves a socket unread for a reason of its own, until [`Self::release`].
+    pub(super) fn hold(&mut self, id: ConnectionId, reason: Hold) {
+        let Some(connection) = self.links.get(id) else { return };
+        let was_read = connection.is_read();
+        connection.holds.set(reason);
+        if was_read {
+            self.links.actions.push_back(Action::Pause { connection: id });
+        }
+    }
+
+    /// The reason is there no more.
+    pub(super) fn release_hold(&mut self, id: ConnectionId, reason: Hold) {
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.holds.has(reason) {
+            connection.holds.clear(reason);
+            self.go_on_reading(id);
+        }
+    }
+
+    /// The packet that took several turns is done. What came after it is next, in this very turn.
+    pub(super) fn release_job(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        connection.holds.clear(Hold::Job);
+        if connection.is_read() {
+            self.links.actions.push_back(Action::Resume { connection: id });
+        }
+    }
+
+    fn go_on_reading(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        let (is_read, is_held) = (connection.is_read(), connection.is_held());
+        if is_read {
+            self.links.actions.push_back(Action::Resume { connection: id });
+        }
+        if !is_held {
+            self.mark_ready(id);
+        }
+    }
+
+    /// The memory bound is reached: a publisher rests for a while.
+    pub(super) fn rest_for_memory(&mut self, publisher: ConnectionId) {
+        if self.links.get(publisher).is_none_or(|connection| connection.holders > 0) {
+            return;
+        }
+        self.pause_reading(publisher);
+        let pause = std::time::Duration::from_millis(limits::MEMORY_PAUSE_MS);
+        self.timers.arm(self.now.after(pause), Timer::MemoryPause(publisher));
+    }
+
+    /// Whether so many answers wait for a client that does not take them that it is not read: what it
+    /// sends would only add to them.
+    pub(super) fn holds_for_answers(&mut self, id: ConnectionId) -> bool {
+        let is_full = self.memory_is_full();
+        let outbox_bytes_max = self.settings.limits.outbox_bytes_max as usize;
+        let Some(connection) = self.links.get(id) else { return false };
+        let unsent = connection.outbox.as_ref().map_or(0, |outbox| outbox.len());
+        let (unsent_max, pending_max) = match is_full {
+            false => (limits::UNSENT_ANSWERS_BYTES_MAX, outbox_bytes_max),
+            true => (limits::UNSENT_ANSWERS_BYTES_MIN, limits::UNSENT_ANSWERS_BYTES_MIN),
+        };
+        if unsent <= unsent_max || connection.pending_bytes() <= pending_max {
+            return false;
+        }
+        // Nothing leaves while the executor has no buffer out: then it is not the client who waits.
+        if !connection.is_sending {
+            return false;
+        }
+        self.links.metrics.clients_unread += 1;
+        self.hold(id, Hold::Answers);
+        true
+    }
+
+    /// The client took something: it is read again once it has taken half.
+    pub(super) fn note_answers_taken(&mut self, id: ConnectionId, bytes: usize) {
+        let (now, outbox_bytes_max) = (self.now, self.settings.limits.outbox_bytes_max as usize);
+        let Some(connection) = self.links.get(id) else { return };
+        if !connection.holds.has(Hold::Answers) {
+            return;
+        }
+        if bytes > 0 {
+            // It lives, though what it sends is not read.
+            connection.last_received = now;
+        }
+        let unsent = connection.outbox.as_ref().map_or(0, |outbox| outbox.len());
+        if !connection.is_sending
+            || unsent <= limits::UNSENT_ANSWERS_BYTES_MIN / 2
+            || connection.pending_bytes() <= outbox_bytes_max / 2
+        {
+            self.release_hold(id, Hold::Answers);
+        }
+    }
+
+    /// Gives a connection another turn, after those who wait already.
+    pub(super) fn mark_ready(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        if !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The budget was spent before this client had anything of it: it comes before those who had.
+    pub(super) fn mark_untouched(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        if !connection.is_ready {
+            connection.is_ready = true;
+            self.links.metrics.inputs_deferred += 1;
+            self.untouched.push_back(id);
+        }
+    }
+
+    /// The next connection that is to go on.
+    pub(super) fn next_ready(&mut self) -> Option<ConnectionId> {
+        let waiting = self.untouched.len() + self.ready.len();
+        let id = self.untouched.pop_front().or_else(|| self.ready.pop_front())?;
+        self.work.begin_share(waiting);
+        Some(id)
+    }
+
+    /// Goes on with a connection that had more to do than one turn allows.
+    pub(super) fn go_on(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        connection.is_ready = false;
+        self.work.spend(1);
+        if connection.holds.has(Hold::Job) && !self.go_on_with_job(id) {
+            return self.mark_ready(id);
+        }
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.is_held() || self.holds_for_answers(id) {
+            return;
+        }
+        self.take_in(id, &[]);
+        let Some(connection) = self.links.get(id) else { return };
+        let (is_open, is_ready) = (connection.session().is_some(), connection.is_ready);
+        if connection.stash().len() <= limits::READ_AHEAD_BYTES {
+            self.release_hold(id, Hold::Backlog);
+        }
+        if is_open {
+            self.after_progress(id.slot);
+        }
+        if !is_ready {
+            self.end_if_closed(id);
+        }
+    }
+
+    /// Input that was read is kept, as others have their turn first. While much of it is kept, no more
+    /// is read.
+    pub(super) fn defer_input(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.stash().len() > limits::READ_AHEAD_BYTES
+            && !connection.holds.has(Hold::Backlog)
+        {
+            self.hold(id, Hold::Backlog);
+        }
+    }
+
+    /// The peer closed a connection of which something is still to be processed: it ends after that.
+    /// False when there is nothing, or nothing that can be processed without its socket.
+    pub(super) fn ends_later(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return false };
+        let waits = connection.is_held() || connection.is_ready;
+        if !waits || connection.stash().is_empty() && !connection.holds.has(Hold::Job) {
+            return false;
+        }
+        if matches!(connection.phase, Phase::Leaving(_)) {
+            return false;
+        }
+        connection.holds.set(Hold::Closed);
+        connection.holds.clear(Hold::Answers);
+        let is_held = connection.is_held();
+        if !is_held {
+            self.mark_ready(id);
+        }
+        true
+    }
+
+    /// A connection that its peer has closed ends once nothing of it is left to process.
+    fn end_if_closed(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.holds.has(Hold::Closed) && !connection.is_held() && !connection.is_ready {
+            self.end_connection(id.slot, Ending::PeerClosed);
+        }
+    }
+}

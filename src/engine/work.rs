@@ -1,0 +1,191 @@
+//! How much a core does in one turn, counted in steps, so that whatever one client sends, everybody
+//! else is served meanwhile. Knows no client and no clock: the same input always takes the same turns.
+//!
+//! A step is about what a PUBLISH costs that nobody subscribed to: some 1,000 instructions, a sixth of
+//! a microsecond. A node of the subscription index, a queue entry, a filter that is parsed or a copy
+//! delivered is charged by whoever looks at it ([`Work::spend`]); bytes that are copied as a whole
+//! count [`BYTES_PER_STEP`] to a step.
+//!
+//! A turn has two parts with a budget each. The first serves what arrives: batches of other cores,
+//! bytes of clients, timers. The second, the turn's end, goes on with what was deferred. So neither
+//! can starve the other, and a turn takes no more than [`TURN_STEPS`] and, in each part, the last piece
+//! of it, as pieces are not cut.
+
+/// Steps for what arrives in a turn.
+pub const ARRIVAL_STEPS: i32 = 24_576;
+
+/// Steps for going on with what was deferred.
+pub const DEFERRED_STEPS: i32 = 24_576;
+
+/// Steps of one turn, besides a piece that cannot be cut in each of its parts.
+pub const TURN_STEPS: u32 = (ARRIVAL_STEPS + DEFERRED_STEPS) as u32;
+
+/// The least that a client gets of the second part when its turn comes, if others wait.
+const SHARE_STEPS_MIN: i32 = DEFERRED_STEPS / 16;
+
+/// Bytes that are copied, or looked at one after the other, for a step.
+pub const BYTES_PER_STEP: usize = 512;
+
+/// No piece counts for more.
+const PIECE_STEPS_MAX: usize = 1 << 30;
+
+/// The budget of the turn.
+#[derive(Debug)]
+pub struct Work {
+    /// Steps left of this part of the turn. Below zero after a piece that could not be cut.
+    left: i32,
+    /// Where the one who is served now has to stop.
+    floor: i32,
+    /// What this part began with.
+    began_with: i32,
+    /// The part for what was deferred has begun.
+    is_deferred: bool,
+    /// Steps of the first part.
+    arrival: u32,
+    /// Steps since the start.
+    total: u64,
+    /// The most steps of any turn.
+    turn_max: u32,
+    /// Since [`Self::take_turn_max`].
+    recent_max: u32,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            left: ARRIVAL_STEPS,
+            floor: 0,
+            began_with: ARRIVAL_STEPS,
+            is_deferred: false,
+            arrival: 0,
+            total: 0,
+            turn_max: 0,
+            recent_max: 0,
+        }
+    }
+}
+
+impl Work {
+    /// Takes steps off the budget.
+    #[inline]
+    pub fn spend(&mut self, steps: usize) {
+        self.left = self.left.saturating_sub(steps.min(PIECE_STEPS_MAX) as i32);
+    }
+
+    /// The same for bytes that were copied or looked at.
+    #[inline]
+    pub fn spend_bytes(&mut self, bytes: usize) {
+        self.spend(bytes / BYTES_PER_STEP);
+    }
+
+    /// Whether the one who is served now has to stop, and go on in a later turn.
+    #[inline]
+    pub fn is_spent(&self) -> bool {
+        self.left <= self.floor
+    }
+
+    /// What arrived in this turn has been served: what was deferred follows.
+    pub fn begin_deferred(&mut self) {
+        if self.is_deferred {
+            return;
+        }
+        self.arrival = self.spent();
+        self.is_deferred = true;
+        (self.left, self.floor, self.began_with) = (DEFERRED_STEPS, 0, DEFERRED_STEPS);
+    }
+
+    /// The next one that was deferred is served, one of so many that wait: it gets its share of what
+    /// is left.
+    pub fn begin_share(&mut self, waiting: usize) {
+        let share = (self.left / waiting.max(1) as i32).max(SHARE_STEPS_MIN);
+        self.floor = (self.left - share).max(0);
+    }
+
+    /// Everybody had a share: what is left is nobody's in particular.
+    pub fn end_share(&mut self) {
+        self.floor = 0;
+    }
+
+    /// The turn is over.
+    pub fn end_turn(&mut self) {
+        self.begin_deferred();
+        let steps = self.arrival + self.spent();
+        self.total += u64::from(steps);
+        self.turn_max = self.turn_max.max(steps);
+        self.recent_max = self.recent_max.max(steps);
+        self.is_deferred = false;
+        (self.left, self.floor, self.began_with) = (ARRIVAL_STEPS, 0, ARRIVAL_STEPS);
+    }
+
+    fn spent(&self) -> u32 {
+        self.began_with.abs_diff(self.left)
+    }
+
+    /// Steps since the start, up to the last turn.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The most steps that any turn took.
+    pub fn turn_max(&self) -> u32 {
+        self.turn_max
+    }
+
+    /// The most steps of any turn since this was asked last.
+    #[cfg(test)]
+    pub fn take_turn_max(&mut self) -> u32 {
+        std::mem::take(&mut self.recent_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_and_what_was_deferred_have_a_budget_each() {
+        let mut work = Work::default();
+        work.spend(ARRIVAL_STEPS as usize);
+        assert!(work.is_spent());
+        work.begin_deferred();
+        assert!(!work.is_spent());
+        work.spend(DEFERRED_STEPS as usize);
+        assert!(work.is_spent());
+        work.end_turn();
+        assert!(!work.is_spent());
+        assert_eq!((work.turn_max(), work.total()), (TURN_STEPS, u64::from(TURN_STEPS)));
+    }
+
+    #[test]
+    fn one_of_many_gets_a_share_and_the_others_theirs() {
+        let mut work = Work::default();
+        work.begin_deferred();
+        let mut served = 0;
+        for waiting in (1..=1_000).rev() {
+            if work.is_spent() {
+                break;
+            }
+            work.begin_share(waiting);
+            while !work.is_spent() {
+                work.spend(10);
+            }
+            work.end_share();
+            served += 1;
+        }
+        assert!(served >= 15, "{served}");
+        // One alone gets all of it.
+        work.end_turn();
+        work.begin_deferred();
+        work.begin_share(1);
+        work.spend(DEFERRED_STEPS as usize - 1);
+        assert!(!work.is_spent());
+    }
+
+    #[test]
+    fn a_piece_that_cannot_be_cut_counts_whole() {
+        let mut work = Work::default();
+        work.spend(usize::MAX);
+        work.end_turn();
+        assert_eq!(work.turn_max(), 1 << 30);
+    }
+}
