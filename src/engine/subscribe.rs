@@ -187,7 +187,7 @@ impl Engine {
     /// the last one on, as far as the budget goes; how many are left to be looked at. Those made
     /// meanwhile come after them.
     pub(super) fn check_subscriptions(&mut self, session: u32, mut left: usize) -> usize {
-        if self.access.revision() == 0 {
+        if left == 0 || self.access.revision() == 0 {
             return 0;
         }
         let Some(id) = self.sessions[session as usize].connection else { return 0 };

@@ -152,7 +152,7 @@ impl PacketType {
         1 << self as u16
     }
 
-    const fn from_first_byte(first: u8) -> Option<PacketType> {
+    pub(crate) const fn from_first_byte(first: u8) -> Option<PacketType> {
         Some(match first >> 4 {
             1 => PacketType::Connect,
             2 => PacketType::Connack,

@@ -18,6 +18,7 @@ mod settling;
 mod transit;
 mod users;
 mod wills;
+mod work;
 
 use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
