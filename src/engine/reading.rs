@@ -93,6 +93,12 @@ impl Engine {
         self.timers.arm(self.now.after(pause), Timer::MemoryPause(publisher));
     }
 
+    /// Whether the budget of this turn is spent: what arrives now is kept for a later one, and is better
+    /// left where it is.
+    pub fn has_spent_turn(&self) -> bool {
+        self.work.is_spent()
+    }
+
     /// Whether so many answers wait for a client that does not take them that it is not read: what it
     /// sends would only add to them.
     pub(super) fn holds_for_answers(&mut self, id: ConnectionId) -> bool {

@@ -205,6 +205,10 @@ impl Executor {
         }
         self.accept();
         for _ in 0..self.to_read.len() {
+            // Those who are left come first in the next turn.
+            if self.core.engine.has_spent_turn() {
+                break;
+            }
             let Some(slot) = self.to_read.pop_front() else { break };
             self.read(slot, buffer);
         }
