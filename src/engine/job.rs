@@ -203,7 +203,7 @@ impl Engine {
             let Some(checked) = next else { return Ok(true) };
             checked?;
             progress.filters += 1;
-            self.work.spend(usize::from(progress.filters % 4 == 0) + bytes / 128);
+            self.work.spend(usize::from(progress.filters.is_multiple_of(4)) + bytes / 128);
             if self.work.is_spent() && progress.checked_bytes < filters.len() {
                 return Ok(false);
             }
@@ -247,7 +247,7 @@ impl Engine {
                 }
                 false => Err(ReasonCode::QuotaExceeded),
             };
-            self.work.spend(usize::from(progress.reasons.len() % 4 == 0));
+            self.work.spend(usize::from(progress.reasons.len().is_multiple_of(4)));
             self.links.metrics.subscriptions_refused += u64::from(outcome.is_err());
             progress.reasons.push(match outcome {
                 Ok(granted) => granted as u8,

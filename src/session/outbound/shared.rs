@@ -35,7 +35,7 @@ impl Outbound {
             }
         }
         self.forget_done();
-        let Some(last) = self.last_of(&is_taken, messages_max) else { return (taken, false) };
+        let Some(last) = self.last_of(is_taken, messages_max) else { return (taken, false) };
         let has_latest = !self.latest.is_empty();
         // The others up to there, in their order, are put back in front of the rest.
         let mut others = Vec::new();
