@@ -230,6 +230,10 @@ counters! {
     clients_refused "clients/refused" Broker Counter;
     /// Those of them that asked for the session of another user.
     sessions_guarded "clients/refused/session-of-another" Broker Counter;
+    /// Those of them whose Client Identifier the rules do not let them use.
+    identifiers_denied "clients/refused/identifier" Broker Counter;
+    /// Sessions of others that were ended for the user whose Client Identifier theirs was.
+    foreign_sessions_ended "clients/foreign-sessions-ended" Broker Counter;
     /// Those of them whose user has as many sessions as one may.
     sessions_over_user "clients/refused/sessions-of-user" Broker Counter;
     /// Connections ended because the time for which their client was let in was over.

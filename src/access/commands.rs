@@ -96,21 +96,42 @@ pub fn acl(what: &AclCommand, settings: &Settings) -> Outcome<(String, bool)> {
     let rules = read_rules(path)?;
     let qos = Qos::try_from(*qos).map_err(|_| "--qos: 0, 1 or 2 is expected")?;
     let user = Some(user.as_str()).filter(|user| *user != "-");
-    let subject = Subject { user, client_identifier: client };
-    let has_wildcard = shards::has_wildcard(topic) || topic.starts_with("$share/");
-    let both = !publish && !subscribe;
-    if *publish && has_wildcard {
-        return Err("--publish: nobody publishes to a topic with wildcards".into());
-    }
+    let client_identifier = client.as_deref().unwrap_or_default();
+    let subject = Subject { user, client_identifier };
     let mut wishes = Vec::new();
-    if *publish || (both && !has_wildcard) {
-        wishes.push(("publish", Wish::Publish { topic, qos, retain: *retain }));
+    if let Some(topic) = topic.as_deref() {
+        let has_wildcard = shards::has_wildcard(topic) || topic.starts_with("$share/");
+        let both = !publish && !subscribe;
+        if *publish && has_wildcard {
+            return Err("--publish: nobody publishes to a topic with wildcards".into());
+        }
+        if *publish || (both && !has_wildcard) {
+            wishes.push(("publish", topic, Wish::Publish { topic, qos, retain: *retain }));
+        }
+        if *subscribe || both {
+            wishes.push(("subscribe", topic, Wish::Subscribe { filter: topic, qos }));
+        }
     }
-    if *subscribe || both {
-        wishes.push(("subscribe", Wish::Subscribe { filter: topic, qos }));
-    }
+    let who = user.map_or("somebody without a name".to_owned(), |user| format!("{user:?}"));
     let (mut text, mut is_allowed) = (String::new(), true);
-    for (name, wish) in wishes {
+    if client.is_some()
+        && let Some(verdict) = rules.decide_identifier(&subject)
+    {
+        is_allowed = verdict.is_allowed;
+        let word = if is_allowed { "allowed" } else { "denied" };
+        write!(text, "client {client_identifier}: {word} for {who}")?;
+        match verdict.by {
+            Some((rule, section)) => explain(&mut text, path, rule, rule.line, section)?,
+            None => writeln!(text, ": no rule in {} allows it", path.display())?,
+        }
+    } else if topic.is_none() {
+        writeln!(
+            text,
+            "client {client_identifier}: allowed for {who}: no rule in {} is about Client Identifiers",
+            path.display()
+        )?;
+    }
+    for (name, topic, wish) in wishes {
         let verdict = rules.decide_once(&subject, &wish);
         is_allowed &= verdict.qos.is_some();
         let word = match verdict.qos {
@@ -118,17 +139,23 @@ pub fn acl(what: &AclCommand, settings: &Settings) -> Outcome<(String, bool)> {
             Some(_) => "allowed".to_owned(),
             None => "denied".to_owned(),
         };
-        let who = user.map_or("somebody without a name".to_owned(), |user| format!("{user:?}"));
         write!(text, "{name} {topic}: {word} for {who}")?;
         match verdict.by {
-            Some((rule, section)) => writeln!(
-                text,
-                " by {}:{}: `{rule}` (its section begins in line {section})",
-                path.display(),
-                rule.line
-            )?,
+            Some((rule, section)) => explain(&mut text, path, rule, rule.line, section)?,
             None => writeln!(text, ": no rule in {} is about it", path.display())?,
         }
     }
     Ok((text.trim_end().to_owned(), is_allowed))
+}
+
+/// Says which rule decided.
+fn explain(
+    text: &mut String,
+    path: &Path,
+    rule: &dyn std::fmt::Display,
+    line: u32,
+    section: u32,
+) -> std::fmt::Result {
+    let at = path.display();
+    writeln!(text, " by {at}:{line}: `{rule}` (its section begins in line {section})")
 }

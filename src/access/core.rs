@@ -15,7 +15,7 @@ use crate::access::passwords::{NoMemory, User};
 use crate::access::scram;
 use crate::access::{Bell, Control, Snapshot};
 use crate::clock::Now;
-use crate::engine::{Access, Authentication, Credentials, Grant, Identity, Peer};
+use crate::engine::{Access, Authentication, Credentials, Grant, IdentifierClaim, Identity, Peer};
 use crate::metrics::AccessCounts;
 use crate::pool::Pool;
 use crate::wire::{Qos, ReasonCode};
@@ -382,6 +382,18 @@ impl Access for CoreAccess {
             && let Some(user) = &client.user
         {
             self.control.guard.user_left(user);
+        }
+    }
+
+    fn claims_identifier(&mut self, who: &Identity<'_>) -> IdentifierClaim {
+        let snapshot = self.snapshot.load();
+        let Some(rules) = &snapshot.rules else { return IdentifierClaim::Open };
+        let client = self.clients.get(who.exchange as u32 as usize).and_then(Option::as_ref);
+        let user = client.and_then(|client| client.user.as_deref());
+        match rules.decide_identifier(&subject(user, who)) {
+            Some(verdict) if !verdict.is_allowed => IdentifierClaim::Denied,
+            Some(verdict) if verdict.is_own => IdentifierClaim::Own,
+            _ => IdentifierClaim::Open,
         }
     }
 

@@ -169,18 +169,19 @@ pub enum PasswdCommand {
 /// What to do with a file of rules.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AclCommand {
-    /// Say what a user may do with a topic, and which rule says so; exit code 1 if anything asked is
-    /// denied.
+    /// Say what a user may do with a topic, and whether it may have a Client Identifier, and which
+    /// rule says so; exit code 1 if anything asked is denied.
     Check {
         /// User Name; `-` for a client without one.
         user: String,
 
         /// Topic Name, or Topic Filter.
-        topic: String,
+        #[arg(required_unless_present = "client")]
+        topic: Option<String>,
 
         /// Client Identifier.
-        #[arg(long, value_name = "ID", default_value = "")]
-        client: String,
+        #[arg(long, value_name = "ID")]
+        client: Option<String>,
 
         /// May it publish there? Without this and --subscribe both are asked.
         #[arg(long)]

@@ -65,6 +65,17 @@ pub struct Grant {
     pub valid_for: Option<Duration>,
 }
 
+/// What a client's right to its Client Identifier is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentifierClaim {
+    /// It may use it, as others may.
+    Open,
+    /// It is this user's: a session of somebody else under it may be ended.
+    Own,
+    /// It may not use it.
+    Denied,
+}
+
 /// An answer to a request to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authentication {
@@ -113,6 +124,12 @@ pub trait Access: Send {
     /// The client is not let in, or its connection is gone.
     fn forget(&mut self, exchange: u64) {
         let _ = exchange;
+    }
+
+    /// May this client use its Client Identifier? It is not asked about one that the broker assigned.
+    fn claims_identifier(&mut self, who: &Identity<'_>) -> IdentifierClaim {
+        let _ = who;
+        IdentifierClaim::Open
     }
 
     /// May this client publish to this topic?

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::config::Redirect;
 use crate::engine::access::{Authentication, Credentials, Grant};
+use crate::engine::identity::EndsForeign;
 use crate::engine::links::Links;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
@@ -363,9 +364,11 @@ impl Engine {
         let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         let user = grant.user.as_deref();
-        if let Err(Refusal(reason)) = self.check_identity(id, connect, client_identifier, user) {
-            return self.turn_down(id, reason);
-        }
+        let checked = self.check_identity(id, connect, client_identifier, user);
+        let EndsForeign(ends_foreign) = match checked {
+            Ok(ends_foreign) => ends_foreign,
+            Err(Refusal(reason)) => return self.turn_down(id, reason),
+        };
         let membership = match self.enter_user(client_identifier, user) {
             Ok(membership) => membership,
             Err(Refusal(reason)) => {
@@ -374,7 +377,11 @@ impl Engine {
             }
         };
         let mark = self.mark();
-        let (session, session_present) = self.claim_session(client_identifier, connect.clean_start);
+        if ends_foreign {
+            self.note_foreign_end(client_identifier, user);
+        }
+        let ends_session = connect.clean_start || ends_foreign;
+        let (session, session_present) = self.claim_session(client_identifier, ends_session);
         if let Some(membership) = membership {
             self.sessions[session as usize].count_for(membership);
         }
@@ -438,16 +445,16 @@ impl Engine {
 
     /// The session of this Client Identifier: taken over, resumed, or new [MQTT-3.1.2-4],
     /// [MQTT-3.1.2-5], [MQTT-3.1.4-3].
-    fn claim_session(&mut self, client_identifier: &str, clean_start: bool) -> (u32, bool) {
+    fn claim_session(&mut self, client_identifier: &str, ends_session: bool) -> (u32, bool) {
         if let Some(session) = self.find_session(client_identifier)
             && let Some(old) = self.sessions[session as usize].connection
         {
             self.links.metrics.takeovers += 1;
-            self.end_connection(old.slot, Ending::TakenOver { ends_session: clean_start });
+            self.end_connection(old.slot, Ending::TakenOver { ends_session });
         }
         // Looked up again: the session may have ended with its connection.
         if let Some(session) = self.find_session(client_identifier) {
-            if !clean_start {
+            if !ends_session {
                 self.links.metrics.clients_disconnected -= 1;
                 return (session, true);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shards::Text;
 
 use crate::clock::{Deadline, Now};
-use crate::engine::access::{Authentication, Identity};
+use crate::engine::access::{Authentication, IdentifierClaim, Identity};
 use crate::engine::connect::{Refusal, exchange};
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
@@ -15,6 +15,10 @@ use crate::session::connection::{Hold, Phase};
 use crate::session::state::SessionExtra;
 use crate::users::{HoldsTooMuch, Membership};
 use crate::wire::{Connect, ReasonCode};
+
+/// Whether a session that is somebody else's ends, so that a new one can take its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndsForeign(pub bool);
 
 impl Engine {
     /// Takes the answers that the access control has worked out meanwhile, and notices when its
@@ -58,37 +62,90 @@ impl Engine {
         self.refuse(id, reason);
     }
 
-    /// What of a CONNECT depends on who it is from.
+    /// What of a CONNECT depends on who it is from. Whether the session of its Client Identifier is
+    /// somebody else's and ends.
     pub(super) fn check_identity(
         &mut self,
         id: ConnectionId,
         connect: &Connect<'_>,
         client_identifier: &str,
         user: Option<&str>,
-    ) -> Result<(), Refusal> {
-        if self.settings.access.bind_sessions
-            && let Some(session) = self.find_session(client_identifier)
-            && let Some(owner) = self.sessions[session as usize].owner()
-            && user != Some(owner)
-        {
-            self.links.metrics.sessions_guarded += 1;
+    ) -> Result<EndsForeign, Refusal> {
+        let text = Text::new(client_identifier);
+        let who = Identity { exchange: exchange(id), client_identifier: &text };
+        let is_assigned = connect.client_identifier.is_empty();
+        let claim = match is_assigned {
+            true => IdentifierClaim::Open,
+            false => self.access.claims_identifier(&who),
+        };
+        if claim == IdentifierClaim::Denied {
+            self.links.metrics.identifiers_denied += 1;
             rated!(
                 info,
                 self.now,
                 client = name(client_identifier),
                 user = user.map(name),
-                owner = name(owner),
-                "refused: the session of this Client Identifier belongs to another user"
+                "refused: the rules do not let this user have this Client Identifier"
             );
-            return Err(Refusal(ReasonCode::NotAuthorized));
+            return Err(Refusal(ReasonCode::ClientIdentifierNotValid));
         }
-        let Some(will) = &connect.will else { return Ok(()) };
-        let client_identifier = Text::new(client_identifier);
-        let who = Identity { exchange: exchange(id), client_identifier: &client_identifier };
+        let may_end = claim == IdentifierClaim::Own && connect.clean_start;
+        let ends_foreign = self.check_owner(client_identifier, user, may_end)?;
+        let Some(will) = &connect.will else { return Ok(ends_foreign) };
         match self.access.may_publish(&who, will.topic, will.qos, will.retain) {
-            true => Ok(()),
+            true => Ok(ends_foreign),
             false => Err(Refusal(ReasonCode::NotAuthorized)),
         }
+    }
+
+    /// Whether the session of a Client Identifier is somebody else's, and ends for this user: one of
+    /// nobody always does, that of another user if `may_end` says so.
+    fn check_owner(
+        &mut self,
+        client_identifier: &str,
+        user: Option<&str>,
+        may_end: bool,
+    ) -> Result<EndsForeign, Refusal> {
+        let session = self.find_session(client_identifier);
+        let session = session.filter(|_| self.settings.access.bind_sessions);
+        let Some(session) = session.map(|session| &self.sessions[session as usize]) else {
+            return Ok(EndsForeign(false));
+        };
+        if session.owner() == user {
+            return Ok(EndsForeign(false));
+        }
+        let owner = session.owner();
+        // What nobody subscribed to and left unfinished is not this user's.
+        if owner.is_none() || may_end {
+            return Ok(EndsForeign(true));
+        }
+        self.links.metrics.sessions_guarded += 1;
+        rated!(
+            warn,
+            self.now,
+            client = name(client_identifier),
+            user = user.map(name),
+            owner = owner.map(name),
+            "refused: the session of this Client Identifier belongs to another user; it ends when it \
+             expires, or when who has it, or a user for whom a rule `allow client` with %u or for that \
+             user alone reserves the identifier, connects with Clean Start"
+        );
+        Err(Refusal(ReasonCode::NotAuthorized))
+    }
+
+    /// The session of a Client Identifier ends, as it is somebody else's.
+    pub(super) fn note_foreign_end(&mut self, client_identifier: &str, user: Option<&str>) {
+        let session = self.find_session(client_identifier);
+        let owner = session.and_then(|session| self.sessions[session as usize].owner());
+        rated!(
+            info,
+            self.now,
+            client = name(client_identifier),
+            user = user.map(name),
+            owner = owner.map(name),
+            "ended: the session of this Client Identifier was somebody else's, or nobody's"
+        );
+        self.links.metrics.foreign_sessions_ended += 1;
     }
 
     /// Counts a session for its user, where that is bounded. One that has it already keeps its place.
@@ -136,7 +193,7 @@ impl Engine {
         if state.owner() == user {
             return false;
         }
-        // One that was made without a name is the first one's who has a name.
+        // Where sessions are not bound to users, one may be handed on to a user.
         let Some(user) = user else { return false };
         let extra = state.extra.get_or_insert_with(Box::<SessionExtra>::default);
         let bytes_before = extra.owner.replace(user.into()).map_or(0, |before| before.len());

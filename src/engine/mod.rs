@@ -82,7 +82,7 @@ use crate::wire::ReasonCode;
 pub use crate::gauges::Place;
 pub use access::{
     Access, AllowAll, AlternativeName, Authentication, CertificateIdentity, Credentials, Grant,
-    Identity,
+    IdentifierClaim, Identity,
 };
 pub use action::{Action, ConnectionId, Refused};
 pub use allowance::Allowance;

@@ -98,6 +98,17 @@ fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
             as_user(version, "bob", "hers").durable()
         },
     );
+    let identifier = Denial {
+        counted: "clients/refused/identifier",
+        ..Denial::new("a Client Identifier that the rules do not allow", 0x85, 2)
+    };
+    let bound = Files::new("denied-identifier").with_users(&["alice"]);
+    let bound = bound.with_rules(&format!("{RULES}for users\n allow client m\n"));
+    identifier.is_told(
+        &alice(),
+        || bound.broker(SYS),
+        |_, version| as_user(version, "alice", "bob-1"),
+    );
     let will = Denial::new("a Will that is not allowed", reason::NOT_AUTHORIZED, 5);
     will.is_told(
         &alice(),

@@ -139,6 +139,17 @@ fn broker_acl_check_explains_a_decision_by_rule_and_line() {
         "{said}"
     );
     assert!(said.contains("subscribe public/x: allowed") && said.contains("acl:10:"), "{said}");
+    let (code, said) = check(&["bob", "--client", "x"]);
+    assert!(code == Some(0) && said.contains("no rule in") && said.contains("is about"), "{said}");
+    files.write("acl", "for users\n  allow client %u-*\n  allow all #\n");
+    let (code, said) = check(&["bob", "a", "--client", "bob-1", "--publish"]);
+    assert!(code == Some(0) && said.contains("publish a: allowed"), "{said}");
+    assert!(said.contains("client bob-1: allowed for \"bob\" by "), "{said}");
+    assert!(said.contains("acl:2: `allow client %u-*` (its section begins in line 1)"), "{said}");
+    let (code, said) = check(&["bob", "--client", "alice-1"]);
+    assert!(code == Some(1) && said.contains("client alice-1: denied for \"bob\": no"), "{said}");
+    let (code, said) = check(&["bob", "a"]);
+    assert!(code == Some(0) && !said.contains("client"), "{said}");
     let (code, said) = check(&["alice", "x/#", "--publish"]);
     assert!(code == Some(2) && said.contains("wildcards"), "{said}");
 }

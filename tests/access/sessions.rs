@@ -1,9 +1,11 @@
 //! Whose a session is.
 
-use crate::support::reason::{NOT_AUTHORIZED, V3_NOT_AUTHORIZED};
 #[cfg(feature = "store")]
-use crate::support::{Broker, Connect};
-use crate::support::{Client, Publish, V5, for_versions};
+use crate::support::Broker;
+use crate::support::reason::{
+    CLIENT_IDENTIFIER_NOT_VALID, NOT_AUTHORIZED, V3_IDENTIFIER_REJECTED, V3_NOT_AUTHORIZED,
+};
+use crate::support::{Ack, Client, Connect, Publish, SILENCE, V5, for_versions};
 use crate::{Files, as_user, in_version};
 
 #[test]
@@ -36,7 +38,7 @@ fn a_session_is_for_the_user_that_made_it_and_for_everybody_where_that_is_switch
 
 #[test]
 #[cfg(feature = "store")]
-fn a_session_stays_its_users_when_the_broker_is_killed_and_one_of_nobody_is_the_first_users() {
+fn a_session_stays_its_users_when_the_broker_is_killed_and_one_of_nobody_ends_for_the_first_user() {
     let files = Files::new("owner").with_users(&["alice", "bob"]);
     let data = format!("[storage]\ndata = {:?}\n", files.path("data"));
     let start = |more| Broker::with_config(&format!("{data}{}", files.access(more)));
@@ -47,9 +49,103 @@ fn a_session_stays_its_users_when_the_broker_is_killed_and_one_of_nobody_is_the_
     drop(first); // it is killed
     let second = start("");
     Client::refused(&second, kept("bob", "hers"), NOT_AUTHORIZED);
-    assert!(Client::connect(&second, kept("bob", "nobodys")).connack.session_present);
+    assert!(!Client::connect(&second, kept("bob", "nobodys")).connack.session_present);
     drop(second);
     let third = start("");
     assert!(Client::connect(&third, kept("alice", "hers")).connack.session_present);
     Client::refused(&third, kept("alice", "nobodys"), NOT_AUTHORIZED);
+    assert!(Client::connect(&third, kept("bob", "nobodys")).connack.session_present);
+}
+
+#[test]
+fn what_nobody_left_unfinished_swallows_no_message_of_the_user_who_has_the_identifier_next() {
+    let files = Files::new("swallow").with_users(&["alice", "bob"]);
+    let broker = files.broker("anonymous = true");
+    for_versions(|version| {
+        let name = &format!("shared-{version:?}");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "listens"));
+        bob.subscribe("t", 2);
+        let mut nobody = Client::connect(&broker, Connect::new(version, name).durable());
+        nobody.subscribe("t", 1);
+        nobody.send(Publish::new("t", "nobody's").qos(2, 7));
+        let is_pubrec =
+            |packet| matches!(packet, crate::support::Packet::Ack(ack) if ack == Ack::pubrec(7));
+        let seen = [nobody.receive(), nobody.receive()];
+        assert!(seen.into_iter().any(is_pubrec)); // and no PUBREL follows
+        bob.expect_message("nobody's");
+        nobody.vanish();
+        let mut alice = Client::connect(&broker, as_user(version, "alice", name).durable());
+        assert!(!alice.connack.session_present);
+        alice.publish(Publish::new("t", "alice's").qos(2, 7));
+        bob.expect_message("alice's");
+        alice.expect_silence(SILENCE); // the subscription was not hers, nor what it brought
+        alice.vanish();
+        // Nobody has it no more.
+        let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+        Client::refused(&broker, Connect::new(version, name), no);
+    });
+    broker.await_log("was somebody else's, or nobody's", 2);
+}
+
+const BOUND: &str = "\
+for users
+  allow client %u-*
+  allow all #
+for user admin
+  allow client *
+for anonymous
+  allow client guest-*
+  allow all #
+";
+
+#[test]
+fn a_client_identifier_is_for_the_user_to_whom_a_rule_binds_it() {
+    let files = Files::new("bound").with_users(&["alice", "bob", "admin"]).with_rules(BOUND);
+    let broker = files.broker("anonymous = true");
+    for_versions(|version| {
+        let no = in_version(version, CLIENT_IDENTIFIER_NOT_VALID, V3_IDENTIFIER_REJECTED);
+        Client::connect(&broker, as_user(version, "alice", "alice-1")).expect_alive();
+        for name in ["bob-1", "alice", "1", "guest-1"] {
+            Client::refused(&broker, as_user(version, "alice", name), no);
+        }
+        Client::refused(&broker, Connect::new(version, "alice-1"), no);
+        Client::connect(&broker, Connect::new(version, "guest-1")).expect_alive();
+        Client::connect(&broker, as_user(version, "admin", "x")).expect_alive();
+    });
+    // What the broker gives is not chosen by anybody.
+    Client::connect(&broker, as_user(V5, "alice", "")).expect_alive();
+    broker.await_log("do not let this user have this Client Identifier", 5);
+}
+
+#[test]
+fn whose_identifier_it_is_ends_with_clean_start_the_session_that_another_user_holds_it_with() {
+    let files = Files::new("ended").with_users(&["alice", "bob", "carol"]);
+    let files = files.with_rules("for everyone\n allow client *\n allow all #\n");
+    let broker = files.broker("");
+    for_versions(|version| {
+        let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+        let name = &format!("alice-{version:?}");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
+        bob.subscribe("t", 1);
+        // A rule that lets everybody have every identifier lets nobody end sessions of others.
+        Client::refused(&broker, as_user(version, "alice", name), no);
+        bob.vanish();
+        Client::refused(&broker, as_user(version, "alice", name), no);
+    });
+    broker.await_log("belongs to another user; it ends when it expires", 4);
+    files.write(
+        "acl",
+        "for users\n allow client %u-*\n allow all #\nfor everyone\n allow client *\n",
+    );
+    files.reload(&broker);
+    broker.await_log("\"read anew\"", 1);
+    for_versions(|version| {
+        let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+        let name = &format!("alice-{version:?}");
+        Client::refused(&broker, as_user(version, "alice", name).durable(), no);
+        Client::refused(&broker, as_user(version, "carol", name), no);
+        let alice = Client::connect(&broker, as_user(version, "alice", name));
+        assert!(!alice.connack.session_present);
+        alice.disconnect();
+    });
 }

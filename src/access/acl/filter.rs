@@ -168,7 +168,12 @@ impl Level {
 
 /// Whether a text fits a pattern in which `*` stands for any characters.
 pub(super) fn fits(pattern: &str, text: &str) -> bool {
-    let mut pieces = pattern.split('*');
+    fits_pieces(&pattern.split('*').collect::<Vec<_>>(), text)
+}
+
+/// The same for a pattern as what stands between its stars.
+pub(super) fn fits_pieces(pieces: &[impl AsRef<str>], text: &str) -> bool {
+    let mut pieces = pieces.iter().map(AsRef::as_ref);
     let first = pieces.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else { return false };
     let Some(last) = pieces.next_back() else { return rest.is_empty() };

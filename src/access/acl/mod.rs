@@ -1,8 +1,9 @@
-//! Rules that say who may publish and subscribe where, and how a decision comes about: from top to
+//! Rules that say who may publish and subscribe where, and who may use which Client Identifier, and how a decision comes about: from top to
 //! bottom, the first rule that fits decides, and where none fits the answer is no. Knows no file
 //! and no connection; `parse` reads the text.
 
 mod filter;
+mod identifier;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use filter::Filter;
+pub use identifier::{IdentifierRule, IdentifierVerdict};
 pub use parse::AclError;
 
 use crate::wire::Qos;
@@ -35,6 +37,8 @@ struct Section {
     /// All of it has to apply.
     who: Vec<Who>,
     rules: Vec<Rule>,
+    /// Those about Client Identifiers.
+    identifiers: Vec<IdentifierRule>,
 }
 
 /// A condition on a client.
@@ -114,7 +118,7 @@ impl Rules {
 
     /// Rules there are.
     pub fn len(&self) -> usize {
-        self.sections.iter().map(|section| section.rules.len()).sum()
+        self.sections.iter().map(|section| section.rules.len() + section.identifiers.len()).sum()
     }
 
     /// Whether there is none: nobody may do anything.
@@ -174,12 +178,35 @@ impl Rules {
         self.decide(&self.sections_of(subject), subject, wish)
     }
 
+    /// What is said of the subject's Client Identifier; none where no rule is about Client Identifiers,
+    /// and everybody may use every one.
+    pub fn decide_identifier(&self, subject: &Subject<'_>) -> Option<IdentifierVerdict<'_>> {
+        if self.sections.iter().all(|section| section.identifiers.is_empty()) {
+            return None;
+        }
+        let sections = self.sections_of(subject);
+        let sections = sections.iter().map(|&number| &self.sections[number as usize]);
+        let mut all = sections.flat_map(|of| of.identifiers.iter().map(move |rule| (of, rule)));
+        let found = all.find(|(_, rule)| rule.fits(subject));
+        let is_allowed = found.is_some_and(|(_, rule)| rule.allows);
+        let is_own =
+            is_allowed && found.is_some_and(|(of, rule)| of.names_user() || rule.names_user());
+        Some(IdentifierVerdict { is_allowed, is_own, by: found.map(|(of, rule)| (rule, of.line)) })
+    }
+
     /// Whether the first rule for a client lets it publish everything: then no other is needed.
     pub fn lets_publish_all(&self, sections: &[u32]) -> bool {
         let mut rules = sections.iter().flat_map(|&number| &self.sections[number as usize].rules);
         rules.find(|rule| rule.publish).is_some_and(|rule| {
             rule.allows && rule.filter.is_everything() && rule.retain.is_none() && rule.is_any_qos()
         })
+    }
+}
+
+impl Section {
+    /// Whether it is for one user alone.
+    fn names_user(&self) -> bool {
+        self.who.iter().any(|who| matches!(who, Who::User(_)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use shards::{TopicError, TopicFilter};
 
 use super::filter::{self, Filter};
+use super::identifier::{IdentifierRule, Pattern};
 use super::{Rule, Rules, Section, Who};
 
 /// What is wrong with a file of rules.
@@ -92,14 +93,22 @@ fn take_line(
         "group" => take_group(rules, &mut words),
         "for" => {
             let who = take_who(&mut words, number, mentioned)?;
-            rules.sections.push(Section { line: number, who, rules: Vec::new() });
+            let (rules_of, identifiers) = (Vec::new(), Vec::new());
+            rules.sections.push(Section { line: number, who, rules: rules_of, identifiers });
             Ok(())
         }
         "allow" | "deny" => {
             let Some(section) = rules.sections.last_mut() else {
                 return wrong(place, "a line `for …` has to come before, to say for whom");
             };
-            section.rules.push(take_rule(&mut words, number, first == "allow")?);
+            let allows = first == "allow";
+            match words.peek()? {
+                Some((_, "client")) => {
+                    words.next()?;
+                    section.identifiers.push(take_identifier(&mut words, number, allows)?);
+                }
+                _ => section.rules.push(take_rule(&mut words, number, allows)?),
+            }
             Ok(())
         }
         _ => wrong(place, "`group`, `for`, `allow` or `deny` is expected; a comment begins with #"),
@@ -171,7 +180,7 @@ fn take_rule(words: &mut Words<'_>, line: u32, allows: bool) -> Result<Rule, Wro
         "publish" => (true, false),
         "subscribe" => (false, true),
         "all" => (true, true),
-        _ => return wrong(place, "`publish`, `subscribe` or `all` is expected"),
+        _ => return wrong(place, "`publish`, `subscribe`, `all` or `client` is expected"),
     };
     let (mut retain, mut shared, mut qos_min, mut qos_max) = (None, None, 0, 2);
     while let Some((place, word)) = words.peek()? {
@@ -214,6 +223,19 @@ fn take_rule(words: &mut Words<'_>, line: u32, allows: bool) -> Result<Rule, Wro
     }
     let filter = take_filter(words)?;
     Ok(Rule { line, allows, publish, subscribe, retain, shared, qos_min, qos_max, filter })
+}
+
+fn take_identifier(
+    words: &mut Words<'_>,
+    line: u32,
+    allows: bool,
+) -> Result<IdentifierRule, Wrong> {
+    let (place, text) = words.rest()?;
+    if text.is_empty() {
+        return wrong(place, "a Client Identifier, or a pattern with * and %u, is expected");
+    }
+    let pattern = Pattern::parse(text).map_err(|(at, what)| Wrong(place + at, what.to_owned()))?;
+    Ok(IdentifierRule { line, allows, pattern })
 }
 
 fn take_filter(words: &mut Words<'_>) -> Result<Filter, Wrong> {

@@ -156,7 +156,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
     for (text, place, expected) in [
         ("allow all #", "acl:1:1", "`for …` has to come before"),
         ("for everyone\n  permit all #", "acl:2:3", "`allow` or `deny` is expected"),
-        ("for everyone\nallow read a", "acl:2:7", "`publish`, `subscribe` or `all`"),
+        ("for everyone\nallow read a", "acl:2:7", "`publish`, `subscribe`, `all` or `client`"),
         ("for everyone\nallow all", "acl:2:10", "a Topic Filter is expected"),
         ("for everyone\nallow all a/#/b", "acl:2:11", "no Topic Filter"),
         ("for everyone\nallow all ä/%x", "acl:2:13", "%u, %c or %%"),
@@ -168,6 +168,10 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
         ("for everyone\nallow all $share/g/a", "acl:2:11", "without $share"),
         ("for everyone\nallow all \"a", "acl:2:11", "quotation mark"),
         ("for everyone\nallow all \"a\" b", "acl:2:15", "nothing is expected"),
+        ("for everyone\nallow client", "acl:2:13", "a Client Identifier, or a pattern"),
+        ("for everyone\nallow client ä%c", "acl:2:15", "%u or %%"),
+        ("for everyone\nallow client %u*", "acl:2:16", "between %u and *"),
+        ("for everyone\nallow client a*%u", "acl:2:16", "between %u and *"),
         ("for", "acl:1:4", "`everyone`"),
         ("for user", "acl:1:9", "the user's name is expected"),
         ("for friends", "acl:1:5", "`everyone`"),
@@ -181,12 +185,72 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
     }
 }
 
+fn may_use(rules: &Rules, user: &str, client: &str) -> Option<(bool, bool)> {
+    let verdict = rules.decide_identifier(&of(user, client))?;
+    Some((verdict.is_allowed, verdict.is_own))
+}
+
+#[test]
+fn client_identifiers_are_for_whom_the_rules_say_and_for_everybody_where_they_say_nothing() {
+    assert_eq!(may_use(&rules("for everyone\n allow all #\n"), "u", "c"), None);
+    let rules = rules(
+        "group admins: root\n\
+         for group admins\n allow client *\n\
+         for user carol\n allow client panel-*\n\
+         for users\n deny client %u-secret\n allow client %u-*\n allow client %u\n allow all #\n\
+         for anonymous\n allow client guest-*\n",
+    );
+    let (no, open, own) = (Some((false, false)), Some((true, false)), Some((true, true)));
+    for (user, client, expected) in [
+        ("u", "u-1", own),
+        ("u", "u", own),
+        ("u", "u-secret", no),
+        ("u", "v-1", no),
+        ("u", "u1", no),
+        ("u", "", no),
+        ("", "u-1", no),
+        ("", "guest-1", open),
+        ("root", "u-1", open),
+        ("carol", "panel-1", own),
+        ("carol", "carol-1", own),
+        // Stars of a name are no stars, and a name that holds what separates it is no one's.
+        ("*", "u-1", no),
+        ("*", "*-1", own),
+        ("u*", "u-1", no),
+        ("a", "a-b-1", own),
+        ("a-b", "a-b-1", no),
+        ("a-b", "a-b", own), // there is no star from which it would have to be told apart
+    ] {
+        assert_eq!(may_use(&rules, user, client), expected, "{user} {client}");
+    }
+}
+
+#[test]
+fn a_name_stands_in_a_pattern_as_it_is() {
+    let allows = |pattern: &str, user, client| {
+        let rules = rules(&format!("for users\n allow client {pattern}\n"));
+        may_use(&rules, user, client) == Some((true, true))
+    };
+    assert!(allows("x-%u/*", "a-b", "x-a-b/1") && !allows("x-%u/*", "a/b", "x-a/b/1"));
+    assert!(allows("*/%u", "b", "a/b") && !allows("*/%u", "a/b", "x/a/b"));
+    assert!(allows("%%%u%%", "u", "%u%") && allows("%u%%u", "50", "50%u"));
+    assert!(allows("\" %u \"", "u", " u ") && !allows("\" %u \"", "u", "u"));
+    let denying = rules("for everyone\n deny client %u-*\n allow client *\n");
+    assert_eq!(may_use(&denying, "a-b", "whatever"), Some((false, false)), "the safe way");
+    assert_eq!(may_use(&denying, "a", "whatever"), Some((true, false)));
+}
+
 #[test]
 fn a_rule_is_shown_as_it_could_stand_in_the_file() {
     let line = "allow publish retain=no qos>=1 qos<=1 home/%u/with space/#";
     let rules = rules(&format!("for everyone\n{line}\n deny all \" x\"\n"));
     let shown: Vec<String> = rules.sections[0].rules.iter().map(ToString::to_string).collect();
     assert_eq!(shown, [line, "deny all \" x\""]);
+    let rules = self::rules("for users\nallow client %u-*\ndeny client \" %% \"\n");
+    let shown: Vec<String> =
+        rules.sections[0].identifiers.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["allow client %u-*", "deny client \" %% \""]);
+    assert_eq!(rules.len(), 2);
 }
 
 #[test]
