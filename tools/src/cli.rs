@@ -304,10 +304,10 @@ pub struct HostileArgs {
     /// needs CAP_SYS_NICE.
     #[arg(long)]
     pub priority: bool,
-    /// Seconds in which innocent clients are watched before an attack.
-    #[arg(long, default_value_t = 1.0)]
-    pub baseline_s: f64,
-    /// Seconds of an attack that has no end of its own [default: 2; 5 with --memory; 1 with --short].
+    /// Seconds in which innocent clients are watched before an attack [default: 1; 0.2 with --short].
+    #[arg(long)]
+    pub baseline_s: Option<f64>,
+    /// Seconds of an attack that has no end of its own [default: 2; 5 with --memory; 0.5 with --short].
     #[arg(long)]
     pub attack_s: Option<f64>,
     /// Seconds that an answer is waited for, and what an attack left is watched.
@@ -336,7 +336,7 @@ pub struct HostileBounds {
 impl HostileArgs {
     /// Refuse what is out of bounds.
     pub fn check(&self) -> Result<()> {
-        let spans = [self.baseline_s, self.attack_s.unwrap_or(0.0), self.patience_s];
+        let spans = [self.baseline_s.unwrap_or(0.0), self.attack_s.unwrap_or(0.0), self.patience_s];
         match spans.iter().find(|seconds| !(0.0..=SPAN_S_MAX).contains(*seconds)) {
             Some(seconds) => Err(Error::Usage(format!("{seconds} s is not within an hour"))),
             None => Ok(()),
@@ -347,10 +347,21 @@ impl HostileArgs {
     pub fn attack_span(&self) -> Duration {
         Duration::from_secs_f64(match (self.attack_s, self.short, self.memory) {
             (Some(seconds), ..) => seconds,
-            (None, true, _) => 1.0,
+            (None, true, _) => 0.5,
             (None, false, true) => 5.0,
             (None, false, false) => 2.0,
         })
+    }
+
+    /// How long innocent clients are watched before an attack.
+    pub fn baseline(&self) -> Duration {
+        let seconds = self.baseline_s.unwrap_or(if self.short { 0.2 } else { 1.0 });
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// How long they are watched once an attack is over, at least.
+    pub fn aftermath(&self) -> Duration {
+        Duration::from_millis(if self.short { 300 } else { 1_000 })
     }
 
     /// As given, or what the form of the run says.

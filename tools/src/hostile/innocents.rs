@@ -92,6 +92,8 @@ pub struct Record {
     pub refused: Vec<u64>,
     /// Messages that did not come though later ones did.
     pub lost: u64,
+    /// Messages and pings that were still awaited at the end.
+    pub awaited: u64,
     /// The longest that the generator itself was late.
     pub late_ns: u64,
 }
@@ -547,6 +549,8 @@ impl Crowd {
 
     /// What is still awaited counts for as long as it has been.
     fn end(mut self) -> Record {
+        let messages: usize = self.pairs.iter().map(|pair| pair.awaited.len()).sum();
+        self.record.awaited = (messages + self.pinged.len()) as u64;
         for pair in 0..self.pairs.len() {
             self.abandon(pair);
         }

@@ -138,6 +138,18 @@ pub fn subscribe<T: AsRef<str>>(identifier: u16, qos: u8, filters: &[T]) -> Vec<
     packet(0x82, &body)
 }
 
+/// SUBSCRIBE to one filter with a Subscription Identifier, from 1 to 16,383.
+pub fn subscribe_as(identifier: u16, filter: &str, subscription: u16) -> Vec<u8> {
+    let mut body = identifier.to_be_bytes().to_vec();
+    let mut property = vec![0x0B];
+    put_length(usize::from(subscription), &mut property);
+    put_length(property.len(), &mut body);
+    body.extend_from_slice(&property);
+    put_text(filter, &mut body);
+    body.push(0);
+    packet(0x82, &body)
+}
+
 /// UNSUBSCRIBE of MQTT 5.0.
 pub fn unsubscribe<T: AsRef<str>>(identifier: u16, filters: &[T]) -> Vec<u8> {
     let mut body = identifier.to_be_bytes().to_vec();
@@ -238,6 +250,7 @@ mod tests {
             .append(&mut publish);
         assert_eq!(publish, [0x32, 7, 0, 1, b'a', 0, 7, 0, b'x']);
         assert_eq!(subscribe(1, 0, &["#"]), [0x82, 7, 0, 1, 0, 0, 1, b'#', 0]);
+        assert_eq!(subscribe_as(1, "#", 200), [0x82, 10, 0, 1, 3, 0x0B, 200, 1, 0, 1, b'#', 0]);
         assert_eq!(unsubscribe(1, &["#"]), [0xA2, 6, 0, 1, 0, 0, 1, b'#']);
         let connect = Connect { expiry_s: 1, clean: false, ..Connect::clean("c") }.encode();
         assert_eq!(connect[..2], [0x10, 19]);

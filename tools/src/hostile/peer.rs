@@ -131,6 +131,18 @@ impl Peer {
         }
     }
 
+    /// Reads and forgets what comes, to the end of these bytes: an answer that is no MQTT.
+    pub fn await_bytes(&mut self, last: &[u8]) -> Heard<()> {
+        let (mut seen, mut buffer) = (Vec::new(), [0; 1_024]);
+        while !seen.ends_with(last) {
+            match self.stream.read(&mut buffer)? {
+                0 => return Err(Refusal::Closed),
+                read => seen.extend_from_slice(&buffer[..read]),
+            }
+        }
+        Ok(())
+    }
+
     /// The next packet that begins with this byte; others are left aside.
     pub fn await_packet(&mut self, first_byte: u8) -> Heard<Answer> {
         let until = Instant::now() + self.patience;

@@ -25,6 +25,7 @@ struct Figures {
     disconnects: usize,
     refused: usize,
     lost: u64,
+    awaited: u64,
     span_s: f64,
     broker_cpu_s: f64,
     /// For how long the broker was kept from its core by other work.
@@ -72,6 +73,7 @@ impl Row {
             disconnects: measured.disconnects,
             refused: measured.refused,
             lost: measured.lost,
+            awaited: measured.awaited,
             span_s: measured.span.as_secs_f64(),
             broker_cpu_s: measured.used.cpu.as_secs_f64(),
             broker_waiting_s: measured.used.waiting.as_secs_f64(),
@@ -176,6 +178,7 @@ fn missed(figures: &Figures, args: &HostileArgs) -> Vec<String> {
         (figures.disconnects as u64, "disconnected"),
         (figures.refused as u64, "connections refused"),
         (figures.lost, "messages lost"),
+        (figures.awaited, "messages still awaited"),
     ] {
         if count > 0 {
             missed.push(format!("{count} {what}"));

@@ -21,8 +21,6 @@ use crate::{
     real_time::RealTime,
 };
 
-/// For how long the innocent clients are watched once an attack is over, at least.
-const AFTERMATH: Duration = Duration::from_millis(1_000);
 /// Innocent clients wait for no more than the usual: what an attack left is worked off.
 const SETTLED: Duration = Duration::from_millis(100);
 /// Nobody waits for longer where nothing happens.
@@ -55,6 +53,8 @@ pub struct Measured {
     pub refused: usize,
     /// Messages that never came though later ones did.
     pub lost: u64,
+    /// Messages and pings that had not come by the end, though all were waited for.
+    pub awaited: u64,
     /// The longest that the generator itself was late.
     pub late: Duration,
     /// What the broker used from the beginning of the attack on, as far as it lived.
@@ -127,7 +127,7 @@ impl Trial<'_> {
         let innocents = self.innocents(field)?;
         warm_up(&innocents, field.patience);
         let begun_ns = now_ns();
-        thread::sleep(Duration::from_secs_f64(self.args.baseline_s));
+        thread::sleep(self.args.baseline());
         let mut watch = Watch::begin(broker.meter()?)?;
         let (struck_ns, struck) = (now_ns(), Instant::now());
         let at = *field;
@@ -147,16 +147,21 @@ impl Trial<'_> {
                 continue;
             }
             let over = *over.get_or_insert_with(Instant::now);
-            if (is_settled && over.elapsed() > AFTERMATH) || over.elapsed() > field.patience {
+            if (is_settled && over.elapsed() > self.args.aftermath())
+                || over.elapsed() > field.patience
+            {
                 break;
             }
         }
         let death = broker.has_ended()?.then(|| broker.log_end());
+        let is_settled = innocents.waiting() < SETTLED;
         let record = innocents.finish()?;
         let ended =
             attack.join().map_err(|_| Error::Broker("the thread of the attack ended".into()))?;
         let mut measured = measured(&record, begun_ns, struck_ns, ended, &watch);
         measured.span = span;
+        // The usual few are on their way at any time.
+        measured.awaited = if is_settled { 0 } else { record.awaited };
         measured.log_bytes = broker.log_bytes();
         measured.death = death;
         Ok(measured)
@@ -239,6 +244,7 @@ fn measured(
         disconnects: record.disconnects.iter().filter(|&&at| at > struck_ns).count(),
         refused: record.refused.len(),
         lost: record.lost,
+        awaited: 0,
         late: Duration::from_nanos(record.late_ns),
         used: watch.usage.since(watch.before),
         resident_before: watch.resident_before,
@@ -322,6 +328,7 @@ pub mod tests {
             disconnects: 0,
             refused: 0,
             lost: 0,
+            awaited: 0,
             late: Duration::ZERO,
             used: Usage::default(),
             resident_before: 0,

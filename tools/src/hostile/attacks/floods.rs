@@ -64,6 +64,13 @@ pub const ATTACKS: &[Attack] = &[
         in_short: false,
     },
     Attack {
+        name: "websocket-bytes",
+        about: "PINGREQs over WebSocket, a frame for each byte",
+        setup: websocket,
+        prepare: websocket_bytes,
+        in_short: false,
+    },
+    Attack {
         name: "stored-flood",
         about: "QoS 1 publishes for a session that is away, where messages are stored",
         setup: |_| Setup { has_store: true, ..Setup::default() },
@@ -189,4 +196,28 @@ fn stored(field: &Field) -> Heard<Strike> {
             .append(&mut bytes);
     }
     flood(field, bytes)
+}
+
+/// A second listener, on another address of loopback and the same port.
+fn websocket(_: &Field) -> Setup {
+    let listener =
+        "[[listeners]]\nbind = \"127.0.0.2:{port}\"\ntransport = \"ws\"\nanonymous = true\n";
+    Setup { ringmq: listener.into(), lacks_mosquitto: true, ..Setup::default() }
+}
+
+fn websocket_bytes(field: &Field) -> Heard<Strike> {
+    let port = field.address.socket_address().port();
+    let address = format!("127.0.0.2:{port}").parse().expect("it is loopback");
+    let mut peer = Peer::open(address, field.patience)?;
+    peer.send(
+        b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Protocol: mqtt\r\n\r\n",
+    )?;
+    peer.await_bytes(b"\r\n\r\n")?;
+    let framed = |bytes: &[u8]| -> Vec<u8> {
+        bytes.iter().flat_map(|byte| [0x82, 0x81, 0, 0, 0, 0, *byte]).collect()
+    };
+    peer.send(&framed(&packets::Connect::clean("framed").encode()))?;
+    Ok(send_again_and_again(peer, framed(&packets::PINGREQ.repeat(10_000))))
 }

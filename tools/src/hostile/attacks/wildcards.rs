@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::hostile::{
     field::{Attack, Ended, Field, Strike, plain},
-    packets::{Connect, Publish, append_acknowledgement, levels_by_bits},
+    packets::{self, Connect, Publish, append_acknowledgement, levels_by_bits},
     peer::{Heard, Peer},
 };
 
@@ -70,6 +70,20 @@ pub const ATTACKS: &[Attack] = &[
         about: "publishes that 10,000 filters of one client match",
         setup: plain,
         prepare: overlapping,
+        in_short: false,
+    },
+    Attack {
+        name: "identifiers",
+        about: "publishes that 10,000 filters of one client match, each with an identifier to tell",
+        setup: plain,
+        prepare: identifiers,
+        in_short: false,
+    },
+    Attack {
+        name: "group-churn",
+        about: "members who join and leave a group of 20,000, away, again and again",
+        setup: plain,
+        prepare: group_churn,
         in_short: false,
     },
 ];
@@ -171,7 +185,7 @@ fn deep_hash(field: &Field) -> Heard<Strike> {
 
 /// Sessions that subscribed to this filter and went away.
 fn leave_away(field: &Field, sessions: usize, qos: u8, filter: &str) -> Heard<()> {
-    let subscribe = crate::hostile::packets::subscribe(1, qos, &[filter]);
+    let subscribe = packets::subscribe(1, qos, &[filter]);
     for number in 0..sessions {
         let client = format!("away-{number}");
         let mut peer = field.open()?;
@@ -179,7 +193,7 @@ fn leave_away(field: &Field, sessions: usize, qos: u8, filter: &str) -> Heard<()
         bytes.extend_from_slice(&subscribe);
         peer.send(&bytes)?;
         peer.await_packet(0x90)?;
-        peer.send(&crate::hostile::packets::DISCONNECT)?;
+        peer.send(&packets::DISCONNECT)?;
     }
     Ok(())
 }
@@ -242,5 +256,42 @@ fn overlapping(field: &Field) -> Heard<Strike> {
         let sent = publish_each(&mut publisher, field.end(), 20_000, 1, 1, |_| topic.clone());
         let heard = format!("{granted} of {} granted, {sent} published", filters.len());
         Ok(Ended::holding(heard, vec![subscriber, publisher]))
+    }))
+}
+
+fn identifiers(field: &Field) -> Heard<Strike> {
+    let mut subscriber = field.join("identified")?;
+    let mut publisher = field.join("publisher")?;
+    let mut bytes = Vec::new();
+    let filters = field.count(10_000, 2_000);
+    for number in 0..filters {
+        let filter = levels_by_bits(number, 14, "a", "+");
+        bytes.extend(packets::subscribe_as(1, &filter, number as u16 + 1));
+    }
+    Ok(Box::new(move |field| {
+        subscriber.send(&bytes)?;
+        for _ in 0..filters {
+            subscriber.await_packet(0x90)?;
+        }
+        subscriber.drain()?;
+        let topic = vec!["a"; 14].join("/");
+        let sent = publish_each(&mut publisher, field.end(), 100_000, 50, 0, |_| topic.clone());
+        Ok(Ended::holding(format!("{sent} published"), vec![subscriber, publisher]))
+    }))
+}
+
+fn group_churn(field: &Field) -> Heard<Strike> {
+    leave_away(field, field.count(20_000, 2_000), 1, "$share/g/job/#")?;
+    let mut member = field.join("member")?;
+    let mut both = packets::subscribe(1, 1, &["$share/g/job/#"]);
+    both.extend(packets::unsubscribe(2, &["$share/g/job/#"]));
+    let bytes = both.repeat(100);
+    Ok(Box::new(move |field| {
+        let (end, mut rounds) = (field.end(), 0);
+        member.drain()?;
+        while member.send_until(&bytes, end) == bytes.len() {
+            rounds += 1;
+        }
+        Ok(Ended::holding(format!("{rounds} × 100 times"), vec![member]))
     }))
 }

@@ -24,6 +24,7 @@ struct Figures {
     max_ms: f64,
     disconnects: usize,
     lost: u64,
+    awaited: u64,
     refused: usize,
     log_kib: f64,
     death: Option<String>,
@@ -45,6 +46,7 @@ impl Row {
             max_ms: measured.beside.traffic.max_us() / 1e3,
             disconnects: measured.disconnects,
             lost: measured.lost,
+            awaited: measured.awaited,
             refused: measured.refused,
             log_kib: measured.log_bytes as f64 / 1024.0,
             death: measured.death,
@@ -140,9 +142,11 @@ fn missed(measured: &Measured) -> Vec<String> {
     if measured.resident_bytes > ALLOWED_BYTES {
         missed.push(format!("{:.0} MiB", mib(measured.resident_bytes)));
     }
-    for (count, what) in
-        [(measured.disconnects as u64, "disconnected"), (measured.lost, "messages lost")]
-    {
+    for (count, what) in [
+        (measured.disconnects as u64, "disconnected"),
+        (measured.lost, "messages lost"),
+        (measured.awaited, "messages still awaited"),
+    ] {
         if count > 0 {
             missed.push(format!("{count} {what}"));
         }
@@ -176,6 +180,7 @@ mod tests {
         assert!(missed.expect("both").contains("1 disconnected, 2 messages lost"));
         assert!(judged(Measured { death: Some(String::new()), ..measured(&[1]) }).is_some());
         assert!(judged(Measured { log_bytes: 2 << 20, ..measured(&[1]) }).is_some());
+        assert!(judged(Measured { awaited: 7, ..measured(&[1]) }).is_some());
         assert!(judged(Measured { fault: Some("x".into()), ..measured(&[1]) }).is_some());
         assert_eq!(judged(Measured { refused: 9, ..measured(&[9_000]) }), None);
     }
