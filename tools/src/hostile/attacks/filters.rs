@@ -30,6 +30,13 @@ pub const ATTACKS: &[Attack] = &[
         in_short: false,
     },
     Attack {
+        name: "subscribe-2-cores",
+        about: "one SUBSCRIBE of 110,000 short filters, to a broker of two threads",
+        setup: |_| Setup { cores: Some(2), ..Setup::default() },
+        prepare: |field| subscribe(field, 110_000, true),
+        in_short: false,
+    },
+    Attack {
         name: "subscribe-acl",
         about: "one SUBSCRIBE of 16 MiB, each filter judged by 100 rules",
         setup: hundred_rules,

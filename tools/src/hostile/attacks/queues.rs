@@ -15,15 +15,15 @@ use crate::hostile::{
 pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "pubrel-65535",
-        about: "65,535 PUBREL of an MQTT 3.1.1 client, the last message's first",
+        about: "65,535 PUBREL of an MQTT 3.1.1 client, from the middle to both ends",
         setup: plain,
         prepare: pubrels,
         in_short: true,
     },
     Attack {
         name: "pubrel-stored",
-        about: "the same where messages are stored, on two threads",
-        setup: |_| Setup { has_store: true, cores: Some(2), ..Setup::default() },
+        about: "the same where messages are stored",
+        setup: |_| Setup { has_store: true, ..Setup::default() },
         prepare: pubrels,
         in_short: false,
     },
@@ -67,7 +67,7 @@ pub const ATTACKS: &[Attack] = &[
 /// Messages of QoS 2 whose PUBREL all come in one piece, in an order that suits no list.
 fn pubrels(field: &Field) -> Heard<Strike> {
     let count = field.count(65_535, 20_000) as u16;
-    let mut peer = field.connect(&Connect { level: 4, clean: false, ..Connect::clean("twice") })?;
+    let mut peer = field.connect(&Connect { level: 4, ..Connect::clean("twice") })?;
     for first in (1..=count).step_by(5_000) {
         let last = first.saturating_add(4_999).min(count);
         let mut bytes = Vec::new();
