@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::trial::{Latencies, Measured};
+use super::trial::{Latencies, Measured, Times};
 use crate::{cli::HostileArgs, report::Table};
 
 /// An attack on a broker.
@@ -40,19 +40,19 @@ struct Figures {
 
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Millis {
-    count: u64,
+    count: usize,
     p50: f64,
     p99: f64,
     max: f64,
 }
 
 impl Millis {
-    fn of(distribution: &crate::distribution::Distribution) -> Self {
+    fn of(times: &Times) -> Self {
         Self {
-            count: distribution.count(),
-            p50: distribution.quantile_us(0.5) / 1e3,
-            p99: distribution.quantile_us(0.99) / 1e3,
-            max: distribution.max_us() / 1e3,
+            count: times.count(),
+            p50: times.quantile_ms(0.5),
+            p99: times.quantile_ms(0.99),
+            max: times.max_ms(),
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::{
     cli::HostileArgs,
     clock::now_ns,
     compare::{BrokerKind, RunningBroker, ringmq_binary},
-    distribution::Distribution,
     error::{Error, Result},
     meter::{Meter, Usage},
     real_time::RealTime,
@@ -81,21 +80,50 @@ pub struct Measured {
 #[derive(Debug, Default)]
 pub struct Latencies {
     /// Of messages and pings.
-    pub traffic: Distribution,
+    pub traffic: Times,
     /// Of connections.
-    pub connects: Distribution,
+    pub connects: Times,
+}
+
+/// Each of them, ascending, so that none is too long to be told.
+#[derive(Debug, Default)]
+pub struct Times(Vec<u64>);
+
+impl Times {
+    /// From nanoseconds in any order.
+    pub fn of(mut ns: Vec<u64>) -> Self {
+        ns.sort_unstable();
+        Self(ns)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Milliseconds that this part of them took at most; 0 where there are none.
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        let last = self.0.len().saturating_sub(1);
+        let place = (quantile * self.0.len() as f64).ceil() as usize;
+        self.0.get(place.saturating_sub(1).min(last)).map_or(0.0, |&ns| ns as f64 / 1e6)
+    }
+
+    /// Milliseconds that the longest took.
+    pub fn max_ms(&self) -> f64 {
+        self.quantile_ms(1.0)
+    }
 }
 
 impl Latencies {
     fn of<'a>(samples: impl Iterator<Item = &'a Sample>) -> Self {
-        let mut latencies = Self::default();
+        let (mut traffic, mut connects) = (Vec::new(), Vec::new());
         for sample in samples {
             match sample.kind {
-                Kind::Message | Kind::Ping => latencies.traffic.record(sample.took_ns),
-                Kind::Connect => latencies.connects.record(sample.took_ns),
+                Kind::Message | Kind::Ping => traffic.push(sample.took_ns),
+                Kind::Connect => connects.push(sample.took_ns),
             }
         }
-        latencies
+        Self { traffic: Times::of(traffic), connects: Times::of(connects) }
     }
 }
 
@@ -315,9 +343,8 @@ pub mod tests {
     use super::*;
 
     fn latencies(ms: &[u64]) -> Latencies {
-        let mut latencies = Latencies::default();
-        ms.iter().for_each(|ms| latencies.traffic.record(ms * 1_000_000));
-        latencies
+        let traffic = Times::of(ms.iter().map(|ms| ms * 1_000_000).collect());
+        Latencies { traffic, ..Latencies::default() }
     }
 
     /// A trial in which messages took a millisecond without the attack, and this long beside it.
@@ -340,6 +367,15 @@ pub mod tests {
             heard: String::new(),
             fault: None,
         }
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_times_and_the_longest_is_told_however_long() {
+        let times = Times::of((1..=100).rev().map(|ms| ms * 1_000_000).collect());
+        let told = [0.5, 0.99, 1.0].map(|quantile| times.quantile_ms(quantile));
+        assert_eq!(told, [50.0, 99.0, 100.0]);
+        assert_eq!(Times::of(vec![200_000_000_000]).max_ms(), 200_000.0);
+        assert_eq!(Times::default().max_ms(), 0.0);
     }
 
     #[test]

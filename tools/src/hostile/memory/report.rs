@@ -43,7 +43,7 @@ impl Row {
             before_mib: mib(measured.resident_before),
             most_mib: mib(measured.resident_bytes),
             after_mib: mib(measured.resident_after),
-            max_ms: measured.beside.traffic.max_us() / 1e3,
+            max_ms: measured.beside.traffic.max_ms(),
             disconnects: measured.disconnects,
             lost: measured.lost,
             awaited: measured.awaited,
