@@ -62,6 +62,52 @@ impl Ledger {
     }
 }
 
+/// Bytes that something holds, on the ledger for as long as it lives.
+#[derive(Debug, Default)]
+pub struct Charge {
+    /// None until it holds something.
+    ledger: Option<Ledger>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Nothing yet, on this ledger.
+    pub fn on(ledger: &Ledger) -> Self {
+        Self { ledger: Some(ledger.clone()), bytes: 0 }
+    }
+
+    /// It holds so many now.
+    #[inline]
+    pub fn set(&mut self, ledger: &Ledger, bytes: usize) {
+        if bytes != self.bytes {
+            self.change(ledger, bytes);
+        }
+    }
+
+    #[cold]
+    fn change(&mut self, ledger: &Ledger, bytes: usize) {
+        let ledger = self.ledger.get_or_insert_with(|| ledger.clone());
+        ledger.charge(bytes);
+        ledger.release(self.bytes);
+        self.bytes = bytes;
+    }
+
+    /// The same, on the ledger that it began on.
+    pub fn update(&mut self, bytes: usize) {
+        if let Some(ledger) = self.ledger.clone() {
+            self.set(&ledger, bytes);
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(ledger) = &self.ledger {
+            ledger.release(self.bytes);
+        }
+    }
+}
+
 /// The place of a core among the cores of its process.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -209,6 +255,20 @@ mod tests {
         assert_eq!(places[1].memory_bytes_elsewhere(), 0);
         let input: Vec<u64> = places.iter().map(Place::input_bytes_elsewhere).collect();
         assert_eq!(input, [3, 0, 3]);
+    }
+
+    #[test]
+    fn what_something_holds_is_on_the_ledger_until_it_is_gone() {
+        let ledger = Ledger::default();
+        let mut charge = Charge::default();
+        charge.set(&ledger, 100);
+        charge.set(&ledger, 60);
+        assert_eq!(ledger.bytes(), 60);
+        charge.update(80);
+        let other = Charge::on(&ledger);
+        assert_eq!(ledger.bytes(), 80);
+        drop((charge, other));
+        assert_eq!(ledger.bytes(), 0);
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub const MEMORY_PAUSE_MS: u64 = 100;
 /// Input that is kept for later turns before its socket is left unread.
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 
+/// No smaller packet is asked how large its properties are.
+pub const PROPERTIES_LOOK_BYTES: usize = 4 * 1024;
+
 /// Answers and messages that wait for a client, behind what is being written to it, before it is not
 /// read any more.
 pub const UNSENT_ANSWERS_BYTES_MAX: usize = 64 * 1024;

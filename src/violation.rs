@@ -96,6 +96,10 @@ violations! {
         "there is Authentication Data but no Authentication Method";
 
     // CONNECT.
+    PropertiesTooLarge "section 4.13" QuotaExceeded
+        "the properties of the packet are larger than this server takes";
+    TopicAliasesTooLarge "section 4.13" QuotaExceeded
+        "this server has no memory left for the topic of a Topic Alias";
     ConnectTooLarge "section 3.2.2.2" PacketTooLarge
         "the CONNECT packet is larger than this server takes";
     UnsupportedProtocolName "MQTT-3.1.2-1" UnsupportedProtocolVersion

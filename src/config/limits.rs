@@ -42,6 +42,9 @@ pub struct Limits {
     /// Subscriptions of one client.
     #[serde(deserialize_with = "between::<_, _, 1, 100_000_000>")]
     pub subscriptions_per_client_max: u32,
+    /// Bytes of the properties of one packet other than CONNECT.
+    #[serde(deserialize_with = "between::<_, _, 4_096, 268_435_455>")]
+    pub properties_bytes_max: u32,
     /// Topic Filters of one SUBSCRIBE packet; those beyond are refused.
     #[serde(deserialize_with = "between::<_, _, 1, 10_000_000>")]
     pub subscribe_filters_max: u32,
@@ -101,6 +104,7 @@ impl Default for Limits {
             topic_bytes_max: 65_535,
             sessions_max: 2_000_000,
             subscriptions_per_client_max: 10_000,
+            properties_bytes_max: 64 * 1024,
             subscribe_filters_max: 10_000,
             receive_maximum: 1_024,
             inflight_max: 1_024,

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use crate::engine::lanes::Awaited;
 use crate::engine::{ConnectionId, CoreId, Engine};
+use crate::gauges::{Charge, Ledger};
 use crate::limits;
 use crate::wire::{Ack, Packet, PacketIdentifier, Suback, Unsuback, UserProperties};
 
@@ -23,6 +24,16 @@ pub(crate) enum Answer {
     Pubcomp(Ack<'static>),
     Suback { packet_identifier: PacketIdentifier, reasons: Vec<u8> },
     Unsuback { packet_identifier: PacketIdentifier, reasons: Vec<u8> },
+}
+
+impl Answer {
+    /// Bytes of its Reason Codes, where it has a list of them.
+    fn reasons(&self) -> usize {
+        match self {
+            Self::Suback { reasons, .. } | Self::Unsuback { reasons, .. } => reasons.capacity(),
+            _ => 0,
+        }
+    }
 }
 
 /// What an answer waits for besides other cores.
@@ -45,6 +56,9 @@ pub struct Answers {
     pubacks: usize,
     /// So many wait that the connection is not read.
     holds: bool,
+    /// Reason Codes of SUBACKs and UNSUBACKs in line.
+    reasons: usize,
+    charge: Charge,
 }
 
 #[derive(Debug)]
@@ -56,9 +70,16 @@ struct Waiting {
 }
 
 impl Answers {
-    fn push(&mut self, waiting: Waiting) {
+    fn push(&mut self, waiting: Waiting, ledger: &Ledger) {
         self.pubacks += usize::from(matches!(waiting.answer, Answer::Puback(_)));
+        self.reasons += waiting.answer.reasons();
         self.line.push_back(waiting);
+        self.settle(ledger);
+    }
+
+    #[inline]
+    fn settle(&mut self, ledger: &Ledger) {
+        self.charge.set(ledger, self.line.capacity() * size_of::<Waiting>() + self.reasons);
     }
 
     /// Notes it; when all are there, gives back what is to be told to the store then.
@@ -76,6 +97,7 @@ impl Answers {
         let ready = self.line.pop_front_if(|waiting| waiting.receipts == 0)?;
         self.first += 1;
         self.pubacks -= usize::from(matches!(ready.answer, Answer::Puback(_)));
+        self.reasons -= ready.answer.reasons();
         Some(ready.answer)
     }
 }
@@ -116,10 +138,13 @@ impl Engine {
         if receipts == 0 && is_first {
             return self.send_answer(id, answer);
         }
-        let Some(connection) = self.links.get(id) else { return };
+        if self.links.get(id).is_none() {
+            return;
+        }
+        let connection = &mut self.links.connections[id.slot as usize];
         let spare = || self.spare_answers.pop().unwrap_or_default();
         let answers = connection.answers.get_or_insert_with(spare);
-        answers.push(Waiting { answer, receipts, receives });
+        answers.push(Waiting { answer, receipts, receives }, &self.links.ledger);
         if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
             answers.holds = true;
             self.pause_reading(id);
@@ -178,6 +203,8 @@ impl Engine {
     fn put_answers_away(&mut self, id: ConnectionId) {
         let Some(mut answers) = self.links.get(id).and_then(|c| c.answers.take()) else { return };
         answers.first = 0;
+        // What is kept to be used again is the core's.
+        answers.charge.set(&self.links.ledger, 0);
         if self.spare_answers.len() < SPARE_ANSWERS_MAX && answers.line.capacity() <= SPARE_LINE_MAX
         {
             self.spare_answers.push(answers);

@@ -523,7 +523,8 @@ impl Engine {
         let hides_problems = !properties.request_problem_information;
         if aliases_max > 0 || properties.authentication_method.is_some() || hides_problems {
             connection.extra = Some(Box::new(Extra {
-                outgoing_aliases: (aliases_max > 0).then(|| OutgoingAliases::new(aliases_max)),
+                outgoing_aliases: (aliases_max > 0)
+                    .then(|| OutgoingAliases::new(aliases_max, &self.links.ledger)),
                 authentication_method: properties.authentication_method.map(Into::into),
                 hides_problems,
                 ..Extra::default()

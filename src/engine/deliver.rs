@@ -253,8 +253,10 @@ impl Engine {
                 QueuePolicy::DropNewest | QueuePolicy::Disconnect
             );
         let limit = match is_dropped {
-            true => self.settings.limits.outbox_bytes_max as usize,
-            false => self.outbox_behind_bytes(),
+            true if pending <= self.outbox_behind_bytes() || !self.memory_is_full() => {
+                self.settings.limits.outbox_bytes_max as usize
+            }
+            _ => self.outbox_behind_bytes(),
         };
         if is_open && (pending == 0 || pending + draft.content.payload.len() <= limit) {
             self.send_now(target, id, draft, shared);
@@ -291,6 +293,7 @@ impl Engine {
             let session = &mut self.sessions[target.session as usize];
             let number = if self.journal.is_some() { session.number() } else { None };
             let outbound = session.outbound_mut(window);
+            outbound.settle(&self.links.ledger);
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {
@@ -324,6 +327,7 @@ impl Engine {
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) {
+        self.has_queued = true;
         if self.memory_is_full() {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }

@@ -160,6 +160,9 @@ impl Engine {
 
     /// The queue of a session may have become longer or shorter.
     pub(super) fn count_queue(&mut self, session: u32, before: usize) {
+        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+            outbound.settle(&self.links.ledger);
+        }
         let now = self.queued(session);
         let queued = &mut self.links.metrics.messages_queued;
         *queued = *queued + now as u64 - before as u64;

@@ -219,6 +219,8 @@ pub struct Engine {
     unread_batches: VecDeque<UnreadBatch>,
     /// How many of those who are ready have their go in this turn, once it is being ended.
     goes_left: Option<usize>,
+    /// The message in hand had to line up behind others for some subscriber.
+    has_queued: bool,
     /// Connections to end at the end of the turn, with the reason to tell.
     doomed: Vec<(ConnectionId, ReasonCode)>,
     /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
@@ -309,6 +311,7 @@ impl Engine {
             leftovers: VecDeque::new(),
             unread_batches: VecDeque::new(),
             goes_left: None,
+            has_queued: false,
             doomed: Vec::new(),
             alias_topic: String::new(),
             sys_reports: Vec::new(),

@@ -68,9 +68,13 @@ impl Engine {
         if alias > self.settings.limits.topic_alias_maximum {
             return Err(Violation::TopicAliasTooHigh); // [MQTT-3.3.2-9]
         }
+        let is_full = self.memory_is_full();
         let Some(connection) = self.links.get(id) else { return Ok(()) };
         let aliases = &mut connection.extra.get_or_insert_default().incoming_aliases;
         if !topic.is_empty() {
+            if is_full && topic.len() > aliases.topic(alias).map_or(0, str::len) {
+                return Err(Violation::TopicAliasesTooLarge);
+            }
             let bytes_before = aliases.bytes();
             aliases.set(alias, topic);
             let bytes = aliases.bytes();
@@ -142,6 +146,7 @@ impl Engine {
         let once = self.once_of(session, publish);
         let origin = Origin { publisher: Some(publisher), session: Some(session), once };
         let stored = stored.ok().flatten();
+        self.has_queued = false;
         let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
             true => ReasonCode::Success,
@@ -158,7 +163,7 @@ impl Engine {
                 waits
             });
         }
-        if self.memory_is_full() {
+        if std::mem::take(&mut self.has_queued) && self.memory_is_full() {
             self.rest_for_memory(id);
         }
         self.rest_for_store(id, mark);
@@ -213,6 +218,7 @@ impl Engine {
         if self.journal.is_some() {
             inbound.withhold(identifier, self.checkpoints);
         }
+        inbound.settle(&self.links.ledger);
         Ok(true)
     }
 

@@ -253,6 +253,11 @@ impl Engine {
                 if self.meters {
                     self.count_packet(id, frame);
                 }
+                if frame.len() > limits::PROPERTIES_LOOK_BYTES
+                    && let Err(violation) = self.check_properties(frame, header, version)
+                {
+                    return self.violate(id, violation);
+                }
                 // By reference: a packet is a large value to move about.
                 match &wire::decode_framed(frame, header, version) {
                     Ok(packet) => self.handle_open(id, session, packet),
@@ -262,6 +267,23 @@ impl Engine {
         };
         if let Err(violation) = outcome {
             self.violate(id, violation);
+        }
+    }
+
+    /// Properties are looked at one by one before anything else of their packet: millions of them would
+    /// take a turn by themselves.
+    #[cold]
+    fn check_properties(
+        &self,
+        frame: &[u8],
+        header: usize,
+        version: Version,
+    ) -> Result<(), Violation> {
+        let bytes_max = self.settings.limits.properties_bytes_max as usize;
+        let bytes = wire::properties_bytes(frame, header).filter(|_| version == Version::V5);
+        match bytes.is_some_and(|bytes| bytes > bytes_max) {
+            true => Err(Violation::PropertiesTooLarge),
+            false => Ok(()),
         }
     }
 

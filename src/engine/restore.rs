@@ -253,6 +253,7 @@ impl Engine {
             if let Some(membership) = state.membership() {
                 outbound.count_for(membership);
             }
+            outbound.settle(&self.links.ledger);
             state.outbound = Some(outbound);
             self.count_queue(index, 0);
         }

@@ -97,6 +97,10 @@ impl Engine {
             (bytes.len() >= limits::SHARED_BYTES_MIN).then(|| Bytes::copy_from_slice(bytes))
         });
         let mut pressure = Pressure::default();
+        let outbox_bytes_max = match self.memory_is_full() {
+            true => self.outbox_behind_bytes(),
+            false => self.settings.limits.outbox_bytes_max as usize,
+        };
         for target in &targets.each[..targets.plain] {
             let session = &self.sessions[target.session as usize];
             let Some(id) = session.connection else { continue };
@@ -115,10 +119,10 @@ impl Engine {
             }
             let connection = &self.links.connections[id.slot as usize];
             let outbox_bytes = connection.pending_bytes() + bytes.len();
-            if outbox_bytes > self.settings.limits.outbox_bytes_max as usize
+            if outbox_bytes > outbox_bytes_max
                 || run.frame_bytes_max > connection.packet_bytes_max as usize
             {
-                self.deliver_stream_in_part(target.session, id, bytes);
+                self.deliver_stream_in_part(target.session, id, bytes, outbox_bytes_max);
                 continue;
             }
             self.links.metrics.publishes_sent += run.messages;
@@ -163,8 +167,13 @@ impl Engine {
     }
 
     /// The packets of a stream that the client's bounds allow; the others are dropped and counted.
-    fn deliver_stream_in_part(&mut self, session: u32, id: ConnectionId, bytes: &[u8]) {
-        let outbox_bytes_max = self.settings.limits.outbox_bytes_max as usize;
+    fn deliver_stream_in_part(
+        &mut self,
+        session: u32,
+        id: ConnectionId,
+        bytes: &[u8],
+        outbox_bytes_max: usize,
+    ) {
         let packet_bytes_max = self.links.connections[id.slot as usize].packet_bytes_max as usize;
         let (mut too_large, mut too_many) = (0, 0);
         let mut rest = bytes;

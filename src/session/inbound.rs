@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::gauges::{Charge, Ledger};
 use crate::wire::PacketIdentifier;
 
 /// Packet Identifiers of QoS 2 messages between PUBREC and PUBREL, kept for as long as the
@@ -15,12 +16,20 @@ pub struct Inbound {
     /// Those of them that the store is not to hear of yet, as other cores may not have stored the
     /// message, with the last checkpoint that had begun when they came.
     untold: HashMap<u16, u64>,
+    charge: Charge,
 }
 
 impl Inbound {
     /// A new connection: what is unfinished is no part of its quota, which begins anew (4.9).
     pub fn resume(&mut self) {
         self.carried = self.identifiers.len();
+    }
+
+    /// Puts what it takes on the ledger, after it has changed.
+    pub fn settle(&mut self, ledger: &Ledger) {
+        let untold = self.untold.capacity() * (size_of::<(u16, u64)>() + 1);
+        let bytes = size_of::<Self>() + self.identifiers.capacity() * 2 + untold;
+        self.charge.set(ledger, bytes);
     }
 
     /// Notes the identifier; false when it was there already: the message is a duplicate.

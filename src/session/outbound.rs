@@ -17,11 +17,18 @@ use shards::FilterId;
 
 use crate::clock::Now;
 use crate::engine::Kept;
+use crate::gauges::{Charge, Ledger};
 use crate::limits;
 use crate::message::Message;
 use crate::metrics::Drop as DropCause;
 use crate::users::{Membership, QueueBytes};
 use crate::wire::{PacketIdentifier, Qos};
+
+/// Places in a queue that are kept when it is empty.
+const ROOM_KEPT: usize = 256;
+
+/// What a topic takes under `keep-latest` besides its bytes, roughly.
+const LATEST_BYTES: usize = 48;
 
 /// One message for one client.
 #[derive(Clone, Debug)]
@@ -164,6 +171,8 @@ pub struct Outbound {
     /// Under `keep-latest`: where in `queue` the message of a topic waits, counted from the first
     /// message ever queued.
     latest: HashMap<Box<str>, u64>,
+    /// What that takes, roughly.
+    latest_bytes: usize,
     /// Messages that left the head of `queue` so far.
     left: u64,
     /// How many at the head of `queue` waited already when the client connected.
@@ -188,9 +197,24 @@ pub struct Outbound {
     held_retained: usize,
     /// Messages that are not to be sent any more and have a record of which the end is to be told.
     gone: Vec<Kept>,
+    /// What all of it takes besides the messages themselves, which others may have too.
+    charge: Charge,
 }
 
 impl Outbound {
+    /// Puts what it takes on the ledger, after it has changed, and gives back what a burst has left.
+    #[inline]
+    pub fn settle(&mut self, ledger: &Ledger) {
+        if self.queue.capacity() > ROOM_KEPT && self.queue.len() < self.queue.capacity() / 8 {
+            self.queue.shrink_to(2 * self.queue.len());
+        }
+        let bytes = size_of::<Self>()
+            + self.queue.capacity() * size_of::<Delivery>()
+            + self.inflight.capacity() * size_of::<Inflight>()
+            + self.latest_bytes;
+        self.charge.set(ledger, bytes);
+    }
+
     /// A new connection: everything in flight is to be sent again [MQTT-4.4.0-1], within `window`.
     pub fn resume(&mut self, window: usize) {
         self.window = window;
@@ -313,7 +337,10 @@ impl Outbound {
         }
         if limits.policy == QueuePolicy::KeepLatest {
             let number = self.left + self.queue.len() as u64;
-            self.latest.insert(delivery.message.content().topic.into(), number);
+            let topic = delivery.message.content().topic;
+            if self.latest.insert(topic.into(), number).is_none() {
+                self.latest_bytes += LATEST_BYTES + topic.len();
+            }
         }
         self.enqueue(delivery);
         outcome
@@ -361,8 +388,9 @@ impl Outbound {
             self.backlog_bytes -= bytes;
         }
         self.left += 1;
-        if !self.latest.is_empty() {
-            self.latest.remove(delivery.message.content().topic);
+        let topic = delivery.message.content().topic;
+        if !self.latest.is_empty() && self.latest.remove(topic).is_some() {
+            self.latest_bytes -= LATEST_BYTES + topic.len();
         }
         self.queue_bytes.set(self.queue_bytes.get() - bytes);
         self.queued_qos_0 -= usize::from(delivery.qos == Qos::AtMostOnce);
@@ -525,6 +553,7 @@ impl Outbound {
             .zip(self.left..)
             .map(|(delivery, number)| (delivery.message.content().topic.into(), number))
             .collect();
+        self.latest_bytes = self.latest.keys().map(|topic| LATEST_BYTES + topic.len()).sum();
     }
 
     fn enqueue(&mut self, delivery: Delivery) {

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::gauges::{Charge, Ledger};
 use crate::limits;
 
 /// Aliases the client set for what it sends.
@@ -62,6 +63,9 @@ pub struct OutgoingAliases {
     hasher: DefaultHashBuilder,
     maximum: u16,
     hand: u16,
+    /// Bytes of the topics.
+    topic_bytes: usize,
+    charge: Charge,
 }
 
 #[derive(Debug)]
@@ -83,7 +87,7 @@ pub enum AliasUse {
 
 impl OutgoingAliases {
     /// At most `maximum` aliases: the client's Topic Alias Maximum, or our own bound if lower.
-    pub fn new(maximum: u16) -> Self {
+    pub fn new(maximum: u16, ledger: &Ledger) -> Self {
         assert!(maximum > 0, "a client that takes no alias has no table");
         Self {
             entries: Vec::new(),
@@ -91,6 +95,8 @@ impl OutgoingAliases {
             hasher: DefaultHashBuilder::default(),
             maximum,
             hand: 0,
+            topic_bytes: 0,
+            charge: Charge::on(ledger),
         }
     }
 
@@ -110,6 +116,7 @@ impl OutgoingAliases {
         }
         let Some(index) = self.vacancy() else { return AliasUse::None };
         let entry = Entry { topic: topic.into(), uses: 1 };
+        self.topic_bytes += topic.len();
         if usize::from(index) == self.entries.len() {
             self.entries.push(entry);
         } else {
@@ -120,6 +127,8 @@ impl OutgoingAliases {
         self.by_topic.insert_unique(hash, index, |&other| {
             hasher.hash_one(&*entries[usize::from(other)].topic)
         });
+        let entry_bytes = size_of::<Entry>() + size_of::<u16>() + 1;
+        self.charge.update(self.topic_bytes + self.entries.capacity() * entry_bytes);
         AliasUse::Set(index + 1)
     }
 
@@ -138,6 +147,7 @@ impl OutgoingAliases {
     }
 
     fn forget(&mut self, index: u16) {
+        self.topic_bytes -= self.entries[usize::from(index)].topic.len();
         let hash = self.hasher.hash_one(&*self.entries[usize::from(index)].topic);
         if let Ok(found) = self.by_topic.find_entry(hash, |&other| other == index) {
             found.remove();
@@ -151,7 +161,7 @@ mod tests {
 
     #[test]
     fn an_alias_is_set_once_and_then_stands_for_the_topic() {
-        let mut aliases = OutgoingAliases::new(2);
+        let mut aliases = OutgoingAliases::new(2, &Ledger::default());
         assert_eq!(aliases.choose("a/long/topic"), AliasUse::Set(1));
         assert_eq!(aliases.choose("a/long/topic"), AliasUse::Known(1));
         assert_eq!(aliases.choose("another/topic"), AliasUse::Set(2));
@@ -160,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_topic_in_use_keeps_its_alias_against_a_parade_of_others() {
-        let mut aliases = OutgoingAliases::new(1);
+        let mut aliases = OutgoingAliases::new(1, &Ledger::default());
         aliases.choose("steady");
         for round in 0..100 {
             assert_eq!(aliases.choose("steady"), AliasUse::Known(1));
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn an_abandoned_topic_gives_its_alias_away() {
-        let mut aliases = OutgoingAliases::new(1);
+        let mut aliases = OutgoingAliases::new(1, &Ledger::default());
         for _ in 0..10 {
             aliases.choose("yesterday");
         }

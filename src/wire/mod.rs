@@ -257,6 +257,27 @@ pub fn frame(bytes: &[u8], packet_bytes_max: usize) -> Result<Frame, Violation> 
     Err(Violation::VariableByteIntegerTooLong)
 }
 
+/// Bytes of the properties of a packet of MQTT 5 that [`frame`] has cut out, other than CONNECT, as it
+/// says itself; none where it ends before it says so.
+pub fn properties_bytes(bytes: &[u8], header: usize) -> Option<usize> {
+    let (first, mut reader) = (*bytes.first()?, Reader::new(bytes.get(header..)?));
+    match PacketType::from_first_byte(first)? {
+        PacketType::Publish => {
+            reader.data().ok()?;
+            if first >> 1 & 0b11 != 0 {
+                reader.two().ok()?;
+            }
+        }
+        PacketType::Subscribe | PacketType::Unsubscribe => drop(reader.two().ok()?),
+        PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
+            reader.take(3).ok()?;
+        }
+        PacketType::Disconnect | PacketType::Auth => drop(reader.byte().ok()?),
+        _ => return None,
+    }
+    reader.variable().ok().map(|bytes| bytes as usize)
+}
+
 /// Reads the one packet that `bytes` hold. The version of a CONNECT packet is its own.
 #[inline]
 pub fn decode(bytes: &[u8], version: Version) -> Result<Packet<'_>, Violation> {

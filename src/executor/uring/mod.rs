@@ -42,6 +42,9 @@ use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_f
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
+/// A socket that brings so many bytes at once is one that takes buffers from others.
+const FED_BYTES: i32 = 16 * 1024;
+
 /// What a core has before its thread has a ring.
 pub struct Front {
     /// By which threads without a ring wake it.
@@ -71,6 +74,10 @@ pub struct Executor {
     copying: HashMap<u32, i32>,
     /// Sockets that found no free buffer.
     starved: Vec<u32>,
+    /// Those that had most of the buffers in this turn.
+    fed: Vec<u32>,
+    /// Those whose receive has ended, to receive again once the starved do.
+    rested: Vec<u32>,
     /// Accepts that rest for lack of descriptors, and until when.
     resting: Vec<u32>,
     accept_again: Option<Instant>,
@@ -116,6 +123,8 @@ impl crate::executor::Executor for Executor {
             sent: Vec::new(),
             copying: HashMap::new(),
             starved: Vec::new(),
+            fed: Vec::new(),
+            rested: Vec::new(),
             resting: Vec::new(),
             accept_again: None,
             completions: Vec::new(),
@@ -189,9 +198,7 @@ impl Executor {
         }
         self.completions = completions;
         self.rings.publish_buffers();
-        for file in std::mem::take(&mut self.starved) {
-            self.receive(file)?;
-        }
+        self.share_buffers()?;
         self.accept_again()?;
         self.expire_lingering()?;
         self.core.fire_timers();
@@ -335,11 +342,38 @@ impl Executor {
         self.rings.push(file, receive, Flags::BUFFER_SELECT, Operation::Receive(file))
     }
 
+    /// Lets those receive again whose receive has ended. Where some found no free buffer, those that had
+    /// many give way: a multishot receive that stays armed would take the buffers before the others come
+    /// to look again, for as long as its peer floods it.
+    fn share_buffers(&mut self) -> io::Result<()> {
+        let mut fed = std::mem::take(&mut self.fed);
+        if !self.starved.is_empty() {
+            for &file in &fed {
+                let is_open = |socket: &mut Socket| socket.phase == Phase::Open;
+                if self.sockets.get(file).is_some_and(is_open) {
+                    self.stop_receiving(file)?;
+                }
+            }
+        }
+        fed.clear();
+        self.fed = fed;
+        for file in std::mem::take(&mut self.starved) {
+            self.receive(file)?;
+        }
+        for file in std::mem::take(&mut self.rested) {
+            self.receive(file)?;
+        }
+        Ok(())
+    }
+
     fn received(&mut self, file: u32, completion: Completion) -> io::Result<()> {
         let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
         socket.is_receiving = cqueue::more(completion.flags);
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
         let is_settling = socket.is_settling;
+        if completion.result >= FED_BYTES && self.fed.last() != Some(&file) {
+            self.fed.push(file);
+        }
         if completion.result > 0 {
             let bytes = self.rings.of(file).0.buffers.received(&completion);
             match phase {
@@ -370,7 +404,7 @@ impl Executor {
                 self.starved.push(file);
             }
             (Phase::Open, ..=-1 | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
-                self.receive(file)?;
+                self.rested.push(file);
             }
             (Phase::Open, _) => self.end(file)?,
             (Phase::Leaving, _) => self.move_over(file)?,
