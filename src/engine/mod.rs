@@ -14,6 +14,8 @@
 //! `subscribe` and `retained` serve subscribers, `expiry` takes retained messages away, `flow` keeps fast publishers and slow consumers
 //! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
 //! may send, `ending` closes connections and sessions, `links` holds connections and outboxes,
+//! `work` is the budget of a turn, `reading` says who is read and who goes on in a later turn, `job` takes
+//! packets over several turns, `leftovers` ends sessions over several turns,
 //! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel,
 //! `due` says what timers lead to.
 
