@@ -239,7 +239,7 @@ fn a_store_of_an_earlier_format_is_taken_up() {
     newcomer.subscribe("#", 0);
     newcomer.expect_message("open");
     drop((panel, newcomer, broker));
-    assert_eq!(of_format(), Some(2));
+    assert_eq!(of_format(), Some(3));
     assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
 }
 
