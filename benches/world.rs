@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ringmq::access::Control;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
-use ringmq::engine::{Access, Action, AllowAll, ConnectionId, CoreId, Engine, Peer, Place};
+use ringmq::engine::{Access, Action, AllowAll, ConnectionId, CoreId, Engine, Keys, Peer, Place};
 use ringmq::send_buffer::SendBuffer;
 use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 
@@ -44,7 +44,7 @@ impl World {
         settings.limits.connections_max = 10_000;
         settings.limits.memory_bytes_max = 1 << 32;
         settings.mqtt.sys_interval_s = 0;
-        let engine = |place| Engine::new(place, settings.clone(), access(), 1, Now(0));
+        let engine = |place| Engine::new(place, settings.clone(), access(), Keys::fixed(1), Now(0));
         let engines = Place::each(cores).into_iter().map(engine).collect();
         Self { engines, owed: Vec::new(), acknowledges }
     }

@@ -13,6 +13,7 @@ pub mod wire;
 
 pub mod gauges;
 pub mod message;
+pub(crate) mod secret_file;
 pub mod send_buffer;
 pub mod session;
 pub mod storage;

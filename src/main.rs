@@ -250,7 +250,7 @@ fn serve(
     listen_to_signals: impl FnOnce(Option<Prompt>) -> Result<(), Box<dyn std::error::Error>>,
     when_serving: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let seed = getrandom::u64().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
+    let keys = keys().map_err(|error| (EXIT_OTHER, error.to_string().into()))?;
     let cores = settings.cores.count();
     let connections_asked = settings.limits.connections_max;
     let handed_over = HandedOver::from_manager().map_err(|error| (EXIT_LISTEN, error.into()))?;
@@ -262,7 +262,7 @@ fn serve(
     }
     access::say_who_is_let_in(&settings);
     let access = |bell| access::make(control.as_ref(), bell);
-    let server = Server::open(settings, &access, seed, stop.clone(), reload, handed_over)
+    let server = Server::open(settings, &access, keys, stop.clone(), reload, handed_over)
         .map_err(with_code)?;
     listen_to_signals(server.prompt()).map_err(|error| (EXIT_OTHER, error))?;
     tracing::info!(
@@ -370,4 +370,10 @@ where
         LogFormat::Text => log_to.init(),
         LogFormat::Json => log_to.json().init(),
     }
+}
+
+/// Secrets from the system, which has them independent of each other.
+fn keys() -> Result<ringmq::engine::Keys, getrandom::Error> {
+    let identifiers = [getrandom::u64()?, getrandom::u64()?];
+    Ok(ringmq::engine::Keys { tables: getrandom::u64()?, identifiers })
 }

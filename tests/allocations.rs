@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use ringmq::clock::Now;
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Peer, Place};
+use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Keys, Peer, Place};
 use ringmq::wire::{Qos, Version};
 
 #[path = "support/packets.rs"]
@@ -21,7 +21,8 @@ impl World {
         settings.limits.connections_max = 1_000;
         settings.limits.memory_bytes_max = 1 << 30;
         settings.mqtt.sys_interval_s = 0;
-        let engine = Engine::new(Place::alone(), settings, Box::new(AllowAll), 1, Now(0));
+        let engine =
+            Engine::new(Place::alone(), settings, Box::new(AllowAll), Keys::fixed(1), Now(0));
         Self { engine, bytes_sent: 0 }
     }
 

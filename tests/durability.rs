@@ -239,7 +239,7 @@ fn a_store_of_an_earlier_format_is_taken_up() {
     newcomer.subscribe("#", 0);
     newcomer.expect_message("open");
     drop((panel, newcomer, broker));
-    assert_eq!(of_format(), Some(2));
+    assert_eq!(of_format(), Some(3));
     assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
 }
 
@@ -482,5 +482,45 @@ fn a_store_is_looked_at_carried_elsewhere_and_repaired_by_commands() {
     let repair = store(&["repair"], &folder.0, Stdio::null());
     assert!(repair.status.success(), "{}", String::from_utf8_lossy(&repair.stderr));
     assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
+    drop(folder.broker(""));
+}
+
+#[test]
+fn a_first_or_last_segment_that_is_missing_after_a_clean_stop_is_named_and_ends_the_start() {
+    let folder = Folder::new("ends");
+    for start in 0..3 {
+        let mut broker = folder.broker("");
+        let mut client = Client::connect(&broker, kept(&format!("c{start}")));
+        client.subscribe("t", 1);
+        client.vanish();
+        publish(&broker, "t", "acknowledged");
+        broker.stop();
+        broker.await_end();
+    }
+    let first = folder.0.join("0000000000000001.log");
+    let last = folder.0.join("0000000000000003.log");
+    let aside = folder.0.join("aside");
+    let assert_named = |name: &str| {
+        let verify = store(&["verify"], &folder.0, Stdio::null());
+        assert_eq!(verify.status.code(), Some(5));
+        assert!(String::from_utf8_lossy(&verify.stdout).contains(name), "{verify:?}");
+        let start = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(&folder.0)
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&start.stderr);
+        assert!(start.status.code() == Some(5) && said.contains(name), "{said}");
+    };
+    for (path, name) in [(&first, "0000000000000001.log"), (&last, "0000000000000003.log")] {
+        std::fs::rename(path, &aside).expect("moved");
+        assert_named(name);
+        std::fs::rename(&aside, path).expect("moved back");
+        assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
+    }
+    let whole = std::fs::read(&last).expect("readable");
+    std::fs::write(&last, &whole[..whole.len() / 2]).expect("written");
+    assert_named("0000000000000003.log");
+    std::fs::write(&last, &whole).expect("written");
     drop(folder.broker(""));
 }

@@ -5,9 +5,10 @@ use foldhash::quality::FoldHasher;
 use std::fmt;
 use std::hash::Hasher;
 
-/// Hashes under a secret seed: a peer that does not know it cannot choose topics that collide.
+/// Hashes under a secret seed: a peer that does not know it cannot choose texts that collide. No hash
+/// may reach a peer: the function is fast, and hides its seed from who cannot see hashes only.
 #[derive(Clone)]
-pub(crate) struct Hashing {
+pub struct Hashing {
     seed: u64,
     shared: SharedSeed,
 }
@@ -16,7 +17,8 @@ pub(crate) struct Hashing {
 pub(crate) const COLLIDING_SEED: u64 = u64::MAX;
 
 impl Hashing {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Under a seed, which is to be used for nothing that a peer can see.
+    pub fn new(seed: u64) -> Self {
         Self { seed, shared: SharedSeed::from_u64(seed) }
     }
 
@@ -26,7 +28,9 @@ impl Hashing {
         self.cut(hasher.finish())
     }
 
-    pub(crate) fn long(&self, text: &str) -> u64 {
+    /// The hash of a text.
+    #[inline]
+    pub fn long(&self, text: &str) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
         hasher.write(text.as_bytes());
         let hash = hasher.finish();

@@ -21,6 +21,7 @@ mod slab;
 mod text;
 pub mod topic;
 
+pub use hash::Hashing;
 pub use index::{
     FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionIndex,
     SubscriptionOptions, Turns, Unsubscribed,

@@ -53,7 +53,14 @@ impl Keys {
     pub fn read(path: &Path, of: &Jwt) -> Result<Self, String> {
         let error = |what: String| format!("access.jwt.key_set: {}: {what}", path.display());
         let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-        Self::parse(&text, of).map_err(error)
+        let keys = Self::parse(&text, of).map_err(error)?;
+        // Those of other kinds are public.
+        let set: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let mut all = set["keys"].as_array().into_iter().flatten();
+        if all.any(|key| key["kty"] == "oct") {
+            crate::secret_file::warn_if_open(path, "the key set, which has a secret key (oct)");
+        }
+        Ok(keys)
     }
 
     fn parse(text: &str, of: &Jwt) -> Result<Self, String> {

@@ -35,6 +35,7 @@ use crate::config::{Anonymous, Bind, ClientCertificate, Listener, Settings};
 use crate::engine::{Access, AllowAll};
 use crate::metrics::AccessCounts;
 use crate::pool::Pool;
+use crate::secret_file;
 use crate::wire::ReasonCode;
 
 use acl::Rules;
@@ -254,12 +255,7 @@ impl Snapshot {
         let rules = named(&access.acl_file).map(read_rules).transpose()?;
         let passwords = match named(&access.password_file) {
             Some(path) => {
-                if passwords::is_open_to_others(path) {
-                    tracing::warn!(
-                        file = %path.display(),
-                        "everybody on this machine may read the password file; chmod 600 it"
-                    );
-                }
+                secret_file::warn_if_open(path, "the password file");
                 let error = |error| AccessError(format!("access.password_file: {error}"));
                 Passwords::read(path, &access.hashing).map_err(error)?
             }

@@ -360,22 +360,10 @@ fn keep_owner(_old: &Path, _new: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether others than its owner may read a file.
-#[cfg(unix)]
-pub fn is_open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata(path).is_ok_and(|file| file.mode() & 0o007 != 0)
-}
-
-/// Whether others than its owner may read a file: not known here.
-#[cfg(not(unix))]
-pub fn is_open_to_others(_path: &Path) -> bool {
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret_file::is_open_to_others;
 
     const CHEAP: Hashing =
         Hashing { memory_kib: 8, iterations: 1, scram: true, scram_iterations: 4_096 };

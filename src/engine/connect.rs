@@ -1,7 +1,5 @@
 //! CONNECT to CONNACK: checks, authentication, take-over or resumption of the session.
 
-use std::hash::BuildHasher;
-
 use shards::Text;
 use smallvec::SmallVec;
 
@@ -435,7 +433,7 @@ impl Engine {
 
     fn assign_identifier(&mut self) -> String {
         loop {
-            let identifier = format!("auto-{:016x}", self.next_random());
+            let identifier = format!("auto-{:016x}", self.names.draw());
             // One that lives here, so that the connection need not move.
             if self.home(&identifier) == self.core() && self.find_session(&identifier).is_none() {
                 return identifier;
@@ -487,10 +485,10 @@ impl Engine {
         }) as u32;
         self.place.set_sessions(self.sessions.len());
         self.links.ledger.charge(limits::SESSION_BYTES + client_identifier.len());
-        let hash = self.hasher.hash_one(client_identifier);
-        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        let hash = self.hashing.long(client_identifier);
+        let (sessions, hashing) = (&self.sessions, &self.hashing);
         self.by_client_identifier.insert_unique(hash, session, |&other| {
-            hasher.hash_one(sessions[other as usize].client_identifier.as_str())
+            hashing.long(sessions[other as usize].client_identifier.as_str())
         });
         session
     }

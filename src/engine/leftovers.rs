@@ -2,8 +2,6 @@
 //! all of it: thousands of subscriptions to take out of the index, messages of shared subscriptions
 //! that go to other members, a long queue to let go of. To everybody else it is over at once.
 
-use std::hash::BuildHasher;
-
 use shards::{FilterId, SubscriberId};
 use smallvec::SmallVec;
 
@@ -77,7 +75,7 @@ impl Engine {
     }
 
     fn forget_identifier(&mut self, index: u32) {
-        let hash = self.hasher.hash_one(self.sessions[index as usize].client_identifier.as_str());
+        let hash = self.hashing.long(self.sessions[index as usize].client_identifier.as_str());
         if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
             entry.remove();
         }

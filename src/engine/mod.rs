@@ -42,6 +42,7 @@ mod lanes;
 mod leftovers;
 mod links;
 mod mesh;
+mod names;
 mod publish;
 mod reading;
 mod receive;
@@ -62,12 +63,11 @@ mod wills;
 pub mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-use shards::{FilterId, Replica, RetainedIndex, SubscriptionIndex};
+use hashbrown::HashTable;
+use shards::{FilterId, Hashing, Replica, RetainedIndex, SubscriptionIndex};
 use slab::Slab;
 
 use crate::clock::{Deadline, Now};
@@ -103,6 +103,8 @@ use lanes::Lanes;
 use leftovers::Leftover;
 use links::Links;
 use mesh::UnreadBatch;
+pub use names::Keys;
+use names::Names;
 pub use restore::Restored;
 use retained::{Graves, Stored};
 use run::Run;
@@ -139,14 +141,15 @@ pub struct Engine {
     next_to_check: Option<(usize, Option<usize>)>,
     now: Now,
     started: Now,
-    random: u64,
+    names: Names,
     generation: u32,
     links: Links,
     /// Bytes on the ledgers of the other cores at the beginning of this turn.
     memory_bytes_elsewhere: u64,
     sessions: Slab<Session>,
     by_client_identifier: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    /// For tables whose keys peers choose.
+    hashing: Hashing,
     index: SubscriptionIndex,
     /// Which other cores have subscribers for what.
     replica: Replica,
@@ -240,13 +243,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for the core at `place`. `seed`, the same for all cores, feeds assigned Client
-    /// Identifiers and hash tables.
+    /// An engine for the core at `place`. `keys` are the same for all cores.
     pub fn new(
         place: Place,
         settings: Settings,
         mut access: Box<dyn Access>,
-        seed: u64,
+        keys: Keys,
         now: Now,
     ) -> Self {
         let limits = &settings.limits;
@@ -256,6 +258,7 @@ impl Engine {
             user_bytes_max: settings.protection.queue_bytes_per_user_max,
             policy: limits.queue_policy,
         };
+        let hashing = Hashing::new(keys.tables);
         let ledger = place.ledger().clone();
         let links = Links::new(ledger.clone());
         let mut engine = Self {
@@ -265,15 +268,16 @@ impl Engine {
             access,
             now,
             started: now,
-            random: seed ^ u64::from(place.core().0) << 32,
+            names: Names::new(keys, place.core()),
             generation: 0,
             links,
             memory_bytes_elsewhere: 0,
             sessions: Slab::new(),
             by_client_identifier: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            index: SubscriptionIndex::new(seed),
-            replica: Replica::new(seed),
+            cache: TopicCache::new(hashing.clone()),
+            hashing,
+            index: SubscriptionIndex::new(keys.tables),
+            replica: Replica::new(keys.tables),
             lanes: Lanes::new(&place),
             journal: None,
             records_rest: false,
@@ -300,9 +304,8 @@ impl Engine {
             clock: 0,
             heard: vec![0; usize::from(place.cores())],
             graves: Graves::default(),
-            retained: RetainedIndex::new(seed),
+            retained: RetainedIndex::new(keys.tables),
             expiries: Expiries::new(ledger),
-            cache: TopicCache::new(),
             run: Run::default(),
             template: Template::default(),
             timers: Wheel::new(now),
@@ -577,17 +580,8 @@ impl Engine {
         self.generation
     }
 
-    /// SplitMix64 (Steele, Lea and Flood, 2014): unique names need no secret, and the seed replays.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
     fn find_session(&self, client_identifier: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(client_identifier);
+        let hash = self.hashing.long(client_identifier);
         let is_it =
             |&index: &u32| self.sessions[index as usize].client_identifier == *client_identifier;
         self.by_client_identifier.find(hash, is_it).copied()

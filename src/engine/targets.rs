@@ -1,10 +1,11 @@
 //! Who gets a topic: the answers of the subscription index, one record a subscriber, cached by topic.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-use shards::{CoreMatches, FilterId, GroupId, Matches, Replica, Subscription, SubscriptionIndex};
+use hashbrown::HashTable;
+use shards::{
+    CoreMatches, FilterId, GroupId, Hashing, Matches, Replica, Subscription, SubscriptionIndex,
+};
 
 use crate::limits;
 use crate::session::outbound::Identifiers;
@@ -165,7 +166,7 @@ impl Target {
 #[derive(Debug)]
 pub struct TopicCache {
     table: HashTable<Entry>,
-    hasher: DefaultHashBuilder,
+    hashing: Hashing,
     /// Epochs of the index and the replica to which the entries belong.
     epochs: (u64, u64),
     /// Targets in all entries.
@@ -182,10 +183,10 @@ struct Entry {
 
 impl TopicCache {
     /// An empty one.
-    pub fn new() -> Self {
+    pub fn new(hashing: Hashing) -> Self {
         Self {
             table: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
+            hashing,
             epochs: (0, 0),
             targets: 0,
             scratch: Matches::default(),
@@ -212,7 +213,7 @@ impl TopicCache {
             self.epochs = epochs;
             self.clear();
         }
-        let hash = self.hasher.hash_one(topic);
+        let hash = self.hashing.long(topic);
         if let Some(entry) = self.table.find(hash, |entry| &*entry.topic == topic) {
             return Arc::clone(&entry.targets);
         }
@@ -234,8 +235,8 @@ impl TopicCache {
         }
         self.targets += targets.each.len();
         let entry = Entry { topic: topic.into(), targets: Arc::clone(&targets) };
-        let hasher = &self.hasher;
-        self.table.insert_unique(hash, entry, |entry| hasher.hash_one(&*entry.topic));
+        let hashing = &self.hashing;
+        self.table.insert_unique(hash, entry, |entry| hashing.long(&entry.topic));
         targets
     }
 

@@ -130,14 +130,14 @@ mod tests {
     use super::*;
     use crate::clock::Now;
     use crate::config::Settings;
-    use crate::engine::{AllowAll, ConnectionId, Peer, Place};
+    use crate::engine::{AllowAll, ConnectionId, Keys, Peer, Place};
 
     /// A core of two with a client that the broker named.
     fn core(place: Place) -> (Engine, ConnectionId) {
         let mut settings = Settings::default();
         settings.limits.connections_max = 10;
         settings.limits.memory_bytes_max = 1 << 30;
-        let mut engine = Engine::new(place, settings, Box::new(AllowAll), 1, Now(0));
+        let mut engine = Engine::new(place, settings, Box::new(AllowAll), Keys::fixed(1), Now(0));
         let peer = Peer { address: None, listener: 0 };
         let id = engine.handle_accepted(Now(0), peer).expect("there is room");
         engine.handle_received(Now(0), id, b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00");

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::access::Bell;
 use crate::clock::Now;
 use crate::config::Settings;
-use crate::engine::{Access, CoreId, Engine, Place};
+use crate::engine::{Access, CoreId, Engine, Keys, Place};
 use crate::executor::core::wake;
 #[cfg(feature = "store")]
 use crate::executor::keeping::Keeper;
@@ -25,8 +25,8 @@ pub struct Plan<'a> {
     pub settings: &'a Settings,
     /// Makes each core its access control, which wakes it by the bell.
     pub access: &'a dyn Fn(Bell) -> Box<dyn Access>,
-    /// Feeds names the broker makes up.
-    pub seed: u64,
+    /// Secrets, the same for all cores.
+    pub keys: Keys,
     /// Where each core runs; none when the system may choose.
     pub seats: &'a [Seat],
     /// What is spoken at each listener.
@@ -61,7 +61,7 @@ struct Seed<E: Executor> {
     access: Box<dyn Access>,
     settings: Settings,
     entrances: Entrances,
-    seed: u64,
+    keys: Keys,
     started: Instant,
     stop: Stop,
     wakers: Arc<[Waker]>,
@@ -106,7 +106,7 @@ impl<E: Executor> Seed<E> {
             listeners,
             settings: plan.settings.clone(),
             entrances: Entrances::clone(plan.entrances),
-            seed: plan.seed,
+            keys: plan.keys,
             started,
             stop: plan.stop.clone(),
             wakers: Arc::clone(&wakers),
@@ -119,7 +119,7 @@ impl<E: Executor> Seed<E> {
 
     fn grow(self) -> io::Result<E> {
         let (sockets_max, uring) = (sockets_max(&self.settings), self.settings.uring.clone());
-        let mut engine = Engine::new(self.place, self.settings, self.access, self.seed, Now(0));
+        let mut engine = Engine::new(self.place, self.settings, self.access, self.keys, Now(0));
         engine.open_to(self.entrances);
         let (mesh, recorder) = (self.mesh, self.recorder);
         let core = Core::new(engine, mesh, self.started, self.stop, self.wakers, recorder);

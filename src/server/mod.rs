@@ -13,7 +13,7 @@ use self::listen::try_clone;
 use self::listen::{hint, open_listeners, steer};
 use crate::access::Bell;
 use crate::config::{Bind, ExecutorKind as Kind, Mode, Settings};
-use crate::engine::Access;
+use crate::engine::{Access, Keys};
 use crate::executor::threads::{self, Plan, Running};
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use crate::executor::uring;
@@ -88,7 +88,7 @@ fn descriptors(kind: Kind, settings: &Settings) -> Descriptors {
 pub struct Server<'a> {
     settings: Settings,
     access: &'a dyn Fn(Bell) -> Box<dyn Access>,
-    seed: u64,
+    keys: Keys,
     stop: Stop,
     kind: Kind,
     seats: Vec<Seat>,
@@ -102,12 +102,12 @@ pub struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// Chooses what to run on and opens the listeners. `access` makes each core its access
-    /// control; `seed` feeds names the broker makes up. What can be read anew is added to `reload`;
+    /// control; `keys` come from the system, independent of each other. What can be read anew is added to `reload`;
     /// sockets that were `handed_over` are listened on.
     pub fn open(
         mut settings: Settings,
         access: &'a dyn Fn(Bell) -> Box<dyn Access>,
-        seed: u64,
+        keys: Keys,
         stop: Stop,
         reload: &Reload,
         mut handed_over: HandedOver,
@@ -132,7 +132,7 @@ impl<'a> Server<'a> {
         Ok(Self {
             settings,
             access,
-            seed,
+            keys,
             stop,
             kind,
             seats,
@@ -220,7 +220,7 @@ impl<'a> Server<'a> {
         let plan = Plan {
             settings: &self.settings,
             access: self.access,
-            seed: self.seed,
+            keys: self.keys,
             seats: &self.seats,
             entrances: &self.entrances,
             #[cfg(feature = "store")]

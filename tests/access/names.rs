@@ -95,3 +95,28 @@ fn broker_passwd_keeps_users_and_never_takes_a_password_as_an_argument() {
     let out = run(&mut broker(&["passwd", "list"]), "");
     assert!(text(&out.stderr).contains("--file"), "{}", text(&out.stderr));
 }
+
+#[cfg(all(unix, feature = "jwt"))]
+#[test]
+fn the_log_warns_of_passwords_and_secret_keys_that_everybody_may_read_and_of_no_public_ones() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::new("open").with_users(&["alice"]);
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    let secret = format!("{{\"keys\":[{{\"kty\":\"oct\",\"alg\":\"HS256\",\"k\":\"{key}\"}}]}}");
+    let public = "{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"alg\":\"EdDSA\",\
+                  \"x\":\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}]}";
+    let start = |keys: &str, mode| {
+        files.write("keys", keys);
+        for name in ["keys", "passwords"] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(files.path(name), mode).expect("set");
+        }
+        files.broker(&format!("[access.jwt]\nkey_set = {:?}\n", files.path("keys")))
+    };
+    let warnings = |broker: &Broker| broker.log().matches("everybody on this machine").count();
+    let open = start(&secret, 0o644);
+    open.await_log("everybody on this machine may read the password file", 1);
+    open.await_log("everybody on this machine may read the key set", 1);
+    assert_eq!(warnings(&start(public, 0o644)), 1);
+    assert_eq!(warnings(&start(&secret, 0o600)), 0);
+}

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
 use ringmq::engine::{
-    Action, AllowAll, Batch, ConnectionId, CoreId, Engine, HandedOver, Keeping, Peer, Place,
+    Action, AllowAll, Batch, ConnectionId, CoreId, Engine, HandedOver, Keeping, Keys, Peer, Place,
     Records, StoreState,
 };
 use ringmq::send_buffer::SendBuffer;
@@ -155,8 +155,9 @@ impl World {
     fn start(&mut self, cores: u16) {
         let count = usize::from(cores);
         let nodes = (0..cores).map(|core| core / 2).collect();
-        let engine =
-            |place| Engine::new(place, self.settings.clone(), Box::new(AllowAll), 7, self.now);
+        let engine = |place| {
+            Engine::new(place, self.settings.clone(), Box::new(AllowAll), Keys::fixed(7), self.now)
+        };
         let mut engines: Vec<Engine> = Place::on_nodes(nodes).into_iter().map(engine).collect();
         if let Some(disk) = &mut self.disk {
             let mut restored = Vec::new();

@@ -86,7 +86,7 @@ impl World {
         settings.limits.connections_max = 100;
         change(&mut settings);
         Self {
-            engine: Engine::new(place, settings, access, 7, Now(0)),
+            engine: Engine::new(place, settings, access, Keys::fixed(7), Now(0)),
             now: Now(0),
             received: HashMap::new(),
             held: HashMap::new(),

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-/// The format written; earlier ones are read. 2: Wills of clients that are connected.
-pub const VERSION: u32 = 2;
+/// The format written; earlier ones are read. 2: Wills of clients that are connected. 3: a file says
+/// where the log begins and ends.
+pub const VERSION: u32 = 3;
+
+/// The first format that has that file.
+pub const EXTENT_VERSION: u32 = 3;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"ringmq\0L";
 const FRAME_MAGIC: [u8; 4] = *b"rqF1";
@@ -138,10 +142,10 @@ pub fn push_batch(body: &mut Vec<u8>, batch: &[u8]) {
     body.extend_from_slice(batch);
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

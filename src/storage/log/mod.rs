@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/lock                          held while a broker, or a tool that writes, is at work
+//! DIR/extent                        where the log begins and ends, see `extent`
 //! DIR/0000000000000007.log          header · frame · frame · …
 //!
 //! header  magic 8 · version 4 · reserved 4 · segment 8 · checksum 4
@@ -18,6 +19,7 @@
 //! be told from a torn one when it is damaged; a clean stop writes one more, empty, that vouches for
 //! it.
 
+mod extent;
 mod format;
 mod scan;
 #[cfg(test)]
@@ -187,15 +189,31 @@ impl Reader {
 /// Takes a folder for this process, and makes it where it is not there.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let error = |what| move |error| StoreError::Io(folder.to_owned(), what, error);
-    fs::create_dir_all(folder).map_err(error("make the folder"))?;
+    make_folder(folder).map_err(error("make the folder"))?;
     let path = folder.join("lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = private().create(true).truncate(false).write(true).open(&path);
     let lock = lock.map_err(error("write to the folder"))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse(folder.to_owned())),
         Err(fs::TryLockError::Error(e)) => Err(error("lock the folder")(e)),
     }
+}
+
+/// Makes a folder where it is not there, for its owner alone: messages and sessions are in it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+/// For files that their owner alone may read.
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// What was written of folders is on disk as well.

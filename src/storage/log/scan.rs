@@ -6,9 +6,13 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::storage::log::extent::{self, Extent, Found};
 use crate::storage::log::format::{self, Frame, Header};
 use crate::storage::log::{StoreError, sync_folder};
 use crate::storage::record::NoRecord;
+
+/// Missing segments that are named.
+const MISSING_MAX: usize = 64;
 
 /// How often a long read says where it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -22,6 +26,8 @@ pub struct Segment {
     pub number: u64,
     /// Bytes up to the end of its last good frame.
     pub bytes: u64,
+    /// Its first good frame; 0 when it has none.
+    pub first_frame: u64,
 }
 
 /// A place that is not as it was written.
@@ -64,6 +70,8 @@ pub struct Scan {
     pub torn_bytes: u64,
     /// Places that are damaged.
     pub damages: Vec<Damage>,
+    /// What the log says of where it begins and ends; none where an earlier version wrote it.
+    pub extent: Option<Extent>,
     /// Where the good part ends, when something torn follows: file and byte.
     cut: Option<(usize, u64)>,
 }
@@ -94,7 +102,7 @@ impl Scan {
         let mut synced = 0;
         for (at, (number, path)) in files(folder)?.into_iter().enumerate() {
             let bytes = fs::read(&path).map_err(error(&path, "read"))?;
-            let mut good_end = 0;
+            let (mut good_end, mut first_frame) = (0, 0);
             let mut offset = match format::read_header(&bytes, number) {
                 Header::Good(format) => {
                     scan.format = scan.format.max(format);
@@ -125,6 +133,9 @@ impl Scan {
                         show(&rest[format::FRAME_BYTES..frame.bytes()]);
                         (scan.frame, scan.time_us) = (frame.number, frame.time_us);
                         scan.frames += 1;
+                        if first_frame == 0 {
+                            first_frame = frame.number;
+                        }
                         synced = synced.max(frame.synced);
                         offset += frame.bytes();
                         good_end = offset;
@@ -142,10 +153,75 @@ impl Scan {
                     }
                 }
             }
-            scan.segments.push(Segment { path, number, bytes: good_end as u64 });
+            let bytes = good_end as u64;
+            scan.segments.push(Segment { path, number, bytes, first_frame });
         }
+        let found = extent::read(folder).map_err(error(&extent::path(folder), "read"))?;
+        let missing = match found {
+            Found::Good(extent) => {
+                scan.extent = Some(extent);
+                synced = synced.max(extent.last_frame);
+                scan.missing_of(&extent, folder, &gaps)
+            }
+            Found::Bad => vec![damage(&extent::path(folder), 0, "it is not as it was written")],
+            Found::Missing if scan.format >= format::EXTENT_VERSION => {
+                let what = "the file is missing that says where the log begins and ends";
+                vec![damage(&extent::path(folder), 0, what)]
+            }
+            Found::Missing => Vec::new(),
+        };
         scan.judge(gaps, synced);
+        scan.damages.extend(missing);
         Ok(scan)
+    }
+
+    /// What should be there and is not, where no frame after it shows that.
+    fn missing_of(&self, extent: &Extent, folder: &Path, gaps: &[Gap]) -> Vec<Damage> {
+        let has = |number| self.segments.binary_search_by_key(&number, |of| of.number).is_ok();
+        let all = extent.first_segment..=extent.last_segment;
+        let segments = all.filter(|&number| !has(number)).take(MISSING_MAX).map(|number| {
+            let what = match number {
+                _ if number == extent.first_segment => {
+                    "this segment is missing, the first of the log"
+                }
+                _ if number == extent.last_segment => {
+                    "this segment is missing, the last of the log"
+                }
+                _ => "this segment is missing",
+            };
+            damage(&format::path(folder, number), 0, what)
+        });
+        let mut missing: Vec<Damage> = segments.collect();
+        let of_log = || self.segments.iter().filter(|of| of.number >= extent.first_segment);
+        let first_frame = of_log().map(|of| of.first_frame).find(|&frame| frame > 0);
+        if let Some(first) = of_log().next().filter(|of| of.number == extent.first_segment)
+            && first_frame.is_some_and(|frame| frame > extent.first_frame)
+            && !gaps.iter().any(|gap| gap.damage.path == first.path)
+        {
+            let what = "the first frames of the log are missing here";
+            missing.push(damage(&first.path, format::HEADER_BYTES as u64, what));
+        }
+        if let Some(last) = self.segments.last().filter(|of| of.number >= extent.last_segment)
+            && self.frame < extent.last_frame
+            && !gaps.iter().any(|gap| gap.damage.path == last.path)
+        {
+            let what = "the last frames of the log are missing from here on";
+            missing.push(damage(&last.path, last.bytes, what));
+        }
+        missing
+    }
+
+    /// Where the log begins, ends, and what of it is on disk, as it is now.
+    pub fn extent_now(&self) -> Extent {
+        let next_frame = self.frame + 1;
+        let first = self.segments.first();
+        let first_frame = self.segments.iter().map(|of| of.first_frame).find(|&frame| frame > 0);
+        Extent {
+            first_segment: first.map_or(1, |of| of.number),
+            first_frame: first_frame.unwrap_or(next_frame),
+            last_segment: self.segments.last().map_or(0, |of| of.number),
+            last_frame: self.frame,
+        }
     }
 
     /// A gap whose frame was on disk once is damage, and so is one before it; the others are torn.
@@ -172,6 +248,13 @@ impl Scan {
             bytes = self.torn_bytes,
             "cutting off what a crash left unfinished; none of it had been acknowledged"
         );
+        // It is never ahead of what is there.
+        if let Some(mut extent) = self.extent {
+            let last = if offset > 0 { segment.number } else { segment.number.saturating_sub(1) };
+            extent.last_segment = extent.last_segment.min(last);
+            extent.write(folder).map_err(error)?;
+            self.extent = Some(extent);
+        }
         for later in &self.segments[at + 1..] {
             fs::remove_file(&later.path).map_err(error)?;
         }

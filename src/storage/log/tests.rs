@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::extent::{self, Extent, Found};
 use super::tools;
 use super::*;
 use crate::config::Data;
@@ -130,12 +131,138 @@ fn a_store_belongs_to_one_process_at_a_time() {
     assert!(matches!(Store::open(&folder.0, settings()), Err(StoreError::InUse(_))));
 }
 
+/// What the log says of its extent is as a crash leaves it.
+fn is_behind(folder: &Path, last_frame: u64) {
+    let Found::Good(extent) = extent::read(folder).expect("readable") else { panic!("is there") };
+    Extent { last_frame, ..extent }.write(folder).expect("written");
+}
+
+/// Damaged, in words.
+fn refused(folder: &Path) -> Vec<String> {
+    let verified = tools::verify(folder).expect("readable").damages;
+    let Err(StoreError::Damaged(places)) = Store::open(folder, settings()) else {
+        panic!("it starts, and verify says {verified:?}")
+    };
+    assert_eq!(places, verified);
+    places.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_is_missing_at_either_end_after_a_clean_stop_is_named() {
+    let folder = Folder::new("ends");
+    for start in 0..3 {
+        let mut log = Written::open(&folder.0, settings());
+        log.write(record(start), 0);
+        log.write(record(10 + start), 0);
+        log.close();
+    }
+    let segments = Scan::of(&folder.0).expect("readable").segments;
+    let [first, .., last] = &segments[..] else { panic!("{segments:?}") };
+    let frame = super::format::FRAME_BYTES as u64;
+    for (segment, what) in [(first, "the first of the log"), (last, "the last of the log")] {
+        let aside = folder.0.join("aside");
+        fs::rename(&segment.path, &aside).expect("moved");
+        let said = refused(&folder.0);
+        let name = segment.path.file_name().and_then(|name| name.to_str()).expect("a name");
+        assert!(said[0].contains(name) && said[0].contains(what), "{said:?}");
+        fs::rename(&aside, &segment.path).expect("moved back");
+        assert!(Store::open(&folder.0, settings()).is_ok());
+    }
+    // Cut short: anywhere, between frames too.
+    let whole = fs::read(&last.path).expect("readable");
+    for bytes in (0..last.bytes).rev() {
+        fs::write(&last.path, &whole[..bytes as usize]).expect("written");
+        let said = refused(&folder.0);
+        assert!(said.len() == 1, "{bytes} bytes left: {said:?}");
+    }
+    fs::write(&last.path, &whole[..(last.bytes - frame) as usize]).expect("written");
+    assert!(refused(&folder.0)[0].contains("the last frames of the log are missing"));
+    fs::write(&last.path, &whole).expect("written");
+    // The first one without its frames.
+    let whole = fs::read(&first.path).expect("readable");
+    fs::write(&first.path, &whole[..super::format::HEADER_BYTES]).expect("written");
+    assert!(refused(&folder.0)[0].contains("the first frames of the log are missing"));
+    fs::write(&first.path, &whole).expect("written");
+    // The file that says it.
+    let path = extent::path(&folder.0);
+    let whole = fs::read(&path).expect("readable");
+    fs::remove_file(&path).expect("removed");
+    assert!(refused(&folder.0)[0].contains("says where the log begins and ends"));
+    fs::write(&path, &whole[..47]).expect("written");
+    assert!(refused(&folder.0)[0].contains("extent, byte 0: it is not as it was written"));
+    fs::write(&path, &whole).expect("written");
+    assert_eq!(batches(&folder.0).len(), 6);
+}
+
+#[test]
+fn what_is_left_of_a_log_without_its_ends_is_repaired() {
+    let folder = Folder::new("repair-ends");
+    for start in 0..3 {
+        let mut log = Written::open(&folder.0, settings());
+        log.write(record(start), 0);
+        log.close();
+    }
+    let segments = Scan::of(&folder.0).expect("readable").segments;
+    fs::remove_file(&segments[0].path).expect("removed");
+    fs::remove_file(&segments[2].path).expect("removed");
+    assert_eq!(refused(&folder.0).len(), 2);
+    tools::repair(&folder.0).expect("it can").expect("there is damage");
+    assert!(tools::verify(&folder.0).expect("readable").damages.is_empty());
+    let mut log = Written::open(&folder.0, settings());
+    log.write(record(7), 0);
+    log.close();
+    let image = tools::inspect(&folder.0).expect("readable").to_string();
+    assert!(image.lines().any(|line| line.starts_with("sessions ") && line.ends_with(" 2")));
+    fs::remove_file(extent::path(&folder.0)).expect("removed");
+    tools::repair(&folder.0).expect("it can").expect("there is damage");
+    assert!(tools::repair(&folder.0).expect("it can").is_none());
+    tools::compact(&folder.0).expect("it can");
+    assert!(Store::open(&folder.0, settings()).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_and_files_are_for_their_owner_alone_whoever_makes_them() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = Folder::new("private");
+    let inner = folder.0.join("made/as/well");
+    let modes = |folder: &Path| {
+        let mut modes: Vec<(String, u32)> = fs::read_dir(folder)
+            .expect("readable")
+            .map(|entry| entry.expect("readable"))
+            .map(|entry| (entry.file_name(), entry.metadata().expect("readable").mode()))
+            .map(|(name, mode)| (name.to_string_lossy().into_owned(), mode & 0o777))
+            .collect();
+        modes.sort();
+        modes
+    };
+    let are_private = |folder: &Path| {
+        assert_eq!(fs::metadata(folder).expect("there").mode() & 0o777, 0o700);
+        let modes = modes(folder);
+        let is_private = |(_, mode): &(String, u32)| [0o600, 0o700].contains(mode);
+        assert!(modes.len() >= 3 && modes.iter().all(is_private), "{modes:?}");
+    };
+    written(&inner, 2);
+    are_private(&inner);
+    tools::compact(&inner).expect("it can");
+    are_private(&inner);
+    fs::remove_file(extent::path(&inner)).expect("removed");
+    tools::repair(&inner).expect("it can").expect("there is damage");
+    are_private(&inner);
+    let mut lines = Vec::new();
+    tools::export(&inner, &mut lines).expect("it can");
+    let other = folder.0.join("other");
+    tools::import(&other, &lines[..]).expect("it can");
+    are_private(&other);
+}
+
 #[test]
 fn a_torn_end_is_cut_wherever_it_is_torn() {
     let folder = Folder::new("torn");
     written(&folder.0, 4);
     let path = folder.segment();
     let whole = fs::read(&path).expect("readable");
+    is_behind(&folder.0, 3);
     // The fifth frame is the last word of a clean stop; a crash leaves none.
     let frame = super::format::FRAME_BYTES;
     let whole = &whole[..whole.len() - frame];
@@ -228,12 +355,12 @@ fn a_later_format_is_refused_by_name() {
     written(&folder.0, 1);
     let path = folder.segment();
     let mut bytes = fs::read(&path).expect("readable");
-    bytes[8] = 3;
+    bytes[8] = 4;
     let sum = crc32fast::hash(&bytes[..24]);
     bytes[24..28].copy_from_slice(&sum.to_le_bytes());
     fs::write(&path, &bytes).expect("written");
     let error = Store::open(&folder.0, settings()).expect_err("it is of a later version");
-    assert!(matches!(error, StoreError::Version(_, 3)), "{error}");
+    assert!(matches!(error, StoreError::Version(_, 4)), "{error}");
 }
 
 #[test]
@@ -269,7 +396,7 @@ fn an_export_is_imported_as_it_was() {
     assert!(matches!(error, tools::CarryError::NotEmpty(_)));
 }
 
-const HEAD: &str = "{\"ringmq\":{\"format\":2}}\n";
+const HEAD: &str = "{\"ringmq\":{\"format\":3}}\n";
 
 /// The Will of a client that was connected, as a line of an export.
 fn will(number: u32, topic: &str) -> String {

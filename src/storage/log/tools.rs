@@ -10,9 +10,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::storage::image::{HeldWill, Image, OwnedContent, Retained, Session, Whole};
+use crate::storage::log::extent::Extent;
 use crate::storage::log::format::{self, Frame};
 use crate::storage::log::scan::{self, Progress, Scan};
-use crate::storage::log::{Damage, Reader, StoreError, lock, sync_folder};
+use crate::storage::log::{Damage, Reader, StoreError, lock, make_folder, private, sync_folder};
 use crate::storage::record::SessionNumber;
 
 /// A batch of a log that is written anew is closed at so many bytes, a segment at so many.
@@ -147,7 +148,7 @@ pub fn repair(folder: &Path) -> Result<Option<(PathBuf, usize)>, StoreError> {
         let path = path.to_owned();
         move |error| StoreError::Io(path, what, error)
     };
-    fs::create_dir_all(&aside).map_err(error(&aside, "make the folder"))?;
+    make_folder(&aside).map_err(error(&aside, "make the folder"))?;
     write_anew(folder, &scan, &image)?;
     for segment in &scan.segments {
         let name = segment.path.file_name().unwrap_or_default();
@@ -163,10 +164,19 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 
 /// Writes an image into segments after those there are; bytes written.
 fn write_anew(folder: &Path, scan: &Scan, image: &Image) -> Result<u64, StoreError> {
+    // One whose extent is not known has none to lack, until the new segments are there.
+    if scan.extent.is_none() && scan.format < format::EXTENT_VERSION {
+        let error = |error| StoreError::Io(folder.to_owned(), "write to", error);
+        scan.extent_now().write(folder).map_err(error)?;
+    }
+    let first_segment = scan.segments.last().map_or(1, |last| last.number + 1);
+    let first_segment = first_segment.max(scan.extent.map_or(1, |of| of.last_segment + 1));
+    let frame = scan.frame.max(scan.extent.map_or(0, |of| of.last_frame));
     let mut anew = Anew {
         folder,
-        segment: scan.segments.last().map_or(1, |last| last.number + 1),
-        frame: scan.frame,
+        segment: first_segment,
+        first: (first_segment, frame + 1),
+        frame,
         time_us: scan.time_us,
         file: None,
         segment_bytes: 0,
@@ -188,6 +198,8 @@ fn write_anew(folder: &Path, scan: &Scan, image: &Image) -> Result<u64, StoreErr
 struct Anew<'a> {
     folder: &'a Path,
     segment: u64,
+    /// The first segment and frame.
+    first: (u64, u64),
     frame: u64,
     time_us: u64,
     file: Option<File>,
@@ -207,7 +219,8 @@ impl Anew<'_> {
     fn try_write(&mut self, batch: &[u8]) -> io::Result<()> {
         if self.file.is_none() || self.segment_bytes >= SEGMENT_BYTES {
             self.end_segment()?;
-            let mut file = File::create(format::path(self.folder, self.segment))?;
+            let path = format::path(self.folder, self.segment);
+            let mut file = private().create(true).truncate(true).write(true).open(path)?;
             file.write_all(&format::header(self.segment))?;
             self.segment += 1;
             self.segment_bytes = format::HEADER_BYTES;
@@ -226,6 +239,13 @@ impl Anew<'_> {
         Ok(())
     }
 
+    /// All that was written, without what was there before.
+    fn extent(&self) -> Extent {
+        let (first_segment, first_frame) = self.first;
+        let (last_segment, last_frame) = (self.segment - 1, self.frame);
+        Extent { first_segment, first_frame, last_segment, last_frame }
+    }
+
     fn end_segment(&mut self) -> io::Result<()> {
         self.file.take().map_or(Ok(()), |file| file.sync_all())
     }
@@ -233,7 +253,8 @@ impl Anew<'_> {
     fn end(mut self) -> Result<u64, StoreError> {
         let ended = std::mem::replace(&mut self.outcome, Ok(()))
             .and_then(|()| self.end_segment())
-            .and_then(|()| sync_folder(self.folder));
+            .and_then(|()| sync_folder(self.folder))
+            .and_then(|()| self.extent().write(self.folder));
         match ended {
             Ok(()) => Ok(self.bytes),
             Err(error) => Err(StoreError::Io(self.folder.to_owned(), "write to", error)),

@@ -16,9 +16,10 @@ use crate::atomic::AtomicU64;
 use crate::config::{Storage, Sync};
 use crate::engine::{Records, StoreState};
 use crate::executor::Waker;
+use crate::storage::log::extent::Extent;
 use crate::storage::log::format::{self, Frame};
 use crate::storage::log::scan::Scan;
-use crate::storage::log::{StoreError, sync_folder};
+use crate::storage::log::{StoreError, private, sync_folder};
 
 /// Bytes taken into one frame, after which the cores' further batches wait for the next.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -102,6 +103,16 @@ struct Open {
     path: PathBuf,
     /// Bytes of it that are whole frames.
     bytes: u64,
+    /// Its first frame.
+    first_frame: u64,
+}
+
+/// A segment that is closed.
+struct Closed {
+    number: u64,
+    bytes: u64,
+    /// Its first frame, or the one that follows where it has none.
+    first_frame: u64,
 }
 
 pub struct Writer {
@@ -111,8 +122,8 @@ pub struct Writer {
     board: Arc<Board>,
     wakers: Arc<[Waker]>,
     open: Option<Open>,
-    /// Segments that are closed, with their bytes, oldest first.
-    closed: Vec<(u64, u64)>,
+    /// Segments that are closed, oldest first.
+    closed: Vec<Closed>,
     next_segment: u64,
     /// The last frame written, and the last one that is on disk.
     frame: u64,
@@ -162,7 +173,7 @@ impl Writer {
             board,
             wakers,
             open: None,
-            closed: scan.segments.iter().map(|of| (of.number, of.bytes)).collect(),
+            closed: closed(scan),
             next_segment: scan.segments.last().map_or(1, |last| last.number + 1),
             frame: scan.frame,
             synced: scan.frame,
@@ -176,6 +187,15 @@ impl Writer {
             checkpoint_took: Duration::ZERO,
             failing_since: None,
         };
+        // What was found may be in memory alone: a broker that was killed had not synchronised it.
+        if let Some(last) = scan.segments.last() {
+            let synced = File::options().write(true).open(&last.path).and_then(|f| f.sync_all());
+            synced.map_err(|e| StoreError::Io(last.path.clone(), "synchronise", e))?;
+        }
+        // What there is, before anything is added: a log whose extent is not known has none to lack.
+        writer.extent().write(folder).map_err(|error| {
+            StoreError::Io(folder.to_owned(), "write where the log begins and ends to", error)
+        })?;
         // Whether it can write at all shows now, and not when the first client is there.
         writer.open_segment().map_err(|error| {
             StoreError::Io(folder.to_owned(), "write a first segment to", error)
@@ -331,7 +351,7 @@ impl Writer {
         }
         let number = self.next_segment;
         let path = format::path(&self.folder, number);
-        let mut file = File::create(&path)?;
+        let mut file = private().create(true).truncate(true).write(true).open(&path)?;
         let begun = file
             .write_all(&format::header(number))
             .and_then(|()| file.sync_all())
@@ -341,11 +361,12 @@ impl Writer {
             return Err(error);
         }
         if let Some(open) = self.open.take() {
-            self.closed.push((number - 1, open.bytes));
+            self.close_segment(&open);
         }
         self.next_segment += 1;
-        self.open = Some(Open { file, path, bytes: format::HEADER_BYTES as u64 });
-        Ok(())
+        let (bytes, first_frame) = (format::HEADER_BYTES as u64, self.frame + 1);
+        self.open = Some(Open { file, path, bytes, first_frame });
+        self.extent().write(&self.folder)
     }
 
     /// Goes to a new segment, and leaves of this one what is whole.
@@ -355,7 +376,29 @@ impl Writer {
         if let Err(error) = open.file.set_len(open.bytes).and_then(|()| open.file.sync_all()) {
             tracing::error!(%error, file = %open.path.display(), "cannot cut off a failed write");
         }
-        self.closed.push((self.next_segment - 1, open.bytes));
+        self.close_segment(&open);
+    }
+
+    /// Notes the segment that was opened last as closed.
+    fn close_segment(&mut self, open: &Open) {
+        let number = self.next_segment - 1;
+        let (bytes, first_frame) = (open.bytes, open.first_frame);
+        self.closed.push(Closed { number, bytes, first_frame });
+    }
+
+    /// Where the log begins, ends, and what of it is on disk.
+    fn extent(&self) -> Extent {
+        self.extent_from(0)
+    }
+
+    /// The same without its first segments.
+    fn extent_from(&self, closed: usize) -> Extent {
+        let last_segment = self.next_segment - 1;
+        let first_of = |of: &Closed| (of.number, of.first_frame);
+        let opened = self.open.as_ref().map(|open| (last_segment, open.first_frame));
+        let first = self.closed.get(closed).map(first_of).or(opened);
+        let (first_segment, first_frame) = first.unwrap_or((self.next_segment, self.frame + 1));
+        Extent { first_segment, first_frame, last_segment, last_frame: self.synced }
     }
 
     /// Tells each core that what it handed over is kept.
@@ -378,7 +421,7 @@ impl Writer {
     }
 
     fn bytes(&self) -> u64 {
-        let closed: u64 = self.closed.iter().map(|(_, bytes)| bytes).sum();
+        let closed: u64 = self.closed.iter().map(|of| of.bytes).sum();
         closed + self.open.as_ref().map_or(0, |open| open.bytes)
     }
 
@@ -433,12 +476,15 @@ impl Writer {
         if self.synced < self.frame && self.sync().is_err() {
             return; // what replaces it has to be on disk first
         }
+        let superfluous = self.closed.iter().position(|of| of.number > last);
+        let superfluous = superfluous.unwrap_or(self.closed.len());
+        if let Err(error) = self.extent_from(superfluous).write(&self.folder) {
+            return tracing::warn!(%error, "cannot compact the store; trying again later");
+        }
         self.checkpoint = None;
         self.checkpoint_took = self.checkpoint_at.map_or(Duration::ZERO, |at| at.elapsed());
         let before = self.bytes();
-        let superfluous = self.closed.iter().position(|&(number, _)| number > last);
-        let superfluous = superfluous.unwrap_or(self.closed.len());
-        for (number, _) in self.closed.drain(..superfluous) {
+        for Closed { number, .. } in self.closed.drain(..superfluous) {
             if let Err(error) = std::fs::remove_file(format::path(&self.folder, number)) {
                 tracing::warn!(%error, number, "cannot remove a segment that is not needed any more");
             }
@@ -460,10 +506,25 @@ impl Writer {
             0 => Ok(()),
             _ => self.sync().and_then(|()| self.write_frame()).and_then(|()| self.sync()),
         };
+        let outcome = outcome.and_then(|()| self.extent().write(&self.folder));
         if let Err(error) = outcome {
             tracing::error!(%error, "cannot close the store");
         }
     }
+}
+
+/// What was there before.
+fn closed(scan: &Scan) -> Vec<Closed> {
+    let mut next_frame = scan.frame + 1;
+    let mut closed: Vec<Closed> = Vec::with_capacity(scan.segments.len());
+    for of in scan.segments.iter().rev() {
+        if of.first_frame > 0 {
+            next_frame = of.first_frame;
+        }
+        closed.push(Closed { number: of.number, bytes: of.bytes, first_frame: next_frame });
+    }
+    closed.reverse();
+    closed
 }
 
 fn wake(wakers: &[Waker], core: usize) {

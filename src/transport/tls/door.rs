@@ -232,6 +232,7 @@ fn read_key(
     let chain: Vec<CertificateDer<'static>> =
         read_pem("certificate", certificate, read, "CERTIFICATE")?;
     let mut keys: Vec<PrivateKeyDer<'static>> = read_pem("key", key, read, "PRIVATE KEY")?;
+    crate::secret_file::warn_if_open(key, "a private key of TLS");
     let first = keys.swap_remove(0);
     CertifiedKey::from_der(chain, first, provider).map_err(|error| {
         let what = format!("{error}; it must be the key of {}", certificate.display());

@@ -11,7 +11,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringmq::clock::Now;
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Peer, Place};
+use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Keys, Peer, Place};
 use ringmq::send_buffer::SendBuffer;
 use ringmq::session::outbound::QueuePolicy;
 use ringmq::wire::{
@@ -416,7 +416,7 @@ fuzz_target!(|conversation: Conversation| {
         _ => QueuePolicy::KeepLatest,
     };
     let mut world = World {
-        engine: Engine::new(Place::alone(), settings, Box::new(AllowAll), 1, Now(0)),
+        engine: Engine::new(Place::alone(), settings, Box::new(AllowAll), Keys::fixed(1), Now(0)),
         now: Now(0),
         clients: [None; CLIENTS],
         versions: conversation
