@@ -129,6 +129,24 @@ fn who_would_hold_more_of_a_packet_than_there_is_room_for_is_told_and_those_with
 }
 
 #[test]
+fn a_packet_larger_than_what_is_read_ahead_comes_also_in_turns_without_a_budget_left() {
+    let mut world = World::new();
+    let id = world.connect(&Client::v5("c"));
+    world.subscribe(id, "t", Qos::AtMostOnce);
+    world.packets(id, Version::V5);
+    let whole = begun(400_000, usize::MAX);
+    for pieces in whole.chunks(180_000) {
+        world.engine.work.spend(1_000_000);
+        for piece in pieces.chunks(60_000) {
+            world.engine.handle_received(world.now, id, piece);
+        }
+        world.settle();
+        assert!(!world.paused.contains(&id), "nobody is waited for but the client");
+    }
+    assert_eq!(world.publishes(id).len(), 1);
+}
+
+#[test]
 fn what_is_held_of_a_packet_is_the_memory_it_takes_and_goes_with_it() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
