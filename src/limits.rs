@@ -133,8 +133,9 @@ pub const ANSWERS_MAX: usize = 4_096;
 /// Input that waits, of all connections together, takes no more than this share of `memory_bytes_max`.
 pub const INPUT_SHARE: u64 = 4;
 
-/// That is no less than this, however little memory there is: what a few reads bring.
-pub const INPUT_BYTES_MIN: u64 = 256 * 1024;
+/// That is no less than this, however little memory there is: what a few reads bring, or a packet of
+/// 256 KiB.
+pub const INPUT_BYTES_MIN: u64 = 512 * 1024;
 
 /// This share of that is left for connections that hold no more than [`INPUT_SMALL_BYTES`]: whoever holds
 /// much keeps nobody from ending a packet that came in two pieces.
@@ -143,9 +144,18 @@ pub const INPUT_SHARE_OF_SMALL: u64 = 4;
 /// See [`INPUT_SHARE_OF_SMALL`].
 pub const INPUT_SMALL_BYTES: usize = 4 * 1024;
 
-/// What a read brings at most, and so what a client holds that sends many packets which are smaller: it may
-/// while the memory bound is reached, too.
-pub const INPUT_READ_BYTES: usize = 64 * 1024;
+/// The same while the memory bound is reached: publishers are slowed then, and their packets still come.
+pub const INPUT_SHARE_OF_SMALL_WHEN_FULL: u64 = 2;
+
+/// When memory is full, newcomers over TLS and WebSocket, which take some before they can be told so, may
+/// take this share of it on top.
+pub const OVERDRAFT_SHARE: u64 = 8;
+
+/// What the state of a connection's TLS takes in memory, roughly.
+pub const TLS_BYTES: usize = 4 * 1024;
+
+/// What the state of a connection's WebSocket takes in memory, roughly.
+pub const WEBSOCKET_BYTES: usize = 512;
 
 /// Bytes of a connection that wait for its TLS handshake to go on: what a socket brings at a time, twice.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
@@ -181,5 +191,5 @@ const _: () = assert!(JOURNAL_BATCH_BYTES < JOURNAL_BYTES_MAX);
 const _: () = assert!(JOURNAL_BYTES_MAX < JOURNAL_BYTES_FAR);
 const _: () = assert!(SHARED_BYTES_MIN < RUN_BYTES_MAX);
 const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANES_WINDOW_BYTES);
-const _: () = assert!(INPUT_SMALL_BYTES < INPUT_READ_BYTES);
+const _: () = assert!(INPUT_SHARE_OF_SMALL_WHEN_FULL <= INPUT_SHARE_OF_SMALL);
 const _: () = assert!(IDENTIFIER_SPAN_MAX < u16::MAX as usize);

@@ -529,6 +529,9 @@ impl Engine {
             }));
         }
 
+        let method = properties.authentication_method.unwrap_or_default();
+        self.links.ledger.charge(method.len());
+
         let session = &mut self.sessions[index as usize];
         session.connection = Some(id);
         session.expires = None;

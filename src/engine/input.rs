@@ -14,6 +14,13 @@ impl Engine {
         share.max(limits::INPUT_BYTES_MIN)
     }
 
+    /// Whether memory is full beyond what those take who are still to be told so.
+    pub(super) fn memory_is_overdrawn(&self) -> bool {
+        let most = self.settings.limits.memory_bytes_max;
+        let held = self.links.ledger.bytes() + self.memory_bytes_elsewhere;
+        held >= most + most / limits::OVERDRAFT_SHARE
+    }
+
     /// Whether a connection may hold `held` bytes of input, `more` of which are not on the ledger yet.
     /// Where `is_whole` it waits for us, and not for the rest of what the client has begun.
     pub(super) fn has_room_for_input(&self, held: usize, more: usize, is_whole: bool) -> bool {
@@ -24,9 +31,11 @@ impl Engine {
             return waiting <= most;
         }
         // What is left is for those who hold little: they are in the middle of a packet now and then.
-        let is_one_read = held <= limits::INPUT_READ_BYTES;
-        waiting <= most - most / limits::INPUT_SHARE_OF_SMALL
-            && (is_one_read || !self.memory_is_full())
+        let share = match self.memory_is_full() {
+            true => limits::INPUT_SHARE_OF_SMALL_WHEN_FULL,
+            false => limits::INPUT_SHARE_OF_SMALL,
+        };
+        waiting <= most - most / share
     }
 
     /// Ends a connection that would hold more input than there is room for.
@@ -36,7 +45,7 @@ impl Engine {
         let (all, most) = (self.links.ledger.input_bytes(), self.input_bytes_max());
         self.links.metrics.input_refused += 1;
         let why = match self.memory_is_full() {
-            true => "memory_bytes_max is reached",
+            true => "memory_bytes_max is reached, and unfinished input takes its share beyond it",
             false => "unfinished input of all connections takes a quarter of memory_bytes_max",
         };
         rated!(

@@ -416,6 +416,7 @@ impl Engine {
     /// Takes a connection in, and gives it until its time limit to send CONNECT.
     fn add_connection(&mut self, connection: Connection) -> ConnectionId {
         let (generation, accepted) = (connection.generation, connection.last_received);
+        self.links.ledger.charge(connection.bytes_charged());
         let slot = self.links.connections.insert(connection) as u32;
         self.place.set_connections(self.links.connections.len());
         let id = ConnectionId { slot, generation };

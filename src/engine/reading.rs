@@ -184,7 +184,9 @@ impl Engine {
         self.take_in(id, &[]);
         let Some(connection) = self.links.get(id) else { return };
         let (is_open, is_ready) = (connection.session().is_some(), connection.is_ready);
-        if connection.stash().len() <= limits::READ_AHEAD_BYTES {
+        // With budget left, what is kept is the start of a packet, however long: its rest is to come.
+        let is_start = !connection.is_held() && !self.work.is_spent();
+        if is_start || connection.stash().len() <= limits::READ_AHEAD_BYTES {
             self.release_hold(id, Hold::Backlog);
         }
         if is_open {

@@ -80,10 +80,13 @@ impl Engine {
         let connection = self.links.get(id)?;
         debug_assert!(!connection.is_sending, "nothing has been sent since it was ready");
         let mut transport = connection.transport.take()?;
+        let before = transport.state_bytes();
         let taken = transport.take_keys();
+        let freed = before - transport.state_bytes();
         if !transport.is_spent() {
             connection.transport = Some(transport);
         }
+        self.links.ledger.release(freed);
         self.links.mark_dirty(id.slot);
         let Some((keys, certificate)) = taken else {
             self.settling.push_back(id);

@@ -27,6 +27,11 @@ impl Engine {
             return Err(Refused);
         }
         connection.transport = entrance.transport_for(peer);
+        if connection.bytes_charged() > 0 && self.memory_is_overdrawn() {
+            // They would take ever more before they can be told that memory is full.
+            entrance.leave();
+            return Err(Refused);
+        }
         Ok(())
     }
 

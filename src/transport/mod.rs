@@ -33,6 +33,7 @@ pub use self::entrance::{Entrance, Entrances};
 use self::tls::{Keys, Tls};
 use self::websocket::WebSocket;
 use crate::engine::CertificateIdentity;
+use crate::limits;
 use crate::send_buffer::SendBuffer;
 
 /// Why a connection ends before MQTT, or beneath it.
@@ -213,6 +214,12 @@ impl Transport {
         let records = self.tls.as_ref().map_or(0, |tls| tls.bytes_held());
         let frames = self.websocket.as_ref().map_or(0, |websocket| websocket.bytes_held());
         self.waiting.capacity() + header + records + frames
+    }
+
+    /// The memory of its state, roughly.
+    pub fn state_bytes(&self) -> usize {
+        let tls = self.tls.as_ref().map_or(0, |_| limits::TLS_BYTES);
+        tls + self.websocket.as_ref().map_or(0, |_| limits::WEBSOCKET_BYTES)
     }
 
     /// Whether it does nothing to bytes any more.

@@ -183,7 +183,7 @@ fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_unti
                 }
             }
             // Memory comes in steps.
-            let bytes = world.engine.metrics().memory_bytes;
+            let bytes = world.engine.metrics().input_bytes;
             assert!((*held..2 * held + 64).contains(&bytes) || *held == bytes, "{part:?}: {bytes}");
         }
         world.engine.handle_closed(world.now, id);

@@ -129,6 +129,24 @@ fn who_would_hold_more_of_a_packet_than_there_is_room_for_is_told_and_those_with
 }
 
 #[test]
+fn a_packet_larger_than_what_is_read_ahead_comes_also_in_turns_without_a_budget_left() {
+    let mut world = World::new();
+    let id = world.connect(&Client::v5("c"));
+    world.subscribe(id, "t", Qos::AtMostOnce);
+    world.packets(id, Version::V5);
+    let whole = begun(400_000, usize::MAX);
+    for pieces in whole.chunks(180_000) {
+        world.engine.work.spend(1_000_000);
+        for piece in pieces.chunks(60_000) {
+            world.engine.handle_received(world.now, id, piece);
+        }
+        world.settle();
+        assert!(!world.paused.contains(&id), "nobody is waited for but the client");
+    }
+    assert_eq!(world.publishes(id).len(), 1);
+}
+
+#[test]
 fn what_is_held_of_a_packet_is_the_memory_it_takes_and_goes_with_it() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
@@ -148,26 +166,30 @@ fn what_is_held_of_a_packet_is_the_memory_it_takes_and_goes_with_it() {
 }
 
 #[test]
-fn while_memory_is_full_no_large_packet_is_begun_and_small_ones_still_come_in_pieces() {
-    let mut world = World::with(|of| of.limits.memory_bytes_max = 8 << 20, Box::new(AllowAll));
-    let (small, large) = (world.connect(&Client::v5("s")), world.connect(&Client::v5("l")));
-    world.engine.links.ledger.charge(8 << 20);
+fn while_memory_is_full_packets_still_come_in_pieces_and_fewer_of_them_may_wait() {
+    const MEMORY: u64 = 8 << 20;
+    let mut world = World::with(|of| of.limits.memory_bytes_max = MEMORY, Box::new(AllowAll));
+    let mut connect = |name: &str| world.connect(&Client::v5(name));
+    let (honest, first, second) = (connect("h"), connect("f"), connect("s"));
+    world.engine.links.ledger.charge(MEMORY as usize);
     for _ in 0..3 {
-        let bytes = begun(60_000, usize::MAX);
-        let (first, second) = bytes.split_at(30_000);
-        world.engine.handle_received(world.now, small, first);
-        world.engine.handle_received(world.now, small, second);
+        let bytes = begun(200_000, usize::MAX);
+        let (head, tail) = bytes.split_at(70_000);
+        world.engine.handle_received(world.now, honest, head);
+        world.engine.handle_received(world.now, honest, tail);
         world.settle();
         world.advance_ms(1_000);
     }
-    assert!(!world.closed.contains(&small));
-    world.engine.handle_received(world.now, large, &begun(200_000, 60_000));
-    world.settle();
-    assert!(!world.closed.contains(&large));
-    world.engine.handle_received(world.now, large, &[b'p'; 60_000]);
-    world.settle();
-    assert!(world.closed.contains(&large) && !world.closed.contains(&small));
-    world.engine.links.ledger.release(8 << 20);
+    assert!(world.closed.is_empty());
+    for id in [first, second] {
+        for piece in begun(1_000_000, 900_000).chunks(60_000) {
+            world.engine.handle_received(world.now, id, piece);
+            world.settle();
+        }
+    }
+    assert!(!world.closed.contains(&first) && world.closed.contains(&second));
+    assert!(world.engine.metrics().memory_bytes <= MEMORY + MEMORY / 8);
+    world.engine.links.ledger.release(MEMORY as usize);
 }
 
 /// Never decides.
@@ -195,4 +217,33 @@ fn connects_that_wait_for_a_decision_are_bounded_and_one_more_is_told_that_the_s
         assert_eq!(told.iter().any(|packet| packet.contains("ServerBusy")), is_refused);
         assert!(world.engine.metrics().input_bytes <= (4 << 20) / 4);
     }
+}
+
+#[test]
+#[cfg(feature = "websocket")]
+fn connections_that_say_nothing_are_on_the_ledger_and_closed_at_once_where_it_is_overdrawn() {
+    use crate::config::{Listener, Transport};
+    const MEMORY: u64 = 64 * 1024;
+    let mut world = World::with(
+        |of| (of.limits.memory_bytes_max, of.limits.connections_max) = (MEMORY, 1_000),
+        Box::new(AllowAll),
+    );
+    let mut listener = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
+    (listener.transport, listener.connections_max) = (Transport::Ws, 1_000);
+    world.engine.open_to([crate::transport::Entrance::new(&listener, None)].into());
+    let peer = Peer { address: None, listener: 0 };
+    let open = |world: &mut World| -> Vec<ConnectionId> {
+        (0..500).filter_map(|_| world.engine.handle_accepted(world.now, peer).ok()).collect()
+    };
+    let connections = open(&mut world);
+    let most = MEMORY + MEMORY / 8;
+    assert_eq!(connections.len() as u64, most / limits::WEBSOCKET_BYTES as u64);
+    assert_eq!(world.engine.metrics().memory_bytes, most);
+    let refused = world.engine.metrics().connections_refused;
+    assert_eq!(refused, 500 - connections.len() as u64);
+    for id in &connections {
+        world.engine.handle_closed(world.now, *id);
+    }
+    assert_eq!(world.engine.metrics().memory_bytes, 0);
+    assert_eq!(open(&mut world).len(), connections.len());
 }

@@ -117,6 +117,12 @@ impl Broker {
         self.process.as_ref().is_some_and(|process| process.configuration.is_some())
     }
 
+    /// Its process.
+    #[allow(dead_code, reason = "not all tests that share this look at the process")]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a broker of the test's own").child.id()
+    }
+
     /// Asks it to stop, as a service manager does. Only a broker of the test's own can be asked.
     pub fn stop(&self) {
         self.signal("-TERM");

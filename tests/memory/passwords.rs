@@ -1,0 +1,115 @@
+//! What it takes to find out who somebody is, and to say that it is somebody else.
+
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::{Attacked, Folder, Kind, MIB, Outcome, check, connect, send};
+
+/// Argon2's memory here, in MiB. With as many iterations as are fewest, for builds that are not optimised.
+const HASH_MIB: u64 = 8;
+
+/// A configuration with a user `alice`, whose password is `right`, and clients without a name.
+fn with_alice(folder: &Folder) -> String {
+    let settings = format!("[access.hashing]\nmemory_kib = {}\niterations = 1\n", HASH_MIB * 1024);
+    let (file, passwords) = (folder.0.join("hashing.toml"), folder.0.join("passwords"));
+    std::fs::write(&file, &settings).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("--config").arg(&file).args(["passwd", "--file"]).arg(&passwords);
+    let mut child = command.args(["add", "alice"]).stdin(Stdio::piped()).spawn().expect("it runs");
+    std::io::Write::write_all(&mut child.stdin.take().expect("piped"), b"right\n")
+        .expect("it reads");
+    assert!(child.wait().expect("it ends").success());
+    format!(
+        "limits.connect_timeout_s = 60\n{settings}[access]\nanonymous = true\npassword_file = \"{}\"\n",
+        passwords.display()
+    )
+}
+
+fn processors() -> u64 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
+}
+
+#[test]
+fn passwords_that_are_wrong() {
+    let folder = Folder::new("passwords");
+    check(&Kind {
+        name: "50 wrong passwords, 8 MiB each",
+        // CONNACK with "Bad User Name or Password".
+        tells: &[0x20, 0x03, 0x00, 0x86, 0x00],
+        configuration: with_alice(&folder),
+        extra_bytes: processors() * HASH_MIB * MIB,
+        attack: |attacked| {
+            let mut outcome = Outcome { refused_min: 50, ..Outcome::default() };
+            let guess = |n: usize| {
+                let mut stream = TcpStream::connect(attacked.address).expect("it listens");
+                send(&mut stream, &connect("c", Some(("alice", &format!("wrong {n}")))));
+                stream
+            };
+            let streams: Vec<TcpStream> = (0..50).map(guess).collect();
+            for stream in streams {
+                outcome.take(stream, Duration::from_secs(30));
+            }
+            outcome
+        },
+        counts: "clients/refused",
+        ..Kind::default()
+    });
+}
+
+#[test]
+fn connects_that_wait_for_their_passwords_to_be_looked_at() {
+    let folder = Folder::new("waiting");
+    check(&Kind {
+        name: "500 CONNECTs of 120 KB with a password",
+        // CONNACK with "Bad User Name or Password", to those for whom there is room.
+        tells: &[0x20, 0x03, 0x00, 0x86, 0x00],
+        configuration: with_alice(&folder),
+        extra_bytes: processors() * HASH_MIB * MIB,
+        attack: |attacked: &Attacked| {
+            let mut outcome = Outcome { refused_min: 400, ..Outcome::default() };
+            let long = "x".repeat(60_000);
+            let streams: Vec<TcpStream> = (0..500)
+                .map(|_| {
+                    let mut stream = TcpStream::connect(attacked.address).expect("it listens");
+                    send(&mut stream, &connect(&long, Some((&long, "wrong"))));
+                    stream
+                })
+                .collect();
+            for stream in streams {
+                outcome.take(stream, Duration::from_secs(30));
+            }
+            outcome
+        },
+        counts: "connections/input-refused",
+        ..Kind::default()
+    });
+}
+
+#[test]
+fn log_lines_about_a_client_identifier_of_somebody_else() {
+    let folder = Folder::new("identifiers");
+    check(&Kind {
+        name: "500 Client Identifiers of 65,000 bytes, foreign",
+        configuration: with_alice(&folder),
+        extra_bytes: processors() * HASH_MIB * MIB,
+        attack: |attacked| {
+            let mut outcome = Outcome { refused_min: 500, ..Outcome::default() };
+            let long = "x".repeat(65_000);
+            let mut alice = TcpStream::connect(attacked.address).expect("it listens");
+            send(&mut alice, &connect(&long, Some(("alice", "right"))));
+            outcome.take(alice, Duration::from_secs(10));
+            assert_eq!(outcome.refused, 0, "alice is let in");
+            let stranger = connect(&long, None);
+            for _ in 0..500 {
+                let mut stream = TcpStream::connect(attacked.address).expect("it listens");
+                send(&mut stream, &stranger);
+                outcome.take(stream, Duration::from_secs(10));
+            }
+            outcome
+        },
+        says: Some("… (65000 bytes)"),
+        counts: "log/left-out",
+        ..Kind::default()
+    });
+}

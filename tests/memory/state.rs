@@ -1,0 +1,86 @@
+//! What clients that are in can have kept: retained messages, subscriptions, queues, answers.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::{Connect, Encode, Property, Publish, Subscribe, V5};
+use crate::{Attacked, Kind, Outcome, check};
+
+/// A connection that is in, and has taken its CONNACK.
+fn log_in(attacked: &Attacked, connect: Connect) -> TcpStream {
+    let mut stream = TcpStream::connect(attacked.address).expect("it listens");
+    stream.write_all(&connect.bytes()).expect("it takes CONNECT");
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).expect("CONNACK");
+    stream.read_exact(&mut vec![0; usize::from(head[1])]).expect("its rest");
+    stream
+}
+
+/// Sends packets until the broker takes no more for a while, or they are sent. What it says meanwhile is
+/// read and thrown away where `reads`.
+fn pour(stream: &mut TcpStream, packets: impl Iterator<Item = Vec<u8>>, reads: bool) {
+    let until = Instant::now() + Duration::from_secs(15);
+    stream.set_write_timeout(Some(Duration::from_secs(2))).expect("an option");
+    let reader = reads.then(|| {
+        let mut stream = stream.try_clone().expect("a descriptor");
+        std::thread::spawn(
+            move || while stream.read(&mut [0; 65_536]).is_ok_and(|bytes| bytes > 0) {},
+        )
+    });
+    let mut buffer = Vec::new();
+    for packet in packets {
+        buffer.extend(packet);
+        if buffer.len() > 60_000 {
+            if stream.write_all(&buffer).is_err() || Instant::now() > until {
+                break;
+            }
+            buffer.clear();
+        }
+    }
+    let _ = stream.write_all(&buffer);
+    if let Some(reader) = reader {
+        std::thread::sleep(Duration::from_millis(500));
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        reader.join().expect("it only reads");
+    }
+}
+
+#[test]
+fn answers_that_nobody_takes() {
+    check(&Kind {
+        name: "4 clients that take no PINGRESP",
+        attack: |attacked| {
+            let mut outcome = Outcome::default();
+            for n in 0..4 {
+                let mut stream = log_in(attacked, Connect::v5(&format!("deaf {n}")));
+                pour(&mut stream, std::iter::repeat_n(vec![0xC0, 0x00], 4_000_000), false);
+                outcome.open.push(stream);
+            }
+            outcome
+        },
+        counts: "clients/unread",
+        ..Kind::default()
+    });
+}
+
+#[test]
+fn messages_queued_for_clients_that_are_away() {
+    check(&Kind {
+        name: "100 MB queued for one who is away",
+        attack: |attacked| {
+            let outcome = Outcome::default();
+            let away = Connect::v5("away").property(Property::SessionExpiryInterval(3_600));
+            let mut away = log_in(attacked, away);
+            away.write_all(&Subscribe::new(1, "queue", 1).encode(V5)).expect("it takes SUBSCRIBE");
+            away.read_exact(&mut [0; 6]).expect("SUBACK");
+            drop(away);
+            let mut publisher = log_in(attacked, Connect::v5("publisher"));
+            let message = |n: u16| Publish::new("queue", "x".repeat(10_000)).qos(1, n).encode(V5);
+            pour(&mut publisher, (1..=10_000).map(message), true);
+            outcome
+        },
+        counts: "publish/messages/dropped/memory-full",
+        ..Kind::default()
+    });
+}
