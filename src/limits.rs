@@ -30,6 +30,16 @@ pub const CONGESTED_OUTBOX_SHARE: usize = 8;
 /// A consumer that takes nothing for this long holds up nobody any more.
 pub const STUCK_MS: u64 = 1_000;
 
+/// A core that comes so late to what is due has been away: stopped, or busy.
+pub const LATE_MS: u64 = 1_000;
+
+/// Nobody is judged for as long as a core was away, but for no longer than this: what peers sent
+/// meanwhile may have to be sent again.
+pub const PATIENCE_MS: u64 = 15_000;
+
+/// Connections ended in a turn at most because their time is up.
+pub const ENDED_PER_TURN_MAX: usize = 256;
+
 /// Timers are set no further ahead than this; one that fires early is set again.
 pub const TIMER_AHEAD_S: u64 = 60;
 

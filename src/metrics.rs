@@ -322,6 +322,8 @@ counters! {
     sessions_divided "work/sessions-divided" Core Counter;
     /// Microseconds this core was busy.
     busy_us "busy/us" Core Counter;
+    /// Times that the core came to what was due a second late or more: it was stopped, or busy.
+    turns_late "busy/late" Core Counter;
     /// The share of time it was busy since the last report, in percent.
     busy_percent "busy/percent" Core Derived;
     /// Times the kernel was entered to submit or to wait.

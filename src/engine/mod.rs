@@ -5,7 +5,8 @@
 //! executor, in a simulation and in a fuzzer. One turn of an executor is:
 //!
 //! ```text
-//! wait → handle_accepted · handle_received · handle_sent · handle_closed … → handle_timeout
+//! wait → handle_accepted · handle_received · handle_sent · handle_closed …
+//!      → handle_all_read where that is so → handle_timeout
 //!      → poll_action until None → poll_timeout says how long to wait at most
 //! ```
 //!
@@ -15,7 +16,7 @@
 //! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
 //! may send, `ending` closes connections and sessions, `links` holds connections and outboxes,
 //! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel,
-//! `due` says what timers lead to.
+//! `due` says what timers lead to, `overdue` judges clients whose time is up.
 
 mod access;
 mod action;
@@ -40,6 +41,7 @@ mod lanes;
 mod leftovers;
 mod links;
 mod mesh;
+mod overdue;
 mod publish;
 mod reading;
 mod receive;
@@ -101,6 +103,7 @@ use lanes::Lanes;
 use leftovers::Leftover;
 use links::Links;
 use mesh::UnreadBatch;
+use overdue::Overdue;
 pub use restore::Restored;
 use retained::{Graves, Stored};
 use run::Run;
@@ -205,6 +208,8 @@ pub struct Engine {
     run: Run,
     template: Template,
     timers: Wheel<Timer>,
+    /// Connections whose time is up.
+    overdue: Overdue,
     /// Timers that are due.
     fired: VecDeque<Timer>,
     /// What may be done in this turn.
@@ -302,6 +307,7 @@ impl Engine {
             run: Run::default(),
             template: Template::default(),
             timers: Wheel::new(now),
+            overdue: Overdue::default(),
             fired: VecDeque::new(),
             work: Work::default(),
             ready: VecDeque::new(),
@@ -549,7 +555,7 @@ impl Engine {
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
         let is_idle = self.ready.is_empty()
             && self.untouched.is_empty()
-            && self.handshakes.is_empty()
+            && !self.has_put_off()
             && self.next_to_check.is_none()
             && self.doomed.is_empty()
             && self.fired.is_empty()

@@ -174,10 +174,12 @@ impl Executor {
         if sleeps {
             self.core.wake_up();
         }
-        match polled {
+        // One that was interrupted knows of nothing, and a full one may not know of all.
+        let mut is_all = match polled {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
+            Err(_) => false,
+            Ok(()) => events.iter().take(EVENTS).count() < EVENTS,
+        };
         self.core.begin_turn();
         self.core.noted.kernel_entries += 1;
         for moving in self.core.receive() {
@@ -207,11 +209,13 @@ impl Executor {
         for _ in 0..self.to_read.len() {
             // Those who are left come first in the next turn.
             if self.core.engine.has_spent_turn() {
+                is_all = false;
                 break;
             }
             let Some(slot) = self.to_read.pop_front() else { break };
             self.read(slot, buffer);
         }
+        self.core.note_read(is_all);
         self.core.fire_timers();
         self.drain_actions();
         self.core.end_turn_with_wakers();

@@ -289,7 +289,11 @@ impl World {
         self.hear_of_disk(core);
         let mut moved = self.take_cargo(core, random, all);
         self.read(core, random, all);
+        let has_read_all = self.has_read_all(core);
         let engine = &mut self.cores[core].engine;
+        if has_read_all {
+            engine.handle_all_read(self.now);
+        }
         if engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
             engine.handle_timeout(self.now);
         }
@@ -356,6 +360,12 @@ impl World {
             let bytes = &self.links[number].sent[from..from + bytes];
             self.cores[core].engine.handle_received(self.now, id, bytes);
         }
+    }
+
+    /// Whether nothing is left to read from those who are read.
+    fn has_read_all(&self, core: usize) -> bool {
+        let links = self.cores[core].links.values().map(|&number| &self.links[number]);
+        links.into_iter().all(|link| link.is_paused || link.read == link.sent.len())
     }
 
     /// Carries out what the engine asks for; false when that is nothing.

@@ -11,6 +11,7 @@ mod groups;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod input;
+mod overdue;
 mod sending;
 mod sessions;
 #[cfg(feature = "tls")]
@@ -180,6 +181,8 @@ impl World {
         while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now))
             && !self.engine.has_records()
         {
+            // Whatever is sent here is received at once.
+            self.engine.handle_all_read(self.now);
             self.engine.handle_timeout(self.now);
             self.turn();
         }
@@ -251,10 +254,19 @@ impl World {
         assert_eq!(stream.len() - before, buffer.len());
     }
 
+    /// Time passes for a core that comes to everything when it is due.
     pub fn advance_ms(&mut self, ms: u64) {
         self.now = Now(self.now.0 + ms * 1_000);
         self.engine.handle_timeout(self.now);
+        self.engine.overdue.come_in_time();
         self.settle();
+    }
+
+    /// Time passes while the core is stopped: nothing is seen to until then.
+    pub fn jump_ms(&mut self, ms: u64) {
+        self.now = Now(self.now.0 + ms * 1_000);
+        self.engine.handle_timeout(self.now);
+        self.turn();
     }
 
     /// The network breaks.

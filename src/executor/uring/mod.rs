@@ -176,6 +176,7 @@ impl Executor {
             self.core.wake_up();
         }
         entered?;
+        let has_taken_all = self.rings.has_taken_all();
         let mut completions = std::mem::take(&mut self.completions);
         self.rings.take_completions(&mut completions)?;
         self.core.begin_turn();
@@ -189,6 +190,7 @@ impl Executor {
         }
         self.completions = completions;
         self.rings.publish_buffers();
+        self.core.note_read(has_taken_all && self.starved.is_empty());
         for file in std::mem::take(&mut self.starved) {
             self.receive(file)?;
         }

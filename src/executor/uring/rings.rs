@@ -255,6 +255,11 @@ impl Rings {
         Ok(())
     }
 
+    /// Whether the kernel was entered last to take all that had come, and that was all.
+    pub fn has_taken_all(&self) -> bool {
+        self.takes_all && self.parts[0].ring.has_completed_all()
+    }
+
     /// Lets the kernel have the receive buffers that were used.
     pub fn publish_buffers(&mut self) {
         self.parts.iter_mut().for_each(|part| part.buffers.publish());

@@ -122,6 +122,7 @@ impl World {
     fn settle(&mut self) {
         self.turn();
         while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            self.engine.handle_all_read(self.now);
             self.engine.handle_timeout(self.now);
             self.turn();
         }
