@@ -51,6 +51,14 @@ impl Broker {
         Self { child, address, configuration }
     }
 
+    /// What `$SYS/broker/TOPIC` says.
+    fn shown(&self, topic: &str) -> u64 {
+        let mut client = Client::connect(self.address, "looker");
+        client.subscribe(&format!("$SYS/broker/{topic}"), 0);
+        let (_, payload) = client.publish_received();
+        String::from_utf8(payload).expect("text").parse().expect("a number")
+    }
+
     /// What `$SYS/broker/cores/0/kernel/TOPIC` says, once it is more than nothing.
     fn counted(&self, topic: &str) -> u64 {
         let topic = format!("$SYS/broker/cores/0/kernel/{topic}");
@@ -510,4 +518,86 @@ fn clients_that_pinged_while_the_process_was_stopped_stay_and_silent_ones_leave_
         assert!(took < Duration::from_secs(4), "{executor}: {took:?}");
         assert!(pinging.iter_mut().all(Client::is_answered), "{executor}");
     }
+}
+
+/// Bytes a slow consumer reads at a time, ten times a second.
+const SIP: usize = 1_024;
+
+/// The last that a firehose says.
+const LAST: u32 = u32::MAX;
+
+/// A publisher that numbers what it says, which is more than anybody takes, until it is told to stop; how
+/// much it was.
+fn firehose(
+    address: SocketAddr,
+    topic: &'static str,
+    is_over: std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> std::thread::JoinHandle<(u32, Client)> {
+    std::thread::spawn(move || {
+        let mut client = Client::connect(address, &format!("firehose {topic}"));
+        client.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("set");
+        let (mut number, mut left) = (0u32, Vec::new());
+        while !is_over.load(Ordering::Relaxed) {
+            if left.is_empty() {
+                let payload = [&number.to_be_bytes()[..], &[b'.'; 1_000]].concat();
+                left = publish(topic, 0, 0, &payload);
+                number += 1;
+            }
+            if let Ok(bytes) = client.stream.write(&left) {
+                left.drain(..bytes);
+            }
+        }
+        // The last one is said to its end.
+        client.stream.set_write_timeout(Some(PATIENCE)).expect("set");
+        client.say(&left);
+        client.say(&publish(topic, 0, 0, &LAST.to_be_bytes()));
+        // It stays, so that all is read.
+        (number, client)
+    })
+}
+
+#[test]
+fn a_consumer_that_takes_ten_kilobytes_a_second_loses_nothing_and_one_that_takes_nothing_is_stuck()
+{
+    let check = |executor: &'static str| {
+        let broker = Broker::with_config(&format!("cores = 1\n{executor}"));
+        let is_over = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let mut slow = Client::connect(broker.address, "slow");
+        slow.subscribe("slow", 0);
+        let firehose_of_slow = firehose(broker.address, "slow", is_over.clone());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(17) {
+            std::thread::sleep(Duration::from_millis(100));
+            let mut sip = [0; SIP];
+            let bytes = slow.stream.read(&mut sip).expect("there is more than it takes");
+            slow.read.extend_from_slice(&sip[..bytes]);
+        }
+        assert_eq!(broker.shown("consumers/stuck"), 0, "{executor}");
+        is_over.store(true, Ordering::Relaxed);
+        // Now that it reads on, it gets whatever was said, in order.
+        let mut next = 0;
+        let said = loop {
+            let (_, payload) = slow.publish_received();
+            let number = u32::from_be_bytes(payload[..4].try_into().expect("four bytes"));
+            if number == LAST {
+                break firehose_of_slow.join().expect("it ended").0;
+            }
+            assert_eq!(number, next, "{executor}");
+            next += 1;
+        };
+        assert_eq!(said, next, "{executor}");
+        let is_over = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let mut deaf = Client::connect(broker.address, "deaf");
+        deaf.subscribe("deaf", 0);
+        let firehose_of_deaf = firehose(broker.address, "deaf", is_over.clone());
+        let began = Instant::now();
+        while broker.shown("consumers/stuck") == 0 {
+            assert!(began.elapsed() < 2 * PATIENCE, "{executor}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        firehose_of_deaf.join().expect("it ended");
+    };
+    let checks: Vec<_> =
+        EXECUTORS.iter().map(|executor| std::thread::spawn(move || check(executor))).collect();
+    checks.into_iter().for_each(|check| check.join().expect("it passes"));
 }

@@ -604,7 +604,7 @@ impl Engine {
         self.settings.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
     }
 
-    fn stuck_after() -> Duration {
-        Duration::from_millis(limits::STUCK_MS)
+    fn look_after() -> Duration {
+        Duration::from_millis(limits::STUCK_LOOK_MS)
     }
 }

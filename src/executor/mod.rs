@@ -16,6 +16,7 @@ pub mod mesh;
 pub mod monoio;
 pub mod placement;
 pub mod poll;
+mod progress;
 pub mod sealing;
 #[cfg(all(
     any(feature = "monoio", feature = "glommio"),

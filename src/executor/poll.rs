@@ -18,7 +18,7 @@ use crate::executor::mesh::Moving;
 use crate::executor::sealing::{Sealed, kernel};
 use crate::executor::{
     ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts, Waker,
-    is_peers_fault,
+    is_peers_fault, progress,
 };
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
@@ -416,6 +416,7 @@ impl Executor {
                         self.note_readable(connection.slot);
                     }
                 }
+                Action::AskProgress { connection } => self.look_at_progress(connection),
                 Action::Settle { connection } => self.settle(connection),
                 Action::HandOver { connection, to, handed_over } => {
                     self.move_over(connection, to, handed_over);
@@ -464,6 +465,17 @@ impl Executor {
             }
             Err(_) => self.close(slot),
         }
+    }
+
+    /// Says how far the peer has come, and writes on though the kernel has not said that it may.
+    fn look_at_progress(&mut self, id: ConnectionId) {
+        if self.socket(id).is_none() {
+            return;
+        }
+        self.write_pending(id.slot);
+        let Some(socket) = self.socket(id) else { return };
+        let unacknowledged = progress::unacknowledged(&socket.stream);
+        self.core.engine.handle_progress(self.core.now, id, unacknowledged);
     }
 
     fn linger(&mut self, id: ConnectionId, last: Option<SendBuffer>) {

@@ -23,7 +23,7 @@ use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::mesh::Moving;
 use crate::executor::{
     ACCEPT_REST, Core, FLUSH_AT_STOP, LINGERING_MAX, Listener, ListenerSocket, Listeners, Parts,
-    Waker, is_peers_fault,
+    Waker, is_peers_fault, progress,
 };
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
@@ -450,6 +450,13 @@ fn drain_actions<R: Runtime>(shared: &Shared<R>) {
                 if let Some(reader) = socket.reader.take() {
                     reader.wake();
                 }
+            }
+            Action::AskProgress { connection } => {
+                // The kernel has not said that it takes more, and may all the same.
+                state.write(connection);
+                let Some(socket) = state.socket(connection) else { continue };
+                let unacknowledged = progress::unacknowledged(&*R::socket(&socket.stream));
+                state.core.engine.handle_progress(state.core.now, connection, unacknowledged);
             }
             // No runtime's stream is given keys: it is not asked for.
             Action::Settle { connection } => {

@@ -237,6 +237,11 @@ pub struct Congestion {
     pub taken: u64,
     /// The same at the last look.
     pub taken_before: u64,
+    /// When it was last seen to take something, or fell behind.
+    pub progressed: Now,
+    /// Bytes that the kernel had, and the peer had not acknowledged, at the last look; none where the
+    /// kernel does not say.
+    pub unacknowledged: Option<usize>,
     /// It took nothing for a while: it holds up nobody until it takes again.
     pub is_stuck: bool,
     /// Publishers whose sockets are not read until it has caught up.
@@ -261,8 +266,30 @@ impl Extra {
 
 impl Congestion {
     /// It has just fallen behind.
-    pub fn new(next_look: Deadline) -> Self {
-        Self { next_look, taken: 0, taken_before: 0, is_stuck: false, waiting: VecDeque::new() }
+    pub fn new(now: Now, next_look: Deadline) -> Self {
+        Self {
+            next_look,
+            taken: 0,
+            taken_before: 0,
+            progressed: now,
+            unacknowledged: None,
+            is_stuck: false,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Notes whether the consumer took anything since the last look, by what was written to it and by
+    /// what the kernel says of the peer; whether it did.
+    pub fn note_progress(&mut self, now: Now, unacknowledged: Option<usize>) -> bool {
+        let is_written = self.taken != self.taken_before;
+        let is_acknowledged = matches!(
+            (self.unacknowledged, unacknowledged), (Some(before), Some(after)) if after < before
+        );
+        (self.taken_before, self.unacknowledged) = (self.taken, unacknowledged);
+        if is_written || is_acknowledged {
+            (self.progressed, self.is_stuck) = (now, false);
+        }
+        is_written || is_acknowledged
     }
 }
 

@@ -376,6 +376,7 @@ impl World {
             let (Action::Send { connection, .. }
             | Action::Pause { connection }
             | Action::Resume { connection }
+            | Action::AskProgress { connection }
             | Action::Settle { connection }
             | Action::HandOver { connection, .. }
             | Action::Close { connection, .. }) = &action;
@@ -389,6 +390,10 @@ impl World {
                 }
                 Action::Pause { .. } => self.links[link].is_paused = true,
                 Action::Resume { .. } => self.links[link].is_paused = false,
+                Action::AskProgress { connection } => {
+                    let now = self.now;
+                    self.cores[core].engine.handle_progress(now, connection, None);
+                }
                 Action::Settle { .. } => unreachable!("it is plain"),
                 Action::HandOver { to, handed_over, .. } => {
                     self.cores[core].links.remove(&key);

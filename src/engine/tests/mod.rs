@@ -41,6 +41,8 @@ pub(super) struct World {
     pub paused: HashSet<ConnectionId>,
     /// Connections whose peer takes no bytes.
     pub stuck: HashSet<ConnectionId>,
+    /// Bytes that the kernel says a peer has not acknowledged; none where it says nothing.
+    pub unacknowledged: HashMap<ConnectionId, usize>,
     /// Connections that go home to other cores.
     pub leaving: Vec<(ConnectionId, CoreId, HandedOver)>,
     /// Connections whose TLS is to go on in the kernel.
@@ -94,6 +96,7 @@ impl World {
             closed: HashSet::new(),
             paused: HashSet::new(),
             stuck: HashSet::new(),
+            unacknowledged: HashMap::new(),
             leaving: Vec::new(),
             settling: Vec::new(),
         }
@@ -211,6 +214,10 @@ impl World {
                 }
                 Action::HandOver { connection, to, handed_over } => {
                     self.leaving.push((connection, to, handed_over));
+                }
+                Action::AskProgress { connection } => {
+                    let unacknowledged = self.unacknowledged.get(&connection).copied();
+                    self.engine.handle_progress(self.now, connection, unacknowledged);
                 }
                 Action::Settle { connection } => self.settling.push(connection),
                 Action::Resume { connection } => {

@@ -13,6 +13,7 @@ mod accept;
 pub mod buffers;
 mod close;
 mod operation;
+mod progress;
 pub mod ring;
 mod rings;
 mod seal;
@@ -41,6 +42,9 @@ use crate::executor::sealing::{Sealed, kernel::Farewell};
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault};
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
+
+/// Errors after which a send is tried again; it is cancelled for that alone, unless its socket closes.
+const AGAIN: [i32; 5] = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::ECANCELED];
 
 /// What a core has before its thread has a ring.
 pub struct Front {
@@ -239,6 +243,7 @@ impl Executor {
             Operation::Rung(ring) => self.rings.listen(ring),
             Operation::Lend(file) => self.lent(file, seal::lent(completion.result)),
             Operation::Farewell(file) => self.said_farewell(file),
+            Operation::Progress(file) => self.progressed(file, completion.result),
         }
     }
 
@@ -405,6 +410,10 @@ impl Executor {
                     }
                     self.receive(file)?;
                 }
+                Action::AskProgress { connection } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    self.look_at_progress(file)?;
+                }
                 Action::Settle { connection } => {
                     let Some(file) = self.sockets.file(connection) else { continue };
                     self.settle(file)?;
@@ -514,9 +523,7 @@ impl Executor {
     fn sent_some(&mut self, file: u32, result: i32) -> io::Result<()> {
         match result {
             0.. => self.progress(file, result as usize, Way::Waiting),
-            _ if [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => {
-                self.progress(file, 0, Way::Waiting)
-            }
+            _ if AGAIN.contains(&-result) => self.progress(file, 0, Way::Waiting),
             _ => {
                 let socket =
                     self.sockets.get(file).expect("it is closed when nothing is under way");

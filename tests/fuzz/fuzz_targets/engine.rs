@@ -151,6 +151,9 @@ impl World {
                         .filter(|id| **id == Some(connection))
                         .for_each(|id| *id = None);
                 }
+                Action::AskProgress { connection } => {
+                    self.engine.handle_progress(self.now, connection, None);
+                }
                 Action::Pause { .. } | Action::Resume { .. } | Action::Settle { .. } => {}
                 Action::HandOver { .. } => unreachable!("a single core has nobody to hand over to"),
             }
