@@ -139,6 +139,9 @@ impl<S> Core<S> {
     /// next: it is timed from there.
     pub fn begin_early(&mut self) {
         self.began.get_or_insert(self.read);
+        if let Some(turns) = self.stop.turns().get(usize::from(self.engine.core().0)) {
+            turns.begin();
+        }
     }
 
     /// Reads the clock; what is waited for has come.
@@ -199,6 +202,9 @@ impl<S> Core<S> {
         while let Some(core) = self.mesh.next_to_wake() {
             self.noted.wakeups += 1;
             wake(core);
+        }
+        if let Some(turns) = self.stop.turns().get(usize::from(self.engine.core().0)) {
+            turns.end();
         }
         let ended = tick(self.started);
         self.noted.busy_us = ended.since_ns(began) / 1_000;

@@ -418,6 +418,7 @@ fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<
         }
         Poll::Ready(Ok(bytes @ 1..)) => {
             state.core.read_clock();
+            state.core.begin_early();
             state.core.engine.handle_received(state.core.now, id, &state.buffer[..bytes]);
             state.make_due();
         }
