@@ -19,6 +19,7 @@ mod rings;
 mod seal;
 mod send;
 mod socket;
+mod stray;
 
 use std::collections::HashMap;
 use std::io;
@@ -343,7 +344,10 @@ impl Executor {
     }
 
     fn received(&mut self, file: u32, completion: Completion) -> io::Result<()> {
-        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        let Some(socket) = self.sockets.get(file) else {
+            self.rings.of(file).0.buffers.used(&completion);
+            return self.stray(file, "receive");
+        };
         socket.is_receiving = cqueue::more(completion.flags);
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
         let is_settling = socket.is_settling;
@@ -353,10 +357,10 @@ impl Executor {
                 Phase::Open => {
                     self.core.engine.handle_received(self.core.now, socket.id, bytes);
                 }
-                Phase::Leaving => {
-                    let leaving = self.leaving.get_mut(&file).expect("it is leaving");
-                    leaving.handed_over.append(bytes);
-                }
+                Phase::Leaving => match self.leaving.get_mut(&file) {
+                    Some(leaving) => leaving.handed_over.append(bytes),
+                    None => self.stray(file, "receive of what leaves")?,
+                },
                 Phase::Lingering => self.discard(file, completion.result as usize)?,
                 Phase::Closing => {}
             }
@@ -525,8 +529,7 @@ impl Executor {
             0.. => self.progress(file, result as usize, Way::Waiting),
             _ if AGAIN.contains(&-result) => self.progress(file, 0, Way::Waiting),
             _ => {
-                let socket =
-                    self.sockets.get(file).expect("it is closed when nothing is under way");
+                let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
                 socket.has_sent();
                 match socket.phase {
                     Phase::Open => self.end(file),
@@ -550,12 +553,14 @@ impl Executor {
 
     /// So many bytes are sent; what is left goes by `way`.
     fn progress(&mut self, file: u32, bytes: usize, way: Way) -> io::Result<()> {
-        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
         socket.has_sent();
         if socket.phase == Phase::Closing {
             return self.try_close(file);
         }
-        let buffer = socket.pending.as_mut().expect("it was sending");
+        let Some(buffer) = socket.pending.as_mut().filter(|buffer| buffer.len() >= bytes) else {
+            return self.stray(file, "send");
+        };
         buffer.advance(bytes);
         let drained = if buffer.is_empty() { socket.pending.take() } else { None };
         let is_drained = drained.is_some();
@@ -568,6 +573,19 @@ impl Executor {
             _ => {}
         }
         if is_drained { Ok(()) } else { self.submit(file, way) }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        if self.rings.cancel_all() {
+            return;
+        }
+        // What the kernel may still read or write stays.
+        tracing::warn!("operations of a ring that closes do not end; their memory is left to them");
+        std::mem::forget(std::mem::take(&mut self.sockets));
+        std::mem::forget(std::mem::take(&mut self.farewell));
+        self.accepts.abandon();
     }
 }
 

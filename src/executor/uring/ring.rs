@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, squeue};
 
 /// Flags of io_uring_enter(2) that the crate does not name.
@@ -18,6 +18,9 @@ const ALL: usize = 1_024;
 
 /// The last of the sets of set-up flags, which are tried from the newest kernel's down.
 const LOWEST_RUNG: u32 = 2;
+
+/// How long ending all operations may take.
+const CANCEL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the ring is to be.
 #[derive(Clone, Copy, Debug)]
@@ -219,6 +222,19 @@ impl Ring {
         // SAFETY: the arguments are those that io_uring_enter(2) documents for these flags, and
         // live until it returns.
         unsafe { submitter.enter(queued, 1, flags, Some(&arguments)) }
+    }
+
+    /// Ends all operations, and waits until they have ended; whether they have. Those of a ring that is
+    /// merely closed end later, and may use their memory until then (before Linux 6.15, without deferred
+    /// work).
+    pub fn cancel_all(&self) -> bool {
+        let within = Timespec::from(CANCEL_WITHIN);
+        let all = CancelBuilder::any().all();
+        match self.ring.submitter().register_sync_cancel(Some(within), all) {
+            Ok(()) => true,
+            // There was none.
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        }
     }
 
     /// How often the kernel was entered since the last call.
