@@ -27,8 +27,24 @@ pub const CONGESTED_QUEUE_BYTES: u64 = 4 * 1024 * 1024;
 /// A consumer is behind when its outbox holds more than this share of its bound.
 pub const CONGESTED_OUTBOX_SHARE: usize = 8;
 
-/// A consumer that takes nothing for this long holds up nobody any more.
-pub const STUCK_MS: u64 = 1_000;
+/// How often it is looked whether a consumer that is behind takes anything. Where the kernel does not
+/// count what the peer has acknowledged, one that took nothing for this long holds up nobody any more.
+pub const STUCK_LOOK_MS: u64 = 1_000;
+
+/// Where the kernel does, a consumer that has acknowledged nothing for this long holds up nobody any
+/// more. A peer with a full receive buffer announces room when it has room for a whole segment, of 64 KiB
+/// through loopback, and for a sixteenth of the buffer: one that reads 10 KB/s does so every 6 to 12 s.
+pub const STUCK_MS: u64 = 15_000;
+
+/// A core that comes so late to what is due has been away: stopped, or busy.
+pub const LATE_MS: u64 = 1_000;
+
+/// Nobody is judged for as long as a core was away, but for no longer than this: what peers sent
+/// meanwhile may have to be sent again.
+pub const PATIENCE_MS: u64 = 15_000;
+
+/// Connections ended in a turn at most because their time is up.
+pub const ENDED_PER_TURN_MAX: usize = 256;
 
 /// Timers are set no further ahead than this; one that fires early is set again.
 pub const TIMER_AHEAD_S: u64 = 60;

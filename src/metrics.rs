@@ -322,6 +322,8 @@ counters! {
     sessions_divided "work/sessions-divided" Core Counter;
     /// Microseconds this core was busy.
     busy_us "busy/us" Core Counter;
+    /// Times that the core came to what was due a second late or more: it was stopped, or busy.
+    turns_late "busy/late" Core Counter;
     /// The share of time it was busy since the last report, in percent.
     busy_percent "busy/percent" Core Derived;
     /// Times the kernel was entered to submit or to wait.
@@ -332,6 +334,8 @@ counters! {
     receives_starved "kernel/receives-starved" Core Counter;
     /// Times there were more completions than fit, and the kernel kept them aside.
     completions_overflowed "kernel/completions-overflowed" Core Counter;
+    /// Operations that completed without being under way: each ended its connection.
+    completions_stray "kernel/completions-stray" Core Counter;
     /// Times accepting rested because no descriptor was free.
     accepts_rested "kernel/accepts-rested" Core Counter;
 }
@@ -366,6 +370,8 @@ pub struct Turn {
     pub receives_starved: u64,
     /// See [`Metrics::completions_overflowed`].
     pub completions_overflowed: u64,
+    /// See [`Metrics::completions_stray`].
+    pub completions_stray: u64,
     /// See [`Metrics::accepts_rested`].
     pub accepts_rested: u64,
 }
@@ -389,6 +395,7 @@ impl Metrics {
         self.sends_waited += turn.sends_waited;
         self.receives_starved += turn.receives_starved;
         self.completions_overflowed += turn.completions_overflowed;
+        self.completions_stray += turn.completions_stray;
         self.accepts_rested += turn.accepts_rested;
     }
 }

@@ -51,6 +51,14 @@ impl Broker {
         Self { child, address, configuration }
     }
 
+    /// What `$SYS/broker/TOPIC` says.
+    fn shown(&self, topic: &str) -> u64 {
+        let mut client = Client::connect(self.address, "looker");
+        client.subscribe(&format!("$SYS/broker/{topic}"), 0);
+        let (_, payload) = client.publish_received();
+        String::from_utf8(payload).expect("text").parse().expect("a number")
+    }
+
     /// What `$SYS/broker/cores/0/kernel/TOPIC` says, once it is more than nothing.
     fn counted(&self, topic: &str) -> u64 {
         let topic = format!("$SYS/broker/cores/0/kernel/{topic}");
@@ -152,6 +160,30 @@ impl Client {
     /// The next PUBLISH at QoS 0: its topic and payload.
     fn publish_received(&mut self) -> (String, Vec<u8>) {
         let packet = self.packet();
+        Self::publish_in(&packet)
+    }
+
+    /// The same, if it comes within so long.
+    fn publish_within(&mut self, time: Duration) -> Option<(String, Vec<u8>)> {
+        self.stream.set_read_timeout(Some(time)).expect("set");
+        loop {
+            if let Ok(Frame::Complete { total, .. }) = frame(&self.read, usize::MAX) {
+                let packet: Vec<u8> = self.read.drain(..total).collect();
+                return Some(Self::publish_in(&packet));
+            }
+            let mut bytes = [0; 4_096];
+            match self.stream.read(&mut bytes) {
+                Ok(count) => {
+                    assert!(count > 0, "the connection was closed");
+                    self.read.extend_from_slice(&bytes[..count]);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn publish_in(packet: &[u8]) -> (String, Vec<u8>) {
         assert_eq!(packet[0] & 0xF6, 0x30, "a PUBLISH at QoS 0");
         let start = 1 + packet[1..].iter().position(|byte| byte & 0x80 == 0).expect("a length") + 1;
         let len = usize::from(u16::from_be_bytes([packet[start], packet[start + 1]]));
@@ -414,4 +446,158 @@ fn limit_descriptors(command: &mut Command, limit: u64) {
     unsafe {
         command.pre_exec(move || rlimit::Resource::NOFILE.set(limit, limit));
     }
+}
+
+/// Every executor that this was built with.
+const EXECUTORS: &[&str] = &[
+    "mode = \"uring\"",
+    "mode = \"poll\"",
+    "mode = \"sync\"",
+    #[cfg(feature = "monoio")]
+    "executor = \"monoio\"",
+    #[cfg(feature = "glommio")]
+    "executor = \"glommio\"",
+];
+
+/// Clients that ping while the process is stopped, and as many that say nothing.
+const PINGING: usize = 10;
+
+impl Client {
+    /// One with a Keep Alive of a second and a Will on `gone`.
+    fn connect_with_will(address: SocketAddr, name: &str) -> Self {
+        let mut client = Self::open(address);
+        let body =
+            [&text("MQTT")[..], &[4, 6, 0, 1], &text(name), &text("gone"), &text(name)].concat();
+        client.say(&packet(0x10, &body));
+        assert_eq!(client.packet(), [0x20, 2, 0, 0]);
+        client
+    }
+
+    /// Whether the connection is still there after it was said that it lives.
+    fn is_answered(&mut self) -> bool {
+        let mut answer = [0; 2];
+        let sent = self.stream.write_all(&[0xC0, 0]);
+        sent.and_then(|()| self.stream.read_exact(&mut answer)).is_ok() && answer == [0xD0, 0]
+    }
+}
+
+#[expect(unsafe_code, reason = "kill(2)")]
+fn signal(child: &Child, signal: i32) {
+    // SAFETY: it touches no memory, and the process is a child that nobody has waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0, "it runs");
+}
+
+#[test]
+fn clients_that_pinged_while_the_process_was_stopped_stay_and_silent_ones_leave_in_time() {
+    for executor in EXECUTORS {
+        let broker = Broker::with_config(&format!("cores = 1\n{executor}"));
+        let mut watcher = Client::connect(broker.address, "watcher");
+        watcher.subscribe("gone", 0);
+        let clients = |kind: &str| -> Vec<Client> {
+            let one = |at| Client::connect_with_will(broker.address, &format!("{kind}{at}"));
+            (0..PINGING).map(one).collect()
+        };
+        let (mut pinging, silent) = (clients("p"), clients("s"));
+        signal(&broker.child, libc::SIGSTOP);
+        for _ in 0..7 {
+            std::thread::sleep(Duration::from_millis(500));
+            pinging.iter_mut().for_each(|client| client.say(&[0xC0, 0]));
+        }
+        signal(&broker.child, libc::SIGCONT);
+        let continued = Instant::now();
+        // Wills come of those alone who were silent, and of all of them, within a Keep Alive.
+        let mut gone = Vec::new();
+        while gone.len() < silent.len() {
+            let will = watcher.publish_within(Duration::from_millis(100));
+            gone.extend(will.map(|(_, name)| String::from_utf8(name).expect("text")));
+            pinging.iter_mut().for_each(|client| client.say(&[0xC0, 0]));
+            assert!(continued.elapsed() < PATIENCE, "{executor}: {gone:?}");
+        }
+        let took = continued.elapsed();
+        assert!(gone.iter().all(|name| name.starts_with('s')), "{executor}: {gone:?}");
+        assert!(took < Duration::from_secs(4), "{executor}: {took:?}");
+        assert!(pinging.iter_mut().all(Client::is_answered), "{executor}");
+    }
+}
+
+/// Bytes a slow consumer reads at a time, ten times a second.
+const SIP: usize = 1_024;
+
+/// The last that a firehose says.
+const LAST: u32 = u32::MAX;
+
+/// A publisher that numbers what it says, which is more than anybody takes, until it is told to stop; how
+/// much it was.
+fn firehose(
+    address: SocketAddr,
+    topic: &'static str,
+    is_over: std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> std::thread::JoinHandle<(u32, Client)> {
+    std::thread::spawn(move || {
+        let mut client = Client::connect(address, &format!("firehose {topic}"));
+        client.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("set");
+        let (mut number, mut left) = (0u32, Vec::new());
+        while !is_over.load(Ordering::Relaxed) {
+            if left.is_empty() {
+                let payload = [&number.to_be_bytes()[..], &[b'.'; 1_000]].concat();
+                left = publish(topic, 0, 0, &payload);
+                number += 1;
+            }
+            if let Ok(bytes) = client.stream.write(&left) {
+                left.drain(..bytes);
+            }
+        }
+        // The last one is said to its end.
+        client.stream.set_write_timeout(Some(PATIENCE)).expect("set");
+        client.say(&left);
+        client.say(&publish(topic, 0, 0, &LAST.to_be_bytes()));
+        // It stays, so that all is read.
+        (number, client)
+    })
+}
+
+#[test]
+fn a_consumer_that_takes_ten_kilobytes_a_second_loses_nothing_and_one_that_takes_nothing_is_stuck()
+{
+    let check = |executor: &'static str| {
+        let broker = Broker::with_config(&format!("cores = 1\n{executor}"));
+        let is_over = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let mut slow = Client::connect(broker.address, "slow");
+        slow.subscribe("slow", 0);
+        let firehose_of_slow = firehose(broker.address, "slow", is_over.clone());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(17) {
+            std::thread::sleep(Duration::from_millis(100));
+            let mut sip = [0; SIP];
+            let bytes = slow.stream.read(&mut sip).expect("there is more than it takes");
+            slow.read.extend_from_slice(&sip[..bytes]);
+        }
+        assert_eq!(broker.shown("consumers/stuck"), 0, "{executor}");
+        is_over.store(true, Ordering::Relaxed);
+        // Now that it reads on, it gets whatever was said, in order.
+        let mut next = 0;
+        let said = loop {
+            let (_, payload) = slow.publish_received();
+            let number = u32::from_be_bytes(payload[..4].try_into().expect("four bytes"));
+            if number == LAST {
+                break firehose_of_slow.join().expect("it ended").0;
+            }
+            assert_eq!(number, next, "{executor}");
+            next += 1;
+        };
+        assert_eq!(said, next, "{executor}");
+        let is_over = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let mut deaf = Client::connect(broker.address, "deaf");
+        deaf.subscribe("deaf", 0);
+        let firehose_of_deaf = firehose(broker.address, "deaf", is_over.clone());
+        let began = Instant::now();
+        while broker.shown("consumers/stuck") == 0 {
+            assert!(began.elapsed() < 2 * PATIENCE, "{executor}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        firehose_of_deaf.join().expect("it ended");
+    };
+    let checks: Vec<_> =
+        EXECUTORS.iter().map(|executor| std::thread::spawn(move || check(executor))).collect();
+    checks.into_iter().for_each(|check| check.join().expect("it passes"));
 }

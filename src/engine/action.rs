@@ -33,6 +33,12 @@ pub enum Action {
         /// Which.
         connection: ConnectionId,
     },
+    /// Find out how many bytes the kernel has that the peer has not acknowledged, and call
+    /// `handle_progress`. Asked once a second at most of a consumer that is behind.
+    AskProgress {
+        /// Which.
+        connection: ConnectionId,
+    },
     /// Let the kernel go on with the connection's TLS: read nothing more, ready the socket, and call
     /// `take_keys`; or `handle_unsettled` where the kernel cannot. Nothing is being written to it.
     Settle {

@@ -41,6 +41,11 @@ impl Engine {
     /// Time has passed: fires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        if let Some(due) = self.timers.next()
+            && self.overdue.note_firing(now, due)
+        {
+            self.links.metrics.turns_late += 1;
+        }
         self.go_on_with_expiries();
         self.go_on_with_graves();
         self.timers.advance(now, &mut self.fired);
@@ -55,7 +60,7 @@ impl Engine {
             let Some(timer) = self.fired.pop_front() else { break };
             self.work.spend(1);
             match timer {
-                Timer::Connection(id) => self.look_at_keep_alive(id),
+                Timer::Connection(id) => self.look_at_silence(id),
                 Timer::Session { session, generation } => self.look_at_session(session, generation),
                 Timer::Congestion(id) => self.look_at_congestion(id),
                 Timer::MemoryPause(id) | Timer::Allowance(id) => self.resume_reading(id),

@@ -3,12 +3,15 @@
 //! A consumer with much waiting for it is *behind*. A publisher more than half of whose live
 //! consumers are behind is not read until the one it fell over last has caught up; TCP slows the
 //! client. A consumer that takes nothing for [`limits::STUCK_MS`] is *stuck* and not live: nobody
-//! waits for it until it takes something again. So a slow consumer among many holds up nobody, and
+//! waits for it until it takes something again. What it takes is what it acknowledges to the kernel, which
+//! the executor is asked for; what is written to the kernel says little, as that is megabytes at a time. So a slow consumer among many holds up nobody, and
 //! a publisher is no faster than most of those it publishes to; what exceeds a bound all the same
 //! is dropped by policy.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use crate::clock::Now;
 use crate::engine::answers::{Answer, Promise};
 use crate::engine::batch::{Parcel, Publisher};
 use crate::engine::deliver::Standing;
@@ -226,8 +229,8 @@ impl Engine {
         let id = self.links.id(slot);
         let extra = self.links.connections[slot as usize].extra.get_or_insert_default();
         if extra.congestion.is_none() {
-            let next_look = self.now.after(Self::stuck_after());
-            extra.congestion = Some(Congestion::new(next_look));
+            let next_look = self.now.after(Self::look_after());
+            extra.congestion = Some(Congestion::new(self.now, next_look));
             self.timers.arm(next_look, Timer::Congestion(id));
         }
     }
@@ -301,16 +304,36 @@ impl Engine {
         if !congestion.next_look.is_due(now) {
             return; // the timer of an earlier time when it was behind
         }
-        congestion.next_look = now.after(Self::stuck_after());
-        let was_stuck = congestion.is_stuck;
-        congestion.is_stuck = congestion.taken == congestion.taken_before;
-        congestion.taken_before = congestion.taken;
+        congestion.next_look = now.after(Self::look_after());
         self.timers.arm(congestion.next_look, Timer::Congestion(id));
-        if was_stuck || !congestion.is_stuck {
-            return;
+        self.links.actions.push_back(Action::AskProgress { connection: id });
+    }
+
+    /// The kernel has so many bytes for a consumer that is behind which its peer has not acknowledged; none
+    /// where it does not say. Whether the consumer took anything since it was asked for last.
+    pub fn handle_progress(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        unacknowledged: Option<usize>,
+    ) -> bool {
+        self.set_now(now);
+        let now = self.now;
+        let Some(congestion) = self.links.get(id).and_then(|c| c.congestion_mut()) else {
+            return false;
+        };
+        let progresses = congestion.note_progress(now, unacknowledged);
+        let patience = match unacknowledged {
+            Some(_) => Duration::from_millis(limits::STUCK_MS),
+            None => Self::look_after(),
+        };
+        if congestion.is_stuck || !congestion.progressed.after(patience).is_due(now) {
+            return progresses;
         }
+        congestion.is_stuck = true;
         let waiting = std::mem::take(&mut congestion.waiting);
         self.links.metrics.consumers_stuck += 1;
         self.release_waiting(waiting);
+        progresses
     }
 }

@@ -5,7 +5,8 @@
 //! executor, in a simulation and in a fuzzer. One turn of an executor is:
 //!
 //! ```text
-//! wait → handle_accepted · handle_received · handle_sent · handle_closed … → handle_timeout
+//! wait → handle_accepted · handle_received · handle_sent · handle_closed …
+//!      → handle_all_read where that is so → handle_timeout
 //!      → poll_action until None → poll_timeout says how long to wait at most
 //! ```
 //!
@@ -17,7 +18,7 @@
 //! `work` is the budget of a turn, `reading` says who is read and who goes on in a later turn, `job` takes
 //! packets over several turns, `leftovers` ends sessions over several turns,
 //! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel,
-//! `due` says what timers lead to.
+//! `due` says what timers lead to, `overdue` judges clients whose time is up.
 
 mod access;
 mod action;
@@ -43,6 +44,7 @@ mod leftovers;
 mod links;
 mod mesh;
 mod names;
+mod overdue;
 mod publish;
 mod reading;
 mod receive;
@@ -105,6 +107,7 @@ use links::Links;
 use mesh::UnreadBatch;
 pub use names::Keys;
 use names::Names;
+use overdue::Overdue;
 pub use restore::Restored;
 use retained::{Graves, Stored};
 use run::Run;
@@ -210,6 +213,8 @@ pub struct Engine {
     run: Run,
     template: Template,
     timers: Wheel<Timer>,
+    /// Connections whose time is up.
+    overdue: Overdue,
     /// Timers that are due.
     fired: VecDeque<Timer>,
     /// What may be done in this turn.
@@ -309,6 +314,7 @@ impl Engine {
             run: Run::default(),
             template: Template::default(),
             timers: Wheel::new(now),
+            overdue: Overdue::default(),
             fired: VecDeque::new(),
             work: Work::default(),
             ready: VecDeque::new(),
@@ -558,7 +564,7 @@ impl Engine {
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
         let is_idle = self.ready.is_empty()
             && self.untouched.is_empty()
-            && self.handshakes.is_empty()
+            && !self.has_put_off()
             && self.next_to_check.is_none()
             && self.doomed.is_empty()
             && self.fired.is_empty()
@@ -598,7 +604,7 @@ impl Engine {
         self.settings.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
     }
 
-    fn stuck_after() -> Duration {
-        Duration::from_millis(limits::STUCK_MS)
+    fn look_after() -> Duration {
+        Duration::from_millis(limits::STUCK_LOOK_MS)
     }
 }

@@ -65,17 +65,26 @@ impl Engine {
 
     /// The packet that took several turns is done. What came after it is next, in this very turn.
     pub(super) fn release_job(&mut self, id: ConnectionId) {
+        let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
         connection.holds.clear(Hold::Job);
         if connection.is_read() {
+            if connection.session().is_some() {
+                connection.last_received = now;
+            }
             self.links.actions.push_back(Action::Resume { connection: id });
         }
     }
 
     fn go_on_reading(&mut self, id: ConnectionId) {
+        let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
         let (is_read, is_held) = (connection.is_read(), connection.is_held());
         if is_read {
+            if connection.session().is_some() {
+                // What it has sent meanwhile is read only from now on.
+                connection.last_received = now;
+            }
             self.links.actions.push_back(Action::Resume { connection: id });
         }
         if !is_held {

@@ -1,10 +1,9 @@
 //! Bytes from a client: cut into packets, decoded, dispatched by phase and type.
 
-use crate::clock::{Deadline, Now};
+use crate::clock::Now;
 use crate::config::Limits;
 use crate::engine::work::BYTES_PER_STEP;
-use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
-use crate::limits;
+use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::log_rate::{name, rated};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::{Connection, Phase};
@@ -15,7 +14,7 @@ use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, Version};
 
 impl Connection {
     /// How large the packet that comes next may be: until a client is let in, as large as CONNECT.
-    fn packet_bytes_max(&self, limits: &Limits) -> usize {
+    pub(super) fn packet_bytes_max(&self, limits: &Limits) -> usize {
         match self.phase {
             Phase::Open { .. } => limits.packet_bytes_max as usize,
             _ => limits.connect_bytes_max as usize,
@@ -40,8 +39,9 @@ impl Engine {
     pub(super) fn handle_mqtt(&mut self, id: ConnectionId, bytes: &[u8]) {
         let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
-        if connection.session().is_some() {
-            connection.last_received = now;
+        match connection.session() {
+            Some(_) => connection.last_received = now,
+            None => connection.timing.note_heard(),
         }
         let must_wait = connection.is_held() || connection.is_ready;
         let speaks_mqtt = match connection.phase {
@@ -82,47 +82,6 @@ impl Engine {
         self.links.ledger.change_input(before, after);
         self.work.spend_bytes(bytes.len());
         self.time_packet(id);
-    }
-
-    /// A packet has begun: it is to be whole in time, so that nobody holds memory by sending
-    /// slowly.
-    fn time_packet(&mut self, id: ConnectionId) {
-        let limit_s = u64::from(self.settings.protection.packet_timeout_s);
-        let is_timed = self.links.get(id).is_none_or(|connection| connection.is_packet_timed);
-        if limit_s > 0 && !is_timed {
-            self.look_at_packet_by(id, self.now.after_s(limit_s));
-        }
-    }
-
-    fn look_at_packet_by(&mut self, id: ConnectionId, deadline: Deadline) {
-        let Some(connection) = self.links.get(id) else { return };
-        connection.is_packet_timed = true;
-        let ahead = self.now.after_s(limits::TIMER_AHEAD_S);
-        self.timers.arm(deadline.min(ahead), Timer::Packet(id));
-    }
-
-    /// Is a packet that has begun overdue?
-    pub(super) fn look_at_packet(&mut self, id: ConnectionId) {
-        let (now, limit_s) = (self.now, u64::from(self.settings.protection.packet_timeout_s));
-        let Some(connection) = self.links.get(id) else { return };
-        connection.is_packet_timed = false;
-        let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
-        let is_incomplete = matches!(
-            wire::frame(connection.stash(), packet_bytes_max),
-            Ok(Frame::Incomplete { .. })
-        );
-        if connection.is_held() || connection.is_ready || !is_incomplete {
-            // What lies there waits for us, not for the client.
-            connection.restart_stash(now);
-        }
-        let Some(began) = connection.stash_began() else { return };
-        let deadline = began.after_s(limit_s);
-        if !deadline.is_due(now) {
-            return self.look_at_packet_by(id, deadline);
-        }
-        self.links.metrics.timeouts += 1;
-        tracing::debug!(limit_s, "a packet was not whole within the time limit");
-        self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
     }
 
     /// Processes what is stashed and then `bytes`, without copying any packet that lies whole in
@@ -360,41 +319,6 @@ impl Engine {
         tracing::debug!(?address, clause = violation.clause(), "protocol violation: {violation}");
         self.flush_run();
         self.end_connection(id.slot, Ending::Violation(violation));
-    }
-
-    /// Keep Alive or the time limit for CONNECT may have passed.
-    pub(super) fn look_at_keep_alive(&mut self, id: ConnectionId) {
-        let connect_timeout_s = u64::from(self.settings.limits.connect_timeout_s);
-        let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
-        if connection.timer.is_none_or(|armed| !armed.is_due(now)) {
-            return;
-        }
-        connection.timer = None;
-        if connection.session().is_none() {
-            let deadline = connection.last_received.after_s(connect_timeout_s);
-            if !deadline.is_due(now) {
-                return self.arm_connection(id, deadline);
-            }
-            self.links.metrics.timeouts += 1;
-            tracing::debug!(limit_s = connect_timeout_s, "no CONNECT within the time limit");
-            return self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
-        }
-        if connection.keep_alive_s == 0 {
-            return;
-        }
-        if connection.holders > 0 {
-            // Its packets lie unread because we do not read them.
-            connection.last_received = now;
-        }
-        let deadline = connection.keep_alive_deadline();
-        if deadline.is_due(now) {
-            // [MQTT-3.1.2-22]
-            self.links.metrics.timeouts += 1;
-            self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
-        } else {
-            self.arm_connection(id, deadline);
-        }
     }
 
     pub(super) fn version(&self, slot: u32) -> Version {

@@ -45,6 +45,7 @@ impl Engine {
     /// Bytes arrived on a connection that has something before MQTT.
     pub(super) fn handle_wrapped(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.links.get(id) else { return };
+        connection.timing.note_heard();
         let Some(transport) = &connection.transport else { return };
         if transport.is_laborious() {
             // Whoever waits already comes first.
@@ -91,7 +92,7 @@ impl Engine {
 
     /// Whether there is work that waits for its turn so that others need not wait for it.
     pub fn has_put_off(&self) -> bool {
-        !self.handshakes.is_empty()
+        !self.handshakes.is_empty() || self.has_overdue()
     }
 
     /// Goes on with the handshake whose turn it is, if there is one and the turn allows for it.

@@ -14,6 +14,10 @@ use crate::metrics::Turn;
 use crate::stats::Kind;
 use crate::stats::{Recorder, Stamps};
 
+/// After so many turns everybody has had a turn at being read: the kernel tells of sockets in the order
+/// in which they had something to say, of a thousand or so at a time.
+const UNREAD_TURNS_MAX: u32 = 1_024;
+
 /// What an executor is made of.
 pub struct Parts<E: Executor> {
     /// Engine, mesh and clock.
@@ -49,6 +53,8 @@ pub struct Core<S> {
     /// Batches of records on their way to the disk, since when: while somebody takes the time.
     #[cfg(feature = "store")]
     storing: std::collections::VecDeque<(u64, Tick)>,
+    /// Turns since somebody's time was up in which not all was read.
+    turns_unread: u32,
     /// What is counted in this turn.
     pub noted: Turn,
     /// Where it is recorded how long things take, if it is.
@@ -79,6 +85,7 @@ impl<S> Core<S> {
             desk: None,
             #[cfg(feature = "store")]
             storing: Default::default(),
+            turns_unread: 0,
             noted,
             recorder,
         }
@@ -132,6 +139,9 @@ impl<S> Core<S> {
     /// next: it is timed from there.
     pub fn begin_early(&mut self) {
         self.began.get_or_insert(self.read);
+        if let Some(turns) = self.stop.turns().get(usize::from(self.engine.core().0)) {
+            turns.begin();
+        }
     }
 
     /// Reads the clock; what is waited for has come.
@@ -159,6 +169,20 @@ impl<S> Core<S> {
         })
     }
 
+    /// Sockets have been read. `is_all`: all of what they held when this turn asked the kernel. A crowd
+    /// that always has something more to say keeps nobody from being judged.
+    pub fn note_read(&mut self, is_all: bool) {
+        if !self.engine.has_overdue() {
+            self.turns_unread = 0;
+            return;
+        }
+        self.turns_unread += 1;
+        if is_all || self.turns_unread > UNREAD_TURNS_MAX {
+            self.engine.handle_all_read(self.now);
+            self.turns_unread = 0;
+        }
+    }
+
     /// Lets what is due happen.
     pub fn fire_timers(&mut self) {
         if self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
@@ -178,6 +202,9 @@ impl<S> Core<S> {
         while let Some(core) = self.mesh.next_to_wake() {
             self.noted.wakeups += 1;
             wake(core);
+        }
+        if let Some(turns) = self.stop.turns().get(usize::from(self.engine.core().0)) {
+            turns.end();
         }
         let ended = tick(self.started);
         self.noted.busy_us = ended.since_ns(began) / 1_000;

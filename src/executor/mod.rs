@@ -16,6 +16,7 @@ pub mod mesh;
 pub mod monoio;
 pub mod placement;
 pub mod poll;
+mod progress;
 pub mod sealing;
 #[cfg(all(
     any(feature = "monoio", feature = "glommio"),
@@ -27,6 +28,7 @@ pub mod threads;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub mod uring;
 mod waker;
+mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -109,6 +111,8 @@ struct Attached {
     wakers: Arc<[Waker]>,
     /// The last roll call that each has answered.
     answered: Box<[AtomicU32]>,
+    /// The turns of each.
+    turns: Box<[watch::Turns]>,
 }
 
 /// A roll call: what shows whether the cores that run still take turns.
@@ -161,6 +165,11 @@ impl Stop {
         }
     }
 
+    /// The turns of the cores that run.
+    fn turns(&self) -> &[watch::Turns] {
+        self.0.cores.get().map_or(&[], |cores| &cores.turns)
+    }
+
     fn wake_all(&self) {
         for waker in self.0.cores.get().into_iter().flat_map(|cores| cores.wakers.iter()) {
             // A waker that fails leaves its core to its next timer.
@@ -171,7 +180,8 @@ impl Stop {
     /// Wakes these when it is asked.
     fn attach(&self, wakers: Arc<[Waker]>) -> io::Result<()> {
         let answered = wakers.iter().map(|_| AtomicU32::new(0)).collect();
-        let attached = self.0.cores.set(Attached { wakers, answered });
+        let turns = wakers.iter().map(|_| watch::Turns::default()).collect();
+        let attached = self.0.cores.set(Attached { wakers, answered, turns });
         attached.map_err(|_| io::Error::other("this Stop belongs to another running broker"))
     }
 }

@@ -18,7 +18,7 @@ use crate::executor::mesh::Moving;
 use crate::executor::sealing::{Sealed, kernel};
 use crate::executor::{
     ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts, Waker,
-    is_peers_fault,
+    is_peers_fault, progress,
 };
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
@@ -174,10 +174,12 @@ impl Executor {
         if sleeps {
             self.core.wake_up();
         }
-        match polled {
+        // One that was interrupted knows of nothing, and a full one may not know of all.
+        let mut is_all = match polled {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
+            Err(_) => false,
+            Ok(()) => events.iter().take(EVENTS).count() < EVENTS,
+        };
         self.core.begin_turn();
         self.core.noted.kernel_entries += 1;
         for moving in self.core.receive() {
@@ -207,11 +209,13 @@ impl Executor {
         for _ in 0..self.to_read.len() {
             // Those who are left come first in the next turn.
             if self.core.engine.has_spent_turn() {
+                is_all = false;
                 break;
             }
             let Some(slot) = self.to_read.pop_front() else { break };
             self.read(slot, buffer);
         }
+        self.core.note_read(is_all);
         self.core.fire_timers();
         self.drain_actions();
         self.core.end_turn_with_wakers();
@@ -412,6 +416,7 @@ impl Executor {
                         self.note_readable(connection.slot);
                     }
                 }
+                Action::AskProgress { connection } => self.look_at_progress(connection),
                 Action::Settle { connection } => self.settle(connection),
                 Action::HandOver { connection, to, handed_over } => {
                     self.move_over(connection, to, handed_over);
@@ -460,6 +465,17 @@ impl Executor {
             }
             Err(_) => self.close(slot),
         }
+    }
+
+    /// Says how far the peer has come, and writes on though the kernel has not said that it may.
+    fn look_at_progress(&mut self, id: ConnectionId) {
+        if self.socket(id).is_none() {
+            return;
+        }
+        self.write_pending(id.slot);
+        let Some(socket) = self.socket(id) else { return };
+        let unacknowledged = progress::unacknowledged(&socket.stream);
+        self.core.engine.handle_progress(self.core.now, id, unacknowledged);
     }
 
     fn linger(&mut self, id: ConnectionId, last: Option<SendBuffer>) {

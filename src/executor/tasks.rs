@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -23,7 +23,7 @@ use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::mesh::Moving;
 use crate::executor::{
     ACCEPT_REST, Core, FLUSH_AT_STOP, LINGERING_MAX, Listener, ListenerSocket, Listeners, Parts,
-    Waker, is_peers_fault,
+    Waker, is_peers_fault, progress,
 };
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
@@ -203,6 +203,7 @@ async fn turn<R: Runtime>(shared: &Shared<R>) {
         state.core.receive()
     };
     arrived.into_iter().for_each(|moving| take_home(shared, moving));
+    shared.borrow_mut().read_overdue();
     shared.borrow_mut().core.fire_timers();
     drain_actions(shared);
     shared.borrow_mut().core.end_turn_with_wakers();
@@ -269,6 +270,27 @@ impl<R: Runtime> State<R> {
             reader.wake();
         }
         Some(socket)
+    }
+
+    /// Reads those whose time is up: the runtime may not have come to it yet. Their tasks find nothing.
+    fn read_overdue(&mut self) {
+        let overdue: Vec<ConnectionId> = self.core.engine.overdue().collect();
+        for id in overdue {
+            let Some(socket) = self.socket(id).filter(|socket| !socket.is_paused) else { continue };
+            let stream = R::socket(&socket.stream);
+            let received = receive_some(&stream, &mut self.buffer);
+            match received {
+                Ok(0) => self.close(id),
+                Ok(bytes) => {
+                    let now = self.core.now;
+                    self.core.engine.handle_received(now, id, &self.buffer[..bytes]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.close(id),
+            }
+        }
+        self.core.note_read(true);
     }
 
     /// The network ended a connection.
@@ -396,6 +418,7 @@ fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<
         }
         Poll::Ready(Ok(bytes @ 1..)) => {
             state.core.read_clock();
+            state.core.begin_early();
             state.core.engine.handle_received(state.core.now, id, &state.buffer[..bytes]);
             state.make_due();
         }
@@ -428,6 +451,13 @@ fn drain_actions<R: Runtime>(shared: &Shared<R>) {
                 if let Some(reader) = socket.reader.take() {
                     reader.wake();
                 }
+            }
+            Action::AskProgress { connection } => {
+                // The kernel has not said that it takes more, and may all the same.
+                state.write(connection);
+                let Some(socket) = state.socket(connection) else { continue };
+                let unacknowledged = progress::unacknowledged(&*R::socket(&socket.stream));
+                state.core.engine.handle_progress(state.core.now, connection, unacknowledged);
             }
             // No runtime's stream is given keys: it is not asked for.
             Action::Settle { connection } => {
@@ -505,6 +535,14 @@ pub fn borrow(stream: &impl AsRawFd) -> Borrowed {
     // SAFETY: the descriptor is open as long as the stream is there, which outlives the look at it:
     // none is kept. It is not closed by it.
     ManuallyDrop::new(unsafe { Socket::from_raw_fd(stream.as_raw_fd()) })
+}
+
+/// Reads what is there, if anything is.
+#[expect(unsafe_code, reason = "the socket takes memory that need not be initialized")]
+fn receive_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: initialized memory is also memory that need not be; the kernel writes bytes into it.
+    let buffer = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) };
+    socket.recv_with_flags(buffer, libc::MSG_DONTWAIT)
 }
 
 /// Writes until the buffer is empty or the kernel takes no more; returns the bytes written.

@@ -14,7 +14,9 @@ use crate::executor::core::wake;
 #[cfg(feature = "store")]
 use crate::executor::keeping::Keeper;
 use crate::executor::mesh::Mesh;
-use crate::executor::{Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max};
+use crate::executor::{
+    Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max, watch,
+};
 use crate::platform::plan::Seat;
 use crate::stats::{self, Desk, Recorder};
 use crate::transport::Entrances;
@@ -175,6 +177,9 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
         drop(gates);
         running.join()?;
         return Err(error);
+    }
+    if gates.len() > 1 {
+        watch::start(plan.stop.clone());
     }
     gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits for it"));
     Ok(running)

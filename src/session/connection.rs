@@ -131,8 +131,8 @@ pub struct Connection {
     pub holds: Holds,
     /// It has a turn at its retained feeds or its stash coming.
     pub is_ready: bool,
-    /// A timer looks whether a packet that has begun is overdue.
-    pub is_packet_timed: bool,
+    /// How it stands with its time limits.
+    pub timing: Timing,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
     stash: Option<Box<Input>>,
     /// Frames to be sent; none while there are none.
@@ -155,6 +155,52 @@ pub struct Connection {
 
 // A million of them are to fit: whoever needs more than few connections do says why here.
 const _: () = assert!(size_of::<Connection>() <= 144);
+
+/// How a connection stands with its time limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing(u8);
+
+impl Timing {
+    /// A timer looks whether a packet that has begun is overdue, or it is on the list of those.
+    const PACKET_TIMED: u8 = 1;
+    /// The time for CONNECT is up by the clock.
+    const OVERDUE: u8 = 2;
+    /// Something came after that.
+    const HEARD: u8 = 4;
+    /// It has been given the time for CONNECT once more.
+    const EXCUSED: u8 = 8;
+
+    /// See [`Self::set_packet_timed`].
+    pub fn is_packet_timed(self) -> bool {
+        self.0 & Self::PACKET_TIMED > 0
+    }
+
+    /// A timer looks whether a packet that has begun is overdue, or none does.
+    pub fn set_packet_timed(&mut self, is_timed: bool) {
+        self.0 = self.0 & !Self::PACKET_TIMED | if is_timed { Self::PACKET_TIMED } else { 0 };
+    }
+
+    /// The time for CONNECT is up by the clock.
+    pub fn note_overdue(&mut self) {
+        self.0 |= Self::OVERDUE;
+    }
+
+    /// Bytes came before CONNECT was whole.
+    pub fn note_heard(&mut self) {
+        self.0 |= (self.0 & Self::OVERDUE) << 1;
+    }
+
+    /// Gives it the time for CONNECT once more if something came that had lain in its socket, or if it
+    /// waited for us; whether that was so.
+    pub fn excuse(&mut self, awaits_us: bool) -> bool {
+        let is_first = self.0 & Self::EXCUSED == 0;
+        let is_excused = is_first && (awaits_us || self.0 & Self::HEARD > 0);
+        if is_excused {
+            self.0 |= Self::EXCUSED;
+        }
+        is_excused
+    }
+}
 
 /// What few connections need.
 #[derive(Debug, Default)]
@@ -191,6 +237,11 @@ pub struct Congestion {
     pub taken: u64,
     /// The same at the last look.
     pub taken_before: u64,
+    /// When it was last seen to take something, or fell behind.
+    pub progressed: Now,
+    /// Bytes that the kernel had, and the peer had not acknowledged, at the last look; none where the
+    /// kernel does not say.
+    pub unacknowledged: Option<usize>,
     /// It took nothing for a while: it holds up nobody until it takes again.
     pub is_stuck: bool,
     /// Publishers whose sockets are not read until it has caught up.
@@ -215,8 +266,30 @@ impl Extra {
 
 impl Congestion {
     /// It has just fallen behind.
-    pub fn new(next_look: Deadline) -> Self {
-        Self { next_look, taken: 0, taken_before: 0, is_stuck: false, waiting: VecDeque::new() }
+    pub fn new(now: Now, next_look: Deadline) -> Self {
+        Self {
+            next_look,
+            taken: 0,
+            taken_before: 0,
+            progressed: now,
+            unacknowledged: None,
+            is_stuck: false,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Notes whether the consumer took anything since the last look, by what was written to it and by
+    /// what the kernel says of the peer; whether it did.
+    pub fn note_progress(&mut self, now: Now, unacknowledged: Option<usize>) -> bool {
+        let is_written = self.taken != self.taken_before;
+        let is_acknowledged = matches!(
+            (self.unacknowledged, unacknowledged), (Some(before), Some(after)) if after < before
+        );
+        (self.taken_before, self.unacknowledged) = (self.taken, unacknowledged);
+        if is_written || is_acknowledged {
+            (self.progressed, self.is_stuck) = (now, false);
+        }
+        is_written || is_acknowledged
     }
 }
 
@@ -239,7 +312,7 @@ impl Connection {
             holders: 0,
             holds: Holds::default(),
             is_ready: false,
-            is_packet_timed: false,
+            timing: Timing::default(),
             stash: None,
             outbox: None,
             sending: 0,
@@ -277,6 +350,12 @@ impl Connection {
         }
     }
 
+    /// The time of that packet begins once more: it is late because we were. Whether that was still to be
+    /// had.
+    pub fn excuse_stash(&mut self, now: Now) -> bool {
+        self.stash.as_mut().is_some_and(|stash| stash.excuse(now))
+    }
+
     /// Keeps more of it.
     pub fn extend_stash(&mut self, now: Now, bytes: &[u8], need: usize) {
         let fresh = || Box::new(Input::new(now));
@@ -291,7 +370,7 @@ impl Connection {
     /// Puts back what could not be processed after all; there is no other.
     pub fn put_back_stash(&mut self, now: Now, mut stash: Box<Input>) {
         debug_assert!(self.stash.is_none() && !stash.bytes().is_empty());
-        stash.began = now;
+        stash.begin_at(now);
         self.stash = Some(stash);
     }
 
@@ -300,9 +379,14 @@ impl Connection {
         self.sending + self.outbox.as_ref().map_or(0, SendBuffer::len)
     }
 
-    /// One and a half times the Keep Alive after the last packet [MQTT-3.1.2-22].
+    /// One and a half times the Keep Alive: so long may pass after the last packet [MQTT-3.1.2-22].
+    pub fn silence_max(&self) -> Duration {
+        Duration::from_millis(u64::from(self.keep_alive_s) * 1_500)
+    }
+
+    /// When that is over.
     pub fn keep_alive_deadline(&self) -> Deadline {
-        self.last_received.after(Duration::from_millis(u64::from(self.keep_alive_s) * 1_500))
+        self.last_received.after(self.silence_max())
     }
 
     /// What it has on the ledger besides input.

@@ -14,17 +14,30 @@ pub struct Input {
     begin: usize,
     /// When its first packet began.
     pub began: Now,
+    /// It was late once because the core was.
+    is_excused: bool,
 }
 
 impl Input {
     /// Nothing yet.
     pub fn new(began: Now) -> Self {
-        Self { bytes: Vec::new(), begin: 0, began }
+        Self { bytes: Vec::new(), begin: 0, began, is_excused: false }
     }
 
     /// What came.
     pub fn from_bytes(bytes: Vec<u8>, began: Now) -> Self {
-        Self { bytes, begin: 0, began }
+        Self { bytes, begin: 0, began, is_excused: false }
+    }
+
+    /// The time of its first packet begins once more; whether that was still to be had.
+    pub fn excuse(&mut self, now: Now) -> bool {
+        self.began = now;
+        !std::mem::replace(&mut self.is_excused, true)
+    }
+
+    /// Another packet begins.
+    pub fn begin_at(&mut self, now: Now) {
+        (self.began, self.is_excused) = (now, false);
     }
 
     /// What is still to be processed.

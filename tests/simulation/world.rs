@@ -290,7 +290,11 @@ impl World {
         self.hear_of_disk(core);
         let mut moved = self.take_cargo(core, random, all);
         self.read(core, random, all);
+        let has_read_all = self.has_read_all(core);
         let engine = &mut self.cores[core].engine;
+        if has_read_all {
+            engine.handle_all_read(self.now);
+        }
         if engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
             engine.handle_timeout(self.now);
         }
@@ -359,6 +363,12 @@ impl World {
         }
     }
 
+    /// Whether nothing is left to read from those who are read.
+    fn has_read_all(&self, core: usize) -> bool {
+        let links = self.cores[core].links.values().map(|&number| &self.links[number]);
+        links.into_iter().all(|link| link.is_paused || link.read == link.sent.len())
+    }
+
     /// Carries out what the engine asks for; false when that is nothing.
     fn act(&mut self, core: usize) -> bool {
         let mut acted = false;
@@ -367,6 +377,7 @@ impl World {
             let (Action::Send { connection, .. }
             | Action::Pause { connection }
             | Action::Resume { connection }
+            | Action::AskProgress { connection }
             | Action::Settle { connection }
             | Action::HandOver { connection, .. }
             | Action::Close { connection, .. }) = &action;
@@ -380,6 +391,10 @@ impl World {
                 }
                 Action::Pause { .. } => self.links[link].is_paused = true,
                 Action::Resume { .. } => self.links[link].is_paused = false,
+                Action::AskProgress { connection } => {
+                    let now = self.now;
+                    self.cores[core].engine.handle_progress(now, connection, None);
+                }
                 Action::Settle { .. } => unreachable!("it is plain"),
                 Action::HandOver { to, handed_over, .. } => {
                     self.cores[core].links.remove(&key);

@@ -43,7 +43,7 @@ fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_wi
     world.stuck.insert(consumer);
     publish_until_paused(&mut world, publisher, 5_000);
     assert!(world.paused.contains(&publisher));
-    world.advance_ms(limits::STUCK_MS - 50);
+    world.advance_ms(limits::STUCK_LOOK_MS - 50);
     assert!(world.paused.contains(&publisher));
     world.advance_ms(100);
     assert!(world.paused.is_empty(), "it took nothing: nobody waits for it");
@@ -59,17 +59,45 @@ fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_wi
 }
 
 #[test]
+fn a_consumer_that_acknowledges_below_what_the_kernel_makes_room_for_is_not_stuck() {
+    let mut world = World::new();
+    let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
+    world.subscribe(consumer, "t", Qos::AtMostOnce);
+    world.stuck.insert(consumer);
+    world.unacknowledged.insert(consumer, 4 << 20);
+    publish_until_paused(&mut world, publisher, 5_000);
+    // What is written stands still, and so does what is acknowledged for seconds on end.
+    for _ in 0..10 {
+        for _ in 0..12 {
+            world.advance_ms(limits::STUCK_LOOK_MS + 50);
+            assert!(world.paused.contains(&publisher), "it waits");
+        }
+        *world.unacknowledged.get_mut(&consumer).expect("set") -= 65_536;
+    }
+    assert_eq!(world.engine.metrics().consumers_stuck, 0);
+    for second in 0..17 {
+        world.advance_ms(limits::STUCK_LOOK_MS + 50);
+        assert_eq!(world.paused.is_empty(), second >= 15, "{second}: it has taken nothing more");
+    }
+    assert_eq!(world.engine.metrics().consumers_stuck, 1);
+    *world.unacknowledged.get_mut(&consumer).expect("set") -= 1;
+    world.advance_ms(limits::STUCK_LOOK_MS + 50);
+    publish_until_paused(&mut world, publisher, 100);
+    assert!(world.paused.contains(&publisher), "it takes again");
+}
+
+#[test]
 fn a_stuck_consumer_that_takes_again_slows_its_publisher_again() {
     let mut world = World::new();
     let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
     world.subscribe(consumer, "t", Qos::AtMostOnce);
     world.stuck.insert(consumer);
     publish_until_paused(&mut world, publisher, 5_000);
-    world.advance_ms(limits::STUCK_MS + 50);
+    world.advance_ms(limits::STUCK_LOOK_MS + 50);
     publish_until_paused(&mut world, publisher, 100);
     assert!(world.paused.is_empty(), "stuck");
     world.take_some(consumer, 1_000);
-    world.advance_ms(limits::STUCK_MS + 50);
+    world.advance_ms(limits::STUCK_LOOK_MS + 50);
     publish_until_paused(&mut world, publisher, 100);
     assert!(world.paused.contains(&publisher));
 }
@@ -85,7 +113,7 @@ fn a_stuck_consumer_has_no_say_in_how_fast_a_publisher_may_be() {
     let publisher = world.connect(&Client::v5("p"));
     world.stuck.insert(consumers[0]);
     assert_eq!(publish_until_paused(&mut world, publisher, 300), 300, "one of two is no majority");
-    world.advance_ms(limits::STUCK_MS + 50);
+    world.advance_ms(limits::STUCK_LOOK_MS + 50);
     world.stuck.insert(consumers[1]);
     let sent = publish_until_paused(&mut world, publisher, 5_000);
     assert!(sent < 200, "the other one is all of those that are live: {sent}");

@@ -11,6 +11,7 @@ mod groups;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod input;
+mod overdue;
 mod sending;
 mod sessions;
 #[cfg(feature = "tls")]
@@ -40,6 +41,8 @@ pub(super) struct World {
     pub paused: HashSet<ConnectionId>,
     /// Connections whose peer takes no bytes.
     pub stuck: HashSet<ConnectionId>,
+    /// Bytes that the kernel says a peer has not acknowledged; none where it says nothing.
+    pub unacknowledged: HashMap<ConnectionId, usize>,
     /// Connections that go home to other cores.
     pub leaving: Vec<(ConnectionId, CoreId, HandedOver)>,
     /// Connections whose TLS is to go on in the kernel.
@@ -93,6 +96,7 @@ impl World {
             closed: HashSet::new(),
             paused: HashSet::new(),
             stuck: HashSet::new(),
+            unacknowledged: HashMap::new(),
             leaving: Vec::new(),
             settling: Vec::new(),
         }
@@ -180,6 +184,8 @@ impl World {
         while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now))
             && !self.engine.has_records()
         {
+            // Whatever is sent here is received at once.
+            self.engine.handle_all_read(self.now);
             self.engine.handle_timeout(self.now);
             self.turn();
         }
@@ -208,6 +214,10 @@ impl World {
                 }
                 Action::HandOver { connection, to, handed_over } => {
                     self.leaving.push((connection, to, handed_over));
+                }
+                Action::AskProgress { connection } => {
+                    let unacknowledged = self.unacknowledged.get(&connection).copied();
+                    self.engine.handle_progress(self.now, connection, unacknowledged);
                 }
                 Action::Settle { connection } => self.settling.push(connection),
                 Action::Resume { connection } => {
@@ -251,10 +261,19 @@ impl World {
         assert_eq!(stream.len() - before, buffer.len());
     }
 
+    /// Time passes for a core that comes to everything when it is due.
     pub fn advance_ms(&mut self, ms: u64) {
         self.now = Now(self.now.0 + ms * 1_000);
         self.engine.handle_timeout(self.now);
+        self.engine.overdue.come_in_time();
         self.settle();
+    }
+
+    /// Time passes while the core is stopped: nothing is seen to until then.
+    pub fn jump_ms(&mut self, ms: u64) {
+        self.now = Now(self.now.0 + ms * 1_000);
+        self.engine.handle_timeout(self.now);
+        self.turn();
     }
 
     /// The network breaks.

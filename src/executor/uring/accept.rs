@@ -87,6 +87,11 @@ impl Accepts {
         unsafe { SockAddr::new(std::ptr::read(storage), *len) }.as_socket()
     }
 
+    /// Leaves the memory to the kernel for good.
+    pub fn abandon(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.addresses));
+    }
+
     /// Accepts no more, and lets the ports go.
     pub fn stop(&mut self, rings: &mut Rings) -> io::Result<()> {
         for listener in self.listeners.drain(..) {

@@ -38,6 +38,7 @@ pub struct Buffers {
     /// Buffers given to the kernel so far, in the ring's own arithmetic.
     tail: u16,
     is_incremental: bool,
+    is_abandoned: bool,
 }
 
 impl Buffers {
@@ -52,6 +53,7 @@ impl Buffers {
             filled: vec![0; usize::from(count)].into(),
             tail: 0,
             is_incremental: incremental,
+            is_abandoned: false,
         };
         buffers.register(ring)?;
         (0..count).for_each(|buffer| buffers.put(buffer));
@@ -126,6 +128,11 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
+    /// Leaves the memory to the kernel for good: a reception that nobody could end may write to it.
+    pub fn abandon(&mut self) {
+        self.is_abandoned = true;
+    }
+
     /// Lets the kernel have the buffers that were put back.
     pub fn publish(&mut self) {
         // SAFETY: the ring's tail is a 16-bit number within the first entry, which the kernel
@@ -139,6 +146,9 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
+        if self.is_abandoned {
+            return;
+        }
         // SAFETY: allocated with these layouts; the ring that used them is gone.
         unsafe {
             dealloc(self.entries.as_ptr().cast(), Self::entries_layout(self.count));

@@ -13,11 +13,13 @@ mod accept;
 pub mod buffers;
 mod close;
 mod operation;
+mod progress;
 pub mod ring;
 mod rings;
 mod seal;
 mod send;
 mod socket;
+mod stray;
 
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +46,9 @@ use crate::send_buffer::SendBuffer;
 
 /// A socket that brings so many bytes at once is one that takes buffers from others.
 const FED_BYTES: i32 = 16 * 1024;
+
+/// Errors after which a send is tried again; it is cancelled for that alone, unless its socket closes.
+const AGAIN: [i32; 5] = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::ECANCELED];
 
 /// What a core has before its thread has a ring.
 pub struct Front {
@@ -185,6 +190,7 @@ impl Executor {
             self.core.wake_up();
         }
         entered?;
+        let has_taken_all = self.rings.has_taken_all();
         let mut completions = std::mem::take(&mut self.completions);
         self.rings.take_completions(&mut completions)?;
         self.core.begin_turn();
@@ -198,6 +204,7 @@ impl Executor {
         }
         self.completions = completions;
         self.rings.publish_buffers();
+        self.core.note_read(has_taken_all && self.starved.is_empty());
         self.share_buffers()?;
         self.accept_again()?;
         self.expire_lingering()?;
@@ -244,6 +251,7 @@ impl Executor {
             Operation::Rung(ring) => self.rings.listen(ring),
             Operation::Lend(file) => self.lent(file, seal::lent(completion.result)),
             Operation::Farewell(file) => self.said_farewell(file),
+            Operation::Progress(file) => self.progressed(file, completion.result),
         }
     }
 
@@ -367,7 +375,10 @@ impl Executor {
     }
 
     fn received(&mut self, file: u32, completion: Completion) -> io::Result<()> {
-        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        let Some(socket) = self.sockets.get(file) else {
+            self.rings.of(file).0.buffers.used(&completion);
+            return self.stray(file, "receive");
+        };
         socket.is_receiving = cqueue::more(completion.flags);
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
         let is_settling = socket.is_settling;
@@ -380,10 +391,10 @@ impl Executor {
                 Phase::Open => {
                     self.core.engine.handle_received(self.core.now, socket.id, bytes);
                 }
-                Phase::Leaving => {
-                    let leaving = self.leaving.get_mut(&file).expect("it is leaving");
-                    leaving.handed_over.append(bytes);
-                }
+                Phase::Leaving => match self.leaving.get_mut(&file) {
+                    Some(leaving) => leaving.handed_over.append(bytes),
+                    None => self.stray(file, "receive of what leaves")?,
+                },
                 Phase::Lingering => self.discard(file, completion.result as usize)?,
                 Phase::Closing => {}
             }
@@ -436,6 +447,10 @@ impl Executor {
                         socket.is_paused = false;
                     }
                     self.receive(file)?;
+                }
+                Action::AskProgress { connection } => {
+                    let Some(file) = self.sockets.file(connection) else { continue };
+                    self.look_at_progress(file)?;
                 }
                 Action::Settle { connection } => {
                     let Some(file) = self.sockets.file(connection) else { continue };
@@ -546,12 +561,9 @@ impl Executor {
     fn sent_some(&mut self, file: u32, result: i32) -> io::Result<()> {
         match result {
             0.. => self.progress(file, result as usize, Way::Waiting),
-            _ if [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => {
-                self.progress(file, 0, Way::Waiting)
-            }
+            _ if AGAIN.contains(&-result) => self.progress(file, 0, Way::Waiting),
             _ => {
-                let socket =
-                    self.sockets.get(file).expect("it is closed when nothing is under way");
+                let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
                 socket.has_sent();
                 match socket.phase {
                     Phase::Open => self.end(file),
@@ -575,12 +587,14 @@ impl Executor {
 
     /// So many bytes are sent; what is left goes by `way`.
     fn progress(&mut self, file: u32, bytes: usize, way: Way) -> io::Result<()> {
-        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
         socket.has_sent();
         if socket.phase == Phase::Closing {
             return self.try_close(file);
         }
-        let buffer = socket.pending.as_mut().expect("it was sending");
+        let Some(buffer) = socket.pending.as_mut().filter(|buffer| buffer.len() >= bytes) else {
+            return self.stray(file, "send");
+        };
         buffer.advance(bytes);
         let drained = if buffer.is_empty() { socket.pending.take() } else { None };
         let is_drained = drained.is_some();
@@ -593,6 +607,19 @@ impl Executor {
             _ => {}
         }
         if is_drained { Ok(()) } else { self.submit(file, way) }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        if self.rings.cancel_all() {
+            return;
+        }
+        // What the kernel may still read or write stays.
+        tracing::warn!("operations of a ring that closes do not end; their memory is left to them");
+        std::mem::forget(std::mem::take(&mut self.sockets));
+        std::mem::forget(std::mem::take(&mut self.farewell));
+        self.accepts.abandon();
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Operation {
     Rung(u32),
     /// Lending a socket to the process's table, for what has no operation of its own.
     Lend(u32),
+    /// Asking how far a peer has come.
+    Progress(u32),
     /// Saying that nothing follows, where the kernel has TLS.
     Farewell(u32),
 }
@@ -54,6 +56,7 @@ impl Operation {
             Self::Rung(ring) => (12, ring),
             Self::Lend(file) => (13, file),
             Self::Farewell(file) => (14, file),
+            Self::Progress(file) => (15, file),
         };
         kind << 32 | u64::from(index)
     }
@@ -77,6 +80,7 @@ impl Operation {
             12 => Self::Rung(index),
             13 => Self::Lend(index),
             14 => Self::Farewell(index),
+            15 => Self::Progress(index),
             other => unreachable!("no operation has number {other}"),
         }
     }
@@ -104,6 +108,7 @@ mod tests {
             Operation::Rung(12),
             Operation::Lend(13),
             Operation::Farewell(14),
+            Operation::Progress(15),
         ];
         for operation in all {
             assert_eq!(Operation::of(operation.user_data()), operation);

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, squeue};
 
 /// Flags of io_uring_enter(2) that the crate does not name.
@@ -18,6 +18,9 @@ const ALL: usize = 1_024;
 
 /// The last of the sets of set-up flags, which are tried from the newest kernel's down.
 const LOWEST_RUNG: u32 = 2;
+
+/// How long ending all operations may take.
+const CANCEL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the ring is to be.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ pub struct Ring {
     defers_taskrun: bool,
     /// Completions taken early, to make room for submissions.
     aside: Vec<Completion>,
+    /// The kernel was entered last to complete all that had come, and has.
+    completed_all: bool,
     /// How often the kernel was entered, and kept completions aside, since somebody asked.
     entered: u64,
     overflowed: u64,
@@ -77,6 +82,7 @@ impl Ring {
             ring,
             defers_taskrun: rung < LOWEST_RUNG,
             aside: Vec::new(),
+            completed_all: false,
             entered: 0,
             overflowed: 0,
         })
@@ -149,26 +155,44 @@ impl Ring {
     pub fn enter_for_all(&mut self) -> io::Result<()> {
         loop {
             let before = self.ring.completion().len();
-            self.enter(Some(Duration::ZERO))?;
+            let is_whole = self.enter_once_or_more(Some(Duration::ZERO))?;
             let completed = self.ring.completion().len();
             if completed == before || completed >= ALL {
+                self.completed_all = is_whole && completed < ALL;
                 return Ok(());
             }
         }
     }
 
+    /// Whether the kernel was entered last to complete all that had come, and has.
+    pub fn has_completed_all(&self) -> bool {
+        self.completed_all
+    }
+
     /// Hands what is queued to the kernel and waits for a completion, for at most this long.
     pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.completed_all = false;
+        self.enter_once_or_more(wait).map(drop)
+    }
+
+    /// The same; whether nothing kept the kernel from doing all of it.
+    fn enter_once_or_more(&mut self, wait: Option<Duration>) -> io::Result<bool> {
+        let mut is_whole = true;
         loop {
             self.entered += 1;
             let queued = self.ring.submission().len();
             let taken = match self.enter_once(queued as u32, wait) {
                 Ok(taken) => taken,
                 Err(error) => match error.raw_os_error() {
-                    // The time is up, or a signal came.
-                    Some(libc::ETIME | libc::EINTR) => 0,
+                    // The time is up.
+                    Some(libc::ETIME) => 0,
+                    // A signal came, or the process was stopped.
+                    Some(libc::EINTR) => {
+                        is_whole = false;
+                        0
+                    }
                     // Completions are kept aside: they must be taken first.
-                    Some(libc::EBUSY) => return Ok(()),
+                    Some(libc::EBUSY) => return Ok(false),
                     // No memory for a request at this moment; what is queued stays queued.
                     Some(libc::EAGAIN | libc::ENOMEM) => {
                         std::thread::yield_now();
@@ -178,7 +202,7 @@ impl Ring {
                 },
             };
             if taken >= queued || self.ring.submission().is_empty() {
-                return Ok(());
+                return Ok(is_whole);
             }
         }
     }
@@ -198,6 +222,19 @@ impl Ring {
         // SAFETY: the arguments are those that io_uring_enter(2) documents for these flags, and
         // live until it returns.
         unsafe { submitter.enter(queued, 1, flags, Some(&arguments)) }
+    }
+
+    /// Ends all operations, and waits until they have ended; whether they have. Those of a ring that is
+    /// merely closed end later, and may use their memory until then (before Linux 6.15, without deferred
+    /// work).
+    pub fn cancel_all(&self) -> bool {
+        let within = Timespec::from(CANCEL_WITHIN);
+        let all = CancelBuilder::any().all();
+        match self.ring.submitter().register_sync_cancel(Some(within), all) {
+            Ok(()) => true,
+            // There was none.
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        }
     }
 
     /// How often the kernel was entered since the last call.

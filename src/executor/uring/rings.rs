@@ -89,9 +89,7 @@ impl Part {
             Wait::For(wait) => self.ring.enter(wait)?,
             Wait::TakeAll => self.ring.enter_for_all()?,
         }
-        if !self.ring.has_queued() {
-            self.headers.reset();
-        }
+        self.headers.note_entered(self.ring.has_queued());
         Ok(())
     }
 }
@@ -255,8 +253,73 @@ impl Rings {
         Ok(())
     }
 
+    /// Whether the kernel was entered last to take all that had come, and that was all.
+    pub fn has_taken_all(&self) -> bool {
+        self.takes_all && self.parts[0].ring.has_completed_all()
+    }
+
+    /// Ends all operations before their memory goes; whether they have ended. Otherwise the receive
+    /// buffers are left to the kernel.
+    pub fn cancel_all(&mut self) -> bool {
+        // Each of them is asked, whatever another one says.
+        let are_idle = self.parts.iter().map(|part| part.ring.cancel_all()).collect::<Vec<_>>();
+        let is_idle = are_idle.into_iter().all(|is_idle| is_idle);
+        if !is_idle {
+            self.parts.iter_mut().for_each(|part| part.buffers.abandon());
+        }
+        is_idle
+    }
+
     /// Lets the kernel have the receive buffers that were used.
     pub fn publish_buffers(&mut self) {
         self.parts.iter_mut().for_each(|part| part.buffers.publish());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Rings without direct descriptors, and without deferred work, as before Linux 6.1.
+    fn rings() -> Option<Rings> {
+        let uring = Uring {
+            direct_descriptors: false,
+            defer_taskrun: false,
+            incremental: false,
+            ..Uring::default()
+        };
+        // Where io_uring is forbidden there is nothing to test.
+        Rings::new(&uring, 10, 1).ok()
+    }
+
+    #[test]
+    fn nothing_is_received_into_buffers_any_more_once_all_was_cancelled() {
+        let Some(mut rings) = rings() else { return };
+        let (mut here, there) = UnixStream::pair().expect("descriptors");
+        let file = there.as_raw_fd() as u32;
+        rings.note_held(file);
+        let receive =
+            |descriptor| opcode::RecvMulti::new(descriptor, super::super::buffers::GROUP).build();
+        rings
+            .push(file, receive, Flags::BUFFER_SELECT, Operation::Receive(file))
+            .expect("there is room");
+        rings.enter(NOT_AT_ALL).expect("it takes it");
+        assert!(rings.cancel_all());
+        assert!(rings.cancel_all(), "nothing is left to cancel");
+        here.write_all(b"late").expect("it is connected");
+        rings.enter(NOT_AT_ALL).expect("it is there");
+        let mut completions = Vec::new();
+        rings.take_completions(&mut completions).expect("it says so");
+        let of_receive: Vec<i32> = completions
+            .iter()
+            .filter(|of| Operation::of(of.user_data) == Operation::Receive(file))
+            .map(|of| of.result)
+            .collect();
+        assert_eq!(of_receive, [-libc::ECANCELED]);
+        let mut unread = [0; 4];
+        std::io::Read::read_exact(&mut &there, &mut unread).expect("it is still in the socket");
     }
 }

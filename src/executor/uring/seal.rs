@@ -38,7 +38,7 @@ impl Executor {
 
     /// The descriptor is there, or could not be had.
     pub(super) fn lent(&mut self, file: u32, lent: io::Result<OwnedFd>) -> io::Result<()> {
-        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        let Some(socket) = self.sockets.get(file) else { return self.stray(file, "loan") };
         socket.is_receiving = false;
         let (id, was_settling) = (socket.id, std::mem::take(&mut socket.is_settling));
         match (socket.phase, lent) {
@@ -98,7 +98,7 @@ impl Executor {
 
     /// It is said, or cannot be.
     pub(super) fn said_farewell(&mut self, file: u32) -> io::Result<()> {
-        let socket = self.sockets.get(file).expect("it is closed when nothing is under way");
+        let Some(socket) = self.sockets.get(file) else { return self.stray(file, "farewell") };
         socket.has_sent();
         if socket.phase == Phase::Closing {
             return self.try_close(file);

@@ -46,9 +46,11 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// The kernel has been entered, and needs none of them any more.
-    pub fn reset(&mut self) {
-        self.used = 0;
+    /// The kernel has been entered: it needs none of them any more, unless something `is_queued` still.
+    pub fn note_entered(&mut self, is_queued: bool) {
+        if !is_queued {
+            self.used = 0;
+        }
     }
 
     fn next(&mut self) -> &mut Header {
@@ -74,9 +76,10 @@ pub unsafe fn submit(
     way: Way,
 ) -> io::Result<usize> {
     let Part { ring, headers, .. } = &mut *part;
-    if headers.used == HEADERS_MAX {
+    if headers.used >= HEADERS_MAX {
         ring.enter(Some(std::time::Duration::ZERO))?;
-        headers.reset();
+        // One that has no room for completions takes nothing: then there are more headers, until it does.
+        headers.note_entered(ring.has_queued());
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = buffer.io_slices(&mut slices);
@@ -118,8 +121,23 @@ pub unsafe fn submit(
         Way::Waiting | Way::Told => entry.user_data(Operation::Send(file).user_data()),
         Way::ZeroCopy => entry.user_data(Operation::SendZeroCopy(file).user_data()),
     };
-    // SAFETY: the bytes stay by the caller's promise; the header stays until `reset`, which is
-    // called after the kernel was entered.
+    // SAFETY: the bytes stay by the caller's promise; the header stays until
+    // `note_entered` hears that the kernel has been handed everything.
     unsafe { part.ring.push(&entry) }?;
     Ok(slices.iter().map(|slice| slice.len()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_used_again_only_when_the_kernel_has_been_handed_everything() {
+        let mut headers = Headers::default();
+        let first = &raw const *headers.next();
+        headers.note_entered(true);
+        assert_ne!(&raw const *headers.next(), first, "the kernel has not read it yet");
+        headers.note_entered(false);
+        assert_eq!(&raw const *headers.next(), first);
+    }
 }

@@ -122,6 +122,7 @@ impl World {
     fn settle(&mut self) {
         self.turn();
         while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
+            self.engine.handle_all_read(self.now);
             self.engine.handle_timeout(self.now);
             self.turn();
         }
@@ -149,6 +150,9 @@ impl World {
                         .iter_mut()
                         .filter(|id| **id == Some(connection))
                         .for_each(|id| *id = None);
+                }
+                Action::AskProgress { connection } => {
+                    self.engine.handle_progress(self.now, connection, None);
                 }
                 Action::Pause { .. } | Action::Resume { .. } | Action::Settle { .. } => {}
                 Action::HandOver { .. } => unreachable!("a single core has nobody to hand over to"),

@@ -27,6 +27,7 @@ fuzz_target!(|input: &[u8]| {
     let mut up_to = 0;
     for second in 0..100 {
         let now = Now(second * 1_000_000);
+        engine.handle_all_read(now);
         engine.handle_timeout(now);
         while engine.poll_action().is_some() {}
         while let Some(records) = engine.poll_records() {

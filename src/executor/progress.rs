@@ -1,0 +1,28 @@
+//! How much of what the kernel was given the peer has acknowledged: ioctl(2) with `SIOCOUTQ`, tcp(7)
+//! and unix(7). The kernel tells of room in a socket only once there is much of it.
+
+#[cfg(target_os = "linux")]
+mod kernel {
+    #![expect(unsafe_code, reason = "an ioctl that no safe interface has")]
+
+    use std::os::fd::{AsFd, AsRawFd as _};
+
+    /// Bytes that the kernel has, and the peer has not acknowledged; none where it does not say.
+    pub fn unacknowledged(socket: &impl AsFd) -> Option<usize> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the kernel writes one number, which outlives the call. SIOCOUTQ is TIOCOUTQ.
+        let outcome =
+            unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if outcome == 0 { usize::try_from(bytes).ok() } else { None }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod kernel {
+    /// Nobody knows here.
+    pub fn unacknowledged<S>(_socket: &S) -> Option<usize> {
+        None
+    }
+}
+
+pub use kernel::unacknowledged;

@@ -1,0 +1,104 @@
+//! What completes though nothing of the kind is under way: a mistake in this program, or in the kernel. It
+//! ends the connection that it is about, and not the broker.
+
+use std::io;
+
+use super::Executor;
+use super::socket::Phase;
+
+impl Executor {
+    /// An operation about a socket has completed that the socket did not wait for.
+    pub(super) fn stray(&mut self, file: u32, what: &'static str) -> io::Result<()> {
+        self.core.noted.completions_stray += 1;
+        tracing::error!(file, what, "something completed that was not under way; please report it");
+        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
+        match socket.phase {
+            Phase::Open => self.end(file),
+            Phase::Leaving | Phase::Lingering | Phase::Closing => {
+                self.leaving.remove(&file);
+                self.begin_closing(file)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::IntoRawFd as _;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::super::Executor;
+    use super::super::operation::Operation;
+    use super::super::ring::Completion;
+    use crate::clock::Now;
+    use crate::config::Settings;
+    use crate::engine::{AllowAll, Engine, Peer, Place};
+    use crate::executor::mesh::Mesh;
+    use crate::executor::{Core, Executor as _, Parts, Stop};
+
+    /// An executor of one core without a listener; none where io_uring is forbidden.
+    fn executor() -> Option<Executor> {
+        let mut settings = Settings::default();
+        settings.uring.direct_descriptors = false;
+        let (front, waker) = Executor::fronts(1).expect("an eventfd").remove(0);
+        let engine = Engine::new(Place::alone(), settings.clone(), Box::new(AllowAll), 1, Now(0));
+        let mesh = Mesh::each(1).remove(0);
+        let wakers = Arc::from([waker]);
+        let core = Core::new(engine, mesh, Instant::now(), Stop::new(), wakers, None);
+        let (listeners, uring) = (Vec::new(), settings.uring);
+        Executor::open(Parts { core, front, listeners, sockets_max: 100, uring }).ok()
+    }
+
+    /// A turn that does not wait.
+    fn turn(executor: &mut Executor) {
+        rustix::io::write(&executor.front.event, &1u64.to_ne_bytes()).expect("it counts");
+        executor.turn().expect("it goes on");
+    }
+
+    /// A connection, and its peer.
+    fn connect(executor: &mut Executor) -> (u32, UnixStream) {
+        let (here, there) = UnixStream::pair().expect("descriptors");
+        there.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        let file = here.into_raw_fd() as u32;
+        executor.admit(file, Peer { address: None, listener: 0 }).expect("it is let in");
+        turn(executor);
+        (file, there)
+    }
+
+    #[test]
+    fn what_completes_without_being_under_way_ends_one_connection_and_not_the_broker() {
+        let Some(mut executor) = executor() else { return };
+        let (bystander, mut of_bystander) = connect(&mut executor);
+        let operations =
+            [Operation::Send, Operation::SendZeroCopy, Operation::Farewell, Operation::Lend];
+        for (number, operation) in operations.into_iter().enumerate() {
+            let (file, mut peer) = connect(&mut executor);
+            let gone = file + 1_000;
+            for (file, result) in [(gone, 3), (gone, -libc::EPIPE), (file, 3)] {
+                let completion =
+                    Completion { user_data: operation(file).user_data(), result, flags: 0 };
+                // A descriptor that is lent would be closed.
+                if operation(file) != Operation::Lend(file) || result < 0 {
+                    executor.dispatch(completion).expect("the broker goes on");
+                }
+            }
+            if number < 2 {
+                turn(&mut executor);
+                turn(&mut executor);
+                assert!(executor.sockets.get(file).is_none(), "{:?}", operation(file));
+                let mut said = Vec::new();
+                peer.read_to_end(&mut said).expect("it is closed");
+            }
+        }
+        let gone = Operation::Receive(bystander + 2_000).user_data();
+        executor.dispatch(Completion { user_data: gone, result: 0, flags: 0 }).expect("as well");
+        assert!(executor.core.engine.metrics().completions_stray > 0);
+        assert!(executor.sockets.get(bystander).is_some());
+        of_bystander.set_nonblocking(true).expect("set");
+        let read = of_bystander.read(&mut [0; 8]).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::WouldBlock), "it is still connected");
+    }
+}
