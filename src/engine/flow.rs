@@ -15,7 +15,7 @@ use crate::clock::Now;
 use crate::engine::answers::{Answer, Promise};
 use crate::engine::batch::{Parcel, Publisher};
 use crate::engine::deliver::Standing;
-use crate::engine::{ConnectionId, Engine, Kept, Timer};
+use crate::engine::{Action, ConnectionId, Engine, Kept, Timer};
 use crate::limits;
 use crate::message::Copy;
 use crate::metrics::Drop as DropCause;

@@ -4,6 +4,7 @@ use crate::clock::Now;
 use crate::config::Limits;
 use crate::engine::work::BYTES_PER_STEP;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
+use crate::limits;
 use crate::log_rate::{name, rated};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::{Connection, Phase};

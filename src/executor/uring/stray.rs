@@ -35,7 +35,7 @@ mod tests {
     use super::super::ring::Completion;
     use crate::clock::Now;
     use crate::config::Settings;
-    use crate::engine::{AllowAll, Engine, Peer, Place};
+    use crate::engine::{AllowAll, Engine, Keys, Peer, Place};
     use crate::executor::mesh::Mesh;
     use crate::executor::{Core, Executor as _, Parts, Stop};
 
@@ -44,7 +44,13 @@ mod tests {
         let mut settings = Settings::default();
         settings.uring.direct_descriptors = false;
         let (front, waker) = Executor::fronts(1).expect("an eventfd").remove(0);
-        let engine = Engine::new(Place::alone(), settings.clone(), Box::new(AllowAll), 1, Now(0));
+        let engine = Engine::new(
+            Place::alone(),
+            settings.clone(),
+            Box::new(AllowAll),
+            Keys::fixed(1),
+            Now(0),
+        );
         let mesh = Mesh::each(1).remove(0);
         let wakers = Arc::from([waker]);
         let core = Core::new(engine, mesh, Instant::now(), Stop::new(), wakers, None);
