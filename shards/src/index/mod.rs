@@ -41,8 +41,13 @@ pub struct SubscriptionIndex {
     exact: IdTable,
     trie: Trie,
     shared: SharedFilters,
+    /// Of members that are several, and of texts that are not kept in place.
+    heap_bytes: usize,
     /// Subscriptions.
     len: usize,
+    /// Those of them whose filter has a wildcard, and those that are shared.
+    wildcard_len: usize,
+    shared_len: usize,
     epoch: u64,
 }
 
@@ -86,7 +91,10 @@ impl SubscriptionIndex {
             filters: Slab::default(),
             exact: IdTable::default(),
             shared: SharedFilters::default(),
+            heap_bytes: 0,
             len: 0,
+            wildcard_len: 0,
+            shared_len: 0,
             epoch: 0,
         }
     }
@@ -122,16 +130,21 @@ impl SubscriptionIndex {
         let hash = self.hashing.text(filter.text());
         let found = self.find_hashed(hash, filter.text());
         let Some(which) = found else {
-            let filter = self.insert(hash, filter, subscription).id();
-            self.len += 1;
+            let which = self.insert(hash, filter, subscription);
+            self.count(which, filter.has_wildcard(), 1);
             self.epoch += 1;
-            return Subscribed { filter, replaced: None, first: true };
+            return Subscribed { filter: which.id(), replaced: None, first: true };
         };
+        let before = self.member_bytes(which);
         let replaced = match which {
             Which::Own(id) => self.filters[id].members.put(&self.hashing, subscription),
             Which::Shared(id) => self.shared[id].group.put(&self.hashing, subscription),
         };
-        self.len += usize::from(replaced.is_none());
+        self.heap_bytes += self.member_bytes(which);
+        self.heap_bytes -= before;
+        if replaced.is_none() {
+            self.count(which, filter.has_wildcard(), 1);
+        }
         self.epoch += u64::from(replaced != Some(subscription));
         Subscribed { filter: which.id(), replaced, first: false }
     }
@@ -143,6 +156,7 @@ impl SubscriptionIndex {
         subscriber: SubscriberId,
     ) -> Option<Unsubscribed> {
         let which = Which::from_id(filter)?;
+        let (before, has_wildcard) = (self.member_bytes(which), self.has_wildcard(filter));
         let removed = match which {
             Which::Own(id) => self.filters.get_mut(id)?.members.remove(&self.hashing, subscriber),
             Which::Shared(id) => self.shared.get_mut(id)?.group.remove(&self.hashing, subscriber),
@@ -152,14 +166,55 @@ impl SubscriptionIndex {
             Removed::Member(subscription) => (subscription, false),
             Removed::Last(subscription) => (subscription, true),
         };
+        self.heap_bytes += self.member_bytes(which);
+        self.heap_bytes -= before;
         match which {
             Which::Own(id) if last => self.remove(id),
             Which::Shared(id) if last => self.remove_shared(id),
             _ => {}
         }
-        self.len -= 1;
+        self.count(which, has_wildcard, -1);
         self.epoch += 1;
         Some(Unsubscribed { subscription, last })
+    }
+
+    /// Whether a filter has a wildcard; false when no filter has this id.
+    pub fn has_wildcard(&self, filter: FilterId) -> bool {
+        let place = match Which::from_id(filter) {
+            Some(Which::Own(id)) => self.filters.get(id).map(|filter| &filter.place),
+            Some(Which::Shared(id)) => self.shared.get(id).map(|filter| &filter.place),
+            None => None,
+        };
+        matches!(place, Some(Place::Trie(_)))
+    }
+
+    /// Bytes of memory that it holds, as an allocator counts them.
+    pub fn heap_bytes(&self) -> usize {
+        self.filters.bytes()
+            + self.exact.bytes()
+            + self.trie.heap_bytes()
+            + self.shared.heap_bytes()
+            + self.heap_bytes
+    }
+
+    fn member_bytes(&self, which: Which) -> usize {
+        match which {
+            Which::Own(id) => self.filters.get(id).map_or(0, |filter| filter.members.heap_bytes()),
+            Which::Shared(id) => {
+                self.shared.get(id).map_or(0, |filter| filter.group.members().heap_bytes())
+            }
+        }
+    }
+
+    fn count(&mut self, which: Which, has_wildcard: bool, subscriptions: isize) {
+        let add = |to: &mut usize| *to = to.saturating_add_signed(subscriptions);
+        add(&mut self.len);
+        if has_wildcard {
+            add(&mut self.wildcard_len);
+        }
+        if let Which::Shared(_) = which {
+            add(&mut self.shared_len);
+        }
     }
 
     /// The filter whose whole text, with `$share/NAME/` when shared, is `text`.
@@ -263,6 +318,16 @@ impl SubscriptionIndex {
         self.len
     }
 
+    /// How many subscriptions there are whose filter has a wildcard, shared ones too.
+    pub fn wildcard_len(&self) -> usize {
+        self.wildcard_len
+    }
+
+    /// How many shared subscriptions there are, each counted once for each member.
+    pub fn shared_len(&self) -> usize {
+        self.shared_len
+    }
+
     /// Whether there is no subscription.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -319,6 +384,7 @@ impl SubscriptionIndex {
 
     fn insert_own(&mut self, hash: u32, place: Place, only: Subscription) -> Id<Filter> {
         let node = if let Place::Trie(node) = place { Some(node) } else { None };
+        self.heap_bytes += place.heap_bytes();
         let id = self.filters.insert(Filter { place, members: Members::One(only) });
         match node {
             Some(node) => self.trie.node_mut(node).filter = Some(id),
@@ -350,7 +416,9 @@ impl SubscriptionIndex {
     }
 
     fn remove(&mut self, id: Id<Filter>) {
-        match self.filters.remove(id).place {
+        let place = self.filters.remove(id).place;
+        self.heap_bytes -= place.heap_bytes();
+        match place {
             Place::Exact(text) => self.exact.remove(self.hashing.text(text.as_str()), id.number()),
             Place::Trie(node) => {
                 self.trie.node_mut(node).filter = None;

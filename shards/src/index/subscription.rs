@@ -100,6 +100,18 @@ pub struct Matches {
 }
 
 impl Matches {
+    /// What the last match cost: nodes looked at, and what was found.
+    pub fn steps(&self) -> usize {
+        self.walk.steps as usize + self.subscriptions.len() + self.shared.len()
+    }
+
+    /// Bytes of memory that the buffers hold.
+    pub fn heap_bytes(&self) -> usize {
+        self.subscriptions.capacity() * size_of::<Subscription>()
+            + self.shared.capacity() * size_of::<FilterId>()
+            + self.walk.heap_bytes()
+    }
+
     /// Forget the matches, keep the buffers.
     pub fn clear(&mut self) {
         self.subscriptions.clear();
