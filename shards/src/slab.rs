@@ -195,7 +195,7 @@ impl<T> Slab<T> {
 }
 
 /// What an allocator takes for an allocation of `bytes`: a word of its own, in units of two.
-pub(crate) fn heap(bytes: usize) -> usize {
+pub fn heap(bytes: usize) -> usize {
     const UNIT: usize = 2 * size_of::<usize>();
     match bytes {
         0 => 0,

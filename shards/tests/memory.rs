@@ -50,7 +50,9 @@ fn subscribe_and_leave(name: &str, filters: &[String], subscribers: u32) {
     for text in filters {
         let filter = TopicFilter::parse(text, 256).expect("a well-formed filter");
         for subscriber in 0..subscribers {
-            ids.push((index.subscribe(&filter, subscription(subscriber)).filter, subscriber));
+            let id = index.subscribe(&filter, subscription(subscriber)).filter;
+            index.set_present(id, SubscriberId(subscriber / 2), subscriber % 3 > 0);
+            ids.push((id, subscriber));
             if ids.len() % (order.len() / 20) == 0 {
                 assert_counted(name, index.heap_bytes(), &region);
             }

@@ -13,6 +13,13 @@ pub struct FilterId(pub u32);
 impl FilterId {
     /// Set in the ids of shared filters.
     pub(super) const SHARED: u32 = 1 << 31;
+    /// Set in the ids of filters that have a wildcard.
+    pub(super) const WILDCARD: u32 = 1 << 30;
+
+    /// Whether the filter has a wildcard.
+    pub fn has_wildcard(self) -> bool {
+        self.0 & Self::WILDCARD != 0
+    }
 
     /// Whether it is a shared filter.
     pub fn is_shared(self) -> bool {
