@@ -110,7 +110,7 @@ fn what_is_bounded_in_all_is_bounded_over_clients_and_cores() {
         (0..8).map(|n| Client::connect(&broker, named(V5, &format!("c{n}")))).collect();
     let mut granted = [0, 0];
     for (n, client) in clients.iter_mut().enumerate() {
-        client.send(Subscribe::new(1, &format!("{n}/+"), 0).and(&format!("$share/{n}/a"), 0));
+        client.send(Subscribe::new(1, format!("{n}/+"), 0).and(format!("$share/{n}/a"), 0));
         let reasons = client.expect_suback().reasons;
         granted = [0, 1].map(|of| granted[of] + u32::from(reasons[of] == 0));
     }

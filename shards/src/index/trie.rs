@@ -198,6 +198,7 @@ impl Trie {
 
     /// The topic's level at `depth`, interned, or none past the topic's end. Each level is hashed
     /// once a walk, however many branches come to it, and none below the deepest branch.
+    #[inline(always)]
     fn level_at<'t>(
         &self,
         depth: usize,
