@@ -95,3 +95,15 @@ fn clients_come_and_go(bencher: Bencher<'_, '_>) {
         world.engines[core].handle_closed(Now(0), id);
     });
 }
+
+/// QoS 1 to a shared subscription all of whose members are away: one of them is looked for.
+#[divan::bench(args = [20, 20_000], sample_count = 50)]
+fn publishes_to_a_group_that_is_away(bencher: Bencher<'_, '_>, members: usize) {
+    let mut world = World::new(1, false);
+    let publisher = world.client(0, "elsewhere", Qos::AtMostOnce);
+    for number in 0..members {
+        world.member_away(&format!("member {number}"), "$share/g/a/topic");
+    }
+    let bytes = messages("a/topic", Qos::AtLeastOnce, BATCH, 64);
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| world.receive(publisher, &bytes));
+}

@@ -258,6 +258,29 @@ fn match_every_branch(bencher: Bencher) {
     });
 }
 
+/// What a topic costs that clients make as dear as they can: filters of `+` and a text in any order,
+/// so deep as they may be, that all match it. One client may have 2,000 of them; five have 10,000.
+#[divan::bench(args = ["2000 of 128", "10000 of 128", "10000 of 250", "50000 of 250"])]
+fn match_deep(bencher: Bencher, set: &str) {
+    let (count, levels) = set.split_once(" of ").expect("two numbers");
+    let (count, levels) = (count.parse().expect("a count"), levels.parse().expect("levels"));
+    let mut numbers = Numbers(3);
+    let mut level = || if numbers.next() & 8 == 0 { "a" } else { "+" };
+    let mut filter = || (0..levels).map(|_| level()).collect::<Vec<_>>().join("/");
+    let mut index = SubscriptionIndex::new(0x5EED);
+    for n in 0..count {
+        let text = filter();
+        let filter = TopicFilter::parse(&text, 256).expect("a well-formed filter");
+        index.subscribe(&filter, subscription(n));
+    }
+    let topic = vec!["a"; levels].join("/");
+    let mut out = Matches::default();
+    bencher.counter(ItemsCount::new(count)).bench_local(|| {
+        index.matches(&topic, &mut out);
+        assert!(out.subscriptions.len() == count as usize);
+    });
+}
+
 /// A new filter among all of them, and its end.
 #[divan::bench(sample_size = 1000, args = ["exact", "plus"])]
 fn subscribe_and_unsubscribe(bencher: Bencher, name: &str) {

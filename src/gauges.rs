@@ -22,6 +22,8 @@ struct Gauges {
     input_bytes: AtomicU64,
     connections: AtomicU32,
     sessions: AtomicU32,
+    wildcard_subscriptions: AtomicU32,
+    shared_subscriptions: AtomicU32,
     /// When the window began in which `accepted` counts.
     window_began_us: AtomicU64,
     accepted: AtomicU32,
@@ -210,6 +212,22 @@ impl Place {
     /// Sessions of the other cores.
     pub fn sessions_elsewhere(&self) -> usize {
         self.sum_elsewhere(|gauges| gauges.sessions.load(Relaxed) as usize)
+    }
+
+    /// Notes how many subscriptions with wildcards, and how many shared ones, this core has.
+    pub fn set_subscriptions(&self, wildcard: usize, shared: usize) {
+        self.own().wildcard_subscriptions.store(wildcard as u32, Relaxed);
+        self.own().shared_subscriptions.store(shared as u32, Relaxed);
+    }
+
+    /// Subscriptions with wildcards of the other cores.
+    pub fn wildcard_subscriptions_elsewhere(&self) -> usize {
+        self.sum_elsewhere(|gauges| gauges.wildcard_subscriptions.load(Relaxed) as usize)
+    }
+
+    /// Shared subscriptions of the other cores.
+    pub fn shared_subscriptions_elsewhere(&self) -> usize {
+        self.sum_elsewhere(|gauges| gauges.shared_subscriptions.load(Relaxed) as usize)
     }
 
     /// Counts a connection accepted here, unless all cores together took `rate_max` within a

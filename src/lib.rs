@@ -8,6 +8,7 @@ pub mod config;
 pub mod log_rate;
 pub mod metrics;
 pub mod violation;
+pub mod weighed;
 
 pub mod wire;
 

@@ -55,8 +55,8 @@ pub const REFUSED_CONNECTIONS_MAX: usize = 64;
 /// What a session takes in memory besides its Client Identifier, roughly.
 pub const SESSION_BYTES: usize = 512;
 
-/// What a subscription takes in memory besides its Topic Filter, roughly.
-pub const SUBSCRIPTION_BYTES: usize = 64;
+/// What a subscription takes in its session, roughly: the index counts for itself.
+pub const SUBSCRIPTION_BYTES: usize = 16;
 
 /// How long a publisher rests when the broker's memory bound is reached.
 pub const MEMORY_PAUSE_MS: u64 = 100;
@@ -108,8 +108,11 @@ pub const TOPIC_CACHE_ENTRIES_MAX: usize = 65_536;
 /// Longer topics are neither cached nor given a Topic Alias: both tables are bounded in entries.
 pub const CACHED_TOPIC_BYTES_MAX: usize = 256;
 
-/// A topic with more subscribers than this is matched anew rather than cached many times over.
-pub const TOPIC_CACHE_TARGETS_MAX: usize = 4_000_000;
+/// The share of `memory_bytes_max` that these answers may take on all cores together.
+pub const TOPIC_CACHE_MEMORY_SHARE: u64 = 16;
+
+/// The share of `memory_bytes_max` that has to be free for answers to be cached at all.
+pub const TOPIC_CACHE_FREE_SHARE: u64 = 16;
 
 /// Outboxes kept for reuse.
 pub const POOLED_OUTBOXES_MAX: usize = 4_096;

@@ -264,6 +264,10 @@ counters! {
     bytes_sent "bytes/sent" Broker Counter;
     /// Subscriptions.
     subscriptions "subscriptions/count" Broker Gauge;
+    /// Those of them whose filter has a wildcard.
+    subscriptions_wildcard "subscriptions/wildcard" Broker Gauge;
+    /// Groups of shared subscriptions.
+    subscriptions_shared "subscriptions/shared" Broker Gauge;
     /// Subscriptions refused: beyond a bound, or of a kind that is switched off or not allowed.
     subscriptions_refused "subscriptions/refused" Broker Counter;
     /// Subscriptions ended because the rules do not allow them any more.
@@ -288,6 +292,12 @@ counters! {
     memory_bytes "memory/bytes" Broker Gauge;
     /// Those of them that are input which waits: unfinished packets, requests and handshakes.
     input_bytes "memory/input/bytes" Broker Gauge;
+    /// Bytes of them that subscriptions take.
+    subscription_bytes "memory/subscriptions/bytes" BrokerAndCore Gauge;
+    /// Bytes of them that the topics of retained messages take.
+    retained_topic_bytes "memory/retained-topics/bytes" BrokerAndCore Gauge;
+    /// Bytes of them that cached answers of who gets a topic take.
+    topic_cache_bytes "memory/topic-cache/bytes" BrokerAndCore Gauge;
     /// Connections accepted on this core and handed over to the home core of their client.
     connections_handed_over "connections/handed-over" BrokerAndCore Counter;
     /// Bytes of the store.

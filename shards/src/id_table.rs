@@ -19,6 +19,8 @@ pub(crate) struct IdTable {
     /// None, or [`PARTS`] by some bits of the hash.
     parts: Vec<HashTable<Entry>>,
     len: usize,
+    /// Bytes of memory of all of them.
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +43,14 @@ impl IdTable {
             self.cut();
         }
         let entry = Entry { hash, id };
-        self.part_mut(hash).insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+        let part = self.parts.get_mut(part(hash)).unwrap_or(&mut self.whole);
+        if part.len() == part.capacity() {
+            let before = part.allocation_size();
+            part.reserve(1, |entry| spread(entry.hash));
+            self.bytes += part.allocation_size();
+            self.bytes -= before;
+        }
+        part.insert_unique(spread(hash), entry, |entry| spread(entry.hash));
         self.len += 1;
     }
 
@@ -53,12 +62,23 @@ impl IdTable {
 
     /// Take out `id`, which is in the table under `hash`.
     pub(crate) fn remove(&mut self, hash: u32, id: u32) {
-        let entry = self.part_mut(hash).find_entry(spread(hash), |entry| entry.id == id);
+        let part = self.parts.get_mut(part(hash)).unwrap_or(&mut self.whole);
+        let entry = part.find_entry(spread(hash), |entry| entry.id == id);
         entry.expect("an entry to remove is in the table").remove();
         self.len -= 1;
         if self.len == 0 {
             *self = Self::default();
+        } else if part.num_buckets() > 16 * part.len().max(4) {
+            let before = part.allocation_size();
+            part.shrink_to(2 * part.len(), |entry| spread(entry.hash));
+            self.bytes += part.allocation_size();
+            self.bytes -= before;
         }
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -76,10 +96,12 @@ impl IdTable {
 
     fn cut(&mut self) {
         self.parts.resize_with(PARTS, HashTable::new);
+        self.bytes = self.parts.capacity() * size_of::<HashTable<Entry>>();
         for entry in std::mem::take(&mut self.whole) {
             let part = &mut self.parts[part(entry.hash)];
             part.insert_unique(spread(entry.hash), entry, |entry| spread(entry.hash));
         }
+        self.bytes += self.parts.iter().map(HashTable::allocation_size).sum::<usize>();
     }
 }
 
@@ -123,6 +145,18 @@ mod tests {
         ids.clone().for_each(|id| table.insert(hash(id), id));
         assert_eq!(table.parts.len(), PARTS);
         assert!(table.parts.iter().all(|part| part.len() > WHOLE_MAX / PARTS));
+        assert!(ids.clone().all(|id| table.find(hash(id), |other| other == id) == Some(id)));
+        let held = |table: &IdTable| {
+            let parts: usize = table.parts.iter().map(HashTable::allocation_size).sum();
+            parts + table.whole.allocation_size() + table.parts.capacity() * 32
+        };
+        let full = table.bytes();
+        assert_eq!(full, held(&table));
+        let (gone, kept) = (0..47 * WHOLE_MAX as u32 / 16, 47 * WHOLE_MAX as u32 / 16..ids.end);
+        gone.for_each(|id| table.remove(hash(id), id));
+        assert_eq!(table.bytes(), held(&table));
+        assert!(table.bytes() < full / 4, "few are left, and they take {} bytes", table.bytes());
+        let ids = kept;
         assert!(ids.clone().all(|id| table.find(hash(id), |other| other == id) == Some(id)));
         ids.for_each(|id| table.remove(hash(id), id));
         assert!(table.is_empty() && table.whole.capacity() == 0 && table.parts.capacity() == 0);

@@ -21,11 +21,13 @@ pub(crate) struct Levels {
     hashing: Hashing,
     by_text: IdTable,
     levels: Slab<Level>,
+    /// Of the texts that are not kept in place.
+    text_bytes: usize,
 }
 
 impl Levels {
     pub(crate) fn new(hashing: Hashing) -> Self {
-        Self { hashing, by_text: IdTable::default(), levels: Slab::default() }
+        Self { hashing, by_text: IdTable::default(), levels: Slab::default(), text_bytes: 0 }
     }
 
     /// The id of `text`, if any node holds it.
@@ -47,7 +49,9 @@ impl Levels {
             self.levels[id].holders += 1;
             return id;
         }
-        let id = self.levels.insert(Level { text: Text::new(text), holders: 1 });
+        let text = Text::new(text);
+        self.text_bytes += text.heap_bytes();
+        let id = self.levels.insert(Level { text, holders: 1 });
         self.by_text.insert(hash, id.number());
         id
     }
@@ -58,8 +62,14 @@ impl Levels {
         level.holders -= 1;
         if level.holders == 0 {
             let level = self.levels.remove(id);
+            self.text_bytes -= level.text.heap_bytes();
             self.by_text.remove(self.hashing.text(level.text.as_str()), id.number());
         }
+    }
+
+    /// Bytes of memory that they take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.by_text.bytes() + self.levels.bytes() + self.text_bytes
     }
 
     pub(crate) fn text(&self, id: LevelId) -> &str {

@@ -28,5 +28,6 @@ pub use index::{
 };
 pub use replica::{CoreMatches, Fingerprint, GroupAt, GroupId, Replica};
 pub use retained::{Cursor, RetainedIndex, ScanState, ScanStep};
+pub use slab::heap;
 pub use text::Text;
 pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, has_wildcard, levels};

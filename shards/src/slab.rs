@@ -10,6 +10,8 @@ use std::ops::{Index, IndexMut};
 /// holds half of its memory in reserve.
 const CHUNK: usize = 1024;
 
+const _: () = assert!(CHUNK < u16::MAX as usize);
+
 /// The place of a `T` in its [`Slab`]. Counts from one, so that `Option<Id>` is four bytes too.
 pub(crate) struct Id<T>(NonZeroU32, PhantomData<fn() -> T>);
 
@@ -58,54 +60,97 @@ impl<T> fmt::Debug for Id<T> {
 
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    /// All chunks but the last are full.
-    chunks: Vec<Vec<Slot<T>>>,
-    vacant: Option<Id<T>>,
+    chunks: Vec<Chunk<T>>,
+    /// The chunks that have room.
+    open: Vec<u32>,
+    /// Chunks that are empty, and kept for the next records.
+    spare: usize,
+    /// Slots in all chunks, used or not.
+    capacity: usize,
     len: usize,
+}
+
+/// A chunk that gets empty is given back, but for one: who fills a slab and leaves takes nothing from
+/// those who stay.
+#[derive(Debug)]
+struct Chunk<T> {
+    slots: Vec<Slot<T>>,
+    /// One more than the index of the first vacant slot, or 0.
+    vacant: u16,
+    used: u16,
 }
 
 #[derive(Debug)]
 enum Slot<T> {
     Occupied(T),
-    /// The next vacant one.
-    Vacant(Option<Id<T>>),
+    /// One more than the index of the next vacant one, or 0.
+    Vacant(u16),
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), vacant: None, len: 0 }
+        Self { chunks: Vec::new(), open: Vec::new(), spare: 0, capacity: 0, len: 0 }
     }
 }
 
 impl<T> Slab<T> {
     pub(crate) fn insert(&mut self, record: T) -> Id<T> {
         self.len += 1;
-        let Some(id) = self.vacant else { return self.push(record) };
-        match std::mem::replace(self.slot_mut(id), Slot::Occupied(record)) {
-            Slot::Vacant(next) => self.vacant = next,
-            Slot::Occupied(_) => unreachable!("the list of vacant slots holds vacant ones only"),
+        let index = match self.open.last() {
+            Some(index) => *index as usize,
+            None => self.add_chunk(),
+        };
+        // The first chunk grows as it fills: a small broker has but a few records.
+        let is_large = self.chunks.len() > 1;
+        let chunk = &mut self.chunks[index];
+        self.spare -= usize::from(chunk.used == 0 && chunk.slots.capacity() > 0);
+        chunk.used += 1;
+        if usize::from(chunk.used) == CHUNK {
+            self.open.pop();
         }
-        id
+        let place = match usize::from(chunk.vacant).checked_sub(1) {
+            None => {
+                let before = chunk.slots.capacity();
+                if before == 0 && is_large {
+                    chunk.slots.reserve_exact(CHUNK);
+                }
+                chunk.slots.push(Slot::Occupied(record));
+                self.capacity += chunk.slots.capacity() - before;
+                chunk.slots.len() - 1
+            }
+            Some(place) => {
+                let slot = std::mem::replace(&mut chunk.slots[place], Slot::Occupied(record));
+                let Slot::Vacant(next) = slot else {
+                    unreachable!("the list of vacant slots holds vacant ones only")
+                };
+                chunk.vacant = next;
+                place
+            }
+        };
+        Id::new(index * CHUNK + place)
     }
 
-    fn push(&mut self, record: T) -> Id<T> {
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            // The first chunk grows as it fills: a small broker has but a few records.
-            let capacity = if self.chunks.is_empty() { 0 } else { CHUNK };
-            self.chunks.push(Vec::with_capacity(capacity));
-        }
-        let full = (self.chunks.len() - 1) * CHUNK;
-        let chunk = self.chunks.last_mut().expect("one was pushed if there was none");
-        chunk.push(Slot::Occupied(record));
-        Id::new(full + chunk.len() - 1)
+    fn add_chunk(&mut self) -> usize {
+        self.chunks.push(Chunk { slots: Vec::new(), vacant: 0, used: 0 });
+        self.open.push(self.chunks.len() as u32 - 1);
+        self.chunks.len() - 1
     }
 
     pub(crate) fn remove(&mut self, id: Id<T>) -> T {
-        let vacant = Slot::Vacant(self.vacant);
-        let Slot::Occupied(record) = std::mem::replace(self.slot_mut(id), vacant) else {
+        let (index, place) = (id.index() / CHUNK, id.index() % CHUNK);
+        let chunk = &mut self.chunks[index];
+        let vacant = Slot::Vacant(chunk.vacant);
+        let Slot::Occupied(record) = std::mem::replace(&mut chunk.slots[place], vacant) else {
             panic!("no record under the id {id:?}");
         };
-        self.vacant = Some(id);
+        chunk.vacant = place as u16 + 1;
+        if usize::from(chunk.used) == CHUNK {
+            self.open.push(index as u32);
+        }
+        chunk.used -= 1;
+        if chunk.used == 0 {
+            self.note_empty(index);
+        }
         self.len -= 1;
         if self.len == 0 && self.chunks.len() > 1 {
             *self = Self::default();
@@ -113,26 +158,48 @@ impl<T> Slab<T> {
         record
     }
 
+    fn note_empty(&mut self, index: usize) {
+        let chunk = &mut self.chunks[index];
+        if self.spare == 0 {
+            self.spare = 1;
+            return;
+        }
+        self.capacity -= chunk.slots.capacity();
+        *chunk = Chunk { slots: Vec::new(), vacant: 0, used: 0 };
+    }
+
     pub(crate) fn get(&self, id: Id<T>) -> Option<&T> {
-        match self.chunks.get(id.index() / CHUNK)?.get(id.index() % CHUNK)? {
+        match self.chunks.get(id.index() / CHUNK)?.slots.get(id.index() % CHUNK)? {
             Slot::Occupied(record) => Some(record),
             Slot::Vacant(_) => None,
         }
     }
 
     pub(crate) fn get_mut(&mut self, id: Id<T>) -> Option<&mut T> {
-        match self.chunks.get_mut(id.index() / CHUNK)?.get_mut(id.index() % CHUNK)? {
+        match self.chunks.get_mut(id.index() / CHUNK)?.slots.get_mut(id.index() % CHUNK)? {
             Slot::Occupied(record) => Some(record),
             Slot::Vacant(_) => None,
         }
     }
 
-    fn slot_mut(&mut self, id: Id<T>) -> &mut Slot<T> {
-        &mut self.chunks[id.index() / CHUNK][id.index() % CHUNK]
+    /// Bytes of memory that it holds, those of what its records point at aside.
+    pub(crate) fn bytes(&self) -> usize {
+        self.capacity * size_of::<Slot<T>>()
+            + self.chunks.capacity() * size_of::<Chunk<T>>()
+            + self.open.capacity() * size_of::<u32>()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+}
+
+/// What an allocator takes for an allocation of `bytes`: a word of its own, in units of two.
+pub fn heap(bytes: usize) -> usize {
+    const UNIT: usize = 2 * size_of::<usize>();
+    match bytes {
+        0 => 0,
+        _ => (bytes + UNIT / 2).next_multiple_of(UNIT).max(2 * UNIT),
     }
 }
 
@@ -176,6 +243,34 @@ mod tests {
         }
         assert_eq!((slab.len(), slab.chunks.capacity()), (0, 0));
         assert_eq!(slab.insert(1).number(), 1);
+    }
+
+    #[test]
+    fn who_leaves_gives_chunks_back_and_who_stays_keeps_its_place() {
+        let mut slab = Slab::default();
+        let ids: Vec<_> = (0..10 * CHUNK).map(|n| slab.insert(n)).collect();
+        let full = slab.bytes();
+        let (staying, leaving): (Vec<_>, Vec<_>) =
+            ids.iter().enumerate().partition(|(n, _)| n / CHUNK % 5 == 3);
+        leaving.iter().for_each(|(_, id)| assert!(slab.remove(**id) < 10 * CHUNK));
+        assert!(slab.bytes() < full / 3, "{} of {full} bytes are left", slab.bytes());
+        assert!(staying.iter().all(|(n, id)| slab.get(**id) == Some(n)));
+        assert_eq!(slab.get(*leaving[0].1), None);
+        let again: Vec<_> = leaving.iter().map(|(n, _)| slab.insert(*n)).collect();
+        assert_eq!((slab.len(), slab.chunks.len()), (ids.len(), 10));
+        assert!(leaving.iter().zip(&again).all(|((n, _), id)| slab.get(*id) == Some(n)));
+        assert!(slab.bytes() <= full + 10 * size_of::<u32>() * 2);
+    }
+
+    #[test]
+    fn a_record_that_comes_and_goes_at_a_border_takes_no_chunk_each_time() {
+        let mut slab = Slab::default();
+        assert!((0..CHUNK).all(|n| slab.insert(n).number() == n as u32 + 1));
+        let id = slab.insert(0);
+        let bytes = slab.bytes();
+        slab.remove(id);
+        assert_eq!(slab.bytes(), bytes);
+        assert_eq!((slab.insert(1), slab.bytes()), (id, bytes));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A text that is never changed, in 24 bytes when it is short. Knows nothing of topics.
 
+use crate::slab::heap;
+
 /// The longest text that is kept in place.
 const SHORT_BYTES_MAX: usize = 22;
 
@@ -23,6 +25,14 @@ impl Text {
         let mut bytes = [0; SHORT_BYTES_MAX];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
         Self(Kept::Short { len: text.len() as u8, bytes })
+    }
+
+    /// Bytes of memory that it takes besides its place.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Kept::Short { .. } => 0,
+            Kept::Long(text) => heap(text.len()),
+        }
     }
 
     /// Its bytes.

@@ -45,6 +45,18 @@ pub struct Limits {
     /// Bytes of the properties of one packet other than CONNECT.
     #[serde(deserialize_with = "between::<_, _, 4_096, 268_435_455>")]
     pub properties_bytes_max: u32,
+    /// Those of them whose filter has a wildcard.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
+    pub wildcard_subscriptions_per_client_max: u32,
+    /// Those of them that are shared.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
+    pub shared_subscriptions_per_client_max: u32,
+    /// Subscriptions of all clients whose filter has a wildcard.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
+    pub wildcard_subscriptions_max: u32,
+    /// Shared subscriptions of all clients, however many members each has.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
+    pub shared_subscriptions_max: u32,
     /// Topic Filters of one SUBSCRIBE packet; those beyond are refused.
     #[serde(deserialize_with = "between::<_, _, 1, 10_000_000>")]
     pub subscribe_filters_max: u32,
@@ -100,11 +112,15 @@ impl Default for Limits {
             // and properties.
             connect_bytes_max: 128 * 1024,
             packet_bytes_max: 16 * 1024 * 1024,
-            topic_levels_max: 256,
+            topic_levels_max: 128,
             topic_bytes_max: 65_535,
             sessions_max: 2_000_000,
             subscriptions_per_client_max: 10_000,
             properties_bytes_max: 64 * 1024,
+            wildcard_subscriptions_per_client_max: 2_000,
+            shared_subscriptions_per_client_max: 128,
+            wildcard_subscriptions_max: 10_000_000,
+            shared_subscriptions_max: 20_000,
             subscribe_filters_max: 10_000,
             receive_maximum: 1_024,
             inflight_max: 1_024,

@@ -22,6 +22,9 @@ use crate::session::outbound::{Delivery, QueuePolicy, Queued};
 use crate::session::topic_alias::AliasUse;
 use crate::wire::{Qos, ReasonCode, Version};
 
+/// Nodes of the subscription index, as it counts them, that cost a step.
+const INDEX_STEPS_PER_STEP: usize = 8;
+
 /// Steps to bring a message to one subscriber, by QoS.
 const STEPS_BY_QOS: [usize; 3] = [1, 2, 3];
 
@@ -172,7 +175,9 @@ impl Engine {
     }
 
     pub(super) fn targets(&mut self, topic: &str) -> Arc<Targets> {
-        self.cache.targets(topic, &self.index, &self.replica, &self.sessions)
+        let targets = self.cache.targets(topic, &self.index, &self.replica, &self.sessions);
+        self.work.spend(self.cache.take_steps() / INDEX_STEPS_PER_STEP);
+        targets
     }
 
     fn deliver_to(

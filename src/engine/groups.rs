@@ -29,6 +29,9 @@ enum Rank {
     Ready,
 }
 
+/// Steps to find the member that gets a message.
+const SHARE_STEPS: usize = 2;
+
 /// Members asked whether they keep up before a message goes to one that may not: what a message to
 /// a group costs does not grow with the group.
 const MEMBERS_ASKED_MAX: usize = 32;
@@ -42,6 +45,7 @@ impl Engine {
         origin: &Origin,
         except: Option<u32>,
     ) -> Option<Standing> {
+        self.work.spend(SHARE_STEPS);
         if self.has_been_taken_by(sharing, draft.once) {
             return Some(Standing::Offline);
         }
@@ -66,7 +70,7 @@ impl Engine {
     /// Another core with a member who is connected, or, if `any`, with a member.
     fn other_core(&mut self, group: Option<GroupId>, any: bool) -> Option<CoreId> {
         let group = group?;
-        let turn = self.replica.next_turn(group);
+        let turn = self.replica.touch().next_turn(group);
         let elsewhere = self.replica.members(group);
         let fit = || elsewhere.iter().filter(|at| at.online > 0 || any);
         let place = turn % (fit().count().max(1) as u64);
@@ -151,7 +155,7 @@ impl Engine {
         if total == 0 {
             return own;
         }
-        let mut place = self.replica.next_turn(group) % total;
+        let mut place = self.replica.touch().next_turn(group) % total;
         let all = || self.replica.members(group).iter().chain([&own_at]);
         for at in all() {
             match place.checked_sub(weight(at)) {
@@ -184,19 +188,19 @@ impl Engine {
         filter: FilterId,
         except: Option<u32>,
     ) -> Option<(Rank, Subscription)> {
-        let first = self.index.turns_mut(filter)?.ready;
+        let first = self.index.touch().turns_mut(filter)?.ready;
         let members = self.index.present(filter);
         let asked = members.len().min(MEMBERS_ASKED_MAX) as u32;
         for turn in (0..asked).map(|step| first.wrapping_add(step)) {
             let member = members[turn as usize % members.len()];
             if Some(member.subscriber.0) != except && self.rank(member.subscriber.0) == Rank::Ready
             {
-                self.index.turns_mut(filter)?.ready = turn.wrapping_add(1);
+                self.index.touch().turns_mut(filter)?.ready = turn.wrapping_add(1);
                 return Some((Rank::Ready, member));
             }
         }
         // The next message asks others, and those that do not keep up have a round of their own.
-        self.index.turns_mut(filter)?.ready = first.wrapping_add(asked);
+        self.index.touch().turns_mut(filter)?.ready = first.wrapping_add(asked);
         let member = self.next_other(filter, except, SubscriptionIndex::present)?;
         Some((self.rank(member.subscriber.0), member))
     }
@@ -208,14 +212,14 @@ impl Engine {
         except: Option<u32>,
         of: fn(&SubscriptionIndex, FilterId) -> &[Subscription],
     ) -> Option<Subscription> {
-        let first = self.index.turns_mut(filter)?.other;
+        let first = self.index.touch().turns_mut(filter)?.other;
         let members = of(&self.index, filter);
         let mut turns = (0..members.len().min(2) as u32).map(|step| first.wrapping_add(step));
         let (turn, member) = turns.find_map(|turn| {
             let member = members[turn as usize % members.len()];
             (Some(member.subscriber.0) != except).then_some((turn, member))
         })?;
-        self.index.turns_mut(filter)?.other = turn.wrapping_add(1);
+        self.index.touch().turns_mut(filter)?.other = turn.wrapping_add(1);
         Some(member)
     }
 
@@ -327,7 +331,7 @@ impl Engine {
 
     /// A connected client of this core joined a group.
     pub(super) fn join_group(&mut self, filter: FilterId, session: u32, is_first: bool) {
-        self.index.set_present(filter, SubscriberId(session), true);
+        self.index.edit().set_present(filter, SubscriberId(session), true);
         self.note_changed_group(filter);
         if is_first {
             for core in self.place.others() {
@@ -352,7 +356,7 @@ impl Engine {
     pub(super) fn change_groups_of(&mut self, session: u32, is_connected: bool) {
         let subscriptions = std::mem::take(&mut self.sessions[session as usize].subscriptions);
         for &filter in subscriptions.iter().filter(|filter| filter.is_shared()) {
-            self.index.set_present(filter, SubscriberId(session), is_connected);
+            self.index.edit().set_present(filter, SubscriberId(session), is_connected);
             self.note_changed_group(filter);
         }
         self.sessions[session as usize].subscriptions = subscriptions;

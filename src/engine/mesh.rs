@@ -126,17 +126,17 @@ impl Engine {
 
     fn take_parcel(&mut self, from: CoreId, batch: &Batch, parcel: Parcel) {
         match parcel {
-            Parcel::AnnounceExact(filter) => self.replica.announce_exact(from.0, filter),
-            Parcel::WithdrawExact(filter) => self.replica.withdraw_exact(from.0, filter),
+            Parcel::AnnounceExact(filter) => self.replica.edit().announce_exact(from.0, filter),
+            Parcel::WithdrawExact(filter) => self.replica.edit().withdraw_exact(from.0, filter),
             Parcel::AnnounceWildcard(filter) => {
-                self.replica.announce_wildcard(from.0, &batch.filter(filter));
+                self.replica.edit().announce_wildcard(from.0, &batch.filter(filter));
             }
             Parcel::WithdrawWildcard(filter) => {
-                self.replica.withdraw_wildcard(from.0, batch.text(filter));
+                self.replica.edit().withdraw_wildcard(from.0, batch.text(filter));
             }
             Parcel::Group { filter, online, members } => {
                 let at = shards::GroupAt { core: from.0, online, members };
-                self.replica.set_group(&batch.filter(filter), at);
+                self.replica.edit().set_group(&batch.filter(filter), at);
             }
             Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
             Parcel::Pause(publisher) => self.pause_reading(publisher),

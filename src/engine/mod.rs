@@ -81,6 +81,7 @@ use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
 use crate::storage::record::{Exchange, SessionNumber};
 use crate::transport::Entrances;
+use crate::weighed::Weighed;
 use crate::wire::ReasonCode;
 
 pub use crate::gauges::Place;
@@ -153,9 +154,9 @@ pub struct Engine {
     by_client_identifier: HashTable<u32>,
     /// For tables whose keys peers choose.
     hashing: Hashing,
-    index: SubscriptionIndex,
+    index: Weighed<SubscriptionIndex>,
     /// Which other cores have subscribers for what.
-    replica: Replica,
+    replica: Weighed<Replica>,
     lanes: Lanes,
     /// What is to be kept beyond the life of the process; none when nothing is.
     journal: Option<Box<Journal>>,
@@ -201,7 +202,7 @@ pub struct Engine {
     kernel_has_failed: bool,
     /// Groups that the other cores are to be told of at the end of the turn.
     changed_groups: BTreeSet<FilterId>,
-    retained: RetainedIndex<Stored>,
+    retained: Weighed<RetainedIndex<Stored>>,
     /// Those of them that expire.
     expiries: Expiries,
     /// The highest clock in any stamp seen.
@@ -265,6 +266,8 @@ impl Engine {
         };
         let hashing = Hashing::new(keys.tables);
         let ledger = place.ledger().clone();
+        let cache_bytes_max =
+            limits.memory_bytes_max / limits::TOPIC_CACHE_MEMORY_SHARE / u64::from(place.cores());
         let links = Links::new(ledger.clone());
         let mut engine = Self {
             queue_limits,
@@ -279,10 +282,10 @@ impl Engine {
             memory_bytes_elsewhere: 0,
             sessions: Slab::new(),
             by_client_identifier: HashTable::new(),
-            cache: TopicCache::new(hashing.clone()),
+            cache: TopicCache::new(hashing.clone(), cache_bytes_max as usize, ledger.clone()),
             hashing,
-            index: SubscriptionIndex::new(keys.tables),
-            replica: Replica::new(keys.tables),
+            index: Weighed::new(SubscriptionIndex::new(keys.tables), ledger.clone()),
+            replica: Weighed::new(Replica::new(keys.tables), ledger.clone()),
             lanes: Lanes::new(&place),
             journal: None,
             records_rest: false,
@@ -309,7 +312,7 @@ impl Engine {
             clock: 0,
             heard: vec![0; usize::from(place.cores())],
             graves: Graves::default(),
-            retained: RetainedIndex::new(keys.tables),
+            retained: Weighed::new(RetainedIndex::new(keys.tables), ledger.clone()),
             expiries: Expiries::new(ledger),
             run: Run::default(),
             template: Template::default(),
@@ -354,6 +357,12 @@ impl Engine {
         self.links.metrics.work_steps_turn_max = u64::from(self.work.turn_max());
         self.links.metrics.connections_open = self.links.connections.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
+        self.links.metrics.subscriptions_wildcard = self.index.wildcard_len() as u64;
+        self.links.metrics.subscriptions_shared = self.index.shared_filters() as u64;
+        let subscription_bytes = self.index.charged() + self.replica.charged();
+        self.links.metrics.subscription_bytes = subscription_bytes as u64;
+        self.links.metrics.retained_topic_bytes = self.retained.charged() as u64;
+        self.links.metrics.topic_cache_bytes = self.cache.charged() as u64;
         self.links.metrics.lanes_bytes = self.lanes_bytes();
         self.links.metrics.note_access(self.access.counts());
         debug_assert_eq!(
@@ -436,6 +445,7 @@ impl Engine {
         if self.now < now {
             self.now = now;
             self.memory_bytes_elsewhere = self.place.memory_bytes_elsewhere();
+            self.make_room_for_others();
         }
     }
 
@@ -592,6 +602,14 @@ impl Engine {
         let is_it =
             |&index: &u32| self.sessions[index as usize].client_identifier == *client_identifier;
         self.by_client_identifier.find(hash, is_it).copied()
+    }
+
+    /// What is cached is there as long as nobody needs the memory.
+    fn make_room_for_others(&mut self) {
+        let memory_bytes_max = self.settings.limits.memory_bytes_max;
+        let free = memory_bytes_max / limits::TOPIC_CACHE_FREE_SHARE;
+        let held = self.links.ledger.bytes() + self.memory_bytes_elsewhere;
+        self.cache.give_way(held + free >= memory_bytes_max);
     }
 
     fn memory_is_full(&self) -> bool {

@@ -125,13 +125,13 @@ impl Engine {
             return;
         }
         let core = of.core.0;
-        of.exact.iter().for_each(|&filter| self.replica.announce_exact(core, filter));
+        of.exact.iter().for_each(|&filter| self.replica.edit().announce_exact(core, filter));
         for text in &of.wildcards {
-            self.replica.announce_wildcard(core, &filter_of(text));
+            self.replica.edit().announce_wildcard(core, &filter_of(text));
         }
         for (text, members) in &of.groups {
             let at = GroupAt { core, online: 0, members: *members };
-            self.replica.set_group(&filter_of(text), at);
+            self.replica.edit().set_group(&filter_of(text), at);
         }
         for (topic, stored) in &of.retained {
             self.store(topic, stored);
@@ -215,10 +215,10 @@ impl Engine {
             options: SubscriptionOptions::new(of.qos.min(2), of.no_local, of.retain_as_published),
             identifier: of.identifier,
         };
-        let subscribed = self.index.subscribe(&filter, subscription);
+        let subscribed = self.index.edit().subscribe(&filter, subscription);
         self.sessions[index as usize].subscriptions.push(subscribed.filter);
-        let bytes = if subscribed.first { text.len() } else { 0 };
-        self.links.ledger.charge(limits::SUBSCRIPTION_BYTES + bytes);
+        self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
+        self.note_subscriptions();
     }
 
     fn restore_deliveries(

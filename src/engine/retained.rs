@@ -139,8 +139,8 @@ impl Engine {
         }
         let is_alone = self.lanes.is_empty();
         let old = match (&stored.message, is_alone) {
-            (None, true) => self.retained.remove(topic),
-            _ => self.retained.insert(topic, stored.clone()),
+            (None, true) => self.retained.edit().remove(topic),
+            _ => self.retained.edit().insert(topic, stored.clone()),
         };
         if let Some(Stored { stamp, message: Some(old) }) = old {
             self.count_retained(topic, &old, -1);
@@ -209,7 +209,7 @@ impl Engine {
             steps = steps.saturating_sub(steps_to_take(&topic));
             self.links.ledger.release(limits::GRAVE_BYTES + topic.len());
             if self.retained.get(&topic).is_some_and(|kept| kept.stamp == stamp) {
-                self.retained.remove(&topic);
+                self.retained.edit().remove(&topic);
             }
         }
         self.graves.has_more = steps == 0;

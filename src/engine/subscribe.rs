@@ -60,11 +60,9 @@ impl Engine {
         let qos =
             qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
         let subscriber = SubscriberId(session);
-        let held = &self.sessions[session as usize].subscriptions;
-        let is_new =
-            self.index.find(text).is_none_or(|filter| self.index.get(filter, subscriber).is_none());
-        let is_too_many = held.len() >= self.settings.limits.subscriptions_per_client_max as usize;
-        if is_new && (is_too_many || self.memory_is_full()) {
+        let found = self.index.find(text);
+        let is_new = found.is_none_or(|filter| self.index.get(filter, subscriber).is_none());
+        if is_new && !self.has_room_to_subscribe(session, &filter, found.is_none()) {
             return Err(ReasonCode::QuotaExceeded);
         }
         let subscription = Subscription {
@@ -76,7 +74,7 @@ impl Engine {
             ),
             identifier,
         };
-        let subscribed = self.index.subscribe(&filter, subscription);
+        let subscribed = self.index.edit().subscribe(&filter, subscription);
         if subscribed.replaced != Some(subscription) {
             self.tell_subscribed(session, text, &subscription);
         }
@@ -84,9 +82,7 @@ impl Engine {
         if subscribed.replaced.is_none() {
             state.subscriptions.push(subscribed.filter);
             self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
-        }
-        if subscribed.first {
-            self.links.ledger.charge(text.len());
+            self.note_subscriptions();
         }
         if filter.share_name().is_some() {
             if subscribed.replaced.is_none() {
@@ -114,6 +110,40 @@ impl Engine {
             });
         }
         Ok(qos)
+    }
+
+    /// Whether one more subscription is within all bounds: those on one client keep what it makes
+    /// everybody's PUBLISH cost small, as each of them is looked at for each topic.
+    fn has_room_to_subscribe(
+        &self,
+        session: u32,
+        filter: &TopicFilter<'_>,
+        is_new_filter: bool,
+    ) -> bool {
+        let limits = &self.settings.limits;
+        let held = &self.sessions[session as usize].subscriptions;
+        // Counted only by who has so many of all kinds.
+        let has_fewer = |is_one: fn(FilterId) -> bool, max: u32| {
+            let max = max as usize;
+            held.len() < max || held.iter().filter(|&&filter| is_one(filter)).count() < max
+        };
+        let wildcards = self.index.wildcard_len() + self.place.wildcard_subscriptions_elsewhere();
+        let has_room_for_wildcard = !filter.has_wildcard()
+            || has_fewer(FilterId::has_wildcard, limits.wildcard_subscriptions_per_client_max)
+                && wildcards < limits.wildcard_subscriptions_max as usize;
+        let groups = self.index.shared_filters() + self.place.shared_subscriptions_elsewhere();
+        let has_room_for_shared = filter.share_name().is_none()
+            || has_fewer(FilterId::is_shared, limits.shared_subscriptions_per_client_max)
+                && (!is_new_filter || groups < limits.shared_subscriptions_max as usize);
+        held.len() < limits.subscriptions_per_client_max as usize
+            && has_room_for_wildcard
+            && has_room_for_shared
+            && !self.memory_is_full()
+    }
+
+    /// Tells the other cores how many there are here that are bounded in all.
+    pub(super) fn note_subscriptions(&self) {
+        self.place.set_subscriptions(self.index.wildcard_len(), self.index.shared_filters());
     }
 
     /// What CONNACK said is not to be had.
@@ -258,11 +288,9 @@ impl Engine {
     /// Takes a subscriber off a filter.
     pub(super) fn leave(&mut self, filter: FilterId, subscriber: SubscriberId) {
         let text = self.index.text(filter);
-        let Some(gone) = self.index.unsubscribe(filter, subscriber) else { return };
+        let Some(gone) = self.index.edit().unsubscribe(filter, subscriber) else { return };
         self.links.ledger.release(limits::SUBSCRIPTION_BYTES);
-        if gone.last {
-            self.links.ledger.release(text.len());
-        }
+        self.note_subscriptions();
         if filter.is_shared() {
             self.leave_group(filter, &text, gone.last);
         } else if gone.last {

@@ -7,9 +7,11 @@ use shards::{
     CoreMatches, FilterId, GroupId, Hashing, Matches, Replica, Subscription, SubscriptionIndex,
 };
 
+use crate::gauges::Ledger;
 use crate::limits;
 use crate::session::outbound::Identifiers;
 use crate::session::state::{DeliveryClass, Session};
+use crate::weighed::{OWN_BYTES, heap};
 use crate::wire::Qos;
 
 /// One subscriber, all its matching subscriptions taken together: one copy at the highest QoS with
@@ -38,6 +40,9 @@ pub enum Own {
     /// Some say No Local: the others decide, which takes a look of its own.
     Decide,
 }
+
+/// What an [`Arc`] takes besides what it holds.
+const ARC_BYTES: usize = 16;
 
 /// Everybody who gets a topic.
 #[derive(Debug, Default)]
@@ -71,11 +76,27 @@ impl Targets {
         self.each.is_empty() && self.shared.is_empty() && self.cores.is_empty()
     }
 
+    /// Bytes of memory that it takes, with itself.
+    fn heap_bytes(&self) -> usize {
+        let identifiers = |target: &Target| match &target.subscription_identifiers {
+            Identifiers::Several(several) => heap(size_of_val(&**several) + ARC_BYTES),
+            Identifiers::None | Identifiers::One(_) => 0,
+        };
+        heap(size_of::<Self>() + ARC_BYTES)
+            + heap(self.each.capacity() * size_of::<Target>())
+            + self.each.iter().map(identifiers).sum::<usize>()
+            + heap(self.shared.capacity() * size_of::<Sharing>())
+            + self.shared.iter().map(|sharing| heap(sharing.text.len())).sum::<usize>()
+            + heap(self.cores.capacity() * size_of::<u16>())
+    }
+
     fn new(matches: &mut Matches, session: impl Fn(u32) -> DeliveryClass) -> Self {
         let subscriptions = &mut matches.subscriptions;
         // A stable sort: a subscriber's identifiers stay in the order of the index.
         subscriptions.sort_by_key(|subscription| subscription.subscriber);
-        let mut each: Vec<Target> = Vec::with_capacity(subscriptions.len());
+        // As many as there are subscribers: one with many subscriptions is one.
+        let subscribers = subscriptions.chunk_by(|a, b| a.subscriber == b.subscriber).count();
+        let mut each: Vec<Target> = Vec::with_capacity(subscribers);
         for of_one in subscriptions.chunk_by(|a, b| a.subscriber == b.subscriber) {
             each.push(Target::merge(of_one));
         }
@@ -169,10 +190,18 @@ pub struct TopicCache {
     hashing: Hashing,
     /// Epochs of the index and the replica to which the entries belong.
     epochs: (u64, u64),
-    /// Targets in all entries.
-    targets: usize,
+    /// What the entries weigh together, and may.
+    entry_bytes: usize,
+    bytes_max: usize,
+    /// Memory is short: nothing is kept.
+    is_off: bool,
+    /// What of all this is on the ledger.
+    charged: usize,
+    ledger: Ledger,
     scratch: Matches,
     scratch_elsewhere: CoreMatches,
+    /// What the answers cost that were asked for lately.
+    steps: usize,
 }
 
 #[derive(Debug)]
@@ -182,22 +211,57 @@ struct Entry {
 }
 
 impl TopicCache {
-    /// An empty one.
-    pub fn new(hashing: Hashing) -> Self {
+    /// An empty one, which may take so many bytes.
+    pub fn new(hashing: Hashing, bytes_max: usize, ledger: Ledger) -> Self {
         Self {
             table: HashTable::new(),
             hashing,
             epochs: (0, 0),
-            targets: 0,
+            entry_bytes: 0,
+            bytes_max,
+            is_off: false,
+            charged: 0,
+            ledger,
             scratch: Matches::default(),
             scratch_elsewhere: CoreMatches::default(),
+            steps: 0,
         }
     }
 
     /// Forgets everything: some client is to be encoded for differently.
     pub fn clear(&mut self) {
         self.table.clear();
-        self.targets = 0;
+        self.entry_bytes = 0;
+        self.settle();
+    }
+
+    /// Gives all memory back, and takes none from here on, if `is_off`.
+    pub fn give_way(&mut self, is_off: bool) {
+        if is_off && self.charged > 0 {
+            (self.table, self.entry_bytes) = (HashTable::new(), 0);
+            (self.scratch, self.scratch_elsewhere) = Default::default();
+            self.settle();
+        }
+        self.is_off = is_off;
+    }
+
+    /// Bytes of it that are on the ledger.
+    pub fn charged(&self) -> usize {
+        self.charged
+    }
+
+    fn settle(&mut self) {
+        let scratch = self.scratch.heap_bytes() + self.scratch_elsewhere.heap_bytes();
+        let bytes = self.entry_bytes + self.table.allocation_size() + scratch;
+        let bytes = bytes.saturating_sub(OWN_BYTES);
+        self.ledger.charge(bytes.saturating_sub(self.charged));
+        self.ledger.release(self.charged.saturating_sub(bytes));
+        self.charged = bytes;
+    }
+
+    /// What the answers cost since this was asked last; those that were cached, nothing.
+    pub fn take_steps(&mut self) -> usize {
+        std::mem::take(&mut self.steps)
     }
 
     /// Who gets `topic`.
@@ -217,27 +281,46 @@ impl TopicCache {
         if let Some(entry) = self.table.find(hash, |entry| &*entry.topic == topic) {
             return Arc::clone(&entry.targets);
         }
+        let targets = Arc::new(self.find(topic, index, replica, sessions));
+        self.keep(hash, topic, &targets);
+        self.settle();
+        targets
+    }
+
+    fn find(
+        &mut self,
+        topic: &str,
+        index: &SubscriptionIndex,
+        replica: &Replica,
+        sessions: &slab::Slab<Session>,
+    ) -> Targets {
         index.matches(topic, &mut self.scratch);
+        self.steps += self.scratch.steps();
         let class = |session: u32| sessions[session as usize].class;
         let mut targets = Targets::new(&mut self.scratch, class);
         let elsewhere = &mut self.scratch_elsewhere;
         replica.matches(topic, elsewhere);
+        self.steps += elsewhere.steps();
         targets.cores.clone_from(&elsewhere.cores);
         targets.shared = sharings(index, replica, &self.scratch.shared, &elsewhere.groups);
-        let targets = Arc::new(targets);
-        if topic.len() > limits::CACHED_TOPIC_BYTES_MAX {
-            return targets;
+        targets
+    }
+
+    /// Keeps an answer for the next time, where there is room.
+    fn keep(&mut self, hash: u64, topic: &str, targets: &Arc<Targets>) {
+        let bytes = targets.heap_bytes() + heap(topic.len());
+        if self.is_off || topic.len() > limits::CACHED_TOPIC_BYTES_MAX || bytes > self.bytes_max {
+            return;
         }
         if self.table.len() >= limits::TOPIC_CACHE_ENTRIES_MAX
-            || self.targets + targets.each.len() > limits::TOPIC_CACHE_TARGETS_MAX
+            || self.entry_bytes + bytes + self.table.allocation_size() > self.bytes_max
         {
             self.clear();
         }
-        self.targets += targets.each.len();
-        let entry = Entry { topic: topic.into(), targets: Arc::clone(&targets) };
+        self.entry_bytes += bytes;
+        let entry = Entry { topic: topic.into(), targets: Arc::clone(targets) };
         let hashing = &self.hashing;
         self.table.insert_unique(hash, entry, |entry| hashing.long(&entry.topic));
-        targets
     }
 
     /// The subscriptions of one session that match `topic` without No Local, as one.

@@ -79,6 +79,48 @@ fn one_subscription_too_many_is_refused_and_one_given_up_makes_room() {
 }
 
 #[test]
+fn one_wildcard_or_shared_subscription_too_many_is_refused_and_one_given_up_makes_room() {
+    for (limits, filters) in [
+        ("wildcard_subscriptions_per_client_max = 2", ["a/+", "b/#", "$share/g/c/+"]),
+        ("shared_subscriptions_per_client_max = 2", ["$share/g/a", "$share/g/+", "$share/h/a"]),
+        ("wildcard_subscriptions_max = 2", ["a/+", "$share/g/c/+", "#"]),
+        ("shared_subscriptions_max = 2", ["$share/g/a", "$share/g/+", "$share/h/a"]),
+    ] {
+        for_all_versions(|version| {
+            let no = in_version(version, QUOTA_EXCEEDED, 0x80);
+            let broker = limited(limits);
+            let mut client = Client::connect(&broker, named(version, "c"));
+            let [first, second, third] = filters;
+            client.send(Subscribe::new(1, first, 0).and(second, 0).and(third, 0).and(first, 1));
+            assert_eq!(client.expect_suback().reasons, [0, 0, no, 1], "{limits}");
+            client.subscribe("exact", 0);
+            client.send(crate::support::Unsubscribe::new(2, second));
+            client.receive();
+            client.subscribe(third, 0);
+            await_metric(&broker, named(V5, "m"), "subscriptions/refused", 1);
+        });
+    }
+}
+
+#[test]
+fn what_is_bounded_in_all_is_bounded_over_clients_and_cores() {
+    let limits = "wildcard_subscriptions_max = 4\nshared_subscriptions_max = 4\n";
+    let broker = Broker::with_config(&format!("mode = \"poll\"\ncores = 2\n[limits]\n{limits}"));
+    let mut clients: Vec<Client> =
+        (0..8).map(|n| Client::connect(&broker, named(V5, &format!("c{n}")))).collect();
+    let mut granted = [0, 0];
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(Subscribe::new(1, format!("{n}/+"), 0).and(format!("$share/{n}/a"), 0));
+        let reasons = client.expect_suback().reasons;
+        granted = [0, 1].map(|of| granted[of] + u32::from(reasons[of] == 0));
+    }
+    assert_eq!(granted, [4, 4]);
+    // Whoever joins a group that is there makes it no dearer.
+    clients[7].send(Subscribe::new(2, "$share/0/a", 0).and("exact", 0));
+    assert_eq!(clients[7].expect_suback().reasons[1], 0);
+}
+
+#[test]
 fn topics_and_filters_have_so_many_levels_and_no_more() {
     for_all_versions(|version| {
         let no = in_version(version, TOPIC_FILTER_INVALID, 0x80);

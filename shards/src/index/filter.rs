@@ -13,6 +13,16 @@ pub(crate) enum Place {
     Trie(NodeId),
 }
 
+impl Place {
+    /// Bytes of memory that it takes besides its place.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Exact(text) => text.heap_bytes(),
+            Self::Trie(_) => 0,
+        }
+    }
+}
+
 /// A filter that is not shared. 40 bytes: a client with a filter of its own pays for one of these.
 #[derive(Debug)]
 pub(crate) struct Filter {

@@ -3,6 +3,7 @@
 use super::subscription::{SubscriberId, Subscription};
 use crate::hash::Hashing;
 use crate::id_table::IdTable;
+use crate::slab::heap;
 
 /// Up to here members are searched one by one and keep the order in which they subscribed. A longer
 /// list has a table of their places, so that subscribing and leaving take the same time whatever
@@ -45,6 +46,18 @@ impl Members {
         match self {
             Self::One(only) => Some(*only).filter(|only| only.subscriber == subscriber),
             Self::Many(crowd) => crowd.place(hashing, subscriber).map(|place| crowd.list[place]),
+        }
+    }
+
+    /// Bytes of memory that they take besides their place.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Many(crowd) => {
+                let places = crowd.places.as_ref().map_or(0, IdTable::bytes);
+                let list = crowd.list.capacity() * size_of::<Subscription>();
+                heap(size_of::<Crowd>()) + heap(list) + places
+            }
         }
     }
 

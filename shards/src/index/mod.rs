@@ -41,8 +41,12 @@ pub struct SubscriptionIndex {
     exact: IdTable,
     trie: Trie,
     shared: SharedFilters,
+    /// Of members that are several, and of texts that are not kept in place.
+    heap_bytes: usize,
     /// Subscriptions.
     len: usize,
+    /// Those of them whose filter has a wildcard.
+    wildcard_len: usize,
     epoch: u64,
 }
 
@@ -55,24 +59,21 @@ enum Which {
 
 impl Which {
     fn from_id(FilterId(number): FilterId) -> Option<Self> {
+        let own = number & !(FilterId::SHARED | FilterId::WILDCARD);
         if number & FilterId::SHARED == 0 {
-            Id::from_number(number).map(Self::Own)
+            Id::from_number(own).map(Self::Own)
         } else {
-            Id::from_number(number & !FilterId::SHARED).map(Self::Shared)
+            Id::from_number(own).map(Self::Shared)
         }
     }
 
-    fn id(self) -> FilterId {
-        match self {
-            Self::Own(id) => {
-                assert!(id.number() & FilterId::SHARED == 0, "fewer than 2^31 filters");
-                FilterId(id.number())
-            }
-            Self::Shared(id) => {
-                assert!(id.number() & FilterId::SHARED == 0, "fewer than 2^31 shared filters");
-                FilterId(id.number() | FilterId::SHARED)
-            }
-        }
+    fn id(self, has_wildcard: bool) -> FilterId {
+        let (number, shared) = match self {
+            Self::Own(id) => (id.number(), 0),
+            Self::Shared(id) => (id.number(), FilterId::SHARED),
+        };
+        assert!(number < FilterId::WILDCARD, "fewer than 2^30 filters of a kind");
+        FilterId(number | shared | if has_wildcard { FilterId::WILDCARD } else { 0 })
     }
 }
 
@@ -86,7 +87,9 @@ impl SubscriptionIndex {
             filters: Slab::default(),
             exact: IdTable::default(),
             shared: SharedFilters::default(),
+            heap_bytes: 0,
             len: 0,
+            wildcard_len: 0,
             epoch: 0,
         }
     }
@@ -100,15 +103,16 @@ impl SubscriptionIndex {
         if let Some(id) = self.find_exact(hash, topic) {
             subscriptions.extend_from_slice(self.filters[id].members.as_slice());
         }
-        let mut share = |first| {
-            shared.extend(self.shared.chain(first).map(|id| Which::Shared(id).id()));
+        let mut share = |first, has_wildcard| {
+            let chain = self.shared.chain(first);
+            shared.extend(chain.map(|id| Which::Shared(id).id(has_wildcard)));
         };
-        share(self.shared.first_exact(hash, topic));
+        share(self.shared.first_exact(hash, topic), false);
         self.trie.matches(topic, walk, |node| {
             if let Some(id) = node.filter {
                 subscriptions.extend_from_slice(self.filters[id].members.as_slice());
             }
-            share(node.shared);
+            share(node.shared, true);
         });
     }
 
@@ -122,18 +126,27 @@ impl SubscriptionIndex {
         let hash = self.hashing.text(filter.text());
         let found = self.find_hashed(hash, filter.text());
         let Some(which) = found else {
-            let filter = self.insert(hash, filter, subscription).id();
-            self.len += 1;
+            let which = self.insert(hash, filter, subscription);
+            self.count(filter.has_wildcard(), 1);
             self.epoch += 1;
-            return Subscribed { filter, replaced: None, first: true };
+            return Subscribed {
+                filter: which.id(filter.has_wildcard()),
+                replaced: None,
+                first: true,
+            };
         };
+        let before = self.member_bytes(which);
         let replaced = match which {
             Which::Own(id) => self.filters[id].members.put(&self.hashing, subscription),
             Which::Shared(id) => self.shared[id].group.put(&self.hashing, subscription),
         };
-        self.len += usize::from(replaced.is_none());
+        self.heap_bytes += self.member_bytes(which);
+        self.heap_bytes -= before;
+        if replaced.is_none() {
+            self.count(filter.has_wildcard(), 1);
+        }
         self.epoch += u64::from(replaced != Some(subscription));
-        Subscribed { filter: which.id(), replaced, first: false }
+        Subscribed { filter: which.id(filter.has_wildcard()), replaced, first: false }
     }
 
     /// Take out the subscription of `subscriber` to `filter`, if there is one.
@@ -143,6 +156,7 @@ impl SubscriptionIndex {
         subscriber: SubscriberId,
     ) -> Option<Unsubscribed> {
         let which = Which::from_id(filter)?;
+        let (before, has_wildcard) = (self.member_bytes(which), filter.has_wildcard());
         let removed = match which {
             Which::Own(id) => self.filters.get_mut(id)?.members.remove(&self.hashing, subscriber),
             Which::Shared(id) => self.shared.get_mut(id)?.group.remove(&self.hashing, subscriber),
@@ -152,19 +166,47 @@ impl SubscriptionIndex {
             Removed::Member(subscription) => (subscription, false),
             Removed::Last(subscription) => (subscription, true),
         };
+        self.heap_bytes += self.member_bytes(which);
+        self.heap_bytes -= before;
         match which {
             Which::Own(id) if last => self.remove(id),
             Which::Shared(id) if last => self.remove_shared(id),
             _ => {}
         }
-        self.len -= 1;
+        self.count(has_wildcard, -1);
         self.epoch += 1;
         Some(Unsubscribed { subscription, last })
     }
 
+    /// Bytes of memory that it holds, as an allocator counts them.
+    pub fn heap_bytes(&self) -> usize {
+        self.filters.bytes()
+            + self.exact.bytes()
+            + self.trie.heap_bytes()
+            + self.shared.heap_bytes()
+            + self.heap_bytes
+    }
+
+    fn member_bytes(&self, which: Which) -> usize {
+        match which {
+            Which::Own(id) => self.filters.get(id).map_or(0, |filter| filter.members.heap_bytes()),
+            Which::Shared(id) => {
+                self.shared.get(id).map_or(0, |filter| filter.group.members().heap_bytes())
+            }
+        }
+    }
+
+    fn count(&mut self, has_wildcard: bool, subscriptions: isize) {
+        self.len = self.len.saturating_add_signed(subscriptions);
+        if has_wildcard {
+            self.wildcard_len = self.wildcard_len.saturating_add_signed(subscriptions);
+        }
+    }
+
     /// The filter whose whole text, with `$share/NAME/` when shared, is `text`.
     pub fn find(&self, text: &str) -> Option<FilterId> {
-        self.find_hashed(self.hashing.text(text), text).map(Which::id)
+        let which = self.find_hashed(self.hashing.text(text), text)?;
+        Some(which.id(has_wildcard(text)))
     }
 
     /// The whole text of `filter`; empty when no filter has this id.
@@ -213,13 +255,6 @@ impl SubscriptionIndex {
         }
     }
 
-    fn group_mut(&mut self, filter: FilterId) -> Option<&mut Group> {
-        match Which::from_id(filter)? {
-            Which::Own(_) => None,
-            Which::Shared(id) => self.shared.get_mut(id).map(|filter| &mut filter.group),
-        }
-    }
-
     /// Note whether a member of a shared filter is present; it is not when it subscribes. False when
     /// it is no member.
     pub fn set_present(
@@ -228,9 +263,13 @@ impl SubscriptionIndex {
         subscriber: SubscriberId,
         is_present: bool,
     ) -> bool {
-        let hashing = self.hashing.clone();
-        let group = self.group_mut(filter);
-        group.is_some_and(|group| group.set_present(&hashing, subscriber, is_present))
+        let Some(which @ Which::Shared(id)) = Which::from_id(filter) else { return false };
+        let before = self.member_bytes(which);
+        let Some(SharedFilter { group, .. }) = self.shared.get_mut(id) else { return false };
+        let is_member = group.set_present(&self.hashing, subscriber, is_present);
+        self.heap_bytes += self.member_bytes(which);
+        self.heap_bytes -= before;
+        is_member
     }
 
     /// Whether a member of a shared filter is present.
@@ -250,7 +289,10 @@ impl SubscriptionIndex {
 
     /// Where the rounds through a shared filter's members stand.
     pub fn turns_mut(&mut self, filter: FilterId) -> Option<&mut Turns> {
-        self.group_mut(filter).map(|group| &mut group.turns)
+        match Which::from_id(filter)? {
+            Which::Own(_) => None,
+            Which::Shared(id) => self.shared.get_mut(id).map(|filter| &mut filter.group.turns),
+        }
     }
 
     /// A number that changes whenever a later [`matches`](Self::matches) could answer differently.
@@ -261,6 +303,16 @@ impl SubscriptionIndex {
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many subscriptions there are whose filter has a wildcard, shared ones too.
+    pub fn wildcard_len(&self) -> usize {
+        self.wildcard_len
+    }
+
+    /// How many shared filters there are, each with at least one member.
+    pub fn shared_filters(&self) -> usize {
+        self.shared.len()
     }
 
     /// Whether there is no subscription.
@@ -319,6 +371,7 @@ impl SubscriptionIndex {
 
     fn insert_own(&mut self, hash: u32, place: Place, only: Subscription) -> Id<Filter> {
         let node = if let Place::Trie(node) = place { Some(node) } else { None };
+        self.heap_bytes += place.heap_bytes();
         let id = self.filters.insert(Filter { place, members: Members::One(only) });
         match node {
             Some(node) => self.trie.node_mut(node).filter = Some(id),
@@ -350,7 +403,9 @@ impl SubscriptionIndex {
     }
 
     fn remove(&mut self, id: Id<Filter>) {
-        match self.filters.remove(id).place {
+        let place = self.filters.remove(id).place;
+        self.heap_bytes -= place.heap_bytes();
+        match place {
             Place::Exact(text) => self.exact.remove(self.hashing.text(text.as_str()), id.number()),
             Place::Trie(node) => {
                 self.trie.node_mut(node).filter = None;

@@ -30,6 +30,8 @@ pub(crate) struct SharedFilters {
     /// The first of the chain for each filter without a wildcard, by the text without the share
     /// name. The chains of the others start at their node in the trie.
     exact: IdTable,
+    /// Of names and texts that are not kept in place.
+    text_bytes: usize,
 }
 
 impl SharedFilters {
@@ -43,6 +45,11 @@ impl SharedFilters {
 
     pub(crate) fn len(&self) -> usize {
         self.filters.len()
+    }
+
+    /// Bytes of memory that they take, those of their members aside.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.filters.bytes() + self.by_text.bytes() + self.exact.bytes() + self.text_bytes
     }
 
     /// The shared filter whose whole text is `text`. `is_node` tells whether a node's path spells
@@ -89,6 +96,7 @@ impl SharedFilters {
         first: Option<Id<SharedFilter>>,
     ) -> Id<SharedFilter> {
         let name = Text::new(name);
+        self.text_bytes += name.heap_bytes() + place.heap_bytes();
         let filter = SharedFilter { name, place, group, hash, previous: None, next: first };
         let id = self.filters.insert(filter);
         if let Some(first) = first {
@@ -102,6 +110,7 @@ impl SharedFilters {
     /// on, if `id` was the start.
     pub(crate) fn remove(&mut self, id: Id<SharedFilter>) -> Removal {
         let filter = self.filters.remove(id);
+        self.text_bytes -= filter.name.heap_bytes() + filter.place.heap_bytes();
         self.by_text.remove(filter.hash, id.number());
         if let Some(next) = filter.next {
             self.filters[next].previous = filter.previous;

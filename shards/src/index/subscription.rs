@@ -13,6 +13,13 @@ pub struct FilterId(pub u32);
 impl FilterId {
     /// Set in the ids of shared filters.
     pub(super) const SHARED: u32 = 1 << 31;
+    /// Set in the ids of filters that have a wildcard.
+    pub(super) const WILDCARD: u32 = 1 << 30;
+
+    /// Whether the filter has a wildcard.
+    pub fn has_wildcard(self) -> bool {
+        self.0 & Self::WILDCARD != 0
+    }
 
     /// Whether it is a shared filter.
     pub fn is_shared(self) -> bool {
@@ -100,6 +107,18 @@ pub struct Matches {
 }
 
 impl Matches {
+    /// What the last match cost: nodes looked at, and what was found.
+    pub fn steps(&self) -> usize {
+        self.walk.steps as usize + self.subscriptions.len() + self.shared.len()
+    }
+
+    /// Bytes of memory that the buffers hold.
+    pub fn heap_bytes(&self) -> usize {
+        self.subscriptions.capacity() * size_of::<Subscription>()
+            + self.shared.capacity() * size_of::<FilterId>()
+            + self.walk.heap_bytes()
+    }
+
     /// Forget the matches, keep the buffers.
     pub fn clear(&mut self) {
         self.subscriptions.clear();

@@ -1,5 +1,15 @@
 //! The trie of the Topic Filters that hold a wildcard: a node for each level, a walk down it for
 //! each Topic Name. Knows which filters end at a node, not who subscribed to them.
+//!
+//! A row of levels where no filter ends and none branches off is one chain from a node to the next:
+//! so a walk looks at no more nodes than there are ends and branches, twice over, and the levels
+//! between them are compared side by side.
+
+mod chains;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroU32;
 
 use super::filter::Filter;
 use super::shared::SharedFilter;
@@ -7,6 +17,7 @@ use crate::hash::Hashing;
 use crate::id_table::IdTable;
 use crate::levels::{LevelId, Levels};
 use crate::slab::{Id, Slab};
+use chains::Chain;
 
 pub(crate) type NodeId = Id<Node>;
 
@@ -15,13 +26,14 @@ pub(crate) type NodeId = Id<Node>;
 pub(crate) struct Node {
     /// None of the root only.
     parent: Option<NodeId>,
-    /// The level's text; none of the root and of wildcards, which their parent names.
+    /// The level's text; none of the root, of wildcards, which their parent names, and at the end of a
+    /// chain.
     level: Option<LevelId>,
     /// The child `+`.
     plus: Option<NodeId>,
     /// The child `#`, which has no children.
     hash: Option<NodeId>,
-    /// The children that have a text.
+    /// The children that have a text, or the chain that is the only way on.
     literals: Literals,
     /// The filter that ends here.
     pub(crate) filter: Option<Id<Filter>>,
@@ -29,21 +41,67 @@ pub(crate) struct Node {
     pub(crate) shared: Option<Id<SharedFilter>>,
 }
 
-/// Most nodes have no child with a text, or one, which needs no entry in a table.
-#[derive(Debug, Default, Clone, Copy)]
-enum Literals {
-    #[default]
+/// Most nodes have no child with a text, or one, which needs no entry in a table. In eight bytes, of
+/// which some pattern is none, for the slab to tell a node that is vacant by.
+#[derive(Debug, Clone, Copy)]
+struct Literals {
+    /// One more than there are; or [`Self::CHAIN`].
+    count: NonZeroU32,
+    /// The number of the child, of several the exclusive or of their numbers, so that of two the one
+    /// that stays is known when the other leaves; or the number of the chain.
+    link: u32,
+}
+
+/// The same taken apart.
+enum Way {
     None,
     One(NodeId),
-    /// How many. They are found by `Trie::literals`.
+    /// They are found by `Trie::literals`.
     Many(u32),
+    Chain(Id<Chain>),
+}
+
+impl Default for Literals {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Literals {
+    const NONE: Self = Self { count: NonZeroU32::MIN, link: 0 };
+    const CHAIN: NonZeroU32 = NonZeroU32::MAX;
+
+    fn one(child: NodeId) -> Self {
+        Self { count: NonZeroU32::MIN.saturating_add(1), link: child.number() }
+    }
+
+    fn many(count: u32, link: u32) -> Self {
+        Self { count: NonZeroU32::MIN.saturating_add(count), link }
+    }
+
+    fn chain(id: Id<Chain>) -> Self {
+        Self { count: Self::CHAIN, link: id.number() }
+    }
+
+    fn way(self) -> Way {
+        match (self.count.get(), Id::from_number(self.link), Id::from_number(self.link)) {
+            (2, Some(only), _) => Way::One(only),
+            (count, _, Some(chain)) if count == Self::CHAIN.get() => Way::Chain(chain),
+            (1, ..) => Way::None,
+            (count, ..) => Way::Many(count - 1),
+        }
+    }
+
+    fn is_none(self) -> bool {
+        self.count == NonZeroU32::MIN
+    }
 }
 
 const _: () = assert!(size_of::<Node>() <= 32);
 
 impl Node {
     fn is_leaf(&self) -> bool {
-        self.plus.is_none() && self.hash.is_none() && matches!(self.literals, Literals::None)
+        self.plus.is_none() && self.hash.is_none() && self.literals.is_none()
     }
 }
 
@@ -55,6 +113,9 @@ pub(crate) struct Trie {
     levels: Levels,
     nodes: Slab<Node>,
     literals: IdTable,
+    chains: Slab<Chain>,
+    /// Bytes of the levels of all chains.
+    chain_bytes: usize,
     root: NodeId,
 }
 
@@ -66,20 +127,33 @@ pub(crate) struct Walk {
     /// Nodes to go on from, and how many levels of the topic lead to them. At most one for each
     /// level of the topic, since of a node's two ways the walk goes one at once.
     pending: Vec<(NodeId, u32)>,
+    /// Nodes that the last walk looked at, and parts of chains.
+    pub(super) steps: u32,
+}
+
+impl Walk {
+    /// Bytes of memory that it holds.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.levels.capacity() * size_of::<Option<LevelId>>()
+            + self.pending.capacity() * size_of::<(NodeId, u32)>()
+    }
 }
 
 impl Trie {
     pub(crate) fn new(hashing: Hashing) -> Self {
         let (nodes, root) = rooted();
         let levels = Levels::new(hashing.clone());
-        Self { hashing, levels, nodes, literals: IdTable::default(), root }
+        let (literals, chains) = (IdTable::default(), Slab::default());
+        Self { hashing, levels, nodes, literals, chains, chain_bytes: 0, root }
     }
 
     /// Call `found` with each node whose path matches `topic`.
     pub(crate) fn matches(&self, topic: &str, walk: &mut Walk, mut found: impl FnMut(&Node)) {
+        walk.steps = 0;
         if self.is_empty() {
             return;
         }
+        let mut steps = 0;
         // [MQTT-4.7.2-1]: no wildcard stands for a first level that starts with `$`.
         let reserved = topic.starts_with('$');
         let mut rest = topic.split('/');
@@ -89,6 +163,7 @@ impl Trie {
         while let Some((mut at, mut depth)) = walk.pending.pop() {
             loop {
                 let node = &self.nodes[at];
+                steps += 1;
                 let wildcards = depth > 0 || !reserved;
                 // `#` also stands for no level at all: `a/#` matches `a`.
                 if let Some(hash) = node.hash.filter(|_| wildcards) {
@@ -101,17 +176,29 @@ impl Trie {
                 depth += 1;
                 let literal = level.and_then(|level| self.literal(at, node, level));
                 let plus = node.plus.filter(|_| wildcards);
-                let Some(next) = literal.or(plus) else { break };
+                let Some(next) = literal.or(plus) else {
+                    let Way::Chain(chain) = node.literals.way() else { break };
+                    let chain = &self.chains[chain];
+                    steps += chain.steps();
+                    if !self.follows(chain, depth as usize - 1, wildcards, &mut rest, walk) {
+                        break;
+                    }
+                    depth += chain.levels.len() as u32 - 1;
+                    at = chain.end;
+                    continue;
+                };
                 if let Some(plus) = plus.filter(|_| literal.is_some()) {
                     walk.pending.push((plus, depth));
                 }
                 at = next;
             }
         }
+        walk.steps = steps;
     }
 
     /// The topic's level at `depth`, interned, or none past the topic's end. Each level is hashed
     /// once a walk, however many branches come to it, and none below the deepest branch.
+    #[inline(always)]
     fn level_at<'t>(
         &self,
         depth: usize,
@@ -126,10 +213,10 @@ impl Trie {
 
     /// The child of `id`, which is `node`, with the text `level`.
     fn literal(&self, id: NodeId, node: &Node, level: LevelId) -> Option<NodeId> {
-        match node.literals {
-            Literals::None => None,
-            Literals::One(only) => Some(only).filter(|only| self.nodes[*only].level == Some(level)),
-            Literals::Many(_) => {
+        match node.literals.way() {
+            Way::None | Way::Chain(_) => None,
+            Way::One(only) => Some(only).filter(|only| self.nodes[*only].level == Some(level)),
+            Way::Many(_) => {
                 let is = |number| {
                     let child = Id::from_number(number).map(|child: NodeId| &self.nodes[child]);
                     child
@@ -156,15 +243,60 @@ impl Trie {
 
     /// The node at the end of `filter`, if there is one.
     pub(crate) fn find(&self, filter: &str) -> Option<NodeId> {
-        filter.split('/').try_fold(self.root, |node, level| self.child(node, level))
+        let (mut at, mut rest) = (self.root, Some(filter));
+        while let Some(text) = rest {
+            (at, rest) = match self.chain_of(at) {
+                Some(chain) => {
+                    let (same, after) = self.common(chain, text);
+                    (Some(chain.end).filter(|_| same == chain.levels.len())?, after)
+                }
+                None => {
+                    let (level, after) = cut(text);
+                    (self.child(at, level)?, after)
+                }
+            };
+        }
+        Some(at)
     }
 
     /// The node at the end of `filter`, made if there is none. A node that nothing is attached to
     /// must be given back with [`prune`](Self::prune).
     pub(crate) fn make(&mut self, filter: &str) -> NodeId {
-        let mut at = self.root;
-        for level in filter.split('/') {
-            at = self.child(at, level).unwrap_or_else(|| self.make_child(at, level));
+        let (mut at, mut rest) = (self.root, Some(filter));
+        while let Some(text) = rest {
+            if let Some(chain) = self.chain_of(at) {
+                let (same, after) = self.common(chain, text);
+                if same == chain.levels.len() {
+                    (at, rest) = (chain.end, after);
+                } else if same == 0 {
+                    self.split(at, 1);
+                } else {
+                    (at, rest) = (self.split(at, same), after);
+                }
+                continue;
+            }
+            let (level, after) = cut(text);
+            let Some(child) = self.child(at, level) else { return self.grow(at, text) };
+            (at, rest) = (child, after);
+        }
+        at
+    }
+
+    /// Make the nodes that spell `text` below `at`, which has no child of its first level.
+    fn grow(&mut self, mut at: NodeId, text: &str) -> NodeId {
+        let mut rest = Some(text);
+        while let Some(text) = rest {
+            if self.nodes[at].is_leaf()
+                && let Some((row, after)) = chains::row(text)
+            {
+                let levels = row.split('/').map(|level| self.pattern(level)).collect();
+                let end = self.nodes.insert(Node::default());
+                self.lay(at, levels, end);
+                (at, rest) = (end, after);
+                continue;
+            }
+            let (level, after) = cut(text);
+            (at, rest) = (self.make_child(at, level), after);
         }
         at
     }
@@ -184,29 +316,38 @@ impl Trie {
 
     /// Make `child`, which has a text, a child of `parent`.
     fn link(&mut self, parent: NodeId, child: NodeId) {
-        self.nodes[parent].literals = match self.nodes[parent].literals {
-            Literals::None => Literals::One(child),
-            Literals::One(first) => {
+        let literals = self.nodes[parent].literals;
+        self.nodes[parent].literals = match literals.way() {
+            Way::None => Literals::one(child),
+            Way::One(first) => {
                 self.enter(first);
                 self.enter(child);
-                Literals::Many(2)
+                Literals::many(2, first.number() ^ child.number())
             }
-            Literals::Many(count) => {
+            Way::Many(count) => {
                 self.enter(child);
-                Literals::Many(count + 1)
+                Literals::many(count + 1, literals.link ^ child.number())
             }
+            Way::Chain(_) => unreachable!("a chain is split before another way is made"),
         };
     }
 
     /// Undo [`link`](Self::link).
     fn unlink(&mut self, parent: NodeId, child: NodeId) {
-        self.nodes[parent].literals = match self.nodes[parent].literals {
-            Literals::None => unreachable!("a parent knows of its child"),
-            Literals::One(_) => Literals::None,
-            // Which one is left is not known: it stays in the table, until it goes too.
-            Literals::Many(count) => {
+        let literals = self.nodes[parent].literals;
+        self.nodes[parent].literals = match literals.way() {
+            Way::None | Way::Chain(_) => unreachable!("a parent knows of its child"),
+            Way::One(_) => Literals::NONE,
+            Way::Many(count) => {
                 self.leave(child);
-                if count == 1 { Literals::None } else { Literals::Many(count - 1) }
+                let link = literals.link ^ child.number();
+                match Id::from_number(link) {
+                    Some(last) if count == 2 => {
+                        self.leave(last);
+                        Literals::one(last)
+                    }
+                    _ => Literals::many(count - 1, link),
+                }
             }
         };
     }
@@ -235,11 +376,16 @@ impl Trie {
         }
         if self.is_empty() {
             (self.nodes, self.root) = rooted();
+        } else {
+            self.join(at);
         }
     }
 
     fn remove(&mut self, parent: NodeId, child: NodeId) {
-        if let Some(level) = self.nodes[child].level {
+        if self.chain_of(parent).is_some() {
+            let (levels, _) = self.take_chain(parent);
+            levels.iter().flatten().for_each(|level| self.levels.release(*level));
+        } else if let Some(level) = self.nodes[child].level {
             self.unlink(parent, child);
             self.levels.release(level);
         } else if self.nodes[parent].plus == Some(child) {
@@ -255,7 +401,10 @@ impl Trie {
         let mut path = Vec::new();
         let mut at = id;
         while let Some(parent) = self.nodes[at].parent {
-            path.push(self.level_text(parent, at));
+            match self.chain_of(parent) {
+                Some(chain) => path.extend(self.texts(chain).rev()),
+                None => path.push(self.level_text(parent, at)),
+            }
             at = parent;
         }
         for (depth, level) in path.iter().rev().enumerate() {
@@ -268,15 +417,19 @@ impl Trie {
 
     /// Whether the filter that ends at `id` is `filter`.
     pub(crate) fn is_text(&self, id: NodeId, filter: &str) -> bool {
+        let mut levels = filter.rsplit('/');
         let mut at = id;
-        for level in filter.rsplit('/') {
-            let Some(parent) = self.nodes[at].parent else { return false };
-            if self.level_text(parent, at) != level {
+        while let Some(parent) = self.nodes[at].parent {
+            let is_same = match self.chain_of(parent) {
+                Some(chain) => self.texts(chain).rev().all(|text| levels.next() == Some(text)),
+                None => levels.next() == Some(self.level_text(parent, at)),
+            };
+            if !is_same {
                 return false;
             }
             at = parent;
         }
-        at == self.root
+        levels.next().is_none()
     }
 
     fn level_text(&self, parent: NodeId, child: NodeId) -> &str {
@@ -295,6 +448,15 @@ impl Trie {
         &mut self.nodes[id]
     }
 
+    /// Bytes of memory that it holds.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.nodes.bytes()
+            + self.literals.bytes()
+            + self.levels.heap_bytes()
+            + self.chains.bytes()
+            + self.chain_bytes
+    }
+
     fn is_empty(&self) -> bool {
         self.nodes.len() == 1
     }
@@ -303,6 +465,7 @@ impl Trie {
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         assert!(self.literals.len() < self.nodes.len());
+        assert!(self.nodes.len() > 1 || self.chain_bytes == 0 && self.chains.len() == 0);
         (self.nodes.len() - 1, self.levels.len())
     }
 }
@@ -314,94 +477,7 @@ fn rooted() -> (Slab<Node>, NodeId) {
     (nodes, root)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn trie(filters: &[&str]) -> Trie {
-        let mut trie = Trie::new(Hashing::new(3));
-        for (n, filter) in filters.iter().enumerate() {
-            let node = trie.make(filter);
-            trie.node_mut(node).filter = Id::from_number(n as u32 + 1);
-        }
-        trie
-    }
-
-    fn found(trie: &Trie, topic: &str) -> Vec<u32> {
-        let mut found = Vec::new();
-        trie.matches(topic, &mut Walk::default(), |node| {
-            found.extend(node.filter.map(|filter| filter.number()));
-        });
-        found.sort_unstable();
-        found
-    }
-
-    #[test]
-    fn every_branch_is_walked() {
-        let trie = trie(&["+/b/c", "a/+/c", "a/b/+", "a/b/#", "a/b/c/#", "+/+/+", "#", "a/+/d"]);
-        assert_eq!(found(&trie, "a/b/c"), [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(found(&trie, "a/b"), [4, 7]);
-        assert_eq!(found(&trie, "x/b/c"), [1, 6, 7]);
-        assert_eq!(found(&trie, "a"), [7]);
-    }
-
-    #[test]
-    fn a_walk_can_be_used_again() {
-        let trie = trie(&["a/+", "b/#"]);
-        let mut walk = Walk::default();
-        for topic in ["a/x", "b/x/y", "b", "a/x"] {
-            let mut count = 0;
-            trie.matches(topic, &mut walk, |node| count += u32::from(node.filter.is_some()));
-            assert_eq!(count, 1, "{topic}");
-        }
-    }
-
-    #[test]
-    fn the_walk_remembers_no_more_than_a_branch_for_each_level() {
-        let filters: Vec<String> = (0..1 << 8)
-            .map(|bits| (0..8).map(|n| if bits >> n & 1 == 0 { "+/" } else { "a/" }).collect())
-            .map(|path: String| path + "#")
-            .collect();
-        let trie = trie(&filters.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut walk = Walk::default();
-        let mut count = 0;
-        trie.matches("a/a/a/a/a/a/a/a", &mut walk, |node| {
-            count += usize::from(node.filter.is_some());
-        });
-        assert_eq!(count, filters.len());
-        assert!(walk.pending.capacity() <= 16);
-    }
-
-    #[test]
-    fn texts_are_rebuilt_and_compared_from_the_path() {
-        let filters = ["a/+/#", "/+", "#", "+//b", "a/+"];
-        let trie = trie(&filters);
-        for filter in filters {
-            let node = trie.find(filter).expect("was made");
-            let mut text = String::new();
-            trie.write_text(node, &mut text);
-            assert_eq!(text, filter);
-            assert!(trie.is_text(node, filter));
-            assert!(!trie.is_text(node, "a/#") && !trie.is_text(node, &format!("x/{filter}")));
-            assert!(filter.split_once('/').is_none_or(|(_, end)| !trie.is_text(node, end)));
-        }
-        assert_eq!(trie.find("a/#"), None);
-    }
-
-    #[test]
-    fn pruning_leaves_what_others_need_and_nothing_else() {
-        let mut trie = trie(&["a/b/+", "a/b/+/c/#", "a/+"]);
-        let remove = |trie: &mut Trie, filter| {
-            let node = trie.find(filter).expect("was made");
-            trie.node_mut(node).filter = None;
-            trie.prune(node);
-        };
-        remove(&mut trie, "a/b/+");
-        assert_eq!(found(&trie, "a/b/x/c/d"), [2], "a node with children stays");
-        remove(&mut trie, "a/b/+/c/#");
-        assert_eq!((found(&trie, "a/x"), trie.counts()), (vec![3], (2, 1)));
-        remove(&mut trie, "a/+");
-        assert_eq!(trie.counts(), (0, 0));
-        assert_eq!(found(&trie, "a/x"), []);
-    }
+/// The first level of a filter, and what comes after it.
+fn cut(text: &str) -> (&str, Option<&str>) {
+    text.split_once('/').map_or((text, None), |(level, after)| (level, Some(after)))
 }

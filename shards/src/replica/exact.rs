@@ -17,14 +17,23 @@ pub(super) struct Exact {
     /// None, or [`PARTS`] by the highest bits of the fingerprint.
     parts: Vec<HashTable<u64>>,
     len: usize,
+    /// Bytes of memory of all parts.
+    bytes: usize,
 }
 
 impl Exact {
     pub(super) fn insert(&mut self, core: u16, filter: Fingerprint) {
         if self.parts.is_empty() {
             self.parts.resize_with(PARTS, HashTable::new);
+            self.bytes = self.parts.capacity() * size_of::<HashTable<u64>>();
         }
         let part = &mut self.parts[part(filter.0)];
+        if part.len() == part.capacity() {
+            let before = part.allocation_size();
+            part.reserve(1, |&entry| spread(entry));
+            self.bytes += part.allocation_size();
+            self.bytes -= before;
+        }
         part.insert_unique(spread(filter.0), entry(core, filter), |&entry| spread(entry));
         self.len += 1;
     }
@@ -39,7 +48,12 @@ impl Exact {
         found.remove();
         self.len -= 1;
         if self.len == 0 {
-            self.parts = Vec::new();
+            *self = Self::default();
+        } else if part.num_buckets() > 16 * part.len().max(4) {
+            let before = part.allocation_size();
+            part.shrink_to(2 * part.len(), |&entry| spread(entry));
+            self.bytes += part.allocation_size();
+            self.bytes -= before;
         }
         true
     }
@@ -50,6 +64,11 @@ impl Exact {
         let found = part.into_iter().flat_map(move |part| part.iter_hash(spread(filter.0)));
         let is_it = move |&&entry: &&u64| entry & !core_mask == filter.0 & !core_mask;
         found.filter(is_it).map(move |entry| (entry & core_mask) as u16)
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Fingerprints, each counted once for each announcement.

@@ -17,6 +17,7 @@ use crate::hash::Hashing;
 use crate::index::{
     FilterId, Matches, SubscriberId, Subscription, SubscriptionIndex, SubscriptionOptions,
 };
+use crate::slab::heap;
 use crate::topic::TopicFilter;
 
 /// A 64-bit hash of a filter without wildcards, or of a topic, under a seed that the cores of one
@@ -50,6 +51,19 @@ pub struct CoreMatches {
     scratch: Matches,
 }
 
+impl CoreMatches {
+    /// What the last match cost: nodes looked at, and what was found.
+    pub fn steps(&self) -> usize {
+        self.scratch.steps()
+    }
+
+    /// Bytes of memory that the buffers hold.
+    pub fn heap_bytes(&self) -> usize {
+        let groups = self.groups.capacity() * size_of::<GroupId>();
+        self.cores.capacity() * size_of::<u16>() + groups + self.scratch.heap_bytes()
+    }
+}
+
 /// What a group has on the other cores.
 #[derive(Debug, Default)]
 struct Shares {
@@ -68,6 +82,10 @@ pub struct Replica {
     others: SubscriptionIndex,
     /// The shares of the cores in each group.
     groups: HashMap<FilterId, Shares>,
+    /// How many fit into that table: it says less where some have gone.
+    group_places: usize,
+    /// Of the lists of shares.
+    share_bytes: usize,
     epoch: u64,
 }
 
@@ -79,6 +97,8 @@ impl Replica {
             exact: Exact::default(),
             others: SubscriptionIndex::new(seed),
             groups: HashMap::new(),
+            group_places: 0,
+            share_bytes: 0,
             epoch: 0,
         }
     }
@@ -116,10 +136,14 @@ impl Replica {
         if at.members > 0 {
             let filter = self.others.subscribe(filter, of(at.core)).filter;
             let shares = &mut self.groups.entry(filter).or_default().at;
+            let before = share_bytes(shares);
             match shares.binary_search_by_key(&at.core, |share| share.core) {
                 Ok(place) => shares[place] = at,
                 Err(place) => shares.insert(place, at),
             }
+            self.share_bytes += share_bytes(shares);
+            self.share_bytes -= before;
+            self.group_places = self.group_places.max(self.groups.capacity());
             return;
         }
         let Some(filter) = self.others.find(filter.text()) else { return };
@@ -127,7 +151,12 @@ impl Replica {
         if let Some(shares) = self.groups.get_mut(&filter) {
             shares.at.retain(|share| share.core != at.core);
             if shares.at.is_empty() {
+                self.share_bytes -= share_bytes(&shares.at);
                 self.groups.remove(&filter);
+                if self.group_places > 16 * self.groups.len() {
+                    self.groups.shrink_to(2 * self.groups.len());
+                    self.group_places = self.groups.capacity();
+                }
             }
         }
     }
@@ -175,6 +204,14 @@ impl Replica {
         cores.dedup();
     }
 
+    /// Bytes of memory that it holds, as an allocator counts them.
+    pub fn heap_bytes(&self) -> usize {
+        // A table is full at seven eighths, and has a byte of its own for each place.
+        let places = self.group_places * 8 / 7;
+        let groups = places * (size_of::<(FilterId, Shares)>() + 1);
+        self.exact.bytes() + self.others.heap_bytes() + groups + self.share_bytes
+    }
+
     /// A number that changes whenever a later [`matches`](Self::matches) could answer differently.
     pub fn epoch(&self) -> u64 {
         self.epoch + self.others.epoch()
@@ -189,6 +226,10 @@ impl Replica {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn share_bytes(shares: &Vec<GroupAt>) -> usize {
+    heap(shares.capacity() * size_of::<GroupAt>())
 }
 
 /// A core as a subscriber.

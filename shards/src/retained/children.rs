@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::slab::heap;
+
 /// The longest row. Inserting moves half a row on average, and a search reads a row's end for each
 /// halving of the rows, so neither should be much longer than the other.
 const ROW_MAX: usize = 256;
@@ -18,7 +20,11 @@ pub(crate) enum Children<C> {
 
 /// Rows of which none is empty: inserting into a million moves a few hundred.
 #[derive(Debug)]
-pub(crate) struct Rows<C>(Vec<Vec<C>>);
+pub(crate) struct Rows<C> {
+    rows: Vec<Vec<C>>,
+    /// Bytes of memory of the rows, without the list of them.
+    row_bytes: usize,
+}
 
 /// Where a child is, or would be, until the list changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +36,17 @@ pub(crate) struct Place {
 impl<C: Copy> Children<C> {
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::None)
+    }
+
+    /// Bytes of memory that they take besides their place.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::None | Self::One(_) => 0,
+            Self::Many(rows) => {
+                let list = rows.rows.capacity() * size_of::<Vec<C>>();
+                heap(size_of::<Rows<C>>()) + heap(list) + rows.row_bytes
+            }
+        }
     }
 
     /// The place of the first child that is not [`Ordering::Less`] than what is searched for, and
@@ -60,7 +77,8 @@ impl<C: Copy> Children<C> {
             Self::None => *self = Self::One(child),
             Self::One(only) => {
                 let row = if place.column == 0 { vec![child, *only] } else { vec![*only, child] };
-                *self = Self::Many(Box::new(Rows(vec![row])));
+                let row_bytes = row_bytes(&row);
+                *self = Self::Many(Box::new(Rows { rows: vec![row], row_bytes }));
             }
             Self::Many(rows) => rows.insert(place, child),
         }
@@ -70,7 +88,7 @@ impl<C: Copy> Children<C> {
     pub(crate) fn remove(&mut self, place: Place) {
         if let Self::Many(rows) = self {
             rows.remove(place);
-            if !rows.0.is_empty() {
+            if !rows.rows.is_empty() {
                 return;
             }
         }
@@ -82,24 +100,26 @@ impl<C: Copy> Rows<C> {
     fn search(&self, order: impl Fn(C) -> Ordering) -> (Place, bool) {
         let is_before = |row: &Vec<C>| row.last().is_some_and(|last| order(*last).is_lt());
         // Past the last row's end is the end of the last row.
-        let row = self.0.partition_point(is_before).min(self.0.len() - 1);
-        let column = self.0[row].partition_point(|child| order(*child).is_lt());
-        let equal = self.0[row].get(column).is_some_and(|child| order(*child).is_eq());
+        let row = self.rows.partition_point(is_before).min(self.rows.len() - 1);
+        let column = self.rows[row].partition_point(|child| order(*child).is_lt());
+        let equal = self.rows[row].get(column).is_some_and(|child| order(*child).is_eq());
         (Place { row, column }, equal)
     }
 
     fn get(&self, Place { row, column }: Place) -> Option<(C, Place)> {
-        if let Some(child) = self.0.get(row)?.get(column) {
+        if let Some(child) = self.rows.get(row)?.get(column) {
             return Some((*child, Place { row, column: column + 1 }));
         }
-        let child = self.0.get(row + 1)?.first()?;
+        let child = self.rows.get(row + 1)?.first()?;
         Some((*child, Place { row: row + 1, column: 1 }))
     }
 
     fn insert(&mut self, Place { row, column }: Place, child: C) {
-        let lower = &mut self.0[row];
+        let lower = &mut self.rows[row];
+        self.row_bytes -= row_bytes(lower);
         if lower.len() < ROW_MAX {
             lower.insert(column, child);
+            self.row_bytes += row_bytes(lower);
             return;
         }
         // Children that come in order fill their rows; others leave them half full.
@@ -110,18 +130,30 @@ impl<C: Copy> Rows<C> {
         } else {
             upper.insert(column - kept, child);
         }
-        self.0.insert(row + 1, upper);
+        self.row_bytes += row_bytes(lower) + row_bytes(&upper);
+        self.rows.insert(row + 1, upper);
     }
 
     fn remove(&mut self, Place { row, column }: Place) {
-        let children = &mut self.0[row];
+        let children = &mut self.rows[row];
+        self.row_bytes -= row_bytes(children);
         children.remove(column);
         if children.is_empty() {
-            self.0.remove(row);
-        } else if children.len() < children.capacity() / 4 {
+            self.rows.remove(row);
+            if self.rows.len() < self.rows.capacity() / 4 {
+                self.rows.shrink_to(self.rows.len() * 2);
+            }
+            return;
+        }
+        if children.len() < children.capacity() / 4 {
             children.shrink_to(children.len() * 2);
         }
+        self.row_bytes += row_bytes(children);
     }
+}
+
+fn row_bytes<C>(row: &Vec<C>) -> usize {
+    heap(row.capacity() * size_of::<C>())
 }
 
 #[cfg(test)]
@@ -163,7 +195,7 @@ mod tests {
                 assert_eq!(listed(&children, place), Vec::from_iter(model.range(from..).copied()));
             }
         }
-        assert!(matches!(&children, Children::Many(rows) if rows.0.len() > 5));
+        assert!(matches!(&children, Children::Many(rows) if rows.rows.len() > 5));
         for number in model.clone() {
             toggle(&mut children, &mut model, number);
         }
@@ -177,7 +209,7 @@ mod tests {
             let (place, _) = children.search(|child: u32| child.cmp(&number));
             children.insert(place, number);
         }
-        assert!(matches!(&children, Children::Many(rows) if rows.0.len() == 10));
+        assert!(matches!(&children, Children::Many(rows) if rows.rows.len() == 10));
         assert_eq!(listed(&children, Place::default()).len(), 10 * ROW_MAX);
     }
 }

@@ -46,6 +46,8 @@ pub struct RetainedIndex<T> {
     /// The nodes that have, or had, siblings, by their parent and level.
     by_level: IdTable,
     root: NodeId<T>,
+    /// Of the lists of children.
+    child_bytes: usize,
     /// Values.
     len: usize,
 }
@@ -99,6 +101,7 @@ impl<T> RetainedIndex<T> {
             nodes,
             by_level: IdTable::default(),
             root,
+            child_bytes: 0,
             len: 0,
         }
     }
@@ -131,6 +134,12 @@ impl<T> RetainedIndex<T> {
     /// How many topics something is retained under.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes of memory that it holds, as an allocator counts them; those of what its values point at
+    /// aside.
+    pub fn heap_bytes(&self) -> usize {
+        self.levels.heap_bytes() + self.nodes.bytes() + self.by_level.bytes() + self.child_bytes
     }
 
     /// Whether nothing is retained.
@@ -273,7 +282,10 @@ impl<T> RetainedIndex<T> {
             }
             Children::Many(_) => self.enter(parent, child),
         }
-        self.nodes[parent].children.insert(place, child);
+        let children = &mut self.nodes[parent].children;
+        self.child_bytes -= children.heap_bytes();
+        children.insert(place, child);
+        self.child_bytes += children.heap_bytes();
         child
     }
 
@@ -289,7 +301,10 @@ impl<T> RetainedIndex<T> {
         if let Children::Many(_) = self.nodes[parent].children {
             self.by_level.remove(self.edge(parent, level), child.number());
         }
-        self.nodes[parent].children.remove(place);
+        let children = &mut self.nodes[parent].children;
+        self.child_bytes -= children.heap_bytes();
+        children.remove(place);
+        self.child_bytes += children.heap_bytes();
         self.nodes.remove(child);
         self.levels.release(level);
     }

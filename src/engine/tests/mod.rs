@@ -11,6 +11,7 @@ mod groups;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod input;
+mod memory;
 mod overdue;
 mod sending;
 mod sessions;

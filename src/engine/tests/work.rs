@@ -200,7 +200,8 @@ fn sixty_thousand_open_exchanges_are_ended_one_by_one_in_constant_time() {
 
 #[test]
 fn a_session_of_10_000_subscriptions_ends_over_several_turns_and_for_others_at_once() {
-    let mut world = World::new();
+    let many = |of: &mut Settings| of.limits.wildcard_subscriptions_per_client_max = 10_000;
+    let mut world = World::with(many, Box::new(AllowAll));
     let filters = numbered(10_000, |n| format!("{n}/+/x"));
     let hostile = world.connect(&Client::persistent("h"));
     world.subscribe_to_all(hostile, &filters, Qos::AtLeastOnce);

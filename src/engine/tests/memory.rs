@@ -1,0 +1,120 @@
+//! What subscriptions, topics of retained messages and cached answers weigh, and what gives way.
+
+use super::*;
+
+fn with_memory(bytes: u64) -> World {
+    let change = |of: &mut Settings| {
+        of.limits.memory_bytes_max = bytes;
+        of.limits.connections_max = 10_000;
+        of.limits.wildcard_subscriptions_per_client_max = 100_000;
+        of.limits.subscriptions_per_client_max = 100_000;
+    };
+    World::with(change, Box::new(AllowAll))
+}
+
+fn deep(n: usize) -> String {
+    format!("{n}/{}", vec!["a/+"; 60].join("/"))
+}
+
+/// Reason Codes of the SUBACKs received since the last look.
+fn granted(world: &mut World, id: ConnectionId) -> usize {
+    let packets = world.packets(id, Version::V5);
+    packets.iter().filter(|packet| packet.contains("Suback") && packet.contains("[0]")).count()
+}
+
+fn retain(world: &mut World, id: ConnectionId, topic: &str) -> bool {
+    let message = Publish { retain: true, ..publish(topic, b"x", Qos::AtLeastOnce, 1) };
+    world.send(id, Version::V5, &Packet::Publish(message));
+    // Who publishes when memory is full is left unread for a while.
+    world.advance_ms(2 * limits::MEMORY_PAUSE_MS);
+    let packets = world.packets(id, Version::V5);
+    assert_eq!(packets.len(), 1, "{packets:?}");
+    !packets[0].contains("QuotaExceeded")
+}
+
+#[test]
+fn deep_filters_are_on_the_ledger_refused_at_the_bound_and_make_room_when_they_end() {
+    let mut world = with_memory(4 << 20);
+    let id = world.connect(&Client::v5("c"));
+    let before = world.engine.metrics().memory_bytes;
+    (0..8_000).for_each(|n| world.subscribe(id, &deep(n), Qos::AtMostOnce));
+    let accepted = granted(&mut world, id);
+    assert!((2_000..7_900).contains(&accepted), "{accepted} of 8,000 found room in 4 MiB");
+    let metrics = world.engine.metrics();
+    let each = metrics.subscription_bytes as usize / accepted;
+    assert!((480..1_500).contains(&each), "120 levels take {each} bytes");
+    assert!(metrics.memory_bytes >= metrics.subscription_bytes && each > 0);
+    world.cut(id);
+    let after = world.engine.metrics().memory_bytes;
+    assert!(after < before + 300_000, "{before} bytes before, {after} after");
+    let next = world.connect(&Client::v5("next"));
+    world.subscribe(next, "a/+", Qos::AtMostOnce);
+    assert_eq!(granted(&mut world, next), 1);
+}
+
+#[test]
+fn deep_topics_of_retained_messages_are_on_the_ledger_and_refused_at_the_bound() {
+    let mut world = with_memory(4 << 20);
+    let id = world.connect(&Client::v5("c"));
+    let topic = |n: usize| deep(n).replace('+', "b");
+    let kept = (0..2_000).take_while(|&n| retain(&mut world, id, &topic(n))).count();
+    assert!((300..1_000).contains(&kept), "{kept} topics of 121 levels found room in 4 MiB");
+    let metrics = world.engine.metrics();
+    assert!(metrics.retained_topic_bytes > 3 << 20, "{}", metrics.retained_topic_bytes);
+    assert!(!retain(&mut world, id, &topic(5_000)));
+    for n in 0..kept {
+        let topic = topic(n);
+        let empty = Publish { retain: true, ..publish(&topic, b"", Qos::AtMostOnce, 1) };
+        world.send(id, Version::V5, &Packet::Publish(empty));
+        world.advance_ms(2 * limits::MEMORY_PAUSE_MS);
+    }
+    let left = world.engine.metrics().retained_topic_bytes;
+    assert!(left < 100_000, "{left} bytes for nothing");
+    assert!(retain(&mut world, id, &topic(5_000)));
+}
+
+/// A client with groups that every topic belongs to, and another one that thinks of topics.
+fn fill_cache(world: &mut World, topics: usize) -> u64 {
+    world.engine.settings.limits.shared_subscriptions_per_client_max = 1_000;
+    let id = world.connect(&Client::v5("groups"));
+    (0..500).for_each(|n| world.subscribe(id, &format!("$share/g{n}/#"), Qos::AtMostOnce));
+    let publisher = world.connect(&Client::v5("p"));
+    for n in 0..topics {
+        world.publish(publisher, &format!("topic/{n}"), b"m", Qos::AtMostOnce, 0);
+    }
+    world.engine.metrics().topic_cache_bytes
+}
+
+#[test]
+fn cached_answers_weigh_what_they_hold_and_are_bounded_in_bytes() {
+    let mut world = with_memory(16 << 20);
+    let few = fill_cache(&mut world, 5);
+    let many = fill_cache(&mut world, 20);
+    assert!(many - few > 15 * 500 * 30, "{few} bytes with 5 answers, {many} with 20");
+    let bound = (16 << 20) / limits::TOPIC_CACHE_MEMORY_SHARE;
+    let most = fill_cache(&mut world, 300);
+    assert!((bound / 8..=bound + 100_000).contains(&most), "{most} bytes of {bound}");
+    let memory = world.engine.metrics().memory_bytes;
+    assert!(memory > most);
+}
+
+#[test]
+fn cached_answers_give_way_before_anybody_is_refused() {
+    let mut world = with_memory(8 << 20);
+    assert!(fill_cache(&mut world, 15) > 150_000);
+    // Something else takes all but a small share of the memory.
+    let held = world.engine.links.ledger.bytes();
+    world.engine.links.ledger.charge((8 << 20) - (300 << 10) - held as usize);
+    world.advance_ms(1);
+    assert_eq!(world.engine.metrics().topic_cache_bytes, 0);
+    let id = world.connect(&Client::v5("new"));
+    world.subscribe(id, "a/+", Qos::AtMostOnce);
+    assert_eq!(granted(&mut world, id), 1);
+    let publisher = world.connect(&Client::v5("p"));
+    world.publish(publisher, "a/b", b"m", Qos::AtMostOnce, 0);
+    assert_eq!(world.payloads(id), ["m"], "found without a cache");
+    world.engine.links.ledger.release(1 << 20);
+    world.advance_ms(1);
+    (0..10).for_each(|n| world.publish(publisher, &format!("t/{n}"), b"m", Qos::AtMostOnce, 0));
+    assert!(world.engine.metrics().topic_cache_bytes > 0);
+}
