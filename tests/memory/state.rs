@@ -84,3 +84,37 @@ fn messages_queued_for_clients_that_are_away() {
         ..Kind::default()
     });
 }
+
+#[test]
+fn retained_topics_of_many_levels() {
+    check(&Kind {
+        name: "20,000 retained topics of 250 levels",
+        configuration: "limits.topic_levels_max = 256\n".to_owned(),
+        attack: |attacked| {
+            let mut stream = log_in(attacked, Connect::v5("retainer"));
+            let topic = |n: u32| format!("{n}/{}a", "a/".repeat(248));
+            let message = |n| Publish::new(&topic(n), "x").retain().encode(V5);
+            pour(&mut stream, (0..20_000).map(message), true);
+            Outcome::default()
+        },
+        ..Kind::default()
+    });
+}
+
+#[test]
+fn filters_of_many_levels() {
+    check(&Kind {
+        name: "20,000 filters of 250 levels",
+        configuration:
+            "limits.topic_levels_max = 256\nlimits.subscriptions_per_client_max = 100000\n"
+                .to_owned(),
+        attack: |attacked| {
+            let mut stream = log_in(attacked, Connect::v5("subscriber"));
+            let filter = |n: u32| format!("{n}/{}+", "a/".repeat(248));
+            let packet = |n| Subscribe::new(1, filter(n), 0).encode(V5);
+            pour(&mut stream, (0..20_000).map(packet), true);
+            Outcome::default()
+        },
+        ..Kind::default()
+    });
+}
