@@ -19,7 +19,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "publishes of 5 bytes at QoS 0 without end",
         setup: plain,
         prepare: tiny,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "new-topics",
@@ -47,7 +47,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "publishes of 16 MiB of User Properties to one subscriber",
         setup: plain,
         prepare: long_properties,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "payload-16MiB",

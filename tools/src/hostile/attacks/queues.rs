@@ -39,7 +39,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "a session is gone on with whose 100,000 queued messages have expired",
         setup: plain,
         prepare: expired_queue,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "queue-ends",

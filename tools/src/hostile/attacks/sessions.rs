@@ -17,7 +17,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "a session of 10,000 subscriptions that ends by Clean Start, again and again",
         setup: plain,
         prepare: clean_start,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "expire-together",
@@ -31,7 +31,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "500 clients with Wills, to a topic that all hear, lose their connections at once",
         setup: plain,
         prepare: will_storm,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "connect-16MiB",

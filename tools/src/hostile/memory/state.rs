@@ -22,7 +22,7 @@ pub const KINDS: &[Attack] = &[
         about: "100,000 filters of 255 levels with a wildcard, of 10 clients",
         setup: bounded,
         prepare: filters_deep,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "topic-cache",
@@ -78,14 +78,14 @@ pub const KINDS: &[Attack] = &[
         about: "messages of 1 KiB for 100 sessions that are away, each on a topic of its own",
         setup: bounded,
         prepare: queues,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "small-queues",
         about: "messages of 1 byte for 10 sessions that are away",
         setup: bounded,
         prepare: small_queues,
-        in_short: false,
+        in_short: true,
     },
 ];
 

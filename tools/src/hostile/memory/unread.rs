@@ -34,7 +34,7 @@ pub const KINDS: &[Attack] = &[
         about: "QoS 1 PUBLISHes of 10 clients that read no PUBACK",
         setup: bounded,
         prepare: unread_pubacks,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "unread-suback",
@@ -48,7 +48,7 @@ pub const KINDS: &[Attack] = &[
         about: "messages of 10 KiB to 200 subscribers that read none",
         setup: bounded,
         prepare: unread_messages,
-        in_short: true,
+        in_short: false,
     },
     Attack {
         name: "unread-retained",
