@@ -546,6 +546,8 @@ fn firehose(
             if let Ok(bytes) = client.stream.write(&left) {
                 left.drain(..bytes);
             }
+            // Some megabytes a second: far more than is taken, and time for the others.
+            std::thread::sleep(Duration::from_micros(200));
         }
         // The last one is said to its end.
         client.stream.set_write_timeout(Some(PATIENCE)).expect("set");

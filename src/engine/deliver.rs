@@ -26,7 +26,7 @@ use crate::wire::{Qos, ReasonCode, Version};
 const INDEX_STEPS_PER_STEP: usize = 8;
 
 /// Steps to bring a message to one subscriber, by QoS.
-const STEPS_BY_QOS: [usize; 3] = [1, 2, 3];
+const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
 
 /// The last copy written, to make the next one of the same form from.
 #[derive(Default)]
@@ -333,6 +333,7 @@ impl Engine {
         shared: Option<shards::FilterId>,
     ) {
         self.has_queued = true;
+        self.work.spend(2);
         if self.memory_is_full() {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }

@@ -329,6 +329,7 @@ impl Engine {
         };
         let ack = Ack::new(identifier, reason);
         let mark = self.mark();
+        self.work.spend(if self.journal.is_some() { 3 } else { 1 });
         if reason == ReasonCode::Success {
             self.tell_completed(session, identifier);
         }

@@ -183,6 +183,9 @@ impl Target {
     }
 }
 
+/// What an answer takes besides the walks of the indexes, in their steps.
+const ANSWER_STEPS: usize = 32;
+
 /// Topic → targets, thrown away as a whole when a subscription or a client's encoding changes.
 #[derive(Debug)]
 pub struct TopicCache {
@@ -300,7 +303,8 @@ impl TopicCache {
         let mut targets = Targets::new(&mut self.scratch, class);
         let elsewhere = &mut self.scratch_elsewhere;
         replica.matches(topic, elsewhere);
-        self.steps += elsewhere.steps();
+        // To make the answer, and to keep it.
+        self.steps += elsewhere.steps() + ANSWER_STEPS;
         targets.cores.clone_from(&elsewhere.cores);
         targets.shared = sharings(index, replica, &self.scratch.shared, &elsewhere.groups);
         targets
@@ -315,6 +319,7 @@ impl TopicCache {
         if self.table.len() >= limits::TOPIC_CACHE_ENTRIES_MAX
             || self.entry_bytes + bytes + self.table.allocation_size() > self.bytes_max
         {
+            self.steps += ANSWER_STEPS / 8 * self.table.len();
             self.clear();
         }
         self.entry_bytes += bytes;

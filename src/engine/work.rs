@@ -12,10 +12,10 @@
 //! of it, as pieces are not cut.
 
 /// Steps for what arrives in a turn.
-pub const ARRIVAL_STEPS: i32 = 24_576;
+pub const ARRIVAL_STEPS: i32 = 20_480;
 
 /// Steps for going on with what was deferred.
-pub const DEFERRED_STEPS: i32 = 24_576;
+pub const DEFERRED_STEPS: i32 = 20_480;
 
 /// Steps of one turn, besides a piece that cannot be cut in each of its parts.
 pub const TURN_STEPS: u32 = (ARRIVAL_STEPS + DEFERRED_STEPS) as u32;

@@ -44,8 +44,8 @@ use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_f
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
-/// A socket that brings so many bytes at once is one that takes buffers from others.
-const FED_BYTES: i32 = 16 * 1024;
+/// A socket that brings so many bytes in a turn is one that takes buffers from others.
+const FED_BYTES: u32 = 8 * 1024;
 
 /// Errors after which a send is tried again; it is cancelled for that alone, unless its socket closes.
 const AGAIN: [i32; 5] = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::ECANCELED];
@@ -79,8 +79,8 @@ pub struct Executor {
     copying: HashMap<u32, i32>,
     /// Sockets that found no free buffer.
     starved: Vec<u32>,
-    /// Those that had most of the buffers in this turn.
-    fed: Vec<u32>,
+    /// What came in this turn, from whom, and how many bytes.
+    fed: Vec<(u32, u32)>,
     /// Those whose receive has ended, to receive again once the starved do.
     rested: Vec<u32>,
     /// Accepts that rest for lack of descriptors, and until when.
@@ -356,9 +356,11 @@ impl Executor {
     fn share_buffers(&mut self) -> io::Result<()> {
         let mut fed = std::mem::take(&mut self.fed);
         if !self.starved.is_empty() {
-            for &file in &fed {
+            fed.sort_unstable();
+            for of_one in fed.chunk_by(|a, b| a.0 == b.0) {
+                let (file, bytes) = (of_one[0].0, of_one.iter().map(|of| of.1).sum::<u32>());
                 let is_open = |socket: &mut Socket| socket.phase == Phase::Open;
-                if self.sockets.get(file).is_some_and(is_open) {
+                if bytes >= FED_BYTES && self.sockets.get(file).is_some_and(is_open) {
                     self.stop_receiving(file)?;
                 }
             }
@@ -380,11 +382,11 @@ impl Executor {
             return self.stray(file, "receive");
         };
         socket.is_receiving = cqueue::more(completion.flags);
+        if completion.result > 0 {
+            self.fed.push((file, completion.result as u32));
+        }
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
         let is_settling = socket.is_settling;
-        if completion.result >= FED_BYTES && self.fed.last() != Some(&file) {
-            self.fed.push(file);
-        }
         if completion.result > 0 {
             let bytes = self.rings.of(file).0.buffers.received(&completion);
             match phase {
