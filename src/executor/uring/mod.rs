@@ -204,7 +204,7 @@ impl Executor {
         }
         self.completions = completions;
         self.rings.publish_buffers();
-        self.core.note_read(has_taken_all && self.starved.is_empty());
+        self.core.note_read(has_taken_all && self.starved.is_empty() && self.rested.is_empty());
         self.share_buffers()?;
         self.accept_again()?;
         self.expire_lingering()?;
