@@ -103,9 +103,11 @@ impl SubscriptionIndex {
         if let Some(id) = self.find_exact(hash, topic) {
             subscriptions.extend_from_slice(self.filters[id].members.as_slice());
         }
-        let mut share = |first, has_wildcard| {
-            let chain = self.shared.chain(first);
-            shared.extend(chain.map(|id| Which::Shared(id).id(has_wildcard)));
+        let mut share = |first: Option<Id<SharedFilter>>, has_wildcard| {
+            if first.is_some() {
+                let chain = self.shared.chain(first);
+                shared.extend(chain.map(|id| Which::Shared(id).id(has_wildcard)));
+            }
         };
         share(self.shared.first_exact(hash, topic), false);
         self.trie.matches(topic, walk, |node| {
@@ -156,7 +158,9 @@ impl SubscriptionIndex {
         subscriber: SubscriberId,
     ) -> Option<Unsubscribed> {
         let which = Which::from_id(filter)?;
-        let (before, has_wildcard) = (self.member_bytes(which), filter.has_wildcard());
+        // The only one takes nothing besides its place.
+        let is_one_of_many = self.members(filter).len() > 1;
+        let before = if is_one_of_many { self.member_bytes(which) } else { 0 };
         let removed = match which {
             Which::Own(id) => self.filters.get_mut(id)?.members.remove(&self.hashing, subscriber),
             Which::Shared(id) => self.shared.get_mut(id)?.group.remove(&self.hashing, subscriber),
@@ -166,14 +170,16 @@ impl SubscriptionIndex {
             Removed::Member(subscription) => (subscription, false),
             Removed::Last(subscription) => (subscription, true),
         };
-        self.heap_bytes += self.member_bytes(which);
-        self.heap_bytes -= before;
+        if is_one_of_many {
+            self.heap_bytes += self.member_bytes(which);
+            self.heap_bytes -= before;
+        }
         match which {
             Which::Own(id) if last => self.remove(id),
             Which::Shared(id) if last => self.remove_shared(id),
             _ => {}
         }
-        self.count(has_wildcard, -1);
+        self.count(filter.has_wildcard(), -1);
         self.epoch += 1;
         Some(Unsubscribed { subscription, last })
     }
@@ -206,7 +212,11 @@ impl SubscriptionIndex {
     /// The filter whose whole text, with `$share/NAME/` when shared, is `text`.
     pub fn find(&self, text: &str) -> Option<FilterId> {
         let which = self.find_hashed(self.hashing.text(text), text)?;
-        Some(which.id(has_wildcard(text)))
+        let place = match which {
+            Which::Own(id) => &self.filters[id].place,
+            Which::Shared(id) => &self.shared[id].place,
+        };
+        Some(which.id(matches!(place, Place::Trie(_))))
     }
 
     /// The whole text of `filter`; empty when no filter has this id.

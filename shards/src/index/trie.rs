@@ -382,16 +382,16 @@ impl Trie {
     }
 
     fn remove(&mut self, parent: NodeId, child: NodeId) {
-        if self.chain_of(parent).is_some() {
-            let (levels, _) = self.take_chain(parent);
-            levels.iter().flatten().for_each(|level| self.levels.release(*level));
-        } else if let Some(level) = self.nodes[child].level {
+        if let Some(level) = self.nodes[child].level {
             self.unlink(parent, child);
             self.levels.release(level);
         } else if self.nodes[parent].plus == Some(child) {
             self.nodes[parent].plus = None;
-        } else {
+        } else if self.nodes[parent].hash == Some(child) {
             self.nodes[parent].hash = None;
+        } else {
+            let (levels, _) = self.take_chain(parent);
+            levels.iter().flatten().for_each(|level| self.levels.release(*level));
         }
         self.nodes.remove(child);
     }
