@@ -76,7 +76,7 @@ use crate::clock::{Deadline, Now};
 use crate::config::Settings;
 use crate::limits;
 use crate::metrics::{Metrics, Turn};
-use crate::session::connection::{Connection, Phase};
+use crate::session::connection::{Connection, Hold, Phase};
 use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
 use crate::storage::record::{Exchange, SessionNumber};
@@ -478,10 +478,13 @@ impl Engine {
         if is_drained && !self.leaving_later.is_empty() {
             self.leave_now(connection);
         }
-        if self.links.get(connection).is_some_and(|c| c.session().is_some()) {
+        let Some(of) = self.links.get(connection).filter(|of| of.session().is_some()) else {
+            return;
+        };
+        if of.holds.has(Hold::Answers) {
             self.note_answers_taken(connection, bytes);
-            self.after_progress(connection.slot);
         }
+        self.after_progress(connection.slot);
     }
 
     /// The peer closed the connection, or it broke; the executor has dropped the socket.
@@ -557,7 +560,8 @@ impl Engine {
             if self.go_on_with_handshake() {
                 continue;
             }
-            if self.go_on_with_batches() || self.go_on_with_leftovers() {
+            let has_work = !self.unread_batches.is_empty() || !self.leftovers.is_empty();
+            if has_work && (self.go_on_with_batches() || self.go_on_with_leftovers()) {
                 continue;
             }
             if self.work.is_spent() {

@@ -45,6 +45,7 @@ impl Engine {
             None => connection.timing.note_heard(),
         }
         let must_wait = connection.is_held() || connection.is_ready;
+        let takes_slowly = connection.is_sending;
         let speaks_mqtt = match connection.phase {
             Phase::Connecting { .. } if connection.stash().is_empty() => {
                 wire::may_begin_connect(bytes)
@@ -60,7 +61,7 @@ impl Engine {
         } else if self.work.is_spent() {
             self.mark_untouched(id);
             self.stash(id, bytes, 0);
-        } else if self.holds_for_answers(id) {
+        } else if takes_slowly && self.holds_for_answers(id) {
             self.stash(id, bytes, 0);
         } else {
             self.take_in(id, bytes);
@@ -88,11 +89,12 @@ impl Engine {
     /// Processes what is stashed and then `bytes`, without copying any packet that lies whole in
     /// `bytes`; what is left is stashed. Once the budget is spent the rest waits for a later turn.
     pub(super) fn take_in(&mut self, id: ConnectionId, mut bytes: &[u8]) {
-        loop {
+        let is_next = loop {
             let is_spent = self.work.is_spent();
             let Some(connection) = self.links.get(id) else { return };
-            if connection.is_held() || connection.stash().is_empty() || is_spent {
-                break;
+            let has_stash = connection.stash_began().is_some();
+            if connection.is_held() || !has_stash || is_spent {
+                break !has_stash;
             }
             let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
             let (missing, need) = match wire::frame(connection.stash(), packet_bytes_max) {
@@ -122,9 +124,11 @@ impl Engine {
             let used = self.take_packets(id, stash.bytes());
             stash.advance(used);
             self.put_back(id, stash);
-        }
-        let is_next = self.links.get(id).is_some_and(|connection| connection.stash().is_empty());
+        };
         let used = if is_next { self.take_packets(id, bytes) } else { 0 };
+        if is_next && used == bytes.len() {
+            return;
+        }
         if used < bytes.len() {
             let rest = &bytes[used..];
             if self.work.is_spent() {

@@ -12,16 +12,16 @@
 //! of it, as pieces are not cut.
 
 /// Steps for what arrives in a turn.
-pub const ARRIVAL_STEPS: i32 = 20_480;
+pub const ARRIVAL_STEPS: i64 = 20_480;
 
 /// Steps for going on with what was deferred.
-pub const DEFERRED_STEPS: i32 = 20_480;
+pub const DEFERRED_STEPS: i64 = 20_480;
 
 /// Steps of one turn, besides a piece that cannot be cut in each of its parts.
 pub const TURN_STEPS: u32 = (ARRIVAL_STEPS + DEFERRED_STEPS) as u32;
 
 /// The least that a client gets of the second part when its turn comes, if others wait.
-const SHARE_STEPS_MIN: i32 = DEFERRED_STEPS / 16;
+const SHARE_STEPS_MIN: i64 = DEFERRED_STEPS / 16;
 
 /// Bytes that are copied, or looked at one after the other, for a step.
 pub const BYTES_PER_STEP: usize = 512;
@@ -33,11 +33,11 @@ const PIECE_STEPS_MAX: usize = 1 << 30;
 #[derive(Debug)]
 pub struct Work {
     /// Steps left of this part of the turn. Below zero after a piece that could not be cut.
-    left: i32,
+    left: i64,
     /// Where the one who is served now has to stop.
-    floor: i32,
+    floor: i64,
     /// What this part began with.
-    began_with: i32,
+    began_with: i64,
     /// The part for what was deferred has begun.
     is_deferred: bool,
     /// Steps of the first part.
@@ -69,7 +69,7 @@ impl Work {
     /// Takes steps off the budget.
     #[inline]
     pub fn spend(&mut self, steps: usize) {
-        self.left = self.left.saturating_sub(steps.min(PIECE_STEPS_MAX) as i32);
+        self.left -= steps.min(PIECE_STEPS_MAX) as i64;
     }
 
     /// The same for bytes that were copied or looked at.
@@ -85,6 +85,7 @@ impl Work {
     }
 
     /// What arrived in this turn has been served: what was deferred follows.
+    #[inline]
     pub fn begin_deferred(&mut self) {
         if self.is_deferred {
             return;
@@ -97,7 +98,7 @@ impl Work {
     /// The next one that was deferred is served, one of so many that wait: it gets its share of what
     /// is left.
     pub fn begin_share(&mut self, waiting: usize) {
-        let share = (self.left / waiting.max(1) as i32).max(SHARE_STEPS_MIN);
+        let share = (self.left / waiting.max(1) as i64).max(SHARE_STEPS_MIN);
         self.floor = (self.left - share).max(0);
     }
 
@@ -107,9 +108,10 @@ impl Work {
     }
 
     /// The turn is over.
+    #[inline]
     pub fn end_turn(&mut self) {
         self.begin_deferred();
-        let steps = self.arrival + self.spent();
+        let steps = self.arrival.saturating_add(self.spent());
         self.total += u64::from(steps);
         self.turn_max = self.turn_max.max(steps);
         self.recent_max = self.recent_max.max(steps);
@@ -117,8 +119,9 @@ impl Work {
         (self.left, self.floor, self.began_with) = (ARRIVAL_STEPS, 0, ARRIVAL_STEPS);
     }
 
+    #[inline]
     fn spent(&self) -> u32 {
-        self.began_with.abs_diff(self.left)
+        u32::try_from(self.began_with - self.left).unwrap_or(u32::MAX)
     }
 
     /// Steps since the start, up to the last turn.

@@ -199,12 +199,21 @@ pub struct Outbound {
     gone: Vec<Kept>,
     /// What all of it takes besides the messages themselves, which others may have too.
     charge: Charge,
+    /// For how many messages there was room when that was reckoned.
+    places: usize,
 }
 
 impl Outbound {
     /// Puts what it takes on the ledger, after it has changed, and gives back what a burst has left.
     #[inline]
     pub fn settle(&mut self, ledger: &Ledger) {
+        let places = self.queue.capacity() + self.inflight.capacity();
+        if places != self.places || places > ROOM_KEPT || self.latest_bytes > 0 {
+            self.settle_anew(ledger);
+        }
+    }
+
+    fn settle_anew(&mut self, ledger: &Ledger) {
         if self.queue.capacity() > ROOM_KEPT && self.queue.len() < self.queue.capacity() / 8 {
             self.queue.shrink_to(2 * self.queue.len());
         }
@@ -213,6 +222,7 @@ impl Outbound {
             + self.inflight.capacity() * size_of::<Inflight>()
             + self.latest_bytes;
         self.charge.set(ledger, bytes);
+        self.places = self.queue.capacity() + self.inflight.capacity();
     }
 
     /// A new connection: everything in flight is to be sent again [MQTT-4.4.0-1], within `window`.

@@ -287,6 +287,20 @@ pub fn decode(bytes: &[u8], version: Version) -> Result<Packet<'_>, Violation> {
     if bytes.len() > total {
         return Err(Violation::TrailingBytes);
     }
+    match PacketType::from_first_byte(bytes[0]) {
+        Some(PacketType::Subscribe | PacketType::Unsubscribe) => {
+            decode_with_filters(bytes, header, version)
+        }
+        _ => decode_framed(bytes, header, version),
+    }
+}
+
+/// A packet with its filters checked.
+fn decode_with_filters(
+    bytes: &[u8],
+    header: usize,
+    version: Version,
+) -> Result<Packet<'_>, Violation> {
     let packet = decode_framed(bytes, header, version)?;
     match &packet {
         Packet::Subscribe(subscribe) => subscribe.filters.check()?,
