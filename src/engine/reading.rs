@@ -122,8 +122,9 @@ impl Engine {
         if unsent <= unsent_max || connection.pending_bytes() <= pending_max {
             return false;
         }
-        // Nothing leaves while the executor has no buffer out: then it is not the client who waits.
-        if !connection.is_sending {
+        // Nothing leaves while the executor has no buffer out: then it is not the client who waits. And
+        // whoever is gone takes nothing any more.
+        if !connection.is_sending || connection.holds.has(Hold::Closed) {
             return false;
         }
         self.links.metrics.clients_unread += 1;

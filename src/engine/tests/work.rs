@@ -351,6 +351,22 @@ fn what_was_sent_before_the_peer_closed_is_processed_though_it_was_put_off() {
 }
 
 #[test]
+fn a_peer_that_closed_without_taking_its_answers_is_not_waited_for() {
+    let mut world = World::new();
+    let sender = world.connect(&Client::v5("s"));
+    world.stuck.insert(sender);
+    let flood = b"\xC0\x00".repeat(READ_BYTES / 2);
+    for _ in 0..4 {
+        world.engine.handle_received(world.now, sender, &flood);
+    }
+    world.turn();
+    world.cut(sender);
+    world.settle();
+    assert_eq!(world.engine.metrics().clients_connected, 0);
+    assert_eq!(world.engine.metrics().connections_open, 0);
+}
+
+#[test]
 fn hundreds_of_sessions_that_end_at_one_moment_end_over_several_turns() {
     let mut world =
         World::with(|settings| settings.limits.connections_max = 5_000, Box::new(AllowAll));
