@@ -15,9 +15,13 @@ const SERVING: [&str; 7] = [
     "src/wire",
 ];
 
-/// What of it speaks at the start and when the operator asks for it.
-const OF_THE_OPERATOR: [&str; 3] =
-    ["src/access/mod.rs", "src/executor/keeping.rs", "src/executor/placement.rs"];
+/// What of it speaks at the start, when the operator asks for it, or of a core that hangs, which it says once.
+const OF_THE_OPERATOR: [&str; 4] = [
+    "src/access/mod.rs",
+    "src/executor/keeping.rs",
+    "src/executor/placement.rs",
+    "src/executor/watch.rs",
+];
 
 /// Fields that hold what a client chose.
 const NAMES: [&str; 7] =

@@ -618,7 +618,11 @@ impl Drop for Executor {
             return;
         }
         // What the kernel may still read or write stays.
-        tracing::warn!("operations of a ring that closes do not end; their memory is left to them");
+        rated!(
+            warn,
+            log_rate::now(),
+            "operations of a ring that closes do not end; their memory is left to them"
+        );
         std::mem::forget(std::mem::take(&mut self.sockets));
         std::mem::forget(std::mem::take(&mut self.farewell));
         self.accepts.abandon();

@@ -1,6 +1,7 @@
 //! What completes though nothing of the kind is under way: a mistake in this program, or in the kernel. It
 //! ends the connection that it is about, and not the broker.
 
+use crate::log_rate::{self, rated};
 use std::io;
 
 use super::Executor;
@@ -10,7 +11,13 @@ impl Executor {
     /// An operation about a socket has completed that the socket did not wait for.
     pub(super) fn stray(&mut self, file: u32, what: &'static str) -> io::Result<()> {
         self.core.noted.completions_stray += 1;
-        tracing::error!(file, what, "something completed that was not under way; please report it");
+        rated!(
+            error,
+            log_rate::now(),
+            file,
+            what,
+            "something completed that was not under way; please report it"
+        );
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         match socket.phase {
             Phase::Open => self.end(file),
