@@ -5,7 +5,7 @@
 use crate::engine::ending::Ending;
 use crate::engine::{Action, ConnectionId, Engine, Timer};
 use crate::limits;
-use crate::session::connection::{Connection, Hold, Phase};
+use crate::session::connection::{Connection, Hold};
 
 impl Connection {
     /// Whether input must wait.
@@ -226,7 +226,9 @@ impl Engine {
         if !waits || connection.stash().is_empty() && !connection.holds.has(Hold::Job) {
             return false;
         }
-        if matches!(connection.phase, Phase::Leaving(_)) {
+        // A CONNECT of a peer that is gone counts for nothing: its client may be back on another
+        // connection by now, whose session it would take over.
+        if connection.session().is_none() {
             return false;
         }
         connection.holds.set(Hold::Closed);

@@ -5,6 +5,10 @@
 //! the same is asked of another build.
 
 #![cfg(target_os = "linux")]
+#![cfg_attr(
+    not(feature = "tls"),
+    allow(dead_code, reason = "some attacks are on listeners for TLS")
+)]
 
 #[allow(dead_code, unused_imports, unused_macros)] // shared with tests that need more of it
 #[path = "../conformance/support/mod.rs"]
