@@ -109,7 +109,8 @@ mod flag {
 }
 
 /// The Protocol Level of a CONNECT packet that [`decode`](super::decode) refused, which decides the
-/// form of the answer: below 5 that of 3.1.1. None if there is none in the packet.
+/// form of the answer: below 5 that of 3.1.1. None if there is none in the packet, or it is of another
+/// protocol.
 pub fn connect_level(frame: &[u8]) -> Option<u8> {
     let (&first, rest) = frame.split_first()?;
     if first >> 4 != PacketType::Connect as u8 {
@@ -117,7 +118,8 @@ pub fn connect_level(frame: &[u8]) -> Option<u8> {
     }
     let header = rest.iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
     let mut reader = Reader::new(&rest[header..]);
-    reader.data().and_then(|_name| reader.byte()).ok()
+    let name = reader.data().ok()?;
+    (name == b"MQTT" || name == b"MQIsdp").then(|| reader.byte().ok())?
 }
 
 /// Protocol Name and Protocol Version, which say how to read the rest.
@@ -567,7 +569,8 @@ mod tests {
     #[test]
     fn the_level_is_found_in_whatever_was_refused() {
         assert_eq!(connect_level(&packet(b"\0\x04MQTT\x07")), Some(7));
-        assert_eq!(connect_level(&packet(b"\0\x01?\x02")), Some(2));
+        assert_eq!(connect_level(&packet(b"\0\x06MQIsdp\x03")), Some(3));
+        assert_eq!(connect_level(&packet(b"\0\x01?\x02")), None, "another protocol");
         assert_eq!(connect_level(b"\x10\x87\0\0\x04MQTT\x05"), Some(5));
         for bytes in [&b""[..], b"\x10", b"\x10\x80", b"\x10\x06\0\x04MQTT", b"\xC0\0"] {
             assert_eq!(connect_level(bytes), None, "{bytes:02X?}");
