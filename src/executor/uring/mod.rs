@@ -355,19 +355,25 @@ impl Executor {
     /// to look again, for as long as its peer floods it.
     fn share_buffers(&mut self) -> io::Result<()> {
         let mut fed = std::mem::take(&mut self.fed);
-        if !self.starved.is_empty() {
+        let mut starved = std::mem::take(&mut self.starved);
+        if !starved.is_empty() {
             fed.sort_unstable();
             for of_one in fed.chunk_by(|a, b| a.0 == b.0) {
                 let (file, bytes) = (of_one[0].0, of_one.iter().map(|of| of.1).sum::<u32>());
                 let is_open = |socket: &mut Socket| socket.phase == Phase::Open;
-                if bytes >= FED_BYTES && self.sockets.get(file).is_some_and(is_open) {
-                    self.stop_receiving(file)?;
+                if bytes < FED_BYTES || !self.sockets.get(file).is_some_and(is_open) {
+                    continue;
+                }
+                // It found no buffer either, having had the others: it comes last.
+                match starved.iter().position(|&other| other == file) {
+                    Some(place) => self.rested.push(starved.swap_remove(place)),
+                    None => self.stop_receiving(file)?,
                 }
             }
         }
         fed.clear();
         self.fed = fed;
-        for file in std::mem::take(&mut self.starved) {
+        for file in starved {
             self.receive(file)?;
         }
         for file in std::mem::take(&mut self.rested) {
