@@ -44,7 +44,7 @@ impl Engine {
         }
     }
 
-    /// Leaves a socket unread for a reason of its own, until [`Self::release`].
+    /// Leaves a socket unread for a reason of its own, until [`Self::release_hold`].
     pub(super) fn hold(&mut self, id: ConnectionId, reason: Hold) {
         let Some(connection) = self.links.get(id) else { return };
         let was_read = connection.is_read();
@@ -65,31 +65,29 @@ impl Engine {
 
     /// The packet that took several turns is done. What came after it is next, in this very turn.
     pub(super) fn release_job(&mut self, id: ConnectionId) {
-        let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
         connection.holds.clear(Hold::Job);
-        if connection.is_read() {
-            if connection.session().is_some() {
-                connection.last_received = now;
-            }
-            self.links.actions.push_back(Action::Resume { connection: id });
-        }
+        self.read_again(id);
     }
 
     fn go_on_reading(&mut self, id: ConnectionId) {
-        let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
-        let (is_read, is_held) = (connection.is_read(), connection.is_held());
-        if is_read {
-            if connection.session().is_some() {
-                // What it has sent meanwhile is read only from now on.
-                connection.last_received = now;
-            }
-            self.links.actions.push_back(Action::Resume { connection: id });
-        }
-        if !is_held {
+        self.read_again(id);
+        if self.links.get(id).is_some_and(|connection| !connection.is_held()) {
             self.mark_ready(id);
         }
+    }
+
+    /// Has the executor read a socket again, unless something else stands against it.
+    fn read_again(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(connection) = self.links.get(id).filter(|connection| connection.is_read()) else {
+            return;
+        };
+        if connection.session().is_some() {
+            // What it has sent meanwhile is read only from now on.
+            connection.last_received = now;
+        }
+        self.links.actions.push_back(Action::Resume { connection: id });
     }
 
     /// The memory bound is reached: a publisher rests for a while.
@@ -132,13 +130,11 @@ impl Engine {
         true
     }
 
-    /// The client took something: it is read again once it has taken half.
+    /// A client that is not read for the answers it does not take has taken something: it is read again
+    /// once that is half.
     pub(super) fn note_answers_taken(&mut self, id: ConnectionId, bytes: usize) {
         let (now, outbox_bytes_max) = (self.now, self.settings.limits.outbox_bytes_max as usize);
         let Some(connection) = self.links.get(id) else { return };
-        if !connection.holds.has(Hold::Answers) {
-            return;
-        }
         if bytes > 0 {
             // It lives, though what it sends is not read.
             connection.last_received = now;
