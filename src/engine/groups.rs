@@ -329,14 +329,13 @@ impl Engine {
         is_other_here || elsewhere.iter().any(|at| is_over || at.online > 0)
     }
 
-    /// A connected client of this core joined a group.
-    pub(super) fn join_group(&mut self, filter: FilterId, session: u32, is_first: bool) {
+    /// A connected client of this core joined a group. Its SUBACK waits until all cores count it, so
+    /// that its turn comes with the next message, whoever publishes it.
+    pub(super) fn join_group(&mut self, filter: FilterId, session: u32) {
         self.index.edit().set_present(filter, SubscriberId(session), true);
         self.note_changed_group(filter);
-        if is_first {
-            for core in self.place.others() {
-                self.lanes.to(core).note_announcement();
-            }
+        for core in self.place.others() {
+            self.lanes.to(core).note_announcement();
         }
     }
 

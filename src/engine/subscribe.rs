@@ -86,7 +86,7 @@ impl Engine {
         }
         if filter.share_name().is_some() {
             if subscribed.replaced.is_none() {
-                self.join_group(subscribed.filter, session, subscribed.first);
+                self.join_group(subscribed.filter, session);
             }
         } else if subscribed.first {
             self.announce(&filter);

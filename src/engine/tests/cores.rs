@@ -165,6 +165,31 @@ fn a_shared_subscription_is_even_over_members_and_not_over_cores() {
 }
 
 #[test]
+fn a_member_whose_suback_has_come_is_counted_by_every_core() {
+    let mut cores = Cores::new(2);
+    let first = cores.connect(1);
+    cores.0[1].subscribe(first, "$share/g/a", Qos::AtMostOnce);
+    cores.settle();
+    let [second, publisher] = [cores.connect(1), cores.connect(0)];
+    cores.settle();
+    cores.0[1].packets(second, Version::V5);
+    cores.0[1].subscribe(second, "$share/g/a", Qos::AtMostOnce);
+    assert_eq!(subacks(&mut cores.0[1], &[second]), 0, "the other core does not count it yet");
+    assert_eq!((cores.carry(1, 0), cores.carry(0, 1)), (1, 1));
+    assert_eq!(subacks(&mut cores.0[1], &[second]), 1);
+    // One more here: of three in turn, two are over there.
+    let third = cores.connect(0);
+    cores.0[0].subscribe(third, "$share/g/a", Qos::AtMostOnce);
+    for _ in 0..30 {
+        cores.0[0].publish(publisher, "a", b"x", Qos::AtMostOnce, 1);
+    }
+    cores.settle();
+    let got = [(1, first), (1, second), (0, third)]
+        .map(|(core, id)| cores.0[core].publishes(id).len());
+    assert_eq!(got, [10; 3]);
+}
+
+#[test]
 fn a_client_goes_home_with_its_name_and_is_counted_there() {
     let mut cores = Cores::new(4);
     let mut at_home = 0;
