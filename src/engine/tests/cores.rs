@@ -184,8 +184,8 @@ fn a_member_whose_suback_has_come_is_counted_by_every_core() {
         cores.0[0].publish(publisher, "a", b"x", Qos::AtMostOnce, 1);
     }
     cores.settle();
-    let got = [(1, first), (1, second), (0, third)]
-        .map(|(core, id)| cores.0[core].publishes(id).len());
+    let got =
+        [(1, first), (1, second), (0, third)].map(|(core, id)| cores.0[core].publishes(id).len());
     assert_eq!(got, [10; 3]);
 }
 
