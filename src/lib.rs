@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod log_rate;
 pub mod metrics;
+pub mod output;
 pub mod violation;
 pub mod weighed;
 

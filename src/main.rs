@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Parser;
 use ringmq::access::{self, Control};
@@ -11,6 +11,7 @@ use ringmq::access::{self, Control};
 use ringmq::config::ServiceCommand;
 use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings, StoreCommand};
 use ringmq::executor::Stop;
+use ringmq::output::Output;
 use ringmq::platform::{
     self,
     report::{PlanReport, Report},
@@ -21,7 +22,6 @@ use ringmq::service::{self, HandedOver};
 use ringmq::stats::Prompt;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// Exit codes, which `--help` documents.
 const EXIT_OTHER: u8 = 1;
@@ -31,12 +31,45 @@ const EXIT_DESCRIPTORS: u8 = 4;
 #[cfg(feature = "store")]
 const EXIT_STORE: u8 = 5;
 
+/// Where the log goes, once there is one.
+static LOG: OnceLock<Output> = OnceLock::new();
+
 fn main() -> ExitCode {
+    let code = do_what_is_asked();
+    if let Some(log) = LOG.get() {
+        log.finish();
+    }
+    code
+}
+
+/// Says on standard error why this ends, as far as it can be said.
+fn complain(why: impl Display) {
+    let line = format!("{why}\n");
+    match LOG.get() {
+        Some(log) => log.say(line.as_bytes()),
+        // Nobody is there to hear that nobody hears it; the exit code says it too.
+        None => drop(std::io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// Prints what was asked for, with the exit code for that.
+fn answer(text: impl Display, code: ExitCode) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => code,
+        Err(error) => {
+            complain(format_args!("broker: cannot write to standard output: {error}"));
+            ExitCode::from(EXIT_OTHER)
+        }
+    }
+}
+
+fn do_what_is_asked() -> ExitCode {
     let flags = Flags::parse();
     let settings = match flags.settings() {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("broker: {error}");
+            complain(format_args!("broker: {error}"));
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
@@ -47,14 +80,16 @@ fn main() -> ExitCode {
         };
         return outcome.map_or_else(
             |error| {
-                eprintln!("broker platform: {error}");
+                complain(format_args!("broker platform: {error}"));
                 ExitCode::from(EXIT_CONFIGURATION)
             },
             |()| ExitCode::SUCCESS,
         );
     }
     if let Some(Command::Store { what }) = &flags.command {
-        start_log(settings.log);
+        if let Err(code) = start_log(settings.log) {
+            return code;
+        }
         return store_command(what, &settings);
     }
     #[cfg(all(feature = "service", windows))]
@@ -73,17 +108,18 @@ fn main() -> ExitCode {
     }
     if flags.check_config {
         if let Err(error) = Control::open(&settings) {
-            eprintln!("broker: {error}");
+            complain(format_args!("broker: {error}"));
             return ExitCode::from(EXIT_CONFIGURATION);
         }
-        print_configuration(&settings);
-        return ExitCode::SUCCESS;
+        return print_configuration(&settings);
     }
-    start_log(settings.log);
+    if let Err(code) = start_log(settings.log) {
+        return code;
+    }
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
-            eprintln!("broker: {error}");
+            complain(format_args!("broker: {error}"));
             ExitCode::from(code)
         }
     }
@@ -103,11 +139,10 @@ fn print<T: Serialize + Display>(what: &T, json: bool) -> Result<(), Box<dyn std
 fn say(command: &str, outcome: Result<(String, bool), Box<dyn std::error::Error>>) -> ExitCode {
     match outcome {
         Ok((text, is_yes)) => {
-            println!("{text}");
-            if is_yes { ExitCode::SUCCESS } else { ExitCode::from(EXIT_OTHER) }
+            answer(text, if is_yes { ExitCode::SUCCESS } else { ExitCode::from(EXIT_OTHER) })
         }
         Err(error) => {
-            eprintln!("broker {command}: {error}");
+            complain(format_args!("broker {command}: {error}"));
             ExitCode::from(EXIT_CONFIGURATION)
         }
     }
@@ -116,7 +151,7 @@ fn say(command: &str, outcome: Result<(String, bool), Box<dyn std::error::Error>
 /// `broker store`.
 #[cfg(not(feature = "store"))]
 fn store_command(_what: &StoreCommand, _settings: &Settings) -> ExitCode {
-    eprintln!("broker store: this broker was built without a store");
+    complain("broker store: this broker was built without a store");
     ExitCode::from(EXIT_CONFIGURATION)
 }
 
@@ -126,14 +161,14 @@ fn store_command(what: &StoreCommand, settings: &Settings) -> ExitCode {
     let folder = match settings.data_folder() {
         Ok(folder) => folder,
         Err(because) => {
-            eprintln!("broker store: no folder: {because}; name one with --data DIR");
+            complain(format_args!("broker store: no folder: {because}; name one with --data DIR"));
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
     match run_store_command(what, &folder) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("broker store: {error}");
+            complain(format_args!("broker store: {error}"));
             ExitCode::from(EXIT_STORE)
         }
     }
@@ -146,42 +181,47 @@ fn run_store_command(
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
     use ringmq::storage::log::tools;
     let at = folder.display();
+    let mut to = std::io::stdout().lock();
     match what {
         StoreCommand::Inspect { json } => print(&tools::inspect(folder)?, *json)?,
         StoreCommand::Verify => {
             let verdict = tools::verify(folder)?;
-            verdict.damages.iter().for_each(|damage| println!("damaged: {damage}"));
+            for damage in &verdict.damages {
+                writeln!(to, "damaged: {damage}")?;
+            }
             let (frames, torn) = (verdict.frames, verdict.torn_bytes);
-            println!("{at}: {frames} frames are whole, {torn} bytes at the end are torn");
+            writeln!(to, "{at}: {frames} frames are whole, {torn} bytes at the end are torn")?;
             if !verdict.damages.is_empty() {
                 return Ok(ExitCode::from(EXIT_STORE));
             }
         }
         StoreCommand::Compact => {
             let (before, after) = tools::compact(folder)?;
-            println!("{at}: {before} bytes before, {after} after");
+            writeln!(to, "{at}: {before} bytes before, {after} after")?;
         }
-        StoreCommand::Export => tools::export(folder, &mut std::io::stdout().lock())?,
+        StoreCommand::Export => tools::export(folder, &mut to)?,
         StoreCommand::Import => {
             let (sessions, retained) = tools::import(folder, std::io::stdin().lock())?;
-            println!("{at}: {sessions} sessions, {retained} retained messages");
+            writeln!(to, "{at}: {sessions} sessions, {retained} retained messages")?;
         }
         StoreCommand::Repair => match tools::repair(folder)? {
-            None => println!("{at}: nothing is damaged"),
-            Some((aside, places)) => println!(
+            None => writeln!(to, "{at}: nothing is damaged")?,
+            Some((aside, places)) => writeln!(
+                to,
                 "{at}: what is whole is kept; {places} places were damaged, the files as they were \
                  are in {}",
                 aside.display()
-            ),
+            )?,
         },
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_configuration(settings: &Settings) {
+fn print_configuration(settings: &Settings) -> ExitCode {
     let addresses: Vec<String> =
         settings.every_listener().map(|listener| listener.bind.to_string()).collect();
-    println!("configuration ok; listens on {}", addresses.join(", "));
+    let text = format!("configuration ok; listens on {}", addresses.join(", "));
+    answer(text, ExitCode::SUCCESS)
 }
 
 /// `broker service`, on Windows.
@@ -195,7 +235,7 @@ fn service_command(what: ServiceCommand, flags: &Flags, settings: Settings) -> E
         ServiceCommand::Uninstall => service::windows::uninstall(),
         ServiceCommand::Run => {
             if let Err(error) = start_log_of_service(settings.log) {
-                eprintln!("broker service: {error}");
+                complain(format_args!("broker service: {error}"));
                 return ExitCode::from(EXIT_OTHER);
             }
             service::windows::run(Box::new(move |stop, when_serving| {
@@ -212,7 +252,7 @@ fn service_command(what: ServiceCommand, flags: &Flags, settings: Settings) -> E
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("broker service: {error}");
+            complain(format_args!("broker service: {error}"));
             ExitCode::from(EXIT_OTHER)
         }
     }
@@ -228,8 +268,7 @@ fn start_log_of_service(log: Log) -> Result<(), String> {
     // At the first start there is none.
     let _ = std::fs::rename(&file, file.with_extension("old.log"));
     let writer = std::fs::File::create(&file).map_err(error)?;
-    start_log_to(log, false, std::sync::Mutex::new(writer));
-    Ok(())
+    start_log_to(log, false, writer).map_err(|error| error.to_string())
 }
 
 /// An exit code, and why.
@@ -345,15 +384,19 @@ fn ask_to_stop(stop: &Stop) {
     }
 }
 
-fn start_log(log: Log) {
+fn start_log(log: Log) -> Result<(), ExitCode> {
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    start_log_to(log, is_terminal, std::io::stderr);
+    start_log_to(log, is_terminal, std::io::stderr()).map_err(|error| {
+        complain(format_args!("broker: cannot start the thread that writes the log: {error}"));
+        ExitCode::from(EXIT_OTHER)
+    })
 }
 
-fn start_log_to<W>(log: Log, has_colours: bool, writer: W)
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
+fn start_log_to(
+    log: Log,
+    has_colours: bool,
+    writer: impl Write + Send + 'static,
+) -> std::io::Result<()> {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -361,8 +404,13 @@ where
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
+    let output = Output::for_log(writer)?;
+    // A process has one log.
+    let _ = LOG.set(output.clone());
+    log_panics(output.clone());
     let log_to = tracing_subscriber::fmt()
-        .with_writer(writer)
+        .with_writer(output)
+        .log_internal_errors(false)
         .with_max_level(level)
         .with_target(false)
         .with_ansi(has_colours);
@@ -370,6 +418,23 @@ where
         LogFormat::Text => log_to.init(),
         LogFormat::Json => log_to.json().init(),
     }
+    Ok(())
+}
+
+/// A panic is told the way of the log: standard error may have a reader that stands still.
+fn log_panics(output: Output) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("{trace}"),
+            _ => "set RUST_BACKTRACE=1 for where it came from\n".to_owned(),
+        };
+        output.say(format!("thread '{name}' {panic}\n{trace}").as_bytes());
+        // Where a panic ends the process, this is the last chance.
+        output.finish();
+    }));
 }
 
 /// Secrets from the system, which has them independent of each other.

@@ -310,6 +310,8 @@ counters! {
     store_full "store/full" EachAlike Gauge;
     /// Log lines left out because there were too many of their kind.
     log_lines_left_out "log/left-out" EachAlike Counter;
+    /// Log lines that could not be written: no room, no reader, or one that stands still.
+    log_lines_lost "log/lost" EachAlike Counter;
     /// Batches sent to other cores.
     batches_sent "batches/sent" Core Counter;
     /// Batches taken from other cores.

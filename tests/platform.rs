@@ -176,13 +176,13 @@ fn the_plan_is_told_to_people_and_to_programs() {
 }
 
 #[test]
-fn in_sync_mode_the_broker_has_no_thread_but_that_which_waits_for_signals() {
+fn in_sync_mode_the_broker_has_no_thread_but_those_that_wait_for_signals_and_write_the_log() {
     for mode in [&["--mode", "sync"][..], &["--mode", "sync", "--executor", "poll"]] {
         let serving = Serving::start(broker(&[&SERVE[..], mode].concat()));
         serving.serves();
         let _clients: Vec<_> = (0..50).map(|_| TcpStream::connect(serving.address)).collect();
         serving.serves();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", serving.child.id()));
-        assert_eq!(tasks.expect("it runs").count(), 2);
+        assert_eq!(tasks.expect("it runs").count(), 3);
     }
 }

@@ -353,6 +353,7 @@ impl Engine {
         self.links.metrics.memory_bytes = self.links.ledger.bytes();
         self.links.metrics.input_bytes = self.links.ledger.input_bytes();
         self.links.metrics.log_lines_left_out = crate::log_rate::left_out();
+        self.links.metrics.log_lines_lost = crate::output::log_lines_lost();
         self.links.metrics.work_steps = self.work.total();
         self.links.metrics.work_steps_turn_max = u64::from(self.work.turn_max());
         self.links.metrics.connections_open = self.links.connections.len() as u64;

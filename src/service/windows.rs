@@ -109,7 +109,8 @@ pub fn install(config: Option<&Path>, data: Option<&str>) -> Result<(), Failed> 
         actions: Some(vec![restart.clone(), restart.clone(), restart]),
     });
     if let Err(error) = restarts {
-        eprintln!("broker service: it is not started again when it fails: {error}");
+        let line = format!("broker service: it is not started again when it fails: {error}\n");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     }
     let _ = service.set_description(env!("CARGO_PKG_DESCRIPTION"));
     service.start::<OsString>(&[]).map_err(failed("start the service"))

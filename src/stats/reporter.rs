@@ -1,7 +1,7 @@
 //! The thread that asks the cores and prints what they say: at intervals, when somebody asks, and
 //! at the end.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,6 +10,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 
 use crate::config::{Stats, StatsFormat};
 use crate::metrics::Metrics;
+use crate::output::Output;
 use crate::stats::histogram_log::{Entries, write_percentiles};
 use crate::stats::report::Part;
 use crate::stats::{Desk, HistogramLog, Report, Why, json, table};
@@ -78,12 +79,13 @@ impl Prepared {
     /// Lets it run, and ask the cores at this desk.
     pub fn start(self, desk: Desk) -> io::Result<Reporter> {
         let prompt = self.prompt();
-        let run = move || self.run(desk, &mut io::stdout());
+        let to = Output::start_for("stats output", io::stdout())?;
+        let run = move || self.run(desk, &to);
         let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(run)?;
         Ok(Reporter { prompt, thread })
     }
 
-    fn run(self, desk: Desk, to: &mut impl Write) {
+    fn run(self, desk: Desk, to: &Output) {
         let Self { settings, mut log, told, .. } = self;
         let path = settings.log.clone();
         let mut serializer = V2DeflateSerializer::new();
@@ -92,6 +94,7 @@ impl Prepared {
         let mut journal = Journal::new(desk, entries.transpose().unwrap_or_else(given_up));
         let interval = Duration::from_secs(u64::from(settings.interval_s));
         let mut next = Instant::now() + interval;
+        let mut unprinted = 0;
         loop {
             let told = match settings.interval_s {
                 0 => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -107,8 +110,13 @@ impl Prepared {
                 StatsFormat::Table => table::text(&report),
                 StatsFormat::Json => json::line(&report),
             };
-            if let Err(error) = to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
-                tracing::warn!(%error, "cannot print statistics");
+            to.say(text.as_bytes());
+            if why == Why::Exit {
+                to.finish();
+            }
+            let lost = std::mem::replace(&mut unprinted, to.lost());
+            if unprinted > lost {
+                tracing::warn!(reports = unprinted - lost, "cannot print statistics");
             }
             if why != Why::Interval
                 && !path.as_os_str().is_empty()

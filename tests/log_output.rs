@@ -1,0 +1,274 @@
+//! The log cannot hurt: whatever becomes of standard error and standard output, the broker serves,
+//! stops when it is asked to, and counts the lines that were lost.
+#![cfg(target_os = "linux")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use ringmq::wire::{Frame, frame};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lines at level debug fill a pipe, of 64 KiB, and what the broker keeps of lines, well within this
+/// many connections.
+const CONNECTIONS_MAX: u32 = 40_000;
+
+/// Every executor, with one core and several.
+const RUNS: [&str; 6] = [
+    "--mode poll",
+    "--mode poll --cores 2",
+    "--mode sync",
+    "--mode sync --executor poll",
+    "--mode uring",
+    "--mode uring --cores 2",
+];
+
+struct Broker {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Broker {
+    fn start(flags: &str, stdout: Stdio, stderr: Stdio) -> Self {
+        // Its log is not there to say which port it has.
+        let address =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+        static CONFIGURATION: LazyLock<PathBuf> = LazyLock::new(|| {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("log-output.toml");
+            std::fs::write(&path, "mqtt.sys_interval_s = 1\n").expect("written");
+            path
+        });
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.arg("--config").arg(&*CONFIGURATION);
+        command.args(["--data", "none", "--log-level", "debug", "--listen", &address.to_string()]);
+        command.args(flags.split_whitespace()).stdin(Stdio::null());
+        let child = command.stdout(stdout).stderr(stderr).spawn().expect("it starts");
+        let mut broker = Self { child, address };
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            let ended = broker.child.try_wait().expect("a child");
+            assert!(ended.is_none() && Instant::now() < until, "{flags}: {ended:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        broker
+    }
+
+    /// Whether a client is answered in time.
+    fn serves(&self) {
+        drop(Client::connect(self.address));
+    }
+
+    /// How many lines `$SYS` says are lost, once it says that some are.
+    fn lost(&self) -> u64 {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lost_so_far() {
+                0 if Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),
+                lost => return lost,
+            }
+        }
+    }
+
+    fn lost_so_far(&self) -> u64 {
+        let mut client = Client::connect(self.address);
+        client.say(b"\x82\x19\0\x01\0\x14$SYS/broker/log/lost\0");
+        loop {
+            let packet = client.packet();
+            if packet[0] & 0xF0 == 0x30 {
+                let text = String::from_utf8_lossy(&packet);
+                let number = text.rsplit("lost").next().expect("a payload");
+                return number.parse().expect("a number");
+            }
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    }
+
+    /// Its exit code after SIGTERM, if it ends in time.
+    fn stop(mut self) -> Option<i32> {
+        self.signal("-TERM");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => return status.code(),
+                None if Instant::now() > until => return None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        let mut client = Self { stream, read: Vec::new() };
+        client.say(b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0");
+        assert_eq!(client.packet(), [0x20, 2, 0, 0]);
+        client
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("sent");
+    }
+
+    fn packet(&mut self) -> Vec<u8> {
+        loop {
+            if let Ok(Frame::Complete { total, .. }) = frame(&self.read, usize::MAX) {
+                return self.read.drain(..total).collect();
+            }
+            let mut bytes = [0; 4096];
+            let count = self.stream.read(&mut bytes).expect("an answer in time");
+            assert!(count > 0, "the connection was closed");
+            self.read.extend_from_slice(&bytes[..count]);
+        }
+    }
+}
+
+fn full_disk() -> Stdio {
+    File::options().write(true).open("/dev/full").expect("Linux has it").into()
+}
+
+/// A pipe for the broker, and the end that reads it.
+fn pipe() -> (Stdio, io::PipeReader) {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    (OwnedFd::from(writer).into(), reader)
+}
+
+#[test]
+fn a_log_on_a_full_disk_neither_ends_the_broker_nor_keeps_it_from_stopping() {
+    for flags in RUNS {
+        let broker = Broker::start(flags, Stdio::null(), full_disk());
+        broker.serves();
+        broker.signal("-HUP");
+        broker.serves();
+        assert!(broker.lost() > 0, "{flags}");
+        assert_eq!(broker.stop(), Some(0), "{flags}");
+    }
+}
+
+#[test]
+fn a_log_whose_reader_is_gone_neither_ends_the_broker_nor_keeps_it_from_stopping() {
+    for flags in RUNS {
+        let (stderr, reader) = pipe();
+        let broker = Broker::start(flags, Stdio::null(), stderr);
+        drop(reader);
+        broker.serves();
+        broker.signal("-HUP");
+        broker.serves();
+        assert!(broker.lost() > 0, "{flags}");
+        assert_eq!(broker.stop(), Some(0), "{flags}");
+    }
+}
+
+/// Connects until lines are lost, while nobody reads them.
+fn fill(broker: &Broker) -> u64 {
+    for count in 1..=CONNECTIONS_MAX {
+        broker.serves();
+        if count % 500 == 0 {
+            let lost = broker.lost_so_far();
+            if lost > 0 {
+                return lost;
+            }
+        }
+    }
+    panic!("{CONNECTIONS_MAX} connections cause too few lines");
+}
+
+#[test]
+fn a_reader_of_the_log_that_stands_still_does_not_stop_the_broker() {
+    for flags in RUNS {
+        let (stderr, reader) = pipe();
+        let broker = Broker::start(flags, Stdio::null(), stderr);
+        fill(&broker);
+        broker.signal("-HUP");
+        broker.serves();
+        assert_eq!(broker.stop(), Some(0), "{flags}");
+        drop(reader);
+    }
+}
+
+#[test]
+fn a_reader_of_the_log_that_goes_on_hears_how_many_lines_were_lost() {
+    let (stderr, mut reader) = pipe();
+    let broker = Broker::start("--mode poll --log-format json", Stdio::null(), stderr);
+    fill(&broker);
+    let log = std::thread::spawn(move || {
+        let mut log = String::new();
+        reader.read_to_string(&mut log).map(|_| log)
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    broker.serves();
+    assert_eq!(broker.stop(), Some(0));
+    let log = log.join().expect("it reads").expect("text");
+    let events = log.lines().map(|line| {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    });
+    let lost: u64 = events.filter_map(|event| event["fields"]["lost"].as_u64()).sum();
+    assert!(lost > 0);
+    assert!(log.contains("\"stopped\""), "what was logged last is there");
+}
+
+#[test]
+fn statistics_that_cannot_be_printed_neither_end_the_broker_nor_keep_it_from_stopping() {
+    for flags in RUNS {
+        let flags = format!("{flags} --stats=1");
+        let (stderr, mut log) = pipe();
+        let broker = Broker::start(&flags, full_disk(), stderr);
+        broker.signal("-USR1");
+        broker.serves();
+        assert_eq!(broker.stop(), Some(0), "{flags}");
+        let mut text = String::new();
+        log.read_to_string(&mut text).expect("text");
+        assert!(text.contains("cannot print statistics"), "{flags}: {text}");
+    }
+}
+
+#[test]
+fn a_reader_of_statistics_that_stands_still_does_not_keep_the_broker_from_stopping() {
+    let (stdout, reader) = pipe();
+    let broker = Broker::start("--mode poll --stats", stdout, Stdio::null());
+    for _ in 0..200 {
+        broker.signal("-USR1"); // 64 KiB and more
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    broker.serves();
+    assert_eq!(broker.stop(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn an_error_at_start_that_cannot_be_written_has_its_exit_code_all_the_same() {
+    for flags in [&["--listen", "192.0.2.1:1883", "--data", "none"][..], &["--nonsense"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.args(flags).stdin(Stdio::null()).stdout(full_disk()).stderr(full_disk());
+        let code = command.status().expect("it runs").code();
+        assert_eq!(code, Some(if flags.len() > 1 { 3 } else { 2 }), "{flags:?}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("--check-config").stdin(Stdio::null()).stdout(full_disk());
+    let code = command.status().expect("it runs").code();
+    assert_eq!(code, Some(1), "what was asked for could not be said");
+}
