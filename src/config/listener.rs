@@ -184,6 +184,9 @@ impl Transport {
     }
 }
 
+/// Protocols of a listener that clients may ask for by ALPN, at most.
+const ALPN_MAX: usize = 16;
+
 /// Certificates of a listener, and what is asked of clients'.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
@@ -196,6 +199,9 @@ pub struct Tls {
     pub names: Vec<CertificateFiles>,
     /// Protocol versions.
     pub versions: Vec<TlsVersion>,
+    /// Protocols that clients may ask for by ALPN (RFC 7301); none to agree on none, so that whatever
+    /// clients ask for is let in. By default `mqtt`, or `http/1.1` where WebSocket is spoken.
+    pub alpn: Option<Vec<String>>,
     /// Whether clients have to show a certificate.
     pub client_certificate: ClientCertificate,
     /// PEM file with the authorities that client certificates are to come from.
@@ -215,6 +221,7 @@ impl Default for Tls {
             key: PathBuf::new(),
             names: Vec::new(),
             versions: vec![TlsVersion::V1_2, TlsVersion::V1_3],
+            alpn: None,
             client_certificate: ClientCertificate::None,
             client_ca: PathBuf::new(),
             client_crl: Vec::new(),
@@ -232,6 +239,10 @@ impl Tls {
         }
         if self.versions.is_empty() {
             return Err("tls.versions is empty; name \"1.2\", \"1.3\" or both");
+        }
+        let names = self.alpn.as_deref().unwrap_or_default();
+        if names.len() > ALPN_MAX || names.iter().any(|name| !(1..=255).contains(&name.len())) {
+            return Err("tls.alpn takes up to 16 names of 1 to 255 bytes each, as \"mqtt\"");
         }
         let asks = self.client_certificate != ClientCertificate::None;
         if asks && is_empty(&self.client_ca) {

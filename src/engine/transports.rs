@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use crate::engine::{Action, ConnectionId, Engine, Peer, Refused, ending::Ending};
 use crate::limits;
-use crate::log_rate::Name;
+use crate::log_rate::{Name, rated};
 use crate::session::connection::{Connection, Phase};
-use crate::transport::{Entrance, Entrances, Fault, Handshake, Received};
+use crate::transport::{Entrance, Entrances, Fault, Handshake, Layer, Received};
 
 impl Engine {
     /// Says what is spoken at each listener, by its number. Those it does not name speak plain MQTT.
@@ -149,7 +149,12 @@ impl Engine {
         }
         let has_room = held <= held_before || self.has_room_for_input(held, 0, false);
         match outcome {
-            Err(Fault { layer, what }) => self.fail(id, layer.name(), &what),
+            Err(Fault { layer, what }) => {
+                if layer == Layer::ClientCertificate {
+                    self.log_certificate(id, &what);
+                }
+                self.fail(id, layer.name(), &what);
+            }
             Ok(_) if !has_room => self.end_for_input(id),
             Ok(Received { is_ended: true, .. }) if self.links.get(id).is_some() => {
                 self.end_connection(id.slot, Ending::Silent);
@@ -179,6 +184,15 @@ impl Engine {
         }
         self.links.connections[id.slot as usize].phase =
             Phase::Connecting { elsewhere: false, awaits_address: false };
+    }
+
+    /// A client's certificate is refused: whoever runs the broker is to see which and why, as the client
+    /// is told no more than the kind of it.
+    fn log_certificate(&mut self, id: ConnectionId, what: &str) {
+        let Some(connection) = self.links.get(id) else { return };
+        let (address, listener) = (connection.address, connection.listener);
+        let address = address.map(tracing::field::display);
+        rated!(info, self.now, address, listener, "a client's certificate is refused: {what}");
     }
 
     /// What came is of no use before it is MQTT: the peer is told as far as there are words for it.

@@ -52,6 +52,8 @@ pub enum Layer {
     Proxy,
     /// TLS.
     Tls,
+    /// The certificate that a client shows in it, or fails to.
+    ClientCertificate,
     /// WebSocket, and the request it begins with.
     WebSocket,
 }
@@ -62,6 +64,7 @@ impl Layer {
         match self {
             Self::Proxy => "PROXY",
             Self::Tls => "TLS",
+            Self::ClientCertificate => "client certificate",
             Self::WebSocket => "WebSocket",
         }
     }

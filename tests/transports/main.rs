@@ -152,6 +152,41 @@ fn clients_that_ask_for_another_protocol_than_mqtt_are_told_so() {
 }
 
 #[test]
+fn a_listener_agrees_on_the_protocols_that_it_is_configured_with() {
+    let agreed = |alpn: &str, asked: &[&str]| {
+        let listener = format!(
+            "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
+             certificate = \"FOLDER/server.pem\"\nkey = \"FOLDER/key.pem\"\nalpn = {alpn}\n"
+        );
+        let broker = Broker::start("--mode poll", &listener);
+        let mut config = (*broker.authority.client_config(None)).clone();
+        config.alpn_protocols = asked.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut client = broker.try_client_with("mutual", config.into()).ok()?;
+        client.connect("asks");
+        let agreed = client.tls().conn.alpn_protocol().unwrap_or_default();
+        Some(String::from_utf8_lossy(agreed).into_owned())
+    };
+    let aws = r#"["mqtt", "x-amzn-mqtt-ca"]"#;
+    assert_eq!(agreed(aws, &["x-amzn-mqtt-ca"]).as_deref(), Some("x-amzn-mqtt-ca"));
+    assert_eq!(agreed(aws, &["x-amzn-mqtt-ca", "mqtt"]).as_deref(), Some("mqtt"));
+    assert_eq!(agreed(aws, &[]).as_deref(), Some(""));
+    assert_eq!(agreed(aws, &["h2"]), None);
+    assert_eq!(agreed("[]", &["h2"]).as_deref(), Some(""));
+}
+
+#[test]
+fn a_clients_certificate_that_is_refused_is_in_the_log_with_the_reason() {
+    let broker = Broker::start("--mode poll", &support::mutual("required"));
+    let stranger = Authority::new().issue("stranger", 9);
+    let config = broker.authority.client_config(Some(&stranger));
+    let let_in = broker
+        .try_client_with("mutual", config)
+        .is_ok_and(|mut client| client.tries_to_connect("somebody"));
+    assert!(!let_in);
+    broker.waits_for_line(&["a client's certificate is refused", "may have been made anew"]);
+}
+
+#[test]
 fn a_listener_takes_as_many_as_it_is_configured_to() {
     let more = "[[listeners]]\nbind = \"127.0.0.1:0\"\nconnections_max = 2\n";
     let broker = Broker::start("--cores 2", more);

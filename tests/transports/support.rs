@@ -339,6 +339,14 @@ impl Broker {
         while !is_it(log.recv_timeout(PATIENCE).expect("it says so")) {}
     }
 
+    /// Waits for a line of the log that says all of this.
+    pub fn waits_for_line(&self, says: &[&str]) {
+        let log = self.log.lock().expect("no test fails with it");
+        while let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{says:?}"))
+            && !says.iter().all(|part| line.contains(part))
+        {}
+    }
+
     pub fn reload(&self) {
         self.read_anew("read anew");
     }

@@ -3,8 +3,13 @@
 //! An idle connection holds keys and state, and no buffer: records are read in memory of the core's,
 //! and only one that is cut in half is kept.
 
+mod certificates;
 mod door;
+#[cfg(test)]
+mod files_tests;
+mod judge;
 mod keys;
+mod pem;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +20,8 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
 
+use self::certificates::identity_of;
 pub use self::door::Door;
-use self::door::identity_of;
 use self::keys::cipher_of;
 pub use self::keys::{Key, Keys};
 use super::{Ciphers, Fault, Handshake, Layer, Received, Settling};
@@ -151,7 +156,12 @@ impl Tls {
                 Err(error) => {
                     self.phase = Phase::Over;
                     self.collect_alert(&mut buffer[used + discard..], said);
-                    return Err(fault(error.to_string()));
+                    return Err(match judge::is_about_certificate(&error) {
+                        true => {
+                            Fault { layer: Layer::ClientCertificate, what: judge::explain(&error) }
+                        }
+                        false => fault(error.to_string()),
+                    });
                 }
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {

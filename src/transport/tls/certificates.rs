@@ -1,0 +1,209 @@
+//! The certificates of a listener and of its clients' authorities: read from their files, judged by what
+//! clients and this broker's TLS can do with them, and chosen by the name that a client asks for.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::door::Read;
+use super::judge;
+use super::pem::{self, Kind};
+use crate::config::listener::{self, IdentityFrom};
+use crate::engine::{AlternativeName, CertificateIdentity};
+
+/// Says what is wrong with a file.
+pub(super) fn wrong(key: &str, file: &Path, what: impl std::fmt::Display) -> String {
+    format!("tls.{key} {}: {what}", file.display())
+}
+
+/// All sections of a kind in a file. The error names the key of the configuration and the file.
+pub(super) fn read_pem<T: PemObject>(
+    key: &str,
+    file: &Path,
+    read: Read<'_>,
+    kind: Kind,
+) -> Result<Vec<T>, String> {
+    let text = read(file).map_err(|error| {
+        wrong(key, file, format!("{error}; name a PEM file that the broker's user may read"))
+    })?;
+    let named = |what: String| wrong(key, file, what.replace("FILE", &file.display().to_string()));
+    pem::read(&text, kind).map_err(named)
+}
+
+/// The authorities that client certificates are to come from. Those whose signatures cannot be checked
+/// here are named in the log, and refused where there is no other.
+pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCertStore>, String> {
+    let certificates: Vec<CertificateDer<'_>> =
+        read_pem("client_ca", file, read, Kind::Certificates)?;
+    let parsed = parse_chain(&certificates).map_err(|what| wrong("client_ca", file, what))?;
+    let mut roots = RootCertStore::empty();
+    let mut objection = String::new();
+    for (place, (certificate, parsed)) in certificates.iter().zip(&parsed).enumerate() {
+        let usable = judge::key_kind(parsed, judge::Use::Verifies)
+            .and_then(|()| roots.add(certificate.clone()).map_err(|error| judge::explain(&error)));
+        if let Err(what) = usable {
+            objection = format!("certificate {} ({}): {what}", place + 1, parsed.subject());
+            tracing::warn!(file = %file.display(), "an authority that is of no use here: {objection}");
+        }
+    }
+    match roots.is_empty() {
+        true => Err(wrong("client_ca", file, objection)),
+        false => Ok(Arc::new(roots)),
+    }
+}
+
+/// Certificates by the names that clients ask for.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    default: Arc<CertifiedKey>,
+    by_name: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl Certificates {
+    pub(super) fn read(
+        settings: &listener::Tls,
+        provider: &CryptoProvider,
+        read: Read<'_>,
+    ) -> Result<Self, String> {
+        let default = read_key(&settings.certificate, &settings.key, provider, read)?;
+        let mut by_name = HashMap::new();
+        for files in &settings.names {
+            let key = Arc::new(read_key(&files.certificate, &files.key, provider, read)?);
+            let names = host_names(&key.cert[0]);
+            if names.is_empty() {
+                let what = "names no host in its Subject Alternative Names, so nobody asks for it";
+                return Err(wrong("names certificate", &files.certificate, what));
+            }
+            by_name.extend(names.into_iter().map(|name| (name, Arc::clone(&key))));
+        }
+        Ok(Self { default: Arc::new(default), by_name })
+    }
+
+    /// The certificate for a host: one with its name, or with `*` for the first part of it.
+    fn of(&self, host: &str) -> &Arc<CertifiedKey> {
+        let host = host.to_ascii_lowercase();
+        let found = self.by_name.get(&host).or_else(|| {
+            let (_, domain) = host.split_once('.')?;
+            self.by_name.get(&format!("*.{domain}"))
+        });
+        found.unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let key = hello.server_name().map_or(&self.default, |host| self.of(host));
+        Some(Arc::clone(key))
+    }
+}
+
+/// Reads a certificate with those between it and its authority, and its key.
+fn read_key(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+    read: Read<'_>,
+) -> Result<CertifiedKey, String> {
+    let chain: Vec<CertificateDer<'static>> =
+        read_pem("certificate", certificate, read, Kind::Certificates)?;
+    let mut keys: Vec<PrivateKeyDer<'static>> = read_pem("key", key, read, Kind::Key)?;
+    crate::secret_file::warn_if_open(key, "a private key of TLS");
+    let parsed = parse_chain(&chain).map_err(|what| wrong("certificate", certificate, what))?;
+    let own = &parsed[0];
+    judge::version(own).map_err(|what| wrong("certificate", certificate, what))?;
+    let private = provider.key_provider.load_private_key(keys.swap_remove(0)).map_err(|error| {
+        let of_certificate = judge::key_kind(own, judge::Use::Signs).err();
+        wrong("key", key, of_certificate.unwrap_or_else(|| judge::unreadable_key(&error)))
+    })?;
+    let certified = CertifiedKey::new(chain.clone(), private);
+    if let Some(public) = certified.key.public_key() {
+        let fits = |of: &X509Certificate<'_>| of.public_key().raw == public.as_ref();
+        match parsed.iter().position(fits) {
+            Some(0) => {}
+            Some(place) => {
+                let what = format!(
+                    "certificate {} of the file is the key's, and not the first one; the server's \
+                     own comes first, then the one that signed it, and so on",
+                    place + 1
+                );
+                return Err(wrong("certificate", certificate, what));
+            }
+            None => {
+                let what = format!("it must be the key of {}", certificate.display());
+                return Err(wrong("key", key, what));
+            }
+        }
+    }
+    for what in judge::doubts_about_chain(&parsed, UnixTime::now().as_secs()) {
+        tracing::warn!(file = %certificate.display(), "the certificates of a listener: {what}");
+    }
+    Ok(certified)
+}
+
+fn parse_chain<'a>(chain: &'a [CertificateDer<'_>]) -> Result<Vec<X509Certificate<'a>>, String> {
+    let parse = |(place, certificate): (usize, &'a CertificateDer<'_>)| {
+        let parsed = X509Certificate::from_der(certificate);
+        parsed.map(|(_, certificate)| certificate).map_err(|error| {
+            format!("certificate {} of the file cannot be read: {error}", place + 1)
+        })
+    };
+    chain.iter().enumerate().map(parse).collect()
+}
+
+fn host_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let names = alternative_names(certificate);
+    let hosts = names.into_iter().filter_map(|name| match name {
+        AlternativeName::Dns(host) => Some(host.to_ascii_lowercase()),
+        _ => None,
+    });
+    hosts.collect()
+}
+
+fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<AlternativeName> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| names.value.general_names.iter());
+    let known = names.filter_map(|name| match name {
+        GeneralName::DNSName(host) => Some(AlternativeName::Dns((*host).into())),
+        GeneralName::RFC822Name(address) => Some(AlternativeName::Email((*address).into())),
+        GeneralName::URI(uri) => Some(AlternativeName::Uri((*uri).into())),
+        _ => None,
+    });
+    known.collect()
+}
+
+/// Whom a verified certificate names; none when it cannot be read, which the verifier could.
+pub(super) fn identity_of(
+    certificate: &CertificateDer<'_>,
+    from: IdentityFrom,
+) -> Option<CertificateIdentity> {
+    let alternative_names = alternative_names(certificate);
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let common_name = certificate.subject().iter_common_name().next();
+    let common_name = common_name.and_then(|name| name.as_str().ok()).map(Box::<str>::from);
+    let first = |is_wanted: fn(&AlternativeName) -> bool| {
+        let name = alternative_names.iter().find(|name| is_wanted(name))?;
+        let (AlternativeName::Dns(name)
+        | AlternativeName::Email(name)
+        | AlternativeName::Uri(name)) = name;
+        Some(name.clone())
+    };
+    let name = match from {
+        IdentityFrom::None => None,
+        IdentityFrom::Cn => common_name.clone(),
+        IdentityFrom::San => first(|_| true),
+        IdentityFrom::SanDns => first(|name| matches!(name, AlternativeName::Dns(_))),
+        IdentityFrom::SanEmail => first(|name| matches!(name, AlternativeName::Email(_))),
+        IdentityFrom::SanUri => first(|name| matches!(name, AlternativeName::Uri(_))),
+    };
+    Some(CertificateIdentity { common_name, alternative_names, name })
+}

@@ -1,0 +1,170 @@
+//! What is wrong with certificates, in words that say what to do: of those in files at start, and of
+//! clients' in handshakes.
+
+use rustls::{CertificateError, Error};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::X509Version;
+
+/// Keys that signatures can be made with here, and checked.
+const GOOD_KEYS: &str = "ECDSA on P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits";
+
+/// What a key is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Sign handshakes.
+    Signs,
+    /// Have its signatures checked.
+    Verifies,
+}
+
+/// How a certificate of X.509 version 1 comes about, and what to do instead.
+const VERSION_1: &str = "is an X.509 certificate of version 1, which TLS clients and this broker do not \
+                         take; `openssl x509 -req` makes such unless it is given extensions: sign the \
+                         request again with -extfile EXT, a file with the line subjectAltName=DNS:NAME \
+                         for a server or extendedKeyUsage=clientAuth for a client";
+
+/// That a server's own certificate is one that clients take.
+pub(super) fn version(certificate: &X509Certificate<'_>) -> Result<(), String> {
+    match certificate.version() {
+        X509Version::V3 => Ok(()),
+        X509Version::V1 => Err(format!("the first certificate {VERSION_1}")),
+        X509Version(other) => Err(format!(
+            "the first certificate is an X.509 certificate of version {}; TLS needs version 3",
+            u64::from(other) + 1
+        )),
+    }
+}
+
+/// That TLS here can do something with a key of this kind.
+pub(super) fn key_kind(certificate: &X509Certificate<'_>, what_for: Use) -> Result<(), String> {
+    let key = certificate.public_key();
+    let bits_max = if what_for == Use::Signs { 4_096 } else { 8_192 };
+    let identifier = key.algorithm.algorithm.to_id_string();
+    let kind = match (&*identifier, key.parsed()) {
+        ("1.3.101.112", _) => return Ok(()),
+        (_, Ok(PublicKey::RSA(rsa))) => match rsa.key_size() {
+            bits if (2_048..=bits_max).contains(&bits) => return Ok(()),
+            bits => format!("RSA of {bits} bits"),
+        },
+        ("1.2.840.10045.2.1", _) => {
+            let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
+            match curve.map(|curve| curve.to_id_string()).as_deref() {
+                Some("1.2.840.10045.3.1.7" | "1.3.132.0.34") => return Ok(()),
+                Some("1.3.132.0.35") => "ECDSA on P-521".to_owned(),
+                Some("1.3.132.0.10") => "ECDSA on secp256k1".to_owned(),
+                Some(other) => format!("ECDSA on the curve {other}"),
+                None => "ECDSA on a curve without a name".to_owned(),
+            }
+        }
+        ("1.3.101.113", _) => "Ed448".to_owned(),
+        ("1.2.840.113549.1.1.10", _) => "RSA for RSA-PSS alone".to_owned(),
+        ("1.2.840.10040.4.1", _) => "DSA".to_owned(),
+        (other, _) => format!("of the kind {other}"),
+    };
+    Err(format!("its key is {kind}, which TLS here does not know; take {GOOD_KEYS}"))
+}
+
+/// A private key that cannot be loaded, where its certificate says nothing of the reason.
+pub(super) fn unreadable_key(error: &Error) -> String {
+    format!("{error}; take {GOOD_KEYS}")
+}
+
+/// What clients may find wrong with a chain that can be served; `now_s` is the time of day.
+pub(super) fn doubts_about_chain(chain: &[X509Certificate<'_>], now_s: u64) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for (place, certificate) in chain.iter().enumerate() {
+        let number = place + 1;
+        let validity = certificate.validity();
+        if validity.not_after.timestamp() < now_s as i64 {
+            doubts.push(format!("certificate {number} has expired ({})", validity.not_after));
+        }
+        if validity.not_before.timestamp() > now_s as i64 {
+            doubts.push(format!(
+                "certificate {number} is not valid before {}; is this machine's clock right?",
+                validity.not_before
+            ));
+        }
+        if let Some(next) = chain.get(place + 1)
+            && certificate.issuer().as_raw() != next.subject().as_raw()
+        {
+            doubts.push(format!(
+                "certificate {} ({}) is not the one that signed certificate {number}, whose issuer \
+                 is {}; put them in the order in which they were signed, as TLS 1.2 demands it",
+                number + 1,
+                next.subject(),
+                certificate.issuer()
+            ));
+        }
+    }
+    if chain.first().is_some_and(is_authority) {
+        doubts.push(
+            "the server's own certificate says CA:TRUE, as `openssl req -x509` has it; clients that \
+             check this, such as rustls', refuse it. Make it with \
+             -addext basicConstraints=critical,CA:FALSE"
+                .to_owned(),
+        );
+    }
+    doubts
+}
+
+fn is_authority(certificate: &X509Certificate<'_>) -> bool {
+    let constraints = certificate.basic_constraints().ok().flatten();
+    constraints.is_some_and(|constraints| constraints.value.ca)
+}
+
+/// Whether it is a client's certificate that is wrong.
+pub(super) fn is_about_certificate(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(_)
+            | Error::InvalidCertRevocationList(_)
+            | Error::NoCertificatesPresented
+    )
+}
+
+/// What is wrong with a certificate, as the library says, and what to do.
+pub(super) fn explain(error: &Error) -> String {
+    if *error == Error::NoCertificatesPresented {
+        return "it shows none, and tls.client_certificate is \"required\"".to_owned();
+    }
+    let Error::InvalidCertificate(wrong) = error else { return error.to_string() };
+    let what_to_do = match wrong {
+        // The library's own verifier says the rest by name alone.
+        CertificateError::Other(other) => match &*other.to_string() {
+            "UnsupportedCertVersion" => return format!("it {VERSION_1}"),
+            "CaUsedAsEndEntity" => {
+                "it says CA:TRUE, as an authority's; make it with \
+                 basicConstraints=critical,CA:FALSE (`openssl req -x509` adds CA:TRUE by itself)"
+            }
+            "EndEntityUsedAsCa" => "a certificate between it and its authority says CA:FALSE",
+            _ => return error.to_string(),
+        },
+        CertificateError::UnknownIssuer => {
+            "none of the authorities in tls.client_ca has signed it, or one between is missing; the \
+             client has to send those between with its own"
+        }
+        CertificateError::BadSignature => {
+            "an authority in tls.client_ca has the name of its issuer and another key; it may have \
+             been made anew since"
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            return format!(
+                "it is signed by an algorithm or a key that TLS here does not know; take {GOOD_KEYS} \
+                 with SHA-256 or SHA-384"
+            );
+        }
+        // The library lists all that the client says.
+        CertificateError::InvalidPurposeContext { .. } => {
+            return "its Extended Key Usage does not name clientAuth; make one with \
+                    extendedKeyUsage=clientAuth"
+                .to_owned();
+        }
+        CertificateError::UnknownRevocationStatus => {
+            "none of the lists in tls.client_crl is its authority's"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}: {what_to_do}")
+}
