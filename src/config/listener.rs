@@ -184,6 +184,9 @@ impl Transport {
     }
 }
 
+/// Bytes in a record of TLS at most (RFC 8446, 5.1).
+const RECORD_BYTES_MAX: u16 = 16_384;
+
 /// Protocols of a listener that clients may ask for by ALPN, at most.
 const ALPN_MAX: usize = 16;
 
@@ -210,6 +213,10 @@ pub struct Tls {
     pub client_crl: Vec<PathBuf>,
     /// What of a client's certificate is taken for its name.
     pub identity: IdentityFrom,
+    /// Bytes of what is sent in one record at most, before they are sealed: for devices without room for
+    /// records of 16 KiB.
+    #[serde(deserialize_with = "between::<_, _, 512, 16_384>")]
+    pub record_bytes_max: u16,
     /// Whether the kernel goes on with a connection once its client has been let in.
     pub kernel: KernelTls,
 }
@@ -226,6 +233,7 @@ impl Default for Tls {
             client_ca: PathBuf::new(),
             client_crl: Vec::new(),
             identity: IdentityFrom::None,
+            record_bytes_max: RECORD_BYTES_MAX,
             kernel: KernelTls::Off,
         }
     }
@@ -239,6 +247,12 @@ impl Tls {
         }
         if self.versions.is_empty() {
             return Err("tls.versions is empty; name \"1.2\", \"1.3\" or both");
+        }
+        if self.record_bytes_max < RECORD_BYTES_MAX && self.kernel == KernelTls::Auto {
+            return Err(
+                "tls.record_bytes_max is for records that the broker seals; the kernel makes \
+                        its own: leave out tls.kernel, or record_bytes_max",
+            );
         }
         let names = self.alpn.as_deref().unwrap_or_default();
         if names.len() > ALPN_MAX || names.iter().any(|name| !(1..=255).contains(&name.len())) {

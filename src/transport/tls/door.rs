@@ -10,9 +10,9 @@ use rustls::pki_types::CertificateRevocationListDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
-use super::Tls;
 use super::certificates::{Certificates, read_authorities, read_pem};
 use super::pem::Kind;
+use super::{RECORD_HEADER_BYTES, Tls};
 use crate::config::listener::{self, ClientCertificate, KernelTls, TlsVersion};
 use crate::log_rate::{self, rated};
 use crate::transport::Ciphers;
@@ -72,7 +72,7 @@ impl Door {
 
     /// A connection that begins with a handshake.
     pub fn begin(&self) -> Option<Tls> {
-        let tls = Tls::new(self.config(), self.settings.identity, self.ciphers);
+        let tls = Tls::new(self.config(), &self.settings, self.ciphers);
         let begun = tls.inspect_err(|error| {
             rated!(error, log_rate::now(), %error, "cannot begin TLS");
         });
@@ -125,6 +125,8 @@ fn build(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ticketer;
     config.send_tls13_tickets = 1;
+    // The library counts the record's header too.
+    config.max_fragment_size = Some(usize::from(settings.record_bytes_max) + RECORD_HEADER_BYTES);
     // rustls gives keys away only if it was told before.
     config.enable_secret_extraction = settings.kernel == KernelTls::Auto;
     Ok(config)

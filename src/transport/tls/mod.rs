@@ -25,7 +25,7 @@ pub use self::door::Door;
 use self::keys::cipher_of;
 pub use self::keys::{Key, Keys};
 use super::{Ciphers, Fault, Handshake, Layer, Received, Settling};
-use crate::config::listener::IdentityFrom;
+use crate::config::listener::{self, IdentityFrom};
 use crate::engine::CertificateIdentity;
 use crate::limits::KERNEL_TLS_LOOKS_MAX;
 use crate::log_rate::{self, rated};
@@ -33,10 +33,12 @@ use crate::send_buffer::SendBuffer;
 
 /// Plain bytes of a record at most (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;
+/// Type, version and length of a record.
+const RECORD_HEADER_BYTES: usize = 5;
 /// What sealing adds to a record at most: header, nonce, content type, tag; and a key update before it.
 const RECORD_EXTRA_BYTES: usize = 128;
 /// Bytes of a record at most (RFC 5246, 6.2.3): no more than one, cut in half, is ever kept.
-const RECORD_BYTES_MAX: usize = 5 + FRAGMENT_BYTES_MAX + 2_048;
+const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + FRAGMENT_BYTES_MAX + 2_048;
 /// Bytes of a handshake message that comes in several records, at most; rustls takes no longer ones.
 const HANDSHAKE_BYTES_MAX: usize = 0xFFFF + RECORD_BYTES_MAX;
 
@@ -50,6 +52,8 @@ pub struct Tls {
     identity: Option<Box<CertificateIdentity>>,
     /// Those by which the kernel may go on with it; none when it stays here.
     ciphers: Ciphers,
+    /// Plain bytes of a record that is sent, at most.
+    fragment_bytes_max: u16,
     /// How often it was looked whether the kernel can.
     looks: u16,
     /// It is about to: nothing is sealed.
@@ -79,16 +83,17 @@ enum Phase {
 impl Tls {
     fn new(
         config: Arc<ServerConfig>,
-        identity_from: IdentityFrom,
+        settings: &listener::Tls,
         ciphers: Ciphers,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
             phase: Phase::Hello,
-            identity_from,
+            identity_from: settings.identity,
             identity: None,
             ciphers,
+            fragment_bytes_max: settings.record_bytes_max,
             looks: 0,
             is_settling: false,
         })
@@ -248,7 +253,8 @@ impl Tls {
         scratch.clear();
         scratch.extend_from_slice(head);
         while !(scratch.is_empty() && mqtt.is_empty()) {
-            mqtt.take(FRAGMENT_BYTES_MAX.saturating_sub(scratch.len()), scratch);
+            let fragment_bytes_max = usize::from(self.fragment_bytes_max);
+            mqtt.take(fragment_bytes_max.saturating_sub(scratch.len()), scratch);
             self.seal_one(scratch, out);
             scratch.clear();
         }
@@ -256,7 +262,7 @@ impl Tls {
 
     fn seal_one(&mut self, plain: &[u8], out: &mut Vec<u8>) {
         let begin = out.len();
-        let records = plain.len() / FRAGMENT_BYTES_MAX + 1;
+        let records = plain.len() / usize::from(self.fragment_bytes_max) + 1;
         out.resize(begin + plain.len() + records * RECORD_EXTRA_BYTES, 0);
         // With what is kept: rustls remembers places in it while a message is cut in half.
         let UnbufferedStatus { state, .. } =

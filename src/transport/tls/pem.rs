@@ -150,12 +150,10 @@ fn check_sections(text: &str, kind: Kind) -> Result<usize, String> {
                 return Err(unfinished(begun, label));
             }
             let label = rest.trim_end().trim_end_matches('-');
-            match kind.is_wanted(label) {
-                true => wanted += 1,
-                false => match kind.objection(label) {
-                    Some(what) => return Err(format!("line {number}: {what}")),
-                    None => {}
-                },
+            if kind.is_wanted(label) {
+                wanted += 1;
+            } else if let Some(what) = kind.objection(label) {
+                return Err(format!("line {number}: {what}"));
             }
             open = Some((number, label));
         } else if let Some(rest) = line.strip_prefix(END) {

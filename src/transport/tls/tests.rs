@@ -26,6 +26,14 @@ fn pair_with(
     from: IdentityFrom,
     suite: Option<SupportedCipherSuite>,
 ) -> (Box<Transport>, ClientConnection) {
+    pair_at(|tls| tls.identity = from, suite)
+}
+
+/// The same where the listener is changed by `set`.
+fn pair_at(
+    set: impl FnOnce(&mut listener::Tls),
+    suite: Option<SupportedCipherSuite>,
+) -> (Box<Transport>, ClientConnection) {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = || KeyPair::generate().expect("a key");
@@ -48,11 +56,11 @@ fn pair_with(
     let mut listener = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
     listener.transport = Kind::Tls;
     listener.tls.client_certificate = ClientCertificate::Optional;
-    listener.tls.identity = from;
     listener.tls.certificate = "certificate".into();
     listener.tls.key = "key".into();
     listener.tls.client_ca = "authority".into();
     listener.tls.kernel = KernelTls::Auto;
+    set(&mut listener.tls);
     let read = |path: &Path| {
         let text = match path.to_str() {
             Some("certificate") => server.pem(),
@@ -330,4 +338,56 @@ fn a_connection_that_ends_while_it_settles_says_so() {
     let mut last = transport.close(None, &mut scratch).expect("it says so");
     take(&mut last, &mut client);
     assert_eq!(client.reader().read(&mut [0]).expect("a clean end"), 0);
+}
+
+/// The length of the longest record.
+fn longest_record(mut records: &[u8]) -> usize {
+    let mut longest = 0;
+    while let [_, _, _, high, low, rest @ ..] = records {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        longest = longest.max(length);
+        records = &rest[length..];
+    }
+    assert!(records.is_empty(), "they are whole");
+    longest
+}
+
+#[test]
+fn records_are_no_longer_than_the_listener_says_in_the_handshake_and_after_it() {
+    // Of both versions: a content type and a tag, or a nonce and a tag.
+    const SEALED_EXTRA_BYTES_MAX: usize = 24;
+    let message: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+    for (bytes_max, suite) in [512, 1_000, 4_096, 16_384]
+        .into_iter()
+        .flat_map(|max| suites().map(move |suite| (max, suite)))
+    {
+        let (mut transport, mut client) = pair_at(
+            |tls| (tls.record_bytes_max, tls.kernel) = (bytes_max, KernelTls::Off),
+            Some(suite),
+        );
+        let (mut scratch, mut longest) = (Scratch::default(), 0);
+        client.writer().write_all(b"MQTT").expect("there is room");
+        for turn in 0..5 {
+            let mut said = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut said).expect("memory takes all");
+            }
+            transport.receive(&said, &mut scratch).expect("it is sound");
+            let mut mqtt = SendBuffer::default();
+            if turn == 4 {
+                assert_eq!(scratch.plain, b"MQTT");
+                mqtt.append(|out| out.extend_from_slice(&message));
+            }
+            let (mut wrapped, _) = transport.wrap(mqtt, SendBuffer::default(), &mut scratch);
+            let mut records = Vec::new();
+            wrapped.take(usize::MAX, &mut records);
+            longest = longest.max(longest_record(&records));
+            let mut again = SendBuffer::default();
+            again.append(|out| out.extend_from_slice(&records));
+            let plain = take(&mut again, &mut client);
+            assert!(turn < 4 || plain == message, "all of it arrives");
+        }
+        let most = usize::from(bytes_max) + SEALED_EXTRA_BYTES_MAX;
+        assert!((usize::from(bytes_max)..=most).contains(&longest), "{bytes_max}: {longest}");
+    }
 }
