@@ -230,8 +230,11 @@ fn is_local(listener: &Listener) -> bool {
         Bind::Address(address) => address.ip().is_loopback(),
         Bind::Path(_) => true,
     };
-    let is_for_pages = listener.transport.has_websocket() && listener.websocket.origins.is_empty();
-    is_here && !is_for_pages && listener.proxy_protocol_from.is_empty()
+    let websocket = &listener.websocket;
+    let is_for_pages = listener.transport.has_websocket() && websocket.admits_any_page();
+    let speaks_for_others =
+        !listener.proxy_protocol_from.is_empty() || !websocket.forwarded_for_from.is_empty();
+    is_here && !is_for_pages && !speaks_for_others
 }
 
 /// What is asked for must have been built in.

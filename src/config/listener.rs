@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::number::between;
+pub use super::websocket::WebSocket;
 
 /// One way in.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -94,10 +95,13 @@ impl Listener {
                 "it has a [listeners.websocket], but its transport is neither ws nor wss",
             );
         }
-        if !self.websocket.path.starts_with('/') {
-            return wrong("websocket.path begins with /");
+        if !self.websocket.forwarded_for_from.is_empty() && !self.proxy_protocol_from.is_empty() {
+            return wrong(
+                "websocket.forwarded_for_from and proxy_protocol_from both say where a client is; \
+                 say one of them",
+            );
         }
-        Ok(())
+        self.websocket.check().or_else(|what| wrong(&what))
     }
 }
 
@@ -336,21 +340,4 @@ pub enum IdentityFrom {
     SanEmail,
     /// The first of those that is a URI.
     SanUri,
-}
-
-/// What a WebSocket request must look like.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebSocket {
-    /// The path it asks for.
-    pub path: String,
-    /// Where pages that connect may come from, as in `https://example.org`; empty for anywhere.
-    /// What is no browser says nothing of it, and is let in.
-    pub origins: Vec<String>,
-}
-
-impl Default for WebSocket {
-    fn default() -> Self {
-        Self { path: "/mqtt".to_owned(), origins: Vec::new() }
-    }
 }

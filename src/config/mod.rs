@@ -13,6 +13,7 @@ mod protection;
 mod storage;
 #[cfg(test)]
 mod tests;
+pub mod websocket;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -197,7 +197,21 @@ fn a_listener_that_makes_no_sense_is_refused_with_what_to_say_instead() {
         ("bind = \"127.0.0.1:1\"\n[listeners.websocket]\npath = \"/x\"", "neither ws nor wss"),
         (
             "bind = \"127.0.0.1:1\"\ntransport = \"ws\"\n[listeners.websocket]\npath = \"x\"",
-            "with /",
+            "begins with /",
+        ),
+        (
+            "bind = \"127.0.0.1:1\"\ntransport = \"ws\"\n[listeners.websocket]\npath = []",
+            "websocket.path is empty",
+        ),
+        (
+            "bind = \"127.0.0.1:1\"\ntransport = \"ws\"\n[listeners.websocket]\n\
+             origins = [\"https://example.org/\"]",
+            "can match no page",
+        ),
+        (
+            "bind = \"127.0.0.1:1\"\ntransport = \"ws\"\nproxy_protocol_from = [\"10.0.0.0/8\"]\n\
+             [listeners.websocket]\nforwarded_for_from = [\"10.0.0.0/8\"]",
+            "both say where a client is",
         ),
         ("bind = \"127.0.0.1:1\"\nproxy_protocol_from = [\"10.0.0.0/40\"]", "proxy_protocol_from"),
         (

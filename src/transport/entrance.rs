@@ -76,10 +76,11 @@ impl Entrance {
         let transport = Transport {
             proxy: is_proxy.then(proxy::Header::default),
             tls: self.tls.as_ref().and_then(tls::Door::begin).map(Box::new),
-            websocket: self
-                .transport
-                .has_websocket()
-                .then(|| Box::new(WebSocket::begin(Arc::clone(&self.websocket)))),
+            websocket: self.transport.has_websocket().then(|| {
+                let rules = Arc::clone(&self.websocket);
+                let is_forwarded = rules.trusts(peer.address.map(|address| address.ip()));
+                Box::new(WebSocket::begin(rules, is_forwarded, self.tls.is_some()))
+            }),
             waiting: Vec::new(),
             said: Vec::new(),
         };

@@ -14,6 +14,8 @@ mod ciphers;
 mod entrance;
 pub mod proxy;
 pub mod record;
+#[cfg(feature = "websocket")]
+mod request;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(not(feature = "tls"))]
@@ -179,9 +181,9 @@ impl Transport {
         Ok(received)
     }
 
-    /// Whether the PROXY header that says where the client is has not come yet.
+    /// Whether the PROXY header, or the request, that says where the client is has not come yet.
     pub fn awaits_address(&self) -> bool {
-        self.proxy.is_some()
+        self.proxy.is_some() || self.websocket.as_ref().is_some_and(|of| of.awaits_address())
     }
 
     /// Whether what comes next from the socket takes work that other clients should not have to wait

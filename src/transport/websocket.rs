@@ -5,20 +5,10 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-
+use super::request::Request;
 use super::{Fault, Layer, Received};
 use crate::config::listener::WebSocket as Rules;
 
-/// Bytes of a request at most.
-const REQUEST_BYTES_MAX: usize = 8 * 1024;
-/// Header fields of it at most.
-const REQUEST_FIELDS_MAX: usize = 64;
-/// Joined to the client's key before it is hashed (RFC 6455, 1.3).
-const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Subprotocols that are MQTT: the second is what clients for 3.1 ask for.
-const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 /// Payload of a control frame at most (5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 /// Header of a frame from a client at most.
@@ -56,7 +46,7 @@ pub struct WebSocket {
 #[derive(Debug)]
 enum Phase {
     /// The request is not whole.
-    Request { rules: Arc<Rules>, bytes: Vec<u8> },
+    Request(Request),
     /// The request was granted.
     Frames(Frames),
     /// It was not, or the client has said its last.
@@ -64,8 +54,10 @@ enum Phase {
 }
 
 impl WebSocket {
-    pub(super) fn begin(rules: Arc<Rules>) -> Self {
-        let phase = Phase::Request { rules, bytes: Vec::new() };
+    /// `is_forwarded` where whoever connects is a proxy that says where the client is; `has_tls` where
+    /// the request comes over TLS.
+    pub(super) fn begin(rules: Arc<Rules>, is_forwarded: bool, has_tls: bool) -> Self {
+        let phase = Phase::Request(Request::new(rules, is_forwarded, has_tls));
         Self { phase, answer: Vec::new(), ping: None, close_code: code::NORMAL }
     }
 
@@ -77,15 +69,13 @@ impl WebSocket {
         received: &mut Received,
     ) -> Result<(), Fault> {
         let mut bytes = bytes;
-        if let Phase::Request { rules, bytes: request } = &mut self.phase {
-            let before = request.len();
-            let most = REQUEST_BYTES_MAX - before;
-            request.extend_from_slice(&bytes[..bytes.len().min(most)]);
-            match answer(request, rules) {
+        if let Phase::Request(request) = &mut self.phase {
+            match request.take(bytes) {
                 Ok(None) => return Ok(()),
-                Ok(Some((length, answer))) => {
-                    bytes = &bytes[length - before..];
-                    self.answer = answer;
+                Ok(Some(granted)) => {
+                    bytes = &bytes[granted.used..];
+                    received.address = granted.address;
+                    self.answer = granted.answer;
                     self.phase = Phase::Frames(Frames::default());
                 }
                 Err(refusal) => {
@@ -116,10 +106,15 @@ impl WebSocket {
     /// The memory for a request or a control frame that is not whole.
     pub(super) fn bytes_held(&self) -> usize {
         match &self.phase {
-            Phase::Request { bytes, .. } => bytes.capacity(),
+            Phase::Request(request) => request.bytes_held(),
             Phase::Frames(frames) => frames.payload.as_ref().map_or(0, |of| of.control.capacity()),
             Phase::Over => 0,
         }
+    }
+
+    /// Whether the request, which says where the client is, has not come yet.
+    pub(super) fn awaits_address(&self) -> bool {
+        matches!(&self.phase, Phase::Request(request) if request.is_forwarded())
     }
 
     pub(super) fn has_something_to_say(&self) -> bool {
@@ -329,108 +324,6 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= mask;
     }
-}
-
-/// A request that is not granted.
-struct NotGranted {
-    status: &'static str,
-    what: String,
-}
-
-impl NotGranted {
-    fn new(status: &'static str, what: impl Into<String>) -> Self {
-        Self { status, what: what.into() }
-    }
-
-    fn answer(&self) -> Vec<u8> {
-        let Self { status, what } = self;
-        let length = what.len() + 1;
-        format!(
-            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Sec-WebSocket-Version: 13\r\nContent-Length: {length}\r\n\r\n{what}\n"
-        )
-        .into_bytes()
-    }
-}
-
-/// How long the request at the beginning of `bytes` is, and what it is answered with; none while it is
-/// not whole.
-fn answer(bytes: &[u8], rules: &Rules) -> Result<Option<(usize, Vec<u8>)>, NotGranted> {
-    let bad = |what: &str| NotGranted::new("400 Bad Request", what);
-    let mut fields = [httparse::EMPTY_HEADER; REQUEST_FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut fields);
-    let length = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Ok(None),
-        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Err(NotGranted::new(
-                "431 Request Header Fields Too Large",
-                "the request is longer than 8 KiB or has more than 64 header fields",
-            ));
-        }
-        Err(error) => return Err(bad(&format!("this is no HTTP request: {error}"))),
-    };
-    if request.method != Some("GET") || request.version != Some(1) {
-        return Err(bad("a WebSocket begins with GET of HTTP/1.1"));
-    }
-    let path = request.path.unwrap_or_default();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    if path != rules.path {
-        let what = format!("MQTT is at {}, not at {path}", rules.path);
-        return Err(NotGranted::new("404 Not Found", what));
-    }
-    let words = |name: &'static str| tokens(request.headers, name);
-    let has = |name, word: &str| words(name).any(|token| token.eq_ignore_ascii_case(word));
-    if !has("Upgrade", "websocket") || !has("Connection", "upgrade") {
-        return Err(NotGranted::new(
-            "426 Upgrade Required\r\nUpgrade: websocket",
-            "this is a WebSocket for MQTT, not for pages",
-        ));
-    }
-    if !has("Sec-WebSocket-Version", "13") {
-        return Err(NotGranted::new("426 Upgrade Required", "Sec-WebSocket-Version is 13"));
-    }
-    check_origin(request.headers, rules)?;
-    let Some(subprotocol) =
-        words("Sec-WebSocket-Protocol").find(|token| SUBPROTOCOLS.contains(token))
-    else {
-        // [MQTT-6.0.0-3]
-        return Err(bad("Sec-WebSocket-Protocol does not offer mqtt"));
-    };
-    let key = words("Sec-WebSocket-Key").next().unwrap_or_default();
-    if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
-        return Err(bad("Sec-WebSocket-Key is not 16 bytes in Base64"));
-    }
-    let mut hash = sha1_smol::Sha1::from(key);
-    hash.update(KEY_SUFFIX.as_bytes());
-    let accept = BASE64_STANDARD.encode(hash.digest().bytes());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
-    );
-    Ok(Some((length, answer.into_bytes())))
-}
-
-/// Browsers say from where the page comes that connects, and nobody else has to (10.2).
-fn check_origin(fields: &[httparse::Header<'_>], rules: &Rules) -> Result<(), NotGranted> {
-    let origin = fields.iter().find(|field| field.name.eq_ignore_ascii_case("Origin"));
-    let Some(origin) = origin.filter(|_| !rules.origins.is_empty()) else { return Ok(()) };
-    let is_known = rules.origins.iter().any(|known| known.as_bytes() == origin.value);
-    let what = "pages from there may not connect: see websocket.origins in the configuration";
-    is_known.then_some(()).ok_or_else(|| NotGranted::new("403 Forbidden", what))
-}
-
-/// The elements of a header field that is a list, over all lines of it.
-fn tokens<'a>(
-    fields: &'a [httparse::Header<'a>],
-    name: &'static str,
-) -> impl Iterator<Item = &'a str> {
-    let of_name = fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
-    of_name
-        .filter_map(|field| std::str::from_utf8(field.value).ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]

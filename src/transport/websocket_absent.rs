@@ -11,7 +11,7 @@ use crate::config::listener::WebSocket as Rules;
 pub struct WebSocket(Infallible);
 
 impl WebSocket {
-    pub(super) fn begin(_rules: Arc<Rules>) -> Self {
+    pub(super) fn begin(_rules: Arc<Rules>, _is_forwarded: bool, _has_tls: bool) -> Self {
         unreachable!("the configuration refuses it")
     }
 
@@ -25,6 +25,10 @@ impl WebSocket {
     }
 
     pub(super) fn bytes_held(&self) -> usize {
+        match self.0 {}
+    }
+
+    pub(super) fn awaits_address(&self) -> bool {
         match self.0 {}
     }
 

@@ -12,6 +12,11 @@ fn rules() -> Arc<Rules> {
     Arc::new(Rules::default())
 }
 
+/// Of a client that comes by itself, without TLS.
+fn begin(rules: Arc<Rules>) -> WebSocket {
+    WebSocket::begin(rules, false, false)
+}
+
 fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut frame = Vec::new();
     write_head(first & 0x0F, payload.len(), &mut frame);
@@ -26,7 +31,7 @@ fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 
 /// One that has had its request granted.
 fn open() -> WebSocket {
-    let mut websocket = WebSocket::begin(rules());
+    let mut websocket = begin(rules());
     let (mut plain, mut received) = (Vec::new(), Received::default());
     websocket.receive(REQUEST.as_bytes(), &mut plain, &mut received).expect("it is granted");
     websocket.write_heads(0, &mut Vec::new());
@@ -42,7 +47,7 @@ fn take(websocket: &mut WebSocket, bytes: &[u8]) -> (Vec<u8>, Result<bool, Strin
 #[test]
 fn a_request_is_answered_as_in_the_rfc() {
     // RFC 6455, 1.3: this key has this answer.
-    let mut websocket = WebSocket::begin(rules());
+    let mut websocket = begin(rules());
     let (plain, outcome) = take(&mut websocket, REQUEST.as_bytes());
     assert_eq!((plain.len(), outcome), (0, Ok(false)));
     let mut out = Vec::new();
@@ -55,7 +60,7 @@ fn a_request_is_answered_as_in_the_rfc() {
 
 #[test]
 fn a_request_that_comes_byte_by_byte_is_granted_with_the_frame_behind_it() {
-    let mut websocket = WebSocket::begin(rules());
+    let mut websocket = begin(rules());
     let all = [REQUEST.as_bytes(), &frame(0x82, b"mqtt", [1, 2, 3, 4])].concat();
     let mut plain = Vec::new();
     for byte in &all {
@@ -77,10 +82,12 @@ fn a_request_that_is_not_granted_is_told_why() {
         (REQUEST.replace("dGhl", "dGh"), "400"),
         (without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), "400"),
         ("\x10\x0c\0\x04MQTT".to_owned(), "400"),
-        (REQUEST.replace("Host: x", &format!("Host: {}", "x".repeat(9_000))), "431"),
+        (REQUEST.replace("Host: x", &format!("Host: {}", "x".repeat(33_000))), "431"),
+        (REQUEST.replace("Host: x", &"a: b\r\n".repeat(130)), "431"),
+        ("\r\n\r\n".to_owned(), "400"),
     ];
     for (request, status) in cases {
-        let mut websocket = WebSocket::begin(rules());
+        let mut websocket = begin(rules());
         let (_, outcome) = take(&mut websocket, request.as_bytes());
         outcome.expect_err(&request);
         let mut out = Vec::new();
@@ -93,14 +100,108 @@ fn a_request_that_is_not_granted_is_told_why() {
 
 #[test]
 fn pages_connect_from_the_origins_that_are_configured_alone() {
-    let origins = vec!["https://example.org".to_owned()];
+    let origins = vec!["https://example.org".parse().expect("an origin")];
     let rules = Arc::new(Rules { origins, ..Rules::default() });
     let from = |origin: &str| {
         let request = REQUEST.replace("Host: x\r\n", &format!("Host: x\r\n{origin}"));
-        take(&mut WebSocket::begin(Arc::clone(&rules)), request.as_bytes()).1.is_ok()
+        take(&mut begin(Arc::clone(&rules)), request.as_bytes()).1.is_ok()
     };
     assert!(from("Origin: https://example.org\r\n") && from(""));
     assert!(!from("Origin: https://example.org.evil\r\n") && !from("Origin: null\r\n"));
+}
+
+#[test]
+fn who_says_the_brokers_own_address_as_origin_is_let_in() {
+    let origins = vec!["https://example.org".parse().expect("an origin")];
+    let rules = Arc::new(Rules { origins, ..Rules::default() });
+    let from = |host: &str, origin: &str, has_tls| {
+        let request =
+            REQUEST.replace("Host: x\r\n", &format!("Host: {host}\r\nOrigin: {origin}\r\n"));
+        let mut websocket = WebSocket::begin(Arc::clone(&rules), false, has_tls);
+        take(&mut websocket, request.as_bytes()).1.is_ok()
+    };
+    assert!(from("127.0.0.1:8080", "http://127.0.0.1:8080", false));
+    assert!(from("broker.example:8443", "https://broker.example:8443", true));
+    assert!(!from("127.0.0.1:8080", "http://127.0.0.1:8081", false));
+    assert!(!from("evil.example:8080", "http://evil.example:8080", false), "DNS rebinding");
+}
+
+#[test]
+fn mqtt_is_at_every_path_that_is_configured() {
+    let asks = |path: &[&str], asked: &str| {
+        let path = path.iter().map(|path| (*path).to_owned()).collect();
+        let rules = Arc::new(Rules { path, ..Rules::default() });
+        let request = REQUEST.replace("/mqtt ", &format!("{asked} "));
+        take(&mut begin(rules), request.as_bytes()).1.is_ok()
+    };
+    let by_default = ["/mqtt", "/ws", "/"];
+    assert_eq!(Rules::default().path, by_default);
+    for asked in ["/", "/ws", "/mqtt", "/mqtt?token=x"] {
+        assert!(asks(&by_default, asked), "{asked}");
+    }
+    assert!(!asks(&by_default, "/other") && !asks(&["/a"], "/"));
+    assert!(asks(&["/a", "/b"], "/b") && asks(&["*"], "/any/path?x=1"));
+}
+
+#[test]
+fn a_request_has_as_many_bytes_and_fields_as_the_configuration_says() {
+    let asks = |rules: &Arc<Rules>, more: &str| {
+        let request = REQUEST.replace("Host: x\r\n", more);
+        take(&mut begin(Arc::clone(rules)), request.as_bytes()).1
+    };
+    // What a browser with many cookies, behind proxies that add fields, sends.
+    let cookies = format!("Cookie: {}\r\n", "c".repeat(16_000));
+    let fields = "X-Field: 1\r\n".repeat(90);
+    assert_eq!(asks(&rules(), &(cookies + &fields)), Ok(false));
+    let few = Rules { request_bytes_max: 600, request_fields_max: 8, ..Rules::default() };
+    let few = Arc::new(few);
+    assert_eq!(asks(&few, "Host: x\r\n"), Ok(false));
+    let error = asks(&few, &format!("Cookie: {}\r\n", "c".repeat(600))).expect_err("too long");
+    assert!(error.contains("600 bytes") && error.contains("request_bytes_max"), "{error}");
+    let error = asks(&few, &"a: b\r\n".repeat(10)).expect_err("too many");
+    assert!(error.contains("8 header fields"), "{error}");
+}
+
+#[test]
+fn trusted_proxies_say_where_a_client_is_and_nobody_else() {
+    let proxies = ["10.0.0.0/8", "192.0.2.1"].map(|proxy| proxy.parse().expect("a proxy"));
+    let rules = Rules { forwarded_for_from: proxies.to_vec(), ..Rules::default() };
+    let rules = Arc::new(rules);
+    let address = |is_forwarded, fields: &str| {
+        let request = REQUEST.replace("Host: x\r\n", fields);
+        let mut websocket = WebSocket::begin(Arc::clone(&rules), is_forwarded, false);
+        assert_eq!(websocket.awaits_address(), is_forwarded);
+        let (mut plain, mut received) = (Vec::new(), Received::default());
+        websocket.receive(request.as_bytes(), &mut plain, &mut received).expect("it is granted");
+        assert!(!websocket.awaits_address());
+        received.address.map(|address| address.to_string())
+    };
+    let some = |address: &str| Some(address.to_owned());
+    let one = "X-Forwarded-For: 198.51.100.7\r\n";
+    assert_eq!(address(true, one), some("198.51.100.7:0"));
+    assert_eq!(address(false, one), None, "a claim of the client's own");
+    // What a client claims stands to the left of what proxies have seen.
+    let claimed = "X-Forwarded-For: 203.0.113.9, 198.51.100.7:4711, 192.0.2.1, 10.1.1.1\r\n";
+    assert_eq!(address(true, claimed), some("198.51.100.7:4711"));
+    let lines = "X-Forwarded-For: 203.0.113.9\r\nx-forwarded-for: [2001:db8::7]:1\r\n";
+    assert_eq!(address(true, lines), some("[2001:db8::7]:1"));
+    assert_eq!(address(true, "X-Forwarded-For: 2001:db8::7\r\n"), some("[2001:db8::7]:0"));
+    assert_eq!(address(true, "X-Forwarded-For: 198.51.100.7, unknown\r\n"), None);
+    assert_eq!(address(true, ""), None, "it speaks for itself");
+}
+
+#[test]
+fn a_request_that_comes_byte_by_byte_takes_no_more_work_than_its_length_is_worth() {
+    let rules = Rules { request_bytes_max: 1024 * 1024, ..Rules::default() };
+    let mut websocket = begin(Arc::new(rules));
+    let begun = std::time::Instant::now();
+    take(&mut websocket, b"GET /mqtt HTTP/1.1\r\nCookie: ").1.expect("it may go on");
+    for _ in 0..1_000_000 {
+        take(&mut websocket, b"c").1.expect("it may go on");
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    let rest = &REQUEST["GET /mqtt HTTP/1.1".len()..];
+    assert_eq!(take(&mut websocket, rest.as_bytes()).1, Ok(false));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod did;
 mod kernel;
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod support;
+mod websocket;
 
 use std::io::Write;
 use std::process::Command;
@@ -233,14 +234,6 @@ fn a_crowd_gets_in_one_handshake_step_a_turn_while_others_are_served() {
         is_over.store(true, Ordering::Relaxed);
         load.join().expect("it is served meanwhile");
     });
-}
-
-#[test]
-fn a_web_page_asked_for_where_mqtt_is_gets_an_answer_of_http() {
-    let broker = Broker::start("--mode poll", "");
-    let mut stream = broker.tcp("ws");
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
-    assert!(support::rest(stream).starts_with(b"HTTP/1.1 404 Not Found\r\n"));
 }
 
 #[test]

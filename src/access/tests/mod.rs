@@ -131,16 +131,25 @@ fn where_nothing_is_asked_there_is_nothing_to_ask() {
     assert!(opens(&|settings| settings.listen = vec!["0.0.0.0:1".parse().expect("an address")]));
     assert!(opens(&|settings| settings.access.anonymous = Anonymous::No));
     assert!(opens(&|settings| settings.protection.flaps_max = 1));
-    let pages = |origins: Vec<String>| {
+    let pages = |origins: &[&str]| {
         opens(&|settings| {
             let mut for_pages = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
             for_pages.transport = crate::config::Transport::Ws;
-            for_pages.websocket.origins.clone_from(&origins);
+            let origins = origins.iter().map(|origin| origin.parse().expect("an origin"));
+            for_pages.websocket.origins = origins.collect();
             settings.listeners.push(for_pages);
         })
     };
-    assert!(pages(Vec::new()), "a page of any site can connect to loopback");
-    assert!(!pages(vec!["https://example.org".to_owned()]));
+    assert!(pages(&[]), "a page of any site can connect to loopback");
+    assert!(pages(&["https://example.org", "*"]), "the same");
+    assert!(!pages(&["https://example.org"]));
+    assert!(opens(&|settings| {
+        let mut behind_proxy = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
+        behind_proxy.transport = crate::config::Transport::Ws;
+        behind_proxy.websocket.origins = vec!["https://example.org".parse().expect("an origin")];
+        behind_proxy.websocket.forwarded_for_from = vec!["127.0.0.1".parse().expect("a proxy")];
+        settings.listeners.push(behind_proxy);
+    }));
     assert!(opens(&|settings| {
         let mut behind_proxy = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
         behind_proxy.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];

@@ -1,0 +1,231 @@
+//! The HTTP request that a WebSocket begins with: what it must look like, what it is answered, and where its
+//! client is when a proxy says so. Knows no frames.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::config::listener::WebSocket as Rules;
+use crate::config::websocket::is_own_address;
+
+/// Joined to the client's key before it is hashed (RFC 6455, 1.3).
+const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// Subprotocols that are MQTT: the second is what clients for 3.1 ask for.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// A request as far as it has come.
+#[derive(Debug)]
+pub(super) struct Request {
+    rules: Arc<Rules>,
+    is_forwarded: bool,
+    has_tls: bool,
+    bytes: Vec<u8>,
+    /// How many of them there were when it was parsed last: it is parsed again at its end and when it has
+    /// doubled, so that one that comes byte by byte takes no more work than its length is worth.
+    parsed: usize,
+}
+
+/// A request that is granted.
+#[derive(Debug)]
+pub(super) struct Granted {
+    /// How many of the bytes that came last belong to it.
+    pub(super) used: usize,
+    /// What it is answered with.
+    pub(super) answer: Vec<u8>,
+    /// Where the client is, as its proxy says.
+    pub(super) address: Option<SocketAddr>,
+}
+
+impl Request {
+    pub(super) fn new(rules: Arc<Rules>, is_forwarded: bool, has_tls: bool) -> Self {
+        Self { rules, is_forwarded, has_tls, bytes: Vec::new(), parsed: 0 }
+    }
+
+    /// Whether a proxy is to say where the client is.
+    pub(super) fn is_forwarded(&self) -> bool {
+        self.is_forwarded
+    }
+
+    pub(super) fn bytes_held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Takes what came; none while it is not whole.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Granted>, NotGranted> {
+        let (before, bytes_max) = (self.bytes.len(), self.rules.request_bytes_max as usize);
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(bytes_max - before)]);
+        let is_ended = has_empty_line(&self.bytes[before.saturating_sub(3)..]);
+        let is_full = self.bytes.len() == bytes_max;
+        if !is_ended && !is_full && self.bytes.len() < self.parsed * 2 {
+            return Ok(None);
+        }
+        self.parsed = self.bytes.len();
+        let granted = self.parse(is_ended, is_full)?;
+        Ok(granted.map(|granted| Granted { used: granted.used - before, ..granted }))
+    }
+
+    fn parse(&self, is_ended: bool, is_full: bool) -> Result<Option<Granted>, NotGranted> {
+        let (bytes, rules) = (&self.bytes[..], &*self.rules);
+        let bad = |what: &str| NotGranted::new("400 Bad Request", what);
+        let mut fields = vec![httparse::EMPTY_HEADER; rules.request_fields_max as usize];
+        let mut request = httparse::Request::new(&mut fields);
+        let used = match request.parse(bytes) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) if is_ended => {
+                return Err(bad("this is no HTTP request: it begins with an empty line"));
+            }
+            Ok(httparse::Status::Partial) if !is_full => return Ok(None),
+            Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+                let Rules { request_bytes_max, request_fields_max, .. } = rules;
+                let what = format!(
+                    "the request is longer than {request_bytes_max} bytes or has more than \
+                     {request_fields_max} header fields: see websocket.request_bytes_max and \
+                     request_fields_max in the configuration"
+                );
+                return Err(NotGranted::new("431 Request Header Fields Too Large", what));
+            }
+            Err(error) => return Err(bad(&format!("this is no HTTP request: {error}"))),
+        };
+        if request.method != Some("GET") || request.version != Some(1) {
+            return Err(bad("a WebSocket begins with GET of HTTP/1.1"));
+        }
+        let path = request.path.unwrap_or_default();
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        if !rules.has_path(path) {
+            let what = format!("MQTT is at {}, not at {path}", rules.path.join(", "));
+            return Err(NotGranted::new("404 Not Found", what));
+        }
+        let answer = self.answer(request.headers)?;
+        let address = self.is_forwarded.then(|| forwarded_for(request.headers, rules)).flatten();
+        Ok(Some(Granted { used, answer, address }))
+    }
+
+    /// What a request with these fields is answered with.
+    fn answer(&self, fields: &[httparse::Header<'_>]) -> Result<Vec<u8>, NotGranted> {
+        let bad = |what: &str| NotGranted::new("400 Bad Request", what);
+        let words = |name: &'static str| tokens(fields, name);
+        let has = |name, word: &str| words(name).any(|token| token.eq_ignore_ascii_case(word));
+        if !has("Upgrade", "websocket") || !has("Connection", "upgrade") {
+            return Err(NotGranted::new(
+                "426 Upgrade Required\r\nUpgrade: websocket",
+                "this is a WebSocket for MQTT, not for pages",
+            ));
+        }
+        if !has("Sec-WebSocket-Version", "13") {
+            return Err(NotGranted::new("426 Upgrade Required", "Sec-WebSocket-Version is 13"));
+        }
+        self.check_origin(fields)?;
+        let Some(subprotocol) =
+            words("Sec-WebSocket-Protocol").find(|token| SUBPROTOCOLS.contains(token))
+        else {
+            // [MQTT-6.0.0-3]
+            return Err(bad("Sec-WebSocket-Protocol does not offer mqtt"));
+        };
+        let key = words("Sec-WebSocket-Key").next().unwrap_or_default();
+        if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+            return Err(bad("Sec-WebSocket-Key is not 16 bytes in Base64"));
+        }
+        let mut hash = sha1_smol::Sha1::from(key);
+        hash.update(KEY_SUFFIX.as_bytes());
+        let accept = BASE64_STANDARD.encode(hash.digest().bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+        );
+        Ok(answer.into_bytes())
+    }
+
+    /// Browsers say from where the page comes that connects, and nobody else has to (10.2).
+    fn check_origin(&self, fields: &[httparse::Header<'_>]) -> Result<(), NotGranted> {
+        let Some(origin) = value(fields, "Origin").filter(|_| !self.rules.origins.is_empty())
+        else {
+            return Ok(());
+        };
+        let is_known = self.rules.origins.iter().any(|known| known.matches(origin));
+        let host = value(fields, "Host").unwrap_or_default();
+        if is_known || is_own_address(origin, host, self.has_tls) {
+            return Ok(());
+        }
+        let what = "pages from there may not connect: see websocket.origins in the configuration";
+        Err(NotGranted::new("403 Forbidden", what))
+    }
+}
+
+/// Whether the end of a request, an empty line, is among these bytes.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\n');
+    // What comes before the first end of a line may belong to a line that began earlier.
+    lines.next();
+    let mut lines = lines.peekable();
+    while let Some(line) = lines.next() {
+        let is_whole = lines.peek().is_some();
+        if is_whole && matches!(line, b"" | b"\r") {
+            return true;
+        }
+    }
+    false
+}
+
+/// Where a client is, as trusted proxies say: the last of those they name that is none of them. None where
+/// they name nobody by an address.
+fn forwarded_for(fields: &[httparse::Header<'_>], rules: &Rules) -> Option<SocketAddr> {
+    let named: Vec<&str> = tokens(fields, "X-Forwarded-For").collect();
+    let mut nearest = None;
+    for name in named.into_iter().rev() {
+        let in_brackets = name.trim_start_matches('[').trim_end_matches(']');
+        let address = name
+            .parse::<SocketAddr>()
+            .or_else(|_| in_brackets.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)));
+        let Ok(address) = address else { break };
+        nearest = Some(address);
+        if !rules.trusts(Some(address.ip())) {
+            break;
+        }
+    }
+    nearest
+}
+
+/// The first value of a header field.
+fn value<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> Option<&'a str> {
+    let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
+    // One that is no text is nobody's.
+    Some(std::str::from_utf8(field.value).unwrap_or("?"))
+}
+
+/// A request that is not granted.
+pub(super) struct NotGranted {
+    status: &'static str,
+    /// Why, for whoever asked and for the log.
+    pub(super) what: String,
+}
+
+impl NotGranted {
+    fn new(status: &'static str, what: impl Into<String>) -> Self {
+        Self { status, what: what.into() }
+    }
+
+    pub(super) fn answer(&self) -> Vec<u8> {
+        let Self { status, what } = self;
+        let length = what.len() + 1;
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Sec-WebSocket-Version: 13\r\nContent-Length: {length}\r\n\r\n{what}\n"
+        )
+        .into_bytes()
+    }
+}
+
+/// The elements of a header field that is a list, over all lines of it.
+fn tokens<'a>(
+    fields: &'a [httparse::Header<'a>],
+    name: &'static str,
+) -> impl Iterator<Item = &'a str> {
+    let of_name = fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+    of_name
+        .filter_map(|field| std::str::from_utf8(field.value).ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
