@@ -215,6 +215,8 @@ pub struct Tls {
     pub client_ca: PathBuf,
     /// PEM files with revocation lists of those authorities; none to look for none.
     pub client_crl: Vec<PathBuf>,
+    /// What holds once one of these lists is past its date (`nextUpdate`).
+    pub client_crl_expired: ExpiredList,
     /// What of a client's certificate is taken for its name.
     pub identity: IdentityFrom,
     /// Bytes of what is sent in one record at most, before they are sealed: for devices without room for
@@ -236,6 +238,7 @@ impl Default for Tls {
             client_certificate: ClientCertificate::None,
             client_ca: PathBuf::new(),
             client_crl: Vec::new(),
+            client_crl_expired: ExpiredList::Accept,
             identity: IdentityFrom::None,
             record_bytes_max: RECORD_BYTES_MAX,
             kernel: KernelTls::Off,
@@ -270,6 +273,12 @@ impl Tls {
         let is_told = !is_empty(&self.client_ca)
             || !self.client_crl.is_empty()
             || self.identity != IdentityFrom::None;
+        if self.client_crl.is_empty() && self.client_crl_expired != ExpiredList::Accept {
+            return Err(
+                "tls.client_crl_expired says what becomes of lists that are past their date; \
+                        name some in tls.client_crl",
+            );
+        }
         if !asks && is_told {
             return Err("tls.client_ca, client_crl and identity mean nothing while \
                         tls.client_certificate is \"none\"; say \"optional\" or \"required\"");
@@ -310,6 +319,17 @@ pub enum ClientCertificate {
     Optional,
     /// They must.
     Required,
+}
+
+/// What holds once a revocation list is past its date.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpiredList {
+    /// What it says: clients that it does not name are let in.
+    #[default]
+    Accept,
+    /// Nobody is let in whose certificate is of its authority.
+    Refuse,
 }
 
 /// Whether TLS goes on in the kernel.

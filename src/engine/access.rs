@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shards::Text;
 
-use crate::clock::Now;
+use crate::clock::{Deadline, Now};
 use crate::engine::Peer;
 use crate::metrics::AccessCounts;
 use crate::wire::{Qos, ReasonCode};
@@ -41,6 +41,9 @@ pub struct CertificateIdentity {
     pub alternative_names: Vec<AlternativeName>,
     /// The one of them that the listener takes for the client's name, if any.
     pub name: Option<Box<str>>,
+    /// Until when the certificate is valid; none where that is not known. Its client may not stay for
+    /// longer.
+    pub valid_until: Option<Deadline>,
 }
 
 /// A Subject Alternative Name.

@@ -36,7 +36,7 @@ fn credentials<'a>(
             .map(|method| (method, properties.authentication_data.unwrap_or_default())),
         address: connection.address,
         listener: connection.listener,
-        certificate: connection.transport.as_ref().and_then(|transport| transport.certificate()),
+        certificate: connection.certificate(),
         replaces,
     }
 }

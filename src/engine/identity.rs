@@ -202,17 +202,18 @@ impl Engine {
         true
     }
 
-    /// Lets a client stay for so long, or for ever.
+    /// Lets a client stay for so long, or for ever, but no longer than its certificate is valid.
     pub(super) fn limit_stay(&mut self, id: ConnectionId, valid_for: Option<Duration>) {
         let now = self.now;
         let Some(connection) = self.links.get(id) else { return };
-        let Some(valid_for) = valid_for else {
+        let by_grant = valid_for.map(|valid_for| now.after(valid_for));
+        let by_certificate = connection.certificate().and_then(|shown| shown.valid_until);
+        let Some(until) = by_grant.into_iter().chain(by_certificate).min() else {
             if let Some(extra) = &mut connection.extra {
                 extra.stays_until = None;
             }
             return;
         };
-        let until = now.after(valid_for);
         let before = connection.extra.get_or_insert_default().stays_until.replace(until);
         // A timer looks again and again until the time is over: one is enough unless it is too
         // late.

@@ -134,7 +134,7 @@ impl Engine {
             self.links.mark_dirty(id.slot);
         }
         if let Ok(received) = &outcome {
-            self.note_received(received);
+            self.note_received(id, received);
             if has_address {
                 self.note_address(id, received.address);
             }
@@ -166,10 +166,15 @@ impl Engine {
         self.links.scratch = scratch;
     }
 
-    fn note_received(&mut self, received: &Received) {
-        if let Some(handshake) = received.handshake {
-            self.links.metrics.tls_handshakes += 1;
-            self.links.metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
+    fn note_received(&mut self, id: ConnectionId, received: &Received) {
+        let Some(handshake) = received.handshake else { return };
+        self.links.metrics.tls_handshakes += 1;
+        self.links.metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
+        let Some(valid_for) = received.certificate_valid_for else { return };
+        let until = self.now.after(valid_for);
+        let Some(transport) = self.links.get(id).and_then(|c| c.transport.as_mut()) else { return };
+        if let Some(certificate) = transport.certificate_mut() {
+            certificate.valid_until = Some(until);
         }
     }
 

@@ -294,6 +294,12 @@ impl Congestion {
 }
 
 impl Connection {
+    /// Whom its client's certificate names, if it has shown one.
+    pub fn certificate(&self) -> Option<&CertificateIdentity> {
+        let of_transport = self.transport.as_ref().and_then(|transport| transport.certificate());
+        of_transport.or_else(|| self.extra.as_ref()?.certificate.as_deref())
+    }
+
     /// A fresh one.
     pub fn new(generation: u32, address: Option<SocketAddr>, listener: u16, accepted: Now) -> Self {
         Self {

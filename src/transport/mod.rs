@@ -29,6 +29,7 @@ pub mod websocket;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use self::ciphers::{Cipher, Ciphers};
 pub use self::entrance::{Entrance, Entrances};
@@ -111,6 +112,8 @@ pub struct Received {
     pub address: Option<SocketAddr>,
     /// A TLS handshake is through.
     pub handshake: Option<Handshake>,
+    /// For how long the client's certificate is valid from now on, where it has shown one in it.
+    pub certificate_valid_for: Option<Duration>,
     /// The client has said that nothing more comes.
     pub is_ended: bool,
 }
@@ -332,5 +335,10 @@ impl Transport {
     /// Whom the client's certificate names, if it has shown one.
     pub fn certificate(&self) -> Option<&CertificateIdentity> {
         self.tls.as_ref()?.certificate()
+    }
+
+    /// The same, to note in it what the engine knows.
+    pub fn certificate_mut(&mut self) -> Option<&mut CertificateIdentity> {
+        self.tls.as_mut()?.certificate_mut()
     }
 }

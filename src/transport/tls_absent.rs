@@ -56,6 +56,10 @@ impl Tls {
         match self.0 {}
     }
 
+    pub(super) fn certificate_mut(&mut self) -> Option<&mut CertificateIdentity> {
+        match self.0 {}
+    }
+
     pub(super) fn fits_kernel(&self) -> Option<bool> {
         match self.0 {}
     }

@@ -12,7 +12,7 @@ mod websocket;
 use std::io::Write;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use support::{Authority, Broker, Client, EXECUTORS, TRANSPORTS, Tls, topic_of};
 
@@ -130,6 +130,66 @@ fn a_listener_that_requires_certificates_lets_in_who_has_one_that_is_not_revoked
     broker.reload();
     assert!(!connects(ticket));
     assert!(connects(broker.authority.client_config(Some(&good))));
+}
+
+#[test]
+fn a_client_certificate_and_its_tickets_let_in_until_its_date_and_no_longer() {
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, &support::mutual("required"));
+        let (issued, end) = broker.authority.issue_for("short", 7, 3);
+        let config = broker.authority.client_config(Some(&issued));
+        let mut client = broker.client_with("mutual", config.clone());
+        client.connect("short");
+        client.ping();
+        let lasting = broker.authority.issue("lasting", 8);
+        let mut stays =
+            broker.client_with("mutual", broker.authority.client_config(Some(&lasting)));
+        stays.connect("lasting");
+        client.rest().expect("it is told that nothing follows");
+        let now = SystemTime::now();
+        assert!(now >= end, "{flags}: {:?} early", end.duration_since(now));
+        let late = now.duration_since(end).expect("later");
+        assert!(late < Duration::from_secs(3), "{flags}: {late:?} late");
+        // The ticket that the client was given is as good as the certificate is.
+        let again = broker.try_client_with("mutual", config);
+        if let Ok(mut client) = again {
+            assert_eq!(client.handshake_kind(), rustls::HandshakeKind::Resumed);
+            assert!(!client.tries_to_connect("short"), "{flags}");
+            broker.waits_for_line(&["a client's certificate is refused", "given its ticket"]);
+        }
+        stays.ping();
+    }
+}
+
+#[test]
+fn a_revocation_list_past_its_date_is_said_and_lets_nobody_in_where_a_key_says_so() {
+    let past = |folder: &support::Folder, authority: &Authority| {
+        authority.write_list(folder, &[8], 2021);
+    };
+    for refuses in [false, true] {
+        let key = if refuses { "client_crl_expired = \"refuse\"\n" } else { "" };
+        let more = support::mutual("required") + key;
+        let broker = Broker::start_with("--mode poll", &more, past);
+        let certificates = [broker.authority.issue("good", 7), broker.authority.issue("bad", 8)];
+        let configs = certificates.each_ref().map(|of| broker.authority.client_config(Some(of)));
+        let connects = |config: &Tls| {
+            broker
+                .try_client_with("mutual", config.clone())
+                .is_ok_and(|mut client| client.tries_to_connect("somebody"))
+        };
+        assert_eq!(configs.each_ref().map(connects), [!refuses, false]);
+        let says = ["the revocation list of CN=authority of a test was to be replaced by"];
+        broker.reload_after(&says);
+        assert_eq!(configs.each_ref().map(connects), [!refuses, false]);
+        broker.authority.write_list(&broker.folder, &[8], 4000);
+        broker.reload();
+        assert_eq!(configs.each_ref().map(connects), [true, false]);
+        // Between two reloads a ticket would let in whoever came before the date.
+        let mut client = broker.client_with("mutual", configs[0].clone());
+        client.connect("again");
+        let is_resumed = client.handshake_kind() == rustls::HandshakeKind::Resumed;
+        assert_eq!(is_resumed, !refuses);
+    }
 }
 
 #[test]

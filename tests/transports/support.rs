@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -120,10 +120,21 @@ impl Authority {
     }
 
     fn sign(&self, names: &[&str], common_name: &str, serial: u64) -> Issued {
+        self.sign_with(names, common_name, serial, |_| {})
+    }
+
+    fn sign_with(
+        &self,
+        names: &[&str],
+        common_name: &str,
+        serial: u64,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.serial_number = Some(SerialNumber::from(serial));
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         Issued { certificate: params.signed_by(&key, &self.0).expect("it is signed"), key }
     }
@@ -144,6 +155,16 @@ impl Authority {
         self.sign(&[], common_name, serial)
     }
 
+    /// The same that is valid for so many seconds, with the end of the last of them.
+    pub fn issue_for(&self, common_name: &str, serial: u64, seconds: u64) -> (Issued, SystemTime) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+        let last = Duration::from_secs(now.as_secs() + seconds);
+        let issued = self.sign_with(&[], common_name, serial, |params| {
+            params.not_after = date_time_ymd(1970, 1, 1) + last;
+        });
+        (issued, SystemTime::UNIX_EPOCH + last + Duration::from_secs(1))
+    }
+
     /// The files of a server.
     pub fn write_server(&self, folder: &Path) {
         let write = |name: &str, text: String| {
@@ -161,6 +182,11 @@ impl Authority {
     }
 
     pub fn write_revoked(&self, folder: &Path, serials: &[u64]) {
+        self.write_list(folder, serials, 4000);
+    }
+
+    /// A revocation list that is to be replaced by the beginning of a year.
+    pub fn write_list(&self, folder: &Path, serials: &[u64], year: i32) {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -169,7 +195,7 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(4000, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
@@ -345,6 +371,13 @@ impl Broker {
         while let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{says:?}"))
             && !says.iter().all(|part| line.contains(part))
         {}
+    }
+
+    /// Reads everything anew; the log says all of this first.
+    pub fn reload_after(&self, says: &[&str]) {
+        self.signal("-HUP");
+        self.waits_for_line(says);
+        self.waits_for_line(&["read anew", "certificates"]);
     }
 
     pub fn reload(&self) {

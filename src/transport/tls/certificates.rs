@@ -4,20 +4,22 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 use super::door::Read;
 use super::judge;
 use super::pem::{self, Kind};
-use crate::config::listener::{self, IdentityFrom};
+use crate::config::listener::{self, ExpiredList, IdentityFrom};
 use crate::engine::{AlternativeName, CertificateIdentity};
 
 /// Says what is wrong with a file.
@@ -59,6 +61,36 @@ pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCe
         true => Err(wrong("client_ca", file, objection)),
         false => Ok(Arc::new(roots)),
     }
+}
+
+/// The revocation lists of those authorities. The log names those that are past their date.
+pub(super) fn read_lists(
+    settings: &listener::Tls,
+    read: Read<'_>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let mut all = Vec::new();
+    for file in &settings.client_crl {
+        let lists: Vec<CertificateRevocationListDer<'static>> =
+            read_pem("client_crl", file, read, Kind::RevocationLists)?;
+        for list in &lists {
+            let (_, list) = CertificateRevocationList::from_der(list)
+                .map_err(|error| wrong("client_crl", file, format!("cannot be read: {error}")))?;
+            let is_past = |until: &ASN1Time| until.timestamp() < UnixTime::now().as_secs() as i64;
+            let Some(until) = list.next_update().filter(is_past) else { continue };
+            let what_follows = match settings.client_crl_expired {
+                ExpiredList::Accept => "those that it does not name are let in all the same",
+                ExpiredList::Refuse => "nobody with a certificate of this authority is let in",
+            };
+            tracing::warn!(
+                file = %file.display(),
+                "the revocation list of {} was to be replaced by {until}; {what_follows}: put a newer \
+                 one there and send SIGHUP",
+                list.issuer()
+            );
+        }
+        all.extend(lists);
+    }
+    Ok(all)
 }
 
 /// Certificates by the names that clients ask for.
@@ -181,11 +213,12 @@ fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<AlternativeName> {
     known.collect()
 }
 
-/// Whom a verified certificate names; none when it cannot be read, which the verifier could.
+/// Whom a verified certificate names, and for how long it is valid from now on; none when it cannot be
+/// read, which the verifier could.
 pub(super) fn identity_of(
     certificate: &CertificateDer<'_>,
     from: IdentityFrom,
-) -> Option<CertificateIdentity> {
+) -> Option<(CertificateIdentity, Duration)> {
     let alternative_names = alternative_names(certificate);
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let common_name = certificate.subject().iter_common_name().next();
@@ -205,5 +238,10 @@ pub(super) fn identity_of(
         IdentityFrom::SanEmail => first(|name| matches!(name, AlternativeName::Email(_))),
         IdentityFrom::SanUri => first(|name| matches!(name, AlternativeName::Uri(_))),
     };
-    Some(CertificateIdentity { common_name, alternative_names, name })
+    let identity = CertificateIdentity { common_name, alternative_names, name, valid_until: None };
+    // The last second counts (RFC 5280, 4.1.2.5).
+    let not_after_s = certificate.validity().not_after.timestamp().saturating_add(1);
+    let end = Duration::from_secs(not_after_s.try_into().unwrap_or(0));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some((identity, end.saturating_sub(now)))
 }

@@ -6,14 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateRevocationListDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
-use super::certificates::{Certificates, read_authorities, read_pem};
-use super::pem::Kind;
+use super::certificates::{Certificates, read_authorities, read_lists};
 use super::{RECORD_HEADER_BYTES, Tls};
-use crate::config::listener::{self, ClientCertificate, KernelTls, TlsVersion};
+use crate::config::listener::{self, ClientCertificate, ExpiredList, KernelTls, TlsVersion};
 use crate::log_rate::{self, rated};
 use crate::transport::Ciphers;
 
@@ -109,6 +107,9 @@ fn build(
             if !lists.is_empty() {
                 // As elsewhere: the lists are those of the authorities that issue to clients.
                 verifier = verifier.with_crls(lists).only_check_end_entity_revocation();
+                if settings.client_crl_expired == ExpiredList::Refuse {
+                    verifier = verifier.enforce_revocation_expiration();
+                }
             }
             if asked == ClientCertificate::Optional {
                 verifier = verifier.allow_unauthenticated();
@@ -123,8 +124,13 @@ fn build(
     config.alpn_protocols = protocols.to_vec();
     // Clients keep what resumption takes: a table here would grow with every client that ever came.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = ticketer;
-    config.send_tls13_tickets = 1;
+    // A ticket would let a client in whose list is past its date by then.
+    if settings.client_crl.is_empty() || settings.client_crl_expired == ExpiredList::Accept {
+        config.ticketer = ticketer;
+        config.send_tls13_tickets = 1;
+    } else {
+        config.send_tls13_tickets = 0;
+    }
     // The library counts the record's header too.
     config.max_fragment_size = Some(usize::from(settings.record_bytes_max) + RECORD_HEADER_BYTES);
     // rustls gives keys away only if it was told before.
@@ -136,13 +142,4 @@ fn versions(settings: &listener::Tls) -> Vec<&'static SupportedProtocolVersion> 
     let known = [(TlsVersion::V1_2, &version::TLS12), (TlsVersion::V1_3, &version::TLS13)];
     let wanted = known.iter().filter(|(version, _)| settings.versions.contains(version));
     wanted.map(|(_, version)| *version).collect()
-}
-
-fn read_lists(
-    settings: &listener::Tls,
-    read: Read<'_>,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    let each =
-        settings.client_crl.iter().map(|f| read_pem("client_crl", f, read, Kind::RevocationLists));
-    Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }

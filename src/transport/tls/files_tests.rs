@@ -1,7 +1,9 @@
 //! What is said of certificates and keys that are of no use, or of less than their owner thinks.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair, SanType,
@@ -9,7 +11,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::door::Door;
@@ -149,17 +151,25 @@ fn what_clients_may_find_wrong_with_a_chain_is_said_of_it() {
     assert!(doubts(&[&new], YEAR_2024)[0].contains("clock right?"));
 }
 
-/// What the listener finds wrong with a client that shows this.
-fn fault_of_client(authorities: &str, certificate: &str, key: &str) -> Fault {
+/// A listener that asks for certificates, and the authority of its own.
+fn entrance(authorities: &str) -> (Entrance, Chain) {
     let chain = Chain::new();
     let (own, own_key) = chain.issue(|_| ());
     let door = open(&own, &own_key, Some(authorities)).expect("it is of use");
     let mut listener = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
     listener.transport = Kind::Tls;
-    let entrance = Entrance::new(&listener, Some(door));
-    let mut transport = entrance.transport_for(&Peer { address: None, listener: 0 }).expect("TLS");
+    (Entrance::new(&listener, Some(door)), chain)
+}
+
+/// A client that shows this.
+fn client_config(
+    of_server: &Chain,
+    versions: &[&'static SupportedProtocolVersion],
+    certificate: &str,
+    key: &str,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(chain.between.as_ref().der().clone()).expect("it is one");
+    roots.add(of_server.between.as_ref().der().clone()).expect("it is one");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let shown = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
@@ -167,12 +177,19 @@ fn fault_of_client(authorities: &str, certificate: &str, key: &str) -> Fault {
     // Not checked here, as other clients do not check it.
     let shown = SingleCertAndKey::from(CertifiedKey::new(vec![shown], key));
     let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("versions")
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(shown));
+    Arc::new(config)
+}
+
+/// What the listener gets of a client that says something as soon as it can, and what it finds wrong.
+fn heard(entrance: &Entrance, config: &Arc<ClientConfig>) -> (Vec<u8>, Option<Fault>) {
+    let mut transport = entrance.transport_for(&Peer { address: None, listener: 0 }).expect("TLS");
     let name = ServerName::try_from("localhost").expect("a name");
-    let mut client = ClientConnection::new(Arc::new(config), name).expect("it begins");
+    let mut client = ClientConnection::new(Arc::clone(config), name).expect("it begins");
+    client.writer().write_all(b"MQTT").expect("there is room");
     let mut scratch = Scratch::default();
     for _ in 0..4 {
         let mut said = Vec::new();
@@ -180,7 +197,7 @@ fn fault_of_client(authorities: &str, certificate: &str, key: &str) -> Fault {
             client.write_tls(&mut said).expect("memory takes all");
         }
         if let Err(fault) = transport.receive(&said, &mut scratch) {
-            return fault;
+            return (scratch.plain, Some(fault));
         }
         let (mut answer, _) = transport.wrap(Default::default(), Default::default(), &mut scratch);
         let mut bytes = Vec::new();
@@ -188,7 +205,39 @@ fn fault_of_client(authorities: &str, certificate: &str, key: &str) -> Fault {
         client.read_tls(&mut &bytes[..]).expect("memory is read");
         client.process_new_packets().expect("it is sound");
     }
-    panic!("the client is let in");
+    (scratch.plain, None)
+}
+
+/// What the listener finds wrong with a client that shows this.
+fn fault_of_client(authorities: &str, certificate: &str, key: &str) -> Fault {
+    let (entrance, chain) = entrance(authorities);
+    heard(&entrance, &client_config(&chain, rustls::DEFAULT_VERSIONS, certificate, key))
+        .1
+        .expect("it is refused")
+}
+
+#[test]
+fn what_comes_with_the_ticket_of_a_certificate_that_has_expired_is_not_heard() {
+    let chain = Chain::new();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+    let (certificate, key) = chain.issue(|params| {
+        params.not_after =
+            rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs() + 1);
+    });
+    let (entrance, of_server) = entrance(&chain.between.as_ref().pem());
+    let configs = [&rustls::version::TLS12, &rustls::version::TLS13]
+        .map(|version| client_config(&of_server, &[version], &certificate, &key));
+    for config in &configs {
+        assert_eq!(heard(&entrance, config), (b"MQTT".to_vec(), None));
+        assert_eq!(heard(&entrance, config), (b"MQTT".to_vec(), None), "by the ticket");
+    }
+    std::thread::sleep(Duration::from_millis(2_100));
+    for config in &configs {
+        let (heard, fault) = heard(&entrance, config);
+        assert_eq!(String::from_utf8_lossy(&heard), "");
+        let fault = fault.expect("it is refused").what;
+        assert!(fault.contains("it has expired since the client was given its ticket"), "{fault}");
+    }
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl Tls {
         said: &mut Vec<u8>,
         received: &mut Received,
     ) -> Result<usize, Fault> {
-        let mut used = 0;
+        let (mut used, plain_before) = (0, plain.len());
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
                 self.connection.process_tls_records(&mut buffer[used..]);
@@ -194,16 +194,22 @@ impl Tls {
                 Ok(_) => return Err(fault("data before the handshake")),
             };
             used += discard;
-            self.look_for_end_of_handshake(received);
+            if let Err(fault) = self.look_for_end_of_handshake(received) {
+                // What came in the same breath is nobody's.
+                plain.truncate(plain_before);
+                return Err(fault);
+            }
             if is_blocked {
                 return Ok(used);
             }
         }
     }
 
-    fn look_for_end_of_handshake(&mut self, received: &mut Received) {
+    /// Notes that the handshake is through, if it is. A certificate that has expired is refused: a ticket
+    /// stands for the one that was shown when it was given out, and the library does not look at its date.
+    fn look_for_end_of_handshake(&mut self, received: &mut Received) -> Result<(), Fault> {
         if !self.is_handshaking() || self.connection.is_handshaking() {
-            return;
+            return Ok(());
         }
         self.phase = Phase::Open;
         received.handshake = Some(match self.connection.handshake_kind() {
@@ -211,8 +217,16 @@ impl Tls {
             _ => Handshake::Full,
         });
         let certificate = self.connection.peer_certificates().and_then(|chain| chain.first());
-        self.identity = certificate
-            .and_then(|certificate| identity_of(certificate, self.identity_from).map(Box::new));
+        let Some(certificate) = certificate else { return Ok(()) };
+        let refused = |what: &str| Fault { layer: Layer::ClientCertificate, what: what.to_owned() };
+        let (identity, valid_for) = identity_of(certificate, self.identity_from)
+            .ok_or_else(|| refused("its names and its date cannot be read"))?;
+        if valid_for.is_zero() {
+            return Err(refused("it has expired since the client was given its ticket"));
+        }
+        received.certificate_valid_for = Some(valid_for);
+        self.identity = Some(Box::new(identity));
+        Ok(())
     }
 
     /// After something bad: what tells the peer so. `rest` is what has not been looked at: rustls may
@@ -307,6 +321,10 @@ impl Tls {
 
     pub(super) fn certificate(&self) -> Option<&CertificateIdentity> {
         self.identity.as_deref()
+    }
+
+    pub(super) fn certificate_mut(&mut self) -> Option<&mut CertificateIdentity> {
+        self.identity.as_deref_mut()
     }
 
     /// Whether the kernel is wanted, and has the cipher.
