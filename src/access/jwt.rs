@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::signature::{self, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Validation};
 use ring::{hmac, signature as by_ring};
@@ -25,6 +25,8 @@ const KEYS_TRIED_MAX: usize = 8;
 /// Keys that tokens may be signed with, and what is asked of tokens.
 pub(super) struct Keys {
     keys: Vec<Key>,
+    /// Keys of the set that are of no use here, with the reason.
+    pub ignored: Vec<String>,
     validation: Validation,
     user_claim: String,
 }
@@ -66,28 +68,26 @@ impl Keys {
     fn parse(text: &str, of: &Jwt) -> Result<Self, String> {
         #[derive(serde::Deserialize)]
         struct Set {
-            keys: Vec<Jwk>,
+            keys: Vec<serde_json::Value>,
         }
         let set: Set = serde_json::from_str(text).map_err(|error| {
             format!("{error}; a JSON Web Key Set is expected: {{\"keys\": […]}}")
         })?;
         // Another one may have been made known already by a test.
         let _ = PROVIDER.install_default();
-        let mut keys = Vec::new();
+        let (mut keys, mut ignored) = (Vec::new(), Vec::new());
         for (number, jwk) in set.keys.iter().enumerate() {
-            if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
-                continue;
+            let id = jwk["kid"].as_str().unwrap_or("without kid");
+            let named = |what: &str| format!("key {} ({id}): {what}", number + 1);
+            match Key::read(jwk) {
+                Ok(key) => keys.push(key),
+                Err(NoKey::OfNoUse(what)) => ignored.push(named(&what)),
+                Err(NoKey::Weak(what)) => return Err(named(&what)),
             }
-            let wrong = |what: &str| {
-                let id = jwk.common.key_id.as_deref().unwrap_or("without kid");
-                format!("key {} ({id}): {what}", number + 1)
-            };
-            let algorithms = algorithms_of(jwk).map_err(wrong)?;
-            let key = DecodingKey::from_jwk(jwk).map_err(|error| wrong(&error.to_string()))?;
-            keys.push(Key { id: jwk.common.key_id.clone(), algorithms, key });
         }
         if keys.is_empty() {
-            return Err("there is no key for signatures in it".to_owned());
+            let why: String = ignored.iter().map(|what| format!("; {what}")).collect();
+            return Err(format!("there is no key for signatures in it{why}"));
         }
         let mut validation = Validation::new(Algorithm::EdDSA);
         let mut required = vec!["exp"];
@@ -103,7 +103,7 @@ impl Keys {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        Ok(Self { keys, validation, user_claim: of.user_claim.clone() })
+        Ok(Self { keys, ignored, validation, user_claim: of.user_claim.clone() })
     }
 
     /// Whom a token names, and for how long. Takes a signature's time: not to be called on a core.
@@ -145,6 +145,74 @@ impl Keys {
     }
 }
 
+/// Why a key of a set is not taken.
+enum NoKey {
+    /// It is not understood, or not for this; the others are taken all the same (RFC 7517, 5).
+    OfNoUse(String),
+    /// Tokens could be made by others than its owner: nothing of the set is.
+    Weak(String),
+}
+
+impl Key {
+    fn read(value: &serde_json::Value) -> Result<Self, NoKey> {
+        let of_no_use = |what: &str| NoKey::OfNoUse(what.to_owned());
+        let jwk: Jwk =
+            serde_json::from_value(value.clone()).map_err(|error| of_no_use(&error.to_string()))?;
+        let operations = jwk.common.key_operations.as_deref();
+        if jwk.common.public_key_use == Some(PublicKeyUse::Encryption)
+            || operations.is_some_and(|all| !all.contains(&KeyOperations::Verify))
+        {
+            return Err(of_no_use("it is not for checking signatures, as its use or key_ops says"));
+        }
+        let mut algorithms = algorithms_of(&jwk).map_err(of_no_use)?;
+        let key = DecodingKey::from_jwk(&jwk).map_err(|error| of_no_use(&error.to_string()))?;
+        match key.kind() {
+            DecodingKeyKind::SecretOrDer(secret)
+                if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) =>
+            {
+                let bits = secret.len() * 8;
+                algorithms.retain(|algorithm| hash_bits(*algorithm) <= bits);
+                if algorithms.is_empty() {
+                    return Err(NoKey::Weak(format!(
+                        "its secret has {bits} bits; HS256 needs 256 at least, HS384 384 and HS512 \
+                         512 (RFC 7518, 3.2)"
+                    )));
+                }
+            }
+            DecodingKeyKind::SecretOrDer(point) => {
+                let bytes = match algorithms[..] {
+                    [Algorithm::ES256] => 1 + 2 * 32,
+                    [Algorithm::ES384] => 1 + 2 * 48,
+                    _ => 32,
+                };
+                if point.len() != bytes {
+                    return Err(of_no_use("its point is not as long as those of its curve"));
+                }
+            }
+            DecodingKeyKind::RsaModulusExponent { n, .. } => {
+                let leading = n.iter().take_while(|byte| **byte == 0).count();
+                let first = n.get(leading).map_or(0, |byte| byte.leading_zeros() as usize);
+                let bits = ((n.len() - leading) * 8).saturating_sub(first);
+                if !(2_048..=8_192).contains(&bits) {
+                    return Err(NoKey::OfNoUse(format!(
+                        "its modulus has {bits} bits; 2048 to 8192 are taken"
+                    )));
+                }
+            }
+        }
+        Ok(Self { id: jwk.common.key_id, algorithms, key })
+    }
+}
+
+/// Bits of what the hash of an algorithm makes.
+fn hash_bits(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::HS512 => 512,
+        Algorithm::HS384 => 384,
+        _ => 256,
+    }
+}
+
 /// What a key may be used with: what it says, or all that keys of its kind can do.
 fn algorithms_of(jwk: &Jwk) -> Result<Vec<Algorithm>, &'static str> {
     use Algorithm::{
@@ -156,7 +224,12 @@ fn algorithms_of(jwk: &Jwk) -> Result<Vec<Algorithm>, &'static str> {
         AlgorithmParameters::EllipticCurve(of) if of.curve == EllipticCurve::P256 => vec![ES256],
         AlgorithmParameters::EllipticCurve(of) if of.curve == EllipticCurve::P384 => vec![ES384],
         AlgorithmParameters::OctetKeyPair(of) if of.curve == EllipticCurve::Ed25519 => vec![EdDSA],
-        _ => return Err("oct, RSA, EC P-256, EC P-384 or OKP Ed25519 is expected"),
+        _ => {
+            return Err(
+                "it lacks a member, or is of a kind or curve that is not known: oct, RSA, EC P-256, \
+                        EC P-384 or OKP Ed25519 is expected",
+            );
+        }
     };
     let Some(said) = jwk.common.key_algorithm else { return Ok(of_kind) };
     match Algorithm::from_str(&said.to_string()) {
@@ -412,6 +485,58 @@ mod tests {
         ] {
             let error = Keys::parse(set, &Jwt::default()).err().expect(set);
             assert!(error.contains(part), "{set}: {error}");
+        }
+    }
+
+    #[test]
+    fn keys_of_unknown_kinds_are_passed_over_and_those_that_are_known_are_taken() {
+        let (set, sign) = shared(r#", "kid": "good""#);
+        let good = &set[r#"{"keys": ["#.len()..set.len() - 2];
+        for (other, why) in [
+            (r#"{"kty":"AKP","alg":"ML-DSA-44","pub":"AAAA","kid":"new"}"#, "key 1 (new): "),
+            (r#"{"kty":"OKP","crv":"Ed448","x":"AAAA"}"#, "key 1 (without kid): "),
+            (r#"{"kty":"OKP","crv":"X25519","x":"AAAA"}"#, "key 1 (without kid): "),
+            (r#"{"kty":"EC","crv":"secp256k1","x":"AAAA","y":"AAAA"}"#, "key 1 (without kid): "),
+            (r#"{"kty":"EC","crv":"P-521","x":"AAAA","y":"AAAA"}"#, "P-384"),
+            (r#"{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}"#, "its point is not"),
+            (r#"{"kty":"RSA","e":"AQAB"}"#, "it lacks a member"),
+            (r#"{"kty":"RSA","n":"AIAA","e":"AQAB"}"#, "its modulus has 16 bits"),
+            (r#"{"kty":"RSA","n":"AAAA","e":"AQAB","alg":"RSA-OAEP-512"}"#, "its alg is none"),
+            (r#"{"kty":"oct","k":"AA","key_ops":["sign"]}"#, "key_ops"),
+            (r#"{"kty":"oct","k":"!"}"#, "key 1 (without kid): "),
+            ("7", "key 1 (without kid): "),
+        ] {
+            let keys = keys(&format!(r#"{{"keys": [{other}, {good}]}}"#));
+            let token = sign(HS256, &claims(YEAR_2100));
+            assert_eq!(user(keys.verify(token.as_bytes())).as_deref(), Some("alice"), "{other}");
+            assert!(keys.ignored.len() == 1 && keys.ignored[0].contains(why), "{:?}", keys.ignored);
+        }
+    }
+
+    #[test]
+    fn a_shared_secret_shorter_than_its_hash_is_refused_at_load() {
+        let of = |bytes: usize, alg: &str| {
+            let k = BASE64.encode(vec![7; bytes]);
+            let set = format!(r#"{{"keys": [{{"kty":"oct","k":"{k}"{alg}}}]}}"#);
+            Keys::parse(&set, &Jwt::default())
+        };
+        for (bytes, alg) in [
+            (0, ""),
+            (1, ""),
+            (31, ""),
+            (31, r#","alg":"HS256""#),
+            (47, r#","alg":"HS384""#),
+            (63, r#","alg":"HS512""#),
+        ] {
+            let error = of(bytes, alg).err().expect("it is too short");
+            let says = format!("key 1 (without kid): its secret has {} bits", bytes * 8);
+            assert!(error.contains(&says), "{error}");
+        }
+        for (bytes, alg, count) in
+            [(32, "", 1), (48, "", 2), (64, "", 3), (48, r#","alg":"HS384""#, 1)]
+        {
+            let keys = of(bytes, alg).expect("it is long enough");
+            assert_eq!(keys.keys[0].algorithms.len(), count);
         }
     }
 

@@ -272,7 +272,14 @@ impl Snapshot {
         };
         #[cfg(feature = "jwt")]
         let keys = match named(&access.jwt.key_set) {
-            Some(path) => Some(jwt::Keys::read(path, &access.jwt).map_err(AccessError)?),
+            Some(path) => {
+                let keys = jwt::Keys::read(path, &access.jwt).map_err(AccessError)?;
+                for what in &keys.ignored {
+                    let file = path.display();
+                    tracing::warn!(%file, "a key of the key set is ignored: {what}");
+                }
+                Some(keys)
+            }
             None => None,
         };
         Ok(Self {
