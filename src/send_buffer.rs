@@ -28,6 +28,15 @@ struct Inner {
     left: usize,
 }
 
+/// Some of what is in a buffer.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'a> {
+    /// Bytes of its own.
+    Copied(&'a [u8]),
+    /// Bytes held by reference.
+    Shared(&'a Bytes),
+}
+
 impl SendBuffer {
     /// Bytes not yet written.
     pub fn len(&self) -> usize {
@@ -77,6 +86,19 @@ impl SendBuffer {
             self.advance(out.len() - begin);
         }
         debug_assert!(out.len() - before <= most);
+    }
+
+    /// What it holds, in order; nothing has been written yet.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let inner = &*self.0;
+        debug_assert!(inner.copied_written + inner.shared_written + inner.offset == 0);
+        let begins = std::iter::once(0).chain(inner.shared.iter().map(|(place, _)| *place));
+        let shared = inner.shared.iter().map(|(place, bytes)| (*place, Some(bytes)));
+        let ends = shared.chain(std::iter::once((inner.copied.len(), None)));
+        begins.zip(ends).flat_map(|(begin, (end, shared))| {
+            let copied = Piece::Copied(&inner.copied[begin..end]);
+            std::iter::once(copied).chain(shared.map(Piece::Shared))
+        })
     }
 
     /// Forgets everything, keeping the memory for reuse.

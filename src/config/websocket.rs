@@ -21,6 +21,8 @@ pub struct WebSocket {
     pub origins: Vec<Origin>,
     /// Proxies whose word (`X-Forwarded-For`) is taken for where a client comes from.
     pub forwarded_for_from: Vec<Proxy>,
+    /// Whether each MQTT packet is a frame of its own; otherwise all that a client gets in a turn is one.
+    pub frame_per_packet: bool,
     /// Bytes of the request at most, cookies included.
     #[serde(deserialize_with = "between::<_, _, 512, 1_048_576>")]
     pub request_bytes_max: u32,
@@ -35,6 +37,7 @@ impl Default for WebSocket {
             path: ["/mqtt", "/ws", "/"].map(str::to_owned).to_vec(),
             origins: Vec::new(),
             forwarded_for_from: Vec::new(),
+            frame_per_packet: true,
             request_bytes_max: 32 * 1024,
             request_fields_max: 128,
         }

@@ -12,6 +12,8 @@
 
 mod ciphers;
 mod entrance;
+#[cfg(feature = "websocket")]
+mod frames;
 pub mod proxy;
 pub mod record;
 #[cfg(feature = "websocket")]
@@ -88,6 +90,8 @@ pub struct Scratch {
     records: Vec<u8>,
     /// What TLS has brought for WebSocket.
     between: Vec<u8>,
+    /// MQTT that becomes frames, one each packet.
+    framed: SendBuffer,
 }
 
 impl Scratch {
@@ -99,6 +103,29 @@ impl Scratch {
                 *bytes = Vec::new();
             }
         }
+    }
+}
+
+impl Scratch {
+    /// Puts each packet in a frame of its own; not where there is one at most, whose frame is to begin.
+    #[cfg(feature = "websocket")]
+    fn frame_each(&mut self, mqtt: &mut SendBuffer) -> bool {
+        if frames::is_one_packet(mqtt) {
+            return false;
+        }
+        let mut framed = std::mem::take(&mut self.framed);
+        frames::frame_each(mqtt, &mut framed);
+        std::mem::swap(mqtt, &mut framed);
+        framed.clear();
+        if framed.capacity() <= SCRATCH_BYTES_KEPT {
+            self.framed = framed;
+        }
+        true
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    fn frame_each(&mut self, _mqtt: &mut SendBuffer) -> bool {
+        false
     }
 }
 
@@ -166,7 +193,7 @@ impl Transport {
             self.proxy = None;
             bytes = &bytes[used..];
         }
-        let Scratch { plain, records, between } = scratch;
+        let Scratch { plain, records, between, .. } = scratch;
         match (&mut self.tls, &mut self.websocket) {
             (None, None) => plain.extend_from_slice(bytes),
             (None, Some(websocket)) => websocket.receive(bytes, plain, &mut received)?,
@@ -251,7 +278,10 @@ impl Transport {
     ) -> (SendBuffer, SendBuffer) {
         let mut head = std::mem::take(&mut scratch.between);
         if let Some(websocket) = &mut self.websocket {
-            websocket.write_heads(mqtt.len(), &mut head);
+            match websocket.has_frame_per_packet() && scratch.frame_each(&mut mqtt) {
+                true => websocket.write_heads(0, &mut head),
+                false => websocket.write_heads(mqtt.len(), &mut head),
+            }
         }
         let (wrapped, rest) = match &mut self.tls {
             None => {

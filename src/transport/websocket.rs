@@ -21,7 +21,7 @@ mod code {
     pub const UNSUPPORTED_DATA: u16 = 1_003;
 }
 
-mod opcode {
+pub(super) mod opcode {
     pub const CONTINUATION: u8 = 0x0;
     pub const TEXT: u8 = 0x1;
     pub const BINARY: u8 = 0x2;
@@ -41,6 +41,7 @@ pub struct WebSocket {
     /// The payload of the last ping that has not been answered; earlier ones need no answer (5.5.3).
     ping: Option<Box<[u8]>>,
     close_code: u16,
+    frame_per_packet: bool,
 }
 
 #[derive(Debug)]
@@ -57,8 +58,10 @@ impl WebSocket {
     /// `is_forwarded` where whoever connects is a proxy that says where the client is; `has_tls` where
     /// the request comes over TLS.
     pub(super) fn begin(rules: Arc<Rules>, is_forwarded: bool, has_tls: bool) -> Self {
+        let frame_per_packet = rules.frame_per_packet;
         let phase = Phase::Request(Request::new(rules, is_forwarded, has_tls));
-        Self { phase, answer: Vec::new(), ping: None, close_code: code::NORMAL }
+        let close_code = code::NORMAL;
+        Self { phase, answer: Vec::new(), ping: None, close_code, frame_per_packet }
     }
 
     /// Takes what came, and adds what is in binary frames to `plain`.
@@ -121,6 +124,11 @@ impl WebSocket {
         !self.answer.is_empty() || self.ping.is_some()
     }
 
+    /// Whether each packet is to be a frame of its own.
+    pub(super) fn has_frame_per_packet(&self) -> bool {
+        self.frame_per_packet
+    }
+
     /// What goes before `bytes` of MQTT that are about to leave, the header of their frame at last.
     pub(super) fn write_heads(&mut self, bytes: usize, out: &mut Vec<u8>) {
         out.append(&mut self.answer);
@@ -145,7 +153,7 @@ impl WebSocket {
     }
 }
 
-fn write_head(opcode: u8, bytes: usize, out: &mut Vec<u8>) {
+pub(super) fn write_head(opcode: u8, bytes: usize, out: &mut Vec<u8>) {
     out.push(opcode::FINAL | opcode);
     match bytes {
         0..=125 => out.push(bytes as u8),

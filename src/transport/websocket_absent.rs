@@ -32,6 +32,10 @@ impl WebSocket {
         match self.0 {}
     }
 
+    pub(super) fn has_frame_per_packet(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn has_something_to_say(&self) -> bool {
         match self.0 {}
     }

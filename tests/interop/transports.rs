@@ -33,6 +33,15 @@ const MQTT_JS: Script = Script {
     wrong_password: "wrongPassword",
 };
 
+/// Debian's Paho C 1.3.12, which handles the first packet of a WebSocket frame and waits for another frame.
+const PAHO_C: Script = Script {
+    client: "Paho C",
+    program: "target/interop/paho_c_client",
+    file: "",
+    open: &["many_retained", "every_qos", "large"],
+    wrong_password: "wrong_password",
+};
+
 /// Where a transport's listener is.
 fn url(broker: &Broker, transport: &str) -> String {
     let (scheme, path) = match transport {
@@ -46,8 +55,18 @@ fn url(broker: &Broker, transport: &str) -> String {
 
 impl Script {
     fn start(&self, broker: &Broker, transport: &str, scenario: &str) -> Child {
-        Command::new(self.program)
-            .args([self.file, scenario, &url(broker, transport)])
+        let url = url(broker, transport);
+        // Its schemes of MQTT are those of the transport.
+        let url = match self.file {
+            "" => url.replace("mqtts:", "ssl:").replace("mqtt:", "tcp:"),
+            _ => url,
+        };
+        let mut command = Command::new(self.program);
+        if !self.file.is_empty() {
+            command.arg(self.file);
+        }
+        command
+            .args([scenario, &url])
             .env("RINGMQ_CA", broker.folder.join("ca.pem"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -115,6 +134,26 @@ fn mqtt_js_works_over_websocket() {
 #[test]
 fn mqtt_js_works_over_websocket_in_tls() {
     MQTT_JS.does_everything_over("wss");
+}
+
+#[test]
+fn paho_c_works_over_tcp() {
+    PAHO_C.does_everything_over("tcp");
+}
+
+#[test]
+fn paho_c_works_over_tls() {
+    PAHO_C.does_everything_over("tls");
+}
+
+#[test]
+fn paho_c_gets_each_packet_in_a_websocket_frame_of_its_own() {
+    PAHO_C.does_everything_over("ws");
+}
+
+#[test]
+fn paho_c_gets_each_packet_in_a_websocket_frame_of_its_own_in_tls() {
+    PAHO_C.does_everything_over("wss");
 }
 
 #[test]

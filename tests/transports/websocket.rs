@@ -97,3 +97,40 @@ fn a_web_page_asked_for_where_mqtt_is_gets_an_answer_of_http() {
         assert!(rest.starts_with(format!("HTTP/1.1 {answer}\r\n").as_bytes()), "{path}");
     }
 }
+
+/// The MQTT bytes in each frame that comes, until there are so many.
+fn frames(stream: &mut TcpStream, bytes: usize) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while lengths.iter().sum::<usize>() < bytes {
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).expect("a frame comes");
+        assert_eq!(head[0], 0x82);
+        let mut long = [0; 2];
+        let length = match head[1] {
+            126 => {
+                stream.read_exact(&mut long).expect("the rest");
+                usize::from(u16::from_be_bytes(long))
+            }
+            length => usize::from(length),
+        };
+        stream.read_exact(&mut vec![0; length]).expect("the payload");
+        lengths.push(length);
+    }
+    lengths
+}
+
+#[test]
+fn each_packet_is_a_frame_of_its_own_unless_the_listener_says_otherwise() {
+    let more = "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"ws\"\nanonymous = true\n\
+                [listeners.websocket]\nframe_per_packet = false\n";
+    // CONNECT and three PINGREQ in one frame, answered in one turn.
+    let ping = b"\x82\x94\0\0\0\0\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0\xc0\0\xc0\0\xc0\0";
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, more);
+        for (transport, expected) in [("ws", &[4, 2, 2, 2][..]), ("more", &[10])] {
+            let (mut stream, _) = asks(&broker, transport, "/mqtt", "");
+            stream.write_all(ping).expect("written");
+            assert_eq!(frames(&mut stream, 10), expected, "{flags}: {transport}");
+        }
+    }
+}
