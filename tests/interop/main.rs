@@ -1,4 +1,4 @@
-//! Other people's clients against the real command: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js,
+//! Other people's clients against the real command: mosquitto_pub and mosquitto_sub, paho-mqtt, Paho C, MQTT.js,
 //! rumqttc, openssl, and a page in Chromium; over TCP here, over the other transports in the modules.
 //!
 //! What they need is installed by `tests/interop/setup`, which the first test runs. Where that
