@@ -15,6 +15,8 @@ pub mod wire;
 
 pub mod gauges;
 pub mod message;
+#[cfg(any(feature = "tls", feature = "http-hook"))]
+pub(crate) mod pem;
 pub(crate) mod secret_file;
 pub mod send_buffer;
 pub mod session;

@@ -241,12 +241,15 @@ impl CoreAccess {
     /// A client with a User Name or a Password.
     fn check_password(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication {
         let snapshot = Arc::clone(self.snapshot.load());
-        let password = who.password.unwrap_or_default().to_vec();
+        let password = who.password.map(<[u8]>::to_vec);
         #[cfg(feature = "jwt")]
-        if snapshot.keys.is_some() && super::jwt::looks_like_token(&password) {
+        if snapshot.keys.is_some()
+            && let Some(token) = super::jwt::token_of(who, self.control.settings.jwt.token_in)
+        {
+            let token = token.to_vec();
             return self.ask(&self.control.pool, exchange, move || {
                 let keys = snapshot.keys.as_ref().expect("just seen");
-                keys.verify(&password).map_err(|_| ReasonCode::BadUserNameOrPassword)
+                keys.verify(&token).map_err(|_| ReasonCode::BadUserNameOrPassword)
             });
         }
         if !self.control.settings.knows_users() {
@@ -263,11 +266,11 @@ impl CoreAccess {
             let (hook, client) = (Arc::clone(hook), Box::<str>::from(who.client_identifier));
             let address = who.address.map(|address| address.ip());
             return self.ask(&self.control.asking, exchange, move || {
-                hook.ask(user, &client, &password, address)
+                hook.ask(user, &client, password.as_deref(), address)
             });
         }
         self.ask(&self.control.pool, exchange, move || {
-            match snapshot.passwords.verify(&user, &password) {
+            match snapshot.passwords.verify(&user, password.as_deref().unwrap_or_default()) {
                 Err(NoMemory) => Err(ReasonCode::ServerUnavailable),
                 Ok(true) => {
                     let entry = snapshot.passwords.user(&user).cloned();

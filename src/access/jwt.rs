@@ -14,7 +14,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Validat
 use ring::{hmac, signature as by_ring};
 
 use crate::access::core::Known;
-use crate::config::Jwt;
+use crate::config::{Jwt, TokenIn};
+use crate::engine::Credentials;
 
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -41,8 +42,15 @@ struct Key {
 #[derive(Debug)]
 pub(super) struct Invalid(#[expect(dead_code, reason = "for whoever debugs")] String);
 
-/// Whether a Password may be a token: three pieces of the letters that tokens are written in.
-pub(super) fn looks_like_token(password: &[u8]) -> bool {
+/// The token that a client shows, where it is looked for.
+pub(super) fn token_of<'a>(who: &Credentials<'a>, place: TokenIn) -> Option<&'a [u8]> {
+    let password = who.password.filter(|_| place != TokenIn::Username);
+    let username = who.username.filter(|_| place != TokenIn::Password).map(str::as_bytes);
+    [password, username].into_iter().flatten().find(|text| looks_like_token(text))
+}
+
+/// Whether a text may be a token: three pieces of the letters that tokens are written in.
+fn looks_like_token(password: &[u8]) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
     password.starts_with(b"ey")
         && password.len() <= TOKEN_BYTES_MAX

@@ -135,8 +135,14 @@ impl Control {
     /// before stays.
     pub fn reload(&self) -> Result<(), AccessError> {
         let revision = self.snapshot.load().revision + 1;
-        match Snapshot::read(&self.settings, revision) {
-            Ok(snapshot) => {
+        #[cfg(feature = "http-hook")]
+        let hook = self.http.as_ref().map(|hook| hook.reload().map_err(AccessError)).transpose();
+        #[cfg(not(feature = "http-hook"))]
+        let hook = Ok(None::<fn()>);
+        let read = hook.and_then(|hook| Ok((Snapshot::read(&self.settings, revision)?, hook)));
+        match read {
+            Ok((snapshot, hook)) => {
+                hook.into_iter().for_each(|hook| hook());
                 self.snapshot.store(Arc::new(snapshot));
                 self.reloads.fetch_add(1, Relaxed);
                 self.bells().iter().for_each(|bell| bell());

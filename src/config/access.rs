@@ -112,12 +112,27 @@ impl Default for Hashing {
     }
 }
 
-/// Clients that show a JSON Web Token as their Password.
+/// Where the token of a client stands.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenIn {
+    /// In its Password.
+    #[default]
+    Password,
+    /// In its User Name.
+    Username,
+    /// In its Password, or else in its User Name.
+    Either,
+}
+
+/// Clients that show a JSON Web Token.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     /// File with the keys (a JSON Web Key Set); empty: tokens are not taken.
     pub key_set: PathBuf,
+    /// Where clients put their token.
+    pub token_in: TokenIn,
     /// What `iss` has to be; empty for anything.
     pub issuer: String,
     /// What `aud` has to name; empty for anything.
@@ -133,6 +148,7 @@ impl Default for Jwt {
     fn default() -> Self {
         Self {
             key_set: PathBuf::new(),
+            token_in: TokenIn::Password,
             issuer: String::new(),
             audience: String::new(),
             user_claim: "sub".to_owned(),
@@ -145,8 +161,11 @@ impl Default for Jwt {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Whom to ask; empty for nobody.
+    /// Whom to ask; empty for nobody. It may hold a name and a password.
     pub url: String,
+    /// PEM file with the authorities that its certificate has to come from; empty for those that
+    /// `SSL_CERT_FILE` names in the environment, or else those that browsers know.
+    pub ca: PathBuf,
     /// Milliseconds it may take to answer.
     #[serde(deserialize_with = "between::<_, _, 1, 60_000>")]
     pub timeout_ms: u32,
@@ -165,6 +184,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             url: String::new(),
+            ca: PathBuf::new(),
             timeout_ms: 2_000,
             cache_s: 60,
             cache_max: 10_000,

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use access::{Access, Anonymous, Hashing, Http, Jwt, OnFailure};
+pub use access::{Access, Anonymous, Hashing, Http, Jwt, OnFailure, TokenIn};
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
 #[cfg(all(feature = "service", windows))]
 pub use flags::ServiceCommand;

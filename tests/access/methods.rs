@@ -149,6 +149,40 @@ mod tokens {
     const MADE_ELSEWHERE: &str = include_str!("../../src/access/tests/tokens.json");
 
     #[test]
+    fn a_token_is_taken_from_the_user_name_where_a_key_says_so() {
+        let files = Files::new("token-in").with_rules("for user alice\n allow all hers/#\n");
+        let made: serde_json::Value = serde_json::from_str(MADE_ELSEWHERE).expect("JSON");
+        files.write("keys", &made["key_set"].to_string());
+        let token = made["tokens"]["ES384"].as_str().expect("a token");
+        let forged = format!("{token}A");
+        let in_name = |version, token: &str| Connect::new(version, "c").username(token);
+        let in_password =
+            |version, token: &str| Connect::new(version, "c").username("anything").password(token);
+        for (place, name, password) in [
+            ("", false, true),
+            ("token_in = \"username\"\n", true, false),
+            ("token_in = \"either\"\n", true, true),
+        ] {
+            let keys = format!("[access.jwt]\nkey_set = {:?}\n{place}", files.path("keys"));
+            let broker = files.broker(&keys);
+            for_versions(|version| {
+                let connects =
+                    [(name, in_name(version, token)), (password, in_password(version, token))];
+                for (is_let_in, connect) in connects {
+                    if is_let_in {
+                        Client::connect(&broker, connect).subscribe("hers/1", 0);
+                    } else {
+                        let no = crate::in_version(version, BAD_USER_NAME_OR_PASSWORD, 4);
+                        Client::refused(&broker, connect, no);
+                    }
+                }
+            });
+            Client::refused(&broker, in_name(V5, &forged), BAD_USER_NAME_OR_PASSWORD);
+            assert!(!broker.log().contains(&token[..40]), "{}", broker.log());
+        }
+    }
+
+    #[test]
     fn whoever_shows_a_token_is_who_it_says_and_a_reload_takes_keys_away() {
         let files = Files::new("tokens").with_rules("for user alice\n allow all hers/#\n");
         let made: serde_json::Value = serde_json::from_str(MADE_ELSEWHERE).expect("JSON");
@@ -166,7 +200,10 @@ mod tokens {
         Client::refused(&broker, with(V5, &format!("{token}A")), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, with(V311, "no token"), 4);
         Client::refused(&broker, Connect::v5("c"), NOT_AUTHORIZED);
-        files.write("keys", r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#);
+        files.write(
+            "keys",
+            r#"{"keys": [{"kty": "oct", "k": "b25lIHRoYXQgbm8gdG9rZW4gaXMgc2lnbmVkIGJ5ISE"}]}"#,
+        );
         broker.signal("-HUP");
         broker.await_log("\"read anew\"", 1);
         Client::refused(&broker, with(V5, token), BAD_USER_NAME_OR_PASSWORD);
@@ -291,6 +328,19 @@ pub mod asked {
             Client::refused(&broker, named(name, name), SERVER_UNAVAILABLE);
         }
         broker.await_log("cannot ask about a client", 2);
+    }
+
+    #[test]
+    fn the_password_in_the_url_of_a_server_is_never_logged() {
+        let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let gone = gone.expect("a free port");
+        let url = format!("http://ringmq:hunter2@{gone}/in?key=hunter3");
+        let broker = Broker::with_config(&format!("[access.http]\nurl = \"{url}\"\n"));
+        Client::refused(&broker, named("zoe", "zoe"), SERVER_UNAVAILABLE);
+        broker.await_log("cannot ask about a client", 1);
+        let log = broker.log();
+        assert!(log.contains(&format!("http://{gone}/in?…")), "{log}");
+        assert!(!log.contains("hunter"), "{log}");
     }
 
     #[test]

@@ -18,9 +18,9 @@ use x509_parser::time::ASN1Time;
 
 use super::door::Read;
 use super::judge;
-use super::pem::{self, Kind};
 use crate::config::listener::{self, ExpiredList, IdentityFrom};
 use crate::engine::{AlternativeName, CertificateIdentity};
+use crate::pem::{self, Kind};
 
 /// Says what is wrong with a file.
 pub(super) fn wrong(key: &str, file: &Path, what: impl std::fmt::Display) -> String {

@@ -9,7 +9,6 @@ mod door;
 mod files_tests;
 mod judge;
 mod keys;
-mod pem;
 #[cfg(test)]
 mod tests;
 

@@ -4,8 +4,9 @@
 use rustls::pki_types::pem::{self, PemObject};
 
 /// What a file is to hold.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "certificates alone are read then"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Certificates.
     Certificates,
     /// One private key.
@@ -94,7 +95,7 @@ const ENCRYPTED: &str = "is an encrypted key, and the broker can ask nobody for 
 
 /// All sections of a kind in a PEM file, in their order. The error says what is wrong, in which line,
 /// and what to do.
-pub(super) fn read<T: PemObject>(file: &[u8], kind: Kind) -> Result<Vec<T>, String> {
+pub(crate) fn read<T: PemObject>(file: &[u8], kind: Kind) -> Result<Vec<T>, String> {
     // Editors on Windows put it there; it would hide the first section from the library.
     let text = file.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(file);
     check_encoding(text, kind)?;

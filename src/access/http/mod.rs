@@ -1,14 +1,23 @@
 //! A server of the operator's is asked, over HTTP, whether a client may come in. The connections to
 //! it are kept; answers that let in are remembered for a while, without the password.
 
+mod target;
+#[cfg(all(test, feature = "tls"))]
+mod tests;
+
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
+use self::target::Target;
 use crate::access::core::{Answer, Known};
 use crate::config::{Http, OnFailure};
 use crate::log_rate::{self, rated};
@@ -20,7 +29,9 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 /// Whom to ask, and what was answered.
 pub(super) struct Hook {
     settings: Http,
-    agent: ureq::Agent,
+    target: Target,
+    /// Keeps the connections; another one when the authorities were read anew.
+    agent: ArcSwap<ureq::Agent>,
     /// Names in memory what was asked about, so that no password stays there.
     key: hmac::Key,
     remembered: Mutex<HashMap<[u8; 32], Remembered>>,
@@ -36,7 +47,11 @@ struct Remembered {
 struct Question<'a> {
     client_identifier: &'a str,
     username: &'a str,
-    password: String,
+    /// None where it has sent none, or one that is no text.
+    password: Option<&'a str>,
+    /// One that is no text, which is what JSON can hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_base64: Option<String>,
     address: Option<IpAddr>,
 }
 
@@ -59,26 +74,23 @@ impl Hook {
         if settings.url.is_empty() {
             return Ok(None);
         }
-        if !settings.url.starts_with("http://") && !settings.url.starts_with("https://") {
-            return Err("access.http.url: a URL that begins with http:// or https:// is expected"
-                .to_owned());
-        }
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_millis(settings.timeout_ms.into())))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // What the environment says of proxies is not meant for passwords.
-            .proxy(None)
-            .user_agent(concat!("ringmq/", env!("CARGO_PKG_VERSION")))
-            .build();
+        let target = Target::parse(&settings.url)?;
+        let agent = agent(settings, &target, |name| std::env::var_os(name))?;
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|error| error.to_string())?;
         Ok(Some(Self {
             settings: settings.clone(),
-            agent: config.into(),
+            target,
+            agent: ArcSwap::from_pointee(agent),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             remembered: Mutex::default(),
         }))
+    }
+
+    /// Reads the authorities of the server anew. What is returned puts them in force.
+    pub fn reload(&self) -> Result<impl FnOnce(), String> {
+        let agent = agent(&self.settings, &self.target, |name| std::env::var_os(name))?;
+        Ok(move || self.agent.store(Arc::new(agent)))
     }
 
     /// Asks, or remembers. Takes as long as the server does: not to be called on a core.
@@ -86,15 +98,29 @@ impl Hook {
         &self,
         username: Box<str>,
         client_identifier: &str,
-        password: &[u8],
+        password: Option<&[u8]>,
         address: Option<IpAddr>,
     ) -> Answer {
-        let name = self.name_of(&[username.as_bytes(), client_identifier.as_bytes(), password]);
+        let sent: &[u8] = if password.is_some() { b"1" } else { b"" };
+        let name = self.name_of(&[
+            username.as_bytes(),
+            client_identifier.as_bytes(),
+            sent,
+            password.unwrap_or_default(),
+        ]);
         if let Some(known) = self.remembered(&name) {
             return Ok(known);
         }
-        let password = String::from_utf8_lossy(password).into_owned();
-        let question = Question { client_identifier, username: &username, password, address };
+        let text = password.map(std::str::from_utf8);
+        let question = Question {
+            client_identifier,
+            username: &username,
+            password: text.and_then(Result::ok),
+            password_base64: password
+                .filter(|_| text.is_some_and(|text| text.is_err()))
+                .map(|password| BASE64.encode(password)),
+            address,
+        };
         match self.send(&question) {
             Outcome::Said(Said { allow: true, expires_in_s }) => {
                 let valid_for = expires_in_s.map(|s| Duration::from_secs(s.into()));
@@ -108,7 +134,7 @@ impl Hook {
                 rated!(
                     warn,
                     log_rate::now(),
-                    url = self.settings.url,
+                    url = self.target.name,
                     ?on_failure,
                     "cannot ask about a client: {error}"
                 );
@@ -123,8 +149,11 @@ impl Hook {
     fn send(&self, question: &Question<'_>) -> Outcome {
         let failed = |error: &dyn std::fmt::Display| Outcome::Failed(error.to_string());
         let body = serde_json::to_string(question).expect("texts and numbers are JSON");
-        let request =
-            self.agent.post(&self.settings.url).header("Content-Type", "application/json");
+        let agent = self.agent.load_full();
+        let mut request = agent.post(&self.target.url).header("Content-Type", "application/json");
+        if let Some(authorization) = &self.target.authorization {
+            request = request.header("Authorization", authorization);
+        }
         let mut response = match request.send(&body) {
             Ok(response) => response,
             Err(error) => return failed(&error),
@@ -180,4 +209,23 @@ impl Hook {
         let fresh = Remembered { known: known.clone(), until: now + for_how_long, since: now };
         remembered.insert(name, fresh);
     }
+}
+
+/// What asks, and trusts the authorities that are named.
+fn agent(
+    settings: &Http,
+    target: &Target,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<ureq::Agent, String> {
+    let trusted = target.trusted(settings, environment)?;
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_millis(settings.timeout_ms.into())))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // What the environment says of proxies is not meant for passwords.
+        .proxy(None)
+        .tls_config(ureq::tls::TlsConfig::builder().root_certs(trusted).build())
+        .user_agent(concat!("ringmq/", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(config.into())
 }
