@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::number::between;
+pub use super::unix_socket::UnixSocket;
 pub use super::websocket::WebSocket;
 
 /// One way in.
@@ -35,6 +36,9 @@ pub struct Listener {
     /// What an HTTP request must look like, where WebSocket is spoken.
     #[serde(default)]
     pub websocket: WebSocket,
+    /// Whom the socket is for, where it is in the file system.
+    #[serde(default)]
+    pub unix: UnixSocket,
 }
 
 impl Listener {
@@ -48,6 +52,7 @@ impl Listener {
             proxy_protocol_from: Vec::new(),
             tls: Tls::default(),
             websocket: WebSocket::default(),
+            unix: UnixSocket::default(),
         }
     }
 
@@ -62,6 +67,9 @@ impl Listener {
                 return wrong(
                     "transport \"unix\" takes a path; say bind = \"unix:/run/name.sock\"",
                 );
+            }
+            (Bind::Address(_), _) if self.unix != UnixSocket::default() => {
+                return wrong("it has a [listeners.unix], but its bind is no path");
             }
             (Bind::Path(_), _) if !cfg!(unix) => {
                 return wrong("this system's broker has no Unix sockets; name an address");

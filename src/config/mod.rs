@@ -13,6 +13,7 @@ mod protection;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod unix_socket;
 pub mod websocket;
 
 use std::fmt;

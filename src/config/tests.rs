@@ -83,7 +83,7 @@ fn the_documented_listeners_are_listeners_once_they_are_no_comment() {
     let lines = listeners.lines().map(|line| line.strip_prefix("# ").expect("a comment"));
     let settings = Settings::from_toml(&lines.collect::<Vec<_>>().join("\n")).expect("it parses");
     settings.check().expect("it makes sense");
-    assert_eq!(settings.listeners.len(), 2);
+    assert_eq!(settings.listeners.len(), 3);
 }
 
 fn error(text: &str) -> String {

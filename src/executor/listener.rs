@@ -1,11 +1,13 @@
 //! Listening sockets as the executors get them: of TCP, or in the file system.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 #[cfg(unix)]
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
+
+use socket2::SockRef;
 
 /// A listening socket, and its number among all of the broker's.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub struct Listener {
     pub number: u16,
     /// The socket.
     pub socket: ListenerSocket,
+    /// Whether the broker opened it; what was handed over listens on when the broker ends.
+    pub is_ours: bool,
 }
 
 /// A listening socket.
@@ -34,7 +38,22 @@ impl Listener {
             #[cfg(unix)]
             ListenerSocket::Unix(listener) => ListenerSocket::Unix(listener.try_clone()?),
         };
-        Ok(Self { number: self.number, socket })
+        Ok(Self { number: self.number, socket, is_ours: self.is_ours })
+    }
+
+    /// Has it listen no more, whoever else still has it: an io_uring that is taken down has it for a while
+    /// after the process has ended, and who connected in that time would be reset.
+    pub fn shut(&self) {
+        if !self.is_ours {
+            return;
+        }
+        let shut = match &self.socket {
+            ListenerSocket::Tcp(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+            #[cfg(unix)]
+            ListenerSocket::Unix(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+        };
+        // Where a system does not know this, the socket is closed a moment later.
+        let _ = shut;
     }
 }
 

@@ -153,23 +153,25 @@ impl<R: Runtime> Tasks<R> {
                 lingering: 0,
                 unwritten: 0,
             }));
-            for Listener { number, socket } in listeners {
+            let copies: Vec<_> = listeners.iter().filter_map(|of| of.try_clone().ok()).collect();
+            for Listener { number, socket, .. } in listeners {
                 let listener = R::listen(socket)?;
                 R::spawn(accept(Rc::clone(&shared), listener, number));
             }
             let front = R::adopt(front.into())?;
             R::spawn(be_woken(Rc::clone(&shared), front));
-            serve(&shared).await;
+            serve(&shared, copies).await;
             Ok(())
         })
     }
 }
 
 /// Ends one turn after the other.
-async fn serve<R: Runtime>(shared: &Shared<R>) {
+async fn serve<R: Runtime>(shared: &Shared<R>, listeners: Listeners) {
     while !shared.borrow().core.is_stopping() {
         turn(shared).await;
     }
+    listeners.iter().for_each(Listener::shut);
     {
         let state = &mut *shared.borrow_mut();
         state.core.engine.handle_shutdown(state.core.now);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::ServerError;
-use crate::config::listener::Transport;
+use crate::config::listener::{Transport, UnixSocket};
 use crate::config::{Bind, Settings};
 use crate::executor::{Listener, ListenerSocket, Listeners};
 use crate::platform::plan::Seat;
@@ -17,11 +17,11 @@ use crate::service::HandedOver;
 /// Connections that wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
 
-/// How long a port that is in use may take to come free. When a process that has a listener in an
-/// io_uring is killed, the kernel lets the port go a moment after the process is gone.
-const PORT_PATIENCE: Duration = Duration::from_millis(500);
-/// How often it is tried meanwhile.
-const PORT_RETRY: Duration = Duration::from_millis(10);
+/// How long a port or path that is in use may take to come free. When a process that has a listener in an
+/// io_uring is killed, the kernel lets the listener go a moment after the process is gone.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How soon it is tried again; each time twice as much later, as whoever listens at a path notices it.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// Silence after which TCP asks whether the peer is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(120);
@@ -30,9 +30,14 @@ const PROBE_AFTER: Duration = Duration::from_secs(120);
 pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
     let address = match bind {
         Bind::Address(address) => address,
+        Bind::Path(_) if error.kind() == io::ErrorKind::AddrInUse => {
+            return "another program listens there, or something else than a socket has the path; \
+                    stop it or choose another path"
+                .to_owned();
+        }
         Bind::Path(_) => {
-            return "name a path in a folder that the broker's user may write to, where no other \
-                    program listens"
+            return "name a path in a folder that the broker's user may write to, and owner and group \
+                    that it may give it to"
                 .to_owned();
         }
     };
@@ -76,13 +81,15 @@ pub(super) fn open_listeners(
         let number = number as u16;
         let (opened, is_ours) = match (handed_over.take(&listener.bind), &listener.bind) {
             (Some(socket), _) => (take(socket), false),
-            (None, Bind::Address(address)) => (listen_patiently(*address, accepting), true),
-            (None, Bind::Path(path)) => (listen_at(path), true),
+            (None, Bind::Address(address)) => {
+                (patiently(|| listen_for_each(*address, accepting)), true)
+            }
+            (None, Bind::Path(path)) => (patiently(|| listen_at(path, &listener.unix)), true),
         };
         match opened {
             Ok((sockets, bind)) => {
                 for (of_core, socket) in of_cores.iter_mut().zip(sockets) {
-                    of_core.push(Listener { number, socket });
+                    of_core.push(Listener { number, socket, is_ours });
                 }
                 open.push(Open { bind, transport: listener.transport, is_ours });
             }
@@ -104,27 +111,49 @@ pub(super) fn open_listeners(
 /// Listens at a path. Sockets in the file system are not spread over cores: the first core accepts,
 /// and connections reach the others by going home.
 #[cfg(unix)]
-fn listen_at(path: &Path) -> Listening {
-    use std::os::unix::net::{UnixListener, UnixStream};
-    let listening = match UnixListener::bind(path) {
+fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let (owner, group) = rights.ids().map_err(io::Error::other)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = socket2::SockAddr::unix(path)?;
+    match socket.bind(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
             std::fs::remove_file(path)?;
-            UnixListener::bind(path)
+            socket.bind(&address)?;
         }
-        outcome => outcome,
-    };
-    /// A broker that was killed leaves its socket: nobody answers there.
-    fn is_left_over(path: &Path) -> bool {
-        use std::os::unix::fs::FileTypeExt as _;
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|at| at.file_type().is_socket());
-        let answer = UnixStream::connect(path);
-        is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        outcome => outcome?,
     }
-    Ok((vec![ListenerSocket::Unix(listening?)], Bind::Path(path.to_owned())))
+    let listen = || {
+        // Nobody can connect before it listens, and by then it is for those it is to be for.
+        if owner.or(group).is_some() {
+            chown(path, owner, group).map_err(|error| {
+                let what =
+                    format!("unix.owner, unix.group: the socket cannot be given away: {error}");
+                io::Error::new(error.kind(), what)
+            })?;
+        }
+        if let Some(mode) = rights.mode {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        socket.listen(BACKLOG)
+    };
+    listen().inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    let listener = std::os::fd::OwnedFd::from(socket);
+    Ok((vec![ListenerSocket::Unix(listener.into())], Bind::Path(path.to_owned())))
+}
+
+/// A broker that was killed leaves its socket: nobody answers there.
+#[cfg(unix)]
+fn is_left_over(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    use std::os::unix::net::UnixStream;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|at| at.file_type().is_socket());
+    let answer = UnixStream::connect(path);
+    is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(not(unix))]
-fn listen_at(_path: &Path) -> Listening {
+fn listen_at(_path: &Path, _rights: &UnixSocket) -> Listening {
     unreachable!("the configuration refuses it")
 }
 
@@ -166,12 +195,13 @@ pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn steer(_of_cores: &[Listeners], _seats: &[Seat]) {}
 
-fn listen_patiently(address: SocketAddr, accepting: u16) -> Listening {
-    let until = Instant::now() + PORT_PATIENCE;
+fn patiently(mut listen: impl FnMut() -> Listening) -> Listening {
+    let (until, mut rest) = (Instant::now() + PATIENCE, RETRY);
     loop {
-        match listen_for_each(address, accepting) {
+        match listen() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(PORT_RETRY);
+                std::thread::sleep(rest);
+                rest *= 2;
             }
             outcome => return outcome,
         }
@@ -197,16 +227,18 @@ type Listening = io::Result<(Vec<ListenerSocket>, Bind)>;
 
 fn listen_for_each(address: SocketAddr, accepting: u16) -> Listening {
     if accepting == 1 {
-        let (listener, address) = listen(address, false)?;
+        let (listener, address) = listen(bind(address, false)?)?;
         return Ok((vec![ListenerSocket::Tcp(listener)], Bind::Address(address)));
     }
     // Sockets that share a port share it with those of any other process of this user. Whether
-    // one is there shows to a socket that does not share.
-    drop(listen(address, false)?);
-    let (first, address) = listen(address, true)?;
-    let mut listeners = vec![ListenerSocket::Tcp(first)];
-    for _ in 1..accepting {
-        listeners.push(ListenerSocket::Tcp(listen(address, true)?.0));
+    // one is there shows to a socket that does not share. It never listens: who connected to it would
+    // be reset when it goes.
+    let alone = bind(address, false)?;
+    let address = alone.local_addr()?.as_socket().unwrap_or(address);
+    drop(alone);
+    let mut listeners = Vec::new();
+    for _ in 0..accepting {
+        listeners.push(ListenerSocket::Tcp(listen(bind(address, true)?)?.0));
     }
     Ok((listeners, Bind::Address(address)))
 }
@@ -216,7 +248,14 @@ fn is_without_ipv6(error: &io::Error) -> bool {
         || error.to_string().contains("Address family not supported")
 }
 
-fn listen(address: SocketAddr, shares: bool) -> io::Result<(TcpListener, SocketAddr)> {
+fn listen(socket: Socket) -> io::Result<(TcpListener, SocketAddr)> {
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn bind(address: SocketAddr, shares: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Elsewhere than on Unix this option would let another program take the port from under us.
     #[cfg(unix)]
@@ -230,10 +269,7 @@ fn listen(address: SocketAddr, shares: bool) -> io::Result<(TcpListener, SocketA
     }
     set_options(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    let listener = TcpListener::from(socket);
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+    Ok(socket)
 }
 
 /// What accepted sockets inherit.
@@ -297,7 +333,8 @@ mod tests {
     #[test]
     fn tcp_looks_after_peers_that_say_nothing() {
         let (listener, address) =
-            listen("127.0.0.1:0".parse().expect("an address"), false).expect("free");
+            listen(bind("127.0.0.1:0".parse().expect("an address"), false).expect("free"))
+                .expect("it listens");
         let _peer = TcpStream::connect(address).expect("it listens");
         let (accepted, _) = listener.accept().expect("it waits");
         let accepted = socket2::SockRef::from(&accepted);

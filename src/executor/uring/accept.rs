@@ -95,6 +95,7 @@ impl Accepts {
     /// Accepts no more, and lets the ports go.
     pub fn stop(&mut self, rings: &mut Rings) -> io::Result<()> {
         for listener in self.listeners.drain(..) {
+            listener.shut();
             let all = types::CancelBuilder::fd(types::Fd(listener.socket.as_raw_fd())).all();
             let entry =
                 opcode::AsyncCancel2::new(all).build().user_data(Operation::Cancel(0).user_data());

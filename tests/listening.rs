@@ -1,0 +1,285 @@
+//! Listening sockets under every executor: how they come, whom they are for, and that they are gone when
+//! the broker is.
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const EXECUTORS: &[&str] = &[
+    "--mode poll",
+    "--mode poll --cores 3",
+    "--mode sync",
+    "--mode sync --executor poll",
+    #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
+    "--mode uring",
+    #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
+    "--mode uring --cores 3",
+    #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
+    "--executor monoio --cores 2",
+    #[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
+    "--executor glommio --cores 2",
+];
+
+/// One at a time: what comes a moment after the end of a process is not to be missed.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("ringmq-listening-{}-{name}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A port that was free a moment ago.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port")
+}
+
+fn command(config: &str, flags: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.args(["--data", "none", "--config", config]).args(flags.split_whitespace());
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+struct Broker(Child);
+
+impl Broker {
+    /// One that listens; what it says when it does not.
+    fn try_start(config: &str, flags: &str) -> Result<Self, String> {
+        let mut child = command(config, flags).spawn().expect("it starts");
+        let expected = fs::read_to_string(config).expect("a file").matches("bind =").count();
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let (mut said, mut listening) = (String::new(), 0);
+        while listening < expected {
+            let before = said.len();
+            if log.read_line(&mut said).expect("text") == 0 {
+                child.wait().expect("it ends");
+                return Err(said);
+            }
+            listening += usize::from(said[before..].contains(" listening "));
+        }
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Ok(Self(child))
+    }
+
+    fn start(config: &str, flags: &str) -> Self {
+        Self::try_start(config, flags).unwrap_or_else(|said| panic!("{flags}: {said}"))
+    }
+
+    fn stop(mut self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().expect("it runs").success());
+        assert!(self.0.wait().expect("it ends").success());
+    }
+
+    fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether CONNECT is answered there.
+fn is_served(mut stream: impl Read + Write) -> bool {
+    let mut connack = [0; 4];
+    let connect = b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0";
+    stream.write_all(connect).and_then(|()| stream.read_exact(&mut connack)).is_ok()
+}
+
+/// Clients, so that there is something to take down.
+fn clients(address: SocketAddr) -> Vec<TcpStream> {
+    let client = |_| {
+        let stream = TcpStream::connect(address).expect("it listens");
+        assert!(is_served(&stream));
+        stream
+    };
+    (0..30).map(client).collect()
+}
+
+/// The configuration with one listener of each kind.
+fn two_listeners(folder: &Folder) -> (String, SocketAddr, String) {
+    let (config, tcp, unix) = (folder.path("broker.toml"), free(), folder.path("broker.sock"));
+    let text = format!(
+        "[[listeners]]\nbind = \"unix:{unix}\"\ntransport = \"unix\"\n\
+         [[listeners]]\nbind = \"{tcp}\"\ntransport = \"tcp\"\n"
+    );
+    fs::write(&config, text).expect("written");
+    (config, tcp, unix)
+}
+
+#[test]
+fn nobody_is_let_in_by_a_process_that_has_stopped() {
+    let (_alone, folder) = (alone(), Folder::new("stopped"));
+    let (config, tcp, unix) = two_listeners(&folder);
+    for flags in EXECUTORS {
+        for _ in 0..4 {
+            let broker = Broker::start(&config, flags);
+            let clients = clients(tcp);
+            std::thread::sleep(Duration::from_millis(30));
+            broker.stop();
+            let until = Instant::now() + Duration::from_millis(30);
+            while Instant::now() < until {
+                let error = TcpStream::connect(tcp).expect_err(flags);
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{flags}");
+            }
+            assert!(!Path::new(&unix).exists(), "{flags}");
+            drop(clients);
+        }
+    }
+}
+
+#[test]
+fn after_a_kill_the_next_broker_has_the_same_ports_and_paths() {
+    let (_alone, folder) = (alone(), Folder::new("killed"));
+    let (config, tcp, unix) = two_listeners(&folder);
+    for flags in EXECUTORS {
+        let mut broker = Broker::start(&config, flags);
+        for _ in 0..8 {
+            let clients = clients(tcp);
+            std::thread::sleep(Duration::from_millis(30));
+            broker.kill();
+            broker = Broker::start(&config, flags);
+            assert!(is_served(UnixStream::connect(&unix).expect("it listens")), "{flags}");
+            drop(clients);
+        }
+        drop(broker);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_path_where_another_program_listens_is_left_to_it() {
+    let (_alone, folder) = (alone(), Folder::new("taken"));
+    let (config, _, unix) = two_listeners(&folder);
+    let broker = Broker::start(&config, "--mode poll");
+    let other = folder.path("other.toml");
+    let text = format!("[[listeners]]\nbind = \"unix:{unix}\"\ntransport = \"unix\"\n");
+    fs::write(&other, text).expect("written");
+    let output = command(&other, "").output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("another program listens there"), "{error}");
+    assert!(is_served(UnixStream::connect(&unix).expect("it listens")));
+    broker.stop();
+}
+
+/// The mode, owner and group of a path.
+fn rights(path: &str) -> (u32, u32, u32) {
+    let of = fs::symlink_metadata(path).expect("it is there");
+    (of.permissions().mode() & 0o7777, of.uid(), of.gid())
+}
+
+#[test]
+fn a_socket_in_the_file_system_has_the_mode_owner_and_group_that_are_configured() {
+    let (_alone, folder) = (alone(), Folder::new("rights"));
+    let (user, group) = {
+        let of = fs::metadata(&folder.0).expect("it is there");
+        (of.uid(), of.gid())
+    };
+    let owned = if user == 0 { "owner = \"daemon\"\ngroup = \"3\"\n" } else { "" };
+    let sockets = [
+        ("open", "mode = \"0666\"\n".to_owned(), (0o666, user, group)),
+        ("closed", "mode = \"600\"\n".to_owned(), (0o600, user, group)),
+        (
+            "owned",
+            format!("mode = \"660\"\n{owned}"),
+            if user == 0 { (0o660, 1, 3) } else { (0o660, user, group) },
+        ),
+    ];
+    let config = folder.path("broker.toml");
+    let listener = |(name, unix, _): &(&str, String, _)| {
+        let path = folder.path(name);
+        format!(
+            "[[listeners]]\nbind = \"unix:{path}\"\ntransport = \"unix\"\n[listeners.unix]\n{unix}"
+        )
+    };
+    fs::write(&config, sockets.iter().map(listener).collect::<String>()).expect("written");
+    for flags in EXECUTORS {
+        let broker = Broker::start(&config, flags);
+        for (name, _, expected) in &sockets {
+            let path = folder.path(name);
+            assert_eq!(rights(&path), *expected, "{flags}: {name}");
+            assert!(is_served(UnixStream::connect(&path).expect("it listens")), "{flags}: {name}");
+        }
+        broker.stop();
+    }
+}
+
+#[test]
+fn an_owner_that_is_not_there_is_named_with_what_to_do() {
+    let (_alone, folder) = (alone(), Folder::new("nobody"));
+    let (config, path) = (folder.path("broker.toml"), folder.path("broker.sock"));
+    for (key, word) in [("owner", "user"), ("group", "group")] {
+        let text = format!(
+            "[[listeners]]\nbind = \"unix:{path}\"\ntransport = \"unix\"\n\
+             [listeners.unix]\n{key} = \"nobody-has-this-name\"\n"
+        );
+        fs::write(&config, text).expect("written");
+        let output = command(&config, "").output().expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{error}");
+        let says = format!("unix.{key}: there is no {word} \"nobody-has-this-name\"");
+        assert!(error.contains(&says), "{error}");
+        assert!(!Path::new(&path).exists(), "nothing is left");
+    }
+}
+
+/// Whether the first connection to there is served.
+fn is_first_served(address: SocketAddr) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let Ok(stream) = TcpStream::connect(address) else { continue };
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        return is_served(stream);
+    }
+    false
+}
+
+#[test]
+fn who_connects_while_a_broker_starts_is_served() {
+    let (_alone, folder) = (alone(), Folder::new("starts"));
+    for flags in EXECUTORS {
+        for _ in 0..8 {
+            let (config, tcp, _) = two_listeners(&folder);
+            let waiting = std::thread::spawn(move || is_first_served(tcp));
+            let broker = Broker::start(&config, flags);
+            assert!(waiting.join().expect("it ends"), "{flags}");
+            drop(broker);
+        }
+    }
+}
