@@ -70,6 +70,11 @@ struct Waiting {
 }
 
 impl Answers {
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.line.len()
+    }
+
     fn push(&mut self, waiting: Waiting, ledger: &Ledger) {
         self.pubacks += usize::from(matches!(waiting.answer, Answer::Puback(_)));
         self.reasons += waiting.answer.reasons();
@@ -196,6 +201,7 @@ impl Engine {
         }
         if is_empty {
             self.put_answers_away(id);
+            self.go_on_to_end(id);
         }
     }
 

@@ -5,14 +5,14 @@ use crate::engine::connect::exchange;
 use crate::engine::{Action, ConnectionId, Engine, Peer};
 use crate::log_rate::{name, rated};
 use crate::metrics::Drop as DropCause;
-use crate::session::connection::Phase;
+use crate::session::connection::{Hold, Phase};
 use crate::violation::Violation;
 use crate::wire::{Disconnect, Packet, ReasonCode, Version};
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// The network ended it.
+    /// The network ended it, or its client has left and been answered.
     PeerClosed,
     /// The client sent DISCONNECT.
     Client {
@@ -75,10 +75,9 @@ impl Engine {
             self.leaving_later.retain(|&(leaving, _)| leaving != id);
         }
         let last = match connection.transport.take() {
-            Some(mut transport) if ending != Ending::PeerClosed => {
-                transport.close(last, &mut self.links.scratch)
-            }
-            _ => last,
+            _ if connection.is_deaf() => None,
+            Some(mut transport) => transport.close(last, &mut self.links.scratch),
+            None => last,
         };
         self.place.set_connections(self.links.connections.len());
         if let Some(congestion) = connection.take_congestion() {
@@ -90,12 +89,9 @@ impl Engine {
             self.access.gone(self.now, &peer, exchange(id), was_open);
         }
         self.access.forget(exchange(id));
-        match (ending, last) {
-            (Ending::PeerClosed, last) => {
-                self.links.connections.free(slot as usize);
-                last.into_iter().for_each(|buffer| self.links.recycle(buffer));
-            }
-            (_, last) => self.links.actions.push_back(Action::Close { connection: id, last }),
+        match connection.holds.has(Hold::Closed) {
+            true => self.links.connections.free(slot as usize),
+            false => self.links.actions.push_back(Action::Close { connection: id, last }),
         }
         if let Phase::Open { session } = connection.phase {
             self.links.metrics.clients_connected -= 1;

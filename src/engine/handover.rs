@@ -21,6 +21,8 @@ pub struct HandedOver {
     /// What lies between the socket and MQTT, and what was read for it meanwhile.
     transport: Option<Box<Transport>>,
     wrapped: Vec<u8>,
+    /// Its peer sends no more.
+    is_ended: bool,
 }
 
 impl HandedOver {
@@ -66,8 +68,9 @@ impl Engine {
         bytes.extend_from_slice(connection.stash());
         self.links.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
-        let transport = connection.transport;
-        let handed_over = HandedOver { peer, received, bytes, transport, wrapped: Vec::new() };
+        let (transport, is_ended) = (connection.transport, connection.holds.has(Hold::Ended));
+        let wrapped = Vec::new();
+        let handed_over = HandedOver { peer, received, bytes, transport, wrapped, is_ended };
         Some(Action::HandOver { connection: id, to: home, handed_over })
     }
 
@@ -78,7 +81,7 @@ impl Engine {
         handed_over: HandedOver,
     ) -> Result<ConnectionId, Refused> {
         self.set_now(now);
-        let HandedOver { peer, received, bytes, transport, wrapped } = handed_over;
+        let HandedOver { peer, received, bytes, transport, wrapped, is_ended } = handed_over;
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
         connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
@@ -90,6 +93,9 @@ impl Engine {
         self.mark_ready(id);
         if !wrapped.is_empty() {
             self.handle_received(now, id, &wrapped);
+        }
+        if is_ended {
+            self.end_of_input(id);
         }
         Ok(id)
     }

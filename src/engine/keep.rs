@@ -83,6 +83,7 @@ impl Engine {
     /// A connection that waited until something was stored goes on.
     fn go_on_stored(&mut self, id: ConnectionId) {
         self.links.open_gate(id);
+        self.go_on_to_end(id);
         if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
             self.after_progress(id.slot);
         }

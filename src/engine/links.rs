@@ -8,7 +8,7 @@ use crate::gauges::Ledger;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::send_buffer::SendBuffer;
-use crate::session::connection::{Connection, Hold};
+use crate::session::connection::Connection;
 use crate::transport::Scratch;
 
 /// Connections, their outboxes, and what the executor is to do.
@@ -99,7 +99,7 @@ impl Links {
             let pending = connection.pending_bytes();
             self.ledger.charge(pending.saturating_sub(connection.charged));
             connection.charged = connection.charged.max(pending);
-            if connection.holds.has(Hold::Closed) {
+            if connection.is_deaf() {
                 connection.outbox = None; // nobody is there to read it
                 continue;
             }

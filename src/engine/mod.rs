@@ -5,7 +5,7 @@
 //! executor, in a simulation and in a fuzzer. One turn of an executor is:
 //!
 //! ```text
-//! wait → handle_accepted · handle_received · handle_sent · handle_closed …
+//! wait → handle_accepted · handle_received · handle_sent · handle_ended · handle_closed …
 //!      → handle_all_read where that is so → handle_timeout
 //!      → poll_action until None → poll_timeout says how long to wait at most
 //! ```
@@ -14,7 +14,7 @@
 //! `publish` takes messages, `targets` says who gets them, `deliver` brings them to the outboxes,
 //! `subscribe` and `retained` serve subscribers, `expiry` takes retained messages away, `flow` keeps fast publishers and slow consumers
 //! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
-//! may send, `ending` closes connections and sessions, `links` holds connections and outboxes,
+//! may send, `ending` closes connections and sessions, `stream_end` serves what came before the end of a stream, `links` holds connections and outboxes,
 //! `work` is the budget of a turn, `reading` says who is read and who goes on in a later turn, `job` takes
 //! packets over several turns, `leftovers` ends sessions over several turns,
 //! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel,
@@ -53,6 +53,7 @@ mod retained;
 mod run;
 mod settling;
 mod slots;
+mod stream_end;
 mod subscribe;
 mod sys_topics;
 mod targets;
@@ -488,14 +489,6 @@ impl Engine {
         self.after_progress(connection.slot);
     }
 
-    /// The peer closed the connection, or it broke; the executor has dropped the socket.
-    pub fn handle_closed(&mut self, now: Now, connection: ConnectionId) {
-        self.set_now(now);
-        if !self.ends_later(connection) && self.links.get(connection).is_some() {
-            self.end_connection(connection.slot, ending::Ending::PeerClosed);
-        }
-    }
-
     /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are left to
     /// the next start: their clients did not fail.
     pub fn handle_shutdown(&mut self, now: Now) {
@@ -553,9 +546,7 @@ impl Engine {
                 return Some(send);
             }
             if let Some(id) = self.links.broken.pop() {
-                if self.links.get(id).is_some() {
-                    self.end_connection(id.slot, ending::Ending::Silent);
-                }
+                self.end_broken(id);
                 continue;
             }
             if self.go_on_with_handshake() {

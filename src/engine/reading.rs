@@ -2,7 +2,6 @@
 //! against it there is one place that sets it and one that takes it back. And the line of connections
 //! that go on in a later turn, because the budget of this one was spent ([`Work`](super::work::Work)).
 
-use crate::engine::ending::Ending;
 use crate::engine::{Action, ConnectionId, Engine, Timer};
 use crate::limits;
 use crate::session::connection::{Connection, Hold};
@@ -122,7 +121,7 @@ impl Engine {
         }
         // Nothing leaves while the executor has no buffer out: then it is not the client who waits. And
         // whoever is gone takes nothing any more.
-        if !connection.is_sending || connection.holds.has(Hold::Closed) {
+        if !connection.is_sending || connection.is_deaf() {
             return false;
         }
         self.links.metrics.clients_unread += 1;
@@ -184,7 +183,11 @@ impl Engine {
             return self.mark_ready(id);
         }
         let Some(connection) = self.links.get(id) else { return };
-        if connection.is_held() || self.holds_for_answers(id) {
+        if connection.is_held() {
+            self.end_if_served(id);
+            return;
+        }
+        if self.holds_for_answers(id) {
             return;
         }
         self.take_in(id, &[]);
@@ -199,7 +202,7 @@ impl Engine {
             self.after_progress(id.slot);
         }
         if !is_ready {
-            self.end_if_closed(id);
+            self.end_if_served(id);
         }
     }
 
@@ -211,36 +214,6 @@ impl Engine {
             && !connection.holds.has(Hold::Backlog)
         {
             self.hold(id, Hold::Backlog);
-        }
-    }
-
-    /// The peer closed a connection of which something is still to be processed: it ends after that.
-    /// False when there is nothing, or nothing that can be processed without its socket.
-    pub(super) fn ends_later(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.links.get(id) else { return false };
-        let waits = connection.is_held() || connection.is_ready;
-        if !waits || connection.stash().is_empty() && !connection.holds.has(Hold::Job) {
-            return false;
-        }
-        // A CONNECT of a peer that is gone counts for nothing: its client may be back on another
-        // connection by now, whose session it would take over.
-        if connection.session().is_none() {
-            return false;
-        }
-        connection.holds.set(Hold::Closed);
-        connection.holds.clear(Hold::Answers);
-        let is_held = connection.is_held();
-        if !is_held {
-            self.mark_ready(id);
-        }
-        true
-    }
-
-    /// A connection that its peer has closed ends once nothing of it is left to process.
-    fn end_if_closed(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
-        if connection.holds.has(Hold::Closed) && !connection.is_held() && !connection.is_ready {
-            self.end_connection(id.slot, Ending::PeerClosed);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
 use crate::log_rate::{name, rated};
 use crate::metrics::Drop as DropCause;
-use crate::session::connection::{Connection, Phase};
+use crate::session::connection::{Connection, Hold, Phase};
 use crate::session::input::Input;
 use crate::session::outbound::Ack;
 use crate::violation::Violation;
@@ -52,7 +52,9 @@ impl Engine {
             }
             _ => true,
         };
-        if !speaks_mqtt {
+        if connection.holds.has(Hold::Left) {
+            // [MQTT-3.14.4-1]: nothing follows.
+        } else if !speaks_mqtt {
             // Nobody has to wait for the end of an HTTP request's "packet" [MQTT-3.1.0-1].
             self.violate(id, Violation::FirstPacketNotConnect);
         } else if must_wait {
@@ -311,7 +313,12 @@ impl Engine {
             session.expiry_interval_s = interval_s.min(self.settings.limits.session_expiry_max_s);
         }
         let publishes_will = disconnect.reason != ReasonCode::Success;
-        self.end_connection(id.slot, Ending::Client { publishes_will });
+        let ending = Ending::Client { publishes_will };
+        if !self.leaves_later(id) {
+            self.end_connection(id.slot, ending);
+        } else if !publishes_will {
+            self.settle_will(session, ending); // [MQTT-3.14.4-3]
+        }
         Ok(())
     }
 

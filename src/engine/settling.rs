@@ -145,7 +145,7 @@ impl Engine {
             APPLICATION_DATA => self.handle_received(now, id, bytes),
             _ => self.handle_other_record(now, id, content_type, bytes),
         }
-        self.links.get(id).is_some()
+        self.links.get(id).is_some_and(|connection| !connection.holds.is_ending())
     }
 
     fn handle_other_record(&mut self, now: Now, id: ConnectionId, content_type: u8, bytes: &[u8]) {
@@ -169,7 +169,7 @@ impl Engine {
             (ALERT, [_, alert, ..]) => return self.fail(id, "TLS", &format!("alert {alert}")),
             _ => return self.fail(id, "TLS", &format!("a record of content type {content_type}")),
         }
-        self.end_connection(id.slot, Ending::Silent);
+        self.end_of_input(id);
     }
 
     /// The keys of a connection whose TLS is the kernel's have sealed as much as they may.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use crate::engine::{Action, ConnectionId, Engine, Peer, Refused, ending::Ending};
 use crate::limits;
 use crate::log_rate::{Name, rated};
-use crate::session::connection::{Connection, Phase};
+use crate::session::connection::{Connection, Hold, Phase};
 use crate::transport::{Entrance, Entrances, Fault, Handshake, Layer, Received};
 
 impl Engine {
@@ -156,10 +156,8 @@ impl Engine {
                 self.fail(id, layer.name(), &what);
             }
             Ok(_) if !has_room => self.end_for_input(id),
-            Ok(Received { is_ended: true, .. }) if self.links.get(id).is_some() => {
-                self.end_connection(id.slot, Ending::Silent);
-            }
-            Ok(_) => {}
+            Ok(Received { is_ended: true, .. }) => self.end_of_input(id),
+            Ok(_) => self.go_on_to_end(id),
         }
         scratch.plain = plain;
         scratch.clear();
@@ -200,12 +198,23 @@ impl Engine {
         rated!(info, self.now, address, listener, "a client's certificate is refused: {what}");
     }
 
-    /// What came is of no use before it is MQTT: the peer is told as far as there are words for it.
+    /// What came is of no use before it is MQTT: the peer is told as far as there are words for it. What
+    /// came before it is served first.
     pub(super) fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
         let Some(connection) = self.links.get(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         self.links.metrics.transport_faults += 1;
         tracing::debug!(?address, listener, layer, "connection ended: {}", Name(what));
-        self.end_connection(id.slot, Ending::Silent);
+        self.end_of_input(id);
+    }
+
+    /// A connection's transport has nothing more to say: it ends, once what came before is served.
+    pub(super) fn end_broken(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        if !connection.holds.is_ending() {
+            return self.end_connection(id.slot, Ending::Silent);
+        }
+        connection.holds.set(Hold::Deaf);
+        self.go_on_to_end(id);
     }
 }

@@ -42,6 +42,8 @@ struct Socket {
     /// The peer has sent its last byte, or the connection failed: there is no further event to wait
     /// for, so it is read until a read says so.
     is_ended: bool,
+    /// A read has said so of the peer: it is not read any more, and may still be written to.
+    is_read_out: bool,
     /// The engine wants no input from it.
     is_paused: bool,
     /// It stands in the list of sockets to read.
@@ -304,6 +306,7 @@ impl Executor {
             id,
             is_readable: false,
             is_ended: false,
+            is_read_out: false,
             is_paused: false,
             is_listed: false,
             pending: None,
@@ -314,6 +317,9 @@ impl Executor {
 
     fn note_readable(&mut self, slot: u32) {
         let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
+        if socket.is_read_out {
+            return;
+        }
         socket.is_readable = true;
         if !socket.is_listed && !socket.is_paused {
             socket.is_listed = true;
@@ -336,7 +342,10 @@ impl Executor {
         }
         let id = socket.id;
         match socket.stream.read(buffer) {
-            Ok(0) => self.close(slot),
+            Ok(0) => {
+                (socket.is_readable, socket.is_read_out) = (false, true);
+                self.core.engine.handle_ended(self.core.now, id);
+            }
             Ok(bytes) => {
                 // epoll(7): with edge-triggered readiness a read shorter than asked for has emptied
                 // the socket, but for its end, which came with the same event when both were there
@@ -463,8 +472,19 @@ impl Executor {
                 socket.pending = Some(buffer);
                 self.core.engine.handle_sent(self.core.now, id, bytes, None);
             }
-            Err(_) => self.close(slot),
+            Err(_) => self.lose(slot),
         }
+    }
+
+    /// Nothing can be written any more. What the peer had sent before may still lie in the socket, and is
+    /// read on.
+    fn lose(&mut self, slot: u32) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
+        if socket.is_read_out {
+            return self.close(slot);
+        }
+        self.core.engine.handle_deaf(self.core.now, socket.id);
+        self.note_readable(slot);
     }
 
     /// Says how far the peer has come, and writes on though the kernel has not said that it may.

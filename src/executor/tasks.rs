@@ -87,6 +87,8 @@ struct Watched<S> {
     stream: S,
     id: ConnectionId,
     is_paused: bool,
+    /// The peer has sent its last byte: it is not read any more.
+    is_read_out: bool,
     /// What the peer has not taken yet; a task waits for room.
     pending: Option<SendBuffer>,
     /// The task that reads it, when it waits.
@@ -278,11 +280,12 @@ impl<R: Runtime> State<R> {
     fn read_overdue(&mut self) {
         let overdue: Vec<ConnectionId> = self.core.engine.overdue().collect();
         for id in overdue {
-            let Some(socket) = self.socket(id).filter(|socket| !socket.is_paused) else { continue };
+            let is_read = |socket: &&mut Watched<_>| !socket.is_paused && !socket.is_read_out;
+            let Some(socket) = self.socket(id).filter(is_read) else { continue };
             let stream = R::socket(&socket.stream);
             let received = receive_some(&stream, &mut self.buffer);
             match received {
-                Ok(0) => self.close(id),
+                Ok(0) => self.read_out(id),
                 Ok(bytes) => {
                     let now = self.core.now;
                     self.core.engine.handle_received(now, id, &self.buffer[..bytes]);
@@ -293,6 +296,29 @@ impl<R: Runtime> State<R> {
             }
         }
         self.core.note_read(true);
+    }
+
+    /// The peer has sent its last byte, and may still read.
+    fn read_out(&mut self, id: ConnectionId) {
+        if let Some(socket) = self.socket(id) {
+            socket.is_read_out = true;
+            self.core.read_clock();
+            self.core.engine.handle_ended(self.core.now, id);
+            self.make_due();
+        }
+    }
+
+    /// Nothing can be written any more. What the peer had sent before may still lie in the socket, and is
+    /// read on.
+    fn lose(&mut self, id: ConnectionId) {
+        let Some(socket) = self.socket(id) else { return };
+        socket.pending = None;
+        if socket.is_read_out {
+            return self.close(id);
+        }
+        self.core.read_clock();
+        self.core.engine.handle_deaf(self.core.now, id);
+        self.make_due();
     }
 
     /// The network ended a connection.
@@ -322,7 +348,7 @@ impl<R: Runtime> State<R> {
                 is_left
             }
             Err(_) => {
-                self.close(id);
+                self.lose(id);
                 false
             }
         }
@@ -398,7 +424,7 @@ fn watch<R: Runtime>(
     if state.sockets.len() <= slot {
         state.sockets.resize_with(slot + 1, || None);
     }
-    let socket = Watched { stream, id, is_paused: false, pending: None, reader: None };
+    let socket = Watched { stream, id, is_paused: false, is_read_out: false, pending: None, reader: None };
     state.sockets[slot] = Some(socket);
     let shared = Rc::clone(shared);
     R::spawn(async move { while poll_fn(|context| read(&shared, id, context)).await {} });
@@ -409,6 +435,9 @@ fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<
     let state = &mut *shared.borrow_mut();
     let place = state.sockets.get_mut(id.slot as usize).and_then(Option::as_mut);
     let Some(socket) = place.filter(|socket| socket.id == id) else { return Poll::Ready(false) };
+    if socket.is_read_out {
+        return Poll::Ready(false);
+    }
     let received = match socket.is_paused {
         true => Poll::Pending,
         false => R::poll_receive(&mut socket.stream, context, &mut state.buffer),
@@ -425,7 +454,8 @@ fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<
             state.make_due();
         }
         Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
-        Poll::Ready(Ok(0) | Err(_)) => state.close(id),
+        Poll::Ready(Ok(0)) => state.read_out(id),
+        Poll::Ready(Err(_)) => state.close(id),
     }
     Poll::Ready(true)
 }
@@ -513,7 +543,7 @@ async fn write_on<R: Runtime>(shared: Shared<R>, id: ConnectionId) {
                 }
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return state.close(id),
+            Err(_) => return state.lose(id),
         }
     }
 }

@@ -59,8 +59,14 @@ pub enum Hold {
     Answers = 4,
     /// One of its packets takes several turns.
     Job = 8,
-    /// The peer has closed it: what came before is still processed.
+    /// It is broken, and its socket gone: what came before is still processed.
     Closed = 16,
+    /// Its peer sends no more: what came before is processed and answered first.
+    Ended = 32,
+    /// Its client has said DISCONNECT: answers to what came before are still to leave.
+    Left = 64,
+    /// Nothing can be sent to it any more. What it has sent is read all the same.
+    Deaf = 128,
 }
 
 /// Those that apply to a connection.
@@ -69,16 +75,24 @@ pub struct Holds(u8);
 
 impl Holds {
     /// Those for which what was read waits, too.
-    const OF_INPUT: u8 = Hold::Decision as u8 | Hold::Answers as u8 | Hold::Job as u8;
+    const OF_INPUT: u8 =
+        Hold::Decision as u8 | Hold::Answers as u8 | Hold::Job as u8 | Hold::Left as u8;
+    /// Those that say that it ends.
+    const OF_ENDS: u8 = Hold::Closed as u8 | Hold::Ended as u8 | Hold::Left as u8;
 
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.0 & !(Hold::Deaf as u8) == 0
     }
 
     /// Whether what was read waits, too.
     pub fn holds_input(self) -> bool {
         self.0 & Self::OF_INPUT != 0
+    }
+
+    /// Whether it ends as soon as what came is served.
+    pub fn is_ending(self) -> bool {
+        self.0 & Self::OF_ENDS != 0
     }
 
     /// Whether this one applies.
@@ -378,6 +392,11 @@ impl Connection {
         debug_assert!(self.stash.is_none() && !stash.bytes().is_empty());
         stash.begin_at(now);
         self.stash = Some(stash);
+    }
+
+    /// Whether nothing can be sent to it any more.
+    pub fn is_deaf(&self) -> bool {
+        self.holds.has(Hold::Deaf)
     }
 
     /// Bytes that wait to be taken by the client.

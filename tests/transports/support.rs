@@ -397,6 +397,8 @@ impl Broker {
     pub fn tcp(&self, transport: &str) -> TcpStream {
         let stream = TcpStream::connect(self.address(transport)).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        // What is sent leaves, also where the client is gone right after.
+        stream.set_nodelay(true).expect("an option");
         stream
     }
 
@@ -479,8 +481,24 @@ impl Drop for Broker {
     }
 }
 
-trait ReadWrite: Read + Write + Send {}
-impl<T: Read + Write + Send> ReadWrite for T {}
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+trait ReadWrite: Read + Write + Send {
+    fn socket(&self) -> socket2::SockRef<'_>;
+}
+
+impl ReadWrite for TcpStream {
+    fn socket(&self) -> socket2::SockRef<'_> {
+        self.into()
+    }
+}
+
+impl ReadWrite for UnixStream {
+    fn socket(&self) -> socket2::SockRef<'_> {
+        self.into()
+    }
+}
 
 enum Way {
     Plain(Box<dyn ReadWrite>),
@@ -488,10 +506,17 @@ enum Way {
 }
 
 impl Way {
-    fn stream(&mut self) -> &mut dyn ReadWrite {
+    fn stream(&mut self) -> &mut dyn Stream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream,
+        }
+    }
+
+    fn socket(&self) -> socket2::SockRef<'_> {
+        match self {
+            Self::Plain(stream) => stream.socket(),
+            Self::Tls(stream) => stream.sock.socket(),
         }
     }
 }
@@ -535,6 +560,28 @@ impl Client {
         stream
     }
 
+    /// Says that nothing follows, where `is_said` also by what lies above the socket; it reads on.
+    pub fn shut(&mut self, is_said: bool) -> std::io::Result<()> {
+        if is_said && self.frames.is_some() {
+            self.stream.stream().write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 232])?;
+        }
+        if is_said && let Way::Tls(stream) = &mut self.stream {
+            stream.conn.send_close_notify();
+            stream.conn.write_tls(&mut stream.sock)?;
+        }
+        self.stream.socket().shutdown(std::net::Shutdown::Write)
+    }
+
+    /// Closes its socket so that the kernel resets the connection.
+    pub fn reset(self) {
+        self.stream.socket().set_linger(Some(Duration::ZERO)).expect("an option");
+    }
+
+    /// Takes little at a time.
+    pub fn take_little(&self) {
+        self.stream.socket().set_recv_buffer_size(4_096).expect("an option");
+    }
+
     /// Everything that comes until the broker says that nothing follows; an error where the connection
     /// ends without.
     pub fn rest(&mut self) -> std::io::Result<Vec<u8>> {
@@ -543,7 +590,7 @@ impl Client {
     }
 
     /// Sends MQTT; over WebSocket cut into frames anyhow.
-    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let Some(frames) = &mut self.frames else { return self.stream.stream().write_all(bytes) };
         for part in bytes.chunks(60_000.min(bytes.len() / 2 + 1)) {
             *frames += 1;
@@ -575,6 +622,9 @@ impl Client {
             }
             let mut head = [0; 2];
             stream.read_exact(&mut head)?;
+            if head[0] == 0x88 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
             assert_eq!(head[0], 0x82, "[MQTT-6.0.0-1]");
             let mut long = vec![0; [0, 2, 8][usize::from(head[1].saturating_sub(125))]];
             stream.read_exact(&mut long)?;
@@ -586,7 +636,8 @@ impl Client {
         Ok(self.read.drain(..bytes).collect())
     }
 
-    fn packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+    /// The next packet: its first byte, and what follows its length.
+    pub fn packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
         let first = self.receive(1)?[0];
         let (mut length, mut shift) = (0, 0);
         loop {

@@ -55,6 +55,30 @@ impl Executor {
         rings.iter().take_while(|ring| ring.get().is_some()).count().saturating_sub(1)
     }
 
+    /// The peer has sent its last byte, and may still read.
+    pub(super) fn read_out(&mut self, file: u32) {
+        let Some(socket) = self.sockets.get(file) else { return };
+        socket.is_read_out = true;
+        let (id, now) = (socket.id, self.core.now);
+        if std::mem::take(&mut socket.is_settling) {
+            self.core.engine.handle_unsettled(now, id);
+        }
+        self.core.engine.handle_ended(now, id);
+    }
+
+    /// Nothing can be sent any more. What the peer had sent before may still lie in the socket, and is
+    /// received on.
+    pub(super) fn lose(&mut self, file: u32) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
+        if socket.is_read_out {
+            return self.end(file);
+        }
+        socket.pending = None;
+        let id = socket.id;
+        self.core.engine.handle_deaf(self.core.now, id);
+        Ok(())
+    }
+
     /// The network ended a connection.
     pub(super) fn end(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
@@ -129,6 +153,16 @@ impl Executor {
         self.go_on_lingering(file)
     }
 
+    /// The peer of a socket that lingers has sent its last byte: it closes once all is written.
+    pub(super) fn peer_has_ended(&mut self, file: u32) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
+        socket.is_read_out = true;
+        match self.lingering.get(&file).is_none_or(|lingering| lingering.is_shut) {
+            true => self.begin_closing(file),
+            false => Ok(()),
+        }
+    }
+
     /// Writes what is left, then shuts our side.
     pub(super) fn go_on_lingering(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
@@ -156,6 +190,7 @@ impl Executor {
         socket.is_sending = false;
         match socket.phase {
             Phase::Closing => self.try_close(file),
+            _ if socket.is_read_out => self.begin_closing(file),
             _ => Ok(()),
         }
     }

@@ -342,7 +342,7 @@ impl Executor {
             Phase::Lingering => true,
             Phase::Leaving | Phase::Closing => false,
         };
-        if socket.is_receiving || !is_wanted {
+        if socket.is_receiving || socket.is_read_out || !is_wanted {
             return Ok(());
         }
         socket.is_receiving = true;
@@ -425,6 +425,7 @@ impl Executor {
             (Phase::Open, ..=-1 | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
                 self.rested.push(file);
             }
+            (Phase::Open, 0) => self.read_out(file),
             (Phase::Open, _) => self.end(file)?,
             (Phase::Leaving, _) => self.move_over(file)?,
             // Reading was stopped, and then the engine was done with it.
@@ -432,6 +433,7 @@ impl Executor {
             // The kernel's TLS cannot read on. The peer is to read our last word all the same, and may
             // not if the socket is closed with bytes unread: it stays for its time.
             (Phase::Lingering, libc::EBADMSG) => {}
+            (Phase::Lingering, 0) => self.peer_has_ended(file)?,
             (Phase::Lingering, _) => self.begin_closing(file)?,
             (Phase::Closing, _) => self.try_close(file)?,
         }
@@ -574,7 +576,7 @@ impl Executor {
                 let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
                 socket.has_sent();
                 match socket.phase {
-                    Phase::Open => self.end(file),
+                    Phase::Open => self.lose(file),
                     Phase::Closing => self.try_close(file),
                     Phase::Lingering | Phase::Leaving => self.begin_closing(file),
                 }

@@ -33,6 +33,8 @@ pub struct Socket {
     pub is_sent_unless_told: bool,
     /// The engine wants no input from it.
     pub is_paused: bool,
+    /// The peer has sent its last byte: nothing is received any more.
+    pub is_read_out: bool,
     /// The kernel is about to go on with its TLS: it receives nothing until then.
     pub is_settling: bool,
 }
@@ -48,6 +50,7 @@ impl Socket {
             is_sending: false,
             is_sent_unless_told: false,
             is_paused: false,
+            is_read_out: false,
             is_settling: false,
         }
     }

@@ -1,0 +1,234 @@
+//! What comes before the end of a stream is served, in its order, and answered, before the end is acted on:
+//! on every executor, with one core and several, over every transport, whatever holds the stream up.
+//!
+//! ```text
+//! cargo test --test stream                                          some hundred streams
+//! RINGMQ_STREAM_SEED=1000 RINGMQ_STREAM_COUNT=500 cargo test --test stream any    others, and more of them
+//! ```
+#![cfg(all(unix, feature = "tls", feature = "websocket"))]
+
+#[path = "../support/did.rs"]
+#[allow(dead_code, reason = "what is seen here is in the matrix by other tests")]
+mod did;
+#[path = "../simulation/random.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod random;
+mod script;
+#[path = "../transports/support.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod support;
+mod witness;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use random::Random;
+use ringmq::wire::Qos;
+use script::{Ends, Expected, Script};
+use support::{Broker, Client, EXECUTORS, TRANSPORTS};
+use witness::Witness;
+
+/// A user whose password takes a while to look at.
+const USER: &str = "user";
+const ACCESS: &str = "[access]\nanonymous = true\npassword_file = \"FOLDER/passwords\"\n";
+/// So many messages a second, and as many at once.
+const THROTTLED: &str = "[protection]\nmessages_per_second_max = 50\n";
+
+/// A broker that knows the user.
+fn broker(flags: &str, more: &str) -> Broker {
+    Broker::start_with(flags, &format!("{ACCESS}{more}"), |folder, _| {
+        // What costs nothing to look at is looked at elsewhere all the same.
+        let cheap = folder.join("cheap.toml");
+        std::fs::write(&cheap, "[access.hashing]\nmemory_kib = 64\niterations = 1\n").expect("written");
+        let mut passwd = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(["passwd", "--file"])
+            .arg(folder.join("passwords"))
+            .arg("--config")
+            .arg(cheap)
+            .args(["add", USER])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it runs");
+        let mut stdin = passwd.stdin.take().expect("piped");
+        stdin.write_all(format!("{USER}{USER}\n").as_bytes()).expect("taken");
+        drop(stdin);
+        assert!(passwd.wait().expect("it ends").success());
+    })
+}
+
+/// The answers that come until the broker says that nothing follows.
+fn answers(client: &mut Client) -> Vec<(u8, u16)> {
+    let mut answers = Vec::new();
+    while let Ok((first, body)) = client.packet() {
+        let identifier = match first {
+            0x20 | 0xD0 => 0,
+            _ => u16::from_be_bytes([body[0], body[1]]),
+        };
+        answers.push((first, identifier));
+    }
+    answers.sort_by_key(|(kind, _)| *kind);
+    answers
+}
+
+/// A client says this and nothing more; what it is answered until the broker closes.
+fn say_and_end(broker: &Broker, transport: &str, bytes: &[u8]) -> Vec<(u8, u16)> {
+    let mut client = broker.client(transport);
+    client.send(bytes).expect("it is sent");
+    client.shut(false).expect("it is shut");
+    answers(&mut client)
+}
+
+#[test]
+fn a_flood_that_ends_with_disconnect_and_fin_comes_whole_to_a_slow_subscriber() {
+    const COUNT: usize = 30_000;
+    for flags in EXECUTORS {
+        let broker = broker(flags, "");
+        for transport in ["tcp", "tls", "ws"] {
+            let name = format!("flood-{transport}");
+            let topic = script::topic(&name);
+            let mut subscriber = broker.client("unix");
+            subscriber.connect(&format!("subscriber-{transport}"));
+            subscriber.subscribe(&topic);
+            std::thread::scope(|scope| {
+                let sender = scope.spawn(|| {
+                    let mut bytes = script::connect(&name, true, None);
+                    for number in 0..COUNT {
+                        let payload = format!("{number:0400}");
+                        bytes.extend(script::publish(&topic, Qos::AtMostOnce, 0, payload.as_bytes()));
+                    }
+                    bytes.extend(script::disconnect());
+                    say_and_end(&broker, transport, &bytes);
+                });
+                for number in 0..COUNT {
+                    if number % 10_000 == 0 {
+                        std::thread::sleep(Duration::from_millis(300));
+                    }
+                    let payload = subscriber.publish_received(&topic);
+                    assert_eq!(payload, format!("{number:0400}").as_bytes(), "{flags}: {transport}");
+                }
+                sender.join().expect("it sent all");
+            });
+        }
+    }
+}
+
+#[test]
+fn what_follows_connect_at_once_is_served_after_an_authentication_that_takes_time() {
+    for flags in EXECUTORS {
+        let broker = broker(flags, "");
+        let witness = Witness::of(&broker);
+        for (number, transport) in TRANSPORTS.into_iter().cycle().take(24).enumerate() {
+            let name = format!("authenticates-{number}");
+            let mut bytes = script::connect(&name, true, Some(USER));
+            bytes.extend(script::publish(&script::topic(&name), Qos::AtMostOnce, 0, b"said"));
+            bytes.extend(script::disconnect());
+            let answers = say_and_end(&broker, transport, &bytes);
+            assert_eq!(answers, [(0x20, 0)], "{flags}: {transport}");
+            witness.expects(&name, &Expected::of(&bytes), &format!("{flags}: {transport}"));
+        }
+        witness.has_seen_no_other_will(flags);
+    }
+}
+
+#[test]
+fn a_throttled_client_that_disconnects_loses_nothing_and_its_will_is_not_published() {
+    for flags in EXECUTORS {
+        let broker = broker(flags, THROTTLED);
+        let witness = Witness::of(&broker);
+        std::thread::scope(|scope| {
+            for transport in TRANSPORTS {
+                let (broker, witness) = (&broker, &witness);
+                scope.spawn(move || {
+                    let name = format!("throttled-{transport}");
+                    let topic = script::topic(&name);
+                    let mut bytes = script::connect(&name, true, None);
+                    for number in 0..150 {
+                        let payload = format!("{number}");
+                        bytes.extend(script::publish(&topic, Qos::AtMostOnce, 0, payload.as_bytes()));
+                    }
+                    bytes.extend(script::disconnect());
+                    say_and_end(broker, transport, &bytes);
+                    witness.expects(&name, &Expected::of(&bytes), &format!("{flags}: {transport}"));
+                });
+            }
+        });
+        witness.has_seen_no_other_will(flags);
+    }
+}
+
+#[test]
+fn a_client_that_sends_no_more_gets_connack_puback_and_suback() {
+    for flags in EXECUTORS {
+        let broker = broker(flags, "");
+        for (number, transport) in TRANSPORTS.into_iter().cycle().take(60).enumerate() {
+            let name = format!("half-{number}");
+            let mut bytes = script::connect(&name, false, None);
+            bytes.extend(script::publish(&script::topic(&name), Qos::AtLeastOnce, 7, b"x"));
+            bytes.extend(script::subscribe(8, "a"));
+            let answers = say_and_end(&broker, transport, &bytes);
+            assert_eq!(answers, [(0x20, 0), (0x40, 7), (0x90, 8)], "{flags}: {transport}");
+        }
+    }
+}
+
+/// Plays a script, and compares what comes of it.
+fn play(broker: &Broker, witness: &Witness, transport: &str, script: &Script, what: &str) {
+    let mut client = broker.client(transport);
+    for piece in script.pieces() {
+        // A broker that was told what makes no packet may have closed by then.
+        let _ = client.send(piece);
+        if script.pauses {
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+    match script.ends {
+        Ends::Half { is_said } => {
+            let _ = client.shut(is_said);
+            let mut answers = answers(&mut client);
+            if script.expected.is_broken {
+                answers.clone_from(&script.expected.answers);
+            }
+            assert_eq!(answers, script.expected.answers, "{what}");
+        }
+        Ends::Closed => drop(client.shut(false)),
+        // What had not arrived by then is lost.
+        Ends::Reset => {
+            client.reset();
+            return witness.expects_no_more_than(&script.name, &script.expected, what);
+        }
+    }
+    witness.expects(&script.name, &script.expected, what);
+}
+
+#[test]
+fn any_stream_cut_anywhere_is_served_up_to_its_end() {
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse().ok());
+    let first: u64 = number("RINGMQ_STREAM_SEED").unwrap_or(1);
+    let count: u64 = number("RINGMQ_STREAM_COUNT").unwrap_or(40);
+    for flags in EXECUTORS {
+        for (more, messages) in [("", 100), (THROTTLED, 90)] {
+            let broker = broker(flags, more);
+            let witness = Witness::of(&broker);
+            std::thread::scope(|scope| {
+                for transport in TRANSPORTS {
+                    let (broker, witness) = (&broker, &witness);
+                    scope.spawn(move || {
+                        for seed in first..first + count / if more.is_empty() { 1 } else { 8 } {
+                            let name = format!("{transport}-{seed}");
+                            let mut random = Random::new(seed);
+                            let script = Script::draw(&mut random, &name, messages, USER);
+                            let what = format!("{flags}: {transport}: {more:?}: seed {seed}");
+                            if std::env::var_os("RINGMQ_STREAM_TOLD").is_some() {
+                                println!("{what}: {script:?}");
+                            }
+                            play(broker, witness, transport, &script, &what);
+                        }
+                    });
+                }
+            });
+            witness.has_seen_no_other_will(flags);
+        }
+    }
+}
