@@ -71,7 +71,7 @@ struct Waiting {
 
 impl Answers {
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.line.len()
     }
 

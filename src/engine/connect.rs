@@ -156,7 +156,7 @@ impl Engine {
         Ok(())
     }
 
-    fn connection_of(&self, client_identifier: &str) -> Option<ConnectionId> {
+    pub(super) fn connection_of(&self, client_identifier: &str) -> Option<ConnectionId> {
         self.sessions[self.find_session(client_identifier)? as usize].connection
     }
 
@@ -361,6 +361,9 @@ impl Engine {
     fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, grant: &Grant) {
         let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
+        if !self.comes_after(id, client_identifier) {
+            return self.end_connection(id.slot, Ending::Silent);
+        }
         let user = grant.user.as_deref();
         let checked = self.check_identity(id, connect, client_identifier, user);
         let EndsForeign(ends_foreign) = match checked {

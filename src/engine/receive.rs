@@ -207,7 +207,7 @@ impl Engine {
         }
     }
 
-    fn handle_packet(&mut self, id: ConnectionId, frame: &[u8], header: usize) {
+    pub(super) fn handle_packet(&mut self, id: ConnectionId, frame: &[u8], header: usize) {
         self.links.metrics.packets_received += 1;
         let Some(connection) = self.links.get(id) else { return };
         let version = connection.version;

@@ -14,9 +14,11 @@
 use std::time::Duration;
 
 use crate::clock::Now;
+use crate::engine::work::BYTES_PER_STEP;
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
 use crate::session::connection::{Connection, Hold, Phase};
+use crate::wire::{self, Frame};
 
 impl Connection {
     /// Whether something that came is not served yet, and will be.
@@ -38,7 +40,7 @@ impl Connection {
 
     /// How much is left, to see whether it gets less.
     fn left(&self) -> u32 {
-        let answers = self.answers.as_ref().map_or(0, |answers| answers.len());
+        let answers = self.answers.as_ref().map_or(0, |answers| answers.waiting());
         (self.stash().len() + self.pending_bytes() + answers) as u32
     }
 }
@@ -133,6 +135,45 @@ impl Engine {
         }
         self.end_connection(id.slot, Ending::PeerClosed);
         true
+    }
+
+    /// A client is about to be let in: what waits on a connection of the same Client Identifier whose peer
+    /// sends no more is served first. False where the newcomer's peer itself sends no more, and its
+    /// client is back on a connection that came later: it is not to lose that by a CONNECT that took
+    /// longer to decide on.
+    pub(super) fn comes_after(&mut self, id: ConnectionId, client_identifier: &str) -> bool {
+        let Some(other) = self.connection_of(client_identifier) else { return true };
+        let is_later = (other.generation.wrapping_sub(id.generation) as i32) > 0;
+        if is_later && self.links.get(id).is_some_and(|connection| connection.holds.is_ending()) {
+            return false;
+        }
+        self.serve_out(other);
+        true
+    }
+
+    /// Serves at once what waits on a connection whose peer sends no more, whatever it waits for: no more
+    /// than a socket brings at a time. There may be a DISCONNECT in it, after which no Will is published.
+    fn serve_out(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        let is_to_be = connection.holds.is_ending() && !connection.holds.has(Hold::Left);
+        if !is_to_be || connection.session().is_none() || connection.holds.has(Hold::Job) {
+            return;
+        }
+        let before = connection.input_bytes();
+        let Some(stash) = connection.take_stash() else { return };
+        let after = connection.input_bytes();
+        let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
+        self.links.ledger.change_input(before, after);
+        let mut rest = stash.bytes();
+        while let Ok(Frame::Complete { header, total }) = wire::frame(rest, packet_bytes_max)
+            && let Some(connection) = self.links.get(id)
+            && !connection.holds.has(Hold::Left)
+            && !connection.holds.has(Hold::Job)
+        {
+            self.work.spend(1 + total / BYTES_PER_STEP);
+            self.handle_packet(id, &rest[..total], header);
+            rest = &rest[total..];
+        }
     }
 
     fn look_at_end_later(&mut self, id: ConnectionId) {

@@ -424,7 +424,8 @@ fn watch<R: Runtime>(
     if state.sockets.len() <= slot {
         state.sockets.resize_with(slot + 1, || None);
     }
-    let socket = Watched { stream, id, is_paused: false, is_read_out: false, pending: None, reader: None };
+    let socket =
+        Watched { stream, id, is_paused: false, is_read_out: false, pending: None, reader: None };
     state.sockets[slot] = Some(socket);
     let shared = Rc::clone(shared);
     R::spawn(async move { while poll_fn(|context| read(&shared, id, context)).await {} });

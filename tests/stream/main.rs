@@ -40,7 +40,8 @@ fn broker(flags: &str, more: &str) -> Broker {
     Broker::start_with(flags, &format!("{ACCESS}{more}"), |folder, _| {
         // What costs nothing to look at is looked at elsewhere all the same.
         let cheap = folder.join("cheap.toml");
-        std::fs::write(&cheap, "[access.hashing]\nmemory_kib = 64\niterations = 1\n").expect("written");
+        std::fs::write(&cheap, "[access.hashing]\nmemory_kib = 64\niterations = 1\n")
+            .expect("written");
         let mut passwd = Command::new(env!("CARGO_BIN_EXE_broker"))
             .args(["passwd", "--file"])
             .arg(folder.join("passwords"))
@@ -96,7 +97,12 @@ fn a_flood_that_ends_with_disconnect_and_fin_comes_whole_to_a_slow_subscriber() 
                     let mut bytes = script::connect(&name, true, None);
                     for number in 0..COUNT {
                         let payload = format!("{number:0400}");
-                        bytes.extend(script::publish(&topic, Qos::AtMostOnce, 0, payload.as_bytes()));
+                        bytes.extend(script::publish(
+                            &topic,
+                            Qos::AtMostOnce,
+                            0,
+                            payload.as_bytes(),
+                        ));
                     }
                     bytes.extend(script::disconnect());
                     say_and_end(&broker, transport, &bytes);
@@ -106,7 +112,11 @@ fn a_flood_that_ends_with_disconnect_and_fin_comes_whole_to_a_slow_subscriber() 
                         std::thread::sleep(Duration::from_millis(300));
                     }
                     let payload = subscriber.publish_received(&topic);
-                    assert_eq!(payload, format!("{number:0400}").as_bytes(), "{flags}: {transport}");
+                    assert_eq!(
+                        payload,
+                        format!("{number:0400}").as_bytes(),
+                        "{flags}: {transport}"
+                    );
                 }
                 sender.join().expect("it sent all");
             });
@@ -146,7 +156,12 @@ fn a_throttled_client_that_disconnects_loses_nothing_and_its_will_is_not_publish
                     let mut bytes = script::connect(&name, true, None);
                     for number in 0..150 {
                         let payload = format!("{number}");
-                        bytes.extend(script::publish(&topic, Qos::AtMostOnce, 0, payload.as_bytes()));
+                        bytes.extend(script::publish(
+                            &topic,
+                            Qos::AtMostOnce,
+                            0,
+                            payload.as_bytes(),
+                        ));
                     }
                     bytes.extend(script::disconnect());
                     say_and_end(broker, transport, &bytes);

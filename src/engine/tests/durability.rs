@@ -34,7 +34,7 @@ impl World {
     }
 
     /// The store has everything up to a batch.
-    fn stored(&mut self, up_to: u64) {
+    pub(super) fn stored(&mut self, up_to: u64) {
         let now = self.now;
         self.engine.handle_stored(now, StoreState { up_to, ..StoreState::default() });
         self.settle();

@@ -17,6 +17,7 @@ mod sending;
 mod sessions;
 #[cfg(feature = "tls")]
 mod settling;
+mod stream_end;
 mod transit;
 mod users;
 mod wills;
@@ -275,6 +276,20 @@ impl World {
         self.now = Now(self.now.0 + ms * 1_000);
         self.engine.handle_timeout(self.now);
         self.turn();
+    }
+
+    /// The peer has sent its last byte, and may still read.
+    pub fn end(&mut self, id: ConnectionId) {
+        self.engine.handle_ended(self.now, id);
+        self.settle();
+    }
+
+    /// Several packets at once.
+    pub fn send_all(&mut self, id: ConnectionId, packets: &[Packet<'_>]) {
+        let mut bytes = Vec::new();
+        packets.iter().for_each(|packet| packet.encode(Version::V5, &mut bytes));
+        self.engine.handle_received(self.now, id, &bytes);
+        self.settle();
     }
 
     /// The network breaks.

@@ -1,0 +1,196 @@
+//! The end of what a peer sends: what came before it is served and answered first.
+
+use super::durability::kept;
+use super::*;
+use crate::wire::{Disconnect, Will};
+
+/// Decides when the test says so.
+struct Ponders;
+
+impl Access for Ponders {
+    fn authenticate(&mut self, _: Now, _: u64, who: &Credentials<'_>) -> Authentication {
+        match who.client_identifier {
+            "slow" => Authentication::Pending,
+            _ => Authentication::Granted(Grant::default()),
+        }
+    }
+}
+
+fn connect(name: &str, has_will: bool) -> Packet<'_> {
+    let will = Will { topic: "t", payload: b"will", ..Will::default() };
+    Packet::Connect(Connect {
+        version: Version::V5,
+        clean_start: true,
+        keep_alive_s: 0,
+        client_identifier: name,
+        username: None,
+        password: None,
+        will: has_will.then_some(will),
+        properties: ConnectProperties::default(),
+    })
+}
+
+fn message(payload: &[u8], qos: Qos) -> Packet<'_> {
+    Packet::Publish(publish("t", payload, qos, 1))
+}
+
+fn disconnect() -> Packet<'static> {
+    Packet::Disconnect(Disconnect::default())
+}
+
+/// A world with a client that sees what is published.
+fn watched(change: impl FnOnce(&mut Settings)) -> (World, ConnectionId) {
+    let mut world = World::with(change, Box::new(Ponders));
+    let watcher = world.connect(&Client::v5("watcher"));
+    world.subscribe(watcher, "t", Qos::AtMostOnce);
+    world.packets(watcher, Version::V5);
+    (world, watcher)
+}
+
+/// So many messages a second.
+fn throttled(settings: &mut Settings) {
+    settings.protection.messages_per_second_max = 2;
+}
+
+/// Five messages of a client that may send two a second, and DISCONNECT.
+fn floods(world: &mut World, name: &str, says_so: bool) -> ConnectionId {
+    let id = world.accept();
+    let mut packets = vec![connect(name, true)];
+    packets.extend([b"1", b"2", b"3", b"4", b"5"].map(|text| message(text, Qos::AtMostOnce)));
+    packets.extend(says_so.then(disconnect));
+    world.send_all(id, &packets);
+    id
+}
+
+#[test]
+fn what_follows_a_connect_is_served_once_it_is_decided_on_though_the_peer_sends_no_more() {
+    let (mut world, watcher) = watched(|_| {});
+    let id = world.accept();
+    let packets = [connect("slow", true), message(b"said", Qos::AtLeastOnce), disconnect()];
+    world.send_all(id, &packets);
+    world.end(id);
+    assert!(!world.closed.contains(&id) && world.payloads(watcher).is_empty());
+    let granted = Authentication::Granted(Grant::default());
+    world.engine.handle_authenticated(world.now, id, granted);
+    world.settle();
+    assert_eq!(world.payloads(watcher), ["said"]);
+    assert_eq!(world.packets(id, Version::V5).len(), 2, "CONNACK and PUBACK");
+    assert!(world.closed.contains(&id));
+}
+
+#[test]
+fn a_client_that_came_back_is_not_taken_over_by_its_earlier_connect() {
+    let (mut world, watcher) = watched(|_| {});
+    let (earlier, later) = (world.accept(), world.accept());
+    for id in [earlier, later] {
+        world.send_all(id, &[connect("slow", true)]);
+    }
+    world.end(earlier);
+    for id in [later, earlier] {
+        let granted = Authentication::Granted(Grant::default());
+        world.engine.handle_authenticated(world.now, id, granted);
+        world.settle();
+    }
+    assert!(world.closed.contains(&earlier) && !world.closed.contains(&later));
+    assert_eq!(world.engine.metrics().takeovers, 0);
+    assert!(world.payloads(watcher).is_empty(), "no Will");
+}
+
+#[test]
+fn a_throttled_client_is_served_to_its_end_at_its_pace() {
+    for says_so in [true, false] {
+        let (mut world, watcher) = watched(throttled);
+        let id = floods(&mut world, "c", says_so);
+        world.end(id);
+        assert!(!world.closed.contains(&id));
+        for _ in 0..4 {
+            world.advance_ms(1_000);
+        }
+        let mut expected = vec!["1", "2", "3", "4", "5"];
+        expected.extend((!says_so).then_some("will"));
+        assert_eq!(world.payloads(watcher), expected);
+        assert!(world.closed.contains(&id));
+    }
+}
+
+#[test]
+fn a_client_that_comes_back_before_it_was_served_loses_nothing_and_its_disconnect_counts() {
+    for says_so in [true, false] {
+        let (mut world, watcher) = watched(throttled);
+        let id = floods(&mut world, "c", says_so);
+        world.end(id);
+        let again = world.accept();
+        world.send_all(again, &[connect("c", false)]);
+        let mut expected = vec!["1", "2", "3", "4", "5"];
+        expected.extend((!says_so).then_some("will"));
+        assert_eq!(world.payloads(watcher), expected);
+        assert!(world.closed.contains(&id) && !world.closed.contains(&again));
+    }
+}
+
+#[test]
+fn a_reset_that_comes_while_input_waits_drops_its_answers_and_nothing_else() {
+    let (mut world, watcher) = watched(throttled);
+    let id = floods(&mut world, "c", true);
+    world.engine.handle_deaf(world.now, id);
+    world.settle();
+    world.cut(id);
+    for _ in 0..4 {
+        world.advance_ms(1_000);
+    }
+    assert_eq!(world.payloads(watcher), ["1", "2", "3", "4", "5"]);
+    assert_eq!(world.engine.metrics().connections_open, 1);
+    assert_eq!(world.engine.metrics().input_bytes, 0);
+}
+
+#[test]
+fn answers_that_wait_for_the_store_leave_before_a_disconnect_or_an_end_is_acted_on() {
+    for says_so in [true, false] {
+        let mut world = kept();
+        let keeper = world.accept();
+        world.send_connect(keeper, &Client::persistent("keeper"));
+        world.store_all();
+        world.subscribe(keeper, "t", Qos::AtLeastOnce);
+        world.store_all();
+        let id = world.connect(&Client::v5("c"));
+        world.send_all(id, &[message(b"said", Qos::AtLeastOnce)]);
+        if says_so {
+            world.send_all(id, &[disconnect(), message(b"too late", Qos::AtMostOnce)]);
+        }
+        world.end(id);
+        assert!(!world.closed.contains(&id) && world.packets(id, Version::V5).is_empty());
+        world.store_all();
+        let said = world.packets(id, Version::V5);
+        assert!(said.len() == 1 && said[0].starts_with("Puback"), "{said:?}");
+        assert!(world.closed.contains(&id));
+        assert_eq!(world.payloads(keeper), ["said"]);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_is_not_kept_by_a_store_that_stands_still_or_a_peer_that_takes_nothing() {
+    let mut world = kept();
+    let keeper = world.accept();
+    world.send_connect(keeper, &Client::persistent("keeper"));
+    world.store_all();
+    world.subscribe(keeper, "t", Qos::AtLeastOnce);
+    world.store_all();
+    let id = world.connect(&Client::v5("c"));
+    world.send_all(id, &[message(b"said", Qos::AtLeastOnce)]);
+    world.end(id);
+    let takes_nothing = world.connect(&Client::v5("n"));
+    world.stuck.insert(takes_nothing);
+    let flood = b"\xC0\x00".repeat(30_000);
+    for _ in 0..200 {
+        if !world.paused.contains(&takes_nothing) {
+            world.engine.handle_received(world.now, takes_nothing, &flood);
+            world.turn();
+        }
+    }
+    assert!(world.paused.contains(&takes_nothing));
+    world.end(takes_nothing);
+    world.advance_ms(limits::STUCK_MS - 1_000);
+    assert!(!world.closed.contains(&id) && !world.closed.contains(&takes_nothing));
+    world.advance_ms(2_000);
+    assert!(world.closed.contains(&id) && world.closed.contains(&takes_nothing));
+}
