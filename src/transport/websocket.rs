@@ -77,7 +77,7 @@ impl WebSocket {
                 Ok(None) => return Ok(()),
                 Ok(Some(granted)) => {
                     bytes = &bytes[granted.used..];
-                    received.address = granted.address;
+                    received.address = granted.address.or(received.address);
                     self.answer = granted.answer;
                     self.phase = Phase::Frames(Frames::default());
                 }
