@@ -283,3 +283,74 @@ fn who_connects_while_a_broker_starts_is_served() {
         }
     }
 }
+
+/// Runs a script in a network that has no address yet; none where this user may not make one.
+#[cfg(target_os = "linux")]
+fn in_a_network_of_its_own(script: &str) -> Option<std::process::Output> {
+    let unshare = |what: &[&str]| {
+        Command::new("unshare").args(["--net", "--map-root-user"]).args(what).output().ok()
+    };
+    if !unshare(&["ip", "link", "set", "lo", "down"]).is_some_and(|tried| tried.status.success()) {
+        eprintln!("SKIPPED: no network of its own can be made here (unshare, ip)");
+        return None;
+    }
+    unshare(&["bash", "-c", script])
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_that_comes_up_late_is_served_where_a_key_says_so() {
+    let (_alone, folder) = (alone(), Folder::new("late"));
+    let config = folder.path("broker.toml");
+    for flags in EXECUTORS {
+        for key in ["free_bind = true", "bind_wait_s = 20"] {
+            let text = format!("{key}\nlisten = [\"192.0.2.77:1883\", \"[2001:db8::77]:1883\"]\n");
+            fs::write(&config, text + "[access]\nanonymous = true\n").expect("written");
+            let broker = env!("CARGO_BIN_EXE_broker");
+            let script = format!(
+                "{broker} --data none --config {config} {flags} & broker=$!; sleep 0.3\n\
+                 ip link set lo up; ip address add 192.0.2.77/32 dev lo\n\
+                 sleep 0.1; ip address add 2001:db8::77/128 dev lo nodad\n\
+                 for address in 192.0.2.77 2001:db8::77; do for try in $(seq 100); do\n\
+                 exec 3<>/dev/tcp/$address/1883 && break; sleep 0.1; done 2>/dev/null\n\
+                 printf '\\x10\\x0c\\0\\x04MQTT\\x04\\x02\\0\\0\\0\\0' >&3\n\
+                 [[ $(head -c 4 <&3 | od -An -tx1) == ' 20 02 00 00' ]] || exit 9; done\n\
+                 kill $broker; wait $broker"
+            );
+            let Some(output) = in_a_network_of_its_own(&script) else { return };
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{flags}: {key}: {said}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_that_does_not_come_is_named_once_the_time_for_it_has_passed() {
+    let (_alone, folder) = (alone(), Folder::new("never"));
+    let config = folder.path("broker.toml");
+    let text = "bind_wait_s = 1\nlisten = [\"192.0.2.77:1883\"]\n[access]\nanonymous = true\n";
+    fs::write(&config, text).expect("written");
+    let begun = Instant::now();
+    let output = command(&config, "--mode poll").output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "it waits");
+    for says in ["waiting for an address", "this machine has no such address", "bind_wait_s"] {
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+/// What a service manager may do when a start fails, again and again.
+#[test]
+fn shipped_units_start_the_broker_again_for_as_long_as_it_takes() {
+    let unit = include_str!("../deploy/systemd/ringmq.service");
+    let (unit_section, service) = unit.split_once("[Service]").expect("a section");
+    assert!(unit_section.contains("\nStartLimitIntervalSec=0\n"), "five starts, and no more");
+    assert!(service.contains("\nRestart=on-failure\n"));
+    let init = include_str!("../deploy/openwrt/files/ringmq.init");
+    // The last number is how often; 0 is for ever.
+    assert!(init.contains("procd_set_param respawn 3600 5 0\n"));
+    let socket = include_str!("../deploy/systemd/optional/ringmq.socket");
+    assert!(socket.contains("\nFreeBind=yes\n"));
+}

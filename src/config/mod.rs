@@ -31,6 +31,7 @@ pub use limits::Limits;
 pub use listener::{Bind, ClientCertificate, Listener, Transport};
 pub use log::{Log, LogFormat, LogLevel, Stats, StatsFormat};
 pub use mqtt::{Mqtt, Redirect};
+use number::between;
 pub use protection::Protection;
 use storage::state_folder;
 pub use storage::{Data, Storage, Sync};
@@ -44,6 +45,11 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Further ways in, each with its own rules.
     pub listeners: Vec<Listener>,
+    /// Seconds that a start waits for an address that this machine does not have yet.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub bind_wait_s: u32,
+    /// Whether addresses are listened on that this machine does not have yet (Linux: `IP_FREEBIND`).
+    pub free_bind: bool,
     /// Cores to run on.
     pub cores: Cores,
     /// Whether cores are chosen by NUMA node.
@@ -78,6 +84,8 @@ impl Default for Settings {
                 "[::1]:1883".parse().expect("an address"),
             ],
             listeners: Vec::new(),
+            bind_wait_s: 0,
+            free_bind: false,
             cores: Cores::default(),
             numa: false,
             mode: Mode::default(),
@@ -170,6 +178,9 @@ impl Settings {
         }
         for listener in &self.listeners {
             listener.check().or_else(|message| error(&message))?;
+        }
+        if self.free_bind && !cfg!(target_os = "linux") {
+            return error("free_bind: this system has no such thing; say bind_wait_s instead");
         }
         if self.mode == Mode::Sync && self.cores.count() > 1 {
             return error("mode sync runs on one core; choose another mode, or say --cores 1");

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::ServerError;
 use crate::config::listener::{Transport, UnixSocket};
-use crate::config::{Bind, Settings};
+use crate::config::{self, Bind, Settings};
 use crate::executor::{Listener, ListenerSocket, Listeners};
 use crate::platform::plan::Seat;
 use crate::service::HandedOver;
@@ -22,6 +22,8 @@ const BACKLOG: i32 = 4_096;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How soon it is tried again; each time twice as much later, as whoever listens at a path notices it.
 const RETRY: Duration = Duration::from_millis(5);
+/// And no later than that.
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// Silence after which TCP asks whether the peer is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(120);
@@ -48,7 +50,9 @@ pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
             address.port()
         ),
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; choose one of its own with --listen".to_owned()
+            "this machine has no such address; choose one of its own with --listen, or say bind_wait_s \
+             or free_bind in the configuration for one that comes later"
+                .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE); choose a higher port with \
@@ -82,9 +86,14 @@ pub(super) fn open_listeners(
         let (opened, is_ours) = match (handed_over.take(&listener.bind), &listener.bind) {
             (Some(socket), _) => (take(socket), false),
             (None, Bind::Address(address)) => {
-                (patiently(|| listen_for_each(*address, accepting)), true)
+                let listen = || listen_for_each(*address, accepting, settings.free_bind);
+                let wait_s =
+                    if may_be_absent(settings, &listener) { 0 } else { settings.bind_wait_s };
+                (patiently(&listener.bind, wait_s, listen), true)
             }
-            (None, Bind::Path(path)) => (patiently(|| listen_at(path, &listener.unix)), true),
+            (None, Bind::Path(path)) => {
+                (patiently(&listener.bind, 0, || listen_at(path, &listener.unix)), true)
+            }
         };
         match opened {
             Ok((sockets, bind)) => {
@@ -93,13 +102,7 @@ pub(super) fn open_listeners(
                 }
                 open.push(Open { bind, transport: listener.transport, is_ours });
             }
-            // The default configuration listens on ::1 too; a machine without IPv6 is served
-            // on what it has.
-            Err(error)
-                if settings.listen == Settings::default().listen
-                    && matches!(listener.bind, Bind::Address(address) if address.is_ipv6())
-                    && is_without_ipv6(&error) =>
-            {
+            Err(error) if may_be_absent(settings, &listener) && is_without_ipv6(&error) => {
                 tracing::info!(address = %listener.bind, "this machine has no IPv6; not listening there");
             }
             Err(error) => return Err(ServerError::Listen(listener.bind, error)),
@@ -195,17 +198,45 @@ pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn steer(_of_cores: &[Listeners], _seats: &[Seat]) {}
 
-fn patiently(mut listen: impl FnMut() -> Listening) -> Listening {
-    let (until, mut rest) = (Instant::now() + PATIENCE, RETRY);
+/// The default configuration listens on ::1 too; a machine without IPv6 is served on what it has.
+fn may_be_absent(settings: &Settings, listener: &config::Listener) -> bool {
+    let is_ipv6 = matches!(listener.bind, Bind::Address(address) if address.is_ipv6());
+    is_ipv6 && settings.listen == Settings::default().listen
+}
+
+/// Tries again while the port or path is in use, for a moment, and while the machine does not have the
+/// address, for so many seconds.
+fn patiently(bind: &Bind, wait_s: u32, mut listen: impl FnMut() -> Listening) -> Listening {
+    let (begun, mut rest, mut is_said) = (Instant::now(), RETRY, false);
     loop {
-        match listen() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(rest);
-                rest *= 2;
-            }
-            outcome => return outcome,
+        let outcome = listen();
+        let Err(error) = &outcome else { return outcome };
+        let is_absent = is_absent(error);
+        let patience = match error.kind() {
+            io::ErrorKind::AddrInUse => PATIENCE,
+            _ if is_absent => Duration::from_secs(u64::from(wait_s)),
+            _ => Duration::ZERO,
+        };
+        let left = patience.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return outcome;
         }
+        if is_absent && !is_said {
+            tracing::warn!(address = %bind, bind_wait_s = wait_s, "waiting for an address that this machine does not have yet");
+            is_said = true;
+        }
+        std::thread::sleep(rest.min(left));
+        rest = (rest * 2).min(RETRY_MAX);
     }
+}
+
+/// Whether the machine has no such address, or not the interface that it names.
+fn is_absent(error: &io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    if error.raw_os_error() == Some(libc::ENODEV) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 /// Where the broker listens, for what.
@@ -225,20 +256,20 @@ type Opened = (Vec<Listeners>, Vec<Open>);
 /// A listener for each core that accepts, and their address.
 type Listening = io::Result<(Vec<ListenerSocket>, Bind)>;
 
-fn listen_for_each(address: SocketAddr, accepting: u16) -> Listening {
+fn listen_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> Listening {
     if accepting == 1 {
-        let (listener, address) = listen(bind(address, false)?)?;
+        let (listener, address) = listen(bind(address, false, is_free)?)?;
         return Ok((vec![ListenerSocket::Tcp(listener)], Bind::Address(address)));
     }
     // Sockets that share a port share it with those of any other process of this user. Whether
     // one is there shows to a socket that does not share. It never listens: who connected to it would
     // be reset when it goes.
-    let alone = bind(address, false)?;
+    let alone = bind(address, false, is_free)?;
     let address = alone.local_addr()?.as_socket().unwrap_or(address);
     drop(alone);
     let mut listeners = Vec::new();
     for _ in 0..accepting {
-        listeners.push(ListenerSocket::Tcp(listen(bind(address, true)?)?.0));
+        listeners.push(ListenerSocket::Tcp(listen(bind(address, true, is_free)?)?.0));
     }
     Ok((listeners, Bind::Address(address)))
 }
@@ -255,15 +286,22 @@ fn listen(socket: Socket) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-fn bind(address: SocketAddr, shares: bool) -> io::Result<Socket> {
+/// `is_free` where the machine need not have the address yet.
+fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Elsewhere than on Unix this option would let another program take the port from under us.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     #[cfg(target_os = "linux")]
     socket.set_reuse_port(shares)?;
+    #[cfg(target_os = "linux")]
+    match address {
+        _ if !is_free => {}
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
     #[cfg(not(target_os = "linux"))]
-    assert!(!shares, "elsewhere one core accepts for all");
+    assert!(!shares && !is_free, "elsewhere one core accepts for all, on addresses that are there");
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -333,7 +371,7 @@ mod tests {
     #[test]
     fn tcp_looks_after_peers_that_say_nothing() {
         let (listener, address) =
-            listen(bind("127.0.0.1:0".parse().expect("an address"), false).expect("free"))
+            listen(bind("127.0.0.1:0".parse().expect("an address"), false, false).expect("free"))
                 .expect("it listens");
         let _peer = TcpStream::connect(address).expect("it listens");
         let (accepted, _) = listener.accept().expect("it waits");
