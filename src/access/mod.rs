@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::atomic::AtomicU64;
+use crate::config::listener::ProxiedIdentity;
 use crate::config::{Anonymous, Bind, ClientCertificate, Listener, Settings};
 use crate::engine::{Access, AllowAll};
 use crate::metrics::AccessCounts;
@@ -103,9 +104,10 @@ impl Control {
             .every_listener()
             .map(|listener| lets_in_anonymous(&settings.access, &listener))
             .collect();
-        let asks_certificates = settings
-            .every_listener()
-            .any(|listener| listener.tls.client_certificate != ClientCertificate::None);
+        let asks_certificates = settings.every_listener().any(|listener| {
+            listener.tls.client_certificate != ClientCertificate::None
+                || listener.proxy_protocol_identity != ProxiedIdentity::None
+        });
         let access = &settings.access;
         let is_open = anonymous.iter().all(|&is_open| is_open)
             && !access.knows_users()

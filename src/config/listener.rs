@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::number::between;
+use super::proxy::Proxy;
 pub use super::unix_socket::UnixSocket;
 pub use super::websocket::WebSocket;
 
@@ -29,7 +29,10 @@ pub struct Listener {
     /// Proxies whose word is taken for where a client comes from. What they connect begins with a
     /// PROXY header.
     #[serde(default)]
-    pub proxy_protocol_from: Vec<IpNet>,
+    pub proxy_protocol_from: Vec<Proxy>,
+    /// What of a certificate that the proxy has seen, and says in its header, is taken for a client's name.
+    #[serde(default)]
+    pub proxy_protocol_identity: ProxiedIdentity,
     /// Certificates and what is asked of clients', where TLS is spoken.
     #[serde(default)]
     pub tls: Tls,
@@ -50,6 +53,7 @@ impl Listener {
             connections_max: 0,
             anonymous: None,
             proxy_protocol_from: Vec::new(),
+            proxy_protocol_identity: ProxiedIdentity::None,
             tls: Tls::default(),
             websocket: WebSocket::default(),
             unix: UnixSocket::default(),
@@ -84,6 +88,7 @@ impl Listener {
             }
             _ => {}
         }
+        self.check_proxies().or_else(wrong)?;
         if !self.transport.has_tls() {
             return match self.tls == Tls::default() {
                 true => self.check_websocket(),
@@ -94,6 +99,38 @@ impl Listener {
         }
         self.tls.check().or_else(wrong)?;
         self.check_websocket()
+    }
+
+    fn check_proxies(&self) -> Result<(), &'static str> {
+        let has_path = matches!(self.bind, Bind::Path(_));
+        let fits = |proxy: &Proxy| has_path == (*proxy == Proxy::Unix);
+        if !self.proxy_protocol_from.iter().all(fits) {
+            return Err(match has_path {
+                true => {
+                    "connections through a socket have no address: say proxy_protocol_from = \
+                         [\"unix\"] if all of them are a proxy's"
+                }
+                false => {
+                    "proxy_protocol_from \"unix\" is for unix:/path; name networks or addresses"
+                }
+            });
+        }
+        if self.proxy_protocol_identity == ProxiedIdentity::None {
+            return Ok(());
+        }
+        if self.proxy_protocol_from.is_empty() {
+            return Err(
+                "proxy_protocol_identity is what a proxy says of a certificate; name the proxies \
+                        that are believed in proxy_protocol_from",
+            );
+        }
+        match self.transport.has_tls() {
+            true => Err(
+                "proxy_protocol_identity is for proxies that end TLS, and here TLS ends in the \
+                         broker; say tls.identity",
+            ),
+            false => Ok(()),
+        }
     }
 
     fn check_websocket(&self) -> Result<(), String> {
@@ -349,6 +386,17 @@ pub enum KernelTls {
     Off,
     /// It does where the kernel can.
     Auto,
+}
+
+/// What a proxy says of a client's certificate that is taken for its name.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxiedIdentity {
+    /// Nothing.
+    #[default]
+    None,
+    /// The Common Name, where the proxy has verified the certificate.
+    Cn,
 }
 
 /// What of a client's certificate is taken for its name.

@@ -10,6 +10,7 @@ mod log;
 mod mqtt;
 mod number;
 mod protection;
+pub mod proxy;
 mod storage;
 #[cfg(test)]
 mod tests;

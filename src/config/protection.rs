@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::number::between;
+use super::proxy::networks;
 
 /// Bounds on what one address, one user and one client may do in a time. 0 is no bound.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -58,6 +59,7 @@ pub struct Protection {
     #[serde(deserialize_with = "between::<_, _, 1, 128>")]
     pub ipv6_prefix: u8,
     /// Addresses that are not bounded: this machine's own, and those of proxies.
+    #[serde(deserialize_with = "networks")]
     pub exempt: Vec<IpNet>,
 }
 

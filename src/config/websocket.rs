@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::number::between;
+use super::proxy::Proxy;
 
 /// What a WebSocket request must look like.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -57,11 +57,7 @@ impl WebSocket {
 
     /// Whether the word of whoever connects from there is taken; none for a Unix socket.
     pub fn trusts(&self, address: Option<IpAddr>) -> bool {
-        self.forwarded_for_from.iter().any(|proxy| match (proxy, address) {
-            (Proxy::Unix, None) => true,
-            (Proxy::Network(network), Some(address)) => network.contains(&address.to_canonical()),
-            _ => false,
-        })
+        self.forwarded_for_from.iter().any(|proxy| proxy.is_at(address))
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -231,35 +227,6 @@ impl FromStr for Origin {
 }
 
 impl<'de> Deserialize<'de> for Origin {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-/// A proxy whose word is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proxy {
-    /// One that connects from there.
-    Network(IpNet),
-    /// One that connects through a Unix socket: `unix`.
-    Unix,
-}
-
-impl FromStr for Proxy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "unix" {
-            return Ok(Self::Unix);
-        }
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        text.parse().or_else(|_| address()).map(Self::Network).map_err(|_| {
-            format!("{text:?} is no network as 10.0.0.0/8, no address as 10.0.0.1, nor \"unix\"")
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Proxy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }

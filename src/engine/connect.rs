@@ -10,7 +10,7 @@ use crate::engine::links::Links;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
 use crate::log_rate::name;
-use crate::session::connection::{Deferred, Extra, Hold, Phase};
+use crate::session::connection::{Deferred, Hold, Phase};
 use crate::session::state::{DeliveryClass, Feeds, Session, Will};
 use crate::session::topic_alias::OutgoingAliases;
 use crate::violation::Violation;
@@ -523,13 +523,12 @@ impl Engine {
         connection.window = window;
         let hides_problems = !properties.request_problem_information;
         if aliases_max > 0 || properties.authentication_method.is_some() || hides_problems {
-            connection.extra = Some(Box::new(Extra {
-                outgoing_aliases: (aliases_max > 0)
-                    .then(|| OutgoingAliases::new(aliases_max, &self.links.ledger)),
-                authentication_method: properties.authentication_method.map(Into::into),
-                hides_problems,
-                ..Extra::default()
-            }));
+            // Whom a certificate names may be in it already.
+            let extra = connection.extra.get_or_insert_default();
+            extra.outgoing_aliases =
+                (aliases_max > 0).then(|| OutgoingAliases::new(aliases_max, &self.links.ledger));
+            extra.authentication_method = properties.authentication_method.map(Into::into);
+            extra.hides_problems = hides_problems;
         }
 
         let method = properties.authentication_method.unwrap_or_default();

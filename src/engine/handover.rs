@@ -5,7 +5,7 @@
 //! goes home with the bytes that were read already.
 
 use crate::clock::Now;
-use crate::engine::{Action, ConnectionId, CoreId, Engine, Peer, Refused};
+use crate::engine::{Action, CertificateIdentity, ConnectionId, CoreId, Engine, Peer, Refused};
 use crate::session::connection::{Connection, Deferred, Hold, Phase};
 use crate::session::input::Input;
 use crate::transport::Transport;
@@ -23,6 +23,8 @@ pub struct HandedOver {
     wrapped: Vec<u8>,
     /// Its peer sends no more.
     is_ended: bool,
+    /// Whom the client's certificate names, where a proxy has seen it.
+    certificate: Option<Box<CertificateIdentity>>,
 }
 
 impl HandedOver {
@@ -69,8 +71,10 @@ impl Engine {
         self.links.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
         let (transport, is_ended) = (connection.transport, connection.holds.has(Hold::Ended));
+        let certificate = connection.extra.and_then(|extra| extra.certificate);
         let wrapped = Vec::new();
-        let handed_over = HandedOver { peer, received, bytes, transport, wrapped, is_ended };
+        let handed_over =
+            HandedOver { peer, received, bytes, transport, wrapped, is_ended, certificate };
         Some(Action::HandOver { connection: id, to: home, handed_over })
     }
 
@@ -81,12 +85,16 @@ impl Engine {
         handed_over: HandedOver,
     ) -> Result<ConnectionId, Refused> {
         self.set_now(now);
-        let HandedOver { peer, received, bytes, transport, wrapped, is_ended } = handed_over;
+        let HandedOver { peer, received, bytes, transport, wrapped, is_ended, certificate } =
+            handed_over;
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
         connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
         connection.put_back_stash(now, Box::new(Input::from_bytes(bytes, now)));
         connection.transport = transport;
+        if certificate.is_some() {
+            connection.extra.get_or_insert_default().certificate = certificate;
+        }
         self.links.ledger.change_input(0, connection.input_bytes());
         let id = self.add_connection(connection);
         self.links.mark_dirty(id.slot);

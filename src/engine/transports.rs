@@ -121,7 +121,7 @@ impl Engine {
         let mut scratch = std::mem::take(&mut self.links.scratch);
         let held_before = transport.bytes_held();
         let awaited_address = transport.awaits_address();
-        let outcome = transport.receive(bytes, &mut scratch);
+        let mut outcome = transport.receive(bytes, &mut scratch);
         let has_address = awaited_address && !transport.awaits_address();
         let has_something_to_say = transport.has_something_to_say();
         let held = transport.bytes_held();
@@ -133,7 +133,7 @@ impl Engine {
         if has_something_to_say {
             self.links.mark_dirty(id.slot);
         }
-        if let Ok(received) = &outcome {
+        if let Ok(received) = &mut outcome {
             self.note_received(id, received);
             if has_address {
                 self.note_address(id, received.address);
@@ -164,7 +164,12 @@ impl Engine {
         self.links.scratch = scratch;
     }
 
-    fn note_received(&mut self, id: ConnectionId, received: &Received) {
+    fn note_received(&mut self, id: ConnectionId, received: &mut Received) {
+        if let Some(certificate) = received.proxied.take()
+            && let Some(connection) = self.links.get(id)
+        {
+            connection.extra.get_or_insert_default().certificate = Some(certificate);
+        }
         let Some(handshake) = received.handshake else { return };
         self.links.metrics.tls_handshakes += 1;
         self.links.metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);

@@ -236,7 +236,7 @@ pub struct Extra {
     pub allowance: Option<Box<Allowance>>,
     /// The consumer is behind: since when it took nothing, and who waits for it.
     pub congestion: Option<Congestion>,
-    /// Whom its certificate names, once its TLS is the kernel's.
+    /// Whom its certificate names, where a proxy has seen it or its TLS is the kernel's.
     pub certificate: Option<Box<CertificateIdentity>>,
     /// A packet that takes several turns.
     pub job: Option<Box<Job>>,

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ipnet::IpNet;
-
 use super::websocket::WebSocket;
 use super::{Transport, proxy, tls};
-use crate::config::listener::{self, Listener};
+use crate::config::listener::{self, Listener, ProxiedIdentity};
+use crate::config::proxy::Proxy;
 use crate::engine::Peer;
 
 /// All listeners by number; the cores share them.
@@ -18,7 +17,8 @@ pub type Entrances = Arc<[Entrance]>;
 #[derive(Debug)]
 pub struct Entrance {
     transport: listener::Transport,
-    proxies: Vec<IpNet>,
+    proxies: Vec<Proxy>,
+    proxied_identity: ProxiedIdentity,
     tls: Option<tls::Door>,
     websocket: Arc<listener::WebSocket>,
     connections_max: u32,
@@ -33,6 +33,7 @@ impl Entrance {
         Self {
             transport: listener.transport,
             proxies: listener.proxy_protocol_from.clone(),
+            proxied_identity: listener.proxy_protocol_identity,
             tls,
             websocket: Arc::new(listener.websocket.clone()),
             connections_max: listener.connections_max,
@@ -69,16 +70,14 @@ impl Entrance {
 
     /// What a connection from there has between socket and MQTT; none where it has nothing.
     pub fn transport_for(&self, peer: &Peer) -> Option<Box<Transport>> {
-        let is_proxy = peer.address.is_some_and(|address| {
-            let address = address.ip().to_canonical();
-            self.proxies.iter().any(|network| network.contains(&address))
-        });
+        let address = peer.address.map(|address| address.ip());
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.is_at(address));
         let transport = Transport {
-            proxy: is_proxy.then(proxy::Header::default),
+            proxy: is_proxy.then(|| proxy::Header::new(self.proxied_identity)),
             tls: self.tls.as_ref().and_then(tls::Door::begin).map(Box::new),
             websocket: self.transport.has_websocket().then(|| {
                 let rules = Arc::clone(&self.websocket);
-                let is_forwarded = rules.trusts(peer.address.map(|address| address.ip()));
+                let is_forwarded = rules.trusts(address);
                 Box::new(WebSocket::begin(rules, is_forwarded, self.tls.is_some()))
             }),
             waiting: Vec::new(),

@@ -137,6 +137,8 @@ const SCRATCH_BYTES_KEPT: usize = 128 * 1024;
 pub struct Received {
     /// Where the client is, as a proxy says.
     pub address: Option<SocketAddr>,
+    /// Whom the certificate names that the client has shown to a proxy, where that is asked for.
+    pub proxied: Option<Box<CertificateIdentity>>,
     /// A TLS handshake is through.
     pub handshake: Option<Handshake>,
     /// For how long the client's certificate is valid from now on, where it has shown one in it.
@@ -186,10 +188,10 @@ impl Transport {
         let mut bytes = bytes;
         if let Some(header) = &mut self.proxy {
             let fault = |what: &str| Fault { layer: Layer::Proxy, what: what.to_owned() };
-            let Some((used, address)) = header.take(bytes).map_err(fault)? else {
+            let Some((used, said)) = header.take(bytes).map_err(fault)? else {
                 return Ok(received);
             };
-            received.address = address;
+            (received.address, received.proxied) = (said.address, said.certificate);
             self.proxy = None;
             bytes = &bytes[used..];
         }

@@ -4,6 +4,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::config::listener::ProxiedIdentity;
+use crate::engine::CertificateIdentity;
+
 /// What version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// What version 1 begins with.
@@ -15,34 +18,71 @@ const FIXED_BYTES: usize = 16;
 /// What a header of version 2 may say besides addresses, and more than any proxy does.
 const EXTRA_BYTES_MAX: usize = 4_096;
 
+/// Bytes of a Common Name at most: it stays in memory as long as its connection.
+const COMMON_NAME_BYTES_MAX: usize = 256;
+
+/// What is said of a client's TLS (`PP2_TYPE_SSL`), and in it of the subject of its certificate.
+const TYPE_TLS: u8 = 0x20;
+const TYPE_COMMON_NAME: u8 = 0x22;
+/// Bits of it: the client came by TLS; it has shown a certificate in this connection, or in the session
+/// that this one resumes.
+const CLIENT_TLS: u8 = 0x01;
+const CLIENT_CERTIFICATE: u8 = 0x02 | 0x04;
+
 /// A header as far as it has come.
 #[derive(Debug, Default)]
-pub struct Header(Vec<u8>);
+pub struct Header {
+    bytes: Vec<u8>,
+    /// What of a certificate is wanted besides the address.
+    identity: ProxiedIdentity,
+}
+
+/// What a proxy has said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Where the client is, unless the proxy speaks for itself.
+    pub address: Option<SocketAddr>,
+    /// Whom its certificate names, if the proxy has verified one and that is asked for.
+    pub certificate: Option<Box<CertificateIdentity>>,
+}
 
 impl Header {
-    /// The memory for what of it is there.
-    pub(super) fn bytes_held(&self) -> usize {
-        self.0.capacity()
+    /// None of it yet.
+    pub fn new(identity: ProxiedIdentity) -> Self {
+        Self { bytes: Vec::new(), identity }
     }
 
-    /// Takes what came. When the header is whole: how many of `bytes` belong to it, and where the
-    /// client is, unless the proxy speaks for itself.
-    pub fn take(
-        &mut self,
-        bytes: &[u8],
-    ) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
-        let before = self.0.len();
+    /// The memory for what of it is there.
+    pub(super) fn bytes_held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Takes what came. When the header is whole: how many of `bytes` belong to it, and what it says.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<(usize, Said)>, &'static str> {
+        let before = self.bytes.len();
         // No more than a header can be: what follows it is the client's.
         let most = FIXED_BYTES + EXTRA_BYTES_MAX;
-        self.0.extend_from_slice(&bytes[..bytes.len().min(most - before)]);
-        let Some((length, address)) = parse(&self.0)? else { return Ok(None) };
-        debug_assert!(length > before, "it was not whole before");
-        Ok(Some((length - before, address)))
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(most - before)]);
+        let Some(parsed) = parse(&self.bytes)? else { return Ok(None) };
+        debug_assert!(parsed.length > before, "it was not whole before");
+        let certificate = match self.identity {
+            ProxiedIdentity::None => None,
+            ProxiedIdentity::Cn => common_name(parsed.extensions)?,
+        };
+        Ok(Some((parsed.length - before, Said { address: parsed.address, certificate })))
     }
 }
 
-/// How long the header at the beginning of `bytes` is, and whom it names; none while it is not whole.
-fn parse(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
+/// A header that is whole.
+struct Parsed<'a> {
+    length: usize,
+    address: Option<SocketAddr>,
+    /// What version 2 says besides.
+    extensions: &'a [u8],
+}
+
+/// The header at the beginning of `bytes`; none while it is not whole.
+fn parse(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
     let begins = |with: &[u8]| {
         let common = bytes.len().min(with.len());
         bytes[..common] == with[..common]
@@ -56,7 +96,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static s
 }
 
 /// Version 1: a line of text.
-fn parse_line(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
+fn parse_line(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
     let seen = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
     let Some(end) = seen.windows(2).position(|pair| pair == b"\r\n") else {
         return match seen.len() {
@@ -81,11 +121,11 @@ fn parse_line(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'sta
         }
         _ => return Err("a PROXY line with words missing, or too many"),
     };
-    Ok(Some((end + 2, address)))
+    Ok(Some(Parsed { length: end + 2, address, extensions: &[] }))
 }
 
 /// Version 2: binary.
-fn parse_binary(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
+fn parse_binary(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
     let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_BYTES>() else { return Ok(None) };
     let [.., command, family, high, low] = *fixed;
     let length = usize::from(u16::from_be_bytes([high, low]));
@@ -99,6 +139,14 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'s
     };
     let Some(body) = rest.get(..length) else { return Ok(None) };
     let short = "a PROXY header too short for its addresses";
+    // Addresses and ports of both ends, or names of sockets.
+    let addresses = match family {
+        _ if is_local => body.len(),
+        0x11 => 12,
+        0x21 => 36,
+        0x31 => 216,
+        _ => 0,
+    };
     let address = match family {
         // Its own connection, such as a health check; or of a kind that has no address.
         _ if is_local => None,
@@ -115,7 +163,50 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'s
         0x00 | 0x31 => None,
         _ => return Err("a PROXY header for something else than TCP"),
     };
-    Ok(Some((FIXED_BYTES + length, address.map(SocketAddr::from))))
+    Ok(Some(Parsed {
+        length: FIXED_BYTES + length,
+        address: address.map(SocketAddr::from),
+        extensions: body.get(addresses..).unwrap_or_default(),
+    }))
+}
+
+/// The first of the extensions of a type, each being type, length and value.
+fn extension(mut extensions: &[u8], wanted: u8) -> Result<Option<&[u8]>, &'static str> {
+    let cut = "a PROXY header whose extensions are cut short";
+    while let [kind, rest @ ..] = extensions {
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or(cut)?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let (value, rest) = rest.split_at_checked(length).ok_or(cut)?;
+        if *kind == wanted {
+            return Ok(Some(value));
+        }
+        extensions = rest;
+    }
+    Ok(None)
+}
+
+/// Whom the certificate names that a client has shown to its proxy, if the proxy has verified it.
+fn common_name(extensions: &[u8]) -> Result<Option<Box<CertificateIdentity>>, &'static str> {
+    let Some(tls) = extension(extensions, TYPE_TLS)? else { return Ok(None) };
+    let short = "a PROXY header that says too little of TLS";
+    let (&[client, verify @ ..], within) = tls.split_first_chunk::<5>().ok_or(short)?;
+    if client & CLIENT_TLS == 0 || client & CLIENT_CERTIFICATE == 0 || verify != [0; 4] {
+        return Ok(None);
+    }
+    let Some(name) = extension(within, TYPE_COMMON_NAME)? else { return Ok(None) };
+    if name.is_empty() || name.len() > COMMON_NAME_BYTES_MAX || name.contains(&0) {
+        return Err(
+            "a PROXY header with a Common Name that is empty, longer than 256 bytes or no text",
+        );
+    }
+    let name =
+        std::str::from_utf8(name).map_err(|_| "a PROXY header with a Common Name of no text")?;
+    let identity = CertificateIdentity {
+        common_name: Some(name.into()),
+        name: Some(name.into()),
+        ..CertificateIdentity::default()
+    };
+    Ok(Some(Box::new(identity)))
 }
 
 #[cfg(test)]
@@ -136,9 +227,72 @@ mod tests {
         for cut in 0..header.len() {
             let mut pieces = Header::default();
             assert_eq!(pieces.take(&all[..cut]), Ok(None), "cut at {cut}");
-            assert_eq!(pieces.take(&all[cut..]), Ok(Some((header.len() - cut, whole.1))));
+            let rest = pieces.take(&all[cut..])?.expect("it is whole");
+            assert_eq!((rest.0, &rest.1), (header.len() - cut, &whole.1));
         }
-        Ok(whole.1)
+        Ok(whole.1.address)
+    }
+
+    fn extension_of(kind: u8, value: &[u8]) -> Vec<u8> {
+        [&[kind], &(value.len() as u16).to_be_bytes()[..], value].concat()
+    }
+
+    /// What HAProxy says of TLS with `send-proxy-v2-ssl-cn`.
+    fn tls(client: u8, verify: u8, name: &[u8]) -> Vec<u8> {
+        let version = extension_of(0x21, b"TLSv1.3");
+        let name = extension_of(TYPE_COMMON_NAME, name);
+        extension_of(TYPE_TLS, &[&[client, 0, 0, 0, verify], &version[..], &name].concat())
+    }
+
+    /// The name that a header brings where Common Names are asked for.
+    fn named(
+        family: u8,
+        addresses: &[u8],
+        extensions: &[u8],
+    ) -> Result<Option<String>, &'static str> {
+        let header = binary(0x21, family, &[addresses, extensions].concat());
+        let said = Header::new(ProxiedIdentity::Cn).take(&header)?.expect("it is whole").1;
+        let silent = Header::new(ProxiedIdentity::None).take(&header)?.expect("it is whole").1;
+        assert_eq!(silent, Said { certificate: None, address: said.address });
+        Ok(said.certificate.and_then(|certificate| certificate.name).map(String::from))
+    }
+
+    #[test]
+    fn the_common_name_of_a_certificate_that_a_proxy_has_verified_is_taken_where_it_is_asked_for() {
+        let alpn = extension_of(0x01, b"mqtt");
+        let good = [&alpn[..], &tls(7, 0, "pump é".as_bytes())].concat();
+        for (family, addresses) in [(0x11, 12), (0x21, 36), (0x31, 216), (0x00, 0)] {
+            let name = named(family, &vec![1; addresses], &good);
+            assert_eq!(name, Ok(Some("pump é".to_owned())), "{family:#x}");
+        }
+        // In clear, without a certificate, with one that is not good, or not said.
+        for other in [
+            tls(0, 0, b"pump"),
+            tls(1, 0, b"pump"),
+            tls(6, 0, b"pump"),
+            tls(7, 1, b"pump"),
+            extension_of(TYPE_TLS, &[7, 0, 0, 0, 0]),
+            alpn,
+            Vec::new(),
+        ] {
+            assert_eq!(named(0x11, &[1; 12], &other), Ok(None), "{other:?}");
+        }
+        // Its own connection, such as a health check, is nobody's.
+        let header = binary(0x20, 0x11, &[&[1; 12][..], &tls(7, 0, b"pump")].concat());
+        let said = Header::new(ProxiedIdentity::Cn).take(&header).expect("good").expect("whole").1;
+        assert_eq!(said, Said::default());
+        for wrong in [
+            tls(7, 0, b""),
+            tls(7, 0, b"a\0b"),
+            tls(7, 0, b"\xFF"),
+            tls(7, 0, &[b'x'; 257]),
+            extension_of(TYPE_TLS, &[7, 0, 0]),
+            tls(7, 0, b"pump")[..9].to_vec(),
+        ] {
+            let header = binary(0x21, 0x11, &[&[1; 12][..], &wrong].concat());
+            assert!(Header::new(ProxiedIdentity::Cn).take(&header).is_err(), "{wrong:?}");
+            assert!(Header::new(ProxiedIdentity::None).take(&header).is_ok(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
-use crate::support::{Broker, Client, Connect, V5};
+use crate::support::{Broker, Client, Connect, Subscribe, V5, V311};
 use crate::{Files, as_user, await_metric, events};
 
 pub const LISTENER: &str = "[[listeners]]\nbind = \"127.0.0.1:0\"\nanonymous = true\n\
@@ -159,6 +159,67 @@ fn a_server_that_is_asked_hears_the_address_behind_the_proxy() {
     std::io::Write::write_all(&mut &stream, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
         .expect("it hears");
     client.expect_refusal(BAD_USER_NAME_OR_PASSWORD);
+}
+
+/// A header of version 2 for a client of 192.0.2.1 that has shown a certificate of this name.
+fn header_of(common_name: &str, verify: u8) -> Vec<u8> {
+    let extension =
+        |kind: u8, value: &[u8]| [&[kind], &(value.len() as u16).to_be_bytes()[..], value].concat();
+    let name = extension(0x22, common_name.as_bytes());
+    let tls = extension(0x20, &[&[7, 0, 0, 0, verify], &name[..]].concat());
+    let body = [&[192, 0, 2, 1, 192, 0, 2, 200, 0x13, 0x88, 0x07, 0x5B][..], &tls].concat();
+    let length = (body.len() as u16).to_be_bytes();
+    [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..], &length, &body].concat()
+}
+
+fn may_subscribe(client: &mut Client) -> bool {
+    client.send(Subscribe::new(1, "its/1", 0));
+    client.expect_suback().reasons == [0]
+}
+
+#[test]
+fn the_name_of_a_certificate_that_the_proxy_has_verified_is_the_clients_where_a_key_says_so() {
+    let files = Files::new("proxied-names").with_rules("for user pump-7\n allow all its/#\n");
+    let named = format!("{LISTENER}proxy_protocol_identity = \"cn\"\n");
+    let unnamed = named.replace("anonymous = true\n", "");
+    for cores in [1, 3] {
+        let config = |listener: &str| format!("cores = {cores}\n{}", files.access(listener));
+        let broker = Broker::with_config(&config(&named));
+        let knows = |header: Vec<u8>, version, identifier: &str| {
+            let mut client = Client::open_at(&broker, proxied(&broker), version);
+            client.raw(&header);
+            client.send(Connect::new(version, identifier));
+            assert_eq!(client.expect_connack().reason, 0);
+            let is_let = may_subscribe(&mut client);
+            client.disconnect();
+            is_let
+        };
+        // Client Identifiers decide on home cores: some of them stay, some move.
+        for number in 0..6 {
+            for version in [V311, V5] {
+                let identifier = format!("c-{number}");
+                assert!(knows(header_of("pump-7", 0), version, &identifier));
+                assert!(!knows(header_of("pump-7", 1), version, &format!("n-{number}")));
+                assert!(!knows(header_of("pump-8", 0), version, &format!("o-{number}")));
+            }
+        }
+        let broker = Broker::with_config(&config(LISTENER));
+        let mut client = Client::open_at(&broker, proxied(&broker), V5);
+        client.raw(&header_of("pump-7", 0));
+        client.send(Connect::v5("c"));
+        client.expect_connack();
+        assert!(!may_subscribe(&mut client), "nobody has asked for it");
+        let broker = Broker::with_config(&config(&unnamed));
+        for (verify, reason) in [(0, 0), (1, NOT_AUTHORIZED)] {
+            let mut client = Client::open_at(&broker, proxied(&broker), V5);
+            client.raw(&header_of("pump-7", verify));
+            client.send(Connect::v5("c"));
+            match reason {
+                0 => assert_eq!(client.expect_connack().reason, 0),
+                _ => drop(client.expect_refusal(reason)),
+            }
+        }
+    }
 }
 
 #[test]

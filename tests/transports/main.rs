@@ -248,6 +248,69 @@ fn a_clients_certificate_that_is_refused_is_in_the_log_with_the_reason() {
 }
 
 #[test]
+fn a_proxy_speaks_for_its_clients_through_a_socket_in_the_file_system_too() {
+    let more = "[protection]\nexempt = []\nconnections_per_address_max = 1\n[[listeners]]\n\
+                bind = \"unix:FOLDER/proxied.sock\"\ntransport = \"unix\"\nanonymous = true\n\
+                proxy_protocol_from = [\"unix\"]\n";
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, more);
+        let client_at = |address: &str, name: &str| {
+            let mut client = broker.unix_client("proxied.sock");
+            client.raw(format!("PROXY TCP4 {address} 192.0.2.200 1 2\r\n").as_bytes());
+            client.tries_to_connect(name).then_some(client)
+        };
+        let mut first = client_at("192.0.2.1", "first").expect("it is let in");
+        assert!(client_at("192.0.2.1", "second").is_none(), "{flags}: one of its address is in");
+        let mut other = client_at("192.0.2.2", "third").expect("it is another");
+        other.subscribe("there");
+        first.publish("there", b"and back");
+        assert_eq!(other.publish_received("there"), b"and back", "{flags}");
+        first.ping();
+        let mut silent = broker.unix_client("proxied.sock");
+        assert!(!silent.tries_to_connect("fourth"), "{flags}: it begins with no header");
+    }
+}
+
+#[test]
+fn what_a_listener_cannot_believe_of_proxies_is_refused_with_what_to_do() {
+    let folder = support::Folder::new();
+    let tls = "transport = \"tls\"\n[listeners.tls]\ncertificate = \"a\"\nkey = \"b\"\n";
+    for (keys, says) in [
+        (
+            "bind = \"unix:/tmp/x.sock\"\ntransport = \"unix\"\n\
+             proxy_protocol_from = [\"127.0.0.0/8\"]\n"
+                .to_owned(),
+            "say proxy_protocol_from = [\"unix\"]",
+        ),
+        (
+            "bind = \"127.0.0.1:0\"\nproxy_protocol_from = [\"unix\"]\n".to_owned(),
+            "name networks or addresses",
+        ),
+        (
+            "bind = \"127.0.0.1:0\"\nproxy_protocol_identity = \"cn\"\n".to_owned(),
+            "in proxy_protocol_from",
+        ),
+        (
+            format!(
+                "bind = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1\"]\n\
+                 proxy_protocol_identity = \"cn\"\n{tls}"
+            ),
+            "say tls.identity",
+        ),
+    ] {
+        let path = folder.join("broker.toml");
+        std::fs::write(&path, format!("[[listeners]]\n{keys}")).expect("written");
+        let output = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(["--check-config", "--config"])
+            .arg(&path)
+            .output()
+            .expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(says), "{keys}: {error}");
+    }
+}
+
+#[test]
 fn a_listener_takes_as_many_as_it_is_configured_to() {
     let more = "[[listeners]]\nbind = \"127.0.0.1:0\"\nconnections_max = 2\n";
     let broker = Broker::start("--cores 2", more);

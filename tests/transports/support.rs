@@ -410,6 +410,13 @@ impl Broker {
         self.try_client_with(transport, config).expect("it is let in")
     }
 
+    /// A client that comes through a socket of the broker's folder.
+    pub fn unix_client(&self, name: &str) -> Client {
+        let stream = UnixStream::connect(self.folder.join(name)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        Client { stream: Way::Plain(Box::new(stream)), frames: None, read: Vec::new() }
+    }
+
     pub fn try_client_with(&self, transport: &str, config: Tls) -> std::io::Result<Client> {
         let stream: Way = match transport {
             "unix" => {
@@ -587,6 +594,11 @@ impl Client {
     pub fn rest(&mut self) -> std::io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         self.stream.stream().read_to_end(&mut rest).map(|_| rest)
+    }
+
+    /// Sends something that is no MQTT.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.stream.stream().write_all(bytes).expect("it is sent");
     }
 
     /// Sends MQTT; over WebSocket cut into frames anyhow.
