@@ -121,6 +121,21 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// What is wrong with a text, with the line it is in, unless that may hold a password: the log keeps it.
+fn described(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let before = text.get(..start).unwrap_or(text);
+    let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
+    match line.split_once("://").is_some_and(|(_, after)| after.contains('@')) {
+        true => format!(
+            "TOML parse error at line {}: {} (the line is not shown, as a URL in it has a password)",
+            before.matches('\n').count() + 1,
+            error.message()
+        ),
+        false => error.to_string(),
+    }
+}
+
 impl Settings {
     /// The folder to keep things in; none to keep nothing, with why when that was not asked for.
     pub fn data_folder(&self) -> Result<PathBuf, &'static str> {
@@ -153,7 +168,7 @@ impl Settings {
 
     /// The same from its text; the error names line, column, key and what is allowed.
     pub fn from_toml(text: &str) -> Result<Self, String> {
-        let mut settings: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut settings: Self = toml::from_str(text).map_err(|error| described(text, &error))?;
         let is_told = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("listen"));
         if !settings.listeners.is_empty() && !is_told {
             settings.listen.clear();

@@ -98,6 +98,16 @@ fn an_unknown_key_is_refused_with_its_place_and_the_keys_there_are() {
 }
 
 #[test]
+fn a_line_with_a_password_in_a_url_is_not_repeated_by_an_error() {
+    for rest in ["", "\" 7", "\"\nurl = 7", "\", x = \"\\q\""] {
+        let text = format!("[access.http]\n\nurl = \"https://u:hunter2@host/{rest}\n");
+        let error = error(&text);
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(error.contains("line 3") || error.contains("line 4"), "{error}");
+    }
+}
+
+#[test]
 fn a_value_out_of_range_is_refused_with_its_place_and_the_range() {
     for value in ["-1", "70000"] {
         let error = error(&format!("[limits]\n\nreceive_maximum = {value}\n"));

@@ -355,8 +355,9 @@ mod tests {
                 true => [&SIGNATURE[..], &bytes].concat(),
                 false => [NAME, &bytes].concat(),
             };
-            let whole = Header::default().take(&all);
-            let mut pieces = Header::default();
+            let identity = if cut % 2 == 0 { ProxiedIdentity::Cn } else { ProxiedIdentity::None };
+            let whole = Header::new(identity).take(&all);
+            let mut pieces = Header::new(identity);
             let (first, second) = all.split_at(cut.min(all.len()));
             let split = match pieces.take(first) {
                 Ok(None) => pieces.take(second).map(|t| t.map(|(n, a)| (n + first.len(), a))),

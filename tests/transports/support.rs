@@ -1,5 +1,7 @@
-//! A broker with a listener of every kind, an authority that issues certificates, and a client that
-//! comes through any of them.
+//! A broker with a listener of every kind, and a client that comes through any of them.
+
+#[path = "authority.rs"]
+mod authority;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,18 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SerialNumber,
-    date_time_ymd,
-};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 use serde_json::Value;
 
+use self::authority::Anybody;
+pub use self::authority::Authority;
 use crate::did::setup_of;
 
 /// How long anything may take.
@@ -88,182 +86,6 @@ impl std::ops::Deref for Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A certificate and its key.
-pub struct Issued {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
-}
-
-impl Issued {
-    pub fn certificate_pem(&self) -> String {
-        self.certificate.pem()
-    }
-
-    pub fn key_pem(&self) -> String {
-        self.key.serialize_pem()
-    }
-}
-
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "authority of a test");
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("it is signed"))
-    }
-
-    fn sign(&self, names: &[&str], common_name: &str, serial: u64) -> Issued {
-        self.sign_with(names, common_name, serial, |_| {})
-    }
-
-    fn sign_with(
-        &self,
-        names: &[&str],
-        common_name: &str,
-        serial: u64,
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> Issued {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.serial_number = Some(SerialNumber::from(serial));
-        change(&mut params);
-        let key = KeyPair::generate().expect("a key");
-        Issued { certificate: params.signed_by(&key, &self.0).expect("it is signed"), key }
-    }
-
-    /// The public key of the server whose files are in a folder, as certificates have it.
-    pub fn server_public_key(folder: &Path) -> Vec<u8> {
-        let key = std::fs::read_to_string(folder.join("key.pem")).expect("it was written");
-        KeyPair::from_pem(&key).expect("a key").subject_public_key_info()
-    }
-
-    /// What a client has to know of it.
-    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.0.as_ref().der().clone()]
-    }
-
-    /// A certificate for a client.
-    pub fn issue(&self, common_name: &str, serial: u64) -> Issued {
-        self.sign(&[], common_name, serial)
-    }
-
-    /// The same that is valid for so many seconds, with the end of the last of them.
-    pub fn issue_for(&self, common_name: &str, serial: u64, seconds: u64) -> (Issued, SystemTime) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
-        let last = Duration::from_secs(now.as_secs() + seconds);
-        let issued = self.sign_with(&[], common_name, serial, |params| {
-            params.not_after = date_time_ymd(1970, 1, 1) + last;
-        });
-        (issued, SystemTime::UNIX_EPOCH + last + Duration::from_secs(1))
-    }
-
-    /// The files of a server.
-    pub fn write_server(&self, folder: &Path) {
-        let write = |name: &str, text: String| {
-            std::fs::write(folder.join(name), text).expect("written");
-        };
-        let server = self.sign(&["localhost", "127.0.0.1"], "server", 1);
-        // Not in one step, as no reload falls between them here.
-        write("server.pem", server.certificate.pem());
-        write("key.pem", server.key.serialize_pem());
-        let other = self.sign(&["other.example", "*.wild.example"], "other", 2);
-        write("other.pem", other.certificate.pem());
-        write("other-key.pem", other.key.serialize_pem());
-        write("ca.pem", self.0.as_ref().pem());
-        self.write_revoked(folder, &[]);
-    }
-
-    pub fn write_revoked(&self, folder: &Path, serials: &[u64]) {
-        self.write_list(folder, serials, 4000);
-    }
-
-    /// A revocation list that is to be replaced by the beginning of a year.
-    pub fn write_list(&self, folder: &Path, serials: &[u64], year: i32) {
-        let revoked = |serial: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: date_time_ymd(2020, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: serials.iter().map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let list = list.signed_by(&self.0).expect("it is signed").pem().expect("PEM");
-        std::fs::write(folder.join("crl.pem"), list).expect("written");
-    }
-
-    /// How a client trusts this authority, and shows a certificate.
-    pub fn client_config(&self, shows: Option<&Issued>) -> Tls {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.as_ref().der().clone()).expect("it is one");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots);
-        let config = match shows {
-            None => builder.with_no_client_auth(),
-            Some(issued) => {
-                let key = PrivateKeyDer::from_pem_slice(issued.key_pem().as_bytes());
-                let chain = vec![issued.certificate.der().clone()];
-                builder.with_client_auth_cert(chain, key.expect("a key")).expect("they fit")
-            }
-        };
-        Arc::new(config)
-    }
-}
-
-/// Trusts whoever answers, for clients that come while certificates change.
-#[derive(Debug)]
-struct Anybody;
-
-impl rustls::client::danger::ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _between: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }
 

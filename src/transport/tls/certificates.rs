@@ -115,7 +115,14 @@ impl Certificates {
                 let what = "names no host in its Subject Alternative Names, so nobody asks for it";
                 return Err(wrong("names certificate", &files.certificate, what));
             }
-            by_name.extend(names.into_iter().map(|name| (name, Arc::clone(&key))));
+            for name in names {
+                if by_name.insert(name.clone(), Arc::clone(&key)).is_some() {
+                    tracing::warn!(
+                        file = %files.certificate.display(),
+                        "another certificate of tls.names has the name {name} too; this one is shown"
+                    );
+                }
+            }
         }
         Ok(Self { default: Arc::new(default), by_name })
     }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use libfuzzer_sys::fuzz_target;
-use ringmq::config::listener::Listener;
+use ringmq::config::listener::{Listener, ProxiedIdentity};
 use ringmq::engine::Peer;
 use ringmq::transport::{Entrance, Scratch, Transport};
 
@@ -17,6 +17,8 @@ fuzz_target!(|input: &[u8]| {
     let Some((cut, stream)) = input.split_first() else { return };
     let mut listener = Listener::tcp("127.0.0.1:1883".parse().expect("an address"));
     listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
+    listener.proxy_protocol_identity =
+        if cut & 0x80 == 0 { ProxiedIdentity::None } else { ProxiedIdentity::Cn };
     let entrance = Entrance::new(&listener, None);
     let peer = Peer { address: Some("127.0.0.1:1".parse().expect("an address")), listener: 0 };
     let begin = || entrance.transport_for(&peer).expect("a header is expected");
