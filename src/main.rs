@@ -107,11 +107,7 @@ fn do_what_is_asked() -> ExitCode {
         return say(name, outcome);
     }
     if flags.check_config {
-        if let Err(error) = Control::open(&settings) {
-            complain(format_args!("broker: {error}"));
-            return ExitCode::from(EXIT_CONFIGURATION);
-        }
-        return print_configuration(&settings);
+        return check_configuration(&settings);
     }
     if let Err(code) = start_log(settings.log) {
         return code;
@@ -215,6 +211,21 @@ fn run_store_command(
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says all that would stop a start; the exit code is the one that a start would have.
+fn check_configuration(settings: &Settings) -> ExitCode {
+    let access = Control::open(settings).err();
+    let access = access.map(|error| (EXIT_CONFIGURATION, error.into()));
+    let server = ringmq::server::check(settings).into_iter().map(with_code);
+    let failures: Vec<Failure> = access.into_iter().chain(server).collect();
+    for (_, error) in &failures {
+        complain(format_args!("broker: {error}"));
+    }
+    match failures.first() {
+        Some((code, _)) => ExitCode::from(*code),
+        None => print_configuration(settings),
+    }
 }
 
 fn print_configuration(settings: &Settings) -> ExitCode {

@@ -128,10 +128,12 @@ fn help_names_every_flag_and_the_exit_codes() {
     let help = String::from_utf8_lossy(&output.stdout);
     for flag in [
         "--listen",
+        "--port",
         "--config",
         "--check-config",
         "--log-format",
         "--log-level",
+        "--verbose",
         "--data",
         "--cores",
         "--numa",

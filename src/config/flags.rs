@@ -1,11 +1,12 @@
 //! The command line, which goes over the file.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{ConfigError, Cores, ExecutorKind, LogFormat, LogLevel, Mode, Settings, StatsFormat};
+use super::{
+    Addresses, ConfigError, Cores, ExecutorKind, LogFormat, LogLevel, Mode, Settings, StatsFormat,
+};
 
 /// An MQTT broker that gets everything out of one machine.
 ///
@@ -17,13 +18,18 @@ pub struct Flags {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Address to listen on, instead of the configured ones; may be repeated. Port 0 takes a free
-    /// one and logs it.
+    /// Address or host name to listen on, instead of the configured ones; may be repeated. A port
+    /// alone is for all addresses of this machine. Port 0 takes a free one and logs it.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Addresses>,
+
+    /// Port to listen on for clients on this machine (127.0.0.1 and ::1), instead of the configured
+    /// addresses; may be repeated.
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Vec<u16>,
 
     /// Configuration file (TOML); `deploy/broker.toml` documents every key.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
     /// Check the configuration, say what is wrong with it, and exit.
@@ -37,6 +43,10 @@ pub struct Flags {
     /// Least urgent log events that are written.
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+
+    /// Log a line for each connection event: `--log-level debug`. Twice for everything.
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "log_level")]
+    pub verbose: u8,
 
     /// Folder to keep sessions and retained messages in, or `none` for memory alone. Without it they
     /// are kept in a folder for what programs keep, under the port that is listened on.
@@ -65,7 +75,7 @@ pub struct Flags {
 
     /// Take statistics, latency histograms among them, and print them at exit, on SIGUSR1 (where
     /// there are signals), and every so many seconds.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1,
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub stats: Option<Option<u32>>,
 
@@ -239,8 +249,10 @@ impl Flags {
             Some(file) => Settings::from_file(file)?,
             None => Settings::default(),
         };
-        if !self.listen.is_empty() {
-            settings.listen.clone_from(&self.listen);
+        if !self.listen.is_empty() || !self.port.is_empty() {
+            let ports = self.port.iter().map(|&port| Addresses::loopback(port));
+            let all = self.listen.iter().cloned().chain(ports);
+            settings.listen = all.flat_map(|addresses| addresses.0).collect();
         }
         if let Some(cores) = &self.cores {
             settings.cores = cores.clone();
@@ -252,7 +264,11 @@ impl Flags {
         settings.numa |= self.numa;
         settings.executor = self.executor.unwrap_or(settings.executor);
         settings.log.format = self.log_format.unwrap_or(settings.log.format);
-        settings.log.level = self.log_level.unwrap_or(settings.log.level);
+        settings.log.level = match self.verbose {
+            0 => self.log_level.unwrap_or(settings.log.level),
+            1 => LogLevel::Debug,
+            _ => LogLevel::Trace,
+        };
         if let Some(interval_s) = self.stats {
             settings.stats.enabled = true;
             settings.stats.interval_s = interval_s.unwrap_or(settings.stats.interval_s);

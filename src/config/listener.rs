@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::address::Addresses;
 use super::number::between;
 use super::proxy::Proxy;
 pub use super::unix_socket::UnixSocket;
@@ -133,6 +134,21 @@ impl Listener {
         }
     }
 
+    /// Whether a table of that name is for this listener.
+    pub(super) fn check_table(&self, name: &str) -> Result<(), String> {
+        let (is_used, why) = match name {
+            "tls" => (self.transport.has_tls(), "its transport is neither tls nor wss"),
+            "websocket" => (self.transport.has_websocket(), "its transport is neither ws nor wss"),
+            _ => (matches!(self.bind, Bind::Path(_)), "its bind is no path"),
+        };
+        is_used.then_some(()).ok_or_else(|| {
+            format!(
+                "[[listeners]] bind = \"{}\": it has a [listeners.{name}], but {why}",
+                self.bind
+            )
+        })
+    }
+
     fn check_websocket(&self) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("[[listeners]] bind = \"{}\": {what}", self.bind));
         if !self.transport.has_websocket() && self.websocket != WebSocket::default() {
@@ -145,6 +161,10 @@ impl Listener {
                 "websocket.forwarded_for_from and proxy_protocol_from both say where a client is; \
                  say one of them",
             );
+        }
+        let is_address = matches!(self.bind, Bind::Address(_));
+        if is_address && self.websocket.forwarded_for_from.contains(&Proxy::Unix) {
+            return wrong("websocket.forwarded_for_from: \"unix\" is for a listener at a path");
         }
         self.websocket.check().or_else(|what| wrong(&what))
     }
@@ -178,9 +198,8 @@ impl std::str::FromStr for Bind {
                 false => Ok(Self::Path(path.into())),
             };
         }
-        text.parse().map(Self::Address).map_err(|_| {
-            format!("{text:?} is no address with a port, as 127.0.0.1:8883, nor unix:/path")
-        })
+        // The others, where there are some, are listeners of their own.
+        text.parse::<Addresses>().map(|addresses| Self::Address(addresses.0[0]))
     }
 }
 

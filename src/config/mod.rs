@@ -2,6 +2,7 @@
 //! `deploy/broker.toml`, which a test holds against each other.
 
 mod access;
+mod address;
 mod executor;
 mod flags;
 mod limits;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use access::{Access, Anonymous, Hashing, Http, Jwt, OnFailure, TokenIn};
+pub use address::Addresses;
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
 #[cfg(all(feature = "service", windows))]
 pub use flags::ServiceCommand;
@@ -43,6 +45,7 @@ pub use storage::{Data, Storage, Sync};
 pub struct Settings {
     /// Addresses to listen on for plain MQTT over TCP. Those of the defaults are not listened on by
     /// who names [`Self::listeners`].
+    #[serde(deserialize_with = "address::addresses")]
     pub listen: Vec<SocketAddr>,
     /// Further ways in, each with its own rules.
     pub listeners: Vec<Listener>,
@@ -80,10 +83,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: vec![
-                "127.0.0.1:1883".parse().expect("an address"),
-                "[::1]:1883".parse().expect("an address"),
-            ],
+            listen: Addresses::loopback(1883).0,
             listeners: Vec::new(),
             bind_wait_s: 0,
             free_bind: false,
@@ -169,11 +169,37 @@ impl Settings {
     /// The same from its text; the error names line, column, key and what is allowed.
     pub fn from_toml(text: &str) -> Result<Self, String> {
         let mut settings: Self = toml::from_str(text).map_err(|error| described(text, &error))?;
-        let is_told = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("listen"));
-        if !settings.listeners.is_empty() && !is_told {
+        let table: toml::Table = text.parse().map_err(|error| described(text, &error))?;
+        if !settings.listeners.is_empty() && !table.contains_key("listen") {
             settings.listen.clear();
         }
+        settings.spread(&table)?;
         Ok(settings)
+    }
+
+    /// Gives each address that a `bind` means a listener of its own, and refuses tables that a listener's
+    /// transport does not use, though they say what holds anyway.
+    fn spread(&mut self, table: &toml::Table) -> Result<(), String> {
+        let Some(tables) = table.get("listeners").and_then(toml::Value::as_array) else {
+            return Ok(());
+        };
+        for (listener, table) in std::mem::take(&mut self.listeners).into_iter().zip(tables) {
+            for name in ["tls", "websocket", "unix"] {
+                if table.get(name).is_some() {
+                    listener.check_table(name)?;
+                }
+            }
+            let bind = table.get("bind").and_then(toml::Value::as_str).unwrap_or_default();
+            match &listener.bind {
+                Bind::Path(_) => self.listeners.push(listener),
+                Bind::Address(_) => {
+                    let of =
+                        |address| Listener { bind: Bind::Address(address), ..listener.clone() };
+                    self.listeners.extend(bind.parse::<Addresses>()?.0.into_iter().map(of));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// All listeners in the order of their numbers: those of [`Self::listen`] first.
@@ -195,6 +221,7 @@ impl Settings {
         for listener in &self.listeners {
             listener.check().or_else(|message| error(&message))?;
         }
+        self.check_clashes().or_else(|message| error(&message))?;
         if self.free_bind && !cfg!(target_os = "linux") {
             return error("free_bind: this system has no such thing; say bind_wait_s instead");
         }
@@ -240,6 +267,27 @@ impl Settings {
                 "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
                  name the server to use instead",
             );
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// No two listeners are for the same.
+    fn check_clashes(&self) -> Result<(), String> {
+        let binds: Vec<Bind> = self.every_listener().map(|listener| listener.bind).collect();
+        for (place, one) in binds.iter().enumerate() {
+            for other in &binds[..place] {
+                let clash = match (other, one) {
+                    (Bind::Address(other), Bind::Address(one)) => address::clash(other, one),
+                    _ => {
+                        (one == other).then(|| format!("{one} is listened on twice; name it once"))
+                    }
+                };
+                if let Some(clash) = clash {
+                    return Err(format!("listen, [[listeners]]: {clash}"));
+                }
+            }
         }
         Ok(())
     }

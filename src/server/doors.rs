@@ -27,6 +27,14 @@ pub(super) fn open(
     Ok(entrances)
 }
 
+/// Whether a listener has what it needs.
+pub(super) fn check(listener: &Listener) -> Result<(), ServerError> {
+    match listener.transport.has_tls() {
+        true => door(listener, Ciphers::default()).map(drop),
+        false => Ok(()),
+    }
+}
+
 /// The ciphers by which the kernel goes on with connections of listeners that want it to; says so.
 fn ciphers(settings: &Settings, kind: Kind) -> Ciphers {
     let wants = |listener: Listener| listener.tls.kernel == KernelTls::Auto;

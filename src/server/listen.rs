@@ -1,7 +1,7 @@
 //! Listening sockets, with their options, for each core that accepts.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -118,7 +118,7 @@ fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     let (owner, group) = rights.ids().map_err(io::Error::other)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let address = socket2::SockAddr::unix(path)?;
+    let address = socket_address(path)?;
     match socket.bind(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
             std::fs::remove_file(path)?;
@@ -198,10 +198,60 @@ pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn steer(_of_cores: &[Listeners], _seats: &[Seat]) {}
 
-/// The default configuration listens on ::1 too; a machine without IPv6 is served on what it has.
+/// The default configuration listens on ::1 too, and a port alone is for all addresses: a machine without
+/// IPv6 is served on what it has.
 fn may_be_absent(settings: &Settings, listener: &config::Listener) -> bool {
-    let is_ipv6 = matches!(listener.bind, Bind::Address(address) if address.is_ipv6());
-    is_ipv6 && settings.listen == Settings::default().listen
+    let Bind::Address(SocketAddr::V6(address)) = listener.bind else { return false };
+    let beside = match *address.ip() {
+        Ipv6Addr::LOCALHOST => Ipv4Addr::LOCALHOST,
+        Ipv6Addr::UNSPECIFIED => Ipv4Addr::UNSPECIFIED,
+        _ => return false,
+    };
+    let beside = Bind::Address(SocketAddr::from((beside, address.port())));
+    settings.every_listener().any(|other| other.bind == beside)
+}
+
+/// Whether a start could listen there, as far as that shows without listening: whoever has it now may be
+/// the broker that runs with this configuration.
+pub(super) fn check(settings: &Settings, listener: &config::Listener) -> io::Result<()> {
+    match &listener.bind {
+        Bind::Address(address) => match bind(*address, false, settings.free_bind) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+            Err(error) if may_be_absent(settings, listener) && is_without_ipv6(&error) => Ok(()),
+            Err(error) if settings.bind_wait_s > 0 && is_absent(&error) => Ok(()),
+            outcome => outcome.map(drop),
+        },
+        Bind::Path(path) => check_path(path, &listener.unix),
+    }
+}
+
+#[cfg(unix)]
+fn check_path(path: &Path, rights: &UnixSocket) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    rights.ids().map_err(io::Error::other)?;
+    socket_address(path)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            let what = "there is something at this path that is no socket";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+        }
+        _ => {}
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    super::check::may_write_in(folder.unwrap_or(Path::new(".")))
+}
+
+#[cfg(not(unix))]
+fn check_path(_path: &Path, _rights: &UnixSocket) -> io::Result<()> {
+    unreachable!("the configuration refuses it")
+}
+
+#[cfg(unix)]
+fn socket_address(path: &Path) -> io::Result<socket2::SockAddr> {
+    socket2::SockAddr::unix(path).map_err(|error| {
+        let what = format!("the path is too long for a socket, or empty: {error}");
+        io::Error::new(error.kind(), what)
+    })
 }
 
 /// Tries again while the port or path is in use, for a moment, and while the machine does not have the

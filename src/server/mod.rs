@@ -1,5 +1,6 @@
 //! From settings to a serving broker: listeners, engine, executor.
 
+mod check;
 mod doors;
 mod listen;
 
@@ -7,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+pub use self::check::check;
 pub use self::listen::Open;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use self::listen::try_clone;

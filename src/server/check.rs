@@ -1,0 +1,87 @@
+//! What would stop a start, found without starting: nothing is listened on, written or kept.
+
+use std::io;
+use std::path::Path;
+
+use super::{ServerError, choose, descriptors, doors, listen};
+use crate::config::Settings;
+use crate::executor::placement;
+use crate::platform;
+#[cfg(feature = "store")]
+use crate::storage::log::StoreError;
+
+/// All that would stop a start with these settings, in the order in which a start comes to it.
+pub fn check(settings: &Settings) -> Vec<ServerError> {
+    let (mut settings, mut found) = (settings.clone(), Vec::new());
+    let asked = settings.limits.connections_max;
+    platform::raise_descriptors(asked);
+    settings.mode = platform::report::resolve(settings.mode, &settings.cores);
+    let kind = choose(&mut settings).map_err(|error| found.push(error)).ok();
+    if let Some(kind) = kind
+        && let Err(error) = platform::connections_max(asked, descriptors(kind, &settings))
+    {
+        found.push(ServerError::Descriptors(error));
+    }
+    if let Err(impossible) = placement::seats(&settings.cores, settings.numa) {
+        found.push(ServerError::Seats(impossible));
+    }
+    let log = &settings.stats.log;
+    if settings.stats.enabled
+        && !log.as_os_str().is_empty()
+        && let Err(error) = may_write(log)
+    {
+        found.push(ServerError::Stats(log.clone(), error));
+    }
+    found.extend(settings.every_listener().filter_map(|listener| doors::check(&listener).err()));
+    for listener in settings.every_listener() {
+        if let Err(error) = listen::check(&settings, &listener) {
+            found.push(ServerError::Listen(listener.bind, error));
+        }
+    }
+    #[cfg(feature = "store")]
+    if let Ok(folder) = settings.data_folder()
+        && let Err(error) = may_make(&folder)
+    {
+        found.push(ServerError::Store(StoreError::Io(folder, "use the folder", error)));
+    }
+    found
+}
+
+/// Whether a file could be written to, or made.
+fn may_write(file: &Path) -> io::Result<()> {
+    match std::fs::metadata(file) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => std::fs::File::options().append(true).open(file).map(drop),
+        Err(_) => {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            may_write_in(folder.unwrap_or(Path::new(".")))
+        }
+    }
+}
+
+/// Whether a folder is there or could be made, with those above it.
+#[cfg(feature = "store")]
+fn may_make(folder: &Path) -> io::Result<()> {
+    let above = folder.ancestors().find(|path| path.symlink_metadata().is_ok());
+    match above {
+        Some(above) => may_write_in(above),
+        // Relative to where the broker runs.
+        None => may_write_in(Path::new(".")),
+    }
+}
+
+/// Whether files could be made in a folder.
+pub(super) fn may_write_in(folder: &Path) -> io::Result<()> {
+    let about =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
+    if !std::fs::metadata(folder).map_err(about)?.is_dir() {
+        return Err(about(io::ErrorKind::NotADirectory.into()));
+    }
+    #[cfg(unix)]
+    {
+        use nix::unistd::{AccessFlags, access};
+        access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|error| about(error.into()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! `--check-config` finds what would stop a start, all of it and before the start, and addresses and flags
+//! are taken as people type them.
+#![cfg(all(unix, feature = "tls", feature = "websocket", feature = "store"))]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("ringmq-check-{}-{name}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        fs::write(self.0.join(name), text).expect("written");
+        self.path(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn broker(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What `--check-config` says, and its exit code.
+fn check(arguments: &[&str]) -> (Option<i32>, String) {
+    let output: Output =
+        broker(&[&["--check-config"], arguments].concat()).output().expect("it runs");
+    let both = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&both).into_owned())
+}
+
+/// A certificate and its key, in files.
+fn certificate(folder: &Folder, name: &str) -> (String, String) {
+    let made =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("it is made");
+    (
+        folder.write(&format!("{name}.pem"), &made.cert.pem()),
+        folder.write(&format!("{name}-key.pem"), &made.signing_key.serialize_pem()),
+    )
+}
+
+#[test]
+fn whatever_stops_a_start_is_found_before_it() {
+    let folder = Folder::new("stops");
+    let (good, good_key) = certificate(&folder, "good");
+    let (_, other_key) = certificate(&folder, "other");
+    let broken = folder.write("broken.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n");
+    let file = folder.write("file", "");
+    let tls = |certificate: &str, key: &str, more: &str| {
+        format!(
+            "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
+             certificate = {certificate:?}\nkey = {key:?}\n{more}"
+        )
+    };
+    let asks = format!("client_certificate = \"required\"\nclient_ca = {good:?}\n");
+    let tcp = |bind: &str| format!("[[listeners]]\nbind = {bind:?}\ntransport = \"tcp\"\n");
+    let unix = |path: &str, more: &str| {
+        format!("[[listeners]]\nbind = \"unix:{path}\"\ntransport = \"unix\"\n{more}")
+    };
+    let cases = [
+        (
+            "a certificate that is not there",
+            tls("/nonexistent.pem", &good_key, ""),
+            "/nonexistent.pem",
+        ),
+        ("one that is broken", tls(&broken, &good_key, ""), "broken.pem"),
+        ("a key of another one", tls(&good, &other_key, ""), "other-key.pem"),
+        ("no key", tls(&good, &good, ""), "good.pem"),
+        (
+            "an authority that is not there",
+            tls(&good, &good_key, "client_certificate = \"required\"\nclient_ca = \"/none.pem\"\n"),
+            "/none.pem",
+        ),
+        (
+            "a revocation list",
+            tls(&good, &good_key, &format!("{asks}client_crl = [{file:?}]\n")),
+            "file",
+        ),
+        ("the same address twice", tcp("127.0.0.1:1883") + &tcp("127.0.0.1:1883"), "twice"),
+        (
+            "an address within another",
+            tcp("0.0.0.0:1883") + &tcp("127.0.0.1:1883"),
+            "127.0.0.1:1883",
+        ),
+        ("the same path twice", unix("/tmp/x.sock", "") + &unix("/tmp/x.sock", ""), "twice"),
+        ("an address of another machine", tcp("192.0.2.1:1883"), "no such address"),
+        ("a folder that is not there", unix("/nonexistent/x.sock", ""), "/nonexistent"),
+        ("something else at a path", unix(&file, ""), "no socket"),
+        (
+            "a user who is not there",
+            unix(&folder.path("x.sock"), "[listeners.unix]\nowner = \"no-such\"\n"),
+            "no-such",
+        ),
+        ("a path that is too long", unix(&folder.path(&"x".repeat(120)), ""), "too long"),
+        ("processors that are not there", "cores = \"0,1023\"\n".to_owned(), "1023"),
+        ("a file for a folder", format!("[storage]\ndata = \"{file}/data\"\n"), "file"),
+        (
+            "statistics",
+            "[stats]\nenabled = true\nlog = \"/nonexistent/x.hlog\"\n".to_owned(),
+            "/nonexistent/x.hlog",
+        ),
+        (
+            "descriptors",
+            "[limits]\nconnections_max = 99999999\n[uring]\ndirect_descriptors = false\n"
+                .to_owned(),
+            "connections_max",
+        ),
+        (
+            "a table that is not for it",
+            tcp("127.0.0.1:0") + "[listeners.websocket]\nframe_per_packet = true\n",
+            "neither ws nor wss",
+        ),
+        (
+            "the same of TLS",
+            tcp("127.0.0.1:0") + "[listeners.tls]\nkernel = \"off\"\n",
+            "neither tls nor wss",
+        ),
+        ("the same of Unix sockets", tcp("127.0.0.1:0") + "[listeners.unix]\n", "no path"),
+    ];
+    for (what, text, says) in cases {
+        let config = folder.write("broker.toml", &text);
+        let (code, said) = check(&["--config", &config]);
+        assert!(code != Some(0) && said.contains(says), "{what}: {code:?}: {said}");
+        // What is found is what a start ends with.
+        let mut start = broker(&["--config", &config]);
+        if !text.contains("data =") {
+            start.args(["--data", "none"]);
+        }
+        let mut start = start.stderr(Stdio::null()).spawn().expect("it runs");
+        let until = Instant::now() + Duration::from_secs(10);
+        let ended = loop {
+            match start.try_wait().expect("a child") {
+                Some(status) => break status.code(),
+                None if Instant::now() > until => panic!("{what}: it starts"),
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        start.kill().ok();
+        assert_eq!(ended, code, "{what}: {said}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_and_nothing_is_left_behind() {
+    let folder = Folder::new("all");
+    let (good, good_key) = certificate(&folder, "good");
+    let listener = |port: u16, certificate: &str| {
+        format!(
+            "[[listeners]]\nbind = \"127.0.0.1:{port}\"\ntransport = \"tls\"\n[listeners.tls]\n\
+             certificate = {certificate:?}\nkey = {good_key:?}\n"
+        )
+    };
+    let text = [
+        "cores = \"0,1023\"\n".to_owned(),
+        format!("[storage]\ndata = \"{good}/x\"\n"),
+        listener(18_883, "/first.pem"),
+        listener(18_884, "/second.pem"),
+    ];
+    let config = folder.write("broker.toml", &text.concat());
+    let (code, said) = check(&["--config", &config]);
+    assert!(code != Some(0));
+    for says in ["1023", "good.pem/x", "/first.pem", "/second.pem"] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+    let socket = folder.path("broker.sock");
+    let data = folder.path("data/below");
+    let log = folder.path("stats.hlog");
+    let text = format!(
+        "[[listeners]]\nbind = \"unix:{socket}\"\ntransport = \"unix\"\n\
+         [storage]\ndata = {data:?}\n[stats]\nenabled = true\nlog = {log:?}\n"
+    );
+    let config = folder.write("broker.toml", &text);
+    let (code, said) = check(&["--config", &config]);
+    assert_eq!(code, Some(0), "{said}");
+    for path in [&socket, &data, &log] {
+        assert!(!Path::new(path).exists(), "{path}");
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_beside_the_broker_that_runs_with_it() {
+    let folder = Folder::new("beside");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free");
+    let text = format!("listen = \"{free}\"\n[storage]\ndata = {:?}\n", folder.path("data"));
+    let config = folder.write("broker.toml", &text);
+    let mut running = broker(&["-c", &config]).stderr(Stdio::null()).spawn().expect("it starts");
+    assert!(is_served(&free.to_string()));
+    let (code, said) = check(&["-c", &config]);
+    running.kill().expect("it runs");
+    running.wait().expect("it ends");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Whether a broker comes up there and answers CONNECT.
+fn is_served(address: &str) -> bool {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        let Ok(mut stream) = TcpStream::connect(address) else {
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        let mut connack = [0; 4];
+        let connect = b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0";
+        return stream.write_all(connect).and_then(|()| stream.read_exact(&mut connack)).is_ok();
+    }
+    false
+}
+
+#[test]
+fn addresses_are_taken_as_people_type_them() {
+    let folder = Folder::new("addresses");
+    let both = "0.0.0.0:18830, [::]:18830";
+    let cases = [
+        ("listen = \":18830\"", both),
+        ("listen = \"18830\"", both),
+        ("listen = 18830", both),
+        ("listen = \"*:18830\"", both),
+        (
+            "listen = [\"127.0.0.1:18830\", \":18831\"]",
+            "127.0.0.1:18830, 0.0.0.0:18831, [::]:18831",
+        ),
+        ("listen = \"localhost:18830\"", "127.0.0.1:18830"),
+        ("[[listeners]]\nbind = \":18830\"", both),
+        ("[[listeners]]\nbind = \"localhost:18830\"", "127.0.0.1:18830"),
+    ];
+    for (text, says) in cases {
+        let config = folder.write("broker.toml", text);
+        let (code, said) = check(&["--config", &config]);
+        assert_eq!(code, Some(0), "{text}: {said}");
+        assert!(said.contains(says), "{text}: {said}");
+    }
+    for (wrong, says) in [
+        ("listen = \"no-such-host.invalid:1883\"", "no-such-host.invalid"),
+        ("listen = \"localhost\"", "no address with a port"),
+        ("listen = \"::1:1883\"", "[::1]:1883"),
+        ("listen = 70000", "70000"),
+        ("listen = \"127.0.0.1:70000\"", "no address with a port"),
+        ("[[listeners]]\nbind = \"no-such-host.invalid:1883\"", "no-such-host.invalid"),
+    ] {
+        let config = folder.write("broker.toml", wrong);
+        let (code, said) = check(&["--config", &config]);
+        assert_eq!(code, Some(2), "{wrong}: {said}");
+        assert!(said.contains(says), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn flags_are_taken_as_people_type_them() {
+    let folder = Folder::new("flags");
+    let config = folder.write("broker.toml", "[log]\nlevel = \"warn\"\n");
+    for (flags, says) in [
+        (&["-p", "18840"][..], "127.0.0.1:18840, [::1]:18840"),
+        (&["--port", "18840", "-p", "18841"], "127.0.0.1:18840, [::1]:18840, 127.0.0.1:18841"),
+        (&["-c", &config, "-v", "-p", "18840"], "127.0.0.1:18840"),
+        (&["--listen", "18840"], "0.0.0.0:18840, [::]:18840"),
+        (&["--listen", "localhost:18840"], "127.0.0.1:18840"),
+        (&["--listen", "127.0.0.1:18840", "-p", "18841"], "127.0.0.1:18840, 127.0.0.1:18841"),
+        (&["--stats", "10", "-p", "18840"], "127.0.0.1:18840"),
+        (&["--stats", "-p", "18840"], "127.0.0.1:18840"),
+    ] {
+        let (code, said) = check(flags);
+        assert_eq!(code, Some(0), "{flags:?}: {said}");
+        assert!(said.contains(says), "{flags:?}: {said}");
+    }
+    let (code, said) = check(&["-p", "70000"]);
+    assert!(code == Some(2) && said.contains("70000"), "{said}");
+    let (code, said) = check(&["-v", "--log-level", "warn"]);
+    assert!(code == Some(2) && said.contains("--log-level"), "{said}");
+}
