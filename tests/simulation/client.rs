@@ -26,6 +26,8 @@ pub struct Client {
     pub name: String,
     pub version: Version,
     pub link: Option<usize>,
+    /// The connection on which it sends no more.
+    parting: Option<Parting>,
     /// Connections it opened another one in place of.
     abandoned: Vec<usize>,
     /// CONNACK came on that link.
@@ -60,6 +62,7 @@ impl Client {
             name,
             version,
             link: None,
+            parting: None,
             abandoned: Vec::new(),
             is_connected: false,
             expiry_s: 0,
@@ -100,6 +103,7 @@ impl Client {
         // An old connection is taken over by this one, which is left to the server for a while.
         self.abandoned.extend(self.link);
         self.lose_link(world, judge);
+        self.forget_parting(judge);
         let how = How { is_clean: how.is_clean || self.must_start_clean, ..how };
         if how.is_clean {
             judge.end_session(self.number);
@@ -186,7 +190,85 @@ impl Client {
         }
     }
 
+    /// Sends no more, and waits for the answers to what it has sent.
+    pub fn end(
+        &mut self,
+        world: &mut World,
+        judge: &mut Judge,
+        is_polite: bool,
+        reads_ahead: bool,
+    ) {
+        let Some(link) = self.link.filter(|_| self.is_connected) else { return };
+        if is_polite {
+            self.send(world, &Packet::Disconnect(Disconnect::default()));
+        }
+        world.end(link, reads_ahead);
+        let sent = self.pending.iter().filter(|of| !of.is_released);
+        self.parting = Some(Parting {
+            link,
+            since_us: world.now.0,
+            awaited: sent.map(|of| (of.identifier, of.message)).collect(),
+            asked: self.subscribing.keys().chain(self.unsubscribing.keys()).copied().collect(),
+        });
+        judge.keeps_what_it_sent = true;
+        self.end_link(world, judge, is_polite);
+        judge.keeps_what_it_sent = false;
+    }
+
+    /// Nobody can tell what comes of the connection on which it sends no more.
+    fn forget_parting(&mut self, judge: &mut Judge) {
+        if self.parting.take().is_some() {
+            judge.doubt_fresh(self.number);
+        }
+    }
+
+    /// Looks at the answers that come on the connection on which it sends no more.
+    fn look_at_parting(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
+        let Some(mut parting) = self.parting.take() else { return Ok(()) };
+        while let Some(packet) = world.links[parting.link].inbox.pop_front() {
+            match wire::decode(&packet, self.version).map_err(|v| format!("sent: {v}"))? {
+                // The session goes on from there.
+                Packet::Puback(ack) => {
+                    let identifier = ack.packet_identifier.get();
+                    self.pending.retain(|of| of.identifier != identifier);
+                    if let Some(message) = parting.awaited.remove(&identifier) {
+                        judge.acknowledge(world, message)?;
+                    }
+                }
+                Packet::Pubrec(ack) => {
+                    let identifier = ack.packet_identifier.get();
+                    let mut pending = self.pending.iter_mut();
+                    if let Some(of) = pending.find(|of| of.identifier == identifier) {
+                        of.is_released = true;
+                    }
+                    if let Some(message) = parting.awaited.remove(&identifier) {
+                        judge.acknowledge(world, message)?;
+                    }
+                }
+                Packet::Suback(suback) => {
+                    parting.asked.remove(&suback.packet_identifier.get());
+                }
+                Packet::Unsuback(unsuback) => {
+                    parting.asked.remove(&unsuback.packet_identifier.get());
+                }
+                _ => {}
+            }
+        }
+        if world.links[parting.link].at != At::Closed {
+            self.parting = Some(parting);
+            return Ok(());
+        }
+        // The broker need not wait longer for other cores and the store.
+        let is_late = world.now.0 >= parting.since_us + 15_000_000;
+        let is_answered = parting.awaited.is_empty() && parting.asked.is_empty();
+        match is_answered || is_late {
+            true => Ok(()),
+            false => Err(format!("{} was not answered before its connection ended", self.name)),
+        }
+    }
+
     pub fn cut(&mut self, world: &mut World, judge: &mut Judge) {
+        self.forget_parting(judge);
         if let Some(link) = self.link {
             world.cut(link);
             self.lose_link(world, judge);
@@ -351,6 +433,7 @@ impl Client {
 
     /// Looks at what has come, and answers.
     pub fn look(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
+        self.look_at_parting(world, judge)?;
         while let Some(link) = self.link {
             let Some(packet) = world.links[link].inbox.pop_front() else {
                 if world.links[link].at == At::Closed {
@@ -529,7 +612,9 @@ impl Client {
 
     /// What must not be so once everything has settled.
     pub fn unsettled(&self) -> Option<String> {
-        let waits = if self.link.is_some() && !self.is_connected {
+        let waits = if self.parting.is_some() {
+            "the end of its connection"
+        } else if self.link.is_some() && !self.is_connected {
             "a CONNACK"
         } else if self.is_connected && !self.subscribing.is_empty() {
             "a SUBACK"
@@ -540,6 +625,16 @@ impl Client {
         };
         Some(format!("{} waits for {waits} in vain", self.name))
     }
+}
+
+/// A connection on which a client sends no more.
+struct Parting {
+    link: usize,
+    since_us: u64,
+    /// Messages of its that are to be acknowledged, by Packet Identifier.
+    awaited: BTreeMap<u16, usize>,
+    /// SUBSCRIBE and UNSUBSCRIBE.
+    asked: BTreeSet<u16>,
 }
 
 /// How a client connects.

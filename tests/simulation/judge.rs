@@ -71,6 +71,8 @@ pub struct Judge {
     subscribers: Vec<Subscriber>,
     /// Counts what clients do and see.
     clock: u64,
+    /// What a client sent before its connection ended is sure to arrive.
+    pub keeps_what_it_sent: bool,
     /// Deliveries of a message to a client, but for retained ones of a new subscription.
     received: BTreeMap<(usize, usize), Vec<Seen>>,
     /// The last message by subscriber, publisher, topic and QoS.
@@ -105,6 +107,7 @@ impl Judge {
             unsubscribed_groups: BTreeSet::new(),
             settled_at: 0,
             may_drop_qos_0,
+            keeps_what_it_sent: false,
             has_crashed: false,
         }
     }
@@ -183,6 +186,13 @@ impl Judge {
         self.tick();
         self.leave_groups(client);
         self.subscribers[client].connected_at = None;
+        if !self.keeps_what_it_sent {
+            self.doubt_fresh(client);
+        }
+    }
+
+    /// What a client sent last at QoS 0 may have arrived or not.
+    pub fn doubt_fresh(&mut self, client: usize) {
         let fresh = self.messages.iter_mut().filter(|m| m.is_fresh && m.publisher == client);
         for message in fresh.filter(|m| m.qos == 0) {
             message.is_doubtful = true;

@@ -28,6 +28,13 @@ pub enum Step {
     Leave {
         client: usize,
     },
+    /// The client sends no more, having said DISCONNECT or not, and reads on; where the executor
+    /// `reads_ahead`, it sees the end while the engine wants no input.
+    End {
+        client: usize,
+        is_polite: bool,
+        reads_ahead: bool,
+    },
     /// The network ends the connection; what was under way is lost.
     Cut {
         client: usize,
@@ -157,7 +164,11 @@ fn step(random: &mut Random, cores: usize) -> Step {
     let qos = random.pick(&[0, 1, 1, 2]);
     match random.below(100) {
         0..8 => connect(random, client),
-        8..11 => Step::Leave { client },
+        8..10 => Step::Leave { client },
+        10 => {
+            let (is_polite, reads_ahead) = (random.percent(60), random.percent(50));
+            Step::End { client, is_polite, reads_ahead }
+        }
         11..15 => Step::Cut { client },
         15..27 => Step::Subscribe { client, filter: random.pick(&FILTERS), qos },
         27..33 => Step::Subscribe { client, filter: random.pick(&SHARED), qos },
@@ -177,7 +188,11 @@ fn step(random: &mut Random, cores: usize) -> Step {
             to: random.below(cores),
             is_frozen: random.percent(60),
         },
-        90..96 => Step::Wait { ms: random.pick(&[1, 20, 1_100, 3_000, 7_000]) },
+        90..92 => {
+            let (is_polite, reads_ahead) = (random.percent(60), random.percent(50));
+            Step::End { client, is_polite, reads_ahead }
+        }
+        92..97 => Step::Wait { ms: random.pick(&[1, 20, 1_100, 3_000, 7_000]) },
         _ => Step::Settle,
     }
 }

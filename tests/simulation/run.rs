@@ -56,6 +56,9 @@ impl Run {
                 clients[client].connect(world, judge, core, how);
             }
             Step::Leave { client } => clients[client].leave(world, judge),
+            Step::End { client, is_polite, reads_ahead } => {
+                clients[client].end(world, judge, is_polite, reads_ahead);
+            }
             Step::Cut { client } => clients[client].cut(world, judge),
             Step::Subscribe { client, filter, qos } => {
                 clients[client].subscribe(world, judge, filter, qos);

@@ -47,6 +47,16 @@ pub struct Link {
     /// The client has gone: nothing it sent arrives any more.
     is_cut: bool,
     pub is_blocked: bool,
+    /// The client sends no more, and how that is seen.
+    end: Option<End>,
+}
+
+/// The end of what a client sends.
+#[derive(Clone, Copy)]
+struct End {
+    /// It is read although the engine wants no input.
+    reads_ahead: bool,
+    is_told: bool,
 }
 
 #[derive(Default)]
@@ -244,6 +254,7 @@ impl World {
             is_paused: false,
             is_cut: false,
             is_blocked: false,
+            end: None,
         });
         link
     }
@@ -251,6 +262,11 @@ impl World {
     /// The network ends a connection.
     pub fn cut(&mut self, link: usize) {
         self.links[link].is_cut = true;
+    }
+
+    /// The client sends no more.
+    pub fn end(&mut self, link: usize, reads_ahead: bool) {
+        self.links[link].end = Some(End { reads_ahead, is_told: false });
     }
 
     /// The core at which a connection is.
@@ -350,7 +366,15 @@ impl World {
                 continue;
             }
             let left = link.sent.len() - link.read;
-            if left == 0 || link.is_paused || !(all || random.percent(60)) {
+            let reads_ahead = link.end.is_some_and(|end| end.reads_ahead);
+            if link.is_paused && !reads_ahead || !(all || random.percent(60)) {
+                continue;
+            }
+            if left == 0 {
+                if let Some(end) = link.end.as_mut().filter(|end| !end.is_told) {
+                    end.is_told = true;
+                    self.cores[core].engine.handle_ended(self.now, id);
+                }
                 continue;
             }
             let most = if random.percent(20) { 3 } else { left };
