@@ -94,6 +94,12 @@ enum Step {
     Cut {
         client: u8,
     },
+    End {
+        client: u8,
+    },
+    Deafen {
+        client: u8,
+    },
     Block {
         client: u8,
         is_blocked: bool,
@@ -223,6 +229,25 @@ impl World {
             self.held.remove(&id);
             self.streams.remove(&id);
             self.engine.handle_closed(self.now, id);
+            self.settle();
+        }
+    }
+
+    /// The client sends no more, and reads on; what it sends later goes by another connection.
+    fn end(&mut self, client: usize) {
+        if let Some(id) = self.clients[client].take() {
+            self.engine.handle_ended(self.now, id);
+            self.settle();
+            self.take(id, usize::MAX);
+            self.settle();
+        }
+    }
+
+    /// Nothing can be sent to the client any more.
+    fn deafen(&mut self, client: usize) {
+        if let Some(id) = self.clients[client] {
+            self.held.remove(&id);
+            self.engine.handle_deaf(self.now, id);
             self.settle();
         }
     }
@@ -369,6 +394,8 @@ impl World {
                 self.send(client, &Packet::Disconnect(disconnect));
             }
             Step::Cut { client } => self.cut(usize::from(client) % CLIENTS),
+            Step::End { client } => self.end(usize::from(client) % CLIENTS),
+            Step::Deafen { client } => self.deafen(usize::from(client) % CLIENTS),
             Step::Block { client, is_blocked } => {
                 let client = usize::from(client) % CLIENTS;
                 self.blocked[client] = is_blocked;
@@ -436,7 +463,9 @@ fuzz_target!(|conversation: Conversation| {
     for client in 0..CLIENTS {
         world.cut(client);
     }
-    world.wait(2_000_000_000);
+    // Those that were ending and got no further have had their time after the second.
+    world.wait(1_000_000_000);
+    world.wait(1_000_000_000);
     let metrics = world.engine.metrics().clone();
     assert_eq!((metrics.clients_connected, metrics.clients_disconnected), (0, 0));
     assert_eq!((metrics.subscriptions, metrics.connections_open), (0, 0));
