@@ -150,7 +150,7 @@ impl Engine {
         if is_too_long || shards::check_topic_name(will.topic, levels_max).is_err() {
             return Err(Refusal(ReasonCode::TopicNameInvalid));
         }
-        if will.topic.starts_with(super::sys_topics::PREFIX) {
+        if super::sys_topics::is_ours(will.topic) {
             return Err(Refusal(ReasonCode::NotAuthorized));
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::engine::batch::{Once, Parcel};
 use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
 use crate::engine::lanes::Awaited;
 use crate::engine::targets::Sharing;
-use crate::engine::{ConnectionId, CoreId, Engine, Timer, retained, wills};
+use crate::engine::{ConnectionId, CoreId, Engine, Timer, retained, sys_topics, wills};
 use crate::limits;
 use crate::message;
 use crate::session::outbound::Delivery;
@@ -492,7 +492,7 @@ impl Engine {
                 // Every core has them all, or will: that on which a message was published is sure to
                 // have it already.
                 let told_by = (stored.stamp & retained::STAMP_CORE_MASK) % cores;
-                if told_by == own && !retained::is_ours(topic) {
+                if told_by == own && !sys_topics::is_ours(topic) {
                     match &stored.message {
                         Some(message) => {
                             let content = journal.content(&message.content());

@@ -243,7 +243,7 @@ impl Engine {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), ReasonCode> {
-        if topic.starts_with(sys_topics::PREFIX) {
+        if sys_topics::is_ours(topic) {
             return Err(ReasonCode::NotAuthorized);
         }
         let client_identifier = &self.sessions[session as usize].client_identifier;

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use shards::{Fingerprint, GroupAt, SubscriberId, SubscriptionOptions, TopicFilter};
 
 use crate::engine::retained::{STAMP_CORE_BITS, Stored};
-use crate::engine::{CoreId, Engine, Kept};
+use crate::engine::{CoreId, Engine, Kept, sys_topics};
 use crate::limits;
 use crate::message::{self, Message};
 use crate::session::inbound::Inbound;
@@ -106,7 +106,7 @@ impl Engine {
             let kept = retained.remove(&topic).expect("just seen");
             restored.clock = restored.clock.max(kept.stamp >> STAMP_CORE_BITS);
             let message = kept.content.and_then(|content| self.restore_message(&content));
-            if message.is_some() {
+            if message.is_some() && !sys_topics::is_ours(&topic) {
                 restored.retained.push((topic, Stored { stamp: kept.stamp, message }));
             }
         }

@@ -56,7 +56,7 @@ impl Engine {
         publisher: Option<u32>,
     ) -> Result<Stored, RetainedFull> {
         let is_set = !content.payload.is_empty();
-        if is_set && !is_ours(content.topic) && !self.has_room_to_retain(content) {
+        if is_set && !sys_topics::is_ours(content.topic) && !self.has_room_to_retain(content) {
             return Err(RetainedFull(DropCause::RetainedFull));
         }
         let stamp = self.next_stamp();
@@ -66,7 +66,7 @@ impl Engine {
         let message = is_set.then(|| content.to_message(&self.links.ledger));
         let stored = Stored { stamp, message };
         self.store(content.topic, &stored);
-        if !is_ours(content.topic) {
+        if !sys_topics::is_ours(content.topic) {
             self.tell_retained(content, stored.stamp);
         }
         Ok(stored)
@@ -157,7 +157,7 @@ impl Engine {
 
     /// The broker's own topics are few, and take nothing from the clients' bounds.
     pub(super) fn count_retained(&mut self, topic: &str, message: &Message, messages: i64) {
-        if !is_ours(topic) {
+        if !sys_topics::is_ours(topic) {
             let bytes = message.content().bytes() as i64 * messages;
             let metrics = &mut self.links.metrics;
             metrics.retained_messages = metrics.retained_messages.saturating_add_signed(messages);
@@ -286,10 +286,6 @@ impl Engine {
 /// About what it costs to take a topic out of the store: its levels are, one by one.
 pub(super) fn steps_to_take(topic: &str) -> usize {
     8 + topic.len() / 8
-}
-
-pub(super) fn is_ours(topic: &str) -> bool {
-    topic.starts_with(sys_topics::PREFIX)
 }
 
 /// How much a client can take.

@@ -7,8 +7,14 @@ use crate::message::Content;
 use crate::metrics::{DROPS, Metrics};
 use crate::wire::Qos;
 
-/// Clients may read these topics, not write them.
-pub(super) const PREFIX: &str = "$SYS/";
+/// Clients may read topics below this one, and write neither them nor itself.
+const ROOT: &str = "$SYS";
+
+/// Whether the broker alone writes this topic.
+#[inline]
+pub(super) fn is_ours(topic: &str) -> bool {
+    topic.strip_prefix(ROOT).is_some_and(|below| below.is_empty() || below.starts_with('/'))
+}
 
 impl Engine {
     /// Asks the other cores for their counters; when all have told, they are published.
@@ -45,7 +51,7 @@ impl Engine {
             metrics.clients_maximum = self.clients_maximum;
         }
         let uptime_s = self.now.since_us(self.started) / 1_000_000;
-        let text = |name: &str, value: String| (format!("{PREFIX}broker/{name}"), value);
+        let text = |name: &str, value: String| (format!("{ROOT}/broker/{name}"), value);
         let mut values = vec![
             text("version", format!("ringmq version {}", env!("CARGO_PKG_VERSION"))),
             text("uptime", format!("{uptime_s} seconds")),

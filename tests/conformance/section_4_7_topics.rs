@@ -1,7 +1,7 @@
 //! 4.7: Topic Names and Topic Filters, and which matches which.
 
 use crate::support::{
-    Broker, Client, Connect, Publish, Suback, Subscribe, Unsubscribe, V5, Version,
+    Broker, Client, Connect, Publish, Suback, Subscribe, Unsubscribe, V5, Version, Will,
     for_all_versions, for_versions, reason,
 };
 
@@ -346,9 +346,28 @@ fn sys_topics_cannot_be_written() {
             let refused = if version == V5 { reason::NOT_AUTHORIZED } else { reason::SUCCESS };
             assert_eq!((ack.packet_identifier, ack.reason), (id, refused));
         }
+        // `$SYS/#` matches its parent too [MQTT-4.7.1-2].
+        let ack = {
+            writer.send(Publish::new("$SYS", "the parent").qos(1, 3).retain());
+            writer.expect_ack()
+        };
+        let refused = if version == V5 { reason::NOT_AUTHORIZED } else { reason::SUCCESS };
+        assert_eq!((ack.packet_identifier, ack.reason), (3, refused));
+        writer.send(Publish::new("$SYS", "at QoS 0"));
         writer.send(Publish::new("$SYS/anything", "at QoS 0"));
         writer.expect_alive();
         reader.expect_alive();
+        let mut late = Client::connect(&broker, Connect::v5("late"));
+        late.subscribe("$SYS/#", 0);
+        late.expect_alive();
+        // Another topic that begins alike is nobody's.
+        late.subscribe("$SYSTEM/#", 0);
+        writer.publish(Publish::new("$SYSTEM", "m").qos(1, 4));
+        late.expect_message("m");
+        let with_will = Connect::new(version, "w").will(Will::new("$SYS", "last words"));
+        let not_let_in =
+            if version == V5 { reason::NOT_AUTHORIZED } else { reason::V3_NOT_AUTHORIZED };
+        Client::refused(&broker, with_will, not_let_in);
         reader.subscribe("$SYS/+/uptime", 0);
         reader.expect_alive();
     });
