@@ -95,9 +95,13 @@ pub struct Limits {
     /// Longest Session Expiry Interval; 4294967295 for "never expires".
     #[serde(deserialize_with = "between::<_, _, 0, 4_294_967_295>")]
     pub session_expiry_max_s: u32,
-    /// Keep Alive at most, imposed as Server Keep Alive; 0 leaves it to the client.
+    /// Keep Alive at most of MQTT 5.0 clients, imposed as Server Keep Alive; 0 leaves it to the client.
     #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
     pub keep_alive_max_s: u16,
+    /// The same of clients of MQTT 3.1 and 3.1.1, which cannot be told: those that chose a
+    /// longer one, or none, are disconnected once they are silent for longer than this allows. 0 leaves it to the client.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub keep_alive_v3_max_s: u16,
 }
 
 impl Default for Limits {
@@ -135,6 +139,7 @@ impl Default for Limits {
             memory_bytes_max: 0,
             session_expiry_max_s: u32::MAX,
             keep_alive_max_s: 0,
+            keep_alive_v3_max_s: 0,
         }
     }
 }

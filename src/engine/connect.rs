@@ -500,7 +500,12 @@ impl Engine {
     fn agree(&mut self, id: ConnectionId, index: u32, connect: &Connect<'_>) {
         let limits = &self.settings.limits;
         let properties = &connect.properties;
-        let keep_alive_s = match (connect.keep_alive_s, limits.keep_alive_max_s) {
+        // Those before 5 cannot be told.
+        let keep_alive_max_s = match connect.version {
+            Version::V5 => limits.keep_alive_max_s,
+            Version::V31 | Version::V311 => limits.keep_alive_v3_max_s,
+        };
+        let keep_alive_s = match (connect.keep_alive_s, keep_alive_max_s) {
             (asked, 0) => asked,
             (0, max) => max,
             (asked, max) => asked.min(max),

@@ -1,7 +1,7 @@
 //! 3.2: CONNACK, and what the configuration makes it say.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::reason::{
     BAD_AUTHENTICATION_METHOD, KEEP_ALIVE_TIMEOUT, MALFORMED_PACKET, PACKET_TOO_LARGE,
@@ -328,15 +328,36 @@ fn a_server_keep_alive_holds_instead_of_the_clients() {
         assert_eq!(property!(client.connack.properties, ServerKeepAlive), Some(1));
         client
     });
-    // 3.1.1 cannot be told, but must not hold the connection for ever either.
-    let mut before_5 = Client::connect(&broker, Connect::v311("before 5").keep_alive(0));
     for mut client in asked {
         client.expect_disconnect(KEEP_ALIVE_TIMEOUT);
         assert!((1.4..3.0).contains(&since.elapsed().as_secs_f32()));
     }
-    before_5.expect_closed();
     let within = Client::connect(&broker, Connect::v5("within").keep_alive(1));
     assert_eq!(property!(within.connack.properties, ServerKeepAlive), None);
+}
+
+#[test]
+fn clients_before_5_which_cannot_be_told_keep_their_keep_alive_unless_a_key_of_its_own_bounds_it() {
+    let before_5 = |broker: &Broker| {
+        let name = |version| format!("{version:?}");
+        [V31, V311].map(|version| {
+            Client::connect(broker, Connect::new(version, &name(version)).keep_alive(0))
+        })
+    };
+    let of_5 = Broker::with_config("limits.keep_alive_max_s = 1");
+    let stay = before_5(&of_5);
+    let of_3 = Broker::with_config("limits.keep_alive_v3_max_s = 1");
+    let since = Instant::now();
+    let go = before_5(&of_3);
+    let mut told_nothing = Client::connect(&of_3, Connect::v5("c").keep_alive(0));
+    assert_eq!(property!(told_nothing.connack.properties, ServerKeepAlive), None);
+    for mut client in go {
+        client.expect_closed();
+        assert!((1.4..3.0).contains(&since.elapsed().as_secs_f32()));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    stay.into_iter().for_each(|mut client| client.expect_alive());
+    told_nothing.expect_alive();
 }
 
 #[test]
