@@ -21,6 +21,7 @@ pub(crate) mod secret_file;
 pub mod send_buffer;
 pub mod session;
 pub mod storage;
+pub(crate) mod text_file;
 pub mod transport;
 pub mod users;
 

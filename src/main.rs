@@ -346,7 +346,7 @@ fn with_code(error: ServerError) -> Failure {
         ServerError::Descriptors(_) => EXIT_DESCRIPTORS,
         ServerError::Seats(_) | ServerError::Stats(..) | ServerError::Tls(..) => EXIT_CONFIGURATION,
         #[cfg(feature = "store")]
-        ServerError::Store(_) => EXIT_STORE,
+        ServerError::Store(_) | ServerError::NoFolder(_) => EXIT_STORE,
         ServerError::Mode(_) | ServerError::Executor(_) => EXIT_OTHER,
     };
     (code, error.into())

@@ -62,7 +62,7 @@ impl Keys {
     /// Reads a key set; what is wrong names the file and the key.
     pub fn read(path: &Path, of: &Jwt) -> Result<Self, String> {
         let error = |what: String| format!("access.jwt.key_set: {}: {what}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
+        let text = crate::text_file::read(path).map_err(|e| error(e.to_string()))?;
         let keys = Self::parse(&text, of).map_err(error)?;
         // Those of other kinds are public.
         let set: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();

@@ -305,7 +305,7 @@ impl Snapshot {
     fn entry_in_force(&self, user: &str, entry: &Arc<User>) -> Result<&Arc<User>, ReasonCode> {
         match self.passwords.user(user) {
             None => Err(ReasonCode::NotAuthorized),
-            Some(now) if now == entry => Ok(now),
+            Some(now) if now == entry || now.has_password_of(entry) => Ok(now),
             Some(_) => Err(ReasonCode::AdministrativeAction),
         }
     }
@@ -317,7 +317,7 @@ fn named(path: &Path) -> Option<&Path> {
 
 /// Reads a file of rules.
 pub fn read_rules(path: &Path) -> Result<Rules, AccessError> {
-    let text = std::fs::read_to_string(path)
+    let text = crate::text_file::read(path)
         .map_err(|error| AccessError(format!("access.acl_file: {}: {error}", path.display())))?;
     Rules::parse(&text, &path.display().to_string()).map_err(|error| AccessError(error.to_string()))
 }

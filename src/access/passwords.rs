@@ -16,6 +16,7 @@ use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 use crate::config::Hashing;
+use crate::text_file;
 
 /// A hash of nothing, to compare with where there is no such user.
 const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -86,8 +87,8 @@ impl fmt::Display for PasswordError {
             }
             Self::Locked(path) => write!(
                 f,
-                "{} is there: another `broker passwd` is at work, or was interrupted; remove it if \
-                 none is",
+                "{} is there, or locked: another `broker passwd` is at work, or was interrupted; \
+                 remove it if none is and its name ends in .new",
                 path.display()
             ),
         }
@@ -194,7 +195,7 @@ fn nobody(hashing: &Hashing) -> Box<str> {
 }
 
 fn read_text(path: &Path) -> Result<String, PasswordError> {
-    fs::read_to_string(path).map_err(|error| PasswordError::Io(path.to_owned(), error))
+    text_file::read(path).map_err(|error| PasswordError::Io(path.to_owned(), error))
 }
 
 /// A line of a file; nothing where it holds no user.
@@ -228,19 +229,63 @@ fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
     Ok(Some((name, User { hash: hash.into(), verifier: verifier.map(Into::into) })))
 }
 
-/// The line of a user with this password. Takes time and memory.
-fn line_of(name: &str, password: &str, hashing: &Hashing) -> Result<String, PasswordError> {
+impl User {
+    /// Whether the password is that of another entry for the same user, as far as two hashes show. The salt is
+    /// drawn with each password: who has that one, and hashes at other costs, has been hashed anew by [`add`].
+    pub fn has_password_of(&self, other: &Self) -> bool {
+        if self.hash == other.hash {
+            return true;
+        }
+        let (Ok(one), Ok(other)) = (PasswordHash::new(&self.hash), PasswordHash::new(&other.hash))
+        else {
+            return false;
+        };
+        one.salt == other.salt && one.params != other.params
+    }
+}
+
+/// The line of a user with this password. Takes time and memory. Where it is the password that the user has
+/// already, its salt stays, and with it those who came in by it.
+fn line_of(
+    name: &str,
+    password: &str,
+    hashing: &Hashing,
+    before: Option<&User>,
+) -> Result<String, PasswordError> {
     let hash_error = |error: &dyn fmt::Display| PasswordError::Hash(error.to_string());
     let params = Params::new(hashing.memory_kib, hashing.iterations, 1, None)
         .map_err(|error| hash_error(&error))?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash = argon2.hash_password(password.as_bytes()).map_err(|error| hash_error(&error))?;
+    let old = before.and_then(|user| PasswordHash::new(&user.hash).ok());
+    let old = match old {
+        Some(old)
+            if is_hash_of(password.as_bytes(), &old).map_err(|error| hash_error(&error))? =>
+        {
+            Some(old)
+        }
+        _ => None,
+    };
+    let hash = match old.as_ref().and_then(|old| old.salt.as_ref()) {
+        Some(salt) => argon2.hash_password_with_salt(password.as_bytes(), salt.as_ref()),
+        None => argon2.hash_password(password.as_bytes()),
+    };
+    let hash = hash.map_err(|error| hash_error(&error))?;
     let mut line = format!("{name}:{hash}");
     #[cfg(feature = "scram")]
     if hashing.scram {
-        let verifier = super::scram::Verifier::new(password, hashing.scram_iterations);
+        use super::scram::Verifier;
         line.push(':');
-        line.push_str(&verifier.map_err(PasswordError::Hash)?.to_string());
+        let kept = before.filter(|_| old.is_some()).and_then(|user| user.verifier.as_deref());
+        let iterations = hashing.scram_iterations;
+        match kept
+            .filter(|kept| Verifier::parse(kept).is_some_and(|of| of.iterations() == iterations))
+        {
+            Some(kept) => line.push_str(kept),
+            None => {
+                let verifier = Verifier::new(password, iterations).map_err(PasswordError::Hash)?;
+                line.push_str(&verifier.to_string());
+            }
+        }
     }
     line.push('\n');
     Ok(line)
@@ -259,7 +304,9 @@ pub fn add(
             "a user's name is not empty, does not begin with #, and has no colon or line break",
         ));
     }
-    let line = line_of(name, password, hashing)?;
+    let before = Passwords::read(path, hashing).ok();
+    let before = before.as_ref().and_then(|passwords| passwords.user(name));
+    let line = line_of(name, password, hashing, before.map(|user| &**user))?;
     change(path, true, |text| {
         let mut is_new = true;
         let mut changed = String::new();
@@ -296,8 +343,9 @@ fn is_line_of(line: &str, name: &str) -> bool {
     line.split_once(':').is_some_and(|(of, _)| of == name)
 }
 
-/// Writes a file anew, so that whoever reads it finds the old one or the new one. Nothing is
-/// written when `edit` has nothing to write.
+/// Writes a file anew, so that whoever reads it finds the old one or the new one; one that is mounted alone,
+/// as containers do, or whose folder nobody may write to, is changed in its place. Nothing is written when
+/// `edit` has nothing to write.
 fn change<T>(
     path: &Path,
     may_make: bool,
@@ -310,32 +358,75 @@ fn change<T>(
     name.push(".new");
     let new = path.with_file_name(name);
     let file = match create_private(&new) {
-        Ok(file) => file,
+        Ok(file) => Some(file),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(PasswordError::Locked(new));
         }
+        Err(error) if is_of_the_folder(&error) && path.is_file() => None,
         Err(error) => return Err(PasswordError::Io(new, error)),
     };
+    let mut is_renamed = false;
     let outcome = (|| {
-        let text = match fs::read_to_string(&path) {
+        let _lock = match &file {
+            Some(_) => None, // the new file is one
+            None => Some(lock(&path)?),
+        };
+        let text = match text_file::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && may_make => String::new(),
             Err(error) => return Err(failed(error)),
         };
         let Some((text, told)) = edit(&text) else { return Ok(None) };
-        let write = || -> io::Result<()> {
-            keep_owner(&path, &file)?;
-            (&file).write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(failed)?;
+        match &file {
+            Some(file) => replace(&path, &new, file, &text).map(|renamed| is_renamed = renamed),
+            None => write_in_place(&path, &text),
+        }
+        .map_err(failed)?;
         Ok(Some(told))
     })();
-    if !matches!(outcome, Ok(Some(_))) {
+    // Once it has become the file, one of this name is somebody else's.
+    if file.is_some() && !is_renamed {
         let _ = fs::remove_file(&new);
     }
     outcome
+}
+
+/// Puts the new file in the place of the old one; false where the old one was written to instead.
+fn replace(path: &Path, new: &Path, mut file: &File, text: &str) -> io::Result<bool> {
+    keep_owner(path, file)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    match fs::rename(new, path) {
+        // A file that is mounted alone cannot be replaced.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            write_in_place(path, text).map(|()| false)
+        }
+        outcome => outcome.map(|()| true),
+    }
+}
+
+/// Writes into the file as it is. Whoever reads it in this moment may find a part.
+fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()
+}
+
+/// Keeps others that change the file in its place from it.
+fn lock(path: &Path) -> Result<File, PasswordError> {
+    let failed = |error| PasswordError::Io(path.to_owned(), error);
+    let file = File::options().write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(PasswordError::Locked(path.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Whether no file can be made in a folder, whatever it is called.
+fn is_of_the_folder(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn create_private(path: &Path) -> io::Result<File> {
@@ -395,6 +486,28 @@ mod tests {
         assert!(
             !is_right("", "") && Passwords::none(&CHEAP).verify("alice", b"second") == Ok(false)
         );
+    }
+
+    #[test]
+    fn a_password_that_is_hashed_anew_is_the_same_and_another_is_not() {
+        let path = folder("passwd-anew").join("passwords");
+        let entry = |password: &str, hashing: &Hashing| {
+            add(&path, "alice", password, hashing).expect("written");
+            let passwords = Passwords::read(&path, hashing).expect("it reads");
+            assert_eq!(passwords.verify("alice", password.as_bytes()), Ok(true));
+            Arc::clone(passwords.user("alice").expect("she is there"))
+        };
+        let first = entry("first", &CHEAP);
+        assert_eq!(entry("first", &CHEAP), first, "at the same cost nothing changes");
+        let dearer = entry("first", &Hashing { iterations: 2, ..CHEAP });
+        let without = entry("first", &Hashing { scram: false, ..CHEAP });
+        for anew in [&dearer, &without] {
+            assert!(anew.has_password_of(&first) && **anew != *first);
+        }
+        let second = entry("second", &CHEAP);
+        assert!(!second.has_password_of(&first) && !second.has_password_of(&dearer));
+        let back = entry("first", &CHEAP);
+        assert!(!back.has_password_of(&second));
     }
 
     #[test]

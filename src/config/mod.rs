@@ -153,15 +153,21 @@ impl Settings {
                     return Err("a port that the system chooses names no broker that could come \
                                 back; name a folder with --data DIR");
                 }
-                Ok(state_folder().join("ringmq").join(port.to_string()))
+                let folder = state_folder().ok_or(NO_FOLDER)?;
+                Ok(folder.join("ringmq").join(port.to_string()))
             }
         }
+    }
+
+    /// Why nothing can be kept though it should be: nobody says where.
+    pub fn lacks_folder(&self) -> Option<&'static str> {
+        self.data_folder().err().filter(|why| *why == NO_FOLDER)
     }
 
     /// Reads a TOML file over the defaults.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let error = |message: String| ConfigError { file: Some(path.to_owned()), message };
-        let text = std::fs::read_to_string(path)
+        let text = crate::text_file::read(path)
             .map_err(|e| error(format!("cannot be read: {e}; name a readable TOML file")))?;
         Self::from_toml(&text).map_err(error)
     }
@@ -294,3 +300,7 @@ impl Settings {
 }
 
 const LISTENERS_MAX: usize = 64;
+
+const NO_FOLDER: &str = "there is no place to keep sessions and retained messages in: neither STATE_DIRECTORY, \
+                         XDG_STATE_HOME nor HOME names a folder from the root on, and the system knows no home \
+                         of this user; name a folder with --data DIR, or say --data none";

@@ -1,5 +1,6 @@
 //! What is kept on disk, and when.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, de};
@@ -87,13 +88,71 @@ pub enum Sync {
     None,
 }
 
-/// Where programs of this user, or this service, keep their state.
-pub(super) fn state_folder() -> PathBuf {
-    let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+/// Where programs of this user, or this service, keep their state; none where nobody says so.
+pub(super) fn state_folder() -> Option<PathBuf> {
+    state_folder_of(|name| std::env::var_os(name), home_of_user)
+}
+
+/// The same by these variables, and this home where they do not have it. What is not absolute is below the
+/// working directory, which is anywhere: nobody means that.
+fn state_folder_of(
+    variable: impl Fn(&str) -> Option<OsString>,
+    home_of_user: impl Fn() -> Option<PathBuf>,
+) -> Option<PathBuf> {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    let of = |name| variable(name).map(PathBuf::from).and_then(absolute);
+    // systemd may name several.
+    let first = |path: OsString| std::env::split_paths(&path).next();
     // What systemd gives a service, what the desktop's rules say, what Windows says.
-    of("STATE_DIRECTORY")
+    variable("STATE_DIRECTORY")
+        .and_then(first)
+        .and_then(absolute)
         .or_else(|| of("XDG_STATE_HOME"))
         .or_else(|| of("LOCALAPPDATA"))
-        .or_else(|| of("HOME").map(|home| home.join(".local").join("state")))
-        .unwrap_or_else(|| PathBuf::from("."))
+        .or_else(|| {
+            let home = of("HOME").or_else(|| home_of_user().and_then(absolute))?;
+            Some(home.join(".local").join("state"))
+        })
+}
+
+/// The home that the system has for the user, where there is such a folder.
+#[cfg(unix)]
+fn home_of_user() -> Option<PathBuf> {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok()??;
+    let is_one = user.dir.is_dir() && user.dir.parent().is_some();
+    is_one.then_some(user.dir)
+}
+
+#[cfg(not(unix))]
+fn home_of_user() -> Option<PathBuf> {
+    None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_kept_where_somebody_says_and_never_below_the_working_directory() {
+        let folder = |variables: &[(&str, &str)], home: Option<&str>| {
+            let of = |name: &str| variables.iter().find(|(is, _)| *is == name);
+            let folder = state_folder_of(
+                |name| of(name).map(|(_, value)| OsString::from(value)),
+                || home.map(PathBuf::from),
+            );
+            folder.map(|folder| folder.display().to_string())
+        };
+        let is = |path: &str| Some(path.to_owned());
+        let home = ("HOME", "/home/a");
+        assert_eq!(folder(&[home], None), is("/home/a/.local/state"));
+        assert_eq!(folder(&[("XDG_STATE_HOME", "/x"), home], None), is("/x"));
+        assert_eq!(folder(&[("STATE_DIRECTORY", "/s:/t"), home], None), is("/s"));
+        assert_eq!(folder(&[("XDG_STATE_HOME", "x"), home], None), is("/home/a/.local/state"));
+        assert_eq!(folder(&[], Some("/home/b")), is("/home/b/.local/state"));
+        assert_eq!(folder(&[("HOME", "")], Some("/home/b")), is("/home/b/.local/state"));
+        for variables in [&[][..], &[("HOME", "")], &[("HOME", "home")], &[("STATE_DIRECTORY", "")]]
+        {
+            assert_eq!(folder(variables, None), None, "{variables:?}");
+        }
+    }
 }

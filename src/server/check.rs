@@ -39,6 +39,10 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
         }
     }
     #[cfg(feature = "store")]
+    if let Some(why) = settings.lacks_folder() {
+        found.push(ServerError::NoFolder(why));
+    }
+    #[cfg(feature = "store")]
     if let Ok(folder) = settings.data_folder()
         && let Err(error) = may_make(&folder)
     {

@@ -47,6 +47,9 @@ pub enum ServerError {
     /// What is to be kept cannot be.
     #[cfg(feature = "store")]
     Store(StoreError),
+    /// Nobody says where it is to be kept.
+    #[cfg(feature = "store")]
+    NoFolder(&'static str),
     /// The executor failed.
     Executor(io::Error),
 }
@@ -70,6 +73,8 @@ impl fmt::Display for ServerError {
             ),
             #[cfg(feature = "store")]
             Self::Store(error) => error.fmt(f),
+            #[cfg(feature = "store")]
+            Self::NoFolder(why) => f.write_str(why),
             Self::Executor(error) => write!(f, "the executor failed: {error}"),
         }
     }
@@ -255,6 +260,9 @@ fn prepare_reporter(settings: &Settings) -> Result<Option<Prepared>, ServerError
 /// Opens what is to be kept in, and says where that is.
 #[cfg(feature = "store")]
 fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
+    if let Some(why) = settings.lacks_folder() {
+        return Err(ServerError::NoFolder(why));
+    }
     let folder = match settings.data_folder() {
         Ok(folder) => folder,
         Err(because) => {

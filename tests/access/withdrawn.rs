@@ -62,6 +62,28 @@ fn a_user_with_a_new_password_is_disconnected_at_reload_and_comes_back_with_it()
 }
 
 #[test]
+fn a_user_whose_password_is_hashed_anew_stays() {
+    for_versions(|version| {
+        let files = Files::new("rehashed").with_users(&["alice", "bob"]);
+        let broker = files.broker("");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "b"));
+        // At other costs, and with them once more.
+        for costs in [2, 2, 1] {
+            let hashing = "[access.hashing]\nmemory_kib = 8\niterations = ";
+            files.write("cheap.toml", &format!("{hashing}{costs}\n"));
+            assert!(files.passwd(&["add", "bob"], "bobbob\n").status.success());
+            files.reload(&broker);
+            bob.expect_alive();
+            Client::connect(&broker, as_user(version, "bob", "another")).expect_alive();
+        }
+        // The next one is another's, though it has the same costs.
+        assert!(files.passwd(&["add", "bob"], "another\n").status.success());
+        files.reload(&broker);
+        bob.expect_violation(ADMINISTRATIVE_ACTION);
+    });
+}
+
+#[test]
 fn a_password_file_that_is_broken_at_reload_disconnects_nobody() {
     let files = Files::new("broken").with_users(&["alice"]);
     let broker = files.broker(SYS);

@@ -1,0 +1,189 @@
+//! Files as machines have them: with a byte order mark, mounted alone, in folders that nobody may write to;
+//! and where things are kept when nobody says where.
+#![cfg(all(target_os = "linux", feature = "store"))]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const BROKER: &str = env!("CARGO_BIN_EXE_broker");
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("ringmq-files-{}-{name}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        fs::write(self.0.join(name), text).expect("written");
+        self.path(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// `broker passwd`, with cheap hashes, and this on standard input.
+fn passwd(folder: &Folder, arguments: &[&str], input: &str) -> Output {
+    let cheap = "[access.hashing]\nmemory_kib = 8\niterations = 1\n";
+    let config = folder.write("cheap.toml", cheap);
+    let mut child = Command::new(BROKER)
+        .args(["passwd", "--config", &config])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("it ends")
+}
+
+fn said(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+#[test]
+fn a_byte_order_mark_costs_no_user_no_rule_and_no_key() {
+    let folder = Folder::new("bom");
+    let file = folder.path("passwords");
+    assert!(passwd(&folder, &["add", "alice", "--file", &file], "first\n").status.success());
+    assert!(passwd(&folder, &["add", "bob", "--file", &file], "other\n").status.success());
+    let text = fs::read_to_string(&file).expect("it is there");
+    fs::write(&file, format!("\u{FEFF}{}", text.replace('\n', "\r\n"))).expect("written");
+    let list = passwd(&folder, &["list", "--file", &file], "");
+    assert_eq!(said(&list), "alice\nbob\n");
+    assert!(passwd(&folder, &["verify", "alice", "--file", &file], "first\n").status.success());
+    // Changed, she is there once.
+    assert!(passwd(&folder, &["add", "alice", "--file", &file], "second\n").status.success());
+    assert_eq!(said(&passwd(&folder, &["list", "--file", &file], "")), "alice\nbob\n");
+    assert!(passwd(&folder, &["remove", "alice", "--file", &file], "").status.success());
+    assert_eq!(said(&passwd(&folder, &["list", "--file", &file], "")), "bob\n");
+    let rules = folder.write("acl.txt", "\u{FEFF}for everyone\r\n    allow all a/#\r\n");
+    let config = folder.write(
+        "broker.toml",
+        &format!("\u{FEFF}[access]\npassword_file = {file:?}\nacl_file = {rules:?}\n"),
+    );
+    let check = Command::new(BROKER).args(["--check-config", "--config", &config]).output();
+    let check = check.expect("it runs");
+    assert!(check.status.success(), "{}", said(&check));
+    // PowerShell writes this; nothing of it would be understood.
+    let utf_16: Vec<u8> = "\u{FEFF}x:y".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(&file, utf_16).expect("written");
+    let list = passwd(&folder, &["list", "--file", &file], "");
+    assert!(!list.status.success() && said(&list).contains("UTF-16"), "{}", said(&list));
+}
+
+/// Runs a script where it may mount; none where this user may not.
+fn where_one_may_mount(script: &str) -> Option<Output> {
+    let unshare = |what: &[&str]| {
+        Command::new("unshare").args(["--mount", "--map-root-user"]).args(what).output().ok()
+    };
+    let probe = ["bash", "-c", "mount -t tmpfs none /mnt"];
+    if !unshare(&probe).is_some_and(|tried| tried.status.success()) {
+        eprintln!("SKIPPED: nothing can be mounted here (unshare, mount)");
+        return None;
+    }
+    unshare(&["bash", "-c", script])
+}
+
+#[test]
+fn a_password_file_that_is_mounted_alone_is_changed_in_its_place() {
+    let folder = Folder::new("mounted");
+    let file = folder.path("passwords");
+    fs::create_dir(folder.0.join("inside")).expect("a folder");
+    let inside = folder.write("inside/passwords", "");
+    assert!(passwd(&folder, &["add", "alice", "--file", &file], "first\n").status.success());
+    let config = folder.path("cheap.toml");
+    for is_read_only in [false, true] {
+        // The folder that it is mounted in may be of an image that nobody may write to.
+        let remount = match is_read_only {
+            true => {
+                format!("mount --bind {0} {0}; mount -o remount,ro,bind {0}", folder.path("inside"))
+            }
+            false => String::new(),
+        };
+        let script = format!(
+            "set -e; {remount}\nmount --bind {file} {inside}\n\
+             echo second | {BROKER} passwd --config {config} --file {inside} add alice\n\
+             echo other | {BROKER} passwd --config {config} --file {inside} add bob\n\
+             {BROKER} passwd --config {config} --file {inside} remove bob\n\
+             echo second | {BROKER} passwd --config {config} --file {inside} verify alice"
+        );
+        let Some(output) = where_one_may_mount(&script) else { return };
+        assert!(output.status.success(), "read-only: {is_read_only}: {}", said(&output));
+        let list = passwd(&folder, &["list", "--file", &file], "");
+        assert_eq!(said(&list), "alice\n");
+        assert!(!Path::new(&folder.path("inside/passwords.new")).exists());
+    }
+}
+
+/// Whether a broker serves, or why not.
+fn started(command: &mut Command) -> Result<(), String> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    command.args(["--listen", &free.to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    let mut said = String::new();
+    while log.read_line(&mut said).expect("text") > 0 {
+        if said.contains(" listening ") {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+            return Ok(());
+        }
+    }
+    child.wait().expect("it ends");
+    Err(said)
+}
+
+/// Runs it as a user whom the system does not know, and who so has no home; false where this user may not.
+fn as_nobody(command: &mut Command) -> bool {
+    use std::os::unix::process::CommandExt as _;
+    let is_root =
+        fs::metadata("/proc/self").is_ok_and(|of| std::os::unix::fs::MetadataExt::uid(&of) == 0);
+    if is_root {
+        command.uid(54_321).gid(54_321);
+    } else {
+        eprintln!("SKIPPED: only root may run a program as another user");
+    }
+    is_root
+}
+
+#[test]
+fn without_a_home_nothing_is_kept_below_the_working_directory() {
+    let folder = Folder::new("home");
+    let files = || fs::read_dir(&folder.0).expect("a folder").count();
+    for (home, value) in [("HOME", ""), ("HOME", "relative"), ("XDG_STATE_HOME", "relative")] {
+        let mut command = Command::new(BROKER);
+        command.env_clear().current_dir(&folder.0);
+        command.env(home, value);
+        if !as_nobody(&mut command) {
+            return;
+        }
+        let said = started(&mut command).expect_err("there is no place");
+        for part in ["HOME", "STATE_DIRECTORY", "--data DIR", "--data none"] {
+            assert!(said.contains(part), "{home}={value}: {said}");
+        }
+        assert_eq!(files(), 0, "{home}={value}");
+    }
+    let state = folder.path("state");
+    let mut command = Command::new(BROKER);
+    command.env_clear().current_dir("/").env("STATE_DIRECTORY", format!("{state}:/other"));
+    started(&mut command).expect("systemd says where");
+    assert!(Path::new(&state).join("ringmq").is_dir());
+}
