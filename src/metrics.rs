@@ -332,6 +332,8 @@ counters! {
     packets_divided "work/divided" Core Counter;
     /// Sessions that ended over several turns.
     sessions_divided "work/sessions-divided" Core Counter;
+    /// Messages, and runs of them, that some of their subscribers got in a later turn.
+    fan_outs_divided "work/fan-outs-divided" Core Counter;
     /// Microseconds this core was busy.
     busy_us "busy/us" Core Counter;
     /// Times that the core came to what was due a second late or more: it was stopped, or busy.

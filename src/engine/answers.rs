@@ -44,6 +44,15 @@ pub(super) struct Promise {
     /// A QoS 2 message that counts as received, in the store too, once the other cores have stored
     /// it.
     pub receives: Option<PacketIdentifier>,
+    /// Subscribers of this core that get the message in later turns.
+    pub fans_out: bool,
+}
+
+impl Promise {
+    /// Nothing but a batch of records.
+    pub(super) fn stored(batch: u64) -> Self {
+        Self { batch: Some(batch), ..Self::default() }
+    }
 }
 
 /// The answers of one connection that have not left yet.
@@ -127,6 +136,10 @@ impl Engine {
             for core in self.place.others() {
                 receipts += u32::from(awaits(self, core, awaited));
             }
+        }
+        if promise.fans_out && !self.fan_outs.is_empty() {
+            self.fan_outs.await_last(awaited);
+            receipts += 1;
         }
         let mut promise = promise;
         if receipts == 0

@@ -12,7 +12,7 @@ use crate::engine::bundle::Places;
 use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
 use crate::engine::transit::Told;
-use crate::engine::{ConnectionId, Engine, Kept};
+use crate::engine::{ConnectionId, CoreId, Engine, Kept};
 use crate::gauges::Ledger;
 use crate::limits;
 use crate::message::{Content, Copy, Message};
@@ -26,7 +26,10 @@ use crate::wire::{Qos, ReasonCode, Version};
 const INDEX_STEPS_PER_STEP: usize = 8;
 
 /// Steps to bring a message to one subscriber, by QoS.
-const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
+pub(super) const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
+
+/// Steps to line a message up, besides those: what is away is in no cache of the processor.
+const ENQUEUE_STEPS: usize = 4;
 
 /// The last copy written, to make the next one of the same form from.
 #[derive(Default)]
@@ -103,7 +106,7 @@ pub(super) enum Standing {
 }
 
 /// How the subscribers of one message, or run, stand taken together.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Pressure {
     live: usize,
     behind: usize,
@@ -134,6 +137,8 @@ pub(super) struct Origin {
     pub session: Option<u32>,
     /// It must reach no session twice.
     pub once: Option<Once>,
+    /// The core whose batch had it.
+    pub from: Option<CoreId>,
 }
 
 impl Engine {
@@ -154,6 +159,9 @@ impl Engine {
         draft.once = origin.once;
         self.forget_taken(draft.once);
         let targets = self.targets(content.topic);
+        if draft.once.is_some() && self.is_stored_as_a_whole(&targets) {
+            draft.once = None;
+        }
         let mut pressure = self.deliver_to(&targets, &mut draft, origin);
         for sharing in &targets.shared {
             if let Some(standing) = self.share(sharing, &mut draft, origin, None) {
@@ -165,6 +173,15 @@ impl Engine {
             self.forward(&targets, &mut draft, origin, stored);
         }
         !targets.is_empty()
+    }
+
+    /// Whether all deliveries of a message are stored together, and there is none from before a crash:
+    /// then no session has it without the others.
+    fn is_stored_as_a_whole(&self, targets: &Targets) -> bool {
+        self.lanes.is_empty()
+            && targets.each.len() <= self.fan_outs.at_once()
+            && self.taken.is_empty()
+            && self.taken_by_groups.is_empty()
     }
 
     /// Brings a message that came from another core to the subscribers of this one.
@@ -195,7 +212,11 @@ impl Engine {
         if !in_run {
             self.flush_run();
         }
-        let each = &targets.each[if in_run { targets.plain } else { 0 }..];
+        let first = if in_run { targets.plain } else { 0 };
+        let each = &targets.each[first..];
+        if self.goes_in_parts(each.len(), origin) {
+            return self.deliver_in_parts(targets, first, draft, origin);
+        }
         self.work.spend(each.len() * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))]);
         for target in each {
             pressure.add(self.deliver_unless_own(target, draft, origin.session));
@@ -212,7 +233,7 @@ impl Engine {
         }
     }
 
-    fn deliver_unless_own(
+    pub(super) fn deliver_unless_own(
         &mut self,
         target: &Target,
         draft: &mut Draft<'_>,
@@ -333,7 +354,7 @@ impl Engine {
         shared: Option<shards::FilterId>,
     ) {
         self.has_queued = true;
-        self.work.spend(2);
+        self.work.spend(ENQUEUE_STEPS);
         if self.memory_is_full() {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
@@ -349,7 +370,10 @@ impl Engine {
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
         let outbound = session.outbound_mut(window);
+        let held = outbound.queue_room_bytes();
         let outcome = outbound.push(delivery, &self.queue_limits, connection.is_some());
+        // Queues of many sessions that grow at the same time are megabytes of new memory.
+        self.work.spend_bytes(outbound.queue_room_bytes().saturating_sub(held));
         self.count_queue(target.session, queued_before);
         match outcome {
             Queued::Kept => {}

@@ -70,7 +70,7 @@ impl Engine {
             return self.send_pubrel(id.slot, identifier, ReasonCode::Success);
         };
         let pubrel = Answer::Pubrel(wire::Ack::new(identifier, ReasonCode::Success));
-        let promise = Promise { batch: Some(batch), receives: None };
+        let promise = Promise::stored(batch);
         self.answer(id, pubrel, promise, |_, _, _| false);
     }
 
@@ -247,8 +247,9 @@ impl Engine {
         } else if self.paused_elsewhere.contains(&publisher) {
             return;
         }
-        let consumer = &mut self.links.connections[consumer as usize];
-        let Some(congestion) = consumer.congestion_mut() else { return };
+        // It may be gone by now, where there were many.
+        let consumer = self.links.connections.get_mut(consumer as usize);
+        let Some(congestion) = consumer.and_then(|c| c.congestion_mut()) else { return };
         congestion.waiting.push_back(publisher);
         if is_here {
             return self.pause_reading(id);

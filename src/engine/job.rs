@@ -285,7 +285,7 @@ impl Engine {
     /// [MQTT-3.11.3-1]; retained messages follow a SUBACK.
     fn end_job(&mut self, id: ConnectionId, progress: Progress) {
         let Progress { request, packet_identifier, reasons, mark, .. } = progress;
-        let promise = Promise { batch: self.batch_since(mark), receives: None };
+        let promise = Promise { batch: self.batch_since(mark), ..Promise::default() };
         match request {
             // From SUBACK on, what is published on any core reaches this client: every core knows the
             // filters by then.

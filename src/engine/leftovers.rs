@@ -121,11 +121,18 @@ impl Engine {
             self.work.spend(SUBSCRIPTION_STEPS);
             self.leave(filter, SubscriberId(ended.index));
         }
-        let session = self.sessions.remove(ended.index as usize);
+        if !self.fan_outs.keep_place(ended.index) {
+            self.free_session(ended.index);
+        }
+        true
+    }
+
+    /// Nothing knows of the place of an ended session any more.
+    pub(super) fn free_session(&mut self, index: u32) {
+        let session = self.sessions.remove(index as usize);
         self.place.set_sessions(self.sessions.len());
         let names = session.client_identifier.as_str().len() + session.owner().map_or(0, str::len);
         self.links.ledger.release(limits::SESSION_BYTES + names);
-        true
     }
 
     /// A client went away, and its session is kept: other members of its shared subscriptions get what

@@ -88,6 +88,11 @@ impl Links {
         self.outbox(slot).append(encode);
     }
 
+    /// Whether there is an action, or a connection that may have something to send.
+    pub fn has_something_to_do(&self) -> bool {
+        !self.actions.is_empty() || self.served < self.dirty.len()
+    }
+
     /// The next buffer to send, if any connection has one and the executor has none of it.
     pub fn next_send(&mut self) -> Option<Action> {
         while let Some(&slot) = self.dirty.get(self.served) {

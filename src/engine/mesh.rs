@@ -54,11 +54,13 @@ impl Engine {
         let mark = self.mark();
         self.heard[usize::from(from.0)] = batch.clock;
         self.take_receipt(from, batch.receipt);
-        let must_wait = self.unread_batches.iter().any(|unread| unread.from == from);
+        let must_wait = self.unread_batches.iter().any(|unread| unread.from == from)
+            || self.fan_outs.block(from);
         let mut parcels = std::mem::take(&mut batch.parcels);
         let mut left = parcels.drain(..);
         while !must_wait
             && !self.work.is_spent()
+            && !self.fan_outs.block(from)
             && let Some(parcel) = left.next()
         {
             self.work.spend(1);
@@ -66,6 +68,7 @@ impl Engine {
         }
         let left: VecDeque<Parcel> = left.collect();
         batch.parcels = parcels;
+        let must_wait = must_wait || self.fan_outs.block(from);
         match left.is_empty() && !must_wait {
             true => self.end_batch(from, batch, mark),
             false => self.unread_batches.push_back(UnreadBatch { from, batch, left, mark }),
@@ -83,10 +86,15 @@ impl Engine {
         if self.work.is_spent() {
             return false;
         }
-        let Some(mut unread) = self.unread_batches.pop_front() else { return false };
+        let mut lines = self.unread_batches.iter();
+        let first = lines.position(|unread| !self.fan_outs.block(unread.from));
+        let Some(mut unread) = first.and_then(|first| self.unread_batches.remove(first)) else {
+            return false;
+        };
         // Half of what there is: connections that wait have the other half.
         self.work.begin_share(2);
         while !self.work.is_spent()
+            && !self.fan_outs.block(unread.from)
             && let Some(parcel) = unread.left.pop_front()
         {
             self.work.spend(1);
@@ -94,7 +102,7 @@ impl Engine {
         }
         let goes_on = !self.work.is_spent();
         self.work.end_share();
-        match unread.left.is_empty() {
+        match unread.left.is_empty() && !self.fan_outs.block(unread.from) {
             true => self.end_batch(unread.from, unread.batch, unread.mark),
             false => self.unread_batches.push_front(unread),
         }
@@ -156,7 +164,7 @@ impl Engine {
             self.links.metrics.forwarded_by_qos[usize::from(u8::from(content.qos))] += 1;
         }
         let publisher = forwarded.publisher.map(|connection| Publisher { core: from, connection });
-        let origin = Origin { publisher, session: None, once: None };
+        let origin = Origin { publisher, session: None, once: None, from: Some(from) };
         let mut draft = match forwarded.body.message() {
             Some(message) => Draft::of(message, content, forwarded.retain),
             None => Draft::new(content, forwarded.retain),

@@ -31,6 +31,7 @@ mod deliver;
 mod due;
 mod ending;
 mod expiry;
+mod fan_out;
 mod flow;
 mod groups;
 mod handover;
@@ -97,6 +98,7 @@ pub use batch::{Batch, Publisher};
 use deliver::Template;
 use due::Timer;
 use expiry::Expiries;
+use fan_out::FanOuts;
 pub use handover::HandedOver;
 pub use job::Job;
 use journal::Journal;
@@ -213,6 +215,8 @@ pub struct Engine {
     graves: Graves,
     cache: TopicCache,
     run: Run,
+    /// Messages that some of their subscribers get in later turns.
+    fan_outs: FanOuts,
     template: Template,
     timers: Wheel<Timer>,
     /// Connections whose time is up.
@@ -316,6 +320,7 @@ impl Engine {
             retained: Weighed::new(RetainedIndex::new(keys.tables), ledger.clone()),
             expiries: Expiries::new(ledger),
             run: Run::default(),
+            fan_outs: FanOuts::default(),
             template: Template::default(),
             timers: Wheel::new(now),
             overdue: Overdue::default(),
@@ -494,6 +499,7 @@ impl Engine {
     pub fn handle_shutdown(&mut self, now: Now) {
         self.set_now(now);
         self.flush_run();
+        self.finish_fan_outs();
         let slots: Vec<u32> = self.links.connections.taken().collect();
         for slot in slots {
             if self.links.connections.contains(slot as usize) {
@@ -552,8 +558,18 @@ impl Engine {
             if self.go_on_with_handshake() {
                 continue;
             }
-            let has_work = !self.unread_batches.is_empty() || !self.leftovers.is_empty();
-            if has_work && (self.go_on_with_batches() || self.go_on_with_leftovers()) {
+            let has_work = !self.fan_outs.is_empty()
+                || !self.unread_batches.is_empty()
+                || !self.leftovers.is_empty();
+            if has_work
+                && (self.go_on_with_fan_outs()
+                    || self.go_on_with_batches()
+                    || self.go_on_with_leftovers())
+            {
+                continue;
+            }
+            if has_work && self.links.has_something_to_do() {
+                // What a part of the work has brought about goes out in this turn.
                 continue;
             }
             if self.work.is_spent() {
@@ -575,6 +591,7 @@ impl Engine {
             && self.doomed.is_empty()
             && self.fired.is_empty()
             && self.leftovers.is_empty()
+            && self.fan_outs.is_empty()
             && self.unread_batches.is_empty()
             && !self.expiries.has_more()
             && !self.graves.has_more;

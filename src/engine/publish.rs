@@ -100,9 +100,10 @@ impl Engine {
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
             && !self.receive_once(id, session, identifier)?
         {
-            let promise = self.promise_of(session, publish, self.batch_of_all());
-            // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores may not
-            // have the first one yet, so it waits for all they were told.
+            let mut promise = self.promise_of(session, publish, self.batch_of_all());
+            promise.fans_out = true;
+            // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores, and
+            // subscribers here, may not have the first one yet, so it waits for all that is under way.
             self.acknowledge(id, publish, ReasonCode::Success, promise, |engine, core, awaited| {
                 engine.lanes.to(core).await_everything(awaited)
             });
@@ -144,9 +145,11 @@ impl Engine {
         }
         let publisher = Publisher { core: self.core(), connection: id };
         let once = self.once_of(session, publish);
-        let origin = Origin { publisher: Some(publisher), session: Some(session), once };
+        let origin =
+            Origin { publisher: Some(publisher), session: Some(session), once, from: None };
         let stored = stored.ok().flatten();
         self.has_queued = false;
+        let begun = self.fan_outs.begun();
         let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
             true => ReasonCode::Success,
@@ -154,7 +157,8 @@ impl Engine {
         };
         // Responsibility is taken when every core with subscribers has the message.
         if publish.packet_identifier.is_some() {
-            let promise = self.promise_of(session, publish, self.batch_since(mark));
+            let mut promise = self.promise_of(session, publish, self.batch_since(mark));
+            promise.fans_out = self.fan_outs.begun() > begun;
             self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
                 let waits = engine.reached.contains(&core);
                 if waits {
@@ -170,14 +174,10 @@ impl Engine {
         Ok(())
     }
 
-    /// The exchange of a QoS 2 message that other cores may get too: whether all of them have stored it
-    /// is not known at once. On a lone core it is stored as a whole, but there may have been several
-    /// before a crash.
+    /// The exchange of a QoS 2 message, of which some sessions may have stored their delivery before
+    /// others, on other cores or in later turns.
     fn once_of(&self, session: u32, publish: &Publish<'_>) -> Option<Once> {
         if self.journal.is_none() || publish.qos != Qos::ExactlyOnce {
-            return None;
-        }
-        if self.lanes.is_empty() && self.taken.is_empty() && self.taken_by_groups.is_empty() {
             return None;
         }
         let publisher = self.sessions[session as usize].number()?;
@@ -192,7 +192,8 @@ impl Engine {
         let is_kept = self.journal.is_some()
             && publish.qos == Qos::ExactlyOnce
             && self.sessions[session as usize].number().is_some();
-        Promise { batch, receives: publish.packet_identifier.filter(|_| is_kept) }
+        let receives = publish.packet_identifier.filter(|_| is_kept);
+        Promise { batch, receives, fans_out: false }
     }
 
     /// Notes a QoS 2 message; false when it is a duplicate.
@@ -335,7 +336,7 @@ impl Engine {
         }
         if let Some(batch) = self.batch_since(mark) {
             // The client may use the identifier for another message from PUBCOMP on.
-            let promise = Promise { batch: Some(batch), receives: None };
+            let promise = Promise::stored(batch);
             return self.answer(id, Answer::Pubcomp(ack), promise, |_, _, _| false);
         }
         let version = self.version(id.slot);

@@ -338,10 +338,15 @@ impl Engine {
     }
 
     /// Counts messages lost on the way to a client, by cause and by client.
+    #[inline]
     pub(super) fn count_drops(&mut self, session: u32, cause: DropCause, messages: u64) {
-        if messages == 0 {
-            return;
+        if messages > 0 {
+            self.count_dropped(session, cause, messages);
         }
+    }
+
+    #[cold]
+    fn count_dropped(&mut self, session: u32, cause: DropCause, messages: u64) {
         self.links.metrics.drops.add(cause, messages);
         let session = &mut self.sessions[session as usize];
         let extra = session.extra.get_or_insert_default();

@@ -22,11 +22,69 @@ use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
 #[derive(Default)]
 pub(super) struct Run {
     targets: Option<Arc<Targets>>,
+    encoded: Encoded,
+}
+
+/// The messages of a run, which all have the same topic.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
     /// By version and RETAIN flag, see [`stream`].
     streams: [Vec<u8>; 4],
+    /// The large ones among them, to go by reference.
+    shared: [Option<Bytes>; 4],
     messages: u64,
     frame_bytes_max: usize,
-    publishers: Vec<Publisher>,
+    pub(super) publishers: Vec<Publisher>,
+}
+
+impl Encoded {
+    /// Bytes of memory that it takes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.streams.iter().map(Vec::capacity).sum::<usize>()
+            + self.shared.iter().flatten().map(Bytes::len).sum::<usize>()
+            + self.publishers.capacity() * size_of::<Publisher>()
+    }
+
+    /// The topic of its messages.
+    pub(super) fn topic(&self) -> Option<&str> {
+        [Version::V311, Version::V5].into_iter().find_map(|version| {
+            match wire::frame(&self.streams[stream(version, false)], usize::MAX) {
+                Ok(Frame::Complete { header, total }) => {
+                    let frame = &self.streams[stream(version, false)][..total];
+                    match wire::decode_framed(frame, header, version) {
+                        Ok(Packet::Publish(publish)) => Some(publish.topic),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// A large stream goes by reference, a small one by copy.
+    fn share(&mut self) {
+        for (shared, bytes) in self.shared.iter_mut().zip(&self.streams) {
+            *shared =
+                (bytes.len() >= limits::SHARED_BYTES_MIN).then(|| Bytes::copy_from_slice(bytes));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.streams.iter_mut().for_each(Vec::clear);
+        self.shared = Default::default();
+        self.publishers.clear();
+        (self.messages, self.frame_bytes_max) = (0, 0);
+    }
+}
+
+impl Run {
+    /// Takes the buffers of a run that was handed out, to write the next one into.
+    pub(super) fn take_back(&mut self, mut encoded: Encoded) {
+        if self.targets.is_none() {
+            encoded.clear();
+            self.encoded = encoded;
+        }
+    }
 }
 
 fn stream(version: Version, retain_as_published: bool) -> usize {
@@ -56,7 +114,7 @@ impl Engine {
             self.flush_run();
             self.run.targets = Some(Arc::clone(targets));
         }
-        let run = &mut self.run;
+        let run = &mut self.run.encoded;
         let classes = &targets.classes;
         for (is_needed, version) in [(classes.v3, Version::V311), (classes.v5, Version::V5)] {
             if !is_needed {
@@ -87,21 +145,40 @@ impl Engine {
         true
     }
 
-    /// Hands the run out to its subscribers.
+    /// Hands the run out to its subscribers, if there is one.
+    #[inline]
     pub(super) fn flush_run(&mut self) {
-        let Some(targets) = self.run.targets.take() else { return };
-        let mut run = std::mem::take(&mut self.run);
-        self.work.spend(targets.plain / 2 + 1);
-        // A large stream goes by reference, a small one by copy.
-        let shared = run.streams.each_ref().map(|bytes| {
-            (bytes.len() >= limits::SHARED_BYTES_MIN).then(|| Bytes::copy_from_slice(bytes))
-        });
+        if let Some(targets) = self.run.targets.take() {
+            self.end_run(&targets);
+        }
+    }
+
+    fn end_run(&mut self, targets: &Arc<Targets>) {
+        let mut run = std::mem::take(&mut self.run.encoded);
+        run.share();
         let mut pressure = Pressure::default();
+        if targets.plain > self.fan_outs.at_once() {
+            let Some(handed_out) = self.hand_out_in_parts(run, targets) else { return };
+            (run, pressure) = handed_out;
+        } else {
+            self.work.spend(targets.plain / 2 + 1);
+            self.hand_out(&run, &targets.each[..targets.plain], &mut pressure);
+        }
+        if pressure.is_high() {
+            for &publisher in &run.publishers {
+                self.pause_for(publisher, pressure.last_behind);
+            }
+        }
+        self.run.take_back(run);
+    }
+
+    /// Hands a run out to some of its subscribers.
+    pub(super) fn hand_out(&mut self, run: &Encoded, each: &[Target], pressure: &mut Pressure) {
         let outbox_bytes_max = match self.memory_is_full() {
             true => self.outbox_behind_bytes(),
             false => self.settings.limits.outbox_bytes_max as usize,
         };
-        for target in &targets.each[..targets.plain] {
+        for target in each {
             let session = &self.sessions[target.session as usize];
             let Some(id) = session.connection else { continue };
             let outbound = session.outbound.as_ref();
@@ -113,8 +190,8 @@ impl Engine {
             let stream = stream(version, target.retain_as_published);
             pressure.add(self.standing(id.slot));
             let bytes = &run.streams[stream];
-            if !is_open {
-                self.queue_stream(target, version, bytes);
+            if !is_open || bytes.is_empty() {
+                self.queue_run(target, version, run);
                 continue;
             }
             let connection = &self.links.connections[id.slot as usize];
@@ -128,23 +205,25 @@ impl Engine {
             self.links.metrics.publishes_sent += run.messages;
             self.links.metrics.packets_sent += run.messages;
             let outbox = self.links.outbox(id.slot);
-            match &shared[stream] {
+            match &run.shared[stream] {
                 Some(bytes) => outbox.append_shared(bytes.clone()),
                 None => outbox.append(|out| out.extend_from_slice(bytes)),
             }
         }
-        if pressure.is_high() {
-            for &publisher in &run.publishers {
-                self.pause_for(publisher, pressure.last_behind);
-            }
-        }
-        run.streams.iter_mut().for_each(Vec::clear);
-        run.publishers.clear();
-        (run.messages, run.frame_bytes_max) = (0, 0);
-        self.run = run;
     }
 
-    /// The messages of a stream, for a client to whom older ones go first.
+    /// The messages of a run, for a client to whom older ones go first; or who has come back with
+    /// another version since the run was encoded.
+    fn queue_run(&mut self, target: &Target, version: Version, run: &Encoded) {
+        let of = |version| &run.streams[stream(version, target.retain_as_published)];
+        let other = if version == Version::V5 { Version::V311 } else { Version::V5 };
+        match of(version).is_empty() {
+            false => self.queue_stream(target, version, of(version)),
+            true => self.queue_stream(target, other, of(other)),
+        }
+    }
+
+    /// The messages of a stream, one by one.
     fn queue_stream(&mut self, target: &Target, version: Version, bytes: &[u8]) {
         let mut rest = bytes;
         while let Ok(Frame::Complete { total, header }) = wire::frame(rest, usize::MAX) {

@@ -98,8 +98,8 @@ impl Engine {
             1 => subscribed.replaced.is_none(),
             _ => false,
         };
-        if wants_retained && filter.share_name().is_none() {
-            state.feeds.push(RetainedFeed {
+        if wants_retained && filter.share_name().is_none() && !self.retained.is_empty() {
+            let feed = RetainedFeed {
                 cursor: shards::Cursor::default(),
                 qos,
                 subscription_identifiers: match identifier {
@@ -107,7 +107,8 @@ impl Engine {
                     one => Identifiers::One([one]),
                 },
                 subscription: subscribed.filter,
-            });
+            };
+            state.feeds.push(feed, &self.links.ledger);
         }
         Ok(qos)
     }
@@ -187,6 +188,7 @@ impl Engine {
             return false;
         };
         self.work.spend(place / 1_024);
+        self.fan_outs.note_unsubscribed(session);
         state.subscriptions.swap_remove(place);
         state.feeds.end(filter);
         if filter.is_shared() && state.outbound.is_some() {

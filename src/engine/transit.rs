@@ -34,8 +34,9 @@ pub(super) struct Transit {
     session: Option<SessionNumber>,
     /// By the core they go to, in the order of its lane.
     to: Vec<VecDeque<Passing>>,
-    /// Wills, and what the cores that got them have to have receipted.
-    wills: VecDeque<(Delivery, Vec<(CoreId, u64)>)>,
+    /// Wills, and what has to be over before they are: what the cores that got them have to have
+    /// receipted, and how many fan-outs have to be through here.
+    wills: VecDeque<(Delivery, Vec<(CoreId, u64)>, u64)>,
     /// Those that a crash found on their way.
     found: VecDeque<Passing>,
 }
@@ -58,7 +59,7 @@ impl Transit {
             let filter = passing.filter.as_deref();
             passing.delivery.kept = journal.write_delivery(session, &passing.delivery, 0, filter);
         }
-        for (will, _) in &mut self.wills {
+        for (will, ..) in &mut self.wills {
             will.kept = journal.write_delivery(session, will, 0, None);
         }
     }
@@ -101,10 +102,16 @@ impl Engine {
         Some(Passage(told))
     }
 
-    /// Tells the store of a Will that it knew, and that other cores have just got: it is over for
-    /// good once they have stored what became of it.
-    pub(super) fn begin_passage_of_will(&mut self, content: &Content<'_>, retain: bool) {
-        if content.qos == Qos::AtMostOnce || self.reached.is_empty() || self.journal.is_none() {
+    /// Tells the store of a Will that it knew, and that other cores have just got, or that `fans_out`
+    /// here: it is over for good once it is stored what became of it.
+    pub(super) fn begin_passage_of_will(
+        &mut self,
+        content: &Content<'_>,
+        retain: bool,
+        fans_out: bool,
+    ) {
+        let is_over = self.reached.is_empty() && !fans_out;
+        if content.qos == Qos::AtMostOnce || is_over || self.journal.is_none() {
             return;
         }
         let message = content.to_message(&self.links.ledger);
@@ -117,7 +124,7 @@ impl Engine {
     fn await_receipts(&mut self, will: Delivery) {
         let lanes = &mut self.lanes;
         let barriers = self.reached.iter().map(|&core| (core, lanes.to(core).barrier())).collect();
-        self.transit.wills.push_back((will, barriers));
+        self.transit.wills.push_back((will, barriers, self.fan_outs.begun()));
     }
 
     /// A message that is told from here on.
@@ -171,10 +178,18 @@ impl Engine {
                 journal.end_delivery(session, passing.delivery.kept);
             }
         }
-        let (wills, lanes) = (&mut self.transit.wills, &self.lanes);
-        while let Some((will, _)) =
-            wills.pop_front_if(|(_, barriers)| lanes.are_receipted(barriers))
-        {
+        self.end_passages_of_wills();
+    }
+
+    /// The same for Wills, which other cores and subscribers here may have got meanwhile.
+    pub(super) fn end_passages_of_wills(&mut self) {
+        let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) else {
+            return;
+        };
+        let (wills, lanes, fan_outs) = (&mut self.transit.wills, &self.lanes, &self.fan_outs);
+        while let Some((will, ..)) = wills.pop_front_if(|(_, barriers, begun)| {
+            fan_outs.are_through(*begun) && lanes.are_receipted(barriers)
+        }) {
             journal.end_delivery(session, will.kept);
         }
     }
@@ -210,8 +225,9 @@ impl Engine {
                 if let Some(filter) = filter {
                     self.share_anew(&filter, &delivery, &mut draft);
                 } else {
+                    let begun = self.fan_outs.begun();
                     self.publish_anew(&mut draft);
-                    if !self.reached.is_empty() {
+                    if !self.reached.is_empty() || self.fan_outs.begun() > begun {
                         self.await_receipts(delivery);
                         continue;
                     }

@@ -172,10 +172,12 @@ impl Engine {
             // A store that is full keeps the old value; the subscribers hear the new one.
             stored = self.retain(&content, session).ok();
         }
+        let begun = self.fan_outs.begun();
         self.route(&content, &Origin::default(), will.retain, stored.as_ref());
+        let fans_out = self.fan_outs.begun() > begun;
         // What the store knew of it gives way, in one batch, to its way to the other cores.
         if will.due.is_some() || will.held.is_some() {
-            self.begin_passage_of_will(&content, will.retain);
+            self.begin_passage_of_will(&content, will.retain, fans_out);
         }
     }
 

@@ -208,13 +208,26 @@ impl Outbound {
     #[inline]
     pub fn settle(&mut self, ledger: &Ledger) {
         let places = self.queue.capacity() + self.inflight.capacity();
-        if places != self.places || places > ROOM_KEPT || self.latest_bytes > 0 {
+        if places != self.places || self.latest_bytes > 0 || self.is_roomy() {
             self.settle_anew(ledger);
         }
     }
 
+    /// Bytes of memory for the places of the queue.
+    pub fn queue_room_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<Delivery>()
+    }
+
+    /// Whether the queue has much more room than it uses.
+    #[inline]
+    fn is_roomy(&self) -> bool {
+        let room = self.queue.capacity();
+        room > ROOM_KEPT && self.queue.len() < room / 8
+    }
+
+    #[cold]
     fn settle_anew(&mut self, ledger: &Ledger) {
-        if self.queue.capacity() > ROOM_KEPT && self.queue.len() < self.queue.capacity() / 8 {
+        if self.is_roomy() {
             self.queue.shrink_to(2 * self.queue.len());
         }
         let bytes = size_of::<Self>()

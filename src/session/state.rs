@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::clock::Deadline;
 use crate::engine::ConnectionId;
-use crate::gauges::Ledger;
+use crate::gauges::{Charge, Ledger};
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Identifiers, Outbound};
 use crate::storage::record::SessionNumber;
@@ -85,7 +85,9 @@ struct FeedLine {
     line: VecDeque<Option<RetainedFeed>>,
     /// How many have left the line at its front.
     gone: u64,
-    numbers: HashMap<FilterId, u64>,
+    /// The numbers by subscription, where there are so many that they are not looked through.
+    numbers: Option<HashMap<FilterId, u64>>,
+    charge: Charge,
 }
 
 impl Feeds {
@@ -95,15 +97,12 @@ impl Feeds {
     }
 
     /// Adds one, which replaces an earlier one for the same subscription.
-    pub fn push(&mut self, feed: RetainedFeed) {
+    pub fn push(&mut self, feed: RetainedFeed, ledger: &Ledger) {
         let feeds = self.0.get_or_insert_default();
         feeds.empty(feed.subscription);
-        feeds.numbers.insert(feed.subscription, feeds.gone + feeds.line.len() as u64);
-        feeds.line.push_back(Some(feed));
-        if feeds.line.len() > 2 * feeds.numbers.len() + FEEDS_EMPTY_MAX {
-            feeds.close_ranks();
-        }
+        feeds.add(feed);
         feeds.tidy();
+        feeds.charge.set(ledger, feeds.heap_bytes());
     }
 
     /// The one whose turn it is.
@@ -134,13 +133,37 @@ impl Feeds {
     }
 }
 
+/// Feeds in a line from which on they are found by subscription.
+const FEEDS_LOOKED_THROUGH_MAX: usize = 16;
+
 /// Empty places that a line may have besides as many as it has others.
 const FEEDS_EMPTY_MAX: usize = 64;
 
 impl FeedLine {
+    fn add(&mut self, feed: RetainedFeed) {
+        if let Some(numbers) = &mut self.numbers {
+            numbers.insert(feed.subscription, self.gone + self.line.len() as u64);
+        }
+        self.line.push_back(Some(feed));
+        let is_loose = match &self.numbers {
+            Some(numbers) => self.line.len() > 2 * numbers.len() + FEEDS_EMPTY_MAX,
+            None => self.line.len() > FEEDS_LOOKED_THROUGH_MAX,
+        };
+        if is_loose {
+            self.close_ranks();
+        }
+    }
+
     fn empty(&mut self, subscription: FilterId) {
-        if let Some(number) = self.numbers.remove(&subscription) {
-            self.line[(number - self.gone) as usize] = None;
+        let is_it = |feed: &RetainedFeed| feed.subscription == subscription;
+        let place = match &mut self.numbers {
+            Some(numbers) => {
+                numbers.remove(&subscription).map(|number| (number - self.gone) as usize)
+            }
+            None => self.line.iter().position(|feed| feed.as_ref().is_some_and(is_it)),
+        };
+        if let Some(place) = place {
+            self.line[place] = None;
         }
     }
 
@@ -151,11 +174,21 @@ impl FeedLine {
         }
     }
 
-    /// Leaves out all empty places: each was made by one that came, so it costs each of them little.
+    /// Leaves out all empty places, each of which was made by one that came, so that it costs each of
+    /// them little; and numbers the others where they are many.
     fn close_ranks(&mut self) {
         self.line.retain(Option::is_some);
         let numbered = self.line.iter().flatten().zip(self.gone..);
-        self.numbers = numbered.map(|(feed, number)| (feed.subscription, number)).collect();
+        let number = |(feed, number): (&RetainedFeed, u64)| (feed.subscription, number);
+        let is_long = self.line.len() > FEEDS_LOOKED_THROUGH_MAX;
+        self.numbers = is_long.then(|| numbered.map(number).collect());
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let numbers = self.numbers.as_ref().map_or(0, HashMap::capacity);
+        size_of::<Self>()
+            + self.line.capacity() * size_of::<Option<RetainedFeed>>()
+            + numbers * size_of::<(FilterId, u64)>()
     }
 }
 
@@ -202,17 +235,22 @@ impl Will {
     }
 }
 
+#[cold]
+fn new_outbound(window: u16, extra: Option<&SessionExtra>) -> Box<Outbound> {
+    let mut outbound = Box::<Outbound>::default();
+    outbound.resume(usize::from(window));
+    if let Some(membership) = extra.and_then(|extra| extra.membership.as_ref()) {
+        outbound.count_for(membership);
+    }
+    outbound
+}
+
 impl Session {
     /// The outbound record, made when it is needed; `window` is what the client takes at a time.
+    #[inline]
     pub fn outbound_mut(&mut self, window: u16) -> &mut Outbound {
-        self.outbound.get_or_insert_with(|| {
-            let mut outbound = Box::<Outbound>::default();
-            outbound.resume(usize::from(window));
-            if let Some(membership) = self.extra.as_ref().and_then(|e| e.membership.as_ref()) {
-                outbound.count_for(membership);
-            }
-            outbound
-        })
+        let extra = &self.extra;
+        self.outbound.get_or_insert_with(|| new_outbound(window, extra.as_deref()))
     }
 
     /// The session, with its queue, counts for this user from here on.
@@ -288,9 +326,9 @@ mod tests {
     fn a_feed_replaces_the_one_of_its_subscription_and_stands_last() {
         let mut feeds = Feeds::default();
         for subscription in [1, 2, 3] {
-            feeds.push(feed(subscription, Qos::AtMostOnce));
+            feeds.push(feed(subscription, Qos::AtMostOnce), &Ledger::default());
         }
-        feeds.push(feed(1, Qos::AtLeastOnce));
+        feeds.push(feed(1, Qos::AtLeastOnce), &Ledger::default());
         feeds.end(FilterId(2));
         let mut order = Vec::new();
         while let Some(first) = feeds.first() {
@@ -303,16 +341,20 @@ mod tests {
 
     #[test]
     fn feeds_that_replace_each_other_take_no_more_places_than_subscriptions() {
-        let mut feeds = Feeds::default();
-        for round in 0..10_000_u32 {
-            feeds.push(feed(round % 100, Qos::AtMostOnce));
+        for subscriptions in [2, 16, 17, 100] {
+            let (mut feeds, ledger) = (Feeds::default(), Ledger::default());
+            for round in 0..10_000_u32 {
+                feeds.push(feed(round % subscriptions, Qos::AtMostOnce), &ledger);
+            }
+            let line = feeds.0.as_ref().expect("there are some");
+            assert_eq!(line.line.iter().flatten().count(), subscriptions as usize);
+            assert!(line.line.len() <= 2 * subscriptions as usize + FEEDS_EMPTY_MAX);
+            assert!(ledger.bytes() >= u64::from(subscriptions) * size_of::<RetainedFeed>() as u64);
+            for subscription in 0..subscriptions {
+                feeds.end(FilterId(subscription));
+            }
+            assert!(feeds.is_empty());
+            assert_eq!(ledger.bytes(), 0);
         }
-        let line = feeds.0.as_ref().expect("there are some");
-        assert_eq!(line.numbers.len(), 100);
-        assert!(line.line.len() <= 2 * 100 + FEEDS_EMPTY_MAX);
-        for subscription in 0..100 {
-            feeds.end(FilterId(subscription));
-        }
-        assert!(feeds.is_empty());
     }
 }

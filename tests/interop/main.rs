@@ -300,7 +300,11 @@ fn mosquitto_sub_at_qos_2_receives_what_mosquitto_pub_sends_at_each_qos_in_each_
                 expected.push(format!("a/b {payload}"));
             }
         }
-        assert_eq!(messages(&wait(subscriber, "mosquitto_sub")), expected, "{version}");
+        // One of QoS 2 is shown once its PUBREL has come: one of another client may be before it.
+        let mut shown = messages(&wait(subscriber, "mosquitto_sub"));
+        shown.sort();
+        expected.sort();
+        assert_eq!(shown, expected, "{version}");
     }
     broker.did("mosquitto");
 }

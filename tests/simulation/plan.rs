@@ -104,6 +104,8 @@ pub struct Plan {
     pub identifiers: u16,
     /// Sessions are kept on a disk, and the broker crashes.
     pub is_durable: bool,
+    /// Subscribers that get a message in one turn, where that is bounded.
+    pub fan_out: Option<usize>,
     /// With their numbers, which stay when others are left out.
     pub steps: Vec<(u64, Step)>,
 }
@@ -139,7 +141,17 @@ impl Plan {
             }
         }
         let steps = (1..).zip(steps).collect();
-        Self { cores, lane_capacity, has_small_outboxes, versions, identifiers, is_durable, steps }
+        let fan_out = random.pick(&[None, None, Some(1), Some(2)]);
+        Self {
+            cores,
+            lane_capacity,
+            has_small_outboxes,
+            versions,
+            identifiers,
+            is_durable,
+            fan_out,
+            steps,
+        }
     }
 }
 

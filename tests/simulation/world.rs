@@ -121,6 +121,7 @@ const WALL_AT_ZERO_US: u64 = 1 << 50;
 
 pub struct World {
     settings: Settings,
+    fan_out: Option<usize>,
     disk: Option<Disk>,
     cores: Vec<Core>,
     /// By sender and receiver.
@@ -148,6 +149,7 @@ impl World {
         }
         let mut world = Self {
             settings,
+            fan_out: plan.fan_out,
             disk: plan.is_durable.then(Disk::default),
             cores: Vec::new(),
             lanes: Vec::new(),
@@ -166,7 +168,12 @@ impl World {
         let count = usize::from(cores);
         let nodes = (0..cores).map(|core| core / 2).collect();
         let engine = |place| {
-            Engine::new(place, self.settings.clone(), Box::new(AllowAll), Keys::fixed(7), self.now)
+            let (settings, keys) = (self.settings.clone(), Keys::fixed(7));
+            let mut engine = Engine::new(place, settings, Box::new(AllowAll), keys, self.now);
+            if let Some(subscribers) = self.fan_out {
+                engine.cut_fan_outs(subscribers);
+            }
+            engine
         };
         let mut engines: Vec<Engine> = Place::on_nodes(nodes).into_iter().map(engine).collect();
         if let Some(disk) = &mut self.disk {

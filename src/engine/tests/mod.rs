@@ -7,6 +7,7 @@ mod bounds;
 mod cores;
 mod durability;
 mod expiry;
+mod fan_out;
 mod groups;
 #[cfg(feature = "tls")]
 mod handshakes;

@@ -1,0 +1,433 @@
+//! Fan-out over turns: a message, or a run of messages, for more subscribers than one turn has time
+//! for. Those whose turn does not come follow in later turns, message by message.
+//!
+//! What one publisher sends stays in order: it is not read until everybody has its message, nor is a
+//! batch of another core gone on with that held it, and what comes meanwhile for many subscribers
+//! lines up behind. PUBACK and PUBREC wait until everybody has the message.
+//!
+//! Subscribers are those of the moment the message came. Who unsubscribes, or whose session ends,
+//! before its turn comes gets nothing any more: the place of a session that ended is kept until all
+//! messages that came before have gone by it.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use shards::TopicFilter;
+
+use crate::engine::batch::{Once, Publisher};
+use crate::engine::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
+use crate::engine::lanes::Awaited;
+use crate::engine::run::Encoded;
+use crate::engine::targets::{Target, Targets};
+use crate::engine::work::TURN_STEPS;
+use crate::engine::{CoreId, Engine};
+use crate::gauges::Charge;
+use crate::message::Message;
+
+/// So many subscribers are served at once, whatever is left of the budget.
+const AT_ONCE: usize = 512;
+
+/// Subscribers that are served between two looks at the budget.
+const PART: usize = 64;
+
+/// Those that are not through, in the order in which they began.
+#[derive(Debug, Default)]
+pub(super) struct FanOuts {
+    line: VecDeque<FanOut>,
+    /// How many have begun and how many have ended, since the start.
+    begun: u64,
+    ended: u64,
+    /// How many of them each other core waits for, before more of its batches are taken.
+    of_lanes: HashMap<CoreId, usize>,
+    /// Sessions that ended a subscription meanwhile, with how many fan-outs had begun by then; and the
+    /// same in that order.
+    changed: HashMap<u32, u64>,
+    changes: VecDeque<(u64, u32)>,
+    /// Places of sessions that ended meanwhile, with how many had begun by then.
+    places: VecDeque<(u64, u32)>,
+    /// For tests: each part takes so many subscribers and a whole turn.
+    cut: Option<usize>,
+}
+
+/// What is brought to many subscribers.
+#[derive(Debug)]
+enum What {
+    Message {
+        message: Message,
+        retain: bool,
+        once: Option<Once>,
+        /// The session that published it, for No Local.
+        session: Option<u32>,
+    },
+    Run(Encoded),
+}
+
+#[derive(Debug)]
+struct FanOut {
+    what: What,
+    targets: Arc<Targets>,
+    /// Those of them who have not got it.
+    left: Range<usize>,
+    /// How those stand who have.
+    pressure: Pressure,
+    publishers: Vec<Publisher>,
+    /// The core whose batch had it.
+    lane: Option<CoreId>,
+    /// Answers that wait for it.
+    answers: Vec<Awaited>,
+    /// Where the store's records stood when it began.
+    mark: u64,
+    /// It had to line up behind others for some subscriber.
+    has_queued: bool,
+    /// Its place in the order of all since the start.
+    number: u64,
+    #[expect(dead_code, reason = "it is on the ledger for as long as it lives")]
+    charge: Charge,
+}
+
+impl FanOuts {
+    /// Whether none is under way.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// How many have begun so far.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether all are through of the first `begun`.
+    pub(super) fn are_through(&self, begun: u64) -> bool {
+        self.ended >= begun
+    }
+
+    /// Whether a batch of another core waits for one of them.
+    #[inline]
+    pub(super) fn block(&self, lane: CoreId) -> bool {
+        !self.line.is_empty() && self.of_lanes.contains_key(&lane)
+    }
+
+    /// The answer waits for the one that began last.
+    pub(super) fn await_last(&mut self, awaited: Awaited) {
+        if let Some(last) = self.line.back_mut() {
+            last.answers.push(awaited);
+        }
+    }
+
+    /// How many subscribers are served at once in any case.
+    #[inline]
+    pub(super) fn at_once(&self) -> usize {
+        self.cut.unwrap_or(AT_ONCE)
+    }
+
+    /// A session has one subscription less.
+    #[inline]
+    pub(super) fn note_unsubscribed(&mut self, session: u32) {
+        if !self.line.is_empty() && self.changed.insert(session, self.begun) != Some(self.begun) {
+            self.changes.push_back((self.begun, session));
+        }
+    }
+
+    /// A session has ended; whether its place has to be kept for now.
+    pub(super) fn keep_place(&mut self, session: u32) -> bool {
+        if !self.line.is_empty() {
+            self.places.push_back((self.begun, session));
+        }
+        !self.line.is_empty()
+    }
+
+    /// Of a publisher, or a lane, what comes next must not overtake what is under way.
+    fn holds(&self, origin: &Origin) -> bool {
+        let is_own = |of: &FanOut| of.publishers.iter().any(|one| Some(*one) == origin.publisher);
+        origin.from.is_some_and(|core| self.block(core))
+            || origin.publisher.is_some() && self.line.iter().any(is_own)
+    }
+
+    fn forget_changes(&mut self) {
+        let ended = self.ended;
+        while let Some((begun, session)) = self.changes.pop_front_if(|(begun, _)| *begun <= ended) {
+            if self.changed.get(&session) == Some(&begun) {
+                self.changed.remove(&session);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// For tests: brings each message to so many subscribers in one turn at most.
+    #[doc(hidden)]
+    pub fn cut_fan_outs(&mut self, subscribers: usize) {
+        self.fan_outs.cut = Some(subscribers.max(1));
+    }
+
+    /// Whether a message goes to its subscribers in parts.
+    #[inline]
+    pub(super) fn goes_in_parts(&self, subscribers: usize, origin: &Origin) -> bool {
+        subscribers > self.fan_outs.at_once()
+            || !self.fan_outs.is_empty() && self.fan_outs.holds(origin)
+    }
+
+    /// Brings a message to the subscribers in `targets` from `first` on: to some in this turn, and to
+    /// the others in later ones. How those stand is told when all have it.
+    pub(super) fn deliver_in_parts(
+        &mut self,
+        targets: &Arc<Targets>,
+        first: usize,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+    ) -> Pressure {
+        let mut left = first..targets.each.len();
+        let (mark, number) = (self.mark(), u64::MAX);
+        let mut pressure = Pressure::default();
+        if self.fan_outs.is_empty() {
+            self.deliver_part(targets, &mut left, number, draft, origin.session, &mut pressure);
+        }
+        if left.is_empty() {
+            return pressure;
+        }
+        let what = What::Message {
+            message: draft.message(&self.links.ledger).clone(),
+            retain: draft.retain,
+            once: draft.once,
+            session: origin.session,
+        };
+        let publishers = origin.publisher.into_iter().collect();
+        self.begin_fan_out(what, targets, left, pressure, publishers, (origin.from, mark));
+        Pressure::default()
+    }
+
+    /// Hands a run out to its subscribers, to some in this turn and to the others in later ones; how
+    /// those stand, and the run, when all of them have it.
+    pub(super) fn hand_out_in_parts(
+        &mut self,
+        mut run: Encoded,
+        targets: &Arc<Targets>,
+    ) -> Option<(Encoded, Pressure)> {
+        let mut left = 0..targets.plain;
+        let mut pressure = Pressure::default();
+        if self.fan_outs.is_empty() {
+            self.hand_out_part(&run, targets, &mut left, u64::MAX, &mut pressure);
+        }
+        if left.is_empty() {
+            return Some((run, pressure));
+        }
+        let publishers = std::mem::take(&mut run.publishers);
+        self.begin_fan_out(
+            What::Run(run),
+            targets,
+            left,
+            pressure,
+            publishers,
+            (None, self.mark()),
+        );
+        None
+    }
+
+    fn begin_fan_out(
+        &mut self,
+        what: What,
+        targets: &Arc<Targets>,
+        left: Range<usize>,
+        pressure: Pressure,
+        publishers: Vec<Publisher>,
+        (lane, mark): (Option<CoreId>, u64),
+    ) {
+        self.links.metrics.fan_outs_divided += 1;
+        for publisher in &publishers {
+            match publisher.core == self.core() {
+                true => self.pause_reading(publisher.connection),
+                false => *self.fan_outs.of_lanes.entry(publisher.core).or_default() += 1,
+            }
+        }
+        if let Some(lane) = lane {
+            *self.fan_outs.of_lanes.entry(lane).or_default() += 1;
+        }
+        let run_bytes = match &what {
+            What::Message { .. } => 0,
+            What::Run(run) => run.heap_bytes(),
+        };
+        let mut charge = Charge::default();
+        let bytes =
+            size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + run_bytes;
+        charge.set(&self.links.ledger, bytes);
+        self.fan_outs.begun += 1;
+        self.fan_outs.line.push_back(FanOut {
+            what,
+            targets: Arc::clone(targets),
+            left,
+            pressure,
+            publishers,
+            lane,
+            answers: Vec::new(),
+            mark,
+            has_queued: self.has_queued,
+            number: self.fan_outs.begun,
+            charge,
+        });
+    }
+
+    /// The subscribers that are served next, as far as the budget goes.
+    fn next_part(&mut self, left: &mut Range<usize>, steps: usize) -> Option<Range<usize>> {
+        if left.start >= left.end || self.work.is_spent() {
+            return None;
+        }
+        let count = self.fan_outs.cut.unwrap_or(PART).min(left.len());
+        let part = left.start..left.start + count;
+        left.start = part.end;
+        self.work.spend(match self.fan_outs.cut {
+            Some(_) => TURN_STEPS as usize,
+            None => steps * count,
+        });
+        Some(part)
+    }
+
+    fn deliver_part(
+        &mut self,
+        targets: &Targets,
+        left: &mut Range<usize>,
+        number: u64,
+        draft: &mut Draft<'_>,
+        publisher: Option<u32>,
+        pressure: &mut Pressure,
+    ) {
+        self.template.begin(left.len());
+        let steps = STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
+        while let Some(part) = self.next_part(left, steps) {
+            for target in &targets.each[part] {
+                if self.is_subscribed_still(target, number, draft.content.topic) {
+                    pressure.add(self.deliver_unless_own(target, draft, publisher));
+                }
+            }
+        }
+    }
+
+    fn hand_out_part(
+        &mut self,
+        run: &Encoded,
+        targets: &Targets,
+        left: &mut Range<usize>,
+        number: u64,
+        pressure: &mut Pressure,
+    ) {
+        while let Some(part) = self.next_part(left, 1) {
+            let each = &targets.each[part];
+            if self.fan_outs.changed.is_empty() {
+                self.hand_out(run, each, pressure);
+                continue;
+            }
+            for target in each {
+                // All messages of a run have the same topic, or topics for the same subscribers.
+                let topic = run.topic();
+                if topic.is_none_or(|topic| self.is_subscribed_still(target, number, topic)) {
+                    self.hand_out(run, std::slice::from_ref(target), pressure);
+                }
+            }
+        }
+    }
+
+    /// Whether a subscriber has a subscription to the topic still, where it has ended one since fan-out
+    /// `number` began.
+    fn is_subscribed_still(&mut self, target: &Target, number: u64, topic: &str) -> bool {
+        let changed = self.fan_outs.changed.get(&target.session);
+        if changed.is_none_or(|&begun| begun < number) {
+            return true;
+        }
+        let subscriptions = &self.sessions[target.session as usize].subscriptions;
+        self.work.spend(subscriptions.len());
+        subscriptions.iter().filter(|filter| !filter.is_shared()).any(|&filter| {
+            let text = self.index.text(filter);
+            TopicFilter::parse(&text, usize::MAX).is_ok_and(|filter| filter.matches(topic))
+        })
+    }
+
+    /// Goes on with the first of them; false when there is none, or no time for more.
+    pub(super) fn go_on_with_fan_outs(&mut self) -> bool {
+        if self.work.is_spent() {
+            return false;
+        }
+        let Some(mut first) = self.fan_outs.line.pop_front() else { return false };
+        // Half of what there is: connections that wait have the other half.
+        self.work.begin_share(2);
+        self.go_on_with_fan_out(&mut first);
+        let goes_on = !self.work.is_spent();
+        self.work.end_share();
+        match first.left.is_empty() {
+            true => self.end_fan_out(first),
+            false => self.fan_outs.line.push_front(first),
+        }
+        goes_on
+    }
+
+    fn go_on_with_fan_out(&mut self, of: &mut FanOut) {
+        self.has_queued = of.has_queued;
+        match &of.what {
+            What::Message { message, retain, once, session } => {
+                let mut draft = Draft::of(message, message.content(), *retain);
+                draft.once = *once;
+                let (left, pressure) = (&mut of.left, &mut of.pressure);
+                self.deliver_part(&of.targets, left, of.number, &mut draft, *session, pressure);
+            }
+            What::Run(run) => {
+                self.hand_out_part(run, &of.targets, &mut of.left, of.number, &mut of.pressure);
+            }
+        }
+        of.has_queued = self.has_queued;
+    }
+
+    /// Everybody has it: who waited for that goes on.
+    fn end_fan_out(&mut self, of: FanOut) {
+        self.fan_outs.ended += 1;
+        self.fan_outs.forget_changes();
+        let ended = self.fan_outs.ended;
+        while let Some((_, index)) = self.fan_outs.places.pop_front_if(|(begun, _)| *begun <= ended)
+        {
+            self.free_session(index);
+        }
+        let batch = self.batch_since(of.mark).filter(|&batch| !self.is_stored(batch));
+        for awaited in of.answers {
+            match batch {
+                Some(batch) => self.await_stored(batch, awaited),
+                None => self.note_awaited(awaited),
+            }
+        }
+        let rests = of.has_queued && self.memory_is_full();
+        for &publisher in &of.publishers {
+            if publisher.core == self.core() {
+                self.resume_reading(publisher.connection);
+                if rests {
+                    self.rest_for_memory(publisher.connection);
+                }
+                self.rest_for_store(publisher.connection, of.mark);
+            }
+            if of.pressure.is_high() {
+                self.pause_for(publisher, of.pressure.last_behind);
+            }
+        }
+        let own = self.core();
+        let lanes = of.publishers.iter().map(|publisher| publisher.core).chain(of.lane);
+        for lane in lanes.filter(|&lane| lane != own) {
+            let count = self.fan_outs.of_lanes.get_mut(&lane).expect("counted when it began");
+            *count -= 1;
+            if *count == 0 {
+                self.fan_outs.of_lanes.remove(&lane);
+            }
+        }
+        if let What::Run(run) = of.what {
+            self.run.take_back(run);
+        }
+        self.end_passages_of_wills();
+    }
+
+    /// The broker stops: everybody gets what came before.
+    pub(super) fn finish_fan_outs(&mut self) {
+        while let Some(mut first) = self.fan_outs.line.pop_front() {
+            while !first.left.is_empty() {
+                self.work.end_turn();
+                self.go_on_with_fan_out(&mut first);
+            }
+            self.end_fan_out(first);
+        }
+    }
+}

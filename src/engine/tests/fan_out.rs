@@ -1,0 +1,398 @@
+//! Messages for more subscribers than one turn has time for.
+
+use super::cores::Cores;
+use super::durability::{image, kept};
+use super::*;
+use crate::engine::work::TURN_STEPS;
+use crate::engine::{Records, StoreState};
+use crate::wire::{Unsubscribe, UnsubscribeFilters};
+
+/// A world in which a message reaches one subscriber in each part of a turn.
+struct Cut {
+    world: World,
+    /// They subscribed to `t`, one after the other.
+    subscribers: Vec<ConnectionId>,
+    publisher: ConnectionId,
+    /// What the store has so far.
+    stored: Vec<Records>,
+}
+
+impl Cut {
+    fn new(mut world: World, qos: Qos, count: usize) -> Self {
+        let mut stored = Vec::new();
+        let mut connect = |world: &mut World, name: &str| {
+            let id = world.accept();
+            world.send_connect(id, &Client::persistent(name));
+            stored.extend(world.store_all());
+            id
+        };
+        let publisher = connect(&mut world, "publisher");
+        let names: Vec<String> = (0..count).map(|n| format!("subscriber {n:02}")).collect();
+        let subscribers: Vec<ConnectionId> =
+            names.iter().map(|name| connect(&mut world, name)).collect();
+        for &id in &subscribers {
+            world.subscribe(id, "t", qos);
+            stored.extend(world.store_all());
+            world.packets(id, Version::V5);
+        }
+        world.packets(publisher, Version::V5);
+        world.engine.cut_fan_outs(1);
+        Self { world, subscribers, publisher, stored }
+    }
+
+    /// A message arrives, and the turn is over.
+    fn begin(&mut self, payload: &[u8], qos: Qos, number: u16) {
+        self.world.arrive(self.publisher, &Packet::Publish(publish("t", payload, qos, number)));
+        self.world.turn();
+    }
+}
+
+impl World {
+    fn arrive(&mut self, id: ConnectionId, packet: &Packet<'_>) {
+        let mut bytes = Vec::new();
+        packet.encode(Version::V5, &mut bytes);
+        self.engine.handle_received(self.now, id, &bytes);
+    }
+
+    /// What each has got since the last look.
+    fn payloads_of(&mut self, ids: &[ConnectionId]) -> Vec<Vec<String>> {
+        ids.iter().map(|&id| self.payloads(id)).collect()
+    }
+
+    fn go_on(&mut self) {
+        self.engine.handle_timeout(self.now);
+        self.turn();
+    }
+}
+
+fn has(count: usize, all: usize, payloads: &[&str]) -> Vec<Vec<String>> {
+    let payloads: Vec<String> = payloads.iter().map(|&payload| payload.to_owned()).collect();
+    (0..all).map(|n| if n < count { payloads.clone() } else { Vec::new() }).collect()
+}
+
+#[test]
+fn a_turn_is_bounded_whoever_subscribed() {
+    for (qos, away, takes_turns) in [
+        (Qos::AtMostOnce, false, false),
+        (Qos::AtLeastOnce, false, false),
+        (Qos::ExactlyOnce, false, true),
+        (Qos::AtLeastOnce, true, true),
+    ] {
+        let mut world = World::with(|settings| settings.limits.connections_max = 20_000, {
+            Box::new(AllowAll)
+        });
+        let names: Vec<String> = (0..15_000).map(|n| format!("{n}")).collect();
+        let mut ids = Vec::new();
+        for name in &names {
+            let id = world.connect(&Client::persistent(name));
+            world.subscribe(id, "t", qos);
+            world.packets(id, Version::V5);
+            if away {
+                world.cut(id);
+            }
+            ids.push(id);
+        }
+        let publisher = world.connect(&Client::v5("publisher"));
+        world.engine.work.take_turn_max();
+        for number in 1..=3 {
+            world.publish(publisher, "t", b"m", qos, number);
+        }
+        let steps = world.engine.work.take_turn_max();
+        assert!(steps < TURN_STEPS + 2 * 2_048, "{qos:?}, away {away}: {steps} steps in a turn");
+        assert!(steps > TURN_STEPS / 4, "{qos:?}, away {away}: {steps} steps in a turn");
+        let metrics = world.engine.metrics();
+        if away {
+            assert_eq!(metrics.messages_queued, 45_000);
+        } else {
+            assert_eq!(metrics.publishes_sent, 45_000);
+        }
+        assert_eq!(metrics.fan_outs_divided > 0, takes_turns, "{qos:?}, away {away}");
+    }
+}
+
+#[test]
+fn each_subscriber_gets_each_message_once_and_in_order() {
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let mut cut = Cut::new(World::new(), qos, 6);
+        for (number, payload) in (1..).zip([b"1", b"2", b"3"]) {
+            cut.world.arrive(cut.publisher, &Packet::Publish(publish("t", payload, qos, number)));
+        }
+        cut.world.settle();
+        assert_eq!(cut.world.payloads_of(&cut.subscribers), has(6, 6, &["1", "2", "3"]), "{qos:?}");
+        assert!(cut.world.engine.metrics().fan_outs_divided > 0);
+        assert!(cut.world.engine.fan_outs.is_empty());
+    }
+}
+
+#[test]
+fn a_publisher_is_acknowledged_and_read_again_once_all_have_its_message() {
+    let mut cut = Cut::new(World::new(), Qos::AtLeastOnce, 4);
+    cut.begin(b"m", Qos::AtLeastOnce, 7);
+    // One in each part of the turn.
+    assert_eq!(cut.world.payloads_of(&cut.subscribers), has(2, 4, &["m"]));
+    assert!(cut.world.paused.contains(&cut.publisher));
+    assert_eq!(cut.world.packets(cut.publisher, Version::V5), [""; 0]);
+    cut.world.go_on();
+    assert_eq!(cut.world.packets(cut.publisher, Version::V5), [""; 0]);
+    cut.world.go_on();
+    let answers = cut.world.packets(cut.publisher, Version::V5);
+    assert!(answers.len() == 1 && answers[0].starts_with("Puback"), "{answers:?}");
+    assert!(!cut.world.paused.contains(&cut.publisher));
+}
+
+#[test]
+fn what_others_publish_meanwhile_lines_up_behind_for_many_and_goes_at_once_to_few() {
+    let mut cut = Cut::new(World::new(), Qos::AtLeastOnce, 4);
+    let alone = cut.world.connect(&Client::v5("alone"));
+    cut.world.subscribe(alone, "few", Qos::AtLeastOnce);
+    cut.world.packets(alone, Version::V5);
+    let other = cut.world.connect(&Client::v5("other"));
+    cut.begin(b"1", Qos::AtLeastOnce, 7);
+    cut.world.arrive(other, &Packet::Publish(publish("t", b"2", Qos::AtLeastOnce, 1)));
+    cut.world.turn();
+    cut.world.arrive(alone, &Packet::Publish(publish("few", b"x", Qos::AtLeastOnce, 1)));
+    cut.world.turn();
+    assert_eq!(cut.world.payloads(alone), ["x"]);
+    assert!(!cut.world.engine.fan_outs.is_empty(), "both are under way");
+    cut.world.settle();
+    assert_eq!(cut.world.payloads_of(&cut.subscribers), has(4, 4, &["1", "2"]));
+}
+
+#[test]
+fn who_unsubscribes_before_its_turn_gets_nothing_and_who_has_another_subscription_does() {
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+        let mut cut = Cut::new(World::new(), qos, 6);
+        cut.world.subscribe(cut.subscribers[5], "+", qos);
+        cut.world.packets(cut.subscribers[5], Version::V5);
+        cut.begin(b"m", qos, 7);
+        for subscriber in [cut.subscribers[4], cut.subscribers[5]] {
+            let filters = ["t"];
+            let unsubscribe = Unsubscribe {
+                packet_identifier: identifier(2),
+                user_properties: UserProperties::none(),
+                filters: UnsubscribeFilters::list(&filters),
+            };
+            cut.world.send(subscriber, Version::V5, &Packet::Unsubscribe(unsubscribe));
+        }
+        let got = cut.world.payloads_of(&cut.subscribers);
+        let expected: Vec<Vec<String>> =
+            (0..6).map(|n| if n == 4 { Vec::new() } else { vec!["m".to_owned()] }).collect();
+        assert_eq!(got, expected, "{qos:?}");
+        assert!(cut.world.engine.fan_outs.is_empty());
+    }
+}
+
+#[test]
+fn the_place_of_a_session_that_ends_before_its_turn_is_given_to_nobody_meanwhile() {
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+        let mut cut = Cut::new(World::new(), qos, 6);
+        cut.begin(b"m", qos, 7);
+        let sessions = cut.world.engine.sessions.len();
+        // The last one's session ends for good, and a newcomer takes its identifier.
+        let newcomer = cut.world.accept();
+        let mut client = Client::persistent("subscriber 05");
+        client.clean_start = true;
+        cut.world.send_connect(newcomer, &client);
+        let got = cut.world.payloads_of(&cut.subscribers);
+        assert_eq!(got, has(5, 6, &["m"]), "{qos:?}");
+        assert_eq!(cut.world.payloads(newcomer), [""; 0], "{qos:?}");
+        assert_eq!(cut.world.engine.sessions.len(), sessions, "the place is free again");
+    }
+}
+
+#[test]
+fn who_comes_back_with_another_version_before_its_turn_gets_the_message_in_it() {
+    let mut cut = Cut::new(World::new(), Qos::AtMostOnce, 6);
+    cut.begin(b"m", Qos::AtMostOnce, 0);
+    let back = cut.world.accept();
+    let client = Client { version: Version::V311, ..Client::persistent("subscriber 05") };
+    cut.world.send_connect(back, &client);
+    assert_eq!(cut.world.payloads_of(&cut.subscribers), has(5, 6, &["m"]));
+    let packets = cut.world.packets(back, Version::V311);
+    assert!(packets.len() == 2 && packets[1].starts_with("Publish"), "{packets:?}");
+}
+
+#[test]
+fn another_core_hears_that_all_have_a_message_when_they_do_and_of_later_ones_then() {
+    let mut cores = Cores::new(2);
+    let publisher = cores.connect(0);
+    let subscribers: Vec<_> = (0..5).map(|_| cores.connect(1)).collect();
+    for &id in &subscribers {
+        cores.0[1].subscribe(id, "t", Qos::AtLeastOnce);
+    }
+    cores.settle();
+    for &id in &subscribers {
+        cores.0[1].packets(id, Version::V5);
+    }
+    cores.0[1].engine.cut_fan_outs(1);
+    cores.0[0].publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
+    cores.0[0].publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
+    let batch = cores.0[0].engine.poll_batch(CoreId(1)).expect("messages");
+    let there = &mut cores.0[1];
+    there.engine.handle_batch(there.now, CoreId(0), batch);
+    there.turn();
+    assert_eq!(there.payloads_of(&subscribers), has(2, 5, &["1"]));
+    assert!(there.engine.poll_batch(CoreId(0)).is_none(), "no receipt yet");
+    assert!(there.engine.has_unread_batches());
+    there.settle();
+    assert!(there.payloads_of(&subscribers)[4] == ["1", "2"]);
+    cores.settle();
+    assert_eq!(cores.0[0].packets(publisher, Version::V5).len(), 2, "both are acknowledged");
+}
+
+#[test]
+fn a_stop_of_the_broker_brings_what_came_before_to_all() {
+    let mut cut = Cut::new(World::new(), Qos::AtLeastOnce, 6);
+    cut.begin(b"m", Qos::AtLeastOnce, 7);
+    cut.world.engine.handle_shutdown(cut.world.now);
+    cut.world.turn();
+    assert_eq!(cut.world.payloads_of(&cut.subscribers), has(6, 6, &["m"]));
+}
+
+impl Cut {
+    /// The subscribers are away.
+    fn go_away(&mut self) {
+        for &subscriber in &self.subscribers {
+            self.world.cut(subscriber);
+        }
+        self.stored.extend(self.world.store_all());
+    }
+}
+
+/// Deliveries that a start after a crash finds.
+fn found(stored: &[Records]) -> usize {
+    image(stored).sessions.values().map(|of| of.queue.len() + of.inflight.len()).sum()
+}
+
+#[test]
+fn a_message_is_acknowledged_once_the_store_has_all_of_its_deliveries() {
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let mut cut = Cut::new(kept(), qos, 4);
+        cut.go_away();
+        cut.begin(b"m", qos, 7);
+        while !cut.world.engine.fan_outs.is_empty() {
+            let records = cut.world.records();
+            let up_to = records.as_ref().map_or(0, |records| records.number);
+            cut.stored.extend(records);
+            let state = StoreState { up_to, ..StoreState::default() };
+            cut.world.engine.handle_stored(cut.world.now, state);
+            cut.world.turn();
+            assert_eq!(cut.world.packets(cut.publisher, Version::V5), [""; 0], "{qos:?}");
+            cut.world.go_on();
+        }
+        assert_eq!(cut.world.packets(cut.publisher, Version::V5), [""; 0], "not all is stored");
+        cut.stored.extend(cut.world.store_all());
+        let answers = cut.world.packets(cut.publisher, Version::V5);
+        assert!(answers.len() == 1 && answers[0].starts_with("Pub"), "{answers:?}");
+        assert_eq!(found(&cut.stored), 4, "{qos:?}");
+    }
+}
+
+#[test]
+fn a_message_of_qos_2_that_a_crash_cut_short_reaches_each_session_once_when_sent_again() {
+    let mut cut = Cut::new(kept(), Qos::ExactlyOnce, 4);
+    cut.go_away();
+    cut.begin(b"m", Qos::ExactlyOnce, 7);
+    // What was told by now is stored, then the process ends.
+    cut.stored.extend(cut.world.records());
+    assert!(!cut.world.engine.fan_outs.is_empty());
+    assert_eq!(found(&cut.stored), 2);
+    let mut next = after_crash(&cut.stored);
+    let publisher = next.accept();
+    next.send_connect(publisher, &Client::persistent("publisher"));
+    next.store_all();
+    let again = Publish { dup: true, ..publish("t", b"m", Qos::ExactlyOnce, 7) };
+    next.send(publisher, Version::V5, &Packet::Publish(again));
+    next.store_all();
+    assert_eq!(all_payloads(&mut next), vec![["m"]; 4]);
+}
+
+#[test]
+fn a_duplicate_of_a_message_that_not_all_have_is_acknowledged_when_they_do() {
+    let mut cut = Cut::new(World::new(), Qos::ExactlyOnce, 6);
+    cut.begin(b"m", Qos::ExactlyOnce, 7);
+    cut.world.engine.handle_closed(cut.world.now, cut.publisher);
+    let back = cut.world.accept();
+    let client = Client::persistent("publisher");
+    let connect = Connect {
+        version: client.version,
+        clean_start: false,
+        keep_alive_s: 0,
+        client_identifier: client.name,
+        username: None,
+        password: None,
+        will: None,
+        properties: client.properties.clone(),
+    };
+    cut.world.arrive(back, &Packet::Connect(connect));
+    let again = Publish { dup: true, ..publish("t", b"m", Qos::ExactlyOnce, 7) };
+    cut.world.arrive(back, &Packet::Publish(again));
+    let mut is_acknowledged = false;
+    while !is_acknowledged {
+        is_acknowledged =
+            cut.world.packets(back, Version::V5).iter().any(|p| p.starts_with("Pubrec"));
+        assert_eq!(is_acknowledged, cut.world.engine.fan_outs.is_empty());
+        cut.world.go_on();
+    }
+    assert_eq!(cut.world.payloads_of(&cut.subscribers), has(6, 6, &["m"]));
+}
+
+#[test]
+fn a_will_that_the_store_knew_reaches_all_though_a_crash_cuts_it_short() {
+    let mut cut = Cut::new(kept(), Qos::AtLeastOnce, 4);
+    let will =
+        wire::Will { topic: "t", payload: b"m", qos: Qos::AtLeastOnce, ..wire::Will::default() };
+    let mortal = cut.world.accept();
+    cut.world.send_connect(mortal, &Client { will: Some(will), ..Client::persistent("mortal") });
+    cut.stored.extend(cut.world.store_all());
+    cut.go_away();
+    cut.world.engine.handle_closed(cut.world.now, mortal);
+    cut.world.turn();
+    let told = cut.world.records().expect("some deliveries");
+    let up_to = told.number;
+    cut.stored.push(told);
+    assert!(!cut.world.engine.fan_outs.is_empty());
+    let mut next = after_crash(&cut.stored);
+    next.advance_ms(100);
+    next.store_all();
+    // Whoever had it before the crash may get it again.
+    for got in all_payloads(&mut next) {
+        assert!(!got.is_empty() && got.len() <= 2, "{got:?}");
+    }
+    // And without a crash it is over when all have it.
+    let state = StoreState { up_to, ..StoreState::default() };
+    cut.world.engine.handle_stored(cut.world.now, state);
+    cut.world.settle();
+    cut.stored.extend(cut.world.store_all());
+    cut.world.advance_ms(10_000);
+    cut.stored.extend(cut.world.store_all());
+    let mut last = after_crash(&cut.stored);
+    last.advance_ms(100);
+    last.store_all();
+    assert_eq!(all_payloads(&mut last), vec![["m"]; 4]);
+}
+
+/// What a start makes of the records that were stored.
+fn after_crash(stored: &[Records]) -> World {
+    let mut next = kept();
+    let mut own = crate::storage::image::Image::default();
+    for records in stored {
+        next.engine.read_records(&mut own, &records.bytes).expect("records");
+    }
+    let learned = next.engine.restore(own);
+    next.engine.learn_restored(&learned);
+    next.store_all();
+    next
+}
+
+/// What each of four subscribers gets who comes back.
+fn all_payloads(world: &mut World) -> Vec<Vec<String>> {
+    let of = |n| {
+        let id = world.accept();
+        world.send_connect(id, &Client::persistent(&format!("subscriber {n:02}")));
+        world.store_all();
+        world.settle();
+        world.payloads(id)
+    };
+    (0..4).map(of).collect()
+}
