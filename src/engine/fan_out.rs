@@ -60,7 +60,7 @@ enum What {
         /// The session that published it, for No Local.
         session: Option<u32>,
     },
-    Run(Encoded),
+    Run(Box<Encoded>),
 }
 
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl Engine {
         }
         let publishers = std::mem::take(&mut run.publishers);
         self.begin_fan_out(
-            What::Run(run),
+            What::Run(Box::new(run)),
             targets,
             left,
             pressure,
@@ -385,7 +385,7 @@ impl Engine {
         {
             self.free_session(index);
         }
-        let batch = self.batch_since(of.mark).filter(|&batch| !self.is_stored(batch));
+        let batch = self.batch_since(of.mark);
         for awaited in of.answers {
             match batch {
                 Some(batch) => self.await_stored(batch, awaited),
@@ -415,7 +415,7 @@ impl Engine {
             }
         }
         if let What::Run(run) = of.what {
-            self.run.take_back(run);
+            self.run.take_back(*run);
         }
         self.end_passages_of_wills();
     }

@@ -166,10 +166,14 @@ impl Journal {
         self.written
     }
 
-    /// The batch to wait for when something was written since `mark`; none when nothing was, or
-    /// nobody waits.
+    /// The batch to wait for when something was written since `mark`, in this turn or an earlier one;
+    /// none when nothing was, all of it is stored, or nobody waits.
     pub(super) fn batch_since(&self, mark: u64) -> Option<u64> {
-        (self.written > mark && self.waits()).then_some(self.number)
+        if self.written <= mark || !self.waits() {
+            return None;
+        }
+        let last = self.number - u64::from(self.entries.is_empty());
+        (last > self.stored.up_to).then_some(last)
     }
 
     /// The batch to wait for everything written so far; none when all of it is stored.

@@ -34,11 +34,18 @@ pub(super) struct Transit {
     session: Option<SessionNumber>,
     /// By the core they go to, in the order of its lane.
     to: Vec<VecDeque<Passing>>,
-    /// Wills, and what has to be over before they are: what the cores that got them have to have
-    /// receipted, and how many fan-outs have to be through here.
-    wills: VecDeque<(Delivery, Vec<(CoreId, u64)>, u64)>,
+    /// Wills, with what has to have happened before they are over.
+    wills: VecDeque<(Delivery, Barriers)>,
     /// Those that a crash found on their way.
     found: VecDeque<Passing>,
+}
+
+#[derive(Debug)]
+struct Barriers {
+    /// What the cores that got it have to have receipted.
+    receipts: Vec<(CoreId, u64)>,
+    /// How many fan-outs have to be through here.
+    fan_outs: u64,
 }
 
 #[derive(Debug)]
@@ -59,7 +66,7 @@ impl Transit {
             let filter = passing.filter.as_deref();
             passing.delivery.kept = journal.write_delivery(session, &passing.delivery, 0, filter);
         }
-        for (will, ..) in &mut self.wills {
+        for (will, _) in &mut self.wills {
             will.kept = journal.write_delivery(session, will, 0, None);
         }
     }
@@ -123,8 +130,9 @@ impl Engine {
     /// A Will is over once the cores that it reached have stored what became of it.
     fn await_receipts(&mut self, will: Delivery) {
         let lanes = &mut self.lanes;
-        let barriers = self.reached.iter().map(|&core| (core, lanes.to(core).barrier())).collect();
-        self.transit.wills.push_back((will, barriers, self.fan_outs.begun()));
+        let receipts = self.reached.iter().map(|&core| (core, lanes.to(core).barrier())).collect();
+        let barriers = Barriers { receipts, fan_outs: self.fan_outs.begun() };
+        self.transit.wills.push_back((will, barriers));
     }
 
     /// A message that is told from here on.
@@ -187,8 +195,8 @@ impl Engine {
             return;
         };
         let (wills, lanes, fan_outs) = (&mut self.transit.wills, &self.lanes, &self.fan_outs);
-        while let Some((will, ..)) = wills.pop_front_if(|(_, barriers, begun)| {
-            fan_outs.are_through(*begun) && lanes.are_receipted(barriers)
+        while let Some((will, _)) = wills.pop_front_if(|(_, barriers)| {
+            fan_outs.are_through(barriers.fan_outs) && lanes.are_receipted(&barriers.receipts)
         }) {
             journal.end_delivery(session, will.kept);
         }

@@ -289,6 +289,21 @@ fn a_message_is_acknowledged_once_the_store_has_all_of_its_deliveries() {
 }
 
 #[test]
+fn a_message_is_acknowledged_though_the_last_to_have_it_keep_nothing() {
+    let mut cut = Cut::new(kept(), Qos::AtLeastOnce, 2);
+    cut.go_away();
+    for name in ["a", "b", "c"] {
+        let id = cut.world.connect(&Client::v5(name));
+        cut.world.subscribe(id, "t", Qos::AtLeastOnce);
+    }
+    cut.begin(b"m", Qos::AtLeastOnce, 7);
+    cut.world.store_all();
+    cut.world.settle();
+    let answers = cut.world.packets(cut.publisher, Version::V5);
+    assert!(answers.len() == 1 && answers[0].starts_with("Puback"), "{answers:?}");
+}
+
+#[test]
 fn a_message_of_qos_2_that_a_crash_cut_short_reaches_each_session_once_when_sent_again() {
     let mut cut = Cut::new(kept(), Qos::ExactlyOnce, 4);
     cut.go_away();
