@@ -117,12 +117,15 @@ impl Engine {
             Redirect::Temporary => return Err(Refusal(ReasonCode::UseAnotherServer)),
             Redirect::Permanent => return Err(Refusal(ReasonCode::ServerMoved)),
         }
-        if self.memory_is_full() || self.store_is_far_behind() {
+        let session = self.find_session(connect.client_identifier);
+        let has_room = !self.memory_is_full() || session.is_some_and(|of| self.may_give_way(of));
+        if !has_room || self.store_is_far_behind() {
             self.links.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::ServerBusy));
         }
-        let is_new = self.find_session(connect.client_identifier).is_none();
-        if is_new && self.sessions_everywhere() >= self.settings.limits.sessions_max as usize {
+        if session.is_none()
+            && self.sessions_everywhere() >= self.settings.limits.sessions_max as usize
+        {
             self.links.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::QuotaExceeded));
         }
@@ -154,6 +157,12 @@ impl Engine {
             return Err(Refusal(ReasonCode::NotAuthorized));
         }
         Ok(())
+    }
+
+    /// Whether a session, whose client comes back when memory is full, may give some of it back: messages
+    /// wait in it. The others are let in as far as those go who are told that memory is full.
+    fn may_give_way(&self, session: u32) -> bool {
+        self.queued(session) > 0 || !self.memory_is_overdrawn()
     }
 
     pub(super) fn connection_of(&self, client_identifier: &str) -> Option<ConnectionId> {

@@ -233,6 +233,7 @@ impl Engine {
         }
     }
 
+    #[inline(always)]
     pub(super) fn deliver_unless_own(
         &mut self,
         target: &Target,

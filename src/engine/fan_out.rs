@@ -32,7 +32,7 @@ const AT_ONCE: usize = 512;
 const PART: usize = 64;
 
 /// Those that are not through, in the order in which they began.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FanOuts {
     line: VecDeque<FanOut>,
     /// How many have begun and how many have ended, since the start.
@@ -46,8 +46,28 @@ pub(super) struct FanOuts {
     changes: VecDeque<(u64, u32)>,
     /// Places of sessions that ended meanwhile, with how many had begun by then.
     places: VecDeque<(u64, u32)>,
-    /// For tests: each part takes so many subscribers and a whole turn.
-    cut: Option<usize>,
+    /// Subscribers that are served at once, and in a part.
+    at_once: usize,
+    part: usize,
+    /// For tests: each part takes the rest of the turn.
+    takes_turns: bool,
+}
+
+impl Default for FanOuts {
+    fn default() -> Self {
+        Self {
+            line: VecDeque::new(),
+            begun: 0,
+            ended: 0,
+            of_lanes: HashMap::new(),
+            changed: HashMap::new(),
+            changes: VecDeque::new(),
+            places: VecDeque::new(),
+            at_once: AT_ONCE,
+            part: PART,
+            takes_turns: false,
+        }
+    }
 }
 
 /// What is brought to many subscribers.
@@ -119,7 +139,7 @@ impl FanOuts {
     /// How many subscribers are served at once in any case.
     #[inline]
     pub(super) fn at_once(&self) -> usize {
-        self.cut.unwrap_or(AT_ONCE)
+        self.at_once
     }
 
     /// A session has one subscription less.
@@ -159,14 +179,20 @@ impl Engine {
     /// For tests: brings each message to so many subscribers in one turn at most.
     #[doc(hidden)]
     pub fn cut_fan_outs(&mut self, subscribers: usize) {
-        self.fan_outs.cut = Some(subscribers.max(1));
+        let fan_outs = &mut self.fan_outs;
+        (fan_outs.at_once, fan_outs.part) = (subscribers.max(1), subscribers.max(1));
+        fan_outs.takes_turns = true;
     }
 
     /// Whether a message goes to its subscribers in parts.
     #[inline]
     pub(super) fn goes_in_parts(&self, subscribers: usize, origin: &Origin) -> bool {
-        subscribers > self.fan_outs.at_once()
-            || !self.fan_outs.is_empty() && self.fan_outs.holds(origin)
+        subscribers > self.fan_outs.at_once || !self.fan_outs.is_empty() && self.must_wait(origin)
+    }
+
+    #[cold]
+    fn must_wait(&self, origin: &Origin) -> bool {
+        self.fan_outs.holds(origin)
     }
 
     /// Brings a message to the subscribers in `targets` from `first` on: to some in this turn, and to
@@ -273,12 +299,12 @@ impl Engine {
         if left.start >= left.end || self.work.is_spent() {
             return None;
         }
-        let count = self.fan_outs.cut.unwrap_or(PART).min(left.len());
+        let count = self.fan_outs.part.min(left.len());
         let part = left.start..left.start + count;
         left.start = part.end;
-        self.work.spend(match self.fan_outs.cut {
-            Some(_) => TURN_STEPS as usize,
-            None => steps * count,
+        self.work.spend(match self.fan_outs.takes_turns {
+            true => TURN_STEPS as usize,
+            false => steps * count,
         });
         Some(part)
     }

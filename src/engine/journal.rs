@@ -11,12 +11,12 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use crate::clock::{Deadline, Now};
-use crate::engine::ConnectionId;
 use crate::engine::lanes::Awaited;
+use crate::engine::{ConnectionId, CoreId};
 use crate::limits;
 use crate::message::{self, Message};
 use crate::session::outbound::{Delivery, Outbound};
-use crate::storage::record::{Content, Record, SessionNumber};
+use crate::storage::record::{Content, Record, SessionNumber, content_anew};
 
 /// How the engine keeps things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +89,24 @@ struct Entry {
 
 const NO_CONTENT: u32 = u32::MAX;
 
+/// The contents of what is told anew for a checkpoint: each is told once, after all sessions.
+#[derive(Debug, Default)]
+struct Anew {
+    /// Deliveries are told anew now, and not as they come.
+    is_on: bool,
+    /// Those that deliveries are of, with their numbers, by address: no other message takes it as long
+    /// as this one is here.
+    numbers: HashMap<usize, (Message, u64)>,
+    /// Those of them that are to be told.
+    untold: VecDeque<(Message, u64)>,
+    /// How many there were since the process began.
+    count: u64,
+}
+
 /// The records of one core.
 #[derive(Debug)]
 pub(super) struct Journal {
+    core: CoreId,
     keeping: Keeping,
     open: Vec<u8>,
     entries: Vec<Entry>,
@@ -107,10 +122,7 @@ pub(super) struct Journal {
     stored: Stored,
     /// The content told last, and its place in this batch: what a message is for many of follows.
     content: Option<(Message, u32)>,
-    /// While everything is told anew, all contents of this batch by address: sessions have the same
-    /// ones then, but not one after the other.
-    contents: HashMap<usize, (Message, u32)>,
-    is_telling_anew: bool,
+    anew: Anew,
     /// Batches handed over and not stored yet, with their bytes, and the sum of those.
     under_way: VecDeque<(u64, usize)>,
     under_way_bytes: usize,
@@ -127,8 +139,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn new(keeping: Keeping) -> Self {
+    pub(super) fn new(keeping: Keeping, core: CoreId) -> Self {
         Self {
+            core,
             keeping,
             open: Vec::new(),
             entries: Vec::new(),
@@ -138,8 +151,7 @@ impl Journal {
             written: 0,
             stored: Stored::default(),
             content: None,
-            contents: HashMap::new(),
-            is_telling_anew: false,
+            anew: Anew::default(),
             under_way: VecDeque::new(),
             under_way_bytes: 0,
             answers: VecDeque::new(),
@@ -267,7 +279,13 @@ impl Journal {
         packet_identifier: u16,
         shared: Option<&str>,
     ) -> Kept {
-        let content = self.write_content(&delivery.message);
+        let (content, place) = match self.anew.is_on {
+            true => (self.number_anew(&delivery.message), NO_CONTENT),
+            false => {
+                let place = self.write_content(&delivery.message);
+                (u64::from(place), place)
+            }
+        };
         let number = match delivery.kept.number {
             0 => {
                 self.next_delivery += 1;
@@ -285,30 +303,53 @@ impl Journal {
             shared,
             identifiers: delivery.subscription_identifiers.as_slice().into(),
         };
-        self.entries[content as usize].uses += 1;
-        self.live += usize::from(self.entries[content as usize].uses == 1);
-        let place = self.enter(&record, content, 1);
+        if place != NO_CONTENT {
+            self.entries[place as usize].uses += 1;
+            self.live += usize::from(self.entries[place as usize].uses == 1);
+        }
+        let place = self.enter(&record, place, 1);
         Kept { number, batch: self.number as u32, place }
     }
 
     /// Sessions are told anew from here on, or what happens.
-    pub(super) fn tell_anew(&mut self, is_telling_anew: bool) {
-        self.is_telling_anew = is_telling_anew;
+    pub(super) fn tell_anew(&mut self, is_on: bool) {
+        self.anew.is_on = is_on;
+    }
+
+    /// The number of a content that is told anew once.
+    fn number_anew(&mut self, message: &Message) -> u64 {
+        let Anew { numbers, untold, count, .. } = &mut self.anew;
+        let (_, number) = numbers.entry(message.address()).or_insert_with(|| {
+            *count += 1;
+            let number = content_anew(self.core.0, *count);
+            untold.push_back((message.clone(), number));
+            (message.clone(), number)
+        });
+        *number
+    }
+
+    /// All sessions have been told anew: tells the contents of that until the open batch has `bytes`;
+    /// whether that was all.
+    pub(super) fn tell_contents(&mut self, bytes: usize) -> bool {
+        self.anew.numbers = HashMap::new();
+        while self.open.len() < bytes
+            && let Some((message, number)) = self.anew.untold.pop_front()
+        {
+            let content = self.content(&message.content());
+            self.enter(&Record::Content { number, content }, NO_CONTENT, 1);
+        }
+        self.anew.untold.is_empty()
     }
 
     fn write_content(&mut self, message: &Message) -> u32 {
         let address = message.address();
-        let of_all = || self.contents.get(&address).map(|&(_, place)| place);
         let last = self.content.as_ref().filter(|(last, _)| last.address() == address);
-        if let Some(place) = last.map(|&(_, place)| place).or_else(of_all) {
+        if let Some(&(_, place)) = last {
             return place;
         }
-        let number = self.entries.len() as u32;
+        let place = self.entries.len() as u32;
         let content = self.content(&message.content());
-        let place = self.enter(&Record::Content { number, content }, NO_CONTENT, 0);
-        if self.is_telling_anew {
-            self.contents.insert(address, (message.clone(), place));
-        }
+        self.enter(&Record::Content { number: place.into(), content }, NO_CONTENT, 0);
         self.content = Some((message.clone(), place));
         place
     }
@@ -427,7 +468,6 @@ impl Journal {
         self.open.clear();
         self.entries.clear();
         self.content = None;
-        self.contents.clear();
         self.live = 0;
         self.is_urgent = false;
         let batch = Batch { number: self.number, bytes, checkpoint: self.checkpoint };

@@ -35,7 +35,7 @@ pub(super) struct Checkpoint {
 impl Engine {
     /// Begins to tell what is to be kept. To be called before the first client is there.
     pub fn keep(&mut self, keeping: Keeping) {
-        self.journal = Some(Box::new(Journal::new(keeping)));
+        self.journal = Some(Box::new(Journal::new(keeping, self.core())));
     }
 
     /// The store has gone on: acknowledgements that waited for it leave.
@@ -475,7 +475,7 @@ impl Engine {
             checkpoint.session += 1;
         }
         journal.tell_anew(false);
-        if checkpoint.session < sessions_end {
+        if checkpoint.session < sessions_end || !journal.tell_contents(limits::CHECKPOINT_BYTES) {
             return;
         }
         let (cores, own) = (u64::from(self.place.cores()), u64::from(self.place.core().0));

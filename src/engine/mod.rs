@@ -448,12 +448,17 @@ impl Engine {
     }
 
     /// Time goes on, and never back: in a turn that began early, a batch can have brought it further.
+    #[inline]
     fn set_now(&mut self, now: Now) {
         if self.now < now {
-            self.now = now;
-            self.memory_bytes_elsewhere = self.place.memory_bytes_elsewhere();
-            self.make_room_for_others();
+            self.begin_at(now);
         }
+    }
+
+    fn begin_at(&mut self, now: Now) {
+        self.now = now;
+        self.memory_bytes_elsewhere = self.place.memory_bytes_elsewhere();
+        self.make_room_for_others();
     }
 
     /// Connections of all cores.

@@ -2,6 +2,7 @@
 //! then what each has to know of the others. To be done before the first client is let in.
 
 use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 
 use shards::{Fingerprint, GroupAt, SubscriberId, SubscriptionOptions, TopicFilter};
 
@@ -12,7 +13,7 @@ use crate::message::{self, Message};
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
 use crate::session::state::Will;
-use crate::storage::image::{self, Image, OwnedContent, Part};
+use crate::storage::image::{self, Image, OwnedContent, Part, SharedContent};
 use crate::storage::record::{Exchange, NoRecord, Record, SessionNumber};
 use crate::wire::{PacketIdentifier, Qos};
 
@@ -45,6 +46,27 @@ impl Part for OwnPart<'_> {
 
     fn has_topic(&self, topic: &str) -> bool {
         self.engine.home(topic) == self.engine.core()
+    }
+}
+
+/// The messages of several deliveries each, while those are taken up: they share them here too.
+#[derive(Default)]
+struct Messages(HashMap<usize, (SharedContent, Option<Message>)>);
+
+impl Messages {
+    /// The message of a delivery, unless it has expired.
+    fn take(&mut self, content: &SharedContent, engine: &Engine) -> Option<Message> {
+        let restore = || engine.restore_message(content.get()?);
+        if content.sharers() == 1 {
+            return restore();
+        }
+        let entry = self.0.entry(content.address());
+        let message = entry.or_insert_with(|| (content.clone(), restore())).1.clone();
+        // This delivery's and that of the table: no other is left.
+        if content.sharers() == 2 {
+            self.0.remove(&content.address());
+        }
+        message
     }
 }
 
@@ -93,11 +115,12 @@ impl Engine {
         // comes.
         let mut numbers: Vec<SessionNumber> = sessions.keys().copied().collect();
         numbers.sort_unstable_by_key(|number| Reverse((number.serial(), *number)));
+        let mut messages = Messages::default();
         for number in numbers {
             let session = sessions.remove(&number).expect("just seen");
             restored.sessions += usize::from(!session.client_identifier.is_empty());
             restored.messages += session.inflight.len() + session.queue.len();
-            self.restore_session(number, session);
+            self.restore_session(number, session, &mut messages);
         }
         self.restore_wills(wills);
         let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
@@ -157,7 +180,12 @@ impl Engine {
         Some(content.to_message(&self.links.ledger))
     }
 
-    fn restore_session(&mut self, number: SessionNumber, kept: image::Session) {
+    fn restore_session(
+        &mut self,
+        number: SessionNumber,
+        kept: image::Session,
+        messages: &mut Messages,
+    ) {
         if kept.client_identifier.is_empty() {
             return self.restore_passages(number, kept);
         }
@@ -191,7 +219,7 @@ impl Engine {
             identifiers.for_each(|identifier| assert!(inbound.receive(identifier), "a set"));
             self.sessions[index as usize].inbound = Some(inbound);
         }
-        self.restore_deliveries(index, kept.inflight, kept.queue.into());
+        self.restore_deliveries(index, kept.inflight, kept.queue, messages);
         self.restore_times(index, kept.away_since_us, kept.will);
         if is_new_absence {
             self.tell_away(index);
@@ -225,7 +253,8 @@ impl Engine {
         &mut self,
         index: u32,
         inflight: Vec<image::Delivery>,
-        queue: Vec<image::Delivery>,
+        queue: VecDeque<image::Delivery>,
+        messages: &mut Messages,
     ) {
         if inflight.is_empty() && queue.is_empty() {
             return;
@@ -234,7 +263,7 @@ impl Engine {
         for of in inflight {
             let Some(identifier) = PacketIdentifier::new(of.packet_identifier) else { continue };
             let kept = Kept::of_before(of.number);
-            match self.restore_delivery(&of) {
+            match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_inflight(identifier, Ok(delivery)),
                 None if of.content.is_none() => outbound.restore_inflight(identifier, Err(kept)),
                 // It expired while the broker was down.
@@ -242,7 +271,7 @@ impl Engine {
             }
         }
         for of in queue {
-            match self.restore_delivery(&of) {
+            match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_queued(delivery),
                 None => self.tell_lost(index, Kept::of_before(of.number)),
             }
@@ -267,8 +296,8 @@ impl Engine {
         }
     }
 
-    fn restore_delivery(&self, of: &image::Delivery) -> Option<Delivery> {
-        let message = self.restore_message(of.content.as_deref()?)?;
+    fn restore_delivery(&self, of: &image::Delivery, messages: &mut Messages) -> Option<Delivery> {
+        let message = messages.take(of.content.as_ref()?, self)?;
         Some(Delivery {
             message,
             qos: Qos::try_from(of.qos).unwrap_or(Qos::AtLeastOnce),

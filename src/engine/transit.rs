@@ -205,7 +205,7 @@ impl Engine {
     /// Takes up what was on its way when the process before this one ended.
     pub(super) fn restore_passages(&mut self, number: SessionNumber, of: image::Session) {
         for delivery in &of.queue {
-            let Some(content) = &delivery.content else { continue };
+            let Some(content) = delivery.content.as_ref().and_then(|of| of.get()) else { continue };
             let filter = delivery.shared.as_deref();
             let Some(message) = self.restore_message(content) else { continue };
             let qos = Qos::try_from(delivery.qos).unwrap_or(Qos::AtLeastOnce);

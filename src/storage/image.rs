@@ -5,13 +5,15 @@
 //! one core at a time, and of retained messages the highest stamp counts.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::record::{Content, DeliveryNumber, Exchange, NoRecord, Record, SessionNumber};
+use crate::storage::record::{
+    CONTENTS_ANEW, Content, DeliveryNumber, Exchange, NoRecord, Record, SessionNumber, content_anew,
+};
 
-/// A message that is kept, shared by all it is for.
+/// A message that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OwnedContent {
@@ -49,6 +51,37 @@ impl OwnedContent {
     }
 }
 
+/// A message that all deliveries share which are of it. Of those told anew it may be told later.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedContent(Arc<OnceLock<OwnedContent>>);
+
+impl SharedContent {
+    /// A message that is there.
+    pub fn new(content: OwnedContent) -> Self {
+        Self(Arc::new(OnceLock::from(content)))
+    }
+
+    /// The message, unless it has not been told.
+    pub fn get(&self) -> Option<&OwnedContent> {
+        self.0.get()
+    }
+
+    /// The same for all who share it, and for nobody else as long as one of them is there.
+    pub fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
+    /// How many share it.
+    pub fn sharers(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    fn tell(&self, content: OwnedContent) {
+        // A number is used once; a log that says otherwise keeps the first.
+        let _ = self.0.set(content);
+    }
+}
+
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +104,7 @@ pub struct Delivery {
     pub number: DeliveryNumber,
     /// The message; none once PUBREC came.
     #[serde(with = "shared")]
-    pub content: Option<Arc<OwnedContent>>,
+    pub content: Option<SharedContent>,
     /// Effective QoS.
     pub qos: u8,
     /// RETAIN flag.
@@ -162,6 +195,8 @@ pub struct Image {
     pub taken: HashMap<Exchange, HashSet<SessionNumber>>,
     /// Which shared subscriptions have such a message.
     pub taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
+    /// Messages that deliveries are of which have been told anew, until they are told, by number.
+    awaited: HashMap<u64, SharedContent>,
     /// Messages between cores that have arrived: their deliveries may be told later, or anew.
     arrived: HashSet<(SessionNumber, DeliveryNumber)>,
     /// The highest serial number of any session, of this part or not.
@@ -196,10 +231,19 @@ impl Part for Whole {
 impl Image {
     /// Takes in a batch.
     pub fn apply(&mut self, mut batch: &[u8], part: &impl Part) -> Result<(), NoRecord> {
-        let mut contents: HashMap<u32, (Content<'_>, Option<Arc<OwnedContent>>)> = HashMap::new();
+        let mut contents: HashMap<u64, (Content<'_>, Option<SharedContent>)> = HashMap::new();
+        // What deliveries were of, by session, before they are told anew in this batch.
+        let mut before: HashMap<SessionNumber, HashMap<DeliveryNumber, SharedContent>> =
+            HashMap::new();
         while let Some(record) = Record::decode(&mut batch)? {
             self.records += 1;
             match record {
+                Record::Content { number, content } if number >= CONTENTS_ANEW => {
+                    // Where nobody awaits it, it is of sessions of another part.
+                    if let Some(awaited) = self.awaited.remove(&number) {
+                        awaited.tell(content.into());
+                    }
+                }
                 Record::Content { number, content } => {
                     contents.insert(number, (content, None));
                 }
@@ -209,9 +253,18 @@ impl Image {
                     if !self.arrived.is_empty() && self.arrived.contains(&(session, delivery)) {
                         continue;
                     }
-                    let (content, owned) = contents.get_mut(&content).ok_or(NoRecord)?;
-                    let owned = owned.get_or_insert_with(|| Arc::new(OwnedContent::from(*content)));
-                    state.take(&record, Arc::clone(owned), qos);
+                    let shared = if content >= CONTENTS_ANEW {
+                        let known = before.get(&session).and_then(|of| of.get(&delivery));
+                        match known {
+                            Some(known) => known.clone(),
+                            None => self.awaited.entry(content).or_default().clone(),
+                        }
+                    } else {
+                        let (content, shared) = contents.get_mut(&content).ok_or(NoRecord)?;
+                        let new = || SharedContent::new(OwnedContent::from(*content));
+                        shared.get_or_insert_with(new).clone()
+                    };
+                    state.take(&record, shared, qos);
                 }
                 Record::Retained { stamp, content } => {
                     if part.has_topic(content.topic) {
@@ -229,7 +282,9 @@ impl Image {
                         let client_identifier = client_identifier.into();
                         let state =
                             Session { client_identifier, expiry_interval_s, ..Session::default() };
-                        self.sessions.insert(session, state);
+                        if let Some(old) = self.sessions.insert(session, state) {
+                            before.insert(session, old.contents());
+                        }
                     }
                 }
                 Record::Ended { session } => {
@@ -322,8 +377,21 @@ impl Image {
     /// Everything anew, as few records as say it.
     pub fn write(&self, mut batch_is_full: impl FnMut(&mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::new();
+        // Each content once, after the deliveries that are of it.
+        let (mut contents, mut numbers) = (Vec::new(), HashMap::new());
+        let mut number_of = |content: &SharedContent| {
+            *numbers.entry(content.address()).or_insert_with(|| {
+                contents.push(content.clone());
+                content_anew(0, contents.len() as u64)
+            })
+        };
         for (&number, session) in &self.sessions {
-            session.write(number, &mut out);
+            session.write(number, &mut out, &mut number_of);
+            batch_is_full(&mut out);
+        }
+        for (content, number) in contents.iter().zip((1..).map(|count| content_anew(0, count))) {
+            let Some(content) = content.get() else { continue };
+            Record::Content { number, content: content.borrow() }.encode(&mut out);
             batch_is_full(&mut out);
         }
         for (&Exchange { publisher, packet_identifier }, sessions) in &self.taken {
@@ -355,7 +423,13 @@ impl Image {
 }
 
 impl Session {
-    fn take(&mut self, record: &Record<'_>, content: Arc<OwnedContent>, qos: u8) {
+    /// What its deliveries are of, by number.
+    fn contents(self) -> HashMap<DeliveryNumber, SharedContent> {
+        let all = self.inflight.into_iter().chain(self.queue);
+        all.filter_map(|of| Some((of.number, of.content?))).collect()
+    }
+
+    fn take(&mut self, record: &Record<'_>, content: SharedContent, qos: u8) {
         let Record::Queued { delivery, retain, packet_identifier, shared, identifiers, .. } =
             record
         else {
@@ -455,8 +529,14 @@ impl Session {
         });
     }
 
-    /// All of it, as records.
-    pub fn write(&self, session: SessionNumber, out: &mut Vec<u8>) {
+    /// All of it, as records but for the contents of its deliveries, of which `number_of` tells the
+    /// numbers.
+    fn write(
+        &self,
+        session: SessionNumber,
+        out: &mut Vec<u8>,
+        mut number_of: impl FnMut(&SharedContent) -> u64,
+    ) {
         let (client_identifier, expiry_interval_s) =
             (&*self.client_identifier, self.expiry_interval_s);
         Record::Session { session, client_identifier, expiry_interval_s }.encode(out);
@@ -477,10 +557,8 @@ impl Session {
         for &packet_identifier in &self.received {
             Record::Received { session, packet_identifier }.encode(out);
         }
-        for (number, of) in self.inflight.iter().chain(&self.queue).enumerate() {
-            // Numbers of contents are of a batch, and this one may have other sessions in it: those
-            // told later take the place of those before.
-            of.write(session, number as u32, out);
+        for of in self.inflight.iter().chain(&self.queue) {
+            of.write(session, out, &mut number_of);
         }
         if let Some(since_us) = self.away_since_us {
             Record::Away { session, expiry_interval_s, since_us }.encode(out);
@@ -513,16 +591,20 @@ impl HeldWill {
 }
 
 impl Delivery {
-    fn write(&self, session: SessionNumber, number: u32, out: &mut Vec<u8>) {
+    fn write(
+        &self,
+        session: SessionNumber,
+        out: &mut Vec<u8>,
+        number_of: impl FnOnce(&SharedContent) -> u64,
+    ) {
         let (delivery, packet_identifier) = (self.number, self.packet_identifier);
         let Some(content) = &self.content else {
             return Record::Released { session, delivery, packet_identifier }.encode(out);
         };
-        Record::Content { number, content: content.borrow() }.encode(out);
         Record::Queued {
             session,
             delivery,
-            content: number,
+            content: number_of(content),
             qos: self.qos,
             retain: self.retain,
             packet_identifier,
@@ -557,23 +639,21 @@ mod hex {
 
 /// A message that several may share, as one of its own.
 mod shared {
-    use std::sync::Arc;
-
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::OwnedContent;
+    use super::{OwnedContent, SharedContent};
 
     pub fn serialize<S: Serializer>(
-        content: &Option<Arc<OwnedContent>>,
+        content: &Option<SharedContent>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        content.as_deref().serialize(to)
+        content.as_ref().and_then(SharedContent::get).serialize(to)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
-    ) -> Result<Option<Arc<OwnedContent>>, D::Error> {
-        Ok(Option::<OwnedContent>::deserialize(from)?.map(Arc::new))
+    ) -> Result<Option<SharedContent>, D::Error> {
+        Ok(Option::<OwnedContent>::deserialize(from)?.map(SharedContent::new))
     }
 }
 

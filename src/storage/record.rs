@@ -39,6 +39,16 @@ pub struct Exchange {
 /// A message on its way to one client, never used for another one of its session.
 pub type DeliveryNumber = u64;
 
+/// Contents with such numbers are told once for all deliveries that are told anew, whatever batches those
+/// are in, and after them: until then a delivery is of the message that it was of before. Below it,
+/// numbers are of one batch.
+pub const CONTENTS_ANEW: u64 = 1 << 32;
+
+/// The number of a content that a core tells anew, the `count`th since it began.
+pub fn content_anew(core: u16, count: u64) -> u64 {
+    CONTENTS_ANEW + (count << CORE_BITS | u64::from(core))
+}
+
 /// What copies of a message have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content<'a> {
@@ -112,10 +122,11 @@ pub enum Record<'a> {
         /// Topic Filter.
         filter: &'a str,
     },
-    /// A message that deliveries after it in this batch are of.
+    /// A message that deliveries after it in this batch are of; or, from [`CONTENTS_ANEW`] on, deliveries
+    /// that were told anew before it.
     Content {
-        /// Tells it from others in this batch.
-        number: u32,
+        /// Tells it from others in this batch, or in all of them.
+        number: u64,
         /// What it is.
         #[serde(borrow)]
         content: Content<'a>,
@@ -126,8 +137,9 @@ pub enum Record<'a> {
         session: SessionNumber,
         /// Names it from here on.
         delivery: DeliveryNumber,
-        /// The [`Record::Content`] of this batch.
-        content: u32,
+        /// The [`Record::Content`] of this batch; or, from [`CONTENTS_ANEW`] on, one of a batch that may
+        /// follow.
+        content: u64,
         /// Effective QoS: 1 or 2.
         qos: u8,
         /// RETAIN flag.

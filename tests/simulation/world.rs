@@ -325,7 +325,10 @@ impl World {
         self.write(core, random, all);
         moved |= self.act(core);
         moved |= self.send_cargo(core);
-        moved | self.write_records(core, random, all)
+        moved |= self.write_records(core, random, all);
+        // Work that goes on in the next turn may show nothing for many turns.
+        let due = self.cores[core].engine.poll_timeout();
+        moved | due.is_some_and(|deadline| deadline.is_due(self.now))
     }
 
     fn take_cargo(&mut self, core: usize, random: &mut Random, all: bool) -> bool {

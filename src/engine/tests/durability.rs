@@ -358,7 +358,7 @@ fn what_was_told_anew_is_taken_back_with_its_message() {
     let of = image.sessions.values().next().expect("the consumer");
     let payloads: Vec<_> = of.inflight.iter().filter_map(|of| of.content.as_ref()).collect();
     assert_eq!(payloads.len(), 1);
-    assert_eq!(&*payloads[0].payload, b"1");
+    assert_eq!(&*payloads[0].get().expect("told").payload, b"1");
 }
 
 #[test]

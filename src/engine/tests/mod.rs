@@ -4,6 +4,7 @@
 mod authentication;
 mod backpressure;
 mod bounds;
+mod checkpoint;
 mod cores;
 mod durability;
 mod expiry;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The format written; earlier ones are read. 2: Wills of clients that are connected. 3: a file says
 /// where the log begins and ends.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The first format that has that file.
 pub const EXTENT_VERSION: u32 = 3;

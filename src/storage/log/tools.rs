@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::image::{HeldWill, Image, OwnedContent, Retained, Session, Whole};
+use crate::storage::image::{
+    HeldWill, Image, OwnedContent, Retained, Session, SharedContent, Whole,
+};
 use crate::storage::log::extent::Extent;
 use crate::storage::log::format::{self, Frame};
 use crate::storage::log::scan::{self, Progress, Scan};
@@ -398,7 +399,7 @@ fn check(session: &Session) -> Result<(), String> {
     let contents =
         session.inflight.iter().chain(&session.queue).filter_map(|of| of.content.as_ref());
     let wills = session.will.iter().map(|will| &will.content);
-    contents.map(Arc::as_ref).chain(wills).try_for_each(check_topic)
+    contents.filter_map(SharedContent::get).chain(wills).try_for_each(check_topic)
 }
 
 fn check_topic(content: &OwnedContent) -> Result<(), String> {

@@ -1,0 +1,174 @@
+//! Everything told anew, and taken up again: each message once, on disk and in memory.
+
+use super::durability::{image, kept};
+use super::*;
+use crate::engine::{Records, StoreState};
+use crate::storage::image::Image;
+
+const SESSIONS: usize = 40;
+const MESSAGES: usize = 20;
+const PAYLOAD_BYTES: usize = 4_096;
+
+/// A world in which the same messages wait in many sessions, and what its store has.
+fn crowd() -> (World, Vec<Records>) {
+    let mut world = kept();
+    let mut stored = Vec::new();
+    for name in names() {
+        let id = world.accept();
+        world.send_connect(id, &Client::persistent(&name));
+        world.subscribe(id, "t", Qos::AtLeastOnce);
+        stored.extend(world.store_all());
+        world.cut(id);
+        stored.extend(world.store_all());
+    }
+    let publisher = world.connect(&Client::v5("publisher"));
+    for number in 1..=MESSAGES {
+        let payload = [number as u8; PAYLOAD_BYTES];
+        world.publish(publisher, "t", &payload, Qos::AtLeastOnce, number as u16);
+        stored.extend(world.store_all());
+    }
+    (world, stored)
+}
+
+fn names() -> impl Iterator<Item = String> {
+    (0..SESSIONS).map(|n| format!("session {n}"))
+}
+
+/// Everything, told anew batch by batch.
+fn told_anew(world: &mut World) -> Vec<Records> {
+    let mut anew: Vec<Records> = Vec::new();
+    let mut up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+    while anew.last().is_none_or(|last| last.checkpoint != 1) {
+        let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
+        world.engine.handle_stored(world.now, state);
+        let records = world.records().expect("more to tell");
+        up_to = records.number;
+        anew.push(records);
+    }
+    anew
+}
+
+fn taken_up(batches: &[&Records]) -> World {
+    let mut world = kept();
+    let mut own = Image::default();
+    for records in batches {
+        world.engine.read_records(&mut own, &records.bytes).expect("records");
+    }
+    let restored = world.engine.restore(own);
+    world.engine.learn_restored(&restored);
+    world.store_all();
+    world
+}
+
+/// Fails unless all messages wait in all sessions, in order.
+fn assert_complete(batches: &[&Records], what: &str) {
+    let mut own = Image::default();
+    for records in batches {
+        own.apply(&records.bytes, &crate::storage::image::Whole).expect("records");
+    }
+    let sessions: Vec<_> =
+        own.sessions.values().filter(|of| of.client_identifier.starts_with("session")).collect();
+    assert_eq!(sessions.len(), SESSIONS, "{what}");
+    for session in sessions {
+        let first_bytes = session.queue.iter().map(|of| {
+            let content = of.content.as_ref().and_then(|content| content.get());
+            usize::from(content.expect("its content is there").payload[0])
+        });
+        assert!(first_bytes.eq(1..=MESSAGES), "{what}: {}", session.client_identifier);
+    }
+}
+
+#[test]
+fn each_message_is_told_anew_once_in_parts_however_many_sessions_have_it() {
+    let (mut world, _) = crowd();
+    let anew = told_anew(&mut world);
+    let bytes: usize = anew.iter().map(|records| records.bytes.len()).sum();
+    let deliveries = SESSIONS * MESSAGES * 64;
+    assert!(bytes < MESSAGES * PAYLOAD_BYTES + SESSIONS * 256 + deliveries, "{bytes} bytes");
+    let most = anew.iter().map(|records| records.bytes.len()).max();
+    assert!(most < Some(limits::CHECKPOINT_BYTES + 2 * PAYLOAD_BYTES), "{most:?} bytes in a batch");
+    assert_complete(&anew.iter().collect::<Vec<_>>(), "what was told before is forgotten");
+}
+
+#[test]
+fn a_crash_while_everything_is_told_anew_loses_no_message() {
+    let (mut world, stored) = crowd();
+    let anew = told_anew(&mut world);
+    for cut in 0..=anew.len() {
+        let batches: Vec<&Records> = stored.iter().chain(&anew[..cut]).collect();
+        assert_complete(&batches, &format!("{cut} of {} batches", anew.len()));
+    }
+}
+
+#[test]
+fn what_is_acknowledged_while_everything_is_told_anew_stays_so() {
+    let (mut world, stored) = crowd();
+    let up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+    let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
+    world.engine.handle_stored(world.now, state);
+    let mut all = stored;
+    let first = world.records().expect("a part of it");
+    let state = StoreState { up_to: first.number, checkpoint: 1, ..StoreState::default() };
+    world.engine.handle_stored(world.now, state);
+    all.push(first);
+    let id = world.accept();
+    world.send_connect(id, &Client::persistent("session 3"));
+    for _ in 0..2 * MESSAGES {
+        all.extend(world.store_all());
+    }
+    for number in 1..=MESSAGES as u16 {
+        world.send(id, Version::V5, &Packet::Puback(ack(number)));
+    }
+    all.extend(world.store_all());
+    world.advance_ms(60_000);
+    all.extend(world.store_all());
+    let image = image(&all);
+    for session in image.sessions.values().filter(|of| &*of.client_identifier == "session 3") {
+        assert_eq!((session.queue.len(), session.inflight.len()), (0, 0));
+    }
+}
+
+#[test]
+fn a_message_that_waits_in_many_sessions_is_one_in_memory_after_a_restart() {
+    let (mut world, stored) = crowd();
+    let anew = told_anew(&mut world);
+    let before = world.engine.metrics().memory_bytes;
+    for batches in [stored.iter().collect::<Vec<_>>(), anew.iter().collect()] {
+        let mut next = taken_up(&batches);
+        let metrics = next.engine.metrics();
+        assert_eq!(metrics.messages_queued, (SESSIONS * MESSAGES) as u64);
+        let after = metrics.memory_bytes;
+        assert!(after < before + before / 4, "{after} bytes after {before}");
+    }
+}
+
+#[test]
+fn who_has_messages_waiting_is_let_in_when_memory_is_full_and_gets_them() {
+    let (_, stored) = crowd();
+    let mut next = taken_up(&stored.iter().collect::<Vec<_>>());
+    let held = next.engine.metrics().memory_bytes;
+    next.engine.settings.limits.memory_bytes_max = held / 2;
+    let stranger = next.accept();
+    next.send_connect(stranger, &Client::persistent("stranger"));
+    let packets = next.packets(stranger, Version::V5);
+    assert!(packets[0].contains("ServerBusy"), "{packets:?}");
+    let names: Vec<String> = names().collect();
+    for name in &names {
+        let id = next.accept();
+        next.send_connect(id, &Client::persistent(name));
+        next.store_all();
+        let got = next.publishes(id);
+        assert_eq!(got.len(), MESSAGES, "{name}");
+        for (.., identifier) in got {
+            next.send(id, Version::V5, &Packet::Puback(ack(identifier.expect("QoS 1"))));
+        }
+        next.store_all();
+    }
+    let metrics = next.engine.metrics();
+    assert_eq!(metrics.messages_queued, 0);
+    // They are connected now, which takes some.
+    let contents = (MESSAGES * PAYLOAD_BYTES) as u64;
+    let connections = SESSIONS as u64 * 4_096;
+    let bytes = metrics.memory_bytes;
+    assert!(bytes < held - contents + connections, "{bytes} of {held} bytes");
+}
