@@ -219,28 +219,32 @@ fn who_does_not_come_back_after_a_crash_is_announced_dead_and_nobody_else() {
 
 #[test]
 fn a_store_of_an_earlier_format_is_taken_up() {
-    let folder = Folder::new("format-1");
-    let of_format = || {
-        let inspect = store(&["inspect", "--json"], &folder.0, Stdio::null());
-        let seen: serde_json::Value = serde_json::from_slice(&inspect.stdout).expect("JSON");
-        seen["format"].as_u64()
-    };
-    let segment = "0000000000000001.log";
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stores/format-1").join(segment);
-    std::fs::copy(kept, folder.0.join(segment)).expect("copied");
-    assert_eq!(of_format(), Some(1));
-    let broker = folder.broker("");
-    let for_ever = |name: &str| Connect::v5(name).resume().expiry(u32::MAX);
-    let mut panel = Client::connect(&broker, for_ever("panel"));
-    panel.expect_message("open");
-    panel.expect_message("closed");
-    assert!(Client::connect(&broker, for_ever("mortal")).connack.session_present);
-    let mut newcomer = Client::connect(&broker, Connect::v5("newcomer"));
-    newcomer.subscribe("#", 0);
-    newcomer.expect_message("open");
-    drop((panel, newcomer, broker));
-    assert_eq!(of_format(), Some(3));
-    assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
+    for format in [1, 3] {
+        let folder = Folder::new(&format!("format-{format}"));
+        let of_format = || {
+            let inspect = store(&["inspect", "--json"], &folder.0, Stdio::null());
+            let seen: serde_json::Value = serde_json::from_slice(&inspect.stdout).expect("JSON");
+            seen["format"].as_u64()
+        };
+        let kept = format!("{}/tests/stores/format-{format}", env!("CARGO_MANIFEST_DIR"));
+        for file in std::fs::read_dir(kept).expect("a store") {
+            let file = file.expect("a file");
+            std::fs::copy(file.path(), folder.0.join(file.file_name())).expect("copied");
+        }
+        assert_eq!(of_format(), Some(format));
+        let broker = folder.broker("");
+        let for_ever = |name: &str| Connect::v5(name).resume().expiry(u32::MAX);
+        let mut panel = Client::connect(&broker, for_ever("panel"));
+        panel.expect_message("open");
+        panel.expect_message("closed");
+        assert!(Client::connect(&broker, for_ever("mortal")).connack.session_present);
+        let mut newcomer = Client::connect(&broker, Connect::v5("newcomer"));
+        newcomer.subscribe("#", 0);
+        newcomer.expect_message("open");
+        drop((panel, newcomer, broker));
+        assert_eq!(of_format(), Some(4));
+        assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
+    }
 }
 
 #[test]

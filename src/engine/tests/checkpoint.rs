@@ -172,3 +172,23 @@ fn who_has_messages_waiting_is_let_in_when_memory_is_full_and_gets_them() {
     let bytes = metrics.memory_bytes;
     assert!(bytes < held - contents + connections, "{bytes} of {held} bytes");
 }
+
+#[test]
+fn what_a_tool_writes_of_everything_has_each_message_once_too() {
+    let (_, stored) = crowd();
+    let whole = image(&stored);
+    let mut batches: Vec<Vec<u8>> = Vec::new();
+    let last = whole.write(|out| {
+        if out.len() > 16_384 {
+            batches.push(std::mem::take(out));
+        }
+    });
+    batches.push(last);
+    let bytes: usize = batches.iter().map(Vec::len).sum();
+    assert!(bytes < MESSAGES * PAYLOAD_BYTES + SESSIONS * (256 + MESSAGES * 64), "{bytes} bytes");
+    let mut again = Image::default();
+    for batch in &batches {
+        again.apply(batch, &crate::storage::image::Whole).expect("records");
+    }
+    assert_eq!(again.sessions, whole.sessions);
+}
