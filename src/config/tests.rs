@@ -48,6 +48,8 @@ fn the_threat_model_lists_every_bound_of_protection_with_its_default() {
 fn the_documents_examples_of_configuration_are_read() {
     for (name, text) in [
         ("docs/access.md", include_str!("../../docs/access.md")),
+        #[cfg(feature = "websocket")]
+        ("docs/clients.md", include_str!("../../docs/clients.md")),
         ("docs/security.md", include_str!("../../docs/security.md")),
     ] {
         let examples = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());

@@ -91,6 +91,7 @@ pub struct Scratch {
     /// What TLS has brought for WebSocket.
     between: Vec<u8>,
     /// MQTT that becomes frames, one each packet.
+    #[cfg(feature = "websocket")]
     framed: SendBuffer,
 }
 
