@@ -52,12 +52,13 @@ impl Engine {
             }
             _ => true,
         };
-        if connection.holds.has(Hold::Left) {
-            // [MQTT-3.14.4-1]: nothing follows.
-        } else if !speaks_mqtt {
+        if !speaks_mqtt {
             // Nobody has to wait for the end of an HTTP request's "packet" [MQTT-3.1.0-1].
             self.violate(id, Violation::FirstPacketNotConnect);
         } else if must_wait {
+            if connection.holds.has(Hold::Left) {
+                return; // [MQTT-3.14.4-1]
+            }
             self.stash(id, bytes, 0);
             self.defer_input(id);
         } else if self.work.is_spent() {

@@ -181,9 +181,40 @@ fn a_client_that_sends_no_more_gets_connack_puback_and_suback() {
             let name = format!("half-{number}");
             let mut bytes = script::connect(&name, false, None);
             bytes.extend(script::publish(&script::topic(&name), Qos::AtLeastOnce, 7, b"x"));
-            bytes.extend(script::subscribe(8, "a"));
+            bytes.extend(script::subscribe(8, "a", Qos::AtMostOnce));
             let answers = say_and_end(&broker, transport, &bytes);
             assert_eq!(answers, [(0x20, 0), (0x40, 7), (0x90, 8)], "{flags}: {transport}");
+        }
+    }
+}
+
+/// A broker that stores what it acknowledges, with a session that is kept and subscribed to everything.
+fn storing(flags: &str) -> (Broker, Client) {
+    let broker = broker(&format!("{flags} --data FOLDER/data"), "");
+    let mut keeper = broker.client("tcp");
+    keeper.send(&script::connect_kept("keeper")).expect("it is sent");
+    keeper.send(&script::subscribe(1, "s/#", Qos::AtLeastOnce)).expect("it is sent");
+    assert_eq!(keeper.packet().expect("it is answered").0, 0x20);
+    assert_eq!(keeper.packet().expect("it is answered").0, 0x90);
+    (broker, keeper)
+}
+
+#[test]
+fn what_waits_for_the_store_is_answered_before_disconnect_or_the_end_is_acted_on() {
+    for flags in EXECUTORS {
+        let (broker, _keeper) = storing(flags);
+        for (number, transport) in TRANSPORTS.into_iter().cycle().take(12).enumerate() {
+            let name = format!("stored-{number}");
+            let mut bytes = script::connect(&name, true, None);
+            let topic = script::topic(&name);
+            for identifier in 1..20 {
+                bytes.extend(script::publish(&topic, Qos::AtLeastOnce, identifier, b"x"));
+            }
+            if number % 2 == 0 {
+                bytes.extend(script::disconnect());
+            }
+            let answers = say_and_end(&broker, transport, &bytes);
+            assert_eq!(answers, Expected::of(&bytes).answers, "{flags}: {transport}");
         }
     }
 }

@@ -77,6 +77,20 @@ pub fn connect(name: &str, has_will: bool, user: Option<&str>) -> Vec<u8> {
     }))
 }
 
+/// CONNECT of a client whose session is kept.
+pub fn connect_kept(name: &str) -> Vec<u8> {
+    encoded(&Packet::Connect(Connect {
+        version: Version::V311,
+        clean_start: false,
+        keep_alive_s: 0,
+        client_identifier: name,
+        username: None,
+        password: None,
+        will: None,
+        properties: ConnectProperties::default(),
+    }))
+}
+
 /// PUBLISH.
 pub fn publish(topic: &str, qos: Qos, identifier: u16, payload: &[u8]) -> Vec<u8> {
     encoded(&Packet::Publish(Publish {
@@ -97,13 +111,9 @@ fn pubrel(identifier: u16) -> Vec<u8> {
 }
 
 /// SUBSCRIBE.
-pub fn subscribe(identifier: u16, filter: &str) -> Vec<u8> {
-    let options = SubscribeOptions {
-        qos: Qos::AtMostOnce,
-        no_local: false,
-        retain_as_published: false,
-        retain_handling: 0,
-    };
+pub fn subscribe(identifier: u16, filter: &str, qos: Qos) -> Vec<u8> {
+    let options =
+        SubscribeOptions { qos, no_local: false, retain_as_published: false, retain_handling: 0 };
     encoded(&Packet::Subscribe(Subscribe {
         packet_identifier: PacketIdentifier::new(identifier).expect("from 1"),
         subscription_identifier: None,
@@ -143,7 +153,7 @@ impl Script {
             identifier += 1;
             match random.below(20) {
                 0 => bytes.extend(b"\xC0\x00"),
-                1 => bytes.extend(subscribe(identifier, "nothing/+")),
+                1 => bytes.extend(subscribe(identifier, "nothing/+", Qos::AtMostOnce)),
                 2..12 => bytes.extend(publish(&topic, Qos::AtMostOnce, 0, &payload)),
                 12..17 => bytes.extend(publish(&topic, Qos::AtLeastOnce, identifier, &payload)),
                 _ => {

@@ -135,8 +135,10 @@ impl Broker {
     }
 
     fn run(flags: &str, folder: Arc<Folder>, authority: Arc<Authority>) -> Self {
+        let flags = &flags.replace("FOLDER", folder.to_str().expect("a path"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_broker"))
-            .args(["--data", "none", "--log-format", "json", "--config"])
+            .args(if flags.contains("--data") { &[][..] } else { &["--data", "none"] })
+            .args(["--log-format", "json", "--config"])
             .arg(folder.join("broker.toml"))
             .args(flags.split_whitespace())
             .stderr(Stdio::piped())
