@@ -36,6 +36,10 @@ pub const STUCK_LOOK_MS: u64 = 1_000;
 /// through loopback, and for a sixteenth of the buffer: one that reads 10 KB/s does so every 6 to 12 s.
 pub const STUCK_MS: u64 = 15_000;
 
+/// A connection whose peer sends no more, and of which nothing was done for [`STUCK_MS`], ends. Where its
+/// consumers, its own rate or the store hold it up, that takes so many times as long.
+pub const ENDING_LOOKS_MAX: u8 = 20;
+
 /// A core that comes so late to what is due has been away: stopped, or busy.
 pub const LATE_MS: u64 = 1_000;
 

@@ -36,7 +36,7 @@ pub(super) enum Timer {
     /// Look whose TLS can go on in the kernel.
     Settling,
     /// Look whether a connection that is ending has less left than before.
-    End { connection: ConnectionId, left: u32 },
+    End { connection: ConnectionId, left: u32, looks: u8 },
 }
 
 impl Engine {
@@ -75,7 +75,7 @@ impl Engine {
                 Timer::LeftWills => self.look_at_left_wills(),
                 Timer::Records => self.end_rest_of_records(),
                 Timer::Settling => self.look_who_settles(),
-                Timer::End { connection, left } => self.look_at_end(connection, left),
+                Timer::End { connection, left, looks } => self.look_at_end(connection, left, looks),
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::clock::Now;
 use crate::engine::work::BYTES_PER_STEP;
 use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
 use crate::limits;
-use crate::session::connection::{Connection, Hold, Phase};
+use crate::session::connection::{Connection, Hold};
 use crate::wire::{self, Frame};
 
 impl Connection {
@@ -177,22 +177,28 @@ impl Engine {
     }
 
     fn look_at_end_later(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
-        let left = connection.left();
-        let deadline = self.now.after(Duration::from_millis(limits::STUCK_MS));
-        self.timers.arm(deadline, Timer::End { connection: id, left });
+        self.look_at_end_again(id, 0);
     }
 
-    /// A connection that is ending has had a while: it ends with what is left if that is as much as
-    /// before. What its publisher's consumers and rates hold up goes on, and a decision has a time limit.
-    pub(super) fn look_at_end(&mut self, id: ConnectionId, before: u32) {
+    fn look_at_end_again(&mut self, connection: ConnectionId, looks: u8) {
+        let Some(of) = self.links.get(connection) else { return };
+        let left = of.left();
+        let deadline = self.now.after(Duration::from_millis(limits::STUCK_MS));
+        self.timers.arm(deadline, Timer::End { connection, left, looks });
+    }
+
+    /// A connection that is ending has had a while, for the last of so many times without getting any
+    /// further: it ends with what is left if it should have. What consumers and rates hold up has longer,
+    /// and a decision has a time limit of its own.
+    pub(super) fn look_at_end(&mut self, id: ConnectionId, before: u32, looks: u8) {
         let Some(connection) = self.links.get(id) else { return };
-        let is_late = connection.holders == 0
-            && matches!(connection.phase, Phase::Open { .. })
-            && connection.left() == before;
-        match is_late {
+        if connection.left() != before || connection.session().is_none() {
+            return self.look_at_end_later(id);
+        }
+        let looks_max = if connection.holders > 0 { limits::ENDING_LOOKS_MAX } else { 1 };
+        match looks + 1 >= looks_max {
             true => self.end_connection(id.slot, Ending::PeerClosed),
-            false => self.look_at_end_later(id),
+            false => self.look_at_end_again(id, looks + 1),
         }
     }
 }

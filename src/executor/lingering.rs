@@ -7,19 +7,17 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 
-use crate::executor::LINGERING_MAX;
 use crate::executor::poll::write_some;
 use crate::executor::sealing::kernel;
+use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
 use crate::send_buffer::SendBuffer;
 
-/// How long the peer may take.
-const LINGER: Duration = Duration::from_secs(1);
 /// Input discarded at most.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
@@ -27,6 +25,9 @@ struct Lingering {
     stream: TcpStream,
     rest: VecDeque<SendBuffer>,
     until: Instant,
+    /// It has taken something since it was looked at, and how often it was.
+    has_taken: bool,
+    looks: u8,
     discarded: usize,
     is_shut: bool,
     /// Its TLS is the kernel's, which has not been told yet that nothing follows.
@@ -61,7 +62,16 @@ impl Lingerers {
             return;
         }
         let (index, until) = (entry.key(), Instant::now() + LINGER);
-        entry.insert(Lingering { stream, rest, until, discarded: 0, is_shut: false, is_sealed });
+        entry.insert(Lingering {
+            stream,
+            rest,
+            until,
+            has_taken: false,
+            looks: 0,
+            discarded: 0,
+            is_shut: false,
+            is_sealed,
+        });
         self.deadlines.push_back((until, index));
         self.go_on(index);
     }
@@ -81,8 +91,14 @@ impl Lingerers {
                 return Some(until);
             }
             self.deadlines.pop_front();
-            if self.slots.get(index).is_some_and(|lingering| lingering.until == until) {
-                self.slots.remove(index);
+            let is_its = |lingering: &&mut Lingering| lingering.until == until;
+            let Some(lingering) = self.slots.get_mut(index).filter(is_its) else { continue };
+            match lingering.is_to_stay() {
+                true => {
+                    lingering.until = now + LINGER;
+                    self.deadlines.push_back((lingering.until, index));
+                }
+                false => drop(self.slots.remove(index)),
             }
         }
         None
@@ -95,12 +111,21 @@ impl Lingerers {
 }
 
 impl Lingering {
+    /// Whether it has more time: it still has bytes to take, and takes some.
+    fn is_to_stay(&mut self) -> bool {
+        self.looks += 1;
+        std::mem::take(&mut self.has_taken) && !self.is_shut && self.looks < LINGERS_MAX
+    }
+
     /// True when there is nothing left to do.
     fn step(&mut self) -> bool {
         while let Some(buffer) = self.rest.front_mut() {
             match write_some(&mut self.stream, buffer) {
                 Ok(_) if buffer.is_empty() => drop(self.rest.pop_front()),
-                Ok(_) => return false,
+                Ok(bytes) => {
+                    self.has_taken |= bytes > 0;
+                    return false;
+                }
                 Err(_) => return true,
             }
         }

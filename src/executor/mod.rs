@@ -50,6 +50,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long clients may take to read their last bytes when the broker stops.
 const FLUSH_AT_STOP: Duration = Duration::from_secs(5);
 
+/// How long a peer may take nothing of its last bytes, and how many times as long it may take for them all.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGERS_MAX: u8 = 15;
+
 /// Connections that linger at a time, until the peer has read the last bytes; one more is dropped
 /// at once.
 const LINGERING_MAX: usize = 4_096;

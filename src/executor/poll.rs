@@ -504,7 +504,10 @@ impl Executor {
         }
         let Some(socket) = self.sockets[id.slot as usize].take() else { return };
         let is_sealed = self.sealed.remove(id.slot);
-        let rest = socket.pending.into_iter().chain(last).collect();
+        let rest: VecDeque<SendBuffer> = socket.pending.into_iter().chain(last).collect();
+        if socket.is_read_out && rest.is_empty() && !is_sealed {
+            return; // both sides have said their last
+        }
         let token = |index| Token(LINGERERS + index);
         self.lingerers.add(self.poll.registry(), socket.stream, rest, is_sealed, token);
     }

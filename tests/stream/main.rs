@@ -188,6 +188,30 @@ fn a_client_that_sends_no_more_gets_connack_puback_and_suback() {
     }
 }
 
+#[test]
+fn a_client_that_sends_no_more_and_reads_slowly_gets_all_that_waits_for_it() {
+    const COUNT: usize = 95;
+    for flags in EXECUTORS {
+        let broker = broker(flags, "");
+        let mut client = broker.client("unix");
+        let topic = script::topic("slow");
+        let mut bytes = script::connect("slow", false, None);
+        bytes.extend(script::subscribe(1, &topic, Qos::AtMostOnce));
+        for _ in 0..COUNT {
+            bytes.extend(script::publish(&topic, Qos::AtMostOnce, 0, &[b'x'; 10_000]));
+        }
+        client.send(&bytes).expect("it is sent");
+        client.shut(false).expect("it is shut");
+        let mut messages = 0;
+        while messages < COUNT {
+            let packet = client.packet();
+            let (first, _) = packet.unwrap_or_else(|error| panic!("{flags}: {messages}: {error}"));
+            messages += usize::from(first == 0x30);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 /// A broker that stores what it acknowledges, with a session that is kept and subscribed to everything.
 fn storing(flags: &str) -> (Broker, Client) {
     let broker = broker(&format!("{flags} --data FOLDER/data"), "");

@@ -194,3 +194,21 @@ fn a_connection_that_ends_is_not_kept_by_a_store_that_stands_still_or_a_peer_tha
     world.advance_ms(2_000);
     assert!(world.closed.contains(&id) && world.closed.contains(&takes_nothing));
 }
+
+#[test]
+fn a_connection_that_ends_is_not_kept_for_ever_by_what_holds_it_up() {
+    let (mut world, watcher) = watched(|of| of.protection.bytes_per_second_max = 1);
+    let id = world.accept();
+    let packets = [message(&[b'x'; 2_000], Qos::AtMostOnce), message(b"2", Qos::AtMostOnce)];
+    world.send_all(id, &[connect("c", false)]);
+    world.send_all(id, &packets);
+    world.end(id);
+    let looks = u64::from(limits::ENDING_LOOKS_MAX);
+    for _ in 1..looks {
+        world.advance_ms(limits::STUCK_MS + 100);
+    }
+    assert!(!world.closed.contains(&id));
+    world.advance_ms(limits::STUCK_MS + 100);
+    assert!(world.closed.contains(&id));
+    assert_eq!(world.payloads(watcher).len(), 1);
+}

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
@@ -17,12 +17,10 @@ use super::operation::Operation;
 use super::send::Way;
 use super::socket::Phase;
 use crate::engine::{CoreId, HandedOver};
-use crate::executor::LINGERING_MAX;
+use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
 
-/// How long the peer may take to read its last bytes.
-const LINGER: Duration = Duration::from_secs(1);
 /// Input discarded at most.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
@@ -34,6 +32,9 @@ pub struct Lingering {
     /// What is to be written after what is being written.
     rest: VecDeque<SendBuffer>,
     until: Instant,
+    /// It has taken something since it was looked at, and how often it was.
+    pub has_taken: bool,
+    looks: u8,
     discarded: usize,
     is_shut: bool,
     /// Its TLS is the kernel's, which has not been told yet that nothing follows.
@@ -143,7 +144,9 @@ impl Executor {
         socket.phase = Phase::Lingering;
         let until = Instant::now() + LINGER;
         let rest = last.into_iter().collect();
-        let lingering = Lingering { rest, until, discarded: 0, is_shut: false, is_sealed };
+        let (has_taken, looks) = (false, 0);
+        let (discarded, is_shut) = (0, false);
+        let lingering = Lingering { rest, until, has_taken, looks, discarded, is_shut, is_sealed };
         self.lingering.insert(file, lingering);
         self.linger_until.push_back((until, file));
         // What the kernel's TLS cannot open would keep it from sealing too: first its last word.
@@ -212,7 +215,15 @@ impl Executor {
                 break;
             }
             self.linger_until.pop_front();
-            if self.lingering.get(&file).is_some_and(|lingering| lingering.until == until) {
+            let lingering = self.lingering.get_mut(&file);
+            let Some(lingering) = lingering.filter(|of| of.until == until) else { continue };
+            lingering.looks += 1;
+            // One that takes what it has still to take has more time.
+            let takes = std::mem::take(&mut lingering.has_taken) && !lingering.is_shut;
+            if takes && lingering.looks < LINGERS_MAX {
+                lingering.until = Instant::now() + LINGER;
+                self.linger_until.push_back((lingering.until, file));
+            } else {
                 self.begin_closing(file)?;
             }
         }

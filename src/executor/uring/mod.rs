@@ -614,7 +614,11 @@ impl Executor {
                 self.core.engine.handle_sent(self.core.now, id, bytes, drained);
             }
             _ if is_drained => return self.go_on_lingering(file),
-            _ => {}
+            _ => {
+                if let Some(lingering) = self.lingering.get_mut(&file) {
+                    lingering.has_taken |= bytes > 0;
+                }
+            }
         }
         if is_drained { Ok(()) } else { self.submit(file, way) }
     }
