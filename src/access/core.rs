@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 use flume::{Receiver, Sender};
 use hashbrown::DefaultHashBuilder;
+use shards::Text;
 
 use crate::access::acl::{Rules, Subject, Wish};
 use crate::access::cache::Decisions;
@@ -16,6 +17,7 @@ use crate::access::scram;
 use crate::access::{Bell, Control, Snapshot};
 use crate::clock::Now;
 use crate::engine::{Access, Authentication, Credentials, Grant, IdentifierClaim, Identity, Peer};
+use crate::message::Content;
 use crate::metrics::AccessCounts;
 use crate::pool::Pool;
 use crate::wire::{Qos, ReasonCode};
@@ -428,6 +430,21 @@ impl Access for CoreAccess {
         self.steps += rules.steps(&client.sections, filter);
         let subject = subject(client.user.as_deref(), who);
         rules.decide(&client.sections, &subject, &Wish::Subscribe { filter, qos }).qos
+    }
+
+    fn may_publish_will(
+        &mut self,
+        user: Option<&str>,
+        client_identifier: &Text,
+        will: &Content<'_>,
+        retain: bool,
+    ) -> bool {
+        let Some(rules) = &self.snapshot.load().rules else { return true };
+        let subject = Subject { user, client_identifier: client_identifier.as_str() };
+        let sections = rules.sections_of(&subject);
+        self.steps += rules.steps(&sections, will.topic);
+        let wish = Wish::Publish { topic: will.topic, qos: will.qos, retain };
+        rules.decide(&sections, &subject, &wish).qos.is_some()
     }
 
     fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {

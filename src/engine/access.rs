@@ -7,6 +7,7 @@ use shards::Text;
 
 use crate::clock::{Deadline, Now};
 use crate::engine::Peer;
+use crate::message::Content;
 use crate::metrics::AccessCounts;
 use crate::wire::{Qos, ReasonCode};
 
@@ -147,14 +148,44 @@ pub trait Access: Send {
         Some(qos)
     }
 
+    /// May what waited for this client be sent to it, though rules have changed meanwhile? `shared` is
+    /// the shared subscription that it was drawn for.
+    fn may_receive(
+        &mut self,
+        who: &Identity<'_>,
+        topic: &str,
+        qos: Qos,
+        shared: Option<&str>,
+    ) -> bool {
+        let share = shared.and_then(|filter| filter.strip_prefix("$share/")?.split_once('/'));
+        match share {
+            None => self.may_subscribe(who, topic, qos).is_some(),
+            Some((name, _)) => {
+                self.may_subscribe(who, &format!("$share/{name}/{topic}"), qos).is_some()
+            }
+        }
+    }
+
+    /// May a client that is gone, and was known by this name, still publish its Will?
+    fn may_publish_will(
+        &mut self,
+        user: Option<&str>,
+        client_identifier: &Text,
+        will: &Content<'_>,
+        retain: bool,
+    ) -> bool {
+        let _ = (user, client_identifier, will, retain);
+        true
+    }
+
     /// Why a client that was let in may not stay, as it is not known any more; none where it may.
     fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {
         let _ = exchange;
         None
     }
 
-    /// Changes whenever an answer to the three questions above may have changed; 0 where they never
-    /// do.
+    /// Changes whenever an answer to the questions above about identifiers, topics and filters may have
+    /// changed; 0 where they never do.
     fn revision(&mut self) -> u64 {
         0
     }

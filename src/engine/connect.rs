@@ -427,7 +427,8 @@ impl Engine {
             "connected"
         );
         if session_present {
-            self.begin_checking_rights(id, session);
+            let changes_hands = is_new_owner || self.sessions[session as usize].owner() != user;
+            self.begin_checking_rights(id, session, changes_hands);
         }
         self.pump(id.slot);
         self.want_settled(id);

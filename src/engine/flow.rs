@@ -11,20 +11,36 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use shards::SubscriptionIndex;
+
 use crate::clock::Now;
+use crate::engine::access::{Access, Identity};
 use crate::engine::answers::{Answer, Promise};
 use crate::engine::batch::{Parcel, Publisher};
+use crate::engine::connect::exchange;
 use crate::engine::deliver::Standing;
 use crate::engine::{Action, ConnectionId, Engine, Kept, Timer};
 use crate::limits;
 use crate::message::Copy;
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Congestion;
-use crate::session::outbound::{Ack, Acknowledged, Next};
+use crate::session::outbound::{Ack, Acknowledged, Delivery, Next};
+use crate::session::state::Session;
 use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
 
 /// Publishers let go at a time: their input refills the consumer's outbox.
 const RELEASED_AT_ONCE: usize = 8;
+
+/// Whether a message that waited when rules changed may be sent.
+fn may_receive(
+    access: &mut dyn Access,
+    index: &SubscriptionIndex,
+    who: &Identity<'_>,
+    delivery: &Delivery,
+) -> bool {
+    let shared = delivery.shared.map(|filter| index.text(filter));
+    access.may_receive(who, delivery.message.content().topic, delivery.qos, shared.as_deref())
+}
 
 impl Engine {
     /// PUBACK, PUBREC or PUBCOMP.
@@ -111,17 +127,26 @@ impl Engine {
     pub(super) fn pump(&mut self, slot: u32) {
         let session = self.links.connections[slot as usize].session().expect("open");
         let outbox_bytes = self.outbox_behind_bytes();
-        let mut expired = 0;
+        let (mut expired, mut denied) = (0, 0);
         let queued_before = self.queued(session);
+        let id = self.links.id(slot);
         while self.links.connections[slot as usize].pending_bytes() <= outbox_bytes {
             let stored = self.stored_up_to();
-            let outbound = self.sessions[session as usize].outbound.as_mut();
-            let next = outbound.and_then(|o| o.next(self.now, stored, &mut expired));
+            let Session { outbound, client_identifier, .. } = &mut self.sessions[session as usize];
+            let Some(outbound) = outbound else { break };
+            let is_judging = outbound.has_unjudged();
+            let next = outbound.next(self.now, stored, &mut expired, |delivery| {
+                let who = Identity { exchange: exchange(id), client_identifier };
+                may_receive(&mut *self.access, &self.index, &who, delivery)
+            });
             let Some(next) = next else { break };
+            if is_judging {
+                self.work.spend(1 + self.access.take_steps());
+            }
             match next {
+                Next::Denied => denied += 1,
                 Next::Hold(kept, identifier) => {
                     self.tell_sent(session, kept, identifier);
-                    let id = self.links.id(slot);
                     self.hold_until_stored(session, id, kept);
                 }
                 Next::Pubrel(identifier) => {
@@ -139,14 +164,18 @@ impl Engine {
                     self.send_queued(slot, session, &delivery, identifier, dup);
                 }
             }
+            if is_judging && self.work.is_spent() {
+                self.mark_ready(id);
+                break;
+            }
         }
         self.count_queue(session, queued_before);
         self.count_drops(session, DropCause::Expired, expired);
+        self.count_drops(session, DropCause::NotAuthorized, denied);
         self.tell_gone(session);
         if expired > 0 {
             self.work.spend(expired as usize / 4);
             // There may be more of them: others have their turn first.
-            let id = self.links.id(slot);
             self.mark_ready(id);
         }
         let state = &self.sessions[session as usize];
@@ -175,7 +204,7 @@ impl Engine {
         &mut self,
         slot: u32,
         session: u32,
-        delivery: &crate::session::outbound::Delivery,
+        delivery: &Delivery,
         identifier: Option<PacketIdentifier>,
         dup: bool,
     ) {

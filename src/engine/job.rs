@@ -96,8 +96,24 @@ impl Engine {
         Ok(())
     }
 
-    /// The rights of a client that came back to its session.
-    pub(super) fn begin_checking_rights(&mut self, id: ConnectionId, session: u32) {
+    /// The rights of a client that came back to its session, which may have been somebody else's: those
+    /// to its subscriptions now, those to what waits for it, where they may have changed, before that is
+    /// sent.
+    pub(super) fn begin_checking_rights(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        changes_hands: bool,
+    ) {
+        let state = &mut self.sessions[session as usize];
+        let are_others =
+            state.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.is_unjudged))
+                || changes_hands
+                || self.next_to_check.is_some()
+                || self.checked_revision != self.access.revision();
+        if are_others && let Some(outbound) = &mut state.outbound {
+            outbound.judge_anew();
+        }
         let subscriptions = self.sessions[session as usize].subscriptions.len();
         let left = self.check_subscriptions(session, subscriptions);
         if left > 0 {

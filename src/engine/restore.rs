@@ -208,6 +208,10 @@ impl Engine {
         let state = &mut self.sessions[index as usize];
         (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
         state.expiry_interval_s = kept.expiry_interval_s;
+        if self.access.revision() != 0 {
+            // By which rules messages were queued, the store does not know.
+            state.note_new_rules();
+        }
         self.own(index, kept.owner.as_deref());
         self.count_restored(index);
         for (filter, subscription) in &kept.subscriptions {

@@ -9,15 +9,19 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use shards::Text;
+
 use crate::clock::{Deadline, Now};
+use crate::engine::access::Access;
 use crate::engine::deliver::Origin;
 use crate::engine::ending::Ending;
 use crate::engine::journal::Journal;
 use crate::engine::{Engine, Timer};
 use crate::gauges::Ledger;
 use crate::limits;
-use crate::log_rate::rated;
+use crate::log_rate::{name, rated};
 use crate::message;
+use crate::metrics::Drop as DropCause;
 use crate::session::state::{Session, Will};
 use crate::storage::image::{HeldWill, OwnedContent};
 use crate::storage::record::{Content, Record, SessionNumber};
@@ -40,6 +44,8 @@ pub(super) struct LeftWills {
 struct LeftWill {
     session: SessionNumber,
     client_identifier: Arc<str>,
+    /// As which user its client was known.
+    user: Option<Box<str>>,
     /// Seconds that its client has.
     grace_s: u32,
     will: Will,
@@ -82,6 +88,7 @@ impl LeftWills {
             if let Some(left) = &self.line[place - self.gone] {
                 let (client, delay_s) = (&left.client_identifier, left.will.delay_interval_s);
                 write_held(journal, left.session, client, delay_s, &left.will);
+                write_user(journal, left.session, left.user.as_deref());
             }
         }
         None
@@ -90,7 +97,8 @@ impl LeftWills {
 
 impl LeftWill {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.will.bytes() + self.client_identifier.len()
+        let user = self.user.as_ref().map_or(0, |user| user.len());
+        size_of::<Self>() + self.will.bytes() + self.client_identifier.len() + user
     }
 }
 
@@ -148,7 +156,12 @@ impl Engine {
         let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
             return;
         };
-        self.publish_as_will(&will, Some(index));
+        let state = &self.sessions[index as usize];
+        if may_publish(&mut *self.access, state.owner(), &state.client_identifier, &will) {
+            self.publish_as_will(&will, Some(index));
+        } else {
+            self.withhold_will(&will);
+        }
         if let (Some(_), Some(journal), Some(session)) =
             (will.due, &mut self.journal, self.sessions[index as usize].number())
         {
@@ -157,16 +170,22 @@ impl Engine {
         self.tell_over(will.held);
     }
 
+    /// The rules have changed since a client was let in with its Will.
+    fn withhold_will(&mut self, will: &Will) {
+        self.links.metrics.drops.add(DropCause::NotAuthorized, 1);
+        rated!(
+            info,
+            self.now,
+            topic = name(&will.topic),
+            "a Will is not published: the rules do not let its client publish there any more"
+        );
+    }
+
     /// `session` is its client's, where that is known.
     fn publish_as_will(&mut self, will: &Will, session: Option<u32>) {
         let expires_s = will.message_expiry_interval_s;
-        let content = message::Content {
-            topic: &will.topic,
-            payload: &will.payload,
-            passed_on: &will.passed_on,
-            expires: expires_s.map(|seconds| self.now.after_s(u64::from(seconds))),
-            qos: will.qos,
-        };
+        let expires = expires_s.map(|seconds| self.now.after_s(u64::from(seconds)));
+        let content = will.as_message(expires);
         let mut stored = None;
         if will.retain {
             // A store that is full keeps the old value; the subscribers hear the new one.
@@ -192,6 +211,11 @@ impl Engine {
         for (session, of) in held {
             let delay_interval_s = of.delay_interval_s;
             let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
+            let of_session = || {
+                let index = self.find_session(&of.client_identifier)?;
+                self.sessions[index as usize].owner().map(Into::into)
+            };
+            let user = of.owner.or_else(of_session);
             let earlier = self.left_wills.take(&of.client_identifier, &self.links.ledger);
             self.tell_over(earlier.map(|earlier| earlier.session));
             let Some(will) = will else {
@@ -201,6 +225,7 @@ impl Engine {
             let left = LeftWill {
                 session,
                 client_identifier: of.client_identifier.into(),
+                user,
                 grace_s: delay_interval_s.max(grace_min_s),
                 will: Will { delay_interval_s, held: Some(session), ..will },
             };
@@ -234,7 +259,11 @@ impl Engine {
             && let Some(left) = self.left_wills.pop_due(self.now, &self.links.ledger)
         {
             published += 1;
-            self.publish_as_will(&left.will, None);
+            let client = Text::new(&left.client_identifier);
+            match may_publish(&mut *self.access, left.user.as_deref(), &client, &left.will) {
+                true => self.publish_as_will(&left.will, None),
+                false => self.withhold_will(&left.will),
+            }
             self.tell_over(left.will.held);
         }
         if published > 0 {
@@ -267,7 +296,29 @@ pub(super) fn tell_held(journal: &mut Journal, state: &Session) {
     {
         let delay_s = state.delay_of(will);
         write_held(journal, session, state.client_identifier.as_str(), delay_s, will);
+        if state.number().is_none() {
+            // Of one that is kept the store knows whose it is.
+            write_user(journal, session, state.owner());
+        }
     }
+}
+
+/// Tells as whom the client of a Will was known: by that its right to publish it is judged.
+fn write_user(journal: &mut Journal, session: SessionNumber, user: Option<&str>) {
+    if let Some(owner) = user {
+        journal.write(&Record::Owned { session, owner });
+    }
+}
+
+/// Whether a client may still publish its Will.
+fn may_publish(
+    access: &mut dyn Access,
+    user: Option<&str>,
+    client_identifier: &Text,
+    will: &Will,
+) -> bool {
+    let content = will.as_message(None);
+    access.may_publish_will(user, client_identifier, &content, will.retain)
 }
 
 /// Tells the Will of a session that waits for its delay, if it has one.
@@ -336,6 +387,17 @@ impl Will {
             due: None,
             held: None,
         })
+    }
+
+    /// As it is published.
+    fn as_message(&self, expires: Option<Deadline>) -> message::Content<'_> {
+        message::Content {
+            topic: &self.topic,
+            payload: &self.payload,
+            passed_on: &self.passed_on,
+            expires,
+            qos: self.qos,
+        }
     }
 
     /// As it is told to the store.

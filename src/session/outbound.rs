@@ -6,6 +6,7 @@
 //! (PUBREC came, PUBREL sent) → gone (PUBCOMP). When the connection is lost, what was sent is
 //! `Unsent` again on the next one and goes out first, in the old order, with DUP.
 
+mod judged;
 mod kept;
 mod shared;
 
@@ -138,6 +139,8 @@ pub enum Next {
     /// Nothing yet: this QoS 2 message is in flight now, which is to be stored before it is sent.
     /// [`Outbound::hold_until`] must follow.
     Hold(Kept, PacketIdentifier),
+    /// Nothing yet: this message, which waited, is not for its client any more, and has been let go of.
+    Denied,
 }
 
 /// How an acknowledgement fits.
@@ -195,6 +198,9 @@ pub struct Outbound {
     held: VecDeque<u16>,
     /// How many of those are retained messages: what is newer does not overtake them.
     held_retained: usize,
+    /// How many at the head of `queue`, and of `held`, waited already when rights changed.
+    unjudged: usize,
+    unjudged_held: usize,
     /// Messages that are not to be sent any more and have a record of which the end is to be told.
     gone: Vec<Kept>,
     /// What all of it takes besides the messages themselves, which others may have too.
@@ -411,6 +417,7 @@ impl Outbound {
             self.backlog_bytes -= bytes;
         }
         self.left += 1;
+        self.unjudged = self.unjudged.saturating_sub(1);
         let topic = delivery.message.content().topic;
         if !self.latest.is_empty() && self.latest.remove(topic).is_some() {
             self.latest_bytes -= LATEST_BYTES + topic.len();
@@ -422,12 +429,18 @@ impl Outbound {
 
     /// What to send next; `None` when nothing waits or the window is used up. Expired messages are
     /// left out and counted in `expired` [MQTT-3.3.2-5]. The store has everything up to the batch
-    /// `stored`.
-    pub fn next(&mut self, now: Now, stored: u64, expired: &mut u64) -> Option<Next> {
+    /// `stored`. What waited when rights changed is sent if `permits` says so.
+    pub fn next(
+        &mut self,
+        now: Now,
+        stored: u64,
+        expired: &mut u64,
+        mut permits: impl FnMut(&Delivery) -> bool,
+    ) -> Option<Next> {
         if self.to_resend > 0 {
             return self.next_resend();
         }
-        if let Some(next) = self.next_held(stored) {
+        if let Some(next) = self.next_held(stored, &mut permits) {
             return Some(next);
         }
         loop {
@@ -437,6 +450,7 @@ impl Outbound {
             {
                 return None;
             }
+            let is_unjudged = self.unjudged > 0;
             let delivery = self.pop_queue().expect("the head was there");
             if delivery.message.is_expired(now) {
                 self.note_gone(delivery.kept);
@@ -445,6 +459,10 @@ impl Outbound {
                     return None;
                 }
                 continue;
+            }
+            if is_unjudged && !permits(&delivery) {
+                self.note_gone(delivery.kept);
+                return Some(Next::Denied);
             }
             if delivery.qos == Qos::ExactlyOnce && delivery.kept.number != 0 && stored < u64::MAX {
                 let kept = delivery.kept;
@@ -456,7 +474,11 @@ impl Outbound {
     }
 
     /// What was held and is stored by now.
-    fn next_held(&mut self, stored: u64) -> Option<Next> {
+    fn next_held(
+        &mut self,
+        stored: u64,
+        permits: &mut impl FnMut(&Delivery) -> bool,
+    ) -> Option<Next> {
         let identifier = *self.held.front()?;
         let place = self.find(identifier).expect("what is held is in flight");
         let stage = &mut self.inflight[place].stage;
@@ -465,9 +487,19 @@ impl Outbound {
             return None;
         }
         let delivery = delivery.clone();
-        *stage = Stage::Sent(delivery.clone());
+        let is_denied = self.unjudged_held > 0 && !permits(&delivery);
+        *stage = match is_denied {
+            true => Stage::Done,
+            false => Stage::Sent(delivery.clone()),
+        };
         self.held.pop_front();
         self.held_retained -= usize::from(delivery.retain);
+        self.unjudged_held = self.unjudged_held.saturating_sub(1);
+        if is_denied {
+            self.note_gone(delivery.kept);
+            self.forget_done();
+            return Some(Next::Denied);
+        }
         self.unacknowledged += 1;
         Some(Next::Publish(delivery, PacketIdentifier::new(identifier), false))
     }

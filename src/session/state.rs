@@ -67,6 +67,8 @@ pub struct SessionExtra {
     pub owner: Option<Box<str>>,
     /// Counts for that user, where it is bounded what one may hold.
     pub membership: Option<Membership>,
+    /// Rules have changed while its client was away.
+    pub is_unjudged: bool,
     /// It has ended: its place stays taken until the index knows nothing of it.
     pub is_over: bool,
 }
@@ -299,6 +301,16 @@ impl Session {
         let will = self.will.take()?;
         ledger.release(will.bytes());
         Some(will)
+    }
+
+    /// Other rules hold: what waits is judged by them before it is sent, also what is still to come for a
+    /// client that is away, as its subscriptions are looked at when it is back.
+    pub fn note_new_rules(&mut self) {
+        match (&mut self.outbound, self.connection) {
+            (Some(outbound), Some(_)) => outbound.judge_anew(),
+            (None, Some(_)) => {}
+            (_, None) => self.extra.get_or_insert_default().is_unjudged = true,
+        }
     }
 
     /// Lets records go that hold nothing: most sessions are idle.

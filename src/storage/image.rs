@@ -137,6 +137,9 @@ pub struct Will {
 pub struct HeldWill {
     /// The client.
     pub client_identifier: Box<str>,
+    /// The user as whom it was let in, where it is not known from its session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Box<str>>,
     /// Will Delay Interval in seconds.
     pub delay_interval_s: u32,
     /// The message.
@@ -311,6 +314,7 @@ impl Image {
                     if part.has_session(client_identifier) {
                         let will = HeldWill {
                             client_identifier: client_identifier.into(),
+                            owner: None,
                             delay_interval_s,
                             content: content.into(),
                             retain,
@@ -371,6 +375,10 @@ impl Image {
         }
         if let Some(session) = self.sessions.get_mut(session) {
             session.change(record);
+        } else if let Record::Owned { session, owner } = record
+            && let Some(will) = self.wills.get_mut(session)
+        {
+            will.owner = Some((*owner).into());
         }
     }
 
@@ -587,6 +595,9 @@ impl HeldWill {
             message_expiry_interval_s: self.message_expiry_interval_s,
         }
         .encode(out);
+        if let Some(owner) = &self.owner {
+            Record::Owned { session, owner }.encode(out);
+        }
     }
 }
 

@@ -255,7 +255,7 @@ pub enum Record<'a> {
         delivery: DeliveryNumber,
     },
     /// A session belongs to the user of this name from now on. One of which it is not told is
-    /// nobody's.
+    /// nobody's. Of a session that is not kept, the client's whose Will was told before.
     Owned {
         /// Which session.
         session: SessionNumber,

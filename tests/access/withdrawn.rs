@@ -160,3 +160,73 @@ fn who_came_in_by_scram_is_disconnected_with_its_password_and_so_is_one_under_wa
     reply(&mut under_way, &answer("alice", "alicealice", &challenge).0);
     under_way.expect_refusal(NOT_AUTHORIZED);
 }
+
+const TWO_TOPICS: &str = "\
+for user alice
+ allow subscribe t/#
+ allow subscribe u/#
+for user bob
+ allow publish #
+";
+const ONE_TOPIC: &str = "\
+for user alice
+ allow subscribe u/#
+for user bob
+ allow publish #
+";
+
+#[test]
+fn a_session_that_is_away_while_its_right_is_withdrawn_gets_nothing_of_that_topic_on_return() {
+    for_versions(|version| {
+        let files = Files::new("away").with_users(&["alice", "bob"]).with_rules(TWO_TOPICS);
+        let broker = files.broker("");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "b"));
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a").durable());
+        alice.subscribe("t/#", 1);
+        alice.subscribe("u/#", 1);
+        alice.vanish();
+        bob.publish(Publish::new("t/1", "queued before").qos(1, 1));
+        files.write("acl", ONE_TOPIC);
+        files.reload(&broker);
+        bob.publish(Publish::new("t/1", "published after").qos(1, 2));
+        bob.publish(Publish::new("u/1", "still hers").qos(1, 3));
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a").durable());
+        assert!(alice.connack.session_present);
+        alice.expect_message("still hers");
+        alice.expect_silence(SILENCE);
+    });
+}
+
+#[test]
+fn the_will_of_a_publisher_whose_right_to_its_topic_is_withdrawn_is_not_published() {
+    let may = |topic: &str| {
+        format!(
+            "for user bob\n allow publish {topic}\n allow publish wills/last\n\
+             for user alice\n allow subscribe #\n allow subscribe $SYS/#\n"
+        )
+    };
+    for_versions(|version| {
+        let files = Files::new("will").with_users(&["alice", "bob"]).with_rules(&may("wills/#"));
+        let broker = files.broker(SYS);
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a"));
+        alice.subscribe("wills/#", 0);
+        let will = |topic: &str| Will::new(topic, "gone");
+        let ends = Client::connect(&broker, as_user(version, "bob", "b").will(will("wills/bob")));
+        let last = Client::connect(&broker, as_user(version, "bob", "l").will(will("wills/last")));
+        let delayed = as_user(V5, "bob", "d").durable().will(will("wills/delayed").delay(2));
+        Client::connect(&broker, delayed).vanish();
+        files.write("acl", &may("elsewhere"));
+        files.reload(&broker);
+        ends.vanish();
+        await_metric(
+            &broker,
+            as_user(V5, "alice", "m"),
+            "publish/messages/dropped/not-authorized",
+            2,
+        );
+        last.vanish();
+        // What the rules let it publish is, by the new ones too, and nothing else was.
+        alice.expect_message("gone");
+        alice.expect_silence(SILENCE);
+    });
+}

@@ -15,6 +15,7 @@ mod handshakes;
 mod input;
 mod memory;
 mod overdue;
+mod rights;
 mod sending;
 mod sessions;
 #[cfg(feature = "tls")]

@@ -238,6 +238,7 @@ fn a_great_many_wills_are_published_a_part_in_each_turn() {
             qos: 1,
         };
         let will = crate::storage::image::HeldWill {
+            owner: None,
             client_identifier: format!("c{number}").into(),
             delay_interval_s: 0,
             content,

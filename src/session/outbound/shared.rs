@@ -36,7 +36,7 @@ impl Outbound {
         }
         self.forget_done();
         let Some(last) = self.last_of(is_taken, messages_max) else { return (taken, false) };
-        let has_latest = !self.latest.is_empty();
+        let (has_latest, unjudged) = (!self.latest.is_empty(), self.unjudged);
         // The others up to there, in their order, are put back in front of the rest.
         let mut others = Vec::new();
         for _ in 0..=last {
@@ -51,6 +51,7 @@ impl Outbound {
         while let Some(other) = others.pop() {
             self.put_first(other);
         }
+        self.unjudged = unjudged.min(self.queue.len());
         if has_latest {
             self.number_anew();
         }

@@ -1,0 +1,202 @@
+//! What waits when rights change: it is looked at before it is sent, a part in a turn, and nothing is
+//! looked at where nothing has changed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use super::durability::image;
+use super::*;
+use crate::engine::work::TURN_STEPS;
+use crate::metrics::Drop as DropCause;
+
+/// Steps that a decision is said to take.
+const DECISION_STEPS: usize = 40;
+
+/// Until rules change, everything may be done; then nothing below `secret/`.
+#[derive(Clone, Default)]
+struct Rules {
+    have_changed: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+    steps: usize,
+}
+
+impl Rules {
+    fn allow(&mut self, topic: &str) -> bool {
+        self.asked.fetch_add(1, Relaxed);
+        self.steps += DECISION_STEPS;
+        !self.have_changed.load(Relaxed) || !topic.starts_with("secret/")
+    }
+
+    fn change(&self, world: &mut World) {
+        self.have_changed.store(true, Relaxed);
+        world.engine.handle_answers(world.now);
+        world.settle();
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.swap(0, Relaxed)
+    }
+}
+
+impl Access for Rules {
+    fn authenticate(&mut self, _: Now, _: u64, _: &Credentials<'_>) -> Authentication {
+        let user = Some("user".into());
+        Authentication::Granted(Grant { user, ..Grant::default() })
+    }
+
+    fn may_subscribe(&mut self, _: &Identity<'_>, filter: &str, qos: Qos) -> Option<Qos> {
+        self.allow(filter).then_some(qos)
+    }
+
+    fn may_publish_will(
+        &mut self,
+        user: Option<&str>,
+        _: &shards::Text,
+        will: &crate::message::Content<'_>,
+        _: bool,
+    ) -> bool {
+        assert_eq!(user, Some("user"));
+        self.allow(will.topic)
+    }
+
+    fn revision(&mut self) -> u64 {
+        1 + u64::from(self.have_changed.load(Relaxed))
+    }
+
+    fn take_steps(&mut self) -> usize {
+        std::mem::take(&mut self.steps)
+    }
+}
+
+fn world() -> (World, Rules) {
+    let rules = Rules::default();
+    (World::with(|_| {}, Box::new(rules.clone())), rules)
+}
+
+fn denied(world: &mut World) -> u64 {
+    world.engine.metrics().drops.of(DropCause::NotAuthorized)
+}
+
+/// A client that is away, with as many messages waiting, every second one of them `secret/`.
+fn away(world: &mut World, messages: usize, qos: Qos) -> ConnectionId {
+    let reader = world.connect(&Client::persistent("reader"));
+    for filter in ["secret/#", "open/#"] {
+        world.subscribe(reader, filter, qos);
+    }
+    world.cut(reader);
+    let writer = world.connect(&Client::v5("writer"));
+    for number in 0..messages {
+        let topic = if number % 2 == 0 { "secret/t" } else { "open/t" };
+        world.publish(writer, topic, number.to_string().as_bytes(), Qos::AtLeastOnce, 1);
+    }
+    writer
+}
+
+#[test]
+fn what_waits_is_judged_by_no_rule_unless_rules_have_changed() {
+    let (mut world, rules) = world();
+    away(&mut world, 100, Qos::AtLeastOnce);
+    rules.asked();
+    let reader = world.accept();
+    world.send_connect(reader, &Client::persistent("reader"));
+    assert_eq!(world.payloads(reader).len(), 100);
+    assert_eq!(rules.asked(), 2, "its subscriptions alone");
+    assert_eq!(denied(&mut world), 0);
+}
+
+#[test]
+fn what_waits_is_judged_by_new_rules_in_order_and_a_part_in_a_turn() {
+    const MESSAGES: usize = 6_000;
+    let (mut world, rules) = world();
+    away(&mut world, MESSAGES, Qos::AtLeastOnce);
+    rules.change(&mut world);
+    // What comes after the change, and before the client is back.
+    let late = world.connect(&Client::v5("late"));
+    world.publish(late, "secret/t", b"late", Qos::AtLeastOnce, 1);
+    world.engine.work.take_turn_max();
+    let reader = world.accept();
+    world.send_connect(reader, &Client::persistent("reader"));
+    let mut seen = Vec::new();
+    for _ in 0..MESSAGES {
+        let publishes = world.publishes(reader);
+        if publishes.is_empty() {
+            break;
+        }
+        for (topic, payload, _, identifier) in publishes {
+            assert_eq!(topic, "open/t");
+            seen.push(payload.parse::<usize>().expect("a number"));
+            let puback = Packet::Puback(ack(identifier.expect("QoS 1")));
+            world.send(reader, Version::V5, &puback);
+        }
+    }
+    assert_eq!(seen, (0..MESSAGES).skip(1).step_by(2).collect::<Vec<_>>());
+    assert_eq!(denied(&mut world), MESSAGES as u64 / 2 + 1);
+    assert_eq!(world.engine.metrics().messages_queued, 0);
+    let most = world.engine.work.take_turn_max();
+    // One decision is not cut, in each part of a turn.
+    assert!(most <= TURN_STEPS + 4 * DECISION_STEPS as u32, "{most} steps in a turn");
+    // Its two subscriptions when they were made and when it was back, and each message once.
+    assert_eq!(rules.asked(), 2 + MESSAGES as u64 + 1 + 2);
+}
+
+#[test]
+fn what_waits_for_a_client_that_is_slow_is_judged_by_the_rules_that_hold_when_it_takes_it() {
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let (mut world, rules) = world();
+        let mut slow = Client::persistent("slow");
+        slow.properties.receive_maximum = Some(1);
+        let reader = world.connect(&slow);
+        world.subscribe(reader, "secret/#", qos);
+        world.subscribe(reader, "open/#", qos);
+        let writer = world.connect(&Client::v5("writer"));
+        for (number, topic) in (1..).zip(["secret/1", "secret/2", "open/3"]) {
+            world.publish(writer, topic, b"m", qos, number);
+        }
+        let sent = world.publishes(reader);
+        assert_eq!(sent[0].0, "secret/1", "it was sent before");
+        rules.change(&mut world);
+        let number = sent[0].3.expect("an identifier");
+        match qos {
+            Qos::AtLeastOnce => world.send(reader, Version::V5, &Packet::Puback(ack(number))),
+            _ => {
+                world.send(reader, Version::V5, &Packet::Pubrec(ack(number)));
+                world.send(reader, Version::V5, &Packet::Pubcomp(ack(number)));
+            }
+        }
+        let topics: Vec<String> = world.publishes(reader).into_iter().map(|of| of.0).collect();
+        assert_eq!(topics, ["open/3"]);
+        assert_eq!(denied(&mut world), 1);
+    }
+}
+
+#[test]
+fn after_a_start_what_waits_and_wills_are_judged_by_the_rules_that_hold_then() {
+    let keeping = || Keeping { wall_at_zero_us: 1_700_000_000_000_000, waits: false };
+    let (mut world, _) = world();
+    world.engine.keep(keeping());
+    away(&mut world, 10, Qos::AtLeastOnce);
+    for topic in ["secret/will", "open/will"] {
+        let mut client = Client::v5(topic);
+        let qos = Qos::AtLeastOnce;
+        client.will = Some(wire::Will { topic, payload: b"will", qos, ..wire::Will::default() });
+        world.connect(&client);
+    }
+    let stored = world.store_all();
+    let (mut next, rules) = self::world();
+    rules.have_changed.store(true, Relaxed);
+    next.engine.keep(keeping());
+    next.engine.restore(image(&stored));
+    next.advance_ms(100);
+    next.now = Now(next.now.0 + 60_000_000);
+    next.engine.handle_timeout(next.now);
+    next.settle();
+    next.store_all();
+    assert_eq!(denied(&mut next), 1, "the Will");
+    let reader = next.accept();
+    next.send_connect(reader, &Client::persistent("reader"));
+    next.store_all();
+    let publishes = next.publishes(reader);
+    let topics: Vec<&str> = publishes.iter().map(|of| &*of.0).collect();
+    assert_eq!(topics, ["open/t", "open/t", "open/t", "open/t", "open/t", "open/will"]);
+    assert_eq!(denied(&mut next), 6);
+}
