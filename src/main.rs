@@ -209,6 +209,13 @@ fn run_store_command(
                 aside.display()
             )?,
         },
+        StoreCommand::EndSession { client } => {
+            if !tools::end_session(folder, client)? {
+                complain(format_args!("broker store: {at}: there is no session of {client:?}"));
+                return Ok(ExitCode::FAILURE);
+            }
+            writeln!(to, "{at}: the session of {client:?} has ended")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

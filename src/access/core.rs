@@ -398,7 +398,8 @@ impl Access for CoreAccess {
         match rules.decide_identifier(&subject(user, who)) {
             Some(verdict) if !verdict.is_allowed => IdentifierClaim::Denied,
             Some(verdict) if verdict.is_own => IdentifierClaim::Own,
-            _ => IdentifierClaim::Open,
+            Some(_) => IdentifierClaim::Allowed,
+            None => IdentifierClaim::Open,
         }
     }
 

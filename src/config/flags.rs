@@ -235,6 +235,13 @@ pub enum StoreCommand {
     Import,
     /// Keep what is whole of a damaged store, and move the rest aside.
     Repair,
+    /// End the session of a client, as one that belongs to a user who does not come back: its
+    /// subscriptions, what waits in it and its Will are gone.
+    EndSession {
+        /// The Client Identifier.
+        #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        client: String,
+    },
 }
 
 const EXIT_CODES: &str = "\

@@ -72,8 +72,10 @@ pub struct Grant {
 /// What a client's right to its Client Identifier is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentifierClaim {
-    /// It may use it, as others may.
+    /// No rule is about it: it may use it, as others may.
     Open,
+    /// A rule lets it: a session that somebody else has left under it may be ended.
+    Allowed,
     /// It is this user's: a session of somebody else under it may be ended.
     Own,
     /// It may not use it.

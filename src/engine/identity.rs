@@ -89,8 +89,8 @@ impl Engine {
             );
             return Err(Refusal(ReasonCode::ClientIdentifierNotValid));
         }
-        let may_end = claim == IdentifierClaim::Own && connect.clean_start;
-        let ends_foreign = self.check_owner(client_identifier, user, may_end)?;
+        let claim = if connect.clean_start { claim } else { IdentifierClaim::Open };
+        let ends_foreign = self.check_owner(client_identifier, user, claim)?;
         let Some(will) = &connect.will else { return Ok(ends_foreign) };
         match self.access.may_publish(&who, will.topic, will.qos, will.retain) {
             true => Ok(ends_foreign),
@@ -99,12 +99,13 @@ impl Engine {
     }
 
     /// Whether the session of a Client Identifier is somebody else's, and ends for this user: one of
-    /// nobody always does, that of another user if `may_end` says so.
+    /// nobody always does, that of another user where the identifier is this one's or, while nobody is
+    /// connected with it, where a rule lets this one have it.
     fn check_owner(
         &mut self,
         client_identifier: &str,
         user: Option<&str>,
-        may_end: bool,
+        claim: IdentifierClaim,
     ) -> Result<EndsForeign, Refusal> {
         let session = self.find_session(client_identifier);
         let session = session.filter(|_| self.settings.access.bind_sessions);
@@ -115,10 +116,16 @@ impl Engine {
             return Ok(EndsForeign(false));
         }
         let owner = session.owner();
+        let may_end = match claim {
+            IdentifierClaim::Own => true,
+            IdentifierClaim::Allowed => session.connection.is_none(),
+            IdentifierClaim::Open | IdentifierClaim::Denied => false,
+        };
         // What nobody subscribed to and left unfinished is not this user's.
         if owner.is_none() || may_end {
             return Ok(EndsForeign(true));
         }
+        let session_expiry_interval_s = session.expiry_interval_s;
         self.links.metrics.sessions_guarded += 1;
         rated!(
             warn,
@@ -126,9 +133,11 @@ impl Engine {
             client = name(client_identifier),
             user = user.map(name),
             owner = owner.map(name),
+            session_expiry_interval_s,
             "refused: the session of this Client Identifier belongs to another user; it ends when it \
-             expires, or when who has it, or a user for whom a rule `allow client` with %u or for that \
-             user alone reserves the identifier, connects with Clean Start"
+             expires, when that user connects with Clean Start, or who may have the identifier by a rule \
+             `allow client` (while the session's client is away, unless the rule has %u or is for one \
+             user), or with `broker store end-session` while the broker is stopped"
         );
         Err(Refusal(ReasonCode::NotAuthorized))
     }

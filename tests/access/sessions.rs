@@ -3,9 +3,10 @@
 #[cfg(feature = "store")]
 use crate::support::Broker;
 use crate::support::reason::{
-    CLIENT_IDENTIFIER_NOT_VALID, NOT_AUTHORIZED, V3_IDENTIFIER_REJECTED, V3_NOT_AUTHORIZED,
+    CLIENT_IDENTIFIER_NOT_VALID, NOT_AUTHORIZED, SESSION_TAKEN_OVER, V3_IDENTIFIER_REJECTED,
+    V3_NOT_AUTHORIZED,
 };
-use crate::support::{Ack, Client, Connect, Publish, SILENCE, V5, for_versions};
+use crate::support::{Ack, Client, Connect, Publish, SILENCE, V5, V311, for_versions};
 use crate::{Files, as_user, in_version};
 
 #[test]
@@ -118,6 +119,102 @@ fn a_client_identifier_is_for_the_user_to_whom_a_rule_binds_it() {
 }
 
 #[test]
+fn who_may_have_the_identifier_by_rule_ends_with_clean_start_a_session_that_another_user_left() {
+    let files = Files::new("left").with_users(&["alice", "bob"]);
+    let files = files.with_rules("for everyone\n allow all #\n");
+    let broker = files.broker("anonymous = true");
+    for version in [V311, V5] {
+        let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+        let name = &format!("device-{version:?}");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
+        bob.subscribe("t", 1);
+        bob.vanish();
+        // Without such a rule nobody may: not with a new account, and not without a name.
+        Client::refused(&broker, as_user(version, "alice", name), no);
+        Client::refused(&broker, Connect::new(version, name), no);
+    }
+    broker.await_log("or with `broker store end-session`", 4);
+    files.write("acl", "for everyone\n allow client device-*\n allow all #\n");
+    files.reload(&broker);
+    for version in [V311, V5] {
+        let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+        let name = &format!("device-{version:?}");
+        // What waits for bob is for nobody else, and who is there is not thrown out.
+        Client::refused(&broker, as_user(version, "alice", name).durable(), no);
+        let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
+        Client::refused(&broker, as_user(version, "alice", name), no);
+        bob.expect_alive();
+        bob.vanish();
+        let alice = Client::connect(&broker, as_user(version, "alice", name));
+        assert!(!alice.connack.session_present);
+        alice.disconnect();
+        let mut alice = Client::connect(&broker, as_user(version, "alice", name).durable());
+        alice.subscribe("t", 1);
+        alice.vanish();
+        // Authentication is not used any more, and the rule holds for those without a name too.
+        let nobody = Client::connect(&broker, Connect::new(version, name));
+        assert!(!nobody.connack.session_present);
+        nobody.disconnect();
+    }
+}
+
+#[test]
+#[cfg(feature = "store")]
+fn a_session_that_locks_its_device_out_is_ended_by_a_command_and_its_other_messages_stay() {
+    let files = Files::new("end-session").with_users(&["alice", "bob"]);
+    let data = files.path("data");
+    let storage = format!("[storage]\ndata = {data:?}\n");
+    let start = |access: &str| Broker::with_config(&format!("{storage}{access}"));
+    let end = |client: &str| {
+        let mut command = crate::broker(&["--data"]);
+        command.arg(&data).args(["store", "end-session", "--client", client]);
+        let out = crate::run(&mut command, "");
+        (out.status.code(), crate::text(&out.stdout) + &crate::text(&out.stderr))
+    };
+    let first = start(&files.access(""));
+    for name in ["device", "other"] {
+        let mut client = Client::connect(&first, as_user(V311, "bob", name).durable());
+        client.subscribe("t", 1);
+        client.subscribe("$share/g/s", 1);
+        client.vanish();
+    }
+    let mut alice = Client::connect(&first, as_user(V5, "alice", "alice"));
+    for number in 1..=4 {
+        alice.publish(Publish::new("s", number.to_string()).qos(1, number));
+    }
+    let (code, said) = end("device");
+    assert!(code == Some(5) && said.contains("in use by another process"), "{code:?} {said}");
+    drop(first);
+    // Authentication is switched off again.
+    let second = start("");
+    Client::refused(&second, Connect::new(V311, "device").durable(), V3_NOT_AUTHORIZED);
+    drop(second);
+    let (code, said) = end("device");
+    assert!(code == Some(0) && said.contains("the session of \"device\" has ended"), "{said}");
+    let (code, said) = end("device");
+    assert!(code == Some(1) && said.contains("there is no session of \"device\""), "{said}");
+    let third = start("");
+    let mut device = Client::connect(&third, Connect::new(V311, "device").durable());
+    assert!(!device.connack.session_present);
+    Client::refused(&third, Connect::new(V311, "other").durable(), V3_NOT_AUTHORIZED);
+    device.expect_silence(SILENCE);
+    drop(third);
+    // What waited in it for the shared subscription goes to its other member.
+    let fourth = start(&files.access(""));
+    let mut other = Client::connect(&fourth, as_user(V311, "bob", "other").durable());
+    assert!(other.connack.session_present);
+    let mut seen: Vec<String> = (0..4)
+        .map(|_| {
+            let publish = other.expect_publish();
+            other.acknowledge(&publish);
+            publish.text().to_owned()
+        })
+        .collect();
+    seen.sort();
+    assert_eq!(seen, ["1", "2", "3", "4"]);
+}
+
+#[test]
 fn whose_identifier_it_is_ends_with_clean_start_the_session_that_another_user_holds_it_with() {
     let files = Files::new("ended").with_users(&["alice", "bob", "carol"]);
     let files = files.with_rules("for everyone\n allow client *\n allow all #\n");
@@ -127,12 +224,11 @@ fn whose_identifier_it_is_ends_with_clean_start_the_session_that_another_user_ho
         let name = &format!("alice-{version:?}");
         let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
         bob.subscribe("t", 1);
-        // A rule that lets everybody have every identifier lets nobody end sessions of others.
+        // A rule that lets everybody have every identifier lets nobody throw others out.
         Client::refused(&broker, as_user(version, "alice", name), no);
         bob.vanish();
-        Client::refused(&broker, as_user(version, "alice", name), no);
     });
-    broker.await_log("belongs to another user; it ends when it expires", 4);
+    broker.await_log("belongs to another user; it ends when it expires", 2);
     files.write(
         "acl",
         "for users\n allow client %u-*\n allow all #\nfor everyone\n allow client *\n",
@@ -142,10 +238,13 @@ fn whose_identifier_it_is_ends_with_clean_start_the_session_that_another_user_ho
     for_versions(|version| {
         let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
         let name = &format!("alice-{version:?}");
+        let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
+        assert!(bob.connack.session_present);
         Client::refused(&broker, as_user(version, "alice", name).durable(), no);
         Client::refused(&broker, as_user(version, "carol", name), no);
         let alice = Client::connect(&broker, as_user(version, "alice", name));
         assert!(!alice.connack.session_present);
+        bob.expect_violation(SESSION_TAKEN_OVER);
         alice.disconnect();
     });
 }

@@ -1,7 +1,7 @@
 //! What `broker store` does: look at a store, check it, write it anew, carry it elsewhere, and keep
 //! what is whole of a damaged one. Knows no engine; the broker must not run meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -117,6 +117,43 @@ pub fn verify(folder: &Path) -> Result<Verdict, StoreError> {
 
 /// Writes a store anew, without what is past; bytes before and after.
 pub fn compact(folder: &Path) -> Result<(u64, u64), StoreError> {
+    let mut bytes = (0, 0);
+    change(folder, |_| true, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Ends the session of a client, and takes its Will away; false when it has neither. What waits in it for
+/// shared subscriptions goes to their other members when the broker starts.
+pub fn end_session(folder: &Path, client_identifier: &str) -> Result<bool, StoreError> {
+    change(folder, |image| take_session_out(image, client_identifier), &mut (0, 0))
+}
+
+/// What an ended session has for shared subscriptions is on its way to other members from here on.
+fn take_session_out(image: &mut Image, client_identifier: &str) -> bool {
+    let wills_before = image.wills.len();
+    image.wills.retain(|_, will| *will.client_identifier != *client_identifier);
+    let of_client = |session: &Session| *session.client_identifier == *client_identifier;
+    let sessions = image.sessions.iter().filter(|(_, session)| of_client(session));
+    let numbers: Vec<SessionNumber> = sessions.map(|(&number, _)| number).collect();
+    for number in &numbers {
+        let Some(ended) = image.sessions.remove(number) else { continue };
+        let mut queue = VecDeque::from(ended.inflight);
+        queue.extend(ended.queue);
+        queue.retain(|delivery| delivery.shared.is_some() && delivery.content.is_some());
+        queue.iter_mut().for_each(|delivery| delivery.packet_identifier = 0);
+        if !queue.is_empty() {
+            image.sessions.insert(*number, Session { queue, ..Session::default() });
+        }
+    }
+    !numbers.is_empty() || image.wills.len() < wills_before
+}
+
+/// Writes a store anew as `to` makes it, unless that says that nothing is to be written; what it says.
+fn change(
+    folder: &Path,
+    to: impl FnOnce(&mut Image) -> bool,
+    bytes: &mut (u64, u64),
+) -> Result<bool, StoreError> {
     let _lock = lock(folder)?;
     let mut scan = Scan::of(folder)?;
     if !scan.damages.is_empty() {
@@ -127,12 +164,14 @@ pub fn compact(folder: &Path) -> Result<(u64, u64), StoreError> {
     let reader = Reader { segments: scan.segments.clone() };
     let mut progress = Progress::new(reader.bytes(), true);
     reader.read(&mut progress, |batch| image.apply(batch, &Whole))?;
-    let before = scan.bytes();
-    let after = write_anew(folder, &scan, &image)?;
+    if !to(&mut image) {
+        return Ok(false);
+    }
+    *bytes = (scan.bytes(), write_anew(folder, &scan, &image)?);
     for segment in &scan.segments {
         remove(&segment.path)?;
     }
-    Ok((before, after))
+    Ok(true)
 }
 
 /// Keeps what is whole, and moves the files as they are into a folder beside; where that is, and how
