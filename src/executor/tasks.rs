@@ -4,12 +4,13 @@
 //! What the runtimes have in common; what differs is behind [`Runtime`]. A connection costs its task
 //! and what the runtime keeps for a socket that is waited for; no buffer of its own.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+mod goodbye;
+
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -19,11 +20,12 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use self::goodbye::linger;
 use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
 use crate::executor::mesh::Moving;
 use crate::executor::{
-    ACCEPT_REST, Core, FLUSH_AT_STOP, LINGER, LINGERING_MAX, LINGERS_MAX, Listener, ListenerSocket,
-    Listeners, Parts, Waker, is_peers_fault, progress,
+    ACCEPT_REST, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Listeners, Parts, Waker,
+    is_peers_fault, progress,
 };
 use crate::log_rate::{self, rated};
 use crate::send_buffer::SendBuffer;
@@ -32,8 +34,6 @@ use crate::send_buffer::SendBuffer;
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// Pieces of a send buffer written by one system call.
 const IO_SLICES: usize = 64;
-/// Input discarded at most meanwhile.
-const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
 /// A socket that somebody else owns.
 pub type Borrowed = ManuallyDrop<Socket>;
@@ -599,85 +599,4 @@ fn write_some(socket: &Socket, buffer: &mut SendBuffer) -> io::Result<usize> {
         }
     }
     Ok(written)
-}
-
-/// The engine is done with a connection, but for its last words.
-fn linger<R: Runtime>(
-    shared: &Shared<R>,
-    state: &mut State<R>,
-    id: ConnectionId,
-    last: Option<SendBuffer>,
-) {
-    let Some(socket) = state.remove(id) else { return };
-    let rest: VecDeque<SendBuffer> = socket.pending.into_iter().chain(last).collect();
-    if rest.is_empty() || state.lingering >= LINGERING_MAX {
-        return;
-    }
-    state.lingering += 1;
-    state.unwritten += 1;
-    let (shared, mut stream) = (Rc::clone(shared), socket.stream);
-    R::spawn(async move {
-        let goodbye = Goodbye::default();
-        let until = lose_patience::<R>(&goodbye);
-        first_of(say_goodbye::<R>(&shared, &mut stream, rest, &goodbye), until).await;
-        let state = &mut *shared.borrow_mut();
-        state.lingering -= 1;
-        if !goodbye.is_written.get() {
-            state.unwritten -= 1;
-        }
-    });
-}
-
-/// How far the last bytes of a connection are.
-#[derive(Default)]
-struct Goodbye {
-    /// The peer has taken something since it was looked at.
-    has_taken: Cell<bool>,
-    is_written: Cell<bool>,
-}
-
-/// Waits until a peer has had its time: it has more while it takes what it has still to take.
-async fn lose_patience<R: Runtime>(goodbye: &Goodbye) {
-    for _ in 0..LINGERS_MAX {
-        R::sleep(LINGER).await;
-        if !goodbye.has_taken.take() || goodbye.is_written.get() {
-            return;
-        }
-    }
-}
-
-/// Writes the last bytes, shuts our side, and discards input until the peer closes too: see
-/// `lingering.rs`.
-async fn say_goodbye<R: Runtime>(
-    shared: &Shared<R>,
-    stream: &mut R::Stream,
-    mut rest: VecDeque<SendBuffer>,
-    goodbye: &Goodbye,
-) {
-    while let Some(buffer) = rest.front_mut() {
-        let written = poll_fn(|context| poll_write(stream, buffer, context, R::poll_send)).await;
-        match written {
-            Ok(_) if buffer.is_empty() => drop(rest.pop_front()),
-            Ok(bytes) => goodbye.has_taken.set(goodbye.has_taken.get() || bytes > 0),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
-    let is_shut = R::socket(stream).shutdown(Shutdown::Write);
-    goodbye.is_written.set(true);
-    shared.borrow_mut().unwritten -= 1;
-    if is_shut.is_err() {
-        return;
-    }
-    let mut discarded = 0;
-    while discarded < DISCARDED_BYTES_MAX {
-        let received =
-            poll_fn(|context| R::poll_receive(stream, context, &mut shared.borrow_mut().buffer));
-        match received.await {
-            Ok(0) => return,
-            Ok(bytes) => discarded += bytes,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! A client that keeps to the protocol: what it sends, what it owes, and what it makes of what it
 //! gets. Tells the judge what it sees.
 
+mod parting;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringmq::wire::{
@@ -9,6 +11,7 @@ use ringmq::wire::{
     UnsubscribeFilters, UserProperties, Version,
 };
 
+use self::parting::Parting;
 use crate::judge::{Judge, Seen};
 use crate::wills;
 use crate::world::{At, World};
@@ -187,83 +190,6 @@ impl Client {
         if self.is_connected {
             self.send(world, &Packet::Disconnect(Disconnect::default()));
             self.end_link(world, judge, true);
-        }
-    }
-
-    /// Sends no more, and waits for the answers to what it has sent.
-    pub fn end(
-        &mut self,
-        world: &mut World,
-        judge: &mut Judge,
-        is_polite: bool,
-        reads_ahead: bool,
-    ) {
-        let Some(link) = self.link.filter(|_| self.is_connected) else { return };
-        if is_polite {
-            self.send(world, &Packet::Disconnect(Disconnect::default()));
-        }
-        world.end(link, reads_ahead);
-        let sent = self.pending.iter().filter(|of| !of.is_released);
-        self.parting = Some(Parting {
-            link,
-            since_us: world.now.0,
-            awaited: sent.map(|of| (of.identifier, of.message)).collect(),
-            asked: self.subscribing.keys().chain(self.unsubscribing.keys()).copied().collect(),
-        });
-        judge.keeps_what_it_sent = true;
-        self.end_link(world, judge, is_polite);
-        judge.keeps_what_it_sent = false;
-    }
-
-    /// Nobody can tell what comes of the connection on which it sends no more.
-    fn forget_parting(&mut self, judge: &mut Judge) {
-        if self.parting.take().is_some() {
-            judge.doubt_fresh(self.number);
-        }
-    }
-
-    /// Looks at the answers that come on the connection on which it sends no more.
-    fn look_at_parting(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
-        let Some(mut parting) = self.parting.take() else { return Ok(()) };
-        while let Some(packet) = world.links[parting.link].inbox.pop_front() {
-            match wire::decode(&packet, self.version).map_err(|v| format!("sent: {v}"))? {
-                // The session goes on from there.
-                Packet::Puback(ack) => {
-                    let identifier = ack.packet_identifier.get();
-                    self.pending.retain(|of| of.identifier != identifier);
-                    if let Some(message) = parting.awaited.remove(&identifier) {
-                        judge.acknowledge(world, message)?;
-                    }
-                }
-                Packet::Pubrec(ack) => {
-                    let identifier = ack.packet_identifier.get();
-                    let mut pending = self.pending.iter_mut();
-                    if let Some(of) = pending.find(|of| of.identifier == identifier) {
-                        of.is_released = true;
-                    }
-                    if let Some(message) = parting.awaited.remove(&identifier) {
-                        judge.acknowledge(world, message)?;
-                    }
-                }
-                Packet::Suback(suback) => {
-                    parting.asked.remove(&suback.packet_identifier.get());
-                }
-                Packet::Unsuback(unsuback) => {
-                    parting.asked.remove(&unsuback.packet_identifier.get());
-                }
-                _ => {}
-            }
-        }
-        if world.links[parting.link].at != At::Closed {
-            self.parting = Some(parting);
-            return Ok(());
-        }
-        // The broker need not wait longer for other cores and the store.
-        let is_late = world.now.0 >= parting.since_us + 15_000_000;
-        let is_answered = parting.awaited.is_empty() && parting.asked.is_empty();
-        match is_answered || is_late {
-            true => Ok(()),
-            false => Err(format!("{} was not answered before its connection ended", self.name)),
         }
     }
 
@@ -625,16 +551,6 @@ impl Client {
         };
         Some(format!("{} waits for {waits} in vain", self.name))
     }
-}
-
-/// A connection on which a client sends no more.
-struct Parting {
-    link: usize,
-    since_us: u64,
-    /// Messages of its that are to be acknowledged, by Packet Identifier.
-    awaited: BTreeMap<u16, usize>,
-    /// SUBSCRIBE and UNSUBSCRIBE.
-    asked: BTreeSet<u16>,
 }
 
 /// How a client connects.
