@@ -320,7 +320,7 @@ impl Engine {
             let session = &mut self.sessions[target.session as usize];
             let number = if self.journal.is_some() { session.number() } else { None };
             let outbound = session.outbound_mut(window);
-            outbound.settle(&self.links.ledger);
+            outbound.settle_inflight(&self.links.ledger);
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {

@@ -38,6 +38,8 @@ pub(super) struct FanOuts {
     /// How many have begun and how many have ended, since the start.
     begun: u64,
     ended: u64,
+    /// One has begun since this was asked last.
+    has_new: bool,
     /// How many of them each other core waits for, before more of its batches are taken.
     of_lanes: HashMap<CoreId, usize>,
     /// Sessions that ended a subscription meanwhile, with how many fan-outs had begun by then; and the
@@ -59,6 +61,7 @@ impl Default for FanOuts {
             line: VecDeque::new(),
             begun: 0,
             ended: 0,
+            has_new: false,
             of_lanes: HashMap::new(),
             changed: HashMap::new(),
             changes: VecDeque::new(),
@@ -116,6 +119,11 @@ impl FanOuts {
     /// How many have begun so far.
     pub(super) fn begun(&self) -> u64 {
         self.begun
+    }
+
+    /// Whether one has begun since this was asked last.
+    pub(super) fn take_new(&mut self) -> bool {
+        std::mem::take(&mut self.has_new)
     }
 
     /// Whether all are through of the first `begun`.
@@ -279,6 +287,7 @@ impl Engine {
             size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + run_bytes;
         charge.set(&self.links.ledger, bytes);
         self.fan_outs.begun += 1;
+        self.fan_outs.has_new = true;
         self.fan_outs.line.push_back(FanOut {
             what,
             targets: Arc::clone(targets),

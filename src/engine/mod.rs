@@ -233,8 +233,8 @@ pub struct Engine {
     leftovers: VecDeque<Leftover>,
     /// Batches of other cores of which a part is done.
     unread_batches: VecDeque<UnreadBatch>,
-    /// How many of those who are ready have their go in this turn, once it is being ended.
-    goes_left: Option<usize>,
+    /// How many of those who are ready have their go in this turn, while it is being ended.
+    goes_left: usize,
     /// The message in hand had to line up behind others for some subscriber.
     has_queued: bool,
     /// Connections to end at the end of the turn, with the reason to tell.
@@ -330,7 +330,7 @@ impl Engine {
             untouched: VecDeque::new(),
             leftovers: VecDeque::new(),
             unread_batches: VecDeque::new(),
-            goes_left: None,
+            goes_left: 0,
             has_queued: false,
             doomed: Vec::new(),
             alias_topic: String::new(),
@@ -361,7 +361,7 @@ impl Engine {
         self.links.metrics.log_lines_left_out = crate::log_rate::left_out();
         self.links.metrics.log_lines_lost = crate::output::log_lines_lost();
         self.links.metrics.work_steps = self.work.total();
-        self.links.metrics.work_steps_turn_max = u64::from(self.work.turn_max());
+        self.links.metrics.work_steps_turn_max = self.work.turn_max();
         self.links.metrics.connections_open = self.links.connections.len() as u64;
         self.links.metrics.subscriptions = self.index.len() as u64;
         self.links.metrics.subscriptions_wildcard = self.index.wildcard_len() as u64;
@@ -515,13 +515,12 @@ impl Engine {
 
     /// What to do next; `None` ends the turn.
     pub fn poll_action(&mut self) -> Option<Action> {
-        // Each connection that has more to do gets one go a turn: those that come up meanwhile have
-        // theirs in the next, for which `poll_timeout` does not let the executor wait.
-        let goes = self.goes_left.get_or_insert(self.untouched.len() + self.ready.len());
-        let mut goes = *goes;
-        self.work.begin_deferred();
-        let action = self.next_action(&mut goes);
-        self.goes_left = action.is_some().then_some(goes);
+        if self.work.begin_deferred() {
+            // Each connection that has more to do gets one go a turn: those that come up meanwhile have
+            // theirs in the next, for which `poll_timeout` does not let the executor wait.
+            self.goes_left = self.untouched.len() + self.ready.len();
+        }
+        let action = self.next_action();
         if action.is_none() {
             self.handshakes_left = self.settings.limits.tls_handshakes_per_turn_max;
             self.work.end_turn();
@@ -529,7 +528,7 @@ impl Engine {
         action
     }
 
-    fn next_action(&mut self, goes: &mut usize) -> Option<Action> {
+    fn next_action(&mut self) -> Option<Action> {
         loop {
             if let Some(action) = self.links.actions.pop_front() {
                 if let Action::Close { connection, .. } = &action {
@@ -580,7 +579,7 @@ impl Engine {
             if self.work.is_spent() {
                 return None;
             }
-            *goes = goes.checked_sub(1)?;
+            self.goes_left = self.goes_left.checked_sub(1)?;
             let id = self.next_ready()?;
             self.go_on(id);
             self.work.end_share();

@@ -149,7 +149,6 @@ impl Engine {
             Origin { publisher: Some(publisher), session: Some(session), once, from: None };
         let stored = stored.ok().flatten();
         self.has_queued = false;
-        let begun = self.fan_outs.begun();
         let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
             true => ReasonCode::Success,
@@ -158,7 +157,7 @@ impl Engine {
         // Responsibility is taken when every core with subscribers has the message.
         if publish.packet_identifier.is_some() {
             let mut promise = self.promise_of(session, publish, self.batch_since(mark));
-            promise.fans_out = self.fan_outs.begun() > begun;
+            promise.fans_out = self.fan_outs.take_new();
             self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
                 let waits = engine.reached.contains(&core);
                 if waits {

@@ -2,7 +2,6 @@
 
 use crate::clock::Now;
 use crate::config::Limits;
-use crate::engine::work::BYTES_PER_STEP;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
 use crate::log_rate::{name, rated};
@@ -181,7 +180,7 @@ impl Engine {
             };
             match wire::frame(&bytes[used..], packet_bytes_max) {
                 Ok(Frame::Complete { header, total }) => {
-                    self.work.spend(1 + total / BYTES_PER_STEP);
+                    self.work.spend_packet(total);
                     self.handle_packet(id, &bytes[used..used + total], header);
                     used += total;
                 }

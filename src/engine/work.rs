@@ -32,34 +32,36 @@ const PIECE_STEPS_MAX: usize = 1 << 30;
 /// The budget of the turn.
 #[derive(Debug)]
 pub struct Work {
-    /// Steps left of this part of the turn. Below zero after a piece that could not be cut.
+    /// Steps left for the one who is served now; below zero after a piece that could not be cut.
     left: i64,
-    /// Where the one who is served now has to stop.
-    floor: i64,
+    /// Steps of this part of the turn that are kept for those who come after.
+    kept: i64,
     /// What this part began with.
     began_with: i64,
     /// The part for what was deferred has begun.
     is_deferred: bool,
     /// Steps of the first part.
-    arrival: u32,
+    arrival: i64,
     /// Steps since the start.
-    total: u64,
+    total: i64,
     /// The most steps of any turn.
-    turn_max: u32,
+    turn_max: i64,
     /// Since [`Self::take_turn_max`].
-    recent_max: u32,
+    #[cfg(test)]
+    recent_max: i64,
 }
 
 impl Default for Work {
     fn default() -> Self {
         Self {
             left: ARRIVAL_STEPS,
-            floor: 0,
+            kept: 0,
             began_with: ARRIVAL_STEPS,
             is_deferred: false,
             arrival: 0,
             total: 0,
             turn_max: 0,
+            #[cfg(test)]
             recent_max: 0,
         }
     }
@@ -78,66 +80,79 @@ impl Work {
         self.spend(bytes / BYTES_PER_STEP);
     }
 
+    /// The same for a packet of so many bytes.
+    #[inline]
+    pub fn spend_packet(&mut self, bytes: usize) {
+        self.left -= 1 + (bytes / BYTES_PER_STEP) as i64;
+    }
+
     /// Whether the one who is served now has to stop, and go on in a later turn.
     #[inline]
     pub fn is_spent(&self) -> bool {
-        self.left <= self.floor
+        self.left <= 0
     }
 
-    /// What arrived in this turn has been served: what was deferred follows.
+    /// What arrived in this turn has been served, and what was deferred follows: true when that is new.
     #[inline]
-    pub fn begin_deferred(&mut self) {
+    pub fn begin_deferred(&mut self) -> bool {
         if self.is_deferred {
-            return;
+            return false;
         }
         self.arrival = self.spent();
         self.is_deferred = true;
-        (self.left, self.floor, self.began_with) = (DEFERRED_STEPS, 0, DEFERRED_STEPS);
+        (self.left, self.kept, self.began_with) = (DEFERRED_STEPS, 0, DEFERRED_STEPS);
+        true
     }
 
     /// The next one that was deferred is served, one of so many that wait: it gets its share of what
     /// is left.
     pub fn begin_share(&mut self, waiting: usize) {
+        self.end_share();
         let share = (self.left / waiting.max(1) as i64).max(SHARE_STEPS_MIN);
-        self.floor = (self.left - share).max(0);
+        self.kept = (self.left - share).max(0);
+        self.left -= self.kept;
     }
 
     /// Everybody had a share: what is left is nobody's in particular.
+    #[inline]
     pub fn end_share(&mut self) {
-        self.floor = 0;
+        self.left += std::mem::take(&mut self.kept);
     }
 
     /// The turn is over.
     #[inline]
     pub fn end_turn(&mut self) {
         self.begin_deferred();
-        let steps = self.arrival.saturating_add(self.spent());
-        self.total += u64::from(steps);
+        let steps = self.arrival + self.spent();
+        self.total += steps;
         self.turn_max = self.turn_max.max(steps);
-        self.recent_max = self.recent_max.max(steps);
+        #[cfg(test)]
+        {
+            self.recent_max = self.recent_max.max(steps);
+        }
         self.is_deferred = false;
-        (self.left, self.floor, self.began_with) = (ARRIVAL_STEPS, 0, ARRIVAL_STEPS);
+        (self.left, self.kept, self.began_with) = (ARRIVAL_STEPS, 0, ARRIVAL_STEPS);
     }
 
     #[inline]
-    fn spent(&self) -> u32 {
-        u32::try_from(self.began_with - self.left).unwrap_or(u32::MAX)
+    fn spent(&self) -> i64 {
+        self.began_with - self.left - self.kept
     }
 
     /// Steps since the start, up to the last turn.
     pub fn total(&self) -> u64 {
-        self.total
+        self.total as u64
     }
 
     /// The most steps that any turn took.
-    pub fn turn_max(&self) -> u32 {
-        self.turn_max
+    pub fn turn_max(&self) -> u64 {
+        self.turn_max as u64
     }
 
     /// The most steps of any turn since this was asked last.
     #[cfg(test)]
     pub fn take_turn_max(&mut self) -> u32 {
-        std::mem::take(&mut self.recent_max)
+        std::mem::take(&mut self.recent_max) as u32
     }
 }
 
@@ -156,7 +171,7 @@ mod tests {
         assert!(work.is_spent());
         work.end_turn();
         assert!(!work.is_spent());
-        assert_eq!((work.turn_max(), work.total()), (TURN_STEPS, u64::from(TURN_STEPS)));
+        assert_eq!((work.turn_max(), work.total()), (TURN_STEPS.into(), TURN_STEPS.into()));
     }
 
     #[test]

@@ -224,6 +224,14 @@ impl Outbound {
         self.queue.capacity() * size_of::<Delivery>()
     }
 
+    /// The same where no more has changed than what is in flight.
+    #[inline]
+    pub fn settle_inflight(&mut self, ledger: &Ledger) {
+        if self.queue.capacity() + self.inflight.capacity() != self.places {
+            self.settle_anew(ledger);
+        }
+    }
+
     /// Whether the queue has much more room than it uses.
     #[inline]
     fn is_roomy(&self) -> bool {
