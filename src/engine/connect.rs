@@ -446,7 +446,7 @@ impl Engine {
 
     fn assign_identifier(&mut self) -> String {
         loop {
-            let identifier = format!("auto-{:016x}", self.names.draw());
+            let identifier = self.names.draw();
             // One that lives here, so that the connection need not move.
             if self.home(&identifier) == self.core() && self.find_session(&identifier).is_none() {
                 return identifier;

@@ -42,6 +42,9 @@ pub struct Stored {
     pub bytes: u64,
     /// Synchronisations of the disk.
     pub syncs: u64,
+    /// The time of day at which the engine's clock stood at zero, in microseconds since 1970, where that
+    /// is known better by now than at the start; else 0.
+    pub wall_at_zero_us: u64,
 }
 
 /// Records of some turns, to be stored whole or not at all.
@@ -407,6 +410,7 @@ impl Journal {
     pub(super) fn note_stored(&mut self, stored: Stored) -> bool {
         let is_more = stored.up_to > self.stored.up_to;
         self.stored = stored;
+        self.keeping.wall_at_zero_us = self.keeping.wall_at_zero_us.max(stored.wall_at_zero_us);
         while let Some((_, bytes)) =
             self.under_way.pop_front_if(|&mut (number, _)| number <= stored.up_to)
         {

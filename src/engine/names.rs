@@ -43,10 +43,25 @@ impl Names {
     }
 
     /// The next one.
-    pub(super) fn draw(&mut self) -> u64 {
+    pub(super) fn draw(&mut self) -> String {
+        format!("{ASSIGNED}{:016x}", self.draw_number())
+    }
+
+    fn draw_number(&mut self) -> u64 {
         self.drawn += 1;
         sip_hash(self.keys.identifiers, [self.core.0.into(), self.drawn])
     }
+}
+
+/// What assigned Client Identifiers begin with.
+const ASSIGNED: &str = "auto-";
+
+/// Whether a Client Identifier has the form of those that are assigned: its client gets another one when it
+/// comes back.
+pub(super) fn is_assigned(client_identifier: &str) -> bool {
+    client_identifier.strip_prefix(ASSIGNED).is_some_and(|number| {
+        number.len() == 16 && number.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 /// SipHash-2-4 of two words.
@@ -97,7 +112,7 @@ mod tests {
     fn assigned_identifiers_depend_on_their_own_key_and_core_alone() {
         let draw = |keys, core| {
             let mut names = Names::new(keys, CoreId(core));
-            [names.draw(), names.draw(), names.draw()]
+            [names.draw_number(), names.draw_number(), names.draw_number()]
         };
         let keys = Keys::fixed(7);
         assert_eq!(draw(keys, 0), draw(Keys { tables: 8, ..keys }, 0));
@@ -128,8 +143,8 @@ mod tests {
         assert_eq!(state_of(split_mix(42_u64.wrapping_add(step))).wrapping_sub(step), 42);
         let keys = Keys::fixed(42);
         let mut names = Names::new(keys, CoreId(0));
-        let state = state_of(names.draw());
+        let state = state_of(names.draw_number());
         assert_ne!(state.wrapping_sub(step), keys.tables);
-        assert_ne!(split_mix(state.wrapping_add(step)), names.draw());
+        assert_ne!(split_mix(state.wrapping_add(step)), names.draw_number());
     }
 }

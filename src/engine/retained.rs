@@ -120,6 +120,11 @@ impl Engine {
         }
     }
 
+    /// A stamp that all later ones exceed, and none so far.
+    pub(super) fn latest_stamp(&self) -> u64 {
+        self.clock << STAMP_CORE_BITS | STAMP_CORE_MASK
+    }
+
     /// A hybrid logical clock (Kulkarni et al., 2014): later than everything seen, and near the
     /// time of day that all cores share.
     fn next_stamp(&mut self) -> u64 {

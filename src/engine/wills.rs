@@ -16,6 +16,8 @@ use crate::engine::access::Access;
 use crate::engine::deliver::Origin;
 use crate::engine::ending::Ending;
 use crate::engine::journal::Journal;
+use crate::engine::names::is_assigned;
+use crate::engine::retained::Stored;
 use crate::engine::{Engine, Timer};
 use crate::gauges::Ledger;
 use crate::limits;
@@ -38,6 +40,8 @@ pub(super) struct LeftWills {
     places: HashMap<Arc<str>, usize>,
     /// Since when their clients can come back; none before the first turn.
     since: Option<Now>,
+    /// The highest stamp of a retained message before that.
+    stamp_max: u64,
 }
 
 #[derive(Debug)]
@@ -205,11 +209,14 @@ impl Engine {
         let mut held: Vec<(SessionNumber, HeldWill)> = held.into_iter().collect();
         let grace_min_s = self.settings.storage.will_grace_s;
         // Of one client the later one counts, should there be more.
-        held.sort_unstable_by_key(|(session, will)| {
-            (will.delay_interval_s.max(grace_min_s), session.serial())
-        });
+        let grace_s = |of: &HeldWill| match is_assigned(&of.client_identifier) {
+            // Nobody can come back by it.
+            true => 0,
+            false => of.delay_interval_s.max(grace_min_s),
+        };
+        held.sort_unstable_by_key(|(session, will)| (grace_s(will), session.serial()));
         for (session, of) in held {
-            let delay_interval_s = of.delay_interval_s;
+            let (delay_interval_s, grace_s) = (of.delay_interval_s, grace_s(&of));
             let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
             let of_session = || {
                 let index = self.find_session(&of.client_identifier)?;
@@ -226,7 +233,7 @@ impl Engine {
                 session,
                 client_identifier: of.client_identifier.into(),
                 user,
-                grace_s: delay_interval_s.max(grace_min_s),
+                grace_s,
                 will: Will { delay_interval_s, held: Some(session), ..will },
             };
             self.links.ledger.charge(left.bytes());
@@ -253,14 +260,19 @@ impl Engine {
 
     /// Publishes the Wills of those who had time to come back and did not, a part in a turn.
     pub(super) fn look_at_left_wills(&mut self) {
-        self.left_wills.since.get_or_insert(self.now);
+        if self.left_wills.since.is_none() {
+            self.left_wills.since = Some(self.now);
+            self.left_wills.stamp_max = self.latest_stamp();
+        }
         let mut published = 0;
         while published < limits::LEFT_WILLS_PER_TURN
             && let Some(left) = self.left_wills.pop_due(self.now, &self.links.ledger)
         {
             published += 1;
             let client = Text::new(&left.client_identifier);
-            match may_publish(&mut *self.access, left.user.as_deref(), &client, &left.will) {
+            let user = left.user.as_deref();
+            match may_publish(&mut *self.access, user, &client, &left.will) {
+                true if self.is_outdated(&left.will) => {}
                 true => self.publish_as_will(&left.will, None),
                 false => self.withhold_will(&left.will),
             }
@@ -282,6 +294,12 @@ impl Engine {
             }
             None => self.left_wills = LeftWills::default(),
         }
+    }
+
+    /// Whether a retained Will of before the start would replace what was published to its topic since.
+    fn is_outdated(&self, will: &Will) -> bool {
+        let since_start = |stored: &Stored| stored.stamp > self.left_wills.stamp_max;
+        will.retain && self.retained.get(&will.topic).is_some_and(since_start)
     }
 
     fn count_left_wills(&mut self) {

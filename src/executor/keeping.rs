@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::engine::{Keeping, Restored};
 use crate::executor::{Core, Waker};
@@ -30,8 +29,7 @@ impl Keeper {
         let reader = Arc::new(store.reader());
         let waits = store.waits();
         let desks = store.start(wakers).map_err(io::Error::other)?;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_at_zero_us = since_1970.as_micros() as u64;
+        let wall_at_zero_us = store.started_us();
         let (tell, hear): (Vec<_>, Vec<_>) = desks.iter().map(|_| channel()).unzip();
         let keeper = |(desk, hear)| Self {
             desk,

@@ -1,8 +1,8 @@
 //! Everything told anew, and taken up again: each message once, on disk and in memory.
 
-use super::durability::{image, kept};
+use super::durability::{WALL_AT_ZERO_US, image, kept};
 use super::*;
-use crate::engine::{Records, StoreState};
+use crate::engine::{Keeping, Records, StoreState};
 use crate::storage::image::Image;
 
 const SESSIONS: usize = 40;
@@ -191,4 +191,60 @@ fn what_a_tool_writes_of_everything_has_each_message_once_too() {
         again.apply(batch, &crate::storage::image::Whole).expect("records");
     }
     assert_eq!(again.sessions, whole.sessions);
+}
+
+/// As a router has it that starts in 1970 and hears the time from the network while it runs.
+#[test]
+fn sessions_and_messages_are_as_old_as_before_when_the_time_of_day_is_set_forward() {
+    let years_us = 50 * 365 * 86_400 * 1_000_000;
+    let mut world = kept();
+    let id = world.accept();
+    world.send_connect(id, &Client::persistent("session"));
+    world.subscribe(id, "t", Qos::AtLeastOnce);
+    world.store_all();
+    world.cut(id);
+    let publisher = world.connect(&Client::v5("publisher"));
+    let mut message = publish("t", b"m", Qos::AtLeastOnce, 1);
+    message.properties.message_expiry_interval = Some(86_400);
+    world.send(publisher, Version::V5, &Packet::Publish(message.clone()));
+    message.retain = true;
+    message.topic = "kept";
+    world.send(publisher, Version::V5, &Packet::Publish(message));
+    world.store_all();
+    world.advance_ms(60_000);
+    world.store_all();
+    let wall_at_zero_us = WALL_AT_ZERO_US + years_us;
+    let mut up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+    let mut anew: Vec<Records> = Vec::new();
+    while anew.last().is_none_or(|last| last.checkpoint != 1) {
+        let state = StoreState { up_to, checkpoint: 1, wall_at_zero_us, ..StoreState::default() };
+        world.engine.handle_stored(world.now, state);
+        let records = world.records().expect("more to tell");
+        up_to = records.number;
+        anew.push(records);
+    }
+    // A minute later the broker is there again.
+    let mut next = World::new();
+    let again_us = wall_at_zero_us + 120 * 1_000_000;
+    next.engine.keep(Keeping { wall_at_zero_us: again_us, waits: true });
+    let mut own = Image::default();
+    for records in &anew {
+        next.engine.read_records(&mut own, &records.bytes).expect("records");
+    }
+    next.engine.restore(own);
+    next.store_all();
+    next.advance_ms(1_000);
+    let id = next.accept();
+    next.send_connect(id, &Client::persistent("session"));
+    next.store_all();
+    next.subscribe(id, "kept", Qos::AtMostOnce);
+    next.store_all();
+    let mut left_s = Vec::new();
+    next.each_packet(id, Version::V5, |packet| {
+        if let Packet::Publish(publish) = packet {
+            left_s.extend(publish.properties.message_expiry_interval);
+        }
+    });
+    assert_eq!(left_s.len(), 2, "both messages are there");
+    assert!(left_s.iter().all(|left| (86_100..86_400).contains(left)), "{left_s:?}");
 }

@@ -305,3 +305,51 @@ fn what_wills_make_wait_for_the_store_is_bounded() {
     world.send_connect(id, &Client::v5("later"));
     assert!(world.packets(id, Version::V5)[0].contains("Success"));
 }
+
+/// The retained message of a topic, to whoever subscribes now.
+fn retained(world: &mut World, topic: &str) -> Vec<String> {
+    let id = world.connect(&Client::v5("reader"));
+    world.subscribe(id, topic, Qos::AtMostOnce);
+    world.payloads(id)
+}
+
+fn retained_will(payload: &[u8]) -> Option<wire::Will<'_>> {
+    Some(wire::Will { topic: "state", payload, retain: true, ..wire::Will::default() })
+}
+
+#[test]
+fn the_will_of_a_client_that_was_given_its_identifier_goes_out_before_it_is_back_under_another() {
+    let mut kept = Kept::new();
+    let id = kept.world.accept();
+    kept.world.send_connect(id, &Client { will: retained_will(b"offline"), ..Client::v5("") });
+    kept.store();
+    assert_eq!(kept.wills_stored(), 1);
+    let mut next = kept.after_crash();
+    assert_eq!(next.wills_stored(), 0, "it is over");
+    let back = next.world.accept();
+    next.world.send_connect(back, &Client { will: retained_will(b"offline"), ..Client::v5("") });
+    next.store();
+    let online = Publish { retain: true, ..publish("state", b"online", Qos::AtMostOnce, 0) };
+    next.world.send(back, Version::V5, &Packet::Publish(online));
+    next.pass_ms(2 * GRACE_MS);
+    assert_eq!(retained(&mut next.world, "state"), ["online"]);
+}
+
+#[test]
+fn a_retained_will_of_before_the_start_does_not_replace_what_was_published_since() {
+    let mut kept = Kept::new();
+    kept.connect(&Client { will: retained_will(b"offline"), ..Client::v5("named") });
+    let mut next = kept.after_crash();
+    let other = next.connect(&Client::v5("other"));
+    let since = Publish { retain: true, ..publish("state", b"online", Qos::AtMostOnce, 0) };
+    next.world.send(other, Version::V5, &Packet::Publish(since));
+    next.pass_ms(2 * GRACE_MS);
+    assert_eq!(next.wills_stored(), 0, "it is over");
+    assert_eq!(retained(&mut next.world, "state"), ["online"]);
+    // And where nothing was, it goes out.
+    let mut kept = Kept::new();
+    kept.connect(&Client { will: retained_will(b"offline"), ..Client::v5("named") });
+    let mut next = kept.after_crash();
+    next.pass_ms(2 * GRACE_MS);
+    assert_eq!(retained(&mut next.world, "state"), ["offline"]);
+}

@@ -19,6 +19,7 @@
 //! be told from a torn one when it is damaged; a clean stop writes one more, empty, that vouches for
 //! it.
 
+mod day;
 mod extent;
 mod format;
 mod scan;
@@ -104,6 +105,8 @@ pub struct Store {
     _lock: File,
     /// What the next segment and frame are numbered, and what there is.
     scan: Scan,
+    /// The time of day when the thread was started, in microseconds since 1970.
+    started_us: u64,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -117,7 +120,14 @@ impl Store {
             return Err(StoreError::Damaged(scan.damages));
         }
         scan.cut_torn(folder)?;
-        Ok(Self { folder: folder.to_owned(), settings, _lock: lock, scan, thread: None })
+        Ok(Self {
+            folder: folder.to_owned(),
+            settings,
+            _lock: lock,
+            scan,
+            started_us: 0,
+            thread: None,
+        })
     }
 
     /// What was found.
@@ -128,6 +138,12 @@ impl Store {
     /// Whether acknowledgements wait for the disk.
     pub fn waits(&self) -> bool {
         self.settings.sync == Sync::Always
+    }
+
+    /// The time of day when it was started last, in microseconds since 1970: never before what was kept by
+    /// then, whatever the system's clock says.
+    pub fn started_us(&self) -> u64 {
+        self.started_us
     }
 
     /// For reading what there is now.
@@ -141,6 +157,7 @@ impl Store {
         self.finish();
         let (writer, desks) =
             Writer::new(&self.folder, &self.settings, &self.scan, Arc::clone(wakers))?;
+        self.started_us = writer.started_us();
         let thread = std::thread::Builder::new().name("store".to_owned());
         let thread = thread.spawn(move || writer.run());
         let thread = thread.map_err(|error| {

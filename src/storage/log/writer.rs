@@ -10,12 +10,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::atomic::AtomicU64;
 use crate::config::{Storage, Sync};
 use crate::engine::{Records, StoreState};
 use crate::executor::Waker;
+use crate::storage::log::day::{self, TimeOfDay};
 use crate::storage::log::extent::Extent;
 use crate::storage::log::format::{self, Frame};
 use crate::storage::log::scan::Scan;
@@ -45,6 +46,8 @@ struct Board {
     checkpoint: AtomicU64,
     bytes: AtomicU64,
     syncs: AtomicU64,
+    /// The time of day at the start, as it is known by now.
+    started_us: AtomicU64,
     /// Changes with everything but `up_to`, so that cores look.
     version: AtomicU64,
 }
@@ -93,6 +96,7 @@ impl Desk {
             checkpoint: board.checkpoint.load(Relaxed),
             bytes: board.bytes.load(Relaxed),
             syncs: board.syncs.load(Relaxed),
+            wall_at_zero_us: board.started_us.load(Relaxed),
         })
     }
 }
@@ -121,6 +125,9 @@ pub struct Writer {
     inbox: flume::Receiver<Handover>,
     board: Arc<Board>,
     wakers: Arc<[Waker]>,
+    day: TimeOfDay,
+    /// The time of day was set: everything is to be told anew by it.
+    is_day_new: bool,
     open: Option<Open>,
     /// Segments that are closed, oldest first.
     closed: Vec<Closed>,
@@ -153,6 +160,7 @@ impl Writer {
         wakers: Arc<[Waker]>,
     ) -> Result<(Self, Vec<Desk>), StoreError> {
         let cores = wakers.len();
+        let day = TimeOfDay::after(scan.time_us);
         let (outbox, inbox) = flume::bounded(INBOX.max(16 * cores));
         let board = Arc::new(Board {
             up_to: (0..cores).map(|_| AtomicU64::new(0)).collect(),
@@ -161,6 +169,7 @@ impl Writer {
             checkpoint: AtomicU64::new(0),
             bytes: AtomicU64::new(scan.bytes()),
             syncs: AtomicU64::new(0),
+            started_us: AtomicU64::new(day.at_zero_us()),
             version: AtomicU64::new(1),
         });
         let desk =
@@ -172,6 +181,8 @@ impl Writer {
             inbox,
             board,
             wakers,
+            day,
+            is_day_new: false,
             open: None,
             closed: closed(scan),
             next_segment: scan.segments.last().map_or(1, |last| last.number + 1),
@@ -203,6 +214,11 @@ impl Writer {
         Ok((writer, desks))
     }
 
+    /// The time of day at the start.
+    pub fn started_us(&self) -> u64 {
+        self.day.at_zero_us()
+    }
+
     /// Writes until all desks are gone.
     pub fn run(mut self) {
         loop {
@@ -218,28 +234,26 @@ impl Writer {
             }
             self.write_patiently();
             self.end_checkpoint();
+            self.look_at_clock();
             self.look_at_size();
         }
         self.close();
     }
 
-    /// Waits for the next one, or until it is time to synchronise.
+    /// Waits for the next one, or until it is time to synchronise, or to look at the clock.
     fn next_handover(&self) -> Result<Option<Handover>, flume::RecvError> {
         let until_sync = match self.settings.sync {
             Sync::Interval if self.synced < self.frame => {
                 let due = Duration::from_millis(self.settings.sync_interval_ms.into());
-                Some(due.saturating_sub(self.synced_at.elapsed()))
+                due.saturating_sub(self.synced_at.elapsed())
             }
-            _ if self.board.is_full.load(Relaxed) => Some(FULL_REST),
-            _ => None,
+            _ if self.board.is_full.load(Relaxed) => FULL_REST,
+            _ => day::LOOK,
         };
-        match until_sync {
-            None => self.inbox.recv().map(Some),
-            Some(time) => match self.inbox.recv_timeout(time) {
-                Ok(handover) => Ok(Some(handover)),
-                Err(flume::RecvTimeoutError::Timeout) => Ok(None),
-                Err(flume::RecvTimeoutError::Disconnected) => Err(flume::RecvError::Disconnected),
-            },
+        match self.inbox.recv_timeout(until_sync) {
+            Ok(handover) => Ok(Some(handover)),
+            Err(flume::RecvTimeoutError::Timeout) => Ok(None),
+            Err(flume::RecvTimeoutError::Disconnected) => Err(flume::RecvError::Disconnected),
         }
     }
 
@@ -304,8 +318,7 @@ impl Writer {
         if self.open.as_ref().is_none_or(|open| open.bytes >= SEGMENT_BYTES) {
             self.open_segment()?;
         }
-        let time_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Frame::finish(&mut self.body, self.frame + 1, self.synced, time_us.as_micros() as u64);
+        Frame::finish(&mut self.body, self.frame + 1, self.synced, self.day.now_us());
         let open = self.open.as_mut().expect("just opened");
         if let Err(error) = open.file.write_all(&self.body) {
             self.abandon_segment();
@@ -425,6 +438,17 @@ impl Writer {
         closed + self.open.as_ref().map_or(0, |open| open.bytes)
     }
 
+    /// Where the system's clock was set forward, everything is told anew by the new time: what was kept by
+    /// the old one would seem to be older than it is.
+    fn look_at_clock(&mut self) {
+        let Some(ahead) = self.day.look() else { return };
+        let seconds = ahead.as_secs();
+        tracing::info!(seconds, "the time of day was set forward; the store follows");
+        self.board.started_us.store(self.day.at_zero_us(), Relaxed);
+        self.is_day_new = true;
+        self.tell_all();
+    }
+
     /// Asks for everything anew when most of what is there is past, or there is too much of it.
     fn look_at_size(&mut self) {
         let bytes = self.bytes();
@@ -449,7 +473,8 @@ impl Writer {
         let is_mostly_past = bytes > least && bytes > 2 * self.base_bytes;
         let rest = FULL_REST.max(self.checkpoint_took * FULL_REST_FACTOR);
         let may_free = is_full && self.checkpoint_at.is_none_or(|at| at.elapsed() >= rest);
-        if is_mostly_past || may_free {
+        if is_mostly_past || may_free || self.is_day_new {
+            self.is_day_new = false;
             self.checkpoint_at = Some(Instant::now());
             self.begin_checkpoint();
         }
