@@ -90,6 +90,12 @@ pub const QUEUE_DROPPED_AT_ONCE: usize = 512;
 /// Messages in a queue that have expired and are left out before somebody else has a turn.
 pub const EXPIRED_AT_ONCE: u64 = 1_024;
 
+/// Messages in a full queue that are looked at for each newcomer, to find what has expired.
+pub const SWEPT_AT_ONCE: usize = 4_096;
+
+/// How many of them are a step of a core's budget: their memory was out of the processor's caches.
+pub const SWEPT_PER_STEP: usize = 4;
+
 /// Timers that fire in a turn, if so many are due, whatever else there was in it.
 pub const TIMERS_PER_TURN_MIN: usize = 64;
 

@@ -160,7 +160,19 @@ impl Message {
 
     /// Whether its Message Expiry Interval has passed.
     pub fn is_expired(&self, now: Now) -> bool {
-        self.0.header.header.expires.is_some_and(|deadline| deadline.is_due(now))
+        self.expires().is_some_and(|deadline| deadline.is_due(now))
+    }
+
+    /// When it expires, if ever.
+    #[inline]
+    pub fn expires(&self) -> Option<Deadline> {
+        self.0.header.header.expires
+    }
+
+    /// Whether it is none: it has no topic.
+    #[inline]
+    pub fn is_hollow(&self) -> bool {
+        self.0.header.header.topic_bytes == 0
     }
 
     /// Where it is in memory: as long as it lives, no other message is there.

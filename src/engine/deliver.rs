@@ -18,7 +18,7 @@ use crate::limits;
 use crate::message::{Content, Copy, Message};
 use crate::metrics::Drop as DropCause;
 use crate::session::connection::Connection;
-use crate::session::outbound::{Delivery, QueuePolicy, Queued};
+use crate::session::outbound::{Delivery, QueuePolicy, Queued, Swept};
 use crate::session::topic_alias::AliasUse;
 use crate::wire::{Qos, ReasonCode, Version};
 
@@ -356,7 +356,7 @@ impl Engine {
     ) {
         self.has_queued = true;
         self.work.spend(ENQUEUE_STEPS);
-        if self.memory_is_full() {
+        if self.memory_is_full() && !self.expire_queued(target.session) {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
         let mut delivery = target.delivery(draft, &self.links.ledger, shared);
@@ -372,10 +372,13 @@ impl Engine {
         let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
         let outbound = session.outbound_mut(window);
         let held = outbound.queue_room_bytes();
-        let outcome = outbound.push(delivery, &self.queue_limits, connection.is_some());
+        let (limits, ledger) = (&self.queue_limits, &self.links.ledger);
+        let outcome = outbound.push(delivery, limits, connection.is_some(), self.now, ledger);
+        let swept = outbound.take_swept();
         // Queues of many sessions that grow at the same time are megabytes of new memory.
         self.work.spend_bytes(outbound.queue_room_bytes().saturating_sub(held));
         self.count_queue(target.session, queued_before);
+        self.note_swept(target.session, swept);
         match outcome {
             Queued::Kept => {}
             Queued::Dropped(cause) => self.count_drops(target.session, cause, 1),
@@ -386,6 +389,24 @@ impl Engine {
             }
         }
         self.tell_gone(target.session);
+    }
+
+    /// Lets go of what has expired in the queue of a session; whether there is memory then.
+    fn expire_queued(&mut self, session: u32) -> bool {
+        let queued_before = self.queued(session);
+        let Some(outbound) = &mut self.sessions[session as usize].outbound else { return false };
+        outbound.expire(self.now, &self.links.ledger);
+        let swept = outbound.take_swept();
+        self.count_queue(session, queued_before);
+        self.note_swept(session, swept);
+        self.tell_gone(session);
+        !self.memory_is_full()
+    }
+
+    #[inline]
+    fn note_swept(&mut self, session: u32, swept: Swept) {
+        self.work.spend(swept.looked_at / limits::SWEPT_PER_STEP);
+        self.count_drops(session, DropCause::Expired, swept.expired);
     }
 
     /// Takes a QoS 2 message into flight that is sent once it is stored: its Packet Identifier must

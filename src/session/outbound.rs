@@ -6,6 +6,7 @@
 //! (PUBREC came, PUBREL sent) → gone (PUBCOMP). When the connection is lost, what was sent is
 //! `Unsent` again on the next one and goes out first, in the old order, with DUP.
 
+mod expired;
 mod judged;
 mod kept;
 mod shared;
@@ -13,6 +14,8 @@ mod shared;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use expired::Sweep;
+pub use expired::Swept;
 use serde::Deserialize;
 use shards::FilterId;
 
@@ -201,6 +204,8 @@ pub struct Outbound {
     /// How many at the head of `queue`, and of `held`, waited already when rights changed.
     unjudged: usize,
     unjudged_held: usize,
+    /// When queued messages expire; none while the queue was never full.
+    sweep: Option<Box<Sweep>>,
     /// Messages that are not to be sent any more and have a record of which the end is to be told.
     gone: Vec<Kept>,
     /// What all of it takes besides the messages themselves, which others may have too.
@@ -247,7 +252,8 @@ impl Outbound {
         let bytes = size_of::<Self>()
             + self.queue.capacity() * size_of::<Delivery>()
             + self.inflight.capacity() * size_of::<Inflight>()
-            + self.latest_bytes;
+            + self.latest_bytes
+            + self.sweep.as_ref().map_or(0, |_| size_of::<Sweep>());
         self.charge.set(ledger, bytes);
         self.places = self.queue.capacity() + self.inflight.capacity();
     }
@@ -345,14 +351,26 @@ impl Outbound {
         PacketIdentifier::new(self.last_identifier).expect("counting skips zero")
     }
 
-    /// Lines a message up. `online` is whether the client is connected.
-    pub fn push(&mut self, delivery: Delivery, limits: &QueueLimits, online: bool) -> Queued {
-        let bytes = delivery.message.content().bytes() as u64;
+    /// Lines a message up. `online` is whether the client is connected. What has expired makes room
+    /// first; [`Self::take_swept`] says what did.
+    pub fn push(
+        &mut self,
+        delivery: Delivery,
+        limits: &QueueLimits,
+        online: bool,
+        now: Now,
+        ledger: &Ledger,
+    ) -> Queued {
+        let bytes = delivery.weight();
         let mut outcome = Queued::Kept;
+        let mut may_expire = true;
         if limits.policy == QueuePolicy::KeepLatest && self.supersede(&delivery) {
             return Queued::Dropped(DropCause::Superseded);
         }
         while let Some(cause) = self.is_full(bytes, limits) {
+            if std::mem::take(&mut may_expire) && self.expire(now, ledger) {
+                continue;
+            }
             match limits.policy {
                 QueuePolicy::Disconnect if online => {
                     self.note_gone(delivery.kept);
@@ -364,6 +382,9 @@ impl Outbound {
                 }
                 QueuePolicy::DropOldest | QueuePolicy::KeepLatest => {
                     let dropped = self.pop_queue();
+                    if dropped.as_ref().is_some_and(|dropped| dropped.message.is_hollow()) {
+                        continue;
+                    }
                     self.note_gone(dropped.as_ref().map_or(delivery.kept, |dropped| dropped.kept));
                     if dropped.is_none() {
                         return Queued::Dropped(cause);
@@ -385,7 +406,7 @@ impl Outbound {
 
     /// Why there is no room for so many bytes more, if there is none.
     fn is_full(&self, bytes: u64, limits: &QueueLimits) -> Option<DropCause> {
-        if self.queue.len() >= limits.messages_max
+        if self.queued() >= limits.messages_max
             || self.queue_bytes.get().saturating_add(bytes) > limits.bytes_max
         {
             return Some(DropCause::QueueFull);
@@ -406,12 +427,12 @@ impl Outbound {
         let place = (number - self.left) as usize;
         let old = std::mem::replace(&mut self.queue[place], delivery.clone());
         self.note_gone(old.kept);
-        let (old_bytes, bytes) =
-            (old.message.content().bytes(), delivery.message.content().bytes());
-        self.queue_bytes.set(self.queue_bytes.get() - old_bytes as u64 + bytes as u64);
+        let (old_bytes, bytes) = (old.weight(), delivery.weight());
+        self.queue_bytes.set(self.queue_bytes.get() - old_bytes + bytes);
         if place < self.backlog {
-            self.backlog_bytes = self.backlog_bytes - old_bytes as u64 + bytes as u64;
+            self.backlog_bytes = self.backlog_bytes - old_bytes + bytes;
         }
+        self.note_expiry(&delivery.message);
         self.queued_qos_0 -= usize::from(old.qos == Qos::AtMostOnce);
         self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
         true
@@ -419,7 +440,10 @@ impl Outbound {
 
     fn pop_queue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
-        let bytes = delivery.message.content().bytes() as u64;
+        let bytes = delivery.weight();
+        if bytes == 0 {
+            self.note_hollow_left();
+        }
         if self.backlog > 0 {
             self.backlog -= 1;
             self.backlog_bytes -= bytes;
@@ -460,6 +484,9 @@ impl Outbound {
             }
             let is_unjudged = self.unjudged > 0;
             let delivery = self.pop_queue().expect("the head was there");
+            if delivery.message.is_hollow() {
+                continue;
+            }
             if delivery.message.is_expired(now) {
                 self.note_gone(delivery.kept);
                 *expired += 1;
@@ -614,15 +641,17 @@ impl Outbound {
             .queue
             .iter()
             .zip(self.left..)
+            .filter(|(delivery, _)| !delivery.message.is_hollow())
             .map(|(delivery, number)| (delivery.message.content().topic.into(), number))
             .collect();
         self.latest_bytes = self.latest.keys().map(|topic| LATEST_BYTES + topic.len()).sum();
     }
 
     fn enqueue(&mut self, delivery: Delivery) {
-        let bytes = delivery.message.content().bytes() as u64;
+        let bytes = delivery.weight();
         self.queue_bytes.set(self.queue_bytes.get() + bytes);
         self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
+        self.note_expiry(&delivery.message);
         self.queue.push_back(delivery);
     }
 
@@ -635,8 +664,8 @@ impl Outbound {
             if !self.latest.is_empty() {
                 self.number_anew();
             }
-            let bytes = |delivery: &Delivery| delivery.message.content().bytes() as u64;
-            self.queue_bytes.set(self.queue.iter().map(bytes).sum());
+            self.queue_bytes.set(self.queue.iter().map(Delivery::weight).sum());
+            self.look_anew();
         }
         dropped
     }
@@ -667,7 +696,7 @@ impl Outbound {
 
     /// Messages that wait.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue.len() - self.hollow_places()
     }
 
     /// Messages that wait and came while the client was connected.

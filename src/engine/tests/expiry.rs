@@ -3,6 +3,8 @@
 
 use super::cores::Cores;
 use super::*;
+use crate::metrics::Drop as DropCause;
+use crate::session::outbound::QueuePolicy;
 
 impl World {
     fn retain(&mut self, id: ConnectionId, topic: &str, payload: &[u8], expiry_s: Option<u32>) {
@@ -122,4 +124,175 @@ fn every_core_finds_out_what_expires_and_no_older_message_comes_back() {
     for world in &mut cores.0 {
         assert!(world.engine.retained.is_empty(), "what is remembered of them goes too");
     }
+}
+
+/// One that is away, with a full queue of twenty messages, of which those live on whose number `lives` says.
+fn full_queue(policy: QueuePolicy, lives: impl Fn(u16) -> bool) -> (World, ConnectionId) {
+    let change = |settings: &mut Settings| {
+        settings.limits.queue_messages_max = 20;
+        settings.limits.queue_policy = policy;
+    };
+    let mut world = World::with(change, Box::new(AllowAll));
+    let reader = world.connect(&Client::persistent("reader"));
+    world.subscribe(reader, "t/#", Qos::AtLeastOnce);
+    world.cut(reader);
+    let writer = world.connect(&Client::v5("writer"));
+    for number in 1..=20 {
+        let expiry_s = (!lives(number)).then_some(1);
+        world.publish_expiring(writer, &format!("t/{number}"), number, expiry_s);
+    }
+    (world, writer)
+}
+
+impl World {
+    fn publish_expiring(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        number: u16,
+        expiry_s: Option<u32>,
+    ) {
+        let payload = number.to_string();
+        let mut publish = publish(topic, payload.as_bytes(), Qos::AtLeastOnce, number);
+        publish.properties.message_expiry_interval = expiry_s;
+        self.send(id, Version::V5, &Packet::Publish(publish));
+    }
+
+    fn payloads_on_return_of_any(&mut self) -> usize {
+        let reader = self.accept();
+        self.send_connect(reader, &Client::persistent("reader"));
+        self.payloads(reader).len()
+    }
+
+    /// What comes to the reader when it is back.
+    fn payloads_on_return(&mut self) -> Vec<u16> {
+        let reader = self.accept();
+        self.send_connect(reader, &Client::persistent("reader"));
+        let payloads = self.payloads(reader);
+        payloads.iter().map(|payload| payload.parse().expect("a number")).collect()
+    }
+}
+
+#[test]
+fn what_has_expired_in_a_full_queue_makes_room_before_anything_is_dropped() {
+    use QueuePolicy::*;
+    for policy in [DropNewest, DropOldest, Disconnect, KeepLatest] {
+        // All of them, those in front, those behind, every third.
+        let lives: [fn(u16) -> bool; 4] = [|_| false, |n| n > 10, |n| n <= 10, |n| n % 3 > 0];
+        for lives in lives {
+            let (mut world, writer) = full_queue(policy, lives);
+            world.advance_ms(2_000);
+            let alive: Vec<u16> = (1..=20).filter(|&number| lives(number)).collect();
+            let fresh = 21..=40 - alive.len() as u16;
+            for number in fresh.clone() {
+                world.publish_expiring(writer, &format!("t/{number}"), number, None);
+            }
+            let metrics = world.engine.metrics();
+            assert_eq!(metrics.drops.of(DropCause::QueueFull), 0, "{policy:?}");
+            assert_eq!(metrics.drops.of(DropCause::Expired), 20 - alive.len() as u64);
+            assert_eq!(metrics.messages_queued, 20);
+            // One more is one too many again.
+            world.publish_expiring(writer, "t/last", 50, None);
+            assert_eq!(world.engine.metrics().drops.of(DropCause::QueueFull), 1);
+            let seen = world.payloads_on_return();
+            let mut expected: Vec<u16> = alive.into_iter().chain(fresh).collect();
+            if matches!(policy, DropOldest | KeepLatest) {
+                expected.remove(0);
+                expected.push(50);
+            }
+            assert_eq!(seen, expected, "{policy:?}");
+            assert_eq!(world.engine.metrics().messages_queued, 0);
+        }
+    }
+}
+
+#[test]
+fn a_long_queue_is_looked_through_a_part_at_a_time_and_only_when_something_may_have_expired() {
+    const MESSAGES: usize = 20_000;
+    let change = |settings: &mut Settings| {
+        settings.limits.queue_messages_max = MESSAGES as u32;
+    };
+    let mut world = World::with(change, Box::new(AllowAll));
+    let reader = world.connect(&Client::persistent("reader"));
+    world.subscribe(reader, "t", Qos::AtLeastOnce);
+    world.cut(reader);
+    let writer = world.connect(&Client::v5("writer"));
+    for number in 0..MESSAGES {
+        let expires = number >= MESSAGES / 2;
+        world.publish_expiring(writer, "t", 1, expires.then_some(10 + number as u32 % 10));
+    }
+    let steps_of = |world: &mut World| {
+        world.engine.work.take_turn_max();
+        world.publish_expiring(writer, "t", 2, None);
+        world.engine.work.take_turn_max()
+    };
+    let first = steps_of(&mut world);
+    assert!(first > 500 && first < 2_000, "{first}");
+    for _ in 0..10 {
+        steps_of(&mut world);
+    }
+    let known = steps_of(&mut world);
+    assert!(known < 20, "nothing has expired yet: {known}");
+    let full = |world: &mut World| world.engine.metrics().drops.of(DropCause::QueueFull);
+    assert_eq!(full(&mut world), 12);
+    world.advance_ms(11_000);
+    let mut dropped = 0;
+    while full(&mut world) > 12 + dropped {
+        dropped += 1;
+        assert!(steps_of(&mut world) < 2_000);
+    }
+    for _ in 0..10 {
+        assert!(steps_of(&mut world) < 2_000);
+    }
+    assert!(full(&mut world) <= 12 + 5, "{}", full(&mut world));
+    let alive = world.payloads_on_return().len();
+    assert!(alive > 0);
+}
+
+#[test]
+fn what_has_expired_gives_its_memory_to_what_comes_when_memory_is_full() {
+    let change = |settings: &mut Settings| settings.limits.memory_bytes_max = 4 << 20;
+    let mut world = World::with(change, Box::new(AllowAll));
+    let reader = world.connect(&Client::persistent("reader"));
+    world.subscribe(reader, "t", Qos::AtLeastOnce);
+    world.cut(reader);
+    let writer = world.connect(&Client::v5("writer"));
+    let large = vec![0; 100_000];
+    let send = |world: &mut World, expiry_s| {
+        let mut publish = publish("t", &large, Qos::AtLeastOnce, 1);
+        publish.properties.message_expiry_interval = expiry_s;
+        world.send(writer, Version::V5, &Packet::Publish(publish));
+        world.advance_ms(200); // a publisher rests where memory is full
+    };
+    for _ in 0..60 {
+        send(&mut world, Some(60));
+    }
+    let full = |world: &mut World| world.engine.metrics().drops.of(DropCause::MemoryFull);
+    let before = full(&mut world);
+    assert!(before > 0);
+    world.advance_ms(60_000);
+    for _ in 0..20 {
+        send(&mut world, None);
+    }
+    assert_eq!(full(&mut world), before);
+    assert_eq!(world.payloads_on_return_of_any(), 20);
+}
+
+#[test]
+fn retained_messages_that_have_expired_leave_their_places_to_others_while_some_live() {
+    let change = |settings: &mut Settings| settings.limits.retained_messages_max = 1_000;
+    let mut world = World::with(change, Box::new(AllowAll));
+    let id = world.connect(&Client::v5("c"));
+    for n in 0..1_000 {
+        world.retain(id, &format!("t/{n}"), b"1", (n % 10 > 0).then_some(1));
+    }
+    world.advance_ms(2_000);
+    assert_eq!(world.retained().0, 100);
+    world.packets(id, Version::V5);
+    for n in 0..900 {
+        world.retain(id, &format!("late/{n}"), b"1", None);
+    }
+    assert!(!world.packets(id, Version::V5).iter().any(|of| of.contains("QuotaExceeded")));
+    world.retain(id, "late/last", b"1", None);
+    assert!(world.packets(id, Version::V5).pop().expect("PUBACK").contains("QuotaExceeded"));
 }

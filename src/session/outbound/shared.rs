@@ -41,6 +41,9 @@ impl Outbound {
         let mut others = Vec::new();
         for _ in 0..=last {
             let delivery = self.pop_queue().expect("counted");
+            if delivery.message.is_hollow() {
+                continue;
+            }
             if is_taken(&delivery) {
                 self.note_gone(delivery.kept);
                 taken.push(delivery);
@@ -52,6 +55,7 @@ impl Outbound {
             self.put_first(other);
         }
         self.unjudged = unjudged.min(self.queue.len());
+        self.look_anew();
         if has_latest {
             self.number_anew();
         }
@@ -66,8 +70,7 @@ impl Outbound {
     }
 
     fn put_first(&mut self, delivery: Delivery) {
-        let bytes = delivery.message.content().bytes() as u64;
-        self.queue_bytes.set(self.queue_bytes.get() + bytes);
+        self.queue_bytes.set(self.queue_bytes.get() + delivery.weight());
         self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
         self.left = self.left.saturating_sub(1);
         self.queue.push_front(delivery);
