@@ -532,3 +532,36 @@ fn a_first_or_last_segment_that_is_missing_after_a_clean_stop_is_named_and_ends_
     std::fs::write(&last, &whole).expect("written");
     drop(folder.broker(""));
 }
+
+/// Clients that ignore the server's Receive Maximum send all they have at once.
+#[test]
+fn a_burst_above_the_receive_maximum_that_waits_for_the_disk_is_acknowledged_in_order() {
+    for (mode, cores) in [("auto", 1), ("auto", 3), ("poll", 1), ("poll", 3), ("sync", 1)] {
+        let folder = Folder::new(&format!("burst-{mode}-{cores}"));
+        let broker = folder
+            .broker(&format!("mode = {mode:?}\ncores = {cores}\n[limits]\nreceive_maximum = 10"));
+        for number in 0..4 {
+            let mut away = Client::connect(&broker, kept(&format!("away-{number}")));
+            away.subscribe("t/#", 1);
+            away.vanish();
+        }
+        let mut client = Client::connect(&broker, Connect::v5("burst"));
+        const MESSAGES: u16 = 5_000;
+        let mut burst = Vec::new();
+        for number in 1..=MESSAGES {
+            let publish = Publish::new("t/1", number.to_string()).qos(1, number);
+            burst.extend(support::Encode::encode(&publish, support::V5));
+        }
+        client.raw(&burst);
+        for number in 1..=MESSAGES {
+            assert_eq!(client.expect_ack(), Ack::puback(number), "{mode}, {cores} cores");
+        }
+        client.expect_alive();
+        client.disconnect();
+        let mut away = Client::connect(&broker, kept("away-1"));
+        for number in 1..=MESSAGES {
+            assert!(!away.expect_message(&number.to_string()).dup);
+        }
+        away.expect_silence(SILENCE);
+    }
+}

@@ -61,8 +61,9 @@ pub struct Answers {
     line: VecDeque<Waiting>,
     /// The number of the first in line.
     first: u64,
-    /// PUBACKs in line: QoS 1 messages that count against our Receive Maximum.
-    pubacks: usize,
+    /// PUBRECs in line: QoS 2 messages that count against our Receive Maximum only once their client knows
+    /// of them, as until then it is not the client who lets us wait.
+    pubrecs: usize,
     /// So many wait that the connection is not read.
     holds: bool,
     /// Reason Codes of SUBACKs and UNSUBACKs in line.
@@ -85,7 +86,7 @@ impl Answers {
     }
 
     fn push(&mut self, waiting: Waiting, ledger: &Ledger) {
-        self.pubacks += usize::from(matches!(waiting.answer, Answer::Puback(_)));
+        self.pubrecs += usize::from(matches!(waiting.answer, Answer::Pubrec(_)));
         self.reasons += waiting.answer.reasons();
         self.line.push_back(waiting);
         self.settle(ledger);
@@ -110,7 +111,7 @@ impl Answers {
     fn pop_ready(&mut self) -> Option<Answer> {
         let ready = self.line.pop_front_if(|waiting| waiting.receipts == 0)?;
         self.first += 1;
-        self.pubacks -= usize::from(matches!(ready.answer, Answer::Puback(_)));
+        self.pubrecs -= usize::from(matches!(ready.answer, Answer::Pubrec(_)));
         self.reasons -= ready.answer.reasons();
         Some(ready.answer)
     }
@@ -230,9 +231,9 @@ impl Engine {
         }
     }
 
-    /// QoS 1 messages of a client that are not acknowledged yet.
-    pub(super) fn pubacks_of(&mut self, id: ConnectionId) -> usize {
-        self.answers_of(id).map_or(0, |answers| answers.pubacks)
+    /// QoS 2 messages of a client whose PUBREC waits.
+    pub(super) fn pubrecs_of(&mut self, id: ConnectionId) -> usize {
+        self.answers_of(id).map_or(0, |answers| answers.pubrecs)
     }
 
     fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {

@@ -109,9 +109,6 @@ impl Engine {
             });
             return Ok(());
         }
-        if publish.qos == Qos::AtLeastOnce {
-            self.check_receive_maximum(id, session)?;
-        }
         if let Err(reason) = self.permit(id, session, publish, topic) {
             return self.turn_away(id, session, publish, reason);
         }
@@ -203,15 +200,16 @@ impl Engine {
         identifier: PacketIdentifier,
     ) -> Result<bool, Violation> {
         let is_told_a_maximum = self.version(id.slot) == Version::V5;
-        let pubacks = self.pubacks_of(id);
+        let pubrecs = self.pubrecs_of(id);
         let inbound = self.sessions[session as usize].inbound.get_or_insert_default();
         if inbound.contains(identifier) {
             return Ok(false);
         }
-        // [MQTT-3.3.4-7]: QoS 1 counts while other cores are waited for. A client of MQTT 3 is
-        // bounded by the 65,535 identifiers there are.
+        // [MQTT-3.3.4-7]: what waits for the store or other cores, QoS 1 among it, counts for nothing. Beyond
+        // so many answers that wait, or bytes for the store, the client is not read. A client of MQTT 3
+        // is bounded by the 65,535 identifiers there are.
         let receive_maximum = usize::from(self.settings.limits.receive_maximum);
-        if is_told_a_maximum && inbound.used() + pubacks >= receive_maximum {
+        if is_told_a_maximum && inbound.used().saturating_sub(pubrecs) >= receive_maximum {
             return Err(Violation::ReceiveMaximumExceeded);
         }
         inbound.receive(identifier);
@@ -220,20 +218,6 @@ impl Engine {
         }
         inbound.settle(&self.links.ledger);
         Ok(true)
-    }
-
-    /// The same for QoS 1, which is acknowledged at once unless other cores are waited for.
-    fn check_receive_maximum(&mut self, id: ConnectionId, session: u32) -> Result<(), Violation> {
-        let pubacks = self.pubacks_of(id);
-        if pubacks == 0 || self.version(id.slot) != Version::V5 {
-            return Ok(());
-        }
-        let inbound = &self.sessions[session as usize].inbound;
-        let used = inbound.as_ref().map_or(0, |inbound| inbound.used());
-        match used + pubacks >= usize::from(self.settings.limits.receive_maximum) {
-            true => Err(Violation::ReceiveMaximumExceeded),
-            false => Ok(()),
-        }
     }
 
     fn permit(

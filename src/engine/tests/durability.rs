@@ -402,3 +402,54 @@ impl World {
         id
     }
 }
+
+/// A publisher to whom a Receive Maximum of ten was told, and a consumer that is away.
+fn publisher_with_ten() -> (World, ConnectionId) {
+    let mut world =
+        World::with(|settings| settings.limits.receive_maximum = 10, Box::new(AllowAll));
+    world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+    let consumer = world.connect_kept("consumer");
+    world.subscribe_kept(consumer, Qos::ExactlyOnce);
+    world.cut(consumer);
+    world.store_all();
+    let publisher = world.connect(&Client::v5("publisher"));
+    (world, publisher)
+}
+
+#[test]
+fn what_waits_for_the_store_alone_is_no_part_of_the_servers_receive_maximum() {
+    let (mut world, publisher) = publisher_with_ten();
+    // One is on its way to the disk, which takes its time, and all others wait behind it.
+    let mut sent = 0;
+    while !world.paused.contains(&publisher) {
+        sent += 1;
+        let qos = if sent % 2 == 0 { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
+        world.publish(publisher, "t", b"m", qos, sent);
+        assert!(!world.closed.contains(&publisher), "{sent}");
+        assert!(usize::from(sent) <= limits::ANSWERS_MAX, "what waits is bounded");
+    }
+    assert!(sent > 1_000, "{sent}");
+    assert!(world.packets(publisher, Version::V5).is_empty());
+    world.store_all();
+    assert!(!world.paused.contains(&publisher));
+    let answers = world.packets(publisher, Version::V5);
+    assert_eq!(answers.len(), usize::from(sent));
+    for (answer, number) in answers.iter().zip(1..) {
+        let kind = if number % 2 == 0 { "Pubrec" } else { "Puback" };
+        let is_it = answer.contains(&format!("PacketIdentifier({number})"));
+        assert!(answer.starts_with(kind) && is_it, "{answer}");
+    }
+}
+
+#[test]
+fn mqtt_3_3_4_7_what_a_client_itself_leaves_unfinished_is_part_of_it_where_there_is_a_store() {
+    let (mut world, publisher) = publisher_with_ten();
+    for number in 1..=10 {
+        world.publish(publisher, "t", b"m", Qos::ExactlyOnce, number);
+        world.store_all();
+    }
+    assert_eq!(world.packets(publisher, Version::V5).len(), 10);
+    world.publish(publisher, "t", b"m", Qos::ExactlyOnce, 11);
+    assert!(world.closed.contains(&publisher));
+    assert!(world.packets(publisher, Version::V5)[0].contains("ReceiveMaximumExceeded"));
+}
