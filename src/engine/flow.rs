@@ -23,7 +23,7 @@ use crate::engine::{Action, ConnectionId, Engine, Kept, Timer};
 use crate::limits;
 use crate::message::Copy;
 use crate::metrics::Drop as DropCause;
-use crate::session::connection::Congestion;
+use crate::session::connection::{Congestion, Hold};
 use crate::session::outbound::{Ack, Acknowledged, Delivery, Next};
 use crate::session::state::Session;
 use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
@@ -135,6 +135,10 @@ impl Engine {
             let Session { outbound, client_identifier, .. } = &mut self.sessions[session as usize];
             let Some(outbound) = outbound else { break };
             let is_judging = outbound.has_unjudged();
+            // Its subscriptions are looked at first: others may get what was drawn for shared ones.
+            if is_judging && self.links.connections[slot as usize].holds.has(Hold::Job) {
+                break;
+            }
             let next = outbound.next(self.now, stored, &mut expired, |delivery| {
                 let who = Identity { exchange: exchange(id), client_identifier };
                 may_receive(&mut *self.access, &self.index, &who, delivery)

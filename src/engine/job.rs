@@ -157,6 +157,10 @@ impl Engine {
                     self.end_job(id, progress);
                 }
                 self.release_job(id);
+                // What was to be judged has waited for it.
+                if self.is_connected(id) {
+                    self.after_progress(id.slot);
+                }
             }
             (Err(violation), _) => {
                 self.links.ledger.release(bytes);

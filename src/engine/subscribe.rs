@@ -277,12 +277,12 @@ impl Engine {
                     None => self.sessions[session].subscriptions.len(),
                 };
                 let rest = self.check_subscriptions(session as u32, subscriptions);
-                if let Some(state) = self.sessions.get_mut(session) {
-                    state.note_new_rules();
-                }
                 if rest > 0 {
                     left = Some(rest);
                     break;
+                }
+                if let Some(state) = self.sessions.get_mut(session) {
+                    state.note_new_rules();
                 }
             }
             (session, left) = (session + 1, None);

@@ -230,3 +230,31 @@ fn the_will_of_a_publisher_whose_right_to_its_topic_is_withdrawn_is_not_publishe
         alice.expect_silence(SILENCE);
     });
 }
+
+#[test]
+fn what_waits_for_a_shared_subscription_that_is_still_allowed_comes_after_a_reload() {
+    let rules = |more: &str| {
+        format!(
+            "for user alice\n allow subscribe shared=yes jobs/#\n{more}for user bob\n allow publish #\n"
+        )
+    };
+    for_versions(|version| {
+        let files = Files::new("shared").with_users(&["alice", "bob"]).with_rules(&rules(""));
+        let broker = files.broker("");
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a").durable());
+        alice.subscribe("$share/g/jobs/#", 1);
+        alice.vanish();
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "b"));
+        bob.publish(Publish::new("jobs/1", "before").qos(1, 1));
+        files.write("acl", &rules(" allow subscribe other\n deny subscribe shared=yes jobs/9\n"));
+        files.reload(&broker);
+        bob.publish(Publish::new("jobs/2", "after").qos(1, 2));
+        bob.publish(Publish::new("jobs/9", "last").qos(1, 3));
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a").durable());
+        // The first rule that fits decides, so that all of it is still hers.
+        for payload in ["before", "after", "last"] {
+            alice.expect_message(payload);
+        }
+        alice.expect_silence(SILENCE);
+    });
+}
