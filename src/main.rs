@@ -294,7 +294,8 @@ type Failure = (u8, Box<dyn std::error::Error>);
 
 fn run(settings: Settings) -> Result<(), Failure> {
     let (stop, reload) = (Stop::new(), Reload::new());
-    let listen = |prompt| listen_to_signals(stop.clone(), reload.clone(), prompt);
+    let held = hold_signals().map_err(|error| (EXIT_OTHER, error.into()))?;
+    let listen = |prompt| listen_to_signals(held, stop.clone(), reload.clone(), prompt);
     serve(settings, stop.clone(), &reload, listen, || {})
 }
 
@@ -359,16 +360,31 @@ fn with_code(error: ServerError) -> Failure {
     (code, error.into())
 }
 
+/// SIGHUP and SIGUSR1 end no broker that is still starting, as they would by themselves: they wait.
+#[cfg(unix)]
+fn hold_signals() -> std::io::Result<signal_hook::iterator::Signals> {
+    use signal_hook::consts::{SIGHUP, SIGUSR1};
+    signal_hook::iterator::Signals::new([SIGHUP, SIGUSR1])
+}
+
+/// Elsewhere there are none.
+#[cfg(not(unix))]
+fn hold_signals() -> std::io::Result<()> {
+    Ok(())
+}
+
 /// The first SIGTERM or SIGINT asks for a clean stop, the second ends the process. SIGHUP has read
 /// anew what can be, and SIGUSR1 asks for statistics; it does no harm to a broker that takes none.
 #[cfg(unix)]
 fn listen_to_signals(
+    mut signals: signal_hook::iterator::Signals,
     stop: Stop,
     reload: Reload,
     prompt: Option<Prompt>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])?;
+    signals.add_signal(SIGTERM)?;
+    signals.add_signal(SIGINT)?;
     let run = move || {
         for signal in signals.forever() {
             match (signal, &prompt) {
@@ -387,6 +403,7 @@ fn listen_to_signals(
 /// process.
 #[cfg(not(unix))]
 fn listen_to_signals(
+    _held: (),
     stop: Stop,
     _reload: Reload,
     _prompt: Option<Prompt>,

@@ -214,8 +214,10 @@ impl Engine {
         }
         let first = if in_run { targets.plain } else { 0 };
         let each = &targets.each[first..];
-        if self.goes_in_parts(each.len(), origin) {
-            return self.deliver_in_parts(targets, first, draft, origin);
+        if self.may_go_in_parts(each.len())
+            && let Some(pressure) = self.goes_in_parts(targets, first, draft, origin)
+        {
+            return pressure;
         }
         self.work.spend(each.len() * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))]);
         for target in each {
@@ -279,13 +281,11 @@ impl Engine {
                 self.queue_limits.policy,
                 QueuePolicy::DropNewest | QueuePolicy::Disconnect
             );
-        let limit = match is_dropped {
-            true if pending <= self.outbox_behind_bytes() || !self.memory_is_full() => {
-                self.settings.limits.outbox_bytes_max as usize
-            }
-            _ => self.outbox_behind_bytes(),
-        };
-        if is_open && (pending == 0 || pending + draft.content.payload.len() <= limit) {
+        let after = pending + draft.content.payload.len();
+        let has_room = pending == 0
+            || after <= self.outbox_behind_bytes()
+            || is_dropped && after <= self.outbox_limit(pending);
+        if is_open && has_room {
             self.send_now(target, id, draft, shared);
         } else if is_open && is_dropped {
             self.count_drops(target.session, DropCause::OutboxFull, 1);
@@ -296,6 +296,15 @@ impl Engine {
             self.enqueue(target, draft, shared);
         }
         self.standing(id.slot)
+    }
+
+    /// How many bytes may wait in an outbox in which `pending` do, of what is not lined up: less where
+    /// memory is full.
+    fn outbox_limit(&self, pending: usize) -> usize {
+        match pending <= self.outbox_behind_bytes() || !self.memory_is_full() {
+            true => self.settings.limits.outbox_bytes_max as usize,
+            false => self.outbox_behind_bytes(),
+        }
     }
 
     fn send_now(

