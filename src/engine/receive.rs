@@ -278,6 +278,11 @@ impl Engine {
                 }
                 Err(violation) => Err(*violation),
             },
+            _ if frame == wire::PINGREQ => {
+                self.flush_run();
+                self.links.send(id.slot, |out| Packet::Pingresp.encode(version, out));
+                Ok(())
+            }
             _ => match &wire::decode_framed(frame, header, version) {
                 Ok(packet) => self.handle_other(id, session, packet),
                 Err(violation) => Err(*violation),
@@ -317,11 +322,6 @@ impl Engine {
         match packet {
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, unsubscribe),
-            Packet::Pingreq => {
-                let version = self.version(id.slot);
-                self.links.send(id.slot, |out| Packet::Pingresp.encode(version, out));
-                Ok(())
-            }
             Packet::Disconnect(disconnect) => self.handle_disconnect(id, session, disconnect),
             Packet::Auth(auth) => self.handle_auth(id, auth),
             // [MQTT-3.1.0-2]

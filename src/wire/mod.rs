@@ -322,7 +322,10 @@ pub fn decode_framed(
     let (head, body) = bytes.split_at(header);
     let packet_type = PacketType::from_first_byte(first).ok_or(Violation::PacketTypeReserved)?;
     match packet_type {
-        PacketType::Publish => decode_publish(bytes, header, version).map(Packet::Publish),
+        PacketType::Publish => {
+            check_remaining_length(head, version)?;
+            Ok(Packet::Publish(Publish::decode(first, body, version)?))
+        }
         PacketType::Connect => {
             let mut reader = Reader::new(body);
             let version = connect::read_version(&mut reader)?;
@@ -343,6 +346,9 @@ pub fn decode_framed(
 pub fn packet_type(bytes: &[u8]) -> Option<PacketType> {
     PacketType::from_first_byte(bytes[0])
 }
+
+/// PINGREQ, which has no other form.
+pub const PINGREQ: [u8; 2] = [(PacketType::Pingreq as u8) << 4, 0];
 
 /// The same as [`decode_framed`] for an acknowledgement, of this type.
 #[inline]
