@@ -225,15 +225,17 @@ fn another_core_hears_that_all_have_a_message_when_they_do_and_of_later_ones_the
         cores.0[1].packets(id, Version::V5);
     }
     cores.0[1].engine.cut_fan_outs(1);
-    cores.0[0].publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
-    cores.0[0].publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
-    let batch = cores.0[0].engine.poll_batch(CoreId(1)).expect("messages");
+    let mut batches = [(1, b"1"), (2, b"2")].map(|(number, payload)| {
+        cores.0[0].publish(publisher, "t", payload, Qos::AtLeastOnce, number);
+        cores.0[0].engine.poll_batch(CoreId(1)).expect("a message")
+    });
     let there = &mut cores.0[1];
-    there.engine.handle_batch(there.now, CoreId(0), batch);
+    there.engine.handle_batch(there.now, CoreId(0), std::mem::take(&mut batches[0]));
     there.turn();
     assert_eq!(there.payloads_of(&subscribers), has(2, 5, &["1"]));
     assert!(there.engine.poll_batch(CoreId(0)).is_none(), "no receipt yet");
-    assert!(there.engine.has_unread_batches());
+    there.engine.handle_batch(there.now, CoreId(0), std::mem::take(&mut batches[1]));
+    assert!(there.engine.has_unread_batches(), "it waits");
     there.settle();
     assert!(there.payloads_of(&subscribers)[4] == ["1", "2"]);
     cores.settle();
