@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use shards::TopicFilter;
+use shards::{SubscriberId, TopicFilter};
 
 use crate::engine::batch::{Once, Publisher};
 use crate::engine::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
@@ -30,6 +30,9 @@ const AT_ONCE: usize = 512;
 
 /// Subscribers that are served between two looks at the budget.
 const PART: usize = 64;
+
+/// Identifiers of filters that are looked at for a step.
+const IDENTIFIERS_PER_STEP: usize = 64;
 
 /// Those that are not through, in the order in which they began.
 #[derive(Debug)]
@@ -166,13 +169,6 @@ impl FanOuts {
         !self.line.is_empty()
     }
 
-    /// Of a publisher, or a lane, what comes next must not overtake what is under way.
-    fn holds(&self, origin: &Origin) -> bool {
-        let is_own = |of: &FanOut| of.publishers.iter().any(|one| Some(*one) == origin.publisher);
-        origin.from.is_some_and(|core| self.block(core))
-            || origin.publisher.is_some() && self.line.iter().any(is_own)
-    }
-
     fn forget_changes(&mut self) {
         let ended = self.ended;
         while let Some((begun, session)) = self.changes.pop_front_if(|(begun, _)| *begun <= ended) {
@@ -209,8 +205,17 @@ impl Engine {
         origin: &Origin,
     ) -> Option<Pressure> {
         let subscribers = targets.each.len() - first;
-        let must = subscribers > self.fan_outs.at_once || self.fan_outs.holds(origin);
+        let must = subscribers > self.fan_outs.at_once || self.may_overtake(origin);
         must.then(|| self.deliver_in_parts(targets, first, draft, origin))
+    }
+
+    /// Whether an earlier message of the same publisher may be under way: its publisher is held then, or
+    /// the lane that it came by.
+    fn may_overtake(&mut self, origin: &Origin) -> bool {
+        let own = origin.publisher.filter(|publisher| publisher.core == self.core());
+        let publisher = own.and_then(|publisher| self.links.get(publisher.connection));
+        publisher.is_some_and(|publisher| publisher.is_held())
+            || origin.from.is_some_and(|core| self.fan_outs.block(core))
     }
 
     /// Brings a message to the subscribers in `targets` from `first` on: to some in this turn, and to
@@ -313,12 +318,14 @@ impl Engine {
         });
     }
 
-    /// The subscribers that are served next, as far as the budget goes.
+    /// The subscribers that are served next, as far as the budget goes: one at a time where their
+    /// subscriptions have to be looked at.
     fn next_part(&mut self, left: &mut Range<usize>, steps: usize) -> Option<Range<usize>> {
         if left.start >= left.end || self.work.is_spent() {
             return None;
         }
-        let count = self.fan_outs.part.min(left.len());
+        let part = if self.fan_outs.changed.is_empty() { self.fan_outs.part } else { 1 };
+        let count = part.min(left.len());
         let part = left.start..left.start + count;
         left.start = part.end;
         self.work.spend(match self.fan_outs.takes_turns {
@@ -356,18 +363,13 @@ impl Engine {
         number: u64,
         pressure: &mut Pressure,
     ) {
+        let topic = if self.fan_outs.changed.is_empty() { None } else { run.topic() };
         while let Some(part) = self.next_part(left, 1) {
             let each = &targets.each[part];
-            if self.fan_outs.changed.is_empty() {
+            let is_one =
+                |target| topic.is_none_or(|of| self.is_subscribed_still(target, number, of));
+            if each.iter().all(is_one) {
                 self.hand_out(run, each, pressure);
-                continue;
-            }
-            for target in each {
-                // All messages of a run have the same topic, or topics for the same subscribers.
-                let topic = run.topic();
-                if topic.is_none_or(|topic| self.is_subscribed_still(target, number, topic)) {
-                    self.hand_out(run, std::slice::from_ref(target), pressure);
-                }
             }
         }
     }
@@ -379,9 +381,17 @@ impl Engine {
         if changed.is_none_or(|&begun| begun < number) {
             return true;
         }
+        let subscriber = SubscriberId(target.session);
+        let exact = self.index.find(topic);
+        if exact.is_some_and(|filter| self.index.get(filter, subscriber).is_some()) {
+            return true;
+        }
         let subscriptions = &self.sessions[target.session as usize].subscriptions;
-        self.work.spend(subscriptions.len());
-        subscriptions.iter().filter(|filter| !filter.is_shared()).any(|&filter| {
+        self.work.spend(subscriptions.len() / IDENTIFIERS_PER_STEP);
+        let mut wildcards =
+            subscriptions.iter().filter(|filter| filter.has_wildcard() && !filter.is_shared());
+        wildcards.any(|&filter| {
+            self.work.spend(1);
             let text = self.index.text(filter);
             TopicFilter::parse(&text, usize::MAX).is_ok_and(|filter| filter.matches(topic))
         })

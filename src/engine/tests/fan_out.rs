@@ -54,6 +54,16 @@ impl World {
         self.engine.handle_received(self.now, id, &bytes);
     }
 
+    fn unsubscribe(&mut self, id: ConnectionId, filter: &str) {
+        let filters = [filter];
+        let unsubscribe = Unsubscribe {
+            packet_identifier: identifier(2),
+            user_properties: UserProperties::none(),
+            filters: UnsubscribeFilters::list(&filters),
+        };
+        self.arrive(id, &Packet::Unsubscribe(unsubscribe));
+    }
+
     /// What each has got since the last look.
     fn payloads_of(&mut self, ids: &[ConnectionId]) -> Vec<Vec<String>> {
         ids.iter().map(|&id| self.payloads(id)).collect()
@@ -108,6 +118,41 @@ fn a_turn_is_bounded_whoever_subscribed() {
         }
         assert_eq!(metrics.fan_outs_divided > 0, takes_turns, "{qos:?}, away {away}");
     }
+}
+
+/// Where somebody unsubscribes meanwhile, the others of its subscriptions are looked at, as many as there
+/// may be.
+#[test]
+fn a_turn_is_bounded_though_subscribers_of_many_filters_unsubscribe_meanwhile() {
+    let change = |settings: &mut Settings| settings.limits.connections_max = 20_000;
+    let mut world = World::with(change, Box::new(AllowAll));
+    for n in 0..12_000 {
+        let id = world.connect(&Client::v5(&format!("{n}")));
+        world.subscribe(id, "t", Qos::ExactlyOnce);
+    }
+    let filters: Vec<String> = (0..1_900).map(|n| format!("{n}/+")).collect();
+    let mut last = Vec::new();
+    for n in 0..30 {
+        let id = world.connect(&Client::v5(&format!("last {n}")));
+        for filter in &filters {
+            world.subscribe(id, filter, Qos::AtMostOnce);
+        }
+        world.subscribe(id, "t", Qos::ExactlyOnce);
+        world.packets(id, Version::V5);
+        last.push(id);
+    }
+    let publisher = world.connect(&Client::v5("publisher"));
+    world.arrive(publisher, &Packet::Publish(publish("t", b"m", Qos::ExactlyOnce, 1)));
+    assert!(!world.engine.fan_outs.is_empty());
+    world.engine.work.end_turn();
+    world.engine.work.take_turn_max();
+    for &id in &last {
+        world.unsubscribe(id, "0/+");
+    }
+    world.settle();
+    let steps = world.engine.work.take_turn_max();
+    assert!(steps < TURN_STEPS + 2 * 2_048, "{steps} steps in a turn");
+    assert_eq!(world.payloads_of(&last), has(30, 30, &["m"]));
 }
 
 #[test]
@@ -166,13 +211,8 @@ fn who_unsubscribes_before_its_turn_gets_nothing_and_who_has_another_subscriptio
         cut.world.packets(cut.subscribers[5], Version::V5);
         cut.begin(b"m", qos, 7);
         for subscriber in [cut.subscribers[4], cut.subscribers[5]] {
-            let filters = ["t"];
-            let unsubscribe = Unsubscribe {
-                packet_identifier: identifier(2),
-                user_properties: UserProperties::none(),
-                filters: UnsubscribeFilters::list(&filters),
-            };
-            cut.world.send(subscriber, Version::V5, &Packet::Unsubscribe(unsubscribe));
+            cut.world.unsubscribe(subscriber, "t");
+            cut.world.settle();
         }
         let got = cut.world.payloads_of(&cut.subscribers);
         let expected: Vec<Vec<String>> =
