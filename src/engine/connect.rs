@@ -7,6 +7,7 @@ use crate::config::Redirect;
 use crate::engine::access::{Authentication, Credentials, Grant};
 use crate::engine::identity::EndsForeign;
 use crate::engine::links::Links;
+use crate::engine::stream_end::Comes;
 use crate::engine::{ConnectionId, Engine, ending::Ending};
 use crate::limits;
 use crate::log_rate::name;
@@ -370,8 +371,13 @@ impl Engine {
     fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, grant: &Grant) {
         let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
-        if !self.comes_after(id, client_identifier) {
-            return self.end_connection(id.slot, Ending::Silent);
+        match self.comes_after(id, client_identifier) {
+            Comes::After => {}
+            Comes::Before => return self.end_connection(id.slot, Ending::Silent),
+            Comes::TooSoon => {
+                self.links.metrics.connections_refused += 1;
+                return self.refuse(id, ReasonCode::ServerBusy);
+            }
         }
         let user = grant.user.as_deref();
         let checked = self.check_identity(id, connect, client_identifier, user);

@@ -155,7 +155,7 @@ impl Engine {
         }
     }
 
-    fn put_back(&mut self, id: ConnectionId, stash: Box<Input>) {
+    pub(super) fn put_back(&mut self, id: ConnectionId, stash: Box<Input>) {
         let now = self.now;
         let Some(connection) = self.links.get(id).filter(|_| !stash.bytes().is_empty()) else {
             return;

@@ -20,6 +20,17 @@ use crate::limits;
 use crate::session::connection::{Connection, Hold};
 use crate::wire::{self, Frame};
 
+/// How a CONNECT stands to the connection that its client has already.
+pub(super) enum Comes {
+    /// It takes the session over.
+    After,
+    /// Its peer sends no more, and its client is back on a connection that came later: it is not to lose
+    /// that by a CONNECT that took longer to decide on.
+    Before,
+    /// What came on the other one before its end is not served yet.
+    TooSoon,
+}
+
 impl Connection {
     /// Whether something that came is not served yet, and will be.
     fn has_input_left(&self) -> bool {
@@ -138,42 +149,51 @@ impl Engine {
     }
 
     /// A client is about to be let in: what waits on a connection of the same Client Identifier whose peer
-    /// sends no more is served first. False where the newcomer's peer itself sends no more, and its
-    /// client is back on a connection that came later: it is not to lose that by a CONNECT that took
-    /// longer to decide on.
-    pub(super) fn comes_after(&mut self, id: ConnectionId, client_identifier: &str) -> bool {
-        let Some(other) = self.connection_of(client_identifier) else { return true };
+    /// sends no more is served first.
+    pub(super) fn comes_after(&mut self, id: ConnectionId, client_identifier: &str) -> Comes {
+        let Some(other) = self.connection_of(client_identifier) else { return Comes::After };
         let is_later = (other.generation.wrapping_sub(id.generation) as i32) > 0;
         if is_later && self.links.get(id).is_some_and(|connection| connection.holds.is_ending()) {
-            return false;
+            return Comes::Before;
         }
-        self.serve_out(other);
-        true
+        match self.serve_out(other) {
+            true => Comes::After,
+            false => Comes::TooSoon,
+        }
     }
 
-    /// Serves at once what waits on a connection whose peer sends no more, whatever it waits for: no more
-    /// than a socket brings at a time. There may be a DISCONNECT in it, after which no Will is published.
-    fn serve_out(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
+    /// Serves what waits on a connection whose peer sends no more, whatever it waits for, as far as the
+    /// budget goes; whether that was all. There may be a DISCONNECT in it, after which no Will is
+    /// published.
+    fn serve_out(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return true };
         let is_to_be = connection.holds.is_ending() && !connection.holds.has(Hold::Left);
         if !is_to_be || connection.session().is_none() || connection.holds.has(Hold::Job) {
-            return;
+            return true;
         }
         let before = connection.input_bytes();
-        let Some(stash) = connection.take_stash() else { return };
+        let Some(mut stash) = connection.take_stash() else { return true };
         let after = connection.input_bytes();
         let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
         self.links.ledger.change_input(before, after);
-        let mut rest = stash.bytes();
-        while let Ok(Frame::Complete { header, total }) = wire::frame(rest, packet_bytes_max)
-            && let Some(connection) = self.links.get(id)
-            && !connection.holds.has(Hold::Left)
-            && !connection.holds.has(Hold::Job)
+        let mut used = 0;
+        while let Ok(Frame::Complete { header, total }) =
+            wire::frame(&stash.bytes()[used..], packet_bytes_max)
         {
+            let Some(connection) = self.links.get(id) else { return true };
+            if connection.holds.has(Hold::Left) {
+                return true;
+            }
+            if connection.holds.has(Hold::Job) || self.work.is_spent() {
+                stash.advance(used);
+                self.put_back(id, stash);
+                return false;
+            }
             self.work.spend(1 + total / BYTES_PER_STEP);
-            self.handle_packet(id, &rest[..total], header);
-            rest = &rest[total..];
+            self.handle_packet(id, &stash.bytes()[used..used + total], header);
+            used += total;
         }
+        true
     }
 
     fn look_at_end_later(&mut self, id: ConnectionId) {

@@ -88,9 +88,8 @@ fn a_turn_is_bounded_whoever_subscribed() {
         (Qos::ExactlyOnce, false, true),
         (Qos::AtLeastOnce, true, true),
     ] {
-        let mut world = World::with(|settings| settings.limits.connections_max = 20_000, {
-            Box::new(AllowAll)
-        });
+        let change = |settings: &mut Settings| settings.limits.connections_max = 20_000;
+        let mut world = World::with(change, Box::new(AllowAll));
         let names: Vec<String> = (0..15_000).map(|n| format!("{n}")).collect();
         let mut ids = Vec::new();
         for name in &names {

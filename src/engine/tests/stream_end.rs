@@ -2,6 +2,7 @@
 
 use super::durability::kept;
 use super::*;
+use crate::engine::work::TURN_STEPS;
 use crate::wire::{Disconnect, Will};
 
 /// Decides when the test says so.
@@ -211,4 +212,32 @@ fn a_connection_that_ends_is_not_kept_for_ever_by_what_holds_it_up() {
     world.advance_ms(limits::STUCK_MS + 100);
     assert!(world.closed.contains(&id));
     assert_eq!(world.payloads(watcher).len(), 1);
+}
+
+/// What a peer sent before its end may take many turns: its client is told to come back later, and nothing
+/// is lost.
+#[test]
+fn a_turn_is_bounded_though_a_client_is_back_before_all_it_had_sent_is_served() {
+    let mut world =
+        World::with(|settings| settings.limits.connections_max = 1_000, { Box::new(AllowAll) });
+    for n in 0..300 {
+        let id = world.connect(&Client::v5(&format!("{n}")));
+        world.subscribe(id, "t", Qos::AtLeastOnce);
+    }
+    let first = world.connect(&Client::v5("c"));
+    let mut bytes = Vec::new();
+    for _ in 0..1_000 {
+        message(b"m", Qos::AtLeastOnce).encode(Version::V5, &mut bytes);
+    }
+    world.engine.work.take_turn_max();
+    world.engine.handle_received(world.now, first, &bytes);
+    world.engine.handle_ended(world.now, first);
+    let back = world.accept();
+    world.send_connect(back, &Client::v5("c"));
+    let steps = world.engine.work.take_turn_max();
+    assert!(steps < TURN_STEPS + 2 * 2_048, "{steps} steps in a turn");
+    let packets = world.packets(back, Version::V5);
+    assert!(packets.len() == 1 && packets[0].contains("ServerBusy"), "{packets:?}");
+    assert_eq!(world.engine.metrics().publishes_sent, 300 * 1_000);
+    world.connect(&Client::v5("c"));
 }
