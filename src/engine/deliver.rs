@@ -179,7 +179,7 @@ impl Engine {
     /// then no session has it without the others.
     fn is_stored_as_a_whole(&self, targets: &Targets) -> bool {
         self.lanes.is_empty()
-            && targets.each.len() <= self.fan_outs.at_once()
+            && self.fan_outs.are_few(targets.each.len())
             && self.taken.is_empty()
             && self.taken_by_groups.is_empty()
     }

@@ -25,10 +25,8 @@ use crate::engine::{CoreId, Engine};
 use crate::gauges::Charge;
 use crate::message::Message;
 
-/// So many subscribers are served at once, whatever is left of the budget.
-const AT_ONCE: usize = 512;
-
-/// Subscribers that are served between two looks at the budget.
+/// Subscribers that are served between two looks at the budget; as many are served at once, whatever is
+/// left of it.
 const PART: usize = 64;
 
 /// Identifiers of filters that are looked at for a step.
@@ -51,8 +49,7 @@ pub(super) struct FanOuts {
     changes: VecDeque<(u64, u32)>,
     /// Places of sessions that ended meanwhile, with how many had begun by then.
     places: VecDeque<(u64, u32)>,
-    /// Subscribers that are served at once, and in a part.
-    at_once: usize,
+    /// Subscribers that are served in a part: [`PART`], but in tests.
     part: usize,
     /// For tests: each part takes the rest of the turn.
     takes_turns: bool,
@@ -69,7 +66,6 @@ impl Default for FanOuts {
             changed: HashMap::new(),
             changes: VecDeque::new(),
             places: VecDeque::new(),
-            at_once: AT_ONCE,
             part: PART,
             takes_turns: false,
         }
@@ -147,10 +143,10 @@ impl FanOuts {
         }
     }
 
-    /// How many subscribers are served at once in any case.
+    /// Whether so many subscribers are served at once, whatever is left of the budget.
     #[inline]
-    pub(super) fn at_once(&self) -> usize {
-        self.at_once
+    pub(super) fn are_few(&self, subscribers: usize) -> bool {
+        subscribers <= self.part
     }
 
     /// A session has one subscription less.
@@ -183,15 +179,13 @@ impl Engine {
     /// For tests: brings each message to so many subscribers in one turn at most.
     #[doc(hidden)]
     pub fn cut_fan_outs(&mut self, subscribers: usize) {
-        let fan_outs = &mut self.fan_outs;
-        (fan_outs.at_once, fan_outs.part) = (subscribers.max(1), subscribers.max(1));
-        fan_outs.takes_turns = true;
+        (self.fan_outs.part, self.fan_outs.takes_turns) = (subscribers.max(1), true);
     }
 
     /// Whether a message may have to go to its subscribers in parts.
     #[inline]
     pub(super) fn may_go_in_parts(&self, subscribers: usize) -> bool {
-        subscribers > self.fan_outs.at_once || !self.fan_outs.is_empty()
+        !self.fan_outs.are_few(subscribers) || !self.fan_outs.is_empty()
     }
 
     /// The same to the subscribers in `targets` from `first` on, if it has to.
@@ -205,7 +199,7 @@ impl Engine {
         origin: &Origin,
     ) -> Option<Pressure> {
         let subscribers = targets.each.len() - first;
-        let must = subscribers > self.fan_outs.at_once || self.may_overtake(origin);
+        let must = !self.fan_outs.are_few(subscribers) || self.may_overtake(origin);
         must.then(|| self.deliver_in_parts(targets, first, draft, origin))
     }
 
@@ -320,7 +314,7 @@ impl Engine {
 
     /// The subscribers that are served next, as far as the budget goes: one at a time where their
     /// subscriptions have to be looked at.
-    fn next_part(&mut self, left: &mut Range<usize>, steps: usize) -> Option<Range<usize>> {
+    fn next_part(&mut self, left: &mut Range<usize>, steps_for_two: usize) -> Option<Range<usize>> {
         if left.start >= left.end || self.work.is_spent() {
             return None;
         }
@@ -330,7 +324,7 @@ impl Engine {
         left.start = part.end;
         self.work.spend(match self.fan_outs.takes_turns {
             true => TURN_STEPS as usize,
-            false => steps * count,
+            false => steps_for_two * count / 2 + 1,
         });
         Some(part)
     }
@@ -345,8 +339,8 @@ impl Engine {
         pressure: &mut Pressure,
     ) {
         self.template.begin(left.len());
-        let steps = STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
-        while let Some(part) = self.next_part(left, steps) {
+        let steps_for_two = 2 * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
+        while let Some(part) = self.next_part(left, steps_for_two) {
             for target in &targets.each[part] {
                 if self.is_subscribed_still(target, number, draft.content.topic) {
                     pressure.add(self.deliver_unless_own(target, draft, publisher));

@@ -157,7 +157,7 @@ impl Engine {
         let mut run = std::mem::take(&mut self.run.encoded);
         run.share();
         let mut pressure = Pressure::default();
-        if targets.plain > self.fan_outs.at_once() {
+        if !self.fan_outs.are_few(targets.plain) {
             let Some(handed_out) = self.hand_out_in_parts(run, targets) else { return };
             (run, pressure) = handed_out;
         } else {

@@ -219,7 +219,7 @@ fn a_connection_that_ends_is_not_kept_for_ever_by_what_holds_it_up() {
 #[test]
 fn a_turn_is_bounded_though_a_client_is_back_before_all_it_had_sent_is_served() {
     let mut world =
-        World::with(|settings| settings.limits.connections_max = 1_000, { Box::new(AllowAll) });
+        World::with(|settings| settings.limits.connections_max = 1_000, Box::new(AllowAll));
     for n in 0..300 {
         let id = world.connect(&Client::v5(&format!("{n}")));
         world.subscribe(id, "t", Qos::AtLeastOnce);
