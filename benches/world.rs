@@ -10,9 +10,7 @@ use ringmq::clock::Now;
 use ringmq::config::Settings;
 use ringmq::engine::{Access, Action, AllowAll, ConnectionId, CoreId, Engine, Keys, Peer, Place};
 use ringmq::send_buffer::SendBuffer;
-use ringmq::wire::{
-    self, Ack, Connect, ConnectProperties, Frame, Packet, Qos, ReasonCode, Version,
-};
+use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 
 #[path = "../tests/support/packets.rs"]
 pub mod packets;
@@ -65,19 +63,7 @@ impl World {
     pub fn member_away(&mut self, name: &str, filter: &str) {
         let peer = Peer { address: None, listener: 0 };
         let id = self.engines[0].handle_accepted(Now(0), peer).expect("accepted");
-        let connect = Connect {
-            version: Version::V311,
-            clean_start: false,
-            keep_alive_s: 0,
-            client_identifier: name,
-            username: None,
-            password: None,
-            will: None,
-            properties: ConnectProperties::default(),
-        };
-        let mut bytes = Vec::new();
-        Packet::Connect(connect).encode(Version::V311, &mut bytes);
-        self.receive((0, id), &bytes);
+        self.receive((0, id), &packets::connect_kept(name, Version::V311));
         self.receive((0, id), &packets::subscribe(filter, Qos::AtLeastOnce, Version::V311));
         self.engines[0].handle_closed(Now(0), id);
     }

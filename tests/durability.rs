@@ -5,26 +5,20 @@
 #[path = "conformance/support/mod.rs"]
 mod support;
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use folder::Folder;
 use support::{
     Ack, Broker, Client, Connect, Property, Publish, SILENCE, Subscribe, Will, for_versions,
 };
 
-/// A folder of the test's own, gone with it.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ringmq-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
     fn broker(&self, more: &str) -> Broker {
         let (head, storage) = more.split_once('|').unwrap_or((more, ""));
         Broker::with_config(&format!("{head}\n[storage]\ndata = {:?}\n{storage}\n", self.0))
@@ -33,12 +27,6 @@ impl Folder {
     fn bytes(&self) -> u64 {
         let files = std::fs::read_dir(&self.0).expect("readable");
         files.map(|file| file.and_then(|file| file.metadata()).map_or(0, |of| of.len())).sum()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -2,40 +2,18 @@
 //! and where things are kept when nobody says where.
 #![cfg(all(target_os = "linux", feature = "store"))]
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use folder::Folder;
+
 const BROKER: &str = env!("CARGO_BIN_EXE_broker");
-
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("ringmq-files-{}-{name}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).expect("a folder");
-        Self(folder)
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        fs::write(self.0.join(name), text).expect("written");
-        self.path(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// `broker passwd`, with cheap hashes, and this on standard input.
 fn passwd(folder: &Folder, arguments: &[&str], input: &str) -> Output {

@@ -14,6 +14,9 @@
 #[path = "../conformance/support/mod.rs"]
 mod support;
 
+#[path = "../support/folder.rs"]
+mod folder;
+
 mod input;
 mod passwords;
 mod state;
@@ -21,10 +24,10 @@ mod state;
 use std::fs;
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use folder::Folder;
 use support::{Broker, Client, Connect, Publish};
 
 const MIB: u64 = 1 << 20;
@@ -233,24 +236,5 @@ fn counted(watcher: &mut Client) -> u64 {
             Some(_) => {}
             None => return 0,
         }
-    }
-}
-
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("ringmq-memory-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

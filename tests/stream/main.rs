@@ -10,6 +10,8 @@
 #[path = "../support/did.rs"]
 #[allow(dead_code, reason = "what is seen here is in the matrix by other tests")]
 mod did;
+#[path = "../support/packets.rs"]
+mod packets;
 #[path = "../simulation/random.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod random;

@@ -6,6 +6,7 @@ use ringmq::wire::{
     UserProperties, Version, Will,
 };
 
+use crate::packets;
 use crate::random::Random;
 
 /// How a stream ends.
@@ -56,9 +57,7 @@ pub fn will_topic(name: &str) -> String {
 }
 
 fn encoded(packet: &Packet<'_>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    packet.encode(Version::V311, &mut bytes);
-    bytes
+    packets::encoded(packet, Version::V311)
 }
 
 /// CONNECT, with a Will, and with a password for as many as are to wait for its being looked at.
@@ -79,29 +78,12 @@ pub fn connect(name: &str, has_will: bool, user: Option<&str>) -> Vec<u8> {
 
 /// CONNECT of a client whose session is kept.
 pub fn connect_kept(name: &str) -> Vec<u8> {
-    encoded(&Packet::Connect(Connect {
-        version: Version::V311,
-        clean_start: false,
-        keep_alive_s: 0,
-        client_identifier: name,
-        username: None,
-        password: None,
-        will: None,
-        properties: ConnectProperties::default(),
-    }))
+    packets::connect_kept(name, Version::V311)
 }
 
 /// PUBLISH.
 pub fn publish(topic: &str, qos: Qos, identifier: u16, payload: &[u8]) -> Vec<u8> {
-    encoded(&Packet::Publish(Publish {
-        dup: false,
-        qos,
-        retain: false,
-        topic,
-        packet_identifier: PacketIdentifier::new(identifier).filter(|_| qos != Qos::AtMostOnce),
-        properties: PublishProperties::default(),
-        payload,
-    }))
+    packets::publish_bytes(topic, qos, identifier, Version::V311, payload)
 }
 
 /// PUBREL.

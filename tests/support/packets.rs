@@ -15,9 +15,18 @@ pub fn encoded(packet: &Packet<'_>, version: Version) -> Vec<u8> {
 
 /// CONNECT with a clean start.
 pub fn connect(client_identifier: &str, version: Version) -> Vec<u8> {
+    connect_as(client_identifier, version, true)
+}
+
+/// CONNECT of a client that goes on with its session, or has it kept, before MQTT 5.
+pub fn connect_kept(client_identifier: &str, version: Version) -> Vec<u8> {
+    connect_as(client_identifier, version, false)
+}
+
+fn connect_as(client_identifier: &str, version: Version, clean_start: bool) -> Vec<u8> {
     let connect = Connect {
         version,
-        clean_start: true,
+        clean_start,
         keep_alive_s: 0,
         client_identifier,
         username: None,

@@ -1,6 +1,6 @@
 //! The hook against a server that writes down what it is asked.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -8,6 +8,11 @@ use std::sync::mpsc::{Receiver, channel};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+#[path = "../../../tests/support/http.rs"]
+mod request;
+
+use request::read_request;
 
 use super::*;
 
@@ -17,20 +22,7 @@ type Asked = (String, serde_json::Value);
 /// Answers one request on each connection with a yes.
 fn serve(stream: impl Read + Write) -> Option<Asked> {
     let mut reader = BufReader::new(stream);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().expect("a length");
-        }
-        if line == "\r\n" {
-            break;
-        }
-        head += &line;
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
+    let (head, body) = read_request(&mut reader).ok()??;
     let answer =
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 15\r\n\r\n{\"allow\": true}";
     reader.get_mut().write_all(answer.as_bytes()).ok()?;

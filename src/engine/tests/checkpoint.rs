@@ -1,6 +1,6 @@
 //! Everything told anew, and taken up again: each message once, on disk and in memory.
 
-use super::durability::{WALL_AT_ZERO_US, image, kept};
+use super::durability::{WALL_AT_ZERO_US, image, kept, taken_up};
 use super::*;
 use crate::engine::{Keeping, Records, StoreState};
 use crate::storage::image::Image;
@@ -48,24 +48,9 @@ fn told_anew(world: &mut World) -> Vec<Records> {
     anew
 }
 
-fn taken_up(batches: &[&Records]) -> World {
-    let mut world = kept();
-    let mut own = Image::default();
-    for records in batches {
-        world.engine.read_records(&mut own, &records.bytes).expect("records");
-    }
-    let restored = world.engine.restore(own);
-    world.engine.learn_restored(&restored);
-    world.store_all();
-    world
-}
-
 /// Fails unless all messages wait in all sessions, in order.
 fn assert_complete(batches: &[&Records], what: &str) {
-    let mut own = Image::default();
-    for records in batches {
-        own.apply(&records.bytes, &crate::storage::image::Whole).expect("records");
-    }
+    let own = image(batches.iter().copied());
     let sessions: Vec<_> =
         own.sessions.values().filter(|of| of.client_identifier.starts_with("session")).collect();
     assert_eq!(sessions.len(), SESSIONS, "{what}");
@@ -134,7 +119,7 @@ fn a_message_that_waits_in_many_sessions_is_one_in_memory_after_a_restart() {
     let anew = told_anew(&mut world);
     let before = world.engine.metrics().memory_bytes;
     for batches in [stored.iter().collect::<Vec<_>>(), anew.iter().collect()] {
-        let mut next = taken_up(&batches);
+        let mut next = taken_up(image(batches));
         let metrics = next.engine.metrics();
         assert_eq!(metrics.messages_queued, (SESSIONS * MESSAGES) as u64);
         let after = metrics.memory_bytes;
@@ -145,7 +130,7 @@ fn a_message_that_waits_in_many_sessions_is_one_in_memory_after_a_restart() {
 #[test]
 fn who_has_messages_waiting_is_let_in_when_memory_is_full_and_gets_them() {
     let (_, stored) = crowd();
-    let mut next = taken_up(&stored.iter().collect::<Vec<_>>());
+    let mut next = taken_up(image(&stored));
     let held = next.engine.metrics().memory_bytes;
     next.engine.settings.limits.memory_bytes_max = held / 2;
     let stranger = next.accept();
@@ -227,11 +212,7 @@ fn sessions_and_messages_are_as_old_as_before_when_the_time_of_day_is_set_forwar
     let mut next = World::new();
     let again_us = wall_at_zero_us + 120 * 1_000_000;
     next.engine.keep(Keeping { wall_at_zero_us: again_us, waits: true });
-    let mut own = Image::default();
-    for records in &anew {
-        next.engine.read_records(&mut own, &records.bytes).expect("records");
-    }
-    next.engine.restore(own);
+    next.engine.restore(image(&anew));
     next.store_all();
     next.advance_ms(1_000);
     let id = next.accept();

@@ -17,12 +17,20 @@ fn kept_by(access: Box<dyn Access>) -> World {
 }
 
 /// The same, with a client whose session is kept and subscribed to `t`, and one that publishes.
-fn kept_pair(qos: Qos) -> (World, ConnectionId, ConnectionId) {
+pub(super) fn kept_pair(qos: Qos) -> (World, ConnectionId, ConnectionId) {
     let mut world = kept();
     let consumer = world.connect_kept("consumer");
     world.subscribe_kept(consumer, qos);
     let publisher = world.connect(&Client::v5("publisher"));
     (world, consumer, publisher)
+}
+
+/// What a start makes of everything that was stored.
+pub(super) fn taken_up(image: Image) -> World {
+    let mut world = kept();
+    world.engine.restore(image);
+    world.store_all();
+    world
 }
 
 impl World {
@@ -74,7 +82,7 @@ impl World {
     }
 }
 
-pub(super) fn image(batches: &[Records]) -> Image {
+pub(super) fn image<'a>(batches: impl IntoIterator<Item = &'a Records>) -> Image {
     let mut image = Image::default();
     for records in batches {
         image.apply(&records.bytes, &Whole).expect("records");

@@ -1,7 +1,7 @@
 //! Messages for more subscribers than one turn has time for.
 
 use super::cores::Cores;
-use super::durability::{image, kept};
+use super::durability::{image, kept, taken_up};
 use super::*;
 use crate::engine::work::TURN_STEPS;
 use crate::engine::{Records, StoreState};
@@ -353,7 +353,7 @@ fn a_message_of_qos_2_that_a_crash_cut_short_reaches_each_session_once_when_sent
     cut.stored.extend(cut.world.records());
     assert!(!cut.world.engine.fan_outs.is_empty());
     assert_eq!(found(&cut.stored), 2);
-    let mut next = after_crash(&cut.stored);
+    let mut next = taken_up(image(&cut.stored));
     let publisher = next.accept();
     next.send_connect(publisher, &Client::persistent("publisher"));
     next.store_all();
@@ -408,7 +408,7 @@ fn a_will_that_the_store_knew_reaches_all_though_a_crash_cuts_it_short() {
     let up_to = told.number;
     cut.stored.push(told);
     assert!(!cut.world.engine.fan_outs.is_empty());
-    let mut next = after_crash(&cut.stored);
+    let mut next = taken_up(image(&cut.stored));
     next.advance_ms(100);
     next.store_all();
     // Whoever had it before the crash may get it again.
@@ -422,23 +422,10 @@ fn a_will_that_the_store_knew_reaches_all_though_a_crash_cuts_it_short() {
     cut.stored.extend(cut.world.store_all());
     cut.world.advance_ms(10_000);
     cut.stored.extend(cut.world.store_all());
-    let mut last = after_crash(&cut.stored);
+    let mut last = taken_up(image(&cut.stored));
     last.advance_ms(100);
     last.store_all();
     assert_eq!(all_payloads(&mut last), vec![["m"]; 4]);
-}
-
-/// What a start makes of the records that were stored.
-fn after_crash(stored: &[Records]) -> World {
-    let mut next = kept();
-    let mut own = crate::storage::image::Image::default();
-    for records in stored {
-        next.engine.read_records(&mut own, &records.bytes).expect("records");
-    }
-    let learned = next.engine.restore(own);
-    next.engine.learn_restored(&learned);
-    next.store_all();
-    next
 }
 
 /// What each of four subscribers gets who comes back.

@@ -1,6 +1,6 @@
 //! The end of what a peer sends: what came before it is served and answered first.
 
-use super::durability::kept;
+use super::durability::kept_pair;
 use super::*;
 use crate::engine::work::TURN_STEPS;
 use crate::wire::{Disconnect, Will};
@@ -147,13 +147,7 @@ fn a_reset_that_comes_while_input_waits_drops_its_answers_and_nothing_else() {
 #[test]
 fn answers_that_wait_for_the_store_leave_before_a_disconnect_or_an_end_is_acted_on() {
     for says_so in [true, false] {
-        let mut world = kept();
-        let keeper = world.accept();
-        world.send_connect(keeper, &Client::persistent("keeper"));
-        world.store_all();
-        world.subscribe(keeper, "t", Qos::AtLeastOnce);
-        world.store_all();
-        let id = world.connect(&Client::v5("c"));
+        let (mut world, keeper, id) = kept_pair(Qos::AtLeastOnce);
         world.send_all(id, &[message(b"said", Qos::AtLeastOnce)]);
         if says_so {
             world.send_all(id, &[disconnect(), message(b"too late", Qos::AtMostOnce)]);
@@ -170,13 +164,7 @@ fn answers_that_wait_for_the_store_leave_before_a_disconnect_or_an_end_is_acted_
 
 #[test]
 fn a_connection_that_ends_is_not_kept_by_a_store_that_stands_still_or_a_peer_that_takes_nothing() {
-    let mut world = kept();
-    let keeper = world.accept();
-    world.send_connect(keeper, &Client::persistent("keeper"));
-    world.store_all();
-    world.subscribe(keeper, "t", Qos::AtLeastOnce);
-    world.store_all();
-    let id = world.connect(&Client::v5("c"));
+    let (mut world, _, id) = kept_pair(Qos::AtLeastOnce);
     world.send_all(id, &[message(b"said", Qos::AtLeastOnce)]);
     world.end(id);
     let takes_nothing = world.connect(&Client::v5("n"));
