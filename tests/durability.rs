@@ -8,7 +8,7 @@ mod support;
 #[path = "support/folder.rs"]
 mod folder;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
