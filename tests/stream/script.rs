@@ -1,9 +1,8 @@
 //! What a client says before it is gone, and what a broker has to make of it.
 
 use ringmq::wire::{
-    self, Ack, Connect, ConnectProperties, Disconnect, Frame, Packet, PacketIdentifier, Publish,
-    PublishProperties, Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions,
-    UserProperties, Version, Will,
+    self, Ack, Connect, ConnectProperties, Disconnect, Frame, Packet, PacketIdentifier, Qos,
+    ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions, UserProperties, Version, Will,
 };
 
 use crate::packets;
