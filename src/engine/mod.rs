@@ -10,15 +10,16 @@
 //!      → poll_action until None → poll_timeout says how long to wait at most
 //! ```
 //!
-//! Where to find what: `receive` cuts packets and dispatches them, `connect` lets clients in,
-//! `publish` takes messages, `targets` says who gets them, `deliver` brings them to the outboxes,
-//! `subscribe` and `retained` serve subscribers, `expiry` takes retained messages away, `flow` keeps fast publishers and slow consumers
-//! in step, `identity` says whose a session is and how long a client may stay, `allowance` how much it
-//! may send, `ending` closes connections and sessions, `stream_end` serves what came before the end of a stream, `links` holds connections and outboxes,
-//! `work` is the budget of a turn, `reading` says who is read and who goes on in a later turn, `job` takes
-//! packets over several turns, `leftovers` ends sessions over several turns,
-//! `transports` takes bytes through what lies between socket and MQTT, `settling` gives TLS to the kernel,
-//! `due` says what timers lead to, `overdue` judges clients whose time is up.
+//! Where to find what: `receive` cuts packets and dispatches them, `connect` lets clients in, `publish`
+//! takes messages, `targets` says who gets them, `deliver` brings them to the outboxes, `fan_out` to many
+//! subscribers over several turns, `subscribe` and `retained` serve subscribers, `expiry` takes retained
+//! messages away, `flow` keeps fast publishers and slow consumers in step, `identity` says whose a session is
+//! and how long a client may stay, `allowance` how much it may send, `ending` closes connections and sessions,
+//! `stream_end` serves what came before the end of a stream, `links` holds connections and outboxes, `work` is
+//! the budget of a turn, `reading` says who is read and who goes on in a later turn, `job` takes packets over
+//! several turns, `leftovers` ends sessions over several turns, `transports` takes bytes through what lies
+//! between socket and MQTT, `settling` gives TLS to the kernel, `due` says what timers lead to, `overdue`
+//! judges clients whose time is up.
 
 mod access;
 mod action;
