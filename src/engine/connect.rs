@@ -179,23 +179,12 @@ impl Engine {
     ) {
         match authentication {
             Authentication::Granted(grant) => {
-                let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
-                    unreachable!("it was decoded when it came")
-                };
-                self.admit(id, &connect, &grant);
+                self.admit(id, frame, grant);
             }
             Authentication::Refused(reason) => self.turn_down(id, reason),
             Authentication::Continue(_) | Authentication::Pending => {
-                let Some(connection) = self.links.get(id) else { return };
-                let before = connection.input_bytes();
-                let received = connection.connect_received(self.now);
-                let deferred = Deferred { connect: frame.into(), received };
-                connection.phase = Phase::Authenticating(Box::new(deferred));
-                let after = connection.input_bytes();
-                self.links.ledger.change_input(before, after);
-                if after > before && !self.has_room_for_input(after, 0, true) {
-                    self.links.metrics.input_refused += 1;
-                    return self.refuse(id, ReasonCode::ServerBusy);
+                if !self.defer_connect(id, frame, None) {
+                    return;
                 }
                 match authentication {
                     Authentication::Pending => self.hold(id, Hold::Decision),
@@ -210,6 +199,36 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Keeps a CONNECT that is not answered yet; false where there is no room for it.
+    fn defer_connect(&mut self, id: ConnectionId, frame: &[u8], granted: Option<Grant>) -> bool {
+        let Some(connection) = self.links.get(id) else { return false };
+        let before = connection.input_bytes();
+        let received = connection.connect_received(self.now);
+        let deferred = Deferred { connect: frame.into(), received, granted };
+        connection.phase = Phase::Authenticating(Box::new(deferred));
+        let after = connection.input_bytes();
+        self.links.ledger.change_input(before, after);
+        if after > before && !self.has_room_for_input(after, 0, true) {
+            self.links.metrics.input_refused += 1;
+            self.refuse(id, ReasonCode::ServerBusy);
+            return false;
+        }
+        true
+    }
+
+    /// Goes on with a CONNECT that waits for what its client had sent before; false while it has to wait
+    /// on.
+    pub(super) fn go_on_admitting(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return true };
+        let Some((connect, grant)) = connection.take_granted() else { return true };
+        self.admit(id, &connect, grant);
+        if self.links.get(id).is_some_and(|connection| connection.is_granted()) {
+            return false;
+        }
+        self.release_hold(id, Hold::Decision);
+        true
     }
 
     /// Until it is let in, a client may send AUTH and DISCONNECT alone [MQTT-3.1.2-30].
@@ -368,15 +387,21 @@ impl Engine {
     }
 
     /// The client is let in, unless somebody else has its session, or may not have its Will.
-    fn admit(&mut self, id: ConnectionId, connect: &Connect<'_>, grant: &Grant) {
+    fn admit(&mut self, id: ConnectionId, frame: &[u8], grant: Grant) {
+        let Ok(Packet::Connect(connect)) = &wire::decode(frame, Version::V5) else {
+            unreachable!("it was decoded when it came")
+        };
         let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         match self.comes_after(id, client_identifier) {
             Comes::After => {}
             Comes::Before => return self.end_connection(id.slot, Ending::Silent),
             Comes::TooSoon => {
-                self.links.metrics.connections_refused += 1;
-                return self.refuse(id, ReasonCode::ServerBusy);
+                if self.defer_connect(id, frame, Some(grant)) {
+                    self.hold(id, Hold::Decision);
+                    self.mark_ready(id);
+                }
+                return;
             }
         }
         let user = grant.user.as_deref();

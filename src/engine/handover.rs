@@ -42,7 +42,7 @@ impl Engine {
     pub(super) fn send_home(&mut self, id: ConnectionId, home: CoreId, connect: &[u8]) {
         let Some(connection) = self.links.get(id) else { return };
         let received = self.now;
-        let deferred = Deferred { connect: connect.into(), received };
+        let deferred = Deferred { connect: connect.into(), received, granted: None };
         let before = connection.input_bytes();
         connection.phase = Phase::Leaving(Box::new(deferred));
         connection.holds.set(Hold::Decision);

@@ -50,7 +50,7 @@ impl Engine {
         } else if connection.session().is_some() {
             self.go_on_reauthenticating(id, authentication);
         }
-        if is_decided {
+        if is_decided && self.links.get(id).is_some_and(|connection| !connection.is_granted()) {
             self.release_hold(id, Hold::Decision);
         }
     }

@@ -27,7 +27,7 @@ pub(super) enum Comes {
     /// Its peer sends no more, and its client is back on a connection that came later: it is not to lose
     /// that by a CONNECT that took longer to decide on.
     Before,
-    /// What came on the other one before its end is not served yet.
+    /// What came on the other one before its end is still being served: it has to wait.
     TooSoon,
 }
 
@@ -168,8 +168,11 @@ impl Engine {
     fn serve_out(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.links.get(id) else { return true };
         let is_to_be = connection.holds.is_ending() && !connection.holds.has(Hold::Left);
-        if !is_to_be || connection.session().is_none() || connection.holds.has(Hold::Job) {
+        if !is_to_be || connection.session().is_none() {
             return true;
+        }
+        if connection.holds.has(Hold::Job) {
+            return false;
         }
         let before = connection.input_bytes();
         let Some(mut stash) = connection.take_stash() else { return true };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::{Deadline, Now};
-use crate::engine::{Allowance, Answers, CertificateIdentity, Job, Publisher};
+use crate::engine::{Allowance, Answers, CertificateIdentity, Grant, Job, Publisher};
 use crate::send_buffer::SendBuffer;
 use crate::session::input::Input;
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
@@ -26,7 +26,8 @@ pub enum Phase {
         /// A proxy is to say first where the client is: it counts for no address yet.
         awaits_address: bool,
     },
-    /// CONNECT came; the access control wants more, or time. Holds the CONNECT packet.
+    /// CONNECT came; the access control wants more, or time, or what its client had sent before is
+    /// still being served. Holds the CONNECT packet.
     Authenticating(Box<Deferred>),
     /// CONNECT named a client whose home is another core: it leaves with this turn.
     Leaving(Box<Deferred>),
@@ -44,6 +45,8 @@ pub struct Deferred {
     pub connect: Box<[u8]>,
     /// When it came.
     pub received: Now,
+    /// The access control lets it in: it waits for what its client sent on an earlier connection.
+    pub granted: Option<Grant>,
 }
 
 /// A reason for which a socket is not read, besides consumers and bounds that are counted
@@ -442,6 +445,21 @@ impl Connection {
     /// that is.
     pub fn has_address(&self) -> bool {
         !matches!(self.phase, Phase::Connecting { awaits_address: true, .. })
+    }
+
+    /// The CONNECT that waits for what its client sent on an earlier connection, with what lets it in.
+    pub fn take_granted(&mut self) -> Option<(Box<[u8]>, Grant)> {
+        match &mut self.phase {
+            Phase::Authenticating(deferred) => {
+                deferred.granted.take().map(|grant| (deferred.connect.clone(), grant))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether there is such a one.
+    pub fn is_granted(&self) -> bool {
+        matches!(&self.phase, Phase::Authenticating(deferred) if deferred.granted.is_some())
     }
 
     /// When the CONNECT came that is being decided on; one that has just come, `now`.
