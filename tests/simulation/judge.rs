@@ -172,6 +172,9 @@ impl Judge {
     /// The broker crashed: what it sends again need not have the DUP flag, as it may not know any more
     /// that it had sent it.
     pub fn note_crash(&mut self, now_us: u64) {
+        // QoS 0 is acknowledged to nobody: what the disk did not have yet is gone, whether its
+        // publisher was still connected or had ended its stream.
+        (0..CLIENTS).for_each(|client| self.doubt_fresh(client));
         self.wills.crash(now_us);
         self.last.clear();
         self.has_crashed = true;
