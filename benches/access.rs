@@ -9,7 +9,7 @@ use std::fmt::Write;
 use divan::{Bencher, black_box};
 use ringmq::access::acl::{Rules, Subject, Wish};
 use ringmq::access::passwords::Passwords;
-use ringmq::clock::Now;
+use ringmq::base::clock::Now;
 use ringmq::config::Hashing;
 use ringmq::engine::{Access, Authentication, Credentials, Identity};
 use ringmq::wire::Qos;

@@ -6,7 +6,7 @@ mod world;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ringmq::clock::Now;
+use ringmq::base::clock::Now;
 use ringmq::wire::Qos;
 
 use world::{World, messages};

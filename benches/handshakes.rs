@@ -9,9 +9,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use divan::{Bencher, Divan};
+use ringmq::base::ids::Peer;
+use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::listener::{Listener, Transport as Kind};
-use ringmq::engine::Peer;
-use ringmq::send_buffer::SendBuffer;
 use ringmq::transport::{Entrance, Handshake, Scratch, Transport, tls::Door};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};

@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use bytes::Bytes;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use ringmq::send_buffer::SendBuffer;
+use ringmq::base::send_buffer::SendBuffer;
 use ringmq::wire::Qos;
 
 use world::World;

@@ -4,8 +4,8 @@
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use ringmq::clock::Tick;
-use ringmq::metrics::Metrics;
+use ringmq::base::clock::Tick;
+use ringmq::base::metrics::Metrics;
 use ringmq::stats::{Desk, Kind, Recorder, Recording, desk};
 
 fn main() {

@@ -2,8 +2,8 @@
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use ringmq::clock::{Deadline, Now};
-use ringmq::engine::timers::Wheel;
+use ringmq::base::clock::{Deadline, Now};
+use ringmq::base::timer_wheel::Wheel;
 
 fn main() {
     if std::env::var_os("RINGMQ_BENCH_SHORT").is_some() {

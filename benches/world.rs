@@ -6,10 +6,12 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use ringmq::access::Control;
-use ringmq::clock::Now;
+use ringmq::base::clock::Now;
+use ringmq::base::ids::{ConnectionId, CoreId, Peer};
+use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::Settings;
-use ringmq::engine::{Access, Action, AllowAll, ConnectionId, CoreId, Engine, Keys, Peer, Place};
-use ringmq::send_buffer::SendBuffer;
+use ringmq::engine::{Access, Action, AllowAll, Engine, Keys};
+use ringmq::resources::gauges::Place;
 use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 
 #[path = "../tests/support/packets.rs"]

@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use clap::Parser;
 use ringmq::access::{self, Control};
+use ringmq::base::output::Output;
 #[cfg(all(feature = "service", windows))]
 use ringmq::config::ServiceCommand;
 use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings, StoreCommand};
 use ringmq::executor::Stop;
-use ringmq::output::Output;
 use ringmq::platform::{
     self,
     report::{PlanReport, Report},

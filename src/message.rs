@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use triomphe::{Arc, ThinArc};
 
-use crate::clock::{Deadline, Now};
-use crate::gauges::Ledger;
+use crate::base::clock::{Deadline, Now};
+use crate::resources::gauges::Ledger;
 use crate::wire::{PublishHeader, Qos, Version};
 
 /// What every copy of a message has in common; borrowed from the packet or from a [`Message`].

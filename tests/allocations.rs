@@ -2,9 +2,11 @@
 
 use std::io::IoSlice;
 
-use ringmq::clock::Now;
+use ringmq::base::clock::Now;
+use ringmq::base::ids::{ConnectionId, Peer};
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Keys, Peer, Place};
+use ringmq::engine::{Action, AllowAll, Engine, Keys};
+use ringmq::resources::gauges::Place;
 use ringmq::wire::{Qos, Version};
 
 #[path = "support/packets.rs"]
@@ -90,7 +92,7 @@ fn a_publish_that_is_only_passed_on_allocates_nothing() {
 
 #[test]
 fn a_payload_for_one_subscriber_alone_is_copied_once_and_allocates_nothing() {
-    let bytes = ringmq::limits::COPIED_ALONE_BYTES_MAX;
+    let bytes = ringmq::base::limits::COPIED_ALONE_BYTES_MAX;
     assert_eq!(allocations_of(Version::V311, 1, "a/#", bytes), 0);
     assert!(allocations_of(Version::V311, 1, "a/#", bytes + 1) > 0, "by reference");
 }

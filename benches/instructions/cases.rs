@@ -5,9 +5,9 @@ use std::io::IoSlice;
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
-use ringmq::clock::{Deadline, Now};
-use ringmq::engine::timers::Wheel;
-use ringmq::send_buffer::SendBuffer;
+use ringmq::base::clock::{Deadline, Now};
+use ringmq::base::send_buffer::SendBuffer;
+use ringmq::base::timer_wheel::Wheel;
 use ringmq::wire::*;
 use shards::*;
 

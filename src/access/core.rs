@@ -15,11 +15,12 @@ use crate::access::passwords::{NoMemory, User};
 #[cfg(feature = "scram")]
 use crate::access::scram;
 use crate::access::{Bell, Control, Snapshot};
-use crate::clock::Now;
-use crate::engine::{Access, Authentication, Credentials, Grant, IdentifierClaim, Identity, Peer};
+use crate::base::clock::Now;
+use crate::base::ids::Peer;
+use crate::base::metrics::AccessCounts;
+use crate::base::pool::Pool;
+use crate::engine::{Access, Authentication, Credentials, Grant, IdentifierClaim, Identity};
 use crate::message::Content;
-use crate::metrics::AccessCounts;
-use crate::pool::Pool;
 use crate::wire::{Qos, ReasonCode};
 
 /// The access control of one core.
@@ -228,7 +229,7 @@ impl CoreAccess {
         });
         match outcome {
             Ok(()) => Authentication::Pending,
-            Err(crate::pool::Busy) => Authentication::Refused(ReasonCode::ServerBusy),
+            Err(crate::base::pool::Busy) => Authentication::Refused(ReasonCode::ServerBusy),
         }
     }
 

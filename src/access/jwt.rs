@@ -62,13 +62,16 @@ impl Keys {
     /// Reads a key set; what is wrong names the file and the key.
     pub fn read(path: &Path, of: &Jwt) -> Result<Self, String> {
         let error = |what: String| format!("access.jwt.key_set: {}: {what}", path.display());
-        let text = crate::text_file::read(path).map_err(|e| error(e.to_string()))?;
+        let text = crate::base::text_file::read(path).map_err(|e| error(e.to_string()))?;
         let keys = Self::parse(&text, of).map_err(error)?;
         // Those of other kinds are public.
         let set: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let mut all = set["keys"].as_array().into_iter().flatten();
         if all.any(|key| key["kty"] == "oct") {
-            crate::secret_file::warn_if_open(path, "the key set, which has a secret key (oct)");
+            crate::base::secret_file::warn_if_open(
+                path,
+                "the key set, which has a secret key (oct)",
+            );
         }
         Ok(keys)
     }

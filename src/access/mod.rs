@@ -4,7 +4,7 @@
 //! What is read from files is one `Snapshot`, which never changes; reading it anew puts another
 //! one in its place. Each core has a [`CoreAccess`], which looks at the snapshot in force and
 //! remembers, for each of its connections, who it is and what was decided for it. What takes long
-//! is worked out in the pool (`crate::pool`) and comes back through a channel and the core's bell.
+//! is worked out in the pool (`crate::base::pool`) and comes back through a channel and the core's bell.
 //!
 //! [`engine::Access`]: crate::engine::Access
 
@@ -30,13 +30,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::atomic::AtomicU64;
+use crate::base::atomic::AtomicU64;
+use crate::base::metrics::AccessCounts;
+use crate::base::pool::Pool;
+use crate::base::secret_file;
 use crate::config::listener::ProxiedIdentity;
 use crate::config::{Anonymous, Bind, ClientCertificate, Listener, Settings};
 use crate::engine::{Access, AllowAll};
-use crate::metrics::AccessCounts;
-use crate::pool::Pool;
-use crate::secret_file;
 use crate::wire::ReasonCode;
 
 use acl::Rules;
@@ -317,7 +317,7 @@ fn named(path: &Path) -> Option<&Path> {
 
 /// Reads a file of rules.
 pub fn read_rules(path: &Path) -> Result<Rules, AccessError> {
-    let text = crate::text_file::read(path)
+    let text = crate::base::text_file::read(path)
         .map_err(|error| AccessError(format!("access.acl_file: {}: {error}", path.display())))?;
     Rules::parse(&text, &path.display().to_string()).map_err(|error| AccessError(error.to_string()))
 }

@@ -15,8 +15,8 @@ use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 
+use crate::base::text_file;
 use crate::config::Hashing;
-use crate::text_file;
 
 /// A hash of nothing, to compare with where there is no such user.
 const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -454,7 +454,7 @@ fn keep_owner(_old: &Path, _new: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret_file::is_open_to_others;
+    use crate::base::secret_file::is_open_to_others;
 
     const CHEAP: Hashing =
         Hashing { memory_kib: 8, iterations: 1, scram: true, scram_iterations: 4_096 };

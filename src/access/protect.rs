@@ -13,10 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
-use crate::atomic::AtomicU64;
-use crate::clock::{Deadline, Now};
+use crate::base::atomic::AtomicU64;
+use crate::base::clock::{Deadline, Now};
+use crate::base::log_rate::{name, rated};
 use crate::config::Protection;
-use crate::log_rate::{name, rated};
 
 /// Addresses, and clients, that are remembered without a connection. Those whose time has passed
 /// are forgotten first, then those that are not banned; when all are banned, no more are taken.

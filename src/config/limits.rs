@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use super::number::between;
-use crate::session::outbound::QueuePolicy;
 
 /// Bounds on what clients can make the broker do and hold.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -142,4 +141,19 @@ impl Default for Limits {
             keep_alive_v3_max_s: 0,
         }
     }
+}
+
+/// What to do when the queue of a session is full.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueuePolicy {
+    /// The newcomer is dropped.
+    #[default]
+    DropNewest,
+    /// The oldest queued message makes room.
+    DropOldest,
+    /// A connected client is disconnected with 0x97 Quota exceeded; an offline one loses the newcomer.
+    Disconnect,
+    /// At most one message a topic waits, the newest.
+    KeepLatest,
 }

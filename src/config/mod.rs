@@ -30,7 +30,7 @@ pub use executor::{Cores, ExecutorKind, Mode, Uring};
 #[cfg(all(feature = "service", windows))]
 pub use flags::ServiceCommand;
 pub use flags::{AclCommand, Command, Flags, PasswdCommand, StoreCommand};
-pub use limits::Limits;
+pub use limits::{Limits, QueuePolicy};
 pub use listener::{Bind, ClientCertificate, Listener, Transport};
 pub use log::{Log, LogFormat, LogLevel, Stats, StatsFormat};
 pub use mqtt::{Mqtt, Redirect};
@@ -167,7 +167,7 @@ impl Settings {
     /// Reads a TOML file over the defaults.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let error = |message: String| ConfigError { file: Some(path.to_owned()), message };
-        let text = crate::text_file::read(path)
+        let text = crate::base::text_file::read(path)
             .map_err(|e| error(format!("cannot be read: {e}; name a readable TOML file")))?;
         Self::from_toml(&text).map_err(error)
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use shards::Text;
 
-use crate::clock::{Deadline, Now};
-use crate::engine::Peer;
+use crate::base::clock::Now;
+use crate::base::identity::CertificateIdentity;
+use crate::base::ids::Peer;
+use crate::base::metrics::AccessCounts;
 use crate::message::Content;
-use crate::metrics::AccessCounts;
 use crate::wire::{Qos, ReasonCode};
 
 /// Who wants to connect.
@@ -31,31 +32,6 @@ pub struct Credentials<'a> {
     pub certificate: Option<&'a CertificateIdentity>,
     /// The connection that this one would take over: it has the same Client Identifier.
     pub replaces: Option<u64>,
-}
-
-/// Whom a client's certificate names. It has been verified.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CertificateIdentity {
-    /// Common Name of its subject.
-    pub common_name: Option<Box<str>>,
-    /// Its Subject Alternative Names, in its order.
-    pub alternative_names: Vec<AlternativeName>,
-    /// The one of them that the listener takes for the client's name, if any.
-    pub name: Option<Box<str>>,
-    /// Until when the certificate is valid; none where that is not known. Its client may not stay for
-    /// longer.
-    pub valid_until: Option<Deadline>,
-}
-
-/// A Subject Alternative Name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AlternativeName {
-    /// A host name.
-    Dns(Box<str>),
-    /// An electronic mail address.
-    Email(Box<str>),
-    /// A URI.
-    Uri(Box<str>),
 }
 
 /// What a client is let in with.

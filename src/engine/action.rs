@@ -1,16 +1,8 @@
 //! What the engine asks of its executor.
 
-use crate::engine::{CoreId, HandedOver};
-use crate::send_buffer::SendBuffer;
-
-/// Handle of a Network Connection, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnectionId {
-    /// Dense index, used again after the connection is gone.
-    pub slot: u32,
-    /// Tells the users of one slot apart.
-    pub generation: u32,
-}
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::send_buffer::SendBuffer;
+use crate::engine::HandedOver;
 
 /// One thing to do. The order of actions of a connection matters, that between connections does not.
 #[derive(Debug)]

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use crate::clock::Now;
+use crate::base::clock::Now;
+use crate::base::ids::ConnectionId;
 use crate::config::Protection;
-use crate::engine::{ConnectionId, Engine, Timer};
+use crate::engine::{Engine, Timer};
 use crate::wire::PacketType;
 
 /// A token, in millionths.

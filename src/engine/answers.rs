@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::limits;
+use crate::engine::Engine;
 use crate::engine::lanes::Awaited;
-use crate::engine::{ConnectionId, CoreId, Engine};
-use crate::gauges::{Charge, Ledger};
-use crate::limits;
+use crate::resources::gauges::{Charge, Ledger};
 use crate::wire::{Ack, Packet, PacketIdentifier, Suback, Unsuback, UserProperties};
 
 /// Emptied lines kept to use again, and how long they may have grown.

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use shards::{Fingerprint, TopicFilter};
 
-use crate::clock::Now;
+use crate::base::clock::Now;
+use crate::base::ids::ConnectionId;
+use crate::base::metrics::Metrics;
 use crate::engine::bundle::{Bundle, Placed, Span};
 use crate::engine::transit::Passage;
-use crate::engine::{ConnectionId, CoreId};
 use crate::message::{Content, Message};
-use crate::metrics::Metrics;
 use crate::storage::record::Exchange;
 
 /// All that one core has to say to another, in the order in which it came up.
@@ -223,13 +223,4 @@ impl Body {
             Self::Shared(message) => Some(message),
         }
     }
-}
-
-/// Who published a message: a connection of some core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Publisher {
-    /// Its core.
-    pub core: CoreId,
-    /// The connection there.
-    pub connection: ConnectionId,
 }

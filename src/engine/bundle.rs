@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::clock::Deadline;
-use crate::engine::CoreId;
-use crate::limits;
+use crate::base::clock::Deadline;
+use crate::base::ids::CoreId;
+use crate::base::limits;
 use crate::message::Content;
 use crate::wire::Qos;
 

@@ -3,18 +3,20 @@
 use shards::Text;
 use smallvec::SmallVec;
 
+use crate::base::ids::{ConnectionId, exchange};
+use crate::base::limits;
+use crate::base::log_rate::name;
 use crate::config::Redirect;
+use crate::engine::Engine;
 use crate::engine::access::{Authentication, Credentials, Grant};
+use crate::engine::connections::connection::{Deferred, Hold, Phase};
+use crate::engine::ending::Ending;
 use crate::engine::identity::EndsForeign;
 use crate::engine::links::Links;
 use crate::engine::stream_end::Comes;
-use crate::engine::{ConnectionId, Engine, ending::Ending};
-use crate::limits;
-use crate::log_rate::name;
-use crate::session::connection::{Deferred, Hold, Phase};
 use crate::session::state::{DeliveryClass, Feeds, Session, Will};
 use crate::session::topic_alias::OutgoingAliases;
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 use crate::wire::{
     self, Auth, Connack, ConnackProperties, Connect, Packet, Qos, ReasonCode, UserProperties,
     Version,
@@ -666,9 +668,4 @@ fn send_fitting(links: &mut Links, id: ConnectionId, packet: &Packet<'_>) -> boo
         links.send(id.slot, |out| out.extend_from_slice(&bytes));
     }
     fits
-}
-
-/// Names the connection towards the access control.
-pub(super) fn exchange(id: ConnectionId) -> u64 {
-    u64::from(id.generation) << 32 | u64::from(id.slot)
 }

@@ -7,19 +7,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::batch::{Once, Publisher};
+use crate::base::ids::{ConnectionId, CoreId, Publisher};
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::QueuePolicy;
+use crate::engine::Engine;
+use crate::engine::batch::Once;
 use crate::engine::bundle::Places;
+use crate::engine::connections::connection::Connection;
 use crate::engine::retained::Stored;
 use crate::engine::targets::{Own, Target, Targets};
 use crate::engine::transit::Told;
-use crate::engine::{ConnectionId, CoreId, Engine, Kept};
-use crate::gauges::Ledger;
-use crate::limits;
 use crate::message::{Content, Copy, Message};
-use crate::metrics::Drop as DropCause;
-use crate::session::connection::Connection;
-use crate::session::outbound::{Delivery, QueuePolicy, Queued, Swept};
+use crate::resources::gauges::Ledger;
+use crate::session::outbound::{Delivery, Queued, Swept};
 use crate::session::topic_alias::AliasUse;
+use crate::storage::commit::RecordRef;
 use crate::wire::{Qos, ReasonCode, Version};
 
 /// Nodes of the subscription index, as it counts them, that cost a step.
@@ -524,7 +527,7 @@ impl Connection {
         &self,
         content: &Content<'_>,
         copy: &Copy<'_>,
-        now: crate::clock::Now,
+        now: crate::base::clock::Now,
     ) -> bool {
         self.packet_bytes_max == u32::MAX
             || content.header(self.version, now, copy).encoded_len()
@@ -544,7 +547,7 @@ impl Target {
             retain: draft.retain && self.retain_as_published,
             subscription_identifiers: self.subscription_identifiers.clone(),
             shared,
-            kept: Kept::default(),
+            kept: RecordRef::default(),
             message: draft.message(ledger).clone(),
         }
     }

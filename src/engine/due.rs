@@ -1,8 +1,9 @@
 //! What is due when: the engine's timers, and what each of them leads to.
 
-use crate::clock::{Deadline, Now};
-use crate::engine::{ConnectionId, Engine};
-use crate::limits;
+use crate::base::clock::{Deadline, Now};
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::engine::Engine;
 
 /// What a timer is for; its owner decides whether it still means anything.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,12 @@
 //! The end of connections and sessions: last words, Session Expiry.
 
-use crate::clock::Deadline;
-use crate::engine::connect::exchange;
-use crate::engine::{Action, ConnectionId, Engine, Peer};
-use crate::log_rate::{name, rated};
-use crate::metrics::Drop as DropCause;
-use crate::session::connection::{Hold, Phase};
-use crate::violation::Violation;
+use crate::base::clock::Deadline;
+use crate::base::ids::{ConnectionId, Peer, exchange};
+use crate::base::log_rate::{name, rated};
+use crate::base::metrics::Drop as DropCause;
+use crate::engine::connections::connection::{Hold, Phase};
+use crate::engine::{Action, Engine};
+use crate::wire::violation::Violation;
 use crate::wire::{Disconnect, Packet, ReasonCode, Version};
 
 /// How a connection ends.

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::{Deadline, Now};
+use crate::base::clock::{Deadline, Now};
+use crate::base::limits;
 use crate::engine::retained::{Stored, steps_to_take};
 use crate::engine::{Engine, Timer};
-use crate::gauges::Ledger;
-use crate::limits;
 use crate::message::Message;
+use crate::resources::gauges::Ledger;
 
 /// The retained messages that expire, in the order in which they do. Each of them is here once, as
 /// long as it is retained: one that is replaced leaves nothing behind.

@@ -15,15 +15,16 @@ use std::sync::Arc;
 
 use shards::{SubscriberId, TopicFilter};
 
-use crate::engine::batch::{Once, Publisher};
+use crate::base::ids::{CoreId, Publisher};
+use crate::engine::Engine;
+use crate::engine::batch::Once;
 use crate::engine::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
 use crate::engine::lanes::Awaited;
 use crate::engine::run::Encoded;
 use crate::engine::targets::{Target, Targets};
 use crate::engine::work::TURN_STEPS;
-use crate::engine::{CoreId, Engine};
-use crate::gauges::Charge;
 use crate::message::Message;
+use crate::resources::gauges::Charge;
 
 /// Subscribers that are served between two looks at the budget; as many are served at once, whatever is
 /// left of it.

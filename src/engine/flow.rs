@@ -13,19 +13,20 @@ use std::time::Duration;
 
 use shards::SubscriptionIndex;
 
-use crate::clock::Now;
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, Publisher, exchange};
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::{Access, Identity};
 use crate::engine::answers::{Answer, Promise};
-use crate::engine::batch::{Parcel, Publisher};
-use crate::engine::connect::exchange;
+use crate::engine::batch::Parcel;
+use crate::engine::connections::connection::{Congestion, Hold};
 use crate::engine::deliver::Standing;
-use crate::engine::{Action, ConnectionId, Engine, Kept, Timer};
-use crate::limits;
+use crate::engine::{Action, Engine, Timer};
 use crate::message::Copy;
-use crate::metrics::Drop as DropCause;
-use crate::session::connection::{Congestion, Hold};
 use crate::session::outbound::{Ack, Acknowledged, Delivery, Next};
 use crate::session::state::Session;
+use crate::storage::commit::RecordRef;
 use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
 
 /// Publishers let go at a time: their input refills the consumer's outbox.
@@ -78,7 +79,7 @@ impl Engine {
         id: ConnectionId,
         session: u32,
         identifier: PacketIdentifier,
-        kept: Kept,
+        kept: RecordRef,
     ) {
         let mark = self.mark();
         self.tell_released(session, identifier, kept);

@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 
 use shards::{FilterId, GroupAt, GroupId, SubscriberId, Subscription, SubscriptionIndex};
 
+use crate::base::ids::CoreId;
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::engine::Engine;
 use crate::engine::batch::{Parcel, Whom};
 use crate::engine::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::targets::{Sharing, Target};
-use crate::engine::{CoreId, Engine};
-use crate::limits;
-use crate::metrics::Drop as DropCause;
 use crate::session::outbound::Outbound;
 use crate::storage::record::SessionNumber;
 use crate::wire::Qos;

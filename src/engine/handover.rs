@@ -4,10 +4,12 @@
 //! Which core that is shows in CONNECT, and any core may accept the connection: so the socket
 //! goes home with the bytes that were read already.
 
-use crate::clock::Now;
-use crate::engine::{Action, CertificateIdentity, ConnectionId, CoreId, Engine, Peer, Refused};
-use crate::session::connection::{Connection, Deferred, Hold, Phase};
-use crate::session::input::Input;
+use crate::base::clock::Now;
+use crate::base::identity::CertificateIdentity;
+use crate::base::ids::{ConnectionId, CoreId, Peer};
+use crate::engine::connections::connection::{Connection, Deferred, Hold, Phase};
+use crate::engine::connections::input_buffer::Input;
+use crate::engine::{Action, Engine, Refused};
 use crate::transport::Transport;
 
 /// A connection without its socket: all that another core needs to go on with it.

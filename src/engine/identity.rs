@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use shards::Text;
 
-use crate::clock::{Deadline, Now};
+use crate::base::clock::{Deadline, Now};
+use crate::base::ids::{ConnectionId, exchange};
+use crate::base::limits;
+use crate::base::log_rate::{name, rated};
 use crate::engine::access::{Authentication, IdentifierClaim, Identity};
-use crate::engine::connect::{Refusal, exchange};
-use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
-use crate::limits;
-use crate::log_rate::{name, rated};
-use crate::session::connection::{Hold, Phase};
+use crate::engine::connect::Refusal;
+use crate::engine::connections::connection::{Hold, Phase};
+use crate::engine::ending::Ending;
+use crate::engine::{Engine, Timer};
+use crate::resources::users::{HoldsTooMuch, Membership};
 use crate::session::state::SessionExtra;
-use crate::users::{HoldsTooMuch, Membership};
 use crate::wire::{Connect, ReasonCode};
 
 /// Whether a session that is somebody else's ends, so that a new one can take its place.

@@ -2,9 +2,11 @@
 //! processed yet. All of it is on the ledger, and has a bound of its own there, so that what strangers
 //! begin to send leaves room for what clients are about.
 
-use crate::engine::{ConnectionId, Engine, ending::Ending};
-use crate::limits;
-use crate::log_rate::rated;
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::base::log_rate::rated;
+use crate::engine::Engine;
+use crate::engine::ending::Ending;
 use crate::wire::ReasonCode;
 
 impl Engine {

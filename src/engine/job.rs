@@ -4,11 +4,12 @@
 //! Nothing is changed before all filters were checked: a packet that breaks the protocol changes
 //! nothing. What is changed then takes effect filter by filter; the answer follows the last one.
 
+use crate::base::ids::ConnectionId;
+use crate::engine::Engine;
 use crate::engine::answers::{Answer, Promise, unsuback};
+use crate::engine::connections::connection::Hold;
 use crate::engine::subscribe::check_filter;
-use crate::engine::{ConnectionId, Engine};
-use crate::session::connection::Hold;
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 use crate::wire::{
     Packet, PacketIdentifier, ReasonCode, SubscribeFilters, UnsubscribeFilters, Version,
 };

@@ -10,75 +10,14 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::clock::{Deadline, Now};
+use crate::base::clock::{Deadline, Now};
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::limits;
 use crate::engine::lanes::Awaited;
-use crate::engine::{ConnectionId, CoreId};
-use crate::limits;
 use crate::message::{self, Message};
 use crate::session::outbound::{Delivery, Outbound};
+use crate::storage::commit::{Keeping, RecordBatch, RecordRef, StoreState};
 use crate::storage::record::{Content, Record, SessionNumber, content_anew};
-
-/// How the engine keeps things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keeping {
-    /// The time of day at which the engine's clock stood at zero, in microseconds since 1970.
-    pub wall_at_zero_us: u64,
-    /// Whether what is acknowledged is on disk before.
-    pub waits: bool,
-}
-
-/// What the store says to a core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// The last batch of this core that is kept.
-    pub up_to: u64,
-    /// It is at its bound: what would add to it is to wait.
-    pub is_full: bool,
-    /// It cannot write for the moment.
-    pub is_failing: bool,
-    /// Counts how often everything was to be told anew.
-    pub checkpoint: u64,
-    /// Bytes it takes.
-    pub bytes: u64,
-    /// Synchronisations of the disk.
-    pub syncs: u64,
-    /// The time of day at which the engine's clock stood at zero, in microseconds since 1970, where that
-    /// is known better by now than at the start; else 0.
-    pub wall_at_zero_us: u64,
-}
-
-/// Records of some turns, to be stored whole or not at all.
-#[derive(Debug)]
-pub struct Batch {
-    /// Counts the batches of this core, from 1.
-    pub number: u64,
-    /// Records, one after the other.
-    pub bytes: Vec<u8>,
-    /// Up to here everything has been told anew, for that checkpoint.
-    pub checkpoint: u64,
-}
-
-/// The record of a delivery, so that its end can be told, or the record taken back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// Its number; 0 when it is not kept.
-    pub number: u64,
-    /// The batch it is in, and its place there.
-    batch: u32,
-    place: u32,
-}
-
-impl Kept {
-    /// Of one told before the process began.
-    pub(super) fn of_before(number: u64) -> Self {
-        Self { number, batch: 0, place: 0 }
-    }
-
-    /// More was told of it since: its first record cannot be taken back any more.
-    pub fn settle(&mut self) {
-        self.batch = 0;
-    }
-}
 
 /// A record in the open batch.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +61,7 @@ pub(super) struct Journal {
     number: u64,
     /// Records so far.
     written: u64,
-    stored: Stored,
+    stored: StoreState,
     /// The content told last, and its place in this batch: what a message is for many of follows.
     content: Option<(Message, u32)>,
     anew: Anew,
@@ -152,7 +91,7 @@ impl Journal {
             is_urgent: false,
             number: 1,
             written: 0,
-            stored: Stored::default(),
+            stored: StoreState::default(),
             content: None,
             anew: Anew::default(),
             under_way: VecDeque::new(),
@@ -281,7 +220,7 @@ impl Journal {
         delivery: &Delivery,
         packet_identifier: u16,
         shared: Option<&str>,
-    ) -> Kept {
+    ) -> RecordRef {
         let (content, place) = match self.anew.is_on {
             true => (self.number_anew(&delivery.message), NO_CONTENT),
             false => {
@@ -311,7 +250,7 @@ impl Journal {
             self.live += usize::from(self.entries[place as usize].uses == 1);
         }
         let place = self.enter(&record, place, 1);
-        Kept { number, batch: self.number as u32, place }
+        RecordRef { number, batch: self.number as u32, place }
     }
 
     /// Sessions are told anew from here on, or what happens.
@@ -358,7 +297,7 @@ impl Journal {
     }
 
     /// A delivery is over. When its batch has not left yet, both go without a trace.
-    pub(super) fn end_delivery(&mut self, session: SessionNumber, kept: Kept) {
+    pub(super) fn end_delivery(&mut self, session: SessionNumber, kept: RecordRef) {
         if kept.number == 0 {
             return;
         }
@@ -407,7 +346,7 @@ impl Journal {
     }
 
     /// The store has gone on. True when more of this core's batches are stored.
-    pub(super) fn note_stored(&mut self, stored: Stored) -> bool {
+    pub(super) fn note_stored(&mut self, stored: StoreState) -> bool {
         let is_more = stored.up_to > self.stored.up_to;
         self.stored = stored;
         self.keeping.wall_at_zero_us = self.keeping.wall_at_zero_us.max(stored.wall_at_zero_us);
@@ -460,7 +399,7 @@ impl Journal {
     }
 
     /// Hands the open batch over.
-    pub(super) fn seal(&mut self) -> Batch {
+    pub(super) fn seal(&mut self) -> RecordBatch {
         let bytes = match self.live == self.entries.len() {
             // The next one is likely to become as large.
             true => {
@@ -474,7 +413,7 @@ impl Journal {
         self.content = None;
         self.live = 0;
         self.is_urgent = false;
-        let batch = Batch { number: self.number, bytes, checkpoint: self.checkpoint };
+        let batch = RecordBatch { number: self.number, bytes, checkpoint: self.checkpoint };
         self.under_way.push_back((batch.number, batch.bytes.len()));
         self.under_way_bytes += batch.bytes.len();
         self.told = self.checkpoint;

@@ -2,18 +2,19 @@
 //! their connection is told, and what is retained; each core tells of its own sessions, and of the
 //! messages that were published on it to be retained.
 
-use crate::session::outbound::Outbound;
+use crate::session::outbound::{Delivery, Outbound, Telling};
 use shards::{Cursor, ScanStep, SubscriberId, Subscription};
 
-use crate::clock::Now;
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::limits;
 use crate::engine::batch::{Once, Parcel};
-use crate::engine::journal::{Batch, Journal, Keeping, Kept, Stored};
+use crate::engine::journal::Journal;
 use crate::engine::lanes::Awaited;
 use crate::engine::targets::Sharing;
-use crate::engine::{ConnectionId, CoreId, Engine, Timer, retained, sys_topics, wills};
-use crate::limits;
+use crate::engine::{Engine, Timer, retained, sys_topics, wills};
 use crate::message;
-use crate::session::outbound::Delivery;
+use crate::storage::commit::{Keeping, RecordBatch, RecordRef, StoreState};
 use crate::storage::record::{Exchange, Record, SessionNumber};
 use crate::wire::PacketIdentifier;
 
@@ -39,7 +40,7 @@ impl Engine {
     }
 
     /// The store has gone on: acknowledgements that waited for it leave.
-    pub fn handle_stored(&mut self, now: Now, stored: Stored) {
+    pub fn handle_stored(&mut self, now: Now, stored: StoreState) {
         self.set_now(now);
         let Some(journal) = &mut self.journal else { return };
         let is_more = journal.note_stored(stored);
@@ -91,7 +92,7 @@ impl Engine {
 
     /// What is to be stored, if it is time to hand it over. Called at the end of a turn until there
     /// is none.
-    pub fn poll_records(&mut self) -> Option<Batch> {
+    pub fn poll_records(&mut self) -> Option<RecordBatch> {
         self.go_on_with_checkpoint();
         let journal = self.journal.as_mut()?;
         if journal.is_resting() && !self.records_rest {
@@ -118,7 +119,7 @@ impl Engine {
 
     /// Everything that waits to be stored, whether or not the store has taken the last of it: the
     /// broker stops.
-    pub fn drain_records(&mut self) -> Option<Batch> {
+    pub fn drain_records(&mut self) -> Option<RecordBatch> {
         self.journal.as_mut().filter(|journal| journal.bytes() > 0).map(|journal| journal.seal())
     }
 
@@ -185,7 +186,7 @@ impl Engine {
     }
 
     /// What a connection holds is sent once this turn's records are stored.
-    pub(super) fn hold_until_stored(&mut self, session: u32, id: ConnectionId, kept: Kept) {
+    pub(super) fn hold_until_stored(&mut self, session: u32, id: ConnectionId, kept: RecordRef) {
         let Some(journal) = &mut self.journal else { return };
         let batch = journal.number();
         journal.wait(batch, id);
@@ -297,8 +298,8 @@ impl Engine {
         delivery: &Delivery,
         packet_identifier: u16,
         once: Option<Once>,
-    ) -> Kept {
-        let Some(journal) = &mut self.journal else { return Kept::default() };
+    ) -> RecordRef {
+        let Some(journal) = &mut self.journal else { return RecordRef::default() };
         let shared = delivery.shared.map(|filter| self.index.text(filter));
         match (once, &shared) {
             (Some(once), Some(filter)) => journal.write(&taken_by_group(once.exchange, filter)),
@@ -380,7 +381,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn tell_sent(&mut self, index: u32, kept: Kept, identifier: PacketIdentifier) {
+    pub(super) fn tell_sent(&mut self, index: u32, kept: RecordRef, identifier: PacketIdentifier) {
         if let Some(session) = self.number(index)
             && kept.number != 0
         {
@@ -389,7 +390,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn tell_released(&mut self, index: u32, identifier: PacketIdentifier, kept: Kept) {
+    pub(super) fn tell_released(
+        &mut self,
+        index: u32,
+        identifier: PacketIdentifier,
+        kept: RecordRef,
+    ) {
         if let Some(session) = self.number(index)
             && kept.number != 0
         {
@@ -589,12 +595,4 @@ fn tell_anew(
         journal.write(&Record::Away { session, expiry_interval_s, since_us });
         wills::write_waiting(journal, session, state);
     }
-}
-
-/// What [`crate::session::outbound::Outbound::tell_anew`] tells.
-pub enum Telling<'a> {
-    /// A message that waits, or is in flight under a Packet Identifier.
-    Delivery(&'a mut Delivery, u16),
-    /// One of which only PUBREL is left.
-    Released(Kept, u16),
 }

@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::limits;
 use crate::engine::batch::{Batch, Body, Parcel};
 use crate::engine::bundle::{Bundles, Places};
-use crate::engine::{ConnectionId, CoreId, Place};
-use crate::limits;
 use crate::message::Content;
+use crate::resources::gauges::Place;
 
 /// An answer to a client that waits for receipts: a place in its connection's line of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

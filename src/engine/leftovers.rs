@@ -5,9 +5,9 @@
 use shards::{FilterId, SubscriberId};
 use smallvec::SmallVec;
 
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
-use crate::limits;
-use crate::metrics::Drop as DropCause;
 use crate::session::outbound::Outbound;
 use crate::storage::record::SessionNumber;
 

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::action::{Action, ConnectionId};
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::base::metrics::Metrics;
+use crate::base::send_buffer::SendBuffer;
+use crate::engine::action::Action;
+use crate::engine::connections::connection::Connection;
 use crate::engine::slots::Slots;
-use crate::gauges::Ledger;
-use crate::limits;
-use crate::metrics::Metrics;
-use crate::send_buffer::SendBuffer;
-use crate::session::connection::Connection;
+use crate::resources::gauges::Ledger;
 use crate::transport::Scratch;
 
 /// Connections, their outboxes, and what the executor is to do.

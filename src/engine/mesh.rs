@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 
 use shards::TopicFilter;
 
-use crate::clock::Now;
-use crate::engine::batch::{Batch, Forwarded, Parcel, Publisher, Whom};
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, CoreId, Publisher};
+use crate::base::limits;
+use crate::engine::Engine;
+use crate::engine::batch::{Batch, Forwarded, Parcel, Whom};
 use crate::engine::deliver::{Draft, Origin};
 use crate::engine::retained::Stored;
 use crate::engine::targets::Targets;
-use crate::engine::{ConnectionId, CoreId, Engine};
-use crate::limits;
 
 /// A batch of another core that one turn had no time for.
 #[derive(Debug)]

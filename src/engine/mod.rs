@@ -28,6 +28,7 @@ mod answers;
 mod batch;
 mod bundle;
 mod connect;
+pub mod connections;
 mod deliver;
 mod due;
 mod ending;
@@ -61,41 +62,38 @@ mod sys_topics;
 mod targets;
 #[cfg(test)]
 mod tests;
-pub mod timers;
 mod transit;
 mod transports;
 mod wills;
 pub mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hashbrown::HashTable;
 use shards::{FilterId, Hashing, Replica, RetainedIndex, SubscriptionIndex};
 use slab::Slab;
 
-use crate::clock::{Deadline, Now};
+use crate::base::clock::{Deadline, Now};
+use crate::base::ids::{ConnectionId, CoreId, Peer, Publisher};
+use crate::base::limits;
+use crate::base::metrics::{Metrics, Turn};
+use crate::base::timer_wheel::Wheel;
 use crate::config::Settings;
-use crate::limits;
-use crate::metrics::{Metrics, Turn};
-use crate::session::connection::{Connection, Hold, Phase};
+use crate::engine::connections::connection::{Connection, Hold, Phase};
+use crate::resources::gauges::Place;
+use crate::resources::weighed::Weighed;
 use crate::session::outbound::QueueLimits;
 use crate::session::state::Session;
 use crate::storage::record::{Exchange, SessionNumber};
 use crate::transport::Entrances;
-use crate::weighed::Weighed;
 use crate::wire::ReasonCode;
 
-pub use crate::gauges::Place;
-pub use access::{
-    Access, AllowAll, AlternativeName, Authentication, CertificateIdentity, Credentials, Grant,
-    IdentifierClaim, Identity,
-};
-pub use action::{Action, ConnectionId, Refused};
+pub use access::{Access, AllowAll, Authentication, Credentials, Grant, IdentifierClaim, Identity};
+pub use action::{Action, Refused};
 pub use allowance::Allowance;
 pub use answers::Answers;
-pub use batch::{Batch, Publisher};
+pub use batch::Batch;
 use deliver::Template;
 use due::Timer;
 use expiry::Expiries;
@@ -103,9 +101,7 @@ use fan_out::FanOuts;
 pub use handover::HandedOver;
 pub use job::Job;
 use journal::Journal;
-pub use journal::{Batch as Records, Keeping, Kept, Stored as StoreState};
 use keep::Checkpoint;
-pub use keep::Telling;
 use lanes::Lanes;
 use leftovers::Leftover;
 use links::Links;
@@ -117,23 +113,9 @@ pub use restore::Restored;
 use retained::{Graves, Stored};
 use run::Run;
 use targets::TopicCache;
-use timers::Wheel;
 use transit::Transit;
 use wills::LeftWills;
 use work::Work;
-
-/// Number of a core: one thread with its connections and sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CoreId(pub u16);
-
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its address, where the transport has one.
-    pub address: Option<SocketAddr>,
-    /// Number of the listener it came through.
-    pub listener: u16,
-}
 
 /// One core: see the module's documentation.
 pub struct Engine {
@@ -359,8 +341,8 @@ impl Engine {
     pub fn metrics(&mut self) -> &Metrics {
         self.links.metrics.memory_bytes = self.links.ledger.bytes();
         self.links.metrics.input_bytes = self.links.ledger.input_bytes();
-        self.links.metrics.log_lines_left_out = crate::log_rate::left_out();
-        self.links.metrics.log_lines_lost = crate::output::log_lines_lost();
+        self.links.metrics.log_lines_left_out = crate::base::log_rate::left_out();
+        self.links.metrics.log_lines_lost = crate::base::output::log_lines_lost();
         self.links.metrics.work_steps = self.work.total();
         self.links.metrics.work_steps_turn_max = self.work.turn_max();
         self.links.metrics.connections_open = self.links.connections.len() as u64;
@@ -483,7 +465,7 @@ impl Engine {
         now: Now,
         connection: ConnectionId,
         bytes: usize,
-        drained: Option<crate::send_buffer::SendBuffer>,
+        drained: Option<crate::base::send_buffer::SendBuffer>,
     ) {
         self.set_now(now);
         let is_drained = drained.is_some();

@@ -4,7 +4,7 @@
 //! (Aumasson and Bernstein, 2012), whose key is used for nothing else: whoever has any number of
 //! them can neither tell the next one nor anything of the key of the hash tables.
 
-use crate::engine::CoreId;
+use crate::base::ids::CoreId;
 
 /// Secrets of a process, the same for all its cores, drawn independently of each other.
 #[derive(Clone, Copy)]

@@ -9,10 +9,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::clock::{Deadline, Now};
-use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
-use crate::limits;
-use crate::session::connection::{Connection, Hold};
+use crate::base::clock::{Deadline, Now};
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::engine::connections::connection::{Connection, Hold};
+use crate::engine::ending::Ending;
+use crate::engine::{Engine, Timer};
 use crate::wire::{self, Frame, ReasonCode};
 
 /// Connections whose time is up by the clock.

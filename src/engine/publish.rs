@@ -1,17 +1,17 @@
 //! PUBLISH from a client: checked, retained, routed, acknowledged.
 
+use crate::base::ids::{ConnectionId, CoreId, Publisher, exchange};
+use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::Identity;
 use crate::engine::answers::{Answer, Promise};
-use crate::engine::batch::{Once, Publisher};
-use crate::engine::connect::exchange;
+use crate::engine::batch::Once;
 use crate::engine::deliver::Origin;
 use crate::engine::lanes::Awaited;
 use crate::engine::retained::RetainedFull;
-use crate::engine::{ConnectionId, CoreId, Engine, sys_topics};
+use crate::engine::{Engine, sys_topics};
 use crate::message::Content;
-use crate::metrics::Drop as DropCause;
 use crate::storage::record::Exchange;
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 use crate::wire::{Ack, Packet, PacketIdentifier, Publish, Qos, ReasonCode, Version};
 
 impl Engine {

@@ -2,9 +2,10 @@
 //! against it there is one place that sets it and one that takes it back. And the line of connections
 //! that go on in a later turn, because the budget of this one was spent ([`Work`](super::work::Work)).
 
-use crate::engine::{Action, ConnectionId, Engine, Timer};
-use crate::limits;
-use crate::session::connection::{Connection, Hold};
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::engine::connections::connection::{Connection, Hold};
+use crate::engine::{Action, Engine, Timer};
 
 impl Connection {
     /// Whether input must wait.

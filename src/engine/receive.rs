@@ -1,16 +1,18 @@
 //! Bytes from a client: cut into packets, decoded, dispatched by phase and type.
 
-use crate::clock::Now;
+use crate::base::clock::Now;
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::base::log_rate::{name, rated};
+use crate::base::metrics::Drop as DropCause;
 use crate::config::Limits;
+use crate::engine::Engine;
+use crate::engine::connections::connection::{Connection, Hold, Phase};
+use crate::engine::connections::input_buffer::Input;
+use crate::engine::ending::Ending;
 use crate::engine::work::BYTES_PER_STEP;
-use crate::engine::{ConnectionId, Engine, ending::Ending};
-use crate::limits;
-use crate::log_rate::{name, rated};
-use crate::metrics::Drop as DropCause;
-use crate::session::connection::{Connection, Hold, Phase};
-use crate::session::input::Input;
 use crate::session::outbound::Ack;
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 use crate::wire::{self, Disconnect, Frame, Packet, PacketType, ReasonCode, Version};
 
 impl Connection {

@@ -6,13 +6,15 @@ use std::collections::{HashMap, VecDeque};
 
 use shards::{Fingerprint, GroupAt, SubscriberId, SubscriptionOptions, TopicFilter};
 
+use crate::base::ids::CoreId;
+use crate::base::limits;
 use crate::engine::retained::{STAMP_CORE_BITS, Stored};
-use crate::engine::{CoreId, Engine, Kept, sys_topics};
-use crate::limits;
+use crate::engine::{Engine, sys_topics};
 use crate::message::{self, Message};
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
 use crate::session::state::Will;
+use crate::storage::commit::RecordRef;
 use crate::storage::image::{self, Image, OwnedContent, Part, SharedContent};
 use crate::storage::record::{Exchange, NoRecord, Record, SessionNumber};
 use crate::wire::{PacketIdentifier, Qos};
@@ -266,7 +268,7 @@ impl Engine {
         let mut outbound = Box::<Outbound>::default();
         for of in inflight {
             let Some(identifier) = PacketIdentifier::new(of.packet_identifier) else { continue };
-            let kept = Kept::of_before(of.number);
+            let kept = RecordRef::of_before(of.number);
             match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_inflight(identifier, Ok(delivery)),
                 None if of.content.is_none() => outbound.restore_inflight(identifier, Err(kept)),
@@ -277,7 +279,7 @@ impl Engine {
         for of in queue {
             match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_queued(delivery),
-                None => self.tell_lost(index, Kept::of_before(of.number)),
+                None => self.tell_lost(index, RecordRef::of_before(of.number)),
             }
         }
         outbound.end_restore(self.queue_limits.policy);
@@ -292,7 +294,7 @@ impl Engine {
         }
     }
 
-    fn tell_lost(&mut self, index: u32, kept: Kept) {
+    fn tell_lost(&mut self, index: u32, kept: RecordRef) {
         if let (Some(session), Some(journal)) =
             (self.sessions[index as usize].number(), &mut self.journal)
         {
@@ -308,7 +310,7 @@ impl Engine {
             retain: of.retain,
             subscription_identifiers: Identifiers::new(&of.identifiers),
             shared: of.shared.as_deref().and_then(|text| self.index.find(text)),
-            kept: Kept::of_before(of.number),
+            kept: RecordRef::of_before(of.number),
         })
     }
 

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use shards::{Cursor, ScanState, ScanStep};
 
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
 use crate::engine::deliver::Draft;
 use crate::engine::targets::{Own, Target};
 use crate::engine::{Engine, Timer, sys_topics};
-use crate::limits;
 use crate::message::{Content, Message};
-use crate::metrics::Drop as DropCause;
-use crate::users::HoldsTooMuch;
+use crate::resources::users::HoldsTooMuch;
 use crate::wire::Qos;
 
 /// A message is not retained: the store, or its user, has as much as it may.

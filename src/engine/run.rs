@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::batch::Publisher;
+use crate::base::ids::{ConnectionId, Publisher};
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::QueuePolicy;
+use crate::engine::Engine;
 use crate::engine::deliver::{Draft, Pressure};
 use crate::engine::targets::{Target, Targets};
-use crate::engine::{ConnectionId, Engine};
-use crate::limits;
 use crate::message::{Content, Copy};
-use crate::metrics::Drop as DropCause;
-use crate::session::outbound::QueuePolicy;
 use crate::session::state::DeliveryClass;
 use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
 

@@ -14,10 +14,12 @@
 use std::io;
 use std::time::Duration;
 
-use crate::clock::Now;
-use crate::engine::{Action, ConnectionId, Engine, Timer, ending::Ending};
-use crate::limits::KERNEL_TLS_LOOK_MS;
-use crate::log_rate::rated;
+use crate::base::clock::Now;
+use crate::base::ids::ConnectionId;
+use crate::base::limits::KERNEL_TLS_LOOK_MS;
+use crate::base::log_rate::rated;
+use crate::engine::ending::Ending;
+use crate::engine::{Action, Engine, Timer};
 use crate::transport::Settling;
 use crate::transport::record::{ALERT, APPLICATION_DATA, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE};
 use crate::transport::tls::Keys;

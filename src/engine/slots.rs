@@ -5,8 +5,8 @@ use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 
-use crate::clock::Now;
-use crate::session::connection::Connection;
+use crate::base::clock::Now;
+use crate::engine::connections::connection::Connection;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

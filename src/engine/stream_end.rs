@@ -13,11 +13,13 @@
 
 use std::time::Duration;
 
-use crate::clock::Now;
+use crate::base::clock::Now;
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::engine::connections::connection::{Connection, Hold};
+use crate::engine::ending::Ending;
 use crate::engine::work::BYTES_PER_STEP;
-use crate::engine::{ConnectionId, Engine, Timer, ending::Ending};
-use crate::limits;
-use crate::session::connection::{Connection, Hold};
+use crate::engine::{Engine, Timer};
 use crate::wire::{self, Frame};
 
 /// How a CONNECT stands to the connection that its client has already.

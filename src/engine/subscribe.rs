@@ -2,15 +2,15 @@
 
 use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
 
+use crate::base::ids::{ConnectionId, exchange};
+use crate::base::limits;
+use crate::base::log_rate::{name, rated};
+use crate::engine::Engine;
 use crate::engine::access::Identity;
-use crate::engine::connect::exchange;
 use crate::engine::job::Request;
-use crate::engine::{ConnectionId, Engine};
-use crate::limits;
-use crate::log_rate::{name, rated};
 use crate::session::outbound::Identifiers;
 use crate::session::state::RetainedFeed;
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 use crate::wire::{Qos, ReasonCode, Subscribe, SubscribeOptions, Unsubscribe};
 
 impl Engine {

@@ -1,10 +1,11 @@
 //! `$SYS/broker/…`: the counters of the broker as retained messages, for whoever subscribes.
 
+use crate::base::ids::CoreId;
+use crate::base::metrics::{DROPS, Metrics};
 use crate::engine::batch::Parcel;
 use crate::engine::deliver::Origin;
-use crate::engine::{CoreId, Engine, Timer};
+use crate::engine::{Engine, Timer};
 use crate::message::Content;
-use crate::metrics::{DROPS, Metrics};
 use crate::wire::Qos;
 
 /// Clients may read topics below this one, and write neither them nor itself.

@@ -7,11 +7,11 @@ use shards::{
     CoreMatches, FilterId, GroupId, Hashing, Matches, Replica, Subscription, SubscriptionIndex,
 };
 
-use crate::gauges::Ledger;
-use crate::limits;
+use crate::base::limits;
+use crate::resources::gauges::Ledger;
+use crate::resources::weighed::{OWN_BYTES, heap};
 use crate::session::outbound::Identifiers;
 use crate::session::state::{DeliveryClass, Session};
-use crate::weighed::{OWN_BYTES, heap};
 use crate::wire::Qos;
 
 /// One subscriber, all its matching subscriptions taken together: one copy at the highest QoS with

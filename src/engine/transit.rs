@@ -8,12 +8,14 @@
 
 use std::collections::VecDeque;
 
+use crate::base::ids::CoreId;
+use crate::base::metrics::Drop as DropCause;
 use crate::engine::deliver::{Draft, Origin};
 use crate::engine::journal::Journal;
-use crate::engine::{CoreId, Engine, Kept, Timer};
+use crate::engine::{Engine, Timer};
 use crate::message::{Content, Message};
-use crate::metrics::Drop as DropCause;
 use crate::session::outbound::{Delivery, Identifiers};
+use crate::storage::commit::RecordRef;
 use crate::storage::image;
 use crate::storage::record::{DeliveryNumber, Record, SessionNumber};
 use crate::wire::Qos;
@@ -150,7 +152,7 @@ impl Engine {
             retain,
             subscription_identifiers: Identifiers::None,
             shared: None,
-            kept: Kept::default(),
+            kept: RecordRef::default(),
         };
         delivery.kept = self.journal.as_mut()?.write_delivery(session, &delivery, 0, filter);
         Some(Passing { filter: filter.map(Into::into), delivery, batch: 0 })

@@ -4,10 +4,12 @@
 
 use std::net::SocketAddr;
 
-use crate::engine::{Action, ConnectionId, Engine, Peer, Refused, ending::Ending};
-use crate::limits;
-use crate::log_rate::{Name, rated};
-use crate::session::connection::{Connection, Hold, Phase};
+use crate::base::ids::{ConnectionId, Peer};
+use crate::base::limits;
+use crate::base::log_rate::{Name, rated};
+use crate::engine::connections::connection::{Connection, Hold, Phase};
+use crate::engine::ending::Ending;
+use crate::engine::{Action, Engine, Refused};
 use crate::transport::{Entrance, Entrances, Fault, Handshake, Layer, Received};
 
 impl Engine {

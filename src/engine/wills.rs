@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use shards::Text;
 
-use crate::clock::{Deadline, Now};
+use crate::base::clock::{Deadline, Now};
+use crate::base::limits;
+use crate::base::log_rate::{name, rated};
+use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::Access;
 use crate::engine::deliver::Origin;
 use crate::engine::ending::Ending;
@@ -19,11 +22,8 @@ use crate::engine::journal::Journal;
 use crate::engine::names::is_assigned;
 use crate::engine::retained::Stored;
 use crate::engine::{Engine, Timer};
-use crate::gauges::Ledger;
-use crate::limits;
-use crate::log_rate::{name, rated};
 use crate::message;
-use crate::metrics::Drop as DropCause;
+use crate::resources::gauges::Ledger;
 use crate::session::state::{Session, Will};
 use crate::storage::image::{HeldWill, OwnedContent};
 use crate::storage::record::{Content, Record, SessionNumber};

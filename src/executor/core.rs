@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clock::{Now, Tick};
+use crate::base::clock::{Now, Tick};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
+use crate::base::metrics::Turn;
+use crate::base::waker::Waker;
 use crate::config::Uring;
 use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
-use crate::executor::{Executor, Listeners, Stop, Waker};
-use crate::log_rate::{self, rated};
-use crate::metrics::Turn;
+use crate::executor::{Executor, Listeners, Stop};
 #[cfg(feature = "store")]
 use crate::stats::Kind;
 use crate::stats::{Recorder, Stamps};

@@ -11,8 +11,9 @@ use std::time::Duration;
 use ::glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 
+use crate::base::waker::Waker;
 use crate::executor::tasks::{self, Borrowed, Front, Runtime, Tasks};
-use crate::executor::{ListenerSocket, Parts, Waker};
+use crate::executor::{ListenerSocket, Parts};
 
 /// One of its runtimes.
 pub struct Glommio(LocalExecutor);

@@ -5,8 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::engine::{Keeping, Restored};
-use crate::executor::{Core, Waker};
+use crate::base::waker::Waker;
+use crate::engine::Restored;
+use crate::executor::Core;
+use crate::storage::commit::Keeping;
 use crate::storage::image::Image;
 use crate::storage::log::{Desk, Progress, Reader, Store};
 

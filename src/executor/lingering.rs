@@ -13,10 +13,10 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 
+use crate::base::send_buffer::SendBuffer;
 use crate::executor::poll::write_some;
 use crate::executor::sealing::kernel;
 use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
-use crate::send_buffer::SendBuffer;
 
 /// Input discarded at most.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;

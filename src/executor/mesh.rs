@@ -3,9 +3,10 @@
 
 use shards::mesh::Port;
 
-use crate::clock::Tick;
-use crate::engine::{Batch, CoreId, Engine, HandedOver};
-use crate::limits;
+use crate::base::clock::Tick;
+use crate::base::ids::CoreId;
+use crate::base::limits;
+use crate::engine::{Batch, Engine, HandedOver};
 use crate::stats::Stamps;
 
 /// What a core has for another in one turn: one item of a lane. `S` is a socket as executors of
@@ -128,9 +129,11 @@ impl<S> Mesh<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Now;
+    use crate::base::clock::Now;
+    use crate::base::ids::{ConnectionId, Peer};
     use crate::config::Settings;
-    use crate::engine::{AllowAll, ConnectionId, Keys, Peer, Place};
+    use crate::engine::{AllowAll, Keys};
+    use crate::resources::gauges::Place;
 
     /// A core of two with a client that the broker named.
     fn core(place: Place) -> (Engine, ConnectionId) {

@@ -27,21 +27,20 @@ pub mod tasks;
 pub mod threads;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub mod uring;
-mod waker;
 mod watch;
 
 use std::io;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::base::limits;
 use crate::config::Settings;
-use crate::{limits, platform};
+use crate::platform;
 
 pub use self::core::{Core, Parts};
+use crate::base::waker::Waker;
 pub use listener::{Listener, ListenerSocket};
-pub use waker::Waker;
 
 /// Connections accepted in a turn, so that a storm leaves time for those who are in.
 const ACCEPTS_PER_TURN: usize = 256;

@@ -12,8 +12,9 @@ use std::time::Duration;
 use ::monoio::time::TimeDriver;
 use ::monoio::{IoUringDriver, RuntimeBuilder};
 
+use crate::base::waker::Waker;
 use crate::executor::tasks::{self, Borrowed, Front, Runtime, Tasks};
-use crate::executor::{ListenerSocket, Parts, Waker};
+use crate::executor::{ListenerSocket, Parts};
 
 /// One of its runtimes.
 pub struct Monoio(::monoio::Runtime<TimeDriver<IoUringDriver>>);

@@ -12,16 +12,19 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
+use crate::base::ids::{ConnectionId, CoreId, Peer};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
+use crate::base::send_buffer::SendBuffer;
+use crate::base::waker::Waker;
+use crate::engine::{Action, HandedOver};
 use crate::executor::lingering::Lingerers;
 use crate::executor::mesh::Moving;
 use crate::executor::sealing::{Sealed, kernel};
 use crate::executor::{
-    ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts, Waker,
+    ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts,
     is_peers_fault, progress,
 };
-use crate::log_rate::{self, rated};
-use crate::send_buffer::SendBuffer;
 
 /// The core's receive buffer: as much as one connection may say in a turn.
 const RECEIVE_BYTES: usize = 64 * 1024;

@@ -21,14 +21,17 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use self::goodbye::linger;
-use crate::engine::{Action, ConnectionId, CoreId, HandedOver, Peer};
+use crate::base::ids::{ConnectionId, CoreId, Peer};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
+use crate::base::send_buffer::SendBuffer;
+use crate::base::waker::Waker;
+use crate::engine::{Action, HandedOver};
 use crate::executor::mesh::Moving;
 use crate::executor::{
-    ACCEPT_REST, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Listeners, Parts, Waker,
-    is_peers_fault, progress,
+    ACCEPT_REST, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Listeners, Parts, is_peers_fault,
+    progress,
 };
-use crate::log_rate::{self, rated};
-use crate::send_buffer::SendBuffer;
 
 /// The core's receive buffer: as much as one connection may say at a time.
 const RECEIVE_BYTES: usize = 64 * 1024;

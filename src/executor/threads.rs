@@ -1,23 +1,23 @@
 //! One executor on each core's thread: started together or not at all, stopped together.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::access::Bell;
-use crate::clock::Now;
+use crate::base::clock::Now;
+use crate::base::ids::CoreId;
+use crate::base::waker::Waker;
 use crate::config::Settings;
-use crate::engine::{Access, CoreId, Engine, Keys, Place};
+use crate::engine::{Access, Engine, Keys};
 use crate::executor::core::wake;
 #[cfg(feature = "store")]
 use crate::executor::keeping::Keeper;
 use crate::executor::mesh::Mesh;
-use crate::executor::{
-    Core, Executor, Listeners, Parts, Stop, Waker, placement, sockets_max, watch,
-};
+use crate::executor::{Core, Executor, Listeners, Parts, Stop, placement, sockets_max, watch};
 use crate::platform::plan::Seat;
+use crate::resources::gauges::Place;
 use crate::stats::{self, Desk, Recorder};
 use crate::transport::Entrances;
 

@@ -15,8 +15,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::base::limits;
 use crate::config::Uring;
-use crate::limits;
 
 /// Descriptors the process needs besides its connections: listeners, log, the executor's own,
 /// and connections that are being refused.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::gauges::{Charge, Ledger};
+use crate::resources::gauges::{Charge, Ledger};
 use crate::wire::PacketIdentifier;
 
 /// Packet Identifiers of QoS 2 messages between PUBREC and PUBREL, kept for as long as the

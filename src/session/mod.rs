@@ -1,8 +1,6 @@
 //! One client's state and its rules, without I/O: Network Connection, Session State, flow both ways, Will, Topic Aliases.
 
-pub mod connection;
 pub mod inbound;
-pub mod input;
 pub mod outbound;
 pub mod state;
 pub mod topic_alias;

@@ -18,16 +18,17 @@ use std::sync::Arc;
 pub use acks::{Ack, Acknowledged};
 use expired::Sweep;
 pub use expired::Swept;
-use serde::Deserialize;
+pub use kept::Telling;
 use shards::FilterId;
 
-use crate::clock::Now;
-use crate::engine::Kept;
-use crate::gauges::{Charge, Ledger};
-use crate::limits;
+use crate::base::clock::Now;
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::QueuePolicy;
 use crate::message::Message;
-use crate::metrics::Drop as DropCause;
-use crate::users::{Membership, QueueBytes};
+use crate::resources::gauges::{Charge, Ledger};
+use crate::resources::users::{Membership, QueueBytes};
+use crate::storage::commit::RecordRef;
 use crate::wire::{PacketIdentifier, Qos};
 
 /// Places in a queue that are kept when it is empty.
@@ -50,7 +51,7 @@ pub struct Delivery {
     /// The shared subscription it was drawn for, so that another member can have it instead.
     pub shared: Option<FilterId>,
     /// Its record, where the session outlives the process.
-    pub kept: Kept,
+    pub kept: RecordRef,
 }
 
 /// Subscription Identifiers of a delivery: none or one nearly always.
@@ -85,21 +86,6 @@ impl Identifiers {
     }
 }
 
-/// What to do when the queue of a session is full.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum QueuePolicy {
-    /// The newcomer is dropped.
-    #[default]
-    DropNewest,
-    /// The oldest queued message makes room.
-    DropOldest,
-    /// A connected client is disconnected with 0x97 Quota exceeded; an offline one loses the newcomer.
-    Disconnect,
-    /// At most one message a topic waits, the newest.
-    KeepLatest,
-}
-
 /// Bounds of one queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
@@ -123,7 +109,7 @@ enum Stage {
     /// Never sent: it is once the store has this batch.
     Held(Delivery, u64),
     /// PUBREC came; `resend` says that PUBREL is to be sent again on this connection.
-    Released { resend: bool, kept: Kept },
+    Released { resend: bool, kept: RecordRef },
     /// Acknowledged out of order; leaves when all before it have.
     Done,
 }
@@ -143,7 +129,7 @@ pub enum Next {
     Pubrel(PacketIdentifier),
     /// Nothing yet: this QoS 2 message is in flight now, which is to be stored before it is sent.
     /// [`Outbound::hold_until`] must follow.
-    Hold(Kept, PacketIdentifier),
+    Hold(RecordRef, PacketIdentifier),
     /// Nothing yet: this message, which waited, is not for its client any more, and has been let go of.
     Denied,
 }
@@ -198,7 +184,7 @@ pub struct Outbound {
     /// When queued messages expire; none while the queue was never full.
     sweep: Option<Box<Sweep>>,
     /// Messages that are not to be sent any more and have a record of which the end is to be told.
-    gone: Vec<Kept>,
+    gone: Vec<RecordRef>,
     /// What all of it takes besides the messages themselves, which others may have too.
     charge: Charge,
     /// For how many messages there was room when that was reckoned.
@@ -310,7 +296,7 @@ impl Outbound {
     }
 
     /// What was held last is sent once the store has this batch. `kept` is its record by now.
-    pub fn hold_until(&mut self, batch: u64, kept: Kept) {
+    pub fn hold_until(&mut self, batch: u64, kept: RecordRef) {
         if let Some(Inflight { stage: Stage::Held(delivery, until), .. }) = self.inflight.back_mut()
         {
             (delivery.kept, *until) = (kept, batch);
@@ -318,18 +304,18 @@ impl Outbound {
     }
 
     /// The record of what was sent last.
-    pub fn note_kept(&mut self, kept: Kept) {
+    pub fn note_kept(&mut self, kept: RecordRef) {
         if let Some(Inflight { stage: Stage::Sent(delivery), .. }) = self.inflight.back_mut() {
             delivery.kept = kept;
         }
     }
 
     /// Takes one whose end is to be told.
-    pub fn pop_gone(&mut self) -> Option<Kept> {
+    pub fn pop_gone(&mut self) -> Option<RecordRef> {
         self.gone.pop()
     }
 
-    fn note_gone(&mut self, kept: Kept) {
+    fn note_gone(&mut self, kept: RecordRef) {
         if kept.number != 0 {
             self.gone.push(kept);
         }

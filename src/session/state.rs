@@ -5,13 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use shards::{FilterId, Text};
 use smallvec::SmallVec;
 
-use crate::clock::Deadline;
-use crate::engine::ConnectionId;
-use crate::gauges::{Charge, Ledger};
+use crate::base::clock::Deadline;
+use crate::base::ids::ConnectionId;
+use crate::resources::gauges::{Charge, Ledger};
+use crate::resources::users::Membership;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Identifiers, Outbound};
 use crate::storage::record::SessionNumber;
-use crate::users::Membership;
 use crate::wire::Qos;
 
 /// How copies of a message for a client are encoded: clients of one class share an encoding.
@@ -62,7 +62,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 pub struct SessionExtra {
     /// Messages lost on the way to this client, by cause, since the session began.
-    pub drops: Option<Box<crate::metrics::Drops>>,
+    pub drops: Option<Box<crate::base::metrics::Drops>>,
     /// The name of the client that made it, if it has one: nobody else is to have the session.
     pub owner: Option<Box<str>>,
     /// Counts for that user, where it is bounded what one may hold.

@@ -4,8 +4,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::gauges::{Charge, Ledger};
-use crate::limits;
+use crate::base::limits;
+use crate::resources::gauges::{Charge, Ledger};
 
 /// Aliases the client set for what it sends.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::metrics::Metrics;
+use crate::base::metrics::Metrics;
 use crate::stats::recorder::Answer;
 use crate::stats::{Recorder, Recording};
 

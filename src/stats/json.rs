@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use crate::metrics::{DROPS, Metrics, Nature};
+use crate::base::metrics::{DROPS, Metrics, Nature};
 use crate::stats::report::Part;
 use crate::stats::{QUANTILES, Recording, Report};
 

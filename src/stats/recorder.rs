@@ -4,8 +4,8 @@ use std::sync::mpsc;
 
 use hdrhistogram::Histogram;
 
-use crate::clock::{Now, Tick};
-use crate::metrics::{Metrics, subtract_each};
+use crate::base::clock::{Now, Tick};
+use crate::base::metrics::{Metrics, subtract_each};
 use crate::stats::{FORWARDED, KINDS, Kind, PUBLISH};
 
 /// Significant decimal digits that a histogram keeps: it is off by at most a thousandth.

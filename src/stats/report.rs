@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::metrics::Metrics;
+use crate::base::metrics::Metrics;
 use crate::stats::Recording;
 
 /// Why a report is made.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::serialization::V2DeflateSerializer;
 
+use crate::base::metrics::Metrics;
+use crate::base::output::Output;
 use crate::config::{Stats, StatsFormat};
-use crate::metrics::Metrics;
-use crate::output::Output;
 use crate::stats::histogram_log::{Entries, write_percentiles};
 use crate::stats::report::Part;
 use crate::stats::{Desk, HistogramLog, Report, Why, json, table};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use crate::metrics::Metrics;
+use crate::base::metrics::Metrics;
 use crate::stats::{PUBLISH, QUANTILES, Report, Why};
 
 /// With more cores than these a table shows them taken together alone.

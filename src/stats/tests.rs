@@ -9,8 +9,8 @@ use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 
 use super::histogram_log::write_percentiles;
 use super::*;
-use crate::clock::{Now, Tick};
-use crate::metrics::{Drop as DropCause, Metrics};
+use crate::base::clock::{Now, Tick};
+use crate::base::metrics::{Drop as DropCause, Metrics};
 
 /// What one core recorded in a few turns: `publishes` messages of QoS 1 that took `us` each.
 fn part(publishes: u64, us: u64) -> Part {

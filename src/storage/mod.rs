@@ -3,6 +3,7 @@
 //! The engine writes [`record`]s and reads an [`image`] of all of them; it knows no file. [`log`]
 //! keeps them on disk.
 
+pub mod commit;
 pub mod image;
 #[cfg(feature = "store")]
 pub mod log;

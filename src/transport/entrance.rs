@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::websocket::WebSocket;
 use super::{Transport, proxy, tls};
+use crate::base::ids::Peer;
 use crate::config::listener::{self, Listener, ProxiedIdentity};
 use crate::config::proxy::Proxy;
-use crate::engine::Peer;
 
 /// All listeners by number; the cores share them.
 pub type Entrances = Arc<[Entrance]>;

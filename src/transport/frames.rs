@@ -2,7 +2,7 @@
 //! and clients are in use that handle the first packet of a frame and then wait for another frame.
 
 use super::websocket::{opcode, write_head};
-use crate::send_buffer::{Piece, SendBuffer};
+use crate::base::send_buffer::{Piece, SendBuffer};
 
 /// Shared bytes of a packet that stay shared; fewer are cheaper to copy.
 const SHARED_BYTES_MIN: usize = 2 * 1024;

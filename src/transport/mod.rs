@@ -37,9 +37,9 @@ pub use self::ciphers::{Cipher, Ciphers};
 pub use self::entrance::{Entrance, Entrances};
 use self::tls::{Keys, Tls};
 use self::websocket::WebSocket;
-use crate::engine::CertificateIdentity;
-use crate::limits;
-use crate::send_buffer::SendBuffer;
+use crate::base::identity::CertificateIdentity;
+use crate::base::limits;
+use crate::base::send_buffer::SendBuffer;
 
 /// Why a connection ends before MQTT, or beneath it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use super::{Fault, Received, Settling};
-use crate::engine::CertificateIdentity;
-use crate::send_buffer::SendBuffer;
+use crate::base::identity::CertificateIdentity;
+use crate::base::send_buffer::SendBuffer;
 
 /// TLS of one connection.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! AUTH, of 5.0 only. Knows no authentication method.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::property::{Place, Property, PropertyReader};
 use super::reader::Reader;

@@ -1,6 +1,6 @@
 //! CONNACK. Knows no reason for a refusal but its code.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::property::{Place, Property, PropertyReader};
 use super::reader::Reader;

@@ -1,6 +1,6 @@
 //! CONNECT. Knows no policy on Client Identifiers or credentials.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::passed_on::Gatherer;
 use super::property::{Place, Property, PropertyReader};

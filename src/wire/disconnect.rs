@@ -1,6 +1,6 @@
 //! DISCONNECT. Knows no Will.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::property::{Place, Property, PropertyReader};
 use super::reader::Reader;

@@ -21,11 +21,12 @@ mod suback;
 mod subscribe;
 mod unsubscribe;
 mod user_property;
+pub mod violation;
 mod writer;
 
 use std::num::NonZeroU16;
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use reader::Reader;
 

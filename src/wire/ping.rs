@@ -1,6 +1,6 @@
 //! PINGREQ and PINGRESP, which are a fixed header each. Knows no Keep Alive.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::PacketType;
 use super::reader::Reader;

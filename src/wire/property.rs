@@ -1,7 +1,7 @@
 //! The properties of 5.0 (table 2-4): identifier, type, and the packets that may hold them. Knows
 //! what each value may be, but no packet's other fields.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::reader::{Reader, has_wildcard};
 use super::writer::*;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::passed_on::Gatherer;
 use super::property::{

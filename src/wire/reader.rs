@@ -1,6 +1,6 @@
 //! A cursor over received bytes that checks every step. Knows data types, but no packet.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 /// Bytes not read yet. Each method takes one value of the data type it is named for (section 1.5)
 /// off the front, or says what is wrong with it.

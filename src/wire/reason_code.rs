@@ -1,6 +1,6 @@
 //! Reason Codes of 5.0 (table 2-6) and the return codes of 3.1.1. Knows no packet's fields.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::PacketType;
 use super::reader::Reader;

@@ -1,6 +1,6 @@
 //! SUBACK and UNSUBACK, which share one form. Knows no subscription.
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::property::{Place, Property, PropertyReader};
 use super::reader::Reader;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::property::{Place, Property, PropertyReader};
 use super::reader::Reader;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::violation::Violation;
+use crate::wire::violation::Violation;
 
 use super::property::{Place, PropertyReader};
 use super::reader::Reader;

@@ -7,20 +7,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 
-use ringmq::clock::Now;
+use ringmq::base::clock::Now;
+use ringmq::base::ids::{ConnectionId, CoreId, Peer};
+use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::Settings;
-use ringmq::engine::{
-    Action, AllowAll, Batch, ConnectionId, CoreId, Engine, HandedOver, Keeping, Keys, Peer, Place,
-    Records, StoreState,
-};
-use ringmq::send_buffer::SendBuffer;
+use ringmq::engine::{Action, AllowAll, Batch, Engine, HandedOver, Keys};
+use ringmq::resources::gauges::Place;
+use ringmq::storage::commit::{Keeping, RecordBatch, StoreState};
 use ringmq::storage::image::Image;
 use ringmq::wire::{self, Frame};
 
-use crate::packets;
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::wills;
+use crate::{packets, wills};
 
 /// Where a connection is, seen from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +85,7 @@ struct Core {
 /// crash, but for as much of its beginning as happens to be there.
 #[derive(Default)]
 struct Disk {
-    batches: Vec<(usize, Records)>,
+    batches: Vec<(usize, RecordBatch)>,
     synced: usize,
     /// By core, the last batch that is kept.
     up_to: Vec<u64>,

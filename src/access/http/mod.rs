@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use self::target::Target;
 use crate::access::core::{Answer, Known};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
 use crate::config::{Http, OnFailure};
-use crate::log_rate::{self, rated};
 use crate::wire::ReasonCode;
 
 /// Longest answer that is read.

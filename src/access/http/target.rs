@@ -10,8 +10,9 @@ use rustls::pki_types::CertificateDer;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts};
 
+use crate::base::pem;
+use crate::base::pem::Kind;
 use crate::config::Http;
-use crate::pem::{self, Kind};
 
 /// The variable by which other programs are told the authorities of this machine.
 const CERT_FILE: &str = "SSL_CERT_FILE";

@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::clock::Now;
+use crate::base::clock::Now;
 use crate::engine::{Authentication, Credentials, Grant, Identity};
 use crate::wire::{Qos, ReasonCode};
 
@@ -72,9 +72,9 @@ fn a_hash_is_never_worked_out_on_the_core_and_its_answer_rings_the_bell() {
 
 #[test]
 fn the_name_in_a_certificate_is_the_clients_where_that_is_wanted() {
-    let certificate = crate::engine::CertificateIdentity {
+    let certificate = crate::base::identity::CertificateIdentity {
         name: Some("meter-7".into()),
-        ..crate::engine::CertificateIdentity::default()
+        ..crate::base::identity::CertificateIdentity::default()
     };
     let who = Credentials { certificate: Some(&certificate), ..who(Some("alice"), Some(b"x")) };
     let (mut access, _bell) = core(&control(|_| {}));
@@ -83,7 +83,7 @@ fn the_name_in_a_certificate_is_the_clients_where_that_is_wanted() {
     let (mut access, _bell) = core(&control(|settings| settings.access.certificate_names = false));
     let refused = Authentication::Refused(ReasonCode::NotAuthorized);
     assert_eq!(access.authenticate(Now(0), 1, &who), refused);
-    let nameless = crate::engine::CertificateIdentity::default();
+    let nameless = crate::base::identity::CertificateIdentity::default();
     let who = Credentials { certificate: Some(&nameless), ..who };
     let (mut access, _bell) = core(&control(|_| {}));
     assert_eq!(access.authenticate(Now(0), 1, &who), refused, "it is nobody's certificate");
@@ -105,9 +105,9 @@ fn one_connection_never_has_the_rights_of_another_in_its_place() {
         let who = Identity { exchange, client_identifier: &client_identifier };
         access.may_publish(&who, "t", Qos::AtMostOnce, false)
     };
-    let certificate = crate::engine::CertificateIdentity {
+    let certificate = crate::base::identity::CertificateIdentity {
         name: Some("alice".into()),
-        ..crate::engine::CertificateIdentity::default()
+        ..crate::base::identity::CertificateIdentity::default()
     };
     let alice = Credentials { certificate: Some(&certificate), ..who(None, None) };
     let (first, second) = (1 << 32 | 5, 2 << 32 | 5);

@@ -160,7 +160,7 @@ fn what_is_not_authorized_is_refused_with_its_reason_and_counted() {
     let packets = world.packets(id, Version::V5);
     assert!(packets[0].contains("135"), "SUBACK 0x87: {packets:?}");
     assert!(packets[1].starts_with("Puback") && packets[1].contains("NotAuthorized"));
-    assert_eq!(world.engine.metrics().drops.of(crate::metrics::Drop::NotAuthorized), 1);
+    assert_eq!(world.engine.metrics().drops.of(crate::base::metrics::Drop::NotAuthorized), 1);
 }
 
 /// Lets everybody in until the test says otherwise.
@@ -186,7 +186,7 @@ fn whose_credentials_were_withdrawn_is_told_so_some_in_a_turn_and_the_others_sta
     let has_changed = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
     let access = Box::new(Fickle(std::sync::Arc::clone(&has_changed)));
     let mut world = World::with(|settings| settings.limits.connections_max = 2_000, access);
-    let per_turn = crate::limits::SESSIONS_CHECKED_PER_TURN;
+    let per_turn = crate::base::limits::SESSIONS_CHECKED_PER_TURN;
     let names: Vec<String> = (0..3 * per_turn).map(|number| format!("c{number}")).collect();
     let ids: Vec<ConnectionId> =
         names.iter().map(|name| world.connect(&Client::v5(name))).collect();

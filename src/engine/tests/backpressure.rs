@@ -1,9 +1,9 @@
 //! Invariant 3: a live consumer loses nothing, a stuck one holds up nobody, and no bound is passed.
 
 use super::*;
-use crate::limits;
-use crate::metrics::Drop as DropCause;
-use crate::session::outbound::QueuePolicy;
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::QueuePolicy;
 
 const PAYLOAD: [u8; 1_000] = [b'x'; 1_000];
 

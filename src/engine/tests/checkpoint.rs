@@ -2,7 +2,7 @@
 
 use super::durability::{WALL_AT_ZERO_US, image, kept, taken_up};
 use super::*;
-use crate::engine::{Keeping, Records, StoreState};
+use crate::storage::commit::{Keeping, RecordBatch, StoreState};
 use crate::storage::image::Image;
 
 const SESSIONS: usize = 40;
@@ -10,7 +10,7 @@ const MESSAGES: usize = 20;
 const PAYLOAD_BYTES: usize = 4_096;
 
 /// A world in which the same messages wait in many sessions, and what its store has.
-fn crowd() -> (World, Vec<Records>) {
+fn crowd() -> (World, Vec<RecordBatch>) {
     let mut world = kept();
     let mut stored = Vec::new();
     for name in names() {
@@ -35,8 +35,8 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 /// Everything, told anew batch by batch.
-fn told_anew(world: &mut World) -> Vec<Records> {
-    let mut anew: Vec<Records> = Vec::new();
+fn told_anew(world: &mut World) -> Vec<RecordBatch> {
+    let mut anew: Vec<RecordBatch> = Vec::new();
     let mut up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
     while anew.last().is_none_or(|last| last.checkpoint != 1) {
         let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
@@ -49,7 +49,7 @@ fn told_anew(world: &mut World) -> Vec<Records> {
 }
 
 /// Fails unless all messages wait in all sessions, in order.
-fn assert_complete(batches: &[&Records], what: &str) {
+fn assert_complete(batches: &[&RecordBatch], what: &str) {
     let own = image(batches.iter().copied());
     let sessions: Vec<_> =
         own.sessions.values().filter(|of| of.client_identifier.starts_with("session")).collect();
@@ -80,7 +80,7 @@ fn a_crash_while_everything_is_told_anew_loses_no_message() {
     let (mut world, stored) = crowd();
     let anew = told_anew(&mut world);
     for cut in 0..=anew.len() {
-        let batches: Vec<&Records> = stored.iter().chain(&anew[..cut]).collect();
+        let batches: Vec<&RecordBatch> = stored.iter().chain(&anew[..cut]).collect();
         assert_complete(&batches, &format!("{cut} of {} batches", anew.len()));
     }
 }
@@ -200,7 +200,7 @@ fn sessions_and_messages_are_as_old_as_before_when_the_time_of_day_is_set_forwar
     world.store_all();
     let wall_at_zero_us = WALL_AT_ZERO_US + years_us;
     let mut up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
-    let mut anew: Vec<Records> = Vec::new();
+    let mut anew: Vec<RecordBatch> = Vec::new();
     while anew.last().is_none_or(|last| last.checkpoint != 1) {
         let state = StoreState { up_to, checkpoint: 1, wall_at_zero_us, ..StoreState::default() };
         world.engine.handle_stored(world.now, state);

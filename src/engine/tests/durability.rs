@@ -1,7 +1,7 @@
 //! What waits until it is stored, and what is told to the store.
 
 use super::*;
-use crate::engine::{Keeping, Records, StoreState};
+use crate::storage::commit::{Keeping, RecordBatch, StoreState};
 use crate::storage::image::{Image, Whole};
 
 pub(super) const WALL_AT_ZERO_US: u64 = 1 << 50;
@@ -35,7 +35,7 @@ pub(super) fn taken_up(image: Image) -> World {
 
 impl World {
     /// What the engine hands over at the end of a turn.
-    pub(super) fn records(&mut self) -> Option<Records> {
+    pub(super) fn records(&mut self) -> Option<RecordBatch> {
         let records = self.engine.poll_records();
         assert!(self.engine.poll_records().is_none(), "one batch at a time");
         records
@@ -49,7 +49,7 @@ impl World {
     }
 
     /// Hands over and stores until nothing is left to; what was handed over.
-    pub(super) fn store_all(&mut self) -> Vec<Records> {
+    pub(super) fn store_all(&mut self) -> Vec<RecordBatch> {
         let mut all = Vec::new();
         while let Some(records) = self.records() {
             self.stored(records.number);
@@ -69,7 +69,7 @@ impl World {
     }
 
     /// The same; what was told of it.
-    fn connect_kept_told(&mut self, name: &str) -> Vec<Records> {
+    fn connect_kept_told(&mut self, name: &str) -> Vec<RecordBatch> {
         let id = self.accept();
         self.send_connect(id, &Client::persistent(name));
         self.store_all()
@@ -82,7 +82,7 @@ impl World {
     }
 }
 
-pub(super) fn image<'a>(batches: impl IntoIterator<Item = &'a Records>) -> Image {
+pub(super) fn image<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Image {
     let mut image = Image::default();
     for records in batches {
         image.apply(&records.bytes, &Whole).expect("records");
@@ -326,7 +326,7 @@ fn a_session_keeps_its_owner_and_one_without_is_kept_as_it_was_before_there_were
     let mut named = kept_by(Box::new(Named));
     named.connect_kept("c");
     let mut told = named.connect_kept_told("d");
-    let of = |told: &[Records], name: &str| {
+    let of = |told: &[RecordBatch], name: &str| {
         let image = image(told);
         let mut sessions = image.sessions.into_values();
         sessions.find(|of| &*of.client_identifier == name).expect("it is kept").owner

@@ -3,8 +3,8 @@
 
 use super::cores::Cores;
 use super::*;
-use crate::metrics::Drop as DropCause;
-use crate::session::outbound::QueuePolicy;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::QueuePolicy;
 
 impl World {
     fn retain(&mut self, id: ConnectionId, topic: &str, payload: &[u8], expiry_s: Option<u32>) {

@@ -4,7 +4,7 @@ use super::cores::Cores;
 use super::durability::{image, kept, taken_up};
 use super::*;
 use crate::engine::work::TURN_STEPS;
-use crate::engine::{Records, StoreState};
+use crate::storage::commit::{RecordBatch, StoreState};
 use crate::wire::{Unsubscribe, UnsubscribeFilters};
 
 /// A world in which a message reaches one subscriber in each part of a turn.
@@ -14,7 +14,7 @@ struct Cut {
     subscribers: Vec<ConnectionId>,
     publisher: ConnectionId,
     /// What the store has so far.
-    stored: Vec<Records>,
+    stored: Vec<RecordBatch>,
 }
 
 impl Cut {
@@ -301,7 +301,7 @@ impl Cut {
 }
 
 /// Deliveries that a start after a crash finds.
-fn found(stored: &[Records]) -> usize {
+fn found(stored: &[RecordBatch]) -> usize {
     image(stored).sessions.values().map(|of| of.queue.len() + of.inflight.len()).sum()
 }
 

@@ -30,7 +30,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
 
 use super::*;
-use crate::send_buffer::SendBuffer;
+use crate::base::send_buffer::SendBuffer;
 use crate::wire::{
     self, Connect, ConnectProperties, Frame, Packet, PacketIdentifier, Publish, PublishProperties,
     Qos, Subscribe, SubscribeFilters, SubscribeOptions, UserProperties, Version,

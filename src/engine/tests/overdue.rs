@@ -1,7 +1,7 @@
 //! A core that was stopped, or busy, and clients whose packets lay in their sockets meanwhile.
 
 use super::*;
-use crate::limits::LATE_MS;
+use crate::base::limits::LATE_MS;
 
 const PING: [u8; 2] = [0xC0, 0];
 

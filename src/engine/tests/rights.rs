@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::durability::image;
 use super::*;
+use crate::base::metrics::Drop as DropCause;
 use crate::engine::work::TURN_STEPS;
-use crate::metrics::Drop as DropCause;
+use crate::storage::commit::Keeping;
 
 /// Steps that a decision is said to take.
 const DECISION_STEPS: usize = 40;

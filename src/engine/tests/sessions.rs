@@ -138,7 +138,7 @@ fn message_expiry_counts_down_while_a_message_waits_and_ends_it() {
     let packets = world.packets(consumer, Version::V5);
     assert_eq!(packets.len(), 2, "{packets:?}");
     assert!(packets[1].contains("message_expiry_interval: Some(60)"), "{packets:?}");
-    assert_eq!(world.engine.metrics().drops.of(crate::metrics::Drop::Expired), 1);
+    assert_eq!(world.engine.metrics().drops.of(crate::base::metrics::Drop::Expired), 1);
 }
 
 #[test]

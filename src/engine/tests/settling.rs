@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 
 use super::handshakes::{Comer, crowd_of};
 use super::*;
+use crate::base::limits::{KERNEL_TLS_LOOK_MS, KERNEL_TLS_LOOKS_MAX};
 use crate::config::listener::KernelTls;
-use crate::limits::{KERNEL_TLS_LOOK_MS, KERNEL_TLS_LOOKS_MAX};
 
 /// A broker whose TLS may go on in a kernel, and clients that it has let in over TLS; as far as that
 /// goes in the turn of their CONNECT.

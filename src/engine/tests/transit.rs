@@ -3,14 +3,14 @@
 use super::cores::Cores;
 use super::durability::{WALL_AT_ZERO_US, image};
 use super::*;
-use crate::engine::{Keeping, Records};
+use crate::storage::commit::{Keeping, RecordBatch, StoreState};
 
 const GROUP: &str = "$share/g/t";
 
 /// Cores that keep what clients are owed, and what the store has of each.
 struct Kept {
     cores: Cores,
-    stored: Vec<Records>,
+    stored: Vec<RecordBatch>,
 }
 
 impl Kept {
@@ -27,11 +27,11 @@ impl Kept {
     }
 
     /// What a start makes of the records that were stored, in this order.
-    fn after_crash(stored: &[Records]) -> Self {
+    fn after_crash(stored: &[RecordBatch]) -> Self {
         Self::after_crash_on(2, stored)
     }
 
-    fn after_crash_on(cores: u16, stored: &[Records]) -> Self {
+    fn after_crash_on(cores: u16, stored: &[RecordBatch]) -> Self {
         let mut next = Self::on(cores);
         let mut learned = Vec::new();
         for world in &mut next.cores.0 {
@@ -97,7 +97,7 @@ impl Kept {
 
 /// A message waits for a member on one core, who leaves, so that it goes to the one on another. Gives
 /// what the store has by then, and what each core tells of the hand-over, by core.
-fn handed_over(qos: Qos) -> (Vec<Records>, [Vec<Records>; 2]) {
+fn handed_over(qos: Qos) -> (Vec<RecordBatch>, [Vec<RecordBatch>; 2]) {
     let mut kept = Kept::new();
     let first = kept.join(1, "worker", qos);
     let publisher = kept.connect(0, "publisher");
@@ -191,8 +191,8 @@ impl Kept {
     }
 
     /// Everything told anew, which is what the next start finds.
-    fn told_anew(&mut self) -> Vec<Records> {
-        let mut anew: Vec<Records> = Vec::new();
+    fn told_anew(&mut self) -> Vec<RecordBatch> {
+        let mut anew: Vec<RecordBatch> = Vec::new();
         // It begins once the other core has receipted what came before.
         for _ in 0..4 {
             for world in &mut self.cores.0 {
@@ -241,7 +241,7 @@ fn who_has_a_message_of_which_its_publisher_has_not_heard_is_told_anew() {
 /// A Will is due on core 0, of which nobody but the store knows any more, for a subscriber of core 1:
 /// that of a client which is gone for so long, or has just failed. Gives what the store has by then,
 /// and what each core tells of it.
-fn will_under_way(qos: Qos, delay_interval_s: u32) -> (Vec<Records>, [Vec<Records>; 2]) {
+fn will_under_way(qos: Qos, delay_interval_s: u32) -> (Vec<RecordBatch>, [Vec<RecordBatch>; 2]) {
     let mut kept = Kept::new();
     let watcher = kept.connect(1, "watcher");
     kept.cores.0[1].subscribe(watcher, "t", qos);
@@ -298,12 +298,12 @@ fn a_will_found_on_its_way_that_reaches_no_other_core_is_over_at_once() {
 }
 
 /// Messages that the next start would find on their way.
-fn under_way(stored: &[Records]) -> usize {
+fn under_way(stored: &[RecordBatch]) -> usize {
     image(stored).sessions.values().filter(is_passage).map(|of| of.queue.len()).sum()
 }
 
 /// What the store has once it has heard from these cores too, in this order.
-fn heard_of(of: (Vec<Records>, [Vec<Records>; 2]), cores: &[usize]) -> Vec<Records> {
+fn heard_of(of: (Vec<RecordBatch>, [Vec<RecordBatch>; 2]), cores: &[usize]) -> Vec<RecordBatch> {
     let (mut stored, told) = of;
     let mut told = told.map(Some);
     for &core in cores {
@@ -317,11 +317,11 @@ fn is_passage(of: &&crate::storage::image::Session) -> bool {
 }
 
 trait ConcatRecords {
-    fn concat_records(self) -> Vec<Records>;
+    fn concat_records(self) -> Vec<RecordBatch>;
 }
 
-impl ConcatRecords for [Vec<Records>; 2] {
-    fn concat_records(self) -> Vec<Records> {
+impl ConcatRecords for [Vec<RecordBatch>; 2] {
+    fn concat_records(self) -> Vec<RecordBatch> {
         self.into_iter().flatten().collect()
     }
 }

@@ -3,10 +3,9 @@
 use super::cores::Cores;
 use super::durability::WALL_AT_ZERO_US;
 use super::*;
-use crate::config::Protection;
-use crate::engine::Keeping;
-use crate::metrics::Drop as DropCause;
-use crate::session::outbound::QueuePolicy;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::{Protection, QueuePolicy};
+use crate::storage::commit::Keeping;
 use crate::storage::image::{Image, Whole};
 
 /// Whoever is called `USER-SOMETHING` is that user; others are nobody.

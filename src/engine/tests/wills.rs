@@ -2,8 +2,8 @@
 
 use super::durability::{image, kept};
 use super::*;
-use crate::engine::Records;
-use crate::limits;
+use crate::base::limits;
+use crate::storage::commit::{RecordBatch, StoreState};
 use crate::wire::{Disconnect, ReasonCode};
 
 const GRACE_MS: u64 = 30_000;
@@ -11,7 +11,7 @@ const GRACE_MS: u64 = 30_000;
 /// A broker with a watcher who is away, and what its store has by now.
 struct Kept {
     world: World,
-    stored: Vec<Records>,
+    stored: Vec<RecordBatch>,
 }
 
 impl Kept {
@@ -73,8 +73,8 @@ impl Kept {
     }
 }
 
-fn again(records: &Records) -> Records {
-    Records { number: records.number, bytes: records.bytes.clone(), checkpoint: 0 }
+fn again(records: &RecordBatch) -> RecordBatch {
+    RecordBatch { number: records.number, bytes: records.bytes.clone(), checkpoint: 0 }
 }
 
 fn will(topic: &str) -> Option<wire::Will<'_>> {

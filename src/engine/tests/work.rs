@@ -3,8 +3,8 @@
 
 use super::durability::kept;
 use super::*;
+use crate::base::limits;
 use crate::engine::work::TURN_STEPS;
-use crate::limits;
 use crate::wire::{Auth, Disconnect, PacketType, Unsubscribe, UnsubscribeFilters};
 
 /// The most that a piece takes that is not cut, twice: each part of a turn ends with one.

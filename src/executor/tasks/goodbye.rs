@@ -8,9 +8,9 @@ use std::net::Shutdown;
 use std::rc::Rc;
 
 use super::{Runtime, Shared, State, first_of, poll_write};
-use crate::engine::ConnectionId;
+use crate::base::ids::ConnectionId;
+use crate::base::send_buffer::SendBuffer;
 use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
-use crate::send_buffer::SendBuffer;
 
 /// Input discarded at most.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;

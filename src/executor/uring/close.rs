@@ -16,10 +16,12 @@ use super::Executor;
 use super::operation::Operation;
 use super::send::Way;
 use super::socket::Phase;
-use crate::engine::{CoreId, HandedOver};
+use crate::base::ids::CoreId;
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
+use crate::base::send_buffer::SendBuffer;
+use crate::engine::HandedOver;
 use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
-use crate::log_rate::{self, rated};
-use crate::send_buffer::SendBuffer;
 
 /// Input discarded at most.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;

@@ -37,12 +37,15 @@ use self::ring::{Completion, Ring, Shape};
 use self::rings::{Directory, NOT_AT_ALL, Rings, Wait};
 use self::send::Way;
 use self::socket::{Phase, Socket, Sockets};
-use crate::engine::{Action, ConnectionId, Peer};
+use crate::base::ids::{ConnectionId, Peer};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
+use crate::base::send_buffer::SendBuffer;
+use crate::base::waker::Waker;
+use crate::engine::Action;
 use crate::executor::mesh::Moving;
 use crate::executor::sealing::{Sealed, kernel::Farewell};
-use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, Waker, is_peers_fault};
-use crate::log_rate::{self, rated};
-use crate::send_buffer::SendBuffer;
+use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, is_peers_fault};
 
 /// A socket that brings so many bytes in a turn is one that takes buffers from others.
 const FED_BYTES: u32 = 8 * 1024;

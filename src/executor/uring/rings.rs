@@ -21,9 +21,10 @@ use super::buffers::Buffers;
 use super::operation::Operation;
 use super::ring::{Completion, Ring, Shape};
 use super::send::Headers;
+use crate::base::limits::RINGS_MAX;
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
 use crate::config::Uring;
-use crate::limits::RINGS_MAX;
-use crate::log_rate::{self, rated};
 
 /// The descriptors of a core's rings, for other cores; each there as soon as the ring is.
 pub type Directory = [OnceLock<RawFd>; RINGS_MAX];

@@ -8,7 +8,7 @@ use io_uring::{opcode, types};
 
 use super::operation::Operation;
 use super::rings::Part;
-use crate::send_buffer::SendBuffer;
+use crate::base::send_buffer::SendBuffer;
 
 /// Pieces of a send buffer written by one operation.
 const SLICES: usize = 64;

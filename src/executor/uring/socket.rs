@@ -1,7 +1,7 @@
 //! What the executor knows of one socket, by its direct descriptor.
 
-use crate::engine::ConnectionId;
-use crate::send_buffer::SendBuffer;
+use crate::base::ids::ConnectionId;
+use crate::base::send_buffer::SendBuffer;
 
 /// Where a socket stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

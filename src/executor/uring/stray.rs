@@ -1,7 +1,8 @@
 //! What completes though nothing of the kind is under way: a mistake in this program, or in the kernel. It
 //! ends the connection that it is about, and not the broker.
 
-use crate::log_rate::{self, rated};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
 use std::io;
 
 use super::Executor;
@@ -40,11 +41,13 @@ mod tests {
     use super::super::Executor;
     use super::super::operation::Operation;
     use super::super::ring::Completion;
-    use crate::clock::Now;
+    use crate::base::clock::Now;
+    use crate::base::ids::Peer;
     use crate::config::Settings;
-    use crate::engine::{AllowAll, Engine, Keys, Peer, Place};
+    use crate::engine::{AllowAll, Engine, Keys};
     use crate::executor::mesh::Mesh;
     use crate::executor::{Core, Executor as _, Parts, Stop};
+    use crate::resources::gauges::Place;
 
     /// An executor of one core without a listener; none where io_uring is forbidden.
     fn executor() -> Option<Executor> {

@@ -1,7 +1,7 @@
 //! What clients acknowledge, and what ends without.
 
 use super::{Inflight, Outbound, Stage};
-use crate::engine::Kept;
+use crate::storage::commit::RecordRef;
 use crate::wire::{PacketIdentifier, Qos};
 
 /// How an acknowledgement fits.
@@ -10,7 +10,7 @@ pub enum Acknowledged {
     /// It ended the message.
     Ended,
     /// PUBREC: send PUBREL.
-    Release(Kept),
+    Release(RecordRef),
     /// No message awaits it.
     Unknown,
 }

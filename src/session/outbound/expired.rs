@@ -6,11 +6,11 @@
 //! has been looked at, it is known when the next one expires, and nothing is looked at before.
 
 use super::{Delivery, LATEST_BYTES, Outbound};
-use crate::clock::{Deadline, Now};
-use crate::engine::Kept;
-use crate::gauges::Ledger;
-use crate::limits;
+use crate::base::clock::{Deadline, Now};
+use crate::base::limits;
 use crate::message::{Content, Message};
+use crate::resources::gauges::Ledger;
+use crate::storage::commit::RecordRef;
 use crate::wire::Qos;
 
 /// So many places may be hollow, besides a sixteenth of the queue.
@@ -105,7 +105,7 @@ impl Outbound {
             retain: false,
             subscription_identifiers: super::Identifiers::None,
             shared: None,
-            kept: Kept::default(),
+            kept: RecordRef::default(),
         };
         let expired = std::mem::replace(&mut self.queue[place], hollow);
         let bytes = expired.weight();
@@ -198,8 +198,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::metrics::Drop as DropCause;
-    use crate::session::outbound::{Next, QueueLimits, QueuePolicy, Queued};
+    use crate::base::metrics::Drop as DropCause;
+    use crate::config::QueuePolicy;
+    use crate::session::outbound::{Next, QueueLimits, Queued};
 
     const MESSAGES_MAX: usize = 150;
 
@@ -283,7 +284,7 @@ mod tests {
             retain: false,
             subscription_identifiers: super::super::Identifiers::None,
             shared: None,
-            kept: Kept::default(),
+            kept: RecordRef::default(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The same messages before the store, and taken up from there.
 
-use super::{Delivery, Inflight, Outbound, QueuePolicy, Stage};
-use crate::engine::{Kept, Telling};
-use crate::limits;
+use super::{Delivery, Inflight, Outbound, Stage};
+use crate::base::limits;
+use crate::config::QueuePolicy;
+use crate::storage::commit::RecordRef;
 use crate::wire::PacketIdentifier;
 
 impl Outbound {
@@ -27,7 +28,11 @@ impl Outbound {
 
     /// Takes up a message that was in flight before the process began, after the others that were:
     /// sent, or, without one, with PUBREL left.
-    pub fn restore_inflight(&mut self, identifier: PacketIdentifier, of: Result<Delivery, Kept>) {
+    pub fn restore_inflight(
+        &mut self,
+        identifier: PacketIdentifier,
+        of: Result<Delivery, RecordRef>,
+    ) {
         // Those between that are acknowledged leave a place, so that identifiers count up.
         while !self.inflight.is_empty()
             && self.inflight.len() < limits::IDENTIFIER_SPAN_MAX
@@ -56,4 +61,12 @@ impl Outbound {
             self.number_anew();
         }
     }
+}
+
+/// What [`crate::session::outbound::Outbound::tell_anew`] tells.
+pub enum Telling<'a> {
+    /// A message that waits, or is in flight under a Packet Identifier.
+    Delivery(&'a mut Delivery, u16),
+    /// One of which only PUBREL is left.
+    Released(RecordRef, u16),
 }

@@ -28,14 +28,13 @@ mod tests;
 pub mod tools;
 mod writer;
 
-use std::fmt;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
+use crate::base::waker::Waker;
 use crate::config::{Storage, Sync};
-use crate::executor::Waker;
 use crate::storage::record::NoRecord;
 
 pub use scan::{Damage, Progress, Scan, Segment};

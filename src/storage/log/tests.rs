@@ -12,7 +12,7 @@ use super::extent::{self, Extent, Found};
 use super::tools;
 use super::*;
 use crate::config::Data;
-use crate::engine::Records;
+use crate::storage::commit::RecordBatch;
 use crate::storage::record::{Record, SessionNumber};
 
 struct Folder(PathBuf);
@@ -70,7 +70,7 @@ impl Written {
     /// Writes a batch; the checkpoint that is asked for by then.
     fn write(&mut self, bytes: Vec<u8>, checkpoint: u64) -> u64 {
         self.number += 1;
-        self.desks[0].hand_over(Records { number: self.number, bytes, checkpoint });
+        self.desks[0].hand_over(RecordBatch { number: self.number, bytes, checkpoint });
         let number = self.number;
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, Instant};
 
-use crate::atomic::AtomicU64;
+use crate::base::atomic::AtomicU64;
+use crate::base::waker::Waker;
 use crate::config::{Storage, Sync};
-use crate::engine::{Records, StoreState};
-use crate::executor::Waker;
+use crate::storage::commit::{RecordBatch, StoreState};
 use crate::storage::log::day::{self, TimeOfDay};
 use crate::storage::log::extent::Extent;
 use crate::storage::log::format::{self, Frame};
@@ -54,7 +54,7 @@ struct Board {
 
 struct Handover {
     core: usize,
-    records: Records,
+    records: RecordBatch,
 }
 
 /// A core's end: it hands over, and reads how far the store is.
@@ -75,7 +75,7 @@ impl std::fmt::Debug for Handover {
 
 impl Desk {
     /// Hands records over. The channel has more room than all cores together may have under way.
-    pub fn hand_over(&self, records: Records) {
+    pub fn hand_over(&self, records: RecordBatch) {
         // The thread ends after all desks: should it have failed, nothing is acknowledged any more.
         let _ = self.outbox.send(Handover { core: self.core, records });
     }

@@ -18,9 +18,10 @@ use x509_parser::time::ASN1Time;
 
 use super::door::Read;
 use super::judge;
+use crate::base::identity::{AlternativeName, CertificateIdentity};
+use crate::base::pem;
+use crate::base::pem::Kind;
 use crate::config::listener::{self, ExpiredList, IdentityFrom};
-use crate::engine::{AlternativeName, CertificateIdentity};
-use crate::pem::{self, Kind};
 
 /// Says what is wrong with a file.
 pub(super) fn wrong(key: &str, file: &Path, what: impl std::fmt::Display) -> String {
@@ -155,7 +156,7 @@ fn read_key(
     let chain: Vec<CertificateDer<'static>> =
         read_pem("certificate", certificate, read, Kind::Certificates)?;
     let mut keys: Vec<PrivateKeyDer<'static>> = read_pem("key", key, read, Kind::Key)?;
-    crate::secret_file::warn_if_open(key, "a private key of TLS");
+    crate::base::secret_file::warn_if_open(key, "a private key of TLS");
     let parsed = parse_chain(&chain).map_err(|what| wrong("certificate", certificate, what))?;
     let own = &parsed[0];
     judge::version(own).map_err(|what| wrong("certificate", certificate, what))?;

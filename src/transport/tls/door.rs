@@ -11,8 +11,9 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 use super::certificates::{Certificates, read_authorities, read_lists};
 use super::{RECORD_HEADER_BYTES, Tls};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
 use crate::config::listener::{self, ClientCertificate, ExpiredList, KernelTls, TlsVersion};
-use crate::log_rate::{self, rated};
 use crate::transport::Ciphers;
 
 /// Reads a file.

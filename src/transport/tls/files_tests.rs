@@ -16,8 +16,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::door::Door;
 use super::judge;
+use crate::base::ids::Peer;
 use crate::config::listener::{ClientCertificate, Listener, Transport as Kind};
-use crate::engine::Peer;
 use crate::transport::{Entrance, Fault, Layer, Scratch};
 
 const VERSION_1: &str = include_str!("fixtures/version-1.pem");

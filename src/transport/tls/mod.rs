@@ -24,11 +24,12 @@ pub use self::door::Door;
 use self::keys::cipher_of;
 pub use self::keys::{Key, Keys};
 use super::{Ciphers, Fault, Handshake, Layer, Received, Settling};
+use crate::base::identity::CertificateIdentity;
+use crate::base::limits::KERNEL_TLS_LOOKS_MAX;
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
+use crate::base::send_buffer::SendBuffer;
 use crate::config::listener::{self, IdentityFrom};
-use crate::engine::CertificateIdentity;
-use crate::limits::KERNEL_TLS_LOOKS_MAX;
-use crate::log_rate::{self, rated};
-use crate::send_buffer::SendBuffer;
 
 /// Plain bytes of a record at most (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;

@@ -11,9 +11,9 @@ use rustls::{
 };
 
 use super::*;
+use crate::base::identity::AlternativeName;
+use crate::base::ids::Peer;
 use crate::config::listener::{ClientCertificate, KernelTls, Listener, Transport as Kind};
-use crate::engine::AlternativeName;
-use crate::engine::Peer;
 use crate::transport::{Cipher, Entrance, Scratch, Transport};
 
 /// An entrance that asks for certificates, and a client that shows one.

@@ -9,11 +9,12 @@ use std::collections::HashMap;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use ringmq::clock::Now;
-use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, ConnectionId, Engine, Keys, Peer, Place};
-use ringmq::send_buffer::SendBuffer;
-use ringmq::session::outbound::QueuePolicy;
+use ringmq::base::clock::Now;
+use ringmq::config::{QueuePolicy, Settings};
+use ringmq::engine::{Action, AllowAll, Engine, Keys};
+use ringmq::base::ids::{ConnectionId, Peer};
+use ringmq::resources::gauges::Place;
+use ringmq::base::send_buffer::SendBuffer;
 use ringmq::wire::{
     self, Ack, Connect, ConnectProperties, Frame, Packet, PacketIdentifier, Publish,
     PublishProperties, Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions,

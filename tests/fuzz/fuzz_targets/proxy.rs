@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use libfuzzer_sys::fuzz_target;
 use ringmq::config::listener::{Listener, ProxiedIdentity};
-use ringmq::engine::Peer;
+use ringmq::base::ids::Peer;
 use ringmq::transport::{Entrance, Scratch, Transport};
 
 /// The longest header there may be: 16 bytes, and 4,096 of addresses and additions.

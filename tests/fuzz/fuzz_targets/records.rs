@@ -4,9 +4,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringmq::clock::Now;
+use ringmq::base::clock::Now;
 use ringmq::config::Settings;
-use ringmq::engine::{AllowAll, Engine, Keeping, Keys, Place, StoreState};
+use ringmq::engine::{AllowAll, Engine, Keys};
+use ringmq::storage::commit::{Keeping, StoreState};
+use ringmq::resources::gauges::Place;
 use ringmq::storage::image::{Image, Whole};
 
 fuzz_target!(|input: &[u8]| {

@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringmq::config::listener::{Listener, Transport as Kind};
-use ringmq::engine::Peer;
-use ringmq::send_buffer::SendBuffer;
+use ringmq::base::ids::Peer;
+use ringmq::base::send_buffer::SendBuffer;
 use ringmq::transport::{Entrance, Scratch, Transport};
 
 /// A request that is granted, so that frames are reached.

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::atomic::AtomicU64;
-use crate::clock::Now;
-use crate::engine::CoreId;
-use crate::users::Users;
+use crate::base::atomic::AtomicU64;
+use crate::base::clock::Now;
+use crate::base::ids::CoreId;
+use crate::resources::users::Users;
 
 /// Time over which `connections_per_second_max` counts, in microseconds.
 const RATE_WINDOW_US: u64 = 1_000_000;

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::clock::{Deadline, Now};
-use crate::engine::{Allowance, Answers, CertificateIdentity, Grant, Job, Publisher};
-use crate::send_buffer::SendBuffer;
-use crate::session::input::Input;
+use crate::base::clock::{Deadline, Now};
+use crate::base::identity::CertificateIdentity;
+use crate::base::ids::Publisher;
+use crate::base::send_buffer::SendBuffer;
+use crate::engine::connections::input_buffer::Input;
+use crate::engine::{Allowance, Answers, Grant, Job};
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
 use crate::transport::Transport;
 use crate::wire::{ReasonCode, Version};

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use tracing::field::DisplayValue;
 
-use crate::atomic::AtomicU64;
-use crate::clock::Now;
+use crate::base::atomic::AtomicU64;
+use crate::base::clock::Now;
 
 /// Lines of one kind in a second, of all cores together.
 const LINES_PER_SECOND_MAX: u32 = 10;
@@ -82,11 +82,11 @@ pub struct LeftOut;
 /// Logs as `tracing::LEVEL!(…)` does, at most so many times a second from each place it stands at:
 /// `rated!(warn, now, field = …, "text")`.
 macro_rules! rated {
-    (error, $($line:tt)+) => { $crate::log_rate::rated!(@ error ERROR $($line)+) };
-    (warn, $($line:tt)+) => { $crate::log_rate::rated!(@ warn WARN $($line)+) };
-    (info, $($line:tt)+) => { $crate::log_rate::rated!(@ info INFO $($line)+) };
+    (error, $($line:tt)+) => { $crate::base::log_rate::rated!(@ error ERROR $($line)+) };
+    (warn, $($line:tt)+) => { $crate::base::log_rate::rated!(@ warn WARN $($line)+) };
+    (info, $($line:tt)+) => { $crate::base::log_rate::rated!(@ info INFO $($line)+) };
     (@ $level:ident $LEVEL:ident $now:expr, $($line:tt)+) => {{
-        static RATE: $crate::log_rate::Rate = $crate::log_rate::Rate::new();
+        static RATE: $crate::base::log_rate::Rate = $crate::base::log_rate::Rate::new();
         if tracing::enabled!(tracing::Level::$LEVEL)
             && let Ok(left_out) = RATE.admit($now)
         {

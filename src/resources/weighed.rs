@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::gauges::Ledger;
+use crate::resources::gauges::Ledger;
 
 pub use shards::heap;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::atomic::AtomicU64;
+use crate::base::atomic::AtomicU64;
 
 /// Bytes that wait to be written at most; a line that finds no room is lost.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::atomic::AtomicU64;
+use crate::base::atomic::AtomicU64;
 use crate::config::Protection;
-use crate::gauges::Ledger;
+use crate::resources::gauges::Ledger;
 
 /// What a user takes in memory besides its name, roughly: it is counted while it holds something.
 const USER_BYTES: usize = 160;

@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn the_readme_says_what_every_sys_topic_shows() {
-        let readme = include_str!("../README.md");
+        let readme = include_str!("../../README.md");
         let metrics = Metrics::default();
         let of_cores = metrics.core_topics().map(|(topic, _)| format!("cores/N/{topic}"));
         let of_broker = metrics.topics().map(|(topic, _)| topic.to_owned());

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use flume::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use crate::log_rate::{self, rated};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
 
 /// How long a thread waits for another job before it ends.
 const IDLE: Duration = Duration::from_secs(10);

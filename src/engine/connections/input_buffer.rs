@@ -1,6 +1,6 @@
 //! Input that could not be processed yet: the start of a packet, or what came while it had to wait.
 
-use crate::clock::Now;
+use crate::base::clock::Now;
 
 /// Bytes that the first allocation has room for.
 const BYTES_MIN: usize = 64;

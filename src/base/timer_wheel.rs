@@ -3,7 +3,7 @@
 //! Timers are never cancelled. A timer that fires asks its owner whether it still means anything,
 //! so that a keep alive costs one entry a connection and nothing for each packet.
 
-use crate::clock::{Deadline, Now};
+use crate::base::clock::{Deadline, Now};
 
 /// 2^14 µs: about 16 ms, fine enough for every timer of the protocol, which counts in seconds.
 const TICK_SHIFT: u32 = 14;

@@ -1,0 +1,18 @@
+//! The ground: time, identifiers, bounds, counters, buffers, the log. Knows nothing of MQTT.
+
+pub(crate) mod atomic;
+pub mod clock;
+pub mod identity;
+pub mod ids;
+pub mod limits;
+pub mod log_rate;
+pub mod metrics;
+pub mod output;
+#[cfg(any(feature = "tls", feature = "http-hook"))]
+pub(crate) mod pem;
+pub mod pool;
+pub(crate) mod secret_file;
+pub mod send_buffer;
+pub(crate) mod text_file;
+pub mod timer_wheel;
+pub mod waker;

@@ -1,0 +1,4 @@
+//! Network Connections.
+
+pub mod connection;
+pub mod input_buffer;
