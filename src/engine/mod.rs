@@ -23,48 +23,19 @@
 
 mod access;
 mod action;
-mod allowance;
-mod answers;
-mod batch;
-mod bundle;
-mod connect;
+mod client_identifiers;
 pub mod connections;
-mod deliver;
-mod due;
-mod ending;
-mod expiry;
-mod fan_out;
-mod flow;
-mod groups;
-mod handover;
-mod identity;
-mod input;
-mod job;
-mod journal;
-mod keep;
-mod lanes;
-mod leftovers;
-mod links;
+mod durability;
+mod ended_sessions;
+mod listeners;
 mod mesh;
-mod names;
-mod overdue;
-mod publish;
-mod reading;
-mod receive;
-mod restore;
+mod packets;
 mod retained;
-mod run;
-mod settling;
-mod slots;
-mod stream_end;
-mod subscribe;
+mod routing;
 mod sys_topics;
-mod targets;
 #[cfg(test)]
 mod tests;
-mod transit;
-mod transports;
-mod wills;
+mod timeouts;
 pub mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -81,6 +52,7 @@ use crate::base::metrics::{Metrics, Turn};
 use crate::base::timer_wheel::Wheel;
 use crate::config::Settings;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
+use crate::engine::packets::disconnect::Ending;
 use crate::resources::gauges::Place;
 use crate::resources::weighed::Weighed;
 use crate::session::outbound::QueueLimits;
@@ -91,30 +63,30 @@ use crate::wire::ReasonCode;
 
 pub use access::{Access, AllowAll, Authentication, Credentials, Grant, IdentifierClaim, Identity};
 pub use action::{Action, Refused};
-pub use allowance::Allowance;
-pub use answers::Answers;
-pub use batch::Batch;
-use deliver::Template;
-use due::Timer;
-use expiry::Expiries;
-use fan_out::FanOuts;
-pub use handover::HandedOver;
-pub use job::Job;
-use journal::Journal;
-use keep::Checkpoint;
-use lanes::Lanes;
-use leftovers::Leftover;
-use links::Links;
-use mesh::UnreadBatch;
-pub use names::Keys;
-use names::Names;
-use overdue::Overdue;
-pub use restore::Restored;
+pub use client_identifiers::Keys;
+use client_identifiers::Names;
+pub use connections::pending_acks::Answers;
+pub use connections::rate_limit::Allowance;
+use connections::table::Links;
+use connections::time_limits::Overdue;
+use durability::in_transit::Transit;
+use durability::journal::Journal;
+use durability::record_writer::Checkpoint;
+pub use durability::restore::Restored;
+use durability::wills::LeftWills;
+use ended_sessions::Leftover;
+pub use mesh::batch::Batch;
+use mesh::forward::UnreadBatch;
+pub use mesh::handover::HandedOver;
+use mesh::lanes::Lanes;
+pub use packets::job::Job;
+use retained::expiry::Expiries;
 use retained::{Graves, Stored};
-use run::Run;
-use targets::TopicCache;
-use transit::Transit;
-use wills::LeftWills;
+use routing::deliver::Template;
+use routing::fan_out::FanOuts;
+use routing::fan_out_batch::Run;
+use routing::recipients::TopicCache;
+use timeouts::Timer;
 use work::Work;
 
 /// One core: see the module's documentation.
@@ -491,7 +463,7 @@ impl Engine {
         let slots: Vec<u32> = self.links.connections.taken().collect();
         for slot in slots {
             if self.links.connections.contains(slot as usize) {
-                self.end_connection(slot, ending::Ending::Shutdown);
+                self.end_connection(slot, Ending::Shutdown);
             }
         }
     }
@@ -525,7 +497,7 @@ impl Engine {
             {
                 self.work.spend(1);
                 if self.links.get(id).is_some() {
-                    self.end_connection(id.slot, ending::Ending::Server(reason));
+                    self.end_connection(id.slot, Ending::Server(reason));
                 }
                 continue;
             }
@@ -590,7 +562,7 @@ impl Engine {
 
     fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
-        if self.generation == slots::ENDED {
+        if self.generation == connections::slots::ENDED {
             self.round += 1;
             self.generation += 1;
         }

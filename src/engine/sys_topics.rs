@@ -2,8 +2,8 @@
 
 use crate::base::ids::CoreId;
 use crate::base::metrics::{DROPS, Metrics};
-use crate::engine::batch::Parcel;
-use crate::engine::deliver::Origin;
+use crate::engine::mesh::batch::Parcel;
+use crate::engine::routing::deliver::Origin;
 use crate::engine::{Engine, Timer};
 use crate::message::Content;
 use crate::wire::Qos;

@@ -14,8 +14,8 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use crate::base::send_buffer::SendBuffer;
+use crate::executor::kernel_tls::kernel;
 use crate::executor::poll::write_some;
-use crate::executor::sealing::kernel;
 use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
 
 /// Input discarded at most.

@@ -5,25 +5,21 @@
 //! clock, is in [`Core`]; [`threads`] puts one executor on each core's thread.
 
 mod core;
-#[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
-pub mod glommio;
-#[cfg(feature = "store")]
-mod keeping;
+pub mod kernel_tls;
 mod lingering;
 mod listener;
 pub mod mesh;
-#[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
-pub mod monoio;
 pub mod placement;
 pub mod poll;
 mod progress;
-pub mod sealing;
 #[cfg(all(
     any(feature = "monoio", feature = "glommio"),
     target_os = "linux",
     target_pointer_width = "64"
 ))]
-pub mod tasks;
+pub mod runtime;
+#[cfg(feature = "store")]
+mod storage;
 pub mod threads;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub mod uring;

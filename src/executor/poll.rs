@@ -18,9 +18,9 @@ use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::base::waker::Waker;
 use crate::engine::{Action, HandedOver};
+use crate::executor::kernel_tls::{Sealed, kernel};
 use crate::executor::lingering::Lingerers;
 use crate::executor::mesh::Moving;
-use crate::executor::sealing::{Sealed, kernel};
 use crate::executor::{
     ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts,
     is_peers_fault, progress,

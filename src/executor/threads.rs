@@ -12,9 +12,9 @@ use crate::base::waker::Waker;
 use crate::config::Settings;
 use crate::engine::{Access, Engine, Keys};
 use crate::executor::core::wake;
-#[cfg(feature = "store")]
-use crate::executor::keeping::Keeper;
 use crate::executor::mesh::Mesh;
+#[cfg(feature = "store")]
+use crate::executor::storage::Keeper;
 use crate::executor::{Core, Executor, Listeners, Parts, Stop, placement, sockets_max, watch};
 use crate::platform::plan::Seat;
 use crate::resources::gauges::Place;

@@ -1,7 +1,6 @@
 //! Whether the kernel can go on with TLS, found out by using it; and if not, why not.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use serde::{Serialize, Serializer};
 
@@ -16,7 +15,7 @@ impl KernelTls {
     /// Tries every cipher over loopback.
     pub fn find() -> Self {
         #[cfg(all(feature = "tls", target_os = "linux", target_pointer_width = "64"))]
-        let tried = crate::executor::sealing::kernel::try_ciphers();
+        let tried = crate::executor::kernel_tls::kernel::try_ciphers();
         #[cfg(not(all(feature = "tls", target_os = "linux", target_pointer_width = "64")))]
         let tried: io::Result<Ciphers> = Err(io::ErrorKind::Unsupported.into());
         Self(match tried {

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use super::{ServerError, choose, descriptors, doors, listen};
+use super::{ServerError, choose, descriptors, listen};
 use crate::config::Settings;
 use crate::executor::placement;
 use crate::platform;
+use crate::server::certificates;
 #[cfg(feature = "store")]
 use crate::storage::log::StoreError;
 
@@ -32,7 +33,9 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
     {
         found.push(ServerError::Stats(log.clone(), error));
     }
-    found.extend(settings.every_listener().filter_map(|listener| doors::check(&listener).err()));
+    found.extend(
+        settings.every_listener().filter_map(|listener| certificates::check(&listener).err()),
+    );
     for listener in settings.every_listener() {
         if let Err(error) = listen::check(&settings, &listener) {
             found.push(ServerError::Listen(listener.bind, error));

@@ -1,12 +1,11 @@
 //! From settings to a serving broker: listeners, engine, executor.
 
+mod certificates;
 mod check;
-mod doors;
 mod listen;
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 pub use self::check::check;
 pub use self::listen::Open;
@@ -131,7 +130,7 @@ impl<'a> Server<'a> {
         }
         let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
         let reporter = prepare_reporter(&settings)?;
-        let entrances = doors::open(&settings, kind, reload)?;
+        let entrances = certificates::open(&settings, kind, reload)?;
         let (listeners, open) = open_listeners(&settings, &mut handed_over)?;
         steer(&listeners, &seats);
         #[cfg(feature = "store")]
@@ -199,9 +198,11 @@ impl<'a> Server<'a> {
             #[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
             Kind::Uring => unreachable!("it is not chosen here"),
             #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
-            Kind::Monoio => self.start::<crate::executor::monoio::Executor>(listeners)?,
+            Kind::Monoio => self.start::<crate::executor::runtime::monoio::Executor>(listeners)?,
             #[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
-            Kind::Glommio => self.start::<crate::executor::glommio::Executor>(listeners)?,
+            Kind::Glommio => {
+                self.start::<crate::executor::runtime::glommio::Executor>(listeners)?
+            }
             #[allow(unreachable_patterns, reason = "it depends on what this was built with")]
             Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
         };

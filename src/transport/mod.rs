@@ -11,9 +11,9 @@
 //! makes is secret, and nobody wants it replayed.
 
 mod ciphers;
-mod entrance;
 #[cfg(feature = "websocket")]
 mod frames;
+mod listener;
 pub mod proxy;
 pub mod record;
 #[cfg(feature = "websocket")]
@@ -34,12 +34,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use self::ciphers::{Cipher, Ciphers};
-pub use self::entrance::{Entrance, Entrances};
 use self::tls::{Keys, Tls};
 use self::websocket::WebSocket;
 use crate::base::identity::CertificateIdentity;
 use crate::base::limits;
 use crate::base::send_buffer::SendBuffer;
+pub use crate::transport::listener::{Entrance, Entrances};
 
 /// Why a connection ends before MQTT, or beneath it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,11 @@
 mod accept;
 pub mod buffers;
 mod close;
+mod kernel_tls;
 mod operation;
 mod progress;
 pub mod ring;
 mod rings;
-mod seal;
 mod send;
 mod socket;
 mod stray;
@@ -43,8 +43,9 @@ use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::base::waker::Waker;
 use crate::engine::Action;
+use crate::executor::kernel_tls::Sealed;
+use crate::executor::kernel_tls::kernel::Farewell;
 use crate::executor::mesh::Moving;
-use crate::executor::sealing::{Sealed, kernel::Farewell};
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, is_peers_fault};
 
 /// A socket that brings so many bytes in a turn is one that takes buffers from others.
@@ -252,7 +253,7 @@ impl Executor {
             // It has been looked after; the kernel may want to be asked again.
             Operation::Rung(_) if cqueue::more(completion.flags) => Ok(()),
             Operation::Rung(ring) => self.rings.listen(ring),
-            Operation::Lend(file) => self.lent(file, seal::lent(completion.result)),
+            Operation::Lend(file) => self.lent(file, kernel_tls::lent(completion.result)),
             Operation::Farewell(file) => self.said_farewell(file),
             Operation::Progress(file) => self.progressed(file, completion.result),
         }

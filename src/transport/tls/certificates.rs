@@ -16,12 +16,12 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 use x509_parser::time::ASN1Time;
 
-use super::door::Read;
 use super::judge;
 use crate::base::identity::{AlternativeName, CertificateIdentity};
 use crate::base::pem;
 use crate::base::pem::Kind;
 use crate::config::listener::{self, ExpiredList, IdentityFrom};
+use crate::transport::tls::server_config::Read;
 
 /// Says what is wrong with a file.
 pub(super) fn wrong(key: &str, file: &Path, what: impl std::fmt::Display) -> String {

@@ -14,10 +14,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::door::Door;
 use super::judge;
 use crate::base::ids::Peer;
 use crate::config::listener::{ClientCertificate, Listener, Transport as Kind};
+use crate::transport::tls::server_config::Door;
 use crate::transport::{Entrance, Fault, Layer, Scratch};
 
 const VERSION_1: &str = include_str!("fixtures/version-1.pem");

@@ -4,11 +4,11 @@
 //! and only one that is cut in half is kept.
 
 mod certificates;
-mod door;
 #[cfg(test)]
 mod files_tests;
 mod judge;
 mod keys;
+mod server_config;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +20,6 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{HandshakeKind, ServerConfig};
 
 use self::certificates::identity_of;
-pub use self::door::Door;
 use self::keys::cipher_of;
 pub use self::keys::{Key, Keys};
 use super::{Ciphers, Fault, Handshake, Layer, Received, Settling};
@@ -30,6 +29,7 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::config::listener::{self, IdentityFrom};
+pub use crate::transport::tls::server_config::Door;
 
 /// Plain bytes of a record at most (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;

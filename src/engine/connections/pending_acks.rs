@@ -1,0 +1,258 @@
+//! Answers that wait for other cores: PUBACK and PUBREC until every core with subscribers has the
+//! message, SUBACK until every core knows the filter; and all that promise something until the store
+//! has it. They leave in the order of their packets
+//! [MQTT-4.6.0-2], [MQTT-4.6.0-3], so that one that waits holds up those behind it.
+
+use std::collections::VecDeque;
+
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::limits;
+use crate::engine::Engine;
+use crate::engine::mesh::lanes::Awaited;
+use crate::resources::gauges::{Charge, Ledger};
+use crate::wire::{Ack, Packet, PacketIdentifier, Suback, Unsuback, UserProperties};
+
+/// Emptied lines kept to use again, and how long they may have grown.
+const SPARE_ANSWERS_MAX: usize = 256;
+const SPARE_LINE_MAX: usize = 256;
+
+/// An answer to a client.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Puback(Ack<'static>),
+    Pubrec(Ack<'static>),
+    Pubrel(Ack<'static>),
+    Pubcomp(Ack<'static>),
+    Suback { packet_identifier: PacketIdentifier, reasons: Vec<u8> },
+    Unsuback { packet_identifier: PacketIdentifier, reasons: Vec<u8> },
+}
+
+impl Answer {
+    /// Bytes of its Reason Codes, where it has a list of them.
+    fn reasons(&self) -> usize {
+        match self {
+            Self::Suback { reasons, .. } | Self::Unsuback { reasons, .. } => reasons.capacity(),
+            _ => 0,
+        }
+    }
+}
+
+/// What an answer waits for besides other cores.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::engine) struct Promise {
+    /// The batch of records that has to be stored.
+    pub batch: Option<u64>,
+    /// A QoS 2 message that counts as received, in the store too, once the other cores have stored
+    /// it.
+    pub receives: Option<PacketIdentifier>,
+    /// Subscribers of this core that get the message in later turns.
+    pub fans_out: bool,
+}
+
+impl Promise {
+    /// Nothing but a batch of records.
+    pub(in crate::engine) fn stored(batch: u64) -> Self {
+        Self { batch: Some(batch), ..Self::default() }
+    }
+}
+
+/// The answers of one connection that have not left yet.
+#[derive(Debug, Default)]
+pub struct Answers {
+    line: VecDeque<Waiting>,
+    /// The number of the first in line.
+    first: u64,
+    /// PUBRECs in line: QoS 2 messages that count against our Receive Maximum only once their client knows
+    /// of them, as until then it is not the client who lets us wait.
+    pubrecs: usize,
+    /// So many wait that the connection is not read.
+    holds: bool,
+    /// Reason Codes of SUBACKs and UNSUBACKs in line.
+    reasons: usize,
+    charge: Charge,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    answer: Answer,
+    /// Receipts it waits for, and batches of records.
+    receipts: u32,
+    receives: Option<PacketIdentifier>,
+}
+
+impl Answers {
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
+    fn push(&mut self, waiting: Waiting, ledger: &Ledger) {
+        self.pubrecs += usize::from(matches!(waiting.answer, Answer::Pubrec(_)));
+        self.reasons += waiting.answer.reasons();
+        self.line.push_back(waiting);
+        self.settle(ledger);
+    }
+
+    #[inline]
+    fn settle(&mut self, ledger: &Ledger) {
+        self.charge.set(ledger, self.line.capacity() * size_of::<Waiting>() + self.reasons);
+    }
+
+    /// Notes it; when all are there, gives back what is to be told to the store then.
+    fn note_receipt(&mut self, answer: u64) -> Option<PacketIdentifier> {
+        let waiting = answer.checked_sub(self.first).and_then(|n| self.line.get_mut(n as usize));
+        // One that has left waits for nothing.
+        let waiting = waiting?;
+        waiting.receipts = waiting.receipts.saturating_sub(1);
+        let receives = waiting.receives.take_if(|_| waiting.receipts == 0);
+        waiting.receipts += u32::from(receives.is_some());
+        receives
+    }
+
+    fn pop_ready(&mut self) -> Option<Answer> {
+        let ready = self.line.pop_front_if(|waiting| waiting.receipts == 0)?;
+        self.first += 1;
+        self.pubrecs -= usize::from(matches!(ready.answer, Answer::Pubrec(_)));
+        self.reasons -= ready.answer.reasons();
+        Some(ready.answer)
+    }
+}
+
+impl Engine {
+    /// Sends an answer once a receipt has come for each lane of which `awaits` says so, and the store
+    /// has what it promises.
+    pub(in crate::engine) fn answer(
+        &mut self,
+        id: ConnectionId,
+        answer: Answer,
+        promise: Promise,
+        mut awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
+    ) {
+        let line = self.answers_of(id);
+        let (number, is_first) = line.map_or((0, true), |answers| {
+            (answers.first + answers.line.len() as u64, answers.line.is_empty())
+        });
+        let awaited = Awaited { connection: id, answer: number };
+        let mut receipts = 0;
+        if !self.lanes.is_empty() {
+            for core in self.place.others() {
+                receipts += u32::from(awaits(self, core, awaited));
+            }
+        }
+        if promise.fans_out && !self.fan_outs.is_empty() {
+            self.fan_outs.await_last(awaited);
+            receipts += 1;
+        }
+        let mut promise = promise;
+        if receipts == 0
+            && let Some(identifier) = promise.receives.take()
+        {
+            // Together with its deliveries: no other core has any that it may not have stored.
+            promise.batch = self.tell_received(id, identifier).or(promise.batch);
+        }
+        if let Some(batch) = promise.batch.filter(|&batch| !self.is_stored(batch)) {
+            self.await_stored(batch, awaited);
+            receipts += 1;
+        }
+        let Promise { receives, .. } = promise;
+        if receipts == 0 && is_first {
+            return self.send_answer(id, answer);
+        }
+        if self.links.get(id).is_none() {
+            return;
+        }
+        let connection = &mut self.links.connections[id.slot as usize];
+        let spare = || self.spare_answers.pop().unwrap_or_default();
+        let answers = connection.answers.get_or_insert_with(spare);
+        answers.push(Waiting { answer, receipts, receives }, &self.links.ledger);
+        if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
+            answers.holds = true;
+            self.pause_reading(id);
+        }
+    }
+
+    fn send_answer(&mut self, id: ConnectionId, answer: Answer) {
+        let version = self.version(id.slot);
+        let is_suback = matches!(answer, Answer::Suback { .. });
+        self.links.send(id.slot, |out| match &answer {
+            Answer::Puback(ack) => Packet::Puback(ack.clone()).encode(version, out),
+            Answer::Pubrec(ack) => Packet::Pubrec(ack.clone()).encode(version, out),
+            Answer::Pubrel(ack) => Packet::Pubrel(ack.clone()).encode(version, out),
+            Answer::Pubcomp(ack) => Packet::Pubcomp(ack.clone()).encode(version, out),
+            Answer::Unsuback { packet_identifier, reasons } => {
+                Packet::Unsuback(unsuback(*packet_identifier, reasons)).encode(version, out);
+            }
+            Answer::Suback { packet_identifier, reasons } => {
+                Packet::Suback(suback(*packet_identifier, reasons)).encode(version, out);
+            }
+        });
+        if is_suback {
+            // Retained messages follow it.
+            self.pump(id.slot);
+        }
+    }
+
+    /// A receipt came for which an answer waited.
+    pub(in crate::engine) fn note_awaited(&mut self, awaited: Awaited) {
+        let id = awaited.connection;
+        let Some(answers) = self.answers_of(id) else { return };
+        if let Some(identifier) = answers.note_receipt(awaited.answer) {
+            // Not before: what is sent again after a crash must reach the others.
+            if let Some(batch) = self.tell_received(id, identifier) {
+                return self.await_stored(batch, awaited);
+            }
+            if let Some(answers) = self.answers_of(id) {
+                answers.note_receipt(awaited.answer);
+            }
+        }
+        while let Some(answer) = self.answers_of(id).and_then(Answers::pop_ready) {
+            self.send_answer(id, answer);
+        }
+        let Some(answers) = self.answers_of(id) else { return };
+        let is_empty = answers.line.is_empty();
+        if answers.holds && answers.line.len() <= limits::ANSWERS_MAX / 2 {
+            answers.holds = false;
+            self.resume_reading(id);
+        }
+        if is_empty {
+            self.put_answers_away(id);
+            self.go_on_to_end(id);
+        }
+    }
+
+    /// An idle connection keeps no line: no receipt is on its way that names an answer in it.
+    fn put_answers_away(&mut self, id: ConnectionId) {
+        let Some(mut answers) = self.links.get(id).and_then(|c| c.answers.take()) else { return };
+        answers.first = 0;
+        // What is kept to be used again is the core's.
+        answers.charge.set(&self.links.ledger, 0);
+        if self.spare_answers.len() < SPARE_ANSWERS_MAX && answers.line.capacity() <= SPARE_LINE_MAX
+        {
+            self.spare_answers.push(answers);
+        }
+    }
+
+    /// QoS 2 messages of a client whose PUBREC waits.
+    pub(in crate::engine) fn pubrecs_of(&mut self, id: ConnectionId) -> usize {
+        self.answers_of(id).map_or(0, |answers| answers.pubrecs)
+    }
+
+    fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {
+        self.links.get(id)?.answers.as_deref_mut()
+    }
+}
+
+/// An UNSUBACK with these Reason Codes.
+pub(in crate::engine) fn unsuback(
+    packet_identifier: PacketIdentifier,
+    reasons: &[u8],
+) -> Unsuback<'_> {
+    let user_properties = UserProperties::none();
+    Unsuback { packet_identifier, reasons, reason_string: None, user_properties }
+}
+
+/// A SUBACK with these Reason Codes.
+pub(in crate::engine) fn suback(packet_identifier: PacketIdentifier, reasons: &[u8]) -> Suback<'_> {
+    let user_properties = UserProperties::none();
+    Suback { packet_identifier, reasons, reason_string: None, user_properties }
+}

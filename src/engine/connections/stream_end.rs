@@ -1,0 +1,233 @@
+//! The end of what a peer sends: everything that came before it is served and answered first, in order.
+//!
+//! ```text
+//! handle_ended    FIN, close_notify, a Close frame: the peer may still read ─► Hold::Ended
+//! DISCONNECT      answers to what came before are still to leave            ─► Hold::Left
+//! handle_deaf     nothing can be sent any more: what came is read and served, its answers dropped
+//! handle_closed   the socket is gone: what was read is served               ─► Hold::Closed
+//! ```
+//!
+//! A connection that is ending is looked at whenever something of it has been done, and ends once nothing
+//! is left. One that gets no further for a while ends with what is left: what the store, other cores
+//! or its peer would have had to do is not waited for without end.
+
+use std::time::Duration;
+
+use crate::base::clock::Now;
+use crate::base::ids::ConnectionId;
+use crate::base::limits;
+use crate::engine::connections::connection::{Connection, Hold};
+use crate::engine::packets::disconnect::Ending;
+use crate::engine::work::BYTES_PER_STEP;
+use crate::engine::{Engine, Timer};
+use crate::wire::{self, Frame};
+
+/// How a CONNECT stands to the connection that its client has already.
+pub(in crate::engine) enum Comes {
+    /// It takes the session over.
+    After,
+    /// Its peer sends no more, and its client is back on a connection that came later: it is not to lose
+    /// that by a CONNECT that took longer to decide on.
+    Before,
+    /// What came on the other one before its end is still being served: it has to wait.
+    TooSoon,
+}
+
+impl Connection {
+    /// Whether something that came is not served yet, and will be.
+    fn has_input_left(&self) -> bool {
+        if self.holds.has(Hold::Left) {
+            return false;
+        }
+        let waits = self.is_held() || self.is_ready;
+        waits && !self.stash().is_empty()
+            || self.holds.has(Hold::Job)
+            || self.holds.has(Hold::Decision)
+            || self.transport.as_ref().is_some_and(|transport| transport.is_waiting())
+    }
+
+    /// Whether something is still to be said to the peer that is not in its outbox yet.
+    fn has_answers_left(&self) -> bool {
+        !self.is_deaf() && (self.is_gated || self.is_ready || self.answers.is_some())
+    }
+
+    /// How much is left, to see whether it gets less.
+    fn left(&self) -> u32 {
+        let answers = self.answers.as_ref().map_or(0, |answers| answers.waiting());
+        (self.stash().len() + self.pending_bytes() + answers) as u32
+    }
+}
+
+impl Engine {
+    /// The peer has sent its last byte, and may still read. The executor reads nothing more, and keeps
+    /// the socket until [`Action::Close`](crate::engine::Action::Close).
+    pub fn handle_ended(&mut self, now: Now, id: ConnectionId) {
+        self.set_now(now);
+        if let Some(connection) = self.links.get(id) {
+            connection.holds.set(Hold::Ended);
+            self.end_when_served(id);
+        }
+    }
+
+    /// Nothing can be sent to the peer any more. The executor has dropped what it had to write, and reads
+    /// on: what the peer had sent before may still lie in the socket.
+    pub fn handle_deaf(&mut self, now: Now, id: ConnectionId) {
+        self.set_now(now);
+        let Some(connection) = self.links.get(id) else { return };
+        connection.holds.set(Hold::Deaf);
+        let unsent = std::mem::take(&mut connection.sending);
+        connection.charged -= unsent;
+        connection.is_sending = false;
+        self.links.ledger.release(unsent);
+        self.links.mark_dirty(id.slot);
+        self.release_hold(id, Hold::Answers);
+        self.leave_now(id);
+        self.go_on_to_end(id);
+        if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
+            self.after_progress(id.slot);
+        }
+    }
+
+    /// The connection broke; the executor has dropped the socket. What was read before is served, but for
+    /// a CONNECT that is not decided on, unless the peer had sent all it wanted to.
+    pub fn handle_closed(&mut self, now: Now, id: ConnectionId) {
+        self.set_now(now);
+        let Some(connection) = self.links.get(id) else { return };
+        connection.holds.set(Hold::Deaf);
+        connection.holds.set(Hold::Closed);
+        connection.holds.clear(Hold::Answers);
+        match connection.session().is_some() || connection.holds.has(Hold::Ended) {
+            true => self.end_when_served(id),
+            false => self.end_connection(id.slot, Ending::PeerClosed),
+        }
+    }
+
+    /// The peer has said, above its socket, that nothing follows.
+    pub(in crate::engine) fn end_of_input(&mut self, id: ConnectionId) {
+        self.hold(id, Hold::Ended);
+        self.end_when_served(id);
+    }
+
+    /// Its client has said DISCONNECT: whether answers to what came before have to leave first.
+    pub(in crate::engine) fn leaves_later(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return false };
+        if connection.is_deaf() || !connection.is_gated && connection.answers.is_none() {
+            return false;
+        }
+        self.hold(id, Hold::Left);
+        self.look_at_end_later(id);
+        true
+    }
+
+    /// Ends a connection now, or looks again whenever something of it has been done.
+    fn end_when_served(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        if !connection.is_held() && !connection.stash().is_empty() {
+            self.mark_ready(id);
+        }
+        if !self.end_if_served(id) {
+            self.look_at_end_later(id);
+        }
+    }
+
+    /// Something of a connection that may be ending has been done.
+    pub(in crate::engine) fn go_on_to_end(&mut self, id: ConnectionId) {
+        if self.links.get(id).is_some_and(|connection| connection.holds.is_ending()) {
+            self.mark_ready(id);
+        }
+    }
+
+    /// Ends a connection that is ending if nothing of it is left; whether it did.
+    pub(in crate::engine) fn end_if_served(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return true };
+        if !connection.holds.is_ending()
+            || connection.has_input_left()
+            || connection.has_answers_left()
+        {
+            return false;
+        }
+        self.end_connection(id.slot, Ending::PeerClosed);
+        true
+    }
+
+    /// A client is about to be let in: what waits on a connection of the same Client Identifier whose peer
+    /// sends no more is served first.
+    pub(in crate::engine) fn comes_after(
+        &mut self,
+        id: ConnectionId,
+        client_identifier: &str,
+    ) -> Comes {
+        let Some(other) = self.connection_of(client_identifier) else { return Comes::After };
+        let is_later = (other.generation.wrapping_sub(id.generation) as i32) > 0;
+        if is_later && self.links.get(id).is_some_and(|connection| connection.holds.is_ending()) {
+            return Comes::Before;
+        }
+        match self.serve_out(other) {
+            true => Comes::After,
+            false => Comes::TooSoon,
+        }
+    }
+
+    /// Serves what waits on a connection whose peer sends no more, whatever it waits for, as far as the
+    /// budget goes; whether that was all. There may be a DISCONNECT in it, after which no Will is
+    /// published.
+    fn serve_out(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return true };
+        let is_to_be = connection.holds.is_ending() && !connection.holds.has(Hold::Left);
+        if !is_to_be || connection.session().is_none() {
+            return true;
+        }
+        if connection.holds.has(Hold::Job) {
+            return false;
+        }
+        let before = connection.input_bytes();
+        let Some(mut stash) = connection.take_stash() else { return true };
+        let after = connection.input_bytes();
+        let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
+        self.links.ledger.change_input(before, after);
+        let mut used = 0;
+        while let Ok(Frame::Complete { header, total }) =
+            wire::frame(&stash.bytes()[used..], packet_bytes_max)
+        {
+            let Some(connection) = self.links.get(id) else { return true };
+            if connection.holds.has(Hold::Left) {
+                return true;
+            }
+            if connection.holds.has(Hold::Job) || self.work.is_spent() {
+                stash.advance(used);
+                self.put_back(id, stash);
+                return false;
+            }
+            self.work.spend(1 + total / BYTES_PER_STEP);
+            self.handle_packet(id, &stash.bytes()[used..used + total], header);
+            used += total;
+        }
+        true
+    }
+
+    fn look_at_end_later(&mut self, id: ConnectionId) {
+        self.look_at_end_again(id, 0);
+    }
+
+    fn look_at_end_again(&mut self, connection: ConnectionId, looks: u8) {
+        let Some(of) = self.links.get(connection) else { return };
+        let left = of.left();
+        let deadline = self.now.after(Duration::from_millis(limits::STUCK_MS));
+        self.timers.arm(deadline, Timer::End { connection, left, looks });
+    }
+
+    /// A connection that is ending has had a while, for the last of so many times without getting any
+    /// further: it ends with what is left if it should have. What consumers and rates hold up has longer,
+    /// and a decision has a time limit of its own.
+    pub(in crate::engine) fn look_at_end(&mut self, id: ConnectionId, before: u32, looks: u8) {
+        let Some(connection) = self.links.get(id) else { return };
+        if connection.left() != before || connection.session().is_none() {
+            return self.look_at_end_later(id);
+        }
+        let looks_max = if connection.holders > 0 { limits::ENDING_LOOKS_MAX } else { 1 };
+        match looks + 1 >= looks_max {
+            true => self.end_connection(id.slot, Ending::PeerClosed),
+            false => self.look_at_end_again(id, looks + 1),
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Taking up what was kept: each core its own sessions and its share of the retained messages, and
+//! then what each has to know of the others. To be done before the first client is let in.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
+
+use shards::{Fingerprint, GroupAt, SubscriberId, SubscriptionOptions, TopicFilter};
+
+use crate::base::ids::CoreId;
+use crate::base::limits;
+use crate::engine::retained::{STAMP_CORE_BITS, Stored};
+use crate::engine::{Engine, sys_topics};
+use crate::message::{self, Message};
+use crate::session::inbound::Inbound;
+use crate::session::outbound::{Delivery, Identifiers, Outbound};
+use crate::session::state::Will;
+use crate::storage::commit::RecordRef;
+use crate::storage::image::{self, Image, OwnedContent, Part, SharedContent};
+use crate::storage::record::{Exchange, NoRecord, Record, SessionNumber};
+use crate::wire::{PacketIdentifier, Qos};
+
+/// What one core has taken up, as far as the others have to know.
+#[derive(Debug)]
+pub struct Restored {
+    core: CoreId,
+    /// Sessions taken up.
+    pub sessions: usize,
+    /// Messages that wait in them or are in flight.
+    pub messages: usize,
+    /// Wills of clients that were connected to the last.
+    pub wills: usize,
+    exact: Vec<Fingerprint>,
+    wildcards: Vec<String>,
+    groups: Vec<(String, u32)>,
+    retained: Vec<(Box<str>, Stored)>,
+    clock: u64,
+}
+
+/// What of everything is one core's: the sessions at home there, and a share of the topics.
+struct OwnPart<'a> {
+    engine: &'a Engine,
+}
+
+impl Part for OwnPart<'_> {
+    fn has_session(&self, client_identifier: &str) -> bool {
+        self.engine.home(client_identifier) == self.engine.core()
+    }
+
+    fn has_topic(&self, topic: &str) -> bool {
+        self.engine.home(topic) == self.engine.core()
+    }
+}
+
+/// The messages of several deliveries each, while those are taken up: they share them here too.
+#[derive(Default)]
+struct Messages(HashMap<usize, (SharedContent, Option<Message>)>);
+
+impl Messages {
+    /// The message of a delivery, unless it has expired.
+    fn take(&mut self, content: &SharedContent, engine: &Engine) -> Option<Message> {
+        let restore = || engine.restore_message(content.get()?);
+        if content.sharers() == 1 {
+            return restore();
+        }
+        let entry = self.0.entry(content.address());
+        let message = entry.or_insert_with(|| (content.clone(), restore())).1.clone();
+        // This delivery's and that of the table: no other is left.
+        if content.sharers() == 2 {
+            self.0.remove(&content.address());
+        }
+        message
+    }
+}
+
+impl Engine {
+    /// Reads this core's part of a batch of records into `image`.
+    pub fn read_records(&self, image: &mut Image, batch: &[u8]) -> Result<(), NoRecord> {
+        image.apply(batch, &OwnPart { engine: self })
+    }
+
+    /// Takes up everything in `image`; what has ended meanwhile ends with the first turn. The others
+    /// are to be told the outcome by [`Self::learn_restored`].
+    pub fn restore(&mut self, image: Image) -> Restored {
+        let (session_max, delivery_max) = (image.session_max, image.delivery_max);
+        let Image { mut sessions, wills, mut retained, mut taken, mut taken_by_groups, .. } = image;
+        for (&Exchange { publisher, packet_identifier }, have) in &taken {
+            if sessions.contains_key(&publisher) {
+                let of_publisher = self.open_exchanges.entry(publisher).or_default();
+                of_publisher.insert(packet_identifier, have.clone());
+            }
+        }
+        taken.retain(|_, have| {
+            have.retain(|session| sessions.contains_key(session));
+            !have.is_empty()
+        });
+        self.taken = taken;
+        taken_by_groups.retain(|exchange, _| sessions.contains_key(&exchange.publisher));
+        self.taken_by_groups = taken_by_groups;
+        self.round = self.round.max((session_max >> 32) as u32);
+        self.generation = self.generation.max(session_max as u32);
+        if let Some(journal) = &mut self.journal {
+            journal.begin_deliveries_at(delivery_max + 1);
+        }
+        let mut restored = Restored {
+            core: self.core(),
+            sessions: 0,
+            messages: 0,
+            wills: wills.len(),
+            exact: Vec::new(),
+            wildcards: Vec::new(),
+            groups: Vec::new(),
+            retained: Vec::new(),
+            clock: 0,
+        };
+        self.sessions.reserve(sessions.len());
+        // In an order that does not change from run to run, later ones first, one leaving as the other
+        // comes.
+        let mut numbers: Vec<SessionNumber> = sessions.keys().copied().collect();
+        numbers.sort_unstable_by_key(|number| Reverse((number.serial(), *number)));
+        let mut messages = Messages::default();
+        for number in numbers {
+            let session = sessions.remove(&number).expect("just seen");
+            restored.sessions += usize::from(!session.client_identifier.is_empty());
+            restored.messages += session.inflight.len() + session.queue.len();
+            self.restore_session(number, session, &mut messages);
+        }
+        self.restore_wills(wills);
+        let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
+        topics.sort_unstable();
+        for topic in topics {
+            let kept = retained.remove(&topic).expect("just seen");
+            restored.clock = restored.clock.max(kept.stamp >> STAMP_CORE_BITS);
+            let message = kept.content.and_then(|content| self.restore_message(&content));
+            if message.is_some() && !sys_topics::is_ours(&topic) {
+                restored.retained.push((topic, Stored { stamp: kept.stamp, message }));
+            }
+        }
+        for (topic, stored) in &restored.retained {
+            self.store(topic, stored);
+        }
+        self.clock = self.clock.max(restored.clock);
+        self.announce_restored(&mut restored);
+        self.place.set_sessions(self.sessions.len());
+        restored
+    }
+
+    /// Another core has taken up its part.
+    pub fn learn_restored(&mut self, of: &Restored) {
+        if of.core == self.core() {
+            return;
+        }
+        let core = of.core.0;
+        of.exact.iter().for_each(|&filter| self.replica.edit().announce_exact(core, filter));
+        for text in &of.wildcards {
+            self.replica.edit().announce_wildcard(core, &filter_of(text));
+        }
+        for (text, members) in &of.groups {
+            let at = GroupAt { core, online: 0, members: *members };
+            self.replica.edit().set_group(&filter_of(text), at);
+        }
+        for (topic, stored) in &of.retained {
+            self.store(topic, stored);
+        }
+        self.clock = self.clock.max(of.clock);
+    }
+
+    /// A message, unless it has expired, or is none that a client can have published.
+    pub(in crate::engine) fn restore_message(&self, content: &OwnedContent) -> Option<Message> {
+        shards::check_topic_name(&content.topic, usize::MAX).ok()?;
+        let journal = self.journal.as_ref().expect("what is kept is restored");
+        let expires = content.expires_us.map(|at| journal.deadline(at));
+        if expires.is_some_and(|at| at.is_due(self.now)) {
+            return None;
+        }
+        let content = message::Content {
+            topic: &content.topic,
+            payload: &content.payload,
+            passed_on: &content.passed_on,
+            expires,
+            qos: Qos::try_from(content.qos).unwrap_or(Qos::AtLeastOnce),
+        };
+        Some(content.to_message(&self.links.ledger))
+    }
+
+    fn restore_session(
+        &mut self,
+        number: SessionNumber,
+        kept: image::Session,
+        messages: &mut Messages,
+    ) {
+        if kept.client_identifier.is_empty() {
+            return self.restore_passages(number, kept);
+        }
+        if self.find_session(&kept.client_identifier).is_some() {
+            // A later one of the same client is there: this one was ending. Other members get what
+            // waits in it for them.
+            return self.restore_ending(number, kept);
+        }
+        if kept.expiry_interval_s == 0 {
+            // It was to end with its connection.
+            if let Some(journal) = &mut self.journal {
+                journal.write(&Record::Ended { session: number });
+            }
+            return;
+        }
+        let index = self.new_session(&kept.client_identifier);
+        self.links.metrics.clients_disconnected += 1;
+        let [low, middle, high, _] = ((number.0 >> 32) as u32).to_le_bytes();
+        let is_new_absence = kept.away_since_us.is_none();
+        let state = &mut self.sessions[index as usize];
+        (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
+        state.expiry_interval_s = kept.expiry_interval_s;
+        if self.access.revision() != 0 {
+            // By which rules messages were queued, the store does not know.
+            state.note_new_rules();
+        }
+        self.own(index, kept.owner.as_deref());
+        self.count_restored(index);
+        for (filter, subscription) in &kept.subscriptions {
+            self.restore_subscription(index, filter, subscription);
+        }
+        if !kept.received.is_empty() {
+            let mut inbound = Box::<Inbound>::default();
+            let identifiers = kept.received.iter().filter_map(|&id| PacketIdentifier::new(id));
+            identifiers.for_each(|identifier| assert!(inbound.receive(identifier), "a set"));
+            self.sessions[index as usize].inbound = Some(inbound);
+        }
+        self.restore_deliveries(index, kept.inflight, kept.queue, messages);
+        self.restore_times(index, kept.away_since_us, kept.will);
+        if is_new_absence {
+            self.tell_away(index);
+        }
+    }
+
+    fn restore_ending(&mut self, number: SessionNumber, mut kept: image::Session) {
+        let mut shared = kept.inflight;
+        shared.extend(std::mem::take(&mut kept.queue));
+        shared.retain(|delivery| delivery.shared.is_some());
+        self.restore_passages(
+            number,
+            image::Session { inflight: Vec::new(), queue: shared.into(), ..kept },
+        );
+    }
+
+    fn restore_subscription(&mut self, index: u32, text: &str, of: &image::Subscription) {
+        let Ok(filter) = TopicFilter::parse(text, usize::MAX) else { return };
+        let subscription = shards::Subscription {
+            subscriber: SubscriberId(index),
+            options: SubscriptionOptions::new(of.qos.min(2), of.no_local, of.retain_as_published),
+            identifier: of.identifier,
+        };
+        let subscribed = self.index.edit().subscribe(&filter, subscription);
+        self.sessions[index as usize].subscriptions.push(subscribed.filter);
+        self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
+        self.note_subscriptions();
+    }
+
+    fn restore_deliveries(
+        &mut self,
+        index: u32,
+        inflight: Vec<image::Delivery>,
+        queue: VecDeque<image::Delivery>,
+        messages: &mut Messages,
+    ) {
+        if inflight.is_empty() && queue.is_empty() {
+            return;
+        }
+        let mut outbound = Box::<Outbound>::default();
+        for of in inflight {
+            let Some(identifier) = PacketIdentifier::new(of.packet_identifier) else { continue };
+            let kept = RecordRef::of_before(of.number);
+            match self.restore_delivery(&of, messages) {
+                Some(delivery) => outbound.restore_inflight(identifier, Ok(delivery)),
+                None if of.content.is_none() => outbound.restore_inflight(identifier, Err(kept)),
+                // It expired while the broker was down.
+                None => self.tell_lost(index, kept),
+            }
+        }
+        for of in queue {
+            match self.restore_delivery(&of, messages) {
+                Some(delivery) => outbound.restore_queued(delivery),
+                None => self.tell_lost(index, RecordRef::of_before(of.number)),
+            }
+        }
+        outbound.end_restore(self.queue_limits.policy);
+        if !outbound.is_idle() {
+            let state = &mut self.sessions[index as usize];
+            if let Some(membership) = state.membership() {
+                outbound.count_for(membership);
+            }
+            outbound.settle(&self.links.ledger);
+            state.outbound = Some(outbound);
+            self.count_queue(index, 0);
+        }
+    }
+
+    fn tell_lost(&mut self, index: u32, kept: RecordRef) {
+        if let (Some(session), Some(journal)) =
+            (self.sessions[index as usize].number(), &mut self.journal)
+        {
+            journal.end_delivery(session, kept);
+        }
+    }
+
+    fn restore_delivery(&self, of: &image::Delivery, messages: &mut Messages) -> Option<Delivery> {
+        let message = messages.take(of.content.as_ref()?, self)?;
+        Some(Delivery {
+            message,
+            qos: Qos::try_from(of.qos).unwrap_or(Qos::AtLeastOnce),
+            retain: of.retain,
+            subscription_identifiers: Identifiers::new(&of.identifiers),
+            shared: of.shared.as_deref().and_then(|text| self.index.find(text)),
+            kept: RecordRef::of_before(of.number),
+        })
+    }
+
+    /// When the session ends and its Will is due, by the time of day: the time in which the broker was
+    /// down counts. For a client that was connected to the last it begins now.
+    fn restore_times(&mut self, index: u32, since_us: Option<u64>, will: Option<image::Will>) {
+        let journal = self.journal.as_ref().expect("what is kept is restored");
+        let state = &mut self.sessions[index as usize];
+        let expiry_us = u64::from(state.expiry_interval_s) * 1_000_000;
+        let now_us = journal.now_us(self.now);
+        let expires = (state.expiry_interval_s < u32::MAX).then(|| {
+            // Should the clock have been set back, nobody's session lasts longer than from now on.
+            let since_us = since_us.unwrap_or(now_us).min(now_us);
+            journal.deadline(since_us.saturating_add(expiry_us))
+        });
+        let latest_us = now_us.saturating_add(u64::from(u32::MAX) * 1_000_000);
+        let due = will.as_ref().map(|will| journal.deadline(will.due_us.min(latest_us)));
+        state.expires = expires;
+        state.will = will.and_then(|of| {
+            let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s)?;
+            self.links.ledger.charge(will.bytes());
+            Some(Box::new(Will { due, ..will }))
+        });
+        let due = due.filter(|_| state.will.is_some());
+        if let Some(first) = expires.into_iter().chain(due).min() {
+            self.arm_session(index, first);
+        }
+    }
+
+    /// Collects what the other cores have to know of the sessions here.
+    fn announce_restored(&mut self, restored: &mut Restored) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        let mut seen = std::collections::HashSet::new();
+        for (_, session) in &self.sessions {
+            for &filter in &session.subscriptions {
+                if !seen.insert(filter) {
+                    continue;
+                }
+                let text = self.index.text(filter);
+                if filter.is_shared() {
+                    let members = self.index.members(filter).len() as u32;
+                    restored.groups.push((text, members));
+                } else if shards::has_wildcard(&text) {
+                    restored.wildcards.push(text);
+                } else {
+                    restored.exact.push(self.replica.fingerprint(&text));
+                }
+            }
+        }
+    }
+}
+
+fn filter_of(text: &str) -> TopicFilter<'_> {
+    TopicFilter::parse(text, usize::MAX).expect("it was parsed where it was restored")
+}

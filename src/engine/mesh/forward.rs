@@ -1,0 +1,307 @@
+//! Towards the other cores: batches out and in, announcements of what is subscribed to here, and
+//! messages that have subscribers there.
+//!
+//! Nothing here waits: what comes from another core is always taken, whatever this one has to say
+//! itself, so that two cores with full lanes to each other never stand still. What a client
+//! can make flow into a lane is bounded by not reading the client.
+
+use std::collections::VecDeque;
+
+use shards::TopicFilter;
+
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, CoreId, Publisher};
+use crate::base::limits;
+use crate::engine::Engine;
+use crate::engine::mesh::batch::{Batch, Forwarded, Parcel, Whom};
+use crate::engine::retained::Stored;
+use crate::engine::routing::deliver::{Draft, Origin};
+use crate::engine::routing::recipients::Targets;
+
+/// A batch of another core that one turn had no time for.
+#[derive(Debug)]
+pub(in crate::engine) struct UnreadBatch {
+    from: CoreId,
+    batch: Batch,
+    /// What is left of it.
+    left: VecDeque<Parcel>,
+    /// Where the store's records stood when it came.
+    mark: u64,
+}
+
+impl Engine {
+    /// What this core has to say to another, if anything: called at the end of a turn, when the
+    /// lane has room. While it has none, what is to be said collects here.
+    pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
+        self.tell_groups();
+        self.clock = self.clock.max(self.now.0);
+        let mut batch = self.lanes.seal(to, self.clock)?;
+        batch.sent = self.now;
+        self.links.metrics.batches_sent += 1;
+        Some(batch)
+    }
+
+    /// Whether [`Self::poll_batch`] has something for a core.
+    pub fn has_batch(&mut self, to: CoreId) -> bool {
+        self.tell_groups();
+        self.lanes.to(to).has_batch()
+    }
+
+    /// What another core had to say. Batches of one core come in its order, and all of them.
+    pub fn handle_batch(&mut self, now: Now, from: CoreId, mut batch: Batch) {
+        // This turn may have begun before it was sent.
+        self.set_now(now.max(batch.sent));
+        self.links.metrics.batches_received += 1;
+        let mark = self.mark();
+        self.heard[usize::from(from.0)] = batch.clock;
+        self.take_receipt(from, batch.receipt);
+        let must_wait = self.unread_batches.iter().any(|unread| unread.from == from)
+            || self.fan_outs.block(from);
+        let mut parcels = std::mem::take(&mut batch.parcels);
+        let mut left = parcels.drain(..);
+        while !must_wait
+            && !self.work.is_spent()
+            && !self.fan_outs.block(from)
+            && let Some(parcel) = left.next()
+        {
+            self.work.spend(1);
+            self.take_parcel(from, &batch, parcel);
+        }
+        let left: VecDeque<Parcel> = left.collect();
+        batch.parcels = parcels;
+        let must_wait = must_wait || self.fan_outs.block(from);
+        match left.is_empty() && !must_wait {
+            true => self.end_batch(from, batch, mark),
+            false => self.unread_batches.push_back(UnreadBatch { from, batch, left, mark }),
+        }
+    }
+
+    /// Whether batches are here that this core has not gone through: it takes no more meanwhile.
+    pub fn has_unread_batches(&self) -> bool {
+        !self.unread_batches.is_empty()
+    }
+
+    /// Goes on with the first of the batches of which a part is left; false when there is none, or no
+    /// time for it.
+    pub(in crate::engine) fn go_on_with_batches(&mut self) -> bool {
+        if self.work.is_spent() {
+            return false;
+        }
+        let mut lines = self.unread_batches.iter();
+        let first = lines.position(|unread| !self.fan_outs.block(unread.from));
+        let Some(mut unread) = first.and_then(|first| self.unread_batches.remove(first)) else {
+            return false;
+        };
+        // Half of what there is: connections that wait have the other half.
+        self.work.begin_share(2);
+        while !self.work.is_spent()
+            && !self.fan_outs.block(unread.from)
+            && let Some(parcel) = unread.left.pop_front()
+        {
+            self.work.spend(1);
+            self.take_parcel(unread.from, &unread.batch, parcel);
+        }
+        let goes_on = !self.work.is_spent();
+        self.work.end_share();
+        match unread.left.is_empty() && !self.fan_outs.block(unread.from) {
+            true => self.end_batch(unread.from, unread.batch, unread.mark),
+            false => self.unread_batches.push_front(unread),
+        }
+        goes_on
+    }
+
+    fn end_batch(&mut self, from: CoreId, batch: Batch, mark: u64) {
+        // A receipt says that what is to be kept is kept.
+        let records = self.batch_since(mark);
+        if records.is_some()
+            && let Some(journal) = &mut self.journal
+        {
+            journal.hurry();
+        }
+        self.lanes.to(from).note_taken(&batch, records);
+        self.lanes.recycle(batch);
+    }
+
+    fn take_receipt(&mut self, from: CoreId, receipt: u64) {
+        self.lanes.to(from).note_receipt(receipt);
+        self.end_passages(from);
+        while let Some(awaited) = self.lanes.to(from).next_awaited() {
+            self.note_awaited(awaited);
+        }
+        while let Some(publisher) = self.lanes.next_released(from) {
+            self.resume_reading(publisher);
+        }
+    }
+
+    fn take_parcel(&mut self, from: CoreId, batch: &Batch, parcel: Parcel) {
+        match parcel {
+            Parcel::AnnounceExact(filter) => self.replica.edit().announce_exact(from.0, filter),
+            Parcel::WithdrawExact(filter) => self.replica.edit().withdraw_exact(from.0, filter),
+            Parcel::AnnounceWildcard(filter) => {
+                self.replica.edit().announce_wildcard(from.0, &batch.filter(filter));
+            }
+            Parcel::WithdrawWildcard(filter) => {
+                self.replica.edit().withdraw_wildcard(from.0, batch.text(filter));
+            }
+            Parcel::Group { filter, online, members } => {
+                let at = shards::GroupAt { core: from.0, online, members };
+                self.replica.edit().set_group(&batch.filter(filter), at);
+            }
+            Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
+            Parcel::Pause(publisher) => self.pause_reading(publisher),
+            Parcel::Resume(publisher) => self.resume_reading(publisher),
+            Parcel::ExchangeOver(exchange) => self.take_exchange_over(exchange),
+            Parcel::AskMetrics => {
+                let metrics = Box::new(self.report());
+                self.lanes.to(from).push(Parcel::Metrics(metrics));
+            }
+            Parcel::Metrics(metrics) => self.take_metrics(from, *metrics),
+        }
+    }
+
+    fn take_forwarded(&mut self, from: CoreId, batch: &Batch, forwarded: &Forwarded) {
+        let content = batch.content(&forwarded.body);
+        if forwarded.publisher.is_some() {
+            self.links.metrics.forwarded_by_qos[usize::from(u8::from(content.qos))] += 1;
+        }
+        let publisher = forwarded.publisher.map(|connection| Publisher { core: from, connection });
+        let origin = Origin { publisher, session: None, once: None, from: Some(from) };
+        let mut draft = match forwarded.body.message() {
+            Some(message) => Draft::of(message, content, forwarded.retain),
+            None => Draft::new(content, forwarded.retain),
+        };
+        draft.once = forwarded.once.map(|place| batch.once(place));
+        self.forget_taken(draft.once);
+        match forwarded.to {
+            Whom::SubscribersAndStore(stamp) => {
+                // An empty payload takes the one before away, whatever form it came in.
+                let is_set = !content.payload.is_empty();
+                let message = forwarded.body.message().filter(|_| is_set).cloned();
+                debug_assert_eq!(message.is_some(), is_set, "what is kept comes by reference");
+                self.store(content.topic, &Stored { stamp, message });
+                self.deliver_here(&mut draft, &origin);
+            }
+            Whom::Subscribers => self.deliver_here(&mut draft, &origin),
+            Whom::Group { filter, hops, passage } => {
+                if let Some(place) = passage {
+                    draft.before.clone_from(&batch.passage(place).0);
+                }
+                self.share_further(batch.text(filter), &mut draft, &origin, hops);
+                if let Some(place) = passage {
+                    self.tell_arrived(batch.passage(place));
+                }
+            }
+        }
+    }
+
+    /// Tells all other cores that a filter has subscribers here now.
+    pub(in crate::engine) fn announce(&mut self, filter: &TopicFilter<'_>) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        let fingerprint = (!filter.has_wildcard()).then(|| self.replica.fingerprint(filter.text()));
+        for core in self.place.others() {
+            let lane = self.lanes.to(core);
+            let parcel = match fingerprint {
+                Some(fingerprint) => Parcel::AnnounceExact(fingerprint),
+                None => Parcel::AnnounceWildcard(lane.open().push_text(filter.text())),
+            };
+            lane.push(parcel);
+            lane.note_announcement();
+        }
+    }
+
+    /// Tells all other cores that nobody here wants a filter any more.
+    pub(in crate::engine) fn withdraw(&mut self, text: &str) {
+        if self.lanes.is_empty() {
+            return;
+        }
+        let fingerprint = (!shards::has_wildcard(text)).then(|| self.replica.fingerprint(text));
+        for core in self.place.others() {
+            let lane = self.lanes.to(core);
+            let parcel = match fingerprint {
+                Some(fingerprint) => Parcel::WithdrawExact(fingerprint),
+                None => Parcel::WithdrawWildcard(lane.open().push_text(text)),
+            };
+            lane.push(parcel);
+        }
+    }
+
+    /// Hands a message to the other cores that have subscribers for it, or, when it is retained,
+    /// to all of them, and notes them in `reached`.
+    pub(in crate::engine) fn forward(
+        &mut self,
+        targets: &Targets,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        stored: Option<&Stored>,
+    ) {
+        match stored {
+            None => {
+                for &core in &targets.cores {
+                    self.forward_to(CoreId(core), draft, origin, |_| Whom::Subscribers);
+                }
+            }
+            Some(stored) => {
+                for core in self.place.others() {
+                    let whom = Whom::SubscribersAndStore(stored.stamp);
+                    self.forward_to(core, draft, origin, |_| whom);
+                }
+            }
+        }
+    }
+
+    pub(in crate::engine) fn forward_to(
+        &mut self,
+        core: CoreId,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        whom: impl FnOnce(&mut Batch) -> Whom,
+    ) {
+        let to = whom(self.lanes.to(core).open());
+        let content = &draft.content;
+        let is_large = content.payload.len() + content.passed_on.len() >= limits::SHARED_BYTES_MIN;
+        let body = if is_large || draft.is_message() {
+            self.lanes.to(core).open().push_message(draft.message(&self.links.ledger))
+        } else {
+            self.lanes.push_content(core, content, &mut draft.places)
+        };
+        // Only a client of this core can be slowed from over there.
+        let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
+        let publisher = own.map(|publisher| publisher.connection);
+        let once = draft.once.and_then(|once| self.lanes.to(core).open().push_once(once));
+        let forwarded = Forwarded { body, retain: draft.retain, publisher, once, to };
+        self.lanes.to(core).push(Parcel::Publish(forwarded));
+        if !self.reached.contains(&core) {
+            self.reached.push(core);
+        }
+        if let Some(publisher) = publisher
+            && self.lanes.is_loaded(core)
+        {
+            self.wait_for_lane(publisher, core);
+        }
+    }
+
+    /// Leaves a publisher unread until less is under way to a core.
+    fn wait_for_lane(&mut self, publisher: ConnectionId, core: CoreId) {
+        if self.links.get(publisher).is_some_and(|connection| connection.holders == 0) {
+            self.lanes.to(core).wait(publisher);
+            self.pause_reading(publisher);
+        }
+    }
+
+    /// The core on which the session of a Client Identifier lives.
+    pub(in crate::engine) fn home(&self, client_identifier: &str) -> CoreId {
+        if self.lanes.is_empty() {
+            return self.core();
+        }
+        let hash = self.replica.fingerprint(client_identifier).0;
+        // The high bits: the replica's table takes the low ones.
+        CoreId(((u128::from(hash) * u128::from(self.place.cores())) >> 64) as u16)
+    }
+
+    /// Bytes under way to the other cores.
+    pub(in crate::engine) fn lanes_bytes(&self) -> u64 {
+        self.place.others().map(|core| self.lanes.load_bytes(core) as u64).sum()
+    }
+}

@@ -1,0 +1,211 @@
+//! The end of connections and sessions: last words, Session Expiry.
+
+use crate::base::clock::Deadline;
+use crate::base::ids::{ConnectionId, Peer, exchange};
+use crate::base::log_rate::{name, rated};
+use crate::base::metrics::Drop as DropCause;
+use crate::engine::connections::connection::{Hold, Phase};
+use crate::engine::{Action, Engine};
+use crate::wire::violation::Violation;
+use crate::wire::{Disconnect, Packet, ReasonCode, Version};
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Ending {
+    /// The network ended it, or its client has left and been answered.
+    PeerClosed,
+    /// The client sent DISCONNECT.
+    Client {
+        /// It asked for its Will to be published.
+        publishes_will: bool,
+    },
+    /// The server ends it, for this reason.
+    Server(ReasonCode),
+    /// The client broke the protocol.
+    Violation(Violation),
+    /// A later connection has the same Client Identifier.
+    TakenOver {
+        /// It starts clean.
+        ends_session: bool,
+    },
+    /// The broker stops.
+    Shutdown,
+    /// Without a word more.
+    Silent,
+}
+
+impl Ending {
+    fn last_word(self) -> Option<ReasonCode> {
+        match self {
+            Self::Server(reason) => Some(reason),
+            Self::Violation(violation) => Some(violation.reason()),
+            Self::TakenOver { .. } => Some(ReasonCode::SessionTakenOver),
+            Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+            Self::PeerClosed | Self::Client { .. } | Self::Silent => None,
+        }
+    }
+
+    /// What to say besides the Reason Code, to a client that wants to know.
+    fn reason_string(self) -> Option<&'static str> {
+        match self {
+            Self::Violation(violation) => Some(violation.what()),
+            _ => None,
+        }
+    }
+
+    pub(in crate::engine) fn publishes_will(self) -> bool {
+        match self {
+            Self::Client { publishes_will } => publishes_will,
+            Self::Shutdown => false,
+            _ => true,
+        }
+    }
+}
+
+impl Engine {
+    /// Closes the connection in `slot` and lets go of what hung on it.
+    pub(in crate::engine) fn end_connection(&mut self, slot: u32, ending: Ending) {
+        self.flush_run();
+        self.work.spend(4);
+        let id = self.links.id(slot);
+        self.say_last_word(slot, ending);
+        let (mut connection, last) = self.links.remove(slot);
+        self.leave_entrance(connection.listener);
+        if let Phase::Leaving(_) = connection.phase {
+            self.leaving_later.retain(|&(leaving, _)| leaving != id);
+        }
+        let last = match connection.transport.take() {
+            _ if connection.is_deaf() => None,
+            Some(mut transport) => transport.close(last, &mut self.links.scratch),
+            None => last,
+        };
+        self.place.set_connections(self.links.connections.len());
+        if let Some(congestion) = connection.take_congestion() {
+            self.release_waiting(congestion.waiting);
+        }
+        let was_open = connection.session().is_some();
+        if connection.has_address() {
+            let peer = Peer { address: connection.address, listener: connection.listener };
+            self.access.gone(self.now, &peer, exchange(id), was_open);
+        }
+        self.access.forget(exchange(id));
+        match connection.holds.has(Hold::Closed) {
+            true => self.links.connections.free(slot as usize),
+            false => self.links.actions.push_back(Action::Close { connection: id, last }),
+        }
+        if let Phase::Open { session } = connection.phase {
+            self.links.metrics.clients_connected -= 1;
+            self.detach_session(session, ending);
+        }
+    }
+
+    /// DISCONNECT with a reason, where the client's version knows it and it has been let in.
+    fn say_last_word(&mut self, slot: u32, ending: Ending) {
+        let Some(reason) = ending.last_word() else { return };
+        let connection = &self.links.connections[slot as usize];
+        if connection.version != Version::V5 || connection.session().is_none() {
+            return;
+        }
+        let packet_bytes_max = connection.packet_bytes_max as usize;
+        let reference = Some(self.settings.mqtt.server_reference.as_str())
+            .filter(|reference| reason == ReasonCode::ServerShuttingDown && !reference.is_empty());
+        // Somewhere to go turns "shutting down" into "use another server" [MQTT-4.11].
+        let elsewhere = Disconnect {
+            reason: ReasonCode::UseAnotherServer,
+            server_reference: reference,
+            ..Disconnect::default()
+        };
+        // [MQTT-3.1.2-29]
+        let reason_string =
+            ending.reason_string().filter(|_| connection.wants_problem_information());
+        let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
+        let bare = Disconnect { reason, ..Disconnect::default() };
+        // A client that takes small packets only hears less, or nothing [MQTT-3.1.2-24],
+        // [MQTT-3.14.2-3]. A Session Expiry Interval is in none of them [MQTT-3.14.2-2].
+        let words = reference.map(|_| elsewhere).into_iter().chain([in_words, bare]);
+        let fitting = words.map(Packet::Disconnect).find_map(|packet| {
+            let mut bytes = Vec::new();
+            packet.encode(Version::V5, &mut bytes);
+            (bytes.len() <= packet_bytes_max).then_some(bytes)
+        });
+        if let Some(bytes) = fitting {
+            self.links.send(slot, |out| out.extend_from_slice(&bytes));
+        }
+    }
+
+    fn detach_session(&mut self, index: u32, ending: Ending) {
+        let session = &mut self.sessions[index as usize];
+        session.connection = None;
+        session.tidy();
+        self.change_groups_of(index, false);
+        let queued_before = self.queued(index);
+        let session = &mut self.sessions[index as usize];
+        let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());
+        self.count_queue(index, queued_before);
+        self.count_drops(index, DropCause::Offline, dropped);
+        self.report_drops(index);
+        self.settle_will(index, ending);
+        let session = &self.sessions[index as usize];
+        tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
+        // Settled before the count below: a session that ends now was never "disconnected".
+        self.links.metrics.clients_disconnected += 1;
+        if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
+            return self.end_session(index);
+        }
+        self.hand_on_of_absent(index);
+        let session = &mut self.sessions[index as usize];
+        if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
+            session.outbound = None;
+        }
+        let is_mortal = session.expiry_interval_s < u32::MAX;
+        self.tell_away(index);
+        if is_mortal {
+            let session = &mut self.sessions[index as usize];
+            let deadline = self.now.after_s(u64::from(session.expiry_interval_s));
+            session.expires = Some(deadline);
+            self.arm_session(index, deadline);
+        }
+    }
+
+    /// A session's timer fired: its Will or its expiry may be due.
+    pub(in crate::engine) fn look_at_session(&mut self, index: u32, generation: u32) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(index as usize) else { return };
+        let is_its_timer = session.timer.is_some_and(|armed| armed.is_due(now));
+        if session.generation != generation || !is_its_timer {
+            return;
+        }
+        session.timer = None;
+        if session.connection.is_some() {
+            return;
+        }
+        let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|due| due.is_due(now));
+        let expires = is_due(session.expires);
+        if is_due(session.will.as_ref().and_then(|will| will.due)) {
+            self.publish_will(index);
+        }
+        if expires {
+            self.links.metrics.sessions_expired += 1;
+            return self.end_session(index);
+        }
+        let session = &self.sessions[index as usize];
+        let will_due = session.will.as_ref().and_then(|will| will.due);
+        if let Some(next) = session.expires.into_iter().chain(will_due).min() {
+            self.arm_session(index, next);
+        }
+    }
+
+    fn report_drops(&self, index: u32) {
+        let session = &self.sessions[index as usize];
+        if let Some(drops) = session.extra.as_ref().and_then(|extra| extra.drops.as_ref()) {
+            let (client, causes) = (name(session.client_identifier.as_str()), drops.summary());
+            let dropped = drops.total();
+            rated!(warn, self.now, client, dropped, causes, "messages were dropped");
+        }
+    }
+
+    /// Whether the connection is still there.
+    pub(in crate::engine) fn is_connected(&mut self, id: ConnectionId) -> bool {
+        self.links.get(id).is_some()
+    }
+}

@@ -1,0 +1,355 @@
+//! SUBSCRIBE and UNSUBSCRIBE packets that hold more filters than one turn has time for: the packet is
+//! kept, with the place where it goes on. Its client's later packets wait, everybody else is served.
+//!
+//! Nothing is changed before all filters were checked: a packet that breaks the protocol changes
+//! nothing. What is changed then takes effect filter by filter; the answer follows the last one.
+
+use crate::base::ids::ConnectionId;
+use crate::engine::Engine;
+use crate::engine::connections::connection::Hold;
+use crate::engine::connections::pending_acks::{Answer, Promise, unsuback};
+use crate::engine::packets::subscribe::check_filter;
+use crate::wire::violation::Violation;
+use crate::wire::{
+    Packet, PacketIdentifier, ReasonCode, SubscribeFilters, UnsubscribeFilters, Version,
+};
+
+/// Steps to take a filter into the index, or out of it, besides what the access control takes.
+const FILTER_STEPS: usize = 10;
+
+/// Work for one client of which a part is done.
+#[derive(Debug)]
+pub enum Job {
+    /// A SUBSCRIBE or UNSUBSCRIBE packet.
+    Filters {
+        /// Its filters, as they came.
+        payload: Box<[u8]>,
+        /// How far it has got.
+        progress: Progress,
+    },
+    /// The client came back to its session: so many of its subscriptions are still to be looked at,
+    /// whether it may have them.
+    Rights(usize),
+}
+
+impl Job {
+    /// What it has on the ledger.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Filters { payload, .. } => size_of::<Self>() + payload.len(),
+            Self::Rights(_) => size_of::<Self>(),
+        }
+    }
+}
+
+/// How far a packet has got.
+#[derive(Debug)]
+pub struct Progress {
+    request: Request,
+    packet_identifier: PacketIdentifier,
+    /// Bytes of the filters that were checked, and how many those are.
+    checked_bytes: usize,
+    filters: usize,
+    is_checked: bool,
+    /// Bytes of the filters that are done.
+    done_bytes: usize,
+    /// The Reason Codes of those.
+    reasons: Vec<u8>,
+    /// Where the store's records stood when it began.
+    mark: u64,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) enum Request {
+    /// Subscriptions with this identifier, 0 for none.
+    Subscribe(u32),
+    /// Their end.
+    Unsubscribe,
+}
+
+impl Engine {
+    /// Begins with a packet that holds `filters`, and goes on with it as far as this turn allows.
+    pub(in crate::engine) fn begin_job(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        request: Request,
+        packet_identifier: PacketIdentifier,
+        filters: &[u8],
+    ) -> Result<(), Violation> {
+        let mut progress = Progress {
+            request,
+            packet_identifier,
+            checked_bytes: 0,
+            filters: 0,
+            is_checked: false,
+            done_bytes: 0,
+            reasons: Vec::new(),
+            mark: self.mark(),
+        };
+        if self.take_part(id, session, &mut progress, filters)? {
+            self.end_job(id, progress);
+            return Ok(());
+        }
+        self.work.spend_bytes(filters.len());
+        self.keep_job(id, Job::Filters { payload: filters.into(), progress });
+        Ok(())
+    }
+
+    /// The rights of a client that came back to its session, which may have been somebody else's: those
+    /// to its subscriptions now, those to what waits for it, where they may have changed, before that is
+    /// sent.
+    pub(in crate::engine) fn begin_checking_rights(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        changes_hands: bool,
+    ) {
+        let state = &mut self.sessions[session as usize];
+        let are_others =
+            state.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.is_unjudged))
+                || changes_hands
+                || self.next_to_check.is_some()
+                || self.checked_revision != self.access.revision();
+        if are_others && let Some(outbound) = &mut state.outbound {
+            outbound.judge_anew();
+        }
+        let subscriptions = self.sessions[session as usize].subscriptions.len();
+        let left = self.check_subscriptions(session, subscriptions);
+        if left > 0 {
+            self.keep_job(id, Job::Rights(left));
+        }
+    }
+
+    fn keep_job(&mut self, id: ConnectionId, job: Job) {
+        self.links.ledger.charge(job.bytes());
+        self.links.metrics.packets_divided += 1;
+        let Some(connection) = self.links.get(id) else { return };
+        connection.extra.get_or_insert_default().job = Some(Box::new(job));
+        self.hold(id, Hold::Job);
+        self.mark_ready(id);
+    }
+
+    /// Goes on with the packet of a connection; false when it is not through yet.
+    pub(in crate::engine) fn go_on_with_job(&mut self, id: ConnectionId) -> bool {
+        self.flush_run();
+        let Some(connection) = self.links.get(id) else { return true };
+        let session = connection.session();
+        let job = connection.extra.as_mut().and_then(|extra| extra.job.take());
+        let (Some(session), Some(mut job)) = (session, job) else { return true };
+        let bytes = job.bytes();
+        let outcome = match &mut *job {
+            Job::Filters { payload, progress } => self.take_part(id, session, progress, payload),
+            Job::Rights(left) => {
+                *left = self.check_subscriptions(session, *left);
+                Ok(*left == 0)
+            }
+        };
+        match (outcome, *job) {
+            (Ok(false), job) => {
+                let Some(connection) = self.links.get(id) else { return true };
+                connection.extra.get_or_insert_default().job = Some(Box::new(job));
+                return false;
+            }
+            (Ok(true), job) => {
+                self.links.ledger.release(bytes);
+                if let Job::Filters { progress, .. } = job {
+                    self.end_job(id, progress);
+                }
+                self.release_job(id);
+                // What was to be judged has waited for it.
+                if self.is_connected(id) {
+                    self.after_progress(id.slot);
+                }
+            }
+            (Err(violation), _) => {
+                self.links.ledger.release(bytes);
+                self.violate(id, violation);
+            }
+        }
+        true
+    }
+
+    /// Checks filters, then does what is asked, until all are done or the budget is spent; whether all
+    /// are done.
+    fn take_part(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        progress: &mut Progress,
+        filters: &[u8],
+    ) -> Result<bool, Violation> {
+        if !progress.is_checked {
+            if !self.check_part(id, progress, filters)? {
+                return Ok(false);
+            }
+            progress.is_checked = true;
+            self.check_answer_fits(id, progress)?;
+        }
+        let is_done = match progress.request {
+            Request::Subscribe(identifier) => {
+                self.subscribe_part(id, session, identifier, progress, filters)
+            }
+            Request::Unsubscribe => self.unsubscribe_part(session, progress, filters),
+        };
+        Ok(is_done)
+    }
+
+    fn check_part(
+        &mut self,
+        id: ConnectionId,
+        progress: &mut Progress,
+        filters: &[u8],
+    ) -> Result<bool, Violation> {
+        let version = self.version(id.slot);
+        let rest = &filters[progress.checked_bytes..];
+        let mut to_subscribe = SubscribeFilters::payload(rest, version);
+        let mut to_unsubscribe = UnsubscribeFilters::payload(rest);
+        loop {
+            let next = match progress.request {
+                Request::Subscribe(_) => to_subscribe.next_checked().map(|next| {
+                    next.and_then(|(text, options)| check_filter(text, options.no_local))
+                }),
+                Request::Unsubscribe => to_unsubscribe
+                    .next_checked()
+                    .map(|next| next.and_then(|text| check_filter(text, false))),
+            };
+            let left = match progress.request {
+                Request::Subscribe(_) => to_subscribe.rest().len(),
+                Request::Unsubscribe => to_unsubscribe.rest().len(),
+            };
+            let bytes = filters.len() - left - progress.checked_bytes;
+            progress.checked_bytes += bytes;
+            let Some(checked) = next else { return Ok(true) };
+            checked?;
+            progress.filters += 1;
+            self.work.spend(usize::from(progress.filters.is_multiple_of(4)) + bytes / 128);
+            if self.work.is_spent() && progress.checked_bytes < filters.len() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// A SUBACK or UNSUBACK has a Reason Code for each filter and cannot be cut short, nor may it be
+    /// larger than the client takes [MQTT-3.1.2-24].
+    fn check_answer_fits(
+        &mut self,
+        id: ConnectionId,
+        progress: &Progress,
+    ) -> Result<(), Violation> {
+        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        if connection.packet_bytes_max == u32::MAX {
+            return Ok(());
+        }
+        match answer_bytes(progress.filters) > connection.packet_bytes_max as usize {
+            true => Err(Violation::AnswerTooLarge),
+            false => Ok(()),
+        }
+    }
+
+    fn subscribe_part(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: u32,
+        progress: &mut Progress,
+        filters: &[u8],
+    ) -> bool {
+        let version = self.version(id.slot);
+        let filters_max = self.settings.limits.subscribe_filters_max as usize;
+        let mut left = SubscribeFilters::payload(&filters[progress.done_bytes..], version);
+        while let Some(Ok((text, options))) = left.next_checked() {
+            let outcome = match progress.reasons.len() < filters_max {
+                true => {
+                    let others = usize::from(self.place.cores());
+                    self.work.spend(FILTER_STEPS + others + text.len() / 64);
+                    self.subscribe_to(id, session, text, &options, identifier)
+                }
+                false => Err(ReasonCode::QuotaExceeded),
+            };
+            self.work.spend(usize::from(progress.reasons.len().is_multiple_of(4)));
+            self.links.metrics.subscriptions_refused += u64::from(outcome.is_err());
+            progress.reasons.push(match outcome {
+                Ok(granted) => granted as u8,
+                Err(_) if version != Version::V5 => 0x80,
+                Err(reason) => reason as u8,
+            });
+            if self.work.is_spent() {
+                break;
+            }
+        }
+        progress.done_bytes = filters.len() - left.rest().len();
+        progress.done_bytes == filters.len()
+    }
+
+    fn unsubscribe_part(&mut self, session: u32, progress: &mut Progress, filters: &[u8]) -> bool {
+        let mut left = UnsubscribeFilters::payload(&filters[progress.done_bytes..]);
+        let mut groups_left = Vec::new();
+        while let Some(Ok(text)) = left.next_checked() {
+            self.work.spend(FILTER_STEPS + text.len() / 64);
+            let is_removed = self.unsubscribe_from(session, text, &mut groups_left);
+            progress.reasons.push(match is_removed {
+                true => ReasonCode::Success as u8,
+                false => ReasonCode::NoSubscriptionExisted as u8,
+            });
+            if self.work.is_spent() {
+                break;
+            }
+        }
+        self.give_up_groups(session, groups_left);
+        progress.done_bytes = filters.len() - left.rest().len();
+        progress.done_bytes == filters.len()
+    }
+
+    /// One SUBACK or UNSUBACK with a Reason Code for each filter [MQTT-3.8.4-6], [MQTT-3.10.4-5],
+    /// [MQTT-3.11.3-1]; retained messages follow a SUBACK.
+    fn end_job(&mut self, id: ConnectionId, progress: Progress) {
+        let Progress { request, packet_identifier, reasons, mark, .. } = progress;
+        let promise = Promise { batch: self.batch_since(mark), ..Promise::default() };
+        match request {
+            // From SUBACK on, what is published on any core reaches this client: every core knows the
+            // filters by then.
+            Request::Subscribe(_) => {
+                let suback = Answer::Suback { packet_identifier, reasons };
+                self.answer(id, suback, promise, |engine, core, awaited| {
+                    engine.lanes.to(core).await_announcements(awaited)
+                });
+            }
+            Request::Unsubscribe if promise.batch.is_some() => {
+                let unsuback = Answer::Unsuback { packet_identifier, reasons };
+                self.answer(id, unsuback, promise, |_, _, _| false);
+            }
+            Request::Unsubscribe => {
+                let unsuback = unsuback(packet_identifier, &reasons);
+                let version = self.version(id.slot);
+                self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
+            }
+        }
+    }
+}
+
+/// Bytes of a SUBACK or UNSUBACK of MQTT 5: fixed header, Packet Identifier, no properties, and a Reason
+/// Code for each filter.
+fn answer_bytes(filters: usize) -> usize {
+    let remaining = 2 + 1 + filters;
+    let length_bytes = 1 + (1..4).take_while(|&bytes| remaining >> (7 * bytes) > 0).count();
+    1 + length_bytes + remaining
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::connections::pending_acks::suback;
+
+    #[test]
+    fn the_length_of_an_answer_is_what_is_encoded() {
+        let packet_identifier = PacketIdentifier::new(1).expect("not zero");
+        for filters in [1, 124, 125, 16_380, 16_381, 2_097_148, 2_097_149] {
+            let reasons = vec![0; filters];
+            let mut bytes = Vec::new();
+            Packet::Suback(suback(packet_identifier, &reasons)).encode(Version::V5, &mut bytes);
+            assert_eq!(answer_bytes(filters), bytes.len());
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! PUBLISH from a client: checked, retained, routed, acknowledged.
+
+use crate::base::ids::{ConnectionId, CoreId, Publisher, exchange};
+use crate::base::metrics::Drop as DropCause;
+use crate::engine::access::Identity;
+use crate::engine::connections::pending_acks::{Answer, Promise};
+use crate::engine::mesh::batch::Once;
+use crate::engine::mesh::lanes::Awaited;
+use crate::engine::retained::RetainedFull;
+use crate::engine::routing::deliver::Origin;
+use crate::engine::{Engine, sys_topics};
+use crate::message::Content;
+use crate::storage::record::Exchange;
+use crate::wire::violation::Violation;
+use crate::wire::{Ack, Packet, PacketIdentifier, Publish, Qos, ReasonCode, Version};
+
+impl Engine {
+    /// Takes a PUBLISH.
+    pub(in crate::engine) fn handle_publish(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+    ) -> Result<(), Violation> {
+        self.links.metrics.publishes_received += 1;
+        self.links.metrics.received_by_qos[usize::from(u8::from(publish.qos))] += 1;
+        self.check_publish(publish)?;
+        let Some(alias) = publish.properties.topic_alias else {
+            return self.take_publish(id, session, publish, publish.topic);
+        };
+        // The topic is copied out of the connection's table: what follows needs the whole engine.
+        let mut topic = std::mem::take(&mut self.alias_topic);
+        let outcome = self
+            .resolve_alias(id, alias, publish.topic, &mut topic)
+            .and_then(|()| self.take_publish(id, session, publish, &topic));
+        self.alias_topic = topic;
+        outcome
+    }
+
+    /// What the server said in CONNACK that it does not take.
+    fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Violation> {
+        let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
+        if u8::from(publish.qos) > mqtt.maximum_qos {
+            return Err(Violation::QosNotSupported); // [MQTT-3.2.2-11]
+        }
+        if publish.retain && !mqtt.retain_available {
+            return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
+        }
+        if shards::levels(publish.topic) > limits.topic_levels_max as usize {
+            return Err(Violation::TopicTooDeep);
+        }
+        if publish.topic.len() > usize::from(limits.topic_bytes_max) {
+            return Err(Violation::TopicTooLong);
+        }
+        if publish.properties.subscription_identifiers.iter().next().is_some() {
+            return Err(Violation::SubscriptionIdentifierFromClient); // [MQTT-3.3.4-6]
+        }
+        Ok(())
+    }
+
+    fn resolve_alias(
+        &mut self,
+        id: ConnectionId,
+        alias: u16,
+        topic: &str,
+        resolved: &mut String,
+    ) -> Result<(), Violation> {
+        if alias > self.settings.limits.topic_alias_maximum {
+            return Err(Violation::TopicAliasTooHigh); // [MQTT-3.3.2-9]
+        }
+        let is_full = self.memory_is_full();
+        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        let aliases = &mut connection.extra.get_or_insert_default().incoming_aliases;
+        if !topic.is_empty() {
+            if is_full && topic.len() > aliases.topic(alias).map_or(0, str::len) {
+                return Err(Violation::TopicAliasesTooLarge);
+            }
+            let bytes_before = aliases.bytes();
+            aliases.set(alias, topic);
+            let bytes = aliases.bytes();
+            self.links.ledger.release(bytes_before);
+            self.links.ledger.charge(bytes);
+        }
+        let aliases = &self.links.connections[id.slot as usize].extra.as_ref();
+        let aliases = &aliases.expect("made above").incoming_aliases;
+        let known = aliases.topic(alias).ok_or(Violation::TopicAliasUnknown)?;
+        resolved.clear();
+        resolved.push_str(known);
+        Ok(())
+    }
+
+    fn take_publish(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<(), Violation> {
+        let mark = self.mark();
+        if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
+            && !self.receive_once(id, session, identifier)?
+        {
+            let mut promise = self.promise_of(session, publish, self.batch_of_all());
+            promise.fans_out = true;
+            // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores, and
+            // subscribers here, may not have the first one yet, so it waits for all that is under way.
+            self.acknowledge(id, publish, ReasonCode::Success, promise, |engine, core, awaited| {
+                engine.lanes.to(core).await_everything(awaited)
+            });
+            return Ok(());
+        }
+        if let Err(reason) = self.permit(id, session, publish, topic) {
+            return self.turn_away(id, session, publish, reason);
+        }
+        let passed_on_scratch;
+        let passed_on = match publish.properties.passed_on.as_slice() {
+            Some(whole) => whole,
+            None => {
+                let mut copy = Vec::new();
+                publish.properties.passed_on.write(&mut copy);
+                passed_on_scratch = copy;
+                &passed_on_scratch
+            }
+        };
+        let expiry_interval_s = publish.properties.message_expiry_interval;
+        let content = Content {
+            topic,
+            payload: publish.payload,
+            passed_on,
+            expires: expiry_interval_s.map(|seconds| self.now.after_s(u64::from(seconds))),
+            qos: publish.qos,
+        };
+        let stored = match publish.retain {
+            true => self.retain(&content, Some(session)).map(Some),
+            false => Ok(None),
+        };
+        if let Err(RetainedFull(cause)) = stored {
+            self.links.metrics.drops.add(cause, 1);
+            if publish.qos != Qos::AtMostOnce && self.version(id.slot) == Version::V5 {
+                return self.turn_away(id, session, publish, ReasonCode::QuotaExceeded);
+            }
+        }
+        let publisher = Publisher { core: self.core(), connection: id };
+        let once = self.once_of(session, publish);
+        let origin =
+            Origin { publisher: Some(publisher), session: Some(session), once, from: None };
+        let stored = stored.ok().flatten();
+        self.has_queued = false;
+        let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
+        let reason = match is_matched {
+            true => ReasonCode::Success,
+            false => ReasonCode::NoMatchingSubscribers,
+        };
+        // Responsibility is taken when every core with subscribers has the message.
+        if publish.packet_identifier.is_some() {
+            let mut promise = self.promise_of(session, publish, self.batch_since(mark));
+            promise.fans_out = self.fan_outs.take_new();
+            self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
+                let waits = engine.reached.contains(&core);
+                if waits {
+                    engine.lanes.to(core).await_publish(awaited);
+                }
+                waits
+            });
+        }
+        if std::mem::take(&mut self.has_queued) && self.memory_is_full() {
+            self.rest_for_memory(id);
+        }
+        self.rest_for_store(id, mark);
+        Ok(())
+    }
+
+    /// The exchange of a QoS 2 message, of which some sessions may have stored their delivery before
+    /// others, on other cores or in later turns.
+    fn once_of(&self, session: u32, publish: &Publish<'_>) -> Option<Once> {
+        if self.journal.is_none() || publish.qos != Qos::ExactlyOnce {
+            return None;
+        }
+        let publisher = self.sessions[session as usize].number()?;
+        let packet_identifier = publish.packet_identifier?.get();
+        Some(Once { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
+    }
+
+    /// What has to be stored before a message is acknowledged. That it was received is told together
+    /// with its deliveries, or, where other cores have some of them, once they have stored those: so
+    /// what a client sends again after a crash never counts as a duplicate of something lost.
+    fn promise_of(&self, session: u32, publish: &Publish<'_>, batch: Option<u64>) -> Promise {
+        let is_kept = self.journal.is_some()
+            && publish.qos == Qos::ExactlyOnce
+            && self.sessions[session as usize].number().is_some();
+        let receives = publish.packet_identifier.filter(|_| is_kept);
+        Promise { batch, receives, fans_out: false }
+    }
+
+    /// Notes a QoS 2 message; false when it is a duplicate.
+    fn receive_once(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: PacketIdentifier,
+    ) -> Result<bool, Violation> {
+        let is_told_a_maximum = self.version(id.slot) == Version::V5;
+        let pubrecs = self.pubrecs_of(id);
+        let inbound = self.sessions[session as usize].inbound.get_or_insert_default();
+        if inbound.contains(identifier) {
+            return Ok(false);
+        }
+        // [MQTT-3.3.4-7]: what waits for the store or other cores, QoS 1 among it, counts for nothing. Beyond
+        // so many answers that wait, or bytes for the store, the client is not read. A client of MQTT 3
+        // is bounded by the 65,535 identifiers there are.
+        let receive_maximum = usize::from(self.settings.limits.receive_maximum);
+        if is_told_a_maximum && inbound.used().saturating_sub(pubrecs) >= receive_maximum {
+            return Err(Violation::ReceiveMaximumExceeded);
+        }
+        inbound.receive(identifier);
+        if self.journal.is_some() {
+            inbound.withhold(identifier, self.checkpoints);
+        }
+        inbound.settle(&self.links.ledger);
+        Ok(true)
+    }
+
+    fn permit(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<(), ReasonCode> {
+        if sys_topics::is_ours(topic) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let client_identifier = &self.sessions[session as usize].client_identifier;
+        let who = Identity { exchange: exchange(id), client_identifier };
+        let is_allowed = self.access.may_publish(&who, topic, publish.qos, publish.retain);
+        if self.checked_revision != 0 {
+            self.work.spend(self.access.take_steps());
+        }
+        if !is_allowed {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let says_text = publish.properties.payload_format_indicator == Some(1);
+        if self.settings.mqtt.payload_format_validate
+            && says_text
+            && std::str::from_utf8(publish.payload).is_err()
+        {
+            return Err(ReasonCode::PayloadFormatInvalid);
+        }
+        Ok(())
+    }
+
+    /// A message that is not accepted: the publisher is told where its version has words for it,
+    /// and the message counted.
+    fn turn_away(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) -> Result<(), Violation> {
+        if reason == ReasonCode::NotAuthorized {
+            self.links.metrics.drops.add(DropCause::NotAuthorized, 1);
+        }
+        if reason == ReasonCode::PayloadFormatInvalid && publish.qos == Qos::AtMostOnce {
+            return Err(Violation::PayloadFormatInvalid);
+        }
+        if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier) {
+            // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]; MQTT 3 has none and goes on.
+            if self.version(id.slot) == Version::V5
+                && let Some(inbound) = &mut self.sessions[session as usize].inbound
+            {
+                inbound.release(identifier);
+            }
+        }
+        self.acknowledge(id, publish, reason, Promise::default(), |_, _, _| false);
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC, after the receipts for which `awaits` asks. MQTT 3 has no reasons: it
+    /// acknowledges whatever became of the message.
+    fn acknowledge(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+        promise: Promise,
+        awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
+    ) {
+        let Some(identifier) = publish.packet_identifier else { return };
+        if !self.is_connected(id) {
+            return;
+        }
+        let ack = Ack::new(identifier, reason);
+        let answer = match publish.qos {
+            Qos::AtLeastOnce => Answer::Puback(ack),
+            Qos::ExactlyOnce => Answer::Pubrec(ack),
+            Qos::AtMostOnce => return,
+        };
+        self.answer(id, answer, promise, awaits);
+    }
+
+    /// PUBREL: the client's QoS 2 message is complete.
+    pub(in crate::engine) fn handle_pubrel(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: PacketIdentifier,
+    ) {
+        let inbound = self.sessions[session as usize].inbound.as_mut();
+        let reason = match inbound.is_some_and(|inbound| inbound.release(identifier)) {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        let ack = Ack::new(identifier, reason);
+        let mark = self.mark();
+        self.work.spend(if self.journal.is_some() { 3 } else { 1 });
+        if reason == ReasonCode::Success {
+            self.tell_completed(session, identifier);
+        }
+        if let Some(batch) = self.batch_since(mark) {
+            // The client may use the identifier for another message from PUBCOMP on.
+            let promise = Promise::stored(batch);
+            return self.answer(id, Answer::Pubcomp(ack), promise, |_, _, _| false);
+        }
+        let version = self.version(id.slot);
+        self.links.send(id.slot, |out| Packet::Pubcomp(ack).encode(version, out));
+    }
+}

@@ -1,0 +1,325 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
+
+use crate::base::ids::{ConnectionId, exchange};
+use crate::base::limits;
+use crate::base::log_rate::{name, rated};
+use crate::engine::Engine;
+use crate::engine::access::Identity;
+use crate::engine::packets::job::Request;
+use crate::session::outbound::Identifiers;
+use crate::session::state::RetainedFeed;
+use crate::wire::violation::Violation;
+use crate::wire::{Qos, ReasonCode, Subscribe, SubscribeOptions, Unsubscribe};
+
+impl Engine {
+    /// SUBSCRIBE, of which a large one takes several turns.
+    pub(in crate::engine) fn handle_subscribe(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), Violation> {
+        let request = Request::Subscribe(subscribe.subscription_identifier.unwrap_or(0));
+        let filters = subscribe.filters.rest();
+        self.begin_job(id, session, request, subscribe.packet_identifier, filters)
+    }
+
+    /// UNSUBSCRIBE; the same.
+    pub(in crate::engine) fn handle_unsubscribe(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Result<(), Violation> {
+        let (identifier, filters) = (unsubscribe.packet_identifier, unsubscribe.filters.rest());
+        self.begin_job(id, session, Request::Unsubscribe, identifier, filters)
+    }
+
+    pub(in crate::engine) fn subscribe_to(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        text: &str,
+        options: &SubscribeOptions,
+        identifier: u32,
+    ) -> Result<Qos, ReasonCode> {
+        let limits = &self.settings.limits;
+        if text.len() > usize::from(limits.topic_bytes_max) {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let filter = TopicFilter::parse(text, limits.topic_levels_max as usize)
+            .map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        self.check_available(&filter, identifier)?;
+        let client_identifier = &self.sessions[session as usize].client_identifier;
+        let who = Identity { exchange: exchange(id), client_identifier };
+        let qos = self.access.may_subscribe(&who, text, options.qos);
+        self.work.spend(self.access.take_steps());
+        let qos = qos.ok_or(ReasonCode::NotAuthorized)?;
+        let qos =
+            qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
+        let subscriber = SubscriberId(session);
+        let found = self.index.find(text);
+        let is_new = found.is_none_or(|filter| self.index.get(filter, subscriber).is_none());
+        if is_new && !self.has_room_to_subscribe(session, &filter, found.is_none()) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let subscription = Subscription {
+            subscriber,
+            options: SubscriptionOptions::new(
+                u8::from(qos),
+                options.no_local,
+                options.retain_as_published,
+            ),
+            identifier,
+        };
+        let subscribed = self.index.edit().subscribe(&filter, subscription);
+        if subscribed.replaced != Some(subscription) {
+            self.tell_subscribed(session, text, &subscription);
+        }
+        let state = &mut self.sessions[session as usize];
+        if subscribed.replaced.is_none() {
+            state.subscriptions.push(subscribed.filter);
+            self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
+            self.note_subscriptions();
+        }
+        if filter.share_name().is_some() {
+            if subscribed.replaced.is_none() {
+                self.join_group(subscribed.filter, session);
+            }
+        } else if subscribed.first {
+            self.announce(&filter);
+        }
+        let state = &mut self.sessions[session as usize];
+        // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
+        let wants_retained = match options.retain_handling {
+            0 => true,
+            1 => subscribed.replaced.is_none(),
+            _ => false,
+        };
+        if wants_retained && filter.share_name().is_none() && !self.retained.is_empty() {
+            let feed = RetainedFeed {
+                cursor: shards::Cursor::default(),
+                qos,
+                subscription_identifiers: match identifier {
+                    0 => Identifiers::None,
+                    one => Identifiers::One([one]),
+                },
+                subscription: subscribed.filter,
+            };
+            state.feeds.push(feed, &self.links.ledger);
+        }
+        Ok(qos)
+    }
+
+    /// Whether one more subscription is within all bounds: those on one client keep what it makes
+    /// everybody's PUBLISH cost small, as each of them is looked at for each topic.
+    fn has_room_to_subscribe(
+        &self,
+        session: u32,
+        filter: &TopicFilter<'_>,
+        is_new_filter: bool,
+    ) -> bool {
+        let limits = &self.settings.limits;
+        let held = &self.sessions[session as usize].subscriptions;
+        // Counted only by who has so many of all kinds.
+        let has_fewer = |is_one: fn(FilterId) -> bool, max: u32| {
+            let max = max as usize;
+            held.len() < max || held.iter().filter(|&&filter| is_one(filter)).count() < max
+        };
+        let wildcards = self.index.wildcard_len() + self.place.wildcard_subscriptions_elsewhere();
+        let has_room_for_wildcard = !filter.has_wildcard()
+            || has_fewer(FilterId::has_wildcard, limits.wildcard_subscriptions_per_client_max)
+                && wildcards < limits.wildcard_subscriptions_max as usize;
+        let groups = self.index.shared_filters() + self.place.shared_subscriptions_elsewhere();
+        let has_room_for_shared = filter.share_name().is_none()
+            || has_fewer(FilterId::is_shared, limits.shared_subscriptions_per_client_max)
+                && (!is_new_filter || groups < limits.shared_subscriptions_max as usize);
+        held.len() < limits.subscriptions_per_client_max as usize
+            && has_room_for_wildcard
+            && has_room_for_shared
+            && !self.memory_is_full()
+    }
+
+    /// Tells the other cores how many there are here that are bounded in all.
+    pub(in crate::engine) fn note_subscriptions(&self) {
+        self.place.set_subscriptions(self.index.wildcard_len(), self.index.shared_filters());
+    }
+
+    /// What CONNACK said is not to be had.
+    fn check_available(&self, filter: &TopicFilter<'_>, identifier: u32) -> Result<(), ReasonCode> {
+        let mqtt = &self.settings.mqtt;
+        if filter.share_name().is_some() && !mqtt.shared_subscription_available {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if filter.has_wildcard() && !mqtt.wildcard_subscription_available {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if identifier != 0 && !mqtt.subscription_identifiers_available {
+            return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
+        }
+        Ok(())
+    }
+
+    /// Ends a client's subscription to a filter; false when it has none. Shared subscriptions among
+    /// those are added to `groups_left`, for [`Self::give_up_groups`].
+    pub(in crate::engine) fn unsubscribe_from(
+        &mut self,
+        session: u32,
+        text: &str,
+        groups_left: &mut Vec<(FilterId, String)>,
+    ) -> bool {
+        // Asked first: a client may name filters of others by the million.
+        let is_held = |filter: &FilterId| self.index.get(*filter, SubscriberId(session)).is_some();
+        let held = self.index.find(text).filter(is_held);
+        held.is_some_and(|filter| self.end_subscription(session, filter, text, groups_left))
+    }
+
+    fn end_subscription(
+        &mut self,
+        session: u32,
+        filter: FilterId,
+        text: &str,
+        groups_left: &mut Vec<(FilterId, String)>,
+    ) -> bool {
+        let state = &mut self.sessions[session as usize];
+        let Some(place) = state.subscriptions.iter().position(|&held| held == filter) else {
+            return false;
+        };
+        self.work.spend(place / 1_024);
+        self.fan_outs.note_unsubscribed(session);
+        state.subscriptions.swap_remove(place);
+        state.feeds.end(filter);
+        if filter.is_shared() && state.outbound.is_some() {
+            groups_left.push((filter, text.to_owned()));
+        }
+        self.tell_unsubscribed(session, text);
+        self.leave(filter, SubscriberId(session));
+        true
+    }
+
+    /// Messages that were drawn for shared subscriptions which the client has just left go to other
+    /// members, some of them; the rest stays the client's own, as the ids of the filters may come to
+    /// mean others.
+    pub(in crate::engine) fn give_up_groups(
+        &mut self,
+        session: u32,
+        mut left: Vec<(FilterId, String)>,
+    ) {
+        if left.is_empty() {
+            return;
+        }
+        left.sort_unstable();
+        self.hand_shared_messages_on(session, &left, false);
+        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+            self.work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
+            outbound
+                .keep_shared(|filter| left.binary_search_by_key(&filter, |(of, _)| *of).is_ok());
+        }
+    }
+
+    /// Ends those of the first `left` subscriptions that a connected client may not have any more, from
+    /// the last one on, as far as the budget goes; how many are left to be looked at. Those made
+    /// meanwhile come after them.
+    pub(in crate::engine) fn check_subscriptions(
+        &mut self,
+        session: u32,
+        mut left: usize,
+    ) -> usize {
+        if left == 0 || self.access.revision() == 0 {
+            return 0;
+        }
+        let Some(id) = self.sessions[session as usize].connection else { return 0 };
+        let mut groups_left = Vec::new();
+        while left > 0 && !self.work.is_spent() {
+            left -= 1;
+            let held = self.sessions[session as usize].subscriptions.get(left);
+            let Some(&filter) = held else { continue };
+            let text = self.index.text(filter);
+            let subscription = self.index.get(filter, SubscriberId(session));
+            let qos = subscription.map_or(0, |subscription| subscription.options.qos());
+            let qos = Qos::try_from(qos).unwrap_or(Qos::AtMostOnce);
+            let client_identifier = &self.sessions[session as usize].client_identifier;
+            let who = Identity { exchange: exchange(id), client_identifier };
+            let is_allowed = self.access.may_subscribe(&who, &text, qos).is_some();
+            self.work.spend(2 + text.len() / 64 + self.access.take_steps());
+            if !is_allowed {
+                let client = name(client_identifier.as_str());
+                rated!(
+                    info,
+                    self.now,
+                    client,
+                    filter = name(&text),
+                    "a subscription is not allowed any more"
+                );
+                self.flush_run();
+                self.end_subscription(session, filter, &text, &mut groups_left);
+                self.links.metrics.subscriptions_revoked += 1;
+            }
+        }
+        self.give_up_groups(session, groups_left);
+        left
+    }
+
+    /// Credentials and rules may have changed: those who are connected are looked at with their
+    /// subscriptions, some each turn; those who are away, when they come back.
+    pub(in crate::engine) fn go_on_checking_clients(&mut self) {
+        let revision = self.access.revision();
+        if self.checked_revision != revision {
+            self.checked_revision = revision;
+            self.next_to_check = Some((0, None));
+        }
+        let Some((mut session, mut left)) = self.next_to_check else { return };
+        let end = self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1);
+        for _ in 0..limits::SESSIONS_CHECKED_PER_TURN {
+            if session >= end {
+                self.next_to_check = None;
+                return;
+            }
+            self.work.spend(1);
+            if self.sessions.contains(session) {
+                let subscriptions = match left {
+                    Some(left) => left,
+                    None if !self.check_credentials(session as u32) => 0,
+                    None => self.sessions[session].subscriptions.len(),
+                };
+                let rest = self.check_subscriptions(session as u32, subscriptions);
+                if rest > 0 {
+                    left = Some(rest);
+                    break;
+                }
+                if let Some(state) = self.sessions.get_mut(session) {
+                    state.note_new_rules();
+                }
+            }
+            (session, left) = (session + 1, None);
+        }
+        self.next_to_check = Some((session, left));
+    }
+
+    /// Takes a subscriber off a filter.
+    pub(in crate::engine) fn leave(&mut self, filter: FilterId, subscriber: SubscriberId) {
+        let text = self.index.text(filter);
+        let Some(gone) = self.index.edit().unsubscribe(filter, subscriber) else { return };
+        self.links.ledger.release(limits::SUBSCRIPTION_BYTES);
+        self.note_subscriptions();
+        if filter.is_shared() {
+            self.leave_group(filter, &text, gone.last);
+        } else if gone.last {
+            self.withdraw(&text);
+        }
+    }
+}
+
+/// What is no matter of policy but breaks the protocol, in SUBSCRIBE and UNSUBSCRIBE alike.
+pub(in crate::engine) fn check_filter(text: &str, no_local: bool) -> Result<(), Violation> {
+    let filter = TopicFilter::parse(text, usize::MAX).map_err(|error| match error {
+        TopicError::ShareName => Violation::ShareNameInvalid,
+        _ => Violation::TopicFilterInvalid,
+    })?;
+    match no_local && filter.share_name().is_some() {
+        true => Err(Violation::NoLocalOnSharedSubscription), // [MQTT-3.8.3-4]
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,374 @@
+//! Fast publishers and slow consumers in step: acknowledgements, pumping queues, congestion.
+//!
+//! A consumer with much waiting for it is *behind*. A publisher more than half of whose live
+//! consumers are behind is not read until the one it fell over last has caught up; TCP slows the
+//! client. A consumer that takes nothing for [`limits::STUCK_MS`] is *stuck* and not live: nobody
+//! waits for it until it takes something again. What it takes is what it acknowledges to the kernel, which
+//! the executor is asked for; what is written to the kernel says little, as that is megabytes at a time. So a slow consumer among many holds up nobody, and
+//! a publisher is no faster than most of those it publishes to; what exceeds a bound all the same
+//! is dropped by policy.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use shards::SubscriptionIndex;
+
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, Publisher, exchange};
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::engine::access::{Access, Identity};
+use crate::engine::connections::connection::{Congestion, Hold};
+use crate::engine::connections::pending_acks::{Answer, Promise};
+use crate::engine::mesh::batch::Parcel;
+use crate::engine::routing::deliver::Standing;
+use crate::engine::{Action, Engine, Timer};
+use crate::message::Copy;
+use crate::session::outbound::{Ack, Acknowledged, Delivery, Next};
+use crate::session::state::Session;
+use crate::storage::commit::RecordRef;
+use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
+
+/// Publishers let go at a time: their input refills the consumer's outbox.
+const RELEASED_AT_ONCE: usize = 8;
+
+/// Whether a message that waited when rules changed may be sent.
+fn may_receive(
+    access: &mut dyn Access,
+    index: &SubscriptionIndex,
+    who: &Identity<'_>,
+    delivery: &Delivery,
+) -> bool {
+    let shared = delivery.shared.map(|filter| index.text(filter));
+    access.may_receive(who, delivery.message.content().topic, delivery.qos, shared.as_deref())
+}
+
+impl Engine {
+    /// PUBACK, PUBREC or PUBCOMP.
+    pub(in crate::engine) fn handle_ack(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: PacketIdentifier,
+        ack: Ack,
+    ) {
+        let outbound = self.sessions[session as usize].outbound.as_mut();
+        let acknowledged =
+            outbound.map_or(Acknowledged::Unknown, |o| o.acknowledge(identifier, ack));
+        match acknowledged {
+            Acknowledged::Ended => {
+                self.tell_gone(session);
+                if let Some(congestion) = self.links.connections[id.slot as usize].congestion_mut()
+                {
+                    congestion.taken += 1;
+                }
+                self.after_progress(id.slot);
+            }
+            Acknowledged::Release(kept) => self.release(id, session, identifier, kept),
+            Acknowledged::Unknown if matches!(ack, Ack::Pubrec { refused: false }) => {
+                // The client waits for a PUBREL: it gets one, that says why.
+                self.send_pubrel(id.slot, identifier, ReasonCode::PacketIdentifierNotFound);
+            }
+            Acknowledged::Unknown => {}
+        }
+    }
+
+    /// PUBREL, once the store knows that PUBREC came: the client forgets the message with it.
+    fn release(
+        &mut self,
+        id: ConnectionId,
+        session: u32,
+        identifier: PacketIdentifier,
+        kept: RecordRef,
+    ) {
+        let mark = self.mark();
+        self.tell_released(session, identifier, kept);
+        let Some(batch) = self.batch_since(mark) else {
+            return self.send_pubrel(id.slot, identifier, ReasonCode::Success);
+        };
+        let pubrel = Answer::Pubrel(wire::Ack::new(identifier, ReasonCode::Success));
+        let promise = Promise::stored(batch);
+        self.answer(id, pubrel, promise, |_, _, _| false);
+    }
+
+    fn send_pubrel(&mut self, slot: u32, identifier: PacketIdentifier, reason: ReasonCode) {
+        let version = self.version(slot);
+        let ack = wire::Ack::new(identifier, reason);
+        self.links.send(slot, |out| Packet::Pubrel(ack).encode(version, out));
+    }
+
+    /// Whether more is sent, or somebody let go, when the executor says that a buffer is written.
+    /// An executor that may learn of it late must then not wait.
+    pub fn awaits_sent(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.links.get(id) else { return false };
+        let has_more = connection.outbox.is_some() || connection.congestion().is_some();
+        has_more || connection.session().is_some_and(|session| self.is_owed(session))
+    }
+
+    /// Whether messages wait for a client.
+    fn is_owed(&self, session: u32) -> bool {
+        let state = &self.sessions[session as usize];
+        !state.feeds.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
+    }
+
+    /// The client took bytes or acknowledged: more can be sent, and whoever waits may go on.
+    pub(in crate::engine) fn after_progress(&mut self, slot: u32) {
+        let connection = &self.links.connections[slot as usize];
+        let session = connection.session().expect("open");
+        let caught_up_bytes = self.outbox_behind_bytes() / 2;
+        if self.is_owed(session) && connection.pending_bytes() <= caught_up_bytes {
+            self.pump(slot);
+        }
+        if self.links.connections[slot as usize].congestion().is_some() {
+            self.relax(slot);
+        }
+    }
+
+    /// Sends what waits for a client, as far as its window and its outbox allow.
+    pub(in crate::engine) fn pump(&mut self, slot: u32) {
+        let session = self.links.connections[slot as usize].session().expect("open");
+        let outbox_bytes = self.outbox_behind_bytes();
+        let (mut expired, mut denied) = (0, 0);
+        let queued_before = self.queued(session);
+        let id = self.links.id(slot);
+        while self.links.connections[slot as usize].pending_bytes() <= outbox_bytes {
+            let stored = self.stored_up_to();
+            let Session { outbound, client_identifier, .. } = &mut self.sessions[session as usize];
+            let Some(outbound) = outbound else { break };
+            let is_judging = outbound.has_unjudged();
+            // Its subscriptions are looked at first: others may get what was drawn for shared ones.
+            if is_judging && self.links.connections[slot as usize].holds.has(Hold::Job) {
+                break;
+            }
+            let next = outbound.next(self.now, stored, &mut expired, |delivery| {
+                let who = Identity { exchange: exchange(id), client_identifier };
+                may_receive(&mut *self.access, &self.index, &who, delivery)
+            });
+            let Some(next) = next else { break };
+            if is_judging {
+                self.work.spend(1 + self.access.take_steps());
+            }
+            match next {
+                Next::Denied => denied += 1,
+                Next::Hold(kept, identifier) => {
+                    self.tell_sent(session, kept, identifier);
+                    self.hold_until_stored(session, id, kept);
+                }
+                Next::Pubrel(identifier) => {
+                    self.send_pubrel(slot, identifier, ReasonCode::Success);
+                }
+                Next::Publish(delivery, identifier, dup) => {
+                    self.work.spend(2);
+                    // A QoS 2 message whose sending has to be stored first was told when it was held.
+                    if let Some(identifier) = identifier
+                        && !dup
+                        && (delivery.qos == Qos::AtLeastOnce || stored == u64::MAX)
+                    {
+                        self.tell_sent(session, delivery.kept, identifier);
+                    }
+                    self.send_queued(slot, session, &delivery, identifier, dup);
+                }
+            }
+            if is_judging && self.work.is_spent() {
+                self.mark_ready(id);
+                break;
+            }
+        }
+        self.count_queue(session, queued_before);
+        self.count_drops(session, DropCause::Expired, expired);
+        self.count_drops(session, DropCause::NotAuthorized, denied);
+        self.tell_gone(session);
+        if expired > 0 {
+            self.work.spend(expired as usize / 4);
+            // There may be more of them: others have their turn first.
+            self.mark_ready(id);
+        }
+        let state = &self.sessions[session as usize];
+        let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
+        if !has_waiting && !state.feeds.is_empty() {
+            self.pump_feeds(slot);
+        }
+    }
+
+    /// Messages in the queue of a session.
+    pub(in crate::engine) fn queued(&self, session: u32) -> usize {
+        self.sessions[session as usize].outbound.as_ref().map_or(0, |outbound| outbound.queued())
+    }
+
+    /// The queue of a session may have become longer or shorter.
+    pub(in crate::engine) fn count_queue(&mut self, session: u32, before: usize) {
+        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+            outbound.settle(&self.links.ledger);
+        }
+        let now = self.queued(session);
+        let queued = &mut self.links.metrics.messages_queued;
+        *queued = *queued + now as u64 - before as u64;
+    }
+
+    fn send_queued(
+        &mut self,
+        slot: u32,
+        session: u32,
+        delivery: &Delivery,
+        identifier: Option<PacketIdentifier>,
+        dup: bool,
+    ) {
+        let content = delivery.message.content();
+        let copy = Copy {
+            dup,
+            packet_identifier: identifier.map_or(0, PacketIdentifier::get),
+            subscription_identifiers: delivery.subscription_identifiers.as_slice(),
+            ..Copy::plain(delivery.qos, delivery.retain)
+        };
+        if !self.links.connections[slot as usize].takes(&content, &copy, self.now) {
+            let outbound = self.sessions[session as usize].outbound.as_mut();
+            if let (Some(identifier), Some(outbound)) = (identifier, outbound) {
+                outbound.abandon(identifier);
+            }
+            self.tell_gone(session);
+            return self.count_drops(session, DropCause::PacketTooLarge, 1);
+        }
+        let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
+        let payload = is_large.then(|| delivery.message.shared_payload());
+        self.template.begin(1);
+        self.write(slot, &content, copy, payload);
+    }
+
+    /// How a connected consumer stands; one that has fallen behind is watched from here on.
+    pub(in crate::engine) fn standing(&mut self, slot: u32) -> Standing {
+        let connection = &self.links.connections[slot as usize];
+        if connection.congestion().is_some_and(|congestion| congestion.is_stuck) {
+            return Standing::Stuck;
+        }
+        if !self.is_behind(slot) {
+            return Standing::Fine;
+        }
+        self.watch(slot);
+        Standing::Behind(slot)
+    }
+
+    fn is_behind(&self, slot: u32) -> bool {
+        let connection = &self.links.connections[slot as usize];
+        if connection.pending_bytes() > self.outbox_behind_bytes() {
+            return true;
+        }
+        let Some(session) = connection.session() else { return false };
+        let Some(outbound) = &self.sessions[session as usize].outbound else { return false };
+        // What had queued up while the client was away holds up nobody.
+        outbound.queued_live() > limits::CONGESTED_MESSAGES
+            || outbound.queued_live_bytes() > limits::CONGESTED_QUEUE_BYTES
+    }
+
+    fn watch(&mut self, slot: u32) {
+        let id = self.links.id(slot);
+        let extra = self.links.connections[slot as usize].extra.get_or_insert_default();
+        if extra.congestion.is_none() {
+            let next_look = self.now.after(Self::look_after());
+            extra.congestion = Some(Congestion::new(self.now, next_look));
+            self.timers.arm(next_look, Timer::Congestion(id));
+        }
+    }
+
+    /// Leaves a publisher's socket unread until the consumer in `consumer` has caught up.
+    pub(in crate::engine) fn pause_for(&mut self, publisher: Publisher, consumer: u32) {
+        let is_here = publisher.core == self.core();
+        let Publisher { core, connection: id } = publisher;
+        if is_here {
+            // A client is never held up by its own subscriptions: its acknowledgements must be read.
+            if id.slot == consumer || self.links.get(id).is_none_or(|p| p.holders > 0) {
+                return;
+            }
+        } else if self.paused_elsewhere.contains(&publisher) {
+            return;
+        }
+        // It may be gone by now, where there were many.
+        let consumer = self.links.connections.get_mut(consumer as usize);
+        let Some(congestion) = consumer.and_then(|c| c.congestion_mut()) else { return };
+        congestion.waiting.push_back(publisher);
+        if is_here {
+            return self.pause_reading(id);
+        }
+        self.paused_elsewhere.insert(publisher);
+        self.lanes.to(core).push(Parcel::Pause(id));
+    }
+
+    /// Lets go of those who wait for a consumer that caught up.
+    pub(in crate::engine) fn relax(&mut self, slot: u32) {
+        let connection = &self.links.connections[slot as usize];
+        let outbound = connection
+            .session()
+            .and_then(|session| self.sessions[session as usize].outbound.as_ref());
+        let has_caught_up = connection.pending_bytes() <= self.outbox_behind_bytes() / 2
+            && outbound.is_none_or(|outbound| {
+                outbound.queued_live() <= limits::CONGESTED_MESSAGES / 2
+                    && outbound.queued_live_bytes() <= limits::CONGESTED_QUEUE_BYTES / 2
+            });
+        if !has_caught_up {
+            return;
+        }
+        let id = self.links.id(slot);
+        let Some(congestion) = self.links.connections[slot as usize].congestion_mut() else {
+            return;
+        };
+        let count = congestion.waiting.len().min(RELEASED_AT_ONCE);
+        let released: VecDeque<Publisher> = congestion.waiting.drain(..count).collect();
+        if congestion.waiting.is_empty() {
+            self.links.connections[slot as usize].take_congestion();
+        }
+        self.release_waiting(released);
+        if self.links.connections[slot as usize].congestion().is_some() {
+            // It looks again after those have had their turn.
+            self.mark_ready(id);
+        }
+    }
+
+    pub(in crate::engine) fn release_waiting(&mut self, waiting: VecDeque<Publisher>) {
+        for publisher in waiting {
+            if publisher.core == self.core() {
+                self.resume_reading(publisher.connection);
+            } else if self.paused_elsewhere.remove(&publisher) {
+                self.lanes.to(publisher.core).push(Parcel::Resume(publisher.connection));
+            }
+        }
+    }
+
+    /// Did a consumer that is behind take anything since the last look?
+    pub(in crate::engine) fn look_at_congestion(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(congestion) = self.links.get(id).and_then(|c| c.congestion_mut()) else { return };
+        if !congestion.next_look.is_due(now) {
+            return; // the timer of an earlier time when it was behind
+        }
+        congestion.next_look = now.after(Self::look_after());
+        self.timers.arm(congestion.next_look, Timer::Congestion(id));
+        self.links.actions.push_back(Action::AskProgress { connection: id });
+    }
+
+    /// The kernel has so many bytes for a consumer that is behind which its peer has not acknowledged; none
+    /// where it does not say. Whether the consumer took anything since it was asked for last.
+    pub fn handle_progress(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        unacknowledged: Option<usize>,
+    ) -> bool {
+        self.set_now(now);
+        let now = self.now;
+        let Some(congestion) = self.links.get(id).and_then(|c| c.congestion_mut()) else {
+            return false;
+        };
+        let progresses = congestion.note_progress(now, unacknowledged);
+        let patience = match unacknowledged {
+            Some(_) => Duration::from_millis(limits::STUCK_MS),
+            None => Self::look_after(),
+        };
+        if congestion.is_stuck || !congestion.progressed.after(patience).is_due(now) {
+            return progresses;
+        }
+        congestion.is_stuck = true;
+        let waiting = std::mem::take(&mut congestion.waiting);
+        self.links.metrics.consumers_stuck += 1;
+        self.release_waiting(waiting);
+        progresses
+    }
+}

@@ -1,0 +1,554 @@
+//! Messages to their subscribers: runs that many subscribers share (`run.rs`), and copies for one.
+//!
+//! What is in no run is encoded for its subscriber, as a copy. The first copy of a message in a
+//! given form is kept as a template; the next ones differ in the Packet Identifier alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::ids::{ConnectionId, CoreId, Publisher};
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::QueuePolicy;
+use crate::engine::Engine;
+use crate::engine::connections::connection::Connection;
+use crate::engine::durability::in_transit::Told;
+use crate::engine::mesh::batch::Once;
+use crate::engine::mesh::bundle::Places;
+use crate::engine::retained::Stored;
+use crate::engine::routing::recipients::{Own, Target, Targets};
+use crate::message::{Content, Copy, Message};
+use crate::resources::gauges::Ledger;
+use crate::session::outbound::{Delivery, Queued, Swept};
+use crate::session::topic_alias::AliasUse;
+use crate::storage::commit::RecordRef;
+use crate::wire::{Qos, ReasonCode, Version};
+
+/// Nodes of the subscription index, as it counts them, that cost a step.
+const INDEX_STEPS_PER_STEP: usize = 8;
+
+/// Steps to bring a message to one subscriber, by QoS.
+pub(in crate::engine) const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
+
+/// Steps to line a message up, besides those: what is away is in no cache of the processor.
+const ENQUEUE_STEPS: usize = 4;
+
+/// The last copy written, to make the next one of the same form from.
+#[derive(Default)]
+pub(in crate::engine) struct Template {
+    /// More copies than one are to be made: a single one is worth no template.
+    is_wanted: bool,
+    form: Option<(Version, Qos, bool)>,
+    bytes: Vec<u8>,
+    identifier_at: usize,
+}
+
+impl Template {
+    /// Another message, of which so many copies are to be made at most.
+    pub(in crate::engine) fn begin(&mut self, copies: usize) {
+        self.is_wanted = copies > 1;
+        self.form = None;
+    }
+}
+
+/// A message being routed, with what is made of it only when somebody needs it.
+pub(in crate::engine) struct Draft<'a> {
+    pub content: Content<'a>,
+    /// RETAIN flag it was published with.
+    pub retain: bool,
+    /// It must reach no session twice.
+    pub once: Option<Once>,
+    /// What it was before, as the store knows it, where it goes to another member of a shared
+    /// subscription.
+    pub before: Vec<Told>,
+    message: Option<Message>,
+    /// Where it lies for other cores.
+    pub places: Places,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(content: Content<'a>, retain: bool) -> Self {
+        Self {
+            content,
+            retain,
+            once: None,
+            before: Vec::new(),
+            message: None,
+            places: Places::new(),
+        }
+    }
+
+    /// From a message that exists already.
+    pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
+        Self { message: Some(message.clone()), ..Self::new(content, retain) }
+    }
+
+    /// Whether it is a value of its own already.
+    pub fn is_message(&self) -> bool {
+        self.message.is_some()
+    }
+
+    /// The message as a value of its own, made when it is first asked for.
+    pub fn message(&mut self, ledger: &Ledger) -> &Message {
+        self.message.get_or_insert_with(|| self.content.to_message(ledger))
+    }
+}
+
+/// How a subscriber stands after a message for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Standing {
+    /// No connection.
+    Offline,
+    /// It keeps up.
+    Fine,
+    /// It takes nothing: nobody waits for it, and it has no say.
+    Stuck,
+    /// It is behind and taking.
+    Behind(u32),
+}
+
+/// How the subscribers of one message, or run, stand taken together.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Pressure {
+    live: usize,
+    behind: usize,
+    pub(in crate::engine) last_behind: u32,
+}
+
+impl Pressure {
+    pub(in crate::engine) fn add(&mut self, standing: Standing) {
+        self.live += usize::from(matches!(standing, Standing::Fine | Standing::Behind(_)));
+        if let Standing::Behind(slot) = standing {
+            self.behind += 1;
+            self.last_behind = slot;
+        }
+    }
+
+    /// A publisher is slowed to the pace of most of its consumers, never to that of a few.
+    pub(in crate::engine) fn is_high(&self) -> bool {
+        2 * self.behind > self.live
+    }
+}
+
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::engine) struct Origin {
+    /// The connection that published it, which may have to be slowed.
+    pub publisher: Option<Publisher>,
+    /// Its session, when it is one of this core, for No Local.
+    pub session: Option<u32>,
+    /// It must reach no session twice.
+    pub once: Option<Once>,
+    /// The core whose batch had it.
+    pub from: Option<CoreId>,
+}
+
+impl Engine {
+    /// Brings a message to everybody who subscribed, on whatever core; false when nobody did.
+    /// `stored` says that it is retained. The cores that got it are in `reached` afterwards.
+    pub(in crate::engine) fn route(
+        &mut self,
+        content: &Content<'_>,
+        origin: &Origin,
+        retain: bool,
+        stored: Option<&Stored>,
+    ) -> bool {
+        self.reached.clear();
+        let mut draft = match stored.and_then(|stored| stored.message.as_ref()) {
+            Some(message) => Draft::of(message, *content, retain),
+            None => Draft::new(*content, retain),
+        };
+        draft.once = origin.once;
+        self.forget_taken(draft.once);
+        let targets = self.targets(content.topic);
+        if draft.once.is_some() && self.is_stored_as_a_whole(&targets) {
+            draft.once = None;
+        }
+        let mut pressure = self.deliver_to(&targets, &mut draft, origin);
+        for sharing in &targets.shared {
+            if let Some(standing) = self.share(sharing, &mut draft, origin, None) {
+                pressure.add(standing);
+            }
+        }
+        self.slow(origin, &pressure);
+        if !self.lanes.is_empty() {
+            self.forward(&targets, &mut draft, origin, stored);
+        }
+        !targets.is_empty()
+    }
+
+    /// Whether all deliveries of a message are stored together, and there is none from before a crash:
+    /// then no session has it without the others.
+    fn is_stored_as_a_whole(&self, targets: &Targets) -> bool {
+        self.lanes.is_empty()
+            && self.fan_outs.are_few(targets.each.len())
+            && self.taken.is_empty()
+            && self.taken_by_groups.is_empty()
+    }
+
+    /// Brings a message that came from another core to the subscribers of this one.
+    pub(in crate::engine) fn deliver_here(&mut self, draft: &mut Draft<'_>, origin: &Origin) {
+        let targets = self.targets(draft.content.topic);
+        let pressure = self.deliver_to(&targets, draft, origin);
+        self.slow(origin, &pressure);
+    }
+
+    pub(in crate::engine) fn targets(&mut self, topic: &str) -> Arc<Targets> {
+        let targets = self.cache.targets(topic, &self.index, &self.replica, &self.sessions);
+        self.work.spend(self.cache.take_steps() / INDEX_STEPS_PER_STEP);
+        targets
+    }
+
+    fn deliver_to(
+        &mut self,
+        targets: &Arc<Targets>,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+    ) -> Pressure {
+        let mut pressure = Pressure::default();
+        self.template.begin(targets.each.len());
+        if targets.each.is_empty() {
+            return pressure;
+        }
+        let in_run = self.extend_run(targets, draft, origin.publisher);
+        if !in_run {
+            self.flush_run();
+        }
+        let first = if in_run { targets.plain } else { 0 };
+        let each = &targets.each[first..];
+        if self.may_go_in_parts(each.len())
+            && let Some(pressure) = self.goes_in_parts(targets, first, draft, origin)
+        {
+            return pressure;
+        }
+        self.work.spend(each.len() * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))]);
+        for target in each {
+            pressure.add(self.deliver_unless_own(target, draft, origin.session));
+        }
+        pressure
+    }
+
+    /// Slows the publisher when most of its consumers are behind.
+    pub(in crate::engine) fn slow(&mut self, origin: &Origin, pressure: &Pressure) {
+        if let Some(publisher) = origin.publisher
+            && pressure.is_high()
+        {
+            self.pause_for(publisher, pressure.last_behind);
+        }
+    }
+
+    #[inline(always)]
+    pub(in crate::engine) fn deliver_unless_own(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<'_>,
+        publisher: Option<u32>,
+    ) -> Standing {
+        let is_own = publisher == Some(target.session);
+        match target.own {
+            Own::Omit if is_own => Standing::Offline,
+            Own::Decide if is_own => {
+                let own =
+                    self.cache.target_for_own(draft.content.topic, target.session, &self.index);
+                own.map_or(Standing::Offline, |own| self.deliver(&own, draft, None))
+            }
+            _ => self.deliver(target, draft, None),
+        }
+    }
+
+    /// Brings a message to one subscriber: into its outbox, or its queue, or nowhere.
+    pub(in crate::engine) fn deliver(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<'_>,
+        shared: Option<shards::FilterId>,
+    ) -> Standing {
+        if shared.is_none() && self.has_taken(target.session, draft.once) {
+            return Standing::Offline;
+        }
+        let session = &mut self.sessions[target.session as usize];
+        let qos = draft.content.qos.min(target.qos);
+        let Some(id) = session.connection else {
+            if qos != Qos::AtMostOnce && !session.is_over() {
+                self.enqueue(target, draft, shared);
+            }
+            return Standing::Offline;
+        };
+        let connection = &mut self.links.connections[id.slot as usize];
+        let pending = connection.pending_bytes();
+        let is_open = session.outbound.as_ref().is_none_or(|outbound| outbound.is_open(qos));
+        // The other policies choose among what waits, so QoS 0 waits where it can be chosen from.
+        let is_dropped = qos == Qos::AtMostOnce
+            && matches!(
+                self.queue_limits.policy,
+                QueuePolicy::DropNewest | QueuePolicy::Disconnect
+            );
+        let after = pending + draft.content.payload.len();
+        let has_room = pending == 0
+            || after <= self.outbox_behind_bytes()
+            || is_dropped && after <= self.outbox_limit(pending);
+        if is_open && has_room {
+            self.send_now(target, id, draft, shared);
+        } else if is_open && is_dropped {
+            self.count_drops(target.session, DropCause::OutboxFull, 1);
+            if self.queue_limits.policy == QueuePolicy::Disconnect {
+                self.doomed.push((id, ReasonCode::QuotaExceeded));
+            }
+        } else {
+            self.enqueue(target, draft, shared);
+        }
+        self.standing(id.slot)
+    }
+
+    /// How many bytes may wait in an outbox in which `pending` do, of what is not lined up: less where
+    /// memory is full.
+    fn outbox_limit(&self, pending: usize) -> usize {
+        match pending <= self.outbox_behind_bytes() || !self.memory_is_full() {
+            true => self.settings.limits.outbox_bytes_max as usize,
+            false => self.outbox_behind_bytes(),
+        }
+    }
+
+    fn send_now(
+        &mut self,
+        target: &Target,
+        id: ConnectionId,
+        draft: &mut Draft<'_>,
+        shared: Option<shards::FilterId>,
+    ) {
+        let qos = draft.content.qos.min(target.qos);
+        let retain = draft.retain && target.retain_as_published;
+        let identifiers = target.subscription_identifiers.as_slice();
+        let mut copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
+        let connection = &self.links.connections[id.slot as usize];
+        if !connection.takes(&draft.content, &copy, self.now) {
+            return self.count_drops(target.session, DropCause::PacketTooLarge, 1);
+        }
+        if qos != Qos::AtMostOnce {
+            let delivery = target.delivery(draft, &self.links.ledger, shared);
+            let window = connection.window;
+            let is_held = qos == Qos::ExactlyOnce && self.journal_waits();
+            let session = &mut self.sessions[target.session as usize];
+            let number = if self.journal.is_some() { session.number() } else { None };
+            let outbound = session.outbound_mut(window);
+            outbound.settle_inflight(&self.links.ledger);
+            match number {
+                None => copy.packet_identifier = outbound.send(delivery).get(),
+                Some(_) if is_held => {
+                    return self.hold_delivery(target.session, id, delivery, draft.once);
+                }
+                Some(number) => {
+                    let identifier = outbound.send(delivery.clone()).get();
+                    copy.packet_identifier = identifier;
+                    let kept = self.tell_delivery(number, &delivery, identifier, draft.once);
+                    let outbound = self.sessions[target.session as usize].outbound.as_mut();
+                    outbound.expect("just used").note_kept(kept);
+                }
+            }
+        }
+        let bytes = draft.content.payload.len();
+        let is_alone = !self.template.is_wanted && !draft.is_message();
+        let copied_bytes_max =
+            if is_alone { limits::COPIED_ALONE_BYTES_MAX } else { limits::SHARED_BYTES_MIN - 1 };
+        if bytes > copied_bytes_max {
+            let payload = draft.message(&self.links.ledger).shared_payload();
+            self.write(id.slot, &draft.content, copy, Some(payload));
+        } else {
+            self.write(id.slot, &draft.content, copy, None);
+        }
+    }
+
+    /// Lines a message up behind what the client has not taken yet.
+    fn enqueue(
+        &mut self,
+        target: &Target,
+        draft: &mut Draft<'_>,
+        shared: Option<shards::FilterId>,
+    ) {
+        self.has_queued = true;
+        self.work.spend(ENQUEUE_STEPS);
+        if self.memory_is_full() && !self.expire_queued(target.session) {
+            return self.count_drops(target.session, DropCause::MemoryFull, 1);
+        }
+        let mut delivery = target.delivery(draft, &self.links.ledger, shared);
+        if self.journal.is_some()
+            && delivery.qos != Qos::AtMostOnce
+            && let Some(number) = self.sessions[target.session as usize].number()
+        {
+            delivery.kept = self.tell_delivery(number, &delivery, 0, draft.once);
+        }
+        let queued_before = self.queued(target.session);
+        let session = &mut self.sessions[target.session as usize];
+        let connection = session.connection;
+        let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
+        let outbound = session.outbound_mut(window);
+        let held = outbound.queue_room_bytes();
+        let (limits, ledger) = (&self.queue_limits, &self.links.ledger);
+        let outcome = outbound.push(delivery, limits, connection.is_some(), self.now, ledger);
+        let swept = outbound.take_swept();
+        // Queues of many sessions that grow at the same time are megabytes of new memory.
+        self.work.spend_bytes(outbound.queue_room_bytes().saturating_sub(held));
+        self.count_queue(target.session, queued_before);
+        self.note_swept(target.session, swept);
+        match outcome {
+            Queued::Kept => {}
+            Queued::Dropped(cause) => self.count_drops(target.session, cause, 1),
+            Queued::Disconnect(cause) => {
+                self.count_drops(target.session, cause, 1);
+                let id = connection.expect("only a connected client is disconnected");
+                self.doomed.push((id, ReasonCode::QuotaExceeded));
+            }
+        }
+        self.tell_gone(target.session);
+    }
+
+    /// Lets go of what has expired in the queue of a session; whether there is memory then.
+    fn expire_queued(&mut self, session: u32) -> bool {
+        let queued_before = self.queued(session);
+        let Some(outbound) = &mut self.sessions[session as usize].outbound else { return false };
+        outbound.expire(self.now, &self.links.ledger);
+        let swept = outbound.take_swept();
+        self.count_queue(session, queued_before);
+        self.note_swept(session, swept);
+        self.tell_gone(session);
+        !self.memory_is_full()
+    }
+
+    #[inline]
+    fn note_swept(&mut self, session: u32, swept: Swept) {
+        self.work.spend(swept.looked_at / limits::SWEPT_PER_STEP);
+        self.count_drops(session, DropCause::Expired, swept.expired);
+    }
+
+    /// Takes a QoS 2 message into flight that is sent once it is stored: its Packet Identifier must
+    /// never come to mean another one.
+    fn hold_delivery(
+        &mut self,
+        session: u32,
+        id: ConnectionId,
+        delivery: Delivery,
+        once: Option<Once>,
+    ) {
+        let state = &mut self.sessions[session as usize];
+        let (number, outbound) = (state.number(), state.outbound.as_mut());
+        let identifier = outbound.expect("the caller made it").hold(delivery.clone());
+        let number = number.expect("it is kept");
+        let kept = self.tell_delivery(number, &delivery, identifier.get(), once);
+        self.hold_until_stored(session, id, kept);
+    }
+
+    /// Encodes one copy into the outbox of a connection.
+    pub(in crate::engine) fn write(
+        &mut self,
+        slot: u32,
+        content: &Content<'_>,
+        mut copy: Copy<'_>,
+        payload: Option<Bytes>,
+    ) {
+        self.links.metrics.publishes_sent += 1;
+        self.links.metrics.packets_sent += 1;
+        let connection = &mut self.links.connections[slot as usize];
+        let version = connection.version;
+        let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());
+        // An alias that is set takes room besides the Topic Name.
+        let with_alias = Copy { topic_alias: Some(u16::MAX), ..copy };
+        if let Some(aliases) = aliases
+            && (connection.packet_bytes_max == u32::MAX
+                || content.header(version, self.now, &with_alias).encoded_len()
+                    <= connection.packet_bytes_max as usize)
+        {
+            match aliases.choose(content.topic) {
+                AliasUse::None => {}
+                AliasUse::Set(alias) => copy.topic_alias = Some(alias),
+                AliasUse::Known(alias) => {
+                    (copy.topic_alias, copy.topic_alias_known) = (Some(alias), true);
+                }
+            }
+        }
+        let header_of = |copy: &Copy<'_>, out: &mut Vec<u8>| {
+            content.header(version, self.now, copy).encode(out)
+        };
+        let outbox = self.links.outbox(slot);
+        if let Some(payload) = payload {
+            outbox.append(|out| {
+                header_of(&copy, out);
+            });
+            outbox.append_shared(payload);
+            return;
+        }
+        let template = &mut self.template;
+        let is_alike =
+            copy.topic_alias.is_none() && copy.subscription_identifiers.is_empty() && !copy.dup;
+        let form = Some((version, copy.qos, copy.retain));
+        if is_alike && template.form == form {
+            outbox.append(|out| {
+                let start = out.len();
+                out.extend_from_slice(&template.bytes);
+                if copy.qos != Qos::AtMostOnce {
+                    let at = start + template.identifier_at;
+                    out[at..at + 2].copy_from_slice(&copy.packet_identifier.to_be_bytes());
+                }
+            });
+            return;
+        }
+        outbox.append(|out| {
+            let start = out.len();
+            let identifier_at = header_of(&copy, out);
+            out.extend_from_slice(content.payload);
+            if is_alike && template.is_wanted {
+                template.form = form;
+                template.bytes.clear();
+                template.bytes.extend_from_slice(&out[start..]);
+                template.identifier_at = identifier_at - start;
+            }
+        });
+    }
+}
+
+impl Copy<'_> {
+    /// A copy without anything of its subscriber's own.
+    pub(in crate::engine) fn plain(qos: Qos, retain: bool) -> Self {
+        Self {
+            qos,
+            retain,
+            dup: false,
+            packet_identifier: 0,
+            subscription_identifiers: &[],
+            topic_alias: None,
+            topic_alias_known: false,
+        }
+    }
+}
+
+impl Connection {
+    /// Whether a copy fits the client's Maximum Packet Size [MQTT-3.1.2-24].
+    pub(in crate::engine) fn takes(
+        &self,
+        content: &Content<'_>,
+        copy: &Copy<'_>,
+        now: crate::base::clock::Now,
+    ) -> bool {
+        self.packet_bytes_max == u32::MAX
+            || content.header(self.version, now, copy).encoded_len()
+                <= self.packet_bytes_max as usize
+    }
+}
+
+impl Target {
+    fn delivery(
+        &self,
+        draft: &mut Draft<'_>,
+        ledger: &Ledger,
+        shared: Option<shards::FilterId>,
+    ) -> Delivery {
+        Delivery {
+            qos: draft.content.qos.min(self.qos),
+            retain: draft.retain && self.retain_as_published,
+            subscription_identifiers: self.subscription_identifiers.clone(),
+            shared,
+            kept: RecordRef::default(),
+            message: draft.message(ledger).clone(),
+        }
+    }
+}

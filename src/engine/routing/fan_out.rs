@@ -1,0 +1,483 @@
+//! Fan-out over turns: a message, or a run of messages, for more subscribers than one turn has time
+//! for. Those whose turn does not come follow in later turns, message by message.
+//!
+//! What one publisher sends stays in order: it is not read until everybody has its message, nor is a
+//! batch of another core gone on with that held it, and what comes meanwhile for many subscribers
+//! lines up behind. PUBACK and PUBREC wait until everybody has the message.
+//!
+//! Subscribers are those of the moment the message came. Who unsubscribes, or whose session ends,
+//! before its turn comes gets nothing any more: the place of a session that ended is kept until all
+//! messages that came before have gone by it.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use shards::{SubscriberId, TopicFilter};
+
+use crate::base::ids::{CoreId, Publisher};
+use crate::engine::Engine;
+use crate::engine::mesh::batch::Once;
+use crate::engine::mesh::lanes::Awaited;
+use crate::engine::routing::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
+use crate::engine::routing::fan_out_batch::Encoded;
+use crate::engine::routing::recipients::{Target, Targets};
+use crate::engine::work::TURN_STEPS;
+use crate::message::Message;
+use crate::resources::gauges::Charge;
+
+/// Subscribers that are served between two looks at the budget; as many are served at once, whatever is
+/// left of it.
+const PART: usize = 64;
+
+/// Identifiers of filters that are looked at for a step.
+const IDENTIFIERS_PER_STEP: usize = 64;
+
+/// Those that are not through, in the order in which they began.
+#[derive(Debug)]
+pub(in crate::engine) struct FanOuts {
+    line: VecDeque<FanOut>,
+    /// How many have begun and how many have ended, since the start.
+    begun: u64,
+    ended: u64,
+    /// One has begun since this was asked last.
+    has_new: bool,
+    /// How many of them each other core waits for, before more of its batches are taken.
+    of_lanes: HashMap<CoreId, usize>,
+    /// Sessions that ended a subscription meanwhile, with how many fan-outs had begun by then; and the
+    /// same in that order.
+    changed: HashMap<u32, u64>,
+    changes: VecDeque<(u64, u32)>,
+    /// Places of sessions that ended meanwhile, with how many had begun by then.
+    places: VecDeque<(u64, u32)>,
+    /// Subscribers that are served in a part: [`PART`], but in tests.
+    part: usize,
+    /// For tests: each part takes the rest of the turn.
+    takes_turns: bool,
+}
+
+impl Default for FanOuts {
+    fn default() -> Self {
+        Self {
+            line: VecDeque::new(),
+            begun: 0,
+            ended: 0,
+            has_new: false,
+            of_lanes: HashMap::new(),
+            changed: HashMap::new(),
+            changes: VecDeque::new(),
+            places: VecDeque::new(),
+            part: PART,
+            takes_turns: false,
+        }
+    }
+}
+
+/// What is brought to many subscribers.
+#[derive(Debug)]
+enum What {
+    Message {
+        message: Message,
+        retain: bool,
+        once: Option<Once>,
+        /// The session that published it, for No Local.
+        session: Option<u32>,
+    },
+    Run(Box<Encoded>),
+}
+
+#[derive(Debug)]
+struct FanOut {
+    what: What,
+    targets: Arc<Targets>,
+    /// Those of them who have not got it.
+    left: Range<usize>,
+    /// How those stand who have.
+    pressure: Pressure,
+    publishers: Vec<Publisher>,
+    /// The core whose batch had it.
+    lane: Option<CoreId>,
+    /// Answers that wait for it.
+    answers: Vec<Awaited>,
+    /// Where the store's records stood when it began.
+    mark: u64,
+    /// It had to line up behind others for some subscriber.
+    has_queued: bool,
+    /// Its place in the order of all since the start.
+    number: u64,
+    #[expect(dead_code, reason = "it is on the ledger for as long as it lives")]
+    charge: Charge,
+}
+
+impl FanOuts {
+    /// Whether none is under way.
+    #[inline]
+    pub(in crate::engine) fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// How many have begun so far.
+    pub(in crate::engine) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether one has begun since this was asked last.
+    pub(in crate::engine) fn take_new(&mut self) -> bool {
+        std::mem::take(&mut self.has_new)
+    }
+
+    /// Whether all are through of the first `begun`.
+    pub(in crate::engine) fn are_through(&self, begun: u64) -> bool {
+        self.ended >= begun
+    }
+
+    /// Whether a batch of another core waits for one of them.
+    #[inline]
+    pub(in crate::engine) fn block(&self, lane: CoreId) -> bool {
+        !self.line.is_empty() && self.of_lanes.contains_key(&lane)
+    }
+
+    /// The answer waits for the one that began last.
+    pub(in crate::engine) fn await_last(&mut self, awaited: Awaited) {
+        if let Some(last) = self.line.back_mut() {
+            last.answers.push(awaited);
+        }
+    }
+
+    /// Whether so many subscribers are served at once, whatever is left of the budget.
+    #[inline]
+    pub(in crate::engine) fn are_few(&self, subscribers: usize) -> bool {
+        subscribers <= self.part
+    }
+
+    /// A session has one subscription less.
+    #[inline]
+    pub(in crate::engine) fn note_unsubscribed(&mut self, session: u32) {
+        if !self.line.is_empty() && self.changed.insert(session, self.begun) != Some(self.begun) {
+            self.changes.push_back((self.begun, session));
+        }
+    }
+
+    /// A session has ended; whether its place has to be kept for now.
+    pub(in crate::engine) fn keep_place(&mut self, session: u32) -> bool {
+        if !self.line.is_empty() {
+            self.places.push_back((self.begun, session));
+        }
+        !self.line.is_empty()
+    }
+
+    fn forget_changes(&mut self) {
+        let ended = self.ended;
+        while let Some((begun, session)) = self.changes.pop_front_if(|(begun, _)| *begun <= ended) {
+            if self.changed.get(&session) == Some(&begun) {
+                self.changed.remove(&session);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// For tests: brings each message to so many subscribers in one turn at most.
+    #[doc(hidden)]
+    pub fn cut_fan_outs(&mut self, subscribers: usize) {
+        (self.fan_outs.part, self.fan_outs.takes_turns) = (subscribers.max(1), true);
+    }
+
+    /// Whether a message may have to go to its subscribers in parts.
+    #[inline]
+    pub(in crate::engine) fn may_go_in_parts(&self, subscribers: usize) -> bool {
+        !self.fan_outs.are_few(subscribers) || !self.fan_outs.is_empty()
+    }
+
+    /// The same to the subscribers in `targets` from `first` on, if it has to.
+    #[cold]
+    #[inline(never)]
+    pub(in crate::engine) fn goes_in_parts(
+        &mut self,
+        targets: &Arc<Targets>,
+        first: usize,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+    ) -> Option<Pressure> {
+        let subscribers = targets.each.len() - first;
+        let must = !self.fan_outs.are_few(subscribers) || self.may_overtake(origin);
+        must.then(|| self.deliver_in_parts(targets, first, draft, origin))
+    }
+
+    /// Whether an earlier message of the same publisher may be under way: its publisher is held then, or
+    /// the lane that it came by.
+    fn may_overtake(&mut self, origin: &Origin) -> bool {
+        let own = origin.publisher.filter(|publisher| publisher.core == self.core());
+        let publisher = own.and_then(|publisher| self.links.get(publisher.connection));
+        publisher.is_some_and(|publisher| publisher.is_held())
+            || origin.from.is_some_and(|core| self.fan_outs.block(core))
+    }
+
+    /// Brings a message to the subscribers in `targets` from `first` on: to some in this turn, and to
+    /// the others in later ones. How those stand is told when all have it.
+    fn deliver_in_parts(
+        &mut self,
+        targets: &Arc<Targets>,
+        first: usize,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+    ) -> Pressure {
+        let mut left = first..targets.each.len();
+        let (mark, number) = (self.mark(), u64::MAX);
+        let mut pressure = Pressure::default();
+        if self.fan_outs.is_empty() {
+            self.deliver_part(targets, &mut left, number, draft, origin.session, &mut pressure);
+        }
+        if left.is_empty() {
+            return pressure;
+        }
+        let what = What::Message {
+            message: draft.message(&self.links.ledger).clone(),
+            retain: draft.retain,
+            once: draft.once,
+            session: origin.session,
+        };
+        let publishers = origin.publisher.into_iter().collect();
+        self.begin_fan_out(what, targets, left, pressure, publishers, (origin.from, mark));
+        Pressure::default()
+    }
+
+    /// Hands a run out to its subscribers, to some in this turn and to the others in later ones; how
+    /// those stand, and the run, when all of them have it.
+    pub(in crate::engine) fn hand_out_in_parts(
+        &mut self,
+        mut run: Encoded,
+        targets: &Arc<Targets>,
+    ) -> Option<(Encoded, Pressure)> {
+        let mut left = 0..targets.plain;
+        let mut pressure = Pressure::default();
+        if self.fan_outs.is_empty() {
+            self.hand_out_part(&run, targets, &mut left, u64::MAX, &mut pressure);
+        }
+        if left.is_empty() {
+            return Some((run, pressure));
+        }
+        let publishers = std::mem::take(&mut run.publishers);
+        self.begin_fan_out(
+            What::Run(Box::new(run)),
+            targets,
+            left,
+            pressure,
+            publishers,
+            (None, self.mark()),
+        );
+        None
+    }
+
+    fn begin_fan_out(
+        &mut self,
+        what: What,
+        targets: &Arc<Targets>,
+        left: Range<usize>,
+        pressure: Pressure,
+        publishers: Vec<Publisher>,
+        (lane, mark): (Option<CoreId>, u64),
+    ) {
+        self.links.metrics.fan_outs_divided += 1;
+        for publisher in &publishers {
+            match publisher.core == self.core() {
+                true => self.pause_reading(publisher.connection),
+                false => *self.fan_outs.of_lanes.entry(publisher.core).or_default() += 1,
+            }
+        }
+        if let Some(lane) = lane {
+            *self.fan_outs.of_lanes.entry(lane).or_default() += 1;
+        }
+        let run_bytes = match &what {
+            What::Message { .. } => 0,
+            What::Run(run) => run.heap_bytes(),
+        };
+        let mut charge = Charge::default();
+        let bytes =
+            size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + run_bytes;
+        charge.set(&self.links.ledger, bytes);
+        self.fan_outs.begun += 1;
+        self.fan_outs.has_new = true;
+        self.fan_outs.line.push_back(FanOut {
+            what,
+            targets: Arc::clone(targets),
+            left,
+            pressure,
+            publishers,
+            lane,
+            answers: Vec::new(),
+            mark,
+            has_queued: self.has_queued,
+            number: self.fan_outs.begun,
+            charge,
+        });
+    }
+
+    /// The subscribers that are served next, as far as the budget goes: one at a time where their
+    /// subscriptions have to be looked at.
+    fn next_part(&mut self, left: &mut Range<usize>, steps_for_two: usize) -> Option<Range<usize>> {
+        if left.start >= left.end || self.work.is_spent() {
+            return None;
+        }
+        let part = if self.fan_outs.changed.is_empty() { self.fan_outs.part } else { 1 };
+        let count = part.min(left.len());
+        let part = left.start..left.start + count;
+        left.start = part.end;
+        self.work.spend(match self.fan_outs.takes_turns {
+            true => TURN_STEPS as usize,
+            false => steps_for_two * count / 2 + 1,
+        });
+        Some(part)
+    }
+
+    fn deliver_part(
+        &mut self,
+        targets: &Targets,
+        left: &mut Range<usize>,
+        number: u64,
+        draft: &mut Draft<'_>,
+        publisher: Option<u32>,
+        pressure: &mut Pressure,
+    ) {
+        self.template.begin(left.len());
+        let steps_for_two = 2 * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
+        while let Some(part) = self.next_part(left, steps_for_two) {
+            for target in &targets.each[part] {
+                if self.is_subscribed_still(target, number, draft.content.topic) {
+                    pressure.add(self.deliver_unless_own(target, draft, publisher));
+                }
+            }
+        }
+    }
+
+    fn hand_out_part(
+        &mut self,
+        run: &Encoded,
+        targets: &Targets,
+        left: &mut Range<usize>,
+        number: u64,
+        pressure: &mut Pressure,
+    ) {
+        let topic = if self.fan_outs.changed.is_empty() { None } else { run.topic() };
+        while let Some(part) = self.next_part(left, 1) {
+            let each = &targets.each[part];
+            let is_one =
+                |target| topic.is_none_or(|of| self.is_subscribed_still(target, number, of));
+            if each.iter().all(is_one) {
+                self.hand_out(run, each, pressure);
+            }
+        }
+    }
+
+    /// Whether a subscriber has a subscription to the topic still, where it has ended one since fan-out
+    /// `number` began.
+    fn is_subscribed_still(&mut self, target: &Target, number: u64, topic: &str) -> bool {
+        let changed = self.fan_outs.changed.get(&target.session);
+        if changed.is_none_or(|&begun| begun < number) {
+            return true;
+        }
+        let subscriber = SubscriberId(target.session);
+        let exact = self.index.find(topic);
+        if exact.is_some_and(|filter| self.index.get(filter, subscriber).is_some()) {
+            return true;
+        }
+        let subscriptions = &self.sessions[target.session as usize].subscriptions;
+        self.work.spend(subscriptions.len() / IDENTIFIERS_PER_STEP);
+        let mut wildcards =
+            subscriptions.iter().filter(|filter| filter.has_wildcard() && !filter.is_shared());
+        wildcards.any(|&filter| {
+            self.work.spend(1);
+            let text = self.index.text(filter);
+            TopicFilter::parse(&text, usize::MAX).is_ok_and(|filter| filter.matches(topic))
+        })
+    }
+
+    /// Goes on with the first of them; false when there is none, or no time for more.
+    pub(in crate::engine) fn go_on_with_fan_outs(&mut self) -> bool {
+        if self.work.is_spent() {
+            return false;
+        }
+        let Some(mut first) = self.fan_outs.line.pop_front() else { return false };
+        // Half of what there is: connections that wait have the other half.
+        self.work.begin_share(2);
+        self.go_on_with_fan_out(&mut first);
+        let goes_on = !self.work.is_spent();
+        self.work.end_share();
+        match first.left.is_empty() {
+            true => self.end_fan_out(first),
+            false => self.fan_outs.line.push_front(first),
+        }
+        goes_on
+    }
+
+    fn go_on_with_fan_out(&mut self, of: &mut FanOut) {
+        self.has_queued = of.has_queued;
+        match &of.what {
+            What::Message { message, retain, once, session } => {
+                let mut draft = Draft::of(message, message.content(), *retain);
+                draft.once = *once;
+                let (left, pressure) = (&mut of.left, &mut of.pressure);
+                self.deliver_part(&of.targets, left, of.number, &mut draft, *session, pressure);
+            }
+            What::Run(run) => {
+                self.hand_out_part(run, &of.targets, &mut of.left, of.number, &mut of.pressure);
+            }
+        }
+        of.has_queued = self.has_queued;
+    }
+
+    /// Everybody has it: who waited for that goes on.
+    fn end_fan_out(&mut self, of: FanOut) {
+        self.fan_outs.ended += 1;
+        self.fan_outs.forget_changes();
+        let ended = self.fan_outs.ended;
+        while let Some((_, index)) = self.fan_outs.places.pop_front_if(|(begun, _)| *begun <= ended)
+        {
+            self.free_session(index);
+        }
+        let batch = self.batch_since(of.mark);
+        for awaited in of.answers {
+            match batch {
+                Some(batch) => self.await_stored(batch, awaited),
+                None => self.note_awaited(awaited),
+            }
+        }
+        let rests = of.has_queued && self.memory_is_full();
+        for &publisher in &of.publishers {
+            if publisher.core == self.core() {
+                self.resume_reading(publisher.connection);
+                if rests {
+                    self.rest_for_memory(publisher.connection);
+                }
+                self.rest_for_store(publisher.connection, of.mark);
+            }
+            if of.pressure.is_high() {
+                self.pause_for(publisher, of.pressure.last_behind);
+            }
+        }
+        let own = self.core();
+        let lanes = of.publishers.iter().map(|publisher| publisher.core).chain(of.lane);
+        for lane in lanes.filter(|&lane| lane != own) {
+            let count = self.fan_outs.of_lanes.get_mut(&lane).expect("counted when it began");
+            *count -= 1;
+            if *count == 0 {
+                self.fan_outs.of_lanes.remove(&lane);
+            }
+        }
+        if let What::Run(run) = of.what {
+            self.run.take_back(*run);
+        }
+        self.end_passages_of_wills();
+    }
+
+    /// The broker stops: everybody gets what came before.
+    pub(in crate::engine) fn finish_fan_outs(&mut self) {
+        while let Some(mut first) = self.fan_outs.line.pop_front() {
+            while !first.left.is_empty() {
+                self.work.end_turn();
+                self.go_on_with_fan_out(&mut first);
+            }
+            self.end_fan_out(first);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A run: QoS 0 messages for the same many subscribers, one after the other, are encoded once
+//! side by side and handed to all of them as one piece, by reference when it is large. This is what
+//! fan-out costs: one reference a subscriber and turn, not one copy a message. A run ends before
+//! anything that could change who gets what or in which order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::ids::{ConnectionId, Publisher};
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::config::QueuePolicy;
+use crate::engine::Engine;
+use crate::engine::routing::deliver::{Draft, Pressure};
+use crate::engine::routing::recipients::{Target, Targets};
+use crate::message::{Content, Copy};
+use crate::session::state::DeliveryClass;
+use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
+
+/// Messages encoded side by side for the same plain subscribers.
+#[derive(Default)]
+pub(in crate::engine) struct Run {
+    targets: Option<Arc<Targets>>,
+    encoded: Encoded,
+}
+
+/// The messages of a run, which all have the same topic.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Encoded {
+    /// By version and RETAIN flag, see [`stream`].
+    streams: [Vec<u8>; 4],
+    /// The large ones among them, to go by reference.
+    shared: [Option<Bytes>; 4],
+    messages: u64,
+    frame_bytes_max: usize,
+    pub(in crate::engine) publishers: Vec<Publisher>,
+}
+
+impl Encoded {
+    /// Bytes of memory that it takes.
+    pub(in crate::engine) fn heap_bytes(&self) -> usize {
+        self.streams.iter().map(Vec::capacity).sum::<usize>()
+            + self.shared.iter().flatten().map(Bytes::len).sum::<usize>()
+            + self.publishers.capacity() * size_of::<Publisher>()
+    }
+
+    /// The topic of its messages.
+    pub(in crate::engine) fn topic(&self) -> Option<&str> {
+        [Version::V311, Version::V5].into_iter().find_map(|version| {
+            match wire::frame(&self.streams[stream(version, false)], usize::MAX) {
+                Ok(Frame::Complete { header, total }) => {
+                    let frame = &self.streams[stream(version, false)][..total];
+                    match wire::decode_framed(frame, header, version) {
+                        Ok(Packet::Publish(publish)) => Some(publish.topic),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// A large stream goes by reference, a small one by copy.
+    fn share(&mut self) {
+        for (shared, bytes) in self.shared.iter_mut().zip(&self.streams) {
+            *shared =
+                (bytes.len() >= limits::SHARED_BYTES_MIN).then(|| Bytes::copy_from_slice(bytes));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.streams.iter_mut().for_each(Vec::clear);
+        self.shared = Default::default();
+        self.publishers.clear();
+        (self.messages, self.frame_bytes_max) = (0, 0);
+    }
+}
+
+impl Run {
+    /// Takes the buffers of a run that was handed out, to write the next one into.
+    pub(in crate::engine) fn take_back(&mut self, mut encoded: Encoded) {
+        if self.targets.is_none() {
+            encoded.clear();
+            self.encoded = encoded;
+        }
+    }
+}
+
+fn stream(version: Version, retain_as_published: bool) -> usize {
+    usize::from(version == Version::V5) * 2 + usize::from(retain_as_published)
+}
+
+impl Engine {
+    /// Adds a message to the run; false when it must go another way.
+    pub(in crate::engine) fn extend_run(
+        &mut self,
+        targets: &Arc<Targets>,
+        draft: &Draft<'_>,
+        publisher: Option<Publisher>,
+    ) -> bool {
+        let content = &draft.content;
+        let drops_alone =
+            matches!(self.queue_limits.policy, QueuePolicy::DropNewest | QueuePolicy::Disconnect);
+        if content.qos != Qos::AtMostOnce
+            || targets.plain < limits::RUN_SUBSCRIBERS_MIN
+            || content.payload.len() > limits::RUN_BYTES_MAX / 4
+            || !drops_alone
+        {
+            return false;
+        }
+        let continues = self.run.targets.as_ref().is_some_and(|of| Arc::ptr_eq(of, targets));
+        if !continues {
+            self.flush_run();
+            self.run.targets = Some(Arc::clone(targets));
+        }
+        let run = &mut self.run.encoded;
+        let classes = &targets.classes;
+        for (is_needed, version) in [(classes.v3, Version::V311), (classes.v5, Version::V5)] {
+            if !is_needed {
+                continue;
+            }
+            for as_published in [false, true] {
+                if as_published && !classes.retain_as_published {
+                    continue;
+                }
+                let copy = Copy::plain(Qos::AtMostOnce, as_published && draft.retain);
+                let header = content.header(version, self.now, &copy);
+                let out = &mut run.streams[stream(version, as_published)];
+                let before = out.len();
+                header.encode(out);
+                out.extend_from_slice(content.payload);
+                run.frame_bytes_max = run.frame_bytes_max.max(out.len() - before);
+            }
+        }
+        run.messages += 1;
+        if let Some(publisher) = publisher
+            && run.publishers.last() != Some(&publisher)
+        {
+            run.publishers.push(publisher);
+        }
+        if run.streams.iter().any(|bytes| bytes.len() >= limits::RUN_BYTES_MAX) {
+            self.flush_run();
+        }
+        true
+    }
+
+    /// Hands the run out to its subscribers, if there is one.
+    #[inline]
+    pub(in crate::engine) fn flush_run(&mut self) {
+        if let Some(targets) = self.run.targets.take() {
+            self.end_run(&targets);
+        }
+    }
+
+    fn end_run(&mut self, targets: &Arc<Targets>) {
+        let mut run = std::mem::take(&mut self.run.encoded);
+        run.share();
+        let mut pressure = Pressure::default();
+        if !self.fan_outs.are_few(targets.plain) {
+            let Some(handed_out) = self.hand_out_in_parts(run, targets) else { return };
+            (run, pressure) = handed_out;
+        } else {
+            self.work.spend(targets.plain / 2 + 1);
+            self.hand_out(&run, &targets.each[..targets.plain], &mut pressure);
+        }
+        if pressure.is_high() {
+            for &publisher in &run.publishers {
+                self.pause_for(publisher, pressure.last_behind);
+            }
+        }
+        self.run.take_back(run);
+    }
+
+    /// Hands a run out to some of its subscribers.
+    pub(in crate::engine) fn hand_out(
+        &mut self,
+        run: &Encoded,
+        each: &[Target],
+        pressure: &mut Pressure,
+    ) {
+        let outbox_bytes_max = match self.memory_is_full() {
+            true => self.outbox_behind_bytes(),
+            false => self.settings.limits.outbox_bytes_max as usize,
+        };
+        for target in each {
+            let session = &self.sessions[target.session as usize];
+            let Some(id) = session.connection else { continue };
+            let outbound = session.outbound.as_ref();
+            let is_open = outbound.is_none_or(|outbound| outbound.is_open(Qos::AtMostOnce));
+            let version = match session.class {
+                DeliveryClass::V3 => Version::V311,
+                DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
+            };
+            let stream = stream(version, target.retain_as_published);
+            pressure.add(self.standing(id.slot));
+            let bytes = &run.streams[stream];
+            if !is_open || bytes.is_empty() {
+                self.queue_run(target, version, run);
+                continue;
+            }
+            let connection = &self.links.connections[id.slot as usize];
+            let outbox_bytes = connection.pending_bytes() + bytes.len();
+            if outbox_bytes > outbox_bytes_max
+                || run.frame_bytes_max > connection.packet_bytes_max as usize
+            {
+                self.deliver_stream_in_part(target.session, id, bytes, outbox_bytes_max);
+                continue;
+            }
+            self.links.metrics.publishes_sent += run.messages;
+            self.links.metrics.packets_sent += run.messages;
+            let outbox = self.links.outbox(id.slot);
+            match &run.shared[stream] {
+                Some(bytes) => outbox.append_shared(bytes.clone()),
+                None => outbox.append(|out| out.extend_from_slice(bytes)),
+            }
+        }
+    }
+
+    /// The messages of a run, for a client to whom older ones go first; or who has come back with
+    /// another version since the run was encoded.
+    fn queue_run(&mut self, target: &Target, version: Version, run: &Encoded) {
+        let of = |version| &run.streams[stream(version, target.retain_as_published)];
+        let other = if version == Version::V5 { Version::V311 } else { Version::V5 };
+        match of(version).is_empty() {
+            false => self.queue_stream(target, version, of(version)),
+            true => self.queue_stream(target, other, of(other)),
+        }
+    }
+
+    /// The messages of a stream, one by one.
+    fn queue_stream(&mut self, target: &Target, version: Version, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Ok(Frame::Complete { total, header }) = wire::frame(rest, usize::MAX) {
+            let (packet, next) = rest.split_at(total);
+            rest = next;
+            let packet = wire::decode_framed(packet, header, version);
+            let Ok(Packet::Publish(publish)) = packet else { unreachable!("we encoded it") };
+            let mut passed_on = Vec::new();
+            publish.properties.passed_on.write(&mut passed_on);
+            let expiry_interval_s = publish.properties.message_expiry_interval;
+            let content = Content {
+                topic: publish.topic,
+                payload: publish.payload,
+                passed_on: &passed_on,
+                expires: expiry_interval_s.map(|seconds| self.now.after_s(u64::from(seconds))),
+                qos: Qos::AtMostOnce,
+            };
+            self.deliver(target, &mut Draft::new(content, publish.retain), None);
+        }
+    }
+
+    /// The packets of a stream that the client's bounds allow; the others are dropped and counted.
+    fn deliver_stream_in_part(
+        &mut self,
+        session: u32,
+        id: ConnectionId,
+        bytes: &[u8],
+        outbox_bytes_max: usize,
+    ) {
+        let packet_bytes_max = self.links.connections[id.slot as usize].packet_bytes_max as usize;
+        let (mut too_large, mut too_many) = (0, 0);
+        let mut rest = bytes;
+        while let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) {
+            let (packet, next) = rest.split_at(total);
+            rest = next;
+            let pending = self.links.connections[id.slot as usize].pending_bytes();
+            if total > packet_bytes_max {
+                too_large += 1;
+            } else if pending > 0 && pending + total > outbox_bytes_max {
+                too_many += 1;
+            } else {
+                self.links.metrics.publishes_sent += 1;
+                self.links.send(id.slot, |out| out.extend_from_slice(packet));
+            }
+        }
+        self.count_drops(session, DropCause::PacketTooLarge, too_large);
+        self.count_drops(session, DropCause::OutboxFull, too_many);
+        if too_many > 0 && self.queue_limits.policy == QueuePolicy::Disconnect {
+            self.doomed.push((id, ReasonCode::QuotaExceeded));
+        }
+    }
+}

@@ -1,0 +1,609 @@
+//! The executor on somebody else's runtime: a task for each connection, which lends the core's
+//! buffer to its socket when something has come, and a task that ends the turn.
+//!
+//! What the runtimes have in common; what differs is behind [`Runtime`]. A connection costs its task
+//! and what the runtime keeps for a socket that is waited for; no buffer of its own.
+
+#[cfg(feature = "glommio")]
+pub mod glommio;
+mod goodbye;
+#[cfg(feature = "monoio")]
+pub mod monoio;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker as TaskWaker};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use crate::base::ids::{ConnectionId, CoreId, Peer};
+use crate::base::log_rate;
+use crate::base::log_rate::rated;
+use crate::base::send_buffer::SendBuffer;
+use crate::base::waker::Waker;
+use crate::engine::{Action, HandedOver};
+use crate::executor::mesh::Moving;
+use crate::executor::runtime::goodbye::linger;
+use crate::executor::{
+    ACCEPT_REST, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Listeners, Parts, is_peers_fault,
+    progress,
+};
+
+/// The core's receive buffer: as much as one connection may say at a time.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// Pieces of a send buffer written by one system call.
+const IO_SLICES: usize = 64;
+
+/// A socket that somebody else owns.
+pub type Borrowed = ManuallyDrop<Socket>;
+
+/// What a runtime does for us. All of it happens on one thread.
+pub trait Runtime: Sized + 'static {
+    /// A stream socket that the runtime waits for.
+    type Stream: 'static;
+    /// A listener.
+    type Listener: 'static;
+
+    /// Runs a future to its end.
+    fn run(self, main: impl Future<Output = io::Result<()>> + 'static) -> io::Result<()>;
+
+    /// Runs a future beside the others, from the next time it is their turn.
+    fn spawn(task: impl Future<Output = ()> + 'static);
+
+    /// Waits.
+    fn sleep(time: Duration) -> impl Future<Output = ()>;
+
+    /// Takes a listener over.
+    fn listen(listener: ListenerSocket) -> io::Result<Self::Listener>;
+
+    /// Waits for a connection.
+    fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>>;
+
+    /// Takes a socket over.
+    fn adopt(socket: OwnedFd) -> io::Result<Self::Stream>;
+
+    /// Its socket.
+    fn socket(stream: &Self::Stream) -> Borrowed;
+
+    /// Receives, when there is something.
+    fn poll_receive(
+        stream: &mut Self::Stream,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Sends, when there is room.
+    fn poll_send(
+        stream: &mut Self::Stream,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>>;
+}
+
+struct Watched<S> {
+    stream: S,
+    id: ConnectionId,
+    is_paused: bool,
+    /// The peer has sent its last byte: it is not read any more.
+    is_read_out: bool,
+    /// What the peer has not taken yet; a task waits for room.
+    pending: Option<SendBuffer>,
+    /// The task that reads it, when it waits.
+    reader: Option<TaskWaker>,
+}
+
+struct State<R: Runtime> {
+    core: Core<TcpStream>,
+    sockets: Vec<Option<Watched<R::Stream>>>,
+    buffer: Box<[u8]>,
+    /// The task that ends the turn, when it waits.
+    main: Option<TaskWaker>,
+    /// Something happened that the turn has to see to.
+    is_due: bool,
+    /// Connections that linger.
+    lingering: usize,
+    /// Those of them with bytes to write.
+    unwritten: usize,
+}
+
+type Shared<R> = Rc<RefCell<State<R>>>;
+
+/// What a core has before its thread has a runtime: the end by which it is woken.
+pub type Front = UnixStream;
+
+/// What each core is woken by.
+pub fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
+    let front = |_| {
+        let (here, there) = UnixStream::pair()?;
+        there.set_nonblocking(true)?;
+        Ok((here, Waker::Stream(there)))
+    };
+    (0..cores).map(front).collect()
+}
+
+/// One core's executor, before it runs.
+pub struct Tasks<R: Runtime> {
+    runtime: R,
+    core: Core<TcpStream>,
+    listeners: Listeners,
+    front: Front,
+}
+
+impl<R: Runtime> Tasks<R> {
+    /// For a core, on its thread.
+    pub fn new<E>(runtime: R, parts: Parts<E>) -> Self
+    where
+        E: crate::executor::Executor<Socket = TcpStream, Front = Front>,
+    {
+        let Parts { core, front, listeners, .. } = parts;
+        Self { runtime, core, listeners, front }
+    }
+
+    /// Serves until asked to stop, then tells every client and flushes.
+    pub fn run(self) -> io::Result<()> {
+        let Self { runtime, core, listeners, front } = self;
+        runtime.run(async move {
+            let shared: Shared<R> = Rc::new(RefCell::new(State {
+                core,
+                sockets: Vec::new(),
+                buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
+                main: None,
+                is_due: false,
+                lingering: 0,
+                unwritten: 0,
+            }));
+            let copies: Vec<_> = listeners.iter().filter_map(|of| of.try_clone().ok()).collect();
+            for Listener { number, socket, .. } in listeners {
+                let listener = R::listen(socket)?;
+                R::spawn(accept(Rc::clone(&shared), listener, number));
+            }
+            let front = R::adopt(front.into())?;
+            R::spawn(be_woken(Rc::clone(&shared), front));
+            serve(&shared, copies).await;
+            Ok(())
+        })
+    }
+}
+
+/// Ends one turn after the other.
+async fn serve<R: Runtime>(shared: &Shared<R>, listeners: Listeners) {
+    while !shared.borrow().core.is_stopping() {
+        turn(shared).await;
+    }
+    listeners.iter().for_each(Listener::shut);
+    {
+        let state = &mut *shared.borrow_mut();
+        state.core.engine.handle_shutdown(state.core.now);
+    }
+    drain_actions(shared);
+    let until = Instant::now() + FLUSH_AT_STOP;
+    while shared.borrow().unwritten > 0 && Instant::now() < until {
+        R::sleep(Duration::from_millis(1)).await;
+    }
+    shared.borrow_mut().core.finish();
+}
+
+async fn turn<R: Runtime>(shared: &Shared<R>) {
+    let (timeout, sleeps) = {
+        let state = &mut *shared.borrow_mut();
+        let timeout = state.core.timer();
+        let is_idle = timeout != Some(Duration::ZERO) && !state.is_due;
+        (timeout, is_idle && state.core.doze())
+    };
+    if sleeps {
+        wait(shared, timeout).await;
+        shared.borrow_mut().core.wake_up();
+    } else {
+        yield_now().await;
+    }
+    let arrived = {
+        let state = &mut *shared.borrow_mut();
+        state.is_due = false;
+        state.core.begin_turn();
+        state.core.noted.kernel_entries += 1;
+        state.core.receive()
+    };
+    arrived.into_iter().for_each(|moving| take_home(shared, moving));
+    shared.borrow_mut().read_overdue();
+    shared.borrow_mut().core.fire_timers();
+    drain_actions(shared);
+    shared.borrow_mut().core.end_turn_with_wakers();
+}
+
+/// Waits until something is due, or for so long.
+async fn wait<R: Runtime>(shared: &Shared<R>, timeout: Option<Duration>) {
+    let due = poll_fn(|context| {
+        let state = &mut *shared.borrow_mut();
+        if state.is_due {
+            return Poll::Ready(());
+        }
+        state.main = Some(context.waker().clone());
+        Poll::Pending
+    });
+    match timeout {
+        None => due.await,
+        Some(timeout) => first_of(due, R::sleep(timeout)).await,
+    }
+}
+
+/// Runs both until one has ended.
+async fn first_of(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|context| match one.as_mut().poll(context) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => other.as_mut().poll(context),
+    })
+    .await;
+}
+
+/// Lets the other tasks run.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl<R: Runtime> State<R> {
+    /// The turn has something to see to, since the clock was read last.
+    fn make_due(&mut self) {
+        self.is_due = true;
+        self.core.begin_early();
+        if let Some(main) = self.main.take() {
+            main.wake();
+        }
+    }
+
+    fn socket(&mut self, id: ConnectionId) -> Option<&mut Watched<R::Stream>> {
+        self.sockets.get_mut(id.slot as usize)?.as_mut().filter(|socket| socket.id == id)
+    }
+
+    /// Takes a socket out, and lets its reader see that it is gone.
+    fn remove(&mut self, id: ConnectionId) -> Option<Watched<R::Stream>> {
+        self.socket(id)?;
+        let mut socket = self.sockets[id.slot as usize].take()?;
+        if let Some(reader) = socket.reader.take() {
+            reader.wake();
+        }
+        Some(socket)
+    }
+
+    /// Reads those whose time is up: the runtime may not have come to it yet. Their tasks find nothing.
+    fn read_overdue(&mut self) {
+        let overdue: Vec<ConnectionId> = self.core.engine.overdue().collect();
+        for id in overdue {
+            let is_read = |socket: &&mut Watched<_>| !socket.is_paused && !socket.is_read_out;
+            let Some(socket) = self.socket(id).filter(is_read) else { continue };
+            let stream = R::socket(&socket.stream);
+            let received = receive_some(&stream, &mut self.buffer);
+            match received {
+                Ok(0) => self.read_out(id),
+                Ok(bytes) => {
+                    let now = self.core.now;
+                    self.core.engine.handle_received(now, id, &self.buffer[..bytes]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.close(id),
+            }
+        }
+        self.core.note_read(true);
+    }
+
+    /// The peer has sent its last byte, and may still read.
+    fn read_out(&mut self, id: ConnectionId) {
+        if let Some(socket) = self.socket(id) {
+            socket.is_read_out = true;
+            self.core.read_clock();
+            self.core.engine.handle_ended(self.core.now, id);
+            self.make_due();
+        }
+    }
+
+    /// Nothing can be written any more. What the peer had sent before may still lie in the socket, and is
+    /// read on.
+    fn lose(&mut self, id: ConnectionId) {
+        let Some(socket) = self.socket(id) else { return };
+        socket.pending = None;
+        if socket.is_read_out {
+            return self.close(id);
+        }
+        self.core.read_clock();
+        self.core.engine.handle_deaf(self.core.now, id);
+        self.make_due();
+    }
+
+    /// The network ended a connection.
+    fn close(&mut self, id: ConnectionId) {
+        if self.remove(id).is_some() {
+            self.core.read_clock();
+            self.core.engine.handle_closed(self.core.now, id);
+            self.make_due();
+        }
+    }
+
+    /// Writes what the kernel takes at once; whether something is left.
+    fn write(&mut self, id: ConnectionId) -> bool {
+        let Some(socket) = self.socket(id) else { return false };
+        let Some(mut buffer) = socket.pending.take() else { return false };
+        match write_some(&R::socket(&socket.stream), &mut buffer) {
+            Ok(bytes) => {
+                let is_left = !buffer.is_empty();
+                let drained = if is_left {
+                    socket.pending = Some(buffer);
+                    self.core.noted.sends_waited += 1;
+                    None
+                } else {
+                    Some(buffer)
+                };
+                self.core.engine.handle_sent(self.core.now, id, bytes, drained);
+                is_left
+            }
+            Err(_) => {
+                self.lose(id);
+                false
+            }
+        }
+    }
+}
+
+async fn be_woken<R: Runtime>(shared: Shared<R>, mut front: R::Stream) {
+    let mut scrap = [0; 64];
+    loop {
+        let woken = poll_fn(|context| R::poll_receive(&mut front, context, &mut scrap)).await;
+        {
+            let state = &mut *shared.borrow_mut();
+            state.core.read_clock();
+            state.make_due();
+        }
+        if !matches!(woken, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+async fn accept<R: Runtime>(shared: Shared<R>, listener: R::Listener, number: u16) {
+    let is_stopping = |shared: &Shared<R>| shared.borrow().core.is_stopping();
+    while !is_stopping(&shared) {
+        let error = match R::accept(&listener).await {
+            Ok(stream) => {
+                admit(&shared, stream, number);
+                continue;
+            }
+            Err(error) => error,
+        };
+        if !is_peers_fault(&error) {
+            // Most likely no descriptor is free. Those who are in are served on.
+            rated!(warn, log_rate::now(), %error, "cannot accept connections for the moment; trying again");
+            shared.borrow_mut().core.noted.accepts_rested += 1;
+            R::sleep(ACCEPT_REST).await;
+        }
+    }
+}
+
+fn admit<R: Runtime>(shared: &Shared<R>, stream: R::Stream, listener: u16) {
+    let address = R::socket(&stream).peer_addr().ok().and_then(|address| address.as_socket());
+    // It may fail on a connection that is gone already, which the first read finds out.
+    let _ = R::socket(&stream).set_tcp_nodelay(true);
+    let state = &mut *shared.borrow_mut();
+    state.core.read_clock();
+    let peer = Peer { address, listener };
+    let Ok(id) = state.core.engine.handle_accepted(state.core.now, peer) else { return };
+    watch(shared, state, stream, id);
+}
+
+/// A connection that another core accepted has come home.
+fn take_home<R: Runtime>(shared: &Shared<R>, moving: Moving<TcpStream>) {
+    let Moving { socket, handed_over } = moving;
+    let state = &mut *shared.borrow_mut();
+    let Ok(id) = state.core.engine.handle_handed_over(state.core.now, handed_over) else { return };
+    match R::adopt(socket.into()) {
+        Ok(stream) => watch(shared, state, stream, id),
+        Err(error) => {
+            rated!(warn, log_rate::now(), %error, "cannot watch a connection");
+            state.core.engine.handle_closed(state.core.now, id);
+        }
+    }
+}
+
+fn watch<R: Runtime>(
+    shared: &Shared<R>,
+    state: &mut State<R>,
+    stream: R::Stream,
+    id: ConnectionId,
+) {
+    let slot = id.slot as usize;
+    if state.sockets.len() <= slot {
+        state.sockets.resize_with(slot + 1, || None);
+    }
+    let socket =
+        Watched { stream, id, is_paused: false, is_read_out: false, pending: None, reader: None };
+    state.sockets[slot] = Some(socket);
+    let shared = Rc::clone(shared);
+    R::spawn(async move { while poll_fn(|context| read(&shared, id, context)).await {} });
+}
+
+/// Reads a connection once; whether there may be more.
+fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<'_>) -> Poll<bool> {
+    let state = &mut *shared.borrow_mut();
+    let place = state.sockets.get_mut(id.slot as usize).and_then(Option::as_mut);
+    let Some(socket) = place.filter(|socket| socket.id == id) else { return Poll::Ready(false) };
+    if socket.is_read_out {
+        return Poll::Ready(false);
+    }
+    let received = match socket.is_paused {
+        true => Poll::Pending,
+        false => R::poll_receive(&mut socket.stream, context, &mut state.buffer),
+    };
+    match received {
+        Poll::Pending => {
+            socket.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(bytes @ 1..)) => {
+            state.core.read_clock();
+            state.core.begin_early();
+            state.core.engine.handle_received(state.core.now, id, &state.buffer[..bytes]);
+            state.make_due();
+        }
+        Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+        Poll::Ready(Ok(0)) => state.read_out(id),
+        Poll::Ready(Err(_)) => state.close(id),
+    }
+    Poll::Ready(true)
+}
+
+fn drain_actions<R: Runtime>(shared: &Shared<R>) {
+    loop {
+        let state = &mut *shared.borrow_mut();
+        let Some(action) = state.core.engine.poll_action() else { return };
+        match action {
+            Action::Send { connection, buffer } => {
+                let Some(socket) = state.socket(connection) else { continue };
+                socket.pending = Some(buffer);
+                if state.write(connection) {
+                    R::spawn(write_on(Rc::clone(shared), connection));
+                }
+            }
+            Action::Pause { connection } => {
+                if let Some(socket) = state.socket(connection) {
+                    socket.is_paused = true;
+                }
+            }
+            Action::Resume { connection } => {
+                let Some(socket) = state.socket(connection) else { continue };
+                socket.is_paused = false;
+                if let Some(reader) = socket.reader.take() {
+                    reader.wake();
+                }
+            }
+            Action::AskProgress { connection } => {
+                // The kernel has not said that it takes more, and may all the same.
+                state.write(connection);
+                let Some(socket) = state.socket(connection) else { continue };
+                let unacknowledged = progress::unacknowledged(&*R::socket(&socket.stream));
+                state.core.engine.handle_progress(state.core.now, connection, unacknowledged);
+            }
+            // No runtime's stream is given keys: it is not asked for.
+            Action::Settle { connection } => {
+                state.core.engine.handle_unsettled(state.core.now, connection);
+            }
+            Action::HandOver { connection, to, handed_over } => {
+                move_over(state, connection, to, handed_over);
+            }
+            Action::Close { connection, last } => linger(shared, state, connection, last),
+        }
+    }
+}
+
+fn move_over<R: Runtime>(
+    state: &mut State<R>,
+    id: ConnectionId,
+    to: CoreId,
+    handed_over: HandedOver,
+) {
+    let Some(socket) = state.remove(id) else { return };
+    // A copy: the runtime may not let go of the descriptor yet.
+    match R::socket(&socket.stream).try_clone() {
+        Ok(copy) => state.core.mesh.move_socket(to, copy.into(), handed_over),
+        Err(error) => {
+            rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed")
+        }
+    }
+}
+
+/// Writes what a connection has pending as the peer takes it.
+async fn write_on<R: Runtime>(shared: Shared<R>, id: ConnectionId) {
+    loop {
+        let written = poll_fn(|context| {
+            let state = &mut *shared.borrow_mut();
+            let Some(socket) = state.socket(id) else { return Poll::Ready(None) };
+            let Some(buffer) = &mut socket.pending else { return Poll::Ready(None) };
+            poll_write(&mut socket.stream, buffer, context, R::poll_send).map(Some)
+        });
+        let Some(written) = written.await else { return };
+        let state = &mut *shared.borrow_mut();
+        state.core.read_clock();
+        match written {
+            Ok(bytes) => {
+                let Some(socket) = state.socket(id) else { return };
+                let drained = socket.pending.take_if(|buffer| buffer.is_empty());
+                let is_drained = drained.is_some();
+                state.core.engine.handle_sent(state.core.now, id, bytes, drained);
+                state.make_due();
+                if is_drained {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return state.lose(id),
+        }
+    }
+}
+
+/// Writes the first piece of a buffer when there is room.
+fn poll_write<S>(
+    stream: &mut S,
+    buffer: &mut SendBuffer,
+    context: &mut Context<'_>,
+    poll_send: impl Fn(&mut S, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    let mut slices = [IoSlice::new(&[]); 1];
+    buffer.io_slices(&mut slices);
+    let sent = std::task::ready!(poll_send(stream, context, &slices[0]));
+    Poll::Ready(sent.inspect(|&bytes| buffer.advance(bytes)))
+}
+
+/// A look at the socket behind a runtime's stream, which goes on owning it.
+#[expect(unsafe_code, reason = "runtimes lend bare numbers")]
+pub fn borrow(stream: &impl AsRawFd) -> Borrowed {
+    // SAFETY: the descriptor is open as long as the stream is there, which outlives the look at it:
+    // none is kept. It is not closed by it.
+    ManuallyDrop::new(unsafe { Socket::from_raw_fd(stream.as_raw_fd()) })
+}
+
+/// Reads what is there, if anything is.
+#[expect(unsafe_code, reason = "the socket takes memory that need not be initialized")]
+fn receive_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: initialized memory is also memory that need not be; the kernel writes bytes into it.
+    let buffer = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) };
+    socket.recv_with_flags(buffer, libc::MSG_DONTWAIT)
+}
+
+/// Writes until the buffer is empty or the kernel takes no more; returns the bytes written.
+fn write_some(socket: &Socket, buffer: &mut SendBuffer) -> io::Result<usize> {
+    let mut written = 0;
+    while !buffer.is_empty() {
+        let mut slices = [IoSlice::new(&[]); IO_SLICES];
+        let count = buffer.io_slices(&mut slices);
+        let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        match socket
+            .send_vectored_with_flags(&slices[..count], libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        {
+            Ok(bytes) => {
+                buffer.advance(bytes);
+                written += bytes;
+                if bytes < offered {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,118 @@
+//! What the cores know of a listener: which layers a connection through it has, and how many there may
+//! be. Knows no socket.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::base::ids::Peer;
+use crate::config::listener::{self, Listener, ProxiedIdentity};
+use crate::config::proxy::Proxy;
+use crate::transport::websocket::WebSocket;
+use crate::transport::{Transport, proxy, tls};
+
+/// All listeners by number; the cores share them.
+pub type Entrances = Arc<[Entrance]>;
+
+/// One listener.
+#[derive(Debug)]
+pub struct Entrance {
+    transport: listener::Transport,
+    proxies: Vec<Proxy>,
+    proxied_identity: ProxiedIdentity,
+    tls: Option<tls::Door>,
+    websocket: Arc<listener::WebSocket>,
+    connections_max: u32,
+    /// Connections through it now, on all cores; not counted where there is no bound.
+    connections: AtomicU32,
+}
+
+impl Entrance {
+    /// For a listener; `tls` where it speaks TLS.
+    pub fn new(listener: &Listener, tls: Option<tls::Door>) -> Self {
+        debug_assert_eq!(listener.transport.has_tls(), tls.is_some());
+        Self {
+            transport: listener.transport,
+            proxies: listener.proxy_protocol_from.clone(),
+            proxied_identity: listener.proxy_protocol_identity,
+            tls,
+            websocket: Arc::new(listener.websocket.clone()),
+            connections_max: listener.connections_max,
+            connections: AtomicU32::new(0),
+        }
+    }
+
+    /// What it speaks.
+    pub fn transport(&self) -> listener::Transport {
+        self.transport
+    }
+
+    /// Its certificates.
+    pub fn door(&self) -> Option<&tls::Door> {
+        self.tls.as_ref()
+    }
+
+    /// Takes a place for a connection, if there is one.
+    pub fn enter(&self) -> bool {
+        // Relaxed: it is a count, and orders nothing.
+        if self.connections_max == 0 {
+            return true;
+        }
+        let within = |count| (count < self.connections_max).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+    }
+
+    /// Gives the place back.
+    pub fn leave(&self) {
+        if self.connections_max > 0 {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a connection from there has between socket and MQTT; none where it has nothing.
+    pub fn transport_for(&self, peer: &Peer) -> Option<Box<Transport>> {
+        let address = peer.address.map(|address| address.ip());
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.is_at(address));
+        let transport = Transport {
+            proxy: is_proxy.then(|| proxy::Header::new(self.proxied_identity)),
+            tls: self.tls.as_ref().and_then(tls::Door::begin).map(Box::new),
+            websocket: self.transport.has_websocket().then(|| {
+                let rules = Arc::clone(&self.websocket);
+                let is_forwarded = rules.trusts(address);
+                Box::new(WebSocket::begin(rules, is_forwarded, self.tls.is_some()))
+            }),
+            waiting: Vec::new(),
+            said: Vec::new(),
+        };
+        (!transport.is_spent()).then(|| Box::new(transport))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_at_its_bound_takes_one_more_when_one_has_left() {
+        let address = "127.0.0.1:1883".parse().expect("an address");
+        let listener = Listener { connections_max: 2, ..Listener::tcp(address) };
+        let entrance = Entrance::new(&listener, None);
+        assert!(entrance.enter() && entrance.enter() && !entrance.enter());
+        entrance.leave();
+        assert!(entrance.enter() && !entrance.enter());
+    }
+
+    #[test]
+    fn only_those_who_are_configured_are_taken_for_proxies() {
+        let listener = Listener {
+            proxy_protocol_from: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..Listener::tcp("127.0.0.1:1883".parse().expect("an address"))
+        };
+        let entrance = Entrance::new(&listener, None);
+        let from = |address: &str| {
+            let address = Some(address.parse().expect("an address"));
+            entrance.transport_for(&Peer { address, listener: 0 }).is_some()
+        };
+        assert!(from("10.1.2.3:4") && from("[::ffff:10.1.2.3]:4"));
+        assert!(!from("11.1.2.3:4") && !from("[::1]:4"));
+    }
+}
