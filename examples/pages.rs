@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use ringmq::config::Flags;
+use ringmq::cli::Flags;
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1) else {

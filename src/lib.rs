@@ -26,3 +26,5 @@ pub mod platform;
 pub mod reload;
 pub mod server;
 pub mod service;
+
+pub mod cli;

@@ -9,8 +9,9 @@ use clap::Parser;
 use ringmq::access::{self, Control};
 use ringmq::base::output::Output;
 #[cfg(all(feature = "service", windows))]
-use ringmq::config::ServiceCommand;
-use ringmq::config::{Command, Cores, Flags, Log, LogFormat, LogLevel, Settings, StoreCommand};
+use ringmq::cli::ServiceCommand;
+use ringmq::cli::{self, Command, Flags, StoreCommand};
+use ringmq::config::{Cores, Log, LogFormat, LogLevel, Settings};
 use ringmq::executor::Stop;
 use ringmq::platform::{
     self,
@@ -98,9 +99,9 @@ fn do_what_is_asked() -> ExitCode {
     }
     let outcome = match &flags.command {
         Some(Command::Passwd { file, what }) => {
-            Some(("passwd", access::commands::passwd(what, file.as_deref(), &settings)))
+            Some(("passwd", cli::access::passwd(what, file.as_deref(), &settings)))
         }
-        Some(Command::Acl { what }) => Some(("acl", access::commands::acl(what, &settings))),
+        Some(Command::Acl { what }) => Some(("acl", cli::access::acl(what, &settings))),
         _ => None,
     };
     if let Some((name, outcome)) = outcome {

@@ -10,7 +10,6 @@
 
 pub mod acl;
 mod cache;
-pub mod commands;
 mod core;
 #[cfg(feature = "http-hook")]
 mod http;

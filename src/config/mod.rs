@@ -4,7 +4,6 @@
 mod access;
 mod address;
 mod executor;
-mod flags;
 mod limits;
 pub mod listener;
 mod log;
@@ -27,9 +26,6 @@ use serde::Deserialize;
 pub use access::{Access, Anonymous, Hashing, Http, Jwt, OnFailure, TokenIn};
 pub use address::Addresses;
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
-#[cfg(all(feature = "service", windows))]
-pub use flags::ServiceCommand;
-pub use flags::{AclCommand, Command, Flags, PasswdCommand, StoreCommand};
 pub use limits::{Limits, QueuePolicy};
 pub use listener::{Bind, ClientCertificate, Listener, Transport};
 pub use log::{Log, LogFormat, LogLevel, Stats, StatsFormat};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{
+use crate::config::{
     Addresses, ConfigError, Cores, ExecutorKind, LogFormat, LogLevel, Mode, Settings, StatsFormat,
 };
 

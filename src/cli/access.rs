@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::access::acl::{Subject, Wish};
 use crate::access::{passwords, read_rules};
-use crate::config::{AclCommand, PasswdCommand, Settings};
+use crate::cli::{AclCommand, PasswdCommand};
+use crate::config::Settings;
 use crate::wire::Qos;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
