@@ -86,6 +86,7 @@ use routing::deliver::Template;
 use routing::fan_out::FanOuts;
 use routing::fan_out_batch::Run;
 use routing::recipients::TopicCache;
+use sys_topics::SysTopics;
 use timeouts::Timer;
 use work::Work;
 
@@ -196,14 +197,7 @@ pub struct Engine {
     doomed: Vec<(ConnectionId, ReasonCode)>,
     /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
     alias_topic: String,
-    /// What each core told of its counters, while the others are asked.
-    sys_reports: Vec<Option<Metrics>>,
-    /// When counters were last reported, and how many microseconds busy by then.
-    reported: (Now, u64),
-    /// Most clients connected to all cores at a time, as far as was seen.
-    clients_maximum: u64,
-    /// Last values shown under `$SYS`.
-    sys_values: HashMap<String, String>,
+    sys_topics: SysTopics,
     /// Since when those waited who get a CONNACK in this turn; nothing unless statistics are taken.
     connacks: Vec<Now>,
 }
@@ -289,10 +283,7 @@ impl Engine {
             has_queued: false,
             doomed: Vec::new(),
             alias_topic: String::new(),
-            sys_reports: Vec::new(),
-            reported: (now, 0),
-            clients_maximum: 0,
-            sys_values: HashMap::new(),
+            sys_topics: SysTopics::new(now),
             connacks: Vec::new(),
             meters: settings.protection.bounds_rates(),
             settings,
@@ -336,11 +327,7 @@ impl Engine {
 
     /// The counters, with how busy the core was since the last report.
     fn report(&mut self) -> Metrics {
-        let (reported, busy_us) = self.reported;
-        let elapsed_us = self.now.since_us(reported).max(1);
-        let metrics = &mut self.links.metrics;
-        metrics.busy_percent = ((metrics.busy_us - busy_us) * 100 / elapsed_us).min(100);
-        self.reported = (self.now, metrics.busy_us);
+        self.sys_topics.note_busy(self.now, &mut self.links.metrics);
         self.metrics().clone()
     }
 
