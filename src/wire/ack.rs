@@ -1,4 +1,4 @@
-//! PUBACK, PUBREC, PUBREL and PUBCOMP, which share one form. Knows no message they acknowledge.
+//! PUBACK, PUBREC, PUBREL and PUBCOMP, which share one format. Knows no message.
 
 use crate::wire::violation::Violation;
 
@@ -10,11 +10,11 @@ use super::{PacketIdentifier, PacketType, ReasonCode, UserProperties, Version};
 /// An acknowledgement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ack<'a> {
-    /// Of the PUBLISH packet.
+    /// Packet Identifier of the PUBLISH packet.
     pub packet_identifier: PacketIdentifier,
-    /// Success before 5.0, and whenever the packet leaves it out.
+    /// Success before 5.0, and in a packet without a Reason Code.
     pub reason: ReasonCode,
-    /// For people and logs.
+    /// Reason String, for humans and logs.
     pub reason_string: Option<&'a str>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
@@ -44,7 +44,7 @@ impl<'a> Ack<'a> {
             return Ok(ack);
         }
         ack.reason = ReasonCode::read(&mut reader, packet_type)?;
-        // Without a Property Length there are no properties. (section 3.4.2.2.1)
+        // A packet without a Property Length has no properties. (section 3.4.2.2.1)
         if !reader.is_empty() {
             ack.read_properties(PropertyReader::new(&mut reader, Place::Packet(packet_type))?)?;
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         let cases: &[(&[u8], Violation)] = &[
             (&[0x40, 0], Violation::PacketTooShort),
             (&[0x40, 1, 0], Violation::PacketTooShort),

@@ -1,4 +1,4 @@
-//! AUTH, of 5.0 only. Knows no authentication method.
+//! AUTH, in 5.0 only. Knows no authentication method.
 
 use crate::wire::violation::Violation;
 
@@ -12,11 +12,11 @@ use super::{PacketType, ReasonCode, UserProperties, Version};
 pub struct Auth<'a> {
     /// Success, Continue authentication or Re-authenticate.
     pub reason: ReasonCode,
-    /// Always there but in the short form, which says Success and nothing else.
+    /// Always present, except in the short form, which means Success.
     pub authentication_method: Option<&'a str>,
-    /// What the method exchanges.
+    /// Authentication Data, whose format the method defines.
     pub authentication_data: Option<&'a [u8]>,
-    /// For people and logs.
+    /// Reason String, for humans and logs.
     pub reason_string: Option<&'a str>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         let cases: &[(&[u8], Violation)] = &[
             (&[0xF1, 0], Violation::FixedHeaderFlagsInvalid),
             (&[0xF0, 1, 0x18], Violation::PacketTooShort),

@@ -1,4 +1,4 @@
-//! CONNACK. Knows no reason for a refusal but its code.
+//! CONNACK. Knows no reason for a refusal except its code.
 
 use crate::wire::violation::Violation;
 
@@ -7,57 +7,58 @@ use super::reader::Reader;
 use super::writer::put_counted;
 use super::{PacketType, ReasonCode, UserProperties, Version};
 
-/// The answer to CONNECT.
+/// The acknowledgement of CONNECT.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Connack<'a> {
-    /// The server has Session State for the client. Written as 0 beside an error and to 3.1.
+    /// The server has Session State for the client. Encoded as 0 together with an error, and for
+    /// 3.1.
     pub session_present: bool,
-    /// Written to 3.1 and 3.1.1 as the nearest return code.
+    /// Encoded as the nearest return code for 3.1 and 3.1.1.
     pub reason: ReasonCode,
-    /// At their defaults before 5.0.
+    /// Default values before 5.0.
     pub properties: ConnackProperties<'a>,
 }
 
-/// CONNACK properties; what is `None` is not in the packet.
+/// CONNACK properties; `None` means absent from the packet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConnackProperties<'a> {
-    /// Seconds; the server's choice instead of the client's.
+    /// Session Expiry Interval in seconds that the server uses instead of the client's.
     pub session_expiry_interval: Option<u32>,
-    /// QoS 1 and 2 messages that the server takes at once; not 0.
+    /// Number of QoS 1 and 2 messages that the server accepts concurrently; not 0.
     pub receive_maximum: Option<u16>,
     /// 0 or 1; absent means 2.
     pub maximum_qos: Option<u8>,
-    /// Retained messages are supported; absent means so.
+    /// Whether retained messages are supported; absent means true.
     pub retain_available: Option<bool>,
-    /// Bytes of the largest packet that the server takes; not 0.
+    /// Size in bytes of the largest packet that the server accepts; not 0.
     pub maximum_packet_size: Option<u32>,
-    /// For a client that brought none.
+    /// Client Identifier for a client that sent an empty one.
     pub assigned_client_identifier: Option<&'a str>,
-    /// The highest Topic Alias that the server takes.
+    /// The highest Topic Alias that the server accepts.
     pub topic_alias_maximum: Option<u16>,
-    /// For people and logs.
+    /// Reason String, for humans and logs.
     pub reason_string: Option<&'a str>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
-    /// Wildcards in Topic Filters are supported; absent means so.
+    /// Whether wildcards in Topic Filters are supported; absent means true.
     pub wildcard_subscription_available: Option<bool>,
-    /// Subscription Identifiers are supported; absent means so.
+    /// Whether Subscription Identifiers are supported; absent means true.
     pub subscription_identifiers_available: Option<bool>,
-    /// Shared Subscriptions are supported; absent means so.
+    /// Whether Shared Subscriptions are supported; absent means true.
     pub shared_subscription_available: Option<bool>,
-    /// Seconds of Keep Alive that the client has to use.
+    /// Keep Alive in seconds that the client has to use.
     pub server_keep_alive: Option<u16>,
-    /// From which the client makes Response Topics.
+    /// The base from which the client builds Response Topics.
     pub response_information: Option<&'a str>,
     /// Other servers to use.
     pub server_reference: Option<&'a str>,
-    /// As in CONNECT.
+    /// Same as in CONNECT.
     pub authentication_method: Option<&'a str>,
-    /// What the method exchanges.
+    /// Authentication Data, whose format the method defines.
     pub authentication_data: Option<&'a [u8]>,
 }
 
-/// What a refusal is called to a client before 5.0 when no return code says it.
+/// The return code for clients before 5.0 when no other return code fits the refusal.
 const SERVER_UNAVAILABLE: u8 = 3;
 
 impl<'a> Connack<'a> {
@@ -78,7 +79,7 @@ impl<'a> Connack<'a> {
         }
         reader.finish()?;
         if version == Version::V31 {
-            connack.session_present = false; // The byte was unused then.
+            connack.session_present = false; // The byte is unused in 3.1.
         }
         if connack.session_present && connack.reason != ReasonCode::Success {
             return Err(Violation::SessionPresentWithRefusal);
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         use Version::{V5, V31, V311};
         let cases: &[(&[u8], Version, Violation)] = &[
             (&[0x20, 2, 2, 0], V311, Violation::ConnackFlagsReserved),

@@ -1,4 +1,4 @@
-//! CONNECT. Knows no policy on Client Identifiers or credentials.
+//! CONNECT. Knows no policy for Client Identifiers or credentials.
 
 use crate::wire::violation::Violation;
 
@@ -8,16 +8,16 @@ use super::reader::{Reader, has_wildcard};
 use super::writer::{put_counted, put_data, put_text, put_two};
 use super::{PacketType, PassedOn, Qos, UserProperties, Version};
 
-/// A client's first packet.
+/// The first packet of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect<'a> {
-    /// By Protocol Name and Protocol Version.
+    /// From Protocol Name and Protocol Version.
     pub version: Version,
     /// Clean Start; Clean Session before 5.0.
     pub clean_start: bool,
-    /// Seconds; 0 turns Keep Alive off.
+    /// Keep Alive in seconds; 0 turns it off.
     pub keep_alive_s: u16,
-    /// May be empty, in any version.
+    /// Client Identifier; may be empty in any version.
     pub client_identifier: &'a str,
     /// User Name.
     pub username: Option<&'a str>,
@@ -25,30 +25,31 @@ pub struct Connect<'a> {
     pub password: Option<&'a [u8]>,
     /// The Will Message.
     pub will: Option<Will<'a>>,
-    /// At their defaults before 5.0.
+    /// Default values before 5.0.
     pub properties: ConnectProperties<'a>,
 }
 
 /// CONNECT properties.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectProperties<'a> {
-    /// Seconds; absent means 0.
+    /// Session Expiry Interval in seconds; absent means 0.
     pub session_expiry_interval: Option<u32>,
-    /// QoS 1 and 2 messages that the client takes at once; absent means 65535, never 0.
+    /// Number of QoS 1 and 2 messages that the client accepts concurrently; absent means 65535,
+    /// never 0.
     pub receive_maximum: Option<u16>,
-    /// Bytes of the largest packet that the client takes; never 0.
+    /// Size in bytes of the largest packet that the client accepts; never 0.
     pub maximum_packet_size: Option<u32>,
-    /// The highest Topic Alias that the client takes; 0 when absent.
+    /// The highest Topic Alias that the client accepts; 0 when absent.
     pub topic_alias_maximum: u16,
-    /// The client asks for Response Information.
+    /// Whether the client requests Response Information.
     pub request_response_information: bool,
-    /// The client wants Reason Strings and User Properties; true when absent.
+    /// Whether the client accepts Reason Strings and User Properties; true when absent.
     pub request_problem_information: bool,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
-    /// Asks for enhanced authentication.
+    /// Authentication Method of enhanced authentication.
     pub authentication_method: Option<&'a str>,
-    /// What the method exchanges.
+    /// Authentication Data, whose format the method defines.
     pub authentication_data: Option<&'a [u8]>,
 }
 
@@ -68,7 +69,7 @@ impl Default for ConnectProperties<'_> {
     }
 }
 
-/// The message that the server publishes when the connection ends without a DISCONNECT.
+/// The Will Message, which the server publishes when the connection ends without a DISCONNECT.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Will<'a> {
     /// Will QoS.
@@ -79,21 +80,22 @@ pub struct Will<'a> {
     pub topic: &'a str,
     /// Will Payload.
     pub payload: &'a [u8],
-    /// Seconds between the end of the connection and the publication.
+    /// Will Delay Interval: seconds between the end of the connection and the publication.
     pub delay_interval_s: u32,
-    /// Seconds that the message lives once published.
+    /// Lifetime of the published message in seconds.
     pub message_expiry_interval: Option<u32>,
     /// 1 when the payload is UTF-8 text.
     pub payload_format_indicator: Option<u8>,
-    /// Where to answer.
+    /// Topic for a response.
     pub response_topic: Option<&'a str>,
-    /// What the answer is to repeat.
+    /// Correlation Data that a response repeats.
     pub correlation_data: Option<&'a [u8]>,
-    /// What the payload is.
+    /// Content type of the payload.
     pub content_type: Option<&'a str>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
-    /// The properties above that go to subscribers as they came; the encoder does not look here.
+    /// The properties above that are forwarded to subscribers unaltered; the encoder ignores this
+    /// field.
     pub passed_on: PassedOn<'a>,
 }
 
@@ -108,9 +110,9 @@ mod flag {
     pub(super) const USER_NAME: u8 = 0x80;
 }
 
-/// The Protocol Level of a CONNECT packet that [`decode`](super::decode) refused, which decides the
-/// form of the answer: below 5 that of 3.1.1. None if there is none in the packet, or it is of another
-/// protocol.
+/// The Protocol Level of a CONNECT packet that [`decode`](super::decode) rejected. It decides the
+/// form of the answer: 3.1.1 if below 5. `None` if the packet has no Protocol Level or belongs to
+/// another protocol.
 pub fn connect_level(frame: &[u8]) -> Option<u8> {
     let (&first, rest) = frame.split_first()?;
     if first >> 4 != PacketType::Connect as u8 {
@@ -122,7 +124,7 @@ pub fn connect_level(frame: &[u8]) -> Option<u8> {
     (name == b"MQTT" || name == b"MQIsdp").then(|| reader.byte().ok())?
 }
 
-/// Protocol Name and Protocol Version, which say how to read the rest.
+/// Reads Protocol Name and Protocol Version, which decide how the rest is decoded.
 pub(super) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Violation> {
     let too_short = |_| Violation::ConnectBeforeVersionTooShort;
     let name = reader.data().map_err(too_short)?;
@@ -138,7 +140,7 @@ pub(super) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Violation
 }
 
 impl<'a> Connect<'a> {
-    /// Reads what follows the Protocol Version.
+    /// Decodes the rest of the packet after the Protocol Version.
     pub(super) fn decode(mut reader: Reader<'a>, version: Version) -> Result<Self, Violation> {
         let reader = &mut reader;
         let flags = reader.byte()?;
@@ -152,7 +154,7 @@ impl<'a> Connect<'a> {
         let client_identifier = reader.text()?;
         let will =
             (flags & flag::WILL != 0).then(|| Will::decode(reader, flags, version)).transpose()?;
-        // In 3.1 a flag may be set and the packet end before the string: its section 3.1.
+        // In 3.1 a flag may be set although the packet ends before the string. (3.1, section 3.1)
         let may_lack = version == Version::V31;
         let has_username = flags & flag::USER_NAME != 0 && !(may_lack && reader.is_empty());
         let username = has_username.then(|| reader.text()).transpose()?;
@@ -214,7 +216,7 @@ impl<'a> Connect<'a> {
     }
 }
 
-/// The flags that contradict each other. 3.1 gives no meaning to those of a Will that is not there.
+/// Rejects contradicting flags. In 3.1 the Will flags have no meaning without a Will.
 fn check_flags(flags: u8, version: Version) -> Result<(), Violation> {
     let has_will = flags & flag::WILL != 0;
     let will_qos = flags >> flag::WILL_QOS_PLACE & 3;
@@ -263,7 +265,7 @@ impl<'a> ConnectProperties<'a> {
         Ok(())
     }
 
-    /// What is at its default is left out.
+    /// Writes the properties that differ from their default.
     fn write(&self, out: &mut Vec<u8>) {
         let alias_maximum = Some(self.topic_alias_maximum).filter(|&maximum| maximum != 0);
         let response = Some(true).filter(|_| self.request_response_information);
@@ -369,7 +371,7 @@ mod tests {
         out
     }
 
-    /// Whatever version the caller gives, CONNECT is read in its own.
+    /// Decodes a CONNECT packet in its own version, whatever version the caller passes.
     fn read(bytes: &[u8]) -> Result<Packet<'_>, Violation> {
         decode(bytes, Version::V311)
     }
@@ -426,7 +428,7 @@ mod tests {
         UserProperties::push(&mut user_properties, "k", "v");
         let user_properties = UserProperties::encoded(&user_properties);
         let connect = Connect {
-            // Only 5.0 lets a Password come without a User Name.
+            // A Password without a User Name is allowed only in 5.0.
             password: Some(b"p"),
             will: Some(Will {
                 qos: Qos::ExactlyOnce,
@@ -475,12 +477,12 @@ mod tests {
     }
 
     #[test]
-    fn in_3_1_unused_flags_and_missing_strings_are_in_order() {
+    fn in_3_1_unused_flags_and_missing_strings_are_accepted() {
         let expected = Ok(Packet::Connect(minimal(Version::V31)));
         // Reserved bit, Will QoS 3 and Will Retain without a Will.
         let bytes = b"\x10\x0F\0\x06MQIsdp\x03\x3B\0\x3C\0\x01c";
         assert_eq!(read(bytes), expected);
-        // User Name and Password flags, and neither string.
+        // User Name and Password flags, but neither string.
         let bytes = b"\x1F\x0F\0\x06MQIsdp\x03\xC2\0\x3C\0\x01c";
         assert_eq!(read(bytes), expected);
         // The Password is missing.
@@ -505,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         use Violation::*;
         let cases: &[(Vec<u8>, Violation)] = &[
             (packet(b""), ConnectBeforeVersionTooShort),
@@ -567,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_is_found_in_whatever_was_refused() {
+    fn the_level_of_a_rejected_packet_is_found() {
         assert_eq!(connect_level(&packet(b"\0\x04MQTT\x07")), Some(7));
         assert_eq!(connect_level(&packet(b"\0\x06MQIsdp\x03")), Some(3));
         assert_eq!(connect_level(&packet(b"\0\x01?\x02")), None, "another protocol");

@@ -7,14 +7,14 @@ use super::reader::Reader;
 use super::writer::put_counted;
 use super::{PacketType, ReasonCode, UserProperties, Version};
 
-/// The last packet of a connection; before 5.0 only clients send it, with no fields.
+/// The last packet of a connection. Before 5.0 it has no fields, and only clients send it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Disconnect<'a> {
-    /// Success is Normal disconnection.
+    /// Success means Normal disconnection.
     pub reason: ReasonCode,
-    /// Seconds, instead of what CONNECT said; from clients only.
+    /// Session Expiry Interval in seconds that replaces the one of CONNECT; only from clients.
     pub session_expiry_interval: Option<u32>,
-    /// For people and logs.
+    /// Reason String, for humans and logs.
     pub reason_string: Option<&'a str>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
@@ -31,7 +31,7 @@ impl<'a> Disconnect<'a> {
             return Ok(disconnect);
         }
         disconnect.reason = ReasonCode::read(&mut reader, PacketType::Disconnect)?;
-        // Without a Property Length there are no properties. (section 3.14.2.2.1)
+        // A packet without a Property Length has no properties. (section 3.14.2.2.1)
         if !reader.is_empty() {
             let place = Place::Packet(PacketType::Disconnect);
             disconnect.read_properties(PropertyReader::new(&mut reader, place)?)?;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         let cases: &[(&[u8], Violation)] = &[
             (&[0xE2, 0], Violation::FixedHeaderFlagsInvalid),
             (&[0xE0, 1, 0x01], Violation::DisconnectReasonCodeInvalid),

@@ -1,10 +1,10 @@
-//! MQTT 3.1, 3.1.1 and 5.0: bytes to packets and back. Borrows from what it is given, allocates
-//! nothing but the room an encoder's output needs, and knows no session.
+//! Codec for MQTT 3.1, 3.1.1 and 5.0. Decoded packets borrow from the input; only the output buffer
+//! of an encoder allocates. Knows no session.
 //!
-//! [`frame`] cuts one packet out of a stream, [`decode`] reads it and refuses whatever the
-//! specification calls malformed or a protocol error, as far as one packet alone shows it.
-//! [`Packet::encode`] writes any packet; [`PublishHeader::encode`] is the same for the one that is
-//! written most, without its payload.
+//! [`frame`] finds the first packet in a stream. [`decode`] reads it and rejects what the
+//! specification calls malformed or a protocol error, as far as a single packet shows it.
+//! [`Packet::encode`] writes any packet; [`PublishHeader::encode`] is the fast path for PUBLISH and
+//! leaves the payload to the caller.
 
 mod ack;
 mod auth;
@@ -48,15 +48,16 @@ pub use user_property::{UserProperties, UserPropertiesIter};
 /// The largest value of a Variable Byte Integer, and so of the Remaining Length.
 pub const VARIABLE_BYTE_INTEGER_MAX: usize = 268_435_455;
 
-/// The largest packet: a byte of type and flags, four of Remaining Length, and what they count.
+/// The size of the largest packet: one byte of type and flags, four of Remaining Length, and the
+/// rest.
 pub const PACKET_BYTES_MAX: usize = 5 + VARIABLE_BYTE_INTEGER_MAX;
 
-/// Whether a connection that opens with these bytes may be going to send CONNECT.
+/// Whether the first bytes of a connection can be the start of a CONNECT packet.
 pub fn may_begin_connect(bytes: &[u8]) -> bool {
     bytes.first().is_none_or(|first| first >> 4 == PacketType::Connect as u8)
 }
 
-/// A version of the protocol, by its Protocol Level.
+/// A protocol version, by its Protocol Level.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
@@ -84,7 +85,7 @@ pub enum Qos {
 impl TryFrom<u8> for Qos {
     type Error = u8;
 
-    /// Fails with the value itself, which no QoS has.
+    /// Fails with the value itself if it is no QoS.
     fn try_from(value: u8) -> Result<Qos, u8> {
         match value {
             0 => Ok(Qos::AtMostOnce),
@@ -148,7 +149,7 @@ pub enum PacketType {
 }
 
 impl PacketType {
-    /// Its place in a set of packet types.
+    /// The bit of this packet type in a set of packet types.
     const fn bit(self) -> u16 {
         1 << self as u16
     }
@@ -174,7 +175,7 @@ impl PacketType {
         })
     }
 
-    /// Type and flags as the fixed header has them; PUBLISH adds its own flags.
+    /// The first byte of the fixed header: type and reserved flags. PUBLISH adds its own flags.
     const fn first_byte(self) -> u8 {
         let flags = match self {
             PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => 0b0010,
@@ -183,8 +184,8 @@ impl PacketType {
         (self as u8) << 4 | flags
     }
 
-    /// [MQTT-2.1.3-1] In 3.1 flags without a use mean nothing, and SUBSCRIBE, UNSUBSCRIBE and
-    /// PUBREL packets have a DUP flag.
+    /// [MQTT-2.1.3-1] In 3.1, unused flags have no meaning, and SUBSCRIBE, UNSUBSCRIBE and PUBREL
+    /// packets have a DUP flag.
     fn check_flags(self, first: u8, version: Version) -> Result<(), Violation> {
         if version != Version::V31 && first != self.first_byte() {
             return Err(Violation::FixedHeaderFlagsInvalid);
@@ -214,25 +215,25 @@ pub enum Packet<'a> {
     Auth(Auth<'a>),
 }
 
-/// What [`frame`] found at the start of a stream.
+/// The result of [`frame`] for the start of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// The packet is not whole yet.
+    /// The packet is incomplete.
     Incomplete {
-        /// Bytes that the packet has, or 0 while its Remaining Length is not whole.
+        /// Size of the packet in bytes, or 0 while its Remaining Length is incomplete.
         need: usize,
     },
-    /// The packet is there.
+    /// The packet is complete.
     Complete {
-        /// Bytes of its fixed header.
+        /// Size of the fixed header in bytes.
         header: usize,
-        /// Bytes of all of it.
+        /// Size of the whole packet in bytes.
         total: usize,
     },
 }
 
-/// Cuts the first packet out of a stream. A packet that is too large, or that no version has, is
-/// refused as early as its first bytes show it.
+/// Finds the first packet in a stream. A packet that is too large, or whose type no version
+/// defines, is rejected as soon as its first bytes show it.
 #[inline]
 pub fn frame(bytes: &[u8], packet_bytes_max: usize) -> Result<Frame, Violation> {
     if bytes.first().is_some_and(|first| first >> 4 == 0) {
@@ -258,8 +259,8 @@ pub fn frame(bytes: &[u8], packet_bytes_max: usize) -> Result<Frame, Violation> 
     Err(Violation::VariableByteIntegerTooLong)
 }
 
-/// Bytes of the properties of a packet of MQTT 5 that [`frame`] has cut out, other than CONNECT, as it
-/// says itself; none where it ends before it says so.
+/// The Property Length of an MQTT 5 packet other than CONNECT that [`frame`] has found; `None` if
+/// the packet ends before its Property Length.
 pub fn properties_bytes(bytes: &[u8], header: usize) -> Option<usize> {
     let (first, mut reader) = (*bytes.first()?, Reader::new(bytes.get(header..)?));
     match PacketType::from_first_byte(first)? {
@@ -279,7 +280,7 @@ pub fn properties_bytes(bytes: &[u8], header: usize) -> Option<usize> {
     reader.variable().ok().map(|bytes| bytes as usize)
 }
 
-/// Reads the one packet that `bytes` hold. The version of a CONNECT packet is its own.
+/// Decodes the single packet in `bytes`. A CONNECT packet is decoded in its own version.
 #[inline]
 pub fn decode(bytes: &[u8], version: Version) -> Result<Packet<'_>, Violation> {
     let Frame::Complete { header, total } = frame(bytes, PACKET_BYTES_MAX)? else {
@@ -296,7 +297,7 @@ pub fn decode(bytes: &[u8], version: Version) -> Result<Packet<'_>, Violation> {
     }
 }
 
-/// A packet with its filters checked.
+/// Decodes a packet and checks its Topic Filters.
 fn decode_with_filters(
     bytes: &[u8],
     header: usize,
@@ -311,8 +312,9 @@ fn decode_with_filters(
     Ok(packet)
 }
 
-/// The same for what [`frame`] has cut out already, with a fixed header of `header` bytes. Of SUBSCRIBE
-/// and UNSUBSCRIBE the filters are not looked at: they may be millions, and are checked one by one.
+/// Decodes a packet that [`frame`] has found, with a fixed header of `header` bytes. The Topic
+/// Filters of SUBSCRIBE and UNSUBSCRIBE are not checked: there may be millions, and the caller
+/// checks them one by one.
 #[inline]
 pub fn decode_framed(
     bytes: &[u8],
@@ -342,16 +344,16 @@ pub fn decode_framed(
     }
 }
 
-/// The type of a packet that is not empty, if it is one.
+/// The packet type of a non-empty packet, unless it is reserved.
 #[inline]
 pub fn packet_type(bytes: &[u8]) -> Option<PacketType> {
     PacketType::from_first_byte(bytes[0])
 }
 
-/// PINGREQ, which has no other form.
+/// A PINGREQ packet; no other encoding of it exists.
 pub const PINGREQ: [u8; 2] = [(PacketType::Pingreq as u8) << 4, 0];
 
-/// The same as [`decode_framed`] for an acknowledgement, of this type.
+/// Like [`decode_framed`], for an acknowledgement of this packet type.
 #[inline]
 pub fn decode_ack(
     packet_type: PacketType,
@@ -365,7 +367,7 @@ pub fn decode_ack(
     Ack::decode(packet_type, body, version)
 }
 
-/// The same as [`decode_framed`] for PUBLISH.
+/// Like [`decode_framed`], for PUBLISH.
 #[inline]
 pub fn decode_publish(
     bytes: &[u8],
@@ -377,7 +379,7 @@ pub fn decode_publish(
     Publish::decode(bytes[0], body, version)
 }
 
-/// The packets whose fixed header says nothing more.
+/// Decodes the packet types whose fixed header holds no further information.
 #[inline]
 fn decode_other(
     packet_type: PacketType,
@@ -399,14 +401,14 @@ fn decode_other(
         PacketType::Pingresp => ping::decode(body).map(|()| Packet::Pingresp)?,
         PacketType::Disconnect => Packet::Disconnect(Disconnect::decode(body, version)?),
         PacketType::Auth if version == Version::V5 => Packet::Auth(Auth::decode(body)?),
-        // Before 5.0 there is no AUTH; the other two never come here.
+        // AUTH does not exist before 5.0; the caller handles the other two.
         PacketType::Auth | PacketType::Connect | PacketType::Publish => {
             return Err(Violation::PacketTypeReserved);
         }
     })
 }
 
-/// Only 5.0 asks for the fewest bytes. [MQTT-1.5.5-1]
+/// Only 5.0 requires the shortest encoding. [MQTT-1.5.5-1]
 #[inline]
 fn check_remaining_length(head: &[u8], version: Version) -> Result<(), Violation> {
     if version == Version::V5 && head.len() > 2 && head.last() == Some(&0) {
@@ -416,11 +418,11 @@ fn check_remaining_length(head: &[u8], version: Version) -> Result<(), Violation
 }
 
 impl Packet<'_> {
-    /// Appends the packet to `out`. A CONNECT packet goes out in its own version.
+    /// Appends the packet to `out`. A CONNECT packet is encoded in its own version.
     ///
     /// # Panics
-    /// When the packet has no encoding: a string or binary data longer than 65,535 bytes, a packet
-    /// larger than [`PACKET_BYTES_MAX`], AUTH before 5.0. Whoever makes a packet sees to that.
+    /// If the packet has no encoding: a string or binary data longer than 65,535 bytes, a packet
+    /// larger than [`PACKET_BYTES_MAX`], or AUTH before 5.0. The caller has to rule these out.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
         match self {
             Packet::Connect(connect) => connect.encode(out),
@@ -447,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_whole_or_says_what_it_needs() {
+    fn a_frame_is_complete_or_has_the_size_it_needs() {
         let incomplete = |need| Ok(Frame::Incomplete { need });
         let cases: &[(&[u8], Result<Frame, Violation>)] = &[
             (&[], incomplete(0)),
@@ -479,11 +481,11 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_has_to_be_the_whole_input() {
+    fn the_input_must_be_exactly_one_frame() {
         assert_eq!(decode(&[], Version::V5), Err(Violation::PacketTooShort));
         assert_eq!(decode(&[0x40, 2, 0], Version::V5), Err(Violation::PacketTooShort));
         assert_eq!(decode(&[0xC0, 0, 0xC0, 0], Version::V5), Err(Violation::TrailingBytes));
-        // Not even where a payload would take any bytes.
+        // Nor after a PUBLISH packet, whose payload has no length of its own.
         let too_long = b"\x30\x03\0\x01a!";
         assert_eq!(decode(too_long, Version::V311), Err(Violation::TrailingBytes));
     }
@@ -500,7 +502,7 @@ mod tests {
     fn mqtt_2_1_3_1_reserved_flags_have_their_values() {
         for packet_type in 1..=15_u8 {
             let expected = match packet_type {
-                1 | 3 => continue, // their own modules' matter
+                1 | 3 => continue, // tested in their own modules
                 6 | 8 | 10 => 0b0010,
                 _ => 0,
             };
@@ -511,7 +513,7 @@ mod tests {
                         decode(&[first, 0], version) == Err(Violation::FixedHeaderFlagsInvalid);
                     assert_eq!(is_refused, flags != expected, "{first:02X}");
                 }
-                // They were not used in 3.1.
+                // Flags were unused in 3.1.
                 let bytes = [first, 0];
                 let refused = Err(Violation::FixedHeaderFlagsInvalid);
                 assert_ne!(decode(&bytes, Version::V31), refused, "{first:02X}");

@@ -1,4 +1,4 @@
-//! The properties of a message that a server hands to subscribers as they came. Knows no session.
+//! The properties of a message that a server forwards to subscribers unaltered. Knows no session.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use super::property::Property;
 use super::reader::Reader;
 
 /// Payload Format Indicator, Response Topic, Correlation Data, Content Type and User Properties of
-/// a message, still encoded, in the order they came in. Two are equal when they say the same.
+/// a message, still encoded, in the order received. Equality compares the values.
 #[derive(Clone, Copy, Default)]
 pub struct PassedOn<'a> {
-    /// From the first of them to the last, perhaps with others among them.
+    /// From the first forwarded property to the last; other properties may lie in between.
     section: &'a [u8],
     has_others: bool,
 }
 
 impl<'a> PassedOn<'a> {
-    /// The encoded properties where they lie together, which is the usual case.
+    /// The encoded properties if they are contiguous, which is the usual case.
     pub fn as_slice(&self) -> Option<&'a [u8]> {
         (!self.has_others).then_some(self.section)
     }
 
-    /// Whether there is nothing to pass on.
+    /// Whether no property has to be forwarded.
     pub fn is_empty(&self) -> bool {
         self.section.is_empty()
     }
@@ -39,7 +39,7 @@ impl<'a> PassedOn<'a> {
         }
     }
 
-    /// The values, each in its place, for comparison and for print.
+    /// The decoded values, for comparison and `Debug`.
     fn parts(&self) -> Parts<'a> {
         let mut parts =
             Parts { user_properties: UserProperties::encoded(self.section), ..Parts::default() };
@@ -59,8 +59,8 @@ impl<'a> PassedOn<'a> {
     }
 }
 
-/// Whether the specification has the server send it on unaltered: [MQTT-3.3.2-4],
-/// [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20].
+/// Whether the server has to forward the property unaltered: [MQTT-3.3.2-4], [MQTT-3.3.2-15],
+/// [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20].
 fn is_passed_on(property: &Property<'_>) -> bool {
     matches!(
         property,
@@ -72,7 +72,7 @@ fn is_passed_on(property: &Property<'_>) -> bool {
     )
 }
 
-/// Finds what is passed on while a property section is read.
+/// Finds the forwarded properties while a property section is decoded.
 pub(super) struct Gatherer {
     start: usize,
     end: usize,
@@ -84,7 +84,7 @@ impl Gatherer {
         Gatherer { start: 0, end: 0, has_others: false }
     }
 
-    /// Takes note of the property that lies there in its section.
+    /// Records the property at `start..end` of its section.
     pub(super) fn note(&mut self, property: &Property<'_>, start: usize, end: usize) {
         if !is_passed_on(property) {
             return;
@@ -97,7 +97,7 @@ impl Gatherer {
         self.end = end;
     }
 
-    /// What was noted of this section.
+    /// The forwarded properties recorded for this section.
     pub(super) fn gathered<'a>(&self, section: &'a [u8]) -> PassedOn<'a> {
         PassedOn { section: &section[self.start..self.end], has_others: self.has_others }
     }
@@ -128,7 +128,7 @@ impl fmt::Debug for PassedOn<'_> {
 mod tests {
     use super::*;
 
-    /// A section of these, as a packet's decoder gathers it.
+    /// Gathers a section of these properties, as the decoder of a packet does.
     fn gather<'a>(properties: &[Property<'_>], section: &'a mut Vec<u8>) -> PassedOn<'a> {
         let mut gatherer = Gatherer::new();
         for property in properties {
@@ -151,7 +151,7 @@ mod tests {
     const USER: Property<'_> = Property::UserProperty(("k", "v"));
 
     #[test]
-    fn a_run_is_handed_out_as_it_lies() {
+    fn contiguous_properties_are_returned_as_one_slice() {
         let runs: &[(&[Property<'_>], &[Property<'_>])] = &[
             (&[], &[]),
             (&[OTHER], &[]),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_scattered_is_gathered_in_order() {
+    fn scattered_properties_are_written_in_order() {
         let mut section = Vec::new();
         let id = Property::SubscriptionIdentifier(5);
         let delay = Property::WillDelayInterval(5);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_is_what_says_the_same() {
+    fn equality_compares_values() {
         let (mut a, mut b, mut c) = (Vec::new(), Vec::new(), Vec::new());
         let together = gather(&[FORMAT, USER], &mut a);
         let scattered = gather(&[USER, OTHER, FORMAT], &mut b);

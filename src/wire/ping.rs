@@ -1,11 +1,11 @@
-//! PINGREQ and PINGRESP, which are a fixed header each. Knows no Keep Alive.
+//! PINGREQ and PINGRESP, which consist of a fixed header. Knows no Keep Alive.
 
 use crate::wire::violation::Violation;
 
 use super::PacketType;
 use super::reader::Reader;
 
-/// Nothing may follow the fixed header.
+/// Checks that nothing follows the fixed header.
 pub(super) fn decode(body: &[u8]) -> Result<(), Violation> {
     Reader::new(body).finish()
 }

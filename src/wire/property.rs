@@ -1,5 +1,5 @@
-//! The properties of 5.0 (table 2-4): identifier, type, and the packets that may hold them. Knows
-//! what each value may be, but no packet's other fields.
+//! The properties of 5.0 (table 2-4): identifier, type, allowed packets, and constraints on the
+//! value. Knows no other field of a packet.
 
 use crate::wire::violation::Violation;
 
@@ -7,7 +7,7 @@ use super::reader::{Reader, has_wildcard};
 use super::writer::*;
 use super::{PacketType, UserProperties};
 
-/// Where properties stand: in a packet, or with the Will in CONNECT's payload.
+/// The location of properties: a packet, or the Will in the payload of CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Packet(PacketType),
@@ -15,7 +15,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Its place in a set; packet types leave bit 0 to the Will.
+    /// The bit of this place in a set. Packet types leave bit 0 free for the Will.
     const fn bit(self) -> u16 {
         match self {
             Place::Packet(packet) => packet.bit(),
@@ -33,7 +33,8 @@ macro_rules! place_bit {
     };
 }
 
-/// The Rust type of each data type, which is named as `Reader`'s method for it.
+/// The Rust type of each data type. Data types are named like the method of `Reader` that decodes
+/// them.
 macro_rules! value_type {
     (bit) => { bool };
     (two) => { u16 };
@@ -68,17 +69,17 @@ macro_rules! put {
     };
 }
 
-/// Makes the `Property` enum and its coding out of table 2-4.
+/// Generates the `Property` enum and its codec from table 2-4.
 macro_rules! properties {
     ($($identifier:literal $name:ident $kind:ident [$($place:ident)+];)*) => {
         /// One property with its value.
         #[derive(Clone, Copy, Debug, PartialEq)]
-        #[allow(clippy::enum_variant_names)] // User Property is the specification's name.
+        #[allow(clippy::enum_variant_names)] // the specification names it User Property.
         pub(super) enum Property<'a> {
             $($name(value_type!($kind)),)*
         }
 
-        /// The places that may hold each property, by its identifier.
+        /// The places where each property is allowed, by its identifier.
         const PLACES: [u16; 0x2B] = {
             let mut places = [0; 0x2B];
             $(places[$identifier] = 0 $(| place_bit!($place))+;)*
@@ -93,7 +94,7 @@ macro_rules! properties {
                 }
             }
 
-            /// Appends identifier and value.
+            /// Appends the identifier and the value.
             pub(super) fn write(&self, out: &mut Vec<u8>) {
                 match *self {
                     $(Property::$name(value) => {
@@ -143,28 +144,28 @@ properties! {
     0x2A SharedSubscriptionAvailable bit [Connack];
 }
 
-/// Identifiers that are looked at apart from their values.
+/// Identifiers that are needed without a value.
 pub(super) const MESSAGE_EXPIRY_INTERVAL: u8 = 0x02;
 pub(super) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
 pub(super) const TOPIC_ALIAS: u8 = 0x23;
 const USER_PROPERTY: u8 = 0x26;
 
 impl<'a> Property<'a> {
-    /// The next property of a section that was checked before. None at its end, and at anything
-    /// that is no property.
+    /// Decodes the next property of a section that was checked before. `None` at the end of the
+    /// section and at bytes that are no property.
     pub(super) fn read_checked(reader: &mut Reader<'a>) -> Option<Property<'a>> {
         let identifier = reader.byte().ok()?;
         Property::read_value(identifier, reader).ok()
     }
 
-    /// Appends it, if there is one.
+    /// Appends the property, if there is one.
     pub(super) fn write_some(property: Option<Property<'a>>, out: &mut Vec<u8>) {
         if let Some(property) = property {
             property.write(out);
         }
     }
 
-    /// The rules that a value has to keep whatever the packet.
+    /// Checks the constraints on a value that hold in every packet.
     fn check(&self) -> Result<(), Violation> {
         match *self {
             Property::ReceiveMaximum(0) => Err(Violation::ReceiveMaximumZero),
@@ -180,17 +181,17 @@ impl<'a> Property<'a> {
     }
 }
 
-/// Reads a property section and checks each property on the way.
+/// Decodes a property section and checks each property.
 pub(super) struct PropertyReader<'a> {
     section: &'a [u8],
     reader: Reader<'a>,
     place: Place,
-    /// A bit for each identifier that has come.
+    /// A bit for each identifier found so far.
     seen: u64,
 }
 
 impl<'a> PropertyReader<'a> {
-    /// Takes a Property Length and as many bytes off the front of `packet`.
+    /// Reads a Property Length and takes that many bytes from the front of `packet`.
     #[inline]
     pub(super) fn new(packet: &mut Reader<'a>, place: Place) -> Result<Self, Violation> {
         let length = packet.variable()?;
@@ -198,12 +199,12 @@ impl<'a> PropertyReader<'a> {
         Ok(PropertyReader { section, reader: Reader::new(section), place, seen: 0 })
     }
 
-    /// The whole section, whatever has been read of it.
+    /// The whole section, independent of the read position.
     pub(super) fn section(&self) -> &'a [u8] {
         self.section
     }
 
-    /// All User Properties of the section, to be looked at once it is read to its end.
+    /// All User Properties of the section; valid once the section has been read to its end.
     pub(super) fn user_properties(&self) -> UserProperties<'a> {
         if self.seen & 1 << USER_PROPERTY == 0 {
             return UserProperties::none();
@@ -211,17 +212,17 @@ impl<'a> PropertyReader<'a> {
         UserProperties::encoded(self.section)
     }
 
-    /// Where in the section the next property begins.
+    /// Offset of the next property in the section.
     pub(super) fn position(&self) -> usize {
         self.section.len() - self.reader.len()
     }
 
-    /// The next property, or none at the end of the section.
+    /// Decodes the next property; `None` at the end of the section.
     pub(super) fn read(&mut self) -> Result<Option<Property<'a>>, Violation> {
         if self.reader.is_empty() {
             return Ok(None);
         }
-        // A Variable Byte Integer by the letter, but none of the identifiers needs two bytes.
+        // The specification calls it a Variable Byte Integer, but no identifier needs two bytes.
         let identifier = self.reader.byte()?;
         match PLACES.get(usize::from(identifier)) {
             None | Some(0) => return Err(Violation::PropertyUnknown),
@@ -238,7 +239,7 @@ impl<'a> PropertyReader<'a> {
 
     fn note(&mut self, identifier: u8) -> Result<(), Violation> {
         let bit = 1 << identifier;
-        // Each match of a message may add a Subscription Identifier. (section 3.3.2.3.8)
+        // Each matching subscription may add a Subscription Identifier. (section 3.3.2.3.8)
         let may_repeat = identifier == USER_PROPERTY
             || identifier == SUBSCRIPTION_IDENTIFIER
                 && self.place == Place::Packet(PacketType::Publish);
@@ -271,7 +272,7 @@ mod tests {
         Place::Packet(PacketType::Auth),
     ];
 
-    /// A value of that type that no rule forbids.
+    /// A valid value of this type.
     fn value(kind: &str) -> &'static [u8] {
         match kind {
             "bit" => &[1],
@@ -290,7 +291,7 @@ mod tests {
         out
     }
 
-    /// Reads the whole section; how many properties it has.
+    /// Decodes the whole section and counts its properties.
     fn count(section: &[u8], place: Place) -> Result<usize, Violation> {
         let mut properties = PropertyReader::new(&mut Reader::new(section), place)?;
         let mut count = 0;
@@ -301,13 +302,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_whole() {
+    fn the_table_is_complete() {
         assert_eq!(TABLE.len(), 27);
         assert!(TABLE.is_sorted_by_key(|row| row.0));
     }
 
     #[test]
-    fn each_property_is_read_written_and_refused_by_the_table() {
+    fn each_property_is_read_written_and_rejected_by_the_table() {
         for &(identifier, name, kind) in TABLE {
             let encoded = [&[identifier], value(kind)].concat();
             let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! PUBLISH. Knows no subscriber and no Topic Alias but the number.
+//! PUBLISH. Knows no subscriber, and of a Topic Alias only its number.
 
 use std::fmt;
 
@@ -12,22 +12,22 @@ use super::reader::{Reader, has_wildcard};
 use super::writer::{length, put_counted, put_text, put_two, put_variable, variable, variable_len};
 use super::{PacketIdentifier, PacketType, PassedOn, Qos, UserProperties, Version};
 
-/// An Application Message on its way.
+/// A packet that carries an Application Message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Publish<'a> {
-    /// Sent before, perhaps; never with QoS 0.
+    /// DUP flag: the packet may have been sent before; never set with QoS 0.
     pub dup: bool,
     /// Quality of Service.
     pub qos: Qos,
-    /// To be retained, or was retained.
+    /// RETAIN flag: the message is to be retained, or was retained.
     pub retain: bool,
-    /// Topic Name: no wildcards; empty only when a Topic Alias stands for it.
+    /// Topic Name: no wildcards; empty only if a Topic Alias replaces it.
     pub topic: &'a str,
-    /// There exactly when the QoS is not 0.
+    /// Present exactly when the QoS is not 0.
     pub packet_identifier: Option<PacketIdentifier>,
-    /// At their defaults before 5.0.
+    /// Default values before 5.0.
     pub properties: PublishProperties<'a>,
-    /// The message itself.
+    /// Application Message.
     pub payload: &'a [u8],
 }
 
@@ -49,7 +49,7 @@ impl<'a> Publish<'a> {
         let qos = qos.map_err(|_| Violation::PublishQosInvalid)?; // [MQTT-3.3.1-4]
         let mut dup = first & flag::DUP != 0;
         if dup && qos == Qos::AtMostOnce {
-            // [MQTT-3.3.1-2]. In 3.1 the flag means nothing there: its section 2.1.
+            // [MQTT-3.3.1-2]. In 3.1 the flag has no meaning with QoS 0. (3.1, section 2.1)
             dup = false;
             if version != Version::V31 {
                 return Err(Violation::DupWithQos0);
@@ -102,21 +102,22 @@ fn first_byte(dup: bool, qos: Qos, retain: bool) -> u8 {
 pub struct PublishProperties<'a> {
     /// 1 when the payload is UTF-8 text.
     pub payload_format_indicator: Option<u8>,
-    /// Seconds that the message still lives.
+    /// Remaining lifetime of the message in seconds.
     pub message_expiry_interval: Option<u32>,
-    /// Stands for the Topic Name; never 0.
+    /// Topic Alias that replaces the Topic Name; never 0.
     pub topic_alias: Option<u16>,
-    /// Where to answer: not empty, no wildcards.
+    /// Topic for a response: not empty, no wildcards.
     pub response_topic: Option<&'a str>,
-    /// What the answer is to repeat.
+    /// Correlation Data that a response repeats.
     pub correlation_data: Option<&'a [u8]>,
-    /// Of the subscriptions that matched; from servers only.
+    /// Identifiers of the matching subscriptions; only from servers.
     pub subscription_identifiers: SubscriptionIdentifiers<'a>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
-    /// What the payload is.
+    /// Content type of the payload.
     pub content_type: Option<&'a str>,
-    /// The properties above that go to subscribers as they came; the encoder does not look here.
+    /// The properties above that are forwarded to subscribers unaltered; the encoder ignores this
+    /// field.
     pub passed_on: PassedOn<'a>,
 }
 
@@ -186,7 +187,7 @@ pub struct SubscriptionIdentifiers<'a>(Source<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
-    /// A property section, checked.
+    /// A property section that was checked before.
     Section(Reader<'a>),
     List(&'a [u32]),
 }
@@ -198,23 +199,24 @@ impl Default for Source<'_> {
 }
 
 impl<'a> SubscriptionIdentifiers<'a> {
-    /// These, each from 1 to [`VARIABLE_BYTE_INTEGER_MAX`](super::VARIABLE_BYTE_INTEGER_MAX).
+    /// A list of identifiers, each from 1 to
+    /// [`VARIABLE_BYTE_INTEGER_MAX`](super::VARIABLE_BYTE_INTEGER_MAX).
     pub fn list(identifiers: &'a [u32]) -> Self {
         SubscriptionIdentifiers(Source::List(identifiers))
     }
 
-    /// Whether there is none.
+    /// Whether the packet has no Subscription Identifier.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Each in turn.
+    /// Iterates over the identifiers.
     pub fn iter(&self) -> SubscriptionIdentifiersIter<'a> {
         SubscriptionIdentifiersIter(self.0)
     }
 }
 
-/// Iterates [`SubscriptionIdentifiers`].
+/// Iterator over [`SubscriptionIdentifiers`].
 #[derive(Clone, Debug)]
 pub struct SubscriptionIdentifiersIter<'a>(Source<'a>);
 
@@ -258,10 +260,10 @@ impl fmt::Debug for SubscriptionIdentifiers<'_> {
     }
 }
 
-/// All of an outgoing PUBLISH packet but its payload.
+/// An outgoing PUBLISH packet without its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishHeader<'a> {
-    /// Before 5.0 no property is written, whatever the fields below say.
+    /// Before 5.0 no property is written, whatever the fields below contain.
     pub version: Version,
     /// DUP flag.
     pub dup: bool,
@@ -269,44 +271,44 @@ pub struct PublishHeader<'a> {
     pub qos: Qos,
     /// RETAIN flag.
     pub retain: bool,
-    /// Topic Name, or empty where the Topic Alias is known to the receiver.
+    /// Topic Name, or empty if the receiver knows the Topic Alias.
     pub topic: &'a str,
-    /// 0 for QoS 0, where none is written.
+    /// 0 for QoS 0, in which case no Packet Identifier is written.
     pub packet_identifier: u16,
-    /// Seconds that the message still lives.
+    /// Remaining lifetime of the message in seconds.
     pub message_expiry_interval: Option<u32>,
-    /// Topic Alias to set or use.
+    /// Topic Alias that is set or used.
     pub topic_alias: Option<u16>,
-    /// Of the subscriptions that matched.
+    /// Identifiers of the matching subscriptions.
     pub subscription_identifiers: &'a [u32],
-    /// Properties from the publisher, encoded.
+    /// Forwarded properties of the publisher, encoded.
     pub passed_on: &'a [u8],
-    /// Bytes of the payload, which the caller appends.
+    /// Size of the payload in bytes, which the caller appends.
     pub payload_len: usize,
 }
 
 impl PublishHeader<'_> {
-    /// Bytes of the whole packet, payload included.
+    /// Size of the whole packet in bytes, including the payload.
     #[inline]
     pub fn encoded_len(&self) -> usize {
         let remaining = self.remaining_len(self.properties_len());
         1 + variable_len(remaining) + remaining
     }
 
-    /// Appends the header to `out` and returns where in `out` its Packet Identifier stands, or
-    /// would stand for QoS 0. The payload is the caller's to append.
+    /// Appends the header to `out` and returns the offset of the Packet Identifier in `out`, or the
+    /// offset it would have with a QoS above 0. The caller appends the payload.
     ///
     /// # Panics
-    /// When the packet is larger than [`PACKET_BYTES_MAX`](super::PACKET_BYTES_MAX), which every
-    /// receiver's Maximum Packet Size is held to.
+    /// If the packet is larger than [`PACKET_BYTES_MAX`](super::PACKET_BYTES_MAX), the upper bound
+    /// of every receiver's Maximum Packet Size.
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) -> usize {
         debug_assert_eq!(self.packet_identifier == 0, self.qos == Qos::AtMostOnce);
         let properties_len = self.properties_len();
         let remaining = self.remaining_len(properties_len);
         out.reserve(5 + remaining - self.payload_len);
-        // Small fields are put side by side here first: appending each by itself would check the
-        // buffer's room each time.
+        // Small fields are collected in an array first: appending each one separately would check
+        // the capacity of the buffer each time.
         let mut head = Few::new();
         head.put([first_byte(self.dup, self.qos, self.retain)]);
         head.put_variable(remaining);
@@ -327,7 +329,7 @@ impl PublishHeader<'_> {
         packet_identifier_at
     }
 
-    /// The Property Length, which is not 0, and the properties.
+    /// Appends the Property Length, which is not 0, and the properties.
     fn encode_properties(&self, properties_len: usize, out: &mut Vec<u8>) {
         let mut few = Few::new();
         few.put_variable(properties_len);
@@ -372,7 +374,7 @@ impl PublishHeader<'_> {
     }
 }
 
-/// Up to sixteen bytes: the most that stand together in a header, without what has any length.
+/// Up to sixteen bytes: the largest contiguous group of fixed-size fields in a header.
 struct Few {
     bytes: [u8; 16],
     len: usize,
@@ -483,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         use Version::{V5, V31, V311};
         let cases: &[(&[u8], Version, Violation)] = &[
             (b"\x36\x05\0\x01a\0\x07", V311, Violation::PublishQosInvalid),

@@ -1,9 +1,9 @@
-//! A cursor over received bytes that checks every step. Knows data types, but no packet.
+//! A cursor over received bytes with bounds checks. Knows data types, but no packet.
 
 use crate::wire::violation::Violation;
 
-/// Bytes not read yet. Each method takes one value of the data type it is named for (section 1.5)
-/// off the front, or says what is wrong with it.
+/// The bytes not read yet. Each method takes one value of the data type in its name (section 1.5)
+/// from the front, or returns the violation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -18,17 +18,17 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// How many bytes are left; what places in a property section are reckoned from.
+    /// Number of bytes left, from which positions in a property section are computed.
     pub(super) const fn len(&self) -> usize {
         self.rest.len()
     }
 
-    /// All that is left.
+    /// All bytes left.
     pub(super) const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// The packet ends here.
+    /// Checks that the packet ends here.
     pub(super) fn finish(&self) -> Result<(), Violation> {
         if self.rest.is_empty() { Ok(()) } else { Err(Violation::TrailingBytes) }
     }
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    /// A byte that is 0 or 1.
+    /// Reads a byte that has to be 0 or 1.
     pub(super) fn bit(&mut self) -> Result<bool, Violation> {
         match self.byte()? {
             0 => Ok(false),
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// A Variable Byte Integer of the fewest bytes that hold it.
+    /// Reads a Variable Byte Integer, which has to be encoded in the fewest bytes.
     #[inline]
     pub(super) fn variable(&mut self) -> Result<u32, Violation> {
         let mut value = 0;
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
             let byte = self.byte()?;
             value |= u32::from(byte & 0x7F) << (7 * place);
             if byte & 0x80 == 0 {
-                // A last byte of 0 adds nothing. [MQTT-1.5.5-1]
+                // A last byte of 0 is redundant. [MQTT-1.5.5-1]
                 let is_minimal = byte != 0 || place == 0;
                 return if is_minimal {
                     Ok(value)
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(super) fn text(&mut self) -> Result<&'a str, Violation> {
-        // The standard library refuses surrogates and overlong forms too. [MQTT-1.5.4-1]
+        // The standard library rejects surrogates and overlong encodings too. [MQTT-1.5.4-1]
         let text = str::from_utf8(self.data()?).map_err(|_| Violation::StringNotUtf8)?;
         if has_byte(text, |byte| byte == 0) {
             return Err(Violation::StringHasNull); // [MQTT-1.5.4-2]
@@ -111,13 +111,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a Topic Name holds a character that only Topic Filters may.
+/// Whether a Topic Name contains a character that is allowed in Topic Filters only.
 #[inline]
 pub(super) fn has_wildcard(topic: &str) -> bool {
     has_byte(topic, |byte| (byte == b'+') | (byte == b'#'))
 }
 
-/// Without an early exit the loop becomes one of wide registers.
+/// Without an early exit, the compiler vectorizes the loop.
 #[inline]
 fn has_byte(text: &str, is_it: impl Fn(u8) -> bool) -> bool {
     text.bytes().fold(false, |found, byte| found | is_it(byte))
@@ -160,7 +160,7 @@ mod tests {
             (&[0, 5, 0x41, 0xF0, 0xAA, 0x9B, 0x94], Ok("A\u{2A6D4}")),
             // U+FEFF is a character like any other. [MQTT-1.5.4-3]
             (&[0, 3, 0xEF, 0xBB, 0xBF], Ok("\u{FEFF}")),
-            // Control characters and non-characters may be refused, but need not.
+            // Control characters and non-characters may be rejected, but need not be.
             (&[0, 1, 0x1F], Ok("\u{1F}")),
             (&[0, 3, 0xEF, 0xBF, 0xBF], Ok("\u{FFFF}")),
             (&[0, 1, 0], Err(Violation::StringHasNull)),
@@ -170,7 +170,7 @@ mod tests {
             (&[0, 3, 0xED, 0xA0, 0x80], Err(Violation::StringNotUtf8)), // U+D800
             (&[0, 3, 0xED, 0xBF, 0xBF], Err(Violation::StringNotUtf8)), // U+DFFF
             (&[0, 4, 0xF4, 0x90, 0x80, 0x80], Err(Violation::StringNotUtf8)), // U+110000
-            (&[0, 1, 0xE2], Err(Violation::StringNotUtf8)),       // cut character
+            (&[0, 1, 0xE2], Err(Violation::StringNotUtf8)),       // truncated character
             (&[0, 2, 0x41], Err(Violation::PacketTooShort)),
             (&[0], Err(Violation::PacketTooShort)),
         ];

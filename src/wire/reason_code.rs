@@ -1,11 +1,11 @@
-//! Reason Codes of 5.0 (table 2-6) and the return codes of 3.1.1. Knows no packet's fields.
+//! Reason Codes of 5.0 (table 2-6) and return codes of 3.1.1. Knows no packet's fields.
 
 use crate::wire::violation::Violation;
 
 use super::PacketType;
 use super::reader::Reader;
 
-/// Makes the `ReasonCode` enum and its facts out of table 2-6.
+/// Generates the `ReasonCode` enum and its methods from table 2-6.
 macro_rules! reason_codes {
     ($($value:literal $code:ident $name:literal [$($packet:ident)+];)*) => {
         /// A Reason Code. Normal disconnection and Granted QoS 0 are [`ReasonCode::Success`].
@@ -19,7 +19,7 @@ macro_rules! reason_codes {
             /// Every row of the table.
             pub const ALL: &'static [ReasonCode] = &[$(ReasonCode::$code,)*];
 
-            /// The code of this value, if the table has one.
+            /// The Reason Code with this value, if the table has one.
             pub const fn from_u8(value: u8) -> Option<ReasonCode> {
                 match value {
                     $($value => Some(ReasonCode::$code),)*
@@ -27,7 +27,7 @@ macro_rules! reason_codes {
                 }
             }
 
-            /// The name that the specification gives it.
+            /// The name in the specification.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(ReasonCode::$code => $name,)*
@@ -93,25 +93,25 @@ reason_codes! {
 }
 
 impl Default for ReasonCode {
-    /// What a packet means that leaves its Reason Code out.
+    /// The meaning of a packet without a Reason Code.
     fn default() -> Self {
         ReasonCode::Success
     }
 }
 
 impl ReasonCode {
-    /// Whether table 2-6 lets this packet carry the code.
+    /// Whether table 2-6 allows the code in this packet.
     pub const fn allowed_in(self, packet: PacketType) -> bool {
         self.packets() & packet.bit() != 0
     }
 
-    /// Whether it says that something was refused or went wrong: 0x80 and above.
+    /// Whether the code is an error: 0x80 and above.
     pub const fn is_error(self) -> bool {
         self as u8 >= 0x80
     }
 
-    /// The CONNACK return code of 3.1 and 3.1.1 that says the same, or the nearest; none when the
-    /// Network Connection is to be closed without a CONNACK packet [3.1.1 MQTT-3.2.2-6].
+    /// The equivalent or nearest CONNACK return code of 3.1 and 3.1.1; `None` if the Network
+    /// Connection has to be closed without a CONNACK packet [3.1.1 MQTT-3.2.2-6].
     pub const fn return_code(self) -> Option<u8> {
         match self {
             ReasonCode::Success => Some(0),
@@ -129,7 +129,7 @@ impl ReasonCode {
         }
     }
 
-    /// The code that a CONNACK return code of 3.1 and 3.1.1 stands for.
+    /// The Reason Code that corresponds to a CONNACK return code of 3.1 and 3.1.1.
     pub const fn from_return_code(value: u8) -> Option<ReasonCode> {
         match value {
             0 => Some(ReasonCode::Success),
@@ -142,8 +142,8 @@ impl ReasonCode {
         }
     }
 
-    /// The next byte, which has to be a code that the packet may carry. The byte itself is in
-    /// order, so anything else is a Protocol Error. (section 1.2)
+    /// Reads the next byte, which has to be a code that is allowed in the packet. Any other value
+    /// is a Protocol Error, not a Malformed Packet. (section 1.2)
     pub(super) fn read(
         reader: &mut Reader<'_>,
         packet: PacketType,
@@ -151,13 +151,13 @@ impl ReasonCode {
         ReasonCode::checked(reader.byte()?, packet).ok_or(violation_of(packet))
     }
 
-    /// The code of this value, if table 2-6 has it for this packet.
+    /// The Reason Code with this value, if table 2-6 allows it in this packet.
     pub(super) fn checked(value: u8, packet: PacketType) -> Option<ReasonCode> {
         ReasonCode::from_u8(value).filter(|code| code.allowed_in(packet))
     }
 }
 
-/// What a code breaks that is not in the packet's list.
+/// The violation for a code that is not allowed in the packet.
 const fn violation_of(packet: PacketType) -> Violation {
     match packet {
         PacketType::Puback => Violation::PubackReasonCodeInvalid,
@@ -187,7 +187,7 @@ mod tests {
         assert!(ReasonCode::ALL.is_sorted());
     }
 
-    /// The lists of the packets' own sections, which table 2-6 has to agree with.
+    /// The lists in the packets' own sections, which have to agree with table 2-6.
     #[test]
     fn each_packet_has_the_codes_of_its_section() {
         let sections: &[(PacketType, &[u8])] = &[

@@ -1,4 +1,4 @@
-//! SUBACK and UNSUBACK, which share one form. Knows no subscription.
+//! SUBACK and UNSUBACK, which share one format. Knows no subscription.
 
 use crate::wire::violation::Violation;
 
@@ -7,34 +7,34 @@ use super::reader::Reader;
 use super::writer::{put_counted, put_two};
 use super::{PacketIdentifier, PacketType, ReasonCode, UserProperties, Version};
 
-/// The answer to SUBSCRIBE.
+/// The acknowledgement of SUBSCRIBE.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suback<'a> {
-    /// Of the SUBSCRIBE packet.
+    /// Packet Identifier of the SUBSCRIBE packet.
     pub packet_identifier: PacketIdentifier,
     /// One Reason Code for each Topic Filter, in order.
     pub reasons: &'a [u8],
-    /// For people and logs.
+    /// Reason String, for humans and logs.
     pub reason_string: Option<&'a str>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
 }
 
-/// The answer to UNSUBSCRIBE.
+/// The acknowledgement of UNSUBSCRIBE.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unsuback<'a> {
-    /// Of the UNSUBSCRIBE packet.
+    /// Packet Identifier of the UNSUBSCRIBE packet.
     pub packet_identifier: PacketIdentifier,
     /// One Reason Code for each Topic Filter, in order; empty before 5.0.
     pub reasons: &'a [u8],
-    /// For people and logs.
+    /// Reason String, for humans and logs.
     pub reason_string: Option<&'a str>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
 }
 
-/// Failure, the only error that a SUBACK packet of 3.1.1 knows; 3.1 knows none, and clients of it
-/// have learnt this one.
+/// Failure, the only error code in a SUBACK packet of 3.1.1. The 3.1 specification has none, but
+/// its clients understand this one.
 const FAILURE: u8 = 0x80;
 
 impl<'a> Suback<'a> {
@@ -118,7 +118,7 @@ impl Properties<'_> {
     }
 }
 
-/// What stands before the Reason Codes, and a reader of these.
+/// Decodes the fields before the Reason Codes; the returned reader is at the first Reason Code.
 fn read_head(
     body: &[u8],
     packet_type: PacketType,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         use Version::{V5, V31, V311};
         let cases: &[(&[u8], Version, Violation)] = &[
             (&[0x90, 2, 0, 7], V311, Violation::SubackEmpty),

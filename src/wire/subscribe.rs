@@ -9,21 +9,22 @@ use super::reader::Reader;
 use super::writer::{put_counted, put_text, put_two};
 use super::{PacketIdentifier, PacketType, Qos, UserProperties, Version};
 
-/// A request for messages.
+/// A request for subscriptions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscribe<'a> {
-    /// To be repeated in SUBACK.
+    /// Packet Identifier, repeated in SUBACK.
     pub packet_identifier: PacketIdentifier,
-    /// To be repeated in each PUBLISH packet; never 0.
+    /// Subscription Identifier, repeated in each PUBLISH packet; never 0.
     pub subscription_identifier: Option<u32>,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
-    /// At least one.
+    /// At least one Topic Filter.
     pub filters: SubscribeFilters<'a>,
 }
 
 impl<'a> Subscribe<'a> {
-    /// Reads all but the filters, which may be many: [`SubscribeFilters::next_checked`] checks each.
+    /// Decodes everything except the filters, of which there may be many:
+    /// [`SubscribeFilters::next_checked`] checks each one.
     pub(super) fn decode(body: &'a [u8], version: Version) -> Result<Subscribe<'a>, Violation> {
         let mut reader = Reader::new(body);
         let mut subscribe = Subscribe {
@@ -78,7 +79,7 @@ impl<'a> Subscribe<'a> {
     }
 }
 
-/// The bits of the options that have to be 0. In 3.1 they are not used, and so not looked at.
+/// The bits of the options that have to be 0. In 3.1 they are unused and not checked.
 const fn reserved_options(version: Version) -> u8 {
     match version {
         Version::V5 => 0b1100_0000,
@@ -87,7 +88,7 @@ const fn reserved_options(version: Version) -> u8 {
     }
 }
 
-/// Reads one filter with its options, as far as they can be judged by themselves.
+/// Decodes one filter with its options, and checks what needs no knowledge of other subscriptions.
 fn read_filter<'a>(
     reader: &mut Reader<'a>,
     version: Version,
@@ -113,16 +114,17 @@ fn check_filter(filter: &str, options: SubscribeOptions) -> Result<(), Violation
     Ok(())
 }
 
-/// What a client wants of one subscription.
+/// Subscription Options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
-    /// The highest QoS that messages come with.
+    /// Maximum QoS of delivered messages.
     pub qos: Qos,
-    /// Not the client's own messages.
+    /// No Local: the client's own messages are not sent to it.
     pub no_local: bool,
-    /// RETAIN as the publisher set it.
+    /// Retain As Published: RETAIN is forwarded as the publisher set it.
     pub retain_as_published: bool,
-    /// 0: retained messages at each SUBSCRIBE, 1: at the first only, 2: never.
+    /// Retain Handling. 0: send retained messages at each SUBSCRIBE; 1: only if the subscription is
+    /// new; 2: never.
     pub retain_handling: u8,
 }
 
@@ -156,7 +158,7 @@ pub struct SubscribeFilters<'a>(Source<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
-    /// A payload, of which each filter is checked when it is first read.
+    /// A payload, whose filters are checked when they are read.
     Payload {
         rest: &'a [u8],
         version: Version,
@@ -165,17 +167,17 @@ enum Source<'a> {
 }
 
 impl<'a> SubscribeFilters<'a> {
-    /// These, to be encoded.
+    /// A list of filters, for encoding.
     pub fn list(filters: &'a [(&'a str, SubscribeOptions)]) -> Self {
         SubscribeFilters(Source::List(filters))
     }
 
-    /// The payload of a SUBSCRIBE packet, or its rest from some filter on.
+    /// The payload of a SUBSCRIBE packet, or its tail from some filter on.
     pub fn payload(rest: &'a [u8], version: Version) -> Self {
         SubscribeFilters(Source::Payload { rest, version })
     }
 
-    /// The payload that is left; nothing of a list.
+    /// The unread part of the payload; empty for a list.
     pub fn rest(&self) -> &'a [u8] {
         match self.0 {
             Source::Payload { rest, .. } => rest,
@@ -183,7 +185,7 @@ impl<'a> SubscribeFilters<'a> {
         }
     }
 
-    /// Takes the next filter, or says what is wrong with it.
+    /// Decodes and checks the next filter.
     pub fn next_checked(&mut self) -> Option<Result<(&'a str, SubscribeOptions), Violation>> {
         let (rest, version) = match &mut self.0 {
             Source::Payload { rest: [], .. } => return None,
@@ -200,7 +202,7 @@ impl<'a> SubscribeFilters<'a> {
         Some(read)
     }
 
-    /// Says what is wrong with the first filter that is not right.
+    /// Returns the violation of the first invalid filter.
     pub(super) fn check(mut self) -> Result<(), Violation> {
         while let Some(filter) = self.next_checked() {
             filter?;
@@ -208,13 +210,13 @@ impl<'a> SubscribeFilters<'a> {
         Ok(())
     }
 
-    /// Each in turn, up to the first one that is not right.
+    /// Iterates over the filters, up to the first invalid one.
     pub fn iter(&self) -> SubscribeFiltersIter<'a> {
         SubscribeFiltersIter(*self)
     }
 }
 
-/// Iterates [`SubscribeFilters`].
+/// Iterator over [`SubscribeFilters`].
 #[derive(Clone, Debug)]
 pub struct SubscribeFiltersIter<'a>(SubscribeFilters<'a>);
 
@@ -305,15 +307,15 @@ mod tests {
     }
 
     #[test]
-    fn in_3_1_flags_and_unused_bits_mean_nothing() {
+    fn in_3_1_flags_and_unused_bits_are_ignored() {
         let filters = [("a", QOS_1)];
         let expected = Ok(Packet::Subscribe(subscribe(&filters)));
-        // DUP is set when the packet is sent again; the option's upper bits are not used.
+        // DUP is set when the packet is sent again; the upper bits of the options are unused.
         assert_eq!(decode(b"\x8A\x06\0\x07\0\x01a\xFD", Version::V31), expected);
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         use Version::{V5, V31, V311};
         let cases: &[(&[u8], Version, Violation)] = &[
             (b"\x80\x06\0\x07\0\x01a\0", V311, Violation::FixedHeaderFlagsInvalid),

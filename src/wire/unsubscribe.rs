@@ -9,19 +9,20 @@ use super::reader::Reader;
 use super::writer::{put_counted, put_text, put_two};
 use super::{PacketIdentifier, PacketType, UserProperties, Version};
 
-/// A request to end subscriptions.
+/// A request to remove subscriptions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unsubscribe<'a> {
-    /// To be repeated in UNSUBACK.
+    /// Packet Identifier, repeated in UNSUBACK.
     pub packet_identifier: PacketIdentifier,
     /// User Properties.
     pub user_properties: UserProperties<'a>,
-    /// At least one.
+    /// At least one Topic Filter.
     pub filters: UnsubscribeFilters<'a>,
 }
 
 impl<'a> Unsubscribe<'a> {
-    /// Reads all but the filters, which may be many: [`UnsubscribeFilters::next_checked`] checks each.
+    /// Decodes everything except the filters, of which there may be many:
+    /// [`UnsubscribeFilters::next_checked`] checks each one.
     pub(super) fn decode(body: &'a [u8], version: Version) -> Result<Unsubscribe<'a>, Violation> {
         let mut reader = Reader::new(body);
         let mut unsubscribe = Unsubscribe {
@@ -32,7 +33,7 @@ impl<'a> Unsubscribe<'a> {
         if version == Version::V5 {
             let place = Place::Packet(PacketType::Unsubscribe);
             let mut properties = PropertyReader::new(&mut reader, place)?;
-            while properties.read()?.is_some() {} // There is none but User Properties.
+            while properties.read()?.is_some() {} // Only User Properties are allowed.
             unsubscribe.user_properties = properties.user_properties();
         }
         unsubscribe.filters = UnsubscribeFilters::payload(reader.rest());
@@ -62,23 +63,23 @@ pub struct UnsubscribeFilters<'a>(Source<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
-    /// A payload, of which each filter is checked when it is first read.
+    /// A payload, whose filters are checked when they are read.
     Payload(&'a [u8]),
     List(&'a [&'a str]),
 }
 
 impl<'a> UnsubscribeFilters<'a> {
-    /// These, to be encoded.
+    /// A list of filters, for encoding.
     pub fn list(filters: &'a [&'a str]) -> Self {
         UnsubscribeFilters(Source::List(filters))
     }
 
-    /// The payload of an UNSUBSCRIBE packet, or its rest from some filter on.
+    /// The payload of an UNSUBSCRIBE packet, or its tail from some filter on.
     pub fn payload(rest: &'a [u8]) -> Self {
         UnsubscribeFilters(Source::Payload(rest))
     }
 
-    /// The payload that is left; nothing of a list.
+    /// The unread part of the payload; empty for a list.
     pub fn rest(&self) -> &'a [u8] {
         match self.0 {
             Source::Payload(rest) => rest,
@@ -86,7 +87,7 @@ impl<'a> UnsubscribeFilters<'a> {
         }
     }
 
-    /// Takes the next filter, or says what is wrong with it.
+    /// Decodes and checks the next filter.
     pub fn next_checked(&mut self) -> Option<Result<&'a str, Violation>> {
         let rest = match &mut self.0 {
             Source::Payload([]) => return None,
@@ -106,7 +107,7 @@ impl<'a> UnsubscribeFilters<'a> {
         })
     }
 
-    /// Says what is wrong with the first filter that is not right.
+    /// Returns the violation of the first invalid filter.
     pub(super) fn check(mut self) -> Result<(), Violation> {
         while let Some(filter) = self.next_checked() {
             filter?;
@@ -114,13 +115,13 @@ impl<'a> UnsubscribeFilters<'a> {
         Ok(())
     }
 
-    /// Each in turn, up to the first one that is not right.
+    /// Iterates over the filters, up to the first invalid one.
     pub fn iter(&self) -> UnsubscribeFiltersIter<'a> {
         UnsubscribeFiltersIter(*self)
     }
 }
 
-/// Iterates [`UnsubscribeFilters`].
+/// Iterator over [`UnsubscribeFilters`].
 #[derive(Clone, Debug)]
 pub struct UnsubscribeFiltersIter<'a>(UnsubscribeFilters<'a>);
 
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_packets_are_rejected() {
         use Version::{V5, V311};
         let cases: &[(&[u8], Version, Violation)] = &[
             (b"\xA0\x05\0\x07\0\x01a", V311, Violation::FixedHeaderFlagsInvalid),

@@ -1,4 +1,4 @@
-//! User Properties, still encoded. Knows no meaning of theirs.
+//! User Properties, still encoded. Does not interpret them.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::reader::Reader;
 /// The User Properties of a packet, in order.
 #[derive(Clone, Copy, Default)]
 pub struct UserProperties<'a> {
-    /// Encoded properties, perhaps with others among them, which are stepped over.
+    /// Encoded properties; other properties in between are skipped.
     section: &'a [u8],
 }
 
@@ -18,8 +18,8 @@ impl<'a> UserProperties<'a> {
         UserProperties { section: &[] }
     }
 
-    /// These, encoded one after the other as [`UserProperties::push`] does it. Iteration ends
-    /// where anything else than encoded properties begins.
+    /// The User Properties in `section`, encoded as by [`UserProperties::push`]. Iteration ends at
+    /// the first bytes that are no encoded property.
     pub const fn encoded(section: &'a [u8]) -> Self {
         UserProperties { section }
     }
@@ -29,17 +29,17 @@ impl<'a> UserProperties<'a> {
         Property::UserProperty((name, value)).write(section);
     }
 
-    /// Whether there is none.
+    /// Whether there are no User Properties.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// Each in turn.
+    /// Iterates over the User Properties.
     pub fn iter(&self) -> UserPropertiesIter<'a> {
         UserPropertiesIter { reader: Reader::new(self.section) }
     }
 
-    /// Appends each, encoded.
+    /// Appends the encoded User Properties.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         for pair in self.iter() {
             Property::UserProperty(pair).write(out);
@@ -47,7 +47,7 @@ impl<'a> UserProperties<'a> {
     }
 }
 
-/// Iterates [`UserProperties`].
+/// Iterator over [`UserProperties`].
 #[derive(Clone, Debug)]
 pub struct UserPropertiesIter<'a> {
     reader: Reader<'a>,

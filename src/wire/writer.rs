@@ -1,4 +1,4 @@
-//! Data types (section 1.5) appended to a buffer. Knows no packet.
+//! Encoders of the data types (section 1.5). Knows no packet.
 
 use super::VARIABLE_BYTE_INTEGER_MAX;
 
@@ -33,7 +33,7 @@ pub(super) fn put_pair(out: &mut Vec<u8>, (name, value): (&str, &str)) {
     put_text(out, value);
 }
 
-/// What `write` appends, behind its length in bytes.
+/// Appends the output of `write`, preceded by its length in bytes.
 pub(super) fn put_counted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.push(0);
@@ -41,26 +41,29 @@ pub(super) fn put_counted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let (bytes, count) = variable(out.len() - start - 1);
     out[start] = bytes[0];
     if count > 1 {
-        // Seldom: whatever is long and frequent has an encoder of its own.
+        // Rare: long and frequent packets have an encoder of their own.
         out.splice(start + 1..start + 1, bytes[1..count].iter().copied());
     }
 }
 
-/// The two bytes before a string or binary data.
+/// The two-byte length of a string or binary data.
 ///
 /// # Panics
-/// When it is too long for them: whoever makes or configures such a string bounds it.
+/// If the data is longer than 65,535 bytes: the caller has to bound it.
 pub(super) fn length(data: &[u8]) -> u16 {
-    u16::try_from(data.len()).expect("strings and binary data are bounded where they are made")
+    u16::try_from(data.len()).expect("strings and binary data are at most 65,535 bytes long")
 }
 
-/// A Variable Byte Integer: four bytes, and how many of them count.
+/// Encodes a Variable Byte Integer; returns four bytes and how many of them are used.
 ///
 /// # Panics
-/// When the value has no such form: whoever makes so large a packet has to refuse it first.
+/// If the value is too large: the caller has to reject a packet of this size.
 #[inline]
 pub(super) fn variable(value: usize) -> ([u8; 4], usize) {
-    assert!(value <= VARIABLE_BYTE_INTEGER_MAX, "{value} is too much for a packet");
+    assert!(
+        value <= VARIABLE_BYTE_INTEGER_MAX,
+        "{value} exceeds the maximum of a Variable Byte Integer"
+    );
     let mut bytes = [0; 4];
     let mut rest = value;
     let mut count = 0;
@@ -75,7 +78,7 @@ pub(super) fn variable(value: usize) -> ([u8; 4], usize) {
     }
 }
 
-/// How many bytes a Variable Byte Integer takes.
+/// Encoded size of a Variable Byte Integer in bytes.
 #[inline]
 pub(super) const fn variable_len(value: usize) -> usize {
     1 + (value > 127) as usize + (value > 16_383) as usize + (value > 2_097_151) as usize
@@ -109,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "too much for a packet")]
+    #[should_panic(expected = "exceeds the maximum of a Variable Byte Integer")]
     fn a_value_beyond_the_largest_is_a_bug() {
         variable(268_435_456);
     }

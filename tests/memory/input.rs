@@ -34,7 +34,7 @@ fn connects_of_16_mib_that_never_end() {
     check(&Kind {
         name: "100 CONNECTs of 16 MiB, unfinished",
         // CONNACK with "Packet too large", and why.
-        tells: b"the CONNECT packet is larger than this server takes",
+        tells: b"the CONNECT packet is larger than this server accepts",
         attack: |attacked| {
             let bytes = [begin(0x10, (16 << 20) - 5), vec![b'x'; 15 << 20]].concat();
             let mut outcome = Outcome { refused_min: 100, ..Outcome::default() };
