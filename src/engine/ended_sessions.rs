@@ -2,13 +2,15 @@
 //! all of it: thousands of subscriptions to take out of the index, messages of shared subscriptions
 //! that go to other members, a long queue to let go of. To everybody else it is over at once.
 
-use shards::{FilterId, SubscriberId};
+use shards::FilterId;
 use smallvec::SmallVec;
 
+use crate::base::ids::{SessionId, SessionRef};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
 use crate::session::outbound::Outbound;
+use crate::session::state::Session;
 use crate::storage::record::SessionNumber;
 
 /// Steps to take a subscription out of the index.
@@ -24,14 +26,14 @@ pub(super) enum Leftover {
     Ended(EndedSession),
     /// A client went away, and other members are to have its messages of these shared subscriptions,
     /// until it comes back.
-    Absent { session: u32, generation: u32, lines: Vec<(FilterId, String)> },
+    Absent { session: SessionRef, lines: Vec<(FilterId, String)> },
 }
 
 /// A session that has ended. Nobody finds it any more, but its place stays taken until the index
 /// knows nothing of it.
 #[derive(Debug)]
 pub(super) struct EndedSession {
-    index: u32,
+    index: SessionId,
     /// Its number in the store, until that is told of the end.
     number: Option<SessionNumber>,
     /// Those that are left in the index.
@@ -44,25 +46,24 @@ pub(super) struct EndedSession {
 impl Engine {
     /// The session ends: a Will still waiting is published [MQTT-3.1.3-9], subscriptions go,
     /// messages drawn for a shared subscription go to other members [MQTT-4.8.2-6].
-    pub(super) fn end_session(&mut self, index: u32) {
+    pub(super) fn end_session(&mut self, index: SessionId) {
         self.flush_run();
-        debug_assert!(self.sessions[index as usize].connection.is_none());
+        debug_assert!(self.sessions[index].connection.is_none());
         self.links.metrics.clients_disconnected -= 1;
         self.publish_will(index);
         let lines = self.shared_lines(index);
-        let mut subscriptions = std::mem::take(&mut self.sessions[index as usize].subscriptions);
+        let mut subscriptions = std::mem::take(&mut self.sessions[index].subscriptions);
         // A group draws no member who is gone.
         subscriptions.retain(|filter| {
             if filter.is_shared() {
                 self.work.spend(SUBSCRIPTION_STEPS);
-                self.leave(*filter, SubscriberId(index));
+                self.leave(*filter, index.into());
             }
             !filter.is_shared()
         });
-        self.forget_identifier(index);
+        self.sessions.release_identifier(index);
         self.links.metrics.messages_queued -= self.queued(index) as u64;
-        let state = &mut self.sessions[index as usize];
-        state.extra.get_or_insert_default().is_over = true;
+        let state = &mut self.sessions[index];
         let (number, outbound) = (state.number(), state.outbound.take());
         let mut ended = EndedSession { index, number, subscriptions, outbound, lines };
         if ended.lines.is_empty() {
@@ -71,13 +72,6 @@ impl Engine {
         if !self.go_on_ending(&mut ended) {
             self.links.metrics.sessions_divided += 1;
             self.leftovers.push_back(Leftover::Ended(ended));
-        }
-    }
-
-    fn forget_identifier(&mut self, index: u32) {
-        let hash = self.hashing.long(self.sessions[index as usize].client_identifier.as_str());
-        if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == index) {
-            entry.remove();
         }
     }
 
@@ -119,29 +113,21 @@ impl Engine {
             at_once = at_once.saturating_sub(1);
             ended.subscriptions.pop();
             self.work.spend(SUBSCRIPTION_STEPS);
-            self.leave(filter, SubscriberId(ended.index));
+            self.leave(filter, ended.index.into());
         }
         if !self.fan_outs.keep_place(ended.index) {
-            self.free_session(ended.index);
+            self.sessions.remove(ended.index);
         }
         true
     }
 
-    /// Nothing knows of the place of an ended session any more.
-    pub(super) fn free_session(&mut self, index: u32) {
-        let session = self.sessions.remove(index as usize);
-        self.place.set_sessions(self.sessions.len());
-        let names = session.client_identifier.as_str().len() + session.owner().map_or(0, str::len);
-        self.links.ledger.release(limits::SESSION_BYTES + names);
-    }
-
     /// A client went away, and its session is kept: other members of its shared subscriptions get what
     /// it has not taken.
-    pub(super) fn hand_on_of_absent(&mut self, index: u32) {
+    pub(super) fn hand_on_of_absent(&mut self, index: SessionId) {
         let lines = self.shared_lines(index);
         if !lines.is_empty() && self.hand_shared_messages_on(index, &lines, true) {
-            let generation = self.sessions[index as usize].generation;
-            self.leftovers.push_back(Leftover::Absent { session: index, generation, lines });
+            let session = self.sessions.reference(index);
+            self.leftovers.push_back(Leftover::Absent { session, lines });
         }
     }
 
@@ -162,17 +148,13 @@ impl Engine {
                     }
                 }
             }
-            Leftover::Absent { session, generation, lines } => {
-                let is_absent = |session: &&crate::session::state::Session| {
-                    session.generation == generation
-                        && session.connection.is_none()
-                        && !session.is_over()
-                };
-                while self.sessions.get(session as usize).as_ref().is_some_and(is_absent)
-                    && self.hand_shared_messages_on(session, &lines, true)
+            Leftover::Absent { session, lines } => {
+                let is_absent = |state: &Session| state.connection.is_none();
+                while self.sessions.resolve(session).is_some_and(is_absent)
+                    && self.hand_shared_messages_on(session.session, &lines, true)
                 {
                     if self.work.is_spent() {
-                        self.leftovers.push_back(Leftover::Absent { session, generation, lines });
+                        self.leftovers.push_back(Leftover::Absent { session, lines });
                         break;
                     }
                 }

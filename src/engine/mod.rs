@@ -41,9 +41,7 @@ pub mod work;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use hashbrown::HashTable;
 use shards::{FilterId, Hashing, Replica, RetainedIndex, SubscriptionIndex};
-use slab::Slab;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId, Peer, Publisher};
@@ -56,7 +54,7 @@ use crate::engine::packets::disconnect::Ending;
 use crate::resources::gauges::Place;
 use crate::resources::weighed::Weighed;
 use crate::session::outbound::QueueLimits;
-use crate::session::state::Session;
+use crate::session::table::SessionTable;
 use crate::storage::record::{Exchange, SessionNumber};
 use crate::transport::Entrances;
 use crate::wire::ReasonCode;
@@ -109,10 +107,7 @@ pub struct Engine {
     links: Links,
     /// Bytes on the ledgers of the other cores at the beginning of this turn.
     memory_bytes_elsewhere: u64,
-    sessions: Slab<Session>,
-    by_client_identifier: HashTable<u32>,
-    /// For tables whose keys peers choose.
-    hashing: Hashing,
+    sessions: SessionTable,
     index: Weighed<SubscriptionIndex>,
     /// Which other cores have subscribers for what.
     replica: Weighed<Replica>,
@@ -234,10 +229,8 @@ impl Engine {
             generation: 0,
             links,
             memory_bytes_elsewhere: 0,
-            sessions: Slab::new(),
-            by_client_identifier: HashTable::new(),
-            cache: TopicCache::new(hashing.clone(), cache_bytes_max as usize, ledger.clone()),
-            hashing,
+            sessions: SessionTable::new(hashing.clone(), place.clone()),
+            cache: TopicCache::new(hashing, cache_bytes_max as usize, ledger.clone()),
             index: Weighed::new(SubscriptionIndex::new(keys.tables), ledger.clone()),
             replica: Weighed::new(Replica::new(keys.tables), ledger.clone()),
             lanes: Lanes::new(&place),
@@ -320,7 +313,7 @@ impl Engine {
         self.links.metrics.note_access(self.access.counts());
         debug_assert_eq!(
             self.links.metrics.messages_queued,
-            self.sessions.iter().map(|(index, _)| self.queued(index as u32) as u64).sum::<u64>()
+            self.sessions.iter().map(|(session, _)| self.queued(session) as u64).sum::<u64>()
         );
         &self.links.metrics
     }
@@ -554,13 +547,6 @@ impl Engine {
             self.generation += 1;
         }
         self.generation
-    }
-
-    fn find_session(&self, client_identifier: &str) -> Option<u32> {
-        let hash = self.hashing.long(client_identifier);
-        let is_it =
-            |&index: &u32| self.sessions[index as usize].client_identifier == *client_identifier;
-        self.by_client_identifier.find(hash, is_it).copied()
     }
 
     /// What is cached is there as long as nobody needs the memory.

@@ -1,7 +1,7 @@
 //! What is due when: the engine's timers, and what each of them leads to.
 
 use crate::base::clock::{Deadline, Now};
-use crate::base::ids::ConnectionId;
+use crate::base::ids::{ConnectionId, SessionId, SessionRef};
 use crate::base::limits;
 use crate::engine::Engine;
 
@@ -11,7 +11,7 @@ pub(super) enum Timer {
     /// CONNECT time limit, then Keep Alive.
     Connection(ConnectionId),
     /// Session expiry and Will delay.
-    Session { session: u32, generation: u32 },
+    Session(SessionRef),
     /// Look whether a consumer that is behind takes anything.
     Congestion(ConnectionId),
     /// A publisher rested for lack of memory.
@@ -64,7 +64,7 @@ impl Engine {
             self.work.spend(1);
             match timer {
                 Timer::Connection(id) => self.look_at_silence(id),
-                Timer::Session { session, generation } => self.look_at_session(session, generation),
+                Timer::Session(session) => self.look_at_session(session),
                 Timer::Congestion(id) => self.look_at_congestion(id),
                 Timer::MemoryPause(id) | Timer::Allowance(id) => self.resume_reading(id),
                 Timer::Stay(id) => self.look_at_stay(id),
@@ -93,13 +93,12 @@ impl Engine {
     }
 
     /// The same for a session.
-    pub(super) fn arm_session(&mut self, index: u32, deadline: Deadline) {
+    pub(super) fn arm_session(&mut self, index: SessionId, deadline: Deadline) {
         let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
-        let session = &mut self.sessions[index as usize];
+        let session = &mut self.sessions[index];
         if session.timer.is_none_or(|armed| armed > deadline) {
             session.timer = Some(deadline);
-            let generation = session.generation;
-            self.timers.arm(deadline, Timer::Session { session: index, generation });
+            self.timers.arm(deadline, Timer::Session(self.sessions.reference(index)));
         }
     }
 }

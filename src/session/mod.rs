@@ -3,4 +3,5 @@
 pub mod inbound;
 pub mod outbound;
 pub mod state;
+pub mod table;
 pub mod topic_alias;

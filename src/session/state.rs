@@ -248,6 +248,26 @@ fn new_outbound(window: u16, extra: Option<&SessionExtra>) -> Box<Outbound> {
 }
 
 impl Session {
+    /// A fresh one, of nobody, that ends with its connection.
+    pub fn new(client_identifier: Text, generation: u32) -> Self {
+        Self {
+            client_identifier,
+            generation,
+            connection: None,
+            expiry_interval_s: 0,
+            expires: None,
+            timer: None,
+            class: DeliveryClass::V3,
+            era: [0; 3],
+            subscriptions: SmallVec::new(),
+            outbound: None,
+            inbound: None,
+            feeds: Feeds::default(),
+            will: None,
+            extra: None,
+        }
+    }
+
     /// The outbound record, made when it is needed; `window` is what the client takes at a time.
     #[inline]
     pub fn outbound_mut(&mut self, window: u16) -> &mut Outbound {

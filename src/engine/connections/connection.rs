@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::identity::CertificateIdentity;
-use crate::base::ids::Publisher;
+use crate::base::ids::{Publisher, SessionId};
 use crate::base::send_buffer::SendBuffer;
 use crate::engine::connections::input_buffer::Input;
 use crate::engine::{Allowance, Answers, Grant, Job};
@@ -36,7 +36,7 @@ pub enum Phase {
     /// CONNACK with success was sent.
     Open {
         /// Index of the session.
-        session: u32,
+        session: SessionId,
     },
 }
 
@@ -479,7 +479,7 @@ impl Connection {
     }
 
     /// The session, once open.
-    pub fn session(&self) -> Option<u32> {
+    pub fn session(&self) -> Option<SessionId> {
         match self.phase {
             Phase::Open { session } => Some(session),
             _ => None,

@@ -6,7 +6,7 @@ use crate::session::outbound::{Delivery, Outbound, Telling};
 use shards::{Cursor, ScanStep, SubscriberId, Subscription};
 
 use crate::base::clock::Now;
-use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::ids::{ConnectionId, CoreId, SessionId};
 use crate::base::limits;
 use crate::engine::durability::journal::Journal;
 use crate::engine::durability::wills;
@@ -172,9 +172,9 @@ impl Engine {
     }
 
     /// Lets nothing leave on a new connection until what CONNACK promises is stored.
-    pub(in crate::engine) fn gate(&mut self, id: ConnectionId, session: u32, mark: u64) {
+    pub(in crate::engine) fn gate(&mut self, id: ConnectionId, session: SessionId, mark: u64) {
         let Some(journal) = &mut self.journal else { return };
-        let is_kept = self.sessions[session as usize].number().is_some();
+        let is_kept = self.sessions[session].number().is_some();
         let batch = match is_kept {
             true => journal.batch_of_all(),
             false => journal.batch_since(mark),
@@ -189,14 +189,14 @@ impl Engine {
     /// What a connection holds is sent once this turn's records are stored.
     pub(in crate::engine) fn hold_until_stored(
         &mut self,
-        session: u32,
+        session: SessionId,
         id: ConnectionId,
         kept: RecordRef,
     ) {
         let Some(journal) = &mut self.journal else { return };
         let batch = journal.number();
         journal.wait(batch, id);
-        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+        if let Some(outbound) = &mut self.sessions[session].outbound {
             outbound.hold_until(batch, kept);
         }
     }
@@ -229,10 +229,10 @@ impl Engine {
 
     /// A client is let in: its session is kept from here on, if it is to outlive the connection. True
     /// when the store knew nothing of it before.
-    pub(in crate::engine) fn tell_connected(&mut self, index: u32) -> bool {
+    pub(in crate::engine) fn tell_connected(&mut self, index: SessionId) -> bool {
         let own = self.core();
         let Some(journal) = &mut self.journal else { return false };
-        let state = &mut self.sessions[index as usize];
+        let state = &mut self.sessions[index];
         let expiry_interval_s = state.expiry_interval_s;
         match (state.number(), state.is_persistent()) {
             (None, true) => {
@@ -255,8 +255,8 @@ impl Engine {
     }
 
     /// The session has another owner than before.
-    pub(in crate::engine) fn tell_owner(&mut self, index: u32) {
-        let (Some(journal), state) = (&mut self.journal, &self.sessions[index as usize]) else {
+    pub(in crate::engine) fn tell_owner(&mut self, index: SessionId) {
+        let (Some(journal), state) = (&mut self.journal, &self.sessions[index]) else {
             return;
         };
         if let (Some(session), Some(owner)) = (state.number(), state.owner()) {
@@ -264,8 +264,8 @@ impl Engine {
         }
     }
 
-    pub(in crate::engine) fn tell_ended(&mut self, index: u32) {
-        let state = &mut self.sessions[index as usize];
+    pub(in crate::engine) fn tell_ended(&mut self, index: SessionId) {
+        let state = &mut self.sessions[index];
         if let Some(session) = state.number() {
             state.era = [0; 3];
             self.open_exchanges.remove(&session);
@@ -273,21 +273,21 @@ impl Engine {
         }
     }
 
-    fn number(&self, index: u32) -> Option<SessionNumber> {
+    fn number(&self, index: SessionId) -> Option<SessionNumber> {
         self.journal.as_ref()?;
-        self.sessions[index as usize].number()
+        self.sessions[index].number()
     }
 
-    pub(in crate::engine) fn tell_away(&mut self, index: u32) {
+    pub(in crate::engine) fn tell_away(&mut self, index: SessionId) {
         let Some(session) = self.number(index) else { return };
-        let expiry_interval_s = self.sessions[index as usize].expiry_interval_s;
+        let expiry_interval_s = self.sessions[index].expiry_interval_s;
         let since_us = self.journal.as_ref().map_or(0, |journal| journal.now_us(self.now));
         self.tell(&Record::Away { session, expiry_interval_s, since_us });
     }
 
     pub(in crate::engine) fn tell_subscribed(
         &mut self,
-        index: u32,
+        index: SessionId,
         filter: &str,
         of: &Subscription,
     ) {
@@ -296,7 +296,7 @@ impl Engine {
         }
     }
 
-    pub(in crate::engine) fn tell_unsubscribed(&mut self, index: u32, filter: &str) {
+    pub(in crate::engine) fn tell_unsubscribed(&mut self, index: SessionId, filter: &str) {
         if let Some(session) = self.number(index) {
             self.tell(&Record::Unsubscribed { session, filter });
         }
@@ -324,12 +324,12 @@ impl Engine {
 
     /// Whether a session has a message from before a crash that its publisher sends again now.
     #[inline]
-    pub(in crate::engine) fn has_taken(&self, index: u32, once: Option<Once>) -> bool {
+    pub(in crate::engine) fn has_taken(&self, index: SessionId, once: Option<Once>) -> bool {
         once.is_some_and(|once| once.dup && !self.taken.is_empty() && self.is_taken(index, once))
     }
 
-    fn is_taken(&self, index: u32, once: Once) -> bool {
-        let number = self.sessions[index as usize].number();
+    fn is_taken(&self, index: SessionId, once: Once) -> bool {
+        let number = self.sessions[index].number();
         let taken = self.taken.get(&once.exchange);
         number.is_some_and(|number| taken.is_some_and(|taken| taken.contains(&number)))
     }
@@ -398,7 +398,7 @@ impl Engine {
 
     pub(in crate::engine) fn tell_sent(
         &mut self,
-        index: u32,
+        index: SessionId,
         kept: RecordRef,
         identifier: PacketIdentifier,
     ) {
@@ -412,7 +412,7 @@ impl Engine {
 
     pub(in crate::engine) fn tell_released(
         &mut self,
-        index: u32,
+        index: SessionId,
         identifier: PacketIdentifier,
         kept: RecordRef,
     ) {
@@ -426,14 +426,14 @@ impl Engine {
 
     /// The deliveries of a session that ended meanwhile.
     #[inline]
-    pub(in crate::engine) fn tell_gone(&mut self, index: u32) {
+    pub(in crate::engine) fn tell_gone(&mut self, index: SessionId) {
         if self.journal.is_some() {
             self.tell_all_gone(index);
         }
     }
 
-    fn tell_all_gone(&mut self, index: u32) {
-        let state = &mut self.sessions[index as usize];
+    fn tell_all_gone(&mut self, index: SessionId) {
+        let state = &mut self.sessions[index];
         let (number, Some(outbound)) = (state.number(), &mut state.outbound) else { return };
         if let Some(journal) = &mut self.journal {
             journal.end_deliveries(number, outbound);
@@ -459,7 +459,7 @@ impl Engine {
     ) -> Option<u64> {
         let index = self.links.get(id)?.session()?;
         let session = self.number(index)?;
-        if let Some(inbound) = &mut self.sessions[index as usize].inbound {
+        if let Some(inbound) = &mut self.sessions[index].inbound {
             inbound.note_told(identifier);
         }
         let mark = self.mark();
@@ -469,7 +469,11 @@ impl Engine {
         self.batch_since(mark)
     }
 
-    pub(in crate::engine) fn tell_completed(&mut self, index: u32, identifier: PacketIdentifier) {
+    pub(in crate::engine) fn tell_completed(
+        &mut self,
+        index: SessionId,
+        identifier: PacketIdentifier,
+    ) {
         if let Some(session) = self.number(index) {
             self.tell(&Record::Completed { session, packet_identifier: identifier.get() });
         }
@@ -486,7 +490,7 @@ impl Engine {
 
     /// Tells a part of everything anew, so that the store can forget what it was told before.
     fn go_on_with_checkpoint(&mut self) {
-        let sessions_end = self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1);
+        let sessions_end = self.sessions.end();
         let (Some(checkpoint), Some(journal)) = (&mut self.checkpoint, &mut self.journal) else {
             return;
         };
@@ -498,9 +502,9 @@ impl Engine {
         }
         journal.tell_anew(true);
         while checkpoint.session < sessions_end && journal.bytes() < limits::CHECKPOINT_BYTES {
-            if let Some(state) = self.sessions.get_mut(checkpoint.session) {
-                let subscriber = SubscriberId(checkpoint.session as u32);
-                tell_anew(journal, state, &self.index, subscriber, checkpoint.number);
+            let id = SessionId::new(checkpoint.session);
+            if let Some(state) = self.sessions.get_mut(id) {
+                tell_anew(journal, state, &self.index, id.into(), checkpoint.number);
             }
             checkpoint.session += 1;
         }

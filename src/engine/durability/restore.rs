@@ -4,9 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
-use shards::{Fingerprint, GroupAt, SubscriberId, SubscriptionOptions, TopicFilter};
+use shards::{Fingerprint, GroupAt, SubscriptionOptions, TopicFilter};
 
-use crate::base::ids::CoreId;
+use crate::base::ids::{CoreId, SessionId};
 use crate::base::limits;
 use crate::engine::retained::{STAMP_CORE_BITS, Stored};
 use crate::engine::{Engine, sys_topics};
@@ -191,7 +191,7 @@ impl Engine {
         if kept.client_identifier.is_empty() {
             return self.restore_passages(number, kept);
         }
-        if self.find_session(&kept.client_identifier).is_some() {
+        if self.sessions.find(&kept.client_identifier).is_some() {
             // A later one of the same client is there: this one was ending. Other members get what
             // waits in it for them.
             return self.restore_ending(number, kept);
@@ -207,7 +207,7 @@ impl Engine {
         self.links.metrics.clients_disconnected += 1;
         let [low, middle, high, _] = ((number.0 >> 32) as u32).to_le_bytes();
         let is_new_absence = kept.away_since_us.is_none();
-        let state = &mut self.sessions[index as usize];
+        let state = &mut self.sessions[index];
         (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
         state.expiry_interval_s = kept.expiry_interval_s;
         if self.access.revision() != 0 {
@@ -223,7 +223,7 @@ impl Engine {
             let mut inbound = Box::<Inbound>::default();
             let identifiers = kept.received.iter().filter_map(|&id| PacketIdentifier::new(id));
             identifiers.for_each(|identifier| assert!(inbound.receive(identifier), "a set"));
-            self.sessions[index as usize].inbound = Some(inbound);
+            self.sessions[index].inbound = Some(inbound);
         }
         self.restore_deliveries(index, kept.inflight, kept.queue, messages);
         self.restore_times(index, kept.away_since_us, kept.will);
@@ -242,22 +242,22 @@ impl Engine {
         );
     }
 
-    fn restore_subscription(&mut self, index: u32, text: &str, of: &image::Subscription) {
+    fn restore_subscription(&mut self, index: SessionId, text: &str, of: &image::Subscription) {
         let Ok(filter) = TopicFilter::parse(text, usize::MAX) else { return };
         let subscription = shards::Subscription {
-            subscriber: SubscriberId(index),
+            subscriber: index.into(),
             options: SubscriptionOptions::new(of.qos.min(2), of.no_local, of.retain_as_published),
             identifier: of.identifier,
         };
         let subscribed = self.index.edit().subscribe(&filter, subscription);
-        self.sessions[index as usize].subscriptions.push(subscribed.filter);
+        self.sessions[index].subscriptions.push(subscribed.filter);
         self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
         self.note_subscriptions();
     }
 
     fn restore_deliveries(
         &mut self,
-        index: u32,
+        index: SessionId,
         inflight: Vec<image::Delivery>,
         queue: VecDeque<image::Delivery>,
         messages: &mut Messages,
@@ -284,7 +284,7 @@ impl Engine {
         }
         outbound.end_restore(self.queue_limits.policy);
         if !outbound.is_idle() {
-            let state = &mut self.sessions[index as usize];
+            let state = &mut self.sessions[index];
             if let Some(membership) = state.membership() {
                 outbound.count_for(membership);
             }
@@ -294,10 +294,8 @@ impl Engine {
         }
     }
 
-    fn tell_lost(&mut self, index: u32, kept: RecordRef) {
-        if let (Some(session), Some(journal)) =
-            (self.sessions[index as usize].number(), &mut self.journal)
-        {
+    fn tell_lost(&mut self, index: SessionId, kept: RecordRef) {
+        if let (Some(session), Some(journal)) = (self.sessions[index].number(), &mut self.journal) {
             journal.end_delivery(session, kept);
         }
     }
@@ -316,9 +314,14 @@ impl Engine {
 
     /// When the session ends and its Will is due, by the time of day: the time in which the broker was
     /// down counts. For a client that was connected to the last it begins now.
-    fn restore_times(&mut self, index: u32, since_us: Option<u64>, will: Option<image::Will>) {
+    fn restore_times(
+        &mut self,
+        index: SessionId,
+        since_us: Option<u64>,
+        will: Option<image::Will>,
+    ) {
         let journal = self.journal.as_ref().expect("what is kept is restored");
-        let state = &mut self.sessions[index as usize];
+        let state = &mut self.sessions[index];
         let expiry_us = u64::from(state.expiry_interval_s) * 1_000_000;
         let now_us = journal.now_us(self.now);
         let expires = (state.expiry_interval_s < u32::MAX).then(|| {
@@ -346,7 +349,7 @@ impl Engine {
             return;
         }
         let mut seen = std::collections::HashSet::new();
-        for (_, session) in &self.sessions {
+        for (_, session) in self.sessions.iter() {
             for &filter in &session.subscriptions {
                 if !seen.insert(filter) {
                     continue;

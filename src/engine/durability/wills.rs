@@ -12,6 +12,7 @@ use std::sync::Arc;
 use shards::Text;
 
 use crate::base::clock::{Deadline, Now};
+use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
@@ -108,9 +109,9 @@ impl LeftWill {
 
 impl Engine {
     /// A client is let in: its Will is kept while it is connected.
-    pub(in crate::engine) fn hold_will(&mut self, index: u32) {
+    pub(in crate::engine) fn hold_will(&mut self, index: SessionId) {
         let own = self.core();
-        let (Some(journal), state) = (&mut self.journal, &mut self.sessions[index as usize]) else {
+        let (Some(journal), state) = (&mut self.journal, &mut self.sessions[index]) else {
             return;
         };
         let unkept = SessionNumber::new(self.round, own.0, state.generation);
@@ -129,8 +130,8 @@ impl Engine {
 
     /// Publishes the Will, sets it aside for its delay, or cancels it [MQTT-3.1.2-8],
     /// [MQTT-3.1.2-10], [MQTT-3.1.3-9].
-    pub(in crate::engine) fn settle_will(&mut self, index: u32, ending: Ending) {
-        let session = &mut self.sessions[index as usize];
+    pub(in crate::engine) fn settle_will(&mut self, index: SessionId, ending: Ending) {
+        let session = &mut self.sessions[index];
         if !ending.publishes_will() {
             let will = session.take_will(&self.links.ledger);
             if ending != Ending::Shutdown {
@@ -148,7 +149,7 @@ impl Engine {
         will.due = Some(deadline);
         let held = will.held.take();
         self.arm_session(index, deadline);
-        let state = &self.sessions[index as usize];
+        let state = &self.sessions[index];
         if let (Some(journal), Some(session)) = (&mut self.journal, state.number()) {
             write_waiting(journal, session, state);
         }
@@ -156,18 +157,18 @@ impl Engine {
     }
 
     /// Publishes the Will of a session, if it has one.
-    pub(in crate::engine) fn publish_will(&mut self, index: u32) {
-        let Some(will) = self.sessions[index as usize].take_will(&self.links.ledger) else {
+    pub(in crate::engine) fn publish_will(&mut self, index: SessionId) {
+        let Some(will) = self.sessions[index].take_will(&self.links.ledger) else {
             return;
         };
-        let state = &self.sessions[index as usize];
+        let state = &self.sessions[index];
         if may_publish(&mut *self.access, state.owner(), &state.client_identifier, &will) {
             self.publish_as_will(&will, Some(index));
         } else {
             self.withhold_will(&will);
         }
         if let (Some(_), Some(journal), Some(session)) =
-            (will.due, &mut self.journal, self.sessions[index as usize].number())
+            (will.due, &mut self.journal, self.sessions[index].number())
         {
             journal.write(&Record::WillSent { session });
         }
@@ -186,7 +187,7 @@ impl Engine {
     }
 
     /// `session` is its client's, where that is known.
-    fn publish_as_will(&mut self, will: &Will, session: Option<u32>) {
+    fn publish_as_will(&mut self, will: &Will, session: Option<SessionId>) {
         let expires_s = will.message_expiry_interval_s;
         let expires = expires_s.map(|seconds| self.now.after_s(u64::from(seconds)));
         let content = will.as_message(expires);
@@ -219,8 +220,8 @@ impl Engine {
             let (delay_interval_s, grace_s) = (of.delay_interval_s, grace_s(&of));
             let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
             let of_session = || {
-                let index = self.find_session(&of.client_identifier)?;
-                self.sessions[index as usize].owner().map(Into::into)
+                let index = self.sessions.find(&of.client_identifier)?;
+                self.sessions[index].owner().map(Into::into)
             };
             let user = of.owner.or_else(of_session);
             let earlier = self.left_wills.take(&of.client_identifier, &self.links.ledger);

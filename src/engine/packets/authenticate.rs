@@ -6,7 +6,7 @@ use std::time::Duration;
 use shards::Text;
 
 use crate::base::clock::{Deadline, Now};
-use crate::base::ids::{ConnectionId, exchange};
+use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::engine::access::{Authentication, IdentifierClaim, Identity};
@@ -15,7 +15,6 @@ use crate::engine::packets::connect::Refusal;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::{Engine, Timer};
 use crate::resources::users::{HoldsTooMuch, Membership};
-use crate::session::state::SessionExtra;
 use crate::wire::{Connect, ReasonCode};
 
 /// Whether a session that is somebody else's ends, so that a new one can take its place.
@@ -109,9 +108,9 @@ impl Engine {
         user: Option<&str>,
         claim: IdentifierClaim,
     ) -> Result<EndsForeign, Refusal> {
-        let session = self.find_session(client_identifier);
+        let session = self.sessions.find(client_identifier);
         let session = session.filter(|_| self.settings.access.bind_sessions);
-        let Some(session) = session.map(|session| &self.sessions[session as usize]) else {
+        let Some(session) = session.map(|session| &self.sessions[session]) else {
             return Ok(EndsForeign(false));
         };
         if session.owner() == user {
@@ -150,8 +149,8 @@ impl Engine {
         client_identifier: &str,
         user: Option<&str>,
     ) {
-        let session = self.find_session(client_identifier);
-        let owner = session.and_then(|session| self.sessions[session as usize].owner());
+        let session = self.sessions.find(client_identifier);
+        let owner = session.and_then(|session| self.sessions[session].owner());
         rated!(
             info,
             self.now,
@@ -171,17 +170,17 @@ impl Engine {
     ) -> Result<Option<Membership>, Refusal> {
         let protection = &self.settings.protection;
         let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
-        let session = self.find_session(client_identifier);
-        let is_its_own = session.is_some_and(|s| self.sessions[s as usize].owner() == Some(user));
+        let session = self.sessions.find(client_identifier);
+        let is_its_own = session.is_some_and(|s| self.sessions[s].owner() == Some(user));
         let (users, ledger) = (self.place.users(), &self.links.ledger);
         let entered = users.enter(user, protection.sessions_per_user_max, is_its_own, ledger);
         entered.map(Some).map_err(|HoldsTooMuch| Refusal(ReasonCode::QuotaExceeded))
     }
 
     /// The same for one that was kept: it stays, even if its user has more than one may by now.
-    pub(in crate::engine) fn count_restored(&mut self, session: u32) {
+    pub(in crate::engine) fn count_restored(&mut self, session: SessionId) {
         let (users, ledger) = (self.place.users(), &self.links.ledger);
-        let state = &mut self.sessions[session as usize];
+        let state = &mut self.sessions[session];
         if self.settings.protection.bounds_holdings()
             && let Some(owner) = state.owner()
             && let Ok(membership) = users.enter(owner, 0, false, ledger)
@@ -191,10 +190,10 @@ impl Engine {
     }
 
     /// Ends the connection of a client whose credentials were withdrawn. Whether it goes on.
-    pub(in crate::engine) fn check_credentials(&mut self, session: u32) -> bool {
-        let Some(id) = self.sessions[session as usize].connection else { return true };
+    pub(in crate::engine) fn check_credentials(&mut self, session: SessionId) -> bool {
+        let Some(id) = self.sessions[session].connection else { return true };
         let Some(reason) = self.access.withdrawn(exchange(id)) else { return true };
-        let client = self.sessions[session as usize].client_identifier.as_str();
+        let client = self.sessions[session].client_identifier.as_str();
         let (client, why) = (name(client), reason.name());
         rated!(info, self.now, client, why, "disconnected: its credentials do not hold any more");
         self.links.metrics.credentials_withdrawn += 1;
@@ -203,17 +202,13 @@ impl Engine {
     }
 
     /// The session is this user's from now on; true when it was nobody's, or another's, before.
-    pub(in crate::engine) fn own(&mut self, session: u32, user: Option<&str>) -> bool {
-        let state = &mut self.sessions[session as usize];
-        if state.owner() == user {
+    pub(in crate::engine) fn own(&mut self, session: SessionId, user: Option<&str>) -> bool {
+        if self.sessions[session].owner() == user {
             return false;
         }
         // Where sessions are not bound to users, one may be handed on to a user.
         let Some(user) = user else { return false };
-        let extra = state.extra.get_or_insert_with(Box::<SessionExtra>::default);
-        let bytes_before = extra.owner.replace(user.into()).map_or(0, |before| before.len());
-        self.links.ledger.charge(user.len());
-        self.links.ledger.release(bytes_before);
+        self.sessions.set_owner(session, user);
         true
     }
 

@@ -1,10 +1,6 @@
 //! CONNECT to CONNACK: checks, authentication, take-over or resumption of the session.
 
-use shards::Text;
-use smallvec::SmallVec;
-
-use crate::base::ids::{ConnectionId, exchange};
-use crate::base::limits;
+use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::log_rate::name;
 use crate::config::Redirect;
 use crate::engine::Engine;
@@ -14,7 +10,7 @@ use crate::engine::connections::stream_end::Comes;
 use crate::engine::connections::table::Links;
 use crate::engine::packets::authenticate::EndsForeign;
 use crate::engine::packets::disconnect::Ending;
-use crate::session::state::{DeliveryClass, Feeds, Session, Will};
+use crate::session::state::{DeliveryClass, Will};
 use crate::session::topic_alias::OutgoingAliases;
 use crate::wire::violation::Violation;
 use crate::wire::{
@@ -120,14 +116,14 @@ impl Engine {
             Redirect::Temporary => return Err(Refusal(ReasonCode::UseAnotherServer)),
             Redirect::Permanent => return Err(Refusal(ReasonCode::ServerMoved)),
         }
-        let session = self.find_session(connect.client_identifier);
+        let session = self.sessions.find(connect.client_identifier);
         let has_room = !self.memory_is_full() || session.is_some_and(|of| self.may_give_way(of));
         if !has_room || self.store_is_far_behind() {
             self.links.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::ServerBusy));
         }
         if session.is_none()
-            && self.sessions_everywhere() >= self.settings.limits.sessions_max as usize
+            && self.sessions.everywhere() >= self.settings.limits.sessions_max as usize
         {
             self.links.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::QuotaExceeded));
@@ -164,12 +160,12 @@ impl Engine {
 
     /// Whether a session, whose client comes back when memory is full, may give some of it back: messages
     /// wait in it. The others are let in as far as those go who are told that memory is full.
-    fn may_give_way(&self, session: u32) -> bool {
+    fn may_give_way(&self, session: SessionId) -> bool {
         self.queued(session) > 0 || !self.memory_is_overdrawn()
     }
 
     pub(in crate::engine) fn connection_of(&self, client_identifier: &str) -> Option<ConnectionId> {
-        self.sessions[self.find_session(client_identifier)? as usize].connection
+        self.sessions[self.sessions.find(client_identifier)?].connection
     }
 
     /// Acts on an answer of the access control to the CONNECT in `frame`.
@@ -294,7 +290,7 @@ impl Engine {
                 extra.is_reauthenticating = true;
                 let session = session.expect("an open connection has a session");
                 let who = Credentials {
-                    client_identifier: self.sessions[session as usize].client_identifier.as_str(),
+                    client_identifier: self.sessions[session].client_identifier.as_str(),
                     username: None,
                     password: None,
                     method: Some((&method, data)),
@@ -426,7 +422,7 @@ impl Engine {
         let ends_session = connect.clean_start || ends_foreign;
         let (session, session_present) = self.claim_session(client_identifier, ends_session);
         if let Some(membership) = membership {
-            self.sessions[session as usize].count_for(membership);
+            self.sessions[session].count_for(membership);
         }
         self.time_connack(id);
         self.agree(id, session, connect);
@@ -460,7 +456,7 @@ impl Engine {
             "connected"
         );
         if session_present {
-            let changes_hands = is_new_owner || self.sessions[session as usize].owner() != user;
+            let changes_hands = is_new_owner || self.sessions[session].owner() != user;
             self.begin_checking_rights(id, session, changes_hands);
         }
         self.pump(id.slot);
@@ -481,7 +477,7 @@ impl Engine {
         loop {
             let identifier = self.names.draw();
             // One that lives here, so that the connection need not move.
-            if self.home(&identifier) == self.core() && self.find_session(&identifier).is_none() {
+            if self.home(&identifier) == self.core() && self.sessions.find(&identifier).is_none() {
                 return identifier;
             }
         }
@@ -489,15 +485,15 @@ impl Engine {
 
     /// The session of this Client Identifier: taken over, resumed, or new [MQTT-3.1.2-4],
     /// [MQTT-3.1.2-5], [MQTT-3.1.4-3].
-    fn claim_session(&mut self, client_identifier: &str, ends_session: bool) -> (u32, bool) {
-        if let Some(session) = self.find_session(client_identifier)
-            && let Some(old) = self.sessions[session as usize].connection
+    fn claim_session(&mut self, client_identifier: &str, ends_session: bool) -> (SessionId, bool) {
+        if let Some(session) = self.sessions.find(client_identifier)
+            && let Some(old) = self.sessions[session].connection
         {
             self.links.metrics.takeovers += 1;
             self.end_connection(old.slot, Ending::TakenOver { ends_session });
         }
         // Looked up again: the session may have ended with its connection.
-        if let Some(session) = self.find_session(client_identifier) {
+        if let Some(session) = self.sessions.find(client_identifier) {
             if !ends_session {
                 self.links.metrics.clients_disconnected -= 1;
                 return (session, true);
@@ -507,40 +503,13 @@ impl Engine {
         (self.new_session(client_identifier), false)
     }
 
-    fn sessions_everywhere(&self) -> usize {
-        self.sessions.len() + self.place.sessions_elsewhere()
-    }
-
-    pub(in crate::engine) fn new_session(&mut self, client_identifier: &str) -> u32 {
+    pub(in crate::engine) fn new_session(&mut self, client_identifier: &str) -> SessionId {
         let generation = self.next_generation();
-        let session = self.sessions.insert(Session {
-            client_identifier: Text::new(client_identifier),
-            generation,
-            connection: None,
-            expiry_interval_s: 0,
-            expires: None,
-            timer: None,
-            class: DeliveryClass::V3,
-            era: [0; 3],
-            subscriptions: SmallVec::new(),
-            outbound: None,
-            inbound: None,
-            feeds: Feeds::default(),
-            will: None,
-            extra: None,
-        }) as u32;
-        self.place.set_sessions(self.sessions.len());
-        self.links.ledger.charge(limits::SESSION_BYTES + client_identifier.len());
-        let hash = self.hashing.long(client_identifier);
-        let (sessions, hashing) = (&self.sessions, &self.hashing);
-        self.by_client_identifier.insert_unique(hash, session, |&other| {
-            hashing.long(sessions[other as usize].client_identifier.as_str())
-        });
-        session
+        self.sessions.create(client_identifier, generation)
     }
 
     /// Writes what CONNECT asks for into the connection and the session.
-    fn agree(&mut self, id: ConnectionId, index: u32, connect: &Connect<'_>) {
+    fn agree(&mut self, id: ConnectionId, index: SessionId, connect: &Connect<'_>) {
         let limits = &self.settings.limits;
         let properties = &connect.properties;
         // Those before 5 cannot be told.
@@ -582,7 +551,7 @@ impl Engine {
         let method = properties.authentication_method.unwrap_or_default();
         self.links.ledger.charge(method.len());
 
-        let session = &mut self.sessions[index as usize];
+        let session = &mut self.sessions[index];
         session.connection = Some(id);
         session.expires = None;
         session.expiry_interval_s = expiry_interval_s.min(limits.session_expiry_max_s);
@@ -620,7 +589,7 @@ impl Engine {
     fn send_connack(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         connect: &Connect<'_>,
         assigned: Option<&str>,
         session_present: bool,
@@ -628,7 +597,7 @@ impl Engine {
     ) -> bool {
         let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
         let connection = &self.links.connections[id.slot as usize];
-        let expiry_interval_s = self.sessions[session as usize].expiry_interval_s;
+        let expiry_interval_s = self.sessions[session].expiry_interval_s;
         let asked = connect.properties.session_expiry_interval.unwrap_or(0);
         let not = |is_available: bool| (!is_available).then_some(false);
         let properties = ConnackProperties {

@@ -1,7 +1,7 @@
 //! The end of connections and sessions: last words, Session Expiry.
 
 use crate::base::clock::Deadline;
-use crate::base::ids::{ConnectionId, Peer, exchange};
+use crate::base::ids::{ConnectionId, Peer, SessionId, SessionRef, exchange};
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::connections::connection::{Hold, Phase};
@@ -133,19 +133,19 @@ impl Engine {
         }
     }
 
-    fn detach_session(&mut self, index: u32, ending: Ending) {
-        let session = &mut self.sessions[index as usize];
+    fn detach_session(&mut self, index: SessionId, ending: Ending) {
+        let session = &mut self.sessions[index];
         session.connection = None;
         session.tidy();
         self.change_groups_of(index, false);
         let queued_before = self.queued(index);
-        let session = &mut self.sessions[index as usize];
+        let session = &mut self.sessions[index];
         let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());
         self.count_queue(index, queued_before);
         self.count_drops(index, DropCause::Offline, dropped);
         self.report_drops(index);
         self.settle_will(index, ending);
-        let session = &self.sessions[index as usize];
+        let session = &self.sessions[index];
         tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
         // Settled before the count below: a session that ends now was never "disconnected".
         self.links.metrics.clients_disconnected += 1;
@@ -153,14 +153,14 @@ impl Engine {
             return self.end_session(index);
         }
         self.hand_on_of_absent(index);
-        let session = &mut self.sessions[index as usize];
+        let session = &mut self.sessions[index];
         if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
             session.outbound = None;
         }
         let is_mortal = session.expiry_interval_s < u32::MAX;
         self.tell_away(index);
         if is_mortal {
-            let session = &mut self.sessions[index as usize];
+            let session = &mut self.sessions[index];
             let deadline = self.now.after_s(u64::from(session.expiry_interval_s));
             session.expires = Some(deadline);
             self.arm_session(index, deadline);
@@ -168,11 +168,11 @@ impl Engine {
     }
 
     /// A session's timer fired: its Will or its expiry may be due.
-    pub(in crate::engine) fn look_at_session(&mut self, index: u32, generation: u32) {
+    pub(in crate::engine) fn look_at_session(&mut self, session: SessionRef) {
         let now = self.now;
-        let Some(session) = self.sessions.get_mut(index as usize) else { return };
-        let is_its_timer = session.timer.is_some_and(|armed| armed.is_due(now));
-        if session.generation != generation || !is_its_timer {
+        let index = session.session;
+        let Some(session) = self.sessions.resolve_mut(session) else { return };
+        if session.timer.is_none_or(|armed| !armed.is_due(now)) {
             return;
         }
         session.timer = None;
@@ -188,15 +188,15 @@ impl Engine {
             self.links.metrics.sessions_expired += 1;
             return self.end_session(index);
         }
-        let session = &self.sessions[index as usize];
+        let session = &self.sessions[index];
         let will_due = session.will.as_ref().and_then(|will| will.due);
         if let Some(next) = session.expires.into_iter().chain(will_due).min() {
             self.arm_session(index, next);
         }
     }
 
-    fn report_drops(&self, index: u32) {
-        let session = &self.sessions[index as usize];
+    fn report_drops(&self, index: SessionId) {
+        let session = &self.sessions[index];
         if let Some(drops) = session.extra.as_ref().and_then(|extra| extra.drops.as_ref()) {
             let (client, causes) = (name(session.client_identifier.as_str()), drops.summary());
             let dropped = drops.total();

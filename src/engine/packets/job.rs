@@ -4,7 +4,7 @@
 //! Nothing is changed before all filters were checked: a packet that breaks the protocol changes
 //! nothing. What is changed then takes effect filter by filter; the answer follows the last one.
 
-use crate::base::ids::ConnectionId;
+use crate::base::ids::{ConnectionId, SessionId};
 use crate::engine::Engine;
 use crate::engine::connections::connection::Hold;
 use crate::engine::connections::pending_acks::{Answer, Promise, unsuback};
@@ -73,7 +73,7 @@ impl Engine {
     pub(in crate::engine) fn begin_job(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         request: Request,
         packet_identifier: PacketIdentifier,
         filters: &[u8],
@@ -103,10 +103,10 @@ impl Engine {
     pub(in crate::engine) fn begin_checking_rights(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         changes_hands: bool,
     ) {
-        let state = &mut self.sessions[session as usize];
+        let state = &mut self.sessions[session];
         let are_others =
             state.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.is_unjudged))
                 || changes_hands
@@ -115,7 +115,7 @@ impl Engine {
         if are_others && let Some(outbound) = &mut state.outbound {
             outbound.judge_anew();
         }
-        let subscriptions = self.sessions[session as usize].subscriptions.len();
+        let subscriptions = self.sessions[session].subscriptions.len();
         let left = self.check_subscriptions(session, subscriptions);
         if left > 0 {
             self.keep_job(id, Job::Rights(left));
@@ -176,7 +176,7 @@ impl Engine {
     fn take_part(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         progress: &mut Progress,
         filters: &[u8],
     ) -> Result<bool, Violation> {
@@ -251,7 +251,7 @@ impl Engine {
     fn subscribe_part(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         identifier: u32,
         progress: &mut Progress,
         filters: &[u8],
@@ -283,7 +283,12 @@ impl Engine {
         progress.done_bytes == filters.len()
     }
 
-    fn unsubscribe_part(&mut self, session: u32, progress: &mut Progress, filters: &[u8]) -> bool {
+    fn unsubscribe_part(
+        &mut self,
+        session: SessionId,
+        progress: &mut Progress,
+        filters: &[u8],
+    ) -> bool {
         let mut left = UnsubscribeFilters::payload(&filters[progress.done_bytes..]);
         let mut groups_left = Vec::new();
         while let Some(Ok(text)) = left.next_checked() {

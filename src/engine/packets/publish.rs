@@ -1,6 +1,6 @@
 //! PUBLISH from a client: checked, retained, routed, acknowledged.
 
-use crate::base::ids::{ConnectionId, CoreId, Publisher, exchange};
+use crate::base::ids::{ConnectionId, CoreId, Publisher, SessionId, exchange};
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::Identity;
 use crate::engine::connections::pending_acks::{Answer, Promise};
@@ -19,7 +19,7 @@ impl Engine {
     pub(in crate::engine) fn handle_publish(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         publish: &Publish<'_>,
     ) -> Result<(), Violation> {
         self.links.metrics.publishes_received += 1;
@@ -92,7 +92,7 @@ impl Engine {
     fn take_publish(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Violation> {
@@ -172,11 +172,11 @@ impl Engine {
 
     /// The exchange of a QoS 2 message, of which some sessions may have stored their delivery before
     /// others, on other cores or in later turns.
-    fn once_of(&self, session: u32, publish: &Publish<'_>) -> Option<Once> {
+    fn once_of(&self, session: SessionId, publish: &Publish<'_>) -> Option<Once> {
         if self.journal.is_none() || publish.qos != Qos::ExactlyOnce {
             return None;
         }
-        let publisher = self.sessions[session as usize].number()?;
+        let publisher = self.sessions[session].number()?;
         let packet_identifier = publish.packet_identifier?.get();
         Some(Once { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
     }
@@ -184,10 +184,10 @@ impl Engine {
     /// What has to be stored before a message is acknowledged. That it was received is told together
     /// with its deliveries, or, where other cores have some of them, once they have stored those: so
     /// what a client sends again after a crash never counts as a duplicate of something lost.
-    fn promise_of(&self, session: u32, publish: &Publish<'_>, batch: Option<u64>) -> Promise {
+    fn promise_of(&self, session: SessionId, publish: &Publish<'_>, batch: Option<u64>) -> Promise {
         let is_kept = self.journal.is_some()
             && publish.qos == Qos::ExactlyOnce
-            && self.sessions[session as usize].number().is_some();
+            && self.sessions[session].number().is_some();
         let receives = publish.packet_identifier.filter(|_| is_kept);
         Promise { batch, receives, fans_out: false }
     }
@@ -196,12 +196,12 @@ impl Engine {
     fn receive_once(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         identifier: PacketIdentifier,
     ) -> Result<bool, Violation> {
         let is_told_a_maximum = self.version(id.slot) == Version::V5;
         let pubrecs = self.pubrecs_of(id);
-        let inbound = self.sessions[session as usize].inbound.get_or_insert_default();
+        let inbound = self.sessions[session].inbound.get_or_insert_default();
         if inbound.contains(identifier) {
             return Ok(false);
         }
@@ -223,14 +223,14 @@ impl Engine {
     fn permit(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), ReasonCode> {
         if sys_topics::is_ours(topic) {
             return Err(ReasonCode::NotAuthorized);
         }
-        let client_identifier = &self.sessions[session as usize].client_identifier;
+        let client_identifier = &self.sessions[session].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
         let is_allowed = self.access.may_publish(&who, topic, publish.qos, publish.retain);
         if self.checked_revision != 0 {
@@ -254,7 +254,7 @@ impl Engine {
     fn turn_away(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         publish: &Publish<'_>,
         reason: ReasonCode,
     ) -> Result<(), Violation> {
@@ -267,7 +267,7 @@ impl Engine {
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier) {
             // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]; MQTT 3 has none and goes on.
             if self.version(id.slot) == Version::V5
-                && let Some(inbound) = &mut self.sessions[session as usize].inbound
+                && let Some(inbound) = &mut self.sessions[session].inbound
             {
                 inbound.release(identifier);
             }
@@ -303,10 +303,10 @@ impl Engine {
     pub(in crate::engine) fn handle_pubrel(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         identifier: PacketIdentifier,
     ) {
-        let inbound = self.sessions[session as usize].inbound.as_mut();
+        let inbound = self.sessions[session].inbound.as_mut();
         let reason = match inbound.is_some_and(|inbound| inbound.release(identifier)) {
             true => ReasonCode::Success,
             false => ReasonCode::PacketIdentifierNotFound,

@@ -1,7 +1,7 @@
 //! Bytes from a client: cut into packets, decoded, dispatched by phase and type.
 
 use crate::base::clock::Now;
-use crate::base::ids::ConnectionId;
+use crate::base::ids::{ConnectionId, SessionId};
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
@@ -263,7 +263,7 @@ impl Engine {
     fn handle_open(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         frame: &[u8],
         header: usize,
         version: Version,
@@ -301,7 +301,7 @@ impl Engine {
     fn handle_acknowledgement(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         kind: PacketType,
         ack: &wire::Ack<'_>,
     ) {
@@ -321,7 +321,7 @@ impl Engine {
     fn handle_other(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         packet: &Packet<'_>,
     ) -> Result<(), Violation> {
         // Messages that came before are handed out first.
@@ -340,11 +340,11 @@ impl Engine {
     fn handle_disconnect(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         disconnect: &Disconnect<'_>,
     ) -> Result<(), Violation> {
         if let Some(interval_s) = disconnect.session_expiry_interval {
-            let session = &mut self.sessions[session as usize];
+            let session = &mut self.sessions[session];
             // [MQTT-3.14.2-2] and 3.14.2.2.2: zero at CONNECT stays zero.
             if session.expiry_interval_s == 0 && interval_s > 0 {
                 return Err(Violation::SessionExpiryIntervalSetAtDisconnect);
@@ -378,16 +378,21 @@ impl Engine {
 
     /// Counts messages lost on the way to a client, by cause and by client.
     #[inline]
-    pub(in crate::engine) fn count_drops(&mut self, session: u32, cause: DropCause, messages: u64) {
+    pub(in crate::engine) fn count_drops(
+        &mut self,
+        session: SessionId,
+        cause: DropCause,
+        messages: u64,
+    ) {
         if messages > 0 {
             self.count_dropped(session, cause, messages);
         }
     }
 
     #[cold]
-    fn count_dropped(&mut self, session: u32, cause: DropCause, messages: u64) {
+    fn count_dropped(&mut self, session: SessionId, cause: DropCause, messages: u64) {
         self.links.metrics.drops.add(cause, messages);
-        let session = &mut self.sessions[session as usize];
+        let session = &mut self.sessions[session];
         let extra = session.extra.get_or_insert_default();
         if extra.drops.is_none() {
             rated!(

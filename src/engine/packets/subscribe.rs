@@ -2,7 +2,7 @@
 
 use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
 
-use crate::base::ids::{ConnectionId, exchange};
+use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::engine::Engine;
@@ -18,7 +18,7 @@ impl Engine {
     pub(in crate::engine) fn handle_subscribe(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Violation> {
         let request = Request::Subscribe(subscribe.subscription_identifier.unwrap_or(0));
@@ -30,7 +30,7 @@ impl Engine {
     pub(in crate::engine) fn handle_unsubscribe(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Violation> {
         let (identifier, filters) = (unsubscribe.packet_identifier, unsubscribe.filters.rest());
@@ -40,7 +40,7 @@ impl Engine {
     pub(in crate::engine) fn subscribe_to(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         text: &str,
         options: &SubscribeOptions,
         identifier: u32,
@@ -52,14 +52,14 @@ impl Engine {
         let filter = TopicFilter::parse(text, limits.topic_levels_max as usize)
             .map_err(|_| ReasonCode::TopicFilterInvalid)?;
         self.check_available(&filter, identifier)?;
-        let client_identifier = &self.sessions[session as usize].client_identifier;
+        let client_identifier = &self.sessions[session].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
         let qos = self.access.may_subscribe(&who, text, options.qos);
         self.work.spend(self.access.take_steps());
         let qos = qos.ok_or(ReasonCode::NotAuthorized)?;
         let qos =
             qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
-        let subscriber = SubscriberId(session);
+        let subscriber = session.into();
         let found = self.index.find(text);
         let is_new = found.is_none_or(|filter| self.index.get(filter, subscriber).is_none());
         if is_new && !self.has_room_to_subscribe(session, &filter, found.is_none()) {
@@ -78,7 +78,7 @@ impl Engine {
         if subscribed.replaced != Some(subscription) {
             self.tell_subscribed(session, text, &subscription);
         }
-        let state = &mut self.sessions[session as usize];
+        let state = &mut self.sessions[session];
         if subscribed.replaced.is_none() {
             state.subscriptions.push(subscribed.filter);
             self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
@@ -91,7 +91,7 @@ impl Engine {
         } else if subscribed.first {
             self.announce(&filter);
         }
-        let state = &mut self.sessions[session as usize];
+        let state = &mut self.sessions[session];
         // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
         let wants_retained = match options.retain_handling {
             0 => true,
@@ -117,12 +117,12 @@ impl Engine {
     /// everybody's PUBLISH cost small, as each of them is looked at for each topic.
     fn has_room_to_subscribe(
         &self,
-        session: u32,
+        session: SessionId,
         filter: &TopicFilter<'_>,
         is_new_filter: bool,
     ) -> bool {
         let limits = &self.settings.limits;
-        let held = &self.sessions[session as usize].subscriptions;
+        let held = &self.sessions[session].subscriptions;
         // Counted only by who has so many of all kinds.
         let has_fewer = |is_one: fn(FilterId) -> bool, max: u32| {
             let max = max as usize;
@@ -166,24 +166,24 @@ impl Engine {
     /// those are added to `groups_left`, for [`Self::give_up_groups`].
     pub(in crate::engine) fn unsubscribe_from(
         &mut self,
-        session: u32,
+        session: SessionId,
         text: &str,
         groups_left: &mut Vec<(FilterId, String)>,
     ) -> bool {
         // Asked first: a client may name filters of others by the million.
-        let is_held = |filter: &FilterId| self.index.get(*filter, SubscriberId(session)).is_some();
+        let is_held = |filter: &FilterId| self.index.get(*filter, session.into()).is_some();
         let held = self.index.find(text).filter(is_held);
         held.is_some_and(|filter| self.end_subscription(session, filter, text, groups_left))
     }
 
     fn end_subscription(
         &mut self,
-        session: u32,
+        session: SessionId,
         filter: FilterId,
         text: &str,
         groups_left: &mut Vec<(FilterId, String)>,
     ) -> bool {
-        let state = &mut self.sessions[session as usize];
+        let state = &mut self.sessions[session];
         let Some(place) = state.subscriptions.iter().position(|&held| held == filter) else {
             return false;
         };
@@ -195,7 +195,7 @@ impl Engine {
             groups_left.push((filter, text.to_owned()));
         }
         self.tell_unsubscribed(session, text);
-        self.leave(filter, SubscriberId(session));
+        self.leave(filter, session.into());
         true
     }
 
@@ -204,7 +204,7 @@ impl Engine {
     /// mean others.
     pub(in crate::engine) fn give_up_groups(
         &mut self,
-        session: u32,
+        session: SessionId,
         mut left: Vec<(FilterId, String)>,
     ) {
         if left.is_empty() {
@@ -212,7 +212,7 @@ impl Engine {
         }
         left.sort_unstable();
         self.hand_shared_messages_on(session, &left, false);
-        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+        if let Some(outbound) = &mut self.sessions[session].outbound {
             self.work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
             outbound
                 .keep_shared(|filter| left.binary_search_by_key(&filter, |(of, _)| *of).is_ok());
@@ -224,23 +224,23 @@ impl Engine {
     /// meanwhile come after them.
     pub(in crate::engine) fn check_subscriptions(
         &mut self,
-        session: u32,
+        session: SessionId,
         mut left: usize,
     ) -> usize {
         if left == 0 || self.access.revision() == 0 {
             return 0;
         }
-        let Some(id) = self.sessions[session as usize].connection else { return 0 };
+        let Some(id) = self.sessions[session].connection else { return 0 };
         let mut groups_left = Vec::new();
         while left > 0 && !self.work.is_spent() {
             left -= 1;
-            let held = self.sessions[session as usize].subscriptions.get(left);
+            let held = self.sessions[session].subscriptions.get(left);
             let Some(&filter) = held else { continue };
             let text = self.index.text(filter);
-            let subscription = self.index.get(filter, SubscriberId(session));
+            let subscription = self.index.get(filter, session.into());
             let qos = subscription.map_or(0, |subscription| subscription.options.qos());
             let qos = Qos::try_from(qos).unwrap_or(Qos::AtMostOnce);
-            let client_identifier = &self.sessions[session as usize].client_identifier;
+            let client_identifier = &self.sessions[session].client_identifier;
             let who = Identity { exchange: exchange(id), client_identifier };
             let is_allowed = self.access.may_subscribe(&who, &text, qos).is_some();
             self.work.spend(2 + text.len() / 64 + self.access.take_steps());
@@ -271,25 +271,26 @@ impl Engine {
             self.next_to_check = Some((0, None));
         }
         let Some((mut session, mut left)) = self.next_to_check else { return };
-        let end = self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1);
+        let end = self.sessions.end();
         for _ in 0..limits::SESSIONS_CHECKED_PER_TURN {
             if session >= end {
                 self.next_to_check = None;
                 return;
             }
             self.work.spend(1);
-            if self.sessions.contains(session) {
+            let id = SessionId::new(session);
+            if self.sessions.get(id).is_some() {
                 let subscriptions = match left {
                     Some(left) => left,
-                    None if !self.check_credentials(session as u32) => 0,
-                    None => self.sessions[session].subscriptions.len(),
+                    None if !self.check_credentials(id) => 0,
+                    None => self.sessions[id].subscriptions.len(),
                 };
-                let rest = self.check_subscriptions(session as u32, subscriptions);
+                let rest = self.check_subscriptions(id, subscriptions);
                 if rest > 0 {
                     left = Some(rest);
                     break;
                 }
-                if let Some(state) = self.sessions.get_mut(session) {
+                if let Some(state) = self.sessions.get_mut(id) {
                     state.note_new_rules();
                 }
             }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use shards::{Cursor, ScanState, ScanStep};
 
+use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::routing::deliver::Draft;
@@ -55,7 +56,7 @@ impl Engine {
     pub(super) fn retain(
         &mut self,
         content: &Content<'_>,
-        publisher: Option<u32>,
+        publisher: Option<SessionId>,
     ) -> Result<Stored, RetainedFull> {
         let is_set = !content.payload.is_empty();
         if is_set && !sys_topics::is_ours(content.topic) && !self.has_room_to_retain(content) {
@@ -99,13 +100,13 @@ impl Engine {
         &self,
         content: &Content<'_>,
         stamp: u64,
-        publisher: Option<u32>,
+        publisher: Option<SessionId>,
     ) -> Result<(), RetainedFull> {
         let bounds = &self.settings.protection;
         if !bounds.bounds_retained() {
             return Ok(());
         }
-        let session = publisher.and_then(|session| self.sessions.get(session as usize));
+        let session = publisher.and_then(|session| self.sessions.get(session));
         let Some(user) = session.and_then(|session| session.membership()) else { return Ok(()) };
         let replaced = self.retained.get(content.topic).map(|kept| kept.stamp);
         let counted = (stamp, content.bytes() as u64);
@@ -232,7 +233,7 @@ impl Engine {
                 return self.mark_ready(id);
             }
             let room = self.room_for_retained(slot, session);
-            let state = &mut self.sessions[session as usize];
+            let state = &mut self.sessions[session];
             let Some(feed) = state.feeds.first_mut().filter(|_| room.messages > 0) else { return };
             let mut batch = Batch::default();
             let (target, scan) = (feed.target(session), &mut feed.cursor);
@@ -263,10 +264,10 @@ impl Engine {
 
     /// What the client can take now at once. None of it may have to queue, where a live message
     /// that is newer could overtake it.
-    fn room_for_retained(&self, slot: u32, session: u32) -> Room {
+    fn room_for_retained(&self, slot: u32, session: SessionId) -> Room {
         let connection = &self.links.connections[slot as usize];
         let pending = connection.pending_bytes();
-        let state = &self.sessions[session as usize];
+        let state = &self.sessions[session];
         let messages = match (&state.outbound, state.feeds.first()) {
             _ if pending > self.outbox_behind_bytes() => 0,
             (None, _) => BATCH.min(connection.window.into()),
@@ -337,7 +338,7 @@ impl Batch {
 }
 
 impl crate::session::state::RetainedFeed {
-    fn target(&self, session: u32) -> Target {
+    fn target(&self, session: SessionId) -> Target {
         Target {
             session,
             qos: self.qos,

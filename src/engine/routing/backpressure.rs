@@ -14,7 +14,7 @@ use std::time::Duration;
 use shards::SubscriptionIndex;
 
 use crate::base::clock::Now;
-use crate::base::ids::{ConnectionId, Publisher, exchange};
+use crate::base::ids::{ConnectionId, Publisher, SessionId, exchange};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::{Access, Identity};
@@ -48,11 +48,11 @@ impl Engine {
     pub(in crate::engine) fn handle_ack(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         identifier: PacketIdentifier,
         ack: Ack,
     ) {
-        let outbound = self.sessions[session as usize].outbound.as_mut();
+        let outbound = self.sessions[session].outbound.as_mut();
         let acknowledged =
             outbound.map_or(Acknowledged::Unknown, |o| o.acknowledge(identifier, ack));
         match acknowledged {
@@ -77,7 +77,7 @@ impl Engine {
     fn release(
         &mut self,
         id: ConnectionId,
-        session: u32,
+        session: SessionId,
         identifier: PacketIdentifier,
         kept: RecordRef,
     ) {
@@ -106,8 +106,8 @@ impl Engine {
     }
 
     /// Whether messages wait for a client.
-    fn is_owed(&self, session: u32) -> bool {
-        let state = &self.sessions[session as usize];
+    fn is_owed(&self, session: SessionId) -> bool {
+        let state = &self.sessions[session];
         !state.feeds.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
     }
 
@@ -133,7 +133,7 @@ impl Engine {
         let id = self.links.id(slot);
         while self.links.connections[slot as usize].pending_bytes() <= outbox_bytes {
             let stored = self.stored_up_to();
-            let Session { outbound, client_identifier, .. } = &mut self.sessions[session as usize];
+            let Session { outbound, client_identifier, .. } = &mut self.sessions[session];
             let Some(outbound) = outbound else { break };
             let is_judging = outbound.has_unjudged();
             // Its subscriptions are looked at first: others may get what was drawn for shared ones.
@@ -183,7 +183,7 @@ impl Engine {
             // There may be more of them: others have their turn first.
             self.mark_ready(id);
         }
-        let state = &self.sessions[session as usize];
+        let state = &self.sessions[session];
         let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
         if !has_waiting && !state.feeds.is_empty() {
             self.pump_feeds(slot);
@@ -191,13 +191,13 @@ impl Engine {
     }
 
     /// Messages in the queue of a session.
-    pub(in crate::engine) fn queued(&self, session: u32) -> usize {
-        self.sessions[session as usize].outbound.as_ref().map_or(0, |outbound| outbound.queued())
+    pub(in crate::engine) fn queued(&self, session: SessionId) -> usize {
+        self.sessions[session].outbound.as_ref().map_or(0, |outbound| outbound.queued())
     }
 
     /// The queue of a session may have become longer or shorter.
-    pub(in crate::engine) fn count_queue(&mut self, session: u32, before: usize) {
-        if let Some(outbound) = &mut self.sessions[session as usize].outbound {
+    pub(in crate::engine) fn count_queue(&mut self, session: SessionId, before: usize) {
+        if let Some(outbound) = &mut self.sessions[session].outbound {
             outbound.settle(&self.links.ledger);
         }
         let now = self.queued(session);
@@ -208,7 +208,7 @@ impl Engine {
     fn send_queued(
         &mut self,
         slot: u32,
-        session: u32,
+        session: SessionId,
         delivery: &Delivery,
         identifier: Option<PacketIdentifier>,
         dup: bool,
@@ -221,7 +221,7 @@ impl Engine {
             ..Copy::plain(delivery.qos, delivery.retain)
         };
         if !self.links.connections[slot as usize].takes(&content, &copy, self.now) {
-            let outbound = self.sessions[session as usize].outbound.as_mut();
+            let outbound = self.sessions[session].outbound.as_mut();
             if let (Some(identifier), Some(outbound)) = (identifier, outbound) {
                 outbound.abandon(identifier);
             }
@@ -253,7 +253,7 @@ impl Engine {
             return true;
         }
         let Some(session) = connection.session() else { return false };
-        let Some(outbound) = &self.sessions[session as usize].outbound else { return false };
+        let Some(outbound) = &self.sessions[session].outbound else { return false };
         // What had queued up while the client was away holds up nobody.
         outbound.queued_live() > limits::CONGESTED_MESSAGES
             || outbound.queued_live_bytes() > limits::CONGESTED_QUEUE_BYTES
@@ -295,9 +295,8 @@ impl Engine {
     /// Lets go of those who wait for a consumer that caught up.
     pub(in crate::engine) fn relax(&mut self, slot: u32) {
         let connection = &self.links.connections[slot as usize];
-        let outbound = connection
-            .session()
-            .and_then(|session| self.sessions[session as usize].outbound.as_ref());
+        let outbound =
+            connection.session().and_then(|session| self.sessions[session].outbound.as_ref());
         let has_caught_up = connection.pending_bytes() <= self.outbox_behind_bytes() / 2
             && outbound.is_none_or(|outbound| {
                 outbound.queued_live() <= limits::CONGESTED_MESSAGES / 2

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::ids::{ConnectionId, CoreId, Publisher};
+use crate::base::ids::{ConnectionId, CoreId, Publisher, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
@@ -137,7 +137,7 @@ pub(in crate::engine) struct Origin {
     /// The connection that published it, which may have to be slowed.
     pub publisher: Option<Publisher>,
     /// Its session, when it is one of this core, for No Local.
-    pub session: Option<u32>,
+    pub session: Option<SessionId>,
     /// It must reach no session twice.
     pub once: Option<Once>,
     /// The core whose batch had it.
@@ -243,7 +243,7 @@ impl Engine {
         &mut self,
         target: &Target,
         draft: &mut Draft<'_>,
-        publisher: Option<u32>,
+        publisher: Option<SessionId>,
     ) -> Standing {
         let is_own = publisher == Some(target.session);
         match target.own {
@@ -267,7 +267,7 @@ impl Engine {
         if shared.is_none() && self.has_taken(target.session, draft.once) {
             return Standing::Offline;
         }
-        let session = &mut self.sessions[target.session as usize];
+        let session = &mut self.sessions[target.session];
         let qos = draft.content.qos.min(target.qos);
         let Some(id) = session.connection else {
             if qos != Qos::AtMostOnce && !session.is_over() {
@@ -329,7 +329,7 @@ impl Engine {
             let delivery = target.delivery(draft, &self.links.ledger, shared);
             let window = connection.window;
             let is_held = qos == Qos::ExactlyOnce && self.journal_waits();
-            let session = &mut self.sessions[target.session as usize];
+            let session = &mut self.sessions[target.session];
             let number = if self.journal.is_some() { session.number() } else { None };
             let outbound = session.outbound_mut(window);
             outbound.settle_inflight(&self.links.ledger);
@@ -342,7 +342,7 @@ impl Engine {
                     let identifier = outbound.send(delivery.clone()).get();
                     copy.packet_identifier = identifier;
                     let kept = self.tell_delivery(number, &delivery, identifier, draft.once);
-                    let outbound = self.sessions[target.session as usize].outbound.as_mut();
+                    let outbound = self.sessions[target.session].outbound.as_mut();
                     outbound.expect("just used").note_kept(kept);
                 }
             }
@@ -374,12 +374,12 @@ impl Engine {
         let mut delivery = target.delivery(draft, &self.links.ledger, shared);
         if self.journal.is_some()
             && delivery.qos != Qos::AtMostOnce
-            && let Some(number) = self.sessions[target.session as usize].number()
+            && let Some(number) = self.sessions[target.session].number()
         {
             delivery.kept = self.tell_delivery(number, &delivery, 0, draft.once);
         }
         let queued_before = self.queued(target.session);
-        let session = &mut self.sessions[target.session as usize];
+        let session = &mut self.sessions[target.session];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
         let outbound = session.outbound_mut(window);
@@ -404,9 +404,9 @@ impl Engine {
     }
 
     /// Lets go of what has expired in the queue of a session; whether there is memory then.
-    fn expire_queued(&mut self, session: u32) -> bool {
+    fn expire_queued(&mut self, session: SessionId) -> bool {
         let queued_before = self.queued(session);
-        let Some(outbound) = &mut self.sessions[session as usize].outbound else { return false };
+        let Some(outbound) = &mut self.sessions[session].outbound else { return false };
         outbound.expire(self.now, &self.links.ledger);
         let swept = outbound.take_swept();
         self.count_queue(session, queued_before);
@@ -416,7 +416,7 @@ impl Engine {
     }
 
     #[inline]
-    fn note_swept(&mut self, session: u32, swept: Swept) {
+    fn note_swept(&mut self, session: SessionId, swept: Swept) {
         self.work.spend(swept.looked_at / limits::SWEPT_PER_STEP);
         self.count_drops(session, DropCause::Expired, swept.expired);
     }
@@ -425,12 +425,12 @@ impl Engine {
     /// never come to mean another one.
     fn hold_delivery(
         &mut self,
-        session: u32,
+        session: SessionId,
         id: ConnectionId,
         delivery: Delivery,
         once: Option<Once>,
     ) {
-        let state = &mut self.sessions[session as usize];
+        let state = &mut self.sessions[session];
         let (number, outbound) = (state.number(), state.outbound.as_mut());
         let identifier = outbound.expect("the caller made it").hold(delivery.clone());
         let number = number.expect("it is kept");

@@ -13,9 +13,9 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use shards::{SubscriberId, TopicFilter};
+use shards::TopicFilter;
 
-use crate::base::ids::{CoreId, Publisher};
+use crate::base::ids::{CoreId, Publisher, SessionId};
 use crate::engine::Engine;
 use crate::engine::mesh::batch::Once;
 use crate::engine::mesh::lanes::Awaited;
@@ -46,10 +46,10 @@ pub(in crate::engine) struct FanOuts {
     of_lanes: HashMap<CoreId, usize>,
     /// Sessions that ended a subscription meanwhile, with how many fan-outs had begun by then; and the
     /// same in that order.
-    changed: HashMap<u32, u64>,
-    changes: VecDeque<(u64, u32)>,
+    changed: HashMap<SessionId, u64>,
+    changes: VecDeque<(u64, SessionId)>,
     /// Places of sessions that ended meanwhile, with how many had begun by then.
-    places: VecDeque<(u64, u32)>,
+    places: VecDeque<(u64, SessionId)>,
     /// Subscribers that are served in a part: [`PART`], but in tests.
     part: usize,
     /// For tests: each part takes the rest of the turn.
@@ -81,7 +81,7 @@ enum What {
         retain: bool,
         once: Option<Once>,
         /// The session that published it, for No Local.
-        session: Option<u32>,
+        session: Option<SessionId>,
     },
     Run(Box<Encoded>),
 }
@@ -152,14 +152,14 @@ impl FanOuts {
 
     /// A session has one subscription less.
     #[inline]
-    pub(in crate::engine) fn note_unsubscribed(&mut self, session: u32) {
+    pub(in crate::engine) fn note_unsubscribed(&mut self, session: SessionId) {
         if !self.line.is_empty() && self.changed.insert(session, self.begun) != Some(self.begun) {
             self.changes.push_back((self.begun, session));
         }
     }
 
     /// A session has ended; whether its place has to be kept for now.
-    pub(in crate::engine) fn keep_place(&mut self, session: u32) -> bool {
+    pub(in crate::engine) fn keep_place(&mut self, session: SessionId) -> bool {
         if !self.line.is_empty() {
             self.places.push_back((self.begun, session));
         }
@@ -336,7 +336,7 @@ impl Engine {
         left: &mut Range<usize>,
         number: u64,
         draft: &mut Draft<'_>,
-        publisher: Option<u32>,
+        publisher: Option<SessionId>,
         pressure: &mut Pressure,
     ) {
         self.template.begin(left.len());
@@ -376,12 +376,12 @@ impl Engine {
         if changed.is_none_or(|&begun| begun < number) {
             return true;
         }
-        let subscriber = SubscriberId(target.session);
+        let subscriber = target.session.into();
         let exact = self.index.find(topic);
         if exact.is_some_and(|filter| self.index.get(filter, subscriber).is_some()) {
             return true;
         }
-        let subscriptions = &self.sessions[target.session as usize].subscriptions;
+        let subscriptions = &self.sessions[target.session].subscriptions;
         self.work.spend(subscriptions.len() / IDENTIFIERS_PER_STEP);
         let mut wildcards =
             subscriptions.iter().filter(|filter| filter.has_wildcard() && !filter.is_shared());
@@ -433,7 +433,7 @@ impl Engine {
         let ended = self.fan_outs.ended;
         while let Some((_, index)) = self.fan_outs.places.pop_front_if(|(begun, _)| *begun <= ended)
         {
-            self.free_session(index);
+            self.sessions.remove(index);
         }
         let batch = self.batch_since(of.mark);
         for awaited in of.answers {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::ids::{ConnectionId, Publisher};
+use crate::base::ids::{ConnectionId, Publisher, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
@@ -184,7 +184,7 @@ impl Engine {
             false => self.settings.limits.outbox_bytes_max as usize,
         };
         for target in each {
-            let session = &self.sessions[target.session as usize];
+            let session = &self.sessions[target.session];
             let Some(id) = session.connection else { continue };
             let outbound = session.outbound.as_ref();
             let is_open = outbound.is_none_or(|outbound| outbound.is_open(Qos::AtMostOnce));
@@ -253,7 +253,7 @@ impl Engine {
     /// The packets of a stream that the client's bounds allow; the others are dropped and counted.
     fn deliver_stream_in_part(
         &mut self,
-        session: u32,
+        session: SessionId,
         id: ConnectionId,
         bytes: &[u8],
         outbox_bytes_max: usize,

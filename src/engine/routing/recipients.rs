@@ -7,11 +7,13 @@ use shards::{
     CoreMatches, FilterId, GroupId, Hashing, Matches, Replica, Subscription, SubscriptionIndex,
 };
 
+use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::resources::gauges::Ledger;
 use crate::resources::weighed::{OWN_BYTES, heap};
 use crate::session::outbound::Identifiers;
-use crate::session::state::{DeliveryClass, Session};
+use crate::session::state::DeliveryClass;
+use crate::session::table::SessionTable;
 use crate::wire::Qos;
 
 /// One subscriber, all its matching subscriptions taken together: one copy at the highest QoS with
@@ -19,7 +21,7 @@ use crate::wire::Qos;
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Index of the session.
-    pub session: u32,
+    pub session: SessionId,
     /// Highest QoS granted.
     pub qos: Qos,
     /// Whether one of the subscriptions wants the RETAIN flag as published.
@@ -90,7 +92,7 @@ impl Targets {
             + heap(self.cores.capacity() * size_of::<u16>())
     }
 
-    fn new(matches: &mut Matches, session: impl Fn(u32) -> DeliveryClass) -> Self {
+    fn new(matches: &mut Matches, session: impl Fn(SessionId) -> DeliveryClass) -> Self {
         let subscriptions = &mut matches.subscriptions;
         // A stable sort: a subscriber's identifiers stay in the order of the index.
         subscriptions.sort_by_key(|subscription| subscription.subscriber);
@@ -164,7 +166,7 @@ impl Target {
             several => several.iter().map(|s| s.identifier).filter(|&i| i != 0).collect(),
         };
         Self {
-            session: first.subscriber.0,
+            session: first.subscriber.into(),
             qos: Qos::try_from(highest).expect("the index keeps what was granted"),
             retain_as_published: subscriptions.iter().any(|s| s.options.retain_as_published()),
             own: match no_local {
@@ -273,7 +275,7 @@ impl TopicCache {
         topic: &str,
         index: &SubscriptionIndex,
         replica: &Replica,
-        sessions: &slab::Slab<Session>,
+        sessions: &SessionTable,
     ) -> Arc<Targets> {
         let epochs = (index.epoch(), replica.epoch());
         if self.epochs != epochs {
@@ -295,11 +297,11 @@ impl TopicCache {
         topic: &str,
         index: &SubscriptionIndex,
         replica: &Replica,
-        sessions: &slab::Slab<Session>,
+        sessions: &SessionTable,
     ) -> Targets {
         index.matches(topic, &mut self.scratch);
         self.steps += self.scratch.steps();
-        let class = |session: u32| sessions[session as usize].class;
+        let class = |session: SessionId| sessions[session].class;
         let mut targets = Targets::new(&mut self.scratch, class);
         let elsewhere = &mut self.scratch_elsewhere;
         replica.matches(topic, elsewhere);
@@ -332,7 +334,7 @@ impl TopicCache {
     pub fn target_for_own(
         &mut self,
         topic: &str,
-        session: u32,
+        session: SessionId,
         index: &SubscriptionIndex,
     ) -> Option<Target> {
         index.matches(topic, &mut self.scratch);
@@ -340,7 +342,7 @@ impl TopicCache {
             .scratch
             .subscriptions
             .iter()
-            .filter(|s| s.subscriber.0 == session && !s.options.no_local())
+            .filter(|s| SessionId::from(s.subscriber) == session && !s.options.no_local())
             .copied()
             .collect();
         (!own.is_empty()).then(|| Target::merge(&own))

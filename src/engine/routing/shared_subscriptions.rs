@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use shards::{FilterId, GroupAt, GroupId, SubscriberId, Subscription, SubscriptionIndex};
+use shards::{FilterId, GroupAt, GroupId, Subscription, SubscriptionIndex};
 
-use crate::base::ids::CoreId;
+use crate::base::ids::{CoreId, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
@@ -44,7 +44,7 @@ impl Engine {
         sharing: &Sharing,
         draft: &mut Draft<'_>,
         origin: &Origin,
-        except: Option<u32>,
+        except: Option<SessionId>,
     ) -> Option<Standing> {
         self.work.spend(SHARE_STEPS);
         if self.has_been_taken_by(sharing, draft.once) {
@@ -172,7 +172,7 @@ impl Engine {
     fn choose_member(
         &mut self,
         filter: FilterId,
-        except: Option<u32>,
+        except: Option<SessionId>,
         qos: Qos,
     ) -> Option<(Rank, Target)> {
         let mut chosen = self.choose_connected(filter, except);
@@ -187,14 +187,15 @@ impl Engine {
     fn choose_connected(
         &mut self,
         filter: FilterId,
-        except: Option<u32>,
+        except: Option<SessionId>,
     ) -> Option<(Rank, Subscription)> {
         let first = self.index.touch().turns_mut(filter)?.ready;
         let members = self.index.present(filter);
         let asked = members.len().min(MEMBERS_ASKED_MAX) as u32;
         for turn in (0..asked).map(|step| first.wrapping_add(step)) {
             let member = members[turn as usize % members.len()];
-            if Some(member.subscriber.0) != except && self.rank(member.subscriber.0) == Rank::Ready
+            if Some(member.subscriber.into()) != except
+                && self.rank(member.subscriber.into()) == Rank::Ready
             {
                 self.index.touch().turns_mut(filter)?.ready = turn.wrapping_add(1);
                 return Some((Rank::Ready, member));
@@ -203,14 +204,14 @@ impl Engine {
         // The next message asks others, and those that do not keep up have a round of their own.
         self.index.touch().turns_mut(filter)?.ready = first.wrapping_add(asked);
         let member = self.next_other(filter, except, SubscriptionIndex::present)?;
-        Some((self.rank(member.subscriber.0), member))
+        Some((self.rank(member.subscriber.into()), member))
     }
 
     /// The next of some of a group's members, whether it keeps up or not.
     fn next_other(
         &mut self,
         filter: FilterId,
-        except: Option<u32>,
+        except: Option<SessionId>,
         of: fn(&SubscriptionIndex, FilterId) -> &[Subscription],
     ) -> Option<Subscription> {
         let first = self.index.touch().turns_mut(filter)?.other;
@@ -218,15 +219,15 @@ impl Engine {
         let mut turns = (0..members.len().min(2) as u32).map(|step| first.wrapping_add(step));
         let (turn, member) = turns.find_map(|turn| {
             let member = members[turn as usize % members.len()];
-            (Some(member.subscriber.0) != except).then_some((turn, member))
+            (Some(member.subscriber.into()) != except).then_some((turn, member))
         })?;
         self.index.touch().turns_mut(filter)?.other = turn.wrapping_add(1);
         Some(member)
     }
 
     /// How fit a session is to take one more message.
-    fn rank(&self, session: u32) -> Rank {
-        let state = &self.sessions[session as usize];
+    fn rank(&self, session: SessionId) -> Rank {
+        let state = &self.sessions[session];
         let Some(id) = state.connection else { return Rank::Away };
         let connection = &self.links.connections[id.slot as usize];
         let is_open = state.outbound.as_ref().is_none_or(|o| o.is_open(Qos::AtLeastOnce));
@@ -238,8 +239,11 @@ impl Engine {
 
     /// The shared subscriptions for which messages wait for a session, with their filters: to be
     /// asked before it leaves them.
-    pub(in crate::engine) fn shared_lines(&mut self, session: u32) -> Vec<(FilterId, String)> {
-        let Some(outbound) = &self.sessions[session as usize].outbound else { return Vec::new() };
+    pub(in crate::engine) fn shared_lines(
+        &mut self,
+        session: SessionId,
+    ) -> Vec<(FilterId, String)> {
+        let Some(outbound) = &self.sessions[session].outbound else { return Vec::new() };
         self.work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
         let filters: BTreeSet<FilterId> = outbound.shared_filters().collect();
         filters.into_iter().map(|filter| (filter, self.index.text(filter))).collect()
@@ -251,17 +255,17 @@ impl Engine {
     /// when more is left to be handed on.
     pub(in crate::engine) fn hand_shared_messages_on(
         &mut self,
-        session: u32,
+        session: SessionId,
         lines: &[(FilterId, String)],
         leaves: bool,
     ) -> bool {
         let queued_before = self.queued(session);
-        let number = self.sessions[session as usize].number();
-        let Some(mut outbound) = self.sessions[session as usize].outbound.take() else {
+        let number = self.sessions[session].number();
+        let Some(mut outbound) = self.sessions[session].outbound.take() else {
             return false;
         };
         let is_more = self.hand_on(session, number, &mut outbound, lines, leaves);
-        self.sessions[session as usize].outbound = Some(outbound);
+        self.sessions[session].outbound = Some(outbound);
         self.count_queue(session, queued_before);
         is_more
     }
@@ -269,7 +273,7 @@ impl Engine {
     /// The same, of messages that have been taken from their session already.
     pub(in crate::engine) fn hand_on(
         &mut self,
-        session: u32,
+        session: SessionId,
         number: Option<SessionNumber>,
         outbound: &mut Outbound,
         lines: &[(FilterId, String)],
@@ -315,8 +319,8 @@ impl Engine {
         Sharing { text: text.into(), here, group }
     }
 
-    fn has_other_member(&self, sharing: &Sharing, session: u32, leaves: bool) -> bool {
-        let subscriber = SubscriberId(session);
+    fn has_other_member(&self, sharing: &Sharing, session: SessionId, leaves: bool) -> bool {
+        let subscriber = session.into();
         let is_member = sharing.here.is_some_and(|here| self.index.get(here, subscriber).is_some());
         let is_over = leaves && !is_member;
         let is_other_here = sharing.here.is_some_and(|here| match is_over {
@@ -332,8 +336,8 @@ impl Engine {
 
     /// A connected client of this core joined a group. Its SUBACK waits until all cores count it, so
     /// that its turn comes with the next message, whoever publishes it.
-    pub(in crate::engine) fn join_group(&mut self, filter: FilterId, session: u32) {
-        self.index.edit().set_present(filter, SubscriberId(session), true);
+    pub(in crate::engine) fn join_group(&mut self, filter: FilterId, session: SessionId) {
+        self.index.edit().set_present(filter, session.into(), true);
         self.note_changed_group(filter);
         for core in self.place.others() {
             self.lanes.to(core).note_announcement();
@@ -353,13 +357,13 @@ impl Engine {
 
     /// A client came back, or went away with its session kept: its groups have one member more, or
     /// one less, who is connected.
-    pub(in crate::engine) fn change_groups_of(&mut self, session: u32, is_connected: bool) {
-        let subscriptions = std::mem::take(&mut self.sessions[session as usize].subscriptions);
+    pub(in crate::engine) fn change_groups_of(&mut self, session: SessionId, is_connected: bool) {
+        let subscriptions = std::mem::take(&mut self.sessions[session].subscriptions);
         for &filter in subscriptions.iter().filter(|filter| filter.is_shared()) {
-            self.index.edit().set_present(filter, SubscriberId(session), is_connected);
+            self.index.edit().set_present(filter, session.into(), is_connected);
             self.note_changed_group(filter);
         }
-        self.sessions[session as usize].subscriptions = subscriptions;
+        self.sessions[session].subscriptions = subscriptions;
     }
 
     fn note_changed_group(&mut self, filter: FilterId) {

@@ -1,6 +1,7 @@
 //! What waits until it is stored, and what is told to the store.
 
 use super::*;
+use crate::base::ids::SessionId;
 use crate::storage::commit::{Keeping, RecordBatch, StoreState};
 use crate::storage::image::{Image, Whole};
 
@@ -393,8 +394,8 @@ fn what_was_told_is_taken_up_again() {
 }
 
 impl World {
-    fn find_session_of(&self, name: &str) -> Option<u32> {
-        self.engine.find_session(name)
+    fn find_session_of(&self, name: &str) -> Option<SessionId> {
+        self.engine.sessions.find(name)
     }
 
     fn publish_from_elsewhere(&mut self, payload: &[u8]) {

@@ -19,7 +19,7 @@ fn add_away(world: &mut World, name: &str, qos: Qos) {
 
 /// The messages that wait for a session.
 fn waiting(world: &World, name: &str) -> usize {
-    let session = world.engine.find_session(name).expect("it has a session");
+    let session = world.engine.sessions.find(name).expect("it has a session");
     world.engine.queued(session)
 }
 

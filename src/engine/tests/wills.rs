@@ -124,7 +124,7 @@ fn a_session_that_ended_with_the_broker_is_not_there_for_its_will() {
     let mut kept = Kept::new();
     kept.connect(&Client { will: will("will/w"), ..Client::v5("clean") });
     let mut next = kept.after_crash();
-    assert!(next.world.engine.find_session("clean").is_none());
+    assert!(next.world.engine.sessions.find("clean").is_none());
     let id = next.world.accept();
     next.world.send_connect(id, &Client { clean_start: false, ..Client::v5("clean") });
     next.store();

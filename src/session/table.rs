@@ -1,0 +1,151 @@
+//! The sessions of one core, by handle and by Client Identifier, with what they have on the ledger.
+
+use std::ops::{Index, IndexMut};
+
+use hashbrown::HashTable;
+use shards::{Hashing, Text};
+use slab::Slab;
+
+use crate::base::ids::{SessionId, SessionRef};
+use crate::base::limits;
+use crate::resources::gauges::{Ledger, Place};
+use crate::session::state::Session;
+
+/// The sessions of one core.
+#[derive(Debug)]
+pub struct SessionTable {
+    sessions: Slab<Session>,
+    by_client_identifier: HashTable<SessionId>,
+    hashing: Hashing,
+    place: Place,
+}
+
+impl SessionTable {
+    /// An empty table for the core at `place`.
+    pub fn new(hashing: Hashing, place: Place) -> Self {
+        Self { sessions: Slab::new(), by_client_identifier: HashTable::new(), hashing, place }
+    }
+
+    /// Sessions here, those included that have ended and whose place is still taken.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Sessions of all cores.
+    pub fn everywhere(&self) -> usize {
+        self.sessions.len() + self.place.sessions_elsewhere()
+    }
+
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, sessions: usize) {
+        self.sessions.reserve(sessions);
+    }
+
+    /// The session of a Client Identifier.
+    pub fn find(&self, client_identifier: &str) -> Option<SessionId> {
+        let hash = self.hashing.long(client_identifier);
+        let is_it = |&id: &SessionId| self[id].client_identifier == *client_identifier;
+        self.by_client_identifier.find(hash, is_it).copied()
+    }
+
+    /// A new session of a Client Identifier that has none.
+    pub fn create(&mut self, client_identifier: &str, generation: u32) -> SessionId {
+        debug_assert!(self.find(client_identifier).is_none());
+        let session = Session::new(Text::new(client_identifier), generation);
+        let id = SessionId::new(self.sessions.insert(session));
+        self.place.set_sessions(self.sessions.len());
+        self.ledger().charge(limits::SESSION_BYTES + client_identifier.len());
+        let (sessions, hashing) = (&self.sessions, &self.hashing);
+        let hash =
+            |&other: &SessionId| hashing.long(sessions[other.place()].client_identifier.as_str());
+        self.by_client_identifier.insert_unique(hash(&id), id, hash);
+        id
+    }
+
+    /// A session has ended: its Client Identifier is free from here on, its place is not.
+    pub fn release_identifier(&mut self, id: SessionId) {
+        let hash = self.hashing.long(self[id].client_identifier.as_str());
+        if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == id) {
+            entry.remove();
+        }
+        self[id].extra.get_or_insert_default().is_over = true;
+    }
+
+    /// The subscription index knows nothing of an ended session any more: its place is free.
+    pub fn remove(&mut self, id: SessionId) {
+        let session = self.sessions.remove(id.place());
+        self.place.set_sessions(self.sessions.len());
+        let names = session.client_identifier.as_str().len() + session.owner().map_or(0, str::len);
+        self.ledger().release(limits::SESSION_BYTES + names);
+    }
+
+    /// The session belongs to this user from now on.
+    pub fn set_owner(&mut self, id: SessionId, user: &str) {
+        let extra = self[id].extra.get_or_insert_default();
+        let bytes_before = extra.owner.replace(user.into()).map_or(0, |before| before.len());
+        self.ledger().charge(user.len());
+        self.ledger().release(bytes_before);
+    }
+
+    /// A handle that says later whether the session is still there.
+    pub fn reference(&self, id: SessionId) -> SessionRef {
+        SessionRef { session: id, generation: self[id].generation }
+    }
+
+    /// The session of such a handle, unless it has ended.
+    pub fn resolve(&self, SessionRef { session, generation }: SessionRef) -> Option<&Session> {
+        let found = self.sessions.get(session.place())?;
+        (found.generation == generation && !found.is_over()).then_some(found)
+    }
+
+    /// The same, to change it.
+    pub fn resolve_mut(&mut self, session: SessionRef) -> Option<&mut Session> {
+        self.resolve(session)?;
+        self.get_mut(session.session)
+    }
+
+    /// The session at a place, if that is taken.
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(id.place())
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.place())
+    }
+
+    /// One more than the highest place that is taken: where a walk over all places ends.
+    pub fn end(&self) -> usize {
+        self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1)
+    }
+
+    /// All sessions, in the order of their places.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.iter().map(|(place, session)| (SessionId::new(place), session))
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.place.ledger()
+    }
+}
+
+impl Index<SessionId> for SessionTable {
+    type Output = Session;
+
+    #[inline]
+    fn index(&self, id: SessionId) -> &Session {
+        &self.sessions[id.place()]
+    }
+}
+
+impl IndexMut<SessionId> for SessionTable {
+    #[inline]
+    fn index_mut(&mut self, id: SessionId) -> &mut Session {
+        &mut self.sessions[id.place()]
+    }
+}
