@@ -56,7 +56,6 @@ use crate::resources::weighed::Weighed;
 use crate::session::outbound::QueueLimits;
 use crate::session::table::SessionTable;
 use crate::storage::record::{Exchange, SessionNumber};
-use crate::transport::Entrances;
 use crate::wire::ReasonCode;
 
 pub use access::{Access, AllowAll, Authentication, Credentials, Grant, IdentifierClaim, Identity};
@@ -73,6 +72,7 @@ use durability::record_writer::Checkpoint;
 pub use durability::restore::Restored;
 use durability::wills::LeftWills;
 use ended_sessions::Leftover;
+use listeners::Listeners;
 pub use mesh::batch::Batch;
 use mesh::forward::UnreadBatch;
 pub use mesh::handover::HandedOver;
@@ -144,16 +144,7 @@ pub struct Engine {
     leaving: Vec<(ConnectionId, CoreId)>,
     /// The same, once what they are being told has left: the socket is the executor's until then.
     leaving_later: Vec<(ConnectionId, CoreId)>,
-    /// What is spoken at each listener.
-    entrances: Entrances,
-    /// TLS handshakes that wait for a turn, and how many steps of such this one has left.
-    handshakes: VecDeque<ConnectionId>,
-    handshakes_left: u32,
-    /// Connections whose TLS may go on in the kernel, and whether a timer looks at them.
-    settling: VecDeque<ConnectionId>,
-    is_settling_timed: bool,
-    /// The kernel has not taken what it said it would: TLS stays here from now on.
-    kernel_has_failed: bool,
+    listeners: Listeners,
     /// Groups that the other cores are to be told of at the end of the turn.
     changed_groups: BTreeSet<FilterId>,
     retained: Weighed<RetainedIndex<Stored>>,
@@ -249,12 +240,7 @@ impl Engine {
             paused_elsewhere: HashSet::new(),
             leaving: Vec::new(),
             leaving_later: Vec::new(),
-            entrances: Entrances::default(),
-            handshakes: VecDeque::new(),
-            handshakes_left: settings.limits.tls_handshakes_per_turn_max,
-            settling: VecDeque::new(),
-            is_settling_timed: false,
-            kernel_has_failed: false,
+            listeners: Listeners::new(&settings.limits),
             changed_groups: BTreeSet::new(),
             clock: 0,
             heard: vec![0; usize::from(place.cores())],
@@ -355,7 +341,8 @@ impl Engine {
         let generation = self.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, now);
         connection.refusal = refusal;
-        if let Err(refused) = self.enter(&peer, &mut connection) {
+        let memory_is_overdrawn = self.memory_is_overdrawn();
+        if let Err(refused) = self.listeners.admit(&peer, &mut connection, memory_is_overdrawn) {
             self.links.metrics.connections_refused += 1;
             return Err(refused);
         }
@@ -363,7 +350,7 @@ impl Engine {
         let awaits_address = connection.transport.as_ref().is_some_and(|t| t.awaits_address());
         connection.phase = Phase::Connecting { elsewhere: false, awaits_address };
         if !awaits_address && !self.access.may_stay(now, &peer) {
-            self.leave_entrance(peer.listener);
+            self.listeners.release(peer.listener);
             return Err(Refused);
         }
         self.links.metrics.connections_accepted += 1;
@@ -457,7 +444,7 @@ impl Engine {
         }
         let action = self.next_action();
         if action.is_none() {
-            self.handshakes_left = self.settings.limits.tls_handshakes_per_turn_max;
+            self.listeners.end_turn();
             self.work.end_turn();
         }
         action

@@ -75,7 +75,9 @@ impl Engine {
                 Timer::Passages => self.share_found_passages(),
                 Timer::LeftWills => self.look_at_left_wills(),
                 Timer::Records => self.end_rest_of_records(),
-                Timer::Settling => self.look_who_settles(),
+                Timer::Settling => {
+                    self.listeners.check_offload(&mut self.links, &mut self.timers, self.now);
+                }
                 Timer::End { connection, left, looks } => self.look_at_end(connection, left, looks),
             }
         }

@@ -48,6 +48,14 @@ impl Ledger {
         self.0.memory_bytes.fetch_sub(bytes as u64, Relaxed);
     }
 
+    /// Something holds `after` bytes instead of `before`.
+    pub(crate) fn change(&self, before: usize, after: usize) {
+        if before != after {
+            self.charge(after);
+            self.release(before);
+        }
+    }
+
     /// Those of them that are input of clients which is not processed yet.
     pub fn input_bytes(&self) -> u64 {
         self.0.input_bytes.load(Relaxed)
@@ -56,8 +64,7 @@ impl Ledger {
     /// A connection holds other input than before.
     pub(crate) fn change_input(&self, before: usize, after: usize) {
         if before != after {
-            self.charge(after);
-            self.release(before);
+            self.change(before, after);
             self.0.input_bytes.fetch_add(after as u64, Relaxed);
             self.0.input_bytes.fetch_sub(before as u64, Relaxed);
         }

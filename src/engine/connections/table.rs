@@ -10,7 +10,7 @@ use crate::engine::action::Action;
 use crate::engine::connections::connection::Connection;
 use crate::engine::connections::slots::Slots;
 use crate::resources::gauges::Ledger;
-use crate::transport::Scratch;
+use crate::transport::{Scratch, Transport};
 
 /// Connections, their outboxes, and what the executor is to do.
 #[derive(Debug)]
@@ -175,6 +175,43 @@ impl Links {
             }
         }
         self.ledger.release(bytes);
+    }
+
+    /// Lets the transport of a connection do something, with scratch memory; the ledger follows what it
+    /// holds then. A transport that does nothing to bytes any more is dropped.
+    pub fn with_transport<R>(
+        &mut self,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Transport, &mut Scratch) -> R,
+    ) -> Option<R> {
+        let connection = self.connections.get_mut(id.slot as usize)?;
+        if connection.generation != id.generation {
+            return None;
+        }
+        let transport = connection.transport.as_deref_mut()?;
+        let (input_before, state_before) = (transport.bytes_held(), transport.state_bytes());
+        let outcome = act(transport, &mut self.scratch);
+        let (input, state) = match transport.is_spent() {
+            true => {
+                connection.transport = None;
+                (0, 0)
+            }
+            false => (transport.bytes_held(), transport.state_bytes()),
+        };
+        self.ledger.change_input(input_before, input);
+        self.ledger.change(state_before, state);
+        Some(outcome)
+    }
+
+    /// The MQTT that the last transport brought; [`Self::recycle_plain`] brings the memory back.
+    pub fn take_plain(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch.plain)
+    }
+
+    /// See [`Self::take_plain`].
+    pub fn recycle_plain(&mut self, plain: Vec<u8>) {
+        self.scratch.plain = plain;
+        self.scratch.clear();
     }
 
     /// What a connection is to be told may leave from now on.

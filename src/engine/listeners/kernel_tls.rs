@@ -1,16 +1,18 @@
-//! TLS that goes on in the kernel (`crate::transport::tls::Keys`): which connections, and when.
+//! Offload of TLS to the kernel (`crate::transport::tls::Keys`): which connections, and when.
 //!
 //! ```text
-//! let in ─► looked at by a timer ───► Action::Settle ─► the executor stops reading, readies the socket
-//!              ▲      │ too often                        │ it cannot            │ take_keys
+//! CONNACK ─► checked by a timer ────► Action::Settle ─► the executor stops reading, prepares the socket
+//!              ▲      │ busy too often                   │ not possible         │ take_keys
 //!              │      ▼                                  ▼                      ▼
-//!              │   stays here                        stays here      none ◄─────┴─────► keys
-//!              └───────────────────────────────────────────────────────┘         handle_sealed
+//!              │   TLS in the broker            TLS in the broker    none ◄─────┴─────► keys
+//!              └──────────────────────────────────────────────────────┘          handle_sealed
 //! ```
 //!
-//! The keys can be given away only between two records of either direction, with nothing under way. From
-//! `Action::Settle` on nothing is sent to the connection, so that what is looked at stays so.
+//! Keys can be moved to the kernel only between two records of either direction, with nothing under way. From
+//! `Action::Settle` on nothing is sent to the connection, so that this stays true until the kernel has the
+//! keys.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -18,6 +20,9 @@ use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::base::limits::KERNEL_TLS_LOOK_MS;
 use crate::base::log_rate::rated;
+use crate::base::timer_wheel::Wheel;
+use crate::engine::connections::table::Links;
+use crate::engine::listeners::Listeners;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::{Action, Engine, Timer};
 use crate::transport::Settling;
@@ -25,103 +30,129 @@ use crate::transport::record::{ALERT, APPLICATION_DATA, CLOSE_NOTIFY, HANDSHAKE,
 use crate::transport::tls::Keys;
 use crate::wire::ReasonCode;
 
-impl Engine {
-    /// A client has been let in: its TLS may go on in the kernel.
-    pub(in crate::engine) fn want_settled(&mut self, id: ConnectionId) {
-        if self.kernel_has_failed {
+/// Connections whose TLS may move to the kernel. One timer checks all of them; no turn looks at the list.
+#[derive(Debug, Default)]
+pub(super) struct OffloadQueue {
+    candidates: VecDeque<ConnectionId>,
+    /// The timer is armed.
+    is_timed: bool,
+    /// The kernel has refused keys that it should have taken: TLS of all later connections stays in the
+    /// broker.
+    has_failed: bool,
+}
+
+impl OffloadQueue {
+    fn push(&mut self, id: ConnectionId, timers: &mut Wheel<Timer>, now: Now) {
+        self.candidates.push_back(id);
+        self.arm(timers, now);
+    }
+
+    fn arm(&mut self, timers: &mut Wheel<Timer>, now: Now) {
+        if !self.candidates.is_empty() && !std::mem::replace(&mut self.is_timed, true) {
+            let deadline = now.after(Duration::from_millis(KERNEL_TLS_LOOK_MS));
+            timers.arm(deadline, Timer::Settling);
+        }
+    }
+
+    fn fail(&mut self) {
+        self.has_failed = true;
+        self.candidates.clear();
+    }
+}
+
+impl Listeners {
+    /// A client has been sent CONNACK: its TLS may move to the kernel.
+    pub fn consider_offload(
+        &mut self,
+        links: &mut Links,
+        timers: &mut Wheel<Timer>,
+        now: Now,
+        id: ConnectionId,
+    ) {
+        if self.offload.has_failed {
             return;
         }
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = links.get(id) else { return };
         match connection.transport.as_ref().and_then(|transport| transport.fits_kernel()) {
             None => {}
-            Some(false) => self.links.metrics.kernel_tls_left_cipher += 1,
-            Some(true) => {
-                self.settling.push_back(id);
-                self.look_later();
-            }
+            Some(false) => links.metrics.kernel_tls_left_cipher += 1,
+            Some(true) => self.offload.push(id, timers, now),
         }
     }
 
-    /// Looks at all of them a little later, unless that is to happen already: no turn looks for them.
-    fn look_later(&mut self) {
-        if !self.settling.is_empty() && !std::mem::replace(&mut self.is_settling_timed, true) {
-            let deadline = self.now.after(Duration::from_millis(KERNEL_TLS_LOOK_MS));
-            self.timers.arm(deadline, Timer::Settling);
-        }
-    }
-
-    /// Looks who is ready; nothing that this turn brings has been sent yet.
-    pub(in crate::engine) fn look_who_settles(&mut self) {
-        self.is_settling_timed = false;
-        for _ in 0..self.settling.len() {
-            let Some(id) = self.settling.pop_front() else { return };
-            let Some(connection) = self.links.get(id) else { continue };
+    /// Checks which connections can move to the kernel now. Called by the timer, before anything that this
+    /// turn produces has been sent.
+    pub fn check_offload(&mut self, links: &mut Links, timers: &mut Wheel<Timer>, now: Now) {
+        self.offload.is_timed = false;
+        for _ in 0..self.offload.candidates.len() {
+            let Some(id) = self.offload.candidates.pop_front() else { return };
+            let Some(connection) = links.get(id) else { continue };
             if connection.is_gated {
                 // Its CONNACK waits for the store.
-                self.settling.push_back(id);
+                self.offload.candidates.push_back(id);
                 continue;
             }
             let is_busy = connection.is_sending;
             let Some(transport) = &mut connection.transport else { continue };
             match transport.look_at_kernel(is_busy) {
-                Settling::Ready => {
-                    self.links.actions.push_back(Action::Settle { connection: id });
-                }
-                Settling::Later => self.settling.push_back(id),
-                Settling::Never => self.links.metrics.kernel_tls_left_busy += 1,
+                Settling::Ready => links.actions.push_back(Action::Settle { connection: id }),
+                Settling::Later => self.offload.candidates.push_back(id),
+                Settling::Never => links.metrics.kernel_tls_left_busy += 1,
             }
         }
-        self.look_later();
+        self.offload.arm(timers, now);
     }
 
-    /// The executor reads nothing from the connection, and its socket is ready: the keys, or none if
-    /// that did not come between two records; it asks again later. With keys it goes on with
-    /// [`Self::handle_sealed`].
-    pub fn take_keys(&mut self, now: Now, id: ConnectionId) -> Option<Keys> {
-        self.set_now(now);
-        let connection = self.links.get(id)?;
-        debug_assert!(!connection.is_sending, "nothing has been sent since it was ready");
-        let mut transport = connection.transport.take()?;
-        let before = transport.state_bytes();
-        let taken = transport.take_keys();
-        let freed = before - transport.state_bytes();
-        if !transport.is_spent() {
-            connection.transport = Some(transport);
-        }
-        self.links.ledger.release(freed);
-        self.links.mark_dirty(id.slot);
+    /// See [`Engine::take_keys`].
+    fn take_keys(
+        &mut self,
+        links: &mut Links,
+        timers: &mut Wheel<Timer>,
+        now: Now,
+        id: ConnectionId,
+    ) -> Option<Keys> {
+        debug_assert!(links.get(id).is_none_or(|connection| !connection.is_sending));
+        let taken = links.with_transport(id, |transport, _| transport.take_keys())?;
+        links.mark_dirty(id.slot);
         let Some((keys, certificate)) = taken else {
-            self.settling.push_back(id);
-            self.look_later();
+            self.offload.push(id, timers, now);
             return None;
         };
         if certificate.is_some()
-            && let Some(connection) = self.links.get(id)
+            && let Some(connection) = links.get(id)
         {
             connection.extra.get_or_insert_default().certificate = certificate;
         }
         Some(keys)
     }
+}
 
-    /// The kernel cannot go on with a connection: its TLS stays here.
-    pub fn handle_unsettled(&mut self, now: Now, id: ConnectionId) {
+impl Engine {
+    /// The TLS keys of a connection after [`Action::Settle`]: the executor reads nothing from it and has
+    /// prepared its socket. None where the connection is not between two records; `Action::Settle` follows
+    /// again later. The executor reports what the kernel made of the keys with [`Self::handle_sealed`].
+    pub fn take_keys(&mut self, now: Now, id: ConnectionId) -> Option<Keys> {
         self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
-        let Some(transport) = &mut connection.transport else { return };
-        transport.stay();
-        self.links.metrics.kernel_tls_left_refused += 1;
-        self.links.mark_dirty(id.slot);
+        self.listeners.take_keys(&mut self.links, &mut self.timers, self.now, id)
     }
 
-    /// What the kernel said to the keys. Where it took them, what is sent and received from now on is
-    /// in the clear; else the executor closes the connection, as nobody can go on with it.
+    /// The kernel cannot take over a connection: its TLS stays in the broker.
+    pub fn handle_unsettled(&mut self, now: Now, id: ConnectionId) {
+        self.set_now(now);
+        if self.links.with_transport(id, |transport, _| transport.stay()).is_some() {
+            self.links.metrics.kernel_tls_left_refused += 1;
+            self.links.mark_dirty(id.slot);
+        }
+    }
+
+    /// What the kernel made of the keys. With success the executor sends and receives plain text from here
+    /// on; otherwise it closes the connection, which neither side can continue.
     pub fn handle_sealed(&mut self, outcome: &io::Result<()>) {
         match outcome {
             Ok(()) => self.links.metrics.kernel_tls_taken += 1,
             Err(error) => {
                 self.links.metrics.kernel_tls_failed += 1;
-                self.kernel_has_failed = true;
-                self.settling.clear();
+                self.listeners.offload.fail();
                 rated!(
                     warn,
                     self.now,
@@ -134,8 +165,8 @@ impl Engine {
         }
     }
 
-    /// A record that most likely is no application data came to a connection whose TLS is the kernel's.
-    /// Whether the connection goes on; if not, what follows may be of no use to the kernel.
+    /// A record arrived, most likely not application data, on a connection whose TLS is in the kernel.
+    /// Returns whether the connection stays open; if not, the kernel may be unable to read further.
     pub fn handle_record(
         &mut self,
         now: Now,
@@ -155,7 +186,7 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         match (content_type, bytes) {
-            // Nothing at all is the end of the connection, which says as much.
+            // An empty alert stands for the end of the connection.
             (ALERT, [] | [_, CLOSE_NOTIFY]) => {}
             (HANDSHAKE, [KEY_UPDATE, ..]) => {
                 self.links.metrics.kernel_tls_key_updates += 1;
@@ -174,7 +205,7 @@ impl Engine {
         self.end_of_input(id);
     }
 
-    /// The keys of a connection whose TLS is the kernel's have sealed as much as they may.
+    /// The keys of a connection whose TLS is in the kernel have encrypted as much as they may.
     pub fn handle_spent(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };

@@ -1,4 +1,89 @@
-//! What lies between the socket and MQTT on a listener: TLS handshakes and TLS that the kernel takes over.
+//! What the engine knows of listeners, and what lies between a socket and MQTT: each listener's policy,
+//! TLS handshakes that are limited per turn, and the offload of TLS to the kernel.
 
 pub(in crate::engine) mod handshakes;
 pub(in crate::engine) mod kernel_tls;
+
+use crate::base::ids::{ConnectionId, Peer};
+use crate::config::Limits;
+use crate::engine::Refused;
+use crate::engine::connections::connection::Connection;
+use crate::transport::{Entrance, Entrances};
+use handshakes::HandshakeQueue;
+use kernel_tls::OffloadQueue;
+
+/// The listeners of one core. A connection takes one place of its listener from [`Self::admit`] to
+/// [`Self::release`].
+#[derive(Debug)]
+pub(in crate::engine) struct Listeners {
+    /// By the number of the listener; listeners without a policy accept plain MQTT.
+    policies: Entrances,
+    handshakes: HandshakeQueue,
+    offload: OffloadQueue,
+}
+
+impl Listeners {
+    /// Without policies yet.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            policies: Entrances::default(),
+            handshakes: HandshakeQueue::new(limits),
+            offload: OffloadQueue::default(),
+        }
+    }
+
+    /// Sets the policy of each listener, by its number.
+    pub fn set_policies(&mut self, policies: Entrances) {
+        self.policies = policies;
+    }
+
+    /// Takes a place of the listener for a new connection, and gives the connection its transport.
+    /// Refused at the listener's bound, and when memory is overdrawn and the transport needs some.
+    pub fn admit(
+        &self,
+        peer: &Peer,
+        connection: &mut Connection,
+        memory_is_overdrawn: bool,
+    ) -> Result<(), Refused> {
+        let Some(policy) = self.policy(peer.listener) else { return Ok(()) };
+        if !policy.enter() {
+            return Err(Refused);
+        }
+        connection.transport = policy.transport_for(peer);
+        if connection.bytes_charged() > 0 && memory_is_overdrawn {
+            // A handshake takes memory long before its client can be told that memory is full.
+            policy.leave();
+            return Err(Refused);
+        }
+        Ok(())
+    }
+
+    /// Gives back the place of a connection that has ended.
+    pub fn release(&self, listener: u16) {
+        if let Some(policy) = self.policy(listener) {
+            policy.leave();
+        }
+    }
+
+    /// Whether TLS handshakes wait for a later turn.
+    #[inline]
+    pub fn has_handshakes(&self) -> bool {
+        !self.handshakes.is_empty()
+    }
+
+    /// The handshake to go on with, if the turn has a step left for one.
+    #[inline]
+    pub fn next_handshake(&mut self) -> Option<ConnectionId> {
+        self.handshakes.pop()
+    }
+
+    /// The next turn may take its handshake steps.
+    #[inline]
+    pub fn end_turn(&mut self) {
+        self.handshakes.end_turn();
+    }
+
+    fn policy(&self, listener: u16) -> Option<&Entrance> {
+        self.policies.get(usize::from(listener))
+    }
+}

@@ -460,7 +460,7 @@ impl Engine {
             self.begin_checking_rights(id, session, changes_hands);
         }
         self.pump(id.slot);
-        self.want_settled(id);
+        self.listeners.consider_offload(&mut self.links, &mut self.timers, self.now, id);
     }
 
     /// Notes, where somebody takes the time, since when the client waits for the CONNACK of this turn.

@@ -70,7 +70,7 @@ impl Engine {
         let id = self.links.id(slot);
         self.say_last_word(slot, ending);
         let (mut connection, last) = self.links.remove(slot);
-        self.leave_entrance(connection.listener);
+        self.listeners.release(connection.listener);
         if let Phase::Leaving(_) = connection.phase {
             self.leaving_later.retain(|&(leaving, _)| leaving != id);
         }

@@ -37,6 +37,11 @@ fn let_in(clients: usize) -> (World, Vec<Comer>) {
     (world, comers)
 }
 
+fn consider_offload(world: &mut World, id: ConnectionId) {
+    let Engine { listeners, links, timers, now, .. } = &mut world.engine;
+    listeners.consider_offload(links, timers, *now, id);
+}
+
 /// One of them, whose keys were taken.
 fn settled() -> (World, ConnectionId) {
     let (mut world, mut comers) = let_in(1);
@@ -70,7 +75,7 @@ fn a_listener_that_does_not_want_it_keeps_tls_in_the_broker() {
         world.settle();
         comers[0].hear(&mut world);
     }
-    world.engine.want_settled(comers[0].id);
+    consider_offload(&mut world, comers[0].id);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     assert!(world.settling.is_empty());
 }
@@ -155,7 +160,7 @@ fn a_kernel_that_does_not_take_keys_is_given_no_others() {
     world.cut(first);
     assert_eq!(world.engine.metrics().kernel_tls_failed, 1);
     world.settling.clear();
-    world.engine.want_settled(comers[1].id);
+    consider_offload(&mut world, comers[1].id);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     assert!(world.settling.is_empty());
 }
