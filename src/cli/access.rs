@@ -1,23 +1,45 @@
-//! `broker passwd` and `broker acl`: what an operator does about access without a broker that runs.
+//! `broker passwd` and `broker acl`: password files and access rules, without a running broker.
 
-use std::fmt::Write;
+use std::error::Error;
+use std::fmt::{self, Write};
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 
-use crate::access::acl::{Subject, Wish};
-use crate::access::{passwords, read_rules};
-use crate::cli::{AclCommand, PasswdCommand};
+use super::console::print;
+use super::{AclCommand, Exit, Failure, PasswdCommand};
+use crate::access::acl::{Rules, Subject, Wish};
+use crate::access::passwords::{self, Passwords};
+use crate::access::read_rules;
 use crate::config::Settings;
 use crate::wire::Qos;
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+/// The text to print, and whether the answer is yes.
+type Answer = Result<(String, bool), Box<dyn Error>>;
 
-/// `broker passwd`: what to print, and whether the answer is yes.
-pub fn passwd(
+/// Runs `broker passwd`.
+pub(super) fn passwd(
     what: &PasswdCommand,
     file: Option<&Path>,
     settings: &Settings,
-) -> Outcome<(String, bool)> {
+) -> Result<Exit, Failure> {
+    print_answer("passwd", change_or_ask_passwords(what, file, settings))
+}
+
+/// Runs `broker acl check`.
+pub(super) fn acl(what: &AclCommand, settings: &Settings) -> Result<Exit, Failure> {
+    print_answer("acl", ask_rules(what, settings))
+}
+
+fn print_answer(command: &'static str, answer: Answer) -> Result<Exit, Failure> {
+    let (text, is_yes) = answer.map_err(Failure::of(Exit::Configuration, command))?;
+    print(text, Exit::of_answer(is_yes))
+}
+
+fn change_or_ask_passwords(
+    what: &PasswdCommand,
+    file: Option<&Path>,
+    settings: &Settings,
+) -> Answer {
     let path = match file {
         Some(path) => path,
         None if settings.access.has_password_file() => &settings.access.password_file,
@@ -43,12 +65,9 @@ pub fn passwd(
             passwords::remove(path, user)?;
             (format!("{at}: {user} removed"), true)
         }
-        PasswdCommand::List => {
-            let passwords = passwords::Passwords::read(path, hashing)?;
-            (passwords.names().join("\n"), true)
-        }
+        PasswdCommand::List => (Passwords::read(path, hashing)?.names().join("\n"), true),
         PasswdCommand::Verify { user } => {
-            let passwords = passwords::Passwords::read(path, hashing)?;
+            let passwords = Passwords::read(path, hashing)?;
             let password = read_password(&format!("Password of {user}: "))?;
             match passwords.verify(user, password.as_bytes())? {
                 true => (format!("{at}: this is the password of {user}"), true),
@@ -58,19 +77,19 @@ pub fn passwd(
     })
 }
 
-fn new_password(user: &str) -> Outcome<String> {
+fn new_password(user: &str) -> Result<String, Box<dyn Error>> {
     let password = read_password(&format!("New password of {user}: "))?;
     if password.is_empty() {
         return Err("the password is empty".into());
     }
-    if std::io::stdin().is_terminal() && read_password("The same again: ")? != password {
-        return Err("the two are not the same; nothing was changed".into());
+    if std::io::stdin().is_terminal() && read_password("Repeat the password: ")? != password {
+        return Err("the passwords differ; nothing was changed".into());
     }
     Ok(password)
 }
 
 /// From the terminal without showing it, or the first line of standard input.
-fn read_password(prompt: &str) -> Outcome<String> {
+fn read_password(prompt: &str) -> Result<String, Box<dyn Error>> {
     if std::io::stdin().is_terminal() {
         return Ok(rpassword::prompt_password(prompt)?);
     }
@@ -80,8 +99,7 @@ fn read_password(prompt: &str) -> Outcome<String> {
     Ok(password.strip_suffix('\r').unwrap_or(password).to_owned())
 }
 
-/// `broker acl check`: what to print, and whether everything asked is allowed.
-pub fn acl(what: &AclCommand, settings: &Settings) -> Outcome<(String, bool)> {
+fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
     let AclCommand::Check { user, topic, client, publish, subscribe, qos, retain, file } = what;
     let path = match file {
         Some(path) => path,
@@ -98,7 +116,6 @@ pub fn acl(what: &AclCommand, settings: &Settings) -> Outcome<(String, bool)> {
     let qos = Qos::try_from(*qos).map_err(|_| "--qos: 0, 1 or 2 is expected")?;
     let user = Some(user.as_str()).filter(|user| *user != "-");
     let client_identifier = client.as_deref().unwrap_or_default();
-    let subject = Subject { user, client_identifier };
     let mut wishes = Vec::new();
     if let Some(topic) = topic.as_deref() {
         let has_wildcard = shards::has_wildcard(topic) || topic.starts_with("$share/");
@@ -113,50 +130,79 @@ pub fn acl(what: &AclCommand, settings: &Settings) -> Outcome<(String, bool)> {
             wishes.push(("subscribe", topic, Wish::Subscribe { filter: topic, qos }));
         }
     }
-    let who = user.map_or("somebody without a name".to_owned(), |user| format!("{user:?}"));
-    let (mut text, mut is_allowed) = (String::new(), true);
-    if client.is_some()
-        && let Some(verdict) = rules.decide_identifier(&subject)
-    {
-        is_allowed = verdict.is_allowed;
-        let word = if is_allowed { "allowed" } else { "denied" };
-        write!(text, "client {client_identifier}: {word} for {who}")?;
-        match verdict.by {
-            Some((rule, section)) => explain(&mut text, path, rule, rule.line, section)?,
-            None => writeln!(text, ": no rule in {} allows it", path.display())?,
-        }
-    } else if topic.is_none() {
-        writeln!(
-            text,
-            "client {client_identifier}: allowed for {who}: no rule in {} is about Client Identifiers",
-            path.display()
-        )?;
+    let subject = Subject { user, client_identifier };
+    let mut question =
+        Question { path, rules: &rules, subject, is_allowed: true, text: String::new() };
+    if client.is_some() || topic.is_none() {
+        question.ask_identifier(topic.is_none())?;
     }
     for (name, topic, wish) in wishes {
-        let verdict = rules.decide_once(&subject, &wish);
-        is_allowed &= verdict.qos.is_some();
+        question.ask(name, topic, qos, &wish)?;
+    }
+    Ok((question.text.trim_end().to_owned(), question.is_allowed))
+}
+
+/// Questions about one client, and the answers so far.
+struct Question<'a> {
+    path: &'a Path,
+    rules: &'a Rules,
+    subject: Subject<'a>,
+    is_allowed: bool,
+    text: String,
+}
+
+impl Question<'_> {
+    /// May the client use its Client Identifier? Rules that say nothing about it are mentioned where nothing else is
+    /// asked.
+    fn ask_identifier(&mut self, mentions_silence: bool) -> fmt::Result {
+        let (who, at) = (self.who(), self.path.display());
+        let client_identifier = self.subject.client_identifier;
+        let Some(verdict) = self.rules.decide_identifier(&self.subject) else {
+            if mentions_silence {
+                writeln!(
+                    self.text,
+                    "client {client_identifier}: allowed for {who}: no rule in {at} is about Client \
+                     Identifiers"
+                )?;
+            }
+            return Ok(());
+        };
+        self.is_allowed &= verdict.is_allowed;
+        let word = if verdict.is_allowed { "allowed" } else { "denied" };
+        write!(self.text, "client {client_identifier}: {word} for {who}")?;
+        match verdict.by {
+            Some((rule, section)) => self.explain(rule, rule.line, section),
+            None => writeln!(self.text, ": no rule in {at} allows it"),
+        }
+    }
+
+    /// May the client do this?
+    fn ask(&mut self, name: &str, topic: &str, qos: Qos, wish: &Wish<'_>) -> fmt::Result {
+        let verdict = self.rules.decide_once(&self.subject, wish);
+        self.is_allowed &= verdict.qos.is_some();
         let word = match verdict.qos {
             Some(granted) if granted < qos => format!("allowed with QoS {}", u8::from(granted)),
             Some(_) => "allowed".to_owned(),
             None => "denied".to_owned(),
         };
-        write!(text, "{name} {topic}: {word} for {who}")?;
+        let who = self.who();
+        write!(self.text, "{name} {topic}: {word} for {who}")?;
         match verdict.by {
-            Some((rule, section)) => explain(&mut text, path, rule, rule.line, section)?,
-            None => writeln!(text, ": no rule in {} is about it", path.display())?,
+            Some((rule, section)) => self.explain(rule, rule.line, section),
+            None => writeln!(self.text, ": no rule in {} is about it", self.path.display()),
         }
     }
-    Ok((text.trim_end().to_owned(), is_allowed))
-}
 
-/// Says which rule decided.
-fn explain(
-    text: &mut String,
-    path: &Path,
-    rule: &dyn std::fmt::Display,
-    line: u32,
-    section: u32,
-) -> std::fmt::Result {
-    let at = path.display();
-    writeln!(text, " by {at}:{line}: `{rule}` (its section begins in line {section})")
+    fn who(&self) -> String {
+        match self.subject.user {
+            Some(user) => format!("{user:?}"),
+            None => "somebody without a name".to_owned(),
+        }
+    }
+
+    /// Names the rule that decided.
+    fn explain(&mut self, rule: &dyn fmt::Display, line: u32, section: u32) -> fmt::Result {
+        let at = self.path.display();
+        writeln!(self.text, " by {at}:{line}: `{rule}` (its section begins in line {section})")
+    }
 }

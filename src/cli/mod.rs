@@ -4,11 +4,111 @@
 //! `examples/pages.rs` writes manual pages and completions from [`Flags`], and the library's unit tests check how
 //! flags override the configuration file. No other folder imports it.
 
-pub mod access;
+mod access;
+mod console;
 mod flags;
+mod log;
+mod platform;
+mod serve;
+#[cfg(all(feature = "service", windows))]
+mod service;
+mod signals;
+mod store;
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+pub use console::print_error;
 #[cfg(all(feature = "service", windows))]
 pub use flags::ServiceCommand;
 pub use flags::{AclCommand, Command, Flags, PasswdCommand, StoreCommand};
+pub use log::flush as flush_log;
+
+/// Exit codes, which `--help` documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The command did what it was asked; its answer, if it has one, is yes.
+    Success = 0,
+    /// Any other failure, or the answer is no.
+    Other = 1,
+    /// Flags or configuration cannot be used.
+    Configuration = 2,
+    /// An address cannot be listened on.
+    Listen = 3,
+    /// The descriptor limit is too low.
+    Descriptors = 4,
+    /// The store cannot be used, or is damaged.
+    Store = 5,
+}
+
+impl Exit {
+    /// For a command that answers a question.
+    fn of_answer(is_yes: bool) -> Self {
+        if is_yes { Self::Success } else { Self::Other }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code of the process.
+    pub exit: Exit,
+    /// Name of the subcommand; none for the server itself.
+    command: Option<&'static str>,
+    error: Box<dyn Error>,
+}
+
+impl Failure {
+    fn new(exit: Exit, error: impl Into<Box<dyn Error>>) -> Self {
+        Self { exit, command: None, error: error.into() }
+    }
+
+    /// Turns an error of a subcommand into its failure: for `map_err`.
+    fn of<E: Into<Box<dyn Error>>>(exit: Exit, command: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self { exit, command: Some(command), error: error.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.command {
+            Some(command) => write!(f, "broker {command}: {}", self.error),
+            None => write!(f, "broker: {}", self.error),
+        }
+    }
+}
+
+impl Error for Failure {}
+
+/// Runs the command that the flags name; without one, serves until stopped.
+pub fn run(flags: &Flags) -> Result<Exit, Failure> {
+    let settings = flags.settings().map_err(|error| Failure::new(Exit::Configuration, error))?;
+    match &flags.command {
+        Some(Command::Platform { json, plan, cores, numa }) => {
+            let plan = plan.then(|| (cores.as_ref().unwrap_or(&settings.cores), *numa));
+            platform::run(plan, *json, &settings)
+        }
+        Some(Command::Passwd { file, what }) => access::passwd(what, file.as_deref(), &settings),
+        Some(Command::Acl { what }) => access::acl(what, &settings),
+        Some(Command::Store { what }) => {
+            log::start(settings.log)?;
+            store::run(what, &settings)
+        }
+        #[cfg(all(feature = "service", windows))]
+        Some(Command::Service { what }) => service::run(*what, flags, settings),
+        None if flags.check_config => serve::check(&settings),
+        None => {
+            log::start(settings.log)?;
+            serve::run(settings)
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Signals: SIGTERM and SIGINT stop the broker, SIGHUP reloads, SIGUSR1 prints statistics.
+
+use std::error::Error;
+
+use super::Exit;
+use crate::executor::Stop;
+use crate::reload::Reload;
+use crate::service;
+use crate::stats::Prompt;
+
+/// Blocks SIGHUP and SIGUSR1, which would end a broker that is still starting, until [`listen`] handles them.
+#[cfg(unix)]
+pub(super) fn hold() -> std::io::Result<signal_hook::iterator::Signals> {
+    use signal_hook::consts::{SIGHUP, SIGUSR1};
+    signal_hook::iterator::Signals::new([SIGHUP, SIGUSR1])
+}
+
+/// Nothing to hold: this system has no signals.
+#[cfg(not(unix))]
+pub(super) fn hold() -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Handles signals from here on. The first SIGTERM or SIGINT asks for a clean stop, the second ends the process.
+/// SIGUSR1 is ignored by a broker that collects no statistics.
+#[cfg(unix)]
+pub(super) fn listen(
+    mut signals: signal_hook::iterator::Signals,
+    stop: Stop,
+    reload: Reload,
+    prompt: Option<Prompt>,
+) -> Result<(), Box<dyn Error>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    signals.add_signal(SIGTERM)?;
+    signals.add_signal(SIGINT)?;
+    let run = move || {
+        for signal in signals.forever() {
+            match (signal, &prompt) {
+                (SIGHUP, _) => drop(reload.run()),
+                (SIGUSR1, Some(prompt)) => prompt.ask(),
+                (SIGUSR1, None) => {}
+                _ => ask_to_stop(&stop),
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(run)?;
+    Ok(())
+}
+
+/// Handles Ctrl-C and its like from here on: the first asks for a clean stop, the second ends the process.
+#[cfg(not(unix))]
+pub(super) fn listen(
+    _held: (),
+    stop: Stop,
+    _reload: Reload,
+    _prompt: Option<Prompt>,
+) -> Result<(), Box<dyn Error>> {
+    Ok(ctrlc::set_handler(move || ask_to_stop(&stop))?)
+}
+
+fn ask_to_stop(stop: &Stop) {
+    // Before the request: the process may be gone a moment after it.
+    service::say_stopping();
+    if stop.ask() > 1 {
+        std::process::exit(Exit::Other as i32);
+    }
+}

@@ -1,0 +1,76 @@
+//! `broker store`: inspects, checks and repairs a store while no broker uses it.
+
+use super::{Exit, Failure, StoreCommand};
+use crate::config::Settings;
+
+const COMMAND: &str = "store";
+
+/// Runs the command.
+#[cfg(not(feature = "store"))]
+pub(super) fn run(_what: &StoreCommand, _settings: &Settings) -> Result<Exit, Failure> {
+    Err(Failure::of(Exit::Configuration, COMMAND)("this broker was built without a store"))
+}
+
+/// Runs the command.
+#[cfg(feature = "store")]
+pub(super) fn run(what: &StoreCommand, settings: &Settings) -> Result<Exit, Failure> {
+    let folder = settings
+        .data_folder()
+        .map_err(|because| format!("no folder: {because}; name one with --data DIR"))
+        .map_err(Failure::of(Exit::Configuration, COMMAND))?;
+    run_on(what, &folder).map_err(Failure::of(Exit::Store, COMMAND))
+}
+
+#[cfg(feature = "store")]
+fn run_on(
+    what: &StoreCommand,
+    folder: &std::path::Path,
+) -> Result<Exit, Box<dyn std::error::Error>> {
+    use std::io::Write;
+
+    use super::console::{print_error, print_report};
+    use crate::storage::log::tools;
+
+    let at = folder.display();
+    let mut to = std::io::stdout().lock();
+    match what {
+        StoreCommand::Inspect { json } => print_report(&tools::inspect(folder)?, *json)?,
+        StoreCommand::Verify => {
+            let verdict = tools::verify(folder)?;
+            for damage in &verdict.damages {
+                writeln!(to, "damaged: {damage}")?;
+            }
+            let (frames, torn) = (verdict.frames, verdict.torn_bytes);
+            writeln!(to, "{at}: {frames} frames are whole, {torn} bytes at the end are torn")?;
+            if !verdict.damages.is_empty() {
+                return Ok(Exit::Store);
+            }
+        }
+        StoreCommand::Compact => {
+            let (before, after) = tools::compact(folder)?;
+            writeln!(to, "{at}: {before} bytes before, {after} after")?;
+        }
+        StoreCommand::Export => tools::export(folder, &mut to)?,
+        StoreCommand::Import => {
+            let (sessions, retained) = tools::import(folder, std::io::stdin().lock())?;
+            writeln!(to, "{at}: {sessions} sessions, {retained} retained messages")?;
+        }
+        StoreCommand::Repair => match tools::repair(folder)? {
+            None => writeln!(to, "{at}: nothing is damaged")?,
+            Some((aside, places)) => writeln!(
+                to,
+                "{at}: what is whole is kept; {places} places were damaged, the files as they were \
+                 are in {}",
+                aside.display()
+            )?,
+        },
+        StoreCommand::EndSession { client } => {
+            if !tools::end_session(folder, client)? {
+                print_error(&format_args!("broker store: {at}: there is no session of {client:?}"));
+                return Ok(Exit::Other);
+            }
+            writeln!(to, "{at}: the session of {client:?} has ended")?;
+        }
+    }
+    Ok(Exit::Success)
+}
