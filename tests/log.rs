@@ -9,7 +9,7 @@ const SERVING: [&str; 7] = [
     "src/access",
     "src/engine",
     "src/executor",
-    "src/pool.rs",
+    "src/base/pool.rs",
     "src/session",
     "src/transport",
     "src/wire",
@@ -18,7 +18,7 @@ const SERVING: [&str; 7] = [
 /// What of it speaks at the start, when the operator asks for it, or of a core that hangs, which it says once.
 const OF_THE_OPERATOR: [&str; 5] = [
     "src/access/mod.rs",
-    "src/executor/keeping.rs",
+    "src/executor/storage.rs",
     "src/executor/placement.rs",
     "src/executor/watch.rs",
     "src/transport/tls/certificates.rs",
