@@ -28,8 +28,8 @@ pub enum Phase {
         /// A proxy is to say first where the client is: it counts for no address yet.
         awaits_address: bool,
     },
-    /// CONNECT came; the access control wants more, or time, or what its client had sent before is
-    /// still being served. Holds the CONNECT packet.
+    /// CONNECT came and is not answered yet: the access control asks for more or has not decided, or an
+    /// earlier connection of the client is still being served. Holds the CONNECT packet.
     Authenticating(Box<Deferred>),
     /// CONNECT named a client whose home is another core: it leaves with this turn.
     Leaving(Box<Deferred>),
@@ -47,7 +47,8 @@ pub struct Deferred {
     pub connect: Box<[u8]>,
     /// When it came.
     pub received: Now,
-    /// The access control lets it in: it waits for what its client sent on an earlier connection.
+    /// The grant of the access control, while the client waits until its earlier connection is served to
+    /// the end.
     pub granted: Option<Grant>,
 }
 
@@ -449,7 +450,7 @@ impl Connection {
         !matches!(self.phase, Phase::Connecting { awaits_address: true, .. })
     }
 
-    /// The CONNECT that waits for what its client sent on an earlier connection, with what lets it in.
+    /// The CONNECT and the grant of a client that waits until its earlier connection is served to the end.
     pub fn take_granted(&mut self) -> Option<(Box<[u8]>, Grant)> {
         match &mut self.phase {
             Phase::Authenticating(deferred) => {
@@ -457,11 +458,6 @@ impl Connection {
             }
             _ => None,
         }
-    }
-
-    /// Whether there is such a one.
-    pub fn is_granted(&self) -> bool {
-        matches!(&self.phase, Phase::Authenticating(deferred) if deferred.granted.is_some())
     }
 
     /// When the CONNECT came that is being decided on; one that has just come, `now`.

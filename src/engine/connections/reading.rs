@@ -183,9 +183,7 @@ impl Engine {
         if connection.holds.has(Hold::Job) && !self.go_on_with_job(id) {
             return self.mark_ready(id);
         }
-        if !self.go_on_admitting(id) {
-            return;
-        }
+        self.go_on_admitting(id);
         let Some(connection) = self.links.get(id) else { return };
         if connection.is_held() {
             self.end_if_served(id);

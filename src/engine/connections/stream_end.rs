@@ -29,7 +29,7 @@ pub(in crate::engine) enum Comes {
     /// Its peer sends no more, and its client is back on a connection that came later: it is not to lose
     /// that by a CONNECT that took longer to decide on.
     Before,
-    /// What came on the other one before its end is still being served: it has to wait.
+    /// The other connection is still being served to its end: the CONNECT has to wait.
     TooSoon,
 }
 

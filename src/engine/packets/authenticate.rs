@@ -41,7 +41,6 @@ impl Engine {
         authentication: Authentication,
     ) {
         self.set_now(now);
-        let is_decided = authentication != Authentication::Pending;
         let Some(connection) = self.links.get(id) else { return };
         if let Phase::Authenticating(deferred) = &connection.phase
             && connection.holds.has(Hold::Decision)
@@ -50,9 +49,6 @@ impl Engine {
             self.go_on_authenticating(id, authentication, &connect);
         } else if connection.session().is_some() {
             self.go_on_reauthenticating(id, authentication);
-        }
-        if is_decided && self.links.get(id).is_some_and(|connection| !connection.is_granted()) {
-            self.release_hold(id, Hold::Decision);
         }
     }
 

@@ -40,8 +40,10 @@ fn credentials<'a>(
     }
 }
 
-/// Steps to let a client in, besides its session's state.
-const CONNECT_STEPS: usize = 16;
+/// Steps to decode a CONNECT and to admit its client, besides the state of its session.
+fn connect_steps(frame: &[u8]) -> usize {
+    16 + frame.len() / 64
+}
 
 /// A CONNECT that is answered with an error.
 pub(in crate::engine) struct Refusal(pub ReasonCode);
@@ -50,7 +52,7 @@ impl Engine {
     /// The first packet of a connection must be CONNECT [MQTT-3.1.0-1].
     pub(in crate::engine) fn handle_first_packet(&mut self, id: ConnectionId, frame: &[u8]) {
         self.flush_run();
-        self.work.spend(CONNECT_STEPS + frame.len() / 64);
+        self.work.spend(connect_steps(frame));
         let connect = match wire::decode(frame, Version::V5) {
             Ok(Packet::Connect(connect)) => connect,
             // Whoever speaks something else gets no answer.
@@ -216,17 +218,12 @@ impl Engine {
         true
     }
 
-    /// Goes on with a CONNECT that waits for what its client had sent before; false while it has to wait
-    /// on.
-    pub(in crate::engine) fn go_on_admitting(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.links.get(id) else { return true };
-        let Some((connect, grant)) = connection.take_granted() else { return true };
+    /// Tries again to admit a client that waits until its earlier connection is served to the end.
+    pub(in crate::engine) fn go_on_admitting(&mut self, id: ConnectionId) {
+        let Some(connection) = self.links.get(id) else { return };
+        let Some((connect, grant)) = connection.take_granted() else { return };
+        self.work.spend(connect_steps(&connect));
         self.admit(id, &connect, grant);
-        if self.links.get(id).is_some_and(|connection| connection.is_granted()) {
-            return false;
-        }
-        self.release_hold(id, Hold::Decision);
-        true
     }
 
     /// Until it is let in, a client may send AUTH and DISCONNECT alone [MQTT-3.1.2-30].
@@ -461,6 +458,7 @@ impl Engine {
         }
         self.pump(id.slot);
         self.listeners.consider_offload(&mut self.links, &mut self.timers, self.now, id);
+        self.release_hold(id, Hold::Decision);
     }
 
     /// Notes, where somebody takes the time, since when the client waits for the CONNACK of this turn.

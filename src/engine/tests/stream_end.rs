@@ -202,24 +202,30 @@ fn a_connection_that_ends_is_not_kept_for_ever_by_what_holds_it_up() {
     assert_eq!(world.payloads(watcher).len(), 1);
 }
 
-/// What a peer sent before its end may take many turns: its client, which is back already, is let in once
-/// all of it is served.
-#[test]
-fn a_turn_is_bounded_though_a_client_is_back_before_all_it_had_sent_is_served() {
+/// A connection of client `c` whose peer sends no more, and which takes many turns to serve to its end.
+fn ends_with_much_input() -> (World, ConnectionId) {
     let mut world =
         World::with(|settings| settings.limits.connections_max = 1_000, Box::new(AllowAll));
     for n in 0..300 {
         let id = world.connect(&Client::v5(&format!("{n}")));
         world.subscribe(id, "t", Qos::AtLeastOnce);
     }
-    let first = world.connect(&Client::v5("c"));
+    let id = world.connect(&Client::v5("c"));
     let mut bytes = Vec::new();
     for _ in 0..1_000 {
         message(b"m", Qos::AtLeastOnce).encode(Version::V5, &mut bytes);
     }
     world.engine.work.take_turn_max();
-    world.engine.handle_received(world.now, first, &bytes);
-    world.engine.handle_ended(world.now, first);
+    world.engine.handle_received(world.now, id, &bytes);
+    world.engine.handle_ended(world.now, id);
+    (world, id)
+}
+
+/// Packets that came before the end of a stream may take many turns: the client, which is back already, is
+/// admitted once all of them are served.
+#[test]
+fn a_turn_is_bounded_though_a_client_is_back_before_all_it_had_sent_is_served() {
+    let (mut world, first) = ends_with_much_input();
     let back = world.accept();
     let mut request = Vec::new();
     connect("c", false).encode(Version::V5, &mut request);
@@ -233,4 +239,33 @@ fn a_turn_is_bounded_though_a_client_is_back_before_all_it_had_sent_is_served() 
     assert!(packets.len() == 1 && packets[0].contains("Success"), "{packets:?}");
     assert!(world.closed.contains(&first) && !world.closed.contains(&back));
     assert_eq!(world.engine.metrics().input_bytes, 0);
+}
+
+/// A CONNECT that waits is decoded again in each turn: its size counts each time, so that many large ones
+/// take no more of a turn than the budget.
+#[test]
+fn a_connect_that_waits_counts_by_its_size_in_each_turn_in_which_it_is_tried() {
+    const CLIENTS: u64 = 20;
+    let steps_with = |payload: &[u8]| {
+        let (mut world, first) = ends_with_much_input();
+        let mut request = Vec::new();
+        let Packet::Connect(mut packet) = connect("c", true) else { unreachable!("it is one") };
+        packet.will = packet.will.map(|will| Will { payload, ..will });
+        Packet::Connect(packet).encode(Version::V5, &mut request);
+        for _ in 0..CLIENTS {
+            let id = world.accept();
+            world.engine.handle_received(world.now, id, &request);
+        }
+        assert!(!world.closed.contains(&first));
+        world.settle();
+        assert!(world.closed.contains(&first));
+        assert_eq!(world.engine.metrics().input_bytes, 0);
+        let most = world.engine.work.take_turn_max();
+        assert!(most < TURN_STEPS + 2 * 2_048, "{most} steps in a turn");
+        world.engine.work.total()
+    };
+    let payload = vec![b'x'; 60_000];
+    let more = steps_with(&payload) - steps_with(b"");
+    let once = CLIENTS * payload.len() as u64 / 64;
+    assert!(more > once * 19 / 10, "{more} steps more for {once} each time");
 }
