@@ -149,3 +149,41 @@ impl IndexMut<SessionId> for SessionTable {
         &mut self.sessions[id.place()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> (SessionTable, Ledger) {
+        let place = Place::alone();
+        let ledger = place.ledger().clone();
+        (SessionTable::new(Hashing::new(1), place), ledger)
+    }
+
+    #[test]
+    fn a_reference_finds_its_session_until_that_has_ended_and_no_later_one_in_its_place() {
+        let (mut sessions, _) = table();
+        let first = sessions.create("c", 1);
+        let reference = sessions.reference(first);
+        assert!(sessions.resolve(reference).is_some());
+        sessions.release_identifier(first);
+        assert!(sessions.resolve(reference).is_none() && sessions.find("c").is_none());
+        sessions.remove(first);
+        let second = sessions.create("c", 2);
+        assert_eq!((first, sessions.find("c")), (second, Some(second)));
+        assert!(sessions.resolve_mut(reference).is_none());
+    }
+
+    #[test]
+    fn a_session_and_its_names_are_on_the_ledger_until_its_place_is_free() {
+        let (mut sessions, ledger) = table();
+        let id = sessions.create("client", 1);
+        sessions.set_owner(id, "somebody");
+        sessions.set_owner(id, "else");
+        assert_eq!(ledger.bytes(), (limits::SESSION_BYTES + "client".len() + "else".len()) as u64);
+        sessions.release_identifier(id);
+        assert!(ledger.bytes() > 0 && sessions.everywhere() == 1);
+        sessions.remove(id);
+        assert_eq!((ledger.bytes(), sessions.everywhere()), (0, 0));
+    }
+}

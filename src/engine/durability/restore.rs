@@ -140,7 +140,6 @@ impl Engine {
         }
         self.clock = self.clock.max(restored.clock);
         self.announce_restored(&mut restored);
-        self.place.set_sessions(self.sessions.len());
         restored
     }
 
