@@ -10,16 +10,18 @@
 //!      → poll_action until None → poll_timeout says how long to wait at most
 //! ```
 //!
-//! Where to find what: `receive` cuts packets and dispatches them, `connect` lets clients in, `publish`
-//! takes messages, `targets` says who gets them, `deliver` brings them to the outboxes, `fan_out` to many
-//! subscribers over several turns, `subscribe` and `retained` serve subscribers, `expiry` takes retained
-//! messages away, `flow` keeps fast publishers and slow consumers in step, `identity` says whose a session is
-//! and how long a client may stay, `allowance` how much it may send, `ending` closes connections and sessions,
-//! `stream_end` serves what came before the end of a stream, `links` holds connections and outboxes, `work` is
-//! the budget of a turn, `reading` says who is read and who goes on in a later turn, `job` takes packets over
-//! several turns, `leftovers` ends sessions over several turns, `transports` takes bytes through what lies
-//! between socket and MQTT, `settling` gives TLS to the kernel, `due` says what timers lead to, `overdue`
-//! judges clients whose time is up.
+//! | folder or file | what it does |
+//! | --- | --- |
+//! | `packets` | what each packet of a client does, from its bytes to its answer |
+//! | `connections` | Network Connections: their table, input and output, time limits, and the end of a stream |
+//! | `routing` | the recipients of a message, its delivery to them, shared subscriptions, backpressure |
+//! | `retained` | retained messages, their expiry, and their replay to new subscribers |
+//! | `durability` | records for the store, restoring from them, and Wills |
+//! | `mesh` | other cores: messages forwarded to them, and connections that move to their home core |
+//! | `listeners` | TLS handshakes, and the offload of TLS to the kernel |
+//! | `ended_sessions` | sessions that end over several turns |
+//! | `timeouts` | what each timer leads to |
+//! | `work` | the budget of a turn |
 
 mod access;
 mod action;
