@@ -22,8 +22,9 @@ pub(super) struct Request {
     is_forwarded: bool,
     has_tls: bool,
     bytes: Vec<u8>,
-    /// How many of them there were when it was parsed last: it is parsed again at its end and when it has
-    /// doubled, so that one that comes byte by byte takes no more work than its length is worth.
+    /// Length of the prefix that was parsed last. While the request is not complete, prefixes are parsed whose
+    /// length is a power of two: so a request that comes byte by byte costs no more than its length is worth,
+    /// and whether it is refused does not depend on the pieces in which it comes.
     parsed: usize,
 }
 
@@ -58,16 +59,25 @@ impl Request {
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(bytes_max - before)]);
         let is_ended = has_empty_line(&self.bytes[before.saturating_sub(3)..]);
         let is_full = self.bytes.len() == bytes_max;
-        if !is_ended && !is_full && self.bytes.len() < self.parsed * 2 {
+        let length = match self.bytes.len().checked_ilog2() {
+            Some(exponent) if !is_ended && !is_full => 1 << exponent,
+            _ => self.bytes.len(),
+        };
+        if length == self.parsed {
             return Ok(None);
         }
-        self.parsed = self.bytes.len();
-        let granted = self.parse(is_ended, is_full)?;
+        self.parsed = length;
+        let granted = self.parse(length, is_ended, is_full)?;
         Ok(granted.map(|granted| Granted { used: granted.used - before, ..granted }))
     }
 
-    fn parse(&self, is_ended: bool, is_full: bool) -> Result<Option<Granted>, NotGranted> {
-        let (bytes, rules) = (&self.bytes[..], &*self.rules);
+    fn parse(
+        &self,
+        length: usize,
+        is_ended: bool,
+        is_full: bool,
+    ) -> Result<Option<Granted>, NotGranted> {
+        let (bytes, rules) = (&self.bytes[..length], &*self.rules);
         let bad = |what: &str| NotGranted::new("400 Bad Request", what);
         let mut fields = vec![httparse::EMPTY_HEADER; rules.request_fields_max as usize];
         let mut request = httparse::Request::new(&mut fields);
