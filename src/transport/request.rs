@@ -57,17 +57,19 @@ impl Request {
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Granted>, NotGranted> {
         let (before, bytes_max) = (self.bytes.len(), self.rules.request_bytes_max as usize);
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(bytes_max - before)]);
-        let is_ended = has_empty_line(&self.bytes[before.saturating_sub(3)..]);
+        let unseen = before.saturating_sub(3);
+        let end = end_of_empty_line(&self.bytes[unseen..]).map(|end| unseen + end);
         let is_full = self.bytes.len() == bytes_max;
-        let length = match self.bytes.len().checked_ilog2() {
-            Some(exponent) if !is_ended && !is_full => 1 << exponent,
-            _ => self.bytes.len(),
+        let length = match (end, self.bytes.len().checked_ilog2()) {
+            (Some(end), _) => end,
+            (None, Some(exponent)) if !is_full => 1 << exponent,
+            (None, _) => self.bytes.len(),
         };
         if length == self.parsed {
             return Ok(None);
         }
         self.parsed = length;
-        let granted = self.parse(length, is_ended, is_full)?;
+        let granted = self.parse(length, end.is_some(), is_full)?;
         Ok(granted.map(|granted| Granted { used: granted.used - before, ..granted }))
     }
 
@@ -163,19 +165,15 @@ impl Request {
     }
 }
 
-/// Whether the end of a request, an empty line, is among these bytes.
-fn has_empty_line(bytes: &[u8]) -> bool {
-    let mut lines = bytes.split(|&byte| byte == b'\n');
-    // What comes before the first end of a line may belong to a line that began earlier.
-    lines.next();
-    let mut lines = lines.peekable();
-    while let Some(line) = lines.next() {
-        let is_whole = lines.peek().is_some();
-        if is_whole && matches!(line, b"" | b"\r") {
-            return true;
-        }
-    }
-    false
+/// The end of the first empty line that follows the end of another line: where a request ends.
+fn end_of_empty_line(bytes: &[u8]) -> Option<usize> {
+    let mut ends =
+        bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'\n').map(|(at, _)| at + 1);
+    ends.find_map(|end| match &bytes[end..] {
+        [b'\n', ..] => Some(end + 1),
+        [b'\r', b'\n', ..] => Some(end + 2),
+        _ => None,
+    })
 }
 
 /// Where a client is, as trusted proxies say: the last of those they name that is none of them. None where

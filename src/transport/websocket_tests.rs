@@ -70,17 +70,21 @@ fn a_request_that_comes_byte_by_byte_is_granted_with_the_frame_behind_it() {
 }
 
 #[test]
-fn a_request_with_a_wrong_byte_is_refused_alike_in_whatever_pieces_it_comes() {
+fn a_request_that_is_wrong_is_refused_alike_in_whatever_pieces_it_comes() {
+    let with_a_wrong_byte =
+        (0..REQUEST.len()).map(|length| [&REQUEST.as_bytes()[..length], b"\x0B"].concat());
+    let after_empty_lines =
+        ["\n", "\r\n", "\n\n", "\r\n\r\n"].map(|lines| [lines, "a\n\n", REQUEST].concat().into());
     let mut refused = 0;
-    for length in 0..REQUEST.len() {
-        let request = [&REQUEST.as_bytes()[..length], b"\x0B"].concat();
+    for request in with_a_wrong_byte.chain(after_empty_lines) {
         let (_, at_once) = take(&mut begin(rules()), &request);
         refused += usize::from(at_once.is_err());
         for step in [1, 2, 7, 31, 64, 100] {
             let mut websocket = begin(rules());
             let in_pieces = request.chunks(step).map(|piece| take(&mut websocket, piece).1);
             let in_pieces = in_pieces.reduce(|before, now| before.and(now));
-            assert_eq!(in_pieces.as_ref(), Some(&at_once), "{length} bytes in pieces of {step}");
+            let text = request.escape_ascii();
+            assert_eq!(in_pieces.as_ref(), Some(&at_once), "{text} in pieces of {step}");
         }
     }
     assert!(refused > 0);
