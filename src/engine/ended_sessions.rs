@@ -49,7 +49,7 @@ impl Engine {
     pub(super) fn end_session(&mut self, index: SessionId) {
         self.flush_run();
         debug_assert!(self.sessions[index].connection.is_none());
-        self.links.metrics.clients_disconnected -= 1;
+        self.metrics.clients_disconnected -= 1;
         self.publish_will(index);
         let lines = self.shared_lines(index);
         let mut subscriptions = std::mem::take(&mut self.sessions[index].subscriptions);
@@ -62,7 +62,7 @@ impl Engine {
             !filter.is_shared()
         });
         self.sessions.release_identifier(index);
-        self.links.metrics.messages_queued -= self.queued(index) as u64;
+        self.metrics.messages_queued -= self.queued(index) as u64;
         let state = &mut self.sessions[index];
         let (number, outbound) = (state.number(), state.outbound.take());
         let mut ended = EndedSession { index, number, subscriptions, outbound, lines };
@@ -70,7 +70,7 @@ impl Engine {
             self.tell_session_over(&mut ended);
         }
         if !self.go_on_ending(&mut ended) {
-            self.links.metrics.sessions_divided += 1;
+            self.metrics.sessions_divided += 1;
             self.leftovers.push_back(Leftover::Ended(ended));
         }
     }

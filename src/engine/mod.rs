@@ -107,6 +107,7 @@ pub struct Engine {
     names: Names,
     generation: u32,
     links: Links,
+    metrics: Metrics,
     /// Bytes on the ledgers of the other cores at the beginning of this turn.
     memory_bytes_elsewhere: u64,
     sessions: SessionTable,
@@ -221,6 +222,7 @@ impl Engine {
             names: Names::new(keys, place.core()),
             generation: 0,
             links,
+            metrics: Metrics::default(),
             memory_bytes_elsewhere: 0,
             sessions: SessionTable::new(hashing.clone(), place.clone()),
             cache: TopicCache::new(hashing, cache_bytes_max as usize, ledger.clone()),
@@ -283,38 +285,39 @@ impl Engine {
 
     /// Counters and gauges as they stand.
     pub fn metrics(&mut self) -> &Metrics {
-        self.links.metrics.memory_bytes = self.links.ledger.bytes();
-        self.links.metrics.input_bytes = self.links.ledger.input_bytes();
-        self.links.metrics.log_lines_left_out = crate::base::log_rate::left_out();
-        self.links.metrics.log_lines_lost = crate::base::output::log_lines_lost();
-        self.links.metrics.work_steps = self.work.total();
-        self.links.metrics.work_steps_turn_max = self.work.turn_max();
-        self.links.metrics.connections_open = self.links.connections.len() as u64;
-        self.links.metrics.subscriptions = self.index.len() as u64;
-        self.links.metrics.subscriptions_wildcard = self.index.wildcard_len() as u64;
-        self.links.metrics.subscriptions_shared = self.index.shared_filters() as u64;
+        (self.metrics.packets_sent, self.metrics.bytes_sent) = self.links.sent_totals();
+        self.metrics.memory_bytes = self.links.ledger.bytes();
+        self.metrics.input_bytes = self.links.ledger.input_bytes();
+        self.metrics.log_lines_left_out = crate::base::log_rate::left_out();
+        self.metrics.log_lines_lost = crate::base::output::log_lines_lost();
+        self.metrics.work_steps = self.work.total();
+        self.metrics.work_steps_turn_max = self.work.turn_max();
+        self.metrics.connections_open = self.links.connections.len() as u64;
+        self.metrics.subscriptions = self.index.len() as u64;
+        self.metrics.subscriptions_wildcard = self.index.wildcard_len() as u64;
+        self.metrics.subscriptions_shared = self.index.shared_filters() as u64;
         let subscription_bytes = self.index.charged() + self.replica.charged();
-        self.links.metrics.subscription_bytes = subscription_bytes as u64;
-        self.links.metrics.retained_topic_bytes = self.retained.charged() as u64;
-        self.links.metrics.topic_cache_bytes = self.cache.charged() as u64;
-        self.links.metrics.lanes_bytes = self.lanes_bytes();
-        self.links.metrics.note_access(self.access.counts());
+        self.metrics.subscription_bytes = subscription_bytes as u64;
+        self.metrics.retained_topic_bytes = self.retained.charged() as u64;
+        self.metrics.topic_cache_bytes = self.cache.charged() as u64;
+        self.metrics.lanes_bytes = self.lanes_bytes();
+        self.metrics.note_access(self.access.counts());
         debug_assert_eq!(
-            self.links.metrics.messages_queued,
+            self.metrics.messages_queued,
             self.sessions.iter().map(|(session, _)| self.queued(session) as u64).sum::<u64>()
         );
-        &self.links.metrics
+        &self.metrics
     }
 
     /// The counters, with how busy the core was since the last report.
     fn report(&mut self) -> Metrics {
-        self.sys_topics.note_busy(self.now, &mut self.links.metrics);
+        self.sys_topics.note_busy(self.now, &mut self.metrics);
         self.metrics().clone()
     }
 
     /// The executor has gone through a turn of its loop.
     pub fn note_turn(&mut self, turn: Turn) {
-        self.links.metrics.note_turn(turn);
+        self.metrics.note_turn(turn);
     }
 
     /// When the CONNECTs came that are answered in this turn. Whoever takes statistics, and so has
@@ -326,7 +329,7 @@ impl Engine {
     /// PUBLISH packets received from clients, and messages of other cores' clients taken from there,
     /// each by QoS, since the start.
     pub fn publishes_taken(&self) -> ([u64; 3], [u64; 3]) {
-        (self.links.metrics.received_by_qos, self.links.metrics.forwarded_by_qos)
+        (self.metrics.received_by_qos, self.metrics.forwarded_by_qos)
     }
 
     /// A connection was accepted. When it is refused, the executor closes the socket.
@@ -335,7 +338,7 @@ impl Engine {
         let connections_max = self.settings.limits.connections_max as usize;
         let refusal = self.refusal();
         if refusal.is_some() {
-            self.links.metrics.connections_refused += 1;
+            self.metrics.connections_refused += 1;
             if self.connections() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
                 return Err(Refused);
             }
@@ -345,7 +348,7 @@ impl Engine {
         connection.refusal = refusal;
         let memory_is_overdrawn = self.memory_is_overdrawn();
         if let Err(refused) = self.listeners.admit(&peer, &mut connection, memory_is_overdrawn) {
-            self.links.metrics.connections_refused += 1;
+            self.metrics.connections_refused += 1;
             return Err(refused);
         }
         // Whom a proxy speaks for counts for the proxy's address in nothing.
@@ -355,7 +358,7 @@ impl Engine {
             self.listeners.release(peer.listener);
             return Err(Refused);
         }
-        self.links.metrics.connections_accepted += 1;
+        self.metrics.connections_accepted += 1;
         Ok(self.add_connection(connection))
     }
 

@@ -47,7 +47,7 @@ impl Engine {
         if let Some(due) = self.timers.next()
             && self.overdue.note_firing(now, due)
         {
-            self.links.metrics.turns_late += 1;
+            self.metrics.turns_late += 1;
         }
         self.go_on_with_expiries();
         self.go_on_with_graves();
@@ -76,7 +76,8 @@ impl Engine {
                 Timer::LeftWills => self.look_at_left_wills(),
                 Timer::Records => self.end_rest_of_records(),
                 Timer::Settling => {
-                    self.listeners.check_offload(&mut self.links, &mut self.timers, self.now);
+                    let Self { listeners, links, metrics, timers, now, .. } = self;
+                    listeners.check_offload(links, metrics, timers, *now);
                 }
                 Timer::End { connection, left, looks } => self.look_at_end(connection, left, looks),
             }

@@ -50,7 +50,7 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         let (address, held) = (connection.address, connection.input_bytes());
         let (all, most) = (self.links.ledger.input_bytes(), self.input_bytes_max());
-        self.links.metrics.input_refused += 1;
+        self.metrics.input_refused += 1;
         let why = match self.memory_is_full() {
             true => "memory_bytes_max is reached, and unfinished input takes its share beyond it",
             false => "unfinished input of all connections takes a quarter of memory_bytes_max",

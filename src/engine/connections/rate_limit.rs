@@ -68,7 +68,7 @@ impl Engine {
         else {
             return;
         };
-        self.links.metrics.clients_throttled += 1;
+        self.metrics.clients_throttled += 1;
         self.pause_reading(id);
         self.timers.arm(now.after(wait), Timer::Allowance(id));
     }

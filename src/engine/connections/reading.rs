@@ -27,7 +27,7 @@ impl Engine {
         let was_read = connection.is_read();
         connection.holders += 1;
         if connection.holders == 1 {
-            self.links.metrics.publishers_paused += 1;
+            self.metrics.publishers_paused += 1;
         }
         if was_read {
             self.links.actions.push_back(Action::Pause { connection: publisher });
@@ -125,7 +125,7 @@ impl Engine {
         if !connection.is_sending || connection.is_deaf() {
             return false;
         }
-        self.links.metrics.clients_unread += 1;
+        self.metrics.clients_unread += 1;
         self.hold(id, Hold::Answers);
         true
     }
@@ -162,7 +162,7 @@ impl Engine {
         let Some(connection) = self.links.get(id) else { return };
         if !connection.is_ready {
             connection.is_ready = true;
-            self.links.metrics.inputs_deferred += 1;
+            self.metrics.inputs_deferred += 1;
             self.untouched.push_back(id);
         }
     }

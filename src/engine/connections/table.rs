@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use crate::base::ids::ConnectionId;
 use crate::base::limits;
-use crate::base::metrics::Metrics;
 use crate::base::send_buffer::SendBuffer;
 use crate::engine::action::Action;
 use crate::engine::connections::connection::Connection;
@@ -32,8 +31,10 @@ pub struct Links {
     pub scratch: Scratch,
     /// What all of it weighs.
     pub ledger: Ledger,
-    /// Counters.
-    pub metrics: Metrics,
+    /// MQTT packets appended to outboxes since the start.
+    packets_sent: u64,
+    /// Bytes that the executor has written since the start.
+    bytes_sent: u64,
 }
 
 impl Links {
@@ -48,7 +49,8 @@ impl Links {
             broken: Vec::new(),
             scratch: Scratch::default(),
             ledger,
-            metrics: Metrics::default(),
+            packets_sent: 0,
+            bytes_sent: 0,
         }
     }
 
@@ -85,8 +87,19 @@ impl Links {
 
     /// Appends one packet other than PUBLISH.
     pub fn send(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.metrics.packets_sent += 1;
+        self.count_packets(1);
         self.outbox(slot).append(encode);
+    }
+
+    /// Counts packets that were appended to outboxes as bytes.
+    #[inline]
+    pub fn count_packets(&mut self, packets: u64) {
+        self.packets_sent += packets;
+    }
+
+    /// MQTT packets appended to outboxes, and bytes written by the executor, since the start.
+    pub fn sent_totals(&self) -> (u64, u64) {
+        (self.packets_sent, self.bytes_sent)
     }
 
     /// Whether there is an action, or a connection that may have something to send.
@@ -156,7 +169,7 @@ impl Links {
 
     /// The executor wrote `bytes`, and brings the buffer home when it is empty.
     pub fn sent(&mut self, id: ConnectionId, bytes: usize, drained: Option<SendBuffer>) {
-        self.metrics.bytes_sent += bytes as u64;
+        self.bytes_sent += bytes as u64;
         let is_drained = drained.is_some();
         if let Some(buffer) = drained {
             self.recycle(buffer);

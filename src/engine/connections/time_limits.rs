@@ -167,7 +167,7 @@ impl Engine {
             tracing::debug!(limit_s = limit.as_secs(), "no CONNECT within the time limit");
         }
         // [MQTT-3.1.2-22]
-        self.links.metrics.timeouts += 1;
+        self.metrics.timeouts += 1;
         self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
     }
 
@@ -234,7 +234,7 @@ impl Engine {
         if connection.stash().len() > bytes && connection.excuse_stash(now) {
             return self.look_at_packet_by(id, now.after_s(limit_s));
         }
-        self.links.metrics.timeouts += 1;
+        self.metrics.timeouts += 1;
         tracing::debug!(limit_s, "a packet was not whole within the time limit");
         self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
     }

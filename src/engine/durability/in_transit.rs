@@ -232,7 +232,7 @@ impl Engine {
         while let Some(Passing { filter, delivery, .. }) = self.transit.found.pop_front() {
             let message = &delivery.message;
             if message.is_expired(self.now) {
-                self.links.metrics.drops.add(DropCause::Expired, 1);
+                self.metrics.drops.add(DropCause::Expired, 1);
             } else {
                 self.template.begin(1);
                 let mut draft = Draft::of(message, message.content(), delivery.retain);
@@ -258,7 +258,7 @@ impl Engine {
         draft.before.extend(own);
         let sharing = self.sharing(filter);
         if self.share(&sharing, draft, &Origin::default(), None).is_none() {
-            self.links.metrics.drops.add(DropCause::Offline, 1);
+            self.metrics.drops.add(DropCause::Offline, 1);
         }
     }
 

@@ -45,10 +45,10 @@ impl Engine {
         self.set_now(now);
         let Some(journal) = &mut self.journal else { return };
         let is_more = journal.note_stored(stored);
-        self.links.metrics.store_bytes = stored.bytes;
-        self.links.metrics.store_syncs = stored.syncs;
-        self.links.metrics.store_failing = u64::from(stored.is_failing);
-        self.links.metrics.store_full = u64::from(stored.is_full);
+        self.metrics.store_bytes = stored.bytes;
+        self.metrics.store_syncs = stored.syncs;
+        self.metrics.store_failing = u64::from(stored.is_failing);
+        self.metrics.store_full = u64::from(stored.is_full);
         if is_more {
             for core in self.place.others() {
                 self.lanes.to(core).note_stored(stored.up_to);

@@ -203,7 +203,7 @@ impl Engine {
             return;
         }
         let index = self.new_session(&kept.client_identifier);
-        self.links.metrics.clients_disconnected += 1;
+        self.metrics.clients_disconnected += 1;
         let [low, middle, high, _] = ((number.0 >> 32) as u32).to_le_bytes();
         let is_new_absence = kept.away_since_us.is_none();
         let state = &mut self.sessions[index];

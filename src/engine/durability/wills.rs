@@ -177,7 +177,7 @@ impl Engine {
 
     /// The rules have changed since a client was let in with its Will.
     fn withhold_will(&mut self, will: &Will) {
-        self.links.metrics.drops.add(DropCause::NotAuthorized, 1);
+        self.metrics.drops.add(DropCause::NotAuthorized, 1);
         rated!(
             info,
             self.now,
@@ -304,7 +304,7 @@ impl Engine {
     }
 
     fn count_left_wills(&mut self) {
-        self.links.metrics.wills_left = self.left_wills.places.len() as u64;
+        self.metrics.wills_left = self.left_wills.places.len() as u64;
     }
 }
 

@@ -9,6 +9,7 @@ use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Peer};
 use crate::base::limits;
 use crate::base::log_rate::{Name, rated};
+use crate::base::metrics::Metrics;
 use crate::config::Limits;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::connections::table::Links;
@@ -116,10 +117,10 @@ impl Engine {
             return;
         }
         if !self.listeners.handshakes.push(id, is_begun) {
-            self.links.metrics.connections_refused += 1;
+            self.metrics.connections_refused += 1;
             return self.end_connection(id.slot, Ending::Silent);
         }
-        self.links.metrics.tls_waited += 1;
+        self.metrics.tls_waited += 1;
         self.links.actions.push_back(Action::Pause { connection: id });
     }
 
@@ -159,7 +160,7 @@ impl Engine {
         }
         let mut plain = self.links.take_plain();
         if let Ok(received) = &mut outcome {
-            self.links.note_handshake(id, received, self.now);
+            self.links.note_handshake(id, received, &mut self.metrics, self.now);
             if has_address {
                 self.note_address(id, received.address);
             }
@@ -206,7 +207,7 @@ impl Engine {
     pub(in crate::engine) fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
         let Some(connection) = self.links.get(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
-        self.links.metrics.transport_faults += 1;
+        self.metrics.transport_faults += 1;
         tracing::debug!(?address, listener, layer, "connection ended: {}", Name(what));
         self.end_of_input(id);
     }
@@ -226,15 +227,21 @@ impl Engine {
 impl Links {
     /// Notes what the layers below MQTT found out about a client: a handshake that is complete, and whom
     /// its certificate names.
-    fn note_handshake(&mut self, id: ConnectionId, received: &mut Received, now: Now) {
+    fn note_handshake(
+        &mut self,
+        id: ConnectionId,
+        received: &mut Received,
+        metrics: &mut Metrics,
+        now: Now,
+    ) {
         if let Some(certificate) = received.proxied.take()
             && let Some(connection) = self.get(id)
         {
             connection.extra.get_or_insert_default().certificate = Some(certificate);
         }
         let Some(handshake) = received.handshake else { return };
-        self.metrics.tls_handshakes += 1;
-        self.metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
+        metrics.tls_handshakes += 1;
+        metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
         let Some(valid_for) = received.certificate_valid_for else { return };
         let Some(transport) = self.get(id).and_then(|c| c.transport.as_mut()) else { return };
         if let Some(certificate) = transport.certificate_mut() {

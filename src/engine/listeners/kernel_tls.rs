@@ -20,6 +20,7 @@ use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::base::limits::KERNEL_TLS_LOOK_MS;
 use crate::base::log_rate::rated;
+use crate::base::metrics::Metrics;
 use crate::base::timer_wheel::Wheel;
 use crate::engine::connections::table::Links;
 use crate::engine::listeners::Listeners;
@@ -65,6 +66,7 @@ impl Listeners {
     pub fn consider_offload(
         &mut self,
         links: &mut Links,
+        metrics: &mut Metrics,
         timers: &mut Wheel<Timer>,
         now: Now,
         id: ConnectionId,
@@ -75,14 +77,20 @@ impl Listeners {
         let Some(connection) = links.get(id) else { return };
         match connection.transport.as_ref().and_then(|transport| transport.fits_kernel()) {
             None => {}
-            Some(false) => links.metrics.kernel_tls_left_cipher += 1,
+            Some(false) => metrics.kernel_tls_left_cipher += 1,
             Some(true) => self.offload.push(id, timers, now),
         }
     }
 
     /// Checks which connections can move to the kernel now. Called by the timer, before anything that this
     /// turn produces has been sent.
-    pub fn check_offload(&mut self, links: &mut Links, timers: &mut Wheel<Timer>, now: Now) {
+    pub fn check_offload(
+        &mut self,
+        links: &mut Links,
+        metrics: &mut Metrics,
+        timers: &mut Wheel<Timer>,
+        now: Now,
+    ) {
         self.offload.is_timed = false;
         for _ in 0..self.offload.candidates.len() {
             let Some(id) = self.offload.candidates.pop_front() else { return };
@@ -97,7 +105,7 @@ impl Listeners {
             match transport.look_at_kernel(is_busy) {
                 Settling::Ready => links.actions.push_back(Action::Settle { connection: id }),
                 Settling::Later => self.offload.candidates.push_back(id),
-                Settling::Never => links.metrics.kernel_tls_left_busy += 1,
+                Settling::Never => metrics.kernel_tls_left_busy += 1,
             }
         }
         self.offload.arm(timers, now);
@@ -140,7 +148,7 @@ impl Engine {
     pub fn handle_unsettled(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
         if self.links.with_transport(id, |transport, _| transport.stay()).is_some() {
-            self.links.metrics.kernel_tls_left_refused += 1;
+            self.metrics.kernel_tls_left_refused += 1;
             self.links.mark_dirty(id.slot);
         }
     }
@@ -149,9 +157,9 @@ impl Engine {
     /// on; otherwise it closes the connection, which neither side can continue.
     pub fn handle_sealed(&mut self, outcome: &io::Result<()>) {
         match outcome {
-            Ok(()) => self.links.metrics.kernel_tls_taken += 1,
+            Ok(()) => self.metrics.kernel_tls_taken += 1,
             Err(error) => {
-                self.links.metrics.kernel_tls_failed += 1;
+                self.metrics.kernel_tls_failed += 1;
                 self.listeners.offload.fail();
                 rated!(
                     warn,
@@ -189,7 +197,7 @@ impl Engine {
             // An empty alert stands for the end of the connection.
             (ALERT, [] | [_, CLOSE_NOTIFY]) => {}
             (HANDSHAKE, [KEY_UPDATE, ..]) => {
-                self.links.metrics.kernel_tls_key_updates += 1;
+                self.metrics.kernel_tls_key_updates += 1;
                 rated!(
                     info,
                     self.now,
@@ -210,7 +218,7 @@ impl Engine {
         self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
-        self.links.metrics.kernel_tls_spent += 1;
+        self.metrics.kernel_tls_spent += 1;
         rated!(
             info,
             self.now,

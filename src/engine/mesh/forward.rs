@@ -37,7 +37,7 @@ impl Engine {
         self.clock = self.clock.max(self.now.0);
         let mut batch = self.lanes.seal(to, self.clock)?;
         batch.sent = self.now;
-        self.links.metrics.batches_sent += 1;
+        self.metrics.batches_sent += 1;
         Some(batch)
     }
 
@@ -51,7 +51,7 @@ impl Engine {
     pub fn handle_batch(&mut self, now: Now, from: CoreId, mut batch: Batch) {
         // This turn may have begun before it was sent.
         self.set_now(now.max(batch.sent));
-        self.links.metrics.batches_received += 1;
+        self.metrics.batches_received += 1;
         let mark = self.mark();
         self.heard[usize::from(from.0)] = batch.clock;
         self.take_receipt(from, batch.receipt);
@@ -162,7 +162,7 @@ impl Engine {
     fn take_forwarded(&mut self, from: CoreId, batch: &Batch, forwarded: &Forwarded) {
         let content = batch.content(&forwarded.body);
         if forwarded.publisher.is_some() {
-            self.links.metrics.forwarded_by_qos[usize::from(u8::from(content.qos))] += 1;
+            self.metrics.forwarded_by_qos[usize::from(u8::from(content.qos))] += 1;
         }
         let publisher = forwarded.publisher.map(|connection| Publisher { core: from, connection });
         let origin = Origin { publisher, session: None, once: None, from: Some(from) };

@@ -51,7 +51,7 @@ impl Engine {
         let after = connection.input_bytes();
         self.links.ledger.change_input(before, after);
         // It is processed at home, and counted there.
-        self.links.metrics.packets_received -= 1;
+        self.metrics.packets_received -= 1;
         self.leaving.push((id, home));
     }
 
@@ -74,7 +74,7 @@ impl Engine {
         self.links.connections.free(id.slot as usize);
         self.place.set_connections(self.links.connections.len());
         bytes.extend_from_slice(connection.stash());
-        self.links.metrics.connections_handed_over += 1;
+        self.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
         let (transport, is_ended) = (connection.transport, connection.holds.has(Hold::Ended));
         let certificate = connection.extra.and_then(|extra| extra.certificate);

@@ -54,7 +54,7 @@ impl Engine {
 
     /// Not let in by the access control.
     pub(in crate::engine) fn turn_down(&mut self, id: ConnectionId, reason: ReasonCode) {
-        self.links.metrics.clients_refused += 1;
+        self.metrics.clients_refused += 1;
         self.access.forget(exchange(id));
         self.refuse(id, reason);
     }
@@ -76,7 +76,7 @@ impl Engine {
             false => self.access.claims_identifier(&who),
         };
         if claim == IdentifierClaim::Denied {
-            self.links.metrics.identifiers_denied += 1;
+            self.metrics.identifiers_denied += 1;
             rated!(
                 info,
                 self.now,
@@ -123,7 +123,7 @@ impl Engine {
             return Ok(EndsForeign(true));
         }
         let session_expiry_interval_s = session.expiry_interval_s;
-        self.links.metrics.sessions_guarded += 1;
+        self.metrics.sessions_guarded += 1;
         rated!(
             warn,
             self.now,
@@ -155,7 +155,7 @@ impl Engine {
             owner = owner.map(name),
             "ended: the session of this Client Identifier was somebody else's, or nobody's"
         );
-        self.links.metrics.foreign_sessions_ended += 1;
+        self.metrics.foreign_sessions_ended += 1;
     }
 
     /// Counts a session for its user, where that is bounded. One that has it already keeps its place.
@@ -192,7 +192,7 @@ impl Engine {
         let client = self.sessions[session].client_identifier.as_str();
         let (client, why) = (name(client), reason.name());
         rated!(info, self.now, client, why, "disconnected: its credentials do not hold any more");
-        self.links.metrics.credentials_withdrawn += 1;
+        self.metrics.credentials_withdrawn += 1;
         self.end_connection(id.slot, Ending::Server(reason));
         false
     }
@@ -241,7 +241,7 @@ impl Engine {
             return;
         };
         if until.is_due(now) {
-            self.links.metrics.stays_ended += 1;
+            self.metrics.stays_ended += 1;
             return self.end_connection(id.slot, Ending::Server(ReasonCode::MaximumConnectTime));
         }
         self.look_at_stay_by(id, until);

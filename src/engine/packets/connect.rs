@@ -88,7 +88,7 @@ impl Engine {
         frame: &[u8],
         violation: Violation,
     ) {
-        self.links.metrics.violations += 1;
+        self.metrics.violations += 1;
         tracing::debug!(clause = violation.clause(), "CONNECT refused: {violation}");
         let level = match violation {
             Violation::UnsupportedProtocolName => None, // it speaks something else
@@ -121,13 +121,13 @@ impl Engine {
         let session = self.sessions.find(connect.client_identifier);
         let has_room = !self.memory_is_full() || session.is_some_and(|of| self.may_give_way(of));
         if !has_room || self.store_is_far_behind() {
-            self.links.metrics.connections_refused += 1;
+            self.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::ServerBusy));
         }
         if session.is_none()
             && self.sessions.everywhere() >= self.settings.limits.sessions_max as usize
         {
-            self.links.metrics.connections_refused += 1;
+            self.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::QuotaExceeded));
         }
         if connect.client_identifier.is_empty() {
@@ -211,7 +211,7 @@ impl Engine {
         let after = connection.input_bytes();
         self.links.ledger.change_input(before, after);
         if after > before && !self.has_room_for_input(after, 0, true) {
-            self.links.metrics.input_refused += 1;
+            self.metrics.input_refused += 1;
             self.refuse(id, ReasonCode::ServerBusy);
             return false;
         }
@@ -408,7 +408,7 @@ impl Engine {
         let membership = match self.enter_user(client_identifier, user) {
             Ok(membership) => membership,
             Err(Refusal(reason)) => {
-                self.links.metrics.sessions_over_user += 1;
+                self.metrics.sessions_over_user += 1;
                 return self.turn_down(id, reason);
             }
         };
@@ -432,7 +432,7 @@ impl Engine {
         let is_session_told = self.mark() > mark;
         self.cancel_left_will(client_identifier);
         self.hold_will(session);
-        let metrics = &mut self.links.metrics;
+        let metrics = &mut self.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
         let assigned = assigned.as_deref();
@@ -457,7 +457,8 @@ impl Engine {
             self.begin_checking_rights(id, session, changes_hands);
         }
         self.pump(id.slot);
-        self.listeners.consider_offload(&mut self.links, &mut self.timers, self.now, id);
+        let Self { listeners, links, metrics, timers, now, .. } = self;
+        listeners.consider_offload(links, metrics, timers, *now, id);
         self.release_hold(id, Hold::Decision);
     }
 
@@ -487,13 +488,13 @@ impl Engine {
         if let Some(session) = self.sessions.find(client_identifier)
             && let Some(old) = self.sessions[session].connection
         {
-            self.links.metrics.takeovers += 1;
+            self.metrics.takeovers += 1;
             self.end_connection(old.slot, Ending::TakenOver { ends_session });
         }
         // Looked up again: the session may have ended with its connection.
         if let Some(session) = self.sessions.find(client_identifier) {
             if !ends_session {
-                self.links.metrics.clients_disconnected -= 1;
+                self.metrics.clients_disconnected -= 1;
                 return (session, true);
             }
             self.end_session(session);

@@ -94,7 +94,7 @@ impl Engine {
             false => self.links.actions.push_back(Action::Close { connection: id, last }),
         }
         if let Phase::Open { session } = connection.phase {
-            self.links.metrics.clients_connected -= 1;
+            self.metrics.clients_connected -= 1;
             self.detach_session(session, ending);
         }
     }
@@ -148,7 +148,7 @@ impl Engine {
         let session = &self.sessions[index];
         tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
         // Settled before the count below: a session that ends now was never "disconnected".
-        self.links.metrics.clients_disconnected += 1;
+        self.metrics.clients_disconnected += 1;
         if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
             return self.end_session(index);
         }
@@ -185,7 +185,7 @@ impl Engine {
             self.publish_will(index);
         }
         if expires {
-            self.links.metrics.sessions_expired += 1;
+            self.metrics.sessions_expired += 1;
             return self.end_session(index);
         }
         let session = &self.sessions[index];

@@ -124,7 +124,7 @@ impl Engine {
 
     fn keep_job(&mut self, id: ConnectionId, job: Job) {
         self.links.ledger.charge(job.bytes());
-        self.links.metrics.packets_divided += 1;
+        self.metrics.packets_divided += 1;
         let Some(connection) = self.links.get(id) else { return };
         connection.extra.get_or_insert_default().job = Some(Box::new(job));
         self.hold(id, Hold::Job);
@@ -269,7 +269,7 @@ impl Engine {
                 false => Err(ReasonCode::QuotaExceeded),
             };
             self.work.spend(usize::from(progress.reasons.len().is_multiple_of(4)));
-            self.links.metrics.subscriptions_refused += u64::from(outcome.is_err());
+            self.metrics.subscriptions_refused += u64::from(outcome.is_err());
             progress.reasons.push(match outcome {
                 Ok(granted) => granted as u8,
                 Err(_) if version != Version::V5 => 0x80,

@@ -22,8 +22,8 @@ impl Engine {
         session: SessionId,
         publish: &Publish<'_>,
     ) -> Result<(), Violation> {
-        self.links.metrics.publishes_received += 1;
-        self.links.metrics.received_by_qos[usize::from(u8::from(publish.qos))] += 1;
+        self.metrics.publishes_received += 1;
+        self.metrics.received_by_qos[usize::from(u8::from(publish.qos))] += 1;
         self.check_publish(publish)?;
         let Some(alias) = publish.properties.topic_alias else {
             return self.take_publish(id, session, publish, publish.topic);
@@ -135,7 +135,7 @@ impl Engine {
             false => Ok(None),
         };
         if let Err(RetainedFull(cause)) = stored {
-            self.links.metrics.drops.add(cause, 1);
+            self.metrics.drops.add(cause, 1);
             if publish.qos != Qos::AtMostOnce && self.version(id.slot) == Version::V5 {
                 return self.turn_away(id, session, publish, ReasonCode::QuotaExceeded);
             }
@@ -259,7 +259,7 @@ impl Engine {
         reason: ReasonCode,
     ) -> Result<(), Violation> {
         if reason == ReasonCode::NotAuthorized {
-            self.links.metrics.drops.add(DropCause::NotAuthorized, 1);
+            self.metrics.drops.add(DropCause::NotAuthorized, 1);
         }
         if reason == ReasonCode::PayloadFormatInvalid && publish.qos == Qos::AtMostOnce {
             return Err(Violation::PayloadFormatInvalid);

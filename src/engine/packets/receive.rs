@@ -31,7 +31,7 @@ impl Engine {
         self.set_now(now);
         let Some(connection) = self.links.get(id) else { return };
         let has_transport = connection.transport.is_some();
-        self.links.metrics.bytes_received += bytes.len() as u64;
+        self.metrics.bytes_received += bytes.len() as u64;
         match has_transport {
             false => self.handle_mqtt(id, bytes),
             true => self.handle_wrapped(id, bytes),
@@ -216,7 +216,7 @@ impl Engine {
         frame: &[u8],
         header: usize,
     ) {
-        self.links.metrics.packets_received += 1;
+        self.metrics.packets_received += 1;
         let Some(connection) = self.links.get(id) else { return };
         let version = connection.version;
         let outcome = match connection.phase {
@@ -366,7 +366,7 @@ impl Engine {
     pub(in crate::engine) fn violate(&mut self, id: ConnectionId, violation: Violation) {
         let Some(connection) = self.links.get(id) else { return };
         let address = connection.address;
-        self.links.metrics.violations += 1;
+        self.metrics.violations += 1;
         tracing::debug!(?address, clause = violation.clause(), "protocol violation: {violation}");
         self.flush_run();
         self.end_connection(id.slot, Ending::Violation(violation));
@@ -391,7 +391,7 @@ impl Engine {
 
     #[cold]
     fn count_dropped(&mut self, session: SessionId, cause: DropCause, messages: u64) {
-        self.links.metrics.drops.add(cause, messages);
+        self.metrics.drops.add(cause, messages);
         let session = &mut self.sessions[session];
         let extra = session.extra.get_or_insert_default();
         if extra.drops.is_none() {

@@ -255,7 +255,7 @@ impl Engine {
                 );
                 self.flush_run();
                 self.end_subscription(session, filter, &text, &mut groups_left);
-                self.links.metrics.subscriptions_revoked += 1;
+                self.metrics.subscriptions_revoked += 1;
             }
         }
         self.give_up_groups(session, groups_left);

@@ -117,7 +117,7 @@ impl Engine {
             self.expiries.remove(message);
             return;
         };
-        self.links.metrics.retained_expired += 1;
+        self.metrics.retained_expired += 1;
         // As one that a client takes away: an older one may still be on its way here.
         self.store(topic, &Stored { stamp, message: None });
     }

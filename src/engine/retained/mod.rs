@@ -85,7 +85,7 @@ impl Engine {
     }
 
     fn has_free_room_to_retain(&self, content: &Content<'_>) -> bool {
-        let (metrics, limits) = (&self.links.metrics, &self.settings.limits);
+        let (metrics, limits) = (&self.metrics, &self.settings.limits);
         let old = self.retained.get(content.topic).and_then(|old| old.message.as_ref());
         let old_bytes = old.map_or(0, |old| old.content().bytes() as u64);
         let messages = metrics.retained_messages - u64::from(old.is_some()) + 1;
@@ -167,7 +167,7 @@ impl Engine {
     pub(super) fn count_retained(&mut self, topic: &str, message: &Message, messages: i64) {
         if !sys_topics::is_ours(topic) {
             let bytes = message.content().bytes() as i64 * messages;
-            let metrics = &mut self.links.metrics;
+            let metrics = &mut self.metrics;
             metrics.retained_messages = metrics.retained_messages.saturating_add_signed(messages);
             metrics.retained_bytes = metrics.retained_bytes.saturating_add_signed(bytes);
         }

@@ -201,7 +201,7 @@ impl Engine {
             outbound.settle(&self.links.ledger);
         }
         let now = self.queued(session);
-        let queued = &mut self.links.metrics.messages_queued;
+        let queued = &mut self.metrics.messages_queued;
         *queued = *queued + now as u64 - before as u64;
     }
 
@@ -366,7 +366,7 @@ impl Engine {
         }
         congestion.is_stuck = true;
         let waiting = std::mem::take(&mut congestion.waiting);
-        self.links.metrics.consumers_stuck += 1;
+        self.metrics.consumers_stuck += 1;
         self.release_waiting(waiting);
         progresses
     }

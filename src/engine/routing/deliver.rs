@@ -446,8 +446,8 @@ impl Engine {
         mut copy: Copy<'_>,
         payload: Option<Bytes>,
     ) {
-        self.links.metrics.publishes_sent += 1;
-        self.links.metrics.packets_sent += 1;
+        self.metrics.publishes_sent += 1;
+        self.links.count_packets(1);
         let connection = &mut self.links.connections[slot as usize];
         let version = connection.version;
         let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());

@@ -278,7 +278,7 @@ impl Engine {
         publishers: Vec<Publisher>,
         (lane, mark): (Option<CoreId>, u64),
     ) {
-        self.links.metrics.fan_outs_divided += 1;
+        self.metrics.fan_outs_divided += 1;
         for publisher in &publishers {
             match publisher.core == self.core() {
                 true => self.pause_reading(publisher.connection),

@@ -207,8 +207,8 @@ impl Engine {
                 self.deliver_stream_in_part(target.session, id, bytes, outbox_bytes_max);
                 continue;
             }
-            self.links.metrics.publishes_sent += run.messages;
-            self.links.metrics.packets_sent += run.messages;
+            self.metrics.publishes_sent += run.messages;
+            self.links.count_packets(run.messages);
             let outbox = self.links.outbox(id.slot);
             match &run.shared[stream] {
                 Some(bytes) => outbox.append_shared(bytes.clone()),
@@ -270,7 +270,7 @@ impl Engine {
             } else if pending > 0 && pending + total > outbox_bytes_max {
                 too_many += 1;
             } else {
-                self.links.metrics.publishes_sent += 1;
+                self.metrics.publishes_sent += 1;
                 self.links.send(id.slot, |out| out.extend_from_slice(packet));
             }
         }

@@ -121,7 +121,7 @@ impl Engine {
         }
         let Some((_, member)) = chosen else {
             if qos > Qos::AtMostOnce {
-                self.links.metrics.drops.add(DropCause::Offline, 1);
+                self.metrics.drops.add(DropCause::Offline, 1);
             }
             return;
         };
