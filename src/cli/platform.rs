@@ -5,7 +5,7 @@ use std::error::Error;
 use super::console::print_report;
 use super::{Exit, Failure};
 use crate::config::{Cores, Settings};
-use crate::platform::report::{PlanReport, Report};
+use crate::server::report::{PlanReport, Report};
 
 /// Prints the placement of cores that `plan` asks for (which cores, and whether by NUMA node), or a description of
 /// the machine.

@@ -11,6 +11,7 @@ mod listener;
 pub mod mesh;
 pub mod placement;
 pub mod poll;
+pub mod probe;
 mod progress;
 #[cfg(all(
     any(feature = "monoio", feature = "glommio"),

@@ -1,22 +1,14 @@
-//! What the machine is and allows: processors, memory, descriptors, io_uring. Looked at once, at
-//! start.
+//! The machine and its limits: processors, memory, descriptors. All of it is read once, at start.
 
 pub mod cgroup;
 #[cfg(feature = "hwlocality")]
 mod hwloc;
-#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
-pub mod io_uring;
-pub mod kernel_tls;
 pub mod plan;
-pub mod report;
 pub mod topology;
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
-
 use crate::base::limits;
-use crate::config::Uring;
 
 /// Descriptors the process needs besides its connections: listeners, log, the executor's own,
 /// and connections that are being refused.
@@ -44,7 +36,7 @@ pub enum Descriptors {
 
 impl Descriptors {
     /// Connections that fit when the limit is `limit`.
-    fn fit(self, limit: u64) -> u64 {
+    pub(crate) fn fit(self, limit: u64) -> u64 {
         match self {
             Self::OfTheProcess => limit.saturating_sub(DESCRIPTORS_RESERVED),
             Self::OfRings(cores) => {
@@ -140,118 +132,6 @@ fn raise_descriptor_limit(_wanted: u64) {}
 pub const IS_FOR_SMALL_MACHINES: bool = cfg!(any(target_arch = "arm", target_arch = "mips"))
     || cfg!(all(target_os = "linux", not(feature = "uring")));
 
-/// Whether there is anything to look for: elsewhere nobody misses it.
-pub const MAY_HAVE_IO_URING: bool =
-    cfg!(all(feature = "uring", target_os = "linux", target_pointer_width = "64"));
-
-/// Whether io_uring can be used, and what it can do; or why not.
-#[derive(Debug)]
-pub struct Availability(Result<Abilities, Unavailable>);
-
-#[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
-pub use io_uring::{Abilities, Unavailable};
-
-/// Nothing is known of an io_uring that nobody uses.
-#[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
-pub use elsewhere::{Abilities, Unavailable};
-
-#[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
-mod elsewhere {
-    /// There are none.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Abilities {
-        /// It cannot.
-        pub defer_taskrun: bool,
-        /// It cannot.
-        pub incremental: bool,
-        /// It does not.
-        pub closes_direct_descriptors: bool,
-    }
-
-    /// It is not used here.
-    #[derive(Debug)]
-    pub struct Unavailable;
-
-    impl Unavailable {
-        /// A word for it, for programs.
-        pub fn word(&self) -> &'static str {
-            "not-built-in"
-        }
-    }
-
-    impl std::fmt::Display for Unavailable {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str(match cfg!(all(target_os = "linux", target_pointer_width = "64")) {
-                true => "this broker was built without it (cargo's feature `uring`)",
-                false => "it is used on 64-bit Linux alone",
-            })
-        }
-    }
-}
-
-/// Tries io_uring, for so many sockets.
-#[cfg_attr(
-    not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")),
-    expect(unused_variables, reason = "there is nothing to try")
-)]
-pub fn availability(uring: &Uring, sockets_max: u32) -> Availability {
-    #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
-    return Availability(io_uring::probe(uring, sockets_max));
-    #[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
-    return Availability(Err(Unavailable));
-}
-
-impl Availability {
-    /// Whether it can be used.
-    pub fn is_there(&self) -> bool {
-        self.0.is_ok()
-    }
-
-    /// Whether it can be used, and closes the sockets of its table when it is told to.
-    pub fn closes_direct_descriptors(&self) -> bool {
-        self.0.as_ref().is_ok_and(|abilities| abilities.closes_direct_descriptors)
-    }
-
-    /// Why it cannot.
-    pub fn why_not(&self) -> Option<&Unavailable> {
-        self.0.as_ref().err()
-    }
-}
-
-impl fmt::Display for Availability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let has = |has, what: &str| format!("{}{what}", if has { "" } else { "no " });
-        match &self.0 {
-            Ok(Abilities { defer_taskrun, incremental, closes_direct_descriptors, .. }) => write!(
-                f,
-                "usable; {}, {}, {}",
-                has(*defer_taskrun, "deferred task work"),
-                has(*incremental, "incremental buffers"),
-                has(*closes_direct_descriptors, "direct descriptors")
-            ),
-            Err(why) => write!(f, "not usable: {why}"),
-        }
-    }
-}
-
-impl Serialize for Availability {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(tag = "state", rename_all = "kebab-case")]
-        enum Shown<'a> {
-            Usable { defer_taskrun: bool, incremental_buffers: bool },
-            Unusable { because: &'a str, text: String },
-        }
-        let shown = match &self.0 {
-            Ok(Abilities { defer_taskrun, incremental, .. }) => {
-                Shown::Usable { defer_taskrun: *defer_taskrun, incremental_buffers: *incremental }
-            }
-            Err(why) => Shown::Unusable { because: why.word(), text: why.to_string() },
-        };
-        shown.serialize(serializer)
-    }
-}
-
 /// The machine in a line.
 pub fn line() -> String {
     let topology = topology::Topology::here();
@@ -266,8 +146,8 @@ pub fn line() -> String {
     )
 }
 
-/// So many of something, in words.
-fn counted(count: usize, what: &str) -> String {
+/// A count with its noun, in the plural where needed.
+pub fn counted(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),

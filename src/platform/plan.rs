@@ -7,7 +7,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::config::Cores;
+use crate::config::{Cores, Mode};
+use crate::platform;
 use crate::platform::topology::{Processor, Topology};
 
 /// A place for one of our cores.
@@ -98,6 +99,14 @@ pub fn plan(topology: &Topology, cores: &Cores, numa: bool) -> Result<Vec<Seat>,
             .count(),
     };
     Ok(chosen.iter().enumerate().map(seat).collect())
+}
+
+/// The mode that `auto` stands for on this machine, with so many cores.
+pub fn resolve(mode: Mode, cores: &Cores) -> Mode {
+    match mode {
+        Mode::Auto if platform::IS_FOR_SMALL_MACHINES && cores.count() == 1 => Mode::Sync,
+        mode => mode,
+    }
 }
 
 #[cfg(test)]

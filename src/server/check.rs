@@ -16,7 +16,7 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
     let (mut settings, mut found) = (settings.clone(), Vec::new());
     let asked = settings.limits.connections_max;
     platform::raise_descriptors(asked);
-    settings.mode = platform::report::resolve(settings.mode, &settings.cores);
+    settings.mode = platform::plan::resolve(settings.mode, &settings.cores);
     let kind = choose(&mut settings).map_err(|error| found.push(error)).ok();
     if let Some(kind) = kind
         && let Err(error) = platform::connections_max(asked, descriptors(kind, &settings))

@@ -3,6 +3,7 @@
 mod certificates;
 mod check;
 mod listen;
+pub mod report;
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -18,7 +19,7 @@ use crate::engine::{Access, Keys};
 use crate::executor::threads::{self, Plan, Running};
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use crate::executor::uring;
-use crate::executor::{Executor, Listeners, Stop, placement, poll, sockets_max};
+use crate::executor::{Executor, Listeners, Stop, placement, poll, probe, sockets_max};
 use crate::platform::plan::{Impossible, Seat};
 use crate::platform::{self, Descriptors};
 use crate::reload::Reload;
@@ -120,7 +121,7 @@ impl<'a> Server<'a> {
     ) -> Result<Self, ServerError> {
         let asked = settings.limits.connections_max;
         platform::raise_descriptors(asked);
-        settings.mode = platform::report::resolve(settings.mode, &settings.cores);
+        settings.mode = platform::plan::resolve(settings.mode, &settings.cores);
         let kind = choose(&mut settings)?;
         let descriptors = descriptors(kind, &settings);
         settings.limits.connections_max =
@@ -286,13 +287,13 @@ fn choose(settings: &mut Settings) -> Result<Kind, ServerError> {
     if settings.mode == Mode::Poll || settings.executor == Kind::Poll {
         return Ok(Kind::Poll);
     }
-    let io_uring = platform::availability(&settings.uring, sockets_max(settings));
+    let io_uring = probe::availability(&settings.uring, sockets_max(settings));
     settings.uring.direct_descriptors &= io_uring.closes_direct_descriptors();
     match io_uring.why_not() {
         None if settings.executor == Kind::Auto => Ok(Kind::Uring),
         None => Ok(settings.executor),
         Some(why) if is_forced(settings) => Err(ServerError::Mode(why.to_string())),
-        Some(_) if !platform::MAY_HAVE_IO_URING => Ok(Kind::Poll),
+        Some(_) if !probe::MAY_HAVE_IO_URING => Ok(Kind::Poll),
         Some(why) => {
             tracing::warn!(because = why.word(), "running on poll, the slower way: {why}");
             Ok(Kind::Poll)

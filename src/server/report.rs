@@ -4,12 +4,13 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::config::{Cores, Mode, Settings};
+use crate::config::{Cores, Settings};
+use crate::executor::probe::kernel_tls::KernelTls;
+use crate::executor::probe::{self, Availability};
 use crate::executor::sockets_max;
-use crate::platform::kernel_tls::KernelTls;
 use crate::platform::plan::{self, Impossible, Seat};
 use crate::platform::topology::Topology;
-use crate::platform::{self, Availability, Descriptors, cgroup, counted};
+use crate::platform::{self, Descriptors, cgroup, counted};
 
 /// What there is.
 #[derive(Debug, Serialize)]
@@ -117,7 +118,7 @@ impl Report {
     pub fn new(settings: &Settings) -> Self {
         let (topology, limits) = (Topology::here(), cgroup::Limits::here());
         let descriptors_max = platform::descriptors_max();
-        let io_uring = platform::availability(&settings.uring, sockets_max(settings));
+        let io_uring = probe::availability(&settings.uring, sockets_max(settings));
         let memory_bytes = platform::memory_bytes();
         let machine = Machine {
             is_small: platform::IS_FOR_SMALL_MACHINES,
@@ -209,14 +210,6 @@ impl fmt::Display for PlanReport {
             writeln!(f, "{core:<4}  {processor:<9}  {package:<7}  {node}{shares}")?;
         }
         Ok(())
-    }
-}
-
-/// What `auto` means here, on so many cores.
-pub fn resolve(mode: Mode, cores: &Cores) -> Mode {
-    match mode {
-        Mode::Auto if platform::IS_FOR_SMALL_MACHINES && cores.count() == 1 => Mode::Sync,
-        mode => mode,
     }
 }
 
