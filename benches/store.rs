@@ -1,9 +1,9 @@
 //! Which store keeps what a broker must not lose: a log of our own, fjall, redb, side by side.
 //!
 //! ```text
-//! cargo bench --bench store                     all, with a million sessions to restore
-//! RINGMQ_BENCH_SHORT=1 cargo bench --bench store     a short form, as the project's check runs it
-//! RINGMQ_STORE_DIR=/mnt/flash cargo bench --bench store   on another disk than the build's
+//! cargo bench -p stores                     all, with a million sessions to restore
+//! RINGMQ_BENCH_SHORT=1 cargo bench -p stores     a short form, as the project's check runs it
+//! RINGMQ_STORE_DIR=/mnt/flash cargo bench -p stores   on another disk than the build's
 //! ```
 //!
 //! Each round puts what a turn of QoS 1 leaves behind (a message for a client that is away, and the

@@ -1,7 +1,7 @@
 //! The command line: flags, subcommands and exit codes of `broker`.
 //!
 //! Part of the library and not of the binary, because three programs need it: `src/main.rs` runs commands,
-//! `examples/pages.rs` writes manual pages and completions from [`Flags`], and the library's unit tests check how
+//! `tools/pages` writes manual pages and completions from [`Flags`], and the library's unit tests check how
 //! flags override the configuration file. No other folder imports it.
 
 mod access;

@@ -359,72 +359,20 @@ fn mosquitto_pub_sends_lines_as_they_come_and_its_will_when_it_is_killed() {
     assert_eq!(got, ["lines one", "lines two", "will gone"]);
 }
 
-mod rumqttc_clients {
-    use super::*;
-    use rumqttc::{Client, Event, Incoming, MqttOptions, QoS, v5};
-
-    const COUNT: usize = 3_000;
-
-    #[test]
-    fn rumqttc_gets_its_own_3_000_messages_at_every_qos_in_order() {
-        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-            let broker = Broker::start();
-            let mut options = MqttOptions::new("r", "127.0.0.1", broker.address.port());
-            options.set_inflight(100);
-            let (client, mut connection) = Client::new(options, 100);
-            client.subscribe("mine", qos).expect("queued");
-            let publisher = std::thread::spawn(move || {
-                for number in 0..COUNT {
-                    let payload = number.to_string();
-                    client.publish("mine", qos, false, payload).expect("queued");
-                }
-                client
-            });
-            let mut got = Vec::new();
-            for event in connection.iter() {
-                if let Event::Incoming(Incoming::Publish(publish)) = event.expect("no error") {
-                    got.push(String::from_utf8(publish.payload.to_vec()).expect("text"));
-                }
-                if got.len() == COUNT {
-                    break;
-                }
-            }
-            let expected: Vec<String> = (0..COUNT).map(|number| number.to_string()).collect();
-            assert_eq!(got, expected);
-            drop(publisher.join());
-            broker.did("rumqttc");
-        }
+fn rumqttc(version: &str) {
+    if clients_are_there() {
+        let broker = Broker::start();
+        wait(start("target/interop/rumqttc_client", &[version, &broker.port()]), "rumqttc");
+        broker.did("rumqttc");
     }
+}
 
-    #[test]
-    fn rumqttc_5_gets_its_own_3_000_messages_at_every_qos_in_order() {
-        use v5::mqttbytes::QoS;
-        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-            let broker = Broker::start();
-            let options = v5::MqttOptions::new("r", "127.0.0.1", broker.address.port());
-            let (client, mut connection) = v5::Client::new(options, 100);
-            client.subscribe("mine", qos).expect("queued");
-            let publisher = std::thread::spawn(move || {
-                for number in 0..COUNT {
-                    client.publish("mine", qos, false, number.to_string()).expect("queued");
-                }
-                client
-            });
-            let mut got = Vec::new();
-            for event in connection.iter() {
-                if let v5::Event::Incoming(v5::Incoming::Publish(publish)) =
-                    event.expect("no error")
-                {
-                    got.push(String::from_utf8(publish.payload.to_vec()).expect("text"));
-                }
-                if got.len() == COUNT {
-                    break;
-                }
-            }
-            let expected: Vec<String> = (0..COUNT).map(|number| number.to_string()).collect();
-            assert_eq!(got, expected);
-            drop(publisher.join());
-            broker.did("rumqttc");
-        }
-    }
+#[test]
+fn rumqttc_gets_its_own_3_000_messages_at_every_qos_in_order() {
+    rumqttc("3.1.1");
+}
+
+#[test]
+fn rumqttc_5_gets_its_own_3_000_messages_at_every_qos_in_order() {
+    rumqttc("5");
 }

@@ -1,5 +1,5 @@
 //! Writes the manual pages and the shells' completions of the `broker` command, from the table its
-//! command line is read by: `cargo run --example pages FOLDER`. What makes packages runs it.
+//! command line is read by: `cargo run -p pages FOLDER`. What makes packages runs it.
 
 use std::io;
 use std::path::Path;
@@ -11,9 +11,7 @@ use ringmq::cli::Flags;
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1) else {
-        eprintln!(
-            "pages: name the folder to write to, as in `cargo run --example pages target/pages`"
-        );
+        eprintln!("pages: name the folder to write to, as in `cargo run -p pages target/pages`");
         return ExitCode::from(2);
     };
     match write(Path::new(&folder)) {

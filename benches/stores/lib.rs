@@ -1,0 +1,1 @@
+//! Has benchmarks only: `cargo bench -p stores`.
