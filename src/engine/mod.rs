@@ -49,7 +49,6 @@ use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId, Peer, Publisher};
 use crate::base::limits;
 use crate::base::metrics::{Metrics, Turn};
-use crate::base::timer_wheel::Wheel;
 use crate::config::Settings;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::disconnect::Ending;
@@ -87,7 +86,7 @@ use routing::fan_out::FanOuts;
 use routing::fan_out_batch::Run;
 use routing::recipients::TopicCache;
 use sys_topics::SysTopics;
-use timeouts::Timer;
+use timeouts::{Timer, Timers};
 use work::Work;
 
 /// One core: see the module's documentation.
@@ -163,11 +162,9 @@ pub struct Engine {
     /// Messages that some of their subscribers get in later turns.
     fan_outs: FanOuts,
     template: Template,
-    timers: Wheel<Timer>,
+    timers: Timers,
     /// Connections whose time is up.
     overdue: Overdue,
-    /// Timers that are due.
-    fired: VecDeque<Timer>,
     /// What may be done in this turn.
     work: Work,
     /// Connections to go on with: input, retained messages, a packet that takes several turns.
@@ -254,9 +251,8 @@ impl Engine {
             run: Run::default(),
             fan_outs: FanOuts::default(),
             template: Template::default(),
-            timers: Wheel::new(now),
+            timers: Timers::new(now),
             overdue: Overdue::default(),
-            fired: VecDeque::new(),
             work: Work::default(),
             ready: VecDeque::new(),
             untouched: VecDeque::new(),
@@ -520,7 +516,7 @@ impl Engine {
             && !self.has_put_off()
             && self.next_to_check.is_none()
             && self.doomed.is_empty()
-            && self.fired.is_empty()
+            && !self.timers.has_fired()
             && self.leftovers.is_empty()
             && self.fan_outs.is_empty()
             && self.unread_batches.is_empty()

@@ -1,9 +1,14 @@
-//! What is due when: the engine's timers, and what each of them leads to.
+//! The engine's timers, and what each of them leads to when it fires.
+
+use std::collections::VecDeque;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, SessionId, SessionRef};
 use crate::base::limits;
+use crate::base::timer_wheel::Wheel;
 use crate::engine::Engine;
+use crate::engine::connections::connection::Connection;
+use crate::session::state::Session;
 
 /// What a timer is for; its owner decides whether it still means anything.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +45,93 @@ pub(super) enum Timer {
     End { connection: ConnectionId, left: u32, looks: u8 },
 }
 
+/// The timers of one core, and those that have fired and are not handled yet.
+#[derive(Debug)]
+pub(super) struct Timers {
+    wheel: Wheel<Timer>,
+    fired: VecDeque<Timer>,
+}
+
+impl Timers {
+    /// No timer is armed.
+    pub fn new(now: Now) -> Self {
+        Self { wheel: Wheel::new(now), fired: VecDeque::new() }
+    }
+
+    /// Fires `timer` at `deadline`.
+    #[inline]
+    pub fn arm(&mut self, deadline: Deadline, timer: Timer) {
+        self.wheel.arm(deadline, timer);
+    }
+
+    /// Fires `timer` at `deadline`, or at most [`limits::TIMER_AHEAD_S`] ahead: what reconnecting clients
+    /// leave behind in the wheel stays little.
+    pub fn arm_ahead(&mut self, now: Now, deadline: Deadline, timer: Timer) {
+        self.wheel.arm(deadline.min(now.after_s(limits::TIMER_AHEAD_S)), timer);
+    }
+
+    /// Fires the timer of a connection at `deadline` or earlier, unless it fires earlier already.
+    pub fn arm_connection(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        connection: &mut Connection,
+        deadline: Deadline,
+    ) {
+        let deadline = deadline.min(now.after_s(limits::TIMER_AHEAD_S));
+        if connection.timer.is_none_or(|armed| armed > deadline) {
+            connection.timer = Some(deadline);
+            self.wheel.arm(deadline, Timer::Connection(id));
+        }
+    }
+
+    /// Fires the timer of a session at `deadline` or earlier, unless it fires earlier already.
+    pub fn arm_session(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        session: &mut Session,
+        deadline: Deadline,
+    ) {
+        let deadline = deadline.min(now.after_s(limits::TIMER_AHEAD_S));
+        if session.timer.is_none_or(|armed| armed > deadline) {
+            session.timer = Some(deadline);
+            let reference = SessionRef { session: id, generation: session.generation };
+            self.wheel.arm(deadline, Timer::Session(reference));
+        }
+    }
+
+    /// When [`Self::advance`] has something to do; none while no timer is armed.
+    #[inline]
+    pub fn next(&self) -> Option<Deadline> {
+        self.wheel.next()
+    }
+
+    /// Moves on to `now`. The timers that are due wait for [`Self::pop_fired`].
+    pub fn advance(&mut self, now: Now) {
+        self.wheel.advance(now, &mut self.fired);
+    }
+
+    /// The next timer that has fired.
+    pub fn pop_fired(&mut self) -> Option<Timer> {
+        self.fired.pop_front()
+    }
+
+    /// Whether timers have fired that are not handled yet.
+    #[inline]
+    pub fn has_fired(&self) -> bool {
+        !self.fired.is_empty()
+    }
+
+    /// How many timers are armed.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.wheel.len()
+    }
+}
+
 impl Engine {
-    /// Time has passed: fires what is due.
+    /// Time has passed: handles the timers that are due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
         if let Some(due) = self.timers.next()
@@ -51,8 +141,8 @@ impl Engine {
         }
         self.go_on_with_expiries();
         self.go_on_with_graves();
-        self.timers.advance(now, &mut self.fired);
-        if !self.fired.is_empty() {
+        self.timers.advance(now);
+        if self.timers.has_fired() {
             self.flush_run();
         }
         // Some have their time whatever else there was in this turn.
@@ -60,7 +150,7 @@ impl Engine {
             if number >= limits::TIMERS_PER_TURN_MIN && self.work.is_spent() {
                 break;
             }
-            let Some(timer) = self.fired.pop_front() else { break };
+            let Some(timer) = self.timers.pop_fired() else { break };
             self.work.spend(1);
             match timer {
                 Timer::Connection(id) => self.look_at_silence(id),
@@ -84,24 +174,14 @@ impl Engine {
         }
     }
 
-    /// Looks at a connection at `deadline`, or earlier: no timer lies further ahead than
-    /// [`TIMER_AHEAD_S`], so that what reconnecting clients leave behind in the wheel stays little.
+    /// Checks a connection at `deadline`, or earlier.
     pub(super) fn arm_connection(&mut self, id: ConnectionId, deadline: Deadline) {
-        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
         let Some(connection) = self.links.get(id) else { return };
-        if connection.timer.is_none_or(|armed| armed > deadline) {
-            connection.timer = Some(deadline);
-            self.timers.arm(deadline, Timer::Connection(id));
-        }
+        self.timers.arm_connection(self.now, id, connection, deadline);
     }
 
-    /// The same for a session.
-    pub(super) fn arm_session(&mut self, index: SessionId, deadline: Deadline) {
-        let deadline = deadline.min(self.now.after_s(limits::TIMER_AHEAD_S));
-        let session = &mut self.sessions[index];
-        if session.timer.is_none_or(|armed| armed > deadline) {
-            session.timer = Some(deadline);
-            self.timers.arm(deadline, Timer::Session(self.sessions.reference(index)));
-        }
+    /// Checks a session at `deadline`, or earlier.
+    pub(super) fn arm_session(&mut self, id: SessionId, deadline: Deadline) {
+        self.timers.arm_session(self.now, id, &mut self.sessions[id], deadline);
     }
 }

@@ -185,8 +185,7 @@ impl Engine {
     fn look_at_packet_by(&mut self, id: ConnectionId, deadline: Deadline) {
         let Some(connection) = self.links.get(id) else { return };
         connection.timing.set_packet_timed(true);
-        let ahead = self.now.after_s(limits::TIMER_AHEAD_S);
-        self.timers.arm(deadline.min(ahead), Timer::Packet(id));
+        self.timers.arm_ahead(self.now, deadline, Timer::Packet(id));
     }
 
     /// Is a packet that has begun overdue?

@@ -21,11 +21,11 @@ use crate::base::ids::ConnectionId;
 use crate::base::limits::KERNEL_TLS_LOOK_MS;
 use crate::base::log_rate::rated;
 use crate::base::metrics::Metrics;
-use crate::base::timer_wheel::Wheel;
 use crate::engine::connections::table::Links;
 use crate::engine::listeners::Listeners;
 use crate::engine::packets::disconnect::Ending;
-use crate::engine::{Action, Engine, Timer};
+use crate::engine::timeouts::{Timer, Timers};
+use crate::engine::{Action, Engine};
 use crate::transport::Settling;
 use crate::transport::record::{ALERT, APPLICATION_DATA, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE};
 use crate::transport::tls::Keys;
@@ -43,12 +43,12 @@ pub(super) struct OffloadQueue {
 }
 
 impl OffloadQueue {
-    fn push(&mut self, id: ConnectionId, timers: &mut Wheel<Timer>, now: Now) {
+    fn push(&mut self, id: ConnectionId, timers: &mut Timers, now: Now) {
         self.candidates.push_back(id);
         self.arm(timers, now);
     }
 
-    fn arm(&mut self, timers: &mut Wheel<Timer>, now: Now) {
+    fn arm(&mut self, timers: &mut Timers, now: Now) {
         if !self.candidates.is_empty() && !std::mem::replace(&mut self.is_timed, true) {
             let deadline = now.after(Duration::from_millis(KERNEL_TLS_LOOK_MS));
             timers.arm(deadline, Timer::Settling);
@@ -67,7 +67,7 @@ impl Listeners {
         &mut self,
         links: &mut Links,
         metrics: &mut Metrics,
-        timers: &mut Wheel<Timer>,
+        timers: &mut Timers,
         now: Now,
         id: ConnectionId,
     ) {
@@ -88,7 +88,7 @@ impl Listeners {
         &mut self,
         links: &mut Links,
         metrics: &mut Metrics,
-        timers: &mut Wheel<Timer>,
+        timers: &mut Timers,
         now: Now,
     ) {
         self.offload.is_timed = false;
@@ -115,7 +115,7 @@ impl Listeners {
     fn take_keys(
         &mut self,
         links: &mut Links,
-        timers: &mut Wheel<Timer>,
+        timers: &mut Timers,
         now: Now,
         id: ConnectionId,
     ) -> Option<Keys> {

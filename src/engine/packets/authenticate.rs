@@ -7,7 +7,6 @@ use shards::Text;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, SessionId, exchange};
-use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::engine::access::{Authentication, IdentifierClaim, Identity};
 use crate::engine::connections::connection::{Hold, Phase};
@@ -229,8 +228,7 @@ impl Engine {
     }
 
     fn look_at_stay_by(&mut self, id: ConnectionId, until: Deadline) {
-        let ahead = self.now.after_s(limits::TIMER_AHEAD_S);
-        self.timers.arm(until.min(ahead), Timer::Stay(id));
+        self.timers.arm_ahead(self.now, until, Timer::Stay(id));
     }
 
     /// The time for which a client may stay may be over.
