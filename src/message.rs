@@ -1,4 +1,4 @@
-//! An Application Message once it must outlive the packet it came in: queued, in flight, or retained.
+//! Application Messages that outlive the packet they arrived in: queued, in flight, or retained.
 
 use bytes::Bytes;
 use triomphe::{Arc, ThinArc};
@@ -7,7 +7,7 @@ use crate::base::clock::{Deadline, Now};
 use crate::resources::gauges::Ledger;
 use crate::wire::{PublishHeader, Qos, Version};
 
-/// What every copy of a message has in common; borrowed from the packet or from a [`Message`].
+/// The part that all copies of a message share; borrowed from the packet or from a [`Message`].
 #[derive(Clone, Copy, Debug)]
 pub struct Content<'a> {
     /// Topic Name.
@@ -23,7 +23,7 @@ pub struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// The header of one copy of it.
+    /// The PUBLISH header of one copy of the message.
     pub fn header<'b>(
         &'b self,
         version: Version,
@@ -37,7 +37,7 @@ impl Content<'_> {
             retain: copy.retain,
             topic: if copy.topic_alias_known { "" } else { self.topic },
             packet_identifier: copy.packet_identifier,
-            // [MQTT-3.3.2-6]: the received value less the time waited here.
+            // [MQTT-3.3.2-6]: the received value minus the time the message has waited here.
             message_expiry_interval: self.expires.map(|deadline| deadline.seconds_left(now)),
             topic_alias: copy.topic_alias,
             subscription_identifiers: copy.subscription_identifiers,
@@ -46,12 +46,12 @@ impl Content<'_> {
         }
     }
 
-    /// Bytes it takes in memory, near enough for the bounds.
+    /// Approximate memory of the message, for the memory bounds.
     pub fn bytes(&self) -> usize {
         HEADER_BYTES + self.topic.len() + self.payload.len() + self.passed_on.len()
     }
 
-    /// The same as a value of its own, counted in `ledger` while it lives.
+    /// Copies the content into a message, which is accounted in `ledger` while it lives.
     pub fn to_message(&self, ledger: &Ledger) -> Message {
         ledger.charge(self.bytes());
         let parts = [self.topic.as_bytes(), self.passed_on, self.payload];
@@ -67,7 +67,7 @@ impl Content<'_> {
     }
 }
 
-/// All of it in one allocation, and what is large in it copied but once.
+/// Puts the header and the parts into one allocation and copies large parts only once.
 fn joined(header: Header, parts: [&[u8]; 3]) -> ThinArc<Header, u8> {
     let len = parts.iter().map(|part| part.len()).sum();
     if len <= SHORT_BYTES_MAX {
@@ -82,7 +82,7 @@ fn joined(header: Header, parts: [&[u8]; 3]) -> ThinArc<Header, u8> {
     whole
 }
 
-/// One after the other into what is as long as they are together.
+/// Copies the parts one after the other into `rest`, which has their total length.
 fn lay(parts: [&[u8]; 3], mut rest: &mut [u8]) {
     for part in parts {
         let (place, after) = rest.split_at_mut(part.len());
@@ -91,7 +91,7 @@ fn lay(parts: [&[u8]; 3], mut rest: &mut [u8]) {
     }
 }
 
-/// What differs from subscriber to subscriber.
+/// The part that differs between subscribers.
 #[derive(Clone, Copy, Debug)]
 pub struct Copy<'a> {
     /// Effective QoS.
@@ -106,38 +106,37 @@ pub struct Copy<'a> {
     pub subscription_identifiers: &'a [u32],
     /// Topic Alias to set or use.
     pub topic_alias: Option<u16>,
-    /// The client knows the alias already, the Topic Name stays away.
+    /// The client already knows the alias, so the Topic Name is left out.
     pub topic_alias_known: bool,
 }
 
-/// An Application Message that is kept; clones are the same one. A message in flight is memory that
-/// was out of the processor's caches meanwhile: it is one allocation, behind a thin pointer.
+/// A stored Application Message; clones share it. Messages in flight have usually left the
+/// processor's caches, so a message is a single allocation behind a thin pointer.
 #[derive(Clone, Debug)]
 pub struct Message(ThinArc<Header, u8>);
 
-/// What stands before a message's Topic Name, passed-on properties and payload, which follow it one
-/// after the other.
+/// The header of a message, followed by Topic Name, forwarded properties and payload.
 #[derive(Debug)]
 struct Header {
     ledger: Ledger,
     expires: Option<Deadline>,
-    /// What it is counted with in the ledger.
+    /// Bytes charged to the ledger.
     charged: usize,
     passed_on_bytes: u32,
     topic_bytes: u16,
     qos: Qos,
 }
 
-/// The header with the count of references and the length before it.
+/// Size of the header with the reference count and the length before it.
 const HEADER_BYTES: usize = size_of::<Header>() + 2 * size_of::<usize>();
 
-/// Bytes of a message that are put together on the stack.
+/// Messages up to this size are assembled on the stack.
 const SHORT_BYTES_MAX: usize = 512;
 
 const _: () = assert!(HEADER_BYTES <= 48 && shards::TOPIC_BYTES_MAX <= u16::MAX as usize);
 
 impl Message {
-    /// What its copies have in common.
+    /// The part that all copies share.
     pub fn content(&self) -> Content<'_> {
         let header = &self.0.header.header;
         let (topic, rest) = self.0.slice.split_at(usize::from(header.topic_bytes));
@@ -151,7 +150,7 @@ impl Message {
         }
     }
 
-    /// The payload by reference, for those worth not copying.
+    /// The payload by reference, for payloads too large to copy.
     pub fn shared_payload(&self) -> Bytes {
         let header = &self.0.header.header;
         let before = usize::from(header.topic_bytes) + header.passed_on_bytes as usize;
@@ -163,30 +162,30 @@ impl Message {
         self.expires().is_some_and(|deadline| deadline.is_due(now))
     }
 
-    /// When it expires, if ever.
+    /// When the message expires, if ever.
     #[inline]
     pub fn expires(&self) -> Option<Deadline> {
         self.0.header.header.expires
     }
 
-    /// Whether it is none: it has no topic.
+    /// Whether this is a placeholder without a topic.
     #[inline]
     pub fn is_hollow(&self) -> bool {
         self.0.header.header.topic_bytes == 0
     }
 
-    /// Where it is in memory: as long as it lives, no other message is there.
+    /// The address in memory, which is unique while the message lives.
     pub fn address(&self) -> usize {
         self.0.slice.as_ptr() as usize
     }
 
-    /// Whether both are one message.
+    /// Whether both refer to the same message.
     pub fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self.0.slice.as_ptr(), other.0.slice.as_ptr())
     }
 }
 
-/// A message as the bytes it holds.
+/// The bytes of a message, as an owner for `Bytes`.
 struct Whole(Message);
 
 impl AsRef<[u8]> for Whole {
@@ -206,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_holds_what_was_published_whatever_its_size() {
+    fn a_message_of_any_size_holds_its_content() {
         let ledger = Ledger::default();
         for bytes in [0, 1, SHORT_BYTES_MAX - 9, SHORT_BYTES_MAX - 8, 100_000] {
             let payload: Vec<u8> = (0..bytes).map(|n| n as u8).collect();

@@ -1,4 +1,4 @@
-//! Counters of 64 bits, on processors that have none too.
+//! 64-bit counters, also on processors without 64-bit atomics.
 
 #[cfg(target_has_atomic = "64")]
 pub use std::sync::atomic::AtomicU64;

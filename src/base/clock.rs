@@ -1,8 +1,8 @@
-//! The only time types: instants and deadlines in microseconds of a monotonic clock that the executor
-//! reads once a turn, and instants in nanoseconds for what it measures.
+//! The only time types: instants and deadlines in microseconds of a monotonic clock, which the
+//! executor reads once per turn, and instants in nanoseconds for measurements.
 //!
-//! The engine reads no clock. It is told `Now` with every input, so a jump of the wall clock
-//! changes nothing, and a simulation owns time.
+//! The engine reads no clock: every input carries a `Now`. A jump of the wall clock therefore
+//! changes nothing, and a simulation controls time.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now(pub u64);
 
-/// An instant at which something falls due, on the same scale as [`Now`]. It is kept plus one, and so
-/// never zero: an `Option` of one takes no more.
+/// The instant when something is due, on the same scale as [`Now`]. The value is stored plus one
+/// and so never zero, which makes an `Option<Deadline>` no larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(NonZero<u64>);
 
-/// An instant to the nanosecond, on the scale of [`Now`]: for what is measured. Nothing is decided by
-/// it.
+/// An instant in nanoseconds, on the scale of [`Now`]. Used for measurements only; no decision
+/// depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(pub u64);
 
 impl Tick {
-    /// The microsecond it lies in.
+    /// The microsecond that contains this instant.
     pub fn now(self) -> Now {
         Now(self.0 / 1_000)
     }
 
-    /// Nanoseconds passed since `earlier`; zero when `earlier` lies ahead.
+    /// Nanoseconds since `earlier`; zero if `earlier` is in the future.
     pub fn since_ns(self, earlier: Tick) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -41,17 +41,17 @@ impl From<Now> for Tick {
 }
 
 impl Now {
-    /// The instant `duration` from here; far beyond any uptime it saturates.
+    /// The instant `duration` after this one; saturates far beyond any uptime.
     pub fn after(self, duration: Duration) -> Deadline {
         Deadline::at_us(self.0.saturating_add(duration.as_micros().try_into().unwrap_or(u64::MAX)))
     }
 
-    /// The instant `seconds` from here.
+    /// The instant `seconds` seconds after this one.
     pub fn after_s(self, seconds: u64) -> Deadline {
         Deadline::at_us(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
     }
 
-    /// Microseconds passed since `earlier`; zero when `earlier` lies ahead.
+    /// Microseconds since `earlier`; zero if `earlier` is in the future.
     pub fn since_us(self, earlier: Now) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -68,12 +68,12 @@ impl Deadline {
         self.0.get() - 1
     }
 
-    /// Whether the deadline has come.
+    /// Whether the deadline has been reached.
     pub fn is_due(self, now: Now) -> bool {
         self.us() <= now.0
     }
 
-    /// Whole seconds left, rounded up, so that a message with any time left still shows one.
+    /// Seconds left, rounded up, so that a message that has not expired never shows zero.
     pub fn seconds_left(self, now: Now) -> u32 {
         self.us().saturating_sub(now.0).div_ceil(1_000_000).min(u64::from(u32::MAX)) as u32
     }

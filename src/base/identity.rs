@@ -1,28 +1,27 @@
-//! Whom a client's certificate names.
+//! The identity in a client certificate.
 
 use crate::base::clock::Deadline;
 
-/// Whom a client's certificate names. It has been verified.
+/// The identity in a client certificate that has been verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateIdentity {
-    /// Common Name of its subject.
+    /// Common Name of the subject.
     pub common_name: Option<Box<str>>,
-    /// Its Subject Alternative Names, in its order.
+    /// Subject Alternative Names, in the certificate's order.
     pub alternative_names: Vec<AlternativeName>,
-    /// The one of them that the listener takes for the client's name, if any.
+    /// The name that the listener uses as the client's name, if any.
     pub name: Option<Box<str>>,
-    /// Until when the certificate is valid; none where that is not known. Its client may not stay for
-    /// longer.
+    /// The end of the certificate's validity, if known. The client is disconnected then.
     pub valid_until: Option<Deadline>,
 }
 
 /// A Subject Alternative Name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AlternativeName {
-    /// A host name.
+    /// DNS name.
     Dns(Box<str>),
-    /// An electronic mail address.
+    /// Email address.
     Email(Box<str>),
-    /// A URI.
+    /// URI.
     Uri(Box<str>),
 }

@@ -1,4 +1,4 @@
-//! What cores, connections and publishers are called by.
+//! Identifiers of cores, connections and publishers.
 
 use std::net::SocketAddr;
 
@@ -8,34 +8,34 @@ use shards::SubscriberId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CoreId(pub u16);
 
-/// Handle of a Network Connection, never used twice.
+/// Handle of a Network Connection, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
-    /// Dense index, used again after the connection is gone.
+    /// Dense index, reused after the connection has ended.
     pub slot: u32,
-    /// Tells the users of one slot apart.
+    /// Distinguishes successive connections in the same slot.
     pub generation: u32,
 }
 
-/// Who published a message: a connection of some core.
+/// The publisher of a message: a connection on some core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Publisher {
-    /// Its core.
+    /// The core of the connection.
     pub core: CoreId,
-    /// The connection there.
+    /// The connection on that core.
     pub connection: ConnectionId,
 }
 
-/// Where a connection comes from.
+/// The origin of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address, where the transport has one.
+    /// Remote address, if the transport has one.
     pub address: Option<SocketAddr>,
-    /// Number of the listener it came through.
+    /// Number of the listener that accepted the connection.
     pub listener: u16,
 }
 
-/// Names the connection towards the access control.
+/// Identifies the connection to the access control.
 pub fn exchange(id: ConnectionId) -> u64 {
     u64::from(id.generation) << 32 | u64::from(id.slot)
 }

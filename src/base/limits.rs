@@ -1,219 +1,227 @@
-//! Bounds that are no configuration key: what holds between them is asserted at compile time.
+//! Bounds that are not configurable. Relations between them are asserted at compile time.
 
-/// Rings of io_uring that a core opens at most, one after the other as its connections become more.
+/// Maximum number of io_uring instances per core; a core opens more as its connections increase.
 pub const RINGS_MAX: usize = 64;
 
-/// Publishing one message to at least this many plain subscribers is worth a shared encoding.
+/// Minimum number of plain subscribers for which a message is encoded once and shared.
 pub const RUN_SUBSCRIBERS_MIN: usize = 4;
 
-/// A run of equal-target messages is handed out once its encoding reaches this size.
+/// A fan-out batch is delivered once its encoding reaches this size.
 pub const RUN_BYTES_MAX: usize = 64 * 1024;
 
-/// From this size a run, or a payload, goes into outboxes by reference; below it is copied,
-/// because a short copy costs less than another `iovec`.
+/// Fan-out batches and payloads of this size and above are placed into outboxes by reference.
+/// Smaller ones are copied, because a short copy costs less than another `iovec`.
 pub const SHARED_BYTES_MIN: usize = 2 * 1024;
 
-/// Up to this size the payload of a message that one subscriber alone gets at once is copied into
-/// its outbox: it costs one copy either way, and a value that can be shared more than that. Outboxes
-/// grow no larger by it than those that are kept for reuse.
+/// Payloads up to this size are copied into the outbox if the message has a single online
+/// subscriber: there is one copy either way, and a shared value costs more. The outbox does not
+/// grow beyond the size that is pooled.
 pub const COPIED_ALONE_BYTES_MAX: usize = POOLED_OUTBOX_BYTES_MAX / 2;
 
-/// Queued messages from which an online consumer counts as behind.
+/// Number of queued messages from which an online consumer is congested.
 pub const CONGESTED_MESSAGES: usize = 8_000;
 
-/// Queued bytes from which an online consumer counts as behind.
+/// Number of queued bytes from which an online consumer is congested.
 pub const CONGESTED_QUEUE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A consumer is behind when its outbox holds more than this share of its bound.
+/// An outbox that holds more than this fraction (1/n) of its bound makes its consumer congested.
 pub const CONGESTED_OUTBOX_SHARE: usize = 8;
 
-/// How often it is looked whether a consumer that is behind takes anything. Where the kernel does not
-/// count what the peer has acknowledged, one that took nothing for this long holds up nobody any more.
+/// Interval between checks whether a congested consumer makes progress. Where the kernel does not
+/// report acknowledged bytes, a consumer without progress for this long no longer delays
+/// publishers.
 pub const STUCK_LOOK_MS: u64 = 1_000;
 
-/// Where the kernel does, a consumer that has acknowledged nothing for this long holds up nobody any
-/// more. A peer with a full receive buffer announces room when it has room for a whole segment, of 64 KiB
-/// through loopback, and for a sixteenth of the buffer: one that reads 10 KB/s does so every 6 to 12 s.
+/// Where the kernel reports acknowledged bytes, a consumer that has acknowledged nothing for this
+/// long no longer delays publishers. A peer with a full receive buffer sends a window update once a
+/// whole segment fits, 64 KiB on loopback, and a sixteenth of the buffer is free: at 10 KB/s that
+/// happens every 6 to 12 s.
 pub const STUCK_MS: u64 = 15_000;
 
-/// A connection whose peer sends no more, and of which nothing was done for [`STUCK_MS`], ends. Where its
-/// consumers, its own rate or the store hold it up, that takes so many times as long.
+/// A half-closed connection without progress for [`STUCK_MS`] is closed. If its consumers, its own
+/// rate limit or the store delay it, it is closed after this many times that period.
 pub const ENDING_LOOKS_MAX: u8 = 20;
 
-/// A core that comes so late to what is due has been away: stopped, or busy.
+/// A core that handles timers this late was stopped or overloaded.
 pub const LATE_MS: u64 = 1_000;
 
-/// Nobody is judged for as long as a core was away, but for no longer than this: what peers sent
-/// meanwhile may have to be sent again.
+/// Time limits of peers are extended by the time the core was late, but at most by this: peers may
+/// have to retransmit what they sent meanwhile.
 pub const PATIENCE_MS: u64 = 15_000;
 
-/// Connections ended in a turn at most because their time is up.
+/// Maximum number of connections closed per turn because a time limit passed.
 pub const ENDED_PER_TURN_MAX: usize = 256;
 
-/// Timers are set no further ahead than this; one that fires early is set again.
+/// Maximum distance of a timer; one that fires early is armed again.
 pub const TIMER_AHEAD_S: u64 = 60;
 
-/// Connections above `connections_max` that are kept until their CONNECT, to tell them why not.
+/// Connections above `connections_max` that stay open until CONNECT, so that CONNACK can state the
+/// reason.
 pub const REFUSED_CONNECTIONS_MAX: usize = 64;
 
-/// What a session takes in memory besides its Client Identifier, roughly.
+/// Approximate memory of a session, without its Client Identifier.
 pub const SESSION_BYTES: usize = 512;
 
-/// What a subscription takes in its session, roughly: the index counts for itself.
+/// Approximate memory of a subscription in its session; the index is accounted separately.
 pub const SUBSCRIPTION_BYTES: usize = 16;
 
-/// How long a publisher rests when the broker's memory bound is reached.
+/// How long a publisher is paused when the broker's memory bound is reached.
 pub const MEMORY_PAUSE_MS: u64 = 100;
 
-/// Input that is kept for later turns before its socket is left unread.
+/// Amount of buffered input from which a socket is no longer read.
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 
-/// No smaller packet is asked how large its properties are.
+/// The Property Length is checked only in packets of at least this size.
 pub const PROPERTIES_LOOK_BYTES: usize = 4 * 1024;
 
-/// Answers and messages that wait for a client, behind what is being written to it, before it is not
-/// read any more.
+/// Amount of unsent acknowledgements and messages, beyond the buffer being written, from which a
+/// client's socket is no longer read.
 pub const UNSENT_ANSWERS_BYTES_MAX: usize = 64 * 1024;
 
-/// The same while the memory bound is reached.
+/// Replaces [`UNSENT_ANSWERS_BYTES_MAX`] while the memory bound is reached.
 pub const UNSENT_ANSWERS_BYTES_MIN: usize = 4 * 1024;
 
-/// Entries of a queue that are looked at, one after the other, for a step of a core's budget.
+/// Number of queue entries scanned per step of a core's budget.
 pub const QUEUE_ENTRIES_PER_STEP: usize = 32;
 
-/// Messages of shared subscriptions that go from a member to others before somebody else has a turn.
+/// Maximum number of messages of shared subscriptions that move from one member to others before
+/// other work gets a turn.
 pub const HANDED_ON_AT_ONCE: usize = 256;
 
-/// Messages of a session that has ended which are let go of at a time.
+/// Maximum number of messages of an ended session that are dropped before other work gets a turn.
 pub const QUEUE_DROPPED_AT_ONCE: usize = 512;
 
-/// Messages in a queue that have expired and are left out before somebody else has a turn.
+/// Maximum number of expired messages that are skipped in a queue before other work gets a turn.
 pub const EXPIRED_AT_ONCE: u64 = 1_024;
 
-/// Messages in a full queue that are looked at for each newcomer, to find what has expired.
+/// Number of messages in a full queue that are scanned for expired ones per new message.
 pub const SWEPT_AT_ONCE: usize = 4_096;
 
-/// How many of them are a step of a core's budget: their memory was out of the processor's caches.
+/// Number of scanned messages per step of a core's budget: their memory is not in the processor's
+/// caches.
 pub const SWEPT_PER_STEP: usize = 4;
 
-/// Timers that fire in a turn, if so many are due, whatever else there was in it.
+/// Minimum number of due timers that fire per turn, whatever else the turn does.
 pub const TIMERS_PER_TURN_MIN: usize = 64;
 
-/// Sessions whose subscriptions are looked at in a turn when the rules have changed.
+/// Number of sessions per turn whose subscriptions are checked after a change of the access rules.
 pub const SESSIONS_CHECKED_PER_TURN: usize = 256;
 
-/// Retained topics walked for one connection before others get their turn.
+/// Number of retained topics visited for one connection before others get a turn.
 pub const RETAINED_STEPS_MAX: usize = 512;
 
-/// What taking retained messages away may cost in a turn, in steps of about 8 bytes of a topic: about
-/// 400 that have short topics.
+/// Budget per turn for the removal of retained messages, in steps of about 8 bytes of a topic:
+/// about 400 messages with short topics.
 pub const RETAINED_TAKEN_STEPS: usize = 4_096;
 
-/// What it takes in memory to know when a retained message expires, roughly.
+/// Approximate memory of the expiry entry of a retained message.
 pub const EXPIRY_BYTES: usize = 48;
 
-/// Cached answers of "who gets this topic".
+/// Maximum number of entries of the topic cache, which maps a topic to its recipients.
 pub const TOPIC_CACHE_ENTRIES_MAX: usize = 65_536;
 
-/// Longer topics are neither cached nor given a Topic Alias: both tables are bounded in entries.
+/// Longer topics are neither cached nor given a Topic Alias: both tables are bounded by entries.
 pub const CACHED_TOPIC_BYTES_MAX: usize = 256;
 
-/// The share of `memory_bytes_max` that these answers may take on all cores together.
+/// Fraction (1/n) of `memory_bytes_max` that the topic caches of all cores may use.
 pub const TOPIC_CACHE_MEMORY_SHARE: u64 = 16;
 
-/// The share of `memory_bytes_max` that has to be free for answers to be cached at all.
+/// Fraction (1/n) of `memory_bytes_max` that has to be free for the topic cache to be used.
 pub const TOPIC_CACHE_FREE_SHARE: u64 = 16;
 
-/// Outboxes kept for reuse.
+/// Maximum number of pooled outboxes.
 pub const POOLED_OUTBOXES_MAX: usize = 4_096;
 
-/// An outbox that grew beyond this is not kept for reuse.
+/// Larger outboxes are not returned to the pool.
 pub const POOLED_OUTBOX_BYTES_MAX: usize = 16 * 1024;
 
-/// Packet Identifiers run ahead of the oldest unacknowledged one by at most this much.
+/// Maximum distance of a new Packet Identifier from the oldest unacknowledged one.
 pub const IDENTIFIER_SPAN_MAX: usize = 32_768;
 
-/// Bytes under way to one core from all others before publishers wait: with it a consumer that
-/// falls behind gets less than its outbox bound allows before its publishers on other cores stop.
+/// Bytes in transit to one core from all others from which publishers wait. A slow consumer thus
+/// receives less than its outbox bound before its publishers on other cores stop.
 pub const LANES_WINDOW_BYTES: usize = 512 * 1024;
 
-/// The least share of that for one lane, which still hides the time a receipt takes.
+/// Minimum share of [`LANES_WINDOW_BYTES`] per lane, which still hides the latency of a receipt.
 pub const LANE_WINDOW_BYTES_MIN: usize = 64 * 1024;
 
-/// Batches that wait in one lane between two cores; a turn adds one.
+/// Maximum number of batches in one lane between two cores; a turn adds one.
 pub const LANE_BATCHES_MAX: usize = 8;
 
-/// Batches taken from one lane in a turn.
+/// Maximum number of batches received from one lane per turn.
 pub const LANE_BATCHES_PER_TURN: usize = 4;
 
-/// A batch that grew beyond this is not kept for reuse.
+/// Larger batches are not returned to the pool.
 pub const POOLED_BATCH_BYTES_MAX: usize = 256 * 1024;
 
-/// How long a retained message that was taken away is remembered at least, in seconds, where there
-/// are several cores.
+/// Minimum lifetime of the tombstone of a removed retained message, in seconds, with several cores.
 pub const GRAVES_LOOK_S: u64 = 1;
 
-/// What that takes in memory besides the Topic Name, roughly.
+/// Approximate memory of a tombstone, without the Topic Name.
 pub const GRAVE_BYTES: usize = 96;
 
-/// Answers a connection may have waiting for other cores before it is not read any more.
+/// Maximum number of acknowledgements per connection that wait for other cores; above it the socket
+/// is no longer read.
 pub const ANSWERS_MAX: usize = 4_096;
 
-/// Input that waits, of all connections together, takes no more than this share of `memory_bytes_max`.
+/// Fraction (1/n) of `memory_bytes_max` for the buffered input of all connections.
 pub const INPUT_SHARE: u64 = 4;
 
-/// That is no less than this, however little memory there is: what a few reads bring, or a packet of
-/// 256 KiB.
+/// Lower bound of that, however small `memory_bytes_max`: a few reads, or one packet of 256 KiB.
 pub const INPUT_BYTES_MIN: u64 = 512 * 1024;
 
-/// This share of that is left for connections that hold no more than [`INPUT_SMALL_BYTES`]: whoever holds
-/// much keeps nobody from ending a packet that came in two pieces.
+/// Fraction (1/n) of the input memory that is reserved for connections that hold at most
+/// [`INPUT_SMALL_BYTES`], so that connections with large packets cannot keep others from completing
+/// small ones.
 pub const INPUT_SHARE_OF_SMALL: u64 = 4;
 
 /// See [`INPUT_SHARE_OF_SMALL`].
 pub const INPUT_SMALL_BYTES: usize = 4 * 1024;
 
-/// The same while the memory bound is reached: publishers are slowed then, and their packets still come.
+/// Replaces [`INPUT_SHARE_OF_SMALL`] while the memory bound is reached: publishers are slowed down
+/// then, but their packets still arrive.
 pub const INPUT_SHARE_OF_SMALL_WHEN_FULL: u64 = 2;
 
-/// When memory is full, newcomers over TLS and WebSocket, which take some before they can be told so, may
-/// take this share of it on top.
+/// Fraction (1/n) of `memory_bytes_max` by which new TLS and WebSocket connections may exceed it:
+/// they need memory before CONNACK can refuse them.
 pub const OVERDRAFT_SHARE: u64 = 8;
 
-/// What the state of a connection's TLS takes in memory, roughly.
+/// Approximate memory of a connection's TLS state.
 pub const TLS_BYTES: usize = 4 * 1024;
 
-/// What the state of a connection's WebSocket takes in memory, roughly.
+/// Approximate memory of a connection's WebSocket state.
 pub const WEBSOCKET_BYTES: usize = 512;
 
-/// Bytes of a connection that wait for its TLS handshake to go on: what a socket brings at a time, twice.
+/// Maximum buffered input of a TLS handshake: twice what one read returns.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
 
-/// How long after CONNECT it is looked whether a connection's TLS can go on in the kernel, and how
-/// often from then on, in milliseconds.
+/// Interval between checks whether a connection can be moved to kernel TLS, starting at CONNECT, in
+/// milliseconds.
 pub const KERNEL_TLS_LOOK_MS: u64 = 20;
 
-/// How often that is done before it stays in the broker: when it always is in the middle of a record
-/// or of being sent something.
+/// Number of these checks before the connection stays on TLS in user space, because each found it
+/// in the middle of a record or with unsent data.
 pub const KERNEL_TLS_LOOKS_MAX: u16 = 1_000;
 
-/// Bytes of records that wait on a core for the store before publishers wait too.
+/// Bytes of unwritten records on a core from which publishers wait.
 pub const JOURNAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of records that wait for the store before no client is let in any more.
+/// Bytes of unwritten records from which new clients wait too.
 pub const JOURNAL_BYTES_FAR: usize = 64 * 1024 * 1024;
 
-/// Bytes of records from which a core hands them over though the store has not taken the last ones.
+/// Bytes of records from which a core sends a batch although the store has not written the previous
+/// one.
 pub const JOURNAL_BATCH_BYTES: usize = 512 * 1024;
 
-/// Seconds that the ends of deliveries wait for other records to be stored with, when nobody waits for
-/// either: what a crash forgets of them is delivered again, as QoS 1 may be.
+/// Seconds that records of completed deliveries may wait for other records, if nothing depends on
+/// them: a crash that loses them causes redelivery, which QoS 1 permits.
 pub const RECORDS_REST_S: u64 = 5;
 
-/// Wills published in a turn, of clients that did not come back after the broker was down.
+/// Maximum number of stored Wills published per turn, for clients that did not return after a
+/// restart.
 pub const LEFT_WILLS_PER_TURN: usize = 500;
 
-/// Bytes of records that a core tells anew in a turn when the store begins afresh.
+/// Bytes of records that a core writes to a checkpoint per turn.
 pub const CHECKPOINT_BYTES: usize = 128 * 1024;
 
 const _: () = assert!(JOURNAL_BATCH_BYTES < JOURNAL_BYTES_MAX);

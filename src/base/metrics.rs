@@ -1,36 +1,36 @@
-//! Counters of one core: plain numbers, written by that core alone, told when somebody asks.
+//! Counters of one core: plain numbers, written by that core alone and read on request.
 
 /// Why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Drop {
-    /// QoS 0 to a client whose outbox is at its bound.
+    /// QoS 0 for a client whose outbox is full.
     OutboxFull,
-    /// The session's queue is at its bound.
+    /// The session's queue is full.
     QueueFull,
-    /// A newer message of the same topic took its place (`keep-latest`).
+    /// Replaced by a newer message with the same topic (`keep-latest`).
     Superseded,
-    /// Its Message Expiry Interval passed.
+    /// The Message Expiry Interval passed.
     Expired,
-    /// It exceeds the client's Maximum Packet Size.
+    /// The message exceeds the client's Maximum Packet Size.
     PacketTooLarge,
     /// The broker's memory bound is reached.
     MemoryFull,
-    /// The session ended with messages waiting.
+    /// The session ended with queued messages.
     SessionEnded,
-    /// QoS 0 waiting for a client that went away.
+    /// QoS 0 for a client that is offline.
     Offline,
-    /// The publisher may not publish there.
+    /// The publisher is not authorized to publish to the topic.
     NotAuthorized,
-    /// The retained store is at its bound.
+    /// The retained message store is full.
     RetainedFull,
-    /// The queues of the client's user are at their bound.
+    /// The queues of the client's user are full.
     UserQueueFull,
-    /// The publisher's user has retained as much as one may.
+    /// The publisher's user has reached its quota of retained messages.
     UserRetainedFull,
 }
 
-/// All causes with the names under which they are shown.
+/// All causes with their display names.
 pub const DROPS: [(Drop, &str); 12] = [
     (Drop::OutboxFull, "outbox-full"),
     (Drop::QueueFull, "queue-full"),
@@ -51,22 +51,22 @@ pub const DROPS: [(Drop, &str); 12] = [
 pub struct Drops([u64; DROPS.len()]);
 
 impl Drops {
-    /// Counts `messages` more.
+    /// Adds `messages` dropped messages.
     pub fn add(&mut self, cause: Drop, messages: u64) {
         self.0[cause as usize] += messages;
     }
 
-    /// Messages dropped for `cause`.
+    /// Number of messages dropped for `cause`.
     pub fn of(&self, cause: Drop) -> u64 {
         self.0[cause as usize]
     }
 
-    /// Messages dropped for whatever cause.
+    /// Number of dropped messages of all causes.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The causes that occurred, as `cause=count` pairs for a log line.
+    /// The causes with a nonzero count, as `cause=count` pairs for a log line.
     pub fn summary(&self) -> String {
         let counts = DROPS.iter().filter(|(cause, _)| self.of(*cause) > 0);
         counts
@@ -78,7 +78,7 @@ impl Drops {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident $topic:literal $of:ident $nature:ident;)+) => {
-        /// Counters since start, and gauges, of one core; or of all, added up.
+        /// Counters since the start, and gauges, of one core or summed over all.
         #[derive(Clone, Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: u64,)+
@@ -86,12 +86,12 @@ macro_rules! counters {
             pub drops: Drops,
             /// PUBLISH packets received from clients, by QoS.
             pub received_by_qos: [u64; 3],
-            /// Messages of other cores' clients taken from there, by QoS.
+            /// Messages published by clients of other cores, by QoS.
             pub forwarded_by_qos: [u64; 3],
         }
 
         impl Metrics {
-            /// Every counter with its `$SYS/broker/` topic, but those of the cores.
+            /// Every broker-wide counter with its `$SYS/broker/` topic.
             pub fn topics(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$(($topic, self.$name, Of::$of),)+]
                     .into_iter()
@@ -99,7 +99,7 @@ macro_rules! counters {
                     .map(|(topic, value, _)| (topic, value))
             }
 
-            /// What is shown for each core, under `$SYS/broker/cores/N/`.
+            /// The counters shown per core, under `$SYS/broker/cores/N/`.
             pub fn core_topics(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$(($topic, self.$name, Of::$of),)+]
                     .into_iter()
@@ -107,12 +107,13 @@ macro_rules! counters {
                     .map(|(topic, value, _)| (topic, value))
             }
 
-            /// Everything that was counted or measured, by name.
+            /// All counters and gauges by name.
             pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64, Nature)> {
                 [$((stringify!($name), self.$name, Nature::$nature),)+].into_iter()
             }
 
-            /// Adds what another core counted. What every core holds alike is not added.
+            /// Adds the counters of another core. Values that are the same on every core are not
+            /// added.
             pub fn add(&mut self, other: &Self) {
                 $(if Of::$of != Of::EachAlike {
                     self.$name += other.$name;
@@ -124,8 +125,8 @@ macro_rules! counters {
                 add_each(&mut self.forwarded_by_qos, &other.forwarded_by_qos);
             }
 
-            /// What was counted since these, the same core's at an earlier time, were taken.
-            /// Gauges stay as they are.
+            /// The difference to earlier counters of the same core. Gauges keep their current
+            /// value.
             pub fn since(&self, earlier: &Self) -> Self {
                 let mut since = self.clone();
                 $(if Nature::$nature == Nature::Counter {
@@ -143,38 +144,38 @@ macro_rules! counters {
     };
 }
 
-/// What a counter is about.
+/// The scope of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     /// The broker: the sum over its cores.
     Broker,
-    /// The broker, and each core by itself.
+    /// The broker, and each core separately.
     BrokerAndCore,
-    /// Each core by itself.
+    /// Each core separately.
     Core,
-    /// The broker, whose cores each have the same.
+    /// The broker; every core has the same value.
     EachAlike,
 }
 
-/// How a number comes about.
+/// The kind of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
-    /// It is counted up from the start.
+    /// A counter since the start.
     Counter,
-    /// It stands as it is now.
+    /// A current value.
     Gauge,
-    /// It is made of others when `$SYS` is updated.
+    /// A value computed from others when `$SYS` is updated.
     Derived,
 }
 
-/// Adds numbers by QoS.
+/// Adds counters by QoS.
 fn add_each(to: &mut [u64; 3], from: &[u64; 3]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += from;
     }
 }
 
-/// What came on top of earlier numbers by QoS.
+/// The difference of counters by QoS.
 pub fn subtract_each(now: [u64; 3], earlier: [u64; 3]) -> [u64; 3] {
     std::array::from_fn(|qos| now[qos] - earlier[qos])
 }
@@ -182,71 +183,71 @@ pub fn subtract_each(now: [u64; 3], earlier: [u64; 3]) -> [u64; 3] {
 counters! {
     /// Network Connections accepted.
     connections_accepted "connections/accepted" Broker Counter;
-    /// Connections refused: too many, too fast, or no memory.
+    /// Connections refused: too many, rate too high, or no memory.
     connections_refused "connections/refused" Broker Counter;
-    /// Connections open now, CONNECT received or not.
+    /// Open connections, before and after CONNECT.
     connections_open "connections/open" BrokerAndCore Gauge;
-    /// Clients connected now.
+    /// Connected clients.
     clients_connected "clients/connected" BrokerAndCore Gauge;
     /// Sessions without a connection.
     clients_disconnected "clients/disconnected" Broker Gauge;
-    /// Wills of clients that were connected when the broker went down, and are not back yet.
+    /// Wills of clients that were connected when the broker stopped and have not returned.
     wills_left "wills/left" Broker Gauge;
-    /// Most clients connected at a time.
+    /// Maximum number of concurrently connected clients.
     clients_maximum "clients/maximum" Broker Derived;
     /// Sessions that expired.
     sessions_expired "clients/expired" Broker Counter;
-    /// Connections taken over by a later one of the same Client Identifier.
+    /// Connections taken over by a newer one with the same Client Identifier.
     takeovers "clients/takeovers" Broker Counter;
-    /// Connections ended for a protocol violation.
+    /// Connections closed because of a protocol violation.
     violations "connections/violations" Broker Counter;
-    /// Connections ended because Keep Alive or the CONNECT time limit passed.
+    /// Connections closed because Keep Alive or the CONNECT timeout passed.
     timeouts "connections/timeouts" Broker Counter;
-    /// Connections ended because their PROXY header, TLS or WebSocket was of no use.
+    /// Connections closed because of an invalid PROXY header, TLS or WebSocket input.
     transport_faults "connections/transport-faults" Broker Counter;
-    /// Connections ended because they would have held more of an unfinished packet than there was room for.
+    /// Connections closed because an unfinished packet exceeded the input memory.
     input_refused "connections/input-refused" Broker Counter;
-    /// TLS handshakes that went through.
+    /// Completed TLS handshakes.
     tls_handshakes "tls/handshakes" BrokerAndCore Counter;
-    /// Those of them that resumed an earlier session by its ticket.
+    /// TLS handshakes that resumed a session by its ticket.
     tls_resumed "tls/resumed" Broker Counter;
-    /// Steps of TLS handshakes that waited for a later turn.
+    /// Steps of TLS handshakes that were deferred to a later turn.
     tls_waited "tls/waited" BrokerAndCore Counter;
-    /// Connections whose TLS the kernel went on with.
+    /// Connections moved to kernel TLS.
     kernel_tls_taken "tls/kernel/taken" Broker Counter;
-    /// Those that it did not, as it has not their cipher.
+    /// Connections not moved to kernel TLS because the kernel does not support their cipher.
     kernel_tls_left_cipher "tls/kernel/left/cipher" Broker Counter;
-    /// Those that it did not, as they never were between two records when they were looked at.
+    /// Connections not moved to kernel TLS because no check found them between two records.
     kernel_tls_left_busy "tls/kernel/left/busy" Broker Counter;
-    /// Those that it did not, as their sockets could not be readied.
+    /// Connections not moved to kernel TLS because their sockets could not be prepared.
     kernel_tls_left_refused "tls/kernel/left/refused" Broker Counter;
-    /// Connections ended because the kernel did not take their keys.
+    /// Connections closed because the kernel did not accept their keys.
     kernel_tls_failed "tls/kernel/ended/failed" Broker Counter;
-    /// Connections ended because their client changed its keys, which the kernel cannot follow.
+    /// Connections closed because of a TLS KeyUpdate, which the kernel does not support.
     kernel_tls_key_updates "tls/kernel/ended/key-update" Broker Counter;
-    /// Connections ended because their keys had sealed as much as they may.
+    /// Connections closed because their keys reached the confidentiality limit.
     kernel_tls_spent "tls/kernel/ended/spent" Broker Counter;
-    /// Clients that the access control did not let in.
+    /// Clients that the access control refused.
     clients_refused "clients/refused" Broker Counter;
-    /// Those of them that asked for the session of another user.
+    /// Clients refused because the session belongs to another user.
     sessions_guarded "clients/refused/session-of-another" Broker Counter;
-    /// Those of them whose Client Identifier the rules do not let them use.
+    /// Clients refused because the rules do not allow their Client Identifier.
     identifiers_denied "clients/refused/identifier" Broker Counter;
-    /// Sessions of others that were ended for the user whose Client Identifier theirs was.
+    /// Sessions ended because another user owns the Client Identifier.
     foreign_sessions_ended "clients/foreign-sessions-ended" Broker Counter;
-    /// Those of them whose user has as many sessions as one may.
+    /// Clients refused because their user has reached its quota of sessions.
     sessions_over_user "clients/refused/sessions-of-user" Broker Counter;
-    /// Connections ended because the time for which their client was let in was over.
+    /// Connections closed because their credentials expired.
     stays_ended "clients/expired-credentials" Broker Counter;
-    /// Connections ended because a reload withdrew what their client was let in by.
+    /// Connections closed because a reload withdrew their credentials.
     credentials_withdrawn "clients/withdrawn-credentials" Broker Counter;
-    /// Times the files of the access control were read anew and put in force.
+    /// Successful reloads of the access control's files.
     access_reloads "access/reloads" EachAlike Counter;
-    /// Times they could not be, and the old ones stayed in force.
+    /// Failed reloads; the previous files stay in force.
     access_reloads_failed "access/reloads-failed" EachAlike Counter;
-    /// Answers of the access control that are being worked out, or wait for that.
+    /// Pending authentications and other answers of the access control.
     access_unfinished "access/unfinished" EachAlike Gauge;
-    /// Connections closed as soon as they were accepted, because of their address.
+    /// Connections closed right after accept because of their address.
     connections_turned_away "connections/turned-away" EachAlike Counter;
     /// Bans of addresses and of clients.
     bans "access/bans" EachAlike Counter;
@@ -276,105 +277,105 @@ counters! {
     retained_messages "retained messages/count" EachAlike Gauge;
     /// Bytes of retained messages.
     retained_bytes "retained messages/bytes" EachAlike Gauge;
-    /// Retained messages taken away because their Message Expiry Interval passed.
+    /// Retained messages removed because their Message Expiry Interval passed.
     retained_expired "retained messages/expired" EachAlike Counter;
-    /// Times a client's socket was left unread because it had sent more than it may in a while.
+    /// Times a client's socket was not read because the client exceeded its rate limit.
     clients_throttled "clients/throttled" Broker Counter;
-    /// Times a client's socket was left unread because it did not take its answers.
+    /// Times a client's socket was not read because the client did not read its acknowledgements.
     clients_unread "clients/unread" Broker Counter;
-    /// Times a publisher's socket was left unread because its consumers were behind.
+    /// Times a publisher's socket was not read because consumers were congested.
     publishers_paused "publishers/paused" Broker Counter;
-    /// Consumers that took nothing for so long that nobody waits for them any more.
+    /// Consumers without progress for so long that publishers no longer wait for them.
     consumers_stuck "consumers/stuck" Broker Counter;
-    /// Messages that wait in the queues of sessions.
+    /// Messages in the queues of sessions.
     messages_queued "messages/queued" Broker Gauge;
-    /// Bytes that messages, queues and outboxes hold; what `memory_bytes_max` bounds.
+    /// Bytes held by messages, queues and outboxes, which `memory_bytes_max` bounds.
     memory_bytes "memory/bytes" Broker Gauge;
-    /// Those of them that are input which waits: unfinished packets, requests and handshakes.
+    /// Bytes of buffered input: unfinished packets, requests and handshakes.
     input_bytes "memory/input/bytes" Broker Gauge;
-    /// Bytes of them that subscriptions take.
+    /// Bytes held by subscriptions.
     subscription_bytes "memory/subscriptions/bytes" BrokerAndCore Gauge;
-    /// Bytes of them that the topics of retained messages take.
+    /// Bytes held by the topics of retained messages.
     retained_topic_bytes "memory/retained-topics/bytes" BrokerAndCore Gauge;
-    /// Bytes of them that cached answers of who gets a topic take.
+    /// Bytes held by the topic cache.
     topic_cache_bytes "memory/topic-cache/bytes" BrokerAndCore Gauge;
-    /// Connections accepted on this core and handed over to the home core of their client.
+    /// Connections accepted on this core and handed over to their client's home core.
     connections_handed_over "connections/handed-over" BrokerAndCore Counter;
     /// Bytes of the store.
     store_bytes "store/bytes" EachAlike Gauge;
-    /// Times the store was synchronised with the disk.
+    /// Syncs of the store to disk.
     store_syncs "store/syncs" EachAlike Counter;
     /// 1 while the store cannot write: acknowledgements wait.
     store_failing "store/failing" EachAlike Gauge;
-    /// 1 while the store is at its bound: publishers wait.
+    /// 1 while the store is full: publishers wait.
     store_full "store/full" EachAlike Gauge;
-    /// Log lines left out because there were too many of their kind.
+    /// Log lines suppressed by the rate limit.
     log_lines_left_out "log/left-out" EachAlike Counter;
-    /// Log lines that could not be written: no room, no reader, or one that stands still.
+    /// Log lines that could not be written: disk full, reader gone or stalled.
     log_lines_lost "log/lost" EachAlike Counter;
     /// Batches sent to other cores.
     batches_sent "batches/sent" Core Counter;
-    /// Batches taken from other cores.
+    /// Batches received from other cores.
     batches_received "batches/received" Core Counter;
-    /// Bytes under way to other cores.
+    /// Bytes in transit to other cores.
     lanes_bytes "lanes/bytes" Core Gauge;
-    /// Times this core woke another one that slept.
+    /// Times this core woke up another core.
     wakeups_sent "wakeups/sent" Core Counter;
-    /// Turns of this core's loop.
+    /// Turns of this core's event loop.
     turns "turns" Core Counter;
-    /// Steps of work that this core did in all turns.
+    /// Steps of work of this core in all turns.
     work_steps "work/steps" Core Counter;
-    /// The most steps that it did in one turn.
+    /// Maximum number of steps in one turn.
     work_steps_turn_max "work/steps/turn-maximum" Core Gauge;
-    /// Times input of a client was put off as the turn's budget was spent.
+    /// Times input of a client was deferred because the turn's budget was spent.
     inputs_deferred "work/inputs-deferred" Core Counter;
-    /// SUBSCRIBE and UNSUBSCRIBE packets, and looks at a client's rights, that took several turns.
+    /// SUBSCRIBE and UNSUBSCRIBE packets, and checks of a client's rights, that took several turns.
     packets_divided "work/divided" Core Counter;
-    /// Sessions that ended over several turns.
+    /// Sessions whose end took several turns.
     sessions_divided "work/sessions-divided" Core Counter;
-    /// Messages, and runs of them, that some of their subscribers got in a later turn.
+    /// Messages and fan-out batches whose delivery took several turns.
     fan_outs_divided "work/fan-outs-divided" Core Counter;
     /// Microseconds this core was busy.
     busy_us "busy/us" Core Counter;
-    /// Times that the core came to what was due a second late or more: it was stopped, or busy.
+    /// Times the core handled timers a second late or more: it was stopped or overloaded.
     turns_late "busy/late" Core Counter;
-    /// The share of time it was busy since the last report, in percent.
+    /// Busy time since the last report, in percent.
     busy_percent "busy/percent" Core Derived;
-    /// Times the kernel was entered to submit or to wait.
+    /// System calls to submit or wait.
     kernel_entries "kernel/entries" Core Counter;
-    /// Sends that had to wait for the peer to take more.
+    /// Sends that waited until the peer accepted more.
     sends_waited "kernel/sends-waited" Core Counter;
-    /// Receives that found no free buffer and were begun again.
+    /// Receives that found no free buffer and were restarted.
     receives_starved "kernel/receives-starved" Core Counter;
-    /// Times there were more completions than fit, and the kernel kept them aside.
+    /// Times the completion queue overflowed.
     completions_overflowed "kernel/completions-overflowed" Core Counter;
-    /// Operations that completed without being under way: each ended its connection.
+    /// Completions of unknown operations; each closed its connection.
     completions_stray "kernel/completions-stray" Core Counter;
-    /// Times accepting rested because no descriptor was free.
+    /// Times accept was paused because no file descriptor was free.
     accepts_rested "kernel/accepts-rested" Core Counter;
 }
 
-/// What an access control counts, for all cores.
+/// Counters of the access control, for all cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AccessCounts {
-    /// Times the files were read anew and put in force.
+    /// Successful reloads.
     pub reloads: u64,
-    /// Times they could not be, and the old ones stayed in force.
+    /// Failed reloads; the previous files stay in force.
     pub reloads_failed: u64,
-    /// Answers being worked out in the pool, or waiting for it.
+    /// Jobs that run in the pool or wait for it.
     pub unfinished: u64,
-    /// Connections closed as soon as they were accepted, because of their address.
+    /// Connections closed right after accept because of their address.
     pub turned_away: u64,
-    /// Bans since the start, of addresses and of clients.
+    /// Bans of addresses and clients since the start.
     pub bans: u64,
 }
 
-/// What an executor counted in a turn of its loop.
+/// Counters of an executor for one turn of its event loop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
-    /// Microseconds from what it waited for to the end of the turn.
+    /// Microseconds from the end of waiting to the end of the turn.
     pub busy_us: u64,
-    /// Cores woken.
+    /// Cores woken up.
     pub wakeups: u64,
     /// See [`Metrics::kernel_entries`].
     pub kernel_entries: u64,
@@ -391,7 +392,7 @@ pub struct Turn {
 }
 
 impl Metrics {
-    /// What the access control counts, for all cores.
+    /// Stores the counters of the access control, for all cores.
     pub fn note_access(&mut self, counts: AccessCounts) {
         self.access_reloads = counts.reloads;
         self.access_reloads_failed = counts.reloads_failed;
@@ -400,7 +401,7 @@ impl Metrics {
         self.bans = counts.bans;
     }
 
-    /// Counts a turn.
+    /// Adds the counters of a turn.
     pub fn note_turn(&mut self, turn: Turn) {
         self.turns += 1;
         self.busy_us += turn.busy_us;
@@ -433,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_meanwhile_is_the_difference_and_a_gauge_stays_as_it_is() {
+    fn counters_are_subtracted_and_gauges_keep_their_value() {
         let mut earlier = Metrics { turns: 5, memory_bytes: 100, ..Metrics::default() };
         earlier.drops.add(Drop::Expired, 1);
         let mut now = Metrics { turns: 7, memory_bytes: 60, ..earlier.clone() };

@@ -1,4 +1,4 @@
-//! The ground: time, identifiers, bounds, counters, buffers, the log. Knows nothing of MQTT.
+//! Foundation: time, identifiers, limits, counters, buffers, the log. Knows nothing of MQTT.
 
 pub(crate) mod atomic;
 pub mod clock;

@@ -1,6 +1,6 @@
-//! Lines for standard error and standard output, written by a thread of their own: a disk that is full, a
-//! reader that is gone or one that stands still costs lines, which are counted, and never makes whoever
-//! wrote them wait or fail. Knows nothing of what the lines say.
+//! Lines for standard error and standard output, written by a thread of their own. A full disk, or
+//! a reader that is gone or stalled, loses lines, which are counted, but never blocks or fails the
+//! caller. Does not interpret the lines.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -12,28 +12,28 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::base::atomic::AtomicU64;
 
-/// Bytes that wait to be written at most; a line that finds no room is lost.
+/// Maximum number of queued bytes; a line that does not fit is lost.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long the end of the process waits for a reader that takes nothing.
+/// How long the end of the process waits for a stalled reader.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a descriptor that does not block is tried again.
+/// Interval between attempts to write to a full non-blocking descriptor.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// How often it is said that lines were lost.
+/// Minimum interval between warnings about lost lines.
 const SAID_EVERY: Duration = Duration::from_secs(1);
 
-/// Lines of the log that were lost.
+/// Lost lines of the log.
 static LOG_LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Lines of the log that could not be written since the start.
+/// Number of log lines lost since the start.
 pub fn log_lines_lost() -> u64 {
     LOG_LINES_LOST.load(Relaxed)
 }
 
-/// Where lines go; clones are the same. Each `write` is a line, or several, that is written whole or not
-/// at all, and never fails.
+/// A queue of lines; clones share it. The lines of one `write` are written completely or lost, and
+/// the call never fails.
 #[derive(Clone, Debug)]
 pub struct Output {
     lines: Sender<Task>,
@@ -43,19 +43,19 @@ pub struct Output {
 #[derive(Debug)]
 enum Task {
     Write(Box<[u8]>),
-    /// Everything before it has been written or is lost.
+    /// Everything queued before has been written or lost.
     Arrived(SyncSender<()>),
 }
 
 #[derive(Debug)]
 struct State {
     queued_bytes: AtomicUsize,
-    /// Tasks done; changes while the reader takes anything.
+    /// Completed tasks; changes while the reader accepts data.
     done: AtomicUsize,
     lost: AtomicU64,
-    /// Lost lines count as the log's.
+    /// Lost lines are counted as lines of the log.
     is_log: bool,
-    /// It has said that the end of the process shall not wait again.
+    /// The end of the process has timed out once and does not wait again.
     is_given_up: AtomicBool,
 }
 
@@ -69,13 +69,13 @@ impl State {
 }
 
 impl Output {
-    /// Begins to write lines of the log. Lines that were lost are counted, and said in the log once it can
-    /// be written again.
+    /// Starts the writer of the log. Lost lines are counted, and reported in the log as soon as it
+    /// can be written again.
     pub fn for_log(to: impl Write + Send + 'static) -> io::Result<Self> {
         Self::start("log", to, true)
     }
 
-    /// Begins to write lines that are not the log's.
+    /// Starts a writer for other lines than the log's.
     pub fn start_for(name: &str, to: impl Write + Send + 'static) -> io::Result<Self> {
         Self::start(name, to, false)
     }
@@ -96,7 +96,7 @@ impl Output {
 
     /// Queues lines.
     pub fn say(&self, lines: &[u8]) {
-        // Relaxed: it is a sum that bounds memory, and orders nothing.
+        // Relaxed: the sum bounds memory and orders nothing.
         let fits = |queued: usize| {
             let sum = queued.saturating_add(lines.len());
             (sum <= QUEUE_BYTES_MAX).then_some(sum)
@@ -108,12 +108,12 @@ impl Output {
         }
     }
 
-    /// How many lines could not be written.
+    /// Number of lines lost.
     pub fn lost(&self) -> u64 {
         self.state.lost.load(Relaxed)
     }
 
-    /// Waits until everything is written, as long as the reader takes any of it.
+    /// Waits until everything is written, as long as the reader makes progress.
     pub fn finish(&self) {
         if self.state.is_given_up.load(Relaxed) {
             return;
@@ -154,11 +154,11 @@ impl<'a> MakeWriter<'a> for Output {
     }
 }
 
-/// The thread's part.
+/// The writer thread.
 struct LineWriter<W> {
     to: W,
     state: Arc<State>,
-    /// The last line was written in part: its end is missing.
+    /// The last line was written only in part.
     is_cut: bool,
 }
 
@@ -176,23 +176,20 @@ impl<W: Write> LineWriter<W> {
                         Ok(()) => {
                             let now_lost = self.state.lost.load(Relaxed);
                             if now_lost > lost && said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
-                                tracing::warn!(
-                                    lost = now_lost - lost,
-                                    "log lines could not be written"
-                                );
+                                tracing::warn!(lost = now_lost - lost, "log lines lost");
                                 (lost, said) = (now_lost, Some(Instant::now()));
                             }
                         }
                     }
                 }
-                // Nobody waits any more: the process is ending all the same.
+                // The receiver may have given up waiting; the process ends anyway.
                 Task::Arrived(arrived) => drop(arrived.try_send(())),
             }
             self.state.done.fetch_add(1, Relaxed);
         }
     }
 
-    /// Writes all, and begins a line of its own after one that was cut.
+    /// Writes all lines, on a new line if the previous one is incomplete.
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.is_cut {
             self.write_all(b"\n").map_err(|(error, _)| error)?;
@@ -205,7 +202,7 @@ impl<W: Write> LineWriter<W> {
         self.to.flush()
     }
 
-    /// The error comes with how many bytes were written before it.
+    /// Returns an error together with the number of bytes written before it.
     fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), (io::Error, usize)> {
         let all = bytes.len();
         while !bytes.is_empty() {
@@ -213,7 +210,7 @@ impl<W: Write> LineWriter<W> {
                 Ok(0) => return Err((io::ErrorKind::WriteZero.into(), all - bytes.len())),
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another program that has the same descriptor made it so.
+                // Another process that shares the descriptor made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     std::thread::sleep(RETRY);
                 }
@@ -229,7 +226,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Takes what the test lets it, and remembers it.
+    /// Accepts as many bytes as the test allows, and records them.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
@@ -261,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_finds_no_room_on_disk_is_counted_and_the_next_one_begins_a_line() {
+    fn a_line_that_does_not_fit_on_disk_is_counted_and_the_next_one_starts_a_new_line() {
         let disk = Disk::default();
         let output = Output::start_for("test", disk.clone()).expect("a thread");
         output.say(b"one\n");
@@ -277,7 +274,7 @@ mod tests {
         assert_eq!((output.lost(), disk.text()), (2, "two\nth\nfour\n".to_owned()));
     }
 
-    /// Never takes anything.
+    /// Never accepts anything.
     struct StandsStill;
 
     impl Write for StandsStill {
@@ -293,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stands_still_costs_lines_beyond_the_bound_and_a_second_at_the_end() {
+    fn a_stalled_reader_loses_lines_beyond_the_bound_and_delays_the_end_by_a_second() {
         let output = Output::start_for("test", StandsStill).expect("a thread");
         let line = [b'x'; 1024];
         (0..1_100).for_each(|_| output.say(&line));

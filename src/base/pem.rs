@@ -1,10 +1,10 @@
-//! PEM files as people make them. The library skips what it does not know; here each line that means
-//! something is looked at first, so that nothing in a file is dropped in silence.
+//! PEM files as found in practice. The library skips unknown content; the checks here reject it, so
+//! that no part of a file is ignored silently.
 
 use rustls::pki_types::pem::{self, PemObject};
 
-/// What a file is to hold.
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "certificates alone are read then"))]
+/// The expected content of a file.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only certificates are read then"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Certificates.
@@ -15,18 +15,18 @@ pub(crate) enum Kind {
     RevocationLists,
 }
 
-/// The mark of a section's first line.
+/// Start of a section's first line.
 const BEGIN: &str = "-----BEGIN ";
-/// The mark of its last line.
+/// Start of a section's last line.
 const END: &str = "-----END ";
 
-/// Sections that files of certificates and keys may hold besides, to no purpose of this broker.
+/// Sections that are allowed in files of certificates and keys, and ignored.
 const HARMLESS: [&str; 4] = ["EC PARAMETERS", "DH PARAMETERS", "X9.42 DH PARAMETERS", "PUBLIC KEY"];
-/// Sections with a private key that TLS here can read.
+/// Sections with a private key that TLS supports.
 const KEYS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 
 impl Kind {
-    /// The section that is looked for.
+    /// The label of the expected section.
     fn label(self) -> &'static str {
         match self {
             Self::Certificates => "CERTIFICATE",
@@ -35,7 +35,7 @@ impl Kind {
         }
     }
 
-    /// How OpenSSL makes PEM of another encoding.
+    /// The OpenSSL command that converts another encoding to PEM.
     fn conversion(self) -> &'static str {
         match self {
             Self::Certificates => "openssl x509 -inform DER -in FILE -out FILE.pem",
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// What is wrong with a section that is none of those wanted; none where it may stand there.
+    /// The error for an unexpected section; `None` if it is allowed and ignored.
     fn objection(self, label: &str) -> Option<String> {
         let is_key = KEYS.contains(&label) || label == "ENCRYPTED PRIVATE KEY";
         match (self, label) {
@@ -63,29 +63,26 @@ impl Kind {
             (Self::Key, "DSA PRIVATE KEY") => {
                 Some("is a DSA key; TLS needs an ECDSA, RSA or Ed25519 key".to_owned())
             }
-            // A file may hold the certificate and its key, and be named for both.
+            // A file may hold both the certificate and its key.
             (Self::Certificates, _) if is_key => None,
             (Self::Key, "CERTIFICATE") => None,
             (_, label) if HARMLESS.contains(&label) => None,
             (Self::Certificates, "X509 CRL") => Some(
-                "is a revocation list, which means nothing here; name its file in tls.client_crl"
+                "is a revocation list, which is not used here; set tls.client_crl to its file"
                     .to_owned(),
             ),
             (Self::Certificates, "TRUSTED CERTIFICATE" | "X509 CERTIFICATE") => Some(format!(
-                "is a {label}; `openssl x509 -in FILE -out FILE.pem` makes it a CERTIFICATE"
+                "is a {label}; `openssl x509 -in FILE -out FILE.pem` converts it to a CERTIFICATE"
             )),
             (Self::Certificates, "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => Some(
-                "is a request for a certificate; name the certificate that the authority made of it"
+                "is a certificate request; use the certificate that the authority issued for it"
                     .to_owned(),
             ),
             (Self::Certificates, "PKCS7" | "CMS") => Some(format!(
                 "is {label}; `openssl pkcs7 -print_certs -in FILE -out FILE.pem` takes the \
                  certificates out of it"
             )),
-            _ => Some(format!(
-                "is a section {label}, which means nothing here; {} is expected",
-                self.label()
-            )),
+            _ => Some(format!("is an unexpected section {label}; expected {}", self.label())),
         }
     }
 }
@@ -93,52 +90,54 @@ impl Kind {
 const ENCRYPTED: &str = "is an encrypted key, and the broker can ask nobody for its passphrase; \
                          `openssl pkey -in FILE -out FILE.plain` decrypts it (chmod 600 the result)";
 
-/// All sections of a kind in a PEM file, in their order. The error says what is wrong, in which line,
-/// and what to do.
+/// Reads all sections of a kind from a PEM file, in order. An error states the problem, the line
+/// and the remedy.
 pub(crate) fn read<T: PemObject>(file: &[u8], kind: Kind) -> Result<Vec<T>, String> {
-    // Editors on Windows put it there; it would hide the first section from the library.
+    // Editors on Windows write a byte order mark, which hides the first section from the library.
     let text = file.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(file);
     check_encoding(text, kind)?;
     let wanted = check_sections(&String::from_utf8_lossy(text), kind)?;
     let items: Result<Vec<T>, pem::Error> = T::pem_slice_iter(text).collect();
-    let items = items.map_err(|error| format!("is no good PEM: {error:?}"))?;
+    let items = items.map_err(|error| format!("is not valid PEM: {error:?}"))?;
     match (items.len(), kind) {
         (0, _) => Err(format!(
-            "holds no {label}; PEM is text with lines like {BEGIN}{label}-----",
+            "contains no {label}; PEM is text with lines like {BEGIN}{label}-----",
             label = kind.label()
         )),
         (2.., Kind::Key) => Err(format!(
-            "holds {} private keys; leave the one that belongs to the certificate",
+            "contains {} private keys; keep only the one that belongs to the certificate",
             items.len()
         )),
         (read, _) if read != wanted => {
-            Err(format!("holds {wanted} sections of which {read} can be read"))
+            Err(format!("contains {wanted} sections, of which only {read} can be read"))
         }
         _ => Ok(items),
     }
 }
 
-/// That it is text at all.
+/// Checks that the file is text.
 fn check_encoding(text: &[u8], kind: Kind) -> Result<(), String> {
     if text.starts_with(b"\xFF\xFE") || text.starts_with(b"\xFE\xFF") {
         return Err("is UTF-16 text; save it as UTF-8 or ASCII".to_owned());
     }
-    // A SEQUENCE of ASN.1, whose length takes as many bytes as the second one says.
+    // An ASN.1 SEQUENCE; the second byte gives the size of its length field.
     let &[0x30, length, ref rest @ ..] = text else { return Ok(()) };
     let length_bytes = if length & 0x80 == 0 { 0 } else { usize::from(length & 0x7F) };
     if rest.get(length_bytes..).is_some_and(|content| content.starts_with(&[2, 1, 3])) {
-        return Err("is PKCS#12, not PEM; `openssl pkcs12 -in FILE -out FILE.pem -nodes` takes \
-                    certificates and key out of it"
-            .to_owned());
+        return Err(
+            "is PKCS#12, not PEM; `openssl pkcs12 -in FILE -out FILE.pem -nodes` extracts \
+                    certificates and key"
+                .to_owned(),
+        );
     }
-    Err(format!("is DER, not PEM; `{}` makes PEM of it", kind.conversion()))
+    Err(format!("is DER, not PEM; `{}` converts it to PEM", kind.conversion()))
 }
 
-/// Looks at each line that begins or ends a section; returns how many of those wanted there are.
+/// Checks every line that begins or ends a section; returns the number of expected sections.
 fn check_sections(text: &str, kind: Kind) -> Result<usize, String> {
     let mut open: Option<(usize, &str)> = None;
     let mut wanted = 0;
-    // The library takes all three kinds of line ends.
+    // The library takes all three kinds of line endings.
     let lines = text.split('\n').flat_map(|line| {
         let line = line.strip_suffix('\r').unwrap_or(line);
         line.split('\r')
@@ -162,7 +161,7 @@ fn check_sections(text: &str, kind: Kind) -> Result<usize, String> {
             match open.take() {
                 Some((_, label)) if label == ended => {}
                 Some((begun, label)) => return Err(unfinished(begun, label)),
-                None => return Err(format!("line {number}: {END}{ended}----- ends nothing")),
+                None => return Err(format!("line {number}: {END}{ended}----- ends no section")),
             }
         } else if kind == Kind::Key
             && line.starts_with("Proc-Type:")
@@ -179,12 +178,10 @@ fn check_sections(text: &str, kind: Kind) -> Result<usize, String> {
 }
 
 fn unfinished(begun: usize, label: &str) -> String {
-    format!(
-        "line {begun}: the section {label} has no line {END}{label}-----; the file is cut short"
-    )
+    format!("line {begun}: section {label} has no line {END}{label}-----; the file is truncated")
 }
 
-/// That marks stand at the beginning of their lines, as others are not seen.
+/// Checks that each marker is at the beginning of its line; the library does not see others.
 fn check_marks(line: &str) -> Result<(), String> {
     let Some(place) = [BEGIN, END].into_iter().filter_map(|mark| line.rfind(mark)).max() else {
         return Ok(());
@@ -193,16 +190,14 @@ fn check_marks(line: &str) -> Result<(), String> {
     match () {
         () if before.is_empty() => Ok(()),
         () if before.contains(END) => Err(format!(
-            "{END}…----- and {BEGIN}…----- stand in one line; begin a new line between them"
+            "{END}…----- and {BEGIN}…----- are on one line; insert a line break between them"
         )),
         () if before.trim_start_matches('\u{FEFF}').trim().is_empty() => Err(format!(
-            "something that is not to be seen, such as a blank or a byte order mark, stands before \
-             {}; take it away",
+            "an invisible character, such as a blank or a byte order mark, precedes \
+             {}; remove it",
             line[place..].trim_end()
         )),
-        () => {
-            Err(format!("{} does not stand at the beginning of its line", line[place..].trim_end()))
-        }
+        () => Err(format!("{} is not at the beginning of its line", line[place..].trim_end())),
     }
 }
 
@@ -236,31 +231,34 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_pem_file_is_dropped_in_silence() {
+    fn nothing_in_a_pem_file_is_ignored_silently() {
         let glued = format!("{}{ONE}", ONE.trim_end());
         let within = ONE.replace("-----END", "AAAA-----END");
         let wrong = ONE.replace("END CERTIFICATE", "END CERT");
         let of = |label: &str| ONE.replace("CERTIFICATE", label);
         let utf_16: Vec<u8> = "\u{FEFF}x".encode_utf16().flat_map(u16::to_le_bytes).collect();
         for (text, says) in [
-            (glued.as_bytes(), "line 3: -----END …----- and -----BEGIN …----- stand in one line"),
-            (format!("{ONE} {ONE}").as_bytes(), "line 4: something that is not to be seen"),
-            (format!("{ONE}\u{FEFF}{ONE}").as_bytes(), "line 4: something that is not to be seen"),
-            (format!("x{ONE}").as_bytes(), "line 1: -----BEGIN CERTIFICATE----- does not stand"),
-            (within.as_bytes(), "line 3: -----END CERTIFICATE----- does not stand"),
-            (&ONE.as_bytes()[..40], "line 1: the section CERTIFICATE has no line -----END"),
-            (wrong.as_bytes(), "line 1: the section CERTIFICATE has no line -----END"),
+            (glued.as_bytes(), "line 3: -----END …----- and -----BEGIN …----- are on one line"),
+            (format!("{ONE} {ONE}").as_bytes(), "line 4: an invisible character"),
+            (format!("{ONE}\u{FEFF}{ONE}").as_bytes(), "line 4: an invisible character"),
+            (
+                format!("x{ONE}").as_bytes(),
+                "line 1: -----BEGIN CERTIFICATE----- is not at the beginning",
+            ),
+            (within.as_bytes(), "line 3: -----END CERTIFICATE----- is not at the beginning"),
+            (&ONE.as_bytes()[..40], "line 1: section CERTIFICATE has no line -----END"),
+            (wrong.as_bytes(), "line 1: section CERTIFICATE has no line -----END"),
             (format!("{ONE}{}", of("X509 CRL")).as_bytes(), "line 4: is a revocation list"),
             (of("TRUSTED CERTIFICATE").as_bytes(), "openssl x509 -in"),
-            (of("CERTIFICATE REQUEST").as_bytes(), "line 1: is a request for a certificate"),
+            (of("CERTIFICATE REQUEST").as_bytes(), "line 1: is a certificate request"),
             (of("PKCS7").as_bytes(), "openssl pkcs7 -print_certs"),
-            (of("SOMETHING").as_bytes(), "CERTIFICATE is expected"),
-            (KEY.as_bytes(), "holds no CERTIFICATE"),
-            (b"", "holds no CERTIFICATE"),
+            (of("SOMETHING").as_bytes(), "expected CERTIFICATE"),
+            (KEY.as_bytes(), "contains no CERTIFICATE"),
+            (b"", "contains no CERTIFICATE"),
             (&utf_16, "is UTF-16"),
             (b"\x30\x82\x02\x01\x30\x82", "is DER, not PEM; `openssl x509 -inform DER"),
             (b"\x30\x82\x02\x01\x02\x01\x03", "is PKCS#12"),
-            (ONE.replace("AAAA", "!!!!").as_bytes(), "is no good PEM"),
+            (ONE.replace("AAAA", "!!!!").as_bytes(), "is not valid PEM"),
         ] {
             let error = certificates(text).expect_err(says);
             assert!(error.contains(says), "{:?}: {error}", String::from_utf8_lossy(text));
@@ -268,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_encrypted_or_not_alone_is_said_to_be() {
+    fn an_encrypted_key_and_several_keys_are_rejected() {
         let of = |label: &str| KEY.replace("PRIVATE KEY", label);
         let old = of("RSA PRIVATE KEY").replace("AAAA", "Proc-Type: 4,ENCRYPTED\nDEK-Info: x\n\nA");
         assert_eq!(keys(KEY), Ok(1));

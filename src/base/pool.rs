@@ -1,6 +1,6 @@
-//! A small pool of threads for what blocks: password hashes, signatures, requests over the network.
-//! Its threads start with the first job, end when there is nothing to do for a while, and never
-//! serve a connection. Knows nothing of what it runs.
+//! A small thread pool for blocking work: password hashes, signatures, network requests. Its
+//! threads start with the first job, end after an idle period, and never serve a connection. Knows
+//! nothing of the jobs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::base::log_rate::rated;
 /// How long a thread waits for another job before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Threads at most, whatever the machine.
+/// Maximum number of threads on any machine.
 const THREADS_MAX: usize = 32;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// As many jobs wait as may.
+/// The queue of jobs is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
-/// The pool; clones are the same one.
+/// A thread pool; clones share it.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Shared>);
 
@@ -34,26 +34,26 @@ struct Shared {
     take: Receiver<Job>,
     threads: AtomicUsize,
     threads_max: usize,
-    /// Jobs that were given and are not done.
+    /// Jobs submitted and not completed.
     unfinished: AtomicUsize,
 }
 
 impl Pool {
-    /// One of at most `threads_max` threads, in which at most `waiting_max` jobs wait.
+    /// A pool of at most `threads_max` threads and `waiting_max` queued jobs.
     pub fn new(threads_max: usize, waiting_max: usize) -> Self {
         let (give, take) = flume::bounded(waiting_max);
         let (threads, unfinished) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self(Arc::new(Shared { give, take, threads, threads_max: threads_max.max(1), unfinished }))
     }
 
-    /// The same with as many threads as this process may use processors, 32 at most: more would get no
-    /// more done, and each hash takes memory.
+    /// A pool with as many threads as this process may use processors, at most 32: more threads
+    /// would not be faster, and each password hash takes memory.
     pub fn for_this_machine(waiting_max: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self::new(processors.min(THREADS_MAX), waiting_max)
     }
 
-    /// Runs a job on one of the threads, as soon as one is free.
+    /// Queues a job, which runs on the first free thread.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Busy> {
         let shared = &self.0;
         let unfinished = shared.unfinished.fetch_add(1, Relaxed) + 1;
@@ -69,12 +69,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Jobs that run or wait.
+    /// Number of running and queued jobs.
     pub fn unfinished(&self) -> usize {
         self.0.unfinished.load(Relaxed)
     }
 
-    /// Threads there are.
+    /// Number of threads.
     pub fn threads(&self) -> usize {
         self.0.threads.load(Relaxed)
     }
@@ -87,14 +87,15 @@ impl Pool {
         let run = move || serve(&shared);
         if let Err(error) = std::thread::Builder::new().name("pool".to_owned()).spawn(run) {
             self.0.threads.fetch_sub(1, Relaxed);
-            // The job waits for a thread that is there, or for the next attempt to start one.
+            // The job stays queued until a thread is free or the next attempt to start one
+            // succeeds.
             rated!(warn, log_rate::now(), %error, "cannot start a thread of the pool");
         }
     }
 }
 
 impl Shared {
-    /// Counts one more thread, unless there are as many as may be.
+    /// Reserves a slot for one more thread, unless the maximum is reached.
     fn may_add_thread(&self) -> bool {
         let one_more = |threads| (threads < self.threads_max).then_some(threads + 1);
         self.threads.fetch_update(Relaxed, Relaxed, one_more).is_ok()
@@ -105,7 +106,7 @@ fn serve(shared: &Shared) {
     loop {
         match shared.take.recv_timeout(IDLE) {
             Ok(job) => {
-                // Whoever waits for the job's answer is told by what the job holds being dropped.
+                // The job's receiver learns of a panic because the job's captured state is dropped.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
                     rated!(error, log_rate::now(), "a job of the pool panicked");
                 }
@@ -114,7 +115,7 @@ fn serve(shared: &Shared) {
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 shared.threads.fetch_sub(1, Relaxed);
-                // A job that came in this moment counted on this thread.
+                // A job submitted just now relied on this thread.
                 if shared.take.is_empty() || !shared.may_add_thread() {
                     return;
                 }
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_what_may_wait_a_job_is_refused_and_the_others_are_done() {
+    fn a_job_beyond_the_queue_bound_is_refused_and_the_others_complete() {
         let pool = Pool::new(1, 3);
         let (go, may_go) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();

@@ -1,24 +1,25 @@
-//! Bytes on their way to one connection: an outbox while the engine fills it, a send buffer once an executor has it.
+//! Outgoing bytes of one connection: an outbox while the engine fills it, a send buffer once an
+//! executor has it.
 //!
-//! Small frames are copied side by side; large payloads and encodings shared by many subscribers
-//! are held by reference. The buffer moves by value to the executor (the kernel may hold its
-//! memory) and comes home empty, to be filled again.
+//! Small frames are copied into one contiguous buffer; large payloads and encodings shared by many
+//! subscribers are held by reference. The buffer moves by value to the executor (the kernel may own
+//! its memory) and returns empty for reuse.
 
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
-/// What an executor writes to a socket, in order.
+/// Bytes that an executor writes to a socket, in order.
 #[derive(Debug, Default)]
 pub struct SendBuffer(Box<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// All copied bytes, side by side.
+    /// All copied bytes, contiguous.
     copied: Vec<u8>,
-    /// Shared bytes, each with the place in `copied` before which it goes.
+    /// Shared bytes, each with the offset in `copied` before which it is written.
     shared: Vec<(usize, Bytes)>,
-    /// Index of the first piece of `shared` not wholly written.
+    /// Index of the first piece of `shared` that is not completely written.
     shared_written: usize,
     /// Bytes of `copied` written.
     copied_written: usize,
@@ -28,10 +29,10 @@ struct Inner {
     left: usize,
 }
 
-/// Some of what is in a buffer.
+/// A contiguous part of a buffer.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece<'a> {
-    /// Bytes of its own.
+    /// Bytes owned by the buffer.
     Copied(&'a [u8]),
     /// Bytes held by reference.
     Shared(&'a Bytes),
@@ -43,12 +44,12 @@ impl SendBuffer {
         self.0.left
     }
 
-    /// Whether everything is written.
+    /// Whether everything has been written.
     pub fn is_empty(&self) -> bool {
         self.0.left == 0
     }
 
-    /// Appends the bytes that `encode` adds to what it is given.
+    /// Appends the bytes that `encode` pushes.
     pub fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let before = self.0.copied.len();
         encode(&mut self.0.copied);
@@ -61,7 +62,7 @@ impl SendBuffer {
         self.0.shared.push((self.0.copied.len(), bytes));
     }
 
-    /// Puts bytes before all others; nothing has been written yet.
+    /// Inserts bytes at the front; nothing may have been written yet.
     pub fn prepend(&mut self, bytes: &[u8]) {
         let inner = &mut *self.0;
         debug_assert!(inner.copied_written + inner.shared_written + inner.offset == 0);
@@ -70,7 +71,7 @@ impl SendBuffer {
         inner.left += bytes.len();
     }
 
-    /// Moves its next bytes to `out`, at most so many.
+    /// Moves at most `most` bytes from the front to `out`.
     pub fn take(&mut self, most: usize, out: &mut Vec<u8>) {
         let before = out.len();
         let mut left = most;
@@ -88,7 +89,7 @@ impl SendBuffer {
         debug_assert!(out.len() - before <= most);
     }
 
-    /// What it holds, in order; nothing has been written yet.
+    /// The content, in order; nothing may have been written yet.
     pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         let inner = &*self.0;
         debug_assert!(inner.copied_written + inner.shared_written + inner.offset == 0);
@@ -101,7 +102,7 @@ impl SendBuffer {
         })
     }
 
-    /// Forgets everything, keeping the memory for reuse.
+    /// Discards the content and keeps the memory for reuse.
     pub fn clear(&mut self) {
         let inner = &mut *self.0;
         inner.copied.clear();
@@ -112,12 +113,12 @@ impl SendBuffer {
         inner.left = 0;
     }
 
-    /// Bytes of memory its own storage takes.
+    /// Bytes of memory allocated by the buffer itself.
     pub(crate) fn capacity(&self) -> usize {
         self.0.copied.capacity() + self.0.shared.capacity() * size_of::<(usize, Bytes)>()
     }
 
-    /// Fills `slices` with what is to be written next, in order; returns how many were filled.
+    /// Fills `slices` with the next bytes to write, in order; returns the number of slices filled.
     pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let inner = &*self.0;
         let mut filled = 0;
@@ -141,7 +142,7 @@ impl SendBuffer {
         filled
     }
 
-    /// Notes that the first `written` bytes of what is left were written.
+    /// Removes the first `written` bytes, which have been written.
     pub fn advance(&mut self, mut written: usize) {
         let inner = &mut *self.0;
         assert!(written <= inner.left, "a socket takes no more bytes than it was given");
@@ -161,7 +162,8 @@ impl SendBuffer {
             written -= shared;
             inner.offset += shared;
             if shared == piece {
-                // Dropped at once: a slow consumer holds no more of a shared encoding than it must.
+                // Dropped at once: a slow consumer must not hold a shared encoding longer than
+                // necessary.
                 inner.shared[inner.shared_written].1 = Bytes::new();
                 inner.shared_written += 1;
                 inner.offset = 0;
@@ -190,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_leave_in_the_order_they_came_whatever_the_socket_takes(
+        fn bytes_are_sent_in_order_however_much_the_socket_accepts(
             pieces in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..9)), 0..12),
             step in 1usize..11,
         ) {
@@ -212,7 +214,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_put_before_leaves_first_and_what_is_taken_is_gone(
+        fn prepended_bytes_are_sent_first_and_taken_bytes_are_removed(
             pieces in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..9)), 0..40),
             step in 1usize..11,
         ) {

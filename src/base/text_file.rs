@@ -1,22 +1,22 @@
-//! Text files that people write, with whatever editor and on whatever system.
+//! Text files from any editor on any system.
 
 use std::io;
 use std::path::Path;
 
-/// Byte order mark, which some editors begin UTF-8 with.
+/// The byte order mark that some editors write at the start of UTF-8.
 const MARK: char = '\u{FEFF}';
 
-/// The text of a file, without a byte order mark.
+/// Reads a text file, without its byte order mark.
 pub fn read(path: &Path) -> io::Result<String> {
     let bytes = std::fs::read(path)?;
     let is_utf_16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
     let text = String::from_utf8(bytes).map_err(|error| {
         let what = match is_utf_16 {
-            true => "it is UTF-16, as Windows writes it; save it as UTF-8".to_owned(),
+            true => "the file is UTF-16; save it as UTF-8".to_owned(),
             false => {
                 let at = error.utf8_error().valid_up_to();
                 let line = 1 + error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
-                format!("line {line}: there is something that is no UTF-8; save it as UTF-8")
+                format!("line {line}: invalid UTF-8; save the file as UTF-8")
             }
         };
         io::Error::new(io::ErrorKind::InvalidData, what)
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_byte_order_mark_is_no_text_and_other_encodings_are_named() {
+    fn a_byte_order_mark_is_skipped_and_other_encodings_are_rejected() {
         let path = std::env::temp_dir().join(format!("ringmq-text-{}", std::process::id()));
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).expect("written");

@@ -1,31 +1,32 @@
-//! A hierarchical timer wheel (Varghese and Lauck, 1987): arming and firing cost O(1), whatever the number of timers.
+//! A hierarchical timer wheel (Varghese and Lauck, 1987): arming and firing cost O(1), whatever the
+//! number of timers.
 //!
-//! Timers are never cancelled. A timer that fires asks its owner whether it still means anything,
-//! so that a keep alive costs one entry a connection and nothing for each packet.
+//! Timers are never cancelled. When a timer fires, its owner checks whether it still applies, so
+//! that Keep Alive costs one entry per connection and nothing per packet.
 
 use crate::base::clock::{Deadline, Now};
 
-/// 2^14 µs: about 16 ms, fine enough for every timer of the protocol, which counts in seconds.
+/// 2^14 µs: about 16 ms, fine enough for the protocol, whose timers count seconds.
 const TICK_SHIFT: u32 = 14;
 const SLOT_BITS: u32 = 8;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 4;
 
-/// Timers with a key of type `K` each.
+/// A timer wheel whose timers have a key of type `K`.
 #[derive(Debug)]
 pub struct Wheel<K> {
     levels: [Vec<Vec<(u64, K)>>; LEVELS],
-    /// Entries in each level, so that empty levels are passed over.
+    /// Number of entries per level, so that empty levels are skipped.
     counts: [usize; LEVELS],
     /// The tick up to which, inclusive, everything has fired.
     tick: u64,
-    /// When the next slot is to be looked at.
+    /// When the next slot has to be processed.
     nearest: Option<Deadline>,
     scratch: Vec<(u64, K)>,
 }
 
 impl<K: Copy> Wheel<K> {
-    /// A wheel that stands at `now`.
+    /// A wheel at the time `now`.
     pub fn new(now: Now) -> Self {
         Self {
             levels: std::array::from_fn(|_| (0..SLOTS).map(|_| Vec::new()).collect()),
@@ -36,13 +37,13 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// Fires `key` at `deadline` or up to one tick later, never before.
+    /// Fires `key` at `deadline` or up to one tick later, never earlier.
     pub fn arm(&mut self, deadline: Deadline, key: K) {
-        // Rounded up: a timer must not fire before its time.
+        // Rounded up: a timer must not fire early.
         let due = (deadline.us() >> TICK_SHIFT).saturating_add(1).max(self.tick + 1);
         self.place(due, key);
         let (level, _) = self.position(due);
-        // The slot of a higher level is spread when its turn comes, before the timer is due.
+        // The slot of a higher level is cascaded before the timer is due.
         let shift = SLOT_BITS * level as u32;
         let wake = Deadline::at_us(((due >> shift) << shift).max(self.tick + 1) << TICK_SHIFT);
         self.nearest = Some(self.nearest.map_or(wake, |nearest| nearest.min(wake)));
@@ -54,7 +55,7 @@ impl<K: Copy> Wheel<K> {
         self.counts[level] += 1;
     }
 
-    /// Beyond the last level a timer waits in its farthest slot and is placed again from there.
+    /// A timer beyond the last level waits in the farthest slot and is placed again from there.
     fn position(&self, due: u64) -> (usize, usize) {
         let distance = due - self.tick;
         for level in 0..LEVELS {
@@ -66,7 +67,7 @@ impl<K: Copy> Wheel<K> {
         (LEVELS - 1, slot_of(farthest, LEVELS - 1))
     }
 
-    /// Moves on to `now` and appends the keys that are due to `fired`.
+    /// Advances to `now` and appends the keys of due timers to `fired`.
     pub fn advance(&mut self, now: Now, fired: &mut impl Extend<K>) {
         let target = now.0 >> TICK_SHIFT;
         loop {
@@ -86,7 +87,7 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// When a level has gone round, the next slot of the level above is spread over it.
+    /// When a level wraps around, distributes the next slot of the level above over it.
     fn cascade(&mut self) {
         for level in 1..LEVELS {
             if slot_of(self.tick, level - 1) != 0 {
@@ -105,7 +106,7 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// Timers armed.
+    /// Number of armed timers.
     pub fn len(&self) -> usize {
         self.counts.iter().sum()
     }
@@ -115,12 +116,12 @@ impl<K: Copy> Wheel<K> {
         self.len() == 0
     }
 
-    /// When to call [`Self::advance`] next at the latest; `None` when no timer is armed.
+    /// The latest time for the next call of [`Self::advance`]; `None` if no timer is armed.
     pub fn next(&self) -> Option<Deadline> {
         self.nearest
     }
 
-    /// The first occupied slot, or the first place where a higher level is to be spread.
+    /// The first occupied slot, or the first time a higher level has to be cascaded.
     fn find_nearest(&self) -> Option<Deadline> {
         if self.counts[0] > 0 {
             for ahead in 1..=SLOTS as u64 {
@@ -133,7 +134,7 @@ impl<K: Copy> Wheel<K> {
                 }
             }
         }
-        // The nearest occupied slot of a higher level: it is spread when its turn comes.
+        // The nearest occupied slot of a higher level.
         (1..LEVELS)
             .filter(|&level| self.counts[level] > 0)
             .filter_map(|level| {
@@ -153,7 +154,7 @@ fn slot_of(tick: u64, level: usize) -> usize {
     ((tick >> (SLOT_BITS * level as u32)) as usize) & (SLOTS - 1)
 }
 
-/// Gives back the memory of a burst.
+/// Releases the memory of a burst.
 fn shrink<T>(entries: &mut Vec<T>) {
     if entries.capacity() > 1024 {
         entries.shrink_to(64);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sleep_fires_all_that_came_due_meanwhile() {
+    fn a_long_sleep_fires_all_timers_that_became_due() {
         let mut wheel = Wheel::new(Now(0));
         for second in 1..=1000u64 {
             wheel.arm(Deadline::at_us(second * 1_000_000), second);

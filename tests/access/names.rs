@@ -115,8 +115,8 @@ fn the_log_warns_of_passwords_and_secret_keys_that_everybody_may_read_and_of_no_
     };
     let warnings = |broker: &Broker| broker.log().matches("everybody on this machine").count();
     let open = start(&secret, 0o644);
-    open.await_log("everybody on this machine may read the password file", 1);
-    open.await_log("everybody on this machine may read the key set", 1);
+    open.await_log("every user can read the password file", 1);
+    open.await_log("every user can read the key set", 1);
     assert_eq!(warnings(&start(public, 0o644)), 1);
     assert_eq!(warnings(&start(&secret, 0o600)), 0);
 }
