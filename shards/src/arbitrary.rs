@@ -1,4 +1,4 @@
-//! Topic Names and Filters for property tests: few and alike, so that many match.
+//! Topic Names and Filters for property tests: few and similar, so that many match.
 
 use crate::topic::TopicFilter;
 use proptest::prelude::*;

@@ -1,23 +1,24 @@
-//! The hash of texts and of pairs of ids, seeded. Knows no table.
+//! Seeded hashes of texts and of pairs of ids. Knows no table.
 
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 use std::fmt;
 use std::hash::Hasher;
 
-/// Hashes under a secret seed: a peer that does not know it cannot choose texts that collide. No hash
-/// may reach a peer: the function is fast, and hides its seed from who cannot see hashes only.
+/// Hash functions with a secret seed: a peer that does not know the seed cannot choose colliding
+/// texts. Hashes must not be sent to a peer: the function is fast, and protects its seed only while
+/// its hashes are unknown.
 #[derive(Clone)]
 pub struct Hashing {
     seed: u64,
     shared: SharedSeed,
 }
 
-/// The seed under which, in tests, nearly all hashes are equal: what relies on them alone fails.
+/// A seed that makes nearly all hashes equal in tests, to find code that relies on hashes alone.
 pub(crate) const COLLIDING_SEED: u64 = u64::MAX;
 
 impl Hashing {
-    /// Under a seed, which is to be used for nothing that a peer can see.
+    /// Hash functions with a seed that must not influence anything visible to a peer.
     pub fn new(seed: u64) -> Self {
         Self { seed, shared: SharedSeed::from_u64(seed) }
     }
@@ -28,7 +29,7 @@ impl Hashing {
         self.cut(hasher.finish())
     }
 
-    /// The hash of a text.
+    /// The 64-bit hash of a text.
     #[inline]
     pub fn long(&self, text: &str) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);

@@ -1,25 +1,25 @@
-//! A hash table from a key to a 32-bit id that does not store the key: whoever asks compares it
-//! with the record that the id stands for. Knows no record.
+//! A hash table from a key to a 32-bit id that does not store the key: the caller compares it with
+//! the record of the id. Knows no record.
 
 use hashbrown::HashTable;
 
-/// Entries from which on a table is cut into parts. A table moves all its entries when it grows:
-/// with a million in one, that stalls the core for tens of milliseconds.
+/// Number of entries from which a table is split. A table moves all its entries when it grows; with
+/// a million entries, that would stall the core for tens of milliseconds.
 const WHOLE_MAX: usize = 1 << 14;
 
-/// Parts of a large table.
+/// Number of parts of a split table.
 const PARTS: usize = 64;
 
-/// Eight bytes an entry. The hash is kept beside the id, so that growing touches no record and a
-/// search looks at records whose hash agrees only.
+/// Eight bytes per entry. The hash is stored beside the id, so that growing touches no record, and
+/// a search compares only records with an equal hash.
 #[derive(Debug, Default)]
 pub(crate) struct IdTable {
-    /// Until there are parts.
+    /// All entries, until the table is split.
     whole: HashTable<Entry>,
-    /// None, or [`PARTS`] by some bits of the hash.
+    /// Empty, or [`PARTS`] tables selected by some bits of the hash.
     parts: Vec<HashTable<Entry>>,
     len: usize,
-    /// Bytes of memory of all of them.
+    /// Bytes of memory of all tables.
     bytes: usize,
 }
 
@@ -30,14 +30,14 @@ struct Entry {
 }
 
 impl IdTable {
-    /// The id under `hash` of which `is` holds.
+    /// The id under `hash` for which `is` returns true.
     pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let part = self.parts.get(part(hash)).unwrap_or(&self.whole);
         let found = part.find(spread(hash), |entry| entry.hash == hash && is(entry.id));
         found.map(|entry| entry.id)
     }
 
-    /// Add an entry whose key is not in the table.
+    /// Adds an entry whose key is not in the table.
     pub(crate) fn insert(&mut self, hash: u32, id: u32) {
         if self.len == WHOLE_MAX && self.parts.is_empty() {
             self.cut();
@@ -54,13 +54,13 @@ impl IdTable {
         self.len += 1;
     }
 
-    /// Let the entry of `from`, which is in the table under `hash`, stand for `to`.
+    /// Replaces the id `from`, which is in the table under `hash`, by `to`.
     pub(crate) fn replace(&mut self, hash: u32, from: u32, to: u32) {
         let entry = self.part_mut(hash).find_mut(spread(hash), |entry| entry.id == from);
         entry.expect("an entry to replace is in the table").id = to;
     }
 
-    /// Take out `id`, which is in the table under `hash`.
+    /// Removes `id`, which is in the table under `hash`.
     pub(crate) fn remove(&mut self, hash: u32, id: u32) {
         let part = self.parts.get_mut(part(hash)).unwrap_or(&mut self.whole);
         let entry = part.find_entry(spread(hash), |entry| entry.id == id);
@@ -76,7 +76,7 @@ impl IdTable {
         }
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of allocated memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -105,13 +105,13 @@ impl IdTable {
     }
 }
 
-/// The table takes the place from the low bits of a hash and a seven-bit tag from its high ones:
-/// put all we have at both ends.
+/// The table derives the bucket from the low bits of a hash and a seven-bit tag from the high ones,
+/// so all 32 bits are placed at both ends.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-/// Below the seven bits of the tag, so that neither tags nor places within a part are all alike.
+/// Bits below the seven of the tag, so that neither tags nor buckets within a part are all equal.
 fn part(hash: u32) -> usize {
     (hash >> 19) as usize % PARTS
 }

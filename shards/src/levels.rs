@@ -1,5 +1,5 @@
-//! Interned levels: each text that a level of the trees has is kept once, counted, under an id.
-//! Knows no tree.
+//! Interned levels: each text of a level in the trees is stored once, with a reference count, under
+//! an id. Knows no tree.
 
 use crate::hash::Hashing;
 use crate::id_table::IdTable;
@@ -8,11 +8,11 @@ use crate::text::Text;
 
 pub(crate) type LevelId = Id<Level>;
 
-/// A text that some node's level has.
+/// The text of a level.
 #[derive(Debug)]
 pub(crate) struct Level {
     text: Text,
-    /// Nodes that hold it. Never zero.
+    /// Number of references. Never zero.
     holders: u32,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Levels {
     hashing: Hashing,
     by_text: IdTable,
     levels: Slab<Level>,
-    /// Of the texts that are not kept in place.
+    /// Bytes of the texts that are not stored inline.
     text_bytes: usize,
 }
 
@@ -30,7 +30,7 @@ impl Levels {
         Self { hashing, by_text: IdTable::default(), levels: Slab::default(), text_bytes: 0 }
     }
 
-    /// The id of `text`, if any node holds it.
+    /// The id of `text`, if it is interned.
     pub(crate) fn find(&self, text: &str) -> Option<LevelId> {
         self.find_hashed(self.hashing.text(text), text)
     }
@@ -42,7 +42,7 @@ impl Levels {
         self.by_text.find(hash, is).and_then(Id::from_number)
     }
 
-    /// The id of `text`, held once more.
+    /// The id of `text`, with its reference count incremented.
     pub(crate) fn hold(&mut self, text: &str) -> LevelId {
         let hash = self.hashing.text(text);
         if let Some(id) = self.find_hashed(hash, text) {
@@ -56,7 +56,7 @@ impl Levels {
         id
     }
 
-    /// Give back one holding of `id`; with the last one it is vacated.
+    /// Releases one reference to `id`; the last one frees it.
     pub(crate) fn release(&mut self, id: LevelId) {
         let level = &mut self.levels[id];
         level.holders -= 1;
@@ -67,7 +67,7 @@ impl Levels {
         }
     }
 
-    /// Bytes of memory that they take.
+    /// Bytes of allocated memory.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.by_text.bytes() + self.levels.bytes() + self.text_bytes
     }
@@ -76,7 +76,7 @@ impl Levels {
         self.levels[id].text.as_str()
     }
 
-    /// The text's bytes, which order as it does.
+    /// The text's bytes, which have the same order as the text.
     pub(crate) fn bytes(&self, id: LevelId) -> &[u8] {
         self.levels[id].text.as_bytes()
     }

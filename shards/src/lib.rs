@@ -1,12 +1,16 @@
-//! which messages a new subscriber wants. Knows no session, no packet, no socket and no clock.
+//! Topic matching for an MQTT broker: which subscriptions want a message, on this core and on
+//! others, and which messages a new subscriber wants; and the lanes between the cores. Knows no
+//! session, no packet, no socket and no clock.
 //!
-//! - [`topic`] checks Topic Names and Topic Filters, and holds the plain matcher that the rest is
-//!   tested against.
+//! - [`topic`] checks Topic Names and Topic Filters, and contains the plain matcher that the
+//!   indexes are tested against.
 //! - [`SubscriptionIndex`] finds the subscriptions that match a Topic Name.
+//! - [`Replica`] finds the other cores that hold a matching subscription.
 //! - [`RetainedIndex`] finds the Topic Names that match a Topic Filter.
+//! - [`mesh`] connects the cores of a process by lock-free queues.
 //!
-//! Both indexes are built from the same small parts: slabs of records under 32-bit ids, hash tables
-//! of ids that store no key, and interned levels.
+//! The indexes are built from the same parts: slabs of records under 32-bit ids, hash tables of ids
+//! that store no key, and interned levels.
 
 #[cfg(test)]
 mod arbitrary;

@@ -1,18 +1,18 @@
-//! Records under 32-bit ids that stay while the record lives; a vacated id is given out again.
-//! Knows nothing of what it holds.
+//! Records with stable 32-bit ids; the id of a removed record is reused. Does not interpret the
+//! records.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
-/// Records a chunk. A slab grows by whole chunks, so that growing neither moves what is there nor
-/// holds half of its memory in reserve.
+/// Records per chunk. A slab grows by whole chunks, so that growth neither moves records nor
+/// reserves half of the memory.
 const CHUNK: usize = 1024;
 
 const _: () = assert!(CHUNK < u16::MAX as usize);
 
-/// The place of a `T` in its [`Slab`]. Counts from one, so that `Option<Id>` is four bytes too.
+/// The id of a `T` in its [`Slab`]. Counts from one, so that `Option<Id>` also has four bytes.
 pub(crate) struct Id<T>(NonZeroU32, PhantomData<fn() -> T>);
 
 impl<T> Id<T> {
@@ -21,12 +21,12 @@ impl<T> Id<T> {
         Self(number.expect("a slab holds fewer than 2^32 records"), PhantomData)
     }
 
-    /// The id of a [`number`](Self::number), if that can be one.
+    /// The id with this [`number`](Self::number), unless it is zero.
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         NonZeroU32::new(number).map(|number| Self(number, PhantomData))
     }
 
-    /// The id as a number, for tables and for the outside. Never zero.
+    /// The id as a number, for tables and external use. Never zero.
     pub(crate) fn number(self) -> u32 {
         self.0.get()
     }
@@ -61,17 +61,17 @@ impl<T> fmt::Debug for Id<T> {
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     chunks: Vec<Chunk<T>>,
-    /// The chunks that have room.
+    /// Chunks with vacant slots.
     open: Vec<u32>,
-    /// Chunks that are empty, and kept for the next records.
+    /// Number of empty chunks kept for new records.
     spare: usize,
-    /// Slots in all chunks, used or not.
+    /// Number of slots in all chunks.
     capacity: usize,
     len: usize,
 }
 
-/// A chunk that gets empty is given back, but for one: who fills a slab and leaves takes nothing from
-/// those who stay.
+/// Empty chunks are freed, except for one, so that a client that fills a slab and leaves does not
+/// keep its memory.
 #[derive(Debug)]
 struct Chunk<T> {
     slots: Vec<Slot<T>>,
@@ -83,7 +83,7 @@ struct Chunk<T> {
 #[derive(Debug)]
 enum Slot<T> {
     Occupied(T),
-    /// One more than the index of the next vacant one, or 0.
+    /// One more than the index of the next vacant slot, or 0.
     Vacant(u16),
 }
 
@@ -100,7 +100,7 @@ impl<T> Slab<T> {
             Some(index) => *index as usize,
             None => self.add_chunk(),
         };
-        // The first chunk grows as it fills: a small broker has but a few records.
+        // The first chunk grows gradually: a small broker has only a few records.
         let is_large = self.chunks.len() > 1;
         let chunk = &mut self.chunks[index];
         self.spare -= usize::from(chunk.used == 0 && chunk.slots.capacity() > 0);
@@ -182,7 +182,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Bytes of memory that it holds, those of what its records point at aside.
+    /// Bytes of allocated memory, without the memory that records refer to.
     pub(crate) fn bytes(&self) -> usize {
         self.capacity * size_of::<Slot<T>>()
             + self.chunks.capacity() * size_of::<Chunk<T>>()
@@ -194,7 +194,7 @@ impl<T> Slab<T> {
     }
 }
 
-/// What an allocator takes for an allocation of `bytes`: a word of its own, in units of two.
+/// The size of an allocation of `bytes` in an allocator: plus one word, in units of two words.
 pub fn heap(bytes: usize) -> usize {
     const UNIT: usize = 2 * size_of::<usize>();
     match bytes {

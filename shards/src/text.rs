@@ -1,12 +1,12 @@
-//! A text that is never changed, in 24 bytes when it is short. Knows nothing of topics.
+//! An immutable string of 24 bytes that stores short texts inline. Knows nothing of topics.
 
 use crate::slab::heap;
 
-/// The longest text that is kept in place.
+/// Length of the longest text that is stored inline.
 const SHORT_BYTES_MAX: usize = 22;
 
-/// Most levels and many whole topics are short: kept in place they cost neither an allocation nor,
-/// when compared, a second cache miss.
+/// Most levels and many whole topics are short: stored inline, they need no allocation, and a
+/// comparison causes no second cache miss.
 #[derive(Debug)]
 pub struct Text(Kept);
 
@@ -17,7 +17,7 @@ enum Kept {
 }
 
 impl Text {
-    /// The same text.
+    /// Copies a text.
     pub fn new(text: &str) -> Self {
         if text.len() > SHORT_BYTES_MAX {
             return Self(Kept::Long(text.into()));
@@ -27,7 +27,7 @@ impl Text {
         Self(Kept::Short { len: text.len() as u8, bytes })
     }
 
-    /// Bytes of memory that it takes besides its place.
+    /// Bytes of memory allocated outside the value.
     pub(crate) fn heap_bytes(&self) -> usize {
         match &self.0 {
             Kept::Short { .. } => 0,
@@ -35,7 +35,7 @@ impl Text {
         }
     }
 
-    /// Its bytes.
+    /// The bytes of the text.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Kept::Short { len, bytes } => &bytes[..usize::from(*len)],
@@ -43,7 +43,7 @@ impl Text {
         }
     }
 
-    /// It as a string.
+    /// The text as a string slice.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Kept::Long(text) => text,

@@ -1,31 +1,32 @@
-//! Topic Names and Topic Filters: what is well formed, and which filter matches which name, by the
-//! letter of the specification's chapter 4.7. Knows no index.
+//! Topic Names and Topic Filters: syntax, and matching as in chapter 4.7 of the specification.
+//! Knows no index.
 
 use std::fmt;
 
-/// The longest Topic Name or Topic Filter that a packet can carry: a UTF-8 Encoded String's length
-/// is two bytes ([MQTT-4.7.3-3]).
+/// The longest Topic Name or Topic Filter that a packet can carry: the length of a UTF-8 Encoded
+/// String has two bytes ([MQTT-4.7.3-3]).
 pub const TOPIC_BYTES_MAX: usize = 65_535;
 
-/// What every Shared Subscription's Topic Filter starts with.
+/// The prefix of every Shared Subscription's Topic Filter.
 pub(crate) const SHARE_PREFIX: &str = "$share/";
 
-/// What is wrong with a Topic Name or a Topic Filter.
+/// The syntax error in a Topic Name or a Topic Filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TopicError {
-    /// It has no character ([MQTT-4.7.3-1]).
+    /// Empty ([MQTT-4.7.3-1]).
     Empty,
-    /// It holds U+0000 ([MQTT-4.7.3-2]).
+    /// Contains U+0000 ([MQTT-4.7.3-2]).
     NullCharacter,
-    /// It is longer than [`TOPIC_BYTES_MAX`] ([MQTT-4.7.3-3]).
+    /// Longer than [`TOPIC_BYTES_MAX`] ([MQTT-4.7.3-3]).
     TooLong,
-    /// It has more levels than this broker allows.
+    /// More levels than this broker allows.
     TooManyLevels,
-    /// A Topic Name holds `+` or `#` ([MQTT-3.3.2-2]).
+    /// A Topic Name contains `+` or `#` ([MQTT-3.3.2-2]).
     WildcardInTopicName,
-    /// A wildcard does not fill its level, or `#` is not last ([MQTT-4.7.1-1], [MQTT-4.7.1-2]).
+    /// A wildcard does not occupy an entire level, or `#` is not last ([MQTT-4.7.1-1],
+    /// [MQTT-4.7.1-2]).
     MisplacedWildcard,
-    /// `$share/` is not followed by a share name, `/` and a filter, or the share name holds a
+    /// `$share/` is not followed by a ShareName, `/` and a filter, or the ShareName contains a
     /// wildcard ([MQTT-4.8.2-1], [MQTT-4.8.2-2]).
     ShareName,
 }
@@ -34,24 +35,26 @@ impl fmt::Display for TopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "empty",
-            Self::NullCharacter => "holds the character U+0000",
+            Self::NullCharacter => "contains U+0000",
             Self::TooLong => "longer than 65,535 bytes",
             Self::TooManyLevels => "more levels than allowed",
-            Self::WildcardInTopicName => "a Topic Name holds no + and no #",
-            Self::MisplacedWildcard => "a wildcard fills its level, and # is the last one",
-            Self::ShareName => "a shared subscription reads $share/NAME/FILTER",
+            Self::WildcardInTopicName => "a Topic Name must not contain + or #",
+            Self::MisplacedWildcard => {
+                "a wildcard must occupy an entire level, and # must be the last one"
+            }
+            Self::ShareName => "a shared subscription has the form $share/NAME/FILTER",
         })
     }
 }
 
 impl std::error::Error for TopicError {}
 
-/// The number of levels of a Topic Name or Topic Filter; empty ones count.
+/// The number of levels of a Topic Name or Topic Filter, including empty ones.
 pub fn levels(topic: &str) -> usize {
     1 + topic.bytes().filter(|&byte| byte == b'/').count()
 }
 
-/// Whether `topic` may be published to.
+/// Checks the syntax of a Topic Name.
 pub fn check_topic_name(topic: &str, levels_max: usize) -> Result<(), TopicError> {
     check_characters(topic)?;
     // [MQTT-3.3.2-2]
@@ -81,22 +84,22 @@ fn is_wildcard(byte: u8) -> bool {
     matches!(byte, b'+' | b'#')
 }
 
-/// Whether a filter (without its `$share/NAME/`) holds a wildcard.
+/// Whether a filter (without its `$share/NAME/`) contains a wildcard.
 pub fn has_wildcard(filter: &str) -> bool {
     filter.bytes().any(is_wildcard)
 }
 
-/// A Topic Filter that is well formed, shared or not.
+/// A valid Topic Filter, shared or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicFilter<'a> {
     text: &'a str,
-    /// Where `filter` starts in `text`: 0 when not shared.
+    /// Offset of `filter` in `text`: 0 if not shared.
     filter_start: u32,
     wildcard: bool,
 }
 
 impl<'a> TopicFilter<'a> {
-    /// Check `text`. `levels_max` bounds the levels of the filter; `$share/NAME/` is not counted.
+    /// Checks `text`. `levels_max` bounds the levels of the filter; `$share/NAME/` is not counted.
     pub fn parse(text: &'a str, levels_max: usize) -> Result<Self, TopicError> {
         check_characters(text)?;
         let filter = match text.strip_prefix(SHARE_PREFIX) {
@@ -108,28 +111,28 @@ impl<'a> TopicFilter<'a> {
         Ok(Self { text, filter_start: (text.len() - filter.len()) as u32, wildcard })
     }
 
-    /// The whole of it, with `$share/NAME/` when shared.
+    /// The full text, with `$share/NAME/` if shared.
     pub fn text(&self) -> &'a str {
         self.text
     }
 
-    /// What Topic Names are matched against: the text without `$share/NAME/`.
+    /// The filter that Topic Names are matched against: the text without `$share/NAME/`.
     pub fn filter(&self) -> &'a str {
         &self.text[self.filter_start as usize..]
     }
 
-    /// The group's name, of a Shared Subscription.
+    /// The ShareName of a Shared Subscription.
     pub fn share_name(&self) -> Option<&'a str> {
         let end = (self.filter_start as usize).checked_sub(1)?;
         Some(&self.text[SHARE_PREFIX.len()..end])
     }
 
-    /// Whether there is a `+` or a `#` in [`filter`](Self::filter).
+    /// Whether [`filter`](Self::filter) contains `+` or `#`.
     pub fn has_wildcard(&self) -> bool {
         self.wildcard
     }
 
-    /// Whether `topic`, a Topic Name, matches: level by level, without an index.
+    /// Whether the Topic Name `topic` matches, level by level, without an index.
     pub fn matches(&self, topic: &str) -> bool {
         filter_matches(self.filter(), topic)
     }
@@ -144,7 +147,7 @@ pub(crate) fn filter_matches(filter: &str, topic: &str) -> bool {
     let mut topic_levels = topic.split('/');
     for level in filter.split('/') {
         match (level, topic_levels.next()) {
-            // `#` also stands for no level at all: `sport/#` matches `sport`.
+            // `#` also matches the parent level: `sport/#` matches `sport`.
             ("#", _) => return true,
             ("+", Some(_)) => {}
             (_, Some(topic_level)) if level == topic_level => {}
@@ -154,7 +157,7 @@ pub(crate) fn filter_matches(filter: &str, topic: &str) -> bool {
     topic_levels.next().is_none()
 }
 
-/// Check `NAME/FILTER` and give back the filter.
+/// Checks `NAME/FILTER` and returns the filter.
 fn strip_share_name(rest: &str) -> Result<&str, TopicError> {
     // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
     let (name, filter) = rest.split_once('/').ok_or(TopicError::ShareName)?;
@@ -164,9 +167,9 @@ fn strip_share_name(rest: &str) -> Result<&str, TopicError> {
     Ok(filter)
 }
 
-/// Whether the filter has wildcards, when all of them stand where they may.
+/// Checks the positions of wildcards; returns whether there are any.
 fn check_wildcards(filter: &str) -> Result<bool, TopicError> {
-    // Most filters have none: one pass over the bytes says so.
+    // Most filters have none, which one pass over the bytes shows.
     if !has_wildcard(filter) {
         return Ok(false);
     }

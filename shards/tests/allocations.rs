@@ -1,5 +1,5 @@
-//! What the indexes allocate: nothing to match, little to hold. One test, since the counts are of
-//! the whole process.
+//! Allocations of the indexes: none for matching, few for storage. A single test, since the
+//! counters cover the whole process.
 
 use shards::*;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -24,12 +24,12 @@ fn index(filter: impl Fn(u32) -> String) -> SubscriptionIndex {
     index
 }
 
-/// The bytes that `build` leaves allocated for each of its `FILTERS` parts.
+/// The bytes that `build` leaves allocated, divided by the number of `FILTERS`.
 fn bytes_each<T>(build: impl FnOnce() -> T) -> (usize, T) {
     let region = Region::new(ALLOCATOR);
     let built = build();
     let change = region.change();
-    // What realloc adds or takes away is counted in both sums too.
+    // Both sums also include the differences of realloc.
     let bytes = change.bytes_allocated - change.bytes_deallocated;
     (bytes / FILTERS as usize, built)
 }
@@ -61,7 +61,7 @@ fn matching_allocates_nothing_and_filters_are_compact() {
                 assert_eq!(out.subscriptions.len(), 1);
             }
             let change = region.change();
-            // The first ones make the buffers.
+            // The first matches allocate the buffers.
             assert!(n < 10 || change.allocations + change.reallocations == 0, "{change:?}");
         }
     };

@@ -1,5 +1,5 @@
-//! What the indexes say that they hold, beside what they have allocated. One test, since the counts
-//! are of the whole process.
+//! Compares the memory that the indexes report with their allocations. A single test, since the
+//! counters cover the whole process.
 
 use shards::*;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -8,7 +8,7 @@ use std::alloc::System;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Numbers without a pattern.
+/// Pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -25,7 +25,7 @@ impl Numbers {
     }
 }
 
-/// The same count as that of the allocator, or some more, as an allocator has needs of its own.
+/// Asserts that the count is that of the allocator, or slightly more, for the allocator's overhead.
 fn assert_counted(name: &str, counted: usize, region: &Region<'_, System>) {
     let change = region.change();
     let allocated = change.bytes_allocated - change.bytes_deallocated;
@@ -41,7 +41,7 @@ fn subscription(subscriber: u32) -> Subscription {
     Subscription { subscriber: SubscriberId(subscriber), options, identifier: 0 }
 }
 
-/// Subscribes, leaves in any order, and compares all the way.
+/// Subscribes, unsubscribes in random order, and compares at each step.
 fn subscribe_and_leave(name: &str, filters: &[String], subscribers: u32) {
     let mut ids = Vec::with_capacity(filters.len() * subscribers as usize);
     let order: Vec<usize> = Numbers(7).shuffled((0..ids.capacity()).collect());

@@ -1,5 +1,5 @@
-//! What the replica of a core costs on each of the others. Alone in its process, as it counts
-//! what is allocated.
+//! Memory cost of a core's filters in the replicas of the others. A separate process, as it counts
+//! allocations.
 
 use std::alloc::System;
 
@@ -21,7 +21,7 @@ fn a_replicated_exact_filter_takes_at_most_24_bytes() {
     };
     for n in 0..FILTERS {
         replica.announce_exact(1, replica.fingerprint(&format!("site/{}/device/{n}", n % 1000)));
-        // However far the tables are from growing again.
+        // At several distances from the next growth of the tables.
         if n % 50_000 == 49_999 {
             let bytes = in_use(&region);
             assert!(bytes <= 24 * (n + 1), "{bytes} bytes for {} filters", n + 1);
@@ -30,7 +30,7 @@ fn a_replicated_exact_filter_takes_at_most_24_bytes() {
     for n in 0..FILTERS {
         replica.withdraw_exact(1, replica.fingerprint(&format!("site/{}/device/{n}", n % 1000)));
     }
-    // On a slow machine the test harness has a word to say meanwhile, and allocates it.
+    // On a slow machine the test harness prints a message meanwhile, which allocates.
     let bytes = in_use(&region);
     assert!(bytes < 4_096, "what is withdrawn takes nothing, and this takes {bytes}");
 }

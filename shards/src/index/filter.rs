@@ -1,20 +1,20 @@
-//! The filters that are not shared, and where the text of a filter is kept.
+//! Filters that are not shared, and the storage of a filter's text.
 
 use super::members::Members;
 use super::trie::NodeId;
 use crate::text::Text;
 
-/// Where the text of a filter (without `$share/NAME/`) is.
+/// Location of a filter's text (without `$share/NAME/`).
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// Without a wildcard: in the record itself, found by the hash of the text.
+    /// Filter without a wildcard: in the record itself, found by the hash of the text.
     Exact(Text),
-    /// With one: along the path to this node.
+    /// Filter with a wildcard: along the path to this node.
     Trie(NodeId),
 }
 
 impl Place {
-    /// Bytes of memory that it takes besides its place.
+    /// Bytes of memory allocated outside the value.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             Self::Exact(text) => text.heap_bytes(),
@@ -23,7 +23,7 @@ impl Place {
     }
 }
 
-/// A filter that is not shared. 40 bytes: a client with a filter of its own pays for one of these.
+/// A filter that is not shared. 40 bytes, since every client with a filter of its own needs one.
 #[derive(Debug)]
 pub(crate) struct Filter {
     pub(crate) place: Place,

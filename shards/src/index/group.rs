@@ -1,32 +1,32 @@
-//! The members of a shared subscription, kept in parts, so that one that can take a message is found
-//! without a look at those that cannot. Knows no session: who is present is told.
+//! The members of a shared subscription, partitioned so that a member that can take a message is
+//! found without visiting those that cannot. Knows no session: the caller reports who is present.
 
 use super::members::{Members, Removed};
 use super::subscription::{SubscriberId, Subscription};
 use crate::hash::Hashing;
 
-/// Members in three parts, in this order: those that are present, those that are absent and were
-/// granted QoS 1 or 2, and the other absent ones, for whom nothing can wait.
+/// Members in three parts, in this order: present ones; absent ones with a granted QoS of 1 or 2;
+/// other absent ones, for which no message is queued.
 #[derive(Debug)]
 pub(crate) struct Group {
     members: Members,
-    /// Where the first part ends.
+    /// End of the first part.
     present: u32,
-    /// Where the second part ends.
+    /// End of the second part.
     waiting: u32,
     pub(crate) turns: Turns,
 }
 
-/// Where the rounds through a group stand: counters, to be taken modulo the length of the part.
+/// Round-robin positions in a group: counters, to be taken modulo the length of a part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Turns {
-    /// Of those present that are asked whether they keep up.
+    /// Position among the present members that are asked whether they keep up.
     pub ready: u32,
-    /// Of those that get a message although they do not, or are absent.
+    /// Position among the members that get a message although they do not keep up or are absent.
     pub other: u32,
 }
 
-/// The parts in order.
+/// The parts, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Present,
@@ -35,7 +35,7 @@ enum Part {
 }
 
 impl Group {
-    /// A group of one, who is absent.
+    /// A group with a single member, which is absent.
     pub(crate) fn new(only: Subscription) -> Self {
         let waiting = u32::from(absent_part(&only) == Part::Waiting);
         Self { members: Members::One(only), present: 0, waiting, turns: Turns::default() }
@@ -53,14 +53,14 @@ impl Group {
         &self.members.as_slice()[self.present as usize..self.waiting as usize]
     }
 
-    /// Add `subscription`, absent, or put it in the place of the same subscriber's.
+    /// Adds `subscription` as absent, or replaces the same subscriber's subscription.
     pub(crate) fn put(
         &mut self,
         hashing: &Hashing,
         subscription: Subscription,
     ) -> Option<Subscription> {
         let replaced = self.members.put(hashing, subscription);
-        // A new one is the last.
+        // A new member is the last one.
         let place = match replaced {
             None => self.members.as_slice().len() - 1,
             Some(_) => self.members.place(hashing, subscription.subscriber).expect("just put"),
@@ -75,13 +75,13 @@ impl Group {
         let Some(place) = self.members.place(hashing, subscriber) else {
             return Removed::NoMember;
         };
-        // The last one goes without a trace: none of the others moves.
+        // The last member of the last part is removed: no other member moves.
         let place = self.move_to(hashing, place, Part::Rest);
         self.members.swap(hashing, place, self.members.as_slice().len() - 1);
         self.members.remove(hashing, subscriber)
     }
 
-    /// Note whether `subscriber` is present; false when it is no member.
+    /// Records whether `subscriber` is present; false if it is no member.
     pub(crate) fn set_present(
         &mut self,
         hashing: &Hashing,
@@ -110,8 +110,8 @@ impl Group {
         }
     }
 
-    /// Move the member at `place` into a part, over one border after the other, and give back where
-    /// it is then.
+    /// Moves the member at `place` into another part, across one border at a time, and returns its
+    /// new place.
     fn move_to(&mut self, hashing: &Hashing, mut place: usize, to: Part) -> usize {
         while self.part_of(place) < to {
             let border = match self.part_of(place) {
@@ -137,7 +137,7 @@ impl Group {
     }
 }
 
-/// Where a member belongs that is absent: nothing waits for one that was granted QoS 0.
+/// The part of an absent member: no message is queued for a granted QoS of 0.
 fn absent_part(subscription: &Subscription) -> Part {
     if subscription.options.qos() > 0 { Part::Waiting } else { Part::Rest }
 }
@@ -159,7 +159,7 @@ mod tests {
         sorted
     }
 
-    /// The members by subscriber, with their QoS and whether they are present.
+    /// Compares the members by subscriber, with QoS and presence.
     fn assert_like(group: &Group, model: &BTreeMap<u32, (u8, bool)>) {
         let of = |is: fn(&(u8, bool)) -> bool| {
             let found = model.iter().filter(|(_, member)| is(member));

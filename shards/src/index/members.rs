@@ -1,13 +1,13 @@
-//! The subscribers of one filter text: one, a few, or a hundred thousand. Knows no filter.
+//! The subscribers of one filter: one, a few, or a hundred thousand. Knows no filter.
 
 use super::subscription::{SubscriberId, Subscription};
 use crate::hash::Hashing;
 use crate::id_table::IdTable;
 use crate::slab::heap;
 
-/// Up to here members are searched one by one and keep the order in which they subscribed. A longer
-/// list has a table of their places, so that subscribing and leaving take the same time whatever
-/// its length; one who leaves is replaced by the last.
+/// Up to this length, members are searched linearly and keep the order in which they subscribed. A
+/// longer list has a table of positions, so that subscribing and unsubscribing take constant time;
+/// a removed member is replaced by the last one.
 const SEARCHED_MAX: usize = 64;
 
 /// At least one subscription. Most filters have exactly one, which needs no allocation.
@@ -20,17 +20,17 @@ pub(crate) enum Members {
 #[derive(Debug, Default)]
 pub(crate) struct Crowd {
     list: Vec<Subscription>,
-    /// The places in `list`, by subscriber; none of a short list.
+    /// Positions in `list` by subscriber; `None` for a short list.
     places: Option<IdTable>,
 }
 
-/// What [`Members::remove`] found.
+/// The result of [`Members::remove`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Removed {
     NoMember,
-    /// Taken out; others are left.
+    /// Removed; other members are left.
     Member(Subscription),
-    /// The only one: still there, to be dropped with the whole.
+    /// The only member: not removed, as the caller drops the whole list.
     Last(Subscription),
 }
 
@@ -49,7 +49,7 @@ impl Members {
         }
     }
 
-    /// Bytes of memory that they take besides their place.
+    /// Bytes of memory allocated outside the value.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             Self::One(_) => 0,
@@ -61,7 +61,7 @@ impl Members {
         }
     }
 
-    /// Where in the slice the subscription of `subscriber` is.
+    /// Position of the subscriber's subscription in the slice.
     pub(crate) fn place(&self, hashing: &Hashing, subscriber: SubscriberId) -> Option<usize> {
         match self {
             Self::One(only) => (only.subscriber == subscriber).then_some(0),
@@ -69,7 +69,7 @@ impl Members {
         }
     }
 
-    /// Let two members change places.
+    /// Swaps two members.
     pub(crate) fn swap(&mut self, hashing: &Hashing, a: usize, b: usize) {
         if let Self::Many(crowd) = self
             && a != b
@@ -78,7 +78,7 @@ impl Members {
         }
     }
 
-    /// Add `subscription`, or put it in the place of the same subscriber's.
+    /// Adds `subscription`, or replaces the same subscriber's subscription.
     pub(crate) fn put(
         &mut self,
         hashing: &Hashing,
@@ -166,8 +166,8 @@ impl Crowd {
                 removed
             }
         };
-        // Half and a quarter, not the bounds themselves: coming and going at a bound must not build
-        // and drop a table each time.
+        // A half and a quarter of the bounds provide hysteresis: subscribing and unsubscribing at a
+        // bound must not build and drop a table each time.
         if self.list.len() < SEARCHED_MAX / 2 {
             self.places = None;
         }
@@ -230,7 +230,7 @@ mod tests {
         let mut state = 1_u32;
         for step in 0..60_000 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // Three phases: grow past every bound, stay, shrink to a few.
+            // Three phases: grow past every bound, remain, shrink to a few.
             let grow = [3, 2, 1][step / 20_000] > state >> 8 & 3;
             let subscriber = 1 + (state >> 12) % 300;
             let before = model.get(&subscriber).map(|i| subscription(subscriber, *i));

@@ -1,10 +1,10 @@
-//! The subscription index: from a Topic Name to the subscriptions that match it, in time that grows
-//! with the topic's levels and with what matches, not with how many subscriptions there are. Knows
+//! The subscription index: from a Topic Name to the matching subscriptions, in time proportional to
+//! the topic's levels and the number of matches, independent of the number of subscriptions. Knows
 //! no session and no message.
 //!
-//! Filters without a wildcard, by far the most, are found by one hash of the whole Topic Name. The
-//! others stand in a trie. Shared filters have a table of their own, and join the others
-//! where their filter ends.
+//! Filters without a wildcard, the great majority, are found by one hash of the whole Topic Name.
+//! The others are in a trie. Shared filters have a table of their own, and are linked to the exact
+//! table or to the trie node where their filter ends.
 
 mod filter;
 mod group;
@@ -37,20 +37,20 @@ use trie::Trie;
 pub struct SubscriptionIndex {
     hashing: Hashing,
     filters: Slab<Filter>,
-    /// The filters without a wildcard, by their text.
+    /// Filters without a wildcard, by text.
     exact: IdTable,
     trie: Trie,
     shared: SharedFilters,
-    /// Of members that are several, and of texts that are not kept in place.
+    /// Bytes of member lists with several entries, and of texts that are not stored inline.
     heap_bytes: usize,
-    /// Subscriptions.
+    /// Number of subscriptions.
     len: usize,
-    /// Those of them whose filter has a wildcard.
+    /// Number of subscriptions whose filter has a wildcard.
     wildcard_len: usize,
     epoch: u64,
 }
 
-/// A [`FilterId`] taken apart.
+/// A decoded [`FilterId`].
 #[derive(Clone, Copy)]
 enum Which {
     Own(Id<Filter>),
@@ -78,7 +78,7 @@ impl Which {
 }
 
 impl SubscriptionIndex {
-    /// An empty index. Its tables are hashed under `seed`, which no peer may know.
+    /// An empty index. Its tables are hashed with `seed`, which must be unknown to peers.
     pub fn new(seed: u64) -> Self {
         let hashing = Hashing::new(seed);
         Self {
@@ -94,7 +94,7 @@ impl SubscriptionIndex {
         }
     }
 
-    /// Put the subscriptions whose filters match `topic`, a Topic Name, into `out`, which is
+    /// Writes the subscriptions whose filters match the Topic Name `topic` into `out`, which is
     /// cleared first.
     pub fn matches(&self, topic: &str, out: &mut Matches) {
         out.clear();
@@ -118,8 +118,8 @@ impl SubscriptionIndex {
         });
     }
 
-    /// Add `subscription` to `filter`. It takes the place of one of the same subscriber to the same
-    /// filter text ([MQTT-3.8.4-3]).
+    /// Adds `subscription` to `filter`. It replaces the same subscriber's subscription to the same
+    /// filter ([MQTT-3.8.4-3]).
     pub fn subscribe(
         &mut self,
         filter: &TopicFilter<'_>,
@@ -151,14 +151,14 @@ impl SubscriptionIndex {
         Subscribed { filter: which.id(filter.has_wildcard()), replaced, first: false }
     }
 
-    /// Take out the subscription of `subscriber` to `filter`, if there is one.
+    /// Removes the subscription of `subscriber` to `filter`, if there is one.
     pub fn unsubscribe(
         &mut self,
         filter: FilterId,
         subscriber: SubscriberId,
     ) -> Option<Unsubscribed> {
         let which = Which::from_id(filter)?;
-        // The only one takes nothing besides its place.
+        // A single member allocates no memory outside the value.
         let is_one_of_many = self.members(filter).len() > 1;
         let before = if is_one_of_many { self.member_bytes(which) } else { 0 };
         let removed = match which {
@@ -184,7 +184,7 @@ impl SubscriptionIndex {
         Some(Unsubscribed { subscription, last })
     }
 
-    /// Bytes of memory that it holds, as an allocator counts them.
+    /// Bytes of memory as an allocator counts them.
     pub fn heap_bytes(&self) -> usize {
         self.filters.bytes()
             + self.exact.bytes()
@@ -209,7 +209,7 @@ impl SubscriptionIndex {
         }
     }
 
-    /// The filter whose whole text, with `$share/NAME/` when shared, is `text`.
+    /// The filter whose full text, with `$share/NAME/` if shared, is `text`.
     pub fn find(&self, text: &str) -> Option<FilterId> {
         let which = self.find_hashed(self.hashing.text(text), text)?;
         let place = match which {
@@ -219,7 +219,7 @@ impl SubscriptionIndex {
         Some(which.id(matches!(place, Place::Trie(_))))
     }
 
-    /// The whole text of `filter`; empty when no filter has this id.
+    /// The full text of `filter`; empty if no filter has this id.
     pub fn text(&self, filter: FilterId) -> String {
         let mut text = String::new();
         match Which::from_id(filter) {
@@ -244,9 +244,9 @@ impl SubscriptionIndex {
         self.members_of(filter)?.get(&self.hashing, subscriber)
     }
 
-    /// All subscriptions to `filter`; none when no filter has this id. Of a filter that is not shared,
-    /// a few are in the order in which they were made. Of many (more than 64), one that is taken out
-    /// is replaced by the last one, the others stay where they are.
+    /// All subscriptions to `filter`; none if no filter has this id. Up to 64 subscriptions to a
+    /// filter that is not shared are in the order in which they were made. With more, a removed one
+    /// is replaced by the last; the others do not move.
     pub fn members(&self, filter: FilterId) -> &[Subscription] {
         self.members_of(filter).map_or(&[], Members::as_slice)
     }
@@ -265,8 +265,8 @@ impl SubscriptionIndex {
         }
     }
 
-    /// Note whether a member of a shared filter is present; it is not when it subscribes. False when
-    /// it is no member.
+    /// Records whether a member of a shared filter is present; a new member is not. False if it is
+    /// no member.
     pub fn set_present(
         &mut self,
         filter: FilterId,
@@ -287,17 +287,17 @@ impl SubscriptionIndex {
         self.group(filter).is_some_and(|group| group.is_present(&self.hashing, subscriber))
     }
 
-    /// The members of a shared filter that are present.
+    /// The present members of a shared filter.
     pub fn present(&self, filter: FilterId) -> &[Subscription] {
         self.group(filter).map_or(&[], Group::present)
     }
 
-    /// The members of a shared filter that are not present, and were granted QoS 1 or 2.
+    /// The absent members of a shared filter with a granted QoS of 1 or 2.
     pub fn waiting(&self, filter: FilterId) -> &[Subscription] {
         self.group(filter).map_or(&[], Group::waiting)
     }
 
-    /// Where the rounds through a shared filter's members stand.
+    /// The round-robin positions of a shared filter.
     pub fn turns_mut(&mut self, filter: FilterId) -> Option<&mut Turns> {
         match Which::from_id(filter)? {
             Which::Own(_) => None,
@@ -305,32 +305,33 @@ impl SubscriptionIndex {
         }
     }
 
-    /// A number that changes whenever a later [`matches`](Self::matches) could answer differently.
+    /// A number that changes whenever a later [`matches`](Self::matches) could return a different
+    /// result.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// How many subscriptions there are.
+    /// Number of subscriptions.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// How many subscriptions there are whose filter has a wildcard, shared ones too.
+    /// Number of subscriptions whose filter has a wildcard, including shared ones.
     pub fn wildcard_len(&self) -> usize {
         self.wildcard_len
     }
 
-    /// How many shared filters there are, each with at least one member.
+    /// Number of shared filters, each with at least one member.
     pub fn shared_filters(&self) -> usize {
         self.shared.len()
     }
 
-    /// Whether there is no subscription.
+    /// Whether there are no subscriptions.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many distinct filter texts there are.
+    /// Number of distinct filters.
     pub fn filters(&self) -> usize {
         self.filters.len() + self.shared.len()
     }
@@ -364,7 +365,7 @@ impl SubscriptionIndex {
         }
     }
 
-    /// Add a filter that is not there. `hash` is that of its whole text.
+    /// Adds a new filter. `hash` is the hash of its full text.
     fn insert(&mut self, hash: u32, filter: &TopicFilter<'_>, only: Subscription) -> Which {
         let place = if filter.has_wildcard() {
             Place::Trie(self.trie.make(filter.filter()))

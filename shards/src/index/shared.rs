@@ -1,5 +1,5 @@
-//! The shared filters: those that differ only in their share name are chained, so that a Topic Name
-//! that matches one finds them all. Knows nothing of who is chosen in a group.
+//! Shared filters. Those that differ only in their ShareName are linked in a chain, so that a
+//! matching Topic Name finds all of them. Does not choose a member of a group.
 
 use std::ops::{Index, IndexMut};
 
@@ -10,13 +10,13 @@ use crate::slab::{Id, Slab};
 use crate::text::Text;
 use crate::topic::SHARE_PREFIX;
 
-/// A filter with a share name.
+/// A filter with a ShareName.
 #[derive(Debug)]
 pub(crate) struct SharedFilter {
     pub(crate) name: Text,
     pub(crate) place: Place,
     pub(crate) group: Group,
-    /// The hash of the whole text.
+    /// Hash of the full text.
     hash: u32,
     previous: Option<Id<SharedFilter>>,
     next: Option<Id<SharedFilter>>,
@@ -25,12 +25,12 @@ pub(crate) struct SharedFilter {
 #[derive(Debug, Default)]
 pub(crate) struct SharedFilters {
     filters: Slab<SharedFilter>,
-    /// All of them by their whole text.
+    /// All shared filters by full text.
     by_text: IdTable,
-    /// The first of the chain for each filter without a wildcard, by the text without the share
-    /// name. The chains of the others start at their node in the trie.
+    /// For each filter without a wildcard, the first of its chain, by the text without the
+    /// ShareName. The chains of other filters start at their trie node.
     exact: IdTable,
-    /// Of names and texts that are not kept in place.
+    /// Bytes of names and texts that are not stored inline.
     text_bytes: usize,
 }
 
@@ -47,13 +47,13 @@ impl SharedFilters {
         self.filters.len()
     }
 
-    /// Bytes of memory that they take, those of their members aside.
+    /// Bytes of allocated memory, without the members.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.filters.bytes() + self.by_text.bytes() + self.exact.bytes() + self.text_bytes
     }
 
-    /// The shared filter whose whole text is `text`. `is_node` tells whether a node's path spells
-    /// a text.
+    /// The shared filter whose full text is `text`. `is_node` tells whether the path of a node
+    /// spells a text.
     pub(crate) fn find(
         &self,
         hash: u32,
@@ -68,7 +68,7 @@ impl SharedFilters {
         self.by_text.find(hash, is).and_then(Id::from_number)
     }
 
-    /// The first shared filter whose filter is `topic` itself.
+    /// The first shared filter whose filter equals `topic`.
     pub(crate) fn first_exact(&self, hash: u32, topic: &str) -> Option<Id<SharedFilter>> {
         if self.exact.is_empty() {
             return None;
@@ -80,7 +80,7 @@ impl SharedFilters {
         self.exact.find(hash, is).and_then(Id::from_number)
     }
 
-    /// The chain from `first` on.
+    /// The chain starting at `first`.
     pub(crate) fn chain(
         &self,
         first: Option<Id<SharedFilter>>,
@@ -88,7 +88,7 @@ impl SharedFilters {
         std::iter::successors(first, |id| self.filters[*id].next)
     }
 
-    /// Add a filter, whose whole text hashes to `hash`, before `first`, the chain that it joins.
+    /// Adds a filter with the hash of its full text, before `first`, the start of its chain.
     pub(crate) fn insert(
         &mut self,
         hash: u32,
@@ -106,8 +106,8 @@ impl SharedFilters {
         id
     }
 
-    /// Take out `id`. Whoever holds the start of its chain is to hold [`Removal::first`] from now
-    /// on, if `id` was the start.
+    /// Removes `id`. If it was the start of its chain, the owner of that start must replace it by
+    /// [`Removal::first`].
     pub(crate) fn remove(&mut self, id: Id<SharedFilter>) -> Removal {
         let filter = self.filters.remove(id);
         self.text_bytes -= filter.name.heap_bytes() + filter.place.heap_bytes();
@@ -126,7 +126,7 @@ impl SharedFilters {
         self.len() == 0 && self.by_text.is_empty() && self.exact.is_empty()
     }
 
-    /// Let the chain for a filter without wildcard, whose text hashes to `hash`, start at `to`.
+    /// Sets the start of the chain for a filter without a wildcard, whose text has this hash.
     pub(crate) fn start_exact(
         &mut self,
         hash: u32,
@@ -156,7 +156,7 @@ impl IndexMut<Id<SharedFilter>> for SharedFilters {
     }
 }
 
-/// What taking out a shared filter leaves to do.
+/// The work that the removal of a shared filter leaves to the caller.
 pub(crate) struct Removal {
     pub(crate) was_first: bool,
     pub(crate) first: Option<Id<SharedFilter>>,

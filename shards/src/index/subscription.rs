@@ -1,12 +1,12 @@
-//! The words of the index: subscribers, filters, subscriptions, and what the index answers.
+//! Types of the index: subscribers, filters, subscriptions, and matches.
 
 use super::trie::Walk;
 
-/// Who subscribed: whoever owns the index gives the number its meaning.
+/// A subscriber; the owner of the index defines the meaning of the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberId(pub u32);
 
-/// A filter text with at least one subscriber. Given out again once the last one has left.
+/// A filter with at least one subscriber. Reused after the last subscriber has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterId(pub u32);
 
@@ -21,14 +21,14 @@ impl FilterId {
         self.0 & Self::WILDCARD != 0
     }
 
-    /// Whether it is a shared filter.
+    /// Whether the filter is shared.
     pub fn is_shared(self) -> bool {
         self.0 & Self::SHARED != 0
     }
 }
 
-/// The Subscription Options that matter for delivery. Retain Handling matters once, when the
-/// SUBSCRIBE is answered, and is not kept.
+/// The Subscription Options that affect delivery. Retain Handling applies only once, at SUBSCRIBE,
+/// and is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionOptions(u8);
 
@@ -37,7 +37,7 @@ impl SubscriptionOptions {
     const NO_LOCAL: u8 = 0b0100;
     const RETAIN_AS_PUBLISHED: u8 = 0b1000;
 
-    /// Options with the Maximum QoS `qos`, which is 0, 1 or 2.
+    /// Options with a Maximum QoS of 0, 1 or 2.
     pub fn new(qos: u8, no_local: bool, retain_as_published: bool) -> Self {
         assert!(qos <= 2, "there is no QoS {qos}");
         let no_local = if no_local { Self::NO_LOCAL } else { 0 };
@@ -50,76 +50,75 @@ impl SubscriptionOptions {
         self.0 & Self::QOS
     }
 
-    /// Whether the subscriber's own messages are kept from it.
+    /// No Local: whether the subscriber's own messages are not sent to it.
     pub fn no_local(&self) -> bool {
         self.0 & Self::NO_LOCAL != 0
     }
 
-    /// Whether messages keep the RETAIN flag that they were published with.
+    /// Retain As Published: whether messages keep the RETAIN flag of the publisher.
     pub fn retain_as_published(&self) -> bool {
         self.0 & Self::RETAIN_AS_PUBLISHED != 0
     }
 }
 
-/// One subscriber's subscription to one filter.
+/// A subscription of one subscriber to one filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subscription {
-    /// Who subscribed.
+    /// The subscriber.
     pub subscriber: SubscriberId,
-    /// How messages are delivered.
+    /// The Subscription Options.
     pub options: SubscriptionOptions,
-    /// The Subscription Identifier; 0 is none.
+    /// The Subscription Identifier; 0 means none.
     pub identifier: u32,
 }
 
-/// What subscribing did.
+/// The result of subscribing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscribed {
     /// The filter's id, valid until its last subscriber leaves.
     pub filter: FilterId,
-    /// The subscription of the same subscriber to the same filter text that this one took the
-    /// place of ([MQTT-3.8.4-3]).
+    /// The replaced subscription of the same subscriber to the same filter ([MQTT-3.8.4-3]).
     pub replaced: Option<Subscription>,
-    /// Whether the filter text had no subscriber before.
+    /// Whether the filter had no subscriber before.
     pub first: bool,
 }
 
-/// What unsubscribing did.
+/// The result of unsubscribing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsubscribed {
-    /// The subscription that was.
+    /// The removed subscription.
     pub subscription: Subscription,
-    /// Whether the filter text has no subscriber left. Its id is then vacated.
+    /// Whether the filter has no subscriber left. Its id is then free for reuse.
     pub last: bool,
 }
 
-/// What matches a Topic Name. Kept and passed in again, so that matching allocates nothing once its
+/// The matches of a Topic Name. Reused between calls, so that matching allocates nothing once the
 /// buffers have grown.
 #[derive(Debug, Default, Clone)]
 pub struct Matches {
-    /// The subscriptions, in no particular order. A subscriber is in it once for each of its
-    /// filters that match.
+    /// The matching subscriptions, in no particular order. A subscriber occurs once for each
+    /// matching filter.
     pub subscriptions: Vec<Subscription>,
-    /// The shared filters, each once: one of the [`members`](super::SubscriptionIndex::members) is
-    /// to have the message.
+    /// The matching shared filters, each once: one of the
+    /// [`members`](super::SubscriptionIndex::members) receives the message.
     pub shared: Vec<FilterId>,
     pub(super) walk: Walk,
 }
 
 impl Matches {
-    /// What the last match cost: nodes looked at, and what was found.
+    /// Cost of the last match: nodes visited, and matches found.
     pub fn steps(&self) -> usize {
         self.walk.steps as usize + self.subscriptions.len() + self.shared.len()
     }
 
-    /// Bytes of memory that the buffers hold.
+    /// Bytes of memory allocated by the buffers.
     pub fn heap_bytes(&self) -> usize {
         self.subscriptions.capacity() * size_of::<Subscription>()
             + self.shared.capacity() * size_of::<FilterId>()
             + self.walk.heap_bytes()
     }
 
-    /// Forget the matches, keep the buffers.
+    /// Clears the matches and keeps the buffers.
     pub fn clear(&mut self) {
         self.subscriptions.clear();
         self.shared.clear();

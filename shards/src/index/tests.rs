@@ -1,4 +1,4 @@
-//! The index as a whole, against a plain list of subscriptions.
+//! The index as a whole, compared with a plain list of subscriptions.
 
 use super::*;
 use crate::arbitrary::{filter_text, topic};
@@ -94,7 +94,7 @@ fn the_same_filter_in_several_groups_is_found_in_each() {
         index.subscribe(&filter(text), subscription(9));
         assert_eq!(shared(&index, "a/b"), groups);
         assert_eq!(matched(&index, "a/b"), [9], "members of groups are not matched themselves");
-        // First, last and one in the middle of the chain leave.
+        // The first, the last and one in the middle of the chain leave.
         for n in [4, 0, 2] {
             let id = index.find(&groups[n as usize]).expect("is there");
             assert!(index.unsubscribe(id, SubscriberId(n)).expect("is a member").last);
@@ -130,7 +130,7 @@ fn members_of_a_group_are_told_apart_by_whether_they_are_present() {
     assert!(!index.is_present(ids[0], SubscriberId(2)));
     let mut waiting = numbers(index.waiting(ids[0]));
     waiting.sort_unstable();
-    assert_eq!(waiting, [2, 4], "QoS 0 cannot wait for who is away");
+    assert_eq!(waiting, [2, 4], "QoS 0 is not queued for absent members");
     let other = index.subscribe(&filter("a"), subscription(1)).filter;
     assert!(!index.set_present(other, SubscriberId(1), true), "not shared");
     assert_eq!(index.present(other), []);
@@ -214,11 +214,12 @@ fn a_hundred_thousand_filters_come_and_go_without_a_trace() {
     }
 }
 
-/// Levels that often meet: texts, prefixes of texts, the empty one and ones that begin with `$`.
+/// Levels with many collisions: texts, prefixes of texts, the empty level, and ones that begin with
+/// `$`.
 #[derive(Debug, Clone)]
 enum Change {
     Subscribe(String, Subscription),
-    /// The nth of the subscriptions there are.
+    /// The nth existing subscription.
     Unsubscribe(prop::sample::Index),
 }
 
@@ -239,7 +240,7 @@ fn change() -> impl Strategy<Value = Change> {
 
 type Model = BTreeMap<(String, SubscriberId), Subscription>;
 
-/// Do `change` to both, and compare what they say of it.
+/// Applies `change` to both and compares the results.
 fn apply(index: &mut SubscriptionIndex, model: &mut Model, change: Change) {
     let has_text = |model: &Model, text: &str| model.keys().any(|(other, _)| other == text);
     match change {
@@ -265,7 +266,7 @@ fn apply(index: &mut SubscriptionIndex, model: &mut Model, change: Change) {
     }
 }
 
-/// Compare what the index finds with what the plain matcher finds.
+/// Compares the matches of the index with those of the plain matcher.
 fn compare(index: &SubscriptionIndex, model: &Model, topic: &str, out: &mut Matches) {
     index.matches(topic, out);
     let matching = model.iter().filter(|((text, _), _)| filter(text).matches(topic));

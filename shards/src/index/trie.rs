@@ -1,9 +1,9 @@
-//! The trie of the Topic Filters that hold a wildcard: a node for each level, a walk down it for
-//! each Topic Name. Knows which filters end at a node, not who subscribed to them.
+//! The trie of the Topic Filters with a wildcard: one node per level, one walk per Topic Name.
+//! Knows which filters end at a node, but not their subscribers.
 //!
-//! A row of levels where no filter ends and none branches off is one chain from a node to the next:
-//! so a walk looks at no more nodes than there are ends and branches, twice over, and the levels
-//! between them are compared side by side.
+//! A run of levels without an ending filter or a branch is a single chain (path compression). A
+//! walk therefore visits at most twice as many nodes as there are ends and branches, and compares
+//! the levels between them in bulk.
 
 mod chains;
 #[cfg(test)]
@@ -21,42 +21,42 @@ use chains::Chain;
 
 pub(crate) type NodeId = Id<Node>;
 
-/// One level of one or more filters. Its path from the root spells the filter.
+/// One level of one or more filters. The path from the root spells the filter.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
-    /// None of the root only.
+    /// `None` only for the root.
     parent: Option<NodeId>,
-    /// The level's text; none of the root, of wildcards, which their parent names, and at the end of a
-    /// chain.
+    /// The level's text; `None` for the root, for wildcards, which their parent identifies, and at
+    /// the end of a chain.
     level: Option<LevelId>,
     /// The child `+`.
     plus: Option<NodeId>,
     /// The child `#`, which has no children.
     hash: Option<NodeId>,
-    /// The children that have a text, or the chain that is the only way on.
+    /// The children with a text, or the chain that is the only child.
     literals: Literals,
     /// The filter that ends here.
     pub(crate) filter: Option<Id<Filter>>,
-    /// The first of the shared filters whose filter ends here.
+    /// The first of the shared filters that end here.
     pub(crate) shared: Option<Id<SharedFilter>>,
 }
 
-/// Most nodes have no child with a text, or one, which needs no entry in a table. In eight bytes, of
-/// which some pattern is none, for the slab to tell a node that is vacant by.
+/// Most nodes have at most one child with a text, which needs no table entry. Eight bytes with a
+/// niche, which the slab uses to mark a vacant node.
 #[derive(Debug, Clone, Copy)]
 struct Literals {
-    /// One more than there are; or [`Self::CHAIN`].
+    /// Number of children plus one; or [`Self::CHAIN`].
     count: NonZeroU32,
-    /// The number of the child, of several the exclusive or of their numbers, so that of two the one
-    /// that stays is known when the other leaves; or the number of the chain.
+    /// The number of the single child; with several children, the XOR of their numbers, so that the
+    /// remaining one of two is known when the other is removed; or the number of the chain.
     link: u32,
 }
 
-/// The same taken apart.
+/// Decoded [`Literals`].
 enum Way {
     None,
     One(NodeId),
-    /// They are found by `Trie::literals`.
+    /// Several children, found by `Trie::literals`.
     Many(u32),
     Chain(Id<Chain>),
 }
@@ -105,8 +105,8 @@ impl Node {
     }
 }
 
-/// The children of all nodes with several are in one table, under their parent and level: a node
-/// with a million is searched as fast as one with two, and none has a table of its own.
+/// The children of all nodes with several are in one table, by parent and level: a node with a
+/// million children is searched as fast as one with two, and no node has a table of its own.
 #[derive(Debug)]
 pub(crate) struct Trie {
     hashing: Hashing,
@@ -119,20 +119,20 @@ pub(crate) struct Trie {
     root: NodeId,
 }
 
-/// What a walk needs besides the trie. Kept between walks, so that they allocate nothing.
+/// Buffers of a walk, reused so that a walk allocates nothing.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Walk {
-    /// The levels of the topic as far as the walk has come; none where no filter holds the text.
+    /// The topic's levels reached so far; `None` if no filter contains the text.
     levels: Vec<Option<LevelId>>,
-    /// Nodes to go on from, and how many levels of the topic lead to them. At most one for each
-    /// level of the topic, since of a node's two ways the walk goes one at once.
+    /// Nodes to continue from, with the number of topic levels that lead to them. At most one per
+    /// level of the topic, since one of a node's two branches is followed at once.
     pending: Vec<(NodeId, u32)>,
-    /// Nodes that the last walk looked at, and parts of chains.
+    /// Nodes and parts of chains visited by the last walk.
     pub(super) steps: u32,
 }
 
 impl Walk {
-    /// Bytes of memory that it holds.
+    /// Bytes of allocated memory.
     pub(super) fn heap_bytes(&self) -> usize {
         self.levels.capacity() * size_of::<Option<LevelId>>()
             + self.pending.capacity() * size_of::<(NodeId, u32)>()
@@ -147,14 +147,14 @@ impl Trie {
         Self { hashing, levels, nodes, literals, chains, chain_bytes: 0, root }
     }
 
-    /// Call `found` with each node whose path matches `topic`.
+    /// Calls `found` with each node whose path matches `topic`.
     pub(crate) fn matches(&self, topic: &str, walk: &mut Walk, mut found: impl FnMut(&Node)) {
         walk.steps = 0;
         if self.is_empty() {
             return;
         }
         let mut steps = 0;
-        // [MQTT-4.7.2-1]: no wildcard stands for a first level that starts with `$`.
+        // [MQTT-4.7.2-1]: no wildcard matches a first level that starts with `$`.
         let reserved = topic.starts_with('$');
         let mut rest = topic.split('/');
         walk.levels.clear();
@@ -165,7 +165,7 @@ impl Trie {
                 let node = &self.nodes[at];
                 steps += 1;
                 let wildcards = depth > 0 || !reserved;
-                // `#` also stands for no level at all: `a/#` matches `a`.
+                // `#` also matches the parent level: `a/#` matches `a`.
                 if let Some(hash) = node.hash.filter(|_| wildcards) {
                     found(&self.nodes[hash]);
                 }
@@ -196,8 +196,8 @@ impl Trie {
         walk.steps = steps;
     }
 
-    /// The topic's level at `depth`, interned, or none past the topic's end. Each level is hashed
-    /// once a walk, however many branches come to it, and none below the deepest branch.
+    /// The topic's level at `depth`, interned, or `None` past the topic's end. Each level is hashed
+    /// once per walk, however many branches reach it, and none below the deepest branch.
     #[inline(always)]
     fn level_at<'t>(
         &self,
@@ -211,7 +211,7 @@ impl Trie {
         Some(walk.levels[depth])
     }
 
-    /// The child of `id`, which is `node`, with the text `level`.
+    /// The child of `id` (whose node is `node`) with the text `level`.
     fn literal(&self, id: NodeId, node: &Node, level: LevelId) -> Option<NodeId> {
         match node.literals.way() {
             Way::None | Way::Chain(_) => None,
@@ -227,7 +227,7 @@ impl Trie {
         }
     }
 
-    /// The hash under which the child of `parent` with the text `level` is found.
+    /// The hash under which the child of `parent` with the text `level` is stored.
     fn edge(&self, parent: NodeId, level: LevelId) -> u32 {
         self.hashing.pair(parent.number(), level.number())
     }
@@ -241,7 +241,7 @@ impl Trie {
         }
     }
 
-    /// The node at the end of `filter`, if there is one.
+    /// The node at the end of `filter`, if it exists.
     pub(crate) fn find(&self, filter: &str) -> Option<NodeId> {
         let (mut at, mut rest) = (self.root, Some(filter));
         while let Some(text) = rest {
@@ -259,8 +259,8 @@ impl Trie {
         Some(at)
     }
 
-    /// The node at the end of `filter`, made if there is none. A node that nothing is attached to
-    /// must be given back with [`prune`](Self::prune).
+    /// The node at the end of `filter`, created if necessary. If nothing is attached to it, the
+    /// caller must [`prune`](Self::prune) it.
     pub(crate) fn make(&mut self, filter: &str) -> NodeId {
         let (mut at, mut rest) = (self.root, Some(filter));
         while let Some(text) = rest {
@@ -282,7 +282,7 @@ impl Trie {
         at
     }
 
-    /// Make the nodes that spell `text` below `at`, which has no child of its first level.
+    /// Creates the nodes that spell `text` below `at`, which has no child for its first level.
     fn grow(&mut self, mut at: NodeId, text: &str) -> NodeId {
         let mut rest = Some(text);
         while let Some(text) = rest {
@@ -314,7 +314,7 @@ impl Trie {
         child
     }
 
-    /// Make `child`, which has a text, a child of `parent`.
+    /// Links `child`, which has a text, to `parent`.
     fn link(&mut self, parent: NodeId, child: NodeId) {
         let literals = self.nodes[parent].literals;
         self.nodes[parent].literals = match literals.way() {
@@ -332,7 +332,7 @@ impl Trie {
         };
     }
 
-    /// Undo [`link`](Self::link).
+    /// Reverts [`link`](Self::link).
     fn unlink(&mut self, parent: NodeId, child: NodeId) {
         let literals = self.nodes[parent].literals;
         self.nodes[parent].literals = match literals.way() {
@@ -364,7 +364,7 @@ impl Trie {
         }
     }
 
-    /// Take out `id` and the nodes above it that lead to no filter any more.
+    /// Removes `id` and its ancestors that no longer lead to a filter.
     pub(crate) fn prune(&mut self, id: NodeId) {
         let mut at = id;
         loop {
@@ -396,7 +396,7 @@ impl Trie {
         self.nodes.remove(child);
     }
 
-    /// Append the filter that ends at `id` to `out`.
+    /// Appends the filter that ends at `id` to `out`.
     pub(crate) fn write_text(&self, id: NodeId, out: &mut String) {
         let mut path = Vec::new();
         let mut at = id;
@@ -448,7 +448,7 @@ impl Trie {
         &mut self.nodes[id]
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of allocated memory.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.nodes.bytes()
             + self.literals.bytes()
@@ -461,7 +461,7 @@ impl Trie {
         self.nodes.len() == 1
     }
 
-    /// Nodes, without the root, and levels: what tests look at for leaks.
+    /// Number of nodes, without the root, and of levels, which tests check for leaks.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         assert!(self.literals.len() < self.nodes.len());
@@ -470,14 +470,14 @@ impl Trie {
     }
 }
 
-/// A slab with a root in it.
+/// A slab that contains a root.
 fn rooted() -> (Slab<Node>, NodeId) {
     let mut nodes = Slab::default();
     let root = nodes.insert(Node::default());
     (nodes, root)
 }
 
-/// The first level of a filter, and what comes after it.
+/// Splits a filter into its first level and the rest.
 fn cut(text: &str) -> (&str, Option<&str>) {
     text.split_once('/').map_or((text, None), |(level, after)| (level, Some(after)))
 }

@@ -1,13 +1,13 @@
-//! Waking only who sleeps. A core that is about to sleep says so and then looks at its lanes once
-//! more; a core that has put something into a lane then looks whether the other one sleeps. Either
-//! the sleeper sees the item, or the other sees the sleeper: each writes before it reads, with a
-//! sequentially consistent fence in between (Dekker's argument).
+//! Wakes up only cores that sleep. A core that is about to sleep sets a flag and then checks its
+//! lanes once more; a core that has put an item into a lane then checks the flag. Either the
+//! sleeper sees the item, or the sender sees the flag: each writes before it reads, with a
+//! sequentially consistent fence in between (Dekker's algorithm).
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::sync::{AtomicBool, fence};
 
-/// Whether a core sleeps.
+/// The sleep flag of a core.
 #[derive(Debug)]
 pub struct Bell {
     sleeps: AtomicBool,
@@ -20,22 +20,22 @@ impl Default for Bell {
 }
 
 impl Bell {
-    /// The owner is about to sleep, unless its last look, after this, finds something.
+    /// Sets the flag; the owner sleeps unless the check that follows finds something.
     pub fn doze(&self) {
         self.sleeps.store(true, Relaxed);
-        // Between this store and the loads of the last look; see the module's documentation.
+        // Between this store and the loads of the check; see the module's documentation.
         fence(SeqCst);
     }
 
-    /// The owner is awake.
+    /// Clears the flag: the owner is awake.
     pub fn wake_up(&self) {
         self.sleeps.store(false, Relaxed);
     }
 
-    /// Called after something was put where the owner looks: true when it sleeps and the caller is
-    /// the one to wake it. Nobody else is told so until it has slept again.
+    /// Called after an item was put where the owner checks. True if the owner sleeps and the caller
+    /// must wake it up; no other caller is told so until it sleeps again.
     pub fn must_ring(&self) -> bool {
-        // Between the store of what was put there and this load.
+        // Between the store of the item and this load.
         fence(SeqCst);
         self.sleeps.load(Relaxed) && self.sleeps.swap(false, Relaxed)
     }

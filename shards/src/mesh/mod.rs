@@ -1,9 +1,9 @@
 //! The mesh between the cores of one process: a bounded lane for each ordered pair, and a bell for
-//! each core. Knows nothing of what travels, and not how a core sleeps.
+//! each core. Knows neither the items nor how a core sleeps.
 //!
-//! What a turn has for another core goes as one item, so a lane is touched once a turn and a
-//! sleeping core is woken once. A full lane is no error: what is to be sent stays with its core,
-//! which is woken when there is room.
+//! Everything that a turn sends to another core is one item, so a lane is touched once per turn,
+//! and a sleeping core is woken up once. A full lane is no error: the item stays with its core,
+//! which is woken up when there is room.
 
 mod bell;
 mod ring;
@@ -18,26 +18,27 @@ pub use ring::{Receiver, Sender, ring};
 use ring::Aligned;
 use sync::Arc;
 
-/// One core's end of the mesh.
+/// The endpoint of one core.
 #[derive(Debug)]
 pub struct Port<T> {
     core: usize,
-    /// By core; none to itself.
+    /// By core; `None` for the core itself.
     to: Vec<Option<Sender<T>>>,
     from: Vec<Option<Receiver<T>>>,
     bells: Arc<Vec<Aligned<Bell>>>,
 }
 
-/// An item taken from a lane.
+/// An item received from a lane.
 #[derive(Debug)]
 pub struct Received<T> {
     /// The item.
     pub item: T,
-    /// The lane was full and its sender sleeps: it is to be woken, as there is room now.
+    /// The lane was full and its sender sleeps: the caller must wake it up, as there is room now.
     pub must_wake: bool,
 }
 
-/// A mesh between `cores` cores whose lanes hold `capacity` items each; the ends in order of core.
+/// A mesh between `cores` cores whose lanes hold `capacity` items each; returns the endpoints in
+/// order of core.
 pub fn mesh<T>(cores: usize, capacity: usize) -> Vec<Port<T>> {
     let bells = Arc::new((0..cores).map(|_| Aligned(Bell::default())).collect::<Vec<_>>());
     let mut ports: Vec<Port<T>> = (0..cores)
@@ -59,18 +60,18 @@ pub fn mesh<T>(cores: usize, capacity: usize) -> Vec<Port<T>> {
 }
 
 impl<T> Port<T> {
-    /// The core whose end it is.
+    /// The core of this endpoint.
     pub fn core(&self) -> usize {
         self.core
     }
 
-    /// How many cores there are.
+    /// Number of cores.
     pub fn cores(&self) -> usize {
         self.to.len()
     }
 
-    /// Sends an item to another core. `Ok(true)` says that it sleeps and is to be woken. When the
-    /// lane is full, the item comes back.
+    /// Sends an item to another core. `Ok(true)` means that the core sleeps and must be woken up.
+    /// If the lane is full, the item is returned.
     pub fn send(&mut self, to: usize, item: T) -> Result<bool, T> {
         self.lane_to(to).push(item)?;
         Ok(self.bells[to].0.must_ring())
@@ -81,12 +82,12 @@ impl<T> Port<T> {
         !self.lane_to(to).is_full()
     }
 
-    /// Items in the lane to another core.
+    /// Number of items in the lane to another core.
     pub fn depth(&self, to: usize) -> usize {
         self.to[to].as_ref().map_or(0, Sender::len)
     }
 
-    /// The next item from another core.
+    /// Receives the next item from another core.
     pub fn receive(&mut self, from: usize) -> Option<Received<T>> {
         let lane = self.from[from].as_mut().expect("no core has a lane to itself");
         if !lane.has_item() {
@@ -97,9 +98,9 @@ impl<T> Port<T> {
         Some(Received { item, must_wake: was_full && self.bells[from].0.must_ring() })
     }
 
-    /// The core is about to sleep. False when it must not, as something has come, or as a lane of
-    /// `wants_room_to` has room; it is awake then. When true it sleeps, is woken, and says so with
-    /// [`wake_up`](Self::wake_up).
+    /// Prepares to sleep. False if the core must stay awake because an item has arrived or a lane
+    /// of `wants_room_to` has room. If true, the core sleeps, and calls [`wake_up`](Self::wake_up)
+    /// when it is woken up.
     pub fn doze(&mut self, wants_room_to: impl Iterator<Item = usize>) -> bool {
         self.bells[self.core].0.doze();
         let has_come = self.from.iter_mut().flatten().any(Receiver::has_item);
@@ -111,7 +112,7 @@ impl<T> Port<T> {
         true
     }
 
-    /// The core is awake.
+    /// Marks the core as awake.
     pub fn wake_up(&self) {
         self.bells[self.core].0.wake_up();
     }

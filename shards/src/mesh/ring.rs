@@ -1,8 +1,7 @@
-//! A bounded queue from one thread to one other, without a lock: a ring of slots, of which the
-//! sender fills the tail and the receiver empties the head (Lamport, 1983). Each side keeps a copy
-//! of the other's index and looks at the real one only when the copy says that nothing can be
-//! done, so that in a busy ring an operation touches no cache line of the other side but the
-//! slot's own.
+//! A bounded single-producer, single-consumer queue without locks: a ring of slots in which the
+//! sender advances the tail and the receiver the head (Lamport, 1983). Each side caches the other's
+//! index and reads the real one only if the cached value blocks it, so that in a busy ring an
+//! operation touches no cache line of the other side except the slot's.
 
 #![allow(unsafe_code)]
 
@@ -11,19 +10,19 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::sync::{Arc, AtomicUsize, Cell};
 
-/// On a cache line of its own, and on a pair of them where the hardware fetches pairs.
+/// A value on its own cache line, and on its own pair of lines where the hardware prefetches pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Aligned<T>(pub(super) T);
 
 #[derive(Debug)]
 struct Shared<T> {
-    /// Items taken so far. Written by the receiver alone.
+    /// Number of items received. Written by the receiver alone.
     head: Aligned<AtomicUsize>,
-    /// Items put in so far. Written by the sender alone.
+    /// Number of items sent. Written by the sender alone.
     tail: Aligned<AtomicUsize>,
-    /// As many as a power of two; an item's slot is its number modulo that. Those from `head` to
-    /// `tail` hold an item.
+    /// The slots, whose number is a power of two; an item's slot is its number modulo that. The
+    /// slots from `head` to `tail` contain an item.
     slots: Box<[Cell<MaybeUninit<T>>]>,
 }
 
@@ -33,14 +32,15 @@ impl<T> Shared<T> {
     }
 
     fn len(&self) -> usize {
-        // The head first: it only grows towards the tail, so the difference is never negative.
+        // The head is read first: it only grows towards the tail, so the difference is never
+        // negative.
         let head = self.head.0.load(Acquire);
         self.tail.0.load(Acquire).wrapping_sub(head)
     }
 }
 
-// SAFETY: items go from one thread to another, hence `T: Send`; a reference to a ring gives access
-// to no item, as only the one sender and the one receiver reach into slots, by `&mut self`.
+// SAFETY: items move between threads, hence `T: Send`; a reference to a ring gives no access to
+// items, as only the one sender and the one receiver access slots, through `&mut self`.
 unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above; dropping a ring drops its items, on whichever thread.
 unsafe impl<T: Send> Send for Shared<T> {}
@@ -50,32 +50,33 @@ impl<T> Drop for Shared<T> {
         let (head, tail) = (self.head.0.load(Relaxed), self.tail.0.load(Relaxed));
         let mut number = head;
         while number != tail {
-            // SAFETY: between head and tail every slot holds an item, and nobody else is left.
+            // SAFETY: between head and tail every slot contains an item, and there are no other
+            // owners.
             self.slot(number).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             number = number.wrapping_add(1);
         }
     }
 }
 
-/// The end that puts items in.
+/// The sending end.
 #[derive(Debug)]
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
     tail: usize,
-    /// The head when last looked at.
+    /// The cached head.
     head_seen: usize,
 }
 
-/// The end that takes items out.
+/// The receiving end.
 #[derive(Debug)]
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     head: usize,
-    /// The tail when last looked at.
+    /// The cached tail.
     tail_seen: usize,
 }
 
-/// A ring for `capacity` items, rounded up to a power of two, and at least one.
+/// A ring for `capacity` items, rounded up to a power of two, at least one.
 pub fn ring<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let capacity = capacity.max(1).next_power_of_two();
     let shared = Arc::new(Shared {
@@ -88,18 +89,18 @@ pub fn ring<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Puts an item in; gives it back when there is no room.
+    /// Sends an item; returns it if there is no room.
     pub fn push(&mut self, item: T) -> Result<(), T> {
         if self.is_full() {
             return Err(item);
         }
         self.shared.slot(self.tail).with_mut(|slot| {
-            // SAFETY: the slot is outside head..tail, so the receiver does not touch it, and what
-            // was in it has been taken: `is_full` saw the head past it, with Acquire.
+            // SAFETY: the slot is outside head..tail, so the receiver does not access it, and its
+            // previous item has been received: `is_full` saw the head past it, with Acquire.
             unsafe { (*slot).write(item) };
         });
         self.tail = self.tail.wrapping_add(1);
-        // Release: whoever sees this tail sees the item in its slot.
+        // Release: a thread that sees this tail sees the item in its slot.
         self.shared.tail.0.store(self.tail, Release);
         Ok(())
     }
@@ -110,43 +111,43 @@ impl<T> Sender<T> {
         if self.tail.wrapping_sub(self.head_seen) < capacity {
             return false;
         }
-        // Acquire: the receiver has moved the item out before it moved the head.
+        // Acquire: the receiver moved the item out before it advanced the head.
         self.head_seen = self.shared.head.0.load(Acquire);
         self.tail.wrapping_sub(self.head_seen) == capacity
     }
 
-    /// Items in the ring.
+    /// Number of items in the ring.
     pub fn len(&self) -> usize {
         self.shared.len()
     }
 
-    /// Whether there is none.
+    /// Whether the ring is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl<T> Receiver<T> {
-    /// Takes the oldest item out.
+    /// Receives the oldest item.
     pub fn pop(&mut self) -> Option<T> {
         if !self.has_item() {
             return None;
         }
         let item = self.shared.slot(self.head).with_mut(|slot| {
-            // SAFETY: the slot is within head..tail: it holds an item, which `has_item` saw with
-            // Acquire, and the sender leaves it alone until the head has moved on.
+            // SAFETY: the slot is within head..tail: it contains an item, which `has_item` saw with
+            // Acquire, and the sender does not access it until the head has advanced.
             unsafe { (*slot).assume_init_read() }
         });
         self.head = self.head.wrapping_add(1);
-        // Release: whoever sees this head may write to the slot, after our read.
+        // Release: a thread that sees this head may write to the slot, after this read.
         self.shared.head.0.store(self.head, Release);
         Some(item)
     }
 
-    /// Whether there is something to take.
+    /// Whether there is an item to receive.
     pub fn has_item(&mut self) -> bool {
         if self.head == self.tail_seen {
-            // Acquire: see the items that came with this tail.
+            // Acquire: makes the items before this tail visible.
             self.tail_seen = self.shared.tail.0.load(Acquire);
         }
         self.head != self.tail_seen
@@ -162,7 +163,7 @@ impl<T> Receiver<T> {
         self.len() == self.shared.slots.len()
     }
 
-    /// Items in the ring.
+    /// Number of items in the ring.
     pub fn len(&self) -> usize {
         self.shared.len()
     }

@@ -1,4 +1,4 @@
-//! The only switch between the atomics of the standard library and those that loom explores.
+//! Selects the atomics of the standard library or those of loom.
 
 #[cfg(not(loom))]
 pub(super) use std::{
@@ -14,7 +14,7 @@ pub(super) use loom::{
     sync::atomic::{AtomicBool, AtomicUsize, fence},
 };
 
-/// A place that one thread at a time writes or reads. Under loom an access that races panics.
+/// Memory that one thread at a time reads or writes. Under loom, a data race panics.
 #[derive(Debug)]
 pub(super) struct Cell<T>(UnsafeCell<T>);
 
@@ -23,7 +23,7 @@ impl<T> Cell<T> {
         Self(UnsafeCell::new(value))
     }
 
-    /// Hands out a pointer to the place, for the time of the call alone.
+    /// Passes a pointer to the memory, valid only during the call.
     pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         #[cfg(not(loom))]
         return f(self.0.get());

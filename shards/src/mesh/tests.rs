@@ -1,5 +1,5 @@
-//! The lanes and bells: by themselves, against a model, on two threads, and, under `--cfg loom`,
-//! in every order that the memory model allows.
+//! Tests of lanes and bells: alone, against a model, on two threads, and, with `--cfg loom`, in
+//! every order that the memory model allows.
 
 #[cfg(not(loom))]
 mod alone {
@@ -105,7 +105,7 @@ mod alone {
         assert!(ports[1].receive(0).expect("sent").must_wake);
         ports[0].wake_up();
         assert!(!ports[0].doze([1].into_iter()), "there is room");
-        assert!(ports[0].doze([].into_iter()), "it wants none");
+        assert!(ports[0].doze([].into_iter()), "it waits for no room");
         assert!(ports[1].receive(0).is_none());
     }
 
@@ -171,7 +171,7 @@ mod explored {
         });
     }
 
-    /// How the executor sleeps and is woken.
+    /// Models how the executor sleeps and is woken up.
     #[derive(Default)]
     struct Waker(Mutex<bool>, Condvar);
 
@@ -190,7 +190,7 @@ mod explored {
         }
     }
 
-    /// A wake-up that is lost is a deadlock, which loom reports.
+    /// A lost wake-up is a deadlock, which loom reports.
     #[test]
     fn no_item_comes_to_a_core_that_sleeps_on() {
         explore(|| {

@@ -4,17 +4,18 @@ use hashbrown::HashTable;
 
 use super::Fingerprint;
 
-/// Parts of the table: one of a million entries, when it grows, would stall the core.
+/// Number of parts of the table: the growth of a single table with a million entries would stall
+/// the core.
 const PARTS: usize = 256;
 
-/// Bits of an entry that name the core, below those of the fingerprint.
+/// Bits of an entry for the core, below those of the fingerprint.
 const CORE_BITS: u32 = 10;
 
-/// A multiset of fingerprints with their cores: two filters of one core that have the same are two
-/// entries, so that the end of one does not hide the other.
+/// A multiset of fingerprints with their cores: two filters of one core with equal fingerprints are
+/// two entries, so that the removal of one does not hide the other.
 #[derive(Debug, Default)]
 pub(super) struct Exact {
-    /// None, or [`PARTS`] by the highest bits of the fingerprint.
+    /// Empty, or [`PARTS`] tables by the highest bits of the fingerprint.
     parts: Vec<HashTable<u64>>,
     len: usize,
     /// Bytes of memory of all parts.
@@ -38,7 +39,7 @@ impl Exact {
         self.len += 1;
     }
 
-    /// Whether there was one.
+    /// Removes one entry; false if there was none.
     pub(super) fn remove(&mut self, core: u16, filter: Fingerprint) -> bool {
         let gone = entry(core, filter);
         let Some(part) = self.parts.get_mut(part(filter.0)) else { return false };
@@ -66,12 +67,12 @@ impl Exact {
         found.filter(is_it).map(move |entry| (entry & core_mask) as u16)
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of allocated memory.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Fingerprints, each counted once for each announcement.
+    /// Number of fingerprints, each counted once per announcement.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -86,8 +87,8 @@ fn entry(core: u16, filter: Fingerprint) -> u64 {
     filter.0 >> CORE_BITS << CORE_BITS | u64::from(core)
 }
 
-/// Of what an entry and its fingerprint have in common. The table takes the place from the low
-/// bits of a hash and a tag from the high ones; the parts are cut by the highest.
+/// Hash of the bits that an entry and its fingerprint share. The table derives the bucket from the
+/// low bits of a hash and a tag from the high ones; the highest bits select the part.
 fn spread(hash: u64) -> u64 {
     (hash >> CORE_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

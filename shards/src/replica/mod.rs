@@ -1,9 +1,9 @@
-//! The replica: which of the other cores hold a subscription that matches a topic. Knows no
-//! subscriber and no message.
+//! The replica: which other cores hold a subscription that matches a topic. Knows no subscriber and
+//! no message.
 //!
-//! A core announces a filter when its first subscriber comes, and withdraws it when the last one
-//! has gone. Filters without wildcards, by far the most, are kept as fingerprints, eight bytes
-//! each: two filters that share one cost a needless hop, never a message.
+//! A core announces a filter with its first subscriber, and withdraws it after the last one.
+//! Filters without wildcards, the great majority, are stored as fingerprints of eight bytes: a
+//! collision costs a needless forward, never a message.
 
 mod exact;
 #[cfg(test)]
@@ -20,77 +20,77 @@ use crate::index::{
 use crate::slab::heap;
 use crate::topic::TopicFilter;
 
-/// A 64-bit hash of a filter without wildcards, or of a topic, under a seed that the cores of one
-/// process share and that no peer knows.
+/// A 64-bit hash of a filter without wildcards, or of a topic, with a seed that the cores of one
+/// process share and that is unknown to peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);
 
-/// A shared subscription that other cores have members of. Given out again once none has.
+/// A shared subscription with members on other cores. Reused after the last member has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(FilterId);
 
-/// One core's share of a shared subscription.
+/// The part of a shared subscription on one core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupAt {
     /// The core.
     pub core: u16,
-    /// Members who are connected.
+    /// Number of connected members.
     pub online: u32,
-    /// Members.
+    /// Number of members.
     pub members: u32,
 }
 
-/// What matches a topic on other cores. Kept and passed in again, so that matching allocates
-/// nothing once its buffers have grown.
+/// The matches of a topic on other cores. Reused between calls, so that matching allocates nothing
+/// once the buffers have grown.
 #[derive(Debug, Default)]
 pub struct CoreMatches {
-    /// The cores with a subscription, shared ones aside, each once and ascending.
+    /// Cores with a matching subscription that is not shared, each once, ascending.
     pub cores: Vec<u16>,
-    /// The shared subscriptions, each once.
+    /// Matching shared subscriptions, each once.
     pub groups: Vec<GroupId>,
     scratch: Matches,
 }
 
 impl CoreMatches {
-    /// What the last match cost: nodes looked at, and what was found.
+    /// Cost of the last match: nodes visited, and matches found.
     pub fn steps(&self) -> usize {
         self.scratch.steps()
     }
 
-    /// Bytes of memory that the buffers hold.
+    /// Bytes of memory allocated by the buffers.
     pub fn heap_bytes(&self) -> usize {
         let groups = self.groups.capacity() * size_of::<GroupId>();
         self.cores.capacity() * size_of::<u16>() + groups + self.scratch.heap_bytes()
     }
 }
 
-/// What a group has on the other cores.
+/// The members of a group on the other cores.
 #[derive(Debug, Default)]
 struct Shares {
     /// In order of core.
     at: Vec<GroupAt>,
-    /// Where the round among the cores stands.
+    /// Round-robin position among the cores.
     turn: u64,
 }
 
-/// What the other cores announced.
+/// The announcements of the other cores.
 #[derive(Debug)]
 pub struct Replica {
     hashing: Hashing,
     exact: Exact,
-    /// Filters with wildcards, and shared ones, whose subscribers are cores.
+    /// Filters with wildcards, and shared ones, with cores as subscribers.
     others: SubscriptionIndex,
-    /// The shares of the cores in each group.
+    /// The members of each group by core.
     groups: HashMap<FilterId, Shares>,
-    /// How many fit into that table: it says less where some have gone.
+    /// Capacity of that table, as `HashMap::capacity` reports less after removals.
     group_places: usize,
-    /// Of the lists of shares.
+    /// Bytes of the lists of shares.
     share_bytes: usize,
     epoch: u64,
 }
 
 impl Replica {
-    /// An empty one. All cores of a process have the same `seed`.
+    /// An empty replica. All cores of a process use the same `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             hashing: Hashing::new(seed),
@@ -108,30 +108,30 @@ impl Replica {
         Fingerprint(self.hashing.long(text))
     }
 
-    /// A core has subscribers to a filter without wildcards.
+    /// Records that a core has subscribers to a filter without wildcards.
     pub fn announce_exact(&mut self, core: u16, filter: Fingerprint) {
         self.exact.insert(core, filter);
         self.epoch += 1;
     }
 
-    /// It has none any more.
+    /// Records that a core has no more subscribers to a filter without wildcards.
     pub fn withdraw_exact(&mut self, core: u16, filter: Fingerprint) {
         self.epoch += u64::from(self.exact.remove(core, filter));
     }
 
-    /// A core has subscribers to a filter with wildcards.
+    /// Records that a core has subscribers to a filter with wildcards.
     pub fn announce_wildcard(&mut self, core: u16, filter: &TopicFilter<'_>) {
         self.others.subscribe(filter, of(core));
     }
 
-    /// It has none any more.
+    /// Records that a core has no more subscribers to a filter with wildcards.
     pub fn withdraw_wildcard(&mut self, core: u16, filter: &str) {
         if let Some(filter) = self.others.find(filter) {
             self.others.unsubscribe(filter, SubscriberId(core.into()));
         }
     }
 
-    /// How many members of a shared subscription a core has; none takes the core out of it.
+    /// Sets the number of members of a shared subscription on a core; zero removes the core.
     pub fn set_group(&mut self, filter: &TopicFilter<'_>, at: GroupAt) {
         if at.members > 0 {
             let filter = self.others.subscribe(filter, of(at.core)).filter;
@@ -161,7 +161,7 @@ impl Replica {
         }
     }
 
-    /// The shared subscription with this whole text, if other cores have members.
+    /// The shared subscription with this full text, if other cores have members.
     pub fn group(&self, text: &str) -> Option<GroupId> {
         if self.groups.is_empty() {
             return None;
@@ -169,24 +169,24 @@ impl Replica {
         self.others.find(text).filter(|filter| filter.is_shared()).map(GroupId)
     }
 
-    /// The shares of the other cores, in order of core; none when there is no such group.
+    /// The members on other cores, in order of core; empty if there is no such group.
     pub fn members(&self, GroupId(filter): GroupId) -> &[GroupAt] {
         self.groups.get(&filter).map_or(&[], |shares| &shares.at)
     }
 
-    /// How often this was asked of a shared subscription: where the round among its cores stands.
+    /// The number of earlier calls for this group: its round-robin position.
     pub fn next_turn(&mut self, GroupId(filter): GroupId) -> u64 {
         let Some(shares) = self.groups.get_mut(&filter) else { return 0 };
         shares.turn += 1;
         shares.turn
     }
 
-    /// The whole text of a shared subscription.
+    /// The full text of a shared subscription.
     pub fn text(&self, GroupId(filter): GroupId) -> String {
         self.others.text(filter)
     }
 
-    /// Put the cores and the shared subscriptions that match `topic` into `out`, which is cleared
+    /// Writes the cores and shared subscriptions that match `topic` into `out`, which is cleared
     /// first.
     pub fn matches(&self, topic: &str, out: &mut CoreMatches) {
         let CoreMatches { cores, groups, scratch } = out;
@@ -204,20 +204,21 @@ impl Replica {
         cores.dedup();
     }
 
-    /// Bytes of memory that it holds, as an allocator counts them.
+    /// Bytes of memory as an allocator counts them.
     pub fn heap_bytes(&self) -> usize {
-        // A table is full at seven eighths, and has a byte of its own for each place.
+        // A table is full at seven eighths, and has one control byte per bucket.
         let places = self.group_places * 8 / 7;
         let groups = places * (size_of::<(FilterId, Shares)>() + 1);
         self.exact.bytes() + self.others.heap_bytes() + groups + self.share_bytes
     }
 
-    /// A number that changes whenever a later [`matches`](Self::matches) could answer differently.
+    /// A number that changes whenever a later [`matches`](Self::matches) could return a different
+    /// result.
     pub fn epoch(&self) -> u64 {
         self.epoch + self.others.epoch()
     }
 
-    /// How many filters were announced, each counted once for each core that did.
+    /// Number of announced filters, each counted once per core.
     pub fn len(&self) -> usize {
         self.exact.len() + self.others.len()
     }

@@ -1,4 +1,4 @@
-//! The replica against a plain list of what each core announced.
+//! The replica compared with a plain list of announcements per core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ const CORES: u16 = 4;
 enum Change {
     /// A core has its first subscriber to a filter, or, for a shared one, these members.
     Announce(u16, String, u32, u32),
-    /// The nth of what is announced is no longer so.
+    /// The nth announcement is withdrawn.
     Withdraw(prop::sample::Index),
 }
 
@@ -33,7 +33,7 @@ fn parsed(text: &str) -> TopicFilter<'_> {
     TopicFilter::parse(text, 128).expect("well formed")
 }
 
-/// Says of a core what its engine would say.
+/// Reports the state of a core like its engine.
 fn set(replica: &mut Replica, text: &str, core: u16, now: Option<(u32, u32)>) {
     let filter = parsed(text);
     match (filter.share_name(), filter.has_wildcard(), now) {
@@ -53,7 +53,7 @@ fn apply(replica: &mut Replica, model: &mut Model, change: Change) {
         Change::Announce(core, text, members, online) => {
             let is_shared = parsed(&text).share_name().is_some();
             let before = model.insert((text.clone(), core), (members, online));
-            // A filter is announced when it comes; a group whenever it changes.
+            // A filter is announced when it is added; a group whenever it changes.
             if before.is_none() || is_shared {
                 set(replica, &text, core, Some((members, online)));
             }
@@ -67,7 +67,7 @@ fn apply(replica: &mut Replica, model: &mut Model, change: Change) {
     }
 }
 
-/// What is found is what the plain matcher finds; more cores only where fingerprints collide.
+/// Compares with the plain matcher; more cores are allowed only where fingerprints collide.
 fn compare(replica: &Replica, model: &Model, topic: &str, may_collide: bool) {
     let mut out = CoreMatches::default();
     replica.matches(topic, &mut out);

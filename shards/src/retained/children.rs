@@ -1,32 +1,32 @@
-//! The children of a node in order: none, one, or a million. Knows not what orders them.
+//! The ordered children of a node: none, one, or a million. Does not define the order.
 
 use std::cmp::Ordering;
 
 use crate::slab::heap;
 
-/// The longest row. Inserting moves half a row on average, and a search reads a row's end for each
-/// halving of the rows, so neither should be much longer than the other.
+/// Maximum length of a row. An insertion moves half a row on average, and a search reads the end of
+/// a row per halving of the rows, so neither should be much longer than the other.
 const ROW_MAX: usize = 256;
 
-/// An ordered list. Most nodes have no child or one, and it costs them no allocation.
+/// An ordered list. Most nodes have at most one child, which needs no allocation.
 #[derive(Debug, Default)]
 pub(crate) enum Children<C> {
     #[default]
     None,
     One(C),
-    /// Two or more, or what is left of them.
+    /// Two or more children, or the rest of them after removals.
     Many(Box<Rows<C>>),
 }
 
-/// Rows of which none is empty: inserting into a million moves a few hundred.
+/// Non-empty rows: an insertion into a million children moves a few hundred.
 #[derive(Debug)]
 pub(crate) struct Rows<C> {
     rows: Vec<Vec<C>>,
-    /// Bytes of memory of the rows, without the list of them.
+    /// Bytes of memory of the rows, without the list of rows.
     row_bytes: usize,
 }
 
-/// Where a child is, or would be, until the list changes.
+/// The position of an existing or missing child, valid until the list changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     row: usize,
@@ -38,7 +38,7 @@ impl<C: Copy> Children<C> {
         matches!(self, Self::None)
     }
 
-    /// Bytes of memory that they take besides their place.
+    /// Bytes of memory allocated outside the value.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             Self::None | Self::One(_) => 0,
@@ -49,8 +49,8 @@ impl<C: Copy> Children<C> {
         }
     }
 
-    /// The place of the first child that is not [`Ordering::Less`] than what is searched for, and
-    /// whether it is equal. `order` tells how a child compares with it.
+    /// The position of the first child that does not compare as [`Ordering::Less`], and whether it
+    /// is equal. `order` compares a child with the searched one.
     pub(crate) fn search(&self, order: impl Fn(C) -> Ordering) -> (Place, bool) {
         match self {
             Self::None => (Place::default(), false),
@@ -62,7 +62,7 @@ impl<C: Copy> Children<C> {
         }
     }
 
-    /// The child at `place`, and the place after it.
+    /// The child at `place`, and the next position.
     pub(crate) fn get(&self, place: Place) -> Option<(C, Place)> {
         match self {
             Self::None => None,
@@ -71,7 +71,7 @@ impl<C: Copy> Children<C> {
         }
     }
 
-    /// Put `child` before the one at `place`, which a search gave.
+    /// Inserts `child` before `place`, a result of a search.
     pub(crate) fn insert(&mut self, place: Place, child: C) {
         match self {
             Self::None => *self = Self::One(child),
@@ -84,7 +84,7 @@ impl<C: Copy> Children<C> {
         }
     }
 
-    /// Take out the child at `place`, which a search found.
+    /// Removes the child at `place`, a result of a search.
     pub(crate) fn remove(&mut self, place: Place) {
         if let Self::Many(rows) = self {
             rows.remove(place);
@@ -99,7 +99,7 @@ impl<C: Copy> Children<C> {
 impl<C: Copy> Rows<C> {
     fn search(&self, order: impl Fn(C) -> Ordering) -> (Place, bool) {
         let is_before = |row: &Vec<C>| row.last().is_some_and(|last| order(*last).is_lt());
-        // Past the last row's end is the end of the last row.
+        // A position past the end of the last row becomes that end.
         let row = self.rows.partition_point(is_before).min(self.rows.len() - 1);
         let column = self.rows[row].partition_point(|child| order(*child).is_lt());
         let equal = self.rows[row].get(column).is_some_and(|child| order(*child).is_eq());
@@ -122,7 +122,7 @@ impl<C: Copy> Rows<C> {
             self.row_bytes += row_bytes(lower);
             return;
         }
-        // Children that come in order fill their rows; others leave them half full.
+        // Ascending insertions fill their rows; others leave them half full.
         let kept = if column == ROW_MAX { ROW_MAX } else { ROW_MAX / 2 };
         let mut upper = lower.split_off(kept);
         if column < kept {

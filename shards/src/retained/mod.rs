@@ -1,10 +1,10 @@
-//! The retained index: from a Topic Filter to the Topic Names that something is retained under,
-//! without looking at those that do not match. Knows not what is retained.
+//! The retained index: from a Topic Filter to the Topic Names with a retained message, without
+//! visiting those that do not match. Does not interpret the values.
 //!
-//! Topics are kept as a tree of their levels. The levels are interned, so that a topic costs little
-//! more than the part of it that no other topic has; the whole is put together again when it is
-//! visited. Children are found by hash, and are also kept in order, so that a walk can stop, forget
-//! all but the topic where it stopped, and go on there later in whatever the tree has become.
+//! Topics form a tree of levels. The levels are interned, so that a topic costs little more than
+//! the part that no other topic shares; the full topic is rebuilt when it is visited. Children are
+//! found by hash, and are also ordered, so that a scan can stop, remember only the topic where it
+//! stopped, and resume there later, however the tree has changed.
 
 mod children;
 mod scan;
@@ -25,11 +25,11 @@ pub(crate) type NodeId<T> = Id<Node<T>>;
 /// A level of one or more topics.
 #[derive(Debug)]
 pub(crate) struct Node<T> {
-    /// None of the root only.
+    /// `None` only for the root.
     parent: Option<NodeId<T>>,
-    /// None of the root only.
+    /// `None` only for the root.
     level: Option<LevelId>,
-    /// What is retained under the topic that ends here.
+    /// The value of the topic that ends here.
     value: Option<T>,
     /// In the order of their levels' bytes.
     children: Children<NodeId<T>>,
@@ -37,22 +37,22 @@ pub(crate) struct Node<T> {
 
 const _: () = assert!(size_of::<Node<Box<u8>>>() <= 32);
 
-/// A `T` for each of many Topic Names.
+/// A map from Topic Names to `T`.
 #[derive(Debug)]
 pub struct RetainedIndex<T> {
     hashing: Hashing,
     levels: Levels,
     nodes: Slab<Node<T>>,
-    /// The nodes that have, or had, siblings, by their parent and level.
+    /// The nodes that have, or had, siblings, by parent and level.
     by_level: IdTable,
     root: NodeId<T>,
-    /// Of the lists of children.
+    /// Bytes of the lists of children.
     child_bytes: usize,
-    /// Values.
+    /// Number of values.
     len: usize,
 }
 
-/// Where a [`RetainedIndex::scan`] goes on. The default is at the start.
+/// The position where a [`RetainedIndex::scan`] resumes. The default is the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor(Position);
 
@@ -60,38 +60,38 @@ pub struct Cursor(Position);
 enum Position {
     #[default]
     Start,
-    /// At the first levels in order that are these or come after them.
+    /// At these levels, or at the first ones after them in order.
     At(Box<str>),
     End,
 }
 
-/// What the visitor of a scan says to an entry.
+/// A visitor's response to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanStep {
-    /// It has been taken; go on.
+    /// The entry has been processed; continue.
     Next,
-    /// It has not been taken; stop, and begin with it next time.
+    /// The entry has not been processed; stop, and start with it next time.
     StopBefore,
 }
 
-/// How a scan ended.
+/// The result of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanState {
-    /// It stopped before the end.
+    /// The scan stopped before the end.
     More,
-    /// There is no further match.
+    /// There are no further matches.
     Done,
 }
 
 impl Cursor {
-    /// Whether there is nothing after it.
+    /// Whether the scan is complete.
     pub fn is_at_end(&self) -> bool {
         self.0 == Position::End
     }
 }
 
 impl<T> RetainedIndex<T> {
-    /// An empty index. Its tables are hashed under `seed`, which no peer may know.
+    /// An empty index. Its tables are hashed with `seed`, which must be unknown to peers.
     pub fn new(seed: u64) -> Self {
         let hashing = Hashing::new(seed);
         let (nodes, root) = rooted();
@@ -106,7 +106,7 @@ impl<T> RetainedIndex<T> {
         }
     }
 
-    /// Retain `value` under `topic`, a Topic Name, and give back what was.
+    /// Inserts `value` for the Topic Name `topic`, and returns the previous value.
     pub fn insert(&mut self, topic: &str, value: T) -> Option<T> {
         let mut at = self.root;
         for level in topic.split('/') {
@@ -117,7 +117,7 @@ impl<T> RetainedIndex<T> {
         replaced
     }
 
-    /// Retain nothing under `topic`, and give back what was.
+    /// Removes the value of `topic` and returns it.
     pub fn remove(&mut self, topic: &str) -> Option<T> {
         let node = self.find(topic)?;
         let removed = self.nodes[node].value.take()?;
@@ -126,33 +126,32 @@ impl<T> RetainedIndex<T> {
         Some(removed)
     }
 
-    /// What is retained under `topic`.
+    /// The value of `topic`.
     pub fn get(&self, topic: &str) -> Option<&T> {
         self.nodes[self.find(topic)?].value.as_ref()
     }
 
-    /// How many topics something is retained under.
+    /// Number of topics with a value.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Bytes of memory that it holds, as an allocator counts them; those of what its values point at
-    /// aside.
+    /// Bytes of memory as an allocator counts them, without the memory that values refer to.
     pub fn heap_bytes(&self) -> usize {
         self.levels.heap_bytes() + self.nodes.bytes() + self.by_level.bytes() + self.child_bytes
     }
 
-    /// Whether nothing is retained.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Visit the entries that `filter` (without any `$share/NAME/`) matches, from where `cursor`
-    /// stands, in a stable order; `cursor` is left where a later call for the same filter goes on.
-    /// `visit` says whether to go on.
+    /// Visits the entries that match `filter` (without `$share/NAME/`), starting at `cursor`, in a
+    /// stable order; `cursor` is advanced to where a later call with the same filter resumes.
+    /// `visit` decides whether to continue.
     ///
-    /// At most `steps_max` nodes are walked a call, but at least one. Entries inserted or removed
-    /// between calls never make an entry that was there all along be skipped or visited twice.
+    /// A call visits at most `steps_max` nodes, but at least one. Insertions and removals between
+    /// calls never cause an entry that exists throughout to be skipped or visited twice.
     pub fn scan(
         &self,
         filter: &str,
@@ -172,7 +171,8 @@ impl<T> RetainedIndex<T> {
         if cursor.0 == Position::End { ScanState::Done } else { ScanState::More }
     }
 
-    /// The same for all entries, those under `$` topics too, which no wildcard matches.
+    /// Like [`scan`](Self::scan) for all entries, including those under `$` topics, which no
+    /// wildcard matches.
     pub fn scan_all(
         &self,
         cursor: &mut Cursor,
@@ -186,7 +186,7 @@ impl<T> RetainedIndex<T> {
         if cursor.0 == Position::End { ScanState::Done } else { ScanState::More }
     }
 
-    /// Scan for a filter without a wildcard, which matches the topic that it spells.
+    /// Scans for a filter without a wildcard, which matches exactly one topic.
     fn look_up(&self, topic: &str, visit: &mut dyn FnMut(&str, &T) -> ScanStep) -> Position {
         match self.get(topic).map(|value| visit(topic, value)) {
             None | Some(ScanStep::Next) => Position::End,
@@ -250,12 +250,12 @@ impl<T> RetainedIndex<T> {
         }
     }
 
-    /// The hash under which the child of `parent` with `level` is found.
+    /// The hash under which the child of `parent` with `level` is stored.
     fn edge(&self, parent: NodeId<T>, level: LevelId) -> u32 {
         self.hashing.pair(parent.number(), level.number())
     }
 
-    /// Where among the children of `node` the one with `level` is or would be.
+    /// The position among the children of `node` where the one with `level` is or would be.
     fn search(&self, node: NodeId<T>, level: &str) -> (Place, bool) {
         let bytes = |child| self.nodes[child].level.map_or(&[][..], |id| self.levels.bytes(id));
         self.nodes[node].children.search(|child| bytes(child).cmp(level.as_bytes()))
@@ -294,10 +294,10 @@ impl<T> RetainedIndex<T> {
         self.by_level.insert(self.edge(parent, level), child.number());
     }
 
-    /// Take out `child`, which has nothing below it.
+    /// Removes `child`, which has no children.
     fn remove_child(&mut self, parent: NodeId<T>, child: NodeId<T>, level: LevelId) {
         let (place, _) = self.search(parent, self.levels.text(level));
-        // Many stay many until the last one goes: so all of them are in the table.
+        // A `Many` list stays one until it is empty, so all its children are in the table.
         if let Children::Many(_) = self.nodes[parent].children {
             self.by_level.remove(self.edge(parent, level), child.number());
         }
@@ -309,7 +309,7 @@ impl<T> RetainedIndex<T> {
         self.levels.release(level);
     }
 
-    /// Take out `id` and the nodes above it that lead to no value any more.
+    /// Removes `id` and its ancestors that no longer lead to a value.
     fn prune(&mut self, id: NodeId<T>) {
         let mut at = id;
         loop {
@@ -325,7 +325,7 @@ impl<T> RetainedIndex<T> {
     }
 }
 
-/// A slab with a root in it.
+/// A slab that contains a root.
 fn rooted<T>() -> (Slab<Node<T>>, NodeId<T>) {
     let mut nodes = Slab::default();
     let children = Children::default();

@@ -1,5 +1,5 @@
-//! A walk over the Topic Names that match a filter, in the order of their levels, that can stop
-//! anywhere and be taken up later. Knows not what is retained.
+//! A resumable walk over the Topic Names that match a filter, in the order of their levels. Does
+//! not interpret the values.
 
 use super::children::Place;
 use super::{NodeId, RetainedIndex};
@@ -8,47 +8,47 @@ use crate::levels::LevelId;
 /// One level of the filter.
 #[derive(Clone, Copy)]
 enum Pattern {
-    /// A text's id, if any topic has a level of that text.
+    /// The id of a text, if a topic has such a level.
     Literal(Option<LevelId>),
     Plus,
-    /// Also stands for every level below.
+    /// Matches every level below, too.
     Hash,
 }
 
-/// A node that the walk is below.
+/// A node on the current path.
 struct Frame<T> {
     node: NodeId<T>,
-    /// What its children have to match.
+    /// The depth of the pattern that its children have to match.
     depth: usize,
-    /// Bytes of its own path.
+    /// Length of its path in bytes.
     path_len: usize,
     next: Next<T>,
 }
 
-/// The children still to come.
+/// The remaining children.
 enum Next<T> {
-    /// The only one that can match, by its text.
+    /// The only child that can match, by its text.
     Only(Option<NodeId<T>>),
     From(Place),
 }
 
-/// The state of a walk: the nodes above where it stands. Their order is that of the levels' bytes,
-/// a node before its children; so where a walk stands can be told by a path alone, whether a node
-/// with that path is still there or not.
+/// The state of a walk: the nodes on the current path. The order is that of the levels' bytes, a
+/// node before its children, so the position is defined by a path alone, even if its node no longer
+/// exists.
 pub(super) struct Scan<'a, T> {
     index: &'a RetainedIndex<T>,
     patterns: Vec<Pattern>,
     frames: Vec<Frame<T>>,
-    /// The path of the node that the walk entered last.
+    /// The path of the last visited node.
     path: String,
-    /// No wildcard at the beginning matches what begins with `$`.
+    /// A leading wildcard matches no topic that begins with `$`.
     hides_dollar: bool,
 }
 
-/// A node that the walk came to.
+/// A visited node.
 pub(super) struct Entered<T> {
     pub(super) node: NodeId<T>,
-    /// Whether its path matches the filter, and not only the beginning of it.
+    /// Whether its path matches the whole filter, not only a prefix of it.
     pub(super) matches: bool,
 }
 
@@ -66,7 +66,7 @@ impl<'a, T> Scan<'a, T> {
         scan
     }
 
-    /// A walk over all that there is.
+    /// A walk over all entries.
     pub(super) fn of_all(index: &'a RetainedIndex<T>) -> Self {
         Self { hides_dollar: false, ..Self::new(index, "#") }
     }
@@ -75,20 +75,19 @@ impl<'a, T> Scan<'a, T> {
         &self.path
     }
 
-    /// Go on at `path`, where a walk for the same filter stood, or at the first node after it.
+    /// Resumes at `path`, where a walk for the same filter stopped, or at the first node after it.
     pub(super) fn seek(&mut self, path: &str) {
         let mut levels = path.split('/').peekable();
         while let Some(level) = levels.next() {
-            // The node that has this level leads to where the walk stood: it lies behind, unless
-            // it is the last one.
+            // A node on the path has already been visited, except the last one.
             let is_last = levels.peek().is_none();
             let Some(node) = self.seek_level(level, is_last) else { break };
             self.enter(node);
         }
     }
 
-    /// Leave out the children of the last frame before `level`, and the one with that level too
-    /// unless `keep`. That one is given back if the walk has to go on below it.
+    /// Skips the children of the last frame before `level`, and also the one with that level unless
+    /// `keep` is set. Returns that child if the walk has to continue below it.
     fn seek_level(&mut self, level: &str, keep: bool) -> Option<NodeId<T>> {
         let frame = self.frames.last_mut()?;
         match &mut frame.next {
@@ -132,7 +131,8 @@ impl<'a, T> Scan<'a, T> {
         }
     }
 
-    /// Extend the path by `node`, a child of the last frame, and get ready to walk its children.
+    /// Appends `node`, a child of the last frame, to the path, and prepares the walk over its
+    /// children.
     fn enter(&mut self, node: NodeId<T>) -> Entered<T> {
         let frame = self.frames.last().expect("a node that is entered has its parent's frame");
         let (depth, pattern) = (frame.depth, self.patterns[frame.depth]);
@@ -149,7 +149,7 @@ impl<'a, T> Scan<'a, T> {
             return Entered { node, matches: false };
         }
         let below = if matches!(pattern, Pattern::Hash) { depth } else { depth + 1 };
-        // Past the filter's end, or `#` next: it also stands for no level at all.
+        // Past the filter's end, or before `#`, which also matches the parent level.
         let matches = self.patterns.get(below).is_none_or(|next| matches!(next, Pattern::Hash));
         if below < self.patterns.len() {
             self.push(node, below);

@@ -1,4 +1,4 @@
-//! The retained index as a whole, against an ordered map and the plain matcher.
+//! The retained index as a whole, compared with an ordered map and the plain matcher.
 
 use super::*;
 use crate::hash::COLLIDING_SEED;
@@ -14,7 +14,7 @@ fn index(topics: &[&str]) -> RetainedIndex<u32> {
     index
 }
 
-/// All that `filter` finds, in order.
+/// All topics that match `filter`, in order.
 fn scanned(index: &RetainedIndex<u32>, filter: &str) -> Vec<String> {
     let mut found = Vec::new();
     let state = index.scan(filter, &mut Cursor::default(), usize::MAX, &mut |topic, value| {
@@ -211,7 +211,7 @@ fn filter() -> impl Strategy<Value = String> {
         .prop_filter("a Topic Filter has a character", |filter| !filter.is_empty())
 }
 
-/// What happens in turn: a call of scan with its bounds, and changes after it.
+/// One step of a test: a call of scan with its bounds, followed by changes.
 #[derive(Debug, Clone)]
 struct Turn {
     steps_max: usize,

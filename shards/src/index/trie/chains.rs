@@ -1,33 +1,33 @@
-//! Chains: rows of levels where no filter ends and none branches off.
+//! Chains: runs of levels without an ending filter or a branch.
 
 use super::{Literals, Node, NodeId, Trie, Walk, Way};
 use crate::levels::LevelId;
 use crate::slab::{self, Id};
 use crate::topic;
 
-/// The shortest row that is worth a chain.
+/// The shortest run that becomes a chain.
 pub(super) const LEVELS_MIN: usize = 4;
 
-/// Levels compared in one go.
+/// Number of levels compared at a time.
 pub(super) const AT_ONCE: usize = 16;
 
-/// The way from a node to the next one where a filter ends or several ways part. Any row of at least
-/// [`LEVELS_MIN`] levels is one chain, whatever came and went before.
+/// The path from a node to the next one where a filter ends or that has several children. Every run
+/// of at least [`LEVELS_MIN`] levels is a single chain, independent of the history of the trie.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    /// None is `+`.
+    /// `None` means `+`.
     pub(super) levels: Box<[Option<LevelId>]>,
     pub(super) end: NodeId,
 }
 
 impl Chain {
-    /// What comparing it costs, in nodes looked at.
+    /// Cost of the comparison, in nodes.
     pub(super) fn steps(&self) -> u32 {
         (self.levels.len() / AT_ONCE) as u32
     }
 }
 
-/// The levels at the beginning of `text` that can be a chain, and what comes after them.
+/// The leading levels of `text` that can become a chain, and the rest.
 pub(super) fn row(text: &str) -> Option<(&str, Option<&str>)> {
     let (row, after) = match text.strip_suffix("/#") {
         Some(row) => (row, Some("#")),
@@ -36,9 +36,9 @@ pub(super) fn row(text: &str) -> Option<(&str, Option<&str>)> {
     (topic::levels(row) >= LEVELS_MIN).then_some((row, after))
 }
 
-/// Whether `levels`, which are as many, match `patterns`.
+/// Whether `levels` match `patterns`, which have the same length.
 fn all_match(patterns: &[Option<LevelId>], levels: &[Option<LevelId>]) -> bool {
-    // As numbers, of which many are compared at once.
+    // Compared as numbers, which the compiler vectorizes.
     let number = |level: &Option<LevelId>| level.map_or(0, Id::number);
     patterns.chunks(AT_ONCE).zip(levels.chunks(AT_ONCE)).all(|(patterns, levels)| {
         let pairs = patterns.iter().map(number).zip(levels.iter().map(number));
@@ -55,7 +55,7 @@ impl Trie {
         }
     }
 
-    /// Whether the topic matches a chain that begins at `depth`; the level there is known.
+    /// Whether the topic matches a chain that begins at `depth`, whose level is already interned.
     #[inline(never)]
     pub(super) fn follows<'t>(
         &self,
@@ -84,8 +84,7 @@ impl Trie {
         chain.levels.iter().map(|level| level.map_or("+", |level| self.levels.text(level)))
     }
 
-    /// How many levels of a filter are those at the beginning of a chain, and what of the filter
-    /// comes after them.
+    /// Number of leading levels that a filter shares with a chain, and the rest of the filter.
     pub(super) fn common<'t>(&self, chain: &Chain, filter: &'t str) -> (usize, Option<&'t str>) {
         let (mut same, mut rest) = (0, Some(filter));
         for text in self.texts(chain) {
@@ -98,12 +97,12 @@ impl Trie {
         (same, rest)
     }
 
-    /// A level of a chain, held once more.
+    /// The level of a chain, with its reference count incremented.
     pub(super) fn pattern(&mut self, level: &str) -> Option<LevelId> {
         (level != "+").then(|| self.levels.hold(level))
     }
 
-    /// Lead from `at`, which has no other way, over `levels` to `end`.
+    /// Links `at`, which has no other child, over `levels` to `end`.
     pub(super) fn lay(&mut self, at: NodeId, levels: Box<[Option<LevelId>]>, end: NodeId) {
         if levels.len() < LEVELS_MIN {
             let (last, before) = levels.split_last().expect("a way has a level");
@@ -128,7 +127,7 @@ impl Trie {
         }
     }
 
-    /// Take the chain out that begins at `at`; its levels stay held.
+    /// Removes the chain that begins at `at`; its levels keep their references.
     pub(super) fn take_chain(&mut self, at: NodeId) -> (Box<[Option<LevelId>]>, NodeId) {
         let literals = std::mem::take(&mut self.nodes[at].literals);
         let Way::Chain(id) = literals.way() else { unreachable!("the caller saw a chain") };
@@ -137,7 +136,7 @@ impl Trie {
         (levels, end)
     }
 
-    /// Make a node within the chain that begins at `at`, behind `count` of its levels.
+    /// Creates a node within the chain that begins at `at`, after `count` of its levels.
     pub(super) fn split(&mut self, at: NodeId, count: usize) -> NodeId {
         let (levels, end) = self.take_chain(at);
         let middle = self.nodes.insert(Node::default());
@@ -146,7 +145,8 @@ impl Trie {
         middle
     }
 
-    /// Make one chain of the levels around `at` where nothing ends and no ways part any more.
+    /// Merges the levels around `at` into one chain if no filter ends there and it has a single
+    /// child.
     pub(super) fn join(&mut self, at: NodeId) {
         if self.next(at).is_none() {
             return;
@@ -178,14 +178,14 @@ impl Trie {
         self.lay(start, levels.into(), end);
     }
 
-    /// Whether nothing ends at a node.
+    /// Whether no filter ends at a node.
     fn is_passed(&self, id: NodeId) -> bool {
         let node = &self.nodes[id];
         node.filter.is_none() && node.shared.is_none() && node.parent.is_some()
     }
 
-    /// The node that the only way on from `id` leads to, and over how many levels; none where there
-    /// are several ways, or a `#`, or none.
+    /// The node that the only child path of `id` leads to, with the number of levels; `None` if
+    /// there are several children, or a `#`, or none.
     fn next(&self, id: NodeId) -> Option<(NodeId, usize)> {
         let node = &self.nodes[id];
         if node.hash.is_some() {
@@ -202,7 +202,7 @@ impl Trie {
         }
     }
 
-    /// Take out the only way on from `id`, add its levels, and give back where it led.
+    /// Removes the only child path of `id`, appends its levels, and returns its end.
     fn take_way(&mut self, id: NodeId, levels: &mut Vec<Option<LevelId>>) -> NodeId {
         if self.chain_of(id).is_some() {
             let (more, end) = self.take_chain(id);

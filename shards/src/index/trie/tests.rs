@@ -1,4 +1,4 @@
-//! The trie by itself; against the plain matcher it is tested as part of the index.
+//! Tests of the trie alone. The index tests compare it with the plain matcher.
 
 use std::collections::BTreeSet;
 
@@ -95,7 +95,7 @@ fn pruning_leaves_what_others_need_and_nothing_else() {
     assert_eq!(found(&trie, "a/x"), []);
 }
 
-/// Levels of which long rows are likely to be shared.
+/// Levels for which long common runs are likely.
 fn deep_filter() -> impl Strategy<Value = String> {
     let level = prop::sample::select(vec!["a", "a", "a", "+", "+", "b", ""]);
     (prop::collection::vec(level, 1..24), any::<bool>()).prop_map(|(mut levels, is_open)| {
@@ -104,7 +104,7 @@ fn deep_filter() -> impl Strategy<Value = String> {
     })
 }
 
-/// Nodes, chains, and levels in these.
+/// Number of nodes, of chains, and of bytes of chain levels.
 fn shape(trie: &Trie) -> (usize, usize, usize) {
     (trie.nodes.len(), trie.chains.len(), trie.chain_bytes)
 }
@@ -122,7 +122,7 @@ proptest! {
         for (filter, other) in changes {
             let node = trie.make(&filter);
             trie.node_mut(node).filter = Id::from_number(1);
-            // Some begin like others that are there.
+            // Some begin like existing ones.
             filters.insert(filter);
             let gone = filters.iter().nth(other).cloned();
             if let Some(gone) = gone {
@@ -165,8 +165,8 @@ proptest! {
     }
 }
 
-/// As many filters as one client may have, as deep as they may be, of which a topic matches all: in
-/// any order of `a` and `+`, and with rows of levels in common that they leave late.
+/// As many filters as one client may have, as deep as allowed, all of which match one topic: in any
+/// order of `a` and `+`, with long common runs that diverge late.
 #[test]
 fn a_walk_costs_a_few_steps_a_filter_however_deep_they_are() {
     const FILTERS: usize = 2_000;
