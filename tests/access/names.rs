@@ -113,7 +113,7 @@ fn the_log_warns_of_passwords_and_secret_keys_that_everybody_may_read_and_of_no_
         }
         files.broker(&format!("[access.jwt]\nkey_set = {:?}\n", files.path("keys")))
     };
-    let warnings = |broker: &Broker| broker.log().matches("everybody on this machine").count();
+    let warnings = |broker: &Broker| broker.log().matches("every user can read").count();
     let open = start(&secret, 0o644);
     open.await_log("every user can read the password file", 1);
     open.await_log("every user can read the key set", 1);

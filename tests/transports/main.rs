@@ -380,7 +380,7 @@ fn files_that_cannot_be_used_are_named_at_start_with_what_to_do() {
     let cases = [
         ("certificate", "missing.pem", "No such file"),
         ("certificate", "key.pem", "contains no CERTIFICATE"),
-        ("key", "server.pem", "holds no PRIVATE KEY"),
+        ("key", "server.pem", "contains no PRIVATE KEY"),
         ("key", "other-key.pem", "it must be the key of"),
     ];
     let other = authority.issue("x", 3);
