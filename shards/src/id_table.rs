@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_hashes_are_told_apart_by_their_records() {
+    fn equal_hashes_are_distinguished_by_their_records() {
         let records = ["a", "b", "c"];
         let mut table = IdTable::default();
         for id in 0..3 {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn growing_loses_nothing_and_emptying_frees() {
+    fn growing_loses_no_entry_and_removal_frees_memory() {
         let mut table = IdTable::default();
         let hash = |id: u32| id.wrapping_mul(0x9E37_79B9);
         let ids = 0..3 * WHOLE_MAX as u32;

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_kept_once_and_as_long_as_it_is_held() {
+    fn a_level_is_stored_once_and_freed_with_its_last_reference() {
         let mut levels = Levels::new(Hashing::new(1));
         let a = levels.hold("a");
         let empty = levels.hold("");

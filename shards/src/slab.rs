@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vacated_ids_are_given_out_again() {
+    fn ids_of_removed_records_are_reused() {
         let mut slab = Slab::default();
         let ids: Vec<_> = (0..5).map(|n| slab.insert(n)).collect();
         assert_eq!((slab.remove(ids[1]), slab.remove(ids[3])), (1, 3));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn many_chunks_and_back_to_none() {
+    fn removed_records_free_their_chunks() {
         let mut slab = Slab::default();
         let ids: Vec<_> = (0..3 * CHUNK + 1).map(|n| slab.insert(n)).collect();
         assert!(ids.iter().enumerate().all(|(n, id)| slab[*id] == n));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_gives_chunks_back_and_who_stays_keeps_its_place() {
+    fn removal_frees_chunks_and_moves_no_other_record() {
         let mut slab = Slab::default();
         let ids: Vec<_> = (0..10 * CHUNK).map(|n| slab.insert(n)).collect();
         let full = slab.bytes();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_comes_and_goes_at_a_border_takes_no_chunk_each_time() {
+    fn a_record_at_a_chunk_border_does_not_allocate_a_chunk_each_time() {
         let mut slab = Slab::default();
         assert!((0..CHUNK).all(|n| slab.insert(n).number() == n as u32 + 1));
         let id = slab.insert(0);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_another_time_finds_nothing() {
+    fn the_id_of_a_removed_record_finds_nothing() {
         let mut slab = Slab::default();
         let id = slab.insert('a');
         slab.remove(id);

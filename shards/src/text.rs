@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_and_long_texts_come_back_as_they_were() {
+    fn short_and_long_texts_survive_storage() {
         assert_eq!(size_of::<Text>(), 24);
         for len in [0, 1, SHORT_BYTES_MAX - 1, SHORT_BYTES_MAX, SHORT_BYTES_MAX + 1, 500] {
             let text = "é".repeat(len / 2) + &"x"[..len % 2];

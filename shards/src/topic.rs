@@ -284,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_bounded_and_empty_ones_count() {
+    fn levels_are_limited_and_empty_levels_count() {
         assert_eq!((levels("a"), levels("/"), levels("a//b"), levels("a/b/")), (1, 2, 3, 3));
         assert_eq!(check_topic_name("a/b/c/d", 4), Ok(()));
         assert_eq!(check_topic_name("////", 4), Err(TopicError::TooManyLevels));
         assert_eq!(error("a/b/c/d"), None);
         assert_eq!(error("a/b/c/d/#"), Some(TopicError::TooManyLevels));
-        assert_eq!(error("$share/g/a/b/c/d"), None, "the share name is no level");
+        assert_eq!(error("$share/g/a/b/c/d"), None, "the ShareName is not a level");
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_share_is_an_ordinary_filter() {
+    fn a_filter_that_only_resembles_a_shared_one_is_ordinary() {
         for text in ["$share", "$shared/g/a", "a/$share/g/a", "$SHARE/g/a"] {
             let filter = TopicFilter::parse(text, 4).expect("well formed");
             assert_eq!((filter.share_name(), filter.filter()), (None, text));

@@ -133,7 +133,7 @@ fn of(count: usize, text: impl Fn(usize) -> String) -> Vec<String> {
 }
 
 #[test]
-fn the_indexes_count_the_memory_that_they_hold() {
+fn the_indexes_count_their_memory() {
     subscribe_and_leave("exact", &of(40_000, |n| format!("device/{n}/state")), 1);
     let long = of(20_000, |n| format!("site/building/floor/device/{n:08}/temperature"));
     subscribe_and_leave("exact, long", &long, 1);

@@ -40,26 +40,26 @@ pub fn exchange(id: ConnectionId) -> u64 {
     u64::from(id.generation) << 32 | u64::from(id.slot)
 }
 
-/// Handle of a session on its core. Its place is given to no other session while the subscription index
-/// knows it; whatever outlives that long holds a [`SessionRef`].
+/// Handle of a session on its core. The slot is not reused while the subscription index still
+/// refers to it; anything that lives longer uses a [`SessionRef`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u32);
 
 impl SessionId {
-    /// The session at a place of the table.
+    /// The session in a slot of the table.
     #[inline]
     pub fn new(place: usize) -> Self {
         Self(place as u32)
     }
 
-    /// Its place in the table.
+    /// The slot in the table.
     #[inline]
     pub fn place(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Sessions subscribe under the number of their place.
+/// The [`SubscriberId`] of the session, which is its slot number.
 impl From<SubscriberId> for SessionId {
     #[inline]
     fn from(SubscriberId(place): SubscriberId) -> Self {
@@ -74,11 +74,11 @@ impl From<SessionId> for SubscriberId {
     }
 }
 
-/// Handle of a session that may have ended meanwhile.
+/// Handle of a session that may have ended in the meantime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionRef {
-    /// Where it was.
+    /// The slot of the session.
     pub session: SessionId,
-    /// Tells the users of one place apart.
+    /// Distinguishes successive sessions in the same slot.
     pub generation: u32,
 }

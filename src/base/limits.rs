@@ -27,9 +27,8 @@ pub const CONGESTED_QUEUE_BYTES: u64 = 4 * 1024 * 1024;
 /// An outbox that holds more than this fraction (1/n) of its bound makes its consumer congested.
 pub const CONGESTED_OUTBOX_SHARE: usize = 8;
 
-/// Interval between checks whether a congested consumer makes progress. Where the kernel does not
-/// report acknowledged bytes, a consumer without progress for this long no longer delays
-/// publishers.
+/// Interval between progress checks of a congested consumer. Where the kernel does not report
+/// acknowledged bytes, a consumer without progress for this long no longer delays publishers.
 pub const STUCK_LOOK_MS: u64 = 1_000;
 
 /// Where the kernel reports acknowledged bytes, a consumer that has acknowledged nothing for this
@@ -167,7 +166,8 @@ pub const ANSWERS_MAX: usize = 4_096;
 /// Fraction (1/n) of `memory_bytes_max` for the buffered input of all connections.
 pub const INPUT_SHARE: u64 = 4;
 
-/// Lower bound of that, however small `memory_bytes_max`: a few reads, or one packet of 256 KiB.
+/// Lower bound of the memory for buffered input, however small `memory_bytes_max`: a few reads, or
+/// one packet of 256 KiB.
 pub const INPUT_BYTES_MIN: u64 = 512 * 1024;
 
 /// Fraction (1/n) of the input memory that is reserved for connections that hold at most
@@ -195,12 +195,12 @@ pub const WEBSOCKET_BYTES: usize = 512;
 /// Maximum buffered input of a TLS handshake: twice what one read returns.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
 
-/// Interval between checks whether a connection can be moved to kernel TLS, starting at CONNECT, in
+/// Interval between attempts to move a connection to kernel TLS, starting at CONNECT, in
 /// milliseconds.
 pub const KERNEL_TLS_LOOK_MS: u64 = 20;
 
-/// Number of these checks before the connection stays on TLS in user space, because each found it
-/// in the middle of a record or with unsent data.
+/// Number of these attempts before the connection stays on TLS in user space. An attempt fails
+/// while the connection is in the middle of a record or has unsent data.
 pub const KERNEL_TLS_LOOKS_MAX: u16 = 1_000;
 
 /// Bytes of unwritten records on a core from which publishers wait.

@@ -79,15 +79,14 @@ impl Kind {
                     .to_owned(),
             ),
             (Self::Certificates, "PKCS7" | "CMS") => Some(format!(
-                "is {label}; `openssl pkcs7 -print_certs -in FILE -out FILE.pem` takes the \
-                 certificates out of it"
+                "is {label}; `openssl pkcs7 -print_certs -in FILE -out FILE.pem` extracts the certificates"
             )),
             _ => Some(format!("is an unexpected section {label}; expected {}", self.label())),
         }
     }
 }
 
-const ENCRYPTED: &str = "is an encrypted key, and the broker can ask nobody for its passphrase; \
+const ENCRYPTED: &str = "is an encrypted key, which the broker cannot decrypt without a passphrase; \
                          `openssl pkey -in FILE -out FILE.plain` decrypts it (chmod 600 the result)";
 
 /// Reads all sections of a kind from a PEM file, in order. An error states the problem, the line
@@ -224,7 +223,7 @@ mod tests {
             format!("\u{FEFF}{ONE}{ONE}"),
             format!("{ONE}{ONE}").replace('\n', "\r\n"),
             format!("{ONE}{ONE}").replace('\n', "\r"),
-            format!("what openssl x509 -text says\n{ONE}{KEY}{ONE}"),
+            format!("output of openssl x509 -text\n{ONE}{KEY}{ONE}"),
         ] {
             assert_eq!(certificates(&text), Ok(2), "{text:?}");
         }
@@ -276,8 +275,8 @@ mod tests {
             (old, "line 2: is an encrypted key"),
             (of("OPENSSH PRIVATE KEY"), "ssh-keygen -p -m PKCS8"),
             (of("DSA PRIVATE KEY"), "is a DSA key"),
-            (format!("{KEY}{KEY}"), "holds 2 private keys"),
-            (ONE.to_owned(), "holds no PRIVATE KEY"),
+            (format!("{KEY}{KEY}"), "contains 2 private keys"),
+            (ONE.to_owned(), "contains no PRIVATE KEY"),
         ] {
             let error = keys(&text).expect_err(says);
             assert!(error.contains(says), "{text}: {error}");

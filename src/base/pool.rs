@@ -137,7 +137,7 @@ mod tests {
         let (done, is_done) = mpsc::channel();
         for number in 0..50 {
             let done = done.clone();
-            pool.run(move || done.send(number).expect("the test waits")).expect("there is room");
+            pool.run(move || done.send(number).expect("the test waits")).expect("the queue has room");
         }
         let mut seen: Vec<i32> = (0..50).map(|_| is_done.recv().expect("each is run")).collect();
         seen.sort_unstable();
@@ -161,7 +161,7 @@ mod tests {
         has_begun.recv().expect("it begins");
         for number in 1..=3 {
             let done = done.clone();
-            pool.run(move || done.send(number).expect("the test waits")).expect("there is room");
+            pool.run(move || done.send(number).expect("the test waits")).expect("the queue has room");
         }
         assert_eq!(pool.run(|| unreachable!("it is refused")), Err(Busy));
         assert_eq!(pool.unfinished(), 4);
@@ -174,7 +174,7 @@ mod tests {
         let pool = Pool::new(1, 10);
         pool.run(|| panic!("on purpose")).expect("there is room");
         let (done, is_done) = mpsc::channel();
-        pool.run(move || done.send(()).expect("the test waits")).expect("there is room");
+        pool.run(move || done.send(()).expect("the test waits")).expect("the queue has room");
         is_done.recv().expect("it is done");
     }
 }

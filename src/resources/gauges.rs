@@ -1,5 +1,6 @@
-//! What bounds hold over all cores of a process: each core writes its own gauges, and reads the
-//! others' where a bound is looked at. Nothing is published through them, so Relaxed suffices.
+//! Limits that apply to all cores of a process together: each core writes its own gauges, and reads
+//! those of the others to check a limit. No other data is published through them, so Relaxed
+//! suffices.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -9,33 +10,35 @@ use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::resources::users::Users;
 
-/// Time over which `connections_per_second_max` counts, in microseconds.
+/// The window for `connections_per_second_max`, in microseconds.
 const RATE_WINDOW_US: u64 = 1_000_000;
 
-/// The gauges of one core, on cache lines of their own: others read them, one writes them.
+/// The gauges of one core, aligned to cache lines of their own, since one core writes them and
+/// others read them.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Gauges {
-    /// Bytes that messages, queues and outboxes hold. Others take off it what they held last.
+    /// Bytes held by messages, queues and outboxes. Another core that frees the last reference
+    /// subtracts its bytes.
     memory_bytes: AtomicU64,
-    /// Those of them that are input of clients which is not processed yet.
+    /// The part of `memory_bytes` that is unprocessed input of clients.
     input_bytes: AtomicU64,
     connections: AtomicU32,
     sessions: AtomicU32,
     wildcard_subscriptions: AtomicU32,
     shared_subscriptions: AtomicU32,
-    /// When the window began in which `accepted` counts.
+    /// Start of the window that `accepted` counts in.
     window_began_us: AtomicU64,
     accepted: AtomicU32,
 }
 
-/// The bytes that a core's messages, queues and outboxes hold; its share of what
-/// `memory_bytes_max` bounds.
+/// The memory accounting of one core: bytes of messages, queues and outboxes, its share of
+/// `memory_bytes_max`.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger(Arc<Gauges>);
 
 impl Ledger {
-    /// Bytes held now.
+    /// Bytes currently held.
     pub fn bytes(&self) -> u64 {
         self.0.memory_bytes.load(Relaxed)
     }
@@ -48,7 +51,7 @@ impl Ledger {
         self.0.memory_bytes.fetch_sub(bytes as u64, Relaxed);
     }
 
-    /// Something holds `after` bytes instead of `before`.
+    /// Replaces a charge of `before` bytes by one of `after` bytes.
     pub(crate) fn change(&self, before: usize, after: usize) {
         if before != after {
             self.charge(after);
@@ -56,12 +59,12 @@ impl Ledger {
         }
     }
 
-    /// Those of them that are input of clients which is not processed yet.
+    /// The part of [`bytes`](Self::bytes) that is unprocessed input of clients.
     pub fn input_bytes(&self) -> u64 {
         self.0.input_bytes.load(Relaxed)
     }
 
-    /// A connection holds other input than before.
+    /// Replaces a charge of `before` bytes of input by one of `after` bytes.
     pub(crate) fn change_input(&self, before: usize, after: usize) {
         if before != after {
             self.change(before, after);
@@ -71,21 +74,21 @@ impl Ledger {
     }
 }
 
-/// Bytes that something holds, on the ledger for as long as it lives.
+/// A charge on a ledger, released on drop.
 #[derive(Debug, Default)]
 pub struct Charge {
-    /// None until it holds something.
+    /// `None` until the first charge.
     ledger: Option<Ledger>,
     bytes: usize,
 }
 
 impl Charge {
-    /// Nothing yet, on this ledger.
+    /// An empty charge on `ledger`.
     pub fn on(ledger: &Ledger) -> Self {
         Self { ledger: Some(ledger.clone()), bytes: 0 }
     }
 
-    /// It holds so many now.
+    /// Sets the charge to `bytes`.
     #[inline]
     pub fn set(&mut self, ledger: &Ledger, bytes: usize) {
         if bytes != self.bytes {
@@ -101,7 +104,7 @@ impl Charge {
         self.bytes = bytes;
     }
 
-    /// The same, on the ledger that it began on.
+    /// Sets the charge to `bytes`, on the ledger of the first charge.
     pub fn update(&mut self, bytes: usize) {
         if let Some(ledger) = self.ledger.clone() {
             self.set(&ledger, bytes);
@@ -117,28 +120,28 @@ impl Drop for Charge {
     }
 }
 
-/// The place of a core among the cores of its process.
+/// The position of a core among the cores of its process, with the gauges of all of them.
 #[derive(Clone, Debug)]
 pub struct Place {
     core: CoreId,
     all: Arc<[Ledger]>,
-    /// By core, the NUMA node it is on.
+    /// NUMA node of each core.
     nodes: Arc<[u16]>,
     users: Users,
 }
 
 impl Place {
-    /// The only core.
+    /// A single core.
     pub fn alone() -> Self {
         Self::each(1).remove(0)
     }
 
-    /// One place for each of `cores` cores, all of them on one NUMA node.
+    /// The places of `cores` cores, all on one NUMA node.
     pub fn each(cores: u16) -> Vec<Self> {
         Self::on_nodes(vec![0; usize::from(cores)])
     }
 
-    /// One place for each core, on these NUMA nodes.
+    /// The places of cores on the given NUMA nodes.
     pub fn on_nodes(nodes: Vec<u16>) -> Vec<Self> {
         let nodes: Arc<[u16]> = nodes.into();
         let all: Arc<[Ledger]> = nodes.iter().map(|_| Ledger::default()).collect();
@@ -152,17 +155,17 @@ impl Place {
         (0..nodes.len() as u16).map(place).collect()
     }
 
-    /// By core, the NUMA node it is on.
+    /// NUMA node of each core.
     pub fn nodes(&self) -> &[u16] {
         &self.nodes
     }
 
-    /// Which core it is.
+    /// The number of this core.
     pub fn core(&self) -> CoreId {
         self.core
     }
 
-    /// How many cores there are.
+    /// Number of cores.
     pub fn cores(&self) -> u16 {
         self.all.len() as u16
     }
@@ -178,7 +181,7 @@ impl Place {
         &self.all[usize::from(self.core.0)]
     }
 
-    /// What users hold on all cores.
+    /// The users of all cores.
     pub fn users(&self) -> &Users {
         &self.users
     }
@@ -196,49 +199,49 @@ impl Place {
         self.sum_elsewhere(|gauges| gauges.memory_bytes.load(Relaxed))
     }
 
-    /// Input of clients that waits on the other cores.
+    /// Bytes of unprocessed input on the other cores.
     pub fn input_bytes_elsewhere(&self) -> u64 {
         self.sum_elsewhere(|gauges| gauges.input_bytes.load(Relaxed))
     }
 
-    /// Notes how many connections this core has.
+    /// Sets the number of connections of this core.
     pub fn set_connections(&self, connections: usize) {
         self.own().connections.store(connections as u32, Relaxed);
     }
 
-    /// Connections of the other cores.
+    /// Number of connections on the other cores.
     pub fn connections_elsewhere(&self) -> usize {
         self.sum_elsewhere(|gauges| gauges.connections.load(Relaxed) as usize)
     }
 
-    /// Notes how many sessions this core has.
+    /// Sets the number of sessions of this core.
     pub fn set_sessions(&self, sessions: usize) {
         self.own().sessions.store(sessions as u32, Relaxed);
     }
 
-    /// Sessions of the other cores.
+    /// Number of sessions on the other cores.
     pub fn sessions_elsewhere(&self) -> usize {
         self.sum_elsewhere(|gauges| gauges.sessions.load(Relaxed) as usize)
     }
 
-    /// Notes how many subscriptions with wildcards, and how many shared ones, this core has.
+    /// Sets the numbers of wildcard and of shared subscriptions of this core.
     pub fn set_subscriptions(&self, wildcard: usize, shared: usize) {
         self.own().wildcard_subscriptions.store(wildcard as u32, Relaxed);
         self.own().shared_subscriptions.store(shared as u32, Relaxed);
     }
 
-    /// Subscriptions with wildcards of the other cores.
+    /// Number of wildcard subscriptions on the other cores.
     pub fn wildcard_subscriptions_elsewhere(&self) -> usize {
         self.sum_elsewhere(|gauges| gauges.wildcard_subscriptions.load(Relaxed) as usize)
     }
 
-    /// Shared subscriptions of the other cores.
+    /// Number of shared subscriptions on the other cores.
     pub fn shared_subscriptions_elsewhere(&self) -> usize {
         self.sum_elsewhere(|gauges| gauges.shared_subscriptions.load(Relaxed) as usize)
     }
 
-    /// Counts a connection accepted here, unless all cores together took `rate_max` within a
-    /// second; 0 is no bound.
+    /// Counts an accepted connection, unless all cores together have accepted `rate_max` within a
+    /// second; 0 means no limit.
     pub fn accept(&self, now: Now, rate_max: u32) -> bool {
         if rate_max == 0 {
             return true;
@@ -267,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_core_notes_the_others_see_and_it_does_not_count_itself() {
+    fn a_core_sees_the_gauges_of_the_others_without_its_own() {
         let places = Place::each(3);
         places[0].set_connections(5);
         places[2].set_connections(7);
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_something_holds_is_on_the_ledger_until_it_is_gone() {
+    fn a_charge_is_on_the_ledger_until_it_is_dropped() {
         let ledger = Ledger::default();
         let mut charge = Charge::default();
         charge.set(&ledger, 100);
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_of_connections_is_bounded_over_all_cores_together() {
+    fn the_connection_rate_is_limited_over_all_cores_together() {
         let places = Place::each(2);
         let accepted = |now| (0..10).filter(|&n| places[n % 2].accept(Now(now), 4)).count();
         assert_eq!(accepted(2_000_000), 4);

@@ -1,4 +1,5 @@
-//! What cores and users hold: bytes, connections, sessions, messages, and the bounds of it.
+//! Accounting of what cores and users hold (bytes, connections, sessions, messages), and its
+//! limits.
 
 pub mod gauges;
 pub mod users;

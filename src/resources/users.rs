@@ -1,9 +1,10 @@
-//! What each user holds over all cores of a process, where `[protection]` bounds it: sessions,
-//! retained messages, and bytes in queues.
+//! Usage of each user over all cores of a process, if `[protection]` limits it: sessions, retained
+//! messages, and bytes in queues.
 //!
-//! A session has a [`Membership`] of its user, its queue counts in [`QueueBytes`], and who published
-//! a retained message is found by its stamp. Where nothing is bounded none of these is there.
-//! Sessions and retained messages come and go under a lock; a queued message costs an addition.
+//! A session holds a [`Membership`] of its user and accounts its queue in [`QueueBytes`]; the
+//! publisher of a retained message is found by the message's stamp. Without limits, none of these
+//! exist. Sessions and retained messages are counted under a lock; a queued message costs one
+//! addition.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,10 +14,10 @@ use crate::base::atomic::AtomicU64;
 use crate::config::Protection;
 use crate::resources::gauges::Ledger;
 
-/// What a user takes in memory besides its name, roughly: it is counted while it holds something.
+/// Approximate memory of a user besides the name, charged while the user holds something.
 const USER_BYTES: usize = 160;
 
-/// What it takes to know who published a retained message, roughly.
+/// Approximate memory of the record that links a retained message to its publisher.
 const OWNED_BYTES: usize = 64;
 
 /// The users of all cores.
@@ -26,7 +27,7 @@ pub struct Users(Arc<Tables>);
 #[derive(Debug, Default)]
 struct Tables {
     by_name: Mutex<HashMap<Box<str>, Weak<User>>>,
-    /// By stamp, the retained messages whose users are known.
+    /// Retained messages whose users are known, by stamp.
     retained: Mutex<HashMap<u64, Owned>>,
 }
 
@@ -38,13 +39,13 @@ struct Owned {
     ledger: Ledger,
 }
 
-/// One user, and what it holds.
+/// One user and what it holds.
 #[derive(Debug)]
 pub struct User {
     name: Box<str>,
-    /// Written under the lock of the names.
+    /// Written under the lock of `by_name`.
     sessions: AtomicU64,
-    /// Both written under the lock of the retained messages.
+    /// Both are written under the lock of `retained`.
     retained_messages: AtomicU64,
     retained_bytes: AtomicU64,
     queue_bytes: AtomicU64,
@@ -52,17 +53,17 @@ pub struct User {
     tables: Weak<Tables>,
 }
 
-/// A session of a user, counted as long as this lives.
+/// A session of a user, counted while this lives.
 #[derive(Debug)]
 pub struct Membership(Arc<User>);
 
-/// The user holds as much as one may.
+/// The user has reached a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldsTooMuch;
 
 impl Users {
-    /// Counts one more session of a user, unless it has `sessions_max`; 0 is no bound. `spares` says
-    /// that it takes the place of one that it has.
+    /// Counts one more session of a user, unless it has `sessions_max`; 0 means no limit. `spares`
+    /// states that the session replaces one of the same user.
     pub fn enter(
         &self,
         name: &str,
@@ -94,13 +95,13 @@ impl Users {
         if !is_too_many {
             user.sessions.fetch_add(1, Relaxed);
         }
-        // The end of a user takes the lock.
+        // Dropping the last reference to a user takes the lock.
         drop(by_name);
         if is_too_many { Err(HoldsTooMuch) } else { Ok(Membership(user)) }
     }
 
-    /// Counts a message that a user has retained under a stamp, in place of the one with the stamp
-    /// `replaced`, unless it has as much as `bounds` allow.
+    /// Counts a message that a user has retained under `stamp`, replacing the one with the stamp
+    /// `replaced`, unless the user has reached a limit of `bounds`.
     pub fn retain(
         &self,
         user: &Membership,
@@ -129,8 +130,8 @@ impl Users {
         Ok(())
     }
 
-    /// The message that was retained under a stamp is not any more, on this core at least. Every core
-    /// says so; the first one counts.
+    /// Ends the accounting of the retained message with this stamp. Every core calls this; the
+    /// first call counts.
     pub fn forget_retained(&self, stamp: u64) {
         let owned = lock(&self.0.retained).remove(&stamp);
         if let Some(Owned { user, bytes, ledger }) = owned {
@@ -146,7 +147,7 @@ impl Drop for User {
         self.ledger.release(USER_BYTES + 2 * self.name.len());
         let Some(tables) = self.tables.upgrade() else { return };
         let mut by_name = lock(&tables.by_name);
-        // One of the same name may have come meanwhile.
+        // A user with the same name may have been created in the meantime.
         if by_name.get(&self.name).is_some_and(|user| user.strong_count() == 0) {
             by_name.remove(&self.name);
         }
@@ -154,7 +155,7 @@ impl Drop for User {
 }
 
 impl Membership {
-    /// How many sessions the user has.
+    /// Number of sessions of the user.
     #[cfg(test)]
     pub fn sessions(&self) -> u64 {
         self.0.sessions.load(Relaxed)
@@ -167,7 +168,7 @@ impl Drop for Membership {
     }
 }
 
-/// The bytes of a queue, which count for its session's user too where that is bounded.
+/// The bytes of a queue, which also count for the session's user if that is limited.
 #[derive(Debug, Default)]
 pub struct QueueBytes {
     bytes: u64,
@@ -175,12 +176,12 @@ pub struct QueueBytes {
 }
 
 impl QueueBytes {
-    /// How many there are.
+    /// Number of bytes.
     pub fn get(&self) -> u64 {
         self.bytes
     }
 
-    /// There are so many now.
+    /// Sets the number of bytes.
     pub fn set(&mut self, bytes: u64) {
         if let Some(user) = &self.user {
             user.queue_bytes.fetch_add(bytes, Relaxed);
@@ -189,13 +190,13 @@ impl QueueBytes {
         self.bytes = bytes;
     }
 
-    /// Whether so many more are too much for the user: it has `user_bytes_max`, with all its queues.
+    /// Whether `more` bytes would exceed `user_bytes_max` for all queues of the user.
     pub fn are_too_many(&self, more: u64, user_bytes_max: u64) -> bool {
         let Some(user) = &self.user else { return false };
         exceeds(user.queue_bytes.load(Relaxed).saturating_add(more), user_bytes_max)
     }
 
-    /// They count for this user from here on.
+    /// Assigns the queue to a user.
     pub fn count_for(&mut self, membership: &Membership) {
         let bytes = self.bytes;
         self.set(0);
@@ -215,7 +216,7 @@ fn exceeds(count: u64, max: u64) -> bool {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A count that a panic left is as good as any.
+    // A counter stays usable after a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_forgotten_with_the_last_that_it_holds() {
+    fn a_user_is_removed_with_the_last_thing_it_holds() {
         let (users, ledger) = (Users::default(), Ledger::default());
         let enter = |name| users.enter(name, 2, false, &ledger);
         let (one, two) = (enter("u").expect("room"), enter("u").expect("room"));
@@ -236,7 +237,7 @@ mod tests {
         queue.count_for(&one);
         assert!(queue.are_too_many(1, 100) && !queue.are_too_many(0, 100));
         drop((one, two));
-        assert!(ledger.bytes() > 0, "its queue still counts");
+        assert!(ledger.bytes() > 0, "the queue still counts");
         drop(queue);
         assert_eq!((ledger.bytes(), lock(&users.0.by_name).len()), (0, 0));
     }

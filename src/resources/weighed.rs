@@ -1,5 +1,5 @@
-//! What says itself how much memory it holds, kept on the ledger of its core: it can be changed only
-//! through a guard that settles the account.
+//! Data structures that report their own memory, accounted on the ledger of their core: they can be
+//! changed only through a guard that updates the account.
 
 use std::ops::{Deref, DerefMut};
 
@@ -7,12 +7,12 @@ use crate::resources::gauges::Ledger;
 
 pub use shards::heap;
 
-/// What is the broker's own, and not charged: an index that is as good as empty holds something too.
+/// Memory that belongs to the broker and is not charged: an almost empty index also holds some.
 pub const OWN_BYTES: usize = 64 * 1024;
 
-/// Something that knows what it holds, at once.
+/// A data structure that knows its memory in constant time.
 pub trait HeapBytes {
-    /// Bytes of memory that it holds.
+    /// Bytes of allocated memory.
     fn heap_bytes(&self) -> usize;
 }
 
@@ -34,39 +34,39 @@ impl<T> HeapBytes for shards::RetainedIndex<T> {
     }
 }
 
-/// See the module's documentation.
+/// A data structure with its charge on a ledger.
 #[derive(Debug)]
 pub struct Weighed<T> {
     inner: T,
-    /// What of it is on the ledger.
+    /// Bytes on the ledger.
     charged: usize,
     ledger: Ledger,
 }
 
 impl<T: HeapBytes> Weighed<T> {
-    /// Charges what it holds already.
+    /// Takes ownership of `inner` and charges its current memory.
     pub fn new(inner: T, ledger: Ledger) -> Self {
         let mut weighed = Self { inner, charged: 0, ledger };
-        weighed.settle();
+        weighed.update_charge();
         weighed
     }
 
-    /// To change it: what it holds then is charged when the guard is dropped.
+    /// A guard for changes; the memory is charged when it is dropped.
     pub fn edit(&mut self) -> Edit<'_, T> {
         Edit(self)
     }
 
-    /// For a change that takes no memory and gives none back.
+    /// Access for changes that neither allocate nor free memory.
     pub fn touch(&mut self) -> &mut T {
         &mut self.inner
     }
 
-    /// Bytes of it that are on the ledger.
+    /// Bytes on the ledger.
     pub fn charged(&self) -> usize {
         self.charged
     }
 
-    fn settle(&mut self) {
+    fn update_charge(&mut self) {
         let bytes = self.inner.heap_bytes().saturating_sub(OWN_BYTES);
         match bytes.checked_sub(self.charged) {
             Some(0) => {}
@@ -85,7 +85,7 @@ impl<T> Deref for Weighed<T> {
     }
 }
 
-/// Settles the account when it is dropped.
+/// Guard that updates the account when dropped.
 #[derive(Debug)]
 pub struct Edit<'a, T: HeapBytes>(&'a mut Weighed<T>);
 
@@ -105,7 +105,7 @@ impl<T: HeapBytes> DerefMut for Edit<'_, T> {
 
 impl<T: HeapBytes> Drop for Edit<'_, T> {
     fn drop(&mut self) {
-        self.0.settle();
+        self.0.update_charge();
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ledger_follows_what_is_held_up_and_down() {
+    fn the_ledger_follows_the_memory_up_and_down() {
         let ledger = Ledger::default();
         let mut index = Weighed::new(shards::RetainedIndex::new(1), ledger.clone());
         assert_eq!(ledger.bytes(), 0);

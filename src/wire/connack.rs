@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn mqtt_3_2_2_6_a_refusal_has_no_session_present() {
+    fn mqtt_3_2_2_6_session_present_is_0_in_a_refusal() {
         let connack = Connack {
             session_present: true,
             reason: ReasonCode::ServerBusy,

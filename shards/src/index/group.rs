@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_in_the_part_they_belong_to_whatever_happens() {
+    fn members_stay_in_the_part_they_belong_to() {
         let hashing = Hashing::new(5);
         let mut group = Group::new(subscription(0, 1));
         let mut model = BTreeMap::from([(0, (1, false))]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_member_is_removed_with_the_whole() {
+    fn the_last_member_is_removed_with_its_group() {
         let hashing = Hashing::new(5);
         let mut group = Group::new(subscription(7, 0));
         assert!(group.set_present(&hashing, SubscriberId(7), true));

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_member_needs_no_allocation_and_a_leaving_second_gives_its_back() {
+    fn a_single_member_needs_no_allocation() {
         let hashing = Hashing::new(0);
         let mut members = Members::One(subscription(1, 0));
         assert_eq!(size_of::<Members>(), 16);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn members_come_and_go_like_in_a_map_at_every_size() {
+    fn members_behave_like_a_map_at_every_size() {
         let hashing = Hashing::new(5);
         let mut model = BTreeMap::from([(0, 0)]);
         let mut members = Members::One(subscription(0, 0));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_is_never_searched_nor_moved() {
+    fn changes_of_a_long_list_take_constant_time() {
         let hashing = Hashing::new(5);
         let mut members = Members::One(subscription(0, 0));
         (1..100_000).for_each(|n| assert_eq!(members.put(&hashing, subscription(n, 0)), None));

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_come_back_as_they_were() {
+    fn options_survive_encoding() {
         for bits in 0..12 {
             let (qos, no_local, retain) = (bits % 3, bits / 3 % 2 == 1, bits / 6 == 1);
             let options = SubscriptionOptions::new(qos, no_local, retain);

@@ -110,7 +110,7 @@ fn the_same_filter_in_several_groups_is_found_in_each() {
 }
 
 #[test]
-fn members_of_a_group_are_told_apart_by_whether_they_are_present() {
+fn members_of_a_group_are_partitioned_by_presence() {
     let mut index = SubscriptionIndex::new(1);
     let new = |index: &mut SubscriptionIndex, n: u32| {
         let options = SubscriptionOptions::new(u8::from(n > 1), false, false);
@@ -137,7 +137,7 @@ fn members_of_a_group_are_told_apart_by_whether_they_are_present() {
 }
 
 #[test]
-fn a_topic_that_reads_like_a_shared_filter_matches_no_share() {
+fn a_topic_that_looks_like_a_shared_filter_matches_no_shared_subscription() {
     let index = index(&["$share/g/a", "$share/g/+"]);
     assert_eq!((matched(&index, "$share/g/a"), shared(&index, "$share/g/a").len()), (vec![], 0));
 }
@@ -152,7 +152,7 @@ fn texts_that_no_filter_can_have_are_not_found() {
 }
 
 #[test]
-fn ids_of_filters_that_are_gone_answer_nothing() {
+fn ids_of_removed_filters_find_nothing() {
     let mut index = index(&["a/b", "$share/g/+"]);
     for (text, subscriber) in [("a/b", SubscriberId(0)), ("$share/g/+", SubscriberId(1))] {
         let id = index.find(text).expect("is there");
@@ -168,7 +168,7 @@ fn ids_of_filters_that_are_gone_answer_nothing() {
 }
 
 #[test]
-fn the_epoch_moves_when_answers_may_and_only_then() {
+fn the_epoch_changes_exactly_when_matches_may_change() {
     let mut index = SubscriptionIndex::new(1);
     let mut epochs = vec![index.epoch()];
     let id = index.subscribe(&filter("a/+"), subscription(1)).filter;
@@ -186,7 +186,7 @@ fn the_epoch_moves_when_answers_may_and_only_then() {
 }
 
 #[test]
-fn a_hundred_thousand_filters_come_and_go_without_a_trace() {
+fn a_hundred_thousand_filters_are_added_and_removed_without_leaks() {
     let mut index = SubscriptionIndex::new(1);
     let texts: Vec<String> = (0..100_000)
         .map(|n| match n % 5 {
@@ -293,7 +293,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_finds_what_the_plain_matcher_finds(
+    fn the_index_agrees_with_the_plain_matcher(
         seed in prop_oneof![any::<u64>(), Just(COLLIDING_SEED)],
         changes in prop::collection::vec(change(), 1..80),
         topics in prop::collection::vec(topic(), 1..12),

@@ -11,7 +11,7 @@ mod alone {
     use crate::mesh::{mesh, ring};
 
     #[test]
-    fn a_full_ring_gives_the_item_back_and_takes_it_when_there_is_room() {
+    fn a_full_ring_returns_the_item_and_accepts_it_when_there_is_room() {
         let (mut sender, mut receiver) = ring(2);
         assert_eq!((sender.push(1), sender.push(2), sender.push(3)), (Ok(()), Ok(()), Err(3)));
         assert!(sender.is_full() && receiver.is_full());
@@ -21,7 +21,7 @@ mod alone {
     }
 
     #[test]
-    fn what_is_left_in_a_ring_is_dropped_with_it() {
+    fn items_left_in_a_ring_are_dropped_with_it() {
         let item = Arc::new(());
         let (mut sender, mut receiver) = ring(4);
         for _ in 0..4 {
@@ -58,7 +58,7 @@ mod alone {
     }
 
     #[test]
-    fn two_threads_keep_the_order_and_lose_nothing() {
+    fn two_threads_keep_the_order_and_lose_no_item() {
         let count = if cfg!(miri) { 200 } else { 200_000 };
         let (mut sender, mut receiver) = ring(8);
         let sending = std::thread::spawn(move || {
@@ -84,7 +84,7 @@ mod alone {
     }
 
     #[test]
-    fn only_a_sleeper_is_woken_and_only_once() {
+    fn only_a_sleeping_core_is_woken_and_only_once() {
         let mut ports = mesh(3, 2);
         assert_eq!(ports[0].send(1, "awake"), Ok(false));
         assert_eq!(ports[1].receive(0).expect("sent").item, "awake");
@@ -97,7 +97,7 @@ mod alone {
     }
 
     #[test]
-    fn who_sleeps_with_something_to_send_is_woken_when_there_is_room() {
+    fn a_core_that_waits_for_room_is_woken_when_there_is_room() {
         let mut ports = mesh(2, 1);
         assert_eq!(ports[0].send(1, 1), Ok(false));
         assert_eq!(ports[0].send(1, 2), Err(2));
@@ -110,7 +110,7 @@ mod alone {
     }
 
     #[test]
-    fn a_core_alone_has_no_lane() {
+    fn a_single_core_has_no_lane() {
         let mut port = mesh::<u8>(1, 8).remove(0);
         assert_eq!((port.core(), port.cores(), port.depth(0)), (0, 1, 0));
         assert!(port.doze([].into_iter()));
@@ -158,7 +158,7 @@ mod explored {
     }
 
     #[test]
-    fn what_is_left_is_dropped() {
+    fn remaining_items_are_dropped() {
         explore(|| {
             let (mut sender, mut receiver) = ring(2);
             let receiving = thread::spawn(move || drop(receiver.pop()));
@@ -192,7 +192,7 @@ mod explored {
 
     /// A lost wake-up is a deadlock, which loom reports.
     #[test]
-    fn no_item_comes_to_a_core_that_sleeps_on() {
+    fn an_item_always_wakes_a_sleeping_core() {
         explore(|| {
             let mut ports = mesh(2, 1);
             let (mut receiving, mut sending) = (ports.remove(0), ports.remove(0));
@@ -218,7 +218,7 @@ mod explored {
     }
 
     #[test]
-    fn who_waits_for_room_does_not_sleep_on_when_there_is() {
+    fn room_always_wakes_a_core_that_waits_for_it() {
         explore(|| {
             let mut ports = mesh(2, 1);
             let (mut receiving, mut sending) = (ports.remove(0), ports.remove(0));

@@ -122,7 +122,7 @@ proptest! {
 }
 
 #[test]
-fn of_two_filters_with_one_fingerprint_each_stays_until_it_is_withdrawn() {
+fn filters_with_equal_fingerprints_stay_until_each_is_withdrawn() {
     let mut replica = Replica::new(1);
     let fingerprint = replica.fingerprint("a");
     replica.announce_exact(2, fingerprint);
@@ -137,7 +137,7 @@ fn of_two_filters_with_one_fingerprint_each_stays_until_it_is_withdrawn() {
 }
 
 #[test]
-fn the_epoch_changes_with_every_answer() {
+fn the_epoch_changes_with_every_change_of_matches() {
     let mut replica = Replica::new(1);
     let mut epochs = BTreeSet::from([replica.epoch()]);
     let fingerprint = replica.fingerprint("a");
@@ -156,7 +156,7 @@ fn the_epoch_changes_with_every_answer() {
 }
 
 #[test]
-fn what_was_never_announced_is_withdrawn_without_effect() {
+fn withdrawing_an_unannounced_filter_has_no_effect() {
     let mut replica = Replica::new(1);
     replica.announce_wildcard(1, &parsed("a/+"));
     replica.withdraw_exact(1, replica.fingerprint("a"));

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_any_length_is_ordered_and_searched_like_a_set() {
+    fn a_list_of_any_length_behaves_like_an_ordered_set() {
         let (mut children, mut model) = (Children::default(), BTreeSet::new());
         let mut state = 1_u32;
         for step in 0..6_000 {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn children_in_order_fill_their_rows() {
+    fn children_inserted_in_order_fill_their_rows() {
         let mut children = Children::default();
         for number in 0..10 * ROW_MAX as u32 {
             let (place, _) = children.search(|child: u32| child.cmp(&number));

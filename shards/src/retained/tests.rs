@@ -32,7 +32,7 @@ fn assert_vacated<T>(index: &RetainedIndex<T>) {
 }
 
 #[test]
-fn every_kind_of_filter_finds_its_topics_in_order() {
+fn a_scan_visits_matching_topics_in_order_for_every_kind_of_filter() {
     let index = index(&["b", "a/b", "a", "a/b/c", "a/c", "a!", "/a", "/", "x/b/c", "a/b/d"]);
     assert_eq!(scanned(&index, "a/b"), ["a/b"]);
     assert_eq!(scanned(&index, "a/x"), [""; 0]);
@@ -72,7 +72,7 @@ fn values_are_replaced_and_removed() {
 }
 
 #[test]
-fn a_topic_above_others_can_go_and_come() {
+fn a_topic_with_children_can_be_removed_and_inserted() {
     let mut index = index(&["a/b", "a", "a/b/c"]);
     assert_eq!(index.remove("a/b"), Some(0));
     assert_eq!(scanned(&index, "#"), ["a", "a/b/c"]);
@@ -116,7 +116,7 @@ fn a_finished_scan_stays_finished() {
 }
 
 #[test]
-fn a_call_walks_no_more_than_it_may() {
+fn a_scan_stops_at_its_step_limit() {
     let topics: Vec<String> = (0..1000).map(|n| format!("site/{n}/temperature")).collect();
     let index = index(&topics.iter().map(String::as_str).collect::<Vec<_>>());
     let (mut cursor, mut calls, mut visits) = (Cursor::default(), 0, 0);
@@ -136,7 +136,7 @@ fn a_call_walks_no_more_than_it_may() {
 }
 
 #[test]
-fn a_call_that_may_walk_nothing_still_gets_on() {
+fn a_scan_with_a_step_limit_of_zero_still_progresses() {
     let index = index(&["a/b", "a/c"]);
     let mut cursor = Cursor::default();
     let calls = (1..10)
@@ -145,7 +145,7 @@ fn a_call_that_may_walk_nothing_still_gets_on() {
 }
 
 #[test]
-fn topics_that_do_not_match_are_not_walked() {
+fn a_scan_skips_subtrees_that_do_not_match() {
     let mut index = RetainedIndex::new(1);
     for n in 0..100_000 {
         index.insert(&format!("site/{}/device/{n}/state", n % 100), n);
@@ -166,7 +166,7 @@ fn topics_that_do_not_match_are_not_walked() {
 }
 
 #[test]
-fn a_hundred_thousand_topics_come_and_go_without_a_trace() {
+fn a_hundred_thousand_topics_are_added_and_removed_without_leaks() {
     let topics: Vec<String> =
         (0..100_000).map(|n| format!("{}/{}/{n}", n * 7 % 13, n * 31 % 977)).collect();
     let mut index = RetainedIndex::new(1);
@@ -290,7 +290,7 @@ proptest! {
     })]
 
     #[test]
-    fn an_interrupted_scan_visits_what_stayed_once_and_in_order(
+    fn an_interrupted_scan_visits_remaining_topics_once_and_in_order(
         seed in prop_oneof![any::<u64>(), Just(COLLIDING_SEED)],
         topics in prop::collection::btree_set(topic(), 0..40),
         filter in filter(),

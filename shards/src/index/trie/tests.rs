@@ -27,7 +27,7 @@ fn found(trie: &Trie, topic: &str) -> Vec<u32> {
 }
 
 #[test]
-fn every_branch_is_walked() {
+fn every_branch_is_visited() {
     let trie = trie(&["+/b/c", "a/+/c", "a/b/+", "a/b/#", "a/b/c/#", "+/+/+", "#", "a/+/d"]);
     assert_eq!(found(&trie, "a/b/c"), [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(found(&trie, "a/b"), [4, 7]);
@@ -36,7 +36,7 @@ fn every_branch_is_walked() {
 }
 
 #[test]
-fn a_walk_can_be_used_again() {
+fn a_walk_can_be_reused() {
     let trie = trie(&["a/+", "b/#"]);
     let mut walk = Walk::default();
     for topic in ["a/x", "b/x/y", "b", "a/x"] {
@@ -47,7 +47,7 @@ fn a_walk_can_be_used_again() {
 }
 
 #[test]
-fn the_walk_remembers_no_more_than_a_branch_for_each_level() {
+fn a_walk_holds_at_most_one_branch_per_level() {
     let filters: Vec<String> = (0..1 << 8)
         .map(|bits| (0..8).map(|n| if bits >> n & 1 == 0 { "+/" } else { "a/" }).collect())
         .map(|path: String| path + "#")
@@ -63,7 +63,7 @@ fn the_walk_remembers_no_more_than_a_branch_for_each_level() {
 }
 
 #[test]
-fn texts_are_rebuilt_and_compared_from_the_path() {
+fn filter_texts_are_rebuilt_and_compared_from_the_path() {
     let filters = ["a/+/#", "/+", "#", "+//b", "a/+"];
     let trie = trie(&filters);
     for filter in filters {
@@ -79,7 +79,7 @@ fn texts_are_rebuilt_and_compared_from_the_path() {
 }
 
 #[test]
-fn pruning_leaves_what_others_need_and_nothing_else() {
+fn pruning_removes_only_unused_nodes() {
     let mut trie = trie(&["a/b/+", "a/b/+/c/#", "a/+"]);
     let remove = |trie: &mut Trie, filter| {
         let node = trie.find(filter).expect("was made");
@@ -113,7 +113,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_came_and_went_leaves_no_trace_in_the_shape(
+    fn removed_filters_leave_no_trace_in_the_shape(
         seed in prop_oneof![any::<u64>(), Just(COLLIDING_SEED)],
         changes in prop::collection::vec((deep_filter(), 0..40_usize), 1..60),
     ) {
@@ -148,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn deep_filters_match_as_the_plain_matcher_says(
+    fn deep_filters_agree_with_the_plain_matcher(
         filters in prop::collection::btree_set(deep_filter(), 1..40),
         topics in prop::collection::vec(deep_filter(), 1..20),
     ) {
@@ -168,7 +168,7 @@ proptest! {
 /// As many filters as one client may have, as deep as allowed, all of which match one topic: in any
 /// order of `a` and `+`, with long common runs that diverge late.
 #[test]
-fn a_walk_costs_a_few_steps_a_filter_however_deep_they_are() {
+fn a_walk_costs_a_few_steps_per_filter_at_any_depth() {
     const FILTERS: usize = 2_000;
     const LEVELS: usize = 128;
     let mut state = 1_u64;
