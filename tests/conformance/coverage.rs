@@ -1,6 +1,6 @@
-//! Holds the tests against `clauses.tsv`: each statement has a test or a reason why not, and each
-//! test that names a statement names one that exists. `tests/CONFORMANCE.md` is made from both;
-//! `RINGMQ_REWRITE=1` writes it anew.
+//! Checks the tests against `clauses.tsv`: each statement has a test or a reason why it has none,
+//! and each test named after a statement refers to an existing one. `tests/CONFORMANCE.md` is
+//! generated from both; `RINGMQ_REWRITE=1` rewrites it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -13,12 +13,12 @@ struct Clause {
     name: &'static str,
     binds: &'static str,
     statement: &'static str,
-    /// Why there is no test; empty where there must be one.
+    /// Why there is no test; empty if there must be one.
     reason: &'static str,
 }
 
 impl Clause {
-    /// How the tests' names begin: `mqtt_3_3_2_2_`, or `mqtt_311_3_3_2_2_`.
+    /// The prefix of the tests' names: `mqtt_3_3_2_2_`, or `mqtt_311_3_3_2_2_`.
     fn prefix(&self) -> String {
         let numbers = self.name["MQTT-".len()..].replace(['.', '-'], "_");
         let document = if self.document == "5.0" { "" } else { "311_" };
@@ -105,7 +105,7 @@ fn every_statement_has_a_test_or_a_reason_and_every_test_names_a_statement() {
 }
 
 #[test]
-fn the_list_of_statements_and_tests_is_up_to_date() {
+fn the_generated_list_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/CONFORMANCE.md");
     let list = list();
     if std::env::var_os("RINGMQ_REWRITE").is_some() {

@@ -1,10 +1,10 @@
-//! The conformance suite: one test a normative statement of MQTT 5.0, and of 3.1.1 where it
-//! differs, over real sockets against the real command. `clauses.tsv` holds every statement;
-//! `coverage.rs` holds the tests against it and makes `tests/CONFORMANCE.md`.
+//! The conformance suite: one test per normative statement of MQTT 5.0, and of 3.1.1 where it
+//! differs, over real sockets against the `broker` command. `clauses.tsv` lists every statement;
+//! `coverage.rs` checks the tests against it and generates `tests/CONFORMANCE.md`.
 //!
-//! A test is named by its statement: `mqtt_3_3_2_2_topic_name_has_no_wildcard` is `[MQTT-3.3.2-2]`;
-//! `mqtt_311_3_1_3_8_…` is `[MQTT-3.1.3-8]` of MQTT 3.1.1. A test without a clause, for what has
-//! none, is named in plain words.
+//! A test is named after its statement: `mqtt_3_3_2_2_topic_name_has_no_wildcard` is
+//! `[MQTT-3.3.2-2]`; `mqtt_311_3_1_3_8_…` is `[MQTT-3.1.3-8]` of MQTT 3.1.1. A test of behaviour
+//! without a numbered statement is named after that behaviour.
 
 mod coverage;
 mod support;

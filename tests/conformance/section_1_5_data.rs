@@ -6,19 +6,19 @@ use crate::support::{
     frame, string,
 };
 
-/// Not UTF-8: a stray byte, a surrogate, an overlong form, a code point above U+10FFFF, an end
-/// within a character.
+/// Ill-formed UTF-8: a stray byte, a surrogate, an overlong form, a code point above U+10FFFF, a
+/// truncated character.
 const ILL_FORMED: [&[u8]; 5] =
     [b"a\xFF", b"\xED\xA0\x80", b"\xC0\xAF", b"\xF4\x90\x80\x80", b"a\xE2\x82"];
 
-/// A PUBLISH at QoS 0 whose Topic Name is these bytes.
+/// A PUBLISH at QoS 0 with these bytes as its Topic Name.
 fn publish_to(topic: &[u8], version: Version) -> Vec<u8> {
     let properties: &[u8] = if version == V5 { &[0] } else { &[] };
     frame(0x30, &[&string(topic)[..], properties, b"payload"].concat())
 }
 
 #[test]
-fn mqtt_1_5_4_1_a_string_is_well_formed_utf_8() {
+fn mqtt_1_5_4_1_ill_formed_utf_8_is_malformed() {
     for_versions(|version| {
         let broker = Broker::start();
         for bytes in ILL_FORMED {
@@ -33,7 +33,7 @@ fn mqtt_1_5_4_1_a_string_is_well_formed_utf_8() {
 }
 
 #[test]
-fn mqtt_1_5_4_2_a_string_holds_no_null_character() {
+fn mqtt_1_5_4_2_a_null_character_is_malformed() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -46,7 +46,7 @@ fn mqtt_1_5_4_2_a_string_holds_no_null_character() {
 }
 
 #[test]
-fn mqtt_1_5_4_3_a_byte_order_mark_is_a_character_and_kept() {
+fn mqtt_1_5_4_3_a_byte_order_mark_is_an_ordinary_character() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -62,7 +62,7 @@ fn mqtt_1_5_4_3_a_byte_order_mark_is_a_character_and_kept() {
 }
 
 #[test]
-fn mqtt_1_5_5_1_a_variable_byte_integer_is_as_short_as_can_be() {
+fn mqtt_1_5_5_1_a_variable_byte_integer_of_non_minimal_length_is_malformed() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     // A Remaining Length of 0 in two bytes.
@@ -75,7 +75,7 @@ fn mqtt_1_5_5_1_a_variable_byte_integer_is_as_short_as_can_be() {
 }
 
 #[test]
-fn a_variable_byte_integer_has_four_bytes_at_most() {
+fn a_variable_byte_integer_of_more_than_four_bytes_is_malformed() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -85,7 +85,7 @@ fn a_variable_byte_integer_has_four_bytes_at_most() {
 }
 
 #[test]
-fn mqtt_1_5_7_1_both_strings_of_a_pair_are_proper_strings() {
+fn mqtt_1_5_7_1_both_strings_of_a_pair_are_checked() {
     let broker = Broker::start();
     let pairs: [(&[u8], &[u8]); 4] =
         [(b"\xFF", b"value"), (b"name", b"\xFF"), (b"na\0me", b"value"), (b"name", b"val\0ue")];
@@ -123,8 +123,9 @@ fn mqtt_311_1_5_3_2_a_null_character_ends_the_connection() {
 }
 
 #[test]
-fn characters_that_should_not_be_sent_are_passed_on_all_the_same() {
-    // 1.5.4 advises against control and non-characters; a server may close, and this one does not.
+fn discouraged_characters_are_forwarded() {
+    // Section 1.5.4 advises against control characters and non-characters; a server may close the
+    // connection, and this one does not.
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     let topic = "\u{1}/\u{7F}/\u{FFFF}/\u{1F600}";

@@ -8,7 +8,7 @@ use crate::support::{
     Unsubscribe, V5, V311, Version, for_versions, frame, string,
 };
 
-/// Packets of every type a client sends after CONNECT, each well-formed but for its flags.
+/// Packets of every type that a client sends after CONNECT, each well-formed except for its flags.
 fn packets_with_wrong_flags(version: Version) -> Vec<Vec<u8>> {
     let mut packets = vec![
         Ack::puback(1).encode(version),
@@ -80,7 +80,7 @@ fn a_packet_of_a_reserved_type_is_malformed() {
 }
 
 #[test]
-fn a_packet_that_only_a_server_sends_is_a_protocol_error() {
+fn a_packet_type_that_only_a_server_may_send_is_a_protocol_error() {
     let broker = Broker::start();
     let packets: [&[u8]; 4] = [
         &[0x20, 0x03, 0x00, 0x00, 0x00],
@@ -115,7 +115,7 @@ fn a_packet_with_bytes_after_its_last_field_is_malformed() {
 fn a_packet_that_ends_within_a_field_is_malformed() {
     for_versions(|version| {
         let broker = Broker::start();
-        // A Topic Name said to be longer than the packet; an acknowledgement of one byte.
+        // A Topic Name longer than its packet, and an acknowledgement of one byte.
         for packet in [&[0x30, 0x03, 0x00, 0x05, b'a'][..], &[0x40, 0x01, 0x00]] {
             let mut client = Client::connect(&broker, Connect::new(version, "c"));
             client.raw(packet);
@@ -125,7 +125,7 @@ fn a_packet_that_ends_within_a_field_is_malformed() {
 }
 
 #[test]
-fn packets_may_come_in_any_pieces() {
+fn packets_may_be_split_at_any_byte() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::open(&broker, version);
@@ -141,15 +141,15 @@ fn packets_may_come_in_any_pieces() {
         }
         expect_answers(&mut client);
 
-        // And all at once.
+        // All of them at once.
         let mut client = Client::open(&broker, version);
         client.raw(&bytes);
         expect_answers(&mut client);
     });
 }
 
-/// CONNACK, and then SUBACK, PUBACK, PUBLISH and PINGRESP: a message may overtake the SUBACK
-/// (3.8.4), which waits until the whole broker knows the filter.
+/// CONNACK, then SUBACK, PUBACK, PUBLISH and PINGRESP. The message may precede SUBACK (section
+/// 3.8.4), which waits until all cores know the filter.
 fn expect_answers(client: &mut Client) {
     assert_eq!(client.expect_connack().reason, 0);
     let mut seen = [(); 4].map(|()| format!("{:?}", client.receive()));
@@ -164,7 +164,7 @@ fn mqtt_2_2_1_2_a_publish_at_qos_0_has_no_packet_identifier() {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
         client.subscribe("a", 2);
-        // What stands after the Topic Name (and the properties) is payload, on both ways.
+        // Everything after the Topic Name and the properties is payload, in both directions.
         client.send(Publish::new("a", [0x00, 0x0A, 0x00]));
         client.expect(Publish::new("a", [0x00, 0x0A, 0x00]));
     });
@@ -224,7 +224,7 @@ fn mqtt_2_2_1_5_acknowledgements_carry_the_packet_identifier_of_their_publish() 
             client.send(Ack::pubrel(id));
             client.expect(Ack::pubcomp(id));
         }
-        // The server as a sender: PUBREL carries what its PUBLISH carried.
+        // The server as a sender: PUBREL carries the Packet Identifier of its PUBLISH.
         let mut publisher = Client::connect(&broker, Connect::new(version, "p"));
         publisher.publish(Publish::new("own", "payload").qos(2, 77));
         let publish = client.expect_publish();
@@ -249,21 +249,22 @@ fn mqtt_2_2_1_6_suback_and_unsuback_carry_the_packet_identifier_they_answer() {
 }
 
 #[test]
-fn mqtt_2_2_2_1_no_properties_are_a_property_length_of_0() {
+fn mqtt_2_2_2_1_a_packet_without_properties_has_a_property_length_of_0() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.subscribe("a", 0);
     client.send(Publish::new("a", "payload"));
     client.expect(Publish::new("a", "payload"));
-    // A PUBLISH that leaves the Property Length out, and has no payload that could be taken for it.
+    // A PUBLISH without a Property Length, whose payload cannot be mistaken for one.
     client.raw(&frame(0x30, &string("a")));
     client.expect_disconnect(MALFORMED_PACKET);
 }
 
 #[test]
-fn a_property_that_is_unknown_or_not_for_the_packet_is_malformed() {
+fn an_unknown_or_misplaced_property_is_malformed() {
     let broker = Broker::start();
-    // Identifier 0x7E is not defined; Receive Maximum is not for PUBLISH; and one that is cut off.
+    // Identifier 0x7E is undefined, Receive Maximum is not allowed in PUBLISH, and the last
+    // property is truncated.
     let properties = [
         Property::Raw(vec![0x7E, 0x00]),
         Property::ReceiveMaximum(1),
@@ -277,7 +278,7 @@ fn a_property_that_is_unknown_or_not_for_the_packet_is_malformed() {
 }
 
 #[test]
-fn a_property_that_may_come_once_comes_twice_is_a_protocol_error() {
+fn a_duplicate_property_is_a_protocol_error() {
     let broker = Broker::start();
     let properties = [
         Property::PayloadFormatIndicator(0),

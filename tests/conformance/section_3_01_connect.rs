@@ -19,7 +19,8 @@ const WILL_RETAIN: u8 = 0x20;
 const PASSWORD_FLAG: u8 = 0x40;
 const USER_NAME_FLAG: u8 = 0x80;
 
-/// A CONNECT that breaks the rules: 5.0 is told by CONNACK, 3.1.1 by the end of the connection.
+/// A CONNECT that violates the specification: a 5.0 client receives CONNACK, and a 3.1.1 client
+/// only sees the connection close.
 #[track_caller]
 pub fn expect_malformed(broker: &Broker, connect: Connect) {
     expect_connect_violation(broker, connect.version, &connect.bytes(), MALFORMED_PACKET);
@@ -37,7 +38,7 @@ pub fn expect_connect_violation(broker: &Broker, version: Version, connect: &[u8
 }
 
 #[test]
-fn a_connect_larger_than_the_server_takes_is_refused_before_it_has_come() {
+fn an_oversized_connect_is_refused_before_it_is_received() {
     let broker = Broker::with_config("limits.connect_bytes_max = 128");
     for version in [V311, V5] {
         let connect = |length| Connect::new(version, &"x".repeat(length)).bytes();
@@ -45,7 +46,7 @@ fn a_connect_larger_than_the_server_takes_is_refused_before_it_has_come() {
         let mut client = Client::open(&broker, version);
         client.raw(&connect(fits));
         client.expect_connack();
-        // No more than says how long it is and of which version.
+        // Only as many bytes as state the length and the version.
         expect_connect_violation(&broker, version, &connect(fits + 1)[..10], PACKET_TOO_LARGE);
     }
 }
@@ -59,7 +60,7 @@ fn mqtt_3_1_0_1_the_first_packet_is_connect() {
             Subscribe::new(1, "a", 0).encode(version),
             vec![0xC0, 0x00],
             vec![0xE0, 0x00],
-            // What a browser sends, if read as a packet: PUBACK with 69 bytes.
+            // An HTTP request, which reads like a PUBACK of 69 bytes.
             format!("GET / HTTP/1.1\r\nUser-Agent: {}\r\n\r\n", "x".repeat(69)).into_bytes(),
             b"GET".to_vec(),
         ];
@@ -142,7 +143,7 @@ fn mqtt_311_3_1_2_3_the_reserved_flag_of_connect_is_0() {
     expect_malformed(&Broker::start(), Connect::v311("c").flip_flags(0x01));
 }
 
-/// A session with a subscription to `a` at QoS 1 and no connection.
+/// A disconnected session with a subscription to `a` at QoS 1.
 pub fn leave_session(broker: &Broker, version: Version) {
     let mut client = Client::connect(broker, Connect::new(version, "c").durable());
     client.subscribe("a", 1);
@@ -155,17 +156,17 @@ pub fn publish(broker: &Broker, version: Version, payload: &str) {
 }
 
 #[test]
-fn mqtt_3_1_2_4_clean_start_throws_the_session_away() {
+fn mqtt_3_1_2_4_clean_start_discards_the_session() {
     for_all_versions(|version| {
         let broker = Broker::start();
         leave_session(&broker, version);
-        publish(&broker, version, "for the session before");
+        publish(&broker, version, "for the previous session");
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
         assert!(!client.connack.session_present);
         publish(&broker, version, "for its subscription");
         client.expect_alive();
         client.disconnect();
-        // It did not come back with its old state either.
+        // The old state has not returned either.
         let mut client = Client::connect(&broker, Connect::new(version, "c").durable());
         assert!(!client.connack.session_present);
         client.expect_alive();
@@ -173,34 +174,34 @@ fn mqtt_3_1_2_4_clean_start_throws_the_session_away() {
 }
 
 #[test]
-fn mqtt_3_1_2_5_without_clean_start_the_session_goes_on() {
+fn mqtt_3_1_2_5_without_clean_start_the_session_is_resumed() {
     let broker = Broker::start();
     leave_session(&broker, V5);
-    publish(&broker, V5, "while away");
+    publish(&broker, V5, "while disconnected");
     let mut client = Client::connect(&broker, Connect::v5("c").durable());
     assert!(client.connack.session_present);
-    client.expect_message("while away");
-    publish(&broker, V5, "when back");
-    client.expect_message("when back");
+    client.expect_message("while disconnected");
+    publish(&broker, V5, "when reconnected");
+    client.expect_message("when reconnected");
 }
 
 #[test]
-fn mqtt_311_3_1_2_4_with_clean_session_0_the_session_goes_on() {
+fn mqtt_311_3_1_2_4_with_clean_session_0_the_session_is_resumed() {
     for_each_version(&[V31, V311], |version| {
         let broker = Broker::start();
         leave_session(&broker, version);
         let mut client = Client::connect(&broker, Connect::new(version, "c").resume());
-        // 3.1 has no Session Present.
+        // MQTT 3.1 has no Session Present flag.
         assert_eq!(client.connack.session_present, version == V311);
-        publish(&broker, version, "when back");
-        client.expect_message("when back");
+        publish(&broker, version, "when reconnected");
+        client.expect_message("when reconnected");
         let client = Client::connect(&broker, Connect::new(version, "another").resume());
         assert!(!client.connack.session_present);
     });
 }
 
 #[test]
-fn mqtt_311_3_1_2_5_messages_are_kept_for_a_session_that_is_away() {
+fn mqtt_311_3_1_2_5_messages_are_queued_for_a_disconnected_session() {
     for_each_version(&[V31, V311], |version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c").resume());
@@ -222,16 +223,16 @@ fn mqtt_311_3_1_2_6_a_clean_session_lasts_as_long_as_its_connection() {
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
         client.subscribe("a", 1);
         client.disconnect();
-        publish(&broker, version, "while away");
+        publish(&broker, version, "while disconnected");
         let mut client = Client::connect(&broker, Connect::new(version, "c").resume());
         assert!(!client.connack.session_present);
-        publish(&broker, version, "when back");
+        publish(&broker, version, "when reconnected");
         client.expect_alive();
     });
 }
 
 #[test]
-fn mqtt_311_3_1_2_7_retained_messages_stay_when_a_session_ends() {
+fn mqtt_311_3_1_2_7_retained_messages_survive_the_end_of_a_session() {
     for_each_version(&[V31, V311], |version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -244,7 +245,7 @@ fn mqtt_311_3_1_2_7_retained_messages_stay_when_a_session_ends() {
 }
 
 #[test]
-fn mqtt_3_1_2_6_without_a_session_a_new_one_begins() {
+fn mqtt_3_1_2_6_without_a_session_a_new_one_is_created() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c").durable());
@@ -285,7 +286,7 @@ fn mqtt_3_1_2_13_without_a_will_will_retain_is_0() {
 }
 
 #[test]
-fn mqtt_311_3_1_2_11_without_a_will_flag_there_is_nothing_of_a_will() {
+fn mqtt_311_3_1_2_11_without_a_will_flag_there_are_no_will_fields() {
     let broker = Broker::start();
     let will = || Connect::v311("c").will(Will::new("w", "payload"));
     for flags in [WILL_QOS_1, WILL_RETAIN, WILL_QOS_1 | WILL_RETAIN] {
@@ -326,7 +327,7 @@ fn mqtt_3_1_2_19_with_the_password_flag_there_is_a_password() {
 }
 
 #[test]
-fn a_password_may_come_without_a_user_name() {
+fn a_password_without_a_user_name_is_accepted() {
     Client::connect(&Broker::start(), Connect::v5("c").password([0xFF, 0x00]));
 }
 
@@ -335,7 +336,7 @@ fn mqtt_311_3_1_2_22_there_is_no_password_without_a_user_name() {
     expect_malformed(&Broker::start(), Connect::v311("c").password("secret"));
 }
 
-/// Half a second of slack: the time is looked at by a process that may have to wait for its turn.
+/// Half a second of tolerance, as the timer may be handled late on a loaded machine.
 #[track_caller]
 fn expect_keep_alive_timeout(client: &mut Client, version: Version, since: Instant, after_s: f32) {
     if version == V5 {
@@ -352,14 +353,14 @@ fn mqtt_3_1_2_22_a_silent_client_is_closed_after_one_and_a_half_keep_alives() {
     let broker = Broker::start();
     let mut watcher = Client::connect(&broker, Connect::v5("watcher").keep_alive(0));
     watcher.subscribe("w", 0);
-    let will = Will::new("w", "it was as if the network had failed");
+    let will = Will::new("w", "connection lost");
     let mut client = Client::connect(&broker, Connect::v5("c").keep_alive(1).will(will));
-    // Any packet counts, not PINGREQ alone.
+    // Any packet counts, not only PINGREQ.
     std::thread::sleep(Duration::from_millis(1000));
     client.send(Publish::new("a", "payload"));
     expect_keep_alive_timeout(&mut client, V5, Instant::now(), 1.5);
-    watcher.expect_message("it was as if the network had failed");
-    // A Keep Alive of 0 turns it off.
+    watcher.expect_message("connection lost");
+    // A Keep Alive of 0 disables the check.
     watcher.expect_alive();
 }
 
@@ -368,25 +369,25 @@ fn mqtt_311_3_1_2_24_a_silent_client_is_closed_after_one_and_a_half_keep_alives(
     let broker = Broker::start();
     let mut watcher = Client::connect(&broker, Connect::v311("watcher").keep_alive(0));
     watcher.subscribe("w", 0);
-    let will = Will::new("w", "it was as if the network had failed");
+    let will = Will::new("w", "connection lost");
     let mut client = Client::connect(&broker, Connect::v311("c").keep_alive(1).will(will));
     expect_keep_alive_timeout(&mut client, V311, Instant::now(), 1.5);
-    watcher.expect_message("it was as if the network had failed");
+    watcher.expect_message("connection lost");
     watcher.expect_alive();
 }
 
 #[test]
-fn mqtt_3_1_2_23_the_session_is_kept_for_its_expiry_interval() {
+fn mqtt_3_1_2_23_the_session_lasts_for_its_expiry_interval() {
     let broker = Broker::start();
     for interval in [2, u32::MAX] {
         let connect = || Connect::v5("c").resume().expiry(interval);
         let mut client = Client::connect(&broker, connect());
         client.subscribe("a", 1);
         client.vanish();
-        publish(&broker, V5, "while away");
+        publish(&broker, V5, "while disconnected");
         let mut client = Client::connect(&broker, connect());
         assert!(client.connack.session_present);
-        client.expect_message("while away");
+        client.expect_message("while disconnected");
         client.disconnect_with(Disconnect::new().property(Property::SessionExpiryInterval(0)));
     }
 }
@@ -404,14 +405,14 @@ fn without_a_session_expiry_interval_the_session_ends_with_its_connection() {
 }
 
 #[test]
-fn clean_start_may_begin_a_session_that_lasts() {
+fn a_session_created_by_clean_start_may_outlive_its_connection() {
     let broker = Broker::start();
     Client::connect(&broker, Connect::v5("c").expiry(300)).disconnect();
     assert!(Client::connect(&broker, Connect::v5("c").resume()).connack.session_present);
 }
 
 #[test]
-fn disconnect_may_change_the_session_expiry_interval_but_not_from_0() {
+fn disconnect_may_change_a_session_expiry_interval_other_than_0() {
     let broker = Broker::start();
     let change = |to| Disconnect::new().property(Property::SessionExpiryInterval(to));
     Client::connect(&broker, Connect::v5("c").expiry(300)).disconnect_with(change(0));
@@ -422,13 +423,14 @@ fn disconnect_may_change_the_session_expiry_interval_but_not_from_0() {
 }
 
 #[test]
-fn mqtt_3_1_2_24_no_packet_is_larger_than_the_client_takes() {
+fn mqtt_3_1_2_24_no_packet_exceeds_the_clients_maximum_packet_size() {
     let broker = Broker::start();
     let connect = |bytes| Connect::v5("c").property(Property::MaximumPacketSize(bytes));
     let mut client = Client::connect(&broker, connect(100));
     client.subscribe("a", 0);
     let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
-    // Two bytes of fixed header, three of Topic Name, one of Property Length: 94 fit.
+    // Two bytes of fixed header, three of Topic Name, one of Property Length: a payload of 94 bytes
+    // fits.
     for length in [200, 95, 94] {
         publisher.publish(Publish::new("a", "x".repeat(length)).qos(1, 1));
     }
@@ -437,17 +439,18 @@ fn mqtt_3_1_2_24_no_packet_is_larger_than_the_client_takes() {
 }
 
 #[test]
-fn mqtt_3_1_2_24_connack_too_is_not_larger_than_the_client_takes() {
+fn mqtt_3_1_2_24_connack_does_not_exceed_the_clients_maximum_packet_size() {
     let broker = Broker::start();
     let connect = Connect::v5("").property(Property::MaximumPacketSize(8));
     let mut client = Client::open(&broker, V5);
     client.send(connect);
-    // It cannot leave out what it has to say, so it leaves, with a word or without.
+    // A mandatory CONNACK property cannot be omitted, so the connection is closed, with or without
+    // a packet.
     client.expect_end_within_bytes(8);
 }
 
 #[test]
-fn mqtt_3_1_2_25_a_message_too_large_is_dropped_as_if_it_had_been_sent() {
+fn mqtt_3_1_2_25_an_oversized_message_is_dropped_as_if_it_had_been_sent() {
     let broker = Broker::start();
     let connect = || {
         Connect::v5("c")
@@ -458,7 +461,7 @@ fn mqtt_3_1_2_25_a_message_too_large_is_dropped_as_if_it_had_been_sent() {
     let mut client = Client::connect(&broker, connect());
     client.subscribe("a", 2);
     let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
-    // Neither takes from the send quota, nor do they come after a reconnection.
+    // Neither message reduces the send quota or is sent after a reconnection.
     for qos in [1, 2] {
         publisher.publish(Publish::new("a", "x".repeat(200)).qos(qos, 1));
     }
@@ -470,7 +473,8 @@ fn mqtt_3_1_2_25_a_message_too_large_is_dropped_as_if_it_had_been_sent() {
     client.expect_alive();
 }
 
-/// Publishes to `topics` in turn and takes the messages in, resolving aliases: the largest alias.
+/// Publishes to `topics` in turn and receives the messages, resolving aliases. Returns the largest
+/// alias.
 fn aliases_seen(connect: Connect, topics: u16) -> u16 {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, connect);
@@ -498,7 +502,7 @@ fn aliases_seen(connect: Connect, topics: u16) -> u16 {
 }
 
 #[test]
-fn mqtt_3_1_2_26_no_topic_alias_is_above_what_the_client_takes() {
+fn mqtt_3_1_2_26_no_topic_alias_exceeds_the_clients_maximum() {
     let connect = Connect::v5("c").property(Property::TopicAliasMaximum(2));
     assert!(aliases_seen(connect, 5) <= 2);
 }
@@ -511,7 +515,7 @@ fn mqtt_3_1_2_27_without_a_topic_alias_maximum_there_are_no_topic_aliases() {
 }
 
 #[test]
-fn mqtt_3_1_2_28_response_information_is_for_those_who_ask() {
+fn mqtt_3_1_2_28_response_information_is_sent_only_on_request() {
     let broker = Broker::with_config("[mqtt]\nresponse_information = \"replies/\"");
     let information = |ask: &[u8]| {
         let property = |&ask| Property::RequestResponseInformation(ask);
@@ -525,7 +529,7 @@ fn mqtt_3_1_2_28_response_information_is_for_those_who_ask() {
 }
 
 #[test]
-fn mqtt_3_1_2_29_problem_information_is_not_for_those_who_decline() {
+fn mqtt_3_1_2_29_problem_information_is_not_sent_if_declined() {
     let broker = Broker::start();
     let connect = Connect::v5("c").property(Property::RequestProblemInformation(0));
     let mut client = Client::connect(&broker, connect);
@@ -542,7 +546,7 @@ fn mqtt_3_1_2_29_problem_information_is_not_for_those_who_decline() {
 }
 
 #[test]
-fn values_that_a_connect_property_may_not_have_are_protocol_errors() {
+fn invalid_values_of_connect_properties_are_protocol_errors() {
     let broker = Broker::start();
     let properties = [
         Property::ReceiveMaximum(0),
@@ -557,7 +561,7 @@ fn values_that_a_connect_property_may_not_have_are_protocol_errors() {
 }
 
 #[test]
-fn a_connect_property_that_comes_twice_is_a_protocol_error() {
+fn a_duplicate_connect_property_is_a_protocol_error() {
     let broker = Broker::start();
     let properties = [
         Property::SessionExpiryInterval(1),

@@ -1,4 +1,4 @@
-//! 3.1.3 and 3.1.4: the payload of CONNECT, and what is done with it.
+//! 3.1.3 and 3.1.4: the payload of CONNECT, and how the server handles it.
 
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ fn mqtt_3_1_3_2_the_client_identifier_names_the_session() {
 }
 
 #[test]
-fn a_session_goes_on_in_another_version() {
+fn a_session_can_be_resumed_in_another_version() {
     let broker = Broker::start();
     leave_session(&broker, V311);
     publish(&broker, V311, "first");
@@ -56,7 +56,7 @@ fn a_session_goes_on_in_another_version() {
 }
 
 #[test]
-fn mqtt_3_1_3_3_the_client_identifier_is_there() {
+fn mqtt_3_1_3_3_a_connect_without_client_identifier_is_malformed() {
     for_versions(|version| {
         let properties: &[u8] = if version == V5 { &[0] } else { &[] };
         let head = [&string("MQTT")[..], &[version as u8, 0x02, 0, 60], properties].concat();
@@ -66,7 +66,7 @@ fn mqtt_3_1_3_3_the_client_identifier_is_there() {
 }
 
 #[test]
-fn mqtt_3_1_3_4_the_client_identifier_is_a_proper_string() {
+fn mqtt_3_1_3_4_the_client_identifier_is_checked_as_a_string() {
     for_versions(|version| {
         let broker = Broker::start();
         for bytes in [&b"a\xFF"[..], b"\xED\xA0\x80", b"a\0b"] {
@@ -126,7 +126,7 @@ fn mqtt_311_3_1_3_6_an_empty_client_identifier_is_replaced_by_a_unique_one() {
 }
 
 #[test]
-fn mqtt_3_1_3_7_the_assigned_client_identifier_stands_for_the_session() {
+fn mqtt_3_1_3_7_the_assigned_client_identifier_identifies_the_session() {
     let broker = Broker::start();
     let client = Client::connect(&broker, Connect::v5("").durable());
     assert!(!client.connack.session_present);
@@ -139,7 +139,7 @@ fn mqtt_3_1_3_7_the_assigned_client_identifier_stands_for_the_session() {
 }
 
 #[test]
-fn mqtt_311_3_1_3_7_an_empty_client_identifier_comes_with_clean_session_1() {
+fn mqtt_311_3_1_3_7_an_empty_client_identifier_requires_clean_session_1() {
     let broker = Broker::start();
     Client::connect(&broker, Connect::v311(""));
     Client::refused(&broker, Connect::v311("").resume(), V3_IDENTIFIER_REJECTED);
@@ -152,17 +152,17 @@ fn mqtt_311_3_1_3_8_an_empty_client_identifier_with_clean_session_0_is_rejected(
 }
 
 #[test]
-fn mqtt_311_3_1_3_9_a_rejected_client_identifier_is_answered_so() {
+fn mqtt_311_3_1_3_9_a_rejected_client_identifier_is_answered_with_0x02() {
     let broker = Broker::start();
     Client::refused(&broker, Connect::v311("").resume(), V3_IDENTIFIER_REJECTED);
     if broker.is_ours() {
-        // 3.1 knows no empty Client Identifier at all.
+        // MQTT 3.1 does not allow an empty Client Identifier.
         Client::refused(&broker, Connect::new(V31, ""), V3_IDENTIFIER_REJECTED);
     }
 }
 
 #[test]
-fn mqtt_3_1_3_11_the_will_topic_is_a_proper_string() {
+fn mqtt_3_1_3_11_the_will_topic_is_checked_as_a_string() {
     for_versions(|version| {
         let broker = Broker::start();
         for topic in [&b"a\xFF"[..], b"a\0b"] {
@@ -176,7 +176,7 @@ fn mqtt_3_1_3_11_the_will_topic_is_a_proper_string() {
 }
 
 #[test]
-fn the_will_topic_is_a_topic_name() {
+fn a_will_topic_with_a_wildcard_is_refused() {
     for_versions(|version| {
         let broker = Broker::start();
         for topic in ["a/#", "+", ""] {
@@ -187,7 +187,7 @@ fn the_will_topic_is_a_topic_name() {
 }
 
 #[test]
-fn mqtt_3_1_3_12_the_user_name_is_a_proper_string() {
+fn mqtt_3_1_3_12_the_user_name_is_checked_as_a_string() {
     for_versions(|version| {
         let broker = Broker::start();
         for name in [&b"a\xFF"[..], b"a\0b"] {
@@ -196,8 +196,8 @@ fn mqtt_3_1_3_12_the_user_name_is_a_proper_string() {
     });
 }
 
-/// CONNECT packets that are not of the form of 3.1, whatever the version.
-fn not_of_the_form(version: Version) -> Vec<Vec<u8>> {
+/// CONNECT packets that violate section 3.1, in every version.
+fn ill_formed_connects(version: Version) -> Vec<Vec<u8>> {
     let connect = || Connect::new(version, "c");
     let whole = connect().username("user").bytes();
     let mut ends_early = whole[..whole.len() - 1].to_vec();
@@ -211,9 +211,9 @@ fn not_of_the_form(version: Version) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn mqtt_3_1_4_1_a_connect_not_of_its_form_is_refused() {
+fn mqtt_3_1_4_1_an_ill_formed_connect_is_refused() {
     let broker = Broker::start();
-    for connect in not_of_the_form(V5) {
+    for connect in ill_formed_connects(V5) {
         expect_connect_violation(&broker, V5, &connect, MALFORMED_PACKET);
     }
     let malformed = [Property::Raw(vec![0x7E, 0x00]), Property::TopicAlias(1)];
@@ -223,9 +223,9 @@ fn mqtt_3_1_4_1_a_connect_not_of_its_form_is_refused() {
 }
 
 #[test]
-fn mqtt_311_3_1_4_1_a_connect_not_of_its_form_is_closed_without_connack() {
+fn mqtt_311_3_1_4_1_an_ill_formed_connect_is_closed_without_connack() {
     let broker = Broker::start();
-    for connect in not_of_the_form(V311) {
+    for connect in ill_formed_connects(V311) {
         let mut client = Client::open(&broker, V311);
         client.raw(&connect);
         client.expect_closed();
@@ -233,7 +233,7 @@ fn mqtt_311_3_1_4_1_a_connect_not_of_its_form_is_closed_without_connack() {
 }
 
 fn unknown_method(client_identifier: &str) -> Connect {
-    let method = Property::AuthenticationMethod("method that nobody knows".into());
+    let method = Property::AuthenticationMethod("unknown method".into());
     Connect::v5(client_identifier).property(method)
 }
 
@@ -243,7 +243,7 @@ fn mqtt_3_1_4_2_a_connect_that_fails_a_further_check_is_refused() {
 }
 
 #[test]
-fn mqtt_3_1_4_3_the_client_connected_before_is_told_and_disconnected() {
+fn mqtt_3_1_4_3_a_take_over_disconnects_the_previous_connection_with_0x8e() {
     let broker = Broker::start();
     for connect in [Connect::v5("c"), Connect::v5("c").durable()] {
         let mut old = Client::connect(&broker, connect.clone());
@@ -254,7 +254,7 @@ fn mqtt_3_1_4_3_the_client_connected_before_is_told_and_disconnected() {
 }
 
 #[test]
-fn mqtt_311_3_1_4_2_the_client_connected_before_is_disconnected() {
+fn mqtt_311_3_1_4_2_a_take_over_disconnects_the_previous_connection() {
     for_each_version(&[V31, V311], |version| {
         let broker = Broker::start();
         for connect in [Connect::new(version, "c"), Connect::new(version, "c").resume()] {
@@ -267,7 +267,7 @@ fn mqtt_311_3_1_4_2_the_client_connected_before_is_disconnected() {
 }
 
 #[test]
-fn mqtt_3_1_4_4_clean_start_is_acted_on_when_a_client_is_displaced() {
+fn mqtt_3_1_4_4_clean_start_applies_to_a_take_over() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut first = Client::connect(&broker, Connect::new(version, "c").durable());
@@ -324,7 +324,7 @@ fn a_client_need_not_wait_for_connack() {
         let publish = Publish::new("a", "payload").encode(version);
         client.raw(&[Connect::new(version, "c").bytes(), subscribe, publish].concat());
         assert_eq!(client.expect_connack().reason, 0);
-        // The message may overtake the SUBACK (3.8.4).
+        // The message may precede SUBACK (section 3.8.4).
         let mut seen = [client.receive(), client.receive()].map(|packet| format!("{packet:?}"));
         seen.sort();
         assert!(seen[0].starts_with("Publish") && seen[1].starts_with("Suback"), "{seen:?}");
@@ -332,7 +332,7 @@ fn a_client_need_not_wait_for_connack() {
 }
 
 #[test]
-fn a_connection_without_connect_is_closed_in_time() {
+fn a_connection_without_connect_is_closed_after_a_timeout() {
     let broker = Broker::with_config("[limits]\nconnect_timeout_s = 1");
     let mut silent = Client::open(&broker, V5);
     let mut slow = Client::open(&broker, V5);

@@ -18,13 +18,13 @@ fn will() -> Will {
     Will::new("will/of/c", "last words")
 }
 
-/// A client of 5.0 whose session outlives its connection, with a Will.
+/// A 5.0 client with a Will whose session outlives the connection.
 fn heir(broker: &Broker, will: Will) -> Client {
     Client::connect(broker, Connect::v5("c").durable().will(will))
 }
 
 #[test]
-fn mqtt_3_1_2_7_the_will_is_kept_and_published_at_its_qos() {
+fn mqtt_3_1_2_7_the_will_is_stored_and_published_at_its_qos() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut watcher = watcher(&broker, version);
@@ -45,26 +45,26 @@ fn mqtt_3_1_2_8_the_will_is_published_when_the_connection_ends_without_disconnec
         let broker = Broker::start();
         let mut watcher = watcher(&broker, version);
         let connect = || Connect::new(version, "c").will(will());
-        // The network connection goes.
+        // The network connection is lost.
         Client::connect(&broker, connect()).vanish();
         watcher.expect_message("last words");
-        // The client breaks the protocol.
+        // The client violates the protocol.
         let mut client = Client::connect(&broker, connect());
         client.raw(&[0x00, 0x00]);
         client.expect_violation(MALFORMED_PACKET);
         watcher.expect_message("last words");
-        // Another client takes its Client Identifier.
+        // Another client takes over the Client Identifier.
         let _client = Client::connect(&broker, connect());
         Client::connect(&broker, Connect::new(version, "c")).disconnect();
         watcher.expect_message("last words");
-        // It takes its leave.
+        // The client disconnects normally.
         Client::connect(&broker, connect()).disconnect();
         watcher.expect_alive();
     });
 }
 
 #[test]
-fn mqtt_311_3_1_2_8_the_will_is_published_unless_disconnect_came() {
+fn mqtt_311_3_1_2_8_the_will_is_published_unless_the_client_sent_disconnect() {
     for_each_version(&[V31, V311], |version| {
         let broker = Broker::start();
         let mut watcher = watcher(&broker, version);
@@ -78,7 +78,7 @@ fn mqtt_311_3_1_2_8_the_will_is_published_unless_disconnect_came() {
 }
 
 #[test]
-fn mqtt_3_1_2_8_disconnect_0x04_asks_for_the_will() {
+fn mqtt_3_1_2_8_disconnect_0x04_publishes_the_will() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
     let client = Client::connect(&broker, Connect::v5("c").will(will()));
@@ -87,7 +87,7 @@ fn mqtt_3_1_2_8_disconnect_0x04_asks_for_the_will() {
 }
 
 #[test]
-fn mqtt_3_1_2_8_the_will_waits_for_its_delay() {
+fn mqtt_3_1_2_8_the_will_is_published_after_its_delay() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
     heir(&broker, will().delay(1)).vanish();
@@ -96,28 +96,28 @@ fn mqtt_3_1_2_8_the_will_waits_for_its_delay() {
     let publish = watcher.expect_message("last words");
     let waited = since.elapsed().as_secs_f32();
     assert!((0.9..2.5).contains(&waited), "published after {waited} s");
-    // The delay is between client and server.
+    // The delay is not forwarded to subscribers.
     assert_eq!(publish.properties, []);
 }
 
 #[test]
-fn mqtt_3_1_2_8_the_will_does_not_wait_longer_than_the_session() {
+fn mqtt_3_1_2_8_the_will_is_published_when_the_session_ends() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
-    // The session ends with its connection.
+    // The session ends with the connection.
     Client::connect(&broker, Connect::v5("c").will(will().delay(3600))).vanish();
     watcher.expect_message("last words");
-    // The session ends because DISCONNECT says so.
+    // The session ends because DISCONNECT sets its Session Expiry Interval to 0.
     let client = heir(&broker, will().delay(3600));
     let ends = Property::SessionExpiryInterval(0);
     client.disconnect_with(Disconnect::new().reason(DISCONNECT_WITH_WILL).property(ends));
     watcher.expect_message("last words");
-    // The session ends because another begins.
+    // The session ends because of Clean Start.
     heir(&broker, will().delay(3600)).vanish();
     watcher.expect_alive();
     let _client = Client::connect(&broker, Connect::v5("c"));
     watcher.expect_message("last words");
-    // The session ends by its time.
+    // The session ends because its Session Expiry Interval passes.
     let connect = Connect::v5("d").resume().expiry(1).will(will().delay(3600));
     Client::connect(&broker, connect).vanish();
     let since = Instant::now();
@@ -134,7 +134,7 @@ fn mqtt_3_1_2_10_the_will_is_removed_once_published_or_after_disconnect() {
         let connect = || Connect::new(version, "c").durable();
         Client::connect(&broker, connect().will(will())).vanish();
         watcher.expect_message("last words");
-        // The session goes on, without the Will.
+        // The session is resumed without the Will.
         let client = Client::connect(&broker, connect());
         assert!(client.connack.session_present);
         client.vanish();
@@ -157,7 +157,7 @@ fn mqtt_311_3_1_2_12_without_a_will_nothing_is_published() {
 }
 
 #[test]
-fn a_will_replaces_the_one_of_the_connection_before() {
+fn a_will_replaces_that_of_the_previous_connection() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
     heir(&broker, Will::new("will/of/c", "first").delay(3600)).vanish();
@@ -191,7 +191,7 @@ fn mqtt_3_1_2_15_with_will_retain_the_will_is_retained() {
         let mut late = Client::connect(&broker, Connect::new(version, "late"));
         late.subscribe("will/#", 0);
         assert!(late.expect_message("last words").retain);
-        // One without payload removes it, as PUBLISH does.
+        // An empty payload removes the retained message, as with PUBLISH.
         let nothing = Will::new("will/of/c", "").retain();
         Client::connect(&broker, Connect::new(version, "c").will(nothing)).vanish();
         assert!(early.expect_message("").payload.is_empty());
@@ -213,7 +213,7 @@ fn mqtt_3_1_3_9_a_new_connection_within_the_delay_cancels_the_will() {
 }
 
 #[test]
-fn mqtt_3_1_3_9_displacing_a_client_within_its_session_cancels_a_delayed_will() {
+fn mqtt_3_1_3_9_a_take_over_of_the_session_cancels_a_delayed_will() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
     let mut old = heir(&broker, will().delay(1));
@@ -223,14 +223,14 @@ fn mqtt_3_1_3_9_displacing_a_client_within_its_session_cancels_a_delayed_will() 
 }
 
 #[test]
-fn displacing_a_client_publishes_a_will_without_delay() {
+fn a_take_over_publishes_a_will_without_delay() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
     let mut old = heir(&broker, will());
     let _new = Client::connect(&broker, Connect::v5("c").durable());
     old.expect_disconnect(SESSION_TAKEN_OVER);
     watcher.expect_message("last words");
-    // Clean Start ends the session, and a delay with it.
+    // Clean Start ends the session and thereby the delay.
     let _old = heir(&broker, will().delay(3600));
     let _new = Client::connect(&broker, Connect::v5("c"));
     watcher.expect_message("last words");
@@ -249,7 +249,7 @@ fn mqtt_3_1_3_10_user_properties_of_a_will_keep_their_order() {
 }
 
 #[test]
-fn all_properties_of_a_will_go_with_it() {
+fn all_properties_of_a_will_are_forwarded() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
     let will = will()
@@ -272,7 +272,7 @@ fn all_properties_of_a_will_go_with_it() {
 }
 
 #[test]
-fn the_message_expiry_interval_of_a_will_runs_from_its_publication() {
+fn the_message_expiry_interval_of_a_will_starts_with_its_publication() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, V5);
     let will = will().delay(2).property(Property::MessageExpiryInterval(1));
@@ -282,7 +282,7 @@ fn the_message_expiry_interval_of_a_will_runs_from_its_publication() {
 }
 
 #[test]
-fn a_will_reaches_a_session_that_is_away() {
+fn a_will_is_queued_for_a_disconnected_session() {
     for_versions(|version| {
         let broker = Broker::start();
         let connect = || Connect::new(version, "watcher").durable();
@@ -295,7 +295,7 @@ fn a_will_reaches_a_session_that_is_away() {
 }
 
 #[test]
-fn a_will_property_that_is_not_for_a_will_or_comes_twice_is_refused() {
+fn a_misplaced_or_duplicate_will_property_is_refused() {
     use crate::support::reason::PROTOCOL_ERROR;
     let broker = Broker::start();
     for property in [Property::TopicAlias(1), Property::SubscriptionIdentifier(1)] {
@@ -313,8 +313,8 @@ fn a_will_property_that_is_not_for_a_will_or_comes_twice_is_refused() {
 }
 
 #[test]
-fn a_will_is_published_to_its_own_client_when_that_is_back() {
-    // Nobody is excluded: the session of the client that is gone gets it as any other.
+fn a_client_receives_its_own_will_after_it_reconnects() {
+    // No session is excluded: the client's own session receives the Will as any other.
     let broker = Broker::start();
     let mut client = heir(&broker, will().qos(1));
     client.subscribe("will/#", 1);

@@ -1,4 +1,4 @@
-//! 3.2: CONNACK, and what the configuration makes it say.
+//! 3.2: CONNACK, and how the configuration changes it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use crate::support::{
 };
 
 fn unknown_method() -> Connect {
-    let method = Property::AuthenticationMethod("method that nobody knows".into());
+    let method = Property::AuthenticationMethod("unknown method".into());
     Connect::v5("c").property(method)
 }
 
-/// The properties in CONNACK of a broker configured so.
+/// The CONNACK properties of a broker with this configuration.
 fn announced(configuration: &str) -> Vec<Property> {
     let broker = Broker::with_config(configuration);
     Client::connect(&broker, Connect::v5("c")).connack.properties
@@ -36,7 +36,7 @@ fn mqtt_3_2_0_1_connack_comes_first() {
         client.disconnect();
         let mut publisher = Client::connect(&broker, Connect::new(version, "publisher"));
         publisher.publish(Publish::new("a", "waiting").qos(1, 1));
-        // `connect` takes the first packet for CONNACK, or fails.
+        // `connect` fails unless the first packet is CONNACK.
         let mut client = Client::connect(&broker, connect());
         client.expect_message("waiting");
     });
@@ -56,7 +56,7 @@ fn mqtt_3_2_0_2_there_is_one_connack() {
 
 #[test]
 fn mqtt_3_2_2_1_reserved_connect_acknowledge_flags_are_0() {
-    // The decoder refuses others; here they are looked at with Session Present 0 and 1.
+    // The decoder rejects other flags; the test covers Session Present 0 and 1.
     for_versions(|version| {
         let broker = Broker::start();
         for session_present in [false, true] {
@@ -77,7 +77,7 @@ fn connack_before_5_0_is_two_bytes() {
 }
 
 #[test]
-fn mqtt_3_2_2_2_clean_start_has_no_session_present() {
+fn mqtt_3_2_2_2_session_present_is_0_after_clean_start() {
     for_all_versions(|version| {
         let broker = Broker::start();
         Client::connect(&broker, Connect::new(version, "c").durable()).disconnect();
@@ -87,20 +87,20 @@ fn mqtt_3_2_2_2_clean_start_has_no_session_present() {
 }
 
 #[test]
-fn mqtt_3_2_2_3_session_present_says_whether_there_was_a_session() {
+fn mqtt_3_2_2_3_session_present_is_1_exactly_if_there_was_a_session() {
     for_versions(|version| {
         let broker = Broker::start();
         let connect = || Connect::new(version, "c").durable();
         let client = Client::connect(&broker, connect());
         assert!(!client.connack.session_present);
         client.disconnect();
-        // A session without subscriptions is one too.
+        // A session without subscriptions is also a session.
         assert!(Client::connect(&broker, connect()).connack.session_present);
     });
 }
 
 #[test]
-fn mqtt_3_2_2_6_a_refusal_has_no_session_present() {
+fn mqtt_3_2_2_6_session_present_is_0_in_a_refusal() {
     let broker = Broker::start();
     Client::connect(&broker, Connect::v5("c").durable()).disconnect();
     let refusal = Client::refused(&broker, unknown_method().resume(), BAD_AUTHENTICATION_METHOD);
@@ -108,7 +108,7 @@ fn mqtt_3_2_2_6_a_refusal_has_no_session_present() {
 }
 
 #[test]
-fn mqtt_311_3_2_2_4_a_refusal_has_no_session_present() {
+fn mqtt_311_3_2_2_4_session_present_is_0_in_a_refusal() {
     let broker = Broker::start();
     Client::connect(&broker, Connect::v311("c").resume()).disconnect();
     let connect = Connect::v311("c").resume().protocol("MQTT", 3);
@@ -119,14 +119,14 @@ fn mqtt_311_3_2_2_4_a_refusal_has_no_session_present() {
 #[test]
 fn mqtt_3_2_2_7_the_connection_is_closed_after_a_refusal() {
     let broker = Broker::start();
-    // `refused` expects the end of the connection.
+    // `refused` expects the connection to be closed.
     Client::refused(&broker, unknown_method(), BAD_AUTHENTICATION_METHOD);
     let connect = Connect::v5("c").protocol("MQTT", 6);
     Client::refused(&broker, connect, UNSUPPORTED_PROTOCOL_VERSION);
 }
 
 #[test]
-fn mqtt_3_2_2_8_the_reason_code_is_one_of_the_listed() {
+fn mqtt_3_2_2_8_the_reason_code_of_connack_is_one_of_the_listed() {
     let listed = [
         0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95,
         0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
@@ -152,7 +152,7 @@ fn mqtt_3_2_2_8_the_reason_code_is_one_of_the_listed() {
 }
 
 #[test]
-fn mqtt_311_3_2_2_6_where_no_return_code_fits_there_is_no_connack() {
+fn mqtt_311_3_2_2_6_without_an_applicable_return_code_there_is_no_connack() {
     let broker = Broker::with_config("[mqtt]\nmaximum_qos = 1\nretain_available = false");
     for will in [Will::new("#", ""), Will::new("w", "").qos(2), Will::new("w", "").retain()] {
         let mut client = Client::open(&broker, V311);
@@ -206,7 +206,7 @@ fn mqtt_3_2_2_12_a_will_qos_above_the_maximum_qos_is_refused() {
 }
 
 #[test]
-fn mqtt_3_2_2_13_will_retain_is_refused_where_messages_are_not_retained() {
+fn mqtt_3_2_2_13_will_retain_is_refused_if_retain_is_not_available() {
     let broker = Broker::with_config("mqtt.retain_available = false");
     let client = Client::connect(&broker, Connect::v5("c"));
     assert_eq!(property!(client.connack.properties, RetainAvailable), Some(0));
@@ -216,7 +216,7 @@ fn mqtt_3_2_2_13_will_retain_is_refused_where_messages_are_not_retained() {
 }
 
 #[test]
-fn mqtt_3_2_2_14_a_retained_publish_ends_the_connection_where_messages_are_not_retained() {
+fn mqtt_3_2_2_14_a_retained_publish_ends_the_connection_if_retain_is_not_available() {
     let broker = Broker::with_config("mqtt.retain_available = false");
     for version in [V311, V5] {
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -234,14 +234,14 @@ fn mqtt_3_2_2_15_a_packet_larger_than_announced_ends_the_connection() {
             let announced = property!(client.connack.properties, MaximumPacketSize);
             assert_eq!(announced, Some(1000));
         }
-        // Three bytes of fixed header and three of Topic Name; 5.0 has a Property Length too.
+        // Three bytes of fixed header and three of Topic Name, and in 5.0 a Property Length.
         let overhead = if version == V5 { 7 } else { 6 };
         client.subscribe("a", 0);
         client.send(Publish::new("a", "x".repeat(1000 - overhead)));
         assert_eq!(client.expect_publish().payload.len(), 1000 - overhead);
         client.send(Publish::new("a", "x".repeat(1000 - overhead + 1)));
         client.expect_violation(PACKET_TOO_LARGE);
-        // The size is known before the packet has come.
+        // The size is known before the whole packet has arrived.
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
         client.raw(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]);
         client.expect_violation(PACKET_TOO_LARGE);
@@ -249,7 +249,7 @@ fn mqtt_3_2_2_15_a_packet_larger_than_announced_ends_the_connection() {
 }
 
 #[test]
-fn mqtt_3_2_2_16_assigned_client_identifiers_are_unlike_any_other() {
+fn mqtt_3_2_2_16_assigned_client_identifiers_are_unique() {
     let broker = Broker::start();
     let mut seen = BTreeSet::new();
     let mut clients = Vec::new();
@@ -289,7 +289,7 @@ fn mqtt_3_2_2_18_without_a_topic_alias_maximum_no_topic_alias_is_accepted() {
 fn mqtt_3_2_2_19_a_reason_string_does_not_make_connack_too_large() {
     let broker = Broker::start();
     let small = || Connect::v5("c").property(Property::MaximumPacketSize(12));
-    let method = Property::AuthenticationMethod("method that nobody knows".into());
+    let method = Property::AuthenticationMethod("unknown method".into());
     let connects = [small().property(method), small().will(Will::new("a/#", "payload"))];
     for connect in connects {
         let mut client = Client::open(&broker, V5);
@@ -299,7 +299,7 @@ fn mqtt_3_2_2_19_a_reason_string_does_not_make_connack_too_large() {
 }
 
 #[test]
-fn a_refusal_says_why_when_there_is_room() {
+fn a_refusal_has_a_reason_string_if_it_fits() {
     let broker = Broker::start();
     let refusal = Client::refused(&broker, Connect::v5("c").flip_flags(0x01), MALFORMED_PACKET);
     if broker.is_ours() {
@@ -309,7 +309,7 @@ fn a_refusal_says_why_when_there_is_room() {
 }
 
 #[test]
-fn mqtt_3_2_2_22_without_a_server_keep_alive_the_clients_holds() {
+fn mqtt_3_2_2_22_without_a_server_keep_alive_the_clients_applies() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c").keep_alive(1));
     assert_eq!(property!(client.connack.properties, ServerKeepAlive), None);
@@ -320,7 +320,7 @@ fn mqtt_3_2_2_22_without_a_server_keep_alive_the_clients_holds() {
 }
 
 #[test]
-fn a_server_keep_alive_holds_instead_of_the_clients() {
+fn a_server_keep_alive_replaces_the_clients() {
     let broker = Broker::with_config("limits.keep_alive_max_s = 1");
     let since = Instant::now();
     let asked = [0, 60].map(|asked| {
@@ -337,7 +337,7 @@ fn a_server_keep_alive_holds_instead_of_the_clients() {
 }
 
 #[test]
-fn clients_before_5_which_cannot_be_told_keep_their_keep_alive_unless_a_key_of_its_own_bounds_it() {
+fn the_keep_alive_of_3_x_clients_is_limited_only_by_its_own_setting() {
     let before_5 = |broker: &Broker| {
         let name = |version| format!("{version:?}");
         [V31, V311].map(|version| {
@@ -361,7 +361,7 @@ fn clients_before_5_which_cannot_be_told_keep_their_keep_alive_unless_a_key_of_i
 }
 
 #[test]
-fn the_session_expiry_interval_is_capped_and_said_to_be() {
+fn the_session_expiry_interval_is_capped_and_announced() {
     let broker = Broker::with_config("limits.session_expiry_max_s = 10");
     let granted = |asked| {
         let client = Client::connect(&broker, Connect::v5("c").expiry(asked));
@@ -380,7 +380,7 @@ fn the_receive_maximum_is_announced() {
 }
 
 #[test]
-fn clients_are_sent_to_another_server() {
+fn clients_are_redirected_to_another_server() {
     for (redirect, reason) in [("temporary", USE_ANOTHER_SERVER), ("permanent", SERVER_MOVED)] {
         let broker = Broker::with_config(&format!(
             "[mqtt]\nredirect = \"{redirect}\"\nserver_reference = \"other.example:1883\""
@@ -392,13 +392,13 @@ fn clients_are_sent_to_another_server() {
     }
 }
 
-/// A feature that the configuration takes away: what CONNACK says, and the answer to its use.
+/// A feature that the configuration disables: the property in CONNACK, and the response to its use.
 fn expect_not_available(key: &str, announced: &Property, subscribe: Subscribe, reason: u8) {
     let broker = Broker::with_config(&format!("mqtt.{key} = false"));
     let mut client = Client::connect(&broker, Connect::v5("c"));
     assert!(client.connack.properties.contains(announced), "{:?}", client.connack);
     client.send(subscribe);
-    // The specification lets the server answer so, or end the connection so.
+    // The specification allows either this response or closing the connection.
     match client.receive() {
         Packet::Suback(suback) => assert_eq!(suback.reasons, [reason]),
         Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
@@ -407,7 +407,7 @@ fn expect_not_available(key: &str, announced: &Property, subscribe: Subscribe, r
 }
 
 #[test]
-fn what_is_not_available_is_announced_and_refused() {
+fn disabled_features_are_announced_and_refused() {
     expect_not_available(
         "wildcard_subscription_available",
         &Property::WildcardSubscriptionAvailable(0),

@@ -12,7 +12,7 @@ use crate::support::{
     property, string, user_properties,
 };
 
-/// The PUBLISH as it comes to a connected client, to one that was away, and to one that
+/// The PUBLISH as received by a connected client, by one that was disconnected, and by one that
 /// subscribes later.
 fn received_by_all(publish: Publish) -> [Publish; 3] {
     let broker = Broker::start();
@@ -30,7 +30,7 @@ fn received_by_all(publish: Publish) -> [Publish; 3] {
     [present.expect_publish(), away.expect_publish(), late.expect_publish()]
 }
 
-/// All receivers get these properties, and no others.
+/// All receivers receive exactly these properties.
 #[track_caller]
 fn expect_passed_on(properties: &[Property]) {
     let publish = Publish { properties: properties.to_vec(), ..Publish::new("a", "payload") };
@@ -39,7 +39,7 @@ fn expect_passed_on(properties: &[Property]) {
     }
 }
 
-/// A string property whose value is not UTF-8 ends the connection.
+/// A string property with ill-formed UTF-8 ends the connection.
 #[track_caller]
 fn expect_string_is_checked(identifier: u8) {
     let broker = Broker::start();
@@ -52,7 +52,7 @@ fn expect_string_is_checked(identifier: u8) {
 }
 
 #[test]
-fn mqtt_3_3_2_1_the_topic_name_is_the_first_field_and_a_proper_string() {
+fn mqtt_3_3_2_1_the_topic_name_is_the_first_field_and_checked_as_a_string() {
     for_versions(|version| {
         let broker = Broker::start();
         for rest in [&[][..], &[0x00], &[0x00, 0x02, b'a']] {
@@ -79,7 +79,7 @@ fn mqtt_3_3_2_2_topic_name_has_no_wildcard() {
 }
 
 #[test]
-fn mqtt_3_3_2_3_the_topic_name_sent_is_the_one_published() {
+fn mqtt_3_3_2_3_the_topic_name_is_forwarded_unchanged() {
     for_all_versions(|version| {
         let broker = Broker::start();
         for filter in ["#", "a/+", "a/b", "+/b"] {
@@ -107,42 +107,42 @@ fn a_payload_format_indicator_is_0_or_1() {
     client.expect_disconnect(PROTOCOL_ERROR);
 }
 
-/// A PUBLISH that says its payload is text.
-fn said_to_be_text(payload: impl AsRef<[u8]>) -> Publish {
+/// A PUBLISH whose Payload Format Indicator states text.
+fn declared_as_text(payload: impl AsRef<[u8]>) -> Publish {
     Publish::new("a", payload).property(Property::PayloadFormatIndicator(1))
 }
 
 #[test]
-fn a_payload_said_to_be_utf_8_is_checked_when_asked() {
+fn a_payload_declared_as_utf_8_is_checked_if_configured() {
     let broker = Broker::with_config("mqtt.payload_format_validate = true");
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.subscribe("a", 0);
     for qos in [1, 2] {
-        client.send(said_to_be_text(b"\xFF").qos(qos, 1));
+        client.send(declared_as_text(b"\xFF").qos(qos, 1));
         let ack = client.expect_ack();
         assert_eq!((ack.kind, ack.reason), (3 + qos, PAYLOAD_FORMAT_INVALID));
     }
     for payload in ["é", ""] {
-        client.publish(said_to_be_text(payload).qos(1, 1));
+        client.publish(declared_as_text(payload).qos(1, 1));
         client.expect_message(payload);
     }
-    // What does not say so is bytes.
+    // Without the indicator, the payload is bytes.
     client.send(Publish::new("a", b"\xFF"));
     assert_eq!(client.expect_publish().payload, b"\xFF");
     client.send(Publish::new("a", b"\xFF").property(Property::PayloadFormatIndicator(0)));
     assert_eq!(client.expect_publish().payload, b"\xFF");
-    // At QoS 0 there is no acknowledgement to say it in.
-    client.send(said_to_be_text(b"\xFF"));
+    // QoS 0 has no acknowledgement that could carry the Reason Code.
+    client.send(declared_as_text(b"\xFF"));
     client.expect_disconnect(PAYLOAD_FORMAT_INVALID);
 }
 
 #[test]
-fn a_payload_said_to_be_utf_8_is_not_checked_by_default() {
+fn a_payload_declared_as_utf_8_is_not_checked_by_default() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.subscribe("a", 0);
-    client.send(said_to_be_text(b"\xFF"));
-    client.expect(said_to_be_text(b"\xFF"));
+    client.send(declared_as_text(b"\xFF"));
+    client.expect(declared_as_text(b"\xFF"));
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn mqtt_3_3_2_6_the_message_expiry_interval_counts_down() {
     }
 }
 
-/// A PUBLISH with its topic and an alias for it.
+/// A PUBLISH that sets an alias for its topic.
 fn with_alias(topic: &str, alias: u16) -> Publish {
     Publish::new(topic, "payload").property(Property::TopicAlias(alias))
 }
@@ -209,7 +209,7 @@ fn mqtt_3_3_2_7_topic_aliases_do_not_outlive_their_connection() {
         client.expect_message("payload");
     }
     client.disconnect();
-    // The server's begin anew, and so do the client's.
+    // A new connection starts without aliases in both directions.
     let mut client = Client::connect(&broker, connect());
     client.publish(Publish::new("a/topic/that/is/worth/an/alias", "payload").qos(1, 9));
     assert_eq!(client.expect_message("payload").topic, "a/topic/that/is/worth/an/alias");
@@ -271,10 +271,10 @@ fn mqtt_3_3_2_12_all_topic_aliases_up_to_the_maximum_are_accepted() {
     for alias in 1..=maximum {
         client.send(with_alias("", alias));
         let publish = client.expect_message("payload");
-        // The publisher's aliases are not for the subscriber.
+        // The publisher's aliases do not apply to the subscriber.
         assert_eq!((publish.topic, publish.properties), (format!("t/{alias}"), vec![]));
     }
-    // An alias may be given to another topic.
+    // An alias may be reassigned to another topic.
     client.send(with_alias("t/new", 1));
     client.expect_message("payload");
     client.send(with_alias("", 1));
@@ -282,7 +282,7 @@ fn mqtt_3_3_2_12_all_topic_aliases_up_to_the_maximum_are_accepted() {
 }
 
 #[test]
-fn a_topic_alias_that_was_not_set_is_a_protocol_error() {
+fn an_unknown_topic_alias_is_a_protocol_error() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.send(with_alias("", 1));
@@ -290,7 +290,7 @@ fn a_topic_alias_that_was_not_set_is_a_protocol_error() {
 }
 
 #[test]
-fn without_characters_and_without_alias_a_topic_name_is_a_protocol_error() {
+fn an_empty_topic_name_without_alias_is_a_protocol_error() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.send(Publish::new("", "payload"));
@@ -298,7 +298,7 @@ fn without_characters_and_without_alias_a_topic_name_is_a_protocol_error() {
 }
 
 #[test]
-fn topic_aliases_of_two_clients_have_nothing_to_do_with_each_other() {
+fn topic_aliases_of_two_clients_are_independent() {
     let broker = Broker::start();
     let mut one = Client::connect(&broker, Connect::v5("one"));
     let mut two = Client::connect(&broker, Connect::v5("two"));
@@ -314,7 +314,7 @@ fn topic_aliases_of_two_clients_have_nothing_to_do_with_each_other() {
 }
 
 #[test]
-fn a_message_with_a_topic_alias_alone_is_retained_under_its_topic() {
+fn a_message_with_only_a_topic_alias_is_retained_under_its_topic() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.send(with_alias("a/b", 3));
@@ -324,7 +324,7 @@ fn a_message_with_a_topic_alias_alone_is_retained_under_its_topic() {
 }
 
 #[test]
-fn a_topic_in_use_is_sent_to_who_takes_aliases_by_its_alias_alone() {
+fn a_frequent_topic_is_sent_by_alias_to_clients_that_accept_aliases() {
     let broker = Broker::start();
     let connect = Connect::v5("c").property(Property::TopicAliasMaximum(1));
     let mut client = Client::connect(&broker, connect);
@@ -340,7 +340,7 @@ fn a_topic_in_use_is_sent_to_who_takes_aliases_by_its_alias_alone() {
 }
 
 #[test]
-fn a_message_sent_again_does_not_rely_on_the_aliases_of_the_connection_before() {
+fn a_message_sent_again_does_not_use_aliases_of_the_previous_connection() {
     let broker = Broker::start();
     let connect = || Connect::v5("c").durable().property(Property::TopicAliasMaximum(10));
     let topic = "a/topic/that/is/worth/an/alias";
@@ -361,7 +361,7 @@ fn a_message_sent_again_does_not_rely_on_the_aliases_of_the_connection_before() 
 }
 
 #[test]
-fn mqtt_3_3_2_13_the_response_topic_is_a_proper_string() {
+fn mqtt_3_3_2_13_the_response_topic_is_checked_as_a_string() {
     expect_string_is_checked(0x08);
 }
 
@@ -381,7 +381,7 @@ fn mqtt_3_3_2_15_the_response_topic_reaches_all_receivers() {
 }
 
 #[test]
-fn mqtt_3_3_2_16_the_correlation_data_reach_all_receivers() {
+fn mqtt_3_3_2_16_the_correlation_data_reaches_all_receivers() {
     expect_passed_on(&[Property::CorrelationData(vec![0x00, 0xFF, 0x80])]);
     expect_passed_on(&[Property::CorrelationData(vec![])]);
 }
@@ -402,7 +402,7 @@ fn mqtt_3_3_2_18_user_properties_keep_their_order() {
 }
 
 #[test]
-fn mqtt_3_3_2_19_the_content_type_is_a_proper_string() {
+fn mqtt_3_3_2_19_the_content_type_is_checked_as_a_string() {
     expect_string_is_checked(0x03);
 }
 
@@ -412,7 +412,7 @@ fn mqtt_3_3_2_20_the_content_type_reaches_all_receivers() {
 }
 
 #[test]
-fn properties_are_passed_on_without_those_between_publisher_and_server() {
+fn properties_between_publisher_and_server_are_not_forwarded() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     client.send(Subscribe::new(1, "a", 0).property(Property::SubscriptionIdentifier(5)));
@@ -434,7 +434,7 @@ fn properties_are_passed_on_without_those_between_publisher_and_server() {
 }
 
 #[test]
-fn before_5_0_properties_stay_behind() {
+fn properties_are_not_sent_to_3_x_clients() {
     let broker = Broker::start();
     let mut old = Client::connect(&broker, Connect::v311("old"));
     old.subscribe("a", 0);

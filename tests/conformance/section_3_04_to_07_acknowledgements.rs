@@ -5,7 +5,7 @@ use crate::support::{
     reason,
 };
 
-/// Reason Codes of the table in 2.4 and bytes of no meaning.
+/// Reason Codes of the table in section 2.4, and undefined ones.
 fn reasons_but(allowed: &[u8]) -> Vec<u8> {
     let candidates = [
         0x01, 0x02, 0x04, 0x10, 0x11, 0x18, 0x19, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x87, 0x8B, 0x8E,
@@ -14,13 +14,13 @@ fn reasons_but(allowed: &[u8]) -> Vec<u8> {
     candidates.into_iter().filter(|reason| !allowed.contains(reason)).collect()
 }
 
-/// What both PUBACK and PUBREC may say.
+/// Reason Codes allowed in both PUBACK and PUBREC.
 const RECEIPT_REASONS: [u8; 9] = [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
-/// What both PUBREL and PUBCOMP may say.
+/// Reason Codes allowed in both PUBREL and PUBCOMP.
 const RELEASE_REASONS: [u8; 2] = [0x00, 0x92];
 
-/// A subscriber `s` that holds a message at `qos` and has not acknowledged it. Another message,
-/// "next", comes when it has: its Receive Maximum is 1.
+/// A subscriber `s` with an unacknowledged message at `qos`. Another message, "next", is sent only
+/// after the acknowledgement, as the Receive Maximum is 1.
 fn holding(broker: &Broker, qos: u8) -> (Client, Publish) {
     let connect = Connect::v5("s").property(Property::ReceiveMaximum(1));
     let mut subscriber = Client::connect(broker, connect);
@@ -34,7 +34,7 @@ fn holding(broker: &Broker, qos: u8) -> (Client, Publish) {
     (subscriber, publish)
 }
 
-/// Sends `ack` with every reason it may not have; each ends the connection.
+/// Sends `ack` with every Reason Code that is not allowed; each ends the connection.
 fn expect_reasons_refused(ack: &Ack, allowed: &[u8]) {
     let broker = Broker::start();
     for reason in reasons_but(allowed) {
@@ -44,8 +44,8 @@ fn expect_reasons_refused(ack: &Ack, allowed: &[u8]) {
     }
 }
 
-/// The server's receipt for messages with and without subscribers, and for one it does not take.
-fn receipts_of_the_server(qos: u8) -> Vec<u8> {
+/// The server's acknowledgements of messages with and without subscribers, and of a refused one.
+fn acknowledgements_of_the_server(qos: u8) -> Vec<u8> {
     let broker = Broker::start();
     let mut subscriber = Client::connect(&broker, Connect::v5("s"));
     subscriber.subscribe("t", 0);
@@ -61,14 +61,14 @@ fn receipts_of_the_server(qos: u8) -> Vec<u8> {
 
 #[test]
 fn mqtt_3_4_2_1_puback_has_one_of_its_reason_codes() {
-    let server = receipts_of_the_server(1);
+    let server = acknowledgements_of_the_server(1);
     assert!(server.iter().all(|reason| RECEIPT_REASONS.contains(reason)), "{server:02x?}");
     expect_reasons_refused(&Ack::puback(1), &RECEIPT_REASONS);
 }
 
 #[test]
 fn mqtt_3_5_2_1_pubrec_has_one_of_its_reason_codes() {
-    let server = receipts_of_the_server(2);
+    let server = acknowledgements_of_the_server(2);
     assert!(server.iter().all(|reason| RECEIPT_REASONS.contains(reason)), "{server:02x?}");
     expect_reasons_refused(&Ack::pubrec(1), &RECEIPT_REASONS);
 }
@@ -143,7 +143,7 @@ fn every_reason_code_of_pubcomp_ends_a_qos_2_delivery() {
     }
 }
 
-/// The receipt for a message that is refused, by a client that takes packets of `maximum` bytes.
+/// The acknowledgement of a refused message, for a client with a Maximum Packet Size of `maximum`.
 fn refusal_within(qos: u8, maximum: Option<u32>) -> Ack {
     let broker = Broker::start();
     let connect = Connect::v5("c");
@@ -160,18 +160,18 @@ fn refusal_within(qos: u8, maximum: Option<u32>) -> Ack {
     ack
 }
 
-/// The bytes of an acknowledgement that has a reason and this Reason String at most.
+/// The size of an acknowledgement with a Reason Code and at most this Reason String.
 fn size(ack: &Ack) -> usize {
     let text = property!(ack.properties, ReasonString).map_or(0, |text: String| 3 + text.len());
     assert!(ack.properties.len() <= 1);
-    // Fixed header, Packet Identifier, reason; Property Length if there is a property.
+    // Fixed header, Packet Identifier, Reason Code; Property Length if there is a property.
     2 + 2 + 1 + usize::from(text > 0) + text
 }
 
 #[test]
 fn mqtt_3_4_2_2_a_reason_string_does_not_make_puback_too_large() {
     let free = refusal_within(1, None);
-    // CONNACK has to fit as well, so that no less can be asked for.
+    // CONNACK has to fit as well, so a smaller maximum is impossible.
     let bound = refusal_within(1, Some(64));
     assert_eq!(free.reason, bound.reason);
     assert!(size(&bound) <= 64, "{bound:?}");
@@ -186,7 +186,7 @@ fn mqtt_3_5_2_2_a_reason_string_does_not_make_pubrec_too_large() {
 }
 
 #[test]
-fn request_problem_information_0_keeps_reason_strings_and_user_properties_out() {
+fn request_problem_information_0_omits_reason_strings_and_user_properties() {
     let broker = Broker::start();
     let connect = Connect::v5("c").property(Property::RequestProblemInformation(0));
     let mut client = Client::connect(&broker, connect);
@@ -228,11 +228,11 @@ fn puback_pubrec_and_pubcomp_have_no_flags() {
     });
 }
 
-/// First bytes of the four packets.
+/// First bytes of the four packet types.
 const FIRST_BYTES: [u8; 4] = [0x40, 0x50, 0x62, 0x70];
 
 #[test]
-fn an_acknowledgement_without_a_whole_packet_identifier_is_malformed() {
+fn an_acknowledgement_with_a_truncated_packet_identifier_is_malformed() {
     for_versions(|version| {
         let broker = Broker::start();
         for first in FIRST_BYTES {
@@ -264,11 +264,11 @@ fn an_acknowledgement_with_bytes_after_its_end_is_malformed() {
         let mut client = Client::connect(&broker, Connect::v5("c"));
         client.raw(&frame(first, &[0, 1, 0, 0, 0]));
         client.expect_disconnect(reason::MALFORMED_PACKET);
-        // A property length that goes beyond the packet.
+        // A Property Length beyond the end of the packet.
         let mut client = Client::connect(&broker, Connect::v5("c"));
         client.raw(&frame(first, &[0, 1, 0, 1]));
         client.expect_disconnect(reason::MALFORMED_PACKET);
-        // 3.1.1 knows nothing after the Packet Identifier.
+        // In 3.1.1 the packet ends after the Packet Identifier.
         let mut client = Client::connect(&broker, Connect::v311("c"));
         client.raw(&frame(first, &[0, 1, 0]));
         client.expect_closed();
@@ -276,7 +276,7 @@ fn an_acknowledgement_with_bytes_after_its_end_is_malformed() {
 }
 
 #[test]
-fn a_reason_code_that_is_left_out_means_success_and_so_does_a_property_length() {
+fn an_omitted_reason_code_means_success_and_the_property_length_may_be_omitted() {
     let broker = Broker::start();
     let (mut subscriber, publish) = holding(&broker, 2);
     let [high, low] = publish.id().to_be_bytes();
@@ -318,7 +318,7 @@ fn acknowledgements_may_carry_a_reason_string_and_user_properties() {
 }
 
 #[test]
-fn a_reason_string_twice_in_an_acknowledgement_is_a_protocol_error() {
+fn a_duplicate_reason_string_in_an_acknowledgement_is_a_protocol_error() {
     let broker = Broker::start();
     for ack in [Ack::puback(1), Ack::pubrec(1), Ack::pubrel(1), Ack::pubcomp(1)] {
         let mut client = Client::connect(&broker, Connect::v5("c"));
@@ -341,7 +341,7 @@ fn a_property_of_another_packet_in_an_acknowledgement_ends_the_connection() {
 }
 
 #[test]
-fn acknowledgements_that_nothing_awaits_do_no_harm() {
+fn unexpected_acknowledgements_are_ignored() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -398,7 +398,7 @@ fn an_acknowledgement_of_the_wrong_kind_acknowledges_nothing() {
 }
 
 #[test]
-fn an_acknowledgement_in_pieces_is_put_together() {
+fn a_fragmented_acknowledgement_is_reassembled() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));

@@ -13,14 +13,14 @@ fn client(broker: &Broker, version: Version) -> Client {
     Client::connect(broker, Connect::new(version, "c"))
 }
 
-/// Publishes at QoS 1 and leaves: when this returns, the message is on its way to every subscriber.
+/// Publishes at QoS 1 and disconnects. On return, the message has been routed to every subscriber.
 #[track_caller]
 fn publish(broker: &Broker, topic: &str, payload: &str) {
     let mut publisher = Client::connect(broker, Connect::v5("publisher"));
     publisher.publish(Publish::new(topic, payload).qos(1, 1));
 }
 
-/// The answer to `subscribe`, on a connection of its own.
+/// The SUBACK for `subscribe`, on a connection of its own.
 #[track_caller]
 fn reasons(broker: &Broker, version: Version, subscribe: Subscribe) -> Vec<u8> {
     let mut client = client(broker, version);
@@ -28,7 +28,7 @@ fn reasons(broker: &Broker, version: Version, subscribe: Subscribe) -> Vec<u8> {
     client.expect_suback().reasons
 }
 
-/// `packet` on a new connection is a violation that 5.0 calls `reason`.
+/// Expects `packet` on a new connection to be a violation, with `reason` in 5.0.
 #[track_caller]
 fn expect_violation(broker: &Broker, version: Version, packet: impl Encode, reason: u8) {
     let mut client = client(broker, version);
@@ -72,7 +72,7 @@ fn mqtt_3_8_3_2_subscribe_without_topic_filter_ends_the_connection() {
 }
 
 #[test]
-fn mqtt_3_8_3_3_no_local_keeps_a_clients_own_messages_from_it() {
+fn mqtt_3_8_3_3_with_no_local_a_client_does_not_receive_its_own_messages() {
     let broker = Broker::start();
     let mut own = Client::connect(&broker, Connect::v5("own"));
     let mut other = Client::connect(&broker, Connect::v5("other"));
@@ -94,7 +94,7 @@ fn mqtt_3_8_3_3_no_local_keeps_a_clients_own_messages_from_it() {
 }
 
 #[test]
-fn a_clients_own_messages_come_by_a_subscription_without_no_local() {
+fn without_no_local_a_client_receives_its_own_messages() {
     let broker = Broker::start();
     let mut client = client(&broker, V5);
     client.subscribe("a/+", NO_LOCAL | 1);
@@ -173,7 +173,7 @@ fn a_subscription_identifier_of_0_or_a_second_one_is_a_protocol_error() {
 }
 
 #[test]
-fn subscribe_takes_user_properties_and_the_largest_subscription_identifier() {
+fn subscribe_accepts_user_properties_and_the_largest_subscription_identifier() {
     let broker = Broker::start();
     let mut client = client(&broker, V5);
     let largest = Property::SubscriptionIdentifier(268_435_455);
@@ -194,7 +194,7 @@ fn mqtt_3_8_4_1_subscribe_is_answered_with_suback() {
         let mut client = client(&broker, version);
         client.send(Subscribe::new(1, "a", 1));
         client.expect(Suback::new(1, &[1]));
-        // And again, though there is nothing new in it.
+        // Again, although the subscription is unchanged.
         client.send(Subscribe::new(2, "a", 1));
         client.expect(Suback::new(2, &[1]));
     });
@@ -258,7 +258,7 @@ fn mqtt_3_8_4_4_a_replacement_sends_retained_messages_again_and_loses_none() {
     let mut client = client(&broker, V5);
     client.subscribe("a/+", 1);
     client.expect_message("kept");
-    // Messages around each replacement, in one piece.
+    // Publishes messages around each replacement, in one write.
     let mut bytes = Vec::new();
     for round in 0..50_u16 {
         bytes.extend(Publish::new("a/2", format!("{round}")).encode(V5));
@@ -321,13 +321,13 @@ fn a_replacement_with_retain_handling_1_or_2_sends_no_retained_message() {
 }
 
 #[test]
-fn mqtt_3_8_4_5_filters_in_one_packet_are_served_in_turn_with_one_suback() {
+fn mqtt_3_8_4_5_filters_in_one_packet_are_processed_in_order_with_one_suback() {
     for_versions(|version| {
         let broker = Broker::start();
         publish_retained(&broker, "a", "kept a");
         publish_retained(&broker, "b", "kept b");
         let mut client = client(&broker, version);
-        // The last one replaces the first.
+        // The last filter replaces the first.
         client.send(Subscribe::new(9, "a", 0).and("b", 0).and("c", 1).and("c", 0).and("+/d", 2));
         client.expect(Suback::new(9, &[0, 0, 1, 0, 2]));
         let mut kept = [client.expect_publish(), client.expect_publish()];
@@ -362,7 +362,7 @@ fn a_thousand_filters_fit_in_one_subscribe() {
     });
 }
 
-/// Grants nothing above QoS 1, and no wildcards.
+/// Grants at most QoS 1, and no wildcards.
 const MEAN: &str = "[mqtt]\nmaximum_qos = 1\nwildcard_subscription_available = false\n";
 
 #[test]
@@ -372,7 +372,7 @@ fn mqtt_3_8_4_6_suback_has_a_reason_code_for_each_filter() {
         for count in [1, 2, 3, 10, 200] {
             let mut subscribe = Subscribe::new(1, "a", 0);
             for number in 1..count {
-                // Failures, repetitions and grants.
+                // Failures, repetitions and granted filters.
                 let filter = ["#", "a", "b"][number % 3];
                 subscribe = subscribe.and(filter, 0);
             }
@@ -382,7 +382,7 @@ fn mqtt_3_8_4_6_suback_has_a_reason_code_for_each_filter() {
 }
 
 #[test]
-fn mqtt_3_8_4_7_the_reason_code_is_the_qos_granted_or_a_failure() {
+fn mqtt_3_8_4_7_the_reason_code_is_the_granted_qos_or_a_failure() {
     let broker = Broker::with_config(MEAN);
     let mut client = client(&broker, V5);
     let refused = reason::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED;
@@ -392,13 +392,13 @@ fn mqtt_3_8_4_7_the_reason_code_is_the_qos_granted_or_a_failure() {
         publish(&broker, topic, "m");
         assert_eq!(client.expect_message("m").qos, qos);
     }
-    // What is refused is not subscribed to.
+    // A refused filter is not subscribed to.
     publish(&broker, "d/e", "m");
     client.expect_alive();
 }
 
 #[test]
-fn mqtt_3_8_4_8_a_message_comes_at_the_lower_of_both_qos() {
+fn mqtt_3_8_4_8_a_message_is_delivered_at_the_lower_of_both_qos() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut publisher = Client::connect(&broker, Connect::new(version, "publisher"));
@@ -419,7 +419,7 @@ fn mqtt_3_8_4_8_a_message_comes_at_the_lower_of_both_qos() {
 }
 
 #[test]
-fn mqtt_3_8_4_8_a_retained_message_comes_at_the_lower_of_both_qos() {
+fn mqtt_3_8_4_8_a_retained_message_is_delivered_at_the_lower_of_both_qos() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut publisher = Client::connect(&broker, Connect::new(version, "publisher"));
@@ -443,7 +443,7 @@ fn mqtt_3_8_4_8_a_retained_message_comes_at_the_lower_of_both_qos() {
 #[test]
 fn mqtt_3_9_2_1_suback_stays_within_the_maximum_packet_size() {
     let broker = Broker::with_config(MEAN);
-    // Type, length, Packet Identifier, no properties, two Reason Codes.
+    // Type, length, Packet Identifier, empty properties, two Reason Codes.
     let connect = Connect::v5("c").property(Property::MaximumPacketSize(60));
     let mut client = Client::connect(&broker, connect);
     let mut subscribe = Subscribe::new(1, "#", 0);
@@ -458,7 +458,7 @@ fn mqtt_3_9_2_1_suback_stays_within_the_maximum_packet_size() {
 }
 
 #[test]
-fn subscribe_whose_suback_is_larger_than_the_client_takes_is_not_served() {
+fn a_subscribe_whose_suback_would_exceed_the_maximum_packet_size_is_not_processed() {
     let broker = Broker::start();
     let connect = Connect::v5("c").expiry(300).property(Property::MaximumPacketSize(60));
     let mut client = Client::connect(&broker, connect);
@@ -490,8 +490,8 @@ fn mqtt_3_9_3_1_reason_codes_are_in_the_order_of_the_filters() {
 }
 
 #[test]
-fn mqtt_3_9_3_2_reason_codes_of_suback_are_of_the_listed() {
-    // The client checks every SUBACK it reads; here each kind of answer is made to come.
+fn mqtt_3_9_3_2_reason_codes_of_suback_are_among_the_listed() {
+    // The client checks every SUBACK it reads; this test provokes each kind of Reason Code.
     let broker = Broker::with_config(
         "[limits]\ntopic_levels_max = 2\nsubscriptions_per_client_max = 3\n\
          [mqtt]\nwildcard_subscription_available = false\n\
@@ -534,7 +534,7 @@ fn mqtt_311_3_9_3_2_every_refusal_is_0x80() {
 }
 
 #[test]
-fn a_filter_of_too_many_levels_is_refused_with_0x8f() {
+fn a_filter_with_too_many_levels_is_refused_with_0x8f() {
     let broker = Broker::with_config("[limits]\ntopic_levels_max = 3\n");
     let answer = |filter: &str| reasons(&broker, V5, Subscribe::new(1, filter, 0))[0];
     assert_eq!(answer("a/b/c"), 0);
@@ -548,7 +548,7 @@ fn a_filter_of_too_many_levels_is_refused_with_0x8f() {
 }
 
 #[test]
-fn one_subscription_more_than_a_client_may_have_is_refused_with_0x97() {
+fn a_subscription_beyond_the_limit_of_a_client_is_refused_with_0x97() {
     for_versions(|version| {
         let broker = Broker::with_config("[limits]\nsubscriptions_per_client_max = 2\n");
         let mut client = client(&broker, version);
@@ -558,7 +558,7 @@ fn one_subscription_more_than_a_client_may_have_is_refused_with_0x97() {
             client.expect_suback().reasons[0]
         };
         assert_eq!(["a", "+", "$share/g/a", "c"].map(&mut answer), [0, 0, refused, refused]);
-        // What it has it may replace, and what it gives up makes room.
+        // Replacing a subscription is allowed, and unsubscribing makes room.
         assert_eq!(answer("a"), 0);
         client.send(Unsubscribe::new(2, "a"));
         client.receive();
@@ -569,7 +569,7 @@ fn one_subscription_more_than_a_client_may_have_is_refused_with_0x97() {
 }
 
 #[test]
-fn where_shared_subscriptions_are_off_they_are_refused_with_0x9e() {
+fn disabled_shared_subscriptions_are_refused_with_0x9e() {
     let broker = Broker::with_config("[mqtt]\nshared_subscription_available = false\n");
     let mut client = client(&broker, V5);
     assert_eq!(property!(client.connack.properties, SharedSubscriptionAvailable), Some(0));
@@ -581,7 +581,7 @@ fn where_shared_subscriptions_are_off_they_are_refused_with_0x9e() {
 }
 
 #[test]
-fn where_subscription_identifiers_are_off_they_are_refused_with_0xa1() {
+fn disabled_subscription_identifiers_are_refused_with_0xa1() {
     let broker = Broker::with_config("[mqtt]\nsubscription_identifiers_available = false\n");
     let mut client = client(&broker, V5);
     assert_eq!(property!(client.connack.properties, SubscriptionIdentifierAvailable), Some(0));
@@ -596,7 +596,7 @@ fn where_subscription_identifiers_are_off_they_are_refused_with_0xa1() {
 }
 
 #[test]
-fn where_wildcards_are_off_they_are_refused_with_0xa2() {
+fn disabled_wildcard_subscriptions_are_refused_with_0xa2() {
     let broker = Broker::with_config("[mqtt]\nwildcard_subscription_available = false\n");
     let mut client = client(&broker, V5);
     assert_eq!(property!(client.connack.properties, WildcardSubscriptionAvailable), Some(0));
@@ -609,7 +609,7 @@ fn where_wildcards_are_off_they_are_refused_with_0xa2() {
 }
 
 #[test]
-fn what_is_available_is_not_denied_in_connack() {
+fn connack_omits_the_properties_of_available_features() {
     let client = client(&Broker::start(), V5);
     let properties = &client.connack.properties;
     let denied = [
@@ -621,7 +621,7 @@ fn what_is_available_is_not_denied_in_connack() {
 }
 
 #[test]
-fn a_subscribe_that_breaks_the_protocol_subscribes_to_nothing() {
+fn an_invalid_subscribe_creates_no_subscription() {
     for_versions(|version| {
         let broker = Broker::start();
         let connect = Connect::new(version, "c").durable();

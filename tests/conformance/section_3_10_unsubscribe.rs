@@ -15,7 +15,7 @@ fn publish(broker: &Broker, topic: &str, payload: &str, qos: u8) {
     publisher.publish(Publish::new(topic, payload).qos(qos, 1));
 }
 
-/// Unsubscribes from one filter; UNSUBACK says `reason`, where the version has one.
+/// Unsubscribes from one filter; in 5.0, UNSUBACK has `reason`.
 #[track_caller]
 fn unsubscribe(client: &mut Client, version: Version, filter: &str, reason: u8) {
     client.send(Unsubscribe::new(0x0B0B, filter));
@@ -28,7 +28,7 @@ fn unsuback(version: Version, packet_identifier: u16, reasons: &[u8]) -> Unsubac
 
 #[test]
 fn mqtt_3_10_1_1_unsubscribe_with_other_flags_ends_the_connection() {
-    // In 3.1 an UNSUBSCRIBE has DUP, and a QoS of 1.
+    // In 3.1, UNSUBSCRIBE has DUP and a QoS of 1.
     for_versions(|version| {
         let broker = Broker::start();
         for flags in (0..16).filter(|&flags| flags != 2) {
@@ -66,12 +66,12 @@ fn mqtt_3_10_3_2_unsubscribe_without_topic_filter_ends_the_connection() {
 }
 
 #[test]
-fn mqtt_3_10_4_1_a_filter_is_deleted_that_equals_to_the_last_character() {
+fn mqtt_3_10_4_1_only_an_identical_filter_is_removed() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = client(&broker, version);
         client.subscribe("a/b", 0);
-        // Neither what matches the same topics nor what looks alike.
+        // Neither a filter that matches the same topics nor a similar one.
         for other in ["a/+", "#", "+/b", "a/#", "A/b", "a/b/", "/a/b", "a/B", "a", "a/b/#"] {
             unsubscribe(&mut client, version, other, reason::NO_SUBSCRIPTION_EXISTED);
         }
@@ -104,7 +104,7 @@ fn mqtt_3_10_4_1_a_wildcard_is_compared_as_a_character() {
 }
 
 #[test]
-fn mqtt_3_10_4_2_nothing_new_comes_after_unsubscribe() {
+fn mqtt_3_10_4_2_no_new_message_is_sent_after_unsubscribe() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut publisher = Client::connect(&broker, Connect::new(version, "publisher"));
@@ -122,7 +122,7 @@ fn mqtt_3_10_4_2_nothing_new_comes_after_unsubscribe() {
 }
 
 #[test]
-fn a_subscription_of_another_client_stays() {
+fn unsubscribe_leaves_subscriptions_of_other_clients() {
     let broker = Broker::start();
     let mut other = Client::connect(&broker, Connect::v5("other"));
     other.subscribe("a", 0);
@@ -136,7 +136,7 @@ fn a_subscription_of_another_client_stays() {
 }
 
 #[test]
-fn mqtt_3_10_4_3_a_delivery_begun_is_finished_after_unsubscribe() {
+fn mqtt_3_10_4_3_a_started_delivery_is_completed_after_unsubscribe() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = client(&broker, version);
@@ -154,7 +154,7 @@ fn mqtt_3_10_4_3_a_delivery_begun_is_finished_after_unsubscribe() {
 }
 
 #[test]
-fn mqtt_3_10_4_3_a_delivery_begun_is_finished_on_the_next_connection() {
+fn mqtt_3_10_4_3_a_started_delivery_is_completed_on_the_next_connection() {
     for_versions(|version| {
         let broker = Broker::start();
         for qos in [1, 2] {
@@ -187,7 +187,7 @@ fn mqtt_3_10_4_4_unsubscribe_is_answered_with_unsuback() {
 }
 
 #[test]
-fn mqtt_3_10_4_5_unsuback_has_the_packet_identifier_whatever_was_deleted() {
+fn mqtt_3_10_4_5_unsuback_has_the_packet_identifier_of_its_unsubscribe() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = client(&broker, version);
@@ -201,18 +201,18 @@ fn mqtt_3_10_4_5_unsuback_has_the_packet_identifier_whatever_was_deleted() {
 }
 
 #[test]
-fn mqtt_311_3_10_4_5_unsubscribe_is_answered_though_nothing_was_deleted() {
+fn mqtt_311_3_10_4_5_unsubscribe_is_answered_even_if_no_filter_matched() {
     for version in [V31, V311] {
         let broker = Broker::start();
         let mut client = client(&broker, version);
         client.send(Unsubscribe::new(0x1234, "never").and("nor/#"));
-        // Nothing but the Packet Identifier: the client takes no byte more.
+        // The packet has only a Packet Identifier: the client rejects additional bytes.
         client.expect(Unsuback::new(0x1234, &[]));
     }
 }
 
 #[test]
-fn mqtt_3_10_4_6_filters_in_one_packet_are_served_in_turn_with_one_unsuback() {
+fn mqtt_3_10_4_6_filters_in_one_packet_are_processed_in_order_with_one_unsuback() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = client(&broker, version);
@@ -251,7 +251,7 @@ fn a_thousand_filters_fit_in_one_unsubscribe() {
 #[test]
 fn mqtt_3_11_2_1_unsuback_stays_within_the_maximum_packet_size() {
     let broker = Broker::start();
-    // Type, length, Packet Identifier, no properties, one Reason Code each.
+    // Type, length, Packet Identifier, empty properties, one Reason Code per filter.
     let connect = Connect::v5("c").property(Property::MaximumPacketSize(60));
     let mut client = Client::connect(&broker, connect);
     let mut unsubscribe = Unsubscribe::new(1, "a");
@@ -275,7 +275,7 @@ fn mqtt_3_11_3_1_reason_codes_are_in_the_order_of_the_filters() {
 }
 
 #[test]
-fn mqtt_3_11_3_2_reason_codes_of_unsuback_are_of_the_listed() {
+fn mqtt_3_11_3_2_reason_codes_of_unsuback_are_among_the_listed() {
     let broker = Broker::start();
     let mut client = client(&broker, V5);
     client.subscribe("a/+", 0);
@@ -289,7 +289,7 @@ fn mqtt_3_11_3_2_reason_codes_of_unsuback_are_of_the_listed() {
 }
 
 #[test]
-fn unsubscribe_takes_user_properties() {
+fn unsubscribe_accepts_user_properties() {
     let broker = Broker::start();
     let mut client = client(&broker, V5);
     let unsubscribe = Unsubscribe::new(1, "a").property(Property::user("name", "value"));
@@ -298,7 +298,7 @@ fn unsubscribe_takes_user_properties() {
 }
 
 #[test]
-fn an_ill_formed_filter_in_unsubscribe_ends_the_connection_and_deletes_nothing() {
+fn an_ill_formed_filter_in_unsubscribe_ends_the_connection_and_removes_no_subscription() {
     for_versions(|version| {
         let broker = Broker::start();
         let connect = Connect::new(version, "c").durable();
@@ -314,7 +314,7 @@ fn an_ill_formed_filter_in_unsubscribe_ends_the_connection_and_deletes_nothing()
 }
 
 #[test]
-fn messages_that_wait_for_the_window_come_after_unsubscribe_or_not_but_in_order() {
+fn queued_messages_are_delivered_in_order_after_unsubscribe() {
     let broker = Broker::start();
     let connect = Connect::v5("c").property(Property::ReceiveMaximum(1));
     let mut client = Client::connect(&broker, connect);
@@ -327,7 +327,7 @@ fn messages_that_wait_for_the_window_come_after_unsubscribe_or_not_but_in_order(
     client.send(Unsubscribe::new(3, "a"));
     client.expect(Unsuback::new(3, &[0]));
     client.send(Ack::puback(first.id()));
-    // The specification leaves it open; this broker delivers what it had taken on.
+    // The specification leaves this open; this broker delivers queued messages.
     client.expect_message("2");
     client.expect_message("3");
     client.expect_alive();

@@ -13,7 +13,7 @@ fn mqtt_3_12_4_1_pingreq_is_answered_with_pingresp() {
 }
 
 #[test]
-fn each_pingreq_of_many_in_one_piece_is_answered() {
+fn each_of_several_pingreqs_in_one_write_is_answered() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -27,7 +27,7 @@ fn each_pingreq_of_many_in_one_piece_is_answered() {
 
 #[test]
 fn a_pingreq_with_flags_or_a_payload_ends_the_connection() {
-    // In 3.1 the flags of PINGREQ are unused, and not looked at.
+    // In 3.1 the flags of PINGREQ are unused and not checked.
     for_versions(|version| {
         let broker = Broker::start();
         for bytes in [&[0xC1, 0x00][..], &[0xC2, 0x00], &[0xC8, 0x00], &[0xC0, 0x01, 0x00]] {

@@ -1,4 +1,4 @@
-//! 3.14: DISCONNECT, of the client and of the server.
+//! 3.14: DISCONNECT from the client and from the server.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn client(broker: &Broker, version: Version) -> Client {
     Client::connect(broker, Connect::new(version, "c"))
 }
 
-/// A client that sees the Will of the others.
+/// A client that receives the Wills of the others.
 fn witness(broker: &Broker) -> Client {
     let mut witness = Client::connect(broker, Connect::v5("witness"));
     witness.subscribe("will", 0);
@@ -26,13 +26,13 @@ fn with_will(version: Version) -> Connect {
 fn mqtt_3_14_0_1_the_server_sends_no_disconnect_before_a_connack_of_success() {
     let broker = Broker::with_config("[limits]\nconnect_timeout_s = 1\n");
     let mut silent = Client::open(&broker, V5);
-    // What is no CONNECT at all.
+    // Bytes that are no CONNECT.
     for bytes in [&[0xC0, 0x00][..], &[0xE0, 0x00], &[0xF0, 0x00], &[0x00, 0x00], b"GET / HTTP/1"] {
         let mut client = Client::open(&broker, V5);
         client.raw(bytes);
         client.expect_closed();
     }
-    // A CONNECT that is refused: the last word is CONNACK.
+    // A refused CONNECT: the last packet is CONNACK.
     let mut client = Client::open(&broker, V5);
     client.send(Connect::v5("c").flip_flags(0x01));
     client.expect_refusal(reason::MALFORMED_PACKET);
@@ -41,7 +41,7 @@ fn mqtt_3_14_0_1_the_server_sends_no_disconnect_before_a_connack_of_success() {
         Connect::v5("c").property(Property::AuthenticationMethod("none".into())),
         reason::BAD_AUTHENTICATION_METHOD,
     );
-    // No CONNECT in time.
+    // No CONNECT before the timeout.
     silent.expect_closed();
     // The server stops.
     let mut waiting = Client::open(&broker, V5);
@@ -74,13 +74,13 @@ fn mqtt_311_3_14_1_1_disconnect_with_flags_is_a_violation() {
         let mut client = Client::connect(&broker, with_will(V311));
         client.raw(&[0xE0 | flags, 0x00]);
         client.expect_closed();
-        // It was no DISCONNECT: the Will is published.
+        // The packet is not a valid DISCONNECT: the Will is published.
         witness.expect_message("last words");
     }
 }
 
 #[test]
-fn mqtt_3_14_2_1_a_reason_code_that_disconnect_has_not_is_a_protocol_error() {
+fn mqtt_3_14_2_1_an_undefined_reason_code_in_disconnect_is_a_protocol_error() {
     let broker = Broker::start();
     for code in [0x01, 0x02, 0x05, 0x10, 0x11, 0x18, 0x19, 0x7F, 0x84, 0x85, 0x91, 0xFF] {
         let mut client = client(&broker, V5);
@@ -90,7 +90,7 @@ fn mqtt_3_14_2_1_a_reason_code_that_disconnect_has_not_is_a_protocol_error() {
 }
 
 #[test]
-fn mqtt_3_14_2_1_the_reason_codes_of_the_server_are_of_the_listed() {
+fn mqtt_3_14_2_1_the_servers_reason_codes_are_among_the_listed() {
     let listed = [
         0x00, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95,
         0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
@@ -135,7 +135,7 @@ fn mqtt_3_14_2_1_the_reason_codes_of_the_server_are_of_the_listed() {
 
 #[test]
 fn mqtt_3_14_2_2_the_servers_disconnect_has_no_session_expiry_interval() {
-    // The client panics at one that has; here each occasion for a DISCONNECT is made.
+    // The client panics if a DISCONNECT has one; this test provokes each kind of DISCONNECT.
     let mut broker = Broker::with_config("[limits]\nsession_expiry_max_s = 60\n");
     let connect = Connect::v5("c").durable();
     let mut first = Client::connect(&broker, connect.clone());
@@ -150,7 +150,7 @@ fn mqtt_3_14_2_2_the_servers_disconnect_has_no_session_expiry_interval() {
 }
 
 #[test]
-fn mqtt_3_14_2_3_a_reason_string_that_makes_disconnect_too_large_is_left_out() {
+fn mqtt_3_14_2_3_a_reason_string_that_makes_disconnect_too_large_is_omitted() {
     let broker = Broker::start();
     let reason_string = |packet_bytes_max| {
         let small = Property::MaximumPacketSize(packet_bytes_max);
@@ -160,7 +160,7 @@ fn mqtt_3_14_2_3_a_reason_string_that_makes_disconnect_too_large_is_left_out() {
         property!(disconnect.properties, ReasonString)
     };
     let text = reason_string(10_000).expect("a Reason String");
-    // Type, length, Reason Code, length of the properties, property, length of the text.
+    // Type, length, Reason Code, Property Length, property, length of the string.
     let whole = 7 + text.len() as u32;
     assert_eq!(reason_string(whole), Some(text));
     assert_eq!(reason_string(whole - 1), None);
@@ -168,7 +168,7 @@ fn mqtt_3_14_2_3_a_reason_string_that_makes_disconnect_too_large_is_left_out() {
 }
 
 #[test]
-fn a_server_reference_that_makes_disconnect_too_large_is_left_out() {
+fn a_server_reference_that_makes_disconnect_too_large_is_omitted() {
     let broker = Broker::with_config(&format!(
         "[mqtt]\nserver_reference = \"{}\"\n",
         "elsewhere.example:1883 ".repeat(20)
@@ -184,7 +184,7 @@ fn mqtt_3_14_4_1_nothing_follows_the_servers_disconnect() {
     let broker = Broker::start();
     let mut client = client(&broker, V5);
     client.subscribe("a", 0);
-    // What comes after the violation is not served.
+    // Packets after the violation are not processed.
     let mut bytes = vec![0xC1, 0x00];
     bytes.extend([0xC0, 0x00]);
     bytes.extend(Subscribe::new(1, "b", 0).encode(V5));
@@ -194,7 +194,7 @@ fn mqtt_3_14_4_1_nothing_follows_the_servers_disconnect() {
 }
 
 #[test]
-fn mqtt_3_14_4_1_what_follows_a_clients_disconnect_is_not_served() {
+fn mqtt_3_14_4_1_packets_after_a_clients_disconnect_are_not_processed() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut subscriber = Client::connect(&broker, Connect::v5("subscriber"));
@@ -223,7 +223,7 @@ fn mqtt_3_14_4_2_the_connection_is_closed_after_the_servers_disconnect() {
 }
 
 #[test]
-fn the_connection_is_closed_after_a_clients_disconnect_though_the_client_does_not() {
+fn the_server_closes_the_connection_after_a_clients_disconnect() {
     for_all_versions(|version| {
         let broker = Broker::start();
         client(&broker, version).disconnect();
@@ -231,7 +231,7 @@ fn the_connection_is_closed_after_a_clients_disconnect_though_the_client_does_no
 }
 
 #[test]
-fn mqtt_3_14_4_3_disconnect_with_success_throws_the_will_away() {
+fn mqtt_3_14_4_3_disconnect_with_success_discards_the_will() {
     let broker = Broker::start();
     let mut witness = witness(&broker);
     let will = Will::new("will", "last words");
@@ -247,12 +247,12 @@ fn mqtt_3_14_4_3_disconnect_with_success_throws_the_will_away() {
             witness.expect_alive();
         }
     }
-    // Nor later, when its delay would be over.
+    // Nor later, after its delay.
     witness.expect_silence(Duration::from_millis(1200));
 }
 
 #[test]
-fn mqtt_311_3_14_4_3_disconnect_throws_the_will_away() {
+fn mqtt_311_3_14_4_3_disconnect_discards_the_will() {
     let broker = Broker::start();
     let mut witness = witness(&broker);
     for connect in [with_will(V311), with_will(V311).durable()] {
@@ -272,7 +272,7 @@ fn disconnect_0x04_and_errors_publish_the_will() {
         client.disconnect_with(Disconnect::new().reason(*code));
         witness.expect_message("last words");
     }
-    // Once, and no more when the connection or the session is over.
+    // The Will is published once, and not again when the connection or the session ends.
     Client::connect(&broker, Connect::v5("c"));
     witness.expect_alive();
 }
@@ -289,7 +289,7 @@ fn disconnect_0x04_publishes_the_will_after_its_delay() {
 }
 
 #[test]
-fn disconnect_with_reason_string_and_user_properties_is_normal() {
+fn disconnect_accepts_a_reason_string_and_user_properties() {
     let broker = Broker::start();
     let mut witness = witness(&broker);
     let client = Client::connect(&broker, with_will(V5));
@@ -302,7 +302,7 @@ fn disconnect_with_reason_string_and_user_properties_is_normal() {
 }
 
 #[test]
-fn disconnect_with_what_it_cannot_hold_is_malformed() {
+fn ill_formed_disconnect_packets_are_malformed() {
     let broker = Broker::start();
     for bytes in [
         // A property of another packet.
@@ -325,7 +325,7 @@ fn disconnect_with_what_it_cannot_hold_is_malformed() {
 }
 
 #[test]
-fn before_5_a_disconnect_with_a_body_is_a_violation_and_publishes_the_will() {
+fn a_3_x_disconnect_with_a_body_is_a_violation_and_publishes_the_will() {
     let broker = Broker::start();
     let mut witness = witness(&broker);
     for body in [&[0x00][..], &[0x04], &[0x00, 0x00]] {
@@ -336,8 +336,8 @@ fn before_5_a_disconnect_with_a_body_is_a_violation_and_publishes_the_will() {
     }
 }
 
-/// A session of `connect_s` that ends its connection with DISCONNECT and `disconnect_s`; whether it
-/// is there after `pause`.
+/// Ends a connection with the expiry `connect_s` by a DISCONNECT with `disconnect_s`; returns
+/// whether the session exists after `pause`.
 fn is_there_after(connect_s: u32, disconnect_s: u32, pause: Duration) -> bool {
     let broker = Broker::start();
     let client = Client::connect(&broker, Connect::v5("c").expiry(connect_s));
@@ -358,19 +358,19 @@ fn a_session_expiry_interval_of_0_in_disconnect_ends_the_session() {
 }
 
 #[test]
-fn a_longer_session_expiry_interval_in_disconnect_keeps_the_session() {
+fn a_longer_session_expiry_interval_in_disconnect_applies() {
     assert!(is_there_after(1, 300, AFTER_A_SECOND));
     assert!(is_there_after(1, u32::MAX, NOW));
 }
 
 #[test]
-fn a_shorter_session_expiry_interval_in_disconnect_holds() {
+fn a_shorter_session_expiry_interval_in_disconnect_applies() {
     assert!(!is_there_after(300, 1, AFTER_A_SECOND));
     assert!(is_there_after(300, 1, NOW));
 }
 
 #[test]
-fn without_a_session_expiry_interval_in_disconnect_that_of_connect_holds() {
+fn without_a_session_expiry_interval_in_disconnect_that_of_connect_applies() {
     let broker = Broker::start();
     Client::connect(&broker, Connect::v5("c").expiry(300)).disconnect();
     let client = Client::connect(&broker, Connect::v5("c").resume());
@@ -387,7 +387,7 @@ fn a_session_expiry_interval_in_disconnect_after_0_in_connect_is_a_protocol_erro
         let mut client = Client::connect(&broker, connect);
         client.send(Disconnect::new().property(Property::SessionExpiryInterval(1)));
         client.expect_disconnect(reason::PROTOCOL_ERROR);
-        // It was no DISCONNECT: the Will is published, and the session is over.
+        // The packet is not a valid DISCONNECT: the Will is published, and the session ends.
         witness.expect_message("last words");
         let client = Client::connect(&broker, Connect::v5("c").resume());
         assert!(!client.connack.session_present);
@@ -396,7 +396,7 @@ fn a_session_expiry_interval_in_disconnect_after_0_in_connect_is_a_protocol_erro
 }
 
 #[test]
-fn a_session_expiry_interval_in_disconnect_is_held_to_the_configured_bound() {
+fn a_session_expiry_interval_in_disconnect_is_capped_by_the_configuration() {
     let broker = Broker::with_config("[limits]\nsession_expiry_max_s = 1\n");
     let client = Client::connect(&broker, Connect::v5("c").expiry(1));
     client.disconnect_with(Disconnect::new().property(Property::SessionExpiryInterval(300)));
@@ -405,7 +405,7 @@ fn a_session_expiry_interval_in_disconnect_is_held_to_the_configured_bound() {
 }
 
 #[test]
-fn a_server_that_stops_says_so_to_5_0_and_closes_all() {
+fn a_stopping_server_sends_disconnect_to_5_0_clients_and_closes_all_connections() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut clients: Vec<Client> = (0..10)
@@ -419,7 +419,7 @@ fn a_server_that_stops_says_so_to_5_0_and_closes_all() {
 }
 
 #[test]
-fn a_server_that_stops_delivers_first_what_it_has_taken() {
+fn a_stopping_server_first_delivers_accepted_messages() {
     let broker = Broker::start();
     let mut subscriber = Client::connect(&broker, Connect::v5("subscriber"));
     subscriber.subscribe("a", 0);
@@ -436,8 +436,8 @@ fn a_server_that_stops_delivers_first_what_it_has_taken() {
 }
 
 #[test]
-fn a_server_that_stops_names_the_server_to_use_instead() {
-    // Server Reference goes with 0x9C, which says that the client is to use it.
+fn a_stopping_server_redirects_clients_if_configured() {
+    // Server Reference requires Reason Code 0x9C, which redirects the client.
     let broker = Broker::with_config("[mqtt]\nserver_reference = \"b.example:1883\"\n");
     let mut client = client(&broker, V5);
     let mut old = Client::connect(&broker, Connect::v311("old"));

@@ -1,4 +1,4 @@
-//! 3.15: AUTH, and what 4.12 asks of a server that has no authentication method.
+//! 3.15: AUTH, and the requirements of section 4.12 for a server without authentication method.
 
 use crate::support::{
     Auth, Broker, Client, Connect, Encode, Packet, Property, V5, V31, V311, property, reason,
@@ -27,7 +27,7 @@ fn mqtt_3_15_1_1_auth_with_flags_is_malformed() {
 }
 
 #[test]
-fn mqtt_3_15_2_1_a_reason_code_that_auth_has_not_is_a_protocol_error() {
+fn mqtt_3_15_2_1_an_undefined_reason_code_in_auth_is_a_protocol_error() {
     let broker = Broker::start();
     for code in [0x01, 0x04, 0x17, 0x1A, 0x80, 0x82, 0x87, 0x8C, 0xFF] {
         let mut client = client(&broker);
@@ -50,7 +50,7 @@ fn auth_without_authentication_method_is_a_protocol_error() {
 }
 
 #[test]
-fn auth_with_what_it_cannot_hold_is_malformed() {
+fn ill_formed_auth_packets_are_malformed() {
     let broker = Broker::start();
     for bytes in [
         // Bytes after the properties, a property of another packet, a length beyond the end.
@@ -82,7 +82,7 @@ fn mqtt_4_12_0_1_an_unknown_authentication_method_is_refused() {
 }
 
 #[test]
-fn mqtt_4_12_0_6_without_a_method_there_is_none_in_connack_and_no_auth() {
+fn mqtt_4_12_0_6_without_a_method_the_server_sends_no_method_and_no_auth() {
     let broker = Broker::start();
     let connect = Connect::v5("c").username("user").password("password");
     let mut client = Client::connect(&broker, connect);
@@ -114,7 +114,7 @@ fn authentication_data_without_a_method_is_a_protocol_error() {
 }
 
 #[test]
-fn auth_as_the_first_packet_ends_the_connection_without_a_word() {
+fn auth_as_the_first_packet_closes_the_connection_without_connack() {
     let broker = Broker::start();
     let mut client = Client::open(&broker, V5);
     client.send(Auth::new(reason::CONTINUE_AUTHENTICATION).property(method("m")));
@@ -122,7 +122,7 @@ fn auth_as_the_first_packet_ends_the_connection_without_a_word() {
 }
 
 #[test]
-fn before_5_packet_type_15_is_reserved() {
+fn packet_type_15_is_reserved_in_3_x() {
     for version in [V31, V311] {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -132,7 +132,7 @@ fn before_5_packet_type_15_is_reserved() {
 }
 
 #[test]
-fn a_client_that_is_refused_may_connect_again_without_the_method() {
+fn a_refused_client_may_connect_again_without_the_method() {
     let broker = Broker::start();
     let connect = Connect::v5("c").property(method("m"));
     Client::refused(&broker, connect, reason::BAD_AUTHENTICATION_METHOD);

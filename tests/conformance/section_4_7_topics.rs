@@ -1,4 +1,4 @@
-//! 4.7: Topic Names and Topic Filters, and which matches which.
+//! 4.7: Topic Names and Topic Filters, and their matching.
 
 use crate::support::{
     Broker, Client, Connect, Publish, Suback, Subscribe, Unsubscribe, V5, Version, Will,
@@ -9,7 +9,7 @@ fn client(broker: &Broker, version: Version) -> Client {
     Client::connect(broker, Connect::new(version, "c"))
 }
 
-/// SUBSCRIBE to `filter` is a violation.
+/// Expects SUBSCRIBE to `filter` to be a violation.
 #[track_caller]
 fn expect_malformed(broker: &Broker, version: Version, filter: impl AsRef<[u8]>) {
     let mut client = client(broker, version);
@@ -17,7 +17,7 @@ fn expect_malformed(broker: &Broker, version: Version, filter: impl AsRef<[u8]>)
     client.expect_violation(reason::MALFORMED_PACKET);
 }
 
-/// A subscription to each filter matches exactly those of `topics` that stand beside it.
+/// Expects each filter to match exactly the `topics` beside it.
 #[track_caller]
 fn expect_matches(version: Version, topics: &[&str], cases: &[(&str, &[&str])]) {
     let broker = Broker::start();
@@ -66,7 +66,7 @@ fn mqtt_4_7_1_1_a_misplaced_multi_level_wildcard_ends_the_connection() {
 }
 
 #[test]
-fn mqtt_4_7_1_1_a_multi_level_wildcard_stands_alone_or_last_behind_a_separator() {
+fn mqtt_4_7_1_1_a_multi_level_wildcard_is_the_whole_last_level() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut client = client(&broker, version);
@@ -87,7 +87,7 @@ fn mqtt_4_7_1_2_a_single_level_wildcard_beside_other_characters_ends_the_connect
 }
 
 #[test]
-fn mqtt_4_7_1_2_a_single_level_wildcard_takes_any_whole_level() {
+fn mqtt_4_7_1_2_a_single_level_wildcard_may_be_at_any_level() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut client = client(&broker, version);
@@ -98,7 +98,7 @@ fn mqtt_4_7_1_2_a_single_level_wildcard_takes_any_whole_level() {
 }
 
 #[test]
-fn a_single_level_wildcard_matches_one_level_whatever_is_in_it() {
+fn a_single_level_wildcard_matches_any_one_level() {
     for_versions(|version| {
         expect_matches(
             version,
@@ -167,7 +167,7 @@ fn mqtt_4_7_2_1_a_leading_wildcard_does_not_match_a_topic_that_begins_with_dolla
 }
 
 #[test]
-fn a_filter_that_begins_with_dollar_itself_matches_such_topics() {
+fn a_filter_that_begins_with_dollar_matches_such_topics() {
     for_versions(|version| {
         expect_matches(
             version,
@@ -199,7 +199,7 @@ fn retained_messages_of_dollar_topics_are_not_sent_for_a_leading_wildcard() {
 }
 
 #[test]
-fn retained_messages_follow_the_same_matching() {
+fn retained_messages_are_matched_by_the_same_rules() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut publisher = Client::connect(&broker, Connect::new(version, "publisher"));
@@ -258,8 +258,8 @@ fn mqtt_4_7_3_2_a_null_character_in_a_filter_or_topic_name_ends_the_connection()
 }
 
 #[test]
-fn mqtt_4_7_3_3_topics_and_filters_of_65_535_bytes_are_served_whole() {
-    // More cannot be said: the length has two bytes.
+fn mqtt_4_7_3_3_topics_and_filters_of_65_535_bytes_are_accepted() {
+    // A longer one cannot be encoded: the length field has two bytes.
     for_versions(|version| {
         let broker = Broker::start();
         let longest = "x".repeat(65_535);
@@ -277,7 +277,7 @@ fn mqtt_4_7_3_3_topics_and_filters_of_65_535_bytes_are_served_whole() {
 }
 
 #[test]
-fn mqtt_4_7_3_4_nothing_is_normalized() {
+fn mqtt_4_7_3_4_topics_and_filters_are_not_normalized() {
     for_versions(|version| {
         let topics = [
             "caf\u{e9}",
@@ -312,7 +312,7 @@ fn sys_topics_can_be_read() {
         client.subscribe_to_what_comes("$SYS/#", 0);
         let first = client.expect_publish();
         assert!(first.topic.starts_with("$SYS/broker/"), "{first:?}");
-        // What changes comes without asking: the uptime does each second.
+        // A changing topic is sent without a request: the uptime changes every second.
         loop {
             let publish = client.expect_publish();
             if publish.topic == "$SYS/broker/uptime" && !publish.retain {
@@ -342,11 +342,11 @@ fn sys_topics_cannot_be_written() {
         for (qos, id) in [(1, 1), (2, 2)] {
             writer.send(Publish::new("$SYS/broker/uptime", "forever").qos(qos, id).retain());
             let ack = writer.expect_ack();
-            // 3.1.1 has no word for it: the message is acknowledged and dropped.
+            // 3.1.1 has no Reason Code in PUBACK: the message is acknowledged and dropped.
             let refused = if version == V5 { reason::NOT_AUTHORIZED } else { reason::SUCCESS };
             assert_eq!((ack.packet_identifier, ack.reason), (id, refused));
         }
-        // `$SYS/#` matches its parent too [MQTT-4.7.1-2].
+        // `$SYS/#` also matches its parent [MQTT-4.7.1-2].
         let ack = {
             writer.send(Publish::new("$SYS", "the parent").qos(1, 3).retain());
             writer.expect_ack()
@@ -360,7 +360,7 @@ fn sys_topics_cannot_be_written() {
         let mut late = Client::connect(&broker, Connect::v5("late"));
         late.subscribe("$SYS/#", 0);
         late.expect_alive();
-        // Another topic that begins alike is nobody's.
+        // Other topics with the same prefix are not reserved.
         late.subscribe("$SYSTEM/#", 0);
         writer.publish(Publish::new("$SYSTEM", "m").qos(1, 4));
         late.expect_message("m");
@@ -374,7 +374,7 @@ fn sys_topics_cannot_be_written() {
 }
 
 #[test]
-fn where_sys_topics_are_off_there_are_none() {
+fn disabled_sys_topics_are_not_published() {
     let broker = Broker::with_config("[mqtt]\nsys_interval_s = 0\n");
     let mut client = client(&broker, V5);
     client.subscribe("$SYS/#", 0);

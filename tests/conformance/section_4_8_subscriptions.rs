@@ -1,4 +1,4 @@
-//! 4.8: subscriptions, and shared ones above all.
+//! 4.8: subscriptions, mainly shared ones.
 
 use crate::support::{
     Ack, Broker, Client, Connect, Disconnect, Packet, Property, Publish, Suback, Subscribe,
@@ -17,7 +17,7 @@ fn member(broker: &Broker, version: Version, name: &str, filter: &str, qos: u8) 
     member
 }
 
-/// Publishes `payloads` in turn; when this returns they are on their way.
+/// Publishes `payloads` in order; on return they have been routed.
 #[track_caller]
 fn publish(broker: &Broker, topic: &str, qos: u8, payloads: &[&str]) {
     let mut publisher = client(broker, "publisher");
@@ -30,7 +30,8 @@ fn publish(broker: &Broker, topic: &str, qos: u8, payloads: &[&str]) {
     publisher.expect_alive();
 }
 
-/// What has come so far, each answered as its QoS asks but for the last step of QoS 2.
+/// The messages received so far, each answered as its QoS requires except for the last step of QoS
+/// 2.
 #[track_caller]
 fn received(client: &mut Client) -> Vec<Publish> {
     settle();
@@ -70,7 +71,7 @@ fn mqtt_4_8_2_1_a_share_without_a_name_ends_the_connection() {
 }
 
 #[test]
-fn mqtt_4_8_2_1_what_does_not_begin_with_share_is_not_shared() {
+fn mqtt_4_8_2_1_a_filter_with_another_prefix_is_not_shared() {
     let broker = Broker::start();
     for filter in ["$share", "$shared/g/a", "$SHARE/g/a", "share/g/a", "/$share/g/a"] {
         let mut first = member(&broker, V5, "first", filter, 0);
@@ -107,7 +108,7 @@ fn mqtt_4_8_2_2_a_share_name_with_a_wildcard_or_without_a_filter_ends_the_connec
 }
 
 #[test]
-fn mqtt_4_8_2_2_the_filter_after_the_share_name_is_any() {
+fn mqtt_4_8_2_2_any_filter_may_follow_the_share_name() {
     for_versions(|version| {
         let broker = Broker::start();
         let cases = [
@@ -129,7 +130,7 @@ fn mqtt_4_8_2_2_the_filter_after_the_share_name_is_any() {
 }
 
 #[test]
-fn mqtt_4_8_2_3_each_member_gets_messages_at_its_own_qos() {
+fn mqtt_4_8_2_3_each_member_receives_messages_at_its_own_qos() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut members =
@@ -140,16 +141,16 @@ fn mqtt_4_8_2_3_each_member_gets_messages_at_its_own_qos() {
                 let received = received(member);
                 assert_eq!(received.len(), 1, "{received:?}");
                 assert_eq!(received[0].qos, published.min(granted));
-                // The end of QoS 2 may be under way.
+                // The end of the QoS 2 exchange may still be in transit.
                 assert_eq!(self::received(member), []);
             }
         }
     });
 }
 
-/// One member that has got the only message at QoS 2 and not answered, and another; the first one's
-/// session is kept.
-fn begun_at_qos_2(broker: &Broker, expiry_s: u32) -> (Client, Publish, Client) {
+/// A member that has received the only message at QoS 2 and not acknowledged it, and a second
+/// member. The first member's session outlives its connection.
+fn started_at_qos_2(broker: &Broker, expiry_s: u32) -> (Client, Publish, Client) {
     let mut first = Client::connect(broker, Connect::v5("first").expiry(expiry_s));
     first.subscribe("$share/g/a", 2);
     publish(broker, "a", 2, &["m"]);
@@ -160,11 +161,11 @@ fn begun_at_qos_2(broker: &Broker, expiry_s: u32) -> (Client, Publish, Client) {
 }
 
 #[test]
-fn mqtt_4_8_2_4_a_qos_2_delivery_is_finished_when_the_member_comes_back() {
+fn mqtt_4_8_2_4_a_qos_2_delivery_is_completed_when_the_member_reconnects() {
     let broker = Broker::start();
-    // Begun, and half way through.
+    // Interrupted after PUBLISH, and after PUBREL.
     for is_received in [false, true] {
-        let (mut first, message, mut second) = begun_at_qos_2(&broker, 300);
+        let (mut first, message, mut second) = started_at_qos_2(&broker, 300);
         if is_received {
             first.send(Ack::pubrec(message.id()));
             first.expect(Ack::pubrel(message.id()));
@@ -187,27 +188,27 @@ fn mqtt_4_8_2_4_a_qos_2_delivery_is_finished_when_the_member_comes_back() {
 }
 
 #[test]
-fn mqtt_4_8_2_5_a_qos_2_delivery_dies_with_the_members_session() {
+fn mqtt_4_8_2_5_a_qos_2_delivery_ends_with_the_members_session() {
     let broker = Broker::start();
-    // The session ends with its connection.
-    let (first, _, mut second) = begun_at_qos_2(&broker, 0);
+    // The session ends with the connection.
+    let (first, _, mut second) = started_at_qos_2(&broker, 0);
     first.vanish();
     second.expect_alive();
     second.disconnect();
-    // It ends when the client starts a new one.
-    let (first, _, mut second) = begun_at_qos_2(&broker, 300);
+    // The session ends because the client starts a new one.
+    let (first, _, mut second) = started_at_qos_2(&broker, 300);
     first.vanish();
     client(&broker, "first").expect_alive();
     second.expect_alive();
     second.disconnect();
-    // It ends when its time is over.
-    let (first, _, mut second) = begun_at_qos_2(&broker, 1);
+    // The session ends because its Session Expiry Interval passes.
+    let (first, _, mut second) = started_at_qos_2(&broker, 1);
     first.vanish();
     second.expect_silence(std::time::Duration::from_millis(1500));
 }
 
 #[test]
-fn mqtt_4_8_2_6_a_message_refused_by_a_member_goes_to_no_other() {
+fn mqtt_4_8_2_6_a_message_refused_by_a_member_is_not_sent_to_another() {
     let broker = Broker::start();
     let mut members = ["first", "second"].map(|name| member(&broker, V5, name, "$share/g/a", 2));
     for (qos, code) in [(1, 0x80), (1, 0x97), (2, 0x80), (2, 0x99)] {
@@ -221,14 +222,14 @@ fn mqtt_4_8_2_6_a_message_refused_by_a_member_goes_to_no_other() {
             member.expect_alive();
         }
     }
-    // Nor when the member that refused leaves.
+    // Nor when the member that refused the message leaves.
     let [first, mut second] = members;
     first.disconnect();
     second.expect_alive();
 }
 
 #[test]
-fn messages_go_to_the_members_in_turn() {
+fn messages_are_distributed_round_robin() {
     for_versions(|version| {
         for qos in 0..=2 {
             let broker = Broker::start();
@@ -253,7 +254,7 @@ fn messages_go_to_the_members_in_turn() {
 }
 
 #[test]
-fn members_of_different_versions_share() {
+fn members_of_different_protocol_versions_share_messages() {
     let broker = Broker::start();
     let mut members = [V311, V5]
         .map(|version| member(&broker, version, &format!("{version:?}"), "$share/g/a", 1));
@@ -264,13 +265,13 @@ fn members_of_different_versions_share() {
 }
 
 #[test]
-fn each_group_and_each_subscription_of_its_own_gets_a_copy() {
+fn each_group_and_each_ordinary_subscription_receives_a_copy() {
     for_versions(|version| {
         let broker = Broker::start();
         let new = |name, filter| member(&broker, version, name, filter, 1);
         let mut group_1 = [new("1a", "$share/g1/a"), new("1b", "$share/g1/a")];
         let mut group_2 = [new("2a", "$share/g2/a"), new("2b", "$share/g2/a")];
-        // The same name with another filter is another group.
+        // The same ShareName with another filter is another group.
         let mut other = new("3", "$share/g1/+");
         let mut normal = new("4", "a");
         publish(&broker, "a", 1, &["1", "2", "3", "4"]);
@@ -290,7 +291,7 @@ fn each_group_and_each_subscription_of_its_own_gets_a_copy() {
 }
 
 #[test]
-fn a_client_gets_a_copy_for_its_group_and_one_of_its_own() {
+fn a_client_receives_copies_for_its_shared_and_its_ordinary_subscription() {
     let broker = Broker::start();
     let mut both = client(&broker, "both");
     for (identifier, filter) in [(1, "a"), (2, "$share/g/a"), (3, "+")] {
@@ -309,7 +310,7 @@ fn a_client_gets_a_copy_for_its_group_and_one_of_its_own() {
 }
 
 #[test]
-fn a_member_that_subscribes_again_is_one_member_with_new_options() {
+fn a_member_that_subscribes_again_replaces_its_options() {
     let broker = Broker::start();
     let mut first = member(&broker, V5, "first", "$share/g/a", 0);
     let mut second = member(&broker, V5, "second", "$share/g/a", 0);
@@ -327,7 +328,7 @@ fn a_member_that_subscribes_again_is_one_member_with_new_options() {
 }
 
 #[test]
-fn a_shared_subscription_gets_no_retained_messages() {
+fn retained_messages_are_not_sent_to_shared_subscriptions() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut publisher = client(&broker, "publisher");
@@ -342,14 +343,14 @@ fn a_shared_subscription_gets_no_retained_messages() {
             member.send(Unsubscribe::new(1, "$share/g/a").and("$share/g/#"));
             member.receive();
         }
-        // A subscription beside it gets them.
+        // An ordinary subscription of the same client receives them.
         member.subscribe("a", 0);
         member.expect_message("kept");
     });
 }
 
 #[test]
-fn retain_as_published_holds_for_members() {
+fn retain_as_published_applies_to_members() {
     let broker = Broker::start();
     let mut member = client(&broker, "member");
     let mut publisher = client(&broker, "publisher");
@@ -361,7 +362,7 @@ fn retain_as_published_holds_for_members() {
 }
 
 #[test]
-fn a_shared_wildcard_does_not_match_dollar_topics() {
+fn a_leading_wildcard_of_a_shared_subscription_does_not_match_dollar_topics() {
     let broker = Broker::start();
     let mut member = client(&broker, "member");
     for filter in ["$share/g/#", "$share/g/+/b"] {
@@ -375,12 +376,12 @@ fn a_shared_wildcard_does_not_match_dollar_topics() {
 }
 
 #[test]
-fn who_unsubscribes_leaves_the_group_to_the_others() {
+fn a_member_that_unsubscribes_leaves_the_group() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut first = member(&broker, version, "first", "$share/g/a", 1);
         let mut second = member(&broker, version, "second", "$share/g/a", 1);
-        // It is the whole text that counts.
+        // The full text, with ShareName, identifies the subscription.
         first.send(Unsubscribe::new(1, "a").and("$share/h/a").and("$share/g/+"));
         let none = [reason::NO_SUBSCRIPTION_EXISTED; 3];
         first.expect(Unsuback::new(1, if version == V5 { &none } else { &[] }));
@@ -410,7 +411,7 @@ fn a_member_that_disconnects_without_a_session_leaves_the_group() {
 }
 
 #[test]
-fn what_a_member_did_not_acknowledge_at_qos_1_goes_to_another_when_its_session_ends() {
+fn unacknowledged_qos_1_messages_move_to_another_member_when_the_session_ends() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut first = member(&broker, version, "first", "$share/g/a", 1);
@@ -423,7 +424,7 @@ fn what_a_member_did_not_acknowledge_at_qos_1_goes_to_another_when_its_session_e
         let mut second = member(&broker, version, "second", "$share/g/a", 1);
         second.expect_alive();
         first.vanish();
-        // A new delivery, hence without DUP.
+        // A new delivery, without DUP.
         for payload in ["2", "3"] {
             let publish = second.expect_message(payload);
             assert_eq!((publish.qos, publish.dup), (1, false));
@@ -437,7 +438,7 @@ fn expect_unanswered(client: &mut Client, payload: &str) {
     assert_eq!(client.expect_publish().text(), payload);
 }
 
-/// A member with a window of one message that has got "1" and waits for "2" and "3".
+/// A member with a Receive Maximum of 1 that has received "1", with "2" and "3" queued.
 fn with_waiting(broker: &Broker, expiry_s: u32) -> (Client, u16) {
     let connect = Connect::v5("first").expiry(expiry_s).property(Property::ReceiveMaximum(1));
     let mut first = Client::connect(broker, connect);
@@ -450,7 +451,7 @@ fn with_waiting(broker: &Broker, expiry_s: u32) -> (Client, u16) {
 }
 
 #[test]
-fn what_waits_for_a_member_goes_to_another_when_its_session_ends() {
+fn queued_messages_move_to_another_member_when_the_session_ends() {
     let broker = Broker::start();
     let (first, _) = with_waiting(&broker, 0);
     let mut second = member(&broker, V5, "second", "$share/g/a", 1);
@@ -462,13 +463,14 @@ fn what_waits_for_a_member_goes_to_another_when_its_session_ends() {
 }
 
 #[test]
-fn what_waits_for_a_member_goes_to_another_when_it_unsubscribes() {
+fn queued_messages_move_to_another_member_on_unsubscribe() {
     let broker = Broker::start();
     let (mut first, id) = with_waiting(&broker, 0);
     let mut second = member(&broker, V5, "second", "$share/g/a", 1);
     first.send(Unsubscribe::new(9, "$share/g/a"));
     first.expect(Unsuback::new(9, &[0]));
-    // What was begun is finished [MQTT-3.10.4-3]; what was not, another takes over.
+    // Started deliveries are completed [MQTT-3.10.4-3]; another member takes over the queued
+    // messages.
     second.expect_message("2");
     second.expect_message("3");
     first.send(Ack::puback(id));
@@ -477,14 +479,14 @@ fn what_waits_for_a_member_goes_to_another_when_it_unsubscribes() {
 }
 
 #[test]
-fn what_waits_for_a_member_goes_to_one_that_is_away_when_nobody_else_is_there() {
+fn queued_messages_move_to_a_disconnected_member_if_no_other_is_connected() {
     let broker = Broker::start();
     let away = Connect::v5("away").durable();
     let mut second = Client::connect(&broker, away.clone());
     let (first, _) = with_waiting(&broker, 0);
     second.subscribe("$share/g/a", 1);
     second.disconnect();
-    // Its session ends, and nobody is connected.
+    // The session ends, and no member is connected.
     first.disconnect();
     let mut second = Client::connect(&broker, away);
     for payload in ["1", "2", "3"] {
@@ -494,10 +496,10 @@ fn what_waits_for_a_member_goes_to_one_that_is_away_when_nobody_else_is_there() 
 }
 
 #[test]
-fn what_waits_is_not_handed_to_another_group_that_came_since() {
+fn queued_messages_are_not_moved_to_a_later_group() {
     let broker = Broker::start();
     let (mut first, _) = with_waiting(&broker, 0);
-    // Nobody else is there: what waits stays, and the group is gone.
+    // There are no other members: the queued messages stay, and the group ends.
     first.send(Unsubscribe::new(9, "$share/g/a"));
     first.expect(Unsuback::new(9, &[0]));
     let mut stranger = member(&broker, V5, "stranger", "$share/other/b", 1);
@@ -507,7 +509,7 @@ fn what_waits_is_not_handed_to_another_group_that_came_since() {
 }
 
 #[test]
-fn members_that_are_connected_are_preferred_to_those_that_are_away() {
+fn connected_members_are_preferred() {
     for_versions(|version| {
         let broker = Broker::start();
         let away = Connect::new(version, "away").durable();
@@ -517,11 +519,11 @@ fn members_that_are_connected_are_preferred_to_those_that_are_away() {
         let mut second = member(&broker, version, "second", "$share/g/a", 1);
         publish(&broker, "a", 1, &["1", "2", "3", "4"]);
         assert_eq!(texts(&received(&mut second)), ["1", "2", "3", "4"]);
-        // Alone, the one that is away is owed what comes.
+        // Messages are queued for a disconnected member if it is the only one.
         second.disconnect();
         settle();
         publish(&broker, "a", 1, &["5", "6"]);
-        publish(&broker, "a", 0, &["QoS 0 is for who is there"]);
+        publish(&broker, "a", 0, &["QoS 0 is for connected members"]);
         let mut first = Client::connect(&broker, away);
         first.expect_message("5");
         first.expect_message("6");
@@ -530,7 +532,7 @@ fn members_that_are_connected_are_preferred_to_those_that_are_away() {
 }
 
 #[test]
-fn a_member_that_does_not_keep_up_gets_no_more_than_the_others_leave() {
+fn messages_beyond_a_members_receive_maximum_go_to_other_members() {
     let broker = Broker::start();
     let connect = Connect::v5("slow").property(Property::ReceiveMaximum(1));
     let mut slow = Client::connect(&broker, connect);
@@ -548,15 +550,15 @@ fn a_member_that_does_not_keep_up_gets_no_more_than_the_others_leave() {
 }
 
 #[test]
-fn a_shared_subscription_lives_as_long_as_the_session() {
+fn a_shared_subscription_lasts_as_long_as_the_session() {
     let broker = Broker::start();
     let connect = Connect::v5("member").durable();
     let mut member = Client::connect(&broker, connect.clone());
     member.subscribe("$share/g/a", 2);
     member.disconnect();
-    publish(&broker, "a", 2, &["while away"]);
+    publish(&broker, "a", 2, &["while disconnected"]);
     let mut member = Client::connect(&broker, connect);
-    member.expect_message("while away");
+    member.expect_message("while disconnected");
     publish(&broker, "a", 0, &["back"]);
     member.expect_message("back");
     member.disconnect();
@@ -566,7 +568,7 @@ fn a_shared_subscription_lives_as_long_as_the_session() {
 }
 
 #[test]
-fn a_publisher_that_is_the_only_member_gets_its_own_message() {
+fn a_publisher_that_is_the_only_member_receives_its_own_message() {
     let broker = Broker::start();
     let mut member = member(&broker, V5, "member", "$share/g/a", 0);
     member.send(Publish::new("a", "own"));

@@ -1,11 +1,11 @@
-//! What a publisher is told of its PUBLISH, and what it may send on.
+//! How the server answers a PUBLISH, and the Receive Maximum of the server.
 
 use super::{publisher, subscriber};
 use crate::support::reason::{NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED, SUCCESS};
 use crate::support::{Ack, Broker, Client, Publish, V5, V31, V311};
 
-/// The reason in the PUBACK or PUBREC of this PUBLISH; an exchange that goes on is brought to its
-/// end.
+/// The Reason Code in the PUBACK or PUBREC for this PUBLISH; an exchange that continues is
+/// completed.
 #[track_caller]
 fn reason_of(client: &mut Client, publish: Publish) -> u8 {
     client.send(&publish);
@@ -21,7 +21,7 @@ fn reason_of(client: &mut Client, publish: Publish) -> u8 {
 #[test]
 fn a_publish_without_matching_subscribers_is_acknowledged_with_0x10() {
     let broker = Broker::start();
-    // Where the specification says that a server may, this one does.
+    // This server uses the optional Reason Code 0x10.
     let nobody = if broker.is_ours() { &[NO_MATCHING_SUBSCRIBERS][..] } else { &[0x00, 0x10] };
     let _subscriber = subscriber(&broker, V5, "heard", 0);
     let mut client = publisher(&broker, V5);
@@ -34,8 +34,8 @@ fn a_publish_without_matching_subscribers_is_acknowledged_with_0x10() {
 }
 
 #[test]
-fn a_publish_that_is_not_allowed_is_refused_with_0x87_and_leaves_nothing_behind() {
-    // A refused message at QoS 2 takes no place in the Receive Maximum.
+fn an_unauthorized_publish_is_refused_with_0x87_without_side_effects() {
+    // A refused QoS 2 message does not count towards the Receive Maximum.
     let broker = Broker::with_config("limits.receive_maximum = 1");
     let mut watcher = subscriber(&broker, V5, "$SYS/mine", 0);
     let mut client = publisher(&broker, V5);
@@ -51,7 +51,7 @@ fn a_publish_that_is_not_allowed_is_refused_with_0x87_and_leaves_nothing_behind(
 }
 
 #[test]
-fn a_retained_message_beyond_the_bound_is_refused_with_0x97() {
+fn a_retained_message_beyond_the_limit_is_refused_with_0x97() {
     let broker = Broker::with_config("limits.retained_messages_max = 1");
     let mut watcher = subscriber(&broker, V5, "#", 0);
     let mut client = publisher(&broker, V5);
@@ -62,7 +62,7 @@ fn a_retained_message_beyond_the_bound_is_refused_with_0x97() {
         assert_eq!(reason_of(&mut client, publish), QUOTA_EXCEEDED);
     }
     watcher.expect_alive();
-    // Another message for the same topic needs no room, and a removal makes some.
+    // Replacing a retained message needs no room, and removing one frees some.
     client.publish(Publish::new("a", "second").qos(1, 1).retain());
     watcher.expect_message("second");
     client.publish(Publish::new("a", "").qos(1, 1).retain());
@@ -73,18 +73,18 @@ fn a_retained_message_beyond_the_bound_is_refused_with_0x97() {
 }
 
 #[test]
-fn a_retained_message_beyond_the_bound_of_bytes_is_refused_with_0x97() {
+fn a_retained_message_beyond_the_byte_limit_is_refused_with_0x97() {
     let broker = Broker::with_config("limits.retained_bytes_max = 1000");
     let mut client = publisher(&broker, V5);
     let retained = |topic, length| Publish::new(topic, "x".repeat(length)).qos(1, 1).retain();
     assert_ne!(reason_of(&mut client, retained("a", 500)), QUOTA_EXCEEDED);
     assert_eq!(reason_of(&mut client, retained("b", 600)), QUOTA_EXCEEDED);
-    // In place of the one before there is room for it.
+    // Replacing a smaller message leaves enough room.
     assert_ne!(reason_of(&mut client, retained("a", 600)), QUOTA_EXCEEDED);
 }
 
 #[test]
-fn where_no_refusal_can_be_told_a_retained_message_beyond_the_bound_is_still_delivered() {
+fn a_retained_message_beyond_the_limit_is_still_delivered_if_it_cannot_be_refused() {
     let broker = Broker::with_config("limits.retained_messages_max = 1");
     for (version, qos) in [(V31, 2), (V311, 1), (V5, 0)] {
         let mut watcher = subscriber(&broker, version, "b", 0);
@@ -101,12 +101,12 @@ fn where_no_refusal_can_be_told_a_retained_message_beyond_the_bound_is_still_del
 }
 
 #[test]
-fn what_was_acknowledged_takes_no_place_in_the_servers_receive_maximum() {
+fn acknowledged_messages_do_not_count_towards_the_servers_receive_maximum() {
     let broker = Broker::with_config("limits.receive_maximum = 1");
     let mut client = publisher(&broker, V5);
     client.send(Publish::new("a", "unfinished").qos(2, 1));
     assert_eq!(client.expect_ack().kind, 5);
-    // Neither does QoS 0 take one.
+    // Nor does QoS 0.
     for _ in 0..3 {
         client.send(Publish::new("a", "payload"));
     }

@@ -1,4 +1,4 @@
-//! What a subscriber gets: which copies, with which flags and identifiers.
+//! Which copies a subscriber receives, with which flags and identifiers.
 
 use super::{
     RETAIN_AS_PUBLISHED, RETAIN_HANDLING_1, identifiers, publisher, subscribe_as, subscriber,
@@ -28,7 +28,7 @@ fn an_empty_payload_removes_the_retained_message_at_any_qos() {
 }
 
 #[test]
-fn the_removal_of_a_retained_message_is_forwarded_as_published_to_who_asks() {
+fn with_retain_as_published_the_removal_of_a_retained_message_has_retain_1() {
     let broker = Broker::start();
     let mut client = subscriber(&broker, V5, "a", RETAIN_AS_PUBLISHED);
     publisher(&broker, V5).publish(Publish::new("a", "").qos(1, 1).retain());
@@ -36,7 +36,7 @@ fn the_removal_of_a_retained_message_is_forwarded_as_published_to_who_asks() {
 }
 
 #[test]
-fn a_retained_message_keeps_retain_1_without_retain_as_published() {
+fn a_retained_message_has_retain_1_without_retain_as_published() {
     let broker = Broker::start();
     publisher(&broker, V5).publish(Publish::new("a", "kept").qos(1, 1).retain());
     for options in [0, RETAIN_AS_PUBLISHED, RETAIN_HANDLING_1] {
@@ -46,7 +46,7 @@ fn a_retained_message_keeps_retain_1_without_retain_as_published() {
 }
 
 #[test]
-fn a_message_that_waited_for_its_client_comes_with_dup_0_and_retain_0() {
+fn a_queued_message_is_sent_with_dup_0_and_retain_0() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let connect = || Connect::new(version, "c").durable();
@@ -66,7 +66,7 @@ fn a_message_that_waited_for_its_client_comes_with_dup_0_and_retain_0() {
 }
 
 #[test]
-fn each_client_gets_one_copy_at_the_lower_of_both_qos() {
+fn each_client_receives_one_copy_at_the_lower_of_both_qos() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut clients = [0, 1, 2].map(|qos| (qos, subscriber(&broker, version, "a", qos)));
@@ -85,12 +85,12 @@ fn each_client_gets_one_copy_at_the_lower_of_both_qos() {
 }
 
 #[test]
-fn a_payload_arrives_as_it_was_sent_whatever_its_length() {
+fn payloads_of_any_length_arrive_unchanged() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut clients = [0, 1, 2].map(|qos| subscriber(&broker, version, "a", qos));
         let mut publisher = publisher(&broker, version);
-        // Around each length of the Remaining Length.
+        // Around every change of the size of the Remaining Length.
         for length in [0, 1, 120, 125, 130, 2047, 2048, 16_375, 16_380, 16_385, 100_000] {
             let payload: Vec<u8> = (0..length).map(|i: u32| (i % 251) as u8).collect();
             publisher.publish(Publish::new("a", &payload).qos(2, 1));
@@ -104,7 +104,7 @@ fn a_payload_arrives_as_it_was_sent_whatever_its_length() {
 }
 
 #[test]
-fn an_identifier_of_several_matching_subscriptions_comes_as_often() {
+fn an_identifier_of_several_matching_subscriptions_is_sent_once_per_subscription() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     for (filter, identifier) in [("a/b", 7), ("a/+", 7), ("#", 9)] {
@@ -115,7 +115,7 @@ fn an_identifier_of_several_matching_subscriptions_comes_as_often() {
 }
 
 #[test]
-fn a_subscription_with_no_local_gives_no_identifier_to_its_clients_own_message() {
+fn a_no_local_subscription_adds_no_identifier_to_the_clients_own_message() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c"));
     for (filter, options, identifier) in [("a", NO_LOCAL, 1), ("+", 0, 2)] {
@@ -131,7 +131,7 @@ fn a_subscription_with_no_local_gives_no_identifier_to_its_clients_own_message()
 }
 
 #[test]
-fn a_message_that_waited_for_its_client_carries_the_subscription_identifiers() {
+fn a_queued_message_carries_the_subscription_identifiers() {
     let broker = Broker::start();
     let connect = || Connect::v5("c").durable();
     let mut client = Client::connect(&broker, connect());
@@ -146,7 +146,7 @@ fn a_message_that_waited_for_its_client_carries_the_subscription_identifiers() {
     let first = client.expect_publish();
     assert_eq!(identifiers(&first), [1, 200]);
     client.vanish();
-    // The same when it is sent again.
+    // Likewise when it is sent again.
     let mut client = Client::connect(&broker, connect());
     assert_eq!(identifiers(&client.expect_message("payload")), [1, 200]);
 }

@@ -1,5 +1,5 @@
-//! 3.3.1, 3.3.4: flags of PUBLISH, retained messages, and what is done with a PUBLISH. What has no
-//! number is in the modules.
+//! 3.3.1 and 3.3.4: flags of PUBLISH, retained messages, and how the server handles a PUBLISH. The
+//! modules contain tests of behaviour without a numbered statement.
 
 mod answers;
 mod delivery;
@@ -20,9 +20,9 @@ fn publisher(broker: &Broker, version: Version) -> Client {
     Client::connect(broker, Connect::new(version, "publisher"))
 }
 
-/// A client that subscribes to `filter` now.
+/// A client that subscribes to `filter`.
 fn subscriber(broker: &Broker, version: Version, filter: &str, options: u8) -> Client {
-    // 3.1 knows no empty Client Identifier.
+    // MQTT 3.1 does not allow an empty Client Identifier.
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("subscriber-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     let mut client = Client::connect(broker, Connect::new(version, &name));
@@ -71,7 +71,7 @@ fn mqtt_3_3_1_2_dup_is_0_at_qos_0() {
 }
 
 #[test]
-fn mqtt_3_3_1_3_dup_does_not_follow_the_publishers() {
+fn mqtt_3_3_1_3_dup_of_the_publisher_is_not_forwarded() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, "a", 2);
@@ -133,7 +133,7 @@ fn mqtt_3_3_1_7_a_message_without_payload_is_not_retained() {
 }
 
 #[test]
-fn mqtt_3_3_1_8_without_retain_nothing_is_kept_or_replaced() {
+fn mqtt_3_3_1_8_without_retain_no_retained_message_is_stored_or_replaced() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut publisher = publisher(&broker, version);
@@ -156,7 +156,7 @@ fn mqtt_3_3_1_9_retain_handling_0_sends_retained_messages() {
         publisher.publish(Publish::new(topic, topic).qos(1, 1).retain());
     }
     let mut client = Client::connect(&broker, Connect::v5("c"));
-    // Also when the subscription is there already.
+    // Also if the subscription already exists.
     for _ in 0..2 {
         client.subscribe("a/+", 0);
         let mut topics = [client.expect_publish().topic, client.expect_publish().topic];
@@ -167,7 +167,7 @@ fn mqtt_3_3_1_9_retain_handling_0_sends_retained_messages() {
 }
 
 #[test]
-fn mqtt_3_3_1_10_retain_handling_1_sends_them_to_a_new_subscription() {
+fn mqtt_3_3_1_10_retain_handling_1_sends_retained_messages_to_a_new_subscription() {
     let broker = Broker::start();
     publisher(&broker, V5).publish(Publish::new("a", "kept").qos(1, 1).retain());
     let mut client = Client::connect(&broker, Connect::v5("c").durable());
@@ -182,7 +182,7 @@ fn mqtt_3_3_1_10_retain_handling_1_sends_them_to_a_new_subscription() {
 }
 
 #[test]
-fn mqtt_3_3_1_11_retain_handling_2_sends_none() {
+fn mqtt_3_3_1_11_retain_handling_2_sends_no_retained_messages() {
     let broker = Broker::start();
     publisher(&broker, V5).publish(Publish::new("a", "kept").qos(1, 1).retain());
     subscriber(&broker, V5, "a", RETAIN_HANDLING_2).expect_alive();
@@ -197,7 +197,7 @@ fn mqtt_3_3_1_12_without_retain_as_published_retain_is_0() {
 }
 
 #[test]
-fn mqtt_3_3_1_13_with_retain_as_published_retain_is_as_it_came() {
+fn mqtt_3_3_1_13_with_retain_as_published_retain_is_that_of_the_publisher() {
     let broker = Broker::start();
     let mut client = subscriber(&broker, V5, "a", RETAIN_AS_PUBLISHED);
     let mut publisher = publisher(&broker, V5);
@@ -208,7 +208,7 @@ fn mqtt_3_3_1_13_with_retain_as_published_retain_is_as_it_came() {
 }
 
 #[test]
-fn mqtt_311_3_3_1_7_a_retained_message_at_qos_0_replaces_the_one_before() {
+fn mqtt_311_3_3_1_7_a_retained_message_at_qos_0_replaces_the_previous_one() {
     for_each_version(&[V31, V311], |version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -220,7 +220,7 @@ fn mqtt_311_3_3_1_7_a_retained_message_at_qos_0_replaces_the_one_before() {
 }
 
 #[test]
-fn mqtt_311_3_3_1_8_retain_is_1_in_what_a_new_subscription_brings() {
+fn mqtt_311_3_3_1_8_retain_is_1_in_messages_sent_for_a_new_subscription() {
     let broker = Broker::start();
     publisher(&broker, V311).publish(Publish::new("a/b", "kept").qos(1, 1).retain());
     for filter in ["a/b", "a/#", "+/b"] {
@@ -230,7 +230,7 @@ fn mqtt_311_3_3_1_8_retain_is_1_in_what_a_new_subscription_brings() {
 }
 
 #[test]
-fn mqtt_311_3_3_1_9_retain_is_0_to_an_established_subscription() {
+fn mqtt_311_3_3_1_9_retain_is_0_for_an_established_subscription() {
     for_each_version(&[V31, V311], |version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -241,7 +241,7 @@ fn mqtt_311_3_3_1_9_retain_is_0_to_an_established_subscription() {
 }
 
 #[test]
-fn mqtt_3_3_4_1_publish_is_answered_as_its_qos_asks() {
+fn mqtt_3_3_4_1_publish_is_answered_as_its_qos_requires() {
     for_all_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "c"));
@@ -266,7 +266,7 @@ fn mqtt_3_3_4_2_overlapping_subscriptions_deliver_at_their_highest_qos() {
     client.subscribe("a/+", 1);
     publisher(&broker, V5).publish(Publish::new("a/b", "payload").qos(2, 1));
     assert_eq!(client.expect_message("payload").qos, 2);
-    // One copy, this server promises.
+    // This server promises a single copy.
     client.expect_alive();
 }
 
@@ -285,7 +285,7 @@ fn mqtt_311_3_3_5_1_overlapping_subscriptions_deliver_at_their_highest_qos() {
 }
 
 #[test]
-fn mqtt_311_3_3_5_2_a_publish_that_is_not_allowed_is_acknowledged_and_dropped() {
+fn mqtt_311_3_3_5_2_an_unauthorized_publish_is_acknowledged_and_dropped() {
     let broker = Broker::start();
     let mut watcher = subscriber(&broker, V311, "$SYS/mine", 0);
     let mut client = Client::connect(&broker, Connect::v311("c"));
@@ -302,7 +302,7 @@ fn subscribe_as(client: &mut Client, filter: &str, identifier: u32) {
 }
 
 #[test]
-fn mqtt_3_3_4_3_the_subscription_identifier_goes_with_the_message() {
+fn mqtt_3_3_4_3_a_message_carries_the_subscription_identifier() {
     let broker = Broker::start();
     let mut publisher = publisher(&broker, V5);
     publisher.publish(Publish::new("kept", "payload").qos(1, 1).retain());
@@ -317,7 +317,7 @@ fn mqtt_3_3_4_3_the_subscription_identifier_goes_with_the_message() {
     }
     publisher.publish(Publish::new("d", "payload").qos(1, 1));
     assert_eq!(identifiers(&client.expect_message("payload")), [0; 0]);
-    // With retained messages too.
+    // Retained messages carry it as well.
     subscribe_as(&mut client, "kept", 7);
     assert_eq!(identifiers(&client.expect_message("payload")), [7]);
 }
@@ -345,14 +345,14 @@ fn mqtt_3_3_4_6_a_client_sends_no_subscription_identifier() {
 }
 
 #[test]
-fn mqtt_3_3_4_7_more_than_the_receive_maximum_ends_the_connection() {
+fn mqtt_3_3_4_7_exceeding_the_receive_maximum_ends_the_connection() {
     let broker = Broker::with_config("limits.receive_maximum = 3");
     let mut client = Client::connect(&broker, Connect::v5("c"));
     for id in 1..=3 {
         client.send(Publish::new("a", "payload").qos(2, id));
         assert_eq!(client.expect_ack().packet_identifier, id);
     }
-    // One that is finished makes room for one.
+    // A completed exchange makes room for another.
     client.send(Ack::pubrel(2));
     client.expect(Ack::pubcomp(2));
     client.send(Publish::new("a", "payload").qos(2, 4));
@@ -361,8 +361,8 @@ fn mqtt_3_3_4_7_more_than_the_receive_maximum_ends_the_connection() {
     client.expect_disconnect(RECEIVE_MAXIMUM_EXCEEDED);
 }
 
-/// A client with a Receive Maximum of 2 that has two messages to acknowledge, of five, and the
-/// publisher of them.
+/// A client with a Receive Maximum of 2 that has two of five messages to acknowledge, and the
+/// publisher.
 fn client_without_quota(broker: &Broker) -> (Client, Vec<Publish>, Client) {
     let connect = Connect::v5("c").property(Property::ReceiveMaximum(2));
     let mut client = Client::connect(broker, connect);
@@ -377,11 +377,11 @@ fn client_without_quota(broker: &Broker) -> (Client, Vec<Publish>, Client) {
 }
 
 #[test]
-fn mqtt_3_3_4_9_no_more_is_unacknowledged_than_the_clients_receive_maximum() {
+fn mqtt_3_3_4_9_unacknowledged_messages_do_not_exceed_the_clients_receive_maximum() {
     let broker = Broker::start();
     let (mut client, unacknowledged, _publisher) = client_without_quota(&broker);
     client.expect_silence(SILENCE);
-    // PUBREC frees nothing, PUBACK and PUBCOMP one place each.
+    // PUBREC frees no slot; PUBACK and PUBCOMP free one each.
     let [at_qos_1, at_qos_2] = &unacknowledged[..] else { panic!("two") };
     client.send(Ack::pubrec(at_qos_2.id()));
     client.expect(Ack::pubrel(at_qos_2.id()));
@@ -395,7 +395,7 @@ fn mqtt_3_3_4_9_no_more_is_unacknowledged_than_the_clients_receive_maximum() {
 }
 
 #[test]
-fn mqtt_3_3_4_10_without_quota_all_other_packets_come() {
+fn mqtt_3_3_4_10_without_send_quota_all_other_packets_are_sent() {
     let broker = Broker::start();
     let (mut client, _, mut publisher) = client_without_quota(&broker);
     client.expect_alive();

@@ -1,6 +1,7 @@
 //! 4.12 and 4.13: enhanced authentication, and what follows an error.
 //!
-//! The broker has no authentication method built in; the exchange itself is tested with the engine.
+//! The broker has no built-in authentication method; the tests of the engine cover the exchange
+//! itself.
 
 use super::{durable, publish_numbers, resumed};
 use crate::support::{
@@ -19,13 +20,13 @@ fn auth(reason: u8) -> Auth {
 }
 
 #[test]
-fn mqtt_4_12_0_1_an_authentication_method_that_is_not_served_is_refused_with_0x8c() {
+fn mqtt_4_12_0_1_an_unsupported_authentication_method_is_refused_with_0x8c() {
     let broker = Broker::start();
     Client::refused(&broker, method(Connect::v5("c")), reason::BAD_AUTHENTICATION_METHOD);
 }
 
 #[test]
-fn a_refused_authentication_method_touches_no_session() {
+fn a_refused_authentication_method_leaves_the_session_unchanged() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, durable(V5));
     client.subscribe("t/#", 1);
@@ -39,7 +40,7 @@ fn a_refused_authentication_method_touches_no_session() {
 }
 
 #[test]
-fn mqtt_4_12_0_6_without_an_authentication_method_there_is_none_in_connack_and_no_auth() {
+fn mqtt_4_12_0_6_without_an_authentication_method_the_server_sends_none_and_no_auth() {
     let broker = Broker::start();
     let mut client =
         Client::connect(&broker, Connect::v5("c").username("someone").password("secret"));
@@ -68,24 +69,24 @@ fn auth_as_the_first_packet_ends_the_connection() {
 }
 
 #[test]
-fn auth_is_no_packet_of_3_1_1() {
+fn auth_is_a_violation_in_3_1_1() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v311("c"));
     client.raw(&frame(0xF0, &[]));
     client.expect_closed();
 }
 
-/// Something malformed, and something of good form that has no place.
+/// Malformed packets, and well-formed ones that are not allowed.
 fn violations(version: Version) -> Vec<(Vec<u8>, u8)> {
     let topic = string("t");
     let malformed = [
-        frame(0x00, &[]),                                   // a reserved packet type
+        frame(0x00, &[]),                                   // reserved packet type
         frame(0xC1, &[]),                                   // reserved flags
         frame(0x36, &[&topic[..], &[0, 1, 0]].concat()),    // QoS 3
-        vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01],           // a Remaining Length without end
-        frame(0x30, &[0, 9, b't']),                         // a string beyond its packet
-        frame(0x30, &[&string([0xFF])[..], &[0]].concat()), // no UTF-8
-        frame(0x82, &[0]),                                  // half a Packet Identifier
+        vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01],           // Remaining Length of more than four bytes
+        frame(0x30, &[0, 9, b't']),                         // string longer than its packet
+        frame(0x30, &[&string([0xFF])[..], &[0]].concat()), // ill-formed UTF-8
+        frame(0x82, &[0]),                                  // truncated Packet Identifier
     ];
     let subscribe = Subscribe { filters: Vec::new(), ..Subscribe::new(1, "t", 0) };
     let protocol = [
@@ -99,7 +100,7 @@ fn violations(version: Version) -> Vec<(Vec<u8>, u8)> {
     malformed.chain(protocol.map(|bytes| (bytes, reason::PROTOCOL_ERROR))).collect()
 }
 
-/// Each of [`violations`] ends the connection, in 5.0 with its reason.
+/// Expects each of [`violations`] to end the connection, in 5.0 with its Reason Code.
 fn expect_violations_end_the_connection(version: Version) {
     let broker = Broker::start();
     for (bytes, reason) in violations(version) {
@@ -172,7 +173,7 @@ fn an_error_in_any_other_packet_leaves_the_connection_open() {
 }
 
 #[test]
-fn what_came_before_a_violation_is_done_and_what_came_after_is_not() {
+fn packets_before_a_violation_are_processed_and_packets_after_it_are_not() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut subscriber = Client::connect(&broker, Connect::new(version, "s"));
@@ -188,7 +189,7 @@ fn what_came_before_a_violation_is_done_and_what_came_after_is_not() {
 }
 
 #[test]
-fn a_violation_publishes_the_will_and_touches_nobody_else() {
+fn a_violation_publishes_the_will_and_affects_no_other_client() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut other = Client::connect(&broker, Connect::new(version, "other"));

@@ -1,20 +1,20 @@
-//! 4.3.3 with 4.4: exactly once, wherever in the exchange the connection is cut.
+//! 4.3.3 and 4.4: exactly once, with the connection cut at every step of the exchange.
 
 use super::{durable, publish_numbers, resumed, subscriber};
 use crate::support::{
     Ack, Broker, Client, Connect, Publish, SILENCE, Version, for_versions, reason,
 };
 
-/// After what the connection is cut.
+/// The step after which the connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cut {
-    /// PUBLISH was sent, PUBREC is lost.
+    /// PUBLISH was sent, and PUBREC is lost.
     Publish,
-    /// PUBREC came, PUBREL was not sent.
+    /// PUBREC was received, and PUBREL not sent.
     Pubrec,
-    /// PUBREL was sent, PUBCOMP is lost.
+    /// PUBREL was sent, and PUBCOMP is lost.
     Pubrel,
-    /// PUBCOMP came.
+    /// PUBCOMP was received.
     Pubcomp,
 }
 
@@ -24,7 +24,8 @@ fn publisher(broker: &Broker, version: Version) -> Client {
     Client::connect(broker, Connect::new(version, "p").durable())
 }
 
-/// A PUBREL for an exchange that may have ended before: the server may say that it had.
+/// Sends a PUBREL for an exchange that may already be complete: the server may answer that the
+/// identifier is unknown.
 #[track_caller]
 fn release(client: &mut Client, id: u16) {
     client.send(Ack::pubrel(id));
@@ -50,7 +51,7 @@ fn exactly_once_to_the_server_when_the_connection_is_cut_at_any_step() {
             client.vanish();
             let mut client = publisher(&broker, version);
             assert!(client.connack.session_present);
-            // As a client goes on that had received no more than the cut let through.
+            // The client resumes with what it received before the cut.
             if cut == Cut::Publish {
                 client.send(publish.clone().dup());
                 client.expect(Ack::pubrec(7));
@@ -60,7 +61,7 @@ fn exactly_once_to_the_server_when_the_connection_is_cut_at_any_step() {
             }
             subscriber.expect_message("once");
             subscriber.expect_silence(SILENCE / 4);
-            // And the identifier is free again.
+            // The Packet Identifier is available again.
             client.publish(Publish::new("t/a", "next").qos(2, 7));
             subscriber.expect_message("next");
         }
@@ -134,7 +135,7 @@ fn exactly_once_from_the_server_when_the_connection_is_cut_at_any_step() {
                     client.expect(Ack::pubrel(id));
                     client.send(Ack::pubcomp(id));
                 }
-                // PUBREC came through in both; whether PUBREL did is not for the server to know.
+                // PUBREC arrived in both cases; whether PUBREL did is unknown to the server.
                 Cut::Pubrec | Cut::Pubrel => {
                     client.expect(Ack::pubrel(id));
                     client.send(Ack::pubcomp(id));

@@ -1,4 +1,4 @@
-//! 4.9: flow control, both ways.
+//! 4.9: flow control in both directions.
 
 use super::{durable, publish_numbers, receive_maximum, release, resumed, subscriber};
 use crate::support::{
@@ -6,7 +6,7 @@ use crate::support::{
     V311, property, reason,
 };
 
-/// `s` with a Receive Maximum, subscribed at `qos`.
+/// The client `s` with a Receive Maximum, subscribed at `qos`.
 fn limited(broker: &Broker, qos: u8, maximum: u16) -> Client {
     let mut client = Client::connect(broker, receive_maximum(durable(V5), maximum));
     client.subscribe("t/#", qos);
@@ -14,7 +14,7 @@ fn limited(broker: &Broker, qos: u8, maximum: u16) -> Client {
 }
 
 #[test]
-fn mqtt_4_9_0_1_the_send_quota_begins_above_0_and_not_above_the_receive_maximum() {
+fn mqtt_4_9_0_1_the_initial_send_quota_is_between_1_and_the_receive_maximum() {
     for maximum in [1, 2, 7, 65_535] {
         let broker = Broker::start();
         let mut client = limited(&broker, 1, maximum);
@@ -28,7 +28,7 @@ fn mqtt_4_9_0_1_the_send_quota_begins_above_0_and_not_above_the_receive_maximum(
 }
 
 #[test]
-fn mqtt_4_9_0_1_the_send_quota_is_set_anew_on_each_connection() {
+fn mqtt_4_9_0_1_each_connection_starts_with_a_new_send_quota() {
     let broker = Broker::start();
     let mut client = limited(&broker, 1, 3);
     publish_numbers(&broker, V5, 1, 0..10);
@@ -47,7 +47,8 @@ fn mqtt_4_9_0_1_the_send_quota_is_set_anew_on_each_connection() {
     }
 }
 
-/// Messages wait at a quota of 0, and each that is acknowledged, by `finish`, lets one more through.
+/// Expects messages to wait at a send quota of 0, and each one completed by `finish` to release one
+/// more.
 fn expect_none_beyond_the_quota(qos: u8, finish: fn(&mut Client, &Publish)) {
     let broker = Broker::start();
     let mut client = limited(&broker, qos, 2);
@@ -75,7 +76,7 @@ fn mqtt_4_9_0_2_at_a_send_quota_of_0_no_qos_1_message_is_sent() {
 #[test]
 fn mqtt_4_9_0_2_at_a_send_quota_of_0_no_qos_2_message_is_sent() {
     expect_none_beyond_the_quota(2, |client, publish| {
-        // PUBREC alone frees nothing.
+        // PUBREC alone does not increase the quota.
         release(client, publish);
         client.expect_alive();
         client.send(Ack::pubcomp(publish.id()));
@@ -92,7 +93,7 @@ fn the_send_quota_never_rises_above_the_receive_maximum() {
     publish_numbers(&broker, V5, 2, 0..6);
     let publishes = [client.expect_publish(), client.expect_publish()];
     for publish in &publishes {
-        // Acknowledgements of nothing, and those of one message twice over.
+        // Acknowledgements of unknown messages, and duplicates for one message.
         client.send(Ack::pubcomp(999));
         client.send(Ack::puback(998));
         client.send(Ack::puback(publish.id()));
@@ -109,7 +110,7 @@ fn the_send_quota_never_rises_above_the_receive_maximum() {
 }
 
 #[test]
-fn a_pubrel_sent_again_takes_no_more_messages_into_flight_than_the_receive_maximum() {
+fn messages_in_flight_after_a_resent_pubrel_do_not_exceed_the_receive_maximum() {
     let broker = Broker::start();
     let mut client = limited(&broker, 2, 2);
     publish_numbers(&broker, V5, 2, 0..8);
@@ -119,7 +120,7 @@ fn a_pubrel_sent_again_takes_no_more_messages_into_flight_than_the_receive_maxim
     client.vanish();
     let mut client = resumed(&broker, receive_maximum(durable(V5), 2));
     let (mut released, mut in_flight) = (Vec::new(), 0);
-    // What comes of itself, and then what comes as each of the old exchanges ends.
+    // First the messages sent without a request, then those sent as each old exchange is completed.
     for ended in [None, Some(&first[0]), Some(&first[1])] {
         if let Some(publish) = ended {
             client.send(Ack::pubcomp(publish.id()));
@@ -136,14 +137,14 @@ fn a_pubrel_sent_again_takes_no_more_messages_into_flight_than_the_receive_maxim
         assert!(in_flight <= 2, "{in_flight} messages in flight");
         assert_eq!(released, [Ack::pubrel(first[0].id()), Ack::pubrel(first[1].id())]);
     }
-    // A broker that keeps sessions on disk sends QoS 2 once it has stored that it does.
+    // A broker with a store sends QoS 2 messages after the delivery has been stored.
     for _ in in_flight..2 {
         client.expect_publish();
     }
 }
 
 #[test]
-fn mqtt_4_9_0_3_at_a_send_quota_of_0_all_other_packets_are_served() {
+fn mqtt_4_9_0_3_at_a_send_quota_of_0_all_other_packets_are_processed() {
     let broker = Broker::start();
     let mut client = limited(&broker, 1, 1);
     publish_numbers(&broker, V5, 1, 0..3);
@@ -151,7 +152,7 @@ fn mqtt_4_9_0_3_at_a_send_quota_of_0_all_other_packets_are_served() {
     client.expect_alive();
     client.send(Subscribe::new(1, "other", 0));
     client.expect_suback();
-    // QoS 0 needs no quota.
+    // QoS 0 uses no quota.
     client.publish(Publish::new("other", "zero"));
     client.expect_message("zero");
     client.publish(Publish::new("nobody", "one").qos(1, 1));
@@ -171,7 +172,7 @@ fn a_receive_maximum_of_0_is_a_protocol_error() {
 }
 
 #[test]
-fn a_3_1_1_client_gets_at_most_inflight_max_messages_at_a_time() {
+fn a_3_1_1_client_has_at_most_inflight_max_messages_in_flight() {
     let broker = Broker::with_config("[limits]\ninflight_max = 3");
     for version in [V311, V5] {
         let mut client = subscriber(&broker, version, 2);
@@ -197,10 +198,10 @@ fn the_receive_maximum_of_the_server_bounds_qos_2_messages_between_publish_and_p
             client.send(Publish::new("t", "m").qos(2, id));
             assert_eq!(client.expect_ack().packet_identifier, id);
         }
-        // Sent again, they count once.
+        // Messages that are sent again count once.
         client.send(Publish::new("t", "m").qos(2, 1).dup());
         assert_eq!(client.expect_ack().kind, 5);
-        // QoS 1 is acknowledged at once, so it never adds up.
+        // QoS 1 is acknowledged immediately and does not accumulate.
         if round == 0 {
             for id in 1..10 {
                 client.send(Ack::pubrel(100 + id));
@@ -222,7 +223,7 @@ fn the_receive_maximum_of_the_server_bounds_qos_2_messages_between_publish_and_p
 }
 
 #[test]
-fn messages_that_were_refused_leave_the_receive_maximum_of_the_server_as_it_was() {
+fn refused_messages_do_not_count_towards_the_receive_maximum_of_the_server() {
     let broker = Broker::with_config("[limits]\nreceive_maximum = 2");
     let mut client = Client::connect(&broker, Connect::v5("c"));
     for id in 1..10 {
@@ -233,7 +234,7 @@ fn messages_that_were_refused_leave_the_receive_maximum_of_the_server_as_it_was(
 }
 
 #[test]
-fn the_receive_maximum_of_the_server_counts_anew_on_each_connection() {
+fn the_receive_maximum_of_the_server_starts_over_on_each_connection() {
     let broker = Broker::with_config("[limits]\nreceive_maximum = 2");
     let connect = || Connect::v5("c").durable();
     let mut client = Client::connect(&broker, connect());
@@ -244,7 +245,7 @@ fn the_receive_maximum_of_the_server_counts_anew_on_each_connection() {
     client.vanish();
     let mut client = Client::connect(&broker, connect());
     assert!(client.connack.session_present);
-    // The exchanges of the connection before are still open, and are no part of the new quota.
+    // Exchanges of the previous connection are still open, and do not count towards the new quota.
     for id in [3, 4] {
         client.send(Publish::new("t", "m").qos(2, id));
         assert_eq!(client.expect_ack().packet_identifier, id);
@@ -263,7 +264,7 @@ fn the_receive_maximum_of_the_server_counts_anew_on_each_connection() {
 }
 
 #[test]
-fn a_3_1_1_client_knows_no_receive_maximum() {
+fn a_3_1_1_client_is_not_limited_by_the_receive_maximum() {
     let broker = Broker::with_config("[limits]\nreceive_maximum = 2");
     let mut client = Client::connect(&broker, Connect::v311("c"));
     for id in 1..=50 {
@@ -277,7 +278,7 @@ fn a_3_1_1_client_knows_no_receive_maximum() {
 }
 
 #[test]
-fn what_waits_for_the_quota_comes_in_order_and_once() {
+fn messages_that_wait_for_the_quota_are_sent_in_order_and_once() {
     for qos in [1, 2] {
         for maximum in [1, 2, 3, 10] {
             let broker = Broker::start();
@@ -291,7 +292,7 @@ fn what_waits_for_the_quota_comes_in_order_and_once() {
                     assert_eq!(publish.text(), expected.to_string());
                     expected += 1;
                 }
-                // To the end together, so that the next come together.
+                // Completed together, so that the next messages are sent together.
                 if qos == 2 {
                     publishes.iter().for_each(|publish| release(&mut client, publish));
                 }
@@ -304,7 +305,7 @@ fn what_waits_for_the_quota_comes_in_order_and_once() {
 }
 
 #[test]
-fn the_queue_of_a_session_that_is_full_drops_by_its_policy() {
+fn a_full_session_queue_drops_messages_according_to_its_policy() {
     for (policy, kept) in [
         ("drop-newest", vec!["0", "1", "2"]),
         ("drop-oldest", vec!["3", "4", "5"]),
@@ -324,7 +325,7 @@ fn the_queue_of_a_session_that_is_full_drops_by_its_policy() {
 }
 
 #[test]
-fn expired_messages_give_their_place_in_the_queue_to_those_behind() {
+fn expired_messages_make_room_in_the_queue() {
     let broker = Broker::start();
     let mut client = limited(&broker, 1, 1);
     let mut publisher = Client::connect(&broker, Connect::v5("p"));

@@ -1,4 +1,4 @@
-//! Chapter 4: operational behaviour. Topics and subscriptions, 4.7 and 4.8, have modules of their
+//! Chapter 4: operational behaviour. Topics and subscriptions (4.7 and 4.8) have modules of their
 //! own.
 
 mod errors;
@@ -12,19 +12,19 @@ mod session_state;
 
 use crate::support::{Ack, Broker, Client, Connect, Property, Publish, V5, Version};
 
-/// A session `s` with a subscription to `t/#` at `qos`, connected.
+/// A connected session `s` with a subscription to `t/#` at `qos`.
 fn subscriber(broker: &Broker, version: Version, qos: u8) -> Client {
     let mut subscriber = Client::connect(broker, durable(version));
     subscriber.subscribe("t/#", qos);
     subscriber
 }
 
-/// The CONNECT of `s`, which begins its session or resumes it.
+/// The CONNECT of `s`, which creates or resumes the session.
 fn durable(version: Version) -> Connect {
     Connect::new(version, "s").durable()
 }
 
-/// `s` again; its session must still be there.
+/// Reconnects `s`; its session must still exist.
 #[track_caller]
 fn resumed(broker: &Broker, connect: Connect) -> Client {
     let client = Client::connect(broker, connect.clone());
@@ -33,7 +33,7 @@ fn resumed(broker: &Broker, connect: Connect) -> Client {
     client
 }
 
-/// Sends "0", "1" and so on to `t/a` at `qos`, each acknowledged to the end.
+/// Publishes "0", "1" and so on to `t/a` at `qos`, and completes each exchange.
 #[track_caller]
 fn publish_numbers(broker: &Broker, version: Version, qos: u8, numbers: std::ops::Range<u16>) {
     let mut publisher = Client::connect(broker, Connect::new(version, "publisher"));
@@ -43,14 +43,14 @@ fn publish_numbers(broker: &Broker, version: Version, qos: u8, numbers: std::ops
     publisher.disconnect();
 }
 
-/// Takes in PUBREC, and leaves the message with its PUBREL unanswered.
+/// Receives PUBREC, and leaves the message's PUBREL unanswered.
 #[track_caller]
 fn release(subscriber: &mut Client, publish: &Publish) {
     subscriber.send(Ack::pubrec(publish.id()));
     subscriber.expect(Ack::pubrel(publish.id()));
 }
 
-/// With a Receive Maximum, in 5.0.
+/// Sets a Receive Maximum, in 5.0.
 fn receive_maximum(connect: Connect, maximum: u16) -> Connect {
     assert_eq!(connect.version, V5);
     connect.property(Property::ReceiveMaximum(maximum))

@@ -1,4 +1,4 @@
-//! 4.6: the order of messages, of one publisher among many, and of what is sent again.
+//! 4.6: the order of messages, of one publisher among several, and of messages that are sent again.
 
 use std::collections::HashMap;
 use std::thread;
@@ -8,12 +8,13 @@ use crate::support::{
     Ack, Broker, Client, Connect, Encode, Packet, Publish, V5, V311, Version, for_versions,
 };
 
-/// How many messages each publisher sends.
+/// Number of messages per publisher.
 const MESSAGES: u16 = 200;
 
-/// Sends "name 0", "name 1" and so on, at QoS 0, 1 and 2 in turn or at `qos` alone, without waiting
-/// for any acknowledgement, within the Receive Maximum this server announces; then takes in all.
-fn publish_in_one_go(broker: &Broker, version: Version, name: &str, topic: &str, qos: Option<u8>) {
+/// Publishes "name 0", "name 1" and so on, at QoS 0, 1 and 2 in turn or at `qos`, without waiting
+/// for acknowledgements, within the Receive Maximum of the server; then receives all
+/// acknowledgements.
+fn publish_without_waiting(broker: &Broker, version: Version, name: &str, topic: &str, qos: Option<u8>) {
     let mut client = Client::connect(broker, Connect::new(version, name));
     let mut bytes = Vec::new();
     let mut acks = 0;
@@ -35,8 +36,7 @@ fn publish_in_one_go(broker: &Broker, version: Version, name: &str, topic: &str,
     }
 }
 
-/// Takes in `count` messages, acknowledges each as it comes, and holds them to the order of their
-/// publisher, topic and QoS.
+/// Receives and acknowledges `count` messages, and checks their order per publisher, topic and QoS.
 fn expect_order(subscriber: &mut Client, count: usize) {
     let mut last: HashMap<(String, String, u8), u16> = HashMap::new();
     let (mut seen, mut unreleased) = (0, 0);
@@ -68,19 +68,19 @@ fn expect_order(subscriber: &mut Client, count: usize) {
 }
 
 #[test]
-fn mqtt_4_6_0_5_messages_of_a_client_topic_and_qos_are_delivered_in_the_order_they_came() {
+fn mqtt_4_6_0_5_messages_of_a_client_topic_and_qos_are_delivered_in_order() {
     for_versions(|version| {
         for qos in 0..3 {
             let broker = Broker::start();
             let mut subscriber = subscriber(&broker, version, qos);
-            publish_in_one_go(&broker, version, "p", "t/a", Some(qos));
+            publish_without_waiting(&broker, version, "p", "t/a", Some(qos));
             expect_order(&mut subscriber, usize::from(MESSAGES));
         }
     });
 }
 
 #[test]
-fn mqtt_4_6_0_6_every_topic_is_ordered_whoever_else_publishes_to_it() {
+fn mqtt_4_6_0_6_every_topic_is_ordered_with_several_publishers() {
     let broker = Broker::start();
     let mut subscribers: Vec<Client> = (0..5)
         .map(|number| {
@@ -95,7 +95,7 @@ fn mqtt_4_6_0_6_every_topic_is_ordered_whoever_else_publishes_to_it() {
         for (number, topic) in ["t/a", "t/a", "t/b", "t/a", "t/b", "t/c"].iter().enumerate() {
             let version = if number % 2 == 0 { V5 } else { V311 };
             let name = format!("p{number}");
-            scope.spawn(move || publish_in_one_go(broker, version, &name, topic, None));
+            scope.spawn(move || publish_without_waiting(broker, version, &name, topic, None));
         }
         for (subscriber, publishers) in subscribers.iter_mut().zip([6, 3, 6, 6, 2]) {
             scope.spawn(move || expect_order(subscriber, publishers * usize::from(MESSAGES)));
@@ -109,7 +109,7 @@ fn qos_0_and_qos_1_messages_of_a_topic_keep_their_order_when_all_are_delivered_a
     for_versions(|version| {
         let broker = Broker::start();
         let mut subscriber = subscriber(&broker, version, 0);
-        publish_in_one_go(&broker, version, "p", "t/a", None);
+        publish_without_waiting(&broker, version, "p", "t/a", None);
         for number in 0..MESSAGES {
             assert_eq!(subscriber.expect_publish().text(), format!("p {number}"));
         }
@@ -117,7 +117,7 @@ fn qos_0_and_qos_1_messages_of_a_topic_keep_their_order_when_all_are_delivered_a
 }
 
 #[test]
-fn the_order_holds_among_the_topics_of_a_publisher() {
+fn messages_of_a_publisher_stay_in_order_across_topics() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut subscriber = subscriber(&broker, version, 1);
@@ -133,13 +133,13 @@ fn the_order_holds_among_the_topics_of_a_publisher() {
 }
 
 #[test]
-fn messages_queued_and_live_come_in_one_order() {
+fn queued_messages_are_delivered_before_new_ones() {
     for_versions(|version| {
         let broker = Broker::start();
         subscriber(&broker, version, 1).vanish();
         publish_numbers(&broker, version, 1, 0..300);
         let mut client = resumed(&broker, durable(version));
-        // What comes from now on lines up behind what waits for the window.
+        // New messages are queued behind those that wait for the Receive Maximum.
         let broker = &broker;
         thread::scope(|scope| {
             scope.spawn(move || publish_numbers(broker, version, 1, 300..500));
@@ -152,8 +152,8 @@ fn messages_queued_and_live_come_in_one_order() {
 }
 
 #[test]
-fn qos_0_messages_and_others_that_wait_for_the_window_all_come() {
-    // The specification orders messages of one QoS only; each of them must come, once.
+fn queued_messages_of_all_qos_are_delivered_once() {
+    // The specification orders only messages of one QoS; every message must be delivered once.
     let broker = Broker::start();
     let mut client = Client::connect(&broker, receive_maximum(durable(V5), 1));
     client.subscribe("t/#", 1);
@@ -177,7 +177,7 @@ fn qos_0_messages_and_others_that_wait_for_the_window_all_come() {
 }
 
 #[test]
-fn mqtt_311_4_6_0_6_messages_sent_again_come_in_the_order_of_the_first_time() {
+fn mqtt_311_4_6_0_6_messages_are_sent_again_in_their_original_order() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, 2);
@@ -185,7 +185,7 @@ fn mqtt_311_4_6_0_6_messages_sent_again_come_in_the_order_of_the_first_time() {
             publish_numbers(&broker, version, 1 + (number % 2) as u8, number..number + 1);
         }
         let first: Vec<Publish> = (0..20).map(|_| client.expect_publish()).collect();
-        // Every third is acknowledged, from behind.
+        // Every third message is acknowledged, in reverse order.
         let (acknowledged, open): (Vec<_>, Vec<_>) =
             first.into_iter().enumerate().partition(|(number, _)| number % 3 == 0);
         for (_, publish) in acknowledged.iter().rev() {
@@ -202,7 +202,7 @@ fn mqtt_311_4_6_0_6_messages_sent_again_come_in_the_order_of_the_first_time() {
 }
 
 #[test]
-fn pubacks_of_the_server_come_in_the_order_of_their_messages() {
+fn the_server_sends_pubacks_in_the_order_of_the_messages() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::connect(&broker, Connect::new(version, "p"));
@@ -228,7 +228,7 @@ fn pubacks_of_the_server_come_in_the_order_of_their_messages() {
 }
 
 #[test]
-fn pubrels_of_the_server_come_in_the_order_of_the_pubrecs() {
+fn the_server_sends_pubrels_in_the_order_of_the_pubrecs() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, 2);

@@ -1,4 +1,4 @@
-//! 4.3: the three qualities of service, the server as receiver and as sender.
+//! 4.3: the three QoS levels, with the server as receiver and as sender.
 
 use std::collections::HashSet;
 use std::thread::sleep;
@@ -27,7 +27,7 @@ fn mqtt_4_3_1_1_qos_0_is_sent_with_dup_0() {
         let mut subscribers = subscribers(&broker, version);
         let mut publisher = Client::connect(&broker, Connect::new(version, "p"));
         publisher.publish(Publish::new("t", "zero"));
-        // A DUP of the publisher's is not handed on.
+        // The publisher's DUP flag is not forwarded.
         publisher.publish(Publish::new("t", "again").qos(2, 1).dup());
         for (payload, qos_max) in [("zero", 0), ("again", 2)] {
             for (granted, subscriber) in (0..).zip(&mut subscribers) {
@@ -50,7 +50,7 @@ fn a_qos_0_message_has_no_packet_identifier_and_is_not_sent_again() {
     });
 }
 
-/// The Packet Identifiers of messages that are not acknowledged to the end are given to no other.
+/// Expects Packet Identifiers of incomplete exchanges not to be reused.
 fn expect_unused_identifiers(qos: u8) {
     for_versions(|version| {
         let broker = Broker::start();
@@ -98,7 +98,7 @@ fn mqtt_4_3_3_1_a_new_qos_2_message_takes_an_unused_packet_identifier() {
 }
 
 #[test]
-fn packet_identifiers_begin_again_at_1_after_the_last() {
+fn packet_identifiers_restart_at_1_after_65_535() {
     let broker = Broker::start();
     let mut subscriber = subscriber(&broker, V5, 1);
     let mut publisher = Client::connect(&broker, Connect::v5("p"));
@@ -154,7 +154,7 @@ fn mqtt_4_3_2_3_a_qos_1_message_is_unacknowledged_until_its_puback() {
     for_versions(|version| {
         let broker = Broker::start();
         publish_to(&broker, version, 1, 2);
-        // Twice over, as it is unacknowledged still; not once more after PUBACK.
+        // Sent again twice while unacknowledged, and not after PUBACK.
         for _ in 0..2 {
             let mut subscriber = resumed(&broker, durable(version));
             assert_eq!(subscriber.expect_publish().text(), "0");
@@ -174,14 +174,14 @@ fn mqtt_4_3_2_3_a_qos_1_message_is_unacknowledged_until_its_puback() {
     });
 }
 
-/// `count` messages for the session `s` at `qos`, which is away.
+/// Publishes `count` messages at `qos` for the disconnected session `s`.
 fn publish_to(broker: &Broker, version: Version, qos: u8, count: u16) {
     subscriber(broker, version, qos).vanish();
     publish_numbers(broker, version, qos, 0..count);
 }
 
 #[test]
-fn mqtt_4_3_2_4_puback_carries_the_packet_identifier_of_the_message_taken_over() {
+fn mqtt_4_3_2_4_puback_carries_the_packet_identifier_of_the_accepted_message() {
     for_versions(|version| {
         let broker = Broker::start();
         subscriber(&broker, version, 1).vanish();
@@ -191,7 +191,7 @@ fn mqtt_4_3_2_4_puback_carries_the_packet_identifier_of_the_message_taken_over()
             publisher.send(Publish::new("t/a", id.to_string()).qos(1, id));
             publisher.expect(Ack::puback(id));
         }
-        // Taken over: neither side needs the publisher any more.
+        // The server has accepted the messages: the publisher is no longer needed.
         publisher.vanish();
         let mut subscriber = resumed(&broker, durable(version));
         for id in identifiers {
@@ -201,7 +201,7 @@ fn mqtt_4_3_2_4_puback_carries_the_packet_identifier_of_the_message_taken_over()
 }
 
 #[test]
-fn mqtt_4_3_2_5_after_puback_the_packet_identifier_is_a_new_message_whatever_dup_says() {
+fn mqtt_4_3_2_5_after_puback_the_packet_identifier_means_a_new_message_regardless_of_dup() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut subscriber = subscriber(&broker, version, 1);
@@ -227,7 +227,7 @@ fn mqtt_4_3_3_3_a_qos_2_message_is_unacknowledged_until_its_pubrec() {
             assert_eq!((publish.text(), publish.qos), ("0", 2));
             assert_eq!(publish.dup, first.is_some());
             assert_eq!(publish.id(), *first.get_or_insert(publish.id()));
-            // A PUBCOMP without a PUBREC is no acknowledgement.
+            // A PUBCOMP without a PUBREC is not an acknowledgement.
             subscriber.send(Ack::pubcomp(publish.id()));
             subscriber.expect_alive();
             subscriber.vanish();
@@ -246,7 +246,7 @@ fn mqtt_4_3_3_4_pubrec_is_answered_with_pubrel_of_the_same_packet_identifier() {
             subscriber.send(Ack::pubrec(publish.id()));
             subscriber.expect(Ack::pubrel(publish.id()));
         }
-        // A PUBREC that comes again asks again.
+        // A repeated PUBREC is answered again.
         release(&mut subscriber, &publishes[1]);
     });
 }
@@ -297,14 +297,14 @@ fn mqtt_4_3_3_6_a_qos_2_message_is_not_sent_again_after_its_pubrel() {
         let mut subscriber = resumed(&broker, durable(version));
         subscriber.expect(Publish { dup: true, ..zero });
         subscriber.expect(Ack::pubrel(one.id()));
-        // Even when PUBREC comes once more.
+        // Not even after a repeated PUBREC.
         release(&mut subscriber, &one);
         subscriber.expect_alive();
     });
 }
 
 #[test]
-fn mqtt_4_3_3_7_a_message_does_not_expire_once_it_was_sent() {
+fn mqtt_4_3_3_7_a_sent_message_does_not_expire() {
     let broker = Broker::start();
     let mut subscriber = subscriber(&broker, V5, 2);
     let mut publisher = Client::connect(&broker, Connect::v5("p"));
@@ -320,12 +320,12 @@ fn mqtt_4_3_3_7_a_message_does_not_expire_once_it_was_sent() {
     let mut subscriber = resumed(&broker, durable(V5));
     let again = subscriber.expect_message("sent");
     assert_eq!((again.id(), again.dup), (sent.id(), true));
-    // The other expired before it could be sent at all.
+    // The other message expired before it could be sent.
     subscriber.expect_silence(SILENCE);
 }
 
 #[test]
-fn mqtt_4_3_3_8_pubrec_carries_the_packet_identifier_of_the_message_taken_over() {
+fn mqtt_4_3_3_8_pubrec_carries_the_packet_identifier_of_the_accepted_message() {
     for_versions(|version| {
         let broker = Broker::start();
         subscriber(&broker, version, 2).vanish();
@@ -335,8 +335,8 @@ fn mqtt_4_3_3_8_pubrec_carries_the_packet_identifier_of_the_message_taken_over()
             publisher.send(Publish::new("t/a", id.to_string()).qos(2, id));
             publisher.expect(Ack::pubrec(id));
         }
-        // Taken over: the publisher is not needed any more. This broker hands the message on at
-        // once; others may wait for PUBREL.
+        // The server has accepted the messages: the publisher is no longer needed. This broker
+        // forwards them at once; others may wait for PUBREL.
         if !broker.is_ours() {
             for id in identifiers {
                 publisher.send(Ack::pubrel(id));
@@ -352,7 +352,7 @@ fn mqtt_4_3_3_8_pubrec_carries_the_packet_identifier_of_the_message_taken_over()
 }
 
 #[test]
-fn mqtt_4_3_3_9_after_a_pubrec_of_0x80_or_above_the_packet_identifier_is_a_new_message() {
+fn mqtt_4_3_3_9_after_a_pubrec_of_0x80_or_above_the_packet_identifier_means_a_new_message() {
     let broker = Broker::start();
     let mut subscriber = subscriber(&broker, V5, 2);
     let mut publisher = Client::connect(&broker, Connect::v5("p"));
@@ -399,7 +399,7 @@ fn mqtt_4_3_3_11_pubrel_is_answered_with_pubcomp_of_the_same_packet_identifier()
 }
 
 #[test]
-fn mqtt_4_3_3_12_after_pubcomp_the_packet_identifier_is_a_new_message() {
+fn mqtt_4_3_3_12_after_pubcomp_the_packet_identifier_means_a_new_message() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut subscriber = subscriber(&broker, version, 2);
@@ -412,7 +412,7 @@ fn mqtt_4_3_3_12_after_pubcomp_the_packet_identifier_is_a_new_message() {
 }
 
 #[test]
-fn mqtt_4_3_3_13_the_exchange_goes_on_although_the_message_has_expired() {
+fn mqtt_4_3_3_13_the_exchange_continues_after_the_message_has_expired() {
     let broker = Broker::start();
     let mut subscriber = subscriber(&broker, V5, 2);
     let mut publisher = Client::connect(&broker, Connect::v5("p"));
@@ -449,7 +449,7 @@ fn a_message_is_delivered_at_the_lower_of_its_qos_and_the_granted() {
 }
 
 #[test]
-fn packet_identifiers_of_the_two_directions_have_nothing_to_do_with_each_other() {
+fn packet_identifiers_of_the_two_directions_are_independent() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, 2);

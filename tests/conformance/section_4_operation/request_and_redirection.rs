@@ -1,4 +1,4 @@
-//! 4.10 and 4.11: request and response, and clients sent elsewhere.
+//! 4.10 and 4.11: request and response, and server redirection.
 
 use crate::support::{
     Broker, Client, Connect, Disconnect, Packet, Property, Publish, V5, V311, property, reason,
@@ -51,25 +51,25 @@ fn a_request_reaches_a_3_1_1_subscriber_without_its_properties() {
 }
 
 #[test]
-fn response_information_is_told_to_a_client_that_asks() {
+fn response_information_is_sent_to_a_client_that_requests_it() {
     let broker = Broker::with_config("[mqtt]\nresponse_information = \"answers/\"");
     assert_eq!(response_information(&broker, Some(1)).as_deref(), Some("answers/"));
 }
 
 #[test]
-fn response_information_is_told_to_nobody_who_does_not_ask() {
+fn response_information_is_not_sent_without_a_request() {
     let broker = Broker::with_config("[mqtt]\nresponse_information = \"answers/\"");
     assert_eq!(response_information(&broker, Some(0)), None);
     assert_eq!(response_information(&broker, None), None);
 }
 
 #[test]
-fn a_server_without_response_information_tells_none() {
+fn a_server_without_response_information_sends_none() {
     let broker = Broker::start();
     assert_eq!(response_information(&broker, Some(1)), None);
 }
 
-/// How a client is turned away by a broker with this `redirect`.
+/// How a broker with this `redirect` refuses a client.
 fn redirected(redirect: &str, reason: u8) {
     let broker = Broker::with_config(&format!(
         "[mqtt]\nredirect = \"{redirect}\"\nserver_reference = \"other.example:1883\""
@@ -77,23 +77,23 @@ fn redirected(redirect: &str, reason: u8) {
     let connack = Client::refused(&broker, Connect::v5("c"), reason);
     let reference = property!(connack.properties, ServerReference);
     assert_eq!(reference.as_deref(), Some("other.example:1883"));
-    // 3.1.1 knows no other server: it is unavailable.
+    // 3.1.1 has no redirection: the server is unavailable.
     let connack = Client::refused(&broker, Connect::v311("c"), reason::V3_SERVER_UNAVAILABLE);
     assert_eq!(connack.properties, []);
 }
 
 #[test]
-fn a_server_that_is_away_for_a_time_sends_clients_to_another_with_0x9c() {
+fn a_temporary_redirection_is_sent_with_0x9c() {
     redirected("temporary", reason::USE_ANOTHER_SERVER);
 }
 
 #[test]
-fn a_server_that_moved_sends_clients_to_another_with_0x9d() {
+fn a_permanent_redirection_is_sent_with_0x9d() {
     redirected("permanent", reason::SERVER_MOVED);
 }
 
 #[test]
-fn a_server_that_stops_names_another_if_there_is_one() {
+fn a_stopping_server_names_another_server_if_configured() {
     let broker = Broker::with_config("[mqtt]\nserver_reference = \"other.example:1883\"");
     let mut client = Client::connect(&broker, Connect::v5("c"));
     assert_eq!(property!(client.connack.properties, ServerReference), None);
@@ -104,7 +104,7 @@ fn a_server_that_stops_names_another_if_there_is_one() {
 }
 
 #[test]
-fn a_server_that_stops_says_so() {
+fn a_stopping_server_sends_disconnect() {
     let broker = Broker::with_config("");
     let mut new = Client::connect(&broker, Connect::new(V5, "new"));
     let mut old = Client::connect(&broker, Connect::new(V311, "old"));

@@ -1,4 +1,4 @@
-//! 4.4 and 4.5: what is sent again and when; who has to get a message.
+//! 4.4 and 4.5: what is sent again and when, and which sessions receive a message.
 
 use super::{durable, publish_numbers, release, resumed, subscriber};
 use crate::support::{
@@ -6,8 +6,8 @@ use crate::support::{
     for_versions, reason,
 };
 
-/// Four messages, of which the first and third are at QoS 1; then the second is released, and the
-/// connection is cut. What comes on the next one, in this order:
+/// Four messages, the first and third at QoS 1; then the second is released, and the connection is
+/// cut. Packets expected on the next connection, in this order:
 fn unacknowledged(broker: &Broker, version: Version) -> Vec<Packet> {
     let mut client = subscriber(broker, version, 2);
     publish_numbers(broker, version, 1, 0..1);
@@ -23,11 +23,11 @@ fn unacknowledged(broker: &Broker, version: Version) -> Vec<Packet> {
 }
 
 #[test]
-fn mqtt_4_4_0_1_what_is_unacknowledged_is_sent_again_on_the_next_connection() {
+fn mqtt_4_4_0_1_unacknowledged_packets_are_sent_again_on_the_next_connection() {
     expect_sent_again(V5);
 }
 
-/// PUBLISH packets in the order of the first time; PUBREL may come between them anywhere.
+/// PUBLISH packets in their original order, with PUBREL packets anywhere among them.
 fn expect_sent_again(version: Version) {
     let by_type = |mut packets: Vec<Packet>| {
         packets.sort_by_key(|packet| matches!(packet, Packet::Publish(_)));
@@ -45,16 +45,16 @@ fn expect_sent_again(version: Version) {
 }
 
 #[test]
-fn mqtt_311_4_4_0_1_what_is_unacknowledged_is_sent_again_on_the_next_connection() {
+fn mqtt_311_4_4_0_1_unacknowledged_packets_are_sent_again_on_the_next_connection() {
     expect_sent_again(V311);
 }
 
 #[test]
-fn publish_and_pubrel_are_sent_again_in_the_order_their_messages_were_first_sent() {
+fn publish_and_pubrel_are_sent_again_in_the_original_order_of_their_messages() {
     for_versions(|version| {
         let broker = Broker::start();
         if !broker.is_ours() {
-            return; // The specification leaves open where PUBREL comes among PUBLISH.
+            return; // The specification does not define the position of PUBREL among PUBLISH.
         }
         let expected = unacknowledged(&broker, version);
         let mut client = resumed(&broker, durable(version));
@@ -65,7 +65,7 @@ fn publish_and_pubrel_are_sent_again_in_the_order_their_messages_were_first_sent
 }
 
 #[test]
-fn what_is_sent_again_comes_before_what_waited() {
+fn resent_messages_precede_queued_ones() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, 1);
@@ -85,7 +85,7 @@ fn what_is_sent_again_comes_before_what_waited() {
 }
 
 #[test]
-fn mqtt_4_4_0_1_nothing_is_sent_again_while_the_connection_lasts() {
+fn mqtt_4_4_0_1_no_packet_is_sent_again_on_the_same_connection() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, 2);
@@ -94,7 +94,7 @@ fn mqtt_4_4_0_1_nothing_is_sent_again_while_the_connection_lasts() {
         let publishes: Vec<Publish> = (0..3).map(|_| client.expect_publish()).collect();
         release(&mut client, &publishes[2]);
         client.expect_silence(3 * SILENCE);
-        // Not for something else that happens, either.
+        // Nor because of other events.
         client.send(Subscribe::new(9, "other", 1));
         client.expect_suback();
         client.send(Subscribe::new(10, "t/#", 2));
@@ -105,7 +105,7 @@ fn mqtt_4_4_0_1_nothing_is_sent_again_while_the_connection_lasts() {
 }
 
 #[test]
-fn mqtt_4_4_0_1_nothing_is_sent_again_to_a_session_that_begins() {
+fn mqtt_4_4_0_1_no_packet_is_sent_again_to_a_new_session() {
     for_versions(|version| {
         let broker = Broker::start();
         unacknowledged(&broker, version);
@@ -148,7 +148,7 @@ fn messages_in_flight_are_sent_again_when_another_connection_takes_over() {
 }
 
 #[test]
-fn what_is_sent_again_is_the_same_to_the_last_property() {
+fn a_message_sent_again_is_identical_including_its_properties() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, durable(V5));
     client.send(Subscribe::new(1, "t/#", 1 | 0x08).property(Property::SubscriptionIdentifier(9)));
@@ -175,7 +175,7 @@ fn mqtt_4_5_0_1_a_message_goes_to_every_session_with_a_matching_subscription() {
         let broker = Broker::start();
         let filters = ["t/a", "t/+", "t/#", "#", "+/a", "other", "t/b"];
         let connect = |number: usize| Connect::new(version, &format!("s{number}")).durable();
-        // Half of them away.
+        // Half of the clients are disconnected.
         let mut sessions: Vec<Option<Client>> = Vec::new();
         for (number, filter) in filters.iter().enumerate() {
             for client in [2 * number, 2 * number + 1] {
@@ -197,7 +197,7 @@ fn mqtt_4_5_0_1_a_message_goes_to_every_session_with_a_matching_subscription() {
 }
 
 #[test]
-fn a_subscriber_that_does_not_acknowledge_holds_up_no_other() {
+fn a_subscriber_that_does_not_acknowledge_does_not_delay_others() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut silent = subscriber(&broker, version, 1);

@@ -1,4 +1,4 @@
-//! 4.1 and 4.2: what a session keeps, for how long, and the network below it.
+//! 4.1 and 4.2: the state of a session, its lifetime, and the network connection.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::support::{
 };
 
 #[test]
-fn mqtt_4_1_0_1_session_state_is_kept_while_the_connection_is_open() {
+fn mqtt_4_1_0_1_session_state_is_not_discarded_while_the_connection_is_open() {
     let broker = Broker::start();
-    // The session is to end with its connection, but not before.
+    // The session ends with the connection, but not before.
     let mut client = Client::connect(&broker, Connect::v5("c").expiry(0));
     client.subscribe("t", 2);
     client.send(Publish::new("u", "half").qos(2, 7));
@@ -26,7 +26,7 @@ fn mqtt_4_1_0_1_session_state_is_kept_while_the_connection_is_open() {
 }
 
 #[test]
-fn mqtt_4_1_0_1_a_session_expiry_interval_that_passes_while_connected_ends_nothing() {
+fn mqtt_4_1_0_1_a_session_does_not_expire_while_connected() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c").expiry(1));
     client.subscribe("t", 1);
@@ -68,7 +68,7 @@ fn mqtt_4_1_0_2_session_state_is_discarded_at_once_without_an_expiry_interval() 
 }
 
 #[test]
-fn a_session_is_kept_until_its_expiry_interval_has_passed() {
+fn a_session_lasts_until_its_expiry_interval_has_passed() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, Connect::v5("c").expiry(5));
     client.subscribe("t", 1);
@@ -81,7 +81,7 @@ fn a_session_is_kept_until_its_expiry_interval_has_passed() {
 }
 
 #[test]
-fn the_expiry_interval_counts_anew_from_every_end_of_a_connection() {
+fn the_expiry_interval_starts_over_at_every_disconnection() {
     let broker = Broker::start();
     let connect = || Connect::v5("c").resume().expiry(2);
     Client::connect(&broker, connect()).vanish();
@@ -103,7 +103,7 @@ fn disconnect_may_set_another_expiry_interval() {
 }
 
 #[test]
-fn a_session_survives_its_connection_whichever_way_that_ends() {
+fn a_session_survives_every_kind_of_disconnection() {
     for_versions(|version| {
         let broker = Broker::start();
         let ends: [fn(Client, &Broker, Version); 4] = [
@@ -140,7 +140,7 @@ fn a_session_keeps_subscriptions_with_their_options_and_identifiers() {
     client.expect_suback();
     client.disconnect();
     let mut client = resumed(&broker, durable(V5));
-    // No Local holds.
+    // No Local still applies.
     client.publish(Publish::new("t/a", "own").qos(1, 1));
     let mut publisher = Client::connect(&broker, Connect::v5("p"));
     publisher.publish(Publish::new("t/a", "m").qos(2, 1).retain());
@@ -150,7 +150,7 @@ fn a_session_keeps_subscriptions_with_their_options_and_identifiers() {
 }
 
 #[test]
-fn a_session_keeps_messages_above_qos_0_while_its_client_is_away_and_their_order() {
+fn a_disconnected_session_queues_messages_above_qos_0_in_order() {
     for_all_versions(|version| {
         let broker = Broker::start();
         subscriber(&broker, version, 2).vanish();
@@ -161,14 +161,14 @@ fn a_session_keeps_messages_above_qos_0_while_its_client_is_away_and_their_order
             let publish = client.expect_publish();
             assert_eq!(publish.text(), number.to_string());
             assert_eq!(publish.qos, if number < 10 { 1 } else { 2 });
-            assert!(!publish.dup, "it was never sent before");
+            assert!(!publish.dup, "the message was not sent before");
         }
         client.expect_alive();
     });
 }
 
 #[test]
-fn clean_start_throws_away_everything_a_session_held() {
+fn clean_start_discards_the_whole_session_state() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = subscriber(&broker, version, 2);
@@ -189,7 +189,7 @@ fn clean_start_throws_away_everything_a_session_held() {
 }
 
 #[test]
-fn a_session_is_resumed_by_another_version_of_the_protocol() {
+fn a_session_can_be_resumed_with_another_protocol_version() {
     let broker = Broker::start();
     subscriber(&broker, V311, 1).disconnect();
     publish_numbers(&broker, V311, 1, 0..1);
@@ -202,7 +202,7 @@ fn a_session_is_resumed_by_another_version_of_the_protocol() {
 }
 
 #[test]
-fn the_end_of_a_connection_is_seen_right_behind_the_last_packet() {
+fn the_end_of_a_connection_is_detected_right_after_the_last_packet() {
     for_versions(|version| {
         let broker = Broker::start();
         for _ in 0..100 {
@@ -214,11 +214,11 @@ fn the_end_of_a_connection_is_seen_right_behind_the_last_packet() {
 }
 
 #[test]
-fn mqtt_4_2_0_1_a_transport_that_keeps_bytes_in_order_and_loses_none() {
+fn mqtt_4_2_0_1_the_transport_delivers_all_bytes_in_order() {
     for_versions(|version| {
         let broker = Broker::start();
         let mut client = Client::open(&broker, version);
-        // Wherever TCP cuts the stream, the packets are the same.
+        // The packets are the same wherever TCP splits the stream.
         for byte in Connect::new(version, "c").bytes() {
             client.raw(&[byte]);
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A broker, ended with the test; its log is printed when the test fails.
+/// A broker process, stopped at the end of the test; its log is printed if the test fails.
 pub struct Broker {
     address: SocketAddr,
     process: Option<Process>,
@@ -21,24 +21,24 @@ struct Process {
     data: Option<PathBuf>,
 }
 
-/// Another broker to check the tests themselves with: `HOST:PORT` of one that runs (then with
-/// `--test-threads=1`, as the tests share it), or a command that takes `-p PORT`, such as
+/// Another broker, to check the tests themselves: the address `HOST:PORT` of a running one (with
+/// `--test-threads=1`, as the tests share it), or a command that accepts `-p PORT`, such as
 /// `mosquitto`, started for each test.
 const OTHER: &str = "RINGMQ_TEST_BROKER";
 
-/// The command that is this project's broker where it is not the one built beside the tests: one for
-/// another processor or system, and what runs it there, such as `qemu-arm target/cross/…/broker`.
+/// The command that runs this project's broker, if not the one built with the tests: a build for
+/// another processor or system with its emulator, such as `qemu-arm target/cross/…/broker`.
 const PROGRAM: &str = "RINGMQ_TEST_PROGRAM";
 
-/// Flags for this project's broker, such as `--cores 4 --mode poll`; none without.
+/// Additional flags for this project's broker, such as `--cores 4 --mode poll`.
 const FLAGS: &str = "RINGMQ_TEST_FLAGS";
 
-/// A folder in which each broker of this project gets one to keep its sessions in; without, they are
-/// kept in memory.
+/// A folder in which each broker of this project has a store of its own. Without it, sessions are
+/// in memory.
 const DATA: &str = "RINGMQ_TEST_DATA";
 
 impl Broker {
-    /// With the default configuration.
+    /// Starts a broker with the default configuration.
     pub fn start() -> Self {
         match std::env::var(OTHER) {
             Ok(other) if other.contains(':') => Self {
@@ -50,12 +50,12 @@ impl Broker {
         }
     }
 
-    /// With a configuration file of this text. It is always this project's broker, as the keys are.
+    /// Starts this project's broker with a configuration file of this text.
     pub fn with_config(text: &str) -> Self {
         Self::listening_at("127.0.0.1:0", text)
     }
 
-    /// The same at another address of this machine.
+    /// Like [`with_config`](Self::with_config), at another address of this machine.
     pub fn listening_at(listen: &str, text: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Broker {
         let address = loop {
             let start = seen.len();
             let read = log.read_line(&mut seen).expect("a log of text");
-            assert!(read > 0, "the broker ended before it listened:\n{seen}");
+            assert!(read > 0, "the broker exited before it listened:\n{seen}");
             let event: serde_json::Value = serde_json::from_str(&seen[start..]).expect("JSON");
             if event["fields"]["message"] == "listening" {
                 let address = event["fields"]["address"].as_str().expect("an address");
@@ -107,63 +107,63 @@ impl Broker {
         Self { address, process: Some(Process { child, log, configuration: None, data: None }) }
     }
 
-    /// Where it listens.
+    /// The address that the broker listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether it is this project's, whose promises go beyond the specification.
+    /// Whether this is the project's broker, whose promises exceed the specification.
     pub fn is_ours(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.configuration.is_some())
     }
 
-    /// Its process.
-    #[allow(dead_code, reason = "not all tests that share this look at the process")]
+    /// The process ID.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().expect("a broker of the test's own").child.id()
+        self.process.as_ref().expect("a broker started by the test").child.id()
     }
 
-    /// Asks it to stop, as a service manager does. Only a broker of the test's own can be asked.
+    /// Sends SIGTERM, like a service manager. Requires a broker started by the test.
     pub fn stop(&self) {
         self.signal("-TERM");
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: &str) {
-        let process = self.process.as_ref().expect("a broker of the test's own");
+        let process = self.process.as_ref().expect("a broker started by the test");
         let id = process.child.id().to_string();
         let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
         assert!(status.success());
     }
 
-    /// Its log so far, an event of JSON a line.
-    #[allow(dead_code, reason = "not all tests that share this look into the log")]
+    /// The log so far, one JSON event per line.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn log(&self) -> String {
-        let process = self.process.as_ref().expect("a broker of the test's own");
+        let process = self.process.as_ref().expect("a broker started by the test");
         process.log.lock().expect("no reader panics").clone()
     }
 
-    /// Waits until its log holds a text so many times.
+    /// Waits until the log contains `text` that many times.
     #[track_caller]
-    #[allow(dead_code, reason = "not all tests that share this look into the log")]
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn await_log(&self, text: &str, times: usize) {
-        let process = self.process.as_ref().expect("a broker of the test's own");
+        let process = self.process.as_ref().expect("a broker started by the test");
         let give_up = Instant::now() + Duration::from_secs(10);
         while process.log.lock().expect("no reader panics").matches(text).count() < times {
-            assert!(Instant::now() < give_up, "its log never says {text:?} {times} times");
+            assert!(Instant::now() < give_up, "the log does not contain {text:?} {times} times");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
 impl Broker {
-    /// Waits until it has stopped by itself; fails when it does not within a while.
-    #[allow(dead_code, reason = "not all tests that share this wait for a broker's end")]
+    /// Waits until the process has stopped; fails after a timeout.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn await_end(&mut self) {
-        let process = self.process.as_mut().expect("a broker of the test's own");
+        let process = self.process.as_mut().expect("a broker started by the test");
         let until = Instant::now() + Duration::from_secs(10);
         while process.child.try_wait().expect("its state can be asked for").is_none() {
-            assert!(Instant::now() < until, "it does not stop");
+            assert!(Instant::now() < until, "the broker does not stop");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -187,8 +187,8 @@ impl Drop for Broker {
     }
 }
 
-/// Lets messages cross from core to core, where there are several: what was published with QoS 0,
-/// or what goes on from one member of a group to another, is waited for by nobody.
+/// Waits until messages have crossed between cores: no acknowledgement covers QoS 0 messages, or
+/// messages that move from one member of a group to another.
 pub fn settle() {
     if std::env::var(FLAGS).is_ok_and(|flags| flags.contains("--cores")) {
         std::thread::sleep(Duration::from_millis(50));
@@ -200,7 +200,7 @@ fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// Reads the log on, so that the broker never waits for a full pipe.
+/// Reads the log in the background, so that the broker never blocks on a full pipe.
 fn keep(mut from: impl Read + Send + 'static, seen: String) -> Arc<Mutex<String>> {
     let log = Arc::new(Mutex::new(seen));
     let kept = Arc::clone(&log);

@@ -1,4 +1,4 @@
-//! A client that sends what it is told, and says what came.
+//! A scripted client that records what it receives.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -9,23 +9,23 @@ use super::encode::{Connect, Encode, Subscribe, frame};
 use super::packet::{Ack, Connack, Disconnect, Packet, Property, Publish, Suback};
 use super::{Broker, V5, Version, decode, reason, settle};
 
-/// How long to wait for what must come.
+/// Timeout for expected packets.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The Packet Identifier of a SUBSCRIBE whose test says nothing of it.
+/// The Packet Identifier of a SUBSCRIBE if the test does not choose one.
 const SUBSCRIBE_ID: u16 = 0x5B00;
-/// How long to wait for what must not come.
+/// How long a test waits to verify that no packet arrives.
 pub const SILENCE: Duration = Duration::from_millis(200);
 
 /// A connection to the broker.
 pub struct Client {
     stream: TcpStream,
     version: Version,
-    /// Whether this project's promises hold beyond what the specification asks: a reason in
-    /// DISCONNECT or CONNACK, and which, where it leaves both to the server.
+    /// Whether to check this project's promises beyond the specification: the presence and value of
+    /// Reason Codes in DISCONNECT and CONNACK where the specification leaves both to the server.
     is_strict: bool,
     buffer: Vec<u8>,
-    /// Packets that came while another was waited for.
+    /// Packets received while the test waited for another one.
     set_aside: VecDeque<Packet>,
     /// The CONNACK of a client made by `connect`.
     pub connack: Connack,
@@ -39,12 +39,12 @@ enum Event {
 }
 
 impl Client {
-    /// A network connection, no CONNECT sent yet.
+    /// Opens a network connection without sending CONNECT.
     pub fn open(broker: &Broker, version: Version) -> Self {
         Self::open_at(broker, broker.address(), version)
     }
 
-    /// The same through another of its listeners.
+    /// Like [`open`](Self::open), through another listener of the broker.
     pub fn open_at(broker: &Broker, address: SocketAddr, version: Version) -> Self {
         let stream = TcpStream::connect(address).expect("the broker listens");
         stream.set_nodelay(true).expect("a socket");
@@ -59,7 +59,7 @@ impl Client {
         }
     }
 
-    /// Connects, and expects to be accepted.
+    /// Connects, and expects success.
     #[track_caller]
     pub fn connect(broker: &Broker, connect: Connect) -> Self {
         let mut client = Self::open(broker, connect.version);
@@ -81,7 +81,7 @@ impl Client {
         self.raw(&packet.encode(self.version));
     }
 
-    /// Sends bytes as they are. A connection that is closed already is for `expect_closed` to find.
+    /// Sends bytes. If the connection is already closed, `expect_closed` detects that.
     pub fn raw(&mut self, bytes: &[u8]) {
         match self.stream.write_all(bytes) {
             Ok(()) => {}
@@ -95,34 +95,34 @@ impl Client {
     pub fn receive(&mut self) -> Packet {
         match self.next(PATIENCE) {
             Event::Packet(packet) => packet,
-            Event::Closed => panic!("the connection is closed; a packet was expected"),
-            Event::Nothing => panic!("nothing came in {PATIENCE:?}; a packet was expected"),
+            Event::Closed => panic!("the connection was closed; expected a packet"),
+            Event::Nothing => panic!("no packet received in {PATIENCE:?}"),
         }
     }
 
-    /// The next packet, if one comes within `patience`.
+    /// The next packet, if one arrives within `patience`.
     #[track_caller]
-    #[allow(dead_code, reason = "not all tests that share this wait for what may not come")]
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn receive_within(&mut self, patience: Duration) -> Option<Packet> {
         match self.next(patience) {
             Event::Packet(packet) => Some(packet),
-            Event::Closed => panic!("the connection is closed; a packet was expected"),
+            Event::Closed => panic!("the connection was closed; expected a packet"),
             Event::Nothing => None,
         }
     }
 
-    /// Whether a packet comes before the connection ends.
+    /// Whether a packet arrives before the connection ends.
     #[track_caller]
-    #[allow(dead_code, reason = "not all tests that share this meet connections that may end")]
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn is_answered(&mut self) -> bool {
         match self.next(PATIENCE) {
             Event::Packet(_) => true,
             Event::Closed => false,
-            Event::Nothing => panic!("neither an answer nor an end in {PATIENCE:?}"),
+            Event::Nothing => panic!("neither a packet nor the end of the connection in {PATIENCE:?}"),
         }
     }
 
-    /// The next packet is this one, to the last property.
+    /// Expects the next packet to be this one, including its properties.
     #[track_caller]
     pub fn expect(&mut self, packet: impl Into<Packet>) {
         assert_eq!(self.receive(), packet.into());
@@ -136,7 +136,7 @@ impl Client {
         }
     }
 
-    /// CONNACK with `reason`, and then the end of the connection.
+    /// Expects CONNACK with `reason`, and then the end of the connection.
     #[track_caller]
     pub fn expect_refusal(&mut self, reason: u8) -> Connack {
         let connack = match self.next(PATIENCE) {
@@ -145,7 +145,7 @@ impl Client {
             Event::Closed => panic!("closed without CONNACK {reason:#04x}"),
             other => panic!("{other:?} instead of CONNACK {reason:#04x}"),
         };
-        assert_ne!(connack.reason, reason::SUCCESS, "it should be refused with {reason:#04x}");
+        assert_ne!(connack.reason, reason::SUCCESS, "expected a refusal with {reason:#04x}");
         if !self.is_strict {
             self.expect_closed();
             return connack;
@@ -156,7 +156,7 @@ impl Client {
         connack
     }
 
-    /// The end of the connection, after CONNACK with `reason` or without.
+    /// Expects the end of the connection, optionally after CONNACK with `reason`.
     #[track_caller]
     pub fn expect_closed_or_refused(&mut self, reason: u8) {
         match self.next(PATIENCE) {
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// The end of the connection, after at most `bytes_max` bytes.
+    /// Expects the end of the connection after at most `bytes_max` bytes.
     #[track_caller]
     pub fn expect_end_within_bytes(&mut self, bytes_max: usize) {
         let mut bytes = Vec::new();
@@ -188,7 +188,7 @@ impl Client {
         }
     }
 
-    /// A PUBLISH with this payload; answers it as its QoS asks, to the end.
+    /// Expects a PUBLISH with this payload, and completes its exchange.
     #[track_caller]
     pub fn expect_message(&mut self, payload: &str) -> Publish {
         let publish = self.expect_publish();
@@ -197,7 +197,7 @@ impl Client {
         publish
     }
 
-    /// Answers a PUBLISH as its QoS asks, to the end.
+    /// Answers a PUBLISH as its QoS requires, up to the end of the exchange.
     #[track_caller]
     pub fn acknowledge(&mut self, publish: &Publish) {
         match publish.qos {
@@ -212,8 +212,8 @@ impl Client {
         }
     }
 
-    /// An acknowledgement of this type for this Packet Identifier comes, maybe after other packets,
-    /// which are kept for later.
+    /// Expects an acknowledgement of this type with this Packet Identifier. Other packets before it
+    /// are queued.
     #[track_caller]
     fn expect_ack_among_others(&mut self, kind: u8, packet_identifier: u16) -> Ack {
         self.receive_first(|packet| match packet {
@@ -224,8 +224,7 @@ impl Client {
         })
     }
 
-    /// The first packet that `choose` takes. Those that it gives back are kept for later, in the
-    /// order in which they came.
+    /// The first packet that `choose` accepts. Packets that it returns are queued in order.
     #[track_caller]
     fn receive_first<T>(&mut self, choose: impl Fn(Packet) -> Result<T, Packet>) -> T {
         let mut came = std::mem::take(&mut self.set_aside).into_iter();
@@ -242,7 +241,7 @@ impl Client {
         }
     }
 
-    /// PUBACK, PUBREC, PUBREL or PUBCOMP for this Packet Identifier, with whatever reason.
+    /// Expects PUBACK, PUBREC, PUBREL or PUBCOMP with this Packet Identifier and any Reason Code.
     #[track_caller]
     pub fn expect_ack(&mut self) -> Ack {
         match self.receive() {
@@ -259,7 +258,7 @@ impl Client {
         }
     }
 
-    /// DISCONNECT with `reason`, and then the end of the connection. 5.0 only.
+    /// Expects DISCONNECT with `reason`, and then the end of the connection. 5.0 only.
     #[track_caller]
     pub fn expect_disconnect(&mut self, reason: u8) -> Disconnect {
         match self.next(PATIENCE) {
@@ -275,7 +274,8 @@ impl Client {
         }
     }
 
-    /// What follows a violation: DISCONNECT with `reason` in 5.0, and the end of the connection.
+    /// Expects the response to a violation: DISCONNECT with `reason` in 5.0, and the end of the
+    /// connection.
     #[track_caller]
     pub fn expect_violation(&mut self, reason: u8) {
         if self.version == V5 {
@@ -285,13 +285,14 @@ impl Client {
         }
     }
 
-    /// The server closes, and sends nothing before.
+    /// Expects the server to close the connection without sending anything.
     #[track_caller]
     pub fn expect_closed(&mut self) {
         self.expect_closed_within(PATIENCE);
     }
 
-    /// The same with another patience, for connections that end by a time.
+    /// Like [`expect_closed`](Self::expect_closed), with another timeout, for connections that end
+    /// after a time.
     #[track_caller]
     pub fn expect_closed_within(&mut self, patience: Duration) {
         match self.next(patience) {
@@ -301,7 +302,7 @@ impl Client {
         }
     }
 
-    /// Nothing comes for `duration`, the end of the connection included.
+    /// Expects that nothing arrives for `duration`, including the end of the connection.
     #[track_caller]
     pub fn expect_silence(&mut self, duration: Duration) {
         match self.next(duration) {
@@ -311,23 +312,24 @@ impl Client {
         }
     }
 
-    /// The connection lives, and PINGRESP is the next that comes: nothing else was under way.
+    /// Expects the connection to be open and PINGRESP to be the next packet, so that no other
+    /// packet is in transit.
     #[track_caller]
     pub fn expect_alive(&mut self) {
         self.raw(&[0xC0, 0x00]);
         self.expect(Packet::Pingresp);
     }
 
-    /// Subscribes to one filter, and expects it to be granted with the QoS in `options`. Retained
-    /// messages come after.
+    /// Subscribes to one filter, and expects the QoS in `options` to be granted. Retained messages
+    /// follow.
     #[track_caller]
     pub fn subscribe(&mut self, filter: &str, options: u8) {
         self.send(Subscribe::new(SUBSCRIBE_ID, filter, options));
         expect_granted(&self.expect_suback(), options);
     }
 
-    /// The same for a filter with messages under way, which a server may send before SUBACK (3.8.4
-    /// SUBSCRIBE Actions). They are kept for later.
+    /// Like [`subscribe`](Self::subscribe), for a filter with messages in transit, which the server
+    /// may send before SUBACK (section 3.8.4). They are queued.
     #[track_caller]
     pub fn subscribe_to_what_comes(&mut self, filter: &str, options: u8) {
         self.send(Subscribe::new(SUBSCRIBE_ID, filter, options));
@@ -338,8 +340,8 @@ impl Client {
         expect_granted(&suback, options);
     }
 
-    /// Publishes as its QoS asks, to the end, with whatever success the acknowledgements name.
-    /// What else comes meanwhile is kept for later.
+    /// Publishes and completes the exchange, with any successful Reason Code. Other packets
+    /// received meanwhile are queued.
     #[track_caller]
     pub fn publish(&mut self, publish: Publish) {
         self.send(&publish);
@@ -355,22 +357,23 @@ impl Client {
         }
     }
 
-    /// DISCONNECT, and waits until the server has closed.
+    /// Sends DISCONNECT, and waits until the server has closed the connection.
     #[track_caller]
     pub fn disconnect(mut self) {
         self.raw(&frame(0xE0, &[]));
         self.expect_closed();
     }
 
-    /// DISCONNECT with a reason and properties, and waits until the server has closed.
+    /// Sends DISCONNECT with a Reason Code and properties, and waits until the server has closed
+    /// the connection.
     #[track_caller]
     pub fn disconnect_with(mut self, disconnect: Disconnect) {
         self.send(disconnect);
         self.expect_closed();
     }
 
-    /// Ends the network connection without DISCONNECT, and waits until the server has closed its
-    /// side too.
+    /// Closes the network connection without DISCONNECT, and waits until the server has closed its
+    /// side.
     pub fn vanish(mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
         let give_up = Instant::now() + PATIENCE;
@@ -397,7 +400,7 @@ impl Client {
             let mut bytes = [0; 16 * 1024];
             match self.stream.read(&mut bytes) {
                 Ok(0) => {
-                    assert!(self.buffer.is_empty(), "half a packet: {:02x?}", self.buffer);
+                    assert!(self.buffer.is_empty(), "an incomplete packet: {:02x?}", self.buffer);
                     return Event::Closed;
                 }
                 Ok(count) => self.buffer.extend(&bytes[..count]),
@@ -432,7 +435,7 @@ pub fn user_properties(properties: &[Property]) -> Vec<(&str, &str)> {
     pairs.collect()
 }
 
-/// One filter is granted, with the QoS in these subscription options.
+/// Whether one filter is granted with the QoS in these Subscription Options.
 #[track_caller]
 fn expect_granted(suback: &Suback, options: u8) {
     let granted = (suback.packet_identifier, &suback.reasons[..]);

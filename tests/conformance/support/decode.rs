@@ -1,10 +1,10 @@
-//! Reads what the server sends, and panics at whatever a server may not send, so that every test
-//! checks the form of every packet it gets.
+//! Decodes the server's packets, and panics at everything a server must not send, so that every
+//! test checks the form of every packet it receives.
 
 use super::packet::{Ack, Auth, Connack, Disconnect, Packet, Property, Publish, Suback, Unsuback};
 use super::{V5, Version};
 
-/// The first packet of `bytes` and its length; `None` until it is whole.
+/// The first packet of `bytes` and its length; `None` if it is incomplete.
 pub fn packet(bytes: &[u8], version: Version) -> Option<(Packet, usize)> {
     let first = *bytes.first()?;
     let (length, length_bytes) = remaining_length(&bytes[1..])?;
@@ -22,7 +22,7 @@ fn remaining_length(bytes: &[u8]) -> Option<(usize, usize)> {
         assert!(index < 4, "[MQTT-1.5.5-1] a length of more than four bytes");
         value |= usize::from(byte & 0x7F) << (7 * index);
         if byte < 0x80 {
-            assert!(index == 0 || byte != 0, "[MQTT-1.5.5-1] a length longer than need be");
+            assert!(index == 0 || byte != 0, "[MQTT-1.5.5-1] a length of non-minimal size");
             return Some((value, index + 1));
         }
     }
@@ -49,11 +49,11 @@ fn body(first: u8, reader: &mut Reader<'_>, version: Version) -> Packet {
             Packet::Disconnect(Disconnect { reason, properties })
         }
         15 => {
-            assert_eq!(version, V5, "AUTH is of 5.0 only");
+            assert_eq!(version, V5, "AUTH exists in 5.0 only");
             let (reason, properties) = reason_and_properties(reader, &[0x15, 0x16, 0x1F, 0x26]);
             Packet::Auth(Auth { reason, properties })
         }
-        _ => panic!("packet type {kind} is not for a server to send"),
+        _ => panic!("a server must not send packet type {kind}"),
     }
 }
 
@@ -124,7 +124,7 @@ fn unsuback(reader: &mut Reader<'_>, version: Version) -> Packet {
     Packet::Unsuback(Unsuback { packet_identifier, reasons, properties })
 }
 
-/// Either may be left out at the end of the packet.
+/// Both may be omitted at the end of the packet.
 fn reason_and_properties(reader: &mut Reader<'_>, allowed: &[u8]) -> (u8, Vec<Property>) {
     if reader.bytes.is_empty() {
         return (0, Vec::new());
@@ -193,7 +193,7 @@ impl<'a> Reader<'a> {
         let mut seen = Vec::new();
         while !section.bytes.is_empty() {
             let id = section.byte();
-            assert!(allowed.contains(&id), "property {id:#04x} is not for this packet");
+            assert!(allowed.contains(&id), "property {id:#04x} is not allowed in this packet");
             let repeatable = matches!(id, 0x26 | 0x0B);
             assert!(repeatable || !seen.contains(&id), "property {id:#04x} twice");
             seen.push(id);
@@ -236,7 +236,7 @@ impl<'a> Reader<'a> {
             0x28 => Property::WildcardSubscriptionAvailable(self.flag()),
             0x29 => Property::SubscriptionIdentifierAvailable(self.flag()),
             0x2A => Property::SharedSubscriptionAvailable(self.flag()),
-            _ => panic!("property {id:#04x} is not for a server to send"),
+            _ => panic!("a server must not send property {id:#04x}"),
         }
     }
 

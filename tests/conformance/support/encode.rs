@@ -1,4 +1,4 @@
-//! What a client sends, right or deliberately wrong.
+//! Encodes a client's packets, valid or deliberately invalid.
 
 use super::packet::{Ack, Auth, Disconnect, Property, Publish};
 use super::{V5, V31, Version};
@@ -44,12 +44,12 @@ pub fn string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     [&length.to_be_bytes(), bytes].concat()
 }
 
-/// A whole packet of the first byte and the rest.
+/// A whole packet from its first byte and the rest.
 pub fn frame(first: u8, rest: &[u8]) -> Vec<u8> {
     [&[first], &varint(rest.len())[..], rest].concat()
 }
 
-/// A property section with its length; nothing before 5.0.
+/// A property section with its length; empty before 5.0.
 fn properties(version: Version, properties: &[Property]) -> Vec<u8> {
     if version != V5 {
         return Vec::new();
@@ -108,8 +108,7 @@ pub struct Connect {
     pub username: Option<Vec<u8>>,
     pub password: Option<Vec<u8>>,
     pub properties: Vec<Property>,
-    /// Exclusive-or of the Connect Flags as they follow from the fields: sets and clears bits
-    /// without the fields.
+    /// Exclusive-or mask for the Connect Flags that follow from the fields.
     pub flags_flipped: u8,
 }
 
@@ -144,8 +143,8 @@ impl Connect {
         Self { clean_start: false, ..self }
     }
 
-    /// A session that outlives its connection, in any version: Clean Start 0, and 5.0's Session
-    /// Expiry Interval.
+    /// A session that outlives its connection, in every version: Clean Start 0, and in 5.0 a
+    /// Session Expiry Interval.
     pub fn durable(self) -> Self {
         self.resume().expiry(300)
     }
@@ -200,7 +199,7 @@ impl Connect {
             ^ self.flags_flipped
     }
 
-    /// The bytes, in the version it names itself.
+    /// The packet, in the version that it states.
     pub fn bytes(&self) -> Vec<u8> {
         let mut rest = string(&self.protocol_name);
         rest.extend([self.protocol_level, self.flags()]);
@@ -224,7 +223,7 @@ impl Encode for Connect {
     }
 }
 
-/// The Will in CONNECT: what is to be published, with its properties.
+/// The Will in CONNECT: the message to publish, with its properties.
 #[derive(Clone, Debug)]
 pub struct Will {
     pub publish: Publish,
@@ -288,7 +287,7 @@ impl Encode for Auth {
     }
 }
 
-/// Both left out where they say nothing, and before 5.0.
+/// Both are omitted if they have default values, and before 5.0.
 fn reason_and_properties(version: Version, reason: u8, list: &[Property]) -> Vec<u8> {
     match (version, reason, list) {
         (V5, 0, []) => Vec::new(),
@@ -303,13 +302,13 @@ fn reason_and_properties(version: Version, reason: u8, list: &[Property]) -> Vec
 pub struct Subscribe {
     pub packet_identifier: u16,
     pub properties: Vec<Property>,
-    /// Topic Filter and Subscription Options, the whole byte.
+    /// Topic Filter and the whole Subscription Options byte.
     pub filters: Vec<(Vec<u8>, u8)>,
 }
 
 impl Subscribe {
-    /// One filter, with its options byte: the QoS, and 0x04 No Local, 0x08 Retain As Published,
-    /// 0x10 or 0x20 Retain Handling.
+    /// One filter with its options byte: the QoS, 0x04 for No Local, 0x08 for Retain As Published,
+    /// 0x10 or 0x20 for Retain Handling.
     pub fn new(packet_identifier: u16, filter: impl AsRef<[u8]>, options: u8) -> Self {
         Self { packet_identifier, properties: Vec::new(), filters: Vec::new() }.and(filter, options)
     }

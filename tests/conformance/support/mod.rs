@@ -1,12 +1,12 @@
-//! A broker process, and a client that knows nothing of the product's code, so that one mistake is
-//! not made on both sides.
+//! A broker process, and a client that shares no code with the broker, so that no mistake is made
+//! on both sides.
 
 mod broker;
 mod client;
 mod decode;
 mod encode;
 mod packet;
-#[allow(dead_code, reason = "not all tests that share this meet all of them")]
+#[allow(dead_code, reason = "not used by all tests that share this module")]
 pub mod reason;
 
 pub use broker::{Broker, settle};
@@ -15,7 +15,7 @@ pub use client::{Client, SILENCE, user_properties};
 pub use encode::{Bytes, Connect, Encode, Subscribe, Unsubscribe, Will, frame, string};
 pub use packet::{Ack, Auth, Connack, Disconnect, Packet, Property, Publish, Suback, Unsuback};
 
-/// A version of the protocol, by its level in CONNECT.
+/// A protocol version, by its level in CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     V31 = 3,
@@ -25,17 +25,17 @@ pub enum Version {
 
 pub use Version::{V5, V31, V311};
 
-/// Runs the same test under 3.1.1 and 5.0.
+/// Runs a test with 3.1.1 and 5.0.
 pub fn for_versions(body: impl Fn(Version)) {
     for_each_version(&[V311, V5], body);
 }
 
-/// Runs the same test under 3.1, 3.1.1 and 5.0.
+/// Runs a test with 3.1, 3.1.1 and 5.0.
 pub fn for_all_versions(body: impl Fn(Version)) {
     for_each_version(&[V31, V311, V5], body);
 }
 
-/// Runs the same test under each of `versions`; a failure names the version.
+/// Runs a test with each of `versions`; a failure names the version.
 pub fn for_each_version(versions: &[Version], body: impl Fn(Version)) {
     struct Named(Version);
     impl Drop for Named {

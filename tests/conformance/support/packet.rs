@@ -31,7 +31,7 @@ pub enum Property {
     WildcardSubscriptionAvailable(u8),
     SubscriptionIdentifierAvailable(u8),
     SharedSubscriptionAvailable(u8),
-    /// Bytes as they are, for what cannot be said well.
+    /// Raw bytes, for values that the other variants cannot express.
     Raw(Vec<u8>),
 }
 
@@ -64,7 +64,7 @@ pub struct Connack {
     pub properties: Vec<Property>,
 }
 
-/// PUBLISH, of either side.
+/// PUBLISH, sent by either side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Publish {
     pub dup: bool,
@@ -113,7 +113,7 @@ impl Publish {
     }
 }
 
-/// PUBACK, PUBREC, PUBREL or PUBCOMP, of either side.
+/// PUBACK, PUBREC, PUBREL or PUBCOMP, sent by either side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The packet type, 4 to 7.
@@ -183,7 +183,7 @@ impl Unsuback {
     }
 }
 
-/// DISCONNECT, of either side.
+/// DISCONNECT, sent by either side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disconnect {
     pub reason: u8,
@@ -206,7 +206,7 @@ impl Disconnect {
     }
 }
 
-/// AUTH, of either side.
+/// AUTH, sent by either side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Auth {
     pub reason: u8,

@@ -1,4 +1,4 @@
-//! Reason Codes of 5.0, and the return codes of a 3.1.1 CONNACK, as the tests name them.
+//! Reason Codes of 5.0, and the return codes of a 3.1.1 CONNACK.
 
 pub const SUCCESS: u8 = 0x00;
 pub const DISCONNECT_WITH_WILL: u8 = 0x04;
