@@ -120,11 +120,11 @@ fn list() -> String {
     let (tests, clauses) = (tests(), clauses());
     let mut out = String::from(
         "# Conformance\n\n\
-         Made from `tests/conformance/` by `RINGMQ_REWRITE=1 cargo test --test conformance \
-         up_to_date`; a test fails when it is out of date.\n\n\
-         Statements are in our words; the documents of OASIS hold. Each is tested over real \
-         sockets against the `broker` command, or has a reason why not. A statement that binds \
-         clients is tested by the server's answer to a client that breaks it.\n",
+         Generated from `tests/conformance/` by `RINGMQ_REWRITE=1 cargo test --test conformance \
+         up_to_date`; a test fails if the file is out of date.\n\n\
+         Statements are paraphrased; the OASIS documents are authoritative. Each is tested over real \
+         sockets against the `broker` command, or has a reason why it is not. A statement that \
+         binds clients is tested by the server's response to a client that violates it.\n",
     );
     for document in ["5.0", "3.1.1"] {
         let title = match document {
@@ -136,7 +136,7 @@ fn list() -> String {
             |clause: &&Clause| tests.iter().any(|(test, _)| test.starts_with(&clause.prefix()));
         let (tested, all) = (of_document().filter(is_tested).count(), of_document().count());
         write!(out, "\n## {title}\n\n{tested} of {all} statements are tested.\n\n").expect("fits");
-        out.push_str("| Statement | Binds | What it asks | Test, or why there is none |\n");
+        out.push_str("| Statement | Binds | Requirement | Test, or why there is none |\n");
         out.push_str("| --- | --- | --- | --- |\n");
         for clause in of_document() {
             let names: Vec<String> = tests
