@@ -137,7 +137,8 @@ mod tests {
         let (done, is_done) = mpsc::channel();
         for number in 0..50 {
             let done = done.clone();
-            pool.run(move || done.send(number).expect("the test waits")).expect("the queue has room");
+            pool.run(move || done.send(number).expect("the test waits"))
+                .expect("the queue has room");
         }
         let mut seen: Vec<i32> = (0..50).map(|_| is_done.recv().expect("each is run")).collect();
         seen.sort_unstable();
@@ -161,7 +162,8 @@ mod tests {
         has_begun.recv().expect("it begins");
         for number in 1..=3 {
             let done = done.clone();
-            pool.run(move || done.send(number).expect("the test waits")).expect("the queue has room");
+            pool.run(move || done.send(number).expect("the test waits"))
+                .expect("the queue has room");
         }
         assert_eq!(pool.run(|| unreachable!("it is refused")), Err(Busy));
         assert_eq!(pool.unfinished(), 4);

@@ -83,10 +83,10 @@ fn violations(version: Version) -> Vec<(Vec<u8>, u8)> {
         frame(0x00, &[]),                                   // reserved packet type
         frame(0xC1, &[]),                                   // reserved flags
         frame(0x36, &[&topic[..], &[0, 1, 0]].concat()),    // QoS 3
-        vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01],           // Remaining Length of more than four bytes
-        frame(0x30, &[0, 9, b't']),                         // string longer than its packet
+        vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01], // Remaining Length of more than four bytes
+        frame(0x30, &[0, 9, b't']),               // string longer than its packet
         frame(0x30, &[&string([0xFF])[..], &[0]].concat()), // ill-formed UTF-8
-        frame(0x82, &[0]),                                  // truncated Packet Identifier
+        frame(0x82, &[0]),                        // truncated Packet Identifier
     ];
     let subscribe = Subscribe { filters: Vec::new(), ..Subscribe::new(1, "t", 0) };
     let protocol = [

@@ -14,7 +14,13 @@ const MESSAGES: u16 = 200;
 /// Publishes "name 0", "name 1" and so on, at QoS 0, 1 and 2 in turn or at `qos`, without waiting
 /// for acknowledgements, within the Receive Maximum of the server; then receives all
 /// acknowledgements.
-fn publish_without_waiting(broker: &Broker, version: Version, name: &str, topic: &str, qos: Option<u8>) {
+fn publish_without_waiting(
+    broker: &Broker,
+    version: Version,
+    name: &str,
+    topic: &str,
+    qos: Option<u8>,
+) {
     let mut client = Client::connect(broker, Connect::new(version, name));
     let mut bytes = Vec::new();
     let mut acks = 0;

@@ -118,7 +118,9 @@ impl Client {
         match self.next(PATIENCE) {
             Event::Packet(_) => true,
             Event::Closed => false,
-            Event::Nothing => panic!("neither a packet nor the end of the connection in {PATIENCE:?}"),
+            Event::Nothing => {
+                panic!("neither a packet nor the end of the connection in {PATIENCE:?}")
+            }
         }
     }
 
