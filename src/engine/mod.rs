@@ -46,7 +46,7 @@ use std::time::Duration;
 use shards::{FilterId, Hashing, Replica, RetainedIndex, SubscriptionIndex};
 
 use crate::base::clock::{Deadline, Now};
-use crate::base::ids::{ConnectionId, CoreId, Peer, Publisher};
+use crate::base::ids::{ConnectionId, CoreId, Peer};
 use crate::base::limits;
 use crate::base::metrics::{Metrics, Turn};
 use crate::config::Settings;
@@ -74,10 +74,9 @@ pub use durability::restore::Restored;
 use durability::wills::LeftWills;
 use ended_sessions::Leftover;
 use listeners::Listeners;
+use mesh::Mesh;
 pub use mesh::batch::Batch;
-use mesh::forward::UnreadBatch;
 pub use mesh::handover::HandedOver;
-use mesh::lanes::Lanes;
 pub use packets::job::Job;
 use retained::expiry::Expiries;
 use retained::{Graves, Stored};
@@ -113,7 +112,7 @@ pub struct Engine {
     index: Weighed<SubscriptionIndex>,
     /// Which other cores have subscribers for what.
     replica: Weighed<Replica>,
-    lanes: Lanes,
+    mesh: Mesh,
     /// What is to be kept beyond the life of the process; none when nothing is.
     journal: Option<Box<Journal>>,
     /// A timer runs for what its open batch has that is in no hurry.
@@ -138,14 +137,6 @@ pub struct Engine {
     /// Emptied lines of answers, to use again.
     #[expect(clippy::vec_box, reason = "a connection takes one as it is")]
     spare_answers: Vec<Box<Answers>>,
-    /// Cores to which the message in hand went.
-    reached: Vec<CoreId>,
-    /// Publishers of other cores that are not read because of a consumer here.
-    paused_elsewhere: HashSet<Publisher>,
-    /// Connections to go home at the end of the turn.
-    leaving: Vec<(ConnectionId, CoreId)>,
-    /// The same, once what they are being told has left: the socket is the executor's until then.
-    leaving_later: Vec<(ConnectionId, CoreId)>,
     listeners: Listeners,
     /// Groups that the other cores are to be told of at the end of the turn.
     changed_groups: BTreeSet<FilterId>,
@@ -173,8 +164,6 @@ pub struct Engine {
     untouched: VecDeque<ConnectionId>,
     /// What is left to do for sessions that have ended or whose clients are away.
     leftovers: VecDeque<Leftover>,
-    /// Batches of other cores of which a part is done.
-    unread_batches: VecDeque<UnreadBatch>,
     /// How many of those who are ready have their go in this turn, while it is being ended.
     goes_left: usize,
     /// The message in hand had to line up behind others for some subscriber.
@@ -225,7 +214,7 @@ impl Engine {
             cache: TopicCache::new(hashing, cache_bytes_max as usize, ledger.clone()),
             index: Weighed::new(SubscriptionIndex::new(keys.tables), ledger.clone()),
             replica: Weighed::new(Replica::new(keys.tables), ledger.clone()),
-            lanes: Lanes::new(&place),
+            mesh: Mesh::new(&place),
             journal: None,
             records_rest: false,
             round: 1,
@@ -237,10 +226,6 @@ impl Engine {
             checkpoint: None,
             checkpoints: 0,
             spare_answers: Vec::new(),
-            reached: Vec::new(),
-            paused_elsewhere: HashSet::new(),
-            leaving: Vec::new(),
-            leaving_later: Vec::new(),
             listeners: Listeners::new(&settings.limits),
             changed_groups: BTreeSet::new(),
             clock: 0,
@@ -257,7 +242,6 @@ impl Engine {
             ready: VecDeque::new(),
             untouched: VecDeque::new(),
             leftovers: VecDeque::new(),
-            unread_batches: VecDeque::new(),
             goes_left: 0,
             has_queued: false,
             doomed: Vec::new(),
@@ -296,7 +280,7 @@ impl Engine {
         self.metrics.subscription_bytes = subscription_bytes as u64;
         self.metrics.retained_topic_bytes = self.retained.charged() as u64;
         self.metrics.topic_cache_bytes = self.cache.charged() as u64;
-        self.metrics.lanes_bytes = self.lanes_bytes();
+        self.metrics.lanes_bytes = self.mesh.bytes_under_way();
         self.metrics.note_access(self.access.counts());
         debug_assert_eq!(
             self.metrics.messages_queued,
@@ -410,8 +394,8 @@ impl Engine {
         self.set_now(now);
         let is_drained = drained.is_some();
         self.links.sent(connection, bytes, drained);
-        if is_drained && !self.leaving_later.is_empty() {
-            self.leave_now(connection);
+        if is_drained {
+            self.mesh.depart_sent(connection);
         }
         let Some(of) = self.links.get(connection).filter(|of| of.session().is_some()) else {
             return;
@@ -469,7 +453,7 @@ impl Engine {
                 }
                 continue;
             }
-            if let Some((id, home)) = self.leaving.pop() {
+            if let Some((id, home)) = self.mesh.next_departure() {
                 if let Some(action) = self.hand_over(id, home) {
                     return Some(action);
                 }
@@ -485,9 +469,8 @@ impl Engine {
             if self.go_on_with_handshake() {
                 continue;
             }
-            let has_work = !self.fan_outs.is_empty()
-                || !self.unread_batches.is_empty()
-                || !self.leftovers.is_empty();
+            let has_work =
+                !self.fan_outs.is_empty() || self.mesh.has_unread() || !self.leftovers.is_empty();
             if has_work
                 && (self.go_on_with_fan_outs()
                     || self.go_on_with_batches()
@@ -519,7 +502,7 @@ impl Engine {
             && !self.timers.has_fired()
             && self.leftovers.is_empty()
             && self.fan_outs.is_empty()
-            && self.unread_batches.is_empty()
+            && !self.mesh.has_unread()
             && !self.expiries.has_more()
             && !self.graves.has_more;
         match is_idle && !self.has_records() {

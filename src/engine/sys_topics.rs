@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::base::metrics::{DROPS, Metrics};
-use crate::engine::mesh::batch::Parcel;
 use crate::engine::routing::deliver::Origin;
 use crate::engine::{Engine, Timer};
 use crate::message::Content;
@@ -111,9 +110,7 @@ impl Engine {
         let interval_s = u64::from(self.settings.mqtt.sys_interval_s);
         self.timers.arm(self.now.after_s(interval_s), Timer::SysTopics);
         self.sys_topics.begin_round(self.place.cores());
-        for core in self.place.others() {
-            self.lanes.to(core).push(Parcel::AskMetrics);
-        }
+        self.mesh.ask_metrics();
         let own = self.report();
         self.take_metrics(self.core(), own);
     }

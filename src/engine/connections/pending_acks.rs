@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
 use crate::engine::Engine;
+use crate::engine::mesh::Mesh;
 use crate::engine::mesh::lanes::Awaited;
 use crate::resources::gauges::{Charge, Ledger};
 use crate::wire::{Ack, Packet, PacketIdentifier, Suback, Unsuback, UserProperties};
@@ -126,7 +127,7 @@ impl Engine {
         id: ConnectionId,
         answer: Answer,
         promise: Promise,
-        mut awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
+        mut awaits: impl FnMut(&mut Mesh, CoreId, Awaited) -> bool,
     ) {
         let line = self.answers_of(id);
         let (number, is_first) = line.map_or((0, true), |answers| {
@@ -134,9 +135,9 @@ impl Engine {
         });
         let awaited = Awaited { connection: id, answer: number };
         let mut receipts = 0;
-        if !self.lanes.is_empty() {
+        if !self.mesh.is_alone() {
             for core in self.place.others() {
-                receipts += u32::from(awaits(self, core, awaited));
+                receipts += u32::from(awaits(&mut self.mesh, core, awaited));
             }
         }
         if promise.fans_out && !self.fan_outs.is_empty() {

@@ -81,7 +81,7 @@ impl Engine {
         self.links.ledger.release(unsent);
         self.links.mark_dirty(id.slot);
         self.release_hold(id, Hold::Answers);
-        self.leave_now(id);
+        self.mesh.depart_sent(id);
         self.go_on_to_end(id);
         if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
             self.after_progress(id.slot);

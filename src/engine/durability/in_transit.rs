@@ -99,8 +99,7 @@ impl Engine {
         self.tell_taken_by_group(once, filter);
         let (qos, retain) = (draft.content.qos, draft.retain);
         let mut passing = self.passing(Some(filter), message, qos, retain)?;
-        let lane = self.lanes.to(to);
-        passing.batch = lane.ask_receipt();
+        passing.batch = self.mesh.ask_receipt(to);
         let mut told = draft.before.clone();
         told.push((self.transit.session?, passing.delivery.kept.number));
         let to = usize::from(to.0);
@@ -119,7 +118,7 @@ impl Engine {
         retain: bool,
         fans_out: bool,
     ) {
-        let is_over = self.reached.is_empty() && !fans_out;
+        let is_over = !self.mesh.has_reached_any() && !fans_out;
         if content.qos == Qos::AtMostOnce || is_over || self.journal.is_none() {
             return;
         }
@@ -131,8 +130,7 @@ impl Engine {
 
     /// A Will is over once the cores that it reached have stored what became of it.
     fn await_receipts(&mut self, will: Delivery) {
-        let lanes = &mut self.lanes;
-        let receipts = self.reached.iter().map(|&core| (core, lanes.to(core).barrier())).collect();
+        let receipts = self.mesh.barriers_of_reached();
         let barriers = Barriers { receipts, fan_outs: self.fan_outs.begun() };
         self.transit.wills.push_back((will, barriers));
     }
@@ -182,8 +180,9 @@ impl Engine {
             return;
         };
         if let Some(line) = self.transit.to.get_mut(usize::from(to.0)) {
-            let lane = self.lanes.to(to);
-            while let Some(passing) = line.pop_front_if(|passing| lane.is_receipted(passing.batch))
+            let mesh = &self.mesh;
+            while let Some(passing) =
+                line.pop_front_if(|passing| mesh.is_receipted(to, passing.batch))
             {
                 journal.end_delivery(session, passing.delivery.kept);
             }
@@ -196,9 +195,9 @@ impl Engine {
         let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) else {
             return;
         };
-        let (wills, lanes, fan_outs) = (&mut self.transit.wills, &self.lanes, &self.fan_outs);
+        let (wills, mesh, fan_outs) = (&mut self.transit.wills, &self.mesh, &self.fan_outs);
         while let Some((will, _)) = wills.pop_front_if(|(_, barriers)| {
-            fan_outs.are_through(barriers.fan_outs) && lanes.are_receipted(&barriers.receipts)
+            fan_outs.are_through(barriers.fan_outs) && mesh.are_receipted(&barriers.receipts)
         }) {
             journal.end_delivery(session, will.kept);
         }
@@ -241,7 +240,7 @@ impl Engine {
                 } else {
                     let begun = self.fan_outs.begun();
                     self.publish_anew(&mut draft);
-                    if !self.reached.is_empty() || self.fan_outs.begun() > begun {
+                    if self.mesh.has_reached_any() || self.fan_outs.begun() > begun {
                         self.await_receipts(delivery);
                         continue;
                     }
@@ -265,7 +264,7 @@ impl Engine {
     /// Brings a Will to everybody who subscribed, of whom some may have got it before a crash. The
     /// copies for shared subscriptions have ways of their own.
     fn publish_anew(&mut self, draft: &mut Draft<'_>) {
-        self.reached.clear();
+        self.mesh.begin_message();
         self.deliver_here(draft, &Origin::default());
         let targets = self.targets(draft.content.topic);
         self.forward(&targets, draft, &Origin::default(), None);

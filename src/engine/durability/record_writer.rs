@@ -10,7 +10,7 @@ use crate::base::ids::{ConnectionId, CoreId, SessionId};
 use crate::base::limits;
 use crate::engine::durability::journal::Journal;
 use crate::engine::durability::wills;
-use crate::engine::mesh::batch::{Once, Parcel};
+use crate::engine::mesh::batch::Once;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::routing::recipients::Sharing;
 use crate::engine::{Engine, Timer, retained, sys_topics};
@@ -50,9 +50,7 @@ impl Engine {
         self.metrics.store_failing = u64::from(stored.is_failing);
         self.metrics.store_full = u64::from(stored.is_full);
         if is_more {
-            for core in self.place.others() {
-                self.lanes.to(core).note_stored(stored.up_to);
-            }
+            self.mesh.note_stored(stored.up_to);
             while let Some(awaited) = self.journal.as_mut().and_then(|j| j.next_answer()) {
                 self.note_awaited(awaited);
             }
@@ -65,8 +63,7 @@ impl Engine {
             && let Some(number) = self.journal.as_ref().and_then(|j| j.checkpoint_due())
         {
             self.checkpoints = number;
-            let barrier = |core| (core, self.lanes.to(core).barrier());
-            let barriers = self.place.others().map(barrier).collect();
+            let barriers = self.mesh.barriers();
             let retained = Cursor::default();
             let wills = Some(0);
             self.checkpoint = Some(Checkpoint { number, barriers, session: 0, retained, wills });
@@ -113,7 +110,7 @@ impl Engine {
 
     /// Whether [`Self::poll_records`] has more to tell though nothing happens.
     pub fn has_records(&self) -> bool {
-        let goes_on = |checkpoint: &Checkpoint| self.lanes.are_receipted(&checkpoint.barriers);
+        let goes_on = |checkpoint: &Checkpoint| self.mesh.are_receipted(&checkpoint.barriers);
         self.checkpoint.as_ref().is_some_and(goes_on)
             && self.journal.as_ref().is_some_and(|j| j.bytes() == 0)
     }
@@ -363,9 +360,7 @@ impl Engine {
         }
         let by_groups = self.taken_by_groups.remove(&exchange).is_some();
         if by_sessions || by_groups {
-            for core in self.place.others() {
-                self.lanes.to(core).push(Parcel::ExchangeOver(exchange));
-            }
+            self.mesh.send_exchange_over(exchange);
         }
     }
 
@@ -496,7 +491,7 @@ impl Engine {
         };
         // A part of it at a time, and none while what happens now fills the batch.
         if journal.bytes() >= limits::CHECKPOINT_BYTES
-            || !self.lanes.are_receipted(&checkpoint.barriers)
+            || !self.mesh.are_receipted(&checkpoint.barriers)
         {
             return;
         }

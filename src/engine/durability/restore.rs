@@ -344,7 +344,7 @@ impl Engine {
 
     /// Collects what the other cores have to know of the sessions here.
     fn announce_restored(&mut self, restored: &mut Restored) {
-        if self.lanes.is_empty() {
+        if self.mesh.is_alone() {
             return;
         }
         let mut seen = std::collections::HashSet::new();

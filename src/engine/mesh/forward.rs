@@ -7,11 +7,8 @@
 
 use std::collections::VecDeque;
 
-use shards::TopicFilter;
-
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId, Publisher};
-use crate::base::limits;
 use crate::engine::Engine;
 use crate::engine::mesh::batch::{Batch, Forwarded, Parcel, Whom};
 use crate::engine::retained::Stored;
@@ -35,8 +32,7 @@ impl Engine {
     pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
         self.tell_groups();
         self.clock = self.clock.max(self.now.0);
-        let mut batch = self.lanes.seal(to, self.clock)?;
-        batch.sent = self.now;
+        let batch = self.mesh.seal(to, self.clock, self.now)?;
         self.metrics.batches_sent += 1;
         Some(batch)
     }
@@ -44,7 +40,7 @@ impl Engine {
     /// Whether [`Self::poll_batch`] has something for a core.
     pub fn has_batch(&mut self, to: CoreId) -> bool {
         self.tell_groups();
-        self.lanes.to(to).has_batch()
+        self.mesh.lanes.to(to).has_batch()
     }
 
     /// What another core had to say. Batches of one core come in its order, and all of them.
@@ -55,8 +51,8 @@ impl Engine {
         let mark = self.mark();
         self.heard[usize::from(from.0)] = batch.clock;
         self.take_receipt(from, batch.receipt);
-        let must_wait = self.unread_batches.iter().any(|unread| unread.from == from)
-            || self.fan_outs.block(from);
+        let must_wait =
+            self.mesh.unread.iter().any(|unread| unread.from == from) || self.fan_outs.block(from);
         let mut parcels = std::mem::take(&mut batch.parcels);
         let mut left = parcels.drain(..);
         while !must_wait
@@ -72,13 +68,13 @@ impl Engine {
         let must_wait = must_wait || self.fan_outs.block(from);
         match left.is_empty() && !must_wait {
             true => self.end_batch(from, batch, mark),
-            false => self.unread_batches.push_back(UnreadBatch { from, batch, left, mark }),
+            false => self.mesh.unread.push_back(UnreadBatch { from, batch, left, mark }),
         }
     }
 
     /// Whether batches are here that this core has not gone through: it takes no more meanwhile.
     pub fn has_unread_batches(&self) -> bool {
-        !self.unread_batches.is_empty()
+        self.mesh.has_unread()
     }
 
     /// Goes on with the first of the batches of which a part is left; false when there is none, or no
@@ -87,9 +83,9 @@ impl Engine {
         if self.work.is_spent() {
             return false;
         }
-        let mut lines = self.unread_batches.iter();
+        let mut lines = self.mesh.unread.iter();
         let first = lines.position(|unread| !self.fan_outs.block(unread.from));
-        let Some(mut unread) = first.and_then(|first| self.unread_batches.remove(first)) else {
+        let Some(mut unread) = first.and_then(|first| self.mesh.unread.remove(first)) else {
             return false;
         };
         // Half of what there is: connections that wait have the other half.
@@ -105,7 +101,7 @@ impl Engine {
         self.work.end_share();
         match unread.left.is_empty() && !self.fan_outs.block(unread.from) {
             true => self.end_batch(unread.from, unread.batch, unread.mark),
-            false => self.unread_batches.push_front(unread),
+            false => self.mesh.unread.push_front(unread),
         }
         goes_on
     }
@@ -118,17 +114,16 @@ impl Engine {
         {
             journal.hurry();
         }
-        self.lanes.to(from).note_taken(&batch, records);
-        self.lanes.recycle(batch);
+        self.mesh.note_taken(from, batch, records);
     }
 
     fn take_receipt(&mut self, from: CoreId, receipt: u64) {
-        self.lanes.to(from).note_receipt(receipt);
+        self.mesh.lanes.to(from).note_receipt(receipt);
         self.end_passages(from);
-        while let Some(awaited) = self.lanes.to(from).next_awaited() {
+        while let Some(awaited) = self.mesh.lanes.to(from).next_awaited() {
             self.note_awaited(awaited);
         }
-        while let Some(publisher) = self.lanes.next_released(from) {
+        while let Some(publisher) = self.mesh.lanes.next_released(from) {
             self.resume_reading(publisher);
         }
     }
@@ -153,7 +148,7 @@ impl Engine {
             Parcel::ExchangeOver(exchange) => self.take_exchange_over(exchange),
             Parcel::AskMetrics => {
                 let metrics = Box::new(self.report());
-                self.lanes.to(from).push(Parcel::Metrics(metrics));
+                self.mesh.send_metrics(from, metrics);
             }
             Parcel::Metrics(metrics) => self.take_metrics(from, *metrics),
         }
@@ -194,39 +189,6 @@ impl Engine {
         }
     }
 
-    /// Tells all other cores that a filter has subscribers here now.
-    pub(in crate::engine) fn announce(&mut self, filter: &TopicFilter<'_>) {
-        if self.lanes.is_empty() {
-            return;
-        }
-        let fingerprint = (!filter.has_wildcard()).then(|| self.replica.fingerprint(filter.text()));
-        for core in self.place.others() {
-            let lane = self.lanes.to(core);
-            let parcel = match fingerprint {
-                Some(fingerprint) => Parcel::AnnounceExact(fingerprint),
-                None => Parcel::AnnounceWildcard(lane.open().push_text(filter.text())),
-            };
-            lane.push(parcel);
-            lane.note_announcement();
-        }
-    }
-
-    /// Tells all other cores that nobody here wants a filter any more.
-    pub(in crate::engine) fn withdraw(&mut self, text: &str) {
-        if self.lanes.is_empty() {
-            return;
-        }
-        let fingerprint = (!shards::has_wildcard(text)).then(|| self.replica.fingerprint(text));
-        for core in self.place.others() {
-            let lane = self.lanes.to(core);
-            let parcel = match fingerprint {
-                Some(fingerprint) => Parcel::WithdrawExact(fingerprint),
-                None => Parcel::WithdrawWildcard(lane.open().push_text(text)),
-            };
-            lane.push(parcel);
-        }
-    }
-
     /// Hands a message to the other cores that have subscribers for it, or, when it is retained,
     /// to all of them, and notes them in `reached`.
     pub(in crate::engine) fn forward(
@@ -251,6 +213,7 @@ impl Engine {
         }
     }
 
+    /// Forwards a message to one core.
     pub(in crate::engine) fn forward_to(
         &mut self,
         core: CoreId,
@@ -258,26 +221,11 @@ impl Engine {
         origin: &Origin,
         whom: impl FnOnce(&mut Batch) -> Whom,
     ) {
-        let to = whom(self.lanes.to(core).open());
-        let content = &draft.content;
-        let is_large = content.payload.len() + content.passed_on.len() >= limits::SHARED_BYTES_MIN;
-        let body = if is_large || draft.is_message() {
-            self.lanes.to(core).open().push_message(draft.message(&self.links.ledger))
-        } else {
-            self.lanes.push_content(core, content, &mut draft.places)
-        };
         // Only a client of this core can be slowed from over there.
         let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
         let publisher = own.map(|publisher| publisher.connection);
-        let once = draft.once.and_then(|once| self.lanes.to(core).open().push_once(once));
-        let forwarded = Forwarded { body, retain: draft.retain, publisher, once, to };
-        self.lanes.to(core).push(Parcel::Publish(forwarded));
-        if !self.reached.contains(&core) {
-            self.reached.push(core);
-        }
-        if let Some(publisher) = publisher
-            && self.lanes.is_loaded(core)
-        {
+        let waits = self.mesh.send_message(core, draft, publisher, &self.links.ledger, whom);
+        if waits && let Some(publisher) = publisher {
             self.wait_for_lane(publisher, core);
         }
     }
@@ -285,23 +233,16 @@ impl Engine {
     /// Leaves a publisher unread until less is under way to a core.
     fn wait_for_lane(&mut self, publisher: ConnectionId, core: CoreId) {
         if self.links.get(publisher).is_some_and(|connection| connection.holders == 0) {
-            self.lanes.to(core).wait(publisher);
+            self.mesh.queue_publisher(core, publisher);
             self.pause_reading(publisher);
         }
     }
 
     /// The core on which the session of a Client Identifier lives.
     pub(in crate::engine) fn home(&self, client_identifier: &str) -> CoreId {
-        if self.lanes.is_empty() {
-            return self.core();
+        match self.mesh.is_alone() {
+            true => self.core(),
+            false => self.mesh.home(self.replica.fingerprint(client_identifier)),
         }
-        let hash = self.replica.fingerprint(client_identifier).0;
-        // The high bits: the replica's table takes the low ones.
-        CoreId(((u128::from(hash) * u128::from(self.place.cores())) >> 64) as u16)
-    }
-
-    /// Bytes under way to the other cores.
-    pub(in crate::engine) fn lanes_bytes(&self) -> u64 {
-        self.place.others().map(|core| self.lanes.load_bytes(core) as u64).sum()
     }
 }

@@ -9,6 +9,7 @@ use crate::base::identity::CertificateIdentity;
 use crate::base::ids::{ConnectionId, CoreId, Peer};
 use crate::engine::connections::connection::{Connection, Deferred, Hold, Phase};
 use crate::engine::connections::input_buffer::Input;
+use crate::engine::mesh::Mesh;
 use crate::engine::{Action, Engine, Refused};
 use crate::transport::Transport;
 
@@ -52,7 +53,7 @@ impl Engine {
         self.links.ledger.change_input(before, after);
         // It is processed at home, and counted there.
         self.metrics.packets_received -= 1;
-        self.leaving.push((id, home));
+        self.mesh.departures.ready.push((id, home));
     }
 
     /// Takes a connection out that is to go home.
@@ -66,7 +67,7 @@ impl Engine {
         if connection.is_sending {
             // What a TLS handshake ends with, to a client that does not take it.
             // More than what has come already is not read here.
-            self.leaving_later.push((id, home));
+            self.mesh.departures.sending.push((id, home));
             return Some(Action::Pause { connection: id });
         }
         let (received, mut bytes) = (deferred.received, deferred.connect.to_vec());
@@ -113,10 +114,41 @@ impl Engine {
         }
         Ok(id)
     }
+}
 
-    /// A connection that was to go home has been told everything.
-    pub(in crate::engine) fn leave_now(&mut self, id: ConnectionId) {
-        let place = self.leaving_later.iter().position(|&(leaving, _)| leaving == id);
-        self.leaving.extend(place.map(|place| self.leaving_later.swap_remove(place)));
+/// Connections that move to their home cores.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    /// Connections that leave at the end of the turn.
+    ready: Vec<(ConnectionId, CoreId)>,
+    /// Connections that leave once their output is sent: the socket is the executor's until then.
+    sending: Vec<(ConnectionId, CoreId)>,
+}
+
+impl Mesh {
+    /// The next connection to hand over in this turn, with its home core.
+    #[inline]
+    pub(in crate::engine) fn next_departure(&mut self) -> Option<(ConnectionId, CoreId)> {
+        self.departures.ready.pop()
+    }
+
+    /// The output of a connection is sent: a departure that waited for that goes ahead.
+    #[inline]
+    pub(in crate::engine) fn depart_sent(&mut self, id: ConnectionId) {
+        if !self.departures.sending.is_empty() {
+            self.departures.depart(id);
+        }
+    }
+
+    /// A connection that was leaving has ended.
+    pub(in crate::engine) fn cancel_departure(&mut self, id: ConnectionId) {
+        self.departures.sending.retain(|&(leaving, _)| leaving != id);
+    }
+}
+
+impl Departures {
+    fn depart(&mut self, id: ConnectionId) {
+        let place = self.sending.iter().position(|&(leaving, _)| leaving == id);
+        self.ready.extend(place.map(|place| self.sending.swap_remove(place)));
     }
 }

@@ -234,8 +234,15 @@ impl Lanes {
     }
 
     /// Whether there is no other core.
+    #[inline]
     pub(in crate::engine) fn is_empty(&self) -> bool {
         self.each.is_empty()
+    }
+
+    /// The number of cores; 0 when there is no other.
+    #[inline]
+    pub(super) fn cores(&self) -> u16 {
+        self.each.len() as u16
     }
 
     pub(in crate::engine) fn to(&mut self, core: CoreId) -> &mut Lane {

@@ -72,7 +72,7 @@ impl Engine {
         let (mut connection, last) = self.links.remove(slot);
         self.listeners.release(connection.listener);
         if let Phase::Leaving(_) = connection.phase {
-            self.leaving_later.retain(|&(leaving, _)| leaving != id);
+            self.mesh.cancel_departure(id);
         }
         let last = match connection.transport.take() {
             _ if connection.is_deaf() => None,

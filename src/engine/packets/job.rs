@@ -317,8 +317,8 @@ impl Engine {
             // filters by then.
             Request::Subscribe(_) => {
                 let suback = Answer::Suback { packet_identifier, reasons };
-                self.answer(id, suback, promise, |engine, core, awaited| {
-                    engine.lanes.to(core).await_announcements(awaited)
+                self.answer(id, suback, promise, |mesh, core, awaited| {
+                    mesh.await_announcements(core, awaited)
                 });
             }
             Request::Unsubscribe if promise.batch.is_some() => {

@@ -4,6 +4,7 @@ use crate::base::ids::{ConnectionId, CoreId, Publisher, SessionId, exchange};
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::Identity;
 use crate::engine::connections::pending_acks::{Answer, Promise};
+use crate::engine::mesh::Mesh;
 use crate::engine::mesh::batch::Once;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::retained::RetainedFull;
@@ -104,8 +105,8 @@ impl Engine {
             promise.fans_out = true;
             // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores, and
             // subscribers here, may not have the first one yet, so it waits for all that is under way.
-            self.acknowledge(id, publish, ReasonCode::Success, promise, |engine, core, awaited| {
-                engine.lanes.to(core).await_everything(awaited)
+            self.acknowledge(id, publish, ReasonCode::Success, promise, |mesh, core, awaited| {
+                mesh.await_everything(core, awaited)
             });
             return Ok(());
         }
@@ -155,12 +156,8 @@ impl Engine {
         if publish.packet_identifier.is_some() {
             let mut promise = self.promise_of(session, publish, self.batch_since(mark));
             promise.fans_out = self.fan_outs.take_new();
-            self.acknowledge(id, publish, reason, promise, |engine, core, awaited| {
-                let waits = engine.reached.contains(&core);
-                if waits {
-                    engine.lanes.to(core).await_publish(awaited);
-                }
-                waits
+            self.acknowledge(id, publish, reason, promise, |mesh, core, awaited| {
+                mesh.await_reached(core, awaited)
             });
         }
         if std::mem::take(&mut self.has_queued) && self.memory_is_full() {
@@ -284,7 +281,7 @@ impl Engine {
         publish: &Publish<'_>,
         reason: ReasonCode,
         promise: Promise,
-        awaits: impl FnMut(&mut Self, CoreId, Awaited) -> bool,
+        awaits: impl FnMut(&mut Mesh, CoreId, Awaited) -> bool,
     ) {
         let Some(identifier) = publish.packet_identifier else { return };
         if !self.is_connected(id) {

@@ -89,7 +89,7 @@ impl Engine {
                 self.join_group(subscribed.filter, session);
             }
         } else if subscribed.first {
-            self.announce(&filter);
+            self.mesh.announce(&filter, &self.replica);
         }
         let state = &mut self.sessions[session];
         // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
@@ -308,7 +308,7 @@ impl Engine {
         if filter.is_shared() {
             self.leave_group(filter, &text, gone.last);
         } else if gone.last {
-            self.withdraw(&text);
+            self.mesh.withdraw(&text, &self.replica);
         }
     }
 }

@@ -145,7 +145,7 @@ impl Engine {
             self.count_retained(topic, message, 1);
             self.expiries.add(message);
         }
-        let is_alone = self.lanes.is_empty();
+        let is_alone = self.mesh.is_alone();
         let old = match (&stored.message, is_alone) {
             (None, true) => self.retained.edit().remove(topic),
             _ => self.retained.edit().insert(topic, stored.clone()),
@@ -193,9 +193,7 @@ impl Engine {
         self.graves.is_timed = false;
         self.forget_graves();
         debug_assert!(self.core().0 < 1 << STAMP_CORE_BITS);
-        for core in self.place.others() {
-            self.lanes.to(core).ask_time();
-        }
+        self.mesh.ask_time();
         self.look_at_graves_later();
     }
 

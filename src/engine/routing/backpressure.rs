@@ -20,7 +20,6 @@ use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::{Access, Identity};
 use crate::engine::connections::connection::{Congestion, Hold};
 use crate::engine::connections::pending_acks::{Answer, Promise};
-use crate::engine::mesh::batch::Parcel;
 use crate::engine::routing::deliver::Standing;
 use crate::engine::{Action, Engine, Timer};
 use crate::message::Copy;
@@ -272,13 +271,13 @@ impl Engine {
     /// Leaves a publisher's socket unread until the consumer in `consumer` has caught up.
     pub(in crate::engine) fn pause_for(&mut self, publisher: Publisher, consumer: u32) {
         let is_here = publisher.core == self.core();
-        let Publisher { core, connection: id } = publisher;
+        let id = publisher.connection;
         if is_here {
             // A client is never held up by its own subscriptions: its acknowledgements must be read.
             if id.slot == consumer || self.links.get(id).is_none_or(|p| p.holders > 0) {
                 return;
             }
-        } else if self.paused_elsewhere.contains(&publisher) {
+        } else if self.mesh.has_paused(&publisher) {
             return;
         }
         // It may be gone by now, where there were many.
@@ -288,8 +287,7 @@ impl Engine {
         if is_here {
             return self.pause_reading(id);
         }
-        self.paused_elsewhere.insert(publisher);
-        self.lanes.to(core).push(Parcel::Pause(id));
+        self.mesh.pause(publisher);
     }
 
     /// Lets go of those who wait for a consumer that caught up.
@@ -325,8 +323,8 @@ impl Engine {
         for publisher in waiting {
             if publisher.core == self.core() {
                 self.resume_reading(publisher.connection);
-            } else if self.paused_elsewhere.remove(&publisher) {
-                self.lanes.to(publisher.core).push(Parcel::Resume(publisher.connection));
+            } else {
+                self.mesh.resume(&publisher);
             }
         }
     }

@@ -154,7 +154,7 @@ impl Engine {
         retain: bool,
         stored: Option<&Stored>,
     ) -> bool {
-        self.reached.clear();
+        self.mesh.begin_message();
         let mut draft = match stored.and_then(|stored| stored.message.as_ref()) {
             Some(message) => Draft::of(message, *content, retain),
             None => Draft::new(*content, retain),
@@ -172,7 +172,7 @@ impl Engine {
             }
         }
         self.slow(origin, &pressure);
-        if !self.lanes.is_empty() {
+        if !self.mesh.is_alone() {
             self.forward(&targets, &mut draft, origin, stored);
         }
         !targets.is_empty()
@@ -181,7 +181,7 @@ impl Engine {
     /// Whether all deliveries of a message are stored together, and there is none from before a crash:
     /// then no session has it without the others.
     fn is_stored_as_a_whole(&self, targets: &Targets) -> bool {
-        self.lanes.is_empty()
+        self.mesh.is_alone()
             && self.fan_outs.are_few(targets.each.len())
             && self.taken.is_empty()
             && self.taken_by_groups.is_empty()

@@ -12,7 +12,7 @@ use crate::base::ids::{CoreId, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
-use crate::engine::mesh::batch::{Parcel, Whom};
+use crate::engine::mesh::batch::Whom;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::routing::recipients::{Sharing, Target};
 use crate::session::outbound::Outbound;
@@ -339,9 +339,7 @@ impl Engine {
     pub(in crate::engine) fn join_group(&mut self, filter: FilterId, session: SessionId) {
         self.index.edit().set_present(filter, session.into(), true);
         self.note_changed_group(filter);
-        for core in self.place.others() {
-            self.lanes.to(core).note_announcement();
-        }
+        self.mesh.note_announcement();
     }
 
     /// A client of this core left a group.
@@ -350,9 +348,7 @@ impl Engine {
             return self.note_changed_group(filter);
         }
         self.changed_groups.remove(&filter);
-        for core in self.place.others() {
-            self.tell_group(core, text, 0, 0);
-        }
+        self.mesh.announce_group(text, 0, 0);
     }
 
     /// A client came back, or went away with its session kept: its groups have one member more, or
@@ -367,7 +363,7 @@ impl Engine {
     }
 
     fn note_changed_group(&mut self, filter: FilterId) {
-        if !self.lanes.is_empty() {
+        if !self.mesh.is_alone() {
             self.changed_groups.insert(filter);
         }
     }
@@ -381,15 +377,7 @@ impl Engine {
             let text = self.index.text(filter);
             let members = self.index.members(filter).len() as u32;
             let online = self.index.present(filter).len() as u32;
-            for core in self.place.others() {
-                self.tell_group(core, &text, online, members);
-            }
+            self.mesh.announce_group(&text, online, members);
         }
-    }
-
-    fn tell_group(&mut self, core: CoreId, text: &str, online: u32, members: u32) {
-        let lane = self.lanes.to(core);
-        let filter = lane.open().push_text(text);
-        lane.push(Parcel::Group { filter, online, members });
     }
 }
