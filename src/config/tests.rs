@@ -48,6 +48,8 @@ fn the_documents_examples_of_configuration_are_read() {
         ("docs/access.md", include_str!("../../docs/access.md")),
         #[cfg(feature = "websocket")]
         ("docs/clients.md", include_str!("../../docs/clients.md")),
+        #[cfg(all(unix, feature = "tls", feature = "websocket"))]
+        ("docs/configuration.md", include_str!("../../docs/configuration.md")),
         ("docs/security.md", include_str!("../../docs/security.md")),
     ] {
         let examples = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
@@ -60,18 +62,45 @@ fn the_documents_examples_of_configuration_are_read() {
 }
 
 #[test]
-fn the_readme_lists_every_limit_with_its_default() {
-    let readme = include_str!("../../README.md");
-    let (_, limits) = readme.split_once("## Limits").expect("the section");
+fn the_documentation_lists_every_limit_with_its_default() {
+    let text = include_str!("../../docs/limits.md");
+    let (_, limits) = text.split_once("## Keys and defaults").expect("the section");
     let (limits, _) = limits.split_once("\n## ").expect("another follows");
     let documented: toml::Table =
         include_str!("../../deploy/broker.toml").parse().expect("it parses");
     for (key, default) in documented["limits"].as_table().expect("a section") {
         let row = format!("| `{key}` | {default}");
-        assert!(limits.contains(&row), "README.md lacks: {row}");
+        assert!(limits.contains(&row), "docs/limits.md lacks: {row}");
     }
     let rows = limits.matches("\n| `").count();
     assert_eq!(rows, documented["limits"].as_table().expect("a section").len(), "a row too many");
+}
+
+/// Adds a row of a documentation table for each key of this table and of those in it.
+fn add_rows(table: &toml::Table, rows: &mut Vec<String>) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(section) => add_rows(section, rows),
+            default => rows.push(format!("| `{key}` | {default} |")),
+        }
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_other_key_with_its_default() {
+    let text = include_str!("../../docs/configuration.md");
+    let mut documented: toml::Table =
+        include_str!("../../deploy/broker.toml").parse().expect("it parses");
+    // Each has a document of its own.
+    for section in ["limits", "protection"] {
+        assert!(documented.remove(section).is_some(), "{section}");
+    }
+    let mut rows = Vec::new();
+    add_rows(&documented, &mut rows);
+    for row in &rows {
+        assert!(text.contains(row), "docs/configuration.md lacks: {row}");
+    }
+    assert_eq!(text.matches("\n| `").count(), rows.len(), "a row too many");
 }
 
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]

@@ -1,0 +1,141 @@
+//! The documents of the repository: their links lead somewhere, and the command line is documented as it is.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "tools/README.md", "tests/CONFORMANCE.md"]
+            .map(|name| root().join(name))
+            .into();
+    for entry in std::fs::read_dir(root().join("docs")).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+/// The text without its code blocks.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            is_code = !is_code;
+        } else if !is_code {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// The anchors of a document's headings, made as forges make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = prose(text);
+    let headings = headings.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut wrong = Vec::new();
+    for path in documents() {
+        let text = read(&path);
+        for rest in prose(&text).split("](").skip(1) {
+            let target = rest.split(')').next().expect("a first part");
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => path.clone(),
+                file => path.parent().expect("a folder").join(file),
+            };
+            let is_there =
+                file.exists() && (anchor.is_empty() || anchors(&read(&file)).contains(anchor));
+            if !is_there {
+                wrong.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
+}
+
+fn broker(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_broker")).args(arguments).output();
+    String::from_utf8_lossy(&output.expect("the broker runs").stdout).into_owned()
+}
+
+/// The long flags that a text names at the beginning of a line, or between back quotes.
+fn flags(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'));
+    words.filter(|word| word.starts_with("--") && word.len() > 2).collect()
+}
+
+#[test]
+fn the_command_line_is_documented_as_it_is() {
+    let text = read(&root().join("docs/command-line.md"));
+    let help = broker(&["--help"]);
+    let of_commands = [
+        &["platform", "--help"][..],
+        &["passwd", "add", "--help"],
+        &["acl", "check", "--help"],
+        &["store", "inspect", "--help"],
+        &["store", "end-session", "--help"],
+    ]
+    .map(broker)
+    .concat();
+    let documented = flags(&text);
+    for flag in flags(&help).union(&flags(&of_commands)) {
+        assert!(documented.contains(flag), "docs/command-line.md lacks {flag}");
+    }
+    for flag in &documented {
+        // Of cargo and mosquitto_pub, not of the broker.
+        let is_foreign = ["--example"].contains(flag);
+        assert!(
+            is_foreign || help.contains(*flag) || of_commands.contains(*flag),
+            "{flag} is none of the broker's flags"
+        );
+    }
+    let (_, codes) = help.split_once("Exit codes:").expect("they are there");
+    for code in codes.split(|c: char| !c.is_ascii_digit()).filter(|code| !code.is_empty()) {
+        assert!(text.contains(&format!("\n| {code} |")), "docs/command-line.md lacks code {code}");
+    }
+}
+
+#[test]
+fn the_documented_decisions_of_rules_are_those_of_the_command() {
+    let text = read(&root().join("docs/access.md"));
+    let rules = ["--file", "deploy/acl.txt"];
+    for asked in [
+        &["acl", "check", "meter-1", "meters/meter-2/power", "--publish"],
+        &["acl", "check", "meter-1", "commands/meter-1/#", "--subscribe"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_broker"))
+            .args(asked)
+            .args(rules)
+            .current_dir(root())
+            .output()
+            .expect("the broker runs");
+        let answer = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&*answer), "docs/access.md lacks: {answer}");
+    }
+}
