@@ -72,11 +72,11 @@ fn passwords_that_are_wrong_and_names_that_are_unknown_or_missing() {
     wrong.is_told(&alice(), start, of("alice", "guess"));
     let unknown = Denial::new("unknown User Name", reason::BAD_USER_NAME_OR_PASSWORD, 4);
     unknown.is_told(&alice(), start, of("eve", "eveeve"));
-    let missing = Denial::new("no name where one is needed", reason::NOT_AUTHORIZED, 5);
+    let missing = Denial::new("anonymous client not allowed", reason::NOT_AUTHORIZED, 5);
     missing.is_told(&alice(), start, |_, version| Connect::new(version, "c"));
     let method = Denial {
         v311: None,
-        ..Denial::new("unknown method", reason::BAD_AUTHENTICATION_METHOD, 0)
+        ..Denial::new("unknown Authentication Method", reason::BAD_AUTHENTICATION_METHOD, 0)
     };
     method.is_told(&alice(), start, |_, _| {
         Connect::v5("c").property(crate::support::Property::AuthenticationMethod("X".to_owned()))
@@ -88,7 +88,7 @@ fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
     let files = Files::new("denied-sessions").with_users(&["alice", "bob"]).with_rules(RULES);
     let session = Denial {
         counted: "clients/refused/session-of-another",
-        ..Denial::new("another user's session", reason::NOT_AUTHORIZED, 5)
+        ..Denial::new("session of another user", reason::NOT_AUTHORIZED, 5)
     };
     session.is_told(
         &alice(),
@@ -100,7 +100,7 @@ fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
     );
     let identifier = Denial {
         counted: "clients/refused/identifier",
-        ..Denial::new("a Client Identifier that the rules do not allow", 0x85, 2)
+        ..Denial::new("Client Identifier not allowed by the rules", 0x85, 2)
     };
     let bound = Files::new("denied-identifier").with_users(&["alice"]);
     let bound = bound.with_rules(&format!("{RULES}for users\n allow client m\n"));
@@ -109,7 +109,7 @@ fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
         || bound.broker(SYS),
         |_, version| as_user(version, "alice", "bob-1"),
     );
-    let will = Denial::new("a Will that is not allowed", reason::NOT_AUTHORIZED, 5);
+    let will = Denial::new("Will not allowed by the rules", reason::NOT_AUTHORIZED, 5);
     will.is_told(
         &alice(),
         || files.broker(SYS),
@@ -139,10 +139,8 @@ fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
             as_user(version, "alice", "2")
         },
     );
-    let banned = Denial {
-        counted: "access/bans",
-        ..Denial::new("a client that is banned", reason::BANNED, 5)
-    };
+    let banned =
+        Denial { counted: "access/bans", ..Denial::new("banned client", reason::BANNED, 5) };
     let bounds = format!("[protection]\nflaps_max = 2\n{SYS}");
     banned.is_told(
         &as_user(V5, "bob", "m"),
@@ -167,12 +165,11 @@ fn a_server_that_says_no_and_one_that_says_nothing() {
         move |_: &Broker, version| Connect::new(version, "c").username(user).password(password)
     };
     let asks = Connect::v5("m");
-    let no = Denial::new("the server that is asked says no", reason::BAD_USER_NAME_OR_PASSWORD, 4);
+    let no = Denial::new("denied by the HTTP server", reason::BAD_USER_NAME_OR_PASSWORD, 4);
     no.is_told(&asks, || start(server.address), of("zoe", "guess"));
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|of| of.local_addr());
     let gone = gone.expect("a free port");
-    let nothing =
-        Denial::new("the server that is asked does not answer", reason::SERVER_UNAVAILABLE, 3);
+    let nothing = Denial::new("no answer from the HTTP server", reason::SERVER_UNAVAILABLE, 3);
     nothing.is_told(&asks, || start(gone), of("zoe", "zoe"));
     nothing.is_told(&asks, || start(server.address), of("broken", "broken"));
     nothing.is_told(&asks, || start(server.address), of("nonsense", "nonsense"));
@@ -188,7 +185,7 @@ fn more_decisions_than_may_wait() {
          timeout_ms = 60000\n{SYS}"
     );
     let files = Files::new("denied-busy");
-    assert_documented("| too many decisions wait | 0x89 | 3 | `clients/refused` |");
+    assert_documented("| too many pending decisions | 0x89 | 3 | `clients/refused` |");
     for (version, code) in [(V5, reason::SERVER_BUSY), (Version::V311, 3)] {
         let broker = files.broker(&hook);
         let mut anybody = Client::connect(&broker, Connect::v5("anybody"));
@@ -217,7 +214,7 @@ fn more_decisions_than_may_wait() {
         let refused = 1 + (asked - waiting.len()) as u64;
         await_metric(&broker, Connect::v5("m"), "clients/refused", refused);
         await_metric(&broker, Connect::v5("m"), "access/unfinished", waiting.len() as u64);
-        did(&broker, "too many decisions wait: refused");
+        did(&broker, "too many pending decisions: refused");
     }
 }
 
@@ -230,7 +227,7 @@ fn tokens_that_are_no_good() {
     files.write("keys", &made["key_set"].to_string());
     let keys = format!("anonymous = true\n[access.jwt]\nkey_set = {:?}\n{SYS}", files.path("keys"));
     let token = made["tokens"]["ES384"].as_str().expect("a token");
-    let wrong = Denial::new("a token that is no good", reason::BAD_USER_NAME_OR_PASSWORD, 4);
+    let wrong = Denial::new("invalid token", reason::BAD_USER_NAME_OR_PASSWORD, 4);
     for issuer in ["", "issuer = \"https://elsewhere.example\"\n"] {
         let keys = keys.replace(SYS, &format!("{issuer}{SYS}"));
         let spoilt = if issuer.is_empty() { format!("{token}A") } else { token.to_owned() };
@@ -246,19 +243,19 @@ fn tokens_that_are_no_good() {
 #[test]
 fn a_wrong_proof_of_scram_and_another_user_s_name_when_authenticating_anew() {
     use crate::methods::scram::{answer, begin, reply};
-    assert_documented("| a wrong proof of SCRAM | 0x87 | – | `clients/refused` |");
+    assert_documented("| wrong SCRAM proof | 0x87 | – | `clients/refused` |");
     let files = Files::new("denied-scram").with_users(&["alice"]);
     let broker = files.broker(SYS);
     let (mut client, challenge) = begin(&broker, "alice");
     reply(&mut client, &answer("alice", "guess", &challenge).0);
     client.expect_refusal(reason::NOT_AUTHORIZED);
     await_metric(&broker, alice(), "clients/refused", 1);
-    did(&broker, "a wrong proof of SCRAM: refused");
+    did(&broker, "wrong SCRAM proof: refused");
 }
 
 #[test]
 fn what_an_address_may_not_is_not_answered_at_all() {
-    for what in ["an address with as many connections as it may", "an address that is banned"] {
+    for what in ["too many connections from an address", "banned address"] {
         let line = format!("| {what} | closed | closed | `connections/turned-away` |");
         assert_documented(&line);
     }
@@ -325,11 +322,11 @@ fn what_a_client_that_is_in_may_not() {
 #[test]
 fn a_client_whose_time_is_over_is_sent_away() {
     assert_documented(
-        "| credentials that have expired | DISCONNECT 0xA0 | closed | `clients/expired-credentials` |",
+        "| expired credentials | DISCONNECT 0xA0 | closed | `clients/expired-credentials` |",
     );
     for line in [
-        "| not in the password file any more | DISCONNECT 0x87 | closed | `clients/withdrawn-credentials` |",
-        "| another password by now | DISCONNECT 0x98 | closed | `clients/withdrawn-credentials` |",
+        "| user removed from the password file | DISCONNECT 0x87 | closed | `clients/withdrawn-credentials` |",
+        "| password changed | DISCONNECT 0x98 | closed | `clients/withdrawn-credentials` |",
     ] {
         assert_documented(line); // see `withdrawn`
     }
@@ -343,6 +340,6 @@ fn a_client_whose_time_is_over_is_sent_away() {
         let mut client = Client::connect(&broker, brief);
         client.expect_violation(0xA0);
         await_metric(&broker, Connect::v5("m"), "clients/expired-credentials", 1);
-        did(&broker, "a server's yes, for a while");
+        did(&broker, "HTTP server, answer with expires_in_s");
     }
 }

@@ -294,7 +294,7 @@ pub mod asked {
             Client::connect(&broker, connect).disconnect();
         });
         assert_eq!(server.asked(), 1, "the second time it is remembered");
-        did(&broker, "a server's yes");
+        did(&broker, "HTTP server");
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("forbidden", "x"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
