@@ -153,11 +153,12 @@ pub const LANE_BATCHES_PER_TURN: usize = 4;
 /// Larger batches are not returned to the pool.
 pub const POOLED_BATCH_BYTES_MAX: usize = 256 * 1024;
 
-/// Minimum lifetime of the tombstone of a removed retained message, in seconds, with several cores.
-pub const GRAVES_LOOK_S: u64 = 1;
+/// Interval between checks whether tombstones of removed retained messages can be dropped, in seconds,
+/// with several cores.
+pub const TOMBSTONES_CHECK_S: u64 = 1;
 
 /// Approximate memory of a tombstone, without the Topic Name.
-pub const GRAVE_BYTES: usize = 96;
+pub const TOMBSTONE_BYTES: usize = 96;
 
 /// Maximum number of acknowledgements per connection that wait for other cores; above it the socket
 /// is no longer read.

@@ -43,7 +43,7 @@ pub mod work;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use shards::{FilterId, Hashing, Replica, RetainedIndex, SubscriptionIndex};
+use shards::{FilterId, Hashing, Replica, SubscriptionIndex};
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId, Peer};
@@ -78,8 +78,7 @@ use mesh::Mesh;
 pub use mesh::batch::Batch;
 pub use mesh::handover::HandedOver;
 pub use packets::job::Job;
-use retained::expiry::Expiries;
-use retained::{Graves, Stored};
+use retained::RetainedStore;
 use routing::deliver::Template;
 use routing::fan_out::FanOuts;
 use routing::fan_out_batch::Run;
@@ -140,14 +139,7 @@ pub struct Engine {
     listeners: Listeners,
     /// Groups that the other cores are to be told of at the end of the turn.
     changed_groups: BTreeSet<FilterId>,
-    retained: Weighed<RetainedIndex<Stored>>,
-    /// Those of them that expire.
-    expiries: Expiries,
-    /// The highest clock in any stamp seen.
-    clock: u64,
-    /// By core, a clock that all its later stamps exceed.
-    heard: Vec<u64>,
-    graves: Graves,
+    retained: RetainedStore,
     cache: TopicCache,
     run: Run,
     /// Messages that some of their subscribers get in later turns.
@@ -213,7 +205,7 @@ impl Engine {
             sessions: SessionTable::new(hashing.clone(), place.clone()),
             cache: TopicCache::new(hashing, cache_bytes_max as usize, ledger.clone()),
             index: Weighed::new(SubscriptionIndex::new(keys.tables), ledger.clone()),
-            replica: Weighed::new(Replica::new(keys.tables), ledger.clone()),
+            replica: Weighed::new(Replica::new(keys.tables), ledger),
             mesh: Mesh::new(&place),
             journal: None,
             records_rest: false,
@@ -228,11 +220,7 @@ impl Engine {
             spare_answers: Vec::new(),
             listeners: Listeners::new(&settings.limits),
             changed_groups: BTreeSet::new(),
-            clock: 0,
-            heard: vec![0; usize::from(place.cores())],
-            graves: Graves::default(),
-            retained: Weighed::new(RetainedIndex::new(keys.tables), ledger.clone()),
-            expiries: Expiries::new(ledger),
+            retained: RetainedStore::new(&place, &settings, keys.tables),
             run: Run::default(),
             fan_outs: FanOuts::default(),
             template: Template::default(),
@@ -278,7 +266,7 @@ impl Engine {
         self.metrics.subscriptions_shared = self.index.shared_filters() as u64;
         let subscription_bytes = self.index.charged() + self.replica.charged();
         self.metrics.subscription_bytes = subscription_bytes as u64;
-        self.metrics.retained_topic_bytes = self.retained.charged() as u64;
+        self.retained.count_into(&mut self.metrics);
         self.metrics.topic_cache_bytes = self.cache.charged() as u64;
         self.metrics.lanes_bytes = self.mesh.bytes_under_way();
         self.metrics.note_access(self.access.counts());
@@ -503,8 +491,7 @@ impl Engine {
             && self.leftovers.is_empty()
             && self.fan_outs.is_empty()
             && !self.mesh.has_unread()
-            && !self.expiries.has_more()
-            && !self.graves.has_more;
+            && !self.retained.has_more_to_remove();
         match is_idle && !self.has_records() {
             true => self.timers.next(),
             false => Some(Deadline::at_us(self.now.0)),
@@ -529,8 +516,13 @@ impl Engine {
     }
 
     fn memory_is_full(&self) -> bool {
-        self.links.ledger.bytes() + self.memory_bytes_elsewhere
-            >= self.settings.limits.memory_bytes_max
+        self.links.ledger.bytes() >= self.memory_bytes_max_here()
+    }
+
+    /// What this core may hold, given what the other cores do: memory is full from there on.
+    #[inline]
+    fn memory_bytes_max_here(&self) -> u64 {
+        self.settings.limits.memory_bytes_max.saturating_sub(self.memory_bytes_elsewhere)
     }
 
     /// How many bytes may wait for a consumer before it counts as behind.

@@ -30,7 +30,7 @@ pub(super) enum Timer {
     /// `$SYS` topics are due.
     SysTopics,
     /// Look whether retained messages that were taken away can be forgotten.
-    Graves,
+    Tombstones,
     /// The next retained message expires.
     RetainedExpiry,
     /// Share out what a crash found on its way between cores.
@@ -139,8 +139,7 @@ impl Engine {
         {
             self.metrics.turns_late += 1;
         }
-        self.go_on_with_expiries();
-        self.go_on_with_graves();
+        self.retained.continue_removing(self.now, &mut self.timers);
         self.timers.advance(now);
         if self.timers.has_fired() {
             self.flush_run();
@@ -160,8 +159,10 @@ impl Engine {
                 Timer::Stay(id) => self.look_at_stay(id),
                 Timer::Packet(id) => self.look_at_packet(id),
                 Timer::SysTopics => self.begin_sys_topics(),
-                Timer::Graves => self.look_at_graves(),
-                Timer::RetainedExpiry => self.look_at_expiries(),
+                Timer::Tombstones => self.check_tombstones(),
+                Timer::RetainedExpiry => {
+                    self.retained.handle_expiry_timer(self.now, &mut self.timers);
+                }
                 Timer::Passages => self.share_found_passages(),
                 Timer::LeftWills => self.look_at_left_wills(),
                 Timer::Records => self.end_rest_of_records(),

@@ -2,6 +2,7 @@
 
 pub mod inbound;
 pub mod outbound;
+pub mod retained_replay;
 pub mod state;
 pub mod table;
 pub mod topic_alias;

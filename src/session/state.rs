@@ -1,16 +1,15 @@
 //! Session State of one client, kept across its Network Connections, and its Will.
 
-use std::collections::{HashMap, VecDeque};
-
 use shards::{FilterId, Text};
 use smallvec::SmallVec;
 
 use crate::base::clock::Deadline;
 use crate::base::ids::ConnectionId;
-use crate::resources::gauges::{Charge, Ledger};
+use crate::resources::gauges::Ledger;
 use crate::resources::users::Membership;
 use crate::session::inbound::Inbound;
-use crate::session::outbound::{Identifiers, Outbound};
+use crate::session::outbound::Outbound;
+use crate::session::retained_replay::Replays;
 use crate::storage::record::SessionNumber;
 use crate::wire::Qos;
 
@@ -50,8 +49,8 @@ pub struct Session {
     pub outbound: Option<Box<Outbound>>,
     /// QoS 2 from the client; none until the first.
     pub inbound: Option<Box<Inbound>>,
-    /// Retained messages still to be sent for subscriptions made.
-    pub feeds: Feeds,
+    /// Retained messages still to be sent for new subscriptions.
+    pub replays: Replays,
     /// The Will, from CONNECT until it is published or cancelled.
     pub will: Option<Box<Will>>,
     /// What few sessions have.
@@ -75,137 +74,6 @@ pub struct SessionExtra {
 
 // As for the connection.
 const _: () = assert!(size_of::<Session>() <= 128);
-
-/// Retained messages that are still owed, subscription after subscription; few sessions have any.
-#[derive(Debug, Default)]
-pub struct Feeds(Option<Box<FeedLine>>);
-
-/// Those of a session, by the number that each has in the line. One that is replaced, or whose
-/// subscription ends, leaves an empty place.
-#[derive(Debug, Default)]
-struct FeedLine {
-    line: VecDeque<Option<RetainedFeed>>,
-    /// How many have left the line at its front.
-    gone: u64,
-    /// The numbers by subscription, where there are so many that they are not looked through.
-    numbers: Option<HashMap<FilterId, u64>>,
-    charge: Charge,
-}
-
-impl Feeds {
-    /// Whether nothing is owed.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// Adds one, which replaces an earlier one for the same subscription.
-    pub fn push(&mut self, feed: RetainedFeed, ledger: &Ledger) {
-        let feeds = self.0.get_or_insert_default();
-        feeds.empty(feed.subscription);
-        feeds.add(feed);
-        feeds.tidy();
-        feeds.charge.set(ledger, feeds.heap_bytes());
-    }
-
-    /// The one whose turn it is.
-    pub fn first(&self) -> Option<&RetainedFeed> {
-        self.0.as_ref()?.line.front()?.as_ref()
-    }
-
-    /// The same, to go on with it.
-    pub fn first_mut(&mut self) -> Option<&mut RetainedFeed> {
-        self.0.as_mut()?.line.front_mut()?.as_mut()
-    }
-
-    /// Ends it.
-    pub fn end_first(&mut self) {
-        if let Some(subscription) = self.first().map(|first| first.subscription) {
-            self.end(subscription);
-        }
-    }
-
-    /// Ends that of a subscription.
-    pub fn end(&mut self, subscription: FilterId) {
-        let Some(feeds) = &mut self.0 else { return };
-        feeds.empty(subscription);
-        feeds.tidy();
-        if feeds.line.is_empty() {
-            self.0 = None;
-        }
-    }
-}
-
-/// Feeds in a line from which on they are found by subscription.
-const FEEDS_LOOKED_THROUGH_MAX: usize = 16;
-
-/// Empty places that a line may have besides as many as it has others.
-const FEEDS_EMPTY_MAX: usize = 64;
-
-impl FeedLine {
-    fn add(&mut self, feed: RetainedFeed) {
-        if let Some(numbers) = &mut self.numbers {
-            numbers.insert(feed.subscription, self.gone + self.line.len() as u64);
-        }
-        self.line.push_back(Some(feed));
-        let is_loose = match &self.numbers {
-            Some(numbers) => self.line.len() > 2 * numbers.len() + FEEDS_EMPTY_MAX,
-            None => self.line.len() > FEEDS_LOOKED_THROUGH_MAX,
-        };
-        if is_loose {
-            self.close_ranks();
-        }
-    }
-
-    fn empty(&mut self, subscription: FilterId) {
-        let is_it = |feed: &RetainedFeed| feed.subscription == subscription;
-        let place = match &mut self.numbers {
-            Some(numbers) => {
-                numbers.remove(&subscription).map(|number| (number - self.gone) as usize)
-            }
-            None => self.line.iter().position(|feed| feed.as_ref().is_some_and(is_it)),
-        };
-        if let Some(place) = place {
-            self.line[place] = None;
-        }
-    }
-
-    /// The first one in line is never an empty place.
-    fn tidy(&mut self) {
-        while self.line.pop_front_if(|feed| feed.is_none()).is_some() {
-            self.gone += 1;
-        }
-    }
-
-    /// Leaves out all empty places, each of which was made by one that came, so that it costs each of
-    /// them little; and numbers the others where they are many.
-    fn close_ranks(&mut self) {
-        self.line.retain(Option::is_some);
-        let numbered = self.line.iter().flatten().zip(self.gone..);
-        let number = |(feed, number): (&RetainedFeed, u64)| (feed.subscription, number);
-        let is_long = self.line.len() > FEEDS_LOOKED_THROUGH_MAX;
-        self.numbers = is_long.then(|| numbered.map(number).collect());
-    }
-
-    fn heap_bytes(&self) -> usize {
-        let numbers = self.numbers.as_ref().map_or(0, HashMap::capacity);
-        size_of::<Self>()
-            + self.line.capacity() * size_of::<Option<RetainedFeed>>()
-            + numbers * size_of::<(FilterId, u64)>()
-    }
-}
-
-/// Retained messages that a new subscription is still owed, streamed by cursor.
-#[derive(Debug)]
-pub struct RetainedFeed {
-    /// Where the stream stands.
-    pub cursor: shards::Cursor,
-    /// QoS granted.
-    pub qos: Qos,
-    /// Its Subscription Identifier.
-    pub subscription_identifiers: Identifiers,
-    /// Its subscription: unsubscribing ends the stream.
-    pub subscription: FilterId,
-}
 
 /// A Will Message with its rules.
 #[derive(Debug)]
@@ -262,7 +130,7 @@ impl Session {
             subscriptions: SmallVec::new(),
             outbound: None,
             inbound: None,
-            feeds: Feeds::default(),
+            replays: Replays::default(),
             will: None,
             extra: None,
         }
@@ -337,56 +205,6 @@ impl Session {
     pub fn tidy(&mut self) {
         if self.inbound.as_ref().is_some_and(|inbound| inbound.is_empty()) {
             self.inbound = None;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn feed(subscription: u32, qos: Qos) -> RetainedFeed {
-        RetainedFeed {
-            cursor: shards::Cursor::default(),
-            qos,
-            subscription_identifiers: Identifiers::None,
-            subscription: FilterId(subscription),
-        }
-    }
-
-    #[test]
-    fn a_feed_replaces_the_one_of_its_subscription_and_stands_last() {
-        let mut feeds = Feeds::default();
-        for subscription in [1, 2, 3] {
-            feeds.push(feed(subscription, Qos::AtMostOnce), &Ledger::default());
-        }
-        feeds.push(feed(1, Qos::AtLeastOnce), &Ledger::default());
-        feeds.end(FilterId(2));
-        let mut order = Vec::new();
-        while let Some(first) = feeds.first() {
-            order.push((first.subscription.0, first.qos));
-            feeds.end_first();
-        }
-        assert_eq!(order, [(3, Qos::AtMostOnce), (1, Qos::AtLeastOnce)]);
-        assert!(feeds.is_empty());
-    }
-
-    #[test]
-    fn feeds_that_replace_each_other_take_no_more_places_than_subscriptions() {
-        for subscriptions in [2, 16, 17, 100] {
-            let (mut feeds, ledger) = (Feeds::default(), Ledger::default());
-            for round in 0..10_000_u32 {
-                feeds.push(feed(round % subscriptions, Qos::AtMostOnce), &ledger);
-            }
-            let line = feeds.0.as_ref().expect("there are some");
-            assert_eq!(line.line.iter().flatten().count(), subscriptions as usize);
-            assert!(line.line.len() <= 2 * subscriptions as usize + FEEDS_EMPTY_MAX);
-            assert!(ledger.bytes() >= u64::from(subscriptions) * size_of::<RetainedFeed>() as u64);
-            for subscription in 0..subscriptions {
-                feeds.end(FilterId(subscription));
-            }
-            assert!(feeds.is_empty());
-            assert_eq!(ledger.bytes(), 0);
         }
     }
 }

@@ -149,7 +149,7 @@ pub struct Connection {
     pub holders: u16,
     /// Why else its socket is not read.
     pub holds: Holds,
-    /// It has a turn at its retained feeds or its stash coming.
+    /// It has a turn at its retained replay or its stash coming.
     pub is_ready: bool,
     /// How it stands with its time limits.
     pub timing: Timing,

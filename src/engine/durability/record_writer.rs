@@ -510,29 +510,25 @@ impl Engine {
         let (cores, own) = (u64::from(self.place.cores()), u64::from(self.place.core().0));
         let mut is_done = true;
         // "$" topics are no match for "#": clients may have their own.
-        self.retained.scan_all(
-            &mut checkpoint.retained,
-            limits::RETAINED_STEPS_MAX,
-            &mut |topic, stored| {
-                if journal.bytes() >= limits::CHECKPOINT_BYTES {
-                    is_done = false;
-                    return ScanStep::StopBefore;
-                }
-                // Every core has them all, or will: that on which a message was published is sure to
-                // have it already.
-                let told_by = (stored.stamp & retained::STAMP_CORE_MASK) % cores;
-                if told_by == own && !sys_topics::is_ours(topic) {
-                    match &stored.message {
-                        Some(message) => {
-                            let content = journal.content(&message.content());
-                            journal.write(&Record::Retained { stamp: stored.stamp, content });
-                        }
-                        None => journal.write(&Record::Cleared { stamp: stored.stamp, topic }),
+        self.retained.scan_all(&mut checkpoint.retained, &mut |topic, stored| {
+            if journal.bytes() >= limits::CHECKPOINT_BYTES {
+                is_done = false;
+                return ScanStep::StopBefore;
+            }
+            // Every core has them all, or will: that on which a message was published is sure to
+            // have it already.
+            let told_by = retained::core_of(stored.stamp) % cores;
+            if told_by == own && !sys_topics::is_ours(topic) {
+                match &stored.message {
+                    Some(message) => {
+                        let content = journal.content(&message.content());
+                        journal.write(&Record::Retained { stamp: stored.stamp, content });
                     }
+                    None => journal.write(&Record::Cleared { stamp: stored.stamp, topic }),
                 }
-                ScanStep::Next
-            },
-        );
+            }
+            ScanStep::Next
+        });
         if !is_done || !checkpoint.retained.is_at_end() {
             return;
         }

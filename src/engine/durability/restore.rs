@@ -8,7 +8,7 @@ use shards::{Fingerprint, GroupAt, SubscriptionOptions, TopicFilter};
 
 use crate::base::ids::{CoreId, SessionId};
 use crate::base::limits;
-use crate::engine::retained::{STAMP_CORE_BITS, Stored};
+use crate::engine::retained::{Stored, clock_of};
 use crate::engine::{Engine, sys_topics};
 use crate::message::{self, Message};
 use crate::session::inbound::Inbound;
@@ -129,16 +129,16 @@ impl Engine {
         topics.sort_unstable();
         for topic in topics {
             let kept = retained.remove(&topic).expect("just seen");
-            restored.clock = restored.clock.max(kept.stamp >> STAMP_CORE_BITS);
+            restored.clock = restored.clock.max(clock_of(kept.stamp));
             let message = kept.content.and_then(|content| self.restore_message(&content));
             if message.is_some() && !sys_topics::is_ours(&topic) {
                 restored.retained.push((topic, Stored { stamp: kept.stamp, message }));
             }
         }
         for (topic, stored) in &restored.retained {
-            self.store(topic, stored);
+            self.retained.store(topic, stored, self.now, &mut self.timers);
         }
-        self.clock = self.clock.max(restored.clock);
+        self.retained.advance_clock(restored.clock);
         self.announce_restored(&mut restored);
         restored
     }
@@ -158,9 +158,9 @@ impl Engine {
             self.replica.edit().set_group(&filter_of(text), at);
         }
         for (topic, stored) in &of.retained {
-            self.store(topic, stored);
+            self.retained.store(topic, stored, self.now, &mut self.timers);
         }
-        self.clock = self.clock.max(of.clock);
+        self.retained.advance_clock(of.clock);
     }
 
     /// A message, unless it has expired, or is none that a client can have published.

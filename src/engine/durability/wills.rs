@@ -20,7 +20,6 @@ use crate::engine::access::Access;
 use crate::engine::client_identifiers::is_assigned;
 use crate::engine::durability::journal::Journal;
 use crate::engine::packets::disconnect::Ending;
-use crate::engine::retained::Stored;
 use crate::engine::routing::deliver::Origin;
 use crate::engine::{Engine, Timer};
 use crate::message;
@@ -263,7 +262,7 @@ impl Engine {
     pub(in crate::engine) fn look_at_left_wills(&mut self) {
         if self.left_wills.since.is_none() {
             self.left_wills.since = Some(self.now);
-            self.left_wills.stamp_max = self.latest_stamp();
+            self.left_wills.stamp_max = self.retained.latest_stamp();
         }
         let mut published = 0;
         while published < limits::LEFT_WILLS_PER_TURN
@@ -299,8 +298,8 @@ impl Engine {
 
     /// Whether a retained Will of before the start would replace what was published to its topic since.
     fn is_outdated(&self, will: &Will) -> bool {
-        let since_start = |stored: &Stored| stored.stamp > self.left_wills.stamp_max;
-        will.retain && self.retained.get(&will.topic).is_some_and(since_start)
+        let since_start = |stamp| stamp > self.left_wills.stamp_max;
+        will.retain && self.retained.stamp(&will.topic).is_some_and(since_start)
     }
 
     fn count_left_wills(&mut self) {

@@ -31,8 +31,8 @@ impl Engine {
     /// lane has room. While it has none, what is to be said collects here.
     pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
         self.tell_groups();
-        self.clock = self.clock.max(self.now.0);
-        let batch = self.mesh.seal(to, self.clock, self.now)?;
+        let clock = self.retained.read_clock(self.now);
+        let batch = self.mesh.seal(to, clock, self.now)?;
         self.metrics.batches_sent += 1;
         Some(batch)
     }
@@ -49,7 +49,7 @@ impl Engine {
         self.set_now(now.max(batch.sent));
         self.metrics.batches_received += 1;
         let mark = self.mark();
-        self.heard[usize::from(from.0)] = batch.clock;
+        self.retained.hear_clock(from, batch.clock);
         self.take_receipt(from, batch.receipt);
         let must_wait =
             self.mesh.unread.iter().any(|unread| unread.from == from) || self.fan_outs.block(from);
@@ -173,7 +173,8 @@ impl Engine {
                 let is_set = !content.payload.is_empty();
                 let message = forwarded.body.message().filter(|_| is_set).cloned();
                 debug_assert_eq!(message.is_some(), is_set, "what is kept comes by reference");
-                self.store(content.topic, &Stored { stamp, message });
+                let stored = Stored { stamp, message };
+                self.retained.store(content.topic, &stored, self.now, &mut self.timers);
                 self.deliver_here(&mut draft, &origin);
             }
             Whom::Subscribers => self.deliver_here(&mut draft, &origin),

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::access::Identity;
 use crate::engine::packets::job::Request;
 use crate::session::outbound::Identifiers;
-use crate::session::state::RetainedFeed;
+use crate::session::retained_replay::Replay;
 use crate::wire::violation::Violation;
 use crate::wire::{Qos, ReasonCode, Subscribe, SubscribeOptions, Unsubscribe};
 
@@ -99,7 +99,7 @@ impl Engine {
             _ => false,
         };
         if wants_retained && filter.share_name().is_none() && !self.retained.is_empty() {
-            let feed = RetainedFeed {
+            let replay = Replay {
                 cursor: shards::Cursor::default(),
                 qos,
                 subscription_identifiers: match identifier {
@@ -108,7 +108,7 @@ impl Engine {
                 },
                 subscription: subscribed.filter,
             };
-            state.feeds.push(feed, &self.links.ledger);
+            state.replays.push(replay, &self.links.ledger);
         }
         Ok(qos)
     }
@@ -190,7 +190,7 @@ impl Engine {
         self.work.spend(place / 1_024);
         self.fan_outs.note_unsubscribed(session);
         state.subscriptions.swap_remove(place);
-        state.feeds.end(filter);
+        state.replays.end(filter);
         if filter.is_shared() && state.outbound.is_some() {
             groups_left.push((filter, text.to_owned()));
         }

@@ -107,7 +107,7 @@ impl Engine {
     /// Whether messages wait for a client.
     fn is_owed(&self, session: SessionId) -> bool {
         let state = &self.sessions[session];
-        !state.feeds.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
+        !state.replays.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
     }
 
     /// The client took bytes or acknowledged: more can be sent, and whoever waits may go on.
@@ -184,8 +184,8 @@ impl Engine {
         }
         let state = &self.sessions[session];
         let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
-        if !has_waiting && !state.feeds.is_empty() {
-            self.pump_feeds(slot);
+        if !has_waiting && !state.replays.is_empty() {
+            self.replay_retained(slot);
         }
     }
 

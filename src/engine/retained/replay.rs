@@ -1,0 +1,137 @@
+//! Retained messages for new subscriptions, read by cursor: a few at a time, as the client's window and
+//! outbox allow.
+
+use shards::{Cursor, ScanState, ScanStep};
+
+use crate::base::ids::SessionId;
+use crate::base::limits;
+use crate::engine::Engine;
+use crate::engine::retained::RetainedStore;
+use crate::engine::routing::deliver::Draft;
+use crate::engine::routing::recipients::{Own, Target};
+use crate::message::Message;
+use crate::session::retained_replay::Replay;
+use crate::wire::Qos;
+
+/// Messages read from the store at a time.
+const MESSAGES_MAX: usize = 64;
+
+/// How much a client can take.
+struct Room {
+    messages: usize,
+    bytes: usize,
+    /// Its outbox is empty: one message fits, however large.
+    is_idle: bool,
+}
+
+/// Messages read from the store for one client.
+#[derive(Default)]
+struct Portion {
+    messages: Vec<Message>,
+    bytes: usize,
+    /// One more message was found, for which there was no room.
+    is_full: bool,
+}
+
+impl Portion {
+    fn read(
+        &mut self,
+        retained: &RetainedStore,
+        filter: &str,
+        cursor: &mut Cursor,
+        room: &Room,
+    ) -> ScanState {
+        retained.scan(filter, cursor, &mut |message| {
+            let bytes = message.content().bytes();
+            let is_first = self.messages.is_empty() && room.is_idle;
+            self.is_full = self.messages.len() >= room.messages
+                || (self.bytes + bytes > room.bytes && !is_first);
+            if self.is_full {
+                return ScanStep::StopBefore;
+            }
+            self.bytes += bytes;
+            self.messages.push(message.clone());
+            ScanStep::Next
+        })
+    }
+}
+
+impl Engine {
+    /// Sends retained messages that new subscriptions still await, as far as the client's window and
+    /// outbox allow. The caller calls again when they allow more.
+    pub(in crate::engine) fn replay_retained(&mut self, slot: u32) {
+        let session = self.links.connections[slot as usize].session().expect("open");
+        loop {
+            if self.work.is_spent() {
+                let id = self.links.id(slot);
+                return self.mark_ready(id);
+            }
+            let room = self.room_for_retained(slot, session);
+            let state = &mut self.sessions[session];
+            let Some(replay) = state.replays.first_mut().filter(|_| room.messages > 0) else {
+                return;
+            };
+            let mut portion = Portion::default();
+            let (target, cursor) = (target_of(replay, session), &mut replay.cursor);
+            let filter = self.index.text(replay.subscription);
+            self.work.spend(match shards::has_wildcard(&filter) {
+                true => limits::RETAINED_STEPS_MAX.min(self.retained.len()) / 8 + 2,
+                false => 2 + filter.len() / 64,
+            });
+            let is_done = portion.read(&self.retained, &filter, cursor, &room) == ScanState::Done;
+            let is_resting = portion.messages.is_empty() && !is_done;
+            if is_done {
+                state.replays.end_first();
+            }
+            for message in portion.messages {
+                self.send_retained(&target, &message);
+            }
+            if is_resting {
+                if !portion.is_full {
+                    // Many topics were visited without a match: other connections come first.
+                    let id = self.links.id(slot);
+                    self.mark_ready(id);
+                }
+                return;
+            }
+        }
+    }
+
+    /// What the client can take at once. No retained message may be queued, as a live message that is
+    /// newer could overtake it.
+    fn room_for_retained(&self, slot: u32, session: SessionId) -> Room {
+        let connection = &self.links.connections[slot as usize];
+        let pending = connection.pending_bytes();
+        let state = &self.sessions[session];
+        let messages = match (&state.outbound, state.replays.first()) {
+            _ if pending > self.outbox_behind_bytes() => 0,
+            (None, _) => MESSAGES_MAX.min(connection.window.into()),
+            (Some(outbound), Some(replay)) if replay.qos != Qos::AtMostOnce => {
+                outbound.room().min(MESSAGES_MAX)
+            }
+            _ => MESSAGES_MAX,
+        };
+        let bytes = self.outbox_behind_bytes().saturating_sub(pending);
+        Room { messages, bytes, is_idle: pending == 0 }
+    }
+
+    fn send_retained(&mut self, target: &Target, message: &Message) {
+        if message.is_expired(self.now) {
+            return; // about to be removed
+        }
+        self.template.begin(1);
+        // [MQTT-3.3.1-8]: sent for a new subscription, hence with the RETAIN flag.
+        let mut draft = Draft::of(message, message.content(), true);
+        self.deliver(target, &mut draft, None);
+    }
+}
+
+fn target_of(replay: &Replay, session: SessionId) -> Target {
+    Target {
+        session,
+        qos: replay.qos,
+        retain_as_published: true,
+        own: Own::Deliver,
+        subscription_identifiers: replay.subscription_identifiers.clone(),
+    }
+}
