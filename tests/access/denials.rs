@@ -1,5 +1,5 @@
-//! Every way to be refused, with the reason that each version of the protocol has for it, and where it
-//! is counted. The tables in docs/access.md are held against what is tried here.
+//! Every kind of refusal, with its Reason Code in each protocol version and the counter it
+//! increments. The tables in docs/access.md are compared with these tests.
 
 use crate::support::{Ack, Broker, Client, Connect, Publish, Subscribe, V5, Version, Will};
 use crate::support::{for_each_version, reason};
@@ -10,11 +10,11 @@ const SYS: &str = "[mqtt]\nsys_interval_s = 1\n";
 const RULES: &str = "for user alice\n allow all alice/#\nfor users\n allow subscribe $SYS/#\n\
                      for anonymous\n allow subscribe $SYS/#\n";
 
-/// A line of the first table: a CONNECT that is refused.
+/// A row of the first table: a refused CONNECT.
 struct Denial {
     what: &'static str,
     v5: u8,
-    /// None where 3.1.1 has no way to ask for it.
+    /// `None` if 3.1.1 cannot express the request.
     v311: Option<u8>,
     counted: &'static str,
 }
@@ -24,7 +24,7 @@ impl Denial {
         Self { what, v5, v311: Some(v311), counted: "clients/refused" }
     }
 
-    /// Tries it in each version, with a broker that `start` makes and a CONNECT that `connect` does.
+    /// Tests the refusal in each version, with a broker from `start` and a CONNECT from `connect`.
     #[track_caller]
     fn is_told(
         &self,
@@ -49,7 +49,7 @@ impl Denial {
     }
 }
 
-/// docs/access.md has such a line, but for how hexadecimal digits are written.
+/// Asserts that docs/access.md has this row, ignoring the case of hexadecimal digits.
 #[track_caller]
 fn assert_documented(line: &str) {
     let text = include_str!("../../docs/access.md");
@@ -62,7 +62,7 @@ fn alice() -> Connect {
 }
 
 #[test]
-fn passwords_that_are_wrong_and_names_that_are_unknown_or_missing() {
+fn wrong_passwords_and_unknown_or_missing_names_are_refused() {
     let files = Files::new("denied-names").with_users(&["alice"]);
     let start = || files.broker(SYS);
     let of = |user, password| {
@@ -84,7 +84,7 @@ fn passwords_that_are_wrong_and_names_that_are_unknown_or_missing() {
 }
 
 #[test]
-fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
+fn foreign_sessions_forbidden_wills_and_excess_connections_are_refused() {
     let files = Files::new("denied-sessions").with_users(&["alice", "bob"]).with_rules(RULES);
     let session = Denial {
         counted: "clients/refused/session-of-another",
@@ -155,7 +155,7 @@ fn sessions_of_others_wills_that_are_not_allowed_and_too_many_connections() {
 
 #[cfg(feature = "http-hook")]
 #[test]
-fn a_server_that_says_no_and_one_that_says_nothing() {
+fn a_denial_or_a_timeout_of_the_http_hook_refuses_the_client() {
     use crate::methods::asked::Server;
     let server = Server::start();
     let url = |address| format!("anonymous = true\n[access.http]\nurl = \"http://{address}/\"\n");
@@ -177,7 +177,7 @@ fn a_server_that_says_no_and_one_that_says_nothing() {
 
 #[cfg(feature = "http-hook")]
 #[test]
-fn more_decisions_than_may_wait() {
+fn a_client_is_refused_if_the_queue_of_decisions_is_full() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = silent.local_addr().expect("it listens");
     let hook = format!(
@@ -189,7 +189,7 @@ fn more_decisions_than_may_wait() {
     for (version, code) in [(V5, reason::SERVER_BUSY), (Version::V311, 3)] {
         let broker = files.broker(&hook);
         let mut anybody = Client::connect(&broker, Connect::v5("anybody"));
-        // 32 are asked about at a time, and one waits; the next is refused.
+        // 32 requests run at a time, and one is queued; the next is refused.
         let mut waiting = Vec::new();
         let connack = (0..100).find_map(|number| {
             let mut client = Client::open(&broker, version);
@@ -206,7 +206,7 @@ fn more_decisions_than_may_wait() {
             other => panic!("{other:?}"),
         }
         anybody.expect_alive();
-        // An answer may have taken longer than was waited for it.
+        // A response may have taken longer than the timeout.
         let asked = waiting.len();
         waiting.retain_mut(|client| {
             client.receive_within(std::time::Duration::from_millis(1)).is_none()
@@ -220,7 +220,7 @@ fn more_decisions_than_may_wait() {
 
 #[cfg(feature = "jwt")]
 #[test]
-fn tokens_that_are_no_good() {
+fn invalid_tokens_are_refused() {
     let made: serde_json::Value =
         serde_json::from_str(include_str!("../../src/access/tests/tokens.json")).expect("JSON");
     let files = Files::new("denied-tokens");
@@ -241,7 +241,7 @@ fn tokens_that_are_no_good() {
 
 #[cfg(feature = "scram")]
 #[test]
-fn a_wrong_proof_of_scram_and_another_user_s_name_when_authenticating_anew() {
+fn a_wrong_scram_proof_and_a_changed_user_on_reauthentication_are_refused() {
     use crate::methods::scram::{answer, begin, reply};
     assert_documented("| wrong SCRAM proof | 0x87 | – | `clients/refused` |");
     let files = Files::new("denied-scram").with_users(&["alice"]);
@@ -254,7 +254,7 @@ fn a_wrong_proof_of_scram_and_another_user_s_name_when_authenticating_anew() {
 }
 
 #[test]
-fn what_an_address_may_not_is_not_answered_at_all() {
+fn connections_from_a_limited_or_banned_address_are_closed_without_a_packet() {
     for what in ["too many connections from an address", "banned address"] {
         let line = format!("| {what} | closed | closed | `connections/turned-away` |");
         assert_documented(&line);
@@ -282,7 +282,7 @@ fn what_an_address_may_not_is_not_answered_at_all() {
 }
 
 #[test]
-fn what_a_client_that_is_in_may_not() {
+fn forbidden_publish_and_subscribe_packets_are_answered_by_version() {
     let dropped = "publish/messages/dropped/not-authorized";
     for line in [
         &format!("| PUBLISH at QoS 0 | – | – | `{dropped}` |"),
@@ -320,7 +320,7 @@ fn what_a_client_that_is_in_may_not() {
 
 #[cfg(feature = "http-hook")]
 #[test]
-fn a_client_whose_time_is_over_is_sent_away() {
+fn a_client_is_disconnected_when_its_credentials_expire() {
     assert_documented(
         "| expired credentials | DISCONNECT 0xA0 | closed | `clients/expired-credentials` |",
     );
@@ -328,7 +328,7 @@ fn a_client_whose_time_is_over_is_sent_away() {
         "| user removed from the password file | DISCONNECT 0x87 | closed | `clients/withdrawn-credentials` |",
         "| password changed | DISCONNECT 0x98 | closed | `clients/withdrawn-credentials` |",
     ] {
-        assert_documented(line); // see `withdrawn`
+        assert_documented(line); // tested in `withdrawn`
     }
     let server = crate::methods::asked::Server::start();
     let hook =

@@ -1,4 +1,4 @@
-//! The bounds of `[limits]` that refuse somebody, as each version of the protocol is told.
+//! The limits of `[limits]` that refuse clients, with the response in each protocol version.
 
 use crate::support::reason::{
     QUOTA_EXCEEDED, SERVER_BUSY, TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID, V3_SERVER_UNAVAILABLE,
@@ -17,7 +17,7 @@ fn named(version: Version, name: &str) -> Connect {
 }
 
 #[test]
-fn one_connection_too_many_is_refused_until_another_has_gone() {
+fn a_connection_beyond_the_limit_is_refused_until_another_has_ended() {
     for_all_versions(|version| {
         let no = in_version(version, QUOTA_EXCEEDED, V3_SERVER_UNAVAILABLE);
         let broker = limited("connections_max = 2");
@@ -32,11 +32,11 @@ fn one_connection_too_many_is_refused_until_another_has_gone() {
 }
 
 #[test]
-fn connections_that_come_too_fast_are_refused() {
+fn connections_beyond_the_rate_limit_are_refused() {
     for_all_versions(|version| {
         let no = in_version(version, CONNECTION_RATE_EXCEEDED, V3_SERVER_UNAVAILABLE);
         let broker = limited("connections_per_second_max = 1");
-        // A second may end between any two of them, but not between each.
+        // A second may end between any two of them, but not between all.
         let mut clients: Vec<Client> = (0..6).map(|_| Client::open(&broker, version)).collect();
         let mut refused = 0;
         for (number, client) in clients.iter_mut().enumerate() {
@@ -50,7 +50,7 @@ fn connections_that_come_too_fast_are_refused() {
 }
 
 #[test]
-fn one_session_too_many_is_refused_and_those_there_are_go_on() {
+fn a_session_beyond_the_limit_is_refused_and_existing_ones_are_unaffected() {
     for_all_versions(|version| {
         let no = in_version(version, QUOTA_EXCEEDED, V3_SERVER_UNAVAILABLE);
         let broker = limited("sessions_max = 2");
@@ -64,13 +64,17 @@ fn one_session_too_many_is_refused_and_those_there_are_go_on() {
 }
 
 #[test]
-fn one_subscription_too_many_is_refused_and_one_given_up_makes_room() {
+fn a_subscription_beyond_the_limit_is_refused_until_another_is_removed() {
     for_all_versions(|version| {
         let no = in_version(version, QUOTA_EXCEEDED, 0x80);
         let broker = limited("subscriptions_per_client_max = 2");
         let mut client = Client::connect(&broker, named(version, "c"));
         client.send(Subscribe::new(1, "1", 0).and("2", 0).and("3", 0).and("1", 1));
-        assert_eq!(client.expect_suback().reasons, [0, 0, no, 1], "the first one again is no more");
+        assert_eq!(
+            client.expect_suback().reasons,
+            [0, 0, no, 1],
+            "a repeated subscription is not counted again"
+        );
         client.send(crate::support::Unsubscribe::new(2, "1"));
         client.receive();
         client.subscribe("3", 0);
@@ -79,7 +83,7 @@ fn one_subscription_too_many_is_refused_and_one_given_up_makes_room() {
 }
 
 #[test]
-fn one_wildcard_or_shared_subscription_too_many_is_refused_and_one_given_up_makes_room() {
+fn a_wildcard_or_shared_subscription_beyond_the_limit_is_refused_until_another_is_removed() {
     for (limits, filters) in [
         ("wildcard_subscriptions_per_client_max = 2", ["a/+", "b/#", "$share/g/c/+"]),
         ("shared_subscriptions_per_client_max = 2", ["$share/g/a", "$share/g/+", "$share/h/a"]),
@@ -103,9 +107,9 @@ fn one_wildcard_or_shared_subscription_too_many_is_refused_and_one_given_up_make
 }
 
 #[test]
-fn what_is_bounded_in_all_is_bounded_over_clients_and_cores() {
+fn total_limits_apply_over_all_clients_and_cores() {
     let limits = "wildcard_subscriptions_max = 4\nshared_subscriptions_max = 4\n";
-    // Flags say which executor it is, and on how many cores, where there are any.
+    // The flags name the executor and the number of cores, if any.
     let cores = match std::env::var_os("RINGMQ_TEST_FLAGS") {
         None => "mode = \"poll\"\ncores = 2\n",
         Some(_) => "",
@@ -120,13 +124,13 @@ fn what_is_bounded_in_all_is_bounded_over_clients_and_cores() {
         granted = [0, 1].map(|of| granted[of] + u32::from(reasons[of] == 0));
     }
     assert_eq!(granted, [4, 4]);
-    // Whoever joins a group that is there makes it no dearer.
+    // A client that joins an existing group is not counted again.
     clients[7].send(Subscribe::new(2, "$share/0/a", 0).and("exact", 0));
     assert_eq!(clients[7].expect_suback().reasons[1], 0);
 }
 
 #[test]
-fn topics_and_filters_have_so_many_levels_and_no_more() {
+fn the_number_of_levels_of_topics_and_filters_is_limited() {
     for_all_versions(|version| {
         let no = in_version(version, TOPIC_FILTER_INVALID, 0x80);
         let broker = limited("topic_levels_max = 3");
@@ -141,7 +145,7 @@ fn topics_and_filters_have_so_many_levels_and_no_more() {
 }
 
 #[test]
-fn who_says_nothing_is_closed_after_a_while_without_a_word() {
+fn a_connection_without_connect_is_closed_after_a_timeout_without_a_packet() {
     let broker = limited("connect_timeout_s = 1");
     let mut silent = Client::open(&broker, V5);
     let mut halfway = Client::open(&broker, V5);
@@ -154,7 +158,7 @@ fn who_says_nothing_is_closed_after_a_while_without_a_word() {
 }
 
 #[test]
-fn where_memory_is_full_newcomers_hear_that_the_server_is_busy() {
+fn when_memory_is_full_new_clients_are_refused_with_server_busy() {
     for_all_versions(|version| {
         let broker = limited("memory_bytes_max = 1000000");
         let mut keeper = Client::connect(&broker, named(V5, "keeper"));
@@ -162,7 +166,8 @@ fn where_memory_is_full_newcomers_hear_that_the_server_is_busy() {
         for number in 0..6 {
             let topic = format!("kept/{number}");
             keeper.send(Publish::new(&topic, &large).retain());
-            // One after the other: where so little memory is full, what is read ahead has no room either.
+            // Connected one at a time: with little memory in use, input of all at once would not
+            // fit either.
             keeper.expect_alive();
         }
         crate::support::settle();

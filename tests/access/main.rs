@@ -1,6 +1,7 @@
-//! Who is let in and who may do what, seen from outside: every way in, and every way to be refused.
+//! Authentication and authorization as seen by clients: every way to be accepted, and every way to
+//! be refused.
 
-#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that need more of it
+#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
 mod support;
 
@@ -25,10 +26,10 @@ use std::process::{Command, Output, Stdio};
 
 use support::{Broker, Client, Connect, Packet, Subscribe, V5, Version};
 
-/// Passwords that cost nothing to try: the tests are not about how long that takes.
+/// Cheap password hashes, as these tests do not measure their cost.
 const CHEAP: &str = "[access.hashing]\nmemory_kib = 8\niterations = 1\nscram_iterations = 4096\n";
 
-/// Files of a test's own, gone with it.
+/// Files of one test, removed with it.
 struct Files(PathBuf);
 
 impl Files {
@@ -70,7 +71,7 @@ impl Files {
         self
     }
 
-    /// The section `[access]` with what is there of these files, and more.
+    /// The section `[access]` that refers to the existing files, followed by `more`.
     fn access(&self, more: &str) -> String {
         let mut text = String::from("[access]\n");
         for (key, file) in [("password_file", "passwords"), ("acl_file", "acl")] {
@@ -85,7 +86,7 @@ impl Files {
         Broker::with_config(&self.access(more))
     }
 
-    /// Has the broker read them anew, and waits until it has.
+    /// Makes the broker reload the files, and waits until it has.
     fn reload(&self, broker: &Broker) {
         let before = broker.log().matches("\"read anew\"").count();
         broker.signal("-HUP");
@@ -116,12 +117,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A user's CONNECT with the right password.
+/// A user's CONNECT with the correct password.
 fn as_user(version: Version, user: &str, client_identifier: &str) -> Connect {
     Connect::new(version, client_identifier).username(user).password(format!("{user}{user}"))
 }
 
-/// Notes how a client of the tests' own was known, or was not.
+/// Records how a client of the tests was authenticated or refused.
 fn did(broker: &Broker, authentication: &str) {
     let flags = std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default();
     let events = events(broker);
@@ -131,18 +132,18 @@ fn did(broker: &Broker, authentication: &str) {
 }
 
 fn events(broker: &Broker) -> Vec<serde_json::Value> {
-    // The last line may not be whole yet.
+    // The last line may be incomplete.
     broker.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Waits until `$SYS` shows that so many were counted. Needs `sys_interval_s = 1`.
+/// Waits until `$SYS` shows this count. Requires `sys_interval_s = 1`.
 #[track_caller]
 fn await_metric(broker: &Broker, asks: Connect, name: &str, value: u64) {
     let mut client = Client::connect(broker, asks);
     client.send(Subscribe::new(1, format!("$SYS/broker/{name}"), 0));
     let (mut is_granted, mut is_shown) = (false, false);
     while !is_granted || !is_shown {
-        // With several cores the value may come before SUBACK.
+        // With several cores the value may arrive before SUBACK.
         match client.receive() {
             Packet::Suback(suback) => is_granted = suback.reasons == [0],
             Packet::Publish(publish) => is_shown |= publish.text() == value.to_string(),
@@ -150,7 +151,7 @@ fn await_metric(broker: &Broker, asks: Connect, name: &str, value: u64) {
         }
     }
     client.raw(&[0xE0, 0]);
-    // What was retained may come yet.
+    // The retained value may follow.
     client.expect_end_within_bytes(1_000);
 }
 

@@ -1,4 +1,5 @@
-//! Other ways to be known than User Name and password file: SCRAM, tokens, a server that is asked.
+//! Authentication methods other than User Name and password file: SCRAM, tokens, and an HTTP
+//! server.
 
 use crate::Files;
 use crate::support::reason::BAD_AUTHENTICATION_METHOD;
@@ -44,7 +45,7 @@ pub mod scram {
         hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref().to_vec()
     }
 
-    /// The client's last message, and what the server has to prove itself by.
+    /// The client's last message, and the server's expected signature.
     pub fn answer(user: &str, password: &str, challenge: &str) -> (String, String) {
         let [nonce, salt, iterations] = challenge.split(',').collect::<Vec<_>>()[..] else {
             panic!("{challenge}")
@@ -96,7 +97,7 @@ pub mod scram {
     }
 
     #[test]
-    fn a_client_proves_that_it_knows_its_password_without_sending_it_and_so_does_the_broker() {
+    fn scram_authenticates_client_and_broker_without_sending_the_password() {
         let files = Files::new("scram")
             .with_users(&["alice", "bob"])
             .with_rules("for user alice\n allow all hers/#\nfor user bob\n allow all his/#\n");
@@ -112,7 +113,7 @@ pub mod scram {
 
         did(&broker, METHOD);
 
-        // It may do so again, as the same user and no other.
+        // The client may re-authenticate, but only as the same user.
         let again = Auth::new(RE_AUTHENTICATE).property(method());
         client.send(again.clone().property(data(&first("alice"))));
         let challenge = super::scram::challenge(&mut client);
@@ -125,7 +126,7 @@ pub mod scram {
     }
 
     #[test]
-    fn a_wrong_proof_an_unknown_user_and_what_is_no_scram_are_refused() {
+    fn a_wrong_proof_an_unknown_user_and_an_ill_formed_scram_message_are_refused() {
         let files = Files::new("scram-wrong").with_users(&["alice"]);
         let broker = files.broker("");
         for user in ["alice", "eve"] {
@@ -149,7 +150,7 @@ mod tokens {
     const MADE_ELSEWHERE: &str = include_str!("../../src/access/tests/tokens.json");
 
     #[test]
-    fn a_token_is_taken_from_the_user_name_where_a_key_says_so() {
+    fn a_token_in_the_user_name_is_accepted_if_configured() {
         let files = Files::new("token-in").with_rules("for user alice\n allow all hers/#\n");
         let made: serde_json::Value = serde_json::from_str(MADE_ELSEWHERE).expect("JSON");
         files.write("keys", &made["key_set"].to_string());
@@ -183,7 +184,7 @@ mod tokens {
     }
 
     #[test]
-    fn whoever_shows_a_token_is_who_it_says_and_a_reload_takes_keys_away() {
+    fn a_token_authenticates_its_subject_until_a_reload_removes_the_key() {
         let files = Files::new("tokens").with_rules("for user alice\n allow all hers/#\n");
         let made: serde_json::Value = serde_json::from_str(MADE_ELSEWHERE).expect("JSON");
         files.write("keys", &made["key_set"].to_string());
@@ -226,7 +227,7 @@ pub mod asked {
     use crate::support::{Broker, Client, Connect, V5, for_versions};
     use crate::{Files, did};
 
-    /// A server that lets in whoever is called as their password.
+    /// An HTTP server that accepts clients whose User Name equals their password.
     pub struct Server {
         pub address: SocketAddr,
         connections: Arc<AtomicUsize>,
@@ -286,19 +287,19 @@ pub mod asked {
     }
 
     #[test]
-    fn a_server_is_asked_over_a_kept_connection_and_its_yes_is_remembered() {
+    fn the_http_hook_keeps_its_connection_alive_and_caches_positive_responses() {
         let server = Server::start();
         let broker = asking(server.address, "");
         for_versions(|version| {
             let connect = Connect::new(version, "c").username("zoe").password("zoe");
             Client::connect(&broker, connect).disconnect();
         });
-        assert_eq!(server.asked(), 1, "the second time it is remembered");
+        assert_eq!(server.asked(), 1, "the second response comes from the cache");
         did(&broker, "HTTP server");
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("forbidden", "x"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
-        assert_eq!(server.asked(), 4, "a no is not remembered");
+        assert_eq!(server.asked(), 4, "denials are not cached");
         assert_eq!(server.connections.load(SeqCst), 1);
         let forgetful = asking(server.address, "cache_s = 0");
         (0..2).for_each(|_| Client::connect(&forgetful, named("zoe", "zoe")).disconnect());
@@ -306,7 +307,7 @@ pub mod asked {
     }
 
     #[test]
-    fn users_of_the_password_file_are_not_asked_about() {
+    fn the_http_hook_is_not_called_for_users_of_the_password_file() {
         let server = Server::start();
         let files = Files::new("asked").with_users(&["alice"]);
         let hook = format!("[access.http]\nurl = \"http://{}/\"\n", server.address);
@@ -318,7 +319,7 @@ pub mod asked {
     }
 
     #[test]
-    fn a_server_that_is_down_or_talks_nonsense_lets_nobody_in_unless_that_is_wanted() {
+    fn a_failing_http_hook_refuses_clients_unless_configured_otherwise() {
         let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let gone = gone.expect("a free port");
         Client::refused(&asking(gone, ""), named("zoe", "zoe"), SERVER_UNAVAILABLE);
@@ -331,7 +332,7 @@ pub mod asked {
     }
 
     #[test]
-    fn the_password_in_the_url_of_a_server_is_never_logged() {
+    fn a_password_in_the_url_of_the_http_hook_is_never_logged() {
         let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let gone = gone.expect("a free port");
         let url = format!("http://ringmq:hunter2@{gone}/in?key=hunter3");
@@ -344,14 +345,14 @@ pub mod asked {
     }
 
     #[test]
-    fn a_server_that_hangs_keeps_nobody_from_logging_in_by_password() {
-        // It takes connections and says nothing.
+    fn a_hanging_http_hook_does_not_delay_password_authentication() {
+        // A server that accepts connections and never responds.
         let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = silent.local_addr().expect("it listens");
         let hook = format!("[access.http]\nurl = \"http://{address}/\"\ntimeout_ms = 60000\n");
         let files = Files::new("hangs").with_users(&["alice"]);
         let broker = files.broker(&hook);
-        // More than there are threads of any kind.
+        // More requests than there are threads.
         let waiting: Vec<Client> = (0..100)
             .map(|number| {
                 let mut client = Client::open(&broker, V5);
@@ -369,7 +370,7 @@ pub mod asked {
         for mut client in waiting {
             assert!(
                 client.receive_within(std::time::Duration::from_millis(1)).is_none(),
-                "it waits still"
+                "the client still waits"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Who is let in, by a name or without one.
+//! Which clients are accepted, with and without a User Name.
 
 use crate::support::reason::{
     BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED, V3_BAD_USER_NAME_OR_PASSWORD, V3_NOT_AUTHORIZED,
@@ -7,7 +7,7 @@ use crate::support::{Broker, Client, Connect, V311, for_versions};
 use crate::{Files, as_user, broker, did, in_version, run, text};
 
 #[test]
-fn the_default_configuration_exposed_to_a_network_by_mistake_lets_no_stranger_in() {
+fn the_default_configuration_refuses_unknown_clients_from_other_machines() {
     for_versions(|version| {
         let broker = Broker::listening_at("0.0.0.0:0", "");
         let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
@@ -20,7 +20,7 @@ fn the_default_configuration_exposed_to_a_network_by_mistake_lets_no_stranger_in
 }
 
 #[test]
-fn who_has_no_name_comes_in_where_the_configuration_says_so_and_nowhere_else() {
+fn anonymous_clients_are_accepted_only_if_configured() {
     let open = Broker::listening_at("0.0.0.0:0", "[access]\nanonymous = true\n");
     open.await_log("clients need no name here, and others than this machine may reach it", 1);
     Client::connect(&open, Connect::v5("c"));
@@ -40,10 +40,10 @@ fn who_has_no_name_comes_in_where_the_configuration_says_so_and_nowhere_else() {
 }
 
 #[test]
-fn users_of_the_password_file_come_in_with_their_password_alone_however_the_broker_runs() {
+fn users_of_the_password_file_are_accepted_with_their_password_on_every_executor() {
     let files = Files::new("passwords").with_users(&["alice", "bob"]);
     let hows: &[&str] = match std::env::var_os("RINGMQ_TEST_FLAGS") {
-        Some(_) => &[""], // which says how
+        Some(_) => &[""], // the flags choose the executor
         None => &["mode = \"sync\"", "mode = \"poll\"\ncores = 3", ""],
     };
     for how in hows {
@@ -69,7 +69,7 @@ fn users_of_the_password_file_come_in_with_their_password_alone_however_the_brok
 }
 
 #[test]
-fn broker_passwd_keeps_users_and_never_takes_a_password_as_an_argument() {
+fn broker_passwd_manages_users_and_never_accepts_a_password_as_an_argument() {
     let files = Files::new("command");
     let said = |arguments: &[&str], input: &str| {
         let out = files.passwd(arguments, input);
@@ -89,7 +89,11 @@ fn broker_passwd_keeps_users_and_never_takes_a_password_as_an_argument() {
     assert!(code == Some(2) && error.contains("no user \"bob\""), "{error}");
     let (code, _, error) = said(&["add", "carol"], "\n");
     assert!(code == Some(2) && error.contains("empty"), "{error}");
-    assert_ne!(said(&["add", "carol", "secret"], "").0, Some(0), "no password among arguments");
+    assert_ne!(
+        said(&["add", "carol", "secret"], "").0,
+        Some(0),
+        "passwords are not accepted as arguments"
+    );
     let kept = std::fs::read_to_string(files.path("passwords")).expect("it is there");
     assert!(kept.starts_with("alice:$argon2id$v=19$m=8,t=1,p=1$") && !kept.contains("other"));
     let out = run(&mut broker(&["passwd", "list"]), "");
@@ -98,7 +102,7 @@ fn broker_passwd_keeps_users_and_never_takes_a_password_as_an_argument() {
 
 #[cfg(all(unix, feature = "jwt"))]
 #[test]
-fn the_log_warns_of_passwords_and_secret_keys_that_everybody_may_read_and_of_no_public_ones() {
+fn the_log_warns_of_world_readable_passwords_and_secret_keys_but_not_of_public_keys() {
     use std::os::unix::fs::PermissionsExt;
     let files = Files::new("open").with_users(&["alice"]);
     let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";

@@ -1,4 +1,4 @@
-//! What one address, one user and one client may do in a time.
+//! Limits per address, user and client over time.
 
 use crate::support::reason::{
     BAD_USER_NAME_OR_PASSWORD, BANNED, QUOTA_EXCEEDED, TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID,
@@ -8,7 +8,7 @@ use crate::support::{Broker, Client, Connect, Publish, Subscribe, V5, Will, for_
 use crate::{Files, as_user, in_version};
 
 #[test]
-fn bounds_for_an_address_are_taken_before_anything_is_read() {
+fn limits_of_an_address_apply_before_any_input_is_read() {
     let bounds = "[protection]\nexempt = []\nconnections_per_address_max = 2\n";
     let broker = Broker::with_config(bounds);
     let first = Client::connect(&broker, Connect::v5("1"));
@@ -34,7 +34,7 @@ fn an_address_that_guesses_passwords_is_banned_and_exempt_ones_are_not() {
 }
 
 #[test]
-fn a_client_that_comes_and_goes_again_and_again_is_banned_and_others_are_not() {
+fn a_client_that_reconnects_repeatedly_is_banned_and_others_are_not() {
     let broker = Broker::with_config("[protection]\nflaps_max = 3\n");
     (0..3).for_each(|_| Client::connect(&broker, Connect::v5("c")).disconnect());
     Client::refused(&broker, Connect::v5("c"), BANNED);
@@ -43,7 +43,7 @@ fn a_client_that_comes_and_goes_again_and_again_is_banned_and_others_are_not() {
 }
 
 #[test]
-fn a_user_has_so_many_connections_and_may_take_its_own_over() {
+fn the_connections_of_a_user_are_limited_and_a_take_over_is_allowed() {
     let files = Files::new("quota").with_users(&["alice", "bob"]);
     let broker = files.broker("[protection]\nconnections_per_user_max = 1\n");
     let _old = Client::connect(&broker, as_user(V5, "alice", "1"));
@@ -55,7 +55,7 @@ fn a_user_has_so_many_connections_and_may_take_its_own_over() {
 }
 
 #[test]
-fn a_user_retains_so_many_messages_and_another_one_is_not_bounded_by_it() {
+fn the_retained_messages_of_a_user_are_limited_independently_of_other_users() {
     let files = Files::new("holdings").with_users(&["alice", "bob"]);
     let broker = files.broker("[protection]\nretained_messages_per_user_max = 1\n");
     let mut alice = Client::connect(&broker, as_user(V5, "alice", "1"));
@@ -71,7 +71,7 @@ fn a_user_retains_so_many_messages_and_another_one_is_not_bounded_by_it() {
 }
 
 #[test]
-fn topics_and_filters_are_as_long_as_they_may_be_and_no_longer() {
+fn the_length_of_topics_and_filters_is_limited() {
     let broker = Broker::with_config("[limits]\ntopic_bytes_max = 5\n");
     for_versions(|version| {
         let no = in_version(version, TOPIC_FILTER_INVALID, 0x80);

@@ -1,5 +1,5 @@
-//! Clients behind a proxy are judged by the address that its PROXY header names, and the proxy by none
-//! of theirs.
+//! Clients behind a proxy are limited by the address in the PROXY header; the proxy's own address
+//! is not limited by its clients.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ fn proxied(broker: &Broker) -> SocketAddr {
     address.as_str().expect("text").parse().expect("an address")
 }
 
-/// A connection for a client of this address.
+/// A connection for a client at this address.
 pub fn open_for(broker: &Broker, address: &str) -> Client {
     let mut client = Client::open_at(broker, proxied(broker), V5);
     client.raw(format!("PROXY TCP4 {address} 192.0.2.200 5000 1883\r\n").as_bytes());
@@ -33,22 +33,23 @@ fn connect_for(broker: &Broker, address: &str, connect: Connect) -> Client {
 }
 
 #[test]
-fn an_address_behind_a_proxy_has_so_many_connections_and_the_proxy_as_many_as_it_likes() {
+fn the_connection_limit_applies_to_addresses_behind_a_proxy_and_not_to_the_proxy() {
     let bounds = "[protection]\nexempt = []\nconnections_per_address_max = 2\n";
     let broker = Broker::with_config(&format!("{bounds}[mqtt]\nsys_interval_s = 1\n{LISTENER}"));
     let mut first = connect_for(&broker, "192.0.2.1", Connect::v5("1"));
     let mut second = connect_for(&broker, "192.0.2.1", Connect::v5("2"));
     open_for(&broker, "192.0.2.1").expect_closed();
-    // Others of the same proxy come in, more of them than an address may have.
+    // Other clients of the proxy are accepted, more than an address may have.
     let mut others: Vec<Client> = (2..9)
         .map(|n| connect_for(&broker, &format!("192.0.2.{n}"), Connect::v5(&format!("o-{n}"))))
         .collect();
-    // So do those who have not said yet where they are.
+    // So are connections that have not sent their header yet.
     let silent: Vec<Client> =
         (0..5).map(|_| Client::open_at(&broker, proxied(&broker), V5)).collect();
     connect_for(&broker, "192.0.2.9", Connect::v5("9")).expect_alive();
     others.iter_mut().for_each(Client::expect_alive);
-    // And the proxy's own place is neither taken by theirs nor given back by their leaving.
+    // Connections of clients neither count for the proxy's address nor release its count when they
+    // end.
     let _own = Client::connect(&broker, Connect::v5("own-1"));
     let asks = Client::connect(&broker, Connect::v5("own-2"));
     silent.into_iter().chain(others).for_each(Client::vanish);
@@ -62,14 +63,14 @@ fn an_address_behind_a_proxy_has_so_many_connections_and_the_proxy_as_many_as_it
 }
 
 #[test]
-fn an_address_behind_a_proxy_makes_so_many_connections_in_a_second_and_the_proxy_more() {
+fn the_connection_rate_limit_applies_to_addresses_behind_a_proxy_and_not_to_the_proxy() {
     let bounds = "[protection]\nexempt = []\nconnections_per_address_per_second_max = 3\n";
     let broker = Broker::with_config(&format!("{bounds}{LISTENER}"));
     for number in 1..=9 {
         let name = format!("c-{number}");
         connect_for(&broker, &format!("192.0.2.{number}"), Connect::v5(&name)).expect_alive();
     }
-    // Ten at once: within a second or two, three each.
+    // Ten at a time: within one or two seconds, three each.
     let in_time = (0..10).filter(|_| {
         let mut client = open_for(&broker, "192.0.2.77");
         client.send(Connect::v5("crowd"));
@@ -80,7 +81,7 @@ fn an_address_behind_a_proxy_makes_so_many_connections_in_a_second_and_the_proxy
 }
 
 #[test]
-fn who_guesses_passwords_behind_a_proxy_is_banned_and_its_neighbours_and_the_proxy_are_not() {
+fn a_ban_of_an_address_behind_a_proxy_affects_neither_other_addresses_nor_the_proxy() {
     let files = Files::new("behind").with_users(&["alice"]);
     let bounds = "[protection]\nrefusals_max = 3\nexempt = []\n[mqtt]\nsys_interval_s = 1\n";
     let broker = files.broker(&format!("{bounds}{LISTENER}"));
@@ -98,8 +99,8 @@ fn who_guesses_passwords_behind_a_proxy_is_banned_and_its_neighbours_and_the_pro
 }
 
 #[test]
-fn a_network_that_is_exempt_is_so_behind_a_proxy_too_and_the_proxy_s_exemption_is_its_own() {
-    // By default loopback is exempt, where the proxy is.
+fn exemptions_apply_to_addresses_behind_a_proxy_and_are_not_inherited_from_the_proxy() {
+    // By default loopback, the address of the proxy, is exempt.
     let bounds = "[protection]\nconnections_per_address_max = 1\n";
     let broker = Broker::with_config(&format!("{bounds}{LISTENER}"));
     let _first = connect_for(&broker, "192.0.2.1", Connect::v5("1"));
@@ -110,7 +111,7 @@ fn a_network_that_is_exempt_is_so_behind_a_proxy_too_and_the_proxy_s_exemption_i
 }
 
 #[test]
-fn a_proxy_that_speaks_for_itself_counts_for_itself() {
+fn a_proxys_own_connections_count_for_its_address() {
     let bounds = "[protection]\nexempt = []\nconnections_per_address_max = 1\n";
     let broker = Broker::with_config(&format!("{bounds}{LISTENER}"));
     let unknown = || {
@@ -129,8 +130,8 @@ fn a_proxy_that_speaks_for_itself_counts_for_itself() {
 }
 
 #[test]
-fn what_a_stranger_says_of_proxies_is_not_believed() {
-    // Not from the configured network: what it begins with is no MQTT.
+fn proxy_headers_from_other_addresses_are_not_trusted() {
+    // Not from the configured network: the header is not valid MQTT.
     let listener = LISTENER.replace("127.0.0.0/8", "192.0.2.0/24");
     let broker = Broker::with_config(&listener);
     let mut client = open_for(&broker, "192.0.2.1");
@@ -140,7 +141,7 @@ fn what_a_stranger_says_of_proxies_is_not_believed() {
 
 #[cfg(feature = "http-hook")]
 #[test]
-fn a_server_that_is_asked_hears_the_address_behind_the_proxy() {
+fn the_http_hook_receives_the_address_behind_the_proxy() {
     use std::io::{BufRead, BufReader};
     let asked = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = asked.local_addr().expect("it listens");
@@ -161,7 +162,7 @@ fn a_server_that_is_asked_hears_the_address_behind_the_proxy() {
     client.expect_refusal(BAD_USER_NAME_OR_PASSWORD);
 }
 
-/// A header of version 2 for a client of 192.0.2.1 that has shown a certificate of this name.
+/// A version 2 header for a client at 192.0.2.1 that has presented a certificate with this name.
 fn header_of(common_name: &str, verify: u8) -> Vec<u8> {
     let extension =
         |kind: u8, value: &[u8]| [&[kind], &(value.len() as u16).to_be_bytes()[..], value].concat();
@@ -178,7 +179,7 @@ fn may_subscribe(client: &mut Client) -> bool {
 }
 
 #[test]
-fn the_name_of_a_certificate_that_the_proxy_has_verified_is_the_clients_where_a_key_says_so() {
+fn the_certificate_name_in_a_proxy_header_identifies_the_client_if_configured() {
     let files = Files::new("proxied-names").with_rules("for user pump-7\n allow all its/#\n");
     let named = format!("{LISTENER}proxy_protocol_identity = \"cn\"\n");
     let unnamed = named.replace("anonymous = true\n", "");
@@ -194,7 +195,7 @@ fn the_name_of_a_certificate_that_the_proxy_has_verified_is_the_clients_where_a_
             client.disconnect();
             is_let
         };
-        // Client Identifiers decide on home cores: some of them stay, some move.
+        // Client Identifiers determine home cores: some clients stay, some move.
         for number in 0..6 {
             for version in [V311, V5] {
                 let identifier = format!("c-{number}");
@@ -208,7 +209,7 @@ fn the_name_of_a_certificate_that_the_proxy_has_verified_is_the_clients_where_a_
         client.raw(&header_of("pump-7", 0));
         client.send(Connect::v5("c"));
         client.expect_connack();
-        assert!(!may_subscribe(&mut client), "nobody has asked for it");
+        assert!(!may_subscribe(&mut client), "this listener ignores the certificate's name");
         let broker = Broker::with_config(&config(&unnamed));
         for (verify, reason) in [(0, 0), (1, NOT_AUTHORIZED)] {
             let mut client = Client::open_at(&broker, proxied(&broker), V5);
@@ -223,7 +224,7 @@ fn the_name_of_a_certificate_that_the_proxy_has_verified_is_the_clients_where_a_
 }
 
 #[test]
-fn nobody_comes_in_without_a_name_because_a_proxy_on_this_machine_speaks_for_it() {
+fn clients_behind_a_local_proxy_are_not_anonymous_by_default() {
     let broker = Broker::with_config(&LISTENER.replace("anonymous = true\n", ""));
     let mut client = open_for(&broker, "192.0.2.1");
     client.send(Connect::v5("c"));

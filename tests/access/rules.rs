@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Authorization by access rules.
 
 use crate::support::reason::{NOT_AUTHORIZED, V3_NOT_AUTHORIZED};
 use crate::support::{
@@ -20,7 +20,7 @@ for anonymous
 ";
 
 #[test]
-fn a_denied_publish_is_told_by_the_code_of_its_version_and_reaches_nobody() {
+fn a_denied_publish_is_answered_by_version_and_not_delivered() {
     let files = Files::new("publish").with_users(&["alice", "bob"]).with_rules(RULES);
     let broker = files.broker("");
     for_versions(|version| {
@@ -46,7 +46,7 @@ fn a_denied_publish_is_told_by_the_code_of_its_version_and_reaches_nobody() {
 }
 
 #[test]
-fn a_denied_subscription_is_told_in_suback_and_one_of_a_lower_qos_granted() {
+fn a_denied_subscription_fails_in_suback_and_a_limited_one_is_granted_a_lower_qos() {
     let files = Files::new("subscribe").with_users(&["alice", "bob"]).with_rules(RULES);
     let broker = files.broker("anonymous = true");
     for_versions(|version| {
@@ -68,7 +68,7 @@ fn a_denied_subscription_is_told_in_suback_and_one_of_a_lower_qos_granted() {
 }
 
 #[test]
-fn a_will_that_its_client_may_not_publish_is_refused_with_the_connect() {
+fn a_connect_with_a_forbidden_will_is_refused() {
     let files = Files::new("will").with_users(&["bob"]).with_rules(RULES);
     let broker = files.broker("");
     for_versions(|version| {
@@ -80,7 +80,7 @@ fn a_will_that_its_client_may_not_publish_is_refused_with_the_connect() {
 }
 
 #[test]
-fn rules_are_reloaded_live_and_a_broken_file_leaves_the_old_ones_in_force_and_says_so() {
+fn rules_are_reloaded_at_runtime_and_an_invalid_file_is_logged_and_ignored() {
     let files = Files::new("reload").with_users(&["alice", "bob"]).with_rules(RULES);
     let broker = files.broker("");
     let mut admin = Client::connect(&broker, as_user(V5, "alice", "admin"));
@@ -97,7 +97,7 @@ fn rules_are_reloaded_live_and_a_broken_file_leaves_the_old_ones_in_force_and_sa
 
     files.write("acl", "for user bob\n  allow publish new/#\nfor user alice\n  allow all #\n");
     broker.signal("-HUP");
-    // The subscription that is not allowed any more ends, and what was decided is decided anew.
+    // The subscription that is no longer allowed ends, and cached decisions are made again.
     broker.await_log("a subscription is not allowed any more", 1);
     admin.publish(Publish::new("bob/b/1", "unheard").qos(1, 1));
     bob.send(Publish::new("bob/b/1", "denied").qos(1, 3));
@@ -105,7 +105,7 @@ fn rules_are_reloaded_live_and_a_broken_file_leaves_the_old_ones_in_force_and_sa
     bob.publish(Publish::new("new/1", "allowed").qos(1, 4));
     bob.expect_silence(SILENCE);
 
-    // A user who is added comes in without a restart.
+    // A user added to the file is accepted without a restart.
     let out = files.passwd(&["add", "carol"], "carolcarol");
     assert!(out.status.success());
     broker.signal("-HUP");
@@ -155,7 +155,7 @@ fn broker_acl_check_explains_a_decision_by_rule_and_line() {
 }
 
 #[test]
-fn a_wrong_file_ends_the_start_and_the_check_with_its_place() {
+fn an_invalid_rules_file_fails_the_start_and_the_check_with_its_position() {
     let files =
         Files::new("wrong").with_users(&["alice"]).with_rules("for everyone\nallow all a#\n");
     files.write("config.toml", &files.access(""));

@@ -1,4 +1,4 @@
-//! Whose a session is.
+//! Ownership of sessions.
 
 #[cfg(feature = "store")]
 use crate::support::Broker;
@@ -10,7 +10,7 @@ use crate::support::{Ack, Client, Connect, Publish, SILENCE, V5, V311, for_versi
 use crate::{Files, as_user, in_version};
 
 #[test]
-fn a_session_is_for_the_user_that_made_it_and_for_everybody_where_that_is_switched_off() {
+fn a_session_belongs_to_its_user_unless_bind_sessions_is_off() {
     let files = Files::new("sessions").with_users(&["alice", "bob"]);
     let broker = files.broker("");
     for_versions(|version| {
@@ -21,7 +21,7 @@ fn a_session_is_for_the_user_that_made_it_and_for_everybody_where_that_is_switch
         alice.subscribe("t", 1);
         Client::refused(&broker, kept("bob"), no);
         Client::refused(&broker, as_user(version, "bob", name), no);
-        alice.expect_alive(); // it was not taken over
+        alice.expect_alive(); // no take-over happened
         alice.vanish();
         Client::refused(&broker, kept("bob"), no);
         let mut bob = Client::connect(&broker, as_user(version, "bob", "own"));
@@ -39,7 +39,7 @@ fn a_session_is_for_the_user_that_made_it_and_for_everybody_where_that_is_switch
 
 #[test]
 #[cfg(feature = "store")]
-fn a_session_stays_its_users_when_the_broker_is_killed_and_one_of_nobody_ends_for_the_first_user() {
+fn ownership_survives_a_crash_and_an_anonymous_session_ends_for_the_first_user() {
     let files = Files::new("owner").with_users(&["alice", "bob"]);
     let data = format!("[storage]\ndata = {:?}\n", files.path("data"));
     let start = |more| Broker::with_config(&format!("{data}{}", files.access(more)));
@@ -47,7 +47,7 @@ fn a_session_stays_its_users_when_the_broker_is_killed_and_one_of_nobody_ends_fo
     let first = start("anonymous = true");
     Client::connect(&first, kept("alice", "hers")).vanish();
     Client::connect(&first, Connect::v5("nobodys").durable()).vanish();
-    drop(first); // it is killed
+    drop(first); // SIGKILL
     let second = start("");
     Client::refused(&second, kept("bob", "hers"), NOT_AUTHORIZED);
     assert!(!Client::connect(&second, kept("bob", "nobodys")).connack.session_present);
@@ -59,7 +59,7 @@ fn a_session_stays_its_users_when_the_broker_is_killed_and_one_of_nobody_ends_fo
 }
 
 #[test]
-fn what_nobody_left_unfinished_swallows_no_message_of_the_user_who_has_the_identifier_next() {
+fn open_qos_2_exchanges_of_an_anonymous_session_do_not_affect_the_next_owner() {
     let files = Files::new("swallow").with_users(&["alice", "bob"]);
     let broker = files.broker("anonymous = true");
     for_versions(|version| {
@@ -72,16 +72,16 @@ fn what_nobody_left_unfinished_swallows_no_message_of_the_user_who_has_the_ident
         let is_pubrec =
             |packet| matches!(packet, crate::support::Packet::Ack(ack) if ack == Ack::pubrec(7));
         let seen = [nobody.receive(), nobody.receive()];
-        assert!(seen.into_iter().any(is_pubrec)); // and no PUBREL follows
+        assert!(seen.into_iter().any(is_pubrec)); // no PUBREL follows
         bob.expect_message("nobody's");
         nobody.vanish();
         let mut alice = Client::connect(&broker, as_user(version, "alice", name).durable());
         assert!(!alice.connack.session_present);
         alice.publish(Publish::new("t", "alice's").qos(2, 7));
         bob.expect_message("alice's");
-        alice.expect_silence(SILENCE); // the subscription was not hers, nor what it brought
+        alice.expect_silence(SILENCE); // she owns neither the subscription nor its messages
         alice.vanish();
-        // Nobody has it no more.
+        // The anonymous owner no longer has it.
         let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
         Client::refused(&broker, Connect::new(version, name), no);
     });
@@ -100,7 +100,7 @@ for anonymous
 ";
 
 #[test]
-fn a_client_identifier_is_for_the_user_to_whom_a_rule_binds_it() {
+fn a_rule_binds_a_client_identifier_to_a_user() {
     let files = Files::new("bound").with_users(&["alice", "bob", "admin"]).with_rules(BOUND);
     let broker = files.broker("anonymous = true");
     for_versions(|version| {
@@ -113,13 +113,13 @@ fn a_client_identifier_is_for_the_user_to_whom_a_rule_binds_it() {
         Client::connect(&broker, Connect::new(version, "guest-1")).expect_alive();
         Client::connect(&broker, as_user(version, "admin", "x")).expect_alive();
     });
-    // What the broker gives is not chosen by anybody.
+    // Assigned Client Identifiers are not chosen by clients.
     Client::connect(&broker, as_user(V5, "alice", "")).expect_alive();
     broker.await_log("do not let this user have this Client Identifier", 5);
 }
 
 #[test]
-fn who_may_have_the_identifier_by_rule_ends_with_clean_start_a_session_that_another_user_left() {
+fn a_rule_lets_clean_start_end_a_disconnected_session_of_another_user() {
     let files = Files::new("left").with_users(&["alice", "bob"]);
     let files = files.with_rules("for everyone\n allow all #\n");
     let broker = files.broker("anonymous = true");
@@ -129,7 +129,8 @@ fn who_may_have_the_identifier_by_rule_ends_with_clean_start_a_session_that_anot
         let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
         bob.subscribe("t", 1);
         bob.vanish();
-        // Without such a rule nobody may: not with a new account, and not without a name.
+        // Without such a rule nobody may take over the session: neither a new account nor an
+        // anonymous client.
         Client::refused(&broker, as_user(version, "alice", name), no);
         Client::refused(&broker, Connect::new(version, name), no);
     }
@@ -139,7 +140,8 @@ fn who_may_have_the_identifier_by_rule_ends_with_clean_start_a_session_that_anot
     for version in [V311, V5] {
         let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
         let name = &format!("device-{version:?}");
-        // What waits for bob is for nobody else, and who is there is not thrown out.
+        // Messages queued for bob are not delivered to others, and a connected client is not
+        // disconnected.
         Client::refused(&broker, as_user(version, "alice", name).durable(), no);
         let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
         Client::refused(&broker, as_user(version, "alice", name), no);
@@ -151,7 +153,7 @@ fn who_may_have_the_identifier_by_rule_ends_with_clean_start_a_session_that_anot
         let mut alice = Client::connect(&broker, as_user(version, "alice", name).durable());
         alice.subscribe("t", 1);
         alice.vanish();
-        // Authentication is not used any more, and the rule holds for those without a name too.
+        // Authentication is disabled, and the rule applies to anonymous clients as well.
         let nobody = Client::connect(&broker, Connect::new(version, name));
         assert!(!nobody.connack.session_present);
         nobody.disconnect();
@@ -160,7 +162,7 @@ fn who_may_have_the_identifier_by_rule_ends_with_clean_start_a_session_that_anot
 
 #[test]
 #[cfg(feature = "store")]
-fn a_session_that_locks_its_device_out_is_ended_by_a_command_and_its_other_messages_stay() {
+fn broker_store_end_session_ends_a_session_and_keeps_other_messages() {
     let files = Files::new("end-session").with_users(&["alice", "bob"]);
     let data = files.path("data");
     let storage = format!("[storage]\ndata = {data:?}\n");
@@ -185,7 +187,7 @@ fn a_session_that_locks_its_device_out_is_ended_by_a_command_and_its_other_messa
     let (code, said) = end("device");
     assert!(code == Some(5) && said.contains("in use by another process"), "{code:?} {said}");
     drop(first);
-    // Authentication is switched off again.
+    // Authentication is disabled again.
     let second = start("");
     Client::refused(&second, Connect::new(V311, "device").durable(), V3_NOT_AUTHORIZED);
     drop(second);
@@ -199,7 +201,7 @@ fn a_session_that_locks_its_device_out_is_ended_by_a_command_and_its_other_messa
     Client::refused(&third, Connect::new(V311, "other").durable(), V3_NOT_AUTHORIZED);
     device.expect_silence(SILENCE);
     drop(third);
-    // What waited in it for the shared subscription goes to its other member.
+    // Messages queued for the shared subscription move to its other member.
     let fourth = start(&files.access(""));
     let mut other = Client::connect(&fourth, as_user(V311, "bob", "other").durable());
     assert!(other.connack.session_present);
@@ -215,7 +217,7 @@ fn a_session_that_locks_its_device_out_is_ended_by_a_command_and_its_other_messa
 }
 
 #[test]
-fn whose_identifier_it_is_ends_with_clean_start_the_session_that_another_user_holds_it_with() {
+fn the_owner_of_an_identifier_may_end_another_users_session_with_clean_start() {
     let files = Files::new("ended").with_users(&["alice", "bob", "carol"]);
     let files = files.with_rules("for everyone\n allow client *\n allow all #\n");
     let broker = files.broker("");
@@ -224,7 +226,8 @@ fn whose_identifier_it_is_ends_with_clean_start_the_session_that_another_user_ho
         let name = &format!("alice-{version:?}");
         let mut bob = Client::connect(&broker, as_user(version, "bob", name).durable());
         bob.subscribe("t", 1);
-        // A rule that lets everybody have every identifier lets nobody throw others out.
+        // A rule that allows every identifier to everybody does not allow anybody to disconnect
+        // others.
         Client::refused(&broker, as_user(version, "alice", name), no);
         bob.vanish();
     });

@@ -1,4 +1,4 @@
-//! What a reload takes from clients that are connected.
+//! Effects of a reload on connected clients.
 
 use crate::support::reason::{ADMINISTRATIVE_ACTION, BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
 use crate::support::{Client, Connect, Publish, SILENCE, V5, V311, Will, for_versions};
@@ -7,7 +7,7 @@ use crate::{Files, as_user, await_metric};
 const SYS: &str = "[mqtt]\nsys_interval_s = 1\n";
 
 #[test]
-fn a_user_taken_out_of_the_password_file_is_disconnected_at_reload_and_counted() {
+fn a_user_removed_from_the_password_file_is_disconnected_on_reload_and_counted() {
     for_versions(|version| {
         let files = Files::new("removed").with_users(&["alice", "bob"]);
         let broker = files.broker(&format!("anonymous = true\n{SYS}"));
@@ -18,7 +18,7 @@ fn a_user_taken_out_of_the_password_file_is_disconnected_at_reload_and_counted()
         let mut anybody = Client::connect(&broker, Connect::new(version, "anybody"));
         alice.subscribe("wills/#", 0);
 
-        // A file that says the same takes nobody away.
+        // A file with the same content disconnects nobody.
         files.reload(&broker);
         bob.expect_alive();
 
@@ -26,7 +26,7 @@ fn a_user_taken_out_of_the_password_file_is_disconnected_at_reload_and_counted()
         files.reload(&broker);
         bob.expect_violation(NOT_AUTHORIZED);
         again.expect_violation(NOT_AUTHORIZED);
-        alice.expect_message("gone"); // it did not say farewell
+        alice.expect_message("gone"); // the Will, as there was no DISCONNECT
         alice.expect_alive();
         anybody.expect_alive();
         await_metric(&broker, Connect::v5("m"), "clients/withdrawn-credentials", 2);
@@ -36,7 +36,7 @@ fn a_user_taken_out_of_the_password_file_is_disconnected_at_reload_and_counted()
 }
 
 #[test]
-fn a_user_with_a_new_password_is_disconnected_at_reload_and_comes_back_with_it() {
+fn a_user_with_a_new_password_is_disconnected_on_reload_and_can_reconnect() {
     for_versions(|version| {
         let files = Files::new("changed").with_users(&["alice", "bob"]);
         let broker = files.broker("");
@@ -52,7 +52,7 @@ fn a_user_with_a_new_password_is_disconnected_at_reload_and_comes_back_with_it()
         let mut bob = Client::connect(&broker, back);
         assert!(bob.connack.session_present);
         bob.expect_message("meanwhile");
-        // The same once more, so that it is not only the first file that is compared with.
+        // A second change is compared with the first one, not with the original file.
         files.reload(&broker);
         bob.expect_alive();
         assert!(files.passwd(&["remove", "bob"], "").status.success());
@@ -62,12 +62,12 @@ fn a_user_with_a_new_password_is_disconnected_at_reload_and_comes_back_with_it()
 }
 
 #[test]
-fn a_user_whose_password_is_hashed_anew_stays() {
+fn a_user_whose_password_is_only_rehashed_stays_connected() {
     for_versions(|version| {
         let files = Files::new("rehashed").with_users(&["alice", "bob"]);
         let broker = files.broker("");
         let mut bob = Client::connect(&broker, as_user(version, "bob", "b"));
-        // At other costs, and with them once more.
+        // With other parameters, and with the same ones again.
         for costs in [2, 2, 1] {
             let hashing = "[access.hashing]\nmemory_kib = 8\niterations = ";
             files.write("cheap.toml", &format!("{hashing}{costs}\n"));
@@ -76,7 +76,7 @@ fn a_user_whose_password_is_hashed_anew_stays() {
             bob.expect_alive();
             Client::connect(&broker, as_user(version, "bob", "another")).expect_alive();
         }
-        // The next one is another's, though it has the same costs.
+        // The next change is a different password with the same parameters.
         assert!(files.passwd(&["add", "bob"], "another\n").status.success());
         files.reload(&broker);
         bob.expect_violation(ADMINISTRATIVE_ACTION);
@@ -84,7 +84,7 @@ fn a_user_whose_password_is_hashed_anew_stays() {
 }
 
 #[test]
-fn a_password_file_that_is_broken_at_reload_disconnects_nobody() {
+fn an_invalid_password_file_on_reload_disconnects_nobody() {
     let files = Files::new("broken").with_users(&["alice"]);
     let broker = files.broker(SYS);
     let mut alice = Client::connect(&broker, as_user(V5, "alice", "a"));
@@ -96,8 +96,8 @@ fn a_password_file_that_is_broken_at_reload_disconnects_nobody() {
 }
 
 #[test]
-fn many_clients_of_a_removed_user_all_go_while_the_others_are_served() {
-    // More than are looked at in a turn, on however many cores.
+fn many_clients_of_a_removed_user_are_disconnected_while_others_are_served() {
+    // More clients than are checked in a turn, for any number of cores.
     let files = Files::new("crowd").with_users(&["alice", "bob"]);
     let broker = files.broker("");
     let crowd: Vec<_> = (0..600)
@@ -112,7 +112,7 @@ fn many_clients_of_a_removed_user_all_go_while_the_others_are_served() {
 }
 
 #[test]
-fn a_client_that_might_do_everything_and_one_with_a_remembered_decision_are_held_to_new_rules() {
+fn new_rules_apply_to_unrestricted_clients_and_to_cached_decisions() {
     let open = "group admins: alice bob\nfor group admins\n allow all #\n";
     for_versions(|version| {
         let files = Files::new("stricter").with_users(&["alice", "bob"]).with_rules(open);
@@ -122,7 +122,7 @@ fn a_client_that_might_do_everything_and_one_with_a_remembered_decision_are_held
         alice.subscribe("t/#", 1);
         bob.publish(Publish::new("t/1", "before").qos(1, 1));
         alice.expect_message("before");
-        // Out of the group.
+        // Alice is removed from the group.
         files.write(
             "acl",
             "group admins: alice\nfor group admins\n allow all #\n allow subscribe $SYS/#\n",
@@ -133,7 +133,7 @@ fn a_client_that_might_do_everything_and_one_with_a_remembered_decision_are_held
         alice.expect_silence(SILENCE);
         let asks = || as_user(V5, "alice", "m");
         await_metric(&broker, asks(), "publish/messages/dropped/not-authorized", 1);
-        // And what one subscription brings is taken away for good.
+        // Messages of the subscription are no longer delivered.
         files.write("acl", "for user alice\n allow publish #\n allow subscribe $SYS/#\n");
         files.reload(&broker);
         await_metric(&broker, asks(), "subscriptions/revoked", 1);
@@ -144,7 +144,7 @@ fn a_client_that_might_do_everything_and_one_with_a_remembered_decision_are_held
 
 #[cfg(feature = "scram")]
 #[test]
-fn who_came_in_by_scram_is_disconnected_with_its_password_and_so_is_one_under_way() {
+fn scram_clients_are_disconnected_when_their_password_changes_even_during_the_exchange() {
     use crate::methods::scram::{answer, begin, reply};
     let files = Files::new("scram-removed").with_users(&["alice", "bob"]);
     let broker = files.broker("");
@@ -176,7 +176,7 @@ for user bob
 ";
 
 #[test]
-fn a_session_that_is_away_while_its_right_is_withdrawn_gets_nothing_of_that_topic_on_return() {
+fn a_disconnected_session_receives_no_messages_of_a_topic_it_may_no_longer_read() {
     for_versions(|version| {
         let files = Files::new("away").with_users(&["alice", "bob"]).with_rules(TWO_TOPICS);
         let broker = files.broker("");
@@ -198,7 +198,7 @@ fn a_session_that_is_away_while_its_right_is_withdrawn_gets_nothing_of_that_topi
 }
 
 #[test]
-fn the_will_of_a_publisher_whose_right_to_its_topic_is_withdrawn_is_not_published() {
+fn a_will_to_a_topic_that_is_no_longer_allowed_is_not_published() {
     let may = |topic: &str| {
         format!(
             "for user bob\n allow publish {topic}\n allow publish wills/last\n\
@@ -225,14 +225,14 @@ fn the_will_of_a_publisher_whose_right_to_its_topic_is_withdrawn_is_not_publishe
             2,
         );
         last.vanish();
-        // What the rules let it publish is, by the new ones too, and nothing else was.
+        // The messages allowed by both rules were delivered, and no others.
         alice.expect_message("gone");
         alice.expect_silence(SILENCE);
     });
 }
 
 #[test]
-fn what_waits_for_a_shared_subscription_that_is_still_allowed_comes_after_a_reload() {
+fn messages_queued_for_an_allowed_shared_subscription_survive_a_reload() {
     let rules = |more: &str| {
         format!(
             "for user alice\n allow subscribe shared=yes jobs/#\n{more}for user bob\n allow publish #\n"
@@ -251,7 +251,7 @@ fn what_waits_for_a_shared_subscription_that_is_still_allowed_comes_after_a_relo
         bob.publish(Publish::new("jobs/2", "after").qos(1, 2));
         bob.publish(Publish::new("jobs/9", "last").qos(1, 3));
         let mut alice = Client::connect(&broker, as_user(version, "alice", "a").durable());
-        // The first rule that fits decides, so that all of it is still hers.
+        // The first matching rule decides, so the whole filter is still allowed.
         for payload in ["before", "after", "last"] {
             alice.expect_message(payload);
         }

@@ -1,4 +1,4 @@
-//! The broker that is killed, and the folder it keeps things in.
+//! The broker process that is killed, and its data folder.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,10 +15,11 @@ impl Broker {
         Self::start_with(data, &std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default(), 0)
     }
 
-    /// With these flags; whoever was connected when it was killed has so long to come back.
+    /// Starts a broker with these flags. Clients connected at a crash have this many seconds to
+    /// reconnect before their Wills are published.
     pub fn start_with(data: &Path, flags: &str, will_grace_s: u32) -> Self {
         let config = data.with_extension("toml");
-        // So small that it is compacted again and again.
+        // Small, so that the store is compacted often.
         let text =
             format!("[storage]\nwill_grace_s = {will_grace_s}\ncompact_bytes_min = 1048576\n");
         std::fs::write(&config, text).expect("written");
@@ -35,7 +36,10 @@ impl Broker {
         let mut seen = String::new();
         let address = loop {
             let start = seen.len();
-            assert!(log.read_line(&mut seen).expect("text") > 0, "it did not start:\n{seen}");
+            assert!(
+                log.read_line(&mut seen).expect("text") > 0,
+                "the broker did not start:\n{seen}"
+            );
             let event: serde_json::Value = serde_json::from_str(&seen[start..]).expect("JSON");
             if event["fields"]["message"] == "listening" {
                 break event["fields"]["address"].as_str().expect("one").parse().expect("one");
@@ -64,7 +68,7 @@ impl Drop for Broker {
     }
 }
 
-/// A folder that is gone with the test.
+/// A folder that is removed on drop.
 pub struct Folder(pub PathBuf);
 
 impl Folder {

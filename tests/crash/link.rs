@@ -8,17 +8,17 @@ use ringmq::wire::{self, Connect, ConnectProperties, Frame, Packet, Qos, Version
 
 use crate::PATIENCE;
 
-/// A connection, as far as it goes: any error ends it.
+/// A connection; any error ends it.
 pub struct Link {
     pub stream: TcpStream,
     bytes: Vec<u8>,
 }
 
-/// The connection is over.
+/// The connection is closed.
 pub struct Gone;
 
 impl Link {
-    /// Connects with a session that is kept; says whether there was one.
+    /// Connects with a persistent session; returns whether it existed.
     pub fn open(address: SocketAddr, name: &str) -> Result<(Self, bool), Gone> {
         let properties = ConnectProperties {
             session_expiry_interval: Some(86_400),
@@ -27,7 +27,8 @@ impl Link {
         Self::open_as(address, &Connect { properties, ..connect(name) })
     }
 
-    /// Connects with a session that ends with the connection, and a Will that is retained: a number.
+    /// Connects with a session that ends with the connection, and a retained Will whose payload is
+    /// a number.
     pub fn open_mortal(
         address: SocketAddr,
         name: &str,
@@ -50,7 +51,7 @@ impl Link {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(packet) = link.next()? {
-                match wire::decode(&packet, Version::V5).expect("it speaks MQTT") {
+                match wire::decode(&packet, Version::V5).expect("the broker sends valid packets") {
                     Packet::Connack(connack) => return Ok((link, connack.session_present)),
                     other => panic!("{other:?} before CONNACK"),
                 }
@@ -65,7 +66,7 @@ impl Link {
         self.stream.write_all(&bytes).map_err(|_| Gone)
     }
 
-    /// The next packet, if one comes within a moment.
+    /// The next packet, if one arrives within a short time.
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, Gone> {
         loop {
             if let Ok(Frame::Complete { total, .. }) = wire::frame(&self.bytes, usize::MAX) {
@@ -97,7 +98,7 @@ fn connect(client_identifier: &str) -> Connect<'_> {
     }
 }
 
-/// Fails when a session that was there is there no more.
+/// Fails if a session that existed is gone.
 pub fn check_session(name: &str, was_there: &mut bool, is_there: bool) {
     assert!(is_there || !*was_there, "the session of {name} is lost");
     *was_there = true;

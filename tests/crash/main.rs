@@ -1,8 +1,9 @@
-//! Nothing acknowledged is lost when the broker is killed, whenever that is: clients with persistent
-//! sessions publish and subscribe at QoS 1 and 2 and retain messages, the broker is killed at random
-//! moments and started again on the same folder, and in the end everything that was acknowledged has
-//! come, in order, at QoS 2 once; and to one member of a shared subscription whose members come and go.
-//! Each kill takes a client with a Will along, which is published.
+//! No acknowledged message is lost when the broker is killed, at any moment. Clients with
+//! persistent sessions publish and subscribe at QoS 1 and 2 and retain messages; the broker is
+//! killed at random moments and restarted on the same folder. In the end every acknowledged message
+//! must have been delivered, in order, at QoS 2 once, and to one member of a shared subscription
+//! whose members connect and disconnect. Each kill also ends the connection of a client with a
+//! Will, which must be published.
 //!
 //! ```text
 //! cargo test --test crash                                         some seconds
@@ -11,7 +12,8 @@
 //! RINGMQ_TEST_FLAGS='--cores 2' …                                 flags for the broker
 //! ```
 //!
-//! `tests/crash/plant` shows that a broker that acknowledges before it has stored is found out.
+//! `tests/crash/plant` verifies that the test detects a broker that acknowledges messages before it
+//! has stored them.
 #![cfg(feature = "store")]
 
 mod broker;
@@ -38,9 +40,9 @@ use crate::publisher::Publisher;
 use crate::subscriber::{Group, Subscriber};
 
 const PUBLISHERS: usize = 3;
-/// How many messages a publisher has under way.
+/// Number of messages that a publisher has in flight.
 const WINDOW: usize = 24;
-/// How long things may take to settle once the broker is left alone.
+/// Time limit for the remaining deliveries after the last kill.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// SplitMix64.
@@ -52,7 +54,7 @@ fn next_random(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// All clients for a while, and then a kill.
+/// Runs all clients for a while, and then kills the broker.
 fn round(
     broker: &mut Broker,
     publishers: &mut [Publisher],
@@ -68,7 +70,7 @@ fn round(
             scope.spawn(|| drop(publisher.serve(address, &never)));
         }
         for (number, subscriber) in subscribers.iter_mut().enumerate() {
-            // One of them is away in every other round, once it has subscribed.
+            // In every other round, one subscriber is disconnected after it has subscribed.
             if number > 0 && is_odd && subscriber.is_subscribed {
                 continue;
             }
@@ -77,7 +79,7 @@ fn round(
         scope.spawn(|| mortals.serve(address));
         let leaves = Instant::now() + time / 2;
         for (number, member) in members.iter_mut().enumerate() {
-            // One of them leaves in the middle, so that what waits for it goes to the others.
+            // One member disconnects in the middle, so that its queued messages move to the others.
             let is_leaving = (number == 1) == is_odd;
             let is_killed = &is_killed;
             let is_done = move |_: &Subscriber| {
@@ -91,7 +93,7 @@ fn round(
     });
 }
 
-/// Nobody is killed any more: everything acknowledged comes.
+/// After the last kill: every acknowledged message must be delivered.
 fn settle(
     address: SocketAddr,
     publishers: &mut [Publisher],
@@ -101,7 +103,10 @@ fn settle(
 ) {
     let ends = AtomicBool::new(true);
     for publisher in publishers.iter_mut() {
-        assert!(publisher.serve(address, &ends).is_ok(), "it is not killed");
+        assert!(
+            publisher.serve(address, &ends).is_ok(),
+            "the connection was closed without a kill"
+        );
     }
     let topic =
         |publisher: &Publisher, qos: u8| (publisher.topic(qos), publisher.last[usize::from(qos)]);
@@ -115,7 +120,7 @@ fn settle(
             all.iter().all(|(topic, last)| of.seen.get(topic).copied().unwrap_or(0) >= *last)
         };
         let served = subscriber.serve(address, |of| has_all(of) || Instant::now() > until);
-        assert!(served.is_ok(), "it is not killed");
+        assert!(served.is_ok(), "the connection was closed without a kill");
         for (topic, last) in &all {
             let seen = subscriber.seen.get(topic).copied().unwrap_or(0);
             assert!(seen >= *last, "{} got {topic} up to {seen} of {last}", subscriber.name);
@@ -132,7 +137,7 @@ fn settle(
     }
 }
 
-/// Members come and go until each message has reached one of them.
+/// Members connect and disconnect until each message has reached one of them.
 fn settle_group(
     address: SocketAddr,
     all: &[(String, u64)],
@@ -150,19 +155,22 @@ fn settle_group(
         for member in members.iter_mut() {
             let leaves = Instant::now() + Duration::from_millis(300);
             let served = member.serve(address, |_| Instant::now() > leaves);
-            assert!(served.is_ok(), "it is not killed");
+            assert!(served.is_ok(), "the connection was closed without a kill");
         }
     }
 }
 
-/// What publishers and Wills have retained, as a newcomer sees it who waits for these Wills.
+/// The retained messages of publishers and Wills, as a new subscriber receives them that waits for
+/// these Wills.
 fn retained(
     address: SocketAddr,
     publishers: usize,
     wills: &BTreeSet<String>,
 ) -> BTreeMap<String, u64> {
     let name = format!("newcomer {}", std::process::id());
-    let Ok((mut link, _)) = Link::open(address, &name) else { panic!("it is not killed") };
+    let Ok((mut link, _)) = Link::open(address, &name) else {
+        panic!("the connection was closed without a kill")
+    };
     let options = SubscribeOptions {
         qos: Qos::AtMostOnce,
         no_local: false,
@@ -180,7 +188,7 @@ fn retained(
     let (mut kept, until) = (BTreeMap::new(), Instant::now() + Duration::from_secs(10));
     let mut missing = wills.len() + publishers;
     while missing > 0 && Instant::now() < until {
-        let Ok(packet) = link.next() else { panic!("it is not killed") };
+        let Ok(packet) = link.next() else { panic!("the connection was closed without a kill") };
         let Some(packet) = packet else { continue };
         if let Packet::Publish(publish) = wire::decode(&packet, Version::V5).expect("MQTT") {
             let number = u64::from_be_bytes(publish.payload.try_into().expect("a number"));
@@ -194,7 +202,7 @@ fn retained(
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
+fn no_acknowledged_message_is_lost_when_the_broker_is_killed() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let rounds = number("RINGMQ_CRASH_ROUNDS").unwrap_or(u64::MAX);
     let default_s = if rounds < u64::MAX { u64::MAX } else { 20 };
@@ -217,10 +225,10 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
     broker.stop();
     let (begin, mut done) = (Instant::now(), 0);
     while done < rounds && begin.elapsed().as_secs() < seconds {
-        // What is kept is kept whatever it is served with.
+        // The store is independent of the flags the broker runs with.
         let cores = format!("--cores {}", 1 + next_random(&mut random) % 3);
         let flags = std::env::var("RINGMQ_TEST_FLAGS").unwrap_or(cores);
-        // Now and then Wills outlive several kills.
+        // Sometimes Wills survive several kills.
         let will_grace_s = if next_random(&mut random).is_multiple_of(2) { 0 } else { 30 };
         let mut broker = Broker::start_with(&folder.0, &flags, will_grace_s);
         let time = Duration::from_micros(next_random(&mut random) % 120_000);
@@ -240,7 +248,7 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
     let shared = (&*group, &mut members[..]);
     settle(broker.address, &mut publishers, &mut subscribers, shared, &mortals);
     let messages: u64 = publishers.iter().flat_map(|publisher| publisher.last).sum();
-    assert!(messages > 0, "somebody published");
+    assert!(messages > 0, "no message was published");
     let (seconds, wills) = (begin.elapsed().as_secs_f64(), mortals.accepted.len());
     println!("{done} kills in {seconds:.0} s, {messages} messages, {wills} Wills");
 }

@@ -1,24 +1,24 @@
-//! Clients with a Will that are let in and then killed with the broker: their Wills are published
-//! once it runs again.
+//! Clients with a Will that connect and are then cut off by a kill of the broker: their Wills are
+//! published after the restart.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::link::Link;
 
-/// What their topics begin with.
+/// Prefix of their topics.
 pub const TOPICS: &str = "w/";
 
-/// One after the other, each with a name and a topic of its own.
+/// Successive clients, each with a name and a topic of its own.
 #[derive(Default)]
 pub struct Mortals {
     count: u64,
-    /// Topics of those who were let in.
+    /// Topics of the clients that received CONNACK.
     pub accepted: BTreeSet<String>,
 }
 
 impl Mortals {
-    /// The next one stays until the broker is killed.
+    /// Connects the next client, which stays until the broker is killed.
     pub fn serve(&mut self, address: SocketAddr) {
         self.count += 1;
         let (name, topic) = (format!("mortal {}", self.count), format!("{TOPICS}{}", self.count));

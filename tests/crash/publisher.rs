@@ -1,4 +1,4 @@
-//! Clients that publish, and remember what was acknowledged.
+//! Publishing clients that record acknowledgements.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,10 +11,11 @@ use ringmq::wire::{
 use crate::WINDOW;
 use crate::link::{Gone, Link, check_session};
 
-/// Packet Identifiers of a publisher: so few that each soon comes to mean another message.
+/// Number of Packet Identifiers of a publisher: small, so that each is soon reused for another
+/// message.
 const IDENTIFIERS: u16 = 4 * WINDOW as u16 + 1;
 
-/// A message that is not acknowledged to the end.
+/// A message whose exchange is not complete.
 pub struct Pending {
     identifier: u16,
     qos: u8,
@@ -27,9 +28,10 @@ pub struct Publisher {
     pub name: String,
     has_session: bool,
     identifier: u16,
-    /// The last number by QoS; those retained are counted as QoS 1 of another topic, 0 here.
+    /// The last number sent by QoS; retained messages are sent at QoS 1 to another topic and
+    /// counted at index 0.
     pub last: [u64; 3],
-    /// The last that was acknowledged, so that nothing before it may be missing.
+    /// The last acknowledged number: no earlier one may be missing.
     pub acknowledged: [u64; 3],
     pending: VecDeque<Pending>,
 }
@@ -56,7 +58,7 @@ impl Publisher {
     pub fn serve(&mut self, address: SocketAddr, is_ending: &AtomicBool) -> Result<(), Gone> {
         let (mut link, is_there) = Link::open(address, &self.name)?;
         check_session(&self.name, &mut self.has_session, is_there);
-        // [MQTT-4.4.0-1]: in the order in which they were sent first.
+        // [MQTT-4.4.0-1]: in their original order.
         for at in 0..self.pending.len() {
             self.send(&mut link, at, true)?;
         }
@@ -87,7 +89,7 @@ impl Publisher {
         self.send(link, self.pending.len() - 1, false)
     }
 
-    /// The next one that is free.
+    /// The next free Packet Identifier.
     fn next_identifier(&self) -> u16 {
         let is_free = |of: &u16| self.pending.iter().all(|pending| pending.identifier != *of);
         let mut next = (1..=IDENTIFIERS).map(|on| (self.identifier + on - 1) % IDENTIFIERS + 1);
@@ -113,13 +115,13 @@ impl Publisher {
     }
 
     fn handle(&mut self, link: &mut Link, packet: &[u8]) -> Result<(), Gone> {
-        let packet = wire::decode(packet, Version::V5).expect("it speaks MQTT");
+        let packet = wire::decode(packet, Version::V5).expect("the broker sends valid packets");
         let place = |identifier: PacketIdentifier| {
             self.pending.iter().position(|pending| pending.identifier == identifier.get())
         };
         match packet {
             Packet::Puback(ack) => {
-                let place = place(ack.packet_identifier).expect("one that was sent");
+                let place = place(ack.packet_identifier).expect("an identifier in use");
                 let pending = self.pending.remove(place).expect("it is there");
                 self.note_acknowledged(pending.qos, pending.number);
             }

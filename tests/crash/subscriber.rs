@@ -1,4 +1,4 @@
-//! Clients that subscribe, and look at what comes.
+//! Subscribing clients that check what they receive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -12,10 +12,10 @@ use ringmq::wire::{
 
 use crate::link::{Gone, Link, check_session};
 
-/// What the members of a shared subscription have got together.
+/// Messages received by the members of a shared subscription.
 #[derive(Default)]
 pub struct Group {
-    /// By topic, how often each number has come.
+    /// By topic, the number of times each number was received.
     counts: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
@@ -29,10 +29,10 @@ impl Group {
         }
         of_topic[place] = of_topic[place].saturating_add(1);
         let is_again = qos == Qos::ExactlyOnce && of_topic[place] > 1;
-        assert!(!is_again, "{name} got {topic} {number}, which its group has had");
+        assert!(!is_again, "{name} got {topic} {number}, which its group already received");
     }
 
-    /// The first number of a topic, from 1 to `last`, that no member got.
+    /// The first number of a topic, from 1 to `last`, that no member received.
     pub fn missing(&self, topic: &str, last: u64) -> Option<u64> {
         let counts = self.counts.lock().expect("no member panicked");
         let of_topic = counts.get(topic).map_or(&[][..], Vec::as_slice);
@@ -40,18 +40,18 @@ impl Group {
     }
 }
 
-/// Subscribes to everything, and notes what comes.
+/// Subscribes to all topics, and records the messages.
 pub struct Subscriber {
     pub name: String,
-    /// It shares its subscription.
+    /// The group, for a shared subscription.
     group: Option<Arc<Group>>,
     has_session: bool,
     pub is_subscribed: bool,
-    /// QoS 2 between PUBREC and PUBREL.
+    /// QoS 2 exchanges between PUBREC and PUBREL.
     received: BTreeSet<u16>,
-    /// By topic, how many in a row have come.
+    /// By topic, the number of consecutive messages received.
     pub seen: BTreeMap<String, u64>,
-    /// Acknowledges late.
+    /// Delays acknowledgements.
     is_lazy: bool,
 }
 
@@ -118,7 +118,7 @@ impl Subscriber {
             owed.push(bytes);
         };
         let ack = |identifier| Ack::new(identifier, ReasonCode::Success);
-        match wire::decode(packet, Version::V5).expect("it speaks MQTT") {
+        match wire::decode(packet, Version::V5).expect("the broker sends valid packets") {
             Packet::Suback(_) => self.is_subscribed = true,
             Packet::Publish(publish) => {
                 let identifier = publish.packet_identifier.expect("QoS 1 or 2");
@@ -150,7 +150,7 @@ impl Subscriber {
         if let Some(group) = &self.group {
             return group.note(name, topic, number, qos);
         }
-        // What was published before it had subscribed it need not get.
+        // Messages published before the subscription need not be delivered.
         let seen = self.seen.entry(topic.to_owned()).or_insert(number - 1);
         if number == *seen + 1 {
             *seen = number;

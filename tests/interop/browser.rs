@@ -18,7 +18,7 @@ use crate::{PATIENCE, clients_are_there};
 
 const CLIENT: &str = "Chromium, MQTT.js";
 
-/// The browser's command, where there is one: Debian has it in two packages.
+/// The browser's command, if installed: Debian has two package names for it.
 fn chromium() -> Option<&'static str> {
     if !clients_are_there() {
         return None;
@@ -29,12 +29,12 @@ fn chromium() -> Option<&'static str> {
     };
     let found = ["chromium-headless-shell", "chromium"].iter().find(is_there);
     if found.is_none() {
-        eprintln!("SKIPPED: there is no Chromium here, and apt has none");
+        eprintln!("SKIPPED: Chromium is not installed, and apt has none");
     }
     found.copied()
 }
 
-/// A site: the page, MQTT.js, and where the page tells how it went.
+/// An HTTP server for the page and MQTT.js, to which the page reports its result.
 struct Site {
     address: SocketAddr,
     outcomes: Receiver<String>,
@@ -58,21 +58,21 @@ impl Site {
         format!("http://{}", self.address)
     }
 
-    /// Shows the page, and waits for what it tells.
+    /// Opens the page, and waits for its result.
     fn show(&self, chromium: &str, broker: &str, key: Option<&str>, more: &str) -> String {
         let url = format!("{}/?broker={broker}{more}", self.origin());
         let profile = Folder::new();
         let _browser = browse(chromium, &url, &profile, key);
-        self.outcomes.recv_timeout(PATIENCE).expect("the page tells how it went")
+        self.outcomes.recv_timeout(PATIENCE).expect("the page reports its result")
     }
 }
 
-/// One that ends with the test.
+/// A browser process that ends with the test.
 struct Browser(Child);
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // What is started is a script; the browser and its helpers are in its group.
+        // The command is a script; the browser and its processes are in its process group.
         let group = format!("-{}", self.0.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.0.wait();
@@ -81,7 +81,7 @@ impl Drop for Browser {
 
 fn browse(chromium: &str, url: &str, profile: &Path, key: Option<&str>) -> Browser {
     let mut command = Command::new(chromium);
-    // Without a sandbox, as it refuses to have one for root; the page is our own.
+    // Without a sandbox, which Chromium refuses to root; the page is our own.
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
     command.args(["--remote-debugging-port=0", "--no-first-run", "--disable-extensions"]);
     command.arg(format!("--user-data-dir={}", profile.display()));
@@ -121,14 +121,14 @@ fn url(broker: &Broker, transport: &str) -> String {
     format!("{transport}://{}/mqtt", broker.address(transport))
 }
 
-/// The hash of the server's public key by which Chromium takes its certificate.
+/// The hash of the server's public key, by which Chromium accepts its certificate.
 fn key_of(broker: &Broker) -> String {
     let public_key = Authority::server_public_key(&broker.folder);
     BASE64_STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, &public_key))
 }
 
 #[test]
-fn a_page_talks_over_websocket_with_and_without_tls() {
+fn a_page_uses_websocket_with_and_without_tls() {
     let Some(chromium) = chromium() else { return };
     let (site, broker) = (Site::start(), open());
     let key = key_of(&broker);
@@ -137,7 +137,7 @@ fn a_page_talks_over_websocket_with_and_without_tls() {
         assert_eq!(outcome, "ok", "{transport}");
         did(&broker.setup, transport, "none", CLIENT);
     }
-    // It is the key that it is let in for.
+    // The certificate is accepted because of its key.
     let outcome = site.show(chromium, &url(&broker, "wss"), None, "&refused=1");
     assert_eq!(outcome, "ok", "a certificate of an unknown authority");
 }
@@ -158,7 +158,7 @@ fn a_page_logs_in_by_password() {
 }
 
 #[test]
-fn a_page_of_an_origin_that_is_not_configured_does_not_come_in() {
+fn a_page_of_another_origin_is_refused() {
     let Some(chromium) = chromium() else { return };
     let (known, unknown) = (Site::start(), Site::start());
     let listener = format!(

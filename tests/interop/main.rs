@@ -1,10 +1,11 @@
-//! Other people's clients against the real command: mosquitto_pub and mosquitto_sub, paho-mqtt, Paho C, MQTT.js,
-//! rumqttc, openssl, and a page in Chromium; over TCP here, over the other transports in the modules.
+//! Third-party clients against the `broker` command: mosquitto_pub and mosquitto_sub, paho-mqtt,
+//! Paho C, MQTT.js, rumqttc, openssl, and a page in Chromium; over TCP in this file, over the other
+//! transports in the modules.
 //!
-//! What they need is installed by `tests/interop/setup`, which the first test runs. Where that
-//! cannot be, `RINGMQ_INTEROP=skip` leaves these tests out, and says so.
+//! The clients are installed by `tests/interop/setup`, which the first test runs. Where that is not
+//! possible, `RINGMQ_INTEROP=skip` skips these tests with a message.
 
-// SCRAM brings what says a certificate's fingerprint.
+// SCRAM includes the code that computes a certificate's fingerprint.
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 mod browser;
 #[path = "../support/did.rs"]
@@ -14,7 +15,7 @@ mod did;
 mod http;
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
 mod secured;
-#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
 #[path = "../transports/support.rs"]
 mod support;
@@ -27,20 +28,21 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Flags for this project's broker, such as `--cores 4 --mode poll`; none without.
+/// Additional flags for the broker, such as `--cores 4 --mode poll`.
 const FLAGS: &str = "RINGMQ_TEST_FLAGS";
 
-/// Where the set-up puts paho-mqtt.
+/// The path where the set-up installs paho-mqtt.
 const PYTHON: &str = "target/interop/venv/bin/python";
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Whether the clients are there; installs them the first time. False only when told to skip.
+/// Whether the clients are installed; installs them the first time. False only if the tests are to
+/// be skipped.
 fn clients_are_there() -> bool {
     static READY: OnceLock<bool> = OnceLock::new();
     *READY.get_or_init(|| {
         if std::env::var_os("RINGMQ_INTEROP").is_some_and(|value| value == "skip") {
-            eprintln!("SKIPPED as RINGMQ_INTEROP=skip says: nothing was tested with real clients");
+            eprintln!("SKIPPED because of RINGMQ_INTEROP=skip: no third-party client was tested");
             return false;
         }
         let setup = Command::new("tests/interop/setup").output().expect("bash is there");
@@ -50,7 +52,7 @@ fn clients_are_there() -> bool {
     })
 }
 
-/// One that listens on TCP alone.
+/// A broker that listens only on TCP.
 struct Broker {
     child: Child,
     setup: String,
@@ -77,7 +79,10 @@ impl Broker {
         let mut setup = String::new();
         let event = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("readable") > 0, "it ended before listening");
+            assert!(
+                log.read_line(&mut line).expect("readable") > 0,
+                "the broker exited before it listened"
+            );
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
             setup =
                 did::setup_of(&event, &std::env::var(FLAGS).unwrap_or_default()).unwrap_or(setup);
@@ -87,7 +92,7 @@ impl Broker {
         };
         let address = event["fields"]["address"].as_str().expect("an address");
         let address = address.parse().expect("an address");
-        // Its log goes on being read, so that it never waits for us.
+        // The log is read continuously, so that the broker never blocks on the pipe.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         Self { child, setup, address }
     }
@@ -116,14 +121,14 @@ impl Drop for Broker {
     }
 }
 
-/// Waits for a client to end, and kills one that does not.
+/// Waits for a client to exit, and kills it after a timeout.
 fn wait(mut child: Child, what: &str) -> Output {
     let until = Instant::now() + PATIENCE;
     while child.try_wait().expect("its status").is_none() {
         if Instant::now() > until {
             let _ = child.kill();
             let output = child.wait_with_output().expect("its output");
-            panic!("{what} did not end; it said: {}", text(&output));
+            panic!("{what} did not exit; its output: {}", text(&output));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -171,37 +176,37 @@ fn paho_sends_and_receives_at_every_qos_in_every_version() {
 }
 
 #[test]
-fn paho_gets_10_000_messages_at_qos_1_and_2_000_at_qos_2_in_order() {
+fn paho_receives_10_000_messages_at_qos_1_and_2_000_at_qos_2_in_order() {
     paho("many_in_order");
 }
 
 #[test]
-fn paho_gets_the_properties_that_were_sent() {
+fn paho_receives_the_properties_that_were_sent() {
     paho("properties");
 }
 
 #[test]
-fn paho_gets_retained_messages_and_takes_them_away() {
+fn paho_receives_and_removes_retained_messages() {
     paho("retained");
 }
 
 #[test]
-fn paho_killed_has_its_will_published_and_gets_what_it_missed_when_it_is_back() {
+fn a_killed_paho_client_has_its_will_published_and_receives_missed_messages_later() {
     paho("killed");
 }
 
 #[test]
-fn paho_shares_a_subscription_evenly() {
+fn paho_clients_share_a_subscription_evenly() {
     paho("shared");
 }
 
 #[test]
-fn paho_gets_five_megabytes_unharmed() {
+fn paho_receives_five_megabytes_unchanged() {
     paho("large");
 }
 
 #[test]
-fn paho_is_told_that_another_took_over() {
+fn paho_is_notified_of_a_take_over() {
     paho("takeover");
 }
 
@@ -211,17 +216,17 @@ fn mqtt_js_sends_and_receives_at_every_qos_in_every_version() {
 }
 
 #[test]
-fn mqtt_js_gets_5_000_messages_in_order() {
+fn mqtt_js_receives_5_000_messages_in_order() {
     mqtt_js("manyInOrder");
 }
 
 #[test]
-fn mqtt_js_gets_properties_through_topic_aliases() {
+fn mqtt_js_receives_properties_with_topic_aliases() {
     mqtt_js("properties");
 }
 
 #[test]
-fn mqtt_js_comes_back_after_the_broker_was_killed() {
+fn mqtt_js_reconnects_after_the_broker_was_killed() {
     if !clients_are_there() {
         return;
     }
@@ -241,11 +246,14 @@ fn wait_for_line(child: &mut Child, line: &str) {
     let mut read = String::new();
     while read.trim_end() != line {
         read.clear();
-        assert!(stdout.read_line(&mut read).expect("readable") > 0, "it ended before {line:?}");
+        assert!(
+            stdout.read_line(&mut read).expect("readable") > 0,
+            "the client exited before {line:?}"
+        );
     }
 }
 
-/// A `mosquitto_sub` that has subscribed; its debug output says so.
+/// A `mosquitto_sub` that has subscribed, as its debug output shows.
 fn mosquitto_sub(broker: &Broker, arguments: &[&str]) -> Child {
     let port = broker.port();
     let mut child = Command::new("stdbuf")
@@ -257,7 +265,7 @@ fn mosquitto_sub(broker: &Broker, arguments: &[&str]) -> Child {
         .spawn()
         .expect("stdbuf and mosquitto_sub are there");
     let mut line = String::new();
-    // Byte by byte, so that nothing that follows is swallowed.
+    // Byte by byte, so that no later output is consumed.
     let stdout = child.stdout.as_mut().expect("piped");
     while !line.ends_with("received SUBACK\n") {
         let mut byte = [0];
@@ -273,7 +281,7 @@ fn mosquitto_pub(broker: &Broker, arguments: &[&str]) {
     wait(child, "mosquitto_pub");
 }
 
-/// The messages in a `mosquitto_sub`'s output, among what `-d` adds.
+/// The messages in the output of `mosquitto_sub -d`.
 fn messages(output: &Output) -> Vec<String> {
     let debug = ["Client ", "Subscribed", "  "];
     String::from_utf8_lossy(&output.stdout)
@@ -300,7 +308,8 @@ fn mosquitto_sub_at_qos_2_receives_what_mosquitto_pub_sends_at_each_qos_in_each_
                 expected.push(format!("a/b {payload}"));
             }
         }
-        // One of QoS 2 is shown once its PUBREL has come: one of another client may be before it.
+        // A QoS 2 message is printed after its PUBREL, so a message of another client may precede
+        // it.
         let mut shown = messages(&wait(subscriber, "mosquitto_sub"));
         shown.sort();
         expected.sort();
@@ -310,7 +319,7 @@ fn mosquitto_sub_at_qos_2_receives_what_mosquitto_pub_sends_at_each_qos_in_each_
 }
 
 #[test]
-fn mosquitto_sub_killed_gets_what_it_missed_in_order_when_it_comes_back() {
+fn a_killed_mosquitto_sub_receives_missed_messages_in_order_after_it_reconnects() {
     if !clients_are_there() {
         return;
     }
@@ -336,7 +345,7 @@ fn mosquitto_sub_killed_gets_what_it_missed_in_order_when_it_comes_back() {
 }
 
 #[test]
-fn mosquitto_pub_sends_lines_as_they_come_and_its_will_when_it_is_killed() {
+fn mosquitto_pub_sends_lines_immediately_and_its_will_is_published_when_it_is_killed() {
     if !clients_are_there() {
         return;
     }
@@ -368,11 +377,11 @@ fn rumqttc(version: &str) {
 }
 
 #[test]
-fn rumqttc_gets_its_own_3_000_messages_at_every_qos_in_order() {
+fn rumqttc_receives_its_own_3_000_messages_at_every_qos_in_order() {
     rumqttc("3.1.1");
 }
 
 #[test]
-fn rumqttc_5_gets_its_own_3_000_messages_at_every_qos_in_order() {
+fn rumqttc_5_receives_its_own_3_000_messages_at_every_qos_in_order() {
     rumqttc("5");
 }

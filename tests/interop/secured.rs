@@ -1,4 +1,5 @@
-//! Brokers that ask who somebody is, and openssl and mosquitto's clients, which show it or do not.
+//! Brokers with authentication, and openssl and mosquitto's clients with and without valid
+//! credentials.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,10 +9,10 @@ use crate::did::did;
 use crate::support::{Authority, Broker, mutual};
 use crate::{FLAGS, clients_are_there, text};
 
-/// Users may do everything below their name.
+/// Users may publish and subscribe to all topics below their name.
 const RULES: &str = "for users\n  allow all %u/#\n";
 
-/// With alice in the password file, and rules.
+/// Adds alice to the password file, and writes rules.
 const USERS: &str = "[access]\npassword_file = \"FOLDER/passwords\"\nacl_file = \"FOLDER/acl\"\n[access.hashing]\n\
      memory_kib = 8\niterations = 1\n";
 
@@ -19,12 +20,12 @@ pub fn flags() -> String {
     std::env::var(FLAGS).unwrap_or_default()
 }
 
-/// A broker with a listener of every kind that lets in everybody.
+/// A broker with a listener of every kind that accepts anonymous clients.
 pub fn open() -> Broker {
     Broker::start(&flags(), "")
 }
 
-/// The same that knows alice, whose password is her name twice.
+/// A broker with a listener of every kind and the user alice, whose password is her name twice.
 pub fn with_users(more: &str) -> Broker {
     Broker::start_with(&flags(), &format!("{more}{USERS}"), |folder, _| write_users(folder))
 }
@@ -45,7 +46,7 @@ fn write_users(folder: &Path) {
     assert!(command.wait().expect("it ends").success());
 }
 
-/// Files with a certificate of this name and its key.
+/// Writes a certificate with this name and its key to files.
 fn certificate(folder: &Path, authority: &Authority, name: &str, serial: u64) -> [String; 4] {
     let issued = authority.issue(name, serial);
     let file = |kind: &str| folder.join(format!("{name}-{kind}.pem")).display().to_string();
@@ -54,7 +55,7 @@ fn certificate(folder: &Path, authority: &Authority, name: &str, serial: u64) ->
     ["--cert".to_owned(), file("certificate"), "--key".to_owned(), file("key")]
 }
 
-/// One of mosquitto's clients, with what TLS needs where that is spoken.
+/// A mosquitto client, with TLS options if the listener uses TLS.
 fn mosquitto(program: &str, broker: &Broker, listener: &str, arguments: &[&str]) -> Output {
     let address = broker.address(listener);
     let mut command = Command::new(program);
@@ -65,7 +66,7 @@ fn mosquitto(program: &str, broker: &Broker, listener: &str, arguments: &[&str])
     command.args(arguments).output().expect("it is there")
 }
 
-/// A retained message there and back.
+/// Publishes a retained message and receives it.
 #[track_caller]
 fn passes(broker: &Broker, listener: &str, topic: &str, arguments: &[&str]) {
     let publish = [&["-t", topic, "-q", "1", "-r", "-m", "there and back"], arguments].concat();
@@ -76,7 +77,7 @@ fn passes(broker: &Broker, listener: &str, topic: &str, arguments: &[&str]) {
     assert_eq!(taken.stdout, b"there and back\n", "{}", text(&taken));
 }
 
-/// Neither of them gets in, and mosquitto says why in these words.
+/// Expects both commands to fail, and mosquitto to print one of these texts.
 #[track_caller]
 fn is_refused(broker: &Broker, listener: &str, arguments: &[&str], says: &[&str]) {
     for program in ["mosquitto_pub", "mosquitto_sub"] {
@@ -92,7 +93,7 @@ fn is_refused(broker: &Broker, listener: &str, arguments: &[&str], says: &[&str]
 }
 
 #[test]
-fn openssl_connects_in_both_versions_of_tls_and_agrees_to_mqtt() {
+fn openssl_connects_with_both_tls_versions_and_negotiates_mqtt() {
     if !clients_are_there() {
         return;
     }
@@ -110,7 +111,7 @@ fn openssl_connects_in_both_versions_of_tls_and_agrees_to_mqtt() {
             .expect("it is there");
         let mut input = child.stdin.take().expect("piped");
         input.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01o").expect("written");
-        // The server closes after DISCONNECT, and so ends it.
+        // The server closes the connection after DISCONNECT, which ends openssl.
         input.write_all(b"\xE0\x00").expect("written");
         let output = child.wait_with_output().expect("it ends");
         let said = text(&output);
@@ -130,7 +131,7 @@ fn openssl_connects_in_both_versions_of_tls_and_agrees_to_mqtt() {
 }
 
 #[test]
-fn mosquitto_comes_over_tls_in_both_versions_and_knows_the_server() {
+fn mosquitto_connects_with_both_tls_versions_and_verifies_the_server() {
     if !clients_are_there() {
         return;
     }
@@ -142,13 +143,13 @@ fn mosquitto_comes_over_tls_in_both_versions_and_knows_the_server() {
         }
     }
     did(&broker.setup, "tls", "none", "mosquitto");
-    // A server whose authority it does not know it does not talk to.
+    // The client does not connect to a server whose authority it does not trust.
     Authority::new().write_server(&broker.folder);
     is_refused(&broker, "tls", &[], &["certificate verify failed", "TLS error"]);
 }
 
 #[test]
-fn mosquitto_is_known_by_its_certificate_and_refused_without_a_good_one() {
+fn mosquitto_authenticates_by_certificate_and_is_refused_without_a_valid_one() {
     if !clients_are_there() {
         return;
     }
@@ -158,7 +159,7 @@ fn mosquitto_is_known_by_its_certificate_and_refused_without_a_good_one() {
     let good: Vec<&str> = good.iter().map(String::as_str).collect();
     for protocol in ["mqttv311", "mqttv5"] {
         let arguments = [&good[..], &["-V", protocol]].concat();
-        // The name in it is whom the rules are about, whatever else it says.
+        // The rules use the certificate's name, regardless of the User Name.
         passes(&broker, "mutual", "good/1", &arguments);
         let as_alice = [&arguments[..], &["-u", "alice", "-P", "guess"]].concat();
         passes(&broker, "mutual", "good/2", &as_alice);
@@ -180,7 +181,7 @@ fn mosquitto_is_known_by_its_certificate_and_refused_without_a_good_one() {
     did(&broker.setup, "tls", "revoked certificate, refused", "mosquitto");
 }
 
-/// A topic that is another's: mosquitto hears it where its version has a word for it.
+/// A topic of another user: mosquitto is notified in versions that can express it.
 #[track_caller]
 fn denies(broker: &Broker, listener: &str, topic: &str, arguments: &[&str]) {
     let is_v5 = arguments.contains(&"mqttv5");
@@ -193,7 +194,7 @@ fn denies(broker: &Broker, listener: &str, topic: &str, arguments: &[&str]) {
 }
 
 #[test]
-fn mosquitto_logs_in_by_password_and_is_held_to_the_rules() {
+fn mosquitto_authenticates_by_password_and_is_restricted_by_the_rules() {
     if !clients_are_there() {
         return;
     }

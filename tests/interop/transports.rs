@@ -1,4 +1,4 @@
-//! MQTT.js and paho-mqtt over TLS and WebSocket, and by password.
+//! MQTT.js and paho-mqtt over TLS and WebSocket, and with passwords.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,12 +7,12 @@ use crate::secured::{open, with_users};
 use crate::support::Broker;
 use crate::{PYTHON, clients_are_there, wait};
 
-/// A client in a language of its own.
+/// A client in another language.
 struct Script {
     client: &'static str,
     program: &'static str,
     file: &'static str,
-    /// Its names of what to do where everybody may do everything.
+    /// The names of its scenarios on a broker without authentication.
     open: &'static [&'static str],
     wrong_password: &'static str,
 }
@@ -33,7 +33,8 @@ const MQTT_JS: Script = Script {
     wrong_password: "wrongPassword",
 };
 
-/// Debian's Paho C 1.3.12, which handles the first packet of a WebSocket frame and waits for another frame.
+/// Paho C 1.3.12 (Debian), which handles only the first packet of a WebSocket frame and then waits
+/// for another frame.
 const PAHO_C: Script = Script {
     client: "Paho C",
     program: "target/interop/paho_c_client",
@@ -42,7 +43,7 @@ const PAHO_C: Script = Script {
     wrong_password: "wrong_password",
 };
 
-/// Where a transport's listener is.
+/// The address of a transport's listener.
 fn url(broker: &Broker, transport: &str) -> String {
     let (scheme, path) = match transport {
         "tcp" => ("mqtt", ""),
@@ -56,7 +57,7 @@ fn url(broker: &Broker, transport: &str) -> String {
 impl Script {
     fn start(&self, broker: &Broker, transport: &str, scenario: &str) -> Child {
         let url = url(broker, transport);
-        // Its schemes of MQTT are those of the transport.
+        // Its URL schemes for MQTT are those of the transport.
         let url = match self.file {
             "" => url.replace("mqtts:", "ssl:").replace("mqtt:", "tcp:"),
             _ => url,
@@ -117,7 +118,7 @@ fn paho_works_over_websocket() {
 }
 
 #[test]
-fn paho_works_over_websocket_in_tls() {
+fn paho_works_over_websocket_with_tls() {
     PAHO.does_everything_over("wss");
 }
 
@@ -132,7 +133,7 @@ fn mqtt_js_works_over_websocket() {
 }
 
 #[test]
-fn mqtt_js_works_over_websocket_in_tls() {
+fn mqtt_js_works_over_websocket_with_tls() {
     MQTT_JS.does_everything_over("wss");
 }
 
@@ -147,21 +148,21 @@ fn paho_c_works_over_tls() {
 }
 
 #[test]
-fn paho_c_gets_each_packet_in_a_websocket_frame_of_its_own() {
+fn paho_c_receives_each_packet_in_a_websocket_frame_of_its_own() {
     PAHO_C.does_everything_over("ws");
 }
 
 #[test]
-fn paho_c_gets_each_packet_in_a_websocket_frame_of_its_own_in_tls() {
+fn paho_c_receives_each_packet_in_a_websocket_frame_of_its_own_over_tls() {
     PAHO_C.does_everything_over("wss");
 }
 
 #[test]
-fn paho_logs_in_by_password_over_every_transport_and_is_held_to_the_rules() {
+fn paho_authenticates_by_password_over_every_transport_and_is_restricted_by_the_rules() {
     PAHO.logs_in();
 }
 
 #[test]
-fn mqtt_js_logs_in_by_password_over_every_transport_and_is_held_to_the_rules() {
+fn mqtt_js_authenticates_by_password_over_every_transport_and_is_restricted_by_the_rules() {
     MQTT_JS.logs_in();
 }

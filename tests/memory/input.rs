@@ -1,4 +1,4 @@
-//! The first halves of packets, requests and handshakes.
+//! Incomplete packets, requests and handshakes.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{Attacked, Folder, Kind, MEMORY_BYTES_MAX, MIB, Outcome, check, connect, send};
 
-// What is sent is more than may be held, and more than the test allows.
+// The attacks send more than may be buffered, and more than the test allows.
 const _: () =
     assert!(800 * 120_000 > 2 * MEMORY_BYTES_MAX && 150 * 15 * MIB > 2 * MEMORY_BYTES_MAX);
 const _: () = assert!(900 * 17_000 > MEMORY_BYTES_MAX / 4);
@@ -14,7 +14,7 @@ const _: () = assert!(900 * 17_000 > MEMORY_BYTES_MAX / 4);
 const SOON: Duration = Duration::from_millis(20);
 const REFUSED: &str = "hold more of an unfinished packet";
 
-/// The fixed header of a packet that goes on for so long, and what comes first of a CONNECT.
+/// The fixed header of a packet of this length, and the start of a CONNECT.
 fn begin(packet_type: u8, remaining: usize) -> Vec<u8> {
     let length: Vec<u8> = (0..4).map(|n| (remaining >> (7 * n)) as u8 | 0x80).collect();
     let mut bytes = [&[packet_type][..], &length].concat();
@@ -30,10 +30,10 @@ fn open(attacked: &Attacked) -> TcpStream {
 }
 
 #[test]
-fn connects_of_16_mib_that_never_end() {
+fn unfinished_connects_of_16_mib() {
     check(&Kind {
         name: "100 CONNECTs of 16 MiB, unfinished",
-        // CONNACK with "Packet too large", and why.
+        // CONNACK with "Packet too large" and a Reason String.
         tells: b"the CONNECT packet is larger than this server accepts",
         attack: |attacked| {
             let bytes = [begin(0x10, (16 << 20) - 5), vec![b'x'; 15 << 20]].concat();
@@ -51,7 +51,7 @@ fn connects_of_16_mib_that_never_end() {
 }
 
 #[test]
-fn connects_as_large_as_may_be_that_never_end() {
+fn unfinished_connects_of_the_maximum_size() {
     check(&Kind {
         name: "800 CONNECTs of 128 KiB, unfinished",
         configuration: "limits.connect_timeout_s = 60\n".to_owned(),
@@ -72,7 +72,7 @@ fn connects_as_large_as_may_be_that_never_end() {
 }
 
 #[test]
-fn publishes_of_16_mib_that_never_end() {
+fn unfinished_publishes_of_16_mib() {
     check(&Kind {
         name: "150 PUBLISHes of 16 MiB, unfinished",
         // DISCONNECT with "Quota exceeded".
@@ -99,7 +99,7 @@ fn publishes_of_16_mib_that_never_end() {
     });
 }
 
-/// A ClientHello that says it is of 65,535 bytes, in records of 16 KiB.
+/// A ClientHello that claims 65,535 bytes, in records of 16 KiB.
 fn hello(bytes: usize) -> Vec<u8> {
     let message = [&[0x01, 0x00, 0xFF, 0xFF, 0x03, 0x03][..], &vec![7; bytes]].concat();
     let records = message.chunks(16 * 1024);
@@ -108,7 +108,7 @@ fn hello(bytes: usize) -> Vec<u8> {
     records.flat_map(record).collect()
 }
 
-/// A listener for TLS, with a certificate.
+/// A TLS listener with a certificate.
 fn tls(folder: &Folder) -> String {
     let certified =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -125,7 +125,7 @@ fn tls(folder: &Folder) -> String {
 
 #[test]
 #[cfg(feature = "tls")]
-fn tls_hellos_of_70_kib_that_never_end() {
+fn unfinished_tls_hellos_of_70_kib() {
     let folder = Folder::new("hellos");
     check(&Kind {
         name: "900 TLS hellos of 70 KiB, unfinished",
@@ -136,7 +136,7 @@ fn tls_hellos_of_70_kib_that_never_end() {
             let mut streams = Vec::new();
             for _ in 0..900 {
                 let mut stream = TcpStream::connect(attacked.others[0]).expect("it listens");
-                // As much as is taken of one, and then more.
+                // As much as the broker buffers of one, and then more.
                 send(&mut stream, &all[..17_000]);
                 streams.push(stream);
             }
@@ -155,7 +155,7 @@ fn tls_hellos_of_70_kib_that_never_end() {
 
 #[test]
 #[cfg(feature = "websocket")]
-fn websocket_requests_that_never_end() {
+fn unfinished_websocket_requests() {
     check(&Kind {
         name: "1,000 WebSocket requests of 8 KiB, unfinished",
         configuration: "limits.connect_timeout_s = 60\n[[listeners]]\nbind = \"127.0.0.1:0\"\n\

@@ -1,16 +1,14 @@
-//! Memory that clients can make a broker hold: for each kind of it a real broker with little memory, under
-//! a limit on its address space, a client that wants more, and one that only wants to be served.
+//! Memory that clients can make a broker use: for each kind, a real broker with a small memory
+//! bound and a limit on its address space, a client that attacks it, and one that must still be
+//! served.
 //!
-//! `cargo test --test memory -- --nocapture` prints what each took. With `RINGMQ_TEST_PROGRAM=/some/broker`
-//! the same is asked of another build.
+//! `cargo test --test memory -- --nocapture` prints the memory of each attack.
+//! `RINGMQ_TEST_PROGRAM=/some/broker` tests another build.
 
 #![cfg(target_os = "linux")]
-#![cfg_attr(
-    not(feature = "tls"),
-    allow(dead_code, reason = "some attacks are on listeners for TLS")
-)]
+#![cfg_attr(not(feature = "tls"), allow(dead_code, reason = "some attacks need a TLS listener"))]
 
-#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that need more of it
+#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
 mod support;
 
@@ -32,29 +30,29 @@ use support::{Broker, Client, Connect, Publish};
 
 const MIB: u64 = 1 << 20;
 
-/// `memory_bytes_max` of the brokers here.
+/// `memory_bytes_max` of the brokers in these tests.
 const MEMORY_BYTES_MAX: u64 = 32 * MIB;
 
-/// What a broker may take beyond one and a quarter of `memory_bytes_max`: what the allocator rounds up and
-/// has not given back, buffers of cores, connections that have said nothing yet.
+/// Memory allowed beyond one and a quarter of `memory_bytes_max`: allocator overhead, buffers of
+/// cores, connections before CONNECT.
 const BEYOND_BYTES: u64 = 24 * MIB;
 
-/// Address space beyond what it has at the start that is left to it: an allocator reserves 64 MiB for a
-/// thread, and takes none of it.
+/// Address space beyond that at the start: an allocator reserves 64 MiB per thread without using
+/// it.
 const SPACE_BYTES: u64 = 512 * MIB;
 
-/// Something that a client can make a broker hold.
+/// A way in which clients can make a broker use memory.
 struct Kind {
     name: &'static str,
-    /// Besides `memory_bytes_max`.
+    /// Configuration besides `memory_bytes_max`.
     configuration: String,
-    /// What it may take beyond what every kind may, as the documentation says.
+    /// Memory allowed in addition, as documented.
     extra_bytes: u64,
-    /// What the client does.
+    /// The attack.
     attack: fn(&Attacked) -> Outcome,
-    /// Part of the log line that says why.
+    /// Part of the log line that states the cause.
     says: Option<&'static str>,
-    /// The last bytes that a connection is told which is ended for it.
+    /// The last bytes sent on a connection that is closed because of the attack.
     tells: &'static [u8],
     /// Topic below `$SYS/broker/` that counts it.
     counts: &'static str,
@@ -74,28 +72,28 @@ impl Default for Kind {
     }
 }
 
-/// A broker that is under attack.
+/// The broker under attack.
 struct Attacked {
     address: SocketAddr,
-    /// Of further listeners, in their order.
+    /// The addresses of further listeners, in order.
     others: Vec<SocketAddr>,
 }
 
-/// What came of it, as the attacker sees it.
+/// The outcome, as seen by the attacker.
 #[derive(Default)]
 struct Outcome {
-    /// Connections that are kept until the end.
+    /// Connections kept open until the end.
     open: Vec<TcpStream>,
-    /// Connections that were told, or ended, by the broker.
+    /// Number of connections that the broker refused or closed.
     refused: usize,
-    /// How many of those have to be.
+    /// The minimum number of those.
     refused_min: usize,
-    /// Last bytes that they were told, each once.
+    /// Last bytes received on them, each once.
     told: Vec<Vec<u8>>,
 }
 
 impl Outcome {
-    /// Takes what a connection was told at its end, if it has ended.
+    /// Records the last bytes received on a connection, if it has ended.
     fn take(&mut self, mut stream: TcpStream, patience: Duration) {
         stream.set_read_timeout(Some(patience)).expect("an option");
         let (mut told, mut bytes) = (Vec::new(), [0; 256]);
@@ -118,13 +116,13 @@ impl Outcome {
     }
 }
 
-/// Sends as much of `bytes` as the broker takes.
+/// Sends as many of `bytes` as the broker accepts.
 fn send(stream: &mut TcpStream, bytes: &[u8]) -> bool {
     stream.set_write_timeout(Some(Duration::from_secs(20))).expect("an option");
     bytes.chunks(256 * 1024).all(|chunk| stream.write_all(chunk).is_ok())
 }
 
-/// A CONNECT of MQTT 5 with Clean Start.
+/// A 5.0 CONNECT with Clean Start.
 fn connect(client_identifier: &str, user: Option<(&str, &str)>) -> Vec<u8> {
     let mut connect = Connect::v5(client_identifier);
     if let Some((user, password)) = user {
@@ -141,7 +139,8 @@ fn status_bytes(pid: u32, field: &str) -> u64 {
     kib.expect("a number") * 1024
 }
 
-/// Attacks a broker, and looks at what it took, whether it lives, says why, and serves who is in.
+/// Attacks a broker, and checks its memory, that it is alive, logs the cause, and serves a
+/// connected client.
 fn check(kind: &Kind) {
     let broker = Broker::with_config(&format!(
         "mqtt.sys_interval_s = 1\nlimits.memory_bytes_max = {MEMORY_BYTES_MAX}\n{}",
@@ -157,7 +156,7 @@ fn check(kind: &Kind) {
     let mut innocent = Client::connect(&broker, Connect::v5("innocent"));
     innocent.subscribe("alive", 1);
     assert_served(&mut innocent, "before");
-    // Now: where memory is full nobody is let in any more.
+    // Connected before the attack: with full memory, new clients are refused.
     let mut watcher = Client::connect(&broker, Connect::v5("watcher"));
     watcher.subscribe_to_what_comes(&format!("$SYS/broker/{}", kind.counts), 0);
     let attacked = Attacked { address: broker.address(), others: others(&broker, kind) };
@@ -191,7 +190,7 @@ fn check(kind: &Kind) {
     assert_served(&mut innocent, "after");
 }
 
-/// Where the configured listeners are, besides the one that every broker here has.
+/// The addresses of the configured listeners, after the one that every broker in these tests has.
 fn others(broker: &Broker, kind: &Kind) -> Vec<SocketAddr> {
     let listeners = kind.configuration.matches("[[listeners]]").count();
     broker.await_log("\"listening\"", 1 + listeners);
@@ -204,7 +203,7 @@ fn others(broker: &Broker, kind: &Kind) -> Vec<SocketAddr> {
     events.map(address).filter(|address| *address != broker.address()).collect()
 }
 
-/// Publishes something and gets it.
+/// Publishes a message and receives it.
 fn assert_served(client: &mut Client, payload: &str) {
     client.send(Publish::new("alive", payload).qos(1, 7));
     let mut is_acknowledged = false;
@@ -222,7 +221,7 @@ fn assert_served(client: &mut Client, payload: &str) {
     }
 }
 
-/// What a `$SYS` topic counts, once it counts something.
+/// The value of a `$SYS` topic, once it is not zero.
 fn counted(watcher: &mut Client) -> u64 {
     let until = Instant::now() + Duration::from_secs(5);
     loop {

@@ -1,4 +1,4 @@
-//! What it takes to find out who somebody is, and to say that it is somebody else.
+//! Memory for authentication, and for log lines about refused clients.
 
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::{Attacked, Folder, Kind, MIB, Outcome, check, connect, send};
 
-/// Argon2's memory here, in MiB. With as many iterations as are fewest, for builds that are not optimised.
+/// Memory of Argon2 in MiB. The number of iterations is the minimum, as debug builds are slow.
 const HASH_MIB: u64 = 8;
 
-/// A configuration with a user `alice`, whose password is `right`, and clients without a name.
+/// A configuration with the user `alice`, whose password is `right`, and anonymous clients.
 fn with_alice(folder: &Folder) -> String {
     let settings = format!("[access.hashing]\nmemory_kib = {}\niterations = 1\n", HASH_MIB * 1024);
     let (file, passwords) = (folder.0.join("hashing.toml"), folder.0.join("passwords"));
@@ -31,7 +31,7 @@ fn processors() -> u64 {
 }
 
 #[test]
-fn passwords_that_are_wrong() {
+fn wrong_passwords() {
     let folder = Folder::new("passwords");
     check(&Kind {
         name: "50 wrong passwords, 8 MiB each",
@@ -58,11 +58,11 @@ fn passwords_that_are_wrong() {
 }
 
 #[test]
-fn connects_that_wait_for_their_passwords_to_be_looked_at() {
+fn connects_that_wait_for_password_verification() {
     let folder = Folder::new("waiting");
     check(&Kind {
         name: "500 CONNECTs of 120 KB with a password",
-        // CONNACK with "Bad User Name or Password", to those for whom there is room.
+        // CONNACK with "Bad User Name or Password", for those that fit into memory.
         tells: &[0x20, 0x03, 0x00, 0x86, 0x00],
         configuration: with_alice(&folder),
         extra_bytes: processors() * HASH_MIB * MIB,
@@ -87,7 +87,7 @@ fn connects_that_wait_for_their_passwords_to_be_looked_at() {
 }
 
 #[test]
-fn log_lines_about_a_client_identifier_of_somebody_else() {
+fn log_lines_about_client_identifiers_of_other_users() {
     let folder = Folder::new("identifiers");
     check(&Kind {
         name: "500 Client Identifiers of 65,000 bytes, foreign",
@@ -99,7 +99,7 @@ fn log_lines_about_a_client_identifier_of_somebody_else() {
             let mut alice = TcpStream::connect(attacked.address).expect("it listens");
             send(&mut alice, &connect(&long, Some(("alice", "right"))));
             outcome.take(alice, Duration::from_secs(10));
-            assert_eq!(outcome.refused, 0, "alice is let in");
+            assert_eq!(outcome.refused, 0, "alice is accepted");
             let stranger = connect(&long, None);
             for _ in 0..500 {
                 let mut stream = TcpStream::connect(attacked.address).expect("it listens");

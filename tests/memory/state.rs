@@ -1,4 +1,5 @@
-//! What clients that are in can have kept: retained messages, subscriptions, queues, answers.
+//! Memory that connected clients can make a broker use: retained messages, subscriptions, queues,
+//! acknowledgements.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::{Connect, Encode, Property, Publish, Subscribe, V5};
 use crate::{Attacked, Kind, Outcome, check};
 
-/// A connection that is in, and has taken its CONNACK.
+/// A connection that has received CONNACK.
 fn log_in(attacked: &Attacked, connect: Connect) -> TcpStream {
     let mut stream = TcpStream::connect(attacked.address).expect("it listens");
     stream.write_all(&connect.bytes()).expect("it takes CONNECT");
@@ -17,8 +18,8 @@ fn log_in(attacked: &Attacked, connect: Connect) -> TcpStream {
     stream
 }
 
-/// Sends packets until the broker takes no more for a while, or they are sent. What it says meanwhile is
-/// read and thrown away where `reads`.
+/// Sends packets until all are sent or the broker accepts no more for a while. Discards input
+/// meanwhile if `reads`.
 fn pour(stream: &mut TcpStream, packets: impl Iterator<Item = Vec<u8>>, reads: bool) {
     let until = Instant::now() + Duration::from_secs(15);
     stream.set_write_timeout(Some(Duration::from_secs(2))).expect("an option");
@@ -47,7 +48,7 @@ fn pour(stream: &mut TcpStream, packets: impl Iterator<Item = Vec<u8>>, reads: b
 }
 
 #[test]
-fn answers_that_nobody_takes() {
+fn unread_responses() {
     check(&Kind {
         name: "4 clients that take no PINGRESP",
         attack: |attacked| {
@@ -65,7 +66,7 @@ fn answers_that_nobody_takes() {
 }
 
 #[test]
-fn messages_queued_for_clients_that_are_away() {
+fn messages_queued_for_disconnected_clients() {
     check(&Kind {
         name: "100 MB queued for one who is away",
         attack: |attacked| {

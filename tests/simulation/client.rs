@@ -1,5 +1,5 @@
-//! A client that keeps to the protocol: what it sends, what it owes, and what it makes of what it
-//! gets. Tells the judge what it sees.
+//! A client that follows the protocol: what it sends, what it has to acknowledge, and what it
+//! received. Reports its observations to the judge.
 
 mod parting;
 
@@ -16,11 +16,11 @@ use crate::judge::{Judge, Seen};
 use crate::wills;
 use crate::world::{At, World};
 
-/// A message of this client's that is not acknowledged to the end.
+/// A message of this client whose exchange is not complete.
 struct Pending {
     identifier: u16,
     message: usize,
-    /// PUBREC came: PUBREL is what is sent again.
+    /// PUBREC was received: PUBREL is sent again instead of PUBLISH.
     is_released: bool,
 }
 
@@ -29,32 +29,32 @@ pub struct Client {
     pub name: String,
     pub version: Version,
     pub link: Option<usize>,
-    /// The connection on which it sends no more.
+    /// The connection whose sending direction is shut down.
     parting: Option<Parting>,
-    /// Connections it opened another one in place of.
+    /// Connections that were replaced by a later one.
     abandoned: Vec<usize>,
-    /// CONNACK came on that link.
+    /// CONNACK was received on the current link.
     pub is_connected: bool,
-    /// Session Expiry Interval of the session that the server keeps, as asked at CONNECT.
+    /// Session Expiry Interval of the server's session, as requested in CONNECT.
     expiry_s: u32,
     is_clean: bool,
-    /// It does not know what session the server has.
+    /// The client does not know which session the server has.
     must_start_clean: bool,
-    /// When the connection ended, if the session lived on.
+    /// When the connection ended, if the session outlives it.
     left_us: u64,
-    /// The Session Expiry Interval of the session that was left.
+    /// The Session Expiry Interval of the disconnected session.
     kept_s: u64,
-    /// Packet Identifiers it has: with few, each soon means another message.
+    /// Number of Packet Identifiers: small, so that each is soon reused.
     identifiers: u16,
     last_identifier: u16,
     pending: VecDeque<Pending>,
-    /// QoS 2 between PUBREC and PUBREL.
+    /// QoS 2 exchanges between PUBREC and PUBREL.
     received: BTreeSet<u16>,
     subscribing: BTreeMap<u16, (&'static str, u8)>,
     unsubscribing: BTreeMap<u16, &'static str>,
     pub is_lazy: bool,
     owed: Vec<Vec<u8>>,
-    /// Where each message ends in what was sent on the link.
+    /// End offset of each message in the data sent on the link.
     ends: VecDeque<(usize, usize)>,
 }
 
@@ -85,7 +85,7 @@ impl Client {
         }
     }
 
-    /// Whether its session lives on without a connection.
+    /// Whether the session outlives its connection.
     pub fn is_persistent(&self) -> bool {
         match self.version {
             Version::V5 => self.expiry_s > 0,
@@ -93,17 +93,17 @@ impl Client {
         }
     }
 
-    /// Whether a session that was left may have expired by now, or be about to.
+    /// Whether a disconnected session may have expired by now, or be about to.
     fn may_have_expired(&self, now_us: u64) -> bool {
         now_us.saturating_sub(self.left_us) + 1_000_000 >= self.kept_s * 1_000_000
     }
 
     pub fn connect(&mut self, world: &mut World, judge: &mut Judge, core: usize, how: How) {
         if self.link.is_some() && !self.is_connected {
-            // Which of two CONNECTs under way comes first, nobody could tell.
+            // The order of two CONNECTs in transit is undefined.
             return;
         }
-        // An old connection is taken over by this one, which is left to the server for a while.
+        // The new connection takes over the old one, which the server may keep for a while.
         self.abandoned.extend(self.link);
         self.lose_link(world, judge);
         self.forget_parting(judge);
@@ -142,7 +142,7 @@ impl Client {
         }
     }
 
-    /// The connection is over; what the session was owed stays owed if it is persistent.
+    /// The connection has ended; a persistent session must still receive its messages.
     pub fn lose_link(&mut self, world: &mut World, judge: &mut Judge) {
         self.end_link(world, judge, false);
     }
@@ -156,8 +156,8 @@ impl Client {
         if was_connected {
             self.left_us = world.now.0;
         } else {
-            // Whether its CONNECT came, and made the session another, nobody can tell; the one
-            // before may still be there.
+            // It is unknown whether its CONNECT arrived and replaced the session; the previous one
+            // may still exist.
             judge.end_session(self.number);
             self.must_start_clean = true;
             self.drop_abandoned(world);
@@ -172,7 +172,7 @@ impl Client {
         }
     }
 
-    /// The server has no session: what was begun in one is over.
+    /// The server has no session: exchanges started in one have ended.
     fn begin_anew(&mut self, judge: &mut Judge) {
         for pending in self.pending.drain(..) {
             judge.doubt(pending.message);
@@ -181,7 +181,7 @@ impl Client {
         judge.begin_session(self.number);
     }
 
-    /// Closes connections that it has no use for, should the server not have done so.
+    /// Closes replaced connections, should the server not have done so.
     pub fn drop_abandoned(&mut self, world: &mut World) {
         self.abandoned.drain(..).for_each(|link| world.cut(link));
     }
@@ -248,7 +248,7 @@ impl Client {
         if !self.is_connected || !self.may_ask() {
             return;
         }
-        // A SUBACK that is still to come says nothing any more.
+        // A SUBACK that is still in transit is obsolete.
         self.subscribing.retain(|_, (of, _)| *of != filter);
         judge.unsubscribe(self.number, filter);
         let filters = [filter];
@@ -262,7 +262,7 @@ impl Client {
         self.send(world, &Packet::Unsubscribe(unsubscribe));
     }
 
-    /// Sends a message, or takes a retained one away when `bytes` is 0.
+    /// Publishes a message, or removes a retained one if `bytes` is 0.
     pub fn publish(
         &mut self,
         world: &mut World,
@@ -283,7 +283,7 @@ impl Client {
         }
     }
 
-    /// Whether it may have another message under way.
+    /// Whether the client may have another message in flight.
     pub fn has_room(&self) -> bool {
         self.pending.len() < usize::from(self.identifiers / 4).min(500)
     }
@@ -335,7 +335,7 @@ impl Client {
         self.owed.push(bytes);
     }
 
-    /// Tells the judge which messages a core has read by now.
+    /// Reports to the judge which messages a core has read so far.
     pub fn note_read(&mut self, world: &mut World, judge: &mut Judge) {
         let Some(link) = self.link else { return };
         let reads = &mut world.links[link].reads;
@@ -350,14 +350,14 @@ impl Client {
         }
     }
 
-    /// A session that was left too long ago is owed nothing.
+    /// A session that has been disconnected for too long must receive nothing.
     pub fn note_expiry(&self, world: &World, judge: &mut Judge) {
         if !self.is_connected && self.may_have_expired(world.now.0) {
             judge.end_session(self.number);
         }
     }
 
-    /// Looks at what has come, and answers.
+    /// Processes received packets, and responds.
     pub fn look(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
         self.look_at_parting(world, judge)?;
         while let Some(link) = self.link {
@@ -376,7 +376,7 @@ impl Client {
         Ok(())
     }
 
-    /// Sends the acknowledgements it owes.
+    /// Sends pending acknowledgements.
     pub fn pay(&mut self, world: &mut World) {
         if let Some(link) = self.link {
             world.links[link].sent.extend(self.owed.drain(..).flatten());
@@ -415,7 +415,7 @@ impl Client {
                     if granted > 2 {
                         return Err(format!("{} was refused {filter}: {granted:#x}", self.name));
                     }
-                    // The last of several answers counts.
+                    // The last of several responses counts.
                     if self.subscribing.values().all(|(of, _)| *of != filter) {
                         judge.subscribe(self.number, filter, granted);
                     }
@@ -536,7 +536,7 @@ impl Client {
         }
     }
 
-    /// What must not be so once everything has settled.
+    /// Conditions that must not hold after everything has settled.
     pub fn unsettled(&self) -> Option<String> {
         let waits = if self.parting.is_some() {
             "the end of its connection"
@@ -549,11 +549,11 @@ impl Client {
         } else {
             return None;
         };
-        Some(format!("{} waits for {waits} in vain", self.name))
+        Some(format!("{} still waits for {waits}", self.name))
     }
 }
 
-/// How a client connects.
+/// The parameters of a CONNECT.
 pub struct How {
     pub is_clean: bool,
     pub expiry_s: u32,

@@ -1,8 +1,8 @@
-//! What must hold, judged from outside: by what clients sent and saw, and when.
+//! The invariants, judged from outside: by what clients sent and received, and when.
 //!
-//! Where the network or the protocol leaves open what happened (a message under way when a
-//! connection was cut, a session about to expire), nothing is expected; what must never happen,
-//! must not happen then either.
+//! Where the network or the protocol leaves the outcome open (a message in transit when a
+//! connection was cut, a session about to expire), nothing is expected; forbidden outcomes stay
+//! forbidden.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +19,13 @@ pub struct Message {
     pub retain: bool,
     pub bytes: usize,
     sent_at: u64,
-    /// The turn in which a core had read it whole.
+    /// The turn in which a core had read all of it.
     pub read_in: Option<u64>,
-    /// PUBACK or PUBREC came, or the connection outlived it.
+    /// PUBACK or PUBREC was received, or the connection lasted long enough.
     is_accepted: bool,
-    /// Nobody can tell whether the broker has it.
+    /// It is unknown whether the broker has it.
     is_doubtful: bool,
-    /// It was sent again, and may have been taken twice at QoS 1.
+    /// Sent again, so that the broker may have accepted it twice at QoS 1.
     pub is_resent: bool,
     /// Sent since everything settled last.
     is_fresh: bool,
@@ -40,28 +40,27 @@ struct Held {
 #[derive(Default)]
 struct Subscriber {
     subscriptions: Vec<Held>,
-    /// What it may be subscribed to, with the lowest QoS: it asked, and may not have heard the
-    /// answer.
+    /// Possible subscriptions, with the lowest QoS: requested, but perhaps without a response.
     asked: BTreeMap<&'static str, u8>,
-    /// The core on which it was last seen.
+    /// The core of the last connection.
     core: Option<usize>,
-    /// When it connected, if it still is.
+    /// When the client connected, if it is connected.
     connected_at: Option<u64>,
     is_kept: bool,
-    /// How many sessions it has had.
+    /// Number of sessions so far.
     sessions: usize,
-    /// Messages it is to get when it comes back.
+    /// Messages that the client must receive when it reconnects.
     owed: BTreeSet<usize>,
 }
 
-/// A message as a client saw it.
+/// A message as received by a client.
 pub struct Seen {
     pub client: usize,
     pub link: usize,
     pub qos: u8,
     pub dup: bool,
     pub retain: bool,
-    /// Counts the sessions of the client.
+    /// The number of the client's session.
     pub session: usize,
 }
 
@@ -69,22 +68,22 @@ pub struct Judge {
     pub messages: Vec<Message>,
     pub wills: Wills,
     subscribers: Vec<Subscriber>,
-    /// Counts what clients do and see.
+    /// A counter of client actions and observations.
     clock: u64,
-    /// What a client sent before its connection ended is sure to arrive.
+    /// Data sent by a client before its connection ended is sure to arrive.
     pub keeps_what_it_sent: bool,
-    /// Deliveries of a message to a client, but for retained ones of a new subscription.
+    /// Deliveries of a message to a client, except for retained ones of a new subscription.
     received: BTreeMap<(usize, usize), Vec<Seen>>,
     /// The last message by subscriber, publisher, topic and QoS.
     last: BTreeMap<(usize, usize, &'static str, u8), usize>,
-    /// The newest live message of a topic that a client has seen on a link.
+    /// The newest live message of a topic that a client has received on a link.
     newest_live: BTreeMap<(usize, &'static str), usize>,
-    /// Shared subscriptions that somebody left, or may have, since everything settled last, with
-    /// the lowest QoS of those who did.
+    /// Shared subscriptions that a member left, or may have left, since everything settled last,
+    /// with the lowest QoS of those members.
     left_groups: BTreeMap<&'static str, u8>,
-    /// Those of which somebody was a member whose session ended, or may have, or who unsubscribed.
+    /// The subset where a member's session ended, or may have ended, or a member unsubscribed.
     ended_groups: BTreeSet<&'static str>,
-    /// Those that somebody unsubscribed from. What was under way to it stays with it.
+    /// The subset where a member unsubscribed, which keeps the messages in transit to it.
     unsubscribed_groups: BTreeSet<&'static str>,
     /// When everything settled last.
     settled_at: u64,
@@ -142,7 +141,7 @@ impl Judge {
         self.messages.len() - 1
     }
 
-    /// The payload of a message: its number, and then as much as it is to have.
+    /// The payload of a message: its number, padded to the requested length.
     pub fn payload(&self, message: usize) -> Vec<u8> {
         let mut payload = (message as u64).to_be_bytes().to_vec();
         payload.resize(self.messages[message].bytes, b'.');
@@ -169,11 +168,11 @@ impl Judge {
         Ok(())
     }
 
-    /// The broker crashed: what it sends again need not have the DUP flag, as it may not know any more
-    /// that it had sent it.
+    /// The broker crashed: messages sent again need not have DUP set, as the broker may not know
+    /// that it had sent them.
     pub fn note_crash(&mut self, now_us: u64) {
-        // QoS 0 is acknowledged to nobody: what the disk did not have yet is gone, whether its
-        // publisher was still connected or had ended its stream.
+        // QoS 0 is not acknowledged: messages not yet on disk are lost, whether their publisher was
+        // connected or had ended its stream.
         (0..CLIENTS).for_each(|client| self.doubt_fresh(client));
         self.wills.crash(now_us);
         self.last.clear();
@@ -194,7 +193,7 @@ impl Judge {
         }
     }
 
-    /// What a client sent last at QoS 0 may have arrived or not.
+    /// A client's last QoS 0 messages may or may not have arrived.
     pub fn doubt_fresh(&mut self, client: usize) {
         let fresh = self.messages.iter_mut().filter(|m| m.is_fresh && m.publisher == client);
         for message in fresh.filter(|m| m.qos == 0) {
@@ -202,7 +201,7 @@ impl Judge {
         }
     }
 
-    /// UNSUBACK came.
+    /// UNSUBACK was received.
     pub fn note_unsubscribed(&mut self, client: usize, filter: &str) {
         self.subscribers[client].asked.remove(filter);
     }
@@ -229,11 +228,11 @@ impl Judge {
         let subscriber = &mut self.subscribers[client];
         let lowest = subscriber.asked.entry(filter).or_insert(qos);
         *lowest = qos.min(*lowest);
-        // Until the answer is seen, the QoS of either may hold.
+        // Until the response is received, the QoS of either subscription may apply.
         subscriber.subscriptions.retain(|held| held.filter != filter);
     }
 
-    /// The server has begun a session for a client.
+    /// The server has started a new session for a client.
     pub fn begin_session(&mut self, client: usize) {
         self.end_session(client);
         self.subscribers[client].sessions += 1;
@@ -254,12 +253,12 @@ impl Judge {
         self.ended_groups.insert(filter);
         let subscriber = &mut self.subscribers[client];
         subscriber.subscriptions.retain(|held| held.filter != filter);
-        // What it is owed may have been for that filter.
+        // A pending message may have been for that filter.
         subscriber.owed.clear();
     }
 
-    /// PUBACK or PUBREC came: every core with a subscriber must have the message. A batch that left
-    /// no earlier than the message came must have arrived there.
+    /// PUBACK or PUBREC was received: every core with a subscriber must have the message. Batches
+    /// sent at the latest when the message arrived must have reached that core.
     pub fn acknowledge(&mut self, world: &World, message: usize) -> Result<(), String> {
         self.messages[message].is_accepted = true;
         let of = &self.messages[message];
@@ -267,7 +266,7 @@ impl Judge {
             return Ok(());
         };
         if of.is_resent {
-            return Ok(()); // it may have been read on the connection before
+            return Ok(()); // perhaps read on the previous connection
         }
         for (client, subscriber) in self.subscribers.iter().enumerate() {
             let Some(core) = subscriber.core.filter(|&core| core != home) else { continue };
@@ -281,11 +280,11 @@ impl Judge {
         Ok(())
     }
 
-    /// A client got a message.
+    /// A client received a message.
     pub fn receive(&mut self, mut seen: Seen, topic: &str, payload: &[u8]) -> Result<(), String> {
         self.tick();
         if payload.is_empty() {
-            return Ok(()); // a retained message taken away bears no number
+            return Ok(()); // the removal of a retained message has no number
         }
         let number = payload.first_chunk().map(|bytes| u64::from_be_bytes(*bytes) as usize);
         let message = number.filter(|&number| number < self.messages.len());
@@ -323,7 +322,7 @@ impl Judge {
                 if self.messages[newer].publisher == of.publisher
                     && !of.is_resent
                     && !self.messages[newer].is_resent
-                    // Of one that was never acknowledged a crash may leave the delivery alone.
+                    // A crash may leave only the delivery of an unacknowledged message.
                     && (self.messages[newer].is_accepted || !self.has_crashed)
                     && of.topic != crate::plan::COMMON_RETAINED =>
             {
@@ -337,13 +336,13 @@ impl Judge {
     fn check_duplicate(&self, seen: &Seen, message: usize) -> Result<(), String> {
         let (of, client) = (&self.messages[message], seen.client);
         let before = self.received.get(&(message, client)).map_or(&[][..], Vec::as_slice);
-        // A message for two groups comes twice to a member of both, perhaps not at the same QoS.
+        // A message for two groups is sent twice to a member of both, perhaps at different QoS.
         let is_shared = of.topic.starts_with("s/");
         let copies = before.iter().filter(|b| !is_shared || b.qos == seen.qos).count();
         let is_allowed = copies < if is_shared { 3 } else { 1 }
             || of.qos == 1 && of.is_resent
-            // What was delivered below QoS 2 before a crash need not have been stored, nor is what went
-            // to a session that ended with it.
+            // Messages delivered below QoS 2 before a crash need not have been stored, nor those
+            // for a session that ended in it.
             || of.is_resent
                 && self.has_crashed
                 && before.iter().all(|b| b.qos < 2 || b.session < seen.session)
@@ -354,8 +353,8 @@ impl Judge {
         }
     }
 
-    /// Everything has settled: what was accepted must have come to all who were subscribed before
-    /// it was sent and still are.
+    /// Everything has settled: every accepted message must have reached all clients that were
+    /// subscribed before it was sent and still are.
     pub fn settle(&mut self, now_us: u64) -> Result<(), String> {
         self.wills.settle(now_us);
         for message in &mut self.messages {
@@ -410,8 +409,8 @@ impl Judge {
         Ok(())
     }
 
-    /// A copy for each group: at most one if nobody left meanwhile, and at least one where somebody
-    /// stayed, whoever else left.
+    /// One copy per group: at most one if no member left meanwhile, and at least one if a member
+    /// stayed.
     fn judge_groups(&self, number: usize) -> Result<(), String> {
         let of = &self.messages[number];
         if of.is_resent && of.qos < 2 {
@@ -429,8 +428,8 @@ impl Judge {
         let lowest_qos = asked.clone().map(|(_, &qos)| qos).chain(left_qos).min();
         let perhaps: BTreeSet<&str> =
             groups.iter().copied().chain(asked.clone().map(|(&filter, _)| filter)).collect();
-        // Those whose members all are sure to have subscribed before, and take what is not lost;
-        // who asked and did not see the answer may be one of them.
+        // Groups whose members all are sure to have subscribed before, and lose no messages; a
+        // member that has not received its SUBACK may be one of them.
         let is_sure = |group: &&&str| {
             held().filter(|h| h.filter == **group).all(|h| h.qos > 0 && h.since < of.sent_at)
                 && asked.clone().all(|(filter, &qos)| *filter != **group || qos > 0)
@@ -440,8 +439,8 @@ impl Judge {
             .filter_map(|client| self.received.get(&(number, client)))
             .map(Vec::len)
             .sum();
-        // A core that has not heard yet that somebody came keeps it for a member it knows, who is
-        // away.
+        // A core that does not know a new member yet queues the message for a disconnected member
+        // it knows.
         let somebody_is_away = |group: &str| {
             self.subscribers.iter().any(|s| s.connected_at.is_none() && s.asked.contains_key(group))
         };
@@ -458,7 +457,7 @@ impl Judge {
             let served: Vec<_> = served.collect();
             return Err(format!("message {number} came {copies} times to {served:?}, who stayed"));
         }
-        // Whoever was away came back to the session it had: what waited, waited for somebody.
+        // A disconnected member resumed its session: messages that were queued had a recipient.
         let have_come_back = |group: &&str| {
             let is_member = |s: &&Subscriber| s.asked.contains_key(*group);
             !self.ended_groups.contains(*group)
@@ -483,7 +482,7 @@ impl Judge {
         if left_qos.is_some() {
             return Ok(());
         }
-        // One that left before it saw SUBACK may be a member all the same.
+        // A client that disconnected before SUBACK may be a member nevertheless.
         let is_member_away = self.subscribers.iter().any(|s| {
             s.connected_at.is_none() && s.asked.keys().any(|filter| groups.contains(filter))
         });
@@ -496,7 +495,7 @@ impl Judge {
         Ok(())
     }
 
-    /// What a topic may hold in the end: the last accepted message, or one that is in doubt.
+    /// The possible final values of a topic: the last accepted message, or an uncertain one.
     pub fn may_be_retained(&self, topic: &str, number: Option<usize>) -> bool {
         let of_topic =
             || self.messages.iter().enumerate().filter(|(_, m)| m.topic == topic && m.retain);
@@ -516,7 +515,7 @@ impl Judge {
     }
 }
 
-/// A client's plain subscriptions that a message must reach.
+/// A client's ordinary subscriptions that a message must reach.
 fn plain<'a>(
     subscriber: &'a Subscriber,
     message: &'a Message,

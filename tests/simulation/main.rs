@@ -8,8 +8,9 @@
 //! RINGMQ_SIM_STEPS=2,3,7 RINGMQ_SIM_SEED=77 cargo test …        the same with these steps alone
 //! ```
 //!
-//! A seed that fails is run again with steps left out, as long as it still fails, and what is left
-//! is printed (not if `RINGMQ_SIM_SHRINK=no`). `tests/simulation/plant` shows that planted faults are found.
+//! A failing seed is run again with steps omitted, as long as it still fails, and the remaining
+//! steps are printed (disabled by `RINGMQ_SIM_SHRINK=no`). `tests/simulation/plant` verifies that
+//! planted faults are found.
 
 mod client;
 mod judge;
@@ -30,9 +31,9 @@ use std::time::{Duration, Instant};
 use plan::Plan;
 use run::Run;
 
-/// How long a run without further words takes.
+/// Default duration of a run.
 const SECONDS: u64 = if cfg!(debug_assertions) { 20 } else { 60 };
-/// Of so many seeds, one is run twice, to see that it is the same run.
+/// One of this many seeds is run twice, to verify that runs are deterministic.
 const TWICE_EVERY: u64 = 50;
 
 fn main() -> ExitCode {
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     let first = number("RINGMQ_SIM_FIRST").unwrap_or(1);
     let seconds = Duration::from_secs(number("RINGMQ_SIM_SECONDS").unwrap_or(SECONDS));
     let seeds = number("RINGMQ_SIM_SEEDS").unwrap_or(u64::MAX);
-    // A seed that fails is printed with its cause; the panics on the way are not.
+    // A failing seed is printed with its cause; the panic messages of shrinking are suppressed.
     std::panic::set_hook(Box::new(|_| {}));
     let begin = Instant::now();
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
     let elapsed = begin.elapsed().as_secs_f64();
     let Some((seed, what)) = failure.into_inner().expect("no panic") else {
         let count = (next.into_inner() - first).min(seeds);
-        println!("simulation: {count} seeds in {elapsed:.0} s, nothing found");
+        println!("simulation: {count} seeds in {elapsed:.0} s, no failure");
         return ExitCode::SUCCESS;
     };
     println!("simulation: seed {seed} failed after {elapsed:.1} s: {what}");
@@ -83,7 +84,7 @@ fn attempt(plan: &Plan, seed: u64, is_told: bool) -> Result<u64, String> {
     catch_unwind(AssertUnwindSafe(|| Run::through(plan, seed, is_told))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(format!("panic: {}", text.unwrap_or("of an unknown kind")))
+        Err(format!("panic: {}", text.unwrap_or("without a message")))
     })
 }
 
@@ -104,7 +105,7 @@ fn replay(seed: u64) -> ExitCode {
     println!("seed {seed}: {} cores, lanes of {}", plan.cores, plan.lane_capacity);
     match attempt(&plan, seed, true) {
         Ok(_) => {
-            println!("nothing found");
+            println!("no failure");
             ExitCode::SUCCESS
         }
         Err(what) => {
@@ -114,14 +115,13 @@ fn replay(seed: u64) -> ExitCode {
     }
 }
 
-/// What failed, whoever it concerned.
+/// The failure, without the numbers of clients and messages.
 fn kind_of(what: &str) -> String {
     let (_, what) = what.split_once(": ").unwrap_or(("", what));
     what.chars().filter(|c| c.is_alphabetic()).collect()
 }
 
-/// Leaves out steps, many at first, then fewer, as long as the run fails (Zeller and Hildebrandt,
-/// 2002).
+/// Omits steps, many at first, then fewer, as long as the run fails (Zeller and Hildebrandt, 2002).
 fn shrink(seed: u64) {
     let mut plan = Plan::new(seed);
     let mut what = attempt(&plan, seed, false).err().unwrap_or_default();

@@ -1,22 +1,23 @@
-//! What happens in a run: steps drawn from a seed beforehand, so that a failing run can be replayed
-//! with steps left out.
+//! The steps of a run, drawn from a seed in advance, so that a failing run can be replayed with
+//! steps omitted.
 
 use crate::random::Random;
 
 pub const CLIENTS: usize = 6;
 
-/// Filters of plain subscriptions; those of retained topics come last.
+/// Filters of ordinary subscriptions; those of retained topics are last.
 const FILTERS: [&str; 9] = ["n/a", "n/b", "n/a/b", "n/+", "n/#", "n/+/b", "r/#", "r/0", "r/+"];
 const SHARED: [&str; 3] = ["$share/g/s/#", "$share/g/s/x", "$share/h/s/+"];
 const TOPICS: [&str; 3] = ["n/a", "n/b", "n/a/b"];
 const SHARED_TOPICS: [&str; 2] = ["s/x", "s/y"];
-/// A topic to which all clients publish retained messages; the others have one publisher each.
+/// A topic to which all clients publish retained messages; every other topic has a single
+/// publisher.
 pub const COMMON_RETAINED: &str = "r/m";
 const OWN_RETAINED: [&str; CLIENTS] = ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5"];
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A new connection for a client, whether it has one or not.
+    /// A client opens a new connection, whether it has one or not.
     Connect {
         client: usize,
         clean: bool,
@@ -28,14 +29,14 @@ pub enum Step {
     Leave {
         client: usize,
     },
-    /// The client sends no more, having said DISCONNECT or not, and reads on; where the executor
-    /// `reads_ahead`, it sees the end while the engine wants no input.
+    /// The client shuts down its sending direction, with or without DISCONNECT, and continues to
+    /// read; if `reads_ahead`, the executor detects the end while the engine wants no input.
     End {
         client: usize,
         is_polite: bool,
         reads_ahead: bool,
     },
-    /// The network ends the connection; what was under way is lost.
+    /// The network cuts the connection; data in transit is lost.
     Cut {
         client: usize,
     },
@@ -56,57 +57,57 @@ pub enum Step {
         bytes: usize,
         times: usize,
     },
-    /// The retained message of a topic is taken away.
+    /// The retained message of a topic is removed.
     Clear {
         client: usize,
         topic: &'static str,
         qos: u8,
     },
-    /// The client reads nothing from here on, or reads again.
+    /// The client stops reading, or resumes.
     Block {
         client: usize,
         is_blocked: bool,
     },
-    /// The client keeps its acknowledgements to itself, or sends them at once.
+    /// The client delays its acknowledgements, or sends them immediately.
     Lazy {
         client: usize,
         is_lazy: bool,
     },
-    /// Nothing passes from one core to another until it thaws.
+    /// No messages pass from one core to another until everything thaws.
     Freeze {
         from: usize,
         to: usize,
         is_frozen: bool,
     },
-    /// The scheduler goes on.
+    /// The scheduler runs.
     Turns(usize),
     /// Time passes.
     Wait {
         ms: u64,
     },
-    /// The broker is gone without a word, and another one starts, on so many cores.
+    /// The broker crashes, and another one starts with this many cores.
     Crash {
         cores: u16,
     },
-    /// The store wants everything told anew.
+    /// The store requests a checkpoint.
     Checkpoint,
-    /// Everything thaws and settles, and is judged.
+    /// Everything thaws, settles and is judged.
     Settle,
 }
 
 pub struct Plan {
     pub cores: u16,
     pub lane_capacity: usize,
-    /// Outboxes so small that consumers are often behind; QoS 0 may then be dropped.
+    /// Small outboxes, so that consumers are often congested; QoS 0 messages may then be dropped.
     pub has_small_outboxes: bool,
     pub versions: [bool; CLIENTS],
-    /// Packet Identifiers that each client has.
+    /// Number of Packet Identifiers per client.
     pub identifiers: u16,
-    /// Sessions are kept on a disk, and the broker crashes.
+    /// Sessions are stored on disk, and the broker crashes.
     pub is_durable: bool,
-    /// Subscribers that get a message in one turn, where that is bounded.
+    /// Maximum number of recipients served per turn, if limited.
     pub fan_out: Option<usize>,
-    /// With their numbers, which stay when others are left out.
+    /// The steps with their numbers, which stay the same when others are omitted.
     pub steps: Vec<(u64, Step)>,
 }
 

@@ -1,4 +1,4 @@
-//! Chance that replays: SplitMix64 (Steele, Lea and Flood, 2014).
+//! Reproducible random numbers: SplitMix64 (Steele, Lea and Flood, 2014).
 
 pub struct Random(u64);
 

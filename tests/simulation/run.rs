@@ -1,4 +1,4 @@
-//! One run: the steps of a plan carried out, and the end, in which everything must come to rest.
+//! One run: executes the steps of a plan, and ends with everything at rest.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::wills;
 use crate::world::World;
 
-/// Rounds of all cores after which a broker that has not come to rest never will.
+/// Maximum number of rounds of all cores until the broker must be at rest.
 const ROUNDS_MAX: usize = 3_000;
 
 pub struct Run {
@@ -22,7 +22,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Carries a plan out; the trace of two runs of one seed is the same.
+    /// Executes a plan. The traces of two runs of the same seed are equal.
     pub fn through(plan: &Plan, seed: u64, is_told: bool) -> Result<u64, String> {
         let mut run = Self::new(plan, seed);
         for (number, step) in &plan.steps {
@@ -80,7 +80,7 @@ impl Run {
                 }
             }
             Step::Lazy { client, is_lazy } => clients[client].is_lazy = is_lazy,
-            // The broker may have come back on fewer cores.
+            // The broker may have restarted with fewer cores.
             Step::Freeze { from, to, .. } if from.max(to) >= world.cores() => {}
             Step::Crash { cores } => {
                 judge.note_crash(world.now.0);
@@ -106,7 +106,7 @@ impl Run {
         self.look(true)
     }
 
-    /// Clients look at what has come.
+    /// Clients process what they received.
     fn look(&mut self, all: bool) -> Result<(), String> {
         let Self { world, clients, judge, .. } = self;
         clients.iter().for_each(|client| client.note_expiry(world, judge));
@@ -119,7 +119,7 @@ impl Run {
         Ok(())
     }
 
-    /// Nothing hinders anybody any more: everything comes to rest, and is judged.
+    /// Everything thaws, comes to rest, and is judged.
     fn settle(&mut self, random: &mut Random) -> Result<(), String> {
         for lane in self.world.lanes.iter_mut().flatten() {
             lane.is_frozen = false;
@@ -147,7 +147,7 @@ impl Run {
             self.look(true)?;
             quiet = if moved { 0 } else { quiet + 1 };
             if quiet > 2 {
-                // Consumers that count as stuck, and publishers that rest, have a second.
+                // One second, for consumers that count as stuck, and for paused publishers.
                 self.world.now.0 += 1_100_000;
             }
             if quiet > 5 {
@@ -159,7 +159,7 @@ impl Run {
 
     fn end(&mut self) -> Result<(), String> {
         let random = &mut Random::stream(self.seed, u64::MAX);
-        // Who is away comes back for what it is owed.
+        // Disconnected clients reconnect for their pending messages.
         let Self { world, clients, judge, .. } = self;
         for client in clients.iter_mut().filter(|c| c.link.is_none() && c.is_persistent()) {
             let how = How { is_clean: false, expiry_s: 3_600, pipelined: None, has_will: false };
@@ -172,7 +172,7 @@ impl Run {
         self.clear_all(random)
     }
 
-    /// Every core shows a new subscriber the same retained messages, and the right ones.
+    /// Every core sends a new subscriber the same retained messages, and the correct ones.
     fn compare_retained(&mut self, random: &mut Random) -> Result<(), String> {
         let mut shown = Vec::new();
         for core in 0..self.world.cores() {
@@ -190,7 +190,7 @@ impl Run {
         Ok(())
     }
 
-    /// The Wills shown are those that were published last.
+    /// The retained Wills are those published last.
     fn compare_wills(&mut self, random: &mut Random) -> Result<(), String> {
         for core in 0..self.world.cores() {
             let shown = self.retained(core, "w/#", random)?;
@@ -201,7 +201,7 @@ impl Run {
         Ok(())
     }
 
-    /// What a core keeps under a filter: the numbers that messages bear, by topic.
+    /// The retained messages of a core under a filter: their numbers by topic.
     fn retained(
         &mut self,
         core: usize,
@@ -213,9 +213,9 @@ impl Run {
         Ok(kept.into_iter().map(|(topic, payload)| (topic, number(&payload))).collect())
     }
 
-    /// Once all is gone, nothing is left of it.
+    /// After everything has been removed, no memory is left in use.
     fn clear_all(&mut self, random: &mut Random) -> Result<(), String> {
-        // Their Wills first, which are to be cleared too.
+        // Their Wills first, which have to be removed too.
         self.cut_all(random)?;
         let Self { world, clients, judge, .. } = self;
         let how = How { is_clean: true, expiry_s: 0, pipelined: None, has_will: false };
@@ -237,7 +237,7 @@ impl Run {
         self.rest(random)?;
         match self.world.memory_bytes() {
             0 => Ok(()),
-            bytes => Err(format!("{bytes} bytes are left of nothing")),
+            bytes => Err(format!("{bytes} bytes are still in use")),
         }
     }
 

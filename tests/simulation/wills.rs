@@ -1,36 +1,36 @@
-//! Whose Will must have been published, and whose must not. Each connection's Will is a retained
-//! message of its client's topic that bears its number, so that the last one shows in the end.
+//! Which Wills must have been published, and which must not. The Will of each connection is a
+//! retained message on its client's topic with a number, so that the last one shows in the end.
 
 use std::collections::BTreeMap;
 
 use crate::plan::CLIENTS;
 
-/// Seconds that clients have to come back after a crash.
+/// Seconds in which clients may reconnect after a crash.
 pub const GRACE_S: u32 = 2;
 
 pub const TOPICS: [&str; CLIENTS] = ["w/0", "w/1", "w/2", "w/3", "w/4", "w/5"];
 
-/// A connection with a Will that is open, as far as its client knows.
+/// A connection with a Will that is open, as far as the client knows.
 #[derive(Clone, Copy)]
 struct Open {
     connection: u64,
-    /// CONNACK came.
+    /// CONNACK was received.
     is_accepted: bool,
 }
 
-/// A connection that was open when the broker crashed, or had just ended then.
+/// A connection that was open when the broker crashed, or had just ended.
 #[derive(Clone, Copy)]
 struct Left {
     connection: u64,
-    /// It was open, and its Will not published.
+    /// The connection was open, and its Will not published.
     was_open: bool,
     crashed_us: u64,
-    /// By then all cores had had turns since.
+    /// The time by which all cores had had turns since the crash.
     settled_us: Option<u64>,
 }
 
 impl Left {
-    /// Whether a client that comes back now is in time, whenever the broker began to count.
+    /// Whether a client that reconnects now is in time, whenever the broker started the period.
     fn may_come_back(&self, now_us: u64) -> bool {
         now_us < self.crashed_us + u64::from(GRACE_S) * 1_000_000
     }
@@ -41,17 +41,17 @@ struct OfClient {
     /// Wills that may have been published, and whether their connections are sure to have been
     /// accepted: others may have been open at any time, also after later ones.
     possible: BTreeMap<u64, bool>,
-    /// The last one that is sure to have been.
+    /// The last Will that is sure to have been published.
     sure: Option<u64>,
     open: Option<Open>,
-    /// The last connection that ended since everything settled, unless by DISCONNECT.
+    /// The last connection that ended since everything settled, other than by DISCONNECT.
     ended: Option<u64>,
-    /// The last one that did by DISCONNECT, nothing having happened since.
+    /// The last one that ended by DISCONNECT, without a later event.
     polite: Option<u64>,
     left: Option<Left>,
-    /// One that came back, without having heard so yet.
+    /// A connection that was reopened, without CONNACK so far.
     returning: Option<Left>,
-    /// A connection of which nobody knows how far it came has ended since everything settled.
+    /// A connection in an unknown state has ended since everything settled.
     is_muddled: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct Wills {
 }
 
 impl Wills {
-    /// A client sends CONNECT; the number of its Will, if it has one.
+    /// A client sends CONNECT. Returns the number of its Will, if any.
     pub fn connect(&mut self, client: usize, has_will: bool) -> Option<u64> {
         self.connections += 1;
         let of = &mut self.clients[client];
@@ -73,7 +73,7 @@ impl Wills {
         Some(open.connection)
     }
 
-    /// CONNACK came.
+    /// CONNACK was received.
     pub fn accept(&mut self, client: usize, now_us: u64) {
         let of = &mut self.clients[client];
         if let Some(open) = &mut of.open {
@@ -100,7 +100,7 @@ impl Wills {
         }
     }
 
-    /// The broker crashes, and ends all connections.
+    /// The broker crashes, which ends all connections.
     pub fn crash(&mut self, now_us: u64) {
         for of in &mut self.clients {
             let open = of.open.take();
@@ -112,7 +112,7 @@ impl Wills {
                 crashed_us: now_us,
                 settled_us: None,
             });
-            // Who was away before is given time once more, if that was not over.
+            // The period of clients disconnected before starts over, if it had not passed.
             let again = of.left.map(|left| Left {
                 was_open: left.was_open && left.may_come_back(now_us),
                 crashed_us: now_us,
@@ -144,7 +144,7 @@ impl Wills {
         }
     }
 
-    /// Whether a client's topic may hold the Will of this number, or none, in the end.
+    /// Whether a client's topic may have the Will with this number, or none, in the end.
     pub fn check(&self, client: usize, shown: Option<u64>) -> Result<(), String> {
         let of = &self.clients[client];
         let Some(number) = shown else {

@@ -1,8 +1,8 @@
 //! The cores, the lanes between them and the network around them, under a seeded scheduler.
 //!
-//! A turn of a core is what an executor makes of it: batches and sockets from other cores, bytes
-//! from clients, timers, actions, and then what goes into lanes that have room. Chance decides whose
-//! turn it is, how much arrives, how much a peer takes, and how far the lanes are behind.
+//! A turn of a core does what an executor does: batches and sockets from other cores, bytes from
+//! clients, timers, actions, and then batches for lanes that have room. Random numbers decide which
+//! core runs, how much data arrives, how much a peer accepts, and how far the lanes lag behind.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -21,39 +21,39 @@ use crate::plan::Plan;
 use crate::random::Random;
 use crate::{packets, wills};
 
-/// Where a connection is, seen from the broker.
+/// The location of a connection, from the broker's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     Core(usize, ConnectionId),
-    /// On its way between cores.
+    /// In transit between cores.
     Moving,
     Closed,
 }
 
-/// A network connection, both its ends.
+/// A network connection with both endpoints.
 pub struct Link {
     pub at: At,
-    /// All that the client ever sent on it, and how much of that a core has read.
+    /// All data that the client sent, and the amount that a core has read.
     pub sent: Vec<u8>,
     pub read: usize,
-    /// How much had been read after which turn.
+    /// The amount that had been read after each turn.
     pub reads: VecDeque<(usize, u64)>,
-    /// Packets for the client that it has not looked at yet, and the start of the next.
+    /// Packets for the client that it has not processed yet, and the start of the next.
     pub inbox: VecDeque<Vec<u8>>,
     partial: Vec<u8>,
     held: Option<SendBuffer>,
     is_paused: bool,
-    /// The client has gone: nothing it sent arrives any more.
+    /// The client has closed the connection: its data is discarded.
     is_cut: bool,
     pub is_blocked: bool,
-    /// The client sends no more, and how that is seen.
+    /// The client has shut down its sending direction, and how the broker sees that.
     end: Option<End>,
 }
 
-/// The end of what a client sends.
+/// The end of a client's data.
 #[derive(Clone, Copy)]
 struct End {
-    /// It is read although the engine wants no input.
+    /// The end is read although the engine wants no input.
     reads_ahead: bool,
     is_told: bool,
 }
@@ -69,10 +69,10 @@ struct Cargo {
 #[derive(Default)]
 pub struct Lane {
     cargo: VecDeque<Cargo>,
-    /// Sockets that wait for room.
+    /// Sockets that wait for room in a lane.
     leaving: Vec<(usize, HandedOver)>,
     pub is_frozen: bool,
-    /// When the last batch that arrived had been sent.
+    /// When the last batch that arrived was sent.
     pub arrived: u64,
 }
 
@@ -81,18 +81,18 @@ struct Core {
     links: BTreeMap<(u32, u32), usize>,
 }
 
-/// What the cores keep, in the order in which it was written. What was not synchronised is lost in a
-/// crash, but for as much of its beginning as happens to be there.
+/// The records of the cores, in the order in which they were written. A crash loses unsynced
+/// records, except for a random prefix.
 #[derive(Default)]
 struct Disk {
     batches: Vec<(usize, RecordBatch)>,
     synced: usize,
-    /// By core, the last batch that is kept.
+    /// By core, the last stored batch.
     up_to: Vec<u64>,
-    /// How often everything was to be told anew, and what that makes superfluous.
+    /// Number of checkpoints requested, and the records that each one replaces.
     checkpoint: u64,
     superfluous: Option<usize>,
-    /// By core, the checkpoint that it told everything for.
+    /// By core, the checkpoint that it has completed.
     told: Vec<u64>,
 }
 
@@ -115,7 +115,7 @@ impl Disk {
     }
 }
 
-/// The time of day at which the cores' clock stood at zero.
+/// The time of day at zero on the cores' clock.
 const WALL_AT_ZERO_US: u64 = 1 << 50;
 
 pub struct World {
@@ -130,7 +130,7 @@ pub struct World {
     pub now: Now,
     /// Turns of all cores so far.
     pub turn: u64,
-    /// Of all that was sent to clients, in order: two runs of one seed are equal.
+    /// A hash of all data sent to clients, in order: equal for two runs of one seed.
     pub trace: u64,
 }
 
@@ -162,7 +162,7 @@ impl World {
         world
     }
 
-    /// Starts a broker, with what is on the disk.
+    /// Starts a broker with the records on disk.
     fn start(&mut self, cores: u16) {
         let count = usize::from(cores);
         let nodes = (0..cores).map(|core| core / 2).collect();
@@ -196,8 +196,8 @@ impl World {
         self.lanes = (0..count).map(|_| (0..count).map(|_| Lane::default()).collect()).collect();
     }
 
-    /// The broker is gone without a word, and another one starts, on so many cores. Of what it had
-    /// written and not synchronised, a beginning is there.
+    /// The broker crashes, and another one starts with this many cores. A prefix of the unsynced
+    /// records survives.
     pub fn crash(&mut self, random: &mut Random, cores: u16) {
         for link in &mut self.links {
             (link.at, link.held, link.is_paused) = (At::Closed, None, false);
@@ -210,7 +210,7 @@ impl World {
         self.start(cores);
     }
 
-    /// The store wants everything told anew.
+    /// The store requests a checkpoint.
     pub fn begin_checkpoint(&mut self) {
         if let Some(disk) = self.disk.as_mut().filter(|disk| disk.superfluous.is_none()) {
             disk.checkpoint += 1;
@@ -218,7 +218,7 @@ impl World {
         }
     }
 
-    /// A core hears how far the store is; at the end of a turn it hands over what is to be kept.
+    /// A core is notified of the store's progress; at the end of a turn it submits its records.
     fn hear_of_disk(&mut self, core: usize) {
         let Some(disk) = &self.disk else { return };
         let (up_to, checkpoint) = (disk.up_to[core], disk.checkpoint);
@@ -265,17 +265,17 @@ impl World {
         link
     }
 
-    /// The network ends a connection.
+    /// The network cuts a connection.
     pub fn cut(&mut self, link: usize) {
         self.links[link].is_cut = true;
     }
 
-    /// The client sends no more.
+    /// The client shuts down its sending direction.
     pub fn end(&mut self, link: usize, reads_ahead: bool) {
         self.links[link].end = Some(End { reads_ahead, is_told: false });
     }
 
-    /// The core at which a connection is.
+    /// The core that has a connection.
     pub fn core_of(&self, link: usize) -> Option<usize> {
         match self.links[link].at {
             At::Core(core, _) => Some(core),
@@ -283,7 +283,7 @@ impl World {
         }
     }
 
-    /// Some turns of some cores.
+    /// Runs some turns of some cores.
     pub fn turns(&mut self, random: &mut Random, turns: usize) {
         for _ in 0..turns {
             let core = random.below(self.cores.len());
@@ -292,7 +292,7 @@ impl World {
         }
     }
 
-    /// A turn of every core in which everything moves that can; false when nothing did.
+    /// A turn of every core in which everything moves that can; false if nothing did.
     pub fn settle_once(&mut self, random: &mut Random) -> bool {
         let (bytes, turn_trace) = (self.bytes_moved(), self.trace);
         let mut moved = false;
@@ -325,7 +325,7 @@ impl World {
         moved |= self.act(core);
         moved |= self.send_cargo(core);
         moved |= self.write_records(core, random, all);
-        // Work that goes on in the next turn may show nothing for many turns.
+        // Work that continues in the next turn may have no visible effect for many turns.
         let due = self.cores[core].engine.poll_timeout();
         moved | due.is_some_and(|deadline| deadline.is_due(self.now))
     }
@@ -396,13 +396,13 @@ impl World {
         }
     }
 
-    /// Whether nothing is left to read from those who are read.
+    /// Whether no unread data is left for clients that read.
     fn has_read_all(&self, core: usize) -> bool {
         let links = self.cores[core].links.values().map(|&number| &self.links[number]);
         links.into_iter().all(|link| link.is_paused || link.read == link.sent.len())
     }
 
-    /// Carries out what the engine asks for; false when that is nothing.
+    /// Executes the engine's actions; false if there are none.
     fn act(&mut self, core: usize) -> bool {
         let mut acted = false;
         while let Some(action) = self.cores[core].engine.poll_action() {
@@ -415,7 +415,7 @@ impl World {
             | Action::HandOver { connection, .. }
             | Action::Close { connection, .. }) = &action;
             let key = (connection.slot, connection.generation);
-            // One that was closed since is none of the engine's business any more.
+            // The engine no longer knows a connection that has been closed.
             let Some(&link) = self.cores[core].links.get(&key) else { continue };
             match action {
                 Action::Send { buffer, .. } => {
@@ -428,7 +428,7 @@ impl World {
                     let now = self.now;
                     self.cores[core].engine.handle_progress(now, connection, None);
                 }
-                Action::Settle { .. } => unreachable!("it is plain"),
+                Action::Settle { .. } => unreachable!("connections are plaintext"),
                 Action::HandOver { to, handed_over, .. } => {
                     self.cores[core].links.remove(&key);
                     self.links[link].at = At::Moving;
@@ -447,7 +447,7 @@ impl World {
         acted
     }
 
-    /// Peers take bytes.
+    /// Peers receive bytes.
     fn write(&mut self, core: usize, random: &mut Random, all: bool) {
         let links: Vec<usize> = self.cores[core].links.values().copied().collect();
         for number in links {
@@ -470,7 +470,7 @@ impl World {
         }
     }
 
-    /// Bytes reach a client; returns how many.
+    /// Bytes reach a client; returns their number.
     fn arrive(&mut self, link: usize, buffer: &SendBuffer, most: usize) -> usize {
         let mut slices = [IoSlice::new(&[]); 1_024];
         let count = buffer.io_slices(&mut slices);
@@ -508,14 +508,14 @@ impl World {
         sent
     }
 
-    /// What all cores hold together.
+    /// Memory of all cores.
     pub fn memory_bytes(&mut self) -> u64 {
         self.cores.iter_mut().map(|core| core.engine.metrics().memory_bytes).sum()
     }
 }
 
 impl World {
-    /// The retained messages that one core shows to somebody who has never been there before.
+    /// The retained messages that one core sends to a new client.
     pub fn watch(
         &mut self,
         core: usize,
@@ -523,7 +523,7 @@ impl World {
         chance: &mut dyn FnMut() -> u64,
     ) -> Result<Vec<(String, Vec<u8>)>, String> {
         let link = self.connect(core);
-        // Without a Client Identifier the home is where the connection was accepted.
+        // Without a Client Identifier, the home is the accepting core.
         let sent = [
             packets::connect("", wire::Version::V5),
             packets::subscribe(filter, wire::Qos::AtMostOnce, wire::Version::V5),

@@ -1,5 +1,6 @@
-//! What comes before the end of a stream is served, in its order, and answered, before the end is acted on:
-//! on every executor, with one core and several, over every transport, whatever holds the stream up.
+//! Data received before the end of a stream is processed in order and answered before the end is
+//! handled: on every executor, with one core and several, over every transport, whatever delays the
+//! stream.
 //!
 //! ```text
 //! cargo test --test stream                                          some hundred streams
@@ -8,16 +9,16 @@
 #![cfg(all(unix, feature = "tls", feature = "websocket"))]
 
 #[path = "../support/did.rs"]
-#[allow(dead_code, reason = "what is seen here is in the matrix by other tests")]
+#[allow(dead_code, reason = "other tests record these combinations for the matrix")]
 mod did;
 #[path = "../support/packets.rs"]
 mod packets;
 #[path = "../simulation/random.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
 mod random;
 mod script;
 #[path = "../transports/support.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
 mod support;
 mod witness;
 
@@ -31,16 +32,16 @@ use script::{Ends, Expected, Script};
 use support::{Broker, Client, EXECUTORS, TRANSPORTS};
 use witness::Witness;
 
-/// A user whose password takes a while to look at.
+/// A user whose password takes a while to verify.
 const USER: &str = "user";
 const ACCESS: &str = "[access]\nanonymous = true\npassword_file = \"FOLDER/passwords\"\n";
-/// So many messages a second, and as many at once.
+/// Messages per second, and burst size.
 const THROTTLED: &str = "[protection]\nmessages_per_second_max = 50\n";
 
-/// A broker that knows the user.
+/// A broker with the user.
 fn broker(flags: &str, more: &str) -> Broker {
     Broker::start_with(flags, &format!("{ACCESS}{more}"), |folder, _| {
-        // What costs nothing to look at is looked at elsewhere all the same.
+        // Cheap passwords are verified in the pool, too.
         let cheap = folder.join("cheap.toml");
         std::fs::write(&cheap, "[access.hashing]\nmemory_kib = 64\niterations = 1\n")
             .expect("written");
@@ -61,7 +62,7 @@ fn broker(flags: &str, more: &str) -> Broker {
     })
 }
 
-/// The answers that come until the broker says that nothing follows.
+/// The responses until the broker ends the stream.
 fn answers(client: &mut Client) -> Vec<(u8, u16)> {
     let mut answers = Vec::new();
     while let Ok((first, body)) = client.packet() {
@@ -75,7 +76,7 @@ fn answers(client: &mut Client) -> Vec<(u8, u16)> {
     answers
 }
 
-/// A client says this and nothing more; what it is answered until the broker closes.
+/// A client sends these bytes and ends its stream. Returns the responses until the broker closes.
 fn say_and_end(broker: &Broker, transport: &str, bytes: &[u8]) -> Vec<(u8, u16)> {
     let mut client = broker.client(transport);
     client.send(bytes).expect("it is sent");
@@ -84,7 +85,7 @@ fn say_and_end(broker: &Broker, transport: &str, bytes: &[u8]) -> Vec<(u8, u16)>
 }
 
 #[test]
-fn a_flood_that_ends_with_disconnect_and_fin_comes_whole_to_a_slow_subscriber() {
+fn a_flood_before_disconnect_and_fin_reaches_a_slow_subscriber_completely() {
     const COUNT: usize = 30_000;
     for flags in EXECUTORS {
         let broker = broker(flags, "");
@@ -127,7 +128,7 @@ fn a_flood_that_ends_with_disconnect_and_fin_comes_whole_to_a_slow_subscriber() 
 }
 
 #[test]
-fn what_follows_connect_at_once_is_served_after_an_authentication_that_takes_time() {
+fn packets_sent_with_connect_are_processed_after_a_slow_authentication() {
     for flags in EXECUTORS {
         let broker = broker(flags, "");
         let witness = Witness::of(&broker);
@@ -145,7 +146,7 @@ fn what_follows_connect_at_once_is_served_after_an_authentication_that_takes_tim
 }
 
 #[test]
-fn a_throttled_client_that_disconnects_loses_nothing_and_its_will_is_not_published() {
+fn a_throttled_client_that_disconnects_loses_no_message_and_its_will_is_not_published() {
     for flags in EXECUTORS {
         let broker = broker(flags, THROTTLED);
         let witness = Witness::of(&broker);
@@ -176,7 +177,7 @@ fn a_throttled_client_that_disconnects_loses_nothing_and_its_will_is_not_publish
 }
 
 #[test]
-fn a_client_that_sends_no_more_gets_connack_puback_and_suback() {
+fn a_half_closed_connection_receives_connack_puback_and_suback() {
     for flags in EXECUTORS {
         let broker = broker(flags, "");
         for (number, transport) in TRANSPORTS.into_iter().cycle().take(60).enumerate() {
@@ -191,7 +192,7 @@ fn a_client_that_sends_no_more_gets_connack_puback_and_suback() {
 }
 
 #[test]
-fn a_client_that_sends_no_more_and_reads_slowly_gets_all_that_waits_for_it() {
+fn a_half_closed_connection_with_a_slow_reader_receives_all_queued_messages() {
     const COUNT: usize = 95;
     for flags in EXECUTORS {
         let broker = broker(flags, "");
@@ -214,7 +215,7 @@ fn a_client_that_sends_no_more_and_reads_slowly_gets_all_that_waits_for_it() {
     }
 }
 
-/// A broker that stores what it acknowledges, with a session that is kept and subscribed to everything.
+/// A broker with a store, and a persistent session that is subscribed to all topics.
 fn storing(flags: &str) -> (Broker, Client) {
     let broker = broker(&format!("{flags} --data FOLDER/data"), "");
     let mut keeper = broker.client("tcp");
@@ -226,7 +227,7 @@ fn storing(flags: &str) -> (Broker, Client) {
 }
 
 #[test]
-fn what_waits_for_the_store_is_answered_before_disconnect_or_the_end_is_acted_on() {
+fn acknowledgements_that_wait_for_the_store_are_sent_before_disconnect_or_the_end_is_handled() {
     for flags in EXECUTORS {
         let (broker, _keeper) = storing(flags);
         for (number, transport) in TRANSPORTS.into_iter().cycle().take(12).enumerate() {
@@ -245,11 +246,11 @@ fn what_waits_for_the_store_is_answered_before_disconnect_or_the_end_is_acted_on
     }
 }
 
-/// Plays a script, and compares what comes of it.
+/// Plays a script, and compares the outcome.
 fn play(broker: &Broker, witness: &Witness, transport: &str, script: &Script, what: &str) {
     let mut client = broker.client(transport);
     for piece in script.pieces() {
-        // A broker that was told what makes no packet may have closed by then.
+        // After invalid data, the broker may have closed the connection.
         let _ = client.send(piece);
         if script.pauses {
             std::thread::sleep(Duration::from_millis(3));
@@ -265,7 +266,7 @@ fn play(broker: &Broker, witness: &Witness, transport: &str, script: &Script, wh
             assert_eq!(answers, script.expected.answers, "{what}");
         }
         Ends::Closed => drop(client.shut(false)),
-        // What had not arrived by then is lost.
+        // Data that had not arrived by then is lost.
         Ends::Reset => {
             client.reset();
             return witness.expects_no_more_than(&script.name, &script.expected, what);
@@ -275,7 +276,7 @@ fn play(broker: &Broker, witness: &Witness, transport: &str, script: &Script, wh
 }
 
 #[test]
-fn any_stream_cut_anywhere_is_served_up_to_its_end() {
+fn a_stream_cut_at_any_position_is_processed_up_to_its_end() {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse().ok());
     let first: u64 = number("RINGMQ_STREAM_SEED").unwrap_or(1);
     let count: u64 = number("RINGMQ_STREAM_COUNT").unwrap_or(40);

@@ -1,4 +1,4 @@
-//! What a client says before it is gone, and what a broker has to make of it.
+//! The data a client sends before it ends its stream, and the expected outcome.
 
 use ringmq::wire::{
     self, Ack, Connect, ConnectProperties, Disconnect, Frame, Packet, PacketIdentifier, Qos,
@@ -11,37 +11,37 @@ use crate::random::Random;
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// The client sends no more, and reads to the end.
+    /// The client shuts down its sending direction, and reads to the end.
     Half { is_said: bool },
-    /// It is gone.
+    /// The client closes the connection.
     Closed,
-    /// The same by a reset.
+    /// The client resets the connection.
     Reset,
 }
 
-/// A client that comes, says something and goes.
+/// A client that connects, sends data and disconnects.
 pub struct Script {
     pub name: String,
     pub bytes: Vec<u8>,
-    /// Places where what it says is cut into pieces.
+    /// Offsets where the data is split into separate writes.
     pub cuts: Vec<usize>,
-    /// It pauses between pieces.
+    /// Whether the client pauses between writes.
     pub pauses: bool,
     pub ends: Ends,
     pub expected: Expected,
 }
 
-/// What a broker has to make of it.
+/// The expected outcome.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// The payloads that subscribers get, in this order.
+    /// The payloads that subscribers receive, in order.
     pub payloads: Vec<Vec<u8>>,
     /// Whether the Will is published.
     pub has_will: bool,
-    /// Type and Packet Identifier of each answer; those of one type are in this order.
+    /// Type and Packet Identifier of each response; those of one type are in this order.
     pub answers: Vec<(u8, u16)>,
-    /// What is said last makes no packet: the broker ends the connection by itself, and answers that
-    /// waited for other cores are not waited for.
+    /// The last bytes are invalid: the broker closes the connection, without waiting for other
+    /// cores before it sends responses.
     pub is_broken: bool,
 }
 
@@ -59,7 +59,7 @@ fn encoded(packet: &Packet<'_>) -> Vec<u8> {
     packets::encoded(packet, Version::V311)
 }
 
-/// CONNECT, with a Will, and with a password for as many as are to wait for its being looked at.
+/// CONNECT, with a Will, and optionally with a password, so that it waits for authentication.
 pub fn connect(name: &str, has_will: bool, user: Option<&str>) -> Vec<u8> {
     let (topic, password) = (will_topic(name), user.map(|user| format!("{user}{user}")));
     let will = Will { topic: &topic, payload: b"will", ..Will::default() };
@@ -75,7 +75,7 @@ pub fn connect(name: &str, has_will: bool, user: Option<&str>) -> Vec<u8> {
     }))
 }
 
-/// CONNECT of a client whose session is kept.
+/// CONNECT of a client with a persistent session.
 pub fn connect_kept(name: &str) -> Vec<u8> {
     packets::connect_kept(name, Version::V311)
 }
@@ -123,7 +123,7 @@ impl std::fmt::Debug for Script {
 }
 
 impl Script {
-    /// Drawn by chance, of `messages` messages at most; `user` may have to show its password.
+    /// A random script with at most `messages` messages; `user` may be required to authenticate.
     pub fn draw(random: &mut Random, name: &str, messages: usize, user: &str) -> Self {
         let user = random.percent(50).then_some(user);
         let mut bytes = connect(name, random.percent(70), user);
@@ -145,7 +145,7 @@ impl Script {
         }
         match random.below(10) {
             0..6 => bytes.extend(disconnect()),
-            6 => bytes.extend(b"\x00\x00"), // no packet begins so
+            6 => bytes.extend(b"\x00\x00"), // not a valid packet type
             _ => {}
         }
         if random.percent(30) {
@@ -164,7 +164,7 @@ impl Script {
         Self { name, bytes, cuts, pauses, ends, expected }
     }
 
-    /// The pieces in which it is sent.
+    /// The separate writes.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let begins = std::iter::once(0).chain(self.cuts.iter().copied());
         let ends = self.cuts.iter().copied().chain([self.bytes.len()]);
@@ -173,7 +173,7 @@ impl Script {
 }
 
 impl Expected {
-    /// What is to come of these bytes and their end.
+    /// The expected outcome of these bytes and their end.
     pub fn of(bytes: &[u8]) -> Self {
         let mut expected = Self::default();
         let mut rest = bytes;

@@ -1,4 +1,4 @@
-//! A subscriber that sees all messages and Wills of a broker.
+//! A subscriber that receives all messages and Wills of a broker.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use crate::script::{Expected, topic, will_topic};
 use crate::support::{Broker, PATIENCE};
 
-/// What has come by now: payloads by topic.
+/// The data received so far: payloads by topic.
 #[derive(Default)]
 struct Seen {
     payloads: HashMap<String, Vec<Vec<u8>>>,
-    /// How many messages of its client had come before a Will.
+    /// The number of messages of its client received before a Will.
     before_will: HashMap<String, usize>,
     /// Wills that were expected.
     wills: HashSet<String>,
 }
 
-/// A subscriber that sees all.
+/// A subscriber to all topics.
 pub struct Witness {
     seen: Arc<Mutex<Seen>>,
 }
@@ -46,7 +46,7 @@ impl Witness {
         Self { seen }
     }
 
-    /// Waits until a client's messages are here, and its Will if that is to come.
+    /// Waits until a client's messages have arrived, and its Will if expected.
     pub fn expects(&self, name: &str, expected: &Expected, what: &str) {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -72,7 +72,7 @@ impl Witness {
         }
     }
 
-    /// A client's messages are the first of these, and its Will may come.
+    /// Checks that a client's messages are a prefix of these; its Will may arrive.
     pub fn expects_no_more_than(&self, name: &str, expected: &Expected, what: &str) {
         let seen = &mut *self.seen.lock().expect("no test fails with it");
         let payloads = seen.payloads.get(&topic(name)).map_or(&[][..], Vec::as_slice);
@@ -80,7 +80,7 @@ impl Witness {
         seen.wills.insert(name.to_owned());
     }
 
-    /// No Will came that was not expected.
+    /// Checks that no unexpected Will arrived.
     pub fn has_seen_no_other_will(&self, what: &str) {
         std::thread::sleep(Duration::from_millis(200));
         let seen = self.seen.lock().expect("no test fails with it");

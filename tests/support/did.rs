@@ -1,13 +1,12 @@
-//! Notes what a test has done, for docs/matrix.md: by which transport and authentication, with whose
-//! client, and what the broker ran on.
+//! Records for docs/matrix.md what a test has done: with which transport, authentication and
+//! client, and on which executor.
 
 use std::io::Write;
 
-/// A file to add to; nothing is noted without.
+/// Names the file to append to; without it nothing is recorded.
 const FILE: &str = "RINGMQ_MATRIX";
 
-/// What a broker with these flags runs on, as the event says with which it starts; none where it is
-/// another one.
+/// The executor of a broker with these flags, from its start event; `None` for other events.
 pub fn setup_of(event: &serde_json::Value, flags: &str) -> Option<String> {
     let fields = &event["fields"];
     if fields["message"] != "starting" {
@@ -20,7 +19,7 @@ pub fn setup_of(event: &serde_json::Value, flags: &str) -> Option<String> {
     Some(if cores > 1 { format!("{executor}, many cores") } else { executor.to_owned() })
 }
 
-/// Notes that a client did with a broker what the test says. To be called when it has.
+/// Records that a client has successfully used a broker. Called after the fact.
 pub fn did(setup: &str, transport: &str, authentication: &str, client: &str) {
     let Some(file) = std::env::var_os(FILE) else { return };
     let line = format!("{transport}\t{authentication}\t{client}\t{setup}\n");

@@ -1,14 +1,14 @@
-//! A folder of a test's own.
+//! A temporary folder for a test.
 #![allow(dead_code, reason = "each test uses what it needs")]
 
 use std::fs;
 use std::path::PathBuf;
 
-/// A folder that goes with the test.
+/// A folder that is removed on drop.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
-    /// An empty one, with a name that no other test of this program uses.
+    /// Creates an empty folder with a name unique to this process.
     pub fn new(name: &str) -> Self {
         let program = env!("CARGO_CRATE_NAME");
         let name = format!("ringmq-{program}-{}-{name}", std::process::id());
@@ -18,13 +18,13 @@ impl Folder {
         Self(folder)
     }
 
-    /// Writes a file in it; its path.
+    /// Writes a file, and returns its path.
     pub fn write(&self, name: &str, text: &str) -> String {
         fs::write(self.0.join(name), text).expect("written");
         self.path(name)
     }
 
-    /// The path of a file in it.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }

@@ -1,9 +1,9 @@
-//! As much of HTTP as a server of a test takes.
+//! A minimal HTTP parser for servers in tests.
 
 use std::io::{self, BufRead};
 
-/// The next request on a connection: its head, and its body; none when the connection has ended, and
-/// an error when it ends within the body.
+/// The next request on a connection: head and body. `None` at the end of the connection; an error
+/// if it ends within the body.
 pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, Vec<u8>)>> {
     let (mut head, mut length) = (String::new(), 0);
     loop {

@@ -1,5 +1,5 @@
-//! Packets of clients, encoded, for tests and benchmarks that feed the engine.
-#![allow(dead_code, reason = "each of them uses what it needs")]
+//! Encoded client packets for tests and benchmarks that feed the engine.
+#![allow(dead_code, reason = "not used by all tests that share this module")]
 
 use ringmq::wire::{
     Connect, ConnectProperties, Packet, PacketIdentifier, Publish, PublishProperties, Qos,
@@ -18,7 +18,7 @@ pub fn connect(client_identifier: &str, version: Version) -> Vec<u8> {
     connect_as(client_identifier, version, true)
 }
 
-/// CONNECT of a client that goes on with its session, or has it kept, before MQTT 5.
+/// CONNECT of a 3.1.1 client with Clean Session 0.
 pub fn connect_kept(client_identifier: &str, version: Version) -> Vec<u8> {
     connect_as(client_identifier, version, false)
 }
@@ -51,7 +51,7 @@ pub fn subscribe(filter: &str, qos: Qos, version: Version) -> Vec<u8> {
     encoded(&Packet::Subscribe(subscribe), version)
 }
 
-/// PUBLISH with 64 bytes.
+/// PUBLISH with a payload of 64 bytes.
 pub fn publish(topic: &str, qos: Qos, identifier: u16, version: Version) -> Vec<u8> {
     publish_bytes(topic, qos, identifier, version, &[b'x'; 64])
 }

@@ -1,4 +1,4 @@
-//! An authority that issues certificates, and clients that trust it, or anybody.
+//! A certificate authority for tests, and clients that trust this authority or any server.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -63,23 +63,23 @@ impl Authority {
         Issued { certificate: params.signed_by(&key, &self.0).expect("it is signed"), key }
     }
 
-    /// The public key of the server whose files are in a folder, as certificates have it.
+    /// The public key of the server whose files are in a folder, in the encoding of certificates.
     pub fn server_public_key(folder: &Path) -> Vec<u8> {
         let key = std::fs::read_to_string(folder.join("key.pem")).expect("it was written");
         KeyPair::from_pem(&key).expect("a key").subject_public_key_info()
     }
 
-    /// What a client has to know of it.
+    /// The root certificate that clients need.
     pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
         vec![self.0.as_ref().der().clone()]
     }
 
-    /// A certificate for a client.
+    /// A client certificate.
     pub fn issue(&self, common_name: &str, serial: u64) -> Issued {
         self.sign(&[], common_name, serial)
     }
 
-    /// The same that is valid for so many seconds, with the end of the last of them.
+    /// A client certificate that is valid for this many seconds, and the end of its last second.
     pub fn issue_for(&self, common_name: &str, serial: u64, seconds: u64) -> (Issued, SystemTime) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
         let last = Duration::from_secs(now.as_secs() + seconds);
@@ -89,13 +89,13 @@ impl Authority {
         (issued, SystemTime::UNIX_EPOCH + last + Duration::from_secs(1))
     }
 
-    /// The files of a server.
+    /// Writes the files of a server.
     pub fn write_server(&self, folder: &Path) {
         let write = |name: &str, text: String| {
             std::fs::write(folder.join(name), text).expect("written");
         };
         let server = self.sign(&["localhost", "127.0.0.1"], "server", 1);
-        // Not in one step, as no reload falls between them here.
+        // Not atomically, as no reload happens in between.
         write("server.pem", server.certificate.pem());
         write("key.pem", server.key.serialize_pem());
         let other = self.sign(&["other.example", "*.wild.example"], "other", 2);
@@ -109,7 +109,7 @@ impl Authority {
         self.write_list(folder, serials, 4000);
     }
 
-    /// A revocation list that is to be replaced by the beginning of a year.
+    /// A revocation list whose next update is due at the beginning of a year.
     pub fn write_list(&self, folder: &Path, serials: &[u64], year: i32) {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -129,7 +129,7 @@ impl Authority {
         std::fs::write(folder.join("crl.pem"), list).expect("written");
     }
 
-    /// How a client trusts this authority, and shows a certificate.
+    /// A client configuration that trusts this authority and presents a certificate.
     pub fn client_config(&self, shows: Option<&Issued>) -> Tls {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.as_ref().der().clone()).expect("it is one");
@@ -150,7 +150,7 @@ impl Authority {
     }
 }
 
-/// Trusts whoever answers, for clients that come while certificates change.
+/// A verifier that accepts any server, for clients that connect while certificates change.
 #[derive(Debug)]
 pub struct Anybody;
 

@@ -1,6 +1,6 @@
-//! TLS that goes on in the kernel, where the kernel has it; where it has not, the same clients see the
-//! same from TLS in the broker. All brokers of these tests ask for it: so `tests/ktls/run`, which boots
-//! a kernel that has it, runs all of them there.
+//! Kernel TLS, where the kernel supports it; elsewhere the same clients see the same behaviour from
+//! TLS in user space. All brokers of these tests enable it, so that `tests/ktls/run`, which boots a
+//! kernel that supports it, runs all of them on kernel TLS.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::support::{Broker, Client, EXECUTORS, Tls};
 use super::talks;
 
-/// Whether connections of a broker that runs so are to be the kernel's.
+/// Whether connections of a broker with these flags are expected to use kernel TLS.
 fn is_kernels(flags: &str) -> bool {
     let report = Command::new(env!("CARGO_BIN_EXE_broker")).args(["platform", "--json"]).output();
     let report: Value =
@@ -23,7 +23,7 @@ fn is_kernels(flags: &str) -> bool {
     has_tls && !flags.contains("monoio") && !flags.contains("glommio")
 }
 
-/// Where counters are shown every second.
+/// A listener configuration with counters published every second.
 const COUNTED: &str = "[mqtt]\nsys_interval_s = 1\n";
 
 /// Waits until a counter has this value.
@@ -34,7 +34,7 @@ fn comes_to(broker: &Broker, counter: &str, value: usize) {
     reader.waits_for_counter(&topic, value);
 }
 
-/// A client that speaks one suite alone.
+/// A client that offers a single cipher suite.
 fn speaking(broker: &Broker, suite: SupportedCipherSuite) -> Tls {
     let provider =
         CryptoProvider { cipher_suites: vec![suite], ..rustls::crypto::ring::default_provider() };
@@ -42,25 +42,25 @@ fn speaking(broker: &Broker, suite: SupportedCipherSuite) -> Tls {
     roots.add_parsable_certificates(broker.authority.certificates());
     let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[suite.version()])
-        .expect("one it knows")
+        .expect("a supported suite")
         .with_root_certificates(roots)
         .with_no_client_auth();
     Arc::new(config)
 }
 
 #[test]
-fn every_cipher_goes_on_in_the_kernel_where_it_can() {
+fn every_cipher_suite_moves_to_kernel_tls_if_supported() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, COUNTED);
         let suites = rustls::crypto::ring::default_provider().cipher_suites;
-        // The server's key is of one kind.
+        // The server has a single kind of key.
         let suites = suites.into_iter().filter(|suite| !format!("{suite:?}").contains("RSA"));
         let mut clients: Vec<Client> =
             suites.map(|suite| broker.client_with("tls", speaking(&broker, suite))).collect();
         for (number, client) in clients.iter_mut().enumerate() {
             client.connect(&format!("{number}"));
             client.subscribe("all");
-            // A turn or more: it settles meanwhile.
+            // At least one turn, in which the connection is moved to the kernel.
             client.ping();
         }
         let expected = if is_kernels(flags) { clients.len() } else { 0 };
@@ -81,7 +81,7 @@ fn every_cipher_goes_on_in_the_kernel_where_it_can() {
 }
 
 #[test]
-fn both_sides_say_that_nothing_follows() {
+fn both_sides_send_close_notify() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, COUNTED);
         let mut clients: Vec<Client> = (0..4).map(|_| broker.client("tls")).collect();
@@ -91,7 +91,8 @@ fn both_sides_say_that_nothing_follows() {
             client.ping();
         }
         comes_to(&broker, "taken", if is_kernels(flags) { clients.len() } else { 0 });
-        // What a client says with its end is heard, and its end is answered.
+        // Data sent before the client's close_notify is processed, and the close_notify is
+        // answered.
         let mut first = clients.remove(0);
         first.publish("last", b"words");
         assert_eq!(first.publish_received("last"), b"words");
@@ -110,7 +111,7 @@ fn both_sides_say_that_nothing_follows() {
 }
 
 #[test]
-fn a_client_that_changes_its_keys_is_served_or_told_that_nothing_follows() {
+fn a_client_that_updates_its_keys_is_served_or_closed_with_close_notify() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, COUNTED);
         let mut client = broker.client("tls");

@@ -1,11 +1,11 @@
-//! Every transport under every executor, with several cores: clients that begin with a PROXY header,
-//! TLS or WebSocket, or come through the file system, against the real command.
+//! Every transport on every executor, with several cores: PROXY headers, TLS, WebSocket and Unix
+//! domain sockets, against the `broker` command.
 #![cfg(all(unix, feature = "tls", feature = "websocket"))]
 
 #[path = "../support/did.rs"]
 mod did;
 mod kernel;
-#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
 mod support;
 mod websocket;
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use support::{Authority, Broker, Client, EXECUTORS, TRANSPORTS, Tls, topic_of};
 
-/// A round trip of a message in many records and frames, and one of a small one.
+/// A round trip of a message of many records and frames, and of a small one.
 fn talks(client: &mut Client) {
     client.connect("talker");
     client.subscribe("talk");
@@ -28,11 +28,11 @@ fn talks(client: &mut Client) {
 }
 
 #[test]
-fn every_transport_is_served_under_every_executor() {
+fn every_transport_works_on_every_executor() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, "");
         for transport in TRANSPORTS {
-            // Client Identifiers decide on home cores: some of them stay, some move.
+            // Client Identifiers determine home cores: some clients stay, some move.
             for number in 0..6 {
                 let mut client = broker.client(transport);
                 client.connect(&format!("{transport}-{number}"));
@@ -48,7 +48,7 @@ fn every_transport_is_served_under_every_executor() {
 }
 
 #[test]
-fn the_documentation_has_every_transport_and_executor_that_is_tested() {
+fn docs_transports_lists_every_tested_transport_and_executor() {
     let table = include_str!("../../docs/transports.md");
     for transport in TRANSPORTS {
         assert!(table.contains(&format!("| `{transport}` |")), "docs/transports.md: {transport}");
@@ -56,7 +56,7 @@ fn the_documentation_has_every_transport_and_executor_that_is_tested() {
 }
 
 #[test]
-fn a_session_of_tls_is_resumed_by_its_ticket_also_after_a_reload() {
+fn a_tls_session_is_resumed_by_its_ticket_even_after_a_reload() {
     let broker = Broker::start("--mode poll --cores 2", "");
     let config = broker.authority.client_config(None);
     let mut kinds = Vec::new();
@@ -74,7 +74,7 @@ fn a_session_of_tls_is_resumed_by_its_ticket_also_after_a_reload() {
 }
 
 #[test]
-fn who_is_in_stays_while_the_certificate_changes_and_newcomers_see_the_new_one() {
+fn a_new_certificate_applies_to_new_connections_and_keeps_existing_ones() {
     let broker = Broker::start("--cores 2", "");
     let mut inside = broker.client("tls");
     inside.connect("inside");
@@ -98,7 +98,7 @@ fn who_is_in_stays_while_the_certificate_changes_and_newcomers_see_the_new_one()
             inside.ping();
         }
         assert_ne!(broker.certificate_shown("tls"), before);
-        // What cannot be used changes nothing.
+        // An invalid certificate changes nothing.
         let new = broker.certificate_shown("tls");
         std::fs::write(broker.folder.join("server.pem"), "no PEM").expect("written");
         broker.reload_in_vain();
@@ -110,7 +110,7 @@ fn who_is_in_stays_while_the_certificate_changes_and_newcomers_see_the_new_one()
 }
 
 #[test]
-fn a_listener_that_requires_certificates_lets_in_who_has_one_that_is_not_revoked() {
+fn a_listener_that_requires_certificates_accepts_only_unrevoked_ones() {
     let broker = Broker::start("--mode poll", &support::mutual("required"));
     let connects = |tls: Tls| {
         broker
@@ -123,7 +123,7 @@ fn a_listener_that_requires_certificates_lets_in_who_has_one_that_is_not_revoked
     assert!(!connects(broker.authority.client_config(None)));
     let stranger = Authority::new().issue("stranger", 9);
     assert!(!connects(broker.authority.client_config(Some(&stranger))));
-    // Who comes back with a ticket comes back with the certificate it stands for.
+    // A resumed session keeps the certificate of the original handshake.
     let ticket = broker.authority.client_config(Some(&revoked));
     assert!(connects(ticket.clone()));
     broker.authority.write_revoked(&broker.folder, &[8]);
@@ -133,7 +133,7 @@ fn a_listener_that_requires_certificates_lets_in_who_has_one_that_is_not_revoked
 }
 
 #[test]
-fn a_client_certificate_and_its_tickets_let_in_until_its_date_and_no_longer() {
+fn a_client_certificate_and_its_tickets_are_accepted_until_it_expires() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, &support::mutual("required"));
         let (issued, end) = broker.authority.issue_for("short", 7, 3);
@@ -150,7 +150,7 @@ fn a_client_certificate_and_its_tickets_let_in_until_its_date_and_no_longer() {
         assert!(now >= end, "{flags}: {:?} early", end.duration_since(now));
         let late = now.duration_since(end).expect("later");
         assert!(late < Duration::from_secs(3), "{flags}: {late:?} late");
-        // The ticket that the client was given is as good as the certificate is.
+        // The ticket is valid as long as the certificate.
         let again = broker.try_client_with("mutual", config);
         if let Ok(mut client) = again {
             assert_eq!(client.handshake_kind(), rustls::HandshakeKind::Resumed);
@@ -162,7 +162,7 @@ fn a_client_certificate_and_its_tickets_let_in_until_its_date_and_no_longer() {
 }
 
 #[test]
-fn a_revocation_list_past_its_date_is_said_and_lets_nobody_in_where_a_key_says_so() {
+fn an_expired_revocation_list_is_logged_and_refuses_clients_if_configured() {
     let past = |folder: &support::Folder, authority: &Authority| {
         authority.write_list(folder, &[8], 2021);
     };
@@ -184,7 +184,7 @@ fn a_revocation_list_past_its_date_is_said_and_lets_nobody_in_where_a_key_says_s
         broker.authority.write_list(&broker.folder, &[8], 4000);
         broker.reload();
         assert_eq!(configs.each_ref().map(connects), [true, false]);
-        // Between two reloads a ticket would let in whoever came before the date.
+        // Between two reloads, a ticket would accept a client that connected before the date.
         let mut client = broker.client_with("mutual", configs[0].clone());
         client.connect("again");
         let is_resumed = client.handshake_kind() == rustls::HandshakeKind::Resumed;
@@ -193,7 +193,7 @@ fn a_revocation_list_past_its_date_is_said_and_lets_nobody_in_where_a_key_says_s
 }
 
 #[test]
-fn a_listener_shows_the_certificate_that_has_the_name_asked_for() {
+fn a_listener_selects_its_certificate_by_server_name_indication() {
     let broker = Broker::start("--mode poll", "");
     let shown = |name: &str| broker.certificate_shown_for("tls", name);
     assert_ne!(shown("localhost"), shown("other.example"));
@@ -202,7 +202,7 @@ fn a_listener_shows_the_certificate_that_has_the_name_asked_for() {
 }
 
 #[test]
-fn clients_that_ask_for_another_protocol_than_mqtt_are_told_so() {
+fn alpn_without_mqtt_is_refused_with_an_alert() {
     let broker = Broker::start("--mode poll", "");
     let with = |protocol: &str| {
         let mut config = (*broker.authority.client_config(None)).clone();
@@ -213,7 +213,7 @@ fn clients_that_ask_for_another_protocol_than_mqtt_are_told_so() {
 }
 
 #[test]
-fn a_listener_agrees_on_the_protocols_that_it_is_configured_with() {
+fn a_listener_negotiates_its_configured_alpn_protocols() {
     let agreed = |alpn: &str, asked: &[&str]| {
         let listener = format!(
             "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
@@ -236,7 +236,7 @@ fn a_listener_agrees_on_the_protocols_that_it_is_configured_with() {
 }
 
 #[test]
-fn a_clients_certificate_that_is_refused_is_in_the_log_with_the_reason() {
+fn a_refused_client_certificate_is_logged_with_the_reason() {
     let broker = Broker::start("--mode poll", &support::mutual("required"));
     let stranger = Authority::new().issue("stranger", 9);
     let config = broker.authority.client_config(Some(&stranger));
@@ -248,7 +248,7 @@ fn a_clients_certificate_that_is_refused_is_in_the_log_with_the_reason() {
 }
 
 #[test]
-fn a_proxy_speaks_for_its_clients_through_a_socket_in_the_file_system_too() {
+fn proxy_headers_are_accepted_on_unix_domain_sockets() {
     let more = "[protection]\nexempt = []\nconnections_per_address_max = 1\n[[listeners]]\n\
                 bind = \"unix:FOLDER/proxied.sock\"\ntransport = \"unix\"\nanonymous = true\n\
                 proxy_protocol_from = [\"unix\"]\n";
@@ -260,19 +260,22 @@ fn a_proxy_speaks_for_its_clients_through_a_socket_in_the_file_system_too() {
             client.tries_to_connect(name).then_some(client)
         };
         let mut first = client_at("192.0.2.1", "first").expect("it is let in");
-        assert!(client_at("192.0.2.1", "second").is_none(), "{flags}: one of its address is in");
+        assert!(
+            client_at("192.0.2.1", "second").is_none(),
+            "{flags}: the limit of the address is reached"
+        );
         let mut other = client_at("192.0.2.2", "third").expect("it is another");
         other.subscribe("there");
         first.publish("there", b"and back");
         assert_eq!(other.publish_received("there"), b"and back", "{flags}");
         first.ping();
         let mut silent = broker.unix_client("proxied.sock");
-        assert!(!silent.tries_to_connect("fourth"), "{flags}: it begins with no header");
+        assert!(!silent.tries_to_connect("fourth"), "{flags}: a connection without a header");
     }
 }
 
 #[test]
-fn what_a_listener_cannot_believe_of_proxies_is_refused_with_what_to_do() {
+fn unsafe_proxy_settings_of_a_listener_are_rejected_with_a_remedy() {
     let folder = support::Folder::new();
     let tls = "transport = \"tls\"\n[listeners.tls]\ncertificate = \"a\"\nkey = \"b\"\n";
     for (keys, says) in [
@@ -311,7 +314,7 @@ fn what_a_listener_cannot_believe_of_proxies_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_listener_takes_as_many_as_it_is_configured_to() {
+fn the_connection_limit_of_a_listener_applies() {
     let more = "[[listeners]]\nbind = \"127.0.0.1:0\"\nconnections_max = 2\n";
     let broker = Broker::start("--cores 2", more);
     let mut clients: Vec<Client> = Vec::new();
@@ -324,13 +327,13 @@ fn a_listener_takes_as_many_as_it_is_configured_to() {
     clients.pop();
     let until = Instant::now() + support::PATIENCE;
     while !broker.client("bounded").tries_to_connect("in-its-place") {
-        assert!(Instant::now() < until, "its place is not given back");
+        assert!(Instant::now() < until, "the slot is not released");
     }
 }
 
 #[test]
-fn a_crowd_gets_in_one_handshake_step_a_turn_while_others_are_served() {
-    // More at a time than a turn takes: those who wait in line are not forgotten there.
+fn many_handshakes_complete_one_step_per_turn_while_others_are_served() {
+    // More handshakes than steps per turn: waiting ones must not be forgotten.
     let broker = Broker::start("--mode poll", "[limits]\ntls_handshakes_per_turn_max = 1\n");
     let mut inside = broker.client("tcp");
     inside.connect("inside");
@@ -360,7 +363,7 @@ fn a_crowd_gets_in_one_handshake_step_a_turn_while_others_are_served() {
 }
 
 #[test]
-fn what_is_neither_tls_nor_a_proxy_where_it_should_be_is_closed() {
+fn connections_without_the_expected_tls_or_proxy_header_are_closed() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, "");
         for transport in ["tls", "wss", "proxied"] {
@@ -373,7 +376,7 @@ fn what_is_neither_tls_nor_a_proxy_where_it_should_be_is_closed() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named_at_start_with_what_to_do() {
+fn unusable_files_are_reported_at_start_with_a_remedy() {
     let folder = support::Folder::new();
     let authority = Authority::new();
     authority.write_server(&folder);
@@ -407,11 +410,11 @@ fn files_that_cannot_be_used_are_named_at_start_with_what_to_do() {
 }
 
 #[test]
-fn a_socket_in_the_file_system_that_a_killed_broker_left_is_used_again() {
+fn a_unix_socket_left_by_a_killed_broker_is_reused() {
     let mut broker = Broker::start("--mode poll", "");
     broker.kill();
     let again = broker.start_again("--mode poll");
     talks(&mut again.client("unix"));
     again.stop();
-    assert!(!broker.folder.join("broker.sock").exists(), "it takes its socket with it");
+    assert!(!broker.folder.join("broker.sock").exists(), "the broker removes its socket on exit");
 }

@@ -1,4 +1,4 @@
-//! A broker with a listener of every kind, and a client that comes through any of them.
+//! A broker with a listener of every kind, and a client for each of them.
 
 #[path = "authority.rs"]
 mod authority;
@@ -20,7 +20,7 @@ use self::authority::Anybody;
 pub use self::authority::Authority;
 use crate::did::setup_of;
 
-/// How long anything may take.
+/// Timeout of every operation.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const EXECUTORS: &[&str] = &[
@@ -42,7 +42,7 @@ pub fn topic_of(transport: &str, number: usize) -> String {
     format!("{transport}/{number}")
 }
 
-/// A listener that asks clients for certificates.
+/// A listener that requests client certificates.
 pub fn mutual(asks: &str) -> String {
     format!(
         "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
@@ -52,16 +52,16 @@ pub fn mutual(asks: &str) -> String {
     )
 }
 
-/// Everything that is sent until the other side closes.
+/// Everything sent until the other side closes the connection.
 pub fn rest(mut stream: TcpStream) -> Vec<u8> {
     stream.set_read_timeout(Some(PATIENCE)).expect("an option");
     let mut rest = Vec::new();
-    // It may be reset after what was sent.
+    // The connection may be reset after the data.
     let _ = stream.read_to_end(&mut rest);
     rest
 }
 
-/// A folder that goes with the test.
+/// A folder that is removed on drop.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -94,18 +94,18 @@ pub struct Broker {
     pub folder: Arc<Folder>,
     pub authority: Arc<Authority>,
     addresses: Vec<String>,
-    /// What it runs on.
+    /// The executor, as recorded for docs/matrix.md.
     pub setup: String,
     log: Mutex<Receiver<String>>,
 }
 
 impl Broker {
-    /// With a listener of every kind, and what `more` says.
+    /// Starts a broker with a listener of every kind, and the additional configuration `more`.
     pub fn start(flags: &str, more: &str) -> Self {
         Self::start_with(flags, more, |_, _| {})
     }
 
-    /// The same with files that `prepare` adds.
+    /// Like [`start`](Self::start), with files added by `prepare`.
     pub fn start_with(flags: &str, more: &str, prepare: impl FnOnce(&Folder, &Authority)) -> Self {
         let folder = Arc::new(Folder::new());
         let authority = Arc::new(Authority::new());
@@ -189,7 +189,7 @@ impl Broker {
         while !is_it(log.recv_timeout(PATIENCE).expect("it says so")) {}
     }
 
-    /// Waits for a line of the log that says all of this.
+    /// Waits for a log line that contains all of these texts.
     pub fn waits_for_line(&self, says: &[&str]) {
         let log = self.log.lock().expect("no test fails with it");
         while let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{says:?}"))
@@ -197,7 +197,7 @@ impl Broker {
         {}
     }
 
-    /// Reads everything anew; the log says all of this first.
+    /// Reloads all files; the log must contain all of these texts first.
     pub fn reload_after(&self, says: &[&str]) {
         self.signal("-HUP");
         self.waits_for_line(says);
@@ -212,7 +212,7 @@ impl Broker {
         self.read_anew("cannot be read anew");
     }
 
-    /// Where a listener is, by its transport; those that tests add come last.
+    /// The address of a listener by its transport; listeners added by tests are last.
     pub fn address(&self, transport: &str) -> SocketAddr {
         let place = TRANSPORTS.iter().position(|name| *name == transport);
         self.addresses[place.unwrap_or(TRANSPORTS.len())].parse().expect("an address")
@@ -221,7 +221,7 @@ impl Broker {
     pub fn tcp(&self, transport: &str) -> TcpStream {
         let stream = TcpStream::connect(self.address(transport)).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
-        // What is sent leaves, also where the client is gone right after.
+        // Sent at once, even if the client disconnects right after.
         stream.set_nodelay(true).expect("an option");
         stream
     }
@@ -234,7 +234,7 @@ impl Broker {
         self.try_client_with(transport, config).expect("it is let in")
     }
 
-    /// A client that comes through a socket of the broker's folder.
+    /// A client of a Unix domain socket in the broker's folder.
     pub fn unix_client(&self, name: &str) -> Client {
         let stream = UnixStream::connect(self.folder.join(name)).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
@@ -352,12 +352,12 @@ impl Way {
     }
 }
 
-/// A client of MQTT 3.1.1.
+/// A 3.1.1 client.
 pub struct Client {
     stream: Way,
-    /// Over WebSocket: how many frames it has sent.
+    /// With WebSocket: the number of frames sent.
     frames: Option<u32>,
-    /// MQTT that has come.
+    /// MQTT bytes received.
     read: Vec<u8>,
 }
 
@@ -385,13 +385,14 @@ impl Client {
         stream.conn.handshake_kind().expect("it is through")
     }
 
-    /// Its TLS.
+    /// The TLS session.
     pub fn tls(&mut self) -> &mut StreamOwned<ClientConnection, TcpStream> {
         let Way::Tls(stream) = &mut self.stream else { panic!("it is not TLS") };
         stream
     }
 
-    /// Says that nothing follows, where `is_said` also by what lies above the socket; it reads on.
+    /// Ends the sending direction, with close_notify or a Close frame if `is_said`, and continues
+    /// to read.
     pub fn shut(&mut self, is_said: bool) -> std::io::Result<()> {
         if is_said && self.frames.is_some() {
             self.stream.stream().write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 232])?;
@@ -403,29 +404,29 @@ impl Client {
         self.stream.socket().shutdown(std::net::Shutdown::Write)
     }
 
-    /// Closes its socket so that the kernel resets the connection.
+    /// Closes the socket so that the kernel resets the connection.
     pub fn reset(self) {
         self.stream.socket().set_linger(Some(Duration::ZERO)).expect("an option");
     }
 
-    /// Takes little at a time.
+    /// Reduces the receive buffer.
     pub fn take_little(&self) {
         self.stream.socket().set_recv_buffer_size(4_096).expect("an option");
     }
 
-    /// Everything that comes until the broker says that nothing follows; an error where the connection
-    /// ends without.
+    /// Everything received until the broker sends close_notify or a Close frame; an error if the
+    /// connection ends without.
     pub fn rest(&mut self) -> std::io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         self.stream.stream().read_to_end(&mut rest).map(|_| rest)
     }
 
-    /// Sends something that is no MQTT.
+    /// Sends raw bytes below the MQTT layer.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.stream.stream().write_all(bytes).expect("it is sent");
     }
 
-    /// Sends MQTT; over WebSocket cut into frames anyhow.
+    /// Sends MQTT; with WebSocket split into frames at arbitrary positions.
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let Some(frames) = &mut self.frames else { return self.stream.stream().write_all(bytes) };
         for part in bytes.chunks(60_000.min(bytes.len() / 2 + 1)) {
@@ -446,7 +447,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads so many bytes of MQTT.
+    /// Reads this many bytes of MQTT.
     fn receive(&mut self, bytes: usize) -> std::io::Result<Vec<u8>> {
         while self.read.len() < bytes {
             let stream = self.stream.stream();
@@ -472,7 +473,7 @@ impl Client {
         Ok(self.read.drain(..bytes).collect())
     }
 
-    /// The next packet: its first byte, and what follows its length.
+    /// The next packet: its first byte, and the bytes after its length.
     pub fn packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
         let first = self.receive(1)?[0];
         let (mut length, mut shift) = (0, 0);
@@ -517,8 +518,8 @@ impl Client {
         self.send(&subscribe).expect("it is sent");
     }
 
-    /// What a counter of `$SYS` is, each time it changes, until it is this; the server may send one
-    /// before its SUBACK.
+    /// The values of a `$SYS` counter, one per change, up to the expected value; the server may
+    /// send one before SUBACK.
     pub fn waits_for_counter(&mut self, topic: &str, value: usize) {
         self.ask_for(topic);
         let mut seen = Vec::new();
@@ -546,7 +547,7 @@ impl Client {
         self.send(&publish).expect("it is sent");
     }
 
-    /// The payload of the next message, which is on this topic.
+    /// The payload of the next message, which must have this topic.
     pub fn publish_received(&mut self, topic: &str) -> Vec<u8> {
         let (first, packet) = self.packet().expect("it comes");
         assert_eq!(first, 0x30);

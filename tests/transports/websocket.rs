@@ -1,4 +1,4 @@
-//! Requests of WebSocket as browsers, clients and proxies send them, under every executor.
+//! WebSocket requests as browsers, clients and proxies send them, on every executor.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ const MORE: &str = "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"ws\"\na
     forwarded_for_from = [\"127.0.0.1\"]\n\
     [protection]\nconnections_per_address_max = 1\nexempt = [\"127.0.0.0/8\"]\n";
 
-/// A request, and the first line of its answer.
+/// Sends a request, and returns the first line of the response.
 fn asks(broker: &Broker, transport: &str, path: &str, fields: &str) -> (TcpStream, String) {
     let mut stream = broker.tcp(transport);
     let request = format!(
@@ -31,7 +31,7 @@ fn asks(broker: &Broker, transport: &str, path: &str, fields: &str) -> (TcpStrea
 const GRANTED: &str = "HTTP/1.1 101 Switching Protocols";
 
 #[test]
-fn clients_find_mqtt_at_the_paths_that_they_ask_for_with_all_the_cookies_that_they_have() {
+fn clients_connect_at_the_configured_paths_with_long_cookies() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, MORE);
         let cookies = format!("Cookie: session={}\r\n", "c".repeat(12_000));
@@ -48,7 +48,7 @@ fn clients_find_mqtt_at_the_paths_that_they_ask_for_with_all_the_cookies_that_th
 }
 
 #[test]
-fn pages_of_the_sites_that_are_configured_and_of_the_broker_itself_connect() {
+fn pages_of_configured_origins_and_of_the_same_origin_may_connect() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, MORE);
         let own = format!("http://{}", broker.address("more"));
@@ -62,12 +62,12 @@ fn pages_of_the_sites_that_are_configured_and_of_the_broker_itself_connect() {
     }
 }
 
-/// Whether a client that a proxy forwards is answered its CONNECT; the connection stays.
+/// Whether a client forwarded by a proxy receives CONNACK; the connection stays open.
 fn is_let_in(broker: &Broker, forwarded_for: &str) -> (TcpStream, bool) {
     let fields = format!("X-Forwarded-For: {forwarded_for}\r\n");
     let (mut stream, _) = asks(broker, "more", "/a", &fields);
     stream.set_read_timeout(Some(PATIENCE)).expect("an option");
-    // Its mask is 0.
+    // The mask is 0.
     let frame = b"\x82\x8e\0\0\0\0\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0";
     let mut connack = [0; 6];
     let is_answered = stream.write_all(frame).and_then(|()| stream.read_exact(&mut connack));
@@ -75,19 +75,22 @@ fn is_let_in(broker: &Broker, forwarded_for: &str) -> (TcpStream, bool) {
 }
 
 #[test]
-fn bounds_by_address_go_by_what_a_trusted_proxy_says() {
+fn address_limits_use_the_forwarded_address_of_a_trusted_proxy() {
     for flags in EXECUTORS {
         let broker = Broker::start(flags, MORE);
         let (first, is_in) = is_let_in(&broker, "203.0.113.9, 198.51.100.7");
         assert!(is_in, "{flags}");
-        assert!(!is_let_in(&broker, "203.0.113.10, 198.51.100.7").1, "{flags}: one an address");
+        assert!(
+            !is_let_in(&broker, "203.0.113.10, 198.51.100.7").1,
+            "{flags}: one connection per address"
+        );
         assert!(is_let_in(&broker, "198.51.100.8").1, "{flags}: another address");
         drop(first);
     }
 }
 
 #[test]
-fn a_web_page_asked_for_where_mqtt_is_gets_an_answer_of_http() {
+fn a_plain_http_request_receives_an_http_response() {
     let broker = Broker::start("--mode poll", "");
     for (path, answer) in [("/", "426 Upgrade Required"), ("/index.html", "404 Not Found")] {
         let mut stream = broker.tcp("ws");
@@ -98,7 +101,7 @@ fn a_web_page_asked_for_where_mqtt_is_gets_an_answer_of_http() {
     }
 }
 
-/// The MQTT bytes in each frame that comes, until there are so many.
+/// The MQTT bytes in each received frame, up to this total.
 fn frames(stream: &mut TcpStream, bytes: usize) -> Vec<usize> {
     let mut lengths = Vec::new();
     while lengths.iter().sum::<usize>() < bytes {
@@ -120,10 +123,10 @@ fn frames(stream: &mut TcpStream, bytes: usize) -> Vec<usize> {
 }
 
 #[test]
-fn each_packet_is_a_frame_of_its_own_unless_the_listener_says_otherwise() {
+fn each_packet_is_sent_in_a_frame_of_its_own_unless_configured_otherwise() {
     let more = "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"ws\"\nanonymous = true\n\
                 [listeners.websocket]\nframe_per_packet = false\n";
-    // CONNECT and three PINGREQ in one frame, answered in one turn.
+    // CONNECT and three PINGREQ packets in one frame, answered in one turn.
     let ping = b"\x82\x94\0\0\0\0\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0\xc0\0\xc0\0\xc0\0";
     for flags in EXECUTORS {
         let broker = Broker::start(flags, more);

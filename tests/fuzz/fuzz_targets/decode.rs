@@ -1,5 +1,5 @@
-//! Any bytes, read as a client's and as a server's stream of each version. The first byte chooses
-//! the version.
+//! Arbitrary bytes, decoded as a client's and as a server's stream of each version. The first byte
+//! selects the version.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use ringmq::wire::{self, Frame, PACKET_BYTES_MAX, Packet, Version};
 fuzz_target!(|input: &[u8]| {
     let Some((&version, stream)) = input.split_first() else { return };
     let version = [Version::V31, Version::V311, Version::V5][usize::from(version) % 3];
-    // Whole or not, sound or not: it is one answer or the other.
+    // Complete or incomplete, valid or invalid: the decoder must return one of these results.
     let _ = wire::decode(stream, version);
     let _ = wire::connect_level(stream);
     read(stream, version);
@@ -42,7 +42,7 @@ fn read(mut stream: &[u8], mut version: Version) {
     }
 }
 
-/// Everything that is read only when it is asked for.
+/// Reads all fields that are decoded on demand.
 fn look_at(packet: &Packet<'_>) {
     assert!(!format!("{packet:?}").is_empty());
     match packet {

@@ -1,7 +1,8 @@
-//! The engine fed with conversations: well-formed packets, raw bytes, slow and broken networks, and time.
+//! The engine fed with conversations: well-formed packets, raw bytes, slow and broken networks, and
+//! time.
 //!
-//! Whatever comes, nothing panics, bounds hold, what is sent is well formed, and once everybody is
-//! gone and every session expired nothing is left of it.
+//! No input causes a panic, limits hold, all output is well-formed, and after all clients have
+//! disconnected and every session has expired, no memory of them is left.
 
 #![no_main]
 
@@ -162,7 +163,7 @@ impl World {
                     self.engine.handle_progress(self.now, connection, None);
                 }
                 Action::Pause { .. } | Action::Resume { .. } | Action::Settle { .. } => {}
-                Action::HandOver { .. } => unreachable!("a single core has nobody to hand over to"),
+                Action::HandOver { .. } => unreachable!("a single core hands over no connection"),
             }
         }
     }
@@ -191,7 +192,8 @@ impl World {
         self.check(id);
     }
 
-    /// What was sent is whole packets that a strict decoder takes, and then the start of one.
+    /// The output consists of whole packets that a strict decoder accepts, followed by the start of
+    /// one.
     fn check(&mut self, id: ConnectionId) {
         let Some((version, stream)) = self.streams.get_mut(&id) else { return };
         let mut used = 0;
@@ -234,7 +236,8 @@ impl World {
         }
     }
 
-    /// The client sends no more, and reads on; what it sends later goes by another connection.
+    /// The client shuts down its sending direction and continues to read; later packets use another
+    /// connection.
     fn end(&mut self, client: usize) {
         if let Some(id) = self.clients[client].take() {
             self.engine.handle_ended(self.now, id);
@@ -244,7 +247,7 @@ impl World {
         }
     }
 
-    /// Nothing can be sent to the client any more.
+    /// Writing to the client fails from now on.
     fn deafen(&mut self, client: usize) {
         if let Some(id) = self.clients[client] {
             self.held.remove(&id);
@@ -464,11 +467,11 @@ fuzz_target!(|conversation: Conversation| {
     for client in 0..CLIENTS {
         world.cut(client);
     }
-    // Those that were ending and got no further have had their time after the second.
+    // A second later, the time limit of ending connections without progress has passed.
     world.wait(1_000_000_000);
     world.wait(1_000_000_000);
     let metrics = world.engine.metrics().clone();
     assert_eq!((metrics.clients_connected, metrics.clients_disconnected), (0, 0));
     assert_eq!((metrics.subscriptions, metrics.connections_open), (0, 0));
-    assert_eq!(metrics.memory_bytes, metrics.retained_bytes, "what is left is retained");
+    assert_eq!(metrics.memory_bytes, metrics.retained_bytes, "only retained messages are left");
 });

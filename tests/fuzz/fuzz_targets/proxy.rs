@@ -1,5 +1,6 @@
-//! Any bytes as a PROXY header and what follows it, in any pieces: nothing panics, what is kept is
-//! bounded, pieces change nothing, and what follows comes out as it went in.
+//! Arbitrary bytes as a PROXY header and the following data, split at arbitrary positions: no
+//! panic, buffered input is bounded, the split does not matter, and the data after the header is
+//! unchanged.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ use ringmq::config::listener::{Listener, ProxiedIdentity};
 use ringmq::base::ids::Peer;
 use ringmq::transport::{Entrance, Scratch, Transport};
 
-/// The longest header there may be: 16 bytes, and 4,096 of addresses and additions.
+/// The longest possible header: 16 bytes, and 4,096 bytes of addresses and extensions.
 const HEADER_BYTES_MAX: usize = 16 + 4_096;
 
 fuzz_target!(|input: &[u8]| {
@@ -31,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Whom it names once it is whole, and what follows it.
+/// The address in a complete header, and the data after it.
 fn run(
     transport: &mut Transport,
     pieces: &[&[u8]],
@@ -40,7 +41,7 @@ fn run(
     for piece in pieces {
         let awaited = transport.awaits_address();
         let received = transport.receive(piece, &mut scratch).map_err(|fault| fault.to_string())?;
-        assert!(awaited || received.address.is_none(), "it names somebody once");
+        assert!(awaited || received.address.is_none(), "the address is reported once");
         if awaited && !transport.awaits_address() {
             named = Some(received.address);
             assert!(transport.is_spent());

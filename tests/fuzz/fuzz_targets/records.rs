@@ -1,5 +1,5 @@
-//! Any bytes, read as what the store has kept: it is records or it is not, and an engine that takes
-//! them up serves on.
+//! Arbitrary bytes, decoded as records of the store: they are valid or rejected, and an engine that
+//! loads them continues to work.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     if image.apply(input, &Whole).is_err() {
         return;
     }
-    // What is written of it anew says the same.
+    // Records encoded again decode to the same state.
     let mut again = Image::default();
     again.apply(&image.write(|_| {}), &Whole).expect("records");
     assert_eq!((&again.sessions, &again.wills), (&image.sessions, &image.wills));

@@ -1,5 +1,5 @@
-//! Whatever is read can be written, and is then read as the same. The input is a version, the
-//! first byte of a packet and what follows its Remaining Length, which is made to fit.
+//! Every decoded packet can be encoded, and decodes to the same packet. The input is a version, the
+//! first byte of a packet and the bytes after its Remaining Length, which is computed.
 
 #![no_main]
 
@@ -16,9 +16,9 @@ fuzz_target!(|input: &[u8]| {
     let mut again = Vec::new();
     packet.encode(version, &mut again);
     assert_eq!(wire::decode(&again, version).as_ref(), Ok(&packet));
-    // The second time nothing is left to be put in order.
+    // The second time the encoding is already canonical.
     let mut once_more = Vec::new();
-    wire::decode(&again, version).expect("it was read above").encode(version, &mut once_more);
+    wire::decode(&again, version).expect("decoded above").encode(version, &mut once_more);
     assert_eq!(again, once_more);
 
     if let Packet::Publish(publish) = &packet {
@@ -38,7 +38,7 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The header that a broker writes says what the packet said.
+/// The PUBLISH header that a broker encodes equals that of the packet.
 fn pass_on(publish: &Publish<'_>, version: Version) {
     let mut passed_on = Vec::new();
     publish.properties.passed_on.write(&mut passed_on);

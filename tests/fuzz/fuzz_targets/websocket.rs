@@ -1,5 +1,5 @@
-//! Any bytes as the request of a WebSocket, or as its frames, in any pieces: nothing panics, what is kept
-//! and what is answered is bounded, and pieces change nothing.
+//! Arbitrary bytes as a WebSocket request or as WebSocket frames, split at arbitrary positions: no
+//! panic, input and output are bounded, and the split does not matter.
 
 #![no_main]
 
@@ -9,14 +9,14 @@ use ringmq::base::ids::Peer;
 use ringmq::base::send_buffer::SendBuffer;
 use ringmq::transport::{Entrance, Scratch, Transport};
 
-/// A request that is granted, so that frames are reached.
+/// A valid request, so that frames are reached.
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: mqtt\r\n\r\n";
 
-/// The longest request there may be.
+/// The longest possible request.
 const REQUEST_BYTES_MAX: usize = 32 * 1024;
-/// A path that is not the one is named in the answer; the rest of it is less than this.
+/// An unknown path is included in the response; the rest of the response is smaller than this.
 const ANSWER_BYTES_MAX: usize = REQUEST_BYTES_MAX + 1_024;
 
 fuzz_target!(|input: &[u8]| {
@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(at_once, in_pieces);
 });
 
-/// What comes out, and whether it was all of use.
+/// The output, and whether all input was valid.
 fn run(transport: &mut Transport, pieces: &[&[u8]]) -> (Vec<u8>, bool, Option<String>) {
     let (mut scratch, mut is_ended) = (Scratch::default(), false);
     for piece in pieces {

@@ -1,5 +1,6 @@
-//! What rumqttc does in `tests/interop`: `rumqttc_client VERSION PORT`, with the MQTT version 3.1.1 or 5. A client
-//! receives the messages that it publishes, in order, at each QoS; a failure ends it with another status than 0.
+//! The rumqttc part of `tests/interop`: `rumqttc_client VERSION PORT`, with the MQTT version 3.1.1
+//! or 5. A client receives the messages that it publishes, in order, at each QoS; a failure exits
+//! with a nonzero status.
 
 use std::process::ExitCode;
 use std::thread;

@@ -1,4 +1,4 @@
-//! The end of what a client sends: it waits for the answers to what it has sent before.
+//! A client that shuts down its sending direction: it waits for the responses to what it has sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,18 +8,18 @@ use super::Client;
 use crate::judge::Judge;
 use crate::world::{At, World};
 
-/// A connection on which a client sends no more.
+/// A connection whose sending direction is shut down.
 pub struct Parting {
     link: usize,
     since_us: u64,
-    /// Messages of its that are to be acknowledged, by Packet Identifier.
+    /// Messages to be acknowledged, by Packet Identifier.
     awaited: BTreeMap<u16, usize>,
-    /// SUBSCRIBE and UNSUBSCRIBE.
+    /// Pending SUBSCRIBE and UNSUBSCRIBE packets.
     asked: BTreeSet<u16>,
 }
 
 impl Client {
-    /// Sends no more, and waits for the answers to what it has sent.
+    /// Shuts down the sending direction, and waits for the responses.
     pub fn end(
         &mut self,
         world: &mut World,
@@ -44,14 +44,14 @@ impl Client {
         judge.keeps_what_it_sent = false;
     }
 
-    /// Nobody can tell what comes of the connection on which it sends no more.
+    /// The result of packets on the half-closed connection is unknown.
     pub(super) fn forget_parting(&mut self, judge: &mut Judge) {
         if self.parting.take().is_some() {
             judge.doubt_fresh(self.number);
         }
     }
 
-    /// Looks at the answers that come on the connection on which it sends no more.
+    /// Processes responses on the half-closed connection.
     pub(super) fn look_at_parting(
         &mut self,
         world: &mut World,
@@ -60,7 +60,7 @@ impl Client {
         let Some(mut parting) = self.parting.take() else { return Ok(()) };
         while let Some(packet) = world.links[parting.link].inbox.pop_front() {
             match wire::decode(&packet, self.version).map_err(|v| format!("sent: {v}"))? {
-                // The session goes on from there.
+                // The session continues from there.
                 Packet::Puback(ack) => {
                     let identifier = ack.packet_identifier.get();
                     self.pending.retain(|of| of.identifier != identifier);
@@ -91,12 +91,12 @@ impl Client {
             self.parting = Some(parting);
             return Ok(());
         }
-        // The broker need not wait longer for other cores and the store.
+        // The broker may stop waiting for other cores and the store.
         let is_late = world.now.0 >= parting.since_us + 15_000_000;
         let is_answered = parting.awaited.is_empty() && parting.asked.is_empty();
         match is_answered || is_late {
             true => Ok(()),
-            false => Err(format!("{} was not answered before its connection ended", self.name)),
+            false => Err(format!("{} received no response before its connection ended", self.name)),
         }
     }
 }
