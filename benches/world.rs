@@ -10,7 +10,7 @@ use ringmq::base::clock::Now;
 use ringmq::base::ids::{ConnectionId, CoreId, Peer};
 use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::Settings;
-use ringmq::engine::{Access, Action, AllowAll, Engine, Keys};
+use ringmq::engine::{Access, Action, AllowAll, Config, Engine, Keys};
 use ringmq::resources::gauges::Place;
 use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 
@@ -46,7 +46,8 @@ impl World {
         settings.limits.connections_max = 10_000;
         settings.limits.memory_bytes_max = 1 << 32;
         settings.mqtt.sys_interval_s = 0;
-        let engine = |place| Engine::new(place, settings.clone(), access(), Keys::fixed(1), Now(0));
+        let engine =
+            |place| Engine::new(place, Config::from(&settings), access(), Keys::fixed(1), Now(0));
         let engines = Place::each(cores).into_iter().map(engine).collect();
         Self { engines, owed: Vec::new(), acknowledges }
     }

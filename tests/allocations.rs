@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use ringmq::base::clock::Now;
 use ringmq::base::ids::{ConnectionId, Peer};
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, Engine, Keys};
+use ringmq::engine::{Action, AllowAll, Config, Engine, Keys};
 use ringmq::resources::gauges::Place;
 use ringmq::wire::{Qos, Version};
 
@@ -23,8 +23,13 @@ impl World {
         settings.limits.connections_max = 1_000;
         settings.limits.memory_bytes_max = 1 << 30;
         settings.mqtt.sys_interval_s = 0;
-        let engine =
-            Engine::new(Place::alone(), settings, Box::new(AllowAll), Keys::fixed(1), Now(0));
+        let engine = Engine::new(
+            Place::alone(),
+            Config::from(&settings),
+            Box::new(AllowAll),
+            Keys::fixed(1),
+            Now(0),
+        );
         Self { engine, bytes_sent: 0 }
     }
 

@@ -26,6 +26,7 @@
 mod access;
 mod action;
 mod client_identifiers;
+mod config;
 pub mod connections;
 mod durability;
 mod ended_sessions;
@@ -49,12 +50,10 @@ use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId, Peer};
 use crate::base::limits;
 use crate::base::metrics::{Metrics, Turn};
-use crate::config::Settings;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::disconnect::Ending;
 use crate::resources::gauges::Place;
 use crate::resources::weighed::Weighed;
-use crate::session::outbound::QueueLimits;
 use crate::session::table::SessionTable;
 use crate::storage::record::{Exchange, SessionNumber};
 use crate::wire::ReasonCode;
@@ -63,6 +62,7 @@ pub use access::{Access, AllowAll, Authentication, Credentials, Grant, Identifie
 pub use action::{Action, Refused};
 pub use client_identifiers::Keys;
 use client_identifiers::Names;
+pub use config::Config;
 pub use connections::pending_acks::Answers;
 pub use connections::rate_limit::Allowance;
 use connections::table::Links;
@@ -90,10 +90,7 @@ use work::Work;
 /// One core: see the module's documentation.
 pub struct Engine {
     place: Place,
-    settings: Settings,
-    /// Whether it is bounded what a client may send.
-    meters: bool,
-    queue_limits: QueueLimits,
+    config: Config,
     access: Box<dyn Access>,
     /// The rules under which subscriptions were looked at last, and the session to go on with.
     checked_revision: u64,
@@ -173,25 +170,18 @@ impl Engine {
     /// An engine for the core at `place`. `keys` are the same for all cores.
     pub fn new(
         place: Place,
-        settings: Settings,
+        config: Config,
         mut access: Box<dyn Access>,
         keys: Keys,
         now: Now,
     ) -> Self {
-        let limits = &settings.limits;
-        let queue_limits = QueueLimits {
-            messages_max: limits.queue_messages_max as usize,
-            bytes_max: limits.queue_bytes_max,
-            user_bytes_max: settings.protection.queue_bytes_per_user_max,
-            policy: limits.queue_policy,
-        };
+        let limits = &config.limits;
         let hashing = Hashing::new(keys.tables);
         let ledger = place.ledger().clone();
         let cache_bytes_max =
             limits.memory_bytes_max / limits::TOPIC_CACHE_MEMORY_SHARE / u64::from(place.cores());
         let links = Links::new(ledger.clone());
         let mut engine = Self {
-            queue_limits,
             checked_revision: access.revision(),
             next_to_check: None,
             access,
@@ -218,7 +208,7 @@ impl Engine {
             checkpoint: None,
             checkpoints: 0,
             spare_answers: Vec::new(),
-            listeners: Listeners::new(&settings.limits),
+            listeners: Listeners::new(&config.limits),
             changed_groups: BTreeSet::new(),
             retained: RetainedStore::new(&place, &settings, keys.tables),
             run: Run::default(),
@@ -236,11 +226,10 @@ impl Engine {
             alias_topic: String::new(),
             sys_topics: SysTopics::new(now),
             connacks: Vec::new(),
-            meters: settings.protection.bounds_rates(),
-            settings,
+            config,
             place,
         };
-        if engine.settings.mqtt.sys_interval_s > 0 && engine.core() == CoreId(0) {
+        if engine.config.mqtt.sys_interval_s > 0 && engine.core() == CoreId(0) {
             engine.timers.arm(now.after_s(0), Timer::SysTopics);
         }
         engine
@@ -303,7 +292,7 @@ impl Engine {
     /// A connection was accepted. When it is refused, the executor closes the socket.
     pub fn handle_accepted(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
         self.set_now(now);
-        let connections_max = self.settings.limits.connections_max as usize;
+        let connections_max = self.config.limits.connections_max as usize;
         let refusal = self.refusal();
         if refusal.is_some() {
             self.metrics.connections_refused += 1;
@@ -337,7 +326,7 @@ impl Engine {
         let slot = self.links.connections.insert(connection) as u32;
         self.place.set_connections(self.links.connections.len());
         let id = ConnectionId { slot, generation };
-        let limit_s = u64::from(self.settings.limits.connect_timeout_s);
+        let limit_s = u64::from(self.config.limits.connect_timeout_s);
         self.arm_connection(id, accepted.after_s(limit_s));
         id
     }
@@ -363,7 +352,7 @@ impl Engine {
 
     /// Why a newcomer is to be turned away, if it is.
     fn refusal(&self) -> Option<ReasonCode> {
-        let limits = &self.settings.limits;
+        let limits = &self.config.limits;
         if self.connections() >= limits.connections_max as usize {
             return Some(ReasonCode::QuotaExceeded);
         }
@@ -509,7 +498,7 @@ impl Engine {
 
     /// What is cached is there as long as nobody needs the memory.
     fn make_room_for_others(&mut self) {
-        let memory_bytes_max = self.settings.limits.memory_bytes_max;
+        let memory_bytes_max = self.config.limits.memory_bytes_max;
         let free = memory_bytes_max / limits::TOPIC_CACHE_FREE_SHARE;
         let held = self.links.ledger.bytes() + self.memory_bytes_elsewhere;
         self.cache.give_way(held + free >= memory_bytes_max);
@@ -522,12 +511,12 @@ impl Engine {
     /// What this core may hold, given what the other cores do: memory is full from there on.
     #[inline]
     fn memory_bytes_max_here(&self) -> u64 {
-        self.settings.limits.memory_bytes_max.saturating_sub(self.memory_bytes_elsewhere)
+        self.config.limits.memory_bytes_max.saturating_sub(self.memory_bytes_elsewhere)
     }
 
     /// How many bytes may wait for a consumer before it counts as behind.
     fn outbox_behind_bytes(&self) -> usize {
-        self.settings.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
+        self.config.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
     }
 
     fn look_after() -> Duration {

@@ -107,7 +107,7 @@ fn values_of(metrics: &Metrics, reports: &[Metrics], uptime_s: u64) -> Changes {
 impl Engine {
     /// Asks the other cores for their counters; the topics are published once all have answered.
     pub(super) fn begin_sys_topics(&mut self) {
-        let interval_s = u64::from(self.settings.mqtt.sys_interval_s);
+        let interval_s = u64::from(self.config.mqtt.sys_interval_s);
         self.timers.arm(self.now.after_s(interval_s), Timer::SysTopics);
         self.sys_topics.begin_round(self.place.cores());
         self.mesh.ask_metrics();

@@ -132,7 +132,7 @@ mod tests {
     use crate::base::clock::Now;
     use crate::base::ids::{ConnectionId, Peer};
     use crate::config::Settings;
-    use crate::engine::{AllowAll, Keys};
+    use crate::engine::{AllowAll, Config, Keys};
     use crate::resources::gauges::Place;
 
     /// A core of two with a client that the broker named.
@@ -140,7 +140,8 @@ mod tests {
         let mut settings = Settings::default();
         settings.limits.connections_max = 10;
         settings.limits.memory_bytes_max = 1 << 30;
-        let mut engine = Engine::new(place, settings, Box::new(AllowAll), Keys::fixed(1), Now(0));
+        let (config, keys) = (Config::from(&settings), Keys::fixed(1));
+        let mut engine = Engine::new(place, config, Box::new(AllowAll), keys, Now(0));
         let peer = Peer { address: None, listener: 0 };
         let id = engine.handle_accepted(Now(0), peer).expect("there is room");
         engine.handle_received(Now(0), id, b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00");

@@ -9,8 +9,8 @@ use crate::access::Bell;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::base::waker::Waker;
-use crate::config::Settings;
-use crate::engine::{Access, Engine, Keys};
+use crate::config::{Settings, Uring};
+use crate::engine::{Access, Config, Engine, Keys};
 use crate::executor::core::wake;
 use crate::executor::mesh::Mesh;
 #[cfg(feature = "store")]
@@ -61,7 +61,9 @@ struct Seed<E: Executor> {
     mesh: Mesh<E::Socket>,
     listeners: Listeners,
     access: Box<dyn Access>,
-    settings: Settings,
+    config: Config,
+    sockets_max: u32,
+    uring: Uring,
     entrances: Entrances,
     keys: Keys,
     started: Instant,
@@ -106,7 +108,9 @@ impl<E: Executor> Seed<E> {
             front,
             mesh,
             listeners,
-            settings: plan.settings.clone(),
+            config: Config::from(plan.settings),
+            sockets_max: sockets_max(plan.settings),
+            uring: plan.settings.uring.clone(),
             entrances: Entrances::clone(plan.entrances),
             keys: plan.keys,
             started,
@@ -120,8 +124,7 @@ impl<E: Executor> Seed<E> {
     }
 
     fn grow(self) -> io::Result<E> {
-        let (sockets_max, uring) = (sockets_max(&self.settings), self.settings.uring.clone());
-        let mut engine = Engine::new(self.place, self.settings, self.access, self.keys, Now(0));
+        let mut engine = Engine::new(self.place, self.config, self.access, self.keys, Now(0));
         engine.open_to(self.entrances);
         let (mesh, recorder) = (self.mesh, self.recorder);
         let core = Core::new(engine, mesh, self.started, self.stop, self.wakers, recorder);
@@ -130,7 +133,8 @@ impl<E: Executor> Seed<E> {
             Some(keeper) => keeper.restore(core)?,
             None => core,
         };
-        let (front, listeners) = (self.front, self.listeners);
+        let (front, listeners, sockets_max, uring) =
+            (self.front, self.listeners, self.sockets_max, self.uring);
         E::open(Parts { core, front, listeners, sockets_max, uring })
     }
 }

@@ -11,7 +11,7 @@ use ringmq::base::clock::Now;
 use ringmq::base::ids::{ConnectionId, CoreId, Peer};
 use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::Settings;
-use ringmq::engine::{Action, AllowAll, Batch, Engine, HandedOver, Keys};
+use ringmq::engine::{Action, AllowAll, Batch, Config, Engine, HandedOver, Keys};
 use ringmq::resources::gauges::Place;
 use ringmq::storage::commit::{Keeping, RecordBatch, StoreState};
 use ringmq::storage::image::Image;
@@ -167,8 +167,8 @@ impl World {
         let count = usize::from(cores);
         let nodes = (0..cores).map(|core| core / 2).collect();
         let engine = |place| {
-            let (settings, keys) = (self.settings.clone(), Keys::fixed(7));
-            let mut engine = Engine::new(place, settings, Box::new(AllowAll), keys, self.now);
+            let (config, keys) = (Config::from(&self.settings), Keys::fixed(7));
+            let mut engine = Engine::new(place, config, Box::new(AllowAll), keys, self.now);
             if let Some(subscribers) = self.fan_out {
                 engine.cut_fan_outs(subscribers);
             }

@@ -12,13 +12,13 @@ use crate::wire::ReasonCode;
 impl Engine {
     /// Bytes of input that may wait on all cores together.
     fn input_bytes_max(&self) -> u64 {
-        let share = self.settings.limits.memory_bytes_max / limits::INPUT_SHARE;
+        let share = self.config.limits.memory_bytes_max / limits::INPUT_SHARE;
         share.max(limits::INPUT_BYTES_MIN)
     }
 
     /// Whether memory is full beyond what those take who are still to be told so.
     pub(in crate::engine) fn memory_is_overdrawn(&self) -> bool {
-        let most = self.settings.limits.memory_bytes_max;
+        let most = self.config.limits.memory_bytes_max;
         let held = self.links.ledger.bytes() + self.memory_bytes_elsewhere;
         held >= most + most / limits::OVERDRAFT_SHARE
     }

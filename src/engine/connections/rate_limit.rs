@@ -59,7 +59,7 @@ impl Engine {
     #[cold]
     pub(in crate::engine) fn count_packet(&mut self, id: ConnectionId, frame: &[u8]) {
         let is_publish = frame[0] >> 4 == PacketType::Publish as u8;
-        let (now, protection) = (self.now, &self.settings.protection);
+        let (now, protection) = (self.now, &self.config.protection);
         let Some(connection) = self.links.get(id) else { return };
         let extra = connection.extra.get_or_insert_default();
         let allowance =

@@ -110,7 +110,7 @@ impl Engine {
     /// sends would only add to them.
     pub(in crate::engine) fn holds_for_answers(&mut self, id: ConnectionId) -> bool {
         let is_full = self.memory_is_full();
-        let outbox_bytes_max = self.settings.limits.outbox_bytes_max as usize;
+        let outbox_bytes_max = self.config.limits.outbox_bytes_max as usize;
         let Some(connection) = self.links.get(id) else { return false };
         let unsent = connection.outbox.as_ref().map_or(0, |outbox| outbox.len());
         let (unsent_max, pending_max) = match is_full {
@@ -133,7 +133,7 @@ impl Engine {
     /// A client that is not read for the answers it does not take has taken something: it is read again
     /// once that is half.
     pub(in crate::engine) fn note_answers_taken(&mut self, id: ConnectionId, bytes: usize) {
-        let (now, outbox_bytes_max) = (self.now, self.settings.limits.outbox_bytes_max as usize);
+        let (now, outbox_bytes_max) = (self.now, self.config.limits.outbox_bytes_max as usize);
         let Some(connection) = self.links.get(id) else { return };
         if bytes > 0 {
             // It lives, though what it sends is not read.

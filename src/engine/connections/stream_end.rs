@@ -183,7 +183,7 @@ impl Engine {
         let before = connection.input_bytes();
         let Some(mut stash) = connection.take_stash() else { return true };
         let after = connection.input_bytes();
-        let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
+        let packet_bytes_max = connection.packet_bytes_max(&self.config.limits);
         self.links.ledger.change_input(before, after);
         let mut used = 0;
         while let Ok(Frame::Complete { header, total }) =

@@ -127,7 +127,7 @@ impl Engine {
 
     /// Until when a connection may be silent, and how long that is; none when for ever.
     fn silence_limit(&mut self, id: ConnectionId) -> Option<(Deadline, Duration)> {
-        let connect_timeout = Duration::from_secs(self.settings.limits.connect_timeout_s.into());
+        let connect_timeout = Duration::from_secs(self.config.limits.connect_timeout_s.into());
         let now = self.now;
         let connection = self.links.get(id)?;
         if connection.session().is_none() {
@@ -174,7 +174,7 @@ impl Engine {
     /// A packet has begun: it is to be whole in time, so that nobody holds memory by sending
     /// slowly.
     pub(in crate::engine) fn time_packet(&mut self, id: ConnectionId) {
-        let limit_s = u64::from(self.settings.protection.packet_timeout_s);
+        let limit_s = u64::from(self.config.protection.packet_timeout_s);
         let is_timed =
             self.links.get(id).is_none_or(|connection| connection.timing.is_packet_timed());
         if limit_s > 0 && !is_timed {
@@ -201,9 +201,9 @@ impl Engine {
 
     /// When the packet that has begun is to be whole; none when none has.
     fn packet_deadline(&mut self, id: ConnectionId) -> Option<Deadline> {
-        let (now, limit_s) = (self.now, u64::from(self.settings.protection.packet_timeout_s));
+        let (now, limit_s) = (self.now, u64::from(self.config.protection.packet_timeout_s));
         let connection = self.links.get(id)?;
-        let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
+        let packet_bytes_max = connection.packet_bytes_max(&self.config.limits);
         let is_incomplete = matches!(
             wire::frame(connection.stash(), packet_bytes_max),
             Ok(Frame::Incomplete { .. })
@@ -221,7 +221,7 @@ impl Engine {
 
     /// `bytes` of it were here when its time was up.
     fn judge_packet(&mut self, id: ConnectionId, bytes: usize) {
-        let (now, limit_s) = (self.now, u64::from(self.settings.protection.packet_timeout_s));
+        let (now, limit_s) = (self.now, u64::from(self.config.protection.packet_timeout_s));
         let Some(deadline) = self.packet_deadline(id) else { return };
         if !deadline.is_due(now) {
             return self.look_at_packet_by(id, deadline);

@@ -281,7 +281,7 @@ impl Engine {
                 None => self.tell_lost(index, RecordRef::of_before(of.number)),
             }
         }
-        outbound.end_restore(self.queue_limits.policy);
+        outbound.end_restore(self.config.queue_limits.policy);
         if !outbound.is_idle() {
             let state = &mut self.sessions[index];
             if let Some(membership) = state.membership() {

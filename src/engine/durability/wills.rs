@@ -161,7 +161,7 @@ impl Engine {
             return;
         };
         let state = &self.sessions[index];
-        if may_publish(&mut *self.access, state.owner(), &state.client_identifier, &will) {
+        if may_publish(&mut self.access, state.owner(), &state.client_identifier, &will) {
             self.publish_as_will(&will, Some(index));
         } else {
             self.withhold_will(&will);
@@ -207,7 +207,7 @@ impl Engine {
     /// Takes up the Wills of clients that were connected to the last.
     pub(in crate::engine) fn restore_wills(&mut self, held: HashMap<SessionNumber, HeldWill>) {
         let mut held: Vec<(SessionNumber, HeldWill)> = held.into_iter().collect();
-        let grace_min_s = self.settings.storage.will_grace_s;
+        let grace_min_s = self.config.will_grace_s;
         // Of one client the later one counts, should there be more.
         let grace_s = |of: &HeldWill| match is_assigned(&of.client_identifier) {
             // Nobody can come back by it.
@@ -271,7 +271,7 @@ impl Engine {
             published += 1;
             let client = Text::new(&left.client_identifier);
             let user = left.user.as_deref();
-            match may_publish(&mut *self.access, user, &client, &left.will) {
+            match may_publish(&mut self.access, user, &client, &left.will) {
                 true if self.is_outdated(&left.will) => {}
                 true => self.publish_as_will(&left.will, None),
                 false => self.withhold_will(&left.will),

@@ -104,7 +104,7 @@ impl Engine {
         claim: IdentifierClaim,
     ) -> Result<EndsForeign, Refusal> {
         let session = self.sessions.find(client_identifier);
-        let session = session.filter(|_| self.settings.access.bind_sessions);
+        let session = session.filter(|_| self.config.bind_sessions);
         let Some(session) = session.map(|session| &self.sessions[session]) else {
             return Ok(EndsForeign(false));
         };
@@ -163,7 +163,7 @@ impl Engine {
         client_identifier: &str,
         user: Option<&str>,
     ) -> Result<Option<Membership>, Refusal> {
-        let protection = &self.settings.protection;
+        let protection = &self.config.protection;
         let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
         let session = self.sessions.find(client_identifier);
         let is_its_own = session.is_some_and(|s| self.sessions[s].owner() == Some(user));
@@ -176,7 +176,7 @@ impl Engine {
     pub(in crate::engine) fn count_restored(&mut self, session: SessionId) {
         let (users, ledger) = (self.place.users(), &self.links.ledger);
         let state = &mut self.sessions[session];
-        if self.settings.protection.bounds_holdings()
+        if self.config.protection.bounds_holdings()
             && let Some(owner) = state.owner()
             && let Ok(membership) = users.enter(owner, 0, false, ledger)
         {

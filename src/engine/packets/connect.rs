@@ -113,7 +113,7 @@ impl Engine {
         if let Some(reason) = self.links.connections[id.slot as usize].refusal {
             return Err(Refusal(reason));
         }
-        match self.settings.mqtt.redirect {
+        match self.config.mqtt.redirect {
             Redirect::None => {}
             Redirect::Temporary => return Err(Refusal(ReasonCode::UseAnotherServer)),
             Redirect::Permanent => return Err(Refusal(ReasonCode::ServerMoved)),
@@ -125,7 +125,7 @@ impl Engine {
             return Err(Refusal(ReasonCode::ServerBusy));
         }
         if session.is_none()
-            && self.sessions.everywhere() >= self.settings.limits.sessions_max as usize
+            && self.sessions.everywhere() >= self.config.limits.sessions_max as usize
         {
             self.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::QuotaExceeded));
@@ -142,13 +142,13 @@ impl Engine {
             }
         }
         let Some(will) = &connect.will else { return Ok(()) };
-        if u8::from(will.qos) > self.settings.mqtt.maximum_qos {
+        if u8::from(will.qos) > self.config.mqtt.maximum_qos {
             return Err(Refusal(ReasonCode::QosNotSupported)); // [MQTT-3.2.2-12]
         }
-        if will.retain && !self.settings.mqtt.retain_available {
+        if will.retain && !self.config.mqtt.retain_available {
             return Err(Refusal(ReasonCode::RetainNotSupported)); // [MQTT-3.2.2-13]
         }
-        let limits = &self.settings.limits;
+        let limits = &self.config.limits;
         let is_too_long = will.topic.len() > usize::from(limits.topic_bytes_max);
         let levels_max = limits.topic_levels_max as usize;
         if is_too_long || shards::check_topic_name(will.topic, levels_max).is_err() {
@@ -361,7 +361,7 @@ impl Engine {
         }
         let server_reference = match reason {
             ReasonCode::UseAnotherServer | ReasonCode::ServerMoved => {
-                Some(self.settings.mqtt.server_reference.as_str()).filter(|r| !r.is_empty())
+                Some(self.config.mqtt.server_reference.as_str()).filter(|r| !r.is_empty())
             }
             _ => None,
         };
@@ -464,7 +464,7 @@ impl Engine {
 
     /// Notes, where somebody takes the time, since when the client waits for the CONNACK of this turn.
     fn time_connack(&mut self, id: ConnectionId) {
-        if self.settings.stats.enabled
+        if self.config.has_statistics
             && let Some(connection) = self.links.get(id)
         {
             let received = connection.connect_received(self.now);
@@ -509,7 +509,7 @@ impl Engine {
 
     /// Writes what CONNECT asks for into the connection and the session.
     fn agree(&mut self, id: ConnectionId, index: SessionId, connect: &Connect<'_>) {
-        let limits = &self.settings.limits;
+        let limits = &self.config.limits;
         let properties = &connect.properties;
         // Those before 5 cannot be told.
         let keep_alive_max_s = match connect.version {
@@ -594,7 +594,7 @@ impl Engine {
         session_present: bool,
         authentication_data: &[u8],
     ) -> bool {
-        let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
+        let (limits, mqtt) = (&self.config.limits, &self.config.mqtt);
         let connection = &self.links.connections[id.slot as usize];
         let expiry_interval_s = self.sessions[session].expiry_interval_s;
         let asked = connect.properties.session_expiry_interval.unwrap_or(0);

@@ -107,7 +107,7 @@ impl Engine {
             return;
         }
         let packet_bytes_max = connection.packet_bytes_max as usize;
-        let reference = Some(self.settings.mqtt.server_reference.as_str())
+        let reference = Some(self.config.mqtt.server_reference.as_str())
             .filter(|reference| reason == ReasonCode::ServerShuttingDown && !reference.is_empty());
         // Somewhere to go turns "shutting down" into "use another server" [MQTT-4.11].
         let elsewhere = Disconnect {

@@ -257,7 +257,7 @@ impl Engine {
         filters: &[u8],
     ) -> bool {
         let version = self.version(id.slot);
-        let filters_max = self.settings.limits.subscribe_filters_max as usize;
+        let filters_max = self.config.limits.subscribe_filters_max as usize;
         let mut left = SubscribeFilters::payload(&filters[progress.done_bytes..], version);
         while let Some(Ok((text, options))) = left.next_checked() {
             let outcome = match progress.reasons.len() < filters_max {

@@ -40,7 +40,7 @@ impl Engine {
 
     /// What the server said in CONNACK that it does not take.
     fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Violation> {
-        let (limits, mqtt) = (&self.settings.limits, &self.settings.mqtt);
+        let (limits, mqtt) = (&self.config.limits, &self.config.mqtt);
         if u8::from(publish.qos) > mqtt.maximum_qos {
             return Err(Violation::QosNotSupported); // [MQTT-3.2.2-11]
         }
@@ -66,7 +66,7 @@ impl Engine {
         topic: &str,
         resolved: &mut String,
     ) -> Result<(), Violation> {
-        if alias > self.settings.limits.topic_alias_maximum {
+        if alias > self.config.limits.topic_alias_maximum {
             return Err(Violation::TopicAliasTooHigh); // [MQTT-3.3.2-9]
         }
         let is_full = self.memory_is_full();
@@ -205,7 +205,7 @@ impl Engine {
         // [MQTT-3.3.4-7]: what waits for the store or other cores, QoS 1 among it, counts for nothing. Beyond
         // so many answers that wait, or bytes for the store, the client is not read. A client of MQTT 3
         // is bounded by the 65,535 identifiers there are.
-        let receive_maximum = usize::from(self.settings.limits.receive_maximum);
+        let receive_maximum = usize::from(self.config.limits.receive_maximum);
         if is_told_a_maximum && inbound.used().saturating_sub(pubrecs) >= receive_maximum {
             return Err(Violation::ReceiveMaximumExceeded);
         }
@@ -237,7 +237,7 @@ impl Engine {
             return Err(ReasonCode::NotAuthorized);
         }
         let says_text = publish.properties.payload_format_indicator == Some(1);
-        if self.settings.mqtt.payload_format_validate
+        if self.config.mqtt.payload_format_validate
             && says_text
             && std::str::from_utf8(publish.payload).is_err()
         {

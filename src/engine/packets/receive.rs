@@ -101,7 +101,7 @@ impl Engine {
             if connection.is_held() || !has_stash || is_spent {
                 break !has_stash;
             }
-            let packet_bytes_max = connection.packet_bytes_max(&self.settings.limits);
+            let packet_bytes_max = connection.packet_bytes_max(&self.config.limits);
             let (missing, need) = match wire::frame(connection.stash(), packet_bytes_max) {
                 Err(violation) => {
                     // Its version may be in what follows.
@@ -140,7 +140,7 @@ impl Engine {
                 self.mark_ready(id);
             }
             let need = self.links.get(id).map_or(0, |connection| {
-                match wire::frame(rest, connection.packet_bytes_max(&self.settings.limits)) {
+                match wire::frame(rest, connection.packet_bytes_max(&self.config.limits)) {
                     Ok(Frame::Incomplete { need }) => need,
                     _ => 0,
                 }
@@ -177,7 +177,7 @@ impl Engine {
             let is_spent = self.work.is_spent();
             let packet_bytes_max = match self.links.get(id) {
                 Some(connection) if !connection.is_held() && !is_spent => {
-                    connection.packet_bytes_max(&self.settings.limits)
+                    connection.packet_bytes_max(&self.config.limits)
                 }
                 _ => return used,
             };
@@ -224,7 +224,7 @@ impl Engine {
             Phase::Leaving(_) => unreachable!("its input is held"),
             Phase::Authenticating(_) => self.handle_while_authenticating(id, frame),
             Phase::Open { session } => {
-                if self.meters {
+                if self.config.bounds_rates {
                     self.count_packet(id, frame);
                 }
                 if frame.len() > limits::PROPERTIES_LOOK_BYTES
@@ -249,7 +249,7 @@ impl Engine {
         header: usize,
         version: Version,
     ) -> Result<(), Violation> {
-        let bytes_max = self.settings.limits.properties_bytes_max as usize;
+        let bytes_max = self.config.limits.properties_bytes_max as usize;
         let bytes = wire::properties_bytes(frame, header).filter(|_| version == Version::V5);
         match bytes.is_some_and(|bytes| bytes > bytes_max) {
             true => Err(Violation::PropertiesTooLarge),
@@ -349,7 +349,7 @@ impl Engine {
             if session.expiry_interval_s == 0 && interval_s > 0 {
                 return Err(Violation::SessionExpiryIntervalSetAtDisconnect);
             }
-            session.expiry_interval_s = interval_s.min(self.settings.limits.session_expiry_max_s);
+            session.expiry_interval_s = interval_s.min(self.config.limits.session_expiry_max_s);
         }
         let publishes_will = disconnect.reason != ReasonCode::Success;
         let ending = Ending::Client { publishes_will };

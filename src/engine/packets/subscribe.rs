@@ -45,7 +45,7 @@ impl Engine {
         options: &SubscribeOptions,
         identifier: u32,
     ) -> Result<Qos, ReasonCode> {
-        let limits = &self.settings.limits;
+        let limits = &self.config.limits;
         if text.len() > usize::from(limits.topic_bytes_max) {
             return Err(ReasonCode::TopicFilterInvalid);
         }
@@ -57,8 +57,7 @@ impl Engine {
         let qos = self.access.may_subscribe(&who, text, options.qos);
         self.work.spend(self.access.take_steps());
         let qos = qos.ok_or(ReasonCode::NotAuthorized)?;
-        let qos =
-            qos.min(Qos::try_from(self.settings.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
+        let qos = qos.min(Qos::try_from(self.config.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
         let subscriber = session.into();
         let found = self.index.find(text);
         let is_new = found.is_none_or(|filter| self.index.get(filter, subscriber).is_none());
@@ -121,7 +120,7 @@ impl Engine {
         filter: &TopicFilter<'_>,
         is_new_filter: bool,
     ) -> bool {
-        let limits = &self.settings.limits;
+        let limits = &self.config.limits;
         let held = &self.sessions[session].subscriptions;
         // Counted only by who has so many of all kinds.
         let has_fewer = |is_one: fn(FilterId) -> bool, max: u32| {
@@ -149,7 +148,7 @@ impl Engine {
 
     /// What CONNACK said is not to be had.
     fn check_available(&self, filter: &TopicFilter<'_>, identifier: u32) -> Result<(), ReasonCode> {
-        let mqtt = &self.settings.mqtt;
+        let mqtt = &self.config.mqtt;
         if filter.share_name().is_some() && !mqtt.shared_subscription_available {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }

@@ -141,7 +141,7 @@ impl Engine {
             }
             let next = outbound.next(self.now, stored, &mut expired, |delivery| {
                 let who = Identity { exchange: exchange(id), client_identifier };
-                may_receive(&mut *self.access, &self.index, &who, delivery)
+                may_receive(&mut self.access, &self.index, &who, delivery)
             });
             let Some(next) = next else { break };
             if is_judging {

@@ -281,7 +281,7 @@ impl Engine {
         // The other policies choose among what waits, so QoS 0 waits where it can be chosen from.
         let is_dropped = qos == Qos::AtMostOnce
             && matches!(
-                self.queue_limits.policy,
+                self.config.queue_limits.policy,
                 QueuePolicy::DropNewest | QueuePolicy::Disconnect
             );
         let after = pending + draft.content.payload.len();
@@ -292,7 +292,7 @@ impl Engine {
             self.send_now(target, id, draft, shared);
         } else if is_open && is_dropped {
             self.count_drops(target.session, DropCause::OutboxFull, 1);
-            if self.queue_limits.policy == QueuePolicy::Disconnect {
+            if self.config.queue_limits.policy == QueuePolicy::Disconnect {
                 self.doomed.push((id, ReasonCode::QuotaExceeded));
             }
         } else {
@@ -305,7 +305,7 @@ impl Engine {
     /// memory is full.
     fn outbox_limit(&self, pending: usize) -> usize {
         match pending <= self.outbox_behind_bytes() || !self.memory_is_full() {
-            true => self.settings.limits.outbox_bytes_max as usize,
+            true => self.config.limits.outbox_bytes_max as usize,
             false => self.outbox_behind_bytes(),
         }
     }
@@ -384,7 +384,7 @@ impl Engine {
         let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
         let outbound = session.outbound_mut(window);
         let held = outbound.queue_room_bytes();
-        let (limits, ledger) = (&self.queue_limits, &self.links.ledger);
+        let (limits, ledger) = (&self.config.queue_limits, &self.links.ledger);
         let outcome = outbound.push(delivery, limits, connection.is_some(), self.now, ledger);
         let swept = outbound.take_swept();
         // Queues of many sessions that grow at the same time are megabytes of new memory.

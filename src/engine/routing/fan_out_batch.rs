@@ -100,8 +100,10 @@ impl Engine {
         publisher: Option<Publisher>,
     ) -> bool {
         let content = &draft.content;
-        let drops_alone =
-            matches!(self.queue_limits.policy, QueuePolicy::DropNewest | QueuePolicy::Disconnect);
+        let drops_alone = matches!(
+            self.config.queue_limits.policy,
+            QueuePolicy::DropNewest | QueuePolicy::Disconnect
+        );
         if content.qos != Qos::AtMostOnce
             || targets.plain < limits::RUN_SUBSCRIBERS_MIN
             || content.payload.len() > limits::RUN_BYTES_MAX / 4
@@ -181,7 +183,7 @@ impl Engine {
     ) {
         let outbox_bytes_max = match self.memory_is_full() {
             true => self.outbox_behind_bytes(),
-            false => self.settings.limits.outbox_bytes_max as usize,
+            false => self.config.limits.outbox_bytes_max as usize,
         };
         for target in each {
             let session = &self.sessions[target.session];
@@ -276,7 +278,7 @@ impl Engine {
         }
         self.count_drops(session, DropCause::PacketTooLarge, too_large);
         self.count_drops(session, DropCause::OutboxFull, too_many);
-        if too_many > 0 && self.queue_limits.policy == QueuePolicy::Disconnect {
+        if too_many > 0 && self.config.queue_limits.policy == QueuePolicy::Disconnect {
             self.doomed.push((id, ReasonCode::QuotaExceeded));
         }
     }

@@ -52,7 +52,7 @@ fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_wi
         assert!(world.paused.is_empty());
     }
     let sessions = 2 * limits::SESSION_BYTES as u64 + 1_024;
-    let bound = u64::from(world.engine.settings.limits.outbox_bytes_max) + sessions;
+    let bound = u64::from(world.engine.config.limits.outbox_bytes_max) + sessions;
     let metrics = world.engine.metrics();
     assert!(metrics.memory_bytes <= bound, "{} over {bound}", metrics.memory_bytes);
     assert!(metrics.drops.of(DropCause::OutboxFull) > 1_900);

@@ -132,7 +132,7 @@ fn who_has_messages_waiting_is_let_in_when_memory_is_full_and_gets_them() {
     let (_, stored) = crowd();
     let mut next = taken_up(image(&stored));
     let held = next.engine.metrics().memory_bytes;
-    next.engine.settings.limits.memory_bytes_max = held / 2;
+    next.engine.config.limits.memory_bytes_max = held / 2;
     let stranger = next.accept();
     next.send_connect(stranger, &Client::persistent("stranger"));
     let packets = next.packets(stranger, Version::V5);

@@ -11,7 +11,7 @@ fn connect_of(total: usize, version: Version) -> Vec<u8> {
 }
 
 fn connect_bytes_max(world: &World) -> usize {
-    world.engine.settings.limits.connect_bytes_max as usize
+    world.engine.config.limits.connect_bytes_max as usize
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn deep_topics_of_retained_messages_are_on_the_ledger_and_refused_at_the_bound()
 
 /// A client with groups that every topic belongs to, and another one that thinks of topics.
 fn fill_cache(world: &mut World, topics: usize) -> u64 {
-    world.engine.settings.limits.shared_subscriptions_per_client_max = 1_000;
+    world.engine.config.limits.shared_subscriptions_per_client_max = 1_000;
     let id = world.connect(&Client::v5("groups"));
     (0..500).for_each(|n| world.subscribe(id, &format!("$share/g{n}/#"), Qos::AtMostOnce));
     let publisher = world.connect(&Client::v5("p"));

@@ -31,6 +31,7 @@ use std::io::IoSlice;
 
 use super::*;
 use crate::base::send_buffer::SendBuffer;
+use crate::config::Settings;
 use crate::wire::{
     self, Connect, ConnectProperties, Frame, Packet, PacketIdentifier, Publish, PublishProperties,
     Qos, Subscribe, SubscribeFilters, SubscribeOptions, UserProperties, Version,
@@ -94,7 +95,7 @@ impl World {
         settings.limits.connections_max = 100;
         change(&mut settings);
         Self {
-            engine: Engine::new(place, settings, access, Keys::fixed(7), Now(0)),
+            engine: Engine::new(place, Config::from(&settings), access, Keys::fixed(7), Now(0)),
             now: Now(0),
             received: HashMap::new(),
             held: HashMap::new(),

@@ -116,7 +116,7 @@ fn a_subscribe_of_110_000_filters_takes_many_turns_and_others_are_served_in_each
         Packet::Publish(_) => retained += 1,
         other => panic!("{other:?}"),
     });
-    let filters_max = world.engine.settings.limits.subscribe_filters_max as usize;
+    let filters_max = world.engine.config.limits.subscribe_filters_max as usize;
     assert_eq!(reasons.len(), 110_000);
     assert!(reasons[..filters_max].iter().all(|&reason| reason == 0));
     assert!(reasons[filters_max..].iter().all(|&reason| reason == 0x97));
@@ -264,7 +264,7 @@ fn messages_of_a_group_whose_member_leaves_go_to_the_others_a_part_in_a_turn() {
 fn who_does_not_take_his_answers_is_not_read() {
     let mut world = World::new();
     let hostile = world.connect(&Client::v5("h"));
-    let outbox_bytes_max = u64::from(world.engine.settings.limits.outbox_bytes_max);
+    let outbox_bytes_max = u64::from(world.engine.config.limits.outbox_bytes_max);
     let bound = outbox_bytes_max + 8 * READ_BYTES as u64;
     let mut pubrel = Vec::new();
     Packet::Pubrel(ack(7)).encode(Version::V5, &mut pubrel);

@@ -44,7 +44,7 @@ mod tests {
     use crate::base::clock::Now;
     use crate::base::ids::Peer;
     use crate::config::Settings;
-    use crate::engine::{AllowAll, Engine, Keys};
+    use crate::engine::{AllowAll, Config, Engine, Keys};
     use crate::executor::mesh::Mesh;
     use crate::executor::{Core, Executor as _, Parts, Stop};
     use crate::resources::gauges::Place;
@@ -56,7 +56,7 @@ mod tests {
         let (front, waker) = Executor::fronts(1).expect("an eventfd").remove(0);
         let engine = Engine::new(
             Place::alone(),
-            settings.clone(),
+            Config::from(&settings),
             Box::new(AllowAll),
             Keys::fixed(1),
             Now(0),

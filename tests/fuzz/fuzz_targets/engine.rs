@@ -12,7 +12,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringmq::base::clock::Now;
 use ringmq::config::{QueuePolicy, Settings};
-use ringmq::engine::{Action, AllowAll, Engine, Keys};
+use ringmq::engine::{Action, AllowAll, Config, Engine, Keys};
 use ringmq::base::ids::{ConnectionId, Peer};
 use ringmq::resources::gauges::Place;
 use ringmq::base::send_buffer::SendBuffer;
@@ -451,7 +451,7 @@ fuzz_target!(|conversation: Conversation| {
         _ => QueuePolicy::KeepLatest,
     };
     let mut world = World {
-        engine: Engine::new(Place::alone(), settings, Box::new(AllowAll), Keys::fixed(1), Now(0)),
+        engine: Engine::new(Place::alone(), Config::from(&settings), Box::new(AllowAll), Keys::fixed(1), Now(0)),
         now: Now(0),
         clients: [None; CLIENTS],
         versions: conversation

@@ -1,0 +1,43 @@
+//! The part of the configuration that the engine of a core needs.
+
+use crate::config::{Limits, Mqtt, Protection, Settings};
+use crate::session::outbound::QueueLimits;
+
+/// Limits and options of an engine. Every core has a copy.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(super) limits: Limits,
+    pub(super) mqtt: Mqtt,
+    pub(super) protection: Protection,
+    /// Seconds after a start during which the Will of a client that has not come back is withheld.
+    pub(super) will_grace_s: u32,
+    /// Whether a session belongs to the user that created it.
+    pub(super) bind_sessions: bool,
+    /// Whether statistics are collected.
+    pub(super) has_statistics: bool,
+    /// Limits of the queue of one session, from `limits` and `protection`.
+    pub(super) queue_limits: QueueLimits,
+    /// Whether any limit on the rate of a client is configured.
+    pub(super) bounds_rates: bool,
+}
+
+impl From<&Settings> for Config {
+    fn from(settings: &Settings) -> Self {
+        let Settings { limits, mqtt, protection, .. } = settings;
+        Self {
+            limits: limits.clone(),
+            mqtt: mqtt.clone(),
+            protection: protection.clone(),
+            will_grace_s: settings.storage.will_grace_s,
+            bind_sessions: settings.access.bind_sessions,
+            has_statistics: settings.stats.enabled,
+            queue_limits: QueueLimits {
+                messages_max: limits.queue_messages_max as usize,
+                bytes_max: limits.queue_bytes_max,
+                user_bytes_max: protection.queue_bytes_per_user_max,
+                policy: limits.queue_policy,
+            },
+            bounds_rates: protection.bounds_rates(),
+        }
+    }
+}
