@@ -1,5 +1,7 @@
 //! Authentication and authorization as the engine asks for them. Knows no mechanism: those implement [`Access`].
 
+mod control;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::base::ids::Peer;
 use crate::base::metrics::AccessCounts;
 use crate::message::Content;
 use crate::wire::{Qos, ReasonCode};
+
+pub(super) use control::{AccessControl, Recheck};
 
 /// Who wants to connect.
 #[derive(Clone, Copy, Debug)]

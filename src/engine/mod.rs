@@ -58,6 +58,7 @@ use crate::session::table::SessionTable;
 use crate::storage::record::{Exchange, SessionNumber};
 use crate::wire::ReasonCode;
 
+use access::AccessControl;
 pub use access::{Access, AllowAll, Authentication, Credentials, Grant, IdentifierClaim, Identity};
 pub use action::{Action, Refused};
 pub use client_identifiers::Keys;
@@ -91,11 +92,7 @@ use work::Work;
 pub struct Engine {
     place: Place,
     config: Config,
-    access: Box<dyn Access>,
-    /// The rules under which subscriptions were looked at last, and the session to go on with.
-    checked_revision: u64,
-    /// With that session, how many of its subscriptions are left to be looked at.
-    next_to_check: Option<(usize, Option<usize>)>,
+    access: AccessControl,
     now: Now,
     started: Now,
     names: Names,
@@ -171,7 +168,7 @@ impl Engine {
     pub fn new(
         place: Place,
         config: Config,
-        mut access: Box<dyn Access>,
+        access: Box<dyn Access>,
         keys: Keys,
         now: Now,
     ) -> Self {
@@ -182,9 +179,7 @@ impl Engine {
             limits.memory_bytes_max / limits::TOPIC_CACHE_MEMORY_SHARE / u64::from(place.cores());
         let links = Links::new(ledger.clone());
         let mut engine = Self {
-            checked_revision: access.revision(),
-            next_to_check: None,
-            access,
+            access: AccessControl::new(access),
             now,
             started: now,
             names: Names::new(keys, place.core()),
@@ -210,7 +205,7 @@ impl Engine {
             spare_answers: Vec::new(),
             listeners: Listeners::new(&config.limits),
             changed_groups: BTreeSet::new(),
-            retained: RetainedStore::new(&place, &settings, keys.tables),
+            retained: RetainedStore::new(&place, &config, keys.tables),
             run: Run::default(),
             fan_outs: FanOuts::default(),
             template: Template::default(),
@@ -474,7 +469,7 @@ impl Engine {
         let is_idle = self.ready.is_empty()
             && self.untouched.is_empty()
             && !self.has_put_off()
-            && self.next_to_check.is_none()
+            && !self.access.is_rechecking()
             && self.doomed.is_empty()
             && !self.timers.has_fired()
             && self.leftovers.is_empty()

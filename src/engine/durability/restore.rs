@@ -209,7 +209,7 @@ impl Engine {
         let state = &mut self.sessions[index];
         (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
         state.expiry_interval_s = kept.expiry_interval_s;
-        if self.access.revision() != 0 {
+        if self.access.has_rules() {
             // By which rules messages were queued, the store does not know.
             state.note_new_rules();
         }

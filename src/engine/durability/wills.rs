@@ -16,11 +16,12 @@ use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
-use crate::engine::access::Access;
+use crate::engine::access::AccessControl;
 use crate::engine::client_identifiers::is_assigned;
 use crate::engine::durability::journal::Journal;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::routing::deliver::Origin;
+use crate::engine::work::Work;
 use crate::engine::{Engine, Timer};
 use crate::message;
 use crate::resources::gauges::Ledger;
@@ -161,7 +162,8 @@ impl Engine {
             return;
         };
         let state = &self.sessions[index];
-        if may_publish(&mut self.access, state.owner(), &state.client_identifier, &will) {
+        let (user, client) = (state.owner(), &state.client_identifier);
+        if may_publish(&mut self.access, user, client, &will, &mut self.work) {
             self.publish_as_will(&will, Some(index));
         } else {
             self.withhold_will(&will);
@@ -271,7 +273,7 @@ impl Engine {
             published += 1;
             let client = Text::new(&left.client_identifier);
             let user = left.user.as_deref();
-            match may_publish(&mut self.access, user, &client, &left.will) {
+            match may_publish(&mut self.access, user, &client, &left.will, &mut self.work) {
                 true if self.is_outdated(&left.will) => {}
                 true => self.publish_as_will(&left.will, None),
                 false => self.withhold_will(&left.will),
@@ -330,13 +332,14 @@ fn write_user(journal: &mut Journal, session: SessionNumber, user: Option<&str>)
 
 /// Whether a client may still publish its Will.
 fn may_publish(
-    access: &mut dyn Access,
+    access: &mut AccessControl,
     user: Option<&str>,
     client_identifier: &Text,
     will: &Will,
+    work: &mut Work,
 ) -> bool {
     let content = will.as_message(None);
-    access.may_publish_will(user, client_identifier, &content, will.retain)
+    access.may_publish_will(user, client_identifier, &content, will.retain, work)
 }
 
 /// Tells the Will of a session that waits for its delay, if it has one.

@@ -88,7 +88,7 @@ impl Engine {
         let claim = if connect.clean_start { claim } else { IdentifierClaim::Open };
         let ends_foreign = self.check_owner(client_identifier, user, claim)?;
         let Some(will) = &connect.will else { return Ok(ends_foreign) };
-        match self.access.may_publish(&who, will.topic, will.qos, will.retain) {
+        match self.access.may_publish(&who, will.topic, will.qos, will.retain, &mut self.work) {
             true => Ok(ends_foreign),
             false => Err(Refusal(ReasonCode::NotAuthorized)),
         }

@@ -110,8 +110,7 @@ impl Engine {
         let are_others =
             state.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.is_unjudged))
                 || changes_hands
-                || self.next_to_check.is_some()
-                || self.checked_revision != self.access.revision();
+                || self.access.has_changed();
         if are_others && let Some(outbound) = &mut state.outbound {
             outbound.judge_anew();
         }

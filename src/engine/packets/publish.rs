@@ -229,10 +229,8 @@ impl Engine {
         }
         let client_identifier = &self.sessions[session].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
-        let is_allowed = self.access.may_publish(&who, topic, publish.qos, publish.retain);
-        if self.checked_revision != 0 {
-            self.work.spend(self.access.take_steps());
-        }
+        let (qos, retain) = (publish.qos, publish.retain);
+        let is_allowed = self.access.may_publish(&who, topic, qos, retain, &mut self.work);
         if !is_allowed {
             return Err(ReasonCode::NotAuthorized);
         }

@@ -6,7 +6,7 @@ use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::engine::Engine;
-use crate::engine::access::Identity;
+use crate::engine::access::{Identity, Recheck};
 use crate::engine::packets::job::Request;
 use crate::session::outbound::Identifiers;
 use crate::session::retained_replay::Replay;
@@ -54,8 +54,7 @@ impl Engine {
         self.check_available(&filter, identifier)?;
         let client_identifier = &self.sessions[session].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
-        let qos = self.access.may_subscribe(&who, text, options.qos);
-        self.work.spend(self.access.take_steps());
+        let qos = self.access.may_subscribe(&who, text, options.qos, &mut self.work);
         let qos = qos.ok_or(ReasonCode::NotAuthorized)?;
         let qos = qos.min(Qos::try_from(self.config.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
         let subscriber = session.into();
@@ -226,7 +225,7 @@ impl Engine {
         session: SessionId,
         mut left: usize,
     ) -> usize {
-        if left == 0 || self.access.revision() == 0 {
+        if left == 0 || !self.access.has_rules() {
             return 0;
         }
         let Some(id) = self.sessions[session].connection else { return 0 };
@@ -241,9 +240,9 @@ impl Engine {
             let qos = Qos::try_from(qos).unwrap_or(Qos::AtMostOnce);
             let client_identifier = &self.sessions[session].client_identifier;
             let who = Identity { exchange: exchange(id), client_identifier };
-            let is_allowed = self.access.may_subscribe(&who, &text, qos).is_some();
-            self.work.spend(2 + text.len() / 64 + self.access.take_steps());
-            if !is_allowed {
+            let granted = self.access.may_subscribe(&who, &text, qos, &mut self.work);
+            self.work.spend(2 + text.len() / 64);
+            if granted.is_none() {
                 let client = name(client_identifier.as_str());
                 rated!(
                     info,
@@ -261,41 +260,35 @@ impl Engine {
         left
     }
 
-    /// Credentials and rules may have changed: those who are connected are looked at with their
-    /// subscriptions, some each turn; those who are away, when they come back.
+    /// Checks connected clients and their subscriptions after credentials or rules have changed, some
+    /// in each turn. Clients that are away are checked when they come back.
     pub(in crate::engine) fn go_on_checking_clients(&mut self) {
-        let revision = self.access.revision();
-        if self.checked_revision != revision {
-            self.checked_revision = revision;
-            self.next_to_check = Some((0, None));
-        }
-        let Some((mut session, mut left)) = self.next_to_check else { return };
+        let Some(mut at) = self.access.recheck() else { return };
         let end = self.sessions.end();
         for _ in 0..limits::SESSIONS_CHECKED_PER_TURN {
-            if session >= end {
-                self.next_to_check = None;
-                return;
+            if at.session >= end {
+                return self.access.set_recheck(None);
             }
             self.work.spend(1);
-            let id = SessionId::new(session);
+            let id = SessionId::new(at.session);
             if self.sessions.get(id).is_some() {
-                let subscriptions = match left {
+                let subscriptions = match at.subscriptions_left {
                     Some(left) => left,
                     None if !self.check_credentials(id) => 0,
                     None => self.sessions[id].subscriptions.len(),
                 };
                 let rest = self.check_subscriptions(id, subscriptions);
                 if rest > 0 {
-                    left = Some(rest);
+                    at.subscriptions_left = Some(rest);
                     break;
                 }
                 if let Some(state) = self.sessions.get_mut(id) {
                     state.note_new_rules();
                 }
             }
-            (session, left) = (session + 1, None);
+            at = Recheck { session: at.session + 1, subscriptions_left: None };
         }
-        self.next_to_check = Some((session, left));
+        self.access.set_recheck(Some(at));
     }
 
     /// Takes a subscriber off a filter.

@@ -20,7 +20,8 @@ use crate::base::clock::Now;
 use crate::base::ids::{CoreId, SessionId};
 use crate::base::limits;
 use crate::base::metrics::{Drop as DropCause, Metrics};
-use crate::config::{Protection, Settings};
+use crate::config::Protection;
+use crate::engine::config::Config;
 use crate::engine::timeouts::{Timer, Timers};
 use crate::engine::{Engine, sys_topics};
 use crate::message::{Content, Message};
@@ -61,7 +62,7 @@ pub(in crate::engine) struct RetainedStore {
 
 impl RetainedStore {
     /// An empty store. `seed` is the same for all cores.
-    pub(in crate::engine) fn new(place: &Place, settings: &Settings, seed: u64) -> Self {
+    pub(in crate::engine) fn new(place: &Place, config: &Config, seed: u64) -> Self {
         let ledger = place.ledger();
         Self {
             by_topic: Weighed::new(RetainedIndex::new(seed), ledger.clone()),
@@ -71,9 +72,9 @@ impl RetainedStore {
             messages: 0,
             bytes: 0,
             expired: 0,
-            messages_max: settings.limits.retained_messages_max.into(),
-            bytes_max: settings.limits.retained_bytes_max,
-            protection: settings.protection.clone(),
+            messages_max: config.limits.retained_messages_max.into(),
+            bytes_max: config.limits.retained_bytes_max,
+            protection: config.protection.clone(),
             users: place.users().clone(),
             ledger: ledger.clone(),
         }

@@ -17,10 +17,11 @@ use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Publisher, SessionId, exchange};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
-use crate::engine::access::{Access, Identity};
+use crate::engine::access::{AccessControl, Identity};
 use crate::engine::connections::connection::{Congestion, Hold};
 use crate::engine::connections::pending_acks::{Answer, Promise};
 use crate::engine::routing::deliver::Standing;
+use crate::engine::work::Work;
 use crate::engine::{Action, Engine, Timer};
 use crate::message::Copy;
 use crate::session::outbound::{Ack, Acknowledged, Delivery, Next};
@@ -33,13 +34,15 @@ const RELEASED_AT_ONCE: usize = 8;
 
 /// Whether a message that waited when rules changed may be sent.
 fn may_receive(
-    access: &mut dyn Access,
+    access: &mut AccessControl,
     index: &SubscriptionIndex,
     who: &Identity<'_>,
     delivery: &Delivery,
+    work: &mut Work,
 ) -> bool {
     let shared = delivery.shared.map(|filter| index.text(filter));
-    access.may_receive(who, delivery.message.content().topic, delivery.qos, shared.as_deref())
+    let topic = delivery.message.content().topic;
+    access.may_receive(who, topic, delivery.qos, shared.as_deref(), work)
 }
 
 impl Engine {
@@ -141,11 +144,11 @@ impl Engine {
             }
             let next = outbound.next(self.now, stored, &mut expired, |delivery| {
                 let who = Identity { exchange: exchange(id), client_identifier };
-                may_receive(&mut self.access, &self.index, &who, delivery)
+                may_receive(&mut self.access, &self.index, &who, delivery, &mut self.work)
             });
             let Some(next) = next else { break };
             if is_judging {
-                self.work.spend(1 + self.access.take_steps());
+                self.work.spend(1);
             }
             match next {
                 Next::Denied => denied += 1,
