@@ -47,7 +47,6 @@ impl Engine {
     /// The session ends: a Will still waiting is published [MQTT-3.1.3-9], subscriptions go,
     /// messages drawn for a shared subscription go to other members [MQTT-4.8.2-6].
     pub(super) fn end_session(&mut self, index: SessionId) {
-        self.flush_run();
         debug_assert!(self.sessions[index].connection.is_none());
         self.metrics.clients_disconnected -= 1;
         self.publish_will(index);
@@ -57,7 +56,7 @@ impl Engine {
         subscriptions.retain(|filter| {
             if filter.is_shared() {
                 self.work.spend(SUBSCRIPTION_STEPS);
-                self.leave(*filter, index.into());
+                self.leave(*filter, index);
             }
             !filter.is_shared()
         });
@@ -113,9 +112,9 @@ impl Engine {
             at_once = at_once.saturating_sub(1);
             ended.subscriptions.pop();
             self.work.spend(SUBSCRIPTION_STEPS);
-            self.leave(filter, ended.index.into());
+            self.leave(filter, ended.index);
         }
-        if !self.fan_outs.keep_place(ended.index) {
+        if !self.router.keep_place(ended.index) {
             self.sessions.remove(ended.index);
         }
         true

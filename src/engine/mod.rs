@@ -41,10 +41,10 @@ mod tests;
 mod timeouts;
 pub mod work;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use shards::{FilterId, Hashing, Replica, SubscriptionIndex};
+use shards::Hashing;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId, Peer};
@@ -53,7 +53,6 @@ use crate::base::metrics::{Metrics, Turn};
 use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::disconnect::Ending;
 use crate::resources::gauges::Place;
-use crate::resources::weighed::Weighed;
 use crate::session::table::SessionTable;
 use crate::storage::record::{Exchange, SessionNumber};
 use crate::wire::ReasonCode;
@@ -80,10 +79,7 @@ pub use mesh::batch::Batch;
 pub use mesh::handover::HandedOver;
 pub use packets::job::Job;
 use retained::RetainedStore;
-use routing::deliver::Template;
-use routing::fan_out::FanOuts;
-use routing::fan_out_batch::Run;
-use routing::recipients::TopicCache;
+use routing::Router;
 use sys_topics::SysTopics;
 use timeouts::{Timer, Timers};
 use work::Work;
@@ -102,9 +98,6 @@ pub struct Engine {
     /// Bytes on the ledgers of the other cores at the beginning of this turn.
     memory_bytes_elsewhere: u64,
     sessions: SessionTable,
-    index: Weighed<SubscriptionIndex>,
-    /// Which other cores have subscribers for what.
-    replica: Weighed<Replica>,
     mesh: Mesh,
     /// What is to be kept beyond the life of the process; none when nothing is.
     journal: Option<Box<Journal>>,
@@ -131,14 +124,8 @@ pub struct Engine {
     #[expect(clippy::vec_box, reason = "a connection takes one as it is")]
     spare_answers: Vec<Box<Answers>>,
     listeners: Listeners,
-    /// Groups that the other cores are to be told of at the end of the turn.
-    changed_groups: BTreeSet<FilterId>,
+    router: Router,
     retained: RetainedStore,
-    cache: TopicCache,
-    run: Run,
-    /// Messages that some of their subscribers get in later turns.
-    fan_outs: FanOuts,
-    template: Template,
     timers: Timers,
     /// Connections whose time is up.
     overdue: Overdue,
@@ -152,8 +139,6 @@ pub struct Engine {
     leftovers: VecDeque<Leftover>,
     /// How many of those who are ready have their go in this turn, while it is being ended.
     goes_left: usize,
-    /// The message in hand had to line up behind others for some subscriber.
-    has_queued: bool,
     /// Connections to end at the end of the turn, with the reason to tell.
     doomed: Vec<(ConnectionId, ReasonCode)>,
     /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
@@ -172,11 +157,8 @@ impl Engine {
         keys: Keys,
         now: Now,
     ) -> Self {
-        let limits = &config.limits;
         let hashing = Hashing::new(keys.tables);
         let ledger = place.ledger().clone();
-        let cache_bytes_max =
-            limits.memory_bytes_max / limits::TOPIC_CACHE_MEMORY_SHARE / u64::from(place.cores());
         let links = Links::new(ledger.clone());
         let mut engine = Self {
             access: AccessControl::new(access),
@@ -188,9 +170,6 @@ impl Engine {
             metrics: Metrics::default(),
             memory_bytes_elsewhere: 0,
             sessions: SessionTable::new(hashing.clone(), place.clone()),
-            cache: TopicCache::new(hashing, cache_bytes_max as usize, ledger.clone()),
-            index: Weighed::new(SubscriptionIndex::new(keys.tables), ledger.clone()),
-            replica: Weighed::new(Replica::new(keys.tables), ledger),
             mesh: Mesh::new(&place),
             journal: None,
             records_rest: false,
@@ -204,11 +183,8 @@ impl Engine {
             checkpoints: 0,
             spare_answers: Vec::new(),
             listeners: Listeners::new(&config.limits),
-            changed_groups: BTreeSet::new(),
+            router: Router::new(&place, config.limits.memory_bytes_max, keys.tables, hashing),
             retained: RetainedStore::new(&place, &config, keys.tables),
-            run: Run::default(),
-            fan_outs: FanOuts::default(),
-            template: Template::default(),
             timers: Timers::new(now),
             overdue: Overdue::default(),
             work: Work::default(),
@@ -216,7 +192,6 @@ impl Engine {
             untouched: VecDeque::new(),
             leftovers: VecDeque::new(),
             goes_left: 0,
-            has_queued: false,
             doomed: Vec::new(),
             alias_topic: String::new(),
             sys_topics: SysTopics::new(now),
@@ -245,13 +220,8 @@ impl Engine {
         self.metrics.work_steps = self.work.total();
         self.metrics.work_steps_turn_max = self.work.turn_max();
         self.metrics.connections_open = self.links.connections.len() as u64;
-        self.metrics.subscriptions = self.index.len() as u64;
-        self.metrics.subscriptions_wildcard = self.index.wildcard_len() as u64;
-        self.metrics.subscriptions_shared = self.index.shared_filters() as u64;
-        let subscription_bytes = self.index.charged() + self.replica.charged();
-        self.metrics.subscription_bytes = subscription_bytes as u64;
+        self.router.count_into(&mut self.metrics);
         self.retained.count_into(&mut self.metrics);
-        self.metrics.topic_cache_bytes = self.cache.charged() as u64;
         self.metrics.lanes_bytes = self.mesh.bytes_under_way();
         self.metrics.note_access(self.access.counts());
         debug_assert_eq!(
@@ -382,7 +352,7 @@ impl Engine {
     /// the next start: their clients did not fail.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.set_now(now);
-        self.flush_run();
+        self.flush_fan_out_batch();
         self.finish_fan_outs();
         let slots: Vec<u32> = self.links.connections.taken().collect();
         for slot in slots {
@@ -415,7 +385,7 @@ impl Engine {
                 }
                 return Some(action);
             }
-            self.flush_run();
+            self.flush_fan_out_batch();
             if !self.work.is_spent()
                 && let Some((id, reason)) = self.doomed.pop()
             {
@@ -441,8 +411,9 @@ impl Engine {
             if self.go_on_with_handshake() {
                 continue;
             }
-            let has_work =
-                !self.fan_outs.is_empty() || self.mesh.has_unread() || !self.leftovers.is_empty();
+            let has_work = !self.router.fan_outs().is_empty()
+                || self.mesh.has_unread()
+                || !self.leftovers.is_empty();
             if has_work
                 && (self.go_on_with_fan_outs()
                     || self.go_on_with_batches()
@@ -473,7 +444,7 @@ impl Engine {
             && self.doomed.is_empty()
             && !self.timers.has_fired()
             && self.leftovers.is_empty()
-            && self.fan_outs.is_empty()
+            && self.router.fan_outs().is_empty()
             && !self.mesh.has_unread()
             && !self.retained.has_more_to_remove();
         match is_idle && !self.has_records() {
@@ -496,7 +467,7 @@ impl Engine {
         let memory_bytes_max = self.config.limits.memory_bytes_max;
         let free = memory_bytes_max / limits::TOPIC_CACHE_FREE_SHARE;
         let held = self.links.ledger.bytes() + self.memory_bytes_elsewhere;
-        self.cache.give_way(held + free >= memory_bytes_max);
+        self.router.give_way(held + free >= memory_bytes_max);
     }
 
     fn memory_is_full(&self) -> bool {

@@ -141,9 +141,6 @@ impl Engine {
         }
         self.retained.continue_removing(self.now, &mut self.timers);
         self.timers.advance(now);
-        if self.timers.has_fired() {
-            self.flush_run();
-        }
         // Some have their time whatever else there was in this turn.
         for number in 0.. {
             if number >= limits::TIMERS_PER_TURN_MIN && self.work.is_spent() {

@@ -140,8 +140,8 @@ impl Engine {
                 receipts += u32::from(awaits(&mut self.mesh, core, awaited));
             }
         }
-        if promise.fans_out && !self.fan_outs.is_empty() {
-            self.fan_outs.await_last(awaited);
+        if promise.fans_out && !self.router.fan_outs().is_empty() {
+            self.router.await_last_fan_out(awaited);
             receipts += 1;
         }
         let mut promise = promise;

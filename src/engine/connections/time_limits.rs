@@ -92,7 +92,6 @@ impl Engine {
             return;
         }
         self.set_now(now);
-        self.flush_run();
         let count = self.overdue.list.len().min(limits::ENDED_PER_TURN_MAX);
         for number in 0..count {
             if number >= limits::TIMERS_PER_TURN_MIN && self.work.is_spent() {

@@ -131,7 +131,7 @@ impl Engine {
     /// A Will is over once the cores that it reached have stored what became of it.
     fn await_receipts(&mut self, will: Delivery) {
         let receipts = self.mesh.barriers_of_reached();
-        let barriers = Barriers { receipts, fan_outs: self.fan_outs.begun() };
+        let barriers = Barriers { receipts, fan_outs: self.router.fan_outs().begun() };
         self.transit.wills.push_back((will, barriers));
     }
 
@@ -195,7 +195,7 @@ impl Engine {
         let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) else {
             return;
         };
-        let (wills, mesh, fan_outs) = (&mut self.transit.wills, &self.mesh, &self.fan_outs);
+        let (wills, mesh, fan_outs) = (&mut self.transit.wills, &self.mesh, self.router.fan_outs());
         while let Some((will, _)) = wills.pop_front_if(|(_, barriers)| {
             fan_outs.are_through(barriers.fan_outs) && mesh.are_receipted(&barriers.receipts)
         }) {
@@ -233,14 +233,13 @@ impl Engine {
             if message.is_expired(self.now) {
                 self.metrics.drops.add(DropCause::Expired, 1);
             } else {
-                self.template.begin(1);
                 let mut draft = Draft::of(message, message.content(), delivery.retain);
                 if let Some(filter) = filter {
                     self.share_anew(&filter, &delivery, &mut draft);
                 } else {
-                    let begun = self.fan_outs.begun();
+                    let begun = self.router.fan_outs().begun();
                     self.publish_anew(&mut draft);
-                    if self.mesh.has_reached_any() || self.fan_outs.begun() > begun {
+                    if self.mesh.has_reached_any() || self.router.fan_outs().begun() > begun {
                         self.await_receipts(delivery);
                         continue;
                     }
@@ -255,7 +254,7 @@ impl Engine {
     fn share_anew(&mut self, filter: &str, delivery: &Delivery, draft: &mut Draft<'_>) {
         let own = self.transit.session.map(|session| (session, delivery.kept.number));
         draft.before.extend(own);
-        let sharing = self.sharing(filter);
+        let sharing = self.router.sharing(filter);
         if self.share(&sharing, draft, &Origin::default(), None).is_none() {
             self.metrics.drops.add(DropCause::Offline, 1);
         }

@@ -308,7 +308,7 @@ impl Engine {
         once: Option<Once>,
     ) -> RecordRef {
         let Some(journal) = &mut self.journal else { return RecordRef::default() };
-        let shared = delivery.shared.map(|filter| self.index.text(filter));
+        let shared = delivery.shared.map(|filter| self.router.index().text(filter));
         match (once, &shared) {
             (Some(once), Some(filter)) => journal.write(&taken_by_group(once.exchange, filter)),
             (Some(Once { exchange: Exchange { publisher, packet_identifier }, .. }), None) => {
@@ -379,7 +379,7 @@ impl Engine {
         let Some(once) = once.filter(|once| once.dup) else { return false };
         let Some(groups) = self.taken_by_groups.get(&once.exchange) else { return false };
         match sharing.here {
-            Some(here) => groups.contains(&*self.index.text(here)),
+            Some(here) => groups.contains(&*self.router.index().text(here)),
             None => groups.contains(&*sharing.text),
         }
     }
@@ -499,7 +499,7 @@ impl Engine {
         while checkpoint.session < sessions_end && journal.bytes() < limits::CHECKPOINT_BYTES {
             let id = SessionId::new(checkpoint.session);
             if let Some(state) = self.sessions.get_mut(id) {
-                tell_anew(journal, state, &self.index, id.into(), checkpoint.number);
+                tell_anew(journal, state, self.router.index(), id.into(), checkpoint.number);
             }
             checkpoint.session += 1;
         }

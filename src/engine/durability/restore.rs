@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use shards::{Fingerprint, GroupAt, SubscriptionOptions, TopicFilter};
 
 use crate::base::ids::{CoreId, SessionId};
-use crate::base::limits;
 use crate::engine::retained::{Stored, clock_of};
 use crate::engine::{Engine, sys_topics};
 use crate::message::{self, Message};
@@ -149,13 +148,13 @@ impl Engine {
             return;
         }
         let core = of.core.0;
-        of.exact.iter().for_each(|&filter| self.replica.edit().announce_exact(core, filter));
+        of.exact.iter().for_each(|&filter| self.router.edit_replica().announce_exact(core, filter));
         for text in &of.wildcards {
-            self.replica.edit().announce_wildcard(core, &filter_of(text));
+            self.router.edit_replica().announce_wildcard(core, &filter_of(text));
         }
         for (text, members) in &of.groups {
             let at = GroupAt { core, online: 0, members: *members };
-            self.replica.edit().set_group(&filter_of(text), at);
+            self.router.edit_replica().set_group(&filter_of(text), at);
         }
         for (topic, stored) in &of.retained {
             self.retained.store(topic, stored, self.now, &mut self.timers);
@@ -248,10 +247,7 @@ impl Engine {
             options: SubscriptionOptions::new(of.qos.min(2), of.no_local, of.retain_as_published),
             identifier: of.identifier,
         };
-        let subscribed = self.index.edit().subscribe(&filter, subscription);
-        self.sessions[index].subscriptions.push(subscribed.filter);
-        self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
-        self.note_subscriptions();
+        self.add_subscription(index, &filter, subscription);
     }
 
     fn restore_deliveries(
@@ -306,7 +302,7 @@ impl Engine {
             qos: Qos::try_from(of.qos).unwrap_or(Qos::AtLeastOnce),
             retain: of.retain,
             subscription_identifiers: Identifiers::new(&of.identifiers),
-            shared: of.shared.as_deref().and_then(|text| self.index.find(text)),
+            shared: of.shared.as_deref().and_then(|text| self.router.index().find(text)),
             kept: RecordRef::of_before(of.number),
         })
     }
@@ -353,14 +349,14 @@ impl Engine {
                 if !seen.insert(filter) {
                     continue;
                 }
-                let text = self.index.text(filter);
+                let text = self.router.index().text(filter);
                 if filter.is_shared() {
-                    let members = self.index.members(filter).len() as u32;
+                    let members = self.router.index().members(filter).len() as u32;
                     restored.groups.push((text, members));
                 } else if shards::has_wildcard(&text) {
                     restored.wildcards.push(text);
                 } else {
-                    restored.exact.push(self.replica.fingerprint(&text));
+                    restored.exact.push(self.router.replica().fingerprint(&text));
                 }
             }
         }

@@ -197,9 +197,9 @@ impl Engine {
             // A store that is full keeps the old value; the subscribers hear the new one.
             stored = self.retain(&content, session).ok();
         }
-        let begun = self.fan_outs.begun();
+        let begun = self.router.fan_outs().begun();
         self.route(&content, &Origin::default(), will.retain, stored.as_ref());
-        let fans_out = self.fan_outs.begun() > begun;
+        let fans_out = self.router.fan_outs().begun() > begun;
         // What the store knew of it gives way, in one batch, to its way to the other cores.
         if will.due.is_some() || will.held.is_some() {
             self.begin_passage_of_will(&content, will.retain, fans_out);

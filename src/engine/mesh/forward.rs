@@ -30,7 +30,7 @@ impl Engine {
     /// What this core has to say to another, if anything: called at the end of a turn, when the
     /// lane has room. While it has none, what is to be said collects here.
     pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
-        self.tell_groups();
+        self.announce_groups();
         let clock = self.retained.read_clock(self.now);
         let batch = self.mesh.seal(to, clock, self.now)?;
         self.metrics.batches_sent += 1;
@@ -39,7 +39,7 @@ impl Engine {
 
     /// Whether [`Self::poll_batch`] has something for a core.
     pub fn has_batch(&mut self, to: CoreId) -> bool {
-        self.tell_groups();
+        self.announce_groups();
         self.mesh.lanes.to(to).has_batch()
     }
 
@@ -51,13 +51,13 @@ impl Engine {
         let mark = self.mark();
         self.retained.hear_clock(from, batch.clock);
         self.take_receipt(from, batch.receipt);
-        let must_wait =
-            self.mesh.unread.iter().any(|unread| unread.from == from) || self.fan_outs.block(from);
+        let must_wait = self.mesh.unread.iter().any(|unread| unread.from == from)
+            || self.router.fan_outs().block(from);
         let mut parcels = std::mem::take(&mut batch.parcels);
         let mut left = parcels.drain(..);
         while !must_wait
             && !self.work.is_spent()
-            && !self.fan_outs.block(from)
+            && !self.router.fan_outs().block(from)
             && let Some(parcel) = left.next()
         {
             self.work.spend(1);
@@ -65,7 +65,7 @@ impl Engine {
         }
         let left: VecDeque<Parcel> = left.collect();
         batch.parcels = parcels;
-        let must_wait = must_wait || self.fan_outs.block(from);
+        let must_wait = must_wait || self.router.fan_outs().block(from);
         match left.is_empty() && !must_wait {
             true => self.end_batch(from, batch, mark),
             false => self.mesh.unread.push_back(UnreadBatch { from, batch, left, mark }),
@@ -84,14 +84,14 @@ impl Engine {
             return false;
         }
         let mut lines = self.mesh.unread.iter();
-        let first = lines.position(|unread| !self.fan_outs.block(unread.from));
+        let first = lines.position(|unread| !self.router.fan_outs().block(unread.from));
         let Some(mut unread) = first.and_then(|first| self.mesh.unread.remove(first)) else {
             return false;
         };
         // Half of what there is: connections that wait have the other half.
         self.work.begin_share(2);
         while !self.work.is_spent()
-            && !self.fan_outs.block(unread.from)
+            && !self.router.fan_outs().block(unread.from)
             && let Some(parcel) = unread.left.pop_front()
         {
             self.work.spend(1);
@@ -99,7 +99,7 @@ impl Engine {
         }
         let goes_on = !self.work.is_spent();
         self.work.end_share();
-        match unread.left.is_empty() && !self.fan_outs.block(unread.from) {
+        match unread.left.is_empty() && !self.router.fan_outs().block(unread.from) {
             true => self.end_batch(unread.from, unread.batch, unread.mark),
             false => self.mesh.unread.push_front(unread),
         }
@@ -130,17 +130,21 @@ impl Engine {
 
     fn take_parcel(&mut self, from: CoreId, batch: &Batch, parcel: Parcel) {
         match parcel {
-            Parcel::AnnounceExact(filter) => self.replica.edit().announce_exact(from.0, filter),
-            Parcel::WithdrawExact(filter) => self.replica.edit().withdraw_exact(from.0, filter),
+            Parcel::AnnounceExact(filter) => {
+                self.router.edit_replica().announce_exact(from.0, filter)
+            }
+            Parcel::WithdrawExact(filter) => {
+                self.router.edit_replica().withdraw_exact(from.0, filter)
+            }
             Parcel::AnnounceWildcard(filter) => {
-                self.replica.edit().announce_wildcard(from.0, &batch.filter(filter));
+                self.router.edit_replica().announce_wildcard(from.0, &batch.filter(filter));
             }
             Parcel::WithdrawWildcard(filter) => {
-                self.replica.edit().withdraw_wildcard(from.0, batch.text(filter));
+                self.router.edit_replica().withdraw_wildcard(from.0, batch.text(filter));
             }
             Parcel::Group { filter, online, members } => {
                 let at = shards::GroupAt { core: from.0, online, members };
-                self.replica.edit().set_group(&batch.filter(filter), at);
+                self.router.edit_replica().set_group(&batch.filter(filter), at);
             }
             Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
             Parcel::Pause(publisher) => self.pause_reading(publisher),
@@ -243,7 +247,7 @@ impl Engine {
     pub(in crate::engine) fn home(&self, client_identifier: &str) -> CoreId {
         match self.mesh.is_alone() {
             true => self.core(),
-            false => self.mesh.home(self.replica.fingerprint(client_identifier)),
+            false => self.mesh.home(self.router.replica().fingerprint(client_identifier)),
         }
     }
 }

@@ -51,7 +51,6 @@ pub(in crate::engine) struct Refusal(pub ReasonCode);
 impl Engine {
     /// The first packet of a connection must be CONNECT [MQTT-3.1.0-1].
     pub(in crate::engine) fn handle_first_packet(&mut self, id: ConnectionId, frame: &[u8]) {
-        self.flush_run();
         self.work.spend(connect_steps(frame));
         let connect = match wire::decode(frame, Version::V5) {
             Ok(Packet::Connect(connect)) => connect,
@@ -550,21 +549,19 @@ impl Engine {
         let method = properties.authentication_method.unwrap_or_default();
         self.links.ledger.charge(method.len());
 
-        let session = &mut self.sessions[index];
-        session.connection = Some(id);
-        session.expires = None;
-        session.expiry_interval_s = expiry_interval_s.min(limits.session_expiry_max_s);
         let class = match connect.version {
             Version::V5 if aliases_max > 0 => DeliveryClass::V5Alias,
             Version::V5 => DeliveryClass::V5,
             _ => DeliveryClass::V3,
         };
-        if session.class != class {
-            session.class = class;
-            if !session.subscriptions.is_empty() {
-                self.cache.clear();
-            }
-        }
+        // Messages that were published earlier are not for this connection.
+        self.flush_fan_out_batch();
+        self.set_delivery_class(index, class);
+        let limits = &self.config.limits;
+        let session = &mut self.sessions[index];
+        session.connection = Some(id);
+        session.expires = None;
+        session.expiry_interval_s = expiry_interval_s.min(limits.session_expiry_max_s);
         // A Will still waiting from the connection before is cancelled [MQTT-3.1.3-9].
         session.take_will(&self.links.ledger);
         session.will = connect.will.as_ref().map(|will| {

@@ -65,7 +65,7 @@ impl Ending {
 impl Engine {
     /// Closes the connection in `slot` and lets go of what hung on it.
     pub(in crate::engine) fn end_connection(&mut self, slot: u32, ending: Ending) {
-        self.flush_run();
+        self.flush_fan_out_batch();
         self.work.spend(4);
         let id = self.links.id(slot);
         self.say_last_word(slot, ending);

@@ -132,7 +132,6 @@ impl Engine {
 
     /// Goes on with the packet of a connection; false when it is not through yet.
     pub(in crate::engine) fn go_on_with_job(&mut self, id: ConnectionId) -> bool {
-        self.flush_run();
         let Some(connection) = self.links.get(id) else { return true };
         let session = connection.session();
         let job = connection.extra.as_mut().and_then(|extra| extra.job.take());

@@ -146,7 +146,7 @@ impl Engine {
         let origin =
             Origin { publisher: Some(publisher), session: Some(session), once, from: None };
         let stored = stored.ok().flatten();
-        self.has_queued = false;
+        self.router.begin_message();
         let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
             true => ReasonCode::Success,
@@ -155,12 +155,12 @@ impl Engine {
         // Responsibility is taken when every core with subscribers has the message.
         if publish.packet_identifier.is_some() {
             let mut promise = self.promise_of(session, publish, self.batch_since(mark));
-            promise.fans_out = self.fan_outs.take_new();
+            promise.fans_out = self.router.take_new_fan_out();
             self.acknowledge(id, publish, reason, promise, |mesh, core, awaited| {
                 mesh.await_reached(core, awaited)
             });
         }
-        if std::mem::take(&mut self.has_queued) && self.memory_is_full() {
+        if self.router.take_has_queued() && self.memory_is_full() {
             self.rest_for_memory(id);
         }
         self.rest_for_store(id, mark);

@@ -286,7 +286,7 @@ impl Engine {
                 Err(violation) => Err(*violation),
             },
             _ if frame == wire::PINGREQ => {
-                self.flush_run();
+                self.flush_fan_out_batch();
                 self.links.send(id.slot, |out| Packet::Pingresp.encode(version, out));
                 Ok(())
             }
@@ -324,8 +324,6 @@ impl Engine {
         session: SessionId,
         packet: &Packet<'_>,
     ) -> Result<(), Violation> {
-        // Messages that came before are handed out first.
-        self.flush_run();
         match packet {
             Packet::Subscribe(subscribe) => self.handle_subscribe(id, session, subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(id, session, unsubscribe),
@@ -368,7 +366,6 @@ impl Engine {
         let address = connection.address;
         self.metrics.violations += 1;
         tracing::debug!(?address, clause = violation.clause(), "protocol violation: {violation}");
-        self.flush_run();
         self.end_connection(id.slot, Ending::Violation(violation));
     }
 

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
-use shards::{FilterId, SubscriberId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
+use shards::{FilterId, Subscription, SubscriptionOptions, TopicError, TopicFilter};
 
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
@@ -58,8 +58,9 @@ impl Engine {
         let qos = qos.ok_or(ReasonCode::NotAuthorized)?;
         let qos = qos.min(Qos::try_from(self.config.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
         let subscriber = session.into();
-        let found = self.index.find(text);
-        let is_new = found.is_none_or(|filter| self.index.get(filter, subscriber).is_none());
+        let found = self.router.index().find(text);
+        let is_new =
+            found.is_none_or(|filter| self.router.index().get(filter, subscriber).is_none());
         if is_new && !self.has_room_to_subscribe(session, &filter, found.is_none()) {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -72,22 +73,16 @@ impl Engine {
             ),
             identifier,
         };
-        let subscribed = self.index.edit().subscribe(&filter, subscription);
+        let subscribed = self.add_subscription(session, &filter, subscription);
         if subscribed.replaced != Some(subscription) {
             self.tell_subscribed(session, text, &subscription);
-        }
-        let state = &mut self.sessions[session];
-        if subscribed.replaced.is_none() {
-            state.subscriptions.push(subscribed.filter);
-            self.links.ledger.charge(limits::SUBSCRIPTION_BYTES);
-            self.note_subscriptions();
         }
         if filter.share_name().is_some() {
             if subscribed.replaced.is_none() {
                 self.join_group(subscribed.filter, session);
             }
         } else if subscribed.first {
-            self.mesh.announce(&filter, &self.replica);
+            self.mesh.announce(&filter, self.router.replica());
         }
         let state = &mut self.sessions[session];
         // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
@@ -126,11 +121,13 @@ impl Engine {
             let max = max as usize;
             held.len() < max || held.iter().filter(|&&filter| is_one(filter)).count() < max
         };
-        let wildcards = self.index.wildcard_len() + self.place.wildcard_subscriptions_elsewhere();
+        let wildcards =
+            self.router.index().wildcard_len() + self.place.wildcard_subscriptions_elsewhere();
         let has_room_for_wildcard = !filter.has_wildcard()
             || has_fewer(FilterId::has_wildcard, limits.wildcard_subscriptions_per_client_max)
                 && wildcards < limits.wildcard_subscriptions_max as usize;
-        let groups = self.index.shared_filters() + self.place.shared_subscriptions_elsewhere();
+        let groups =
+            self.router.index().shared_filters() + self.place.shared_subscriptions_elsewhere();
         let has_room_for_shared = filter.share_name().is_none()
             || has_fewer(FilterId::is_shared, limits.shared_subscriptions_per_client_max)
                 && (!is_new_filter || groups < limits.shared_subscriptions_max as usize);
@@ -138,11 +135,6 @@ impl Engine {
             && has_room_for_wildcard
             && has_room_for_shared
             && !self.memory_is_full()
-    }
-
-    /// Tells the other cores how many there are here that are bounded in all.
-    pub(in crate::engine) fn note_subscriptions(&self) {
-        self.place.set_subscriptions(self.index.wildcard_len(), self.index.shared_filters());
     }
 
     /// What CONNACK said is not to be had.
@@ -169,8 +161,9 @@ impl Engine {
         groups_left: &mut Vec<(FilterId, String)>,
     ) -> bool {
         // Asked first: a client may name filters of others by the million.
-        let is_held = |filter: &FilterId| self.index.get(*filter, session.into()).is_some();
-        let held = self.index.find(text).filter(is_held);
+        let is_held =
+            |filter: &FilterId| self.router.index().get(*filter, session.into()).is_some();
+        let held = self.router.index().find(text).filter(is_held);
         held.is_some_and(|filter| self.end_subscription(session, filter, text, groups_left))
     }
 
@@ -186,14 +179,13 @@ impl Engine {
             return false;
         };
         self.work.spend(place / 1_024);
-        self.fan_outs.note_unsubscribed(session);
         state.subscriptions.swap_remove(place);
         state.replays.end(filter);
         if filter.is_shared() && state.outbound.is_some() {
             groups_left.push((filter, text.to_owned()));
         }
         self.tell_unsubscribed(session, text);
-        self.leave(filter, session.into());
+        self.remove_subscription(filter, session);
         true
     }
 
@@ -234,8 +226,8 @@ impl Engine {
             left -= 1;
             let held = self.sessions[session].subscriptions.get(left);
             let Some(&filter) = held else { continue };
-            let text = self.index.text(filter);
-            let subscription = self.index.get(filter, session.into());
+            let text = self.router.index().text(filter);
+            let subscription = self.router.index().get(filter, session.into());
             let qos = subscription.map_or(0, |subscription| subscription.options.qos());
             let qos = Qos::try_from(qos).unwrap_or(Qos::AtMostOnce);
             let client_identifier = &self.sessions[session].client_identifier;
@@ -251,7 +243,6 @@ impl Engine {
                     filter = name(&text),
                     "a subscription is not allowed any more"
                 );
-                self.flush_run();
                 self.end_subscription(session, filter, &text, &mut groups_left);
                 self.metrics.subscriptions_revoked += 1;
             }
@@ -289,19 +280,6 @@ impl Engine {
             at = Recheck { session: at.session + 1, subscriptions_left: None };
         }
         self.access.set_recheck(Some(at));
-    }
-
-    /// Takes a subscriber off a filter.
-    pub(in crate::engine) fn leave(&mut self, filter: FilterId, subscriber: SubscriberId) {
-        let text = self.index.text(filter);
-        let Some(gone) = self.index.edit().unsubscribe(filter, subscriber) else { return };
-        self.links.ledger.release(limits::SUBSCRIPTION_BYTES);
-        self.note_subscriptions();
-        if filter.is_shared() {
-            self.leave_group(filter, &text, gone.last);
-        } else if gone.last {
-            self.mesh.withdraw(&text, &self.replica);
-        }
     }
 }
 

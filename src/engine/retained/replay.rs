@@ -73,7 +73,7 @@ impl Engine {
             };
             let mut portion = Portion::default();
             let (target, cursor) = (target_of(replay, session), &mut replay.cursor);
-            let filter = self.index.text(replay.subscription);
+            let filter = self.router.index().text(replay.subscription);
             self.work.spend(match shards::has_wildcard(&filter) {
                 true => limits::RETAINED_STEPS_MAX.min(self.retained.len()) / 8 + 2,
                 false => 2 + filter.len() / 64,
@@ -119,7 +119,6 @@ impl Engine {
         if message.is_expired(self.now) {
             return; // about to be removed
         }
-        self.template.begin(1);
         // [MQTT-3.3.1-8]: sent for a new subscription, hence with the RETAIN flag.
         let mut draft = Draft::of(message, message.content(), true);
         self.deliver(target, &mut draft, None);

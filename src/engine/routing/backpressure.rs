@@ -20,7 +20,7 @@ use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::{AccessControl, Identity};
 use crate::engine::connections::connection::{Congestion, Hold};
 use crate::engine::connections::pending_acks::{Answer, Promise};
-use crate::engine::routing::deliver::Standing;
+use crate::engine::routing::deliver::{Standing, TemplateUse};
 use crate::engine::work::Work;
 use crate::engine::{Action, Engine, Timer};
 use crate::message::Copy;
@@ -144,7 +144,8 @@ impl Engine {
             }
             let next = outbound.next(self.now, stored, &mut expired, |delivery| {
                 let who = Identity { exchange: exchange(id), client_identifier };
-                may_receive(&mut self.access, &self.index, &who, delivery, &mut self.work)
+                let index = &self.router.index;
+                may_receive(&mut self.access, index, &who, delivery, &mut self.work)
             });
             let Some(next) = next else { break };
             if is_judging {
@@ -232,8 +233,7 @@ impl Engine {
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
         let payload = is_large.then(|| delivery.message.shared_payload());
-        self.template.begin(1);
-        self.write(slot, &content, copy, payload);
+        self.write(slot, &content, copy, payload, &mut TemplateUse::default());
     }
 
     /// How a connected consumer stands; one that has fallen behind is watched from here on.

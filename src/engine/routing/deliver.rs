@@ -34,21 +34,30 @@ pub(in crate::engine) const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
 /// Steps to line a message up, besides those: what is away is in no cache of the processor.
 const ENQUEUE_STEPS: usize = 4;
 
-/// The last copy written, to make the next one of the same form from.
+/// The encoding of the copy that was written last. Further copies of the same message in the same form
+/// are made from it.
 #[derive(Default)]
-pub(in crate::engine) struct Template {
-    /// More copies than one are to be made: a single one is worth no template.
-    is_wanted: bool,
+pub(super) struct Template {
+    /// Number of the message, see [`TemplateUse::message`].
+    message: u64,
     form: Option<(Version, Qos, bool)>,
     bytes: Vec<u8>,
     identifier_at: usize,
 }
 
-impl Template {
-    /// Another message, of which so many copies are to be made at most.
-    pub(in crate::engine) fn begin(&mut self, copies: usize) {
+/// How a message uses the template. A template that was made of another message is never used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TemplateUse {
+    /// Several copies are expected: a template does not pay for one.
+    is_wanted: bool,
+    /// Number of the message, given when the first template is made of it.
+    message: u64,
+}
+
+impl TemplateUse {
+    /// So many copies are expected.
+    pub(super) fn expect(&mut self, copies: usize) {
         self.is_wanted = copies > 1;
-        self.form = None;
     }
 }
 
@@ -65,6 +74,7 @@ pub(in crate::engine) struct Draft<'a> {
     message: Option<Message>,
     /// Where it lies for other cores.
     pub places: Places,
+    pub(super) template: TemplateUse,
 }
 
 impl<'a> Draft<'a> {
@@ -76,6 +86,7 @@ impl<'a> Draft<'a> {
             before: Vec::new(),
             message: None,
             places: Places::new(),
+            template: TemplateUse::default(),
         }
     }
 
@@ -182,7 +193,7 @@ impl Engine {
     /// then no session has it without the others.
     fn is_stored_as_a_whole(&self, targets: &Targets) -> bool {
         self.mesh.is_alone()
-            && self.fan_outs.are_few(targets.each.len())
+            && self.router.fan_outs.are_few(targets.each.len())
             && self.taken.is_empty()
             && self.taken_by_groups.is_empty()
     }
@@ -195,8 +206,8 @@ impl Engine {
     }
 
     pub(in crate::engine) fn targets(&mut self, topic: &str) -> Arc<Targets> {
-        let targets = self.cache.targets(topic, &self.index, &self.replica, &self.sessions);
-        self.work.spend(self.cache.take_steps() / INDEX_STEPS_PER_STEP);
+        let (targets, steps) = self.router.targets(topic, &self.sessions);
+        self.work.spend(steps / INDEX_STEPS_PER_STEP);
         targets
     }
 
@@ -207,13 +218,13 @@ impl Engine {
         origin: &Origin,
     ) -> Pressure {
         let mut pressure = Pressure::default();
-        self.template.begin(targets.each.len());
+        draft.template.expect(targets.each.len());
         if targets.each.is_empty() {
             return pressure;
         }
         let in_run = self.extend_run(targets, draft, origin.publisher);
         if !in_run {
-            self.flush_run();
+            self.flush_fan_out_batch();
         }
         let first = if in_run { targets.plain } else { 0 };
         let each = &targets.each[first..];
@@ -249,8 +260,7 @@ impl Engine {
         match target.own {
             Own::Omit if is_own => Standing::Offline,
             Own::Decide if is_own => {
-                let own =
-                    self.cache.target_for_own(draft.content.topic, target.session, &self.index);
+                let own = self.router.target_for_own(draft.content.topic, target.session);
                 own.map_or(Standing::Offline, |own| self.deliver(&own, draft, None))
             }
             _ => self.deliver(target, draft, None),
@@ -348,14 +358,14 @@ impl Engine {
             }
         }
         let bytes = draft.content.payload.len();
-        let is_alone = !self.template.is_wanted && !draft.is_message();
+        let is_alone = !draft.template.is_wanted && !draft.is_message();
         let copied_bytes_max =
             if is_alone { limits::COPIED_ALONE_BYTES_MAX } else { limits::SHARED_BYTES_MIN - 1 };
         if bytes > copied_bytes_max {
             let payload = draft.message(&self.links.ledger).shared_payload();
-            self.write(id.slot, &draft.content, copy, Some(payload));
+            self.write(id.slot, &draft.content, copy, Some(payload), &mut draft.template);
         } else {
-            self.write(id.slot, &draft.content, copy, None);
+            self.write(id.slot, &draft.content, copy, None, &mut draft.template);
         }
     }
 
@@ -366,7 +376,7 @@ impl Engine {
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) {
-        self.has_queued = true;
+        self.router.has_queued = true;
         self.work.spend(ENQUEUE_STEPS);
         if self.memory_is_full() && !self.expire_queued(target.session) {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
@@ -439,12 +449,13 @@ impl Engine {
     }
 
     /// Encodes one copy into the outbox of a connection.
-    pub(in crate::engine) fn write(
+    pub(super) fn write(
         &mut self,
         slot: u32,
         content: &Content<'_>,
         mut copy: Copy<'_>,
         payload: Option<Bytes>,
+        of: &mut TemplateUse,
     ) {
         self.metrics.publishes_sent += 1;
         self.links.count_packets(1);
@@ -477,11 +488,11 @@ impl Engine {
             outbox.append_shared(payload);
             return;
         }
-        let template = &mut self.template;
+        let template = &mut self.router.template;
         let is_alike =
             copy.topic_alias.is_none() && copy.subscription_identifiers.is_empty() && !copy.dup;
         let form = Some((version, copy.qos, copy.retain));
-        if is_alike && template.form == form {
+        if is_alike && template.form == form && template.message == of.message {
             outbox.append(|out| {
                 let start = out.len();
                 out.extend_from_slice(&template.bytes);
@@ -496,7 +507,9 @@ impl Engine {
             let start = out.len();
             let identifier_at = header_of(&copy, out);
             out.extend_from_slice(content.payload);
-            if is_alike && template.is_wanted {
+            if is_alike && of.is_wanted {
+                template.message += 1;
+                of.message = template.message;
                 template.form = form;
                 template.bytes.clear();
                 template.bytes.extend_from_slice(&out[start..]);

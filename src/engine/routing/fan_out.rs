@@ -180,13 +180,13 @@ impl Engine {
     /// For tests: brings each message to so many subscribers in one turn at most.
     #[doc(hidden)]
     pub fn cut_fan_outs(&mut self, subscribers: usize) {
-        (self.fan_outs.part, self.fan_outs.takes_turns) = (subscribers.max(1), true);
+        (self.router.fan_outs.part, self.router.fan_outs.takes_turns) = (subscribers.max(1), true);
     }
 
     /// Whether a message may have to go to its subscribers in parts.
     #[inline]
     pub(in crate::engine) fn may_go_in_parts(&self, subscribers: usize) -> bool {
-        !self.fan_outs.are_few(subscribers) || !self.fan_outs.is_empty()
+        !self.router.fan_outs.are_few(subscribers) || !self.router.fan_outs.is_empty()
     }
 
     /// The same to the subscribers in `targets` from `first` on, if it has to.
@@ -200,7 +200,7 @@ impl Engine {
         origin: &Origin,
     ) -> Option<Pressure> {
         let subscribers = targets.each.len() - first;
-        let must = !self.fan_outs.are_few(subscribers) || self.may_overtake(origin);
+        let must = !self.router.fan_outs.are_few(subscribers) || self.may_overtake(origin);
         must.then(|| self.deliver_in_parts(targets, first, draft, origin))
     }
 
@@ -210,7 +210,7 @@ impl Engine {
         let own = origin.publisher.filter(|publisher| publisher.core == self.core());
         let publisher = own.and_then(|publisher| self.links.get(publisher.connection));
         publisher.is_some_and(|publisher| publisher.is_held())
-            || origin.from.is_some_and(|core| self.fan_outs.block(core))
+            || origin.from.is_some_and(|core| self.router.fan_outs.block(core))
     }
 
     /// Brings a message to the subscribers in `targets` from `first` on: to some in this turn, and to
@@ -225,7 +225,7 @@ impl Engine {
         let mut left = first..targets.each.len();
         let (mark, number) = (self.mark(), u64::MAX);
         let mut pressure = Pressure::default();
-        if self.fan_outs.is_empty() {
+        if self.router.fan_outs.is_empty() {
             self.deliver_part(targets, &mut left, number, draft, origin.session, &mut pressure);
         }
         if left.is_empty() {
@@ -251,7 +251,7 @@ impl Engine {
     ) -> Option<(Encoded, Pressure)> {
         let mut left = 0..targets.plain;
         let mut pressure = Pressure::default();
-        if self.fan_outs.is_empty() {
+        if self.router.fan_outs.is_empty() {
             self.hand_out_part(&run, targets, &mut left, u64::MAX, &mut pressure);
         }
         if left.is_empty() {
@@ -282,11 +282,11 @@ impl Engine {
         for publisher in &publishers {
             match publisher.core == self.core() {
                 true => self.pause_reading(publisher.connection),
-                false => *self.fan_outs.of_lanes.entry(publisher.core).or_default() += 1,
+                false => *self.router.fan_outs.of_lanes.entry(publisher.core).or_default() += 1,
             }
         }
         if let Some(lane) = lane {
-            *self.fan_outs.of_lanes.entry(lane).or_default() += 1;
+            *self.router.fan_outs.of_lanes.entry(lane).or_default() += 1;
         }
         let run_bytes = match &what {
             What::Message { .. } => 0,
@@ -296,9 +296,9 @@ impl Engine {
         let bytes =
             size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + run_bytes;
         charge.set(&self.links.ledger, bytes);
-        self.fan_outs.begun += 1;
-        self.fan_outs.has_new = true;
-        self.fan_outs.line.push_back(FanOut {
+        self.router.fan_outs.begun += 1;
+        self.router.fan_outs.has_new = true;
+        self.router.fan_outs.line.push_back(FanOut {
             what,
             targets: Arc::clone(targets),
             left,
@@ -307,8 +307,8 @@ impl Engine {
             lane,
             answers: Vec::new(),
             mark,
-            has_queued: self.has_queued,
-            number: self.fan_outs.begun,
+            has_queued: self.router.has_queued,
+            number: self.router.fan_outs.begun,
             charge,
         });
     }
@@ -319,11 +319,12 @@ impl Engine {
         if left.start >= left.end || self.work.is_spent() {
             return None;
         }
-        let part = if self.fan_outs.changed.is_empty() { self.fan_outs.part } else { 1 };
+        let part =
+            if self.router.fan_outs.changed.is_empty() { self.router.fan_outs.part } else { 1 };
         let count = part.min(left.len());
         let part = left.start..left.start + count;
         left.start = part.end;
-        self.work.spend(match self.fan_outs.takes_turns {
+        self.work.spend(match self.router.fan_outs.takes_turns {
             true => TURN_STEPS as usize,
             false => steps_for_two * count / 2 + 1,
         });
@@ -339,7 +340,7 @@ impl Engine {
         publisher: Option<SessionId>,
         pressure: &mut Pressure,
     ) {
-        self.template.begin(left.len());
+        draft.template.expect(left.len());
         let steps_for_two = 2 * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
         while let Some(part) = self.next_part(left, steps_for_two) {
             for target in &targets.each[part] {
@@ -358,7 +359,7 @@ impl Engine {
         number: u64,
         pressure: &mut Pressure,
     ) {
-        let topic = if self.fan_outs.changed.is_empty() { None } else { run.topic() };
+        let topic = if self.router.fan_outs.changed.is_empty() { None } else { run.topic() };
         while let Some(part) = self.next_part(left, 1) {
             let each = &targets.each[part];
             let is_one =
@@ -372,13 +373,13 @@ impl Engine {
     /// Whether a subscriber has a subscription to the topic still, where it has ended one since fan-out
     /// `number` began.
     fn is_subscribed_still(&mut self, target: &Target, number: u64, topic: &str) -> bool {
-        let changed = self.fan_outs.changed.get(&target.session);
+        let changed = self.router.fan_outs.changed.get(&target.session);
         if changed.is_none_or(|&begun| begun < number) {
             return true;
         }
         let subscriber = target.session.into();
-        let exact = self.index.find(topic);
-        if exact.is_some_and(|filter| self.index.get(filter, subscriber).is_some()) {
+        let exact = self.router.index.find(topic);
+        if exact.is_some_and(|filter| self.router.index.get(filter, subscriber).is_some()) {
             return true;
         }
         let subscriptions = &self.sessions[target.session].subscriptions;
@@ -387,7 +388,7 @@ impl Engine {
             subscriptions.iter().filter(|filter| filter.has_wildcard() && !filter.is_shared());
         wildcards.any(|&filter| {
             self.work.spend(1);
-            let text = self.index.text(filter);
+            let text = self.router.index.text(filter);
             TopicFilter::parse(&text, usize::MAX).is_ok_and(|filter| filter.matches(topic))
         })
     }
@@ -397,7 +398,7 @@ impl Engine {
         if self.work.is_spent() {
             return false;
         }
-        let Some(mut first) = self.fan_outs.line.pop_front() else { return false };
+        let Some(mut first) = self.router.fan_outs.line.pop_front() else { return false };
         // Half of what there is: connections that wait have the other half.
         self.work.begin_share(2);
         self.go_on_with_fan_out(&mut first);
@@ -405,13 +406,13 @@ impl Engine {
         self.work.end_share();
         match first.left.is_empty() {
             true => self.end_fan_out(first),
-            false => self.fan_outs.line.push_front(first),
+            false => self.router.fan_outs.line.push_front(first),
         }
         goes_on
     }
 
     fn go_on_with_fan_out(&mut self, of: &mut FanOut) {
-        self.has_queued = of.has_queued;
+        self.router.has_queued = of.has_queued;
         match &of.what {
             What::Message { message, retain, once, session } => {
                 let mut draft = Draft::of(message, message.content(), *retain);
@@ -423,15 +424,16 @@ impl Engine {
                 self.hand_out_part(run, &of.targets, &mut of.left, of.number, &mut of.pressure);
             }
         }
-        of.has_queued = self.has_queued;
+        of.has_queued = self.router.has_queued;
     }
 
     /// Everybody has it: who waited for that goes on.
     fn end_fan_out(&mut self, of: FanOut) {
-        self.fan_outs.ended += 1;
-        self.fan_outs.forget_changes();
-        let ended = self.fan_outs.ended;
-        while let Some((_, index)) = self.fan_outs.places.pop_front_if(|(begun, _)| *begun <= ended)
+        self.router.fan_outs.ended += 1;
+        self.router.fan_outs.forget_changes();
+        let ended = self.router.fan_outs.ended;
+        while let Some((_, index)) =
+            self.router.fan_outs.places.pop_front_if(|(begun, _)| *begun <= ended)
         {
             self.sessions.remove(index);
         }
@@ -458,21 +460,22 @@ impl Engine {
         let own = self.core();
         let lanes = of.publishers.iter().map(|publisher| publisher.core).chain(of.lane);
         for lane in lanes.filter(|&lane| lane != own) {
-            let count = self.fan_outs.of_lanes.get_mut(&lane).expect("counted when it began");
+            let count =
+                self.router.fan_outs.of_lanes.get_mut(&lane).expect("counted when it began");
             *count -= 1;
             if *count == 0 {
-                self.fan_outs.of_lanes.remove(&lane);
+                self.router.fan_outs.of_lanes.remove(&lane);
             }
         }
         if let What::Run(run) = of.what {
-            self.run.take_back(*run);
+            self.router.batch.take_back(*run);
         }
         self.end_passages_of_wills();
     }
 
     /// The broker stops: everybody gets what came before.
     pub(in crate::engine) fn finish_fan_outs(&mut self) {
-        while let Some(mut first) = self.fan_outs.line.pop_front() {
+        while let Some(mut first) = self.router.fan_outs.line.pop_front() {
             while !first.left.is_empty() {
                 self.work.end_turn();
                 self.go_on_with_fan_out(&mut first);

@@ -20,7 +20,7 @@ use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
 
 /// Messages encoded side by side for the same plain subscribers.
 #[derive(Default)]
-pub(in crate::engine) struct Run {
+pub(super) struct FanOutBatch {
     targets: Option<Arc<Targets>>,
     encoded: Encoded,
 }
@@ -77,7 +77,13 @@ impl Encoded {
     }
 }
 
-impl Run {
+impl FanOutBatch {
+    /// Whether no messages are pending.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.targets.is_none()
+    }
+
     /// Takes the buffers of a run that was handed out, to write the next one into.
     pub(in crate::engine) fn take_back(&mut self, mut encoded: Encoded) {
         if self.targets.is_none() {
@@ -111,12 +117,13 @@ impl Engine {
         {
             return false;
         }
-        let continues = self.run.targets.as_ref().is_some_and(|of| Arc::ptr_eq(of, targets));
+        let continues =
+            self.router.batch.targets.as_ref().is_some_and(|of| Arc::ptr_eq(of, targets));
         if !continues {
-            self.flush_run();
-            self.run.targets = Some(Arc::clone(targets));
+            self.flush_fan_out_batch();
+            self.router.batch.targets = Some(Arc::clone(targets));
         }
-        let run = &mut self.run.encoded;
+        let run = &mut self.router.batch.encoded;
         let classes = &targets.classes;
         for (is_needed, version) in [(classes.v3, Version::V311), (classes.v5, Version::V5)] {
             if !is_needed {
@@ -142,24 +149,24 @@ impl Engine {
             run.publishers.push(publisher);
         }
         if run.streams.iter().any(|bytes| bytes.len() >= limits::RUN_BYTES_MAX) {
-            self.flush_run();
+            self.flush_fan_out_batch();
         }
         true
     }
 
     /// Hands the run out to its subscribers, if there is one.
     #[inline]
-    pub(in crate::engine) fn flush_run(&mut self) {
-        if let Some(targets) = self.run.targets.take() {
+    pub(in crate::engine) fn flush_fan_out_batch(&mut self) {
+        if let Some(targets) = self.router.batch.targets.take() {
             self.end_run(&targets);
         }
     }
 
     fn end_run(&mut self, targets: &Arc<Targets>) {
-        let mut run = std::mem::take(&mut self.run.encoded);
+        let mut run = std::mem::take(&mut self.router.batch.encoded);
         run.share();
         let mut pressure = Pressure::default();
-        if !self.fan_outs.are_few(targets.plain) {
+        if !self.router.fan_outs.are_few(targets.plain) {
             let Some(handed_out) = self.hand_out_in_parts(run, targets) else { return };
             (run, pressure) = handed_out;
         } else {
@@ -171,7 +178,7 @@ impl Engine {
                 self.pause_for(publisher, pressure.last_behind);
             }
         }
-        self.run.take_back(run);
+        self.router.batch.take_back(run);
     }
 
     /// Hands a run out to some of its subscribers.

@@ -390,7 +390,7 @@ fn what_was_told_is_taken_up_again() {
     let id = next.connect_kept_with_rest("c");
     let seen: Vec<_> = next.payloads(id);
     assert_eq!(seen, ["1", "2"]);
-    assert_eq!(next.engine.index.len(), 1);
+    assert_eq!(next.engine.router.index().len(), 1);
 }
 
 impl World {

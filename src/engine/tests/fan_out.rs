@@ -142,7 +142,7 @@ fn a_turn_is_bounded_though_subscribers_of_many_filters_unsubscribe_meanwhile() 
     }
     let publisher = world.connect(&Client::v5("publisher"));
     world.arrive(publisher, &Packet::Publish(publish("t", b"m", Qos::ExactlyOnce, 1)));
-    assert!(!world.engine.fan_outs.is_empty());
+    assert!(!world.engine.router.fan_outs().is_empty());
     world.engine.work.end_turn();
     world.engine.work.take_turn_max();
     for &id in &last {
@@ -164,7 +164,7 @@ fn each_subscriber_gets_each_message_once_and_in_order() {
         cut.world.settle();
         assert_eq!(cut.world.payloads_of(&cut.subscribers), has(6, 6, &["1", "2", "3"]), "{qos:?}");
         assert!(cut.world.engine.metrics().fan_outs_divided > 0);
-        assert!(cut.world.engine.fan_outs.is_empty());
+        assert!(cut.world.engine.router.fan_outs().is_empty());
     }
 }
 
@@ -197,7 +197,7 @@ fn what_others_publish_meanwhile_lines_up_behind_for_many_and_goes_at_once_to_fe
     cut.world.arrive(alone, &Packet::Publish(publish("few", b"x", Qos::AtLeastOnce, 1)));
     cut.world.turn();
     assert_eq!(cut.world.payloads(alone), ["x"]);
-    assert!(!cut.world.engine.fan_outs.is_empty(), "both are under way");
+    assert!(!cut.world.engine.router.fan_outs().is_empty(), "both are under way");
     cut.world.settle();
     assert_eq!(cut.world.payloads_of(&cut.subscribers), has(4, 4, &["1", "2"]));
 }
@@ -217,7 +217,7 @@ fn who_unsubscribes_before_its_turn_gets_nothing_and_who_has_another_subscriptio
         let expected: Vec<Vec<String>> =
             (0..6).map(|n| if n == 4 { Vec::new() } else { vec!["m".to_owned()] }).collect();
         assert_eq!(got, expected, "{qos:?}");
-        assert!(cut.world.engine.fan_outs.is_empty());
+        assert!(cut.world.engine.router.fan_outs().is_empty());
     }
 }
 
@@ -311,7 +311,7 @@ fn a_message_is_acknowledged_once_the_store_has_all_of_its_deliveries() {
         let mut cut = Cut::new(kept(), qos, 4);
         cut.go_away();
         cut.begin(b"m", qos, 7);
-        while !cut.world.engine.fan_outs.is_empty() {
+        while !cut.world.engine.router.fan_outs().is_empty() {
             let records = cut.world.records();
             let up_to = records.as_ref().map_or(0, |records| records.number);
             cut.stored.extend(records);
@@ -351,7 +351,7 @@ fn a_message_of_qos_2_that_a_crash_cut_short_reaches_each_session_once_when_sent
     cut.begin(b"m", Qos::ExactlyOnce, 7);
     // What was told by now is stored, then the process ends.
     cut.stored.extend(cut.world.records());
-    assert!(!cut.world.engine.fan_outs.is_empty());
+    assert!(!cut.world.engine.router.fan_outs().is_empty());
     assert_eq!(found(&cut.stored), 2);
     let mut next = taken_up(image(&cut.stored));
     let publisher = next.accept();
@@ -387,7 +387,7 @@ fn a_duplicate_of_a_message_that_not_all_have_is_acknowledged_when_they_do() {
     while !is_acknowledged {
         is_acknowledged =
             cut.world.packets(back, Version::V5).iter().any(|p| p.starts_with("Pubrec"));
-        assert_eq!(is_acknowledged, cut.world.engine.fan_outs.is_empty());
+        assert_eq!(is_acknowledged, cut.world.engine.router.fan_outs().is_empty());
         cut.world.go_on();
     }
     assert_eq!(cut.world.payloads_of(&cut.subscribers), has(6, 6, &["m"]));
@@ -407,7 +407,7 @@ fn a_will_that_the_store_knew_reaches_all_though_a_crash_cuts_it_short() {
     let told = cut.world.records().expect("some deliveries");
     let up_to = told.number;
     cut.stored.push(told);
-    assert!(!cut.world.engine.fan_outs.is_empty());
+    assert!(!cut.world.engine.router.fan_outs().is_empty());
     let mut next = taken_up(image(&cut.stored));
     next.advance_ms(100);
     next.store_all();

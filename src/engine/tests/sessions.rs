@@ -20,9 +20,9 @@ fn a_session_ends_when_its_expiry_interval_has_passed_and_not_before() {
     world.subscribe(id, "t", Qos::AtLeastOnce);
     world.cut(id);
     world.advance_ms(3_599_000);
-    assert_eq!(world.engine.index.len(), 1);
+    assert_eq!(world.engine.router.index().len(), 1);
     world.advance_ms(1_100);
-    assert_eq!((world.engine.index.len(), world.engine.sessions.len()), (0, 0));
+    assert_eq!((world.engine.router.index().len(), world.engine.sessions.len()), (0, 0));
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! The groups of shared subscriptions: their members on this core and on others, and whose turn it is.
+//!
+//! The core on which a message is published chooses a core, by the number of connected members on each, so
+//! that messages are spread evenly over members and not over cores. The chosen core chooses the member.
+
+use std::collections::BTreeSet;
+
+use shards::{FilterId, GroupAt, GroupId, Subscription, SubscriptionIndex};
+
+use crate::base::ids::{CoreId, SessionId};
+use crate::engine::routing::Router;
+use crate::engine::routing::recipients::{Sharing, Target};
+use crate::wire::Qos;
+
+/// Members that are asked whether they keep up before a message goes to one that may not: the cost of a
+/// message does not grow with the group.
+const MEMBERS_ASKED_MAX: usize = 32;
+
+/// How fit a member is to receive one more message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Not connected.
+    Away,
+    /// Connected, and behind.
+    Busy,
+    /// Connected, and keeping up.
+    Ready,
+}
+
+/// Shared subscriptions whose members on this core changed in this turn: the other cores learn of them
+/// at its end.
+#[derive(Debug, Default)]
+pub(super) struct ChangedGroups(BTreeSet<FilterId>);
+
+/// The members of a group on this core.
+pub(super) struct GroupHere {
+    pub text: String,
+    pub connected: u32,
+    pub members: u32,
+}
+
+impl Router {
+    /// The core whose turn it is: each has as many turns as it has connected members, or, if no member
+    /// is connected, members.
+    pub(super) fn choose_core(&mut self, sharing: &Sharing, qos: Qos) -> CoreId {
+        let own = self.place.core();
+        let Some(group) = sharing.group else { return own };
+        let here = sharing.here;
+        let own_at = GroupAt {
+            core: own.0,
+            online: here.map_or(0, |here| self.index.present(here).len() as u32),
+            members: here.map_or(0, |here| self.index.members(here).len() as u32),
+        };
+        let elsewhere = self.replica.members(group);
+        let all = || elsewhere.iter().chain([&own_at]);
+        let online: u64 = all().map(|at| u64::from(at.online)).sum();
+        let weight = |at: &GroupAt| {
+            u64::from(match (online, qos) {
+                (0, Qos::AtMostOnce) => 0,
+                (0, _) => at.members,
+                _ => at.online,
+            })
+        };
+        let total: u64 = all().map(weight).sum();
+        if total == 0 {
+            return own;
+        }
+        let mut turn = self.replica.touch().next_turn(group) % total;
+        let all = || self.replica.members(group).iter().chain([&own_at]);
+        for at in all() {
+            match turn.checked_sub(weight(at)) {
+                Some(rest) => turn = rest,
+                None => return CoreId(at.core),
+            }
+        }
+        own
+    }
+
+    /// Another core with a connected member, or, if `any`, with a member.
+    pub(super) fn other_core(&mut self, group: Option<GroupId>, any: bool) -> Option<CoreId> {
+        let group = group?;
+        let turn = self.replica.touch().next_turn(group);
+        let elsewhere = self.replica.members(group);
+        let fit = || elsewhere.iter().filter(|at| at.online > 0 || any);
+        let turn = turn % (fit().count().max(1) as u64);
+        fit().nth(turn as usize).map(|at| CoreId(at.core))
+    }
+
+    /// The member on this core that receives the next message: in turn, connected members that keep up
+    /// first, then connected members, then, for QoS 1 and 2, members that are away.
+    pub(super) fn choose_member(
+        &mut self,
+        filter: FilterId,
+        except: Option<SessionId>,
+        qos: Qos,
+        rank: impl Fn(SessionId) -> Rank,
+    ) -> Option<(Rank, Target)> {
+        let mut chosen = self.choose_connected(filter, except, rank);
+        if chosen.is_none() && qos > Qos::AtMostOnce {
+            let away = self.next_other(filter, except, SubscriptionIndex::waiting);
+            chosen = away.map(|member| (Rank::Away, member));
+        }
+        let (rank, member) = chosen?;
+        Some((rank, Target::merge(&[member])))
+    }
+
+    fn choose_connected(
+        &mut self,
+        filter: FilterId,
+        except: Option<SessionId>,
+        rank: impl Fn(SessionId) -> Rank,
+    ) -> Option<(Rank, Subscription)> {
+        let first = self.index.touch().turns_mut(filter)?.ready;
+        let members = self.index.present(filter);
+        let asked = members.len().min(MEMBERS_ASKED_MAX) as u32;
+        for turn in (0..asked).map(|step| first.wrapping_add(step)) {
+            let member = members[turn as usize % members.len()];
+            if Some(member.subscriber.into()) != except
+                && rank(member.subscriber.into()) == Rank::Ready
+            {
+                self.index.touch().turns_mut(filter)?.ready = turn.wrapping_add(1);
+                return Some((Rank::Ready, member));
+            }
+        }
+        // The next message asks other members; members that do not keep up take turns of their own.
+        self.index.touch().turns_mut(filter)?.ready = first.wrapping_add(asked);
+        let member = self.next_other(filter, except, SubscriptionIndex::present)?;
+        Some((rank(member.subscriber.into()), member))
+    }
+
+    /// The next of some of a group's members, whether it keeps up or not.
+    fn next_other(
+        &mut self,
+        filter: FilterId,
+        except: Option<SessionId>,
+        of: fn(&SubscriptionIndex, FilterId) -> &[Subscription],
+    ) -> Option<Subscription> {
+        let first = self.index.touch().turns_mut(filter)?.other;
+        let members = of(&self.index, filter);
+        let mut turns = (0..members.len().min(2) as u32).map(|step| first.wrapping_add(step));
+        let (turn, member) = turns.find_map(|turn| {
+            let member = members[turn as usize % members.len()];
+            (Some(member.subscriber.into()) != except).then_some((turn, member))
+        })?;
+        self.index.touch().turns_mut(filter)?.other = turn.wrapping_add(1);
+        Some(member)
+    }
+
+    /// A shared subscription with its members on this core and on others.
+    pub(in crate::engine) fn sharing(&self, text: &str) -> Sharing {
+        let (here, group) = (self.index.find(text), self.replica.group(text));
+        Sharing { text: text.into(), here, group }
+    }
+
+    /// Whether a group has a member other than `session` that can receive its messages: a connected one,
+    /// or, if the session `leaves` for good, any.
+    pub(super) fn has_other_member(
+        &self,
+        sharing: &Sharing,
+        session: SessionId,
+        leaves: bool,
+    ) -> bool {
+        let subscriber = session.into();
+        let is_member = sharing.here.is_some_and(|here| self.index.get(here, subscriber).is_some());
+        let is_over = leaves && !is_member;
+        let is_other_here = sharing.here.is_some_and(|here| match is_over {
+            true => !self.index.members(here).is_empty(),
+            false => {
+                let own = usize::from(self.index.is_present(here, subscriber));
+                self.index.present(here).len() > own
+            }
+        });
+        let elsewhere = sharing.group.map_or(&[][..], |group| self.replica.members(group));
+        is_other_here || elsewhere.iter().any(|at| is_over || at.online > 0)
+    }
+
+    /// A member of a group has connected, or has disconnected.
+    pub(super) fn set_present(&mut self, filter: FilterId, session: SessionId, is_connected: bool) {
+        self.index.edit().set_present(filter, session.into(), is_connected);
+        self.note_changed_group(filter);
+    }
+
+    /// The other cores learn at the end of the turn which members a group has on this core.
+    pub(super) fn note_changed_group(&mut self, filter: FilterId) {
+        if self.place.cores() > 1 {
+            self.changed_groups.0.insert(filter);
+        }
+    }
+
+    /// A group has no member on this core any more.
+    pub(super) fn forget_changed_group(&mut self, filter: FilterId) {
+        self.changed_groups.0.remove(&filter);
+    }
+
+    /// The next group that changed in this turn.
+    #[inline]
+    pub(super) fn next_changed_group(&mut self) -> Option<GroupHere> {
+        let filter = self.changed_groups.0.pop_first()?;
+        Some(GroupHere {
+            text: self.index.text(filter),
+            connected: self.index.present(filter).len() as u32,
+            members: self.index.members(filter).len() as u32,
+        })
+    }
+}
