@@ -5,8 +5,7 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ringmq::base::clock::Tick;
-use ringmq::base::metrics::Metrics;
-use ringmq::stats::{Desk, Kind, Recorder, Recording, desk};
+use ringmq::stats::{Collector, Kind, Recorder, Recording, collector};
 
 fn main() {
     if std::env::var_os("RINGMQ_BENCH_SHORT").is_some() {
@@ -17,9 +16,9 @@ fn main() {
     }
 }
 
-fn recorder() -> (Recorder, Desk) {
-    let (mut recorders, desk) = desk(1);
-    (recorders.remove(0), desk)
+fn recorder() -> (Recorder, Collector) {
+    let (mut recorders, collector) = collector(1);
+    (recorders.remove(0), collector)
 }
 
 /// Turns in a row: one is too short for the clock.
@@ -28,7 +27,7 @@ const TURNS: u64 = 1_000;
 /// The ends of turns that took messages of so many QoS levels, on a core that nobody asks.
 #[divan::bench(args = [0, 1, 3], counters = [ItemsCount::new(TURNS)])]
 fn turns(bencher: Bencher<'_, '_>, levels: usize) {
-    let (mut recorder, _desk) = recorder();
+    let (mut recorder, _collector) = recorder();
     let mut published = [0; 3];
     let mut ns = 0;
     bencher.bench_local(|| {
@@ -36,13 +35,11 @@ fn turns(bencher: Bencher<'_, '_>, levels: usize) {
             published[..levels].iter_mut().for_each(|count| *count += 100);
             ns = (ns + 7_919) % 200_000;
             recorder.note_turn(Tick(0), Tick(black_box(ns)), published, std::iter::empty());
-            recorder.answer_if_asked(Metrics::default);
         }
     });
 }
 
-/// What a core recorded in an interval, added to what there is: the reporter does so for each core,
-/// twice.
+/// Adds a core's recording of an interval to the total, which the reporter does twice for each core.
 #[divan::bench]
 fn add_up(bencher: Bencher<'_, '_>) {
     let mut recording = Recording::default();

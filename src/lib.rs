@@ -16,6 +16,8 @@ pub mod storage;
 
 pub mod session;
 
+pub mod control;
+
 pub mod engine;
 
 pub mod access;
@@ -23,7 +25,6 @@ pub mod stats;
 
 pub mod executor;
 pub mod platform;
-pub mod reload;
 pub mod server;
 pub mod service;
 

@@ -20,7 +20,7 @@ const OF_THE_OPERATOR: [&str; 5] = [
     "src/access/mod.rs",
     "src/executor/storage.rs",
     "src/executor/placement.rs",
-    "src/executor/watch.rs",
+    "src/control/turns.rs",
     "src/transport/tls/certificates.rs",
 ];
 

@@ -4,9 +4,11 @@ pub(crate) mod atomic;
 pub mod clock;
 pub mod identity;
 pub mod ids;
+pub mod latencies;
 pub mod limits;
 pub mod log_rate;
 pub mod metrics;
+pub mod notifier;
 pub mod output;
 #[cfg(any(feature = "tls", feature = "http-hook"))]
 pub(crate) mod pem;

@@ -3,7 +3,7 @@
 use super::serve::serve;
 use super::{Exit, Failure, Flags, ServiceCommand, log};
 use crate::config::{Log, Settings};
-use crate::reload::Reload;
+use crate::control::reload::Reload;
 use crate::service::windows;
 
 const COMMAND: &str = "service";

@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use super::Exit;
-use crate::executor::Stop;
-use crate::reload::Reload;
+use crate::control::reload::Reload;
+use crate::control::stop::Stop;
 use crate::service;
 use crate::stats::Prompt;
 
@@ -61,7 +61,7 @@ pub(super) fn listen(
 fn ask_to_stop(stop: &Stop) {
     // Before the request: the process may be gone a moment after it.
     service::say_stopping();
-    if stop.ask() > 1 {
+    if stop.request() > 1 {
         std::process::exit(Exit::Other as i32);
     }
 }

@@ -1,17 +1,17 @@
 //! What a core has under every executor: its engine, its end of the mesh, and the clock.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::clock::{Now, Tick};
-use crate::base::log_rate;
-use crate::base::log_rate::rated;
+use crate::base::latencies::Recording;
 use crate::base::metrics::Turn;
-use crate::base::waker::Waker;
+use crate::base::notifier::Signal;
 use crate::config::Uring;
+use crate::control::stop::Stop;
+use crate::control::{Command, Inbox, Reply, Statistics};
 use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
-use crate::executor::{Executor, Listeners, Stop};
+use crate::executor::{Executor, Listeners};
 #[cfg(feature = "store")]
 use crate::stats::Kind;
 use crate::stats::{Recorder, Stamps};
@@ -48,7 +48,10 @@ pub struct Core<S> {
     began: Option<Tick>,
     started: Instant,
     stop: Stop,
-    wakers: Arc<[Waker]>,
+    /// Signals and commands from other threads.
+    inbox: Inbox,
+    /// A command for statistics, which is answered at the end of the turn.
+    asked: Option<(Box<Recording>, Reply<Statistics>)>,
     /// The way to the store; none when nothing is kept.
     #[cfg(feature = "store")]
     desk: Option<crate::storage::log::Desk>,
@@ -70,7 +73,7 @@ impl<S> Core<S> {
         mesh: Mesh<S>,
         started: Instant,
         stop: Stop,
-        wakers: Arc<[Waker]>,
+        inbox: Inbox,
         recorder: Option<Recorder>,
     ) -> Self {
         let (now, read, noted) = (Now(0), Tick(0), Turn::default());
@@ -82,7 +85,8 @@ impl<S> Core<S> {
             began: None,
             started,
             stop,
-            wakers,
+            inbox,
+            asked: None,
             #[cfg(feature = "store")]
             desk: None,
             #[cfg(feature = "store")]
@@ -99,8 +103,8 @@ impl<S> Core<S> {
         self.desk = Some(desk);
     }
 
-    /// Hears how far the store is.
-    fn hear_of_store(&mut self) {
+    /// Notes what the store has made durable, and whether its state has changed.
+    fn check_store(&mut self) {
         #[cfg(feature = "store")]
         if let Some(stored) = self.desk.as_mut().and_then(|desk| desk.news()) {
             self.engine.handle_stored(self.now, stored);
@@ -128,7 +132,7 @@ impl<S> Core<S> {
 
     /// Whether the broker is to stop.
     pub fn is_stopping(&self) -> bool {
-        self.stop.is_asked()
+        self.stop.is_requested()
     }
 
     /// Reads the clock.
@@ -141,21 +145,41 @@ impl<S> Core<S> {
     /// next: it is timed from there.
     pub fn begin_early(&mut self) {
         self.began.get_or_insert(self.read);
-        if let Some(turns) = self.stop.turns().get(usize::from(self.engine.core().0)) {
-            turns.begin();
-        }
+        self.inbox.begin_turn();
     }
 
     /// Reads the clock; what is waited for has come.
     pub fn begin_turn(&mut self) {
         self.read_clock();
         self.begin_early();
-        self.stop.answer(usize::from(self.engine.core().0));
     }
 
-    /// Takes what other cores sent; returns the sockets among it.
+    /// Takes what other threads have signalled, and executes their commands.
+    fn take_signals(&mut self) {
+        let signals = self.inbox.take_signals();
+        if signals.is_empty() {
+            return;
+        }
+        if signals.has(Signal::Storage) {
+            self.check_store();
+        }
+        if signals.has(Signal::Commands) {
+            while let Some(command) = self.inbox.next_command() {
+                self.execute(command);
+            }
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Probe(reply) => reply.send(()),
+            Command::Statistics { empty, reply } => self.asked = Some((empty, reply)),
+        }
+    }
+
+    /// Takes what other threads and other cores have sent; returns the sockets that arrive from other cores.
     pub fn receive(&mut self) -> Vec<Moving<S>> {
-        self.hear_of_store();
+        self.take_signals();
         self.engine.handle_answers(self.now);
         if self.engine.has_unread_batches() {
             return Vec::new();
@@ -205,23 +229,28 @@ impl<S> Core<S> {
             self.noted.wakeups += 1;
             wake(core);
         }
-        if let Some(turns) = self.stop.turns().get(usize::from(self.engine.core().0)) {
-            turns.end();
-        }
+        self.inbox.end_turn();
         let ended = tick(self.started);
         self.noted.busy_us = ended.since_ns(began) / 1_000;
         self.engine.note_turn(std::mem::take(&mut self.noted));
         if let Some(recorder) = &mut self.recorder {
             let (published, _) = self.engine.publishes_taken();
             recorder.note_turn(began, ended, published, self.engine.take_connacks());
-            recorder.answer_if_asked(|| self.engine.metrics().clone());
+        }
+        if let Some((empty, reply)) = self.asked.take() {
+            let recording = match &mut self.recorder {
+                Some(recorder) => recorder.take(empty),
+                None => empty,
+            };
+            reply.send(Statistics { recording, metrics: self.engine.metrics().clone() });
         }
     }
 
-    /// The core has served: what it recorded is told for the last time, and what it has not handed over
-    /// yet is kept too. The store ends once every core has left its desk. A runtime may never drop the
-    /// core itself.
+    /// The core has stopped: sends the last statistics, hands the remaining records to the store, and answers
+    /// the commands that wait. The store ends once every core has dropped its handle. Called by every executor,
+    /// because a runtime may never drop the core itself.
     pub fn finish(&mut self) {
+        self.inbox.close();
         if let Some(recorder) = self.recorder.take() {
             recorder.finish(self.engine.metrics().clone());
         }
@@ -235,13 +264,13 @@ impl<S> Core<S> {
 
     /// The same, waking by [`Waker`].
     pub fn end_turn_with_wakers(&mut self) {
-        let wakers = Arc::clone(&self.wakers);
-        self.end_turn(|core| wake(&wakers, core));
+        let cores = self.inbox.cores().clone();
+        self.end_turn(|core| cores.wake(core));
     }
 
     /// Wakes another core by its [`Waker`].
     pub fn wake_by_waker(&self, core: usize) {
-        wake(&self.wakers, core);
+        self.inbox.cores().wake(core);
     }
 
     /// Time until the engine's next timer, from the beginning of this turn.
@@ -263,12 +292,4 @@ impl<S> Core<S> {
 
 fn tick(started: Instant) -> Tick {
     Tick(started.elapsed().as_nanos() as u64)
-}
-
-/// Wakes a core, or lets it not fall asleep.
-pub(super) fn wake(wakers: &[Waker], core: usize) {
-    // A waker that fails leaves the other core to its next timer.
-    if let Err(error) = wakers[core].wake() {
-        rated!(warn, log_rate::now(), %error, core, "cannot wake a core");
-    }
 }

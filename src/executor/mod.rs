@@ -24,11 +24,8 @@ mod storage;
 pub mod threads;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub mod uring;
-mod watch;
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::limits;
@@ -92,99 +89,6 @@ pub trait Executor: Sized + 'static {
 
 /// A core's listeners; none when another core accepts for it.
 pub type Listeners = Vec<Listener>;
-
-/// Asks a running broker to stop; clones ask the same one.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<StopState>);
-
-#[derive(Debug, Default)]
-struct StopState {
-    asked: AtomicU32,
-    /// Roll calls so far; each core answers with its next turn.
-    calls: AtomicU32,
-    cores: OnceLock<Attached>,
-}
-
-/// Cores that run.
-#[derive(Debug)]
-struct Attached {
-    wakers: Arc<[Waker]>,
-    /// The last roll call that each has answered.
-    answered: Box<[AtomicU32]>,
-    /// The turns of each.
-    turns: Box<[watch::Turns]>,
-}
-
-/// A roll call: what shows whether the cores that run still take turns.
-#[derive(Clone, Copy, Debug)]
-pub struct RollCall(u32);
-
-impl Stop {
-    /// Not asked yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks once more; returns how often it has been asked, this time included.
-    pub fn ask(&self) -> u32 {
-        // Release: whoever sees the count also sees what was written before asking.
-        let asked = self.0.asked.fetch_add(1, Ordering::Release) + 1;
-        self.wake_all();
-        asked
-    }
-
-    /// Whether it has been asked.
-    pub fn is_asked(&self) -> bool {
-        self.0.asked.load(Ordering::Acquire) > 0
-    }
-
-    /// Asks every core for a sign of life, which [`Self::silent`] looks for.
-    pub fn call_roll(&self) -> RollCall {
-        let call = RollCall(self.0.calls.fetch_add(1, Ordering::Release) + 1);
-        self.wake_all();
-        call
-    }
-
-    /// The cores that have not taken a turn since this roll call.
-    pub fn silent(&self, call: RollCall) -> Vec<usize> {
-        let answered = self.0.cores.get().map_or(&[][..], |cores| &cores.answered);
-        let is_silent = |&(_, answered): &(usize, &AtomicU32)| {
-            // Acquire: whoever answered did what came before.
-            answered.load(Ordering::Acquire) < call.0
-        };
-        answered.iter().enumerate().filter(is_silent).map(|(core, _)| core).collect()
-    }
-
-    /// This core takes a turn. Where nobody calls the roll it costs a look at what does not change.
-    fn answer(&self, core: usize) {
-        let calls = self.0.calls.load(Ordering::Relaxed);
-        if calls > 0
-            && let Some(cores) = self.0.cores.get()
-        {
-            cores.answered[core].store(calls, Ordering::Release);
-        }
-    }
-
-    /// The turns of the cores that run.
-    fn turns(&self) -> &[watch::Turns] {
-        self.0.cores.get().map_or(&[], |cores| &cores.turns)
-    }
-
-    fn wake_all(&self) {
-        for waker in self.0.cores.get().into_iter().flat_map(|cores| cores.wakers.iter()) {
-            // A waker that fails leaves its core to its next timer.
-            let _ = waker.wake();
-        }
-    }
-
-    /// Wakes these when it is asked.
-    fn attach(&self, wakers: Arc<[Waker]>) -> io::Result<()> {
-        let answered = wakers.iter().map(|_| AtomicU32::new(0)).collect();
-        let turns = wakers.iter().map(|_| watch::Turns::default()).collect();
-        let attached = self.0.cores.set(Attached { wakers, answered, turns });
-        attached.map_err(|_| io::Error::other("this Stop belongs to another running broker"))
-    }
-}
 
 /// Errors of `accept` that concern the connection, not this process: accept(2) passes on what the
 /// network reported about it.

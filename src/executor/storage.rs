@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::base::waker::Waker;
+use crate::base::notifier::Notifier;
 use crate::engine::Restored;
 use crate::executor::Core;
 use crate::storage::commit::Keeping;
@@ -26,11 +26,11 @@ pub struct Keeper {
 type Told = Arc<Restored>;
 
 impl Keeper {
-    /// One for each core, which is woken by its waker.
-    pub fn each(store: &mut Store, wakers: &Arc<[Waker]>) -> io::Result<Vec<Self>> {
+    /// One for each core, which the store notifies.
+    pub fn each(store: &mut Store, notifiers: &Arc<[Notifier]>) -> io::Result<Vec<Self>> {
         let reader = Arc::new(store.reader());
         let waits = store.waits();
-        let desks = store.start(wakers).map_err(io::Error::other)?;
+        let desks = store.start(notifiers).map_err(io::Error::other)?;
         let wall_at_zero_us = store.started_us();
         let (tell, hear): (Vec<_>, Vec<_>) = desks.iter().map(|_| channel()).unzip();
         let keeper = |(desk, hear)| Self {

@@ -8,17 +8,18 @@ use std::time::Instant;
 use crate::access::Bell;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
-use crate::base::waker::Waker;
+use crate::base::notifier::{Notifier, Signal};
 use crate::config::{Settings, Uring};
+use crate::control::stop::Stop;
+use crate::control::{self, Inbox, turns};
 use crate::engine::{Access, Config, Engine, Keys};
-use crate::executor::core::wake;
 use crate::executor::mesh::Mesh;
 #[cfg(feature = "store")]
 use crate::executor::storage::Keeper;
-use crate::executor::{Core, Executor, Listeners, Parts, Stop, placement, sockets_max, watch};
+use crate::executor::{Core, Executor, Listeners, Parts, placement, sockets_max};
 use crate::platform::plan::Seat;
 use crate::resources::gauges::Place;
-use crate::stats::{self, Desk, Recorder};
+use crate::stats::{Collector, Recorder, collector};
 use crate::transport::Entrances;
 
 /// What all cores are started with.
@@ -43,8 +44,8 @@ pub struct Plan<'a> {
 /// Cores that serve.
 pub struct Running {
     cores: Cores,
-    /// Where they are asked what they recorded, if they record anything.
-    pub desk: Option<Desk>,
+    /// What collects their statistics, if they record any.
+    pub collector: Option<Collector>,
 }
 
 enum Cores {
@@ -68,17 +69,17 @@ struct Seed<E: Executor> {
     keys: Keys,
     started: Instant,
     stop: Stop,
-    wakers: Arc<[Waker]>,
+    inbox: Inbox,
     recorder: Option<Recorder>,
     #[cfg(feature = "store")]
     keeper: Option<Keeper>,
 }
 
-/// Cores that have not grown yet, and what they are asked and woken by.
+/// Cores that have not been built yet, and the handles to them.
 struct Seeds<E: Executor> {
     each: Vec<Seed<E>>,
-    desk: Option<Desk>,
-    wakers: Arc<[Waker]>,
+    collector: Option<Collector>,
+    cores: control::Cores,
 }
 
 impl<E: Executor> Seed<E> {
@@ -87,23 +88,25 @@ impl<E: Executor> Seed<E> {
     fn each(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io::Result<Seeds<E>> {
         let cores = plan.settings.cores.count();
         let (fronts, wakers): (Vec<_>, Vec<_>) = E::fronts(cores)?.into_iter().unzip();
-        let wakers: Arc<[_]> = wakers.into();
+        let notifiers: Arc<[_]> = wakers.into_iter().map(Notifier::new).collect();
         let started = Instant::now();
         listeners.resize_with(usize::from(cores), Listeners::new);
         #[cfg(feature = "store")]
         let mut keepers = match &mut *plan.store.borrow_mut() {
-            Some(store) => Keeper::each(store, &wakers)?.into_iter(),
+            Some(store) => Keeper::each(store, &notifiers)?.into_iter(),
             None => Vec::new().into_iter(),
         };
         let places = match plan.seats {
             [] => Place::each(cores),
             seats => Place::on_nodes(seats.iter().map(|seat| seat.node).collect()),
         };
-        let each = places.into_iter().zip(fronts).zip(Mesh::each(cores)).zip(listeners);
-        let (recorders, desk) = plan.settings.stats.enabled.then(|| stats::desk(cores)).unzip();
+        let (control, inboxes) = control::Cores::new(Arc::clone(&notifiers));
+        let ends = Mesh::each(cores).into_iter().zip(inboxes);
+        let each = places.into_iter().zip(fronts).zip(ends).zip(listeners);
+        let (recorders, collector) = plan.settings.stats.enabled.then(|| collector(cores)).unzip();
         let mut recorders = recorders.into_iter().flatten();
-        let seed = |(((place, front), mesh), listeners): (((Place, _), _), _)| Self {
-            access: (plan.access)(bell(&wakers, place.core())),
+        let seed = |(((place, front), (mesh, inbox)), listeners): (((Place, _), _), _)| Self {
+            access: (plan.access)(bell(&notifiers, place.core())),
             place,
             front,
             mesh,
@@ -115,19 +118,19 @@ impl<E: Executor> Seed<E> {
             keys: plan.keys,
             started,
             stop: plan.stop.clone(),
-            wakers: Arc::clone(&wakers),
+            inbox,
             recorder: recorders.next(),
             #[cfg(feature = "store")]
             keeper: keepers.next(),
         };
-        Ok(Seeds { each: each.map(seed).collect(), desk, wakers })
+        Ok(Seeds { each: each.map(seed).collect(), collector, cores: control })
     }
 
     fn grow(self) -> io::Result<E> {
         let mut engine = Engine::new(self.place, self.config, self.access, self.keys, Now(0));
         engine.open_to(self.entrances);
         let (mesh, recorder) = (self.mesh, self.recorder);
-        let core = Core::new(engine, mesh, self.started, self.stop, self.wakers, recorder);
+        let core = Core::new(engine, mesh, self.started, self.stop, self.inbox, recorder);
         #[cfg(feature = "store")]
         let core = match self.keeper {
             Some(keeper) => keeper.restore(core)?,
@@ -139,16 +142,15 @@ impl<E: Executor> Seed<E> {
     }
 }
 
-/// Wakes one core.
-fn bell(wakers: &Arc<[Waker]>, core: CoreId) -> Bell {
-    let wakers = Arc::clone(wakers);
-    Arc::new(move || wake(&wakers, usize::from(core.0)))
+/// Notifies one core of authentication answers and of changed access rules.
+fn bell(notifiers: &Arc<[Notifier]>, core: CoreId) -> Bell {
+    let notifiers = Arc::clone(notifiers);
+    Arc::new(move || notifiers[usize::from(core.0)].notify(Signal::Access))
 }
 
 /// Starts an executor of kind `E` on each core. When one of them cannot be set up, none runs.
 pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
-    let Seeds { each, desk, wakers } = Seed::<E>::each(plan, listeners)?;
-    let desk = desk.map(|desk| waking(desk, &wakers));
+    let Seeds { each, collector, cores } = Seed::<E>::each(plan, listeners)?;
     let (ready, are_ready) = mpsc::channel();
     let (mut threads, mut gates) = (Vec::new(), Vec::new());
     for (number, seed) in each.into_iter().enumerate() {
@@ -174,8 +176,8 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
         threads.push(std::thread::Builder::new().name(format!("core {number}")).spawn(run)?);
     }
     let said = gates.iter().map(|_| are_ready.recv().expect("every thread says how it went"));
-    let outcome = said.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(wakers));
-    let running = Running { cores: Cores::Threads(threads), desk };
+    let outcome = said.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(cores));
+    let running = Running { cores: Cores::Threads(threads), collector };
     if let Err(error) = outcome {
         // Nobody else has the gates: the threads end, and let go of what they have.
         drop(gates);
@@ -183,7 +185,7 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
         return Err(error);
     }
     if gates.len() > 1 {
-        watch::start(plan.stop.clone());
+        turns::watch(plan.stop.clone());
     }
     gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits for it"));
     Ok(running)
@@ -194,23 +196,11 @@ pub fn start_here<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io
     if let Some(seat) = plan.seats.first() {
         placement::sit_down(0, *seat, plan.settings.numa);
     }
-    let Seeds { mut each, desk, wakers } = Seed::<E>::each(plan, listeners)?;
+    let Seeds { mut each, collector, cores } = Seed::<E>::each(plan, listeners)?;
     assert_eq!(each.len(), 1, "the configuration says so");
     let executor = each.remove(0).grow()?;
-    let desk = desk.map(|desk| waking(desk, &wakers));
-    plan.stop.attach(wakers)?;
-    Ok(Running { cores: Cores::Here(Box::new(|| executor.run())), desk })
-}
-
-/// So that cores that are asked hear it though they sleep.
-fn waking(desk: Desk, wakers: &Arc<[Waker]>) -> Desk {
-    let wakers = Arc::clone(wakers);
-    desk.waking(move || {
-        for waker in wakers.iter() {
-            // One that fails leaves its core to answer when it wakes by itself.
-            let _ = waker.wake();
-        }
-    })
+    plan.stop.attach(cores)?;
+    Ok(Running { cores: Cores::Here(Box::new(|| executor.run())), collector })
 }
 
 impl Running {
@@ -234,6 +224,6 @@ struct StopAtEnd(Stop);
 
 impl Drop for StopAtEnd {
     fn drop(&mut self) {
-        self.0.ask();
+        self.0.request();
     }
 }

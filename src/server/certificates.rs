@@ -2,8 +2,8 @@
 
 use crate::config::listener::{KernelTls, Listener};
 use crate::config::{ExecutorKind as Kind, Settings};
+use crate::control::reload::Reload;
 use crate::executor::probe::kernel_tls;
-use crate::reload::Reload;
 use crate::server::ServerError;
 use crate::transport::{Ciphers, Entrance, Entrances, tls};
 

@@ -15,14 +15,15 @@ use self::listen::try_clone;
 use self::listen::{hint, open_listeners, steer};
 use crate::access::Bell;
 use crate::config::{Bind, ExecutorKind as Kind, Mode, Settings};
+use crate::control::reload::Reload;
+use crate::control::stop::Stop;
 use crate::engine::{Access, Keys};
 use crate::executor::threads::{self, Plan, Running};
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use crate::executor::uring;
-use crate::executor::{Executor, Listeners, Stop, placement, poll, probe, sockets_max};
+use crate::executor::{Executor, Listeners, placement, poll, probe, sockets_max};
 use crate::platform::plan::{Impossible, Seat};
 use crate::platform::{self, Descriptors};
-use crate::reload::Reload;
 use crate::service::HandedOver;
 use crate::stats::{Prepared, Prompt, Reporter};
 #[cfg(feature = "store")]
@@ -207,8 +208,11 @@ impl<'a> Server<'a> {
             #[allow(unreachable_patterns, reason = "it depends on what this was built with")]
             Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
         };
-        let reporter = match (self.reporter.take(), running.desk.take()) {
-            (Some(reporter), Some(desk)) => Some(reporter.start(desk)),
+        let cores = self.stop.cores().cloned();
+        let reporter = match (self.reporter.take(), running.collector.take(), cores) {
+            (Some(reporter), Some(collector), Some(cores)) => {
+                Some(reporter.start(cores, collector))
+            }
             _ => None,
         };
         let reporter = reporter.transpose().map_err(ServerError::Executor)?;

@@ -11,7 +11,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::config::{Bind, Settings};
-use crate::executor::{ListenerSocket, Stop};
+use crate::control::stop::Stop;
+use crate::executor::ListenerSocket;
 
 /// What a service manager handed over cannot be used.
 #[derive(Debug)]

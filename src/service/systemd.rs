@@ -8,9 +8,11 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
 use crate::config::Bind;
-use crate::executor::{ListenerSocket, Stop};
+use crate::control::stop::Stop;
+use crate::control::{Cores, Probe};
+use crate::executor::ListenerSocket;
 
-/// Signs of life in the time after which the manager takes the broker for dead: one may be late.
+/// Watchdog notifications within the interval after which the manager restarts the broker: one may be late.
 const SIGNS: u32 = 3;
 
 pub fn listeners() -> io::Result<Vec<(Bind, ListenerSocket)>> {
@@ -45,26 +47,26 @@ pub fn say_stopping() {
 
 fn say(what: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(what) {
-        tracing::warn!(%error, "cannot tell the service manager how things are");
+        tracing::warn!(%error, "sd_notify failed");
     }
 }
 
-/// Tells the manager that the broker lives, for as long as every core takes turns: one that hangs
-/// hangs the clients at home on it, so the whole is started again.
+/// Reports to the manager's watchdog as long as every core takes turns. A core that hangs stops the reports, and
+/// the manager restarts the broker.
 fn keep_watch(within: Duration, stop: Stop) {
     let run = move || {
-        while !stop.is_asked() {
-            let call = stop.call_roll();
+        while !stop.is_requested() {
+            let mut probe = stop.cores().map(Cores::probe);
             std::thread::sleep(within / SIGNS);
-            match stop.silent(call)[..] {
+            match probe.as_mut().map(Probe::unresponsive).unwrap_or_default()[..] {
                 [] => say(&[NotifyState::Watchdog]),
-                _ if stop.is_asked() => {}
+                _ if stop.is_requested() => {}
                 ref cores => tracing::error!(?cores, "these cores take no turns"),
             }
         }
     };
     let started = std::thread::Builder::new().name("watchdog".to_owned()).spawn(run);
     if let Err(error) = started {
-        tracing::warn!(%error, "cannot keep watch; the service manager will start the broker again");
+        tracing::warn!(%error, "cannot start the watchdog thread; systemd will restart the broker");
     }
 }

@@ -18,7 +18,7 @@ use windows_service::service_control_handler::{
 use windows_service::service_manager::{ServiceManager, ServiceManagerAccess};
 use windows_service::{define_windows_service, service_dispatcher};
 
-use crate::executor::Stop;
+use crate::control::stop::Stop;
 
 /// What the service manager knows it by.
 pub const NAME: &str = "ringmq";
@@ -157,7 +157,7 @@ fn serve(_arguments: Vec<OsString>) {
     let to_ask = stop.clone();
     let handle = move |control| match control {
         ServiceControl::Stop | ServiceControl::Shutdown => {
-            to_ask.ask();
+            to_ask.request();
             ServiceControlHandlerResult::NoError
         }
         ServiceControl::Interrogate => ServiceControlHandlerResult::NoError,

@@ -1,5 +1,4 @@
-//! The thread that asks the cores and prints what they say: at intervals, when somebody asks, and
-//! at the end.
+//! The thread that collects the cores' statistics and prints them: at intervals, on SIGUSR1, and at exit.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -8,20 +7,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::serialization::V2DeflateSerializer;
 
+use crate::base::latencies::Recording;
 use crate::base::metrics::Metrics;
 use crate::base::output::Output;
 use crate::config::{Stats, StatsFormat};
+use crate::control::Cores;
 use crate::stats::histogram_log::{Entries, write_percentiles};
 use crate::stats::report::Part;
-use crate::stats::{Desk, HistogramLog, Report, Why, json, table};
+use crate::stats::{Collector, HistogramLog, Report, Why, json, table};
 
-/// Asks a reporter for a report of all since the start.
+/// Asks a reporter for a report since the start.
 #[derive(Clone, Debug)]
-pub struct Prompt(mpsc::Sender<Told>);
+pub struct Prompt(mpsc::Sender<Request>);
 
-/// What the reporter's thread is told.
+/// A request to the reporter's thread.
 #[derive(Debug)]
-enum Told {
+enum Request {
     Report,
     End,
 }
@@ -30,7 +31,7 @@ impl Prompt {
     /// Asks; the report is printed soon after.
     pub fn ask(&self) {
         // A reporter that is gone has printed its last.
-        let _ = self.0.send(Told::Report);
+        let _ = self.0.send(Request::Report);
     }
 }
 
@@ -47,23 +48,23 @@ pub struct Prepared {
     settings: Stats,
     log: Option<HistogramLog>,
     prompt: Prompt,
-    told: mpsc::Receiver<Told>,
+    requests: mpsc::Receiver<Request>,
 }
 
 impl Reporter {
-    /// Creates the files it will write to. The error is about the log's.
+    /// Creates the files to write to. The error is about the histogram log.
     pub fn prepare(settings: &Stats) -> io::Result<Prepared> {
         let log = match settings.log.as_os_str().is_empty() {
             true => None,
             false => Some(HistogramLog::create(&settings.log)?),
         };
-        let (prompt, told) = mpsc::channel();
-        Ok(Prepared { settings: settings.clone(), log, prompt: Prompt(prompt), told })
+        let (prompt, requests) = mpsc::channel();
+        Ok(Prepared { settings: settings.clone(), log, prompt: Prompt(prompt), requests })
     }
 
     /// The cores have stopped: prints the last report.
     pub fn end(self) {
-        let _ = self.prompt.0.send(Told::End);
+        let _ = self.prompt.0.send(Request::End);
         if self.thread.join().is_err() {
             tracing::warn!("the thread that prints statistics failed");
         }
@@ -71,41 +72,42 @@ impl Reporter {
 }
 
 impl Prepared {
-    /// To ask it by, once it runs.
+    /// Asks the reporter, once it runs.
     pub fn prompt(&self) -> Prompt {
         self.prompt.clone()
     }
 
-    /// Lets it run, and ask the cores at this desk.
-    pub fn start(self, desk: Desk) -> io::Result<Reporter> {
+    /// Starts the thread, which asks these cores.
+    pub fn start(self, cores: Cores, collector: Collector) -> io::Result<Reporter> {
         let prompt = self.prompt();
         let to = Output::start_for("stats output", io::stdout())?;
-        let run = move || self.run(desk, &to);
+        let run = move || self.run(cores, collector, &to);
         let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(run)?;
         Ok(Reporter { prompt, thread })
     }
 
-    fn run(self, desk: Desk, to: &Output) {
-        let Self { settings, mut log, told, .. } = self;
+    fn run(self, cores: Cores, collector: Collector, to: &Output) {
+        let Self { settings, mut log, requests, .. } = self;
         let path = settings.log.clone();
         let mut serializer = V2DeflateSerializer::new();
         let started = SystemTime::now();
         let entries = log.as_mut().map(|log| log.begin(&mut serializer, started));
-        let mut journal = Journal::new(desk, entries.transpose().unwrap_or_else(given_up));
+        let entries = entries.transpose().unwrap_or_else(without_log);
+        let mut totals = Totals::new(cores, collector, entries);
         let interval = Duration::from_secs(u64::from(settings.interval_s));
         let mut next = Instant::now() + interval;
         let mut unprinted = 0;
         loop {
-            let told = match settings.interval_s {
-                0 => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                _ => told.recv_timeout(next.saturating_duration_since(Instant::now())),
+            let request = match settings.interval_s {
+                0 => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                _ => requests.recv_timeout(next.saturating_duration_since(Instant::now())),
             };
-            let why = match told {
-                Ok(Told::Report) => Why::Asked,
-                Ok(Told::End) | Err(RecvTimeoutError::Disconnected) => Why::Exit,
+            let why = match request {
+                Ok(Request::Report) => Why::Asked,
+                Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => Why::Exit,
                 Err(RecvTimeoutError::Timeout) => Why::Interval,
             };
-            let report = journal.report(why);
+            let report = totals.report(why);
             let text = match settings.format {
                 StatsFormat::Table => table::text(&report),
                 StatsFormat::Json => json::line(&report),
@@ -133,51 +135,53 @@ impl Prepared {
     }
 }
 
-/// The next time that lies ahead: a machine that slept is not given what it missed.
+/// The next time that lies ahead: intervals that passed while the machine was suspended are skipped.
 fn later(mut next: Instant, interval: Duration) -> Instant {
     next += interval;
     let now = Instant::now();
     if next < now { now + interval } else { next }
 }
 
-/// The log could not be written: the broker serves on without it.
-fn given_up<T>(error: io::Error) -> Option<T> {
-    tracing::warn!(%error, "cannot write the histogram log; going on without");
+/// The log cannot be written: the broker continues without it.
+fn without_log<T>(error: io::Error) -> Option<T> {
+    tracing::warn!(%error, "cannot write the histogram log; continuing without");
     None
 }
 
-/// All that is remembered between reports.
-struct Journal<'a> {
-    desk: Desk,
+/// What is kept between reports.
+struct Totals<'a> {
+    cores: Cores,
+    collector: Collector,
     log: Option<Entries<'a>>,
     started: Instant,
-    /// The beginning of this interval, and what the counters stood at then.
+    /// The beginning of this interval, and the counters at that time.
     interval_began: Instant,
     counted_before: Vec<Metrics>,
     /// By core, since the start.
     total: Vec<Part>,
     /// By core, in this interval.
     interval: Vec<Part>,
-    /// When the cores were asked last.
+    /// When the cores were last asked.
     collected: Instant,
 }
 
-impl<'a> Journal<'a> {
-    fn new(desk: Desk, log: Option<Entries<'a>>) -> Self {
-        let (now, cores) = (Instant::now(), desk.cores());
+impl<'a> Totals<'a> {
+    fn new(cores: Cores, collector: Collector, log: Option<Entries<'a>>) -> Self {
+        let (now, count) = (Instant::now(), collector.cores());
         Self {
-            desk,
+            cores,
+            collector,
             log,
             started: now,
             interval_began: now,
-            counted_before: vec![Metrics::default(); cores],
-            total: vec![Part::default(); cores],
-            interval: vec![Part::default(); cores],
+            counted_before: vec![Metrics::default(); count],
+            total: vec![Part::default(); count],
+            interval: vec![Part::default(); count],
             collected: now,
         }
     }
 
-    /// Asks the cores, and says what there is to say.
+    /// Asks the cores, and adds up what they reply.
     fn report(&mut self, why: Why) -> Report {
         self.collect(why == Why::Exit);
         let now = Instant::now();
@@ -190,12 +194,11 @@ impl<'a> Journal<'a> {
     }
 
     fn collect(&mut self, is_last: bool) {
-        let cores = self.desk.cores();
-        let mut new = vec![Part::default(); cores];
-        let take = |core: usize, recording: &super::Recording| new[core].recording.add(recording);
+        let mut new = vec![Part::default(); self.collector.cores()];
+        let take = |core: usize, recording: &Recording| new[core].recording.add(recording);
         match is_last {
-            true => self.desk.collect_last(take),
-            false => self.desk.collect(take),
+            true => self.collector.collect_last(take),
+            false => self.collector.collect(&self.cores, take),
         }
         for (core, new) in new.iter().enumerate() {
             self.total[core].recording.add(&new.recording);
@@ -207,7 +210,7 @@ impl<'a> Journal<'a> {
         if let Some(log) = &mut self.log {
             let all = Report::new(Why::Interval, SystemTime::now(), span, new);
             if let Err(error) = log.add(span, &all.cores, &all.all) {
-                self.log = given_up(error);
+                self.log = without_log(error);
             }
         }
     }
@@ -218,7 +221,7 @@ impl<'a> Journal<'a> {
         let mut cores = std::mem::take(&mut self.interval);
         self.interval = vec![Part::default(); cores.len()];
         for (core, part) in cores.iter_mut().enumerate() {
-            let counted = self.desk.metrics(core).clone();
+            let counted = self.collector.metrics(core).clone();
             let before = std::mem::replace(&mut self.counted_before[core], counted);
             part.metrics = self.counted_before[core].since(&before);
         }
@@ -227,7 +230,7 @@ impl<'a> Journal<'a> {
 
     fn counted_since_start(&mut self) -> Vec<Part> {
         for (core, part) in self.total.iter_mut().enumerate() {
-            part.metrics = self.desk.metrics(core).clone();
+            part.metrics = self.collector.metrics(core).clone();
         }
         self.total.clone()
     }
@@ -238,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_follow_each_other_and_one_that_was_slept_through_is_not_made_up_for() {
+    fn intervals_follow_each_other_and_those_of_a_suspended_machine_are_skipped() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         assert_eq!(later(now, second), now + second);
         let long_ago = now.checked_sub(Duration::from_secs(3)).expect("the machine is up longer");

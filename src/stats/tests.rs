@@ -11,6 +11,9 @@ use super::histogram_log::write_percentiles;
 use super::*;
 use crate::base::clock::{Now, Tick};
 use crate::base::metrics::{Drop as DropCause, Metrics};
+use crate::base::notifier::Notifier;
+use crate::base::waker::Waker;
+use crate::control::{Command, Cores, Inbox, Statistics};
 
 /// What one core recorded in a few turns: `publishes` messages of QoS 1 that took `us` each.
 fn part(publishes: u64, us: u64) -> Part {
@@ -28,19 +31,41 @@ fn report(why: Why, cores: Vec<Part>) -> Report {
     Report::new(why, at, (Duration::from_secs(9), Duration::from_secs(2)), cores)
 }
 
-fn recorder() -> (Recorder, Desk) {
-    let (mut recorders, desk) = desk(1);
-    (recorders.remove(0), desk)
+/// A core with a recorder, which executes commands when the test says so.
+struct Core {
+    recorder: Recorder,
+    inbox: Inbox,
+    _poll: mio::Poll,
 }
 
-/// What a recorder recorded in the meantime.
-fn recorded(recorder: &mut Recorder, desk: &mut Desk) -> Recording {
+impl Core {
+    /// Answers the commands that wait.
+    fn answer(&mut self) {
+        while let Some(command) = self.inbox.next_command() {
+            let Command::Statistics { empty, reply } = command else { panic!("not of statistics") };
+            let recording = self.recorder.take(empty);
+            reply.send(Statistics { recording, metrics: Metrics::default() });
+        }
+    }
+}
+
+fn core() -> (Core, Collector, Cores) {
+    let poll = mio::Poll::new().expect("a poll");
+    let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+    let (cores, mut inboxes) = Cores::new([Notifier::new(Waker::Poll(waker))].into());
+    let (mut recorders, collector) = collector(1);
+    let (recorder, inbox) = (recorders.remove(0), inboxes.remove(0));
+    (Core { recorder, inbox, _poll: poll }, collector, cores)
+}
+
+/// What a recorder has recorded since the last time.
+fn recorded(core: &mut Core, collector: &mut Collector, cores: &Cores) -> Recording {
     let (say, said) = mpsc::channel();
     std::thread::scope(|scope| {
-        let asking =
-            scope.spawn(|| desk.collect(|_, recording| say.send(recording.clone()).unwrap()));
+        let take = |_, recording: &Recording| say.send(recording.clone()).unwrap();
+        let asking = scope.spawn(move || collector.collect(cores, take));
         while !asking.is_finished() {
-            recorder.answer_if_asked(Metrics::default);
+            core.answer();
         }
     });
     said.try_iter().fold(Recording::default(), |mut all, one| {
@@ -51,10 +76,10 @@ fn recorded(recorder: &mut Recorder, desk: &mut Desk) -> Recording {
 
 #[test]
 fn each_message_of_a_turn_takes_as_long_as_the_turn() {
-    let (mut recorder, mut desk) = recorder();
-    recorder.note_turn(Tick(1_000), Tick(31_000), [2, 0, 1], [].into_iter());
-    recorder.note_turn(Tick(50_000), Tick(60_000), [2, 4, 1], [Now(45)].into_iter());
-    let recording = recorded(&mut recorder, &mut desk);
+    let (mut core, mut collector, cores) = core();
+    core.recorder.note_turn(Tick(1_000), Tick(31_000), [2, 0, 1], [].into_iter());
+    core.recorder.note_turn(Tick(50_000), Tick(60_000), [2, 4, 1], [Now(45)].into_iter());
+    let recording = recorded(&mut core, &mut collector, &cores);
     let of = |kind| {
         let histogram = recording.of(kind);
         (histogram.len(), histogram.min(), histogram.max())
@@ -71,13 +96,13 @@ fn each_message_of_a_turn_takes_as_long_as_the_turn() {
 
 #[test]
 fn what_came_from_another_core_is_timed_from_there() {
-    let (mut recorder, mut desk) = recorder();
+    let (mut core, mut collector, cores) = core();
     let stamps = Stamps { began: Tick(10_000), sealed: Tick(14_000) };
-    recorder.note_batch(stamps, Tick(21_000), [5, 0, 0], [8, 0, 1]);
+    core.recorder.note_batch(stamps, Tick(21_000), [5, 0, 0], [8, 0, 1]);
     // A batch that says other things only.
-    recorder.note_batch(stamps, Tick(22_000), [8, 0, 1], [8, 0, 1]);
-    recorder.note_turn(Tick(20_000), Tick(25_000), [0; 3], [].into_iter());
-    let recording = recorded(&mut recorder, &mut desk);
+    core.recorder.note_batch(stamps, Tick(22_000), [8, 0, 1], [8, 0, 1]);
+    core.recorder.note_turn(Tick(20_000), Tick(25_000), [0; 3], [].into_iter());
+    let recording = recorded(&mut core, &mut collector, &cores);
     let is = |kind, ns| recording.of(kind).equivalent(recording.of(kind).max(), ns);
     assert_eq!(recording.of(Kind::Hop).len(), 2);
     assert!(is(Kind::Hop, 8_000));
@@ -96,22 +121,32 @@ fn a_time_beyond_the_scale_counts_as_an_hour() {
 
 #[test]
 fn everything_is_collected_once_and_what_comes_late_next_time() {
-    let (mut recorder, mut desk) = recorder();
-    recorder.note_turn(Tick(0), Tick(1_000), [1, 0, 0], [].into_iter());
+    let (mut core, mut collector, cores) = core();
+    core.recorder.note_turn(Tick(0), Tick(1_000), [1, 0, 0], [].into_iter());
     // In a turn that is longer than anybody waits.
-    desk.collect(|_, _| panic!("it has not answered"));
-    recorder.answer_if_asked(Metrics::default);
-    recorder.note_turn(Tick(0), Tick(1_000), [3, 0, 0], [].into_iter());
-    assert_eq!(recorded(&mut recorder, &mut desk).of(Kind::PublishQos0).len(), 1);
-    assert_eq!(recorded(&mut recorder, &mut desk).of(Kind::PublishQos0).len(), 2);
-    recorder.note_turn(Tick(0), Tick(1_000), [7, 0, 0], [].into_iter());
-    recorder.finish(Metrics { turns: 4, ..Metrics::default() });
+    collector.collect(&cores, |_, _| panic!("it has not answered"));
+    core.answer();
+    core.recorder.note_turn(Tick(0), Tick(1_000), [3, 0, 0], [].into_iter());
+    assert_eq!(recorded(&mut core, &mut collector, &cores).of(Kind::PublishQos0).len(), 1);
+    assert_eq!(recorded(&mut core, &mut collector, &cores).of(Kind::PublishQos0).len(), 2);
+    core.recorder.note_turn(Tick(0), Tick(1_000), [7, 0, 0], [].into_iter());
+    core.recorder.finish(Metrics { turns: 4, ..Metrics::default() });
     let mut last = 0;
-    desk.collect_last(|core, recording| {
+    collector.collect_last(|core, recording| {
         assert_eq!(core, 0);
         last += recording.of(Kind::PublishQos0).len();
     });
-    assert_eq!((last, desk.metrics(0).turns), (4, 4));
+    assert_eq!((last, collector.metrics(0).turns), (4, 4));
+}
+
+#[test]
+fn a_core_that_has_stopped_is_not_waited_for() {
+    let (core, mut collector, cores) = core();
+    drop(core);
+    let began = std::time::Instant::now();
+    collector.collect(&cores, |_, _| panic!("it has stopped"));
+    collector.collect(&cores, |_, _| panic!("it has stopped"));
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -88,9 +88,9 @@ impl Files {
 
     /// Makes the broker reload the files, and waits until it has.
     fn reload(&self, broker: &Broker) {
-        let before = broker.log().matches("\"read anew\"").count();
+        let before = broker.log().matches("\"reloaded\"").count();
         broker.signal("-HUP");
-        broker.await_log("\"read anew\"", before + 1);
+        broker.await_log("\"reloaded\"", before + 1);
     }
 }
 

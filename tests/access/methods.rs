@@ -206,7 +206,7 @@ mod tokens {
             r#"{"keys": [{"kty": "oct", "k": "b25lIHRoYXQgbm8gdG9rZW4gaXMgc2lnbmVkIGJ5ISE"}]}"#,
         );
         broker.signal("-HUP");
-        broker.await_log("\"read anew\"", 1);
+        broker.await_log("\"reloaded\"", 1);
         Client::refused(&broker, with(V5, token), BAD_USER_NAME_OR_PASSWORD);
         files.write("keys", "{");
         broker.signal("-HUP");

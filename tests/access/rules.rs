@@ -109,7 +109,7 @@ fn rules_are_reloaded_at_runtime_and_an_invalid_file_is_logged_and_ignored() {
     let out = files.passwd(&["add", "carol"], "carolcarol");
     assert!(out.status.success());
     broker.signal("-HUP");
-    broker.await_log("\"read anew\"", 2);
+    broker.await_log("\"reloaded\"", 2);
     Client::connect(&broker, as_user(V5, "carol", "c"));
 }
 

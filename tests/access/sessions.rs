@@ -237,7 +237,7 @@ fn the_owner_of_an_identifier_may_end_another_users_session_with_clean_start() {
         "for users\n allow client %u-*\n allow all #\nfor everyone\n allow client *\n",
     );
     files.reload(&broker);
-    broker.await_log("\"read anew\"", 1);
+    broker.await_log("\"reloaded\"", 1);
     for_versions(|version| {
         let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
         let name = &format!("alice-{version:?}");

@@ -15,7 +15,6 @@ const FLOORS: &[(&str, &str)] = &[
     ("transport", "Layers between a socket and MQTT, without I/O: PROXY protocol, TLS, WebSocket."),
     ("storage", "The journal on disk: records, segments, checkpoints, recovery."),
     ("session", "The state of one client: windows, queues, Will, Topic Aliases."),
-    ("reload", "What happens on SIGHUP; moves to `control`."),
     ("control", "Typed commands to running cores, and their replies."),
     ("engine", "The protocol, without I/O: events in, actions out."),
     ("access", "Authentication and authorization."),

@@ -201,15 +201,15 @@ impl Broker {
     pub fn reload_after(&self, says: &[&str]) {
         self.signal("-HUP");
         self.waits_for_line(says);
-        self.waits_for_line(&["read anew", "certificates"]);
+        self.waits_for_line(&["reloaded", "certificates"]);
     }
 
     pub fn reload(&self) {
-        self.read_anew("read anew");
+        self.read_anew("reloaded");
     }
 
     pub fn reload_in_vain(&self) {
-        self.read_anew("cannot be read anew");
+        self.read_anew("cannot reload");
     }
 
     /// The address of a listener by its transport; listeners added by tests are last.

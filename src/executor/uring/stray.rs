@@ -35,7 +35,6 @@ mod tests {
     use std::io::Read as _;
     use std::os::fd::IntoRawFd as _;
     use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::super::Executor;
@@ -43,10 +42,13 @@ mod tests {
     use super::super::ring::Completion;
     use crate::base::clock::Now;
     use crate::base::ids::Peer;
+    use crate::base::notifier::Notifier;
     use crate::config::Settings;
+    use crate::control::Cores;
+    use crate::control::stop::Stop;
     use crate::engine::{AllowAll, Config, Engine, Keys};
     use crate::executor::mesh::Mesh;
-    use crate::executor::{Core, Executor as _, Parts, Stop};
+    use crate::executor::{Core, Executor as _, Parts};
     use crate::resources::gauges::Place;
 
     /// An executor of one core without a listener; none where io_uring is forbidden.
@@ -62,8 +64,8 @@ mod tests {
             Now(0),
         );
         let mesh = Mesh::each(1).remove(0);
-        let wakers = Arc::from([waker]);
-        let core = Core::new(engine, mesh, Instant::now(), Stop::new(), wakers, None);
+        let inbox = Cores::new([Notifier::new(waker)].into()).1.remove(0);
+        let core = Core::new(engine, mesh, Instant::now(), Stop::new(), inbox, None);
         let (listeners, uring) = (Vec::new(), settings.uring);
         Executor::open(Parts { core, front, listeners, sockets_max: 100, uring }).ok()
     }

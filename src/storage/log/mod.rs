@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
-use crate::base::waker::Waker;
+use crate::base::notifier::Notifier;
 use crate::config::{Storage, Sync};
 use crate::storage::record::NoRecord;
 
@@ -150,12 +150,12 @@ impl Store {
         Reader { segments: self.scan.segments.clone() }
     }
 
-    /// Starts the thread that writes; a desk for each core, which is woken by its waker. The thread
-    /// ends when all desks are gone.
-    pub fn start(&mut self, wakers: &Arc<[Waker]>) -> Result<Vec<Desk>, StoreError> {
+    /// Starts the thread that writes; a desk for each core, which is notified of the store's progress. The
+    /// thread ends when all desks are gone.
+    pub fn start(&mut self, notifiers: &Arc<[Notifier]>) -> Result<Vec<Desk>, StoreError> {
         self.finish();
         let (writer, desks) =
-            Writer::new(&self.folder, &self.settings, &self.scan, Arc::clone(wakers))?;
+            Writer::new(&self.folder, &self.settings, &self.scan, Arc::clone(notifiers))?;
         self.started_us = writer.started_us();
         let thread = std::thread::Builder::new().name("store".to_owned());
         let thread = thread.spawn(move || writer.run());

@@ -62,8 +62,9 @@ impl Written {
         let mut store = Store::open(folder, settings).expect("it opens");
         let poll = mio::Poll::new().expect("a poll");
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
-        let wakers: Arc<[Waker]> = Arc::new([Waker::Poll(waker)]);
-        let desks = store.start(&wakers).expect("it starts");
+        let notifier = crate::base::notifier::Notifier::new(crate::base::waker::Waker::Poll(waker));
+        let notifiers = Arc::from([notifier]);
+        let desks = store.start(&notifiers).expect("it starts");
         Self { store, desks, number: 0 }
     }
 

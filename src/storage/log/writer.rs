@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Orderi
 use std::time::{Duration, Instant};
 
 use crate::base::atomic::AtomicU64;
-use crate::base::waker::Waker;
+use crate::base::notifier::{Notifier, Signal};
 use crate::config::{Storage, Sync};
 use crate::storage::commit::{RecordBatch, StoreState};
 use crate::storage::log::day::{self, TimeOfDay};
@@ -124,7 +124,7 @@ pub struct Writer {
     settings: Storage,
     inbox: flume::Receiver<Handover>,
     board: Arc<Board>,
-    wakers: Arc<[Waker]>,
+    notifiers: Arc<[Notifier]>,
     day: TimeOfDay,
     /// The time of day was set: everything is to be told anew by it.
     is_day_new: bool,
@@ -157,9 +157,9 @@ impl Writer {
         folder: &Path,
         settings: &Storage,
         scan: &Scan,
-        wakers: Arc<[Waker]>,
+        notifiers: Arc<[Notifier]>,
     ) -> Result<(Self, Vec<Desk>), StoreError> {
-        let cores = wakers.len();
+        let cores = notifiers.len();
         let day = TimeOfDay::after(scan.time_us);
         let (outbox, inbox) = flume::bounded(INBOX.max(16 * cores));
         let board = Arc::new(Board {
@@ -180,7 +180,7 @@ impl Writer {
             settings: settings.clone(),
             inbox,
             board,
-            wakers,
+            notifiers,
             day,
             is_day_new: false,
             open: None,
@@ -423,14 +423,14 @@ impl Writer {
             }
             self.told[core] = *checkpoint;
             self.board.up_to[core].store(std::mem::take(number), Release);
-            wake(&self.wakers, core);
+            self.notifiers[core].notify(Signal::Storage);
         }
     }
 
     /// Something other than batches has changed: all cores are to look.
     fn tell_all(&self) {
         self.board.version.fetch_add(1, Release);
-        (0..self.wakers.len()).for_each(|core| wake(&self.wakers, core));
+        self.notifiers.iter().for_each(|core| core.notify(Signal::Storage));
     }
 
     fn bytes(&self) -> u64 {
@@ -550,11 +550,4 @@ fn closed(scan: &Scan) -> Vec<Closed> {
     }
     closed.reverse();
     closed
-}
-
-fn wake(wakers: &[Waker], core: usize) {
-    // A waker that fails leaves the core to its next timer.
-    if let Err(error) = wakers[core].wake() {
-        tracing::warn!(%error, core, "cannot wake a core");
-    }
 }

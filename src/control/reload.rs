@@ -1,24 +1,24 @@
-//! What is read anew while the broker serves, on SIGHUP: certificates, revocation lists, and whatever
-//! else registers. Nobody's connection is touched by it.
+//! Reload on SIGHUP: certificates, revocation lists, access rules, and whatever else registers. Connections stay
+//! open.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Reads something anew. When what it finds is of no use it says why, and what was read before goes
-/// on being used.
+/// Reads something again and puts it in force. The error says why that is impossible; then what was read before
+/// stays in force.
 type Hook = Box<dyn Fn() -> Result<(), String> + Send>;
 
-/// All that can be read anew; clones are the same one.
+/// Everything that can be reloaded; clones are the same one.
 #[derive(Clone, Default)]
 pub struct Reload(Arc<Mutex<Vec<(&'static str, Hook)>>>);
 
 impl Reload {
-    /// With nothing to read yet.
+    /// With nothing to reload yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds something; `what` names it in the log.
+    /// Adds something to reload; `what` names it in the log.
     pub fn register(
         &self,
         what: &'static str,
@@ -27,18 +27,17 @@ impl Reload {
         self.hooks().push((what, Box::new(hook)));
     }
 
-    /// Reads everything anew, on the calling thread, and says in the log how it went. Whether all of
-    /// it is of use.
+    /// Reloads everything, on the calling thread, and logs the outcome. Whether everything succeeded.
     pub fn run(&self) -> bool {
         let mut is_whole = true;
         for (what, hook) in self.hooks().iter() {
             match hook() {
-                Ok(()) => tracing::info!(what, "read anew"),
+                Ok(()) => tracing::info!(what, "reloaded"),
                 Err(error) => {
                     is_whole = false;
                     tracing::error!(
                         what,
-                        "cannot be read anew; what was read before stays: {error}"
+                        "cannot reload; what was read before stays in force: {error}"
                     );
                 }
             }
@@ -47,7 +46,7 @@ impl Reload {
     }
 
     fn hooks(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, Hook)>> {
-        // A hook that panicked has changed nothing of the list.
+        // A hook that panicked has not changed the list.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,7 +63,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
-    fn one_that_fails_keeps_none_of_the_others_from_being_read() {
+    fn a_failure_does_not_keep_the_others_from_being_reloaded() {
         let (reload, read) = (Reload::new(), Arc::new(AtomicU32::new(0)));
         for is_good in [true, false, true] {
             let read = Arc::clone(&read);
