@@ -64,6 +64,11 @@ impl Notifier {
         self.waker.wake()
     }
 
+    /// Whether signals are pending.
+    pub fn has_signals(&self) -> bool {
+        self.pending.load(Ordering::Acquire) != 0
+    }
+
     /// Takes the pending signals. Called by the core alone, once a turn.
     #[inline]
     pub fn take(&self) -> Signals {

@@ -1,7 +1,7 @@
 //! Commands to a core, and the way back for their replies.
 
 use std::fmt;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::base::latencies::Recording;
@@ -120,10 +120,7 @@ impl<T> Replies<T> {
     /// has answered.
     pub fn next_before(&self, deadline: Instant) -> Option<Answer<T>> {
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.0.recv_timeout(left) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.0.recv_timeout(left).ok()
     }
 
     /// The next reply that is there already.

@@ -177,6 +177,12 @@ impl Inbox {
         self.cores.0.turns[self.core].end();
     }
 
+    /// Whether something was signalled since signals were taken last: then the core does not sleep. An executor may
+    /// have consumed the wake-up with an earlier one.
+    pub fn has_signals(&self) -> bool {
+        self.cores.0.notifiers[self.core].has_signals()
+    }
+
     /// Takes what was signalled since the last turn.
     #[inline]
     pub fn take_signals(&self) -> Signals {

@@ -281,7 +281,7 @@ impl<S> Core<S> {
     /// Whether the core may sleep now: nothing came meanwhile. To be followed by
     /// [`Self::wake_up`] if so.
     pub fn doze(&mut self) -> bool {
-        self.mesh.doze(&mut self.engine)
+        !self.inbox.has_signals() && self.mesh.doze(&mut self.engine)
     }
 
     /// The core is awake again.
@@ -292,4 +292,63 @@ impl<S> Core<S> {
 
 fn tick(started: Instant) -> Tick {
     Tick(started.elapsed().as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::notifier::Notifier;
+    use crate::base::waker::Waker;
+    use crate::config::Settings;
+    use crate::control::{Cores, replies};
+    use crate::engine::{AllowAll, Keys};
+    use crate::resources::gauges::Place;
+
+    fn core() -> (Core<()>, Cores, mio::Poll) {
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let (cores, mut inboxes) = Cores::new([Notifier::new(Waker::Poll(waker))].into());
+        let access = Box::new(AllowAll);
+        let engine =
+            Engine::new(Place::alone(), Settings::default(), access, Keys::fixed(1), Now(0));
+        let mesh = Mesh::each(1).remove(0);
+        let stop = Stop::new();
+        (Core::new(engine, mesh, Instant::now(), stop, inboxes.remove(0), None), cores, poll)
+    }
+
+    #[test]
+    fn a_core_does_not_sleep_on_a_signal_whose_wake_up_was_consumed_with_an_earlier_one() {
+        let (mut core, cores, _poll) = core();
+        assert!(!core.doze(), "the first turn looks at everything");
+        core.receive();
+        assert!(core.doze());
+        core.wake_up();
+        // In the middle of a turn, after signals were taken: the executor may consume the wake-up now.
+        let (to, replies) = replies();
+        cores.send(0, Command::Probe(to.core(0))).expect("there is room");
+        assert!(!core.doze());
+        core.receive();
+        assert_eq!(replies.try_next(), Some((0, Ok(()))));
+        assert!(core.doze());
+    }
+
+    #[test]
+    fn a_core_without_statistics_replies_with_its_counters_at_the_end_of_the_turn() {
+        let (mut core, cores, _poll) = core();
+        let (to, replies) = replies();
+        let statistics = Command::Statistics { empty: Box::default(), reply: to.core(0) };
+        cores.send(0, statistics).expect("there is room");
+        core.begin_turn();
+        core.receive();
+        assert!(replies.try_next().is_none());
+        core.end_turn_with_wakers();
+        let (_, statistics) = replies.try_next().expect("the turn has ended");
+        assert_eq!(statistics.expect("it was accepted").metrics.turns, 1);
+        core.finish();
+        assert!(cores.send(0, Command::Probe(to_probe())).is_err(), "the core has stopped");
+    }
+
+    fn to_probe() -> Reply<()> {
+        replies().0.core(0)
+    }
 }
