@@ -301,16 +301,15 @@ mod tests {
     use crate::base::waker::Waker;
     use crate::config::Settings;
     use crate::control::{Cores, replies};
-    use crate::engine::{AllowAll, Keys};
+    use crate::engine::{AllowAll, Config, Keys};
     use crate::resources::gauges::Place;
 
     fn core() -> (Core<()>, Cores, mio::Poll) {
         let poll = mio::Poll::new().expect("a poll");
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
         let (cores, mut inboxes) = Cores::new([Notifier::new(Waker::Poll(waker))].into());
-        let access = Box::new(AllowAll);
-        let engine =
-            Engine::new(Place::alone(), Settings::default(), access, Keys::fixed(1), Now(0));
+        let (config, access) = (Config::from(&Settings::default()), Box::new(AllowAll));
+        let engine = Engine::new(Place::alone(), config, access, Keys::fixed(1), Now(0));
         let mesh = Mesh::each(1).remove(0);
         let stop = Stop::new();
         (Core::new(engine, mesh, Instant::now(), stop, inboxes.remove(0), None), cores, poll)
