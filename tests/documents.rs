@@ -119,21 +119,36 @@ fn the_command_line_is_documented_as_it_is() {
     }
 }
 
+/// What `broker acl check` answers to these arguments, with the rules in a file.
+fn decision(folder: &Path, file: &str, asked: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_broker"))
+        .args(["acl", "check", "--file", file])
+        .args(asked)
+        .current_dir(folder)
+        .output();
+    String::from_utf8_lossy(&output.expect("the broker runs").stdout).into_owned()
+}
+
 #[test]
 fn the_documented_decisions_of_rules_are_those_of_the_command() {
     let text = read(&root().join("docs/access.md"));
-    let rules = ["--file", "deploy/acl.txt"];
     for asked in [
-        &["acl", "check", "meter-1", "meters/meter-2/power", "--publish"],
-        &["acl", "check", "meter-1", "commands/meter-1/#", "--subscribe"],
+        ["meter-1", "meters/meter-2/power", "--publish"],
+        ["meter-1", "commands/meter-1/#", "--subscribe"],
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_broker"))
-            .args(asked)
-            .args(rules)
-            .current_dir(root())
-            .output()
-            .expect("the broker runs");
-        let answer = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains(&*answer), "docs/access.md lacks: {answer}");
+        let answer = decision(root(), "deploy/acl.txt", &asked);
+        assert!(text.contains(&answer), "docs/access.md lacks: {answer}");
     }
+}
+
+#[test]
+fn the_rules_in_the_tour_decide_as_it_shows() {
+    let text = read(&root().join("README.md"));
+    let (_, rules) = text.split_once("$ cat acl.txt\n").expect("the rules");
+    let (rules, _) = rules.split_once("$ ").expect("another command follows");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tour");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("acl.txt"), rules).expect("a file");
+    let answer = decision(&folder, "acl.txt", &["alice", "home/door", "--publish"]);
+    assert!(text.contains(&answer), "README.md lacks: {answer}");
 }
