@@ -108,7 +108,7 @@ fn the_documentation_lists_every_other_key_with_its_default() {
 fn the_documented_listeners_are_listeners_once_they_are_no_comment() {
     let text = include_str!("../../deploy/broker.toml");
     let (_, listeners) = text.split_once("are tables:\n").expect("they are there");
-    let (listeners, _) = listeners.split_once("# Where there are some").expect("that follows");
+    let (listeners, _) = listeners.split_once("# If there are such tables").expect("that follows");
     let lines = listeners.lines().map(|line| line.strip_prefix("# ").expect("a comment"));
     let settings = Settings::from_toml(&lines.collect::<Vec<_>>().join("\n")).expect("it parses");
     settings.check().expect("it makes sense");
