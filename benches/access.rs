@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use divan::{Bencher, black_box};
 use ringmq::access::acl::{Rules, Subject, Wish};
-use ringmq::access::passwords::Passwords;
+use ringmq::access::password_file::Passwords;
 use ringmq::base::clock::Now;
 use ringmq::config::Hashing;
 use ringmq::engine::{Access, Authentication, Credentials, Identity};

@@ -11,9 +11,9 @@ use shards::Text;
 
 use crate::access::acl::{Rules, Subject, Wish};
 use crate::access::cache::Decisions;
-use crate::access::passwords::{NoMemory, User};
+use crate::access::password_file::{NoMemory, User};
 #[cfg(feature = "scram")]
-use crate::access::scram;
+use crate::access::methods::scram;
 use crate::access::{Bell, Control, Snapshot};
 use crate::base::clock::Now;
 use crate::base::ids::Peer;
@@ -247,7 +247,7 @@ impl CoreAccess {
         let password = who.password.map(<[u8]>::to_vec);
         #[cfg(feature = "jwt")]
         if snapshot.keys.is_some()
-            && let Some(token) = super::jwt::token_of(who, self.control.settings.jwt.token_in)
+            && let Some(token) = super::methods::jwt::token_of(who, self.control.settings.jwt.token_in)
         {
             let token = token.to_vec();
             return self.ask(&self.control.pool, exchange, move || {

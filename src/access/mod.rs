@@ -11,14 +11,9 @@
 pub mod acl;
 mod cache;
 mod core;
-#[cfg(feature = "http-hook")]
-mod http;
-#[cfg(feature = "jwt")]
-mod jwt;
-pub mod passwords;
+mod methods;
+pub mod password_file;
 mod protect;
-#[cfg(feature = "scram")]
-mod scram;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +35,13 @@ use crate::wire::ReasonCode;
 
 use acl::Rules;
 pub use core::CoreAccess;
-use passwords::{Passwords, User};
+#[cfg(feature = "http-hook")]
+use methods::http;
+#[cfg(feature = "jwt")]
+use methods::jwt;
+#[cfg(feature = "scram")]
+use methods::scram;
+use password_file::{Passwords, User};
 use protect::Guard;
 
 /// Questions to a server under way at a time. They take no processor, so its number is no matter.

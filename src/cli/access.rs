@@ -8,7 +8,7 @@ use std::path::Path;
 use super::console::print;
 use super::{AclCommand, Exit, Failure, PasswdCommand};
 use crate::access::acl::{Rules, Subject, Wish};
-use crate::access::passwords::{self, Passwords};
+use crate::access::password_file::{self, Passwords};
 use crate::access::read_rules;
 use crate::config::Settings;
 use crate::wire::Qos;
@@ -56,13 +56,13 @@ fn change_or_ask_passwords(
     Ok(match what {
         PasswdCommand::Add { user } => {
             let password = new_password(user)?;
-            match passwords::add(path, user, &password, hashing)? {
+            match password_file::add(path, user, &password, hashing)? {
                 true => (format!("{at}: {user} added"), true),
                 false => (format!("{at}: {user} has a new password"), true),
             }
         }
         PasswdCommand::Remove { user } => {
-            passwords::remove(path, user)?;
+            password_file::remove(path, user)?;
             (format!("{at}: {user} removed"), true)
         }
         PasswdCommand::List => (Passwords::read(path, hashing)?.names().join("\n"), true),

@@ -147,7 +147,7 @@ mod tokens {
     use crate::support::{Broker, Client, Connect, V5, V311, for_versions};
     use crate::{Files, did};
 
-    const MADE_ELSEWHERE: &str = include_str!("../../src/access/tests/tokens.json");
+    const MADE_ELSEWHERE: &str = include_str!("../../src/access/methods/jwt/tokens.json");
 
     #[test]
     fn a_token_in_the_user_name_is_accepted_if_configured() {

@@ -49,7 +49,7 @@ fn a_hash_is_never_worked_out_on_the_core_and_its_answer_rings_the_bell() {
     std::fs::create_dir_all(&folder).expect("a folder");
     let path = folder.join("passwords");
     let _ = std::fs::remove_file(&path);
-    passwords::add(&path, "alice", "secret", &control.settings.hashing).expect("written");
+    password_file::add(&path, "alice", "secret", &control.settings.hashing).expect("written");
     let control = self::control(|settings| settings.access.password_file.clone_from(&path));
     let (mut access, _) = core(&control);
     assert_eq!(control.pool.threads(), 0, "no thread before there is work");

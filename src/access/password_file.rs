@@ -129,7 +129,7 @@ impl Passwords {
     #[cfg(feature = "scram")]
     pub fn scram_iterations(&self) -> Option<u32> {
         let verifiers = self.users.values().filter_map(|user| user.verifier.as_deref());
-        verifiers.filter_map(super::scram::Verifier::parse).map(|of| of.iterations()).next()
+        verifiers.filter_map(super::methods::scram::Verifier::parse).map(|of| of.iterations()).next()
     }
 
     /// Users there are.
@@ -222,7 +222,7 @@ fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
     }
     #[cfg(feature = "scram")]
     if let Some(verifier) = verifier
-        && super::scram::Verifier::parse(verifier).is_none()
+        && super::methods::scram::Verifier::parse(verifier).is_none()
     {
         return Err("what follows the hash is no verifier of SCRAM-SHA-256");
     }
@@ -273,7 +273,7 @@ fn line_of(
     let mut line = format!("{name}:{hash}");
     #[cfg(feature = "scram")]
     if hashing.scram {
-        use super::scram::Verifier;
+        use super::methods::scram::Verifier;
         line.push(':');
         let kept = before.filter(|_| old.is_some()).and_then(|user| user.verifier.as_deref());
         let iterations = hashing.scram_iterations;

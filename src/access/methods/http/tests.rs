@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-#[path = "../../../tests/support/http.rs"]
+#[path = "../../../../tests/support/http.rs"]
 mod request;
 
 use request::read_request;
