@@ -1,8 +1,7 @@
-//! One core's access control: who its connections are, and what was decided for them.
+//! The access control of one core: the user of each connection, and the decisions made for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use flume::{Receiver, Sender};
@@ -11,14 +10,13 @@ use shards::Text;
 
 use crate::access::acl::{Rules, Subject, Wish};
 use crate::access::cache::Decisions;
-use crate::access::password_file::{NoMemory, User};
-#[cfg(feature = "scram")]
-use crate::access::methods::scram;
+use crate::access::methods::{Answer, Exchange, Job, Known, Step, Workers};
+use crate::access::password_file::User;
 use crate::access::{Bell, Control, Snapshot};
 use crate::base::clock::Now;
 use crate::base::ids::Peer;
 use crate::base::metrics::AccessCounts;
-use crate::base::pool::Pool;
+use crate::base::pool::Busy;
 use crate::engine::{Access, Authentication, Credentials, Grant, IdentifierClaim, Identity};
 use crate::message::Content;
 use crate::wire::{Qos, ReasonCode};
@@ -26,7 +24,7 @@ use crate::wire::{Qos, ReasonCode};
 /// The access control of one core.
 pub struct CoreAccess {
     control: Arc<Control>,
-    /// Which snapshot is in force costs a look at an atomic pointer.
+    /// Reading the current snapshot costs the load of an atomic pointer.
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     /// By the slot of the connection.
     clients: Vec<Option<Box<Client>>>,
@@ -34,56 +32,41 @@ pub struct CoreAccess {
     answer: Sender<(u64, Answer)>,
     bell: Bell,
     hasher: DefaultHashBuilder,
-    /// Steps taken since they were asked for.
+    /// Steps since [`Access::take_steps`] was called last.
     steps: usize,
 }
 
-/// What the pool found out about a client.
-pub(super) type Answer = Result<Known, ReasonCode>;
-
-/// Who a client is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Its name; none when it comes without.
-    pub user: Option<Box<str>>,
-    /// How long that holds.
-    pub valid_for: Option<Duration>,
-    /// What the password file says of it, where that was decisive.
-    pub entry: Option<Arc<User>>,
-}
-
-/// A connection whose client has said who it is.
+/// A connection whose client authenticates or has authenticated.
 #[derive(Default)]
 struct Client {
     exchange: u64,
-    /// What is needed only until it is decided.
+    /// Needed only until the client is authenticated.
     asking: Option<Box<Asking>>,
-    is_let_in: bool,
+    is_authenticated: bool,
     user: Option<Box<str>>,
-    /// What let it in, where that was the password file.
+    /// Entry of the password file by which the client authenticated.
     entry: Option<Arc<User>>,
-    /// Client Identifier, where it is counted how often it comes and goes.
+    /// Client Identifier, if connections are counted per client.
     client_identifier: Box<str>,
-    /// The snapshot that what follows is of; 0 for none yet.
+    /// Revision of the snapshot that the following fields are from; 0 if none.
     revision: u64,
-    /// The sections of the rules that are for it.
+    /// Sections of the rules that apply to the client.
     sections: Box<[u32]>,
     publishes_all: bool,
     decisions: Decisions,
 }
 
-/// A client about which nothing is decided yet.
+/// A client that is not authenticated yet.
 struct Asking {
     client_identifier: Box<str>,
     address: Option<SocketAddr>,
     /// The connection that this one would take over.
     replaces: Option<u64>,
-    /// An exchange of which the client's last message is awaited, and whose password it is about.
-    #[cfg(feature = "scram")]
-    scram: Option<(scram::Exchange, Option<Arc<User>>)>,
+    /// An enhanced authentication that waits for the client.
+    next: Option<Box<dyn Exchange>>,
 }
 
-/// The way from the pool back to a core; says *no* when it is lost on a job that has begun.
+/// Sends the decision of a job to its core; sends a refusal if the job panics.
 struct Reply {
     exchange: u64,
     to: Sender<(u64, Answer)>,
@@ -98,7 +81,7 @@ impl Reply {
 
     fn send(&mut self, answer: Answer) {
         self.is_given = true;
-        // A core that is gone needs no answer.
+        // Fails if the core has stopped.
         let _ = self.to.send((self.exchange, answer));
         (self.bell)();
     }
@@ -114,7 +97,7 @@ impl Drop for Reply {
 
 impl CoreAccess {
     pub(super) fn new(control: Arc<Control>, bell: Bell) -> Self {
-        let (answer, answers) = flume::unbounded(); // as many at most as the pool takes
+        let (answer, answers) = flume::unbounded(); // bounded by the pools
         Self {
             snapshot: Cache::new(Arc::clone(&control.snapshot)),
             control,
@@ -132,14 +115,13 @@ impl CoreAccess {
         client.filter(|client| client.exchange == exchange)
     }
 
-    /// Remembers who asks, with a connection that may be known already.
+    /// Notes the client of a connection, which may have authenticated before.
     fn note(&mut self, exchange: u64, who: &Credentials<'_>) {
         let asking = Asking {
             client_identifier: who.client_identifier.into(),
             address: who.address,
             replaces: who.replaces,
-            #[cfg(feature = "scram")]
-            scram: None,
+            next: None,
         };
         if self.client(exchange).is_none() {
             let slot = exchange as u32 as usize;
@@ -156,20 +138,20 @@ impl CoreAccess {
         self.client(exchange)?.asking.as_deref_mut()
     }
 
-    /// Lets somebody in who is known by now.
+    /// Admits an authenticated client.
     fn admit(&mut self, now: Now, exchange: u64, known: Known, data: Vec<u8>) -> Authentication {
         if let (Some(user), Some(entry)) = (&known.user, &known.entry)
-            && self.snapshot.load().entry_in_force(user, entry).is_err()
+            && self.snapshot.load().current_entry(user, entry).is_err()
         {
-            // The file was read anew while this was being worked out.
+            // The password file was reloaded meanwhile.
             return self.refuse(now, exchange, ReasonCode::NotAuthorized);
         }
         let Known { user, valid_for, entry } = known;
         let Some(client) = self.client(exchange) else {
             return Authentication::Refused(ReasonCode::UnspecifiedError);
         };
-        if client.is_let_in {
-            // It has authenticated anew: as the same, or the session would be another's.
+        if client.is_authenticated {
+            // Re-authentication must not change the user: the session belongs to the user.
             if client.user != user {
                 return self.refuse(now, exchange, ReasonCode::NotAuthorized);
             }
@@ -192,12 +174,12 @@ impl CoreAccess {
         let (has_rules, counts_flaps) =
             (self.snapshot.load().rules.is_some(), self.control.guard.counts_flaps());
         if user.is_none() && !has_rules && !counts_flaps {
-            // Nothing will be asked about it.
+            // No later decision needs the client.
             self.clients[exchange as u32 as usize] = None;
             return Authentication::Granted(Grant { data, user, valid_for });
         }
         let client = self.client(exchange).expect("just seen");
-        client.is_let_in = true;
+        client.is_authenticated = true;
         client.user.clone_from(&user);
         client.entry = entry;
         if counts_flaps {
@@ -206,113 +188,43 @@ impl CoreAccess {
         Authentication::Granted(Grant { data, user, valid_for })
     }
 
-    /// Counts a client that does not know what it has to, and says no.
+    /// Refuses a client, and counts the refusal for its address unless a server or memory was missing.
     fn refuse(&mut self, now: Now, exchange: u64, reason: ReasonCode) -> Authentication {
-        let address = self.asking(exchange).and_then(|asking| asking.address);
-        self.control.guard.refused(now, address);
+        if reason != ReasonCode::ServerUnavailable {
+            let address = self.asking(exchange).and_then(|asking| asking.address);
+            self.control.guard.refused(now, address);
+        }
         Authentication::Refused(reason)
     }
 
-    /// Has something worked out in a pool.
-    fn ask(
-        &self,
-        pool: &Pool,
-        exchange: u64,
-        job: impl FnOnce() -> Answer + Send + 'static,
-    ) -> Authentication {
+    /// Processes the outcome of a part of an authentication.
+    fn process(&mut self, now: Now, exchange: u64, step: Step) -> Authentication {
+        match step {
+            Step::Granted(known, data) => self.admit(now, exchange, known, data),
+            Step::Refused(reason) => self.refuse(now, exchange, reason),
+            Step::Continue(data, next) => {
+                if let Some(asking) = self.asking(exchange) {
+                    asking.next = Some(next);
+                }
+                Authentication::Continue(data)
+            }
+            Step::Pending(workers, job) => self.run(workers, exchange, job),
+        }
+    }
+
+    /// Runs a job in a pool.
+    fn run(&self, workers: Workers, exchange: u64, job: Job) -> Authentication {
         let (to, bell) = (self.answer.clone(), Arc::clone(&self.bell));
         let mut reply = Reply { exchange, to, bell, is_given: true };
-        let outcome = pool.run(move || {
+        let outcome = self.control.pool(workers).run(move || {
             reply.is_given = false;
             let answer = job();
             reply.give(answer);
         });
         match outcome {
             Ok(()) => Authentication::Pending,
-            Err(crate::base::pool::Busy) => Authentication::Refused(ReasonCode::ServerBusy),
+            Err(Busy) => Authentication::Refused(ReasonCode::ServerBusy),
         }
-    }
-
-    /// A client without a name.
-    fn let_in_anonymous(&mut self, now: Now, exchange: u64, listener: u16) -> Authentication {
-        match self.control.is_anonymous_let_in(listener) {
-            true => self.admit(now, exchange, Known::default(), Vec::new()),
-            false => self.refuse(now, exchange, ReasonCode::NotAuthorized),
-        }
-    }
-
-    /// A client with a User Name or a Password.
-    fn check_password(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication {
-        let snapshot = Arc::clone(self.snapshot.load());
-        let password = who.password.map(<[u8]>::to_vec);
-        #[cfg(feature = "jwt")]
-        if snapshot.keys.is_some()
-            && let Some(token) = super::methods::jwt::token_of(who, self.control.settings.jwt.token_in)
-        {
-            let token = token.to_vec();
-            return self.ask(&self.control.pool, exchange, move || {
-                let keys = snapshot.keys.as_ref().expect("just seen");
-                keys.verify(&token).map_err(|_| ReasonCode::BadUserNameOrPassword)
-            });
-        }
-        if !self.control.settings.knows_users() {
-            // Whatever it says of itself cannot be checked: it is nobody.
-            return self.let_in_anonymous(now, exchange, who.listener);
-        }
-        let Some(user) = who.username.map(Box::<str>::from) else {
-            return self.refuse(now, exchange, ReasonCode::BadUserNameOrPassword);
-        };
-        #[cfg(feature = "http-hook")]
-        if let Some(hook) = &self.control.http
-            && snapshot.passwords.user(&user).is_none()
-        {
-            let (hook, client) = (Arc::clone(hook), Box::<str>::from(who.client_identifier));
-            let address = who.address.map(|address| address.ip());
-            return self.ask(&self.control.asking, exchange, move || {
-                hook.ask(user, &client, password.as_deref(), address)
-            });
-        }
-        self.ask(&self.control.pool, exchange, move || {
-            match snapshot.passwords.verify(&user, password.as_deref().unwrap_or_default()) {
-                Err(NoMemory) => Err(ReasonCode::ServerUnavailable),
-                Ok(true) => {
-                    let entry = snapshot.passwords.user(&user).cloned();
-                    Ok(Known { user: Some(user), valid_for: None, entry })
-                }
-                Ok(false) => Err(ReasonCode::BadUserNameOrPassword),
-            }
-        })
-    }
-
-    /// An enhanced authentication begins [MQTT-4.12].
-    #[cfg_attr(not(feature = "scram"), expect(unused_variables, reason = "there is no method"))]
-    fn begin_exchange(
-        &mut self,
-        now: Now,
-        exchange: u64,
-        method: &str,
-        data: &[u8],
-    ) -> Authentication {
-        #[cfg(feature = "scram")]
-        if method == scram::METHOD && self.control.settings.has_password_file() {
-            let snapshot = Arc::clone(self.snapshot.load());
-            let mut entry = None;
-            let find = |user: &str| {
-                entry = snapshot.passwords.user(user).cloned();
-                scram::Verifier::parse(entry.as_ref()?.verifier.as_deref()?)
-            };
-            return match scram::Exchange::begin(data, &snapshot.scram_secret, find) {
-                Ok((begun, answer)) => {
-                    if let Some(asking) = self.asking(exchange) {
-                        asking.scram = Some((begun, entry));
-                    }
-                    Authentication::Continue(answer)
-                }
-                Err(scram::Failed) => self.refuse(now, exchange, ReasonCode::NotAuthorized),
-            };
-        }
-        // [MQTT-4.12.0-1]
-        self.refuse(now, exchange, ReasonCode::BadAuthenticationMethod)
     }
 }
 
@@ -334,31 +246,14 @@ impl Access for CoreAccess {
 
     fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication {
         self.note(exchange, who);
-        if let Some((method, data)) = who.method {
-            return self.begin_exchange(now, exchange, method, data);
-        }
-        if self.control.settings.certificate_names
-            && let Some(name) = who.certificate.and_then(|certificate| certificate.name.clone())
-        {
-            let known = Known { user: Some(name), ..Known::default() };
-            return self.admit(now, exchange, known, Vec::new());
-        }
-        match (who.username, who.password) {
-            (None, None) => self.let_in_anonymous(now, exchange, who.listener),
-            _ => self.check_password(now, exchange, who),
-        }
+        let step = self.snapshot.load().methods.begin(who);
+        self.process(now, exchange, step)
     }
 
-    #[cfg(feature = "scram")]
     fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
-        let begun = self.asking(exchange).and_then(|asking| asking.scram.take());
-        let finish = |(begun, entry): (scram::Exchange, _)| Ok((begun.finish(data)?, entry));
-        match begun.ok_or(scram::Failed).and_then(finish) {
-            Ok(((user, answer), entry)) => {
-                let known = Known { user: Some(user), valid_for: None, entry };
-                self.admit(now, exchange, known, answer)
-            }
-            Err(scram::Failed) => self.refuse(now, exchange, ReasonCode::NotAuthorized),
+        match self.asking(exchange).and_then(|asking| asking.next.take()) {
+            Some(next) => self.process(now, exchange, next.proceed(data)),
+            None => self.refuse(now, exchange, ReasonCode::NotAuthorized),
         }
     }
 
@@ -366,13 +261,10 @@ impl Access for CoreAccess {
         loop {
             let (exchange, answer) = self.answers.try_recv().ok()?;
             if self.client(exchange).is_none() {
-                continue; // its connection is gone
+                continue; // the connection is closed
             }
             let authentication = match answer {
                 Ok(known) => self.admit(now, exchange, known, Vec::new()),
-                Err(ReasonCode::ServerUnavailable) => {
-                    Authentication::Refused(ReasonCode::ServerUnavailable)
-                }
                 Err(reason) => self.refuse(now, exchange, reason),
             };
             return Some((exchange, authentication));
@@ -384,7 +276,7 @@ impl Access for CoreAccess {
             return;
         }
         if let Some(client) = self.clients[exchange as u32 as usize].take()
-            && client.is_let_in
+            && client.is_authenticated
             && let Some(user) = &client.user
         {
             self.control.guard.user_left(user);
@@ -453,9 +345,9 @@ impl Access for CoreAccess {
         let snapshot = self.snapshot.load();
         let client = self.clients.get_mut(exchange as u32 as usize)?.as_deref_mut()?;
         let (user, entry) = (client.user.as_deref()?, client.entry.as_mut()?);
-        match snapshot.entry_in_force(user, entry) {
+        match snapshot.current_entry(user, entry) {
             Ok(same) => {
-                // So that the older one can go.
+                // Frees the entry of an older snapshot.
                 entry.clone_from(same);
                 None
             }
@@ -477,7 +369,7 @@ impl Access for CoreAccess {
 }
 
 impl Client {
-    /// Forgets what was decided under other rules.
+    /// Discards decisions of an older snapshot.
     fn refresh(&mut self, rules: &Rules, revision: u64, who: &Identity<'_>) {
         if self.revision == revision {
             return;

@@ -15,6 +15,7 @@ use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 
+use super::scram_verifier;
 use crate::base::text_file;
 use crate::config::Hashing;
 
@@ -125,11 +126,9 @@ impl Passwords {
         Self { users: HashMap::new(), nobody: nobody(hashing) }
     }
 
-    /// Hashes that SCRAM's clients do, if there is one.
-    #[cfg(feature = "scram")]
-    pub fn scram_iterations(&self) -> Option<u32> {
-        let verifiers = self.users.values().filter_map(|user| user.verifier.as_deref());
-        verifiers.filter_map(super::methods::scram::Verifier::parse).map(|of| of.iterations()).next()
+    /// The verifiers of SCRAM that the file has.
+    pub fn verifiers(&self) -> impl Iterator<Item = &str> {
+        self.users.values().filter_map(|user| user.verifier.as_deref())
     }
 
     /// Users there are.
@@ -220,11 +219,8 @@ fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
     if !is_hash {
         return Err("a hash as `broker passwd add` writes it is expected: $argon2id$…");
     }
-    #[cfg(feature = "scram")]
-    if let Some(verifier) = verifier
-        && super::methods::scram::Verifier::parse(verifier).is_none()
-    {
-        return Err("what follows the hash is no verifier of SCRAM-SHA-256");
+    if verifier.is_some_and(|verifier| !scram_verifier::is_verifier(verifier)) {
+        return Err("the text after the hash is not a SCRAM-SHA-256 verifier");
     }
     Ok(Some((name, User { hash: hash.into(), verifier: verifier.map(Into::into) })))
 }
@@ -271,21 +267,11 @@ fn line_of(
     };
     let hash = hash.map_err(|error| hash_error(&error))?;
     let mut line = format!("{name}:{hash}");
-    #[cfg(feature = "scram")]
-    if hashing.scram {
-        use super::methods::scram::Verifier;
+    let kept = before.filter(|_| old.is_some()).and_then(|user| user.verifier.as_deref());
+    let verifier = scram_verifier::make(password, hashing, kept).map_err(PasswordError::Hash)?;
+    if let Some(verifier) = verifier {
         line.push(':');
-        let kept = before.filter(|_| old.is_some()).and_then(|user| user.verifier.as_deref());
-        let iterations = hashing.scram_iterations;
-        match kept
-            .filter(|kept| Verifier::parse(kept).is_some_and(|of| of.iterations() == iterations))
-        {
-            Some(kept) => line.push_str(kept),
-            None => {
-                let verifier = Verifier::new(password, iterations).map_err(PasswordError::Hash)?;
-                line.push_str(&verifier.to_string());
-            }
-        }
+        line.push_str(&verifier);
     }
     line.push('\n');
     Ok(line)

@@ -61,7 +61,7 @@ pub(super) fn serve(
         let control = Arc::clone(control);
         reload.register("access", move || control.reload().map_err(|error| error.to_string()));
     }
-    access::say_who_is_let_in(&settings);
+    access::log_policies(&settings);
     let access = |bell| access::make(control.as_ref(), bell);
     let server = Server::open(settings, &access, keys, stop.clone(), reload, handed_over)?;
     listen_to_signals(server.prompt()).map_err(|error| Failure::new(Exit::Other, error))?;

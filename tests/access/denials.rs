@@ -222,7 +222,8 @@ fn a_client_is_refused_if_the_queue_of_decisions_is_full() {
 #[test]
 fn invalid_tokens_are_refused() {
     let made: serde_json::Value =
-        serde_json::from_str(include_str!("../../src/access/methods/jwt/tokens.json")).expect("JSON");
+        serde_json::from_str(include_str!("../../src/access/methods/jwt/tokens.json"))
+            .expect("JSON");
     let files = Files::new("denied-tokens");
     files.write("keys", &made["key_set"].to_string());
     let keys = format!("anonymous = true\n[access.jwt]\nkey_set = {:?}\n{SYS}", files.path("keys"));

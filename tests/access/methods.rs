@@ -328,7 +328,7 @@ pub mod asked {
         for name in ["broken", "nonsense"] {
             Client::refused(&broker, named(name, name), SERVER_UNAVAILABLE);
         }
-        broker.await_log("cannot ask about a client", 2);
+        broker.await_log("HTTP hook: the request failed", 2);
     }
 
     #[test]
@@ -338,7 +338,7 @@ pub mod asked {
         let url = format!("http://ringmq:hunter2@{gone}/in?key=hunter3");
         let broker = Broker::with_config(&format!("[access.http]\nurl = \"{url}\"\n"));
         Client::refused(&broker, named("zoe", "zoe"), SERVER_UNAVAILABLE);
-        broker.await_log("cannot ask about a client", 1);
+        broker.await_log("HTTP hook: the request failed", 1);
         let log = broker.log();
         assert!(log.contains(&format!("http://{gone}/in?…")), "{log}");
         assert!(!log.contains("hunter"), "{log}");

@@ -15,14 +15,14 @@ fn the_default_configuration_refuses_unknown_clients_from_other_machines() {
         Client::refused(&broker, Connect::new(version, ""), no);
         Client::refused(&broker, as_user(version, "admin", "c"), no);
         Client::refused(&broker, Connect::new(version, "c").username("").password(""), no);
-        broker.await_log("clients have to say who they are here, and no users are known", 1);
+        broker.await_log("clients must authenticate, but no users are configured", 1);
     });
 }
 
 #[test]
 fn anonymous_clients_are_accepted_only_if_configured() {
     let open = Broker::listening_at("0.0.0.0:0", "[access]\nanonymous = true\n");
-    open.await_log("clients need no name here, and others than this machine may reach it", 1);
+    open.await_log("anonymous clients may connect, and other machines may reach this listener", 1);
     Client::connect(&open, Connect::v5("c"));
     did(&open, "none");
     Client::connect(&open, as_user(V311, "whoever", "d"));

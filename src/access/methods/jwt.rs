@@ -1,9 +1,10 @@
-//! JSON Web Tokens: HS256 to 512, RS and PS 256 to 512, ES256, ES384 and EdDSA, with keys from a
-//! JSON Web Key Set. The library reads tokens and judges claims; `ring` judges signatures. Each key
-//! says by itself which algorithms it is for, so that a token cannot choose.
+//! Clients with a JSON Web Token: HS256 to 512, RS and PS 256 to 512, ES256, ES384 and EdDSA, with keys
+//! from a JSON Web Key Set. `jsonwebtoken` reads tokens and checks claims, `ring` verifies signatures.
+//! The key determines the permitted algorithms, so that a token cannot choose.
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
@@ -13,21 +14,56 @@ use jsonwebtoken::signature::{self, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Validation};
 use ring::{hmac, signature as by_ring};
 
-use crate::access::core::Known;
+use super::{Known, Method, Step, Workers};
+use crate::access::password_file::Passwords;
+use crate::access::{AccessError, configured};
 use crate::config::{Jwt, TokenIn};
 use crate::engine::Credentials;
+use crate::wire::ReasonCode;
 
-/// Longest token that is looked at.
+#[cfg(test)]
+mod tests;
+
+/// Longest token accepted.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
-/// Keys tried for a token that does not say which one it is signed with.
+/// Number of keys tried for a token that does not name its key.
 const KEYS_TRIED_MAX: usize = 8;
 
-/// Keys that tokens may be signed with, and what is asked of tokens.
-pub(super) struct Keys {
+struct Tokens {
+    keys: Arc<Keys>,
+    settings: Jwt,
+}
+
+/// None if no key set is configured.
+pub(super) fn open(settings: &Jwt) -> Result<Option<Arc<dyn Method>>, AccessError> {
+    let Some(path) = configured(&settings.key_set) else { return Ok(None) };
+    let keys = Keys::read(path, settings).map_err(AccessError)?;
+    for what in &keys.ignored {
+        let file = path.display();
+        tracing::warn!(%file, "a key of the key set is ignored: {what}");
+    }
+    Ok(Some(Arc::new(Tokens { keys: Arc::new(keys), settings: settings.clone() })))
+}
+
+impl Method for Tokens {
+    fn begin(&self, who: &Credentials<'_>) -> Option<Step> {
+        let token = token_of(who, self.settings.token_in)?.to_vec();
+        let keys = Arc::clone(&self.keys);
+        let job = move || keys.verify(&token).map_err(|_| ReasonCode::BadUserNameOrPassword);
+        Some(Step::Pending(Workers::Processor, Box::new(job)))
+    }
+
+    fn reload(&self, _: &Arc<Passwords>) -> Result<Option<Arc<dyn Method>>, AccessError> {
+        open(&self.settings)
+    }
+}
+
+/// Keys that tokens may be signed with, and the required claims.
+struct Keys {
     keys: Vec<Key>,
-    /// Keys of the set that are of no use here, with the reason.
-    pub ignored: Vec<String>,
+    /// Keys of the set that cannot be used, with the reason.
+    ignored: Vec<String>,
     validation: Validation,
     user_claim: String,
 }
@@ -38,18 +74,18 @@ struct Key {
     key: DecodingKey,
 }
 
-/// Why a token does not let in.
+/// Reason why a token is invalid.
 #[derive(Debug)]
-pub(super) struct Invalid(#[expect(dead_code, reason = "for whoever debugs")] String);
+struct Invalid(#[expect(dead_code, reason = "shown by a debugger")] String);
 
-/// The token that a client shows, where it is looked for.
-pub(super) fn token_of<'a>(who: &Credentials<'a>, place: TokenIn) -> Option<&'a [u8]> {
+/// The token of a client, in the configured field of CONNECT.
+fn token_of<'a>(who: &Credentials<'a>, place: TokenIn) -> Option<&'a [u8]> {
     let password = who.password.filter(|_| place != TokenIn::Username);
     let username = who.username.filter(|_| place != TokenIn::Password).map(str::as_bytes);
     [password, username].into_iter().flatten().find(|text| looks_like_token(text))
 }
 
-/// Whether a text may be a token: three pieces of the letters that tokens are written in.
+/// Whether a text has the form of a token: three parts in the alphabet of base64url.
 fn looks_like_token(password: &[u8]) -> bool {
     let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
     password.starts_with(b"ey")
@@ -59,12 +95,12 @@ fn looks_like_token(password: &[u8]) -> bool {
 }
 
 impl Keys {
-    /// Reads a key set; what is wrong names the file and the key.
-    pub fn read(path: &Path, of: &Jwt) -> Result<Self, String> {
+    /// Reads a key set; errors name the file and the key.
+    fn read(path: &Path, of: &Jwt) -> Result<Self, String> {
         let error = |what: String| format!("access.jwt.key_set: {}: {what}", path.display());
         let text = crate::base::text_file::read(path).map_err(|e| error(e.to_string()))?;
         let keys = Self::parse(&text, of).map_err(error)?;
-        // Those of other kinds are public.
+        // Only keys of type oct are secret.
         let set: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let mut all = set["keys"].as_array().into_iter().flatten();
         if all.any(|key| key["kty"] == "oct") {
@@ -84,7 +120,7 @@ impl Keys {
         let set: Set = serde_json::from_str(text).map_err(|error| {
             format!("{error}; a JSON Web Key Set is expected: {{\"keys\": […]}}")
         })?;
-        // Another one may have been made known already by a test.
+        // Fails if a test has installed another provider.
         let _ = PROVIDER.install_default();
         let (mut keys, mut ignored) = (Vec::new(), Vec::new());
         for (number, jwk) in set.keys.iter().enumerate() {
@@ -92,13 +128,13 @@ impl Keys {
             let named = |what: &str| format!("key {} ({id}): {what}", number + 1);
             match Key::read(jwk) {
                 Ok(key) => keys.push(key),
-                Err(NoKey::OfNoUse(what)) => ignored.push(named(&what)),
+                Err(NoKey::Unusable(what)) => ignored.push(named(&what)),
                 Err(NoKey::Weak(what)) => return Err(named(&what)),
             }
         }
         if keys.is_empty() {
             let why: String = ignored.iter().map(|what| format!("; {what}")).collect();
-            return Err(format!("there is no key for signatures in it{why}"));
+            return Err(format!("no key for signatures in it{why}"));
         }
         let mut validation = Validation::new(Algorithm::EdDSA);
         let mut required = vec!["exp"];
@@ -117,12 +153,12 @@ impl Keys {
         Ok(Self { keys, ignored, validation, user_claim: of.user_claim.clone() })
     }
 
-    /// Whom a token names, and for how long. Takes a signature's time: not to be called on a core.
-    pub fn verify(&self, token: &[u8]) -> Result<Known, Invalid> {
+    /// Verifies a token; returns its user and validity. Slow: never called on the thread of a core.
+    fn verify(&self, token: &[u8]) -> Result<Known, Invalid> {
         let invalid = |error: &dyn std::fmt::Display| Invalid(error.to_string());
         let header = jsonwebtoken::decode_header(token).map_err(|error| invalid(&error))?;
         if header.crit.is_some() {
-            return Err(invalid(&"it asks for extensions that are not known"));
+            return Err(invalid(&"it requires an unknown extension (crit)"));
         }
         let fits = |key: &&Key| {
             key.algorithms.contains(&header.alg)
@@ -130,7 +166,7 @@ impl Keys {
         };
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
-        let mut outcome = Err(invalid(&"no key is for it"));
+        let mut outcome = Err(invalid(&"no key fits it"));
         for key in self.keys.iter().filter(fits).take(KEYS_TRIED_MAX) {
             type Claims = serde_json::Map<String, serde_json::Value>;
             match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
@@ -145,38 +181,38 @@ impl Keys {
         let user = claims.get(&self.user_claim).and_then(|name| name.as_str());
         let user = user.filter(|user| !user.is_empty() && !user.contains('\0'));
         let Some(user) = user else {
-            return Err(Invalid(format!("it names nobody in {:?}", self.user_claim)));
+            return Err(Invalid(format!("its claim {:?} has no user name", self.user_claim)));
         };
         let expires_s = claims.get("exp").and_then(|exp| exp.as_f64()).unwrap_or(0.0);
         let now_s = jsonwebtoken::get_current_timestamp() as f64;
         let left_s = expires_s + self.validation.leeway as f64 - now_s;
-        // Nobody stays for longer than 136 years.
+        // At most 136 years.
         let left = Duration::from_secs_f64(left_s.clamp(0.0, f64::from(u32::MAX)));
         Ok(Known { user: Some(user.into()), valid_for: Some(left), entry: None })
     }
 }
 
-/// Why a key of a set is not taken.
+/// Reason why a key of a set is not used.
 enum NoKey {
-    /// It is not understood, or not for this; the others are taken all the same (RFC 7517, 5).
-    OfNoUse(String),
-    /// Tokens could be made by others than its owner: nothing of the set is.
+    /// The key is not understood, or not for signatures: it is ignored (RFC 7517, 5).
+    Unusable(String),
+    /// The key is so weak that others could sign tokens: the whole set is refused.
     Weak(String),
 }
 
 impl Key {
     fn read(value: &serde_json::Value) -> Result<Self, NoKey> {
-        let of_no_use = |what: &str| NoKey::OfNoUse(what.to_owned());
+        let unusable = |what: &str| NoKey::Unusable(what.to_owned());
         let jwk: Jwk =
-            serde_json::from_value(value.clone()).map_err(|error| of_no_use(&error.to_string()))?;
+            serde_json::from_value(value.clone()).map_err(|error| unusable(&error.to_string()))?;
         let operations = jwk.common.key_operations.as_deref();
         if jwk.common.public_key_use == Some(PublicKeyUse::Encryption)
             || operations.is_some_and(|all| !all.contains(&KeyOperations::Verify))
         {
-            return Err(of_no_use("it is not for checking signatures, as its use or key_ops says"));
+            return Err(unusable("its use or key_ops does not permit verifying signatures"));
         }
-        let mut algorithms = algorithms_of(&jwk).map_err(of_no_use)?;
-        let key = DecodingKey::from_jwk(&jwk).map_err(|error| of_no_use(&error.to_string()))?;
+        let mut algorithms = algorithms_of(&jwk).map_err(unusable)?;
+        let key = DecodingKey::from_jwk(&jwk).map_err(|error| unusable(&error.to_string()))?;
         match key.kind() {
             DecodingKeyKind::SecretOrDer(secret)
                 if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) =>
@@ -197,7 +233,7 @@ impl Key {
                     _ => 32,
                 };
                 if point.len() != bytes {
-                    return Err(of_no_use("its point is not as long as those of its curve"));
+                    return Err(unusable("its point does not have the length of its curve"));
                 }
             }
             DecodingKeyKind::RsaModulusExponent { n, .. } => {
@@ -205,8 +241,8 @@ impl Key {
                 let first = n.get(leading).map_or(0, |byte| byte.leading_zeros() as usize);
                 let bits = ((n.len() - leading) * 8).saturating_sub(first);
                 if !(2_048..=8_192).contains(&bits) {
-                    return Err(NoKey::OfNoUse(format!(
-                        "its modulus has {bits} bits; 2048 to 8192 are taken"
+                    return Err(NoKey::Unusable(format!(
+                        "its modulus has {bits} bits; 2048 to 8192 are accepted"
                     )));
                 }
             }
@@ -215,7 +251,7 @@ impl Key {
     }
 }
 
-/// Bits of what the hash of an algorithm makes.
+/// Length of an algorithm's hash in bits.
 fn hash_bits(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS512 => 512,
@@ -224,7 +260,7 @@ fn hash_bits(algorithm: Algorithm) -> usize {
     }
 }
 
-/// What a key may be used with: what it says, or all that keys of its kind can do.
+/// Algorithms that a key may be used with: its own, or all of its type.
 fn algorithms_of(jwk: &Jwk) -> Result<Vec<Algorithm>, &'static str> {
     use Algorithm::{
         ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
@@ -237,19 +273,19 @@ fn algorithms_of(jwk: &Jwk) -> Result<Vec<Algorithm>, &'static str> {
         AlgorithmParameters::OctetKeyPair(of) if of.curve == EllipticCurve::Ed25519 => vec![EdDSA],
         _ => {
             return Err(
-                "it lacks a member, or is of a kind or curve that is not known: oct, RSA, EC P-256, \
-                        EC P-384 or OKP Ed25519 is expected",
+                "a member is missing, or the type or curve is unknown: expected oct, RSA, EC P-256, \
+                        EC P-384 or OKP Ed25519",
             );
         }
     };
     let Some(said) = jwk.common.key_algorithm else { return Ok(of_kind) };
     match Algorithm::from_str(&said.to_string()) {
         Ok(said) if of_kind.contains(&said) => Ok(vec![said]),
-        _ => Err("its alg is none that keys of its kind sign with"),
+        _ => Err("its alg does not fit its type"),
     }
 }
 
-/// Judges signatures by `ring`; signs nothing.
+/// Verifies signatures with `ring`; signs nothing.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: no_signer,
     verifier_factory: verifier,

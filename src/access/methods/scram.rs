@@ -1,121 +1,107 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side: a client shows that it knows its password
-//! without telling it, and the server that it knows the client. No channel binding. Knows no file.
+//! Enhanced authentication by SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side, without channel
+//! binding: client and server prove to each other that they know the password without sending it.
 
-use std::fmt;
-use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::{digest, hmac, pbkdf2};
-use subtle::ConstantTimeEq;
 
-/// The Authentication Method's name.
-pub const METHOD: &str = "SCRAM-SHA-256";
+use super::{Known, Method, Step};
+use crate::access::AccessError;
+use crate::access::password_file::{Passwords, User};
+use crate::access::scram_verifier::{METHOD, Secret, Verifier};
+use crate::config::{Access, Hashing};
+use crate::engine::Credentials;
+use crate::wire::ReasonCode;
 
-const KEY_BYTES: usize = digest::SHA256_OUTPUT_LEN;
-const SALT_BYTES: usize = 16;
 const NONCE_BYTES: usize = 18;
 
-/// Longest nonce that is taken from a client.
+/// Longest nonce accepted from a client.
 const CLIENT_NONCE_BYTES_MAX: usize = 256;
 
-type Key = [u8; KEY_BYTES];
-
-/// What answers to names that are not there are made of: they look like the others, and are the
-/// same each time.
-#[derive(Clone, Debug)]
-pub struct Secret {
-    key: Key,
-    iterations: u32,
+struct Scram {
+    passwords: Arc<Passwords>,
+    secret: Secret,
+    hashing: Hashing,
 }
 
-impl Secret {
-    /// A fresh one; `iterations` are those of the users who are there.
-    pub fn new(iterations: u32) -> Result<Self, getrandom::Error> {
-        let mut key = [0; KEY_BYTES];
-        getrandom::fill(&mut key)?;
-        Ok(Self { key, iterations })
-    }
+/// None without a password file.
+pub(super) fn open(
+    access: &Access,
+    passwords: &Arc<Passwords>,
+) -> Result<Option<Arc<dyn Method>>, AccessError> {
+    access.has_password_file().then(|| make(access.hashing, passwords)).transpose()
 }
 
-/// What is kept of a password: enough to check a client, not to be one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verifier {
-    iterations: u32,
-    salt: Vec<u8>,
-    stored_key: Key,
-    server_key: Key,
+fn make(hashing: Hashing, passwords: &Arc<Passwords>) -> Result<Arc<dyn Method>, AccessError> {
+    let mut verifiers = passwords.verifiers().filter_map(Verifier::parse);
+    let iterations = verifiers.next().map_or(hashing.scram_iterations, |of| of.iterations());
+    let secret = Secret::new(iterations).map_err(|error| AccessError(error.to_string()))?;
+    Ok(Arc::new(Scram { passwords: Arc::clone(passwords), secret, hashing }))
 }
 
-impl Verifier {
-    /// Of a password. Takes time: `iterations` hashes.
-    pub fn new(password: &str, iterations: u32) -> Result<Self, String> {
-        let mut salt = vec![0; SALT_BYTES];
-        getrandom::fill(&mut salt).map_err(|error| error.to_string())?;
-        let password = stringprep::saslprep(password)
-            .map_err(|_| "SCRAM takes no control characters in a password".to_owned())?;
-        let salted = salted_password(&password, &salt, iterations);
-        let client_key = hmac_of(&salted, b"Client Key");
-        let server_key = hmac_of(&salted, b"Server Key");
-        Ok(Self { iterations, salt, stored_key: hash(&client_key), server_key })
+impl Method for Scram {
+    fn name(&self) -> Option<&'static str> {
+        Some(METHOD)
     }
 
-    /// One that nobody has the password of, the same for the same name and `secret`.
-    fn of_nobody(name: &str, secret: &Secret) -> Self {
-        let Secret { key: secret, iterations } = secret;
-        let salt = hmac_of(secret, name.as_bytes())[..SALT_BYTES].to_vec();
-        let server_key = hmac_of(secret, &salt);
-        Self { iterations: *iterations, salt, stored_key: [0; KEY_BYTES], server_key }
+    fn begin(&self, who: &Credentials<'_>) -> Option<Step> {
+        let (_, data) = who.method?;
+        let mut entry = None;
+        let find = |user: &str| {
+            entry = self.passwords.user(user).cloned();
+            Verifier::parse(entry.as_ref()?.verifier.as_deref()?)
+        };
+        Some(match Exchange::begin(data, &self.secret, find) {
+            Ok((exchange, answer)) => Step::Continue(answer, Box::new(Begun { exchange, entry })),
+            Err(Failed) => Step::Refused(ReasonCode::NotAuthorized),
+        })
     }
 
-    /// Hashes that a client does for it.
-    pub fn iterations(&self) -> u32 {
-        self.iterations
-    }
-
-    /// From the text that [`fmt::Display`] makes of it.
-    pub fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix(METHOD)?.strip_prefix('$')?;
-        let (numbers, keys) = rest.split_once('$')?;
-        let ((iterations, salt), (stored, server)) =
-            (numbers.split_once(':')?, keys.split_once(':')?);
-        let iterations = iterations.parse().ok().filter(|&iterations: &u32| iterations > 0)?;
-        let key = |text: &str| BASE64.decode(text).ok()?.try_into().ok();
-        let salt = BASE64.decode(salt).ok().filter(|salt| !salt.is_empty())?;
-        Some(Self { iterations, salt, stored_key: key(stored)?, server_key: key(server)? })
+    fn reload(&self, passwords: &Arc<Passwords>) -> Result<Option<Arc<dyn Method>>, AccessError> {
+        make(self.hashing, passwords).map(Some)
     }
 }
 
-impl fmt::Display for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [salt, stored, server] =
-            [&self.salt[..], &self.stored_key, &self.server_key].map(|bytes| BASE64.encode(bytes));
-        write!(f, "{METHOD}${}:{salt}${stored}:{server}", self.iterations)
+/// An exchange, and the user's entry in the password file.
+struct Begun {
+    exchange: Exchange,
+    entry: Option<Arc<User>>,
+}
+
+impl super::Exchange for Begun {
+    fn proceed(self: Box<Self>, data: &[u8]) -> Step {
+        match self.exchange.finish(data) {
+            Ok((user, answer)) => {
+                Step::Granted(Known { entry: self.entry, ..Known::user(user) }, answer)
+            }
+            Err(Failed) => Step::Refused(ReasonCode::NotAuthorized),
+        }
     }
 }
 
-/// An exchange of which the first half is done.
+/// An exchange after its first message, waiting for the last.
 #[derive(Debug)]
-pub struct Exchange {
+struct Exchange {
     user: Box<str>,
     verifier: Verifier,
     is_known: bool,
-    /// The client's nonce and ours.
+    /// Nonce of the client, followed by that of the server.
     nonce: String,
-    /// What the client has to repeat.
+    /// The gs2-header of the first message, which the last message repeats.
     gs2_header: String,
-    /// What both sides sign, up to the client's last message.
+    /// The AuthMessage of RFC 5802, except for the client's last message.
     signed: String,
 }
 
-/// Why an exchange fails: the client does not know the password, or does not speak SCRAM.
+/// Authentication failed: the password is wrong, or a message is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failed;
+struct Failed;
 
 impl Exchange {
-    /// Takes the client's first message; the exchange, and what to answer. `find` gives a user's
-    /// verifier. For names that are not there an exchange goes on as for others, to its end.
-    pub fn begin(
+    /// Processes the client's first message; returns the exchange and the answer. `find` looks up the
+    /// verifier of a user. The exchange of an unknown user looks like any other, up to its end.
+    fn begin(
         message: &[u8],
         secret: &Secret,
         find: impl FnOnce(&str) -> Option<Verifier>,
@@ -132,8 +118,8 @@ impl Exchange {
         own_nonce: &str,
     ) -> Result<(Self, Vec<u8>), Failed> {
         let message = std::str::from_utf8(message).map_err(|_| Failed)?;
-        // gs2-header: n (no channel binding) or y (the client could, and sees that we cannot), then
-        // an identity to act as, which is not to be had here.
+        // gs2-header: n (the client supports no channel binding) or y (the server offered none), then
+        // the authorization identity, which must be empty here.
         let bare = message.strip_prefix("n,,").or_else(|| message.strip_prefix("y,,"));
         let bare = bare.ok_or(Failed)?;
         let gs2_header = message[..message.len() - bare.len()].to_owned();
@@ -147,17 +133,17 @@ impl Exchange {
         }
         let found = find(&user);
         let is_known = found.is_some();
-        let verifier = found.unwrap_or_else(|| Verifier::of_nobody(&user, secret));
+        let verifier = found.unwrap_or_else(|| Verifier::of_unknown(&user, secret));
         let nonce = format!("{nonce}{own_nonce}");
-        let (salt, iterations) = (BASE64.encode(&verifier.salt), verifier.iterations);
+        let (salt, iterations) = (BASE64.encode(verifier.salt()), verifier.iterations());
         let answer = format!("r={nonce},s={salt},i={iterations}");
         let signed = format!("{bare},{answer}");
         let user = user.into();
         Ok((Self { user, verifier, is_known, nonce, gs2_header, signed }, answer.into_bytes()))
     }
 
-    /// Takes the client's last message; its name, and what proves to it that we know it.
-    pub fn finish(self, message: &[u8]) -> Result<(Box<str>, Vec<u8>), Failed> {
+    /// Processes the client's last message; returns the user name and the server's signature.
+    fn finish(self, message: &[u8]) -> Result<(Box<str>, Vec<u8>), Failed> {
         let message = std::str::from_utf8(message).map_err(|_| Failed)?;
         let (without_proof, proof) = message.rsplit_once(",p=").ok_or(Failed)?;
         let mut attributes = without_proof.split(',');
@@ -166,21 +152,17 @@ impl Exchange {
         if binding != BASE64.encode(&self.gs2_header) || nonce != self.nonce {
             return Err(Failed);
         }
-        let proof: Key =
-            BASE64.decode(proof).ok().and_then(|proof| proof.try_into().ok()).ok_or(Failed)?;
+        let proof = BASE64.decode(proof).map_err(|_| Failed)?;
         let signed = format!("{},{without_proof}", self.signed);
-        let mut client_key = hmac_of(&self.verifier.stored_key, signed.as_bytes());
-        client_key.iter_mut().zip(proof).for_each(|(byte, of_proof)| *byte ^= of_proof);
-        let is_right = bool::from(hash(&client_key).ct_eq(&self.verifier.stored_key));
-        if !is_right || !self.is_known {
+        if !self.verifier.proves(&proof, signed.as_bytes()) || !self.is_known {
             return Err(Failed);
         }
-        let signature = hmac_of(&self.verifier.server_key, signed.as_bytes());
+        let signature = self.verifier.sign(signed.as_bytes());
         Ok((self.user, format!("v={}", BASE64.encode(signature)).into_bytes()))
     }
 }
 
-/// A name as the client meant it: a comma came as `=2C`, an equals sign as `=3D`.
+/// Decodes a user name of SCRAM, in which `=2C` is a comma and `=3D` an equals sign.
 fn unescape(text: &str) -> Option<String> {
     let mut pieces = text.split('=');
     let mut name = pieces.next()?.to_owned();
@@ -196,37 +178,20 @@ fn unescape(text: &str) -> Option<String> {
     Some(name)
 }
 
-fn salted_password(password: &str, salt: &[u8], iterations: u32) -> Key {
-    let mut salted = [0; KEY_BYTES];
-    let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password.as_bytes(), &mut salted);
-    salted
-}
-
-fn hmac_of(key: &[u8], message: &[u8]) -> Key {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message);
-    tag.as_ref().try_into().expect("SHA-256 gives so many bytes")
-}
-
-fn hash(bytes: &[u8]) -> Key {
-    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("as above")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::sync::LazyLock;
+
     use super::*;
 
-    const SECRET: Secret = Secret { key: [7; KEY_BYTES], iterations: 4_096 };
+    static SECRET: LazyLock<Secret> = LazyLock::new(|| Secret::new(4_096).expect("random bytes"));
 
     /// The user of RFC 7677's example.
     fn of_rfc() -> Verifier {
         let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("its salt");
-        let salted = salted_password("pencil", &salt, 4_096);
-        let (client_key, server_key) =
-            (hmac_of(&salted, b"Client Key"), hmac_of(&salted, b"Server Key"));
-        Verifier { iterations: 4_096, salt, stored_key: hash(&client_key), server_key }
+        Verifier::with_salt("pencil", salt, 4_096)
     }
 
     fn begin(first: &str) -> Result<(Exchange, Vec<u8>), Failed> {
@@ -284,17 +249,6 @@ mod tests {
         let (_, other) = begin(&first.replace("nobody", "someone")).expect("it begins");
         assert_ne!(answer, other);
         assert_eq!(exchange.finish(LAST.as_bytes()), Err(Failed));
-    }
-
-    #[test]
-    fn a_verifier_comes_back_from_its_text_and_holds_no_password() {
-        let verifier = Verifier::new("pencil", 4_096).expect("it is made");
-        let text = verifier.to_string();
-        assert_eq!(Verifier::parse(&text), Some(verifier));
-        assert!(!text.contains("pencil"));
-        for wrong in ["", "SCRAM-SHA-256$0:AA==$AA==:AA==", "SCRAM-SHA-256$4096:AA==$AA==:AA=="] {
-            assert_eq!(Verifier::parse(wrong), None, "{wrong}");
-        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A server of the operator's is asked, over HTTP, whether a client may come in. The connections to
-//! it are kept; answers that let in are remembered for a while, without the password.
+//! Clients that a server of the operator authenticates, asked over HTTP. Connections to the server are
+//! reused; positive answers are cached for a while, without the password.
 
 mod target;
 #[cfg(all(test, feature = "tls"))]
@@ -11,34 +11,79 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use self::target::Target;
-use crate::access::core::{Answer, Known};
+use super::{Answer, Known, Method, Step, Workers};
+use crate::access::AccessError;
+use crate::access::password_file::Passwords;
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::config::{Http, OnFailure};
+use crate::engine::Credentials;
 use crate::wire::ReasonCode;
 
-/// Longest answer that is read.
+/// Longest answer accepted from the server.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// Whom to ask, and what was answered.
-pub(super) struct Hook {
-    settings: Http,
-    target: Target,
-    /// Keeps the connections; another one when the authorities were read anew.
-    agent: ArcSwap<ureq::Agent>,
-    /// Names in memory what was asked about, so that no password stays there.
-    key: hmac::Key,
-    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+/// The method for users that are not in the password file.
+struct AskServer {
+    hook: Arc<Hook>,
+    passwords: Arc<Passwords>,
 }
 
-struct Remembered {
+/// None if no server is configured.
+pub(super) fn open(
+    settings: &Http,
+    passwords: &Arc<Passwords>,
+) -> Result<Option<Arc<dyn Method>>, AccessError> {
+    let hook = Hook::new(settings).map_err(AccessError)?;
+    Ok(hook.map(|hook| make(hook, passwords)))
+}
+
+fn make(hook: Hook, passwords: &Arc<Passwords>) -> Arc<dyn Method> {
+    Arc::new(AskServer { hook: Arc::new(hook), passwords: Arc::clone(passwords) })
+}
+
+impl Method for AskServer {
+    fn begin(&self, who: &Credentials<'_>) -> Option<Step> {
+        let user: Box<str> = who.username?.into();
+        if self.passwords.user(&user).is_some() {
+            return None;
+        }
+        let (hook, client) = (Arc::clone(&self.hook), Box::<str>::from(who.client_identifier));
+        let password = who.password.map(<[u8]>::to_vec);
+        let address = who.address.map(|address| address.ip());
+        let job = move || hook.ask(user, &client, password.as_deref(), address);
+        Some(Step::Pending(Workers::Network, Box::new(job)))
+    }
+
+    fn reload(&self, passwords: &Arc<Passwords>) -> Result<Option<Arc<dyn Method>>, AccessError> {
+        let hook = self.hook.reload().map_err(AccessError)?;
+        Ok(Some(make(hook, passwords)))
+    }
+}
+
+/// The server to ask, and its cached answers.
+#[derive(Clone)]
+struct Hook {
+    settings: Http,
+    target: Target,
+    /// Owns the connections to the server.
+    agent: ureq::Agent,
+    cache: Arc<Cache>,
+}
+
+/// Positive answers, by the HMAC of the question, so that no password stays in memory.
+struct Cache {
+    key: hmac::Key,
+    answers: Mutex<HashMap<[u8; 32], Cached>>,
+}
+
+struct Cached {
     known: Known,
     until: Instant,
     since: Instant,
@@ -48,9 +93,9 @@ struct Remembered {
 struct Question<'a> {
     client_identifier: &'a str,
     username: &'a str,
-    /// None where it has sent none, or one that is no text.
+    /// None if the client sent no password, or one that is not UTF-8.
     password: Option<&'a str>,
-    /// One that is no text, which is what JSON can hold.
+    /// A password that is not UTF-8, which JSON cannot hold as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     password_base64: Option<String>,
     address: Option<IpAddr>,
@@ -59,19 +104,19 @@ struct Question<'a> {
 #[derive(Deserialize)]
 struct Said {
     allow: bool,
-    /// Seconds for which it holds, also for the connection.
+    /// Seconds for which the answer is valid, also for the connection.
     expires_in_s: Option<u32>,
 }
 
-/// What came of asking.
+/// Outcome of a request.
 enum Outcome {
     Said(Said),
     Failed(String),
 }
 
 impl Hook {
-    /// None where nobody is to be asked.
-    pub fn new(settings: &Http) -> Result<Option<Self>, String> {
+    /// None if no server is configured.
+    fn new(settings: &Http) -> Result<Option<Self>, String> {
         if settings.url.is_empty() {
             return Ok(None);
         }
@@ -82,20 +127,22 @@ impl Hook {
         Ok(Some(Self {
             settings: settings.clone(),
             target,
-            agent: ArcSwap::from_pointee(agent),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            remembered: Mutex::default(),
+            agent,
+            cache: Arc::new(Cache {
+                key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+                answers: Mutex::default(),
+            }),
         }))
     }
 
-    /// Reads the authorities of the server anew. What is returned puts them in force.
-    pub fn reload(&self) -> Result<impl FnOnce(), String> {
+    /// The same server with its certificate authorities read again; shares the cache.
+    fn reload(&self) -> Result<Self, String> {
         let agent = agent(&self.settings, &self.target, |name| std::env::var_os(name))?;
-        Ok(move || self.agent.store(Arc::new(agent)))
+        Ok(Self { agent, ..self.clone() })
     }
 
-    /// Asks, or remembers. Takes as long as the server does: not to be called on a core.
-    pub fn ask(
+    /// Answers from the cache, or asks the server and waits for it: never called on the thread of a core.
+    fn ask(
         &self,
         username: Box<str>,
         client_identifier: &str,
@@ -103,13 +150,13 @@ impl Hook {
         address: Option<IpAddr>,
     ) -> Answer {
         let sent: &[u8] = if password.is_some() { b"1" } else { b"" };
-        let name = self.name_of(&[
+        let name = self.cache.name_of(&[
             username.as_bytes(),
             client_identifier.as_bytes(),
             sent,
             password.unwrap_or_default(),
         ]);
-        if let Some(known) = self.remembered(&name) {
+        if let Some(known) = self.cache.find(&name) {
             return Ok(known);
         }
         let text = password.map(std::str::from_utf8);
@@ -126,7 +173,7 @@ impl Hook {
             Outcome::Said(Said { allow: true, expires_in_s }) => {
                 let valid_for = expires_in_s.map(|s| Duration::from_secs(s.into()));
                 let known = Known { user: Some(username), valid_for, entry: None };
-                self.remember(name, &known);
+                self.cache.insert(name, &known, &self.settings);
                 Ok(known)
             }
             Outcome::Said(Said { allow: false, .. }) => Err(ReasonCode::BadUserNameOrPassword),
@@ -137,7 +184,7 @@ impl Hook {
                     log_rate::now(),
                     url = self.target.name,
                     ?on_failure,
-                    "cannot ask about a client: {error}"
+                    "HTTP hook: the request failed: {error}"
                 );
                 match on_failure {
                     OnFailure::Deny => Err(ReasonCode::ServerUnavailable),
@@ -150,8 +197,8 @@ impl Hook {
     fn send(&self, question: &Question<'_>) -> Outcome {
         let failed = |error: &dyn std::fmt::Display| Outcome::Failed(error.to_string());
         let body = serde_json::to_string(question).expect("texts and numbers are JSON");
-        let agent = self.agent.load_full();
-        let mut request = agent.post(&self.target.url).header("Content-Type", "application/json");
+        let mut request =
+            self.agent.post(&self.target.url).header("Content-Type", "application/json");
         if let Some(authorization) = &self.target.authorization {
             request = request.header("Authorization", authorization);
         }
@@ -162,28 +209,32 @@ impl Hook {
         match response.status().as_u16() {
             200 => {}
             401 | 403 => return Outcome::Said(Said { allow: false, expires_in_s: None }),
-            status => return failed(&format_args!("it answers with status {status}")),
+            status => return failed(&format_args!("the server answered with status {status}")),
         }
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         match text.map(|text| serde_json::from_str(&text)) {
             Ok(Ok(said)) => Outcome::Said(said),
-            Ok(Err(error)) => failed(&format_args!("its answer is not what is expected: {error}")),
+            Ok(Err(error)) => {
+                failed(&format_args!("the answer is not in the expected form: {error}"))
+            }
             Err(error) => failed(&error),
         }
     }
+}
 
+impl Cache {
     fn name_of(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
         }
-        context.sign().as_ref().try_into().expect("SHA-256 gives so many bytes")
+        context.sign().as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    fn remembered(&self, name: &[u8; 32]) -> Option<Known> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = remembered.get(name).filter(|found| Instant::now() < found.until)?;
+    fn find(&self, name: &[u8; 32]) -> Option<Known> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = answers.get(name).filter(|found| Instant::now() < found.until)?;
         let mut known = found.known.clone();
         if let Some(valid_for) = &mut known.valid_for {
             *valid_for = valid_for.saturating_sub(found.since.elapsed());
@@ -191,28 +242,28 @@ impl Hook {
         Some(known)
     }
 
-    fn remember(&self, name: [u8; 32], known: &Known) {
-        let cache = Duration::from_secs(self.settings.cache_s.into());
-        let for_how_long = known.valid_for.map_or(cache, |valid_for| valid_for.min(cache));
-        if for_how_long.is_zero() {
+    fn insert(&self, name: [u8; 32], known: &Known, settings: &Http) {
+        let cache = Duration::from_secs(settings.cache_s.into());
+        let lifetime = known.valid_for.map_or(cache, |valid_for| valid_for.min(cache));
+        if lifetime.is_zero() {
             return;
         }
         let now = Instant::now();
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= self.settings.cache_max as usize {
-            remembered.retain(|_, of| now < of.until);
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() >= settings.cache_max as usize {
+            answers.retain(|_, of| now < of.until);
         }
-        if remembered.len() >= self.settings.cache_max as usize
-            && let Some(&other) = remembered.keys().next()
+        if answers.len() >= settings.cache_max as usize
+            && let Some(&other) = answers.keys().next()
         {
-            remembered.remove(&other);
+            answers.remove(&other);
         }
-        let fresh = Remembered { known: known.clone(), until: now + for_how_long, since: now };
-        remembered.insert(name, fresh);
+        let fresh = Cached { known: known.clone(), until: now + lifetime, since: now };
+        answers.insert(name, fresh);
     }
 }
 
-/// What asks, and trusts the authorities that are named.
+/// The HTTP client, which trusts the configured certificate authorities.
 fn agent(
     settings: &Http,
     target: &Target,
@@ -223,7 +274,7 @@ fn agent(
         .timeout_global(Some(Duration::from_millis(settings.timeout_ms.into())))
         .http_status_as_error(false)
         .max_redirects(0)
-        // What the environment says of proxies is not meant for passwords.
+        // Proxies of the environment are not meant for passwords.
         .proxy(None)
         .tls_config(ureq::tls::TlsConfig::builder().root_certs(trusted).build())
         .user_agent(concat!("ringmq/", env!("CARGO_PKG_VERSION")))

@@ -18,7 +18,7 @@ use crate::config::Http;
 const CERT_FILE: &str = "SSL_CERT_FILE";
 
 /// A server, with what is to be said to it to be let in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Target {
     /// The URL without a name and a password.
     pub url: String,
