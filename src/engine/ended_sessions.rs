@@ -135,7 +135,7 @@ impl Engine {
         if self.work.is_spent() {
             return false;
         }
-        let waiting = self.leftovers.len() + self.untouched.len() + self.ready.len();
+        let waiting = self.leftovers.len() + self.connections.waiting();
         let Some(leftover) = self.leftovers.pop_front() else { return false };
         self.work.begin_share(waiting);
         match leftover {

@@ -55,7 +55,6 @@ use crate::engine::packets::disconnect::Ending;
 use crate::resources::gauges::Place;
 use crate::session::table::SessionTable;
 use crate::storage::record::{Exchange, SessionNumber};
-use crate::wire::ReasonCode;
 
 use access::AccessControl;
 pub use access::{Access, AllowAll, Authentication, Credentials, Grant, IdentifierClaim, Identity};
@@ -63,10 +62,9 @@ pub use action::{Action, Refused};
 pub use client_identifiers::Keys;
 use client_identifiers::Names;
 pub use config::Config;
+use connections::Connections;
 pub use connections::pending_acks::Answers;
 pub use connections::rate_limit::Allowance;
-use connections::table::Links;
-use connections::time_limits::Overdue;
 use durability::in_transit::Transit;
 use durability::journal::Journal;
 use durability::record_writer::Checkpoint;
@@ -92,8 +90,7 @@ pub struct Engine {
     now: Now,
     started: Now,
     names: Names,
-    generation: u32,
-    links: Links,
+    connections: Connections,
     metrics: Metrics,
     /// Bytes on the ledgers of the other cores at the beginning of this turn.
     memory_bytes_elsewhere: u64,
@@ -103,8 +100,6 @@ pub struct Engine {
     journal: Option<Box<Journal>>,
     /// A timer runs for what its open batch has that is in no hurry.
     records_rest: bool,
-    /// Tells session numbers apart when generations have gone round.
-    round: u32,
     /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
     /// told so, may send again.
     taken: HashMap<Exchange, HashSet<SessionNumber>>,
@@ -120,32 +115,17 @@ pub struct Engine {
     /// Where telling everything anew has got to, and the last time it began.
     checkpoint: Option<Checkpoint>,
     checkpoints: u64,
-    /// Emptied lines of answers, to use again.
-    #[expect(clippy::vec_box, reason = "a connection takes one as it is")]
-    spare_answers: Vec<Box<Answers>>,
     listeners: Listeners,
     router: Router,
     retained: RetainedStore,
     timers: Timers,
-    /// Connections whose time is up.
-    overdue: Overdue,
     /// What may be done in this turn.
     work: Work,
-    /// Connections to go on with: input, retained messages, a packet that takes several turns.
-    ready: VecDeque<ConnectionId>,
-    /// The same, of those that had nothing of the budget in the turn in which their input came.
-    untouched: VecDeque<ConnectionId>,
     /// What is left to do for sessions that have ended or whose clients are away.
     leftovers: VecDeque<Leftover>,
-    /// How many of those who are ready have their go in this turn, while it is being ended.
-    goes_left: usize,
-    /// Connections to end at the end of the turn, with the reason to tell.
-    doomed: Vec<(ConnectionId, ReasonCode)>,
     /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
     alias_topic: String,
     sys_topics: SysTopics,
-    /// Since when those waited who get a CONNACK in this turn; nothing unless statistics are taken.
-    connacks: Vec<Now>,
 }
 
 impl Engine {
@@ -158,22 +138,18 @@ impl Engine {
         now: Now,
     ) -> Self {
         let hashing = Hashing::new(keys.tables);
-        let ledger = place.ledger().clone();
-        let links = Links::new(ledger.clone());
         let mut engine = Self {
             access: AccessControl::new(access),
             now,
             started: now,
             names: Names::new(keys, place.core()),
-            generation: 0,
-            links,
+            connections: Connections::new(place.clone()),
             metrics: Metrics::default(),
             memory_bytes_elsewhere: 0,
             sessions: SessionTable::new(hashing.clone(), place.clone()),
             mesh: Mesh::new(&place),
             journal: None,
             records_rest: false,
-            round: 1,
             taken: HashMap::new(),
             open_exchanges: HashMap::new(),
             taken_by_groups: HashMap::new(),
@@ -181,21 +157,14 @@ impl Engine {
             left_wills: LeftWills::default(),
             checkpoint: None,
             checkpoints: 0,
-            spare_answers: Vec::new(),
             listeners: Listeners::new(&config.limits),
             router: Router::new(&place, config.limits.memory_bytes_max, keys.tables, hashing),
             retained: RetainedStore::new(&place, &config, keys.tables),
             timers: Timers::new(now),
-            overdue: Overdue::default(),
             work: Work::default(),
-            ready: VecDeque::new(),
-            untouched: VecDeque::new(),
             leftovers: VecDeque::new(),
-            goes_left: 0,
-            doomed: Vec::new(),
             alias_topic: String::new(),
             sys_topics: SysTopics::new(now),
-            connacks: Vec::new(),
             config,
             place,
         };
@@ -212,14 +181,13 @@ impl Engine {
 
     /// Counters and gauges as they stand.
     pub fn metrics(&mut self) -> &Metrics {
-        (self.metrics.packets_sent, self.metrics.bytes_sent) = self.links.sent_totals();
-        self.metrics.memory_bytes = self.links.ledger.bytes();
-        self.metrics.input_bytes = self.links.ledger.input_bytes();
+        self.connections.report(&mut self.metrics);
+        self.metrics.memory_bytes = self.place.ledger().bytes();
+        self.metrics.input_bytes = self.place.ledger().input_bytes();
         self.metrics.log_lines_left_out = crate::base::log_rate::left_out();
         self.metrics.log_lines_lost = crate::base::output::log_lines_lost();
         self.metrics.work_steps = self.work.total();
         self.metrics.work_steps_turn_max = self.work.turn_max();
-        self.metrics.connections_open = self.links.connections.len() as u64;
         self.router.count_into(&mut self.metrics);
         self.retained.count_into(&mut self.metrics);
         self.metrics.lanes_bytes = self.mesh.bytes_under_way();
@@ -245,7 +213,7 @@ impl Engine {
     /// When the CONNECTs came that are answered in this turn. Whoever takes statistics, and so has
     /// them noted, takes them every turn.
     pub fn take_connacks(&mut self) -> impl Iterator<Item = Now> + '_ {
-        self.connacks.drain(..)
+        self.connections.take_connacks()
     }
 
     /// PUBLISH packets received from clients, and messages of other cores' clients taken from there,
@@ -258,14 +226,14 @@ impl Engine {
     pub fn handle_accepted(&mut self, now: Now, peer: Peer) -> Result<ConnectionId, Refused> {
         self.set_now(now);
         let connections_max = self.config.limits.connections_max as usize;
-        let refusal = self.refusal();
+        let refusal = self.connections.refusal(self.now, &self.config.limits);
         if refusal.is_some() {
             self.metrics.connections_refused += 1;
-            if self.connections() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
+            if self.connections.everywhere() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
                 return Err(Refused);
             }
         }
-        let generation = self.next_generation();
+        let generation = self.connections.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, now);
         connection.refusal = refusal;
         let memory_is_overdrawn = self.memory_is_overdrawn();
@@ -281,19 +249,8 @@ impl Engine {
             return Err(Refused);
         }
         self.metrics.connections_accepted += 1;
-        Ok(self.add_connection(connection))
-    }
-
-    /// Takes a connection in, and gives it until its time limit to send CONNECT.
-    fn add_connection(&mut self, connection: Connection) -> ConnectionId {
-        let (generation, accepted) = (connection.generation, connection.last_received);
-        self.links.ledger.charge(connection.bytes_charged());
-        let slot = self.links.connections.insert(connection) as u32;
-        self.place.set_connections(self.links.connections.len());
-        let id = ConnectionId { slot, generation };
-        let limit_s = u64::from(self.config.limits.connect_timeout_s);
-        self.arm_connection(id, accepted.after_s(limit_s));
-        id
+        let limits = &self.config.limits;
+        Ok(self.connections.add(connection, limits, &mut self.timers, self.now))
     }
 
     /// Time goes on, and never back: in a turn that began early, a batch can have brought it further.
@@ -310,21 +267,6 @@ impl Engine {
         self.make_room_for_others();
     }
 
-    /// Connections of all cores.
-    fn connections(&self) -> usize {
-        self.links.connections.len() + self.place.connections_elsewhere()
-    }
-
-    /// Why a newcomer is to be turned away, if it is.
-    fn refusal(&self) -> Option<ReasonCode> {
-        let limits = &self.config.limits;
-        if self.connections() >= limits.connections_max as usize {
-            return Some(ReasonCode::QuotaExceeded);
-        }
-        let is_slow_enough = self.place.accept(self.now, limits.connections_per_second_max);
-        (!is_slow_enough).then_some(ReasonCode::ConnectionRateExceeded)
-    }
-
     /// The executor wrote `bytes` of a buffer, and brings it home once it is `drained`.
     pub fn handle_sent(
         &mut self,
@@ -335,17 +277,18 @@ impl Engine {
     ) {
         self.set_now(now);
         let is_drained = drained.is_some();
-        self.links.sent(connection, bytes, drained);
+        self.connections.sent(connection, bytes, drained);
         if is_drained {
             self.mesh.depart_sent(connection);
         }
-        let Some(of) = self.links.get(connection).filter(|of| of.session().is_some()) else {
+        let Some(of) = self.connections.get(connection).filter(|of| of.session().is_some()) else {
             return;
         };
         if of.holds.has(Hold::Answers) {
-            self.note_answers_taken(connection, bytes);
+            let outbox_bytes_max = self.config.limits.outbox_bytes_max as usize;
+            self.connections.note_answers_taken(connection, bytes, outbox_bytes_max, self.now);
         }
-        self.after_progress(connection.slot);
+        self.after_progress(connection);
     }
 
     /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are left to
@@ -354,10 +297,10 @@ impl Engine {
         self.set_now(now);
         self.flush_fan_out_batch();
         self.finish_fan_outs();
-        let slots: Vec<u32> = self.links.connections.taken().collect();
-        for slot in slots {
-            if self.links.connections.contains(slot as usize) {
-                self.end_connection(slot, Ending::Shutdown);
+        let ids: Vec<ConnectionId> = self.connections.ids().collect();
+        for id in ids {
+            if self.connections.contains(id) {
+                self.end_connection(id, Ending::Shutdown);
             }
         }
     }
@@ -367,7 +310,7 @@ impl Engine {
         if self.work.begin_deferred() {
             // Each connection that has more to do gets one go a turn: those that come up meanwhile have
             // theirs in the next, for which `poll_timeout` does not let the executor wait.
-            self.goes_left = self.untouched.len() + self.ready.len();
+            self.connections.begin_turns();
         }
         let action = self.next_action();
         if action.is_none() {
@@ -379,19 +322,16 @@ impl Engine {
 
     fn next_action(&mut self) -> Option<Action> {
         loop {
-            if let Some(action) = self.links.actions.pop_front() {
-                if let Action::Close { connection, .. } = &action {
-                    self.links.connections.free(connection.slot as usize);
-                }
+            if let Some(action) = self.connections.next_action() {
                 return Some(action);
             }
             self.flush_fan_out_batch();
             if !self.work.is_spent()
-                && let Some((id, reason)) = self.doomed.pop()
+                && let Some((id, reason)) = self.connections.next_to_close()
             {
                 self.work.spend(1);
-                if self.links.get(id).is_some() {
-                    self.end_connection(id.slot, Ending::Server(reason));
+                if self.connections.contains(id) {
+                    self.end_connection(id, Ending::Server(reason));
                 }
                 continue;
             }
@@ -401,10 +341,10 @@ impl Engine {
                 }
                 continue;
             }
-            if let Some(send) = self.links.next_send() {
+            if let Some(send) = self.connections.next_send() {
                 return Some(send);
             }
-            if let Some(id) = self.links.broken.pop() {
+            if let Some(id) = self.connections.next_broken() {
                 self.end_broken(id);
                 continue;
             }
@@ -421,15 +361,16 @@ impl Engine {
             {
                 continue;
             }
-            if has_work && self.links.has_something_to_do() {
+            if has_work && self.connections.has_something_to_do() {
                 // What a part of the work has brought about goes out in this turn.
                 continue;
             }
             if self.work.is_spent() {
                 return None;
             }
-            self.goes_left = self.goes_left.checked_sub(1)?;
-            let id = self.next_ready()?;
+            let waiting = self.connections.waiting();
+            let id = self.connections.next_ready()?;
+            self.work.begin_share(waiting);
             self.go_on(id);
             self.work.end_share();
         }
@@ -437,11 +378,9 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`] at the latest.
     pub fn poll_timeout(&mut self) -> Option<Deadline> {
-        let is_idle = self.ready.is_empty()
-            && self.untouched.is_empty()
+        let is_idle = self.connections.is_idle()
             && !self.has_put_off()
             && !self.access.is_rechecking()
-            && self.doomed.is_empty()
             && !self.timers.has_fired()
             && self.leftovers.is_empty()
             && self.router.fan_outs().is_empty()
@@ -453,25 +392,16 @@ impl Engine {
         }
     }
 
-    fn next_generation(&mut self) -> u32 {
-        self.generation = self.generation.wrapping_add(1);
-        if self.generation == connections::slots::ENDED {
-            self.round += 1;
-            self.generation += 1;
-        }
-        self.generation
-    }
-
     /// What is cached is there as long as nobody needs the memory.
     fn make_room_for_others(&mut self) {
         let memory_bytes_max = self.config.limits.memory_bytes_max;
         let free = memory_bytes_max / limits::TOPIC_CACHE_FREE_SHARE;
-        let held = self.links.ledger.bytes() + self.memory_bytes_elsewhere;
+        let held = self.place.ledger().bytes() + self.memory_bytes_elsewhere;
         self.router.give_way(held + free >= memory_bytes_max);
     }
 
     fn memory_is_full(&self) -> bool {
-        self.links.ledger.bytes() >= self.memory_bytes_max_here()
+        self.place.ledger().bytes() >= self.memory_bytes_max_here()
     }
 
     /// What this core may hold, given what the other cores do: memory is full from there on.

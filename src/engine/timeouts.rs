@@ -42,7 +42,7 @@ pub(super) enum Timer {
     /// Look whose TLS can go on in the kernel.
     Settling,
     /// Look whether a connection that is ending has less left than before.
-    End { connection: ConnectionId, left: u32, looks: u8 },
+    End { connection: ConnectionId, left: u32, checks: u8 },
 }
 
 /// The timers of one core, and those that have fired and are not handled yet.
@@ -135,7 +135,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
         if let Some(due) = self.timers.next()
-            && self.overdue.note_firing(now, due)
+            && self.connections.note_firing(now, due)
         {
             self.metrics.turns_late += 1;
         }
@@ -149,12 +149,21 @@ impl Engine {
             let Some(timer) = self.timers.pop_fired() else { break };
             self.work.spend(1);
             match timer {
-                Timer::Connection(id) => self.look_at_silence(id),
+                Timer::Connection(id) => {
+                    let Self { connections, config, timers, now, .. } = self;
+                    connections.check_silence(id, &config.limits, timers, *now);
+                }
                 Timer::Session(session) => self.look_at_session(session),
                 Timer::Congestion(id) => self.look_at_congestion(id),
-                Timer::MemoryPause(id) | Timer::Allowance(id) => self.resume_reading(id),
+                Timer::MemoryPause(id) | Timer::Allowance(id) => {
+                    self.connections.resume_reading(id, self.now);
+                }
                 Timer::Stay(id) => self.look_at_stay(id),
-                Timer::Packet(id) => self.look_at_packet(id),
+                Timer::Packet(id) => {
+                    let Self { connections, config, timers, now, .. } = self;
+                    let bounds = (&config.limits, &config.protection);
+                    connections.check_packet(id, bounds, timers, *now);
+                }
                 Timer::SysTopics => self.begin_sys_topics(),
                 Timer::Tombstones => self.check_tombstones(),
                 Timer::RetainedExpiry => {
@@ -164,18 +173,12 @@ impl Engine {
                 Timer::LeftWills => self.look_at_left_wills(),
                 Timer::Records => self.end_rest_of_records(),
                 Timer::Settling => {
-                    let Self { listeners, links, metrics, timers, now, .. } = self;
-                    listeners.check_offload(links, metrics, timers, *now);
+                    let Self { listeners, connections, metrics, timers, now, .. } = self;
+                    listeners.check_offload(connections, metrics, timers, *now);
                 }
-                Timer::End { connection, left, looks } => self.look_at_end(connection, left, looks),
+                Timer::End { connection, left, checks } => self.check_end(connection, left, checks),
             }
         }
-    }
-
-    /// Checks a connection at `deadline`, or earlier.
-    pub(super) fn arm_connection(&mut self, id: ConnectionId, deadline: Deadline) {
-        let Some(connection) = self.links.get(id) else { return };
-        self.timers.arm_connection(self.now, id, connection, deadline);
     }
 
     /// Checks a session at `deadline`, or earlier.

@@ -88,6 +88,12 @@ impl Charge {
         Self { ledger: Some(ledger.clone()), bytes: 0 }
     }
 
+    /// A charge of `bytes` on `ledger`.
+    pub fn of(ledger: &Ledger, bytes: usize) -> Self {
+        ledger.charge(bytes);
+        Self { ledger: Some(ledger.clone()), bytes }
+    }
+
     /// Sets the charge to `bytes`.
     #[inline]
     pub fn set(&mut self, ledger: &Ledger, bytes: usize) {
@@ -177,6 +183,7 @@ impl Place {
     }
 
     /// This core's ledger.
+    #[inline]
     pub fn ledger(&self) -> &Ledger {
         &self.all[usize::from(self.core.0)]
     }

@@ -425,9 +425,8 @@ impl Connection {
         let extra = self.extra.as_ref();
         let aliases = extra.map_or(0, |extra| extra.incoming_aliases.bytes());
         let method = extra.and_then(|extra| extra.authentication_method.as_deref());
-        let job = extra.and_then(|extra| extra.job.as_ref()).map_or(0, |job| job.bytes());
         let transport = self.transport.as_ref().map_or(0, |transport| transport.state_bytes());
-        self.charged + aliases + method.map_or(0, str::len) + job + transport
+        self.charged + aliases + method.map_or(0, str::len) + transport
     }
 
     /// Input that it holds, as the ledger has it: what is not processed yet, or being decided on.

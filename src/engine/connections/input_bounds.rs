@@ -2,12 +2,33 @@
 //! processed yet. All of it is on the ledger, and has a bound of its own there, so that what strangers
 //! begin to send leaves room for what clients are about.
 
+use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::base::limits;
 use crate::base::log_rate::rated;
 use crate::engine::Engine;
+use crate::engine::connections::Connections;
+use crate::engine::connections::connection::Connection;
+use crate::engine::connections::input_buffer::Input;
 use crate::engine::packets::disconnect::Ending;
 use crate::wire::ReasonCode;
+
+impl Connections {
+    /// Takes the input that a connection keeps, all of it.
+    pub fn take_stash(&mut self, id: ConnectionId) -> Option<Box<Input>> {
+        self.edit_input(id, Connection::take_stash)?
+    }
+
+    /// Keeps input again that could not be processed after all.
+    pub fn put_back_stash(&mut self, id: ConnectionId, stash: Box<Input>, now: Now) {
+        self.edit_input(id, |connection| connection.put_back_stash(now, stash));
+    }
+
+    /// Keeps input for later, as the start of a packet of `need` bytes where that is known.
+    pub fn extend_stash(&mut self, id: ConnectionId, bytes: &[u8], need: usize, now: Now) {
+        self.edit_input(id, |connection| connection.extend_stash(now, bytes, need));
+    }
+}
 
 impl Engine {
     /// Bytes of input that may wait on all cores together.
@@ -19,7 +40,7 @@ impl Engine {
     /// Whether memory is full beyond what those take who are still to be told so.
     pub(in crate::engine) fn memory_is_overdrawn(&self) -> bool {
         let most = self.config.limits.memory_bytes_max;
-        let held = self.links.ledger.bytes() + self.memory_bytes_elsewhere;
+        let held = self.place.ledger().bytes() + self.memory_bytes_elsewhere;
         held >= most + most / limits::OVERDRAFT_SHARE
     }
 
@@ -32,7 +53,7 @@ impl Engine {
         is_whole: bool,
     ) -> bool {
         let elsewhere = self.place.input_bytes_elsewhere();
-        let waiting = self.links.ledger.input_bytes() + elsewhere + more as u64;
+        let waiting = self.place.ledger().input_bytes() + elsewhere + more as u64;
         let most = self.input_bytes_max();
         if is_whole || held <= limits::INPUT_SMALL_BYTES {
             return waiting <= most;
@@ -47,9 +68,9 @@ impl Engine {
 
     /// Ends a connection that would hold more input than there is room for.
     pub(in crate::engine) fn end_for_input(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (address, held) = (connection.address, connection.input_bytes());
-        let (all, most) = (self.links.ledger.input_bytes(), self.input_bytes_max());
+        let (all, most) = (self.place.ledger().input_bytes(), self.input_bytes_max());
         self.metrics.input_refused += 1;
         let why = match self.memory_is_full() {
             true => "memory_bytes_max is reached, and unfinished input takes its share beyond it",
@@ -64,6 +85,6 @@ impl Engine {
             input_bytes_max = most,
             "a connection ends that would hold more of an unfinished packet: {why}"
         );
-        self.end_connection(id.slot, Ending::Server(ReasonCode::QuotaExceeded));
+        self.end_connection(id, Ending::Server(ReasonCode::QuotaExceeded));
     }
 }

@@ -5,16 +5,20 @@
 
 use std::collections::VecDeque;
 
+use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
 use crate::engine::Engine;
+use crate::engine::connections::Connections;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::lanes::Awaited;
 use crate::resources::gauges::{Charge, Ledger};
 use crate::wire::{Ack, Packet, PacketIdentifier, Suback, Unsuback, UserProperties};
 
-/// Emptied lines kept to use again, and how long they may have grown.
+/// How many empty lines are kept to use again.
 const SPARE_ANSWERS_MAX: usize = 256;
+
+/// How many answers a line that is kept may have room for.
 const SPARE_LINE_MAX: usize = 256;
 
 /// An answer to a client.
@@ -73,6 +77,11 @@ pub struct Answers {
     charge: Charge,
 }
 
+/// Empty lines of answers, to use again.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "a connection takes one as it is")]
+pub(super) struct SpareAnswers(Vec<Box<Answers>>);
+
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
@@ -129,10 +138,7 @@ impl Engine {
         promise: Promise,
         mut awaits: impl FnMut(&mut Mesh, CoreId, Awaited) -> bool,
     ) {
-        let line = self.answers_of(id);
-        let (number, is_first) = line.map_or((0, true), |answers| {
-            (answers.first + answers.line.len() as u64, answers.line.is_empty())
-        });
+        let (number, is_first) = self.connections.next_answer(id);
         let awaited = Awaited { connection: id, answer: number };
         let mut receipts = 0;
         if !self.mesh.is_alone() {
@@ -159,23 +165,13 @@ impl Engine {
         if receipts == 0 && is_first {
             return self.send_answer(id, answer);
         }
-        if self.links.get(id).is_none() {
-            return;
-        }
-        let connection = &mut self.links.connections[id.slot as usize];
-        let spare = || self.spare_answers.pop().unwrap_or_default();
-        let answers = connection.answers.get_or_insert_with(spare);
-        answers.push(Waiting { answer, receipts, receives }, &self.links.ledger);
-        if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
-            answers.holds = true;
-            self.pause_reading(id);
-        }
+        self.connections.line_up(id, Waiting { answer, receipts, receives });
     }
 
     fn send_answer(&mut self, id: ConnectionId, answer: Answer) {
-        let version = self.version(id.slot);
+        let version = self.connections[id].version;
         let is_suback = matches!(answer, Answer::Suback { .. });
-        self.links.send(id.slot, |out| match &answer {
+        self.connections.send(id, |out| match &answer {
             Answer::Puback(ack) => Packet::Puback(ack.clone()).encode(version, out),
             Answer::Pubrec(ack) => Packet::Pubrec(ack.clone()).encode(version, out),
             Answer::Pubrel(ack) => Packet::Pubrel(ack.clone()).encode(version, out),
@@ -189,31 +185,58 @@ impl Engine {
         });
         if is_suback {
             // Retained messages follow it.
-            self.pump(id.slot);
+            self.pump(id);
         }
     }
 
     /// A receipt came for which an answer waited.
     pub(in crate::engine) fn note_awaited(&mut self, awaited: Awaited) {
         let id = awaited.connection;
-        let Some(answers) = self.answers_of(id) else { return };
+        let Some(answers) = self.connections.answers_of(id) else { return };
         if let Some(identifier) = answers.note_receipt(awaited.answer) {
             // Not before: what is sent again after a crash must reach the others.
             if let Some(batch) = self.tell_received(id, identifier) {
                 return self.await_stored(batch, awaited);
             }
-            if let Some(answers) = self.answers_of(id) {
+            if let Some(answers) = self.connections.answers_of(id) {
                 answers.note_receipt(awaited.answer);
             }
         }
-        while let Some(answer) = self.answers_of(id).and_then(Answers::pop_ready) {
+        while let Some(answer) = self.connections.answers_of(id).and_then(Answers::pop_ready) {
             self.send_answer(id, answer);
         }
+        self.connections.note_answers_left(id, self.now);
+    }
+}
+
+impl Connections {
+    /// The number of the next answer to a client, and whether no other waits before it.
+    fn next_answer(&mut self, id: ConnectionId) -> (u64, bool) {
+        self.answers_of(id).map_or((0, true), |answers| {
+            (answers.first + answers.line.len() as u64, answers.line.is_empty())
+        })
+    }
+
+    /// Adds an answer that has to wait. A client for which many wait is not read.
+    fn line_up(&mut self, id: ConnectionId, waiting: Waiting) {
+        let Self { slots, spare_answers, place, .. } = self;
+        let Some(connection) = slots.get_mut(id) else { return };
+        let spare = || spare_answers.0.pop().unwrap_or_default();
+        let answers = connection.answers.get_or_insert_with(spare);
+        answers.push(waiting, place.ledger());
+        if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
+            answers.holds = true;
+            self.pause_reading(id);
+        }
+    }
+
+    /// Answers have left: a client that was not read for their number is read again.
+    fn note_answers_left(&mut self, id: ConnectionId, now: Now) {
         let Some(answers) = self.answers_of(id) else { return };
         let is_empty = answers.line.is_empty();
         if answers.holds && answers.line.len() <= limits::ANSWERS_MAX / 2 {
             answers.holds = false;
-            self.resume_reading(id);
+            self.resume_reading(id, now);
         }
         if is_empty {
             self.put_answers_away(id);
@@ -223,23 +246,23 @@ impl Engine {
 
     /// An idle connection keeps no line: no receipt is on its way that names an answer in it.
     fn put_answers_away(&mut self, id: ConnectionId) {
-        let Some(mut answers) = self.links.get(id).and_then(|c| c.answers.take()) else { return };
+        let Some(mut answers) = self.get_mut(id).and_then(|c| c.answers.take()) else { return };
         answers.first = 0;
         // What is kept to be used again is the core's.
-        answers.charge.set(&self.links.ledger, 0);
-        if self.spare_answers.len() < SPARE_ANSWERS_MAX && answers.line.capacity() <= SPARE_LINE_MAX
-        {
-            self.spare_answers.push(answers);
+        answers.charge.set(self.place.ledger(), 0);
+        let SpareAnswers(spare) = &mut self.spare_answers;
+        if spare.len() < SPARE_ANSWERS_MAX && answers.line.capacity() <= SPARE_LINE_MAX {
+            spare.push(answers);
         }
     }
 
     /// QoS 2 messages of a client whose PUBREC waits.
-    pub(in crate::engine) fn pubrecs_of(&mut self, id: ConnectionId) -> usize {
+    pub fn pubrecs_of(&mut self, id: ConnectionId) -> usize {
         self.answers_of(id).map_or(0, |answers| answers.pubrecs)
     }
 
     fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {
-        self.links.get(id)?.answers.as_deref_mut()
+        self.get_mut(id)?.answers.as_deref_mut()
     }
 }
 

@@ -1,19 +1,20 @@
-//! What one client may send in a second. A client that has sent more is not read until it would not
-//! have: TCP slows it, and nothing is dropped.
+//! What one client may send in a second. A client that has sent more is not read until its rate is back
+//! within the bound: TCP slows the client, and nothing is dropped.
 
 use std::time::Duration;
 
 use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::config::Protection;
-use crate::engine::{Engine, Timer};
+use crate::engine::connections::Connections;
+use crate::engine::timeouts::{Timer, Timers};
 use crate::wire::PacketType;
 
 /// A token, in millionths.
 const TOKEN: i64 = 1_000_000;
 
-/// What a client may still send at once: as much as in a second, less what it has sent. Below zero,
-/// it waits.
+/// What a client may still send at once: as much as in a second, less what it has sent. While it is below
+/// zero, the client waits.
 #[derive(Debug)]
 pub struct Allowance {
     counted: Now,
@@ -54,23 +55,30 @@ impl Allowance {
     }
 }
 
-impl Engine {
-    /// Counts a packet of an open connection, where that is bounded.
+impl Connections {
+    /// Counts a packet of an open connection, where that is bounded; whether the client is not read for a
+    /// while because of it.
     #[cold]
-    pub(in crate::engine) fn count_packet(&mut self, id: ConnectionId, frame: &[u8]) {
+    pub fn count_packet(
+        &mut self,
+        id: ConnectionId,
+        frame: &[u8],
+        protection: &Protection,
+        timers: &mut Timers,
+        now: Now,
+    ) -> bool {
         let is_publish = frame[0] >> 4 == PacketType::Publish as u8;
-        let (now, protection) = (self.now, &self.config.protection);
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.get_mut(id) else { return false };
         let extra = connection.extra.get_or_insert_default();
         let allowance =
             extra.allowance.get_or_insert_with(|| Box::new(Allowance::full(now, protection)));
         let Some(wait) = allowance.spend(now, protection, u32::from(is_publish), frame.len())
         else {
-            return;
+            return false;
         };
-        self.metrics.clients_throttled += 1;
         self.pause_reading(id);
-        self.timers.arm(now.after(wait), Timer::Allowance(id));
+        timers.arm(now.after(wait), Timer::Allowance(id));
+        true
     }
 }
 

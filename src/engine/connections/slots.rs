@@ -1,77 +1,93 @@
-//! The connections of one core by slot. A slot whose connection has ended is not given away before the
-//! executor has been told to close the socket: until then it takes the slot to mean that connection.
+//! Connections by their handles. The slot of a connection that has ended is not used again before the
+//! executor has been asked to close the socket: until then the executor takes the slot to mean that
+//! connection.
 
 use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 
 use crate::base::clock::Now;
+use crate::base::ids::ConnectionId;
 use crate::engine::connections::connection::Connection;
 
-/// See the module's documentation.
+/// Connections by their handles.
 #[derive(Debug, Default)]
-pub struct Slots {
-    /// Those that have ended and are not closed yet are of generation [`ENDED`], which no other is of.
+pub(super) struct Slots {
+    /// Those that have ended and are not closed yet are of generation [`ENDED`].
     slots: Slab<Connection>,
     ended: usize,
 }
 
-/// Stands in a slot that is still taken by a connection that is gone.
-pub const ENDED: u32 = 0;
+/// The generation of a slot that is still taken by a connection that has ended; no handle has it.
+pub(super) const ENDED: u32 = 0;
 
 impl Slots {
     /// Gives a connection a slot.
-    pub fn insert(&mut self, connection: Connection) -> usize {
-        debug_assert_ne!(connection.generation, ENDED);
-        self.slots.insert(connection)
+    pub fn insert(&mut self, connection: Connection) -> ConnectionId {
+        let generation = connection.generation;
+        debug_assert_ne!(generation, ENDED);
+        ConnectionId { slot: self.slots.insert(connection) as u32, generation }
     }
 
     /// Takes a connection out; its slot stays taken until it is [freed](Self::free).
-    pub fn remove(&mut self, slot: usize) -> Connection {
+    pub fn remove(&mut self, id: ConnectionId) -> Connection {
         self.ended += 1;
         let ended = Connection::new(ENDED, None, 0, Now(0));
-        std::mem::replace(&mut self.slots[slot], ended)
+        std::mem::replace(&mut self[id], ended)
     }
 
-    /// Lets a slot be given away again.
-    pub fn free(&mut self, slot: usize) {
+    /// Frees the slot of a connection that was taken out.
+    pub fn free(&mut self, id: ConnectionId) {
         self.ended -= 1;
-        let ended = self.slots.remove(slot);
-        debug_assert_eq!(ended.generation, ENDED, "its connection has ended");
+        let ended = self.slots.remove(id.slot as usize);
+        debug_assert_eq!(ended.generation, ENDED, "the connection has ended");
     }
 
-    /// The connection in a slot; one that has ended is of a generation that no handle has.
-    pub fn get_mut(&mut self, slot: usize) -> Option<&mut Connection> {
-        self.slots.get_mut(slot)
+    /// The connection, unless it has ended.
+    #[inline]
+    pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        let connection = self.slots.get(id.slot as usize);
+        connection.filter(|connection| connection.generation == id.generation)
     }
 
-    /// Whether a slot has a connection.
-    pub fn contains(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|connection| connection.generation != ENDED)
+    /// The connection, unless it has ended, to change it.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let connection = self.slots.get_mut(id.slot as usize);
+        connection.filter(|connection| connection.generation == id.generation)
     }
 
-    /// How many there are.
+    /// How many connections there are.
     pub fn len(&self) -> usize {
         self.slots.len() - self.ended
     }
 
-    /// The slots that have one.
-    pub fn taken(&self) -> impl Iterator<Item = u32> {
+    /// The handles of all connections.
+    pub fn ids(&self) -> impl Iterator<Item = ConnectionId> {
         let live = self.slots.iter().filter(|(_, connection)| connection.generation != ENDED);
-        live.map(|(slot, _)| slot as u32)
+        live.map(|(slot, connection)| ConnectionId {
+            slot: slot as u32,
+            generation: connection.generation,
+        })
     }
 }
 
-impl Index<usize> for Slots {
+impl Index<ConnectionId> for Slots {
     type Output = Connection;
 
-    fn index(&self, slot: usize) -> &Connection {
-        &self.slots[slot]
+    #[inline]
+    fn index(&self, id: ConnectionId) -> &Connection {
+        let connection = &self.slots[id.slot as usize];
+        debug_assert_eq!(connection.generation, id.generation, "the connection has not ended");
+        connection
     }
 }
 
-impl IndexMut<usize> for Slots {
-    fn index_mut(&mut self, slot: usize) -> &mut Connection {
-        &mut self.slots[slot]
+impl IndexMut<ConnectionId> for Slots {
+    #[inline]
+    fn index_mut(&mut self, id: ConnectionId) -> &mut Connection {
+        let connection = &mut self.slots[id.slot as usize];
+        debug_assert_eq!(connection.generation, id.generation, "the connection has not ended");
+        connection
     }
 }

@@ -16,10 +16,12 @@ use std::time::Duration;
 use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::base::limits;
+use crate::engine::Engine;
+use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold};
 use crate::engine::packets::disconnect::Ending;
+use crate::engine::timeouts::{Timer, Timers};
 use crate::engine::work::BYTES_PER_STEP;
-use crate::engine::{Engine, Timer};
 use crate::wire::{self, Frame};
 
 /// How a CONNECT stands to the connection that its client has already.
@@ -63,7 +65,7 @@ impl Engine {
     /// the socket until [`Action::Close`](crate::engine::Action::Close).
     pub fn handle_ended(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
-        if let Some(connection) = self.links.get(id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.holds.set(Hold::Ended);
             self.end_when_served(id);
         }
@@ -73,18 +75,14 @@ impl Engine {
     /// on: what the peer had sent before may still lie in the socket.
     pub fn handle_deaf(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.holds.set(Hold::Deaf);
-        let unsent = std::mem::take(&mut connection.sending);
-        connection.charged -= unsent;
-        connection.is_sending = false;
-        self.links.ledger.release(unsent);
-        self.links.mark_dirty(id.slot);
-        self.release_hold(id, Hold::Answers);
+        self.connections.drop_unsent(id);
+        self.connections.release_hold(id, Hold::Answers, self.now);
         self.mesh.depart_sent(id);
-        self.go_on_to_end(id);
-        if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
-            self.after_progress(id.slot);
+        self.connections.go_on_to_end(id);
+        if self.connections.get_mut(id).is_some_and(|connection| connection.session().is_some()) {
+            self.after_progress(id);
         }
     }
 
@@ -92,61 +90,43 @@ impl Engine {
     /// a CONNECT that is not decided on, unless the peer had sent all it wanted to.
     pub fn handle_closed(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.holds.set(Hold::Deaf);
         connection.holds.set(Hold::Closed);
         connection.holds.clear(Hold::Answers);
         match connection.session().is_some() || connection.holds.has(Hold::Ended) {
             true => self.end_when_served(id),
-            false => self.end_connection(id.slot, Ending::PeerClosed),
+            false => self.end_connection(id, Ending::PeerClosed),
         }
     }
 
     /// The peer has said, above its socket, that nothing follows.
     pub(in crate::engine) fn end_of_input(&mut self, id: ConnectionId) {
-        self.hold(id, Hold::Ended);
+        self.connections.hold(id, Hold::Ended);
         self.end_when_served(id);
     }
 
-    /// Its client has said DISCONNECT: whether answers to what came before have to leave first.
-    pub(in crate::engine) fn leaves_later(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.links.get(id) else { return false };
-        if connection.is_deaf() || !connection.is_gated && connection.answers.is_none() {
-            return false;
-        }
-        self.hold(id, Hold::Left);
-        self.look_at_end_later(id);
-        true
-    }
-
-    /// Ends a connection now, or looks again whenever something of it has been done.
+    /// Ends a connection now, or checks again whenever something of it has been done.
     fn end_when_served(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get(id) else { return };
         if !connection.is_held() && !connection.stash().is_empty() {
-            self.mark_ready(id);
+            self.connections.mark_ready(id);
         }
         if !self.end_if_served(id) {
-            self.look_at_end_later(id);
-        }
-    }
-
-    /// Something of a connection that may be ending has been done.
-    pub(in crate::engine) fn go_on_to_end(&mut self, id: ConnectionId) {
-        if self.links.get(id).is_some_and(|connection| connection.holds.is_ending()) {
-            self.mark_ready(id);
+            self.connections.check_end_later(id, 0, &mut self.timers, self.now);
         }
     }
 
     /// Ends a connection that is ending if nothing of it is left; whether it did.
     pub(in crate::engine) fn end_if_served(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.links.get(id) else { return true };
+        let Some(connection) = self.connections.get_mut(id) else { return true };
         if !connection.holds.is_ending()
             || connection.has_input_left()
             || connection.has_answers_left()
         {
             return false;
         }
-        self.end_connection(id.slot, Ending::PeerClosed);
+        self.end_connection(id, Ending::PeerClosed);
         true
     }
 
@@ -159,7 +139,9 @@ impl Engine {
     ) -> Comes {
         let Some(other) = self.connection_of(client_identifier) else { return Comes::After };
         let is_later = (other.generation.wrapping_sub(id.generation) as i32) > 0;
-        if is_later && self.links.get(id).is_some_and(|connection| connection.holds.is_ending()) {
+        if is_later
+            && self.connections.get_mut(id).is_some_and(|connection| connection.holds.is_ending())
+        {
             return Comes::Before;
         }
         match self.serve_out(other) {
@@ -172,7 +154,7 @@ impl Engine {
     /// budget goes; whether that was all. There may be a DISCONNECT in it, after which no Will is
     /// published.
     fn serve_out(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.links.get(id) else { return true };
+        let Some(connection) = self.connections.get_mut(id) else { return true };
         let is_to_be = connection.holds.is_ending() && !connection.holds.has(Hold::Left);
         if !is_to_be || connection.session().is_none() {
             return true;
@@ -180,16 +162,13 @@ impl Engine {
         if connection.holds.has(Hold::Job) {
             return false;
         }
-        let before = connection.input_bytes();
-        let Some(mut stash) = connection.take_stash() else { return true };
-        let after = connection.input_bytes();
         let packet_bytes_max = connection.packet_bytes_max(&self.config.limits);
-        self.links.ledger.change_input(before, after);
+        let Some(mut stash) = self.connections.take_stash(id) else { return true };
         let mut used = 0;
         while let Ok(Frame::Complete { header, total }) =
             wire::frame(&stash.bytes()[used..], packet_bytes_max)
         {
-            let Some(connection) = self.links.get(id) else { return true };
+            let Some(connection) = self.connections.get_mut(id) else { return true };
             if connection.holds.has(Hold::Left) {
                 return true;
             }
@@ -205,29 +184,48 @@ impl Engine {
         true
     }
 
-    fn look_at_end_later(&mut self, id: ConnectionId) {
-        self.look_at_end_again(id, 0);
-    }
-
-    fn look_at_end_again(&mut self, connection: ConnectionId, looks: u8) {
-        let Some(of) = self.links.get(connection) else { return };
-        let left = of.left();
-        let deadline = self.now.after(Duration::from_millis(limits::STUCK_MS));
-        self.timers.arm(deadline, Timer::End { connection, left, looks });
-    }
-
     /// A connection that is ending has had a while, for the last of so many times without getting any
     /// further: it ends with what is left if it should have. What consumers and rates hold up has longer,
     /// and a decision has a time limit of its own.
-    pub(in crate::engine) fn look_at_end(&mut self, id: ConnectionId, before: u32, looks: u8) {
-        let Some(connection) = self.links.get(id) else { return };
+    pub(in crate::engine) fn check_end(&mut self, id: ConnectionId, before: u32, checks: u8) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let mut checks = checks + 1;
         if connection.left() != before || connection.session().is_none() {
-            return self.look_at_end_later(id);
+            checks = 0;
         }
-        let looks_max = if connection.holders > 0 { limits::ENDING_LOOKS_MAX } else { 1 };
-        match looks + 1 >= looks_max {
-            true => self.end_connection(id.slot, Ending::PeerClosed),
-            false => self.look_at_end_again(id, looks + 1),
+        let checks_max = if connection.holders > 0 { limits::ENDING_LOOKS_MAX } else { 1 };
+        match checks >= checks_max {
+            true => self.end_connection(id, Ending::PeerClosed),
+            false => self.connections.check_end_later(id, checks, &mut self.timers, self.now),
         }
+    }
+}
+
+impl Connections {
+    /// The client of a connection has sent DISCONNECT: whether answers to what came before have to leave
+    /// first.
+    pub fn leaves_later(&mut self, id: ConnectionId, timers: &mut Timers, now: Now) -> bool {
+        let Some(connection) = self.get(id) else { return false };
+        if connection.is_deaf() || !connection.is_gated && connection.answers.is_none() {
+            return false;
+        }
+        self.hold(id, Hold::Left);
+        self.check_end_later(id, 0, timers, now);
+        true
+    }
+
+    /// Something of a connection that may be ending has been done.
+    pub fn go_on_to_end(&mut self, id: ConnectionId) {
+        if self.get(id).is_some_and(|connection| connection.holds.is_ending()) {
+            self.mark_ready(id);
+        }
+    }
+
+    /// Checks after a while whether a connection that is ending has less left than now.
+    fn check_end_later(&mut self, id: ConnectionId, checks: u8, timers: &mut Timers, now: Now) {
+        let Some(connection) = self.get(id) else { return };
+        let left = connection.left();
+        let deadline = now.after(Duration::from_millis(limits::STUCK_MS));
+        timers.arm(deadline, Timer::End { connection: id, left, checks });
     }
 }

@@ -12,14 +12,17 @@ use std::time::Duration;
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::ConnectionId;
 use crate::base::limits;
+use crate::config::{Limits, Protection};
+use crate::engine::Engine;
+use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold};
 use crate::engine::packets::disconnect::Ending;
-use crate::engine::{Engine, Timer};
+use crate::engine::timeouts::{Timer, Timers};
 use crate::wire::{self, Frame, ReasonCode};
 
 /// Connections whose time is up by the clock.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Overdue {
+pub(super) struct Overdue {
     list: VecDeque<(ConnectionId, Limit)>,
     /// When the core last came late, and by how much.
     returned: Now,
@@ -36,20 +39,14 @@ enum Limit {
 }
 
 impl Overdue {
-    /// A timer fires that was due at `due`.
-    pub fn note_firing(&mut self, now: Now, due: Deadline) -> bool {
+    /// A timer fires that was due at `due`; whether the core comes late.
+    fn note_firing(&mut self, now: Now, due: Deadline) -> bool {
         let late = Duration::from_micros(now.0.saturating_sub(due.us()));
         let is_late = late >= Duration::from_millis(limits::LATE_MS);
         if is_late {
             (self.returned, self.away) = (now, late);
         }
         is_late
-    }
-
-    /// The core did not come late after all.
-    #[cfg(test)]
-    pub fn come_in_time(&mut self) {
-        self.away = Duration::ZERO;
     }
 
     /// Until when nobody is judged for a limit of `limit`, if that lies ahead.
@@ -73,167 +70,237 @@ impl Connection {
     }
 }
 
-impl Engine {
-    /// The connections whose time is up: their sockets are to be read before the next call of
-    /// [`Self::handle_all_read`].
+impl Connections {
+    /// The connections whose time is up.
     pub fn overdue(&self) -> impl Iterator<Item = ConnectionId> {
         self.overdue.list.iter().map(|&(id, _)| id)
     }
 
-    /// Whether there are such.
+    /// Whether the time of a connection is up.
+    #[inline]
     pub fn has_overdue(&self) -> bool {
         !self.overdue.list.is_empty()
     }
 
-    /// Since the last [`Self::handle_timeout`] the executor has asked for input, and has taken all that
-    /// had come: whoever is still overdue has sent nothing in time.
-    pub fn handle_all_read(&mut self, now: Now) {
-        if self.overdue.list.is_empty() {
-            return;
-        }
-        self.set_now(now);
-        let count = self.overdue.list.len().min(limits::ENDED_PER_TURN_MAX);
-        for number in 0..count {
-            if number >= limits::TIMERS_PER_TURN_MIN && self.work.is_spent() {
-                break;
-            }
-            self.work.spend(1);
-            match self.overdue.list.pop_front() {
-                Some((id, Limit::Silence)) => self.judge_silence(id),
-                Some((id, Limit::Packet { bytes })) => self.judge_packet(id, bytes),
-                None => break,
-            }
-        }
+    /// A timer fires that was due at `due`; whether the core comes late.
+    pub fn note_firing(&mut self, now: Now, due: Deadline) -> bool {
+        self.overdue.note_firing(now, due)
+    }
+
+    /// The core did not come late after all.
+    #[cfg(test)]
+    pub fn come_in_time(&mut self) {
+        self.overdue.away = Duration::ZERO;
     }
 
     /// Keep Alive or the time limit for CONNECT may have passed.
-    pub(in crate::engine) fn look_at_silence(&mut self, id: ConnectionId) {
-        let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
+    pub fn check_silence(
+        &mut self,
+        id: ConnectionId,
+        limits: &Limits,
+        timers: &mut Timers,
+        now: Now,
+    ) {
+        let Some(connection) = self.slots.get_mut(id) else { return };
         if connection.timer.is_none_or(|armed| !armed.is_due(now)) {
             return;
         }
         connection.timer = None;
-        let Some((deadline, _)) = self.silence_limit(id) else { return };
+        let Some((deadline, _)) = connection.silence_limit(limits, now) else { return };
         if !deadline.is_due(now) {
-            return self.arm_connection(id, deadline);
+            return timers.arm_connection(now, id, connection, deadline);
         }
-        if let Some(connection) = self.links.get(id) {
-            connection.timing.note_overdue();
-        }
+        connection.timing.note_overdue();
         self.overdue.list.push_back((id, Limit::Silence));
     }
 
-    /// Until when a connection may be silent, and how long that is; none when for ever.
-    fn silence_limit(&mut self, id: ConnectionId) -> Option<(Deadline, Duration)> {
-        let connect_timeout = Duration::from_secs(self.config.limits.connect_timeout_s.into());
-        let now = self.now;
-        let connection = self.links.get(id)?;
-        if connection.session().is_none() {
-            return Some((connection.last_received.after(connect_timeout), connect_timeout));
+    /// Everything that had come is read: whether the connection is silent for too long all the same.
+    fn is_silent(
+        &mut self,
+        id: ConnectionId,
+        limits: &Limits,
+        timers: &mut Timers,
+        now: Now,
+    ) -> bool {
+        let Some(connection) = self.slots.get_mut(id) else { return false };
+        // A client that has been admitted meanwhile has a limit of another kind.
+        if connection.timer.is_some() {
+            return false;
         }
-        if connection.keep_alive_s == 0 {
-            return None;
+        let Some((deadline, limit)) = connection.silence_limit(limits, now) else { return false };
+        let later = match deadline.is_due(now) {
+            false => Some(deadline),
+            true => self.overdue.patience(now, limit),
+        };
+        if let Some(later) = later {
+            timers.arm_connection(now, id, connection, later);
+            return false;
         }
-        if connection.awaits_us() {
-            // Its packets lie unread because we do not read them.
-            connection.last_received = now;
-        }
-        Some((connection.last_received.after(connection.silence_max()), connection.silence_max()))
-    }
-
-    fn judge_silence(&mut self, id: ConnectionId) {
-        let now = self.now;
-        // One that has been let in meanwhile has a limit of another kind.
-        if self.links.get(id).is_none_or(|connection| connection.timer.is_some()) {
-            return;
-        }
-        let Some((deadline, limit)) = self.silence_limit(id) else { return };
-        if !deadline.is_due(now) {
-            return self.arm_connection(id, deadline);
-        }
-        if let Some(until) = self.overdue.patience(now, limit) {
-            return self.arm_connection(id, until);
-        }
-        let Some(connection) = self.links.get(id) else { return };
         if connection.session().is_none() {
             let awaits_us = connection.awaits_us();
             if connection.timing.excuse(awaits_us) {
                 // What it had sent lay in its socket: the answer to it goes out only now.
                 connection.last_received = now;
-                return self.arm_connection(id, now.after(limit));
+                timers.arm_connection(now, id, connection, now.after(limit));
+                return false;
             }
             tracing::debug!(limit_s = limit.as_secs(), "no CONNECT within the time limit");
         }
-        // [MQTT-3.1.2-22]
-        self.metrics.timeouts += 1;
-        self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
+        true
     }
 
-    /// A packet has begun: it is to be whole in time, so that nobody holds memory by sending
-    /// slowly.
-    pub(in crate::engine) fn time_packet(&mut self, id: ConnectionId) {
-        let limit_s = u64::from(self.config.protection.packet_timeout_s);
-        let is_timed =
-            self.links.get(id).is_none_or(|connection| connection.timing.is_packet_timed());
-        if limit_s > 0 && !is_timed {
-            self.look_at_packet_by(id, self.now.after_s(limit_s));
+    /// A packet has begun: its rest has to come in time, so that nobody holds memory by sending slowly.
+    pub fn time_packet(
+        &mut self,
+        id: ConnectionId,
+        protection: &Protection,
+        timers: &mut Timers,
+        now: Now,
+    ) {
+        let limit_s = u64::from(protection.packet_timeout_s);
+        let Some(connection) = self.slots.get_mut(id) else { return };
+        if limit_s > 0 && !connection.timing.is_packet_timed() {
+            connection.check_packet_at(id, now.after_s(limit_s), timers, now);
         }
     }
 
-    fn look_at_packet_by(&mut self, id: ConnectionId, deadline: Deadline) {
-        let Some(connection) = self.links.get(id) else { return };
-        connection.timing.set_packet_timed(true);
-        self.timers.arm_ahead(self.now, deadline, Timer::Packet(id));
-    }
-
-    /// Is a packet that has begun overdue?
-    pub(in crate::engine) fn look_at_packet(&mut self, id: ConnectionId) {
-        let Some(deadline) = self.packet_deadline(id) else { return };
-        if !deadline.is_due(self.now) {
-            return self.look_at_packet_by(id, deadline);
+    /// A packet that has begun may be overdue.
+    pub fn check_packet(
+        &mut self,
+        id: ConnectionId,
+        (limits, protection): (&Limits, &Protection),
+        timers: &mut Timers,
+        now: Now,
+    ) {
+        let Some(connection) = self.slots.get_mut(id) else { return };
+        let Some(deadline) = connection.packet_deadline(limits, protection, now) else { return };
+        if !deadline.is_due(now) {
+            return connection.check_packet_at(id, deadline, timers, now);
         }
-        let Some(connection) = self.links.get(id) else { return };
         let bytes = connection.stash().len();
         self.overdue.list.push_back((id, Limit::Packet { bytes }));
     }
 
-    /// When the packet that has begun is to be whole; none when none has.
-    fn packet_deadline(&mut self, id: ConnectionId) -> Option<Deadline> {
-        let (now, limit_s) = (self.now, u64::from(self.config.protection.packet_timeout_s));
-        let connection = self.links.get(id)?;
-        let packet_bytes_max = connection.packet_bytes_max(&self.config.limits);
-        let is_incomplete = matches!(
-            wire::frame(connection.stash(), packet_bytes_max),
-            Ok(Frame::Incomplete { .. })
-        );
-        if connection.is_held() || connection.is_ready || !is_incomplete {
-            // What lies there waits for us, not for the client.
-            connection.restart_stash(now);
+    /// Everything that had come is read: whether a packet, of which `bytes` were here when its time was
+    /// up, is late all the same.
+    fn is_packet_late(
+        &mut self,
+        id: ConnectionId,
+        bytes: usize,
+        (limits, protection): (&Limits, &Protection),
+        timers: &mut Timers,
+        now: Now,
+    ) -> bool {
+        let limit_s = u64::from(protection.packet_timeout_s);
+        let Some(connection) = self.slots.get_mut(id) else { return false };
+        let deadline = connection.packet_deadline(limits, protection, now);
+        let Some(deadline) = deadline else { return false };
+        let later = match deadline.is_due(now) {
+            false => Some(deadline),
+            true => self.overdue.patience(now, Duration::from_secs(limit_s)),
+        };
+        let later = later.or_else(|| {
+            let is_excused = connection.stash().len() > bytes && connection.excuse_stash(now);
+            is_excused.then(|| now.after_s(limit_s))
+        });
+        if let Some(later) = later {
+            connection.check_packet_at(id, later, timers, now);
+            return false;
         }
-        let began = connection.stash_began();
-        if began.is_none() {
-            connection.timing.set_packet_timed(false);
+        tracing::debug!(limit_s, "a packet was not complete within the time limit");
+        true
+    }
+}
+
+impl Connection {
+    /// Until when the connection may be silent, and how long that is; none when for ever.
+    fn silence_limit(&mut self, limits: &Limits, now: Now) -> Option<(Deadline, Duration)> {
+        if self.session().is_none() {
+            let connect_timeout = Duration::from_secs(limits.connect_timeout_s.into());
+            return Some((self.last_received.after(connect_timeout), connect_timeout));
         }
-        Some(began?.after_s(limit_s))
+        if self.keep_alive_s == 0 {
+            return None;
+        }
+        if self.awaits_us() {
+            // Its packets lie unread because we do not read them.
+            self.last_received = now;
+        }
+        Some((self.last_received.after(self.silence_max()), self.silence_max()))
     }
 
-    /// `bytes` of it were here when its time was up.
-    fn judge_packet(&mut self, id: ConnectionId, bytes: usize) {
-        let (now, limit_s) = (self.now, u64::from(self.config.protection.packet_timeout_s));
-        let Some(deadline) = self.packet_deadline(id) else { return };
-        if !deadline.is_due(now) {
-            return self.look_at_packet_by(id, deadline);
+    /// When the packet that has begun has to be complete; none when none has begun.
+    fn packet_deadline(
+        &mut self,
+        limits: &Limits,
+        protection: &Protection,
+        now: Now,
+    ) -> Option<Deadline> {
+        let packet_bytes_max = self.packet_bytes_max(limits);
+        let is_incomplete =
+            matches!(wire::frame(self.stash(), packet_bytes_max), Ok(Frame::Incomplete { .. }));
+        if self.is_held() || self.is_ready || !is_incomplete {
+            // What lies there waits for us, not for the client.
+            self.restart_stash(now);
         }
-        if let Some(until) = self.overdue.patience(now, Duration::from_secs(limit_s)) {
-            return self.look_at_packet_by(id, until);
+        let began = self.stash_began();
+        if began.is_none() {
+            self.timing.set_packet_timed(false);
         }
-        let Some(connection) = self.links.get(id) else { return };
-        if connection.stash().len() > bytes && connection.excuse_stash(now) {
-            return self.look_at_packet_by(id, now.after_s(limit_s));
+        Some(began?.after_s(u64::from(protection.packet_timeout_s)))
+    }
+
+    fn check_packet_at(
+        &mut self,
+        id: ConnectionId,
+        deadline: Deadline,
+        timers: &mut Timers,
+        now: Now,
+    ) {
+        self.timing.set_packet_timed(true);
+        timers.arm_ahead(now, deadline, Timer::Packet(id));
+    }
+}
+
+impl Engine {
+    /// The connections whose time is up: their sockets are to be read before the next call of
+    /// [`Self::handle_all_read`].
+    pub fn overdue(&self) -> impl Iterator<Item = ConnectionId> {
+        self.connections.overdue()
+    }
+
+    /// Whether the time of a connection is up.
+    pub fn has_overdue(&self) -> bool {
+        self.connections.has_overdue()
+    }
+
+    /// Since the last [`Self::handle_timeout`] the executor has asked for input, and has taken all that
+    /// had come: a client that is still overdue has sent nothing in time.
+    pub fn handle_all_read(&mut self, now: Now) {
+        if !self.has_overdue() {
+            return;
         }
-        self.metrics.timeouts += 1;
-        tracing::debug!(limit_s, "a packet was not whole within the time limit");
-        self.end_connection(id.slot, Ending::Server(ReasonCode::KeepAliveTimeout));
+        self.set_now(now);
+        let count = self.connections.overdue.list.len().min(limits::ENDED_PER_TURN_MAX);
+        for number in 0..count {
+            if number >= limits::TIMERS_PER_TURN_MIN && self.work.is_spent() {
+                break;
+            }
+            self.work.spend(1);
+            let Some((id, limit)) = self.connections.overdue.list.pop_front() else { break };
+            let Self { connections, config, timers, now, .. } = self;
+            let bounds = (&config.limits, &config.protection);
+            let is_late = match limit {
+                Limit::Silence => connections.is_silent(id, bounds.0, timers, *now),
+                Limit::Packet { bytes } => {
+                    connections.is_packet_late(id, bytes, bounds, timers, *now)
+                }
+            };
+            if is_late {
+                // [MQTT-3.1.2-22]
+                self.metrics.timeouts += 1;
+                self.end_connection(id, Ending::Server(ReasonCode::KeepAliveTimeout));
+            }
+        }
     }
 }

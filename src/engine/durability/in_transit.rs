@@ -95,7 +95,7 @@ impl Engine {
             return None;
         }
         self.journal.as_ref()?;
-        let (once, message) = (draft.once, draft.message(&self.links.ledger).clone());
+        let (once, message) = (draft.once, draft.message(self.place.ledger()).clone());
         self.tell_taken_by_group(once, filter);
         let (qos, retain) = (draft.content.qos, draft.retain);
         let mut passing = self.passing(Some(filter), message, qos, retain)?;
@@ -122,7 +122,7 @@ impl Engine {
         if content.qos == Qos::AtMostOnce || is_over || self.journal.is_none() {
             return;
         }
-        let message = content.to_message(&self.links.ledger);
+        let message = content.to_message(self.place.ledger());
         if let Some(passing) = self.passing(None, message, content.qos, retain) {
             self.await_receipts(passing.delivery);
         }
@@ -158,8 +158,8 @@ impl Engine {
 
     fn transit_session(&mut self) -> Option<SessionNumber> {
         if self.transit.session.is_none() {
-            let generation = self.next_generation();
-            let session = SessionNumber::new(self.round, self.core().0, generation);
+            let generation = self.connections.next_generation();
+            let session = SessionNumber::new(self.connections.round(), self.core().0, generation);
             tell_session(self.journal.as_mut()?, session);
             self.transit.session = Some(session);
         }

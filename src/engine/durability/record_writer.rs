@@ -75,16 +75,16 @@ impl Engine {
             && !journal.is_loaded()
             && let Some(publisher) = journal.waiting.pop_front()
         {
-            self.resume_reading(publisher);
+            self.connections.resume_reading(publisher, self.now);
         }
     }
 
     /// A connection that waited until something was stored goes on.
     fn go_on_stored(&mut self, id: ConnectionId) {
-        self.links.open_gate(id);
-        self.go_on_to_end(id);
-        if self.links.get(id).is_some_and(|connection| connection.session().is_some()) {
-            self.after_progress(id.slot);
+        self.connections.open_gate(id);
+        self.connections.go_on_to_end(id);
+        if self.connections.get_mut(id).is_some_and(|connection| connection.session().is_some()) {
+            self.after_progress(id);
         }
     }
 
@@ -178,7 +178,7 @@ impl Engine {
         };
         let Some(batch) = batch else { return };
         journal.wait(batch, id);
-        if let Some(connection) = self.links.get(id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.is_gated = true;
         }
     }
@@ -211,10 +211,10 @@ impl Engine {
         if !journal.is_loaded() || journal.written() == mark {
             return;
         }
-        if self.links.get(publisher).is_none_or(|connection| connection.holders > 0) {
+        if self.connections.get_mut(publisher).is_none_or(|connection| connection.holders > 0) {
             return;
         }
-        self.pause_reading(publisher);
+        self.connections.pause_reading(publisher);
         self.journal.as_mut().expect("just there").waiting.push_back(publisher);
     }
 
@@ -233,7 +233,7 @@ impl Engine {
         let expiry_interval_s = state.expiry_interval_s;
         match (state.number(), state.is_persistent()) {
             (None, true) => {
-                let number = SessionNumber::new(self.round, own.0, state.generation);
+                let number = SessionNumber::new(self.connections.round(), own.0, state.generation);
                 let [low, middle, high, _] = ((number.0 >> 32) as u32).to_le_bytes();
                 state.era = [low, middle, high];
                 let session = state.number().expect("it has an era");
@@ -452,7 +452,7 @@ impl Engine {
         id: ConnectionId,
         identifier: PacketIdentifier,
     ) -> Option<u64> {
-        let index = self.links.get(id)?.session()?;
+        let index = self.connections.get_mut(id)?.session()?;
         let session = self.number(index)?;
         if let Some(inbound) = &mut self.sessions[index].inbound {
             inbound.note_told(identifier);

@@ -95,8 +95,7 @@ impl Engine {
         self.taken = taken;
         taken_by_groups.retain(|exchange, _| sessions.contains_key(&exchange.publisher));
         self.taken_by_groups = taken_by_groups;
-        self.round = self.round.max((session_max >> 32) as u32);
-        self.generation = self.generation.max(session_max as u32);
+        self.connections.resume_generations(session_max);
         if let Some(journal) = &mut self.journal {
             journal.begin_deliveries_at(delivery_max + 1);
         }
@@ -177,7 +176,7 @@ impl Engine {
             expires,
             qos: Qos::try_from(content.qos).unwrap_or(Qos::AtLeastOnce),
         };
-        Some(content.to_message(&self.links.ledger))
+        Some(content.to_message(self.place.ledger()))
     }
 
     fn restore_session(
@@ -283,7 +282,7 @@ impl Engine {
             if let Some(membership) = state.membership() {
                 outbound.count_for(membership);
             }
-            outbound.settle(&self.links.ledger);
+            outbound.settle(self.place.ledger());
             state.outbound = Some(outbound);
             self.count_queue(index, 0);
         }
@@ -329,7 +328,7 @@ impl Engine {
         state.expires = expires;
         state.will = will.and_then(|of| {
             let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s)?;
-            self.links.ledger.charge(will.bytes());
+            self.place.ledger().charge(will.bytes());
             Some(Box::new(Will { due, ..will }))
         });
         let due = due.filter(|_| state.will.is_some());

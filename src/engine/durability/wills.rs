@@ -114,7 +114,7 @@ impl Engine {
         let (Some(journal), state) = (&mut self.journal, &mut self.sessions[index]) else {
             return;
         };
-        let unkept = SessionNumber::new(self.round, own.0, state.generation);
+        let unkept = SessionNumber::new(self.connections.round(), own.0, state.generation);
         let session = state.number().unwrap_or(unkept);
         let Some(will) = &mut state.will else { return };
         will.held = Some(session);
@@ -133,7 +133,7 @@ impl Engine {
     pub(in crate::engine) fn settle_will(&mut self, index: SessionId, ending: Ending) {
         let session = &mut self.sessions[index];
         if !ending.publishes_will() {
-            let will = session.take_will(&self.links.ledger);
+            let will = session.take_will(self.place.ledger());
             if ending != Ending::Shutdown {
                 self.tell_over(will.and_then(|will| will.held));
             }
@@ -158,7 +158,7 @@ impl Engine {
 
     /// Publishes the Will of a session, if it has one.
     pub(in crate::engine) fn publish_will(&mut self, index: SessionId) {
-        let Some(will) = self.sessions[index].take_will(&self.links.ledger) else {
+        let Some(will) = self.sessions[index].take_will(self.place.ledger()) else {
             return;
         };
         let state = &self.sessions[index];
@@ -225,7 +225,7 @@ impl Engine {
                 self.sessions[index].owner().map(Into::into)
             };
             let user = of.owner.or_else(of_session);
-            let earlier = self.left_wills.take(&of.client_identifier, &self.links.ledger);
+            let earlier = self.left_wills.take(&of.client_identifier, self.place.ledger());
             self.tell_over(earlier.map(|earlier| earlier.session));
             let Some(will) = will else {
                 self.tell_over(Some(session));
@@ -238,7 +238,7 @@ impl Engine {
                 grace_s,
                 will: Will { delay_interval_s, held: Some(session), ..will },
             };
-            self.links.ledger.charge(left.bytes());
+            self.place.ledger().charge(left.bytes());
             let (name, place) = (Arc::clone(&left.client_identifier), self.left_wills.line.len());
             self.left_wills.places.insert(name, place);
             self.left_wills.line.push_back(Some(left));
@@ -253,7 +253,7 @@ impl Engine {
     #[inline]
     pub(in crate::engine) fn cancel_left_will(&mut self, client_identifier: &str) {
         if !self.left_wills.places.is_empty()
-            && let Some(left) = self.left_wills.take(client_identifier, &self.links.ledger)
+            && let Some(left) = self.left_wills.take(client_identifier, self.place.ledger())
         {
             self.tell_over(Some(left.session));
             self.count_left_wills();
@@ -268,7 +268,7 @@ impl Engine {
         }
         let mut published = 0;
         while published < limits::LEFT_WILLS_PER_TURN
-            && let Some(left) = self.left_wills.pop_due(self.now, &self.links.ledger)
+            && let Some(left) = self.left_wills.pop_due(self.now, self.place.ledger())
         {
             published += 1;
             let client = Text::new(&left.client_identifier);

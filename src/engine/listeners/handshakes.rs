@@ -11,8 +11,8 @@ use crate::base::limits;
 use crate::base::log_rate::{Name, rated};
 use crate::base::metrics::Metrics;
 use crate::config::Limits;
+use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
-use crate::engine::connections::table::Links;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::{Action, Engine};
 use crate::transport::{Entrances, Fault, Handshake, Layer, Received};
@@ -90,7 +90,7 @@ impl Engine {
 
     /// Bytes arrived on a connection that has a transport.
     pub(in crate::engine) fn handle_wrapped(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.timing.note_heard();
         let Some(transport) = &connection.transport else { return };
         if transport.is_laborious() && !self.listeners.handshakes.take_step() {
@@ -102,7 +102,7 @@ impl Engine {
     /// Keeps handshake bytes for a later turn. The socket is not read meanwhile, except for one more
     /// buffer that may be under way.
     fn put_off_handshake(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let kept = self.links.with_transport(id, |transport, _| {
+        let kept = self.connections.with_transport(id, |transport, _| {
             let (was_waiting, is_begun) = (transport.is_waiting(), transport.is_half_through());
             (was_waiting, is_begun, transport.keep_waiting(bytes), transport.bytes_held())
         });
@@ -118,10 +118,10 @@ impl Engine {
         }
         if !self.listeners.handshakes.push(id, is_begun) {
             self.metrics.connections_refused += 1;
-            return self.end_connection(id.slot, Ending::Silent);
+            return self.end_connection(id, Ending::Silent);
         }
         self.metrics.tls_waited += 1;
-        self.links.actions.push_back(Action::Pause { connection: id });
+        self.connections.push_action(Action::Pause { connection: id });
     }
 
     /// Whether work waits for a later turn so that other clients are served first.
@@ -132,11 +132,12 @@ impl Engine {
     /// Continues the next TLS handshake, if one waits and the turn has a step left.
     pub(in crate::engine) fn go_on_with_handshake(&mut self) -> bool {
         while let Some(id) = self.listeners.next_handshake() {
-            let bytes = self.links.with_transport(id, |transport, _| transport.take_waiting());
+            let bytes =
+                self.connections.with_transport(id, |transport, _| transport.take_waiting());
             let Some(bytes) = bytes else { continue };
             self.listeners.handshakes.note_step();
             // First, as what follows may pause the connection again.
-            self.links.actions.push_back(Action::Resume { connection: id });
+            self.connections.push_action(Action::Resume { connection: id });
             self.unwrap(id, &bytes);
             return true;
         }
@@ -145,7 +146,7 @@ impl Engine {
 
     /// Takes bytes through the transport, and handles the MQTT that comes out of it.
     fn unwrap(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let unwrapped = self.links.with_transport(id, |transport, scratch| {
+        let unwrapped = self.connections.with_transport(id, |transport, scratch| {
             let (held_before, awaited) = (transport.bytes_held(), transport.awaits_address());
             let outcome = transport.receive(bytes, scratch);
             let has_address = awaited && !transport.awaits_address();
@@ -156,11 +157,11 @@ impl Engine {
             return;
         };
         if has_output {
-            self.links.mark_dirty(id.slot);
+            self.connections.mark_dirty(id);
         }
-        let mut plain = self.links.take_plain();
+        let mut plain = self.connections.take_plain();
         if let Ok(received) = &mut outcome {
-            self.links.note_handshake(id, received, &mut self.metrics, self.now);
+            self.connections.note_handshake(id, received, &mut self.metrics, self.now);
             if has_address {
                 self.note_address(id, received.address);
             }
@@ -176,7 +177,7 @@ impl Engine {
         match outcome {
             Err(Fault { layer, what }) => {
                 if layer == Layer::ClientCertificate
-                    && let Some(connection) = self.links.get(id)
+                    && let Some(connection) = self.connections.get_mut(id)
                 {
                     log_refused_certificate(connection, self.now, &what);
                 }
@@ -184,28 +185,27 @@ impl Engine {
             }
             Ok(_) if !has_room => self.end_for_input(id),
             Ok(Received { is_ended: true, .. }) => self.end_of_input(id),
-            Ok(_) => self.go_on_to_end(id),
+            Ok(_) => self.connections.go_on_to_end(id),
         }
-        self.links.recycle_plain(plain);
+        self.connections.recycle_plain(plain);
     }
 
     /// A proxy has named the address of its client, or said that it speaks for itself. The connection
     /// counts for that address from here on; until now it counted for none.
     fn note_address(&mut self, id: ConnectionId, address: Option<SocketAddr>) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.address = address.or(connection.address);
         let peer = Peer { address: connection.address, listener: connection.listener };
         if !self.access.may_stay(self.now, &peer) {
-            return self.end_connection(id.slot, Ending::Silent);
+            return self.end_connection(id, Ending::Silent);
         }
-        self.links.connections[id.slot as usize].phase =
-            Phase::Connecting { elsewhere: false, awaits_address: false };
+        self.connections[id].phase = Phase::Connecting { elsewhere: false, awaits_address: false };
     }
 
     /// The bytes of a connection are invalid below MQTT. The peer is told as far as its transport allows;
     /// packets that came before are served first.
     pub(in crate::engine) fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         self.metrics.transport_faults += 1;
         tracing::debug!(?address, listener, layer, "connection ended: {}", Name(what));
@@ -215,16 +215,16 @@ impl Engine {
     /// The transport of a connection cannot send any more. The connection ends once everything that it
     /// has received is served.
     pub(in crate::engine) fn end_broken(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.holds.is_ending() {
-            return self.end_connection(id.slot, Ending::Silent);
+            return self.end_connection(id, Ending::Silent);
         }
         connection.holds.set(Hold::Deaf);
-        self.go_on_to_end(id);
+        self.connections.go_on_to_end(id);
     }
 }
 
-impl Links {
+impl Connections {
     /// Notes what the layers below MQTT found out about a client: a handshake that is complete, and whom
     /// its certificate names.
     fn note_handshake(
@@ -235,7 +235,7 @@ impl Links {
         now: Now,
     ) {
         if let Some(certificate) = received.proxied.take()
-            && let Some(connection) = self.get(id)
+            && let Some(connection) = self.get_mut(id)
         {
             connection.extra.get_or_insert_default().certificate = Some(certificate);
         }
@@ -243,7 +243,7 @@ impl Links {
         metrics.tls_handshakes += 1;
         metrics.tls_resumed += u64::from(handshake == Handshake::Resumed);
         let Some(valid_for) = received.certificate_valid_for else { return };
-        let Some(transport) = self.get(id).and_then(|c| c.transport.as_mut()) else { return };
+        let Some(transport) = self.get_mut(id).and_then(|c| c.transport.as_mut()) else { return };
         if let Some(certificate) = transport.certificate_mut() {
             certificate.valid_until = Some(now.after(valid_for));
         }

@@ -21,7 +21,7 @@ use crate::base::ids::ConnectionId;
 use crate::base::limits::KERNEL_TLS_LOOK_MS;
 use crate::base::log_rate::rated;
 use crate::base::metrics::Metrics;
-use crate::engine::connections::table::Links;
+use crate::engine::connections::Connections;
 use crate::engine::listeners::Listeners;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::timeouts::{Timer, Timers};
@@ -65,7 +65,7 @@ impl Listeners {
     /// A client has been sent CONNACK: its TLS may move to the kernel.
     pub fn consider_offload(
         &mut self,
-        links: &mut Links,
+        connections: &mut Connections,
         metrics: &mut Metrics,
         timers: &mut Timers,
         now: Now,
@@ -74,7 +74,7 @@ impl Listeners {
         if self.offload.has_failed {
             return;
         }
-        let Some(connection) = links.get(id) else { return };
+        let Some(connection) = connections.get_mut(id) else { return };
         match connection.transport.as_ref().and_then(|transport| transport.fits_kernel()) {
             None => {}
             Some(false) => metrics.kernel_tls_left_cipher += 1,
@@ -86,7 +86,7 @@ impl Listeners {
     /// turn produces has been sent.
     pub fn check_offload(
         &mut self,
-        links: &mut Links,
+        connections: &mut Connections,
         metrics: &mut Metrics,
         timers: &mut Timers,
         now: Now,
@@ -94,7 +94,7 @@ impl Listeners {
         self.offload.is_timed = false;
         for _ in 0..self.offload.candidates.len() {
             let Some(id) = self.offload.candidates.pop_front() else { return };
-            let Some(connection) = links.get(id) else { continue };
+            let Some(connection) = connections.get_mut(id) else { continue };
             if connection.is_gated {
                 // Its CONNACK waits for the store.
                 self.offload.candidates.push_back(id);
@@ -103,7 +103,7 @@ impl Listeners {
             let is_busy = connection.is_sending;
             let Some(transport) = &mut connection.transport else { continue };
             match transport.look_at_kernel(is_busy) {
-                Settling::Ready => links.actions.push_back(Action::Settle { connection: id }),
+                Settling::Ready => connections.push_action(Action::Settle { connection: id }),
                 Settling::Later => self.offload.candidates.push_back(id),
                 Settling::Never => metrics.kernel_tls_left_busy += 1,
             }
@@ -114,20 +114,20 @@ impl Listeners {
     /// See [`Engine::take_keys`].
     fn take_keys(
         &mut self,
-        links: &mut Links,
+        connections: &mut Connections,
         timers: &mut Timers,
         now: Now,
         id: ConnectionId,
     ) -> Option<Keys> {
-        debug_assert!(links.get(id).is_none_or(|connection| !connection.is_sending));
-        let taken = links.with_transport(id, |transport, _| transport.take_keys())?;
-        links.mark_dirty(id.slot);
+        debug_assert!(connections.get_mut(id).is_none_or(|connection| !connection.is_sending));
+        let taken = connections.with_transport(id, |transport, _| transport.take_keys())?;
+        connections.mark_dirty(id);
         let Some((keys, certificate)) = taken else {
             self.offload.push(id, timers, now);
             return None;
         };
         if certificate.is_some()
-            && let Some(connection) = links.get(id)
+            && let Some(connection) = connections.get_mut(id)
         {
             connection.extra.get_or_insert_default().certificate = certificate;
         }
@@ -141,15 +141,15 @@ impl Engine {
     /// again later. The executor reports what the kernel made of the keys with [`Self::handle_sealed`].
     pub fn take_keys(&mut self, now: Now, id: ConnectionId) -> Option<Keys> {
         self.set_now(now);
-        self.listeners.take_keys(&mut self.links, &mut self.timers, self.now, id)
+        self.listeners.take_keys(&mut self.connections, &mut self.timers, self.now, id)
     }
 
     /// The kernel cannot take over a connection: its TLS stays in the broker.
     pub fn handle_unsettled(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
-        if self.links.with_transport(id, |transport, _| transport.stay()).is_some() {
+        if self.connections.with_transport(id, |transport, _| transport.stay()).is_some() {
             self.metrics.kernel_tls_left_refused += 1;
-            self.links.mark_dirty(id.slot);
+            self.connections.mark_dirty(id);
         }
     }
 
@@ -186,12 +186,12 @@ impl Engine {
             APPLICATION_DATA => self.handle_received(now, id, bytes),
             _ => self.handle_other_record(now, id, content_type, bytes),
         }
-        self.links.get(id).is_some_and(|connection| !connection.holds.is_ending())
+        self.connections.get_mut(id).is_some_and(|connection| !connection.holds.is_ending())
     }
 
     fn handle_other_record(&mut self, now: Now, id: ConnectionId, content_type: u8, bytes: &[u8]) {
         self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         match (content_type, bytes) {
             // An empty alert stands for the end of the connection.
@@ -216,7 +216,7 @@ impl Engine {
     /// The keys of a connection whose TLS is in the kernel have encrypted as much as they may.
     pub fn handle_spent(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (address, listener) = (connection.address, connection.listener);
         self.metrics.kernel_tls_spent += 1;
         rated!(
@@ -227,6 +227,6 @@ impl Engine {
             "the TLS keys of a connection have sealed as much as they may; it ends, to come back \
              with new ones"
         );
-        self.end_connection(id.slot, Ending::Server(ReasonCode::MaximumConnectTime));
+        self.end_connection(id, Ending::Server(ReasonCode::MaximumConnectTime));
     }
 }

@@ -124,7 +124,7 @@ impl Engine {
             self.note_awaited(awaited);
         }
         while let Some(publisher) = self.mesh.lanes.next_released(from) {
-            self.resume_reading(publisher);
+            self.connections.resume_reading(publisher, self.now);
         }
     }
 
@@ -147,8 +147,8 @@ impl Engine {
                 self.router.edit_replica().set_group(&batch.filter(filter), at);
             }
             Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
-            Parcel::Pause(publisher) => self.pause_reading(publisher),
-            Parcel::Resume(publisher) => self.resume_reading(publisher),
+            Parcel::Pause(publisher) => self.connections.pause_reading(publisher),
+            Parcel::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
             Parcel::ExchangeOver(exchange) => self.take_exchange_over(exchange),
             Parcel::AskMetrics => {
                 let metrics = Box::new(self.report());
@@ -229,7 +229,7 @@ impl Engine {
         // Only a client of this core can be slowed from over there.
         let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
         let publisher = own.map(|publisher| publisher.connection);
-        let waits = self.mesh.send_message(core, draft, publisher, &self.links.ledger, whom);
+        let waits = self.mesh.send_message(core, draft, publisher, self.place.ledger(), whom);
         if waits && let Some(publisher) = publisher {
             self.wait_for_lane(publisher, core);
         }
@@ -237,9 +237,9 @@ impl Engine {
 
     /// Leaves a publisher unread until less is under way to a core.
     fn wait_for_lane(&mut self, publisher: ConnectionId, core: CoreId) {
-        if self.links.get(publisher).is_some_and(|connection| connection.holders == 0) {
+        if self.connections.get_mut(publisher).is_some_and(|connection| connection.holders == 0) {
             self.mesh.queue_publisher(core, publisher);
-            self.pause_reading(publisher);
+            self.connections.pause_reading(publisher);
         }
     }
 

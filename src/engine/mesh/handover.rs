@@ -43,14 +43,15 @@ impl HandedOver {
 impl Engine {
     /// Sends a connection home with its CONNECT, at the end of the turn.
     pub(in crate::engine) fn send_home(&mut self, id: ConnectionId, home: CoreId, connect: &[u8]) {
-        let Some(connection) = self.links.get(id) else { return };
         let received = self.now;
         let deferred = Deferred { connect: connect.into(), received, granted: None };
-        let before = connection.input_bytes();
-        connection.phase = Phase::Leaving(Box::new(deferred));
-        connection.holds.set(Hold::Decision);
-        let after = connection.input_bytes();
-        self.links.ledger.change_input(before, after);
+        let left = self.connections.edit(id, |connection| {
+            connection.phase = Phase::Leaving(Box::new(deferred));
+            connection.holds.set(Hold::Decision);
+        });
+        if left.is_none() {
+            return;
+        }
         // It is processed at home, and counted there.
         self.metrics.packets_received -= 1;
         self.mesh.departures.ready.push((id, home));
@@ -62,7 +63,7 @@ impl Engine {
         id: ConnectionId,
         home: CoreId,
     ) -> Option<Action> {
-        let connection = self.links.get(id)?;
+        let connection = self.connections.get_mut(id)?;
         let Phase::Leaving(deferred) = &connection.phase else { return None };
         if connection.is_sending {
             // What a TLS handshake ends with, to a client that does not take it.
@@ -71,9 +72,8 @@ impl Engine {
             return Some(Action::Pause { connection: id });
         }
         let (received, mut bytes) = (deferred.received, deferred.connect.to_vec());
-        let (connection, _) = self.links.remove(id.slot);
-        self.links.connections.free(id.slot as usize);
-        self.place.set_connections(self.links.connections.len());
+        let (connection, _) = self.connections.remove(id);
+        self.connections.free(id);
         bytes.extend_from_slice(connection.stash());
         self.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
@@ -94,7 +94,7 @@ impl Engine {
         self.set_now(now);
         let HandedOver { peer, received, bytes, transport, wrapped, is_ended, certificate } =
             handed_over;
-        let generation = self.next_generation();
+        let generation = self.connections.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, received);
         connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
         connection.put_back_stash(now, Box::new(Input::from_bytes(bytes, now)));
@@ -102,10 +102,10 @@ impl Engine {
         if certificate.is_some() {
             connection.extra.get_or_insert_default().certificate = certificate;
         }
-        self.links.ledger.change_input(0, connection.input_bytes());
-        let id = self.add_connection(connection);
-        self.links.mark_dirty(id.slot);
-        self.mark_ready(id);
+        let limits = &self.config.limits;
+        let id = self.connections.add(connection, limits, &mut self.timers, self.now);
+        self.connections.mark_dirty(id);
+        self.connections.mark_ready(id);
         if !wrapped.is_empty() {
             self.handle_received(now, id, &wrapped);
         }

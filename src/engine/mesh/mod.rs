@@ -1,7 +1,7 @@
-//! Other cores: the links to them, what is forwarded over those, and connections that move to their
+//! Other cores: the connections to them, what is forwarded over those, and connections that move to their
 //! home core.
 //!
-//! [`Mesh`] owns the state of the links and what depends on it. Code outside of this folder says what
+//! [`Mesh`] owns the state of the connections and what depends on it. Code outside of this folder says what
 //! to send and what to wait for; the order of messages, receipts and batches is kept here.
 
 pub(in crate::engine) mod batch;
@@ -26,7 +26,7 @@ use crate::engine::routing::deliver::Draft;
 use crate::resources::gauges::{Ledger, Place};
 use crate::storage::record::Exchange;
 
-/// This core's links to the other cores of the broker.
+/// This core's connections to the other cores of the broker.
 #[derive(Debug)]
 pub(in crate::engine) struct Mesh {
     core: CoreId,

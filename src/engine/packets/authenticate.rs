@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shards::Text;
 
-use crate::base::clock::{Deadline, Now};
+use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::log_rate::{name, rated};
 use crate::engine::access::{Authentication, IdentifierClaim, Identity};
@@ -40,7 +40,7 @@ impl Engine {
         authentication: Authentication,
     ) {
         self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if let Phase::Authenticating(deferred) = &connection.phase
             && connection.holds.has(Hold::Decision)
         {
@@ -167,14 +167,14 @@ impl Engine {
         let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
         let session = self.sessions.find(client_identifier);
         let is_its_own = session.is_some_and(|s| self.sessions[s].owner() == Some(user));
-        let (users, ledger) = (self.place.users(), &self.links.ledger);
+        let (users, ledger) = (self.place.users(), self.place.ledger());
         let entered = users.enter(user, protection.sessions_per_user_max, is_its_own, ledger);
         entered.map(Some).map_err(|HoldsTooMuch| Refusal(ReasonCode::QuotaExceeded))
     }
 
     /// The same for one that was kept: it stays, even if its user has more than one may by now.
     pub(in crate::engine) fn count_restored(&mut self, session: SessionId) {
-        let (users, ledger) = (self.place.users(), &self.links.ledger);
+        let (users, ledger) = (self.place.users(), self.place.ledger());
         let state = &mut self.sessions[session];
         if self.config.protection.bounds_holdings()
             && let Some(owner) = state.owner()
@@ -192,7 +192,7 @@ impl Engine {
         let (client, why) = (name(client), reason.name());
         rated!(info, self.now, client, why, "disconnected: its credentials do not hold any more");
         self.metrics.credentials_withdrawn += 1;
-        self.end_connection(id.slot, Ending::Server(reason));
+        self.end_connection(id, Ending::Server(reason));
         false
     }
 
@@ -210,7 +210,7 @@ impl Engine {
     /// Lets a client stay for so long, or for ever, but no longer than its certificate is valid.
     pub(in crate::engine) fn limit_stay(&mut self, id: ConnectionId, valid_for: Option<Duration>) {
         let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let by_grant = valid_for.map(|valid_for| now.after(valid_for));
         let by_certificate = connection.certificate().and_then(|shown| shown.valid_until);
         let Some(until) = by_grant.into_iter().chain(by_certificate).min() else {
@@ -223,25 +223,21 @@ impl Engine {
         // A timer looks again and again until the time is over: one is enough unless it is too
         // late.
         if before.is_none_or(|before| until < before) {
-            self.look_at_stay_by(id, until);
+            self.timers.arm_ahead(now, until, Timer::Stay(id));
         }
-    }
-
-    fn look_at_stay_by(&mut self, id: ConnectionId, until: Deadline) {
-        self.timers.arm_ahead(self.now, until, Timer::Stay(id));
     }
 
     /// The time for which a client may stay may be over.
     pub(in crate::engine) fn look_at_stay(&mut self, id: ConnectionId) {
         let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let Some(until) = connection.extra.as_ref().and_then(|extra| extra.stays_until) else {
             return;
         };
         if until.is_due(now) {
             self.metrics.stays_ended += 1;
-            return self.end_connection(id.slot, Ending::Server(ReasonCode::MaximumConnectTime));
+            return self.end_connection(id, Ending::Server(ReasonCode::MaximumConnectTime));
         }
-        self.look_at_stay_by(id, until);
+        self.timers.arm_ahead(now, until, Timer::Stay(id));
     }
 }

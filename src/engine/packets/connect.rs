@@ -5,9 +5,9 @@ use crate::base::log_rate::name;
 use crate::config::Redirect;
 use crate::engine::Engine;
 use crate::engine::access::{Authentication, Credentials, Grant};
+use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Deferred, Hold, Phase};
 use crate::engine::connections::stream_end::Comes;
-use crate::engine::connections::table::Links;
 use crate::engine::packets::authenticate::EndsForeign;
 use crate::engine::packets::disconnect::Ending;
 use crate::session::state::{DeliveryClass, Will};
@@ -19,12 +19,12 @@ use crate::wire::{
 };
 
 fn credentials<'a>(
-    links: &'a Links,
+    connections: &'a Connections,
     id: ConnectionId,
     connect: &Connect<'a>,
     replaces: Option<u64>,
 ) -> Credentials<'a> {
-    let connection = &links.connections[id.slot as usize];
+    let connection = &connections[id];
     let properties = &connect.properties;
     Credentials {
         client_identifier: connect.client_identifier,
@@ -55,17 +55,17 @@ impl Engine {
         let connect = match wire::decode(frame, Version::V5) {
             Ok(Packet::Connect(connect)) => connect,
             // Whoever speaks something else gets no answer.
-            Ok(_) => return self.end_connection(id.slot, Ending::Silent),
+            Ok(_) => return self.end_connection(id, Ending::Silent),
             Err(violation) => return self.refuse_malformed(id, frame, violation),
         };
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.refusal.is_none() && !connect.client_identifier.is_empty() {
             let home = self.home(connect.client_identifier);
             if home != self.core() {
                 return self.send_home(id, home, frame);
             }
         }
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if let Err(Refusal(reason)) = self.check(id, &connect) {
@@ -73,7 +73,7 @@ impl Engine {
         }
         let authentication = {
             let replaces = self.connection_of(connect.client_identifier).map(exchange);
-            let who = credentials(&self.links, id, &connect, replaces);
+            let who = credentials(&self.connections, id, &connect, replaces);
             self.access.authenticate(self.now, exchange(id), &who)
         };
         self.go_on_authenticating(id, authentication, frame);
@@ -93,8 +93,8 @@ impl Engine {
             Violation::UnsupportedProtocolName => None, // it speaks something else
             _ => wire::connect_level(frame),
         };
-        let Some(level) = level else { return self.end_connection(id.slot, Ending::Silent) };
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(level) = level else { return self.end_connection(id, Ending::Silent) };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = if level >= 5 { Version::V5 } else { Version::V311 };
         let reason = violation.reason();
         if level >= 5 || reason == ReasonCode::UnsupportedProtocolVersion {
@@ -104,12 +104,12 @@ impl Engine {
                 matches!(reason, ReasonCode::MalformedPacket | ReasonCode::PacketTooLarge);
             self.refuse_with(id, reason, is_unreadable.then(|| violation.what()));
         } else {
-            self.end_connection(id.slot, Ending::Silent);
+            self.end_connection(id, Ending::Silent);
         }
     }
 
     fn check(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Result<(), Refusal> {
-        if let Some(reason) = self.links.connections[id.slot as usize].refusal {
+        if let Some(reason) = self.connections[id].refusal {
             return Err(Refusal(reason));
         }
         match self.config.mqtt.redirect {
@@ -186,8 +186,8 @@ impl Engine {
                     return;
                 }
                 match authentication {
-                    Authentication::Pending => self.hold(id, Hold::Decision),
-                    _ => self.release_hold(id, Hold::Decision),
+                    Authentication::Pending => self.connections.hold(id, Hold::Decision),
+                    _ => self.connections.release_hold(id, Hold::Decision, self.now),
                 }
                 if let Authentication::Continue(data) = authentication {
                     let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
@@ -202,13 +202,15 @@ impl Engine {
 
     /// Keeps a CONNECT that is not answered yet; false where there is no room for it.
     fn defer_connect(&mut self, id: ConnectionId, frame: &[u8], granted: Option<Grant>) -> bool {
-        let Some(connection) = self.links.get(id) else { return false };
-        let before = connection.input_bytes();
-        let received = connection.connect_received(self.now);
-        let deferred = Deferred { connect: frame.into(), received, granted };
-        connection.phase = Phase::Authenticating(Box::new(deferred));
-        let after = connection.input_bytes();
-        self.links.ledger.change_input(before, after);
+        let now = self.now;
+        let deferred = self.connections.edit(id, |connection| {
+            let before = connection.input_bytes();
+            let received = connection.connect_received(now);
+            let deferred = Deferred { connect: frame.into(), received, granted };
+            connection.phase = Phase::Authenticating(Box::new(deferred));
+            (before, connection.input_bytes())
+        });
+        let Some((before, after)) = deferred else { return false };
         if after > before && !self.has_room_for_input(after, 0, true) {
             self.metrics.input_refused += 1;
             self.refuse(id, ReasonCode::ServerBusy);
@@ -219,7 +221,7 @@ impl Engine {
 
     /// Tries again to admit a client that waits until its earlier connection is served to the end.
     pub(in crate::engine) fn go_on_admitting(&mut self, id: ConnectionId) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let Some((connect, grant)) = connection.take_granted() else { return };
         self.work.spend(connect_steps(&connect));
         self.admit(id, &connect, grant);
@@ -231,8 +233,8 @@ impl Engine {
         id: ConnectionId,
         frame: &[u8],
     ) -> Result<(), Violation> {
-        let packet = wire::decode(frame, self.version(id.slot))?;
-        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        let packet = wire::decode(frame, self.connections[id].version)?;
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
         let Phase::Authenticating(deferred) = &connection.phase else { return Ok(()) };
         match packet {
             Packet::Auth(auth) => {
@@ -252,7 +254,7 @@ impl Engine {
                 Ok(())
             }
             Packet::Disconnect(_) => {
-                self.end_connection(id.slot, Ending::Silent);
+                self.end_connection(id, Ending::Silent);
                 Ok(())
             }
             _ => Err(Violation::UnexpectedPacket),
@@ -265,8 +267,8 @@ impl Engine {
         id: ConnectionId,
         auth: &Auth<'_>,
     ) -> Result<(), Violation> {
-        let session = self.links.get(id).and_then(|connection| connection.session());
-        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        let session = self.connections.get_mut(id).and_then(|connection| connection.session());
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
         let (address, listener) = (connection.address, connection.listener);
         let certificate = connection.transport.as_ref().and_then(|t| t.certificate());
         let Some(extra) = connection.extra.as_mut() else {
@@ -311,7 +313,9 @@ impl Engine {
         id: ConnectionId,
         authentication: Authentication,
     ) {
-        let Some(extra) = self.links.get(id).and_then(|c| c.extra.as_mut()) else { return };
+        let Some(extra) = self.connections.get_mut(id).and_then(|c| c.extra.as_mut()) else {
+            return;
+        };
         let method = extra.authentication_method.clone().unwrap_or_default();
         match authentication {
             Authentication::Granted(grant) => {
@@ -324,7 +328,7 @@ impl Engine {
             }
             // [MQTT-4.12.1-2]
             Authentication::Refused(reason) => {
-                self.end_connection(id.slot, Ending::Server(reason));
+                self.end_connection(id, Ending::Server(reason));
             }
             Authentication::Pending => {}
         }
@@ -338,7 +342,7 @@ impl Engine {
             reason_string: None,
             user_properties: UserProperties::none(),
         };
-        self.links.send(id.slot, |out| Packet::Auth(auth).encode(Version::V5, out));
+        self.connections.send(id, |out| Packet::Auth(auth).encode(Version::V5, out));
     }
 
     /// CONNACK with an error, then the connection is closed [MQTT-3.2.2-7].
@@ -352,7 +356,7 @@ impl Engine {
         reason: ReasonCode,
         reason_string: Option<&'static str>,
     ) {
-        let version = self.version(id.slot);
+        let version = self.connections[id].version;
         tracing::debug!(reason = reason.name(), "CONNECT refused");
         let has_words = version == Version::V5 || reason.return_code().is_some();
         if has_words {
@@ -373,11 +377,11 @@ impl Engine {
                 ..ConnackProperties::default()
             },
         };
-        if has_words && !send_fitting(&mut self.links, id, &Packet::Connack(connack.clone())) {
+        if has_words && !self.connections.send_fitting(id, &Packet::Connack(connack.clone())) {
             connack.properties.reason_string = None; // [MQTT-3.2.2-19]
-            send_fitting(&mut self.links, id, &Packet::Connack(connack));
+            self.connections.send_fitting(id, &Packet::Connack(connack));
         }
-        self.end_connection(id.slot, Ending::Silent);
+        self.end_connection(id, Ending::Silent);
     }
 
     /// The client is let in, unless somebody else has its session, or may not have its Will.
@@ -389,11 +393,11 @@ impl Engine {
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         match self.comes_after(id, client_identifier) {
             Comes::After => {}
-            Comes::Before => return self.end_connection(id.slot, Ending::Silent),
+            Comes::Before => return self.end_connection(id, Ending::Silent),
             Comes::TooSoon => {
                 if self.defer_connect(id, frame, Some(grant)) {
-                    self.hold(id, Hold::Decision);
-                    self.mark_ready(id);
+                    self.connections.hold(id, Hold::Decision);
+                    self.connections.mark_ready(id);
                 }
                 return;
             }
@@ -439,7 +443,7 @@ impl Engine {
             self.send_connack(id, session, connect, assigned, session_present, &grant.data);
         if !is_told {
             // Nothing of what CONNACK says can be left out.
-            return self.end_connection(id.slot, Ending::Silent);
+            return self.end_connection(id, Ending::Silent);
         }
         if is_session_told || !self.store_is_failing() {
             self.gate(id, session, mark);
@@ -455,19 +459,16 @@ impl Engine {
             let changes_hands = is_new_owner || self.sessions[session].owner() != user;
             self.begin_checking_rights(id, session, changes_hands);
         }
-        self.pump(id.slot);
-        let Self { listeners, links, metrics, timers, now, .. } = self;
-        listeners.consider_offload(links, metrics, timers, *now, id);
-        self.release_hold(id, Hold::Decision);
+        self.pump(id);
+        let Self { listeners, connections, metrics, timers, now, .. } = self;
+        listeners.consider_offload(connections, metrics, timers, *now, id);
+        self.connections.release_hold(id, Hold::Decision, self.now);
     }
 
     /// Notes, where somebody takes the time, since when the client waits for the CONNACK of this turn.
     fn time_connack(&mut self, id: ConnectionId) {
-        if self.config.has_statistics
-            && let Some(connection) = self.links.get(id)
-        {
-            let received = connection.connect_received(self.now);
-            self.connacks.push(received);
+        if self.config.has_statistics {
+            self.connections.note_connack(id, self.now);
         }
     }
 
@@ -488,7 +489,7 @@ impl Engine {
             && let Some(old) = self.sessions[session].connection
         {
             self.metrics.takeovers += 1;
-            self.end_connection(old.slot, Ending::TakenOver { ends_session });
+            self.end_connection(old, Ending::TakenOver { ends_session });
         }
         // Looked up again: the session may have ended with its connection.
         if let Some(session) = self.sessions.find(client_identifier) {
@@ -502,7 +503,7 @@ impl Engine {
     }
 
     pub(in crate::engine) fn new_session(&mut self, client_identifier: &str) -> SessionId {
-        let generation = self.next_generation();
+        let generation = self.connections.next_generation();
         self.sessions.create(client_identifier, generation)
     }
 
@@ -528,26 +529,22 @@ impl Engine {
             _ => u32::MAX,
         };
 
-        let connection = &mut self.links.connections[id.slot as usize];
-        let before = connection.input_bytes();
-        connection.phase = Phase::Open { session: index };
-        let after = connection.input_bytes();
-        self.links.ledger.change_input(before, after);
-        connection.last_received = self.now;
-        connection.keep_alive_s = keep_alive_s;
-        connection.window = window;
-        let hides_problems = !properties.request_problem_information;
-        if aliases_max > 0 || properties.authentication_method.is_some() || hides_problems {
-            // Whom a certificate names may be in it already.
-            let extra = connection.extra.get_or_insert_default();
-            extra.outgoing_aliases =
-                (aliases_max > 0).then(|| OutgoingAliases::new(aliases_max, &self.links.ledger));
-            extra.authentication_method = properties.authentication_method.map(Into::into);
-            extra.hides_problems = hides_problems;
-        }
-
-        let method = properties.authentication_method.unwrap_or_default();
-        self.links.ledger.charge(method.len());
+        let (now, ledger) = (self.now, self.place.ledger());
+        self.connections.edit(id, |connection| {
+            connection.phase = Phase::Open { session: index };
+            connection.last_received = now;
+            connection.keep_alive_s = keep_alive_s;
+            connection.window = window;
+            let hides_problems = !properties.request_problem_information;
+            if aliases_max > 0 || properties.authentication_method.is_some() || hides_problems {
+                // Whom a certificate names may be in it already.
+                let extra = connection.extra.get_or_insert_default();
+                extra.outgoing_aliases =
+                    (aliases_max > 0).then(|| OutgoingAliases::new(aliases_max, ledger));
+                extra.authentication_method = properties.authentication_method.map(Into::into);
+                extra.hides_problems = hides_problems;
+            }
+        });
 
         let class = match connect.version {
             Version::V5 if aliases_max > 0 => DeliveryClass::V5Alias,
@@ -563,10 +560,10 @@ impl Engine {
         session.expires = None;
         session.expiry_interval_s = expiry_interval_s.min(limits.session_expiry_max_s);
         // A Will still waiting from the connection before is cancelled [MQTT-3.1.3-9].
-        session.take_will(&self.links.ledger);
+        session.take_will(self.place.ledger());
         session.will = connect.will.as_ref().map(|will| {
             let will = Will::new(will);
-            self.links.ledger.charge(will.bytes());
+            self.place.ledger().charge(will.bytes());
             Box::new(will)
         });
         if let Some(outbound) = &mut session.outbound {
@@ -577,8 +574,9 @@ impl Engine {
         }
         self.change_groups_of(index, true);
         if keep_alive_s > 0 {
-            let deadline = self.links.connections[id.slot as usize].keep_alive_deadline();
-            self.arm_connection(id, deadline);
+            let connection = &mut self.connections[id];
+            let deadline = connection.keep_alive_deadline();
+            self.timers.arm_connection(self.now, id, connection, deadline);
         }
     }
 
@@ -592,7 +590,7 @@ impl Engine {
         authentication_data: &[u8],
     ) -> bool {
         let (limits, mqtt) = (&self.config.limits, &self.config.mqtt);
-        let connection = &self.links.connections[id.slot as usize];
+        let connection = &self.connections[id];
         let expiry_interval_s = self.sessions[session].expiry_interval_s;
         let asked = connect.properties.session_expiry_interval.unwrap_or(0);
         let not = |is_available: bool| (!is_available).then_some(false);
@@ -619,18 +617,6 @@ impl Engine {
             ..ConnackProperties::default()
         };
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
-        send_fitting(&mut self.links, id, &Packet::Connack(connack))
+        self.connections.send_fitting(id, &Packet::Connack(connack))
     }
-}
-
-/// Sends a packet unless it is larger than the client takes [MQTT-3.1.2-24].
-fn send_fitting(links: &mut Links, id: ConnectionId, packet: &Packet<'_>) -> bool {
-    let connection = &links.connections[id.slot as usize];
-    let mut bytes = Vec::new();
-    packet.encode(connection.version, &mut bytes);
-    let fits = bytes.len() <= connection.packet_bytes_max as usize;
-    if fits {
-        links.send(id.slot, |out| out.extend_from_slice(&bytes));
-    }
-    fits
 }

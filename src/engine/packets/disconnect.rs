@@ -1,9 +1,10 @@
-//! The end of connections and sessions: last words, Session Expiry.
+//! The end of connections and sessions: DISCONNECT, Session Expiry.
 
 use crate::base::clock::Deadline;
 use crate::base::ids::{ConnectionId, Peer, SessionId, SessionRef, exchange};
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
+use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Hold, Phase};
 use crate::engine::{Action, Engine};
 use crate::wire::violation::Violation;
@@ -35,7 +36,8 @@ pub(in crate::engine) enum Ending {
 }
 
 impl Ending {
-    fn last_word(self) -> Option<ReasonCode> {
+    /// The Reason Code of the DISCONNECT that is sent; none where none is.
+    fn reason(self) -> Option<ReasonCode> {
         match self {
             Self::Server(reason) => Some(reason),
             Self::Violation(violation) => Some(violation.reason()),
@@ -62,24 +64,53 @@ impl Ending {
     }
 }
 
+impl Connections {
+    /// Sends DISCONNECT with a reason, where the client's version knows it and the client is admitted.
+    fn send_disconnect(&mut self, id: ConnectionId, ending: Ending, server_reference: &str) {
+        let Some(reason) = ending.reason() else { return };
+        let connection = &self[id];
+        if connection.version != Version::V5 || connection.session().is_none() {
+            return;
+        }
+        // A server to go to turns "shutting down" into "use another server" [MQTT-4.11].
+        let is_elsewhere = reason == ReasonCode::ServerShuttingDown && !server_reference.is_empty();
+        let elsewhere = is_elsewhere.then(|| Disconnect {
+            reason: ReasonCode::UseAnotherServer,
+            server_reference: Some(server_reference),
+            ..Disconnect::default()
+        });
+        // [MQTT-3.1.2-29]
+        let reason_string =
+            ending.reason_string().filter(|_| connection.wants_problem_information());
+        let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
+        let bare = Disconnect { reason, ..Disconnect::default() };
+        // A client that takes small packets only is told less, or nothing [MQTT-3.1.2-24],
+        // [MQTT-3.14.2-3]. A Session Expiry Interval is in none of them [MQTT-3.14.2-2].
+        let packets = elsewhere.into_iter().chain([in_words, bare]).map(Packet::Disconnect);
+        for packet in packets {
+            if self.send_fitting(id, &packet) {
+                return;
+            }
+        }
+    }
+}
+
 impl Engine {
-    /// Closes the connection in `slot` and lets go of what hung on it.
-    pub(in crate::engine) fn end_connection(&mut self, slot: u32, ending: Ending) {
+    /// Closes a connection and releases what depends on it.
+    pub(in crate::engine) fn end_connection(&mut self, id: ConnectionId, ending: Ending) {
         self.flush_fan_out_batch();
         self.work.spend(4);
-        let id = self.links.id(slot);
-        self.say_last_word(slot, ending);
-        let (mut connection, last) = self.links.remove(slot);
+        self.connections.send_disconnect(id, ending, &self.config.mqtt.server_reference);
+        let (mut connection, last) = self.connections.remove(id);
         self.listeners.release(connection.listener);
         if let Phase::Leaving(_) = connection.phase {
             self.mesh.cancel_departure(id);
         }
         let last = match connection.transport.take() {
             _ if connection.is_deaf() => None,
-            Some(mut transport) => transport.close(last, &mut self.links.scratch),
+            Some(mut transport) => self.connections.wrap_last(&mut transport, last),
             None => last,
         };
-        self.place.set_connections(self.links.connections.len());
         if let Some(congestion) = connection.take_congestion() {
             self.release_waiting(congestion.waiting);
         }
@@ -90,46 +121,12 @@ impl Engine {
         }
         self.access.forget(exchange(id));
         match connection.holds.has(Hold::Closed) {
-            true => self.links.connections.free(slot as usize),
-            false => self.links.actions.push_back(Action::Close { connection: id, last }),
+            true => self.connections.free(id),
+            false => self.connections.push_action(Action::Close { connection: id, last }),
         }
         if let Phase::Open { session } = connection.phase {
             self.metrics.clients_connected -= 1;
             self.detach_session(session, ending);
-        }
-    }
-
-    /// DISCONNECT with a reason, where the client's version knows it and it has been let in.
-    fn say_last_word(&mut self, slot: u32, ending: Ending) {
-        let Some(reason) = ending.last_word() else { return };
-        let connection = &self.links.connections[slot as usize];
-        if connection.version != Version::V5 || connection.session().is_none() {
-            return;
-        }
-        let packet_bytes_max = connection.packet_bytes_max as usize;
-        let reference = Some(self.config.mqtt.server_reference.as_str())
-            .filter(|reference| reason == ReasonCode::ServerShuttingDown && !reference.is_empty());
-        // Somewhere to go turns "shutting down" into "use another server" [MQTT-4.11].
-        let elsewhere = Disconnect {
-            reason: ReasonCode::UseAnotherServer,
-            server_reference: reference,
-            ..Disconnect::default()
-        };
-        // [MQTT-3.1.2-29]
-        let reason_string =
-            ending.reason_string().filter(|_| connection.wants_problem_information());
-        let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
-        let bare = Disconnect { reason, ..Disconnect::default() };
-        // A client that takes small packets only hears less, or nothing [MQTT-3.1.2-24],
-        // [MQTT-3.14.2-3]. A Session Expiry Interval is in none of them [MQTT-3.14.2-2].
-        let words = reference.map(|_| elsewhere).into_iter().chain([in_words, bare]);
-        let fitting = words.map(Packet::Disconnect).find_map(|packet| {
-            let mut bytes = Vec::new();
-            packet.encode(Version::V5, &mut bytes);
-            (bytes.len() <= packet_bytes_max).then_some(bytes)
-        });
-        if let Some(bytes) = fitting {
-            self.links.send(slot, |out| out.extend_from_slice(&bytes));
         }
     }
 
@@ -202,10 +199,5 @@ impl Engine {
             let dropped = drops.total();
             rated!(warn, self.now, client, dropped, causes, "messages were dropped");
         }
-    }
-
-    /// Whether the connection is still there.
-    pub(in crate::engine) fn is_connected(&mut self, id: ConnectionId) -> bool {
-        self.links.get(id).is_some()
     }
 }

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::engine::connections::connection::Hold;
 use crate::engine::connections::pending_acks::{Answer, Promise, unsuback};
 use crate::engine::packets::subscribe::check_filter;
+use crate::resources::gauges::{Charge, Ledger};
 use crate::wire::violation::Violation;
 use crate::wire::{
     Packet, PacketIdentifier, ReasonCode, SubscribeFilters, UnsubscribeFilters, Version,
@@ -19,7 +20,16 @@ const FILTER_STEPS: usize = 10;
 
 /// Work for one client of which a part is done.
 #[derive(Debug)]
-pub enum Job {
+pub struct Job {
+    work: JobWork,
+    /// The memory it takes.
+    #[expect(dead_code, reason = "it is on the ledger for as long as it lives")]
+    charge: Charge,
+}
+
+/// What is left to do for a client.
+#[derive(Debug)]
+enum JobWork {
     /// A SUBSCRIBE or UNSUBSCRIBE packet.
     Filters {
         /// Its filters, as they came.
@@ -33,12 +43,12 @@ pub enum Job {
 }
 
 impl Job {
-    /// What it has on the ledger.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Filters { payload, .. } => size_of::<Self>() + payload.len(),
-            Self::Rights(_) => size_of::<Self>(),
-        }
+    fn new(work: JobWork, ledger: &Ledger) -> Self {
+        let payload = match &work {
+            JobWork::Filters { payload, .. } => payload.len(),
+            JobWork::Rights(_) => 0,
+        };
+        Self { work, charge: Charge::of(ledger, size_of::<Self>() + payload) }
     }
 }
 
@@ -93,7 +103,7 @@ impl Engine {
             return Ok(());
         }
         self.work.spend_bytes(filters.len());
-        self.keep_job(id, Job::Filters { payload: filters.into(), progress });
+        self.keep_job(id, JobWork::Filters { payload: filters.into(), progress });
         Ok(())
     }
 
@@ -117,54 +127,51 @@ impl Engine {
         let subscriptions = self.sessions[session].subscriptions.len();
         let left = self.check_subscriptions(session, subscriptions);
         if left > 0 {
-            self.keep_job(id, Job::Rights(left));
+            self.keep_job(id, JobWork::Rights(left));
         }
     }
 
-    fn keep_job(&mut self, id: ConnectionId, job: Job) {
-        self.links.ledger.charge(job.bytes());
+    fn keep_job(&mut self, id: ConnectionId, work: JobWork) {
         self.metrics.packets_divided += 1;
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let job = Job::new(work, self.place.ledger());
         connection.extra.get_or_insert_default().job = Some(Box::new(job));
-        self.hold(id, Hold::Job);
-        self.mark_ready(id);
+        self.connections.hold(id, Hold::Job);
+        self.connections.mark_ready(id);
     }
 
     /// Goes on with the packet of a connection; false when it is not through yet.
     pub(in crate::engine) fn go_on_with_job(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.links.get(id) else { return true };
+        let Some(connection) = self.connections.get_mut(id) else { return true };
         let session = connection.session();
         let job = connection.extra.as_mut().and_then(|extra| extra.job.take());
         let (Some(session), Some(mut job)) = (session, job) else { return true };
-        let bytes = job.bytes();
-        let outcome = match &mut *job {
-            Job::Filters { payload, progress } => self.take_part(id, session, progress, payload),
-            Job::Rights(left) => {
+        let outcome = match &mut job.work {
+            JobWork::Filters { payload, progress } => {
+                self.take_part(id, session, progress, payload)
+            }
+            JobWork::Rights(left) => {
                 *left = self.check_subscriptions(session, *left);
                 Ok(*left == 0)
             }
         };
-        match (outcome, *job) {
-            (Ok(false), job) => {
-                let Some(connection) = self.links.get(id) else { return true };
-                connection.extra.get_or_insert_default().job = Some(Box::new(job));
+        match outcome {
+            Ok(false) => {
+                let Some(connection) = self.connections.get_mut(id) else { return true };
+                connection.extra.get_or_insert_default().job = Some(job);
                 return false;
             }
-            (Ok(true), job) => {
-                self.links.ledger.release(bytes);
-                if let Job::Filters { progress, .. } = job {
+            Ok(true) => {
+                if let JobWork::Filters { progress, .. } = job.work {
                     self.end_job(id, progress);
                 }
-                self.release_job(id);
+                self.connections.release_job(id, self.now);
                 // What was to be judged has waited for it.
-                if self.is_connected(id) {
-                    self.after_progress(id.slot);
+                if self.connections.contains(id) {
+                    self.after_progress(id);
                 }
             }
-            (Err(violation), _) => {
-                self.links.ledger.release(bytes);
-                self.violate(id, violation);
-            }
+            Err(violation) => self.violate(id, violation),
         }
         true
     }
@@ -200,7 +207,7 @@ impl Engine {
         progress: &mut Progress,
         filters: &[u8],
     ) -> Result<bool, Violation> {
-        let version = self.version(id.slot);
+        let version = self.connections[id].version;
         let rest = &filters[progress.checked_bytes..];
         let mut to_subscribe = SubscribeFilters::payload(rest, version);
         let mut to_unsubscribe = UnsubscribeFilters::payload(rest);
@@ -236,7 +243,7 @@ impl Engine {
         id: ConnectionId,
         progress: &Progress,
     ) -> Result<(), Violation> {
-        let Some(connection) = self.links.get(id) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
         if connection.packet_bytes_max == u32::MAX {
             return Ok(());
         }
@@ -254,7 +261,7 @@ impl Engine {
         progress: &mut Progress,
         filters: &[u8],
     ) -> bool {
-        let version = self.version(id.slot);
+        let version = self.connections[id].version;
         let filters_max = self.config.limits.subscribe_filters_max as usize;
         let mut left = SubscribeFilters::payload(&filters[progress.done_bytes..], version);
         while let Some(Ok((text, options))) = left.next_checked() {
@@ -325,8 +332,8 @@ impl Engine {
             }
             Request::Unsubscribe => {
                 let unsuback = unsuback(packet_identifier, &reasons);
-                let version = self.version(id.slot);
-                self.links.send(id.slot, |out| Packet::Unsuback(unsuback).encode(version, out));
+                let version = self.connections[id].version;
+                self.connections.send(id, |out| Packet::Unsuback(unsuback).encode(version, out));
             }
         }
     }

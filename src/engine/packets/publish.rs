@@ -70,19 +70,17 @@ impl Engine {
             return Err(Violation::TopicAliasTooHigh); // [MQTT-3.3.2-9]
         }
         let is_full = self.memory_is_full();
-        let Some(connection) = self.links.get(id) else { return Ok(()) };
-        let aliases = &mut connection.extra.get_or_insert_default().incoming_aliases;
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
+        let aliases = &connection.extra.get_or_insert_default().incoming_aliases;
         if !topic.is_empty() {
             if is_full && topic.len() > aliases.topic(alias).map_or(0, str::len) {
                 return Err(Violation::TopicAliasesTooLarge);
             }
-            let bytes_before = aliases.bytes();
-            aliases.set(alias, topic);
-            let bytes = aliases.bytes();
-            self.links.ledger.release(bytes_before);
-            self.links.ledger.charge(bytes);
+            self.connections.edit(id, |connection| {
+                connection.extra.get_or_insert_default().incoming_aliases.set(alias, topic);
+            });
         }
-        let aliases = &self.links.connections[id.slot as usize].extra.as_ref();
+        let aliases = &self.connections[id].extra.as_ref();
         let aliases = &aliases.expect("made above").incoming_aliases;
         let known = aliases.topic(alias).ok_or(Violation::TopicAliasUnknown)?;
         resolved.clear();
@@ -137,7 +135,7 @@ impl Engine {
         };
         if let Err(RetainedFull(cause)) = stored {
             self.metrics.drops.add(cause, 1);
-            if publish.qos != Qos::AtMostOnce && self.version(id.slot) == Version::V5 {
+            if publish.qos != Qos::AtMostOnce && self.connections[id].version == Version::V5 {
                 return self.turn_away(id, session, publish, ReasonCode::QuotaExceeded);
             }
         }
@@ -161,7 +159,7 @@ impl Engine {
             });
         }
         if self.router.take_has_queued() && self.memory_is_full() {
-            self.rest_for_memory(id);
+            self.connections.rest_for_memory(id, &mut self.timers, self.now);
         }
         self.rest_for_store(id, mark);
         Ok(())
@@ -196,8 +194,8 @@ impl Engine {
         session: SessionId,
         identifier: PacketIdentifier,
     ) -> Result<bool, Violation> {
-        let is_told_a_maximum = self.version(id.slot) == Version::V5;
-        let pubrecs = self.pubrecs_of(id);
+        let is_told_a_maximum = self.connections[id].version == Version::V5;
+        let pubrecs = self.connections.pubrecs_of(id);
         let inbound = self.sessions[session].inbound.get_or_insert_default();
         if inbound.contains(identifier) {
             return Ok(false);
@@ -213,7 +211,7 @@ impl Engine {
         if self.journal.is_some() {
             inbound.withhold(identifier, self.checkpoints);
         }
-        inbound.settle(&self.links.ledger);
+        inbound.settle(self.place.ledger());
         Ok(true)
     }
 
@@ -261,7 +259,7 @@ impl Engine {
         }
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier) {
             // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]; MQTT 3 has none and goes on.
-            if self.version(id.slot) == Version::V5
+            if self.connections[id].version == Version::V5
                 && let Some(inbound) = &mut self.sessions[session].inbound
             {
                 inbound.release(identifier);
@@ -282,7 +280,7 @@ impl Engine {
         awaits: impl FnMut(&mut Mesh, CoreId, Awaited) -> bool,
     ) {
         let Some(identifier) = publish.packet_identifier else { return };
-        if !self.is_connected(id) {
+        if !self.connections.contains(id) {
             return;
         }
         let ack = Ack::new(identifier, reason);
@@ -317,7 +315,7 @@ impl Engine {
             let promise = Promise::stored(batch);
             return self.answer(id, Answer::Pubcomp(ack), promise, |_, _, _| false);
         }
-        let version = self.version(id.slot);
-        self.links.send(id.slot, |out| Packet::Pubcomp(ack).encode(version, out));
+        let version = self.connections[id].version;
+        self.connections.send(id, |out| Packet::Pubcomp(ack).encode(version, out));
     }
 }

@@ -29,7 +29,7 @@ impl Engine {
     /// Bytes arrived on a connection.
     pub fn handle_received(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
         self.set_now(now);
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let has_transport = connection.transport.is_some();
         self.metrics.bytes_received += bytes.len() as u64;
         match has_transport {
@@ -41,7 +41,7 @@ impl Engine {
     /// MQTT arrived on a connection.
     pub(in crate::engine) fn handle_mqtt(&mut self, id: ConnectionId, bytes: &[u8]) {
         let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         match connection.session() {
             Some(_) => connection.last_received = now,
             None => connection.timing.note_heard(),
@@ -62,9 +62,9 @@ impl Engine {
                 return; // [MQTT-3.14.4-1]
             }
             self.stash(id, bytes, 0);
-            self.defer_input(id);
+            self.connections.defer_input(id);
         } else if self.work.is_spent() {
-            self.mark_untouched(id);
+            self.connections.mark_untouched(id);
             self.stash(id, bytes, 0);
         } else if takes_slowly && self.holds_for_answers(id) {
             self.stash(id, bytes, 0);
@@ -77,18 +77,16 @@ impl Engine {
     /// connection where there is no room. The executor reads at most one more buffer after a `Pause`.
     fn stash(&mut self, id: ConnectionId, bytes: &[u8], need: usize) {
         let now = self.now;
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let is_whole = connection.is_held() || connection.is_ready;
         let before = connection.input_bytes();
         let after = before + connection.stash_growth(bytes.len(), need);
         if !self.has_room_for_input(after, after - before, is_whole) {
             return self.end_for_input(id);
         }
-        let Some(connection) = self.links.get(id) else { return };
-        connection.extend_stash(now, bytes, need);
-        self.links.ledger.change_input(before, after);
+        self.connections.extend_stash(id, bytes, need, now);
         self.work.spend_bytes(bytes.len());
-        self.time_packet(id);
+        self.connections.time_packet(id, &self.config.protection, &mut self.timers, now);
     }
 
     /// Processes what is stashed and then `bytes`, without copying any packet that lies whole in
@@ -96,7 +94,7 @@ impl Engine {
     pub(in crate::engine) fn take_in(&mut self, id: ConnectionId, mut bytes: &[u8]) {
         let is_next = loop {
             let is_spent = self.work.is_spent();
-            let Some(connection) = self.links.get(id) else { return };
+            let Some(connection) = self.connections.get_mut(id) else { return };
             let has_stash = connection.stash_began().is_some();
             if connection.is_held() || !has_stash || is_spent {
                 break !has_stash;
@@ -122,10 +120,7 @@ impl Engine {
                 self.stash(id, taken, need);
                 continue;
             }
-            let before = connection.input_bytes();
-            let Some(mut stash) = connection.take_stash() else { return };
-            let after = connection.input_bytes();
-            self.links.ledger.change_input(before, after);
+            let Some(mut stash) = self.connections.take_stash(id) else { return };
             let used = self.take_packets(id, stash.bytes());
             stash.advance(used);
             self.put_back(id, stash);
@@ -137,9 +132,9 @@ impl Engine {
         if used < bytes.len() {
             let rest = &bytes[used..];
             if self.work.is_spent() {
-                self.mark_ready(id);
+                self.connections.mark_ready(id);
             }
-            let need = self.links.get(id).map_or(0, |connection| {
+            let need = self.connections.get_mut(id).map_or(0, |connection| {
                 match wire::frame(rest, connection.packet_bytes_max(&self.config.limits)) {
                     Ok(Frame::Incomplete { need }) => need,
                     _ => 0,
@@ -148,25 +143,20 @@ impl Engine {
             self.stash(id, rest, need);
         }
         if self.work.is_spent()
-            && let Some(connection) = self.links.get(id)
+            && let Some(connection) = self.connections.get_mut(id)
             && !connection.is_held()
             && !connection.stash().is_empty()
         {
-            self.mark_ready(id);
-            self.defer_input(id);
+            self.connections.mark_ready(id);
+            self.connections.defer_input(id);
         }
     }
 
     pub(in crate::engine) fn put_back(&mut self, id: ConnectionId, stash: Box<Input>) {
-        let now = self.now;
-        let Some(connection) = self.links.get(id).filter(|_| !stash.bytes().is_empty()) else {
-            return;
-        };
-        let before = connection.input_bytes();
-        connection.put_back_stash(now, stash);
-        let after = connection.input_bytes();
-        self.links.ledger.change_input(before, after);
-        self.time_packet(id);
+        if !stash.bytes().is_empty() && self.connections.contains(id) {
+            self.connections.put_back_stash(id, stash, self.now);
+            self.connections.time_packet(id, &self.config.protection, &mut self.timers, self.now);
+        }
     }
 
     /// Processes the packets that lie whole in `bytes`; returns how many bytes they were. Stops
@@ -175,7 +165,7 @@ impl Engine {
         let mut used = 0;
         loop {
             let is_spent = self.work.is_spent();
-            let packet_bytes_max = match self.links.get(id) {
+            let packet_bytes_max = match self.connections.get_mut(id) {
                 Some(connection) if !connection.is_held() && !is_spent => {
                     connection.packet_bytes_max(&self.config.limits)
                 }
@@ -201,7 +191,7 @@ impl Engine {
 
     /// No packet may begin with these bytes. A CONNECT that is too large is refused like any other.
     fn refuse_frame(&mut self, id: ConnectionId, bytes: &[u8], violation: Violation) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         match connection.phase {
             Phase::Connecting { .. } if violation == Violation::PacketTooLarge => {
                 self.refuse_malformed(id, bytes, Violation::ConnectTooLarge);
@@ -217,7 +207,7 @@ impl Engine {
         header: usize,
     ) {
         self.metrics.packets_received += 1;
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let version = connection.version;
         let outcome = match connection.phase {
             Phase::Connecting { .. } => return self.handle_first_packet(id, frame),
@@ -225,7 +215,11 @@ impl Engine {
             Phase::Authenticating(_) => self.handle_while_authenticating(id, frame),
             Phase::Open { session } => {
                 if self.config.bounds_rates {
-                    self.count_packet(id, frame);
+                    let Self { connections, config, timers, metrics, .. } = self;
+                    let protection = &config.protection;
+                    let is_throttled =
+                        connections.count_packet(id, frame, protection, timers, self.now);
+                    metrics.clients_throttled += u64::from(is_throttled);
                 }
                 if frame.len() > limits::PROPERTIES_LOOK_BYTES
                     && let Err(violation) = self.check_properties(frame, header, version)
@@ -287,7 +281,7 @@ impl Engine {
             },
             _ if frame == wire::PINGREQ => {
                 self.flush_fan_out_batch();
-                self.links.send(id.slot, |out| Packet::Pingresp.encode(version, out));
+                self.connections.send(id, |out| Packet::Pingresp.encode(version, out));
                 Ok(())
             }
             _ => match &wire::decode_framed(frame, header, version) {
@@ -351,8 +345,8 @@ impl Engine {
         }
         let publishes_will = disconnect.reason != ReasonCode::Success;
         let ending = Ending::Client { publishes_will };
-        if !self.leaves_later(id) {
-            self.end_connection(id.slot, ending);
+        if !self.connections.leaves_later(id, &mut self.timers, self.now) {
+            self.end_connection(id, ending);
         } else if !publishes_will {
             self.settle_will(session, ending); // [MQTT-3.14.4-3]
         }
@@ -362,15 +356,11 @@ impl Engine {
     /// The peer broke the protocol: it is told why where its version has words for it, and the
     /// connection is closed [MQTT-4.13.1-1].
     pub(in crate::engine) fn violate(&mut self, id: ConnectionId, violation: Violation) {
-        let Some(connection) = self.links.get(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let address = connection.address;
         self.metrics.violations += 1;
         tracing::debug!(?address, clause = violation.clause(), "protocol violation: {violation}");
-        self.end_connection(id.slot, Ending::Violation(violation));
-    }
-
-    pub(in crate::engine) fn version(&self, slot: u32) -> Version {
-        self.links.connections[slot as usize].version
+        self.end_connection(id, Ending::Violation(violation));
     }
 
     /// Counts messages lost on the way to a client, by cause and by client.

@@ -101,7 +101,7 @@ impl Engine {
                 },
                 subscription: subscribed.filter,
             };
-            state.replays.push(replay, &self.links.ledger);
+            state.replays.push(replay, self.place.ledger());
         }
         Ok(qos)
     }

@@ -3,7 +3,7 @@
 
 use shards::{Cursor, ScanState, ScanStep};
 
-use crate::base::ids::SessionId;
+use crate::base::ids::{ConnectionId, SessionId};
 use crate::base::limits;
 use crate::engine::Engine;
 use crate::engine::retained::RetainedStore;
@@ -59,14 +59,13 @@ impl Portion {
 impl Engine {
     /// Sends retained messages that new subscriptions still await, as far as the client's window and
     /// outbox allow. The caller calls again when they allow more.
-    pub(in crate::engine) fn replay_retained(&mut self, slot: u32) {
-        let session = self.links.connections[slot as usize].session().expect("open");
+    pub(in crate::engine) fn replay_retained(&mut self, id: ConnectionId) {
+        let session = self.connections[id].session().expect("open");
         loop {
             if self.work.is_spent() {
-                let id = self.links.id(slot);
-                return self.mark_ready(id);
+                return self.connections.mark_ready(id);
             }
-            let room = self.room_for_retained(slot, session);
+            let room = self.room_for_retained(id, session);
             let state = &mut self.sessions[session];
             let Some(replay) = state.replays.first_mut().filter(|_| room.messages > 0) else {
                 return;
@@ -89,8 +88,7 @@ impl Engine {
             if is_resting {
                 if !portion.is_full {
                     // Many topics were visited without a match: other connections come first.
-                    let id = self.links.id(slot);
-                    self.mark_ready(id);
+                    self.connections.mark_ready(id);
                 }
                 return;
             }
@@ -99,8 +97,8 @@ impl Engine {
 
     /// What the client can take at once. No retained message may be queued, as a live message that is
     /// newer could overtake it.
-    fn room_for_retained(&self, slot: u32, session: SessionId) -> Room {
-        let connection = &self.links.connections[slot as usize];
+    fn room_for_retained(&self, id: ConnectionId, session: SessionId) -> Room {
+        let connection = &self.connections[id];
         let pending = connection.pending_bytes();
         let state = &self.sessions[session];
         let messages = match (&state.outbound, state.replays.first()) {

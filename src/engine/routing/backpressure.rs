@@ -60,16 +60,15 @@ impl Engine {
         match acknowledged {
             Acknowledged::Ended => {
                 self.tell_gone(session);
-                if let Some(congestion) = self.links.connections[id.slot as usize].congestion_mut()
-                {
+                if let Some(congestion) = self.connections[id].congestion_mut() {
                     congestion.taken += 1;
                 }
-                self.after_progress(id.slot);
+                self.after_progress(id);
             }
             Acknowledged::Release(kept) => self.release(id, session, identifier, kept),
             Acknowledged::Unknown if matches!(ack, Ack::Pubrec { refused: false }) => {
                 // The client waits for a PUBREL: it gets one, that says why.
-                self.send_pubrel(id.slot, identifier, ReasonCode::PacketIdentifierNotFound);
+                self.send_pubrel(id, identifier, ReasonCode::PacketIdentifierNotFound);
             }
             Acknowledged::Unknown => {}
         }
@@ -86,23 +85,23 @@ impl Engine {
         let mark = self.mark();
         self.tell_released(session, identifier, kept);
         let Some(batch) = self.batch_since(mark) else {
-            return self.send_pubrel(id.slot, identifier, ReasonCode::Success);
+            return self.send_pubrel(id, identifier, ReasonCode::Success);
         };
         let pubrel = Answer::Pubrel(wire::Ack::new(identifier, ReasonCode::Success));
         let promise = Promise::stored(batch);
         self.answer(id, pubrel, promise, |_, _, _| false);
     }
 
-    fn send_pubrel(&mut self, slot: u32, identifier: PacketIdentifier, reason: ReasonCode) {
-        let version = self.version(slot);
+    fn send_pubrel(&mut self, id: ConnectionId, identifier: PacketIdentifier, reason: ReasonCode) {
+        let version = self.connections[id].version;
         let ack = wire::Ack::new(identifier, reason);
-        self.links.send(slot, |out| Packet::Pubrel(ack).encode(version, out));
+        self.connections.send(id, |out| Packet::Pubrel(ack).encode(version, out));
     }
 
     /// Whether more is sent, or somebody let go, when the executor says that a buffer is written.
     /// An executor that may learn of it late must then not wait.
     pub fn awaits_sent(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.links.get(id) else { return false };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         let has_more = connection.outbox.is_some() || connection.congestion().is_some();
         has_more || connection.session().is_some_and(|session| self.is_owed(session))
     }
@@ -114,32 +113,31 @@ impl Engine {
     }
 
     /// The client took bytes or acknowledged: more can be sent, and whoever waits may go on.
-    pub(in crate::engine) fn after_progress(&mut self, slot: u32) {
-        let connection = &self.links.connections[slot as usize];
+    pub(in crate::engine) fn after_progress(&mut self, id: ConnectionId) {
+        let connection = &self.connections[id];
         let session = connection.session().expect("open");
         let caught_up_bytes = self.outbox_behind_bytes() / 2;
         if self.is_owed(session) && connection.pending_bytes() <= caught_up_bytes {
-            self.pump(slot);
+            self.pump(id);
         }
-        if self.links.connections[slot as usize].congestion().is_some() {
-            self.relax(slot);
+        if self.connections[id].congestion().is_some() {
+            self.relax(id);
         }
     }
 
     /// Sends what waits for a client, as far as its window and its outbox allow.
-    pub(in crate::engine) fn pump(&mut self, slot: u32) {
-        let session = self.links.connections[slot as usize].session().expect("open");
+    pub(in crate::engine) fn pump(&mut self, id: ConnectionId) {
+        let session = self.connections[id].session().expect("open");
         let outbox_bytes = self.outbox_behind_bytes();
         let (mut expired, mut denied) = (0, 0);
         let queued_before = self.queued(session);
-        let id = self.links.id(slot);
-        while self.links.connections[slot as usize].pending_bytes() <= outbox_bytes {
+        while self.connections[id].pending_bytes() <= outbox_bytes {
             let stored = self.stored_up_to();
             let Session { outbound, client_identifier, .. } = &mut self.sessions[session];
             let Some(outbound) = outbound else { break };
             let is_judging = outbound.has_unjudged();
             // Its subscriptions are looked at first: others may get what was drawn for shared ones.
-            if is_judging && self.links.connections[slot as usize].holds.has(Hold::Job) {
+            if is_judging && self.connections[id].holds.has(Hold::Job) {
                 break;
             }
             let next = outbound.next(self.now, stored, &mut expired, |delivery| {
@@ -158,7 +156,7 @@ impl Engine {
                     self.hold_until_stored(session, id, kept);
                 }
                 Next::Pubrel(identifier) => {
-                    self.send_pubrel(slot, identifier, ReasonCode::Success);
+                    self.send_pubrel(id, identifier, ReasonCode::Success);
                 }
                 Next::Publish(delivery, identifier, dup) => {
                     self.work.spend(2);
@@ -169,11 +167,11 @@ impl Engine {
                     {
                         self.tell_sent(session, delivery.kept, identifier);
                     }
-                    self.send_queued(slot, session, &delivery, identifier, dup);
+                    self.send_queued(id, session, &delivery, identifier, dup);
                 }
             }
             if is_judging && self.work.is_spent() {
-                self.mark_ready(id);
+                self.connections.mark_ready(id);
                 break;
             }
         }
@@ -184,12 +182,12 @@ impl Engine {
         if expired > 0 {
             self.work.spend(expired as usize / 4);
             // There may be more of them: others have their turn first.
-            self.mark_ready(id);
+            self.connections.mark_ready(id);
         }
         let state = &self.sessions[session];
         let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());
         if !has_waiting && !state.replays.is_empty() {
-            self.replay_retained(slot);
+            self.replay_retained(id);
         }
     }
 
@@ -201,7 +199,7 @@ impl Engine {
     /// The queue of a session may have become longer or shorter.
     pub(in crate::engine) fn count_queue(&mut self, session: SessionId, before: usize) {
         if let Some(outbound) = &mut self.sessions[session].outbound {
-            outbound.settle(&self.links.ledger);
+            outbound.settle(self.place.ledger());
         }
         let now = self.queued(session);
         let queued = &mut self.metrics.messages_queued;
@@ -210,7 +208,7 @@ impl Engine {
 
     fn send_queued(
         &mut self,
-        slot: u32,
+        id: ConnectionId,
         session: SessionId,
         delivery: &Delivery,
         identifier: Option<PacketIdentifier>,
@@ -223,7 +221,7 @@ impl Engine {
             subscription_identifiers: delivery.subscription_identifiers.as_slice(),
             ..Copy::plain(delivery.qos, delivery.retain)
         };
-        if !self.links.connections[slot as usize].takes(&content, &copy, self.now) {
+        if !self.connections[id].takes(&content, &copy, self.now) {
             let outbound = self.sessions[session].outbound.as_mut();
             if let (Some(identifier), Some(outbound)) = (identifier, outbound) {
                 outbound.abandon(identifier);
@@ -233,24 +231,24 @@ impl Engine {
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
         let payload = is_large.then(|| delivery.message.shared_payload());
-        self.write(slot, &content, copy, payload, &mut TemplateUse::default());
+        self.write(id, &content, copy, payload, &mut TemplateUse::default());
     }
 
     /// How a connected consumer stands; one that has fallen behind is watched from here on.
-    pub(in crate::engine) fn standing(&mut self, slot: u32) -> Standing {
-        let connection = &self.links.connections[slot as usize];
+    pub(in crate::engine) fn standing(&mut self, id: ConnectionId) -> Standing {
+        let connection = &self.connections[id];
         if connection.congestion().is_some_and(|congestion| congestion.is_stuck) {
             return Standing::Stuck;
         }
-        if !self.is_behind(slot) {
+        if !self.is_behind(id) {
             return Standing::Fine;
         }
-        self.watch(slot);
-        Standing::Behind(slot)
+        self.watch(id);
+        Standing::Behind(id)
     }
 
-    fn is_behind(&self, slot: u32) -> bool {
-        let connection = &self.links.connections[slot as usize];
+    fn is_behind(&self, id: ConnectionId) -> bool {
+        let connection = &self.connections[id];
         if connection.pending_bytes() > self.outbox_behind_bytes() {
             return true;
         }
@@ -261,9 +259,8 @@ impl Engine {
             || outbound.queued_live_bytes() > limits::CONGESTED_QUEUE_BYTES
     }
 
-    fn watch(&mut self, slot: u32) {
-        let id = self.links.id(slot);
-        let extra = self.links.connections[slot as usize].extra.get_or_insert_default();
+    fn watch(&mut self, id: ConnectionId) {
+        let extra = self.connections[id].extra.get_or_insert_default();
         if extra.congestion.is_none() {
             let next_look = self.now.after(Self::look_after());
             extra.congestion = Some(Congestion::new(self.now, next_look));
@@ -272,30 +269,30 @@ impl Engine {
     }
 
     /// Leaves a publisher's socket unread until the consumer in `consumer` has caught up.
-    pub(in crate::engine) fn pause_for(&mut self, publisher: Publisher, consumer: u32) {
+    pub(in crate::engine) fn pause_for(&mut self, publisher: Publisher, consumer: ConnectionId) {
         let is_here = publisher.core == self.core();
         let id = publisher.connection;
         if is_here {
             // A client is never held up by its own subscriptions: its acknowledgements must be read.
-            if id.slot == consumer || self.links.get(id).is_none_or(|p| p.holders > 0) {
+            if id == consumer || self.connections.get_mut(id).is_none_or(|p| p.holders > 0) {
                 return;
             }
         } else if self.mesh.has_paused(&publisher) {
             return;
         }
         // It may be gone by now, where there were many.
-        let consumer = self.links.connections.get_mut(consumer as usize);
+        let consumer = self.connections.get_mut(consumer);
         let Some(congestion) = consumer.and_then(|c| c.congestion_mut()) else { return };
         congestion.waiting.push_back(publisher);
         if is_here {
-            return self.pause_reading(id);
+            return self.connections.pause_reading(id);
         }
         self.mesh.pause(publisher);
     }
 
     /// Lets go of those who wait for a consumer that caught up.
-    pub(in crate::engine) fn relax(&mut self, slot: u32) {
-        let connection = &self.links.connections[slot as usize];
+    pub(in crate::engine) fn relax(&mut self, id: ConnectionId) {
+        let connection = &self.connections[id];
         let outbound =
             connection.session().and_then(|session| self.sessions[session].outbound.as_ref());
         let has_caught_up = connection.pending_bytes() <= self.outbox_behind_bytes() / 2
@@ -306,26 +303,25 @@ impl Engine {
         if !has_caught_up {
             return;
         }
-        let id = self.links.id(slot);
-        let Some(congestion) = self.links.connections[slot as usize].congestion_mut() else {
+        let Some(congestion) = self.connections[id].congestion_mut() else {
             return;
         };
         let count = congestion.waiting.len().min(RELEASED_AT_ONCE);
         let released: VecDeque<Publisher> = congestion.waiting.drain(..count).collect();
         if congestion.waiting.is_empty() {
-            self.links.connections[slot as usize].take_congestion();
+            self.connections[id].take_congestion();
         }
         self.release_waiting(released);
-        if self.links.connections[slot as usize].congestion().is_some() {
+        if self.connections[id].congestion().is_some() {
             // It looks again after those have had their turn.
-            self.mark_ready(id);
+            self.connections.mark_ready(id);
         }
     }
 
     pub(in crate::engine) fn release_waiting(&mut self, waiting: VecDeque<Publisher>) {
         for publisher in waiting {
             if publisher.core == self.core() {
-                self.resume_reading(publisher.connection);
+                self.connections.resume_reading(publisher.connection, self.now);
             } else {
                 self.mesh.resume(&publisher);
             }
@@ -335,13 +331,15 @@ impl Engine {
     /// Did a consumer that is behind take anything since the last look?
     pub(in crate::engine) fn look_at_congestion(&mut self, id: ConnectionId) {
         let now = self.now;
-        let Some(congestion) = self.links.get(id).and_then(|c| c.congestion_mut()) else { return };
+        let Some(congestion) = self.connections.get_mut(id).and_then(|c| c.congestion_mut()) else {
+            return;
+        };
         if !congestion.next_look.is_due(now) {
             return; // the timer of an earlier time when it was behind
         }
         congestion.next_look = now.after(Self::look_after());
         self.timers.arm(congestion.next_look, Timer::Congestion(id));
-        self.links.actions.push_back(Action::AskProgress { connection: id });
+        self.connections.push_action(Action::AskProgress { connection: id });
     }
 
     /// The kernel has so many bytes for a consumer that is behind which its peer has not acknowledged; none
@@ -354,7 +352,7 @@ impl Engine {
     ) -> bool {
         self.set_now(now);
         let now = self.now;
-        let Some(congestion) = self.links.get(id).and_then(|c| c.congestion_mut()) else {
+        let Some(congestion) = self.connections.get_mut(id).and_then(|c| c.congestion_mut()) else {
             return false;
         };
         let progresses = congestion.note_progress(now, unacknowledged);

@@ -116,7 +116,7 @@ pub(in crate::engine) enum Standing {
     /// It takes nothing: nobody waits for it, and it has no say.
     Stuck,
     /// It is behind and taking.
-    Behind(u32),
+    Behind(ConnectionId),
 }
 
 /// How the subscribers of one message, or run, stand taken together.
@@ -124,21 +124,22 @@ pub(in crate::engine) enum Standing {
 pub(in crate::engine) struct Pressure {
     live: usize,
     behind: usize,
-    pub(in crate::engine) last_behind: u32,
+    last_behind: Option<ConnectionId>,
 }
 
 impl Pressure {
     pub(in crate::engine) fn add(&mut self, standing: Standing) {
         self.live += usize::from(matches!(standing, Standing::Fine | Standing::Behind(_)));
-        if let Standing::Behind(slot) = standing {
+        if let Standing::Behind(consumer) = standing {
             self.behind += 1;
-            self.last_behind = slot;
+            self.last_behind = Some(consumer);
         }
     }
 
-    /// A publisher is slowed to the pace of most of its consumers, never to that of a few.
-    pub(in crate::engine) fn is_high(&self) -> bool {
-        2 * self.behind > self.live
+    /// The consumer that the publisher has to wait for: a publisher is slowed to the pace of most of its
+    /// consumers, never to that of a few.
+    pub(in crate::engine) fn consumer_awaited(&self) -> Option<ConnectionId> {
+        self.last_behind.filter(|_| 2 * self.behind > self.live)
     }
 }
 
@@ -243,9 +244,9 @@ impl Engine {
     /// Slows the publisher when most of its consumers are behind.
     pub(in crate::engine) fn slow(&mut self, origin: &Origin, pressure: &Pressure) {
         if let Some(publisher) = origin.publisher
-            && pressure.is_high()
+            && let Some(consumer) = pressure.consumer_awaited()
         {
-            self.pause_for(publisher, pressure.last_behind);
+            self.pause_for(publisher, consumer);
         }
     }
 
@@ -285,7 +286,7 @@ impl Engine {
             }
             return Standing::Offline;
         };
-        let connection = &mut self.links.connections[id.slot as usize];
+        let connection = &mut self.connections[id];
         let pending = connection.pending_bytes();
         let is_open = session.outbound.as_ref().is_none_or(|outbound| outbound.is_open(qos));
         // The other policies choose among what waits, so QoS 0 waits where it can be chosen from.
@@ -303,12 +304,12 @@ impl Engine {
         } else if is_open && is_dropped {
             self.count_drops(target.session, DropCause::OutboxFull, 1);
             if self.config.queue_limits.policy == QueuePolicy::Disconnect {
-                self.doomed.push((id, ReasonCode::QuotaExceeded));
+                self.connections.close_later(id, ReasonCode::QuotaExceeded);
             }
         } else {
             self.enqueue(target, draft, shared);
         }
-        self.standing(id.slot)
+        self.standing(id)
     }
 
     /// How many bytes may wait in an outbox in which `pending` do, of what is not lined up: less where
@@ -331,18 +332,18 @@ impl Engine {
         let retain = draft.retain && target.retain_as_published;
         let identifiers = target.subscription_identifiers.as_slice();
         let mut copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
-        let connection = &self.links.connections[id.slot as usize];
+        let connection = &self.connections[id];
         if !connection.takes(&draft.content, &copy, self.now) {
             return self.count_drops(target.session, DropCause::PacketTooLarge, 1);
         }
         if qos != Qos::AtMostOnce {
-            let delivery = target.delivery(draft, &self.links.ledger, shared);
+            let delivery = target.delivery(draft, self.place.ledger(), shared);
             let window = connection.window;
             let is_held = qos == Qos::ExactlyOnce && self.journal_waits();
             let session = &mut self.sessions[target.session];
             let number = if self.journal.is_some() { session.number() } else { None };
             let outbound = session.outbound_mut(window);
-            outbound.settle_inflight(&self.links.ledger);
+            outbound.settle_inflight(self.place.ledger());
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {
@@ -362,10 +363,10 @@ impl Engine {
         let copied_bytes_max =
             if is_alone { limits::COPIED_ALONE_BYTES_MAX } else { limits::SHARED_BYTES_MIN - 1 };
         if bytes > copied_bytes_max {
-            let payload = draft.message(&self.links.ledger).shared_payload();
-            self.write(id.slot, &draft.content, copy, Some(payload), &mut draft.template);
+            let payload = draft.message(self.place.ledger()).shared_payload();
+            self.write(id, &draft.content, copy, Some(payload), &mut draft.template);
         } else {
-            self.write(id.slot, &draft.content, copy, None, &mut draft.template);
+            self.write(id, &draft.content, copy, None, &mut draft.template);
         }
     }
 
@@ -381,7 +382,7 @@ impl Engine {
         if self.memory_is_full() && !self.expire_queued(target.session) {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
-        let mut delivery = target.delivery(draft, &self.links.ledger, shared);
+        let mut delivery = target.delivery(draft, self.place.ledger(), shared);
         if self.journal.is_some()
             && delivery.qos != Qos::AtMostOnce
             && let Some(number) = self.sessions[target.session].number()
@@ -391,10 +392,10 @@ impl Engine {
         let queued_before = self.queued(target.session);
         let session = &mut self.sessions[target.session];
         let connection = session.connection;
-        let window = connection.map_or(0, |id| self.links.connections[id.slot as usize].window);
+        let window = connection.map_or(0, |id| self.connections[id].window);
         let outbound = session.outbound_mut(window);
         let held = outbound.queue_room_bytes();
-        let (limits, ledger) = (&self.config.queue_limits, &self.links.ledger);
+        let (limits, ledger) = (&self.config.queue_limits, self.place.ledger());
         let outcome = outbound.push(delivery, limits, connection.is_some(), self.now, ledger);
         let swept = outbound.take_swept();
         // Queues of many sessions that grow at the same time are megabytes of new memory.
@@ -407,7 +408,7 @@ impl Engine {
             Queued::Disconnect(cause) => {
                 self.count_drops(target.session, cause, 1);
                 let id = connection.expect("only a connected client is disconnected");
-                self.doomed.push((id, ReasonCode::QuotaExceeded));
+                self.connections.close_later(id, ReasonCode::QuotaExceeded);
             }
         }
         self.tell_gone(target.session);
@@ -417,7 +418,7 @@ impl Engine {
     fn expire_queued(&mut self, session: SessionId) -> bool {
         let queued_before = self.queued(session);
         let Some(outbound) = &mut self.sessions[session].outbound else { return false };
-        outbound.expire(self.now, &self.links.ledger);
+        outbound.expire(self.now, self.place.ledger());
         let swept = outbound.take_swept();
         self.count_queue(session, queued_before);
         self.note_swept(session, swept);
@@ -451,15 +452,15 @@ impl Engine {
     /// Encodes one copy into the outbox of a connection.
     pub(super) fn write(
         &mut self,
-        slot: u32,
+        id: ConnectionId,
         content: &Content<'_>,
         mut copy: Copy<'_>,
         payload: Option<Bytes>,
         of: &mut TemplateUse,
     ) {
         self.metrics.publishes_sent += 1;
-        self.links.count_packets(1);
-        let connection = &mut self.links.connections[slot as usize];
+        self.connections.count_packets(1);
+        let connection = &mut self.connections[id];
         let version = connection.version;
         let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());
         // An alias that is set takes room besides the Topic Name.
@@ -480,7 +481,7 @@ impl Engine {
         let header_of = |copy: &Copy<'_>, out: &mut Vec<u8>| {
             content.header(version, self.now, copy).encode(out)
         };
-        let outbox = self.links.outbox(slot);
+        let outbox = self.connections.outbox(id);
         if let Some(payload) = payload {
             outbox.append(|out| {
                 header_of(&copy, out);

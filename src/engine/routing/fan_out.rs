@@ -208,7 +208,7 @@ impl Engine {
     /// the lane that it came by.
     fn may_overtake(&mut self, origin: &Origin) -> bool {
         let own = origin.publisher.filter(|publisher| publisher.core == self.core());
-        let publisher = own.and_then(|publisher| self.links.get(publisher.connection));
+        let publisher = own.and_then(|publisher| self.connections.get_mut(publisher.connection));
         publisher.is_some_and(|publisher| publisher.is_held())
             || origin.from.is_some_and(|core| self.router.fan_outs.block(core))
     }
@@ -232,7 +232,7 @@ impl Engine {
             return pressure;
         }
         let what = What::Message {
-            message: draft.message(&self.links.ledger).clone(),
+            message: draft.message(self.place.ledger()).clone(),
             retain: draft.retain,
             once: draft.once,
             session: origin.session,
@@ -281,7 +281,7 @@ impl Engine {
         self.metrics.fan_outs_divided += 1;
         for publisher in &publishers {
             match publisher.core == self.core() {
-                true => self.pause_reading(publisher.connection),
+                true => self.connections.pause_reading(publisher.connection),
                 false => *self.router.fan_outs.of_lanes.entry(publisher.core).or_default() += 1,
             }
         }
@@ -295,7 +295,7 @@ impl Engine {
         let mut charge = Charge::default();
         let bytes =
             size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + run_bytes;
-        charge.set(&self.links.ledger, bytes);
+        charge.set(self.place.ledger(), bytes);
         self.router.fan_outs.begun += 1;
         self.router.fan_outs.has_new = true;
         self.router.fan_outs.line.push_back(FanOut {
@@ -447,14 +447,18 @@ impl Engine {
         let rests = of.has_queued && self.memory_is_full();
         for &publisher in &of.publishers {
             if publisher.core == self.core() {
-                self.resume_reading(publisher.connection);
+                self.connections.resume_reading(publisher.connection, self.now);
                 if rests {
-                    self.rest_for_memory(publisher.connection);
+                    self.connections.rest_for_memory(
+                        publisher.connection,
+                        &mut self.timers,
+                        self.now,
+                    );
                 }
                 self.rest_for_store(publisher.connection, of.mark);
             }
-            if of.pressure.is_high() {
-                self.pause_for(publisher, of.pressure.last_behind);
+            if let Some(consumer) = of.pressure.consumer_awaited() {
+                self.pause_for(publisher, consumer);
             }
         }
         let own = self.core();

@@ -173,9 +173,9 @@ impl Engine {
             self.work.spend(targets.plain / 2 + 1);
             self.hand_out(&run, &targets.each[..targets.plain], &mut pressure);
         }
-        if pressure.is_high() {
+        if let Some(consumer) = pressure.consumer_awaited() {
             for &publisher in &run.publishers {
-                self.pause_for(publisher, pressure.last_behind);
+                self.pause_for(publisher, consumer);
             }
         }
         self.router.batch.take_back(run);
@@ -202,13 +202,13 @@ impl Engine {
                 DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
             };
             let stream = stream(version, target.retain_as_published);
-            pressure.add(self.standing(id.slot));
+            pressure.add(self.standing(id));
             let bytes = &run.streams[stream];
             if !is_open || bytes.is_empty() {
                 self.queue_run(target, version, run);
                 continue;
             }
-            let connection = &self.links.connections[id.slot as usize];
+            let connection = &self.connections[id];
             let outbox_bytes = connection.pending_bytes() + bytes.len();
             if outbox_bytes > outbox_bytes_max
                 || run.frame_bytes_max > connection.packet_bytes_max as usize
@@ -217,8 +217,8 @@ impl Engine {
                 continue;
             }
             self.metrics.publishes_sent += run.messages;
-            self.links.count_packets(run.messages);
-            let outbox = self.links.outbox(id.slot);
+            self.connections.count_packets(run.messages);
+            let outbox = self.connections.outbox(id);
             match &run.shared[stream] {
                 Some(bytes) => outbox.append_shared(bytes.clone()),
                 None => outbox.append(|out| out.extend_from_slice(bytes)),
@@ -267,26 +267,26 @@ impl Engine {
         bytes: &[u8],
         outbox_bytes_max: usize,
     ) {
-        let packet_bytes_max = self.links.connections[id.slot as usize].packet_bytes_max as usize;
+        let packet_bytes_max = self.connections[id].packet_bytes_max as usize;
         let (mut too_large, mut too_many) = (0, 0);
         let mut rest = bytes;
         while let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) {
             let (packet, next) = rest.split_at(total);
             rest = next;
-            let pending = self.links.connections[id.slot as usize].pending_bytes();
+            let pending = self.connections[id].pending_bytes();
             if total > packet_bytes_max {
                 too_large += 1;
             } else if pending > 0 && pending + total > outbox_bytes_max {
                 too_many += 1;
             } else {
                 self.metrics.publishes_sent += 1;
-                self.links.send(id.slot, |out| out.extend_from_slice(packet));
+                self.connections.send(id, |out| out.extend_from_slice(packet));
             }
         }
         self.count_drops(session, DropCause::PacketTooLarge, too_large);
         self.count_drops(session, DropCause::OutboxFull, too_many);
         if too_many > 0 && self.config.queue_limits.policy == QueuePolicy::Disconnect {
-            self.doomed.push((id, ReasonCode::QuotaExceeded));
+            self.connections.close_later(id, ReasonCode::QuotaExceeded);
         }
     }
 }

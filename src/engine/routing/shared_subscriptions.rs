@@ -10,7 +10,7 @@ use crate::base::ids::{CoreId, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
-use crate::engine::connections::table::Links;
+use crate::engine::connections::Connections;
 use crate::engine::mesh::batch::Whom;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::routing::groups::Rank;
@@ -24,10 +24,10 @@ use crate::wire::Qos;
 const SHARE_STEPS: usize = 2;
 
 /// How fit a session is to receive one more message.
-fn rank(sessions: &SessionTable, links: &Links, session: SessionId) -> Rank {
+fn rank(sessions: &SessionTable, connections: &Connections, session: SessionId) -> Rank {
     let state = &sessions[session];
     let Some(id) = state.connection else { return Rank::Away };
-    let connection = &links.connections[id.slot as usize];
+    let connection = &connections[id];
     let is_open = state.outbound.as_ref().is_none_or(|o| o.is_open(Qos::AtLeastOnce));
     match connection.congestion().is_none() && is_open {
         true => Rank::Ready,
@@ -124,8 +124,8 @@ impl Engine {
         except: Option<SessionId>,
         qos: Qos,
     ) -> Option<(Rank, Target)> {
-        let Self { router, sessions, links, .. } = self;
-        router.choose_member(filter, except, qos, |session| rank(sessions, links, session))
+        let Self { router, sessions, connections, .. } = self;
+        router.choose_member(filter, except, qos, |session| rank(sessions, connections, session))
     }
 
     /// The shared subscriptions for which messages wait for a session, with their filters: to be

@@ -86,7 +86,7 @@ fn an_idle_connection_keeps_no_line_of_answers() {
     let id = cores.connect(0);
     cores.0[0].subscribe(id, "a", Qos::AtMostOnce);
     let holds = |cores: &mut Cores| {
-        let connection = cores.0[0].engine.links.get(id).expect("connected");
+        let connection = cores.0[0].engine.connections.get_mut(id).expect("connected");
         (connection.answers.is_some(), connection.extra.is_some())
     };
     assert_eq!(holds(&mut cores), (true, false));

@@ -25,7 +25,7 @@ fn a_retained_message_goes_when_it_expires_though_nobody_subscribes() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
     world.retain(id, "stays", b"1", None);
-    let bytes_before = world.engine.links.ledger.bytes();
+    let bytes_before = world.engine.place.ledger().bytes();
     for n in 0..100 {
         world.retain(id, &format!("t/{n}"), b"1", Some(1 + n % 3));
     }
@@ -40,7 +40,7 @@ fn a_retained_message_goes_when_it_expires_though_nobody_subscribes() {
         world.advance_ms(1_000_000);
     }
     assert_eq!((world.retained().0, world.retained().2), (1, 101));
-    assert_eq!(world.engine.links.ledger.bytes(), bytes_before);
+    assert_eq!(world.engine.place.ledger().bytes(), bytes_before);
 }
 
 #[test]
@@ -83,14 +83,14 @@ fn a_turn_takes_a_bounded_number_of_expired_messages_away() {
 fn a_message_that_is_replaced_leaves_no_expiry_behind() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
-    let bytes_before = world.engine.links.ledger.bytes();
+    let bytes_before = world.engine.place.ledger().bytes();
     let timers_before = world.engine.timers.len();
     for n in 0..10_000u32 {
         world.retain(id, "t", b"1", Some(20_000 - n));
     }
     world.retain(id, "t", b"", None);
     assert_eq!(world.retained(), (0, 0, 0));
-    assert_eq!(world.engine.links.ledger.bytes(), bytes_before);
+    assert_eq!(world.engine.place.ledger().bytes(), bytes_before);
     assert!(world.engine.timers.len() <= timers_before + 1);
     for n in (1..=100u32).rev() {
         world.retain(id, "t", b"1", Some(n));

@@ -171,7 +171,7 @@ fn while_memory_is_full_packets_still_come_in_pieces_and_fewer_of_them_may_wait(
     let mut world = World::with(|of| of.limits.memory_bytes_max = MEMORY, Box::new(AllowAll));
     let mut connect = |name: &str| world.connect(&Client::v5(name));
     let (honest, first, second) = (connect("h"), connect("f"), connect("s"));
-    world.engine.links.ledger.charge(MEMORY as usize);
+    world.engine.place.ledger().charge(MEMORY as usize);
     for _ in 0..3 {
         let bytes = begun(200_000, usize::MAX);
         let (head, tail) = bytes.split_at(70_000);
@@ -189,7 +189,7 @@ fn while_memory_is_full_packets_still_come_in_pieces_and_fewer_of_them_may_wait(
     }
     assert!(!world.closed.contains(&first) && world.closed.contains(&second));
     assert!(world.engine.metrics().memory_bytes <= MEMORY + MEMORY / 8);
-    world.engine.links.ledger.release(MEMORY as usize);
+    world.engine.place.ledger().release(MEMORY as usize);
 }
 
 /// Never decides.

@@ -103,8 +103,8 @@ fn cached_answers_give_way_before_anybody_is_refused() {
     let mut world = with_memory(8 << 20);
     assert!(fill_cache(&mut world, 15) > 150_000);
     // Something else takes all but a small share of the memory.
-    let held = world.engine.links.ledger.bytes();
-    world.engine.links.ledger.charge((8 << 20) - (300 << 10) - held as usize);
+    let held = world.engine.place.ledger().bytes();
+    world.engine.place.ledger().charge((8 << 20) - (300 << 10) - held as usize);
     world.advance_ms(1);
     assert_eq!(world.engine.metrics().topic_cache_bytes, 0);
     let id = world.connect(&Client::v5("new"));
@@ -113,7 +113,7 @@ fn cached_answers_give_way_before_anybody_is_refused() {
     let publisher = world.connect(&Client::v5("p"));
     world.publish(publisher, "a/b", b"m", Qos::AtMostOnce, 0);
     assert_eq!(world.payloads(id), ["m"], "found without a cache");
-    world.engine.links.ledger.release(1 << 20);
+    world.engine.place.ledger().release(1 << 20);
     world.advance_ms(1);
     (0..10).for_each(|n| world.publish(publisher, &format!("t/{n}"), b"m", Qos::AtMostOnce, 0));
     assert!(world.engine.metrics().topic_cache_bytes > 0);

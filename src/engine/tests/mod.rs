@@ -34,7 +34,7 @@ use crate::base::send_buffer::SendBuffer;
 use crate::config::Settings;
 use crate::wire::{
     self, Connect, ConnectProperties, Frame, Packet, PacketIdentifier, Publish, PublishProperties,
-    Qos, Subscribe, SubscribeFilters, SubscribeOptions, UserProperties, Version,
+    Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions, UserProperties, Version,
 };
 
 /// One engine and the network around it.
@@ -271,7 +271,7 @@ impl World {
     pub fn advance_ms(&mut self, ms: u64) {
         self.now = Now(self.now.0 + ms * 1_000);
         self.engine.handle_timeout(self.now);
-        self.engine.overdue.come_in_time();
+        self.engine.connections.come_in_time();
         self.settle();
     }
 

@@ -60,11 +60,11 @@ fn nobody_is_judged_before_a_turn_in_which_all_was_read() {
 fn who_was_not_read_because_of_a_slow_consumer_has_its_keep_alive_from_then_on() {
     let mut world = World::new();
     let id = connect(&mut world, "c");
-    world.engine.pause_reading(id);
+    world.engine.connections.pause_reading(id);
     world.turn();
     world.advance_ms(2_900);
     world.advance_ms(2_900);
-    world.engine.resume_reading(id);
+    world.engine.connections.resume_reading(id, world.now);
     world.turn();
     // Its timer was set anew when it fell due, which is a moment from now.
     world.advance_ms(200);
@@ -131,7 +131,7 @@ fn a_crowd_whose_time_is_up_at_once_is_ended_over_several_turns() {
     }
     world.now = Now(world.now.0 + 3_600_000_000);
     world.engine.handle_timeout(world.now);
-    world.engine.overdue.come_in_time();
+    world.engine.connections.come_in_time();
     world.engine.handle_all_read(world.now);
     world.turn();
     assert!((1..=limits::ENDED_PER_TURN_MAX).contains(&world.closed.len()));

@@ -38,8 +38,8 @@ fn let_in(clients: usize) -> (World, Vec<Comer>) {
 }
 
 fn consider_offload(world: &mut World, id: ConnectionId) {
-    let Engine { listeners, links, metrics, timers, now, .. } = &mut world.engine;
-    listeners.consider_offload(links, metrics, timers, *now, id);
+    let Engine { listeners, connections, metrics, timers, now, .. } = &mut world.engine;
+    listeners.consider_offload(connections, metrics, timers, *now, id);
 }
 
 /// One of them, whose keys were taken.

@@ -147,7 +147,7 @@ fn bounds_of_a_user_hold_over_all_cores_and_leave_nothing_behind() {
         (from..).map(|n| format!("u-{n}")).filter(at_home).take(3).collect::<Vec<_>>()
     };
     let names = [homes(&cores.0[0], 0), homes(&cores.0[1], 0)];
-    let bytes_before: Vec<u64> = cores.0.iter().map(|w| w.engine.links.ledger.bytes()).collect();
+    let bytes_before: Vec<u64> = cores.0.iter().map(|w| w.engine.place.ledger().bytes()).collect();
     let ids = [
         cores.0[0].connect(&Client::v5(&names[0][0])),
         cores.0[1].connect(&Client::v5(&names[1][0])),
@@ -180,7 +180,7 @@ fn bounds_of_a_user_hold_over_all_cores_and_leave_nothing_behind() {
         cores.0.iter_mut().for_each(|world| world.advance_ms(1_000));
         cores.settle();
     }
-    let after: Vec<u64> = cores.0.iter().map(|w| w.engine.links.ledger.bytes()).collect();
+    let after: Vec<u64> = cores.0.iter().map(|w| w.engine.place.ledger().bytes()).collect();
     assert_eq!(after, bytes_before);
 }
 
