@@ -1,4 +1,4 @@
-//! "No allocation for a PUBLISH that is only passed on", counted.
+//! Verifies that forwarding a PUBLISH allocates no memory.
 
 use std::io::IoSlice;
 
@@ -41,12 +41,12 @@ impl World {
         id
     }
 
-    /// One turn of an executor whose sockets take everything.
+    /// One turn of an executor whose sockets accept everything.
     fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         self.engine.handle_received(Now(0), id, bytes);
         while let Some(action) = self.engine.poll_action() {
             let Action::Send { connection, mut buffer } = action else {
-                panic!("nothing else is to do")
+                panic!("no other action is expected")
             };
             let mut slices = [IoSlice::new(&[]); 64];
             let count = buffer.io_slices(&mut slices);
@@ -58,12 +58,12 @@ impl World {
     }
 }
 
-/// Allocations in 1,000 turns of one PUBLISH each, after some to warm up.
+/// Allocations in 1,000 turns with one PUBLISH each, after a warm-up.
 fn allocations(version: Version, subscribers: usize, filter: &str) -> u64 {
     allocations_of(version, subscribers, filter, 64)
 }
 
-/// The same for payloads of so many bytes.
+/// Allocations for payloads of this size.
 fn allocations_of(version: Version, subscribers: usize, filter: &str, bytes: usize) -> u64 {
     let mut world = World::new();
     let publisher = world.client("publisher", version, "elsewhere");
@@ -82,21 +82,21 @@ fn allocations_of(version: Version, subscribers: usize, filter: &str, bytes: usi
             world.receive(publisher, &bytes);
         }
     });
-    assert_eq!(world.bytes_sent, 1_000 * subscribers * bytes.len(), "all were passed on");
+    assert_eq!(world.bytes_sent, 1_000 * subscribers * bytes.len(), "all messages were forwarded");
     info.count_total
 }
 
 #[test]
-fn a_publish_that_is_only_passed_on_allocates_nothing() {
+fn forwarding_a_publish_allocates_nothing() {
     for version in [Version::V311, Version::V5] {
         assert_eq!(allocations(version, 1, "a/topic/of/its/own"), 0, "exact filter");
         assert_eq!(allocations(version, 1, "a/+/of/#"), 0, "wildcard filter");
-        assert_eq!(allocations(version, 20, "a/#"), 0, "a run for many subscribers");
+        assert_eq!(allocations(version, 20, "a/#"), 0, "a fan-out batch for many subscribers");
     }
 }
 
 #[test]
-fn a_payload_for_one_subscriber_alone_is_copied_once_and_allocates_nothing() {
+fn a_payload_for_a_single_subscriber_is_copied_once_without_allocation() {
     let bytes = ringmq::base::limits::COPIED_ALONE_BYTES_MAX;
     assert_eq!(allocations_of(Version::V311, 1, "a/#", bytes), 0);
     assert!(allocations_of(Version::V311, 1, "a/#", bytes + 1) > 0, "by reference");

@@ -1,5 +1,5 @@
-//! `--check-config` finds what would stop a start, all of it and before the start, and addresses and flags
-//! are taken as people type them.
+//! `--check-config` reports all problems that would prevent a start, and addresses and flags are
+//! accepted as people type them.
 #![cfg(all(unix, feature = "tls", feature = "websocket", feature = "store"))]
 
 #[path = "support/folder.rs"]
@@ -19,7 +19,7 @@ fn broker(arguments: &[&str]) -> Command {
     command
 }
 
-/// What `--check-config` says, and its exit code.
+/// The output of `--check-config`, and its exit code.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
     let output: Output =
         broker(&[&["--check-config"], arguments].concat()).output().expect("it runs");
@@ -27,7 +27,7 @@ fn check(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&both).into_owned())
 }
 
-/// A certificate and its key, in files.
+/// Writes a certificate and its key to files.
 fn certificate(folder: &Folder, name: &str) -> (String, String) {
     let made =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("it is made");
@@ -38,7 +38,7 @@ fn certificate(folder: &Folder, name: &str) -> (String, String) {
 }
 
 #[test]
-fn whatever_stops_a_start_is_found_before_it() {
+fn check_config_finds_every_problem_that_prevents_a_start() {
     let folder = Folder::new("stops");
     let (good, good_key) = certificate(&folder, "good");
     let (_, other_key) = certificate(&folder, "other");
@@ -119,7 +119,7 @@ fn whatever_stops_a_start_is_found_before_it() {
         let config = folder.write("broker.toml", &text);
         let (code, said) = check(&["--config", &config]);
         assert!(code != Some(0) && said.contains(says), "{what}: {code:?}: {said}");
-        // What is found is what a start ends with.
+        // A start ends with the same problem.
         let mut start = broker(&["--config", &config]);
         if !text.contains("data =") {
             start.args(["--data", "none"]);
@@ -129,7 +129,7 @@ fn whatever_stops_a_start_is_found_before_it() {
         let ended = loop {
             match start.try_wait().expect("a child") {
                 Some(status) => break status.code(),
-                None if Instant::now() > until => panic!("{what}: it starts"),
+                None if Instant::now() > until => panic!("{what}: the broker starts"),
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         };
@@ -139,7 +139,7 @@ fn whatever_stops_a_start_is_found_before_it() {
 }
 
 #[test]
-fn all_that_is_wrong_is_said_at_once_and_nothing_is_left_behind() {
+fn check_config_reports_all_problems_at_once_without_side_effects() {
     let folder = Folder::new("all");
     let (good, good_key) = certificate(&folder, "good");
     let listener = |port: u16, certificate: &str| {
@@ -176,7 +176,7 @@ fn all_that_is_wrong_is_said_at_once_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn a_configuration_is_checked_beside_the_broker_that_runs_with_it() {
+fn a_configuration_can_be_checked_while_a_broker_uses_it() {
     let folder = Folder::new("beside");
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free");
     let text = format!("listen = \"{free}\"\n[storage]\ndata = {:?}\n", folder.path("data"));
@@ -189,7 +189,7 @@ fn a_configuration_is_checked_beside_the_broker_that_runs_with_it() {
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// Whether a broker comes up there and answers CONNECT.
+/// Whether a broker starts there and answers CONNECT.
 fn is_served(address: &str) -> bool {
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {
@@ -205,7 +205,7 @@ fn is_served(address: &str) -> bool {
 }
 
 #[test]
-fn addresses_are_taken_as_people_type_them() {
+fn addresses_are_accepted_in_every_usual_form() {
     let folder = Folder::new("addresses");
     let both = "0.0.0.0:18830, [::]:18830";
     let cases = [
@@ -243,7 +243,7 @@ fn addresses_are_taken_as_people_type_them() {
 }
 
 #[test]
-fn flags_are_taken_as_people_type_them() {
+fn flags_are_accepted_in_every_usual_form() {
     let folder = Folder::new("flags");
     let config = folder.write("broker.toml", "[log]\nlevel = \"warn\"\n");
     for (flags, says) in [

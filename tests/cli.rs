@@ -1,4 +1,4 @@
-//! The `broker` command as scripts see it: flags, files, messages, exit codes, signals.
+//! The `broker` command as seen by scripts: flags, files, messages, exit codes, signals.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ fn broker(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a broker that is expected to end by itself.
+/// Runs a broker that is expected to exit by itself.
 fn output(arguments: &[&str]) -> Output {
     broker(arguments).output().expect("the broker runs")
 }
@@ -30,7 +30,7 @@ fn assert_refused(arguments: &[&str], code: i32, says: &[&str]) {
     }
 }
 
-/// A file that is gone when the test is.
+/// A file that is removed on drop.
 struct File(PathBuf);
 
 impl File {
@@ -51,7 +51,7 @@ impl Drop for File {
     }
 }
 
-/// A broker that serves, on a port of its own.
+/// A running broker on a port of its own.
 struct Serving {
     child: Child,
     address: SocketAddr,
@@ -64,12 +64,15 @@ impl Serving {
         Self::listening(broker(&arguments).spawn().expect("the broker starts"))
     }
 
-    /// Waits for a broker that logs JSON to say where it listens.
+    /// Waits for a broker with JSON logs to report its address.
     fn listening(mut child: Child) -> Self {
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let address = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("readable") > 0, "it ended before listening");
+            assert!(
+                log.read_line(&mut line).expect("readable") > 0,
+                "the broker exited before it listened"
+            );
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
             if event["fields"]["message"] == "listening" {
                 assert_eq!(event["fields"]["transport"], "tcp");
@@ -100,7 +103,7 @@ impl Serving {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("the broker did not end");
+        panic!("the broker did not exit");
     }
 }
 
@@ -111,7 +114,7 @@ impl Drop for Serving {
     }
 }
 
-/// CONNECT of MQTT 5.0, Clean Start, ClientId "c".
+/// A 5.0 CONNECT with Clean Start and the ClientId "c".
 const CONNECT: &[u8] = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
 
 fn read_packet(stream: &mut TcpStream) -> Vec<u8> {
@@ -150,7 +153,7 @@ fn help_names_every_flag_and_the_exit_codes() {
 }
 
 #[test]
-fn flags_of_later_versions_are_refused_with_what_to_do() {
+fn unusable_flags_are_refused_with_a_remedy() {
     let not_a_folder = ["--listen", "127.0.0.1:0", "--data", "/dev/null/x"];
     if cfg!(feature = "store") {
         assert_refused(&not_a_folder, 5, &["/dev/null/x", "--data DIR", "--data none"]);
@@ -171,21 +174,21 @@ fn flags_of_later_versions_are_refused_with_what_to_do() {
 }
 
 #[test]
-fn what_these_flags_say_of_this_version_is_accepted() {
+fn flags_that_state_the_default_are_accepted() {
     let flags = ["--data", "none", "--cores", "1", "--mode", "sync", "--executor", "poll"];
     let output = output(&[&flags[..], &["--check-config"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]
-fn wrong_flags_are_refused_with_what_is_allowed() {
+fn invalid_flags_are_refused_with_the_allowed_values() {
     assert_refused(&["--listen", "localhost"], 2, &["localhost", "--listen"]);
     assert_refused(&["--log-format", "xml"], 2, &["xml", "text", "json"]);
     assert_refused(&["--frobnicate"], 2, &["--frobnicate", "--help"]);
 }
 
 #[test]
-fn check_config_says_that_all_is_well_or_what_is_not() {
+fn check_config_reports_success_or_the_problem() {
     let good = output(&["--check-config", "--config", "deploy/broker.toml"]);
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
     assert!(String::from_utf8_lossy(&good.stdout).contains("127.0.0.1:1883"));
@@ -203,7 +206,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_what_to_do() {
+fn a_port_in_use_is_named_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
     assert_refused(&["--listen", &address], 3, &[&address, "another program", "--listen"]);
@@ -227,7 +230,7 @@ fn too_low_a_descriptor_limit_for_the_configured_connections_is_an_error() {
 
 #[cfg(unix)]
 #[test]
-fn a_stop_tells_mqtt_5_clients_and_ends_cleanly() {
+fn a_stop_sends_disconnect_to_5_0_clients_and_exits_with_0() {
     for signal in ["-TERM", "-INT"] {
         let mut serving = Serving::start(&[]);
         let mut client = serving.connect();
@@ -246,7 +249,7 @@ fn a_stop_tells_mqtt_5_clients_and_ends_cleanly() {
 
 #[cfg(unix)]
 #[test]
-fn what_was_published_before_the_stop_reaches_a_slow_subscriber() {
+fn messages_published_before_a_stop_reach_a_slow_subscriber() {
     let mut serving = Serving::start(&[]);
     let (mut subscriber, mut publisher) = (serving.connect(), serving.connect());
     subscriber.write_all(CONNECT).expect("sent");
@@ -255,13 +258,13 @@ fn what_was_published_before_the_stop_reaches_a_slow_subscriber() {
     read_packet(&mut subscriber);
     publisher.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01p").expect("sent");
     read_packet(&mut publisher);
-    // 200 KB: more than the socket takes at once while nobody reads.
+    // 200 KB: more than the socket accepts while the client does not read.
     let mut message = vec![0x30, 0xc3, 0x9a, 0x0c, 0, 1, b't'];
     message.resize(4 + 200_003, b'x');
     publisher.write_all(&message).expect("sent");
     publisher.write_all(b"\xc0\x00").expect("sent");
     let mut pong = [0; 2];
-    publisher.read_exact(&mut pong).expect("PINGRESP: all before it was taken");
+    publisher.read_exact(&mut pong).expect("PINGRESP: all packets before it were processed");
     serving.signal("-TERM");
     std::thread::sleep(Duration::from_millis(200));
     let mut received = Vec::new();
@@ -272,14 +275,14 @@ fn what_was_published_before_the_stop_reaches_a_slow_subscriber() {
 }
 
 #[test]
-fn a_refusal_is_read_even_when_input_lies_unread() {
+fn a_refusal_reaches_the_client_even_with_unread_input() {
     let serving = Serving::start(&[]);
     let mut client = serving.connect();
-    // An ill-formed CONNECT of 5.0 with much behind it.
+    // An ill-formed 5.0 CONNECT with much data behind it.
     let mut bytes = b"\x10\x0e\x00\x04MQTT\x05\x03\x00\x00\x00\x00\x01c".to_vec();
     bytes.resize(60_000, 0);
     client.write_all(&bytes).expect("sent");
-    // CONNACK, 0x81 Malformed Packet, and then the end, not a reset.
+    // CONNACK with 0x81 Malformed Packet, and then the end of the stream, not a reset.
     let connack = read_packet(&mut client);
     assert_eq!((connack[0], connack[3]), (0x20, 0x81));
     assert_eq!(client.read(&mut [0]).expect("the end"), 0);
@@ -287,7 +290,7 @@ fn a_refusal_is_read_even_when_input_lies_unread() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn without_free_descriptors_those_who_are_in_are_served_and_newcomers_wait() {
+fn without_free_descriptors_connected_clients_are_served_and_new_ones_wait() {
     let serving = Serving::start(&["--mode", "poll"]);
     let limit_descriptors = |limit: &str| {
         let (pid, limit) = (serving.child.id().to_string(), format!("--nofile={limit}:"));
@@ -298,7 +301,7 @@ fn without_free_descriptors_those_who_are_in_are_served_and_newcomers_wait() {
     first.write_all(CONNECT).expect("sent");
     read_packet(&mut first);
     limit_descriptors("3");
-    // The kernel takes them, the broker cannot.
+    // The kernel accepts the connections, the broker cannot.
     let mut late = serving.connect();
     late.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01d").expect("sent");
     for _ in 0..3 {
@@ -307,7 +310,7 @@ fn without_free_descriptors_those_who_are_in_are_served_and_newcomers_wait() {
         assert_eq!(read_packet(&mut first), [0xd0, 0x00]);
     }
     late.set_nonblocking(true).expect("set");
-    assert!(late.read(&mut [0]).is_err(), "there was no descriptor for it");
+    assert!(late.read(&mut [0]).is_err(), "no descriptor was free");
     late.set_nonblocking(false).expect("set");
     limit_descriptors("1000");
     assert_eq!(read_packet(&mut late)[0], 0x20);

@@ -1,7 +1,7 @@
-//! What a broker that was stopped, killed, or left without room has kept, seen from outside.
+//! The data that survives a stop, a crash or a full disk, as seen from outside.
 #![cfg(feature = "store")]
 
-#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that need more of it
+#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "conformance/support/mod.rs"]
 mod support;
 
@@ -46,7 +46,7 @@ fn kept(name: &str) -> Connect {
 }
 
 #[test]
-fn sessions_retained_messages_and_exchanges_outlive_the_broker_and_a_change_of_cores() {
+fn sessions_retained_messages_and_exchanges_survive_a_restart_with_other_cores() {
     for_versions(|version| {
         let folder = Folder::new(&format!("outlive-{version:?}"));
         let broker = folder.broker("cores = 1");
@@ -63,7 +63,7 @@ fn sessions_retained_messages_and_exchanges_outlive_the_broker_and_a_change_of_c
         publisher.publish(Publish::new("kept", "retained").qos(1, 1).retain());
         publisher.publish(Publish::new("gone", "retained").qos(1, 2).retain());
         publisher.publish(Publish::new("gone", "").qos(1, 3).retain());
-        drop((publisher, broker)); // it is killed
+        drop((publisher, broker)); // SIGKILL
         let broker = folder.broker("cores = 3");
         let mut client = Client::connect(&broker, who("c"));
         assert!(client.connack.session_present);
@@ -72,7 +72,7 @@ fn sessions_retained_messages_and_exchanges_outlive_the_broker_and_a_change_of_c
         client.acknowledge(&again);
         client.expect_message("first");
         client.expect_message("second");
-        // Between PUBREC and PUBREL before: a duplicate is acknowledged, and goes no further.
+        // An exchange between PUBREC and PUBREL: a duplicate is acknowledged, and not forwarded.
         client.send(Publish::new("t/own", "half").qos(2, 7).dup());
         assert_eq!(client.expect_ack(), Ack::pubrec(7));
         client.expect_silence(SILENCE);
@@ -86,7 +86,7 @@ fn sessions_retained_messages_and_exchanges_outlive_the_broker_and_a_change_of_c
 }
 
 #[test]
-fn what_was_acknowledged_or_ended_does_not_come_back() {
+fn acknowledged_messages_and_ended_sessions_do_not_reappear() {
     let folder = Folder::new("ended");
     let broker = folder.broker("");
     let mut client = Client::connect(&broker, kept("c"));
@@ -111,7 +111,7 @@ fn what_was_acknowledged_or_ended_does_not_come_back() {
 }
 
 #[test]
-fn time_goes_on_while_the_broker_is_down() {
+fn expiry_continues_while_the_broker_is_down() {
     let folder = Folder::new("time");
     let broker = folder.broker("");
     Client::connect(&broker, Connect::v5("short").resume().expiry(2)).vanish();
@@ -143,7 +143,7 @@ fn time_goes_on_while_the_broker_is_down() {
 }
 
 #[test]
-fn a_clean_stop_keeps_everything_and_announces_nobody_dead() {
+fn a_clean_stop_loses_no_state_and_publishes_no_will() {
     for executor in ["auto", "poll", "monoio", "glommio"] {
         let is_there = (executor != "monoio" || cfg!(feature = "monoio"))
             && (executor != "glommio" || cfg!(feature = "glommio"));
@@ -160,7 +160,7 @@ fn check_clean_stop(executor: &str) {
     watcher.subscribe("#", 1);
     let _willing = Client::connect(&broker, kept("willing").will(Will::new("w", "dead").qos(1)));
     publish(&broker, "t", "1");
-    watcher.expect_publish(); // and is never acknowledged
+    watcher.expect_publish(); // never acknowledged
     broker.stop();
     watcher.expect_disconnect(0x8B);
     broker.await_end();
@@ -171,7 +171,7 @@ fn check_clean_stop(executor: &str) {
 }
 
 #[test]
-fn who_does_not_come_back_after_a_crash_is_announced_dead_and_nobody_else() {
+fn after_a_crash_only_wills_of_clients_that_do_not_return_are_published() {
     let folder = Folder::new("wills");
     let broker = folder.broker("cores = 2");
     let mut watcher = Client::connect(&broker, kept("watcher"));
@@ -187,7 +187,7 @@ fn who_does_not_come_back_after_a_crash_is_announced_dead_and_nobody_else() {
     });
     clients[3].send(support::Disconnect::new());
     sleep(SILENCE);
-    drop(broker); // it is killed
+    drop(broker); // SIGKILL
     let broker = folder.broker("cores = 1|will_grace_s = 2");
     let returning = Client::connect(&broker, who("returning"));
     let mut watcher = Client::connect(&broker, kept("watcher"));
@@ -206,7 +206,7 @@ fn who_does_not_come_back_after_a_crash_is_announced_dead_and_nobody_else() {
 }
 
 #[test]
-fn a_store_of_an_earlier_format_is_taken_up() {
+fn a_store_of_an_earlier_format_is_read() {
     for format in [1, 3] {
         let folder = Folder::new(&format!("format-{format}"));
         let of_format = || {
@@ -236,7 +236,7 @@ fn a_store_of_an_earlier_format_is_taken_up() {
 }
 
 #[test]
-fn without_a_folder_nothing_is_left_behind() {
+fn without_a_data_folder_no_files_are_written() {
     let folder = Folder::new("none");
     let broker = Broker::with_config("[storage]\ndata = \"none\"\n");
     Client::connect(&broker, kept("c")).vanish();
@@ -246,7 +246,7 @@ fn without_a_folder_nothing_is_left_behind() {
     assert!(!Client::connect(&broker, kept("c")).connack.session_present);
 }
 
-/// A small file system in memory; none where this user may not mount one.
+/// A small file system in memory; `None` if this user may not mount one.
 struct SmallDisk(Folder);
 
 impl SmallDisk {
@@ -260,7 +260,7 @@ impl SmallDisk {
             .status();
         let is_there = mounted.is_ok_and(|status| status.success());
         if !is_there {
-            eprintln!("SKIPPED: this user may not mount a file system");
+            eprintln!("SKIPPED: no permission to mount a file system");
         }
         is_there.then_some(Self(folder))
     }
@@ -282,11 +282,11 @@ fn sys_value(broker: &Broker, topic: &str, is_so: impl Fn(&str) -> bool) {
             return;
         }
     }
-    panic!("{topic} does not come to that");
+    panic!("{topic} does not reach the expected value");
 }
 
 #[test]
-fn a_full_disk_stops_acknowledgements_and_nothing_else_until_there_is_room() {
+fn a_full_disk_only_delays_acknowledgements_until_there_is_room() {
     let Some(disk) = SmallDisk::new("full", "2m") else { return };
     let ballast = disk.0.0.join("ballast");
     let config = "mqtt.sys_interval_s = 1";
@@ -295,7 +295,7 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else_until_there_is_room() {
     consumer.subscribe("t", 1);
     consumer.vanish();
     publish(&broker, "t", "before");
-    // As much as fits.
+    // Fills the disk.
     let mut size = 4 << 20;
     while size > 1_000 {
         let file = std::fs::File::options().create(true).append(true).open(&ballast);
@@ -307,7 +307,7 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else_until_there_is_room() {
     publisher.send(Publish::new("t", vec![b'x'; 8_000]).qos(1, 1));
     publisher.expect_silence(SILENCE);
     sys_value(&broker, "store/failing", |value| value == "1");
-    // Whoever needs no store is served as ever.
+    // Clients that need no store are served as usual.
     let with_will = Connect::v5("live").will(Will::new("gone", "live"));
     let mut live = Client::connect(&broker, with_will);
     live.subscribe("live", 1);
@@ -328,7 +328,7 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else_until_there_is_room() {
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_start_is_said_so() {
+fn a_full_disk_at_start_is_reported() {
     let Some(disk) = SmallDisk::new("start", "64k") else { return };
     std::fs::write(disk.0.0.join("ballast"), vec![0; 60_000]).expect("it fits");
     let mut size = 4_000;
@@ -349,21 +349,21 @@ fn a_disk_that_is_full_at_the_start_is_said_so() {
 }
 
 #[test]
-fn at_its_bound_the_store_holds_publishers_up_until_consumers_have_taken_enough() {
+fn a_full_store_delays_publishers_until_consumers_make_room() {
     let folder = Folder::new("bound");
     let broker = folder.broker("|bytes_max = 1500000\ncompact_bytes_min = 1048576");
     let mut consumer = Client::connect(&broker, kept("consumer"));
     consumer.subscribe("t", 1);
     consumer.vanish();
     let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
-    // One after the other: the store knows its size when it acknowledges.
+    // One at a time: the store knows its size when it acknowledges.
     let send = |publisher: &mut Client, number| {
         publisher.send(Publish::new("t", vec![b'x'; 50_000]).qos(1, number));
     };
     let mut acknowledged = 0;
     while acknowledged < 60 {
         send(&mut publisher, acknowledged + 1);
-        // Until the broker reads no more.
+        // Until the broker stops reading.
         let Some(()) = acknowledgement(&mut publisher, Duration::from_secs(2)) else { break };
         acknowledged += 1;
     }
@@ -396,7 +396,7 @@ fn acknowledgement(client: &mut Client, patience: Duration) -> Option<()> {
 }
 
 #[test]
-fn what_is_past_is_compacted_away_while_the_broker_runs() {
+fn obsolete_records_are_compacted_at_runtime() {
     let folder = Folder::new("compact");
     let broker = folder.broker("cores = 2|compact_bytes_min = 1048576");
     let mut away = Client::connect(&broker, kept("away"));
@@ -426,7 +426,7 @@ fn what_is_past_is_compacted_away_while_the_broker_runs() {
 }
 
 #[test]
-fn a_store_is_looked_at_carried_elsewhere_and_repaired_by_commands() {
+fn broker_store_inspects_exports_imports_and_repairs_a_store() {
     let (folder, other) = (Folder::new("tools"), Folder::new("carried"));
     let broker = folder.broker("");
     let mut client = Client::connect(&broker, kept("c"));
@@ -482,7 +482,7 @@ fn a_store_is_looked_at_carried_elsewhere_and_repaired_by_commands() {
 }
 
 #[test]
-fn a_first_or_last_segment_that_is_missing_after_a_clean_stop_is_named_and_ends_the_start() {
+fn a_missing_first_or_last_segment_is_named_and_fails_the_start() {
     let folder = Folder::new("ends");
     for start in 0..3 {
         let mut broker = folder.broker("");
@@ -521,9 +521,9 @@ fn a_first_or_last_segment_that_is_missing_after_a_clean_stop_is_named_and_ends_
     drop(folder.broker(""));
 }
 
-/// Clients that ignore the server's Receive Maximum send all they have at once.
+/// Clients that ignore the server's Receive Maximum send everything at once.
 #[test]
-fn a_burst_above_the_receive_maximum_that_waits_for_the_disk_is_acknowledged_in_order() {
+fn a_burst_above_the_receive_maximum_is_acknowledged_in_order_after_the_sync() {
     for (mode, cores) in [("auto", 1), ("auto", 3), ("poll", 1), ("poll", 3), ("sync", 1)] {
         let folder = Folder::new(&format!("burst-{mode}-{cores}"));
         let broker = folder

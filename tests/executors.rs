@@ -1,5 +1,5 @@
-//! What the kernel does not do every day, forced: no free buffer, no room for completions, sends cut
-//! short, no descriptor. Nothing may be lost, and `$SYS` must say that it happened.
+//! Rare kernel conditions, provoked: no free buffer, a full completion queue, short sends, no free
+//! descriptor. No message may be lost, and `$SYS` must count the condition.
 #![cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ringmq::wire::{Frame, frame};
 
-/// How long anything may take.
+/// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Broker {
@@ -41,7 +41,10 @@ impl Broker {
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let address = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("text") > 0, "it ended before listening");
+            assert!(
+                log.read_line(&mut line).expect("text") > 0,
+                "the broker exited before it listened"
+            );
             let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
             if event["fields"]["message"] == "listening" {
                 break event["fields"]["address"].as_str().expect("text").parse().expect("address");
@@ -51,7 +54,7 @@ impl Broker {
         Self { child, address, configuration }
     }
 
-    /// What `$SYS/broker/TOPIC` says.
+    /// The value of `$SYS/broker/TOPIC`.
     fn shown(&self, topic: &str) -> u64 {
         let mut client = Client::connect(self.address, "looker");
         client.subscribe(&format!("$SYS/broker/{topic}"), 0);
@@ -59,7 +62,7 @@ impl Broker {
         String::from_utf8(payload).expect("text").parse().expect("a number")
     }
 
-    /// What `$SYS/broker/cores/0/kernel/TOPIC` says, once it is more than nothing.
+    /// The value of `$SYS/broker/cores/0/kernel/TOPIC`, once it is not zero.
     fn counted(&self, topic: &str) -> u64 {
         let topic = format!("$SYS/broker/cores/0/kernel/{topic}");
         let mut client = Client::connect(self.address, "reader");
@@ -82,7 +85,7 @@ impl Drop for Broker {
     }
 }
 
-/// A client of MQTT 3.1.1 that says what it is told and reads what comes.
+/// A scripted 3.1.1 client.
 struct Client {
     stream: TcpStream,
     read: Vec<u8>,
@@ -163,7 +166,7 @@ impl Client {
         Self::publish_in(&packet)
     }
 
-    /// The same, if it comes within so long.
+    /// The next PUBLISH at QoS 0, if one arrives in time.
     fn publish_within(&mut self, time: Duration) -> Option<(String, Vec<u8>)> {
         self.stream.set_read_timeout(Some(time)).expect("set");
         loop {
@@ -192,8 +195,8 @@ impl Client {
     }
 }
 
-/// Many publishers at once, large and small packets: every one is acknowledged, every message
-/// delivered once, in its publisher's order and unaltered.
+/// Many publishers at once, with large and small packets: every packet is acknowledged, and every
+/// message is delivered once, in order and unchanged.
 fn storm(address: SocketAddr) {
     const PUBLISHERS: usize = 24;
     const MESSAGES: usize = 60;
@@ -226,13 +229,15 @@ fn storm(address: SocketAddr) {
         assert_eq!(received, payload(publisher, next[publisher]), "of publisher {publisher}");
         next[publisher] += 1;
     }
-    publishers.into_iter().for_each(|publisher| publisher.join().expect("it got what it was owed"));
+    publishers
+        .into_iter()
+        .for_each(|publisher| publisher.join().expect("it received its acknowledgements"));
 }
 
 const URING: &str = "mode = \"uring\"\n[uring]\n";
 
 #[test]
-fn nothing_is_lost_when_no_receive_buffer_is_free() {
+fn no_message_is_lost_without_a_free_receive_buffer() {
     for incremental in [true, false] {
         let tiny = format!("{URING}buffers = 2\nbuffer_bytes = 64\nincremental = {incremental}");
         let broker = Broker::with_config(&tiny);
@@ -242,7 +247,7 @@ fn nothing_is_lost_when_no_receive_buffer_is_free() {
 }
 
 #[test]
-fn nothing_is_lost_when_there_is_no_room_for_submissions_and_completions() {
+fn no_message_is_lost_with_full_submission_and_completion_queues() {
     let tiny = format!("{URING}entries = 1\ncompletions = 2\nbuffers = 64\nbuffer_bytes = 4096");
     let broker = Broker::with_config(&tiny);
     storm(broker.address);
@@ -250,13 +255,13 @@ fn nothing_is_lost_when_there_is_no_room_for_submissions_and_completions() {
 }
 
 #[test]
-fn what_older_kernels_lack_is_done_without() {
+fn the_executor_works_without_features_of_newer_kernels() {
     let old = format!("{URING}defer_taskrun = false\nincremental = false\nbuffers = 64");
     storm(Broker::with_config(&old).address);
 }
 
 #[test]
-fn every_byte_arrives_without_being_copied() {
+fn every_byte_arrives_with_zero_copy_sends() {
     let broker = Broker::with_config(&format!(
         "{URING}zero_copy_bytes_min = 1\n[limits]\noutbox_bytes_max = 67108864"
     ));
@@ -264,7 +269,7 @@ fn every_byte_arrives_without_being_copied() {
     storm(broker.address);
 }
 
-/// More than any socket buffer holds, to a peer that begins to read late.
+/// More than any socket buffer holds, to a peer that starts reading late.
 fn every_byte_arrives(broker: &Broker, messages: u8) {
     let mut subscriber = Client::connect(broker.address, "subscriber");
     subscriber.subscribe("large", 0);
@@ -286,7 +291,7 @@ fn every_byte_arrives(broker: &Broker, messages: u8) {
 }
 
 #[test]
-fn every_byte_arrives_whatever_the_peer_takes_at_a_time() {
+fn every_byte_arrives_with_short_sends() {
     for mode in ["uring", "poll"] {
         let config = format!("mode = \"{mode}\"\n[limits]\noutbox_bytes_max = 67108864");
         let broker = Broker::with_config(&config);
@@ -295,9 +300,9 @@ fn every_byte_arrives_whatever_the_peer_takes_at_a_time() {
     }
 }
 
-/// A publisher is paused and read again many times: its receive is cancelled and begun anew.
+/// A publisher is paused and resumed many times: its receive is cancelled and restarted.
 #[test]
-fn a_publisher_that_is_held_up_loses_nothing() {
+fn a_paused_publisher_loses_no_message() {
     for mode in ["uring", "poll"] {
         let broker = Broker::with_config(&format!(
             "mode = \"{mode}\"\n[limits]\noutbox_bytes_max = 65536\nqueue_bytes_max = 65536"
@@ -328,8 +333,8 @@ fn a_publisher_that_is_held_up_loses_nothing() {
 }
 
 #[test]
-fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_later() {
-    // As many as can linger, and no room for more: each is told why it is sent away, and keeps its
+fn without_a_free_descriptor_connected_clients_are_served_and_new_ones_are_accepted_later() {
+    // As many as can linger, without room for more: each is refused with a reason, and leaves its
     // socket open.
     let broker =
         Broker::start("mode = \"uring\"\n[limits]\nconnections_max = 40", &[], |command| {
@@ -343,7 +348,7 @@ fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_l
             let _ = other.write_all(&packet(0x10, b"\0\x04MQTT\x09\x02\0\0\0\0"));
             others.push(other);
         }
-        assert!(others.len() < 5_000, "it keeps up with whatever comes");
+        assert!(others.len() < 5_000, "the broker never ran out of descriptors");
         if others.len() % 50 == 0 {
             client.say(&[0xC0, 0]);
             assert_eq!(client.packet(), [0xD0, 0]);
@@ -351,15 +356,15 @@ fn without_a_free_descriptor_those_who_are_in_are_served_and_newcomers_come_in_l
         std::thread::sleep(Duration::from_micros(200));
     }
     drop(others);
-    // They have gone, and the time to linger is over.
+    // They have disconnected, and the time to linger has passed.
     std::thread::sleep(Duration::from_millis(1_500));
     assert!(broker.counted("accepts-rested") > 0);
     client.say(&[0xC0, 0]);
     assert_eq!(client.packet(), [0xD0, 0]);
 }
 
-/// More clients than a process may have descriptors: each gets what is published to it, while others
-/// go and come.
+/// More clients than a process may have descriptors: each receives its messages, while others
+/// connect and disconnect.
 fn crowd(flags: &[&str]) {
     const DESCRIPTORS: u64 = 200;
     const CLIENTS: usize = 900;
@@ -374,7 +379,7 @@ fn crowd(flags: &[&str]) {
     let mut publisher = Client::connect(broker.address, "publisher");
     for round in 0..3_u8 {
         for (number, client) in clients.iter_mut().enumerate() {
-            // Larger than a socket takes at once, for some.
+            // For some, larger than a socket accepts at once.
             let bytes = if number % 100 == 7 { 3 << 20 } else { 10 };
             publisher.say(&publish(&format!("to/{number}"), 0, 0, &vec![round; bytes]));
             if bytes > 10 {
@@ -393,19 +398,19 @@ fn crowd(flags: &[&str]) {
 }
 
 #[test]
-fn more_clients_than_descriptors_are_held_in_further_rings() {
+fn more_clients_than_descriptors_use_additional_rings() {
     crowd(&[]);
 }
 
 #[test]
-fn clients_come_home_to_whichever_ring_has_room() {
+fn clients_are_handed_over_to_a_ring_with_room() {
     crowd(&["--cores", "3"]);
 }
 
-/// As before Linux 6.13, where a ring's table does not close them: on several cores, with clients who come
-/// home from wherever they were accepted, beside one who is silent.
+/// As before Linux 6.13, where a ring's table does not close its sockets: several cores, clients
+/// handed over from the accepting core, and one silent client.
 #[test]
-fn sockets_that_are_descriptors_of_the_process_are_closed_beside_whoever_is_silent() {
+fn sockets_that_are_process_descriptors_are_closed_despite_a_silent_client() {
     let config = format!("cores = 3\n{URING}direct_descriptors = false");
     let broker = Broker::with_config(&config);
     let mut silent = Client::connect(broker.address, "silent");
@@ -426,7 +431,7 @@ fn sockets_that_are_descriptors_of_the_process_are_closed_beside_whoever_is_sile
             assert_eq!(client.packet(), [0x40, 2, 0, 1]);
             assert_eq!(silent.publish_received(), ("news".to_owned(), payload));
         }
-        // Half say goodbye, the others vanish.
+        // Half send DISCONNECT, the others close the connection.
         for client in clients.iter_mut().skip(round % 2).step_by(2) {
             client.say(&[0xE0, 0]);
         }
@@ -448,7 +453,7 @@ fn limit_descriptors(command: &mut Command, limit: u64) {
     }
 }
 
-/// Every executor that this was built with.
+/// Every executor of this build.
 const EXECUTORS: &[&str] = &[
     "mode = \"uring\"",
     "mode = \"poll\"",
@@ -459,11 +464,11 @@ const EXECUTORS: &[&str] = &[
     "executor = \"glommio\"",
 ];
 
-/// Clients that ping while the process is stopped, and as many that say nothing.
+/// Clients that ping while the process is stopped, and as many silent ones.
 const PINGING: usize = 10;
 
 impl Client {
-    /// One with a Keep Alive of a second and a Will on `gone`.
+    /// A client with a Keep Alive of a second and a Will on `gone`.
     fn connect_with_will(address: SocketAddr, name: &str) -> Self {
         let mut client = Self::open(address);
         let body =
@@ -473,7 +478,7 @@ impl Client {
         client
     }
 
-    /// Whether the connection is still there after it was said that it lives.
+    /// Whether the connection is still open after a PINGREQ.
     fn is_answered(&mut self) -> bool {
         let mut answer = [0; 2];
         let sent = self.stream.write_all(&[0xC0, 0]);
@@ -488,7 +493,7 @@ fn signal(child: &Child, signal: i32) {
 }
 
 #[test]
-fn clients_that_pinged_while_the_process_was_stopped_stay_and_silent_ones_leave_in_time() {
+fn clients_that_pinged_while_the_process_was_stopped_stay_connected_and_silent_ones_do_not() {
     for executor in EXECUTORS {
         let broker = Broker::with_config(&format!("cores = 1\n{executor}"));
         let mut watcher = Client::connect(broker.address, "watcher");
@@ -505,7 +510,7 @@ fn clients_that_pinged_while_the_process_was_stopped_stay_and_silent_ones_leave_
         }
         signal(&broker.child, libc::SIGCONT);
         let continued = Instant::now();
-        // Wills come of those alone who were silent, and of all of them, within a Keep Alive.
+        // Only Wills of silent clients are published, all of them, within a Keep Alive.
         let mut gone = Vec::new();
         while gone.len() < silent.len() {
             let will = watcher.publish_within(Duration::from_millis(100));
@@ -520,14 +525,14 @@ fn clients_that_pinged_while_the_process_was_stopped_stay_and_silent_ones_leave_
     }
 }
 
-/// Bytes a slow consumer reads at a time, ten times a second.
+/// Bytes that a slow consumer reads at a time, ten times a second.
 const SIP: usize = 1_024;
 
-/// The last that a firehose says.
+/// The last message of a firehose.
 const LAST: u32 = u32::MAX;
 
-/// A publisher that numbers what it says, which is more than anybody takes, until it is told to stop; how
-/// much it was.
+/// A publisher that sends numbered messages faster than they are read, until it is stopped; returns
+/// their number.
 fn firehose(
     address: SocketAddr,
     topic: &'static str,
@@ -546,21 +551,20 @@ fn firehose(
             if let Ok(bytes) = client.stream.write(&left) {
                 left.drain(..bytes);
             }
-            // Some megabytes a second: far more than is taken, and time for the others.
+            // Some megabytes a second: far more than is read, with time for the others.
             std::thread::sleep(Duration::from_micros(200));
         }
-        // The last one is said to its end.
+        // The last message is sent completely.
         client.stream.set_write_timeout(Some(PATIENCE)).expect("set");
         client.say(&left);
         client.say(&publish(topic, 0, 0, &LAST.to_be_bytes()));
-        // It stays, so that all is read.
+        // The connection stays open, so that everything is read.
         (number, client)
     })
 }
 
 #[test]
-fn a_consumer_that_takes_ten_kilobytes_a_second_loses_nothing_and_one_that_takes_nothing_is_stuck()
-{
+fn a_slow_consumer_loses_no_message_and_one_that_reads_nothing_is_stuck() {
     let check = |executor: &'static str| {
         let broker = Broker::with_config(&format!("cores = 1\n{executor}"));
         let is_over = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
@@ -571,12 +575,12 @@ fn a_consumer_that_takes_ten_kilobytes_a_second_loses_nothing_and_one_that_takes
         while began.elapsed() < Duration::from_secs(17) {
             std::thread::sleep(Duration::from_millis(100));
             let mut sip = [0; SIP];
-            let bytes = slow.stream.read(&mut sip).expect("there is more than it takes");
+            let bytes = slow.stream.read(&mut sip).expect("more data is available");
             slow.read.extend_from_slice(&sip[..bytes]);
         }
         assert_eq!(broker.shown("consumers/stuck"), 0, "{executor}");
         is_over.store(true, Ordering::Relaxed);
-        // Now that it reads on, it gets whatever was said, in order.
+        // The consumer now reads everything, and receives the messages in order.
         let mut next = 0;
         let said = loop {
             let (_, payload) = slow.publish_received();

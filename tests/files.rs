@@ -1,5 +1,5 @@
-//! Files as machines have them: with a byte order mark, mounted alone, in folders that nobody may write to;
-//! and where things are kept when nobody says where.
+//! Files in practice: with a byte order mark, mounted individually, in read-only folders; and the
+//! default location of the store.
 #![cfg(all(target_os = "linux", feature = "store"))]
 
 #[path = "support/folder.rs"]
@@ -15,7 +15,7 @@ use folder::Folder;
 
 const BROKER: &str = env!("CARGO_BIN_EXE_broker");
 
-/// `broker passwd`, with cheap hashes, and this on standard input.
+/// Runs `broker passwd` with cheap hashes and this standard input.
 fn passwd(folder: &Folder, arguments: &[&str], input: &str) -> Output {
     let cheap = "[access.hashing]\nmemory_kib = 8\niterations = 1\n";
     let config = folder.write("cheap.toml", cheap);
@@ -37,7 +37,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn a_byte_order_mark_costs_no_user_no_rule_and_no_key() {
+fn a_byte_order_mark_is_skipped_in_every_kind_of_file() {
     let folder = Folder::new("bom");
     let file = folder.path("passwords");
     assert!(passwd(&folder, &["add", "alice", "--file", &file], "first\n").status.success());
@@ -47,7 +47,7 @@ fn a_byte_order_mark_costs_no_user_no_rule_and_no_key() {
     let list = passwd(&folder, &["list", "--file", &file], "");
     assert_eq!(said(&list), "alice\nbob\n");
     assert!(passwd(&folder, &["verify", "alice", "--file", &file], "first\n").status.success());
-    // Changed, she is there once.
+    // After a change, the user occurs once.
     assert!(passwd(&folder, &["add", "alice", "--file", &file], "second\n").status.success());
     assert_eq!(said(&passwd(&folder, &["list", "--file", &file], "")), "alice\nbob\n");
     assert!(passwd(&folder, &["remove", "alice", "--file", &file], "").status.success());
@@ -60,28 +60,28 @@ fn a_byte_order_mark_costs_no_user_no_rule_and_no_key() {
     let check = Command::new(BROKER).args(["--check-config", "--config", &config]).output();
     let check = check.expect("it runs");
     assert!(check.status.success(), "{}", said(&check));
-    // PowerShell writes this; nothing of it would be understood.
+    // PowerShell writes UTF-16; the file must be rejected.
     let utf_16: Vec<u8> = "\u{FEFF}x:y".encode_utf16().flat_map(u16::to_le_bytes).collect();
     fs::write(&file, utf_16).expect("written");
     let list = passwd(&folder, &["list", "--file", &file], "");
     assert!(!list.status.success() && said(&list).contains("UTF-16"), "{}", said(&list));
 }
 
-/// Runs a script where it may mount; none where this user may not.
-fn where_one_may_mount(script: &str) -> Option<Output> {
+/// Runs a script with permission to mount; `None` if this user may not.
+fn run_with_mounts(script: &str) -> Option<Output> {
     let unshare = |what: &[&str]| {
         Command::new("unshare").args(["--mount", "--map-root-user"]).args(what).output().ok()
     };
     let probe = ["bash", "-c", "mount -t tmpfs none /mnt"];
     if !unshare(&probe).is_some_and(|tried| tried.status.success()) {
-        eprintln!("SKIPPED: nothing can be mounted here (unshare, mount)");
+        eprintln!("SKIPPED: no permission to mount (unshare, mount)");
         return None;
     }
     unshare(&["bash", "-c", script])
 }
 
 #[test]
-fn a_password_file_that_is_mounted_alone_is_changed_in_its_place() {
+fn a_password_file_that_is_a_mount_point_is_changed_in_place() {
     let folder = Folder::new("mounted");
     let file = folder.path("passwords");
     fs::create_dir(folder.0.join("inside")).expect("a folder");
@@ -89,7 +89,7 @@ fn a_password_file_that_is_mounted_alone_is_changed_in_its_place() {
     assert!(passwd(&folder, &["add", "alice", "--file", &file], "first\n").status.success());
     let config = folder.path("cheap.toml");
     for is_read_only in [false, true] {
-        // The folder that it is mounted in may be of an image that nobody may write to.
+        // The mount point's folder may be in a read-only image.
         let remount = match is_read_only {
             true => {
                 format!("mount --bind {0} {0}; mount -o remount,ro,bind {0}", folder.path("inside"))
@@ -103,7 +103,7 @@ fn a_password_file_that_is_mounted_alone_is_changed_in_its_place() {
              {BROKER} passwd --config {config} --file {inside} remove bob\n\
              echo second | {BROKER} passwd --config {config} --file {inside} verify alice"
         );
-        let Some(output) = where_one_may_mount(&script) else { return };
+        let Some(output) = run_with_mounts(&script) else { return };
         assert!(output.status.success(), "read-only: {is_read_only}: {}", said(&output));
         let list = passwd(&folder, &["list", "--file", &file], "");
         assert_eq!(said(&list), "alice\n");
@@ -111,7 +111,7 @@ fn a_password_file_that_is_mounted_alone_is_changed_in_its_place() {
     }
 }
 
-/// Whether a broker serves, or why not.
+/// Whether a broker starts, or the error.
 fn started(command: &mut Command) -> Result<(), String> {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
     command.args(["--listen", &free.to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
@@ -129,7 +129,8 @@ fn started(command: &mut Command) -> Result<(), String> {
     Err(said)
 }
 
-/// Runs it as a user whom the system does not know, and who so has no home; false where this user may not.
+/// Runs the command as a user unknown to the system, and thus without a home; false if this user
+/// may not.
 fn as_nobody(command: &mut Command) -> bool {
     use std::os::unix::process::CommandExt as _;
     let is_root =
@@ -143,7 +144,7 @@ fn as_nobody(command: &mut Command) -> bool {
 }
 
 #[test]
-fn without_a_home_nothing_is_kept_below_the_working_directory() {
+fn without_a_home_no_data_is_stored_below_the_working_directory() {
     let folder = Folder::new("home");
     let files = || fs::read_dir(&folder.0).expect("a folder").count();
     for (home, value) in [("HOME", ""), ("HOME", "relative"), ("XDG_STATE_HOME", "relative")] {

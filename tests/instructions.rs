@@ -1,5 +1,5 @@
-//! That the table of instruction counts is read, judged and rewritten as `benches/instructions`
-//! says. The counting itself is `cargo run --release -p instructions`.
+//! Verifies that the table of instruction counts is parsed, compared and rewritten as
+//! `benches/instructions` documents. The counting itself is `cargo run --release -p instructions`.
 
 #[path = "../benches/instructions/table.rs"]
 mod table;
@@ -9,7 +9,7 @@ use table::Table;
 #[test]
 fn the_table_in_the_repository_can_be_read() {
     let text = std::fs::read_to_string("benches/instructions.tsv").expect("it is there");
-    let table = Table::parse(&text).expect("it is well formed");
+    let table = Table::parse(&text).expect("it is well-formed");
     assert_eq!(table.to_string(), text, "as the bench writes it");
 }
 
@@ -18,7 +18,7 @@ fn table(text: &str) -> Table {
 }
 
 #[test]
-fn a_count_over_its_bound_fails_and_says_by_how_much() {
+fn a_count_above_its_limit_fails_with_the_difference() {
     let table = table("decode\t100.0\t3\nencode\t50.0\t3\n");
     assert!(table.judge(&[("decode", 103.0), ("encode", 50.0)]).1);
     let (report, is_within) = table.judge(&[("decode", 103.2), ("encode", 20.0)]);
@@ -29,14 +29,14 @@ fn a_count_over_its_bound_fails_and_says_by_how_much() {
 }
 
 #[test]
-fn what_is_not_on_both_sides_fails() {
+fn a_case_missing_from_the_table_or_the_counts_fails() {
     let table = table("decode\t100.0\t3\n");
     assert!(!table.judge(&[("decode", 100.0), ("encode", 1.0)]).1);
     assert!(!table.judge(&[]).1);
 }
 
 #[test]
-fn a_rewritten_table_keeps_its_margins_and_reads_as_it_was_written() {
+fn a_rewritten_table_keeps_its_margins_and_can_be_parsed() {
     let table = table("# a remark\ndecode\t100.0\t5\ngone\t1.0\t1\n");
     let updated = table.updated(&[("decode", 90.0), ("encode", 10.0)]);
     assert_eq!(updated, crate::table("decode\t90.0\t5\nencode\t10.0\t3\n"));
@@ -44,7 +44,7 @@ fn a_rewritten_table_keeps_its_margins_and_reads_as_it_was_written() {
 }
 
 #[test]
-fn a_line_that_is_wrong_is_named() {
+fn an_invalid_line_is_named() {
     for line in
         ["decode\t100", "decode\t100\t3\t4", "decode\tmany\t3", "\t1\t2", "decode\t-1\t3", ""]
     {

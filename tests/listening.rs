@@ -1,5 +1,5 @@
-//! Listening sockets under every executor: how they come, whom they are for, and that they are gone when
-//! the broker is.
+//! Listening sockets on every executor: their creation, their permissions, and their removal when
+//! the broker exits.
 #![cfg(unix)]
 
 #[path = "support/folder.rs"]
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use folder::Folder;
 
-/// How long anything may take.
+/// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const EXECUTORS: &[&str] = &[
@@ -35,7 +35,7 @@ const EXECUTORS: &[&str] = &[
     "--executor glommio --cores 2",
 ];
 
-/// One at a time: what comes a moment after the end of a process is not to be missed.
+/// One test at a time: each observes the moment after a process exits.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,7 +56,7 @@ fn command(config: &str, flags: &str) -> Command {
 struct Broker(Child);
 
 impl Broker {
-    /// One that listens; what it says when it does not.
+    /// A broker that listens, or its error output.
     fn try_start(config: &str, flags: &str) -> Result<Self, String> {
         let mut child = command(config, flags).spawn().expect("it starts");
         let expected = fs::read_to_string(config).expect("a file").matches("bind =").count();
@@ -104,7 +104,7 @@ fn is_served(mut stream: impl Read + Write) -> bool {
     stream.write_all(connect).and_then(|()| stream.read_exact(&mut connack)).is_ok()
 }
 
-/// Clients, so that there is something to take down.
+/// Connected clients, so that there are connections to close.
 fn clients(address: SocketAddr) -> Vec<TcpStream> {
     let client = |_| {
         let stream = TcpStream::connect(address).expect("it listens");
@@ -114,7 +114,7 @@ fn clients(address: SocketAddr) -> Vec<TcpStream> {
     (0..30).map(client).collect()
 }
 
-/// The configuration with one listener of each kind.
+/// A configuration with one listener of each kind.
 fn two_listeners(folder: &Folder) -> (String, SocketAddr, String) {
     let (config, tcp, unix) = (folder.path("broker.toml"), free(), folder.path("broker.sock"));
     let text = format!(
@@ -126,7 +126,7 @@ fn two_listeners(folder: &Folder) -> (String, SocketAddr, String) {
 }
 
 #[test]
-fn nobody_is_let_in_by_a_process_that_has_stopped() {
+fn a_stopped_process_accepts_no_connection() {
     let (_alone, folder) = (alone(), Folder::new("stopped"));
     let (config, tcp, unix) = two_listeners(&folder);
     for flags in EXECUTORS {
@@ -147,7 +147,7 @@ fn nobody_is_let_in_by_a_process_that_has_stopped() {
 }
 
 #[test]
-fn after_a_kill_the_next_broker_has_the_same_ports_and_paths() {
+fn after_a_kill_the_next_broker_listens_on_the_same_ports_and_paths() {
     let (_alone, folder) = (alone(), Folder::new("killed"));
     let (config, tcp, unix) = two_listeners(&folder);
     for flags in EXECUTORS {
@@ -166,7 +166,7 @@ fn after_a_kill_the_next_broker_has_the_same_ports_and_paths() {
 }
 
 #[test]
-fn a_path_where_another_program_listens_is_left_to_it() {
+fn a_path_where_another_program_listens_is_not_taken_over() {
     let (_alone, folder) = (alone(), Folder::new("taken"));
     let (config, _, unix) = two_listeners(&folder);
     let broker = Broker::start(&config, "--mode poll");
@@ -188,7 +188,7 @@ fn rights(path: &str) -> (u32, u32, u32) {
 }
 
 #[test]
-fn a_socket_in_the_file_system_has_the_mode_owner_and_group_that_are_configured() {
+fn a_unix_socket_has_the_configured_mode_owner_and_group() {
     let (_alone, folder) = (alone(), Folder::new("rights"));
     let (user, group) = {
         let of = fs::metadata(&folder.0).expect("it is there");
@@ -224,7 +224,7 @@ fn a_socket_in_the_file_system_has_the_mode_owner_and_group_that_are_configured(
 }
 
 #[test]
-fn an_owner_that_is_not_there_is_named_with_what_to_do() {
+fn an_unknown_owner_is_named_with_a_remedy() {
     let (_alone, folder) = (alone(), Folder::new("nobody"));
     let (config, path) = (folder.path("broker.toml"), folder.path("broker.sock"));
     for (key, word) in [("owner", "user"), ("group", "group")] {
@@ -238,11 +238,11 @@ fn an_owner_that_is_not_there_is_named_with_what_to_do() {
         assert_eq!(output.status.code(), Some(3), "{error}");
         let says = format!("unix.{key}: there is no {word} \"nobody-has-this-name\"");
         assert!(error.contains(&says), "{error}");
-        assert!(!Path::new(&path).exists(), "nothing is left");
+        assert!(!Path::new(&path).exists(), "the socket remains");
     }
 }
 
-/// Whether the first connection to there is served.
+/// Whether the first connection to this address is served.
 fn is_first_served(address: SocketAddr) -> bool {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
@@ -254,7 +254,7 @@ fn is_first_served(address: SocketAddr) -> bool {
 }
 
 #[test]
-fn who_connects_while_a_broker_starts_is_served() {
+fn clients_that_connect_while_a_broker_starts_are_served() {
     let (_alone, folder) = (alone(), Folder::new("starts"));
     for flags in EXECUTORS {
         for _ in 0..8 {
@@ -267,14 +267,14 @@ fn who_connects_while_a_broker_starts_is_served() {
     }
 }
 
-/// Runs a script in a network that has no address yet; none where this user may not make one.
+/// Runs a script in a network namespace without addresses; `None` if this user may not create one.
 #[cfg(target_os = "linux")]
-fn in_a_network_of_its_own(script: &str) -> Option<std::process::Output> {
+fn in_a_network_namespace(script: &str) -> Option<std::process::Output> {
     let unshare = |what: &[&str]| {
         Command::new("unshare").args(["--net", "--map-root-user"]).args(what).output().ok()
     };
     if !unshare(&["ip", "link", "set", "lo", "down"]).is_some_and(|tried| tried.status.success()) {
-        eprintln!("SKIPPED: no network of its own can be made here (unshare, ip)");
+        eprintln!("SKIPPED: no permission to create a network namespace (unshare, ip)");
         return None;
     }
     unshare(&["bash", "-c", script])
@@ -282,7 +282,7 @@ fn in_a_network_of_its_own(script: &str) -> Option<std::process::Output> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_address_that_comes_up_late_is_served_where_a_key_says_so() {
+fn an_address_that_appears_late_is_served_if_configured() {
     let (_alone, folder) = (alone(), Folder::new("late"));
     let config = folder.path("broker.toml");
     for flags in EXECUTORS {
@@ -300,7 +300,7 @@ fn an_address_that_comes_up_late_is_served_where_a_key_says_so() {
                  [[ $(head -c 4 <&3 | od -An -tx1) == ' 20 02 00 00' ]] || exit 9; done\n\
                  kill $broker; wait $broker"
             );
-            let Some(output) = in_a_network_of_its_own(&script) else { return };
+            let Some(output) = in_a_network_namespace(&script) else { return };
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(0), "{flags}: {key}: {said}");
         }
@@ -309,7 +309,7 @@ fn an_address_that_comes_up_late_is_served_where_a_key_says_so() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_address_that_does_not_come_is_named_once_the_time_for_it_has_passed() {
+fn an_address_that_does_not_appear_is_named_after_the_timeout() {
     let (_alone, folder) = (alone(), Folder::new("never"));
     let config = folder.path("broker.toml");
     let text = "bind_wait_s = 1\nlisten = [\"192.0.2.77:1883\"]\n[access]\nanonymous = true\n";
@@ -318,21 +318,24 @@ fn an_address_that_does_not_come_is_named_once_the_time_for_it_has_passed() {
     let output = command(&config, "--mode poll").output().expect("it runs");
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{error}");
-    assert!(begun.elapsed() >= Duration::from_secs(1), "it waits");
+    assert!(begun.elapsed() >= Duration::from_secs(1), "it does not wait");
     for says in ["waiting for an address", "this machine has no such address", "bind_wait_s"] {
         assert!(error.contains(says), "{error}");
     }
 }
 
-/// What a service manager may do when a start fails, again and again.
+/// A service manager may restart the broker repeatedly.
 #[test]
-fn shipped_units_start_the_broker_again_for_as_long_as_it_takes() {
+fn shipped_units_restart_the_broker_without_limit() {
     let unit = include_str!("../deploy/systemd/ringmq.service");
     let (unit_section, service) = unit.split_once("[Service]").expect("a section");
-    assert!(unit_section.contains("\nStartLimitIntervalSec=0\n"), "five starts, and no more");
+    assert!(
+        unit_section.contains("\nStartLimitIntervalSec=0\n"),
+        "systemd stops after five restarts"
+    );
     assert!(service.contains("\nRestart=on-failure\n"));
     let init = include_str!("../deploy/openwrt/files/ringmq.init");
-    // The last number is how often; 0 is for ever.
+    // The last number is the number of restarts; 0 means unlimited.
     assert!(init.contains("procd_set_param respawn 3600 5 0\n"));
     let socket = include_str!("../deploy/systemd/optional/ringmq.socket");
     assert!(socket.contains("\nFreeBind=yes\n"));

@@ -1,10 +1,10 @@
-//! What stands in the log because of a client is rated, and names that a client chose are cut: no source
-//! file has another way.
+//! Log lines that clients can cause are rate-limited, and names chosen by clients are truncated: no
+//! source file bypasses this.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What serves clients.
+/// Code that serves clients.
 const SERVING: [&str; 7] = [
     "src/access",
     "src/engine",
@@ -15,7 +15,8 @@ const SERVING: [&str; 7] = [
     "src/wire",
 ];
 
-/// What of it speaks at the start, when the operator asks for it, or of a core that hangs, which it says once.
+/// Exceptions: code that logs at start, at the operator's request, or once for an unresponsive
+/// core.
 const OF_THE_OPERATOR: [&str; 5] = [
     "src/access/mod.rs",
     "src/executor/storage.rs",
@@ -24,7 +25,7 @@ const OF_THE_OPERATOR: [&str; 5] = [
     "src/transport/tls/certificates.rs",
 ];
 
-/// Fields that hold what a client chose.
+/// Fields with client-chosen values.
 const NAMES: [&str; 7] =
     ["client", "client_identifier", "user", "owner", "topic", "filter", "share"];
 
@@ -65,7 +66,7 @@ fn serving() -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn no_line_that_a_client_can_cause_goes_past_the_rate() {
+fn every_line_that_a_client_can_cause_is_rate_limited() {
     let mut rated = 0;
     for (path, text) in serving() {
         rated += calls(&text, "rated").len();
@@ -81,14 +82,14 @@ fn no_line_that_a_client_can_cause_goes_past_the_rate() {
 }
 
 #[test]
-fn no_name_that_a_client_chose_stands_in_the_log_as_it_came() {
+fn every_client_chosen_name_in_the_log_is_truncated() {
     let mut names = 0;
     for (path, text) in serving() {
         for kind in ["rated", "tracing::debug", "tracing::trace"] {
             for call in calls(&text, kind) {
                 for argument in call.split(',').map(str::trim) {
                     let Some((field, value)) = argument.split_once(" = ") else {
-                        // A variable of that name: it is made by name() just before.
+                        // A variable of that name, assigned from name() just before.
                         let is_name = NAMES.contains(&argument.trim_start_matches(['%', '?']));
                         names += usize::from(is_name);
                         let before = text.split(call).next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The log cannot hurt: whatever becomes of standard error and standard output, the broker serves,
-//! stops when it is asked to, and counts the lines that were lost.
+//! Log output never blocks the broker: whatever happens to standard error and standard output, the
+//! broker serves clients, stops on request, and counts lost lines.
 #![cfg(target_os = "linux")]
 
 use std::fs::File;
@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use ringmq::wire::{Frame, frame};
 
-/// How long anything may take.
+/// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Lines at level debug fill a pipe, of 64 KiB, and what the broker keeps of lines, well within this
-/// many connections.
+/// At level debug, this many connections fill a pipe of 64 KiB and the broker's queue of lines.
 const CONNECTIONS_MAX: u32 = 40_000;
 
 /// Every executor, with one core and several.
@@ -37,7 +36,7 @@ struct Broker {
 
 impl Broker {
     fn start(flags: &str, stdout: Stdio, stderr: Stdio) -> Self {
-        // Its log is not there to say which port it has.
+        // The log is not available to determine the port.
         let address =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
         static CONFIGURATION: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -60,12 +59,12 @@ impl Broker {
         broker
     }
 
-    /// Whether a client is answered in time.
+    /// Whether a client receives a response in time.
     fn serves(&self) {
         drop(Client::connect(self.address));
     }
 
-    /// How many lines `$SYS` says are lost, once it says that some are.
+    /// The number of lost lines in `$SYS`, once it is not zero.
     fn lost(&self) -> u64 {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -94,7 +93,7 @@ impl Broker {
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
     }
 
-    /// Its exit code after SIGTERM, if it ends in time.
+    /// The exit code after SIGTERM, if the broker exits in time.
     fn stop(mut self) -> Option<i32> {
         self.signal("-TERM");
         let until = Instant::now() + PATIENCE;
@@ -151,14 +150,14 @@ fn full_disk() -> Stdio {
     File::options().write(true).open("/dev/full").expect("Linux has it").into()
 }
 
-/// A pipe for the broker, and the end that reads it.
+/// A pipe for the broker, and its read end.
 fn pipe() -> (Stdio, io::PipeReader) {
     let (reader, writer) = io::pipe().expect("a pipe");
     (OwnedFd::from(writer).into(), reader)
 }
 
 #[test]
-fn a_log_on_a_full_disk_neither_ends_the_broker_nor_keeps_it_from_stopping() {
+fn a_log_on_a_full_disk_affects_neither_operation_nor_stop() {
     for flags in RUNS {
         let broker = Broker::start(flags, Stdio::null(), full_disk());
         broker.serves();
@@ -170,7 +169,7 @@ fn a_log_on_a_full_disk_neither_ends_the_broker_nor_keeps_it_from_stopping() {
 }
 
 #[test]
-fn a_log_whose_reader_is_gone_neither_ends_the_broker_nor_keeps_it_from_stopping() {
+fn a_log_without_a_reader_affects_neither_operation_nor_stop() {
     for flags in RUNS {
         let (stderr, reader) = pipe();
         let broker = Broker::start(flags, Stdio::null(), stderr);
@@ -183,7 +182,7 @@ fn a_log_whose_reader_is_gone_neither_ends_the_broker_nor_keeps_it_from_stopping
     }
 }
 
-/// Connects until lines are lost, while nobody reads them.
+/// Connects until lines are lost, while the pipe is not read.
 fn fill(broker: &Broker) -> u64 {
     for count in 1..=CONNECTIONS_MAX {
         broker.serves();
@@ -198,7 +197,7 @@ fn fill(broker: &Broker) -> u64 {
 }
 
 #[test]
-fn a_reader_of_the_log_that_stands_still_does_not_stop_the_broker() {
+fn a_stalled_log_reader_does_not_stop_the_broker() {
     for flags in RUNS {
         let (stderr, reader) = pipe();
         let broker = Broker::start(flags, Stdio::null(), stderr);
@@ -211,7 +210,7 @@ fn a_reader_of_the_log_that_stands_still_does_not_stop_the_broker() {
 }
 
 #[test]
-fn a_reader_of_the_log_that_goes_on_hears_how_many_lines_were_lost() {
+fn a_log_reader_that_resumes_receives_the_number_of_lost_lines() {
     let (stderr, mut reader) = pipe();
     let broker = Broker::start("--mode poll --log-format json", Stdio::null(), stderr);
     fill(&broker);
@@ -228,11 +227,11 @@ fn a_reader_of_the_log_that_goes_on_hears_how_many_lines_were_lost() {
     });
     let lost: u64 = events.filter_map(|event| event["fields"]["lost"].as_u64()).sum();
     assert!(lost > 0);
-    assert!(log.contains("\"stopped\""), "what was logged last is there");
+    assert!(log.contains("\"stopped\""), "the last line was written");
 }
 
 #[test]
-fn statistics_that_cannot_be_printed_neither_end_the_broker_nor_keep_it_from_stopping() {
+fn unprintable_statistics_affect_neither_operation_nor_stop() {
     for flags in RUNS {
         let flags = format!("{flags} --stats=1");
         let (stderr, mut log) = pipe();
@@ -247,7 +246,7 @@ fn statistics_that_cannot_be_printed_neither_end_the_broker_nor_keep_it_from_sto
 }
 
 #[test]
-fn a_reader_of_statistics_that_stands_still_does_not_keep_the_broker_from_stopping() {
+fn a_stalled_statistics_reader_does_not_prevent_a_stop() {
     let (stdout, reader) = pipe();
     let broker = Broker::start("--mode poll --stats", stdout, Stdio::null());
     for _ in 0..200 {
@@ -260,7 +259,7 @@ fn a_reader_of_statistics_that_stands_still_does_not_keep_the_broker_from_stoppi
 }
 
 #[test]
-fn an_error_at_start_that_cannot_be_written_has_its_exit_code_all_the_same() {
+fn a_start_error_that_cannot_be_written_still_sets_the_exit_code() {
     for flags in [&["--listen", "192.0.2.1:1883", "--data", "none"][..], &["--nonsense"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         command.args(flags).stdin(Stdio::null()).stdout(full_disk()).stderr(full_disk());

@@ -1,5 +1,5 @@
-//! What the init script of the OpenWrt package makes of `/etc/config/ringmq`: a file that the broker
-//! takes. The functions that OpenWrt brings are played by a few lines of shell.
+//! The init script of the OpenWrt package converts `/etc/config/ringmq` to a configuration file
+//! that the broker accepts. A few lines of shell replace OpenWrt's functions.
 #![cfg(unix)]
 
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use ringmq::config::Settings;
 use ringmq::config::Transport;
 
-/// `config_get` and its like.
+/// `config_get` and similar functions.
 const OPENWRT: &str = r#"
 config_get() {
     found=$(sed -n "s/^\toption $3 '\(.*\)'$/\1/p" "$CONFIG")
@@ -23,8 +23,8 @@ write_configuration broker
 
 const SHIPPED: &str = include_str!("../deploy/openwrt/files/ringmq.config");
 
-/// The settings that a configuration becomes, and the file they are read from. Every option of the
-/// configuration has arrived there.
+/// The settings that result from a configuration, and the file they were read from. Asserts that
+/// every option was converted.
 fn settings_of(configuration: &str, name: &str) -> (Settings, String) {
     let file = std::env::temp_dir().join(format!("ringmq-openwrt-{name}-{}", std::process::id()));
     std::fs::write(&file, configuration).expect("a configuration");
@@ -50,7 +50,7 @@ fn settings_of(configuration: &str, name: &str) -> (Settings, String) {
 }
 
 #[test]
-fn the_broker_takes_what_the_router_s_configuration_becomes() {
+fn the_broker_accepts_the_converted_router_configuration() {
     let (settings, _) = settings_of(SHIPPED, "shipped");
     assert_eq!(settings.limits.connections_max, 500);
     assert!(settings.listeners.is_empty());
@@ -58,18 +58,18 @@ fn the_broker_takes_what_the_router_s_configuration_becomes() {
 }
 
 #[test]
-fn it_takes_what_the_configuration_shows_as_a_comment_too() {
+fn the_broker_accepts_the_commented_options_too() {
     let lines = SHIPPED.lines().filter(|line| !line.starts_with("\t#option config "));
     let shown = |line: &str| line.replace("\t#option ", "\toption ").replace("\t#list ", "\tlist ");
     let configuration: String = lines.map(|line| shown(line) + "\n").collect();
     let (settings, text) = settings_of(&configuration, "shown");
     assert_eq!(settings.listeners.len(), 1, "{text}");
     assert_eq!(settings.listeners[0].transport, Transport::Tls);
-    assert_eq!(settings.listen.len(), 1, "the plain one stays: {text}");
+    assert_eq!(settings.listen.len(), 1, "the plaintext listener stays: {text}");
     assert!(settings.access.knows_users());
 }
 
-/// What a command prints; it has to succeed.
+/// The output of a command, which must succeed.
 fn told(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -84,7 +84,7 @@ fn told(command: &mut Command) -> String {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_package_is_made_without_the_sdk() {
+fn a_package_can_be_built_without_the_sdk() {
     let folder = std::env::temp_dir().join(format!("ringmq-ipk-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let binary = folder.join("program");
@@ -114,7 +114,7 @@ fn a_package_is_made_without_the_sdk() {
         assert!(control.lines().any(|it| it == line), "no {line} in\n{control}");
     }
 
-    // Everything is root's, and the configuration nobody else's.
+    // Everything belongs to root, and only root can read the configuration.
     let data = folder.join("data.tar.gz");
     let listed = told(Command::new("tar").args(["--numeric-owner", "-tvzf"]).arg(&data));
     for (mode, path) in [

@@ -1,5 +1,5 @@
-//! What the broker does where io_uring cannot be used, for each reason there is: it says which one,
-//! falls back and serves; told to use it, it says why it does not.
+//! The broker where io_uring is unavailable, for each cause: it names the cause, falls back and
+//! serves; with io_uring forced, it exits with the cause.
 #![cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,14 +18,14 @@ fn broker(flags: &[&str]) -> Command {
     command
 }
 
-/// The filter of container runtimes' default profiles, as far as io_uring is concerned.
+/// The io_uring part of the seccomp profile of container runtimes.
 fn without_io_uring(mut command: Command, errno: u32) -> Command {
     let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
     let filter = SeccompFilter::new(
         calls.into_iter().map(|call| (call, Vec::new())).collect(),
         SeccompAction::Allow,
         SeccompAction::Errno(errno),
-        TargetArch::try_from(std::env::consts::ARCH).expect("one it knows"),
+        TargetArch::try_from(std::env::consts::ARCH).expect("a supported architecture"),
     );
     let program: BpfProgram = filter.expect("a filter").try_into().expect("a program");
     #[expect(unsafe_code, reason = "a filter between fork and exec")]
@@ -38,7 +38,7 @@ fn without_io_uring(mut command: Command, errno: u32) -> Command {
     command
 }
 
-/// Without the privilege that lifts the bound, and with next to nothing within it.
+/// Without the capability that lifts the limit, and with almost no lockable memory.
 fn without_locked_memory(flags: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -52,7 +52,7 @@ fn without_locked_memory(flags: &[&str]) -> Command {
 
 struct Serving {
     child: Child,
-    /// The log up to where it listens.
+    /// Reads the log until the broker listens.
     log: String,
     address: SocketAddr,
 }
@@ -64,7 +64,7 @@ impl Serving {
         let mut log = String::new();
         let address = loop {
             let start = log.len();
-            assert!(reader.read_line(&mut log).expect("text") > 0, "it ended: {log}");
+            assert!(reader.read_line(&mut log).expect("text") > 0, "the broker exited: {log}");
             let event: serde_json::Value = serde_json::from_str(&log[start..]).expect("JSON");
             if event["fields"]["message"] == "listening" {
                 break event["fields"]["address"].as_str().expect("text").parse().expect("address");
@@ -93,7 +93,8 @@ impl Drop for Serving {
 
 const SERVE: [&str; 4] = ["--listen", "127.0.0.1:0", "--log-format", "json"];
 
-/// `auto` falls back, serves, and says why once; `uring` says why, and that `auto` would do.
+/// `auto` falls back, serves, and logs the cause once; `uring` fails with the cause and suggests
+/// `auto`.
 fn falls_back(command: impl Fn(&[&str]) -> Command, word: &str, says: &[&str]) {
     for cores in ["1", "2"] {
         let serving = Serving::start(command(&[&SERVE[..], &["--cores", cores]].concat()));
@@ -120,25 +121,25 @@ fn json(output: &Output) -> serde_json::Value {
 }
 
 #[test]
-fn where_a_container_forbids_io_uring_the_broker_works_and_says_so() {
+fn the_broker_falls_back_if_a_container_forbids_io_uring() {
     let command = |flags: &[&str]| without_io_uring(broker(flags), libc::EPERM as u32);
     falls_back(command, "forbidden", &["seccomp", "io_uring_setup"]);
 }
 
 #[test]
-fn where_there_is_no_io_uring_the_broker_works_and_says_so() {
+fn the_broker_falls_back_if_the_kernel_has_no_io_uring() {
     let command = |flags: &[&str]| without_io_uring(broker(flags), libc::ENOSYS as u32);
     falls_back(command, "absent", &["no io_uring", "Linux 6.0"]);
 }
 
 #[test]
-fn where_little_memory_may_be_locked_the_broker_works_and_says_so() {
+fn the_broker_falls_back_if_too_little_memory_can_be_locked() {
     falls_back(without_locked_memory, "no-memory", &["4 KiB", "LimitMEMLOCK"]);
 }
 
 #[test]
 #[ignore = "changes a setting of the whole machine; .ci/run runs it alone"]
-fn where_the_administrator_disabled_io_uring_the_broker_works_and_says_so() {
+fn the_broker_falls_back_if_the_administrator_disabled_io_uring() {
     const SETTING: &str = "/proc/sys/kernel/io_uring_disabled";
     struct Restore(String);
     impl Drop for Restore {
@@ -152,7 +153,7 @@ fn where_the_administrator_disabled_io_uring_the_broker_works_and_says_so() {
 }
 
 #[test]
-fn the_platform_is_told_to_people_and_to_programs() {
+fn the_platform_is_reported_as_text_and_as_json() {
     let report = json(&broker(&["platform", "--json"]).output().expect("it runs"));
     assert_eq!(report["architecture"], std::env::consts::ARCH);
     assert!(report["processors"].as_u64() >= Some(1));
@@ -165,7 +166,7 @@ fn the_platform_is_told_to_people_and_to_programs() {
 }
 
 #[test]
-fn the_plan_is_told_to_people_and_to_programs() {
+fn the_plan_is_reported_as_text_and_as_json() {
     let plan = broker(&["platform", "--plan", "--cores", "1", "--numa", "--json"]);
     let plan = json(&{ plan }.output().expect("it runs"));
     assert_eq!(plan["seats"].as_array().map(Vec::len), Some(1));
@@ -176,7 +177,7 @@ fn the_plan_is_told_to_people_and_to_programs() {
 }
 
 #[test]
-fn in_sync_mode_the_broker_has_no_thread_but_those_that_wait_for_signals_and_write_the_log() {
+fn in_sync_mode_the_only_other_threads_wait_for_signals_and_write_the_log() {
     for mode in [&["--mode", "sync"][..], &["--mode", "sync", "--executor", "poll"]] {
         let serving = Serving::start(broker(&[&SERVE[..], mode].concat()));
         serving.serves();

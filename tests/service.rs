@@ -1,5 +1,5 @@
-//! What a service manager sees of the broker: readiness, signs of life, the end, and sockets that it
-//! opened. The test plays the manager.
+//! The broker as seen by a service manager: readiness, watchdog, stop, and socket activation. The
+//! test plays the service manager.
 #![cfg(all(feature = "service", target_os = "linux"))]
 
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use std::time::Duration;
 const CONNECT: &[u8] = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01s";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The socket that the manager listens on, and the broker it started.
+/// The manager's notification socket, and the broker it started.
 struct Managed {
     socket: UnixDatagram,
     path: PathBuf,
@@ -20,8 +20,8 @@ struct Managed {
 }
 
 impl Managed {
-    /// Through a shell, which becomes the broker: so the process that the variables name is the
-    /// broker's. `before` is what the shell does first.
+    /// Started through a shell that executes the broker, so that the process named by the variables
+    /// is the broker. `before` runs in the shell first.
     fn start(name: &str, before: &str, flags: &str, environment: &[(&str, &str)]) -> Self {
         let path = std::env::temp_dir().join(format!("ringmq-{name}-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
@@ -40,10 +40,10 @@ impl Managed {
         Self { socket, path, child }
     }
 
-    /// What it says next.
+    /// The next notification.
     fn hears(&self) -> String {
         let mut bytes = [0; 4096];
-        let count = self.socket.recv(&mut bytes).expect("the broker says something in time");
+        let count = self.socket.recv(&mut bytes).expect("a notification in time");
         String::from_utf8_lossy(&bytes[..count]).into_owned()
     }
 
@@ -72,7 +72,7 @@ fn serves(address: &str) {
 }
 
 #[test]
-fn it_is_ready_when_it_serves_and_says_where_and_that_it_stops() {
+fn the_broker_notifies_readiness_with_its_addresses_and_stopping() {
     for mode in ["auto", "sync", "poll --cores 2"] {
         let flags = format!("--listen 127.0.0.1:0 --mode {mode}");
         let mut broker = Managed::start("ready", "", &flags, &[]);
@@ -87,7 +87,7 @@ fn it_is_ready_when_it_serves_and_says_where_and_that_it_stops() {
 }
 
 #[test]
-fn it_shows_that_it_lives_as_often_as_it_is_asked_to() {
+fn the_broker_notifies_the_watchdog_at_the_requested_interval() {
     for mode in ["auto", "sync", "poll --cores 2"] {
         let flags = format!("--listen 127.0.0.1:0 --mode {mode}");
         let asked = [("WATCHDOG_USEC", "300000")];
@@ -100,11 +100,11 @@ fn it_shows_that_it_lives_as_often_as_it_is_asked_to() {
 }
 
 #[test]
-fn sockets_that_were_opened_for_it_take_the_place_of_its_addresses() {
+fn passed_sockets_replace_the_configured_addresses() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound").to_string();
     let ours = std::os::fd::AsRawFd::as_raw_fd(&listener);
-    // The shell opens what the test has as the first descriptor of the protocol.
+    // The shell passes the test's socket as the first descriptor of the protocol.
     let before = format!("exec 3<&{ours}; export LISTEN_FDS=1 LISTEN_PID=$$;");
     inherit(&listener);
     for flags in ["", "--mode sync", "--mode poll --cores 2"] {
@@ -116,7 +116,7 @@ fn sockets_that_were_opened_for_it_take_the_place_of_its_addresses() {
 }
 
 #[test]
-fn a_descriptor_that_is_no_socket_is_refused_with_what_to_pass() {
+fn a_passed_descriptor_that_is_no_socket_is_refused_with_a_remedy() {
     let broker = env!("CARGO_BIN_EXE_broker");
     let script =
         format!("exec 3</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec {broker} --data none");
@@ -126,7 +126,7 @@ fn a_descriptor_that_is_no_socket_is_refused_with_what_to_pass() {
     assert!(stderr.contains("fd 3") && stderr.contains("ListenStream="), "{stderr}");
 }
 
-/// Lets the socket's descriptor outlive `exec`.
+/// Lets the socket's descriptor survive `exec`.
 fn inherit(listener: &TcpListener) {
     rustix::io::fcntl_setfd(listener, rustix::io::FdFlags::empty()).expect("a flag");
 }

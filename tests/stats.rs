@@ -1,5 +1,5 @@
-//! Statistics as whoever runs a broker gets them: under every executor, on several cores, when a
-//! signal asks, at intervals and at exit. What they say is held against what clients did.
+//! Statistics as operators see them: on every executor, on several cores, on a signal, at intervals
+//! and at exit. They are compared with the actions of clients.
 #![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringmq::wire::{Frame, frame};
 use serde_json::Value;
 
-/// How long anything may take.
+/// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Broker {
@@ -30,7 +30,7 @@ impl Broker {
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let address = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("text") > 0, "{flags}: it ended");
+            assert!(log.read_line(&mut line).expect("text") > 0, "{flags}: the broker exited");
             let event: Value = serde_json::from_str(&line).expect("JSON");
             if event["fields"]["message"] == "listening" {
                 break event["fields"]["address"].as_str().expect("text").parse().expect("address");
@@ -53,7 +53,7 @@ impl Broker {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Everything up to the end, after a stop.
+    /// All remaining output, after a stop.
     fn rest(mut self) -> String {
         self.signal("-TERM");
         let mut rest = String::new();
@@ -70,7 +70,7 @@ impl Drop for Broker {
     }
 }
 
-/// A client of MQTT 3.1.1.
+/// A 3.1.1 client.
 struct Client {
     stream: TcpStream,
     read: Vec<u8>,
@@ -81,7 +81,7 @@ impl Client {
         Self::connect_with(address, name, 2)
     }
 
-    /// With these Connect Flags.
+    /// Connects with these Connect Flags.
     fn connect_with(address: SocketAddr, name: &str, flags: u8) -> Self {
         let stream = TcpStream::connect(address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
@@ -103,7 +103,7 @@ impl Client {
         assert_eq!(self.packet(), [0x90, 3, 0, 1, 0]);
     }
 
-    /// A message; returns when the exchange is complete.
+    /// Publishes a message; returns when the exchange is complete.
     fn publish(&mut self, qos: u8, identifier: u16) {
         let identifier = identifier.to_be_bytes();
         let identified: &[u8] = if qos > 0 { &identifier } else { &[] };
@@ -134,13 +134,14 @@ fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-/// Messages of each QoS that [`traffic`] publishes, a publisher.
+/// Messages of each QoS per publisher that [`traffic`] publishes.
 const MESSAGES: [u64; 3] = [30, 20, 10];
 const PUBLISHERS: u64 = 6;
 const SUBSCRIBERS: u64 = 3;
 const CLIENTS: u64 = PUBLISHERS + SUBSCRIBERS;
 
-/// Some publishers and subscribers, whose names spread over the cores; all are returned, connected.
+/// Some publishers and subscribers, whose names are spread over the cores; returns all of them,
+/// connected.
 fn traffic(address: SocketAddr) -> Vec<Client> {
     let connect = |n| Client::connect(address, &format!("client {n}"));
     let mut clients: Vec<Client> = (0..CLIENTS).map(connect).collect();
@@ -167,7 +168,7 @@ fn number(of: &Value, section: &str, name: &str) -> u64 {
     of[section][name].as_u64().unwrap_or_else(|| panic!("{section}.{name} in {of}"))
 }
 
-/// What a report of all since the start says after [`traffic`].
+/// Checks a report of everything since the start, after [`traffic`].
 fn agrees(report: &Value, cores: usize, flags: &str) {
     let published: u64 = PUBLISHERS * MESSAGES.iter().sum::<u64>();
     for (qos, messages) in MESSAGES.into_iter().enumerate() {
@@ -179,7 +180,7 @@ fn agrees(report: &Value, cores: usize, flags: &str) {
     assert_eq!(number(report, "counters", "publishes_received"), published, "{flags}");
     assert_eq!(number(report, "counters", "publishes_sent"), published * SUBSCRIBERS, "{flags}");
     assert_eq!(number(report, "counters", "connections_accepted"), CLIENTS, "{flags}");
-    assert!(report["latency_ns"].get("storage-commit").is_none(), "{flags}: nothing is stored");
+    assert!(report["latency_ns"].get("storage-commit").is_none(), "{flags}: there is no store");
     let each = report["cores"].as_array().expect("a list");
     assert_eq!(each.len(), cores, "{flags}");
     for (kind, latency) in report["latency_ns"].as_object().expect("an object") {
@@ -196,7 +197,7 @@ fn agrees(report: &Value, cores: usize, flags: &str) {
         assert_eq!(sum, number(report, "counters", name), "{flags}: {name}");
     }
     let crossed: u64 = (0..3).map(|qos| count(report, &format!("forwarded-qos{qos}"))).sum();
-    // By chance all clients may be at home on one core: then nothing crosses.
+    // All clients may happen to have the same home core: then no message crosses.
     let homes = each.iter().filter(|core| count(core, "connect") > 0).count();
     assert_eq!(crossed > 0, homes > 1, "{flags}");
     assert_eq!(count(report, "hop") > 0, cores > 1, "{flags}");
@@ -211,7 +212,7 @@ fn check(flags: &str, cores: usize) {
     assert_eq!(number(&asked, "gauges", "clients_connected"), CLIENTS, "{flags}");
     agrees(&asked, cores, flags);
     drop(clients);
-    // All since the start, once more: a report takes nothing from the next.
+    // Everything since the start again: a report does not reset the counters.
     let exit: Value = serde_json::from_str(&broker.rest()).expect("one line");
     assert_eq!(exit["why"], "exit", "{flags}");
     agrees(&exit, cores, flags);
@@ -246,11 +247,11 @@ fn counts_agree_with_what_clients_did_under_glommio() {
 }
 
 #[test]
-fn intervals_are_each_about_what_happened_in_them_and_add_up() {
+fn intervals_cover_only_their_own_events_and_add_up() {
     let mut broker = Broker::start("--cores 2 --stats=1 --stats-format json");
     let clients = traffic(broker.address);
     let (mut published, mut connects) = (0, 0);
-    // What is asked for in between takes nothing away from an interval.
+    // A report on request does not shorten an interval.
     broker.signal("-USR1");
     let all = PUBLISHERS * MESSAGES.iter().sum::<u64>();
     while published < all {
@@ -280,11 +281,11 @@ fn intervals_are_each_about_what_happened_in_them_and_add_up() {
 
 #[cfg(feature = "store")]
 #[test]
-fn what_waits_for_the_disk_is_timed() {
+fn waiting_for_the_disk_is_measured() {
     let folder = std::env::temp_dir().join(format!("ringmq-stats-{}", std::process::id()));
     let data = folder.to_str().expect("text");
     let broker = Broker::start(&format!("--stats --stats-format json --data {data}"));
-    // Without Clean Session: what CONNACK and SUBACK promise is stored first.
+    // Without Clean Session: CONNACK and SUBACK wait for the store.
     let mut client = Client::connect_with(broker.address, "kept", 0);
     client.subscribe("t/#");
     let report: Value = serde_json::from_str(broker.rest().trim()).expect("JSON");
@@ -294,7 +295,7 @@ fn what_waits_for_the_disk_is_timed() {
 }
 
 #[test]
-fn a_table_says_the_same_to_people() {
+fn a_table_contains_the_same_counts() {
     let broker = Broker::start("--stats");
     drop(traffic(broker.address));
     let table = broker.rest();
@@ -315,7 +316,7 @@ fn a_table_says_the_same_to_people() {
     }
 }
 
-/// Histograms in files, as other tools take them.
+/// Histograms in files for other tools.
 #[test]
 fn histograms_are_written_for_other_tools() {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -343,7 +344,7 @@ fn histograms_are_written_for_other_tools() {
 }
 
 #[test]
-fn a_signal_does_no_harm_to_a_broker_that_takes_no_statistics() {
+fn a_signal_is_ignored_without_statistics() {
     let broker = Broker::start("");
     broker.signal("-USR1");
     drop(traffic(broker.address));
@@ -351,10 +352,10 @@ fn a_signal_does_no_harm_to_a_broker_that_takes_no_statistics() {
 }
 
 #[test]
-fn nobody_reading_the_statistics_does_no_harm() {
+fn a_closed_statistics_pipe_does_not_stop_the_broker() {
     let mut broker = Broker::start("--stats=1 --stats-format json");
     broker.json();
-    // The pipe is closed: what is printed from here on finds nobody.
+    // The pipe is closed: later output has no reader.
     let closed = std::mem::replace(&mut broker.statistics, BufReader::new(closed_pipe()));
     drop(closed);
     broker.signal("-USR1");
@@ -364,7 +365,7 @@ fn nobody_reading_the_statistics_does_no_harm() {
     assert_eq!(broker.child.wait().expect("it ends").code(), Some(0));
 }
 
-/// The read end of a pipe at its end.
+/// The read end of a pipe that is at its end.
 fn closed_pipe() -> ChildStdout {
     let mut child = Command::new("true").stdout(Stdio::piped()).spawn().expect("true runs");
     child.wait().expect("it ends");
@@ -372,7 +373,7 @@ fn closed_pipe() -> ChildStdout {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_named_at_start() {
+fn an_unwritable_file_is_named_at_start() {
     let file = PathBuf::from("/nonexistent/broker.hlog");
     let output = Command::new(env!("CARGO_BIN_EXE_broker"))
         .args(["--listen", "127.0.0.1:0", "--stats", "--stats-log"])

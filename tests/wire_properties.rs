@@ -1,12 +1,12 @@
-//! Properties of the codec that hold for any packet: what is written is read again, and whatever
-//! is damaged is refused or read as something else, but never harms.
+//! Properties of the codec for arbitrary packets: encoded packets decode to the same packet, and
+//! damaged ones are rejected or decode to another packet, without a panic.
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use ringmq::wire::*;
 
-/// Packets borrow; the strategies let what they borrow from live on. A run leaks a few megabytes.
+/// Packets borrow their fields; the strategies leak the borrowed values, a few megabytes per run.
 fn leak<T>(values: Vec<T>) -> &'static [T] {
     values.leak()
 }
@@ -18,7 +18,7 @@ fn version() -> impl Strategy<Value = Version> {
 fn text() -> impl Strategy<Value = &'static str> {
     let text = prop_oneof![
         8 => "[^\0]{0,12}",
-        1 => "[a-z]{120,140}", // around the second byte of a length
+        1 => "[a-z]{120,140}", // where a length needs a second byte
     ];
     text.prop_map(|text| &*text.leak())
 }
@@ -326,7 +326,7 @@ fn packet() -> impl Strategy<Value = (Version, Packet<'static>)> {
     (version(), packet_of_5()).prop_map(|(version, packet)| (version, fit(packet, version)))
 }
 
-/// The packet without what the version cannot say.
+/// The packet without the fields that the version does not have.
 fn fit(packet: Packet<'static>, version: Version) -> Packet<'static> {
     if version == Version::V5 {
         return packet;
@@ -392,7 +392,7 @@ fn fit(packet: Packet<'static>, version: Version) -> Packet<'static> {
             ..unsuback
         }),
         Packet::Disconnect(_) => Packet::Disconnect(Disconnect::default()),
-        Packet::Auth(_) => Packet::Pingreq, // There is none.
+        Packet::Auth(_) => Packet::Pingreq, // AUTH does not exist
         ping @ (Packet::Pingreq | Packet::Pingresp) => ping,
     }
 }
@@ -407,7 +407,7 @@ fn encode(packet: &Packet<'_>, version: Version) -> Vec<u8> {
     out
 }
 
-/// The packet as it was before a decoder gathered what is passed on.
+/// The packet as it was before a decoder collected the forwarded properties.
 fn ungathered(packet: Packet<'_>) -> Packet<'_> {
     match packet {
         Packet::Publish(mut publish) => {
@@ -424,7 +424,7 @@ fn ungathered(packet: Packet<'_>) -> Packet<'_> {
     }
 }
 
-/// Whatever is read can be written, and is then read as the same.
+/// Every decoded packet can be encoded, and decodes to the same packet.
 fn check_reading(bytes: &[u8], version: Version) {
     if let Ok(packet) = decode(bytes, version) {
         let version =
@@ -434,7 +434,7 @@ fn check_reading(bytes: &[u8], version: Version) {
     }
 }
 
-/// The bytes with the Remaining Length that they have.
+/// The bytes with their actual Remaining Length.
 fn with_remaining_length(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     let mut rest = body.len();
@@ -449,14 +449,14 @@ fn with_remaining_length(first: u8, body: &[u8]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again((version, packet) in packet()) {
+    fn encoded_packets_decode_to_the_same_packet((version, packet) in packet()) {
         let bytes = encode(&packet, version);
         prop_assert_eq!(decode(&bytes, version).map(ungathered), Ok(packet));
         check_reading(&bytes, version);
     }
 
     #[test]
-    fn a_cut_packet_is_incomplete((version, packet) in packet()) {
+    fn a_truncated_packet_is_incomplete((version, packet) in packet()) {
         let bytes = encode(&packet, version);
         for cut in 0..bytes.len() {
             let part = &bytes[..cut];
@@ -469,7 +469,7 @@ proptest! {
     }
 
     #[test]
-    fn a_shortened_packet_does_no_harm(
+    fn a_shortened_packet_causes_no_panic(
         (version, packet) in packet(),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -481,7 +481,7 @@ proptest! {
     }
 
     #[test]
-    fn flipped_bits_do_no_harm(
+    fn flipped_bits_cause_no_panic(
         (version, packet) in packet(),
         flips in vec((any::<prop::sample::Index>(), 0..8_u8), 1..4),
         read_as in version(),
@@ -498,7 +498,7 @@ proptest! {
     }
 
     #[test]
-    fn anything_at_all_does_no_harm(
+    fn arbitrary_bytes_cause_no_panic(
         first in any::<u8>(),
         body in vec(any::<u8>(), 0..60),
         version in version(),
@@ -510,7 +510,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_is_cut_where_packets_end(packets in vec(packet(), 1..6)) {
+    fn a_stream_is_split_into_packets(packets in vec(packet(), 1..6)) {
         let mut stream = Vec::new();
         for (version, packet) in &packets {
             packet.encode(*version, &mut stream);
@@ -525,7 +525,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_is_passed_on_unaltered(
+    fn a_message_is_forwarded_unchanged(
         publish in publish(),
         version in version(),
         subscription_identifiers in vec(subscription_identifier(), 0..3),
@@ -576,7 +576,7 @@ proptest! {
     }
 
     #[test]
-    fn a_connect_packet_tells_its_level((version, packet) in packet()) {
+    fn the_level_of_a_connect_packet_is_detected((version, packet) in packet()) {
         let bytes = encode(&packet, version);
         let expected = matches!(packet, Packet::Connect(_)).then_some(version as u8);
         prop_assert_eq!(connect_level(&bytes), expected);

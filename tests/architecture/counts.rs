@@ -1,4 +1,4 @@
-//! Counts that say how far the code is from its aims. Code in tests does not count.
+//! Counts that show how far the code is from its aims. Test code is not counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ const FILE_LINES_MAX: usize = 600;
 const INDEX_NAMES: [&str; 7] =
     ["session", "connection", "slot", "index", "subscriber", "publisher", "member"];
 
-/// Methods that collections have, too: a call says nothing of which one is meant.
+/// Methods that collections also have: a call does not reveal which one is meant.
 const COMMON_NAMES: [&str; 32] = [
     "new", "default", "len", "is_empty", "get", "get_mut", "insert", "remove", "push", "pop",
     "iter", "iter_mut", "clear", "take", "drain", "next", "clone", "contains", "extend", "retain",
@@ -20,7 +20,7 @@ const COMMON_NAMES: [&str; 32] = [
     "set",
 ];
 
-/// A row of the table: what is counted, how many there are, the aim, and which they are.
+/// A row of the table: what is counted, the count, the aim, and the items.
 struct Count {
     what: &'static str,
     value: String,
@@ -57,7 +57,7 @@ fn counts() {
     }
 }
 
-/// Fields and methods of the type that has most methods.
+/// Fields and methods of the type with the most methods.
 fn largest_type(files: &[File]) -> Count {
     let mut types: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();
     for file in files {
@@ -136,9 +136,9 @@ fn upward(files: &[File]) -> Count {
     }
 }
 
-/// Groups of files that reach each other by calls. An approximation: the file that a call leads to is found
-/// by the type where the call names it (`Type::name`, `self.name`) and otherwise by the name of the
-/// function, where one file alone defines it.
+/// Groups of files that reach each other by calls. An approximation: the called file is found by
+/// the type if the call names one (`Type::name`, `self.name`), and otherwise by the name of the
+/// function, if a single file defines it.
 fn circles(files: &[File]) -> Count {
     let calls = calls_between(files);
     let mut spanning = Vec::new();
@@ -160,7 +160,7 @@ fn circles(files: &[File]) -> Count {
     }
 }
 
-/// For each file, the others whose functions it calls.
+/// For each file, the other files whose functions it calls.
 fn calls_between(files: &[File]) -> Vec<BTreeSet<usize>> {
     let mut by_name: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     let mut by_type: BTreeMap<(&str, &str), BTreeSet<usize>> = BTreeMap::new();
@@ -186,7 +186,7 @@ fn calls_between(files: &[File]) -> Vec<BTreeSet<usize>> {
     files.iter().enumerate().map(others).collect()
 }
 
-/// The groups of more than one file in which each reaches all others.
+/// The groups of more than one file in which each file reaches all others.
 fn circles_of(calls: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     let reached: Vec<BTreeSet<usize>> = (0..calls.len())
         .map(|start| {
@@ -243,8 +243,8 @@ fn long_files(files: &[File]) -> Count {
     }
 }
 
-/// Parameters that number a record of a table without saying of which table. What makes a handle of a number
-/// has to take one: methods of types whose names end in `Id` do not count.
+/// Parameters that are a bare record number instead of a handle. Constructors of handles need one:
+/// methods of types whose names end in `Id` are not counted.
 fn bare_indices(files: &[File]) -> Count {
     let mut bare = Vec::new();
     for file in files {

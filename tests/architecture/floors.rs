@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{self, File};
 
-/// The floors, from the bottom to the top. A part is a folder of `src/` or a file directly in it; one that
-/// does not exist yet has its floor already.
+/// The floors, from bottom to top. A part is a folder of `src/` or a file directly in it; parts
+/// that do not exist yet already have their floor.
 const FLOORS: &[(&str, &str)] = &[
     ("base", "Words and tools that every part needs: identifiers, time, limits, log output."),
     ("wire", "Packets to bytes and bytes to packets, without allocation."),
@@ -27,8 +27,8 @@ const FLOORS: &[(&str, &str)] = &[
     ("main", "Arguments in, exit code out."),
 ];
 
-/// Imports from a floor above that are still there: part, and the part above that it imports. An entry goes
-/// when its last import does.
+/// Remaining imports from a floor above: the part, and the part that it imports. An entry is
+/// removed with its last import.
 const STILL_UPWARD: &[(&str, &str)] = &[];
 
 fn floor_of(part: &str) -> Option<usize> {

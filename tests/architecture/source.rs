@@ -1,5 +1,5 @@
-//! The sources as the tests of the architecture see them: files by way of their `mod` declarations, with
-//! the paths, functions, types and calls in them. Code under `#[cfg(test)]` is left out.
+//! The sources as seen by the architecture tests: files, found through their `mod` declarations,
+//! with their paths, functions, types and calls. Code under `#[cfg(test)]` is excluded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ pub fn root() -> PathBuf {
 /// One file of a crate.
 #[derive(Debug)]
 pub struct File {
-    /// Its path from the repository's root.
+    /// Path relative to the repository's root.
     pub path: String,
     pub lines: usize,
-    /// Paths into the crate itself, such as `["engine", "packets", "connect"]`, with their lines.
+    /// Paths into the crate, such as `["engine", "packets", "connect"]`, with their lines.
     pub paths: Vec<(usize, Vec<String>)>,
     pub functions: Vec<Function>,
     pub structs: Vec<Struct>,
@@ -31,10 +31,10 @@ pub struct File {
 #[derive(Debug)]
 pub struct Function {
     pub name: String,
-    /// The type in whose `impl` block it is, or the trait that declares it.
+    /// The type of the enclosing `impl` block, or the trait that declares it.
     pub owner: Option<String>,
     pub line: usize,
-    /// From `fn` to the closing brace.
+    /// Lines from `fn` to the closing brace.
     pub length: usize,
     /// Names of parameters and of their types.
     pub parameters: Vec<(String, String)>,
@@ -64,13 +64,13 @@ impl File {
         first.strip_suffix(".rs").unwrap_or(first)
     }
 
-    /// The folder that it lies in.
+    /// The folder of the file.
     pub fn folder(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 }
 
-/// All files of the crate that this file is the root of, in the order of their declarations.
+/// All files of the crate with this root file, in the order of their declarations.
 pub fn read_crate(root_file: &str) -> Vec<File> {
     let mut files = Vec::new();
     let folder = Path::new(root_file).parent().expect("a folder").to_owned();
@@ -78,7 +78,7 @@ pub fn read_crate(root_file: &str) -> Vec<File> {
     files
 }
 
-/// Reads a file and those of its modules, which lie in this folder.
+/// Reads a file and its modules, which are in this folder.
 fn read(path: &Path, folder: &Path, module: Vec<String>, files: &mut Vec<File>) {
     let text = fs::read_to_string(root().join(path))
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -111,7 +111,7 @@ fn read(path: &Path, folder: &Path, module: Vec<String>, files: &mut Vec<File>) 
     }
 }
 
-/// Where a declared module is, and the folder of its own modules.
+/// The path of a declared module, and the folder of its own modules.
 fn locate(parent: &Path, folder: &Path, declared: &ItemMod, name: &str) -> (PathBuf, PathBuf) {
     if let Some(given) = declared.attrs.iter().find_map(path_attribute) {
         let path = parent.parent().expect("a folder").join(given);
@@ -122,7 +122,7 @@ fn locate(parent: &Path, folder: &Path, declared: &ItemMod, name: &str) -> (Path
     if root().join(&file).exists() { (file, below) } else { (below.join("mod.rs"), below) }
 }
 
-/// The file that `#[path = "…"]` names.
+/// The file named by `#[path = "…"]`.
 fn path_attribute(attribute: &Attribute) -> Option<String> {
     let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
     let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value else {
@@ -131,7 +131,7 @@ fn path_attribute(attribute: &Attribute) -> Option<String> {
     attribute.path().is_ident("path").then(|| text.value())
 }
 
-/// Whether the item is compiled in tests only.
+/// Whether the item is compiled only in tests.
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
@@ -140,7 +140,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Whether a `cfg` predicate names `test` outside of `not(…)`.
+/// Whether a `cfg` predicate contains `test` outside `not(…)`.
 fn requires_test(predicate: &TokenStream) -> bool {
     let mut is_negated = false;
     for token in predicate.clone() {
@@ -156,7 +156,7 @@ fn requires_test(predicate: &TokenStream) -> bool {
     false
 }
 
-/// Collects what a file has.
+/// Collects the contents of a file.
 struct Reader {
     module: Vec<String>,
     owner: Option<String>,
@@ -164,11 +164,11 @@ struct Reader {
 }
 
 impl Reader {
-    /// Notes a path if it leads into the crate itself.
+    /// Records a path if it leads into the crate.
     fn add_path(&mut self, line: usize, segments: &[String]) {
         let supers = segments.iter().take_while(|segment| *segment == "super").count();
         let path = match segments.first().map(String::as_str) {
-            // The command uses the library by its name.
+            // The command refers to the library by its name.
             Some("crate" | "ringmq") if segments.len() > 1 => segments[1..].to_vec(),
             Some("super") => {
                 let above = self.module.len().saturating_sub(supers);
@@ -202,7 +202,7 @@ impl Reader {
         before.pop();
     }
 
-    /// Finds paths and method calls in what is given to a macro, which is no syntax yet.
+    /// Finds paths and method calls in the arguments of a macro, which are unparsed tokens.
     fn add_tokens(&mut self, tokens: &TokenStream) {
         let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
         for (index, token) in tokens.iter().enumerate() {
@@ -240,7 +240,7 @@ impl Reader {
         });
     }
 
-    /// Visits what belongs to a type or a trait.
+    /// Visits the items of a type or a trait.
     fn within(&mut self, owner: Option<String>, visit: impl FnOnce(&mut Self)) {
         let outer = std::mem::replace(&mut self.owner, owner);
         visit(self);
@@ -356,7 +356,7 @@ fn end_of(block: &syn::Block) -> usize {
     block.brace_token.span.close().end().line
 }
 
-/// The path that these tokens begin with.
+/// The path at the start of these tokens.
 fn path_at(tokens: &[TokenTree]) -> Vec<String> {
     let mut segments = Vec::new();
     for token in tokens {
@@ -376,7 +376,7 @@ fn pattern_name(pattern: &Pat) -> Option<String> {
     }
 }
 
-/// The last name of a type's path; of a reference, that of what it refers to.
+/// The last segment of a type's path; for a reference, that of its target.
 fn type_name(type_: &Type) -> Option<String> {
     match type_ {
         Type::Path(path) => Some(path.path.segments.last()?.ident.to_string()),
