@@ -1,4 +1,4 @@
-//! What it costs to decide: by memory, by rules, and for a client that has just come.
+//! Cost of authorization decisions: cached, by rules, and for a newly connected client.
 //!
 //! `cargo bench --bench access`; `RINGMQ_BENCH_SHORT=1` for a run of seconds.
 
@@ -26,7 +26,7 @@ fn main() {
 
 const TOPIC: &str = "plant/7/line/3/temperature";
 
-/// So many rules, of which the last allows.
+/// This many rules, the last of which allows.
 fn rules(count: usize) -> String {
     let mut text = String::from("for everyone\n");
     for number in 1..count {
@@ -35,13 +35,13 @@ fn rules(count: usize) -> String {
     text + "  allow publish plant/+/line/#\n"
 }
 
-/// As a core does for each PUBLISH; the topic is one of the last sixteen.
+/// Like a core for each PUBLISH; the topic is one of the last sixteen.
 #[divan::bench(args = [1, 10, 1_000])]
 fn publish_remembered(bencher: Bencher<'_, '_>, count: usize) {
     publish(bencher, count, &[TOPIC.to_owned()]);
 }
 
-/// The same when it is not.
+/// Like a core for each PUBLISH; the topic is not one of the last sixteen.
 #[divan::bench(args = [1, 10, 100, 1_000])]
 fn publish_by_rules(bencher: Bencher<'_, '_>, count: usize) {
     let topics: Vec<String> = (0..64).map(|number| format!("{TOPIC}/{number}")).collect();
@@ -67,26 +67,26 @@ fn publish(bencher: Bencher<'_, '_>, count: usize, topics: &[String]) {
     let who = Identity { exchange: 1, client_identifier: &client_identifier };
     let mut topics = topics.iter().cycle();
     bencher.bench_local(|| {
-        let topic = topics.next().expect("they go round");
+        let topic = topics.next().expect("an endless iterator");
         assert!(access.may_publish(&who, black_box(topic), Qos::AtMostOnce, false));
     });
 }
 
-/// Which of so many users' sections are for a client that has just come.
+/// Selects the rules for a new client among the sections of this many users.
 #[divan::bench(args = [10, 10_000])]
-fn sections_of_a_newcomer(bencher: Bencher<'_, '_>, users: usize) {
+fn sections_of_a_new_client(bencher: Bencher<'_, '_>, users: usize) {
     let mut text = String::from("for everyone\n allow subscribe public/#\n");
     for user in 0..users {
         writeln!(text, "for user u{user}\n allow all users/u{user}/#").expect("memory");
     }
-    let rules = Rules::parse(&text, "acl").expect("they are rules");
+    let rules = Rules::parse(&text, "acl").expect("valid rules");
     let subject = Subject { user: Some("u7"), client_identifier: "c" };
     let wish = Wish::Subscribe { filter: "users/u7/#", qos: Qos::AtMostOnce };
     assert!(rules.decide_once(&subject, &wish).qos.is_some());
     bencher.bench_local(|| rules.sections_of(black_box(&subject)));
 }
 
-/// A password at the default cost, on a thread of the pool.
+/// Verifies a password with the default parameters, on a thread of the pool.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn password(bencher: Bencher<'_, '_>) {
     let passwords = Passwords::none(&Hashing::default());

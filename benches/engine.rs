@@ -1,4 +1,4 @@
-//! Turns of the engine without I/O: what a delivery costs before the kernel has its share.
+//! Turns of the engine without I/O: the cost of a delivery without the kernel.
 //!
 //! `cargo bench --bench engine`; `RINGMQ_BENCH_SHORT=1` for a run of seconds.
 
@@ -20,7 +20,7 @@ fn main() {
     }
 }
 
-/// PUBLISH packets in one receive buffer, as many as 64 KiB hold.
+/// PUBLISH packets in one receive buffer, as many as fit into 64 KiB.
 const BATCH: u16 = 600;
 
 fn fan_out(bencher: Bencher<'_, '_>, cores: u16, qos: Qos, subscribers: usize) {
@@ -36,20 +36,20 @@ fn deliveries_at_qos_0(bencher: Bencher<'_, '_>, subscribers: usize) {
     fan_out(bencher, 1, Qos::AtMostOnce, subscribers);
 }
 
-/// Acknowledgements included, and the time it takes the bench to make them.
+/// Includes acknowledgements, and the time in which the benchmark creates them.
 #[divan::bench(args = [1, 10, 500])]
 fn deliveries_at_qos_1(bencher: Bencher<'_, '_>, subscribers: usize) {
     fan_out(bencher, 1, Qos::AtLeastOnce, subscribers);
 }
 
-/// From one core to the subscribers of another, by batches.
+/// From one core to the subscribers of another, in batches.
 #[divan::bench(args = [1, 10, 500])]
 fn deliveries_across_cores(bencher: Bencher<'_, '_>, subscribers: usize) {
     fan_out(bencher, 2, Qos::AtMostOnce, subscribers);
 }
 
-/// A subscriber on each core but the publisher's: what a message costs that goes to all of them, on
-/// both sides of the lanes.
+/// One subscriber on each core except the publisher's: the cost of a message to all cores, on both
+/// sides of the lanes.
 #[divan::bench(args = [2, 4, 16])]
 fn deliveries_to_all_other_cores(bencher: Bencher<'_, '_>, cores: u16) {
     let mut world = World::new(cores, false);
@@ -63,7 +63,7 @@ fn deliveries_to_all_other_cores(bencher: Bencher<'_, '_>, cores: u16) {
         .bench_local(|| world.receive(publisher, &bytes));
 }
 
-/// One message of so many bytes: from 2 KiB on a payload is held by reference.
+/// One message of this size: from 2 KiB on a payload is held by reference.
 #[divan::bench(args = [64, 1_024, 2_047, 2_048, 4_096, 16_384, 65_536, 1_048_576],
     consts = [1, 10, 500])]
 fn payloads<const SUBSCRIBERS: usize>(bencher: Bencher<'_, '_>, payload_bytes: usize) {
@@ -75,7 +75,7 @@ fn payloads<const SUBSCRIBERS: usize>(bencher: Bencher<'_, '_>, payload_bytes: u
         .bench_local(|| world.receive(publisher, &bytes));
 }
 
-/// Nobody subscribed: decoding and looking up alone.
+/// Without a subscriber: only decoding and matching.
 #[divan::bench]
 fn publishes_nobody_wants(bencher: Bencher<'_, '_>) {
     let (mut world, publisher) = World::fan_out(1, Qos::AtMostOnce, 0);
@@ -83,9 +83,9 @@ fn publishes_nobody_wants(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| world.receive(publisher, &bytes));
 }
 
-/// CONNECT, SUBSCRIBE and the end of a client among 1,000 others.
+/// CONNECT, SUBSCRIBE and disconnection of a client among 1,000 others.
 #[divan::bench]
-fn clients_come_and_go(bencher: Bencher<'_, '_>) {
+fn clients_connect_and_disconnect(bencher: Bencher<'_, '_>) {
     let mut world = World::new(1, false);
     for number in 0..1_000 {
         world.client(0, &format!("topic/{number}"), Qos::AtMostOnce);
@@ -96,9 +96,10 @@ fn clients_come_and_go(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// QoS 1 to a shared subscription all of whose members are away: one of them is looked for.
+/// QoS 1 to a shared subscription whose members are all disconnected: one of them has to be
+/// selected.
 #[divan::bench(args = [20, 20_000], sample_count = 50)]
-fn publishes_to_a_group_that_is_away(bencher: Bencher<'_, '_>, members: usize) {
+fn publishes_to_a_disconnected_group(bencher: Bencher<'_, '_>, members: usize) {
     let mut world = World::new(1, false);
     let publisher = world.client(0, "elsewhere", Qos::AtMostOnce);
     for number in 0..members {

@@ -1,6 +1,6 @@
-//! What a TLS handshake costs the broker, step by step: `cargo bench --bench handshakes`. A step is
-//! what `tls_handshakes_per_turn_max` bounds: the first answers the client's hello, the second lets it
-//! in. With `RINGMQ_BENCH_SHORT=1` it only shows that the benchmarks run.
+//! Cost of a TLS handshake for the broker, step by step: `cargo bench --bench handshakes`.
+//! `tls_handshakes_per_turn_max` limits these steps: the first answers the ClientHello, the second
+//! completes the handshake. With `RINGMQ_BENCH_SHORT=1` it only verifies that the benchmarks run.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -27,7 +27,7 @@ fn main() {
     divan.main();
 }
 
-/// A key and how clients come with it.
+/// A kind of key, and how clients connect with it.
 #[derive(Clone, Copy, Debug)]
 enum Case {
     EcdsaP256,
@@ -40,7 +40,7 @@ enum Case {
 const CASES: [Case; 5] =
     [Case::EcdsaP256, Case::Rsa2048, Case::Resumed, Case::EcdsaP256Tls12, Case::ResumedTls12];
 
-/// A listener, and what its clients know of it.
+/// A listener, and the configuration of its clients.
 struct Place {
     entrance: Entrance,
     client: Arc<ClientConfig>,
@@ -48,7 +48,7 @@ struct Place {
 }
 
 impl Place {
-    /// None where there is no `openssl` to make an RSA key, which *ring* cannot.
+    /// `None` without `openssl`, which generates the RSA key, as *ring* cannot.
     fn of(case: Case) -> Option<Self> {
         let key = match case {
             Case::Rsa2048 => rcgen::KeyPair::from_pem(RSA.as_deref()?).expect("PKCS #8"),
@@ -56,7 +56,7 @@ impl Place {
         };
         let names = vec!["localhost".to_owned()];
         let params = rcgen::CertificateParams::new(names).expect("a name");
-        let certificate = params.self_signed(&key).expect("it is signed");
+        let certificate = params.self_signed(&key).expect("self-signed");
         let mut listener = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
         listener.transport = Kind::Tls;
         (listener.tls.certificate, listener.tls.key) = ("certificate".into(), "key".into());
@@ -64,13 +64,13 @@ impl Place {
             let is_key = path == Path::new("key");
             Ok(if is_key { key.serialize_pem() } else { certificate.pem() }.into_bytes())
         };
-        let door = Door::open(&listener, &read).expect("they fit");
+        let door = Door::open(&listener, &read).expect("a matching pair");
         let version: &SupportedProtocolVersion = match case {
             Case::EcdsaP256Tls12 | Case::ResumedTls12 => &version::TLS12,
             _ => &version::TLS13,
         };
         let mut roots = RootCertStore::empty();
-        roots.add(certificate.der().clone()).expect("it is one");
+        roots.add(certificate.der().clone()).expect("a valid certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
@@ -82,10 +82,10 @@ impl Place {
         Some(Self { entrance, client: Arc::new(client), is_resumed })
     }
 
-    /// A connection whose client has said its hello.
+    /// A connection whose client has created its ClientHello.
     fn come(&self) -> Coming {
         if self.is_resumed {
-            // Each ticket is good for one.
+            // A ticket can be used once.
             self.begin().finish();
         }
         self.begin()
@@ -99,21 +99,21 @@ impl Place {
         let peer = Peer { address: None, listener: 0 };
         let transport = self.entrance.transport_for(&peer).expect("TLS");
         let name = ServerName::try_from("localhost").expect("a name");
-        let client = ClientConnection::new(client, name).expect("it begins");
+        let client = ClientConnection::new(client, name).expect("a valid configuration");
         let mut coming = Coming { transport, client, hello: Vec::new(), handshake: None };
         coming.say();
         coming
     }
 }
 
-/// Made once: it takes a second.
+/// Created once, which takes a second.
 static RSA: LazyLock<Option<String>> = LazyLock::new(|| {
     let arguments = ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
     let made = Command::new("openssl").args(arguments).output().ok()?;
     String::from_utf8(made.stdout).ok().filter(|_| made.status.success())
 });
 
-/// A connection on its way in, and what its client has said last.
+/// A connection during the handshake, and the client's last message.
 struct Coming {
     transport: Box<Transport>,
     client: ClientConnection,
@@ -129,13 +129,13 @@ impl Coming {
         }
     }
 
-    /// One step of the broker's.
+    /// One step of the broker.
     fn step(&mut self, scratch: &mut Scratch) {
-        let received = self.transport.receive(&self.hello, scratch).expect("it is sound");
+        let received = self.transport.receive(&self.hello, scratch).expect("a valid message");
         self.handshake = self.handshake.or(received.handshake);
     }
 
-    /// What the client makes of it.
+    /// The client processes the broker's output.
     fn hear(&mut self, scratch: &mut Scratch) {
         let (empty, spare) = (SendBuffer::default(), SendBuffer::default());
         let (mut said, _) = self.transport.wrap(empty, spare, scratch);
@@ -144,7 +144,7 @@ impl Coming {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             self.client.read_tls(&mut rest).expect("memory is read");
-            self.client.process_new_packets().expect("it is sound");
+            self.client.process_new_packets().expect("a valid message");
         }
         self.client.writer().flush().expect("memory takes all");
     }

@@ -1,9 +1,8 @@
-//! What finding subscriptions and retained messages costs among a million of them:
-//! `cargo bench -p shards`. With `RINGMQ_BENCH_SHORT=1` among ten thousand, which only shows that
-//! the benchmarks run.
+//! Cost of finding subscriptions and retained messages among a million: `cargo bench -p shards`.
+//! With `RINGMQ_BENCH_SHORT=1` among ten thousand, which only verifies that the benchmarks run.
 //!
-//! Each set has filters of one kind, so that every topic asked for is matched by one of them. The
-//! topics come in an order that no cache can foresee: what is measured is mostly memory.
+//! Each set has filters of one kind, so that every requested topic matches one of them. The order
+//! of the topics defeats caches: the benchmarks mostly measure memory access.
 
 use std::num::NonZeroU64;
 use std::sync::{LazyLock, OnceLock};
@@ -41,22 +40,22 @@ fn main() {
     }
 }
 
-/// Bytes of memory that this process has in use; 0 where there is no telling.
+/// Memory in use by this process in bytes; 0 if unknown.
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
     pages.unwrap_or(0) * 4096
 }
 
-/// Build something of `COUNT` parts, and tell what a part takes up. What is built must stay: memory
-/// that was given back and is used again does not show.
+/// Builds a structure of `COUNT` items, and returns the memory per item. The structure must stay
+/// allocated: memory that was freed and is reused does not show.
 fn measured<T>(build: impl FnOnce() -> T) -> (T, usize) {
     let before = resident_bytes();
     let built = build();
     (built, resident_bytes().saturating_sub(before) / *COUNT as usize)
 }
 
-/// Numbers below `COUNT` in an order without a pattern.
+/// The numbers below `COUNT` in an irregular order.
 struct Numbers(u64);
 
 impl Numbers {
@@ -89,7 +88,7 @@ fn index(filters: impl Iterator<Item = String>) -> SubscriptionIndex {
     index
 }
 
-/// What another core announced.
+/// Announcements of another core.
 fn replica(filters: impl Iterator<Item = String>) -> Replica {
     let mut replica = Replica::new(0x5EED);
     for text in filters {
@@ -102,16 +101,16 @@ fn replica(filters: impl Iterator<Item = String>) -> Replica {
     replica
 }
 
-/// Filters of one kind.
+/// A set of filters of one kind.
 struct Set {
     name: &'static str,
     /// The nth filter.
     filter: fn(u32) -> String,
-    /// A topic that the nth filter matches, and no other.
+    /// A topic that only the nth filter matches.
     topic: fn(u32) -> String,
-    /// The index of all of them, once built, and its bytes for each.
+    /// The index of all filters, built on first use, and its memory per filter.
     index: OnceLock<(SubscriptionIndex, usize)>,
-    /// What another core knows of them.
+    /// The replica on another core.
     replica: OnceLock<(Replica, usize)>,
 }
 
@@ -175,7 +174,7 @@ fn shared(n: u32) -> String {
     format!("$share/g/site/+/device/{n}/state")
 }
 
-/// So many numbers of topics that their records are in no cache.
+/// Enough topic numbers that their records are in no cache.
 const TOPICS: usize = 1 << 16;
 
 #[divan::bench(sample_size = 1000, args = NAMES)]
@@ -206,7 +205,7 @@ fn match_none_of_mixed(bencher: Bencher) {
     });
 }
 
-/// The same topic again and again: what the walk itself costs.
+/// The same topic every time: the cost of the walk itself.
 #[divan::bench(sample_size = 1000, args = NAMES)]
 fn match_in_cache(bencher: Bencher, name: &str) {
     let set = Set::named(name);
@@ -233,7 +232,7 @@ fn replica_match_one_of_all(bencher: Bencher, name: &str) {
     });
 }
 
-/// One filter with many subscribers: the cost is for each of them.
+/// One filter with many subscribers: the cost per subscriber.
 #[divan::bench(args = [500, 100_000])]
 fn match_fan_out(bencher: Bencher, subscribers: u32) {
     let filters = (0..subscribers).map(|_| "news/all".to_owned());
@@ -245,7 +244,7 @@ fn match_fan_out(bencher: Bencher, subscribers: u32) {
     });
 }
 
-/// Every way to write `+` or a text in eight levels: a topic is matched by all 256 of them.
+/// All combinations of `+` and a text in eight levels: a topic matches all 256 filters.
 #[divan::bench]
 fn match_every_branch(bencher: Bencher) {
     let level = |bits: u32, n: u32| if bits >> n & 1 == 0 { "+" } else { "a" };
@@ -258,8 +257,8 @@ fn match_every_branch(bencher: Bencher) {
     });
 }
 
-/// What a topic costs that clients make as dear as they can: filters of `+` and a text in any order,
-/// so deep as they may be, that all match it. One client may have 2,000 of them; five have 10,000.
+/// The most expensive topic that clients can construct: filters of `+` and a text in any order, of
+/// maximum depth, that all match it. One client may have 2,000 of them; five have 10,000.
 #[divan::bench(args = ["2000 of 128", "10000 of 128", "10000 of 250", "50000 of 250"])]
 fn match_deep(bencher: Bencher, set: &str) {
     let (count, levels) = set.split_once(" of ").expect("two numbers");
@@ -281,7 +280,7 @@ fn match_deep(bencher: Bencher, set: &str) {
     });
 }
 
-/// A new filter among all of them, and its end.
+/// Adds and removes a new filter among all of them.
 #[divan::bench(sample_size = 1000, args = ["exact", "plus"])]
 fn subscribe_and_unsubscribe(bencher: Bencher, name: &str) {
     let filter = Set::named(name).filter;
@@ -297,7 +296,7 @@ fn subscribe_and_unsubscribe(bencher: Bencher, name: &str) {
     });
 }
 
-/// A new subscriber of a filter that has 100,000, and its end.
+/// Adds and removes a subscriber of a filter that has 100,000.
 #[divan::bench(sample_size = 1000)]
 fn join_and_leave_a_crowd(bencher: Bencher) {
     let mut index = index((0..100_000).map(|_| "news/all".to_owned()));

@@ -15,13 +15,13 @@ use divan::{Bencher, Divan, black_box};
 
 type Message = [u64; 4];
 
-/// Room for messages in each direction.
+/// Capacity in messages per direction.
 const CAPACITY: usize = 1024;
 
 static IS_SHORT: LazyLock<bool> =
     LazyLock::new(|| std::env::var_os("RINGMQ_BENCH_SHORT").is_some_and(|value| value == "1"));
 
-/// As they are before any thread is pinned.
+/// The processors available before any thread is pinned.
 static CORES: LazyLock<Vec<core_affinity::CoreId>> =
     LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
 
@@ -35,12 +35,12 @@ fn main() {
     .main();
 }
 
-/// One end: sends to the other thread and takes what that one sent.
+/// One endpoint: sends to the other thread and receives from it.
 trait End: Send + Sized + 'static {
     fn pair() -> (Self, Self);
-    /// Sends as much as there is room for from the front.
+    /// Sends as many messages from the front as there is room for.
     fn send(&mut self, messages: &mut Vec<Message>);
-    /// Takes what has come.
+    /// Receives the messages that have arrived.
     fn receive(&mut self, messages: &mut Vec<Message>);
 }
 
@@ -62,7 +62,7 @@ impl End for Lane {
     }
 }
 
-/// A turn's messages as one item.
+/// The messages of a turn as one item.
 struct Batches(shards::mesh::Sender<Vec<Message>>, shards::mesh::Receiver<Vec<Message>>);
 
 impl End for Batches {
@@ -166,7 +166,7 @@ impl End for Crossbeam {
     }
 }
 
-/// There and back, until as many came as were sent.
+/// Sends messages to an echoing thread until as many have returned.
 fn ping_pong<E: End>(bencher: Bencher, batch: usize) {
     let (mut here, mut there) = E::pair();
     let (first, last) = (CORES.first().copied(), CORES.last().copied());

@@ -1,5 +1,5 @@
-//! Bytes on their way to a connection, from the engine that encodes them to the executor that
-//! writes them: `cargo bench --bench outbox`; `RINGMQ_BENCH_SHORT=1` for a run of seconds.
+//! The buffers from the engine that encodes packets to the executor that writes them: `cargo bench
+//! --bench outbox`; `RINGMQ_BENCH_SHORT=1` for a run of seconds.
 
 mod world;
 
@@ -21,10 +21,10 @@ fn main() {
     }
 }
 
-/// Frames in a turn's buffer.
+/// Frames per turn and buffer.
 const FRAMES: usize = 100;
 
-/// What an executor does with a buffer, but for the system call.
+/// What an executor does with a buffer, without the system call.
 fn write(buffer: &mut SendBuffer) {
     while !buffer.is_empty() {
         let mut slices = [IoSlice::new(&[]); 64];
@@ -35,7 +35,7 @@ fn write(buffer: &mut SendBuffer) {
     buffer.clear();
 }
 
-/// Frames side by side, for each of so many bytes.
+/// Consecutive frames of this size; cost per frame.
 #[divan::bench(args = [4, 80, 512, 1_024, 2_048, 4_096])]
 fn frames_copied(bencher: Bencher<'_, '_>, bytes: usize) {
     let frame = vec![0x55; bytes];
@@ -50,7 +50,7 @@ fn frames_copied(bencher: Bencher<'_, '_>, bytes: usize) {
     );
 }
 
-/// A header copied and a payload by reference, whose size does not matter.
+/// A copied header and a payload by reference, whose size does not matter.
 #[divan::bench]
 fn frames_by_reference(bencher: Bencher<'_, '_>) {
     let payload = Bytes::from(vec![0x55; 4_096]);
@@ -64,7 +64,7 @@ fn frames_by_reference(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// A packet for each of a thousand connections: outboxes taken, filled, sent and brought home.
+/// One packet for each of a thousand connections: outboxes are taken, filled, sent and returned.
 #[divan::bench]
 fn outboxes_of_a_turn(bencher: Bencher<'_, '_>) {
     let mut world = World::new(1, false);

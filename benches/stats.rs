@@ -1,4 +1,4 @@
-//! What statistics cost the core that records, and the thread that reports.
+//! Cost of statistics for the recording core and for the reporting thread.
 //!
 //! `cargo bench --bench stats`; `RINGMQ_BENCH_SHORT=1` for a run of seconds.
 
@@ -21,10 +21,10 @@ fn recorder() -> (Recorder, Collector) {
     (recorders.remove(0), collector)
 }
 
-/// Turns in a row: one is too short for the clock.
+/// Consecutive turns: a single one is too short for the clock.
 const TURNS: u64 = 1_000;
 
-/// The ends of turns that took messages of so many QoS levels, on a core that nobody asks.
+/// The end of turns with messages of this many QoS levels, on a core without a reader.
 #[divan::bench(args = [0, 1, 3], counters = [ItemsCount::new(TURNS)])]
 fn turns(bencher: Bencher<'_, '_>, levels: usize) {
     let (mut recorder, _collector) = recorder();

@@ -1,4 +1,4 @@
-//! Which store keeps what a broker must not lose: a log of our own, fjall, redb, side by side.
+//! Compares stores for a broker's durable state: our own log, fjall and redb.
 //!
 //! ```text
 //! cargo bench -p stores                     all, with a million sessions to restore
@@ -6,10 +6,10 @@
 //! RINGMQ_STORE_DIR=/mnt/flash cargo bench -p stores   on another disk than the build's
 //! ```
 //!
-//! Each round puts what a turn of QoS 1 leaves behind (a message for a client that is away, and the
-//! end of one put long before), commits once and syncs once. Restore reads a million sessions with
-//! a subscription and a message each. Every engine is driven as its documentation says for a commit
-//! that must be on disk.
+//! Each round writes the records of a turn of QoS 1 (a message for a disconnected client, and the
+//! end of an older one), commits once and syncs once. Restore reads a million sessions with one
+//! subscription and one message each. Every engine is used as its documentation specifies for a
+//! durable commit.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -21,16 +21,16 @@ use redb::ReadableDatabase;
 
 const MESSAGE_BYTES: usize = 110;
 const SESSION_BYTES: usize = 60;
-/// Messages that wait at a time: each round ends as many as it puts.
+/// Messages queued at a time: each round ends as many as it adds.
 const WAITING: usize = 20_000;
 
-/// What a store has to do here. Keys are sixteen bytes: session and number.
+/// The operations required of a store. Keys are sixteen bytes: session and number.
 trait Store {
     const NAME: &'static str;
     fn open(folder: &Path) -> Self;
-    /// All of it on disk when it returns.
+    /// Commits; everything is on disk on return.
     fn commit(&mut self, put: &[([u8; 16], Vec<u8>)], end: &[[u8; 16]]);
-    /// Reads all there is; returns how many entries.
+    /// Reads all entries; returns their number.
     fn restore(&self) -> usize;
 }
 
@@ -99,7 +99,7 @@ impl Store for Redb {
     }
 }
 
-/// A log with a checksum for each commit, written anew when more than half of it has ended.
+/// A log with a checksum per commit, rewritten when more than half of it is obsolete.
 struct Log {
     folder: PathBuf,
     file: File,
@@ -195,7 +195,7 @@ impl Store for Log {
 }
 
 fn key(session: u64, number: u64) -> [u8; 16] {
-    // Sessions are spread as client identifiers are.
+    // Sessions are distributed like Client Identifiers.
     let spread = session.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut key = [0; 16];
     key[..8].copy_from_slice(&spread.to_be_bytes());
@@ -203,14 +203,14 @@ fn key(session: u64, number: u64) -> [u8; 16] {
     key
 }
 
-/// A line of a file of /proc/self, as a number.
+/// A value in a file of /proc/self.
 fn proc_value(file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// CPU time of all threads so far, those that ended included, in microseconds.
+/// CPU time of all threads so far, including ended ones, in microseconds.
 fn cpu_us() -> f64 {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();

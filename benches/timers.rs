@@ -13,10 +13,10 @@ fn main() {
     }
 }
 
-/// The time between two turns of a busy core.
+/// The interval between two turns of a busy core.
 const TURN_US: u64 = 1_000;
 
-/// Nothing is due: what every turn pays.
+/// No timer is due: the cost in every turn.
 #[divan::bench(args = [0, 1_000_000], sample_size = 1_000)]
 fn a_turn_without_timers_due(bencher: Bencher<'_, '_>, armed: u64) {
     let mut wheel = Wheel::new(Now(0));
@@ -29,7 +29,7 @@ fn a_turn_without_timers_due(bencher: Bencher<'_, '_>, armed: u64) {
     });
 }
 
-/// Keep Alive of so many connections, each armed again as it fires; for each of them.
+/// Keep Alive of this many connections, each armed again when it fires; cost per connection.
 #[divan::bench(args = [1_000, 100_000, 1_000_000])]
 fn keep_alive_round(bencher: Bencher<'_, '_>, connections: u64) {
     const KEEP_ALIVE_US: u64 = 60_000_000;
@@ -37,7 +37,7 @@ fn keep_alive_round(bencher: Bencher<'_, '_>, connections: u64) {
     let apart_us = KEEP_ALIVE_US / connections;
     (0..connections).for_each(|key| wheel.arm(Deadline::at_us(key * apart_us), key));
     let (mut now, mut fired) = (0, Vec::new());
-    // A sixtieth of a round.
+    // One sixtieth of a rotation.
     bencher.counter(ItemsCount::new(connections / 60)).bench_local(|| {
         for _ in 0..1_000 {
             now += TURN_US;

@@ -1,5 +1,5 @@
-//! What the codec costs for each packet: `cargo bench --bench wire`. With `RINGMQ_BENCH_SHORT=1`
-//! it only shows that the benchmarks run.
+//! Cost of the codec per packet: `cargo bench --bench wire`. With `RINGMQ_BENCH_SHORT=1` it only
+//! verifies that the benchmarks run.
 
 use std::time::Duration;
 
@@ -150,7 +150,7 @@ fn encode_header_5_with_properties(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn encode_puback(bencher: Bencher<'_, '_>) {
-    let ack = Ack::new(PacketIdentifier::new(7).expect("it is not 0"), ReasonCode::Success);
+    let ack = Ack::new(PacketIdentifier::new(7).expect("not zero"), ReasonCode::Success);
     let packet = Packet::Puback(ack);
     let mut out = Vec::with_capacity(1024);
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {

@@ -1,5 +1,5 @@
-//! Engines without I/O, whose sockets take everything and whose clients acknowledge at once, for
-//! benchmarks. What this costs is measured with them: it is kept small.
+//! Engines without I/O for benchmarks, whose sockets accept everything and whose clients
+//! acknowledge immediately. This code is measured with them and therefore kept small.
 #![allow(dead_code, reason = "each benchmark uses what it needs")]
 
 use std::io::IoSlice;
@@ -17,25 +17,25 @@ use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
 #[path = "../tests/support/packets.rs"]
 pub mod packets;
 
-/// A connection and the core that has it.
+/// A connection and its core.
 pub type Client = (usize, ConnectionId);
 
 /// A broker in one thread.
 pub struct World {
     /// By core.
     pub engines: Vec<Engine>,
-    /// Acknowledgements that clients owe, with who owes them.
+    /// Pending acknowledgements of clients, with their connections.
     owed: Vec<(Client, Vec<u8>)>,
     acknowledges: bool,
 }
 
 impl World {
-    /// Of so many cores; its clients acknowledge or not.
+    /// A broker with this many cores, whose clients acknowledge or not.
     pub fn new(cores: u16, acknowledges: bool) -> Self {
         Self::with_access(cores, acknowledges, || Box::new(AllowAll))
     }
 
-    /// Of one core, on which these rules hold.
+    /// A broker with one core and these access rules.
     pub fn with_rules(rules: &str) -> Self {
         let control = control(rules);
         Self::with_access(1, false, || Box::new(control.for_core(Arc::new(|| {}))))
@@ -52,17 +52,17 @@ impl World {
         Self { engines, owed: Vec::new(), acknowledges }
     }
 
-    /// A client that is connected to `core`, its home, and subscribed.
+    /// A subscribed client connected to `core`, its home.
     pub fn client(&mut self, core: usize, filter: &str, qos: Qos) -> Client {
         let peer = Peer { address: None, listener: 0 };
         let id = self.engines[core].handle_accepted(Now(0), peer).expect("accepted");
-        // Without a name it stays where it is.
+        // Without a Client Identifier it stays on its core.
         self.receive((core, id), &packets::connect("", Version::V311));
         self.receive((core, id), &packets::subscribe(filter, qos, Version::V311));
         (core, id)
     }
 
-    /// A client that subscribed at QoS 1 and went away, with its session kept.
+    /// A disconnected client with a persistent session and a subscription at QoS 1.
     pub fn member_away(&mut self, name: &str, filter: &str) {
         let peer = Peer { address: None, listener: 0 };
         let id = self.engines[0].handle_accepted(Now(0), peer).expect("accepted");
@@ -71,7 +71,7 @@ impl World {
         self.engines[0].handle_closed(Now(0), id);
     }
 
-    /// One publisher, and so many subscribers to `a/topic` on the last core.
+    /// One publisher, and this many subscribers to `a/topic` on the last core.
     pub fn fan_out(cores: u16, qos: Qos, subscribers: usize) -> (Self, Client) {
         let mut world = Self::new(cores, qos != Qos::AtMostOnce);
         let publisher = world.client(0, "elsewhere", Qos::AtMostOnce);
@@ -81,13 +81,13 @@ impl World {
         (world, publisher)
     }
 
-    /// Bytes from a client, and all that follows from them.
+    /// Processes bytes from a client, and everything that follows.
     pub fn receive(&mut self, (core, id): Client, bytes: &[u8]) {
         self.engines[core].handle_received(Now(0), id, bytes);
         self.settle();
     }
 
-    /// A PINGREQ of each of these clients in one turn.
+    /// Processes a PINGREQ from each of these clients in one turn.
     pub fn ping(&mut self, clients: &[Client]) {
         for &(core, id) in clients {
             self.engines[core].handle_received(Now(0), id, &[0xC0, 0]);
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// What cores have to say to each other; whether that was anything.
+    /// Exchanges messages between cores; false if there were none.
     fn carry(&mut self) -> bool {
         let mut has_said = false;
         let cores = self.engines.len();
@@ -158,18 +158,18 @@ impl World {
     }
 }
 
-/// An access control with these rules, that lets everybody in.
+/// An access control with these rules, which accepts every client.
 pub fn control(rules: &str) -> Arc<Control> {
     let file = std::env::temp_dir().join(format!("ringmq-bench-acl-{}", std::process::id()));
     std::fs::write(&file, rules).expect("a file for the rules");
     let mut settings = Settings::default();
     settings.access.acl_file.clone_from(&file);
-    let control = Control::open(&settings).expect("they are rules").expect("there are some");
+    let control = Control::open(&settings).expect("valid rules").expect("rules are configured");
     std::fs::remove_file(file).expect("it was just written");
     control
 }
 
-/// So many PUBLISH packets side by side, as a receive buffer holds them.
+/// This many consecutive PUBLISH packets, as in a receive buffer.
 pub fn messages(topic: &str, qos: Qos, count: u16, payload_bytes: usize) -> Vec<u8> {
     let payload = vec![b'x'; payload_bytes];
     (1..=count)

@@ -1,4 +1,4 @@
-//! This program once more, under `valgrind --tool=callgrind`, and the totals it leaves.
+//! Runs this program again under `valgrind --tool=callgrind`, and reads the totals.
 
 use std::error::Error;
 use std::fs;
@@ -7,22 +7,22 @@ use std::process::Command;
 /// The function that is counted; callgrind writes a file whenever it returns.
 const COUNTED: &str = "instructions::cases::counted";
 
-/// Which of its copies of memcpy and the like the C library takes depends on the processor; these
-/// make it the same on all of them (GNU libc's `glibc.cpu.hwcaps`).
+/// The C library selects its variants of memcpy and similar functions by processor; these settings
+/// select the same ones everywhere (GNU libc's `glibc.cpu.hwcaps`).
 const SAME_ON_ALL: &str =
     "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-ERMS,-FSRM,-RTM";
 
 /// Instructions of each call of the counted function, in order.
 pub fn totals(argument: &str) -> Result<Vec<u64>, Box<dyn Error>> {
     let program = std::env::current_exe()?;
-    // Beside the program, which lies in a folder of `target`.
+    // In the folder of the program, which is below `target`.
     let folder = program.with_file_name("instructions-counted");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     let out = folder.join("counts");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let run = Command::new("valgrind")
-        // The environment lies on the stack, and moves what comes after it.
+        // The environment is on the stack, and shifts the addresses of what follows.
         .env_clear()
         .env("PATH", path)
         .env("GLIBC_TUNABLES", SAME_ON_ALL)

@@ -1,4 +1,4 @@
-//! What is counted, by name: one case for each thing that the data path does.
+//! The counted cases, by name: one for each operation of the data path.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -13,13 +13,13 @@ use shards::*;
 
 use crate::world::{World, messages, packets};
 
-/// Something done over and over.
+/// A repeated operation.
 pub struct Case {
-    /// Its line in the table.
+    /// Its name in the table.
     pub name: &'static str,
-    /// How often it is done in a run: what is counted is divided by it.
+    /// Number of repetitions per run: the count is divided by it.
     pub operations: f64,
-    /// Builds what is needed, uncounted, and returns a run.
+    /// Prepares a run, uncounted, and returns it.
     build: fn() -> Box<dyn FnMut()>,
 }
 
@@ -27,7 +27,7 @@ const fn case(name: &'static str, operations: u32, build: fn() -> Box<dyn FnMut(
     Case { name, operations: operations as f64, build }
 }
 
-/// All of them, in the order of the table.
+/// All cases, in the order of the table.
 pub const CASES: &[Case] = &[
     case("wire: decode PUBLISH 3.1.1", MANY, || decoding(publish_3_1_1(TOPIC), Version::V311)),
     case("wire: decode PUBLISH 3.1.1, long topic", MANY, || {
@@ -88,7 +88,7 @@ const TOPIC: &str = "plant/7/line/3/temperature";
 const LONG_TOPIC: &str = "enterprise/europe/plant-0007/building-12/line-0003/cell-0042/\
     machine-press-0815/sensor-bearing-front-left/measurement/temperature/celsius/average/minute";
 
-/// Runs each case whose name has `part` in it once to warm up, and once counted.
+/// Runs each case whose name contains `part` once to warm up, and once counted.
 pub fn run(part: &str) {
     for case in CASES.iter().filter(|case| case.name.contains(part)) {
         let mut work = (case.build)();
@@ -97,13 +97,13 @@ pub fn run(part: &str) {
     }
 }
 
-/// What callgrind counts: it knows the function by its name.
+/// The counted function; callgrind finds it by its name.
 #[inline(never)]
 fn counted(work: &mut dyn FnMut()) {
     work();
 }
 
-/// Repeats something small.
+/// Repeats a small operation.
 fn many(mut work: impl FnMut(u32) + 'static) -> Box<dyn FnMut()> {
     Box::new(move || (0..MANY).for_each(&mut work))
 }
@@ -281,7 +281,7 @@ fn through_a_lane() -> Box<dyn FnMut()> {
     })
 }
 
-/// What an executor does with a buffer, but for the system call.
+/// What an executor does with a buffer, without the system call.
 fn write(buffer: &mut SendBuffer) {
     let mut slices = [IoSlice::new(&[]); 64];
     let count = black_box(&*buffer).io_slices(&mut slices);
@@ -330,7 +330,7 @@ fn idle_turns() -> Box<dyn FnMut()> {
     })
 }
 
-/// Keep Alive of a minute, of as many connections as fire in one.
+/// Keep Alive of a minute, for as many connections as fire in one call.
 fn timers_firing() -> Box<dyn FnMut()> {
     const KEEP_ALIVE_US: u64 = 60_000_000;
     let mut wheel = Wheel::new(Now(0));
@@ -352,7 +352,7 @@ fn delivering(cores: u16, qos: Qos, subscribers: usize) -> Box<dyn FnMut()> {
     Box::new(move || world.receive(publisher, &bytes))
 }
 
-/// Messages that the last of ten rules allows, to one topic or each to one of its own.
+/// Messages allowed by the last of ten rules, to one topic or each to another.
 fn ruled(topic: &str, is_elsewhere: bool) -> Box<dyn FnMut()> {
     let denied: String = (0..9).map(|n| format!("deny publish site/{n}/#\n")).collect();
     let mut world = World::with_rules(&format!("for everyone\n{denied}allow all a/#\n"));
@@ -365,7 +365,7 @@ fn ruled(topic: &str, is_elsewhere: bool) -> Box<dyn FnMut()> {
     Box::new(move || world.receive(publisher, &bytes))
 }
 
-/// Each message to another topic, so that no cache answers for it; and a subscriber that takes all.
+/// Each message to another topic, so that caches do not help, and a subscriber to all topics.
 fn wildcards_and_long_topics() -> Box<dyn FnMut()> {
     let mut world = World::new(1, false);
     let publisher = world.client(0, "elsewhere", Qos::AtMostOnce);

@@ -1,17 +1,17 @@
-//! Instructions counted by valgrind's callgrind, and held against the bounds of
-//! `benches/instructions.tsv`: on a machine with neighbours times are noise, and these are not.
+//! Counts instructions with valgrind's callgrind, and compares them with the limits in
+//! `benches/instructions.tsv`: on a shared machine times are noise, and counts are not.
 //!
 //! ```sh
 //! cargo run --release -p instructions              # fails when something takes more than its bound
 //! cargo run --release -p instructions -- --rewrite # what is counted becomes the table
 //! ```
 //!
-//! `valgrind` must be installed (Debian: `valgrind`). There is no crate in between because those
-//! there are want a runner of exactly their version installed beside them, and remember what they
-//! counted in `target/`, where no reviewer sees it grow.
+//! `valgrind` must be installed (Debian: `valgrind`). The existing crates for this are not used
+//! because they need a separately installed runner of exactly the same version, and store their
+//! counts in `target/`, where reviewers do not see them grow.
 //!
-//! `valgrind --tool=callgrind PROGRAM --run-cases NAME` shows where one case spends them: with the
-//! program that the first command names when it fails, and a part of the case's name.
+//! `valgrind --tool=callgrind PROGRAM --run-cases NAME` shows where a case spends its instructions,
+//! with the program that the first command names when it fails, and a part of the case's name.
 //!
 mod callgrind;
 mod cases;
@@ -26,8 +26,8 @@ use std::process::ExitCode;
 use cases::CASES;
 use table::Table;
 
-/// The argument by which this program tells its own copy under valgrind to run the cases; those
-/// whose names have in them what follows it.
+/// The argument with which this program runs its own copy under valgrind; the next argument selects
+/// the cases whose names contain it.
 const RUN_CASES: &str = "--run-cases";
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../instructions.tsv");
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        println!("SKIPPED: the table holds counts of x86_64 Linux");
+        println!("SKIPPED: the table is for x86_64 Linux");
         return ExitCode::SUCCESS;
     }
     if cfg!(target_feature = "sse3") {
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything is within its bound.
+/// Whether all counts are within their limits.
 fn count(rewrites: bool) -> Result<bool, Box<dyn Error>> {
     let totals = callgrind::totals(RUN_CASES)?;
     if totals.len() != CASES.len() {

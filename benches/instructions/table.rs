@@ -1,9 +1,9 @@
-//! The table of instruction counts: what each case takes, and by how much it may grow.
+//! The table of instruction counts: the count of each case, and its allowed growth.
 
 use std::fmt;
 use std::fmt::Write as _;
 
-/// What a new case may grow by, in percent.
+/// Allowed growth of a new case, in percent.
 const MARGIN: f64 = 3.0;
 
 const HEAD: &str = "\
@@ -12,7 +12,7 @@ const HEAD: &str = "\
 # keeps the margins.
 ";
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     name: String,
@@ -25,7 +25,7 @@ struct Row {
 pub struct Table(Vec<Row>);
 
 impl Table {
-    /// Reads it, or says which line is wrong.
+    /// Parses the table; an error names the invalid line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
         lines.map(|(number, line)| Row::parse(line).ok_or(number + 1)).collect::<Result<_, _>>().map(Self).map_err(
@@ -37,8 +37,8 @@ impl Table {
         self.0.iter().find(|row| row.name == name)
     }
 
-    /// A report on what was counted, and whether all of it is within bounds. What the table has and
-    /// was not counted is no better than what grew.
+    /// A report on the counts, and whether all of them are within their limits. A case that is in
+    /// the table and was not counted fails like one that grew.
     pub fn judge(&self, counted: &[(&str, f64)]) -> (String, bool) {
         let mut report = String::new();
         let mut is_within = true;
@@ -62,7 +62,7 @@ impl Table {
         (report, is_within)
     }
 
-    /// The table with what was counted, in that order.
+    /// The table with the new counts, in their order.
     pub fn updated(&self, counted: &[(&str, f64)]) -> Self {
         let row = |&(name, instructions): &(&str, f64)| Row {
             name: name.to_owned(),

@@ -1,1 +1,1 @@
-//! Has benchmarks only: `cargo bench -p stores`.
+//! This package only has benchmarks: `cargo bench -p stores`.
