@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""One message to a thousand clients, a hundred times, with another implementation's client (paho-mqtt
-2): every delivery is counted, and has to come once and in order. Against any broker on this machine.
+"""Publishes a hundred messages to a thousand clients of an independent implementation (paho-mqtt 2), and
+checks that every message is delivered once and in order. Works with any broker on this machine.
 
-Exit code: 0 every delivery came once and in order; 1 some did not; 2 the command line makes no sense.
+Exit code: 0 every message was delivered once and in order; 1 some were not; 2 invalid command line.
 """
 
 import argparse
@@ -19,7 +19,7 @@ TOPIC = "fanout/test"
 
 
 class Subscriber:
-    """A client and what it has got."""
+    """A client and its received messages."""
 
     def __init__(self, number, args):
         self.client = mqtt.Client(
@@ -63,7 +63,7 @@ class Loop:
         self.clients.append(client)
 
     def run(self, enough, timeout_s):
-        """Until `enough` says so; whether it did before the time was up."""
+        """Runs until `enough` returns true; returns false after the timeout."""
         end = time.monotonic() + timeout_s
         while not enough():
             if time.monotonic() > end:
@@ -87,18 +87,18 @@ def arguments():
     parser.add_argument("--messages", type=int, default=100)
     parser.add_argument("--qos", type=int, default=1, choices=(0, 1, 2))
     parser.add_argument("--mqtt", default="3.1.1", choices=VERSIONS)
-    parser.add_argument("--one-by-one", action="store_true", help="connect each when the last is subscribed")
-    parser.add_argument("--timeout-s", type=float, default=60.0, help="of each of its steps")
+    parser.add_argument("--one-by-one", action="store_true", help="connect each client after the previous one has subscribed")
+    parser.add_argument("--timeout-s", type=float, default=60.0, help="timeout of each step")
     args = parser.parse_args()
     if not ipaddress.ip_address(args.host).is_loopback:
-        parser.error(f"{args.host} is outside 127.0.0.0/8; load goes to this machine only")
+        parser.error(f"{args.host} is outside 127.0.0.0/8; only this machine can be loaded")
     if not 1 <= args.subscribers <= 10_000 or not 1 <= args.messages <= 100_000:
-        parser.error("1 to 10000 subscribers and 1 to 100000 messages are offered")
+        parser.error("1 to 10000 subscribers and 1 to 100000 messages are allowed")
     return args
 
 
 def connect(args, loop):
-    """All subscribers, once they are subscribed."""
+    """Connects all subscribers, and waits until they have subscribed."""
     subscribers = [Subscriber(number, args) for number in range(args.subscribers)]
     for subscriber in subscribers:
         subscriber.client.connect(args.host, args.port, keepalive=600)
@@ -127,7 +127,7 @@ def publish(args, loop):
 
 
 def verdict(args, subscribers):
-    """What was wrong, in words; nothing if nothing was."""
+    """Descriptions of all errors."""
     wrong = []
     expected = list(range(args.messages))
     lost = sum(len(set(expected) - set(it.received)) for it in subscribers)
@@ -157,7 +157,7 @@ def main():
     came = lambda: sum(len(it.received) for it in subscribers)
     loop.run(lambda: came() >= wanted, args.timeout_s)
     delivered = time.monotonic()
-    # What comes a second time comes late.
+    # Duplicates arrive late.
     loop.run(lambda: False, 0.5)
     wrong = verdict(args, subscribers)
     for subscriber in subscribers:
@@ -176,4 +176,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except OSError as error:
-        sys.exit(f"FAILED: the broker cannot be talked to: {error}")
+        sys.exit(f"FAILED: no connection to the broker: {error}")

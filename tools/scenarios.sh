@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Starts the broker and puts it through every scenario there is, each verified: the fan-out test with
-# other people's clients, each shape of load of ringmq-bench, and the published benchmarks, scaled.
-# Prints PASS or FAIL for each; the exit code is 1 if any failed.
+# Starts the broker and runs every scenario, with all deliveries verified: the fan-out test with a
+# third-party client, every scenario of ringmq-bench, and the published benchmarks, scaled. Prints PASS or
+# FAIL for each; the exit code is 1 if any failed.
 #
-#   tools/scenarios.sh           half a second each, for a machine that has other things to do
-#   tools/scenarios.sh floors    what the broker is held to on two cores that it shares with the
-#                                generator; means nothing on a machine that has other things to do
+#   tools/scenarios.sh           half a second each, for a loaded machine
+#   tools/scenarios.sh floors    the required throughput and latency on two cores shared with the
+#                                generator; only meaningful on an idle machine
 #   tools/scenarios.sh long      ten seconds each, and published benchmarks at a tenth of their size
 #
-# `tools/tls-storm` is about crowds over TLS. RINGMQ_FLAGS is added to the broker's command line: RINGMQ_FLAGS='--cores 2' tools/scenarios.sh
-# ADDRESS, such as 127.0.0.1:1883, is a broker that is there already, whichever it is.
+# `tools/tls-storm` tests reconnection storms over TLS. RINGMQ_FLAGS adds flags to the broker's command
+# line: RINGMQ_FLAGS='--cores 2' tools/scenarios.sh. ADDRESS=127.0.0.1:1883 uses a running broker, of any
+# kind.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +25,7 @@ work=target/scenarios
 mkdir -p "$work"
 failed=0
 
-# check NAME COMMAND...: runs it and says how it went, with its last line or all of them.
+# check NAME COMMAND...: runs the command and prints PASS with a summary, or FAIL with the whole output.
 check() {
     local name=$1 log=$work/check.log begin=$SECONDS code
     shift
@@ -39,7 +40,7 @@ check() {
     fi
 }
 
-# How many and how late, or the last line.
+# Rate and latency, or the last line.
 summary() {
     local rate late
     rate=$(grep -oE '[0-9]+ a second' "$1" | tail -n 1)
@@ -142,7 +143,7 @@ run "fan-out, open loop, 2 processes" fan-out --rate 200 --fail-on-loss --proces
 run "point-to-point, QoS 2, 2 processes" point-to-point --qos 2 --processes 2 --source-addresses 8
 run "conn, open loop" conn --rate 500
 run "sub, open loop" sub --rate 500
-if [[ -n ${tls_address:-} ]]; then # a broker of our own
+if [[ -n ${tls_address:-} ]]; then # started by this script
     run_at "$tls_address" "fan-out over TLS, QoS 1" fan-out --qos 1 --tls --ca "$work/ca.pem"
     run_at "$tls_address" "reconnect-storm over TLS" reconnect-storm --tls --ca "$work/ca.pem"
     run_at "$ws_address" "fan-out over WebSocket, QoS 1" fan-out --qos 1 --ws

@@ -1,4 +1,4 @@
-// Aedes on plain TCP, with its persistence in memory, as its documentation starts it.
+// Aedes on plain TCP with persistence in memory, started as in its documentation.
 import { createServer } from 'node:net'
 import { Aedes } from 'aedes'
 

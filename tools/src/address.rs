@@ -1,9 +1,9 @@
-//! Where load may be sent: 127.0.0.0/8 and nowhere else. Knows nothing of sockets.
+//! Allowed targets of load: 127.0.0.0/8 only. Does not use sockets.
 
 use std::{fmt, net::SocketAddr, net::SocketAddrV4, str::FromStr};
 
-/// A broker's address on this machine. There is no other way to name a target, so that a mistyped
-/// command can never load a machine that is not ours.
+/// A broker's address on this machine. No other type names a target, so that a mistyped command can
+/// never load another machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopbackAddress(SocketAddrV4);
 
@@ -21,7 +21,7 @@ impl FromStr for LoopbackAddress {
         let address: SocketAddrV4 =
             text.parse().map_err(|_| format!("{text} is not IPV4:PORT, such as 127.0.0.1:1883"))?;
         if !address.ip().is_loopback() {
-            return Err(format!("{text} is outside 127.0.0.0/8; load goes to this machine only"));
+            return Err(format!("{text} is outside 127.0.0.0/8; only this machine can be loaded"));
         }
         Ok(Self(address))
     }

@@ -1,15 +1,15 @@
-//! Which cores a thread and the processes it starts run on.
+//! CPU affinity of a thread and of the processes it starts.
 
 use crate::error::Result;
 
-/// Bind the calling thread, and what it starts from now on, to these cores.
+/// Pins the calling thread, and threads and processes it starts later, to these cores.
 #[cfg(target_os = "linux")]
 pub fn pin_to(cores: &[usize]) -> Result<()> {
     use crate::error::Error;
     let mut set = rustix::thread::CpuSet::new();
     for &core in cores {
         if core >= rustix::thread::CpuSet::MAX_CPU {
-            return Err(Error::Usage(format!("there is no core {core}")));
+            return Err(Error::Usage(format!("core {core} does not exist")));
         }
         set.set(core);
     }
@@ -17,7 +17,7 @@ pub fn pin_to(cores: &[usize]) -> Result<()> {
         .map_err(|errno| Error::io(format!("pin to cores {cores:?}"), errno.into()))
 }
 
-/// Elsewhere there is no such call; figures are then taken unpinned.
+/// Other systems have no such call; measurements are then unpinned.
 #[cfg(not(target_os = "linux"))]
 pub fn pin_to(_cores: &[usize]) -> Result<()> {
     Ok(())

@@ -1,4 +1,5 @@
-//! An authority, and a broker's certificate by it: for loads over TLS on this machine.
+//! A certificate authority, and a broker certificate issued by it, for loads over TLS on this
+//! machine.
 
 use std::{fs, path::Path};
 
@@ -12,13 +13,13 @@ use crate::error::{Error, Result};
 pub const AUTHORITY: &str = "ca.pem";
 /// The file of the broker's certificate.
 const CERTIFICATE: &str = "server.pem";
-/// The file of its key.
+/// The file of the broker's key.
 const KEY: &str = "server-key.pem";
-/// Whom the broker's certificate is for.
+/// The names in the broker's certificate.
 const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 
-/// Writes all three into `folder`, which is made if need be; for the key in `key`, or for a new one,
-/// ECDSA P-256. The authority's key is kept nowhere: it has nothing else to sign.
+/// Writes all three files into `folder`, which is created if necessary, for the key in `key`, or
+/// for a new ECDSA P-256 key. The authority's key is not stored, as it issues no other certificate.
 pub fn write(folder: &Path, key: Option<&Path>) -> Result<()> {
     let key = match key {
         None => KeyPair::generate().map_err(|error| failed(&error))?,
@@ -35,7 +36,7 @@ pub fn write(folder: &Path, key: Option<&Path>) -> Result<()> {
     write().map_err(|source| Error::io(doing(), source))
 }
 
-/// A broker's certificate by an authority that nobody needs to trust, and its key, as PEM.
+/// A broker certificate by an untrusted authority, and its key, as PEM.
 pub fn fresh() -> Result<[String; 2]> {
     let key = KeyPair::generate().map_err(|error| failed(&error))?;
     let (_, certificate) = sign(&key).map_err(|error| failed(&error))?;
@@ -46,11 +47,14 @@ fn read_key(path: &Path) -> Result<KeyPair> {
     let text = fs::read_to_string(path)
         .map_err(|source| Error::io(format!("read {}", path.display()), source))?;
     KeyPair::from_pem(&text).map_err(|error| {
-        Error::Usage(format!("--key {}: {error}; it is to be PEM, PKCS #8", path.display()))
+        Error::Usage(format!(
+            "--key {}: {error}; expected a PEM file with a PKCS #8 key",
+            path.display()
+        ))
     })
 }
 
-/// The certificates of an authority, and of a broker with this key.
+/// The certificates of an authority and of a broker with this key.
 fn sign(key: &KeyPair) -> std::result::Result<(String, String), rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -64,5 +68,5 @@ fn sign(key: &KeyPair) -> std::result::Result<(String, String), rcgen::Error> {
 }
 
 fn failed(error: &rcgen::Error) -> Error {
-    Error::Broker(format!("no certificate could be made: {error}"))
+    Error::Broker(format!("cannot create a certificate: {error}"))
 }

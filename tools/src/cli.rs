@@ -1,4 +1,4 @@
-//! The command line: what can be asked and what the defaults are.
+//! The command line: commands, flags and their defaults.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,37 +18,37 @@ use crate::{
 
 /// Load for an MQTT broker on this machine, every delivery verified.
 ///
-/// Exit codes: 0 all messages came once and in order; 1 some did not; 2 the command line makes no
-/// sense; 3 there is no result.
+/// Exit codes: 0 all messages were delivered once and in order; 1 some were not; 2 invalid command
+/// line; 3 no result.
 #[derive(Debug, Parser)]
 #[command(name = "ringmq-bench", version, about)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What can be done.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Load one broker that is running already.
+    /// Load a broker that is already running.
     Run(RunArgs),
-    /// Load a running broker as a published benchmark does, scaled to this machine.
+    /// Load a running broker like a published benchmark, scaled to this machine.
     Suite(SuiteArgs),
-    /// Start several brokers in turn, load each alike, and compare them.
+    /// Start several brokers in turn, apply the same loads to each, and compare them.
     Compare(CompareArgs),
-    /// Hold as many connections as asked for, from as many processes as it takes, and say what they
-    /// cost.
+    /// Hold many connections, from as many processes as necessary, and report their cost.
     #[cfg(target_os = "linux")]
     Million(MillionArgs),
-    /// Attack brokers, one way after the other, and say what innocent clients notice of it.
+    /// Attack brokers in various ways, and report how innocent clients are affected.
     Hostile(HostileArgs),
-    /// Make an authority and a broker's certificate for localhost and 127.0.0.1, for loads over TLS.
+    /// Create an authority and a broker certificate for localhost and 127.0.0.1, for loads over
+    /// TLS.
     Certificate(CertificateArgs),
-    /// One process's share of a run with `--processes`, which starts it.
+    /// One process's share of a run with `--processes`; started by that run.
     #[command(hide = true)]
     Share,
-    /// One process's share of `million`, which starts it.
+    /// One process's share of `million`; started by that command.
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Hold(HoldArgs),
@@ -57,10 +57,10 @@ pub enum Command {
 /// `certificate`.
 #[derive(Debug, Args)]
 pub struct CertificateArgs {
-    /// Where `ca.pem`, `server.pem` and `server-key.pem` go.
+    /// Folder for `ca.pem`, `server.pem` and `server-key.pem`.
     pub folder: PathBuf,
-    /// The broker's key, PEM (PKCS #8), such as one by `openssl genrsa`; without it a new one, ECDSA
-    /// P-256.
+    /// The broker's key (PEM, PKCS #8), for example from `openssl genrsa` [default: a new ECDSA
+    /// P-256 key].
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 }
@@ -69,32 +69,32 @@ pub struct CertificateArgs {
 #[cfg(target_os = "linux")]
 #[derive(Debug, Args)]
 pub struct MillionArgs {
-    /// Connections, each with a subscription of its own.
+    /// Number of connections, each with a subscription of its own.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub connections: u32,
-    /// The broker: `ringmq`, or NAME=COMMAND, in which {port} and {dir} (an empty folder) stand for
-    /// what it is given.
+    /// The broker: `ringmq`, or NAME=COMMAND, in which {port} and {dir} (an empty folder) are
+    /// replaced.
     #[arg(long, default_value = "ringmq")]
     pub broker: String,
-    /// The broker binary that `ringmq` stands for.
+    /// The broker binary for `ringmq`.
     #[arg(long, default_value = "target/release/broker")]
     pub ringmq_binary: PathBuf,
-    /// The cores the broker runs on, separated by commas.
+    /// The broker's cores, separated by commas.
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [0, 1])]
     pub broker_cores: Vec<usize>,
     /// Keep Alive of each connection, in seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(2..))]
     pub keep_alive_s: u16,
-    /// Seconds over which the broker's CPU is measured while nothing but PINGREQs comes.
+    /// Seconds in which the broker's CPU usage is measured while only PINGREQ packets arrive.
     #[arg(long, default_value_t = 60.0)]
     pub idle_s: f64,
-    /// Messages a second to connections drawn at random.
+    /// Messages per second to random connections.
     #[arg(long, default_value_t = 1_000.0)]
     pub rate: f64,
-    /// For how many seconds.
+    /// Seconds in which they are sent.
     #[arg(long, default_value_t = 20.0)]
     pub publish_s: f64,
-    /// How to print the result.
+    /// Output format.
     #[arg(long, default_value = "table")]
     pub format: Format,
 }
@@ -103,16 +103,16 @@ pub struct MillionArgs {
 #[cfg(target_os = "linux")]
 #[derive(Debug, Args)]
 pub struct HoldArgs {
-    /// The broker, within 127.0.0.0/8.
+    /// The broker's address, within 127.0.0.0/8.
     #[arg(long)]
     pub address: LoopbackAddress,
-    /// The first address to connect from; more follow it.
+    /// The first source address; consecutive ones follow.
     #[arg(long)]
     pub source: std::net::Ipv4Addr,
     /// Number of the first client.
     #[arg(long)]
     pub first: u32,
-    /// How many clients.
+    /// Number of clients.
     #[arg(long)]
     pub clients: u32,
     /// Keep Alive in seconds.
@@ -120,59 +120,59 @@ pub struct HoldArgs {
     pub keep_alive_s: u16,
 }
 
-/// The running broker that is loaded, and where figures go.
+/// The running broker, and the output.
 #[derive(Debug, Args)]
 pub struct TargetArgs {
-    /// The broker, within 127.0.0.0/8.
+    /// The broker's address, within 127.0.0.0/8.
     #[arg(long, default_value = "127.0.0.1:1883")]
     pub address: LoopbackAddress,
-    /// What is spoken there.
+    /// The transport.
     #[command(flatten)]
     pub transport: TransportArgs,
-    /// The broker's process, to measure its CPU time and memory.
+    /// The broker's process ID, to measure its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
-    /// The cores to run the generator on, separated by commas.
+    /// The generator's cores, separated by commas.
     #[arg(long, value_name = "CORES", value_delimiter = ',')]
     pub cores: Vec<usize>,
-    /// How to print the result.
+    /// Output format.
     #[arg(long, default_value = "table")]
     pub format: Format,
-    /// Fail if there are fewer deliveries a second, or whatever else the scenario counts.
+    /// Fail if the rate of deliveries, or of the scenario's operations, is lower.
     #[arg(long, value_name = "PER_SECOND")]
     pub rate_min: Option<f64>,
-    /// Fail if the 99th percentile of latency is higher.
+    /// Fail if the 99th percentile of the latency is higher, in milliseconds.
     #[arg(long, value_name = "MILLISECONDS")]
     pub p99_ms_max: Option<f64>,
-    /// A picture to write: percentiles of latency, and throughput over time, as SVG.
+    /// Write an SVG picture: latency percentiles, and throughput over time.
     #[arg(long, value_name = "FILE.svg")]
     pub picture: Option<PathBuf>,
 }
 
-/// What clients speak beneath MQTT.
+/// The transport below MQTT.
 #[derive(Clone, Debug, Args)]
 pub struct TransportArgs {
-    /// Speak TLS, with --ws beneath WebSocket.
+    /// Use TLS; with --ws, WebSocket over TLS.
     #[arg(long)]
     pub tls: bool,
-    /// PEM file of the authority that has to have signed the broker's certificate, such as the
-    /// `ca.pem` of `certificate`.
+    /// PEM file of the authority that issued the broker's certificate, such as the `ca.pem` of
+    /// `certificate`.
     #[arg(long, value_name = "FILE", requires = "tls")]
     pub ca: Option<PathBuf>,
-    /// The name that the broker's certificate has to be for.
+    /// The name expected in the broker's certificate.
     #[arg(long, value_name = "NAME", default_value = "localhost", requires = "tls")]
     pub tls_name: String,
-    /// The one version of TLS to speak [default: the highest that the broker speaks].
+    /// The TLS version [default: the highest that the broker supports].
     #[arg(long, value_name = "VERSION", requires = "tls")]
     pub tls_version: Option<TlsVersion>,
-    /// Make every handshake a full one; by default clients that come back show a ticket of an earlier
-    /// connection.
+    /// Make every handshake a full one; by default, reconnecting clients resume sessions with
+    /// tickets.
     #[arg(long, requires = "tls")]
     pub no_tls_resume: bool,
-    /// Speak WebSocket.
+    /// Use WebSocket.
     #[arg(long)]
     pub ws: bool,
-    /// Where the broker has it.
+    /// The WebSocket path.
     #[arg(long, value_name = "PATH", default_value = "/mqtt", requires = "ws")]
     pub ws_path: String,
 }
@@ -182,13 +182,13 @@ pub struct TransportArgs {
 pub struct SuiteArgs {
     /// The benchmark.
     pub benchmark: Published,
-    /// The part of its clients, at the rate of each, that this machine gets.
+    /// Fraction of the published number of clients, each at its published rate.
     #[arg(long, default_value_t = 0.01)]
     pub scale: f64,
     /// The broker.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// How it is made and for how long; the published ones last half an hour.
+    /// How the load is generated and for how long; published runs last half an hour.
     #[command(flatten)]
     pub span: SpanArgs,
 }
@@ -196,7 +196,7 @@ pub struct SuiteArgs {
 /// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The shape of the load.
+    /// The scenario.
     pub scenario: Scenario,
     /// The broker.
     #[command(flatten)]
@@ -207,7 +207,7 @@ pub struct RunArgs {
     /// The protocol version.
     #[arg(long, default_value = "3.1.1")]
     pub mqtt: Version,
-    /// How much of it.
+    /// The amount of load.
     #[command(flatten)]
     pub load: LoadArgs,
 }
@@ -215,8 +215,9 @@ pub struct RunArgs {
 /// `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// A broker: `ringmq`, `mosquitto`, `rumqttd`, `rmqtt`, `aedes`, or NAME=COMMAND, in which {port} and {dir} (an empty
-    /// folder) stand for what it is given. Repeat for more; the first is what ratios refer to.
+    /// A broker: `ringmq`, `mosquitto`, `rumqttd`, `rmqtt`, `aedes`, or NAME=COMMAND, in which
+    /// {port} and {dir} (an empty folder) are replaced. Repeat for more; ratios are relative to the
+    /// first.
     #[arg(long = "broker", value_name = "BROKER", default_values = ["mosquitto", "ringmq"])]
     pub brokers: Vec<String>,
     /// Scenarios, separated by commas.
@@ -228,44 +229,44 @@ pub struct CompareArgs {
     /// Protocol versions, separated by commas.
     #[arg(long, value_delimiter = ',', default_values = ["3.1.1"])]
     pub mqtt: Vec<Version>,
-    /// Rounds, in each of which every broker meets every load once.
+    /// Number of rounds; each round runs every load on every broker once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// The cores brokers run on, separated by commas.
+    /// The brokers' cores, separated by commas.
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [0])]
     pub broker_cores: Vec<usize>,
-    /// The cores the generator, one thread, runs on; they may be the brokers' own.
+    /// The cores of the generator, which is one thread; they may be the brokers' own.
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [1])]
     pub generator_cores: Vec<usize>,
-    /// What is spoken: ringmq and mosquitto are set up for it, with a certificate that is made for
-    /// the comparison. In NAME=COMMAND {certificates} stands for the folder with it.
+    /// The transport: ringmq and mosquitto are configured for it, with a certificate created for
+    /// the comparison. In NAME=COMMAND, {certificates} is replaced by the folder with it.
     #[command(flatten)]
     pub transport: TransportArgs,
-    /// The port brokers are told to listen on, on 127.0.0.1; 0 is one that is free.
+    /// The brokers' port on 127.0.0.1; 0 selects a free one.
     #[arg(long, default_value_t = 0)]
     pub port: u16,
-    /// The broker binary that `ringmq` stands for.
+    /// The broker binary for `ringmq`.
     #[arg(long, default_value = "target/release/broker")]
     pub ringmq_binary: PathBuf,
-    /// Where `tools/peers/setup` puts brokers.
+    /// Where `tools/peers/setup` installs brokers.
     #[arg(long, default_value = "target/peers")]
     pub peers_folder: PathBuf,
-    /// Deliveries a second at which latency is compared: another run of each load whose messages
-    /// go between clients, in open loop at that rate.
+    /// Rate at which latency is compared, in deliveries per second: runs each load with messages
+    /// between clients once more, in an open loop at this rate.
     #[arg(long, value_name = "DELIVERIES_PER_SECOND")]
     pub latency_rate: Option<f64>,
-    /// Loads in open loop (--latency-rate, --rate): broker and generator run before everything else on
-    /// their cores (SCHED_FIFO, which needs CAP_SYS_NICE), so that latencies are theirs and not those of
-    /// whatever else the machine does.
+    /// Open-loop runs (--latency-rate, --rate): give broker and generator real-time priority on
+    /// their cores (SCHED_FIFO, needs CAP_SYS_NICE), so that latencies do not include delays by
+    /// other processes.
     #[arg(long)]
     pub real_time: bool,
-    /// Mosquitto's `max_inflight_messages`; 0 is no limit, 20 is its own default.
+    /// Mosquitto's `max_inflight_messages`; 0 means no limit, mosquitto's default is 20.
     #[arg(long, default_value_t = 0)]
     pub mosquitto_inflight: u32,
-    /// How much load.
+    /// The amount of load.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// How to print the results.
+    /// Output format.
     #[arg(long, default_value = "table")]
     pub format: Format,
 }
@@ -273,77 +274,79 @@ pub struct CompareArgs {
 /// `hostile`.
 #[derive(Clone, Debug, Args)]
 pub struct HostileArgs {
-    /// A broker: `ringmq`, `mosquitto`. Repeat for more. The aim is for ringmq.
+    /// A broker: `ringmq`, `mosquitto`. Repeat for more. Limits apply to ringmq.
     #[arg(long = "broker", value_name = "BROKER", default_values = ["ringmq", "mosquitto"])]
     pub brokers: Vec<String>,
-    /// The broker binary that `ringmq` stands for.
+    /// The broker binary for `ringmq`.
     #[arg(long, default_value = "target/release/broker")]
     pub ringmq_binary: PathBuf,
-    /// Attacks whose names begin like this, separated by commas [default: all].
+    /// Prefixes of the names of attacks, separated by commas [default: all].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// What clients make a broker hold, kind by kind, in place of what they make it do: resident memory
-    /// under a bound of 64 MiB.
+    /// Measure how much memory clients can make a broker use, kind by kind, instead of delays:
+    /// resident memory with a bound of 64 MiB.
     #[arg(long)]
     pub memory: bool,
-    /// Name the attacks, and do none.
+    /// List the attacks and exit.
     #[arg(long)]
     pub list: bool,
-    /// Smaller attacks, and not all of them: whether the broker and all connections survive, with
-    /// bounds on time that hold on a machine with other work.
+    /// Run fewer and smaller attacks: checks that the broker and all connections survive, with time
+    /// limits for a loaded machine.
     #[arg(long)]
     pub short: bool,
-    /// The core the broker runs on, or several, separated by commas.
+    /// The broker's cores, separated by commas.
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [0])]
     pub broker_cores: Vec<usize>,
-    /// The cores that attackers and innocent clients run on, separated by commas.
+    /// The cores of attackers and innocent clients, separated by commas.
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_values_t = [1])]
     pub generator_cores: Vec<usize>,
-    /// Innocent clients run before everything else on their core, attackers included (SCHED_FIFO), and
-    /// the broker before most on its own (nice -20, as what never sleeps must not be real-time). It
-    /// needs CAP_SYS_NICE.
+    /// Give innocent clients real-time priority on their core, above the attackers (SCHED_FIFO),
+    /// and the broker a high priority on its own (nice -20, as threads that never sleep must not be
+    /// real-time). Needs CAP_SYS_NICE.
     #[arg(long)]
     pub priority: bool,
-    /// Seconds in which innocent clients are watched before an attack [default: 1; 0.2 with --short].
+    /// Seconds in which innocent clients are measured before an attack [default: 1; 0.2 with
+    /// --short].
     #[arg(long)]
     pub baseline_s: Option<f64>,
-    /// Seconds of an attack that has no end of its own [default: 2; 5 with --memory; 0.5 with --short].
+    /// Seconds of an attack without an end of its own [default: 2; 5 with --memory; 0.5 with
+    /// --short].
     #[arg(long)]
     pub attack_s: Option<f64>,
-    /// Seconds that an answer is waited for, and what an attack left is watched.
+    /// Timeout in seconds for responses, and for the work that an attack leaves.
     #[arg(long, default_value_t = 30.0)]
     pub patience_s: f64,
-    /// The most milliseconds that a message or ping may take [default: 20; 2000 with --short].
+    /// Maximum delay of a message or ping in milliseconds [default: 20; 2000 with --short].
     #[arg(long, value_name = "MILLISECONDS")]
     pub max_ms: Option<f64>,
-    /// The most by which the 99th percentile may rise [default: 2; no bound with --short].
+    /// Maximum factor by which the 99th percentile may rise [default: 2; no limit with --short].
     #[arg(long, value_name = "FACTOR")]
     pub p99_ratio_max: Option<f64>,
-    /// How to print the results.
+    /// Output format.
     #[arg(long, default_value = "table")]
     pub format: Format,
 }
 
-/// What innocent clients may notice of an attack.
+/// Limits for the effect of an attack on innocent clients.
 #[derive(Clone, Copy, Debug)]
 pub struct HostileBounds {
-    /// The longest a message or ping may take.
+    /// Maximum delay of a message or ping.
     pub max_ms: f64,
-    /// What the 99th percentile may be multiplied by.
+    /// Maximum factor for the 99th percentile.
     pub p99_ratio: f64,
 }
 
 impl HostileArgs {
-    /// Refuse what is out of bounds.
+    /// Rejects values out of range.
     pub fn check(&self) -> Result<()> {
         let spans = [self.baseline_s.unwrap_or(0.0), self.attack_s.unwrap_or(0.0), self.patience_s];
         match spans.iter().find(|seconds| !(0.0..=SPAN_S_MAX).contains(*seconds)) {
-            Some(seconds) => Err(Error::Usage(format!("{seconds} s is not within an hour"))),
+            Some(seconds) => Err(Error::Usage(format!("{seconds} s is not between 0 and an hour"))),
             None => Ok(()),
         }
     }
 
-    /// How long an attack lasts that has no end of its own.
+    /// Duration of an attack without an end of its own.
     pub fn attack_span(&self) -> Duration {
         Duration::from_secs_f64(match (self.attack_s, self.short, self.memory) {
             (Some(seconds), ..) => seconds,
@@ -353,18 +356,18 @@ impl HostileArgs {
         })
     }
 
-    /// How long innocent clients are watched before an attack.
+    /// Duration of the measurement of innocent clients before an attack.
     pub fn baseline(&self) -> Duration {
         let seconds = self.baseline_s.unwrap_or(if self.short { 0.2 } else { 1.0 });
         Duration::from_secs_f64(seconds)
     }
 
-    /// How long they are watched once an attack is over, at least.
+    /// Minimum duration of the measurement after an attack.
     pub fn aftermath(&self) -> Duration {
         Duration::from_millis(if self.short { 300 } else { 1_000 })
     }
 
-    /// As given, or what the form of the run says.
+    /// The given value, or the default of the form of the run.
     pub fn bounds(&self) -> HostileBounds {
         let (max_ms, p99_ratio) = if self.short { (2_000.0, f64::INFINITY) } else { (20.0, 2.0) };
         HostileBounds {
@@ -374,54 +377,54 @@ impl HostileArgs {
     }
 }
 
-/// How much load, for both commands.
+/// The amount of load, for several commands.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
     /// Publishing clients [default: 1 fan-out, 500 fan-in, else 100].
     #[arg(long)]
     pub publishers: Option<u32>,
-    /// Subscribing clients, or those that come and go [default: 500 fan-out, 1 fan-in, 10 shared and
-    /// retained, 1000 reconnect-storm, 10000 connections, else 100].
+    /// Subscribing clients, or connecting and disconnecting ones [default: 500 fan-out, 1 fan-in,
+    /// 10 shared and retained, 1000 reconnect-storm, 10000 connections, else 100].
     #[arg(long)]
     pub subscribers: Option<u32>,
-    /// Topics that the publishers of a fan-out share out [default: 1], or retained messages of a set
+    /// Topics that the publishers of a fan-out share [default: 1], or retained messages per set
     /// [default: 1000].
     #[arg(long)]
     pub topics: Option<u32>,
-    /// Length of the payload.
+    /// Payload length in bytes.
     #[arg(long, default_value_t = 64)]
     pub payload_bytes: u32,
-    /// Clients ask for sessions that are kept (Clean Session 0), which a broker with a store has to
-    /// store before it acknowledges.
+    /// Use persistent sessions (Clean Session 0), which a broker with a store has to store before
+    /// it acknowledges.
     #[arg(long)]
     pub keep_sessions: bool,
-    /// Closed loop: messages of each publisher, or subscriptions of each client, under way at most
-    /// [default: 16 fan-in, 10 sub, else 100].
+    /// Closed loop: maximum number of messages in flight per publisher, or of pending subscriptions
+    /// per client [default: 16 fan-in, 10 sub, else 100].
     #[arg(long)]
     pub window: Option<u32>,
-    /// Closed loop: messages of a publisher sent together at least.
+    /// Closed loop: minimum number of messages that a publisher sends together.
     #[arg(long, default_value_t = 1)]
     pub burst: u32,
-    /// Open loop: messages a second from all publishers together, or connections or subscriptions,
-    /// instead of a window. Latency counts from when each was due.
+    /// Open loop instead of a window: messages per second of all publishers together, or
+    /// connections or subscriptions. Latency is measured from the scheduled time.
     #[arg(long, value_name = "PER_SECOND", conflicts_with_all = ["window", "burst"])]
     pub rate: Option<f64>,
-    /// Open loop at QoS 0: hold the broker to deliver what it is free to drop.
+    /// Open loop at QoS 0: count dropped messages as violations.
     #[arg(long)]
     pub fail_on_loss: bool,
-    /// How it is made and for how long.
+    /// How the load is generated and for how long.
     #[command(flatten)]
     pub span: SpanArgs,
 }
 
-/// How the load is made and for how long.
+/// How the load is generated and for how long.
 #[derive(Clone, Debug, Args)]
 pub struct SpanArgs {
-    /// Processes to share the clients out to.
+    /// Number of processes that share the clients.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(PROCESSES_MAX)))]
     pub processes: u32,
-    /// Addresses to connect from, 127.1.0.1 and up; 0 is as many as the connections need, with
-    /// those closed in the last minute, whose ports are still taken.
+    /// Number of source addresses, from 127.1.0.1 up; 0 selects as many as necessary, including
+    /// ports of connections closed in the last minute, which are still in use.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(SOURCES_MAX)))]
     pub source_addresses: u32,
     /// Seconds of load before the measured span.
@@ -430,24 +433,24 @@ pub struct SpanArgs {
     /// Seconds of the measured span.
     #[arg(long, default_value_t = 2.0)]
     pub duration_s: f64,
-    /// Messages published at most, warm-up included.
+    /// Maximum number of messages published, including the warm-up.
     #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
     pub messages_max: u64,
 }
 
-/// How results are printed.
+/// Output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     Table,
-    /// For programs: one object a line.
+    /// One JSON object per line, for programs.
     Json,
-    /// For a README, of a comparison: a row for each load and figure, a column for each broker.
+    /// A Markdown table of a comparison: one row per load and figure, one column per broker.
     Markdown,
 }
 
 impl LoadArgs {
-    /// The load these arguments and the scenario come to, checked.
+    /// The workload of these arguments and the scenario, validated.
     pub fn workload(&self, scenario: Scenario, qos: Qos, mqtt: Version) -> Result<Workload> {
         let (publishers, subscribers) = scenario.default_clients();
         let workload = Workload {
@@ -476,17 +479,18 @@ impl LoadArgs {
 }
 
 impl TransportArgs {
-    /// What these arguments come to, checked.
+    /// The transport of these arguments, validated.
     pub fn transport(&self) -> Result<Transport> {
         let path = self.ws_path.as_str();
         let is_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
         if self.ws && !is_path {
-            let what = format!("--ws-path {path:?} is no path: it begins with / and has no blanks");
+            let what =
+                format!("--ws-path {path:?} is not a path: a path begins with / and has no blanks");
             return Err(Error::Usage(what));
         }
         if self.tls && self.ca.is_none() {
             return Err(Error::Usage(
-                "--tls needs --ca FILE, the authority that signed the broker's certificate (PEM)"
+                "--tls requires --ca FILE, the authority that issued the broker's certificate (PEM)"
                     .into(),
             ));
         }
@@ -501,17 +505,19 @@ impl TransportArgs {
 }
 
 impl SpanArgs {
-    /// Refuse what is out of bounds.
+    /// Rejects values out of range.
     pub fn check(&self) -> Result<()> {
         for (name, seconds) in [("warm-up", self.warm_up_s), ("span", self.duration_s)] {
             if !(0.0..=SPAN_S_MAX).contains(&seconds) {
-                return Err(Error::Usage(format!("a {name} of {seconds} s is not within an hour")));
+                return Err(Error::Usage(format!(
+                    "a {name} of {seconds} s is not between 0 and an hour"
+                )));
             }
         }
         Ok(())
     }
 
-    /// What a run of these needs.
+    /// The settings of a run.
     pub fn settings(
         &self,
         address: LoopbackAddress,
@@ -539,7 +545,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
@@ -558,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn transports_are_what_the_flags_say_and_nonsense_is_refused() {
+    fn flags_select_the_transport_and_invalid_combinations_are_refused() {
         assert_eq!(transport(""), Ok(Transport::default()));
         let wss = transport("--tls --ca ca.pem --no-tls-resume --ws --ws-path /x").expect("sound");
         assert_eq!(wss.websocket_path.as_deref(), Some("/x"));

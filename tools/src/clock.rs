@@ -1,7 +1,7 @@
-//! Nanoseconds of the clock that stamps, timetables and spans are told by. All processes of a
-//! machine share it, so that one may say how long ago another one sent.
+//! The clock for stamps, timetables and spans, in nanoseconds. All processes of a machine share it,
+//! so that one process can measure the age of another's message.
 
-/// Now.
+/// The current time.
 #[cfg(unix)]
 #[inline]
 pub fn now_ns() -> u64 {
@@ -9,14 +9,14 @@ pub fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Now, since this process first asked: elsewhere a run has one process only.
+/// The time since the first call in this process: other systems run a single process only.
 #[cfg(not(unix))]
 pub fn now_ns() -> u64 {
     static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     FIRST.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64
 }
 
-/// The moment a span after another.
+/// The instant `duration` after another.
 pub fn after(ns: u64, span: std::time::Duration) -> u64 {
     ns + span.as_nanos() as u64
 }

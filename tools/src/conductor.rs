@@ -1,21 +1,21 @@
-//! What the processes of a run have to agree on: when the load begins, and how many messages each
-//! publisher sent, which those who hear it have to know at the end.
+//! Coordination of the processes of a run: when the load starts, and how many messages each
+//! publisher sent, which receivers need at the end.
 
 use crate::{clock, error::Result};
 
-/// Leads a process through a run.
+/// Coordinates a process with the others.
 pub trait Conductor {
-    /// This process is ready; when the load begins, once all are.
+    /// Reports that this process is ready; returns when the load starts, once all are.
     fn await_start(&mut self) -> Result<u64>;
 
-    /// This process has sent all it will: how many messages by each of its publishers.
+    /// Reports how many messages each publisher of this process sent in total.
     fn tell_sent(&mut self, own: Vec<u64>) -> Result<()>;
 
-    /// How many messages each publisher of the run sent, once all processes have told.
+    /// The number of messages of each publisher of the run, once all processes have reported.
     fn everyones_sent(&mut self) -> Result<Option<Vec<u64>>>;
 }
 
-/// For a run of one process.
+/// Coordination of a run with a single process.
 #[derive(Debug, Default)]
 pub struct Alone {
     sent: Option<Vec<u64>>,

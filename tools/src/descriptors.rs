@@ -1,10 +1,10 @@
-//! The descriptors a process may have, one for each client.
+//! The limit of descriptors of a process: one per client.
 
 #[cfg(unix)]
 use crate::error::Error;
 use crate::error::Result;
 
-/// Let this process have descriptors for so many clients and everything else.
+/// Raises the limit for this many clients and the other descriptors.
 #[cfg(unix)]
 pub fn raise_limit(clients: u64) -> Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -24,7 +24,7 @@ pub fn raise_limit(clients: u64) -> Result<()> {
         .map_err(|errno| Error::io("raise the descriptor limit", errno.into()))
 }
 
-/// Elsewhere there is no such limit to raise.
+/// Other systems have no such limit.
 #[cfg(not(unix))]
 pub fn raise_limit(_clients: u64) -> Result<()> {
     Ok(())

@@ -1,10 +1,10 @@
-//! How long things took: a histogram that can be written down, read again and added to others.
+//! A histogram of durations that can be serialized, deserialized and merged.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Nanoseconds from 1 µs to a minute in three digits, 140 KB however many are recorded. What is
-/// longer counts as a minute.
+/// Nanoseconds from 1 µs to a minute with three digits, in 140 KB regardless of the count. Longer
+/// durations are recorded as a minute.
 #[derive(Clone, Debug)]
 pub struct Distribution(Histogram<u64>);
 
@@ -18,44 +18,44 @@ impl Default for Distribution {
 }
 
 impl Distribution {
-    /// Add one.
+    /// Records a value.
     #[inline]
     pub fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns);
     }
 
-    /// Forget all.
+    /// Clears the histogram.
     pub fn clear(&mut self) {
         self.0.reset();
     }
 
-    /// Add all that another one has.
+    /// Merges another histogram.
     pub fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("all of them have the same bounds");
     }
 
-    /// How many were recorded.
+    /// Number of recorded values.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// Microseconds that this part of them took at most.
+    /// The quantile in microseconds.
     pub fn quantile_us(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1e3
     }
 
-    /// Microseconds that the longest took.
+    /// The maximum in microseconds.
     pub fn max_us(&self) -> f64 {
         self.0.max() as f64 / 1e3
     }
 
-    /// Microseconds they took on average.
+    /// The mean in microseconds.
     pub fn mean_us(&self) -> f64 {
         self.0.mean() / 1e3
     }
 }
 
-/// As pairs of a value and how often it was recorded.
+/// Pairs of a value and its count.
 impl Serialize for Distribution {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let recorded = self.0.iter_recorded();
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_down_and_added_is_as_if_recorded_together() {
+    fn serialized_and_merged_histograms_equal_a_single_one() {
         let (mut one, mut other, mut both) =
             (Distribution::default(), Distribution::default(), Distribution::default());
         for ns in (0..10_000).map(|step| step * 977) {

@@ -1,33 +1,33 @@
-//! Why a command could not give its result; knows nothing of what it was measuring.
+//! Errors of a command without a result. Does not depend on what was measured.
 
 use std::{fmt, io};
 
-/// What ends a command without a figure.
+/// The cause for a missing result.
 #[derive(Debug)]
 pub enum Error {
-    /// What was asked for makes no sense or is not allowed.
+    /// The request is invalid or not allowed.
     Usage(String),
-    /// The system said no to something that was tried.
+    /// A system call failed.
     Io {
-        /// What was tried.
+        /// The attempted action.
         doing: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The broker did not do what the protocol or the run asks of it.
+    /// The broker violated the protocol, or did not do what the run requires.
     Broker(String),
 }
 
-/// What a fallible step of a command gives back.
+/// The result of a fallible step.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The system's refusal with what was being done.
+    /// A system error with the attempted action.
     pub fn io(doing: impl Into<String>, source: io::Error) -> Self {
         Self::Io { doing: doing.into(), source }
     }
 
-    /// The exit code that tells a script which of the three it was.
+    /// The exit code, which distinguishes the three causes.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,

@@ -1,4 +1,4 @@
-//! `ringmq-bench`: load for MQTT brokers on this machine, and brokers compared under it.
+//! `ringmq-bench`: loads and compares MQTT brokers on this machine.
 
 mod address;
 mod affinity;
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One run against a broker that is there; whether every message came as it should.
+/// Loads a running broker; returns whether there were no violations.
 fn run(workload: Workload, target: &TargetArgs, span: &SpanArgs) -> Result<bool> {
     span.check()?;
     if target.format == Format::Markdown {
@@ -102,7 +102,7 @@ fn run(workload: Workload, target: &TargetArgs, span: &SpanArgs) -> Result<bool>
     Ok(outcome.violations.is_clean() && missed.is_empty())
 }
 
-/// The bounds that were asked for and not met, in words.
+/// A description of the requested limits that were not met.
 fn missed(outcome: &Outcome, target: &TargetArgs) -> Vec<String> {
     let (rate, latency) = match (&outcome.traffic, &outcome.idle) {
         (Some(traffic), _) => (traffic.deliveries_per_second, traffic.latency_us),

@@ -1,5 +1,5 @@
-//! What a process used, from /proc: CPU time and resident memory. Elsewhere than on Linux there
-//! is no figure, and the reports say so.
+//! CPU time and resident memory of a process, from /proc. Other systems than Linux have no such
+//! figures, and the reports state so.
 
 use std::{
     fs, io,
@@ -17,15 +17,15 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for a process, which must exist.
+    /// A meter for an existing process.
     pub fn new(pid: u32) -> Result<Self> {
         let meter = Self { pid };
         meter.usage()?;
         Ok(meter)
     }
 
-    /// What the process's living threads had. The scheduler's own count in nanoseconds is used, as
-    /// `utime` and `stime` are given in hundredths of a second.
+    /// CPU and waiting time of the process's living threads. Uses the scheduler's count in
+    /// nanoseconds, as `utime` and `stime` are in hundredths of a second.
     pub fn usage(&self) -> Result<Usage> {
         let doing = || format!("read the CPU time of process {}", self.pid);
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
@@ -35,7 +35,7 @@ impl Meter {
             let path = task.map_err(|source| Error::io(doing(), source))?.path().join("schedstat");
             match fs::read_to_string(path) {
                 Ok(text) => total = total + Usage::parse(&text)?,
-                // The thread ended between the listing and now.
+                // The thread ended after the listing.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(Error::io(doing(), source)),
             }
@@ -52,13 +52,13 @@ impl Meter {
     }
 }
 
-/// What the scheduler gave a process, and what it made it wait for.
+/// CPU time of a process, and the time it waited for a core.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Time on a core.
     pub cpu: Duration,
-    /// Time ready to run while something else had the core: without it, a broker that is kept from
-    /// its core by other work would look like one with nothing to do.
+    /// Time ready to run while another process had the core: without it, a broker that is kept from
+    /// its core would look idle.
     pub waiting: Duration,
 }
 
@@ -72,7 +72,7 @@ impl Usage {
         }
     }
 
-    /// What came after an earlier one.
+    /// The difference to an earlier value.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(earlier.cpu),
@@ -97,25 +97,25 @@ pub fn own_cpu() -> Duration {
         .map_or(Duration::ZERO, |usage| usage.cpu)
 }
 
-/// What was read at one moment.
+/// Values read at one time.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// When.
+    /// The time.
     pub at: Instant,
-    /// What the broker had so far, if its process is known.
+    /// The broker's usage so far, if its process is known.
     pub broker: Option<Usage>,
     /// The generator's CPU time so far.
     pub generator: Duration,
 }
 
 impl Reading {
-    /// Read now.
+    /// Reads the current values.
     pub fn now(broker: Option<Meter>) -> Result<Self> {
         let broker = broker.map(|meter| meter.usage()).transpose()?;
         Ok(Self { at: Instant::now(), broker, generator: own_cpu() })
     }
 
-    /// What the broker had since an earlier reading.
+    /// The broker's usage since an earlier reading.
     pub fn broker_since(&self, earlier: &Self) -> Option<Usage> {
         self.broker.zip(earlier.broker).map(|(now, then)| now.since(then))
     }
@@ -126,7 +126,7 @@ fn numbers(text: &str) -> impl Iterator<Item = u64> {
 }
 
 fn no_number(text: &str) -> Error {
-    Error::Broker(format!("no number where /proc should have one: {text}"))
+    Error::Broker(format!("expected a number in /proc: {text}"))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_shows_as_cpu_time_and_sleep_does_not() {
+    fn work_counts_as_cpu_time_and_sleep_does_not() {
         let meter = Meter::new(std::process::id()).expect("we exist");
         let before = own_cpu();
         let end = Instant::now() + Duration::from_millis(100);
@@ -142,7 +142,7 @@ mod tests {
             std::hint::black_box(0);
         }
         let worked = own_cpu() - before;
-        // Other processes may have had most of the core.
+        // Other processes may have used most of the core.
         assert!(worked > Duration::from_millis(5), "{worked:?}");
         std::thread::sleep(Duration::from_millis(100));
         assert!(own_cpu() - before - worked < Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! What a run found: what each of its processes measured, and the figures they come to together.
+//! The results of a run: the measurements of each process, and the combined figures.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,38 +11,39 @@ use crate::{
     verify::Tally,
 };
 
-/// What one process measured. Counts and times are of the measured span, the tally is of all.
+/// The measurements of one process. Counts and times refer to the measured span, the tally to the
+/// whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// The span's length, in seconds.
     pub span_s: f64,
-    /// Messages published, connections or subscriptions begun.
+    /// Operations started: messages published, connections or subscriptions.
     pub begun: u64,
-    /// Deliveries, or what else the scenario counts.
+    /// Operations completed: deliveries, or what the scenario counts.
     pub done: u64,
-    /// What was wrong, warm-up and drain included.
+    /// Violations, including those in warm-up and drain.
     pub tally: Tally,
-    /// How long each took.
+    /// Latencies.
     pub distribution: Distribution,
-    /// How many were done in each tenth of a second.
+    /// Operations completed in each tenth of a second.
     pub timeline: Vec<u64>,
     /// CPU time of the generator, in seconds.
     pub generator_s: f64,
-    /// What the broker had meanwhile.
+    /// The broker's usage meanwhile.
     pub broker: BrokerUse,
 }
 
-/// What the broker had, where its process is known to the one that measures.
+/// The broker's usage, in the process that measures it.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct BrokerUse {
     /// CPU time in the span.
     pub usage: Option<Usage>,
-    /// Resident memory before the run and at its height, in bytes.
+    /// Resident memory before the run and at its peak, in bytes.
     pub resident: Option<(u64, u64)>,
 }
 
 impl Measured {
-    /// Add what another process measured at the same time.
+    /// Adds the simultaneous measurements of another process.
     pub fn add(&mut self, other: &Self) {
         self.span_s = self.span_s.max(other.span_s);
         self.begun += other.begun;
@@ -56,23 +57,23 @@ impl Measured {
     }
 }
 
-/// What a run found.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// What was asked of the broker.
+    /// The workload.
     pub workload: Workload,
-    /// What clients spoke beneath MQTT.
+    /// The transport below MQTT.
     pub transport: Kind,
-    /// Processes that made the load.
+    /// Number of generator processes.
     pub processes: u32,
-    /// What was wrong, warm-up and drain included.
+    /// Violations, including those in warm-up and drain.
     pub violations: Tally,
-    /// Deliveries that never came and that the broker was free to drop.
+    /// Missing deliveries that the broker was free to drop.
     pub dropped: u64,
-    /// Deliveries that came out of order where none is promised: to a group that shares messages out
-    /// a broker need not keep it [MQTT-4.6.0-6].
+    /// Deliveries out of order where no order is promised: a broker need not keep the order of
+    /// messages to a group [MQTT-4.6.0-6].
     pub disordered: u64,
-    /// Figures of the measured span, unless connections were only held.
+    /// Figures of the measured span, unless connections were only kept open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
     /// Figures of idle connections, if that was the scenario.
@@ -80,8 +81,8 @@ pub struct Outcome {
     pub idle: Option<Idle>,
 }
 
-/// Figures of the measured span. The broker's are absent where its process is not known. What a
-/// *delivery* is, other scenarios call a connection or a subscription.
+/// Figures of the measured span. Those of the broker are absent if its process is unknown. A
+/// *delivery* stands for a connection or a subscription in other scenarios.
 #[derive(Clone, Debug, Serialize)]
 pub struct Traffic {
     /// The span's length.
@@ -92,23 +93,23 @@ pub struct Traffic {
     pub delivered: u64,
     /// Deliveries a second.
     pub deliveries_per_second: f64,
-    /// CPU time of the broker for each delivery.
+    /// CPU time of the broker per delivery.
     pub broker_cpu_us: Option<f64>,
-    /// The part of the span in which the broker had a core: 1 is saturation of one.
+    /// Fraction of the span in which the broker had a core: 1 is saturation of one core.
     pub broker_busy: Option<f64>,
-    /// The part of the span in which the broker was ready to run and other work had its core.
+    /// Fraction of the span in which the broker was ready to run and another process had its core.
     pub broker_waiting: Option<f64>,
     /// The broker's resident memory at the span's end.
     pub broker_resident_bytes: Option<u64>,
-    /// CPU time of the generator for each delivery, publishing included.
+    /// CPU time of the generator per delivery, including publishing.
     pub generator_cpu_us: f64,
-    /// The part of the span in which the generator had a core, all its processes together.
+    /// Fraction of the span in which the generator had a core, over all its processes.
     pub generator_busy: f64,
-    /// From publication, or from when it was due, to delivery.
+    /// From publication, or the scheduled time, to delivery.
     pub latency_us: Latency,
     /// Deliveries in each tenth of a second.
     pub timeline: Vec<u64>,
-    /// All that was recorded, for pictures.
+    /// All recorded latencies, for pictures.
     #[serde(skip)]
     pub distribution: Distribution,
 }
@@ -116,7 +117,7 @@ pub struct Traffic {
 /// Percentiles in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Latency {
-    /// Average.
+    /// Mean.
     pub mean: f64,
     /// Median.
     pub p50: f64,
@@ -128,24 +129,24 @@ pub struct Latency {
     pub p999: f64,
     /// 99.99%.
     pub p9999: f64,
-    /// The longest.
+    /// Maximum.
     pub max: f64,
 }
 
 /// Figures of idle connections.
 #[derive(Clone, Debug, Serialize)]
 pub struct Idle {
-    /// Connections held, with a subscription each.
+    /// Connections, each with a subscription.
     pub connections: u32,
     /// Connections made a second.
     pub connections_per_second: f64,
-    /// From the beginning of a connection, or from when it was due, to its SUBACK.
+    /// From the start of a connection, or the scheduled time, to its SUBACK.
     pub latency_us: Latency,
-    /// CPU time of the broker for TCP accept, CONNECT and SUBSCRIBE of one.
+    /// CPU time of the broker for accept, CONNECT and SUBSCRIBE of a connection.
     pub broker_cpu_us: Option<f64>,
-    /// The broker's resident memory before the first of them.
+    /// The broker's resident memory before the first connection.
     pub broker_resident_bytes: Option<u64>,
-    /// Resident memory each of them added to the broker's.
+    /// The broker's resident memory per connection.
     pub bytes_per_connection: Option<f64>,
 }
 
@@ -197,7 +198,7 @@ impl Traffic {
         }
     }
 
-    /// Deliveries a second in each step of the timeline; the last one may be a little short.
+    /// Deliveries per second in each step of the timeline; the last step may be slightly shorter.
     pub fn rates(&self) -> impl Iterator<Item = f64> {
         let steps = (self.span_s * 1e9 / TIMELINE_STEP_NS as f64).round() as usize;
         let per_second = 1e9 / TIMELINE_STEP_NS as f64;

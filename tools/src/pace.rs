@@ -1,29 +1,28 @@
-//! How many messages a publisher may send now: a window of messages under way, or a timetable.
-//! Pure counting; knows no socket and reads no clock.
+//! How many messages a publisher may send now: a window of messages in flight, or a timetable. Only
+//! counts; uses neither sockets nor a clock.
 
 /// When a publisher sends.
 #[derive(Clone, Debug)]
 pub enum Pace {
-    /// Closed loop: as many as are under way at most.
+    /// Closed loop: up to a number of messages in flight.
     Window(Window),
-    /// Open loop: at its times, whatever the broker does.
+    /// Open loop: at scheduled times, whatever the broker does.
     Timetable(Timetable),
 }
 
-/// At most `window` messages whose deliveries have not all been seen, sent in groups of at least
-/// `burst`.
+/// At most `window` undelivered messages, sent in groups of at least `burst`.
 #[derive(Clone, Debug)]
 pub struct Window {
     window: u64,
     burst: u64,
     receivers: u64,
     sent: u64,
-    /// Deliveries that came or were given up.
+    /// Deliveries that arrived or were given up.
     settled: u64,
 }
 
 impl Window {
-    /// A window for messages that go to `receivers` subscribers each.
+    /// A window for messages with `receivers` recipients each.
     pub fn new(window: u32, burst: u32, receivers: u32) -> Self {
         assert!(receivers > 0 && 0 < burst && burst <= window, "checked on the command line");
         let (window, burst) = (u64::from(window), u64::from(burst));
@@ -31,9 +30,9 @@ impl Window {
     }
 
     fn due(&self) -> u64 {
-        // Deliveries are counted over all receivers together: one division a burst instead of a
-        // counter for each message. A receiver that falls behind can make the others run ahead by
-        // no more than the window.
+        // Deliveries are counted over all receivers together: one division per burst instead of one
+        // counter per message. A slow receiver can thereby let the others run ahead by at most the
+        // window.
         let under_way = self.sent - self.settled / self.receivers;
         let free = self.window.saturating_sub(under_way);
         if free >= self.burst { free } else { 0 }
@@ -49,7 +48,7 @@ pub struct Timetable {
 }
 
 impl Timetable {
-    /// A timetable with an even interval.
+    /// A timetable with a constant interval.
     pub fn new(first_ns: f64, interval_ns: f64) -> Self {
         assert!(interval_ns > 0.0, "checked on the command line");
         Self { first_ns, interval_ns, sent: 0 }
@@ -59,13 +58,13 @@ impl Timetable {
         (self.first_ns + index as f64 * self.interval_ns) as u64
     }
 
-    /// Go on to the next one; the number of the one that was passed.
+    /// Advances to the next message; returns the number of the one that was due.
     pub fn pass(&mut self) -> u64 {
         self.sent += 1;
         self.sent - 1
     }
 
-    /// When the next one is due.
+    /// When the next message is due.
     pub fn next_ns(&self) -> u64 {
         self.due_ns(self.sent)
     }
@@ -80,7 +79,7 @@ impl Timetable {
 }
 
 impl Pace {
-    /// How many messages to send at `now_ns`.
+    /// Number of messages to send at `now_ns`.
     #[inline]
     pub fn due(&self, now_ns: u64) -> u64 {
         match self {
@@ -89,8 +88,8 @@ impl Pace {
         }
     }
 
-    /// Note that the next message goes out; the time for its stamp. In open loop that is when it
-    /// was due: a late message was late for its receiver too, whoever held it up.
+    /// Records that the next message is sent; returns the time for its stamp. In an open loop that
+    /// is the scheduled time, so that every delay counts.
     #[inline]
     pub fn sent(&mut self, now_ns: u64) -> u64 {
         match self {
@@ -105,7 +104,7 @@ impl Pace {
         }
     }
 
-    /// When the next message is due, if time alone decides.
+    /// When the next message is due, if it depends only on time.
     pub fn next_ns(&self) -> Option<u64> {
         match self {
             Self::Window(_) => None,
@@ -113,7 +112,7 @@ impl Pace {
         }
     }
 
-    /// Note that `deliveries` came or will never come.
+    /// Records that `deliveries` arrived or never will.
     #[inline]
     pub fn settle(&mut self, deliveries: u64) {
         if let Self::Window(window) = self {
@@ -127,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_lets_no_more_than_itself_go_undelivered() {
+    fn a_window_limits_undelivered_messages() {
         let mut pace = Pace::Window(Window::new(3, 1, 2));
         assert_eq!(pace.due(0), 3);
         for _ in 0..3 {
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_waits_until_it_is_whole() {
+    fn a_burst_is_sent_as_a_whole() {
         let mut pace = Pace::Window(Window::new(4, 3, 1));
         (0..4).for_each(|_| _ = pace.sent(0));
         pace.settle(2);
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timetable_keeps_its_times_however_late_it_is_asked() {
+    fn a_timetable_keeps_its_times_regardless_of_delays() {
         let mut pace = Pace::Timetable(Timetable::new(100.0, 10.0));
         assert_eq!(pace.due(99), 0);
         assert_eq!((pace.due(100), pace.next_ns()), (1, Some(100)));

@@ -1,13 +1,11 @@
-//! Waiting for sockets until a moment that is told in nanoseconds: the poll itself counts in
-//! milliseconds, which is too coarse for a timetable, and turning without rest would take a core
-//! that the broker may want.
+//! Waits for sockets with a deadline in nanoseconds: poll has a resolution of milliseconds, too
+//! coarse for a timetable, and busy waiting would use a core that the broker may need.
 
 use std::{io, time::Duration};
 
 use mio::Registry;
 
-/// Wait until a socket has something or `timeout` has passed. What the sockets have is still to be
-/// asked for.
+/// Waits until a socket is ready or `timeout` has passed. Events must be polled afterwards.
 #[cfg(target_os = "linux")]
 pub fn wait(registry: &Registry, timeout: Duration) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,7 +20,7 @@ pub fn wait(registry: &Registry, timeout: Duration) -> io::Result<()> {
     }
 }
 
-/// Elsewhere there is no rest: the generator needs a core of its own.
+/// Other systems wait actively: the generator needs a core of its own.
 #[cfg(not(target_os = "linux"))]
 pub fn wait(_registry: &Registry, _timeout: Duration) -> io::Result<()> {
     Ok(())
@@ -33,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_is_as_long_as_it_was_told_to_be_and_no_millisecond_longer() {
+    fn a_pause_ends_within_a_millisecond_of_its_deadline() {
         let poll = mio::Poll::new().expect("there are descriptors");
         let spent = |timeout| {
             let begun = crate::clock::now_ns();

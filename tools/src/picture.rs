@@ -1,4 +1,4 @@
-//! A run as a picture: how long deliveries took by percentile, and how many there were over time.
+//! A picture of a run: latency by percentile, and throughput over time.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use crate::{
 const SIZE: (u32, u32) = (1_000, 800);
 const CURVE: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
 
-/// Write it to `path`.
+/// Writes the picture to `path`.
 pub fn write(path: &Path, title: &str, outcome: &Outcome) -> Result<()> {
     let Some(traffic) = &outcome.traffic else {
-        return Err(Error::Usage("there is no picture of connections that do nothing".into()));
+        return Err(Error::Usage("there is no picture of idle connections".into()));
     };
     let mut text = String::new();
     let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
@@ -42,10 +42,10 @@ fn draw(area: &Area<'_>, title: &str, unit: (&str, &str), traffic: &Traffic) -> 
     draw_throughput(&below, unit.1, traffic)
 }
 
-/// Percentiles are spread by how rare what lies beyond them is: 90%, 99%, 99.9% at even distances.
+/// The axis spreads percentiles by rarity: 90%, 99%, 99.9% at equal distances.
 fn draw_percentiles(area: &Area<'_>, unit: &str, traffic: &Traffic) -> Drawn {
     let distribution = &traffic.distribution;
-    // What is rarer than one in all of them was not measured.
+    // Rarer values than one in all of them were not measured.
     let decades = (distribution.count().max(10) as f64).log10().clamp(1.0, 6.0);
     let points: Vec<(f64, f64)> = (0..=400)
         .map(|step| decades * f64::from(step) / 400.0)
@@ -91,7 +91,7 @@ fn draw_throughput(area: &Area<'_>, units: &str, traffic: &Traffic) -> Drawn {
         .y_desc(format!("{units} a second"))
         .y_label_formatter(&|rate| count_name(*rate))
         .draw()?;
-    // Each tenth of a second as the step that it is.
+    // Each tenth of a second as a step.
     let steps = rates.iter().flat_map(|&(at_s, rate)| [(at_s, rate), (at_s + step_s, rate)]);
     chart.draw_series(LineSeries::new(steps, CURVE.stroke_width(2)))?;
     Ok(())
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes_are_named_for_people() {
+    fn axes_are_labelled_for_people() {
         assert_eq!(percentile_name(0.0), "0%");
         assert_eq!(percentile_name(2.0), "99%");
         assert_eq!(percentile_name(3.0), "99.9%");

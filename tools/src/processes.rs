@@ -1,8 +1,8 @@
-//! A run shared out among several processes of this program: more descriptors than one may have,
-//! and more than one core's worth of load. The first process starts the others, lets them begin at
-//! one moment, tells them what all of them sent, and adds up what they measured.
+//! A run divided among several processes of this program, for more descriptors and more load than
+//! one can have. The first process starts the others, lets all begin at the same time, distributes
+//! the numbers of sent messages, and adds up the measurements.
 //!
-//! They speak lines of JSON through the others' standard input and output.
+//! The processes exchange lines of JSON over standard input and output.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -28,10 +28,10 @@ use crate::{
     transport::{Sources, Transport},
 };
 
-/// Time between the last process's being ready and the beginning, in which all hear of it.
+/// Time between the last process becoming ready and the start, in which all are notified.
 const NOTICE: Duration = Duration::from_millis(50);
 
-/// What a process is told first.
+/// The first message to a process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Assignment {
     workload: Workload,
@@ -45,24 +45,24 @@ struct Assignment {
     messages_max: u64,
 }
 
-/// What a process says, in this order.
+/// The messages of a process, in this order.
 #[derive(Debug, Serialize, Deserialize)]
 enum Said {
     Ready,
-    /// Messages by each of its publishers.
+    /// Number of messages of each of its publishers.
     Sent(Vec<u64>),
     Measured(Box<Measured>),
     Failed(String),
 }
 
-/// What a process hears after its assignment, in this order.
+/// The messages to a process after its assignment, in this order.
 #[derive(Debug, Serialize, Deserialize)]
 enum Heard {
     StartAt(u64),
     EveryonesSent(Vec<u64>),
 }
 
-/// Do a whole run, in this process or in several.
+/// Runs the whole workload, in this process or in several.
 pub fn measure(workload: Workload, processes: u32, settings: RunSettings) -> Result<Outcome> {
     let run = run_number();
     let transport = settings.transport.kind();
@@ -89,7 +89,7 @@ fn measure_share(
     }
 }
 
-/// Different for each run of this machine's near past.
+/// Different for each recent run on this machine.
 fn run_number() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let micros = since.map_or(0, |since| since.as_micros() as u32);
@@ -205,7 +205,7 @@ impl Team {
     }
 }
 
-/// The broker's CPU so far, where connecting is what is measured: it lasts as long as it takes.
+/// The broker's CPU usage so far, if connecting is measured, which takes as long as it takes.
 fn connections_begin(meter: Option<Meter>, is_traffic: bool) -> Result<Option<Usage>> {
     if is_traffic { Ok(None) } else { meter.map(|meter| meter.usage()).transpose() }
 }
@@ -216,7 +216,7 @@ fn sleep_until(ns: u64) {
 
 impl Member {
     fn start() -> Result<Self> {
-        let failed = |source| Error::io("start another process of the load", source);
+        let failed = |source| Error::io("start another load process", source);
         let binary = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(binary)
             .arg("share")
@@ -233,33 +233,34 @@ impl Member {
         write_line(&mut self.input, what)
     }
 
-    /// The next thing it says, which has to be what is wanted.
+    /// The next message, which must be of the expected kind.
     fn hear<T>(&mut self, wanted: impl FnOnce(Said) -> Option<T>) -> Result<T> {
         let line = self.said.recv_timeout(PROCESS_TIMEOUT).map_err(|error| {
             Error::Broker(match error {
                 RecvTimeoutError::Timeout => {
-                    format!("a process of the load says nothing for {PROCESS_TIMEOUT:?}")
+                    format!("no message from a load process in {PROCESS_TIMEOUT:?}")
                 }
-                RecvTimeoutError::Disconnected => "a process of the load has ended".into(),
+                RecvTimeoutError::Disconnected => "a load process has exited".into(),
             })
         })?;
         let said: Said = parse(&line)?;
         if let Said::Failed(why) = said {
             return Err(Error::Broker(why));
         }
-        wanted(said).ok_or_else(|| Error::Broker(format!("a process of the load said: {line}")))
+        wanted(said)
+            .ok_or_else(|| Error::Broker(format!("unexpected message from a load process: {line}")))
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // Only one that has failed, or whose run has, is still there; it holds nothing to save.
+        // Only a failed process, or one of a failed run, still exists; it holds no data to save.
         _ = self.child.kill();
         _ = self.child.wait();
     }
 }
 
-/// One of the other processes: does the share it is told of.
+/// One of the other processes: runs its assigned share.
 pub fn share() -> Result<()> {
     let heard = lines(io::stdin());
     let outcome = take_part(&heard);
@@ -287,7 +288,7 @@ fn take_part(heard: &Receiver<String>) -> Result<()> {
     say(&Said::Measured(Box::new(measured)))
 }
 
-/// Led by the first process.
+/// Coordinated by the first process.
 struct Led<'a> {
     heard: &'a Receiver<String>,
 }
@@ -322,10 +323,10 @@ impl Conductor for Led<'_> {
 }
 
 fn told_nothing() -> Error {
-    Error::Broker("the process that leads the load says no more".into())
+    Error::Broker("the coordinating process has exited".into())
 }
 
-/// Lines as they come.
+/// Lines as they arrive.
 fn lines(input: impl io::Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -349,10 +350,11 @@ fn write_line(output: &mut impl Write, what: &impl Serialize) -> Result<()> {
     output
         .write_all(text.as_bytes())
         .and_then(|()| output.flush())
-        .map_err(|source| Error::io("talk to another process of the load", source))
+        .map_err(|source| Error::io("write to another load process", source))
 }
 
 fn parse<T: DeserializeOwned>(line: &str) -> Result<T> {
-    serde_json::from_str(line)
-        .map_err(|error| Error::Broker(format!("another process of the load said {line}: {error}")))
+    serde_json::from_str(line).map_err(|error| {
+        Error::Broker(format!("invalid message from another load process: {line}: {error}"))
+    })
 }

@@ -1,4 +1,4 @@
-//! A bar that shows how far a run is, on a terminal and for runs long enough to wonder.
+//! A progress bar, on a terminal and for long runs.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::clock;
 
-/// Runs shorter than this need no bar.
+/// Shorter runs have no bar.
 const SHORTEST: Duration = Duration::from_secs(3);
-/// How often it is drawn anew, so that it costs nothing next to the load.
+/// Redraw interval, so that the bar costs nothing compared to the load.
 const DRAWN_EVERY_NS: u64 = 200_000_000;
 
-/// A run's bar.
+/// The bar of a run.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -21,11 +21,10 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar over a span that begins now, when so many are done; nothing is seen of it where it would
-    /// disturb.
+    /// A bar for a span that starts now at this count; invisible where it would disturb.
     pub fn new(shown: bool, span: Duration, unit: &str, done: u64) -> Self {
         let target = if shown && span >= SHORTEST {
-            // Draws nothing unless standard error is a terminal.
+            // Draws only if standard error is a terminal.
             ProgressDrawTarget::stderr_with_hz(5)
         } else {
             ProgressDrawTarget::hidden()
@@ -38,7 +37,7 @@ impl Progress {
         Self { bar, unit: unit.into(), begun_ns: now_ns, last: (now_ns, done) }
     }
 
-    /// So many are done by now, where that is known.
+    /// Updates the count, if known.
     pub fn tick(&mut self, now_ns: u64, done: Option<u64>) {
         let (last_ns, last_done) = self.last;
         if self.bar.is_hidden() || now_ns < last_ns + DRAWN_EVERY_NS {

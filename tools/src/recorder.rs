@@ -1,19 +1,19 @@
-//! What has happened since a run's start, and in its measured span: counts, times, and how many
-//! came in each tenth of a second. Knows nothing of what it counts.
+//! Counts and times since a run's start and in its measured span, with a timeline of tenths of a
+//! second. Independent of what is counted.
 
 use crate::{distribution::Distribution, verify::Tally};
 
-/// The steps of the timeline.
+/// The step of the timeline.
 pub const TIMELINE_STEP_NS: u64 = 100_000_000;
 
-/// Counts of a run.
+/// The counts of a run.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// What was begun: messages published, connections, subscriptions.
+    /// Operations started: messages published, connections, subscriptions.
     pub begun: u64,
-    /// What was done: deliveries, or what else the scenario is about.
+    /// Operations completed: deliveries, or what the scenario counts.
     pub done: u64,
-    /// What was wrong.
+    /// Violations.
     pub tally: Tally,
     span: Span,
 }
@@ -24,12 +24,12 @@ struct Span {
     recording: bool,
     distribution: Distribution,
     timeline: Vec<u64>,
-    /// When the timeline's last step is over.
+    /// The end of the timeline's last step.
     step_end_ns: u64,
 }
 
 impl Recorder {
-    /// The measured span begins.
+    /// Starts the measured span.
     pub fn start(&mut self, now_ns: u64) {
         self.span.distribution.clear();
         self.span.timeline = vec![0];
@@ -37,13 +37,13 @@ impl Recorder {
         self.span.recording = true;
     }
 
-    /// It ends; what was recorded in it: times, and how many in each tenth of a second.
+    /// Ends it; returns the recorded times, and the number of operations in each tenth of a second.
     pub fn stop(&mut self) -> (Distribution, Vec<u64>) {
         let span = std::mem::take(&mut self.span);
         (span.distribution, span.timeline)
     }
 
-    /// One more is done, having taken so long.
+    /// Records a completed operation with its duration.
     #[inline]
     pub fn done(&mut self, now_ns: u64, took_ns: u64) {
         self.done_without_time(now_ns);
@@ -52,7 +52,7 @@ impl Recorder {
         }
     }
 
-    /// One more is done as a part of what is timed as a whole.
+    /// Records a completed part of an operation that is timed as a whole.
     #[inline]
     pub fn done_without_time(&mut self, now_ns: u64) {
         self.done += 1;
@@ -66,7 +66,7 @@ impl Recorder {
         }
     }
 
-    /// A whole took so long; its parts are counted apart.
+    /// Records the duration of a whole operation whose parts are counted separately.
     pub fn took(&mut self, took_ns: u64) {
         if self.span.recording {
             self.span.distribution.record(took_ns);
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_span_is_recorded_each_in_its_step() {
+    fn only_operations_in_the_span_are_recorded_in_their_steps() {
         let mut recorder = Recorder::default();
         recorder.done(5, 1_000);
         recorder.start(1_000_000);

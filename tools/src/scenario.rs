@@ -1,5 +1,4 @@
-//! Who publishes what to whom: scenarios by name, and the topics and filters they come down to.
-//! Knows no socket.
+//! Scenarios by name, and their topics and filters. Does not use sockets.
 
 use std::ops::Range;
 
@@ -12,40 +11,40 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The shape of the load.
+/// The scenario.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
-    /// Every subscriber gets every message, through one topic or a few.
+    /// Every subscriber receives every message, through one topic or several.
     FanOut,
     /// Publisher i to subscriber i, each pair with its own topic.
     PointToPoint,
-    /// Each publisher has its own topic; every subscriber gets them all through a wildcard.
+    /// Each publisher has its own topic; every subscriber receives all of them through a wildcard.
     FanIn,
     /// Each publisher has its own topic; each message goes to one subscriber of a group.
     Shared,
-    /// Publishers to topics nobody subscribes to; a message counts once the broker has taken it.
+    /// Publishers to topics without subscribers; a message counts once the broker has processed it.
     Pub,
     /// Clients that subscribe and unsubscribe; a subscription counts once it is acknowledged.
     Sub,
-    /// Clients that connect, and disconnect once they are accepted.
+    /// Clients that connect, and disconnect after CONNACK.
     Conn,
-    /// Clients that subscribe to a set of retained messages again and again.
+    /// Clients that repeatedly subscribe to a set of retained messages.
     Retained,
-    /// All clients lose their connections at once, and all come back at once.
+    /// All clients lose their connections at once, and all reconnect at once.
     ReconnectStorm,
-    /// Connections that do nothing, each with one subscription of its own.
+    /// Idle connections, each with one subscription of its own.
     Connections,
 }
 
-/// The clients of a run that one of its processes has: those whose index leaves this remainder.
+/// The clients of one process of a run: those whose index has this remainder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Which process, from 0.
+    /// The process number, from 0.
     pub number: u32,
-    /// Of how many.
+    /// The number of processes.
     pub processes: u32,
 }
 
@@ -53,7 +52,7 @@ impl Share {
     /// All of them.
     pub const WHOLE: Self = Self { number: 0, processes: 1 };
 
-    /// How many of so many.
+    /// The share of this number of clients.
     pub fn of(self, count: u32) -> u32 {
         (count + self.processes - 1 - self.number) / self.processes
     }
@@ -74,7 +73,7 @@ impl Share {
 }
 
 impl Scenario {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::FanOut => "fan-out",
@@ -90,7 +89,7 @@ impl Scenario {
         }
     }
 
-    /// Publishers and subscribers when the command line does not say.
+    /// Default numbers of publishers and subscribers.
     pub fn default_clients(self) -> (u32, u32) {
         match self {
             Self::FanOut => (1, 500),
@@ -105,12 +104,12 @@ impl Scenario {
         }
     }
 
-    /// Topics when the command line does not say: those of a fan-out, or retained messages.
+    /// Default number of topics: of a fan-out, or of retained messages.
     pub fn default_topics(self) -> u32 {
         if self == Self::Retained { 1_000 } else { 1 }
     }
 
-    /// What it counts, one and many.
+    /// The counted unit, singular and plural.
     pub fn unit(self) -> (&'static str, &'static str) {
         match self {
             Self::FanOut | Self::PointToPoint | Self::FanIn | Self::Shared | Self::Retained => {
@@ -123,19 +122,19 @@ impl Scenario {
         }
     }
 
-    /// Whether QoS makes a difference to it.
+    /// Whether QoS matters.
     pub fn has_qos(self) -> bool {
         !matches!(self, Self::Conn | Self::Connections | Self::Sub)
     }
 
-    /// Whether clients stay connected and messages flow between them.
+    /// Whether clients stay connected and exchange messages.
     pub fn is_traffic(self) -> bool {
         matches!(self, Self::FanOut | Self::PointToPoint | Self::FanIn | Self::Shared | Self::Pub)
     }
 
-    /// Messages of each publisher under way when the command line does not say. Enough that the
-    /// broker always has work; in fan-in all of them may wait for one subscriber, and no broker
-    /// has to keep megabytes for one.
+    /// Default number of messages in flight per publisher: enough that the broker always has work.
+    /// In a fan-in all of them may be queued for one subscriber, and brokers need not queue
+    /// megabytes for one.
     pub fn default_window(self) -> u32 {
         match self {
             Self::FanIn => 16,
@@ -149,49 +148,49 @@ impl Scenario {
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadMode {
-    /// Closed loop: each publisher keeps up to `window` messages under way, sent in groups of at
+    /// Closed loop: each publisher keeps up to `window` messages in flight, sent in groups of at
     /// least `burst`.
     Closed {
-        /// Messages under way at most.
+        /// Maximum number of messages in flight.
         window: u32,
-        /// Messages sent together at least.
+        /// Minimum number of messages sent together.
         burst: u32,
     },
-    /// Open loop: so many a second from all clients together, whatever the broker does: messages,
-    /// or connections, subscriptions, requests for a retained set.
+    /// Open loop: this many operations per second of all clients together, whatever the broker
+    /// does: messages, connections, subscriptions, or requests for a retained set.
     Open {
         /// The rate.
         per_second: f64,
     },
 }
 
-/// A load, whole: with the broker's address and a span, it is a run.
+/// A complete workload: together with the broker's address and a span, a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
-    /// Its shape.
+    /// The scenario.
     pub scenario: Scenario,
-    /// How many publish.
+    /// Number of publishers.
     pub publishers: u32,
-    /// How many subscribe.
+    /// Number of subscribers.
     pub subscribers: u32,
-    /// Topics that publishers of a fan-out share out among them, or retained messages of a set.
+    /// Topics that publishers of a fan-out share, or retained messages per set.
     pub topics: u32,
-    /// The protocol version all of them speak.
+    /// The protocol version of all clients.
     pub mqtt: Version,
     /// The QoS of publications and subscriptions.
     pub qos: Qos,
     /// The payload's length.
     pub payload_bytes: u32,
-    /// Whether clients ask for sessions that are kept.
+    /// Whether sessions are persistent.
     pub are_sessions_kept: bool,
     /// When publishers send.
     pub load: LoadMode,
-    /// Whether the broker is held to deliver what it is free to drop.
+    /// Whether drops that the broker is permitted count as violations.
     pub loss_fails: bool,
 }
 
 impl Workload {
-    /// Refuse what is out of bounds or makes no sense.
+    /// Rejects invalid workloads.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Usage(what));
         let (publishers, subscribers) = (self.publishers, self.subscribers);
@@ -199,7 +198,7 @@ impl Workload {
         let wants_subscribers = self.scenario != Scenario::Pub;
         if (publishers > 0) != wants_publishers || (subscribers > 0) != wants_subscribers {
             return refuse(format!(
-                "{} with {publishers} publishers and {subscribers} subscribers makes no load; \
+                "{} with {publishers} publishers and {subscribers} subscribers is no load; \
                  it has {} publishers and {} subscribers",
                 self.scenario.name(),
                 if wants_publishers { "some" } else { "no" },
@@ -217,7 +216,7 @@ impl Workload {
         }
         if !(Stamp::BYTES as u32..=PAYLOAD_BYTES_MAX).contains(&self.payload_bytes) {
             return refuse(format!(
-                "a payload has {} to {PAYLOAD_BYTES_MAX} bytes: it carries a stamp",
+                "a payload has {} to {PAYLOAD_BYTES_MAX} bytes, as it contains a stamp",
                 Stamp::BYTES
             ));
         }
@@ -229,21 +228,21 @@ impl Workload {
                 refuse(format!("a burst of {burst} is not within 1 to the window of {window}"))
             }
             LoadMode::Open { .. } if self.scenario == Scenario::ReconnectStorm => {
-                refuse("in a reconnect storm all come at once: it has no rate".into())
+                refuse("a reconnect storm has no rate: all clients connect at once".into())
             }
             LoadMode::Open { per_second } if !(1e-3..=1e8).contains(&per_second) => {
-                refuse(format!("{per_second} a second is no rate to keep"))
+                refuse(format!("{per_second} per second is not a valid rate"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Connections it opens.
+    /// Number of connections.
     pub fn clients(&self) -> u32 {
         self.publishers.saturating_add(self.subscribers)
     }
 
-    /// Ports that it takes: those of its connections, and of the ones it has closed.
+    /// Number of ports used: by its connections, and by closed ones in TIME_WAIT.
     pub fn ports(&self) -> u32 {
         match self.scenario {
             Scenario::Conn | Scenario::ReconnectStorm => {
@@ -263,14 +262,14 @@ impl Workload {
         }
     }
 
-    /// Whether a delivery that never comes is told and not held against the broker: at QoS 0 it may
-    /// drop what is sent faster than it can deliver, and only an open loop sends so.
+    /// Whether a missing delivery is reported without being a violation: at QoS 0 a broker may drop
+    /// messages that are sent faster than it can deliver them, which happens only in an open loop.
     pub fn may_lose(&self) -> bool {
         let open = matches!(self.load, LoadMode::Open { .. });
         open && self.qos == Qos::AtMostOnce && !self.loss_fails
     }
 
-    /// Refuse what cannot be dealt over so many processes.
+    /// Rejects workloads that cannot be divided among this many processes.
     pub fn check_processes(&self, processes: u32) -> Result<()> {
         let refuse = |what: String| Err(Error::Usage(what));
         if processes == 1 {
@@ -282,9 +281,9 @@ impl Workload {
         let is_closed = matches!(self.load, LoadMode::Closed { .. });
         let is_scattered = matches!(self.scenario, Scenario::FanOut | Scenario::FanIn);
         if is_scattered && is_closed && self.qos == Qos::AtMostOnce {
-            // A window sees the deliveries of its own process; at QoS 0 the broker drops what comes
-            // too fast for those in another.
-            return refuse("over several processes QoS 0 takes an open loop: use --rate".into());
+            // A window only covers deliveries of its own process; at QoS 0 the broker drops
+            // messages that are too fast for receivers in another.
+            return refuse("several processes at QoS 0 require an open loop: use --rate".into());
         }
         if self.scenario != Scenario::Pub && self.subscribers < processes {
             return refuse(format!(
@@ -302,7 +301,7 @@ impl Workload {
         Ok(())
     }
 
-    /// How many subscribers each message goes to.
+    /// Number of recipients per message.
     pub fn receivers(&self) -> u32 {
         match self.scenario {
             Scenario::FanOut | Scenario::FanIn => self.subscribers,
@@ -311,8 +310,8 @@ impl Workload {
         }
     }
 
-    /// What settles a message in a closed loop, among the clients of one process: its deliveries
-    /// there, or its acknowledgement.
+    /// The number of events that complete a message in a closed loop, among the clients of one
+    /// process: its deliveries there, or its acknowledgement.
     pub fn settlements(&self, share: Share) -> u32 {
         match self.scenario {
             Scenario::FanOut | Scenario::FanIn => share.of(self.subscribers),
@@ -320,7 +319,7 @@ impl Workload {
         }
     }
 
-    /// The topic that publisher `index` of run `run` publishes to.
+    /// The topic of publisher `index` of run `run`.
     pub fn topic(&self, run: u32, index: u32) -> String {
         match self.scenario {
             Scenario::FanOut => format!("bench/{run:08x}/{}", index % self.topics),
@@ -328,7 +327,7 @@ impl Workload {
         }
     }
 
-    /// The filters that subscriber `index` subscribes to.
+    /// The filters of subscriber `index`.
     pub fn topic_filters(&self, run: u32, index: u32) -> Vec<String> {
         match self.scenario {
             Scenario::FanOut => (0..self.topics).map(|topic| self.topic(run, topic)).collect(),
@@ -338,7 +337,7 @@ impl Workload {
         }
     }
 
-    /// The publishers whose messages subscriber `index` gets.
+    /// The publishers whose messages subscriber `index` receives.
     pub fn heard(&self, index: u32) -> Range<u32> {
         match self.scenario {
             Scenario::FanOut | Scenario::FanIn => 0..self.publishers,
@@ -352,7 +351,7 @@ impl Workload {
 mod tests {
     use super::*;
 
-    /// A small load of each shape.
+    /// A small workload of each scenario.
     pub(crate) fn workload(scenario: Scenario) -> Workload {
         Workload {
             scenario,
@@ -369,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn each_message_is_heard_by_as_many_as_it_says() {
+    fn each_message_has_the_stated_number_of_recipients() {
         for scenario in [Scenario::FanOut, Scenario::PointToPoint, Scenario::FanIn] {
             let workload = workload(scenario);
             for publisher in 0..workload.publishers {
@@ -397,14 +396,14 @@ mod tests {
         assert!(open(f64::NAN).check().is_err());
         let storm = workload(Scenario::ReconnectStorm);
         assert!(storm.check().is_ok());
-        // Who comes back takes another port each time.
+        // A reconnecting client uses another port each time.
         assert!(storm.ports() > storm.clients() + 1_000_000);
         assert!(Workload { load: LoadMode::Open { per_second: 1.0 }, ..storm }.check().is_err());
         assert!(Workload { subscribers: 1, ..workload(Scenario::Pub) }.check().is_err());
     }
 
     #[test]
-    fn every_client_is_in_one_process() {
+    fn every_client_is_in_exactly_one_process() {
         for (clients, processes) in [(0, 3), (1, 3), (7, 3), (9, 3), (5, 1)] {
             let shares = (0..processes).map(|number| Share { number, processes });
             let mut seen: Vec<u32> = Vec::new();
@@ -421,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_processes_cannot_do_is_refused() {
+    fn workloads_that_cannot_be_divided_are_rejected() {
         assert!(workload(Scenario::Shared).check_processes(2).is_err());
         let fan_out = Workload { qos: Qos::AtLeastOnce, ..workload(Scenario::FanOut) };
         assert!(fan_out.check_processes(4).is_err());

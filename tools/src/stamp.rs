@@ -1,18 +1,18 @@
-//! What the first bytes of every payload say, so that the receiver can tell loss, duplicates and
-//! disorder and how long the way took. Sixteen bytes, because published benchmarks use payloads as
-//! small as that. Knows nothing of MQTT.
+//! The first bytes of every payload, which let the receiver detect loss, duplicates and disorder
+//! and measure latency. Sixteen bytes, as published benchmarks use payloads of that size.
+//! Independent of MQTT.
 
-/// Who sent a message, as which of its messages, and when.
+/// Sender, sequence number and time of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
-    /// The run, so that nothing left over from another one counts.
+    /// The run, so that messages of other runs are not counted.
     pub run: u16,
-    /// Index of the publisher, of 24 bits.
+    /// Index of the publisher, 24 bits.
     pub publisher: u32,
-    /// 0 for the publisher's first message, one more for each; of 40 bits.
+    /// Sequence number, 0 for the publisher's first message; 40 bits.
     pub sequence: u64,
-    /// When the message was sent, or was due in open loop: the low 48 bits of the clock's
-    /// nanoseconds, which go round once in three days.
+    /// When the message was sent, or scheduled in an open loop: the low 48 bits of the clock's
+    /// nanoseconds, which wrap around every three days.
     pub sent_ns: u64,
 }
 
@@ -25,12 +25,12 @@ const _: () = assert!(16 + PUBLISHER_BITS + SEQUENCE_BITS + SENT_BITS == 8 * Sta
 const _: () = assert!(crate::limits::CLIENTS_MAX < 1 << PUBLISHER_BITS);
 
 impl Stamp {
-    /// Its length, the smallest payload.
+    /// Its length, which is the minimum payload size.
     pub const BYTES: usize = 16;
-    /// What the rest of the payload consists of.
+    /// The bytes in the rest of the payload.
     pub const FILL: u8 = b'.';
 
-    /// As bytes.
+    /// The encoded stamp.
     #[inline]
     pub fn encode(&self) -> [u8; Self::BYTES] {
         debug_assert!(self.publisher < 1 << PUBLISHER_BITS && self.sequence < 1 << SEQUENCE_BITS);
@@ -40,11 +40,11 @@ impl Stamp {
         (bits << 16 | u128::from(self.run)).to_le_bytes()
     }
 
-    /// The stamp that `payload` opens with; None if it is too short or the rest was altered.
+    /// The stamp at the start of `payload`; `None` if it is too short or the rest was altered.
     #[inline]
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let (stamp, rest) = payload.split_first_chunk::<{ Self::BYTES }>()?;
-        // A fold without an early exit is vectorised; a search is not.
+        // A fold without an early exit is vectorized; a search is not.
         let altered = rest.iter().fold(0, |seen, byte| seen | (byte ^ Self::FILL));
         if altered != 0 {
             return None;
@@ -59,7 +59,7 @@ impl Stamp {
         })
     }
 
-    /// Nanoseconds from `sent_ns` to `now_ns`; 0 if that was still to come.
+    /// Nanoseconds from `sent_ns` to `now_ns`; 0 if that is in the future.
     #[inline]
     pub fn age_ns(&self, now_ns: u64) -> u64 {
         let age = now_ns.wrapping_sub(self.sent_ns) & SENT_MASK;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_survives_and_an_altered_payload_does_not() {
+    fn a_stamp_survives_encoding_and_an_altered_payload_is_detected() {
         let stamp = Stamp {
             run: 1 << 15,
             publisher: (1 << 24) - 1,
@@ -88,10 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_right_when_the_clock_has_gone_round() {
+    fn an_age_is_correct_after_a_wrap_around() {
         let sent = |sent_ns: u64| {
             let stamp = Stamp { sent_ns, ..Stamp::default() };
-            Stamp::decode(&stamp.encode()).expect("nothing was altered")
+            Stamp::decode(&stamp.encode()).expect("an unaltered payload")
         };
         assert_eq!(sent(5 << 48 | 100).age_ns(5 << 48 | 350), 250);
         assert_eq!(sent((6 << 48) - 100).age_ns((6 << 48) + 50), 150);

@@ -1,6 +1,6 @@
-//! The use cases of the Open MQTT Benchmark Suite (github.com/emqx/mqttbs), which brokers publish
-//! figures for, by their names there: who connects, publishes and subscribes, and how often. Knows
-//! no socket.
+//! The use cases of the Open MQTT Benchmark Suite (github.com/emqx/mqttbs), for which brokers
+//! publish figures, with their names: the clients that connect, publish and subscribe, and their
+//! rates. Does not use sockets.
 
 use std::str::FromStr;
 
@@ -10,21 +10,21 @@ use crate::{
     scenario::{LoadMode, Scenario, Workload},
 };
 
-/// One of them, at its published size.
+/// A use case at its published size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Published {
-    /// Its name and what else it is called.
+    /// Its name and aliases.
     names: &'static [&'static str],
     scenario: Scenario,
     publishers: u32,
     subscribers: u32,
     topics: u32,
     mqtt: Version,
-    /// Messages a second of each publisher, or connections a second of all clients.
+    /// Messages per second of each publisher, or connections per second of all clients.
     rate: f64,
 }
 
-/// All of QoS 1 and with payloads of 16 bytes.
+/// All use QoS 1 and payloads of 16 bytes.
 const PUBLISHED: [Published; 5] = [
     Published {
         names: &["conn-tcp-1m-5k", "conn-1m-5k"],
@@ -76,11 +76,11 @@ const PUBLISHED: [Published; 5] = [
 const PAYLOAD_BYTES: u32 = 16;
 
 impl Published {
-    /// What it comes to with this part of its clients. Each client does as much as in the published
-    /// one; the few publishers of a fan-out stay, as do connections a second.
+    /// The workload with this fraction of the clients. Each client has its published rate; the few
+    /// publishers of a fan-out stay, as do connections per second.
     pub fn workload(&self, scale: f64, processes: u32) -> Result<Workload> {
         if !(scale > 0.0 && scale <= 1.0) {
-            return Err(Error::Usage(format!("a scale of {scale} is not within 0 to 1")));
+            return Err(Error::Usage(format!("a scale of {scale} is not between 0 and 1")));
         }
         let part = |count: u32| match count {
             0 => 0,
@@ -126,11 +126,14 @@ mod tests {
     use super::*;
 
     fn workload(name: &str, scale: f64) -> Workload {
-        name.parse::<Published>().expect("it is published").workload(scale, 1).expect("it is sound")
+        name.parse::<Published>()
+            .expect("a published name")
+            .workload(scale, 1)
+            .expect("a valid scale")
     }
 
     #[test]
-    fn a_benchmark_at_full_size_is_as_published() {
+    fn a_benchmark_at_full_size_matches_the_published_one() {
         let fan_out = workload("singlenode-fanout-5-1000-5-250K", 1.0);
         let deliveries = |workload: &Workload| match workload.load {
             LoadMode::Open { per_second } => per_second * f64::from(workload.receivers()),
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scaled_one_has_fewer_clients_that_do_as_much_each() {
+    fn a_scaled_benchmark_has_fewer_clients_at_the_same_rate_each() {
         let shared = workload("sharedsub-50k-500-50k-50k", 0.01);
         assert_eq!((shared.publishers, shared.subscribers), (500, 5));
         assert_eq!(shared.load, LoadMode::Open { per_second: 500.0 });

@@ -1,5 +1,5 @@
-//! Whether every message came once and in order: one `Stream` for each publisher and subscriber,
-//! one `Tally` for the run. Knows sequence numbers only.
+//! Verifies that every message is delivered once and in order: one `Stream` per publisher and
+//! subscriber, one `Tally` per run. Only uses sequence numbers.
 
 use std::collections::BTreeMap;
 
@@ -7,37 +7,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::GAPS_MAX;
 
-/// What an arrival was.
+/// The kind of an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// The next one.
+    /// The expected message.
     InOrder,
-    /// A later one: so many before it have not come yet.
+    /// A later message: this many before it have not arrived yet.
     AfterGap(u64),
-    /// One that had been missing: it was overtaken.
+    /// A message that had been missing: it was overtaken.
     Late,
-    /// One that had come before.
+    /// A message that had arrived before.
     Duplicate,
-    /// A new one, but its receiver had a later one already.
+    /// A new message, but its receiver already has a later one.
     Overtaken,
 }
 
-/// The messages of one publisher as one subscriber sees them.
+/// The messages of one publisher as received by one subscriber.
 #[derive(Debug, Default)]
 pub struct Stream {
     next: u64,
-    /// Absent until something goes wrong, so that a stream is 16 bytes.
+    /// Absent until an anomaly occurs, so that a stream takes 16 bytes.
     gaps: Option<Box<Gaps>>,
 }
 
 #[derive(Debug, Default)]
 struct Gaps {
-    /// Start to end (exclusive) of what has not come, at most `GAPS_MAX` of them.
+    /// Start and end (exclusive) of missing ranges, at most `GAPS_MAX` of them.
     ranges: BTreeMap<u64, u64>,
 }
 
 impl Stream {
-    /// Note the arrival of message `sequence`.
+    /// Records the arrival of message `sequence`.
     #[inline]
     pub fn accept(&mut self, sequence: u64) -> Arrival {
         if sequence == self.next {
@@ -61,14 +61,14 @@ impl Stream {
         if gaps.fill(sequence) { Arrival::Late } else { Arrival::Duplicate }
     }
 
-    /// How many of the `sent` messages of the publisher are beyond the last one that came.
+    /// How many of the publisher's `sent` messages are beyond the last one received.
     pub fn tail(&self, sent: u64) -> u64 {
         sent.saturating_sub(self.next)
     }
 }
 
 impl Gaps {
-    /// Take `sequence` out of the gaps; whether it was in one.
+    /// Removes `sequence` from the gaps; returns whether it was in one.
     fn fill(&mut self, sequence: u64) -> bool {
         let Some((&start, &end)) = self.ranges.range(..=sequence).next_back() else { return false };
         if sequence >= end {
@@ -85,21 +85,20 @@ impl Gaps {
     }
 }
 
-/// The messages that a group of subscribers share out among them: each has to come to one member,
-/// and in order as far as one member sees.
+/// The messages of a group: each must reach one member, and be in order among those of that member.
 #[derive(Debug)]
 pub struct Group {
     publishers: usize,
     /// For each publisher, over all members.
     streams: Vec<Stream>,
-    /// Messages of each publisher that came.
+    /// Messages of each publisher received.
     came: Vec<u64>,
     /// The sequence number after the last one, for each member and publisher.
     next: Vec<u64>,
 }
 
 impl Group {
-    /// A group of so many members.
+    /// A group with this many members.
     pub fn new(publishers: u32, members: u32) -> Self {
         let publishers = publishers as usize;
         Self {
@@ -110,7 +109,8 @@ impl Group {
         }
     }
 
-    /// Note the arrival of a publisher's message at a member; None if there is no such publisher.
+    /// Records the arrival of a publisher's message at a member; `None` if there is no such
+    /// publisher.
     #[inline]
     pub fn accept(&mut self, member: usize, publisher: u32, sequence: u64) -> Option<Arrival> {
         let publisher = publisher as usize;
@@ -127,7 +127,7 @@ impl Group {
         Some(Arrival::InOrder)
     }
 
-    /// Messages that came to no member, given how many each publisher sent.
+    /// Messages that reached no member, given how many each publisher sent.
     pub fn lost(&self, sent_by: impl Fn(u32) -> u64) -> u64 {
         let publishers = 0..;
         let pairs = self.came.iter().zip(publishers);
@@ -135,20 +135,20 @@ impl Group {
     }
 }
 
-/// What was wrong in a run; all zero when nothing was.
+/// The violations of a run; all zero if there were none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Deliveries that never came.
+    /// Deliveries that never arrived.
     pub lost: u64,
-    /// Deliveries that came again.
+    /// Repeated deliveries.
     pub duplicated: u64,
     /// Deliveries that were overtaken by a later message of the same publisher.
     pub reordered: u64,
-    /// Deliveries to a client that had not subscribed to that topic, or from another run.
+    /// Deliveries to a client without a subscription to that topic, or from another run.
     pub misdelivered: u64,
-    /// Payloads that were not what was published.
+    /// Payloads that differ from the published ones.
     pub corrupted: u64,
-    /// Deliveries at another QoS than was published and subscribed.
+    /// Deliveries at another QoS than published and subscribed.
     pub wrong_qos: u64,
     /// Acknowledgements out of order, for nothing, or with an error.
     pub wrong_acknowledgements: u64,
@@ -157,7 +157,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Count an arrival.
+    /// Counts an arrival.
     #[inline]
     pub fn note(&mut self, arrival: Arrival) {
         match arrival {
@@ -172,7 +172,7 @@ impl Tally {
         }
     }
 
-    /// Add what another process found.
+    /// Adds the counts of another process.
     pub fn add(&mut self, other: &Self) {
         let Self {
             lost,
@@ -194,12 +194,12 @@ impl Tally {
         self.unacknowledged += unacknowledged;
     }
 
-    /// Whether nothing was wrong.
+    /// Whether there are no violations.
     pub fn is_clean(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Each kind of violation with its count, in words.
+    /// Each kind of violation with its count.
     pub fn kinds(&self) -> [(&'static str, u64); 8] {
         [
             ("lost", self.lost),
@@ -228,20 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_once_and_in_order_is_clean() {
+    fn messages_received_once_and_in_order_are_no_violation() {
         assert!(tally_of(&[0, 1, 2, 3], 4).is_clean());
         assert_eq!(size_of::<Stream>(), 16);
     }
 
     #[test]
-    fn a_planted_loss_is_found_in_the_middle_and_at_the_end() {
+    fn a_loss_is_detected_in_the_middle_and_at_the_end() {
         assert_eq!(tally_of(&[0, 1, 4, 5], 6), Tally { lost: 2, ..Tally::default() });
         assert_eq!(tally_of(&[0, 1], 4), Tally { lost: 2, ..Tally::default() });
         assert_eq!(tally_of(&[], 3), Tally { lost: 3, ..Tally::default() });
     }
 
     #[test]
-    fn a_planted_duplicate_is_found() {
+    fn a_duplicate_is_detected() {
         assert_eq!(tally_of(&[0, 1, 1, 2, 0], 3), Tally { duplicated: 2, ..Tally::default() });
         assert_eq!(
             tally_of(&[0, 3, 1, 1], 4),
@@ -250,13 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn a_planted_disorder_is_neither_loss_nor_duplicate() {
+    fn disorder_is_neither_loss_nor_duplicate() {
         assert_eq!(tally_of(&[0, 2, 1, 3], 4), Tally { reordered: 1, ..Tally::default() });
         assert_eq!(tally_of(&[3, 1, 0, 2], 4), Tally { reordered: 3, ..Tally::default() });
     }
 
     #[test]
-    fn a_group_takes_turns_and_what_none_of_it_got_is_lost() {
+    fn messages_that_reach_no_member_of_a_group_are_lost() {
         let (mut group, mut tally) = (Group::new(1, 2), Tally::default());
         let arrivals = [(0, 0), (1, 2), (0, 1), (0, 4), (1, 3), (0, 3), (1, 6), (1, 5)];
         for (member, sequence) in arrivals {

@@ -1,5 +1,5 @@
-//! Writes the manual pages and the shells' completions of the `broker` command, from the table its
-//! command line is read by: `cargo run -p pages FOLDER`. What makes packages runs it.
+//! Generates the manual pages and shell completions of the `broker` command from its command-line
+//! definition: `cargo run -p pages FOLDER`. Used to build packages.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,9 @@ use ringmq::cli::Flags;
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1) else {
-        eprintln!("pages: name the folder to write to, as in `cargo run -p pages target/pages`");
+        eprintln!(
+            "pages: the output folder is missing; for example: `cargo run -p pages target/pages`"
+        );
         return ExitCode::from(2);
     };
     match write(Path::new(&folder)) {

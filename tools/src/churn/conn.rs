@@ -1,4 +1,4 @@
-//! `conn`: each client connects, is accepted, says DISCONNECT, and does it again.
+//! `conn`: each client connects, receives CONNACK, sends DISCONNECT, and starts over.
 
 use std::collections::VecDeque;
 
@@ -19,10 +19,10 @@ use crate::{
 pub struct Conn {
     states: Vec<State>,
     free: Vec<usize>,
-    /// Which said DISCONNECT when, and as which connection.
+    /// Clients that sent DISCONNECT, with the time and the number of the connection.
     closing: VecDeque<(u64, usize, u64)>,
     pace: Option<Pace>,
-    /// Connections begun, which names the next one.
+    /// Connections started, which numbers the next one.
     begun: u64,
     connecting: u64,
 }
@@ -35,7 +35,7 @@ enum State {
 }
 
 impl Conn {
-    /// So many clients.
+    /// This many clients.
     pub fn new(clients: u32) -> Self {
         let clients = clients as usize;
         Self {
@@ -48,8 +48,8 @@ impl Conn {
         }
     }
 
-    /// It does not matter who closes first, but it does matter that the broker has the time to: a
-    /// port whose client closes first is not free again for a minute.
+    /// The broker must have the time to close first: a port whose client closes first is
+    /// unavailable for a minute (TIME_WAIT).
     fn close_late_ones(&mut self, crowd: &mut Crowd, now_ns: u64) {
         while let Some(&(since_ns, slot, connection)) = self.closing.front() {
             let is_there = self.states[slot] == State::Closing { connection };
@@ -84,9 +84,9 @@ impl Actor for Conn {
         let due = self.pace.as_ref().map_or(u64::MAX, |pace| pace.due(now_ns));
         let count = self.free.len().min(usize::try_from(due).unwrap_or(usize::MAX));
         for _ in 0..count {
-            let slot = self.free.pop().expect("as many as are free");
+            let slot = self.free.pop().expect("limited by the free slots");
             let due_ns = self.pace.as_mut().map_or(now_ns, |pace| pace.sent(now_ns));
-            // A name of its own for each, as clients do not take each other over.
+            // A unique name for each, so that no client takes another over.
             let name = format!("bench-{:08x}-{}-c{}", crowd.run, crowd.share.number, self.begun);
             crowd.open(slot, name, Session::Clean)?;
             self.states[slot] = State::Connecting { due_ns };
@@ -119,7 +119,7 @@ impl Actor for Conn {
                 Ok(())
             }
             (state, event) => {
-                Err(Error::Broker(format!("a client in {state:?} did not expect {event:?}")))
+                Err(Error::Broker(format!("unexpected {event:?} for a client in {state:?}")))
             }
         }
     }

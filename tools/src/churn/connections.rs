@@ -1,5 +1,5 @@
-//! `connections`: clients that connect, subscribe to a topic of their own, and are held; what one
-//! costs in time and memory.
+//! `connections`: clients that connect, subscribe to a topic of their own, and stay idle; measures
+//! the cost of each in time and memory.
 
 use super::{
     crowd::{Actor, Crowd, Event},
@@ -20,14 +20,14 @@ use std::time::Duration;
 /// The clients that are held.
 #[derive(Debug)]
 struct Held {
-    /// When each was due, so far as it was begun.
+    /// When each started connection was due.
     due_ns: Vec<u64>,
     clients: usize,
     ready: usize,
     pace: Option<Pace>,
 }
 
-/// Connect them all, and hold them for the warm-up's time before memory is looked at.
+/// Connects all clients, and waits for the warm-up time before memory is measured.
 pub fn measure(mut crowd: Crowd, clients: u32, conductor: &mut dyn Conductor) -> Result<Measured> {
     let mut actor = Held { due_ns: Vec::new(), clients: clients as usize, ready: 0, pace: None };
     let meter = crowd.settings.meter;
@@ -72,7 +72,7 @@ fn connect_all(crowd: &mut Crowd, actor: &mut Held) -> Result<()> {
             last = (actor.ready, clock::now_ns());
         } else if actor.under_way() > 0 && clock::now_ns() > clock::after(last.1, STALL_TIMEOUT) {
             let (ready, clients) = (actor.ready, actor.clients);
-            return Err(Error::Broker(format!("of {clients} clients {ready} came to be ready")));
+            return Err(Error::Broker(format!("only {ready} of {clients} clients became ready")));
         }
     }
     Ok(())
@@ -88,7 +88,8 @@ impl Actor for Held {
     }
 
     fn work(&mut self, crowd: &mut Crowd, now_ns: u64) -> Result<()> {
-        // In open loop too, no more at a time than brokers accept; who waits for that is late.
+        // Even in an open loop, no more at a time than brokers accept; a client that waits for this
+        // is late.
         let mut room = CONNECTING_MAX.saturating_sub(self.under_way() as usize);
         room = room.min(self.clients - self.due_ns.len());
         if let Some(pace) = &self.pace {
@@ -122,7 +123,7 @@ impl Actor for Held {
                 crowd.recorder.done(now_ns, now_ns.saturating_sub(self.due_ns[slot]));
                 Ok(())
             }
-            event => Err(Error::Broker(format!("client {slot} did not expect {event:?}"))),
+            event => Err(Error::Broker(format!("unexpected {event:?} for client {slot}"))),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Clients that come and go: sockets under slots, bytes cut into packets. What the packets mean is
-//! the scenario's business.
+//! Clients that connect and disconnect: sockets in slots, bytes split into packets. The scenario
+//! interprets the packets.
 
 use std::{io, time::Duration};
 
@@ -24,30 +24,30 @@ use crate::{
     verify::Tally,
 };
 
-/// What happened to a client.
+/// An event of a client.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// CONNACK came and accepted it; whether the broker goes on with a kept session.
+    /// CONNACK accepted the connection; states whether the broker resumed a session.
     Accepted {
         /// Session Present.
         session_present: bool,
     },
-    /// Another packet came. PUBACK, PUBREC, PUBREL and what a received message is answered with are
-    /// sent already.
+    /// Another packet was received. PUBACK, PUBREC, PUBREL and acknowledgements of received
+    /// messages have already been sent.
     Packet(Inbound<'a>),
     /// The broker closed the connection.
     Closed,
 }
 
-/// A scenario's part in it.
+/// The scenario of a crowd.
 pub trait Actor {
-    /// Make ready what the load needs.
+    /// Prepares the load.
     fn prepare(&mut self, crowd: &mut Crowd) -> Result<()>;
-    /// The load begins at this time.
+    /// The load starts at this time.
     fn begin(&mut self, crowd: &Crowd, start_ns: u64);
-    /// Begin what is due.
+    /// Starts what is due.
     fn work(&mut self, crowd: &mut Crowd, now_ns: u64) -> Result<()>;
-    /// Something happened to the client in `slot`.
+    /// An event of the client in `slot`.
     fn handle(
         &mut self,
         crowd: &mut Crowd,
@@ -55,36 +55,37 @@ pub trait Actor {
         event: Event<'_>,
         now_ns: u64,
     ) -> Result<()>;
-    /// When the next thing is due, if time alone decides and there is room for it.
+    /// When the next action is due, if it depends only on time and there is room for it.
     fn next_ns(&self) -> Option<u64>;
-    /// Whether the span may begin or end now: where many things are one, between two of them only.
+    /// Whether the span may start or end now: if an operation has several parts, only between two
+    /// operations.
     fn is_between(&self) -> bool {
         true
     }
-    /// How much was begun and is not done.
+    /// Number of started and incomplete operations.
     fn under_way(&self) -> u64;
-    /// Count what has not come and never will.
+    /// Counts operations that will never complete as missing.
     fn settle(&self, tally: &mut Tally) {
         tally.unacknowledged += self.under_way();
     }
-    /// Leave nothing behind.
+    /// Cleans up.
     fn finish(&mut self, crowd: &mut Crowd) -> Result<()>;
 }
 
 /// All clients of a run.
 #[derive(Debug)]
 pub struct Crowd {
-    /// What is asked of the broker.
+    /// The workload.
     pub workload: Workload,
-    /// The part of it that is here.
+    /// The share of this process.
     pub share: Share,
-    /// Tells this run from any other.
+    /// Distinguishes this run from others.
     pub run: u32,
-    /// Beside the workload.
+    /// Settings besides the workload.
     pub settings: RunSettings,
     /// Counts.
     pub recorder: Recorder,
-    /// Whether more is to be begun.
+    /// Whether to start further operations.
     pub working: bool,
     connector: Connector,
     poll: Poll,
@@ -101,7 +102,7 @@ struct Slot {
 }
 
 impl Crowd {
-    /// So many empty slots.
+    /// This many empty slots.
     pub fn new(
         workload: Workload,
         run: u32,
@@ -124,7 +125,7 @@ impl Crowd {
         })
     }
 
-    /// Begin to connect a client in `slot`, which has to be empty.
+    /// Starts to connect a client in `slot`, which must be empty.
     pub fn open(&mut self, slot: usize, identifier: String, session: Session) -> Result<()> {
         assert!(self.slots[slot].is_none(), "a slot has one client at a time");
         let number = self.share.in_run(slot as u32);
@@ -135,20 +136,20 @@ impl Crowd {
         Ok(())
     }
 
-    /// Close the connection in `slot`, as it is.
+    /// Closes the connection in `slot` without DISCONNECT.
     pub fn close(&mut self, slot: usize) {
         self.slots[slot] = None;
     }
 
-    /// Encode packets for the client in `slot`, and write them.
+    /// Encodes packets for the client in `slot`, and writes them.
     pub fn send(&mut self, slot: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         let client = &mut self.slots[slot].as_mut().expect("it is connected").client;
         encode(&mut client.outgoing);
         client.flush().map_err(|source| Error::io(format!("write as client {slot}"), source))
     }
 
-    /// Let the actor begin what is due, wait up to `timeout` for sockets, and handle what they
-    /// have.
+    /// Lets the actor start what is due, waits up to `timeout` for sockets, and handles their
+    /// events.
     pub fn turn(&mut self, actor: &mut impl Actor, timeout: Duration) -> Result<()> {
         let mut timeout = timeout;
         if self.working {
@@ -174,7 +175,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Turn until `enough` says so; an error if it takes longer than `limit`.
+    /// Runs turns until `enough` returns true; fails after `limit`.
     pub fn turn_until<A: Actor>(
         &mut self,
         actor: &mut A,
@@ -186,7 +187,7 @@ impl Crowd {
         while !enough(actor) {
             self.turn(actor, Duration::from_millis(10))?;
             if clock::now_ns() > end_ns {
-                return Err(Error::Broker(format!("{what} did not come within {limit:?}")));
+                return Err(Error::Broker(format!("timeout after {limit:?}: {what}")));
             }
         }
         Ok(())
@@ -206,13 +207,13 @@ impl Crowd {
             encode_connect(mqtt, *session, KEEP_ALIVE_S, identifier, &mut client.outgoing);
         }
         let outcome = client.flush();
-        // A broker that has closed is heard of when it is read from.
+        // A closed connection is detected when reading.
         match outcome {
             Err(error) if is_closed(&error) => {}
             Err(source) => return Err(Error::io(format!("write as {identifier}"), source)),
             Ok(()) => {}
         }
-        // The buffer is taken out for the time, so that packets can borrow it.
+        // The buffer is moved out temporarily, so that packets can borrow it.
         let mut buffer = std::mem::take(&mut self.read_buffer);
         let outcome = self.read(actor, slot, &mut buffer);
         self.read_buffer = buffer;
@@ -246,7 +247,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Handle the whole packets that `bytes` opens with; how many bytes those were.
+    /// Handles the whole packets at the start of `bytes`; returns their length.
     fn handle_bytes(&mut self, actor: &mut impl Actor, slot: usize, bytes: &[u8]) -> Result<usize> {
         let now_ns = clock::now_ns();
         let version = self.workload.mqtt;
@@ -291,7 +292,7 @@ impl Crowd {
     }
 }
 
-/// What the protocol asks for in answer to a packet, whatever it means.
+/// The response that the protocol requires to a packet, regardless of the scenario.
 fn answer(packet: &Inbound<'_>, outgoing: &mut Vec<u8>) {
     match *packet {
         Inbound::Publish { qos: Qos::AtLeastOnce, packet_identifier, .. } => {

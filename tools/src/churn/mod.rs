@@ -1,5 +1,5 @@
-//! Scenarios whose clients do not just stay and talk to each other: they connect, subscribe, fetch
-//! what is retained, or lose their connections and come back.
+//! Scenarios whose clients do not just stay connected and exchange messages: they connect,
+//! subscribe, fetch retained messages, or lose their connections and reconnect.
 
 mod conn;
 mod connections;
@@ -28,9 +28,9 @@ use crate::{
 };
 use crowd::{Actor, Crowd};
 
-const _: () = assert!(DESCRIPTORS_SPARE > 2, "some scenarios have a client beside those asked for");
+const _: () = assert!(DESCRIPTORS_SPARE > 2, "some scenarios use an additional client");
 
-/// Do this process's share of a run whose clients come and go.
+/// Runs this process's share of a run with connecting and disconnecting clients.
 pub fn measure(
     workload: Workload,
     run: u32,
@@ -49,12 +49,12 @@ pub fn measure(
         Scenario::Retained => drive(crowd, retained::Retained::new(clients), conductor),
         Scenario::ReconnectStorm => drive(crowd, storm::Storm::new(clients), conductor),
         Scenario::Connections => connections::measure(crowd, clients, conductor),
-        _ => unreachable!("its clients publish to each other"),
+        _ => unreachable!("handled by the load module"),
     }
 }
 
-/// When the next of this process's clients is due to do something: its part of the rate, or never
-/// by the clock where each goes on as soon as it can.
+/// When the next of this process's clients is due: its share of the rate, or never if each client
+/// continues as soon as it can.
 fn timetable(crowd: &Crowd, start_ns: u64) -> Option<Pace> {
     match crowd.workload.load {
         LoadMode::Closed { .. } => None,
@@ -67,7 +67,7 @@ fn timetable(crowd: &Crowd, start_ns: u64) -> Option<Pace> {
     }
 }
 
-/// A whole run: prepare, warm up, measure, wait for what is under way, clean up.
+/// A whole run: prepare, warm up, measure, wait for pending operations, clean up.
 fn drive(
     mut crowd: Crowd,
     mut actor: impl Actor,
@@ -138,16 +138,16 @@ fn run_until(
     }
 }
 
-/// How long nothing may come before no more is waited for: a client that finds the broker's queue of
-/// connections full is let in by the kernel's next try, which may be its third, seven seconds later.
-/// Tests plant what never comes, and need not wait so long for it.
+/// How long to wait without progress before pending operations are given up. If the broker's accept
+/// queue is full, the kernel retries the connection, possibly for the third time after seven
+/// seconds. Tests with planted losses use a shorter time.
 const PATIENCE: Duration =
     if cfg!(test) { Duration::from_secs(1) } else { STALL_TIMEOUT.saturating_mul(3) };
 
-/// How often it is looked whether any comes: what is under way may have to be counted.
+/// Interval between progress checks: counting the pending operations may be expensive.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Waits for what was begun, as long as any of it comes.
+/// Waits for started operations, as long as some complete.
 struct Patience {
     under_way: u64,
     changed_ns: u64,
@@ -172,7 +172,7 @@ impl Patience {
     }
 }
 
-/// Wait for what was begun.
+/// Waits for started operations.
 fn drain(crowd: &mut Crowd, actor: &mut impl Actor) -> Result<()> {
     let mut patience = Patience::new(actor);
     while actor.under_way() > 0 && !patience.is_over(actor, clock::now_ns()) {
@@ -181,7 +181,7 @@ fn drain(crowd: &mut Crowd, actor: &mut impl Actor) -> Result<()> {
     Ok(())
 }
 
-/// Stay until the other processes are done too.
+/// Keeps connections open until the other processes are finished.
 fn wait_for_others(
     crowd: &mut Crowd,
     actor: &mut impl Actor,

@@ -1,5 +1,5 @@
-//! `retained`: clients subscribe to a set of retained messages, get all of it, unsubscribe, and do
-//! it again.
+//! `retained`: clients subscribe to a set of retained messages, receive all of it, unsubscribe, and
+//! start over.
 
 use std::collections::VecDeque;
 
@@ -19,22 +19,22 @@ use crate::{
     verify::Tally,
 };
 
-/// Messages put into the set between two answers of the broker.
+/// Messages of the set published between two acknowledgements of the broker.
 const STORED_AT_A_TIME: u32 = 16;
 
-/// The clients that fetch, and in the last slot the one that put the set there.
+/// The fetching clients, and in the last slot the client that publishes the set.
 #[derive(Debug)]
 pub struct Retained {
     clients: Vec<Fetching>,
     connected: usize,
-    /// Answers of the broker to what was last stored.
+    /// Acknowledgements of the messages published last.
     stored: u32,
     pace: Option<Pace>,
     /// When each fetch that waits for a free client was due.
     overdue: VecDeque<u64>,
     free: Vec<usize>,
-    /// Before the load: a broker of several cores may still be passing the set around, and a client
-    /// that subscribes meanwhile rightly gets a part of it as new messages.
+    /// Before the load: a broker with several cores may still be distributing the set, and a client
+    /// that subscribes meanwhile receives part of it as new messages.
     settling: bool,
 }
 
@@ -42,7 +42,7 @@ pub struct Retained {
 struct Fetching {
     phase: Phase,
     due_ns: u64,
-    /// Which of the set have come.
+    /// The messages of the set received so far.
     seen: Vec<bool>,
     came: u32,
 }
@@ -51,7 +51,7 @@ struct Fetching {
 enum Phase {
     #[default]
     Free,
-    /// Subscribed, or about to be: messages may come before the SUBACK.
+    /// SUBSCRIBE has been sent: messages may arrive before SUBACK.
     Fetching {
         acknowledged: bool,
     },
@@ -67,7 +67,7 @@ fn topic(crowd: &Crowd, index: u32) -> String {
 }
 
 impl Retained {
-    /// So many clients that fetch.
+    /// This many fetching clients.
     pub fn new(clients: u32) -> Self {
         let clients = clients as usize;
         Self {
@@ -81,7 +81,8 @@ impl Retained {
         }
     }
 
-    /// Every message's sequence is its index, and it is never acknowledged before it is there.
+    /// The sequence number of each message is its index, and no fetch completes before all have
+    /// arrived.
     fn store(&mut self, crowd: &mut Crowd) -> Result<()> {
         let slot = self.clients.len();
         let workload = crowd.workload;
@@ -100,7 +101,7 @@ impl Retained {
         Ok(())
     }
 
-    /// Have every client fetch the set once, so that it is there wherever they are.
+    /// Lets every client fetch the set once, so that it is available on every core.
     fn settle_set(&mut self, crowd: &mut Crowd) -> Result<()> {
         self.settling = true;
         while let Some(slot) = self.free.pop() {
@@ -112,7 +113,7 @@ impl Retained {
         Ok(())
     }
 
-    /// Wait until the broker has taken the last `count` messages, all at this QoS.
+    /// Waits until the broker has acknowledged the last `count` messages, all at this QoS.
     fn await_stored(&mut self, crowd: &mut Crowd, qos: Qos, count: u32) -> Result<()> {
         let mut answers = count;
         if qos == Qos::AtMostOnce {
@@ -171,7 +172,7 @@ impl Retained {
         }
     }
 
-    /// Unsubscribe once all is there.
+    /// Unsubscribes after the whole set has arrived.
     fn conclude(&mut self, crowd: &mut Crowd, slot: usize, now_ns: u64) -> Result<()> {
         let client = &mut self.clients[slot];
         let complete = client.came == crowd.workload.topics;
@@ -247,7 +248,7 @@ impl Actor for Retained {
             }
             Event::Packet(Inbound::Pubrec(..) | Inbound::Pubrel(..)) => {}
             event => {
-                return Err(Error::Broker(format!("client {slot} did not expect {event:?}")));
+                return Err(Error::Broker(format!("unexpected {event:?} for client {slot}")));
             }
         }
         Ok(())
@@ -257,7 +258,7 @@ impl Actor for Retained {
         self.pace.as_ref().and_then(Pace::next_ns)
     }
 
-    /// Messages of the sets that are being fetched, and requests without an answer.
+    /// Missing messages of the sets being fetched, and requests without a response.
     fn under_way(&self) -> u64 {
         let of = |client: &Fetching| match client.phase {
             Phase::Free => 0,
@@ -299,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_is_under_way_until_its_last_message_and_the_unsuback() {
+    fn a_set_is_pending_until_its_last_message_and_the_unsuback() {
         let mut actor = Retained::new(1);
         assert_eq!(actor.under_way(), 0);
         actor.clients[0].seen = vec![false; 3];

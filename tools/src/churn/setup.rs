@@ -1,4 +1,4 @@
-//! Connecting clients before the load begins, a bounded number at a time.
+//! Connects clients before the load starts, a bounded number at a time.
 
 use super::crowd::{Actor, Crowd};
 use crate::{
@@ -7,12 +7,12 @@ use crate::{
     limits::{CONNECT_TIMEOUT, CONNECTING_MAX},
 };
 
-/// The name of the client in a slot, the same whenever it connects.
+/// The Client Identifier for a slot, the same for every connection.
 pub fn identifier(crowd: &Crowd, slot: usize) -> String {
     format!("bench-{:08x}-{}-{slot}", crowd.run, crowd.share.number)
 }
 
-/// Connect the first `count` slots; `ready` says how many of them the actor holds for ready.
+/// Connects the first `count` slots; `ready` returns how many of them the actor considers ready.
 pub fn connect_all<A: Actor>(
     crowd: &mut Crowd,
     actor: &mut A,

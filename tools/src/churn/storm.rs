@@ -1,6 +1,6 @@
-//! `reconnect-storm`: every client loses its connection at once, without a DISCONNECT, and all come
-//! back at once. At QoS 0 they come with nothing and subscribe anew; else their sessions were kept,
-//! and each finds a message that was sent to it while it was away.
+//! `reconnect-storm`: every client loses its connection at once, without DISCONNECT, and all
+//! reconnect at once. At QoS 0 they start new sessions and subscribe again; otherwise their
+//! sessions were kept, and each receives a message that was sent while it was disconnected.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ use crate::{
     verify::Tally,
 };
 
-/// Messages of the publisher that are not acknowledged, at most.
+/// Maximum number of unacknowledged messages of the publisher.
 const PUBLISHED_AT_A_TIME: usize = 100;
 
 /// The clients of the storm, and in the last slot one that publishes to them.
@@ -26,40 +26,40 @@ const PUBLISHED_AT_A_TIME: usize = 100;
 pub struct Storm {
     clients: Vec<Weathering>,
     phase: Phase,
-    /// Clients, the publisher too, that are as far as the phase wants them.
+    /// Clients, including the publisher, that have completed the current phase.
     arrived: usize,
-    /// Storms so far: the sequence number of the messages of the next one.
+    /// Number of storms so far: the sequence number of the messages of the next one.
     storms: u64,
     begun_ns: u64,
-    /// Clients that the publisher has still to send to.
+    /// Clients that the publisher still has to send to.
     to_publish: VecDeque<usize>,
-    /// Packet Identifiers of its messages that are not acknowledged.
+    /// Packet Identifiers of its unacknowledged messages.
     unacknowledged: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Weathering {
     ready: bool,
-    /// Messages that came since the storm.
+    /// Messages received since the storm.
     came: u32,
-    /// Whether nothing of the message's exchange is left to come: what a connection ends with in
-    /// mid-exchange, the broker has to send again.
+    /// Whether the message's exchange is complete: the broker has to resume an exchange that the
+    /// end of a connection interrupted.
     settled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The first connection, subscriptions included.
+    /// The first connection, including subscriptions.
     Settling,
-    /// All are there, and nothing is under way.
+    /// All clients are connected, and no message is in flight.
     Calm,
-    /// Messages go to clients that are away.
+    /// Messages are published to disconnected clients.
     SendingAway,
-    /// All are coming back.
+    /// All clients are reconnecting.
     Returning,
-    /// Messages go to clients that are there.
+    /// Messages are published to connected clients.
     SendingThere,
-    /// Sessions are ended.
+    /// Sessions are being ended.
     Cleaning,
 }
 
@@ -68,7 +68,7 @@ fn topic(crowd: &Crowd, slot: usize) -> String {
 }
 
 impl Storm {
-    /// So many clients.
+    /// This many clients.
     pub fn new(clients: u32) -> Self {
         Self {
             clients: vec![Weathering::default(); clients as usize],
@@ -85,7 +85,7 @@ impl Storm {
         if crowd.workload.qos == Qos::AtMostOnce { Session::Clean } else { Session::Kept }
     }
 
-    /// All lose their connections.
+    /// All clients lose their connections.
     fn begin_storm(&mut self, crowd: &mut Crowd, now_ns: u64) -> Result<()> {
         for slot in 0..self.clients.len() {
             crowd.close(slot);
@@ -101,7 +101,7 @@ impl Storm {
         }
     }
 
-    /// All connect at the same time.
+    /// All clients connect at the same time.
     fn come_back(&mut self, crowd: &mut Crowd, now_ns: u64) -> Result<()> {
         self.phase = Phase::Returning;
         self.begun_ns = now_ns;
@@ -115,7 +115,7 @@ impl Storm {
         Ok(())
     }
 
-    /// Send what is to be sent, a bounded number at a time.
+    /// Publishes pending messages, a bounded number at a time.
     fn publish(&mut self, crowd: &mut Crowd) -> Result<()> {
         let workload = crowd.workload;
         let publisher = self.clients.len();
@@ -130,7 +130,7 @@ impl Storm {
                 sequence: self.storms,
                 sent_ns: 0,
             };
-            // So many identifiers are not under way at a time that two could be the same.
+            // Fewer messages are in flight than there are identifiers.
             let packet_identifier = (slot % 60_000) as u16 + 1;
             crowd.send(publisher, |out| template.encode(packet_identifier, &stamp, out))?;
             if workload.qos == Qos::AtMostOnce {
@@ -141,7 +141,7 @@ impl Storm {
         Ok(())
     }
 
-    /// The publisher's message was taken.
+    /// The broker acknowledged a message of the publisher.
     fn handle_taken(&mut self, crowd: &mut Crowd, now_ns: u64) -> Result<()> {
         self.unacknowledged = self.unacknowledged.saturating_sub(1);
         self.publish(crowd)?;
@@ -152,7 +152,7 @@ impl Storm {
         self.conclude(crowd)
     }
 
-    /// A client is back, subscribed as before.
+    /// A client has reconnected, with its subscriptions.
     fn handle_ready(&mut self, crowd: &mut Crowd, slot: usize, now_ns: u64) -> Result<()> {
         self.clients[slot].ready = true;
         self.arrived += 1;
@@ -162,7 +162,7 @@ impl Storm {
         self.conclude(crowd)
     }
 
-    /// Go on to the next phase once this one is over.
+    /// Enters the next phase if the current one is complete.
     fn conclude(&mut self, crowd: &mut Crowd) -> Result<()> {
         let all_there = self.arrived == self.clients.len();
         let all_have = || self.clients.iter().all(|client| client.settled);
@@ -281,7 +281,7 @@ impl Actor for Storm {
                 crowd.close(slot);
                 Ok(())
             }
-            event => Err(Error::Broker(format!("client {slot} did not expect {event:?}"))),
+            event => Err(Error::Broker(format!("unexpected {event:?} for client {slot}"))),
         }
     }
 
@@ -293,13 +293,13 @@ impl Actor for Storm {
         self.phase == Phase::Calm
     }
 
-    /// Clients that are away, and messages that have not come.
+    /// Disconnected clients, and missing messages.
     fn under_way(&self) -> u64 {
         if matches!(self.phase, Phase::Calm | Phase::Settling | Phase::Cleaning) {
             return 0;
         }
         let missing = |client: &&Weathering| !client.ready || !client.settled;
-        // A storm that is not over has something under way even between two of its packets.
+        // A storm counts as pending until its end, even between two of its packets.
         self.clients.iter().filter(missing).count().max(1) as u64
     }
 
@@ -310,7 +310,7 @@ impl Actor for Storm {
         let away = self.clients.iter().filter(|client| !client.ready).count() as u64;
         let without = self.clients.iter().filter(|client| client.came == 0).count() as u64;
         tally.unacknowledged += away + self.unacknowledged as u64;
-        // Who is not back cannot have its message, and is counted already.
+        // A client that has not reconnected cannot have its message, and is already counted.
         tally.lost += without.saturating_sub(away);
     }
 

@@ -1,5 +1,5 @@
-//! `sub`: connected clients subscribe to filters of their own, one after another, and take the
-//! oldest back once they have many.
+//! `sub`: connected clients subscribe to filters of their own, one after another, and remove the
+//! oldest ones once they have many.
 
 use std::collections::VecDeque;
 
@@ -14,24 +14,24 @@ use crate::{
     scenario::LoadMode,
 };
 
-/// Subscriptions a client keeps.
+/// Number of subscriptions that a client keeps.
 const HELD: u64 = 100;
 
-/// The clients that subscribe.
+/// The subscribing clients.
 #[derive(Debug)]
 pub struct Sub {
     clients: Vec<Subscribing>,
     connected: usize,
     pace: Option<Pace>,
-    /// Who is next in open loop.
+    /// The next client in an open loop.
     turn: usize,
-    /// Requests without an answer.
+    /// Requests without a response.
     under_way: u64,
 }
 
 #[derive(Debug, Default)]
 struct Subscribing {
-    /// Subscriptions begun: the number of the next one.
+    /// Subscriptions started: the number of the next one.
     begun: u64,
     pending: VecDeque<Pending>,
 }
@@ -42,8 +42,8 @@ enum Pending {
     Unsubscribe { packet_identifier: u16 },
 }
 
-/// The Packet Identifiers of a client's subscription `number` and of taking it back: apart, and
-/// both never 0.
+/// The Packet Identifiers of a client's SUBSCRIBE and UNSUBSCRIBE for subscription `number`:
+/// distinct, and never 0.
 fn packet_identifiers(number: u64) -> (u16, u16) {
     let half = (number % 32_000) as u16 * 2;
     (half + 1, half + 2)
@@ -54,7 +54,7 @@ fn topic_filter(crowd: &Crowd, slot: usize, number: u64) -> String {
 }
 
 impl Sub {
-    /// So many clients.
+    /// This many clients.
     pub fn new(clients: u32) -> Self {
         let clients = (0..clients).map(|_| Subscribing::default()).collect();
         Self { clients, connected: 0, pace: None, turn: 0, under_way: 0 }
@@ -86,7 +86,7 @@ impl Sub {
         crowd.send(slot, |out| encode_unsubscribe(mqtt, packet_identifier, &filter, out))
     }
 
-    /// Subscriptions of a client that may be under way.
+    /// Maximum number of pending subscriptions of a client.
     fn window(crowd: &Crowd) -> usize {
         match crowd.workload.load {
             LoadMode::Closed { window, .. } => window as usize,
@@ -94,7 +94,7 @@ impl Sub {
         }
     }
 
-    /// Requests are answered in any order; nearly always it is the first.
+    /// Responses may arrive in any order; nearly always the first request is answered.
     fn take(&mut self, slot: usize, wanted: impl Fn(&Pending) -> bool) -> Option<Pending> {
         let pending = &mut self.clients[slot].pending;
         let at = pending.iter().position(wanted)?;
@@ -154,7 +154,7 @@ impl Actor for Sub {
                 self.take(slot, wanted)
             }
             event => {
-                return Err(Error::Broker(format!("client {slot} did not expect {event:?}")));
+                return Err(Error::Broker(format!("unexpected {event:?} for client {slot}")));
             }
         };
         match answered {

@@ -1,5 +1,5 @@
-//! Whole runs of clients that come and go, against a stand-in for a broker that breaks one promise
-//! at a time.
+//! Whole runs of connecting and disconnecting clients, against a stand-in for a broker with one
+//! planted fault.
 
 use std::{
     io::{self, Read, Write},
@@ -24,43 +24,43 @@ use crate::{
     verify::Tally,
 };
 
-/// What the stand-in does wrong, once, where nothing else is said, and not before each client has
-/// subscribed once, which is when the load begins.
+/// A fault of the stand-in, which happens once unless stated otherwise, and not before each client
+/// has subscribed once, when the load starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
     /// Refuse every CONNECT.
     RefuseConnections,
-    /// Answer one CONNECT with a session that was never kept.
+    /// One CONNACK has Session Present set for a session that does not exist.
     InventSession,
-    /// Answer one SUBSCRIBE with a failure.
+    /// One SUBACK reports a failure.
     RefuseSubscription,
-    /// Answer one SUBSCRIBE under another Packet Identifier.
+    /// One SUBACK has another Packet Identifier.
     ConfuseSuback,
     LoseRetained,
     RepeatRetained,
-    /// Deliver one retained message as if it were new.
+    /// One retained message is delivered with RETAIN 0.
     ForgetRetain,
-    /// Alter the last byte of one.
+    /// The last byte of one message is altered.
     AlterRetained,
-    /// Keep one message to itself.
+    /// One message is lost.
     LoseMessage,
-    /// Send one message twice.
+    /// One message is sent twice.
     RepeatMessage,
-    /// Send one message to a client that has not subscribed to its topic.
+    /// One message is sent to a client that has not subscribed to its topic.
     MisdirectMessage,
 }
 
-/// A topic with its length, and who subscribed to it.
+/// A topic with its length prefix, and its subscribers.
 type Subscriber = (Vec<u8>, TcpStream);
 
-/// The least of a broker: QoS 0, topics without wildcards, and retained messages under one filter.
+/// A minimal broker: QoS 0, topics without wildcards, and retained messages under one filter.
 #[derive(Clone, Debug)]
 struct StandIn {
     retained: Arc<Mutex<Vec<Vec<u8>>>>,
-    /// Who subscribed to which topic last.
+    /// The last subscriber of each topic.
     subscribers: Arc<Mutex<Vec<Subscriber>>>,
-    /// Taken once it is done.
+    /// `None` after the fault has happened.
     fault: Arc<Mutex<Fault>>,
     subscriptions: Arc<AtomicU32>,
 }
@@ -116,7 +116,7 @@ impl StandIn {
         }
     }
 
-    /// Note who gets what is published to a topic from now on; `filter` opens with its length.
+    /// Records who receives messages of a topic from now on; `filter` starts with its length.
     fn subscribe(&self, filter: &[u8], stream: TcpStream) {
         let topic = filter[..filter.len() - 1].to_vec();
         let mut subscribers = self.subscribers.lock().expect("no thread panics with it");
@@ -140,7 +140,7 @@ impl StandIn {
         subscribers[at].1.write_all(packet)
     }
 
-    /// Whether this fault is due now, and not done yet.
+    /// Whether this fault is due, and has not happened yet.
     fn fails(&self, fault: Fault) -> bool {
         let mut planted = self.fault.lock().expect("no thread panics with it");
         let subscribes = !matches!(fault, Fault::RefuseConnections | Fault::InventSession);
@@ -172,7 +172,7 @@ impl StandIn {
                 let [high, low] = identifier(header);
                 out.extend_from_slice(&[0xB0, 2, high, low]);
             }
-            // One without a payload takes a retained message away.
+            // An empty payload removes a retained message.
             0x31 if packet.ends_with(b".") => {
                 self.retained.lock().expect("no thread panics with it").push(packet.to_vec());
             }
@@ -233,7 +233,7 @@ fn violations(scenario: Scenario, fault: Fault) -> Tally {
 }
 
 #[test]
-fn a_broker_that_keeps_its_promises_is_clean() {
+fn a_correct_broker_has_no_violations() {
     let scenarios = [Scenario::Conn, Scenario::Sub, Scenario::Retained, Scenario::ReconnectStorm];
     for scenario in scenarios {
         let outcome = measure(scenario, Fault::None).expect("it runs");
@@ -254,61 +254,61 @@ fn a_refused_connection_ends_the_run() {
 }
 
 #[test]
-fn a_session_that_was_never_kept_is_detected() {
+fn a_wrong_session_present_is_detected() {
     let expected = Tally { wrong_acknowledgements: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Conn, Fault::InventSession), expected);
 }
 
 #[test]
-fn a_subscription_that_is_refused_is_detected() {
+fn a_refused_subscription_is_detected() {
     let expected = Tally { wrong_acknowledgements: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Sub, Fault::RefuseSubscription), expected);
 }
 
 #[test]
-fn a_suback_for_nothing_is_detected_and_the_one_that_is_missing_too() {
+fn an_unexpected_suback_and_a_missing_one_are_detected() {
     let expected = Tally { wrong_acknowledgements: 1, unacknowledged: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Sub, Fault::ConfuseSuback), expected);
 }
 
 #[test]
-fn a_retained_message_that_does_not_come_is_detected() {
+fn a_missing_retained_message_is_detected() {
     let expected = Tally { lost: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Retained, Fault::LoseRetained), expected);
 }
 
 #[test]
-fn a_retained_message_that_comes_twice_is_detected() {
+fn a_duplicate_retained_message_is_detected() {
     let expected = Tally { duplicated: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Retained, Fault::RepeatRetained), expected);
 }
 
 #[test]
-fn a_retained_message_that_comes_as_a_new_one_is_detected() {
+fn a_retained_message_with_retain_0_is_detected() {
     let expected = Tally { misdelivered: 1, lost: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Retained, Fault::ForgetRetain), expected);
 }
 
 #[test]
-fn a_retained_message_that_was_altered_is_detected() {
+fn an_altered_retained_message_is_detected() {
     let expected = Tally { corrupted: 1, lost: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::Retained, Fault::AlterRetained), expected);
 }
 
 #[test]
-fn a_message_that_does_not_come_after_a_storm_is_detected() {
+fn a_missing_message_after_a_storm_is_detected() {
     let expected = Tally { lost: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::ReconnectStorm, Fault::LoseMessage), expected);
 }
 
 #[test]
-fn a_message_that_comes_twice_after_a_storm_is_detected() {
+fn a_duplicate_message_after_a_storm_is_detected() {
     let expected = Tally { duplicated: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::ReconnectStorm, Fault::RepeatMessage), expected);
 }
 
 #[test]
-fn a_message_for_another_client_after_a_storm_is_detected() {
+fn a_misdirected_message_after_a_storm_is_detected() {
     let expected = Tally { misdelivered: 1, lost: 1, ..Tally::default() };
     assert_eq!(violations(Scenario::ReconnectStorm, Fault::MisdirectMessage), expected);
 }

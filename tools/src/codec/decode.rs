@@ -1,31 +1,31 @@
-//! Bytes from the broker, as packets that borrow them.
+//! Decodes packets from the broker; packets borrow their bytes.
 
 use std::fmt;
 
 use super::{Qos, Version};
 use crate::limits::PACKET_BYTES_MAX;
 
-/// What a broker sends.
+/// A packet from a broker.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inbound<'a> {
     /// CONNACK.
     Connack {
-        /// 0 when the connection was accepted.
+        /// 0 if the connection was accepted.
         reason: u8,
-        /// Whether the broker goes on with a session that it had kept.
+        /// Session Present.
         session_present: bool,
-        /// How many QoS 1 and 2 messages the broker takes at a time; 65,535 if it does not say.
+        /// Receive Maximum of the broker; 65,535 by default.
         receive_maximum: u16,
     },
     /// PUBLISH.
     Publish {
-        /// As delivered.
+        /// QoS of the delivery.
         qos: Qos,
         /// RETAIN.
         retain: bool,
-        /// 0 with QoS 0.
+        /// 0 at QoS 0.
         packet_identifier: u16,
-        /// The Application Message's payload.
+        /// The payload.
         payload: &'a [u8],
     },
     /// PUBACK: Packet Identifier, Reason Code.
@@ -38,9 +38,9 @@ pub enum Inbound<'a> {
     Pubcomp(u16, u8),
     /// SUBACK.
     Suback {
-        /// Of the SUBSCRIBE.
+        /// Packet Identifier of the SUBSCRIBE.
         packet_identifier: u16,
-        /// One Reason Code for each filter.
+        /// One Reason Code per filter.
         reasons: &'a [u8],
     },
     /// UNSUBACK: Packet Identifier.
@@ -51,7 +51,7 @@ pub enum Inbound<'a> {
     Disconnect(u8),
 }
 
-/// Bytes that are not what a broker may send, and why.
+/// Bytes that a broker must not send, with the reason.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
@@ -61,8 +61,8 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Where the first packet of `bytes` ends: its header's length and its whole length, or None
-/// while it is not all there.
+/// The end of the first packet of `bytes`: the length of its header and its total length, or `None`
+/// if it is incomplete.
 #[inline]
 pub fn frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     let mut remaining = 0;
@@ -72,7 +72,7 @@ pub fn frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
         if byte & 0x80 == 0 {
             let total = at + 1 + remaining;
             if total > PACKET_BYTES_MAX {
-                return Err(Malformed("a packet larger than any that was published"));
+                return Err(Malformed("a packet larger than every published one"));
             }
             return Ok((bytes.len() >= total).then_some((at + 1, total)));
         }
@@ -80,7 +80,7 @@ pub fn frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     Err(Malformed("a Remaining Length of more than four bytes"))
 }
 
-/// The packet whose first byte is `first_byte` and whose bytes after the header are `body`.
+/// Decodes the packet with the first byte `first_byte` and the bytes `body` after its header.
 #[inline]
 pub fn decode(version: Version, first_byte: u8, body: &[u8]) -> Result<Inbound<'_>, Malformed> {
     if first_byte >> 4 == 3 {
@@ -110,7 +110,7 @@ fn decode_publish(version: Version, first_byte: u8, body: &[u8]) -> Result<Inbou
     };
     let (topic_len, rest) = take_u16(body)?;
     if topic_len == 0 {
-        return Err(Malformed("a PUBLISH without a Topic Name though no alias was allowed"));
+        return Err(Malformed("a PUBLISH without a Topic Name, although no alias was allowed"));
     }
     let mut rest = rest.get(usize::from(topic_len)..).ok_or(SHORT)?;
     let mut packet_identifier = 0;
@@ -149,7 +149,7 @@ fn decode_suback(version: Version, body: &[u8]) -> Result<Inbound<'_>, Malformed
     Ok(Inbound::Suback { packet_identifier, reasons })
 }
 
-/// Receive Maximum among the properties of a CONNACK, all of whose types are known.
+/// Receive Maximum in the properties of a CONNACK.
 fn find_receive_maximum(mut properties: &[u8]) -> Result<Option<u16>, Malformed> {
     while let [identifier, rest @ ..] = properties {
         let len = match identifier {
@@ -185,7 +185,7 @@ fn take_u16(bytes: &[u8]) -> Result<(u16, &[u8]), Malformed> {
     }
 }
 
-/// The property section that `bytes` opens with, and what follows it.
+/// The property section at the start of `bytes`, and the rest.
 #[inline]
 fn take_properties(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let mut len = 0;

@@ -1,25 +1,25 @@
-//! Packets from a client to the broker, as bytes.
+//! Encodes packets of a client.
 
 use super::{Qos, Version};
 use crate::{limits::SPAN_S_MAX, stamp::Stamp};
 
-/// Keep Alive: longer than any run, so that no PINGREQ is needed. Not 0, which some brokers refuse.
+/// Keep Alive: longer than any run, so that no PINGREQ is needed. Some brokers refuse 0.
 pub const KEEP_ALIVE_S: u16 = u16::MAX;
 const _: () = assert!(KEEP_ALIVE_S as f64 > 2.0 * SPAN_S_MAX);
 
-/// How long a session kept with 5.0 outlives its connection, in seconds.
+/// Session Expiry Interval of persistent 5.0 sessions, in seconds.
 const SESSION_EXPIRY_INTERVAL_S: u32 = 3_600;
 
-/// Whether a connection begins with what an earlier one left, and leaves it in turn.
+/// Whether a connection resumes a session and leaves one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Session {
-    /// It begins with nothing, and leaves nothing: Clean Session (Clean Start).
+    /// No session before and after: Clean Session (Clean Start).
     Clean,
-    /// It goes on with what is there, and keeps it.
+    /// Resumes an existing session, and keeps it.
     Kept,
 }
 
-/// CONNECT with no properties but what a kept session needs.
+/// CONNECT with only the properties of a persistent session.
 pub fn encode_connect(
     version: Version,
     session: Session,
@@ -75,12 +75,12 @@ pub fn encode_unsubscribe(
     put_packet(0xA2, &body, out);
 }
 
-/// PINGREQ: its answer says that everything sent before it was taken.
+/// PINGREQ: its response shows that all earlier packets were processed.
 pub fn encode_pingreq(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xC0, 0]);
 }
 
-/// A PUBLISH at QoS 0 that takes the Retained Message of `topic` away.
+/// A PUBLISH at QoS 0 that removes the retained message of `topic`.
 pub fn encode_retained_removal(version: Version, topic: &str, out: &mut Vec<u8>) {
     let mut body = Vec::with_capacity(topic.len() + 3);
     put_string(topic, &mut body);
@@ -88,32 +88,32 @@ pub fn encode_retained_removal(version: Version, topic: &str, out: &mut Vec<u8>)
     put_packet(0x31, &body, out);
 }
 
-/// PUBACK that says success, which both versions write alike.
+/// PUBACK with success, which is the same in both versions.
 pub fn encode_puback(packet_identifier: u16, out: &mut Vec<u8>) {
     put_acknowledgement(0x40, packet_identifier, out);
 }
 
-/// PUBREC that says success.
+/// PUBREC with success.
 pub fn encode_pubrec(packet_identifier: u16, out: &mut Vec<u8>) {
     put_acknowledgement(0x50, packet_identifier, out);
 }
 
-/// PUBREL that says success.
+/// PUBREL with success.
 pub fn encode_pubrel(packet_identifier: u16, out: &mut Vec<u8>) {
     put_acknowledgement(0x62, packet_identifier, out);
 }
 
-/// PUBCOMP that says success.
+/// PUBCOMP with success.
 pub fn encode_pubcomp(packet_identifier: u16, out: &mut Vec<u8>) {
     put_acknowledgement(0x70, packet_identifier, out);
 }
 
-/// DISCONNECT, normal.
+/// DISCONNECT with success.
 pub fn encode_disconnect(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xE0, 0]);
 }
 
-/// A whole PUBLISH of which only the Packet Identifier and the stamp change from message to
+/// An encoded PUBLISH in which only the Packet Identifier and the stamp change from message to
 /// message: a message costs one copy and a few stores.
 #[derive(Debug)]
 pub struct PublishTemplate {
@@ -123,7 +123,7 @@ pub struct PublishTemplate {
 }
 
 impl PublishTemplate {
-    /// A PUBLISH to `topic` whose payload is `payload_bytes` long and opens with a stamp.
+    /// A PUBLISH to `topic` with a payload of `payload_bytes` that starts with a stamp.
     pub fn new(version: Version, topic: &str, qos: Qos, payload_bytes: usize) -> Self {
         assert!(payload_bytes >= Stamp::BYTES, "checked on the command line");
         let mut body = Vec::with_capacity(topic.len() + payload_bytes + 8);
@@ -146,13 +146,13 @@ impl PublishTemplate {
         }
     }
 
-    /// The same with RETAIN set.
+    /// Sets RETAIN.
     pub fn retained(mut self) -> Self {
         self.packet[0] |= 1;
         self
     }
 
-    /// Append the PUBLISH with these in place. `packet_identifier` is not used with QoS 0.
+    /// Appends the PUBLISH with these values. `packet_identifier` is unused at QoS 0.
     pub fn encode(&self, packet_identifier: u16, stamp: &Stamp, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.packet);

@@ -1,6 +1,6 @@
-//! The least of MQTT 3.1.1 and 5.0 that a load generator speaks, from the client's side. It is
-//! apart from the broker's codec on purpose: a generator that shared a mistake with the broker
-//! would not see it.
+//! The part of MQTT 3.1.1 and 5.0 that a load generator needs, from the client's side. Deliberately
+//! separate from the broker's codec: a generator that shares a mistake with the broker would not
+//! detect it.
 
 mod decode;
 mod encode;
@@ -14,7 +14,7 @@ pub use encode::{
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-/// The protocol version a client speaks.
+/// Protocol version.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
 )]
@@ -30,7 +30,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// How people write it.
+    /// The version in text.
     pub fn name(self) -> &'static str {
         match self {
             Self::V311 => "3.1.1",
@@ -40,7 +40,7 @@ impl Version {
 }
 
 /// Quality of Service.
-#[expect(clippy::enum_variant_names, reason = "the specification calls them so")]
+#[expect(clippy::enum_variant_names, reason = "names of the specification")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Qos {
     /// At most once.
@@ -55,7 +55,7 @@ pub enum Qos {
 }
 
 impl Qos {
-    /// Its two bits on the wire.
+    /// The two bits in the packet.
     pub fn bits(self) -> u8 {
         self as u8
     }
@@ -73,7 +73,7 @@ impl<'de> Deserialize<'de> for Qos {
             0 => Ok(Self::AtMostOnce),
             1 => Ok(Self::AtLeastOnce),
             2 => Ok(Self::ExactlyOnce),
-            bits => Err(D::Error::custom(format!("there is no QoS {bits}"))),
+            bits => Err(D::Error::custom(format!("QoS {bits} does not exist"))),
         }
     }
 }

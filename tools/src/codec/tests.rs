@@ -1,4 +1,4 @@
-//! The codec against bytes written out by hand from the specification.
+//! The codec compared with bytes written by hand from the specification.
 
 use super::*;
 use crate::stamp::Stamp;
@@ -10,7 +10,7 @@ fn whole(bytes: &[u8], version: Version) -> Inbound<'_> {
 }
 
 #[test]
-fn connect_is_as_the_specification_writes_it() {
+fn connect_is_encoded_as_specified() {
     let mut out = Vec::new();
     encode_connect(Version::V311, Session::Clean, KEEP_ALIVE_S, "ab", &mut out);
     assert_eq!(out, b"\x10\x0E\x00\x04MQTT\x04\x02\xFF\xFF\x00\x02ab");
@@ -26,7 +26,7 @@ fn connect_is_as_the_specification_writes_it() {
 }
 
 #[test]
-fn subscribe_is_as_the_specification_writes_it() {
+fn subscribe_is_encoded_as_specified() {
     let mut out = Vec::new();
     encode_subscribe(Version::V311, 1, &["a/+".into()], Qos::AtLeastOnce, &mut out);
     assert_eq!(out, b"\x82\x08\x00\x01\x00\x03a/+\x01");
@@ -51,7 +51,7 @@ fn acknowledgements_have_their_flags() {
 }
 
 #[test]
-fn a_publish_comes_back_as_it_went_at_every_qos_version_and_length() {
+fn a_publish_survives_encoding_at_every_qos_version_and_length() {
     for version in [Version::V311, Version::V5] {
         for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
             for payload_bytes in [Stamp::BYTES, 64, 127, 128, 20_000] {
@@ -74,7 +74,7 @@ fn a_publish_comes_back_as_it_went_at_every_qos_version_and_length() {
 }
 
 #[test]
-fn connack_gives_the_receive_maximum_wherever_it_stands() {
+fn the_receive_maximum_is_found_at_any_position_in_connack() {
     let session_present = false;
     let connack =
         |receive_maximum| Inbound::Connack { reason: 0, session_present, receive_maximum };
@@ -85,7 +85,7 @@ fn connack_gives_the_receive_maximum_wherever_it_stands() {
 }
 
 #[test]
-fn the_other_packets_are_known() {
+fn the_other_packets_are_decoded() {
     let suback = |packet_identifier, reasons| Inbound::Suback { packet_identifier, reasons };
     assert_eq!(whole(b"\x90\x03\x00\x01\x80", Version::V311), suback(1, &[0x80]));
     assert_eq!(whole(b"\x90\x05\x00\x09\x00\x02\x01", Version::V5), suback(9, &[2, 1]));
@@ -104,7 +104,7 @@ fn the_other_packets_are_known() {
 }
 
 #[test]
-fn a_packet_cut_anywhere_is_incomplete_and_never_a_panic() {
+fn a_packet_truncated_at_any_byte_is_incomplete_without_a_panic() {
     let mut out = Vec::new();
     PublishTemplate::new(Version::V5, "a", Qos::AtLeastOnce, 200).encode(
         9,

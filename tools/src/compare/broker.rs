@@ -1,4 +1,4 @@
-//! Starting and stopping the brokers that are compared.
+//! Starts and stops the compared brokers.
 
 use std::{
     fs::{self, File},
@@ -24,8 +24,8 @@ use crate::{
     meter::Meter,
 };
 
-/// A broker that can be started: a name, a command line in which {port} and {dir} stand for what
-/// it is given, and configuration files to write first.
+/// A broker that can be started: a name, a command line in which {port} and {dir} are replaced, and
+/// configuration files to write first.
 #[derive(Debug)]
 pub struct BrokerKind {
     name: String,
@@ -34,7 +34,7 @@ pub struct BrokerKind {
 }
 
 impl BrokerKind {
-    /// A known broker's name, or NAME=COMMAND.
+    /// Parses a known broker's name, or NAME=COMMAND.
     pub(super) fn parse(
         text: &str,
         args: &CompareArgs,
@@ -51,7 +51,7 @@ impl BrokerKind {
         Ok(Self { name: name.into(), command: certificates.fill(&command), configuration })
     }
 
-    /// `ringmq` on so many cores, or NAME=COMMAND.
+    /// `ringmq` with this many cores, or NAME=COMMAND.
     pub fn parse_ringmq(text: &str, binary: &Path, cores: usize) -> Result<Self> {
         let (name, command) = match text.split_once('=') {
             Some((name, command)) => (name, command.to_string()),
@@ -63,17 +63,17 @@ impl BrokerKind {
         Ok(Self { name: name.into(), command, configuration: Vec::new() })
     }
 
-    /// A broker by its command line, with files to write into {dir} first.
+    /// A broker with this command line, and files to write into {dir} first.
     pub fn new(name: &str, command: String, configuration: Vec<Configuration>) -> Self {
         Self { name: name.into(), command, configuration }
     }
 
-    /// Its name in tables.
+    /// The name in tables.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Start it on these cores and wait until it listens. `port` 0 takes one that is free.
+    /// Starts the broker on these cores and waits until it listens. `port` 0 selects a free one.
     pub fn start(&self, port: u16, cores: &[usize]) -> Result<RunningBroker> {
         let address = free_address(port)?;
         let folder = Folder::new()?;
@@ -91,7 +91,7 @@ impl BrokerKind {
             Ok((log.try_clone()?, log))
         };
         let (output, errors) = prepare().map_err(|source| Error::io(doing(), source))?;
-        // The child takes the cores over from this thread, so it never runs anywhere else.
+        // The child inherits the affinity of this thread, so it never runs on other cores.
         affinity::pin_to(cores)?;
         let child = Command::new("sh")
             .arg("-c")
@@ -107,7 +107,7 @@ impl BrokerKind {
     }
 }
 
-/// A broker's process, ended when this is dropped.
+/// A broker process, stopped on drop.
 #[derive(Debug)]
 pub struct RunningBroker {
     child: Child,
@@ -117,17 +117,17 @@ pub struct RunningBroker {
 }
 
 impl RunningBroker {
-    /// Where it listens.
+    /// The address of the broker.
     pub fn address(&self) -> LoopbackAddress {
         self.address
     }
 
-    /// A meter for its process.
+    /// A meter for the process.
     pub fn meter(&self) -> Result<Meter> {
         Meter::new(self.child.id())
     }
 
-    /// A failed run with the end of the broker's log, which often says why.
+    /// Adds the end of the broker's log to an error, as it often states the cause.
     pub fn explain(&self, name: &str, error: Error) -> Error {
         match error {
             Error::Usage(_) => error,
@@ -150,24 +150,24 @@ impl RunningBroker {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        // What it does about that connection, and about starting, is not to be measured.
+        // The cost of this connection, and of the start, must not be measured.
         thread::sleep(Duration::from_millis(100));
         Ok(())
     }
 
-    /// Whether its process is there no more.
+    /// Whether the process has exited.
     pub fn has_ended(&mut self) -> Result<bool> {
         let ended =
             self.child.try_wait().map_err(|source| Error::io("look at a broker", source))?;
         Ok(ended.is_some())
     }
 
-    /// Bytes of its log.
+    /// Size of the log in bytes.
     pub fn log_bytes(&self) -> u64 {
         fs::metadata(&self.log_path).map_or(0, |metadata| metadata.len())
     }
 
-    /// The last lines of its log.
+    /// The last lines of the log.
     pub fn log_end(&self) -> String {
         let text = fs::read_to_string(&self.log_path).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -191,19 +191,19 @@ impl RunningBroker {
 impl Drop for RunningBroker {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            eprintln!("ringmq-bench: a broker could not be stopped: {error}");
+            eprintln!("ringmq-bench: cannot stop a broker: {error}");
         }
     }
 }
 
-/// An empty folder, removed when this is dropped.
+/// An empty folder, removed on drop.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    /// A new one.
+    /// Creates a folder.
     pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -214,7 +214,7 @@ impl Folder {
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -223,12 +223,12 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!("ringmq-bench: {} could not be removed: {error}", self.path.display());
+            eprintln!("ringmq-bench: cannot remove {}: {error}", self.path.display());
         }
     }
 }
 
-/// The command in place of the shell, so that the process that is measured is the broker.
+/// Replaces the shell by the command, so that the measured process is the broker.
 fn exec(command: &str) -> String {
     if command.contains("exec ") { command.into() } else { format!("exec {command}") }
 }

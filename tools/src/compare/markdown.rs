@@ -1,5 +1,5 @@
-//! What the rounds come to, as the table of a README: the loads and their figures down, the brokers
-//! across, the first of them in full and the others with how many times as good or bad they are.
+//! The result as a Markdown table: one row per load and figure, one column per broker; the first
+//! broker's figures as measured, those of the others also as ratios.
 
 use super::samples::{Samples, machine, median};
 use crate::{
@@ -8,15 +8,15 @@ use crate::{
     scenario::{LoadMode, Scenario, Workload},
 };
 
-/// A figure of a load.
+/// A row of a load.
 struct Figure {
     name: String,
-    /// Of the runs of a broker under a load.
+    /// The value of a broker's runs for a load.
     of: fn(&Samples, usize, usize) -> Vec<f64>,
     write: fn(f64) -> String,
 }
 
-/// The table, with the machine above it and what its marks mean below.
+/// The table, with the machine above and footnotes below.
 pub fn text(samples: &Samples, rounds: u32, is_real_time: bool) -> String {
     let mut columns = vec!["load", ""];
     columns.extend(samples.brokers().iter().map(String::as_str));
@@ -44,16 +44,16 @@ pub fn text(samples: &Samples, rounds: u32, is_real_time: bool) -> String {
     };
     let mut notes = Vec::new();
     if any(&|case, which| !samples.is_saturated(case, which)) {
-        notes.push("*: more than 5% of the time it had nothing to do; the load was the limit.");
+        notes.push("*: idle for more than 5% of the time; the load was the limit.");
     }
     if any(&|case, which| samples.wrong_and_dropped(case, which).0 > 0) {
-        notes.push("†: not every delivery was right; the command says which.");
+        notes.push("†: some deliveries were wrong; the command prints which.");
     }
     if any(&|case, which| samples.wrong_and_dropped(case, which).1 > 0) {
         notes.push("‡: some messages were dropped, as QoS 0 allows.");
     }
     if any(&|case, which| samples.has_failed(case, which)) {
-        notes.push("—: no result; the command says why.");
+        notes.push("—: no result; the command prints the reason.");
     }
     if !notes.is_empty() {
         text.push('\n');
@@ -172,7 +172,7 @@ fn significant(value: f64) -> String {
     }
 }
 
-/// A whole number, its thousands set off.
+/// An integer with thousands separators.
 fn count(value: f64) -> String {
     if !value.is_finite() {
         return "?".into();
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_for_people() {
+    fn numbers_are_formatted_for_people() {
         assert_eq!(count(11_700_123.4), "11,700,123");
         assert_eq!(
             (count(999.0), count(-1_000.0), count(0.2)),

@@ -1,5 +1,5 @@
-//! Brokers side by side: each is started afresh for each load, pinned alike, in rounds that
-//! interleave them, so that whatever else the machine does meets all of them.
+//! Compares brokers: each is started again for each load, pinned in the same way, in interleaved
+//! rounds, so that other activity of the machine affects all of them.
 
 mod broker;
 mod markdown;
@@ -27,7 +27,7 @@ pub use broker::{BrokerKind, RunningBroker};
 pub use peers::ringmq_binary;
 use samples::Samples;
 
-/// One run of one broker, as it is printed for programs.
+/// One run of one broker, as printed for programs.
 #[derive(Debug, Serialize)]
 struct Sample<'a> {
     broker: &'a str,
@@ -36,7 +36,8 @@ struct Sample<'a> {
     outcome: &'a Outcome,
 }
 
-/// All rounds; whether no broker broke a promise. An error if one gave no result at all for a load.
+/// Runs all rounds; returns whether no broker had a violation. An error if a broker gave no result
+/// at all for a load.
 pub fn compare(args: &CompareArgs) -> Result<bool> {
     let certificates = Certificates::for_all(args)?;
     let brokers = args
@@ -66,7 +67,7 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
     }
 }
 
-/// What all brokers speak, and the certificate they have for it.
+/// The transport of all brokers, and the certificate for it.
 struct Certificates {
     transport: Transport,
     folder: Option<Folder>,
@@ -76,7 +77,7 @@ impl Certificates {
     fn for_all(args: &CompareArgs) -> Result<Self> {
         let mut spoken = args.transport.clone();
         if spoken.ca.is_some() {
-            return Err(Error::Usage("compare makes its own certificate: leave --ca out".into()));
+            return Err(Error::Usage("compare creates its own certificate: omit --ca".into()));
         }
         let folder = spoken.tls.then(Folder::new).transpose()?;
         if let Some(folder) = &folder {
@@ -86,7 +87,7 @@ impl Certificates {
         Ok(Self { transport: spoken.transport()?, folder })
     }
 
-    /// Fills in where they are.
+    /// Replaces {certificates} by the folder.
     fn fill(&self, text: &str) -> String {
         let folder = self.folder.as_ref().map_or(Path::new(""), |folder| folder.path());
         text.replace("{certificates}", &folder.display().to_string())
@@ -101,7 +102,7 @@ fn run_round(
     samples: &mut Samples,
 ) -> Result<()> {
     for case in 0..samples.workloads().len() {
-        // Each round another broker is first.
+        // Each round starts with another broker.
         for turn in 0..brokers.len() {
             let which = (turn + round as usize) % brokers.len();
             let (broker, workload) = (&brokers[which], samples.workloads()[case]);
@@ -118,7 +119,7 @@ fn run_round(
                     samples.push(case, which, outcome);
                 }
                 Err(error @ Error::Usage(_)) => return Err(error),
-                // One broker that cannot do one thing does not end the comparison.
+                // A failed run of one broker does not end the comparison.
                 Err(error) => {
                     eprintln!("ringmq-bench: {error}");
                     samples.fail(case, which, &error);
@@ -129,8 +130,8 @@ fn run_round(
     Ok(())
 }
 
-/// Every load that was asked for; once for each version where QoS is nothing to it, and once more
-/// at the rate at which latency is compared.
+/// All requested loads: once per version if QoS does not matter, and once more at the rate for
+/// latency.
 fn workloads(args: &CompareArgs) -> Result<Vec<Workload>> {
     let mut workloads = Vec::new();
     for &scenario in &args.scenarios {
@@ -175,7 +176,7 @@ fn run_one(
     outcome.and_then(refuse_empty).map_err(|error| running.explain(broker.name(), error))
 }
 
-/// A broker under which nothing came about gives no figure.
+/// A run without any operation gives no figure.
 fn refuse_empty(outcome: Outcome) -> Result<Outcome> {
     match &outcome.traffic {
         Some(traffic) if traffic.delivered == 0 => Err(Error::Broker(format!(

@@ -1,6 +1,6 @@
-//! The brokers that are known by name: how each is started, and with what configuration. Each is
-//! configured for what is measured: nothing on disk, no log of messages, no bound that the load would
-//! meet. {port} and {dir}, an empty folder, stand for what a broker is given.
+//! The brokers known by name: how each is started and configured. Each configuration suits the
+//! measurement: no storage, no log of messages, no limit that the load would reach. {port} and
+//! {dir}, an empty folder, are replaced.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::{
     transport::{Kind, Transport},
 };
 
-/// A file of a broker's configuration: its name in {dir}, and what it says.
+/// A configuration file: its name in {dir}, and its content.
 pub type File = (&'static str, String);
 
 /// A known broker's command line and configuration.
@@ -22,7 +22,7 @@ pub fn known(name: &str, args: &CompareArgs, transport: &Transport) -> Result<(S
     };
     if transport.kind() != Kind::Tcp && !matches!(name, "ringmq" | "mosquitto") {
         return Err(Error::Usage(format!(
-            "{name} is compared over TCP only: leave it or --tls and --ws out, or say how it is \
+            "{name} is compared over TCP only: omit it or --tls and --ws, or state how it is \
              started with NAME=COMMAND"
         )));
     }
@@ -70,7 +70,7 @@ pub fn known(name: &str, args: &CompareArgs, transport: &Transport) -> Result<(S
     }
 }
 
-/// ringmq's configuration where it does not just listen for plain TCP.
+/// ringmq's configuration, unless it is only a plain TCP listener.
 fn ringmq_file(transport: &Transport) -> Option<String> {
     let name = match transport.kind() {
         Kind::Tcp => return None,
@@ -93,7 +93,7 @@ fn ringmq_file(transport: &Transport) -> Option<String> {
     Some(text)
 }
 
-/// What Mosquitto's listener is told about it.
+/// The transport options of Mosquitto's listener.
 fn mosquitto_lines(transport: &Transport) -> &'static str {
     match transport.kind() {
         Kind::Tcp => "",
@@ -106,17 +106,17 @@ fn mosquitto_lines(transport: &Transport) -> &'static str {
     }
 }
 
-/// How this broker is started on one core.
+/// How this project's broker is started on one core.
 pub fn ringmq(binary: &Path) -> Result<String> {
     let binary = ringmq_binary(binary)?;
     Ok(format!("exec {binary} --listen 127.0.0.1:{{port}} --data none"))
 }
 
-/// The path to its binary, which has to be there.
+/// The path of the binary, which must exist.
 pub fn ringmq_binary(binary: &Path) -> Result<String> {
     if !binary.is_file() {
         return Err(Error::Usage(format!(
-            "there is no {}: run `cargo build --release`, or name one with --ringmq-binary",
+            "{} does not exist: run `cargo build --release`, or use --ringmq-binary",
             binary.display()
         )));
     }
@@ -127,5 +127,5 @@ fn require(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    Err(Error::Usage(format!("there is no {}: run tools/peers/setup", path.display())))
+    Err(Error::Usage(format!("{} does not exist: run tools/peers/setup", path.display())))
 }

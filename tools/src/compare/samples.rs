@@ -1,5 +1,5 @@
-//! The runs of all rounds by load and broker, and what becomes of a figure over them: medians,
-//! their spread, and ratios of medians.
+//! The runs of all rounds by load and broker, and their statistics: medians, spread, and ratios of
+//! medians.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use crate::{
     scenario::Workload,
 };
 
-/// From this part of the span on, busy or waiting for its core, a broker counts as saturated.
+/// A broker that was busy, or waiting for its core, for this fraction of the span counts as
+/// saturated.
 const SATURATED: f64 = 0.95;
 
 /// All runs.
@@ -20,12 +21,12 @@ pub struct Samples {
     workloads: Vec<Workload>,
     /// By load and broker.
     outcomes: BTreeMap<(usize, usize), Vec<Outcome>>,
-    /// Why there is none.
+    /// The reason for a missing result.
     failures: BTreeMap<(usize, usize), String>,
 }
 
 impl Samples {
-    /// None yet.
+    /// Creates an empty collection.
     pub fn new(brokers: Vec<String>, workloads: Vec<Workload>) -> Self {
         Self { brokers, workloads, outcomes: BTreeMap::new(), failures: BTreeMap::new() }
     }
@@ -40,12 +41,12 @@ impl Samples {
         &self.workloads
     }
 
-    /// Add a run.
+    /// Adds a run.
     pub fn push(&mut self, case: usize, which: usize, outcome: Outcome) {
         self.outcomes.entry((case, which)).or_default().push(outcome);
     }
 
-    /// Note that a broker gave no result; what other rounds gave does not count either.
+    /// Records that a broker gave no result; its results in other rounds are not used either.
     pub fn fail(&mut self, case: usize, which: usize, error: &Error) {
         self.outcomes.remove(&(case, which));
         self.failures.insert((case, which), error.to_string());
@@ -56,12 +57,12 @@ impl Samples {
         self.failures.contains_key(&(case, which))
     }
 
-    /// Whether there is no result at all.
+    /// Whether there are no results.
     pub fn is_empty(&self) -> bool {
         self.outcomes.is_empty()
     }
 
-    /// The runs of a broker under a load.
+    /// The runs of a broker with a load.
     pub fn outcomes(&self, case: usize, which: usize) -> &[Outcome] {
         self.outcomes.get(&(case, which)).map_or(&[], Vec::as_slice)
     }
@@ -72,14 +73,14 @@ impl Samples {
         outcomes.iter().filter_map(|outcome| outcome.traffic.as_ref()).map(value).collect()
     }
 
-    /// The same for idle connections.
+    /// The value of each run with idle connections.
     pub fn idle(&self, case: usize, which: usize, value: impl Fn(&Idle) -> f64) -> Vec<f64> {
         let outcomes = self.outcomes(case, which);
         outcomes.iter().filter_map(|outcome| outcome.idle.as_ref()).map(value).collect()
     }
 
-    /// Whether the broker mostly had something to do, whether or not it got its core for it. An
-    /// open loop does not mean to saturate it.
+    /// Whether the broker mostly had work, including time when it waited for its core. An open loop
+    /// does not aim to saturate it.
     pub fn is_saturated(&self, case: usize, which: usize) -> bool {
         let parts = self.traffic(case, which, |traffic| {
             let (busy, waiting) = (traffic.broker_busy, traffic.broker_waiting);
@@ -89,7 +90,7 @@ impl Samples {
         is_open || parts.is_empty() || median(&parts) >= SATURATED
     }
 
-    /// Deliveries that were wrong, and those that were dropped as they may be.
+    /// Numbers of wrong deliveries, and of permitted drops.
     pub fn wrong_and_dropped(&self, case: usize, which: usize) -> (u64, u64) {
         let outcomes = self.outcomes(case, which);
         let wrong = |outcome: &Outcome| {
@@ -98,7 +99,7 @@ impl Samples {
         (outcomes.iter().map(wrong).sum(), outcomes.iter().map(|outcome| outcome.dropped).sum())
     }
 
-    /// Each broken promise, in words.
+    /// Descriptions of all violations.
     pub fn violations(&self) -> impl Iterator<Item = String> {
         self.outcomes.iter().flat_map(move |(&(case, which), outcomes)| {
             let broken = outcomes.iter().filter(|outcome| !outcome.violations.is_clean());
@@ -110,7 +111,7 @@ impl Samples {
         })
     }
 
-    /// Each broker that gave no result for a load, and why.
+    /// Each broker without a result for a load, with the reason.
     pub fn failures(&self) -> impl Iterator<Item = String> {
         self.failures.iter().map(move |(&(case, which), why)| {
             let workload = report::describe(&self.workloads[case]);
@@ -121,7 +122,7 @@ impl Samples {
     }
 }
 
-/// The middle value, or the mean of the two in the middle.
+/// The middle value, or the mean of the two middle values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -132,7 +133,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The lowest and the highest.
+/// The lowest and the highest value.
 pub fn spread(values: &[f64]) -> String {
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -140,7 +141,7 @@ pub fn spread(values: &[f64]) -> String {
     format!("{low:.digits$}–{high:.digits$}")
 }
 
-/// The machine's description: figures mean nothing without it.
+/// The machine's description, without which figures are meaningless.
 pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu_information = read("/proc/cpuinfo");

@@ -1,4 +1,4 @@
-//! What the rounds come to, as wide tables for whoever measures.
+//! The result as wide tables.
 
 use super::samples::{Samples, machine, median, spread};
 use crate::{
@@ -7,15 +7,17 @@ use crate::{
     scenario::Scenario,
 };
 
-/// All of it.
+/// The whole summary.
 pub fn text(samples: &Samples) -> String {
     let [traffic, idle] = [traffic_table(samples), idle_table(samples)];
     let mut text = format!("{}\n\n", machine());
     text.push_str(&[traffic, idle].into_iter().flatten().collect::<Vec<_>>().join("\n"));
-    text.push_str("\nMedians of the rounds; ratios are of medians, to the first broker's.\n");
+    text.push_str(
+        "\nMedians of the rounds; ratios are of medians, relative to the first broker.\n",
+    );
     if pairs(samples).any(|(case, which)| !samples.is_saturated(case, which)) {
         text.push_str(
-            "*: the broker had nothing to do for more than 5% of the span: the generator or \
+            "*: the broker was idle for more than 5% of the span: the generator or \
              the load was the limit,\nand CPU per delivery is not that of saturation. A larger \
              --burst makes the generator cheaper.\n",
         );
@@ -28,7 +30,7 @@ fn pairs(samples: &Samples) -> impl Iterator<Item = (usize, usize)> {
     (0..samples.workloads().len()).flat_map(move |case| (0..brokers).map(move |it| (case, it)))
 }
 
-/// The loads and brokers that have something to show in one of the two tables.
+/// The loads and brokers with values in one of the two tables.
 fn shown(samples: &Samples, is_idle: bool) -> impl Iterator<Item = (usize, usize)> {
     pairs(samples).filter(move |&(case, which)| {
         let scenario = samples.workloads()[case].scenario;
@@ -40,17 +42,17 @@ fn traffic_table(samples: &Samples) -> Option<String> {
     let mut table = Table::new(&[
         "load",
         "broker",
-        "CPU µs each",
+        "CPU µs/operation",
         "min–max",
         "ratio",
-        "each second",
+        "per second",
         "busy",
         "waiting",
         "p50 µs",
         "p99 µs",
         "p99.9 µs",
         "generator µs",
-        "its busy",
+        "generator busy",
         "violations",
     ]);
     let mut any = false;

@@ -1,5 +1,5 @@
-//! What an attack is: how the broker is set up for it, what is made ready beforehand, and what is sent.
-//! Knows nothing of those who are watched meanwhile.
+//! The definition of an attack: configuration of the broker, preparation, and the data sent.
+//! Independent of the measured clients.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,26 @@ use super::{
 };
 use crate::address::LoopbackAddress;
 
-/// Where an attack happens, and how much of it.
+/// The target of an attack, and its extent.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// The broker.
+    /// The broker's address.
     pub address: LoopbackAddress,
-    /// A small form of it, for a check that has little time.
+    /// A smaller form, for a quick check.
     pub is_short: bool,
-    /// How long an answer is waited for.
+    /// Timeout for responses.
     pub patience: Duration,
-    /// How long a load lasts that has no end of its own.
+    /// Duration of a load without an end of its own.
     pub span: Duration,
 }
 
 impl Field {
-    /// A count, smaller in the short form.
+    /// A count, reduced in the short form.
     pub fn count(&self, full: usize, short: usize) -> usize {
         if self.is_short { short } else { full }
     }
 
-    /// A client that has been let in.
+    /// A connected client.
     pub fn connect(&self, connect: &Connect<'_>) -> Heard<Peer> {
         Peer::connect(self.address, self.patience, connect)
     }
@@ -38,78 +38,78 @@ impl Field {
         self.connect(&Connect::clean(client))
     }
 
-    /// A TCP connection on which nothing was sent yet.
+    /// A TCP connection on which no data has been sent.
     pub fn open(&self) -> Heard<Peer> {
         Peer::open(self.address, self.patience)
     }
 
-    /// When a load that begins now is over.
+    /// The end of a load that starts now.
     pub fn end(&self) -> Instant {
         Instant::now() + self.span
     }
 }
 
-/// How brokers are set up for an attack, beyond listening on a port of loopback.
+/// The configuration of brokers for an attack, in addition to a port on loopback.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Tables of ringmq's configuration file.
+    /// Tables for ringmq's configuration file.
     pub ringmq: String,
-    /// Lines of Mosquitto's.
+    /// Lines for Mosquitto's configuration file.
     pub mosquitto: String,
-    /// Further files that either names as {dir}/NAME.
+    /// Additional files, referred to as {dir}/NAME.
     pub files: Vec<(&'static str, String)>,
-    /// Sessions and messages are kept on disk.
+    /// Sessions and messages are stored on disk.
     pub has_store: bool,
     /// Threads of ringmq, which share the broker's cores.
     pub cores: Option<usize>,
-    /// What Mosquitto has no such thing for: it is left out.
+    /// Mosquitto lacks the attacked feature: it is skipped.
     pub lacks_mosquitto: bool,
-    /// Bytes of address space that the broker gets (`ulimit -v`).
+    /// Limit of the broker's address space in bytes (`ulimit -v`).
     pub address_space_bytes: Option<u64>,
 }
 
-/// What came of it.
+/// The outcome of an attack.
 #[derive(Debug, Default)]
 pub struct Ended {
-    /// What the attackers heard, in a few words.
+    /// A short summary of what the attackers received.
     pub heard: String,
-    /// What the broker did that it must not, in words.
+    /// A description of forbidden behaviour of the broker.
     pub fault: Option<String>,
-    /// Those who stay connected until the innocent clients were watched long enough.
+    /// Attackers that stay connected until the innocent clients have been measured.
     pub held: Vec<Peer>,
 }
 
 impl Ended {
-    /// Nobody stays.
+    /// No attacker stays.
     pub fn with(heard: impl Into<String>) -> Self {
         Self { heard: heard.into(), ..Self::default() }
     }
 
-    /// These stay.
+    /// These attackers stay.
     pub fn holding(heard: impl Into<String>, held: Vec<Peer>) -> Self {
         Self { heard: heard.into(), held, fault: None }
     }
 }
 
-/// What is sent once the innocent clients have been watched without it.
+/// The attack itself, sent after the innocent clients have been measured without it.
 pub type Strike = Box<dyn FnOnce(&Field) -> Heard<Ended> + Send>;
 
 /// One attack.
 #[derive(Clone, Copy, Debug)]
 pub struct Attack {
-    /// As it is named on the command line and in tables.
+    /// The name on the command line and in tables.
     pub name: &'static str,
-    /// What is sent, in a line.
+    /// A one-line description.
     pub about: &'static str,
-    /// How the broker is set up.
+    /// The configuration of the broker.
     pub setup: fn(&Field) -> Setup,
-    /// What is made ready beforehand, and what is sent then.
+    /// Prepares the attack, and returns the data to send.
     pub prepare: fn(&Field) -> Heard<Strike>,
-    /// Part of the short form.
+    /// Whether the attack is part of the short form.
     pub in_short: bool,
 }
 
-/// The broker as it is.
+/// The default configuration.
 pub fn plain(_: &Field) -> Setup {
     Setup::default()
 }

@@ -1,6 +1,6 @@
-//! Clients that do nothing wrong, while others attack: pairs that exchange messages at an even rate, one
-//! that pings, and one that connects anew again and again. One thread drives them all, so that their
-//! times are comparable, and each time is kept, with the moment it began.
+//! Innocent clients during an attack: pairs that exchange messages at a constant rate, one that
+//! pings, and one that reconnects repeatedly. A single thread drives all of them, so that their
+//! times are comparable, and each time is recorded with its start.
 
 use std::{
     collections::VecDeque,
@@ -25,26 +25,26 @@ use crate::{
     stamp::Stamp,
 };
 
-/// Keep Alive of those who stay: a stall of one and a half of it disconnects them all.
+/// Keep Alive of permanent clients: a stall of one and a half times this disconnects them.
 const KEEP_ALIVE_S: u16 = 5;
-/// A connection that is not accepted by then is given up.
+/// Time limit for a connection to be accepted.
 const CONNECT_NS: u64 = 10_000_000_000;
-/// What may wait for a socket; a publisher of more rests.
+/// Maximum amount of unsent data; a publisher with more pauses.
 const OUTBOX_BYTES_MAX: usize = 256 * 1024;
-/// Connections under way at a time of the one that connects anew.
+/// Maximum number of pending connections of the reconnecting client.
 const NEWCOMERS_MAX: usize = 200;
 const PAYLOAD_BYTES: usize = 64;
 
-/// How many there are, and how often each does something.
+/// The number of clients, and their intervals.
 #[derive(Clone, Copy, Debug)]
 pub struct Habits {
     /// Pairs of a publisher and a subscriber.
     pub pairs: usize,
-    /// From a message of a publisher to its next.
+    /// Interval between two messages of a publisher.
     pub message_every: Duration,
-    /// From a PINGREQ to the next.
+    /// Interval between two PINGREQs.
     pub ping_every: Duration,
-    /// From a new connection to the next.
+    /// Interval between two new connections.
     pub connect_every: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Default for Habits {
     }
 }
 
-/// What was timed.
+/// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// From publishing to receiving, at QoS 1.
@@ -70,35 +70,35 @@ pub enum Kind {
     Connect,
 }
 
-/// One of them.
+/// One measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// What.
+    /// The operation.
     pub kind: Kind,
-    /// When it began, by [`now_ns`].
+    /// Start of the operation, by [`now_ns`].
     pub began_ns: u64,
-    /// How long it took, or had taken by the end where it was not done by then.
+    /// Duration, or the time so far if the operation was incomplete at the end.
     pub took_ns: u64,
 }
 
-/// All that happened to them.
+/// All measurements and incidents.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// What was timed, in the order in which it ended.
+    /// The measurements, in order of completion.
     pub samples: Vec<Sample>,
-    /// When each connection ended that should not have.
+    /// Times when connections ended unexpectedly.
     pub disconnects: Vec<u64>,
-    /// When each connection was begun that was refused or not answered.
+    /// Start times of connections that were refused or not answered.
     pub refused: Vec<u64>,
-    /// Messages that did not come though later ones did.
+    /// Messages that were skipped.
     pub lost: u64,
-    /// Messages and pings that were still awaited at the end.
+    /// Messages and pings still pending at the end.
     pub awaited: u64,
-    /// The longest that the generator itself was late.
+    /// The maximum delay of the generator itself.
     pub late_ns: u64,
 }
 
-/// The thread, and how it stands.
+/// The thread, and its state.
 #[derive(Debug)]
 pub struct Innocents {
     shared: Arc<Shared>,
@@ -108,12 +108,13 @@ pub struct Innocents {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// When the oldest message or ping began that is still awaited; 0 while none is.
+    /// Start of the oldest pending message or ping; 0 if there is none.
     oldest_ns: AtomicU64,
 }
 
 impl Innocents {
-    /// Connects all and has them begin, in a thread with the cores and the priority of this one.
+    /// Connects all clients and starts them, in a thread with the cores and the priority of this
+    /// one.
     pub fn start(address: LoopbackAddress, habits: Habits) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let (tell, hear) = mpsc::channel();
@@ -137,7 +138,7 @@ impl Innocents {
         }
     }
 
-    /// For how long the oldest thing that they wait for has been awaited.
+    /// Age of the oldest pending operation.
     pub fn waiting(&self) -> Duration {
         match self.shared.oldest_ns.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -145,10 +146,10 @@ impl Innocents {
         }
     }
 
-    /// Ends them.
+    /// Stops the clients.
     pub fn finish(mut self) -> Result<Record> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().expect("it is taken here and in drop alone");
+        let thread = self.thread.take().expect("taken only here and in drop");
         match thread.join() {
             Ok(record) => record.map_err(|source| Error::io("drive innocent clients", source)),
             Err(_) => Err(Error::Broker("the thread of the innocent clients ended".into())),
@@ -165,7 +166,7 @@ impl Drop for Innocents {
     }
 }
 
-/// A client and what it is there for.
+/// A client and its role.
 #[derive(Debug)]
 struct Client {
     stream: mio::net::TcpStream,
@@ -177,22 +178,22 @@ struct Client {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// Of this pair.
+    /// The publisher of this pair.
     Publisher(usize),
-    /// Of this pair.
+    /// The subscriber of this pair.
     Subscriber(usize),
     Pinger,
-    /// Begun at this moment.
+    /// Started at this time.
     Newcomer(u64),
 }
 
-/// What one pair waits for.
+/// The pending messages of a pair.
 #[derive(Debug)]
 struct Pair {
     template: PublishTemplate,
     next_ns: u64,
     sequence: u64,
-    /// Number and moment of each message that is on its way.
+    /// Number and start of each message in transit.
     awaited: VecDeque<(u64, u64)>,
 }
 
@@ -200,7 +201,7 @@ struct Crowd {
     address: LoopbackAddress,
     habits: Habits,
     poll: Poll,
-    /// Two of each pair, the one that pings, and newcomers after them.
+    /// Two clients per pair, the one that pings, and new connections after them.
     clients: Vec<Option<Client>>,
     pairs: Vec<Pair>,
     next_ping_ns: u64,
@@ -215,7 +216,7 @@ const fn ns(duration: Duration) -> u64 {
 }
 
 impl Crowd {
-    /// Connects those who stay, one after the other.
+    /// Connects the permanent clients, one after the other.
     fn connect(address: LoopbackAddress, habits: Habits) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut crowd = Self {
@@ -239,7 +240,7 @@ impl Crowd {
             crowd.pairs.push(Pair { template, next_ns: 0, sequence: 0, awaited: VecDeque::new() });
         }
         crowd.add(Role::Pinger, None)?;
-        // All begin now, spread over the time from a message to the next.
+        // All start now, spread over the interval between messages.
         let now = now_ns();
         for (number, pair) in crowd.pairs.iter_mut().enumerate() {
             pair.next_ns = now + ns(habits.message_every) * number as u64 / habits.pairs as u64;
@@ -248,7 +249,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// One that is in, and has its subscription, before it is let into the crowd.
+    /// Connects a client and subscribes, before it is driven with the others.
     fn add(&mut self, role: Role, topic: Option<&str>) -> io::Result<()> {
         let patience = Duration::from_secs(10);
         let mut stream =
@@ -269,7 +270,7 @@ impl Crowd {
         let mut answer = [0; 9];
         stream.read_exact(&mut answer[..expected])?;
         if answer[..4] != [0x20, 2, 0, 0] || (expected > 4 && answer[8] != 1) {
-            let what = format!("{name} was not let in: {:02x?}", &answer[..expected]);
+            let what = format!("{name} was not accepted: {:02x?}", &answer[..expected]);
             return Err(io::Error::other(what));
         }
         stream.set_nonblocking(true)?;
@@ -310,7 +311,7 @@ impl Crowd {
         Ok(self.end())
     }
 
-    /// When somebody has something to do.
+    /// The earliest time at which a client has something to do.
     fn due_ns(&self) -> u64 {
         let pairs = self.pairs.iter().map(|pair| pair.next_ns);
         pairs.chain([self.next_ping_ns, self.next_connect_ns]).min().unwrap_or(u64::MAX)
@@ -322,7 +323,7 @@ impl Crowd {
         fronts.chain(self.pinged.front().copied()).min().unwrap_or(0)
     }
 
-    /// Everybody whose time has come does it.
+    /// Performs all due operations.
     fn act(&mut self, now: u64) -> io::Result<()> {
         for pair in 0..self.pairs.len() {
             if self.pairs[pair].next_ns <= now {
@@ -408,7 +409,7 @@ impl Crowd {
         self.clients[slot].as_ref().is_some_and(|client| client.is_open)
     }
 
-    /// A socket has something, or takes something again.
+    /// A socket is readable or writable.
     fn handle(&mut self, slot: usize) {
         self.flush(slot);
         let mut buffer = [0; 16 * 1024];
@@ -486,7 +487,7 @@ impl Crowd {
         }
     }
 
-    /// Messages of one publisher come in order: what is skipped does not come any more.
+    /// Messages of one publisher arrive in order: skipped ones are lost.
     fn receive(&mut self, pair: usize, sequence: u64, now: u64) {
         let awaited = &mut self.pairs[pair].awaited;
         while let Some(&(next, began_ns)) = awaited.front().filter(|(next, _)| *next <= sequence) {
@@ -514,8 +515,8 @@ impl Crowd {
         }
     }
 
-    /// A connection that ended, or is given up. Those who stay are not replaced: nothing more is awaited
-    /// of them.
+    /// A connection ended, or is given up. Permanent clients are not replaced, and their pending
+    /// operations are abandoned.
     fn lose(&mut self, slot: usize) {
         let Some(client) = self.clients[slot].as_mut() else { return };
         if !client.is_open {
@@ -538,7 +539,7 @@ impl Crowd {
         }
     }
 
-    /// What this pair waited for counts for as long as it waited.
+    /// Pending messages of this pair count with the time they have waited.
     fn abandon(&mut self, pair: usize) {
         let now = now_ns();
         for (_, began_ns) in std::mem::take(&mut self.pairs[pair].awaited) {
@@ -547,7 +548,7 @@ impl Crowd {
         }
     }
 
-    /// What is still awaited counts for as long as it has been.
+    /// Pending operations count with their time so far.
     fn end(mut self) -> Record {
         let messages: usize = self.pairs.iter().map(|pair| pair.awaited.len()).sum();
         self.record.awaited = (messages + self.pinged.len()) as u64;

@@ -1,5 +1,5 @@
-//! Clients that mean harm, and what those notice who do not: the latency of innocent clients beside each
-//! attack, and what each kind of state makes a broker hold, broker by broker.
+//! Hostile clients, and their effect: the latency of innocent clients during each attack, and the
+//! memory that each kind of state makes a broker use, per broker.
 
 mod attacks;
 mod field;
@@ -22,10 +22,11 @@ use crate::{
 use field::Attack;
 use trial::{Measured, Trial};
 
-/// Connections that an attack holds at most.
+/// Maximum number of connections of an attack.
 const CONNECTIONS_MAX: u64 = 6_000;
 
-/// Each attack on each broker; whether the aim was met by those that it is for.
+/// Runs each attack on each broker; returns whether the limits were met by the brokers they apply
+/// to.
 pub fn hostile(args: &HostileArgs) -> Result<bool> {
     args.check()?;
     let all = if args.memory { memory::all() } else { attacks::all() };
@@ -54,7 +55,7 @@ pub fn hostile(args: &HostileArgs) -> Result<bool> {
     }
 }
 
-/// A row for each attack and broker. A trial without a result has one as well, and the reason is told.
+/// One row per attack and broker, also for a trial without a result, whose reason is printed.
 fn try_all<R: Serialize>(
     args: &HostileArgs,
     attacks: &[Attack],
@@ -85,7 +86,7 @@ fn try_all<R: Serialize>(
     Ok(rows)
 }
 
-/// The table, and what was missed; whether nothing was.
+/// Prints the table and the violated limits; returns whether there were none.
 fn conclude(args: &HostileArgs, table: &str, missed: impl Iterator<Item = String>) -> Result<bool> {
     if args.format != Format::Json {
         output::print(table)?;
@@ -95,11 +96,11 @@ fn conclude(args: &HostileArgs, table: &str, missed: impl Iterator<Item = String
     Ok(missed.is_empty())
 }
 
-/// Those that were asked for.
+/// The selected attacks.
 fn chosen(args: &HostileArgs, all: Vec<Attack>) -> Result<Vec<Attack>> {
     for name in &args.only {
         if !all.iter().any(|attack| attack.name.starts_with(name.as_str())) {
-            return Err(Error::Usage(format!("there is no attack {name}: --list names them")));
+            return Err(Error::Usage(format!("there is no attack {name}: see --list")));
         }
     }
     let is_chosen = |attack: &Attack| match args.only.is_empty() {

@@ -1,7 +1,7 @@
-//! Packets that a client may send and that no client of good will does: the longest, the deepest, the
-//! most of a kind. Pure bytes; knows nothing of sockets.
+//! Packets that a client may send and no well-behaved client does: of maximum length, depth or
+//! number. Encodes bytes without a socket.
 
-/// What a CONNECT of an attack says.
+/// The fields of a CONNECT.
 #[derive(Clone, Debug)]
 pub struct Connect<'a> {
     /// 4 for MQTT 3.1.1, 5 for MQTT 5.0.
@@ -10,20 +10,20 @@ pub struct Connect<'a> {
     pub client: &'a str,
     /// Clean Session, or Clean Start.
     pub clean: bool,
-    /// Session Expiry Interval, in MQTT 5.0 where it is not 0.
+    /// Session Expiry Interval, in MQTT 5.0, if not 0.
     pub expiry_s: u32,
-    /// User Properties as bytes, in MQTT 5.0.
+    /// Encoded User Properties, in MQTT 5.0.
     pub properties: &'a [u8],
     /// Topic and payload of a Will.
     pub will: Option<(&'a str, &'a [u8])>,
-    /// Will Delay Interval, in MQTT 5.0 where it is not 0.
+    /// Will Delay Interval, in MQTT 5.0, if not 0.
     pub will_delay_s: u32,
     /// User Name and Password.
     pub login: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Connect<'a> {
-    /// A session of MQTT 5.0 that begins with nothing and leaves nothing.
+    /// An MQTT 5.0 session that ends with its connection.
     pub fn clean(client: &'a str) -> Self {
         Self {
             level: 5,
@@ -37,12 +37,12 @@ impl<'a> Connect<'a> {
         }
     }
 
-    /// A session that outlives its connection by an hour, and is gone on with.
+    /// A session that outlives its connection by an hour, and is resumed.
     pub fn kept(client: &'a str) -> Self {
         Self { clean: false, expiry_s: 3_600, ..Self::clean(client) }
     }
 
-    /// As bytes. Keep Alive is long enough for any attack.
+    /// The encoded packet. The Keep Alive is longer than any attack.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(64 + self.properties.len());
         put_text("MQTT", &mut body);
@@ -81,7 +81,7 @@ impl<'a> Connect<'a> {
     }
 }
 
-/// A whole PUBLISH of MQTT 5.0.
+/// An MQTT 5.0 PUBLISH.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Publish<'a> {
     /// Topic Name.
@@ -90,23 +90,23 @@ pub struct Publish<'a> {
     pub qos: u8,
     /// RETAIN.
     pub retain: bool,
-    /// Packet Identifier, where the QoS asks for one.
+    /// Packet Identifier, above QoS 0.
     pub identifier: u16,
-    /// Message Expiry Interval where it is not 0.
+    /// Message Expiry Interval, if not 0.
     pub expiry_s: u32,
-    /// User Properties as bytes.
+    /// Encoded User Properties.
     pub properties: &'a [u8],
     /// The Application Message.
     pub payload: &'a [u8],
 }
 
 impl Publish<'_> {
-    /// To the end of these bytes.
+    /// Appends the packet to these bytes.
     pub fn append(&self, out: &mut Vec<u8>) {
         self.append_as(5, out);
     }
 
-    /// To the end of these bytes, as this version of the protocol has it.
+    /// Appends the packet in this protocol version.
     pub fn append_as(&self, level: u8, out: &mut Vec<u8>) {
         let mut body = Vec::with_capacity(self.topic.len() + self.payload.len() + 16);
         put_text(self.topic, &mut body);
@@ -158,7 +158,7 @@ pub fn unsubscribe<T: AsRef<str>>(identifier: u16, filters: &[T]) -> Vec<u8> {
     packet(0xA2, &body)
 }
 
-/// PUBACK, PUBREC, PUBREL or PUBCOMP by its first byte, with success.
+/// PUBACK, PUBREC, PUBREL or PUBCOMP with success, by the first byte.
 pub fn append_acknowledgement(first_byte: u8, identifier: u16, out: &mut Vec<u8>) {
     let [high, low] = identifier.to_be_bytes();
     out.extend_from_slice(&[first_byte, 2, high, low]);
@@ -167,16 +167,15 @@ pub fn append_acknowledgement(first_byte: u8, identifier: u16, out: &mut Vec<u8>
 /// PINGREQ.
 pub const PINGREQ: [u8; 2] = [0xC0, 0];
 
-/// DISCONNECT that says all is well.
+/// DISCONNECT with success.
 pub const DISCONNECT: [u8; 2] = [0xE0, 0];
 
-/// So many bytes of User Properties, or a little less: names and values of one letter, the most of
-/// them that fit.
+/// At most this many bytes of User Properties: as many names and values of one letter as fit.
 pub fn user_properties(bytes: usize) -> Vec<u8> {
     [0x26, 0, 1, b'n', 0, 1, b'v'].repeat(bytes / 7)
 }
 
-/// Distinct texts, the shortest first: printable, without wildcards, levels and `$`.
+/// Distinct texts, shortest first: printable, without wildcards, `/` and `$`.
 pub fn short_names(count: usize) -> Vec<String> {
     let letters: Vec<char> = ('!'..='~').filter(|letter| !"#+/$".contains(*letter)).collect();
     let mut names = Vec::with_capacity(count);
@@ -195,14 +194,14 @@ pub fn short_names(count: usize) -> Vec<String> {
     names
 }
 
-/// A text of so many levels, each either of two by the bits of `number`.
+/// A text of this many levels; the bits of `number` select one of two texts for each level.
 pub fn levels_by_bits(number: usize, levels: usize, zero: &str, one: &str) -> String {
     let level =
         |at: usize| if at < usize::BITS as usize && number >> at & 1 == 1 { one } else { zero };
     (0..levels).map(level).collect::<Vec<_>>().join("/")
 }
 
-/// A packet by its first byte and what follows the Remaining Length.
+/// A packet from its first byte and the bytes after the Remaining Length.
 pub fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 5);
     put_packet(first_byte, body, &mut out);
@@ -244,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_are_as_the_specification_has_them() {
+    fn packets_are_encoded_as_specified() {
         let mut publish = Vec::new();
         Publish { topic: "a", qos: 1, identifier: 7, payload: b"x", ..Publish::default() }
             .append(&mut publish);
@@ -258,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_packet_has_a_length_of_as_many_bytes_as_it_takes() {
+    fn the_length_field_of_a_long_packet_has_the_required_size() {
         assert_eq!(packet(0x30, &[0; 127])[..2], [0x30, 127]);
         assert_eq!(packet(0x30, &[0; 128])[..3], [0x30, 0x80, 1]);
         assert_eq!(packet(0x30, &vec![0; 16_384])[..4], [0x30, 0x80, 0x80, 1]);
     }
 
     #[test]
-    fn short_names_are_distinct_and_no_longer_than_they_have_to_be() {
+    fn short_names_are_distinct_and_as_short_as_possible() {
         let names = short_names(10_000);
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         assert!(names.iter().all(|name| (1..=3).contains(&name.len())));
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_filters_are_distinct_and_as_deep_as_asked_for() {
+    fn deep_filters_are_distinct_and_have_the_requested_depth() {
         let filters: HashSet<_> = (0..1_000).map(|it| levels_by_bits(it, 250, "a", "+")).collect();
         assert_eq!(filters.len(), 1_000);
         assert!(filters.iter().all(|filter| filter.split('/').count() == 250));

@@ -1,5 +1,5 @@
-//! A client of an attack: one socket, written and read in turn, and never waited for longer than it was
-//! told to. It asks nothing of what the broker sends but its first byte and Reason Code.
+//! A client of an attack: one socket with blocking reads and writes and a timeout. Interprets only
+//! the first byte and the Reason Code of received packets.
 
 use std::{
     fmt,
@@ -12,17 +12,17 @@ use std::{
 use super::packets::{self, Connect};
 use crate::address::LoopbackAddress;
 
-/// How an exchange with the broker ended where it did not go as the attack meant it to. No error of the
-/// tool: a broker may well refuse.
+/// An unexpected end of an exchange with the broker. Not an error of the tool, as a broker may
+/// refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// CONNACK with this Reason Code.
     Connack(u8),
     /// DISCONNECT with this Reason Code.
     Disconnect(u8),
-    /// The connection was closed without a word.
+    /// The connection was closed without a packet.
     Closed,
-    /// Nothing came, or nothing was taken, for as long as one was told to wait.
+    /// No data was received or accepted before the timeout.
     Silence,
 }
 
@@ -46,7 +46,7 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// What an exchange gives back.
+/// The result of an exchange.
 pub type Heard<T> = Result<T, Refusal>;
 
 /// One connection.
@@ -60,14 +60,14 @@ pub struct Peer {
 /// A packet from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its first byte.
+    /// The first byte.
     pub first_byte: u8,
-    /// What follows its Remaining Length.
+    /// The bytes after the Remaining Length.
     pub body: Vec<u8>,
 }
 
 impl Peer {
-    /// A TCP connection on which nothing has been sent.
+    /// A TCP connection on which no data has been sent.
     pub fn open(address: LoopbackAddress, patience: Duration) -> Heard<Self> {
         let stream = TcpStream::connect_timeout(&address.socket_address(), patience)?;
         stream.set_nodelay(true)?;
@@ -76,7 +76,7 @@ impl Peer {
         Ok(Self { stream, inbox: Vec::new(), patience })
     }
 
-    /// A client that has been let in.
+    /// A connected client.
     pub fn connect(
         address: LoopbackAddress,
         patience: Duration,
@@ -88,14 +88,14 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Send all of it.
+    /// Sends all bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Heard<()> {
         self.stream.write_all(bytes)?;
         Ok(())
     }
 
-    /// Send as much as the broker takes by then; how much that was. An end of the connection is no
-    /// refusal here: whoever floods reckons with it.
+    /// Sends as many bytes as the broker accepts in time; returns their number. The end of the
+    /// connection is not an error here, as floods expect it.
     pub fn send_until(&mut self, bytes: &[u8], until: Instant) -> usize {
         let mut sent = 0;
         while sent < bytes.len() {
@@ -131,7 +131,7 @@ impl Peer {
         }
     }
 
-    /// Reads and forgets what comes, to the end of these bytes: an answer that is no MQTT.
+    /// Reads and discards data up to and including these bytes: a response that is not MQTT.
     pub fn await_bytes(&mut self, last: &[u8]) -> Heard<()> {
         let (mut seen, mut buffer) = (Vec::new(), [0; 1_024]);
         while !seen.ends_with(last) {
@@ -143,7 +143,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The next packet that begins with this byte; others are left aside.
+    /// The next packet with this first byte; others are discarded.
     pub fn await_packet(&mut self, first_byte: u8) -> Heard<Answer> {
         let until = Instant::now() + self.patience;
         while Instant::now() < until {
@@ -159,13 +159,14 @@ impl Peer {
         Err(Refusal::Silence)
     }
 
-    /// Waits until the broker has handled everything before: PINGREQ and its PINGRESP.
+    /// Waits until the broker has processed all earlier packets, with PINGREQ and PINGRESP.
     pub fn settle(&mut self) -> Heard<()> {
         self.send(&packets::PINGREQ)?;
         self.await_packet(0xD0).map(|_| ())
     }
 
-    /// SUBSCRIBE to these, a thousand a packet, each answered before the next; how many were granted.
+    /// Subscribes to these filters, a thousand per packet, each answered before the next; returns
+    /// how many were granted.
     pub fn subscribe_all<T: AsRef<str>>(&mut self, qos: u8, filters: &[T]) -> Heard<usize> {
         let mut granted = 0;
         for some in filters.chunks(1_000) {
@@ -176,7 +177,7 @@ impl Peer {
         Ok(granted)
     }
 
-    /// What the broker had to say at last, where it said anything: reads what is there by then.
+    /// The broker's last response, if any: reads what arrives in time.
     pub fn last_word(&mut self, until: Instant) -> Refusal {
         let mut word = Refusal::Silence;
         loop {
@@ -198,7 +199,7 @@ impl Peer {
         }
     }
 
-    /// Reads and forgets all that comes, in a thread that ends with the connection.
+    /// Reads and discards all data, in a thread that ends with the connection.
     pub fn drain(&self) -> Heard<JoinHandle<u64>> {
         let mut stream = self.stream.try_clone()?;
         Ok(thread::spawn(move || {
@@ -214,7 +215,7 @@ impl Peer {
         }))
     }
 
-    /// Ends the connection without DISCONNECT, for whoever reads it elsewhere too.
+    /// Ends the connection without DISCONNECT, also for other readers of the socket.
     pub fn drop_connection(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
@@ -222,29 +223,29 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // A thread that drains it is to end as well.
+        // Ends a thread that drains the connection, too.
         self.drop_connection();
     }
 }
 
-/// What several connections send at once, each as much as the broker takes of it.
+/// Data that several connections send concurrently, each as much as the broker accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Pump<'a> {
-    /// What each sends first.
+    /// Sent first by each connection.
     pub first: &'a [u8],
-    /// What it sends after that, again and again.
+    /// Sent after that, repeatedly.
     pub again: &'a [u8],
-    /// Bytes that one sends at most.
+    /// Maximum number of bytes per connection.
     pub each_max: usize,
-    /// Bytes that all send at most.
+    /// Maximum number of bytes of all connections.
     pub total_max: usize,
-    /// When it is over.
+    /// The end of the transmission.
     pub end: Instant,
 }
 
 impl Pump<'_> {
-    /// Sends in turn, a piece each, and never waits for one of them; how many bytes were taken. Those who
-    /// are closed are left out.
+    /// Sends in turn, one piece per connection, without waiting for any of them; returns the number
+    /// of accepted bytes. Closed connections are skipped.
     pub fn run(&self, peers: &mut [Peer]) -> usize {
         const PIECE: usize = 64 * 1024;
         let mut sent = vec![0; peers.len()];
@@ -279,7 +280,7 @@ impl Pump<'_> {
         total
     }
 
-    /// What follows so many bytes, of one connection.
+    /// The data of a connection after this many bytes.
     fn piece(&self, sent: usize, most: usize) -> &[u8] {
         let rest = match sent.checked_sub(self.first.len()) {
             Some(after) if !self.again.is_empty() => &self.again[after % self.again.len()..],
@@ -290,12 +291,12 @@ impl Pump<'_> {
     }
 }
 
-/// How many filters of a SUBACK of MQTT 5.0 were granted.
+/// The number of granted filters in a 5.0 SUBACK.
 pub fn granted_in(suback: &Answer) -> usize {
     suback.body.iter().skip(3).filter(|&&reason| reason < 0x80).count()
 }
 
-/// Where the first packet ends, once it is whole: the length of its header, and of all of it.
+/// The end of the first packet, if complete: the length of its header and its total length.
 fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut remaining = 0;
     for at in 1..=4 {
@@ -317,7 +318,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// A stand-in that answers the first bytes with these, and closes.
+    /// A stand-in that answers the first bytes with these, and closes the connection.
     fn answering(answer: &'static [u8]) -> LoopbackAddress {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_with_its_reason() {
+    fn a_refusal_is_reported_with_its_reason() {
         let connect =
             |answer| Peer::connect(answering(answer), PATIENCE, &Connect::clean("c")).map(|_| ());
         assert_eq!(connect(&[0x20, 3, 0, 0, 0]), Ok(()));
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pump_sends_one_thing_first_and_another_again_and_again() {
+    fn a_pump_sends_its_first_part_once_and_its_second_repeatedly() {
         let pump = Pump {
             first: b"abc",
             again: b"xy",
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_longer_than_told() {
+    fn operations_end_at_their_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
         let address = address.parse().expect("127.0.0.1 is loopback");
@@ -365,9 +366,9 @@ mod tests {
         let begun = Instant::now();
         let refused = Peer::connect(address, patience, &Connect::clean("c")).map(|_| ());
         assert_eq!(refused, Err(Refusal::Silence));
-        let mut peer = Peer::open(address, patience).expect("the backlog takes it");
+        let mut peer = Peer::open(address, patience).expect("the backlog has room");
         let sent = peer.send_until(&vec![0; 64 << 20], Instant::now() + patience);
-        assert!(sent < 64 << 20, "nobody reads");
+        assert!(sent < 64 << 20, "the data is not read");
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     }
 }

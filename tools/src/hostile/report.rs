@@ -1,4 +1,4 @@
-//! What was found, judged by the aim, as a table or for programs.
+//! The results of attacks, compared with the limits, as a table or for programs.
 
 use serde::Serialize;
 
@@ -11,11 +11,11 @@ pub struct Row {
     attack: &'static str,
     broker: String,
     figures: Option<Figures>,
-    /// What of the aim was not met, where it is for this broker.
+    /// Violated limits, if they apply to this broker.
     missed: Vec<String>,
 }
 
-/// In milliseconds where nothing else is said.
+/// In milliseconds unless stated otherwise.
 #[derive(Debug, Serialize)]
 struct Figures {
     without: Millis,
@@ -28,13 +28,13 @@ struct Figures {
     awaited: u64,
     span_s: f64,
     broker_cpu_s: f64,
-    /// For how long the broker was kept from its core by other work.
+    /// How long other processes kept the broker from its core.
     broker_waiting_s: f64,
     generator_late: f64,
     resident_mib: f64,
     death: Option<String>,
     heard: String,
-    /// What the broker did that it must not.
+    /// A description of forbidden behaviour of the broker.
     fault: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl Millis {
 }
 
 impl Row {
-    /// What was measured, judged.
+    /// A row with results, compared with the limits.
     pub fn new(attack: &'static str, broker: &str, measured: Measured, args: &HostileArgs) -> Self {
         let of = |latencies: &Latencies| {
             (Millis::of(&latencies.traffic), Millis::of(&latencies.connects))
@@ -87,7 +87,7 @@ impl Row {
         Self { attack, broker: broker.into(), figures: Some(figures), missed }
     }
 
-    /// There is no figure.
+    /// A row without a result.
     pub fn without(attack: &'static str, broker: &str) -> Self {
         let missed = match broker {
             "mosquitto" => Vec::new(),
@@ -96,13 +96,13 @@ impl Row {
         Self { attack, broker: broker.into(), figures: None, missed }
     }
 
-    /// What of the aim was not met, in words.
+    /// A description of the violated limits.
     pub fn missed(&self) -> Option<String> {
         (!self.missed.is_empty())
             .then(|| format!("{}: {}: {}", self.attack, self.broker, self.missed.join(", ")))
     }
 
-    /// The figures in a line, for whoever waits for the table.
+    /// The figures in a line, printed before the table.
     pub fn line(&self) -> String {
         let cells = self.cells();
         cells[2..].join(" | ")
@@ -152,33 +152,33 @@ const COLUMNS: [&str; 13] = [
     "CPU s",
     "RSS MiB",
     "span s",
-    "attackers heard",
+    "attackers received",
     "aim",
 ];
 
-/// All rows, with what they mean.
+/// All rows, with a legend.
 pub fn table(rows: &[Row]) -> String {
     let mut table = Table::new(&COLUMNS);
     rows.iter().for_each(|row| table.push(row.cells()));
     format!(
-        "{}\nOf innocent clients: without the attack → beside it. Messages at QoS 1 (published … \
+        "{}\nOf innocent clients: without the attack → during it. Messages at QoS 1 (published … \
          received) and pings; connections (TCP connect … CONNACK).\n",
         table.markdown()
     )
 }
 
-/// What of the aim was not met.
+/// The violated limits.
 fn missed(figures: &Figures, args: &HostileArgs) -> Vec<String> {
     let mut missed = Vec::new();
     if figures.death.is_some() {
-        missed.push("the broker ended".into());
+        missed.push("the broker exited".into());
     }
     missed.extend(figures.fault.clone());
     for (count, what) in [
         (figures.disconnects as u64, "disconnected"),
         (figures.refused as u64, "connections refused"),
         (figures.lost, "messages lost"),
-        (figures.awaited, "messages still awaited"),
+        (figures.awaited, "messages still pending"),
     ] {
         if count > 0 {
             missed.push(format!("{count} {what}"));
@@ -195,7 +195,7 @@ fn missed(figures: &Figures, args: &HostileArgs) -> Vec<String> {
     missed
 }
 
-/// Milliseconds in as many digits as matter.
+/// Milliseconds with the significant digits.
 fn ms(value: f64) -> String {
     match value {
         value if value >= 100.0 => format!("{value:.0}"),
@@ -216,9 +216,9 @@ mod tests {
 
     fn args(words: &[&str]) -> HostileArgs {
         let words = ["ringmq-bench", "hostile"].iter().chain(words);
-        match Cli::try_parse_from(words).expect("it is sound").command {
+        match Cli::try_parse_from(words).expect("valid arguments").command {
             Command::Hostile(args) => args,
-            _ => unreachable!("it says hostile"),
+            _ => unreachable!("the command is hostile"),
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_aim_is_a_maximum_and_a_percentile_by_what_it_was() {
+    fn the_limits_are_a_maximum_and_a_factor_of_the_percentile() {
         assert_eq!(judged(measured(&[1; 100]), &[]), None);
         let slow = judged(measured(&[&[1; 998][..], &[25; 2]].concat()), &[]);
         assert_eq!(slow.as_deref(), Some("attack: ringmq: max 25.0 ms"));
@@ -237,24 +237,24 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_disconnected_refused_or_lost_is_a_miss_however_fast_it_was() {
+    fn disconnections_refusals_and_losses_are_violations_regardless_of_latency() {
         let disconnected = Measured { disconnects: 2, ..measured(&[1; 100]) };
         assert!(judged(disconnected, &["--short"]).expect("a miss").contains("2 disconnected"));
         let refused = Measured { refused: 1, ..measured(&[1; 100]) };
         assert!(judged(refused, &[]).expect("a miss").contains("1 connections refused"));
         let ended = Measured { death: Some("abort".into()), ..measured(&[1; 100]) };
-        assert!(judged(ended, &["--short"]).expect("a miss").contains("the broker ended"));
+        assert!(judged(ended, &["--short"]).expect("a miss").contains("the broker exited"));
     }
 
     #[test]
-    fn the_short_form_is_generous_with_time_alone() {
+    fn the_short_form_only_relaxes_time_limits() {
         assert_eq!(judged(measured(&[500; 100]), &["--short"]), None);
         assert!(judged(measured(&[5_000; 100]), &["--short"]).is_some());
         assert!(judged(measured(&[500; 100]), &["--short", "--max-ms", "20"]).is_some());
     }
 
     #[test]
-    fn mosquitto_is_shown_and_not_judged() {
+    fn limits_do_not_apply_to_mosquitto() {
         let row = Row::new("attack", "mosquitto", measured(&[900; 100]), &args(&[]));
         assert_eq!(row.missed(), None);
         assert_eq!(row.cells().len(), COLUMNS.len());

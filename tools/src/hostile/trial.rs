@@ -1,4 +1,4 @@
-//! One attack on one broker, with innocent clients beside it.
+//! One attack on one broker, with innocent clients.
 
 use std::{
     thread,
@@ -20,63 +20,63 @@ use crate::{
     real_time::RealTime,
 };
 
-/// Innocent clients wait for no more than the usual: what an attack left is worked off.
+/// The oldest pending operation of innocent clients below which the attack counts as processed.
 const SETTLED: Duration = Duration::from_millis(100);
-/// Nobody waits for longer where nothing happens.
+/// The limit of the oldest pending operation without an attack.
 const CALM: Duration = Duration::from_millis(20);
-/// For how long nobody does before a baseline begins.
+/// How long it must hold before a baseline starts.
 const WARM_UP: Duration = Duration::from_millis(300);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What is tried.
+/// The parameters of a trial.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial<'a> {
-    /// How.
+    /// The arguments.
     pub args: &'a HostileArgs,
-    /// On which broker.
+    /// The broker.
     pub broker: &'a str,
-    /// What.
+    /// The attack.
     pub attack: Attack,
 }
 
-/// What was found.
+/// The results.
 #[derive(Debug)]
 pub struct Measured {
-    /// What the innocent clients met without the attack, and beside it.
+    /// Latencies of innocent clients without the attack.
     pub without: Latencies,
-    /// And beside it.
+    /// Latencies during the attack.
     pub beside: Latencies,
-    /// What else happened to them since the attack began.
+    /// Disconnections of innocent clients since the start of the attack.
     pub disconnects: usize,
-    /// Of those who connect anew.
+    /// Refused connections of the reconnecting client.
     pub refused: usize,
-    /// Messages that never came though later ones did.
+    /// Messages that were skipped.
     pub lost: u64,
-    /// Messages and pings that had not come by the end, though all were waited for.
+    /// Messages and pings that were still pending after the final wait.
     pub awaited: u64,
-    /// The longest that the generator itself was late.
+    /// The maximum delay of the generator itself.
     pub late: Duration,
-    /// What the broker used from the beginning of the attack on, as far as it lived.
+    /// Resources used by the broker since the start of the attack, as long as it ran.
     pub used: Usage,
     /// Resident memory before the attack, in bytes.
     pub resident_before: u64,
-    /// The most of it since.
+    /// The peak since then.
     pub resident_bytes: u64,
-    /// What was left of it at the end, with attackers that stay.
+    /// Resident memory at the end, with the remaining attackers.
     pub resident_after: u64,
-    /// What the broker wrote to its log, in bytes.
+    /// Size of the broker's log, in bytes.
     pub log_bytes: u64,
-    /// How long the attack took, with what the broker had to work off.
+    /// Duration of the attack, including the broker's backlog.
     pub span: Duration,
-    /// Why the broker ended, where it did.
+    /// The cause of the broker's exit, if it exited.
     pub death: Option<String>,
-    /// What attackers heard.
+    /// What attackers received.
     pub heard: String,
-    /// What the broker did that it must not.
+    /// A description of forbidden behaviour of the broker.
     pub fault: Option<String>,
 }
 
-/// Of messages and pings together, and of connections.
+/// Latencies of messages and pings together, and of connections.
 #[derive(Debug, Default)]
 pub struct Latencies {
     /// Of messages and pings.
@@ -85,30 +85,30 @@ pub struct Latencies {
     pub connects: Times,
 }
 
-/// Each of them, ascending, so that none is too long to be told.
+/// All values, ascending, without an upper limit.
 #[derive(Debug, Default)]
 pub struct Times(Vec<u64>);
 
 impl Times {
-    /// From nanoseconds in any order.
+    /// Creates it from nanoseconds in any order.
     pub fn of(mut ns: Vec<u64>) -> Self {
         ns.sort_unstable();
         Self(ns)
     }
 
-    /// How many there are.
+    /// Number of values.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Milliseconds that this part of them took at most; 0 where there are none.
+    /// The quantile in milliseconds; 0 without values.
     pub fn quantile_ms(&self, quantile: f64) -> f64 {
         let last = self.0.len().saturating_sub(1);
         let place = (quantile * self.0.len() as f64).ceil() as usize;
         self.0.get(place.saturating_sub(1).min(last)).map_or(0.0, |&ns| ns as f64 / 1e6)
     }
 
-    /// Milliseconds that the longest took.
+    /// The maximum in milliseconds.
     pub fn max_ms(&self) -> f64 {
         self.quantile_ms(1.0)
     }
@@ -128,7 +128,8 @@ impl Latencies {
 }
 
 impl Trial<'_> {
-    /// From the start of the broker to its end; nothing where this broker lacks what is attacked.
+    /// Runs the trial, from the start of the broker to its end; `None` if this broker lacks the
+    /// attacked feature.
     pub fn run(&self) -> Result<Option<Measured>> {
         let args = self.args;
         let mut field = Field {
@@ -150,7 +151,7 @@ impl Trial<'_> {
 
     fn measure(&self, field: &Field, broker: &mut RunningBroker) -> Result<Measured> {
         let strike = (self.attack.prepare)(field).map_err(|refusal| {
-            Error::Broker(format!("the attack was not made ready: {refusal}"))
+            Error::Broker(format!("the attack could not be prepared: {refusal}"))
         })?;
         let innocents = self.innocents(field)?;
         warm_up(&innocents, field.patience);
@@ -188,22 +189,22 @@ impl Trial<'_> {
             attack.join().map_err(|_| Error::Broker("the thread of the attack ended".into()))?;
         let mut measured = measured(&record, begun_ns, struck_ns, ended, &watch);
         measured.span = span;
-        // The usual few are on their way at any time.
+        // A few messages are always in transit.
         measured.awaited = if is_settled { 0 } else { record.awaited };
         measured.log_bytes = broker.log_bytes();
         measured.death = death;
         Ok(measured)
     }
 
-    /// Before all others on their core, where that was asked for: the thread takes over what this one
-    /// has, as the broker does.
+    /// Starts with real-time priority on the core, if requested: the thread inherits it from this
+    /// one, as the broker does.
     fn innocents(&self, field: &Field) -> Result<Innocents> {
         let _first = self.args.priority.then(RealTime::begin).transpose()?;
         Innocents::start(field.address, Habits::default())
     }
 }
 
-/// Until nobody waits for what was made ready.
+/// Waits until the work of the preparation is done.
 fn warm_up(innocents: &Innocents, patience: Duration) {
     let (begun, mut calm) = (Instant::now(), Instant::now());
     while calm.elapsed() < WARM_UP && begun.elapsed() < patience {
@@ -214,7 +215,7 @@ fn warm_up(innocents: &Innocents, patience: Duration) {
     }
 }
 
-/// How the broker does.
+/// The state of the broker.
 #[derive(Debug)]
 struct Watch {
     meter: Meter,
@@ -238,7 +239,7 @@ impl Watch {
         })
     }
 
-    /// A broker that ended keeps what was seen last.
+    /// After the broker's exit, the last values are kept.
     fn look(&mut self) {
         if let Ok(usage) = self.meter.usage()
             && usage.cpu >= self.usage.cpu
@@ -252,7 +253,7 @@ impl Watch {
     }
 }
 
-/// All that was seen, but for what only the trial knows.
+/// All results that are available here.
 fn measured(
     record: &Record,
     begun_ns: u64,
@@ -286,7 +287,7 @@ fn measured(
     }
 }
 
-/// The broker of this name, set up for an attack.
+/// The broker with this name, configured for an attack.
 pub fn start(args: &HostileArgs, name: &str, setup: &Setup) -> Result<RunningBroker> {
     let (command, file) = match name {
         "mosquitto" => (
@@ -316,16 +317,16 @@ pub fn start(args: &HostileArgs, name: &str, setup: &Setup) -> Result<RunningBro
     Ok(running)
 }
 
-/// The command with the highest priority that is not real-time: the kernel stops a real-time process that
-/// never sleeps for 50 ms of each second. Where sessions share processors evenly (sched(7), autogroup), the
-/// broker has one of its own, and it comes first.
+/// Runs the command with the highest priority that is not real-time: the kernel stops a real-time
+/// process that never sleeps for 50 ms of each second. Where sessions share processors evenly
+/// (sched(7), autogroup), the broker gets a session of its own with a high priority.
 fn before_others(command: &str) -> String {
     let begin = "exec setsid sh -c 'echo -20 >/proc/self/autogroup; exec nice -n -20 ";
     let command = command.replacen("exec ", begin, 1);
     format!("{command}'")
 }
 
-/// As it comes, but for a queue as long as ringmq's.
+/// The default configuration, with a queue as long as ringmq's.
 fn mosquitto_file(setup: &Setup) -> String {
     let store = match setup.has_store {
         true => "persistence true\npersistence_location {dir}/\n",
@@ -347,7 +348,7 @@ pub mod tests {
         Latencies { traffic, ..Latencies::default() }
     }
 
-    /// A trial in which messages took a millisecond without the attack, and this long beside it.
+    /// A trial in which messages took a millisecond without the attack, and this long during it.
     pub fn measured(beside_ms: &[u64]) -> Measured {
         Measured {
             without: latencies(&[1; 100]),
@@ -370,7 +371,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_percentile_is_one_of_the_times_and_the_longest_is_told_however_long() {
+    fn a_percentile_is_one_of_the_values_and_the_maximum_is_unlimited() {
         let times = Times::of((1..=100).rev().map(|ms| ms * 1_000_000).collect());
         let told = [0.5, 0.99, 1.0].map(|quantile| times.quantile_ms(quantile));
         assert_eq!(told, [50.0, 99.0, 100.0]);
@@ -379,7 +380,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_was_begun_before_an_attack_and_ended_in_it_counts_as_beside_it() {
+    fn operations_that_end_during_an_attack_count_as_part_of_it() {
         let sample = |began_ns, took_ns| Sample { kind: Kind::Message, began_ns, took_ns };
         let record = Record {
             samples: vec![

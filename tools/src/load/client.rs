@@ -1,52 +1,52 @@
-//! One connection of the generator: its socket, what is waiting to be written, and the beginning
-//! of a packet whose end has not come. Knows no scenario.
+//! One connection of the generator: its socket, unsent data, and an incomplete packet. Independent
+//! of the scenario.
 
 use std::io;
 
 pub use crate::transport::ReadOutcome;
 use crate::transport::Stream;
 
-/// How far a connection has come.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The socket is being connected.
+    /// The socket is connecting.
     Connecting,
     /// CONNECT was sent.
     AwaitConnack,
     /// SUBSCRIBE was sent.
     AwaitSuback,
-    /// It can be used.
+    /// The client is ready.
     Ready,
 }
 
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
-    /// What its bytes go through.
+    /// The transport.
     pub stream: Stream,
-    /// How far it has come.
+    /// The state.
     pub phase: Phase,
-    /// Encoded and not yet written: `outgoing[written..]`.
+    /// Encoded and unsent: `outgoing[written..]`.
     pub outgoing: Vec<u8>,
     written: usize,
-    /// The start of a packet, moved to the front of the read buffer before the next read.
+    /// An incomplete packet, moved to the front of the read buffer before the next read.
     pub partial: Vec<u8>,
 }
 
 impl Client {
-    /// A connection just begun.
+    /// A new connection.
     pub fn new(stream: Stream) -> Self {
         let phase = Phase::Connecting;
         Self { stream, phase, outgoing: Vec::new(), written: 0, partial: Vec::new() }
     }
 
-    /// Bytes waiting to be written.
+    /// Number of unsent bytes.
     #[inline]
     pub fn outgoing_bytes(&self) -> usize {
         self.outgoing.len() - self.written + self.stream.unsent_bytes()
     }
 
-    /// Write what is waiting, as far as the socket takes it.
+    /// Writes unsent data, as much as the socket accepts.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.written < self.outgoing.len() {
             match self.stream.write(&self.outgoing[self.written..]) {
@@ -56,7 +56,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        // What the transport has to say itself, or the socket did not take.
+        // Data of the transport itself, or that the socket did not accept.
         if self.stream.unsent_bytes() > 0 {
             self.stream.flush()?;
         }
@@ -70,10 +70,10 @@ impl Client {
         Ok(())
     }
 
-    /// Read into `buffer` behind the partial packet, which is put at its front.
+    /// Reads into `buffer` after the incomplete packet, which is moved to its front.
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<ReadOutcome> {
         let kept = self.partial.len();
-        // A packet may be larger than the buffer is at first; the codec bounds packets.
+        // A packet may exceed the initial size of the buffer; the codec limits packets.
         if buffer.len() < 2 * kept {
             buffer.resize(2 * kept, 0);
         }

@@ -1,5 +1,5 @@
-//! Opening every connection of a run: a bounded number at a time, each through TCP connect,
-//! CONNECT and SUBSCRIBE.
+//! Opens all connections of a run: a bounded number at a time, each with TCP connect, CONNECT and
+//! SUBSCRIBE.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ impl Load {
         let mut events = Events::with_capacity(CONNECTING_MAX);
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let total = self.clients_max();
-        // Clients become ready in about the order they were begun, so a cursor is enough.
+        // Clients become ready approximately in order, so a cursor is sufficient.
         let mut first_unready = 0;
         while first_unready < total {
             while self.clients.len() < total && self.clients.len() - first_unready < CONNECTING_MAX
@@ -57,7 +57,7 @@ impl Load {
         Ok(())
     }
 
-    /// The socket is connected, or failed to.
+    /// The socket is connected, or failed to connect.
     pub(super) fn finish_connecting(&mut self, index: usize) -> Result<()> {
         let address = self.settings.address;
         let client = &mut self.clients[index];
@@ -76,7 +76,7 @@ impl Load {
         Ok(())
     }
 
-    /// CONNACK came.
+    /// CONNACK was received.
     pub(super) fn handle_connack(
         &mut self,
         index: usize,
@@ -100,7 +100,7 @@ impl Load {
         Ok(())
     }
 
-    /// SUBACK came.
+    /// SUBACK was received.
     pub(super) fn handle_suback(&mut self, index: usize, reasons: &[u8]) -> Result<()> {
         let phase = self.clients[index].phase;
         let granted = reasons.iter().all(|&reason| reason == self.workload.qos.bits());

@@ -1,7 +1,7 @@
-//! The generator: one thread that drives every client of a run over non-blocking sockets.
+//! The generator: one thread that drives all clients of a run over non-blocking sockets.
 //!
-//! It has to cost much less per message than any broker, so it reads in large pieces, keeps one
-//! buffer for all reads, writes once a turn for each connection, and looks at the clock once a
+//! The generator must cost much less per message than any broker: it reads in large pieces, uses
+//! one buffer for all reads, writes once per turn and connection, and reads the clock once per
 //! read.
 
 pub mod client;
@@ -34,69 +34,69 @@ use client::Client;
 use publisher::Publisher;
 use subscriber::Subscriber;
 
-/// What a run needs beside its workload.
+/// The parameters of a run in addition to its workload.
 #[derive(Clone, Debug)]
 pub struct RunSettings {
-    /// The broker.
+    /// The broker's address.
     pub address: LoopbackAddress,
-    /// Its process, if it is to be measured.
+    /// The broker's process, if it is to be measured.
     pub meter: Option<Meter>,
-    /// Load before the measured span.
+    /// Duration of the load before the measured span.
     pub warm_up: Duration,
-    /// The measured span.
+    /// Duration of the measured span.
     pub span: Duration,
-    /// Messages published at most.
+    /// Maximum number of messages published.
     pub messages_max: u64,
-    /// Where connections come from.
+    /// Source addresses.
     pub sources: Sources,
-    /// What they speak beneath MQTT.
+    /// The transport below MQTT.
     pub transport: Transport,
-    /// Whether to show how far it is.
+    /// Whether to show progress.
     pub progress: bool,
 }
 
 impl RunSettings {
-    /// The way to the broker.
+    /// Opens connections to the broker.
     pub fn connector(&self) -> Result<Connector> {
         Connector::new(self.address, self.sources, &self.transport)
     }
 }
 
-/// A run under way. Clients are in one list, subscribers first: client i of them is subscriber i,
-/// and client `subscribers.len() + i` is publisher i.
+/// A run. Clients are in one list, subscribers first: client i of them is subscriber i, and client
+/// `subscribers.len() + i` is publisher i.
 #[derive(Debug)]
 pub struct Load {
     workload: Workload,
     settings: RunSettings,
     connector: Connector,
-    /// The clients that are here, of all of the workload's.
+    /// The clients of this process.
     share: Share,
-    /// Tells this run's messages from any other's.
+    /// Distinguishes this run's messages from those of others.
     run: u32,
     poll: Poll,
     clients: Vec<Client>,
     subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
-    /// What the subscribers got together, if messages are shared out among them.
+    /// Messages received by all subscribers together, for a group.
     group: Option<Group>,
     /// Publishers that may have something to send, each once.
     ready: Vec<u32>,
     read_buffer: Vec<u8>,
     recorder: Recorder,
-    /// Deliveries that came or were given up.
+    /// Deliveries that arrived or were given up.
     settled: u64,
     /// Whether publishers may send.
     publishing: bool,
-    /// In open loop: all messages of the run, of which message k is the turn of publisher k modulo
+    /// In an open loop: all messages of the run, of which message k is sent by publisher k modulo
     /// their number.
     timetable: Option<Timetable>,
     /// Messages of each publisher of the run, once all are sent.
     everyones_sent: Option<Vec<u64>>,
-    /// Shows how far the measured span is.
+    /// Shows the progress of the measured span.
     progress: Option<Progress>,
 }
 
-/// Do this process's share of a run whose clients publish to each other.
+/// Runs this process's share of a run whose clients publish to each other.
 pub fn measure(
     workload: Workload,
     run: u32,
@@ -108,7 +108,7 @@ pub fn measure(
 }
 
 impl Load {
-    /// A run with every client connected and subscribed.
+    /// A run with all clients connected and subscribed.
     pub fn connect(
         workload: Workload,
         run: u32,
@@ -144,7 +144,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Wait up to `timeout` for sockets, handle what they have, then let publishers send.
+    /// Waits up to `timeout` for sockets, handles their events, then lets publishers send.
     fn turn(&mut self, events: &mut Events, timeout: Duration) -> Result<()> {
         match self.poll.poll(events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -162,7 +162,7 @@ impl Load {
         self.publish_ready()
     }
 
-    /// Clients of this process when all are there.
+    /// Number of clients of this process.
     fn clients_max(&self) -> usize {
         (self.own_subscribers() + self.share.of(self.workload.publishers)) as usize
     }
@@ -171,7 +171,7 @@ impl Load {
         self.share.of(self.workload.subscribers)
     }
 
-    /// The publisher that a client is, if it is one.
+    /// The publisher index of a client, if it is one.
     fn publisher_of(&self, client: usize) -> Option<u32> {
         client.checked_sub(self.own_subscribers() as usize).map(|index| index as u32)
     }
@@ -180,7 +180,7 @@ impl Load {
         (self.own_subscribers() + publisher) as usize
     }
 
-    /// How a client is called in messages.
+    /// The name of a client in error messages.
     fn name_of(&self, client: usize) -> String {
         match self.publisher_of(client) {
             Some(index) => format!("publisher {}", self.share.in_run(index)),

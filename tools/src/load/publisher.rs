@@ -1,4 +1,4 @@
-//! A sending client: its template, its pace, and its messages that await acknowledgement.
+//! A publishing client: its template, its pace, and its unacknowledged messages.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// A sending client.
+/// A publishing client.
 #[derive(Debug)]
 pub struct Publisher {
     template: PublishTemplate,
@@ -23,14 +23,14 @@ pub struct Publisher {
     acknowledged: Acknowledged,
     receive_maximum: u64,
     qos: Qos,
-    /// Where nobody receives: when each message was sent that the broker has not taken yet.
+    /// Without receivers: when each message was sent that the broker has not processed yet.
     taken: Option<Taken>,
     /// Whether it is in the list of those that may have something to send.
     pub(super) listed: bool,
 }
 
-/// How far the broker has acknowledged. It has to acknowledge in the order in which it received
-/// [MQTT-4.6.0-2, -3], and identifiers are given out in turn, so a count says which are open.
+/// Progress of the broker's acknowledgements. They must be in the order of the messages
+/// [MQTT-4.6.0-2, -3], and identifiers are assigned in turn, so a count is sufficient.
 #[derive(Debug, Default)]
 struct Acknowledged {
     /// PUBRECs (QoS 2).
@@ -39,12 +39,12 @@ struct Acknowledged {
     completed: u64,
 }
 
-/// How the broker shows that it has taken what nobody receives: by acknowledging it, and at QoS 0
-/// by answering a PINGREQ sent behind it.
+/// How the broker shows that it has processed messages without receivers: by an acknowledgement, or
+/// at QoS 0 by the response to a PINGREQ sent after them.
 #[derive(Debug, Default)]
 struct Taken {
     sent_ns: VecDeque<u64>,
-    /// Messages before each PINGREQ that is not answered.
+    /// Messages before each unanswered PINGREQ.
     before_pings: VecDeque<usize>,
 }
 
@@ -54,7 +54,7 @@ fn packet_identifier(sequence: u64) -> u16 {
 }
 
 impl Publisher {
-    /// Publisher `index` of the workload, in the process that has this share of it.
+    /// Publisher `index` of the workload, in the process with this share.
     pub fn new(workload: &Workload, run: u32, index: u32, share: Share) -> Self {
         let topic = workload.topic(run, index);
         let payload_bytes = workload.payload_bytes as usize;
@@ -70,12 +70,12 @@ impl Publisher {
         }
     }
 
-    /// What the broker's CONNACK said.
+    /// Handles the broker's CONNACK.
     pub fn set_receive_maximum(&mut self, receive_maximum: u16) {
         self.receive_maximum = u64::from(receive_maximum);
     }
 
-    /// Messages that are not acknowledged as their QoS asks.
+    /// Number of messages whose exchange is incomplete.
     pub fn unacknowledged(&self) -> u64 {
         match self.qos {
             Qos::AtMostOnce => self.taken.as_ref().map_or(0, |taken| taken.sent_ns.len() as u64),
@@ -83,7 +83,7 @@ impl Publisher {
         }
     }
 
-    /// PUBACK or PUBCOMP; whether it is the one that is due.
+    /// PUBACK or PUBCOMP; returns whether it was expected.
     #[must_use]
     pub fn complete(&mut self, identifier: u16, qos: Qos) -> bool {
         let completed = self.acknowledged.completed;
@@ -94,7 +94,7 @@ impl Publisher {
         due
     }
 
-    /// PUBREC; whether it is the one that is due.
+    /// PUBREC; returns whether it was expected.
     #[must_use]
     pub fn receive(&mut self, identifier: u16) -> bool {
         let received = self.acknowledged.received;
@@ -105,7 +105,7 @@ impl Publisher {
         due
     }
 
-    /// Ask whether what was sent from message `since` on is taken, if nothing else will say so.
+    /// Asks the broker to confirm the messages from `since` on, unless acknowledgements do.
     fn ping(&mut self, since: u64, outgoing: &mut Vec<u8>) {
         if self.qos > Qos::AtMostOnce || self.sent == since {
             return;
@@ -116,8 +116,8 @@ impl Publisher {
         }
     }
 
-    /// A message was acknowledged, or some were followed by a PINGREQ that was answered: when
-    /// each was sent. Nothing where deliveries count.
+    /// A message was acknowledged, or a PINGREQ after some messages was answered: returns when each
+    /// was sent. Empty if deliveries are counted instead.
     pub fn take(&mut self, qos: Qos) -> impl Iterator<Item = u64> {
         let taken = self.taken.as_mut();
         let (count, sent_ns) = match taken {
@@ -130,7 +130,7 @@ impl Publisher {
         sent_ns.into_iter().flat_map(move |sent_ns| sent_ns.drain(..count))
     }
 
-    /// Messages that may go out now.
+    /// Number of messages that may be sent now.
     fn due(&self, now_ns: u64) -> u64 {
         let due = self.pace.due(now_ns);
         match self.qos {
@@ -140,8 +140,8 @@ impl Publisher {
     }
 }
 
-/// The pace of publisher `index` of the run, from `start_ns` on. Timetables are shifted against each other,
-/// so that the publishers together send evenly.
+/// The pace of publisher `index` of the run, from `start_ns` on. Timetables are offset, so that the
+/// publishers together send at a constant rate.
 fn pace(workload: &Workload, index: u32, share: Share, start_ns: u64) -> Pace {
     match workload.load {
         LoadMode::Closed { window, burst } => {
@@ -156,7 +156,7 @@ fn pace(workload: &Workload, index: u32, share: Share, start_ns: u64) -> Pace {
 }
 
 impl Load {
-    /// Let every publisher begin.
+    /// Starts all publishers.
     pub(super) fn start_publishing(&mut self, start_ns: u64) {
         for (index, publisher) in self.publishers.iter_mut().enumerate() {
             let index = self.share.in_run(index as u32);
@@ -173,8 +173,8 @@ impl Load {
         }
     }
 
-    /// In open loop time alone makes publishers due: look at those whose time has come; when the
-    /// next one's will.
+    /// In an open loop only time makes publishers due: processes those whose time has come; returns
+    /// when the next one is due.
     pub(super) fn list_due(&mut self, now_ns: u64) -> Option<u64> {
         let mut timetable = self.timetable.take()?;
         while timetable.next_ns() <= now_ns {
@@ -188,7 +188,7 @@ impl Load {
         Some(next_ns)
     }
 
-    /// Look at this publisher at the end of the turn.
+    /// Schedules this publisher for the end of the turn.
     #[inline]
     pub(super) fn list(&mut self, publisher: u32) {
         let listed = &mut self.publishers[publisher as usize].listed;
@@ -198,7 +198,7 @@ impl Load {
         }
     }
 
-    /// Send what is due, one write for each connection.
+    /// Sends due messages, with one write per connection.
     pub(super) fn publish_ready(&mut self) -> Result<()> {
         let now_ns = clock::now_ns();
         let mut ready = std::mem::take(&mut self.ready);
@@ -208,18 +208,18 @@ impl Load {
             loop {
                 let due_more = self.publishing && self.publish(index, now_ns);
                 self.flush(client)?;
-                // The rest goes once the socket is writable again.
+                // The rest is sent when the socket is writable again.
                 if !due_more || self.clients[client].outgoing_bytes() > 0 {
                     break;
                 }
             }
         }
-        // Nothing lists a publisher meanwhile, so the list's memory is used again.
+        // No publisher is added meanwhile, so the list's memory can be reused.
         self.ready = ready;
         Ok(())
     }
 
-    /// Encode what is due; whether the buffer was too small for all of it.
+    /// Encodes due messages; returns whether the buffer was too small for all of them.
     fn publish(&mut self, index: u32, now_ns: u64) -> bool {
         let client = self.client_of(index);
         let outgoing = &mut self.clients[client].outgoing;
@@ -227,8 +227,8 @@ impl Load {
         let allowed = self.settings.messages_max - self.recorder.begun;
         let pinged_at = publisher.sent;
         for _ in 0..publisher.due(now_ns).min(allowed) {
-            // What is not encoded yet is not late for lack of a stamp: in open loop that will say
-            // when it was due.
+            // A message that is not encoded yet has no stamp: in an open loop the stamp will be the
+            // scheduled time.
             if outgoing.len() >= OUTGOING_BYTES_MAX {
                 publisher.ping(pinged_at, outgoing);
                 return true;
@@ -250,7 +250,7 @@ impl Load {
         false
     }
 
-    /// Write what waits for a client.
+    /// Writes unsent data of a client.
     pub(super) fn flush(&mut self, index: usize) -> Result<()> {
         if self.clients[index].outgoing_bytes() == 0 {
             return Ok(());
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgements_out_of_order_or_for_nothing_are_found() {
+    fn unexpected_acknowledgements_are_detected() {
         let mut publisher = publisher(Qos::AtLeastOnce);
         assert!(!publisher.complete(2, Qos::AtLeastOnce));
         assert!((1..=3).all(|identifier| publisher.complete(identifier, Qos::AtLeastOnce)));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn pubcomp_comes_after_pubrec() {
+    fn a_pubcomp_before_pubrec_is_detected() {
         let mut publisher = publisher(Qos::ExactlyOnce);
         assert!(!publisher.complete(1, Qos::ExactlyOnce));
         assert!(publisher.receive(1));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_receive_maximum_bounds_what_is_due() {
+    fn the_receive_maximum_limits_due_messages() {
         let mut publisher = publisher(Qos::AtLeastOnce);
         publisher.set_receive_maximum(5);
         assert_eq!(publisher.due(0), 2);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_identifiers_go_round_without_zero() {
+    fn packet_identifiers_wrap_around_without_zero() {
         assert_eq!(packet_identifier(0), 1);
         assert_eq!(packet_identifier(65_534), 65_535);
         assert_eq!(packet_identifier(65_535), 1);

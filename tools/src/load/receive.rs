@@ -1,4 +1,4 @@
-//! What comes from the broker: reading, cutting into packets, and what each packet means.
+//! Receives data from the broker, splits it into packets, and handles each packet.
 
 use super::{
     Load,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Load {
-    /// A socket takes bytes again, or is connected.
+    /// A socket is writable, or connected.
     pub(super) fn handle_writable(&mut self, index: usize) -> Result<()> {
         if self.clients[index].phase == Phase::Connecting {
             self.finish_connecting(index)?;
@@ -27,12 +27,12 @@ impl Load {
         Ok(())
     }
 
-    /// A socket has bytes.
+    /// A socket is readable.
     pub(super) fn handle_readable(&mut self, index: usize) -> Result<()> {
         if self.clients[index].phase == Phase::Connecting {
             return Ok(());
         }
-        // The buffer is taken out for the time, so that packets can borrow it.
+        // The buffer is moved out temporarily, so that packets can borrow it.
         let mut buffer = std::mem::take(&mut self.read_buffer);
         loop {
             let outcome = self.clients[index].read(&mut buffer);
@@ -57,14 +57,14 @@ impl Load {
         }
         self.read_buffer = buffer;
         match self.publisher_of(index) {
-            // Its acknowledgements leave with its next messages.
+            // Its acknowledgements are sent together with its next messages.
             Some(publisher) => self.list(publisher),
             None => self.flush(index)?,
         }
         Ok(())
     }
 
-    /// Handle the whole packets that `bytes` opens with; how many bytes those were.
+    /// Handles the whole packets at the start of `bytes`; returns their length.
     fn handle_bytes(&mut self, index: usize, bytes: &[u8]) -> Result<usize> {
         let now_ns = clock::now_ns();
         let version = self.workload.mqtt;
@@ -134,7 +134,7 @@ impl Load {
         self.recorder.tally.note(arrival);
         let settled = match arrival {
             Arrival::InOrder | Arrival::Overtaken => 1,
-            // What did not come is given up, so that a broker that drops is still loaded.
+            // Missing messages are given up, so that a broker that drops messages is still loaded.
             Arrival::AfterGap(skipped) => skipped + 1,
             Arrival::Late => 0,
             Arrival::Duplicate => return,
@@ -147,7 +147,7 @@ impl Load {
         }
     }
 
-    /// The broker has shown that it took what a publisher sent.
+    /// The broker has processed messages of a publisher.
     fn handle_taken(&mut self, index: usize, now_ns: u64, qos: Qos) {
         let Some(publisher) = self.publisher_of(index) else { return };
         let publisher = &mut self.publishers[publisher as usize];

@@ -1,5 +1,5 @@
-//! A run from its first message to its figures: warm-up, the measured span, and the drain in which
-//! everything published has to arrive.
+//! A run from its first message to its figures: warm-up, measured span, and the drain in which all
+//! published messages must arrive.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::{
     verify::Tally,
 };
 
-/// Events taken from the poll at a time.
+/// Maximum number of events per poll.
 const EVENTS: usize = 1_024;
-/// Time after the last expected delivery in which nothing more may come.
+/// Time after the last expected delivery in which no further one may arrive.
 const QUIET: Duration = Duration::from_millis(30);
 
 impl Load {
@@ -62,7 +62,7 @@ impl Load {
         Ok(measured)
     }
 
-    /// Send no more, learn what everyone sent, and wait until it is here.
+    /// Stops sending, exchanges the number of messages sent, and waits for their arrival.
     fn drain(&mut self, conductor: &mut dyn Conductor) -> Result<()> {
         self.publishing = false;
         conductor.tell_sent(self.publishers.iter().map(|publisher| publisher.sent).collect())?;
@@ -81,7 +81,8 @@ impl Load {
         self.progress = Some(Progress::new(shown, span, unit, self.recorder.done));
     }
 
-    /// Turn until the time has come, `enough` says so, or deliveries that are due do not come.
+    /// Runs turns until the time is over, `enough` returns true, or expected deliveries do not
+    /// arrive.
     fn run_until(
         &mut self,
         end_ns: u64,
@@ -105,7 +106,7 @@ impl Load {
             let left = Duration::from_nanos(end_ns - now_ns);
             let mut timeout = left.min(Duration::from_millis(100));
             if !self.publishing {
-                // Others may have something to say meanwhile.
+                // Other clients may have data meanwhile.
                 timeout = timeout.min(Duration::from_millis(1));
             } else if let Some(next_ns) = self.list_due(now_ns) {
                 let rest = Duration::from_nanos(next_ns.saturating_sub(clock::now_ns()));
@@ -118,7 +119,7 @@ impl Load {
         }
     }
 
-    /// Deliveries here that are still to come. While several processes publish, that is not known.
+    /// Deliveries still expected here, unknown while several processes publish.
     fn under_way(&self) -> u64 {
         let expected = match &self.everyones_sent {
             Some(sent) if self.group.is_none() && self.workload.receivers() > 0 => {
@@ -134,12 +135,12 @@ impl Load {
         self.publishers.iter().map(|publisher| publisher.unacknowledged()).sum()
     }
 
-    /// Whether all that was published has come and is acknowledged.
+    /// Whether all published messages have arrived and are acknowledged.
     fn is_settled(&self) -> bool {
         self.under_way() == 0 && self.unacknowledged() == 0
     }
 
-    /// Whether there is nothing left to do before the time has come.
+    /// Whether nothing is left to do before the time is over.
     fn is_over(&self) -> bool {
         self.recorder.begun >= self.settings.messages_max && self.is_settled()
     }

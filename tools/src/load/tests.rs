@@ -1,4 +1,4 @@
-//! Whole runs against a relay that stands for a broker and breaks one promise at a time.
+//! Whole runs against a relay that replaces the broker and has one planted fault.
 
 use std::{
     io::{Read, Write},
@@ -16,23 +16,23 @@ use crate::{
     verify::Tally,
 };
 
-/// What the relay does to the tenth message it gets.
+/// The fault, applied to the tenth message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
     Lose,
     Duplicate,
-    /// Send it after the one that follows it.
+    /// The message is sent after its successor.
     Reorder,
     Corrupt,
-    /// Deliver it at QoS 1.
+    /// The message is delivered at QoS 1.
     OtherQos,
-    /// Close the connection.
+    /// The connection is closed.
     Close,
 }
 
-/// A broker for QoS 0 that sends every message to every subscriber as it came: what it costs is
-/// the least that any broker can cost, so what it is used for is faults and the generator's floor.
+/// A broker for QoS 0 that relays every message to every subscriber unchanged. Its cost is a lower
+/// bound for any broker; used for faults and to measure the generator.
 #[derive(Clone, Debug)]
 struct Relay {
     subscribers: Arc<Mutex<Vec<TcpStream>>>,
@@ -86,14 +86,14 @@ impl Relay {
         }
     }
 
-    /// Put message `count`, or what the fault makes of it, on its way.
+    /// Relays message `count`, with the fault applied.
     fn relay(&self, count: u64, packet: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(packet);
         let start = out.len() - packet.len();
         match (self.fault, count) {
             (Fault::Lose, 10) => out.truncate(start),
             (Fault::Duplicate, 10) => out.extend_from_slice(packet),
-            // The pair comes in one read, as a window's messages are sent in one write.
+            // Both messages arrive in one read, as a window's messages are sent in one write.
             (Fault::Reorder, 10) => out[start - packet.len()..].rotate_left(packet.len()),
             (Fault::Corrupt, 10) => *out.last_mut().expect("a packet has bytes") ^= 1,
             (Fault::OtherQos, 10) => {
@@ -152,7 +152,7 @@ fn violations(fault: Fault) -> Tally {
 }
 
 #[test]
-fn a_broker_that_keeps_its_promises_is_clean() {
+fn a_correct_broker_has_no_violations() {
     assert_eq!(violations(Fault::None), Tally::default());
 }
 
@@ -190,7 +190,7 @@ fn a_closed_connection_ends_the_run() {
 }
 
 #[test]
-fn an_open_loop_sends_as_many_as_its_rate_says() {
+fn an_open_loop_sends_at_its_rate() {
     let mut workload = workload(Scenario::FanIn, 5, 1);
     workload.load = LoadMode::Open { per_second: 2_000.0 };
     let mut settings = settings(Relay::start(Fault::None), u64::MAX);
@@ -201,11 +201,11 @@ fn an_open_loop_sends_as_many_as_its_rate_says() {
     assert!(outcome.violations.is_clean());
 }
 
-/// What the generator itself costs a delivery when a broker coalesces as well as can be. Run it
-/// with `--release -- --ignored --nocapture`.
+/// The cost of the generator per delivery with a broker that coalesces ideally. Run it with
+/// `--release -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, not a test"]
-fn floor_of_the_generator() {
+fn cost_of_the_generator() {
     for (window, burst) in [(1, 1), (16, 16), (100, 100), (1_000, 1_000)] {
         let mut workload = workload(Scenario::FanOut, 1, 500);
         workload.load = LoadMode::Closed { window, burst };

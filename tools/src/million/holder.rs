@@ -1,5 +1,5 @@
-//! One process's share of the connections: makes them, keeps them alive, and notes how long messages
-//! to them took. It is told what to do by its command line, and to end by the end of its input.
+//! One process's share of the connections: opens them, keeps them alive, and records the latency of
+//! messages to them. Controlled by its command line and by the end of its input.
 
 use std::{
     io::{self, Read, Write},
@@ -23,33 +23,33 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The part of the Keep Alive after which a PINGREQ goes out.
+/// The fraction of the Keep Alive after which a PINGREQ is sent.
 const PING_AFTER: f64 = 0.75;
 
-/// How often PINGREQs are looked after.
+/// Interval between checks for due PINGREQs.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What a holder says in the end.
+/// The final report of a holder.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Held {
-    /// Microseconds a message took, and how many took so long.
+    /// Latencies in microseconds with their counts.
     pub latencies_us: Vec<u64>,
-    /// Connections that ended before they should.
+    /// Connections that ended early.
     pub lost: u32,
-    /// PINGRESP packets.
+    /// Number of PINGRESP packets.
     pub pingresps: u64,
 }
 
 struct Holder<'a> {
     args: &'a HoldArgs,
     poll: Poll,
-    /// None where a connection has ended.
+    /// `None` if the connection has ended.
     streams: Vec<Option<TcpStream>>,
     ready: u32,
     held: Held,
 }
 
-/// Does a process's share.
+/// Runs a process's share.
 pub fn hold(args: &HoldArgs) -> Result<()> {
     let poll = Poll::new().map_err(|source| Error::io("poll", source))?;
     let mut holder = Holder { args, poll, streams: Vec::new(), ready: 0, held: Held::default() };
@@ -60,7 +60,7 @@ pub fn hold(args: &HoldArgs) -> Result<()> {
     say(&held)
 }
 
-/// Said when the input has ended.
+/// Reported when the input has ended.
 fn end_of_input() -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -94,14 +94,14 @@ impl Holder<'_> {
             if self.held.lost > 0 || last_ready.1.elapsed() > HOLD_STALL_TIMEOUT {
                 let (ready, lost) = (self.ready, self.held.lost);
                 return Err(Error::Broker(format!(
-                    "{ready} connections are held, {lost} were lost, and no more come about"
+                    "{ready} connections are open, {lost} were lost, and no more can be opened"
                 )));
             }
         }
         Ok(())
     }
 
-    /// Begins to connect one client, and has it say CONNECT and SUBSCRIBE as soon as it can.
+    /// Starts to connect a client, and sends CONNECT and SUBSCRIBE as soon as possible.
     fn connect(&mut self) -> Result<()> {
         let index = self.streams.len() as u32;
         let source = Ipv4Addr::from(u32::from(self.args.source) + index / CLIENTS_PER_SOURCE);
@@ -129,14 +129,14 @@ impl Holder<'_> {
         Ok(())
     }
 
-    /// Holds them until told otherwise.
+    /// Keeps the connections until the end of input.
     fn keep(&mut self, end: &mpsc::Receiver<()>) -> Result<()> {
         let mut events = Events::with_capacity(1024);
         let round = Duration::from_secs(self.args.keep_alive_s.into()).mul_f64(PING_AFTER);
         let begun = Instant::now();
         let mut pinged = 0;
         while end.try_recv() != Err(TryRecvError::Disconnected) {
-            // All of them in turn, evenly over the round.
+            // All connections in turn, evenly distributed.
             let rounds = begun.elapsed().as_secs_f64() / round.as_secs_f64();
             let due = (rounds * f64::from(self.args.clients)) as u64;
             for ping in pinged..due {
@@ -204,7 +204,7 @@ impl Holder<'_> {
             };
             let now_ns = clock::now_ns();
             let mut rest = &bytes[..len];
-            // Packets this short, and so few, come whole.
+            // Packets this short and rare arrive whole.
             while let Ok(Some((header, total))) = codec::frame(rest) {
                 match codec::decode(Version::V311, rest[0], &rest[header..total]) {
                     Ok(Inbound::Suback { reasons: [0], .. }) => self.ready += 1,

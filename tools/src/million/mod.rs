@@ -1,5 +1,5 @@
-//! As many connections as a machine takes, shown: one broker, as many processes as it needs to make
-//! and hold the other ends, and what that costs.
+//! Holds the maximum number of connections of a machine: one broker, as many processes as necessary
+//! for the other ends, and the cost of a connection.
 
 mod holder;
 
@@ -29,13 +29,13 @@ use crate::{
     stamp::Stamp,
 };
 
-/// Where the holders' source addresses begin.
+/// The first source address of the holders.
 const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
-/// Source addresses of one holder.
+/// Source addresses per holder.
 const SOURCES: u32 = 4;
 /// Length of the payload.
 const PAYLOAD_BYTES: usize = 64;
-/// Time for what is under way to arrive.
+/// Time for messages in transit to arrive.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// The Topic Filter of a client.
@@ -43,33 +43,34 @@ fn topic_of(number: u32) -> String {
     format!("million/{number}")
 }
 
-/// What was found.
+/// The result.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
-    /// Connections held at the same time, each with a subscription of its own.
+    /// Simultaneous connections, each with a subscription of its own.
     pub connections: u32,
-    /// Made in a second, by generators on the same machine.
+    /// Connections opened per second, by generators on the same machine.
     pub connections_per_second: f64,
-    /// Resident memory the broker took for each.
+    /// The broker's resident memory per connection.
     pub broker_bytes: f64,
-    /// The kernel's memory for each, both ends together, with the generators' epoll entries.
+    /// The kernel's memory per connection, both ends together, including the generators' epoll
+    /// entries.
     pub kernel_bytes_both_ends: f64,
-    /// What the generators took for each.
+    /// The generators' memory per connection.
     pub generator_bytes: f64,
-    /// CPU time of the broker for accepting, CONNECT and SUBSCRIBE of one, in microseconds.
+    /// CPU time of the broker for accept, CONNECT and SUBSCRIBE of a connection, in microseconds.
     pub connect_cpu_us: f64,
-    /// Keep Alive, in seconds; a PINGREQ goes out at three quarters of it.
+    /// Keep Alive, in seconds; a PINGREQ is sent after three quarters of it.
     pub keep_alive_s: u16,
-    /// CPU of the broker while nothing but PINGREQs comes, in percent of one core.
+    /// CPU usage of the broker with only PINGREQ traffic, in percent of one core.
     pub idle_cpu_percent: f64,
-    /// How busy the machine was meanwhile, generators and kernel included, in percent of all its
-    /// cores: latencies of a busy machine are its scheduler's.
+    /// CPU usage of the machine meanwhile, including generators and kernel, in percent of all
+    /// cores: latencies on a busy machine are those of its scheduler.
     pub machine_percent: f64,
-    /// Messages to connections drawn at random.
+    /// Messages to random connections.
     pub published: u64,
-    /// Time the broker's threads waited for a core while they came, in percent of one core.
+    /// Time that the broker's threads waited for a core meanwhile, in percent of one core.
     pub waiting_percent: f64,
-    /// How long they took, in microseconds.
+    /// Latencies, in microseconds.
     pub latency_p50_us: u64,
     pub latency_p99_us: u64,
     pub latency_max_us: u64,
@@ -83,7 +84,8 @@ struct Holding {
     clients: u32,
 }
 
-/// Does it all and prints what was found; whether all connections held and all messages came.
+/// Runs the measurement and prints the result; returns whether all connections were kept and all
+/// messages arrived.
 pub fn million(args: &MillionArgs) -> Result<bool> {
     let kind =
         BrokerKind::parse_ringmq(&args.broker, &args.ringmq_binary, args.broker_cores.len())?;
@@ -144,7 +146,7 @@ fn measure(args: &MillionArgs, broker: &RunningBroker) -> Result<Outcome> {
     })
 }
 
-/// Has enough processes make their share of the connections, a few at a time.
+/// Starts enough processes for their shares of the connections, a few at a time.
 fn connect_all(args: &MillionArgs, broker: &RunningBroker) -> Result<Vec<Holding>> {
     let share = clients_of_a_process();
     let (mut holdings, mut begun, mut held) = (Vec::new(), 0, 0);
@@ -211,7 +213,8 @@ fn spawn(
     Ok(Holding { child, input, output, clients })
 }
 
-/// Messages at an even rate to connections drawn at random; how many. Each says when it was due.
+/// Publishes to random connections at a constant rate; returns the number of messages. Each carries
+/// its scheduled time.
 fn publish(args: &MillionArgs, broker: &RunningBroker) -> Result<u64> {
     let failed = |source| Error::io("publish", source);
     let mut stream = TcpStream::connect(broker.address().socket_address()).map_err(failed)?;
@@ -248,7 +251,7 @@ fn publish(args: &MillionArgs, broker: &RunningBroker) -> Result<u64> {
     Ok(count)
 }
 
-/// Ends the holders; microseconds that each message took.
+/// Stops the holders; returns the latencies in microseconds.
 fn end_all(holdings: Vec<Holding>, published: u64) -> Result<Vec<u64>> {
     let (mut latencies, mut lost) = (Vec::new(), 0);
     for Holding { mut child, input, mut output, .. } in holdings {
@@ -270,7 +273,7 @@ fn end_all(holdings: Vec<Holding>, published: u64) -> Result<Vec<u64>> {
     Ok(latencies)
 }
 
-/// What all cores together did since start, in the kernel's ticks: proc(5), `/proc/stat`.
+/// Busy time of all cores since boot, in the kernel's ticks: proc(5), `/proc/stat`.
 struct MachineTime {
     busy: u64,
     all: u64,
@@ -295,7 +298,7 @@ impl MachineTime {
     }
 }
 
-/// What the kernel has for itself: all memory that is neither free, nor cache, nor a process's.
+/// The kernel's own memory: everything that is neither free, nor cache, nor a process's.
 fn kernel_bytes() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")
         .map_err(|source| Error::io("read /proc/meminfo", source))?;
@@ -309,7 +312,7 @@ fn kernel_bytes() -> Result<u64> {
     Ok(kib("MemTotal:")?.saturating_sub(others) * 1024)
 }
 
-/// How memory stands, for whoever asks why it ended.
+/// The state of memory, to explain a failure.
 fn memory_text() -> String {
     let lines = |path, names: &[&str]| {
         let text = fs::read_to_string(path).unwrap_or_default();

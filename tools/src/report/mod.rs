@@ -1,4 +1,4 @@
-//! Results as text: tables for people, one JSON object a line for programs.
+//! Results as text: tables for people, one JSON object per line for programs.
 
 mod table;
 
@@ -14,7 +14,7 @@ use crate::{
     verify::Tally,
 };
 
-/// The figures of one run, one a line.
+/// The figures of a run, one per line.
 pub fn outcome_text(outcome: &Outcome) -> String {
     let over = match outcome.transport {
         Kind::Tcp => String::new(),
@@ -50,11 +50,11 @@ pub fn outcome_text(outcome: &Outcome) -> String {
     }
     if outcome.dropped > 0 {
         let dropped = outcome.dropped;
-        lines.push(format!("  dropped      {dropped}, as it may at QoS 0 under an open loop"));
+        lines.push(format!("  dropped      {dropped}, as permitted at QoS 0 in an open loop"));
     }
     if outcome.disordered > 0 {
         let disordered = outcome.disordered;
-        lines.push(format!("  disordered   {disordered}, as it may in a group"));
+        lines.push(format!("  disordered   {disordered}, as permitted in a group"));
     }
     lines.push(format!("  verified     {}", verdict_of(outcome)));
     lines.join("\n")
@@ -77,7 +77,7 @@ fn latency_text(latency: &Latency) -> String {
 fn verdict_of(outcome: &Outcome) -> String {
     let (unit, _) = outcome.workload.scenario.unit();
     if outcome.violations.is_clean() && unit != "delivery" {
-        return format!("every {unit} as it should be");
+        return format!("every {unit} correct");
     }
     if outcome.violations.is_clean() && outcome.disordered > 0 {
         return "every delivery once".into();
@@ -85,7 +85,7 @@ fn verdict_of(outcome: &Outcome) -> String {
     verdict(&outcome.violations)
 }
 
-/// What was wrong, in words.
+/// A description of the violations.
 pub fn verdict(tally: &Tally) -> String {
     if tally.is_clean() {
         return "every delivery once and in order".into();
@@ -94,7 +94,7 @@ pub fn verdict(tally: &Tally) -> String {
     found.map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
-/// A workload in a line.
+/// A workload in one line.
 pub fn describe(workload: &Workload) -> String {
     let load = match workload.load {
         LoadMode::Closed { .. } if !has_window(workload.scenario) => "closed loop".into(),
@@ -103,7 +103,7 @@ pub fn describe(workload: &Workload) -> String {
     format!("{}, {load}", name(workload))
 }
 
-/// What tells a workload from the others of a comparison.
+/// The properties that distinguish a workload from the others of a comparison.
 pub fn name(workload: &Workload) -> String {
     let clients = match (workload.publishers, workload.subscribers) {
         (0, clients) | (clients, 0) => clients.to_string(),
@@ -130,18 +130,18 @@ fn load_name(load: &LoadMode) -> String {
     }
 }
 
-/// Whether a closed loop of it is bounded by a window of each client: others have one request under
-/// way at a time.
+/// Whether a closed loop of this scenario has a window per client: others have one pending request
+/// at a time.
 fn has_window(scenario: Scenario) -> bool {
     scenario.is_traffic() || scenario == Scenario::Sub
 }
 
-/// Print to standard output; a reader that went away is an error like any other.
+/// Prints to standard output; a closed pipe is an error like any other.
 pub fn print(text: &str) -> Result<()> {
     writeln!(io::stdout().lock(), "{text}").map_err(|source| Error::io("print", source))
 }
 
-/// Print one JSON object on a line.
+/// Prints one JSON object on a line.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|error| Error::io("print", error.into()))?;
     print(&text)

@@ -1,6 +1,6 @@
-//! Columns of text, aligned. Knows nothing of what they say.
+//! Aligned columns of text.
 
-/// A table under a heading line; the first column is aligned left, the others right.
+/// A table with a heading line; the first column is aligned left, the others right.
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -12,13 +12,13 @@ impl Table {
         Self { rows: vec![columns.iter().map(ToString::to_string).collect()] }
     }
 
-    /// Add a row, of as many cells as there are columns.
+    /// Adds a row, which has one cell per column.
     pub fn push(&mut self, cells: Vec<String>) {
-        assert_eq!(cells.len(), self.rows[0].len(), "a row has a cell for each column");
+        assert_eq!(cells.len(), self.rows[0].len(), "a row has one cell per column");
         self.rows.push(cells);
     }
 
-    /// As Markdown that reads well as it is.
+    /// Formats it as Markdown that is readable as text.
     pub fn markdown(&self) -> String {
         let columns = self.rows[0].len();
         let width = |column: usize| {

@@ -1,14 +1,13 @@
-//! How a client's bytes reach the broker: TCP, with TLS and WebSocket in it where they are asked for.
-//! It is the only place that knows what a connection is made of; everything else reads and writes a
-//! `Stream`.
+//! Connections to the broker: TCP, optionally with TLS and WebSocket. This module alone knows the
+//! layers of a connection; all others read and write a `Stream`.
 //!
 //! ```text
 //! MQTT ─► WebSocket ─► TLS ─► socket      write
 //! MQTT ◄─ WebSocket ◄─ TLS ◄─ socket      read
 //! ```
 //!
-//! Plain TCP passes through untouched. The others share two buffers among all clients of a process; a
-//! client keeps only what the socket did not take, and a record whose rest has not come.
+//! Plain TCP is passed through. The other transports share two buffers among all clients of a
+//! process; a client only keeps unsent data, and an incomplete record.
 
 mod socket;
 #[cfg(test)]
@@ -31,31 +30,31 @@ use tls::Tls;
 pub use tls::{TlsSettings, TlsVersion};
 use websocket::WebSocket;
 
-/// What clients speak beneath MQTT. The default is plain TCP.
+/// The transport below MQTT. The default is plain TCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transport {
-    /// TLS, and how.
+    /// The TLS settings, if used.
     pub tls: Option<TlsSettings>,
-    /// WebSocket, at this path.
+    /// The WebSocket path, if used.
     pub websocket_path: Option<String>,
 }
 
-/// Its name.
+/// The kind of transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Nothing but TCP.
+    /// Plain TCP.
     Tcp,
     /// TLS.
     Tls,
     /// WebSocket.
     Ws,
-    /// WebSocket in TLS.
+    /// WebSocket over TLS.
     Wss,
 }
 
 impl Kind {
-    /// For people.
+    /// The name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -67,7 +66,7 @@ impl Kind {
 }
 
 impl Transport {
-    /// Its name.
+    /// The name.
     pub fn kind(&self) -> Kind {
         match (&self.tls, &self.websocket_path) {
             (None, None) => Kind::Tcp,
@@ -89,7 +88,8 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// To `address`, from these addresses. An error if the authority cannot be read.
+    /// Connections to `address`, from these source addresses. Fails if the authority cannot be
+    /// read.
     pub fn new(address: LoopbackAddress, sources: Sources, transport: &Transport) -> Result<Self> {
         let protocol = if transport.websocket_path.is_some() { "http/1.1" } else { "mqtt" };
         let tls = transport.tls.as_ref().map(|tls| tls::Client::new(tls, protocol)).transpose()?;
@@ -97,7 +97,7 @@ impl Connector {
         Ok(Self { address, sources, tls, websocket_path, scratch: Rc::default() })
     }
 
-    /// Begin to connect client `client`, and hear of it under `token`.
+    /// Starts to connect client `client`, registered under `token`.
     pub fn connect(&self, client: u32, registry: &Registry, token: Token) -> io::Result<Stream> {
         let socket = socket::connect(self.address, self.sources, client, registry, token)?;
         if self.tls.is_none() && self.websocket_path.is_none() {
@@ -119,52 +119,52 @@ impl Connector {
     }
 }
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// So many bytes of the buffer hold data; there may be more to read.
+    /// This many bytes of the buffer are filled; there may be more to read.
     More(usize),
-    /// So many bytes hold data, and the socket is empty until the next event.
+    /// This many bytes are filled, and the socket is empty until the next event.
     Last(usize),
-    /// The peer closed.
+    /// The peer closed the connection.
     Closed,
 }
 
-/// One connection, which never blocks.
+/// One non-blocking connection.
 #[derive(Debug)]
 pub struct Stream {
     socket: TcpStream,
     layers: Option<Box<Layers>>,
 }
 
-/// What lies between MQTT and the socket.
+/// The layers between MQTT and the socket.
 #[derive(Debug)]
 struct Layers {
     tls: Option<Tls>,
     websocket: Option<WebSocket>,
-    /// For the socket, before all that follows.
+    /// Data for the socket, before all later data.
     unsent: Vec<u8>,
-    /// The socket took less than there was: it will say when it takes more.
+    /// The socket accepted less than offered: an event will follow.
     is_stuck: bool,
     is_begun: bool,
-    /// Nothing more comes.
+    /// The input has ended.
     is_ended: bool,
     scratch: Rc<RefCell<Scratch>>,
 }
 
-/// Memory that all connections of a process take turns to use.
+/// Buffers shared by all connections of a process.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// As it came from the socket, TLS records.
+    /// Input from the socket: TLS records.
     records: Vec<u8>,
-    /// What goes to the socket, and WebSocket frames that TLS has to seal first.
+    /// Output for the socket, and WebSocket frames to be encrypted first.
     outgoing: Vec<u8>,
     frames: Vec<u8>,
 }
 
 impl Stream {
-    /// Whether the connection has come about; an error if it never will. What goes before MQTT is
-    /// waited for by `write`.
+    /// Whether the TCP connection is established; an error if it failed. `write` waits for the
+    /// layers below MQTT.
     pub fn is_connected(&mut self) -> io::Result<bool> {
         let is_connected = socket::is_connected(&self.socket)?;
         if let Some(layers) = self.layers.as_mut().filter(|_| is_connected) {
@@ -173,7 +173,7 @@ impl Stream {
         Ok(is_connected)
     }
 
-    /// Read what is there.
+    /// Reads available data.
     #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadOutcome> {
         if let Some(layers) = &mut self.layers {
@@ -181,13 +181,13 @@ impl Stream {
         }
         match self.socket.read(buffer)? {
             0 => Ok(ReadOutcome::Closed),
-            // A short read of a stream means that it is empty: no second call to learn that.
+            // A short read means that the stream is empty, which saves a second call.
             count if count < buffer.len() => Ok(ReadOutcome::Last(count)),
             count => Ok(ReadOutcome::More(count)),
         }
     }
 
-    /// Write what is taken. What was taken may wait for [`Self::flush`].
+    /// Writes as much as is accepted. Accepted data may wait for [`Self::flush`].
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.layers {
@@ -196,14 +196,14 @@ impl Stream {
         }
     }
 
-    /// Bytes that were taken, or that the transport has to say itself, and that the socket has not
-    /// taken yet.
+    /// Number of bytes that were accepted, or created by the layers, and not written to the socket
+    /// yet.
     #[inline]
     pub fn unsent_bytes(&self) -> usize {
         self.layers.as_ref().map_or(0, |layers| layers.unsent.len())
     }
 
-    /// Write them, as far as the socket takes them.
+    /// Writes them, as much as the socket accepts.
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.layers {
             None => Ok(()),
@@ -213,7 +213,7 @@ impl Stream {
 }
 
 impl Layers {
-    /// The socket is connected: say what goes first.
+    /// The socket is connected: starts the layers.
     fn begin(&mut self) -> io::Result<()> {
         if std::mem::replace(&mut self.is_begun, true) {
             return Ok(());
@@ -224,7 +224,7 @@ impl Layers {
         }
     }
 
-    /// What is beneath WebSocket is open.
+    /// The layer below WebSocket is ready.
     fn begin_websocket(&mut self) -> io::Result<()> {
         let Some(websocket) = &mut self.websocket else { return Ok(()) };
         match websocket.take_request() {
@@ -233,7 +233,7 @@ impl Layers {
         }
     }
 
-    /// What WebSocket has to say itself.
+    /// Sends data created by the WebSocket layer.
     fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.tls {
             Some(tls) if !bytes.is_empty() => tls.seal(bytes, &mut self.unsent),
@@ -265,7 +265,7 @@ impl Layers {
                 let outcome = tls.read(socket, &mut scratch.borrow_mut().records, buffer, unsent);
                 self.is_ended = tls.is_ended();
                 if matches!(&outcome, Err(error) if error.kind() == io::ErrorKind::InvalidData) {
-                    // The broker is told why, if it can be; what counts is the reason.
+                    // Notifies the broker if possible; the error is what counts.
                     let _ = self.flush(socket);
                 }
                 outcome?
@@ -282,7 +282,7 @@ impl Layers {
         }
         match (self.is_ended, filled) {
             (true, 0) => Ok(ReadOutcome::Closed),
-            // What comes next is the end.
+            // The end of the stream follows.
             (true, _) => Ok(ReadOutcome::More(filled)),
             (false, _) if more => Ok(ReadOutcome::More(filled)),
             (false, _) => Ok(ReadOutcome::Last(filled)),
@@ -308,7 +308,7 @@ impl Layers {
                 websocket.frame(bytes, frames);
                 tls.seal(frames, outgoing)?;
             }
-            (None, None) => unreachable!("a stream without layers has no such thing"),
+            (None, None) => unreachable!("a stream without layers"),
         }
         let written = write_all(socket, outgoing)?;
         self.is_stuck = written < outgoing.len();
@@ -327,7 +327,7 @@ impl Layers {
     }
 }
 
-/// Write as far as the socket takes it; how far that was.
+/// Writes as much as the socket accepts; returns the number of bytes.
 fn write_all(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {
@@ -341,7 +341,7 @@ fn write_all(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(written)
 }
 
-/// What came, or was asked for, is of no use.
+/// An invalid input or setting.
 fn wrong(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }

@@ -12,16 +12,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{address::LoopbackAddress, limits::CLIENTS_PER_SOURCE};
 
-/// Where connections come from: so many addresses from 127.1.0.1 on, in turn. A pair of addresses
-/// has ports for a few tens of thousands of connections; more need more pairs.
+/// Source addresses: this many from 127.1.0.1 on, used in turn. A pair of addresses has ports for a
+/// few tens of thousands of connections; more need more pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// None is whatever address the system takes.
+    /// `None` lets the system choose.
     count: Option<u32>,
 }
 
 impl Sources {
-    /// So many addresses, or, with 0, as many as it takes for so many ports.
+    /// This many addresses, or, with 0, as many as are necessary for this many ports.
     pub fn new(count: u32, ports: u32) -> Self {
         let needed = ports.div_ceil(CLIENTS_PER_SOURCE);
         let count = if count == 0 { needed } else { count };
@@ -34,7 +34,7 @@ impl Sources {
     }
 }
 
-/// Begin to connect client `client`, and hear of it under `token`.
+/// Starts to connect client `client`, registered under `token`.
 pub fn connect(
     address: LoopbackAddress,
     sources: Sources,
@@ -50,7 +50,7 @@ pub fn connect(
     Ok(socket)
 }
 
-/// Whether the connection has come about; an error if it never will.
+/// Whether the connection is established; an error if it failed.
 pub fn is_connected(socket: &TcpStream) -> io::Result<bool> {
     if let Some(error) = socket.take_error()? {
         return Err(error);
@@ -59,7 +59,8 @@ pub fn is_connected(socket: &TcpStream) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
         outcome => outcome?,
     };
-    // Batching is this program's own; Nagle's would add 40 ms where acknowledgements meet it.
+    // This program batches writes itself; Nagle's algorithm would add 40 ms together with delayed
+    // acknowledgements.
     socket.set_nodelay(true)?;
     Ok(true)
 }
@@ -76,16 +77,16 @@ fn connect_from(source: Ipv4Addr, address: LoopbackAddress) -> io::Result<TcpStr
     }
 }
 
-/// Bind to the next port that is free. The kernel would look for one from a random place on, which
-/// takes ever longer as they fill up; in turn the next one nearly always is. They are below those that
-/// the kernel takes by itself (ip_local_port_range), as it passes over a port that somebody has bound,
-/// at whatever address, and for a minute after.
+/// Binds to the next free port. The kernel would search from a random position, which takes longer
+/// the more ports are in use; in sequence, the next port is nearly always free. The ports are below
+/// the kernel's own range (ip_local_port_range), as the kernel skips a port that is bound at any
+/// address, and for a minute after.
 #[cfg(unix)]
 fn bind(socket: &Socket, source: Ipv4Addr) -> io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 32_768 - FIRST;
-    // Processes that begin at different places rarely meet.
+    // Processes that start at different positions rarely collide.
     let offset = std::process::id().wrapping_mul(7_919);
     for _ in 0..COUNT {
         let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(offset);
@@ -100,7 +101,7 @@ fn bind(socket: &Socket, source: Ipv4Addr) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn connect_from(_source: Ipv4Addr, _address: LoopbackAddress) -> io::Result<TcpStream> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "there is one source address only"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "there is only one source address"))
 }
 
 #[cfg(test)]
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_dealt_over_as_many_addresses_as_they_need() {
+    fn clients_are_distributed_over_the_necessary_addresses() {
         assert_eq!(Sources::new(0, CLIENTS_PER_SOURCE).of(7), None);
         let sources = Sources::new(0, CLIENTS_PER_SOURCE + 1);
         assert_eq!(sources.of(0), Some(Ipv4Addr::new(127, 1, 0, 1)));
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn ports_that_are_bound_are_none_that_the_kernel_would_choose() {
+    fn bound_ports_are_outside_the_range_of_the_kernel() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address").to_string();
         let poll = mio::Poll::new().expect("a poll");

@@ -1,5 +1,5 @@
-//! Streams against other people's servers, which send back what they get: rustls' own with its
-//! buffers, and tungstenite.
+//! Streams against independent servers that echo their input: rustls with its own buffers, and
+//! tungstenite.
 
 use std::{
     net::{TcpListener, TcpStream as StdStream},
@@ -27,7 +27,7 @@ use tungstenite::{
 use super::*;
 use crate::certificate;
 
-/// A folder with certificates, which goes with the test.
+/// A folder with certificates, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -49,7 +49,7 @@ impl Folder {
             .expect("versions")
             .with_no_client_auth()
             .with_single_cert(vec![certificate.expect("PEM")], key.expect("PEM"));
-        Arc::new(config.expect("they fit"))
+        Arc::new(config.expect("a matching pair"))
     }
 
     fn tls(&self) -> TlsSettings {
@@ -68,7 +68,7 @@ impl Drop for Folder {
     }
 }
 
-/// A server that sends back what it gets, and tells of each handshake.
+/// An echo server, which reports each handshake.
 fn serve(
     tls: Option<Arc<ServerConfig>>,
     is_websocket: bool,
@@ -85,7 +85,7 @@ fn serve(
                 while connection.is_handshaking() {
                     connection.complete_io(&mut socket).ok()?;
                 }
-                told.send(connection.handshake_kind().expect("it is through")).ok()?;
+                told.send(connection.handshake_kind().expect("the handshake is complete")).ok()?;
                 echo(StreamOwned::new(connection, socket), is_websocket)
             });
         }
@@ -118,8 +118,8 @@ fn echo_message(websocket: &mut WebSocket<impl Read + Write>) -> Option<()> {
     }
 }
 
-/// Agrees to MQTT at `/mqtt`.
-#[allow(clippy::result_large_err, reason = "it is the signature that tungstenite asks for")]
+/// Accepts MQTT at `/mqtt`.
+#[allow(clippy::result_large_err, reason = "the signature required by tungstenite")]
 fn agree(
     request: &Request,
     mut response: Response,
@@ -133,7 +133,7 @@ fn agree(
     Ok(response)
 }
 
-/// Connects, sends `bytes`, and reads until as many are back.
+/// Connects, sends `bytes`, and reads until all have returned.
 fn exchange(connector: &Connector, bytes: &[u8]) -> io::Result<Vec<u8>> {
     exchange_as(0, connector, bytes)
 }
@@ -191,7 +191,7 @@ fn message() -> Vec<u8> {
 }
 
 #[test]
-fn every_transport_brings_back_what_was_sent() {
+fn every_transport_transfers_data_unchanged() {
     let folder = Folder::new();
     let config = || folder.server_config(&[&version::TLS13, &version::TLS12]);
     for (tls, path) in [(false, None), (true, None), (false, Some("/mqtt")), (true, Some("/mqtt"))]
@@ -207,7 +207,7 @@ fn every_transport_brings_back_what_was_sent() {
 }
 
 #[test]
-fn who_comes_back_resumes_unless_told_otherwise() {
+fn reconnecting_clients_resume_unless_disabled() {
     let folder = Folder::new();
     for version in [&version::TLS12, &version::TLS13] {
         for resumes in [true, false] {
@@ -226,7 +226,7 @@ fn who_comes_back_resumes_unless_told_otherwise() {
 }
 
 #[test]
-fn the_version_asked_for_is_the_one_that_is_spoken() {
+fn the_requested_tls_version_is_used() {
     let folder = Folder::new();
     let (address, _kinds) = serve(Some(folder.server_config(&[&version::TLS12])), false);
     for (version, comes) in [(TlsVersion::V1_2, true), (TlsVersion::V1_3, false)] {
@@ -237,7 +237,7 @@ fn the_version_asked_for_is_the_one_that_is_spoken() {
 }
 
 #[test]
-fn a_certificate_that_is_not_wanted_is_refused_with_what_to_do() {
+fn an_unexpected_certificate_is_refused_with_a_remedy() {
     let (folder, other) = (Folder::new(), Folder::new());
     let (address, _kinds) = serve(Some(folder.server_config(&[&version::TLS13])), false);
     let refused = |tls: TlsSettings| {
@@ -251,7 +251,7 @@ fn a_certificate_that_is_not_wanted_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_websocket_that_is_not_granted_is_told_with_its_status() {
+fn a_refused_websocket_is_reported_with_its_status() {
     let (address, _kinds) = serve(None, true);
     let error = exchange(&connector(address, None, Some("/elsewhere")), b"hello");
     let text = error.expect_err("refused").to_string();
@@ -259,7 +259,7 @@ fn a_websocket_that_is_not_granted_is_told_with_its_status() {
 }
 
 #[test]
-fn a_broker_that_does_not_speak_it_is_told_from_one_that_does() {
+fn a_broker_without_the_transport_is_detected() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address: LoopbackAddress =
         listener.local_addr().expect("bound").to_string().parse().expect("loopback");
@@ -276,7 +276,7 @@ fn a_broker_that_does_not_speak_it_is_told_from_one_that_does() {
 }
 
 #[test]
-fn an_authority_that_cannot_be_used_is_named() {
+fn an_unusable_authority_is_named() {
     let folder = Folder::new();
     let wrong = |file: &str| {
         let tls = TlsSettings { authority: folder.0.join(file), ..folder.tls() };

@@ -1,5 +1,5 @@
-//! TLS as a client, by rustls without its buffers: records are opened in memory that all clients
-//! share, and only one that is cut in half is kept.
+//! TLS as a client, with rustls' unbuffered API: records are decrypted in memory that all clients
+//! share, and only incomplete records are stored.
 
 use std::{
     collections::HashMap,
@@ -29,25 +29,26 @@ use serde::{Deserialize, Serialize};
 use super::wrong;
 use crate::error::{Error, Result};
 
-/// Plain bytes of a record at most (RFC 8446, 5.1).
+/// Maximum plaintext of a record (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;
-/// What sealing adds to a record at most: header, nonce, content type, tag; a key update before it.
+/// Maximum overhead of encryption per record: header, nonce, content type, tag; a key update before
+/// it.
 const RECORD_EXTRA_BYTES: usize = 128;
 
-/// How TLS is spoken.
+/// TLS settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsSettings {
-    /// PEM file of the authority that signed the broker's certificate.
+    /// PEM file of the authority that issued the broker's certificate.
     pub authority: PathBuf,
-    /// The name that the certificate has to be for.
+    /// The expected name in the broker's certificate.
     pub server_name: String,
-    /// The one version to speak; without it, the highest that the broker speaks too.
+    /// The only version, or the highest that both support.
     pub version: Option<TlsVersion>,
-    /// Whether clients come back with tickets of earlier connections.
+    /// Whether clients resume sessions with tickets.
     pub resumes: bool,
 }
 
-/// A version of TLS.
+/// A TLS version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum TlsVersion {
     /// RFC 5246.
@@ -58,7 +59,7 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// What the clients of a process have in common.
+/// The shared configuration of the clients of a process.
 pub struct Client {
     config: Arc<ClientConfig>,
     tickets: Arc<Tickets>,
@@ -77,7 +78,7 @@ impl Client {
         let name = settings.server_name.clone();
         let server_name = ServerName::try_from(name).map_err(|error| {
             let name = &settings.server_name;
-            Error::Usage(format!("--tls-name {name} is no name of a host: {error}"))
+            Error::Usage(format!("--tls-name {name} is not a host name: {error}"))
         })?;
         let versions: &[_] = match settings.version {
             None => &[&version::TLS13, &version::TLS12],
@@ -98,7 +99,7 @@ impl Client {
         Ok(Self { config: Arc::new(config), tickets, server_name })
     }
 
-    /// TLS of a connection of client `client` that is not there yet.
+    /// The TLS layer for a new connection of client `client`.
     pub fn begin(&self, client: u32) -> io::Result<Tls> {
         let (config, name) = (Arc::clone(&self.config), self.server_name.clone());
         let tickets = Arc::clone(&self.tickets);
@@ -114,12 +115,12 @@ fn read_authority(path: &Path) -> Result<RootCertStore> {
     let text = fs::read(path).map_err(|error| wrong(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| wrong(format!("no good PEM: {error}")))?;
+        let certificate = certificate.map_err(|error| wrong(format!("invalid PEM: {error}")))?;
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }
     match roots.is_empty() {
         true => Err(wrong(
-            "it has no certificate; PEM has lines like -----BEGIN CERTIFICATE-----".into(),
+            "the file has no certificate; PEM has lines like -----BEGIN CERTIFICATE-----".into(),
         )),
         false => Ok(roots),
     }
@@ -130,8 +131,7 @@ pub struct Tls {
     connection: UnbufferedClientConnection,
     client: u32,
     tickets: Arc<Tickets>,
-    /// Part of a record whose rest has not come. rustls remembers places in it, so it is always called
-    /// with it.
+    /// An incomplete record. rustls stores offsets into it, so it is passed in every call.
     kept: Vec<u8>,
     is_open: bool,
     is_ended: bool,
@@ -144,23 +144,23 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Say what goes first.
+    /// Starts the handshake.
     pub fn begin(&mut self, unsent: &mut Vec<u8>) -> io::Result<()> {
         self.open(&mut [], &mut [], unsent).map(|_| ())
     }
 
-    /// Whether the handshake is through.
+    /// Whether the handshake is complete.
     pub fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Whether nothing more comes.
+    /// Whether the input has ended.
     pub fn is_ended(&self) -> bool {
         self.is_ended
     }
 
-    /// Read what is there, by way of `records`. What there is to answer is added to `unsent`; how many
-    /// bytes of `buffer` are filled, and whether there may be more to read.
+    /// Reads available data, through `records`. Responses are added to `unsent`; returns the number
+    /// of filled bytes of `buffer`, and whether there may be more to read.
     pub fn read(
         &mut self,
         socket: &mut TcpStream,
@@ -168,7 +168,7 @@ impl Tls {
         buffer: &mut [u8],
         unsent: &mut Vec<u8>,
     ) -> io::Result<(usize, bool)> {
-        // No more than fits when it is opened: records are longer than what is in them.
+        // At most as much as fits after decryption: records are longer than their content.
         let most = buffer.len();
         if records.len() < most {
             records.resize(most, 0);
@@ -191,7 +191,8 @@ impl Tls {
         Ok((filled, end == most))
     }
 
-    /// Opens records; how many bytes of them are done with, and how many of `plain` are filled.
+    /// Decrypts records; returns the number of bytes consumed, and the number of bytes of `plain`
+    /// filled.
     fn open(
         &mut self,
         records: &mut [u8],
@@ -235,7 +236,7 @@ impl Tls {
                     true
                 }
                 Ok(ConnectionState::BlockedHandshake) => true,
-                Ok(state) => return Err(wrong(format!("TLS: {state:?} was not expected"))),
+                Ok(state) => return Err(wrong(format!("TLS: unexpected {state:?}"))),
             };
             used += discard;
             if is_done {
@@ -244,7 +245,7 @@ impl Tls {
         }
     }
 
-    /// After something bad: what tells the broker so.
+    /// After an error: the alert for the broker.
     fn collect_alert(&mut self, rest: &mut [u8], unsent: &mut Vec<u8>) {
         while self.connection.wants_write()
             && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
@@ -254,7 +255,7 @@ impl Tls {
         }
     }
 
-    /// Adds `plain` to `out`, sealed. The handshake has to be through.
+    /// Encrypts `plain` and appends it to `out`. The handshake must be complete.
     pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         let begin = out.len();
         let records = plain.len() / FRAGMENT_BYTES_MAX + 1;
@@ -267,7 +268,7 @@ impl Tls {
                 out.truncate(begin + bytes);
                 Ok(())
             }
-            Ok(state) => Err(wrong(format!("TLS: {state:?} was not expected"))),
+            Ok(state) => Err(wrong(format!("TLS: unexpected {state:?}"))),
             Err(error) => Err(failed(error)),
         }
     }
@@ -276,15 +277,15 @@ impl Tls {
 fn failed(error: rustls::Error) -> io::Error {
     match error {
         rustls::Error::InvalidCertificate(why) => wrong(format!(
-            "the broker's certificate is refused: {why}; --ca names who has to have signed it, \
-             --tls-name whom it has to be for"
+            "the broker's certificate is refused: {why}; --ca is the expected issuer, \
+             --tls-name the expected name"
         )),
         rustls::Error::AlertReceived(alert) => wrong(format!("the broker refused TLS: {alert:?}")),
         error => wrong(format!("TLS: {error}")),
     }
 }
 
-/// Adds what `encode` writes, which says how much room it needs.
+/// Appends the output of `encode`, which reports the required space.
 fn encode(
     mut encode: impl FnMut(&mut [u8]) -> std::result::Result<usize, EncodeError>,
     out: &mut Vec<u8>,
@@ -301,11 +302,11 @@ fn encode(
     }
 }
 
-/// What the broker gave each client for coming back. rustls' own store knows servers and no clients:
-/// one that is new would come with the ticket of another.
+/// The session tickets per client. rustls' own store is per server and not per client: a new client
+/// would use the ticket of another.
 #[derive(Default)]
 struct Tickets {
-    /// The client that is being looked after. All of them are in one thread.
+    /// The client being processed. All clients are in one thread.
     client: AtomicU32,
     kept: Mutex<Kept>,
 }

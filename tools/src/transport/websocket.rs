@@ -1,5 +1,5 @@
-//! WebSocket (RFC 6455) as a client: a request, then what MQTT sends in binary frames, masked, and
-//! what comes out of the broker's, whose ends mean nothing to MQTT. No extension is offered.
+//! WebSocket (RFC 6455) as a client: a request, then MQTT in masked binary frames, and the payload
+//! of the broker's frames, whose boundaries MQTT ignores. Offers no extension.
 
 use std::io;
 
@@ -7,17 +7,17 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::wrong;
 
-/// Bytes of the answer to the request, body included, at most.
+/// Maximum size of the response to the request, including its body.
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
-/// Header fields of it at most.
+/// Maximum number of header fields in it.
 const ANSWER_FIELDS_MAX: usize = 64;
-/// Joined to the key before it is hashed (1.3).
+/// Appended to the key before it is hashed (1.3).
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Payload of a control frame at most (5.5).
+/// Maximum payload of a control frame (5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
-/// Header of a frame that is not masked, at most.
+/// Maximum header size of an unmasked frame.
 const HEAD_BYTES_MAX: usize = 10;
-/// The bit that says that a payload is masked.
+/// The bit of a masked payload.
 const MASKED: u8 = 0x80;
 
 mod opcode {
@@ -26,7 +26,7 @@ mod opcode {
     pub const CLOSE: u8 = 0x8;
     pub const PING: u8 = 0x9;
     pub const PONG: u8 = 0xA;
-    /// The last, or only, frame of a message.
+    /// The last or only frame of a message.
     pub const FINAL: u8 = 0x80;
 }
 
@@ -34,37 +34,37 @@ mod opcode {
 #[derive(Debug)]
 pub struct WebSocket {
     phase: Phase,
-    /// What the next frame is masked with. A mask protects proxies from browsers (10.3), and there are
-    /// neither here: so it need not be random, but it differs from frame to frame.
+    /// The mask of the next frame. Masks protect proxies from browsers (10.3), and neither is
+    /// involved here: so it need not be random, but it differs from frame to frame.
     mask: u32,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// The request has not been said.
+    /// The request has not been sent.
     Before { request: Vec<u8>, key: String },
-    /// Its answer is not whole.
+    /// The response is incomplete.
     Asking { answer: Vec<u8>, key: String, path: String },
-    /// It was granted.
+    /// The connection is open.
     Open(Frames),
     /// The broker has closed it.
     Ended,
 }
 
-/// The frames of the broker as far as they have come.
+/// State of the input.
 #[derive(Debug, Default)]
 struct Frames {
     head: [u8; HEAD_BYTES_MAX],
     head_bytes: usize,
-    /// Payload of the frame that is still to come, once its header is whole.
+    /// Remaining payload of the current frame, once its header is complete.
     left: Option<u64>,
     opcode: u8,
-    /// What has come of a control frame's payload.
+    /// The received part of a control frame's payload.
     control: Vec<u8>,
 }
 
 impl WebSocket {
-    /// To be asked for at `path` of `host`.
+    /// A request for `path` of `host`.
     pub fn new(path: &str, host: &str) -> Self {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).expect("the system has random bytes");
@@ -79,7 +79,7 @@ impl WebSocket {
         Self { phase, mask: u32::from_ne_bytes([a, b, c, d]) }
     }
 
-    /// The request, the first time.
+    /// The request, on the first call.
     pub fn take_request(&mut self) -> Option<Vec<u8>> {
         let Phase::Before { request, key } = &mut self.phase else { return None };
         let (request, key) = (std::mem::take(request), std::mem::take(key));
@@ -89,7 +89,7 @@ impl WebSocket {
         Some(request)
     }
 
-    /// Whether the request was granted.
+    /// Whether the connection is open.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }
@@ -99,7 +99,7 @@ impl WebSocket {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Adds a frame with `bytes` to `out`.
+    /// Appends a frame with `bytes` to `out`.
     pub fn frame(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.write_frame(opcode::BINARY, bytes, out);
     }
@@ -125,8 +125,8 @@ impl WebSocket {
         mask_in_place(&mut out[begin..], mask);
     }
 
-    /// Leaves what MQTT there is in `bytes` at their front; how many bytes it is. What has to be
-    /// answered is added to `answer`.
+    /// Moves the MQTT data in `bytes` to the front; returns its length. Responses are appended to
+    /// `answer`.
     pub fn receive(&mut self, bytes: &mut [u8], answer: &mut Vec<u8>) -> io::Result<usize> {
         let mut begin = 0;
         if let Phase::Asking { answer: head, key, path } = &mut self.phase {
@@ -154,20 +154,21 @@ impl WebSocket {
     }
 }
 
-/// What came of a frame, or of a part of one.
+/// The result of processing a frame, or part of one.
 #[derive(Debug, PartialEq, Eq)]
 enum Taken {
-    /// Everything is done with.
+    /// All input is consumed.
     Nothing,
-    /// So many bytes were moved to the front.
+    /// This many bytes were moved to the front.
     Mqtt(usize),
     Ping(Vec<u8>),
-    /// With what is to be answered.
+    /// The frame requires this response.
     Close(Vec<u8>),
 }
 
 impl Frames {
-    /// Takes from `bytes[begin..]` and leaves MQTT at the front; up to where it took.
+    /// Processes `bytes[begin..]` and moves MQTT data to the front; returns the end of the consumed
+    /// input.
     fn take(&mut self, bytes: &mut [u8], mut begin: usize) -> io::Result<(usize, Taken)> {
         loop {
             let Some(left) = &mut self.left else {
@@ -213,7 +214,7 @@ impl Frames {
         }
     }
 
-    /// Judges a header that is whole.
+    /// Checks a complete header.
     fn begin_payload(&mut self) -> io::Result<()> {
         let head = &self.head;
         let (is_final, opcode) = (head[0] & opcode::FINAL != 0, head[0] & 0x0F);
@@ -230,7 +231,7 @@ impl Frames {
         if !is_sound || head[0] & 0x70 != 0 || head[1] & MASKED != 0 {
             let [a, b, ..] = *head;
             return Err(wrong(format!(
-                "WebSocket: the broker sent a frame that may not be, beginning {a:#04x} {b:#04x}"
+                "WebSocket: the broker sent an invalid frame, starting with {a:#04x} {b:#04x}"
             )));
         }
         (self.opcode, self.left, self.head_bytes) = (opcode, Some(length), 0);
@@ -238,7 +239,7 @@ impl Frames {
     }
 }
 
-/// How long a header that begins so is.
+/// The length of the header that starts with these bytes.
 fn head_need(head: &[u8]) -> usize {
     match head {
         [_, 126, ..] => 4,
@@ -247,7 +248,7 @@ fn head_need(head: &[u8]) -> usize {
     }
 }
 
-/// Puts a mask on (5.3), eight bytes at a time, which compilers turn into wider steps.
+/// Applies a mask (5.3), eight bytes at a time, which compilers vectorize.
 fn mask_in_place(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -260,16 +261,18 @@ fn mask_in_place(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// How long the answer at the beginning of `bytes` is, if it grants WebSocket; none while it is not
-/// whole.
+/// The length of the response at the start of `bytes`, if it accepts the request; `None` if it is
+/// incomplete.
 fn judge(bytes: &[u8], key: &str, path: &str) -> io::Result<Option<usize>> {
     let mut fields = [httparse::EMPTY_HEADER; ANSWER_FIELDS_MAX];
     let mut answer = httparse::Response::new(&mut fields);
     let length = match answer.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() < ANSWER_BYTES_MAX => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(wrong("WebSocket: an answer beyond 8 KiB")),
-        Err(error) => return Err(wrong(format!("WebSocket: the answer is no HTTP: {error}"))),
+        Ok(httparse::Status::Partial) => {
+            return Err(wrong("WebSocket: a response larger than 8 KiB"));
+        }
+        Err(error) => return Err(wrong(format!("WebSocket: the response is not HTTP: {error}"))),
     };
     let (code, reason) = (answer.code.unwrap_or(0), answer.reason.unwrap_or_default());
     if code != 101 {
@@ -287,10 +290,10 @@ fn judge(bytes: &[u8], key: &str, path: &str) -> io::Result<Option<usize>> {
     let mut hash = sha1_smol::Sha1::from(key);
     hash.update(KEY_SUFFIX.as_bytes());
     if field("Sec-WebSocket-Accept") != BASE64_STANDARD.encode(hash.digest().bytes()) {
-        return Err(wrong("WebSocket: the broker's Sec-WebSocket-Accept does not fit the key"));
+        return Err(wrong("WebSocket: the broker's Sec-WebSocket-Accept does not match the key"));
     }
     if field("Sec-WebSocket-Protocol") != "mqtt" {
-        return Err(wrong("WebSocket: the broker agreed to something else than mqtt"));
+        return Err(wrong("WebSocket: the broker selected another subprotocol than mqtt"));
     }
     Ok(Some(length))
 }
@@ -300,7 +303,7 @@ mod tests {
     use super::*;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-    /// The answer to that key in RFC 6455, 1.3, and to the subprotocol of MQTT.
+    /// The response to the key of RFC 6455, 1.3, with the MQTT subprotocol.
     const GRANTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
         Sec-WebSocket-Protocol: mqtt\r\n\r\n";
@@ -310,7 +313,7 @@ mod tests {
         WebSocket { phase: Phase::Asking { answer, key, path }, mask: 7 }
     }
 
-    /// MQTT in `bytes`, which come in pieces of so many, and what is answered.
+    /// The MQTT data in `bytes`, processed in pieces of this size, and the responses.
     fn receive(
         websocket: &mut WebSocket,
         bytes: &[u8],
@@ -325,7 +328,8 @@ mod tests {
         Ok((mqtt, answer))
     }
 
-    /// An answer that grants, frames of every length of header, one message in parts, a ping between.
+    /// A positive response, frames with every length of header, one fragmented message, a ping in
+    /// between.
     fn stream() -> (Vec<u8>, Vec<u8>) {
         let (mut bytes, mut mqtt) = (GRANTED.as_bytes().to_vec(), Vec::new());
         for (first, length) in [(0x82, 5), (0x02, 0), (0x00, 300), (0x80, 70_000), (0x82, 1)] {
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_cut_anywhere_bring_the_same_and_pings_are_answered() {
+    fn frames_may_be_split_at_any_byte_and_pings_are_answered() {
         let (bytes, mqtt) = stream();
         for step in [1, 3, 1_000, bytes.len()] {
             let mut websocket = asking();
@@ -364,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_masked_and_says_its_length() {
+    fn sent_frames_are_masked_and_have_their_length() {
         let mut websocket = asking();
         for length in [0, 125, 126, 0xFFFF, 0x1_0000] {
             let payload: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
@@ -387,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_with_its_status_and_reason() {
+    fn a_refusal_is_reported_with_its_status_and_reason() {
         let refused = |answer: &str| {
             receive(&mut asking(), answer.as_bytes(), 10_000).expect_err("refused").to_string()
         };
@@ -404,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_closes_is_answered_and_nothing_follows() {
+    fn a_close_frame_is_answered_and_ends_the_input() {
         let mut websocket = asking();
         let bytes = [GRANTED.as_bytes(), &[0x82, 1, 9, 0x88, 2, 3, 0xE8, 0x82, 1, 8]].concat();
         let (mqtt, answer) = receive(&mut websocket, &bytes, bytes.len()).expect("it is sound");
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_may_not_be_end_the_connection() {
+    fn invalid_frames_end_the_connection() {
         for bad in [[0x81, 0], [0x82, 0x80], [0xC2, 0], [0x09, 0], [0x89, 126], [0x83, 0]] {
             let mut bytes = GRANTED.as_bytes().to_vec();
             bytes.extend_from_slice(&bad);

@@ -1,4 +1,4 @@
-//! Packets with many filters: SUBSCRIBE and UNSUBSCRIBE.
+//! SUBSCRIBE and UNSUBSCRIBE packets with many filters.
 
 use super::{publish_many, retain};
 use crate::hostile::{
@@ -10,21 +10,21 @@ use crate::hostile::{
 pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "subscribe-110k",
-        about: "one SUBSCRIBE of 110,000 short filters, where there are retained messages",
+        about: "one SUBSCRIBE of 110,000 short filters, with retained messages",
         setup: plain,
         prepare: |field| subscribe(field, 110_000, true),
         in_short: true,
     },
     Attack {
         name: "subscribe-2.5MB",
-        about: "one SUBSCRIBE of 450,000 short filters, where there are retained messages",
+        about: "one SUBSCRIBE of 450,000 short filters, with retained messages",
         setup: plain,
         prepare: |field| subscribe(field, 450_000, true),
         in_short: false,
     },
     Attack {
         name: "subscribe-16MiB",
-        about: "one SUBSCRIBE as long as a packet may be, where there are retained messages",
+        about: "one SUBSCRIBE of the maximum packet size, with retained messages",
         setup: plain,
         prepare: |field| subscribe(field, 2_900_000, true),
         in_short: false,
@@ -38,7 +38,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "subscribe-acl",
-        about: "one SUBSCRIBE of 16 MiB, each filter judged by 100 rules",
+        about: "one SUBSCRIBE of 16 MiB, with 100 access rules per filter",
         setup: hundred_rules,
         prepare: |field| subscribe(field, 2_900_000, false),
         in_short: false,
@@ -52,7 +52,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "toggle",
-        about: "SUBSCRIBE and UNSUBSCRIBE of # in turn, beside 20,000 topics in use",
+        about: "SUBSCRIBE and UNSUBSCRIBE of # in turn, with 20,000 topics in use",
         setup: plain,
         prepare: toggle,
         in_short: true,
@@ -66,14 +66,14 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "retained-again",
-        about: "SUBSCRIBE to # again and again, where there are 50,000 retained messages",
+        about: "repeated SUBSCRIBE to #, with 50,000 retained messages",
         setup: plain,
         prepare: retained_again,
         in_short: true,
     },
 ];
 
-/// Rules none of which fits but the last.
+/// Access rules of which only the last one matches.
 fn hundred_rules(_: &Field) -> Setup {
     let denied: String =
         (0..99).map(|rule| format!("    deny all secret-{rule}/+/x/#\n")).collect();
@@ -94,7 +94,7 @@ fn hundred_rules(_: &Field) -> Setup {
     }
 }
 
-/// Of one or two letters, so that as many as possible are in a packet.
+/// Filters of one or two letters, so that a packet contains as many as possible.
 fn subscribe(field: &Field, filters: usize, has_retained: bool) -> Heard<Strike> {
     let mut peer = field.join("subscriber")?;
     if has_retained {
@@ -119,17 +119,17 @@ fn unsubscribe_queued(field: &Field) -> Heard<Strike> {
     let queued = field.count(100_000, 20_000);
     let mut publisher = field.join("publisher")?;
     let message = Publish { topic: "u/0", payload: b"x", ..Publish::default() };
-    // The subscriber acknowledges nothing, so that they wait for it.
+    // The subscriber does not acknowledge, so that the messages stay queued.
     publish_many(&mut publisher, &message, queued)?;
     let packet = packets::unsubscribe(2, &filters);
     Ok(Box::new(move |_| {
         peer.send(&packet)?;
         peer.await_packet(0xB0)?;
-        Ok(Ended::holding("all taken back", vec![peer]))
+        Ok(Ended::holding("all unsubscribed", vec![peer]))
     }))
 }
 
-/// Brings so many topics into use.
+/// Publishes to this many topics.
 fn use_topics(field: &Field, topics: usize) -> Heard<()> {
     let mut publisher = field.join("publisher")?;
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! As much as one connection takes of one kind of packet.
+//! One kind of packet, as fast as one connection accepts it.
 
 use crate::hostile::{
     field::{Attack, Ended, Field, Setup, Strike, plain},
@@ -9,35 +9,35 @@ use crate::hostile::{
 pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "pingreq-flood",
-        about: "PINGREQs without end",
+        about: "endless PINGREQs",
         setup: plain,
         prepare: |field| flood(field, packets::PINGREQ.repeat(30_000)),
         in_short: true,
     },
     Attack {
         name: "tiny-publishes",
-        about: "publishes of 5 bytes at QoS 0 without end",
+        about: "endless QoS 0 publishes of 5 bytes",
         setup: plain,
         prepare: tiny,
         in_short: false,
     },
     Attack {
         name: "new-topics",
-        about: "publishes to another topic each",
+        about: "publishes, each to a different topic",
         setup: plain,
         prepare: new_topics,
         in_short: true,
     },
     Attack {
         name: "pubrec-flood",
-        about: "PUBREC of messages that never were",
+        about: "PUBREC of unknown messages",
         setup: plain,
         prepare: |field| flood(field, acknowledgements(0x50)),
         in_short: false,
     },
     Attack {
         name: "pubrel-flood",
-        about: "PUBREL of messages that never were",
+        about: "PUBREL of unknown messages",
         setup: plain,
         prepare: |field| flood(field, acknowledgements(0x62)),
         in_short: false,
@@ -58,7 +58,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "qos-2-flood",
-        about: "QoS 2 publishes without a PUBREL, to the Receive Maximum and beyond, again and again",
+        about: "QoS 2 publishes without PUBREL, beyond the Receive Maximum, repeatedly",
         setup: plain,
         prepare: qos_2,
         in_short: false,
@@ -72,20 +72,20 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "stored-flood",
-        about: "QoS 1 publishes for a session that is away, where messages are stored",
+        about: "QoS 1 publishes for a disconnected session, with a store",
         setup: |_| Setup { has_store: true, ..Setup::default() },
         prepare: stored,
         in_short: false,
     },
 ];
 
-/// These bytes again and again, the answers read and forgotten.
+/// Sends these bytes repeatedly, and discards the responses.
 fn flood(field: &Field, bytes: Vec<u8>) -> Heard<Strike> {
     let peer = field.join("flooder")?;
-    Ok(send_again_and_again(peer, bytes))
+    Ok(send_repeatedly(peer, bytes))
 }
 
-fn send_again_and_again(mut peer: Peer, bytes: Vec<u8>) -> Strike {
+fn send_repeatedly(mut peer: Peer, bytes: Vec<u8>) -> Strike {
     Box::new(move |field| {
         let end = field.end();
         let mut total = 0;
@@ -124,7 +124,7 @@ fn new_topics(field: &Field) -> Heard<Strike> {
     flood(field, bytes)
 }
 
-/// Clients that hear a topic and read all that comes.
+/// Clients that subscribe to a topic and read all messages.
 fn listeners(field: &Field, count: usize, topic: &str) -> Heard<Vec<Peer>> {
     let mut peers = Vec::new();
     for number in 0..count {
@@ -152,7 +152,7 @@ fn long_payloads(field: &Field) -> Heard<Strike> {
 
 fn heavy(field: &Field, bytes: Vec<u8>, count: usize) -> Heard<Strike> {
     let mut peers = listeners(field, count, "long")?;
-    let strike = send_again_and_again(field.join("flooder")?, bytes);
+    let strike = send_repeatedly(field.join("flooder")?, bytes);
     Ok(Box::new(move |field| {
         let mut ended = strike(field)?;
         ended.held.append(&mut peers);
@@ -198,7 +198,7 @@ fn stored(field: &Field) -> Heard<Strike> {
     flood(field, bytes)
 }
 
-/// A second listener, on another address of loopback and the same port.
+/// A second listener, on another loopback address and the same port.
 fn websocket(_: &Field) -> Setup {
     let listener =
         "[[listeners]]\nbind = \"127.0.0.2:{port}\"\ntransport = \"ws\"\nanonymous = true\n";
@@ -219,5 +219,5 @@ fn websocket_bytes(field: &Field) -> Heard<Strike> {
         bytes.iter().flat_map(|byte| [0x82, 0x81, 0, 0, 0, 0, *byte]).collect()
     };
     peer.send(&framed(&packets::Connect::clean("framed").encode()))?;
-    Ok(send_again_and_again(peer, framed(&packets::PINGREQ.repeat(10_000))))
+    Ok(send_repeatedly(peer, framed(&packets::PINGREQ.repeat(10_000))))
 }

@@ -1,4 +1,4 @@
-//! The attacks, by what they make the broker work on. Each is bounded in what it sends and for how long.
+//! The attacks, by the part of the broker that they load. Each is bounded in data and duration.
 
 mod filters;
 mod floods;
@@ -12,13 +12,13 @@ use super::{
     peer::{Heard, Peer},
 };
 
-/// All of them, in the order in which they are tried.
+/// All attacks, in order of execution.
 pub fn all() -> Vec<Attack> {
     [filters::ATTACKS, wildcards::ATTACKS, queues::ATTACKS, sessions::ATTACKS, floods::ATTACKS]
         .concat()
 }
 
-/// Retained messages on topics of their own, and all of them taken by the broker.
+/// Publishes retained messages on topics of their own, and waits for all acknowledgements.
 fn retain(peer: &mut Peer, topics: impl Iterator<Item = String>) -> Heard<()> {
     let mut bytes = Vec::new();
     for topic in topics {
@@ -33,7 +33,7 @@ fn retain(peer: &mut Peer, topics: impl Iterator<Item = String>) -> Heard<()> {
     peer.settle()
 }
 
-/// So many messages of QoS 1 to a topic, and all of them acknowledged.
+/// Publishes this many QoS 1 messages to a topic, and waits for all acknowledgements.
 fn publish_many(peer: &mut Peer, message: &Publish<'_>, count: usize) -> Heard<()> {
     const WINDOW: usize = 1_000;
     for begin in (0..count).step_by(WINDOW) {

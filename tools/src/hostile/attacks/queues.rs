@@ -1,4 +1,4 @@
-//! Long queues and long lists of what is under way, all touched by one packet or one event.
+//! Long queues and many messages in flight, all affected by one packet or event.
 
 use std::{
     thread,
@@ -22,21 +22,21 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "pubrel-stored",
-        about: "the same where messages are stored",
+        about: "65,535 PUBREL of an MQTT 3.1.1 client, with a store",
         setup: |_| Setup { has_store: true, ..Setup::default() },
         prepare: pubrels,
         in_short: false,
     },
     Attack {
         name: "member-leaves",
-        about: "the member of a group leaves that 100,000 messages are queued for",
+        about: "a member of a group with 100,000 queued messages leaves",
         setup: plain,
         prepare: member_leaves,
         in_short: true,
     },
     Attack {
         name: "expired-queue",
-        about: "a session is gone on with whose 100,000 queued messages have expired",
+        about: "resuming a session whose 100,000 queued messages have expired",
         setup: plain,
         prepare: expired_queue,
         in_short: false,
@@ -50,21 +50,21 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "queue-resumed",
-        about: "a session with 100,000 queued messages is gone on with again and again",
+        about: "a session with 100,000 queued messages is resumed repeatedly",
         setup: plain,
         prepare: queue_resumed,
         in_short: false,
     },
     Attack {
         name: "retained-expire",
-        about: "20,000 retained messages expire at one moment",
+        about: "20,000 retained messages expire at the same time",
         setup: plain,
         prepare: retained_expire,
         in_short: false,
     },
 ];
 
-/// Messages of QoS 2 whose PUBREL all come in one piece, in an order that suits no list.
+/// QoS 2 messages whose PUBRELs arrive together, in an order unfavourable for a list.
 fn pubrels(field: &Field) -> Heard<Strike> {
     let count = field.count(65_535, 20_000) as u16;
     let mut peer = field.connect(&Connect { level: 4, ..Connect::clean("twice") })?;
@@ -81,7 +81,7 @@ fn pubrels(field: &Field) -> Heard<Strike> {
         }
     }
     let mut bytes = Vec::new();
-    // Not from either end: each is in the middle of what is left.
+    // Not from either end: each is in the middle of the remaining ones.
     let middle = count / 2;
     let order = (0..=middle).flat_map(|step| [middle - step, middle + 1 + step]);
     order
@@ -97,7 +97,7 @@ fn pubrels(field: &Field) -> Heard<Strike> {
     }))
 }
 
-/// A subscriber with so many messages under way and queued, who acknowledges none.
+/// A subscriber with this many messages in flight and queued, which acknowledges none.
 fn queue_for(
     field: &Field,
     connect: &Connect<'_>,
@@ -140,7 +140,7 @@ fn expired_queue(field: &Field) -> Heard<Strike> {
     Ok(Box::new(move |field| {
         let mut subscriber = field.connect(&Connect::kept("late"))?;
         subscriber.settle()?;
-        Ok(Ended::holding("gone on with", vec![subscriber]))
+        Ok(Ended::holding("resumed", vec![subscriber]))
     }))
 }
 

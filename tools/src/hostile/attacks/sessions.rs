@@ -1,4 +1,4 @@
-//! Connections and sessions that come, go, expire and are taken over, many at a time.
+//! Connections and sessions that start, end, expire and are taken over, many at a time.
 
 use std::{
     thread,
@@ -14,21 +14,21 @@ use crate::hostile::{
 pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "clean-start-10k",
-        about: "a session of 10,000 subscriptions that ends by Clean Start, again and again",
+        about: "a session of 10,000 subscriptions ends by Clean Start, repeatedly",
         setup: plain,
         prepare: clean_start,
         in_short: false,
     },
     Attack {
         name: "expire-together",
-        about: "4,000 sessions of 10 subscriptions each expire at one moment",
+        about: "4,000 sessions of 10 subscriptions each expire at the same time",
         setup: plain,
         prepare: expire_together,
         in_short: true,
     },
     Attack {
         name: "will-storm",
-        about: "500 clients with Wills, to a topic that all hear, lose their connections at once",
+        about: "500 clients with Wills, to a topic that all subscribe to, lose their connections at once",
         setup: plain,
         prepare: will_storm,
         in_short: false,
@@ -42,14 +42,14 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "takeover",
-        about: "connections that take one session over from each other",
+        about: "connections that repeatedly take over one session",
         setup: plain,
         prepare: takeover,
         in_short: false,
     },
     Attack {
         name: "connect-flood",
-        about: "connections that are closed as soon as they are open",
+        about: "connections that are closed right after they were opened",
         setup: plain,
         prepare: connect_flood,
         in_short: false,
@@ -129,7 +129,7 @@ fn long_connects(field: &Field) -> Heard<Strike> {
             let mut peer = field.open()?;
             let answer = peer.send(&bytes).and_then(|()| peer.await_packet(0x20).map(|_| ()));
             heard.push(match answer {
-                Ok(()) => "let in".into(),
+                Ok(()) => "accepted".into(),
                 Err(Refusal::Closed) => peer.last_word(Instant::now()).to_string(),
                 Err(refusal) => refusal.to_string(),
             });

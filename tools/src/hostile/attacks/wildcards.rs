@@ -1,4 +1,5 @@
-//! Subscriptions that make each publication expensive: wildcards in many levels, groups on everything.
+//! Subscriptions that make each publication expensive: wildcards in many levels, groups on all
+//! topics.
 
 use std::time::Instant;
 
@@ -18,14 +19,14 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "deep-1",
-        about: "10,000 filters of a and + in 250 levels, and publishes that they might match",
+        about: "10,000 filters of a and + in 250 levels, and publishes that almost match",
         setup: plain,
         prepare: |field| deep(field, 1),
         in_short: true,
     },
     Attack {
         name: "deep-5",
-        about: "the same of five clients",
+        about: "10,000 filters of a and + in 250 levels of five clients, and publishes that almost match",
         setup: plain,
         prepare: |field| deep(field, 5),
         in_short: false,
@@ -39,28 +40,28 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "group-away",
-        about: "QoS 1 publishes to a group with 20,000 members away",
+        about: "QoS 1 publishes to a group with 20,000 disconnected members",
         setup: plain,
         prepare: group_away,
         in_short: true,
     },
     Attack {
         name: "long-topics",
-        about: "publishes to topics of 65,535 bytes and 256 levels, each another one",
+        about: "publishes to different topics of 65,535 bytes and 256 levels",
         setup: plain,
         prepare: long_topics,
         in_short: true,
     },
     Attack {
         name: "empty-levels",
-        about: "publishes to topics of 256 levels, each another one, in few bytes",
+        about: "publishes to different topics of 256 short levels",
         setup: plain,
         prepare: empty_levels,
         in_short: false,
     },
     Attack {
         name: "fan-out-away",
-        about: "QoS 1 publishes to 10,000 sessions that are away",
+        about: "QoS 1 publishes to 10,000 disconnected sessions",
         setup: plain,
         prepare: fan_out_away,
         in_short: true,
@@ -74,21 +75,22 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "identifiers",
-        about: "publishes that 10,000 filters of one client match, each with an identifier to tell",
+        about: "publishes that 10,000 filters of one client match, each with a Subscription Identifier",
         setup: plain,
         prepare: identifiers,
         in_short: false,
     },
     Attack {
         name: "group-churn",
-        about: "members who join and leave a group of 20,000, away, again and again",
+        about: "members that repeatedly join and leave a group of 20,000 disconnected ones",
         setup: plain,
         prepare: group_churn,
         in_short: false,
     },
 ];
 
-/// Publishes, as many as the broker takes until the load is over or all are sent; how many.
+/// Publishes as many messages as the broker accepts until the time is over or all are sent; returns
+/// their number.
 fn publish_each(
     peer: &mut Peer,
     end: Instant,
@@ -151,7 +153,7 @@ fn deep(field: &Field, clients: usize) -> Heard<Strike> {
             granted += subscriber.subscribe_all(0, filters)?;
             subscriber.drain()?;
         }
-        // All levels fit but the last, and each topic is another one.
+        // All levels match except the last, and each topic is different.
         let topic = |number: usize| {
             let deep = vec!["a"; levels - 1].join("/");
             format!("{deep}/b{number}")
@@ -183,7 +185,7 @@ fn deep_hash(field: &Field) -> Heard<Strike> {
     }))
 }
 
-/// Sessions that subscribed to this filter and went away.
+/// Disconnected sessions that are subscribed to this filter.
 fn leave_away(field: &Field, sessions: usize, qos: u8, filter: &str) -> Heard<()> {
     let subscribe = packets::subscribe(1, qos, &[filter]);
     for number in 0..sessions {
@@ -208,7 +210,7 @@ fn fan_out_away(field: &Field) -> Heard<Strike> {
     flood(field, "news/now")
 }
 
-/// One client that publishes at QoS 1 as fast as it may.
+/// A client that publishes at QoS 1 as fast as possible.
 fn flood(field: &Field, topic: &'static str) -> Heard<Strike> {
     let mut publisher = field.join("publisher")?;
     publisher.drain()?;
@@ -220,7 +222,7 @@ fn flood(field: &Field, topic: &'static str) -> Heard<Strike> {
 
 fn long_topics(field: &Field) -> Heard<Strike> {
     let mut publisher = field.join("publisher")?;
-    // 255 levels of 255 bytes and what is left: 65,535 bytes altogether.
+    // 255 levels of 255 bytes and the rest: 65,535 bytes in total.
     let level = "x".repeat(255);
     let stem = vec![level.as_str(); 255].join("/");
     Ok(Box::new(move |field| {
@@ -241,7 +243,7 @@ fn empty_levels(field: &Field) -> Heard<Strike> {
 }
 
 fn overlapping(field: &Field) -> Heard<Strike> {
-    // Of 14 levels each may be a wildcard: all fit one topic.
+    // Each of 14 levels may be a wildcard: all filters match one topic.
     let filters: Vec<String> = (0..field.count(10_000, 2_000))
         .map(|number| levels_by_bits(number, 14, "a", "+"))
         .collect();

@@ -1,4 +1,4 @@
-//! Innocent clients of a stand-in for a broker that does one thing wrong.
+//! Innocent clients with a stand-in for a broker that has one fault.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -8,24 +8,24 @@ use std::{
 
 use super::*;
 
-/// What a stand-in for a broker does wrong, once or from then on, after it was told to.
+/// A fault of the stand-in, once or permanently, after it was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
-    /// Nothing is answered for 300 ms.
+    /// No response for 300 ms.
     Stall,
-    /// The client that subscribed first is sent away.
+    /// The client that subscribed first is disconnected.
     SendAway,
-    /// One message is acknowledged and goes nowhere.
+    /// One message is acknowledged and not delivered.
     Lose,
-    /// Nobody is let in any more.
+    /// No further client is accepted.
     Refuse,
 }
 
 #[derive(Debug)]
 struct StandIn {
     fault: Mutex<Fault>,
-    /// Topics, opening with their lengths, and who has each.
+    /// Topics with their length prefix, and their subscribers.
     subscribers: Mutex<Vec<(Vec<u8>, TcpStream)>>,
 }
 
@@ -49,7 +49,7 @@ impl StandIn {
         *self.fault.lock().expect("nobody panics") = fault;
     }
 
-    /// Whether it is this one's turn; it is nobody's again then.
+    /// Whether this fault is set; clears it.
     fn takes(&self, fault: Fault) -> bool {
         let mut current = self.fault.lock().expect("nobody panics");
         let is_taken = *current == fault;
@@ -115,17 +115,17 @@ impl StandIn {
         let found = subscribers.iter().find(|(topic, _)| *topic == body[..topic_end]);
         let Some((_, to)) = found else { return Ok(()) };
         let mut to = to;
-        // Whoever was sent away hears nothing more, and that is no fault of the publisher.
+        // A disconnected subscriber receives no message, which is not a fault of the publisher.
         let _ = to.write_all(packet);
         Ok(())
     }
 }
 
-/// What two pairs, one that pings and one that connects anew notice of it.
+/// The measurements of two pairs, one pinging and one reconnecting client.
 fn noticed(fault: Fault) -> Record {
     let (address, stand_in) = StandIn::start();
     let habits = Habits { pairs: 2, ..Habits::default() };
-    let innocents = Innocents::start(address, habits).expect("it lets everybody in");
+    let innocents = Innocents::start(address, habits).expect("all clients are accepted");
     thread::sleep(Duration::from_millis(200));
     stand_in.set(fault);
     thread::sleep(Duration::from_millis(700));
@@ -133,7 +133,7 @@ fn noticed(fault: Fault) -> Record {
     while innocents.waiting() > Duration::from_millis(20) && Instant::now() < calm {
         thread::sleep(Duration::from_millis(1));
     }
-    innocents.finish().expect("the thread goes on")
+    innocents.finish().expect("the thread runs")
 }
 
 fn longest_ms(record: &Record) -> u64 {
@@ -141,7 +141,7 @@ fn longest_ms(record: &Record) -> u64 {
 }
 
 #[test]
-fn nothing_is_noticed_where_nothing_is_wrong() {
+fn a_correct_broker_causes_no_incident() {
     let record = noticed(Fault::None);
     let count = |kind| record.samples.iter().filter(|sample| sample.kind == kind).count();
     assert!(count(Kind::Message) > 50, "{}", count(Kind::Message));
@@ -150,14 +150,14 @@ fn nothing_is_noticed_where_nothing_is_wrong() {
 }
 
 #[test]
-fn a_stall_shows_as_the_time_that_messages_waited() {
+fn a_stall_shows_in_the_latency_of_messages() {
     let record = noticed(Fault::Stall);
     assert!(longest_ms(&record) >= 250, "{}", longest_ms(&record));
     assert_eq!((record.disconnects.len(), record.lost), (0, 0));
 }
 
 #[test]
-fn a_client_that_is_sent_away_is_counted_and_the_others_go_on() {
+fn a_disconnected_client_is_counted_and_the_others_continue() {
     let record = noticed(Fault::SendAway);
     assert_eq!(record.disconnects.len(), 1);
     let after = record.samples.iter().filter(|sample| sample.began_ns > record.disconnects[0]);
@@ -165,12 +165,12 @@ fn a_client_that_is_sent_away_is_counted_and_the_others_go_on() {
 }
 
 #[test]
-fn a_message_that_does_not_come_is_lost_and_not_late() {
+fn a_missing_message_is_lost_and_not_late() {
     assert_eq!(noticed(Fault::Lose).lost, 1);
 }
 
 #[test]
-fn a_connection_that_is_refused_is_counted() {
+fn a_refused_connection_is_counted() {
     let record = noticed(Fault::Refuse);
     assert!(!record.refused.is_empty());
     assert!(record.disconnects.is_empty());

@@ -1,4 +1,4 @@
-//! What a stranger can have a broker hold while it finds out who he is.
+//! Memory that unauthenticated clients can make a broker use during authentication.
 
 use super::{BOUND_BYTES, SENT_BYTES_MAX, bounded_with, unfinished::send_all};
 use crate::hostile::{
@@ -10,7 +10,7 @@ use crate::hostile::{
 pub const KINDS: &[Attack] = &[
     Attack {
         name: "behind-connect",
-        about: "bytes of 200 strangers behind a CONNECT whose password is being looked at",
+        about: "data of 200 clients behind a CONNECT whose password is being verified",
         setup: passwords,
         prepare: behind_connect,
         in_short: true,
@@ -38,7 +38,7 @@ pub const KINDS: &[Attack] = &[
     },
 ];
 
-/// A user whose password is `secret`, worked out as it is by default.
+/// A user with the password `secret`, hashed with the default parameters.
 const USERS: &str = "owner:$argon2id$v=19$m=19456,t=2,p=1$OdbnQEEPCkzmn4rOft2uZg$\
                      kw3nOgR/TR0jCUHx90ynYtMkUghDNXoWdkO28Z4lbOQ\n";
 
@@ -88,7 +88,7 @@ fn wrong_passwords(_: &Field) -> Heard<Strike> {
             for peer in &mut peers {
                 match peer.await_packet(0x20) {
                     Err(Refusal::Connack(0x86 | 0x87)) => refused += 1,
-                    Ok(_) => other = ", somebody let in".into(),
+                    Ok(_) => other = ", one accepted".into(),
                     Err(refusal) => other = format!(", {refusal}"),
                 }
             }
@@ -117,7 +117,7 @@ fn long_names(field: &Field) -> Heard<Strike> {
         while std::time::Instant::now() < end {
             match field.connect(&Connect::clean(&name)) {
                 Err(Refusal::Connack(_) | Refusal::Closed) => refused += 1,
-                Ok(_) => return Ok(Ended::with("let in")),
+                Ok(_) => return Ok(Ended::with("accepted")),
                 Err(refusal) => return Err(refusal),
             }
         }

@@ -1,4 +1,4 @@
-//! What was found of memory, judged by its bound.
+//! The results of memory attacks, compared with the bound.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub struct Row {
     kind: &'static str,
     broker: String,
     figures: Option<Figures>,
-    /// What is not as it should be, where that is for this broker.
+    /// Violated limits, if they apply to this broker.
     missed: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 impl Row {
-    /// What was measured, judged.
+    /// A row with results, compared with the limits.
     pub fn new(kind: &'static str, broker: &str, measured: Measured) -> Self {
         let missed = if broker == "mosquitto" { Vec::new() } else { missed(&measured) };
         let figures = Figures {
@@ -55,7 +55,7 @@ impl Row {
         Self { kind, broker: broker.into(), figures: Some(figures), missed }
     }
 
-    /// There is no figure.
+    /// A row without a result.
     pub fn without(kind: &'static str, broker: &str) -> Self {
         let missed = match broker {
             "mosquitto" => Vec::new(),
@@ -64,7 +64,7 @@ impl Row {
         Self { kind, broker: broker.into(), figures: None, missed }
     }
 
-    /// What is not as it should be, in words.
+    /// A description of the violated limits.
     pub fn missed(&self) -> Option<String> {
         (!self.missed.is_empty())
             .then(|| format!("{}: {}: {}", self.kind, self.broker, self.missed.join(", ")))
@@ -108,18 +108,18 @@ const COLUMNS: [&str; 12] = [
     "kind of state",
     "broker",
     "MiB before",
-    "MiB most",
+    "MiB peak",
     "MiB after",
     "max ms",
     "disconnected",
     "lost",
-    "newcomers refused",
+    "new clients refused",
     "log KiB",
-    "attackers heard",
+    "attackers received",
     "bound",
 ];
 
-/// All rows, with what they mean.
+/// All rows, with a legend.
 pub fn table(rows: &[Row]) -> String {
     let mut table = Table::new(&COLUMNS);
     rows.iter().for_each(|row| table.push(row.cells()));
@@ -137,7 +137,7 @@ pub fn table(rows: &[Row]) -> String {
 fn missed(measured: &Measured) -> Vec<String> {
     let mut missed = Vec::new();
     if measured.death.is_some() {
-        missed.push("the broker ended".into());
+        missed.push("the broker exited".into());
     }
     if measured.resident_bytes > ALLOWED_BYTES {
         missed.push(format!("{:.0} MiB", mib(measured.resident_bytes)));
@@ -145,7 +145,7 @@ fn missed(measured: &Measured) -> Vec<String> {
     for (count, what) in [
         (measured.disconnects as u64, "disconnected"),
         (measured.lost, "messages lost"),
-        (measured.awaited, "messages still awaited"),
+        (measured.awaited, "messages still pending"),
     ] {
         if count > 0 {
             missed.push(format!("{count} {what}"));
@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_by_a_quarter_more_and_a_constant() {
+    fn the_memory_limit_is_a_quarter_more_than_the_bound_and_a_constant() {
         assert_eq!(judged(Measured { resident_bytes: 112 << 20, ..measured(&[1]) }), None);
         let more = judged(Measured { resident_bytes: 113 << 20, ..measured(&[1]) });
         assert_eq!(more.as_deref(), Some("kind: ringmq: 113 MiB"));
     }
 
     #[test]
-    fn who_is_in_is_served_and_the_broker_lives_and_logs_little() {
+    fn disconnections_losses_exits_and_large_logs_are_reported() {
         let missed = judged(Measured { disconnects: 1, lost: 2, ..measured(&[1]) });
         assert!(missed.expect("both").contains("1 disconnected, 2 messages lost"));
         assert!(judged(Measured { death: Some(String::new()), ..measured(&[1]) }).is_some());

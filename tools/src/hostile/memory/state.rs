@@ -1,4 +1,4 @@
-//! What a broker keeps because clients asked for it: topics, filters, sessions, queues.
+//! State that clients request: topics, filters, sessions, queues.
 
 use std::{thread, time::Duration};
 
@@ -40,14 +40,14 @@ pub const KINDS: &[Attack] = &[
     },
     Attack {
         name: "retained-expired",
-        about: "as many retained messages as there may be, which expire; then one more",
+        about: "the maximum number of retained messages, which expire; then one more",
         setup: |_| bounded_with("retained_messages_max = 10_000"),
         prepare: retained_expired,
         in_short: true,
     },
     Attack {
         name: "many-feeds",
-        about: "one SUBSCRIBE of 2.9 million filters, where there are retained messages",
+        about: "one SUBSCRIBE of 2.9 million filters, with retained messages",
         setup: bounded,
         prepare: many_feeds,
         in_short: false,
@@ -61,35 +61,35 @@ pub const KINDS: &[Attack] = &[
     },
     Attack {
         name: "wills",
-        about: "5,000 kept sessions with Wills of 60 KB, delayed by an hour",
+        about: "5,000 persistent sessions with Wills of 60 KB, delayed by an hour",
         setup: bounded,
         prepare: wills,
         in_short: false,
     },
     Attack {
         name: "sessions",
-        about: "kept sessions with Client Identifiers of 60 KB, as many as the broker takes",
+        about: "persistent sessions with Client Identifiers of 60 KB, as many as the broker accepts",
         setup: bounded,
         prepare: sessions,
         in_short: false,
     },
     Attack {
         name: "queues",
-        about: "messages of 1 KiB for 100 sessions that are away, each on a topic of its own",
+        about: "messages of 1 KiB for 100 disconnected sessions, each on a topic of its own",
         setup: bounded,
         prepare: queues,
         in_short: false,
     },
     Attack {
         name: "small-queues",
-        about: "messages of 1 byte for 10 sessions that are away",
+        about: "messages of 1 byte for 10 disconnected sessions",
         setup: bounded,
         prepare: small_queues,
         in_short: true,
     },
 ];
 
-/// Sends as long as the broker takes it, and says what it said where it took no more.
+/// Sends as long as the broker accepts data, and returns its last response.
 fn send_pieces(
     peer: &mut Peer,
     field: &Field,
@@ -214,7 +214,8 @@ fn retained_expired(field: &Field) -> Heard<Strike> {
         let reason = puback.body.get(2).copied().unwrap_or(0);
         let heard = format!("another client's: PUBACK {reason:#04x}");
         let mut ended = Ended::holding(heard, vec![publisher, other]);
-        ended.fault = (reason >= 0x80).then(|| "expired messages keep their place".into());
+        ended.fault =
+            (reason >= 0x80).then(|| "expired messages still count towards the limit".into());
         Ok(ended)
     }))
 }
@@ -247,7 +248,7 @@ fn aliases(field: &Field) -> Heard<Strike> {
     let topic = "a".repeat(65_535);
     let mut bytes = Vec::new();
     for alias in 1..=64 {
-        // Topic Alias (0x23) is no User Property, but is encoded where they are.
+        // Topic Alias (0x23) is not a User Property, but is encoded in the same place.
         let properties = [0x23, 0, alias];
         Publish { topic: &topic, properties: &properties, ..Publish::default() }.append(&mut bytes);
     }
@@ -291,7 +292,7 @@ fn sessions(_: &Field) -> Heard<Strike> {
     }))
 }
 
-/// So many sessions that subscribed to a filter each and went away.
+/// This many disconnected sessions with one subscription each.
 fn away(field: &Field, sessions: usize, filter: impl Fn(usize) -> String) -> Heard<()> {
     for number in 0..sessions {
         let mut peer = field.connect(&Connect::kept(&format!("away-{number}")))?;

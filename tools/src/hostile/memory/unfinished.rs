@@ -1,4 +1,4 @@
-//! What has begun and does not end: halves of packets, of handshakes, of requests.
+//! Incomplete packets, handshakes and requests.
 
 use super::{SENT_BYTES_MAX, bounded, bounded_with};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 pub const KINDS: &[Attack] = &[
     Attack {
         name: "half-connects",
-        about: "100 CONNECTs of 16 MiB without their last byte, by strangers",
+        about: "100 CONNECTs of 16 MiB without their last byte, unauthenticated",
         setup: bounded,
         prepare: half_connects,
         in_short: true,
@@ -27,28 +27,28 @@ pub const KINDS: &[Attack] = &[
     },
     Attack {
         name: "half-hellos",
-        about: "3,000 TLS handshakes whose ClientHello of 64 KiB does not end, by strangers",
+        about: "3,000 TLS handshakes with an incomplete ClientHello of 64 KiB, unauthenticated",
         setup: tls,
         prepare: half_hellos,
         in_short: false,
     },
     Attack {
         name: "half-upgrades",
-        about: "2,000 WebSocket requests that do not end, by strangers",
+        about: "2,000 incomplete WebSocket requests, unauthenticated",
         setup: websocket,
         prepare: half_upgrades,
         in_short: false,
     },
     Attack {
         name: "idle-sockets",
-        about: "3,000 connections on which nothing is sent, by strangers",
+        about: "3,000 connections without data, unauthenticated",
         setup: bounded,
         prepare: idle_sockets,
         in_short: false,
     },
 ];
 
-/// All send this, and stay.
+/// Every connection sends this, and stays open.
 pub(super) fn send_all(field: &Field, mut peers: Vec<Peer>, bytes: Vec<u8>) -> Heard<Ended> {
     let pump = Pump {
         first: &bytes,
@@ -63,7 +63,7 @@ pub(super) fn send_all(field: &Field, mut peers: Vec<Peer>, bytes: Vec<u8>) -> H
     Ok(Ended::holding(heard, peers))
 }
 
-/// What each was told at last, and how many were told it.
+/// The last response of each connection, and how many received it.
 pub(super) fn last_words(peers: &mut [Peer]) -> String {
     let mut words: Vec<(Refusal, usize)> = Vec::new();
     for peer in peers {
@@ -78,7 +78,7 @@ pub(super) fn last_words(peers: &mut [Peer]) -> String {
     words.iter().map(|(word, count)| format!(", {count} × {word}")).collect()
 }
 
-/// So many connections on which nothing was sent, or fewer where the broker takes no more.
+/// This many connections without data, or fewer if the broker accepts no more.
 fn strangers(field: &Field, count: usize) -> Vec<Peer> {
     (0..count).map_while(|_| field.open().ok()).collect()
 }
@@ -102,7 +102,7 @@ fn half_publishes(field: &Field) -> Heard<Strike> {
     Ok(Box::new(move |field| send_all(field, peers, bytes)))
 }
 
-/// A second listener, on another address of loopback and the same port.
+/// A second listener, on another loopback address and the same port.
 fn second_listener(lines: &str, files: Vec<(&'static str, String)>) -> Setup {
     let bounded = bounded_with("");
     Setup {
@@ -133,7 +133,7 @@ fn tls(_: &Field) -> Setup {
 }
 
 fn half_hellos(_: &Field) -> Heard<Strike> {
-    // Handshake messages are 65,535 bytes at most for rustls; records carry 16 KiB.
+    // rustls accepts handshake messages of at most 65,535 bytes; records carry 16 KiB.
     const HELLO_BYTES: usize = 65_000;
     let mut hello = vec![1, 0, (HELLO_BYTES >> 8) as u8, HELLO_BYTES as u8, 3, 3];
     hello.resize(HELLO_BYTES, 0);

@@ -1,4 +1,4 @@
-//! Answers and messages that nobody takes.
+//! Responses and messages that clients do not read.
 
 use super::{SENT_BYTES_MAX, bounded, unfinished::last_words};
 use crate::hostile::{
@@ -59,7 +59,7 @@ pub const KINDS: &[Attack] = &[
     },
 ];
 
-/// Ten clients that send these bytes again and again.
+/// Ten clients that send these bytes repeatedly.
 fn unread(field: &Field, bytes: Vec<u8>) -> Heard<Strike> {
     let mut peers = Vec::new();
     for number in 0..10 {
