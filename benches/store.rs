@@ -43,17 +43,17 @@ impl Store for Fjall {
     const NAME: &'static str = "fjall";
 
     fn open(folder: &Path) -> Self {
-        let database = fjall::Database::builder(folder).open().expect("it opens");
+        let database = fjall::Database::builder(folder).open().expect("the store opens");
         let keyspace = database.keyspace("all", fjall::KeyspaceCreateOptions::default);
-        Self { keyspace: keyspace.expect("it opens"), database }
+        Self { keyspace: keyspace.expect("the store opens"), database }
     }
 
     fn commit(&mut self, put: &[([u8; 16], Vec<u8>)], end: &[[u8; 16]]) {
         let mut batch = self.database.batch();
         put.iter().for_each(|(key, value)| batch.insert(&self.keyspace, &key[..], &value[..]));
         end.iter().for_each(|key| batch.remove(&self.keyspace, &key[..]));
-        batch.commit().expect("it commits");
-        self.database.persist(fjall::PersistMode::SyncData).expect("it syncs");
+        batch.commit().expect("the commit succeeds");
+        self.database.persist(fjall::PersistMode::SyncData).expect("the sync succeeds");
     }
 
     fn restore(&self) -> usize {
@@ -71,31 +71,35 @@ impl Store for Redb {
 
     fn open(folder: &Path) -> Self {
         fs::create_dir_all(folder).expect("a folder");
-        let database = redb::Database::create(folder.join("all")).expect("it opens");
-        let begun = database.begin_write().expect("it begins");
-        begun.open_table(TABLE).expect("it opens");
-        begun.commit().expect("it commits");
+        let database = redb::Database::create(folder.join("all")).expect("the store opens");
+        let begun = database.begin_write().expect("the operation starts");
+        begun.open_table(TABLE).expect("the store opens");
+        begun.commit().expect("the commit succeeds");
         Self(database)
     }
 
     fn commit(&mut self, put: &[([u8; 16], Vec<u8>)], end: &[[u8; 16]]) {
-        let begun = self.0.begin_write().expect("it begins");
+        let begun = self.0.begin_write().expect("the operation starts");
         {
-            let mut table = begun.open_table(TABLE).expect("it opens");
+            let mut table = begun.open_table(TABLE).expect("the store opens");
             for (key, value) in put {
-                table.insert(key, &value[..]).expect("it inserts");
+                table.insert(key, &value[..]).expect("the insert succeeds");
             }
             for key in end {
-                table.remove(key).expect("it removes");
+                table.remove(key).expect("the removal succeeds");
             }
         }
-        begun.commit().expect("it commits, synced");
+        begun.commit().expect("a synced commit");
     }
 
     fn restore(&self) -> usize {
-        let begun = self.0.begin_read().expect("it begins");
-        let table = begun.open_table(TABLE).expect("it opens");
-        table.range::<&[u8; 16]>(..).expect("it reads").filter(|entry| entry.is_ok()).count()
+        let begun = self.0.begin_read().expect("the operation starts");
+        let table = begun.open_table(TABLE).expect("the store opens");
+        table
+            .range::<&[u8; 16]>(..)
+            .expect("the process reads its input")
+            .filter(|entry| entry.is_ok())
+            .count()
     }
 }
 
@@ -114,7 +118,7 @@ impl Log {
         frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
         frame.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
         frame.extend_from_slice(body);
-        self.file.write_all(&frame).expect("it writes");
+        self.file.write_all(&frame).expect("the write succeeds");
         self.bytes += frame.len();
     }
 }
@@ -134,7 +138,7 @@ impl Store for Log {
     fn open(folder: &Path) -> Self {
         fs::create_dir_all(folder).expect("a folder");
         let path = folder.join("log");
-        let file = File::options().create(true).append(true).open(path).expect("it opens");
+        let file = File::options().create(true).append(true).open(path).expect("the store opens");
         let folder = folder.to_owned();
         Self { folder, file, bytes: 0, live: Default::default(), live_bytes: 0 }
     }
@@ -151,29 +155,29 @@ impl Store for Log {
             self.live_bytes -= self.live.remove(key).map_or(0, |value| value.len() + 21);
         }
         self.write(&body);
-        self.file.sync_data().expect("it syncs");
+        self.file.sync_data().expect("the sync succeeds");
         if self.bytes > 16 * 1024 * 1024 && self.bytes > 3 * self.live_bytes {
             let next = self.folder.join("next");
-            self.file = File::create(&next).expect("it opens");
+            self.file = File::create(&next).expect("the store opens");
             self.bytes = 0;
             let mut body = Vec::new();
             for (key, value) in &self.live {
                 entry(key, Some(value), &mut body);
             }
             self.write(&body);
-            self.file.sync_data().expect("it syncs");
-            fs::rename(next, self.folder.join("log")).expect("it renames");
+            self.file.sync_data().expect("the sync succeeds");
+            fs::rename(next, self.folder.join("log")).expect("the rename succeeds");
         }
     }
 
     fn restore(&self) -> usize {
-        let mut file = File::open(self.folder.join("log")).expect("it opens");
+        let mut file = File::open(self.folder.join("log")).expect("the store opens");
         let mut live = std::collections::HashMap::new();
         let mut head = [0; 8];
         while file.read_exact(&mut head).is_ok() {
             let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four"));
             let mut body = vec![0; number(0) as usize];
-            file.read_exact(&mut body).expect("it reads");
+            file.read_exact(&mut body).expect("the process reads its input");
             assert_eq!(crc32fast::hash(&body), number(4));
             let mut rest = &body[..];
             while let Some((&kind, after)) = rest.split_first() {

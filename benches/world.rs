@@ -165,7 +165,7 @@ pub fn control(rules: &str) -> Arc<Control> {
     let mut settings = Settings::default();
     settings.access.acl_file.clone_from(&file);
     let control = Control::open(&settings).expect("valid rules").expect("rules are configured");
-    std::fs::remove_file(file).expect("it was just written");
+    std::fs::remove_file(file).expect("just written");
     control
 }
 

@@ -77,7 +77,7 @@ fn joined(header: Header, parts: [&[u8]; 3]) -> ThinArc<Header, u8> {
     }
     let mut whole = ThinArc::from_header_and_iter(header, std::iter::repeat_n(0, len));
     whole.with_arc_mut(|whole| {
-        lay(parts, Arc::get_mut(whole).expect("nobody else has it yet").slice_mut());
+        lay(parts, Arc::get_mut(whole).expect("a new message is not shared").slice_mut());
     });
     whole
 }
@@ -142,7 +142,7 @@ impl Message {
         let (topic, rest) = self.0.slice.split_at(usize::from(header.topic_bytes));
         let (passed_on, payload) = rest.split_at(header.passed_on_bytes as usize);
         Content {
-            topic: std::str::from_utf8(topic).expect("it was a string"),
+            topic: std::str::from_utf8(topic).expect("encoded from a string"),
             payload,
             passed_on,
             expires: header.expires,

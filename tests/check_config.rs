@@ -22,15 +22,15 @@ fn broker(arguments: &[&str]) -> Command {
 /// The output of `--check-config`, and its exit code.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
     let output: Output =
-        broker(&[&["--check-config"], arguments].concat()).output().expect("it runs");
+        broker(&[&["--check-config"], arguments].concat()).output().expect("the command runs");
     let both = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&both).into_owned())
 }
 
 /// Writes a certificate and its key to files.
 fn certificate(folder: &Folder, name: &str) -> (String, String) {
-    let made =
-        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("it is made");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
+        .expect("a generated certificate");
     (
         folder.write(&format!("{name}.pem"), &made.cert.pem()),
         folder.write(&format!("{name}-key.pem"), &made.signing_key.serialize_pem()),
@@ -124,7 +124,7 @@ fn check_config_finds_every_problem_that_prevents_a_start() {
         if !text.contains("data =") {
             start.args(["--data", "none"]);
         }
-        let mut start = start.stderr(Stdio::null()).spawn().expect("it runs");
+        let mut start = start.stderr(Stdio::null()).spawn().expect("the command runs");
         let until = Instant::now() + Duration::from_secs(10);
         let ended = loop {
             match start.try_wait().expect("a child") {
@@ -181,11 +181,12 @@ fn a_configuration_can_be_checked_while_a_broker_uses_it() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free");
     let text = format!("listen = \"{free}\"\n[storage]\ndata = {:?}\n", folder.path("data"));
     let config = folder.write("broker.toml", &text);
-    let mut running = broker(&["-c", &config]).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut running =
+        broker(&["-c", &config]).stderr(Stdio::null()).spawn().expect("the process starts");
     assert!(is_served(&free.to_string()));
     let (code, said) = check(&["-c", &config]);
-    running.kill().expect("it runs");
-    running.wait().expect("it ends");
+    running.kill().expect("the command runs");
+    running.wait().expect("the process exits");
     assert_eq!(code, Some(0), "{said}");
 }
 

@@ -84,7 +84,7 @@ impl Serving {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).expect("it listens");
+        let stream = TcpStream::connect(self.address).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
         stream
     }
@@ -98,8 +98,8 @@ impl Serving {
     fn wait(&mut self) -> i32 {
         let until = Instant::now() + Duration::from_secs(15);
         while Instant::now() < until {
-            if let Some(status) = self.child.try_wait().expect("its status") {
-                return status.code().expect("it exited");
+            if let Some(status) = self.child.try_wait().expect("the exit status") {
+                return status.code().expect("the exit code");
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -121,7 +121,7 @@ fn read_packet(stream: &mut TcpStream) -> Vec<u8> {
     let mut header = [0; 2];
     stream.read_exact(&mut header).expect("a packet");
     let mut packet = vec![0; usize::from(header[1])];
-    stream.read_exact(&mut packet).expect("its rest");
+    stream.read_exact(&mut packet).expect("the rest of the packet");
     [&header[..], &packet].concat()
 }
 

@@ -113,7 +113,7 @@ fn the_command_line_is_documented_as_it_is() {
     for flag in &documented {
         assert!(accepted.contains(flag), "docs/command-line.md has {flag}, the broker has not");
     }
-    let (_, codes) = help.split_once("Exit codes:").expect("they are there");
+    let (_, codes) = help.split_once("Exit codes:").expect("the entries exist");
     for code in codes.split(|c: char| !c.is_ascii_digit()).filter(|code| !code.is_empty()) {
         assert!(text.contains(&format!("\n| {code} |")), "docs/command-line.md lacks code {code}");
     }

@@ -33,7 +33,7 @@ impl Folder {
 fn store(arguments: &[&str], data: &Path, input: Stdio) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
     command.args(["store", "--data"]).arg(data).args(arguments).stdin(input);
-    command.output().expect("it runs")
+    command.output().expect("the command runs")
 }
 
 fn publish(broker: &Broker, topic: &str, payload: &str) {
@@ -330,7 +330,7 @@ fn a_full_disk_only_delays_acknowledgements_until_there_is_room() {
 #[test]
 fn a_full_disk_at_start_is_reported() {
     let Some(disk) = SmallDisk::new("start", "64k") else { return };
-    std::fs::write(disk.0.0.join("ballast"), vec![0; 60_000]).expect("it fits");
+    std::fs::write(disk.0.0.join("ballast"), vec![0; 60_000]).expect("the write succeeds");
     let mut size = 4_000;
     while size > 0 {
         let file = std::fs::File::options().append(true).open(disk.0.0.join("ballast"));
@@ -342,7 +342,7 @@ fn a_full_disk_at_start_is_reported() {
         .args(["--listen", "127.0.0.1:0", "--data"])
         .arg(&disk.0.0)
         .output()
-        .expect("it runs");
+        .expect("the command runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains("cannot write") && said.contains("--data none"), "{said}");
@@ -471,7 +471,7 @@ fn broker_store_inspects_exports_imports_and_repairs_a_store() {
         .args(["--listen", "127.0.0.1:0", "--data"])
         .arg(&folder.0)
         .output()
-        .expect("it runs");
+        .expect("the command runs");
     let said = String::from_utf8_lossy(&start.stderr);
     assert_eq!(start.status.code(), Some(5), "{said}");
     assert!(said.contains("broker store repair") && said.contains(", byte "), "{said}");
@@ -504,7 +504,7 @@ fn a_missing_first_or_last_segment_is_named_and_fails_the_start() {
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(&folder.0)
             .output()
-            .expect("it runs");
+            .expect("the command runs");
         let said = String::from_utf8_lossy(&start.stderr);
         assert!(start.status.code() == Some(5) && said.contains(name), "{said}");
     };

@@ -120,7 +120,7 @@ fn publish(topic: &str, qos: u8, identifier: u16, payload: &[u8]) -> Vec<u8> {
 
 impl Client {
     fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
         stream.set_nodelay(true).expect("set");
         Self { stream, read: Vec::new() }
@@ -229,9 +229,9 @@ fn storm(address: SocketAddr) {
         assert_eq!(received, payload(publisher, next[publisher]), "of publisher {publisher}");
         next[publisher] += 1;
     }
-    publishers
-        .into_iter()
-        .for_each(|publisher| publisher.join().expect("it received its acknowledgements"));
+    publishers.into_iter().for_each(|publisher| {
+        publisher.join().expect("the publisher received its acknowledgements")
+    });
 }
 
 const URING: &str = "mode = \"uring\"\n[uring]\n";
@@ -328,7 +328,7 @@ fn a_paused_publisher_loses_no_message() {
             let (_, payload) = subscriber.publish_received();
             assert_eq!(payload[..4], number.to_be_bytes(), "{mode}");
         }
-        publisher.join().expect("it was served");
+        publisher.join().expect("the client was served");
     }
 }
 
@@ -586,7 +586,7 @@ fn a_slow_consumer_loses_no_message_and_one_that_reads_nothing_is_stuck() {
             let (_, payload) = slow.publish_received();
             let number = u32::from_be_bytes(payload[..4].try_into().expect("four bytes"));
             if number == LAST {
-                break firehose_of_slow.join().expect("it ended").0;
+                break firehose_of_slow.join().expect("the thread ends").0;
             }
             assert_eq!(number, next, "{executor}");
             next += 1;
@@ -601,9 +601,9 @@ fn a_slow_consumer_loses_no_message_and_one_that_reads_nothing_is_stuck() {
             assert!(began.elapsed() < 2 * PATIENCE, "{executor}");
         }
         is_over.store(true, Ordering::Relaxed);
-        firehose_of_deaf.join().expect("it ended");
+        firehose_of_deaf.join().expect("the thread ends");
     };
     let checks: Vec<_> =
         EXECUTORS.iter().map(|executor| std::thread::spawn(move || check(executor))).collect();
-    checks.into_iter().for_each(|check| check.join().expect("it passes"));
+    checks.into_iter().for_each(|check| check.join().expect("the check passes"));
 }

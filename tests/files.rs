@@ -26,9 +26,9 @@ fn passwd(folder: &Folder, arguments: &[&str], input: &str) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it runs");
+        .expect("the command runs");
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    child.wait_with_output().expect("it ends")
+    child.wait_with_output().expect("the process exits")
 }
 
 fn said(output: &Output) -> String {
@@ -42,7 +42,7 @@ fn a_byte_order_mark_is_skipped_in_every_kind_of_file() {
     let file = folder.path("passwords");
     assert!(passwd(&folder, &["add", "alice", "--file", &file], "first\n").status.success());
     assert!(passwd(&folder, &["add", "bob", "--file", &file], "other\n").status.success());
-    let text = fs::read_to_string(&file).expect("it is there");
+    let text = fs::read_to_string(&file).expect("the file exists");
     fs::write(&file, format!("\u{FEFF}{}", text.replace('\n', "\r\n"))).expect("written");
     let list = passwd(&folder, &["list", "--file", &file], "");
     assert_eq!(said(&list), "alice\nbob\n");
@@ -58,7 +58,7 @@ fn a_byte_order_mark_is_skipped_in_every_kind_of_file() {
         &format!("\u{FEFF}[access]\npassword_file = {file:?}\nacl_file = {rules:?}\n"),
     );
     let check = Command::new(BROKER).args(["--check-config", "--config", &config]).output();
-    let check = check.expect("it runs");
+    let check = check.expect("the command runs");
     assert!(check.status.success(), "{}", said(&check));
     // PowerShell writes UTF-16; the file must be rejected.
     let utf_16: Vec<u8> = "\u{FEFF}x:y".encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -115,17 +115,17 @@ fn a_password_file_that_is_a_mount_point_is_changed_in_place() {
 fn started(command: &mut Command) -> Result<(), String> {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
     command.args(["--listen", &free.to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it runs");
+    let mut child = command.spawn().expect("the command runs");
     let mut log = BufReader::new(child.stderr.take().expect("piped"));
     let mut said = String::new();
     while log.read_line(&mut said).expect("text") > 0 {
         if said.contains(" listening ") {
-            child.kill().expect("it runs");
-            child.wait().expect("it ends");
+            child.kill().expect("the command runs");
+            child.wait().expect("the process exits");
             return Ok(());
         }
     }
-    child.wait().expect("it ends");
+    child.wait().expect("the process exits");
     Err(said)
 }
 

@@ -8,8 +8,8 @@ use table::Table;
 
 #[test]
 fn the_table_in_the_repository_can_be_read() {
-    let text = std::fs::read_to_string("benches/instructions.tsv").expect("it is there");
-    let table = Table::parse(&text).expect("it is well-formed");
+    let text = std::fs::read_to_string("benches/instructions.tsv").expect("the file exists");
+    let table = Table::parse(&text).expect("a well-formed table");
     assert_eq!(table.to_string(), text, "as the bench writes it");
 }
 

@@ -58,14 +58,14 @@ struct Broker(Child);
 impl Broker {
     /// A broker that listens, or its error output.
     fn try_start(config: &str, flags: &str) -> Result<Self, String> {
-        let mut child = command(config, flags).spawn().expect("it starts");
+        let mut child = command(config, flags).spawn().expect("the process starts");
         let expected = fs::read_to_string(config).expect("a file").matches("bind =").count();
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let (mut said, mut listening) = (String::new(), 0);
         while listening < expected {
             let before = said.len();
             if log.read_line(&mut said).expect("text") == 0 {
-                child.wait().expect("it ends");
+                child.wait().expect("the process exits");
                 return Err(said);
             }
             listening += usize::from(said[before..].contains(" listening "));
@@ -80,13 +80,13 @@ impl Broker {
 
     fn stop(mut self) {
         let pid = self.0.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().expect("it runs").success());
-        assert!(self.0.wait().expect("it ends").success());
+        assert!(Command::new("kill").arg(pid).status().expect("the command runs").success());
+        assert!(self.0.wait().expect("the process exits").success());
     }
 
     fn kill(mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it ends");
+        self.0.kill().expect("the command runs");
+        self.0.wait().expect("the process exits");
     }
 }
 
@@ -107,7 +107,7 @@ fn is_served(mut stream: impl Read + Write) -> bool {
 /// Connected clients, so that there are connections to close.
 fn clients(address: SocketAddr) -> Vec<TcpStream> {
     let client = |_| {
-        let stream = TcpStream::connect(address).expect("it listens");
+        let stream = TcpStream::connect(address).expect("the server listens");
         assert!(is_served(&stream));
         stream
     };
@@ -157,7 +157,7 @@ fn after_a_kill_the_next_broker_listens_on_the_same_ports_and_paths() {
             std::thread::sleep(Duration::from_millis(30));
             broker.kill();
             broker = Broker::start(&config, flags);
-            assert!(is_served(UnixStream::connect(&unix).expect("it listens")), "{flags}");
+            assert!(is_served(UnixStream::connect(&unix).expect("the server listens")), "{flags}");
             drop(clients);
         }
         drop(broker);
@@ -173,17 +173,17 @@ fn a_path_where_another_program_listens_is_not_taken_over() {
     let other = folder.path("other.toml");
     let text = format!("[[listeners]]\nbind = \"unix:{unix}\"\ntransport = \"unix\"\n");
     fs::write(&other, text).expect("written");
-    let output = command(&other, "").output().expect("it runs");
+    let output = command(&other, "").output().expect("the command runs");
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{error}");
     assert!(error.contains("another program listens there"), "{error}");
-    assert!(is_served(UnixStream::connect(&unix).expect("it listens")));
+    assert!(is_served(UnixStream::connect(&unix).expect("the server listens")));
     broker.stop();
 }
 
 /// The mode, owner and group of a path.
 fn rights(path: &str) -> (u32, u32, u32) {
-    let of = fs::symlink_metadata(path).expect("it is there");
+    let of = fs::symlink_metadata(path).expect("the file exists");
     (of.permissions().mode() & 0o7777, of.uid(), of.gid())
 }
 
@@ -191,7 +191,7 @@ fn rights(path: &str) -> (u32, u32, u32) {
 fn a_unix_socket_has_the_configured_mode_owner_and_group() {
     let (_alone, folder) = (alone(), Folder::new("rights"));
     let (user, group) = {
-        let of = fs::metadata(&folder.0).expect("it is there");
+        let of = fs::metadata(&folder.0).expect("the file exists");
         (of.uid(), of.gid())
     };
     let owned = if user == 0 { "owner = \"daemon\"\ngroup = \"3\"\n" } else { "" };
@@ -217,7 +217,10 @@ fn a_unix_socket_has_the_configured_mode_owner_and_group() {
         for (name, _, expected) in &sockets {
             let path = folder.path(name);
             assert_eq!(rights(&path), *expected, "{flags}: {name}");
-            assert!(is_served(UnixStream::connect(&path).expect("it listens")), "{flags}: {name}");
+            assert!(
+                is_served(UnixStream::connect(&path).expect("the server listens")),
+                "{flags}: {name}"
+            );
         }
         broker.stop();
     }
@@ -233,7 +236,7 @@ fn an_unknown_owner_is_named_with_a_remedy() {
              [listeners.unix]\n{key} = \"nobody-has-this-name\"\n"
         );
         fs::write(&config, text).expect("written");
-        let output = command(&config, "").output().expect("it runs");
+        let output = command(&config, "").output().expect("the command runs");
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{error}");
         let says = format!("unix.{key}: there is no {word} \"nobody-has-this-name\"");
@@ -261,7 +264,7 @@ fn clients_that_connect_while_a_broker_starts_are_served() {
             let (config, tcp, _) = two_listeners(&folder);
             let waiting = std::thread::spawn(move || is_first_served(tcp));
             let broker = Broker::start(&config, flags);
-            assert!(waiting.join().expect("it ends"), "{flags}");
+            assert!(waiting.join().expect("the thread ends"), "{flags}");
             drop(broker);
         }
     }
@@ -315,7 +318,7 @@ fn an_address_that_does_not_appear_is_named_after_the_timeout() {
     let text = "bind_wait_s = 1\nlisten = [\"192.0.2.77:1883\"]\n[access]\nanonymous = true\n";
     fs::write(&config, text).expect("written");
     let begun = Instant::now();
-    let output = command(&config, "--mode poll").output().expect("it runs");
+    let output = command(&config, "--mode poll").output().expect("the command runs");
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{error}");
     assert!(begun.elapsed() >= Duration::from_secs(1), "it does not wait");

@@ -57,7 +57,7 @@ fn serving() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     SERVING.iter().for_each(|path| sources(&root.join(path), &mut found));
     let text = |path: PathBuf| {
-        let text = fs::read_to_string(&path).expect("it is readable");
+        let text = fs::read_to_string(&path).expect("a readable file");
         (path.strip_prefix(root).expect("below the root").to_owned(), text)
     };
     let all: Vec<_> = found.into_iter().map(text).collect();

@@ -48,7 +48,7 @@ impl Broker {
         command.arg("--config").arg(&*CONFIGURATION);
         command.args(["--data", "none", "--log-level", "debug", "--listen", &address.to_string()]);
         command.args(flags.split_whitespace()).stdin(Stdio::null());
-        let child = command.stdout(stdout).stderr(stderr).spawn().expect("it starts");
+        let child = command.stdout(stdout).stderr(stderr).spawn().expect("the process starts");
         let mut broker = Self { child, address };
         let until = Instant::now() + PATIENCE;
         while TcpStream::connect(address).is_err() {
@@ -121,7 +121,7 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
         let mut client = Self { stream, read: Vec::new() };
         client.say(b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0");
@@ -221,7 +221,7 @@ fn a_log_reader_that_resumes_receives_the_number_of_lost_lines() {
     std::thread::sleep(Duration::from_millis(100));
     broker.serves();
     assert_eq!(broker.stop(), Some(0));
-    let log = log.join().expect("it reads").expect("text");
+    let log = log.join().expect("the process reads its input").expect("text");
     let events = log.lines().map(|line| {
         serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"))
     });
@@ -263,11 +263,11 @@ fn a_start_error_that_cannot_be_written_still_sets_the_exit_code() {
     for flags in [&["--listen", "192.0.2.1:1883", "--data", "none"][..], &["--nonsense"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         command.args(flags).stdin(Stdio::null()).stdout(full_disk()).stderr(full_disk());
-        let code = command.status().expect("it runs").code();
+        let code = command.status().expect("the command runs").code();
         assert_eq!(code, Some(if flags.len() > 1 { 3 } else { 2 }), "{flags:?}");
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
     command.arg("--check-config").stdin(Stdio::null()).stdout(full_disk());
-    let code = command.status().expect("it runs").code();
+    let code = command.status().expect("the command runs").code();
     assert_eq!(code, Some(1), "what was asked for could not be said");
 }

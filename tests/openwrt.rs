@@ -94,7 +94,10 @@ fn a_package_can_be_built_without_the_sdk() {
     let said = told(&mut make);
     let (file, _) = said.split_once(": ").expect("FILE: its size");
     told(Command::new("tar").args(["xzf", file, "-C"]).arg(&folder));
-    assert_eq!(std::fs::read_to_string(folder.join("debian-binary")).expect("its format"), "2.0\n");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("debian-binary")).expect("the format file"),
+        "2.0\n"
+    );
 
     let control = told(Command::new("tar").arg("xzOf").arg(folder.join("control.tar.gz")).args([
         "./control",

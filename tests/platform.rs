@@ -75,7 +75,7 @@ impl Serving {
     }
 
     fn serves(&self) {
-        let mut client = TcpStream::connect(self.address).expect("it listens");
+        let mut client = TcpStream::connect(self.address).expect("the server listens");
         client.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
         client.write_all(CONNECT).expect("sent");
         let mut connack = [0; 4];
@@ -103,13 +103,13 @@ fn falls_back(command: impl Fn(&[&str]) -> Command, word: &str, says: &[&str]) {
         assert!(serving.log.contains(&format!("\"because\":\"{word}\"")), "{}", serving.log);
         assert!(serving.log.contains("\"executor\":\"poll\""), "{}", serving.log);
     }
-    let forced = command(&["--mode", "uring"]).output().expect("it runs");
+    let forced = command(&["--mode", "uring"]).output().expect("the command runs");
     let stderr = String::from_utf8_lossy(&forced.stderr).into_owned();
     assert_eq!(forced.status.code(), Some(1), "{stderr}");
     for part in [says, &["--mode uring", "--mode auto"]].concat() {
         assert!(stderr.contains(part), "it should say {part:?}: {stderr}");
     }
-    let report = json(&command(&["platform", "--json"]).output().expect("it runs"));
+    let report = json(&command(&["platform", "--json"]).output().expect("the command runs"));
     assert_eq!(report["io_uring"]["state"], "unusable");
     assert_eq!(report["io_uring"]["because"], word);
     assert_eq!(report["recommended"]["mode"], "poll");
@@ -154,11 +154,11 @@ fn the_broker_falls_back_if_the_administrator_disabled_io_uring() {
 
 #[test]
 fn the_platform_is_reported_as_text_and_as_json() {
-    let report = json(&broker(&["platform", "--json"]).output().expect("it runs"));
+    let report = json(&broker(&["platform", "--json"]).output().expect("the command runs"));
     assert_eq!(report["architecture"], std::env::consts::ARCH);
     assert!(report["processors"].as_u64() >= Some(1));
     assert!(report["memory_bytes"].as_u64() > Some(1 << 20));
-    let text = broker(&["platform"]).output().expect("it runs").stdout;
+    let text = broker(&["platform"]).output().expect("the command runs").stdout;
     let text = String::from_utf8(text).expect("text");
     for part in ["system", "processors", "memory", "descriptors", "io_uring", "broker --mode"] {
         assert!(text.contains(part), "it should say {part:?}:\n{text}");
@@ -168,9 +168,10 @@ fn the_platform_is_reported_as_text_and_as_json() {
 #[test]
 fn the_plan_is_reported_as_text_and_as_json() {
     let plan = broker(&["platform", "--plan", "--cores", "1", "--numa", "--json"]);
-    let plan = json(&{ plan }.output().expect("it runs"));
+    let plan = json(&{ plan }.output().expect("the command runs"));
     assert_eq!(plan["seats"].as_array().map(Vec::len), Some(1));
-    let many = broker(&["platform", "--plan", "--cores", "1024"]).output().expect("it runs");
+    let many =
+        broker(&["platform", "--plan", "--cores", "1024"]).output().expect("the command runs");
     let stderr = String::from_utf8_lossy(&many.stderr).into_owned();
     assert_eq!(many.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("1024 cores are asked for"), "{stderr}");
@@ -184,6 +185,6 @@ fn in_sync_mode_the_only_other_threads_wait_for_signals_and_write_the_log() {
         let _clients: Vec<_> = (0..50).map(|_| TcpStream::connect(serving.address)).collect();
         serving.serves();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", serving.child.id()));
-        assert_eq!(tasks.expect("it runs").count(), 3);
+        assert_eq!(tasks.expect("the command runs").count(), 3);
     }
 }

@@ -63,7 +63,7 @@ impl Drop for Managed {
 
 /// Whether a broker there answers CONNECT.
 fn serves(address: &str) {
-    let mut client = TcpStream::connect(address).expect("it listens");
+    let mut client = TcpStream::connect(address).expect("the server listens");
     client.set_read_timeout(Some(PATIENCE)).expect("set");
     client.write_all(CONNECT).expect("sent");
     let mut connack = [0; 4];
@@ -82,7 +82,7 @@ fn the_broker_notifies_readiness_with_its_addresses_and_stopping() {
         serves(address);
         broker.signal("-TERM");
         assert_eq!(broker.hears(), "STOPPING=1\n");
-        assert_eq!(broker.child.wait().expect("it ends").code(), Some(0));
+        assert_eq!(broker.child.wait().expect("the process exits").code(), Some(0));
     }
 }
 

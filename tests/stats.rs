@@ -25,8 +25,11 @@ impl Broker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
         command.args(flags.split_whitespace());
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the process starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let address = loop {
             let mut line = String::new();
@@ -58,7 +61,7 @@ impl Broker {
         self.signal("-TERM");
         let mut rest = String::new();
         self.statistics.read_to_string(&mut rest).expect("text");
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(0));
+        assert_eq!(self.child.wait().expect("the process exits").code(), Some(0));
         rest
     }
 }
@@ -83,7 +86,7 @@ impl Client {
 
     /// Connects with these Connect Flags.
     fn connect_with(address: SocketAddr, name: &str, flags: u8) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
         let mut client = Self { stream, read: Vec::new() };
         let body = [&text("MQTT")[..], &[4, flags, 0, 0], &text(name)].concat();
@@ -291,7 +294,7 @@ fn waiting_for_the_disk_is_measured() {
     let report: Value = serde_json::from_str(broker.rest().trim()).expect("JSON");
     let latency = &report["latency_ns"]["storage-commit"];
     assert!(latency["count"].as_u64() >= Some(2) && latency["max"].as_u64() > Some(0), "{report}");
-    std::fs::remove_dir_all(folder).expect("it was made");
+    std::fs::remove_dir_all(folder).expect("the folder exists");
 }
 
 #[test]
@@ -362,13 +365,13 @@ fn a_closed_statistics_pipe_does_not_stop_the_broker() {
     std::thread::sleep(Duration::from_millis(1_200));
     drop(traffic(broker.address));
     broker.signal("-TERM");
-    assert_eq!(broker.child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(broker.child.wait().expect("the process exits").code(), Some(0));
 }
 
 /// The read end of a pipe that is at its end.
 fn closed_pipe() -> ChildStdout {
     let mut child = Command::new("true").stdout(Stdio::piped()).spawn().expect("true runs");
-    child.wait().expect("it ends");
+    child.wait().expect("the process exits");
     child.stdout.take().expect("piped")
 }
 
@@ -379,7 +382,7 @@ fn an_unwritable_file_is_named_at_start() {
         .args(["--listen", "127.0.0.1:0", "--stats", "--stats-log"])
         .arg(&file)
         .output()
-        .expect("it runs");
+        .expect("the command runs");
     let says = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{says}");
     for part in ["--stats-log", "/nonexistent/broker.hlog", "folder"] {

@@ -210,7 +210,7 @@ fn subscribing() -> Box<dyn FnMut()> {
     many(move |n| {
         let text = &filters[n as usize];
         index.subscribe(&parsed(text), subscription(n));
-        let filter = index.find(text).expect("it was just subscribed to");
+        let filter = index.find(text).expect("just subscribed");
         index.unsubscribe(filter, SubscriberId(n));
     })
 }
@@ -277,7 +277,7 @@ fn through_a_lane() -> Box<dyn FnMut()> {
     let (mut sender, mut receiver) = mesh::ring::<[u64; 4]>(8);
     many(move |n| {
         sender.push(black_box([u64::from(n); 4])).expect("there is room");
-        black_box(receiver.pop().expect("it was just pushed"));
+        black_box(receiver.pop().expect("just pushed"));
     })
 }
 

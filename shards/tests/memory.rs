@@ -59,7 +59,7 @@ fn subscribe_and_leave(name: &str, filters: &[String], subscribers: u32) {
         }
     }
     for (n, (filter, subscriber)) in order.iter().map(|n| ids[*n]).enumerate() {
-        index.unsubscribe(filter, SubscriberId(subscriber)).expect("it is there");
+        index.unsubscribe(filter, SubscriberId(subscriber)).expect("an existing entry");
         if n % (order.len() / 20) == 0 {
             assert_counted(name, index.heap_bytes(), &region);
         }

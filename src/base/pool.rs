@@ -159,7 +159,7 @@ mod tests {
             first.send(0).expect("the test waits");
         })
         .expect("there is room");
-        has_begun.recv().expect("it begins");
+        has_begun.recv().expect("the operation starts");
         for number in 1..=3 {
             let done = done.clone();
             pool.run(move || done.send(number).expect("the test waits"))
@@ -177,6 +177,6 @@ mod tests {
         pool.run(|| panic!("on purpose")).expect("there is room");
         let (done, is_done) = mpsc::channel();
         pool.run(move || done.send(()).expect("the test waits")).expect("the queue has room");
-        is_done.recv().expect("it is done");
+        is_done.recv().expect("the job is done");
     }
 }

@@ -42,6 +42,6 @@ mod tests {
         assert_eq!(read("é".as_bytes()), Ok("é".to_owned()));
         assert!(read(b"\xFF\xFEa\0").is_err_and(|error| error.contains("UTF-16")));
         assert!(read(b"a\nb\xE9").is_err_and(|error| error.contains("line 2")));
-        std::fs::remove_file(&path).expect("it is there");
+        std::fs::remove_file(&path).expect("the file exists");
     }
 }

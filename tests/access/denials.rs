@@ -179,7 +179,7 @@ fn a_denial_or_a_timeout_of_the_http_hook_refuses_the_client() {
 #[test]
 fn a_client_is_refused_if_the_queue_of_decisions_is_full() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = silent.local_addr().expect("it listens");
+    let address = silent.local_addr().expect("the server listens");
     let hook = format!(
         "anonymous = true\nwaiting_max = 1\n[access.http]\nurl = \"http://{address}/\"\n\
          timeout_ms = 60000\n{SYS}"

@@ -108,9 +108,14 @@ fn broker(arguments: &[&str]) -> Command {
 
 fn run(command: &mut Command, input: &str) -> Output {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("it runs");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
-    child.wait_with_output().expect("it ends")
+    let mut child = piped.spawn().expect("the command runs");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(input.as_bytes())
+        .expect("the process reads its input");
+    child.wait_with_output().expect("the process exits")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -127,7 +132,7 @@ fn did(broker: &Broker, authentication: &str) {
     let flags = std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default();
     let events = events(broker);
     let setup = events.iter().find_map(|event| did::setup_of(event, &flags));
-    let setup = setup.expect("it has started");
+    let setup = setup.expect("the start event");
     did::did(&setup, "tcp", authentication, "the tests' own");
 }
 

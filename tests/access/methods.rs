@@ -237,7 +237,7 @@ pub mod asked {
     impl Server {
         pub fn start() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let address = listener.local_addr().expect("it listens");
+            let address = listener.local_addr().expect("the server listens");
             let (connections, questions) =
                 (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
             let counts = (Arc::clone(&connections), Arc::clone(&questions));
@@ -348,7 +348,7 @@ pub mod asked {
     fn a_hanging_http_hook_does_not_delay_password_authentication() {
         // A server that accepts connections and never responds.
         let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = silent.local_addr().expect("it listens");
+        let address = silent.local_addr().expect("the server listens");
         let hook = format!("[access.http]\nurl = \"http://{address}/\"\ntimeout_ms = 60000\n");
         let files = Files::new("hangs").with_users(&["alice"]);
         let broker = files.broker(&hook);

@@ -94,7 +94,7 @@ fn broker_passwd_manages_users_and_never_accepts_a_password_as_an_argument() {
         Some(0),
         "passwords are not accepted as arguments"
     );
-    let kept = std::fs::read_to_string(files.path("passwords")).expect("it is there");
+    let kept = std::fs::read_to_string(files.path("passwords")).expect("the file exists");
     assert!(kept.starts_with("alice:$argon2id$v=19$m=8,t=1,p=1$") && !kept.contains("other"));
     let out = run(&mut broker(&["passwd", "list"]), "");
     assert!(text(&out.stderr).contains("--file"), "{}", text(&out.stderr));

@@ -144,21 +144,21 @@ fn proxy_headers_from_other_addresses_are_not_trusted() {
 fn the_http_hook_receives_the_address_behind_the_proxy() {
     use std::io::{BufRead, BufReader};
     let asked = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = asked.local_addr().expect("it listens");
+    let url = asked.local_addr().expect("the server listens");
     let broker =
         Broker::with_config(&format!("[access.http]\nurl = \"http://{url}/\"\n{LISTENER}"));
     let mut client = open_for(&broker, "192.0.2.1");
     client.send(Connect::v5("c").username("zoe").password("zoe"));
-    let (stream, _) = asked.accept().expect("it asks");
+    let (stream, _) = asked.accept().expect("a connection");
     let mut question = Vec::new();
     let mut reader = BufReader::new(&stream);
     while !question.ends_with(b"}") {
-        reader.read_until(b'}', &mut question).expect("it is sent");
+        reader.read_until(b'}', &mut question).expect("the data is sent");
     }
     let question = String::from_utf8_lossy(&question);
     assert!(question.contains("\"address\":\"192.0.2.1\""), "{question}");
     std::io::Write::write_all(&mut &stream, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-        .expect("it hears");
+        .expect("the response is sent");
     client.expect_refusal(BAD_USER_NAME_OR_PASSWORD);
 }
 

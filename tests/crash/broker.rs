@@ -50,14 +50,14 @@ impl Broker {
     }
 
     pub fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ran");
+        self.child.kill().expect("the command runs");
+        self.child.wait().expect("the process exits");
     }
 
     pub fn stop(mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
-        assert!(self.child.wait().expect("it ran").success(), "it stops cleanly");
+        assert!(self.child.wait().expect("the process exits").success(), "it stops cleanly");
     }
 }
 

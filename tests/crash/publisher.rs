@@ -122,7 +122,7 @@ impl Publisher {
         match packet {
             Packet::Puback(ack) => {
                 let place = place(ack.packet_identifier).expect("an identifier in use");
-                let pending = self.pending.remove(place).expect("it is there");
+                let pending = self.pending.remove(place).expect("an existing entry");
                 self.note_acknowledged(pending.qos, pending.number);
             }
             Packet::Pubrec(ack) => {

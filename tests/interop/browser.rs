@@ -43,7 +43,7 @@ struct Site {
 impl Site {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it listens");
+        let address = listener.local_addr().expect("the server listens");
         let (tell, outcomes) = channel();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -89,7 +89,7 @@ fn browse(chromium: &str, url: &str, profile: &Path, key: Option<&str>) -> Brows
         command.arg(format!("--ignore-certificate-errors-spki-list={key}"));
     }
     let quiet = command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Browser(quiet.process_group(0).spawn().expect("it starts"))
+    Browser(quiet.process_group(0).spawn().expect("the process starts"))
 }
 
 /// Answers requests on a connection until it ends.

@@ -124,15 +124,15 @@ impl Drop for Broker {
 /// Waits for a client to exit, and kills it after a timeout.
 fn wait(mut child: Child, what: &str) -> Output {
     let until = Instant::now() + PATIENCE;
-    while child.try_wait().expect("its status").is_none() {
+    while child.try_wait().expect("the exit status").is_none() {
         if Instant::now() > until {
             let _ = child.kill();
-            let output = child.wait_with_output().expect("its output");
+            let output = child.wait_with_output().expect("the output of the process");
             panic!("{what} did not exit; its output: {}", text(&output));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let output = child.wait_with_output().expect("its output");
+    let output = child.wait_with_output().expect("the output of the process");
     assert!(output.status.success(), "{what} failed:\n{}", text(&output));
     output
 }

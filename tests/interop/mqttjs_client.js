@@ -1,5 +1,5 @@
-// What MQTT.js does in tests/interop: node mqttjs_client.js SCENARIO URL. Exits non-zero on failure.
-// The certificate of the authority to trust is in the file that RINGMQ_CA names.
+// The MQTT.js client of tests/interop: node mqttjs_client.js SCENARIO URL. Exits non-zero on failure.
+// RINGMQ_CA names the file with the certificate of the trusted authority.
 'use strict'
 
 const assert = require('assert')

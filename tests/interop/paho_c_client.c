@@ -1,5 +1,5 @@
-/* What Paho C does in tests/interop: paho_c_client SCENARIO URL. Exits non-zero on failure, and says why.
- * The certificate of the authority to trust is in the file that RINGMQ_CA names. */
+/* The Paho C client of tests/interop: paho_c_client SCENARIO URL. Exits non-zero with a message on failure.
+ * RINGMQ_CA names the file with the certificate of the trusted authority. */
 #include <MQTTClient.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,7 +61,7 @@ static void publish(MQTTClient client, const char *topic, int bytes, const void 
     check("wait", MQTTClient_waitForCompletion(client, token, PATIENCE_MS));
 }
 
-/* The payload length of the next message; what it is must be `payload`, unless that is NULL. */
+/* The payload length of the next message, which must equal `payload` unless that is NULL. */
 static int received(MQTTClient client, const char *payload)
 {
     char *topic = NULL;
@@ -78,7 +78,7 @@ static int received(MQTTClient client, const char *payload)
     return bytes;
 }
 
-/* Many messages at once to one that has just subscribed. */
+/* Many messages at once for a client that has just subscribed. */
 static void many_retained(void)
 {
     char topic[32];

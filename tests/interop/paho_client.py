@@ -1,6 +1,6 @@
-"""What paho-mqtt 2 does in tests/interop: python paho_client.py SCENARIO URL. Exits non-zero on failure.
+"""The paho-mqtt 2 client of tests/interop: python paho_client.py SCENARIO URL. Exits non-zero on failure.
 
-The certificate of the authority to trust is in the file that RINGMQ_CA names."""
+RINGMQ_CA names the file with the certificate of the trusted authority."""
 
 import os
 import queue
@@ -20,7 +20,7 @@ PATIENCE_S = 20
 
 
 class Client:
-    """A connected client whose messages can be waited for."""
+    """A connected client with queues of received messages and responses."""
 
     def __init__(self, url, name, version=mqtt.MQTTv5, expiry_s=None, clean=True, will=None, user=None, refused=False):
         self.messages = queue.Queue()
@@ -145,7 +145,7 @@ def retained(url):
 
 
 def victim(url):
-    """Subscribes with a session that outlives it, sets a Will, and waits for its end."""
+    """Subscribes with a persistent session and a Will, and waits to be killed."""
     client = Client(url, "victim", expiry_s=3600, clean=False, will=("wills", "victim died", 1))
     client.subscribe("for/victim", qos=1)
     print("ready", flush=True)
@@ -183,7 +183,7 @@ def shared(url):
 def large(url):
     subscriber, publisher = Client(url, "s"), Client(url, "p")
     subscriber.subscribe("large", qos=2)
-    # Over WebSocket paho 2.1 forgets a packet of which the socket takes only a part.
+    # Over WebSocket, paho 2.1 loses a packet after a short write.
     payload = os.urandom(200_000 if url.startswith("ws") else 5_000_000)
     for qos in range(3):
         publisher.publish("large", payload, qos)
@@ -201,7 +201,7 @@ def takeover(url):
 
 
 def rules(url):
-    """alice may do everything below alice/, and nothing else."""
+    """User alice may use only topics below alice/."""
     for version, no in ((mqtt.MQTTv311, 0x80), (mqtt.MQTTv5, 0x87)):
         alice = Client(url, "a", version, user=("alice", "alicealice"))
         alice.subscribe("alice/#", qos=1)
@@ -220,7 +220,7 @@ def rules(url):
 def wrong_password(url):
     for version in (mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5):
         eve = Client(url, "e", version, user=("alice", "guess"), refused=True)
-        assert eve.code.value == 0x86, eve.code  # paho translates the return codes of 3
+        assert eve.code.value == 0x86, eve.code  # paho maps the return codes of 3.x to Reason Codes
 
 
 if __name__ == "__main__":
@@ -229,5 +229,5 @@ if __name__ == "__main__":
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
-        os._exit(1)  # its threads would go on
+        os._exit(1)  # without waiting for its threads
     os._exit(0)

@@ -41,9 +41,14 @@ fn write_users(folder: &Path) {
         .arg(folder.join("cheap.toml"))
         .stdin(Stdio::piped())
         .spawn()
-        .expect("it runs");
-    command.stdin.take().expect("piped").write_all(b"alicealice\n").expect("it reads");
-    assert!(command.wait().expect("it ends").success());
+        .expect("the command runs");
+    command
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(b"alicealice\n")
+        .expect("the process reads its input");
+    assert!(command.wait().expect("the process exits").success());
 }
 
 /// Writes a certificate with this name and its key to files.
@@ -63,7 +68,7 @@ fn mosquitto(program: &str, broker: &Broker, listener: &str, arguments: &[&str])
     if listener != "tcp" {
         command.arg("--cafile").arg(broker.folder.join("ca.pem"));
     }
-    command.args(arguments).output().expect("it is there")
+    command.args(arguments).output().expect("the program is installed")
 }
 
 /// Publishes a retained message and receives it.
@@ -108,12 +113,12 @@ fn openssl_connects_with_both_tls_versions_and_negotiates_mqtt() {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("it is there");
+            .expect("the program is installed");
         let mut input = child.stdin.take().expect("piped");
         input.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01o").expect("written");
         // The server closes the connection after DISCONNECT, which ends openssl.
         input.write_all(b"\xE0\x00").expect("written");
-        let output = child.wait_with_output().expect("it ends");
+        let output = child.wait_with_output().expect("the process exits");
         let said = text(&output);
         let is_there = |bytes: &[u8]| output.stdout.windows(bytes.len()).any(|of| of == bytes);
         assert!(is_there(b"\x20\x02\x00\x00"), "no CONNACK: {said}");
@@ -126,7 +131,7 @@ fn openssl_connects_with_both_tls_versions_and_negotiates_mqtt() {
         .args(["s_client", "-connect", &address, "-CAfile", &ca, "-alpn", "h2"])
         .stdin(Stdio::null())
         .output()
-        .expect("it is there");
+        .expect("the program is installed");
     assert!(text(&other).contains("no application protocol"), "{}", text(&other));
 }
 

@@ -26,7 +26,7 @@ fn begin(packet_type: u8, remaining: usize) -> Vec<u8> {
 }
 
 fn open(attacked: &Attacked) -> TcpStream {
-    TcpStream::connect(attacked.address).expect("it listens")
+    TcpStream::connect(attacked.address).expect("the server listens")
 }
 
 #[test]
@@ -135,7 +135,8 @@ fn unfinished_tls_hellos_of_70_kib() {
             let all = hello(65_000);
             let mut streams = Vec::new();
             for _ in 0..900 {
-                let mut stream = TcpStream::connect(attacked.others[0]).expect("it listens");
+                let mut stream =
+                    TcpStream::connect(attacked.others[0]).expect("the server listens");
                 // As much as the broker buffers of one, and then more.
                 send(&mut stream, &all[..17_000]);
                 streams.push(stream);
@@ -166,7 +167,8 @@ fn unfinished_websocket_requests() {
             let field = format!("X: {}\r\n", "x".repeat(1_000));
             let request = format!("GET /mqtt HTTP/1.1\r\n{}", field.repeat(8));
             for _ in 0..1_000 {
-                let mut stream = TcpStream::connect(attacked.others[0]).expect("it listens");
+                let mut stream =
+                    TcpStream::connect(attacked.others[0]).expect("the server listens");
                 send(&mut stream, request.as_bytes());
                 outcome.take(stream, Duration::from_millis(1));
             }

@@ -16,10 +16,11 @@ fn with_alice(folder: &Folder) -> String {
     std::fs::write(&file, &settings).expect("written");
     let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
     command.arg("--config").arg(&file).args(["passwd", "--file"]).arg(&passwords);
-    let mut child = command.args(["add", "alice"]).stdin(Stdio::piped()).spawn().expect("it runs");
+    let mut child =
+        command.args(["add", "alice"]).stdin(Stdio::piped()).spawn().expect("the command runs");
     std::io::Write::write_all(&mut child.stdin.take().expect("piped"), b"right\n")
-        .expect("it reads");
-    assert!(child.wait().expect("it ends").success());
+        .expect("the process reads its input");
+    assert!(child.wait().expect("the process exits").success());
     format!(
         "limits.connect_timeout_s = 60\n{settings}[access]\nanonymous = true\npassword_file = \"{}\"\n",
         passwords.display()
@@ -42,7 +43,7 @@ fn wrong_passwords() {
         attack: |attacked| {
             let mut outcome = Outcome { refused_min: 50, ..Outcome::default() };
             let guess = |n: usize| {
-                let mut stream = TcpStream::connect(attacked.address).expect("it listens");
+                let mut stream = TcpStream::connect(attacked.address).expect("the server listens");
                 send(&mut stream, &connect("c", Some(("alice", &format!("wrong {n}")))));
                 stream
             };
@@ -71,7 +72,8 @@ fn connects_that_wait_for_password_verification() {
             let long = "x".repeat(60_000);
             let streams: Vec<TcpStream> = (0..500)
                 .map(|_| {
-                    let mut stream = TcpStream::connect(attacked.address).expect("it listens");
+                    let mut stream =
+                        TcpStream::connect(attacked.address).expect("the server listens");
                     send(&mut stream, &connect(&long, Some((&long, "wrong"))));
                     stream
                 })
@@ -96,13 +98,13 @@ fn log_lines_about_client_identifiers_of_other_users() {
         attack: |attacked| {
             let mut outcome = Outcome { refused_min: 500, ..Outcome::default() };
             let long = "x".repeat(65_000);
-            let mut alice = TcpStream::connect(attacked.address).expect("it listens");
+            let mut alice = TcpStream::connect(attacked.address).expect("the server listens");
             send(&mut alice, &connect(&long, Some(("alice", "right"))));
             outcome.take(alice, Duration::from_secs(10));
             assert_eq!(outcome.refused, 0, "alice is accepted");
             let stranger = connect(&long, None);
             for _ in 0..500 {
-                let mut stream = TcpStream::connect(attacked.address).expect("it listens");
+                let mut stream = TcpStream::connect(attacked.address).expect("the server listens");
                 send(&mut stream, &stranger);
                 outcome.take(stream, Duration::from_secs(10));
             }

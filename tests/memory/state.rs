@@ -10,11 +10,11 @@ use crate::{Attacked, Kind, Outcome, check};
 
 /// A connection that has received CONNACK.
 fn log_in(attacked: &Attacked, connect: Connect) -> TcpStream {
-    let mut stream = TcpStream::connect(attacked.address).expect("it listens");
-    stream.write_all(&connect.bytes()).expect("it takes CONNECT");
+    let mut stream = TcpStream::connect(attacked.address).expect("the server listens");
+    stream.write_all(&connect.bytes()).expect("CONNECT is sent");
     let mut head = [0; 2];
     stream.read_exact(&mut head).expect("CONNACK");
-    stream.read_exact(&mut vec![0; usize::from(head[1])]).expect("its rest");
+    stream.read_exact(&mut vec![0; usize::from(head[1])]).expect("the rest of the packet");
     stream
 }
 
@@ -43,7 +43,7 @@ fn pour(stream: &mut TcpStream, packets: impl Iterator<Item = Vec<u8>>, reads: b
     if let Some(reader) = reader {
         std::thread::sleep(Duration::from_millis(500));
         let _ = stream.shutdown(std::net::Shutdown::Both);
-        reader.join().expect("it only reads");
+        reader.join().expect("the thread ends");
     }
 }
 
@@ -73,7 +73,7 @@ fn messages_queued_for_disconnected_clients() {
             let outcome = Outcome::default();
             let away = Connect::v5("away").property(Property::SessionExpiryInterval(3_600));
             let mut away = log_in(attacked, away);
-            away.write_all(&Subscribe::new(1, "queue", 1).encode(V5)).expect("it takes SUBSCRIBE");
+            away.write_all(&Subscribe::new(1, "queue", 1).encode(V5)).expect("SUBSCRIBE is sent");
             away.read_exact(&mut [0; 6]).expect("SUBACK");
             drop(away);
             let mut publisher = log_in(attacked, Connect::v5("publisher"));

@@ -54,11 +54,11 @@ fn broker(flags: &str, more: &str) -> Broker {
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("it runs");
+            .expect("the command runs");
         let mut stdin = passwd.stdin.take().expect("piped");
         stdin.write_all(format!("{USER}{USER}\n").as_bytes()).expect("taken");
         drop(stdin);
-        assert!(passwd.wait().expect("it ends").success());
+        assert!(passwd.wait().expect("the process exits").success());
     })
 }
 
@@ -79,8 +79,8 @@ fn answers(client: &mut Client) -> Vec<(u8, u16)> {
 /// A client sends these bytes and ends its stream. Returns the responses until the broker closes.
 fn say_and_end(broker: &Broker, transport: &str, bytes: &[u8]) -> Vec<(u8, u16)> {
     let mut client = broker.client(transport);
-    client.send(bytes).expect("it is sent");
-    client.shut(false).expect("it is shut");
+    client.send(bytes).expect("the data is sent");
+    client.shut(false).expect("the stream is shut down");
     answers(&mut client)
 }
 
@@ -121,7 +121,7 @@ fn a_flood_before_disconnect_and_fin_reaches_a_slow_subscriber_completely() {
                         "{flags}: {transport}"
                     );
                 }
-                sender.join().expect("it sent all");
+                sender.join().expect("the thread ends");
             });
         }
     }
@@ -203,8 +203,8 @@ fn a_half_closed_connection_with_a_slow_reader_receives_all_queued_messages() {
         for _ in 0..COUNT {
             bytes.extend(script::publish(&topic, Qos::AtMostOnce, 0, &[b'x'; 10_000]));
         }
-        client.send(&bytes).expect("it is sent");
-        client.shut(false).expect("it is shut");
+        client.send(&bytes).expect("the data is sent");
+        client.shut(false).expect("the stream is shut down");
         let mut messages = 0;
         while messages < COUNT {
             let packet = client.packet();
@@ -219,10 +219,10 @@ fn a_half_closed_connection_with_a_slow_reader_receives_all_queued_messages() {
 fn storing(flags: &str) -> (Broker, Client) {
     let broker = broker(&format!("{flags} --data FOLDER/data"), "");
     let mut keeper = broker.client("tcp");
-    keeper.send(&script::connect_kept("keeper")).expect("it is sent");
-    keeper.send(&script::subscribe(1, "s/#", Qos::AtLeastOnce)).expect("it is sent");
-    assert_eq!(keeper.packet().expect("it is answered").0, 0x20);
-    assert_eq!(keeper.packet().expect("it is answered").0, 0x90);
+    keeper.send(&script::connect_kept("keeper")).expect("the data is sent");
+    keeper.send(&script::subscribe(1, "s/#", Qos::AtLeastOnce)).expect("the data is sent");
+    assert_eq!(keeper.packet().expect("a response").0, 0x20);
+    assert_eq!(keeper.packet().expect("a response").0, 0x90);
     (broker, keeper)
 }
 

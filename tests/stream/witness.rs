@@ -35,7 +35,7 @@ impl Witness {
                 let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
                 let (topic, payload) = body[2..].split_at(length);
                 let topic = String::from_utf8(topic.to_vec()).expect("text");
-                let mut seen = noted.lock().expect("no test fails with it");
+                let mut seen = noted.lock().expect("no test panics with the lock");
                 if let Some(name) = topic.strip_prefix("w/") {
                     let before = seen.payloads.get(&format!("s/{name}")).map_or(0, Vec::len);
                     seen.before_will.insert(name.to_owned(), before);
@@ -51,7 +51,7 @@ impl Witness {
         let until = Instant::now() + PATIENCE;
         loop {
             {
-                let seen = &mut *self.seen.lock().expect("no test fails with it");
+                let seen = &mut *self.seen.lock().expect("no test panics with the lock");
                 let payloads = seen.payloads.get(&topic(name)).map_or(&[][..], Vec::as_slice);
                 let wills = seen.payloads.get(&will_topic(name)).map_or(0, Vec::len);
                 let is_all = payloads.len() >= expected.payloads.len()
@@ -74,7 +74,7 @@ impl Witness {
 
     /// Checks that a client's messages are a prefix of these; its Will may arrive.
     pub fn expects_no_more_than(&self, name: &str, expected: &Expected, what: &str) {
-        let seen = &mut *self.seen.lock().expect("no test fails with it");
+        let seen = &mut *self.seen.lock().expect("no test panics with the lock");
         let payloads = seen.payloads.get(&topic(name)).map_or(&[][..], Vec::as_slice);
         assert!(expected.payloads.starts_with(payloads), "{what}: order");
         seen.wills.insert(name.to_owned());
@@ -83,7 +83,7 @@ impl Witness {
     /// Checks that no unexpected Will arrived.
     pub fn has_seen_no_other_will(&self, what: &str) {
         std::thread::sleep(Duration::from_millis(200));
-        let seen = self.seen.lock().expect("no test fails with it");
+        let seen = self.seen.lock().expect("no test panics with the lock");
         let others: Vec<&String> =
             seen.before_will.keys().filter(|name| !seen.wills.contains(*name)).collect();
         assert!(others.is_empty(), "{what}: {others:?}");

@@ -40,7 +40,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "authority of a test");
         let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("it is signed"))
+        Self(CertifiedIssuer::self_signed(params, key).expect("a signed certificate"))
     }
 
     fn sign(&self, names: &[&str], common_name: &str, serial: u64) -> Issued {
@@ -60,12 +60,12 @@ impl Authority {
         params.serial_number = Some(SerialNumber::from(serial));
         change(&mut params);
         let key = KeyPair::generate().expect("a key");
-        Issued { certificate: params.signed_by(&key, &self.0).expect("it is signed"), key }
+        Issued { certificate: params.signed_by(&key, &self.0).expect("a signed certificate"), key }
     }
 
     /// The public key of the server whose files are in a folder, in the encoding of certificates.
     pub fn server_public_key(folder: &Path) -> Vec<u8> {
-        let key = std::fs::read_to_string(folder.join("key.pem")).expect("it was written");
+        let key = std::fs::read_to_string(folder.join("key.pem")).expect("the file exists");
         KeyPair::from_pem(&key).expect("a key").subject_public_key_info()
     }
 
@@ -81,7 +81,8 @@ impl Authority {
 
     /// A client certificate that is valid for this many seconds, and the end of its last second.
     pub fn issue_for(&self, common_name: &str, serial: u64, seconds: u64) -> (Issued, SystemTime) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
         let last = Duration::from_secs(now.as_secs() + seconds);
         let issued = self.sign_with(&[], common_name, serial, |params| {
             params.not_after = date_time_ymd(1970, 1, 1) + last;
@@ -125,14 +126,14 @@ impl Authority {
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        let list = list.signed_by(&self.0).expect("it is signed").pem().expect("PEM");
+        let list = list.signed_by(&self.0).expect("a signed certificate").pem().expect("PEM");
         std::fs::write(folder.join("crl.pem"), list).expect("written");
     }
 
     /// A client configuration that trusts this authority and presents a certificate.
     pub fn client_config(&self, shows: Option<&Issued>) -> Tls {
         let mut roots = RootCertStore::empty();
-        roots.add(self.0.as_ref().der().clone()).expect("it is one");
+        roots.add(self.0.as_ref().der().clone()).expect("a valid certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -143,7 +144,7 @@ impl Authority {
             Some(issued) => {
                 let key = PrivateKeyDer::from_pem_slice(issued.key_pem().as_bytes());
                 let chain = vec![issued.certificate.der().clone()];
-                builder.with_client_auth_cert(chain, key.expect("a key")).expect("they fit")
+                builder.with_client_auth_cert(chain, key.expect("a key")).expect("a matching pair")
             }
         };
         Arc::new(config)

@@ -16,7 +16,7 @@ use super::talks;
 fn is_kernels(flags: &str) -> bool {
     let report = Command::new(env!("CARGO_BIN_EXE_broker")).args(["platform", "--json"]).output();
     let report: Value =
-        serde_json::from_slice(&report.expect("it runs").stdout).expect("it is JSON");
+        serde_json::from_slice(&report.expect("the command runs").stdout).expect("valid JSON");
     let has_tls = report["kernel_tls"]["state"] == "usable";
     let is_expected = std::env::var_os("RINGMQ_TEST_KERNEL_TLS").is_some();
     assert!(has_tls || !is_expected, "{}", report["kernel_tls"]);
@@ -98,7 +98,7 @@ fn both_sides_send_close_notify() {
         assert_eq!(first.publish_received("last"), b"words");
         let tls = first.tls();
         tls.conn.send_close_notify();
-        tls.conn.complete_io(&mut tls.sock).expect("it is sent");
+        tls.conn.complete_io(&mut tls.sock).expect("the data is sent");
         assert!(first.rest().expect("the broker says so").is_empty(), "{flags}");
         for client in &mut clients {
             assert_eq!(client.publish_received("last"), b"words");
@@ -120,7 +120,7 @@ fn a_client_that_updates_its_keys_is_served_or_closed_with_close_notify() {
         client.ping();
         let is_kernels = is_kernels(flags);
         comes_to(&broker, "taken", usize::from(is_kernels));
-        client.tls().conn.refresh_traffic_keys().expect("it is TLS 1.3");
+        client.tls().conn.refresh_traffic_keys().expect("TLS 1.3");
         client.publish("t", b"by new keys");
         match is_kernels {
             true => {

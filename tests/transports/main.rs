@@ -145,7 +145,7 @@ fn a_client_certificate_and_its_tickets_are_accepted_until_it_expires() {
         let mut stays =
             broker.client_with("mutual", broker.authority.client_config(Some(&lasting)));
         stays.connect("lasting");
-        client.rest().expect("it is told that nothing follows");
+        client.rest().expect("close_notify");
         let now = SystemTime::now();
         assert!(now >= end, "{flags}: {:?} early", end.duration_since(now));
         let late = now.duration_since(end).expect("later");
@@ -259,12 +259,12 @@ fn proxy_headers_are_accepted_on_unix_domain_sockets() {
             client.raw(format!("PROXY TCP4 {address} 192.0.2.200 1 2\r\n").as_bytes());
             client.tries_to_connect(name).then_some(client)
         };
-        let mut first = client_at("192.0.2.1", "first").expect("it is let in");
+        let mut first = client_at("192.0.2.1", "first").expect("the client is accepted");
         assert!(
             client_at("192.0.2.1", "second").is_none(),
             "{flags}: the limit of the address is reached"
         );
-        let mut other = client_at("192.0.2.2", "third").expect("it is another");
+        let mut other = client_at("192.0.2.2", "third").expect("the client is accepted");
         other.subscribe("there");
         first.publish("there", b"and back");
         assert_eq!(other.publish_received("there"), b"and back", "{flags}");
@@ -307,7 +307,7 @@ fn unsafe_proxy_settings_of_a_listener_are_rejected_with_a_remedy() {
             .args(["--check-config", "--config"])
             .arg(&path)
             .output()
-            .expect("it runs");
+            .expect("the command runs");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && error.contains(says), "{keys}: {error}");
     }
@@ -358,7 +358,7 @@ fn many_handshakes_complete_one_step_per_turn_while_others_are_served() {
         });
         crowd.into_iter().for_each(|member| member.join().expect("all get in"));
         is_over.store(true, Ordering::Relaxed);
-        load.join().expect("it is served meanwhile");
+        load.join().expect("the clients are served");
     });
 }
 
@@ -402,7 +402,7 @@ fn unusable_files_are_reported_at_start_with_a_remedy() {
             .args(["--data", "none", "--config"])
             .arg(&path)
             .output()
-            .expect("it runs");
+            .expect("the command runs");
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(error.contains(&format!("tls.{key} ")) && error.contains(says), "{error}");

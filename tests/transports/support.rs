@@ -143,17 +143,17 @@ impl Broker {
             .args(flags.split_whitespace())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("it starts");
+            .expect("the process starts");
         let (lines, log) = channel();
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         std::thread::spawn(move || {
             stderr.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
         });
-        let config = std::fs::read_to_string(folder.join("broker.toml")).expect("it is there");
+        let config = std::fs::read_to_string(folder.join("broker.toml")).expect("the file exists");
         let expected = config.matches("[[listeners]]").count();
         let (mut addresses, mut setup) = (Vec::new(), String::new());
         while addresses.len() < expected {
-            let line = log.recv_timeout(PATIENCE).expect("it listens");
+            let line = log.recv_timeout(PATIENCE).expect("the server listens");
             let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
             setup = setup_of(&event, flags).unwrap_or(setup);
             if event["fields"]["message"] == "listening" {
@@ -169,29 +169,31 @@ impl Broker {
 
     fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().expect("it runs").success());
+        assert!(
+            Command::new("kill").args([signal, &pid]).status().expect("the command runs").success()
+        );
     }
 
     pub fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
+        self.child.kill().expect("the command runs");
+        self.child.wait().expect("the process exits");
     }
 
     pub fn stop(mut self) {
         self.signal("-TERM");
-        assert!(self.child.wait().expect("it ends").success());
+        assert!(self.child.wait().expect("the process exits").success());
     }
 
     fn read_anew(&self, says: &str) {
         self.signal("-HUP");
-        let log = self.log.lock().expect("no test fails with it");
+        let log = self.log.lock().expect("no test panics with the lock");
         let is_it = |line: String| line.contains(says) && line.contains("certificates");
-        while !is_it(log.recv_timeout(PATIENCE).expect("it says so")) {}
+        while !is_it(log.recv_timeout(PATIENCE).expect("the log line")) {}
     }
 
     /// Waits for a log line that contains all of these texts.
     pub fn waits_for_line(&self, says: &[&str]) {
-        let log = self.log.lock().expect("no test fails with it");
+        let log = self.log.lock().expect("no test panics with the lock");
         while let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{says:?}"))
             && !says.iter().all(|part| line.contains(part))
         {}
@@ -219,7 +221,7 @@ impl Broker {
     }
 
     pub fn tcp(&self, transport: &str) -> TcpStream {
-        let stream = TcpStream::connect(self.address(transport)).expect("it listens");
+        let stream = TcpStream::connect(self.address(transport)).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         // Sent at once, even if the client disconnects right after.
         stream.set_nodelay(true).expect("an option");
@@ -231,12 +233,12 @@ impl Broker {
     }
 
     pub fn client_with(&self, transport: &str, config: Tls) -> Client {
-        self.try_client_with(transport, config).expect("it is let in")
+        self.try_client_with(transport, config).expect("the client is accepted")
     }
 
     /// A client of a Unix domain socket in the broker's folder.
     pub fn unix_client(&self, name: &str) -> Client {
-        let stream = UnixStream::connect(self.folder.join(name)).expect("it listens");
+        let stream = UnixStream::connect(self.folder.join(name)).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         Client { stream: Way::Plain(Box::new(stream)), frames: None, read: Vec::new() }
     }
@@ -300,8 +302,8 @@ impl Broker {
     }
 
     pub fn certificate_shown_for(&self, transport: &str, name: &str) -> Vec<u8> {
-        let stream = self.tls(transport, name, Self::trusting()).expect("it is let in");
-        stream.conn.peer_certificates().expect("it shows one")[0].to_vec()
+        let stream = self.tls(transport, name, Self::trusting()).expect("the client is accepted");
+        stream.conn.peer_certificates().expect("a certificate")[0].to_vec()
     }
 }
 
@@ -382,7 +384,7 @@ impl Client {
 
     pub fn handshake_kind(&self) -> HandshakeKind {
         let Way::Tls(stream) = &self.stream else { panic!("it is not TLS") };
-        stream.conn.handshake_kind().expect("it is through")
+        stream.conn.handshake_kind().expect("the handshake is complete")
     }
 
     /// The TLS session.
@@ -423,7 +425,7 @@ impl Client {
 
     /// Sends raw bytes below the MQTT layer.
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.stream.stream().write_all(bytes).expect("it is sent");
+        self.stream.stream().write_all(bytes).expect("the data is sent");
     }
 
     /// Sends MQTT; with WebSocket split into frames at arbitrary positions.
@@ -498,7 +500,7 @@ impl Client {
     }
 
     pub fn connect(&mut self, name: &str) {
-        let connack = self.try_connect(name).expect("it is answered");
+        let connack = self.try_connect(name).expect("a response");
         assert_eq!(connack, (0x20, vec![0, 0]));
     }
 
@@ -508,14 +510,14 @@ impl Client {
 
     pub fn subscribe(&mut self, topic: &str) {
         self.ask_for(topic);
-        assert_eq!(self.packet().expect("it is answered"), (0x90, vec![0, 1, 0]));
+        assert_eq!(self.packet().expect("a response"), (0x90, vec![0, 1, 0]));
     }
 
     fn ask_for(&mut self, topic: &str) {
         let mut subscribe = vec![0x82, 5 + topic.len() as u8, 0, 1, 0, topic.len() as u8];
         subscribe.extend(topic.as_bytes());
         subscribe.push(0);
-        self.send(&subscribe).expect("it is sent");
+        self.send(&subscribe).expect("the data is sent");
     }
 
     /// The values of a `$SYS` counter, one per change, up to the expected value; the server may
@@ -524,7 +526,7 @@ impl Client {
         self.ask_for(topic);
         let mut seen = Vec::new();
         while seen.last() != Some(&value) {
-            let (first, packet) = self.packet().expect("it comes");
+            let (first, packet) = self.packet().expect("a packet arrives");
             if first == 0x90 {
                 continue;
             }
@@ -544,19 +546,19 @@ impl Client {
         publish.extend([length as u8, 0, topic.len() as u8]);
         publish.extend(topic.as_bytes());
         publish.extend(payload);
-        self.send(&publish).expect("it is sent");
+        self.send(&publish).expect("the data is sent");
     }
 
     /// The payload of the next message, which must have this topic.
     pub fn publish_received(&mut self, topic: &str) -> Vec<u8> {
-        let (first, packet) = self.packet().expect("it comes");
+        let (first, packet) = self.packet().expect("a packet arrives");
         assert_eq!(first, 0x30);
         assert_eq!(&packet[2..2 + topic.len()], topic.as_bytes());
         packet[2 + topic.len()..].to_vec()
     }
 
     pub fn ping(&mut self) {
-        self.send(&[0xC0, 0]).expect("it is sent");
-        assert_eq!(self.packet().expect("it is answered").0, 0xD0);
+        self.send(&[0xC0, 0]).expect("the data is sent");
+        assert_eq!(self.packet().expect("a response").0, 0xD0);
     }
 }

@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn work_counts_as_cpu_time_and_sleep_does_not() {
-        let meter = Meter::new(std::process::id()).expect("we exist");
+        let meter = Meter::new(std::process::id()).expect("this process exists");
         let before = own_cpu();
         let end = Instant::now() + Duration::from_millis(100);
         while Instant::now() < end {
@@ -146,7 +146,7 @@ mod tests {
         assert!(worked > Duration::from_millis(5), "{worked:?}");
         std::thread::sleep(Duration::from_millis(100));
         assert!(own_cpu() - before - worked < Duration::from_millis(20));
-        assert!(meter.usage().expect("we exist").cpu >= worked);
-        assert!(meter.resident_bytes().expect("we exist") > 100_000);
+        assert!(meter.usage().expect("this process exists").cpu >= worked);
+        assert!(meter.resident_bytes().expect("this process exists") > 100_000);
     }
 }

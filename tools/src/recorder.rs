@@ -62,7 +62,7 @@ impl Recorder {
                 span.timeline.push(0);
                 span.step_end_ns += TIMELINE_STEP_NS;
             }
-            *span.timeline.last_mut().expect("it begins with a step") += 1;
+            *span.timeline.last_mut().expect("at least one step") += 1;
         }
     }
 

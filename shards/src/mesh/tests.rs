@@ -80,7 +80,7 @@ mod alone {
             assert_eq!(*item, number);
         }
         assert_eq!(receiver.pop(), None);
-        sending.join().expect("it ends");
+        sending.join().expect("the thread ends");
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod explored {
                     came.extend(receiver.pop().map(|item| *item));
                     thread::yield_now();
                 }
-                let sent = sending.join().expect("it ends");
+                let sent = sending.join().expect("the thread ends");
                 came.extend(std::iter::from_fn(|| receiver.pop()).map(|item| *item));
                 assert_eq!(came, sent);
             });
@@ -166,7 +166,7 @@ mod explored {
             let _ = sender.push(Arc::clone(&item));
             let _ = sender.push(Arc::clone(&item));
             drop(sender);
-            receiving.join().expect("it ends");
+            receiving.join().expect("the thread ends");
             assert_eq!(Arc::strong_count(&item), 1);
         });
     }
@@ -213,7 +213,7 @@ mod explored {
                 }
             };
             assert_eq!(item, 7);
-            sender.join().expect("it ends");
+            sender.join().expect("the thread ends");
         });
     }
 
@@ -226,7 +226,7 @@ mod explored {
             let wakes = Arc::clone(&waker);
             sending.send(0, 1).expect("there is room");
             let receiver = thread::spawn(move || {
-                let received = receiving.receive(1).expect("it was sent before");
+                let received = receiving.receive(1).expect("sent before");
                 if received.must_wake {
                     wakes.wake();
                 }
@@ -243,8 +243,8 @@ mod explored {
                     sending.wake_up();
                 }
             }
-            let mut receiving = receiver.join().expect("it ends");
-            assert_eq!(receiving.receive(1).expect("it was sent").item, 2);
+            let mut receiving = receiver.join().expect("the thread ends");
+            assert_eq!(receiving.receive(1).expect("sent").item, 2);
         });
     }
 }

@@ -162,7 +162,7 @@ impl Broker {
     pub fn await_end(&mut self) {
         let process = self.process.as_mut().expect("a broker started by the test");
         let until = Instant::now() + Duration::from_secs(10);
-        while process.child.try_wait().expect("its state can be asked for").is_none() {
+        while process.child.try_wait().expect("the process status").is_none() {
             assert!(Instant::now() < until, "the broker does not stop");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -143,7 +143,7 @@ impl Crowd {
 
     /// Encodes packets for the client in `slot`, and writes them.
     pub fn send(&mut self, slot: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        let client = &mut self.slots[slot].as_mut().expect("it is connected").client;
+        let client = &mut self.slots[slot].as_mut().expect("a connected client").client;
         encode(&mut client.outgoing);
         client.flush().map_err(|source| Error::io(format!("write as client {slot}"), source))
     }

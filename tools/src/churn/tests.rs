@@ -70,7 +70,7 @@ const CLIENTS: u32 = 2;
 impl StandIn {
     fn start(fault: Fault) -> LoopbackAddress {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it is bound").to_string();
+        let address = listener.local_addr().expect("a bound socket").to_string();
         let stand_in = Self {
             retained: Arc::default(),
             subscribers: Arc::default(),
@@ -119,13 +119,13 @@ impl StandIn {
     /// Records who receives messages of a topic from now on; `filter` starts with its length.
     fn subscribe(&self, filter: &[u8], stream: TcpStream) {
         let topic = filter[..filter.len() - 1].to_vec();
-        let mut subscribers = self.subscribers.lock().expect("no thread panics with it");
+        let mut subscribers = self.subscribers.lock().expect("no thread panics with the lock");
         subscribers.retain(|(other, _)| *other != topic);
         subscribers.push((topic, stream));
     }
 
     fn publish(&self, packet: &[u8], header: usize) -> io::Result<()> {
-        let mut subscribers = self.subscribers.lock().expect("no thread panics with it");
+        let mut subscribers = self.subscribers.lock().expect("no thread panics with the lock");
         let meant = |(topic, _): &Subscriber| packet[header..].starts_with(topic);
         let Some(mut at) = subscribers.iter().position(meant) else { return Ok(()) };
         if self.fails(Fault::LoseMessage) {
@@ -142,7 +142,7 @@ impl StandIn {
 
     /// Whether this fault is due, and has not happened yet.
     fn fails(&self, fault: Fault) -> bool {
-        let mut planted = self.fault.lock().expect("no thread panics with it");
+        let mut planted = self.fault.lock().expect("no thread panics with the lock");
         let subscribes = !matches!(fault, Fault::RefuseConnections | Fault::InventSession);
         let settled = self.subscriptions.load(Ordering::Relaxed) > CLIENTS;
         let due = *planted == fault && (settled || !subscribes);
@@ -174,7 +174,7 @@ impl StandIn {
             }
             // An empty payload removes a retained message.
             0x31 if packet.ends_with(b".") => {
-                self.retained.lock().expect("no thread panics with it").push(packet.to_vec());
+                self.retained.lock().expect("no thread panics with the lock").push(packet.to_vec());
             }
             0xC0 => out.extend_from_slice(&[0xD0, 0]),
             _ => {}
@@ -182,7 +182,7 @@ impl StandIn {
     }
 
     fn deliver(&self, out: &mut Vec<u8>) {
-        let retained = self.retained.lock().expect("no thread panics with it");
+        let retained = self.retained.lock().expect("no thread panics with the lock");
         for (number, packet) in retained.iter().enumerate() {
             if number == 5 && self.fails(Fault::LoseRetained) {
                 continue;
@@ -229,20 +229,20 @@ fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
 }
 
 fn violations(scenario: Scenario, fault: Fault) -> Tally {
-    measure(scenario, fault).expect("it runs").violations
+    measure(scenario, fault).expect("the command runs").violations
 }
 
 #[test]
 fn a_correct_broker_has_no_violations() {
     let scenarios = [Scenario::Conn, Scenario::Sub, Scenario::Retained, Scenario::ReconnectStorm];
     for scenario in scenarios {
-        let outcome = measure(scenario, Fault::None).expect("it runs");
+        let outcome = measure(scenario, Fault::None).expect("the command runs");
         assert_eq!(outcome.violations, Tally::default(), "{scenario:?}");
         let traffic = outcome.traffic.expect("something was done");
         assert!(traffic.delivered > 0 && traffic.latency_us.max > 0.0, "{scenario:?}");
     }
-    let outcome = measure(Scenario::Connections, Fault::None).expect("it runs");
-    assert_eq!(outcome.idle.expect("they were held").connections, 2);
+    let outcome = measure(Scenario::Connections, Fault::None).expect("the command runs");
+    assert_eq!(outcome.idle.expect("idle figures").connections, 2);
 }
 
 #[test]

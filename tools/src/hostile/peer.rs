@@ -321,7 +321,7 @@ mod tests {
     /// A stand-in that answers the first bytes with these, and closes the connection.
     fn answering(answer: &'static [u8]) -> LoopbackAddress {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it is bound").to_string();
+        let address = listener.local_addr().expect("a bound socket").to_string();
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("the test connects");
             let _ = stream.read(&mut [0; 256]);
@@ -353,14 +353,14 @@ mod tests {
         assert_eq!(pump.piece(1, 1), b"b");
         assert_eq!((pump.piece(3, 8), pump.piece(6, 8)), (&b"xy"[..], &b"y"[..]));
         let address = answering(&[]);
-        let mut peers = [Peer::open(address, PATIENCE).expect("it listens")];
+        let mut peers = [Peer::open(address, PATIENCE).expect("the server listens")];
         assert_eq!(pump.run(&mut peers), 8);
     }
 
     #[test]
     fn operations_end_at_their_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it is bound").to_string();
+        let address = listener.local_addr().expect("a bound socket").to_string();
         let address = address.parse().expect("127.0.0.1 is loopback");
         let patience = Duration::from_millis(50);
         let begun = Instant::now();

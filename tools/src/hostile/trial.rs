@@ -392,8 +392,8 @@ pub mod tests {
             disconnects: vec![50, 200],
             ..Record::default()
         };
-        let watch = Watch::begin(Meter::new(std::process::id()).expect("we exist"));
-        let watch = watch.expect("we exist");
+        let watch = Watch::begin(Meter::new(std::process::id()).expect("this process exists"));
+        let watch = watch.expect("this process exists");
         let measured = super::measured(&record, 10, 100, Ok(Ended::with("x")), &watch);
         assert_eq!((measured.without.traffic.count(), measured.beside.traffic.count()), (1, 2));
         assert_eq!((measured.disconnects, measured.heard.as_str()), (1, "x"));

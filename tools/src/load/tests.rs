@@ -42,7 +42,7 @@ struct Relay {
 impl Relay {
     fn start(fault: Fault) -> LoopbackAddress {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it is bound").to_string();
+        let address = listener.local_addr().expect("a bound socket").to_string();
         let relay = Self { subscribers: Arc::default(), fault };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -103,7 +103,7 @@ impl Relay {
                 out.splice(start + 4 + topic..start + 4 + topic, [0, 1]);
             }
             (Fault::Close, 10) => {
-                let subscribers = self.subscribers.lock().expect("no thread panics with it");
+                let subscribers = self.subscribers.lock().expect("no thread panics with the lock");
                 for subscriber in subscribers.iter() {
                     _ = subscriber.shutdown(std::net::Shutdown::Both);
                 }
@@ -143,8 +143,8 @@ fn settings(address: LoopbackAddress, messages_max: u64) -> RunSettings {
 
 fn violations(fault: Fault) -> Tally {
     let settings = settings(Relay::start(fault), 1_000);
-    let outcome =
-        processes::measure(workload(Scenario::FanOut, 1, 2), 1, settings).expect("it runs");
+    let outcome = processes::measure(workload(Scenario::FanOut, 1, 2), 1, settings)
+        .expect("the command runs");
     let traffic = outcome.traffic.expect("messages were sent");
     assert_eq!(traffic.published, 1_000);
     assert_eq!(traffic.delivered, 2_000 - outcome.violations.lost);
@@ -195,7 +195,7 @@ fn an_open_loop_sends_at_its_rate() {
     workload.load = LoadMode::Open { per_second: 2_000.0 };
     let mut settings = settings(Relay::start(Fault::None), u64::MAX);
     settings.span = Duration::from_millis(500);
-    let outcome = processes::measure(workload, 1, settings).expect("it runs");
+    let outcome = processes::measure(workload, 1, settings).expect("the command runs");
     let traffic = outcome.traffic.expect("messages were sent");
     assert!((900..=1_100).contains(&traffic.published), "{traffic:?}");
     assert!(outcome.violations.is_clean());
@@ -211,7 +211,7 @@ fn cost_of_the_generator() {
         workload.load = LoadMode::Closed { window, burst };
         let mut settings = settings(Relay::start(Fault::None), u64::MAX);
         settings.span = Duration::from_secs(2);
-        let outcome = processes::measure(workload, 1, settings).expect("it runs");
+        let outcome = processes::measure(workload, 1, settings).expect("the command runs");
         println!("{}", crate::report::outcome_text(&outcome));
     }
 }

@@ -121,12 +121,12 @@ mod tests {
     #[cfg(unix)]
     fn bound_ports_are_outside_the_range_of_the_kernel() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("its address").to_string();
+        let address = listener.local_addr().expect("a local address").to_string();
         let poll = mio::Poll::new().expect("a poll");
         for client in 0..3 {
             let address = address.parse().expect("loopback");
             let socket = connect(address, Sources::new(3, 1), client, poll.registry(), Token(0));
-            let from = socket.expect("it connects").local_addr().expect("its address");
+            let from = socket.expect("a connection").local_addr().expect("a local address");
             assert!((10_000..32_768).contains(&from.port()), "{from}");
         }
     }

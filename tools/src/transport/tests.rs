@@ -74,14 +74,14 @@ fn serve(
     is_websocket: bool,
 ) -> (LoopbackAddress, Receiver<HandshakeKind>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = listener.local_addr().expect("it is bound").to_string();
+    let address = listener.local_addr().expect("a bound socket").to_string();
     let (told, kinds) = mpsc::channel();
     thread::spawn(move || {
         for mut socket in listener.incoming().flatten() {
             let (tls, told) = (tls.clone(), told.clone());
             thread::spawn(move || -> Option<()> {
                 let Some(config) = tls else { return echo(socket, is_websocket) };
-                let mut connection = ServerConnection::new(config).expect("it begins");
+                let mut connection = ServerConnection::new(config).expect("the operation starts");
                 while connection.is_handshaking() {
                     connection.complete_io(&mut socket).ok()?;
                 }
@@ -200,7 +200,7 @@ fn every_transport_transfers_data_unchanged() {
         let connector = connector(address, tls.then(|| folder.tls()), path);
         let message = message();
         for length in [1, 200, message.len()] {
-            let came = exchange(&connector, &message[..length]).expect("it comes back");
+            let came = exchange(&connector, &message[..length]).expect("the data returns");
             assert!(came == message[..length], "TLS {tls}, WebSocket {path:?}, {length} bytes");
         }
     }
@@ -214,7 +214,7 @@ fn reconnecting_clients_resume_unless_disabled() {
             let (address, kinds) = serve(Some(folder.server_config(&[version])), false);
             let connector = connector(address, Some(TlsSettings { resumes, ..folder.tls() }), None);
             let kind_of = |client| {
-                exchange_as(client, &connector, b"hello").expect("it comes back");
+                exchange_as(client, &connector, b"hello").expect("the data returns");
                 kinds.recv().expect("a handshake")
             };
             assert_eq!(kind_of(7), HandshakeKind::Full);
@@ -269,7 +269,8 @@ fn a_broker_without_the_transport_is_detected() {
         }
     });
     let folder = Folder::new();
-    for (tls, path, word) in [(Some(folder.tls()), None, "TLS"), (None, Some("/mqtt"), "no HTTP")] {
+    for (tls, path, word) in [(Some(folder.tls()), None, "TLS"), (None, Some("/mqtt"), "not HTTP")]
+    {
         let error = exchange(&connector(address, tls, path), b"hello").expect_err("it is no such");
         assert!(error.to_string().contains(word), "{error}");
     }

@@ -358,7 +358,7 @@ mod tests {
         let (bytes, mqtt) = stream();
         for step in [1, 3, 1_000, bytes.len()] {
             let mut websocket = asking();
-            let (came, answer) = receive(&mut websocket, &bytes, step).expect("it is sound");
+            let (came, answer) = receive(&mut websocket, &bytes, step).expect("a valid value");
             assert!(came == mqtt, "in pieces of {step}");
             assert_eq!(answer.len(), 5 * (2 + 4 + 2));
             let pong = answer[..8].to_vec();
@@ -411,7 +411,7 @@ mod tests {
     fn a_close_frame_is_answered_and_ends_the_input() {
         let mut websocket = asking();
         let bytes = [GRANTED.as_bytes(), &[0x82, 1, 9, 0x88, 2, 3, 0xE8, 0x82, 1, 8]].concat();
-        let (mqtt, answer) = receive(&mut websocket, &bytes, bytes.len()).expect("it is sound");
+        let (mqtt, answer) = receive(&mut websocket, &bytes, bytes.len()).expect("a valid value");
         assert_eq!((mqtt, answer[0]), (vec![9], 0x88));
         assert!(websocket.is_ended());
     }

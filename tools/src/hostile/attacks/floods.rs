@@ -207,7 +207,7 @@ fn websocket(_: &Field) -> Setup {
 
 fn websocket_bytes(field: &Field) -> Heard<Strike> {
     let port = field.address.socket_address().port();
-    let address = format!("127.0.0.2:{port}").parse().expect("it is loopback");
+    let address = format!("127.0.0.2:{port}").parse().expect("a loopback address");
     let mut peer = Peer::open(address, field.patience)?;
     peer.send(
         b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

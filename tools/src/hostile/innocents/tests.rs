@@ -32,7 +32,7 @@ struct StandIn {
 impl StandIn {
     fn start() -> (LoopbackAddress, Arc<Self>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it is bound").to_string();
+        let address = listener.local_addr().expect("a bound socket").to_string();
         let fault = Mutex::new(Fault::None);
         let stand_in = Arc::new(Self { fault, subscribers: Mutex::default() });
         let shared = Arc::clone(&stand_in);
@@ -46,12 +46,12 @@ impl StandIn {
     }
 
     fn set(&self, fault: Fault) {
-        *self.fault.lock().expect("nobody panics") = fault;
+        *self.fault.lock().expect("no thread panics") = fault;
     }
 
     /// Whether this fault is set; clears it.
     fn takes(&self, fault: Fault) -> bool {
-        let mut current = self.fault.lock().expect("nobody panics");
+        let mut current = self.fault.lock().expect("no thread panics");
         let is_taken = *current == fault;
         if is_taken {
             *current = Fault::None;
@@ -75,20 +75,20 @@ impl StandIn {
     }
 
     fn answer(&self, stream: &mut TcpStream, packet: &[u8], header: usize) -> io::Result<()> {
-        if *self.fault.lock().expect("nobody panics") == Fault::Stall {
+        if *self.fault.lock().expect("no thread panics") == Fault::Stall {
             thread::sleep(Duration::from_millis(300));
             self.takes(Fault::Stall);
         }
         let body = &packet[header..];
         match packet[0] >> 4 {
             1 => {
-                let is_refused = *self.fault.lock().expect("nobody panics") == Fault::Refuse;
+                let is_refused = *self.fault.lock().expect("no thread panics") == Fault::Refuse;
                 stream.write_all(&[0x20, 2, 0, if is_refused { 3 } else { 0 }])
             }
             8 => {
                 let topic = body[2..body.len() - 1].to_vec();
                 let subscriber = (topic, stream.try_clone()?);
-                self.subscribers.lock().expect("nobody panics").push(subscriber);
+                self.subscribers.lock().expect("no thread panics").push(subscriber);
                 stream.write_all(&[0x90, 3, body[0], body[1], 1])
             }
             3 => self.forward(stream, packet, body),
@@ -105,7 +105,7 @@ impl StandIn {
             &mut puback,
         );
         stream.write_all(&puback)?;
-        let subscribers = self.subscribers.lock().expect("nobody panics");
+        let subscribers = self.subscribers.lock().expect("no thread panics");
         if self.takes(Fault::SendAway) {
             return subscribers[0].1.shutdown(std::net::Shutdown::Both);
         }

@@ -119,7 +119,7 @@ fn second_listener(lines: &str, files: Vec<(&'static str, String)>) -> Setup {
 /// The same broker on the second listener.
 fn beside(field: &Field) -> Field {
     let port = field.address.socket_address().port();
-    let address = format!("127.0.0.2:{port}").parse().expect("it is loopback");
+    let address = format!("127.0.0.2:{port}").parse().expect("a loopback address");
     Field { address, ..*field }
 }
 
