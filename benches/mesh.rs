@@ -1,9 +1,9 @@
-//! What it costs to get messages from one core to another and back: `cargo bench -p shards --bench
-//! mesh`. The lane of ours stands beside other queues, with single messages and with 64 at a time.
+//! Cost of sending messages from one core to another and back: `cargo bench -p shards --bench
+//! mesh`. Compares our lane with other queues, with single messages and with 64 at a time.
 //!
-//! Two pinned threads play ping-pong; nobody sleeps. A message is 32 bytes, and each is counted on
-//! each way. `as one item` is how the mesh uses a lane: what a turn has for another core is one
-//! item, which holds the messages.
+//! Two pinned threads exchange messages without sleeping. A message has 32 bytes and is counted in
+//! each direction. `as one item` is how the mesh uses a lane: all messages of a turn for another
+//! core form one item.
 
 use std::sync::Arc;
 use std::sync::LazyLock;

@@ -119,7 +119,7 @@ fn expiry_continues_while_the_broker_is_down() {
     long.subscribe("t", 1);
     long.subscribe("will", 1);
     long.vanish();
-    let will = Will::new("will", "it failed").qos(1).delay(2);
+    let will = Will::new("will", "connection lost").qos(1).delay(2);
     Client::connect(&broker, kept("willing").will(will)).vanish();
     let mut publisher = Client::connect(&broker, Connect::v5("p"));
     let soon = Publish::new("t", "soon over").property(Property::MessageExpiryInterval(2));
@@ -139,7 +139,7 @@ fn expiry_continues_while_the_broker_is_down() {
         _ => None,
     });
     assert!(left.is_some_and(|left| left < 59), "{left:?} seconds are left");
-    long.expect_message("it failed");
+    long.expect_message("connection lost");
 }
 
 #[test]

@@ -488,8 +488,8 @@ impl Client {
 
 #[expect(unsafe_code, reason = "kill(2)")]
 fn signal(child: &Child, signal: i32) {
-    // SAFETY: it touches no memory, and the process is a child that nobody has waited for.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0, "it runs");
+    // SAFETY: kill(2) accesses no memory, and the process is a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0, "the process runs");
 }
 
 #[test]

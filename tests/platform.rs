@@ -107,7 +107,7 @@ fn falls_back(command: impl Fn(&[&str]) -> Command, word: &str, says: &[&str]) {
     let stderr = String::from_utf8_lossy(&forced.stderr).into_owned();
     assert_eq!(forced.status.code(), Some(1), "{stderr}");
     for part in [says, &["--mode uring", "--mode auto"]].concat() {
-        assert!(stderr.contains(part), "it should say {part:?}: {stderr}");
+        assert!(stderr.contains(part), "{part:?} is missing: {stderr}");
     }
     let report = json(&command(&["platform", "--json"]).output().expect("the command runs"));
     assert_eq!(report["io_uring"]["state"], "unusable");
@@ -161,7 +161,7 @@ fn the_platform_is_reported_as_text_and_as_json() {
     let text = broker(&["platform"]).output().expect("the command runs").stdout;
     let text = String::from_utf8(text).expect("text");
     for part in ["system", "processors", "memory", "descriptors", "io_uring", "broker --mode"] {
-        assert!(text.contains(part), "it should say {part:?}:\n{text}");
+        assert!(text.contains(part), "{part:?} is missing:\n{text}");
     }
 }
 

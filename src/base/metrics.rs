@@ -265,7 +265,7 @@ counters! {
     bytes_sent "bytes/sent" Broker Counter;
     /// Subscriptions.
     subscriptions "subscriptions/count" Broker Gauge;
-    /// Those of them whose filter has a wildcard.
+    /// Subscriptions whose filter has a wildcard.
     subscriptions_wildcard "subscriptions/wildcard" Broker Gauge;
     /// Groups of shared subscriptions.
     subscriptions_shared "subscriptions/shared" Broker Gauge;

@@ -43,7 +43,7 @@ fn the_connection_limit_applies_to_addresses_behind_a_proxy_and_not_to_the_proxy
     let mut others: Vec<Client> = (2..9)
         .map(|n| connect_for(&broker, &format!("192.0.2.{n}"), Connect::v5(&format!("o-{n}"))))
         .collect();
-    // So are connections that have not sent their header yet.
+    // Connections that have not sent their header yet are accepted as well.
     let silent: Vec<Client> =
         (0..5).map(|_| Client::open_at(&broker, proxied(&broker), V5)).collect();
     connect_for(&broker, "192.0.2.9", Connect::v5("9")).expect_alive();

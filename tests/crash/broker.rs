@@ -57,7 +57,7 @@ impl Broker {
     pub fn stop(mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
-        assert!(self.child.wait().expect("the process exits").success(), "it stops cleanly");
+        assert!(self.child.wait().expect("the process exits").success(), "the broker exits with 0");
     }
 }
 

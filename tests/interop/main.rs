@@ -36,8 +36,8 @@ const PYTHON: &str = "target/interop/venv/bin/python";
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Whether the clients are installed; installs them the first time. False only if the tests are to
-/// be skipped.
+/// Whether the clients are installed; installs them the first time. False only if the tests are
+/// skipped.
 fn clients_are_there() -> bool {
     static READY: OnceLock<bool> = OnceLock::new();
     *READY.get_or_init(|| {

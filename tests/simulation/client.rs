@@ -156,8 +156,8 @@ impl Client {
         if was_connected {
             self.left_us = world.now.0;
         } else {
-            // It is unknown whether its CONNECT arrived and replaced the session; the previous one
-            // may still exist.
+            // Whether its CONNECT arrived and replaced the session is unknown; the previous one may
+            // still exist.
             judge.end_session(self.number);
             self.must_start_clean = true;
             self.drop_abandoned(world);

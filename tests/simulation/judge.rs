@@ -23,7 +23,7 @@ pub struct Message {
     pub read_in: Option<u64>,
     /// PUBACK or PUBREC was received, or the connection lasted long enough.
     is_accepted: bool,
-    /// It is unknown whether the broker has it.
+    /// Whether the broker has it is unknown.
     is_doubtful: bool,
     /// Sent again, so that the broker may have accepted it twice at QoS 1.
     pub is_resent: bool,

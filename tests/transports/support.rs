@@ -383,13 +383,13 @@ impl Client {
     }
 
     pub fn handshake_kind(&self) -> HandshakeKind {
-        let Way::Tls(stream) = &self.stream else { panic!("it is not TLS") };
+        let Way::Tls(stream) = &self.stream else { panic!("not a TLS client") };
         stream.conn.handshake_kind().expect("the handshake is complete")
     }
 
     /// The TLS session.
     pub fn tls(&mut self) -> &mut StreamOwned<ClientConnection, TcpStream> {
-        let Way::Tls(stream) = &mut self.stream else { panic!("it is not TLS") };
+        let Way::Tls(stream) = &mut self.stream else { panic!("not a TLS client") };
         stream
     }
 

@@ -559,7 +559,7 @@ mod tests {
     fn transport(words: &str) -> std::result::Result<Transport, String> {
         let words = ["x", "run", "fan-out"].into_iter().chain(words.split_whitespace());
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let Command::Run(args) = cli.command else { unreachable!("it says run") };
+        let Command::Run(args) = cli.command else { unreachable!("the command is run") };
         args.target.transport.transport().map_err(|error| error.to_string())
     }
 

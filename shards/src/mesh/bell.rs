@@ -33,7 +33,7 @@ impl Bell {
     }
 
     /// Called after an item was put where the owner checks. True if the owner sleeps and the caller
-    /// must wake it up; no other caller is told so until it sleeps again.
+    /// must wake it up; only one caller gets this result per sleep.
     pub fn must_ring(&self) -> bool {
         // Between the store of the item and this load.
         fence(SeqCst);

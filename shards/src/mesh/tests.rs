@@ -105,7 +105,7 @@ mod alone {
         assert!(ports[1].receive(0).expect("sent").must_wake);
         ports[0].wake_up();
         assert!(!ports[0].doze([1].into_iter()), "there is room");
-        assert!(ports[0].doze([].into_iter()), "it waits for no room");
+        assert!(ports[0].doze([].into_iter()), "no lane to wait for");
         assert!(ports[1].receive(0).is_none());
     }
 

@@ -228,7 +228,7 @@ fn turn() -> impl Strategy<Value = Turn> {
     })
 }
 
-/// A scan over an index that changes between the calls, with what there is to know about it.
+/// A scan over an index that changes between the calls, with the expected results.
 struct Scanned {
     index: RetainedIndex<u32>,
     model: BTreeMap<String, u32>,
@@ -257,7 +257,8 @@ impl Scanned {
         index.scan(filter, cursor, turn.steps_max, &mut |topic, value| {
             assert_eq!(model.get(topic), Some(value));
             if let Some(expected) = expected.take() {
-                // What was inserted since and comes before it in order, the cursor has passed.
+                // The cursor has passed topics that were inserted in the meantime before its
+                // position.
                 assert_eq!(topic, expected);
             }
             if left == 0 {

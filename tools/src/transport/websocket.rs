@@ -422,7 +422,7 @@ mod tests {
             let mut bytes = GRANTED.as_bytes().to_vec();
             bytes.extend_from_slice(&bad);
             bytes.extend_from_slice(&[0, 126]);
-            receive(&mut asking(), &bytes, 10_000).expect_err("it may not be");
+            receive(&mut asking(), &bytes, 10_000).expect_err("an invalid frame");
         }
     }
 }
