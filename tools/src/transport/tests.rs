@@ -271,7 +271,8 @@ fn a_broker_without_the_transport_is_detected() {
     let folder = Folder::new();
     for (tls, path, word) in [(Some(folder.tls()), None, "TLS"), (None, Some("/mqtt"), "not HTTP")]
     {
-        let error = exchange(&connector(address, tls, path), b"hello").expect_err("another protocol");
+        let error =
+            exchange(&connector(address, tls, path), b"hello").expect_err("another protocol");
         assert!(error.to_string().contains(word), "{error}");
     }
 }
