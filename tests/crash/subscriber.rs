@@ -150,8 +150,7 @@ impl Subscriber {
         if let Some(group) = &self.group {
             return group.note(name, topic, number, qos);
         }
-        // Messages published before the subscription need not be delivered.
-        let seen = self.seen.entry(topic.to_owned()).or_insert(number - 1);
+        let seen = self.seen.entry(topic.to_owned()).or_insert(0);
         if number == *seen + 1 {
             *seen = number;
         } else if number > *seen {
