@@ -7,7 +7,7 @@ use super::console::{print, print_error};
 use super::{Exit, Failure, signals};
 use crate::access::{self, Control};
 use crate::config::Settings;
-use crate::control::reload::Reload;
+use crate::control::reload::{self, Reload};
 use crate::control::stop::Stop;
 use crate::engine::Keys;
 use crate::platform;
@@ -59,7 +59,12 @@ pub(super) fn serve(
         Control::open(&settings).map_err(|error| Failure::new(Exit::Configuration, error))?;
     if let Some(control) = &control {
         let control = Arc::clone(control);
-        reload.register("access", move || control.reload().map_err(|error| error.to_string()));
+        let stop = stop.clone();
+        reload.register("access", move || {
+            control.reload().map_err(|error| error.to_string())?;
+            stop.cores().into_iter().for_each(reload::check_access);
+            Ok(())
+        });
     }
     access::log_policies(&settings);
     let access = |bell| access::make(control.as_ref(), bell);

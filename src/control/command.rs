@@ -19,6 +19,25 @@ pub enum Command {
         /// The way back.
         reply: Reply<Statistics>,
     },
+    /// A command that the core's engine executes.
+    Engine(EngineCommand),
+}
+
+/// A command that a core's engine executes, over several turns if need be.
+#[derive(Debug)]
+pub enum EngineCommand {
+    /// Check the credentials and subscriptions of all clients against the access rules in force. The reply is given
+    /// when all have been checked.
+    CheckAccess(Reply<AccessChecked>),
+}
+
+/// What came of [`EngineCommand::CheckAccess`] on one core, and in the same turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccessChecked {
+    /// Clients disconnected, because their credentials no longer hold.
+    pub clients_disconnected: u64,
+    /// Subscriptions ended, because the rules no longer allow them.
+    pub subscriptions_ended: u64,
 }
 
 /// What a core has recorded and counted.
@@ -36,6 +55,7 @@ impl Command {
         match self {
             Self::Probe(reply) => reply.refuse(refused),
             Self::Statistics { reply, .. } => reply.refuse(refused),
+            Self::Engine(EngineCommand::CheckAccess(reply)) => reply.refuse(refused),
         }
     }
 }

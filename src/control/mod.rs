@@ -30,7 +30,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::notifier::{Notifier, Signal, Signals};
-pub use command::{Command, Refused, Replies, Reply, ReplyTo, Statistics, replies};
+pub use command::{
+    AccessChecked, Command, EngineCommand, Refused, Replies, Reply, ReplyTo, Statistics, replies,
+};
 use turns::Turns;
 
 /// Commands that wait for a core at most.

@@ -3,6 +3,13 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::control::{AccessChecked, Command, Cores, EngineCommand, Refused, Replies};
+
+/// How long cores may take to check their clients against changed access rules, before a warning says that the
+/// check is not complete.
+const CHECK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads something again and puts it in force. The error says why that is impossible; then what was read before
 /// stays in force.
@@ -57,6 +64,51 @@ impl fmt::Debug for Reload {
     }
 }
 
+/// Access rules have been reloaded: has all cores check their clients against them, and logs when all have, on a
+/// thread of its own.
+pub fn check_access(cores: &Cores) {
+    let replies = cores.ask_all(|reply| Command::Engine(EngineCommand::CheckAccess(reply)));
+    let count = cores.count();
+    let run = move || match sum(&replies, count, Instant::now() + CHECK_PATIENCE) {
+        Ok(Some(AccessChecked { clients_disconnected, subscriptions_ended })) => tracing::info!(
+            clients_disconnected,
+            subscriptions_ended,
+            "all clients have been checked against the reloaded access rules"
+        ),
+        // The broker stops.
+        Ok(None) => {}
+        Err(cores) => tracing::warn!(
+            ?cores,
+            "these cores have not yet checked their clients against the reloaded access rules"
+        ),
+    };
+    if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
+        tracing::warn!(%error, "cannot start the thread that waits for the check of clients");
+    }
+}
+
+/// The sum of all cores' replies; none when a core has stopped. The error names the cores that have not replied.
+fn sum(
+    replies: &Replies<AccessChecked>,
+    cores: usize,
+    deadline: Instant,
+) -> Result<Option<AccessChecked>, Vec<usize>> {
+    let mut sum = AccessChecked::default();
+    let mut missing: Vec<usize> = (0..cores).collect();
+    while let Some((core, answer)) = replies.next_before(deadline) {
+        match answer {
+            Ok(checked) => {
+                sum.clients_disconnected += checked.clients_disconnected;
+                sum.subscriptions_ended += checked.subscriptions_ended;
+                missing.retain(|&other| other != core);
+            }
+            Err(Refused::Stopped) => return Ok(None),
+            Err(Refused::Full) => {}
+        }
+    }
+    if missing.is_empty() { Ok(Some(sum)) } else { Err(missing) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +126,22 @@ mod tests {
         }
         assert!(!reload.run());
         assert_eq!(read.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn the_replies_of_all_cores_are_added_up_and_those_that_do_not_reply_are_named() {
+        let (to, replies) = crate::control::replies();
+        let checked = AccessChecked { clients_disconnected: 2, subscriptions_ended: 3 };
+        (0..2).for_each(|core| to.core(core).send(checked));
+        let now = Instant::now();
+        assert_eq!(sum(&replies, 3, now), Err(vec![2]));
+        (0..2).for_each(|core| to.core(core).send(checked));
+        drop(to);
+        let later = now + Duration::from_secs(60);
+        let twice = AccessChecked { clients_disconnected: 4, subscriptions_ended: 6 };
+        assert_eq!(sum(&replies, 2, later), Ok(Some(twice)));
+        let (to, replies) = crate::control::replies();
+        drop((to.core(0), to));
+        assert_eq!(sum(&replies, 1, later), Ok(None), "the core has stopped");
     }
 }

@@ -30,6 +30,9 @@ impl Core {
                 Command::Statistics { empty, reply } => {
                     reply.send(Statistics { recording: empty, metrics: Default::default() });
                 }
+                Command::Engine(EngineCommand::CheckAccess(reply)) => {
+                    reply.send(AccessChecked::default());
+                }
             }
         }
         commands

@@ -20,11 +20,13 @@
 //! | `mesh` | other cores: messages forwarded to them, and connections that move to their home core |
 //! | `listeners` | TLS handshakes, and the offload of TLS to the kernel |
 //! | `ended_sessions` | sessions that end over several turns |
+//! | `admin` | commands of the control plane |
 //! | `timeouts` | what each timer leads to |
 //! | `work` | the budget of a turn |
 
 mod access;
 mod action;
+mod admin;
 mod client_identifiers;
 mod config;
 pub mod connections;
@@ -87,6 +89,7 @@ pub struct Engine {
     place: Place,
     config: Config,
     access: AccessControl,
+    commands: admin::Commands,
     now: Now,
     started: Now,
     names: Names,
@@ -140,6 +143,7 @@ impl Engine {
         let hashing = Hashing::new(keys.tables);
         let mut engine = Self {
             access: AccessControl::new(access),
+            commands: Default::default(),
             now,
             started: now,
             names: Names::new(keys, place.core()),

@@ -157,16 +157,19 @@ impl<S> Core<S> {
     /// Takes what other threads have signalled, and executes their commands.
     fn take_signals(&mut self) {
         let signals = self.inbox.take_signals();
-        if signals.is_empty() {
-            return;
-        }
         if signals.has(Signal::Storage) {
             self.check_store();
+        }
+        if signals.has(Signal::Access) {
+            self.engine.handle_answers(self.now);
         }
         if signals.has(Signal::Commands) {
             while let Some(command) = self.inbox.next_command() {
                 self.execute(command);
             }
+        }
+        if self.engine.has_commands() {
+            self.engine.poll_commands(self.now);
         }
     }
 
@@ -174,13 +177,13 @@ impl<S> Core<S> {
         match command {
             Command::Probe(reply) => reply.send(()),
             Command::Statistics { empty, reply } => self.asked = Some((empty, reply)),
+            Command::Engine(command) => self.engine.handle_command(self.now, command),
         }
     }
 
     /// Takes what other threads and other cores have sent; returns the sockets that arrive from other cores.
     pub fn receive(&mut self) -> Vec<Moving<S>> {
         self.take_signals();
-        self.engine.handle_answers(self.now);
         if self.engine.has_unread_batches() {
             return Vec::new();
         }

@@ -29,7 +29,8 @@ impl Engine {
             let id = ConnectionId { slot: exchange as u32, generation: (exchange >> 32) as u32 };
             self.handle_authenticated(now, id, authentication);
         }
-        self.go_on_checking_clients();
+        // A change of the rules begins a check of all clients.
+        self.access.recheck();
     }
 
     /// The answer to [`Authentication::Pending`] is there.

@@ -6,7 +6,7 @@ use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::engine::Engine;
-use crate::engine::access::{Identity, Recheck};
+use crate::engine::access::Identity;
 use crate::engine::packets::job::Request;
 use crate::session::outbound::Identifiers;
 use crate::session::retained_replay::Replay;
@@ -249,37 +249,6 @@ impl Engine {
         }
         self.give_up_groups(session, groups_left);
         left
-    }
-
-    /// Checks connected clients and their subscriptions after credentials or rules have changed, some
-    /// in each turn. Clients that are away are checked when they come back.
-    pub(in crate::engine) fn go_on_checking_clients(&mut self) {
-        let Some(mut at) = self.access.recheck() else { return };
-        let end = self.sessions.end();
-        for _ in 0..limits::SESSIONS_CHECKED_PER_TURN {
-            if at.session >= end {
-                return self.access.set_recheck(None);
-            }
-            self.work.spend(1);
-            let id = SessionId::new(at.session);
-            if self.sessions.get(id).is_some() {
-                let subscriptions = match at.subscriptions_left {
-                    Some(left) => left,
-                    None if !self.check_credentials(id) => 0,
-                    None => self.sessions[id].subscriptions.len(),
-                };
-                let rest = self.check_subscriptions(id, subscriptions);
-                if rest > 0 {
-                    at.subscriptions_left = Some(rest);
-                    break;
-                }
-                if let Some(state) = self.sessions.get_mut(id) {
-                    state.note_new_rules();
-                }
-            }
-            at = Recheck { session: at.session + 1, subscriptions_left: None };
-        }
-        self.access.set_recheck(Some(at));
     }
 }
 

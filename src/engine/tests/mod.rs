@@ -199,6 +199,7 @@ impl World {
 
     /// Carries out actions until there is none.
     pub fn turn(&mut self) {
+        self.engine.poll_commands(self.now);
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send { connection, buffer } => {

@@ -230,3 +230,36 @@ fn what_was_drawn_for_a_member_that_may_not_have_it_any_more_goes_to_another_one
     assert_eq!(world.payloads(trusted).len(), 5);
     assert_eq!(denied(&mut world), 0);
 }
+
+#[test]
+fn a_check_of_all_clients_takes_several_turns_and_replies_when_it_is_complete() {
+    use crate::control::{AccessChecked, EngineCommand, replies};
+    let rules = Rules::default();
+    let access = Box::new(rules.clone());
+    let mut world = World::with(|settings| settings.limits.connections_max = 2_000, access);
+    let (to, replies) = replies();
+    world.engine.handle_command(world.now, EngineCommand::CheckAccess(to.core(0)));
+    let nothing = Some((0, Ok(AccessChecked::default())));
+    assert_eq!(replies.try_next(), nothing, "rules have not changed: all have been checked");
+    let per_turn = crate::base::limits::SESSIONS_CHECKED_PER_TURN;
+    for number in 0..3 * per_turn {
+        let id = world.connect(&Client::v5(&format!("c{number}")));
+        let filter = if number % 2 == 0 { "secret/t" } else { "open/t" };
+        world.subscribe(id, filter, Qos::AtMostOnce);
+    }
+    rules.have_changed.store(true, Relaxed);
+    world.engine.handle_command(world.now, EngineCommand::CheckAccess(to.core(0)));
+    for _ in 0..3 {
+        assert!(world.engine.has_commands());
+        assert_eq!(replies.try_next(), None, "it goes on in the next turn");
+        world.turn();
+    }
+    // A command that comes meanwhile is answered at the end of the check as well.
+    world.engine.handle_command(world.now, EngineCommand::CheckAccess(to.core(1)));
+    world.settle();
+    let subscriptions_ended = (3 * per_turn).div_ceil(2) as u64;
+    let checked = Ok(AccessChecked { clients_disconnected: 0, subscriptions_ended });
+    assert_eq!(replies.try_next(), Some((0, checked)));
+    assert_eq!(replies.try_next(), Some((1, checked)));
+    assert!(!world.engine.has_commands());
+}
