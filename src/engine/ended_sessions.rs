@@ -78,7 +78,7 @@ impl Engine {
     fn tell_session_over(&mut self, ended: &mut EndedSession) {
         let left = ended.outbound.as_ref().map_or(0, |o| o.queued() + o.inflight());
         self.count_drops(ended.index, DropCause::SessionEnded, left as u64);
-        self.tell_ended(ended.index);
+        self.durability.append_ended(&mut self.sessions[ended.index]);
         ended.number = None;
         ended.lines.clear();
     }

@@ -43,7 +43,7 @@ mod tests;
 mod timeouts;
 pub mod work;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use shards::Hashing;
@@ -56,7 +56,6 @@ use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::disconnect::Ending;
 use crate::resources::gauges::Place;
 use crate::session::table::SessionTable;
-use crate::storage::record::{Exchange, SessionNumber};
 
 use access::AccessControl;
 pub use access::{Access, AllowAll, Authentication, Credentials, Grant, IdentifierClaim, Identity};
@@ -67,11 +66,8 @@ pub use config::Config;
 use connections::Connections;
 pub use connections::pending_acks::Answers;
 pub use connections::rate_limit::Allowance;
-use durability::in_transit::Transit;
-use durability::journal::Journal;
-use durability::record_writer::Checkpoint;
+use durability::Durability;
 pub use durability::restore::Restored;
-use durability::wills::LeftWills;
 use ended_sessions::Leftover;
 use listeners::Listeners;
 use mesh::Mesh;
@@ -99,25 +95,7 @@ pub struct Engine {
     memory_bytes_elsewhere: u64,
     sessions: SessionTable,
     mesh: Mesh,
-    /// What is to be kept beyond the life of the process; none when nothing is.
-    journal: Option<Box<Journal>>,
-    /// A timer runs for what its open batch has that is in no hurry.
-    records_rest: bool,
-    /// Sessions here that have a QoS 2 message from before a crash, which its publisher, who was not
-    /// told so, may send again.
-    taken: HashMap<Exchange, HashSet<SessionNumber>>,
-    /// The same by publisher, of those at home here, and by Packet Identifier, with the sessions of all
-    /// cores: this core alone tells the store anew of them, as it alone knows when a publisher has been
-    /// told.
-    open_exchanges: HashMap<SessionNumber, HashMap<u16, HashSet<SessionNumber>>>,
-    /// Shared subscriptions of which a member has such a message, by the publishers at home here.
-    taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
-    transit: Transit,
-    /// Wills whose clients may still come back after the broker was down.
-    left_wills: LeftWills,
-    /// Where telling everything anew has got to, and the last time it began.
-    checkpoint: Option<Checkpoint>,
-    checkpoints: u64,
+    durability: Durability,
     listeners: Listeners,
     router: Router,
     retained: RetainedStore,
@@ -152,15 +130,7 @@ impl Engine {
             memory_bytes_elsewhere: 0,
             sessions: SessionTable::new(hashing.clone(), place.clone()),
             mesh: Mesh::new(&place),
-            journal: None,
-            records_rest: false,
-            taken: HashMap::new(),
-            open_exchanges: HashMap::new(),
-            taken_by_groups: HashMap::new(),
-            transit: Transit::default(),
-            left_wills: LeftWills::default(),
-            checkpoint: None,
-            checkpoints: 0,
+            durability: Durability::new(place.core()),
             listeners: Listeners::new(&config.limits),
             router: Router::new(&place, config.limits.memory_bytes_max, keys.tables, hashing),
             retained: RetainedStore::new(&place, &config, keys.tables),
@@ -195,6 +165,7 @@ impl Engine {
         self.router.count_into(&mut self.metrics);
         self.retained.count_into(&mut self.metrics);
         self.metrics.lanes_bytes = self.mesh.bytes_under_way();
+        self.metrics.wills_left = self.durability.left_wills() as u64;
         self.metrics.note_access(self.access.counts());
         debug_assert_eq!(
             self.metrics.messages_queued,

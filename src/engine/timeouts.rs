@@ -33,11 +33,11 @@ pub(super) enum Timer {
     Tombstones,
     /// The next retained message expires.
     RetainedExpiry,
-    /// Share out what a crash found on its way between cores.
-    Passages,
-    /// Publish Wills of clients that did not come back after the broker was down.
+    /// Send the restored in-transit forwards again.
+    RestoredForwards,
+    /// Publish Wills of clients that did not reconnect after a restart.
     LeftWills,
-    /// Hand over records that nobody waits for.
+    /// Hand over records that nothing waits for.
     Records,
     /// Look whose TLS can go on in the kernel.
     Settling,
@@ -169,9 +169,9 @@ impl Engine {
                 Timer::RetainedExpiry => {
                     self.retained.handle_expiry_timer(self.now, &mut self.timers);
                 }
-                Timer::Passages => self.share_found_passages(),
-                Timer::LeftWills => self.look_at_left_wills(),
-                Timer::Records => self.end_rest_of_records(),
+                Timer::RestoredForwards => self.send_restored_forwards(),
+                Timer::LeftWills => self.publish_left_wills(),
+                Timer::Records => self.durability.end_flush_timer(),
                 Timer::Settling => {
                     let Self { listeners, connections, metrics, timers, now, .. } = self;
                     listeners.check_offload(connections, metrics, timers, *now);

@@ -225,7 +225,14 @@ impl Connections {
         self.output.scratch.clear();
     }
 
-    /// What a connection was held back for, its CONNACK first, may leave from now on.
+    /// Withholds the output of a connection, its CONNACK first, until records are stored.
+    pub fn close_gate(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.slots.get_mut(id) {
+            connection.is_gated = true;
+        }
+    }
+
+    /// The records are stored: the output of the connection is sent.
     pub fn open_gate(&mut self, id: ConnectionId) {
         let Some(connection) = self.slots.get_mut(id) else { return };
         connection.is_gated = false;

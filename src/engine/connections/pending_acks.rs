@@ -155,10 +155,10 @@ impl Engine {
             && let Some(identifier) = promise.receives.take()
         {
             // Together with its deliveries: no other core has any that it may not have stored.
-            promise.batch = self.tell_received(id, identifier).or(promise.batch);
+            promise.batch = self.log_received(id, identifier).or(promise.batch);
         }
-        if let Some(batch) = promise.batch.filter(|&batch| !self.is_stored(batch)) {
-            self.await_stored(batch, awaited);
+        if let Some(batch) = promise.batch.filter(|&batch| !self.durability.is_stored(batch)) {
+            self.durability.await_stored(batch, awaited);
             receipts += 1;
         }
         let Promise { receives, .. } = promise;
@@ -166,6 +166,12 @@ impl Engine {
             return self.send_answer(id, answer);
         }
         self.connections.line_up(id, Waiting { answer, receipts, receives });
+    }
+
+    /// Logs that a QoS 2 message was received; the batch that must be stored, if there is one.
+    fn log_received(&mut self, id: ConnectionId, identifier: PacketIdentifier) -> Option<u64> {
+        let session = &mut self.sessions[self.connections.get(id)?.session()?];
+        self.durability.append_received(session, identifier, &mut self.mesh)
     }
 
     fn send_answer(&mut self, id: ConnectionId, answer: Answer) {
@@ -195,8 +201,8 @@ impl Engine {
         let Some(answers) = self.connections.answers_of(id) else { return };
         if let Some(identifier) = answers.note_receipt(awaited.answer) {
             // Not before: what is sent again after a crash must reach the others.
-            if let Some(batch) = self.tell_received(id, identifier) {
-                return self.await_stored(batch, awaited);
+            if let Some(batch) = self.log_received(id, identifier) {
+                return self.durability.await_stored(batch, awaited);
             }
             if let Some(answers) = self.connections.answers_of(id) {
                 answers.note_receipt(awaited.answer);

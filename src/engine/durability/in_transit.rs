@@ -1,72 +1,77 @@
-//! Messages on their way from this core to others that nobody answers for but the broker: of shared
-//! subscriptions, when their publisher has been told that they are received, or waits for this core
-//! alone; and Wills that the store knew, as their clients are gone.
+//! In-transit forwards: messages on their way to other cores that no client would send again.
 //!
-//! Each is told to the store before it leaves, as a delivery of a session without a client, and is
-//! over once the other cores have stored what became of it. What a crash finds under way is shared
-//! out, or published, anew by the next start.
+//! They are messages of shared subscriptions whose publisher has been acknowledged, or waits for this
+//! core alone, and Wills that the store knew, as their clients are gone. Each is logged before it leaves,
+//! as a delivery of a session without a client, and ends once the other cores have stored what became of
+//! it. After a crash, the next start sends these messages again.
 
 use std::collections::VecDeque;
 
+use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::base::metrics::Drop as DropCause;
+use crate::engine::durability::Durability;
 use crate::engine::durability::journal::Journal;
+use crate::engine::mesh::Mesh;
 use crate::engine::routing::deliver::{Draft, Origin};
+use crate::engine::routing::fan_out::FanOuts;
 use crate::engine::{Engine, Timer};
 use crate::message::{Content, Message};
+use crate::resources::gauges::Ledger;
 use crate::session::outbound::{Delivery, Identifiers};
 use crate::storage::commit::RecordRef;
 use crate::storage::image;
 use crate::storage::record::{DeliveryNumber, Record, SessionNumber};
 use crate::wire::Qos;
 
-/// A delivery, as the store knows it.
-pub(in crate::engine) type Told = (SessionNumber, DeliveryNumber);
+/// A delivery in the journal.
+pub(in crate::engine) type LoggedDelivery = (SessionNumber, DeliveryNumber);
 
-/// A message on its way, as the store knows it: what it is now, and before that all deliveries and
-/// ways that are over with it once it has arrived. The store may not have heard so yet from the cores
-/// it came by.
+/// The logged deliveries that end once a forwarded message has arrived: its own, and those of the cores
+/// and sessions it came from, which the store may not have been told of yet.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct Passage(pub Vec<Told>);
+pub(in crate::engine) struct EndOnArrival(pub Vec<LoggedDelivery>);
 
 /// The messages on their way from this core.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Transit {
-    /// The session they are told under, once there has been one.
+pub(super) struct InTransit {
+    /// The session under which they are logged, from the first one on.
     session: Option<SessionNumber>,
-    /// By the core they go to, in the order of its lane.
-    to: Vec<VecDeque<Passing>>,
-    /// Wills, with what has to have happened before they are over.
+    /// By destination core, in the order of its lane.
+    forwards: Vec<VecDeque<Forward>>,
+    /// Wills, with what must have happened before they end.
     wills: VecDeque<(Delivery, Barriers)>,
-    /// Those that a crash found on their way.
-    found: VecDeque<Passing>,
+    /// Messages that were in transit when the last process ended.
+    restored: VecDeque<Forward>,
 }
 
+/// What a Will waits for.
 #[derive(Debug)]
 struct Barriers {
-    /// What the cores that got it have to have receipted.
+    /// The receipts of the cores that got the Will.
     receipts: Vec<(CoreId, u64)>,
-    /// How many fan-outs have to be through here.
+    /// The number of fan-outs that must be complete on this core.
     fan_outs: u64,
 }
 
+/// A message in transit.
 #[derive(Debug)]
-struct Passing {
-    /// The shared subscription; none of a Will, which is for everybody who subscribed.
+struct Forward {
+    /// The shared subscription; none for a Will, which goes to all subscribers.
     filter: Option<Box<str>>,
     delivery: Delivery,
-    /// The batch of the lane that has it.
+    /// The batch of the lane that contains the message.
     batch: u64,
 }
 
-impl Transit {
-    /// Tells all of it anew, for a checkpoint.
-    pub(in crate::engine) fn tell_anew(&mut self, journal: &mut Journal) {
+impl InTransit {
+    /// Logs all messages in transit, for a checkpoint.
+    pub(super) fn log(&mut self, journal: &mut Journal) {
         let Some(session) = self.session else { return };
-        tell_session(journal, session);
-        for passing in self.to.iter_mut().flatten().chain(&mut self.found) {
-            let filter = passing.filter.as_deref();
-            passing.delivery.kept = journal.write_delivery(session, &passing.delivery, 0, filter);
+        log_session(journal, session);
+        for forward in self.forwards.iter_mut().flatten().chain(&mut self.restored) {
+            let filter = forward.filter.as_deref();
+            forward.delivery.kept = journal.write_delivery(session, &forward.delivery, 0, filter);
         }
         for (will, _) in &mut self.wills {
             will.kept = journal.write_delivery(session, will, 0, None);
@@ -74,76 +79,37 @@ impl Transit {
     }
 }
 
-fn tell_session(journal: &mut Journal, session: SessionNumber) {
+fn log_session(journal: &mut Journal, session: SessionNumber) {
     let (client_identifier, expiry_interval_s) = ("", u32::MAX);
     journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
 }
 
-impl Engine {
-    /// Tells the store of a message that goes to another core for a shared subscription. For the
-    /// first way of a client's message its publisher's acknowledgement waits, and nothing is told.
-    pub(in crate::engine) fn begin_passage(
-        &mut self,
-        to: CoreId,
-        filter: &str,
-        draft: &mut Draft<'_>,
-        origin: &Origin,
-        hops: u16,
-    ) -> Option<Passage> {
-        let is_awaited = hops == 1 && origin.publisher.is_some();
-        if is_awaited || draft.content.qos == Qos::AtMostOnce {
-            return None;
+impl Barriers {
+    /// For the message that was forwarded last.
+    fn of_last_message(mesh: &mut Mesh, fan_outs: &FanOuts) -> Self {
+        Self { receipts: mesh.barriers_of_reached(), fan_outs: fan_outs.begun() }
+    }
+}
+
+impl Durability {
+    /// Begins the session under which messages in transit are logged.
+    fn begin_transit(&mut self, round: u32, generation: u32) -> SessionNumber {
+        let session = self.session_number(round, generation);
+        self.in_transit.session = Some(session);
+        if let Some(journal) = &mut self.journal {
+            log_session(journal, session);
         }
-        self.journal.as_ref()?;
-        let (once, message) = (draft.once, draft.message(self.place.ledger()).clone());
-        self.tell_taken_by_group(once, filter);
-        let (qos, retain) = (draft.content.qos, draft.retain);
-        let mut passing = self.passing(Some(filter), message, qos, retain)?;
-        passing.batch = self.mesh.ask_receipt(to);
-        let mut told = draft.before.clone();
-        told.push((self.transit.session?, passing.delivery.kept.number));
-        let to = usize::from(to.0);
-        if self.transit.to.len() <= to {
-            self.transit.to.resize_with(to + 1, VecDeque::new);
-        }
-        self.transit.to[to].push_back(passing);
-        Some(Passage(told))
+        session
     }
 
-    /// Tells the store of a Will that it knew, and that other cores have just got, or that `fans_out`
-    /// here: it is over for good once it is stored what became of it.
-    pub(in crate::engine) fn begin_passage_of_will(
+    /// Logs a message in transit.
+    fn append_in_transit(
         &mut self,
-        content: &Content<'_>,
-        retain: bool,
-        fans_out: bool,
-    ) {
-        let is_over = !self.mesh.has_reached_any() && !fans_out;
-        if content.qos == Qos::AtMostOnce || is_over || self.journal.is_none() {
-            return;
-        }
-        let message = content.to_message(self.place.ledger());
-        if let Some(passing) = self.passing(None, message, content.qos, retain) {
-            self.await_receipts(passing.delivery);
-        }
-    }
-
-    /// A Will is over once the cores that it reached have stored what became of it.
-    fn await_receipts(&mut self, will: Delivery) {
-        let receipts = self.mesh.barriers_of_reached();
-        let barriers = Barriers { receipts, fan_outs: self.router.fan_outs().begun() };
-        self.transit.wills.push_back((will, barriers));
-    }
-
-    /// A message that is told from here on.
-    fn passing(
-        &mut self,
+        session: SessionNumber,
         filter: Option<&str>,
         message: Message,
-        qos: Qos,
-        retain: bool,
-    ) -> Option<Passing> {
-        let session = self.transit_session()?;
+        (qos, retain): (Qos, bool),
+    ) -> Delivery {
         let mut delivery = Delivery {
             message,
             qos,
@@ -152,117 +118,192 @@ impl Engine {
             shared: None,
             kept: RecordRef::default(),
         };
-        delivery.kept = self.journal.as_mut()?.write_delivery(session, &delivery, 0, filter);
-        Some(Passing { filter: filter.map(Into::into), delivery, batch: 0 })
-    }
-
-    fn transit_session(&mut self) -> Option<SessionNumber> {
-        if self.transit.session.is_none() {
-            let generation = self.connections.next_generation();
-            let session = SessionNumber::new(self.connections.round(), self.core().0, generation);
-            tell_session(self.journal.as_mut()?, session);
-            self.transit.session = Some(session);
+        if let Some(journal) = &mut self.journal {
+            delivery.kept = journal.write_delivery(session, &delivery, 0, filter);
         }
-        self.transit.session
+        delivery
     }
 
-    /// A message of another core is taken care of here: by those who are told together with this.
-    pub(in crate::engine) fn tell_arrived(&mut self, Passage(told): &Passage) {
+    /// Logs a message that goes to core `to` with this batch of its lane.
+    fn append_forward(
+        &mut self,
+        session: SessionNumber,
+        to: CoreId,
+        filter: &str,
+        (draft, message): (&Draft<'_>, Message),
+        batch: u64,
+    ) -> EndOnArrival {
+        self.append_taken_by_group(draft.once, filter);
+        let quality = (draft.content.qos, draft.retain);
+        let delivery = self.append_in_transit(session, Some(filter), message, quality);
+        let mut ended = draft.before.clone();
+        ended.push((session, delivery.kept.number));
+        let (to, forwards) = (usize::from(to.0), &mut self.in_transit.forwards);
+        if forwards.len() <= to {
+            forwards.resize_with(to + 1, VecDeque::new);
+        }
+        forwards[to].push_back(Forward { filter: Some(filter.into()), delivery, batch });
+        EndOnArrival(ended)
+    }
+
+    /// A message of another core has arrived: its deliveries here are logged in the same batch.
+    pub(in crate::engine) fn append_arrived(&mut self, EndOnArrival(ended): &EndOnArrival) {
         let Some(journal) = &mut self.journal else { return };
-        for &(session, delivery) in told {
+        for &(session, delivery) in ended {
             journal.write(&Record::Arrived { session, delivery });
         }
     }
 
-    /// The other core has stored what became of its messages up to the last receipt.
-    pub(in crate::engine) fn end_passages(&mut self, to: CoreId) {
-        let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) else {
+    /// Core `to` has given a receipt: messages to it up to that receipt have arrived.
+    pub(in crate::engine) fn end_forwards(&mut self, to: CoreId, mesh: &Mesh, fan_outs: &FanOuts) {
+        let (Some(journal), Some(session)) = (&mut self.journal, self.in_transit.session) else {
             return;
         };
-        if let Some(line) = self.transit.to.get_mut(usize::from(to.0)) {
-            let mesh = &self.mesh;
-            while let Some(passing) =
-                line.pop_front_if(|passing| mesh.is_receipted(to, passing.batch))
+        if let Some(line) = self.in_transit.forwards.get_mut(usize::from(to.0)) {
+            while let Some(forward) =
+                line.pop_front_if(|forward| mesh.is_receipted(to, forward.batch))
             {
-                journal.end_delivery(session, passing.delivery.kept);
+                journal.end_delivery(session, forward.delivery.kept);
             }
         }
-        self.end_passages_of_wills();
+        self.end_forwarded_wills(mesh, fan_outs);
     }
 
-    /// The same for Wills, which other cores and subscribers here may have got meanwhile.
-    pub(in crate::engine) fn end_passages_of_wills(&mut self) {
-        let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) else {
+    /// Ends the Wills that all other cores have stored and whose fan-out here is complete.
+    pub(in crate::engine) fn end_forwarded_wills(&mut self, mesh: &Mesh, fan_outs: &FanOuts) {
+        let (Some(journal), Some(session)) = (&mut self.journal, self.in_transit.session) else {
             return;
         };
-        let (wills, mesh, fan_outs) = (&mut self.transit.wills, &self.mesh, self.router.fan_outs());
-        while let Some((will, _)) = wills.pop_front_if(|(_, barriers)| {
+        while let Some((will, _)) = self.in_transit.wills.pop_front_if(|(_, barriers)| {
             fan_outs.are_through(barriers.fan_outs) && mesh.are_receipted(&barriers.receipts)
         }) {
             journal.end_delivery(session, will.kept);
         }
     }
 
-    /// Takes up what was on its way when the process before this one ended.
-    pub(in crate::engine) fn restore_passages(
+    /// Restores the messages in transit of an earlier session; true when there are some to send again.
+    fn restore_in_transit(
         &mut self,
-        number: SessionNumber,
-        of: image::Session,
-    ) {
+        session: SessionNumber,
+        of: &image::Session,
+        now: Now,
+        ledger: &Ledger,
+    ) -> bool {
         for delivery in &of.queue {
             let Some(content) = delivery.content.as_ref().and_then(|of| of.get()) else { continue };
-            let filter = delivery.shared.as_deref();
-            let Some(message) = self.restore_message(content) else { continue };
+            let Some(message) = self.restore_message(content, now, ledger) else { continue };
             let qos = Qos::try_from(delivery.qos).unwrap_or(Qos::AtLeastOnce);
-            if let Some(passing) = self.passing(filter, message, qos, delivery.retain) {
-                self.transit.found.push_back(passing);
+            let filter = delivery.shared.as_deref();
+            let quality = (qos, delivery.retain);
+            let delivery = self.append_in_transit(session, filter, message, quality);
+            let forward = Forward { filter: filter.map(Into::into), delivery, batch: 0 };
+            self.in_transit.restored.push_back(forward);
+        }
+        !self.in_transit.restored.is_empty()
+    }
+}
+
+impl Engine {
+    /// The session under which messages in transit are logged.
+    fn transit_session(&mut self) -> SessionNumber {
+        match self.durability.in_transit.session {
+            Some(session) => session,
+            None => {
+                let generation = self.connections.next_generation();
+                self.durability.begin_transit(self.connections.round(), generation)
             }
-        }
-        if let Some(journal) = &mut self.journal {
-            journal.write(&Record::Ended { session: number });
-        }
-        if !self.transit.found.is_empty() {
-            self.timers.arm(self.now.after_s(0), Timer::Passages);
         }
     }
 
-    /// Shares out and publishes what was taken up, now that every core knows the others' members.
-    pub(in crate::engine) fn share_found_passages(&mut self) {
-        while let Some(Passing { filter, delivery, .. }) = self.transit.found.pop_front() {
+    /// Logs a message that goes to another core for a shared subscription. The acknowledgement of a
+    /// client's message waits for the first core the message goes to, so that hop is not logged.
+    pub(in crate::engine) fn begin_forward(
+        &mut self,
+        to: CoreId,
+        filter: &str,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        hops: u16,
+    ) -> Option<EndOnArrival> {
+        let is_awaited = hops == 1 && origin.publisher.is_some();
+        if is_awaited || draft.content.qos == Qos::AtMostOnce || !self.durability.has_journal() {
+            return None;
+        }
+        let message = draft.message(self.place.ledger()).clone();
+        let session = self.transit_session();
+        let batch = self.mesh.ask_receipt(to);
+        Some(self.durability.append_forward(session, to, filter, (draft, message), batch))
+    }
+
+    /// Logs a Will that the store knew, and that other cores have just got, or that `fans_out` on this
+    /// core: the Will ends once its deliveries are stored.
+    pub(in crate::engine) fn begin_forward_of_will(
+        &mut self,
+        content: &Content<'_>,
+        retain: bool,
+        fans_out: bool,
+    ) {
+        let is_over = !self.mesh.has_reached_any() && !fans_out;
+        if content.qos == Qos::AtMostOnce || is_over || !self.durability.has_journal() {
+            return;
+        }
+        let message = content.to_message(self.place.ledger());
+        let (session, quality) = (self.transit_session(), (content.qos, retain));
+        let will = self.durability.append_in_transit(session, None, message, quality);
+        let barriers = Barriers::of_last_message(&mut self.mesh, self.router.fan_outs());
+        self.durability.in_transit.wills.push_back((will, barriers));
+    }
+
+    /// Restores what was in transit when the last process ended, logged under session `number`.
+    pub(super) fn restore_forwards(&mut self, number: SessionNumber, of: &image::Session) {
+        if !of.queue.is_empty() {
+            let session = self.transit_session();
+            let ledger = self.place.ledger();
+            if self.durability.restore_in_transit(session, of, self.now, ledger) {
+                self.timers.arm(self.now.after_s(0), Timer::RestoredForwards);
+            }
+        }
+        self.durability.append(&Record::Ended { session: number });
+    }
+
+    /// Sends the restored messages again, now that every core knows the members on the others.
+    pub(in crate::engine) fn send_restored_forwards(&mut self) {
+        let session = self.durability.in_transit.session;
+        while let Some(forward) = self.durability.in_transit.restored.pop_front() {
+            let Forward { filter, delivery, .. } = forward;
             let message = &delivery.message;
             if message.is_expired(self.now) {
                 self.metrics.drops.add(DropCause::Expired, 1);
             } else {
                 let mut draft = Draft::of(message, message.content(), delivery.retain);
                 if let Some(filter) = filter {
-                    self.share_anew(&filter, &delivery, &mut draft);
+                    draft.before.extend(session.map(|session| (session, delivery.kept.number)));
+                    self.share_again(&filter, &mut draft);
                 } else {
                     let begun = self.router.fan_outs().begun();
-                    self.publish_anew(&mut draft);
+                    self.publish_again(&mut draft);
                     if self.mesh.has_reached_any() || self.router.fan_outs().begun() > begun {
-                        self.await_receipts(delivery);
+                        let barriers =
+                            Barriers::of_last_message(&mut self.mesh, self.router.fan_outs());
+                        self.durability.in_transit.wills.push_back((delivery, barriers));
                         continue;
                     }
                 }
             }
-            if let (Some(journal), Some(session)) = (&mut self.journal, self.transit.session) {
-                journal.end_delivery(session, delivery.kept);
-            }
+            self.durability.append_end_of_delivery(session, delivery.kept);
         }
     }
 
-    fn share_anew(&mut self, filter: &str, delivery: &Delivery, draft: &mut Draft<'_>) {
-        let own = self.transit.session.map(|session| (session, delivery.kept.number));
-        draft.before.extend(own);
+    fn share_again(&mut self, filter: &str, draft: &mut Draft<'_>) {
         let sharing = self.router.sharing(filter);
         if self.share(&sharing, draft, &Origin::default(), None).is_none() {
             self.metrics.drops.add(DropCause::Offline, 1);
         }
     }
 
-    /// Brings a Will to everybody who subscribed, of whom some may have got it before a crash. The
-    /// copies for shared subscriptions have ways of their own.
-    fn publish_anew(&mut self, draft: &mut Draft<'_>) {
+    /// Delivers a Will to all subscribers, some of which may have got it before a crash. Its copies for
+    /// shared subscriptions are forwards of their own.
+    fn publish_again(&mut self, draft: &mut Draft<'_>) {
         self.mesh.begin_message();
         self.deliver_here(draft, &Origin::default());
         let targets = self.targets(draft.content.topic);

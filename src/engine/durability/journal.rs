@@ -1,10 +1,9 @@
-//! What this core has to keep beyond the life of the process: records collected turn by turn, handed
-//! over as batches, and who waits until one of them is stored. Knows no file, and not how a batch is
-//! stored.
+//! The journal of one core: records are collected turn by turn and handed over as batches, and answers
+//! and connections wait until a batch is stored. Knows no file, and not how a batch is stored.
 //!
-//! While one batch is being stored the next collects: so one synchronisation of the disk serves all
-//! that came meanwhile. What is acknowledged before its batch has left was never worth writing, and
-//! is taken out of it again.
+//! While the store writes one batch, the next one collects records, so that one synchronisation of the
+//! disk serves them all (group commit). A delivery that is acknowledged before its batch is handed over
+//! is removed from the batch again: such a message is never written.
 
 use std::collections::VecDeque;
 
@@ -23,25 +22,25 @@ use crate::storage::record::{Content, Record, SessionNumber, content_anew};
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     end: u32,
-    /// The [`Record::Content`] a delivery is of, by its place, or [`NO_CONTENT`].
+    /// For a delivery, the place of its [`Record::Content`] in the batch, or [`NO_CONTENT`].
     content: u32,
-    /// Deliveries of a content that are left, 1 for other records; 0 is left out.
+    /// For a content, the deliveries that use it; for other records 1. A record with 0 is not written.
     uses: u32,
 }
 
 const NO_CONTENT: u32 = u32::MAX;
 
-/// The contents of what is told anew for a checkpoint: each is told once, after all sessions.
+/// Messages of the deliveries that a checkpoint logs: each message is logged once, after all sessions.
 #[derive(Debug, Default)]
-struct Anew {
-    /// Deliveries are told anew now, and not as they come.
+struct SharedContents {
+    /// Whether the deliveries logged now are those of a checkpoint.
     is_on: bool,
-    /// Those that deliveries are of, with their numbers, by address: no other message takes it as long
-    /// as this one is here.
+    /// Messages with their numbers, by address. An entry keeps its message alive, so that no other
+    /// message can have the same address.
     numbers: HashMap<usize, (Message, u64)>,
-    /// Those of them that are to be told.
-    untold: VecDeque<(Message, u64)>,
-    /// How many there were since the process began.
+    /// Messages that have not been logged yet.
+    pending: VecDeque<(Message, u64)>,
+    /// The number of messages since the process began.
     count: u64,
 }
 
@@ -52,32 +51,33 @@ pub(in crate::engine) struct Journal {
     keeping: Keeping,
     open: Vec<u8>,
     entries: Vec<Entry>,
-    /// Those of them that are left.
+    /// The number of entries that will be written.
     live: usize,
-    /// It is to be handed over as soon as may be. Ends of deliveries alone are not: nobody waits for
-    /// them, and a disk that is not synchronised for each lasts longer.
+    /// Whether the open batch is handed over as soon as possible. A batch of ends of deliveries is not
+    /// urgent: nothing waits for them, and fewer synchronisations wear the disk less.
     is_urgent: bool,
     /// The number of the open batch.
     number: u64,
-    /// Records so far.
+    /// The number of records so far.
     written: u64,
     stored: StoreState,
-    /// The content told last, and its place in this batch: what a message is for many of follows.
+    /// The last content and its place in this batch: the deliveries of a message to many subscribers
+    /// follow each other.
     content: Option<(Message, u32)>,
-    anew: Anew,
-    /// Batches handed over and not stored yet, with their bytes, and the sum of those.
+    shared: SharedContents,
+    /// Batches handed over and not stored yet, with their bytes, and the sum of these bytes.
     under_way: VecDeque<(u64, usize)>,
     under_way_bytes: usize,
-    /// Answers, and connections that wait, by the batch they wait for; in ascending order.
+    /// Waiting answers and connections, with the batch that they wait for, in ascending order.
     answers: VecDeque<(u64, Awaited)>,
     connections: VecDeque<(u64, ConnectionId)>,
     /// Publishers that are not read until more is stored.
-    pub(in crate::engine) waiting: VecDeque<ConnectionId>,
+    publishers: VecDeque<ConnectionId>,
     next_delivery: u64,
-    /// The checkpoint that everything was told anew for.
+    /// The number of the last checkpoint that has been logged completely.
     checkpoint: u64,
-    /// The one that the store has heard of.
-    told: u64,
+    /// The number of the last checkpoint that was handed over with a batch.
+    checkpoint_handed_over: u64,
 }
 
 impl Journal {
@@ -93,35 +93,37 @@ impl Journal {
             written: 0,
             stored: StoreState::default(),
             content: None,
-            anew: Anew::default(),
+            shared: SharedContents::default(),
             under_way: VecDeque::new(),
             under_way_bytes: 0,
             answers: VecDeque::new(),
             connections: VecDeque::new(),
-            waiting: VecDeque::new(),
+            publishers: VecDeque::new(),
             next_delivery: 1,
             checkpoint: 0,
-            told: 0,
+            checkpoint_handed_over: 0,
         }
     }
 
-    /// Whether anything waits until it is stored.
+    /// Whether acknowledgements wait until records are on disk.
+    #[inline]
     pub(in crate::engine) fn waits(&self) -> bool {
         self.keeping.waits
     }
 
-    /// Deliveries are numbered from here on.
+    /// Numbers new deliveries from `number` on.
     pub(in crate::engine) fn begin_deliveries_at(&mut self, number: u64) {
         self.next_delivery = self.next_delivery.max(number);
     }
 
-    /// Records so far: whether there are more afterwards says whether something has to be waited for.
+    /// The number of records so far: a mark for [`Self::batch_since`].
+    #[inline]
     pub(in crate::engine) fn written(&self) -> u64 {
         self.written
     }
 
-    /// The batch to wait for when something was written since `mark`, in this turn or an earlier one;
-    /// none when nothing was, all of it is stored, or nobody waits.
+    /// The batch to wait for when records were written since `mark`, in this turn or an earlier one;
+    /// none when there are no such records, all are stored, or acknowledgements do not wait.
     pub(in crate::engine) fn batch_since(&self, mark: u64) -> Option<u64> {
         if self.written <= mark || !self.waits() {
             return None;
@@ -130,7 +132,7 @@ impl Journal {
         (last > self.stored.up_to).then_some(last)
     }
 
-    /// The batch to wait for everything written so far; none when all of it is stored.
+    /// The batch to wait for all records so far; none when all are stored.
     pub(in crate::engine) fn batch_of_all(&self) -> Option<u64> {
         let last = if self.live > 0 { self.number } else { self.number - 1 };
         (self.waits() && last > self.stored.up_to).then_some(last)
@@ -146,47 +148,47 @@ impl Journal {
         !self.waits() || batch <= self.stored.up_to
     }
 
-    /// The last batch that is stored, as far as anybody waits.
+    /// The last batch that is stored; the highest number when acknowledgements do not wait.
     pub(in crate::engine) fn stored_up_to(&self) -> u64 {
         if self.waits() { self.stored.up_to } else { u64::MAX }
     }
 
-    /// Whether so much waits to be stored that publishers should wait too.
+    /// Whether the backlog is so large, or the store so full, that publishers should wait.
     pub(in crate::engine) fn is_loaded(&self) -> bool {
         self.open.len() + self.under_way_bytes >= limits::JOURNAL_BYTES_MAX || self.stored.is_full
     }
 
-    /// Whether more waits to be stored than publishers alone can have made it.
+    /// Whether the backlog is larger than publishers alone can have made it.
     pub(in crate::engine) fn is_far_behind(&self) -> bool {
         self.open.len() + self.under_way_bytes >= limits::JOURNAL_BYTES_FAR
     }
 
-    /// Whether the store cannot write for the moment.
+    /// Whether the store cannot write at present.
     pub(in crate::engine) fn is_failing(&self) -> bool {
         self.stored.is_failing
     }
 
-    /// Bytes that wait to be handed over.
+    /// The size of the open batch.
     pub(in crate::engine) fn bytes(&self) -> usize {
         self.open.len()
     }
 
-    /// A deadline as a time of day.
+    /// The time of day of a deadline, in microseconds since 1970.
     pub(in crate::engine) fn wall_us(&self, at: Deadline) -> u64 {
         self.keeping.wall_at_zero_us.saturating_add(at.us())
     }
 
-    /// The time of day.
+    /// The time of day, in microseconds since 1970.
     pub(in crate::engine) fn now_us(&self, now: Now) -> u64 {
         self.keeping.wall_at_zero_us.saturating_add(now.0)
     }
 
-    /// A time of day as a deadline: one that has passed is due at once.
+    /// The deadline at a time of day; a time that has passed is due at once.
     pub(in crate::engine) fn deadline(&self, wall_us: u64) -> Deadline {
         Deadline::at_us(wall_us.saturating_sub(self.keeping.wall_at_zero_us))
     }
 
-    /// The content of a message, as it is kept.
+    /// The content of a message, as records have it.
     pub(in crate::engine) fn content<'a>(&self, content: &message::Content<'a>) -> Content<'a> {
         Content {
             topic: content.topic,
@@ -213,7 +215,7 @@ impl Journal {
     }
 
     /// Adds a delivery, and its message when the batch does not have it yet. `packet_identifier` is 0
-    /// while it is only queued.
+    /// while the message is queued.
     pub(in crate::engine) fn write_delivery(
         &mut self,
         session: SessionNumber,
@@ -221,8 +223,8 @@ impl Journal {
         packet_identifier: u16,
         shared: Option<&str>,
     ) -> RecordRef {
-        let (content, place) = match self.anew.is_on {
-            true => (self.number_anew(&delivery.message), NO_CONTENT),
+        let (content, place) = match self.shared.is_on {
+            true => (self.shared_number(&delivery.message), NO_CONTENT),
             false => {
                 let place = self.write_content(&delivery.message);
                 (u64::from(place), place)
@@ -253,34 +255,35 @@ impl Journal {
         RecordRef { number, batch: self.number as u32, place }
     }
 
-    /// Sessions are told anew from here on, or what happens.
-    pub(in crate::engine) fn tell_anew(&mut self, is_on: bool) {
-        self.anew.is_on = is_on;
+    /// Whether the deliveries from here on are those of a checkpoint, which share their contents across
+    /// batches.
+    pub(in crate::engine) fn share_contents(&mut self, is_on: bool) {
+        self.shared.is_on = is_on;
     }
 
-    /// The number of a content that is told anew once.
-    fn number_anew(&mut self, message: &Message) -> u64 {
-        let Anew { numbers, untold, count, .. } = &mut self.anew;
+    /// The number of a content that a checkpoint logs once.
+    fn shared_number(&mut self, message: &Message) -> u64 {
+        let SharedContents { numbers, pending, count, .. } = &mut self.shared;
         let (_, number) = numbers.entry(message.address()).or_insert_with(|| {
             *count += 1;
             let number = content_anew(self.core.0, *count);
-            untold.push_back((message.clone(), number));
+            pending.push_back((message.clone(), number));
             (message.clone(), number)
         });
         *number
     }
 
-    /// All sessions have been told anew: tells the contents of that until the open batch has `bytes`;
-    /// whether that was all.
-    pub(in crate::engine) fn tell_contents(&mut self, bytes: usize) -> bool {
-        self.anew.numbers = HashMap::new();
+    /// A checkpoint has logged all sessions: adds the contents of their deliveries until the open batch
+    /// has `bytes`; whether that was all.
+    pub(in crate::engine) fn write_shared_contents(&mut self, bytes: usize) -> bool {
+        self.shared.numbers = HashMap::new();
         while self.open.len() < bytes
-            && let Some((message, number)) = self.anew.untold.pop_front()
+            && let Some((message, number)) = self.shared.pending.pop_front()
         {
             let content = self.content(&message.content());
             self.enter(&Record::Content { number, content }, NO_CONTENT, 1);
         }
-        self.anew.untold.is_empty()
+        self.shared.pending.is_empty()
     }
 
     fn write_content(&mut self, message: &Message) -> u32 {
@@ -296,7 +299,7 @@ impl Journal {
         place
     }
 
-    /// A delivery is over. When its batch has not left yet, both go without a trace.
+    /// A delivery has ended. A record of it that is still in the open batch is removed.
     pub(in crate::engine) fn end_delivery(&mut self, session: SessionNumber, kept: RecordRef) {
         if kept.number == 0 {
             return;
@@ -318,7 +321,7 @@ impl Journal {
         }
     }
 
-    /// All deliveries of a session that are over and have not been told.
+    /// Ends the deliveries of a queue that have ended since the last call.
     pub(in crate::engine) fn end_deliveries(
         &mut self,
         session: Option<SessionNumber>,
@@ -345,7 +348,7 @@ impl Journal {
         }
     }
 
-    /// The store has gone on. True when more of this core's batches are stored.
+    /// Takes the store's state. True when more batches of this core are stored.
     pub(in crate::engine) fn note_stored(&mut self, stored: StoreState) -> bool {
         let is_more = stored.up_to > self.stored.up_to;
         self.stored = stored;
@@ -358,42 +361,56 @@ impl Journal {
         is_more
     }
 
+    /// Lets a publisher wait until the backlog is small enough.
+    pub(in crate::engine) fn await_room(&mut self, publisher: ConnectionId) {
+        self.publishers.push_back(publisher);
+    }
+
+    /// The next publisher that need not wait any more.
+    pub(in crate::engine) fn next_publisher(&mut self) -> Option<ConnectionId> {
+        if self.is_loaded() { None } else { self.publishers.pop_front() }
+    }
+
+    /// The next answer whose batch is stored.
     pub(in crate::engine) fn next_answer(&mut self) -> Option<Awaited> {
         let up_to = self.stored.up_to;
         self.answers.pop_front_if(|&mut (batch, _)| batch <= up_to).map(|(_, awaited)| awaited)
     }
 
+    /// The next connection whose batch is stored.
     pub(in crate::engine) fn next_connection(&mut self) -> Option<ConnectionId> {
         let up_to = self.stored.up_to;
         self.connections.pop_front_if(|&mut (batch, _)| batch <= up_to).map(|(_, id)| id)
     }
 
-    /// A checkpoint that was asked for and is not told yet.
+    /// The number of a checkpoint that the store has asked for and that is not logged yet.
     pub(in crate::engine) fn checkpoint_due(&self) -> Option<u64> {
         (self.stored.checkpoint > self.checkpoint).then_some(self.stored.checkpoint)
     }
 
-    /// Everything has been told anew for a checkpoint.
+    /// A checkpoint has been logged completely.
     pub(in crate::engine) fn end_checkpoint(&mut self, checkpoint: u64) {
         self.checkpoint = checkpoint;
     }
 
-    /// Whether the store has taken what it was handed, or so much waits that it is handed the next.
+    /// Whether to hand the open batch over: the store has finished the last one, or the open batch is
+    /// large.
     pub(in crate::engine) fn has_batch(&self) -> bool {
         let is_idle = self.stored.up_to + 1 == self.number;
         let is_much = self.open.len() >= limits::JOURNAL_BATCH_BYTES
             && self.under_way_bytes < limits::JOURNAL_BYTES_MAX;
-        // One of which nothing is left is handed over too: somebody may wait for it.
-        let must_tell = !self.entries.is_empty() && self.is_urgent || self.checkpoint > self.told;
-        must_tell && is_idle || is_much
+        // A batch whose records were all removed is handed over too: an answer may wait for it.
+        let is_wanted = !self.entries.is_empty() && self.is_urgent
+            || self.checkpoint > self.checkpoint_handed_over;
+        is_wanted && is_idle || is_much
     }
 
-    /// Whether there is something in the open batch that is in no hurry.
+    /// Whether the open batch has records, and none that is urgent.
     pub(in crate::engine) fn is_resting(&self) -> bool {
         !self.entries.is_empty() && !self.is_urgent
     }
 
-    /// What has rested is to be handed over.
+    /// Makes the records of the open batch urgent.
     pub(in crate::engine) fn hurry(&mut self) {
         self.is_urgent |= self.is_resting();
     }
@@ -401,7 +418,7 @@ impl Journal {
     /// Hands the open batch over.
     pub(in crate::engine) fn seal(&mut self) -> RecordBatch {
         let bytes = match self.live == self.entries.len() {
-            // The next one is likely to become as large.
+            // The next batch is likely to become as large.
             true => {
                 let room = Vec::with_capacity(self.open.len().min(limits::JOURNAL_BATCH_BYTES));
                 std::mem::replace(&mut self.open, room)
@@ -416,15 +433,15 @@ impl Journal {
         let batch = RecordBatch { number: self.number, bytes, checkpoint: self.checkpoint };
         self.under_way.push_back((batch.number, batch.bytes.len()));
         self.under_way_bytes += batch.bytes.len();
-        self.told = self.checkpoint;
+        self.checkpoint_handed_over = self.checkpoint;
         self.number += 1;
         batch
     }
 
-    /// What is left of the open batch.
+    /// The records of the open batch that were not removed.
     fn compact(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.open.len());
-        // What is left lies in long runs.
+        // Copied in long runs.
         let (mut start, mut end) = (0, 0);
         for entry in &self.entries {
             if entry.uses == 0 {

@@ -1,32 +1,35 @@
-//! Taking up what was kept: each core its own sessions and its share of the retained messages, and
-//! then what each has to know of the others. To be done before the first client is let in.
+//! Restores the state from the store: each core restores its own sessions and its share of the retained
+//! messages, and then learns what it has to know of the others, before the first client connects.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
 use shards::{Fingerprint, GroupAt, SubscriptionOptions, TopicFilter};
 
+use crate::base::clock::Now;
 use crate::base::ids::{CoreId, SessionId};
+use crate::engine::durability::Durability;
 use crate::engine::retained::{Stored, clock_of};
-use crate::engine::{Engine, sys_topics};
+use crate::engine::{Engine, Timer, sys_topics};
 use crate::message::{self, Message};
+use crate::resources::gauges::Ledger;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
 use crate::session::state::Will;
 use crate::storage::commit::RecordRef;
 use crate::storage::image::{self, Image, OwnedContent, Part, SharedContent};
-use crate::storage::record::{Exchange, NoRecord, Record, SessionNumber};
+use crate::storage::record::{NoRecord, Record, SessionNumber};
 use crate::wire::{PacketIdentifier, Qos};
 
-/// What one core has taken up, as far as the others have to know.
+/// What the other cores have to know of the state that one core has restored.
 #[derive(Debug)]
 pub struct Restored {
     core: CoreId,
-    /// Sessions taken up.
+    /// The number of sessions.
     pub sessions: usize,
-    /// Messages that wait in them or are in flight.
+    /// The number of messages that are queued or in flight.
     pub messages: usize,
-    /// Wills of clients that were connected to the last.
+    /// The number of Wills of clients that were connected when the last process ended.
     pub wills: usize,
     exact: Vec<Fingerprint>,
     wildcards: Vec<String>,
@@ -35,7 +38,7 @@ pub struct Restored {
     clock: u64,
 }
 
-/// What of everything is one core's: the sessions at home there, and a share of the topics.
+/// The part of the state that one core restores: the sessions at home there, and a share of the topics.
 struct OwnPart<'a> {
     engine: &'a Engine,
 }
@@ -50,24 +53,62 @@ impl Part for OwnPart<'_> {
     }
 }
 
-/// The messages of several deliveries each, while those are taken up: they share them here too.
+/// Messages with several deliveries: restored deliveries share their message too.
 #[derive(Default)]
 struct Messages(HashMap<usize, (SharedContent, Option<Message>)>);
 
 impl Messages {
     /// The message of a delivery, unless it has expired.
-    fn take(&mut self, content: &SharedContent, engine: &Engine) -> Option<Message> {
-        let restore = || engine.restore_message(content.get()?);
+    fn take(
+        &mut self,
+        content: &SharedContent,
+        durability: &Durability,
+        now: Now,
+        ledger: &Ledger,
+    ) -> Option<Message> {
+        let restore = || durability.restore_message(content.get()?, now, ledger);
         if content.sharers() == 1 {
             return restore();
         }
         let entry = self.0.entry(content.address());
         let message = entry.or_insert_with(|| (content.clone(), restore())).1.clone();
-        // This delivery's and that of the table: no other is left.
+        // The last delivery: the other reference is that of the table.
         if content.sharers() == 2 {
             self.0.remove(&content.address());
         }
         message
+    }
+}
+
+impl Durability {
+    /// Numbers deliveries after those in the store.
+    fn continue_deliveries(&mut self, delivery_max: u64) {
+        if let Some(journal) = &mut self.journal {
+            journal.begin_deliveries_at(delivery_max + 1);
+        }
+    }
+
+    /// A message of the store, unless it has expired, or has a topic that no client can publish to.
+    pub(super) fn restore_message(
+        &self,
+        content: &OwnedContent,
+        now: Now,
+        ledger: &Ledger,
+    ) -> Option<Message> {
+        shards::check_topic_name(&content.topic, usize::MAX).ok()?;
+        let journal = self.journal.as_ref().expect("restoring needs a journal");
+        let expires = content.expires_us.map(|at| journal.deadline(at));
+        if expires.is_some_and(|at| at.is_due(now)) {
+            return None;
+        }
+        let content = message::Content {
+            topic: &content.topic,
+            payload: &content.payload,
+            passed_on: &content.passed_on,
+            expires,
+            qos: Qos::try_from(content.qos).unwrap_or(Qos::AtLeastOnce),
+        };
+        Some(content.to_message(ledger))
     }
 }
 
@@ -77,28 +118,14 @@ impl Engine {
         image.apply(batch, &OwnPart { engine: self })
     }
 
-    /// Takes up everything in `image`; what has ended meanwhile ends with the first turn. The others
-    /// are to be told the outcome by [`Self::learn_restored`].
+    /// Restores the state in `image`; sessions and messages that have expired end with the first turn.
+    /// The outcome goes to the other cores by [`Self::learn_restored`].
     pub fn restore(&mut self, image: Image) -> Restored {
         let (session_max, delivery_max) = (image.session_max, image.delivery_max);
-        let Image { mut sessions, wills, mut retained, mut taken, mut taken_by_groups, .. } = image;
-        for (&Exchange { publisher, packet_identifier }, have) in &taken {
-            if sessions.contains_key(&publisher) {
-                let of_publisher = self.open_exchanges.entry(publisher).or_default();
-                of_publisher.insert(packet_identifier, have.clone());
-            }
-        }
-        taken.retain(|_, have| {
-            have.retain(|session| sessions.contains_key(session));
-            !have.is_empty()
-        });
-        self.taken = taken;
-        taken_by_groups.retain(|exchange, _| sessions.contains_key(&exchange.publisher));
-        self.taken_by_groups = taken_by_groups;
+        let Image { mut sessions, wills, mut retained, taken, taken_by_groups, .. } = image;
+        self.durability.dedup.restore(taken, taken_by_groups, &sessions);
+        self.durability.continue_deliveries(delivery_max);
         self.connections.resume_generations(session_max);
-        if let Some(journal) = &mut self.journal {
-            journal.begin_deliveries_at(delivery_max + 1);
-        }
         let mut restored = Restored {
             core: self.core(),
             sessions: 0,
@@ -111,8 +138,8 @@ impl Engine {
             clock: 0,
         };
         self.sessions.reserve(sessions.len());
-        // In an order that does not change from run to run, later ones first, one leaving as the other
-        // comes.
+        // In an order that does not change from run to run, later sessions first; each leaves the image
+        // as it is restored.
         let mut numbers: Vec<SessionNumber> = sessions.keys().copied().collect();
         numbers.sort_unstable_by_key(|number| Reverse((number.serial(), *number)));
         let mut messages = Messages::default();
@@ -122,13 +149,18 @@ impl Engine {
             restored.messages += session.inflight.len() + session.queue.len();
             self.restore_session(number, session, &mut messages);
         }
-        self.restore_wills(wills);
+        let (grace_min_s, ledger) = (self.config.will_grace_s, self.place.ledger());
+        if self.durability.restore_wills(wills, &self.sessions, grace_min_s, ledger) {
+            self.timers.arm(self.now.after_s(0), Timer::LeftWills);
+        }
         let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
         topics.sort_unstable();
         for topic in topics {
             let kept = retained.remove(&topic).expect("just seen");
             restored.clock = restored.clock.max(clock_of(kept.stamp));
-            let message = kept.content.and_then(|content| self.restore_message(&content));
+            let (durability, now, ledger) = (&self.durability, self.now, self.place.ledger());
+            let restore = |content| durability.restore_message(&content, now, ledger);
+            let message = kept.content.and_then(restore);
             if message.is_some() && !sys_topics::is_ours(&topic) {
                 restored.retained.push((topic, Stored { stamp: kept.stamp, message }));
             }
@@ -141,7 +173,7 @@ impl Engine {
         restored
     }
 
-    /// Another core has taken up its part.
+    /// Another core has restored its part.
     pub fn learn_restored(&mut self, of: &Restored) {
         if of.core == self.core() {
             return;
@@ -161,24 +193,6 @@ impl Engine {
         self.retained.advance_clock(of.clock);
     }
 
-    /// A message, unless it has expired, or is none that a client can have published.
-    pub(in crate::engine) fn restore_message(&self, content: &OwnedContent) -> Option<Message> {
-        shards::check_topic_name(&content.topic, usize::MAX).ok()?;
-        let journal = self.journal.as_ref().expect("what is kept is restored");
-        let expires = content.expires_us.map(|at| journal.deadline(at));
-        if expires.is_some_and(|at| at.is_due(self.now)) {
-            return None;
-        }
-        let content = message::Content {
-            topic: &content.topic,
-            payload: &content.payload,
-            passed_on: &content.passed_on,
-            expires,
-            qos: Qos::try_from(content.qos).unwrap_or(Qos::AtLeastOnce),
-        };
-        Some(content.to_message(self.place.ledger()))
-    }
-
     fn restore_session(
         &mut self,
         number: SessionNumber,
@@ -186,19 +200,16 @@ impl Engine {
         messages: &mut Messages,
     ) {
         if kept.client_identifier.is_empty() {
-            return self.restore_passages(number, kept);
+            return self.restore_forwards(number, &kept);
         }
         if self.sessions.find(&kept.client_identifier).is_some() {
-            // A later one of the same client is there: this one was ending. Other members get what
-            // waits in it for them.
+            // A later session of the same client exists: this one was ending. Messages of shared
+            // subscriptions that wait in it go to other members.
             return self.restore_ending(number, kept);
         }
         if kept.expiry_interval_s == 0 {
-            // It was to end with its connection.
-            if let Some(journal) = &mut self.journal {
-                journal.write(&Record::Ended { session: number });
-            }
-            return;
+            // The session ended with its connection.
+            return self.durability.append(&Record::Ended { session: number });
         }
         let index = self.new_session(&kept.client_identifier);
         self.metrics.clients_disconnected += 1;
@@ -208,7 +219,7 @@ impl Engine {
         (state.generation, state.era) = (number.0 as u32, [low, middle, high]);
         state.expiry_interval_s = kept.expiry_interval_s;
         if self.access.has_rules() {
-            // By which rules messages were queued, the store does not know.
+            // The store does not know which access rules applied when messages were queued.
             state.note_new_rules();
         }
         self.own(index, kept.owner.as_deref());
@@ -225,7 +236,7 @@ impl Engine {
         self.restore_deliveries(index, kept.inflight, kept.queue, messages);
         self.restore_times(index, kept.away_since_us, kept.will);
         if is_new_absence {
-            self.tell_away(index);
+            self.durability.append_away(&self.sessions[index], self.now);
         }
     }
 
@@ -233,9 +244,9 @@ impl Engine {
         let mut shared = kept.inflight;
         shared.extend(std::mem::take(&mut kept.queue));
         shared.retain(|delivery| delivery.shared.is_some());
-        self.restore_passages(
+        self.restore_forwards(
             number,
-            image::Session { inflight: Vec::new(), queue: shared.into(), ..kept },
+            &image::Session { inflight: Vec::new(), queue: shared.into(), ..kept },
         );
     }
 
@@ -260,20 +271,24 @@ impl Engine {
             return;
         }
         let mut outbound = Box::<Outbound>::default();
+        let number = self.sessions[index].number();
         for of in inflight {
             let Some(identifier) = PacketIdentifier::new(of.packet_identifier) else { continue };
             let kept = RecordRef::of_before(of.number);
             match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_inflight(identifier, Ok(delivery)),
                 None if of.content.is_none() => outbound.restore_inflight(identifier, Err(kept)),
-                // It expired while the broker was down.
-                None => self.tell_lost(index, kept),
+                // The message expired while the broker was down.
+                None => self.durability.append_end_of_delivery(number, kept),
             }
         }
         for of in queue {
             match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_queued(delivery),
-                None => self.tell_lost(index, RecordRef::of_before(of.number)),
+                None => {
+                    let kept = RecordRef::of_before(of.number);
+                    self.durability.append_end_of_delivery(number, kept);
+                }
             }
         }
         outbound.end_restore(self.config.queue_limits.policy);
@@ -288,14 +303,9 @@ impl Engine {
         }
     }
 
-    fn tell_lost(&mut self, index: SessionId, kept: RecordRef) {
-        if let (Some(session), Some(journal)) = (self.sessions[index].number(), &mut self.journal) {
-            journal.end_delivery(session, kept);
-        }
-    }
-
     fn restore_delivery(&self, of: &image::Delivery, messages: &mut Messages) -> Option<Delivery> {
-        let message = messages.take(of.content.as_ref()?, self)?;
+        let ledger = self.place.ledger();
+        let message = messages.take(of.content.as_ref()?, &self.durability, self.now, ledger)?;
         Some(Delivery {
             message,
             qos: Qos::try_from(of.qos).unwrap_or(Qos::AtLeastOnce),
@@ -306,20 +316,21 @@ impl Engine {
         })
     }
 
-    /// When the session ends and its Will is due, by the time of day: the time in which the broker was
-    /// down counts. For a client that was connected to the last it begins now.
+    /// Restores when the session ends and its Will is due, by the time of day: the time in which the
+    /// broker was down counts. For a client that was connected when the last process ended, the time
+    /// begins now.
     fn restore_times(
         &mut self,
         index: SessionId,
         since_us: Option<u64>,
         will: Option<image::Will>,
     ) {
-        let journal = self.journal.as_ref().expect("what is kept is restored");
+        let journal = self.durability.journal.as_ref().expect("restoring needs a journal");
         let state = &mut self.sessions[index];
         let expiry_us = u64::from(state.expiry_interval_s) * 1_000_000;
         let now_us = journal.now_us(self.now);
         let expires = (state.expiry_interval_s < u32::MAX).then(|| {
-            // Should the clock have been set back, nobody's session lasts longer than from now on.
+            // If the clock was set back, a session lasts no longer than its interval from now on.
             let since_us = since_us.unwrap_or(now_us).min(now_us);
             journal.deadline(since_us.saturating_add(expiry_us))
         });
@@ -337,7 +348,7 @@ impl Engine {
         }
     }
 
-    /// Collects what the other cores have to know of the sessions here.
+    /// Collects what the other cores have to know of the sessions on this core.
     fn announce_restored(&mut self, restored: &mut Restored) {
         if self.mesh.is_alone() {
             return;

@@ -12,7 +12,8 @@ use shards::{Fingerprint, TopicFilter};
 use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::base::metrics::Metrics;
-use crate::engine::durability::in_transit::Passage;
+use crate::engine::durability::in_transit::EndOnArrival;
+use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::bundle::{Bundle, Placed, Span};
 use crate::message::{Content, Message};
 use crate::storage::record::Exchange;
@@ -40,8 +41,8 @@ pub struct Batch {
     reads_open: bool,
     /// Bytes of its messages, in bundles and by reference.
     message_bytes: usize,
-    onces: Vec<Once>,
-    passages: Vec<Passage>,
+    exchanges: Vec<Qos2Exchange>,
+    ends_on_arrival: Vec<EndOnArrival>,
 }
 
 /// One thing to say.
@@ -87,15 +88,6 @@ pub(in crate::engine) struct Forwarded {
     pub to: Whom,
 }
 
-/// A QoS 2 message that is to reach each session once, even if its publisher sends it again after a
-/// crash.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Once {
-    pub exchange: Exchange,
-    /// DUP flag: only what is sent again may be left out.
-    pub dup: bool,
-}
-
 #[derive(Clone, Debug)]
 pub(in crate::engine) enum Body {
     /// In this one of the batch's bundles.
@@ -115,8 +107,8 @@ pub(in crate::engine) enum Whom {
     Group {
         filter: Span,
         hops: u16,
-        /// How the store knows it while it is on its way, by its place in the batch.
-        passage: Option<std::num::NonZero<u32>>,
+        /// The place in the batch of the logged deliveries that end when the message arrives.
+        on_arrival: Option<std::num::NonZero<u32>>,
     },
 }
 
@@ -142,8 +134,8 @@ impl Batch {
         self.texts.clear();
         self.bundles.clear();
         self.message_bytes = 0;
-        self.onces.clear();
-        self.passages.clear();
+        self.exchanges.clear();
+        self.ends_on_arrival.clear();
         self.wants_receipt = false;
     }
 
@@ -178,27 +170,32 @@ impl Batch {
         Body::Shared(message.clone())
     }
 
-    /// Notes an exchange; its place, from 1.
-    pub(in crate::engine) fn push_once(&mut self, once: Once) -> Option<std::num::NonZero<u32>> {
-        self.onces.push(once);
-        std::num::NonZero::new(self.onces.len() as u32)
-    }
-
-    pub(in crate::engine) fn once(&self, place: std::num::NonZero<u32>) -> Once {
-        self.onces[place.get() as usize - 1]
-    }
-
-    /// Notes how the store knows a message; its place, from 1.
-    pub(in crate::engine) fn push_passage(
+    /// Adds an exchange; its place, from 1.
+    pub(in crate::engine) fn push_exchange(
         &mut self,
-        passage: Passage,
+        exchange: Qos2Exchange,
     ) -> Option<std::num::NonZero<u32>> {
-        self.passages.push(passage);
-        std::num::NonZero::new(self.passages.len() as u32)
+        self.exchanges.push(exchange);
+        std::num::NonZero::new(self.exchanges.len() as u32)
     }
 
-    pub(in crate::engine) fn passage(&self, place: std::num::NonZero<u32>) -> &Passage {
-        &self.passages[place.get() as usize - 1]
+    /// The exchange at a place.
+    pub(in crate::engine) fn exchange(&self, place: std::num::NonZero<u32>) -> Qos2Exchange {
+        self.exchanges[place.get() as usize - 1]
+    }
+
+    /// Adds the logged deliveries that end when a message arrives; their place, from 1.
+    pub(in crate::engine) fn push_on_arrival(
+        &mut self,
+        ended: EndOnArrival,
+    ) -> Option<std::num::NonZero<u32>> {
+        self.ends_on_arrival.push(ended);
+        std::num::NonZero::new(self.ends_on_arrival.len() as u32)
+    }
+
+    /// The logged deliveries at a place.
+    pub(in crate::engine) fn on_arrival(&self, place: std::num::NonZero<u32>) -> &EndOnArrival {
+        &self.ends_on_arrival[place.get() as usize - 1]
     }
 
     pub(in crate::engine) fn text(&self, span: Span) -> &str {

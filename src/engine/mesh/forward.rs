@@ -48,7 +48,7 @@ impl Engine {
         // This turn may have begun before it was sent.
         self.set_now(now.max(batch.sent));
         self.metrics.batches_received += 1;
-        let mark = self.mark();
+        let mark = self.durability.mark();
         self.retained.hear_clock(from, batch.clock);
         self.take_receipt(from, batch.receipt);
         let must_wait = self.mesh.unread.iter().any(|unread| unread.from == from)
@@ -108,18 +108,16 @@ impl Engine {
 
     fn end_batch(&mut self, from: CoreId, batch: Batch, mark: u64) {
         // A receipt says that what is to be kept is kept.
-        let records = self.batch_since(mark);
-        if records.is_some()
-            && let Some(journal) = &mut self.journal
-        {
-            journal.hurry();
+        let records = self.durability.batch_since(mark);
+        if records.is_some() {
+            self.durability.flush_soon();
         }
         self.mesh.note_taken(from, batch, records);
     }
 
     fn take_receipt(&mut self, from: CoreId, receipt: u64) {
         self.mesh.lanes.to(from).note_receipt(receipt);
-        self.end_passages(from);
+        self.durability.end_forwards(from, &self.mesh, self.router.fan_outs());
         while let Some(awaited) = self.mesh.lanes.to(from).next_awaited() {
             self.note_awaited(awaited);
         }
@@ -149,7 +147,7 @@ impl Engine {
             Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
             Parcel::Pause(publisher) => self.connections.pause_reading(publisher),
             Parcel::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
-            Parcel::ExchangeOver(exchange) => self.take_exchange_over(exchange),
+            Parcel::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
             Parcel::AskMetrics => {
                 let metrics = Box::new(self.report());
                 self.mesh.send_metrics(from, metrics);
@@ -169,8 +167,8 @@ impl Engine {
             Some(message) => Draft::of(message, content, forwarded.retain),
             None => Draft::new(content, forwarded.retain),
         };
-        draft.once = forwarded.once.map(|place| batch.once(place));
-        self.forget_taken(draft.once);
+        draft.once = forwarded.once.map(|place| batch.exchange(place));
+        self.durability.begin_exchange(draft.once, &mut self.mesh);
         match forwarded.to {
             Whom::SubscribersAndStore(stamp) => {
                 // An empty payload takes the one before away, whatever form it came in.
@@ -182,13 +180,13 @@ impl Engine {
                 self.deliver_here(&mut draft, &origin);
             }
             Whom::Subscribers => self.deliver_here(&mut draft, &origin),
-            Whom::Group { filter, hops, passage } => {
-                if let Some(place) = passage {
-                    draft.before.clone_from(&batch.passage(place).0);
+            Whom::Group { filter, hops, on_arrival } => {
+                if let Some(place) = on_arrival {
+                    draft.before.clone_from(&batch.on_arrival(place).0);
                 }
                 self.share_further(batch.text(filter), &mut draft, &origin, hops);
-                if let Some(place) = passage {
-                    self.tell_arrived(batch.passage(place));
+                if let Some(place) = on_arrival {
+                    self.durability.append_arrived(batch.on_arrival(place));
                 }
             }
         }

@@ -175,7 +175,7 @@ impl Mesh {
         } else {
             self.lanes.push_content(core, content, &mut draft.places)
         };
-        let once = draft.once.and_then(|once| self.lanes.to(core).open().push_once(once));
+        let once = draft.once.and_then(|once| self.lanes.to(core).open().push_exchange(once));
         let forwarded = Forwarded { body, retain: draft.retain, publisher, once, to };
         self.lanes.to(core).push(Parcel::Publish(forwarded));
         if !self.reached.contains(&core) {

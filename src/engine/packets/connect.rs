@@ -119,7 +119,7 @@ impl Engine {
         }
         let session = self.sessions.find(connect.client_identifier);
         let has_room = !self.memory_is_full() || session.is_some_and(|of| self.may_give_way(of));
-        if !has_room || self.store_is_far_behind() {
+        if !has_room || self.durability.is_far_behind() {
             self.metrics.connections_refused += 1;
             return Err(Refusal(ReasonCode::ServerBusy));
         }
@@ -415,7 +415,7 @@ impl Engine {
                 return self.turn_down(id, reason);
             }
         };
-        let mark = self.mark();
+        let mark = self.durability.mark();
         if ends_foreign {
             self.note_foreign_end(client_identifier, user);
         }
@@ -428,13 +428,14 @@ impl Engine {
         self.agree(id, session, connect);
         self.limit_stay(id, grant.valid_for);
         let is_new_owner = self.own(session, user);
-        let is_new_to_store = self.tell_connected(session);
+        let round = self.connections.round();
+        let is_new_to_store = self.durability.append_connected(&mut self.sessions[session], round);
         if is_new_owner || is_new_to_store {
-            self.tell_owner(session);
+            self.durability.append_owner(&self.sessions[session]);
         }
-        let is_session_told = self.mark() > mark;
-        self.cancel_left_will(client_identifier);
-        self.hold_will(session);
+        let is_session_logged = self.durability.mark() > mark;
+        self.durability.cancel_left_will(client_identifier, self.place.ledger());
+        self.durability.append_held_will(&mut self.sessions[session], round);
         let metrics = &mut self.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);
@@ -445,8 +446,10 @@ impl Engine {
             // Nothing of what CONNACK says can be left out.
             return self.end_connection(id, Ending::Silent);
         }
-        if is_session_told || !self.store_is_failing() {
-            self.gate(id, session, mark);
+        if (is_session_logged || !self.durability.is_failing())
+            && self.durability.await_connack(id, &self.sessions[session], mark)
+        {
+            self.connections.close_gate(id);
         }
         tracing::debug!(
             client = name(client_identifier),

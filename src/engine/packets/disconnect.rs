@@ -141,7 +141,7 @@ impl Engine {
         self.count_queue(index, queued_before);
         self.count_drops(index, DropCause::Offline, dropped);
         self.report_drops(index);
-        self.settle_will(index, ending);
+        self.dispose_will(index, ending);
         let session = &self.sessions[index];
         tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
         // Settled before the count below: a session that ends now was never "disconnected".
@@ -155,7 +155,7 @@ impl Engine {
             session.outbound = None;
         }
         let is_mortal = session.expiry_interval_s < u32::MAX;
-        self.tell_away(index);
+        self.durability.append_away(&self.sessions[index], self.now);
         if is_mortal {
             let session = &mut self.sessions[index];
             let deadline = self.now.after_s(u64::from(session.expiry_interval_s));

@@ -96,7 +96,7 @@ impl Engine {
             is_checked: false,
             done_bytes: 0,
             reasons: Vec::new(),
-            mark: self.mark(),
+            mark: self.durability.mark(),
         };
         if self.take_part(id, session, &mut progress, filters)? {
             self.end_job(id, progress);
@@ -316,7 +316,7 @@ impl Engine {
     /// [MQTT-3.11.3-1]; retained messages follow a SUBACK.
     fn end_job(&mut self, id: ConnectionId, progress: Progress) {
         let Progress { request, packet_identifier, reasons, mark, .. } = progress;
-        let promise = Promise { batch: self.batch_since(mark), ..Promise::default() };
+        let promise = Promise { batch: self.durability.batch_since(mark), ..Promise::default() };
         match request {
             // From SUBACK on, what is published on any core reaches this client: every core knows the
             // filters by then.

@@ -4,8 +4,8 @@ use crate::base::ids::{ConnectionId, CoreId, Publisher, SessionId, exchange};
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::Identity;
 use crate::engine::connections::pending_acks::{Answer, Promise};
+use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::Mesh;
-use crate::engine::mesh::batch::Once;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::retained::RetainedFull;
 use crate::engine::routing::deliver::Origin;
@@ -95,11 +95,11 @@ impl Engine {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Violation> {
-        let mark = self.mark();
+        let mark = self.durability.mark();
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
             && !self.receive_once(id, session, identifier)?
         {
-            let mut promise = self.promise_of(session, publish, self.batch_of_all());
+            let mut promise = self.promise_of(session, publish, self.durability.batch_of_all());
             promise.fans_out = true;
             // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores, and
             // subscribers here, may not have the first one yet, so it waits for all that is under way.
@@ -152,7 +152,7 @@ impl Engine {
         };
         // Responsibility is taken when every core with subscribers has the message.
         if publish.packet_identifier.is_some() {
-            let mut promise = self.promise_of(session, publish, self.batch_since(mark));
+            let mut promise = self.promise_of(session, publish, self.durability.batch_since(mark));
             promise.fans_out = self.router.take_new_fan_out();
             self.acknowledge(id, publish, reason, promise, |mesh, core, awaited| {
                 mesh.await_reached(core, awaited)
@@ -161,26 +161,26 @@ impl Engine {
         if self.router.take_has_queued() && self.memory_is_full() {
             self.connections.rest_for_memory(id, &mut self.timers, self.now);
         }
-        self.rest_for_store(id, mark);
+        self.pause_for_store(id, mark);
         Ok(())
     }
 
     /// The exchange of a QoS 2 message, of which some sessions may have stored their delivery before
     /// others, on other cores or in later turns.
-    fn once_of(&self, session: SessionId, publish: &Publish<'_>) -> Option<Once> {
-        if self.journal.is_none() || publish.qos != Qos::ExactlyOnce {
+    fn once_of(&self, session: SessionId, publish: &Publish<'_>) -> Option<Qos2Exchange> {
+        if !self.durability.has_journal() || publish.qos != Qos::ExactlyOnce {
             return None;
         }
         let publisher = self.sessions[session].number()?;
         let packet_identifier = publish.packet_identifier?.get();
-        Some(Once { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
+        Some(Qos2Exchange { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
     }
 
     /// What has to be stored before a message is acknowledged. That it was received is told together
     /// with its deliveries, or, where other cores have some of them, once they have stored those: so
     /// what a client sends again after a crash never counts as a duplicate of something lost.
     fn promise_of(&self, session: SessionId, publish: &Publish<'_>, batch: Option<u64>) -> Promise {
-        let is_kept = self.journal.is_some()
+        let is_kept = self.durability.has_journal()
             && publish.qos == Qos::ExactlyOnce
             && self.sessions[session].number().is_some();
         let receives = publish.packet_identifier.filter(|_| is_kept);
@@ -208,9 +208,7 @@ impl Engine {
             return Err(Violation::ReceiveMaximumExceeded);
         }
         inbound.receive(identifier);
-        if self.journal.is_some() {
-            inbound.withhold(identifier, self.checkpoints);
-        }
+        self.durability.withhold_received(inbound, identifier);
         inbound.settle(self.place.ledger());
         Ok(true)
     }
@@ -305,12 +303,12 @@ impl Engine {
             false => ReasonCode::PacketIdentifierNotFound,
         };
         let ack = Ack::new(identifier, reason);
-        let mark = self.mark();
-        self.work.spend(if self.journal.is_some() { 3 } else { 1 });
+        let mark = self.durability.mark();
+        self.work.spend(if self.durability.has_journal() { 3 } else { 1 });
         if reason == ReasonCode::Success {
-            self.tell_completed(session, identifier);
+            self.durability.append_completed(&self.sessions, session, identifier);
         }
-        if let Some(batch) = self.batch_since(mark) {
+        if let Some(batch) = self.durability.batch_since(mark) {
             // The client may use the identifier for another message from PUBCOMP on.
             let promise = Promise::stored(batch);
             return self.answer(id, Answer::Pubcomp(ack), promise, |_, _, _| false);

@@ -348,7 +348,7 @@ impl Engine {
         if !self.connections.leaves_later(id, &mut self.timers, self.now) {
             self.end_connection(id, ending);
         } else if !publishes_will {
-            self.settle_will(session, ending); // [MQTT-3.14.4-3]
+            self.dispose_will(session, ending); // [MQTT-3.14.4-3]
         }
         Ok(())
     }

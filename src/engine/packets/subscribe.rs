@@ -75,7 +75,7 @@ impl Engine {
         };
         let subscribed = self.add_subscription(session, &filter, subscription);
         if subscribed.replaced != Some(subscription) {
-            self.tell_subscribed(session, text, &subscription);
+            self.durability.append_subscribed(&self.sessions[session], text, &subscription);
         }
         if filter.share_name().is_some() {
             if subscribed.replaced.is_none() {
@@ -184,7 +184,7 @@ impl Engine {
         if filter.is_shared() && state.outbound.is_some() {
             groups_left.push((filter, text.to_owned()));
         }
-        self.tell_unsubscribed(session, text);
+        self.durability.append_unsubscribed(&self.sessions[session], text);
         self.remove_subscription(filter, session);
         true
     }

@@ -358,7 +358,7 @@ impl Engine {
         let (now, timers) = (self.now, &mut self.timers);
         let stored = self.retained.retain(content, user, memory_bytes_max, now, timers)?;
         if !sys_topics::is_ours(content.topic) {
-            self.tell_retained(content, stored.stamp);
+            self.durability.append_retained(content, stored.stamp);
         }
         Ok(stored)
     }

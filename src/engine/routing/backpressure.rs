@@ -59,7 +59,7 @@ impl Engine {
             outbound.map_or(Acknowledged::Unknown, |o| o.acknowledge(identifier, ack));
         match acknowledged {
             Acknowledged::Ended => {
-                self.tell_gone(session);
+                self.durability.append_done(&mut self.sessions, session);
                 if let Some(congestion) = self.connections[id].congestion_mut() {
                     congestion.taken += 1;
                 }
@@ -82,9 +82,9 @@ impl Engine {
         identifier: PacketIdentifier,
         kept: RecordRef,
     ) {
-        let mark = self.mark();
-        self.tell_released(session, identifier, kept);
-        let Some(batch) = self.batch_since(mark) else {
+        let mark = self.durability.mark();
+        self.durability.append_released(&self.sessions, session, kept, identifier);
+        let Some(batch) = self.durability.batch_since(mark) else {
             return self.send_pubrel(id, identifier, ReasonCode::Success);
         };
         let pubrel = Answer::Pubrel(wire::Ack::new(identifier, ReasonCode::Success));
@@ -132,7 +132,7 @@ impl Engine {
         let (mut expired, mut denied) = (0, 0);
         let queued_before = self.queued(session);
         while self.connections[id].pending_bytes() <= outbox_bytes {
-            let stored = self.stored_up_to();
+            let stored = self.durability.stored_up_to();
             let Session { outbound, client_identifier, .. } = &mut self.sessions[session];
             let Some(outbound) = outbound else { break };
             let is_judging = outbound.has_unjudged();
@@ -152,8 +152,8 @@ impl Engine {
             match next {
                 Next::Denied => denied += 1,
                 Next::Hold(kept, identifier) => {
-                    self.tell_sent(session, kept, identifier);
-                    self.hold_until_stored(session, id, kept);
+                    self.durability.append_sent(&self.sessions, session, kept, identifier);
+                    self.durability.hold_until_stored(&mut self.sessions[session], id, kept);
                 }
                 Next::Pubrel(identifier) => {
                     self.send_pubrel(id, identifier, ReasonCode::Success);
@@ -165,7 +165,8 @@ impl Engine {
                         && !dup
                         && (delivery.qos == Qos::AtLeastOnce || stored == u64::MAX)
                     {
-                        self.tell_sent(session, delivery.kept, identifier);
+                        let kept = delivery.kept;
+                        self.durability.append_sent(&self.sessions, session, kept, identifier);
                     }
                     self.send_queued(id, session, &delivery, identifier, dup);
                 }
@@ -178,7 +179,7 @@ impl Engine {
         self.count_queue(session, queued_before);
         self.count_drops(session, DropCause::Expired, expired);
         self.count_drops(session, DropCause::NotAuthorized, denied);
-        self.tell_gone(session);
+        self.durability.append_done(&mut self.sessions, session);
         if expired > 0 {
             self.work.spend(expired as usize / 4);
             // There may be more of them: others have their turn first.
@@ -226,7 +227,7 @@ impl Engine {
             if let (Some(identifier), Some(outbound)) = (identifier, outbound) {
                 outbound.abandon(identifier);
             }
-            self.tell_gone(session);
+            self.durability.append_done(&mut self.sessions, session);
             return self.count_drops(session, DropCause::PacketTooLarge, 1);
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;

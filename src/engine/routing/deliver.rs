@@ -13,8 +13,8 @@ use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
 use crate::engine::connections::connection::Connection;
-use crate::engine::durability::in_transit::Told;
-use crate::engine::mesh::batch::Once;
+use crate::engine::durability::in_transit::LoggedDelivery;
+use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::bundle::Places;
 use crate::engine::retained::Stored;
 use crate::engine::routing::recipients::{Own, Target, Targets};
@@ -67,10 +67,10 @@ pub(in crate::engine) struct Draft<'a> {
     /// RETAIN flag it was published with.
     pub retain: bool,
     /// It must reach no session twice.
-    pub once: Option<Once>,
+    pub once: Option<Qos2Exchange>,
     /// What it was before, as the store knows it, where it goes to another member of a shared
     /// subscription.
-    pub before: Vec<Told>,
+    pub before: Vec<LoggedDelivery>,
     message: Option<Message>,
     /// Where it lies for other cores.
     pub places: Places,
@@ -151,7 +151,7 @@ pub(in crate::engine) struct Origin {
     /// Its session, when it is one of this core, for No Local.
     pub session: Option<SessionId>,
     /// It must reach no session twice.
-    pub once: Option<Once>,
+    pub once: Option<Qos2Exchange>,
     /// The core whose batch had it.
     pub from: Option<CoreId>,
 }
@@ -172,7 +172,7 @@ impl Engine {
             None => Draft::new(*content, retain),
         };
         draft.once = origin.once;
-        self.forget_taken(draft.once);
+        self.durability.begin_exchange(draft.once, &mut self.mesh);
         let targets = self.targets(content.topic);
         if draft.once.is_some() && self.is_stored_as_a_whole(&targets) {
             draft.once = None;
@@ -195,8 +195,7 @@ impl Engine {
     fn is_stored_as_a_whole(&self, targets: &Targets) -> bool {
         self.mesh.is_alone()
             && self.router.fan_outs.are_few(targets.each.len())
-            && self.taken.is_empty()
-            && self.taken_by_groups.is_empty()
+            && self.durability.has_no_duplicates()
     }
 
     /// Brings a message that came from another core to the subscribers of this one.
@@ -275,10 +274,10 @@ impl Engine {
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) -> Standing {
-        if shared.is_none() && self.has_taken(target.session, draft.once) {
+        let session = &mut self.sessions[target.session];
+        if shared.is_none() && self.durability.is_duplicate(session, draft.once) {
             return Standing::Offline;
         }
-        let session = &mut self.sessions[target.session];
         let qos = draft.content.qos.min(target.qos);
         let Some(id) = session.connection else {
             if qos != Qos::AtMostOnce && !session.is_over() {
@@ -339,9 +338,9 @@ impl Engine {
         if qos != Qos::AtMostOnce {
             let delivery = target.delivery(draft, self.place.ledger(), shared);
             let window = connection.window;
-            let is_held = qos == Qos::ExactlyOnce && self.journal_waits();
+            let is_held = qos == Qos::ExactlyOnce && self.durability.waits();
             let session = &mut self.sessions[target.session];
-            let number = if self.journal.is_some() { session.number() } else { None };
+            let number = if self.durability.has_journal() { session.number() } else { None };
             let outbound = session.outbound_mut(window);
             outbound.settle_inflight(self.place.ledger());
             match number {
@@ -352,7 +351,13 @@ impl Engine {
                 Some(number) => {
                     let identifier = outbound.send(delivery.clone()).get();
                     copy.packet_identifier = identifier;
-                    let kept = self.tell_delivery(number, &delivery, identifier, draft.once);
+                    let kept = self.durability.append_delivery(
+                        number,
+                        &delivery,
+                        identifier,
+                        draft.once,
+                        &self.router.index,
+                    );
                     let outbound = self.sessions[target.session].outbound.as_mut();
                     outbound.expect("just used").note_kept(kept);
                 }
@@ -383,11 +388,12 @@ impl Engine {
             return self.count_drops(target.session, DropCause::MemoryFull, 1);
         }
         let mut delivery = target.delivery(draft, self.place.ledger(), shared);
-        if self.journal.is_some()
+        if self.durability.has_journal()
             && delivery.qos != Qos::AtMostOnce
             && let Some(number) = self.sessions[target.session].number()
         {
-            delivery.kept = self.tell_delivery(number, &delivery, 0, draft.once);
+            let (exchange, index) = (draft.once, &self.router.index);
+            delivery.kept = self.durability.append_delivery(number, &delivery, 0, exchange, index);
         }
         let queued_before = self.queued(target.session);
         let session = &mut self.sessions[target.session];
@@ -411,7 +417,7 @@ impl Engine {
                 self.connections.close_later(id, ReasonCode::QuotaExceeded);
             }
         }
-        self.tell_gone(target.session);
+        self.durability.append_done(&mut self.sessions, target.session);
     }
 
     /// Lets go of what has expired in the queue of a session; whether there is memory then.
@@ -422,7 +428,7 @@ impl Engine {
         let swept = outbound.take_swept();
         self.count_queue(session, queued_before);
         self.note_swept(session, swept);
-        self.tell_gone(session);
+        self.durability.append_done(&mut self.sessions, session);
         !self.memory_is_full()
     }
 
@@ -439,14 +445,21 @@ impl Engine {
         session: SessionId,
         id: ConnectionId,
         delivery: Delivery,
-        once: Option<Once>,
+        once: Option<Qos2Exchange>,
     ) {
         let state = &mut self.sessions[session];
         let (number, outbound) = (state.number(), state.outbound.as_mut());
         let identifier = outbound.expect("the caller made it").hold(delivery.clone());
         let number = number.expect("it is kept");
-        let kept = self.tell_delivery(number, &delivery, identifier.get(), once);
-        self.hold_until_stored(session, id, kept);
+        let identifier = identifier.get();
+        let kept = self.durability.append_delivery(
+            number,
+            &delivery,
+            identifier,
+            once,
+            &self.router.index,
+        );
+        self.durability.hold_until_stored(&mut self.sessions[session], id, kept);
     }
 
     /// Encodes one copy into the outbox of a connection.

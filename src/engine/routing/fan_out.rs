@@ -17,7 +17,7 @@ use shards::TopicFilter;
 
 use crate::base::ids::{CoreId, Publisher, SessionId};
 use crate::engine::Engine;
-use crate::engine::mesh::batch::Once;
+use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
 use crate::engine::routing::fan_out_batch::Encoded;
@@ -79,7 +79,7 @@ enum What {
     Message {
         message: Message,
         retain: bool,
-        once: Option<Once>,
+        once: Option<Qos2Exchange>,
         /// The session that published it, for No Local.
         session: Option<SessionId>,
     },
@@ -223,7 +223,7 @@ impl Engine {
         origin: &Origin,
     ) -> Pressure {
         let mut left = first..targets.each.len();
-        let (mark, number) = (self.mark(), u64::MAX);
+        let (mark, number) = (self.durability.mark(), u64::MAX);
         let mut pressure = Pressure::default();
         if self.router.fan_outs.is_empty() {
             self.deliver_part(targets, &mut left, number, draft, origin.session, &mut pressure);
@@ -264,7 +264,7 @@ impl Engine {
             left,
             pressure,
             publishers,
-            (None, self.mark()),
+            (None, self.durability.mark()),
         );
         None
     }
@@ -437,10 +437,10 @@ impl Engine {
         {
             self.sessions.remove(index);
         }
-        let batch = self.batch_since(of.mark);
+        let batch = self.durability.batch_since(of.mark);
         for awaited in of.answers {
             match batch {
-                Some(batch) => self.await_stored(batch, awaited),
+                Some(batch) => self.durability.await_stored(batch, awaited),
                 None => self.note_awaited(awaited),
             }
         }
@@ -455,7 +455,7 @@ impl Engine {
                         self.now,
                     );
                 }
-                self.rest_for_store(publisher.connection, of.mark);
+                self.pause_for_store(publisher.connection, of.mark);
             }
             if let Some(consumer) = of.pressure.consumer_awaited() {
                 self.pause_for(publisher, consumer);
@@ -474,7 +474,7 @@ impl Engine {
         if let What::Run(run) = of.what {
             self.router.batch.take_back(*run);
         }
-        self.end_passages_of_wills();
+        self.durability.end_forwarded_wills(&self.mesh, &self.router.fan_outs);
     }
 
     /// The broker stops: everybody gets what came before.

@@ -45,7 +45,7 @@ impl Engine {
         except: Option<SessionId>,
     ) -> Option<Standing> {
         self.work.spend(SHARE_STEPS);
-        if self.has_been_taken_by(sharing, draft.once) {
+        if self.durability.is_duplicate_of_group(sharing, draft.once, &self.router.index) {
             return Some(Standing::Offline);
         }
         let qos = draft.content.qos;
@@ -74,11 +74,11 @@ impl Engine {
         origin: &Origin,
         hops: u16,
     ) {
-        let passage = self.begin_passage(core, text, draft, origin, hops);
+        let ended = self.begin_forward(core, text, draft, origin, hops);
         let whom = |batch: &mut crate::engine::Batch| {
             let filter = batch.push_text(text);
-            let passage = passage.and_then(|passage| batch.push_passage(passage));
-            Whom::Group { filter, hops, passage }
+            let on_arrival = ended.and_then(|ended| batch.push_on_arrival(ended));
+            Whom::Group { filter, hops, on_arrival }
         };
         self.forward_to(core, draft, origin, whom);
     }
@@ -185,7 +185,7 @@ impl Engine {
         let is_one = |filter| find(filter).is_ok();
         let (taken, is_more) = outbound.take_shared(is_one, leaves, limits::HANDED_ON_AT_ONCE);
         self.work.spend(taken.len() + outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
-        self.tell_gone_of(number, outbound);
+        self.durability.append_done_of(number, outbound);
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
             let (_, sharing) = &sharings[find(filter).expect("one of them")];

@@ -37,7 +37,7 @@ fn names() -> impl Iterator<Item = String> {
 /// Everything, told anew batch by batch.
 fn told_anew(world: &mut World) -> Vec<RecordBatch> {
     let mut anew: Vec<RecordBatch> = Vec::new();
-    let mut up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+    let mut up_to = world.engine.durability.journal().number() - 1;
     while anew.last().is_none_or(|last| last.checkpoint != 1) {
         let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
         world.engine.handle_stored(world.now, state);
@@ -88,7 +88,7 @@ fn a_crash_while_everything_is_told_anew_loses_no_message() {
 #[test]
 fn what_is_acknowledged_while_everything_is_told_anew_stays_so() {
     let (mut world, stored) = crowd();
-    let up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+    let up_to = world.engine.durability.journal().number() - 1;
     let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
     world.engine.handle_stored(world.now, state);
     let mut all = stored;
@@ -199,7 +199,7 @@ fn sessions_and_messages_are_as_old_as_before_when_the_time_of_day_is_set_forwar
     world.advance_ms(60_000);
     world.store_all();
     let wall_at_zero_us = WALL_AT_ZERO_US + years_us;
-    let mut up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+    let mut up_to = world.engine.durability.journal().number() - 1;
     let mut anew: Vec<RecordBatch> = Vec::new();
     while anew.last().is_none_or(|last| last.checkpoint != 1) {
         let state = StoreState { up_to, checkpoint: 1, wall_at_zero_us, ..StoreState::default() };

@@ -196,7 +196,7 @@ impl Kept {
         // It begins once the other core has receipted what came before.
         for _ in 0..4 {
             for world in &mut self.cores.0 {
-                let up_to = world.engine.journal.as_ref().expect("it keeps").number() - 1;
+                let up_to = world.engine.durability.journal().number() - 1;
                 let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
                 world.engine.handle_stored(world.now, state);
                 anew.extend(world.records());
