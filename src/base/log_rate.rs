@@ -28,7 +28,7 @@ const NAME_BYTES_MAX: usize = 128;
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 /// Number of lines suppressed since the start.
-pub fn left_out() -> u64 {
+pub fn suppressed_lines() -> u64 {
     LEFT_OUT.load(Relaxed)
 }
 
@@ -47,20 +47,20 @@ pub struct Rate {
     /// The current second, plus one; 0 before the first line.
     second: AtomicU64,
     lines: AtomicU32,
-    left_out: AtomicU64,
+    suppressed: AtomicU64,
 }
 
 impl Rate {
     /// Creates a counter without lines.
     #[expect(clippy::new_without_default, reason = "only used in statics")]
     pub const fn new() -> Self {
-        let (second, left_out) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { second, lines: AtomicU32::new(0), left_out }
+        let (second, suppressed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { second, lines: AtomicU32::new(0), suppressed }
     }
 
     /// Whether one more line may be written; if so, the number of lines suppressed before it, if
     /// any.
-    pub fn admit(&self, now: Now) -> Result<Option<u64>, LeftOut> {
+    pub fn admit(&self, now: Now) -> Result<Option<u64>, Suppressed> {
         let second = now.0 / WINDOW_US + 1;
         let counted = self.second.load(Relaxed);
         // The clocks of cores differ slightly; their lines share one counter.
@@ -70,17 +70,17 @@ impl Rate {
         }
         if self.lines.fetch_add(1, Relaxed) >= LINES_PER_SECOND_MAX {
             self.lines.store(LINES_PER_SECOND_MAX, Relaxed);
-            self.left_out.fetch_add(1, Relaxed);
+            self.suppressed.fetch_add(1, Relaxed);
             LEFT_OUT.fetch_add(1, Relaxed);
-            return Err(LeftOut);
+            return Err(Suppressed);
         }
-        Ok(Some(self.left_out.swap(0, Relaxed)).filter(|&lines| lines > 0))
+        Ok(Some(self.suppressed.swap(0, Relaxed)).filter(|&lines| lines > 0))
     }
 }
 
 /// The line is suppressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeftOut;
+pub struct Suppressed;
 
 /// Logs like `tracing::LEVEL!(…)`, but at most a fixed number of times per second and call site:
 /// `rated!(warn, now, field = …, "text")`.
@@ -145,9 +145,9 @@ mod tests {
     fn lines_of_one_kind_are_limited_and_the_next_one_states_how_many_were_suppressed() {
         let rate = Rate::new();
         let admitted = |now| (0..25).filter(|_| rate.admit(Now(now)).is_ok()).count();
-        let before = left_out();
+        let before = suppressed_lines();
         assert_eq!((admitted(0), admitted(999_999)), (10, 0));
-        assert!(left_out() - before >= 40); // of all kinds, and other tests log too
+        assert!(suppressed_lines() - before >= 40); // of all kinds, and other tests log too
         assert_eq!(rate.admit(Now(1_000_000)), Ok(Some(40)));
         assert_eq!(rate.admit(Now(1_000_001)), Ok(None));
         // A core whose clock is behind shares the current second.

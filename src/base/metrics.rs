@@ -108,8 +108,8 @@ macro_rules! counters {
             }
 
             /// All counters and gauges by name.
-            pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64, Nature)> {
-                [$((stringify!($name), self.$name, Nature::$nature),)+].into_iter()
+            pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64, NumberKind)> {
+                [$((stringify!($name), self.$name, NumberKind::$nature),)+].into_iter()
             }
 
             /// Adds the counters of another core. Values that are the same on every core are not
@@ -129,7 +129,7 @@ macro_rules! counters {
             /// value.
             pub fn since(&self, earlier: &Self) -> Self {
                 let mut since = self.clone();
-                $(if Nature::$nature == Nature::Counter {
+                $(if NumberKind::$nature == NumberKind::Counter {
                     since.$name -= earlier.$name;
                 })+
                 for (of, before) in since.drops.0.iter_mut().zip(earlier.drops.0) {
@@ -159,7 +159,7 @@ enum Of {
 
 /// The kind of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nature {
+pub enum NumberKind {
     /// A counter since the start.
     Counter,
     /// A current value.

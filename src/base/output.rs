@@ -275,9 +275,9 @@ mod tests {
     }
 
     /// Never accepts anything.
-    struct StandsStill;
+    struct Stalled;
 
-    impl Write for StandsStill {
+    impl Write for Stalled {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             loop {
                 std::thread::park();
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_stalled_reader_loses_lines_beyond_the_bound_and_delays_the_end_by_a_second() {
-        let output = Output::start_for("test", StandsStill).expect("a thread");
+        let output = Output::start_for("test", Stalled).expect("a thread");
         let line = [b'x'; 1024];
         (0..1_100).for_each(|_| output.say(&line));
         assert_eq!(output.lost(), 1_100 - 1_024);

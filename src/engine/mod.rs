@@ -158,7 +158,7 @@ impl Engine {
         self.connections.report(&mut self.metrics);
         self.metrics.memory_bytes = self.place.ledger().bytes();
         self.metrics.input_bytes = self.place.ledger().input_bytes();
-        self.metrics.log_lines_left_out = crate::base::log_rate::left_out();
+        self.metrics.log_lines_left_out = crate::base::log_rate::suppressed_lines();
         self.metrics.log_lines_lost = crate::base::output::log_lines_lost();
         self.metrics.work_steps = self.work.total();
         self.metrics.work_steps_turn_max = self.work.turn_max();

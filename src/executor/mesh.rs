@@ -112,7 +112,7 @@ impl<S> Mesh<S> {
     pub fn doze(&mut self, engine: &mut Engine) -> bool {
         let stuck: Vec<usize> =
             self.others().filter(|&core| self.has_cargo(core, engine)).collect();
-        self.port.doze(stuck.into_iter())
+        self.port.prepare_to_sleep(stuck.into_iter())
     }
 
     /// The core is awake again.

@@ -1,6 +1,6 @@
 //! Accounting of what cores and users hold (bytes, connections, sessions, messages), and its
 //! limits.
 
+pub mod accounted;
 pub mod gauges;
 pub mod users;
-pub mod weighed;

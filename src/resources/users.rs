@@ -59,18 +59,18 @@ pub struct Membership(Arc<User>);
 
 /// The user has reached a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoldsTooMuch;
+pub struct QuotaExceeded;
 
 impl Users {
-    /// Counts one more session of a user, unless it has `sessions_max`; 0 means no limit. `spares`
+    /// Counts one more session of a user, unless it has `sessions_max`; 0 means no limit. `replaces`
     /// states that the session replaces one of the same user.
-    pub fn enter(
+    pub fn add_session(
         &self,
         name: &str,
         sessions_max: u32,
-        spares: bool,
+        replaces: bool,
         ledger: &Ledger,
-    ) -> Result<Membership, HoldsTooMuch> {
+    ) -> Result<Membership, QuotaExceeded> {
         let mut by_name = lock(&self.0.by_name);
         let user = match by_name.get(name).and_then(Weak::upgrade) {
             Some(user) => user,
@@ -91,13 +91,13 @@ impl Users {
         };
         let sessions = user.sessions.load(Relaxed);
         let is_too_many =
-            sessions_max > 0 && sessions >= u64::from(sessions_max) + u64::from(spares);
+            sessions_max > 0 && sessions >= u64::from(sessions_max) + u64::from(replaces);
         if !is_too_many {
             user.sessions.fetch_add(1, Relaxed);
         }
         // Dropping the last reference to a user takes the lock.
         drop(by_name);
-        if is_too_many { Err(HoldsTooMuch) } else { Ok(Membership(user)) }
+        if is_too_many { Err(QuotaExceeded) } else { Ok(Membership(user)) }
     }
 
     /// Counts a message that a user has retained under `stamp`, replacing the one with the stamp
@@ -109,7 +109,7 @@ impl Users {
         replaced: Option<u64>,
         bounds: &Protection,
         ledger: &Ledger,
-    ) -> Result<(), HoldsTooMuch> {
+    ) -> Result<(), QuotaExceeded> {
         let Membership(user) = user;
         let mut retained = lock(&self.0.retained);
         let before = replaced.and_then(|stamp| retained.get(&stamp));
@@ -120,7 +120,7 @@ impl Users {
         if exceeds(messages, bounds.retained_messages_per_user_max.into())
             || exceeds(all_bytes, bounds.retained_bytes_per_user_max)
         {
-            return Err(HoldsTooMuch);
+            return Err(QuotaExceeded);
         }
         ledger.charge(OWNED_BYTES);
         let owned = Owned { user: Arc::clone(user), bytes, ledger: ledger.clone() };
@@ -132,7 +132,7 @@ impl Users {
 
     /// Ends the accounting of the retained message with this stamp. Every core calls this; the
     /// first call counts.
-    pub fn forget_retained(&self, stamp: u64) {
+    pub fn remove_retained(&self, stamp: u64) {
         let owned = lock(&self.0.retained).remove(&stamp);
         if let Some(Owned { user, bytes, ledger }) = owned {
             user.retained_messages.fetch_sub(1, Relaxed);
@@ -191,13 +191,13 @@ impl QueueBytes {
     }
 
     /// Whether `more` bytes would exceed `user_bytes_max` for all queues of the user.
-    pub fn are_too_many(&self, more: u64, user_bytes_max: u64) -> bool {
+    pub fn would_exceed(&self, more: u64, user_bytes_max: u64) -> bool {
         let Some(user) = &self.user else { return false };
         exceeds(user.queue_bytes.load(Relaxed).saturating_add(more), user_bytes_max)
     }
 
     /// Assigns the queue to a user.
-    pub fn count_for(&mut self, membership: &Membership) {
+    pub fn assign_to_user(&mut self, membership: &Membership) {
         let bytes = self.bytes;
         self.set(0);
         self.user = Some(Arc::clone(&membership.0));
@@ -227,15 +227,15 @@ mod tests {
     #[test]
     fn a_user_is_removed_with_the_last_thing_it_holds() {
         let (users, ledger) = (Users::default(), Ledger::default());
-        let enter = |name| users.enter(name, 2, false, &ledger);
-        let (one, two) = (enter("u").expect("room"), enter("u").expect("room"));
+        let add_session = |name| users.add_session(name, 2, false, &ledger);
+        let (one, two) = (add_session("u").expect("room"), add_session("u").expect("room"));
         assert_eq!(one.sessions(), 2);
-        assert_eq!(enter("u").err(), Some(HoldsTooMuch));
-        assert!(enter("v").is_ok());
+        assert_eq!(add_session("u").err(), Some(QuotaExceeded));
+        assert!(add_session("v").is_ok());
         let mut queue = QueueBytes::default();
         queue.set(100);
-        queue.count_for(&one);
-        assert!(queue.are_too_many(1, 100) && !queue.are_too_many(0, 100));
+        queue.assign_to_user(&one);
+        assert!(queue.would_exceed(1, 100) && !queue.would_exceed(0, 100));
         drop((one, two));
         assert!(ledger.bytes() > 0, "the queue still counts");
         drop(queue);

@@ -388,13 +388,13 @@ impl Outbound {
         {
             return Some(DropCause::QueueFull);
         }
-        let are_too_many = self.queue_bytes.are_too_many(bytes, limits.user_bytes_max);
-        are_too_many.then_some(DropCause::UserQueueFull)
+        let would_exceed = self.queue_bytes.would_exceed(bytes, limits.user_bytes_max);
+        would_exceed.then_some(DropCause::UserQueueFull)
     }
 
     /// What waits counts for this user too from here on.
-    pub fn count_for(&mut self, membership: &Membership) {
-        self.queue_bytes.count_for(membership);
+    pub fn assign_to_user(&mut self, membership: &Membership) {
+        self.queue_bytes.assign_to_user(membership);
     }
 
     /// Puts the newcomer in the place of a queued message of its topic.

@@ -110,7 +110,7 @@ fn new_outbound(window: u16, extra: Option<&SessionExtra>) -> Box<Outbound> {
     let mut outbound = Box::<Outbound>::default();
     outbound.resume(usize::from(window));
     if let Some(membership) = extra.and_then(|extra| extra.membership.as_ref()) {
-        outbound.count_for(membership);
+        outbound.assign_to_user(membership);
     }
     outbound
 }
@@ -144,9 +144,9 @@ impl Session {
     }
 
     /// The session, with its queue, counts for this user from here on.
-    pub fn count_for(&mut self, membership: Membership) {
+    pub fn assign_to_user(&mut self, membership: Membership) {
         if let Some(outbound) = &mut self.outbound {
-            outbound.count_for(&membership);
+            outbound.assign_to_user(&membership);
         }
         self.extra.get_or_insert_default().membership = Some(membership);
     }

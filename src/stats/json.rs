@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use crate::base::metrics::{DROPS, Metrics, Nature};
+use crate::base::metrics::{DROPS, Metrics, NumberKind};
 use crate::stats::report::Part;
 use crate::stats::{QUANTILES, Recording, Report};
 
@@ -35,7 +35,7 @@ fn core_object(report: &Report, core: &Part) -> Value {
 /// What is said of each core as of all.
 fn part(part: &Part) -> Map<String, Value> {
     let metrics = &part.metrics;
-    let gauges = metrics.rows().filter(|(.., nature)| *nature == Nature::Gauge);
+    let gauges = metrics.rows().filter(|(.., nature)| *nature == NumberKind::Gauge);
     let gauges: Map<String, Value> =
         gauges.map(|(name, value, _)| (name.to_owned(), json!(value))).collect();
     let counters: Map<String, Value> =
@@ -54,7 +54,7 @@ fn part(part: &Part) -> Map<String, Value> {
 }
 
 fn counters(metrics: &Metrics) -> impl Iterator<Item = (String, u64)> {
-    let counters = metrics.rows().filter(|(.., nature)| *nature == Nature::Counter);
+    let counters = metrics.rows().filter(|(.., nature)| *nature == NumberKind::Counter);
     counters.map(|(name, value, _)| (name.to_owned(), value))
 }
 

@@ -3,7 +3,7 @@
 
 use crate::support::{Ack, Broker, Client, Connect, Publish, Subscribe, V5, Version, Will};
 use crate::support::{for_each_version, reason};
-use crate::{Files, as_user, await_metric, did};
+use crate::{Files, as_user, await_metric, record};
 
 const SYS: &str = "[mqtt]\nsys_interval_s = 1\n";
 
@@ -43,7 +43,7 @@ impl Denial {
                 let connect = connect(&broker, version);
                 Client::refused(&broker, connect, code);
                 await_metric(&broker, asks.clone(), counted, 1);
-                did(&broker, &format!("{what}: refused"));
+                record(&broker, &format!("{what}: refused"));
             });
         }
     }
@@ -214,7 +214,7 @@ fn a_client_is_refused_if_the_queue_of_decisions_is_full() {
         let refused = 1 + (asked - waiting.len()) as u64;
         await_metric(&broker, Connect::v5("m"), "clients/refused", refused);
         await_metric(&broker, Connect::v5("m"), "access/unfinished", waiting.len() as u64);
-        did(&broker, "too many pending decisions: refused");
+        record(&broker, "too many pending decisions: refused");
     }
 }
 
@@ -251,7 +251,7 @@ fn a_wrong_scram_proof_and_a_changed_user_on_reauthentication_are_refused() {
     reply(&mut client, &answer("alice", "guess", &challenge).0);
     client.expect_refusal(reason::NOT_AUTHORIZED);
     await_metric(&broker, alice(), "clients/refused", 1);
-    did(&broker, "wrong SCRAM proof: refused");
+    record(&broker, "wrong SCRAM proof: refused");
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn forbidden_publish_and_subscribe_packets_are_answered_by_version() {
         assert_eq!(alice.expect_suback().reasons, [no, 0, no]);
         await_metric(&broker, self::alice(), dropped, 6);
         await_metric(&broker, self::alice(), "subscriptions/refused", 2);
-        did(&broker, "denied by rules");
+        record(&broker, "denied by rules");
     }
 }
 
@@ -329,7 +329,7 @@ fn a_client_is_disconnected_when_its_credentials_expire() {
         "| user removed from the password file | DISCONNECT 0x87 | closed | `clients/withdrawn-credentials` |",
         "| password changed | DISCONNECT 0x98 | closed | `clients/withdrawn-credentials` |",
     ] {
-        assert_documented(line); // tested in `withdrawn`
+        assert_documented(line); // tested in `reload`
     }
     let server = crate::methods::asked::Server::start();
     let hook =
@@ -341,6 +341,6 @@ fn a_client_is_disconnected_when_its_credentials_expire() {
         let mut client = Client::connect(&broker, brief);
         client.expect_violation(0xA0);
         await_metric(&broker, Connect::v5("m"), "clients/expired-credentials", 1);
-        did(&broker, "HTTP server, answer with expires_in_s");
+        record(&broker, "HTTP server, answer with expires_in_s");
     }
 }

@@ -6,19 +6,19 @@
 mod support;
 
 mod denials;
-#[path = "../support/did.rs"]
-mod did;
 #[cfg(feature = "http-hook")]
 #[path = "../support/http.rs"]
 mod http;
 mod limits;
+#[path = "../support/matrix.rs"]
+mod matrix;
 mod methods;
 mod names;
 mod protection;
 mod proxied;
+mod reload;
 mod rules;
 mod sessions;
-mod withdrawn;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -128,12 +128,12 @@ fn as_user(version: Version, user: &str, client_identifier: &str) -> Connect {
 }
 
 /// Records how a client of the tests was authenticated or refused.
-fn did(broker: &Broker, authentication: &str) {
+fn record(broker: &Broker, authentication: &str) {
     let flags = std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default();
     let events = events(broker);
-    let setup = events.iter().find_map(|event| did::setup_of(event, &flags));
+    let setup = events.iter().find_map(|event| matrix::setup_of(event, &flags));
     let setup = setup.expect("the start event");
-    did::did(&setup, "tcp", authentication, "the tests' own");
+    matrix::record(&setup, "tcp", authentication, "the tests' own");
 }
 
 fn events(broker: &Broker) -> Vec<serde_json::Value> {

@@ -25,7 +25,7 @@ pub mod scram {
         CONTINUE_AUTHENTICATION, NOT_AUTHORIZED, RE_AUTHENTICATE, SUCCESS,
     };
     use crate::support::{Auth, Broker, Client, Connect, Packet, Property, V5, property};
-    use crate::{Files, did};
+    use crate::{Files, record};
 
     const METHOD: &str = "SCRAM-SHA-256";
 
@@ -111,7 +111,7 @@ pub mod scram {
         assert_eq!(String::from_utf8(proven).expect("text"), expected);
         client.subscribe("hers/1", 0);
 
-        did(&broker, METHOD);
+        record(&broker, METHOD);
 
         // The client may re-authenticate, but only as the same user.
         let again = Auth::new(RE_AUTHENTICATE).property(method());
@@ -145,7 +145,7 @@ pub mod scram {
 mod tokens {
     use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED};
     use crate::support::{Broker, Client, Connect, V5, V311, for_versions};
-    use crate::{Files, did};
+    use crate::{Files, record};
 
     const MADE_ELSEWHERE: &str = include_str!("../../src/access/methods/jwt/tokens.json");
 
@@ -197,7 +197,7 @@ mod tokens {
             let mut client = Client::connect(&broker, with(version, token));
             client.subscribe("hers/1", 0);
         });
-        did(&broker, "token");
+        record(&broker, "token");
         Client::refused(&broker, with(V5, &format!("{token}A")), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, with(V311, "no token"), 4);
         Client::refused(&broker, Connect::v5("c"), NOT_AUTHORIZED);
@@ -225,7 +225,7 @@ pub mod asked {
     use crate::http::read_request;
     use crate::support::reason::{BAD_USER_NAME_OR_PASSWORD, SERVER_UNAVAILABLE};
     use crate::support::{Broker, Client, Connect, V5, for_versions};
-    use crate::{Files, did};
+    use crate::{Files, record};
 
     /// An HTTP server that accepts clients whose User Name equals their password.
     pub struct Server {
@@ -295,7 +295,7 @@ pub mod asked {
             Client::connect(&broker, connect).disconnect();
         });
         assert_eq!(server.asked(), 1, "the second response comes from the cache");
-        did(&broker, "HTTP server");
+        record(&broker, "HTTP server");
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("forbidden", "x"), BAD_USER_NAME_OR_PASSWORD);
         Client::refused(&broker, named("zoe", "guess"), BAD_USER_NAME_OR_PASSWORD);

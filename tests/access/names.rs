@@ -4,7 +4,7 @@ use crate::support::reason::{
     BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED, V3_BAD_USER_NAME_OR_PASSWORD, V3_NOT_AUTHORIZED,
 };
 use crate::support::{Broker, Client, Connect, V311, for_versions};
-use crate::{Files, as_user, broker, did, in_version, run, text};
+use crate::{Files, as_user, broker, in_version, record, run, text};
 
 #[test]
 fn the_default_configuration_refuses_unknown_clients_from_other_machines() {
@@ -24,7 +24,7 @@ fn anonymous_clients_are_accepted_only_if_configured() {
     let open = Broker::listening_at("0.0.0.0:0", "[access]\nanonymous = true\n");
     open.await_log("anonymous clients may connect, and other machines may reach this listener", 1);
     Client::connect(&open, Connect::v5("c"));
-    did(&open, "none");
+    record(&open, "none");
     Client::connect(&open, as_user(V311, "whoever", "d"));
     let shut = Broker::with_config("[access]\nanonymous = false\n");
     Client::refused(&shut, Connect::v5("c"), NOT_AUTHORIZED);
@@ -64,7 +64,7 @@ fn users_of_the_password_file_are_accepted_with_their_password_on_every_executor
             Client::refused(&broker, Connect::new(version, "f"), unnamed);
             clients.into_iter().for_each(|mut client| client.expect_alive());
         });
-        did(&broker, "password");
+        record(&broker, "password");
     }
 }
 

@@ -29,7 +29,7 @@ impl Link {
 
     /// Connects with a session that ends with the connection, and a retained Will whose payload is
     /// a number.
-    pub fn open_mortal(
+    pub fn open_with_will(
         address: SocketAddr,
         name: &str,
         topic: &str,

@@ -18,9 +18,9 @@
 
 mod broker;
 mod link;
-mod mortal;
 mod publisher;
 mod subscriber;
+mod wills;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -35,9 +35,9 @@ use ringmq::wire::{
 
 use crate::broker::{Broker, Folder};
 use crate::link::Link;
-use crate::mortal::Mortals;
 use crate::publisher::Publisher;
 use crate::subscriber::{Group, Subscriber};
+use crate::wills::ClientsWithWills;
 
 const PUBLISHERS: usize = 3;
 /// Number of messages that a publisher has in flight.
@@ -60,7 +60,7 @@ fn round(
     publishers: &mut [Publisher],
     subscribers: &mut [Subscriber],
     members: &mut [Subscriber],
-    mortals: &mut Mortals,
+    with_wills: &mut ClientsWithWills,
     (time, is_odd): (Duration, bool),
 ) {
     let (address, never) = (broker.address, AtomicBool::new(false));
@@ -76,7 +76,7 @@ fn round(
             }
             scope.spawn(|| drop(subscriber.serve(address, |_| is_killed.load(Ordering::Relaxed))));
         }
-        scope.spawn(|| mortals.serve(address));
+        scope.spawn(|| with_wills.serve(address));
         let leaves = Instant::now() + time / 2;
         for (number, member) in members.iter_mut().enumerate() {
             // One member disconnects in the middle, so that its queued messages move to the others.
@@ -99,7 +99,7 @@ fn settle(
     publishers: &mut [Publisher],
     subscribers: &mut [Subscriber],
     (group, members): (&Group, &mut [Subscriber]),
-    mortals: &Mortals,
+    with_wills: &ClientsWithWills,
 ) {
     let ends = AtomicBool::new(true);
     for publisher in publishers.iter_mut() {
@@ -127,8 +127,8 @@ fn settle(
         }
     }
     settle_group(address, &all, group, members);
-    let retained = retained(address, publishers.len(), &mortals.accepted);
-    let lost = mortals.accepted.iter().find(|&topic| !retained.contains_key(topic));
+    let retained = retained(address, publishers.len(), &with_wills.accepted);
+    let lost = with_wills.accepted.iter().find(|&topic| !retained.contains_key(topic));
     assert!(lost.is_none(), "the Will {lost:?} was not published");
     for publisher in publishers {
         let kept = retained.get(&publisher.topic(0)).copied().unwrap_or(0);
@@ -177,7 +177,7 @@ fn retained(
         retain_as_published: false,
         retain_handling: 0,
     };
-    let filters = [("r/#", options), (&*format!("{}#", mortal::TOPICS), options)];
+    let filters = [("r/#", options), (&*format!("{}#", wills::TOPICS), options)];
     let subscribe = Packet::Subscribe(Subscribe {
         packet_identifier: PacketIdentifier::new(1).expect("one"),
         subscription_identifier: None,
@@ -193,7 +193,7 @@ fn retained(
         if let Packet::Publish(publish) = wire::decode(&packet, Version::V5).expect("MQTT") {
             let number = u64::from_be_bytes(publish.payload.try_into().expect("a number"));
             let topic = publish.topic;
-            let is_awaited = wills.contains(topic) || !topic.starts_with(mortal::TOPICS);
+            let is_awaited = wills.contains(topic) || !topic.starts_with(wills::TOPICS);
             let is_new = kept.insert(topic.to_owned(), number).is_none();
             missing -= usize::from(is_new && is_awaited);
         }
@@ -217,7 +217,7 @@ fn no_acknowledged_message_is_lost_when_the_broker_is_killed() {
     let mut subscribers: Vec<Subscriber> = (0..2).map(Subscriber::new).collect();
     let group = Arc::new(Group::default());
     let mut members: Vec<Subscriber> = (0..3).map(|n| Subscriber::member(n, &group)).collect();
-    let mut mortals = Mortals::default();
+    let mut with_wills = ClientsWithWills::default();
     let broker = Broker::start(&folder.0);
     // What is published before a subscription is acknowledged need not reach its client.
     for client in subscribers.iter_mut().chain(&mut members) {
@@ -234,12 +234,12 @@ fn no_acknowledged_message_is_lost_when_the_broker_is_killed() {
         let mut broker = Broker::start_with(&folder.0, &flags, will_grace_s);
         let time = Duration::from_micros(next_random(&mut random) % 120_000);
         let how = (time, done % 2 == 1);
-        round(&mut broker, &mut publishers, &mut subscribers, &mut members, &mut mortals, how);
+        round(&mut broker, &mut publishers, &mut subscribers, &mut members, &mut with_wills, how);
         done += 1;
         if done % 50 == 0 {
             let broker = Broker::start(&folder.0);
             let shared = (&*group, &mut members[..]);
-            settle(broker.address, &mut publishers, &mut subscribers, shared, &mortals);
+            settle(broker.address, &mut publishers, &mut subscribers, shared, &with_wills);
             if done % 100 == 0 {
                 broker.stop();
             }
@@ -247,9 +247,9 @@ fn no_acknowledged_message_is_lost_when_the_broker_is_killed() {
     }
     let broker = Broker::start(&folder.0);
     let shared = (&*group, &mut members[..]);
-    settle(broker.address, &mut publishers, &mut subscribers, shared, &mortals);
+    settle(broker.address, &mut publishers, &mut subscribers, shared, &with_wills);
     let messages: u64 = publishers.iter().flat_map(|publisher| publisher.last).sum();
     assert!(messages > 0, "no message was published");
-    let (seconds, wills) = (begin.elapsed().as_secs_f64(), mortals.accepted.len());
+    let (seconds, wills) = (begin.elapsed().as_secs_f64(), with_wills.accepted.len());
     println!("{done} kills in {seconds:.0} s, {messages} messages, {wills} Wills");
 }

@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::did::did;
 use crate::http::read_request;
+use crate::matrix::record;
 use crate::secured::{flags, open, with_users};
 use crate::support::{Authority, Broker, Folder};
 use crate::{PATIENCE, clients_are_there};
@@ -135,7 +135,7 @@ fn a_page_uses_websocket_with_and_without_tls() {
     for transport in ["ws", "wss"] {
         let outcome = site.show(chromium, &url(&broker, transport), Some(&key), "");
         assert_eq!(outcome, "ok", "{transport}");
-        did(&broker.setup, transport, "none", CLIENT);
+        record(&broker.setup, transport, "none", CLIENT);
     }
     // The certificate is accepted because of its key.
     let outcome = site.show(chromium, &url(&broker, "wss"), None, "&refused=1");
@@ -151,10 +151,10 @@ fn a_page_logs_in_by_password() {
     let user = "&user=alice&password=";
     let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}alicealice"));
     assert_eq!(outcome, "ok");
-    did(&broker.setup, "wss", "password", CLIENT);
+    record(&broker.setup, "wss", "password", CLIENT);
     let outcome = site.show(chromium, &where_to, Some(&key), &format!("{user}guess"));
     assert!(outcome.contains("Connection refused"), "{outcome}");
-    did(&broker.setup, "wss", "wrong password, refused", CLIENT);
+    record(&broker.setup, "wss", "wrong password, refused", CLIENT);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_page_of_another_origin_is_refused() {
     let broker = Broker::start(&flags(), &listener);
     let where_to = format!("ws://{}/mqtt", broker.address("guarded"));
     assert_eq!(known.show(chromium, &where_to, None, ""), "ok");
-    did(&broker.setup, "ws", "origin", CLIENT);
+    record(&broker.setup, "ws", "origin", CLIENT);
     assert_eq!(unknown.show(chromium, &where_to, None, "&refused=1"), "ok");
-    did(&broker.setup, "ws", "another origin, refused", CLIENT);
+    record(&broker.setup, "ws", "another origin, refused", CLIENT);
 }

@@ -8,11 +8,11 @@
 // SCRAM includes the code that computes a certificate's fingerprint.
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 mod browser;
-#[path = "../support/did.rs"]
-mod did;
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/matrix.rs"]
+mod matrix;
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
 mod secured;
 #[allow(dead_code, reason = "shared with tests that use the rest")]
@@ -84,8 +84,8 @@ impl Broker {
                 "the broker exited before it listened"
             );
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
-            setup =
-                did::setup_of(&event, &std::env::var(FLAGS).unwrap_or_default()).unwrap_or(setup);
+            setup = matrix::setup_of(&event, &std::env::var(FLAGS).unwrap_or_default())
+                .unwrap_or(setup);
             if event["fields"]["message"] == "listening" {
                 break event;
             }
@@ -101,8 +101,8 @@ impl Broker {
         format!("mqtt://{}", self.address)
     }
 
-    fn did(&self, client: &str) {
-        did::did(&self.setup, "tcp", "none", client);
+    fn record(&self, client: &str) {
+        matrix::record(&self.setup, "tcp", "none", client);
     }
 
     fn port(&self) -> String {
@@ -157,7 +157,7 @@ fn paho(scenario: &str) {
         let broker = Broker::start();
         let arguments = ["tests/interop/paho_client.py", scenario, &broker.url()];
         wait(start(PYTHON, &arguments), scenario);
-        broker.did("paho-mqtt");
+        broker.record("paho-mqtt");
     }
 }
 
@@ -166,7 +166,7 @@ fn mqtt_js(scenario: &str) {
         let broker = Broker::start();
         let arguments = ["tests/interop/mqttjs_client.js", scenario, &broker.url()];
         wait(start("node", &arguments), scenario);
-        broker.did("MQTT.js");
+        broker.record("MQTT.js");
     }
 }
 
@@ -315,7 +315,7 @@ fn mosquitto_sub_at_qos_2_receives_what_mosquitto_pub_sends_at_each_qos_in_each_
         expected.sort();
         assert_eq!(shown, expected, "{version}");
     }
-    broker.did("mosquitto");
+    broker.record("mosquitto");
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn rumqttc(version: &str) {
     if clients_are_there() {
         let broker = Broker::start();
         wait(start("target/interop/rumqttc_client", &[version, &broker.port()]), "rumqttc");
-        broker.did("rumqttc");
+        broker.record("rumqttc");
     }
 }
 

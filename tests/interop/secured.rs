@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::did::did;
+use crate::matrix::record;
 use crate::support::{Authority, Broker, mutual};
 use crate::{FLAGS, clients_are_there, text};
 
@@ -125,7 +125,7 @@ fn openssl_connects_with_both_tls_versions_and_negotiates_mqtt() {
         assert!(said.contains("ALPN protocol: mqtt"), "{said}");
         assert!(said.contains(&format!("New, {version}")) || said.contains(version), "{said}");
         assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
-        did(&broker.setup, "tls", "none", "openssl");
+        record(&broker.setup, "tls", "none", "openssl");
     }
     let other = Command::new("openssl")
         .args(["s_client", "-connect", &address, "-CAfile", &ca, "-alpn", "h2"])
@@ -147,7 +147,7 @@ fn mosquitto_connects_with_both_tls_versions_and_verifies_the_server() {
             passes(&broker, "tls", &format!("{version}/{protocol}"), &arguments);
         }
     }
-    did(&broker.setup, "tls", "none", "mosquitto");
+    record(&broker.setup, "tls", "none", "mosquitto");
     // The client does not connect to a server whose authority it does not trust.
     Authority::new().write_server(&broker.folder);
     is_refused(&broker, "tls", &[], &["certificate verify failed", "TLS error"]);
@@ -170,20 +170,20 @@ fn mosquitto_authenticates_by_certificate_and_is_refused_without_a_valid_one() {
         passes(&broker, "mutual", "good/2", &as_alice);
         denies(&broker, "mutual", "alice/1", &arguments);
     }
-    did(&broker.setup, "tls", "certificate", "mosquitto");
+    record(&broker.setup, "tls", "certificate", "mosquitto");
 
     let stranger = certificate(folder, &Authority::new(), "stranger", 9);
     let stranger: Vec<&str> = stranger.iter().map(String::as_str).collect();
     let ends = ["TLS error", "connection was lost", "alert", "Protocol error", "SSL"];
     is_refused(&broker, "mutual", &stranger, &ends);
-    did(&broker.setup, "tls", "unknown certificate, refused", "mosquitto");
+    record(&broker.setup, "tls", "unknown certificate, refused", "mosquitto");
     is_refused(&broker, "mutual", &[], &ends);
     is_refused(&broker, "mutual", &["-u", "alice", "-P", "alicealice"], &ends);
-    did(&broker.setup, "tls", "no certificate, refused", "mosquitto");
+    record(&broker.setup, "tls", "no certificate, refused", "mosquitto");
     broker.authority.write_revoked(folder, &[7]);
     broker.reload();
     is_refused(&broker, "mutual", &good, &ends);
-    did(&broker.setup, "tls", "revoked certificate, refused", "mosquitto");
+    record(&broker.setup, "tls", "revoked certificate, refused", "mosquitto");
 }
 
 /// A topic of another user: mosquitto is notified in versions that can express it.
@@ -214,8 +214,8 @@ fn mosquitto_authenticates_by_password_and_is_restricted_by_the_rules() {
                 denies(&broker, listener, "bob/1", &of("alicealice"));
             }
         }
-        did(&broker.setup, listener, "password", "mosquitto");
-        did(&broker.setup, listener, "wrong password, refused", "mosquitto");
-        did(&broker.setup, listener, "denied by rules", "mosquitto");
+        record(&broker.setup, listener, "password", "mosquitto");
+        record(&broker.setup, listener, "wrong password, refused", "mosquitto");
+        record(&broker.setup, listener, "denied by rules", "mosquitto");
     }
 }

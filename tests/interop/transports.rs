@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::did::did;
+use crate::matrix::record;
 use crate::secured::{open, with_users};
 use crate::support::Broker;
 use crate::{PYTHON, clients_are_there, wait};
@@ -89,7 +89,7 @@ impl Script {
         for scenario in self.open {
             self.does(&broker, transport, scenario);
         }
-        did(&broker.setup, transport, "none", self.client);
+        record(&broker.setup, transport, "none", self.client);
     }
 
     fn logs_in(&self) {
@@ -99,10 +99,10 @@ impl Script {
         let broker = with_users("");
         for transport in ["tcp", "tls", "ws", "wss"] {
             self.does(&broker, transport, "rules");
-            did(&broker.setup, transport, "password", self.client);
-            did(&broker.setup, transport, "denied by rules", self.client);
+            record(&broker.setup, transport, "password", self.client);
+            record(&broker.setup, transport, "denied by rules", self.client);
             self.does(&broker, transport, self.wrong_password);
-            did(&broker.setup, transport, "wrong password, refused", self.client);
+            record(&broker.setup, transport, "wrong password, refused", self.client);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client that follows the protocol: what it sends, what it has to acknowledge, and what it
 //! received. Reports its observations to the judge.
 
-mod parting;
+mod half_closed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,7 +11,7 @@ use ringmq::wire::{
     UnsubscribeFilters, UserProperties, Version,
 };
 
-use self::parting::Parting;
+use self::half_closed::HalfClosed;
 use crate::judge::{Judge, Seen};
 use crate::wills;
 use crate::world::{At, World};
@@ -30,7 +30,7 @@ pub struct Client {
     pub version: Version,
     pub link: Option<usize>,
     /// The connection whose sending direction is shut down.
-    parting: Option<Parting>,
+    half_closed: Option<HalfClosed>,
     /// Connections that were replaced by a later one.
     abandoned: Vec<usize>,
     /// CONNACK was received on the current link.
@@ -65,7 +65,7 @@ impl Client {
             name,
             version,
             link: None,
-            parting: None,
+            half_closed: None,
             abandoned: Vec::new(),
             is_connected: false,
             expiry_s: 0,
@@ -106,7 +106,7 @@ impl Client {
         // The new connection takes over the old one, which the server may keep for a while.
         self.abandoned.extend(self.link);
         self.lose_link(world, judge);
-        self.forget_parting(judge);
+        self.forget_half_closed(judge);
         let how = How { is_clean: how.is_clean || self.must_start_clean, ..how };
         if how.is_clean {
             judge.end_session(self.number);
@@ -194,7 +194,7 @@ impl Client {
     }
 
     pub fn cut(&mut self, world: &mut World, judge: &mut Judge) {
-        self.forget_parting(judge);
+        self.forget_half_closed(judge);
         if let Some(link) = self.link {
             world.cut(link);
             self.lose_link(world, judge);
@@ -359,7 +359,7 @@ impl Client {
 
     /// Processes received packets, and responds.
     pub fn look(&mut self, world: &mut World, judge: &mut Judge) -> Result<(), String> {
-        self.look_at_parting(world, judge)?;
+        self.check_half_closed(world, judge)?;
         while let Some(link) = self.link {
             let Some(packet) = world.links[link].inbox.pop_front() else {
                 if world.links[link].at == At::Closed {
@@ -538,7 +538,7 @@ impl Client {
 
     /// Conditions that must not hold after everything has settled.
     pub fn unsettled(&self) -> Option<String> {
-        let waits = if self.parting.is_some() {
+        let waits = if self.half_closed.is_some() {
             "the end of its connection"
         } else if self.link.is_some() && !self.is_connected {
             "a CONNACK"

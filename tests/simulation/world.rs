@@ -59,7 +59,7 @@ struct End {
 }
 
 #[derive(Default)]
-struct Cargo {
+struct InTransit {
     batch: Option<Batch>,
     sockets: Vec<(usize, HandedOver)>,
     /// The turn in which it was sent.
@@ -68,7 +68,7 @@ struct Cargo {
 
 #[derive(Default)]
 pub struct Lane {
-    cargo: VecDeque<Cargo>,
+    in_transit: VecDeque<InTransit>,
     /// Sockets that wait for room in a lane.
     leaving: Vec<(usize, HandedOver)>,
     pub is_frozen: bool,
@@ -310,7 +310,7 @@ impl World {
     fn a_turn(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
         self.turn += 1;
         self.hear_of_disk(core);
-        let mut moved = self.take_cargo(core, random, all);
+        let mut moved = self.receive_from_lanes(core, random, all);
         self.read(core, random, all);
         let has_read_all = self.has_read_all(core);
         let engine = &mut self.cores[core].engine;
@@ -323,30 +323,30 @@ impl World {
         moved |= self.act(core);
         self.write(core, random, all);
         moved |= self.act(core);
-        moved |= self.send_cargo(core);
+        moved |= self.send_into_lanes(core);
         moved |= self.write_records(core, random, all);
         // Work that continues in the next turn may have no visible effect for many turns.
         let due = self.cores[core].engine.poll_timeout();
         moved | due.is_some_and(|deadline| deadline.is_due(self.now))
     }
 
-    fn take_cargo(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
+    fn receive_from_lanes(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
         let mut moved = false;
         for from in 0..self.cores.len() {
             let lane = &self.lanes[from][core];
             if lane.is_frozen {
                 continue;
             }
-            let most = lane.cargo.len();
+            let most = lane.in_transit.len();
             let count = if all { most } else { random.below(most + 1) };
             for _ in 0..count {
-                let cargo = self.lanes[from][core].cargo.pop_front().expect("counted");
-                self.lanes[from][core].arrived = cargo.turn;
-                if let Some(batch) = cargo.batch {
+                let in_transit = self.lanes[from][core].in_transit.pop_front().expect("counted");
+                self.lanes[from][core].arrived = in_transit.turn;
+                if let Some(batch) = in_transit.batch {
                     let from = CoreId(from as u16);
                     self.cores[core].engine.handle_batch(self.now, from, batch);
                 }
-                for (link, handed_over) in cargo.sockets {
+                for (link, handed_over) in in_transit.sockets {
                     self.take_home(core, link, handed_over);
                 }
                 moved = true;
@@ -491,17 +491,17 @@ impl World {
         offered.len()
     }
 
-    fn send_cargo(&mut self, core: usize) -> bool {
+    fn send_into_lanes(&mut self, core: usize) -> bool {
         let mut sent = false;
         for to in (0..self.cores.len()).filter(|&to| to != core) {
             let lane = &mut self.lanes[core][to];
-            if lane.cargo.len() >= self.lane_capacity {
+            if lane.in_transit.len() >= self.lane_capacity {
                 continue;
             }
             let batch = self.cores[core].engine.poll_batch(CoreId(to as u16));
             if batch.is_some() || !lane.leaving.is_empty() {
                 let sockets = std::mem::take(&mut lane.leaving);
-                lane.cargo.push_back(Cargo { batch, sockets, turn: self.turn });
+                lane.in_transit.push_back(InTransit { batch, sockets, turn: self.turn });
                 sent = true;
             }
         }

@@ -8,9 +8,9 @@
 //! ```
 #![cfg(all(unix, feature = "tls", feature = "websocket"))]
 
-#[path = "../support/did.rs"]
+#[path = "../support/matrix.rs"]
 #[allow(dead_code, reason = "other tests record these combinations for the matrix")]
-mod did;
+mod matrix;
 #[path = "../support/packets.rs"]
 mod packets;
 #[path = "../simulation/random.rs"]

@@ -153,9 +153,9 @@ impl Authority {
 
 /// A verifier that accepts any server, for clients that connect while certificates change.
 #[derive(Debug)]
-pub struct Anybody;
+pub struct AcceptAnyServer;
 
-impl rustls::client::danger::ServerCertVerifier for Anybody {
+impl rustls::client::danger::ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
         &self,
         _certificate: &CertificateDer<'_>,

@@ -13,7 +13,7 @@ use super::support::{Broker, Client, EXECUTORS, Tls};
 use super::talks;
 
 /// Whether connections of a broker with these flags are expected to use kernel TLS.
-fn is_kernels(flags: &str) -> bool {
+fn uses_kernel_tls(flags: &str) -> bool {
     let report = Command::new(env!("CARGO_BIN_EXE_broker")).args(["platform", "--json"]).output();
     let report: Value =
         serde_json::from_slice(&report.expect("the command runs").stdout).expect("valid JSON");
@@ -27,7 +27,7 @@ fn is_kernels(flags: &str) -> bool {
 const COUNTED: &str = "[mqtt]\nsys_interval_s = 1\n";
 
 /// Waits until a counter has this value.
-fn comes_to(broker: &Broker, counter: &str, value: usize) {
+fn await_counter(broker: &Broker, counter: &str, value: usize) {
     let topic = format!("$SYS/broker/tls/kernel/{counter}");
     let mut reader = broker.client("tcp");
     reader.connect(&format!("reader of {counter}"));
@@ -63,8 +63,8 @@ fn every_cipher_suite_moves_to_kernel_tls_if_supported() {
             // At least one turn, in which the connection is moved to the kernel.
             client.ping();
         }
-        let expected = if is_kernels(flags) { clients.len() } else { 0 };
-        comes_to(&broker, "taken", expected);
+        let expected = if uses_kernel_tls(flags) { clients.len() } else { 0 };
+        await_counter(&broker, "taken", expected);
         for bytes in [1, 100, 65_536, 300_000] {
             let payload: Vec<u8> = (0..bytes).map(|i| i as u8).collect();
             for from in 0..clients.len() {
@@ -76,7 +76,7 @@ fn every_cipher_suite_moves_to_kernel_tls_if_supported() {
         }
         let mut over_websocket = broker.client("wss");
         talks(&mut over_websocket);
-        comes_to(&broker, "taken", expected + usize::from(expected > 0));
+        await_counter(&broker, "taken", expected + usize::from(expected > 0));
     }
 }
 
@@ -90,7 +90,7 @@ fn both_sides_send_close_notify() {
             client.subscribe("last");
             client.ping();
         }
-        comes_to(&broker, "taken", if is_kernels(flags) { clients.len() } else { 0 });
+        await_counter(&broker, "taken", if uses_kernel_tls(flags) { clients.len() } else { 0 });
         // Data sent before the client's close_notify is processed, and the close_notify is
         // answered.
         let mut first = clients.remove(0);
@@ -118,14 +118,14 @@ fn a_client_that_updates_its_keys_is_served_or_closed_with_close_notify() {
         client.connect("changes");
         client.subscribe("t");
         client.ping();
-        let is_kernels = is_kernels(flags);
-        comes_to(&broker, "taken", usize::from(is_kernels));
+        let uses_kernel_tls = uses_kernel_tls(flags);
+        await_counter(&broker, "taken", usize::from(uses_kernel_tls));
         client.tls().conn.refresh_traffic_keys().expect("TLS 1.3");
         client.publish("t", b"by new keys");
-        match is_kernels {
+        match uses_kernel_tls {
             true => {
                 assert!(client.rest().expect("the broker says so").is_empty(), "{flags}");
-                comes_to(&broker, "ended/key-update", 1);
+                await_counter(&broker, "ended/key-update", 1);
             }
             false => assert_eq!(client.publish_received("t"), b"by new keys"),
         }

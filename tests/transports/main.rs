@@ -2,9 +2,9 @@
 //! domain sockets, against the `broker` command.
 #![cfg(all(unix, feature = "tls", feature = "websocket"))]
 
-#[path = "../support/did.rs"]
-mod did;
 mod kernel;
+#[path = "../support/matrix.rs"]
+mod matrix;
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod support;
 mod websocket;
@@ -42,7 +42,7 @@ fn every_transport_works_on_every_executor() {
                 assert_eq!(payload, b"there and back", "{flags}: {transport}");
             }
             talks(&mut broker.client(transport));
-            did::did(&broker.setup, transport, "none", "the tests' own");
+            matrix::record(&broker.setup, transport, "none", "the tests' own");
         }
     }
 }
@@ -101,7 +101,7 @@ fn a_new_certificate_applies_to_new_connections_and_keeps_existing_ones() {
         // An invalid certificate changes nothing.
         let new = broker.certificate_shown("tls");
         std::fs::write(broker.folder.join("server.pem"), "no PEM").expect("written");
-        broker.reload_in_vain();
+        broker.reload_fails();
         assert_eq!(broker.certificate_shown("tls"), new);
         inside.ping();
         is_over.store(true, Ordering::Relaxed);

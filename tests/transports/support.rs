@@ -16,9 +16,9 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 use serde_json::Value;
 
-use self::authority::Anybody;
+use self::authority::AcceptAnyServer;
 pub use self::authority::Authority;
-use crate::did::setup_of;
+use crate::matrix::setup_of;
 
 /// Timeout of every operation.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -184,7 +184,7 @@ impl Broker {
         assert!(self.child.wait().expect("the process exits").success());
     }
 
-    fn read_anew(&self, says: &str) {
+    fn reload_until(&self, says: &str) {
         self.signal("-HUP");
         let log = self.log.lock().expect("no test panics with the lock");
         let is_it = |line: String| line.contains(says) && line.contains("certificates");
@@ -207,11 +207,11 @@ impl Broker {
     }
 
     pub fn reload(&self) {
-        self.read_anew("reloaded");
+        self.reload_until("reloaded");
     }
 
-    pub fn reload_in_vain(&self) {
-        self.read_anew("cannot reload");
+    pub fn reload_fails(&self) {
+        self.reload_until("cannot reload");
     }
 
     /// The address of a listener by its transport; listeners added by tests are last.
@@ -288,7 +288,7 @@ impl Broker {
             .with_safe_default_protocol_versions()
             .expect("versions")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody))
+            .with_custom_certificate_verifier(Arc::new(AcceptAnyServer))
             .with_no_client_auth();
         Arc::new(config)
     }

@@ -8,7 +8,7 @@ mod cli;
 mod clock;
 mod codec;
 mod compare;
-mod conductor;
+mod coordinator;
 mod descriptors;
 mod distribution;
 mod error;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     address::LoopbackAddress,
     churn, clock,
-    conductor::{Alone, Conductor},
+    coordinator::{Coordinator, SingleProcess},
     error::{Error, Result},
     limits::PROCESS_TIMEOUT,
     load::{self, RunSettings},
@@ -47,7 +47,7 @@ struct Assignment {
 
 /// The messages of a process, in this order.
 #[derive(Debug, Serialize, Deserialize)]
-enum Said {
+enum WorkerMessage {
     Ready,
     /// Number of messages of each of its publishers.
     Sent(Vec<u64>),
@@ -57,9 +57,9 @@ enum Said {
 
 /// The messages to a process after its assignment, in this order.
 #[derive(Debug, Serialize, Deserialize)]
-enum Heard {
+enum CoordinatorMessage {
     StartAt(u64),
-    EveryonesSent(Vec<u64>),
+    AllSent(Vec<u64>),
 }
 
 /// Runs the whole workload, in this process or in several.
@@ -68,9 +68,9 @@ pub fn measure(workload: Workload, processes: u32, settings: RunSettings) -> Res
     let transport = settings.transport.kind();
     workload.check_processes(processes)?;
     let measured = if processes == 1 {
-        measure_share(workload, run, Share::WHOLE, settings, &mut Alone::default())?
+        measure_share(workload, run, Share::WHOLE, settings, &mut SingleProcess::default())?
     } else {
-        Team::start(workload, run, processes, &settings)?.measure(workload, &settings)?
+        Workers::start(workload, run, processes, &settings)?.measure(workload, &settings)?
     };
     Ok(Outcome::new(workload, transport, processes, measured))
 }
@@ -80,12 +80,12 @@ fn measure_share(
     run: u32,
     share: Share,
     settings: RunSettings,
-    conductor: &mut dyn Conductor,
+    coordinator: &mut dyn Coordinator,
 ) -> Result<Measured> {
     if workload.scenario.is_traffic() {
-        load::measure(workload, run, share, settings, conductor)
+        load::measure(workload, run, share, settings, coordinator)
     } else {
-        churn::measure(workload, run, share, settings, conductor)
+        churn::measure(workload, run, share, settings, coordinator)
     }
 }
 
@@ -97,22 +97,22 @@ fn run_number() -> u32 {
 }
 
 /// The other processes.
-struct Team {
-    members: Vec<Member>,
+struct Workers {
+    workers: Vec<Worker>,
 }
 
-struct Member {
+struct Worker {
     child: Child,
     input: ChildStdin,
     said: Receiver<String>,
 }
 
-impl Team {
+impl Workers {
     fn start(workload: Workload, run: u32, processes: u32, settings: &RunSettings) -> Result<Self> {
-        let mut team = Self { members: Vec::new() };
+        let mut team = Self { workers: Vec::new() };
         for number in 0..processes {
-            let mut member = Member::start()?;
-            member.tell(&Assignment {
+            let mut worker = Worker::start()?;
+            worker.tell(&Assignment {
                 workload,
                 run,
                 share: Share { number, processes },
@@ -123,7 +123,7 @@ impl Team {
                 span: settings.span,
                 messages_max: settings.messages_max / u64::from(processes),
             })?;
-            team.members.push(member);
+            team.workers.push(worker);
         }
         Ok(team)
     }
@@ -131,15 +131,15 @@ impl Team {
     fn measure(&mut self, workload: Workload, settings: &RunSettings) -> Result<Measured> {
         let resident = || settings.meter.map(|meter| meter.resident_bytes()).transpose();
         let mut resident_before = resident()?;
-        for member in &mut self.members {
-            member.hear(|said| matches!(said, Said::Ready).then_some(()))?;
+        for worker in &mut self.workers {
+            worker.receive(|said| matches!(said, WorkerMessage::Ready).then_some(()))?;
         }
         let is_traffic = workload.scenario != Scenario::Connections;
         if is_traffic {
             resident_before = resident()?;
         }
         let start_ns = clock::after(clock::now_ns(), NOTICE);
-        self.tell_all(&Heard::StartAt(start_ns))?;
+        self.send_to_all(&CoordinatorMessage::StartAt(start_ns))?;
         let (usage, resident_in_span) = if is_traffic {
             let span_ns = clock::after(start_ns, settings.warm_up);
             sleep_until(span_ns);
@@ -156,7 +156,7 @@ impl Team {
             (None, None)
         };
         let begin = connections_begin(settings.meter, is_traffic)?;
-        let everyones = self.gather_sent(workload)?;
+        let all_sent = self.gather_sent(workload)?;
         let (usage, resident_after) = match begin {
             None => (usage, resident_in_span),
             Some(before) => {
@@ -164,32 +164,32 @@ impl Team {
                 (now.map(|now| now.since(before)), resident()?)
             }
         };
-        self.tell_all(&Heard::EveryonesSent(everyones))?;
+        self.send_to_all(&CoordinatorMessage::AllSent(all_sent))?;
         let mut measured = self.gather_measured()?;
         measured.broker = BrokerUse { usage, resident: resident_before.zip(resident_after) };
         Ok(measured)
     }
 
     fn gather_sent(&mut self, workload: Workload) -> Result<Vec<u64>> {
-        let mut everyones = vec![0; workload.publishers as usize];
-        let processes = self.members.len();
-        for (number, member) in self.members.iter_mut().enumerate() {
-            let sent = member.hear(|said| match said {
-                Said::Sent(sent) => Some(sent),
+        let mut all_sent = vec![0; workload.publishers as usize];
+        let processes = self.workers.len();
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let sent = worker.receive(|said| match said {
+                WorkerMessage::Sent(sent) => Some(sent),
                 _ => None,
             })?;
             for (index, count) in sent.into_iter().enumerate() {
-                everyones[index * processes + number] = count;
+                all_sent[index * processes + number] = count;
             }
         }
-        Ok(everyones)
+        Ok(all_sent)
     }
 
     fn gather_measured(&mut self) -> Result<Measured> {
         let mut all: Option<Measured> = None;
-        for member in &mut self.members {
-            let measured = member.hear(|said| match said {
-                Said::Measured(measured) => Some(*measured),
+        for worker in &mut self.workers {
+            let measured = worker.receive(|said| match said {
+                WorkerMessage::Measured(measured) => Some(*measured),
                 _ => None,
             })?;
             match &mut all {
@@ -200,8 +200,8 @@ impl Team {
         Ok(all.expect("there is one process at least"))
     }
 
-    fn tell_all(&mut self, what: &Heard) -> Result<()> {
-        self.members.iter_mut().try_for_each(|member| member.tell(what))
+    fn send_to_all(&mut self, what: &CoordinatorMessage) -> Result<()> {
+        self.workers.iter_mut().try_for_each(|worker| worker.tell(what))
     }
 }
 
@@ -214,7 +214,7 @@ fn sleep_until(ns: u64) {
     thread::sleep(Duration::from_nanos(ns.saturating_sub(clock::now_ns())));
 }
 
-impl Member {
+impl Worker {
     fn start() -> Result<Self> {
         let failed = |source| Error::io("start another load process", source);
         let binary = std::env::current_exe().map_err(failed)?;
@@ -234,7 +234,7 @@ impl Member {
     }
 
     /// The next message, which must be of the expected kind.
-    fn hear<T>(&mut self, wanted: impl FnOnce(Said) -> Option<T>) -> Result<T> {
+    fn receive<T>(&mut self, wanted: impl FnOnce(WorkerMessage) -> Option<T>) -> Result<T> {
         let line = self.said.recv_timeout(PROCESS_TIMEOUT).map_err(|error| {
             Error::Broker(match error {
                 RecvTimeoutError::Timeout => {
@@ -243,8 +243,8 @@ impl Member {
                 RecvTimeoutError::Disconnected => "a load process has exited".into(),
             })
         })?;
-        let said: Said = parse(&line)?;
-        if let Said::Failed(why) = said {
+        let said: WorkerMessage = parse(&line)?;
+        if let WorkerMessage::Failed(why) = said {
             return Err(Error::Broker(why));
         }
         wanted(said)
@@ -252,7 +252,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for Worker {
     fn drop(&mut self) {
         // Only a failed process, or one of a failed run, still exists; it holds no data to save.
         _ = self.child.kill();
@@ -265,13 +265,13 @@ pub fn share() -> Result<()> {
     let heard = lines(io::stdin());
     let outcome = take_part(&heard);
     if let Err(error) = &outcome {
-        say(&Said::Failed(error.to_string()))?;
+        send(&WorkerMessage::Failed(error.to_string()))?;
     }
     Ok(())
 }
 
 fn take_part(heard: &Receiver<String>) -> Result<()> {
-    let line = heard.recv_timeout(PROCESS_TIMEOUT).map_err(|_| told_nothing())?;
+    let line = heard.recv_timeout(PROCESS_TIMEOUT).map_err(|_| coordinator_exited())?;
     let assignment: Assignment = parse(&line)?;
     let settings = RunSettings {
         address: assignment.address.parse::<LoopbackAddress>().map_err(Error::Usage)?,
@@ -284,45 +284,45 @@ fn take_part(heard: &Receiver<String>) -> Result<()> {
         progress: false,
     };
     let Assignment { workload, run, share, .. } = assignment;
-    let measured = measure_share(workload, run, share, settings, &mut Led { heard })?;
-    say(&Said::Measured(Box::new(measured)))
+    let measured = measure_share(workload, run, share, settings, &mut Coordinated { heard })?;
+    send(&WorkerMessage::Measured(Box::new(measured)))
 }
 
 /// Coordinated by the first process.
-struct Led<'a> {
+struct Coordinated<'a> {
     heard: &'a Receiver<String>,
 }
 
-impl Conductor for Led<'_> {
+impl Coordinator for Coordinated<'_> {
     fn await_start(&mut self) -> Result<u64> {
-        say(&Said::Ready)?;
-        let line = self.heard.recv_timeout(PROCESS_TIMEOUT).map_err(|_| told_nothing())?;
+        send(&WorkerMessage::Ready)?;
+        let line = self.heard.recv_timeout(PROCESS_TIMEOUT).map_err(|_| coordinator_exited())?;
         match parse(&line)? {
-            Heard::StartAt(ns) => {
+            CoordinatorMessage::StartAt(ns) => {
                 sleep_until(ns);
                 Ok(ns)
             }
-            Heard::EveryonesSent(_) => Err(told_nothing()),
+            CoordinatorMessage::AllSent(_) => Err(coordinator_exited()),
         }
     }
 
     fn tell_sent(&mut self, own: Vec<u64>) -> Result<()> {
-        say(&Said::Sent(own))
+        send(&WorkerMessage::Sent(own))
     }
 
     fn everyones_sent(&mut self) -> Result<Option<Vec<u64>>> {
         match self.heard.try_recv() {
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(told_nothing()),
+            Err(TryRecvError::Disconnected) => Err(coordinator_exited()),
             Ok(line) => match parse(&line)? {
-                Heard::EveryonesSent(sent) => Ok(Some(sent)),
-                Heard::StartAt(_) => Err(told_nothing()),
+                CoordinatorMessage::AllSent(sent) => Ok(Some(sent)),
+                CoordinatorMessage::StartAt(_) => Err(coordinator_exited()),
             },
         }
     }
 }
 
-fn told_nothing() -> Error {
+fn coordinator_exited() -> Error {
     Error::Broker("the coordinating process has exited".into())
 }
 
@@ -340,7 +340,7 @@ fn lines(input: impl io::Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-fn say(what: &Said) -> Result<()> {
+fn send(what: &WorkerMessage) -> Result<()> {
     write_line(&mut io::stdout().lock(), what)
 }
 

@@ -1,19 +1,19 @@
-//! The mesh between the cores of one process: a bounded lane for each ordered pair, and a bell for
+//! The mesh between the cores of one process: a bounded lane for each ordered pair, and a sleep flag for
 //! each core. Knows neither the items nor how a core sleeps.
 //!
 //! Everything that a turn sends to another core is one item, so a lane is touched once per turn,
 //! and a sleeping core is woken up once. A full lane is no error: the item stays with its core,
 //! which is woken up when there is room.
 
-mod bell;
 mod ring;
+mod sleep_flag;
 mod sync;
 
 #[cfg(test)]
 mod tests;
 
-pub use bell::Bell;
 pub use ring::{Receiver, Sender, ring};
+pub use sleep_flag::SleepFlag;
 
 use ring::Aligned;
 use sync::Arc;
@@ -25,7 +25,7 @@ pub struct Port<T> {
     /// By core; `None` for the core itself.
     to: Vec<Option<Sender<T>>>,
     from: Vec<Option<Receiver<T>>>,
-    bells: Arc<Vec<Aligned<Bell>>>,
+    sleep_flags: Arc<Vec<Aligned<SleepFlag>>>,
 }
 
 /// An item received from a lane.
@@ -40,13 +40,14 @@ pub struct Received<T> {
 /// A mesh between `cores` cores whose lanes hold `capacity` items each; returns the endpoints in
 /// order of core.
 pub fn mesh<T>(cores: usize, capacity: usize) -> Vec<Port<T>> {
-    let bells = Arc::new((0..cores).map(|_| Aligned(Bell::default())).collect::<Vec<_>>());
+    let sleep_flags =
+        Arc::new((0..cores).map(|_| Aligned(SleepFlag::default())).collect::<Vec<_>>());
     let mut ports: Vec<Port<T>> = (0..cores)
         .map(|core| Port {
             core,
             to: (0..cores).map(|_| None).collect(),
             from: (0..cores).map(|_| None).collect(),
-            bells: Arc::clone(&bells),
+            sleep_flags: Arc::clone(&sleep_flags),
         })
         .collect();
     for from in 0..cores {
@@ -74,7 +75,7 @@ impl<T> Port<T> {
     /// If the lane is full, the item is returned.
     pub fn send(&mut self, to: usize, item: T) -> Result<bool, T> {
         self.lane_to(to).push(item)?;
-        Ok(self.bells[to].0.must_ring())
+        Ok(self.sleep_flags[to].0.must_wake())
     }
 
     /// Whether the lane to another core has room.
@@ -95,14 +96,14 @@ impl<T> Port<T> {
         }
         let was_full = lane.is_full();
         let item = lane.pop()?;
-        Some(Received { item, must_wake: was_full && self.bells[from].0.must_ring() })
+        Some(Received { item, must_wake: was_full && self.sleep_flags[from].0.must_wake() })
     }
 
     /// Prepares to sleep. False if the core must stay awake because an item has arrived or a lane
     /// of `wants_room_to` has room. If true, the core sleeps, and calls [`wake_up`](Self::wake_up)
     /// when it is woken up.
-    pub fn doze(&mut self, wants_room_to: impl Iterator<Item = usize>) -> bool {
-        self.bells[self.core].0.doze();
+    pub fn prepare_to_sleep(&mut self, wants_room_to: impl Iterator<Item = usize>) -> bool {
+        self.sleep_flags[self.core].0.prepare_to_sleep();
         let has_come = self.from.iter_mut().flatten().any(Receiver::has_item);
         let mut wants_room_to = wants_room_to;
         if has_come || wants_room_to.any(|to| self.has_room(to)) {
@@ -114,7 +115,7 @@ impl<T> Port<T> {
 
     /// Marks the core as awake.
     pub fn wake_up(&self) {
-        self.bells[self.core].0.wake_up();
+        self.sleep_flags[self.core].0.wake_up();
     }
 
     fn lane_to(&mut self, to: usize) -> &mut Sender<T> {

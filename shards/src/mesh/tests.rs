@@ -1,4 +1,4 @@
-//! Tests of lanes and bells: alone, against a model, on two threads, and, with `--cfg loom`, in
+//! Tests of lanes and sleep flags: alone, against a model, on two threads, and, with `--cfg loom`, in
 //! every order that the memory model allows.
 
 #[cfg(not(loom))]
@@ -88,11 +88,11 @@ mod alone {
         let mut ports = mesh(3, 2);
         assert_eq!(ports[0].send(1, "awake"), Ok(false));
         assert_eq!(ports[1].receive(0).expect("sent").item, "awake");
-        assert!(ports[1].doze([].into_iter()));
+        assert!(ports[1].prepare_to_sleep([].into_iter()));
         assert_eq!(ports[0].send(1, "wakes it"), Ok(true));
         assert_eq!(ports[2].send(1, "was woken by another"), Ok(false));
         ports[1].wake_up();
-        assert!(!ports[1].doze([].into_iter()), "there is something to receive");
+        assert!(!ports[1].prepare_to_sleep([].into_iter()), "there is something to receive");
         assert_eq!(ports[2].send(1, "awake again"), Ok(false));
     }
 
@@ -101,11 +101,11 @@ mod alone {
         let mut ports = mesh(2, 1);
         assert_eq!(ports[0].send(1, 1), Ok(false));
         assert_eq!(ports[0].send(1, 2), Err(2));
-        assert!(ports[0].doze([1].into_iter()));
+        assert!(ports[0].prepare_to_sleep([1].into_iter()));
         assert!(ports[1].receive(0).expect("sent").must_wake);
         ports[0].wake_up();
-        assert!(!ports[0].doze([1].into_iter()), "there is room");
-        assert!(ports[0].doze([].into_iter()), "no lane to wait for");
+        assert!(!ports[0].prepare_to_sleep([1].into_iter()), "there is room");
+        assert!(ports[0].prepare_to_sleep([].into_iter()), "no lane to wait for");
         assert!(ports[1].receive(0).is_none());
     }
 
@@ -113,7 +113,7 @@ mod alone {
     fn a_single_core_has_no_lane() {
         let mut port = mesh::<u8>(1, 8).remove(0);
         assert_eq!((port.core(), port.cores(), port.depth(0)), (0, 1, 0));
-        assert!(port.doze([].into_iter()));
+        assert!(port.prepare_to_sleep([].into_iter()));
     }
 }
 
@@ -207,7 +207,7 @@ mod explored {
                 if let Some(received) = receiving.receive(1) {
                     break received.item;
                 }
-                if receiving.doze([].into_iter()) {
+                if receiving.prepare_to_sleep([].into_iter()) {
                     waker.sleep();
                     receiving.wake_up();
                 }
@@ -238,7 +238,7 @@ mod explored {
                     break;
                 }
                 item = Some(it);
-                if sending.doze([0].into_iter()) {
+                if sending.prepare_to_sleep([0].into_iter()) {
                     waker.sleep();
                     sending.wake_up();
                 }

@@ -295,7 +295,7 @@ impl Engine {
         if !outbound.is_idle() {
             let state = &mut self.sessions[index];
             if let Some(membership) = state.membership() {
-                outbound.count_for(membership);
+                outbound.assign_to_user(membership);
             }
             outbound.settle(self.place.ledger());
             state.outbound = Some(outbound);

@@ -13,7 +13,7 @@ use crate::engine::connections::connection::{Hold, Phase};
 use crate::engine::packets::connect::Refusal;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::{Engine, Timer};
-use crate::resources::users::{HoldsTooMuch, Membership};
+use crate::resources::users::{Membership, QuotaExceeded};
 use crate::wire::{Connect, ReasonCode};
 
 /// Whether a session that is somebody else's ends, so that a new one can take its place.
@@ -169,8 +169,8 @@ impl Engine {
         let session = self.sessions.find(client_identifier);
         let is_its_own = session.is_some_and(|s| self.sessions[s].owner() == Some(user));
         let (users, ledger) = (self.place.users(), self.place.ledger());
-        let entered = users.enter(user, protection.sessions_per_user_max, is_its_own, ledger);
-        entered.map(Some).map_err(|HoldsTooMuch| Refusal(ReasonCode::QuotaExceeded))
+        let entered = users.add_session(user, protection.sessions_per_user_max, is_its_own, ledger);
+        entered.map(Some).map_err(|QuotaExceeded| Refusal(ReasonCode::QuotaExceeded))
     }
 
     /// The same for one that was kept: it stays, even if its user has more than one may by now.
@@ -179,9 +179,9 @@ impl Engine {
         let state = &mut self.sessions[session];
         if self.config.protection.bounds_holdings()
             && let Some(owner) = state.owner()
-            && let Ok(membership) = users.enter(owner, 0, false, ledger)
+            && let Ok(membership) = users.add_session(owner, 0, false, ledger)
         {
-            state.count_for(membership);
+            state.assign_to_user(membership);
         }
     }
 

@@ -422,7 +422,7 @@ impl Engine {
         let ends_session = connect.clean_start || ends_foreign;
         let (session, session_present) = self.claim_session(client_identifier, ends_session);
         if let Some(membership) = membership {
-            self.sessions[session].count_for(membership);
+            self.sessions[session].assign_to_user(membership);
         }
         self.time_connack(id);
         self.agree(id, session, connect);

@@ -25,9 +25,9 @@ use crate::engine::config::Config;
 use crate::engine::timeouts::{Timer, Timers};
 use crate::engine::{Engine, sys_topics};
 use crate::message::{Content, Message};
+use crate::resources::accounted::Accounted;
 use crate::resources::gauges::{Ledger, Place};
-use crate::resources::users::{HoldsTooMuch, Membership, Users};
-use crate::resources::weighed::Weighed;
+use crate::resources::users::{Membership, QuotaExceeded, Users};
 
 /// A message is not retained: the store, or its user, holds as much as it may.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Stored {
 /// The retained messages of one core.
 #[derive(Debug)]
 pub(in crate::engine) struct RetainedStore {
-    by_topic: Weighed<RetainedIndex<Stored>>,
+    by_topic: Accounted<RetainedIndex<Stored>>,
     expiries: Expiries,
     tombstones: Tombstones,
     clock: StampClock,
@@ -65,7 +65,7 @@ impl RetainedStore {
     pub(in crate::engine) fn new(place: &Place, config: &Config, seed: u64) -> Self {
         let ledger = place.ledger();
         Self {
-            by_topic: Weighed::new(RetainedIndex::new(seed), ledger.clone()),
+            by_topic: Accounted::new(RetainedIndex::new(seed), ledger.clone()),
             expiries: Expiries::new(ledger.clone()),
             tombstones: Tombstones::new(ledger.clone()),
             clock: StampClock::new(place),
@@ -159,13 +159,13 @@ impl RetainedStore {
         let replaced = self.stamp(content.topic);
         self.users
             .retain(user, counted, replaced, &self.protection, &self.ledger)
-            .map_err(|HoldsTooMuch| RetainedFull(DropCause::UserRetainedFull))
+            .map_err(|QuotaExceeded| RetainedFull(DropCause::UserRetainedFull))
     }
 
     /// The message with this stamp no longer counts for its user.
     fn forget_user_of(&self, stamp: u64) {
         if self.protection.bounds_retained() {
-            self.users.forget_retained(stamp);
+            self.users.remove_retained(stamp);
         }
     }
 

@@ -27,17 +27,17 @@ use crate::engine::routing::fan_out::FanOuts;
 use crate::engine::routing::fan_out_batch::FanOutBatch;
 use crate::engine::routing::groups::ChangedGroups;
 use crate::engine::routing::recipients::{Target, Targets, TopicCache};
+use crate::resources::accounted::{Accounted, Edit};
 use crate::resources::gauges::Place;
-use crate::resources::weighed::{Edit, Weighed};
 use crate::session::table::SessionTable;
 
 /// The subscriptions that one core knows of, and the messages on their way to its subscribers.
 pub(in crate::engine) struct Router {
     place: Place,
     /// The subscriptions of this core's sessions.
-    index: Weighed<SubscriptionIndex>,
+    index: Accounted<SubscriptionIndex>,
     /// Which other cores have subscribers, and for which filters.
-    replica: Weighed<Replica>,
+    replica: Accounted<Replica>,
     cache: TopicCache,
     /// QoS 0 messages that are delivered together, at the end of the turn or before a change.
     batch: FanOutBatch,
@@ -62,8 +62,8 @@ impl Router {
         let cache_bytes_max =
             memory_bytes_max / limits::TOPIC_CACHE_MEMORY_SHARE / u64::from(place.cores());
         Self {
-            index: Weighed::new(SubscriptionIndex::new(seed), ledger.clone()),
-            replica: Weighed::new(Replica::new(seed), ledger.clone()),
+            index: Accounted::new(SubscriptionIndex::new(seed), ledger.clone()),
+            replica: Accounted::new(Replica::new(seed), ledger.clone()),
             cache: TopicCache::new(hashing, cache_bytes_max as usize, ledger.clone()),
             batch: FanOutBatch::default(),
             fan_outs: FanOuts::default(),

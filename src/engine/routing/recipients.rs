@@ -9,8 +9,8 @@ use shards::{
 
 use crate::base::ids::SessionId;
 use crate::base::limits;
+use crate::resources::accounted::{OWN_BYTES, heap};
 use crate::resources::gauges::Ledger;
-use crate::resources::weighed::{OWN_BYTES, heap};
 use crate::session::outbound::Identifiers;
 use crate::session::state::DeliveryClass;
 use crate::session::table::SessionTable;

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     clock,
     codec::{Inbound, Session, encode_disconnect, encode_subscribe},
-    conductor::Conductor,
+    coordinator::Coordinator,
     error::{Error, Result},
     limits::{CONNECTING_MAX, STALL_TIMEOUT},
     meter::Reading,
@@ -28,12 +28,16 @@ struct Held {
 }
 
 /// Connects all clients, and waits for the warm-up time before memory is measured.
-pub fn measure(mut crowd: Crowd, clients: u32, conductor: &mut dyn Conductor) -> Result<Measured> {
+pub fn measure(
+    mut crowd: Crowd,
+    clients: u32,
+    coordinator: &mut dyn Coordinator,
+) -> Result<Measured> {
     let mut actor = Held { due_ns: Vec::new(), clients: clients as usize, ready: 0, pace: None };
     let meter = crowd.settings.meter;
     let resident = || meter.map(|meter| meter.resident_bytes()).transpose();
     let resident_before = resident()?;
-    let start_ns = conductor.await_start()?;
+    let start_ns = coordinator.await_start()?;
     let begin = Reading::now(meter)?;
     crowd.recorder.start(clock::now_ns());
     actor.begin(&crowd, start_ns);
@@ -47,7 +51,7 @@ pub fn measure(mut crowd: Crowd, clients: u32, conductor: &mut dyn Conductor) ->
         crowd.turn(&mut actor, Duration::from_millis(10))?;
     }
     let resident_after = resident()?;
-    wait_for_others(&mut crowd, &mut actor, conductor)?;
+    wait_for_others(&mut crowd, &mut actor, coordinator)?;
     actor.finish(&mut crowd)?;
     Ok(Measured {
         span_s: (end.at - begin.at).as_secs_f64(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::{
     clock,
-    conductor::Conductor,
+    coordinator::Coordinator,
     descriptors,
     error::Result,
     limits::{DESCRIPTORS_SPARE, STALL_TIMEOUT},
@@ -36,7 +36,7 @@ pub fn measure(
     run: u32,
     share: Share,
     settings: RunSettings,
-    conductor: &mut dyn Conductor,
+    coordinator: &mut dyn Coordinator,
 ) -> Result<Measured> {
     let clients = share.of(workload.subscribers);
     descriptors::raise_limit(u64::from(clients))?;
@@ -44,11 +44,11 @@ pub fn measure(
     let slots = clients as usize + 1;
     let crowd = Crowd::new(workload, run, share, settings, slots)?;
     match workload.scenario {
-        Scenario::Conn => drive(crowd, conn::Conn::new(clients), conductor),
-        Scenario::Sub => drive(crowd, sub::Sub::new(clients), conductor),
-        Scenario::Retained => drive(crowd, retained::Retained::new(clients), conductor),
-        Scenario::ReconnectStorm => drive(crowd, storm::Storm::new(clients), conductor),
-        Scenario::Connections => connections::measure(crowd, clients, conductor),
+        Scenario::Conn => drive(crowd, conn::Conn::new(clients), coordinator),
+        Scenario::Sub => drive(crowd, sub::Sub::new(clients), coordinator),
+        Scenario::Retained => drive(crowd, retained::Retained::new(clients), coordinator),
+        Scenario::ReconnectStorm => drive(crowd, storm::Storm::new(clients), coordinator),
+        Scenario::Connections => connections::measure(crowd, clients, coordinator),
         _ => unreachable!("handled by the load module"),
     }
 }
@@ -71,10 +71,10 @@ fn timetable(crowd: &Crowd, start_ns: u64) -> Option<Pace> {
 fn drive(
     mut crowd: Crowd,
     mut actor: impl Actor,
-    conductor: &mut dyn Conductor,
+    coordinator: &mut dyn Coordinator,
 ) -> Result<Measured> {
     actor.prepare(&mut crowd)?;
-    let start_ns = conductor.await_start()?;
+    let start_ns = coordinator.await_start()?;
     actor.begin(&crowd, start_ns);
     crowd.working = true;
     let (meter, progress) = (crowd.settings.meter, crowd.settings.progress);
@@ -97,7 +97,7 @@ fn drive(
     crowd.working = false;
     drain(&mut crowd, &mut actor)?;
     actor.settle(&mut crowd.recorder.tally);
-    wait_for_others(&mut crowd, &mut actor, conductor)?;
+    wait_for_others(&mut crowd, &mut actor, coordinator)?;
     if actor.under_way() == 0 {
         actor.finish(&mut crowd)?;
     }
@@ -185,10 +185,10 @@ fn drain(crowd: &mut Crowd, actor: &mut impl Actor) -> Result<()> {
 fn wait_for_others(
     crowd: &mut Crowd,
     actor: &mut impl Actor,
-    conductor: &mut dyn Conductor,
+    coordinator: &mut dyn Coordinator,
 ) -> Result<()> {
-    conductor.tell_sent(Vec::new())?;
-    while conductor.everyones_sent()?.is_none() {
+    coordinator.tell_sent(Vec::new())?;
+    while coordinator.everyones_sent()?.is_none() {
         crowd.turn(actor, Duration::from_millis(1))?;
     }
     Ok(())

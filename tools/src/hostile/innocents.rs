@@ -37,7 +37,7 @@ const PAYLOAD_BYTES: usize = 64;
 
 /// The number of clients, and their intervals.
 #[derive(Clone, Copy, Debug)]
-pub struct Habits {
+pub struct Intervals {
     /// Pairs of a publisher and a subscriber.
     pub pairs: usize,
     /// Interval between two messages of a publisher.
@@ -48,7 +48,7 @@ pub struct Habits {
     pub connect_every: Duration,
 }
 
-impl Default for Habits {
+impl Default for Intervals {
     fn default() -> Self {
         Self {
             pairs: 10,
@@ -115,7 +115,7 @@ struct Shared {
 impl Innocents {
     /// Connects all clients and starts them, in a thread with the cores and the priority of this
     /// one.
-    pub fn start(address: LoopbackAddress, habits: Habits) -> Result<Self> {
+    pub fn start(address: LoopbackAddress, habits: Intervals) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let (tell, hear) = mpsc::channel();
         let seen = Arc::clone(&shared);
@@ -199,7 +199,7 @@ struct Pair {
 
 struct Crowd {
     address: LoopbackAddress,
-    habits: Habits,
+    habits: Intervals,
     poll: Poll,
     /// Two clients per pair, the one that pings, and new connections after them.
     clients: Vec<Option<Client>>,
@@ -217,7 +217,7 @@ const fn ns(duration: Duration) -> u64 {
 
 impl Crowd {
     /// Connects the permanent clients, one after the other.
-    fn connect(address: LoopbackAddress, habits: Habits) -> io::Result<Self> {
+    fn connect(address: LoopbackAddress, habits: Intervals) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut crowd = Self {
             address,
@@ -338,8 +338,8 @@ impl Crowd {
         }
         if self.next_connect_ns <= now {
             self.next_connect_ns = (self.next_connect_ns + ns(self.habits.connect_every)).max(now);
-            self.give_up_newcomers(now);
-            self.begin_newcomer()?;
+            self.give_up_connections(now);
+            self.begin_connection()?;
         }
         Ok(())
     }
@@ -375,7 +375,7 @@ impl Crowd {
         self.flush(pinger);
     }
 
-    fn begin_newcomer(&mut self) -> io::Result<()> {
+    fn begin_connection(&mut self) -> io::Result<()> {
         if self.clients.len() > 2 * self.pairs.len() + NEWCOMERS_MAX {
             return Ok(());
         }
@@ -394,7 +394,7 @@ impl Crowd {
         Ok(())
     }
 
-    fn give_up_newcomers(&mut self, now: u64) {
+    fn give_up_connections(&mut self, now: u64) {
         for slot in 2 * self.pairs.len() + 1..self.clients.len() {
             let is_late = self.clients[slot].as_ref().is_some_and(
                 |client| matches!(client.role, Role::Newcomer(began) if now - began > CONNECT_NS),

@@ -1,8 +1,8 @@
 //! Hostile clients, and their effect: the latency of innocent clients during each attack, and the
 //! memory that each kind of state makes a broker use, per broker.
 
+mod attack;
 mod attacks;
-mod field;
 mod innocents;
 mod memory;
 mod packets;
@@ -19,7 +19,7 @@ use crate::{
     report as output,
 };
 
-use field::Attack;
+use attack::Attack;
 use trial::{Measured, Trial};
 
 /// Maximum number of connections of an attack.

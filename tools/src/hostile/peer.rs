@@ -47,7 +47,7 @@ impl From<io::Error> for Refusal {
 }
 
 /// The result of an exchange.
-pub type Heard<T> = Result<T, Refusal>;
+pub type Exchange<T> = Result<T, Refusal>;
 
 /// One connection.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub struct Answer {
 
 impl Peer {
     /// A TCP connection on which no data has been sent.
-    pub fn open(address: LoopbackAddress, patience: Duration) -> Heard<Self> {
+    pub fn open(address: LoopbackAddress, patience: Duration) -> Exchange<Self> {
         let stream = TcpStream::connect_timeout(&address.socket_address(), patience)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
@@ -81,7 +81,7 @@ impl Peer {
         address: LoopbackAddress,
         patience: Duration,
         connect: &Connect<'_>,
-    ) -> Heard<Self> {
+    ) -> Exchange<Self> {
         let mut peer = Self::open(address, patience)?;
         peer.send(&connect.encode())?;
         peer.await_packet(0x20)?;
@@ -89,7 +89,7 @@ impl Peer {
     }
 
     /// Sends all bytes.
-    pub fn send(&mut self, bytes: &[u8]) -> Heard<()> {
+    pub fn send(&mut self, bytes: &[u8]) -> Exchange<()> {
         self.stream.write_all(bytes)?;
         Ok(())
     }
@@ -115,7 +115,7 @@ impl Peer {
     }
 
     /// The next packet.
-    pub fn next(&mut self) -> Heard<Answer> {
+    pub fn next(&mut self) -> Exchange<Answer> {
         let mut buffer = [0; 16 * 1024];
         loop {
             if let Some((header, total)) = frame(&self.inbox) {
@@ -132,7 +132,7 @@ impl Peer {
     }
 
     /// Reads and discards data up to and including these bytes: a response that is not MQTT.
-    pub fn await_bytes(&mut self, last: &[u8]) -> Heard<()> {
+    pub fn await_bytes(&mut self, last: &[u8]) -> Exchange<()> {
         let (mut seen, mut buffer) = (Vec::new(), [0; 1_024]);
         while !seen.ends_with(last) {
             match self.stream.read(&mut buffer)? {
@@ -144,7 +144,7 @@ impl Peer {
     }
 
     /// The next packet with this first byte; others are discarded.
-    pub fn await_packet(&mut self, first_byte: u8) -> Heard<Answer> {
+    pub fn await_packet(&mut self, first_byte: u8) -> Exchange<Answer> {
         let until = Instant::now() + self.patience;
         while Instant::now() < until {
             let answer = self.next()?;
@@ -160,14 +160,14 @@ impl Peer {
     }
 
     /// Waits until the broker has processed all earlier packets, with PINGREQ and PINGRESP.
-    pub fn settle(&mut self) -> Heard<()> {
+    pub fn settle(&mut self) -> Exchange<()> {
         self.send(&packets::PINGREQ)?;
         self.await_packet(0xD0).map(|_| ())
     }
 
     /// Subscribes to these filters, a thousand per packet, each answered before the next; returns
     /// how many were granted.
-    pub fn subscribe_all<T: AsRef<str>>(&mut self, qos: u8, filters: &[T]) -> Heard<usize> {
+    pub fn subscribe_all<T: AsRef<str>>(&mut self, qos: u8, filters: &[T]) -> Exchange<usize> {
         let mut granted = 0;
         for some in filters.chunks(1_000) {
             self.send(&packets::subscribe(1, qos, some))?;
@@ -200,7 +200,7 @@ impl Peer {
     }
 
     /// Reads and discards all data, in a thread that ends with the connection.
-    pub fn drain(&self) -> Heard<JoinHandle<u64>> {
+    pub fn drain(&self) -> Exchange<JoinHandle<u64>> {
         let mut stream = self.stream.try_clone()?;
         Ok(thread::spawn(move || {
             let (mut buffer, mut total) = (vec![0; 64 * 1024], 0);

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    field::{Attack, Ended, Field, Setup},
-    innocents::{Habits, Innocents, Kind, Record, Sample},
-    peer::Heard,
+    attack::{Attack, AttackOutcome, Setup, Target},
+    innocents::{Innocents, Intervals, Kind, Record, Sample},
+    peer::Exchange,
 };
 use crate::{
     affinity,
@@ -132,34 +132,34 @@ impl Trial<'_> {
     /// attacked feature.
     pub fn run(&self) -> Result<Option<Measured>> {
         let args = self.args;
-        let mut field = Field {
+        let mut target = Target {
             address: "127.0.0.1:1".parse().map_err(Error::Usage)?,
             is_short: args.short,
             patience: Duration::from_secs_f64(args.patience_s),
             span: args.attack_span(),
         };
-        let setup = (self.attack.setup)(&field);
+        let setup = (self.attack.setup)(&target);
         if setup.lacks_mosquitto && self.broker == "mosquitto" {
             return Ok(None);
         }
         let mut broker = start(args, self.broker, &setup)?;
-        field.address = broker.address();
-        self.measure(&field, &mut broker)
+        target.address = broker.address();
+        self.measure(&target, &mut broker)
             .map(Some)
             .map_err(|error| broker.explain(self.broker, error))
     }
 
-    fn measure(&self, field: &Field, broker: &mut RunningBroker) -> Result<Measured> {
-        let strike = (self.attack.prepare)(field).map_err(|refusal| {
+    fn measure(&self, target: &Target, broker: &mut RunningBroker) -> Result<Measured> {
+        let strike = (self.attack.prepare)(target).map_err(|refusal| {
             Error::Broker(format!("the attack could not be prepared: {refusal}"))
         })?;
-        let innocents = self.innocents(field)?;
-        warm_up(&innocents, field.patience);
+        let innocents = self.innocents(target)?;
+        warm_up(&innocents, target.patience);
         let begun_ns = now_ns();
         thread::sleep(self.args.baseline());
         let mut watch = Watch::begin(broker.meter()?)?;
         let (struck_ns, struck) = (now_ns(), Instant::now());
-        let at = *field;
+        let at = *target;
         let attack = thread::spawn(move || strike(&at));
         let (mut over, mut span) = (None, Duration::ZERO);
         loop {
@@ -177,7 +177,7 @@ impl Trial<'_> {
             }
             let over = *over.get_or_insert_with(Instant::now);
             if (is_settled && over.elapsed() > self.args.aftermath())
-                || over.elapsed() > field.patience
+                || over.elapsed() > target.patience
             {
                 break;
             }
@@ -198,9 +198,9 @@ impl Trial<'_> {
 
     /// Starts with real-time priority on the core, if requested: the thread inherits it from this
     /// one, as the broker does.
-    fn innocents(&self, field: &Field) -> Result<Innocents> {
+    fn innocents(&self, target: &Target) -> Result<Innocents> {
         let _first = self.args.priority.then(RealTime::begin).transpose()?;
-        Innocents::start(field.address, Habits::default())
+        Innocents::start(target.address, Intervals::default())
     }
 }
 
@@ -258,7 +258,7 @@ fn measured(
     record: &Record,
     begun_ns: u64,
     struck_ns: u64,
-    ended: Heard<Ended>,
+    ended: Exchange<AttackOutcome>,
     watch: &Watch,
 ) -> Measured {
     let since = |sample: &&Sample| sample.began_ns + sample.took_ns > struck_ns;
@@ -394,7 +394,7 @@ pub mod tests {
         };
         let watch = Watch::begin(Meter::new(std::process::id()).expect("this process exists"));
         let watch = watch.expect("this process exists");
-        let measured = super::measured(&record, 10, 100, Ok(Ended::with("x")), &watch);
+        let measured = super::measured(&record, 10, 100, Ok(AttackOutcome::with("x")), &watch);
         assert_eq!((measured.without.traffic.count(), measured.beside.traffic.count()), (1, 2));
         assert_eq!((measured.disconnects, measured.heard.as_str()), (1, "x"));
     }

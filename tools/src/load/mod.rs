@@ -17,7 +17,7 @@ use mio::{Events, Poll};
 
 use crate::{
     address::LoopbackAddress,
-    conductor::Conductor,
+    coordinator::Coordinator,
     descriptors,
     error::{Error, Result},
     limits::READ_BYTES,
@@ -102,9 +102,9 @@ pub fn measure(
     run: u32,
     share: Share,
     settings: RunSettings,
-    conductor: &mut dyn Conductor,
+    coordinator: &mut dyn Coordinator,
 ) -> Result<Measured> {
-    Load::connect(workload, run, share, settings)?.measure(conductor)
+    Load::connect(workload, run, share, settings)?.measure(coordinator)
 }
 
 impl Load {

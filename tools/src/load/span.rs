@@ -9,7 +9,7 @@ use super::Load;
 use crate::{
     clock,
     codec::encode_disconnect,
-    conductor::Conductor,
+    coordinator::Coordinator,
     error::{Error, Result},
     limits::STALL_TIMEOUT,
     meter::Reading,
@@ -25,8 +25,8 @@ const EVENTS: usize = 1_024;
 const QUIET: Duration = Duration::from_millis(30);
 
 impl Load {
-    pub(super) fn measure(mut self, conductor: &mut dyn Conductor) -> Result<Measured> {
-        let start_ns = conductor.await_start()?;
+    pub(super) fn measure(mut self, coordinator: &mut dyn Coordinator) -> Result<Measured> {
+        let start_ns = coordinator.await_start()?;
         self.start_publishing(start_ns);
         let span_ns = clock::after(start_ns, self.settings.warm_up);
         self.run_until(span_ns, |load| Ok(load.is_over()))?;
@@ -44,7 +44,7 @@ impl Load {
         let (begun, done) = (self.recorder.begun - begun, self.recorder.done - done);
         let resident = self.settings.meter.map(|meter| meter.resident_bytes()).transpose()?;
 
-        self.drain(conductor)?;
+        self.drain(coordinator)?;
         let measured = Measured {
             span_s: (end.at - begin.at).as_secs_f64(),
             begun,
@@ -63,12 +63,12 @@ impl Load {
     }
 
     /// Stops sending, exchanges the number of messages sent, and waits for their arrival.
-    fn drain(&mut self, conductor: &mut dyn Conductor) -> Result<()> {
+    fn drain(&mut self, coordinator: &mut dyn Coordinator) -> Result<()> {
         self.publishing = false;
-        conductor.tell_sent(self.publishers.iter().map(|publisher| publisher.sent).collect())?;
+        coordinator.tell_sent(self.publishers.iter().map(|publisher| publisher.sent).collect())?;
         let end_ns = clock::after(clock::now_ns(), STALL_TIMEOUT * 12);
         self.run_until(end_ns, |load| {
-            load.everyones_sent = conductor.everyones_sent()?;
+            load.everyones_sent = coordinator.everyones_sent()?;
             Ok(load.everyones_sent.is_some())
         })?;
         self.run_until(end_ns, |load| Ok(load.is_settled()))?;

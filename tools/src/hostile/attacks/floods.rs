@@ -1,9 +1,9 @@
 //! One kind of packet, as fast as one connection accepts it.
 
 use crate::hostile::{
-    field::{Attack, Ended, Field, Setup, Strike, plain},
+    attack::{Attack, AttackFn, AttackOutcome, Setup, Target, plain},
     packets::{self, Publish, append_acknowledgement},
-    peer::{Heard, Peer},
+    peer::{Exchange, Peer},
 };
 
 pub const ATTACKS: &[Attack] = &[
@@ -11,7 +11,7 @@ pub const ATTACKS: &[Attack] = &[
         name: "pingreq-flood",
         about: "endless PINGREQs",
         setup: plain,
-        prepare: |field| flood(field, packets::PINGREQ.repeat(30_000)),
+        prepare: |target| flood(target, packets::PINGREQ.repeat(30_000)),
         in_short: true,
     },
     Attack {
@@ -32,14 +32,14 @@ pub const ATTACKS: &[Attack] = &[
         name: "pubrec-flood",
         about: "PUBREC of unknown messages",
         setup: plain,
-        prepare: |field| flood(field, acknowledgements(0x50)),
+        prepare: |target| flood(target, acknowledgements(0x50)),
         in_short: false,
     },
     Attack {
         name: "pubrel-flood",
         about: "PUBREL of unknown messages",
         setup: plain,
-        prepare: |field| flood(field, acknowledgements(0x62)),
+        prepare: |target| flood(target, acknowledgements(0x62)),
         in_short: false,
     },
     Attack {
@@ -80,14 +80,14 @@ pub const ATTACKS: &[Attack] = &[
 ];
 
 /// Sends these bytes repeatedly, and discards the responses.
-fn flood(field: &Field, bytes: Vec<u8>) -> Heard<Strike> {
-    let peer = field.join("flooder")?;
+fn flood(target: &Target, bytes: Vec<u8>) -> Exchange<AttackFn> {
+    let peer = target.join("flooder")?;
     Ok(send_repeatedly(peer, bytes))
 }
 
-fn send_repeatedly(mut peer: Peer, bytes: Vec<u8>) -> Strike {
-    Box::new(move |field| {
-        let end = field.end();
+fn send_repeatedly(mut peer: Peer, bytes: Vec<u8>) -> AttackFn {
+    Box::new(move |target| {
+        let end = target.end();
         let mut total = 0;
         peer.drain()?;
         loop {
@@ -98,7 +98,7 @@ fn send_repeatedly(mut peer: Peer, bytes: Vec<u8>) -> Strike {
             }
         }
         let heard = format!("{:.1} MB sent", total as f64 / 1e6);
-        Ok(Ended::holding(heard, vec![peer]))
+        Ok(AttackOutcome::holding(heard, vec![peer]))
     })
 }
 
@@ -109,26 +109,26 @@ fn acknowledgements(first_byte: u8) -> Vec<u8> {
     bytes
 }
 
-fn tiny(field: &Field) -> Heard<Strike> {
+fn tiny(target: &Target) -> Exchange<AttackFn> {
     let mut one = Vec::new();
     Publish { topic: "t", ..Publish::default() }.append(&mut one);
-    flood(field, one.repeat(20_000))
+    flood(target, one.repeat(20_000))
 }
 
-fn new_topics(field: &Field) -> Heard<Strike> {
+fn new_topics(target: &Target) -> Exchange<AttackFn> {
     let mut bytes = Vec::new();
-    for number in 0..field.count(200_000, 50_000) {
+    for number in 0..target.count(200_000, 50_000) {
         let topic = format!("new/{number}");
         Publish { topic: &topic, ..Publish::default() }.append(&mut bytes);
     }
-    flood(field, bytes)
+    flood(target, bytes)
 }
 
 /// Clients that subscribe to a topic and read all messages.
-fn listeners(field: &Field, count: usize, topic: &str) -> Heard<Vec<Peer>> {
+fn listeners(target: &Target, count: usize, topic: &str) -> Exchange<Vec<Peer>> {
     let mut peers = Vec::new();
     for number in 0..count {
-        let mut peer = field.join(&format!("listener-{number}"))?;
+        let mut peer = target.join(&format!("listener-{number}"))?;
         peer.subscribe_all(0, &[topic])?;
         peer.drain()?;
         peers.push(peer);
@@ -136,41 +136,41 @@ fn listeners(field: &Field, count: usize, topic: &str) -> Heard<Vec<Peer>> {
     Ok(peers)
 }
 
-fn long_properties(field: &Field) -> Heard<Strike> {
+fn long_properties(target: &Target) -> Exchange<AttackFn> {
     let properties = packets::user_properties((16 << 20) - 100);
     let mut bytes = Vec::new();
     Publish { topic: "long", properties: &properties, ..Publish::default() }.append(&mut bytes);
-    heavy(field, bytes, 1)
+    heavy(target, bytes, 1)
 }
 
-fn long_payloads(field: &Field) -> Heard<Strike> {
+fn long_payloads(target: &Target) -> Exchange<AttackFn> {
     let payload = vec![b'.'; (16 << 20) - 100];
     let mut bytes = Vec::new();
     Publish { topic: "long", payload: &payload, ..Publish::default() }.append(&mut bytes);
-    heavy(field, bytes, 10)
+    heavy(target, bytes, 10)
 }
 
-fn heavy(field: &Field, bytes: Vec<u8>, count: usize) -> Heard<Strike> {
-    let mut peers = listeners(field, count, "long")?;
-    let strike = send_repeatedly(field.join("flooder")?, bytes);
-    Ok(Box::new(move |field| {
-        let mut ended = strike(field)?;
+fn heavy(target: &Target, bytes: Vec<u8>, count: usize) -> Exchange<AttackFn> {
+    let mut peers = listeners(target, count, "long")?;
+    let strike = send_repeatedly(target.join("flooder")?, bytes);
+    Ok(Box::new(move |target| {
+        let mut ended = strike(target)?;
         ended.held.append(&mut peers);
         Ok(ended)
     }))
 }
 
-fn qos_2(field: &Field) -> Heard<Strike> {
+fn qos_2(target: &Target) -> Exchange<AttackFn> {
     let mut bytes = Vec::new();
     for identifier in 1..=u16::MAX {
         Publish { topic: "q", qos: 2, identifier, ..Publish::default() }.append(&mut bytes);
     }
-    let patience = field.patience;
-    Ok(Box::new(move |field| {
-        let (end, mut rounds, mut word) = (field.end(), 0, None);
+    let patience = target.patience;
+    Ok(Box::new(move |target| {
+        let (end, mut rounds, mut word) = (target.end(), 0, None);
         while std::time::Instant::now() < end && rounds < 1_000 {
             let mut peer = Peer::connect(
-                field.address,
+                target.address,
                 patience,
                 &packets::Connect { clean: true, ..packets::Connect::clean("twice") },
             )?;
@@ -181,12 +181,12 @@ fn qos_2(field: &Field) -> Heard<Strike> {
             rounds += 1;
         }
         let word = word.map_or(String::new(), |word| format!(": {word}"));
-        Ok(Ended::with(format!("{rounds} times{word}")))
+        Ok(AttackOutcome::with(format!("{rounds} times{word}")))
     }))
 }
 
-fn stored(field: &Field) -> Heard<Strike> {
-    let mut away = field.connect(&packets::Connect::kept("away"))?;
+fn stored(target: &Target) -> Exchange<AttackFn> {
+    let mut away = target.connect(&packets::Connect::kept("away"))?;
     away.subscribe_all(1, &["stored"])?;
     away.send(&packets::DISCONNECT)?;
     let mut bytes = Vec::new();
@@ -195,20 +195,20 @@ fn stored(field: &Field) -> Heard<Strike> {
         Publish { topic: "stored", qos: 1, identifier, payload, ..Publish::default() }
             .append(&mut bytes);
     }
-    flood(field, bytes)
+    flood(target, bytes)
 }
 
 /// A second listener, on another loopback address and the same port.
-fn websocket(_: &Field) -> Setup {
+fn websocket(_: &Target) -> Setup {
     let listener =
         "[[listeners]]\nbind = \"127.0.0.2:{port}\"\ntransport = \"ws\"\nanonymous = true\n";
     Setup { ringmq: listener.into(), lacks_mosquitto: true, ..Setup::default() }
 }
 
-fn websocket_bytes(field: &Field) -> Heard<Strike> {
-    let port = field.address.socket_address().port();
+fn websocket_bytes(target: &Target) -> Exchange<AttackFn> {
+    let port = target.address.socket_address().port();
     let address = format!("127.0.0.2:{port}").parse().expect("a loopback address");
-    let mut peer = Peer::open(address, field.patience)?;
+    let mut peer = Peer::open(address, target.patience)?;
     peer.send(
         b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\

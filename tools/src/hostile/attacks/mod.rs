@@ -7,9 +7,9 @@ mod sessions;
 mod wildcards;
 
 use super::{
-    field::Attack,
+    attack::Attack,
     packets::Publish,
-    peer::{Heard, Peer},
+    peer::{Exchange, Peer},
 };
 
 /// All attacks, in order of execution.
@@ -19,7 +19,7 @@ pub fn all() -> Vec<Attack> {
 }
 
 /// Publishes retained messages on topics of their own, and waits for all acknowledgements.
-fn retain(peer: &mut Peer, topics: impl Iterator<Item = String>) -> Heard<()> {
+fn retain(peer: &mut Peer, topics: impl Iterator<Item = String>) -> Exchange<()> {
     let mut bytes = Vec::new();
     for topic in topics {
         Publish { topic: &topic, retain: true, payload: b"x", ..Publish::default() }
@@ -34,7 +34,7 @@ fn retain(peer: &mut Peer, topics: impl Iterator<Item = String>) -> Heard<()> {
 }
 
 /// Publishes this many QoS 1 messages to a topic, and waits for all acknowledgements.
-fn publish_many(peer: &mut Peer, message: &Publish<'_>, count: usize) -> Heard<()> {
+fn publish_many(peer: &mut Peer, message: &Publish<'_>, count: usize) -> Exchange<()> {
     const WINDOW: usize = 1_000;
     for begin in (0..count).step_by(WINDOW) {
         let some = WINDOW.min(count - begin);

@@ -7,9 +7,9 @@ use std::{
 
 use super::publish_many;
 use crate::hostile::{
-    field::{Attack, Ended, Field, Setup, Strike, plain},
+    attack::{Attack, AttackFn, AttackOutcome, Setup, Target, plain},
     packets::{self, Connect, Publish, append_acknowledgement},
-    peer::{Heard, Peer},
+    peer::{Exchange, Peer},
 };
 
 pub const ATTACKS: &[Attack] = &[
@@ -65,9 +65,9 @@ pub const ATTACKS: &[Attack] = &[
 ];
 
 /// QoS 2 messages whose PUBRELs arrive together, in an order unfavourable for a list.
-fn pubrels(field: &Field) -> Heard<Strike> {
-    let count = field.count(65_535, 20_000) as u16;
-    let mut peer = field.connect(&Connect { level: 4, ..Connect::clean("twice") })?;
+fn pubrels(target: &Target) -> Exchange<AttackFn> {
+    let count = target.count(65_535, 20_000) as u16;
+    let mut peer = target.connect(&Connect { level: 4, ..Connect::clean("twice") })?;
     for first in (1..=count).step_by(5_000) {
         let last = first.saturating_add(4_999).min(count);
         let mut bytes = Vec::new();
@@ -93,83 +93,83 @@ fn pubrels(field: &Field) -> Heard<Strike> {
         peer.send(&packets::PINGREQ)?;
         thread::sleep(Duration::from_millis(500));
         drop(reader);
-        Ok(Ended::holding("all sent", vec![peer]))
+        Ok(AttackOutcome::holding("all sent", vec![peer]))
     }))
 }
 
 /// A subscriber with this many messages in flight and queued, which acknowledges none.
 fn queue_for(
-    field: &Field,
+    target: &Target,
     connect: &Connect<'_>,
     filter: &str,
     topic: &str,
     messages: usize,
-) -> Heard<Peer> {
-    let mut subscriber = field.connect(connect)?;
+) -> Exchange<Peer> {
+    let mut subscriber = target.connect(connect)?;
     subscriber.subscribe_all(1, &[filter])?;
-    let mut publisher = field.join("publisher")?;
+    let mut publisher = target.join("publisher")?;
     let message = Publish { topic, payload: b"x", ..Publish::default() };
     publish_many(&mut publisher, &message, messages)?;
     Ok(subscriber)
 }
 
-fn member_leaves(field: &Field) -> Heard<Strike> {
-    let messages = field.count(100_000, 20_000);
+fn member_leaves(target: &Target) -> Exchange<AttackFn> {
+    let messages = target.count(100_000, 20_000);
     let kept = Connect::kept("member");
-    let member = queue_for(field, &kept, "$share/g/jobs", "jobs", messages)?;
-    let mut other = field.join("other")?;
+    let member = queue_for(target, &kept, "$share/g/jobs", "jobs", messages)?;
+    let mut other = target.join("other")?;
     other.subscribe_all(1, &["$share/g/jobs"])?;
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         other.drain()?;
         drop(member);
-        let mut again = field.connect(&Connect { clean: true, ..Connect::kept("member") })?;
+        let mut again = target.connect(&Connect { clean: true, ..Connect::kept("member") })?;
         again.settle()?;
-        Ok(Ended::holding("left, and its session ended", vec![again, other]))
+        Ok(AttackOutcome::holding("left, and its session ended", vec![again, other]))
     }))
 }
 
-fn expired_queue(field: &Field) -> Heard<Strike> {
+fn expired_queue(target: &Target) -> Exchange<AttackFn> {
     let kept = Connect::kept("late");
-    let mut subscriber = field.connect(&kept)?;
+    let mut subscriber = target.connect(&kept)?;
     subscriber.subscribe_all(1, &["short"])?;
     subscriber.send(&packets::DISCONNECT)?;
-    let mut publisher = field.join("publisher")?;
+    let mut publisher = target.join("publisher")?;
     let message = Publish { topic: "short", payload: b"x", expiry_s: 2, ..Publish::default() };
-    publish_many(&mut publisher, &message, field.count(100_000, 20_000))?;
+    publish_many(&mut publisher, &message, target.count(100_000, 20_000))?;
     thread::sleep(Duration::from_millis(2_500));
-    Ok(Box::new(move |field| {
-        let mut subscriber = field.connect(&Connect::kept("late"))?;
+    Ok(Box::new(move |target| {
+        let mut subscriber = target.connect(&Connect::kept("late"))?;
         subscriber.settle()?;
-        Ok(Ended::holding("resumed", vec![subscriber]))
+        Ok(AttackOutcome::holding("resumed", vec![subscriber]))
     }))
 }
 
-fn queue_ends(field: &Field) -> Heard<Strike> {
+fn queue_ends(target: &Target) -> Exchange<AttackFn> {
     let kept = Connect::kept("ends");
-    let messages = field.count(100_000, 20_000);
-    drop(queue_for(field, &kept, "ends", "ends", messages)?);
-    Ok(Box::new(move |field| {
-        let mut again = field.connect(&Connect { clean: true, ..Connect::kept("ends") })?;
+    let messages = target.count(100_000, 20_000);
+    drop(queue_for(target, &kept, "ends", "ends", messages)?);
+    Ok(Box::new(move |target| {
+        let mut again = target.connect(&Connect { clean: true, ..Connect::kept("ends") })?;
         again.settle()?;
-        Ok(Ended::holding("ended", vec![again]))
+        Ok(AttackOutcome::holding("ended", vec![again]))
     }))
 }
 
-fn queue_resumed(field: &Field) -> Heard<Strike> {
+fn queue_resumed(target: &Target) -> Exchange<AttackFn> {
     let kept = Connect::kept("resumed");
-    drop(queue_for(field, &kept, "resumed", "resumed", 100_000)?);
-    Ok(Box::new(move |field| {
-        let (end, mut rounds) = (field.end(), 0);
+    drop(queue_for(target, &kept, "resumed", "resumed", 100_000)?);
+    Ok(Box::new(move |target| {
+        let (end, mut rounds) = (target.end(), 0);
         while Instant::now() < end && rounds < 1_000 {
-            field.connect(&Connect::kept("resumed"))?;
+            target.connect(&Connect::kept("resumed"))?;
             rounds += 1;
         }
-        Ok(Ended::with(format!("{rounds} times")))
+        Ok(AttackOutcome::with(format!("{rounds} times")))
     }))
 }
 
-fn retained_expire(field: &Field) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
+fn retained_expire(target: &Target) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
     Ok(Box::new(move |_| {
         for first in (0..20_000).step_by(1_000) {
             let mut bytes = Vec::new();
@@ -189,6 +189,6 @@ fn retained_expire(field: &Field) -> Heard<Strike> {
         publisher.settle()?;
         thread::sleep(Duration::from_millis(3_000));
         publisher.subscribe_all(0, &["gone/#"])?;
-        Ok(Ended::holding("subscribed to", vec![publisher]))
+        Ok(AttackOutcome::holding("subscribed to", vec![publisher]))
     }))
 }

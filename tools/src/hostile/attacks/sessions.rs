@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::hostile::{
-    field::{Attack, Ended, Field, Strike, plain},
+    attack::{Attack, AttackFn, AttackOutcome, Target, plain},
     packets::{self, Connect},
-    peer::{Heard, Peer, Refusal},
+    peer::{Exchange, Peer, Refusal},
 };
 
 pub const ATTACKS: &[Attack] = &[
@@ -56,31 +56,31 @@ pub const ATTACKS: &[Attack] = &[
     },
 ];
 
-fn clean_start(field: &Field) -> Heard<Strike> {
+fn clean_start(target: &Target) -> Exchange<AttackFn> {
     let filters: Vec<String> = (0..10_000).map(|number| format!("s/{number}/+")).collect();
     let connect = Connect { clean: true, ..Connect::kept("again") };
     let mut bytes = connect.encode();
     bytes.extend(packets::subscribe(1, 0, &filters));
-    let rounds_max = field.count(100, 20);
-    Ok(Box::new(move |field| {
-        let (end, mut rounds) = (field.end(), 0);
+    let rounds_max = target.count(100, 20);
+    Ok(Box::new(move |target| {
+        let (end, mut rounds) = (target.end(), 0);
         while Instant::now() < end && rounds < rounds_max {
-            let mut peer = field.open()?;
+            let mut peer = target.open()?;
             peer.send(&bytes)?;
             peer.await_packet(0x90)?;
             rounds += 1;
         }
-        Ok(Ended::with(format!("{rounds} times")))
+        Ok(AttackOutcome::with(format!("{rounds} times")))
     }))
 }
 
-fn expire_together(field: &Field) -> Heard<Strike> {
+fn expire_together(target: &Target) -> Exchange<AttackFn> {
     let mut crowd = Vec::new();
-    for number in 0..field.count(4_000, 1_000) {
+    for number in 0..target.count(4_000, 1_000) {
         let client = format!("mortal-{number}");
         let filters: Vec<String> = (0..10).map(|it| format!("m/{number}/{it}")).collect();
         let connect = Connect { expiry_s: 2, ..Connect::kept(&client) };
-        let mut peer = field.open()?;
+        let mut peer = target.open()?;
         let mut bytes = connect.encode();
         bytes.extend(packets::subscribe(1, 0, &filters));
         peer.send(&bytes)?;
@@ -94,20 +94,20 @@ fn expire_together(field: &Field) -> Heard<Strike> {
         }
         drop(crowd);
         thread::sleep(Duration::from_millis(3_500));
-        Ok(Ended::with(format!("{sessions} sessions")))
+        Ok(AttackOutcome::with(format!("{sessions} sessions")))
     }))
 }
 
-fn will_storm(field: &Field) -> Heard<Strike> {
-    let clients = field.count(500, 100);
-    Ok(Box::new(move |field| {
-        let (end, mut rounds) = (field.end(), 0);
+fn will_storm(target: &Target) -> Exchange<AttackFn> {
+    let clients = target.count(500, 100);
+    Ok(Box::new(move |target| {
+        let (end, mut rounds) = (target.end(), 0);
         while Instant::now() < end && rounds < 5 {
             let mut crowd = Vec::new();
             for number in 0..clients {
                 let client = format!("mourned-{number}");
                 let will = Some(("wills", b"gone".as_slice()));
-                let mut peer = field.connect(&Connect { will, ..Connect::clean(&client) })?;
+                let mut peer = target.connect(&Connect { will, ..Connect::clean(&client) })?;
                 peer.subscribe_all(0, &["wills"])?;
                 peer.drain()?;
                 crowd.push(peer);
@@ -115,18 +115,18 @@ fn will_storm(field: &Field) -> Heard<Strike> {
             drop(crowd);
             rounds += 1;
         }
-        Ok(Ended::with(format!("{clients} clients, {rounds} times")))
+        Ok(AttackOutcome::with(format!("{clients} clients, {rounds} times")))
     }))
 }
 
-fn long_connects(field: &Field) -> Heard<Strike> {
+fn long_connects(target: &Target) -> Exchange<AttackFn> {
     let properties = packets::user_properties((16 << 20) - 100);
     let bytes = Connect { properties: &properties, ..Connect::clean("long") }.encode();
-    let connections = field.count(10, 3);
-    Ok(Box::new(move |field| {
+    let connections = target.count(10, 3);
+    Ok(Box::new(move |target| {
         let mut heard = Vec::new();
         for _ in 0..connections {
-            let mut peer = field.open()?;
+            let mut peer = target.open()?;
             let answer = peer.send(&bytes).and_then(|()| peer.await_packet(0x20).map(|_| ()));
             heard.push(match answer {
                 Ok(()) => "accepted".into(),
@@ -135,29 +135,29 @@ fn long_connects(field: &Field) -> Heard<Strike> {
             });
         }
         heard.dedup();
-        Ok(Ended::with(heard.join(", ")))
+        Ok(AttackOutcome::with(heard.join(", ")))
     }))
 }
 
-fn takeover(_: &Field) -> Heard<Strike> {
-    Ok(Box::new(move |field| {
-        let (end, mut rounds) = (field.end(), 0);
+fn takeover(_: &Target) -> Exchange<AttackFn> {
+    Ok(Box::new(move |target| {
+        let (end, mut rounds) = (target.end(), 0);
         let mut last: Option<Peer> = None;
         while Instant::now() < end && rounds < 10_000 {
-            last = Some(field.connect(&Connect::kept("wanted"))?);
+            last = Some(target.connect(&Connect::kept("wanted"))?);
             rounds += 1;
         }
-        Ok(Ended::holding(format!("{rounds} times"), last.into_iter().collect()))
+        Ok(AttackOutcome::holding(format!("{rounds} times"), last.into_iter().collect()))
     }))
 }
 
-fn connect_flood(_: &Field) -> Heard<Strike> {
-    Ok(Box::new(move |field| {
-        let (end, mut rounds) = (field.end(), 0);
+fn connect_flood(_: &Target) -> Exchange<AttackFn> {
+    Ok(Box::new(move |target| {
+        let (end, mut rounds) = (target.end(), 0);
         while Instant::now() < end && rounds < 20_000 {
-            field.open()?;
+            target.open()?;
             rounds += 1;
         }
-        Ok(Ended::with(format!("{rounds} connections")))
+        Ok(AttackOutcome::with(format!("{rounds} connections")))
     }))
 }

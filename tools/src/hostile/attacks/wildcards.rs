@@ -4,9 +4,9 @@
 use std::time::Instant;
 
 use crate::hostile::{
-    field::{Attack, Ended, Field, Strike, plain},
+    attack::{Attack, AttackFn, AttackOutcome, Target, plain},
     packets::{self, Connect, Publish, append_acknowledgement, levels_by_bits},
-    peer::{Heard, Peer},
+    peer::{Exchange, Peer},
 };
 
 pub const ATTACKS: &[Attack] = &[
@@ -21,14 +21,14 @@ pub const ATTACKS: &[Attack] = &[
         name: "deep-1",
         about: "10,000 filters of a and + in 250 levels, and publishes that almost match",
         setup: plain,
-        prepare: |field| deep(field, 1),
+        prepare: |target| deep(target, 1),
         in_short: true,
     },
     Attack {
         name: "deep-5",
         about: "10,000 filters of a and + in 250 levels of five clients, and publishes that almost match",
         setup: plain,
-        prepare: |field| deep(field, 5),
+        prepare: |target| deep(target, 5),
         in_short: false,
     },
     Attack {
@@ -116,38 +116,38 @@ fn publish_each(
     sent
 }
 
-fn groups_on_all(field: &Field) -> Heard<Strike> {
-    let groups = field.count(10_000, 3_000);
+fn groups_on_all(target: &Target) -> Exchange<AttackFn> {
+    let groups = target.count(10_000, 3_000);
     let filters: Vec<String> = (0..groups).map(|group| format!("$share/{group}/#")).collect();
-    let mut member = field.join("member")?;
-    let mut publisher = field.join("publisher")?;
-    let topics = field.count(3_000, 500);
-    Ok(Box::new(move |field| {
+    let mut member = target.join("member")?;
+    let mut publisher = target.join("publisher")?;
+    let topics = target.count(3_000, 500);
+    Ok(Box::new(move |target| {
         let granted = member.subscribe_all(0, &filters)?;
         member.drain()?;
         let sent =
-            publish_each(&mut publisher, field.end(), topics, 10, 0, |it| format!("topic/{it}"));
+            publish_each(&mut publisher, target.end(), topics, 10, 0, |it| format!("topic/{it}"));
         let heard = format!("{granted} of {groups} granted, {sent} published");
-        Ok(Ended::holding(heard, vec![member, publisher]))
+        Ok(AttackOutcome::holding(heard, vec![member, publisher]))
     }))
 }
 
-fn deep(field: &Field, clients: usize) -> Heard<Strike> {
+fn deep(target: &Target, clients: usize) -> Exchange<AttackFn> {
     let levels = 250;
     let filters: Vec<Vec<String>> = (0..clients)
         .map(|client| {
             let first = client * 10_000;
-            (first..first + field.count(10_000, 2_000))
+            (first..first + target.count(10_000, 2_000))
                 .map(|number| levels_by_bits(number, levels, "a", "+"))
                 .collect()
         })
         .collect();
     let mut subscribers = Vec::new();
     for client in 0..clients {
-        subscribers.push(field.join(&format!("deep-{client}"))?);
+        subscribers.push(target.join(&format!("deep-{client}"))?);
     }
-    let mut publisher = field.join("publisher")?;
-    Ok(Box::new(move |field| {
+    let mut publisher = target.join("publisher")?;
+    Ok(Box::new(move |target| {
         let mut granted = 0;
         for (subscriber, filters) in subscribers.iter_mut().zip(&filters) {
             granted += subscriber.subscribe_all(0, filters)?;
@@ -158,39 +158,39 @@ fn deep(field: &Field, clients: usize) -> Heard<Strike> {
             let deep = vec!["a"; levels - 1].join("/");
             format!("{deep}/b{number}")
         };
-        let sent = publish_each(&mut publisher, field.end(), 5_000, 1, 0, topic);
+        let sent = publish_each(&mut publisher, target.end(), 5_000, 1, 0, topic);
         let wanted = clients * filters[0].len();
         subscribers.push(publisher);
         let heard = format!("{granted} of {wanted} granted, {sent} published");
-        Ok(Ended::holding(heard, subscribers))
+        Ok(AttackOutcome::holding(heard, subscribers))
     }))
 }
 
-fn deep_hash(field: &Field) -> Heard<Strike> {
-    let filters: Vec<String> = (0..field.count(10_000, 2_000))
+fn deep_hash(target: &Target) -> Exchange<AttackFn> {
+    let filters: Vec<String> = (0..target.count(10_000, 2_000))
         .map(|number| {
             let depth = 2 + number % 240;
             format!("{}/#", levels_by_bits(number / 240, depth, "a", "+"))
         })
         .collect();
-    let mut subscriber = field.join("deep-hash")?;
-    let mut publisher = field.join("publisher")?;
-    Ok(Box::new(move |field| {
+    let mut subscriber = target.join("deep-hash")?;
+    let mut publisher = target.join("publisher")?;
+    Ok(Box::new(move |target| {
         let granted = subscriber.subscribe_all(0, &filters)?;
         subscriber.drain()?;
         let topic = |number: usize| format!("{}/b{number}", vec!["a"; 249].join("/"));
-        let sent = publish_each(&mut publisher, field.end(), 5_000, 1, 0, topic);
+        let sent = publish_each(&mut publisher, target.end(), 5_000, 1, 0, topic);
         let heard = format!("{granted} of {} granted, {sent} published", filters.len());
-        Ok(Ended::holding(heard, vec![subscriber, publisher]))
+        Ok(AttackOutcome::holding(heard, vec![subscriber, publisher]))
     }))
 }
 
 /// Disconnected sessions that are subscribed to this filter.
-fn leave_away(field: &Field, sessions: usize, qos: u8, filter: &str) -> Heard<()> {
+fn leave_away(target: &Target, sessions: usize, qos: u8, filter: &str) -> Exchange<()> {
     let subscribe = packets::subscribe(1, qos, &[filter]);
     for number in 0..sessions {
         let client = format!("away-{number}");
-        let mut peer = field.open()?;
+        let mut peer = target.open()?;
         let mut bytes = Connect::kept(&client).encode();
         bytes.extend_from_slice(&subscribe);
         peer.send(&bytes)?;
@@ -200,100 +200,100 @@ fn leave_away(field: &Field, sessions: usize, qos: u8, filter: &str) -> Heard<()
     Ok(())
 }
 
-fn group_away(field: &Field) -> Heard<Strike> {
-    leave_away(field, field.count(20_000, 2_000), 1, "$share/g/job/#")?;
-    flood(field, "job/now")
+fn group_away(target: &Target) -> Exchange<AttackFn> {
+    leave_away(target, target.count(20_000, 2_000), 1, "$share/g/job/#")?;
+    flood(target, "job/now")
 }
 
-fn fan_out_away(field: &Field) -> Heard<Strike> {
-    leave_away(field, field.count(10_000, 1_000), 1, "news/#")?;
-    flood(field, "news/now")
+fn fan_out_away(target: &Target) -> Exchange<AttackFn> {
+    leave_away(target, target.count(10_000, 1_000), 1, "news/#")?;
+    flood(target, "news/now")
 }
 
 /// A client that publishes at QoS 1 as fast as possible.
-fn flood(field: &Field, topic: &'static str) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
+fn flood(target: &Target, topic: &'static str) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
     publisher.drain()?;
-    Ok(Box::new(move |field| {
-        let sent = publish_each(&mut publisher, field.end(), 50_000, 50, 1, |_| topic.into());
-        Ok(Ended::holding(format!("{sent} published"), vec![publisher]))
+    Ok(Box::new(move |target| {
+        let sent = publish_each(&mut publisher, target.end(), 50_000, 50, 1, |_| topic.into());
+        Ok(AttackOutcome::holding(format!("{sent} published"), vec![publisher]))
     }))
 }
 
-fn long_topics(field: &Field) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
+fn long_topics(target: &Target) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
     // 255 levels of 255 bytes and the rest: 65,535 bytes in total.
     let level = "x".repeat(255);
     let stem = vec![level.as_str(); 255].join("/");
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         let topic = |number: usize| format!("{stem}/{number:0width$}", width = 65_534 - stem.len());
-        let sent = publish_each(&mut publisher, field.end(), 20_000, 1, 0, topic);
-        Ok(Ended::holding(format!("{sent} published"), vec![publisher]))
+        let sent = publish_each(&mut publisher, target.end(), 20_000, 1, 0, topic);
+        Ok(AttackOutcome::holding(format!("{sent} published"), vec![publisher]))
     }))
 }
 
-fn empty_levels(field: &Field) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
+fn empty_levels(target: &Target) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
     let stem = "/".repeat(250);
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         let topic = |number: usize| format!("{number}{stem}");
-        let sent = publish_each(&mut publisher, field.end(), 500_000, 200, 0, topic);
-        Ok(Ended::holding(format!("{sent} published"), vec![publisher]))
+        let sent = publish_each(&mut publisher, target.end(), 500_000, 200, 0, topic);
+        Ok(AttackOutcome::holding(format!("{sent} published"), vec![publisher]))
     }))
 }
 
-fn overlapping(field: &Field) -> Heard<Strike> {
+fn overlapping(target: &Target) -> Exchange<AttackFn> {
     // Each of 14 levels may be a wildcard: all filters match one topic.
-    let filters: Vec<String> = (0..field.count(10_000, 2_000))
+    let filters: Vec<String> = (0..target.count(10_000, 2_000))
         .map(|number| levels_by_bits(number, 14, "a", "+"))
         .collect();
-    let mut subscriber = field.join("overlapping")?;
-    let mut publisher = field.join("publisher")?;
-    Ok(Box::new(move |field| {
+    let mut subscriber = target.join("overlapping")?;
+    let mut publisher = target.join("publisher")?;
+    Ok(Box::new(move |target| {
         let granted = subscriber.subscribe_all(1, &filters)?;
         let mut acknowledged = Vec::new();
         append_acknowledgement(0x40, 1, &mut acknowledged);
         subscriber.drain()?;
         let topic = vec!["a"; 14].join("/");
-        let sent = publish_each(&mut publisher, field.end(), 20_000, 1, 1, |_| topic.clone());
+        let sent = publish_each(&mut publisher, target.end(), 20_000, 1, 1, |_| topic.clone());
         let heard = format!("{granted} of {} granted, {sent} published", filters.len());
-        Ok(Ended::holding(heard, vec![subscriber, publisher]))
+        Ok(AttackOutcome::holding(heard, vec![subscriber, publisher]))
     }))
 }
 
-fn identifiers(field: &Field) -> Heard<Strike> {
-    let mut subscriber = field.join("identified")?;
-    let mut publisher = field.join("publisher")?;
+fn identifiers(target: &Target) -> Exchange<AttackFn> {
+    let mut subscriber = target.join("identified")?;
+    let mut publisher = target.join("publisher")?;
     let mut bytes = Vec::new();
-    let filters = field.count(10_000, 2_000);
+    let filters = target.count(10_000, 2_000);
     for number in 0..filters {
         let filter = levels_by_bits(number, 14, "a", "+");
         bytes.extend(packets::subscribe_as(1, &filter, number as u16 + 1));
     }
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         subscriber.send(&bytes)?;
         for _ in 0..filters {
             subscriber.await_packet(0x90)?;
         }
         subscriber.drain()?;
         let topic = vec!["a"; 14].join("/");
-        let sent = publish_each(&mut publisher, field.end(), 100_000, 50, 0, |_| topic.clone());
-        Ok(Ended::holding(format!("{sent} published"), vec![subscriber, publisher]))
+        let sent = publish_each(&mut publisher, target.end(), 100_000, 50, 0, |_| topic.clone());
+        Ok(AttackOutcome::holding(format!("{sent} published"), vec![subscriber, publisher]))
     }))
 }
 
-fn group_churn(field: &Field) -> Heard<Strike> {
-    leave_away(field, field.count(20_000, 2_000), 1, "$share/g/job/#")?;
-    let mut member = field.join("member")?;
+fn group_churn(target: &Target) -> Exchange<AttackFn> {
+    leave_away(target, target.count(20_000, 2_000), 1, "$share/g/job/#")?;
+    let mut member = target.join("member")?;
     let mut both = packets::subscribe(1, 1, &["$share/g/job/#"]);
     both.extend(packets::unsubscribe(2, &["$share/g/job/#"]));
     let bytes = both.repeat(100);
-    Ok(Box::new(move |field| {
-        let (end, mut rounds) = (field.end(), 0);
+    Ok(Box::new(move |target| {
+        let (end, mut rounds) = (target.end(), 0);
         member.drain()?;
         while member.send_until(&bytes, end) == bytes.len() {
             rounds += 1;
         }
-        Ok(Ended::holding(format!("{rounds} × 100 times"), vec![member]))
+        Ok(AttackOutcome::holding(format!("{rounds} × 100 times"), vec![member]))
     }))
 }

@@ -124,7 +124,7 @@ impl StandIn {
 /// The measurements of two pairs, one pinging and one reconnecting client.
 fn noticed(fault: Fault) -> Record {
     let (address, stand_in) = StandIn::start();
-    let habits = Habits { pairs: 2, ..Habits::default() };
+    let habits = Intervals { pairs: 2, ..Intervals::default() };
     let innocents = Innocents::start(address, habits).expect("all clients are accepted");
     thread::sleep(Duration::from_millis(200));
     stand_in.set(fault);

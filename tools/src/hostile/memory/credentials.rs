@@ -2,9 +2,9 @@
 
 use super::{BOUND_BYTES, SENT_BYTES_MAX, bounded_with, unfinished::send_all};
 use crate::hostile::{
-    field::{Attack, Ended, Field, Setup, Strike},
+    attack::{Attack, AttackFn, AttackOutcome, Setup, Target},
     packets::{self, Connect},
-    peer::{Heard, Peer, Pump, Refusal},
+    peer::{Exchange, Peer, Pump, Refusal},
 };
 
 pub const KINDS: &[Attack] = &[
@@ -42,7 +42,7 @@ pub const KINDS: &[Attack] = &[
 const USERS: &str = "owner:$argon2id$v=19$m=19456,t=2,p=1$OdbnQEEPCkzmn4rOft2uZg$\
                      kw3nOgR/TR0jCUHx90ynYtMkUghDNXoWdkO28Z4lbOQ\n";
 
-fn passwords(_: &Field) -> Setup {
+fn passwords(_: &Target) -> Setup {
     let bounded = bounded_with("");
     Setup {
         ringmq: format!(
@@ -55,33 +55,33 @@ fn passwords(_: &Field) -> Setup {
     }
 }
 
-fn behind_connect(_: &Field) -> Heard<Strike> {
+fn behind_connect(_: &Target) -> Exchange<AttackFn> {
     let login = Some(("owner", "wrong"));
     let first = Connect { login, ..Connect::clean("behind") }.encode();
     let again = packets::PINGREQ.repeat(64 * 1024);
-    Ok(Box::new(move |field| {
-        let mut peers: Vec<Peer> = (0..200).map_while(|_| field.open().ok()).collect();
+    Ok(Box::new(move |target| {
+        let mut peers: Vec<Peer> = (0..200).map_while(|_| target.open().ok()).collect();
         let pump = Pump {
             first: &first,
             again: &again,
             each_max: BOUND_BYTES as usize,
             total_max: SENT_BYTES_MAX,
-            end: field.end() + field.span,
+            end: target.end() + target.span,
         };
         let sent = pump.run(&mut peers);
-        Ok(Ended::holding(format!("{} MB sent", sent / 1_000_000), peers))
+        Ok(AttackOutcome::holding(format!("{} MB sent", sent / 1_000_000), peers))
     }))
 }
 
-fn wrong_passwords(_: &Field) -> Heard<Strike> {
-    Ok(Box::new(move |field| {
+fn wrong_passwords(_: &Target) -> Exchange<AttackFn> {
+    Ok(Box::new(move |target| {
         let (mut refused, mut other) = (0, String::new());
         for _ in 0..3 {
             let mut peers = Vec::new();
             for number in 0..50 {
                 let client = format!("guess-{number}");
                 let login = Some(("owner", "wrong"));
-                let mut peer = field.open()?;
+                let mut peer = target.open()?;
                 peer.send(&Connect { login, ..Connect::clean(&client) }.encode())?;
                 peers.push(peer);
             }
@@ -93,34 +93,34 @@ fn wrong_passwords(_: &Field) -> Heard<Strike> {
                 }
             }
         }
-        Ok(Ended::with(format!("{refused} of 150 refused{other}")))
+        Ok(AttackOutcome::with(format!("{refused} of 150 refused{other}")))
     }))
 }
 
-fn long_passwords(_: &Field) -> Heard<Strike> {
+fn long_passwords(_: &Target) -> Exchange<AttackFn> {
     let long = "p".repeat(60_000);
     let login = Some((long.as_str(), long.as_str()));
     let bytes = Connect { login, ..Connect::clean(&long) }.encode();
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         let peers: Vec<Peer> =
-            (0..field.count(1_000, 200)).map_while(|_| field.open().ok()).collect();
-        send_all(field, peers, bytes)
+            (0..target.count(1_000, 200)).map_while(|_| target.open().ok()).collect();
+        send_all(target, peers, bytes)
     }))
 }
 
-fn long_names(field: &Field) -> Heard<Strike> {
+fn long_names(target: &Target) -> Exchange<AttackFn> {
     let name = "n".repeat(65_000);
     let login = Some(("owner", "secret"));
-    let owner = field.connect(&Connect { login, ..Connect::kept(&name) })?;
-    Ok(Box::new(move |field| {
-        let (end, mut refused) = (field.end(), 0);
+    let owner = target.connect(&Connect { login, ..Connect::kept(&name) })?;
+    Ok(Box::new(move |target| {
+        let (end, mut refused) = (target.end(), 0);
         while std::time::Instant::now() < end {
-            match field.connect(&Connect::clean(&name)) {
+            match target.connect(&Connect::clean(&name)) {
                 Err(Refusal::Connack(_) | Refusal::Closed) => refused += 1,
-                Ok(_) => return Ok(Ended::with("accepted")),
+                Ok(_) => return Ok(AttackOutcome::with("accepted")),
                 Err(refusal) => return Err(refusal),
             }
         }
-        Ok(Ended::holding(format!("{refused} refused"), vec![owner]))
+        Ok(AttackOutcome::holding(format!("{refused} refused"), vec![owner]))
     }))
 }

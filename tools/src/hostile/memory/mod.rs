@@ -9,7 +9,7 @@ mod unread;
 
 pub use report::{Row, table};
 
-use super::field::{Attack, Setup};
+use super::attack::{Attack, Setup};
 
 /// `memory_bytes_max` of ringmq, and `memory_limit` of Mosquitto.
 pub const BOUND_BYTES: u64 = 64 << 20;
@@ -42,6 +42,6 @@ fn bounded_with(limits: &str) -> Setup {
 }
 
 /// A broker with the bound.
-fn bounded(_: &super::field::Field) -> Setup {
+fn bounded(_: &super::attack::Target) -> Setup {
     bounded_with("")
 }

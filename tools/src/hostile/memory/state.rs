@@ -4,9 +4,9 @@ use std::{thread, time::Duration};
 
 use super::{BOUND_BYTES, bounded, bounded_with};
 use crate::hostile::{
-    field::{Attack, Ended, Field, Strike},
+    attack::{Attack, AttackFn, AttackOutcome, Target},
     packets::{self, Connect, Publish},
-    peer::{Heard, Peer, Refusal},
+    peer::{Exchange, Peer, Refusal},
 };
 
 pub const KINDS: &[Attack] = &[
@@ -92,10 +92,10 @@ pub const KINDS: &[Attack] = &[
 /// Sends as long as the broker accepts data, and returns its last response.
 fn send_pieces(
     peer: &mut Peer,
-    field: &Field,
+    target: &Target,
     pieces: impl Iterator<Item = Vec<u8>>,
 ) -> (usize, String) {
-    let end = field.end() + field.span;
+    let end = target.end() + target.span;
     let mut sent = 0;
     for piece in pieces {
         let taken = peer.send_until(&piece, end);
@@ -111,11 +111,11 @@ fn send_pieces(
     (sent, word)
 }
 
-fn retained_deep(field: &Field) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
+fn retained_deep(target: &Target) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
     let stem = "/".repeat(254);
-    let topics = field.count(100_000, 30_000);
-    Ok(Box::new(move |field| {
+    let topics = target.count(100_000, 30_000);
+    Ok(Box::new(move |target| {
         let pieces = (0..topics / 100).map(|piece| {
             let mut bytes = Vec::new();
             for number in piece * 100..(piece + 1) * 100 {
@@ -125,19 +125,19 @@ fn retained_deep(field: &Field) -> Heard<Strike> {
             }
             bytes
         });
-        let (sent, word) = send_pieces(&mut publisher, field, pieces);
+        let (sent, word) = send_pieces(&mut publisher, target, pieces);
         let heard = format!("{} MB sent{word}", sent / 1_000_000);
-        Ok(Ended::holding(heard, vec![publisher]))
+        Ok(AttackOutcome::holding(heard, vec![publisher]))
     }))
 }
 
-fn filters_deep(field: &Field) -> Heard<Strike> {
+fn filters_deep(target: &Target) -> Exchange<AttackFn> {
     let mut peers = Vec::new();
     for number in 0..10 {
-        peers.push(field.join(&format!("deep-{number}"))?);
+        peers.push(target.join(&format!("deep-{number}"))?);
     }
     let stem = "/+".to_string() + &"/a".repeat(253);
-    let each = field.count(10_000, 2_000);
+    let each = target.count(10_000, 2_000);
     Ok(Box::new(move |_| {
         let (mut granted, mut word) = (0, String::new());
         for (client, peer) in peers.iter_mut().enumerate() {
@@ -151,15 +151,15 @@ fn filters_deep(field: &Field) -> Heard<Strike> {
             }
         }
         let heard = format!("{granted} of {} granted{word}", peers.len() * each);
-        Ok(Ended::holding(heard, peers))
+        Ok(AttackOutcome::holding(heard, peers))
     }))
 }
 
-fn topic_cache(field: &Field) -> Heard<Strike> {
+fn topic_cache(target: &Target) -> Exchange<AttackFn> {
     let filters: Vec<String> = (0..10_000).map(|group| format!("$share/{group}/#")).collect();
-    let mut member = field.join("member")?;
-    let mut publisher = field.join("publisher")?;
-    Ok(Box::new(move |field| {
+    let mut member = target.join("member")?;
+    let mut publisher = target.join("publisher")?;
+    Ok(Box::new(move |target| {
         let granted = member.subscribe_all(0, &filters)?;
         member.drain()?;
         let pieces = (0..3_000).map(|number| {
@@ -168,30 +168,30 @@ fn topic_cache(field: &Field) -> Heard<Strike> {
             Publish { topic: &topic, payload: b"x", ..Publish::default() }.append(&mut bytes);
             bytes
         });
-        let (_, word) = send_pieces(&mut publisher, field, pieces);
+        let (_, word) = send_pieces(&mut publisher, target, pieces);
         let heard = format!("{granted} of 10000 granted{word}");
-        Ok(Ended::holding(heard, vec![member, publisher]))
+        Ok(AttackOutcome::holding(heard, vec![member, publisher]))
     }))
 }
 
-fn topic_cache_long(field: &Field) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
+fn topic_cache_long(target: &Target) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
     let stem = "x".repeat(65_000);
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         let pieces = (0..20_000).map(|number| {
             let mut bytes = Vec::new();
             let topic = format!("{number}/{stem}");
             Publish { topic: &topic, payload: b"x", ..Publish::default() }.append(&mut bytes);
             bytes
         });
-        let (sent, word) = send_pieces(&mut publisher, field, pieces);
-        Ok(Ended::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
+        let (sent, word) = send_pieces(&mut publisher, target, pieces);
+        Ok(AttackOutcome::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
     }))
 }
 
-fn retained_expired(field: &Field) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
-    let mut other = field.join("other")?;
+fn retained_expired(target: &Target) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
+    let mut other = target.join("other")?;
     Ok(Box::new(move |_| {
         for first in (0..10_000).step_by(1_000) {
             let mut bytes = Vec::new();
@@ -213,15 +213,15 @@ fn retained_expired(field: &Field) -> Heard<Strike> {
         let puback = other.await_packet(0x40)?;
         let reason = puback.body.get(2).copied().unwrap_or(0);
         let heard = format!("another client's: PUBACK {reason:#04x}");
-        let mut ended = Ended::holding(heard, vec![publisher, other]);
+        let mut ended = AttackOutcome::holding(heard, vec![publisher, other]);
         ended.fault =
             (reason >= 0x80).then(|| "expired messages still count towards the limit".into());
         Ok(ended)
     }))
 }
 
-fn many_feeds(field: &Field) -> Heard<Strike> {
-    let mut peer = field.join("subscriber")?;
+fn many_feeds(target: &Target) -> Exchange<AttackFn> {
+    let mut peer = target.join("subscriber")?;
     let mut retained = Vec::new();
     Publish { topic: "kept/1", retain: true, payload: b"x", ..Publish::default() }
         .append(&mut retained);
@@ -236,14 +236,14 @@ fn many_feeds(field: &Field) -> Heard<Strike> {
             Ok(suback) => format!("{} granted", crate::hostile::peer::granted_in(&suback)),
             Err(refusal) => refusal.to_string(),
         };
-        Ok(Ended::holding(heard, vec![peer]))
+        Ok(AttackOutcome::holding(heard, vec![peer]))
     }))
 }
 
-fn aliases(field: &Field) -> Heard<Strike> {
+fn aliases(target: &Target) -> Exchange<AttackFn> {
     let mut peers = Vec::new();
     for number in 0..100 {
-        peers.push(field.join(&format!("alias-{number}"))?);
+        peers.push(target.join(&format!("alias-{number}"))?);
     }
     let topic = "a".repeat(65_535);
     let mut bytes = Vec::new();
@@ -252,17 +252,17 @@ fn aliases(field: &Field) -> Heard<Strike> {
         let properties = [0x23, 0, alias];
         Publish { topic: &topic, properties: &properties, ..Publish::default() }.append(&mut bytes);
     }
-    Ok(Box::new(move |field| super::unfinished::send_all(field, peers, bytes)))
+    Ok(Box::new(move |target| super::unfinished::send_all(target, peers, bytes)))
 }
 
-fn wills(_: &Field) -> Heard<Strike> {
+fn wills(_: &Target) -> Exchange<AttackFn> {
     let payload = vec![b'.'; 60_000];
-    Ok(Box::new(move |field| {
-        let (mut kept, mut word, end) = (0, String::new(), field.end() + field.span);
+    Ok(Box::new(move |target| {
+        let (mut kept, mut word, end) = (0, String::new(), target.end() + target.span);
         while kept < 5_000 && std::time::Instant::now() < end {
             let client = format!("mourned-{kept}");
             let will = Some(("wills", payload.as_slice()));
-            match field.connect(&Connect { will, will_delay_s: 3_600, ..Connect::kept(&client) }) {
+            match target.connect(&Connect { will, will_delay_s: 3_600, ..Connect::kept(&client) }) {
                 Ok(_) => kept += 1,
                 Err(refusal) => {
                     word = format!(", {refusal}");
@@ -270,17 +270,17 @@ fn wills(_: &Field) -> Heard<Strike> {
                 }
             }
         }
-        Ok(Ended::with(format!("{kept} kept{word}")))
+        Ok(AttackOutcome::with(format!("{kept} kept{word}")))
     }))
 }
 
-fn sessions(_: &Field) -> Heard<Strike> {
+fn sessions(_: &Target) -> Exchange<AttackFn> {
     let stem = "s".repeat(60_000);
-    Ok(Box::new(move |field| {
-        let (mut kept, mut word, end) = (0, String::new(), field.end() + field.span);
+    Ok(Box::new(move |target| {
+        let (mut kept, mut word, end) = (0, String::new(), target.end() + target.span);
         while kept < 5_000 && std::time::Instant::now() < end {
             let client = format!("{kept}-{stem}");
-            match field.connect(&Connect::kept(&client)) {
+            match target.connect(&Connect::kept(&client)) {
                 Ok(_) => kept += 1,
                 Err(refusal) => {
                     word = format!(", {refusal}");
@@ -288,26 +288,26 @@ fn sessions(_: &Field) -> Heard<Strike> {
                 }
             }
         }
-        Ok(Ended::with(format!("{kept} kept{word}")))
+        Ok(AttackOutcome::with(format!("{kept} kept{word}")))
     }))
 }
 
 /// This many disconnected sessions with one subscription each.
-fn away(field: &Field, sessions: usize, filter: impl Fn(usize) -> String) -> Heard<()> {
+fn away(target: &Target, sessions: usize, filter: impl Fn(usize) -> String) -> Exchange<()> {
     for number in 0..sessions {
-        let mut peer = field.connect(&Connect::kept(&format!("away-{number}")))?;
+        let mut peer = target.connect(&Connect::kept(&format!("away-{number}")))?;
         peer.subscribe_all(1, &[filter(number)])?;
         peer.send(&packets::DISCONNECT)?;
     }
     Ok(())
 }
 
-fn queues(field: &Field) -> Heard<Strike> {
-    away(field, 100, |number| format!("queue/{number}"))?;
-    let mut publisher = field.join("publisher")?;
+fn queues(target: &Target) -> Exchange<AttackFn> {
+    away(target, 100, |number| format!("queue/{number}"))?;
+    let mut publisher = target.join("publisher")?;
     let payload = vec![b'.'; 1_024];
     let total = 4 * BOUND_BYTES as usize / (1_024 * 100);
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         publisher.drain()?;
         let pieces = (0..total).map(|_| {
             let mut bytes = Vec::new();
@@ -325,15 +325,15 @@ fn queues(field: &Field) -> Heard<Strike> {
             }
             bytes
         });
-        let (sent, word) = send_pieces(&mut publisher, field, pieces);
-        Ok(Ended::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
+        let (sent, word) = send_pieces(&mut publisher, target, pieces);
+        Ok(AttackOutcome::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
     }))
 }
 
-fn small_queues(field: &Field) -> Heard<Strike> {
-    away(field, 10, |_| "small".into())?;
-    let mut publisher = field.join("publisher")?;
-    Ok(Box::new(move |field| {
+fn small_queues(target: &Target) -> Exchange<AttackFn> {
+    away(target, 10, |_| "small".into())?;
+    let mut publisher = target.join("publisher")?;
+    Ok(Box::new(move |target| {
         publisher.drain()?;
         let pieces = (0..1_000).map(|_| {
             let mut bytes = Vec::new();
@@ -343,7 +343,7 @@ fn small_queues(field: &Field) -> Heard<Strike> {
             }
             bytes
         });
-        let (sent, word) = send_pieces(&mut publisher, field, pieces);
-        Ok(Ended::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
+        let (sent, word) = send_pieces(&mut publisher, target, pieces);
+        Ok(AttackOutcome::holding(format!("{} MB sent{word}", sent / 1_000_000), vec![publisher]))
     }))
 }

@@ -4,9 +4,9 @@ use super::{SENT_BYTES_MAX, bounded, bounded_with};
 use crate::{
     certificate,
     hostile::{
-        field::{Attack, Ended, Field, Setup, Strike},
+        attack::{Attack, AttackFn, AttackOutcome, Setup, Target},
         packets::{self, Connect, Publish},
-        peer::{Heard, Peer, Pump, Refusal},
+        peer::{Exchange, Peer, Pump, Refusal},
     },
 };
 
@@ -49,18 +49,22 @@ pub const KINDS: &[Attack] = &[
 ];
 
 /// Every connection sends this, and stays open.
-pub(super) fn send_all(field: &Field, mut peers: Vec<Peer>, bytes: Vec<u8>) -> Heard<Ended> {
+pub(super) fn send_all(
+    target: &Target,
+    mut peers: Vec<Peer>,
+    bytes: Vec<u8>,
+) -> Exchange<AttackOutcome> {
     let pump = Pump {
         first: &bytes,
         again: &[],
         each_max: bytes.len(),
         total_max: SENT_BYTES_MAX,
-        end: field.end(),
+        end: target.end(),
     };
     let sent = pump.run(&mut peers);
     let words = last_words(&mut peers);
     let heard = format!("{} MB sent{words}", sent / 1_000_000);
-    Ok(Ended::holding(heard, peers))
+    Ok(AttackOutcome::holding(heard, peers))
 }
 
 /// The last response of each connection, and how many received it.
@@ -79,27 +83,27 @@ pub(super) fn last_words(peers: &mut [Peer]) -> String {
 }
 
 /// This many connections without data, or fewer if the broker accepts no more.
-fn strangers(field: &Field, count: usize) -> Vec<Peer> {
-    (0..count).map_while(|_| field.open().ok()).collect()
+fn strangers(target: &Target, count: usize) -> Vec<Peer> {
+    (0..count).map_while(|_| target.open().ok()).collect()
 }
 
-fn half_connects(_: &Field) -> Heard<Strike> {
+fn half_connects(_: &Target) -> Exchange<AttackFn> {
     let properties = packets::user_properties((16 << 20) - 100);
     let mut bytes = Connect { properties: &properties, ..Connect::clean("half") }.encode();
     bytes.pop();
-    Ok(Box::new(move |field| send_all(field, strangers(field, 100), bytes)))
+    Ok(Box::new(move |target| send_all(target, strangers(target, 100), bytes)))
 }
 
-fn half_publishes(field: &Field) -> Heard<Strike> {
+fn half_publishes(target: &Target) -> Exchange<AttackFn> {
     let mut peers = Vec::new();
     for number in 0..150 {
-        peers.push(field.join(&format!("half-{number}"))?);
+        peers.push(target.join(&format!("half-{number}"))?);
     }
     let payload = vec![b'.'; (16 << 20) - 100];
     let mut bytes = Vec::new();
     Publish { topic: "half", payload: &payload, ..Publish::default() }.append(&mut bytes);
     bytes.pop();
-    Ok(Box::new(move |field| send_all(field, peers, bytes)))
+    Ok(Box::new(move |target| send_all(target, peers, bytes)))
 }
 
 /// A second listener, on another loopback address and the same port.
@@ -117,13 +121,13 @@ fn second_listener(lines: &str, files: Vec<(&'static str, String)>) -> Setup {
 }
 
 /// The same broker on the second listener.
-fn beside(field: &Field) -> Field {
-    let port = field.address.socket_address().port();
+fn beside(target: &Target) -> Target {
+    let port = target.address.socket_address().port();
     let address = format!("127.0.0.2:{port}").parse().expect("a loopback address");
-    Field { address, ..*field }
+    Target { address, ..*target }
 }
 
-fn tls(_: &Field) -> Setup {
+fn tls(_: &Target) -> Setup {
     let [certificate, key] = certificate::fresh().unwrap_or_default();
     second_listener(
         "transport = \"tls\"\n[listeners.tls]\ncertificate = \"{dir}/server.pem\"\n\
@@ -132,7 +136,7 @@ fn tls(_: &Field) -> Setup {
     )
 }
 
-fn half_hellos(_: &Field) -> Heard<Strike> {
+fn half_hellos(_: &Target) -> Exchange<AttackFn> {
     // rustls accepts handshake messages of at most 65,535 bytes; records carry 16 KiB.
     const HELLO_BYTES: usize = 65_000;
     let mut hello = vec![1, 0, (HELLO_BYTES >> 8) as u8, HELLO_BYTES as u8, 3, 3];
@@ -143,31 +147,31 @@ fn half_hellos(_: &Field) -> Heard<Strike> {
         bytes.extend_from_slice(&(record.len() as u16).to_be_bytes());
         bytes.extend_from_slice(record);
     }
-    Ok(Box::new(move |field| {
-        let strangers = strangers(&beside(field), field.count(3_000, 200));
-        send_all(field, strangers, bytes)
+    Ok(Box::new(move |target| {
+        let strangers = strangers(&beside(target), target.count(3_000, 200));
+        send_all(target, strangers, bytes)
     }))
 }
 
-fn websocket(_: &Field) -> Setup {
+fn websocket(_: &Target) -> Setup {
     second_listener("transport = \"ws\"", Vec::new())
 }
 
-fn half_upgrades(_: &Field) -> Heard<Strike> {
+fn half_upgrades(_: &Target) -> Exchange<AttackFn> {
     let mut bytes = b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\n".to_vec();
     for number in 0..2_000 {
-        bytes.extend_from_slice(format!("X-Field-{number}: {}\r\n", "x".repeat(40)).as_bytes());
+        bytes.extend_from_slice(format!("X-Target-{number}: {}\r\n", "x".repeat(40)).as_bytes());
     }
-    Ok(Box::new(move |field| {
-        let strangers = strangers(&beside(field), field.count(2_000, 200));
-        send_all(field, strangers, bytes)
+    Ok(Box::new(move |target| {
+        let strangers = strangers(&beside(target), target.count(2_000, 200));
+        send_all(target, strangers, bytes)
     }))
 }
 
-fn idle_sockets(_: &Field) -> Heard<Strike> {
-    Ok(Box::new(move |field| {
-        let strangers = strangers(field, field.count(3_000, 500));
+fn idle_sockets(_: &Target) -> Exchange<AttackFn> {
+    Ok(Box::new(move |target| {
+        let strangers = strangers(target, target.count(3_000, 500));
         let heard = format!("{} open", strangers.len());
-        Ok(Ended::holding(heard, strangers))
+        Ok(AttackOutcome::holding(heard, strangers))
     }))
 }

@@ -2,9 +2,9 @@
 
 use super::{SENT_BYTES_MAX, bounded, unfinished::last_words};
 use crate::hostile::{
-    field::{Attack, Ended, Field, Strike},
+    attack::{Attack, AttackFn, AttackOutcome, Target},
     packets::{self, Publish, append_acknowledgement},
-    peer::{Heard, Pump},
+    peer::{Exchange, Pump},
 };
 
 pub const KINDS: &[Attack] = &[
@@ -12,21 +12,21 @@ pub const KINDS: &[Attack] = &[
         name: "unread-pingresp",
         about: "PINGREQs of 10 clients that read no PINGRESP",
         setup: bounded,
-        prepare: |field| unread(field, packets::PINGREQ.repeat(32 * 1024)),
+        prepare: |target| unread(target, packets::PINGREQ.repeat(32 * 1024)),
         in_short: true,
     },
     Attack {
         name: "unread-pubcomp",
         about: "PUBRELs of 10 clients that read no PUBCOMP",
         setup: bounded,
-        prepare: |field| unread(field, acknowledgements(0x62)),
+        prepare: |target| unread(target, acknowledgements(0x62)),
         in_short: false,
     },
     Attack {
         name: "unread-pubrel",
         about: "PUBRECs of 10 clients that read no PUBREL",
         setup: bounded,
-        prepare: |field| unread(field, acknowledgements(0x50)),
+        prepare: |target| unread(target, acknowledgements(0x50)),
         in_short: false,
     },
     Attack {
@@ -60,22 +60,22 @@ pub const KINDS: &[Attack] = &[
 ];
 
 /// Ten clients that send these bytes repeatedly.
-fn unread(field: &Field, bytes: Vec<u8>) -> Heard<Strike> {
+fn unread(target: &Target, bytes: Vec<u8>) -> Exchange<AttackFn> {
     let mut peers = Vec::new();
     for number in 0..10 {
-        peers.push(field.join(&format!("unread-{number}"))?);
+        peers.push(target.join(&format!("unread-{number}"))?);
     }
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         let pump = Pump {
             first: &[],
             again: &bytes,
-            each_max: field.count(150 << 20, 20 << 20),
+            each_max: target.count(150 << 20, 20 << 20),
             total_max: SENT_BYTES_MAX,
-            end: field.end(),
+            end: target.end(),
         };
         let sent = pump.run(&mut peers);
         let words = last_words(&mut peers[..1]);
-        Ok(Ended::holding(format!("{} MB sent{words}", sent / 1_000_000), peers))
+        Ok(AttackOutcome::holding(format!("{} MB sent{words}", sent / 1_000_000), peers))
     }))
 }
 
@@ -86,26 +86,26 @@ fn acknowledgements(first_byte: u8) -> Vec<u8> {
     bytes
 }
 
-fn unread_pubacks(field: &Field) -> Heard<Strike> {
+fn unread_pubacks(target: &Target) -> Exchange<AttackFn> {
     let mut bytes = Vec::new();
     for identifier in 1..=u16::MAX {
         Publish { topic: "u", qos: 1, identifier, ..Publish::default() }.append(&mut bytes);
     }
-    unread(field, bytes)
+    unread(target, bytes)
 }
 
-fn unread_subacks(field: &Field) -> Heard<Strike> {
-    unread(field, packets::subscribe(1, 0, &vec!["u"; 10_000]))
+fn unread_subacks(target: &Target) -> Exchange<AttackFn> {
+    unread(target, packets::subscribe(1, 0, &vec!["u"; 10_000]))
 }
 
-fn unread_messages(field: &Field) -> Heard<Strike> {
+fn unread_messages(target: &Target) -> Exchange<AttackFn> {
     let mut peers = Vec::new();
     for number in 0..200 {
-        let mut peer = field.join(&format!("deaf-{number}"))?;
+        let mut peer = target.join(&format!("deaf-{number}"))?;
         peer.subscribe_all(1, &["news"])?;
         peers.push(peer);
     }
-    let mut publisher = vec![field.join("publisher")?];
+    let mut publisher = vec![target.join("publisher")?];
     let payload = vec![b'.'; 10 << 10];
     let mut bytes = Vec::new();
     for identifier in 1..=1_000 {
@@ -113,23 +113,23 @@ fn unread_messages(field: &Field) -> Heard<Strike> {
             Publish { topic: "news", qos: 1, identifier, payload: &payload, ..Publish::default() };
         news.append(&mut bytes);
     }
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         let pump = Pump {
             first: &[],
             again: &bytes,
             each_max: 200 << 20,
             total_max: SENT_BYTES_MAX,
-            end: field.end(),
+            end: target.end(),
         };
         let sent = pump.run(&mut publisher);
         let words = last_words(&mut publisher);
         peers.append(&mut publisher);
-        Ok(Ended::holding(format!("{} MB sent{words}", sent / 1_000_000), peers))
+        Ok(AttackOutcome::holding(format!("{} MB sent{words}", sent / 1_000_000), peers))
     }))
 }
 
-fn unread_retained(field: &Field) -> Heard<Strike> {
-    let mut publisher = field.join("publisher")?;
+fn unread_retained(target: &Target) -> Exchange<AttackFn> {
+    let mut publisher = target.join("publisher")?;
     let payload = vec![b'.'; 10 << 10];
     for first in (0..5_000).step_by(100) {
         let mut bytes = Vec::new();
@@ -141,14 +141,14 @@ fn unread_retained(field: &Field) -> Heard<Strike> {
         publisher.send(&bytes)?;
     }
     publisher.settle()?;
-    Ok(Box::new(move |field| {
+    Ok(Box::new(move |target| {
         let mut peers = vec![publisher];
         for number in 0..50 {
-            let mut peer = field.join(&format!("deaf-{number}"))?;
+            let mut peer = target.join(&format!("deaf-{number}"))?;
             peer.send(&packets::subscribe(1, 1, &["kept/#"]))?;
             peers.push(peer);
         }
-        std::thread::sleep(field.span);
-        Ok(Ended::holding(format!("{} subscribed", peers.len() - 1), peers))
+        std::thread::sleep(target.span);
+        Ok(AttackOutcome::holding(format!("{} subscribed", peers.len() - 1), peers))
     }))
 }

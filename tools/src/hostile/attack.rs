@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::{
     packets::Connect,
-    peer::{Heard, Peer},
+    peer::{Exchange, Peer},
 };
 use crate::address::LoopbackAddress;
 
 /// The target of an attack, and its extent.
 #[derive(Clone, Copy, Debug)]
-pub struct Field {
+pub struct Target {
     /// The broker's address.
     pub address: LoopbackAddress,
     /// A smaller form, for a quick check.
@@ -22,24 +22,24 @@ pub struct Field {
     pub span: Duration,
 }
 
-impl Field {
+impl Target {
     /// A count, reduced in the short form.
     pub fn count(&self, full: usize, short: usize) -> usize {
         if self.is_short { short } else { full }
     }
 
     /// A connected client.
-    pub fn connect(&self, connect: &Connect<'_>) -> Heard<Peer> {
+    pub fn connect(&self, connect: &Connect<'_>) -> Exchange<Peer> {
         Peer::connect(self.address, self.patience, connect)
     }
 
     /// A client with a session that ends with its connection.
-    pub fn join(&self, client: &str) -> Heard<Peer> {
+    pub fn join(&self, client: &str) -> Exchange<Peer> {
         self.connect(&Connect::clean(client))
     }
 
     /// A TCP connection on which no data has been sent.
-    pub fn open(&self) -> Heard<Peer> {
+    pub fn open(&self) -> Exchange<Peer> {
         Peer::open(self.address, self.patience)
     }
 
@@ -70,7 +70,7 @@ pub struct Setup {
 
 /// The outcome of an attack.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub struct AttackOutcome {
     /// A short summary of what the attackers received.
     pub heard: String,
     /// A description of forbidden behaviour of the broker.
@@ -79,7 +79,7 @@ pub struct Ended {
     pub held: Vec<Peer>,
 }
 
-impl Ended {
+impl AttackOutcome {
     /// No attacker stays.
     pub fn with(heard: impl Into<String>) -> Self {
         Self { heard: heard.into(), ..Self::default() }
@@ -92,7 +92,7 @@ impl Ended {
 }
 
 /// The attack itself, sent after the innocent clients have been measured without it.
-pub type Strike = Box<dyn FnOnce(&Field) -> Heard<Ended> + Send>;
+pub type AttackFn = Box<dyn FnOnce(&Target) -> Exchange<AttackOutcome> + Send>;
 
 /// One attack.
 #[derive(Clone, Copy, Debug)]
@@ -102,14 +102,14 @@ pub struct Attack {
     /// A one-line description.
     pub about: &'static str,
     /// The configuration of the broker.
-    pub setup: fn(&Field) -> Setup,
+    pub setup: fn(&Target) -> Setup,
     /// Prepares the attack, and returns the data to send.
-    pub prepare: fn(&Field) -> Heard<Strike>,
+    pub prepare: fn(&Target) -> Exchange<AttackFn>,
     /// Whether the attack is part of the short form.
     pub in_short: bool,
 }
 
 /// The default configuration.
-pub fn plain(_: &Field) -> Setup {
+pub fn plain(_: &Target) -> Setup {
     Setup::default()
 }

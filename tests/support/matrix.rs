@@ -20,7 +20,7 @@ pub fn setup_of(event: &serde_json::Value, flags: &str) -> Option<String> {
 }
 
 /// Records that a client has successfully used a broker. Called after the fact.
-pub fn did(setup: &str, transport: &str, authentication: &str, client: &str) {
+pub fn record(setup: &str, transport: &str, authentication: &str, client: &str) {
     let Some(file) = std::env::var_os(FILE) else { return };
     let line = format!("{transport}\t{authentication}\t{client}\t{setup}\n");
     let mut file =

@@ -9,19 +9,19 @@ use super::sync::{AtomicBool, fence};
 
 /// The sleep flag of a core.
 #[derive(Debug)]
-pub struct Bell {
+pub struct SleepFlag {
     sleeps: AtomicBool,
 }
 
-impl Default for Bell {
+impl Default for SleepFlag {
     fn default() -> Self {
         Self { sleeps: AtomicBool::new(false) }
     }
 }
 
-impl Bell {
+impl SleepFlag {
     /// Sets the flag; the owner sleeps unless the check that follows finds something.
-    pub fn doze(&self) {
+    pub fn prepare_to_sleep(&self) {
         self.sleeps.store(true, Relaxed);
         // Between this store and the loads of the check; see the module's documentation.
         fence(SeqCst);
@@ -34,7 +34,7 @@ impl Bell {
 
     /// Called after an item was put where the owner checks. True if the owner sleeps and the caller
     /// must wake it up; only one caller gets this result per sleep.
-    pub fn must_ring(&self) -> bool {
+    pub fn must_wake(&self) -> bool {
         // Between the store of the item and this load.
         fence(SeqCst);
         self.sleeps.load(Relaxed) && self.sleeps.swap(false, Relaxed)

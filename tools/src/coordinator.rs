@@ -4,7 +4,7 @@
 use crate::{clock, error::Result};
 
 /// Coordinates a process with the others.
-pub trait Conductor {
+pub trait Coordinator {
     /// Reports that this process is ready; returns when the load starts, once all are.
     fn await_start(&mut self) -> Result<u64>;
 
@@ -17,11 +17,11 @@ pub trait Conductor {
 
 /// Coordination of a run with a single process.
 #[derive(Debug, Default)]
-pub struct Alone {
+pub struct SingleProcess {
     sent: Option<Vec<u64>>,
 }
 
-impl Conductor for Alone {
+impl Coordinator for SingleProcess {
     fn await_start(&mut self) -> Result<u64> {
         Ok(clock::now_ns())
     }

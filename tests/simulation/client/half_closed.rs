@@ -9,7 +9,7 @@ use crate::judge::Judge;
 use crate::world::{At, World};
 
 /// A connection whose sending direction is shut down.
-pub struct Parting {
+pub struct HalfClosed {
     link: usize,
     since_us: u64,
     /// Messages to be acknowledged, by Packet Identifier.
@@ -33,7 +33,7 @@ impl Client {
         }
         world.end(link, reads_ahead);
         let sent = self.pending.iter().filter(|of| !of.is_released);
-        self.parting = Some(Parting {
+        self.half_closed = Some(HalfClosed {
             link,
             since_us: world.now.0,
             awaited: sent.map(|of| (of.identifier, of.message)).collect(),
@@ -45,26 +45,26 @@ impl Client {
     }
 
     /// The result of packets on the half-closed connection is unknown.
-    pub(super) fn forget_parting(&mut self, judge: &mut Judge) {
-        if self.parting.take().is_some() {
+    pub(super) fn forget_half_closed(&mut self, judge: &mut Judge) {
+        if self.half_closed.take().is_some() {
             judge.doubt_fresh(self.number);
         }
     }
 
     /// Processes responses on the half-closed connection.
-    pub(super) fn look_at_parting(
+    pub(super) fn check_half_closed(
         &mut self,
         world: &mut World,
         judge: &mut Judge,
     ) -> Result<(), String> {
-        let Some(mut parting) = self.parting.take() else { return Ok(()) };
-        while let Some(packet) = world.links[parting.link].inbox.pop_front() {
+        let Some(mut half_closed) = self.half_closed.take() else { return Ok(()) };
+        while let Some(packet) = world.links[half_closed.link].inbox.pop_front() {
             match wire::decode(&packet, self.version).map_err(|v| format!("sent: {v}"))? {
                 // The session continues from there.
                 Packet::Puback(ack) => {
                     let identifier = ack.packet_identifier.get();
                     self.pending.retain(|of| of.identifier != identifier);
-                    if let Some(message) = parting.awaited.remove(&identifier) {
+                    if let Some(message) = half_closed.awaited.remove(&identifier) {
                         judge.acknowledge(world, message)?;
                     }
                 }
@@ -74,26 +74,26 @@ impl Client {
                     if let Some(of) = pending.find(|of| of.identifier == identifier) {
                         of.is_released = true;
                     }
-                    if let Some(message) = parting.awaited.remove(&identifier) {
+                    if let Some(message) = half_closed.awaited.remove(&identifier) {
                         judge.acknowledge(world, message)?;
                     }
                 }
                 Packet::Suback(suback) => {
-                    parting.asked.remove(&suback.packet_identifier.get());
+                    half_closed.asked.remove(&suback.packet_identifier.get());
                 }
                 Packet::Unsuback(unsuback) => {
-                    parting.asked.remove(&unsuback.packet_identifier.get());
+                    half_closed.asked.remove(&unsuback.packet_identifier.get());
                 }
                 _ => {}
             }
         }
-        if world.links[parting.link].at != At::Closed {
-            self.parting = Some(parting);
+        if world.links[half_closed.link].at != At::Closed {
+            self.half_closed = Some(half_closed);
             return Ok(());
         }
         // The broker may stop waiting for other cores and the store.
-        let is_late = world.now.0 >= parting.since_us + 15_000_000;
-        let is_answered = parting.awaited.is_empty() && parting.asked.is_empty();
+        let is_late = world.now.0 >= half_closed.since_us + 15_000_000;
+        let is_answered = half_closed.awaited.is_empty() && half_closed.asked.is_empty();
         match is_answered || is_late {
             true => Ok(()),
             false => Err(format!("{} received no response before its connection ended", self.name)),

@@ -11,18 +11,19 @@ pub const TOPICS: &str = "w/";
 
 /// Successive clients, each with a name and a topic of its own.
 #[derive(Default)]
-pub struct Mortals {
+pub struct ClientsWithWills {
     count: u64,
     /// Topics of the clients that received CONNACK.
     pub accepted: BTreeSet<String>,
 }
 
-impl Mortals {
+impl ClientsWithWills {
     /// Connects the next client, which stays until the broker is killed.
     pub fn serve(&mut self, address: SocketAddr) {
         self.count += 1;
-        let (name, topic) = (format!("mortal {}", self.count), format!("{TOPICS}{}", self.count));
-        let Ok(mut link) = Link::open_mortal(address, &name, &topic, self.count) else { return };
+        let (name, topic) =
+            (format!("with-will {}", self.count), format!("{TOPICS}{}", self.count));
+        let Ok(mut link) = Link::open_with_will(address, &name, &topic, self.count) else { return };
         self.accepted.insert(topic);
         while let Ok(packet) = link.next() {
             assert!(packet.is_none(), "{name} has not subscribed to anything");

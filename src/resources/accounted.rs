@@ -36,19 +36,19 @@ impl<T> HeapBytes for shards::RetainedIndex<T> {
 
 /// A data structure with its charge on a ledger.
 #[derive(Debug)]
-pub struct Weighed<T> {
+pub struct Accounted<T> {
     inner: T,
     /// Bytes on the ledger.
     charged: usize,
     ledger: Ledger,
 }
 
-impl<T: HeapBytes> Weighed<T> {
+impl<T: HeapBytes> Accounted<T> {
     /// Takes ownership of `inner` and charges its current memory.
     pub fn new(inner: T, ledger: Ledger) -> Self {
-        let mut weighed = Self { inner, charged: 0, ledger };
-        weighed.update_charge();
-        weighed
+        let mut accounted = Self { inner, charged: 0, ledger };
+        accounted.update_charge();
+        accounted
     }
 
     /// A guard for changes; the memory is charged when it is dropped.
@@ -77,7 +77,7 @@ impl<T: HeapBytes> Weighed<T> {
     }
 }
 
-impl<T> Deref for Weighed<T> {
+impl<T> Deref for Accounted<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -87,7 +87,7 @@ impl<T> Deref for Weighed<T> {
 
 /// Guard that updates the account when dropped.
 #[derive(Debug)]
-pub struct Edit<'a, T: HeapBytes>(&'a mut Weighed<T>);
+pub struct Edit<'a, T: HeapBytes>(&'a mut Accounted<T>);
 
 impl<T: HeapBytes> Deref for Edit<'_, T> {
     type Target = T;
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn the_ledger_follows_the_memory_up_and_down() {
         let ledger = Ledger::default();
-        let mut index = Weighed::new(shards::RetainedIndex::new(1), ledger.clone());
+        let mut index = Accounted::new(shards::RetainedIndex::new(1), ledger.clone());
         assert_eq!(ledger.bytes(), 0);
         for n in 0..5_000 {
             index.edit().insert(&format!("topic/{n}"), n);
