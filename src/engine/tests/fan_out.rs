@@ -252,6 +252,25 @@ fn who_comes_back_with_another_version_before_its_turn_gets_the_message_in_it() 
 }
 
 #[test]
+fn a_client_that_changes_its_version_receives_each_message_of_a_batch() {
+    let mut cut = Cut::new(World::new(), Qos::AtMostOnce, 6);
+    cut.world.arrive(cut.publisher, &Packet::Publish(publish("t", b"a", Qos::AtMostOnce, 0)));
+    cut.world.arrive(cut.publisher, &Packet::Publish(publish("t", b"b", Qos::AtMostOnce, 0)));
+    cut.world.turn();
+    let back = cut.world.accept();
+    let client = Client { version: Version::V311, ..Client::persistent("subscriber 05") };
+    cut.world.send_connect(back, &client);
+    assert_eq!(cut.world.payloads_of(&cut.subscribers), has(5, 6, &["a", "b"]));
+    let mut payloads = Vec::new();
+    cut.world.each_packet(back, Version::V311, |packet| {
+        if let Packet::Publish(publish) = packet {
+            payloads.push(publish.payload.to_vec());
+        }
+    });
+    assert_eq!(payloads, [b"a", b"b"]);
+}
+
+#[test]
 fn another_core_hears_that_all_have_a_message_when_they_do_and_of_later_ones_then() {
     let mut cores = Cores::new(2);
     let publisher = cores.connect(0);
