@@ -4,10 +4,10 @@
 pub const RINGS_MAX: usize = 64;
 
 /// Minimum number of plain subscribers for which a message is encoded once and shared.
-pub const RUN_SUBSCRIBERS_MIN: usize = 4;
+pub const FAN_OUT_BATCH_RECIPIENTS_MIN: usize = 4;
 
 /// A fan-out batch is delivered once its encoding reaches this size.
-pub const RUN_BYTES_MAX: usize = 64 * 1024;
+pub const FAN_OUT_BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Fan-out batches and payloads of this size and above are placed into outboxes by reference.
 /// Smaller ones are copied, because a short copy costs less than another `iovec`.
@@ -227,7 +227,7 @@ pub const CHECKPOINT_BYTES: usize = 128 * 1024;
 
 const _: () = assert!(JOURNAL_BATCH_BYTES < JOURNAL_BYTES_MAX);
 const _: () = assert!(JOURNAL_BYTES_MAX < JOURNAL_BYTES_FAR);
-const _: () = assert!(SHARED_BYTES_MIN < RUN_BYTES_MAX);
+const _: () = assert!(SHARED_BYTES_MIN < FAN_OUT_BATCH_BYTES_MAX);
 const _: () = assert!(LANE_WINDOW_BYTES_MIN <= LANES_WINDOW_BYTES);
 const _: () = assert!(INPUT_SHARE_OF_SMALL_WHEN_FULL <= INPUT_SHARE_OF_SMALL);
 const _: () = assert!(IDENTIFIER_SPAN_MAX < u16::MAX as usize);

@@ -50,7 +50,7 @@ impl Engine {
         debug_assert!(self.sessions[index].connection.is_none());
         self.metrics.clients_disconnected -= 1;
         self.publish_will(index);
-        let lines = self.shared_lines(index);
+        let lines = self.groups_with_messages(index);
         let mut subscriptions = std::mem::take(&mut self.sessions[index].subscriptions);
         // A group draws no member who is gone.
         subscriptions.retain(|filter| {
@@ -88,7 +88,7 @@ impl Engine {
         if !ended.lines.is_empty() {
             let Some(mut outbound) = ended.outbound.take() else { unreachable!("lines are of it") };
             let is_more =
-                self.hand_on(ended.index, ended.number, &mut outbound, &ended.lines, true);
+                self.redistribute(ended.index, ended.number, &mut outbound, &ended.lines, true);
             ended.outbound = Some(outbound);
             if is_more {
                 return false;
@@ -122,9 +122,9 @@ impl Engine {
 
     /// A client went away, and its session is kept: other members of its shared subscriptions get what
     /// it has not taken.
-    pub(super) fn hand_on_of_absent(&mut self, index: SessionId) {
-        let lines = self.shared_lines(index);
-        if !lines.is_empty() && self.hand_shared_messages_on(index, &lines, true) {
+    pub(super) fn redistribute_of_absent(&mut self, index: SessionId) {
+        let lines = self.groups_with_messages(index);
+        if !lines.is_empty() && self.redistribute_queue(index, &lines, true) {
             let session = self.sessions.reference(index);
             self.leftovers.push_back(Leftover::Absent { session, lines });
         }
@@ -150,7 +150,7 @@ impl Engine {
             Leftover::Absent { session, lines } => {
                 let is_absent = |state: &Session| state.connection.is_none();
                 while self.sessions.resolve(session).is_some_and(is_absent)
-                    && self.hand_shared_messages_on(session.session, &lines, true)
+                    && self.redistribute_queue(session.session, &lines, true)
                 {
                     if self.work.is_spent() {
                         self.leftovers.push_back(Leftover::Absent { session, lines });

@@ -330,7 +330,7 @@ impl Engine {
                 || self.mesh.has_unread()
                 || !self.leftovers.is_empty();
             if has_work
-                && (self.go_on_with_fan_outs()
+                && (self.continue_fan_outs()
                     || self.go_on_with_batches()
                     || self.go_on_with_leftovers())
             {

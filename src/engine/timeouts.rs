@@ -154,7 +154,7 @@ impl Engine {
                     connections.check_silence(id, &config.limits, timers, *now);
                 }
                 Timer::Session(session) => self.look_at_session(session),
-                Timer::Congestion(id) => self.look_at_congestion(id),
+                Timer::Congestion(id) => self.check_congestion(id),
                 Timer::MemoryPause(id) | Timer::Allowance(id) => {
                     self.connections.resume_reading(id, self.now);
                 }

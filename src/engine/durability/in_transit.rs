@@ -175,7 +175,7 @@ impl Durability {
             return;
         };
         while let Some((will, _)) = self.in_transit.wills.pop_front_if(|(_, barriers)| {
-            fan_outs.are_through(barriers.fan_outs) && mesh.are_receipted(&barriers.receipts)
+            fan_outs.have_ended(barriers.fan_outs) && mesh.are_receipted(&barriers.receipts)
         }) {
             journal.end_delivery(session, will.kept);
         }
@@ -295,8 +295,8 @@ impl Engine {
     }
 
     fn share_again(&mut self, filter: &str, draft: &mut Draft<'_>) {
-        let sharing = self.router.sharing(filter);
-        if self.share(&sharing, draft, &Origin::default(), None).is_none() {
+        let subscription = self.router.shared_subscription(filter);
+        if self.deliver_to_group(&subscription, draft, &Origin::default(), None).is_none() {
             self.metrics.drops.add(DropCause::Offline, 1);
         }
     }
@@ -306,7 +306,7 @@ impl Engine {
     fn publish_again(&mut self, draft: &mut Draft<'_>) {
         self.mesh.begin_message();
         self.deliver_here(draft, &Origin::default());
-        let targets = self.targets(draft.content.topic);
-        self.forward(&targets, draft, &Origin::default(), None);
+        let recipients = self.recipients(draft.content.topic);
+        self.forward(&recipients, draft, &Origin::default(), None);
     }
 }

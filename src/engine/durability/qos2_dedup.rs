@@ -8,7 +8,7 @@ use shards::SubscriptionIndex;
 use crate::engine::durability::Durability;
 use crate::engine::durability::journal::Journal;
 use crate::engine::mesh::Mesh;
-use crate::engine::routing::recipients::Sharing;
+use crate::engine::routing::recipients::SharedSubscription;
 use crate::session::state::Session;
 use crate::storage::image;
 use crate::storage::record::{Exchange, Record, SessionNumber};
@@ -121,15 +121,15 @@ impl Durability {
     /// sends again now.
     pub(in crate::engine) fn is_duplicate_of_group(
         &self,
-        sharing: &Sharing,
+        subscription: &SharedSubscription,
         message: Option<Qos2Exchange>,
         index: &SubscriptionIndex,
     ) -> bool {
         let Some(message) = message.filter(|message| message.dup) else { return false };
         let Some(groups) = self.dedup.by_group.get(&message.exchange) else { return false };
-        match sharing.here {
+        match subscription.here {
             Some(here) => groups.contains(&*index.text(here)),
-            None => groups.contains(&*sharing.text),
+            None => groups.contains(&*subscription.text),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::engine::mesh::batch::{Batch, Forwarded, Parcel, Whom};
 use crate::engine::retained::Stored;
 use crate::engine::routing::deliver::{Draft, Origin};
-use crate::engine::routing::recipients::Targets;
+use crate::engine::routing::recipients::Recipients;
 
 /// A batch of another core that one turn had no time for.
 #[derive(Debug)]
@@ -52,12 +52,12 @@ impl Engine {
         self.retained.hear_clock(from, batch.clock);
         self.take_receipt(from, batch.receipt);
         let must_wait = self.mesh.unread.iter().any(|unread| unread.from == from)
-            || self.router.fan_outs().block(from);
+            || self.router.fan_outs().blocks(from);
         let mut parcels = std::mem::take(&mut batch.parcels);
         let mut left = parcels.drain(..);
         while !must_wait
             && !self.work.is_spent()
-            && !self.router.fan_outs().block(from)
+            && !self.router.fan_outs().blocks(from)
             && let Some(parcel) = left.next()
         {
             self.work.spend(1);
@@ -65,7 +65,7 @@ impl Engine {
         }
         let left: VecDeque<Parcel> = left.collect();
         batch.parcels = parcels;
-        let must_wait = must_wait || self.router.fan_outs().block(from);
+        let must_wait = must_wait || self.router.fan_outs().blocks(from);
         match left.is_empty() && !must_wait {
             true => self.end_batch(from, batch, mark),
             false => self.mesh.unread.push_back(UnreadBatch { from, batch, left, mark }),
@@ -84,14 +84,14 @@ impl Engine {
             return false;
         }
         let mut lines = self.mesh.unread.iter();
-        let first = lines.position(|unread| !self.router.fan_outs().block(unread.from));
+        let first = lines.position(|unread| !self.router.fan_outs().blocks(unread.from));
         let Some(mut unread) = first.and_then(|first| self.mesh.unread.remove(first)) else {
             return false;
         };
         // Half of what there is: connections that wait have the other half.
         self.work.begin_share(2);
         while !self.work.is_spent()
-            && !self.router.fan_outs().block(unread.from)
+            && !self.router.fan_outs().blocks(unread.from)
             && let Some(parcel) = unread.left.pop_front()
         {
             self.work.spend(1);
@@ -99,7 +99,7 @@ impl Engine {
         }
         let goes_on = !self.work.is_spent();
         self.work.end_share();
-        match unread.left.is_empty() && !self.router.fan_outs().block(unread.from) {
+        match unread.left.is_empty() && !self.router.fan_outs().blocks(unread.from) {
             true => self.end_batch(unread.from, unread.batch, unread.mark),
             false => self.mesh.unread.push_front(unread),
         }
@@ -184,7 +184,7 @@ impl Engine {
                 if let Some(place) = on_arrival {
                     draft.before.clone_from(&batch.on_arrival(place).0);
                 }
-                self.share_further(batch.text(filter), &mut draft, &origin, hops);
+                self.deliver_forwarded_to_group(batch.text(filter), &mut draft, &origin, hops);
                 if let Some(place) = on_arrival {
                     self.durability.append_arrived(batch.on_arrival(place));
                 }
@@ -196,14 +196,14 @@ impl Engine {
     /// to all of them, and notes them in `reached`.
     pub(in crate::engine) fn forward(
         &mut self,
-        targets: &Targets,
+        recipients: &Recipients,
         draft: &mut Draft<'_>,
         origin: &Origin,
         stored: Option<&Stored>,
     ) {
         match stored {
             None => {
-                for &core in &targets.cores {
+                for &core in &recipients.cores {
                     self.forward_to(CoreId(core), draft, origin, |_| Whom::Subscribers);
                 }
             }

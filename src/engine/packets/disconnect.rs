@@ -112,7 +112,7 @@ impl Engine {
             None => last,
         };
         if let Some(congestion) = connection.take_congestion() {
-            self.release_waiting(congestion.waiting);
+            self.resume_waiting(congestion.waiting);
         }
         let was_open = connection.session().is_some();
         if connection.has_address() {
@@ -149,7 +149,7 @@ impl Engine {
         if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
             return self.end_session(index);
         }
-        self.hand_on_of_absent(index);
+        self.redistribute_of_absent(index);
         let session = &mut self.sessions[index];
         if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
             session.outbound = None;

@@ -307,7 +307,7 @@ impl Engine {
                 break;
             }
         }
-        self.give_up_groups(session, groups_left);
+        self.redistribute_of_unsubscribed(session, groups_left);
         progress.done_bytes = filters.len() - left.rest().len();
         progress.done_bytes == filters.len()
     }

@@ -153,7 +153,7 @@ impl Engine {
     }
 
     /// Ends a client's subscription to a filter; false when it has none. Shared subscriptions among
-    /// those are added to `groups_left`, for [`Self::give_up_groups`].
+    /// those are added to `groups_left`, for [`Self::redistribute_of_unsubscribed`].
     pub(in crate::engine) fn unsubscribe_from(
         &mut self,
         session: SessionId,
@@ -192,7 +192,7 @@ impl Engine {
     /// Messages that were drawn for shared subscriptions which the client has just left go to other
     /// members, some of them; the rest stays the client's own, as the ids of the filters may come to
     /// mean others.
-    pub(in crate::engine) fn give_up_groups(
+    pub(in crate::engine) fn redistribute_of_unsubscribed(
         &mut self,
         session: SessionId,
         mut left: Vec<(FilterId, String)>,
@@ -201,7 +201,7 @@ impl Engine {
             return;
         }
         left.sort_unstable();
-        self.hand_shared_messages_on(session, &left, false);
+        self.redistribute_queue(session, &left, false);
         if let Some(outbound) = &mut self.sessions[session].outbound {
             self.work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
             outbound
@@ -247,7 +247,7 @@ impl Engine {
                 self.metrics.subscriptions_revoked += 1;
             }
         }
-        self.give_up_groups(session, groups_left);
+        self.redistribute_of_unsubscribed(session, groups_left);
         left
     }
 }

@@ -8,7 +8,7 @@ use crate::base::limits;
 use crate::engine::Engine;
 use crate::engine::retained::RetainedStore;
 use crate::engine::routing::deliver::Draft;
-use crate::engine::routing::recipients::{Own, Target};
+use crate::engine::routing::recipients::{NoLocal, Recipient};
 use crate::message::Message;
 use crate::session::retained_replay::Replay;
 use crate::wire::Qos;
@@ -71,7 +71,7 @@ impl Engine {
                 return;
             };
             let mut portion = Portion::default();
-            let (target, cursor) = (target_of(replay, session), &mut replay.cursor);
+            let (recipient, cursor) = (recipient_of(replay, session), &mut replay.cursor);
             let filter = self.router.index().text(replay.subscription);
             self.work.spend(match shards::has_wildcard(&filter) {
                 true => limits::RETAINED_STEPS_MAX.min(self.retained.len()) / 8 + 2,
@@ -83,7 +83,7 @@ impl Engine {
                 state.replays.end_first();
             }
             for message in portion.messages {
-                self.send_retained(&target, &message);
+                self.send_retained(&recipient, &message);
             }
             if is_resting {
                 if !portion.is_full {
@@ -113,22 +113,22 @@ impl Engine {
         Room { messages, bytes, is_idle: pending == 0 }
     }
 
-    fn send_retained(&mut self, target: &Target, message: &Message) {
+    fn send_retained(&mut self, recipient: &Recipient, message: &Message) {
         if message.is_expired(self.now) {
             return; // about to be removed
         }
         // [MQTT-3.3.1-8]: sent for a new subscription, hence with the RETAIN flag.
         let mut draft = Draft::of(message, message.content(), true);
-        self.deliver(target, &mut draft, None);
+        self.deliver(recipient, &mut draft, None);
     }
 }
 
-fn target_of(replay: &Replay, session: SessionId) -> Target {
-    Target {
+fn recipient_of(replay: &Replay, session: SessionId) -> Recipient {
+    Recipient {
         session,
         qos: replay.qos,
         retain_as_published: true,
-        own: Own::Deliver,
+        no_local: NoLocal::Unset,
         subscription_identifiers: replay.subscription_identifiers.clone(),
     }
 }

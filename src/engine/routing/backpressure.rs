@@ -103,11 +103,11 @@ impl Engine {
     pub fn awaits_sent(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let has_more = connection.outbox.is_some() || connection.congestion().is_some();
-        has_more || connection.session().is_some_and(|session| self.is_owed(session))
+        has_more || connection.session().is_some_and(|session| self.has_waiting_messages(session))
     }
 
     /// Whether messages wait for a client.
-    fn is_owed(&self, session: SessionId) -> bool {
+    fn has_waiting_messages(&self, session: SessionId) -> bool {
         let state = &self.sessions[session];
         !state.replays.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
     }
@@ -117,11 +117,11 @@ impl Engine {
         let connection = &self.connections[id];
         let session = connection.session().expect("open");
         let caught_up_bytes = self.outbox_behind_bytes() / 2;
-        if self.is_owed(session) && connection.pending_bytes() <= caught_up_bytes {
+        if self.has_waiting_messages(session) && connection.pending_bytes() <= caught_up_bytes {
             self.pump(id);
         }
         if self.connections[id].congestion().is_some() {
-            self.relax(id);
+            self.resume_publishers(id);
         }
     }
 
@@ -244,7 +244,7 @@ impl Engine {
         if !self.is_behind(id) {
             return Standing::Fine;
         }
-        self.watch(id);
+        self.watch_congestion(id);
         Standing::Behind(id)
     }
 
@@ -260,7 +260,7 @@ impl Engine {
             || outbound.queued_live_bytes() > limits::CONGESTED_QUEUE_BYTES
     }
 
-    fn watch(&mut self, id: ConnectionId) {
+    fn watch_congestion(&mut self, id: ConnectionId) {
         let extra = self.connections[id].extra.get_or_insert_default();
         if extra.congestion.is_none() {
             let next_look = self.now.after(Self::look_after());
@@ -270,7 +270,11 @@ impl Engine {
     }
 
     /// Leaves a publisher's socket unread until the consumer in `consumer` has caught up.
-    pub(in crate::engine) fn pause_for(&mut self, publisher: Publisher, consumer: ConnectionId) {
+    pub(in crate::engine) fn pause_publisher(
+        &mut self,
+        publisher: Publisher,
+        consumer: ConnectionId,
+    ) {
         let is_here = publisher.core == self.core();
         let id = publisher.connection;
         if is_here {
@@ -292,7 +296,7 @@ impl Engine {
     }
 
     /// Lets go of those who wait for a consumer that caught up.
-    pub(in crate::engine) fn relax(&mut self, id: ConnectionId) {
+    pub(in crate::engine) fn resume_publishers(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
         let outbound =
             connection.session().and_then(|session| self.sessions[session].outbound.as_ref());
@@ -312,14 +316,14 @@ impl Engine {
         if congestion.waiting.is_empty() {
             self.connections[id].take_congestion();
         }
-        self.release_waiting(released);
+        self.resume_waiting(released);
         if self.connections[id].congestion().is_some() {
             // It looks again after those have had their turn.
             self.connections.mark_ready(id);
         }
     }
 
-    pub(in crate::engine) fn release_waiting(&mut self, waiting: VecDeque<Publisher>) {
+    pub(in crate::engine) fn resume_waiting(&mut self, waiting: VecDeque<Publisher>) {
         for publisher in waiting {
             if publisher.core == self.core() {
                 self.connections.resume_reading(publisher.connection, self.now);
@@ -330,7 +334,7 @@ impl Engine {
     }
 
     /// Did a consumer that is behind take anything since the last look?
-    pub(in crate::engine) fn look_at_congestion(&mut self, id: ConnectionId) {
+    pub(in crate::engine) fn check_congestion(&mut self, id: ConnectionId) {
         let now = self.now;
         let Some(congestion) = self.connections.get_mut(id).and_then(|c| c.congestion_mut()) else {
             return;
@@ -367,7 +371,7 @@ impl Engine {
         congestion.is_stuck = true;
         let waiting = std::mem::take(&mut congestion.waiting);
         self.metrics.consumers_stuck += 1;
-        self.release_waiting(waiting);
+        self.resume_waiting(waiting);
         progresses
     }
 }

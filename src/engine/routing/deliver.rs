@@ -17,7 +17,7 @@ use crate::engine::durability::in_transit::LoggedDelivery;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::bundle::Places;
 use crate::engine::retained::Stored;
-use crate::engine::routing::recipients::{Own, Target, Targets};
+use crate::engine::routing::recipients::{NoLocal, Recipient, Recipients};
 use crate::message::{Content, Copy, Message};
 use crate::resources::gauges::Ledger;
 use crate::session::outbound::{Delivery, Queued, Swept};
@@ -173,115 +173,116 @@ impl Engine {
         };
         draft.once = origin.once;
         self.durability.begin_exchange(draft.once, &mut self.mesh);
-        let targets = self.targets(content.topic);
-        if draft.once.is_some() && self.is_stored_as_a_whole(&targets) {
+        let recipients = self.recipients(content.topic);
+        if draft.once.is_some() && self.is_stored_as_a_whole(&recipients) {
             draft.once = None;
         }
-        let mut pressure = self.deliver_to(&targets, &mut draft, origin);
-        for sharing in &targets.shared {
-            if let Some(standing) = self.share(sharing, &mut draft, origin, None) {
+        let mut pressure = self.deliver_to(&recipients, &mut draft, origin);
+        for subscription in &recipients.shared {
+            if let Some(standing) = self.deliver_to_group(subscription, &mut draft, origin, None) {
                 pressure.add(standing);
             }
         }
-        self.slow(origin, &pressure);
+        self.slow_publisher(origin, &pressure);
         if !self.mesh.is_alone() {
-            self.forward(&targets, &mut draft, origin, stored);
+            self.forward(&recipients, &mut draft, origin, stored);
         }
-        !targets.is_empty()
+        !recipients.is_empty()
     }
 
     /// Whether all deliveries of a message are stored together, and there is none from before a crash:
     /// then no session has it without the others.
-    fn is_stored_as_a_whole(&self, targets: &Targets) -> bool {
+    fn is_stored_as_a_whole(&self, recipients: &Recipients) -> bool {
         self.mesh.is_alone()
-            && self.router.fan_outs.are_few(targets.each.len())
+            && self.router.fan_outs.are_few(recipients.each.len())
             && self.durability.has_no_duplicates()
     }
 
     /// Brings a message that came from another core to the subscribers of this one.
     pub(in crate::engine) fn deliver_here(&mut self, draft: &mut Draft<'_>, origin: &Origin) {
-        let targets = self.targets(draft.content.topic);
-        let pressure = self.deliver_to(&targets, draft, origin);
-        self.slow(origin, &pressure);
+        let recipients = self.recipients(draft.content.topic);
+        let pressure = self.deliver_to(&recipients, draft, origin);
+        self.slow_publisher(origin, &pressure);
     }
 
-    pub(in crate::engine) fn targets(&mut self, topic: &str) -> Arc<Targets> {
-        let (targets, steps) = self.router.targets(topic, &self.sessions);
+    pub(in crate::engine) fn recipients(&mut self, topic: &str) -> Arc<Recipients> {
+        let (recipients, steps) = self.router.recipients(topic, &self.sessions);
         self.work.spend(steps / INDEX_STEPS_PER_STEP);
-        targets
+        recipients
     }
 
     fn deliver_to(
         &mut self,
-        targets: &Arc<Targets>,
+        recipients: &Arc<Recipients>,
         draft: &mut Draft<'_>,
         origin: &Origin,
     ) -> Pressure {
         let mut pressure = Pressure::default();
-        draft.template.expect(targets.each.len());
-        if targets.each.is_empty() {
+        draft.template.expect(recipients.each.len());
+        if recipients.each.is_empty() {
             return pressure;
         }
-        let in_run = self.extend_run(targets, draft, origin.publisher);
-        if !in_run {
+        let is_in_batch = self.extend_batch(recipients, draft, origin.publisher);
+        if !is_in_batch {
             self.flush_fan_out_batch();
         }
-        let first = if in_run { targets.plain } else { 0 };
-        let each = &targets.each[first..];
-        if self.may_go_in_parts(each.len())
-            && let Some(pressure) = self.goes_in_parts(targets, first, draft, origin)
+        let first = if is_in_batch { recipients.plain } else { 0 };
+        let each = &recipients.each[first..];
+        if self.may_need_parts(each.len())
+            && let Some(pressure) =
+                self.deliver_in_parts_if_needed(recipients, first, draft, origin)
         {
             return pressure;
         }
         self.work.spend(each.len() * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))]);
-        for target in each {
-            pressure.add(self.deliver_unless_own(target, draft, origin.session));
+        for recipient in each {
+            pressure.add(self.deliver_unless_own(recipient, draft, origin.session));
         }
         pressure
     }
 
     /// Slows the publisher when most of its consumers are behind.
-    pub(in crate::engine) fn slow(&mut self, origin: &Origin, pressure: &Pressure) {
+    pub(in crate::engine) fn slow_publisher(&mut self, origin: &Origin, pressure: &Pressure) {
         if let Some(publisher) = origin.publisher
             && let Some(consumer) = pressure.consumer_awaited()
         {
-            self.pause_for(publisher, consumer);
+            self.pause_publisher(publisher, consumer);
         }
     }
 
     #[inline(always)]
     pub(in crate::engine) fn deliver_unless_own(
         &mut self,
-        target: &Target,
+        recipient: &Recipient,
         draft: &mut Draft<'_>,
         publisher: Option<SessionId>,
     ) -> Standing {
-        let is_own = publisher == Some(target.session);
-        match target.own {
-            Own::Omit if is_own => Standing::Offline,
-            Own::Decide if is_own => {
-                let own = self.router.target_for_own(draft.content.topic, target.session);
+        let is_own = publisher == Some(recipient.session);
+        match recipient.no_local {
+            NoLocal::Set if is_own => Standing::Offline,
+            NoLocal::Mixed if is_own => {
+                let own = self.router.recipient_of_own(draft.content.topic, recipient.session);
                 own.map_or(Standing::Offline, |own| self.deliver(&own, draft, None))
             }
-            _ => self.deliver(target, draft, None),
+            _ => self.deliver(recipient, draft, None),
         }
     }
 
     /// Brings a message to one subscriber: into its outbox, or its queue, or nowhere.
     pub(in crate::engine) fn deliver(
         &mut self,
-        target: &Target,
+        recipient: &Recipient,
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) -> Standing {
-        let session = &mut self.sessions[target.session];
+        let session = &mut self.sessions[recipient.session];
         if shared.is_none() && self.durability.is_duplicate(session, draft.once) {
             return Standing::Offline;
         }
-        let qos = draft.content.qos.min(target.qos);
+        let qos = draft.content.qos.min(recipient.qos);
         let Some(id) = session.connection else {
             if qos != Qos::AtMostOnce && !session.is_over() {
-                self.enqueue(target, draft, shared);
+                self.enqueue(recipient, draft, shared);
             }
             return Standing::Offline;
         };
@@ -299,14 +300,14 @@ impl Engine {
             || after <= self.outbox_behind_bytes()
             || is_dropped && after <= self.outbox_limit(pending);
         if is_open && has_room {
-            self.send_now(target, id, draft, shared);
+            self.send_now(recipient, id, draft, shared);
         } else if is_open && is_dropped {
-            self.count_drops(target.session, DropCause::OutboxFull, 1);
+            self.count_drops(recipient.session, DropCause::OutboxFull, 1);
             if self.config.queue_limits.policy == QueuePolicy::Disconnect {
                 self.connections.close_later(id, ReasonCode::QuotaExceeded);
             }
         } else {
-            self.enqueue(target, draft, shared);
+            self.enqueue(recipient, draft, shared);
         }
         self.standing(id)
     }
@@ -322,31 +323,31 @@ impl Engine {
 
     fn send_now(
         &mut self,
-        target: &Target,
+        recipient: &Recipient,
         id: ConnectionId,
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) {
-        let qos = draft.content.qos.min(target.qos);
-        let retain = draft.retain && target.retain_as_published;
-        let identifiers = target.subscription_identifiers.as_slice();
+        let qos = draft.content.qos.min(recipient.qos);
+        let retain = draft.retain && recipient.retain_as_published;
+        let identifiers = recipient.subscription_identifiers.as_slice();
         let mut copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
         let connection = &self.connections[id];
         if !connection.takes(&draft.content, &copy, self.now) {
-            return self.count_drops(target.session, DropCause::PacketTooLarge, 1);
+            return self.count_drops(recipient.session, DropCause::PacketTooLarge, 1);
         }
         if qos != Qos::AtMostOnce {
-            let delivery = target.delivery(draft, self.place.ledger(), shared);
+            let delivery = recipient.delivery(draft, self.place.ledger(), shared);
             let window = connection.window;
             let is_held = qos == Qos::ExactlyOnce && self.durability.waits();
-            let session = &mut self.sessions[target.session];
+            let session = &mut self.sessions[recipient.session];
             let number = if self.durability.has_journal() { session.number() } else { None };
             let outbound = session.outbound_mut(window);
             outbound.settle_inflight(self.place.ledger());
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {
-                    return self.hold_delivery(target.session, id, delivery, draft.once);
+                    return self.hold_delivery(recipient.session, id, delivery, draft.once);
                 }
                 Some(number) => {
                     let identifier = outbound.send(delivery.clone()).get();
@@ -358,7 +359,7 @@ impl Engine {
                         draft.once,
                         &self.router.index,
                     );
-                    let outbound = self.sessions[target.session].outbound.as_mut();
+                    let outbound = self.sessions[recipient.session].outbound.as_mut();
                     outbound.expect("just used").note_kept(kept);
                 }
             }
@@ -378,25 +379,25 @@ impl Engine {
     /// Lines a message up behind what the client has not taken yet.
     fn enqueue(
         &mut self,
-        target: &Target,
+        recipient: &Recipient,
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
     ) {
         self.router.has_queued = true;
         self.work.spend(ENQUEUE_STEPS);
-        if self.memory_is_full() && !self.expire_queued(target.session) {
-            return self.count_drops(target.session, DropCause::MemoryFull, 1);
+        if self.memory_is_full() && !self.expire_queued(recipient.session) {
+            return self.count_drops(recipient.session, DropCause::MemoryFull, 1);
         }
-        let mut delivery = target.delivery(draft, self.place.ledger(), shared);
+        let mut delivery = recipient.delivery(draft, self.place.ledger(), shared);
         if self.durability.has_journal()
             && delivery.qos != Qos::AtMostOnce
-            && let Some(number) = self.sessions[target.session].number()
+            && let Some(number) = self.sessions[recipient.session].number()
         {
             let (exchange, index) = (draft.once, &self.router.index);
             delivery.kept = self.durability.append_delivery(number, &delivery, 0, exchange, index);
         }
-        let queued_before = self.queued(target.session);
-        let session = &mut self.sessions[target.session];
+        let queued_before = self.queued(recipient.session);
+        let session = &mut self.sessions[recipient.session];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.connections[id].window);
         let outbound = session.outbound_mut(window);
@@ -406,18 +407,18 @@ impl Engine {
         let swept = outbound.take_swept();
         // Queues of many sessions that grow at the same time are megabytes of new memory.
         self.work.spend_bytes(outbound.queue_room_bytes().saturating_sub(held));
-        self.count_queue(target.session, queued_before);
-        self.note_swept(target.session, swept);
+        self.count_queue(recipient.session, queued_before);
+        self.note_swept(recipient.session, swept);
         match outcome {
             Queued::Kept => {}
-            Queued::Dropped(cause) => self.count_drops(target.session, cause, 1),
+            Queued::Dropped(cause) => self.count_drops(recipient.session, cause, 1),
             Queued::Disconnect(cause) => {
-                self.count_drops(target.session, cause, 1);
+                self.count_drops(recipient.session, cause, 1);
                 let id = connection.expect("only a connected client is disconnected");
                 self.connections.close_later(id, ReasonCode::QuotaExceeded);
             }
         }
-        self.durability.append_done(&mut self.sessions, target.session);
+        self.durability.append_done(&mut self.sessions, recipient.session);
     }
 
     /// Lets go of what has expired in the queue of a session; whether there is memory then.
@@ -562,7 +563,7 @@ impl Connection {
     }
 }
 
-impl Target {
+impl Recipient {
     fn delivery(
         &self,
         draft: &mut Draft<'_>,

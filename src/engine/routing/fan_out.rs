@@ -1,4 +1,4 @@
-//! Fan-out over turns: a message, or a run of messages, for more subscribers than one turn has time
+//! Fan-out over turns: a message, or a batch of messages, for more subscribers than one turn has time
 //! for. Those whose turn does not come follow in later turns, message by message.
 //!
 //! What one publisher sends stays in order: it is not read until everybody has its message, nor is a
@@ -20,8 +20,8 @@ use crate::engine::Engine;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
-use crate::engine::routing::fan_out_batch::Encoded;
-use crate::engine::routing::recipients::{Target, Targets};
+use crate::engine::routing::fan_out_batch::EncodedBatch;
+use crate::engine::routing::recipients::{Recipient, Recipients};
 use crate::engine::work::TURN_STEPS;
 use crate::message::Message;
 use crate::resources::gauges::Charge;
@@ -75,7 +75,7 @@ impl Default for FanOuts {
 
 /// What is brought to many subscribers.
 #[derive(Debug)]
-enum What {
+enum FanOutContent {
     Message {
         message: Message,
         retain: bool,
@@ -83,13 +83,13 @@ enum What {
         /// The session that published it, for No Local.
         session: Option<SessionId>,
     },
-    Run(Box<Encoded>),
+    Batch(Box<EncodedBatch>),
 }
 
 #[derive(Debug)]
 struct FanOut {
-    what: What,
-    targets: Arc<Targets>,
+    content: FanOutContent,
+    recipients: Arc<Recipients>,
     /// Those of them who have not got it.
     left: Range<usize>,
     /// How those stand who have.
@@ -127,13 +127,13 @@ impl FanOuts {
     }
 
     /// Whether all are through of the first `begun`.
-    pub(in crate::engine) fn are_through(&self, begun: u64) -> bool {
+    pub(in crate::engine) fn have_ended(&self, begun: u64) -> bool {
         self.ended >= begun
     }
 
     /// Whether a batch of another core waits for one of them.
     #[inline]
-    pub(in crate::engine) fn block(&self, lane: CoreId) -> bool {
+    pub(in crate::engine) fn blocks(&self, lane: CoreId) -> bool {
         !self.line.is_empty() && self.of_lanes.contains_key(&lane)
     }
 
@@ -185,23 +185,23 @@ impl Engine {
 
     /// Whether a message may have to go to its subscribers in parts.
     #[inline]
-    pub(in crate::engine) fn may_go_in_parts(&self, subscribers: usize) -> bool {
+    pub(in crate::engine) fn may_need_parts(&self, subscribers: usize) -> bool {
         !self.router.fan_outs.are_few(subscribers) || !self.router.fan_outs.is_empty()
     }
 
-    /// The same to the subscribers in `targets` from `first` on, if it has to.
+    /// The same to the subscribers in `recipients` from `first` on, if it has to.
     #[cold]
     #[inline(never)]
-    pub(in crate::engine) fn goes_in_parts(
+    pub(in crate::engine) fn deliver_in_parts_if_needed(
         &mut self,
-        targets: &Arc<Targets>,
+        recipients: &Arc<Recipients>,
         first: usize,
         draft: &mut Draft<'_>,
         origin: &Origin,
     ) -> Option<Pressure> {
-        let subscribers = targets.each.len() - first;
+        let subscribers = recipients.each.len() - first;
         let must = !self.router.fan_outs.are_few(subscribers) || self.may_overtake(origin);
-        must.then(|| self.deliver_in_parts(targets, first, draft, origin))
+        must.then(|| self.deliver_in_parts(recipients, first, draft, origin))
     }
 
     /// Whether an earlier message of the same publisher may be under way: its publisher is held then, or
@@ -210,57 +210,57 @@ impl Engine {
         let own = origin.publisher.filter(|publisher| publisher.core == self.core());
         let publisher = own.and_then(|publisher| self.connections.get_mut(publisher.connection));
         publisher.is_some_and(|publisher| publisher.is_held())
-            || origin.from.is_some_and(|core| self.router.fan_outs.block(core))
+            || origin.from.is_some_and(|core| self.router.fan_outs.blocks(core))
     }
 
-    /// Brings a message to the subscribers in `targets` from `first` on: to some in this turn, and to
+    /// Brings a message to the subscribers in `recipients` from `first` on: to some in this turn, and to
     /// the others in later ones. How those stand is told when all have it.
     fn deliver_in_parts(
         &mut self,
-        targets: &Arc<Targets>,
+        recipients: &Arc<Recipients>,
         first: usize,
         draft: &mut Draft<'_>,
         origin: &Origin,
     ) -> Pressure {
-        let mut left = first..targets.each.len();
+        let mut left = first..recipients.each.len();
         let (mark, number) = (self.durability.mark(), u64::MAX);
         let mut pressure = Pressure::default();
         if self.router.fan_outs.is_empty() {
-            self.deliver_part(targets, &mut left, number, draft, origin.session, &mut pressure);
+            self.deliver_part(recipients, &mut left, number, draft, origin.session, &mut pressure);
         }
         if left.is_empty() {
             return pressure;
         }
-        let what = What::Message {
+        let content = FanOutContent::Message {
             message: draft.message(self.place.ledger()).clone(),
             retain: draft.retain,
             once: draft.once,
             session: origin.session,
         };
         let publishers = origin.publisher.into_iter().collect();
-        self.begin_fan_out(what, targets, left, pressure, publishers, (origin.from, mark));
+        self.begin_fan_out(content, recipients, left, pressure, publishers, (origin.from, mark));
         Pressure::default()
     }
 
-    /// Hands a run out to its subscribers, to some in this turn and to the others in later ones; how
-    /// those stand, and the run, when all of them have it.
-    pub(in crate::engine) fn hand_out_in_parts(
+    /// Hands a batch out to its subscribers, to some in this turn and to the others in later ones; how
+    /// those stand, and the batch, when all of them have it.
+    pub(in crate::engine) fn deliver_batch_in_parts(
         &mut self,
-        mut run: Encoded,
-        targets: &Arc<Targets>,
-    ) -> Option<(Encoded, Pressure)> {
-        let mut left = 0..targets.plain;
+        mut batch: EncodedBatch,
+        recipients: &Arc<Recipients>,
+    ) -> Option<(EncodedBatch, Pressure)> {
+        let mut left = 0..recipients.plain;
         let mut pressure = Pressure::default();
         if self.router.fan_outs.is_empty() {
-            self.hand_out_part(&run, targets, &mut left, u64::MAX, &mut pressure);
+            self.deliver_batch_part(&batch, recipients, &mut left, u64::MAX, &mut pressure);
         }
         if left.is_empty() {
-            return Some((run, pressure));
+            return Some((batch, pressure));
         }
-        let publishers = std::mem::take(&mut run.publishers);
+        let publishers = std::mem::take(&mut batch.publishers);
         self.begin_fan_out(
-            What::Run(Box::new(run)),
-            targets,
+            FanOutContent::Batch(Box::new(batch)),
+            recipients,
             left,
             pressure,
             publishers,
@@ -271,8 +271,8 @@ impl Engine {
 
     fn begin_fan_out(
         &mut self,
-        what: What,
-        targets: &Arc<Targets>,
+        content: FanOutContent,
+        recipients: &Arc<Recipients>,
         left: Range<usize>,
         pressure: Pressure,
         publishers: Vec<Publisher>,
@@ -288,19 +288,19 @@ impl Engine {
         if let Some(lane) = lane {
             *self.router.fan_outs.of_lanes.entry(lane).or_default() += 1;
         }
-        let run_bytes = match &what {
-            What::Message { .. } => 0,
-            What::Run(run) => run.heap_bytes(),
+        let batch_bytes = match &content {
+            FanOutContent::Message { .. } => 0,
+            FanOutContent::Batch(batch) => batch.heap_bytes(),
         };
         let mut charge = Charge::default();
         let bytes =
-            size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + run_bytes;
+            size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + batch_bytes;
         charge.set(self.place.ledger(), bytes);
         self.router.fan_outs.begun += 1;
         self.router.fan_outs.has_new = true;
         self.router.fan_outs.line.push_back(FanOut {
-            what,
-            targets: Arc::clone(targets),
+            content,
+            recipients: Arc::clone(recipients),
             left,
             pressure,
             publishers,
@@ -333,7 +333,7 @@ impl Engine {
 
     fn deliver_part(
         &mut self,
-        targets: &Targets,
+        recipients: &Recipients,
         left: &mut Range<usize>,
         number: u64,
         draft: &mut Draft<'_>,
@@ -343,46 +343,46 @@ impl Engine {
         draft.template.expect(left.len());
         let steps_for_two = 2 * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
         while let Some(part) = self.next_part(left, steps_for_two) {
-            for target in &targets.each[part] {
-                if self.is_subscribed_still(target, number, draft.content.topic) {
-                    pressure.add(self.deliver_unless_own(target, draft, publisher));
+            for recipient in &recipients.each[part] {
+                if self.is_still_subscribed(recipient, number, draft.content.topic) {
+                    pressure.add(self.deliver_unless_own(recipient, draft, publisher));
                 }
             }
         }
     }
 
-    fn hand_out_part(
+    fn deliver_batch_part(
         &mut self,
-        run: &Encoded,
-        targets: &Targets,
+        batch: &EncodedBatch,
+        recipients: &Recipients,
         left: &mut Range<usize>,
         number: u64,
         pressure: &mut Pressure,
     ) {
-        let topic = if self.router.fan_outs.changed.is_empty() { None } else { run.topic() };
+        let topic = if self.router.fan_outs.changed.is_empty() { None } else { batch.topic() };
         while let Some(part) = self.next_part(left, 1) {
-            let each = &targets.each[part];
+            let each = &recipients.each[part];
             let is_one =
-                |target| topic.is_none_or(|of| self.is_subscribed_still(target, number, of));
+                |recipient| topic.is_none_or(|of| self.is_still_subscribed(recipient, number, of));
             if each.iter().all(is_one) {
-                self.hand_out(run, each, pressure);
+                self.deliver_batch_to(batch, each, pressure);
             }
         }
     }
 
     /// Whether a subscriber has a subscription to the topic still, where it has ended one since fan-out
     /// `number` began.
-    fn is_subscribed_still(&mut self, target: &Target, number: u64, topic: &str) -> bool {
-        let changed = self.router.fan_outs.changed.get(&target.session);
+    fn is_still_subscribed(&mut self, recipient: &Recipient, number: u64, topic: &str) -> bool {
+        let changed = self.router.fan_outs.changed.get(&recipient.session);
         if changed.is_none_or(|&begun| begun < number) {
             return true;
         }
-        let subscriber = target.session.into();
+        let subscriber = recipient.session.into();
         let exact = self.router.index.find(topic);
         if exact.is_some_and(|filter| self.router.index.get(filter, subscriber).is_some()) {
             return true;
         }
-        let subscriptions = &self.sessions[target.session].subscriptions;
+        let subscriptions = &self.sessions[recipient.session].subscriptions;
         self.work.spend(subscriptions.len() / IDENTIFIERS_PER_STEP);
         let mut wildcards =
             subscriptions.iter().filter(|filter| filter.has_wildcard() && !filter.is_shared());
@@ -394,14 +394,14 @@ impl Engine {
     }
 
     /// Goes on with the first of them; false when there is none, or no time for more.
-    pub(in crate::engine) fn go_on_with_fan_outs(&mut self) -> bool {
+    pub(in crate::engine) fn continue_fan_outs(&mut self) -> bool {
         if self.work.is_spent() {
             return false;
         }
         let Some(mut first) = self.router.fan_outs.line.pop_front() else { return false };
         // Half of what there is: connections that wait have the other half.
         self.work.begin_share(2);
-        self.go_on_with_fan_out(&mut first);
+        self.continue_fan_out(&mut first);
         let goes_on = !self.work.is_spent();
         self.work.end_share();
         match first.left.is_empty() {
@@ -411,17 +411,23 @@ impl Engine {
         goes_on
     }
 
-    fn go_on_with_fan_out(&mut self, of: &mut FanOut) {
+    fn continue_fan_out(&mut self, of: &mut FanOut) {
         self.router.has_queued = of.has_queued;
-        match &of.what {
-            What::Message { message, retain, once, session } => {
+        match &of.content {
+            FanOutContent::Message { message, retain, once, session } => {
                 let mut draft = Draft::of(message, message.content(), *retain);
                 draft.once = *once;
                 let (left, pressure) = (&mut of.left, &mut of.pressure);
-                self.deliver_part(&of.targets, left, of.number, &mut draft, *session, pressure);
+                self.deliver_part(&of.recipients, left, of.number, &mut draft, *session, pressure);
             }
-            What::Run(run) => {
-                self.hand_out_part(run, &of.targets, &mut of.left, of.number, &mut of.pressure);
+            FanOutContent::Batch(batch) => {
+                self.deliver_batch_part(
+                    batch,
+                    &of.recipients,
+                    &mut of.left,
+                    of.number,
+                    &mut of.pressure,
+                );
             }
         }
         of.has_queued = self.router.has_queued;
@@ -458,7 +464,7 @@ impl Engine {
                 self.pause_for_store(publisher.connection, of.mark);
             }
             if let Some(consumer) = of.pressure.consumer_awaited() {
-                self.pause_for(publisher, consumer);
+                self.pause_publisher(publisher, consumer);
             }
         }
         let own = self.core();
@@ -471,8 +477,8 @@ impl Engine {
                 self.router.fan_outs.of_lanes.remove(&lane);
             }
         }
-        if let What::Run(run) = of.what {
-            self.router.batch.take_back(*run);
+        if let FanOutContent::Batch(batch) = of.content {
+            self.router.batch.take_back(*batch);
         }
         self.durability.end_forwarded_wills(&self.mesh, &self.router.fan_outs);
     }
@@ -482,7 +488,7 @@ impl Engine {
         while let Some(mut first) = self.router.fan_outs.line.pop_front() {
             while !first.left.is_empty() {
                 self.work.end_turn();
-                self.go_on_with_fan_out(&mut first);
+                self.continue_fan_out(&mut first);
             }
             self.end_fan_out(first);
         }

@@ -1,6 +1,6 @@
-//! A run: QoS 0 messages for the same many subscribers, one after the other, are encoded once
+//! A batch: QoS 0 messages for the same many subscribers, one after the other, are encoded once
 //! side by side and handed to all of them as one piece, by reference when it is large. This is what
-//! fan-out costs: one reference a subscriber and turn, not one copy a message. A run ends before
+//! fan-out costs: one reference a subscriber and turn, not one copy a message. A batch ends before
 //! anything that could change who gets what or in which order.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
 use crate::engine::routing::deliver::{Draft, Pressure};
-use crate::engine::routing::recipients::{Target, Targets};
+use crate::engine::routing::recipients::{Recipient, Recipients};
 use crate::message::{Content, Copy};
 use crate::session::state::DeliveryClass;
 use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
@@ -21,13 +21,13 @@ use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
 /// Messages encoded side by side for the same plain subscribers.
 #[derive(Default)]
 pub(super) struct FanOutBatch {
-    targets: Option<Arc<Targets>>,
-    encoded: Encoded,
+    recipients: Option<Arc<Recipients>>,
+    encoded: EncodedBatch,
 }
 
-/// The messages of a run, which all have the same topic.
+/// The messages of a batch, which all have the same topic.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Encoded {
+pub(in crate::engine) struct EncodedBatch {
     /// By version and RETAIN flag, see [`stream`].
     streams: [Vec<u8>; 4],
     /// The large ones among them, to go by reference.
@@ -37,7 +37,7 @@ pub(in crate::engine) struct Encoded {
     pub(in crate::engine) publishers: Vec<Publisher>,
 }
 
-impl Encoded {
+impl EncodedBatch {
     /// Bytes of memory that it takes.
     pub(in crate::engine) fn heap_bytes(&self) -> usize {
         self.streams.iter().map(Vec::capacity).sum::<usize>()
@@ -62,7 +62,7 @@ impl Encoded {
     }
 
     /// A large stream goes by reference, a small one by copy.
-    fn share(&mut self) {
+    fn share_large(&mut self) {
         for (shared, bytes) in self.shared.iter_mut().zip(&self.streams) {
             *shared =
                 (bytes.len() >= limits::SHARED_BYTES_MIN).then(|| Bytes::copy_from_slice(bytes));
@@ -81,12 +81,12 @@ impl FanOutBatch {
     /// Whether no messages are pending.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.targets.is_none()
+        self.recipients.is_none()
     }
 
-    /// Takes the buffers of a run that was handed out, to write the next one into.
-    pub(in crate::engine) fn take_back(&mut self, mut encoded: Encoded) {
-        if self.targets.is_none() {
+    /// Takes the buffers of a batch that was handed out, to write the next one into.
+    pub(in crate::engine) fn take_back(&mut self, mut encoded: EncodedBatch) {
+        if self.recipients.is_none() {
             encoded.clear();
             self.encoded = encoded;
         }
@@ -98,10 +98,10 @@ fn stream(version: Version, retain_as_published: bool) -> usize {
 }
 
 impl Engine {
-    /// Adds a message to the run; false when it must go another way.
-    pub(in crate::engine) fn extend_run(
+    /// Adds a message to the batch; false when it must go another way.
+    pub(in crate::engine) fn extend_batch(
         &mut self,
-        targets: &Arc<Targets>,
+        recipients: &Arc<Recipients>,
         draft: &Draft<'_>,
         publisher: Option<Publisher>,
     ) -> bool {
@@ -111,20 +111,20 @@ impl Engine {
             QueuePolicy::DropNewest | QueuePolicy::Disconnect
         );
         if content.qos != Qos::AtMostOnce
-            || targets.plain < limits::RUN_SUBSCRIBERS_MIN
-            || content.payload.len() > limits::RUN_BYTES_MAX / 4
+            || recipients.plain < limits::FAN_OUT_BATCH_RECIPIENTS_MIN
+            || content.payload.len() > limits::FAN_OUT_BATCH_BYTES_MAX / 4
             || !drops_alone
         {
             return false;
         }
         let continues =
-            self.router.batch.targets.as_ref().is_some_and(|of| Arc::ptr_eq(of, targets));
+            self.router.batch.recipients.as_ref().is_some_and(|of| Arc::ptr_eq(of, recipients));
         if !continues {
             self.flush_fan_out_batch();
-            self.router.batch.targets = Some(Arc::clone(targets));
+            self.router.batch.recipients = Some(Arc::clone(recipients));
         }
-        let run = &mut self.router.batch.encoded;
-        let classes = &targets.classes;
+        let batch = &mut self.router.batch.encoded;
+        let classes = &recipients.classes;
         for (is_needed, version) in [(classes.v3, Version::V311), (classes.v5, Version::V5)] {
             if !is_needed {
                 continue;
@@ -135,65 +135,65 @@ impl Engine {
                 }
                 let copy = Copy::plain(Qos::AtMostOnce, as_published && draft.retain);
                 let header = content.header(version, self.now, &copy);
-                let out = &mut run.streams[stream(version, as_published)];
+                let out = &mut batch.streams[stream(version, as_published)];
                 let before = out.len();
                 header.encode(out);
                 out.extend_from_slice(content.payload);
-                run.frame_bytes_max = run.frame_bytes_max.max(out.len() - before);
+                batch.frame_bytes_max = batch.frame_bytes_max.max(out.len() - before);
             }
         }
-        run.messages += 1;
+        batch.messages += 1;
         if let Some(publisher) = publisher
-            && run.publishers.last() != Some(&publisher)
+            && batch.publishers.last() != Some(&publisher)
         {
-            run.publishers.push(publisher);
+            batch.publishers.push(publisher);
         }
-        if run.streams.iter().any(|bytes| bytes.len() >= limits::RUN_BYTES_MAX) {
+        if batch.streams.iter().any(|bytes| bytes.len() >= limits::FAN_OUT_BATCH_BYTES_MAX) {
             self.flush_fan_out_batch();
         }
         true
     }
 
-    /// Hands the run out to its subscribers, if there is one.
+    /// Hands the batch out to its subscribers, if there is one.
     #[inline]
     pub(in crate::engine) fn flush_fan_out_batch(&mut self) {
-        if let Some(targets) = self.router.batch.targets.take() {
-            self.end_run(&targets);
+        if let Some(recipients) = self.router.batch.recipients.take() {
+            self.deliver_batch(&recipients);
         }
     }
 
-    fn end_run(&mut self, targets: &Arc<Targets>) {
-        let mut run = std::mem::take(&mut self.router.batch.encoded);
-        run.share();
+    fn deliver_batch(&mut self, recipients: &Arc<Recipients>) {
+        let mut batch = std::mem::take(&mut self.router.batch.encoded);
+        batch.share_large();
         let mut pressure = Pressure::default();
-        if !self.router.fan_outs.are_few(targets.plain) {
-            let Some(handed_out) = self.hand_out_in_parts(run, targets) else { return };
-            (run, pressure) = handed_out;
+        if !self.router.fan_outs.are_few(recipients.plain) {
+            let Some(handed_out) = self.deliver_batch_in_parts(batch, recipients) else { return };
+            (batch, pressure) = handed_out;
         } else {
-            self.work.spend(targets.plain / 2 + 1);
-            self.hand_out(&run, &targets.each[..targets.plain], &mut pressure);
+            self.work.spend(recipients.plain / 2 + 1);
+            self.deliver_batch_to(&batch, &recipients.each[..recipients.plain], &mut pressure);
         }
         if let Some(consumer) = pressure.consumer_awaited() {
-            for &publisher in &run.publishers {
-                self.pause_for(publisher, consumer);
+            for &publisher in &batch.publishers {
+                self.pause_publisher(publisher, consumer);
             }
         }
-        self.router.batch.take_back(run);
+        self.router.batch.take_back(batch);
     }
 
-    /// Hands a run out to some of its subscribers.
-    pub(in crate::engine) fn hand_out(
+    /// Hands a batch out to some of its subscribers.
+    pub(in crate::engine) fn deliver_batch_to(
         &mut self,
-        run: &Encoded,
-        each: &[Target],
+        batch: &EncodedBatch,
+        each: &[Recipient],
         pressure: &mut Pressure,
     ) {
         let outbox_bytes_max = match self.memory_is_full() {
             true => self.outbox_behind_bytes(),
             false => self.config.limits.outbox_bytes_max as usize,
         };
-        for target in each {
-            let session = &self.sessions[target.session];
+        for recipient in each {
+            let session = &self.sessions[recipient.session];
             let Some(id) = session.connection else { continue };
             let outbound = session.outbound.as_ref();
             let is_open = outbound.is_none_or(|outbound| outbound.is_open(Qos::AtMostOnce));
@@ -201,44 +201,44 @@ impl Engine {
                 DeliveryClass::V3 => Version::V311,
                 DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
             };
-            let stream = stream(version, target.retain_as_published);
+            let stream = stream(version, recipient.retain_as_published);
             pressure.add(self.standing(id));
-            let bytes = &run.streams[stream];
+            let bytes = &batch.streams[stream];
             if !is_open || bytes.is_empty() {
-                self.queue_run(target, version, run);
+                self.queue_batch(recipient, version, batch);
                 continue;
             }
             let connection = &self.connections[id];
             let outbox_bytes = connection.pending_bytes() + bytes.len();
             if outbox_bytes > outbox_bytes_max
-                || run.frame_bytes_max > connection.packet_bytes_max as usize
+                || batch.frame_bytes_max > connection.packet_bytes_max as usize
             {
-                self.deliver_stream_in_part(target.session, id, bytes, outbox_bytes_max);
+                self.deliver_stream_in_part(recipient.session, id, bytes, outbox_bytes_max);
                 continue;
             }
-            self.metrics.publishes_sent += run.messages;
-            self.connections.count_packets(run.messages);
+            self.metrics.publishes_sent += batch.messages;
+            self.connections.count_packets(batch.messages);
             let outbox = self.connections.outbox(id);
-            match &run.shared[stream] {
+            match &batch.shared[stream] {
                 Some(bytes) => outbox.append_shared(bytes.clone()),
                 None => outbox.append(|out| out.extend_from_slice(bytes)),
             }
         }
     }
 
-    /// The messages of a run, for a client to whom older ones go first; or who has come back with
-    /// another version since the run was encoded.
-    fn queue_run(&mut self, target: &Target, version: Version, run: &Encoded) {
-        let of = |version| &run.streams[stream(version, target.retain_as_published)];
+    /// The messages of a batch, for a client to whom older ones go first; or who has come back with
+    /// another version since the batch was encoded.
+    fn queue_batch(&mut self, recipient: &Recipient, version: Version, batch: &EncodedBatch) {
+        let of = |version| &batch.streams[stream(version, recipient.retain_as_published)];
         let other = if version == Version::V5 { Version::V311 } else { Version::V5 };
         match of(version).is_empty() {
-            false => self.queue_stream(target, version, of(version)),
-            true => self.queue_stream(target, other, of(other)),
+            false => self.queue_stream(recipient, version, of(version)),
+            true => self.queue_stream(recipient, other, of(other)),
         }
     }
 
     /// The messages of a stream, one by one.
-    fn queue_stream(&mut self, target: &Target, version: Version, bytes: &[u8]) {
+    fn queue_stream(&mut self, recipient: &Recipient, version: Version, bytes: &[u8]) {
         let mut rest = bytes;
         while let Ok(Frame::Complete { total, header }) = wire::frame(rest, usize::MAX) {
             let (packet, next) = rest.split_at(total);
@@ -255,7 +255,7 @@ impl Engine {
                 expires: expiry_interval_s.map(|seconds| self.now.after_s(u64::from(seconds))),
                 qos: Qos::AtMostOnce,
             };
-            self.deliver(target, &mut Draft::new(content, publish.retain), None);
+            self.deliver(recipient, &mut Draft::new(content, publish.retain), None);
         }
     }
 

@@ -9,7 +9,7 @@ use shards::{FilterId, GroupAt, GroupId, Subscription, SubscriptionIndex};
 
 use crate::base::ids::{CoreId, SessionId};
 use crate::engine::routing::Router;
-use crate::engine::routing::recipients::{Sharing, Target};
+use crate::engine::routing::recipients::{Recipient, SharedSubscription};
 use crate::wire::Qos;
 
 /// Members that are asked whether they keep up before a message goes to one that may not: the cost of a
@@ -42,10 +42,10 @@ pub(super) struct GroupHere {
 impl Router {
     /// The core whose turn it is: each has as many turns as it has connected members, or, if no member
     /// is connected, members.
-    pub(super) fn choose_core(&mut self, sharing: &Sharing, qos: Qos) -> CoreId {
+    pub(super) fn choose_core(&mut self, subscription: &SharedSubscription, qos: Qos) -> CoreId {
         let own = self.place.core();
-        let Some(group) = sharing.group else { return own };
-        let here = sharing.here;
+        let Some(group) = subscription.group else { return own };
+        let here = subscription.here;
         let own_at = GroupAt {
             core: own.0,
             online: here.map_or(0, |here| self.index.present(here).len() as u32),
@@ -94,14 +94,14 @@ impl Router {
         except: Option<SessionId>,
         qos: Qos,
         rank: impl Fn(SessionId) -> Rank,
-    ) -> Option<(Rank, Target)> {
+    ) -> Option<(Rank, Recipient)> {
         let mut chosen = self.choose_connected(filter, except, rank);
         if chosen.is_none() && qos > Qos::AtMostOnce {
             let away = self.next_other(filter, except, SubscriptionIndex::waiting);
             chosen = away.map(|member| (Rank::Away, member));
         }
         let (rank, member) = chosen?;
-        Some((rank, Target::merge(&[member])))
+        Some((rank, Recipient::merge(&[member])))
     }
 
     fn choose_connected(
@@ -147,30 +147,31 @@ impl Router {
     }
 
     /// A shared subscription with its members on this core and on others.
-    pub(in crate::engine) fn sharing(&self, text: &str) -> Sharing {
+    pub(in crate::engine) fn shared_subscription(&self, text: &str) -> SharedSubscription {
         let (here, group) = (self.index.find(text), self.replica.group(text));
-        Sharing { text: text.into(), here, group }
+        SharedSubscription { text: text.into(), here, group }
     }
 
     /// Whether a group has a member other than `session` that can receive its messages: a connected one,
     /// or, if the session `leaves` for good, any.
     pub(super) fn has_other_member(
         &self,
-        sharing: &Sharing,
+        subscription: &SharedSubscription,
         session: SessionId,
         leaves: bool,
     ) -> bool {
         let subscriber = session.into();
-        let is_member = sharing.here.is_some_and(|here| self.index.get(here, subscriber).is_some());
+        let is_member =
+            subscription.here.is_some_and(|here| self.index.get(here, subscriber).is_some());
         let is_over = leaves && !is_member;
-        let is_other_here = sharing.here.is_some_and(|here| match is_over {
+        let is_other_here = subscription.here.is_some_and(|here| match is_over {
             true => !self.index.members(here).is_empty(),
             false => {
                 let own = usize::from(self.index.is_present(here, subscriber));
                 self.index.present(here).len() > own
             }
         });
-        let elsewhere = sharing.group.map_or(&[][..], |group| self.replica.members(group));
+        let elsewhere = subscription.group.map_or(&[][..], |group| self.replica.members(group));
         is_other_here || elsewhere.iter().any(|at| is_over || at.online > 0)
     }
 

@@ -26,7 +26,7 @@ use crate::engine::routing::deliver::Template;
 use crate::engine::routing::fan_out::FanOuts;
 use crate::engine::routing::fan_out_batch::FanOutBatch;
 use crate::engine::routing::groups::ChangedGroups;
-use crate::engine::routing::recipients::{Target, Targets, TopicCache};
+use crate::engine::routing::recipients::{Recipient, Recipients, TopicCache};
 use crate::resources::accounted::{Accounted, Edit};
 use crate::resources::gauges::Place;
 use crate::session::table::SessionTable;
@@ -143,13 +143,13 @@ impl Router {
 
     /// The recipients of a topic, and the steps that it took to find them.
     #[inline]
-    fn targets(&mut self, topic: &str, sessions: &SessionTable) -> (Arc<Targets>, usize) {
-        let targets = self.cache.targets(topic, &self.index, &self.replica, sessions);
-        (targets, self.cache.take_steps())
+    fn recipients(&mut self, topic: &str, sessions: &SessionTable) -> (Arc<Recipients>, usize) {
+        let recipients = self.cache.recipients(topic, &self.index, &self.replica, sessions);
+        (recipients, self.cache.take_steps())
     }
 
     /// One session as the recipient of its own message: subscriptions with No Local do not count.
-    fn target_for_own(&mut self, topic: &str, session: SessionId) -> Option<Target> {
-        self.cache.target_for_own(topic, session, &self.index)
+    fn recipient_of_own(&mut self, topic: &str, session: SessionId) -> Option<Recipient> {
+        self.cache.recipient_of_own(topic, session, &self.index)
     }
 }

@@ -19,7 +19,7 @@ use crate::wire::Qos;
 /// One subscriber, all its matching subscriptions taken together: one copy at the highest QoS with
 /// all their identifiers [MQTT-3.3.4-2], [MQTT-3.3.4-4].
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Recipient {
     /// Index of the session.
     pub session: SessionId,
     /// Highest QoS granted.
@@ -27,20 +27,20 @@ pub struct Target {
     /// Whether one of the subscriptions wants the RETAIN flag as published.
     pub retain_as_published: bool,
     /// What becomes of the client's own messages.
-    pub own: Own,
+    pub no_local: NoLocal,
     /// Subscription Identifiers.
     pub subscription_identifiers: Identifiers,
 }
 
 /// What becomes of messages that the subscriber itself published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Own {
-    /// Delivered like others.
-    Deliver,
-    /// Kept away: all its subscriptions say No Local [MQTT-3.8.3-3].
-    Omit,
-    /// Some say No Local: the others decide, which takes a look of its own.
-    Decide,
+pub enum NoLocal {
+    /// No subscription sets No Local: delivered like messages of other clients.
+    Unset,
+    /// All subscriptions set No Local: not delivered [MQTT-3.8.3-3].
+    Set,
+    /// Some subscriptions set No Local: the others are matched again, without those.
+    Mixed,
 }
 
 /// What an [`Arc`] takes besides what it holds.
@@ -48,13 +48,13 @@ const ARC_BYTES: usize = 16;
 
 /// Everybody who gets a topic.
 #[derive(Debug, Default)]
-pub struct Targets {
+pub struct Recipients {
     /// Subscribers; the first `plain` of them can share an encoding.
-    pub each: Vec<Target>,
+    pub each: Vec<Recipient>,
     /// How many need nothing of their own in the packet.
     pub plain: usize,
     /// Shared subscriptions that match: one member each.
-    pub shared: Vec<Sharing>,
+    pub shared: Vec<SharedSubscription>,
     /// Other cores with subscribers.
     pub cores: Vec<u16>,
     /// Encodings that the plain ones need.
@@ -72,7 +72,7 @@ pub struct Classes {
     pub retain_as_published: bool,
 }
 
-impl Targets {
+impl Recipients {
     /// Nobody.
     pub fn is_empty(&self) -> bool {
         self.each.is_empty() && self.shared.is_empty() && self.cores.is_empty()
@@ -80,15 +80,15 @@ impl Targets {
 
     /// Bytes of memory that it takes, with itself.
     fn heap_bytes(&self) -> usize {
-        let identifiers = |target: &Target| match &target.subscription_identifiers {
+        let identifiers = |recipient: &Recipient| match &recipient.subscription_identifiers {
             Identifiers::Several(several) => heap(size_of_val(&**several) + ARC_BYTES),
             Identifiers::None | Identifiers::One(_) => 0,
         };
         heap(size_of::<Self>() + ARC_BYTES)
-            + heap(self.each.capacity() * size_of::<Target>())
+            + heap(self.each.capacity() * size_of::<Recipient>())
             + self.each.iter().map(identifiers).sum::<usize>()
-            + heap(self.shared.capacity() * size_of::<Sharing>())
-            + self.shared.iter().map(|sharing| heap(sharing.text.len())).sum::<usize>()
+            + heap(self.shared.capacity() * size_of::<SharedSubscription>())
+            + self.shared.iter().map(|subscription| heap(subscription.text.len())).sum::<usize>()
             + heap(self.cores.capacity() * size_of::<u16>())
     }
 
@@ -98,19 +98,20 @@ impl Targets {
         subscriptions.sort_by_key(|subscription| subscription.subscriber);
         // As many as there are subscribers: one with many subscriptions is one.
         let subscribers = subscriptions.chunk_by(|a, b| a.subscriber == b.subscriber).count();
-        let mut each: Vec<Target> = Vec::with_capacity(subscribers);
+        let mut each: Vec<Recipient> = Vec::with_capacity(subscribers);
         for of_one in subscriptions.chunk_by(|a, b| a.subscriber == b.subscriber) {
-            each.push(Target::merge(of_one));
+            each.push(Recipient::merge(of_one));
         }
-        each.sort_by_key(|target| !target.is_plain(session(target.session)));
-        let plain = each.partition_point(|target| target.is_plain(session(target.session)));
+        each.sort_by_key(|recipient| !recipient.is_plain(session(recipient.session)));
+        let plain =
+            each.partition_point(|recipient| recipient.is_plain(session(recipient.session)));
         let mut classes = Classes::default();
-        for target in &each[..plain] {
-            match session(target.session) {
+        for recipient in &each[..plain] {
+            match session(recipient.session) {
                 DeliveryClass::V3 => classes.v3 = true,
                 DeliveryClass::V5 | DeliveryClass::V5Alias => classes.v5 = true,
             }
-            classes.retain_as_published |= target.retain_as_published;
+            classes.retain_as_published |= recipient.retain_as_published;
         }
         Self { each, plain, classes, ..Self::default() }
     }
@@ -118,7 +119,7 @@ impl Targets {
 
 /// A shared subscription as this core sees it.
 #[derive(Debug)]
-pub struct Sharing {
+pub struct SharedSubscription {
     /// Its Topic Filter, with `$share/NAME/`; left out when it has members here alone.
     pub text: Box<str>,
     /// Its members here.
@@ -128,34 +129,37 @@ pub struct Sharing {
 }
 
 /// The shared subscriptions that match, whether they have members here, elsewhere, or both.
-fn sharings(
+fn shared_subscriptions(
     index: &SubscriptionIndex,
     replica: &Replica,
     here: &[FilterId],
     elsewhere: &[GroupId],
-) -> Vec<Sharing> {
-    let mut sharings: Vec<Sharing> = Vec::with_capacity(here.len().max(elsewhere.len()));
+) -> Vec<SharedSubscription> {
+    let mut subscriptions: Vec<SharedSubscription> =
+        Vec::with_capacity(here.len().max(elsewhere.len()));
     for &filter in here {
-        let mut sharing = Sharing { text: "".into(), here: Some(filter), group: None };
+        let mut subscription =
+            SharedSubscription { text: "".into(), here: Some(filter), group: None };
         if !elsewhere.is_empty() {
             let text = index.text(filter);
-            sharing.group = replica.group(&text);
-            sharing.text = text.into();
+            subscription.group = replica.group(&text);
+            subscription.text = text.into();
         }
-        sharings.push(sharing);
+        subscriptions.push(subscription);
     }
-    let mut both: Vec<GroupId> = sharings.iter().filter_map(|sharing| sharing.group).collect();
+    let mut both: Vec<GroupId> =
+        subscriptions.iter().filter_map(|subscription| subscription.group).collect();
     both.sort_unstable();
     let left = elsewhere.iter().copied().filter(|group| both.binary_search(group).is_err());
-    sharings.extend(left.map(|group| Sharing {
+    subscriptions.extend(left.map(|group| SharedSubscription {
         text: replica.text(group).into(),
         here: None,
         group: Some(group),
     }));
-    sharings
+    subscriptions
 }
 
-impl Target {
+impl Recipient {
     /// All subscriptions of one client that match, as one.
     pub fn merge(subscriptions: &[Subscription]) -> Self {
         let first = &subscriptions[0];
@@ -169,17 +173,17 @@ impl Target {
             session: first.subscriber.into(),
             qos: Qos::try_from(highest).expect("the index keeps what was granted"),
             retain_as_published: subscriptions.iter().any(|s| s.options.retain_as_published()),
-            own: match no_local {
-                0 => Own::Deliver,
-                all if all == subscriptions.len() => Own::Omit,
-                _ => Own::Decide,
+            no_local: match no_local {
+                0 => NoLocal::Unset,
+                all if all == subscriptions.len() => NoLocal::Set,
+                _ => NoLocal::Mixed,
             },
             subscription_identifiers: Identifiers::new(&identifiers),
         }
     }
 
     fn is_plain(&self, class: DeliveryClass) -> bool {
-        self.own == Own::Deliver
+        self.no_local == NoLocal::Unset
             && matches!(self.subscription_identifiers, Identifiers::None)
             && class != DeliveryClass::V5Alias
     }
@@ -188,7 +192,7 @@ impl Target {
 /// What an answer takes besides the walks of the indexes, in their steps.
 const ANSWER_STEPS: usize = 32;
 
-/// Topic → targets, thrown away as a whole when a subscription or a client's encoding changes.
+/// Topic → recipients, thrown away as a whole when a subscription or a client's encoding changes.
 #[derive(Debug)]
 pub struct TopicCache {
     table: HashTable<Entry>,
@@ -212,7 +216,7 @@ pub struct TopicCache {
 #[derive(Debug)]
 struct Entry {
     topic: Box<str>,
-    targets: Arc<Targets>,
+    recipients: Arc<Recipients>,
 }
 
 impl TopicCache {
@@ -270,13 +274,13 @@ impl TopicCache {
     }
 
     /// Who gets `topic`.
-    pub fn targets(
+    pub fn recipients(
         &mut self,
         topic: &str,
         index: &SubscriptionIndex,
         replica: &Replica,
         sessions: &SessionTable,
-    ) -> Arc<Targets> {
+    ) -> Arc<Recipients> {
         let epochs = (index.epoch(), replica.epoch());
         if self.epochs != epochs {
             self.epochs = epochs;
@@ -284,12 +288,12 @@ impl TopicCache {
         }
         let hash = self.hashing.long(topic);
         if let Some(entry) = self.table.find(hash, |entry| &*entry.topic == topic) {
-            return Arc::clone(&entry.targets);
+            return Arc::clone(&entry.recipients);
         }
-        let targets = Arc::new(self.find(topic, index, replica, sessions));
-        self.keep(hash, topic, &targets);
+        let recipients = Arc::new(self.find(topic, index, replica, sessions));
+        self.keep(hash, topic, &recipients);
         self.settle();
-        targets
+        recipients
     }
 
     fn find(
@@ -298,23 +302,24 @@ impl TopicCache {
         index: &SubscriptionIndex,
         replica: &Replica,
         sessions: &SessionTable,
-    ) -> Targets {
+    ) -> Recipients {
         index.matches(topic, &mut self.scratch);
         self.steps += self.scratch.steps();
         let class = |session: SessionId| sessions[session].class;
-        let mut targets = Targets::new(&mut self.scratch, class);
+        let mut recipients = Recipients::new(&mut self.scratch, class);
         let elsewhere = &mut self.scratch_elsewhere;
         replica.matches(topic, elsewhere);
         // To make the answer, and to keep it.
         self.steps += elsewhere.steps() + ANSWER_STEPS;
-        targets.cores.clone_from(&elsewhere.cores);
-        targets.shared = sharings(index, replica, &self.scratch.shared, &elsewhere.groups);
-        targets
+        recipients.cores.clone_from(&elsewhere.cores);
+        recipients.shared =
+            shared_subscriptions(index, replica, &self.scratch.shared, &elsewhere.groups);
+        recipients
     }
 
     /// Keeps an answer for the next time, where there is room.
-    fn keep(&mut self, hash: u64, topic: &str, targets: &Arc<Targets>) {
-        let bytes = targets.heap_bytes() + heap(topic.len());
+    fn keep(&mut self, hash: u64, topic: &str, recipients: &Arc<Recipients>) {
+        let bytes = recipients.heap_bytes() + heap(topic.len());
         if self.is_off || topic.len() > limits::CACHED_TOPIC_BYTES_MAX || bytes > self.bytes_max {
             return;
         }
@@ -325,18 +330,18 @@ impl TopicCache {
             self.clear();
         }
         self.entry_bytes += bytes;
-        let entry = Entry { topic: topic.into(), targets: Arc::clone(targets) };
+        let entry = Entry { topic: topic.into(), recipients: Arc::clone(recipients) };
         let hashing = &self.hashing;
         self.table.insert_unique(hash, entry, |entry| hashing.long(&entry.topic));
     }
 
     /// The subscriptions of one session that match `topic` without No Local, as one.
-    pub fn target_for_own(
+    pub fn recipient_of_own(
         &mut self,
         topic: &str,
         session: SessionId,
         index: &SubscriptionIndex,
-    ) -> Option<Target> {
+    ) -> Option<Recipient> {
         index.matches(topic, &mut self.scratch);
         let own: Vec<Subscription> = self
             .scratch
@@ -345,6 +350,6 @@ impl TopicCache {
             .filter(|s| SessionId::from(s.subscriber) == session && !s.options.no_local())
             .copied()
             .collect();
-        (!own.is_empty()).then(|| Target::merge(&own))
+        (!own.is_empty()).then(|| Recipient::merge(&own))
     }
 }

@@ -14,7 +14,7 @@ use crate::engine::connections::Connections;
 use crate::engine::mesh::batch::Whom;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::routing::groups::Rank;
-use crate::engine::routing::recipients::{Sharing, Target};
+use crate::engine::routing::recipients::{Recipient, SharedSubscription};
 use crate::session::outbound::Outbound;
 use crate::session::table::SessionTable;
 use crate::storage::record::SessionNumber;
@@ -37,36 +37,36 @@ fn rank(sessions: &SessionTable, connections: &Connections, session: SessionId) 
 
 impl Engine {
     /// Gives a message to one member of a shared subscription; `None` when there is none to take it.
-    pub(in crate::engine) fn share(
+    pub(in crate::engine) fn deliver_to_group(
         &mut self,
-        sharing: &Sharing,
+        subscription: &SharedSubscription,
         draft: &mut Draft<'_>,
         origin: &Origin,
         except: Option<SessionId>,
     ) -> Option<Standing> {
         self.work.spend(SHARE_STEPS);
-        if self.durability.is_duplicate_of_group(sharing, draft.once, &self.router.index) {
+        if self.durability.is_duplicate_of_group(subscription, draft.once, &self.router.index) {
             return Some(Standing::Offline);
         }
         let qos = draft.content.qos;
-        let core = self.router.choose_core(sharing, qos);
+        let core = self.router.choose_core(subscription, qos);
         if core != self.core() {
-            self.share_over(core, &sharing.text, draft, origin, 1);
+            self.forward_to_group(core, &subscription.text, draft, origin, 1);
             return Some(Standing::Offline);
         }
-        let chosen = sharing.here.and_then(|here| self.choose_member(here, except, qos));
+        let chosen = subscription.here.and_then(|here| self.choose_member(here, except, qos));
         let any = chosen.is_none() && qos > Qos::AtMostOnce;
         if !matches!(chosen, Some((Rank::Ready, _)))
-            && let Some(core) = self.router.other_core(sharing.group, any)
+            && let Some(core) = self.router.other_core(subscription.group, any)
         {
-            self.share_over(core, &sharing.text, draft, origin, 1);
+            self.forward_to_group(core, &subscription.text, draft, origin, 1);
             return Some(Standing::Offline);
         }
         let (_, member) = chosen?;
-        Some(self.deliver(&member, draft, sharing.here))
+        Some(self.deliver(&member, draft, subscription.here))
     }
 
-    fn share_over(
+    fn forward_to_group(
         &mut self,
         core: CoreId,
         text: &str,
@@ -85,7 +85,7 @@ impl Engine {
 
     /// A message that another core gave us for a member of ours. When none is connected here, it
     /// goes to a core where one is; when those here are behind, it tries one other core.
-    pub(in crate::engine) fn share_further(
+    pub(in crate::engine) fn deliver_forwarded_to_group(
         &mut self,
         text: &str,
         draft: &mut Draft<'_>,
@@ -105,7 +105,7 @@ impl Engine {
         if hops < hops_max
             && let Some(core) = self.router.other_core(self.router.replica.group(text), any)
         {
-            return self.share_over(core, text, draft, origin, hops + 1);
+            return self.forward_to_group(core, text, draft, origin, hops + 1);
         }
         let Some((_, member)) = chosen else {
             if qos > Qos::AtMostOnce {
@@ -115,7 +115,7 @@ impl Engine {
         };
         let mut pressure = Pressure::default();
         pressure.add(self.deliver(&member, draft, here));
-        self.slow(origin, &pressure);
+        self.slow_publisher(origin, &pressure);
     }
 
     fn choose_member(
@@ -123,14 +123,14 @@ impl Engine {
         filter: FilterId,
         except: Option<SessionId>,
         qos: Qos,
-    ) -> Option<(Rank, Target)> {
+    ) -> Option<(Rank, Recipient)> {
         let Self { router, sessions, connections, .. } = self;
         router.choose_member(filter, except, qos, |session| rank(sessions, connections, session))
     }
 
     /// The shared subscriptions for which messages wait for a session, with their filters: to be
     /// asked before it leaves them.
-    pub(in crate::engine) fn shared_lines(
+    pub(in crate::engine) fn groups_with_messages(
         &mut self,
         session: SessionId,
     ) -> Vec<(FilterId, String)> {
@@ -144,7 +144,7 @@ impl Engine {
     /// part at a time, and QoS 1 that was not acknowledged. `lines` are the filters concerned; `leaves`
     /// is whether the member is gone, or away with its session kept, rather than unsubscribed. True
     /// when more is left to be handed on.
-    pub(in crate::engine) fn hand_shared_messages_on(
+    pub(in crate::engine) fn redistribute_queue(
         &mut self,
         session: SessionId,
         lines: &[(FilterId, String)],
@@ -155,14 +155,14 @@ impl Engine {
         let Some(mut outbound) = self.sessions[session].outbound.take() else {
             return false;
         };
-        let is_more = self.hand_on(session, number, &mut outbound, lines, leaves);
+        let is_more = self.redistribute(session, number, &mut outbound, lines, leaves);
         self.sessions[session].outbound = Some(outbound);
         self.count_queue(session, queued_before);
         is_more
     }
 
     /// The same, of messages that have been taken from their session already.
-    pub(in crate::engine) fn hand_on(
+    pub(in crate::engine) fn redistribute(
         &mut self,
         session: SessionId,
         number: Option<SessionNumber>,
@@ -172,23 +172,23 @@ impl Engine {
     ) -> bool {
         // Only where somebody else is there to take them now; else they wait for this member, or,
         // when its session is over, for whoever is away.
-        let sharings: Vec<(FilterId, Sharing)> = lines
+        let subscriptions: Vec<(FilterId, SharedSubscription)> = lines
             .iter()
-            .map(|(filter, text)| (*filter, self.router.sharing(text)))
-            .filter(|(_, sharing)| self.router.has_other_member(sharing, session, leaves))
+            .map(|(filter, text)| (*filter, self.router.shared_subscription(text)))
+            .filter(|(_, subscription)| self.router.has_other_member(subscription, session, leaves))
             .collect();
-        if sharings.is_empty() {
+        if subscriptions.is_empty() {
             return false;
         }
         // In order, as the lines are.
-        let find = |filter| sharings.binary_search_by_key(&filter, |(of, _)| *of);
+        let find = |filter| subscriptions.binary_search_by_key(&filter, |(of, _)| *of);
         let is_one = |filter| find(filter).is_ok();
         let (taken, is_more) = outbound.take_shared(is_one, leaves, limits::HANDED_ON_AT_ONCE);
         self.work.spend(taken.len() + outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
         self.durability.append_done_of(number, outbound);
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
-            let (_, sharing) = &sharings[find(filter).expect("one of them")];
+            let (_, subscription) = &subscriptions[find(filter).expect("one of them")];
             let (message, kept) = (delivery.message.clone(), delivery.kept.number);
             if message.is_expired(self.now) {
                 self.count_drops(session, DropCause::Expired, 1);
@@ -196,7 +196,10 @@ impl Engine {
             }
             let mut draft = Draft::of(&message, message.content(), delivery.retain);
             draft.before.extend(number.filter(|_| kept != 0).map(|session| (session, kept)));
-            if self.share(sharing, &mut draft, &Origin::default(), Some(session)).is_none() {
+            if self
+                .deliver_to_group(subscription, &mut draft, &Origin::default(), Some(session))
+                .is_none()
+            {
                 self.count_drops(session, DropCause::Offline, 1);
             }
         }

@@ -200,7 +200,7 @@ fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
 #[test]
 fn what_is_newer_lines_up_behind_a_retained_message_that_waits_for_the_store() {
     // One by one, and so many that they share an encoding.
-    for consumers in [1, limits::RUN_SUBSCRIBERS_MIN] {
+    for consumers in [1, limits::FAN_OUT_BATCH_RECIPIENTS_MIN] {
         let mut world = kept();
         let publisher = world.connect(&Client::v5("publisher"));
         let mut retained = publish("t", b"old", Qos::ExactlyOnce, 1);
