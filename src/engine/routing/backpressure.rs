@@ -1,12 +1,12 @@
-//! Fast publishers and slow consumers in step: acknowledgements, pumping queues, congestion.
+//! Backpressure from slow consumers to their publishers, and the queues of consumers.
 //!
-//! A consumer with much waiting for it is *behind*. A publisher more than half of whose live
-//! consumers are behind is not read until the one it fell over last has caught up; TCP slows the
-//! client. A consumer that takes nothing for [`limits::STUCK_MS`] is *stuck* and not live: nobody
-//! waits for it until it takes something again. What it takes is what it acknowledges to the kernel, which
-//! the executor is asked for; what is written to the kernel says little, as that is megabytes at a time. So a slow consumer among many holds up nobody, and
-//! a publisher is no faster than most of those it publishes to; what exceeds a bound all the same
-//! is dropped by policy.
+//! A consumer with a large outbox or queue is *behind*. If more than half of the live consumers of a message
+//! are behind, its publisher is not read until one of them has caught up; TCP then slows the client. A
+//! consumer that takes nothing for [`limits::STUCK_MS`] is *stuck* and not live: publishers do not wait for
+//! it until it takes something again. Progress is measured by the bytes that the peer acknowledges to the
+//! kernel, which the executor asks for, as the kernel accepts megabytes at a time. One slow consumer among
+//! many thus delays no publisher, and a publisher is no faster than most of its consumers. Messages beyond
+//! the limits of a queue are dropped by the queue policy.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,10 +29,10 @@ use crate::session::state::Session;
 use crate::storage::commit::RecordRef;
 use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
 
-/// Publishers let go at a time: their input refills the consumer's outbox.
+/// Maximum number of publishers that resume at a time: their input refills the consumer's outbox.
 const RELEASED_AT_ONCE: usize = 8;
 
-/// Whether a message that waited when rules changed may be sent.
+/// Whether a message that was queued when the access rules changed may be sent.
 fn may_receive(
     access: &mut AccessControl,
     index: &SubscriptionIndex,
@@ -46,7 +46,7 @@ fn may_receive(
 }
 
 impl Engine {
-    /// PUBACK, PUBREC or PUBCOMP.
+    /// Handles PUBACK, PUBREC or PUBCOMP.
     pub(in crate::engine) fn handle_ack(
         &mut self,
         id: ConnectionId,
@@ -67,14 +67,14 @@ impl Engine {
             }
             Acknowledged::Release(kept) => self.release(id, session, identifier, kept),
             Acknowledged::Unknown if matches!(ack, Ack::Pubrec { refused: false }) => {
-                // The client waits for a PUBREL: it gets one, that says why.
+                // The client waits for a PUBREL, which tells it the reason.
                 self.send_pubrel(id, identifier, ReasonCode::PacketIdentifierNotFound);
             }
             Acknowledged::Unknown => {}
         }
     }
 
-    /// PUBREL, once the store knows that PUBREC came: the client forgets the message with it.
+    /// Sends PUBREL once the receipt of PUBREC is durable: the client forgets the message with PUBREL.
     fn release(
         &mut self,
         id: ConnectionId,
@@ -98,21 +98,21 @@ impl Engine {
         self.connections.send(id, |out| Packet::Pubrel(ack).encode(version, out));
     }
 
-    /// Whether more is sent, or somebody let go, when the executor says that a buffer is written.
-    /// An executor that may learn of it late must then not wait.
+    /// Whether the engine sends more, or resumes publishers, when the executor reports that a buffer is
+    /// written. An executor that may learn of that late must then not wait.
     pub fn awaits_sent(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let has_more = connection.outbox.is_some() || connection.congestion().is_some();
         has_more || connection.session().is_some_and(|session| self.has_waiting_messages(session))
     }
 
-    /// Whether messages wait for a client.
+    /// Whether queued or retained messages wait for a client.
     fn has_waiting_messages(&self, session: SessionId) -> bool {
         let state = &self.sessions[session];
         !state.replays.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
     }
 
-    /// The client took bytes or acknowledged: more can be sent, and whoever waits may go on.
+    /// The client took bytes or acknowledged a message: sends more, and resumes publishers that wait for it.
     pub(in crate::engine) fn after_progress(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
         let session = connection.session().expect("open");
@@ -125,7 +125,7 @@ impl Engine {
         }
     }
 
-    /// Sends what waits for a client, as far as its window and its outbox allow.
+    /// Sends the queued messages of a client, as far as its Receive Maximum and its outbox allow.
     pub(in crate::engine) fn pump(&mut self, id: ConnectionId) {
         let session = self.connections[id].session().expect("open");
         let outbox_bytes = self.outbox_behind_bytes();
@@ -136,7 +136,7 @@ impl Engine {
             let Session { outbound, client_identifier, .. } = &mut self.sessions[session];
             let Some(outbound) = outbound else { break };
             let is_judging = outbound.has_unjudged();
-            // Its subscriptions are looked at first: others may get what was drawn for shared ones.
+            // Its subscriptions are checked first: messages of shared ones may go to other members.
             if is_judging && self.connections[id].holds.has(Hold::Job) {
                 break;
             }
@@ -160,7 +160,7 @@ impl Engine {
                 }
                 Next::Publish(delivery, identifier, dup) => {
                     self.work.spend(2);
-                    // A QoS 2 message whose sending has to be stored first was told when it was held.
+                    // A QoS 2 message that is sent once that is durable was logged when it was held.
                     if let Some(identifier) = identifier
                         && !dup
                         && (delivery.qos == Qos::AtLeastOnce || stored == u64::MAX)
@@ -182,7 +182,7 @@ impl Engine {
         self.durability.append_done(&mut self.sessions, session);
         if expired > 0 {
             self.work.spend(expired as usize / 4);
-            // There may be more of them: others have their turn first.
+            // More messages may have expired: other connections come first.
             self.connections.mark_ready(id);
         }
         let state = &self.sessions[session];
@@ -192,12 +192,12 @@ impl Engine {
         }
     }
 
-    /// Messages in the queue of a session.
+    /// The length of a session's queue.
     pub(in crate::engine) fn queued(&self, session: SessionId) -> usize {
         self.sessions[session].outbound.as_ref().map_or(0, |outbound| outbound.queued())
     }
 
-    /// The queue of a session may have become longer or shorter.
+    /// Counts a change of a session's queue, which had the length `before`.
     pub(in crate::engine) fn count_queue(&mut self, session: SessionId, before: usize) {
         if let Some(outbound) = &mut self.sessions[session].outbound {
             outbound.settle(self.place.ledger());
@@ -235,7 +235,7 @@ impl Engine {
         self.write(id, &content, copy, payload, &mut TemplateUse::default());
     }
 
-    /// How a connected consumer stands; one that has fallen behind is watched from here on.
+    /// The state of a connected consumer. A consumer that is behind is watched from then on.
     pub(in crate::engine) fn standing(&mut self, id: ConnectionId) -> Standing {
         let connection = &self.connections[id];
         if connection.congestion().is_some_and(|congestion| congestion.is_stuck) {
@@ -255,7 +255,7 @@ impl Engine {
         }
         let Some(session) = connection.session() else { return false };
         let Some(outbound) = &self.sessions[session].outbound else { return false };
-        // What had queued up while the client was away holds up nobody.
+        // Messages that were queued while the client was away slow no publisher.
         outbound.queued_live() > limits::CONGESTED_MESSAGES
             || outbound.queued_live_bytes() > limits::CONGESTED_QUEUE_BYTES
     }
@@ -269,7 +269,7 @@ impl Engine {
         }
     }
 
-    /// Leaves a publisher's socket unread until the consumer in `consumer` has caught up.
+    /// Leaves a publisher's socket unread until a consumer has caught up.
     pub(in crate::engine) fn pause_publisher(
         &mut self,
         publisher: Publisher,
@@ -278,14 +278,14 @@ impl Engine {
         let is_here = publisher.core == self.core();
         let id = publisher.connection;
         if is_here {
-            // A client is never held up by its own subscriptions: its acknowledgements must be read.
+            // A client is never paused by its own subscriptions: its acknowledgements have to be read.
             if id == consumer || self.connections.get_mut(id).is_none_or(|p| p.holders > 0) {
                 return;
             }
         } else if self.mesh.has_paused(&publisher) {
             return;
         }
-        // It may be gone by now, where there were many.
+        // The consumer may have disconnected in a fan-out over several turns.
         let consumer = self.connections.get_mut(consumer);
         let Some(congestion) = consumer.and_then(|c| c.congestion_mut()) else { return };
         congestion.waiting.push_back(publisher);
@@ -295,7 +295,7 @@ impl Engine {
         self.mesh.pause(publisher);
     }
 
-    /// Lets go of those who wait for a consumer that caught up.
+    /// Resumes publishers that wait for a consumer, if it has caught up.
     pub(in crate::engine) fn resume_publishers(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
         let outbound =
@@ -318,7 +318,7 @@ impl Engine {
         }
         self.resume_waiting(released);
         if self.connections[id].congestion().is_some() {
-            // It looks again after those have had their turn.
+            // The other publishers follow once these have had their turn.
             self.connections.mark_ready(id);
         }
     }
@@ -333,22 +333,22 @@ impl Engine {
         }
     }
 
-    /// Did a consumer that is behind take anything since the last look?
+    /// Checks whether a consumer that is behind took anything since the last check.
     pub(in crate::engine) fn check_congestion(&mut self, id: ConnectionId) {
         let now = self.now;
         let Some(congestion) = self.connections.get_mut(id).and_then(|c| c.congestion_mut()) else {
             return;
         };
         if !congestion.next_look.is_due(now) {
-            return; // the timer of an earlier time when it was behind
+            return; // a timer of an earlier congestion
         }
         congestion.next_look = now.after(Self::look_after());
         self.timers.arm(congestion.next_look, Timer::Congestion(id));
         self.connections.push_action(Action::AskProgress { connection: id });
     }
 
-    /// The kernel has so many bytes for a consumer that is behind which its peer has not acknowledged; none
-    /// where it does not say. Whether the consumer took anything since it was asked for last.
+    /// The executor reports how many bytes the kernel holds that the peer of a congested consumer has not
+    /// acknowledged; `None` if the kernel does not say. Checks whether the consumer made progress.
     pub fn handle_progress(
         &mut self,
         now: Now,

@@ -1,7 +1,8 @@
-//! Messages to their subscribers: runs that many subscribers share (`run.rs`), and copies for one.
+//! Delivery of a message to its recipients.
 //!
-//! What is in no run is encoded for its subscriber, as a copy. The first copy of a message in a
-//! given form is kept as a template; the next ones differ in the Packet Identifier alone.
+//! QoS 0 messages for many plain recipients are encoded once, see `fan_out_batch`. Every other message is
+//! encoded for each recipient: the first copy in a given form is kept as a template, and further copies
+//! differ from it in the Packet Identifier alone.
 
 use std::sync::Arc;
 
@@ -25,13 +26,13 @@ use crate::session::topic_alias::AliasUse;
 use crate::storage::commit::RecordRef;
 use crate::wire::{Qos, ReasonCode, Version};
 
-/// Nodes of the subscription index, as it counts them, that cost a step.
+/// Number of visited nodes of the subscription index per step of the turn's budget.
 const INDEX_STEPS_PER_STEP: usize = 8;
 
-/// Steps to bring a message to one subscriber, by QoS.
+/// Steps to deliver a message to one recipient, by QoS.
 pub(in crate::engine) const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
 
-/// Steps to line a message up, besides those: what is away is in no cache of the processor.
+/// Additional steps to queue a message: the queue of an absent client is not in the processor's caches.
 const ENQUEUE_STEPS: usize = 4;
 
 /// The encoding of the copy that was written last. Further copies of the same message in the same form
@@ -61,18 +62,18 @@ impl TemplateUse {
     }
 }
 
-/// A message being routed, with what is made of it only when somebody needs it.
+/// A message while it is routed. Its value on the heap and its encodings are made when first needed.
 pub(in crate::engine) struct Draft<'a> {
     pub content: Content<'a>,
-    /// RETAIN flag it was published with.
+    /// RETAIN flag of the PUBLISH.
     pub retain: bool,
     /// It must reach no session twice.
     pub once: Option<Qos2Exchange>,
-    /// What it was before, as the store knows it, where it goes to another member of a shared
+    /// Deliveries in the journal that end when this message is delivered to another member of a shared
     /// subscription.
     pub before: Vec<LoggedDelivery>,
     message: Option<Message>,
-    /// Where it lies for other cores.
+    /// Where the message lies in the batches for other cores.
     pub places: Places,
     pub(super) template: TemplateUse,
 }
@@ -90,36 +91,36 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// From a message that exists already.
+    /// A draft of a message that is on the heap already.
     pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
         Self { message: Some(message.clone()), ..Self::new(content, retain) }
     }
 
-    /// Whether it is a value of its own already.
+    /// Whether the message is on the heap already.
     pub fn is_message(&self) -> bool {
         self.message.is_some()
     }
 
-    /// The message as a value of its own, made when it is first asked for.
+    /// The message on the heap, allocated by the first call.
     pub fn message(&mut self, ledger: &Ledger) -> &Message {
         self.message.get_or_insert_with(|| self.content.to_message(ledger))
     }
 }
 
-/// How a subscriber stands after a message for it.
+/// The state of a recipient's connection after a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Standing {
     /// No connection.
     Offline,
-    /// It keeps up.
+    /// The client keeps up.
     Fine,
-    /// It takes nothing: nobody waits for it, and it has no say.
+    /// The client takes nothing: publishers do not wait for it.
     Stuck,
-    /// It is behind and taking.
+    /// The client is behind, and makes progress.
     Behind(ConnectionId),
 }
 
-/// How the subscribers of one message, or run, stand taken together.
+/// The states of all recipients of one message, or of one batch.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Pressure {
     live: usize,
@@ -143,22 +144,22 @@ impl Pressure {
     }
 }
 
-/// Where a message comes from.
+/// The origin of a message.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::engine) struct Origin {
-    /// The connection that published it, which may have to be slowed.
+    /// The connection that published the message, for backpressure.
     pub publisher: Option<Publisher>,
-    /// Its session, when it is one of this core, for No Local.
+    /// The publisher's session, if it is on this core, for No Local.
     pub session: Option<SessionId>,
     /// It must reach no session twice.
     pub once: Option<Qos2Exchange>,
-    /// The core whose batch had it.
+    /// The core that forwarded the message.
     pub from: Option<CoreId>,
 }
 
 impl Engine {
-    /// Brings a message to everybody who subscribed, on whatever core; false when nobody did.
-    /// `stored` says that it is retained. The cores that got it are in `reached` afterwards.
+    /// Delivers a message to all subscribers, on all cores; returns whether there are any. `stored` is the
+    /// retained message that was made of it. The cores that it was forwarded to are noted in the mesh.
     pub(in crate::engine) fn route(
         &mut self,
         content: &Content<'_>,
@@ -190,15 +191,15 @@ impl Engine {
         !recipients.is_empty()
     }
 
-    /// Whether all deliveries of a message are stored together, and there is none from before a crash:
-    /// then no session has it without the others.
+    /// Whether all deliveries of a message are appended to the journal together, and no delivery of before
+    /// a crash is known: then all sessions have the message after a crash, or none has.
     fn is_stored_as_a_whole(&self, recipients: &Recipients) -> bool {
         self.mesh.is_alone()
             && self.router.fan_outs.are_few(recipients.each.len())
             && self.durability.has_no_duplicates()
     }
 
-    /// Brings a message that came from another core to the subscribers of this one.
+    /// Delivers a message of another core to the subscribers of this core.
     pub(in crate::engine) fn deliver_here(&mut self, draft: &mut Draft<'_>, origin: &Origin) {
         let recipients = self.recipients(draft.content.topic);
         let pressure = self.deliver_to(&recipients, draft, origin);
@@ -241,7 +242,7 @@ impl Engine {
         pressure
     }
 
-    /// Slows the publisher when most of its consumers are behind.
+    /// Pauses the publisher if most of its consumers are behind.
     pub(in crate::engine) fn slow_publisher(&mut self, origin: &Origin, pressure: &Pressure) {
         if let Some(publisher) = origin.publisher
             && let Some(consumer) = pressure.consumer_awaited()
@@ -268,7 +269,7 @@ impl Engine {
         }
     }
 
-    /// Brings a message to one subscriber: into its outbox, or its queue, or nowhere.
+    /// Delivers a message to one recipient: into the outbox of its connection or into its queue, or drops it.
     pub(in crate::engine) fn deliver(
         &mut self,
         recipient: &Recipient,
@@ -289,7 +290,7 @@ impl Engine {
         let connection = &mut self.connections[id];
         let pending = connection.pending_bytes();
         let is_open = session.outbound.as_ref().is_none_or(|outbound| outbound.is_open(qos));
-        // The other policies choose among what waits, so QoS 0 waits where it can be chosen from.
+        // The other policies choose among the queued messages: QoS 0 is queued so that they can choose it.
         let is_dropped = qos == Qos::AtMostOnce
             && matches!(
                 self.config.queue_limits.policy,
@@ -312,8 +313,8 @@ impl Engine {
         self.standing(id)
     }
 
-    /// How many bytes may wait in an outbox in which `pending` do, of what is not lined up: less where
-    /// memory is full.
+    /// Maximum size of an outbox that has `pending` bytes, for messages that are dropped instead of queued;
+    /// less while memory is full.
     fn outbox_limit(&self, pending: usize) -> usize {
         match pending <= self.outbox_behind_bytes() || !self.memory_is_full() {
             true => self.config.limits.outbox_bytes_max as usize,
@@ -376,7 +377,7 @@ impl Engine {
         }
     }
 
-    /// Lines a message up behind what the client has not taken yet.
+    /// Queues a message that the client cannot receive yet.
     fn enqueue(
         &mut self,
         recipient: &Recipient,
@@ -405,7 +406,7 @@ impl Engine {
         let (limits, ledger) = (&self.config.queue_limits, self.place.ledger());
         let outcome = outbound.push(delivery, limits, connection.is_some(), self.now, ledger);
         let swept = outbound.take_swept();
-        // Queues of many sessions that grow at the same time are megabytes of new memory.
+        // Many queues that grow in one turn take megabytes of new memory.
         self.work.spend_bytes(outbound.queue_room_bytes().saturating_sub(held));
         self.count_queue(recipient.session, queued_before);
         self.note_swept(recipient.session, swept);
@@ -421,7 +422,7 @@ impl Engine {
         self.durability.append_done(&mut self.sessions, recipient.session);
     }
 
-    /// Lets go of what has expired in the queue of a session; whether there is memory then.
+    /// Removes expired messages from the queue of a session; returns whether memory is free then.
     fn expire_queued(&mut self, session: SessionId) -> bool {
         let queued_before = self.queued(session);
         let Some(outbound) = &mut self.sessions[session].outbound else { return false };
@@ -439,8 +440,8 @@ impl Engine {
         self.count_drops(session, DropCause::Expired, swept.expired);
     }
 
-    /// Takes a QoS 2 message into flight that is sent once it is stored: its Packet Identifier must
-    /// never come to mean another one.
+    /// Adds a QoS 2 message to the inflight window that is sent once it is durable: after a crash its Packet
+    /// Identifier must not belong to another message.
     fn hold_delivery(
         &mut self,
         session: SessionId,
@@ -477,7 +478,7 @@ impl Engine {
         let connection = &mut self.connections[id];
         let version = connection.version;
         let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());
-        // An alias that is set takes room besides the Topic Name.
+        // A packet that sets an alias has the Topic Name as well.
         let with_alias = Copy { topic_alias: Some(u16::MAX), ..copy };
         if let Some(aliases) = aliases
             && (connection.packet_bytes_max == u32::MAX
@@ -535,7 +536,7 @@ impl Engine {
 }
 
 impl Copy<'_> {
-    /// A copy without anything of its subscriber's own.
+    /// A copy without properties of its recipient.
     pub(in crate::engine) fn plain(qos: Qos, retain: bool) -> Self {
         Self {
             qos,
@@ -550,7 +551,7 @@ impl Copy<'_> {
 }
 
 impl Connection {
-    /// Whether a copy fits the client's Maximum Packet Size [MQTT-3.1.2-24].
+    /// Whether a copy fits into the client's Maximum Packet Size [MQTT-3.1.2-24].
     pub(in crate::engine) fn takes(
         &self,
         content: &Content<'_>,

@@ -1,13 +1,13 @@
-//! Fan-out over turns: a message, or a batch of messages, for more subscribers than one turn has time
-//! for. Those whose turn does not come follow in later turns, message by message.
+//! Fan-out over several turns: a message, or a batch, with more recipients than fit into one turn is
+//! delivered to the remaining recipients in later turns.
 //!
-//! What one publisher sends stays in order: it is not read until everybody has its message, nor is a
-//! batch of another core gone on with that held it, and what comes meanwhile for many subscribers
-//! lines up behind. PUBACK and PUBREC wait until everybody has the message.
+//! Messages of one publisher stay in order: its socket, or the mesh batch that had the message, is not read
+//! before all recipients have the message, and messages that arrive meanwhile for many recipients wait
+//! behind it. PUBACK and PUBREC are sent once all recipients have the message.
 //!
-//! Subscribers are those of the moment the message came. Who unsubscribes, or whose session ends,
-//! before its turn comes gets nothing any more: the place of a session that ended is kept until all
-//! messages that came before have gone by it.
+//! The recipients are those of the moment at which the message arrived, without clients that unsubscribe or
+//! whose session ends before their turn. The place of an ended session in the session table stays taken
+//! until all fan-outs have ended that had begun by then.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -26,31 +26,30 @@ use crate::engine::work::TURN_STEPS;
 use crate::message::Message;
 use crate::resources::gauges::Charge;
 
-/// Subscribers that are served between two looks at the budget; as many are served at once, whatever is
-/// left of it.
+/// Recipients served between two checks of the budget. So many are served at once, whatever is left of it.
 const PART: usize = 64;
 
-/// Identifiers of filters that are looked at for a step.
+/// Number of filter identifiers that are compared per step of the turn's budget.
 const IDENTIFIERS_PER_STEP: usize = 64;
 
-/// Those that are not through, in the order in which they began.
+/// The fan-outs of one core that have not ended, in the order in which they began.
 #[derive(Debug)]
 pub(in crate::engine) struct FanOuts {
     line: VecDeque<FanOut>,
-    /// How many have begun and how many have ended, since the start.
+    /// Fan-outs that have begun, and that have ended, since the start.
     begun: u64,
     ended: u64,
-    /// One has begun since this was asked last.
+    /// A fan-out has begun since the last [`Self::take_new`].
     has_new: bool,
-    /// How many of them each other core waits for, before more of its batches are taken.
+    /// By other core, the fan-outs that have to end before more of its batches are processed.
     of_lanes: HashMap<CoreId, usize>,
-    /// Sessions that ended a subscription meanwhile, with how many fan-outs had begun by then; and the
-    /// same in that order.
+    /// Sessions that have unsubscribed meanwhile, with the number of fan-outs begun by then, and the same in
+    /// the order of that number.
     changed: HashMap<SessionId, u64>,
     changes: VecDeque<(u64, SessionId)>,
-    /// Places of sessions that ended meanwhile, with how many had begun by then.
+    /// Places of sessions that have ended meanwhile, with the number of fan-outs begun by then.
     places: VecDeque<(u64, SessionId)>,
-    /// Subscribers that are served in a part: [`PART`], but in tests.
+    /// Recipients served in a part: [`PART`], except in tests.
     part: usize,
     /// For tests: each part takes the rest of the turn.
     takes_turns: bool,
@@ -73,7 +72,7 @@ impl Default for FanOuts {
     }
 }
 
-/// What is brought to many subscribers.
+/// The content that is delivered to many recipients.
 #[derive(Debug)]
 enum FanOutContent {
     Message {
@@ -90,67 +89,67 @@ enum FanOutContent {
 struct FanOut {
     content: FanOutContent,
     recipients: Arc<Recipients>,
-    /// Those of them who have not got it.
+    /// The recipients that are not served yet.
     left: Range<usize>,
-    /// How those stand who have.
+    /// The states of the recipients that are.
     pressure: Pressure,
     publishers: Vec<Publisher>,
-    /// The core whose batch had it.
+    /// The core that forwarded the message.
     lane: Option<CoreId>,
-    /// Answers that wait for it.
+    /// Acknowledgements that wait for the end of this fan-out.
     answers: Vec<Awaited>,
-    /// Where the store's records stood when it began.
+    /// The position in the journal at which the fan-out began.
     mark: u64,
-    /// It had to line up behind others for some subscriber.
+    /// The message was queued for some recipient.
     has_queued: bool,
-    /// Its place in the order of all since the start.
+    /// The number of this fan-out since the start.
     number: u64,
     #[expect(dead_code, reason = "it is on the ledger for as long as it lives")]
     charge: Charge,
 }
 
 impl FanOuts {
-    /// Whether none is under way.
+    /// Whether no fan-out is in progress.
     #[inline]
     pub(in crate::engine) fn is_empty(&self) -> bool {
         self.line.is_empty()
     }
 
-    /// How many have begun so far.
+    /// Fan-outs that have begun so far.
     pub(in crate::engine) fn begun(&self) -> u64 {
         self.begun
     }
 
-    /// Whether one has begun since this was asked last.
+    /// Whether a fan-out has begun since the last call.
     pub(in crate::engine) fn take_new(&mut self) -> bool {
         std::mem::take(&mut self.has_new)
     }
 
-    /// Whether all are through of the first `begun`.
+    /// Whether the first `begun` fan-outs have ended.
     pub(in crate::engine) fn have_ended(&self, begun: u64) -> bool {
         self.ended >= begun
     }
 
-    /// Whether a batch of another core waits for one of them.
+    /// Whether the batches of a core have to wait for a fan-out.
     #[inline]
     pub(in crate::engine) fn blocks(&self, lane: CoreId) -> bool {
         !self.line.is_empty() && self.of_lanes.contains_key(&lane)
     }
 
-    /// The answer waits for the one that began last.
+    /// Lets an acknowledgement wait for the fan-out that began last.
     pub(in crate::engine) fn await_last(&mut self, awaited: Awaited) {
         if let Some(last) = self.line.back_mut() {
             last.answers.push(awaited);
         }
     }
 
-    /// Whether so many subscribers are served at once, whatever is left of the budget.
+    /// Whether so many recipients are served at once, whatever is left of the budget.
     #[inline]
     pub(in crate::engine) fn are_few(&self, subscribers: usize) -> bool {
         subscribers <= self.part
     }
 
-    /// A session has one subscription less.
+    /// A session has unsubscribed from a filter.
     #[inline]
     pub(in crate::engine) fn note_unsubscribed(&mut self, session: SessionId) {
         if !self.line.is_empty() && self.changed.insert(session, self.begun) != Some(self.begun) {
@@ -158,7 +157,7 @@ impl FanOuts {
         }
     }
 
-    /// A session has ended; whether its place has to be kept for now.
+    /// A session has ended. Returns whether a fan-out may still refer to it, which then frees its place.
     pub(in crate::engine) fn keep_place(&mut self, session: SessionId) -> bool {
         if !self.line.is_empty() {
             self.places.push_back((self.begun, session));
@@ -177,19 +176,19 @@ impl FanOuts {
 }
 
 impl Engine {
-    /// For tests: brings each message to so many subscribers in one turn at most.
+    /// For tests: delivers each message to at most so many recipients per turn.
     #[doc(hidden)]
     pub fn cut_fan_outs(&mut self, subscribers: usize) {
         (self.router.fan_outs.part, self.router.fan_outs.takes_turns) = (subscribers.max(1), true);
     }
 
-    /// Whether a message may have to go to its subscribers in parts.
+    /// Whether a message may have to be delivered in parts.
     #[inline]
     pub(in crate::engine) fn may_need_parts(&self, subscribers: usize) -> bool {
         !self.router.fan_outs.are_few(subscribers) || !self.router.fan_outs.is_empty()
     }
 
-    /// The same to the subscribers in `recipients` from `first` on, if it has to.
+    /// Delivers a message to the recipients from `first` on in parts, if it has to.
     #[cold]
     #[inline(never)]
     pub(in crate::engine) fn deliver_in_parts_if_needed(
@@ -204,8 +203,8 @@ impl Engine {
         must.then(|| self.deliver_in_parts(recipients, first, draft, origin))
     }
 
-    /// Whether an earlier message of the same publisher may be under way: its publisher is held then, or
-    /// the lane that it came by.
+    /// Whether an earlier message of the same publisher may be in a fan-out: then the publisher is not read,
+    /// or the lane that the message came by is blocked.
     fn may_overtake(&mut self, origin: &Origin) -> bool {
         let own = origin.publisher.filter(|publisher| publisher.core == self.core());
         let publisher = own.and_then(|publisher| self.connections.get_mut(publisher.connection));
@@ -213,8 +212,8 @@ impl Engine {
             || origin.from.is_some_and(|core| self.router.fan_outs.blocks(core))
     }
 
-    /// Brings a message to the subscribers in `recipients` from `first` on: to some in this turn, and to
-    /// the others in later ones. How those stand is told when all have it.
+    /// Delivers a message to the recipients from `first` on: to some in this turn, and to the others in later
+    /// turns. The returned pressure is empty if the fan-out continues; it is applied at the end.
     fn deliver_in_parts(
         &mut self,
         recipients: &Arc<Recipients>,
@@ -242,8 +241,8 @@ impl Engine {
         Pressure::default()
     }
 
-    /// Hands a batch out to its subscribers, to some in this turn and to the others in later ones; how
-    /// those stand, and the batch, when all of them have it.
+    /// Delivers a batch to its recipients, to some in this turn and to the others in later turns. Returns the
+    /// batch and the pressure if all recipients have it.
     pub(in crate::engine) fn deliver_batch_in_parts(
         &mut self,
         mut batch: EncodedBatch,
@@ -313,8 +312,8 @@ impl Engine {
         });
     }
 
-    /// The subscribers that are served next, as far as the budget goes: one at a time where their
-    /// subscriptions have to be looked at.
+    /// The recipients that are served next, as far as the budget allows; one at a time if their subscriptions
+    /// have to be checked.
     fn next_part(&mut self, left: &mut Range<usize>, steps_for_two: usize) -> Option<Range<usize>> {
         if left.start >= left.end || self.work.is_spent() {
             return None;
@@ -370,8 +369,8 @@ impl Engine {
         }
     }
 
-    /// Whether a subscriber has a subscription to the topic still, where it has ended one since fan-out
-    /// `number` began.
+    /// Whether a recipient that has unsubscribed from some filter since fan-out `number` began still has a
+    /// subscription that matches the topic.
     fn is_still_subscribed(&mut self, recipient: &Recipient, number: u64, topic: &str) -> bool {
         let changed = self.router.fan_outs.changed.get(&recipient.session);
         if changed.is_none_or(|&begun| begun < number) {
@@ -393,13 +392,13 @@ impl Engine {
         })
     }
 
-    /// Goes on with the first of them; false when there is none, or no time for more.
+    /// Continues the first fan-out; false if there is none, or the budget is spent.
     pub(in crate::engine) fn continue_fan_outs(&mut self) -> bool {
         if self.work.is_spent() {
             return false;
         }
         let Some(mut first) = self.router.fan_outs.line.pop_front() else { return false };
-        // Half of what there is: connections that wait have the other half.
+        // Half of the budget: the other half is for connections that wait.
         self.work.begin_share(2);
         self.continue_fan_out(&mut first);
         let goes_on = !self.work.is_spent();
@@ -433,7 +432,7 @@ impl Engine {
         of.has_queued = self.router.has_queued;
     }
 
-    /// Everybody has it: who waited for that goes on.
+    /// All recipients have the message: acknowledgements and publishers that waited continue.
     fn end_fan_out(&mut self, of: FanOut) {
         self.router.fan_outs.ended += 1;
         self.router.fan_outs.forget_changes();
@@ -483,7 +482,7 @@ impl Engine {
         self.durability.end_forwarded_wills(&self.mesh, &self.router.fan_outs);
     }
 
-    /// The broker stops: everybody gets what came before.
+    /// The broker stops: ends all fan-outs at once.
     pub(in crate::engine) fn finish_fan_outs(&mut self) {
         while let Some(mut first) = self.router.fan_outs.line.pop_front() {
             while !first.left.is_empty() {

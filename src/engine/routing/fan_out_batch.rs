@@ -1,7 +1,9 @@
-//! A batch: QoS 0 messages for the same many subscribers, one after the other, are encoded once
-//! side by side and handed to all of them as one piece, by reference when it is large. This is what
-//! fan-out costs: one reference a subscriber and turn, not one copy a message. A batch ends before
-//! anything that could change who gets what or in which order.
+//! The fan-out batch: consecutive QoS 0 messages for the same plain recipients are encoded once, one after
+//! the other, and delivered to all of them as one piece, by reference if it is large. Fan-out thus costs
+//! one reference for each recipient and turn, not one copy for each message.
+//!
+//! The batch is delivered at the end of the turn, and before any change of recipients or of the order of
+//! their messages.
 
 use std::sync::Arc;
 
@@ -18,19 +20,19 @@ use crate::message::{Content, Copy};
 use crate::session::state::DeliveryClass;
 use crate::wire::{self, Frame, Packet, Qos, ReasonCode, Version};
 
-/// Messages encoded side by side for the same plain subscribers.
+/// The pending batch of a core.
 #[derive(Default)]
 pub(super) struct FanOutBatch {
     recipients: Option<Arc<Recipients>>,
     encoded: EncodedBatch,
 }
 
-/// The messages of a batch, which all have the same topic.
+/// The encoded messages of a batch. All of them have the same topic.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct EncodedBatch {
-    /// By version and RETAIN flag, see [`stream`].
+    /// Encodings by protocol version and RETAIN flag, see [`stream`].
     streams: [Vec<u8>; 4],
-    /// The large ones among them, to go by reference.
+    /// Large encodings, which are delivered by reference.
     shared: [Option<Bytes>; 4],
     messages: u64,
     frame_bytes_max: usize,
@@ -38,14 +40,14 @@ pub(in crate::engine) struct EncodedBatch {
 }
 
 impl EncodedBatch {
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the encodings take.
     pub(in crate::engine) fn heap_bytes(&self) -> usize {
         self.streams.iter().map(Vec::capacity).sum::<usize>()
             + self.shared.iter().flatten().map(Bytes::len).sum::<usize>()
             + self.publishers.capacity() * size_of::<Publisher>()
     }
 
-    /// The topic of its messages.
+    /// The topic of the messages.
     pub(in crate::engine) fn topic(&self) -> Option<&str> {
         [Version::V311, Version::V5].into_iter().find_map(|version| {
             match wire::frame(&self.streams[stream(version, false)], usize::MAX) {
@@ -61,7 +63,7 @@ impl EncodedBatch {
         })
     }
 
-    /// A large stream goes by reference, a small one by copy.
+    /// Makes large encodings shareable. Small ones are copied to each recipient.
     fn share_large(&mut self) {
         for (shared, bytes) in self.shared.iter_mut().zip(&self.streams) {
             *shared =
@@ -84,7 +86,7 @@ impl FanOutBatch {
         self.recipients.is_none()
     }
 
-    /// Takes the buffers of a batch that was handed out, to write the next one into.
+    /// Reuses the buffers of a batch that was delivered.
     pub(in crate::engine) fn take_back(&mut self, mut encoded: EncodedBatch) {
         if self.recipients.is_none() {
             encoded.clear();
@@ -98,7 +100,7 @@ fn stream(version: Version, retain_as_published: bool) -> usize {
 }
 
 impl Engine {
-    /// Adds a message to the batch; false when it must go another way.
+    /// Adds a message to the pending batch; false if it has to be delivered on its own.
     pub(in crate::engine) fn extend_batch(
         &mut self,
         recipients: &Arc<Recipients>,
@@ -154,7 +156,7 @@ impl Engine {
         true
     }
 
-    /// Hands the batch out to its subscribers, if there is one.
+    /// Delivers the pending batch, if there is one.
     #[inline]
     pub(in crate::engine) fn flush_fan_out_batch(&mut self) {
         if let Some(recipients) = self.router.batch.recipients.take() {
@@ -181,7 +183,7 @@ impl Engine {
         self.router.batch.take_back(batch);
     }
 
-    /// Hands a batch out to some of its subscribers.
+    /// Delivers a batch to some of its recipients.
     pub(in crate::engine) fn deliver_batch_to(
         &mut self,
         batch: &EncodedBatch,
@@ -226,8 +228,8 @@ impl Engine {
         }
     }
 
-    /// The messages of a batch, for a client to whom older ones go first; or who has come back with
-    /// another version since the batch was encoded.
+    /// Delivers the messages of a batch one by one: to a client with queued messages, or to a client that has
+    /// reconnected with another protocol version since the batch was encoded.
     fn queue_batch(&mut self, recipient: &Recipient, version: Version, batch: &EncodedBatch) {
         let of = |version| &batch.streams[stream(version, recipient.retain_as_published)];
         let other = if version == Version::V5 { Version::V311 } else { Version::V5 };
@@ -237,7 +239,7 @@ impl Engine {
         }
     }
 
-    /// The messages of a stream, one by one.
+    /// Delivers the messages of one encoding one by one.
     fn queue_stream(&mut self, recipient: &Recipient, version: Version, bytes: &[u8]) {
         let mut rest = bytes;
         while let Ok(Frame::Complete { total, header }) = wire::frame(rest, usize::MAX) {
@@ -259,7 +261,7 @@ impl Engine {
         }
     }
 
-    /// The packets of a stream that the client's bounds allow; the others are dropped and counted.
+    /// Sends the packets that fit into the client's limits; the other packets are dropped and counted.
     fn deliver_stream_in_part(
         &mut self,
         session: SessionId,

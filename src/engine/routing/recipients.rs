@@ -1,4 +1,4 @@
-//! Who gets a topic: the answers of the subscription index, one record a subscriber, cached by topic.
+//! The recipients of a topic: the matches of the subscription index, merged by session and cached by topic.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use crate::session::state::DeliveryClass;
 use crate::session::table::SessionTable;
 use crate::wire::Qos;
 
-/// One subscriber, all its matching subscriptions taken together: one copy at the highest QoS with
-/// all their identifiers [MQTT-3.3.4-2], [MQTT-3.3.4-4].
+/// A session with all its matching subscriptions merged: it receives one copy, at the highest QoS and with
+/// all Subscription Identifiers [MQTT-3.3.4-2], [MQTT-3.3.4-4].
 #[derive(Clone, Debug)]
 pub struct Recipient {
-    /// Index of the session.
+    /// The session.
     pub session: SessionId,
     /// Highest QoS granted.
     pub qos: Qos,
-    /// Whether one of the subscriptions wants the RETAIN flag as published.
+    /// Whether one of the subscriptions sets Retain As Published.
     pub retain_as_published: bool,
-    /// What becomes of the client's own messages.
+    /// Whether the session receives its own messages.
     pub no_local: NoLocal,
     /// Subscription Identifiers.
     pub subscription_identifiers: Identifiers,
 }
 
-/// What becomes of messages that the subscriber itself published.
+/// The No Local options of a session's matching subscriptions, taken together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoLocal {
     /// No subscription sets No Local: delivered like messages of other clients.
@@ -43,42 +43,42 @@ pub enum NoLocal {
     Mixed,
 }
 
-/// What an [`Arc`] takes besides what it holds.
+/// Memory of the counts in an [`Arc`].
 const ARC_BYTES: usize = 16;
 
-/// Everybody who gets a topic.
+/// The recipients of a topic.
 #[derive(Debug, Default)]
 pub struct Recipients {
-    /// Subscribers; the first `plain` of them can share an encoding.
+    /// Sessions of this core; the first `plain` of them can share an encoding.
     pub each: Vec<Recipient>,
-    /// How many need nothing of their own in the packet.
+    /// Number of sessions that need no properties of their own in the packet.
     pub plain: usize,
-    /// Shared subscriptions that match: one member each.
+    /// Shared subscriptions that match: one member of each receives the message.
     pub shared: Vec<SharedSubscription>,
     /// Other cores with subscribers.
     pub cores: Vec<u16>,
-    /// Encodings that the plain ones need.
+    /// Encodings that the plain sessions need.
     pub classes: Classes,
 }
 
-/// Which encodings of a QoS 0 message plain subscribers need.
+/// The encodings of a QoS 0 message that plain sessions need.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Classes {
-    /// An MQTT 3 client is among them.
+    /// Of MQTT 3.1 and 3.1.1.
     pub v3: bool,
-    /// An MQTT 5 client is among them.
+    /// Of MQTT 5.
     pub v5: bool,
-    /// One of them wants RETAIN as published.
+    /// With the RETAIN flag as published.
     pub retain_as_published: bool,
 }
 
 impl Recipients {
-    /// Nobody.
+    /// Whether there is no recipient.
     pub fn is_empty(&self) -> bool {
         self.each.is_empty() && self.shared.is_empty() && self.cores.is_empty()
     }
 
-    /// Bytes of memory that it takes, with itself.
+    /// Bytes of memory in all.
     fn heap_bytes(&self) -> usize {
         let identifiers = |recipient: &Recipient| match &recipient.subscription_identifiers {
             Identifiers::Several(several) => heap(size_of_val(&**several) + ARC_BYTES),
@@ -96,7 +96,7 @@ impl Recipients {
         let subscriptions = &mut matches.subscriptions;
         // A stable sort: a subscriber's identifiers stay in the order of the index.
         subscriptions.sort_by_key(|subscription| subscription.subscriber);
-        // As many as there are subscribers: one with many subscriptions is one.
+        // One recipient for each session, however many of its subscriptions match.
         let subscribers = subscriptions.chunk_by(|a, b| a.subscriber == b.subscriber).count();
         let mut each: Vec<Recipient> = Vec::with_capacity(subscribers);
         for of_one in subscriptions.chunk_by(|a, b| a.subscriber == b.subscriber) {
@@ -117,18 +117,18 @@ impl Recipients {
     }
 }
 
-/// A shared subscription as this core sees it.
+/// A shared subscription from this core's point of view.
 #[derive(Debug)]
 pub struct SharedSubscription {
-    /// Its Topic Filter, with `$share/NAME/`; left out when it has members here alone.
+    /// The Topic Filter with `$share/NAME/`; empty if all members are on this core.
     pub text: Box<str>,
-    /// Its members here.
+    /// The members on this core.
     pub here: Option<FilterId>,
-    /// Its members elsewhere.
+    /// The members on other cores.
     pub group: Option<GroupId>,
 }
 
-/// The shared subscriptions that match, whether they have members here, elsewhere, or both.
+/// The shared subscriptions that match, with members on this core, on other cores, or on both.
 fn shared_subscriptions(
     index: &SubscriptionIndex,
     replica: &Replica,
@@ -160,7 +160,7 @@ fn shared_subscriptions(
 }
 
 impl Recipient {
-    /// All subscriptions of one client that match, as one.
+    /// Merges the matching subscriptions of one session.
     pub fn merge(subscriptions: &[Subscription]) -> Self {
         let first = &subscriptions[0];
         let no_local = subscriptions.iter().filter(|s| s.options.no_local()).count();
@@ -189,27 +189,27 @@ impl Recipient {
     }
 }
 
-/// What an answer takes besides the walks of the indexes, in their steps.
+/// Steps to build the recipients of a topic, besides the search in the indexes.
 const ANSWER_STEPS: usize = 32;
 
-/// Topic → recipients, thrown away as a whole when a subscription or a client's encoding changes.
+/// Cache from topic to recipients, cleared as a whole when a subscription or a client's encoding changes.
 #[derive(Debug)]
 pub struct TopicCache {
     table: HashTable<Entry>,
     hashing: Hashing,
-    /// Epochs of the index and the replica to which the entries belong.
+    /// Epochs of the index and of the replica at which the entries were made.
     epochs: (u64, u64),
-    /// What the entries weigh together, and may.
+    /// Memory of all entries, and its maximum.
     entry_bytes: usize,
     bytes_max: usize,
-    /// Memory is short: nothing is kept.
+    /// Memory is short: nothing is cached.
     is_off: bool,
-    /// What of all this is on the ledger.
+    /// Bytes charged on the ledger.
     charged: usize,
     ledger: Ledger,
     scratch: Matches,
     scratch_elsewhere: CoreMatches,
-    /// What the answers cost that were asked for lately.
+    /// Steps since the last [`Self::take_steps`].
     steps: usize,
 }
 
@@ -220,7 +220,7 @@ struct Entry {
 }
 
 impl TopicCache {
-    /// An empty one, which may take so many bytes.
+    /// An empty cache that takes at most `bytes_max` bytes.
     pub fn new(hashing: Hashing, bytes_max: usize, ledger: Ledger) -> Self {
         Self {
             table: HashTable::new(),
@@ -237,14 +237,14 @@ impl TopicCache {
         }
     }
 
-    /// Forgets everything: some client is to be encoded for differently.
+    /// Removes all entries: copies for some client are encoded differently from now on.
     pub fn clear(&mut self) {
         self.table.clear();
         self.entry_bytes = 0;
         self.settle();
     }
 
-    /// Gives all memory back, and takes none from here on, if `is_off`.
+    /// Frees all memory and caches nothing from then on, if `is_off`.
     pub fn give_way(&mut self, is_off: bool) {
         if is_off && self.charged > 0 {
             (self.table, self.entry_bytes) = (HashTable::new(), 0);
@@ -254,7 +254,7 @@ impl TopicCache {
         self.is_off = is_off;
     }
 
-    /// Bytes of it that are on the ledger.
+    /// Bytes charged on the ledger.
     pub fn charged(&self) -> usize {
         self.charged
     }
@@ -268,12 +268,12 @@ impl TopicCache {
         self.charged = bytes;
     }
 
-    /// What the answers cost since this was asked last; those that were cached, nothing.
+    /// Steps since the last call. Recipients that were cached take none.
     pub fn take_steps(&mut self) -> usize {
         std::mem::take(&mut self.steps)
     }
 
-    /// Who gets `topic`.
+    /// The recipients of `topic`.
     pub fn recipients(
         &mut self,
         topic: &str,
@@ -309,7 +309,7 @@ impl TopicCache {
         let mut recipients = Recipients::new(&mut self.scratch, class);
         let elsewhere = &mut self.scratch_elsewhere;
         replica.matches(topic, elsewhere);
-        // To make the answer, and to keep it.
+        // To build the recipients, and to cache them.
         self.steps += elsewhere.steps() + ANSWER_STEPS;
         recipients.cores.clone_from(&elsewhere.cores);
         recipients.shared =
@@ -317,7 +317,7 @@ impl TopicCache {
         recipients
     }
 
-    /// Keeps an answer for the next time, where there is room.
+    /// Caches the recipients of a topic, if there is room.
     fn keep(&mut self, hash: u64, topic: &str, recipients: &Arc<Recipients>) {
         let bytes = recipients.heap_bytes() + heap(topic.len());
         if self.is_off || topic.len() > limits::CACHED_TOPIC_BYTES_MAX || bytes > self.bytes_max {
@@ -335,7 +335,7 @@ impl TopicCache {
         self.table.insert_unique(hash, entry, |entry| hashing.long(&entry.topic));
     }
 
-    /// The subscriptions of one session that match `topic` without No Local, as one.
+    /// Merges the subscriptions of one session that match `topic` and do not set No Local.
     pub fn recipient_of_own(
         &mut self,
         topic: &str,

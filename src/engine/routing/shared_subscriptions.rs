@@ -20,7 +20,7 @@ use crate::session::table::SessionTable;
 use crate::storage::record::SessionNumber;
 use crate::wire::Qos;
 
-/// Steps to find the member that gets a message.
+/// Steps to find the member that receives a message.
 const SHARE_STEPS: usize = 2;
 
 /// How fit a session is to receive one more message.
@@ -36,7 +36,7 @@ fn rank(sessions: &SessionTable, connections: &Connections, session: SessionId) 
 }
 
 impl Engine {
-    /// Gives a message to one member of a shared subscription; `None` when there is none to take it.
+    /// Delivers a message to one member of a shared subscription; `None` if no member can receive it.
     pub(in crate::engine) fn deliver_to_group(
         &mut self,
         subscription: &SharedSubscription,
@@ -83,8 +83,8 @@ impl Engine {
         self.forward_to(core, draft, origin, whom);
     }
 
-    /// A message that another core gave us for a member of ours. When none is connected here, it
-    /// goes to a core where one is; when those here are behind, it tries one other core.
+    /// Delivers a message that another core forwarded for a member of this core. Without a connected member
+    /// here it is forwarded to a core that has one; if the members here are behind, to one other core.
     pub(in crate::engine) fn deliver_forwarded_to_group(
         &mut self,
         text: &str,
@@ -98,7 +98,7 @@ impl Engine {
         let hops_max = match &chosen {
             Some((Rank::Ready, _)) => 0,
             Some((Rank::Busy, _)) => 2,
-            // The cores it was at may have been wrong about each other: once more around.
+            // The replicas of the cores that the message passed may have been outdated: it may pass all again.
             _ => 2 * self.place.cores() + 2,
         };
         let any = chosen.is_none() && qos > Qos::AtMostOnce;
@@ -128,8 +128,8 @@ impl Engine {
         router.choose_member(filter, except, qos, |session| rank(sessions, connections, session))
     }
 
-    /// The shared subscriptions for which messages wait for a session, with their filters: to be
-    /// asked before it leaves them.
+    /// The shared subscriptions of which a session has undelivered messages, with their filters. Called
+    /// before the session leaves them.
     pub(in crate::engine) fn groups_with_messages(
         &mut self,
         session: SessionId,
@@ -140,14 +140,14 @@ impl Engine {
         filters.into_iter().map(|filter| (filter, self.router.index.text(filter))).collect()
     }
 
-    /// Messages drawn for shared subscriptions that a member leaves go to other members: what waits, a
-    /// part at a time, and QoS 1 that was not acknowledged. `lines` are the filters concerned; `leaves`
-    /// is whether the member is gone, or away with its session kept, rather than unsubscribed. True
-    /// when more is left to be handed on.
+    /// Redistributes undelivered messages of a session to other members of the shared subscriptions `groups`:
+    /// queued messages, a limited number at a time, and unacknowledged messages of QoS 1. `leaves` if the
+    /// session has ended or its client has disconnected, false if it has unsubscribed. Returns whether more
+    /// messages are left.
     pub(in crate::engine) fn redistribute_queue(
         &mut self,
         session: SessionId,
-        lines: &[(FilterId, String)],
+        groups: &[(FilterId, String)],
         leaves: bool,
     ) -> bool {
         let queued_before = self.queued(session);
@@ -155,24 +155,24 @@ impl Engine {
         let Some(mut outbound) = self.sessions[session].outbound.take() else {
             return false;
         };
-        let is_more = self.redistribute(session, number, &mut outbound, lines, leaves);
+        let is_more = self.redistribute(session, number, &mut outbound, groups, leaves);
         self.sessions[session].outbound = Some(outbound);
         self.count_queue(session, queued_before);
         is_more
     }
 
-    /// The same, of messages that have been taken from their session already.
+    /// Redistributes the messages in `outbound`, which has been removed from its session.
     pub(in crate::engine) fn redistribute(
         &mut self,
         session: SessionId,
         number: Option<SessionNumber>,
         outbound: &mut Outbound,
-        lines: &[(FilterId, String)],
+        groups: &[(FilterId, String)],
         leaves: bool,
     ) -> bool {
-        // Only where somebody else is there to take them now; else they wait for this member, or,
-        // when its session is over, for whoever is away.
-        let subscriptions: Vec<(FilterId, SharedSubscription)> = lines
+        // Only to connected members; without one, messages wait for this member, or, if its session has ended,
+        // go to a member that is away.
+        let subscriptions: Vec<(FilterId, SharedSubscription)> = groups
             .iter()
             .map(|(filter, text)| (*filter, self.router.shared_subscription(text)))
             .filter(|(_, subscription)| self.router.has_other_member(subscription, session, leaves))
@@ -180,7 +180,7 @@ impl Engine {
         if subscriptions.is_empty() {
             return false;
         }
-        // In order, as the lines are.
+        // Sorted, as `groups` are.
         let find = |filter| subscriptions.binary_search_by_key(&filter, |(of, _)| *of);
         let is_one = |filter| find(filter).is_ok();
         let (taken, is_more) = outbound.take_shared(is_one, leaves, limits::HANDED_ON_AT_ONCE);
