@@ -165,7 +165,13 @@ impl Engine {
                     connections.check_packet(id, bounds, timers, *now);
                 }
                 Timer::SysTopics => self.begin_sys_topics(),
-                Timer::Tombstones => self.check_tombstones(),
+                Timer::Tombstones => {
+                    self.retained.handle_tombstone_timer(
+                        self.now,
+                        &mut self.timers,
+                        &mut self.mesh,
+                    );
+                }
                 Timer::RetainedExpiry => {
                     self.retained.handle_expiry_timer(self.now, &mut self.timers);
                 }

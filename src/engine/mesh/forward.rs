@@ -30,7 +30,7 @@ impl Engine {
     /// What this core has to say to another, if anything: called at the end of a turn, when the
     /// lane has room. While it has none, what is to be said collects here.
     pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
-        self.announce_groups();
+        self.router.announce_groups(&mut self.mesh);
         let clock = self.retained.read_clock(self.now);
         let batch = self.mesh.seal(to, clock, self.now)?;
         self.metrics.batches_sent += 1;
@@ -39,7 +39,7 @@ impl Engine {
 
     /// Whether [`Self::poll_batch`] has something for a core.
     pub fn has_batch(&mut self, to: CoreId) -> bool {
-        self.announce_groups();
+        self.router.announce_groups(&mut self.mesh);
         self.mesh.lanes.to(to).has_batch()
     }
 

@@ -52,6 +52,12 @@ impl Mesh {
         }
     }
 
+    /// This core.
+    #[inline]
+    pub(in crate::engine) fn core(&self) -> CoreId {
+        self.core
+    }
+
     /// Whether this core is the only one.
     #[inline]
     pub(in crate::engine) fn is_alone(&self) -> bool {

@@ -575,7 +575,7 @@ impl Engine {
         if let Some(inbound) = &mut session.inbound {
             inbound.resume();
         }
-        self.change_groups_of(index, true);
+        self.router.set_connected(index, &self.sessions[index].subscriptions, true);
         if keep_alive_s > 0 {
             let connection = &mut self.connections[id];
             let deadline = connection.keep_alive_deadline();

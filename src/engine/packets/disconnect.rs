@@ -6,6 +6,7 @@ use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Hold, Phase};
+use crate::engine::routing::backpressure::resume_waiting;
 use crate::engine::{Action, Engine};
 use crate::wire::violation::Violation;
 use crate::wire::{Disconnect, Packet, ReasonCode, Version};
@@ -112,7 +113,8 @@ impl Engine {
             None => last,
         };
         if let Some(congestion) = connection.take_congestion() {
-            self.resume_waiting(congestion.waiting);
+            let Self { connections, mesh, now, .. } = self;
+            resume_waiting(congestion.waiting, connections, mesh, *now);
         }
         let was_open = connection.session().is_some();
         if connection.has_address() {
@@ -134,7 +136,7 @@ impl Engine {
         let session = &mut self.sessions[index];
         session.connection = None;
         session.tidy();
-        self.change_groups_of(index, false);
+        self.router.set_connected(index, &self.sessions[index].subscriptions, false);
         let queued_before = self.queued(index);
         let session = &mut self.sessions[index];
         let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());

@@ -79,7 +79,7 @@ impl Engine {
         }
         if filter.share_name().is_some() {
             if subscribed.replaced.is_none() {
-                self.join_group(subscribed.filter, session);
+                self.router.join_group(subscribed.filter, session, &mut self.mesh);
             }
         } else if subscribed.first {
             self.mesh.announce(&filter, self.router.replica());

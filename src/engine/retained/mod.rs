@@ -22,6 +22,7 @@ use crate::base::limits;
 use crate::base::metrics::{Drop as DropCause, Metrics};
 use crate::config::Protection;
 use crate::engine::config::Config;
+use crate::engine::mesh::Mesh;
 use crate::engine::timeouts::{Timer, Timers};
 use crate::engine::{Engine, sys_topics};
 use crate::message::{Content, Message};
@@ -309,11 +310,18 @@ impl RetainedStore {
         self.store(topic, &Stored { stamp, message: None }, now, timers);
     }
 
-    /// The timer for tombstones fired.
-    fn handle_tombstone_timer(&mut self, now: Now, timers: &mut Timers) {
+    /// The timer for tombstones fired: removes tombstones, and asks all other cores for their clocks. A core
+    /// that has a younger message has no tombstone, and would not send its clock otherwise.
+    pub(in crate::engine) fn handle_tombstone_timer(
+        &mut self,
+        now: Now,
+        timers: &mut Timers,
+        mesh: &mut Mesh,
+    ) {
         self.tombstones.is_timed = false;
         self.remove_tombstones();
         self.arm_tombstones(now, timers);
+        mesh.ask_time();
     }
 
     fn arm_tombstones(&mut self, now: Now, timers: &mut Timers) {
@@ -361,12 +369,5 @@ impl Engine {
             self.durability.append_retained(content, stored.stamp);
         }
         Ok(stored)
-    }
-
-    /// Removes tombstones, and asks all other cores for their clocks: a core that has a younger message
-    /// has no tombstone, and would not say by itself.
-    pub(super) fn check_tombstones(&mut self) {
-        self.retained.handle_tombstone_timer(self.now, &mut self.timers);
-        self.mesh.ask_time();
     }
 }

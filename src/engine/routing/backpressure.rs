@@ -18,9 +18,11 @@ use crate::base::ids::{ConnectionId, Publisher, SessionId, exchange};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::{AccessControl, Identity};
+use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Congestion, Hold};
 use crate::engine::connections::pending_acks::{Answer, Promise};
-use crate::engine::routing::deliver::{Standing, TemplateUse};
+use crate::engine::mesh::Mesh;
+use crate::engine::routing::deliver::{Pressure, Standing, TemplateUse};
 use crate::engine::work::Work;
 use crate::engine::{Action, Engine, Timer};
 use crate::message::Copy;
@@ -43,6 +45,61 @@ fn may_receive(
     let shared = delivery.shared.map(|filter| index.text(filter));
     let topic = delivery.message.content().topic;
     access.may_receive(who, topic, delivery.qos, shared.as_deref(), work)
+}
+
+/// Leaves a publisher of a message unread until a consumer has caught up, if most of its consumers are
+/// behind.
+#[inline]
+pub(super) fn slow_publisher(
+    publisher: Publisher,
+    pressure: &Pressure,
+    connections: &mut Connections,
+    mesh: &mut Mesh,
+) {
+    if let Some(consumer) = pressure.consumer_awaited() {
+        pause_publisher(publisher, consumer, connections, mesh);
+    }
+}
+
+fn pause_publisher(
+    publisher: Publisher,
+    consumer: ConnectionId,
+    connections: &mut Connections,
+    mesh: &mut Mesh,
+) {
+    let is_here = publisher.core == mesh.core();
+    let id = publisher.connection;
+    if is_here {
+        // A client is never paused by its own subscriptions: its acknowledgements have to be read.
+        if id == consumer || connections.get(id).is_none_or(|publisher| publisher.holders > 0) {
+            return;
+        }
+    } else if mesh.has_paused(&publisher) {
+        return;
+    }
+    // The consumer may have disconnected in a fan-out over several turns.
+    let consumer = connections.get_mut(consumer);
+    let Some(congestion) = consumer.and_then(|consumer| consumer.congestion_mut()) else { return };
+    congestion.waiting.push_back(publisher);
+    match is_here {
+        true => connections.pause_reading(id),
+        false => mesh.pause(publisher),
+    }
+}
+
+/// Resumes publishers that waited for a consumer.
+pub(in crate::engine) fn resume_waiting(
+    waiting: VecDeque<Publisher>,
+    connections: &mut Connections,
+    mesh: &mut Mesh,
+    now: Now,
+) {
+    for publisher in waiting {
+        match publisher.core == mesh.core() {
+            true => connections.resume_reading(publisher.connection, now),
+            false => mesh.resume(&publisher),
+        }
+    }
 }
 
 impl Engine {
@@ -269,32 +326,6 @@ impl Engine {
         }
     }
 
-    /// Leaves a publisher's socket unread until a consumer has caught up.
-    pub(in crate::engine) fn pause_publisher(
-        &mut self,
-        publisher: Publisher,
-        consumer: ConnectionId,
-    ) {
-        let is_here = publisher.core == self.core();
-        let id = publisher.connection;
-        if is_here {
-            // A client is never paused by its own subscriptions: its acknowledgements have to be read.
-            if id == consumer || self.connections.get_mut(id).is_none_or(|p| p.holders > 0) {
-                return;
-            }
-        } else if self.mesh.has_paused(&publisher) {
-            return;
-        }
-        // The consumer may have disconnected in a fan-out over several turns.
-        let consumer = self.connections.get_mut(consumer);
-        let Some(congestion) = consumer.and_then(|c| c.congestion_mut()) else { return };
-        congestion.waiting.push_back(publisher);
-        if is_here {
-            return self.connections.pause_reading(id);
-        }
-        self.mesh.pause(publisher);
-    }
-
     /// Resumes publishers that wait for a consumer, if it has caught up.
     pub(in crate::engine) fn resume_publishers(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
@@ -316,20 +347,10 @@ impl Engine {
         if congestion.waiting.is_empty() {
             self.connections[id].take_congestion();
         }
-        self.resume_waiting(released);
+        resume_waiting(released, &mut self.connections, &mut self.mesh, self.now);
         if self.connections[id].congestion().is_some() {
             // The other publishers follow once these have had their turn.
             self.connections.mark_ready(id);
-        }
-    }
-
-    pub(in crate::engine) fn resume_waiting(&mut self, waiting: VecDeque<Publisher>) {
-        for publisher in waiting {
-            if publisher.core == self.core() {
-                self.connections.resume_reading(publisher.connection, self.now);
-            } else {
-                self.mesh.resume(&publisher);
-            }
         }
     }
 
@@ -371,7 +392,7 @@ impl Engine {
         congestion.is_stuck = true;
         let waiting = std::mem::take(&mut congestion.waiting);
         self.metrics.consumers_stuck += 1;
-        self.resume_waiting(waiting);
+        resume_waiting(waiting, &mut self.connections, &mut self.mesh, now);
         progresses
     }
 }

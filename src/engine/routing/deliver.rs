@@ -18,6 +18,7 @@ use crate::engine::durability::in_transit::LoggedDelivery;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::bundle::Places;
 use crate::engine::retained::Stored;
+use crate::engine::routing::backpressure::slow_publisher;
 use crate::engine::routing::recipients::{NoLocal, Recipient, Recipients};
 use crate::message::{Content, Copy, Message};
 use crate::resources::gauges::Ledger;
@@ -184,7 +185,7 @@ impl Engine {
                 pressure.add(standing);
             }
         }
-        self.slow_publisher(origin, &pressure);
+        self.slow(origin, &pressure);
         if !self.mesh.is_alone() {
             self.forward(&recipients, &mut draft, origin, stored);
         }
@@ -203,7 +204,7 @@ impl Engine {
     pub(in crate::engine) fn deliver_here(&mut self, draft: &mut Draft<'_>, origin: &Origin) {
         let recipients = self.recipients(draft.content.topic);
         let pressure = self.deliver_to(&recipients, draft, origin);
-        self.slow_publisher(origin, &pressure);
+        self.slow(origin, &pressure);
     }
 
     pub(in crate::engine) fn recipients(&mut self, topic: &str) -> Arc<Recipients> {
@@ -229,7 +230,7 @@ impl Engine {
         }
         let first = if is_in_batch { recipients.plain } else { 0 };
         let each = &recipients.each[first..];
-        if self.may_need_parts(each.len())
+        if self.router.may_need_parts(each.len())
             && let Some(pressure) =
                 self.deliver_in_parts_if_needed(recipients, first, draft, origin)
         {
@@ -243,11 +244,10 @@ impl Engine {
     }
 
     /// Pauses the publisher if most of its consumers are behind.
-    pub(in crate::engine) fn slow_publisher(&mut self, origin: &Origin, pressure: &Pressure) {
-        if let Some(publisher) = origin.publisher
-            && let Some(consumer) = pressure.consumer_awaited()
-        {
-            self.pause_publisher(publisher, consumer);
+    #[inline]
+    pub(super) fn slow(&mut self, origin: &Origin, pressure: &Pressure) {
+        if let Some(publisher) = origin.publisher {
+            slow_publisher(publisher, pressure, &mut self.connections, &mut self.mesh);
         }
     }
 

@@ -17,14 +17,18 @@ use shards::TopicFilter;
 
 use crate::base::ids::{CoreId, Publisher, SessionId};
 use crate::engine::Engine;
+use crate::engine::connections::Connections;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::lanes::Awaited;
+use crate::engine::routing::Router;
+use crate::engine::routing::backpressure::slow_publisher;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
 use crate::engine::routing::fan_out_batch::EncodedBatch;
 use crate::engine::routing::recipients::{Recipient, Recipients};
-use crate::engine::work::TURN_STEPS;
+use crate::engine::work::{TURN_STEPS, Work};
 use crate::message::Message;
 use crate::resources::gauges::Charge;
+use crate::session::table::SessionTable;
 
 /// Recipients served between two checks of the budget. So many are served at once, whatever is left of it.
 const PART: usize = 64;
@@ -165,13 +169,116 @@ impl FanOuts {
         !self.line.is_empty()
     }
 
-    fn forget_changes(&mut self) {
+    /// Adds a fan-out at the end of the line.
+    fn begin(&mut self, own: CoreId, mut fan_out: FanOut) {
+        for lane in fan_out.lanes(own) {
+            *self.of_lanes.entry(lane).or_default() += 1;
+        }
+        self.begun += 1;
+        self.has_new = true;
+        fan_out.number = self.begun;
+        self.line.push_back(fan_out);
+    }
+
+    /// A fan-out that was taken off the line has ended.
+    fn end(&mut self, own: CoreId, fan_out: &FanOut) {
+        self.ended += 1;
         let ended = self.ended;
         while let Some((begun, session)) = self.changes.pop_front_if(|(begun, _)| *begun <= ended) {
             if self.changed.get(&session) == Some(&begun) {
                 self.changed.remove(&session);
             }
         }
+        for lane in fan_out.lanes(own) {
+            let count = self.of_lanes.get_mut(&lane).expect("counted when it began");
+            *count -= 1;
+            if *count == 0 {
+                self.of_lanes.remove(&lane);
+            }
+        }
+    }
+
+    /// The next ended session to which no fan-out refers any more.
+    fn next_free_place(&mut self) -> Option<SessionId> {
+        let ended = self.ended;
+        self.places.pop_front_if(|(begun, _)| *begun <= ended).map(|(_, session)| session)
+    }
+
+    /// The recipients that are served next, as far as the budget allows; one at a time if their
+    /// subscriptions have to be checked.
+    fn next_part(
+        &self,
+        left: &mut Range<usize>,
+        steps_for_two: usize,
+        work: &mut Work,
+    ) -> Option<Range<usize>> {
+        if left.start >= left.end || work.is_spent() {
+            return None;
+        }
+        let part = if self.changed.is_empty() { self.part } else { 1 };
+        let count = part.min(left.len());
+        let part = left.start..left.start + count;
+        left.start = part.end;
+        work.spend(match self.takes_turns {
+            true => TURN_STEPS as usize,
+            false => steps_for_two * count / 2 + 1,
+        });
+        Some(part)
+    }
+}
+
+impl FanOut {
+    /// The other cores whose batches wait for this fan-out.
+    fn lanes(&self, own: CoreId) -> impl Iterator<Item = CoreId> + use<'_> {
+        let publishers = self.publishers.iter().map(|publisher| publisher.core);
+        publishers.chain(self.lane).filter(move |&lane| lane != own)
+    }
+}
+
+impl Router {
+    /// Whether a message may have to be delivered in parts.
+    #[inline]
+    pub(super) fn may_need_parts(&self, recipients: usize) -> bool {
+        !self.fan_outs.are_few(recipients) || !self.fan_outs.is_empty()
+    }
+
+    /// Whether an earlier message of the same publisher may be in a fan-out: then the publisher is not read,
+    /// or the lane that the message came by is blocked.
+    fn may_overtake(&self, origin: &Origin, connections: &Connections) -> bool {
+        let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
+        let publisher = own.and_then(|publisher| connections.get(publisher.connection));
+        publisher.is_some_and(|publisher| publisher.is_held())
+            || origin.from.is_some_and(|core| self.fan_outs.blocks(core))
+    }
+
+    /// Whether a recipient that has unsubscribed from some filter since fan-out `number` began still has a
+    /// subscription that matches the topic.
+    fn is_still_subscribed(
+        &self,
+        recipient: &Recipient,
+        number: u64,
+        topic: &str,
+        sessions: &SessionTable,
+        work: &mut Work,
+    ) -> bool {
+        let changed = self.fan_outs.changed.get(&recipient.session);
+        if changed.is_none_or(|&begun| begun < number) {
+            return true;
+        }
+        let subscriber = recipient.session.into();
+        let exact = self.index.find(topic);
+        if exact.is_some_and(|filter| self.index.get(filter, subscriber).is_some()) {
+            return true;
+        }
+        let subscriptions = &sessions[recipient.session].subscriptions;
+        work.spend(subscriptions.len() / IDENTIFIERS_PER_STEP);
+        let mut wildcards =
+            subscriptions.iter().filter(|filter| filter.has_wildcard() && !filter.is_shared());
+        wildcards.any(|&filter| {
+            work.spend(1);
+            let text = self.index.text(filter);
+            TopicFilter::parse(&text, usize::MAX).is_ok_and(|filter| filter.matches(topic))
+        })
     }
 }
 
@@ -180,12 +287,6 @@ impl Engine {
     #[doc(hidden)]
     pub fn cut_fan_outs(&mut self, subscribers: usize) {
         (self.router.fan_outs.part, self.router.fan_outs.takes_turns) = (subscribers.max(1), true);
-    }
-
-    /// Whether a message may have to be delivered in parts.
-    #[inline]
-    pub(in crate::engine) fn may_need_parts(&self, subscribers: usize) -> bool {
-        !self.router.fan_outs.are_few(subscribers) || !self.router.fan_outs.is_empty()
     }
 
     /// Delivers a message to the recipients from `first` on in parts, if it has to.
@@ -198,18 +299,9 @@ impl Engine {
         draft: &mut Draft<'_>,
         origin: &Origin,
     ) -> Option<Pressure> {
-        let subscribers = recipients.each.len() - first;
-        let must = !self.router.fan_outs.are_few(subscribers) || self.may_overtake(origin);
+        let is_large = !self.router.fan_outs.are_few(recipients.each.len() - first);
+        let must = is_large || self.router.may_overtake(origin, &self.connections);
         must.then(|| self.deliver_in_parts(recipients, first, draft, origin))
-    }
-
-    /// Whether an earlier message of the same publisher may be in a fan-out: then the publisher is not read,
-    /// or the lane that the message came by is blocked.
-    fn may_overtake(&mut self, origin: &Origin) -> bool {
-        let own = origin.publisher.filter(|publisher| publisher.core == self.core());
-        let publisher = own.and_then(|publisher| self.connections.get_mut(publisher.connection));
-        publisher.is_some_and(|publisher| publisher.is_held())
-            || origin.from.is_some_and(|core| self.router.fan_outs.blocks(core))
     }
 
     /// Delivers a message to the recipients from `first` on: to some in this turn, and to the others in later
@@ -277,15 +369,10 @@ impl Engine {
         publishers: Vec<Publisher>,
         (lane, mark): (Option<CoreId>, u64),
     ) {
+        let own = self.core();
         self.metrics.fan_outs_divided += 1;
-        for publisher in &publishers {
-            match publisher.core == self.core() {
-                true => self.connections.pause_reading(publisher.connection),
-                false => *self.router.fan_outs.of_lanes.entry(publisher.core).or_default() += 1,
-            }
-        }
-        if let Some(lane) = lane {
-            *self.router.fan_outs.of_lanes.entry(lane).or_default() += 1;
+        for publisher in publishers.iter().filter(|publisher| publisher.core == own) {
+            self.connections.pause_reading(publisher.connection);
         }
         let batch_bytes = match &content {
             FanOutContent::Message { .. } => 0,
@@ -295,9 +382,7 @@ impl Engine {
         let bytes =
             size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + batch_bytes;
         charge.set(self.place.ledger(), bytes);
-        self.router.fan_outs.begun += 1;
-        self.router.fan_outs.has_new = true;
-        self.router.fan_outs.line.push_back(FanOut {
+        let fan_out = FanOut {
             content,
             recipients: Arc::clone(recipients),
             left,
@@ -307,27 +392,10 @@ impl Engine {
             answers: Vec::new(),
             mark,
             has_queued: self.router.has_queued,
-            number: self.router.fan_outs.begun,
+            number: 0,
             charge,
-        });
-    }
-
-    /// The recipients that are served next, as far as the budget allows; one at a time if their subscriptions
-    /// have to be checked.
-    fn next_part(&mut self, left: &mut Range<usize>, steps_for_two: usize) -> Option<Range<usize>> {
-        if left.start >= left.end || self.work.is_spent() {
-            return None;
-        }
-        let part =
-            if self.router.fan_outs.changed.is_empty() { self.router.fan_outs.part } else { 1 };
-        let count = part.min(left.len());
-        let part = left.start..left.start + count;
-        left.start = part.end;
-        self.work.spend(match self.router.fan_outs.takes_turns {
-            true => TURN_STEPS as usize,
-            false => steps_for_two * count / 2 + 1,
-        });
-        Some(part)
+        };
+        self.router.fan_outs.begin(own, fan_out);
     }
 
     fn deliver_part(
@@ -341,9 +409,11 @@ impl Engine {
     ) {
         draft.template.expect(left.len());
         let steps_for_two = 2 * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
-        while let Some(part) = self.next_part(left, steps_for_two) {
+        while let Some(part) = self.router.fan_outs.next_part(left, steps_for_two, &mut self.work) {
             for recipient in &recipients.each[part] {
-                if self.is_still_subscribed(recipient, number, draft.content.topic) {
+                let Self { router, sessions, work, .. } = self;
+                let topic = draft.content.topic;
+                if router.is_still_subscribed(recipient, number, topic, sessions, work) {
                     pressure.add(self.deliver_unless_own(recipient, draft, publisher));
                 }
             }
@@ -359,37 +429,18 @@ impl Engine {
         pressure: &mut Pressure,
     ) {
         let topic = if self.router.fan_outs.changed.is_empty() { None } else { batch.topic() };
-        while let Some(part) = self.next_part(left, 1) {
+        while let Some(part) = self.router.fan_outs.next_part(left, 1, &mut self.work) {
             let each = &recipients.each[part];
-            let is_one =
-                |recipient| topic.is_none_or(|of| self.is_still_subscribed(recipient, number, of));
-            if each.iter().all(is_one) {
+            let Self { router, sessions, work, .. } = self;
+            let is_recipient = |recipient| {
+                topic.is_none_or(|topic| {
+                    router.is_still_subscribed(recipient, number, topic, sessions, work)
+                })
+            };
+            if each.iter().all(is_recipient) {
                 self.deliver_batch_to(batch, each, pressure);
             }
         }
-    }
-
-    /// Whether a recipient that has unsubscribed from some filter since fan-out `number` began still has a
-    /// subscription that matches the topic.
-    fn is_still_subscribed(&mut self, recipient: &Recipient, number: u64, topic: &str) -> bool {
-        let changed = self.router.fan_outs.changed.get(&recipient.session);
-        if changed.is_none_or(|&begun| begun < number) {
-            return true;
-        }
-        let subscriber = recipient.session.into();
-        let exact = self.router.index.find(topic);
-        if exact.is_some_and(|filter| self.router.index.get(filter, subscriber).is_some()) {
-            return true;
-        }
-        let subscriptions = &self.sessions[recipient.session].subscriptions;
-        self.work.spend(subscriptions.len() / IDENTIFIERS_PER_STEP);
-        let mut wildcards =
-            subscriptions.iter().filter(|filter| filter.has_wildcard() && !filter.is_shared());
-        wildcards.any(|&filter| {
-            self.work.spend(1);
-            let text = self.router.index.text(filter);
-            TopicFilter::parse(&text, usize::MAX).is_ok_and(|filter| filter.matches(topic))
-        })
     }
 
     /// Continues the first fan-out; false if there is none, or the budget is spent.
@@ -434,13 +485,10 @@ impl Engine {
 
     /// All recipients have the message: acknowledgements and publishers that waited continue.
     fn end_fan_out(&mut self, of: FanOut) {
-        self.router.fan_outs.ended += 1;
-        self.router.fan_outs.forget_changes();
-        let ended = self.router.fan_outs.ended;
-        while let Some((_, index)) =
-            self.router.fan_outs.places.pop_front_if(|(begun, _)| *begun <= ended)
-        {
-            self.sessions.remove(index);
+        let own = self.core();
+        self.router.fan_outs.end(own, &of);
+        while let Some(session) = self.router.fan_outs.next_free_place() {
+            self.sessions.remove(session);
         }
         let batch = self.durability.batch_since(of.mark);
         for awaited in of.answers {
@@ -451,7 +499,7 @@ impl Engine {
         }
         let rests = of.has_queued && self.memory_is_full();
         for &publisher in &of.publishers {
-            if publisher.core == self.core() {
+            if publisher.core == own {
                 self.connections.resume_reading(publisher.connection, self.now);
                 if rests {
                     self.connections.rest_for_memory(
@@ -462,19 +510,7 @@ impl Engine {
                 }
                 self.pause_for_store(publisher.connection, of.mark);
             }
-            if let Some(consumer) = of.pressure.consumer_awaited() {
-                self.pause_publisher(publisher, consumer);
-            }
-        }
-        let own = self.core();
-        let lanes = of.publishers.iter().map(|publisher| publisher.core).chain(of.lane);
-        for lane in lanes.filter(|&lane| lane != own) {
-            let count =
-                self.router.fan_outs.of_lanes.get_mut(&lane).expect("counted when it began");
-            *count -= 1;
-            if *count == 0 {
-                self.router.fan_outs.of_lanes.remove(&lane);
-            }
+            slow_publisher(publisher, &of.pressure, &mut self.connections, &mut self.mesh);
         }
         if let FanOutContent::Batch(batch) = of.content {
             self.router.batch.take_back(*batch);

@@ -14,6 +14,7 @@ use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
+use crate::engine::routing::backpressure::slow_publisher;
 use crate::engine::routing::deliver::{Draft, Pressure};
 use crate::engine::routing::recipients::{Recipient, Recipients};
 use crate::message::{Content, Copy};
@@ -175,10 +176,8 @@ impl Engine {
             self.work.spend(recipients.plain / 2 + 1);
             self.deliver_batch_to(&batch, &recipients.each[..recipients.plain], &mut pressure);
         }
-        if let Some(consumer) = pressure.consumer_awaited() {
-            for &publisher in &batch.publishers {
-                self.pause_publisher(publisher, consumer);
-            }
+        for &publisher in &batch.publishers {
+            slow_publisher(publisher, &pressure, &mut self.connections, &mut self.mesh);
         }
         self.router.batch.take_back(batch);
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use shards::{FilterId, GroupAt, GroupId, Subscription, SubscriptionIndex};
 
 use crate::base::ids::{CoreId, SessionId};
+use crate::engine::mesh::Mesh;
 use crate::engine::routing::Router;
 use crate::engine::routing::recipients::{Recipient, SharedSubscription};
 use crate::wire::Qos;
@@ -31,13 +32,6 @@ pub(super) enum Rank {
 /// at its end.
 #[derive(Debug, Default)]
 pub(super) struct ChangedGroups(BTreeSet<FilterId>);
-
-/// The members of a group on this core.
-pub(super) struct GroupHere {
-    pub text: String,
-    pub connected: u32,
-    pub members: u32,
-}
 
 impl Router {
     /// The core whose turn it is: each has as many turns as it has connected members, or, if no member
@@ -175,32 +169,65 @@ impl Router {
         is_other_here || elsewhere.iter().any(|at| is_over || at.online > 0)
     }
 
-    /// A member of a group has connected, or has disconnected.
-    pub(super) fn set_present(&mut self, filter: FilterId, session: SessionId, is_connected: bool) {
+    /// A connected client of this core joined a group. Its SUBACK waits until all cores count it, so that
+    /// its turn comes with the next message, on whatever core that is published.
+    pub(in crate::engine) fn join_group(
+        &mut self,
+        filter: FilterId,
+        session: SessionId,
+        mesh: &mut Mesh,
+    ) {
+        self.set_present(filter, session, true);
+        mesh.note_announcement();
+    }
+
+    /// A client of this core left a group.
+    pub(super) fn leave_group(
+        &mut self,
+        filter: FilterId,
+        text: &str,
+        was_last: bool,
+        mesh: &mut Mesh,
+    ) {
+        if !was_last {
+            return self.note_changed_group(filter);
+        }
+        self.changed_groups.0.remove(&filter);
+        mesh.announce_group(text, 0, 0);
+    }
+
+    /// A client has connected, or has disconnected with its session kept: the groups among its
+    /// `subscriptions` have one connected member more, or less.
+    pub(in crate::engine) fn set_connected(
+        &mut self,
+        session: SessionId,
+        subscriptions: &[FilterId],
+        is_connected: bool,
+    ) {
+        for &filter in subscriptions.iter().filter(|filter| filter.is_shared()) {
+            self.set_present(filter, session, is_connected);
+        }
+    }
+
+    fn set_present(&mut self, filter: FilterId, session: SessionId, is_connected: bool) {
         self.index.edit().set_present(filter, session.into(), is_connected);
         self.note_changed_group(filter);
     }
 
-    /// The other cores learn at the end of the turn which members a group has on this core.
-    pub(super) fn note_changed_group(&mut self, filter: FilterId) {
+    fn note_changed_group(&mut self, filter: FilterId) {
         if self.place.cores() > 1 {
             self.changed_groups.0.insert(filter);
         }
     }
 
-    /// A group has no member on this core any more.
-    pub(super) fn forget_changed_group(&mut self, filter: FilterId) {
-        self.changed_groups.0.remove(&filter);
-    }
-
-    /// The next group that changed in this turn.
+    /// Announces to all other cores the members of the groups that changed in this turn.
     #[inline]
-    pub(super) fn next_changed_group(&mut self) -> Option<GroupHere> {
-        let filter = self.changed_groups.0.pop_first()?;
-        Some(GroupHere {
-            text: self.index.text(filter),
-            connected: self.index.present(filter).len() as u32,
-            members: self.index.members(filter).len() as u32,
-        })
+    pub(in crate::engine) fn announce_groups(&mut self, mesh: &mut Mesh) {
+        while let Some(filter) = self.changed_groups.0.pop_first() {
+            let text = self.index.text(filter);
+            let members = self.index.members(filter).len() as u32;
+            let connected = self.index.present(filter).len() as u32;
+            mesh.announce_group(&text, connected, members);
+        }
     }
 }

@@ -115,7 +115,7 @@ impl Engine {
         };
         let mut pressure = Pressure::default();
         pressure.add(self.deliver(&member, draft, here));
-        self.slow_publisher(origin, &pressure);
+        self.slow(origin, &pressure);
     }
 
     fn choose_member(
@@ -204,38 +204,5 @@ impl Engine {
             }
         }
         is_more
-    }
-
-    /// A connected client of this core joined a group. Its SUBACK waits until all cores count it, so that
-    /// its turn comes with the next message, on whatever core that is published.
-    pub(in crate::engine) fn join_group(&mut self, filter: FilterId, session: SessionId) {
-        self.router.set_present(filter, session, true);
-        self.mesh.note_announcement();
-    }
-
-    /// A client of this core left a group.
-    pub(super) fn leave_group(&mut self, filter: FilterId, text: &str, was_last: bool) {
-        if !was_last {
-            return self.router.note_changed_group(filter);
-        }
-        self.router.forget_changed_group(filter);
-        self.mesh.announce_group(text, 0, 0);
-    }
-
-    /// A client has connected, or has disconnected with its session kept: its groups have one connected
-    /// member more, or less.
-    pub(in crate::engine) fn change_groups_of(&mut self, session: SessionId, is_connected: bool) {
-        let subscriptions = &self.sessions[session].subscriptions;
-        for &filter in subscriptions.iter().filter(|filter| filter.is_shared()) {
-            self.router.set_present(filter, session, is_connected);
-        }
-    }
-
-    /// Announces to all other cores the members of the groups that changed in this turn.
-    #[inline]
-    pub(in crate::engine) fn announce_groups(&mut self) {
-        while let Some(group) = self.router.next_changed_group() {
-            self.mesh.announce_group(&group.text, group.connected, group.members);
-        }
     }
 }

@@ -66,7 +66,7 @@ impl Engine {
         let text = self.router.index.text(filter);
         let Some(gone) = self.router.unsubscribe(filter, session) else { return };
         if filter.is_shared() {
-            self.leave_group(filter, &text, gone.last);
+            self.router.leave_group(filter, &text, gone.last, &mut self.mesh);
         } else if gone.last {
             self.mesh.withdraw(&text, &self.router.replica);
         }
