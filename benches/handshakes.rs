@@ -12,7 +12,7 @@ use divan::{Bencher, Divan};
 use ringmq::base::ids::Peer;
 use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::listener::{Listener, Transport as Kind};
-use ringmq::transport::{Entrance, Handshake, Scratch, Transport, tls::Door};
+use ringmq::transport::{Handshake, ListenerPolicy, Scratch, Transport, tls::TlsConfig};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
 
@@ -42,7 +42,7 @@ const CASES: [Case; 5] =
 
 /// A listener, and the configuration of its clients.
 struct Place {
-    entrance: Entrance,
+    policy: ListenerPolicy,
     client: Arc<ClientConfig>,
     is_resumed: bool,
 }
@@ -64,7 +64,7 @@ impl Place {
             let is_key = path == Path::new("key");
             Ok(if is_key { key.serialize_pem() } else { certificate.pem() }.into_bytes())
         };
-        let door = Door::open(&listener, &read).expect("a matching pair");
+        let tls_config = TlsConfig::open(&listener, &read).expect("a matching pair");
         let version: &SupportedProtocolVersion = match case {
             Case::EcdsaP256Tls12 | Case::ResumedTls12 => &version::TLS12,
             _ => &version::TLS13,
@@ -78,8 +78,8 @@ impl Place {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let is_resumed = matches!(case, Case::Resumed | Case::ResumedTls12);
-        let entrance = Entrance::new(&listener, Some(door));
-        Some(Self { entrance, client: Arc::new(client), is_resumed })
+        let policy = ListenerPolicy::new(&listener, Some(tls_config));
+        Some(Self { policy, client: Arc::new(client), is_resumed })
     }
 
     /// A connection whose client has created its ClientHello.
@@ -97,7 +97,7 @@ impl Place {
             Arc::make_mut(&mut client).resumption = rustls::client::Resumption::disabled();
         }
         let peer = Peer { address: None, listener: 0 };
-        let transport = self.entrance.transport_for(&peer).expect("TLS");
+        let transport = self.policy.transport_for(&peer).expect("TLS");
         let name = ServerName::try_from("localhost").expect("a name");
         let client = ClientConnection::new(client, name).expect("a valid configuration");
         let mut coming = Coming { transport, client, hello: Vec::new(), handshake: None };

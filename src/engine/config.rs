@@ -21,11 +21,11 @@ pub struct Config {
     pub(super) bounds_rates: bool,
 }
 
-impl From<&Settings> for Config {
-    fn from(settings: &Settings) -> Self {
-        let Settings { limits, mqtt, protection, .. } = settings;
+impl Config {
+    /// The engine's part of the settings, with limits that may have been adapted to the machine.
+    pub fn new(settings: &Settings, limits: Limits) -> Self {
+        let Settings { mqtt, protection, .. } = settings;
         Self {
-            limits: limits.clone(),
             mqtt: mqtt.clone(),
             protection: protection.clone(),
             will_grace_s: settings.storage.will_grace_s,
@@ -38,6 +38,28 @@ impl From<&Settings> for Config {
                 policy: limits.queue_policy,
             },
             bounds_rates: protection.bounds_rates(),
+            limits,
         }
+    }
+
+    /// Limit of concurrent connections, of all cores together.
+    pub fn connections_max(&self) -> u32 {
+        self.limits.connections_max
+    }
+
+    /// Lowers that limit, if it is higher.
+    pub fn lower_connections_max(&mut self, connections_max: u32) {
+        self.limits.connections_max = self.limits.connections_max.min(connections_max);
+    }
+
+    /// Whether statistics are collected.
+    pub fn has_statistics(&self) -> bool {
+        self.has_statistics
+    }
+}
+
+impl From<&Settings> for Config {
+    fn from(settings: &Settings) -> Self {
+        Self::new(settings, settings.limits.clone())
     }
 }

@@ -29,7 +29,6 @@ use std::io;
 use std::time::Duration;
 
 use crate::base::limits;
-use crate::config::Settings;
 use crate::platform;
 
 pub use self::core::{Core, Parts};
@@ -51,11 +50,11 @@ const LINGERS_MAX: u8 = 15;
 /// at once.
 const LINGERING_MAX: usize = 4_096;
 
-/// Sockets a core may have to hold: those of all connections, of those that are being refused, and
-/// those that linger.
-pub fn sockets_max(settings: &Settings) -> u32 {
+/// Number of sockets that a core has to be able to hold: all connections, those being refused, and those
+/// that linger. `connections_max` is 0 if it is not known yet.
+pub fn sockets_max(connections_max: u32) -> u32 {
     let others = (limits::REFUSED_CONNECTIONS_MAX + LINGERING_MAX) as u32;
-    match settings.limits.connections_max {
+    match connections_max {
         0 => u32::MAX,
         connections => connections.saturating_add(others),
     }

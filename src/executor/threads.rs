@@ -9,23 +9,31 @@ use crate::access::Bell;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::base::notifier::{Notifier, Signal};
-use crate::config::{Settings, Uring};
+use crate::config::Uring;
 use crate::control::stop::Stop;
 use crate::control::{self, Inbox, turns};
 use crate::engine::{Access, Config, Engine, Keys};
 use crate::executor::mesh::Mesh;
 #[cfg(feature = "store")]
 use crate::executor::storage::Keeper;
-use crate::executor::{Core, Executor, Listeners, Parts, placement, sockets_max};
+use crate::executor::{Core, Executor, Listeners, Parts, placement};
 use crate::platform::plan::Seat;
 use crate::resources::gauges::Place;
 use crate::stats::{Collector, Recorder, collector};
-use crate::transport::Entrances;
+use crate::transport::ListenerPolicies;
 
 /// What all cores are started with.
 pub struct Plan<'a> {
-    /// What the broker was told.
-    pub settings: &'a Settings,
+    /// Number of cores.
+    pub cores: u16,
+    /// Whether each core's memory is allocated on its NUMA node.
+    pub numa: bool,
+    /// Configuration of the engines.
+    pub engine: &'a Config,
+    /// Number of sockets that a core has to be able to hold.
+    pub sockets_max: u32,
+    /// How io_uring is used.
+    pub uring: &'a Uring,
     /// Makes each core its access control, which wakes it by the bell.
     pub access: &'a dyn Fn(Bell) -> Box<dyn Access>,
     /// Secrets, the same for all cores.
@@ -33,7 +41,7 @@ pub struct Plan<'a> {
     /// Where each core runs; none when the system may choose.
     pub seats: &'a [Seat],
     /// What is spoken at each listener.
-    pub entrances: &'a Entrances,
+    pub policies: &'a ListenerPolicies,
     /// Where what is to be kept is kept; none to keep nothing.
     #[cfg(feature = "store")]
     pub store: &'a std::cell::RefCell<Option<crate::storage::log::Store>>,
@@ -65,7 +73,7 @@ struct Seed<E: Executor> {
     config: Config,
     sockets_max: u32,
     uring: Uring,
-    entrances: Entrances,
+    policies: ListenerPolicies,
     keys: Keys,
     started: Instant,
     stop: Stop,
@@ -86,7 +94,7 @@ impl<E: Executor> Seed<E> {
     /// For each core. Everything a core has is made on its own thread, so that the memory is near
     /// to it.
     fn each(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io::Result<Seeds<E>> {
-        let cores = plan.settings.cores.count();
+        let cores = plan.cores;
         let (fronts, wakers): (Vec<_>, Vec<_>) = E::fronts(cores)?.into_iter().unzip();
         let notifiers: Arc<[_]> = wakers.into_iter().map(Notifier::new).collect();
         let started = Instant::now();
@@ -103,7 +111,7 @@ impl<E: Executor> Seed<E> {
         let (control, inboxes) = control::Cores::new(Arc::clone(&notifiers));
         let ends = Mesh::each(cores).into_iter().zip(inboxes);
         let each = places.into_iter().zip(fronts).zip(ends).zip(listeners);
-        let (recorders, collector) = plan.settings.stats.enabled.then(|| collector(cores)).unzip();
+        let (recorders, collector) = plan.engine.has_statistics().then(|| collector(cores)).unzip();
         let mut recorders = recorders.into_iter().flatten();
         let seed = |(((place, front), (mesh, inbox)), listeners): (((Place, _), _), _)| Self {
             access: (plan.access)(bell(&notifiers, place.core())),
@@ -111,10 +119,10 @@ impl<E: Executor> Seed<E> {
             front,
             mesh,
             listeners,
-            config: Config::from(plan.settings),
-            sockets_max: sockets_max(plan.settings),
-            uring: plan.settings.uring.clone(),
-            entrances: Entrances::clone(plan.entrances),
+            config: plan.engine.clone(),
+            sockets_max: plan.sockets_max,
+            uring: plan.uring.clone(),
+            policies: ListenerPolicies::clone(plan.policies),
             keys: plan.keys,
             started,
             stop: plan.stop.clone(),
@@ -128,7 +136,7 @@ impl<E: Executor> Seed<E> {
 
     fn grow(self) -> io::Result<E> {
         let mut engine = Engine::new(self.place, self.config, self.access, self.keys, Now(0));
-        engine.open_to(self.entrances);
+        engine.set_listeners(self.policies);
         let (mesh, recorder) = (self.mesh, self.recorder);
         let core = Core::new(engine, mesh, self.started, self.stop, self.inbox, recorder);
         #[cfg(feature = "store")]
@@ -155,7 +163,7 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
     let (mut threads, mut gates) = (Vec::new(), Vec::new());
     for (number, seed) in each.into_iter().enumerate() {
         let (ready, seat) = (ready.clone(), plan.seats.get(number).copied());
-        let numa = plan.settings.numa;
+        let numa = plan.numa;
         let (gate, may_go) = mpsc::channel();
         gates.push(gate);
         let run = move || {
@@ -194,7 +202,7 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
 /// Sets up an executor of kind `E` for one core, to run on the calling thread.
 pub fn start_here<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
     if let Some(seat) = plan.seats.first() {
-        placement::sit_down(0, *seat, plan.settings.numa);
+        placement::sit_down(0, *seat, plan.numa);
     }
     let Seeds { mut each, collector, cores } = Seed::<E>::each(plan, listeners)?;
     assert_eq!(each.len(), 1, "the configuration says so");

@@ -5,32 +5,32 @@ use crate::config::{ExecutorKind as Kind, Settings};
 use crate::control::reload::Reload;
 use crate::executor::probe::kernel_tls;
 use crate::server::ServerError;
-use crate::transport::{Ciphers, Entrance, Entrances, tls};
+use crate::transport::{Ciphers, ListenerPolicies, ListenerPolicy, tls};
 
 /// Reads what every listener needs, and has it read anew when that is asked for.
 pub(super) fn open(
     settings: &Settings,
     kind: Kind,
     reload: &Reload,
-) -> Result<Entrances, ServerError> {
+) -> Result<ListenerPolicies, ServerError> {
     let ciphers = ciphers(settings, kind);
-    let entrance = |listener: Listener| {
-        let door = match listener.transport.has_tls() {
-            true => Some(door(&listener, ciphers)?),
+    let policy = |listener: Listener| {
+        let tls_config = match listener.transport.has_tls() {
+            true => Some(tls_config(&listener, ciphers)?),
             false => None,
         };
-        Ok(Entrance::new(&listener, door))
+        Ok(ListenerPolicy::new(&listener, tls_config))
     };
-    let entrances: Entrances =
-        settings.every_listener().map(entrance).collect::<Result<_, ServerError>>()?;
-    register(settings, &entrances, reload);
-    Ok(entrances)
+    let policies: ListenerPolicies =
+        settings.every_listener().map(policy).collect::<Result<_, ServerError>>()?;
+    register(settings, &policies, reload);
+    Ok(policies)
 }
 
 /// Whether a listener has what it needs.
 pub(super) fn check(listener: &Listener) -> Result<(), ServerError> {
     match listener.transport.has_tls() {
-        true => door(listener, Ciphers::default()).map(drop),
+        true => tls_config(listener, Ciphers::default()).map(drop),
         false => Ok(()),
     }
 }
@@ -47,29 +47,30 @@ fn ciphers(settings: &Settings, kind: Kind) -> Ciphers {
 }
 
 #[cfg(feature = "tls")]
-fn door(listener: &Listener, ciphers: Ciphers) -> Result<tls::Door, ServerError> {
-    let door = tls::Door::open(listener, &|path| std::fs::read(path));
-    door.map(|door| door.with_kernel(ciphers))
+fn tls_config(listener: &Listener, ciphers: Ciphers) -> Result<tls::TlsConfig, ServerError> {
+    let tls_config = tls::TlsConfig::open(listener, &|path| std::fs::read(path));
+    tls_config
+        .map(|tls_config| tls_config.with_kernel(ciphers))
         .map_err(|what| ServerError::Tls(listener.bind.clone(), what))
 }
 
 #[cfg(not(feature = "tls"))]
-fn door(_listener: &Listener, _ciphers: Ciphers) -> Result<tls::Door, ServerError> {
+fn tls_config(_listener: &Listener, _ciphers: Ciphers) -> Result<tls::TlsConfig, ServerError> {
     unreachable!("the configuration refuses it")
 }
 
 #[cfg(feature = "tls")]
-fn register(settings: &Settings, entrances: &Entrances, reload: &Reload) {
-    if entrances.iter().all(|entrance| entrance.door().is_none()) {
+fn register(settings: &Settings, policies: &ListenerPolicies, reload: &Reload) {
+    if policies.iter().all(|policy| policy.tls_config().is_none()) {
         return;
     }
-    let entrances = Entrances::clone(entrances);
+    let policies = ListenerPolicies::clone(policies);
     let binds: Vec<_> = settings.every_listener().map(|listener| listener.bind).collect();
     reload.register("certificates", move || {
         let mut outcome = Ok(());
-        for (entrance, bind) in entrances.iter().zip(&binds) {
-            let Some(door) = entrance.door() else { continue };
-            let read = door.reload(&|path| std::fs::read(path));
+        for (policy, bind) in policies.iter().zip(&binds) {
+            let Some(tls_config) = policy.tls_config() else { continue };
+            let read = tls_config.reload(&|path| std::fs::read(path));
             outcome = outcome.and(read.map_err(|what| format!("listener {bind}: {what}")));
         }
         outcome
@@ -77,4 +78,4 @@ fn register(settings: &Settings, entrances: &Entrances, reload: &Reload) {
 }
 
 #[cfg(not(feature = "tls"))]
-fn register(_settings: &Settings, _entrances: &Entrances, _reload: &Reload) {}
+fn register(_settings: &Settings, _policies: &ListenerPolicies, _reload: &Reload) {}

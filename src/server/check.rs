@@ -1,31 +1,18 @@
-//! What would stop a start, found without starting: nothing is listened on, written or kept.
+//! Finds every reason why a start would fail, without starting: nothing is listened on or written.
 
 use std::io;
 use std::path::Path;
 
-use super::{ServerError, choose, descriptors, listen};
+use super::plan::Plan;
+use super::{ServerError, listen};
 use crate::config::Settings;
-use crate::executor::placement;
-use crate::platform;
 use crate::server::certificates;
 #[cfg(feature = "store")]
 use crate::storage::log::StoreError;
 
-/// All that would stop a start with these settings, in the order in which a start comes to it.
+/// Every reason why a start with these settings would fail, in the order of a start.
 pub fn check(settings: &Settings) -> Vec<ServerError> {
-    let (mut settings, mut found) = (settings.clone(), Vec::new());
-    let asked = settings.limits.connections_max;
-    platform::raise_descriptors(asked);
-    settings.mode = platform::plan::resolve(settings.mode, &settings.cores);
-    let kind = choose(&mut settings).map_err(|error| found.push(error)).ok();
-    if let Some(kind) = kind
-        && let Err(error) = platform::connections_max(asked, descriptors(kind, &settings))
-    {
-        found.push(ServerError::Descriptors(error));
-    }
-    if let Err(impossible) = placement::seats(&settings.cores, settings.numa) {
-        found.push(ServerError::Seats(impossible));
-    }
+    let mut found = Plan::make(settings).err().unwrap_or_default();
     let log = &settings.stats.log;
     if settings.stats.enabled
         && !log.as_os_str().is_empty()
@@ -37,7 +24,7 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
         settings.every_listener().filter_map(|listener| certificates::check(&listener).err()),
     );
     for listener in settings.every_listener() {
-        if let Err(error) = listen::check(&settings, &listener) {
+        if let Err(error) = listen::check(settings, &listener) {
             found.push(ServerError::Listen(listener.bind, error));
         }
     }
@@ -47,14 +34,14 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
     }
     #[cfg(feature = "store")]
     if let Ok(folder) = settings.data_folder()
-        && let Err(error) = may_make(&folder)
+        && let Err(error) = may_create(&folder)
     {
         found.push(ServerError::Store(StoreError::Io(folder, "use the folder", error)));
     }
     found
 }
 
-/// Whether a file could be written to, or made.
+/// Whether a file could be written, or created.
 fn may_write(file: &Path) -> io::Result<()> {
     match std::fs::metadata(file) {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
@@ -66,18 +53,18 @@ fn may_write(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a folder is there or could be made, with those above it.
+/// Whether a folder exists or could be created, with its parents.
 #[cfg(feature = "store")]
-fn may_make(folder: &Path) -> io::Result<()> {
+fn may_create(folder: &Path) -> io::Result<()> {
     let above = folder.ancestors().find(|path| path.symlink_metadata().is_ok());
     match above {
         Some(above) => may_write_in(above),
-        // Relative to where the broker runs.
+        // Relative to the working directory.
         None => may_write_in(Path::new(".")),
     }
 }
 
-/// Whether files could be made in a folder.
+/// Whether files could be created in a folder.
 pub(super) fn may_write_in(folder: &Path) -> io::Result<()> {
     let about =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));

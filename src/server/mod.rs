@@ -1,8 +1,9 @@
-//! From settings to a serving broker: listeners, engine, executor.
+//! From settings to a serving broker: the plan, listeners, certificates, store, statistics, cores.
 
 mod certificates;
 mod check;
 mod listen;
+mod plan;
 pub mod report;
 
 use std::path::PathBuf;
@@ -13,42 +14,43 @@ pub use self::listen::Open;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use self::listen::try_clone;
 use self::listen::{hint, open_listeners, steer};
+use self::plan::Plan;
 use crate::access::Bell;
-use crate::config::{Bind, ExecutorKind as Kind, Mode, Settings};
+use crate::config::{Bind, ExecutorKind as Kind, Settings};
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
 use crate::engine::{Access, Keys};
-use crate::executor::threads::{self, Plan, Running};
+use crate::executor::threads::{self, Running};
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use crate::executor::uring;
-use crate::executor::{Executor, Listeners, placement, poll, probe, sockets_max};
-use crate::platform::plan::{Impossible, Seat};
-use crate::platform::{self, Descriptors};
+use crate::executor::{Executor, Listeners, poll};
+use crate::platform;
+use crate::platform::plan::Impossible;
 use crate::service::HandedOver;
 use crate::stats::{Prepared, Prompt, Reporter};
 #[cfg(feature = "store")]
 use crate::storage::log::{Store, StoreError};
-use crate::transport::Entrances;
+use crate::transport::ListenerPolicies;
 
-/// Why a broker does not start, or ended.
+/// Reason why a broker does not start, or ended.
 #[derive(Debug)]
 pub enum ServerError {
     /// An address cannot be listened on.
     Listen(Bind, io::Error),
-    /// A listener lacks what it needs to speak TLS.
+    /// Files of a TLS listener cannot be used.
     Tls(Bind, String),
     /// The descriptor limit is too low.
     Descriptors(platform::TooFewDescriptors),
-    /// What it is told to run on is not there, and why.
+    /// The configured I/O method is not available.
     Mode(String),
-    /// The processors it is told to run on are not there.
+    /// The configured processors do not exist.
     Seats(Impossible),
     /// The file for statistics cannot be written.
     Stats(PathBuf, io::Error),
-    /// What is to be kept cannot be.
+    /// The store cannot be opened.
     #[cfg(feature = "store")]
     Store(StoreError),
-    /// Nobody says where it is to be kept.
+    /// No folder for the store is known.
     #[cfg(feature = "store")]
     NoFolder(&'static str),
     /// The executor failed.
@@ -64,7 +66,10 @@ impl fmt::Display for ServerError {
             Self::Tls(bind, what) => write!(f, "[[listeners]] bind = \"{bind}\": {what}"),
             Self::Descriptors(error) => error.fmt(f),
             Self::Mode(why) => {
-                write!(f, "--mode uring: {why}; or let --mode auto choose what there is")
+                write!(
+                    f,
+                    "--mode uring: {why}; or use --mode auto, which chooses an available method"
+                )
             }
             Self::Seats(impossible) => write!(f, "--cores: {impossible}"),
             Self::Stats(path, error) => write!(
@@ -83,114 +88,89 @@ impl fmt::Display for ServerError {
 
 impl std::error::Error for ServerError {}
 
-fn descriptors(kind: Kind, settings: &Settings) -> Descriptors {
-    match kind {
-        Kind::Uring if settings.uring.direct_descriptors => {
-            Descriptors::OfRings(settings.cores.count())
-        }
-        _ => Descriptors::OfTheProcess,
-    }
-}
-
 /// A broker that listens and does not serve yet.
 pub struct Server<'a> {
-    settings: Settings,
+    plan: Plan,
     access: &'a dyn Fn(Bell) -> Box<dyn Access>,
     keys: Keys,
     stop: Stop,
-    kind: Kind,
-    seats: Vec<Seat>,
     listeners: Vec<Listeners>,
     open: Vec<Open>,
-    entrances: Entrances,
+    policies: ListenerPolicies,
     reporter: Option<Prepared>,
     #[cfg(feature = "store")]
     store: std::cell::RefCell<Option<Store>>,
 }
 
 impl<'a> Server<'a> {
-    /// Chooses what to run on and opens the listeners. `access` makes each core its access
-    /// control; `keys` come from the system, independent of each other. What can be read anew is added to `reload`;
-    /// sockets that were `handed_over` are listened on.
+    /// Makes the plan and opens files and listeners. `access` makes the access control of a core, `keys` are random
+    /// and independent of each other, files that can be reloaded are registered with `reload`, and sockets that were
+    /// `handed_over` are listened on.
     pub fn open(
-        mut settings: Settings,
+        settings: &Settings,
         access: &'a dyn Fn(Bell) -> Box<dyn Access>,
         keys: Keys,
         stop: Stop,
         reload: &Reload,
         mut handed_over: HandedOver,
     ) -> Result<Self, ServerError> {
-        let asked = settings.limits.connections_max;
-        platform::raise_descriptors(asked);
-        settings.mode = platform::plan::resolve(settings.mode, &settings.cores);
-        let kind = choose(&mut settings)?;
-        let descriptors = descriptors(kind, &settings);
-        settings.limits.connections_max =
-            platform::connections_max(asked, descriptors).map_err(ServerError::Descriptors)?;
-        if settings.limits.memory_bytes_max == 0 {
-            settings.limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
-        }
-        let seats = placement::seats(&settings.cores, settings.numa).map_err(ServerError::Seats)?;
-        let reporter = prepare_reporter(&settings)?;
-        let entrances = certificates::open(&settings, kind, reload)?;
-        let (listeners, open) = open_listeners(&settings, &mut handed_over)?;
-        steer(&listeners, &seats);
+        let plan = Plan::make(settings).map_err(|mut errors| errors.swap_remove(0))?;
+        let reporter = prepare_reporter(settings)?;
+        let policies = certificates::open(settings, plan.executor, reload)?;
+        let (listeners, open) = open_listeners(settings, &mut handed_over)?;
+        steer(&listeners, &plan.seats);
         #[cfg(feature = "store")]
-        let store = std::cell::RefCell::new(open_store(&settings)?);
+        let store = std::cell::RefCell::new(open_store(settings)?);
         Ok(Self {
-            settings,
+            plan,
             access,
             keys,
             stop,
-            kind,
-            seats,
             listeners,
             open,
-            entrances,
+            policies,
             reporter,
             #[cfg(feature = "store")]
             store,
         })
     }
 
-    /// Where it listens, with the ports the system chose, and what it speaks there.
+    /// The addresses listened on, with the ports that the system chose, and their transports.
     pub fn open_listeners(&self) -> &[Open] {
         &self.open
     }
 
-    /// Connections it takes at a time.
+    /// Limit of concurrent connections.
     pub fn connections_max(&self) -> u32 {
-        self.settings.limits.connections_max
+        self.plan.engine.connections_max()
     }
 
-    /// What it runs on.
+    /// The executor of the cores.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.plan.executor
     }
 
-    /// By what it is asked for statistics while it serves, where it takes them.
+    /// A handle that asks for statistics; none if they are not collected.
     pub fn prompt(&self) -> Option<Prompt> {
         self.reporter.as_ref().map(Prepared::prompt)
     }
 
-    /// Serves until asked to stop, and says once when it does. When one core fails, all stop.
-    pub fn serve(mut self, say_serving: impl FnOnce()) -> Result<(), ServerError> {
+    /// Serves until asked to stop. Calls `when_serving` once clients can connect. If a core fails, all stop.
+    pub fn serve(mut self, when_serving: impl FnOnce()) -> Result<(), ServerError> {
         let listeners = std::mem::take(&mut self.listeners);
-        let mut running = match self.kind {
+        let mut running = match self.plan.executor {
             Kind::Poll => self.start::<poll::Executor>(listeners)?,
             #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
-            Kind::Uring if !is_forced(&self.settings) => {
+            Kind::Uring if self.plan.may_fall_back => {
                 let copies = try_clone(&listeners).map_err(ServerError::Executor)?;
                 match self.start::<uring::Executor>(copies) {
                     Ok(running) => running,
                     #[cfg(feature = "store")]
                     Err(error @ ServerError::Store(_)) => return Err(error),
-                    // One ring could be had, but not one for each core.
+                    // The first ring could be set up, but not one for each core.
                     Err(error) => {
                         tracing::warn!(%error, "cannot run on io_uring; running on poll instead");
-                        let connections_max = &mut self.settings.limits.connections_max;
-                        *connections_max = platform::connections_max(0, Descriptors::OfTheProcess)
-                            .map_or(*connections_max, |fit| fit.min(*connections_max));
+                        self.plan.fall_back_to_poll();
                         self.start::<poll::Executor>(listeners)?
                     }
                 }
@@ -198,15 +178,15 @@ impl<'a> Server<'a> {
             #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
             Kind::Uring => self.start::<uring::Executor>(listeners)?,
             #[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
-            Kind::Uring => unreachable!("it is not chosen here"),
+            Kind::Uring => unreachable!("not available in this build"),
             #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
             Kind::Monoio => self.start::<crate::executor::runtime::monoio::Executor>(listeners)?,
             #[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
             Kind::Glommio => {
                 self.start::<crate::executor::runtime::glommio::Executor>(listeners)?
             }
-            #[allow(unreachable_patterns, reason = "it depends on what this was built with")]
-            Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("it is not chosen"),
+            #[allow(unreachable_patterns, reason = "depends on the features")]
+            Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("never part of a plan"),
         };
         let cores = self.stop.cores().cloned();
         let reporter = match (self.reporter.take(), running.collector.take(), cores) {
@@ -216,7 +196,7 @@ impl<'a> Server<'a> {
             _ => None,
         };
         let reporter = reporter.transpose().map_err(ServerError::Executor)?;
-        say_serving();
+        when_serving();
         let outcome = running.join().map_err(ServerError::Executor);
         listen::remove_paths(&self.open);
         if let Some(reporter) = reporter {
@@ -230,19 +210,24 @@ impl<'a> Server<'a> {
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
-        let plan = Plan {
-            settings: &self.settings,
+        let Plan { cores, numa, ref seats, ref uring, ref engine, .. } = self.plan;
+        let plan = threads::Plan {
+            cores,
+            numa,
+            engine,
+            sockets_max: self.plan.sockets_max(),
+            uring,
             access: self.access,
             keys: self.keys,
-            seats: &self.seats,
-            entrances: &self.entrances,
+            seats,
+            policies: &self.policies,
             #[cfg(feature = "store")]
             store: &self.store,
             stop: self.stop.clone(),
         };
-        let started = match self.settings.mode {
-            Mode::Sync => threads::start_here::<E>(&plan, listeners),
-            _ => threads::start::<E>(&plan, listeners),
+        let started = match self.plan.is_single_threaded {
+            true => threads::start_here::<E>(&plan, listeners),
+            false => threads::start::<E>(&plan, listeners),
         };
         started.map_err(|error| {
             #[cfg(feature = "store")]
@@ -263,7 +248,7 @@ fn prepare_reporter(settings: &Settings) -> Result<Option<Prepared>, ServerError
     prepared.map(Some).map_err(|error| ServerError::Stats(settings.stats.log.clone(), error))
 }
 
-/// Opens what is to be kept in, and says where that is.
+/// Opens the store, and logs its folder.
 #[cfg(feature = "store")]
 fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
     if let Some(why) = settings.lacks_folder() {
@@ -272,7 +257,7 @@ fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
     let folder = match settings.data_folder() {
         Ok(folder) => folder,
         Err(because) => {
-            tracing::info!(because, "keeping sessions and retained messages in memory alone");
+            tracing::info!(because, "sessions and retained messages are in memory only");
             return Ok(None);
         }
     };
@@ -281,31 +266,7 @@ fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
         folder = %folder.display(),
         bytes = store.scan().bytes(),
         sync = ?settings.storage.sync,
-        "keeping sessions and retained messages"
+        "sessions and retained messages are stored on disk"
     );
     Ok(Some(store))
-}
-
-/// What to run on: what the settings say, or the best there is.
-fn choose(settings: &mut Settings) -> Result<Kind, ServerError> {
-    if settings.mode == Mode::Poll || settings.executor == Kind::Poll {
-        return Ok(Kind::Poll);
-    }
-    let io_uring = probe::availability(&settings.uring, sockets_max(settings));
-    settings.uring.direct_descriptors &= io_uring.closes_direct_descriptors();
-    match io_uring.why_not() {
-        None if settings.executor == Kind::Auto => Ok(Kind::Uring),
-        None => Ok(settings.executor),
-        Some(why) if is_forced(settings) => Err(ServerError::Mode(why.to_string())),
-        Some(_) if !probe::MAY_HAVE_IO_URING => Ok(Kind::Poll),
-        Some(why) => {
-            tracing::warn!(because = why.word(), "running on poll, the slower way: {why}");
-            Ok(Kind::Poll)
-        }
-    }
-}
-
-/// Whether it must be io_uring or nothing.
-fn is_forced(settings: &Settings) -> bool {
-    settings.mode == Mode::Uring || settings.executor != Kind::Auto
 }

@@ -118,7 +118,8 @@ impl Report {
     pub fn new(settings: &Settings) -> Self {
         let (topology, limits) = (Topology::here(), cgroup::Limits::here());
         let descriptors_max = platform::descriptors_max();
-        let io_uring = probe::availability(&settings.uring, sockets_max(settings));
+        let io_uring =
+            probe::availability(&settings.uring, sockets_max(settings.limits.connections_max));
         let memory_bytes = platform::memory_bytes();
         let machine = Machine {
             is_small: platform::IS_FOR_SMALL_MACHINES,

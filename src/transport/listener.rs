@@ -11,24 +11,24 @@ use crate::transport::websocket::WebSocket;
 use crate::transport::{Transport, proxy, tls};
 
 /// All listeners by number; the cores share them.
-pub type Entrances = Arc<[Entrance]>;
+pub type ListenerPolicies = Arc<[ListenerPolicy]>;
 
 /// One listener.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct ListenerPolicy {
     transport: listener::Transport,
     proxies: Vec<Proxy>,
     proxied_identity: ProxiedIdentity,
-    tls: Option<tls::Door>,
+    tls: Option<tls::TlsConfig>,
     websocket: Arc<listener::WebSocket>,
     connections_max: u32,
     /// Connections through it now, on all cores; not counted where there is no bound.
     connections: AtomicU32,
 }
 
-impl Entrance {
+impl ListenerPolicy {
     /// For a listener; `tls` where it speaks TLS.
-    pub fn new(listener: &Listener, tls: Option<tls::Door>) -> Self {
+    pub fn new(listener: &Listener, tls: Option<tls::TlsConfig>) -> Self {
         debug_assert_eq!(listener.transport.has_tls(), tls.is_some());
         Self {
             transport: listener.transport,
@@ -47,7 +47,7 @@ impl Entrance {
     }
 
     /// Its certificates.
-    pub fn door(&self) -> Option<&tls::Door> {
+    pub fn tls_config(&self) -> Option<&tls::TlsConfig> {
         self.tls.as_ref()
     }
 
@@ -74,7 +74,7 @@ impl Entrance {
         let is_proxy = self.proxies.iter().any(|proxy| proxy.is_at(address));
         let transport = Transport {
             proxy: is_proxy.then(|| proxy::Header::new(self.proxied_identity)),
-            tls: self.tls.as_ref().and_then(tls::Door::begin).map(Box::new),
+            tls: self.tls.as_ref().and_then(tls::TlsConfig::begin).map(Box::new),
             websocket: self.transport.has_websocket().then(|| {
                 let rules = Arc::clone(&self.websocket);
                 let is_forwarded = rules.trusts(address);
@@ -95,10 +95,10 @@ mod tests {
     fn a_listener_at_its_bound_takes_one_more_when_one_has_left() {
         let address = "127.0.0.1:1883".parse().expect("an address");
         let listener = Listener { connections_max: 2, ..Listener::tcp(address) };
-        let entrance = Entrance::new(&listener, None);
-        assert!(entrance.enter() && entrance.enter() && !entrance.enter());
-        entrance.leave();
-        assert!(entrance.enter() && !entrance.enter());
+        let policy = ListenerPolicy::new(&listener, None);
+        assert!(policy.enter() && policy.enter() && !policy.enter());
+        policy.leave();
+        assert!(policy.enter() && !policy.enter());
     }
 
     #[test]
@@ -107,10 +107,10 @@ mod tests {
             proxy_protocol_from: vec!["10.0.0.0/8".parse().expect("a network")],
             ..Listener::tcp("127.0.0.1:1883".parse().expect("an address"))
         };
-        let entrance = Entrance::new(&listener, None);
+        let policy = ListenerPolicy::new(&listener, None);
         let from = |address: &str| {
             let address = Some(address.parse().expect("an address"));
-            entrance.transport_for(&Peer { address, listener: 0 }).is_some()
+            policy.transport_for(&Peer { address, listener: 0 }).is_some()
         };
         assert!(from("10.1.2.3:4") && from("[::ffff:10.1.2.3]:4"));
         assert!(!from("11.1.2.3:4") && !from("[::1]:4"));

@@ -39,7 +39,7 @@ use self::websocket::WebSocket;
 use crate::base::identity::CertificateIdentity;
 use crate::base::limits;
 use crate::base::send_buffer::SendBuffer;
-pub use crate::transport::listener::{Entrance, Entrances};
+pub use crate::transport::listener::{ListenerPolicies, ListenerPolicy};
 
 /// Why a connection ends before MQTT, or beneath it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -91,9 +91,9 @@ pub struct Keys(Infallible);
 
 /// What a listener needs to speak TLS.
 #[derive(Debug)]
-pub struct Door(Infallible);
+pub struct TlsConfig(Infallible);
 
-impl Door {
+impl TlsConfig {
     /// A connection that begins with a handshake.
     pub fn begin(&self) -> Option<Tls> {
         match self.0 {}

@@ -15,7 +15,7 @@ use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::{Action, Engine};
-use crate::transport::{Entrances, Fault, Handshake, Layer, Received};
+use crate::transport::{Fault, Handshake, Layer, ListenerPolicies, Received};
 
 /// TLS handshakes that wait for a later turn, and the handshake steps left in this one.
 #[derive(Debug)]
@@ -84,8 +84,8 @@ impl HandshakeQueue {
 
 impl Engine {
     /// Sets the policy of each listener, by its number. Listeners without one accept plain MQTT.
-    pub fn open_to(&mut self, entrances: Entrances) {
-        self.listeners.set_policies(entrances);
+    pub fn set_listeners(&mut self, policies: ListenerPolicies) {
+        self.listeners.set_policies(policies);
     }
 
     /// Bytes arrived on a connection that has a transport.

@@ -8,7 +8,7 @@ use crate::base::ids::{ConnectionId, Peer};
 use crate::config::Limits;
 use crate::engine::Refused;
 use crate::engine::connections::connection::Connection;
-use crate::transport::{Entrance, Entrances};
+use crate::transport::{ListenerPolicies, ListenerPolicy};
 use handshakes::HandshakeQueue;
 use kernel_tls::OffloadQueue;
 
@@ -17,7 +17,7 @@ use kernel_tls::OffloadQueue;
 #[derive(Debug)]
 pub(in crate::engine) struct Listeners {
     /// By the number of the listener; listeners without a policy accept plain MQTT.
-    policies: Entrances,
+    policies: ListenerPolicies,
     handshakes: HandshakeQueue,
     offload: OffloadQueue,
 }
@@ -26,14 +26,14 @@ impl Listeners {
     /// Without policies yet.
     pub fn new(limits: &Limits) -> Self {
         Self {
-            policies: Entrances::default(),
+            policies: ListenerPolicies::default(),
             handshakes: HandshakeQueue::new(limits),
             offload: OffloadQueue::default(),
         }
     }
 
     /// Sets the policy of each listener, by its number.
-    pub fn set_policies(&mut self, policies: Entrances) {
+    pub fn set_policies(&mut self, policies: ListenerPolicies) {
         self.policies = policies;
     }
 
@@ -83,7 +83,7 @@ impl Listeners {
         self.handshakes.end_turn();
     }
 
-    fn policy(&self, listener: u16) -> Option<&Entrance> {
+    fn policy(&self, listener: u16) -> Option<&ListenerPolicy> {
         self.policies.get(usize::from(listener))
     }
 }

@@ -151,7 +151,7 @@ fn open_to_proxied_pages(world: &mut World) -> Peer {
     let mut listener = Listener::tcp(address);
     listener.transport = Transport::Ws;
     listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
-    world.engine.open_to([crate::transport::Entrance::new(&listener, None)].into());
+    world.engine.set_listeners([crate::transport::ListenerPolicy::new(&listener, None)].into());
     Peer { address: Some(address), listener: 0 }
 }
 

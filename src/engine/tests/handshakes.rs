@@ -9,7 +9,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use super::*;
 use crate::config::Limits;
 use crate::config::listener::{KernelTls, Listener, Transport};
-use crate::transport::{Cipher, Ciphers, Entrance, Entrances, tls::Door};
+use crate::transport::{Cipher, Ciphers, ListenerPolicies, ListenerPolicy, tls::TlsConfig};
 
 /// The listener that speaks TLS; the first one does not.
 const TLS: u16 = 1;
@@ -70,11 +70,11 @@ pub(super) fn crowd_of(
         Some("key") => Ok(issued.signing_key.serialize_pem().into_bytes()),
         _ => Ok(issued.cert.pem().into_bytes()),
     };
-    let door = Door::open(&listener, &read).expect("they fit").with_kernel(ciphers);
-    let entrances: Entrances =
-        [Entrance::new(&tcp, None), Entrance::new(&listener, Some(door))].into();
+    let tls_config = TlsConfig::open(&listener, &read).expect("they fit").with_kernel(ciphers);
+    let policies: ListenerPolicies =
+        [ListenerPolicy::new(&tcp, None), ListenerPolicy::new(&listener, Some(tls_config))].into();
     let mut world = World::with(|settings| bounds(&mut settings.limits), Box::new(AllowAll));
-    world.engine.open_to(entrances);
+    world.engine.set_listeners(policies);
 
     let mut roots = RootCertStore::empty();
     roots.add(issued.cert.der().clone()).expect("it is one");

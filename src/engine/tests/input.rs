@@ -230,7 +230,7 @@ fn connections_that_say_nothing_are_on_the_ledger_and_closed_at_once_where_it_is
     );
     let mut listener = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
     (listener.transport, listener.connections_max) = (Transport::Ws, 1_000);
-    world.engine.open_to([crate::transport::Entrance::new(&listener, None)].into());
+    world.engine.set_listeners([crate::transport::ListenerPolicy::new(&listener, None)].into());
     let peer = Peer { address: None, listener: 0 };
     let open = |world: &mut World| -> Vec<ConnectionId> {
         (0..500).filter_map(|_| world.engine.handle_accepted(world.now, peer).ok()).collect()

@@ -17,8 +17,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::judge;
 use crate::base::ids::Peer;
 use crate::config::listener::{ClientCertificate, Listener, Transport as Kind};
-use crate::transport::tls::server_config::Door;
-use crate::transport::{Entrance, Fault, Layer, Scratch};
+use crate::transport::tls::server_config::TlsConfig;
+use crate::transport::{Fault, Layer, ListenerPolicy, Scratch};
 
 const VERSION_1: &str = include_str!("fixtures/version-1.pem");
 const VERSION_1_KEY: &str = include_str!("fixtures/version-1.key");
@@ -63,7 +63,7 @@ fn issue_by<S: rcgen::SigningKey>(
     (params.signed_by(&key, issuer).expect("it is signed").pem(), key.serialize_pem())
 }
 
-fn open(certificate: &str, key: &str, authorities: Option<&str>) -> Result<Door, String> {
+fn open(certificate: &str, key: &str, authorities: Option<&str>) -> Result<TlsConfig, String> {
     let mut listener = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
     listener.transport = Kind::Tls;
     listener.tls.certificate = "server.pem".into();
@@ -80,7 +80,7 @@ fn open(certificate: &str, key: &str, authorities: Option<&str>) -> Result<Door,
         };
         Ok(text.as_bytes().to_vec())
     };
-    Door::open(&listener, &read)
+    TlsConfig::open(&listener, &read)
 }
 
 fn refusal(certificate: &str, key: &str, authorities: Option<&str>) -> String {
@@ -152,13 +152,13 @@ fn what_clients_may_find_wrong_with_a_chain_is_said_of_it() {
 }
 
 /// A listener that asks for certificates, and the authority of its own.
-fn entrance(authorities: &str) -> (Entrance, Chain) {
+fn policy(authorities: &str) -> (ListenerPolicy, Chain) {
     let chain = Chain::new();
     let (own, own_key) = chain.issue(|_| ());
-    let door = open(&own, &own_key, Some(authorities)).expect("it is of use");
+    let tls_config = open(&own, &own_key, Some(authorities)).expect("it is of use");
     let mut listener = Listener::tcp("127.0.0.1:0".parse().expect("an address"));
     listener.transport = Kind::Tls;
-    (Entrance::new(&listener, Some(door)), chain)
+    (ListenerPolicy::new(&listener, Some(tls_config)), chain)
 }
 
 /// A client that shows this.
@@ -185,8 +185,8 @@ fn client_config(
 }
 
 /// What the listener gets of a client that says something as soon as it can, and what it finds wrong.
-fn heard(entrance: &Entrance, config: &Arc<ClientConfig>) -> (Vec<u8>, Option<Fault>) {
-    let mut transport = entrance.transport_for(&Peer { address: None, listener: 0 }).expect("TLS");
+fn heard(policy: &ListenerPolicy, config: &Arc<ClientConfig>) -> (Vec<u8>, Option<Fault>) {
+    let mut transport = policy.transport_for(&Peer { address: None, listener: 0 }).expect("TLS");
     let name = ServerName::try_from("localhost").expect("a name");
     let mut client = ClientConnection::new(Arc::clone(config), name).expect("it begins");
     client.writer().write_all(b"MQTT").expect("there is room");
@@ -210,8 +210,8 @@ fn heard(entrance: &Entrance, config: &Arc<ClientConfig>) -> (Vec<u8>, Option<Fa
 
 /// What the listener finds wrong with a client that shows this.
 fn fault_of_client(authorities: &str, certificate: &str, key: &str) -> Fault {
-    let (entrance, chain) = entrance(authorities);
-    heard(&entrance, &client_config(&chain, rustls::DEFAULT_VERSIONS, certificate, key))
+    let (policy, chain) = policy(authorities);
+    heard(&policy, &client_config(&chain, rustls::DEFAULT_VERSIONS, certificate, key))
         .1
         .expect("it is refused")
 }
@@ -224,16 +224,16 @@ fn what_comes_with_the_ticket_of_a_certificate_that_has_expired_is_not_heard() {
         params.not_after =
             rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs() + 1);
     });
-    let (entrance, of_server) = entrance(&chain.between.as_ref().pem());
+    let (policy, of_server) = policy(&chain.between.as_ref().pem());
     let configs = [&rustls::version::TLS12, &rustls::version::TLS13]
         .map(|version| client_config(&of_server, &[version], &certificate, &key));
     for config in &configs {
-        assert_eq!(heard(&entrance, config), (b"MQTT".to_vec(), None));
-        assert_eq!(heard(&entrance, config), (b"MQTT".to_vec(), None), "by the ticket");
+        assert_eq!(heard(&policy, config), (b"MQTT".to_vec(), None));
+        assert_eq!(heard(&policy, config), (b"MQTT".to_vec(), None), "by the ticket");
     }
     std::thread::sleep(Duration::from_millis(2_100));
     for config in &configs {
-        let (heard, fault) = heard(&entrance, config);
+        let (heard, fault) = heard(&policy, config);
         assert_eq!(String::from_utf8_lossy(&heard), "");
         let fault = fault.expect("it is refused").what;
         assert!(fault.contains("it has expired since the client was given its ticket"), "{fault}");

@@ -29,7 +29,7 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::config::listener::{self, IdentityFrom};
-pub use crate::transport::tls::server_config::Door;
+pub use crate::transport::tls::server_config::TlsConfig;
 
 /// Plain bytes of a record at most (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;

@@ -21,7 +21,7 @@ pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
 /// What a listener needs to speak TLS.
 #[derive(Debug)]
-pub struct Door {
+pub struct TlsConfig {
     settings: listener::Tls,
     /// What is spoken inside, as clients may ask for it by ALPN; none where it is not agreed on.
     protocols: Vec<Vec<u8>>,
@@ -32,7 +32,7 @@ pub struct Door {
     config: RwLock<Arc<ServerConfig>>,
 }
 
-impl Door {
+impl TlsConfig {
     /// Reads everything a listener names. The error names file and key, and what to do.
     pub fn open(listener: &listener::Listener, read: Read<'_>) -> Result<Self, String> {
         let protocols = protocols(listener);

@@ -14,9 +14,9 @@ use super::*;
 use crate::base::identity::AlternativeName;
 use crate::base::ids::Peer;
 use crate::config::listener::{ClientCertificate, KernelTls, Listener, Transport as Kind};
-use crate::transport::{Cipher, Entrance, Scratch, Transport};
+use crate::transport::{Cipher, ListenerPolicy, Scratch, Transport};
 
-/// An entrance that asks for certificates, and a client that shows one.
+/// An policy that asks for certificates, and a client that shows one.
 fn pair(from: IdentityFrom) -> (Box<Transport>, ClientConnection) {
     pair_with(from, None)
 }
@@ -71,10 +71,10 @@ fn pair_at(
     };
     let mut ciphers = Ciphers::default();
     Cipher::ALL.into_iter().for_each(|cipher| ciphers.add(cipher));
-    let door = Door::open(&listener, &read).expect("they fit").with_kernel(ciphers);
-    let entrance = Entrance::new(&listener, Some(door));
+    let tls_config = TlsConfig::open(&listener, &read).expect("they fit").with_kernel(ciphers);
+    let policy = ListenerPolicy::new(&listener, Some(tls_config));
     let peer = Peer { address: None, listener: 0 };
-    let transport = entrance.transport_for(&peer).expect("TLS");
+    let transport = policy.transport_for(&peer).expect("TLS");
     let mut roots = RootCertStore::empty();
     roots.add(authority.as_ref().der().clone()).expect("it is one");
     let key = PrivateKeyDer::from_pem_slice(client_key.serialize_pem().as_bytes());

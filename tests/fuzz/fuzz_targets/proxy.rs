@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use libfuzzer_sys::fuzz_target;
 use ringmq::config::listener::{Listener, ProxiedIdentity};
 use ringmq::base::ids::Peer;
-use ringmq::transport::{Entrance, Scratch, Transport};
+use ringmq::transport::{ListenerPolicy, Scratch, Transport};
 
 /// The longest possible header: 16 bytes, and 4,096 bytes of addresses and extensions.
 const HEADER_BYTES_MAX: usize = 16 + 4_096;
@@ -20,9 +20,9 @@ fuzz_target!(|input: &[u8]| {
     listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
     listener.proxy_protocol_identity =
         if cut & 0x80 == 0 { ProxiedIdentity::None } else { ProxiedIdentity::Cn };
-    let entrance = Entrance::new(&listener, None);
+    let policy = ListenerPolicy::new(&listener, None);
     let peer = Peer { address: Some("127.0.0.1:1".parse().expect("an address")), listener: 0 };
-    let begin = || entrance.transport_for(&peer).expect("a header is expected");
+    let begin = || policy.transport_for(&peer).expect("a header is expected");
     let at_once = run(&mut begin(), &[stream]);
     let step = usize::from(*cut) % 31 + 1;
     let in_pieces = run(&mut begin(), &stream.chunks(step).collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use ringmq::config::listener::{Listener, Transport as Kind};
 use ringmq::base::ids::Peer;
 use ringmq::base::send_buffer::SendBuffer;
-use ringmq::transport::{Entrance, Scratch, Transport};
+use ringmq::transport::{ListenerPolicy, Scratch, Transport};
 
 /// A valid request, so that frames are reached.
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -23,9 +23,9 @@ fuzz_target!(|input: &[u8]| {
     let Some(([is_granted, cut], stream)) = input.split_first_chunk::<2>() else { return };
     let mut listener = Listener::tcp("127.0.0.1:1883".parse().expect("an address"));
     listener.transport = Kind::Ws;
-    let entrance = Entrance::new(&listener, None);
+    let policy = ListenerPolicy::new(&listener, None);
     let peer = Peer { address: Some("127.0.0.1:1".parse().expect("an address")), listener: 0 };
-    let begin = || entrance.transport_for(&peer).expect("a request is expected");
+    let begin = || policy.transport_for(&peer).expect("a request is expected");
     let prefix = if is_granted & 1 == 1 { REQUEST } else { &[] };
     let stream = [prefix, stream].concat();
     let at_once = run(&mut begin(), &[&stream]);
