@@ -83,7 +83,7 @@ fn check_config_finds_every_problem_that_prevents_a_start() {
         ("the same path twice", unix("/tmp/x.sock", "") + &unix("/tmp/x.sock", ""), "twice"),
         ("an address of another machine", tcp("192.0.2.1:1883"), "no such address"),
         ("a folder that is not there", unix("/nonexistent/x.sock", ""), "/nonexistent"),
-        ("something else at a path", unix(&file, ""), "no socket"),
+        ("something else at a path", unix(&file, ""), "not a socket"),
         (
             "a user who is not there",
             unix(&folder.path("x.sock"), "[listeners.unix]\nowner = \"no-such\"\n"),
@@ -113,7 +113,7 @@ fn check_config_finds_every_problem_that_prevents_a_start() {
             tcp("127.0.0.1:0") + "[listeners.tls]\nkernel = \"off\"\n",
             "neither tls nor wss",
         ),
-        ("the same of Unix sockets", tcp("127.0.0.1:0") + "[listeners.unix]\n", "no path"),
+        ("the same of Unix sockets", tcp("127.0.0.1:0") + "[listeners.unix]\n", "not a path"),
     ];
     for (what, text, says) in cases {
         let config = folder.write("broker.toml", &text);
@@ -230,10 +230,10 @@ fn addresses_are_accepted_in_every_usual_form() {
     }
     for (wrong, says) in [
         ("listen = \"no-such-host.invalid:1883\"", "no-such-host.invalid"),
-        ("listen = \"localhost\"", "no address with a port"),
+        ("listen = \"localhost\"", "not an address with a port"),
         ("listen = \"::1:1883\"", "[::1]:1883"),
         ("listen = 70000", "70000"),
-        ("listen = \"127.0.0.1:70000\"", "no address with a port"),
+        ("listen = \"127.0.0.1:70000\"", "not an address with a port"),
         ("[[listeners]]\nbind = \"no-such-host.invalid:1883\"", "no-such-host.invalid"),
     ] {
         let config = folder.write("broker.toml", wrong);

@@ -169,8 +169,8 @@ fn unusable_flags_are_refused_with_a_remedy() {
     assert_refused(&["--mode", "uring", "--executor", "poll"], 2, &["mode uring", "exclude"]);
     assert_refused(&["--stats=5s"], 2, &["--stats", "5s"]);
     assert_refused(&["--stats=86401"], 2, &["--stats", "86401"]);
-    assert_refused(&["--stats-format", "json"], 2, &["--stats", "none are taken"]);
-    assert_refused(&["--stats-log", "x"], 2, &["--stats", "none are taken"]);
+    assert_refused(&["--stats-format", "json"], 2, &["--stats", "options without statistics"]);
+    assert_refused(&["--stats-log", "x"], 2, &["--stats", "options without statistics"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Decisions remembered for one connection: most clients publish to few topics again and again.
+//! Cache of the decisions for one connection: most clients publish to few topics.
 
 use std::hash::BuildHasher;
 
@@ -6,32 +6,32 @@ use hashbrown::DefaultHashBuilder;
 
 use crate::wire::Qos;
 
-/// Topics remembered for a connection.
+/// Topics cached for a connection.
 const TOPICS_MAX: usize = 16;
 
-/// Longer topics are not remembered.
+/// Longer topics are not cached.
 const TOPIC_BYTES_MAX: usize = 256;
 
-/// What was decided about publishing, by topic.
+/// Decisions about publishing, by topic.
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
     topics: Vec<Topic>,
-    /// Which of them gives way next.
+    /// Index of the topic that is replaced next.
     oldest: usize,
 }
 
-/// What was decided about a topic.
+/// Decisions about a topic.
 #[derive(Debug)]
 struct Topic {
     hash: u64,
     name: Box<str>,
-    /// By QoS and RETAIN, a bit each: whether it was asked, and whether it is allowed.
+    /// A bit for each QoS and RETAIN: whether it has been decided, and whether it is allowed.
     known: u8,
     allowed: u8,
 }
 
 impl Decisions {
-    /// Whether it may be published, as decided before or else by `decide`.
+    /// Whether publishing is allowed: from the cache, otherwise by `decide`.
     pub fn decide(
         &mut self,
         hasher: &DefaultHashBuilder,

@@ -1,7 +1,6 @@
-//! The password file: users with the Argon2id hashes of their passwords and, where SCRAM is to know
-//! them, its verifiers. One line each, `NAME:HASH` or `NAME:HASH:VERIFIER`; lines that begin with
-//! `#` are comments. It is read as a whole and written as a whole, atomically and for its owner
-//! alone.
+//! The password file: users with the Argon2id hashes of their passwords and, optionally, verifiers for SCRAM.
+//! One line per user, `NAME:HASH` or `NAME:HASH:VERIFIER`; lines that begin with `#` are comments. The file is
+//! replaced atomically, and readable only by its owner.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,60 +18,60 @@ use super::scram_verifier;
 use crate::base::text_file;
 use crate::config::Hashing;
 
-/// A hash of nothing, to compare with where there is no such user.
+/// A hash that fits no password, for unknown users.
 const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 thread_local! {
-    /// The memory of the hashes that a thread works out, one after the other: an allocator that is asked
-    /// for so much each time keeps it, for each of many threads. It goes with the thread.
+    /// Memory for the hashes of a thread, reused from one to the next and freed when the thread ends: an
+    /// allocator would keep such large blocks for each of many threads.
     static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
-/// There is no memory for a hash.
+/// Not enough memory for a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
 impl fmt::Display for NoMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "there is no memory for the hash of a password: it takes as many KiB as `m=` says",
+            "not enough memory for the hash of a password, which needs as many KiB as `m=` says",
         )
     }
 }
 
 impl std::error::Error for NoMemory {}
 
-/// The users of a file.
+/// The users of a password file.
 #[derive(Debug, Default)]
 pub struct Passwords {
     users: HashMap<Box<str>, Arc<User>>,
-    /// What to compare with where there is no such user: it takes as long.
+    /// Hash for unknown users, which takes as long to compute.
     nobody: Box<str>,
 }
 
-/// What is kept of a user's password.
+/// Entry of a user.
 #[derive(Debug, PartialEq, Eq)]
 pub struct User {
-    /// In PHC's string format.
+    /// Hash in the PHC string format.
     hash: Box<str>,
-    /// SCRAM's verifier, if there is one.
+    /// SCRAM verifier, if there is one.
     pub verifier: Option<Box<str>>,
 }
 
-/// Why a password file cannot be used.
+/// Error of a password file.
 #[derive(Debug)]
 pub enum PasswordError {
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     Io(PathBuf, io::Error),
-    /// A line of it is wrong.
+    /// A line is invalid.
     Line(PathBuf, usize, &'static str),
-    /// Such a name cannot be in it.
+    /// The user name is invalid.
     Name(&'static str),
     /// The password cannot be hashed.
     Hash(String),
-    /// There is no such user.
+    /// Unknown user.
     Unknown(String, PathBuf),
-    /// Another one is at work on it.
+    /// Another process is changing the file.
     Locked(PathBuf),
 }
 
@@ -84,12 +83,16 @@ impl fmt::Display for PasswordError {
             Self::Name(what) => f.write_str(what),
             Self::Hash(what) => write!(f, "the password cannot be hashed: {what}"),
             Self::Unknown(user, path) => {
-                write!(f, "{}: there is no user {user:?}; `broker passwd list`", path.display())
+                write!(
+                    f,
+                    "{}: unknown user {user:?}; `broker passwd list` lists all",
+                    path.display()
+                )
             }
             Self::Locked(path) => write!(
                 f,
-                "{} is there, or locked: another `broker passwd` is at work, or was interrupted; \
-                 remove it if none is and its name ends in .new",
+                "{} exists, or is locked: another `broker passwd` is running, or was interrupted; \
+                 if none is running and the name ends in .new, remove the file",
                 path.display()
             ),
         }
@@ -99,7 +102,7 @@ impl fmt::Display for PasswordError {
 impl std::error::Error for PasswordError {}
 
 impl Passwords {
-    /// Reads a file.
+    /// Reads a password file.
     pub fn read(path: &Path, hashing: &Hashing) -> Result<Self, PasswordError> {
         let text = read_text(path)?;
         let mut passwords = Self::default();
@@ -107,12 +110,12 @@ impl Passwords {
             let wrong = |what| PasswordError::Line(path.to_owned(), number + 1, what);
             let Some((name, user)) = parse_line(line).map_err(wrong)? else { continue };
             if passwords.nobody.is_empty() {
-                // As costly as the users' own, so that the time tells nothing.
+                // Same cost as for known users, so that the time reveals nothing.
                 let costs = user.hash.rsplitn(3, '$').nth(2).unwrap_or_default();
                 passwords.nobody = format!("{costs}${NOBODY}").into();
             }
             if passwords.users.insert(name.into(), Arc::new(user)).is_some() {
-                return Err(wrong("this user is there already"));
+                return Err(wrong("duplicate user"));
             }
         }
         if passwords.nobody.is_empty() {
@@ -121,7 +124,7 @@ impl Passwords {
         Ok(passwords)
     }
 
-    /// One without users.
+    /// No users.
     pub fn none(hashing: &Hashing) -> Self {
         Self { users: HashMap::new(), nobody: nobody(hashing) }
     }
@@ -131,30 +134,30 @@ impl Passwords {
         self.users.values().filter_map(|user| user.verifier.as_deref())
     }
 
-    /// Users there are.
+    /// Number of users.
     pub fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no users.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
-    /// The user of this name.
+    /// The entry of a user.
     pub fn user(&self, name: &str) -> Option<&Arc<User>> {
         self.users.get(name)
     }
 
-    /// Names, in order.
+    /// User names, sorted.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.users.keys().map(|name| &**name).collect();
         names.sort_unstable();
         names
     }
 
-    /// Whether this is the user's password. Takes time and memory, as much for a name that is not
-    /// in the file: not to be called on a core.
+    /// Whether this is the user's password. Slow, equally for unknown users: never called on the thread of a
+    /// core.
     pub fn verify(&self, name: &str, password: &[u8]) -> Result<bool, NoMemory> {
         let user = self.users.get(name);
         let hash = user.map_or(&*self.nobody, |user| &*user.hash);
@@ -183,7 +186,7 @@ fn is_hash_of(password: &[u8], hash: &PasswordHash) -> Result<bool, NoMemory> {
         let salt: &[u8] = salt.as_ref();
         let hashed =
             argon2.hash_password_into_with_memory(password, salt, output, &mut memory[..blocks]);
-        // The comparison takes as long wherever they differ.
+        // Compares in constant time.
         Ok(hashed.is_ok() && Output::new(output).is_ok_and(|output| output == *expected))
     })
 }
@@ -197,7 +200,7 @@ fn read_text(path: &Path) -> Result<String, PasswordError> {
     text_file::read(path).map_err(|error| PasswordError::Io(path.to_owned(), error))
 }
 
-/// A line of a file; nothing where it holds no user.
+/// Parses a line; none if it has no user.
 fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
     if line.trim().is_empty() || line.starts_with('#') {
         return Ok(None);
@@ -226,8 +229,9 @@ fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
 }
 
 impl User {
-    /// Whether the password is that of another entry for the same user, as far as two hashes show. The salt is
-    /// drawn with each password: who has that one, and hashes at other costs, has been hashed anew by [`add`].
+    /// Whether the password is that of another entry for the same user, as far as two hashes show. Each new
+    /// password gets a random salt: the same salt with a different cost means that [`add`] has hashed the same
+    /// password again.
     pub fn has_password_of(&self, other: &Self) -> bool {
         if self.hash == other.hash {
             return true;
@@ -240,8 +244,8 @@ impl User {
     }
 }
 
-/// The line of a user with this password. Takes time and memory. Where it is the password that the user has
-/// already, its salt stays, and with it those who came in by it.
+/// The line of a user with this password. Slow. If the user already has the password, the salt stays, so that
+/// connected clients stay connected.
 fn line_of(
     name: &str,
     password: &str,
@@ -277,8 +281,7 @@ fn line_of(
     Ok(line)
 }
 
-/// Adds a user, or gives it another password; true when it is new. The file is made where there is
-/// none.
+/// Adds a user, or changes its password; true if the user is new. Creates the file if necessary.
 pub fn add(
     path: &Path,
     name: &str,
@@ -315,7 +318,7 @@ pub fn add(
     .map(|is_new| is_new.unwrap_or(false))
 }
 
-/// Takes a user out.
+/// Removes a user.
 pub fn remove(path: &Path, name: &str) -> Result<(), PasswordError> {
     let removed = change(path, false, |text| {
         let kept: String =
@@ -329,9 +332,8 @@ fn is_line_of(line: &str, name: &str) -> bool {
     line.split_once(':').is_some_and(|(of, _)| of == name)
 }
 
-/// Writes a file anew, so that whoever reads it finds the old one or the new one; one that is mounted alone,
-/// as containers do, or whose folder nobody may write to, is changed in its place. Nothing is written when
-/// `edit` has nothing to write.
+/// Replaces the file, so that readers find either the old or the new content. A file that is a mount point, as in
+/// containers, or whose folder is read-only, is changed in place. Nothing is written if `edit` returns none.
 fn change<T>(
     path: &Path,
     may_make: bool,
@@ -370,20 +372,20 @@ fn change<T>(
         .map_err(failed)?;
         Ok(Some(told))
     })();
-    // Once it has become the file, one of this name is somebody else's.
+    // After the rename, a file of this name belongs to another process.
     if file.is_some() && !is_renamed {
         let _ = fs::remove_file(&new);
     }
     outcome
 }
 
-/// Puts the new file in the place of the old one; false where the old one was written to instead.
+/// Replaces the old file by the new one; false if the old one was changed in place instead.
 fn replace(path: &Path, new: &Path, mut file: &File, text: &str) -> io::Result<bool> {
     keep_owner(path, file)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     match fs::rename(new, path) {
-        // A file that is mounted alone cannot be replaced.
+        // A mount point cannot be replaced.
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             write_in_place(path, text).map(|()| false)
         }
@@ -391,7 +393,7 @@ fn replace(path: &Path, new: &Path, mut file: &File, text: &str) -> io::Result<b
     }
 }
 
-/// Writes into the file as it is. Whoever reads it in this moment may find a part.
+/// Changes the file in place. Concurrent readers may find partial content.
 fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::options().write(true).open(path)?;
     file.write_all(text.as_bytes())?;
@@ -399,7 +401,7 @@ fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Keeps others that change the file in its place from it.
+/// Locks the file against other processes that change it in place.
 fn lock(path: &Path) -> Result<File, PasswordError> {
     let failed = |error| PasswordError::Io(path.to_owned(), error);
     let file = File::options().write(true).open(path).map_err(failed)?;
@@ -410,7 +412,7 @@ fn lock(path: &Path) -> Result<File, PasswordError> {
     }
 }
 
-/// Whether no file can be made in a folder, whatever it is called.
+/// Whether an error means that no file can be created in the folder.
 fn is_of_the_folder(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
@@ -423,7 +425,7 @@ fn create_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// The new file is whose the old one was: root may change what the broker's user reads.
+/// Keeps the owner of the old file, so that root can change a file that the broker's user reads.
 #[cfg(unix)]
 fn keep_owner(old: &Path, new: &File) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};

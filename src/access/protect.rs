@@ -1,9 +1,8 @@
-//! What one address, one user and one client may do in a time, counted over all cores: connections,
-//! refused attempts, connections made and ended again and again; and bans of those who go too far.
+//! Limits per address, user and client, counted over all cores: connections, failed authentications, and
+//! connections that are opened and closed repeatedly; and bans.
 //!
-//! It is looked at when a connection comes and goes, never for a message, so locks will do. What is
-//! remembered of those who are connected is bounded by the connections; of the others, by
-//! [`MARKS_MAX`].
+//! Used when a connection opens and closes, never for a message, so locks suffice. Memory is limited by the
+//! number of connections, and for addresses and clients without a connection by [`MARKS_MAX`].
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -18,13 +17,13 @@ use crate::base::clock::{Deadline, Now};
 use crate::base::log_rate::{name, rated};
 use crate::config::Protection;
 
-/// Addresses, and clients, that are remembered without a connection. Those whose time has passed
-/// are forgotten first, then those that are not banned; when all are banned, no more are taken.
+/// Addresses, and clients, that are kept without a connection. Expired ones are removed first, then those that are
+/// not banned; if all are banned, no more are added.
 const MARKS_MAX: usize = 65_536;
 
 const SECOND_US: u64 = 1_000_000;
 
-/// An address, or a network whose addresses count as one.
+/// An address, or a network that counts as one address.
 type Place = u128;
 
 /// The counts of all cores.
@@ -40,15 +39,15 @@ pub(super) struct Guard {
 
 #[derive(Debug, Default)]
 struct Addresses {
-    /// Connections there are.
+    /// Open connections.
     open: HashMap<Place, u32>,
-    /// Connections made in the last second.
+    /// Connections of the last second.
     rates: Marks<Place>,
-    /// Refused attempts, and bans.
+    /// Failed authentications, and bans.
     refusals: Marks<Place>,
 }
 
-/// Counts that begin anew after a while.
+/// Counts within a time window.
 #[derive(Debug)]
 struct Marks<K>(HashMap<K, Mark>);
 
@@ -73,7 +72,7 @@ impl<K: Hash + Eq> Marks<K> {
         self.0.get(key).is_some_and(|mark| mark.is_banned(now))
     }
 
-    /// Counts one more; how many there are in the window by now.
+    /// Increments the count of a key, and starts a new window if the last one has passed.
     fn count(&mut self, key: K, now: Now, window_us: u64) -> Option<&mut Mark> {
         if self.0.len() >= MARKS_MAX && !self.0.contains_key(&key) {
             self.0.retain(|_, mark| mark.is_banned(now) || now.since_us(mark.began) < window_us);
@@ -112,17 +111,17 @@ impl Guard {
         }
     }
 
-    /// Connections that were closed as soon as they came.
+    /// Number of connections that were closed when they opened.
     pub fn turned_away(&self) -> u64 {
         self.turned_away.load(Relaxed)
     }
 
-    /// Bans since the start.
+    /// Number of bans since the start.
     pub fn bans(&self) -> u64 {
         self.bans.load(Relaxed)
     }
 
-    /// Whether a connection from this address may stay; if so it counts until [`Self::left`].
+    /// Whether a connection from this address is admitted; if so, it counts until [`Self::left`].
     pub fn enter(&self, now: Now, address: Option<SocketAddr>) -> bool {
         let Some(place) = self.bounded(address) else { return true };
         let Protection {
@@ -146,7 +145,7 @@ impl Guard {
         may_stay
     }
 
-    /// A connection that might stay is gone.
+    /// An admitted connection has closed.
     pub fn left(&self, address: Option<SocketAddr>) {
         if self.bounds.connections_per_address_max == 0 {
             return;
@@ -155,7 +154,7 @@ impl Guard {
         take_one(&mut lock(&self.addresses).open, &place);
     }
 
-    /// A client from this address was not let in.
+    /// Authentication of a client from this address has failed.
     pub fn refused(&self, now: Now, address: Option<SocketAddr>) {
         let Protection { refusals_max, ban_s, .. } = self.bounds;
         let (Some(place), true) = (self.bounded(address), refusals_max > 0) else { return };
@@ -170,12 +169,12 @@ impl Guard {
                 address = address.map(|address| address.ip().to_string()),
                 refused = mark.count,
                 for_s = ban_s,
-                "too many clients of this address were refused: it is banned"
+                "address banned: too many failed authentications"
             );
         }
     }
 
-    /// Whether it is counted how often a client comes and goes.
+    /// Whether closed connections are counted per client.
     pub fn counts_flaps(&self) -> bool {
         self.bounds.flaps_max > 0
     }
@@ -187,7 +186,7 @@ impl Guard {
             && lock(&self.clients).is_banned(&*client_key(user, client_identifier), now)
     }
 
-    /// The connection of a client that had been let in has ended.
+    /// The connection of an authenticated client has closed.
     pub fn flapped(&self, now: Now, user: Option<&str>, client_identifier: &str) {
         let Protection { flaps_max, ban_s, .. } = self.bounds;
         if flaps_max == 0 || client_identifier.is_empty() {
@@ -206,7 +205,7 @@ impl Guard {
                 client = name(client_identifier),
                 user = user.map(name),
                 for_s = ban_s,
-                "this client came and went too often: it is banned"
+                "client banned: too many connections were opened and closed"
             );
         }
     }
@@ -238,7 +237,7 @@ impl Guard {
         u64::from(self.bounds.window_s) * SECOND_US
     }
 
-    /// As what an address counts; none where it is not bounded.
+    /// The key under which an address counts; none if the address is exempt.
     fn bounded(&self, address: Option<SocketAddr>) -> Option<Place> {
         let address = address?.ip().to_canonical();
         if self.bounds.exempt.iter().any(|network: &IpNet| network.contains(&address)) {
@@ -253,14 +252,14 @@ impl Guard {
     }
 }
 
-/// The network of an address that so many of its first bits name.
+/// The network of an address with this prefix length.
 fn network(address: u128, prefix: u8) -> u128 {
     address & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
 }
 
 fn client_key(user: Option<&str>, client_identifier: &str) -> Box<str> {
-    // Whoever comes without a name, or by another one, bans nobody else's client. Neither holds
-    // U+0000 [MQTT-1.5.4-2].
+    // The user is part of the key, so that one user cannot ban the client of another. Neither part
+    // contains U+0000 [MQTT-1.5.4-2].
     format!("{}\0{client_identifier}", user.unwrap_or_default()).into()
 }
 
@@ -278,7 +277,7 @@ where
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A count that a panic left is as good as any.
+    // Counts stay valid after a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -88,7 +88,7 @@ fn new_password(user: &str) -> Result<String, Box<dyn Error>> {
     Ok(password)
 }
 
-/// From the terminal without showing it, or the first line of standard input.
+/// Reads a password from the terminal without echo, or from the first line of standard input.
 fn read_password(prompt: &str) -> Result<String, Box<dyn Error>> {
     if std::io::stdin().is_terminal() {
         return Ok(rpassword::prompt_password(prompt)?);
@@ -106,7 +106,7 @@ fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
         None if !settings.access.acl_file.as_os_str().is_empty() => &settings.access.acl_file,
         None => {
             return Err(
-                "no file of rules: name one with --file, or a configuration that names one \
+                "no file of access rules: name one with --file, or a configuration that names one \
                         with --config; without rules everything is allowed"
                     .into(),
             );
@@ -121,7 +121,7 @@ fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
         let has_wildcard = shards::has_wildcard(topic) || topic.starts_with("$share/");
         let both = !publish && !subscribe;
         if *publish && has_wildcard {
-            return Err("--publish: nobody publishes to a topic with wildcards".into());
+            return Err("--publish: a topic with wildcards cannot be published to".into());
         }
         if *publish || (both && !has_wildcard) {
             wishes.push(("publish", topic, Wish::Publish { topic, qos, retain: *retain }));
@@ -142,7 +142,7 @@ fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
     Ok((question.text.trim_end().to_owned(), question.is_allowed))
 }
 
-/// Questions about one client, and the answers so far.
+/// The client that is checked, and the results so far.
 struct Question<'a> {
     path: &'a Path,
     rules: &'a Rules,
@@ -152,8 +152,8 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// May the client use its Client Identifier? Rules that say nothing about it are mentioned where nothing else is
-    /// asked.
+    /// Checks whether the client may use its Client Identifier. `mentions_silence` also reports that no rule is
+    /// about Client Identifiers.
     fn ask_identifier(&mut self, mentions_silence: bool) -> fmt::Result {
         let (who, at) = (self.who(), self.path.display());
         let client_identifier = self.subject.client_identifier;
@@ -176,7 +176,7 @@ impl Question<'_> {
         }
     }
 
-    /// May the client do this?
+    /// Checks a publication or subscription.
     fn ask(&mut self, name: &str, topic: &str, qos: Qos, wish: &Wish<'_>) -> fmt::Result {
         let verdict = self.rules.decide_once(&self.subject, wish);
         self.is_allowed &= verdict.qos.is_some();
@@ -189,18 +189,18 @@ impl Question<'_> {
         write!(self.text, "{name} {topic}: {word} for {who}")?;
         match verdict.by {
             Some((rule, section)) => self.explain(rule, rule.line, section),
-            None => writeln!(self.text, ": no rule in {} is about it", self.path.display()),
+            None => writeln!(self.text, ": no rule in {} applies", self.path.display()),
         }
     }
 
     fn who(&self) -> String {
         match self.subject.user {
             Some(user) => format!("{user:?}"),
-            None => "somebody without a name".to_owned(),
+            None => "an anonymous client".to_owned(),
         }
     }
 
-    /// Names the rule that decided.
+    /// Appends the rule that decided.
     fn explain(&mut self, rule: &dyn fmt::Display, line: u32, section: u32) -> fmt::Result {
         let at = self.path.display();
         writeln!(self.text, " by {at}:{line}: `{rule}` (its section begins in line {section})")

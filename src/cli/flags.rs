@@ -1,4 +1,4 @@
-//! The command line, which goes over the file.
+//! Command-line flags, which override the configuration file.
 
 use std::path::PathBuf;
 
@@ -10,16 +10,16 @@ use crate::config::{
 
 /// An MQTT broker that gets everything out of one machine.
 ///
-/// Without flags it listens on `127.0.0.1:1883` and `[::1]:1883`, for clients on this machine.
+/// Without flags, the broker listens on `127.0.0.1:1883` and `[::1]:1883`, for clients on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "broker", version, about, after_long_help = EXIT_CODES)]
 pub struct Flags {
-    /// What to do instead of serving.
+    /// Command to run instead of the broker.
     #[command(subcommand)]
     pub command: Option<Command>,
 
     /// Address or host name to listen on, instead of the configured ones; may be repeated. A port
-    /// alone is for all addresses of this machine. Port 0 takes a free one and logs it.
+    /// alone means all addresses of this machine. Port 0 chooses a free port and logs it.
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<Addresses>,
 
@@ -32,157 +32,157 @@ pub struct Flags {
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
-    /// Check the configuration, say what is wrong with it, and exit.
+    /// Check the configuration, report errors, and exit.
     #[arg(long)]
     pub check_config: bool,
 
-    /// How log events are written to standard error.
+    /// Format of the log on standard error.
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// Least urgent log events that are written.
+    /// Log level.
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
 
-    /// Log a line for each connection event: `--log-level debug`. Twice for everything.
+    /// Log every connection event (`--log-level debug`); -vv logs everything (`trace`).
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "log_level")]
     pub verbose: u8,
 
-    /// Folder to keep sessions and retained messages in, or `none` for memory alone. Without it they
-    /// are kept in a folder for what programs keep, under the port that is listened on.
+    /// Folder for sessions and retained messages, or `none` for memory only. The default is a folder named
+    /// after the port, in the state folder of the user or the service.
     #[arg(long, value_name = "DIR|none", global = true)]
     pub data: Option<String>,
 
-    /// Cores to run on: how many, or which, as in `0,2,4-7`. Each runs a thread pinned to it, as
-    /// far as the system has as many.
+    /// Cores to run on: a number, or a list such as `0,2,4-7`. Each core runs one thread, pinned to a
+    /// processor if there are enough.
     #[arg(long, value_name = "N|LIST")]
     pub cores: Option<Cores>,
 
-    /// Choose cores by NUMA node, those beside the network card first, and keep each core's memory
-    /// on its node. `broker platform --plan` shows the choice.
+    /// Choose cores by NUMA node, beginning with the node of the network card, and allocate each core's
+    /// memory on its node. `broker platform --plan` shows the placement.
     #[arg(long)]
     pub numa: bool,
 
-    /// How to run: on io_uring, on readiness (`poll`), on one core in the process's one thread
-    /// (`sync`), or as fast as this machine allows (`auto`).
+    /// I/O method: io_uring, readiness (`poll`), one core in the main thread (`sync`), or the fastest that
+    /// is available (`auto`).
     #[arg(long)]
     pub mode: Option<Mode>,
 
-    /// What cores run on: our own executors on io_uring or on readiness, or a runtime that this
-    /// broker was built with.
+    /// Executor of the cores: the broker's own, on io_uring or on readiness, or a runtime that this broker
+    /// was built with.
     #[arg(long)]
     pub executor: Option<ExecutorKind>,
 
-    /// Take statistics, latency histograms among them, and print them at exit, on SIGUSR1 (where
-    /// there are signals), and every so many seconds.
+    /// Collect statistics, including latency histograms, and print them on exit, on SIGUSR1 (Unix) and, if
+    /// given, every SECONDS seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1,
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub stats: Option<Option<u32>>,
 
-    /// How statistics are written to standard output.
+    /// Format of statistics on standard output.
     #[arg(long, value_name = "FORMAT")]
     pub stats_format: Option<StatsFormat>,
 
-    /// File to write every interval's histograms to, as an HdrHistogram interval log, and beside it
-    /// a `.hgrm` file for each kind of latency at the end.
+    /// File for the histograms of every interval, an HdrHistogram interval log; on exit, a `.hgrm` file for
+    /// each kind of latency is written beside it.
     #[arg(long, value_name = "FILE")]
     pub stats_log: Option<PathBuf>,
 }
 
-/// What the broker does instead of serving.
+/// Commands other than running the broker.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Say what this machine is and allows, and how to run a broker on it.
+    /// Describe this machine, its limits, and suitable settings.
     Platform {
-        /// As a JSON object.
+        /// Print a JSON object.
         #[arg(long)]
         json: bool,
 
-        /// Say instead which processor each core would run on.
+        /// Print the placement of cores on processors instead.
         #[arg(long)]
         plan: bool,
 
-        /// For so many cores, or for those.
+        /// Cores to place: a number or a list.
         #[arg(long, value_name = "N|LIST", requires = "plan")]
         cores: Option<Cores>,
 
-        /// By NUMA node.
+        /// Place cores by NUMA node.
         #[arg(long, requires = "plan")]
         numa: bool,
     },
-    /// Change or look at a password file. Passwords are typed, or read from standard input.
+    /// Manage a password file. Passwords are typed, or read from standard input.
     Passwd {
         /// The password file, instead of the configured one.
         #[arg(long, value_name = "FILE", global = true)]
         file: Option<PathBuf>,
 
-        /// What to do.
+        /// The command.
         #[command(subcommand)]
         what: PasswdCommand,
     },
-    /// Ask a file of rules.
+    /// Evaluate a file of access rules.
     Acl {
-        /// What to ask.
+        /// The command.
         #[command(subcommand)]
         what: AclCommand,
     },
-    /// Look at what is kept on disk, check it, carry it elsewhere. The broker must not run.
+    /// Inspect, check, repair, export and import the store. The broker must not be running.
     Store {
-        /// What to do.
+        /// The command.
         #[command(subcommand)]
         what: StoreCommand,
     },
-    /// Be a service of Windows, which starts with the machine.
+    /// Manage the Windows service, which starts with the machine.
     #[cfg(all(feature = "service", windows))]
     Service {
-        /// What to do.
+        /// The command.
         #[command(subcommand)]
         what: ServiceCommand,
     },
 }
 
-/// What to do with the service of Windows.
+/// Commands of the Windows service.
 #[cfg(all(feature = "service", windows))]
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ServiceCommand {
-    /// Install it with the `--config` and `--data` given here, and start it. Its log is
-    /// `%ProgramData%\ringmq\broker.log`. Everything else is said in the configuration file.
+    /// Install the service with the given `--config` and `--data`, and start it. Its log is
+    /// `%ProgramData%\ringmq\broker.log`. All other settings come from the configuration file.
     Install,
-    /// Stop it and take it away; configuration, data and log stay.
+    /// Stop and remove the service; configuration, data and log stay.
     Uninstall,
-    /// What the service manager calls.
+    /// Run the service; called by the service manager.
     Run,
 }
 
-/// What to do with a password file.
+/// Commands for a password file.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PasswdCommand {
-    /// Add a user, or give it another password.
+    /// Add a user, or change the password of one.
     Add {
         /// User Name.
         user: String,
     },
-    /// Take a user out.
+    /// Remove a user.
     Remove {
         /// User Name.
         user: String,
     },
-    /// Say who is in it.
+    /// List all users.
     List,
-    /// Say whether a password is a user's; exit code 1 if not.
+    /// Check a password of a user; exit code 1 if it is wrong.
     Verify {
         /// User Name.
         user: String,
     },
 }
 
-/// What to do with a file of rules.
+/// Commands for a file of access rules.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AclCommand {
-    /// Say what a user may do with a topic, and whether it may have a Client Identifier, and which
-    /// rule says so; exit code 1 if anything asked is denied.
+    /// Show whether a user may publish or subscribe to a topic, or use a Client Identifier, and the rule
+    /// that decides; exit code 1 if anything is denied.
     Check {
-        /// User Name; `-` for a client without one.
+        /// User Name; `-` for an anonymous client.
         user: String,
 
         /// Topic Name, or Topic Filter.
@@ -193,50 +193,50 @@ pub enum AclCommand {
         #[arg(long, value_name = "ID")]
         client: Option<String>,
 
-        /// May it publish there? Without this and --subscribe both are asked.
+        /// Check publishing. Without --publish and --subscribe, both are checked.
         #[arg(long)]
         publish: bool,
 
-        /// May it subscribe there?
+        /// Check subscribing.
         #[arg(long)]
         subscribe: bool,
 
-        /// With this QoS.
+        /// QoS of the message or subscription.
         #[arg(long, value_name = "QOS", default_value_t = 0,
               value_parser = clap::value_parser!(u8).range(0..=2))]
         qos: u8,
 
-        /// A message that is to be retained.
+        /// Check publishing with RETAIN.
         #[arg(long)]
         retain: bool,
 
-        /// The file of rules, instead of the configured one.
+        /// The file of access rules, instead of the configured one.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
 }
 
-/// What to do with a store.
+/// Commands for the store.
 #[derive(Clone, Debug, Subcommand)]
 pub enum StoreCommand {
-    /// Say what is in it.
+    /// Show what the store contains.
     Inspect {
-        /// As a JSON object.
+        /// Print a JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Look at every byte, and say where it is torn or damaged.
+    /// Read every byte, and report torn or damaged places.
     Verify,
-    /// Write it anew, without what is past.
+    /// Rewrite the store without obsolete records.
     Compact,
-    /// Write all of it to standard output, a JSON object a line.
+    /// Write the content to standard output, one JSON object per line.
     Export,
-    /// Read what `export` wrote from standard input into an empty store.
+    /// Read the output of `export` from standard input into an empty store.
     Import,
-    /// Keep what is whole of a damaged store, and move the rest aside.
+    /// Keep the intact records of a damaged store, and move the damaged files aside.
     Repair,
-    /// End the session of a client, as one that belongs to a user who does not come back: its
-    /// subscriptions, what waits in it and its Will are gone.
+    /// End the session of a client, for example of a user who does not come back: deletes its
+    /// subscriptions, queued messages and Will.
     EndSession {
         /// The Client Identifier.
         #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -245,12 +245,12 @@ pub enum StoreCommand {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 stopped by SIGTERM or SIGINT, all clients told; 2 flags or configuration cannot be \
-used; 3 an address cannot be listened on; 4 the descriptor limit is too low for the configured \
-connections; 5 the store cannot be used; 1 anything else.";
+Exit codes: 0 stopped by SIGTERM or SIGINT, after a DISCONNECT to every client; 2 invalid flags or \
+configuration; 3 an address cannot be listened on; 4 the descriptor limit is too low for the configured \
+connections; 5 the store cannot be used; 1 any other error.";
 
 impl Flags {
-    /// Defaults, file and flags taken together.
+    /// The settings: defaults, overridden by the file, overridden by flags.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
         let mut settings = match &self.config {
             Some(file) => Settings::from_file(file)?,

@@ -18,7 +18,7 @@ pub(super) fn output() -> Option<&'static Output> {
     LOG.get()
 }
 
-/// Writes out what the log still holds. For the end of the process.
+/// Writes all buffered lines of the log, at the end of the process.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.finish();
@@ -75,7 +75,7 @@ fn log_panics(output: Output) {
             _ => "set RUST_BACKTRACE=1 for a backtrace\n".to_owned(),
         };
         output.say(format!("thread '{name}' {panic}\n{trace}").as_bytes());
-        // The last chance to write it, where a panic ends the process.
+        // The process may end now.
         output.finish();
     }));
 }

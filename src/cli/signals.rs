@@ -15,7 +15,7 @@ pub(super) fn hold() -> std::io::Result<signal_hook::iterator::Signals> {
     signal_hook::iterator::Signals::new([SIGHUP, SIGUSR1])
 }
 
-/// Nothing to hold: this system has no signals.
+/// Does nothing: this system has no signals.
 #[cfg(not(unix))]
 pub(super) fn hold() -> std::io::Result<()> {
     Ok(())
@@ -47,7 +47,7 @@ pub(super) fn listen(
     Ok(())
 }
 
-/// Handles Ctrl-C and its like from here on: the first asks for a clean stop, the second ends the process.
+/// Handles Ctrl-C and similar events from here on: the first asks for a clean stop, the second ends the process.
 #[cfg(not(unix))]
 pub(super) fn listen(
     _held: (),

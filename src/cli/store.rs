@@ -41,7 +41,7 @@ fn run_on(
                 writeln!(to, "damaged: {damage}")?;
             }
             let (frames, torn) = (verdict.frames, verdict.torn_bytes);
-            writeln!(to, "{at}: {frames} frames are whole, {torn} bytes at the end are torn")?;
+            writeln!(to, "{at}: {frames} frames are intact, {torn} bytes at the end are torn")?;
             if !verdict.damages.is_empty() {
                 return Ok(Exit::Store);
             }
@@ -56,10 +56,10 @@ fn run_on(
             writeln!(to, "{at}: {sessions} sessions, {retained} retained messages")?;
         }
         StoreCommand::Repair => match tools::repair(folder)? {
-            None => writeln!(to, "{at}: nothing is damaged")?,
+            None => writeln!(to, "{at}: no damage found")?,
             Some((aside, places)) => writeln!(
                 to,
-                "{at}: what is whole is kept; {places} places were damaged, the files as they were \
+                "{at}: intact records are kept; {places} places were damaged, the original files \
                  are in {}",
                 aside.display()
             )?,

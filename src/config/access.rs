@@ -1,4 +1,4 @@
-//! Who is let in, and who may do what.
+//! Authentication and authorization.
 
 use std::path::PathBuf;
 
@@ -6,28 +6,28 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::number::between;
 
-/// Who is let in, and who may do what.
+/// Authentication and authorization.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
-    /// Whether clients without a name are let in.
+    /// Which listeners admit anonymous clients.
     pub anonymous: Anonymous,
     /// File of users and their passwords; empty for none.
     pub password_file: PathBuf,
-    /// File of rules that say who may do what; empty for none: who is in may do everything.
+    /// File of access rules; empty for none: clients may do everything.
     pub acl_file: PathBuf,
-    /// Whether a session is only for the user that made it.
+    /// Whether a session belongs to the user that created it.
     pub bind_sessions: bool,
-    /// Whether a client with a certificate is known by the name in it.
+    /// Whether the name in a client certificate is the user name.
     pub certificate_names: bool,
-    /// Decisions about clients that may wait for the pool.
+    /// Jobs that may wait for each pool of threads.
     #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
     pub waiting_max: u32,
-    /// How new passwords are kept.
+    /// Hashes of new passwords.
     pub hashing: Hashing,
-    /// Clients that show a JSON Web Token.
+    /// Authentication by JSON Web Token.
     pub jwt: Jwt,
-    /// Clients that a server is asked about.
+    /// Authentication by an HTTP server.
     pub http: Http,
 }
 
@@ -48,7 +48,7 @@ impl Default for Access {
 }
 
 impl Access {
-    /// Whether there is any way to be let in by name and secret.
+    /// Whether users are configured, by any method.
     pub fn knows_users(&self) -> bool {
         let takes_tokens = !self.jwt.key_set.as_os_str().is_empty();
         self.has_password_file() || takes_tokens || !self.http.url.is_empty()
@@ -60,15 +60,15 @@ impl Access {
     }
 }
 
-/// Whether clients without a name are let in.
+/// Which listeners admit anonymous clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
-    /// By listeners that only this machine reaches, while there is no way to be known by name.
+    /// Listeners that only this machine can reach, unless users are configured.
     #[default]
     Auto,
-    /// By all listeners.
+    /// All listeners.
     Yes,
-    /// By none.
+    /// No listener.
     No,
 }
 
@@ -89,19 +89,19 @@ impl<'de> Deserialize<'de> for Anonymous {
     }
 }
 
-/// How new passwords are kept: what it costs to try one.
+/// Hashes of new passwords: the cost of an attempt.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hashing {
-    /// Argon2id's memory in KiB, for each attempt under way.
+    /// Memory of Argon2id in KiB, for each concurrent attempt.
     #[serde(deserialize_with = "between::<_, _, 8, 4_194_304>")]
     pub memory_kib: u32,
-    /// Its iterations.
+    /// Iterations of Argon2id.
     #[serde(deserialize_with = "between::<_, _, 1, 1_000>")]
     pub iterations: u32,
-    /// Whether SCRAM-SHA-256 is to know the password too.
+    /// Whether to store a verifier for SCRAM-SHA-256 too.
     pub scram: bool,
-    /// Its iterations, which the client does.
+    /// Iterations of SCRAM, which the client computes.
     #[serde(deserialize_with = "between::<_, _, 4_096, 10_000_000>")]
     pub scram_iterations: u32,
 }
@@ -112,34 +112,34 @@ impl Default for Hashing {
     }
 }
 
-/// Where the token of a client stands.
+/// The field of CONNECT that has the token.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenIn {
-    /// In its Password.
+    /// The Password.
     #[default]
     Password,
-    /// In its User Name.
+    /// The User Name.
     Username,
-    /// In its Password, or else in its User Name.
+    /// The Password, otherwise the User Name.
     Either,
 }
 
-/// Clients that show a JSON Web Token.
+/// Authentication by JSON Web Token.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
-    /// File with the keys (a JSON Web Key Set); empty: tokens are not taken.
+    /// File with the keys (a JSON Web Key Set); empty: tokens are not accepted.
     pub key_set: PathBuf,
-    /// Where clients put their token.
+    /// The field of CONNECT that has the token.
     pub token_in: TokenIn,
-    /// What `iss` has to be; empty for anything.
+    /// Required `iss`; empty for any.
     pub issuer: String,
-    /// What `aud` has to name; empty for anything.
+    /// Required member of `aud`; empty for any.
     pub audience: String,
-    /// The claim that names the user.
+    /// Claim with the user name.
     pub user_claim: String,
-    /// Seconds by which clocks may differ.
+    /// Tolerated clock difference in seconds.
     #[serde(deserialize_with = "between::<_, _, 0, 3_600>")]
     pub leeway_s: u32,
 }
@@ -157,26 +157,25 @@ impl Default for Jwt {
     }
 }
 
-/// Clients that a server is asked about.
+/// Authentication by an HTTP server.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Whom to ask; empty for nobody. It may hold a name and a password.
+    /// URL of the server; empty for none. The URL may have a name and a password.
     pub url: String,
-    /// PEM file with the authorities that its certificate has to come from; empty for those that
-    /// `SSL_CERT_FILE` names in the environment, or else those that browsers know.
+    /// PEM file with certificate authorities for the server; empty for those in the file that the
+    /// environment variable `SSL_CERT_FILE` names, otherwise those that browsers trust.
     pub ca: PathBuf,
-    /// Milliseconds it may take to answer.
+    /// Timeout in milliseconds.
     #[serde(deserialize_with = "between::<_, _, 1, 60_000>")]
     pub timeout_ms: u32,
-    /// Seconds for which an answer holds for the same client with the same password; 0 asks each
-    /// time.
+    /// Seconds for which a positive answer is cached for the same client and password; 0: no cache.
     #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
     pub cache_s: u32,
-    /// Answers remembered.
+    /// Number of cached answers.
     #[serde(deserialize_with = "between::<_, _, 1, 10_000_000>")]
     pub cache_max: u32,
-    /// What holds when it does not answer.
+    /// Decision if the server does not answer.
     pub on_failure: OnFailure,
 }
 
@@ -193,13 +192,13 @@ impl Default for Http {
     }
 }
 
-/// What holds when a server that was asked does not answer.
+/// Decision if the HTTP server does not answer.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// Nobody is let in.
+    /// Refuse the client.
     #[default]
     Deny,
-    /// Everybody is, under the name they say they have.
+    /// Admit the client as the user that it claims to be.
     Allow,
 }

@@ -1,4 +1,4 @@
-//! Addresses to listen on, as people type them.
+//! Addresses to listen on, in the forms that the configuration accepts.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserializer, de};
 
-/// The addresses that a text means: one with a port; a host name's, with a port; or, where there is but a
-/// port, all of this machine.
+/// The addresses that a text stands for: an address with a port; the addresses of a host name, with a port; or,
+/// for a port alone, all addresses of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses(pub Vec<SocketAddr>);
 
@@ -19,7 +19,7 @@ impl Addresses {
         Self(all.to_vec())
     }
 
-    /// This machine's own, which nobody else reaches.
+    /// The loopback addresses, which only this machine can reach.
     pub fn loopback(port: u16) -> Self {
         let own =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (Ipv6Addr::LOCALHOST, port).into()];
@@ -37,14 +37,14 @@ impl FromStr for Addresses {
         let (host, port) = text.rsplit_once(':').unwrap_or(("*", text));
         let Ok(port) = port.parse() else {
             return Err(format!(
-                "{text:?} is no address with a port, as 127.0.0.1:1883, [::1]:1883, localhost:1883, or \
-                 :1883 for all of this machine, nor unix:/path"
+                "{text:?} is not an address with a port: expected 127.0.0.1:1883, [::1]:1883, localhost:1883, \
+                 :1883 for all addresses of this machine, or unix:/path"
             ));
         };
         if host.contains(':') {
             let inside = host.trim_matches(['[', ']']);
             return Err(format!(
-                "{text:?}: an IPv6 address is in brackets before its port, as [{inside}]:{port}"
+                "{text:?}: an IPv6 address needs brackets before the port: [{inside}]:{port}"
             ));
         }
         if matches!(host, "" | "*") {
@@ -77,7 +77,7 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(
         type Value = Vec<SocketAddr>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an address as \"127.0.0.1:1883\", or a list of them")
+            f.write_str("an address such as \"127.0.0.1:1883\", or a list of addresses")
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
@@ -109,7 +109,7 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(
     deserializer.deserialize_any(Written)
 }
 
-/// Two addresses that cannot both be listened on, and why.
+/// The reason why two addresses cannot both be listened on, if there is one.
 pub(super) fn clash(one: &SocketAddr, other: &SocketAddr) -> Option<String> {
     if one.port() != other.port() || one.port() == 0 {
         return None;
@@ -120,12 +120,12 @@ pub(super) fn clash(one: &SocketAddr, other: &SocketAddr) -> Option<String> {
     let covers = |all: &SocketAddr, part: &SocketAddr| {
         all.ip().is_unspecified() && all.is_ipv6() == part.is_ipv6()
     };
-    // Elsewhere the one for the address takes what is for it.
+    // Other systems prefer the listener of the specific address.
     let is_within = cfg!(target_os = "linux") && (covers(one, other) || covers(other, one));
     is_within.then(|| {
         format!(
-            "{one} and {other}: one of them is for all addresses of this machine, and so for the other's \
-             too; name the addresses one by one, or choose another port"
+            "{one} and {other}: one of them means all addresses of this machine, including the other; \
+             list the addresses one by one, or choose another port"
         )
     })
 }
@@ -149,9 +149,9 @@ mod tests {
         let localhost = read("localhost:1883").expect("every machine has it");
         assert!(localhost.contains(&"127.0.0.1:1883".to_owned()), "{localhost:?}");
         for (wrong, says) in [
-            ("localhost", "no address with a port"),
-            ("", "no address with a port"),
-            ("127.0.0.1:65536", "no address with a port"),
+            ("localhost", "not an address with a port"),
+            ("", "not an address with a port"),
+            ("127.0.0.1:65536", "not an address with a port"),
             ("2001:db8::1:1883", "[2001:db8::1]:1883"),
             ("nobody.invalid:1883", "cannot be resolved"),
         ] {

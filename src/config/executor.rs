@@ -1,4 +1,4 @@
-//! Cores, modes and executors to run on, and how to use io_uring.
+//! Cores, I/O methods and executors, and options of io_uring.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, de};
@@ -8,9 +8,9 @@ use super::number::between;
 /// Cores to run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cores {
-    /// So many, whichever the system has.
+    /// A number of cores.
     Count(u16),
-    /// Those with these numbers, as the system counts them.
+    /// Processors with these numbers of the operating system.
     List(Vec<u16>),
 }
 
@@ -21,7 +21,7 @@ impl Default for Cores {
 }
 
 impl Cores {
-    /// How many.
+    /// Number of cores.
     pub fn count(&self) -> u16 {
         match self {
             Self::Count(count) => *count,
@@ -35,8 +35,10 @@ impl std::str::FromStr for Cores {
 
     /// A number of cores, or a list of their numbers such as `0,2,4-7`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| format!("{text:?} {what}; say how many, or which, as in 0,2,4-7");
-        let number = |text: &str| text.parse::<u16>().map_err(|_| wrong("is no number of cores"));
+        let wrong =
+            |what: &str| format!("{text:?} {what}; expected a number, or a list such as 0,2,4-7");
+        let number =
+            |text: &str| text.parse::<u16>().map_err(|_| wrong("is not a number of cores"));
         let cores = if text.contains([',', '-']) {
             let mut list = Vec::new();
             for range in text.split(',') {
@@ -78,34 +80,33 @@ impl<'de> Deserialize<'de> for Cores {
     }
 }
 
-/// Threads one process may run on; more than any machine has, and as many as a stamp can name.
+/// Highest number of cores: more than any machine has, and as many as a stamp can identify.
 const CORES_MAX: u16 = 1_024;
 
-/// How to use io_uring.
+/// Options of io_uring.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Uring {
-    /// Submissions a core may have waiting for the end of its turn.
+    /// Submission queue entries of a core.
     #[serde(deserialize_with = "between::<_, _, 1, 32_768>")]
     pub entries: u32,
-    /// Completions that may wait for a core.
+    /// Completion queue entries of a core.
     #[serde(deserialize_with = "between::<_, _, 2, 65_536>")]
     pub completions: u32,
     /// Receive buffers of a core; a power of two.
     #[serde(deserialize_with = "power_of_two")]
     pub buffers: u16,
-    /// Bytes of each.
+    /// Bytes of a receive buffer.
     #[serde(deserialize_with = "between::<_, _, 64, 1_048_576>")]
     pub buffer_bytes: u32,
-    /// From how many bytes on a send goes without copying; 0 for never.
+    /// Smallest send that uses zero-copy; 0 for never.
     #[serde(deserialize_with = "between::<_, _, 0, 1_073_741_824>")]
     pub zero_copy_bytes_min: u32,
-    /// Whether several receptions may share a buffer, where the kernel can (6.12).
+    /// Whether buffers are consumed incrementally, if the kernel supports it (6.12).
     pub incremental: bool,
-    /// Whether the kernel's work for a core waits until the core asks for it, where it can (6.1).
+    /// Whether task work is deferred until the core asks for it, if the kernel supports it (6.1).
     pub defer_taskrun: bool,
-    /// Whether sockets are in a table of the ring instead of among the process's descriptors, where the
-    /// kernel closes them there at once (6.13).
+    /// Whether sockets are direct descriptors of the ring, if the kernel closes those at once (6.13).
     pub direct_descriptors: bool,
 }
 
@@ -128,44 +129,44 @@ fn power_of_two<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Er
     let number: u16 = between::<_, _, 1, 32_768>(deserializer)?;
     match number.is_power_of_two() {
         true => Ok(number),
-        false => Err(de::Error::custom(format!("{number} is no power of two"))),
+        false => Err(de::Error::custom(format!("{number} is not a power of two"))),
     }
 }
 
-/// How to run.
+/// I/O method.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The fastest way that this machine allows.
+    /// The fastest method that is available.
     #[default]
     Auto,
-    /// On io_uring, or not at all.
+    /// io_uring; without it the broker does not start.
     Uring,
-    /// On readiness: epoll, kqueue or Windows' AFD.
+    /// Readiness: epoll, kqueue or the AFD of Windows.
     Poll,
-    /// On one core, in the process's one thread.
+    /// One core, in the main thread.
     Sync,
 }
 
-/// What cores run on.
+/// Executor of the cores.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutorKind {
-    /// The fastest that the mode and this machine allow.
+    /// The fastest executor that the mode permits and this machine supports.
     #[default]
     Auto,
-    /// Our own, on io_uring.
+    /// The broker's own, on io_uring.
     Uring,
-    /// The runtime of this name, on io_uring; where the broker was built with it.
+    /// The runtime of this name, on io_uring, if it is part of the build.
     Monoio,
-    /// The runtime of this name, on io_uring; where the broker was built with it.
+    /// The runtime of this name, on io_uring, if it is part of the build.
     Glommio,
-    /// Our own, on readiness.
+    /// The broker's own, on readiness.
     Poll,
 }
 
 impl ExecutorKind {
-    /// Whether this broker was built with it.
+    /// Whether the executor is part of this build.
     pub fn is_built_in(self) -> bool {
         let is_64_bit_linux = cfg!(all(target_os = "linux", target_pointer_width = "64"));
         match self {
@@ -175,7 +176,7 @@ impl ExecutorKind {
         }
     }
 
-    /// Its name in flags and logs.
+    /// Name in flags and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",

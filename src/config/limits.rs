@@ -1,29 +1,29 @@
-//! Bounds on what clients can make the broker do and hold.
+//! Limits on the resources that clients can use.
 
 use serde::Deserialize;
 
 use super::number::between;
 
-/// Bounds on what clients can make the broker do and hold.
+/// Limits on the resources that clients can use.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at a time; 0 for as many as the descriptor limit allows.
+    /// Concurrent connections; 0 for as many as the descriptor limit permits.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub connections_max: u32,
-    /// Connections accepted in a second; 0 for no limit.
+    /// Connections accepted per second; 0 for no limit.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub connections_per_second_max: u32,
     /// Seconds from accepting a connection to its CONNECT.
     #[serde(deserialize_with = "between::<_, _, 1, 3_600>")]
     pub connect_timeout_s: u32,
-    /// Steps of TLS handshakes that a core takes in a turn; further ones wait for the next.
+    /// TLS handshake steps of a core per turn; further steps wait for a later turn.
     #[serde(deserialize_with = "between::<_, _, 1, 10_000>")]
     pub tls_handshakes_per_turn_max: u32,
-    /// TLS handshakes that wait on a core; one more is closed.
+    /// TLS handshakes that may wait on a core; further connections are closed.
     #[serde(deserialize_with = "between::<_, _, 1, 10_000_000>")]
     pub tls_handshakes_waiting_max: u32,
-    /// Bytes of a CONNECT packet, and of each packet until its client is let in.
+    /// Bytes of a CONNECT packet, and of every packet until the client is authenticated.
     #[serde(deserialize_with = "between::<_, _, 128, 268_435_460>")]
     pub connect_bytes_max: u32,
     /// Maximum Packet Size announced and enforced.
@@ -35,7 +35,7 @@ pub struct Limits {
     /// Bytes of a Topic Name or Filter.
     #[serde(deserialize_with = "between::<_, _, 1, 65_535>")]
     pub topic_bytes_max: u16,
-    /// Sessions, of connected clients and of those that are away.
+    /// Sessions, of connected and of disconnected clients.
     #[serde(deserialize_with = "between::<_, _, 1, 1_000_000_000>")]
     pub sessions_max: u32,
     /// Subscriptions of one client.
@@ -44,31 +44,31 @@ pub struct Limits {
     /// Bytes of the properties of one packet other than CONNECT.
     #[serde(deserialize_with = "between::<_, _, 4_096, 268_435_455>")]
     pub properties_bytes_max: u32,
-    /// Those of them whose filter has a wildcard.
+    /// Subscriptions of one client whose filter has a wildcard.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub wildcard_subscriptions_per_client_max: u32,
-    /// Those of them that are shared.
+    /// Shared subscriptions of one client.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub shared_subscriptions_per_client_max: u32,
     /// Subscriptions of all clients whose filter has a wildcard.
     #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
     pub wildcard_subscriptions_max: u32,
-    /// Shared subscriptions of all clients, however many members each has.
+    /// Shared subscriptions of all clients, regardless of the number of members.
     #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
     pub shared_subscriptions_max: u32,
-    /// Topic Filters of one SUBSCRIBE packet; those beyond are refused.
+    /// Topic Filters of one SUBSCRIBE packet; further filters are refused.
     #[serde(deserialize_with = "between::<_, _, 1, 10_000_000>")]
     pub subscribe_filters_max: u32,
-    /// Receive Maximum announced: unfinished QoS 2 messages from one client.
+    /// Receive Maximum announced: incomplete QoS 2 messages from one client.
     #[serde(deserialize_with = "between::<_, _, 1, 65_535>")]
     pub receive_maximum: u16,
-    /// QoS 1 and 2 messages in flight to one client, or its Receive Maximum if lower.
+    /// QoS 1 and 2 messages in flight to one client, unless its Receive Maximum is lower.
     #[serde(deserialize_with = "between::<_, _, 1, 30_000>")]
     pub inflight_max: u16,
     /// Topic Alias Maximum announced; 0 for none.
     #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
     pub topic_alias_maximum: u16,
-    /// Topic Aliases the broker sets towards one client, or its Topic Alias Maximum if lower.
+    /// Topic Aliases the broker sets towards one client, unless its Topic Alias Maximum is lower.
     #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
     pub topic_alias_outgoing_max: u16,
     /// Encoded bytes waiting for one client.
@@ -80,7 +80,7 @@ pub struct Limits {
     /// Bytes of messages queued for one session.
     #[serde(deserialize_with = "between::<_, _, 1_024, 1_099_511_627_776>")]
     pub queue_bytes_max: u64,
-    /// What gives way when a queue is full.
+    /// Policy of a full queue.
     pub queue_policy: QueuePolicy,
     /// Retained messages.
     #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
@@ -88,17 +88,17 @@ pub struct Limits {
     /// Bytes of retained messages.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub retained_bytes_max: u64,
-    /// Bytes of all sessions, subscriptions, messages, queues and outboxes; 0 for three quarters of the memory there is.
+    /// Bytes of all sessions, subscriptions, messages, queues and outboxes; 0 for three quarters of the memory.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub memory_bytes_max: u64,
     /// Longest Session Expiry Interval; 4294967295 for "never expires".
     #[serde(deserialize_with = "between::<_, _, 0, 4_294_967_295>")]
     pub session_expiry_max_s: u32,
-    /// Keep Alive at most of MQTT 5.0 clients, imposed as Server Keep Alive; 0 leaves it to the client.
+    /// Longest Keep Alive of MQTT 5.0 clients, assigned by Server Keep Alive; 0: the client decides.
     #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
     pub keep_alive_max_s: u16,
-    /// The same of clients of MQTT 3.1 and 3.1.1, which cannot be told: those that chose a
-    /// longer one, or none, are disconnected once they are silent for longer than this allows. 0 leaves it to the client.
+    /// Longest Keep Alive of MQTT 3.1 and 3.1.1 clients, which have no Server Keep Alive: clients with a
+    /// longer one, or none, are disconnected after one and a half times this without a packet. 0: the client decides.
     #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
     pub keep_alive_v3_max_s: u16,
 }
@@ -111,8 +111,7 @@ impl Default for Limits {
             connect_timeout_s: 10,
             tls_handshakes_per_turn_max: 1,
             tls_handshakes_waiting_max: 20_000,
-            // A Will of 64 KiB, which is the largest, and as much again for names, a password or token,
-            // and properties.
+            // The largest Will, 64 KiB, and as much again for names, a password or token, and properties.
             connect_bytes_max: 128 * 1024,
             packet_bytes_max: 16 * 1024 * 1024,
             topic_levels_max: 128,
@@ -143,17 +142,17 @@ impl Default for Limits {
     }
 }
 
-/// What to do when the queue of a session is full.
+/// Policy of a full queue.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueuePolicy {
-    /// The newcomer is dropped.
+    /// Drop the new message.
     #[default]
     DropNewest,
-    /// The oldest queued message makes room.
+    /// Drop the oldest queued message.
     DropOldest,
-    /// A connected client is disconnected with 0x97 Quota exceeded; an offline one loses the newcomer.
+    /// Disconnect a connected client with 0x97 Quota exceeded; for a disconnected client, drop the new message.
     Disconnect,
-    /// At most one message a topic waits, the newest.
+    /// Queue only the latest message of each topic.
     KeepLatest,
 }

@@ -1,4 +1,4 @@
-//! Listeners: where clients come in, what is spoken there, and who may.
+//! Listeners: address, transport and options of each.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,41 +12,40 @@ use super::proxy::Proxy;
 pub use super::unix_socket::UnixSocket;
 pub use super::websocket::WebSocket;
 
-/// One way in.
+/// One listener.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Where it listens.
+    /// Address or path to listen on.
     pub bind: Bind,
-    /// What is spoken there.
+    /// Transport.
     #[serde(default)]
     pub transport: Transport,
-    /// Connections through it at a time; 0 for no bound of its own.
+    /// Concurrent connections of this listener; 0 for no limit of its own.
     #[serde(default, deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub connections_max: u32,
-    /// Whether clients may come without a User Name; as the access control says when this does not.
+    /// Whether anonymous clients are admitted; none: `access.anonymous` decides.
     #[serde(default)]
     pub anonymous: Option<bool>,
-    /// Proxies whose word is taken for where a client comes from. What they connect begins with a
-    /// PROXY header.
+    /// Trusted proxies, whose connections begin with a PROXY header that has the client's address.
     #[serde(default)]
     pub proxy_protocol_from: Vec<Proxy>,
-    /// What of a certificate that the proxy has seen, and says in its header, is taken for a client's name.
+    /// User name from the certificate that the proxy describes in its header.
     #[serde(default)]
     pub proxy_protocol_identity: ProxiedIdentity,
-    /// Certificates and what is asked of clients', where TLS is spoken.
+    /// Options of TLS.
     #[serde(default)]
     pub tls: Tls,
-    /// What an HTTP request must look like, where WebSocket is spoken.
+    /// Options of WebSocket.
     #[serde(default)]
     pub websocket: WebSocket,
-    /// Whom the socket is for, where it is in the file system.
+    /// Permissions of a Unix socket.
     #[serde(default)]
     pub unix: UnixSocket,
 }
 
 impl Listener {
-    /// Plain MQTT over TCP.
+    /// A listener for MQTT over TCP.
     pub fn tcp(address: SocketAddr) -> Self {
         Self {
             bind: Bind::Address(address),
@@ -61,7 +60,7 @@ impl Listener {
         }
     }
 
-    /// What holds between its keys.
+    /// Checks conditions that involve several keys.
     pub(super) fn check(&self) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("[[listeners]] bind = \"{}\": {what}", self.bind));
         match (&self.bind, self.transport) {
@@ -70,14 +69,14 @@ impl Listener {
             }
             (Bind::Address(_), Transport::Unix) => {
                 return wrong(
-                    "transport \"unix\" takes a path; say bind = \"unix:/run/name.sock\"",
+                    "transport \"unix\" needs a path, such as bind = \"unix:/run/name.sock\"",
                 );
             }
             (Bind::Address(_), _) if self.unix != UnixSocket::default() => {
-                return wrong("it has a [listeners.unix], but its bind is no path");
+                return wrong("[listeners.unix] is present, but bind is not a path");
             }
             (Bind::Path(_), _) if !cfg!(unix) => {
-                return wrong("this system's broker has no Unix sockets; name an address");
+                return wrong("Unix sockets are not supported on this system; name an address");
             }
             (_, Transport::Tls | Transport::Wss) if !cfg!(feature = "tls") => {
                 return wrong("this broker was built without TLS; build it with --features tls");
@@ -94,7 +93,7 @@ impl Listener {
             return match self.tls == Tls::default() {
                 true => self.check_websocket(),
                 false => {
-                    wrong("it has a [listeners.tls], but its transport is neither tls nor wss")
+                    wrong("[listeners.tls] is present, but the transport is neither tls nor wss")
                 }
             };
         }
@@ -108,8 +107,8 @@ impl Listener {
         if !self.proxy_protocol_from.iter().all(fits) {
             return Err(match has_path {
                 true => {
-                    "connections through a socket have no address: say proxy_protocol_from = \
-                         [\"unix\"] if all of them are a proxy's"
+                    "connections through a Unix socket have no address: use proxy_protocol_from = \
+                         [\"unix\"] if all of them come from a proxy"
                 }
                 false => {
                     "proxy_protocol_from \"unix\" is for unix:/path; name networks or addresses"
@@ -120,30 +119,28 @@ impl Listener {
             return Ok(());
         }
         if self.proxy_protocol_from.is_empty() {
-            return Err(
-                "proxy_protocol_identity is what a proxy says of a certificate; name the proxies \
-                        that are believed in proxy_protocol_from",
-            );
+            return Err("proxy_protocol_identity needs a trusted proxy; name the proxies in \
+                        proxy_protocol_from");
         }
         match self.transport.has_tls() {
-            true => Err(
-                "proxy_protocol_identity is for proxies that end TLS, and here TLS ends in the \
-                         broker; say tls.identity",
-            ),
+            true => {
+                Err("proxy_protocol_identity is for proxies that terminate TLS, but this listener \
+                         terminates TLS itself; use tls.identity")
+            }
             false => Ok(()),
         }
     }
 
-    /// Whether a table of that name is for this listener.
+    /// Checks that the listener uses a table of this name.
     pub(super) fn check_table(&self, name: &str) -> Result<(), String> {
         let (is_used, why) = match name {
-            "tls" => (self.transport.has_tls(), "its transport is neither tls nor wss"),
-            "websocket" => (self.transport.has_websocket(), "its transport is neither ws nor wss"),
-            _ => (matches!(self.bind, Bind::Path(_)), "its bind is no path"),
+            "tls" => (self.transport.has_tls(), "the transport is neither tls nor wss"),
+            "websocket" => (self.transport.has_websocket(), "the transport is neither ws nor wss"),
+            _ => (matches!(self.bind, Bind::Path(_)), "bind is not a path"),
         };
         is_used.then_some(()).ok_or_else(|| {
             format!(
-                "[[listeners]] bind = \"{}\": it has a [listeners.{name}], but {why}",
+                "[[listeners]] bind = \"{}\": [listeners.{name}] is present, but {why}",
                 self.bind
             )
         })
@@ -153,13 +150,13 @@ impl Listener {
         let wrong = |what: &str| Err(format!("[[listeners]] bind = \"{}\": {what}", self.bind));
         if !self.transport.has_websocket() && self.websocket != WebSocket::default() {
             return wrong(
-                "it has a [listeners.websocket], but its transport is neither ws nor wss",
+                "[listeners.websocket] is present, but the transport is neither ws nor wss",
             );
         }
         if !self.websocket.forwarded_for_from.is_empty() && !self.proxy_protocol_from.is_empty() {
             return wrong(
-                "websocket.forwarded_for_from and proxy_protocol_from both say where a client is; \
-                 say one of them",
+                "websocket.forwarded_for_from and proxy_protocol_from both give the address of a client; \
+                 use one of them",
             );
         }
         let is_address = matches!(self.bind, Bind::Address(_));
@@ -170,12 +167,12 @@ impl Listener {
     }
 }
 
-/// Where a listener listens.
+/// Address or path of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {
     /// An address and a port.
     Address(SocketAddr),
-    /// A socket in the file system.
+    /// Path of a Unix socket.
     Path(PathBuf),
 }
 
@@ -194,11 +191,11 @@ impl std::str::FromStr for Bind {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.is_empty() {
-                true => Err("unix: is followed by a path, as in unix:/run/ringmq.sock".to_owned()),
+                true => Err("unix: needs a path, such as unix:/run/ringmq.sock".to_owned()),
                 false => Ok(Self::Path(path.into())),
             };
         }
-        // The others, where there are some, are listeners of their own.
+        // Further addresses become listeners of their own.
         text.parse::<Addresses>().map(|addresses| Self::Address(addresses.0[0]))
     }
 }
@@ -209,7 +206,7 @@ impl<'de> Deserialize<'de> for Bind {
     }
 }
 
-/// What is spoken at a listener.
+/// Transport of a listener.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
@@ -227,10 +224,10 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// All of them, in the order of the documentation.
+    /// All transports, in the order of the documentation.
     pub const ALL: [Self; 5] = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss, Self::Unix];
 
-    /// Its name in the configuration and in logs.
+    /// Name in the configuration and in logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -241,53 +238,53 @@ impl Transport {
         }
     }
 
-    /// Whether a client has to begin with TLS.
+    /// Whether connections use TLS.
     pub fn has_tls(self) -> bool {
         matches!(self, Self::Tls | Self::Wss)
     }
 
-    /// Whether MQTT is in WebSocket frames.
+    /// Whether connections use WebSocket.
     pub fn has_websocket(self) -> bool {
         matches!(self, Self::Ws | Self::Wss)
     }
 }
 
-/// Bytes in a record of TLS at most (RFC 8446, 5.1).
+/// Highest number of plaintext bytes in a TLS record (RFC 8446, 5.1).
 const RECORD_BYTES_MAX: u16 = 16_384;
 
-/// Protocols of a listener that clients may ask for by ALPN, at most.
+/// Highest number of ALPN protocols of a listener.
 const ALPN_MAX: usize = 16;
 
-/// Certificates of a listener, and what is asked of clients'.
+/// TLS of a listener.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// PEM file with the server's certificate and those between it and its authority.
+    /// PEM file with the server certificate and intermediate certificates.
     pub certificate: PathBuf,
-    /// PEM file with its key.
+    /// PEM file with the key of the certificate.
     pub key: PathBuf,
-    /// Further certificates, each for the names that are in it, which clients ask for by SNI.
+    /// Further certificates, chosen by SNI according to the names in them.
     pub names: Vec<CertificateFiles>,
     /// Protocol versions.
     pub versions: Vec<TlsVersion>,
-    /// Protocols that clients may ask for by ALPN (RFC 7301); none to agree on none, so that whatever
-    /// clients ask for is let in. By default `mqtt`, or `http/1.1` where WebSocket is spoken.
+    /// Protocols accepted by ALPN (RFC 7301); an empty list accepts any. By default `mqtt`, or `http/1.1` for
+    /// WebSocket.
     pub alpn: Option<Vec<String>>,
-    /// Whether clients have to show a certificate.
+    /// Whether clients need a certificate.
     pub client_certificate: ClientCertificate,
-    /// PEM file with the authorities that client certificates are to come from.
+    /// PEM file with the certificate authorities of clients.
     pub client_ca: PathBuf,
-    /// PEM files with revocation lists of those authorities; none to look for none.
+    /// PEM files with certificate revocation lists of these authorities.
     pub client_crl: Vec<PathBuf>,
-    /// What holds once one of these lists is past its date (`nextUpdate`).
+    /// Use of revocation lists that are past their `nextUpdate`.
     pub client_crl_expired: ExpiredList,
-    /// What of a client's certificate is taken for its name.
+    /// User name from the client certificate.
     pub identity: IdentityFrom,
-    /// Bytes of what is sent in one record at most, before they are sealed: for devices without room for
-    /// records of 16 KiB.
+    /// Plaintext bytes of a TLS record that is sent: for devices whose buffers are too small for records of
+    /// 16 KiB.
     #[serde(deserialize_with = "between::<_, _, 512, 16_384>")]
     pub record_bytes_max: u16,
-    /// Whether the kernel goes on with a connection once its client has been let in.
+    /// Whether kernel TLS is used after CONNECT.
     pub kernel: KernelTls,
 }
 
@@ -314,38 +311,36 @@ impl Tls {
     fn check(&self) -> Result<(), &'static str> {
         let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
         if is_empty(&self.certificate) || is_empty(&self.key) {
-            return Err("TLS needs [listeners.tls] certificate and key, PEM files both");
+            return Err("TLS needs certificate and key in [listeners.tls], both PEM files");
         }
         if self.versions.is_empty() {
             return Err("tls.versions is empty; name \"1.2\", \"1.3\" or both");
         }
         if self.record_bytes_max < RECORD_BYTES_MAX && self.kernel == KernelTls::Auto {
-            return Err(
-                "tls.record_bytes_max is for records that the broker seals; the kernel makes \
-                        its own: leave out tls.kernel, or record_bytes_max",
-            );
+            return Err("tls.record_bytes_max does not apply to kernel TLS: remove tls.kernel or \
+                        record_bytes_max");
         }
         let names = self.alpn.as_deref().unwrap_or_default();
         if names.len() > ALPN_MAX || names.iter().any(|name| !(1..=255).contains(&name.len())) {
-            return Err("tls.alpn takes up to 16 names of 1 to 255 bytes each, as \"mqtt\"");
+            return Err("tls.alpn accepts up to 16 names of 1 to 255 bytes each, such as \"mqtt\"");
         }
         let asks = self.client_certificate != ClientCertificate::None;
         if asks && is_empty(&self.client_ca) {
-            return Err("tls.client_certificate asks for certificates; name the PEM file of the \
-                        authorities they are to come from in tls.client_ca");
+            return Err(
+                "tls.client_certificate needs certificate authorities; name their PEM file in \
+                        tls.client_ca",
+            );
         }
         let is_told = !is_empty(&self.client_ca)
             || !self.client_crl.is_empty()
             || self.identity != IdentityFrom::None;
         if self.client_crl.is_empty() && self.client_crl_expired != ExpiredList::Accept {
-            return Err(
-                "tls.client_crl_expired says what becomes of lists that are past their date; \
-                        name some in tls.client_crl",
-            );
+            return Err("tls.client_crl_expired needs revocation lists; name their PEM files in \
+                        tls.client_crl");
         }
         if !asks && is_told {
-            return Err("tls.client_ca, client_crl and identity mean nothing while \
-                        tls.client_certificate is \"none\"; say \"optional\" or \"required\"");
+            return Err("tls.client_ca, client_crl and identity have no effect while \
+                        tls.client_certificate is \"none\"; use \"optional\" or \"required\"");
         }
         Ok(())
     }
@@ -355,9 +350,9 @@ impl Tls {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
-    /// PEM file with the certificate and those between it and its authority.
+    /// PEM file with the certificate and intermediate certificates.
     pub certificate: PathBuf,
-    /// PEM file with its key.
+    /// PEM file with the key of the certificate.
     pub key: PathBuf,
 }
 
@@ -372,67 +367,67 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// Whether clients show certificates.
+/// Whether clients need a certificate.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificate {
-    /// They are not asked for one.
+    /// Certificates are not requested.
     #[default]
     None,
-    /// They may; one that is shown must be good.
+    /// A certificate is optional; an invalid one is refused.
     Optional,
-    /// They must.
+    /// A valid certificate is required.
     Required,
 }
 
-/// What holds once a revocation list is past its date.
+/// Use of revocation lists that are past their `nextUpdate`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ExpiredList {
-    /// What it says: clients that it does not name are let in.
+    /// The list is still used: clients that it does not name are admitted.
     #[default]
     Accept,
-    /// Nobody is let in whose certificate is of its authority.
+    /// All certificates of its authority are refused.
     Refuse,
 }
 
-/// Whether TLS goes on in the kernel.
+/// Whether kernel TLS is used.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum KernelTls {
-    /// It stays in the broker.
+    /// TLS in the broker.
     #[default]
     Off,
-    /// It does where the kernel can.
+    /// Kernel TLS if the kernel supports it.
     Auto,
 }
 
-/// What a proxy says of a client's certificate that is taken for its name.
+/// User name from a certificate that a proxy describes.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxiedIdentity {
-    /// Nothing.
+    /// None.
     #[default]
     None,
-    /// The Common Name, where the proxy has verified the certificate.
+    /// The Common Name, if the proxy has verified the certificate.
     Cn,
 }
 
-/// What of a client's certificate is taken for its name.
+/// User name from a client certificate.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdentityFrom {
-    /// Nothing.
+    /// None.
     #[default]
     None,
-    /// The Common Name of its subject.
+    /// The Common Name of the subject.
     Cn,
-    /// The first Subject Alternative Name of whatever kind.
+    /// The first Subject Alternative Name of any type.
     San,
-    /// The first of those that is a host name.
+    /// The first Subject Alternative Name that is a host name.
     SanDns,
-    /// The first of those that is an electronic mail address.
+    /// The first Subject Alternative Name that is an email address.
     SanEmail,
-    /// The first of those that is a URI.
+    /// The first Subject Alternative Name that is a URI.
     SanUri,
 }

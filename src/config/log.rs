@@ -11,21 +11,21 @@ use super::number::between;
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// Least urgent events that are written.
+    /// Level.
     pub level: LogLevel,
-    /// How.
+    /// Format.
     pub format: LogFormat,
 }
 
-/// How urgent a log event is.
+/// Level of a log event.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// What stops the broker or loses data.
+    /// The broker stops, or data is lost.
     Error,
-    /// What an operator should look at.
+    /// An operator should look at this.
     Warn,
-    /// Start, stop, and little else.
+    /// Start, stop, and few other events.
     #[default]
     Info,
     /// A line for each connection event.
@@ -34,39 +34,39 @@ pub enum LogLevel {
     Trace,
 }
 
-/// How log events are written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// A line for people.
+    /// Text for people.
     #[default]
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Statistics: what took how long, and what was counted.
+/// Statistics: latencies and counters.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stats {
-    /// Whether they are taken. They are printed at exit and on SIGUSR1.
+    /// Whether statistics are collected, and printed on exit and on SIGUSR1.
     pub enabled: bool,
-    /// Seconds after which they are printed too; 0 for never.
+    /// Seconds between further prints; 0 for none.
     #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
     pub interval_s: u32,
-    /// How they are printed.
+    /// Format.
     pub format: StatsFormat,
     /// File for histograms that other tools read; empty for none.
     pub log: PathBuf,
 }
 
-/// How statistics are written to standard output.
+/// Format of statistics on standard output.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum StatsFormat {
     /// A table for people.
     #[default]
     Table,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }

@@ -1,5 +1,5 @@
-//! Configuration: defaults, the TOML file over them, flags over both. Every key has one place here and one in
-//! `deploy/broker.toml`, which a test holds against each other.
+//! Configuration: defaults, overridden by a TOML file. Every key is a field here and documented in
+//! `deploy/broker.toml`; a test compares the two.
 
 mod access;
 mod address;
@@ -35,44 +35,44 @@ pub use protection::Protection;
 use storage::state_folder;
 pub use storage::{Data, Storage, Sync};
 
-/// Everything a broker can be told.
+/// The settings of a broker.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Addresses to listen on for plain MQTT over TCP. Those of the defaults are not listened on by
-    /// who names [`Self::listeners`].
+    /// Addresses to listen on for MQTT over TCP. The default addresses are not used if
+    /// [`Self::listeners`] are configured.
     #[serde(deserialize_with = "address::addresses")]
     pub listen: Vec<SocketAddr>,
-    /// Further ways in, each with its own rules.
+    /// Further listeners, each with its own options.
     pub listeners: Vec<Listener>,
     /// Seconds that a start waits for an address that this machine does not have yet.
     #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
     pub bind_wait_s: u32,
-    /// Whether addresses are listened on that this machine does not have yet (Linux: `IP_FREEBIND`).
+    /// Whether to listen on addresses that this machine does not have yet (`IP_FREEBIND` of Linux).
     pub free_bind: bool,
     /// Cores to run on.
     pub cores: Cores,
     /// Whether cores are chosen by NUMA node.
     pub numa: bool,
-    /// How to run.
+    /// I/O method.
     pub mode: Mode,
-    /// What cores run on.
+    /// Executor of the cores.
     pub executor: ExecutorKind,
-    /// How to use io_uring.
+    /// Options of io_uring.
     pub uring: Uring,
-    /// What is kept on disk.
+    /// The store.
     pub storage: Storage,
     /// The log.
     pub log: Log,
     /// Statistics.
     pub stats: Stats,
-    /// Bounds on what clients can make the broker do and hold.
+    /// Limits on the resources that clients can use.
     pub limits: Limits,
-    /// What the protocol leaves to the server.
+    /// Options that the MQTT specification leaves to the server.
     pub mqtt: Mqtt,
-    /// Who is let in, and who may do what.
+    /// Authentication and authorization.
     pub access: Access,
-    /// Bounds on what one address, one user and one client may do in a time.
+    /// Limits per address, user and client.
     pub protection: Protection,
 }
 
@@ -99,7 +99,7 @@ impl Default for Settings {
     }
 }
 
-/// A configuration that cannot be used, with the place where it is wrong.
+/// An invalid configuration: the file, the place, and the reason.
 #[derive(Debug)]
 pub struct ConfigError {
     file: Option<PathBuf>,
@@ -117,14 +117,14 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// What is wrong with a text, with the line it is in, unless that may hold a password: the log keeps it.
+/// A parse error, with the line unless it may contain a password, which must not reach the log.
 fn described(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or(text);
     let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
     match line.split_once("://").is_some_and(|(_, after)| after.contains('@')) {
         true => format!(
-            "TOML parse error at line {}: {} (the line is not shown, as a URL in it has a password)",
+            "TOML parse error at line {}: {} (the line is not shown because a URL in it has a password)",
             before.matches('\n').count() + 1,
             error.message()
         ),
@@ -133,7 +133,7 @@ fn described(text: &str, error: &toml::de::Error) -> String {
 }
 
 impl Settings {
-    /// The folder to keep things in; none to keep nothing, with why when that was not asked for.
+    /// The folder of the store, or the reason why there is no store.
     pub fn data_folder(&self) -> Result<PathBuf, &'static str> {
         match &self.storage.data {
             Data::Folder(folder) => Ok(folder.clone()),
@@ -146,8 +146,10 @@ impl Settings {
                 });
                 let port = port.unwrap_or(0);
                 if port == 0 {
-                    return Err("a port that the system chooses names no broker that could come \
-                                back; name a folder with --data DIR");
+                    return Err(
+                        "a port that the system chooses does not identify this broker after a \
+                                restart; name a folder with --data DIR",
+                    );
                 }
                 let folder = state_folder().ok_or(NO_FOLDER)?;
                 Ok(folder.join("ringmq").join(port.to_string()))
@@ -155,7 +157,7 @@ impl Settings {
         }
     }
 
-    /// Why nothing can be kept though it should be: nobody says where.
+    /// The error of a configuration that asks for a store without any folder being known.
     pub fn lacks_folder(&self) -> Option<&'static str> {
         self.data_folder().err().filter(|why| *why == NO_FOLDER)
     }
@@ -168,7 +170,7 @@ impl Settings {
         Self::from_toml(&text).map_err(error)
     }
 
-    /// The same from its text; the error names line, column, key and what is allowed.
+    /// Reads the text of a TOML file over the defaults; errors name line, column, key and the accepted values.
     pub fn from_toml(text: &str) -> Result<Self, String> {
         let mut settings: Self = toml::from_str(text).map_err(|error| described(text, &error))?;
         let table: toml::Table = text.parse().map_err(|error| described(text, &error))?;
@@ -179,8 +181,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Gives each address that a `bind` means a listener of its own, and refuses tables that a listener's
-    /// transport does not use, though they say what holds anyway.
+    /// Makes a listener of each address that a `bind` stands for, and refuses tables that the listener's
+    /// transport does not use, even if their values are the defaults.
     fn spread(&mut self, table: &toml::Table) -> Result<(), String> {
         let Some(tables) = table.get("listeners").and_then(toml::Value::as_array) else {
             return Ok(());
@@ -204,38 +206,36 @@ impl Settings {
         Ok(())
     }
 
-    /// All listeners in the order of their numbers: those of [`Self::listen`] first.
+    /// All listeners in the order of their numbers, those of [`Self::listen`] first.
     pub fn every_listener(&self) -> impl Iterator<Item = Listener> + '_ {
         let plain = self.listen.iter().map(|&address| Listener::tcp(address));
         plain.chain(self.listeners.iter().cloned())
     }
 
-    /// What holds between keys, and between keys and flags.
+    /// Checks conditions that involve several keys, or keys and flags.
     pub fn check(&self) -> Result<(), ConfigError> {
         let error = |message: &str| Err(ConfigError { file: None, message: message.to_owned() });
         let listeners = self.listen.len() + self.listeners.len();
         if listeners == 0 {
-            return error("listen: there is no address; name one like \"127.0.0.1:1883\"");
+            return error("listen: no address; name one, such as \"127.0.0.1:1883\"");
         }
         if listeners > LISTENERS_MAX {
-            return error("listen, [[listeners]]: there are more than 64 of them");
+            return error("listen, [[listeners]]: more than 64 listeners");
         }
         for listener in &self.listeners {
             listener.check().or_else(|message| error(&message))?;
         }
         self.check_clashes().or_else(|message| error(&message))?;
         if self.free_bind && !cfg!(target_os = "linux") {
-            return error("free_bind: this system has no such thing; say bind_wait_s instead");
+            return error("free_bind: not supported on this system; use bind_wait_s instead");
         }
         if self.mode == Mode::Sync && self.cores.count() > 1 {
-            return error("mode sync runs on one core; choose another mode, or say --cores 1");
+            return error("mode sync runs on one core; choose another mode, or --cores 1");
         }
         use ExecutorKind as Kind;
         match (self.mode, self.executor) {
             (Mode::Poll, Kind::Uring | Kind::Monoio | Kind::Glommio) => {
-                return error(
-                    "mode poll and this executor, which is on io_uring, exclude each other",
-                );
+                return error("mode poll excludes this executor, which uses io_uring");
             }
             (Mode::Uring, Kind::Poll) => {
                 return error("mode uring and executor poll exclude each other");
@@ -251,7 +251,7 @@ impl Settings {
         }
         if !self.stats.enabled && self.stats != Stats::default() {
             return error(
-                "stats: it is said how to write statistics, but none are taken; say --stats, or \
+                "stats: options without statistics; enable statistics with --stats or \
                  stats.enabled = true",
             );
         }
@@ -260,14 +260,14 @@ impl Settings {
         {
             return error(&format!(
                 "storage.data {}: this broker was built without a store; build it with \
-                 `cargo build --release --features store`, or say --data none",
+                 `cargo build --release --features store`, or use --data none",
                 folder.display()
             ));
         }
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
             return error(
-                "mqtt.redirect: clients are sent away but mqtt.server_reference is empty; \
-                 name the server to use instead",
+                "mqtt.redirect: clients are redirected but mqtt.server_reference is empty; \
+                 name the other server",
             );
         }
         Ok(())
@@ -275,7 +275,7 @@ impl Settings {
 }
 
 impl Settings {
-    /// No two listeners are for the same.
+    /// Refuses two listeners for the same address or path.
     fn check_clashes(&self) -> Result<(), String> {
         let binds: Vec<Bind> = self.every_listener().map(|listener| listener.bind).collect();
         for (place, one) in binds.iter().enumerate() {
@@ -297,6 +297,6 @@ impl Settings {
 
 const LISTENERS_MAX: usize = 64;
 
-const NO_FOLDER: &str = "there is no place to keep sessions and retained messages in: neither STATE_DIRECTORY, \
-                         XDG_STATE_HOME nor HOME names a folder from the root on, and the system knows no home \
-                         of this user; name a folder with --data DIR, or say --data none";
+const NO_FOLDER: &str = "no folder for sessions and retained messages: neither STATE_DIRECTORY, XDG_STATE_HOME nor \
+                         HOME is an absolute path, and this user has no home directory; name a folder with \
+                         --data DIR, or use --data none";

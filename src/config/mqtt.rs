@@ -1,10 +1,10 @@
-//! What the protocol leaves to the server.
+//! Options that the MQTT specification leaves to the server.
 
 use serde::Deserialize;
 
 use super::number::between;
 
-/// What the protocol leaves to the server.
+/// Options that the MQTT specification leaves to the server.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mqtt {
@@ -13,19 +13,19 @@ pub struct Mqtt {
     pub maximum_qos: u8,
     /// Whether messages are retained.
     pub retain_available: bool,
-    /// Whether filters may hold wildcards.
+    /// Whether Topic Filters may have wildcards.
     pub wildcard_subscription_available: bool,
     /// Whether subscriptions may have identifiers.
     pub subscription_identifiers_available: bool,
     /// Whether subscriptions may be shared.
     pub shared_subscription_available: bool,
-    /// Whether a payload said to be UTF-8 is checked.
+    /// Whether payloads whose Payload Format Indicator says UTF-8 are checked.
     pub payload_format_validate: bool,
-    /// Prefix for response topics, given to clients that ask.
+    /// Prefix of response topics, sent to clients that ask for it.
     pub response_information: String,
-    /// Another server to use, told to clients that are sent away.
+    /// Another server, sent to clients that are redirected.
     pub server_reference: String,
-    /// Whether clients are sent away.
+    /// Whether clients are redirected.
     pub redirect: Redirect,
     /// Seconds between updates of `$SYS`; 0 for none.
     #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
@@ -49,11 +49,11 @@ impl Default for Mqtt {
     }
 }
 
-/// Whether clients are sent to `server_reference`.
+/// Whether clients are redirected to `server_reference`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Redirect {
-    /// They are served here.
+    /// Clients are served here.
     #[default]
     None,
     /// CONNACK 0x9C Use another server.

@@ -1,4 +1,4 @@
-//! Bounds on what one address, one user and one client may do in a time.
+//! Limits per address, user and client.
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -6,59 +6,59 @@ use serde::Deserialize;
 use super::number::between;
 use super::proxy::networks;
 
-/// Bounds on what one address, one user and one client may do in a time. 0 is no bound.
+/// Limits per address, user and client; 0 is no limit.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Protection {
-    /// PUBLISH packets that one client may send in a second.
+    /// PUBLISH packets of one client per second.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub messages_per_second_max: u32,
-    /// Bytes of packets that one client may send in a second.
+    /// Bytes of packets of one client per second.
     #[serde(deserialize_with = "between::<_, _, 0, 4_000_000_000>")]
     pub bytes_per_second_max: u32,
     /// Seconds from the first byte of a packet to its last.
     #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
     pub packet_timeout_s: u32,
-    /// Connections of one address at a time.
+    /// Concurrent connections of one address.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub connections_per_address_max: u32,
-    /// Connections of one address in a second.
+    /// Connections of one address per second.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub connections_per_address_per_second_max: u32,
-    /// Connections of one user at a time.
+    /// Concurrent connections of one user.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub connections_per_user_max: u32,
-    /// Sessions of one user, of connected clients and of those that are away.
+    /// Sessions of one user, of connected and of disconnected clients.
     #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
     pub sessions_per_user_max: u32,
     /// Retained messages that one user has published.
     #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
     pub retained_messages_per_user_max: u32,
-    /// Their bytes.
+    /// Bytes of the retained messages that one user has published.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub retained_bytes_per_user_max: u64,
     /// Bytes of messages queued for all sessions of one user.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub queue_bytes_per_user_max: u64,
-    /// Refused CONNECTs of one address in `window_s`, from which on it is banned.
+    /// Failed authentications within `window_s` after which an address is banned.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub refusals_max: u32,
-    /// Ended connections of one client in `window_s`, from which on it is banned.
+    /// Closed connections of one client within `window_s` after which the client is banned.
     #[serde(deserialize_with = "between::<_, _, 0, 100_000_000>")]
     pub flaps_max: u32,
-    /// Seconds over which those two count.
+    /// Seconds over which failures and closed connections are counted.
     #[serde(deserialize_with = "between::<_, _, 1, 86_400>")]
     pub window_s: u32,
-    /// Seconds that a ban lasts.
+    /// Duration of a ban in seconds.
     #[serde(deserialize_with = "between::<_, _, 1, 31_536_000>")]
     pub ban_s: u32,
-    /// Bits of an IPv4 address that make one address here: fewer bound whole networks.
+    /// Bits of an IPv4 address that count as one address: fewer than 32 limit whole networks.
     #[serde(deserialize_with = "between::<_, _, 1, 32>")]
     pub ipv4_prefix: u8,
-    /// The same of an IPv6 address: who has one has them all.
+    /// Bits of an IPv6 address that count as one address: a client usually has all others of its network.
     #[serde(deserialize_with = "between::<_, _, 1, 128>")]
     pub ipv6_prefix: u8,
-    /// Addresses that are not bounded: this machine's own, and those of proxies.
+    /// Networks without limits, such as this machine's own addresses and those of proxies.
     #[serde(deserialize_with = "networks")]
     pub exempt: Vec<IpNet>,
 }
@@ -88,24 +88,24 @@ impl Default for Protection {
 }
 
 impl Protection {
-    /// Whether it is bounded what a client may send.
+    /// Whether the rate of a client is limited.
     pub fn bounds_rates(&self) -> bool {
         self.messages_per_second_max > 0 || self.bytes_per_second_max > 0
     }
 
-    /// Whether it is bounded what a user may hold.
+    /// Whether the sessions, queues or retained messages of a user are limited.
     pub fn bounds_holdings(&self) -> bool {
         self.sessions_per_user_max > 0
             || self.queue_bytes_per_user_max > 0
             || self.bounds_retained()
     }
 
-    /// Whether it is bounded what a user may retain.
+    /// Whether the retained messages of a user are limited.
     pub fn bounds_retained(&self) -> bool {
         self.retained_messages_per_user_max > 0 || self.retained_bytes_per_user_max > 0
     }
 
-    /// Whether anything is bounded that is counted by address, user or client.
+    /// Whether connections are counted per address, user or client.
     pub fn counts_connections(&self) -> bool {
         self.connections_per_address_max > 0
             || self.connections_per_address_per_second_max > 0

@@ -1,4 +1,4 @@
-//! Networks and proxies as people write them: an address without a length is that address alone.
+//! Networks and proxies in the configuration: an address without a prefix length is a single address.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -6,17 +6,17 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
-/// A proxy whose word is taken.
+/// A trusted proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proxy {
-    /// One that connects from there.
+    /// A proxy with an address in this network.
     Network(IpNet),
-    /// One that connects through a Unix socket: `unix`.
+    /// A proxy that connects through a Unix socket: `unix`.
     Unix,
 }
 
 impl Proxy {
-    /// Whether whoever connects from there is this one; none for a Unix socket.
+    /// Whether a connection from this address is the proxy's; none for a Unix socket.
     pub fn is_at(&self, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Unix, None) => true,
@@ -45,12 +45,12 @@ impl<'de> Deserialize<'de> for Proxy {
 
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse()
-        .or_else(|_| address())
-        .map_err(|_| format!("{text:?} is no network as 10.0.0.0/8, no address as 10.0.0.1"))
+    text.parse().or_else(|_| address()).map_err(|_| {
+        format!("{text:?} is neither a network such as 10.0.0.0/8 nor an address such as 10.0.0.1")
+    })
 }
 
-/// A list of networks, of which some are single addresses.
+/// A list of networks and addresses.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| network(text).map_err(de::Error::custom)).collect()
@@ -69,7 +69,10 @@ mod tests {
         ] {
             Settings::from_toml(text).expect(text);
             let error = Settings::from_toml(&text.replace("::1", "host")).expect_err(text);
-            assert!(error.to_string().contains("\"host\" is no network as 10.0.0.0/8"), "{error}");
+            assert!(
+                error.to_string().contains("\"host\" is neither a network such as 10.0.0.0/8"),
+                "{error}"
+            );
         }
         let proxy: Proxy = "10.0.0.1".parse().expect("an address");
         assert!(proxy.is_at("10.0.0.1".parse().ok()) && !proxy.is_at("10.0.0.2".parse().ok()));

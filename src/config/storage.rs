@@ -1,4 +1,4 @@
-//! What is kept on disk, and when.
+//! The store on disk.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,25 +7,25 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::number::between;
 
-/// What is kept on disk.
+/// The store.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// Where.
+    /// Folder of the store.
     pub data: Data,
-    /// When it is synchronised with the disk.
+    /// When writes are synced to the disk.
     pub sync: Sync,
-    /// How often, where that is `interval`; so much may be lost.
+    /// Milliseconds between syncs with [`Sync::Interval`]; at most this much is lost.
     #[serde(deserialize_with = "between::<_, _, 1, 3_600_000>")]
     pub sync_interval_ms: u32,
-    /// Bytes at most; 0 for what the disk has.
+    /// Size limit in bytes; 0 for the size of the disk.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub bytes_max: u64,
-    /// Seconds that clients which were connected when the broker went down have to come back before
-    /// their Wills are published; a longer Will Delay Interval counts.
+    /// Seconds after a start during which clients that were connected before it can come back before their
+    /// Wills are published; a longer Will Delay Interval takes precedence.
     #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
     pub will_grace_s: u32,
-    /// Bytes from which on it is compacted, once more than half of it is past.
+    /// Size from which the store is compacted, once more than half of it is obsolete.
     #[serde(deserialize_with = "between::<_, _, 1_048_576, 1_099_511_627_776>")]
     pub compact_bytes_min: u64,
 }
@@ -43,15 +43,15 @@ impl Default for Storage {
     }
 }
 
-/// Where sessions and retained messages are kept.
+/// Folder of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Data {
-    /// In a folder for what programs keep, under the port that is listened on.
+    /// A folder named after the port, in the state folder of the user or the service.
     #[default]
     Auto,
-    /// In memory alone.
+    /// No store: memory only.
     None,
-    /// In this folder.
+    /// This folder.
     Folder(PathBuf),
 }
 
@@ -69,41 +69,41 @@ impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         match text.is_empty() {
-            true => Err(de::Error::custom("a folder, \"auto\" or \"none\" is expected")),
+            true => Err(de::Error::custom("expected a folder, \"auto\" or \"none\"")),
             false => Ok(text.into()),
         }
     }
 }
 
-/// When what is kept is synchronised with the disk.
+/// When writes are synced to the disk.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sync {
-    /// Before it is acknowledged.
+    /// Before they are acknowledged.
     #[default]
     Always,
     /// Every `sync_interval_ms`; acknowledgements do not wait.
     Interval,
-    /// When the system sees fit.
+    /// When the operating system decides.
     None,
 }
 
-/// Where programs of this user, or this service, keep their state; none where nobody says so.
+/// State folder of this user or service; none if it is unknown.
 pub(super) fn state_folder() -> Option<PathBuf> {
     state_folder_of(|name| std::env::var_os(name), home_of_user)
 }
 
-/// The same by these variables, and this home where they do not have it. What is not absolute is below the
-/// working directory, which is anywhere: nobody means that.
+/// State folder according to environment variables and the home directory. Relative paths are ignored: they would
+/// depend on the working directory.
 fn state_folder_of(
     variable: impl Fn(&str) -> Option<OsString>,
     home_of_user: impl Fn() -> Option<PathBuf>,
 ) -> Option<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     let of = |name| variable(name).map(PathBuf::from).and_then(absolute);
-    // systemd may name several.
+    // systemd may list several folders.
     let first = |path: OsString| std::env::split_paths(&path).next();
-    // What systemd gives a service, what the desktop's rules say, what Windows says.
+    // Set by systemd for a service; by the XDG specification; by Windows.
     variable("STATE_DIRECTORY")
         .and_then(first)
         .and_then(absolute)
@@ -115,7 +115,7 @@ fn state_folder_of(
         })
 }
 
-/// The home that the system has for the user, where there is such a folder.
+/// Home directory of the user, if it exists.
 #[cfg(unix)]
 fn home_of_user() -> Option<PathBuf> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok()??;

@@ -188,10 +188,10 @@ fn who_names_listeners_listens_there_alone_unless_listen_is_said_too() {
 #[test]
 fn a_listener_that_makes_no_sense_is_refused_with_what_to_say_instead() {
     let cases = [
-        ("bind = \"localhost\"", "no address with a port"),
-        ("bind = \"unix:\"", "followed by a path"),
+        ("bind = \"localhost\"", "not an address with a port"),
+        ("bind = \"unix:\"", "needs a path"),
         ("bind = \"unix:/x\"", "is for transport \"unix\""),
-        ("bind = \"127.0.0.1:1\"\ntransport = \"unix\"", "takes a path"),
+        ("bind = \"127.0.0.1:1\"\ntransport = \"unix\"", "needs a path"),
         ("bind = \"127.0.0.1:1\"\ntransport = \"quic\"", "expected one of `tcp`, `tls`"),
         ("bind = \"127.0.0.1:1\"\ntransport = \"tls\"", "certificate and key"),
         ("bind = \"127.0.0.1:1\"\n[listeners.tls]\nkey = \"k\"", "neither tls nor wss"),
@@ -212,7 +212,7 @@ fn a_listener_that_makes_no_sense_is_refused_with_what_to_say_instead() {
         (
             "bind = \"127.0.0.1:1\"\ntransport = \"ws\"\nproxy_protocol_from = [\"10.0.0.0/8\"]\n\
              [listeners.websocket]\nforwarded_for_from = [\"10.0.0.0/8\"]",
-            "both say where a client is",
+            "both give the address of a client",
         ),
         ("bind = \"127.0.0.1:1\"\nproxy_protocol_from = [\"10.0.0.0/40\"]", "proxy_protocol_from"),
         (
@@ -223,7 +223,7 @@ fn a_listener_that_makes_no_sense_is_refused_with_what_to_say_instead() {
         (
             "bind = \"127.0.0.1:1\"\ntransport = \"tls\"\n[listeners.tls]\ncertificate = \"c\"\n\
              key = \"k\"\nidentity = \"cn\"",
-            "mean nothing",
+            "have no effect",
         ),
     ];
     for (listener, what) in cases {

@@ -1,23 +1,23 @@
-//! Whom a socket in the file system is for.
+//! Permissions of Unix sockets.
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Whom a socket in the file system is for.
+/// Permissions of a Unix socket.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnixSocket {
-    /// Its permissions; as the process's umask leaves them when this does not say.
+    /// Mode; none: the umask decides.
     #[serde(deserialize_with = "mode")]
     pub mode: Option<u32>,
-    /// The user it belongs to, by name or number; the broker's own when this does not say.
+    /// Owner, by name or number; none: the broker's user.
     pub owner: Option<String>,
-    /// The group it belongs to, by name or number; the broker's own when this does not say.
+    /// Group, by name or number; none: the broker's group.
     pub group: Option<String>,
 }
 
 #[cfg(unix)]
 impl UnixSocket {
-    /// Owner and group by number.
+    /// Owner and group as numbers.
     pub fn ids(&self) -> Result<(Option<u32>, Option<u32>), String> {
         let user = |name: &str| {
             nix::unistd::User::from_name(name).map(|found| found.map(|user| user.uid.as_raw()))
@@ -50,13 +50,13 @@ fn id(
     }
 }
 
-/// Permissions as people write them, "0660". A number could be meant in octal or, as TOML has it, not.
+/// A mode as a string of octal digits, "0660". Numbers are refused: they would be decimal in TOML.
 fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.map(Some).ok_or_else(|| {
         de::Error::custom(format!(
-            "{text:?} is no mode as \"0660\": octal digits for owner, group and others"
+            "{text:?} is not a mode such as \"0660\": octal digits for owner, group and others"
         ))
     })
 }
@@ -73,7 +73,7 @@ mod tests {
         }
         for text in ["mode = \"rw\"", "mode = \"1777\"", "mode = \"680\""] {
             let error = mode(text).expect_err(text).to_string();
-            assert!(error.contains("no mode as"), "{text}: {error}");
+            assert!(error.contains("not a mode such as"), "{text}: {error}");
         }
         assert!(mode("mode = 444").is_err(), "in octal, or not?");
         assert_eq!(mode(""), Ok(None));

@@ -1,4 +1,4 @@
-//! What a WebSocket request must look like: paths, bounds, and where pages that connect may come from.
+//! Options of WebSocket listeners: paths, limits of the request, and permitted origins.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,24 +9,24 @@ use serde::{Deserialize, Deserializer, de};
 use super::number::between;
 use super::proxy::Proxy;
 
-/// What a WebSocket request must look like.
+/// Options of a WebSocket listener.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebSocket {
-    /// The paths it may ask for; `*` for any.
+    /// Accepted paths; `*` for any.
     #[serde(deserialize_with = "one_or_many")]
     pub path: Vec<String>,
-    /// Where pages that connect may come from; empty for anywhere. What is no browser says nothing of it,
-    /// and is let in.
+    /// Accepted origins of web pages; empty for any. Clients other than browsers usually send no origin,
+    /// and are accepted.
     pub origins: Vec<Origin>,
-    /// Proxies whose word (`X-Forwarded-For`) is taken for where a client comes from.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub forwarded_for_from: Vec<Proxy>,
-    /// Whether each MQTT packet is a frame of its own; otherwise all that a client gets in a turn is one.
+    /// Whether each MQTT packet is a frame of its own; otherwise all packets of a turn are one frame.
     pub frame_per_packet: bool,
-    /// Bytes of the request at most, cookies included.
+    /// Limit of the request's size in bytes, cookies included.
     #[serde(deserialize_with = "between::<_, _, 512, 1_048_576>")]
     pub request_bytes_max: u32,
-    /// Header fields of the request at most.
+    /// Limit of the number of header fields.
     #[serde(deserialize_with = "between::<_, _, 8, 10_000>")]
     pub request_fields_max: u32,
 }
@@ -50,12 +50,12 @@ impl WebSocket {
         self.origins.is_empty() || self.origins.contains(&Origin::Any)
     }
 
-    /// Whether there is MQTT at this path.
+    /// Whether a path is accepted.
     pub fn has_path(&self, path: &str) -> bool {
         self.path.iter().any(|known| known == "*" || known == path)
     }
 
-    /// Whether the word of whoever connects from there is taken; none for a Unix socket.
+    /// Whether `X-Forwarded-For` from this address is trusted; none for a Unix socket.
     pub fn trusts(&self, address: Option<IpAddr>) -> bool {
         self.forwarded_for_from.iter().any(|proxy| proxy.is_at(address))
     }
@@ -71,7 +71,7 @@ impl WebSocket {
             if !may_be_asked_for {
                 return Err(format!(
                     "websocket.path {path:?} can match no request: a path begins with / and has no \
-                     ?, #, * or space; \"*\" alone is for any path"
+                     ?, #, * or space; \"*\" alone means any path"
                 ));
             }
         }
@@ -79,22 +79,22 @@ impl WebSocket {
     }
 }
 
-/// Where a page that connects may come from.
+/// An accepted origin of web pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Anywhere: `*`.
+    /// Any origin: `*`.
     Any,
-    /// A file, or whatever else has no origin: `null`.
+    /// Pages without an origin, such as files: `null`.
     Null,
     /// A site: `https://example.org`, `https://*.example.org`, `http://localhost:*`.
     Site {
-        /// `https`, or another.
+        /// Scheme, such as `https`.
         scheme: String,
-        /// The host, or what it ends with where [`Self::Site::is_below`].
+        /// Host, or the end of the host if [`Self::Site::is_below`].
         host: String,
-        /// Whether every host below that one is meant.
+        /// Whether all subdomains match, and not the host itself.
         is_below: bool,
-        /// The port; none where the scheme has no default, `*` where any is meant.
+        /// Port.
         port: PortOf,
     },
 }
@@ -104,12 +104,12 @@ pub enum Origin {
 pub enum PortOf {
     /// Any.
     Any,
-    /// This one; none where it is not said and the scheme has no default.
+    /// This port; none if the origin has none and the scheme has no default.
     Is(Option<u16>),
 }
 
 impl Origin {
-    /// Whether a page of that origin is meant.
+    /// Whether a page's origin matches.
     pub fn matches(&self, origin: &str) -> bool {
         let Self::Site { scheme, host, is_below, port } = self else {
             return matches!(self, Self::Any) || origin == "null";
@@ -129,9 +129,9 @@ impl Origin {
     }
 }
 
-/// Whether a page with that origin says the very address it connects to, as some clients that are no
-/// browsers do. Not so for a name without TLS: the owner of any site can have its name lead here (DNS
-/// rebinding), and a certificate is what shows that it is the broker's.
+/// Whether an origin is the address that the client connects to, which some clients other than browsers send.
+/// Host names without TLS do not count: the owner of any site can point its name to this machine (DNS
+/// rebinding), and only a certificate shows that the name belongs to the broker.
 pub fn is_own_address(origin: &str, host: &str, has_tls: bool) -> bool {
     let (origin, host) = (origin.to_ascii_lowercase(), host.to_ascii_lowercase());
     let Some(page) = split(&origin) else { return false };
@@ -145,7 +145,7 @@ pub fn is_own_address(origin: &str, host: &str, has_tls: bool) -> bool {
     is_scheme && is_same && (has_tls || is_no_name)
 }
 
-/// `scheme://host:port`, in parts.
+/// The parts of `scheme://host:port`.
 struct Parts<'a> {
     scheme: &'a str,
     host: &'a str,
@@ -153,7 +153,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The port, or the scheme's.
+    /// The port, or the default of the scheme.
     fn port(&self) -> Result<Option<u16>, ()> {
         match self.port {
             Some(port) => port.parse().map(Some).map_err(|_| ()),
@@ -189,7 +189,9 @@ impl FromStr for Origin {
         let never = |why: &str| Err(format!("origin {text:?} can match no page: {why}"));
         let lower = text.to_ascii_lowercase();
         let Some(parts) = split(&lower) else {
-            return never("it has no scheme, as in \"https://example.org\"; \"*\" is for any");
+            return never(
+                "no scheme; expected a form such as \"https://example.org\", or \"*\" for any",
+            );
         };
         let is_scheme = parts.scheme.starts_with(|first: char| first.is_ascii_lowercase())
             && parts.scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
@@ -197,7 +199,7 @@ impl FromStr for Origin {
             return never("the scheme is the page's, http or https, not that of the WebSocket");
         }
         if !text.is_ascii() {
-            return never("browsers write other letters than ASCII as \"xn--...\"");
+            return never("browsers encode letters other than ASCII as \"xn--...\"");
         }
         let after = &lower[parts.scheme.len() + "://".len()..];
         if after.contains(['/', '?', '#', '@', ' ']) {
@@ -207,7 +209,7 @@ impl FromStr for Origin {
             Some("*") => PortOf::Any,
             _ => match parts.port() {
                 Ok(port) => PortOf::Is(port),
-                Err(()) => return never("its port is no number"),
+                Err(()) => return never("the port is not a number"),
             },
         };
         let (host, is_below) = match parts.host.strip_prefix("*.") {
@@ -220,7 +222,7 @@ impl FromStr for Origin {
         }
         let in_brackets = name.strip_prefix('[').map(|rest| rest.trim_end_matches(']'));
         if in_brackets.is_some_and(|address| address.parse::<Ipv6Addr>().is_err()) {
-            return never("what is in brackets is no IPv6 address");
+            return never("the brackets contain no IPv6 address");
         }
         Ok(Self::Site { scheme: parts.scheme.to_owned(), host, is_below, port })
     }
@@ -232,7 +234,7 @@ impl<'de> Deserialize<'de> for Origin {
     }
 }
 
-/// A text, or a list of them.
+/// A string, or a list of strings.
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct Texts;
 
@@ -240,7 +242,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
         type Value = Vec<String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text, or a list of them")
+            f.write_str("a string, or a list of strings")
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
@@ -308,8 +310,8 @@ mod tests {
             ("https://ex*mple.org", "a host is"),
             ("https://user@example.org", "no / or path"),
             ("https://bücher.example", "xn--"),
-            ("https://example.org:port", "no number"),
-            ("https://example.org:65536", "no number"),
+            ("https://example.org:port", "not a number"),
+            ("https://example.org:65536", "not a number"),
             ("http://[::g]", "IPv6"),
             ("", "no scheme"),
         ] {

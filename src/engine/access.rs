@@ -1,4 +1,4 @@
-//! Authentication and authorization as the engine asks for them. Knows no mechanism: those implement [`Access`].
+//! Authentication and authorization, as the engine uses them: the trait [`Access`].
 
 mod control;
 
@@ -16,10 +16,10 @@ use crate::wire::{Qos, ReasonCode};
 
 pub(super) use control::{AccessControl, Recheck};
 
-/// Who wants to connect.
+/// Credentials of a client that connects.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {
-    /// Client Identifier; empty when the server is to assign one.
+    /// Client Identifier; empty if the server assigns one.
     pub client_identifier: &'a str,
     /// User Name.
     pub username: Option<&'a str>,
@@ -27,111 +27,110 @@ pub struct Credentials<'a> {
     pub password: Option<&'a [u8]>,
     /// Authentication Method and Data of an enhanced authentication [MQTT-4.12].
     pub method: Option<(&'a str, &'a [u8])>,
-    /// Where the connection comes from.
+    /// Address of the client.
     pub address: Option<SocketAddr>,
-    /// The listener it came through.
+    /// Number of the listener.
     pub listener: u16,
-    /// What the certificate says that it showed, and proved to have the key of; none where it showed
-    /// none.
+    /// Identity from the client certificate; none without a certificate.
     pub certificate: Option<&'a CertificateIdentity>,
-    /// The connection that this one would take over: it has the same Client Identifier.
+    /// The connection with the same Client Identifier, which this one would take over.
     pub replaces: Option<u64>,
 }
 
-/// What a client is let in with.
+/// Result of a successful authentication.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Completes an enhanced authentication.
     pub data: Vec<u8>,
-    /// Who it is; none for a client without a name. The session is bound to it.
+    /// User name, to which the session is bound; none for an anonymous client.
     pub user: Option<Box<str>>,
-    /// How long it may stay; for ever where there is none.
+    /// Time after which the client is disconnected; unlimited if none.
     pub valid_for: Option<Duration>,
 }
 
-/// What a client's right to its Client Identifier is.
+/// A client's right to its Client Identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentifierClaim {
-    /// No rule is about it: it may use it, as others may.
+    /// No rule is about Client Identifiers: any client may use it.
     Open,
-    /// A rule lets it: a session that somebody else has left under it may be ended.
+    /// A rule allows it: the session of a disconnected client of another user may be ended.
     Allowed,
-    /// It is this user's: a session of somebody else under it may be ended.
+    /// It belongs to this user: the session of another user may be ended.
     Own,
-    /// It may not use it.
+    /// The client may not use it.
     Denied,
 }
 
-/// An answer to a request to authenticate.
+/// Outcome of an authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authentication {
-    /// Let in.
+    /// The client is authenticated.
     Granted(Grant),
-    /// Send AUTH 0x18 with this data, and go on with what the client answers.
+    /// Send AUTH 0x18 with this data, and wait for the answer of the client.
     Continue(Vec<u8>),
-    /// Not let in, for this reason.
+    /// Authentication failed.
     Refused(ReasonCode),
-    /// Being worked out elsewhere: the answer comes through `Engine::handle_authenticated`.
+    /// The outcome comes later, by [`Access::poll_answer`].
     Pending,
 }
 
-/// Decides who may do what.
+/// Access control of a core.
 ///
-/// It is asked on the core's own thread, so it must answer from memory; whatever takes longer (a
-/// password hash, a request over the network) answers [`Authentication::Pending`].
+/// Called on the thread of the core, so every method answers from memory; for slow work (a password hash, a request
+/// over the network) [`Self::authenticate`] returns [`Authentication::Pending`].
 pub trait Access: Send {
-    /// A connection was accepted: whether it may stay. One that may not is closed without a word,
-    /// before anything is read from it.
+    /// Whether to keep a connection that was accepted. Otherwise it is closed before anything is read.
     fn may_stay(&mut self, now: Now, peer: &Peer) -> bool {
         let _ = (now, peer);
         true
     }
 
-    /// A connection that might stay is gone; `was_open` when its client had been let in.
+    /// A connection has closed; `was_open` if its client was authenticated.
     fn gone(&mut self, now: Now, peer: &Peer, exchange: u64, was_open: bool) {
         let _ = (now, peer, exchange, was_open);
     }
 
-    /// A CONNECT came, or a re-authentication begins. `exchange` names the connection.
+    /// Authenticates the client of a CONNECT, or of an AUTH that starts a re-authentication. `exchange` identifies
+    /// the connection.
     fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication;
 
-    /// The client's next AUTH of the exchange.
+    /// Processes the next AUTH packet of an enhanced authentication.
     fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
         let _ = (now, exchange, data);
         Authentication::Refused(ReasonCode::NotAuthorized)
     }
 
-    /// The next answer to what was [`Authentication::Pending`], with its exchange.
+    /// The next outcome of an authentication that was [`Authentication::Pending`], with its exchange.
     fn poll_answer(&mut self, now: Now) -> Option<(u64, Authentication)> {
         let _ = now;
         None
     }
 
-    /// The client is not let in, or its connection is gone.
+    /// The client was refused, or its connection has closed.
     fn forget(&mut self, exchange: u64) {
         let _ = exchange;
     }
 
-    /// May this client use its Client Identifier? It is not asked about one that the broker assigned.
+    /// Whether a client may use its Client Identifier. Not called for assigned identifiers.
     fn claims_identifier(&mut self, who: &Identity<'_>) -> IdentifierClaim {
         let _ = who;
         IdentifierClaim::Open
     }
 
-    /// May this client publish to this topic?
+    /// Whether a client may publish to a topic.
     fn may_publish(&mut self, who: &Identity<'_>, topic: &str, qos: Qos, retain: bool) -> bool {
         let _ = (who, topic, qos, retain);
         true
     }
 
-    /// May this client subscribe to this Topic Filter, and with which QoS at most?
+    /// Highest QoS with which a client may subscribe to a Topic Filter; none if it may not.
     fn may_subscribe(&mut self, who: &Identity<'_>, filter: &str, qos: Qos) -> Option<Qos> {
         let _ = (who, filter);
         Some(qos)
     }
 
-    /// May what waited for this client be sent to it, though rules have changed meanwhile? `shared` is
-    /// the shared subscription that it was drawn for.
+    /// Whether a message that was queued under older rules may be sent to a client. `shared` is the shared
+    /// subscription for which the client was chosen.
     fn may_receive(
         &mut self,
         who: &Identity<'_>,
@@ -148,7 +147,7 @@ pub trait Access: Send {
         }
     }
 
-    /// May a client that is gone, and was known by this name, still publish its Will?
+    /// Whether the Will of a disconnected client, with this user name, may be published.
     fn may_publish_will(
         &mut self,
         user: Option<&str>,
@@ -160,41 +159,41 @@ pub trait Access: Send {
         true
     }
 
-    /// Why a client that was let in may not stay, as it is not known any more; none where it may.
+    /// Reason to disconnect an authenticated client whose credentials were withdrawn; none if they are valid.
     fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {
         let _ = exchange;
         None
     }
 
-    /// Changes whenever an answer to the questions above about identifiers, topics and filters may have
-    /// changed; 0 where they never do.
+    /// Number that changes whenever decisions about credentials, identifiers, topics and filters may have changed; 0
+    /// if they never change.
     fn revision(&mut self) -> u64 {
         0
     }
 
-    /// Steps of a core's budget ([`Work`](crate::engine::work::Work)) that the decisions took since this
-    /// was asked last: rules that were looked at.
+    /// Steps of a core's budget ([`Work`](crate::engine::work::Work)) for the rules evaluated since the last
+    /// call.
     fn take_steps(&mut self) -> usize {
         0
     }
 
-    /// What all cores together count.
+    /// Counters of all cores together.
     fn counts(&self) -> AccessCounts {
         AccessCounts::default()
     }
 }
 
-/// A client that was let in.
+/// An authenticated client.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
-    /// Names the connection; the same as the exchange that let it in.
+    /// Identifies the connection, as in [`Access::authenticate`].
     pub exchange: u64,
-    /// Client Identifier. As it is kept: to look at it as a string costs, and most publications are
-    /// permitted without.
+    /// Client Identifier, in the stored form: converting it to a string costs, and most decisions do not need
+    /// it.
     pub client_identifier: &'a Text,
 }
 
-/// Lets everybody in, to everything. An enhanced authentication is refused: there is no method.
+/// Admits every client and allows everything. Enhanced authentication is refused, as there is no method.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 

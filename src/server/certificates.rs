@@ -1,4 +1,4 @@
-//! What is spoken at each listener, with certificates read from their files: at start, and on SIGHUP.
+//! Policies of the listeners, with TLS certificates read from files at start and again at a reload.
 
 use crate::config::listener::{KernelTls, Listener};
 use crate::config::{ExecutorKind as Kind, Settings};
@@ -7,7 +7,7 @@ use crate::executor::probe::kernel_tls;
 use crate::server::ServerError;
 use crate::transport::{Ciphers, ListenerPolicies, ListenerPolicy, tls};
 
-/// Reads what every listener needs, and has it read anew when that is asked for.
+/// Reads the files of every listener, and registers them for reloads.
 pub(super) fn open(
     settings: &Settings,
     kind: Kind,
@@ -27,7 +27,7 @@ pub(super) fn open(
     Ok(policies)
 }
 
-/// Whether a listener has what it needs.
+/// Checks the files of a listener.
 pub(super) fn check(listener: &Listener) -> Result<(), ServerError> {
     match listener.transport.has_tls() {
         true => tls_config(listener, Ciphers::default()).map(drop),
@@ -35,14 +35,14 @@ pub(super) fn check(listener: &Listener) -> Result<(), ServerError> {
     }
 }
 
-/// The ciphers by which the kernel goes on with connections of listeners that want it to; says so.
+/// Ciphers for kernel TLS, if a listener uses it; logs what the kernel supports.
 fn ciphers(settings: &Settings, kind: Kind) -> Ciphers {
     let wants = |listener: Listener| listener.tls.kernel == KernelTls::Auto;
     if !settings.every_listener().any(wants) {
         return Ciphers::default();
     }
     let found = kernel_tls::KernelTls::find_for(kind);
-    tracing::info!(kernel_tls = %found, "a listener wants TLS to go on in the kernel");
+    tracing::info!(kernel_tls = %found, "kernel TLS is configured");
     found.ciphers()
 }
 
@@ -56,7 +56,7 @@ fn tls_config(listener: &Listener, ciphers: Ciphers) -> Result<tls::TlsConfig, S
 
 #[cfg(not(feature = "tls"))]
 fn tls_config(_listener: &Listener, _ciphers: Ciphers) -> Result<tls::TlsConfig, ServerError> {
-    unreachable!("the configuration refuses it")
+    unreachable!("the configuration does not permit it")
 }
 
 #[cfg(feature = "tls")]

@@ -1,4 +1,4 @@
-//! Listening sockets, with their options, for each core that accepts.
+//! Listening sockets of each core that accepts connections.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -14,32 +14,32 @@ use crate::executor::{Listener, ListenerSocket, Listeners};
 use crate::platform::plan::Seat;
 use crate::service::HandedOver;
 
-/// Connections that wait in the kernel while the broker is busy.
+/// Connections that may wait in the kernel while the broker is busy.
 const BACKLOG: i32 = 4_096;
 
-/// How long a port or path that is in use may take to come free. When a process that has a listener in an
-/// io_uring is killed, the kernel lets the listener go a moment after the process is gone.
+/// Time for a port or path that is in use to become free: when a process with a listener in an io_uring is
+/// killed, the kernel closes the listener shortly after the process has ended.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How soon it is tried again; each time twice as much later, as whoever listens at a path notices it.
+/// First interval between attempts, doubled each time, because another listener at a path notices attempts.
 const RETRY: Duration = Duration::from_millis(5);
-/// And no later than that.
+/// Longest interval between attempts.
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// Silence after which TCP asks whether the peer is still there.
+/// Idle time after which TCP keepalive probes the peer.
 const PROBE_AFTER: Duration = Duration::from_secs(120);
 
-/// What to do about an address that cannot be listened on.
+/// Remedy for an address that cannot be listened on.
 pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
     let address = match bind {
         Bind::Address(address) => address,
         Bind::Path(_) if error.kind() == io::ErrorKind::AddrInUse => {
-            return "another program listens there, or something else than a socket has the path; \
-                    stop it or choose another path"
+            return "another program listens there, or the path is not a socket; \
+                    stop the program or choose another path"
                 .to_owned();
         }
         Bind::Path(_) => {
-            return "name a path in a folder that the broker's user may write to, and owner and group \
-                    that it may give it to"
+            return "name a path in a folder that the broker's user may write to, and an owner and \
+                    group that this user may assign"
                 .to_owned();
         }
     };
@@ -50,8 +50,8 @@ pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
             address.port()
         ),
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; choose one of its own with --listen, or say bind_wait_s \
-             or free_bind in the configuration for one that comes later"
+            "this machine has no such address; choose one of its addresses with --listen, or set bind_wait_s \
+             or free_bind in the configuration for an address that appears later"
                 .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
@@ -63,16 +63,16 @@ pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
     }
 }
 
-/// A second handle of each.
+/// Duplicates the listeners.
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub(super) fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {
     listeners.iter().map(|of_core| of_core.iter().map(Listener::try_clone).collect()).collect()
 }
 
-/// The listeners of each core, and the addresses. Where the kernel spreads connections over
-/// several sockets of one port, each core accepts for itself; elsewhere the first core does, and
-/// connections reach the others by going home.
-/// What the service manager handed over is taken as it is; there the first core accepts for all.
+/// Opens the listeners of each core, and returns their addresses. If the kernel distributes connections over
+/// several sockets of one port, each core accepts its own connections; otherwise the first core accepts all, and
+/// connections move to their home cores. The first core also accepts for sockets that the service manager
+/// handed over.
 pub(super) fn open_listeners(
     settings: &Settings,
     handed_over: &mut HandedOver,
@@ -103,7 +103,7 @@ pub(super) fn open_listeners(
                 open.push(Open { bind, transport: listener.transport, is_ours });
             }
             Err(error) if may_be_absent(settings, &listener) && is_without_ipv6(&error) => {
-                tracing::info!(address = %listener.bind, "this machine has no IPv6; not listening there");
+                tracing::info!(address = %listener.bind, "this machine has no IPv6; not listening on this address");
             }
             Err(error) => return Err(ServerError::Listen(listener.bind, error)),
         }
@@ -111,8 +111,7 @@ pub(super) fn open_listeners(
     Ok((of_cores, open))
 }
 
-/// Listens at a path. Sockets in the file system are not spread over cores: the first core accepts,
-/// and connections reach the others by going home.
+/// Listens on a Unix socket. The first core accepts all connections, which move to their home cores.
 #[cfg(unix)]
 fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
     use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -127,11 +126,12 @@ fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
         outcome => outcome?,
     }
     let listen = || {
-        // Nobody can connect before it listens, and by then it is for those it is to be for.
+        // Permissions are set before the socket listens, so that nobody can connect earlier.
         if owner.or(group).is_some() {
             chown(path, owner, group).map_err(|error| {
-                let what =
-                    format!("unix.owner, unix.group: the socket cannot be given away: {error}");
+                let what = format!(
+                    "unix.owner, unix.group: cannot change the owner of the socket: {error}"
+                );
                 io::Error::new(error.kind(), what)
             })?;
         }
@@ -145,7 +145,7 @@ fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
     Ok((vec![ListenerSocket::Unix(listener.into())], Bind::Path(path.to_owned())))
 }
 
-/// A broker that was killed leaves its socket: nobody answers there.
+/// Whether a path is the socket of a broker that was killed: connections are refused.
 #[cfg(unix)]
 fn is_left_over(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
@@ -157,10 +157,10 @@ fn is_left_over(path: &Path) -> bool {
 
 #[cfg(not(unix))]
 fn listen_at(_path: &Path, _rights: &UnixSocket) -> Listening {
-    unreachable!("the configuration refuses it")
+    unreachable!("the configuration does not permit it")
 }
 
-/// A socket that listens already, with the options of those opened here.
+/// Sets the options of a socket that already listens.
 fn take((bind, socket): (Bind, ListenerSocket)) -> Listening {
     if let ListenerSocket::Tcp(listener) = &socket {
         set_options(&SockRef::from(listener))?;
@@ -168,7 +168,7 @@ fn take((bind, socket): (Bind, ListenerSocket)) -> Listening {
     Ok((vec![socket], bind))
 }
 
-/// Takes away the sockets in the file system that were opened here.
+/// Removes the Unix sockets that the broker created.
 pub(super) fn remove_paths(open: &[Open]) {
     for listener in open {
         if let (Bind::Path(path), true) = (&listener.bind, listener.is_ours)
@@ -179,9 +179,9 @@ pub(super) fn remove_paths(open: &[Open]) {
     }
 }
 
-/// Lets each core accept what the kernel receives on that core's processor: what the handshake left
-/// in its caches is used there. Where a processor has no listener, and before Linux 6.2, the kernel
-/// spreads connections by a hash as if nothing had been said (`SO_INCOMING_CPU`, socket(7)).
+/// Makes each core accept the connections that the kernel receives on that core's processor, whose caches hold
+/// their state (`SO_INCOMING_CPU`, socket(7)). Before Linux 6.2, and for processors without a listener, the
+/// kernel distributes connections by a hash.
 #[cfg(target_os = "linux")]
 pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
     for (listeners, seat) in of_cores.iter().zip(seats) {
@@ -189,7 +189,7 @@ pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
             let ListenerSocket::Tcp(listener) = &listener.socket else { continue };
             let socket = SockRef::from(listener);
             if let Err(error) = socket.set_cpu_affinity(usize::from(seat.processor)) {
-                tracing::debug!(%error, "connections are spread by a hash");
+                tracing::debug!(%error, "connections are distributed by a hash");
             }
         }
     }
@@ -198,8 +198,8 @@ pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn steer(_of_cores: &[Listeners], _seats: &[Seat]) {}
 
-/// The default configuration listens on ::1 too, and a port alone is for all addresses: a machine without
-/// IPv6 is served on what it has.
+/// Whether a listener is optional: an IPv6 address beside the same IPv4 address, as in the default configuration
+/// or for a port alone, so that the broker starts on machines without IPv6.
 fn may_be_absent(settings: &Settings, listener: &config::Listener) -> bool {
     let Bind::Address(SocketAddr::V6(address)) = listener.bind else { return false };
     let beside = match *address.ip() {
@@ -211,8 +211,8 @@ fn may_be_absent(settings: &Settings, listener: &config::Listener) -> bool {
     settings.every_listener().any(|other| other.bind == beside)
 }
 
-/// Whether a start could listen there, as far as that shows without listening: whoever has it now may be
-/// the broker that runs with this configuration.
+/// Checks without listening whether a start could listen. An address in use is accepted: the user may be the
+/// broker that runs with this configuration.
 pub(super) fn check(settings: &Settings, listener: &config::Listener) -> io::Result<()> {
     match &listener.bind {
         Bind::Address(address) => match bind(*address, false, settings.free_bind) {
@@ -232,7 +232,7 @@ fn check_path(path: &Path, rights: &UnixSocket) -> io::Result<()> {
     socket_address(path)?;
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            let what = "there is something at this path that is no socket";
+            let what = "the path exists and is not a socket";
             return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
         _ => {}
@@ -243,7 +243,7 @@ fn check_path(path: &Path, rights: &UnixSocket) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn check_path(_path: &Path, _rights: &UnixSocket) -> io::Result<()> {
-    unreachable!("the configuration refuses it")
+    unreachable!("the configuration does not permit it")
 }
 
 #[cfg(unix)]
@@ -254,8 +254,8 @@ fn socket_address(path: &Path) -> io::Result<socket2::SockAddr> {
     })
 }
 
-/// Tries again while the port or path is in use, for a moment, and while the machine does not have the
-/// address, for so many seconds.
+/// Retries while the port or path is in use, for a moment, and while the machine does not have the address, for
+/// `wait_s` seconds.
 fn patiently(bind: &Bind, wait_s: u32, mut listen: impl FnMut() -> Listening) -> Listening {
     let (begun, mut rest, mut is_said) = (Instant::now(), RETRY, false);
     loop {
@@ -280,7 +280,7 @@ fn patiently(bind: &Bind, wait_s: u32, mut listen: impl FnMut() -> Listening) ->
     }
 }
 
-/// Whether the machine has no such address, or not the interface that it names.
+/// Whether the machine does not have the address, or the interface in it.
 fn is_absent(error: &io::Error) -> bool {
     #[cfg(target_os = "linux")]
     if error.raw_os_error() == Some(libc::ENODEV) {
@@ -289,21 +289,21 @@ fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-/// Where the broker listens, for what.
+/// An address or path that the broker listens on.
 #[derive(Clone, Debug)]
 pub struct Open {
     /// The address or path, with the port that the system chose.
     pub bind: Bind,
-    /// What is spoken there.
+    /// Transport.
     pub transport: Transport,
-    /// Whether the broker opened it; what was handed over stays when it ends.
+    /// Whether the broker opened the socket; sockets that were handed over stay when the broker ends.
     is_ours: bool,
 }
 
-/// The listeners of each core, and where they listen for what.
+/// The listeners of each core, and their addresses.
 type Opened = (Vec<Listeners>, Vec<Open>);
 
-/// A listener for each core that accepts, and their address.
+/// The sockets of a listener, one for each core that accepts, and their address.
 type Listening = io::Result<(Vec<ListenerSocket>, Bind)>;
 
 fn listen_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> Listening {
@@ -311,9 +311,8 @@ fn listen_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> Listen
         let (listener, address) = listen(bind(address, false, is_free)?)?;
         return Ok((vec![ListenerSocket::Tcp(listener)], Bind::Address(address)));
     }
-    // Sockets that share a port share it with those of any other process of this user. Whether
-    // one is there shows to a socket that does not share. It never listens: who connected to it would
-    // be reset when it goes.
+    // With SO_REUSEPORT, sockets of another process of this user could share the port unnoticed. A socket
+    // without the option detects them. It never listens, because its connections would be reset.
     let alone = bind(address, false, is_free)?;
     let address = alone.local_addr()?.as_socket().unwrap_or(address);
     drop(alone);
@@ -336,10 +335,10 @@ fn listen(socket: Socket) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// `is_free` where the machine need not have the address yet.
+/// Binds a socket. `is_free`: the machine need not have the address yet.
 fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Elsewhere than on Unix this option would let another program take the port from under us.
+    // On other systems than Unix, this option would let another program take over the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     #[cfg(target_os = "linux")]
@@ -351,7 +350,7 @@ fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Result<Socket> 
         SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
     }
     #[cfg(not(target_os = "linux"))]
-    assert!(!shares && !is_free, "elsewhere one core accepts for all, on addresses that are there");
+    assert!(!shares && !is_free, "other systems support neither option");
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -360,11 +359,11 @@ fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Result<Socket> 
     Ok(socket)
 }
 
-/// What accepted sockets inherit.
+/// Sets options that accepted sockets inherit.
 fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
-    // A client without Keep Alive that vanishes is found out by TCP.
+    // Detects vanished clients without Keep Alive.
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
-    // Frames leave when the turn says so, not when Nagle's algorithm does.
+    // The broker batches packets per turn itself.
     socket.set_tcp_nodelay(true)
 }
 

@@ -1,4 +1,4 @@
-//! What this machine is and allows, and how a broker should run on it: `broker platform`.
+//! `broker platform`: this machine, its limits, and recommended settings.
 
 use std::fmt;
 
@@ -12,45 +12,45 @@ use crate::platform::plan::{self, Impossible, Seat};
 use crate::platform::topology::Topology;
 use crate::platform::{self, Descriptors, cgroup, counted};
 
-/// What there is.
+/// Description of this machine.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The operating system, and the kernel's version where it is known.
+    /// Operating system, and kernel version if known.
     pub system: String,
-    /// The processors' architecture.
+    /// Architecture of the processors.
     pub architecture: &'static str,
     /// Processors this process may run on.
     pub processors: usize,
-    /// The physical cores among them.
+    /// Physical cores of these processors.
     pub cores: usize,
-    /// The packages (sockets) they are in.
+    /// Packages (sockets) of these processors.
     pub packages: usize,
-    /// The NUMA nodes they are on.
+    /// NUMA nodes of these processors.
     pub nodes: usize,
-    /// The node of the network card, where it is known.
+    /// NUMA node of the network card, if known.
     pub network_node: Option<u16>,
-    /// Processors' worth of time that the control group allows.
+    /// Processor limit of the control group.
     pub processors_max: Option<f64>,
-    /// Bytes of memory, of the machine or of the control group if less.
+    /// Memory in bytes: of the machine, or of the control group if that is less.
     pub memory_bytes: u64,
-    /// Descriptors the process may have.
+    /// Descriptor limit of the process.
     pub descriptors_max: Option<u64>,
-    /// Whether io_uring can be used.
+    /// Availability of io_uring.
     pub io_uring: Availability,
-    /// Whether the kernel can go on with TLS.
+    /// Availability of kernel TLS.
     pub kernel_tls: KernelTls,
-    /// How a broker should run here.
+    /// Recommended settings.
     pub recommended: Recommended,
 }
 
-/// How a broker should run.
+/// Recommended settings.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Recommended {
     /// `--mode`.
     pub mode: &'static str,
     /// `--cores`.
     pub cores: u16,
-    /// Whether `--numa` is worth it.
+    /// `--numa`.
     pub numa: bool,
     /// `limits.connections_max`.
     pub connections_max: u32,
@@ -62,16 +62,17 @@ pub struct Recommended {
     pub buffer_bytes: u32,
 }
 
-/// Connections for which a machine with io_uring is recommended at most.
+/// Highest recommendation of `limits.connections_max`.
 const CONNECTIONS_RECOMMENDED_MAX: u32 = 1_000_000;
-/// The same for a small machine.
+/// Recommendation of `limits.connections_max` for small machines.
 const CONNECTIONS_OF_SMALL_MACHINES: u32 = 500;
-/// What the recommendation depends on.
+
+/// Properties that the recommendation depends on.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
     is_small: bool,
     has_io_uring: bool,
-    /// Connections take no descriptors of the process with it.
+    /// Connections use direct descriptors, which do not count against the limit of the process.
     is_direct: bool,
     cores: usize,
     nodes: usize,
@@ -114,7 +115,7 @@ impl Machine {
 }
 
 impl Report {
-    /// Of this machine, as a broker with these settings finds it.
+    /// Examines this machine for a broker with these settings.
     pub fn new(settings: &Settings) -> Self {
         let (topology, limits) = (Topology::here(), cgroup::Limits::here());
         let descriptors_max = platform::descriptors_max();
@@ -165,7 +166,7 @@ impl fmt::Display for Report {
                 network.unwrap_or_default()
             ),
         )?;
-        let bound = |bound: Option<String>| bound.unwrap_or_else(|| "no bound".to_owned());
+        let bound = |bound: Option<String>| bound.unwrap_or_else(|| "no limit".to_owned());
         row("control group", bound(self.processors_max.map(|max| format!("{max} processors"))))?;
         row("memory", format!("{} MiB", self.memory_bytes / (1024 * 1024)))?;
         row("descriptors", bound(self.descriptors_max.map(|max| max.to_string())))?;
@@ -188,15 +189,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// Where each core would run: `broker platform --plan`.
+/// `broker platform --plan`: placement of cores on processors.
 #[derive(Debug, Serialize)]
 pub struct PlanReport {
-    /// By core.
+    /// Processor of each core.
     pub seats: Vec<Seat>,
 }
 
 impl PlanReport {
-    /// For so many cores, or for those.
+    /// The placement of a number or list of cores.
     pub fn new(cores: &Cores, numa: bool) -> Result<Self, Impossible> {
         Ok(Self { seats: plan::plan(&Topology::here(), cores, numa)? })
     }

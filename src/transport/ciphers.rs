@@ -1,4 +1,4 @@
-//! Ciphers by which a kernel may go on with TLS. Knows neither TLS nor kernel.
+//! Ciphers of kernel TLS. Knows neither TLS nor the kernel.
 
 use std::fmt;
 
@@ -15,10 +15,10 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// All that TLS here knows.
+    /// All ciphers that the broker supports.
     pub const ALL: [Self; 3] = [Self::Aes128Gcm, Self::Aes256Gcm, Self::Chacha20Poly1305];
 
-    /// Its name (RFC 5116, RFC 8439).
+    /// Name (RFC 5116, RFC 8439).
     pub fn name(self) -> &'static str {
         match self {
             Self::Aes128Gcm => "AES-128-GCM",
@@ -28,27 +28,27 @@ impl Cipher {
     }
 }
 
-/// Some of them; none where TLS stays in the broker.
+/// A set of ciphers; empty if kernel TLS is not used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ciphers(u8);
 
 impl Ciphers {
-    /// Takes one in.
+    /// Adds a cipher.
     pub fn add(&mut self, cipher: Cipher) {
         self.0 |= 1 << cipher as u8;
     }
 
-    /// Whether it is among them.
+    /// Whether the set contains a cipher.
     pub fn has(self, cipher: Cipher) -> bool {
         self.0 & 1 << cipher as u8 != 0
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Their names.
+    /// Names of the ciphers.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Cipher::ALL.into_iter().filter(move |cipher| self.has(*cipher)).map(Cipher::name)
     }

@@ -1,16 +1,16 @@
-//! MQTT packets as WebSocket frames, one each. MQTT lets a frame hold any part of its stream [MQTT-6.0.0-2],
-//! and clients are in use that handle the first packet of a frame and then wait for another frame.
+//! MQTT packets as WebSocket frames, one per packet. MQTT permits any boundaries [MQTT-6.0.0-2], but some clients
+//! process only the first packet of a frame before they wait for the next frame.
 
 use super::websocket::{opcode, write_head};
 use crate::base::send_buffer::{Piece, SendBuffer};
 
-/// Shared bytes of a packet that stay shared; fewer are cheaper to copy.
+/// Shortest shared payload that stays shared; shorter ones are cheaper to copy.
 const SHARED_BYTES_MIN: usize = 2 * 1024;
 
-/// The longest fixed header of an MQTT packet.
+/// Longest fixed header of an MQTT packet.
 const HEADER_BYTES_MAX: usize = 5;
 
-/// Whether there is one packet in `mqtt`, or none.
+/// Whether `mqtt` has at most one packet.
 pub(super) fn is_one_packet(mqtt: &SendBuffer) -> bool {
     let mut pieces = mqtt.pieces().map(bytes_of).filter(|bytes| !bytes.is_empty());
     let Some(first) = pieces.next() else { return true };
@@ -21,10 +21,10 @@ pub(super) fn is_one_packet(mqtt: &SendBuffer) -> bool {
     total.is_none_or(|total| total == mqtt.len())
 }
 
-/// Adds the packets in `mqtt` to `out`, each in a frame of its own.
+/// Appends the packets in `mqtt` to `out`, each in a frame of its own.
 pub(super) fn frame_each(mqtt: &SendBuffer, out: &mut SendBuffer) {
     let mut header = Header::default();
-    // Of the packet that is being copied.
+    // Bytes left of the packet being copied.
     let mut left = 0;
     for piece in mqtt.pieces() {
         let mut bytes = bytes_of(piece);
@@ -81,7 +81,7 @@ fn frame_whole<'a>(piece: Piece<'_>, mut bytes: &'a [u8], out: &mut SendBuffer) 
     bytes
 }
 
-/// How long the packet is that begins `bytes`, header included; none where the header is not whole.
+/// Length of the packet at the start of `bytes`, header included; none if the header is incomplete.
 fn length(bytes: &[u8]) -> Option<usize> {
     let mut remaining = 0;
     for (place, &byte) in bytes.iter().skip(1).take(HEADER_BYTES_MAX - 1).enumerate() {
@@ -100,7 +100,7 @@ fn bytes_of(piece: Piece<'_>) -> &[u8] {
     }
 }
 
-/// A fixed header as far as it has come.
+/// A fixed header that may be incomplete.
 #[derive(Clone, Copy, Default)]
 struct Header {
     seen: [u8; HEADER_BYTES_MAX],
@@ -108,7 +108,7 @@ struct Header {
 }
 
 impl Header {
-    /// Takes a byte. When it was the last: how long the packet is, header included.
+    /// Adds a byte. After the last one, returns the length of the packet, header included.
     fn take(&mut self, byte: u8) -> Option<usize> {
         self.seen[self.have] = byte;
         self.have += 1;

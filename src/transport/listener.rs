@@ -1,5 +1,4 @@
-//! What the cores know of a listener: which layers a connection through it has, and how many there may
-//! be. Knows no socket.
+//! Policy of a listener: the layers of its connections, and the limit of their number. Knows no socket.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +9,10 @@ use crate::config::proxy::Proxy;
 use crate::transport::websocket::WebSocket;
 use crate::transport::{Transport, proxy, tls};
 
-/// All listeners by number; the cores share them.
+/// The policies of all listeners, by number; the cores share them.
 pub type ListenerPolicies = Arc<[ListenerPolicy]>;
 
-/// One listener.
+/// Policy of one listener.
 #[derive(Debug)]
 pub struct ListenerPolicy {
     transport: listener::Transport,
@@ -22,12 +21,12 @@ pub struct ListenerPolicy {
     tls: Option<tls::TlsConfig>,
     websocket: Arc<listener::WebSocket>,
     connections_max: u32,
-    /// Connections through it now, on all cores; not counted where there is no bound.
+    /// Current connections on all cores; not counted without a limit.
     connections: AtomicU32,
 }
 
 impl ListenerPolicy {
-    /// For a listener; `tls` where it speaks TLS.
+    /// The policy of a configured listener, with `tls` if the transport uses TLS.
     pub fn new(listener: &Listener, tls: Option<tls::TlsConfig>) -> Self {
         debug_assert_eq!(listener.transport.has_tls(), tls.is_some());
         Self {
@@ -41,19 +40,19 @@ impl ListenerPolicy {
         }
     }
 
-    /// What it speaks.
+    /// Transport.
     pub fn transport(&self) -> listener::Transport {
         self.transport
     }
 
-    /// Its certificates.
+    /// Configuration of TLS, if the transport uses TLS.
     pub fn tls_config(&self) -> Option<&tls::TlsConfig> {
         self.tls.as_ref()
     }
 
-    /// Takes a place for a connection, if there is one.
+    /// Counts a connection, unless the limit is reached.
     pub fn enter(&self) -> bool {
-        // Relaxed: it is a count, and orders nothing.
+        // Relaxed: a count that orders no other access.
         if self.connections_max == 0 {
             return true;
         }
@@ -61,14 +60,14 @@ impl ListenerPolicy {
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
     }
 
-    /// Gives the place back.
+    /// Counts the end of a connection.
     pub fn leave(&self) {
         if self.connections_max > 0 {
             self.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// What a connection from there has between socket and MQTT; none where it has nothing.
+    /// The layers of a new connection; none for plain MQTT.
     pub fn transport_for(&self, peer: &Peer) -> Option<Box<Transport>> {
         let address = peer.address.map(|address| address.ip());
         let is_proxy = self.proxies.iter().any(|proxy| proxy.is_at(address));

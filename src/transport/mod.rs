@@ -1,14 +1,14 @@
-//! What lies between a socket and MQTT: a PROXY header, TLS, WebSocket, each where the listener has it.
+//! The layers between a socket and MQTT: PROXY header, TLS and WebSocket, as the listener configures them.
 //!
 //! ```text
 //! socket ─► PROXY header ─► TLS ─► WebSocket ─► MQTT     receive
 //! socket ◄───────────────── TLS ◄─ WebSocket ◄─ MQTT     wrap, close
 //! ```
 //!
-//! Sans-IO like the engine, whose business it is: bytes in, bytes out. Executors know nothing of it,
-//! and a plain connection has none of it. The state goes with a connection that moves to another core.
-//! TLS draws randomness and, for tickets and expiry, reads the time of day inside its library: what it
-//! makes is secret, and nobody wants it replayed.
+//! Sans-IO like the engine, which owns the state: bytes in, bytes out. Executors do not see the layers, and
+//! connections of plain MQTT have no state here. The state moves with a connection to another core. The TLS
+//! library draws randomness itself and reads the time of day for tickets and expiry: TLS is not replayed by
+//! simulations.
 
 mod ciphers;
 #[cfg(feature = "websocket")]
@@ -41,12 +41,12 @@ use crate::base::limits;
 use crate::base::send_buffer::SendBuffer;
 pub use crate::transport::listener::{ListenerPolicies, ListenerPolicy};
 
-/// Why a connection ends before MQTT, or beneath it.
+/// Failure of a layer below MQTT, which ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The layer that found it.
+    /// The layer that failed.
     pub layer: Layer,
-    /// What was wrong.
+    /// The reason.
     pub what: String,
 }
 
@@ -57,14 +57,14 @@ pub enum Layer {
     Proxy,
     /// TLS.
     Tls,
-    /// The certificate that a client shows in it, or fails to.
+    /// The client certificate of TLS.
     ClientCertificate,
-    /// WebSocket, and the request it begins with.
+    /// WebSocket and its HTTP request.
     WebSocket,
 }
 
 impl Layer {
-    /// Its name in logs.
+    /// Name in logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Proxy => "PROXY",
@@ -81,22 +81,22 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Memory that the connections of a core take turns to use.
+/// Scratch memory that the connections of a core share.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// MQTT as it came out of the transport.
+    /// MQTT received through the layers.
     pub plain: Vec<u8>,
-    /// TLS records that are being read, or bytes that are being sealed into some.
+    /// TLS records being decrypted, or plaintext being encrypted.
     records: Vec<u8>,
-    /// What TLS has brought for WebSocket.
+    /// Plaintext of TLS for WebSocket.
     between: Vec<u8>,
-    /// MQTT that becomes frames, one each packet.
+    /// WebSocket frames being made, one per packet.
     #[cfg(feature = "websocket")]
     framed: SendBuffer,
 }
 
 impl Scratch {
-    /// Forgets what was in it; what grew very large is given back.
+    /// Clears the memory, and frees what grew very large.
     pub fn clear(&mut self) {
         for bytes in [&mut self.plain, &mut self.records, &mut self.between] {
             bytes.clear();
@@ -108,7 +108,7 @@ impl Scratch {
 }
 
 impl Scratch {
-    /// Puts each packet in a frame of its own; not where there is one at most, whose frame is to begin.
+    /// Puts each packet into a frame of its own. Returns false, without change, if there is at most one packet.
     #[cfg(feature = "websocket")]
     fn frame_each(&mut self, mqtt: &mut SendBuffer) -> bool {
         if frames::is_one_packet(mqtt) {
@@ -130,60 +130,60 @@ impl Scratch {
     }
 }
 
-/// Bytes that a core keeps of each kind of scratch memory: twice what a socket brings at a time.
+/// Bytes that a core keeps of each kind of scratch memory: twice the input of one read.
 const SCRATCH_BYTES_KEPT: usize = 128 * 1024;
 
-/// What came of bytes from the socket, besides MQTT.
+/// Results of received bytes, other than MQTT.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Where the client is, as a proxy says.
+    /// Address of the client, from a proxy.
     pub address: Option<SocketAddr>,
-    /// Whom the certificate names that the client has shown to a proxy, where that is asked for.
+    /// Identity from the client certificate that a proxy verified, if configured.
     pub proxied: Option<Box<CertificateIdentity>>,
-    /// A TLS handshake is through.
+    /// A TLS handshake has completed.
     pub handshake: Option<Handshake>,
-    /// For how long the client's certificate is valid from now on, where it has shown one in it.
+    /// Remaining validity of the client certificate, if there is one.
     pub certificate_valid_for: Option<Duration>,
-    /// The client has said that nothing more comes.
+    /// The client has closed its side.
     pub is_ended: bool,
 }
 
-/// A TLS handshake that is through.
+/// A completed TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handshake {
-    /// With certificates.
+    /// A full handshake, with certificates.
     Full,
-    /// By a ticket of an earlier one.
+    /// A resumption, by a session ticket.
     Resumed,
 }
 
-/// Whether the kernel can go on with TLS.
+/// Whether a connection can move to kernel TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settling {
-    /// It can be given the keys now.
+    /// The keys can be installed now.
     Ready,
-    /// Not at this moment.
+    /// Not at present; check again later.
     Later,
-    /// It was looked at too often: TLS stays here.
+    /// Checked too often: TLS stays in the broker.
     Never,
 }
 
-/// What one connection has between socket and MQTT.
+/// The layers of one connection.
 #[derive(Debug)]
 pub struct Transport {
-    /// Until the PROXY header is there.
+    /// Present until the PROXY header is complete.
     proxy: Option<proxy::Header>,
     tls: Option<Box<Tls>>,
     websocket: Option<Box<WebSocket>>,
-    /// Bytes from the socket that wait for their turn to be worked on.
+    /// Bytes from the socket that are not processed yet.
     waiting: Vec<u8>,
-    /// Bytes for the socket that go before all others.
+    /// Bytes of TLS for the socket, sent before all others.
     said: Vec<u8>,
 }
 
 impl Transport {
-    /// Takes what came from the socket. MQTT is added to `scratch.plain`, also where what follows it
-    /// is of no use. Afterwards there may be something to say: [`Self::has_something_to_say`].
+    /// Processes bytes from the socket. Appends MQTT to `scratch.plain`, even if a failure follows it. May
+    /// leave an answer to send: [`Self::has_something_to_say`].
     pub fn receive(&mut self, bytes: &[u8], scratch: &mut Scratch) -> Result<Received, Fault> {
         let mut received = Received::default();
         let mut bytes = bytes;
@@ -205,7 +205,7 @@ impl Transport {
             }
             (Some(tls), Some(websocket)) => {
                 let outcome = tls.receive(bytes, records, between, &mut self.said, &mut received);
-                // What came before something bad is heard first.
+                // Input before a failure is processed first.
                 let heard = websocket.receive(between, plain, &mut received);
                 between.clear();
                 outcome.and(heard)?;
@@ -214,29 +214,28 @@ impl Transport {
         Ok(received)
     }
 
-    /// Whether the PROXY header, or the request, that says where the client is has not come yet.
+    /// Whether the PROXY header or HTTP request that has the client's address is still missing.
     pub fn awaits_address(&self) -> bool {
         self.proxy.is_some() || self.websocket.as_ref().is_some_and(|of| of.awaits_address())
     }
 
-    /// Whether what comes next from the socket takes work that other clients should not have to wait
-    /// for: a TLS handshake is going on.
+    /// Whether processing the next bytes is expensive, because a TLS handshake is in progress.
     pub fn is_laborious(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Whether the first half of that work is done, and the client has not tried the second in vain.
+    /// Whether the first half of the handshake is done, and the client has not sent part of the second half.
     pub fn is_half_through(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_answered())
     }
 
-    /// Keeps bytes from the socket for later; returns how many wait by now.
+    /// Keeps bytes from the socket for later; returns the number of bytes kept.
     pub fn keep_waiting(&mut self, bytes: &[u8]) -> usize {
         self.waiting.extend_from_slice(bytes);
         self.waiting.len()
     }
 
-    /// The bytes that were kept.
+    /// Takes the bytes that were kept.
     pub fn take_waiting(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.waiting)
     }
@@ -246,7 +245,7 @@ impl Transport {
         !self.waiting.is_empty()
     }
 
-    /// The memory for bytes from the socket that it keeps: those that wait, and what is not whole yet.
+    /// Memory of bytes from the socket: those not processed yet, and incomplete headers, records and frames.
     pub fn bytes_held(&self) -> usize {
         let header = self.proxy.as_ref().map_or(0, proxy::Header::bytes_held);
         let records = self.tls.as_ref().map_or(0, |tls| tls.bytes_held());
@@ -254,25 +253,25 @@ impl Transport {
         self.waiting.capacity() + header + records + frames
     }
 
-    /// The memory of its state, roughly.
+    /// Approximate memory of the state.
     pub fn state_bytes(&self) -> usize {
         let tls = self.tls.as_ref().map_or(0, |_| limits::TLS_BYTES);
         tls + self.websocket.as_ref().map_or(0, |_| limits::WEBSOCKET_BYTES)
     }
 
-    /// Whether it does nothing to bytes any more.
+    /// Whether no layer is left.
     pub fn is_spent(&self) -> bool {
         self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
     }
 
-    /// Whether something is to go to the socket that is no MQTT.
+    /// Whether a layer has bytes to send.
     pub fn has_something_to_say(&self) -> bool {
         !self.said.is_empty()
             || self.websocket.as_ref().is_some_and(|websocket| websocket.has_something_to_say())
     }
 
-    /// Turns MQTT into what goes to the socket, together with what is to be said besides. `spare` is
-    /// an empty buffer; the one that is not needed afterwards is returned second.
+    /// Wraps MQTT in the layers, together with the bytes that the layers have to send. `spare` is an empty
+    /// buffer; the buffer that is not used is returned second.
     pub fn wrap(
         &mut self,
         mut mqtt: SendBuffer,
@@ -288,7 +287,7 @@ impl Transport {
         }
         let (wrapped, rest) = match &mut self.tls {
             None => {
-                debug_assert!(self.said.is_empty(), "it is TLS that says something");
+                debug_assert!(self.said.is_empty(), "only TLS has bytes of its own");
                 mqtt.prepend(&head);
                 (mqtt, spare)
             }
@@ -297,7 +296,7 @@ impl Transport {
                     out.append(&mut self.said);
                     tls.seal(&head, &mut mqtt, &mut scratch.records, out);
                 });
-                // Most have said what they ever will.
+                // Most connections have no more bytes of TLS after the handshake.
                 self.said = Vec::new();
                 (spare, mqtt)
             }
@@ -308,8 +307,8 @@ impl Transport {
         (wrapped, rest)
     }
 
-    /// The last bytes for the socket: `mqtt`, and that nothing follows it; none when there is nobody
-    /// to say it to.
+    /// The last bytes for the socket: `mqtt`, then the close messages of the layers; none if there is nothing to
+    /// send.
     pub fn close(&mut self, mqtt: Option<SendBuffer>, scratch: &mut Scratch) -> Option<SendBuffer> {
         let mqtt = mqtt.unwrap_or_default();
         let (mut last, mut rest) = self.wrap(mqtt, SendBuffer::default(), scratch);
@@ -328,49 +327,48 @@ impl Transport {
         (!last.is_empty()).then_some(last)
     }
 
-    /// Whether it cannot say anything any more.
+    /// Whether nothing can be sent any more.
     pub fn is_broken(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_over())
     }
 
-    /// Whether the kernel is wanted to go on with its TLS, and has the cipher for it. None where it is
-    /// not wanted to.
+    /// Whether the kernel supports the cipher of the connection; none if kernel TLS is not configured.
     pub fn fits_kernel(&self) -> Option<bool> {
         self.tls.as_ref().and_then(|tls| tls.fits_kernel())
     }
 
-    /// Looks whether the kernel can be given its keys. If it is ready nothing is sealed any more, until
+    /// Checks whether the connection can move to kernel TLS now. If it can, nothing is encrypted until
     /// [`Self::take_keys`] or [`Self::stay`] is called.
-    pub fn look_at_kernel(&mut self, is_busy: bool) -> Settling {
+    pub fn check_kernel(&mut self, is_busy: bool) -> Settling {
         let is_busy = is_busy || !self.said.is_empty() || !self.waiting.is_empty();
-        self.tls.as_mut().map_or(Settling::Never, |tls| tls.look_at_kernel(is_busy))
+        self.tls.as_mut().map_or(Settling::Never, |tls| tls.check_kernel(is_busy))
     }
 
-    /// Whether nothing may be sealed: the kernel is about to go on with it.
+    /// Whether nothing may be encrypted, because the connection is about to move to kernel TLS.
     pub fn is_settling(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_settling())
     }
 
-    /// The keys, for a kernel that goes on with TLS, and whom the certificate named; TLS here is over
-    /// then. None where what came meanwhile is not a whole record: it goes on here.
+    /// Takes the keys for kernel TLS, and the identity from the client certificate; TLS in the broker ends. None
+    /// if an incomplete record has arrived meanwhile: TLS stays in the broker.
     pub fn take_keys(&mut self) -> Option<(Keys, Option<Box<CertificateIdentity>>)> {
         let keys = self.tls.take()?.take_keys(&mut self.said);
         keys.map_err(|tls| self.tls = Some(tls)).ok()
     }
 
-    /// TLS stays here.
+    /// Keeps TLS in the broker.
     pub fn stay(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.stay();
         }
     }
 
-    /// Whom the client's certificate names, if it has shown one.
+    /// Identity from the client certificate, if there is one.
     pub fn certificate(&self) -> Option<&CertificateIdentity> {
         self.tls.as_ref()?.certificate()
     }
 
-    /// The same, to note in it what the engine knows.
+    /// The identity, for the engine to complete.
     pub fn certificate_mut(&mut self) -> Option<&mut CertificateIdentity> {
         self.tls.as_mut()?.certificate_mut()
     }

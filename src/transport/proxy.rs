@@ -1,66 +1,67 @@
-//! The PROXY protocol, versions 1 and 2: the header by which a proxy says for whom it connects
-//! (`proxy-protocol.txt` of HAProxy). Only those are asked for one who are configured as proxies: from
-//! anybody else the address in it would be a claim.
+//! The PROXY protocol, versions 1 and 2: a header with the address of the client for whom a proxy connects
+//! (`proxy-protocol.txt` of HAProxy). Expected only from configured proxies: an address from any other peer
+//! could be forged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::base::identity::CertificateIdentity;
 use crate::config::listener::ProxiedIdentity;
 
-/// What version 2 begins with.
+/// First bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// What version 1 begins with.
+/// First bytes of version 1.
 const NAME: &[u8] = b"PROXY ";
-/// The longest header of version 1, with its end of line.
+/// Longest header of version 1, with the end of line.
 const LINE_BYTES_MAX: usize = 107;
-/// Bytes of a header of version 2 before what its length counts.
+/// Bytes of a version 2 header that its length field does not count.
 const FIXED_BYTES: usize = 16;
-/// What a header of version 2 may say besides addresses, and more than any proxy does.
+/// Limit of the length field of version 2: more than any proxy sends.
 const EXTRA_BYTES_MAX: usize = 4_096;
 
-/// Bytes of a Common Name at most: it stays in memory as long as its connection.
+/// Longest Common Name, which is kept as long as the connection.
 const COMMON_NAME_BYTES_MAX: usize = 256;
 
-/// What is said of a client's TLS (`PP2_TYPE_SSL`), and in it of the subject of its certificate.
+/// Extension about the client's TLS (`PP2_TYPE_SSL`), and the sub-extension with the Common Name of its certificate.
 const TYPE_TLS: u8 = 0x20;
 const TYPE_COMMON_NAME: u8 = 0x22;
-/// Bits of it: the client came by TLS; it has shown a certificate in this connection, or in the session
-/// that this one resumes.
+/// Bits of the extension: the client uses TLS; it presented a certificate in this connection, or in the session
+/// that this connection resumes.
 const CLIENT_TLS: u8 = 0x01;
 const CLIENT_CERTIFICATE: u8 = 0x02 | 0x04;
 
-/// A header as far as it has come.
+/// A header that may be incomplete.
 #[derive(Debug, Default)]
 pub struct Header {
     bytes: Vec<u8>,
-    /// What of a certificate is wanted besides the address.
+    /// Identity to read from the certificate.
     identity: ProxiedIdentity,
 }
 
-/// What a proxy has said.
+/// Content of a header.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// Where the client is, unless the proxy speaks for itself.
+    /// Address of the client; none for a connection of the proxy itself.
     pub address: Option<SocketAddr>,
-    /// Whom its certificate names, if the proxy has verified one and that is asked for.
+    /// Identity from the certificate, if the proxy verified one and it is configured.
     pub certificate: Option<Box<CertificateIdentity>>,
 }
 
 impl Header {
-    /// None of it yet.
+    /// An empty header.
     pub fn new(identity: ProxiedIdentity) -> Self {
         Self { bytes: Vec::new(), identity }
     }
 
-    /// The memory for what of it is there.
+    /// Memory of an incomplete header.
     pub(super) fn bytes_held(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Takes what came. When the header is whole: how many of `bytes` belong to it, and what it says.
+    /// Processes received bytes. Once the header is complete, returns how many of `bytes` belong to it, and its
+    /// content.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Option<(usize, Said)>, &'static str> {
         let before = self.bytes.len();
-        // No more than a header can be: what follows it is the client's.
+        // At most the length of a header: the bytes after it are from the client.
         let most = FIXED_BYTES + EXTRA_BYTES_MAX;
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(most - before)]);
         let Some(parsed) = parse(&self.bytes)? else { return Ok(None) };
@@ -73,15 +74,15 @@ impl Header {
     }
 }
 
-/// A header that is whole.
+/// A complete header.
 struct Parsed<'a> {
     length: usize,
     address: Option<SocketAddr>,
-    /// What version 2 says besides.
+    /// Extensions of version 2.
     extensions: &'a [u8],
 }
 
-/// The header at the beginning of `bytes`; none while it is not whole.
+/// The header at the start of `bytes`; none if it is incomplete.
 fn parse(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
     let begins = |with: &[u8]| {
         let common = bytes.len().min(with.len());
@@ -91,7 +92,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
         [] => Ok(None),
         _ if begins(SIGNATURE) => parse_binary(bytes),
         _ if begins(NAME) => parse_line(bytes),
-        _ => Err("a configured proxy does not begin with a PROXY header"),
+        _ => Err("no PROXY header from a configured proxy"),
     }
 }
 
@@ -100,11 +101,11 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
     let seen = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
     let Some(end) = seen.windows(2).position(|pair| pair == b"\r\n") else {
         return match seen.len() {
-            LINE_BYTES_MAX => Err("a PROXY line does not end"),
+            LINE_BYTES_MAX => Err("a PROXY line without an end"),
             _ => Ok(None),
         };
     };
-    let line = std::str::from_utf8(&seen[..end]).map_err(|_| "a PROXY line is no text")?;
+    let line = std::str::from_utf8(&seen[..end]).map_err(|_| "a PROXY line that is not UTF-8")?;
     let words: Vec<&str> = line.split(' ').collect();
     let address = match words[..] {
         ["PROXY", "UNKNOWN", ..] => None,
@@ -117,9 +118,9 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
             let source = ip(source).zip(port.parse().ok());
             let destination = ip(destination).zip(destination_port.parse::<u16>().ok());
             let source = source.filter(|_| destination.is_some());
-            Some(SocketAddr::from(source.ok_or("a PROXY line with addresses that are none")?))
+            Some(SocketAddr::from(source.ok_or("a PROXY line with invalid addresses")?))
         }
-        _ => return Err("a PROXY line with words missing, or too many"),
+        _ => return Err("a PROXY line with missing or extra words"),
     };
     Ok(Some(Parsed { length: end + 2, address, extensions: &[] }))
 }
@@ -135,7 +136,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
     let is_local = match command {
         0x20 => true,
         0x21 => false,
-        _ => return Err("a PROXY header of a version or command that is not known"),
+        _ => return Err("a PROXY header with an unknown version or command"),
     };
     let Some(body) = rest.get(..length) else { return Ok(None) };
     let short = "a PROXY header too short for its addresses";
@@ -148,7 +149,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
         _ => 0,
     };
     let address = match family {
-        // Its own connection, such as a health check; or of a kind that has no address.
+        // A connection of the proxy itself, such as a health check, or of an address family without addresses.
         _ if is_local => None,
         0x11 => {
             let body = body.first_chunk::<12>().ok_or(short)?;
@@ -161,7 +162,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
             Some((IpAddr::from(*source), u16::from_be_bytes([port[0], port[1]])))
         }
         0x00 | 0x31 => None,
-        _ => return Err("a PROXY header for something else than TCP"),
+        _ => return Err("a PROXY header for a protocol other than TCP"),
     };
     Ok(Some(Parsed {
         length: FIXED_BYTES + length,
@@ -170,7 +171,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Parsed<'_>>, &'static str> {
     }))
 }
 
-/// The first of the extensions of a type, each being type, length and value.
+/// The first extension of a type. An extension is type, length and value.
 fn extension(mut extensions: &[u8], wanted: u8) -> Result<Option<&[u8]>, &'static str> {
     let cut = "a PROXY header whose extensions are cut short";
     while let [kind, rest @ ..] = extensions {
@@ -185,10 +186,10 @@ fn extension(mut extensions: &[u8], wanted: u8) -> Result<Option<&[u8]>, &'stati
     Ok(None)
 }
 
-/// Whom the certificate names that a client has shown to its proxy, if the proxy has verified it.
+/// Identity from the client certificate, if the proxy verified it.
 fn common_name(extensions: &[u8]) -> Result<Option<Box<CertificateIdentity>>, &'static str> {
     let Some(tls) = extension(extensions, TYPE_TLS)? else { return Ok(None) };
-    let short = "a PROXY header that says too little of TLS";
+    let short = "a PROXY header with an incomplete TLS extension";
     let (&[client, verify @ ..], within) = tls.split_first_chunk::<5>().ok_or(short)?;
     if client & CLIENT_TLS == 0 || client & CLIENT_CERTIFICATE == 0 || verify != [0; 4] {
         return Ok(None);
@@ -196,11 +197,11 @@ fn common_name(extensions: &[u8]) -> Result<Option<Box<CertificateIdentity>>, &'
     let Some(name) = extension(within, TYPE_COMMON_NAME)? else { return Ok(None) };
     if name.is_empty() || name.len() > COMMON_NAME_BYTES_MAX || name.contains(&0) {
         return Err(
-            "a PROXY header with a Common Name that is empty, longer than 256 bytes or no text",
+            "a PROXY header with a Common Name that is empty, longer than 256 bytes or not text",
         );
     }
-    let name =
-        std::str::from_utf8(name).map_err(|_| "a PROXY header with a Common Name of no text")?;
+    let name = std::str::from_utf8(name)
+        .map_err(|_| "a PROXY header with a Common Name that is not UTF-8")?;
     let identity = CertificateIdentity {
         common_name: Some(name.into()),
         name: Some(name.into()),

@@ -1,5 +1,5 @@
-//! The HTTP request that a WebSocket begins with: what it must look like, what it is answered, and where its
-//! client is when a proxy says so. Knows no frames.
+//! The HTTP request of a WebSocket: checks, the answer, and the client's address from a proxy. Knows no
+//! frames.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use base64::prelude::BASE64_STANDARD;
 use crate::config::listener::WebSocket as Rules;
 use crate::config::websocket::is_own_address;
 
-/// Joined to the client's key before it is hashed (RFC 6455, 1.3).
+/// Appended to the client's key before hashing (RFC 6455, 1.3).
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Subprotocols that are MQTT: the second is what clients for 3.1 ask for.
+/// Subprotocols accepted: the second is used by clients of MQTT 3.1.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
-/// A request as far as it has come.
+/// A request that may be incomplete.
 #[derive(Debug)]
 pub(super) struct Request {
     rules: Arc<Rules>,
@@ -28,14 +28,14 @@ pub(super) struct Request {
     parsed: usize,
 }
 
-/// A request that is granted.
+/// An accepted request.
 #[derive(Debug)]
 pub(super) struct Granted {
-    /// How many of the bytes that came last belong to it.
+    /// Number of the last received bytes that belong to the request.
     pub(super) used: usize,
-    /// What it is answered with.
+    /// The answer.
     pub(super) answer: Vec<u8>,
-    /// Where the client is, as its proxy says.
+    /// Address of the client, from its proxy.
     pub(super) address: Option<SocketAddr>,
 }
 
@@ -44,7 +44,7 @@ impl Request {
         Self { rules, is_forwarded, has_tls, bytes: Vec::new(), parsed: 0 }
     }
 
-    /// Whether a proxy is to say where the client is.
+    /// Whether a proxy gives the address of the client.
     pub(super) fn is_forwarded(&self) -> bool {
         self.is_forwarded
     }
@@ -53,7 +53,7 @@ impl Request {
         self.bytes.capacity()
     }
 
-    /// Takes what came; none while it is not whole.
+    /// Processes received bytes; none while the request is incomplete.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Granted>, NotGranted> {
         let (before, bytes_max) = (self.bytes.len(), self.rules.request_bytes_max as usize);
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(bytes_max - before)]);
@@ -86,7 +86,7 @@ impl Request {
         let used = match request.parse(bytes) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if is_ended => {
-                return Err(bad("this is no HTTP request: it begins with an empty line"));
+                return Err(bad("not an HTTP request: it begins with an empty line"));
             }
             Ok(httparse::Status::Partial) if !is_full => return Ok(None),
             Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
@@ -98,10 +98,10 @@ impl Request {
                 );
                 return Err(NotGranted::new("431 Request Header Fields Too Large", what));
             }
-            Err(error) => return Err(bad(&format!("this is no HTTP request: {error}"))),
+            Err(error) => return Err(bad(&format!("not an HTTP request: {error}"))),
         };
         if request.method != Some("GET") || request.version != Some(1) {
-            return Err(bad("a WebSocket begins with GET of HTTP/1.1"));
+            return Err(bad("WebSocket requires a GET request of HTTP/1.1"));
         }
         let path = request.path.unwrap_or_default();
         let path = path.split_once('?').map_or(path, |(path, _)| path);
@@ -114,7 +114,7 @@ impl Request {
         Ok(Some(Granted { used, answer, address }))
     }
 
-    /// What a request with these fields is answered with.
+    /// The answer to a request with these header fields.
     fn answer(&self, fields: &[httparse::Header<'_>]) -> Result<Vec<u8>, NotGranted> {
         let bad = |what: &str| NotGranted::new("400 Bad Request", what);
         let words = |name: &'static str| tokens(fields, name);
@@ -122,11 +122,14 @@ impl Request {
         if !has("Upgrade", "websocket") || !has("Connection", "upgrade") {
             return Err(NotGranted::new(
                 "426 Upgrade Required\r\nUpgrade: websocket",
-                "this is a WebSocket for MQTT, not for pages",
+                "this is a WebSocket for MQTT, not for web pages",
             ));
         }
         if !has("Sec-WebSocket-Version", "13") {
-            return Err(NotGranted::new("426 Upgrade Required", "Sec-WebSocket-Version is 13"));
+            return Err(NotGranted::new(
+                "426 Upgrade Required",
+                "Sec-WebSocket-Version must be 13",
+            ));
         }
         self.check_origin(fields)?;
         let Some(subprotocol) =
@@ -149,7 +152,7 @@ impl Request {
         Ok(answer.into_bytes())
     }
 
-    /// Browsers say from where the page comes that connects, and nobody else has to (10.2).
+    /// Browsers send the origin of the page that connects; other clients need not (RFC 6455, 10.2).
     fn check_origin(&self, fields: &[httparse::Header<'_>]) -> Result<(), NotGranted> {
         let Some(origin) = value(fields, "Origin").filter(|_| !self.rules.origins.is_empty())
         else {
@@ -160,7 +163,8 @@ impl Request {
         if is_known || is_own_address(origin, host, self.has_tls) {
             return Ok(());
         }
-        let what = "pages from there may not connect: see websocket.origins in the configuration";
+        let what =
+            "web pages of this origin may not connect: see websocket.origins in the configuration";
         Err(NotGranted::new("403 Forbidden", what))
     }
 }
@@ -176,8 +180,8 @@ fn end_of_empty_line(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// Where a client is, as trusted proxies say: the last of those they name that is none of them. None where
-/// they name nobody by an address.
+/// Address of the client from trusted proxies: the last address in the list that is not a trusted proxy. None if
+/// the list has no address.
 fn forwarded_for(fields: &[httparse::Header<'_>], rules: &Rules) -> Option<SocketAddr> {
     let named: Vec<&str> = tokens(fields, "X-Forwarded-For").collect();
     let mut nearest = None;
@@ -198,14 +202,14 @@ fn forwarded_for(fields: &[httparse::Header<'_>], rules: &Rules) -> Option<Socke
 /// The first value of a header field.
 fn value<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> Option<&'a str> {
     let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
-    // One that is no text is nobody's.
+    // A value that is not UTF-8 matches nothing.
     Some(std::str::from_utf8(field.value).unwrap_or("?"))
 }
 
-/// A request that is not granted.
+/// A refused request.
 pub(super) struct NotGranted {
     status: &'static str,
-    /// Why, for whoever asked and for the log.
+    /// The reason, for the client and the log.
     pub(super) what: String,
 }
 
@@ -225,7 +229,7 @@ impl NotGranted {
     }
 }
 
-/// The elements of a header field that is a list, over all lines of it.
+/// The elements of a header field that is a list, from all its lines.
 fn tokens<'a>(
     fields: &'a [httparse::Header<'a>],
     name: &'static str,

@@ -1,4 +1,4 @@
-//! In place of TLS, where the broker was built without it: there is no value of these types.
+//! Replacement of TLS in a build without it: the types have no values.
 
 use std::convert::Infallible;
 
@@ -64,7 +64,7 @@ impl Tls {
         match self.0 {}
     }
 
-    pub(super) fn look_at_kernel(&mut self, _is_busy: bool) -> Settling {
+    pub(super) fn check_kernel(&mut self, _is_busy: bool) -> Settling {
         match self.0 {}
     }
 
@@ -85,16 +85,16 @@ impl Tls {
     }
 }
 
-/// The keys of a connection whose TLS goes on in the kernel.
+/// The keys of a connection for kernel TLS.
 #[derive(Debug)]
 pub struct Keys(Infallible);
 
-/// What a listener needs to speak TLS.
+/// TLS configuration of a listener.
 #[derive(Debug)]
 pub struct TlsConfig(Infallible);
 
 impl TlsConfig {
-    /// A connection that begins with a handshake.
+    /// Starts TLS on a new connection.
     pub fn begin(&self) -> Option<Tls> {
         match self.0 {}
     }

@@ -1,7 +1,7 @@
-//! WebSocket (RFC 6455) as MQTT uses it: binary frames of the subprotocol `mqtt`, cut anyhow.
+//! WebSocket (RFC 6455) for MQTT: binary frames of the subprotocol `mqtt`, with any boundaries.
 //!
-//! A frame's end means nothing to MQTT, so frames of any length pass through without being collected.
-//! Extensions are not agreed to: the frames are compressed packets of a few bytes otherwise.
+//! Frame boundaries have no meaning for MQTT, so frames of any length pass through without being collected.
+//! Extensions are refused: compression does not pay for packets of a few bytes.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::request::Request;
 use super::{Fault, Layer, Received};
 use crate::config::listener::WebSocket as Rules;
 
-/// Payload of a control frame at most (5.5).
+/// Longest payload of a control frame (5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
-/// Header of a frame from a client at most.
+/// Longest header of a frame from a client.
 const HEAD_BYTES_MAX: usize = 14;
 
-/// Why a WebSocket is closed (7.4.1).
+/// Close codes (7.4.1).
 mod code {
     pub const NORMAL: u16 = 1_000;
     pub const PROTOCOL_ERROR: u16 = 1_002;
@@ -36,7 +36,7 @@ pub(super) mod opcode {
 #[derive(Debug)]
 pub struct WebSocket {
     phase: Phase,
-    /// The answer to the request, until it has left.
+    /// The answer to the request, until it is sent.
     answer: Vec<u8>,
     /// The payload of the last ping that has not been answered; earlier ones need no answer (5.5.3).
     ping: Option<Box<[u8]>>,
@@ -46,16 +46,16 @@ pub struct WebSocket {
 
 #[derive(Debug)]
 enum Phase {
-    /// The request is not whole.
+    /// The request is incomplete.
     Request(Request),
-    /// The request was granted.
+    /// The request was accepted.
     Frames(Frames),
-    /// It was not, or the client has said its last.
+    /// The request was refused, or the client has closed.
     Over,
 }
 
 impl WebSocket {
-    /// `is_forwarded` where whoever connects is a proxy that says where the client is; `has_tls` where
+    /// A new connection. `is_forwarded` if a proxy connects, which gives the address of the client; `has_tls` if
     /// the request comes over TLS.
     pub(super) fn begin(rules: Arc<Rules>, is_forwarded: bool, has_tls: bool) -> Self {
         let frame_per_packet = rules.frame_per_packet;
@@ -64,7 +64,7 @@ impl WebSocket {
         Self { phase, answer: Vec::new(), ping: None, close_code, frame_per_packet }
     }
 
-    /// Takes what came, and adds what is in binary frames to `plain`.
+    /// Processes received bytes, and appends the payload of binary frames to `plain`.
     pub(super) fn receive(
         &mut self,
         bytes: &[u8],
@@ -106,7 +106,7 @@ impl WebSocket {
         }
     }
 
-    /// The memory for a request or a control frame that is not whole.
+    /// Memory of an incomplete request or control frame.
     pub(super) fn bytes_held(&self) -> usize {
         match &self.phase {
             Phase::Request(request) => request.bytes_held(),
@@ -115,7 +115,7 @@ impl WebSocket {
         }
     }
 
-    /// Whether the request, which says where the client is, has not come yet.
+    /// Whether the request, which has the client's address, is still missing.
     pub(super) fn awaits_address(&self) -> bool {
         matches!(&self.phase, Phase::Request(request) if request.is_forwarded())
     }
@@ -124,12 +124,12 @@ impl WebSocket {
         !self.answer.is_empty() || self.ping.is_some()
     }
 
-    /// Whether each packet is to be a frame of its own.
+    /// Whether each packet is a frame of its own.
     pub(super) fn has_frame_per_packet(&self) -> bool {
         self.frame_per_packet
     }
 
-    /// What goes before `bytes` of MQTT that are about to leave, the header of their frame at last.
+    /// Writes the bytes to send before `bytes` of MQTT, ending with their frame header.
     pub(super) fn write_heads(&mut self, bytes: usize, out: &mut Vec<u8>) {
         out.append(&mut self.answer);
         self.answer = Vec::new();
@@ -143,7 +143,7 @@ impl WebSocket {
         }
     }
 
-    /// The frame that closes, if frames were agreed to.
+    /// Writes a Close frame, if the request was accepted.
     pub(super) fn write_close(&mut self, out: &mut Vec<u8>) {
         if matches!(self.phase, Phase::Frames(_)) {
             write_head(opcode::CLOSE, 2, out);
@@ -168,17 +168,17 @@ pub(super) fn write_head(opcode: u8, bytes: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Frames of a client as far as they have come.
+/// Frames of a client, of which the last may be incomplete.
 #[derive(Debug, Default)]
 struct Frames {
-    /// The header of the frame that is coming.
+    /// The incomplete header of the next frame.
     head: [u8; HEAD_BYTES_MAX],
     head_bytes: u8,
-    /// What the payload that is coming is for; its header is there.
+    /// Frame whose payload is being received.
     payload: Option<Payload>,
-    /// A message has frames still to come.
+    /// A fragmented message is incomplete.
     is_in_message: bool,
-    /// Nothing that comes means anything any more.
+    /// Further input is ignored.
     is_over: bool,
 }
 
@@ -187,15 +187,15 @@ struct Payload {
     opcode: u8,
     left: u64,
     mask: [u8; 4],
-    /// What has come of a control frame's.
+    /// Received part of the payload of a control frame.
     control: Vec<u8>,
 }
 
-/// Why the connection is to be closed: what the client is told, and what the log says.
+/// Reason to close the connection: the close code, and the text of the log.
 type Wrong = (u16, &'static str);
 
 impl Frames {
-    /// Takes what came. Answers with a code when the client closes.
+    /// Processes received bytes. Returns a code when the client closes.
     fn take(
         &mut self,
         mut bytes: &[u8],
@@ -247,16 +247,16 @@ impl Frames {
         }
     }
 
-    /// Judges a header that is whole.
+    /// Checks a complete header.
     fn begin_payload(&mut self, bytes: usize) -> Result<Payload, Wrong> {
         let head = &self.head[..bytes];
         let (is_final, opcode) = (head[0] & opcode::FINAL != 0, head[0] & 0x0F);
         let wrong = |what| Err((code::PROTOCOL_ERROR, what));
         if head[0] & 0x70 != 0 {
-            return wrong("a frame with reserved bits set, though no extension was agreed to");
+            return wrong("a frame with reserved bits set, without an extension");
         }
         if head[1] & 0x80 == 0 {
-            return wrong("a client's frame that is not masked");
+            return wrong("a frame without a mask from a client");
         }
         let (length, is_shortest) = match head[1] & 0x7F {
             126 => {
@@ -270,30 +270,31 @@ impl Frames {
             length => (u64::from(length), true),
         };
         if !is_shortest {
-            return wrong("a frame whose length is written longer than it need be");
+            return wrong("a frame whose length is not encoded in the shortest form");
         }
         match opcode {
             opcode::CONTINUATION if self.is_in_message => self.is_in_message = !is_final,
             opcode::BINARY if !self.is_in_message => self.is_in_message = !is_final,
             opcode::CONTINUATION | opcode::BINARY => {
-                return wrong("a message that begins within another, or goes on without beginning");
+                return wrong(
+                    "a new message within a fragmented one, or a continuation without a start",
+                );
             }
             // [MQTT-6.0.0-1]
             opcode::TEXT => return Err((code::UNSUPPORTED_DATA, "a text frame: MQTT is binary")),
             opcode::CLOSE | opcode::PING | opcode::PONG => {
                 if !is_final || length > CONTROL_BYTES_MAX {
-                    return wrong("a control frame in parts, or longer than 125 bytes");
+                    return wrong("a control frame that is fragmented or longer than 125 bytes");
                 }
             }
-            _ => return wrong("a frame of a kind that is not known"),
+            _ => return wrong("a frame with an unknown opcode"),
         }
         let mask = head[bytes - 4..].try_into().expect("four bytes");
         Ok(Payload { opcode, left: length, mask, control: Vec::new() })
     }
 }
 
-/// How long a header that begins so is. One without a mask is refused once its first two bytes are
-/// there.
+/// Length of a header that begins with these bytes. A header without a mask is refused after two bytes.
 fn head_need(head: &[u8]) -> usize {
     match head {
         [] | [_] => 2,
@@ -310,18 +311,18 @@ fn close_code(payload: &[u8]) -> Result<u16, Wrong> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return match payload.len() {
             0 => Ok(code::NORMAL),
-            _ => Err((code::PROTOCOL_ERROR, "a Close frame with half a code")),
+            _ => Err((code::PROTOCOL_ERROR, "a Close frame with an incomplete code")),
         };
     };
     let code = u16::from_be_bytes(*code);
     let may_be_sent = matches!(code, 1_000..=1_003 | 1_007..=1_014 | 3_000..=4_999);
     match may_be_sent && std::str::from_utf8(reason).is_ok() {
         true => Ok(code),
-        false => Err((code::PROTOCOL_ERROR, "a Close frame with a code or text that may not be")),
+        false => Err((code::PROTOCOL_ERROR, "a Close frame with an invalid code or text")),
     }
 }
 
-/// Takes the mask off (5.3), eight bytes at a time, which compilers turn into wider steps.
+/// Removes the mask (5.3), eight bytes at a time, which compilers vectorize.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

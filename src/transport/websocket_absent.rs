@@ -1,4 +1,4 @@
-//! In place of WebSocket, where the broker was built without it: there is no value of this type.
+//! Replacement of WebSocket in a build without it: the type has no values.
 
 use std::convert::Infallible;
 use std::sync::Arc;

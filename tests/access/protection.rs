@@ -26,7 +26,7 @@ fn an_address_that_guesses_passwords_is_banned_and_exempt_ones_are_not() {
     let bounds = "[protection]\nrefusals_max = 3\nexempt = []\n";
     let broker = files.broker(bounds);
     (0..3).for_each(|_| drop(Client::refused(&broker, guess(), BAD_USER_NAME_OR_PASSWORD)));
-    broker.await_log("too many clients of this address were refused", 1);
+    broker.await_log("address banned: too many failed authentications", 1);
     Client::open(&broker, V5).expect_closed();
     let broker = files.broker("[protection]\nrefusals_max = 3\n");
     (0..4).for_each(|_| drop(Client::refused(&broker, guess(), BAD_USER_NAME_OR_PASSWORD)));

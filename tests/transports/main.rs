@@ -178,7 +178,7 @@ fn an_expired_revocation_list_is_logged_and_refuses_clients_if_configured() {
                 .is_ok_and(|mut client| client.tries_to_connect("somebody"))
         };
         assert_eq!(configs.each_ref().map(connects), [!refuses, false]);
-        let says = ["the revocation list of CN=authority of a test was to be replaced by"];
+        let says = ["the revocation list of CN=authority of a test has expired"];
         broker.reload_after(&says);
         assert_eq!(configs.each_ref().map(connects), [!refuses, false]);
         broker.authority.write_list(&broker.folder, &[8], 4000);
@@ -283,7 +283,7 @@ fn unsafe_proxy_settings_of_a_listener_are_rejected_with_a_remedy() {
             "bind = \"unix:/tmp/x.sock\"\ntransport = \"unix\"\n\
              proxy_protocol_from = [\"127.0.0.0/8\"]\n"
                 .to_owned(),
-            "say proxy_protocol_from = [\"unix\"]",
+            "use proxy_protocol_from = [\"unix\"]",
         ),
         (
             "bind = \"127.0.0.1:0\"\nproxy_protocol_from = [\"unix\"]\n".to_owned(),
@@ -298,7 +298,7 @@ fn unsafe_proxy_settings_of_a_listener_are_rejected_with_a_remedy() {
                 "bind = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1\"]\n\
                  proxy_protocol_identity = \"cn\"\n{tls}"
             ),
-            "say tls.identity",
+            "use tls.identity",
         ),
     ] {
         let path = folder.join("broker.toml");

@@ -1,5 +1,5 @@
-//! A Topic Filter of a rule, in which `%u` and `%c` stand for who asks, against Topic Names and the
-//! Topic Filters of subscriptions.
+//! Topic Filters of rules, in which `%u` and `%c` stand for user name and Client Identifier: matching against
+//! Topic Names and the Topic Filters of subscriptions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,17 +24,17 @@ enum Level {
     Rest,
 }
 
-/// A level as it is for one client.
+/// A level for one client.
 enum Resolved<'a> {
     Text(Cow<'a, str>),
     Any,
     Rest,
-    /// A name is in it that no level can hold: a rule that allows fits nothing.
+    /// The name does not fit into a level: an `allow` rule matches nothing.
     Impossible,
 }
 
 impl Filter {
-    /// From a text that is a Topic Filter once names stand in it.
+    /// Parses a text that is a Topic Filter once names are inserted.
     pub fn new(text: &str) -> Self {
         let level = |text: &str| match text {
             "+" => Level::Any,
@@ -49,8 +49,8 @@ impl Filter {
         self.levels == [Level::Rest]
     }
 
-    /// Whether a Topic Name matches. Where a name cannot stand in a level, `allows` says which way
-    /// is the safe one.
+    /// Whether a Topic Name matches. If a name does not fit into a level, `allows` determines the safe
+    /// answer.
     pub fn matches(&self, topic: &str, subject: &Subject<'_>, allows: bool) -> bool {
         // [MQTT-4.7.2-1]
         if topic.starts_with('$') && matches!(self.levels[0], Level::Any | Level::Rest) {
@@ -154,7 +154,7 @@ impl Level {
                 Some('c') => Some(subject.client_identifier),
                 _ => Some("%"),
             };
-            // A name that reaches into other levels would reach what it is not meant for.
+            // A name with a level separator or wildcard would match other topics.
             let Some(name) = name.filter(|name| !name.contains(['/', '+', '#'])) else {
                 return Resolved::Impossible;
             };
@@ -166,12 +166,12 @@ impl Level {
     }
 }
 
-/// Whether a text fits a pattern in which `*` stands for any characters.
+/// Whether a text matches a pattern, in which `*` matches any characters.
 pub(super) fn fits(pattern: &str, text: &str) -> bool {
     fits_pieces(&pattern.split('*').collect::<Vec<_>>(), text)
 }
 
-/// The same for a pattern as what stands between its stars.
+/// Whether a text matches a pattern, given by the parts between its stars.
 pub(super) fn fits_pieces(pieces: &[impl AsRef<str>], text: &str) -> bool {
     let mut pieces = pieces.iter().map(AsRef::as_ref);
     let first = pieces.next().unwrap_or_default();
@@ -184,8 +184,8 @@ pub(super) fn fits_pieces(pieces: &[impl AsRef<str>], text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// The text of a rule's filter with a name in place of each `%u` and `%c`; or what is wrong with it
-/// and at which character.
+/// The text of a rule's filter with a sample name for each `%u` and `%c`; or the position of an error, and its
+/// reason.
 pub(super) fn sample(text: &str) -> Result<String, (usize, &'static str)> {
     let mut sample = String::new();
     let mut characters = text.char_indices();

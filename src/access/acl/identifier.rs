@@ -1,17 +1,16 @@
-//! Rules about Client Identifiers: who may use which, in patterns in which `*` stands for any
-//! characters and `%u` for the name of whoever asks.
+//! Rules about Client Identifiers: patterns in which `*` matches any characters and `%u` the user name.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::{Subject, filter};
 
-/// One line that allows or denies Client Identifiers.
+/// A rule about Client Identifiers.
 #[derive(Debug)]
 pub struct IdentifierRule {
-    /// Where it stands.
+    /// Line number.
     pub line: u32,
-    /// Whether it allows.
+    /// Whether the rule allows or denies.
     pub allows: bool,
     pub(super) pattern: Pattern,
 }
@@ -20,35 +19,35 @@ pub struct IdentifierRule {
 #[derive(Debug)]
 pub(super) struct Pattern {
     text: Box<str>,
-    /// What stands between its stars.
+    /// The parts between the stars.
     pieces: Vec<Piece>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
     Text(Box<str>),
-    /// Text with `%u` in it, and the characters that a name must not hold: with them it could not be
-    /// told where the name ends, and one user would have identifiers of another.
+    /// Text with `%u`, and the characters that a user name must not contain: with them the end of the name
+    /// would be ambiguous, and a user could use identifiers of another.
     Named {
         text: Box<str>,
         separators: Vec<char>,
     },
 }
 
-/// What the rules say of somebody's Client Identifier.
+/// Decision about a Client Identifier.
 #[derive(Clone, Copy, Debug)]
 pub struct IdentifierVerdict<'r> {
-    /// Whether it may be used.
+    /// Whether the client may use it.
     pub is_allowed: bool,
-    /// Whether it is that user's: the rule names the user, by `%u` or in its section.
+    /// Whether it belongs to the user: the rule names the user, by `%u` or in its section.
     pub is_own: bool,
-    /// The rule that decided, and the line of its section; none when none fits.
+    /// The rule that decided, and the line of its section; none if no rule matches.
     pub by: Option<(&'r IdentifierRule, u32)>,
 }
 
 impl IdentifierRule {
-    /// Whether it decides about this subject's Client Identifier. Where the name cannot stand in the
-    /// pattern, a rule that denies does and one that allows does not.
+    /// Whether the rule decides about the client's Client Identifier. If the user name does not fit the pattern, a
+    /// `deny` rule decides and an `allow` rule does not.
     pub(super) fn fits(&self, subject: &Subject<'_>) -> bool {
         let pieces: Option<Vec<Cow<'_, str>>> =
             self.pattern.pieces.iter().map(|piece| piece.resolve(subject.user)).collect();
@@ -58,14 +57,14 @@ impl IdentifierRule {
         }
     }
 
-    /// Whether it names the user who asks.
+    /// Whether the pattern has the user name.
     pub(super) fn names_user(&self) -> bool {
         self.pattern.pieces.iter().any(|piece| matches!(piece, Piece::Named { .. }))
     }
 }
 
 impl Pattern {
-    /// From a text; or what is wrong with it, and at which byte.
+    /// Parses a pattern; or the position of an error, and its reason.
     pub fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
         let last = text.matches('*').count();
         let mut place = 0;
@@ -114,7 +113,7 @@ impl Piece {
         Ok(Self::Named { text: text.into(), separators })
     }
 
-    /// With the name in it; none where that cannot stand there.
+    /// The text with a user name; none if the name does not fit.
     fn resolve<'a>(&'a self, user: Option<&str>) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),
@@ -128,7 +127,7 @@ impl Piece {
     }
 }
 
-/// As it could stand in the file.
+/// The rule in the syntax of the file.
 impl fmt::Display for IdentifierRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.allows { "allow client " } else { "deny client " })?;

@@ -1,6 +1,6 @@
-//! Rules that say who may publish and subscribe where, and who may use which Client Identifier, and how a decision comes about: from top to
-//! bottom, the first rule that fits decides, and where none fits the answer is no. Knows no file
-//! and no connection; `parse` reads the text.
+//! Access rules: who may publish and subscribe to which topics, and who may use which Client Identifier. The
+//! first rule that matches decides, from top to bottom; without a match, access is denied. Knows no file and no
+//! connection; `parse` reads the text.
 
 mod filter;
 mod identifier;
@@ -17,27 +17,27 @@ pub use parse::AclError;
 
 use crate::wire::Qos;
 
-/// Rules, in the order of their file.
+/// Access rules, in the order of the file.
 #[derive(Debug, Default)]
 pub struct Rules {
     sections: Vec<Section>,
-    /// By user, the groups it is in.
+    /// Groups by user.
     groups: HashMap<Box<str>, Vec<Box<str>>>,
-    /// By user and by group, the sections whose first condition names it.
+    /// Sections by the user or group that their first condition names.
     of_users: HashMap<Box<str>, Vec<u32>>,
     of_groups: HashMap<Box<str>, Vec<u32>>,
-    /// The others.
+    /// All other sections.
     of_any: Vec<u32>,
 }
 
-/// Rules for the same clients.
+/// A section: rules for the same clients.
 #[derive(Debug)]
 struct Section {
     line: u32,
-    /// All of it has to apply.
+    /// Conditions, all of which have to apply.
     who: Vec<Who>,
     rules: Vec<Rule>,
-    /// Those about Client Identifiers.
+    /// Rules about Client Identifiers.
     identifiers: Vec<IdentifierRule>,
 }
 
@@ -45,22 +45,22 @@ struct Section {
 #[derive(Debug, PartialEq, Eq)]
 enum Who {
     Everyone,
-    /// Clients with a name.
+    /// Clients with a user name.
     Users,
-    /// Clients without.
+    /// Anonymous clients.
     Anonymous,
     User(Box<str>),
     Group(Box<str>),
-    /// A Client Identifier; `*` stands for any characters.
+    /// Pattern of Client Identifiers; `*` matches any characters.
     Client(Box<str>),
 }
 
-/// One line that allows or denies.
+/// A rule: one line of the file.
 #[derive(Debug)]
 pub struct Rule {
-    /// Where it stands.
+    /// Line number.
     pub line: u32,
-    /// Whether it allows.
+    /// Whether the rule allows or denies.
     pub allows: bool,
     publish: bool,
     subscribe: bool,
@@ -71,16 +71,16 @@ pub struct Rule {
     filter: Filter,
 }
 
-/// Who wants something.
+/// The client to decide about.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// Its name, if it has one.
+    /// User name; none for an anonymous client.
     pub user: Option<&'a str>,
     /// Client Identifier.
     pub client_identifier: &'a str,
 }
 
-/// What it wants.
+/// The request to decide about.
 #[derive(Clone, Copy, Debug)]
 pub enum Wish<'a> {
     /// To publish a message.
@@ -101,32 +101,32 @@ pub enum Wish<'a> {
     },
 }
 
-/// How a wish was decided.
+/// A decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict<'r> {
-    /// The QoS it is allowed with, at most; none when it is not.
+    /// Highest QoS allowed; none if access is denied.
     pub qos: Option<Qos>,
-    /// The rule that decided, and the line of its section; none when none fits.
+    /// The rule that decided, and the line of its section; none if no rule matches.
     pub by: Option<(&'r Rule, u32)>,
 }
 
 impl Rules {
-    /// Reads the text of a file; `file` names it in errors.
+    /// Parses the text of a file, which errors call `file`.
     pub fn parse(text: &str, file: &str) -> Result<Self, AclError> {
         parse::parse(text, file)
     }
 
-    /// Rules there are.
+    /// Number of rules.
     pub fn len(&self) -> usize {
         self.sections.iter().map(|section| section.rules.len() + section.identifiers.len()).sum()
     }
 
-    /// Whether there is none: nobody may do anything.
+    /// Whether there are no rules: everything is denied.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The sections for a client, in order: to be asked once, for all its wishes.
+    /// The sections that apply to a client, in order, for all decisions about the client.
     pub fn sections_of(&self, subject: &Subject<'_>) -> Box<[u32]> {
         let mut found = self.of_any.clone();
         if let Some(user) = subject.user {
@@ -154,15 +154,15 @@ impl Rules {
         })
     }
 
-    /// What a decision about `text` by these sections takes at most, in steps of a core's budget: some
-    /// eight rules that look at a short text are one.
+    /// Highest cost of a decision about `text` by these sections, in steps of a core's budget: about eight rules
+    /// and a short text are one step.
     pub fn steps(&self, sections: &[u32], text: &str) -> usize {
         let rules: usize =
             sections.iter().map(|&number| self.sections[number as usize].rules.len()).sum();
         rules * (1 + text.len() / 64) / 8
     }
 
-    /// Decides; `sections` are the subject's.
+    /// Decides about a request; `sections` are those of the client.
     pub fn decide(&self, sections: &[u32], subject: &Subject<'_>, wish: &Wish<'_>) -> Verdict<'_> {
         for &number in sections {
             let section = &self.sections[number as usize];
@@ -173,13 +173,13 @@ impl Rules {
         Verdict { qos: None, by: None }
     }
 
-    /// The same for somebody who asks once.
+    /// Decides about a single request.
     pub fn decide_once(&self, subject: &Subject<'_>, wish: &Wish<'_>) -> Verdict<'_> {
         self.decide(&self.sections_of(subject), subject, wish)
     }
 
-    /// What is said of the subject's Client Identifier; none where no rule is about Client Identifiers,
-    /// and everybody may use every one.
+    /// Decides about the client's Client Identifier; none if the file has no rules about Client Identifiers, so that
+    /// any client may use any.
     pub fn decide_identifier(&self, subject: &Subject<'_>) -> Option<IdentifierVerdict<'_>> {
         if self.sections.iter().all(|section| section.identifiers.is_empty()) {
             return None;
@@ -194,7 +194,7 @@ impl Rules {
         Some(IdentifierVerdict { is_allowed, is_own, by: found.map(|(of, rule)| (rule, of.line)) })
     }
 
-    /// Whether the first rule for a client lets it publish everything: then no other is needed.
+    /// Whether the first rule for a client allows publishing to every topic, so that no other rule is needed.
     pub fn lets_publish_all(&self, sections: &[u32]) -> bool {
         let mut rules = sections.iter().flat_map(|&number| &self.sections[number as usize].rules);
         rules.find(|rule| rule.publish).is_some_and(|rule| {
@@ -204,15 +204,15 @@ impl Rules {
 }
 
 impl Section {
-    /// Whether it is for one user alone.
+    /// Whether the section is for a single user.
     fn names_user(&self) -> bool {
         self.who.iter().any(|who| matches!(who, Who::User(_)))
     }
 }
 
 impl Rule {
-    /// Whether it decides about a wish. A rule that allows has to allow all of it; a rule that
-    /// denies decides as soon as part of it is denied.
+    /// Whether the rule decides about a request. An `allow` rule has to cover all of the request; a `deny` rule
+    /// decides if it covers a part.
     fn fits(&self, subject: &Subject<'_>, wish: &Wish<'_>) -> bool {
         match *wish {
             Wish::Publish { topic, qos, retain } => {
@@ -226,7 +226,7 @@ impl Rule {
                     Some(inner) => (true, inner),
                     None => (false, filter),
                 };
-                // One that allows grants less than was asked for, rather than nothing.
+                // An `allow` rule grants a lower QoS rather than nothing.
                 let highest = if self.allows { u8::from(Qos::ExactlyOnce) } else { self.qos_max };
                 self.subscribe
                     && self.shared.is_none_or(|expected| expected == is_shared)
@@ -250,7 +250,7 @@ impl Rule {
     }
 }
 
-/// As it could stand in the file.
+/// The rule in the syntax of the file.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.allows { "allow " } else { "deny " })?;
@@ -276,7 +276,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The Topic Filter in that of a shared subscription.
+/// The Topic Filter of a shared subscription, without `$share/NAME/`.
 fn shared_filter(filter: &str) -> Option<&str> {
     filter.strip_prefix("$share/")?.split_once('/').map(|(_, filter)| filter)
 }

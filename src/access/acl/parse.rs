@@ -1,4 +1,4 @@
-//! The text of a file of rules, line by line; every error says where it is and what was expected.
+//! Parser of files of access rules. Errors have line, column, and what was expected.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::filter::{self, Filter};
 use super::identifier::{IdentifierRule, Pattern};
 use super::{Rule, Rules, Section, Who};
 
-/// What is wrong with a file of rules.
+/// Syntax error in a file of access rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AclError {
     file: String,
@@ -27,7 +27,7 @@ impl fmt::Display for AclError {
 
 impl std::error::Error for AclError {}
 
-/// What is wrong in a line, and at which byte of it.
+/// Error in a line, at this byte.
 struct Wrong(usize, String);
 
 fn wrong<T>(place: usize, message: impl Into<String>) -> Result<T, Wrong> {
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Rules, AclError> {
         if !rules.groups.values().flatten().any(|known| *known == group) {
             let line = text.lines().nth(number as usize - 1).unwrap_or_default();
             let message =
-                format!("there is no group {group:?}; a line `group {group}: USER …` makes one");
+                format!("unknown group {group:?}; define it by a line `group {group}: USER …`");
             return Err(located(file, number, line, Wrong(place, message)));
         }
     }
@@ -59,8 +59,7 @@ fn located(file: &str, line_number: u32, line: &str, Wrong(place, message): Wron
     AclError { file: file.to_owned(), line: line_number, column, message }
 }
 
-/// Notes which sections are for which users and groups, so that many sections cost a client
-/// nothing.
+/// Indexes the sections by user and group, so that sections for others cost a client nothing.
 fn index(rules: &mut Rules) {
     for (number, section) in rules.sections.iter().enumerate() {
         let number = number as u32;
@@ -99,7 +98,7 @@ fn take_line(
         }
         "allow" | "deny" => {
             let Some(section) = rules.sections.last_mut() else {
-                return wrong(place, "a line `for …` has to come before, to say for whom");
+                return wrong(place, "a line `for …` has to come before, which names the clients");
             };
             let allows = first == "allow";
             match words.peek()? {
@@ -197,12 +196,12 @@ fn take_rule(words: &mut Words<'_>, line: u32, allows: bool) -> Result<Rule, Wro
         };
         if let Some(text) = word.strip_prefix("retain=") {
             if !publish {
-                return wrong(place, "retain= is for what is published");
+                return wrong(place, "retain= applies to publishing only");
             }
             retain = Some(value(text)?);
         } else if let Some(text) = word.strip_prefix("shared=") {
             if !subscribe {
-                return wrong(place, "shared= is for subscriptions");
+                return wrong(place, "shared= applies to subscriptions only");
             }
             shared = Some(value(text)?);
         } else if let Some(text) = word.strip_prefix("qos<=") {
@@ -219,7 +218,7 @@ fn take_rule(words: &mut Words<'_>, line: u32, allows: bool) -> Result<Rule, Wro
         words.next()?;
     }
     if qos_min > qos_max {
-        return wrong(place, "no QoS is both as high and as low as this line says");
+        return wrong(place, "no QoS satisfies both bounds of this line");
     }
     let filter = take_filter(words)?;
     Ok(Rule { line, allows, publish, subscribe, retain, shared, qos_min, qos_max, filter })
@@ -247,7 +246,7 @@ fn take_filter(words: &mut Words<'_>) -> Result<Filter, Wrong> {
     if sample.starts_with("$share/") {
         return wrong(
             place,
-            "a Topic Filter without $share is expected; say shared=yes for shared ones",
+            "a Topic Filter without $share is expected; use shared=yes for shared subscriptions",
         );
     }
     match TopicFilter::parse(&sample, usize::MAX) {
@@ -255,19 +254,19 @@ fn take_filter(words: &mut Words<'_>) -> Result<Filter, Wrong> {
         Err(TopicError::Empty) => wrong(place, "a Topic Filter is expected"),
         Err(_) => wrong(
             place,
-            "this is no Topic Filter: + stands for a whole level, # for all that follow, at the end",
+            "invalid Topic Filter: + matches a whole level, and # is allowed only as the last level",
         ),
     }
 }
 
-/// The words of a line, with their places.
+/// The words of a line, with their positions.
 struct Words<'a> {
     line: &'a str,
     place: usize,
 }
 
 impl<'a> Words<'a> {
-    /// A word may stand in quotation marks.
+    /// Takes the next word, which may be in quotation marks.
     fn next(&mut self) -> Result<Option<(usize, &'a str)>, Wrong> {
         self.skip_blanks();
         let (begin, rest) = (self.place, &self.line[self.place..]);
@@ -276,7 +275,7 @@ impl<'a> Words<'a> {
         }
         if let Some(quoted) = rest.strip_prefix('"') {
             let Some(length) = quoted.find('"') else {
-                return wrong(begin, "the quotation mark that ends it is missing");
+                return wrong(begin, "the closing quotation mark is missing");
             };
             self.place = begin + length + 2;
             return Ok(Some((begin, &quoted[..length])));
@@ -286,7 +285,7 @@ impl<'a> Words<'a> {
         Ok(Some((begin, &rest[..length])))
     }
 
-    /// The next one without taking it; none in quotation marks.
+    /// The next word without taking it; none if it is in quotation marks.
     fn peek(&mut self) -> Result<Option<(usize, &'a str)>, Wrong> {
         self.skip_blanks();
         if self.line[self.place..].starts_with('"') {
@@ -298,7 +297,7 @@ impl<'a> Words<'a> {
         word
     }
 
-    /// All that follows, as one.
+    /// Takes the rest of the line as one word.
     fn rest(&mut self) -> Result<(usize, &'a str), Wrong> {
         self.skip_blanks();
         if self.line[self.place..].starts_with('"') {

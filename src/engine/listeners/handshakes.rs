@@ -250,8 +250,7 @@ impl Connections {
     }
 }
 
-/// The client is told no more than the kind of the fault, so the log has which certificate was refused and
-/// why.
+/// Logs which client certificate was refused and why; the client learns only the type of the failure.
 fn log_refused_certificate(connection: &Connection, now: Now, what: &str) {
     let (address, listener) = (connection.address, connection.listener);
     let address = address.map(tracing::field::display);

@@ -102,7 +102,7 @@ impl Listeners {
             }
             let is_busy = connection.is_sending;
             let Some(transport) = &mut connection.transport else { continue };
-            match transport.look_at_kernel(is_busy) {
+            match transport.check_kernel(is_busy) {
                 Settling::Ready => connections.push_action(Action::Settle { connection: id }),
                 Settling::Later => self.offload.candidates.push_back(id),
                 Settling::Never => metrics.kernel_tls_left_busy += 1,
@@ -153,7 +153,7 @@ impl Engine {
         }
     }
 
-    /// What the kernel made of the keys. With success the executor sends and receives plain text from here
+    /// Outcome of installing the keys in the kernel. On success, the executor sends and receives plain text from here
     /// on; otherwise it closes the connection, which neither side can continue.
     pub fn handle_sealed(&mut self, outcome: &io::Result<()>) {
         match outcome {
@@ -166,7 +166,7 @@ impl Engine {
                     self.now,
                     %error,
                     core = self.core().0,
-                    "the kernel did not take a connection's keys; it ends, and TLS of later ones \
+                    "kernel TLS failed for a connection, which is closed; TLS of later connections \
                      stays in the broker"
                 );
             }
@@ -203,8 +203,8 @@ impl Engine {
                     self.now,
                     ?address,
                     listener,
-                    "a client has changed its TLS keys, which the kernel cannot follow; its \
-                     connection ends"
+                    "a client updated its TLS keys, which kernel TLS does not support; the \
+                     connection is closed"
                 );
             }
             (ALERT, [_, alert, ..]) => return self.fail(id, "TLS", &format!("alert {alert}")),
@@ -224,8 +224,8 @@ impl Engine {
             self.now,
             ?address,
             listener,
-            "the TLS keys of a connection have sealed as much as they may; it ends, to come back \
-             with new ones"
+            "the TLS keys of a connection have reached their limit; it is closed, so that the client \
+             reconnects with new keys"
         );
         self.end_connection(id, Ending::Server(ReasonCode::MaximumConnectTime));
     }

@@ -1,5 +1,5 @@
-//! What the engine knows of listeners, and what lies between a socket and MQTT: each listener's policy,
-//! TLS handshakes that are limited per turn, and the offload of TLS to the kernel.
+//! Listeners, and the layers between a socket and MQTT: the policy of each listener, TLS handshakes, whose number
+//! per turn is limited, and the offload of TLS to the kernel.
 
 pub(in crate::engine) mod handshakes;
 pub(in crate::engine) mod kernel_tls;
@@ -51,7 +51,7 @@ impl Listeners {
         }
         connection.transport = policy.transport_for(peer);
         if connection.bytes_charged() > 0 && memory_is_overdrawn {
-            // A handshake takes memory long before its client can be told that memory is full.
+            // A handshake uses memory long before CONNACK can refuse the client for lack of memory.
             policy.leave();
             return Err(Refused);
         }
@@ -71,7 +71,7 @@ impl Listeners {
         !self.handshakes.is_empty()
     }
 
-    /// The handshake to go on with, if the turn has a step left for one.
+    /// The next handshake to continue, if the turn has a handshake step left.
     #[inline]
     pub fn next_handshake(&mut self) -> Option<ConnectionId> {
         self.handshakes.pop()

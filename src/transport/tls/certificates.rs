@@ -1,5 +1,5 @@
-//! The certificates of a listener and of its clients' authorities: read from their files, judged by what
-//! clients and this broker's TLS can do with them, and chosen by the name that a client asks for.
+//! Certificates of a listener, and the certificate authorities of its clients: read from files, checked against
+//! what clients and this broker's TLS support, and chosen by SNI.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,12 +23,12 @@ use crate::base::pem::Kind;
 use crate::config::listener::{self, ExpiredList, IdentityFrom};
 use crate::transport::tls::server_config::Read;
 
-/// Says what is wrong with a file.
+/// Formats an error about a file.
 pub(super) fn wrong(key: &str, file: &Path, what: impl std::fmt::Display) -> String {
     format!("tls.{key} {}: {what}", file.display())
 }
 
-/// All sections of a kind in a file. The error names the key of the configuration and the file.
+/// Reads all PEM sections of a kind from a file. Errors name the key of the configuration and the file.
 pub(super) fn read_pem<T: PemObject>(
     key: &str,
     file: &Path,
@@ -42,8 +42,8 @@ pub(super) fn read_pem<T: PemObject>(
     pem::read(&text, kind).map_err(named)
 }
 
-/// The authorities that client certificates are to come from. Those whose signatures cannot be checked
-/// here are named in the log, and refused where there is no other.
+/// Reads the certificate authorities of clients. Authorities whose signatures cannot be verified here are logged,
+/// and are an error if there is no other.
 pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCertStore>, String> {
     let certificates: Vec<CertificateDer<'_>> =
         read_pem("client_ca", file, read, Kind::Certificates)?;
@@ -55,7 +55,7 @@ pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCe
             .and_then(|()| roots.add(certificate.clone()).map_err(|error| judge::explain(&error)));
         if let Err(what) = usable {
             objection = format!("certificate {} ({}): {what}", place + 1, parsed.subject());
-            tracing::warn!(file = %file.display(), "an authority that is of no use here: {objection}");
+            tracing::warn!(file = %file.display(), "a certificate authority cannot be used: {objection}");
         }
     }
     match roots.is_empty() {
@@ -64,7 +64,7 @@ pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCe
     }
 }
 
-/// The revocation lists of those authorities. The log names those that are past their date.
+/// Reads the revocation lists of these authorities. Logs lists that are past their `nextUpdate`.
 pub(super) fn read_lists(
     settings: &listener::Tls,
     read: Read<'_>,
@@ -79,13 +79,13 @@ pub(super) fn read_lists(
             let is_past = |until: &ASN1Time| until.timestamp() < UnixTime::now().as_secs() as i64;
             let Some(until) = list.next_update().filter(is_past) else { continue };
             let what_follows = match settings.client_crl_expired {
-                ExpiredList::Accept => "those that it does not name are let in all the same",
-                ExpiredList::Refuse => "nobody with a certificate of this authority is let in",
+                ExpiredList::Accept => "clients that it does not name are still admitted",
+                ExpiredList::Refuse => "clients with a certificate of this authority are refused",
             };
             tracing::warn!(
                 file = %file.display(),
-                "the revocation list of {} was to be replaced by {until}; {what_follows}: put a newer \
-                 one there and send SIGHUP",
+                "the revocation list of {} has expired ({until}); {what_follows}. Install a newer \
+                 list and send SIGHUP",
                 list.issuer()
             );
         }
@@ -94,7 +94,7 @@ pub(super) fn read_lists(
     Ok(all)
 }
 
-/// Certificates by the names that clients ask for.
+/// Certificates, by the host names of SNI.
 #[derive(Debug)]
 pub(super) struct Certificates {
     default: Arc<CertifiedKey>,
@@ -113,14 +113,14 @@ impl Certificates {
             let key = Arc::new(read_key(&files.certificate, &files.key, provider, read)?);
             let names = host_names(&key.cert[0]);
             if names.is_empty() {
-                let what = "names no host in its Subject Alternative Names, so nobody asks for it";
+                let what = "has no host name in its Subject Alternative Names, so that SNI can never choose it";
                 return Err(wrong("names certificate", &files.certificate, what));
             }
             for name in names {
                 if by_name.insert(name.clone(), Arc::clone(&key)).is_some() {
                     tracing::warn!(
                         file = %files.certificate.display(),
-                        "another certificate of tls.names has the name {name} too; this one is shown"
+                        "another certificate of tls.names has the name {name} too; this one is used"
                     );
                 }
             }
@@ -128,7 +128,7 @@ impl Certificates {
         Ok(Self { default: Arc::new(default), by_name })
     }
 
-    /// The certificate for a host: one with its name, or with `*` for the first part of it.
+    /// The certificate of a host: one with its name, or with a wildcard for the first label.
     fn of(&self, host: &str) -> &Arc<CertifiedKey> {
         let host = host.to_ascii_lowercase();
         let found = self.by_name.get(&host).or_else(|| {
@@ -146,7 +146,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Reads a certificate with those between it and its authority, and its key.
+/// Reads a certificate with its intermediate certificates, and its key.
 fn read_key(
     certificate: &Path,
     key: &Path,
@@ -171,8 +171,8 @@ fn read_key(
             Some(0) => {}
             Some(place) => {
                 let what = format!(
-                    "certificate {} of the file is the key's, and not the first one; the server's \
-                     own comes first, then the one that signed it, and so on",
+                    "certificate {} of the file belongs to the key, not the first one; the server \
+                     certificate comes first, then the one that signed it, and so on",
                     place + 1
                 );
                 return Err(wrong("certificate", certificate, what));
@@ -184,7 +184,7 @@ fn read_key(
         }
     }
     for what in judge::doubts_about_chain(&parsed, UnixTime::now().as_secs()) {
-        tracing::warn!(file = %certificate.display(), "the certificates of a listener: {what}");
+        tracing::warn!(file = %certificate.display(), "certificates of a listener: {what}");
     }
     Ok(certified)
 }
@@ -221,8 +221,7 @@ fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<AlternativeName> {
     known.collect()
 }
 
-/// Whom a verified certificate names, and for how long it is valid from now on; none when it cannot be
-/// read, which the verifier could.
+/// Identity and remaining validity of a verified certificate; none if it cannot be parsed.
 pub(super) fn identity_of(
     certificate: &CertificateDer<'_>,
     from: IdentityFrom,
@@ -247,7 +246,7 @@ pub(super) fn identity_of(
         IdentityFrom::SanUri => first(|name| matches!(name, AlternativeName::Uri(_))),
     };
     let identity = CertificateIdentity { common_name, alternative_names, name, valid_until: None };
-    // The last second counts (RFC 5280, 4.1.2.5).
+    // notAfter is inclusive (RFC 5280, 4.1.2.5).
     let not_after_s = certificate.validity().not_after.timestamp().saturating_add(1);
     let end = Duration::from_secs(not_after_s.try_into().unwrap_or(0));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

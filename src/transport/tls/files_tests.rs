@@ -113,7 +113,7 @@ fn a_chain_that_does_not_begin_with_the_keys_own_certificate_is_refused_with_its
     let (own, key) = chain.issue(|_| ());
     let between = chain.between.as_ref().pem();
     let what = refusal(&format!("{between}{own}"), &key, None);
-    assert!(what.contains("certificate 2 of the file is the key's, and not the first"), "{what}");
+    assert!(what.contains("certificate 2 of the file belongs to the key, not the first"), "{what}");
     let (_, other) = chain.issue(|_| ());
     let what = refusal(&own, &other, None);
     assert!(what.contains("it must be the key of server.pem"), "{what}");
@@ -236,7 +236,7 @@ fn what_comes_with_the_ticket_of_a_certificate_that_has_expired_is_not_heard() {
         let (heard, fault) = heard(&policy, config);
         assert_eq!(String::from_utf8_lossy(&heard), "");
         let fault = fault.expect("it is refused").what;
-        assert!(fault.contains("it has expired since the client was given its ticket"), "{fault}");
+        assert!(fault.contains("it has expired since the full handshake"), "{fault}");
     }
 }
 
@@ -254,7 +254,7 @@ fn a_clients_certificate_that_is_refused_is_explained() {
         (&between, &authority, &authority_key, "it says CA:TRUE"),
         (&between, &old, &old_key, "certificate expired"),
         (ITS_AUTHORITY, &strange, &strange_key, "none of the authorities in tls.client_ca has"),
-        (&between, &strange, &strange_key, "another key; it may have been made anew"),
+        (&between, &strange, &strange_key, "another key; it may have been created again"),
     ] {
         let fault = fault_of_client(authorities, certificate, key);
         assert_eq!(fault.layer, Layer::ClientCertificate);

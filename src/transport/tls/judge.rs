@@ -1,30 +1,29 @@
-//! What is wrong with certificates, in words that say what to do: of those in files at start, and of
-//! clients' in handshakes.
+//! Errors of certificates, with remedies: of certificates in files, and of client certificates in handshakes.
 
 use rustls::{CertificateError, Error};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::X509Version;
 
-/// Keys that signatures can be made with here, and checked.
+/// Keys that the broker supports.
 const GOOD_KEYS: &str = "ECDSA on P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits";
 
-/// What a key is to do.
+/// Use of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Sign handshakes.
+    /// Signs handshakes.
     Signs,
-    /// Have its signatures checked.
+    /// Verifies signatures.
     Verifies,
 }
 
-/// How a certificate of X.509 version 1 comes about, and what to do instead.
+/// Reason and remedy for certificates of X.509 version 1.
 const VERSION_1: &str = "is an X.509 certificate of version 1, which TLS clients and this broker do not \
-                         take; `openssl x509 -req` makes such unless it is given extensions: sign the \
+                         accept; `openssl x509 -req` makes these without extensions: sign the \
                          request again with -extfile EXT, a file with the line subjectAltName=DNS:NAME \
                          for a server or extendedKeyUsage=clientAuth for a client";
 
-/// That a server's own certificate is one that clients take.
+/// Checks the X.509 version of a server certificate.
 pub(super) fn version(certificate: &X509Certificate<'_>) -> Result<(), String> {
     match certificate.version() {
         X509Version::V3 => Ok(()),
@@ -36,7 +35,7 @@ pub(super) fn version(certificate: &X509Certificate<'_>) -> Result<(), String> {
     }
 }
 
-/// That TLS here can do something with a key of this kind.
+/// Checks that the broker supports the key of a certificate.
 pub(super) fn key_kind(certificate: &X509Certificate<'_>, what_for: Use) -> Result<(), String> {
     let key = certificate.public_key();
     let bits_max = if what_for == Use::Signs { 4_096 } else { 8_192 };
@@ -60,17 +59,17 @@ pub(super) fn key_kind(certificate: &X509Certificate<'_>, what_for: Use) -> Resu
         ("1.3.101.113", _) => "Ed448".to_owned(),
         ("1.2.840.113549.1.1.10", _) => "RSA for RSA-PSS alone".to_owned(),
         ("1.2.840.10040.4.1", _) => "DSA".to_owned(),
-        (other, _) => format!("of the kind {other}"),
+        (other, _) => format!("of the unknown type {other}"),
     };
-    Err(format!("its key is {kind}, which TLS here does not know; take {GOOD_KEYS}"))
+    Err(format!("its key is {kind}, which is not supported; use {GOOD_KEYS}"))
 }
 
-/// A private key that cannot be loaded, where its certificate says nothing of the reason.
+/// Error of a private key that cannot be loaded, if its certificate does not show the reason.
 pub(super) fn unreadable_key(error: &Error) -> String {
-    format!("{error}; take {GOOD_KEYS}")
+    format!("{error}; use {GOOD_KEYS}")
 }
 
-/// What clients may find wrong with a chain that can be served; `now_s` is the time of day.
+/// Problems that clients may have with a usable certificate chain. `now_s` is the Unix time.
 pub(super) fn doubts_about_chain(chain: &[X509Certificate<'_>], now_s: u64) -> Vec<String> {
     let mut doubts = Vec::new();
     for (place, certificate) in chain.iter().enumerate() {
@@ -90,7 +89,7 @@ pub(super) fn doubts_about_chain(chain: &[X509Certificate<'_>], now_s: u64) -> V
         {
             doubts.push(format!(
                 "certificate {} ({}) is not the one that signed certificate {number}, whose issuer \
-                 is {}; put them in the order in which they were signed, as TLS 1.2 demands it",
+                 is {}; TLS 1.2 requires each certificate to be followed by the one that signed it",
                 number + 1,
                 next.subject(),
                 certificate.issuer()
@@ -99,8 +98,8 @@ pub(super) fn doubts_about_chain(chain: &[X509Certificate<'_>], now_s: u64) -> V
     }
     if chain.first().is_some_and(is_authority) {
         doubts.push(
-            "the server's own certificate says CA:TRUE, as `openssl req -x509` has it; clients that \
-             check this, such as rustls', refuse it. Make it with \
+            "the server certificate says CA:TRUE, the default of `openssl req -x509`; clients that \
+             check this, such as those with rustls, refuse it. Create it with \
              -addext basicConstraints=critical,CA:FALSE"
                 .to_owned(),
         );
@@ -113,7 +112,7 @@ fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     constraints.is_some_and(|constraints| constraints.value.ca)
 }
 
-/// Whether it is a client's certificate that is wrong.
+/// Whether an error is about the client certificate.
 pub(super) fn is_about_certificate(error: &Error) -> bool {
     matches!(
         error,
@@ -123,46 +122,47 @@ pub(super) fn is_about_certificate(error: &Error) -> bool {
     )
 }
 
-/// What is wrong with a certificate, as the library says, and what to do.
+/// The error of the library about a certificate, with a remedy.
 pub(super) fn explain(error: &Error) -> String {
     if *error == Error::NoCertificatesPresented {
-        return "it shows none, and tls.client_certificate is \"required\"".to_owned();
+        return "the client sent no certificate, but tls.client_certificate is \"required\""
+            .to_owned();
     }
     let Error::InvalidCertificate(wrong) = error else { return error.to_string() };
     let what_to_do = match wrong {
-        // The library's own verifier says the rest by name alone.
+        // Other errors of the verifier have only a name.
         CertificateError::Other(other) => match &*other.to_string() {
             "UnsupportedCertVersion" => return format!("it {VERSION_1}"),
             "CaUsedAsEndEntity" => {
-                "it says CA:TRUE, as an authority's; make it with \
-                 basicConstraints=critical,CA:FALSE (`openssl req -x509` adds CA:TRUE by itself)"
+                "it says CA:TRUE, like a certificate authority; create it with \
+                 basicConstraints=critical,CA:FALSE (CA:TRUE is the default of `openssl req -x509`)"
             }
-            "EndEntityUsedAsCa" => "a certificate between it and its authority says CA:FALSE",
+            "EndEntityUsedAsCa" => "an intermediate certificate says CA:FALSE",
             _ => return error.to_string(),
         },
         CertificateError::UnknownIssuer => {
-            "none of the authorities in tls.client_ca has signed it, or one between is missing; the \
-             client has to send those between with its own"
+            "none of the authorities in tls.client_ca has signed it, or an intermediate certificate \
+             is missing, which the client has to send with its own"
         }
         CertificateError::BadSignature => {
-            "an authority in tls.client_ca has the name of its issuer and another key; it may have \
-             been made anew since"
+            "an authority in tls.client_ca has the name of its issuer but another key; it may have \
+             been created again since"
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             return format!(
-                "it is signed by an algorithm or a key that TLS here does not know; take {GOOD_KEYS} \
+                "it is signed with an unsupported algorithm or key; use {GOOD_KEYS} \
                  with SHA-256 or SHA-384"
             );
         }
-        // The library lists all that the client says.
+        // The message of the library would list all values of the certificate.
         CertificateError::InvalidPurposeContext { .. } => {
-            return "its Extended Key Usage does not name clientAuth; make one with \
+            return "its Extended Key Usage does not include clientAuth; create one with \
                     extendedKeyUsage=clientAuth"
                 .to_owned();
         }
         CertificateError::UnknownRevocationStatus => {
-            "none of the lists in tls.client_crl is its authority's"
+            "no list in tls.client_crl is from its authority"
         }
         _ => return error.to_string(),
     };

@@ -1,5 +1,4 @@
-//! The keys of a connection whose TLS goes on in the kernel: what of rustls' state a kernel has to
-//! know. rustls clears their memory when they are dropped.
+//! The keys of a connection for kernel TLS. rustls clears their memory when they are dropped.
 
 use std::fmt;
 
@@ -17,15 +16,15 @@ pub struct Keys {
     secrets: ExtractedSecrets,
 }
 
-/// The key of one direction, and where it stands.
+/// The key of one direction, and its record number.
 pub struct Key<'a> {
-    /// As it stands in records: 0x0303 for TLS 1.2, 0x0304 for 1.3.
+    /// Protocol version: 0x0303 for TLS 1.2, 0x0304 for 1.3.
     pub version: u16,
-    /// What it is for.
+    /// Cipher.
     pub cipher: Cipher,
-    /// The key itself, as long as the cipher has it.
+    /// The key, with the length of the cipher.
     pub key: &'a [u8],
-    /// What nonces are made of.
+    /// Salt and initialization vector of the nonces.
     pub iv: [u8; 12],
     /// Number of the next record.
     pub sequence: u64,
@@ -38,19 +37,19 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Of a connection that is between two records and has nothing to say.
+    /// The keys of a connection that is between two records and has no output pending.
     pub(super) fn of(connection: UnbufferedServerConnection) -> Result<Self, Error> {
         let version = connection.protocol_version().ok_or(Error::HandshakeNotComplete)?;
-        // The rest of rustls' state could give new keys, which no kernel before 6.14 takes.
+        // The rest of the state could derive new keys, which kernels before 6.14 do not accept.
         let (secrets, _) = connection.dangerous_into_kernel_connection()?;
         Ok(Self { version, secrets })
     }
 
-    /// By what is sent from now on.
+    /// The key for sending.
     ///
-    /// With AES-GCM of TLS 1.2 a record says eight bytes of its nonce, which whoever sends may choose
-    /// but never twice. rustls takes those of the handshake XOR the record's number; a kernel counts
-    /// up from those it is given. It begins 2^63 away, so that they do not meet.
+    /// With AES-GCM of TLS 1.2, a record has an explicit nonce of eight bytes, which the sender may choose but
+    /// must never repeat. rustls uses bytes of the handshake XOR the record number; the kernel counts up from the
+    /// given value. The kernel starts 2^63 away, so that the two never meet.
     pub fn sending(&self) -> Key<'_> {
         let mut key = self.key(&self.secrets.tx);
         if self.version == ProtocolVersion::TLSv1_2 && key.cipher != Cipher::Chacha20Poly1305 {
@@ -59,7 +58,7 @@ impl Keys {
         key
     }
 
-    /// By what is received from now on.
+    /// The key for receiving.
     pub fn receiving(&self) -> Key<'_> {
         self.key(&self.secrets.rx)
     }
@@ -71,7 +70,7 @@ impl Keys {
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
                 (Cipher::Chacha20Poly1305, key, iv)
             }
-            _ => unreachable!("its suite was looked at"),
+            _ => unreachable!("the cipher suite was checked"),
         };
         Key {
             version: self.version.into(),
@@ -83,7 +82,7 @@ impl Keys {
     }
 }
 
-/// The cipher of a suite; none of one that nobody here has heard of.
+/// The cipher of a suite; none if it is unknown.
 pub(super) fn cipher_of(suite: SupportedCipherSuite) -> Option<Cipher> {
     match suite.suite() {
         CipherSuite::TLS13_AES_128_GCM_SHA256

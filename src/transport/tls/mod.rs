@@ -1,7 +1,7 @@
-//! TLS of one connection, by rustls without its I/O: records in, MQTT out, and back.
+//! TLS of one connection, with the unbuffered API of rustls: records in, MQTT out, and back.
 //!
-//! An idle connection holds keys and state, and no buffer: records are read in memory of the core's,
-//! and only one that is cut in half is kept.
+//! An idle connection holds keys and state, and no buffer: records are decrypted in scratch memory of the core,
+//! and only an incomplete record is kept.
 
 mod certificates;
 #[cfg(test)]
@@ -31,32 +31,32 @@ use crate::base::send_buffer::SendBuffer;
 use crate::config::listener::{self, IdentityFrom};
 pub use crate::transport::tls::server_config::TlsConfig;
 
-/// Plain bytes of a record at most (RFC 8446, 5.1).
+/// Most plaintext bytes in a record (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;
 /// Type, version and length of a record.
 const RECORD_HEADER_BYTES: usize = 5;
-/// What sealing adds to a record at most: header, nonce, content type, tag; and a key update before it.
+/// Most bytes that encryption adds to a record: header, nonce, content type, tag; and a key update before it.
 const RECORD_EXTRA_BYTES: usize = 128;
-/// Bytes of a record at most (RFC 5246, 6.2.3): no more than one, cut in half, is ever kept.
+/// Longest record (RFC 5246, 6.2.3): at most one incomplete record is kept.
 const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + FRAGMENT_BYTES_MAX + 2_048;
-/// Bytes of a handshake message that comes in several records, at most; rustls takes no longer ones.
+/// Longest handshake message in several records; rustls refuses longer ones.
 const HANDSHAKE_BYTES_MAX: usize = 0xFFFF + RECORD_BYTES_MAX;
 
 /// TLS of one connection.
 pub struct Tls {
     connection: UnbufferedServerConnection,
-    /// Part of a record whose rest has not come.
+    /// An incomplete record.
     incoming: Vec<u8>,
     phase: Phase,
     identity_from: IdentityFrom,
     identity: Option<Box<CertificateIdentity>>,
-    /// Those by which the kernel may go on with it; none when it stays here.
+    /// Ciphers that kernel TLS supports; empty if it is not used.
     ciphers: Ciphers,
-    /// Plain bytes of a record that is sent, at most.
+    /// Most plaintext bytes in a record that is sent.
     fragment_bytes_max: u16,
-    /// How often it was looked whether the kernel can.
+    /// Number of checks whether the connection can move to kernel TLS.
     looks: u16,
-    /// It is about to: nothing is sealed.
+    /// The connection is about to move to kernel TLS: nothing is encrypted.
     is_settling: bool,
 }
 
@@ -68,15 +68,15 @@ impl fmt::Debug for Tls {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing but the handshake, of which the client has heard nothing yet.
+    /// Handshake, before the first answer to the client.
     Hello,
-    /// The same, and the client has been answered.
+    /// Handshake, after the first answer.
     Answered,
-    /// What the client said to that was not all it has to say.
+    /// Handshake, after an incomplete second message of the client.
     Lagging,
     /// Both sides may send.
     Open,
-    /// It failed, or we have said that nothing follows.
+    /// TLS failed, or this side has closed it.
     Over,
 }
 
@@ -99,7 +99,7 @@ impl Tls {
         })
     }
 
-    /// Takes what came: what it decrypts to is added to `plain`, what is to be answered to `said`.
+    /// Processes received bytes: appends plaintext to `plain`, and answers to `said`.
     pub(super) fn receive(
         &mut self,
         bytes: &[u8],
@@ -126,7 +126,7 @@ impl Tls {
         };
         let rest = buffer.get(used..).unwrap_or_default();
         self.incoming = match used == 0 && has_own {
-            // As it is: so a record that comes byte by byte is not moved with each of them.
+            // Kept in place, so that a record that arrives byte by byte is not copied for each byte.
             true => own,
             false => rest.to_vec(),
         };
@@ -135,17 +135,17 @@ impl Tls {
             self.phase = Phase::Answered;
         }
         let most = match self.phase {
-            // No client's hello is longer than a record; a chain of certificates may be.
+            // A ClientHello fits into a record; a certificate chain may not.
             Phase::Hello | Phase::Open | Phase::Over => RECORD_BYTES_MAX,
             Phase::Answered | Phase::Lagging => HANDSHAKE_BYTES_MAX,
         };
         match self.incoming.len() > most {
-            true => Err(fault("a record or message longer than any may be")),
+            true => Err(fault("a record or message above the maximum length")),
             false => Ok(()),
         }
     }
 
-    /// Goes through the records in `buffer`; returns how many bytes they were.
+    /// Processes the records in `buffer`; returns their number of bytes.
     fn process(
         &mut self,
         buffer: &mut [u8],
@@ -190,12 +190,12 @@ impl Tls {
                 }
                 Ok(ConnectionState::Closed) => true,
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => true,
-                // It is not agreed to: what could be replayed is no MQTT.
-                Ok(_) => return Err(fault("data before the handshake")),
+                // Early data is not accepted, because it could be replayed.
+                Ok(_) => return Err(fault("data before the end of the handshake")),
             };
             used += discard;
-            if let Err(fault) = self.look_for_end_of_handshake(received) {
-                // What came in the same breath is nobody's.
+            if let Err(fault) = self.check_end_of_handshake(received) {
+                // Data received together with the refused handshake is discarded.
                 plain.truncate(plain_before);
                 return Err(fault);
             }
@@ -205,9 +205,9 @@ impl Tls {
         }
     }
 
-    /// Notes that the handshake is through, if it is. A certificate that has expired is refused: a ticket
-    /// stands for the one that was shown when it was given out, and the library does not look at its date.
-    fn look_for_end_of_handshake(&mut self, received: &mut Received) -> Result<(), Fault> {
+    /// Checks whether the handshake has completed. Refuses an expired client certificate: a ticket represents the
+    /// certificate of the full handshake, whose expiry the library does not check at a resumption.
+    fn check_end_of_handshake(&mut self, received: &mut Received) -> Result<(), Fault> {
         if !self.is_handshaking() || self.connection.is_handshaking() {
             return Ok(());
         }
@@ -220,17 +220,16 @@ impl Tls {
         let Some(certificate) = certificate else { return Ok(()) };
         let refused = |what: &str| Fault { layer: Layer::ClientCertificate, what: what.to_owned() };
         let (identity, valid_for) = identity_of(certificate, self.identity_from)
-            .ok_or_else(|| refused("its names and its date cannot be read"))?;
+            .ok_or_else(|| refused("its names and expiry cannot be read"))?;
         if valid_for.is_zero() {
-            return Err(refused("it has expired since the client was given its ticket"));
+            return Err(refused("it has expired since the full handshake"));
         }
         received.certificate_valid_for = Some(valid_for);
         self.identity = Some(Box::new(identity));
         Ok(())
     }
 
-    /// After something bad: what tells the peer so. `rest` is what has not been looked at: rustls may
-    /// remember places in it.
+    /// Collects the alert after a failure. `rest` is the unprocessed input, which rustls may refer to.
     fn collect_alert(&mut self, rest: &mut [u8], said: &mut Vec<u8>) {
         while self.connection.wants_write()
             && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
@@ -252,7 +251,7 @@ impl Tls {
         self.phase == Phase::Over
     }
 
-    /// Seals `head` and then all of `mqtt` into records. `scratch` is memory to use.
+    /// Encrypts `head` and then all of `mqtt` into records, using the memory of `scratch`.
     pub(super) fn seal(
         &mut self,
         head: &[u8],
@@ -278,27 +277,27 @@ impl Tls {
         let begin = out.len();
         let records = plain.len() / usize::from(self.fragment_bytes_max) + 1;
         out.resize(begin + plain.len() + records * RECORD_EXTRA_BYTES, 0);
-        // With what is kept: rustls remembers places in it while a message is cut in half.
+        // The incomplete record is passed because rustls may refer to it.
         let UnbufferedStatus { state, .. } =
             self.connection.process_tls_records(&mut self.incoming);
         let sealed = match state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                 traffic.encrypt(plain, &mut out[begin..])
             }
-            // Something was to be said first, and has been collected when it came about.
+            // All other output has been collected when it was produced.
             _ => Err(EncryptError::EncryptExhausted),
         };
         match sealed {
             Ok(bytes) => out.truncate(begin + bytes),
             Err(error) => {
-                rated!(warn, log_rate::now(), %error, "TLS cannot seal any more; the connection ends");
+                rated!(warn, log_rate::now(), %error, "TLS encryption failed; the connection is closed");
                 out.truncate(begin);
                 self.phase = Phase::Over;
             }
         }
     }
 
-    /// Says that nothing follows.
+    /// Appends a close_notify alert.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
         if self.phase != Phase::Open {
             return;
@@ -314,7 +313,7 @@ impl Tls {
         }
     }
 
-    /// The memory for a record that is not whole.
+    /// Memory of an incomplete record.
     pub(super) fn bytes_held(&self) -> usize {
         self.incoming.capacity()
     }
@@ -327,7 +326,7 @@ impl Tls {
         self.identity.as_deref_mut()
     }
 
-    /// Whether the kernel is wanted, and has the cipher.
+    /// See [`Transport::fits_kernel`](super::Transport::fits_kernel).
     pub(super) fn fits_kernel(&self) -> Option<bool> {
         if self.ciphers.is_empty() {
             return None;
@@ -336,7 +335,7 @@ impl Tls {
         Some(cipher.is_some_and(|cipher| self.ciphers.has(cipher)))
     }
 
-    pub(super) fn look_at_kernel(&mut self, is_busy: bool) -> Settling {
+    pub(super) fn check_kernel(&mut self, is_busy: bool) -> Settling {
         self.looks += 1;
         if self.phase != Phase::Open || self.looks > KERNEL_TLS_LOOKS_MAX {
             return Settling::Never;
@@ -356,8 +355,8 @@ impl Tls {
         self.is_settling = false;
     }
 
-    /// Gives the keys away, if all that came was whole records and nothing is to be said first; what
-    /// is goes to `said`.
+    /// Extracts the keys, if all received records are complete and no answer is pending; a pending answer is
+    /// appended to `said`.
     pub(super) fn take_keys(
         mut self: Box<Self>,
         said: &mut Vec<u8>,
@@ -372,14 +371,13 @@ impl Tls {
         Ok((keys, identity))
     }
 
-    /// The client may have changed its keys and asked for ours to change: rustls has changed them, and
-    /// says so only before the next record that is sealed. Whether that is yet to be said; it is added
-    /// to `said`.
+    /// Whether a key update has to be answered; appends the answer to `said`. rustls has already updated the keys
+    /// when the client asked for it, but produces the answer only before the next record that is encrypted.
     fn answers_key_update(&mut self, said: &mut Vec<u8>) -> bool {
         if let UnbufferedStatus { state: Ok(ConnectionState::WriteTraffic(mut traffic)), .. } =
             self.connection.process_tls_records(&mut [])
         {
-            // There is no room for the record, but what goes before it is made.
+            // Fails for lack of room, but produces the answer.
             let no_room = traffic.encrypt(&[0], &mut []);
             debug_assert!(no_room.is_err());
         }
@@ -397,7 +395,7 @@ fn fault(what: impl Into<String>) -> Fault {
     Fault { layer: Layer::Tls, what: what.into() }
 }
 
-/// Adds to `said` what `encode` writes, which says how much room it needs.
+/// Appends the output of `encode` to `said`, with as much room as `encode` asks for.
 fn encode(mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>, said: &mut Vec<u8>) {
     let begin = said.len();
     let mut room = 2_048;

@@ -1,5 +1,5 @@
-//! What a listener needs to speak TLS: certificates, keys, authorities, revocation lists; read at start
-//! and, without touching those who are in, again on SIGHUP.
+//! TLS configuration of a listener: certificates, keys, certificate authorities and revocation lists, read at
+//! start and again at a reload, which does not affect open connections.
 
 use std::io;
 use std::path::Path;
@@ -19,21 +19,20 @@ use crate::transport::tls::{RECORD_HEADER_BYTES, Tls};
 /// Reads a file.
 pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
-/// What a listener needs to speak TLS.
+/// TLS configuration of a listener.
 #[derive(Debug)]
 pub struct TlsConfig {
     settings: listener::Tls,
-    /// What is spoken inside, as clients may ask for it by ALPN; none where it is not agreed on.
+    /// Protocols accepted by ALPN; empty to accept any.
     protocols: Vec<Vec<u8>>,
-    /// Those by which the kernel goes on with connections; none where it does not.
+    /// Ciphers that kernel TLS supports; empty if it is not used.
     ciphers: Ciphers,
-    /// What newcomers get. It is locked for as long as it takes to count one more user of it, once a
-    /// handshake.
+    /// Configuration of new connections. Locked once per handshake, to clone the `Arc`.
     config: RwLock<Arc<ServerConfig>>,
 }
 
 impl TlsConfig {
-    /// Reads everything a listener names. The error names file and key, and what to do.
+    /// Reads the files of a listener. Errors name the file, the key of the configuration, and a remedy.
     pub fn open(listener: &listener::Listener, read: Read<'_>) -> Result<Self, String> {
         let protocols = protocols(listener);
         let settings = listener.tls.clone();
@@ -43,7 +42,7 @@ impl TlsConfig {
         Ok(Self { settings, protocols, ciphers, config })
     }
 
-    /// The same, where the kernel goes on with connections of these ciphers if the listener wants it to.
+    /// Enables kernel TLS with these ciphers, if the listener is configured for it.
     pub fn with_kernel(self, ciphers: Ciphers) -> Self {
         match self.settings.kernel {
             KernelTls::Auto => Self { ciphers, ..self },
@@ -51,13 +50,12 @@ impl TlsConfig {
         }
     }
 
-    /// Reads everything anew. Whoever comes from now on gets that; where it is of no use, what was
-    /// there before.
+    /// Reads the files again, for new connections. If they cannot be used, the previous configuration stays.
     pub fn reload(&self, read: Read<'_>) -> Result<(), String> {
         let ticketer = match self.settings.client_certificate {
-            // Who resumes need not come with a new handshake.
+            // Tickets stay valid, so that clients can resume.
             ClientCertificate::None => Arc::clone(&self.config().ticketer),
-            // A ticket stands for a certificate, which may have been revoked.
+            // A ticket represents a client certificate, which may have been revoked.
             _ => ring::Ticketer::new().map_err(|error| error.to_string())?,
         };
         let config = Arc::new(build(&self.settings, &self.protocols, ticketer, read)?);
@@ -69,17 +67,17 @@ impl TlsConfig {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A connection that begins with a handshake.
+    /// Starts TLS on a new connection.
     pub fn begin(&self) -> Option<Tls> {
         let tls = Tls::new(self.config(), &self.settings, self.ciphers);
         let begun = tls.inspect_err(|error| {
-            rated!(error, log_rate::now(), %error, "cannot begin TLS");
+            rated!(error, log_rate::now(), %error, "cannot start TLS");
         });
         begun.ok()
     }
 }
 
-/// The names of what is spoken at a listener, as ALPN has them.
+/// Protocol names of a listener for ALPN.
 fn protocols(listener: &listener::Listener) -> Vec<Vec<u8>> {
     match &listener.tls.alpn {
         Some(names) => names.iter().map(|name| name.clone().into_bytes()).collect(),
@@ -106,7 +104,7 @@ fn build(
             let lists = read_lists(settings, read)?;
             let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             if !lists.is_empty() {
-                // As elsewhere: the lists are those of the authorities that issue to clients.
+                // As in other servers: the lists are those of the authorities that issue client certificates.
                 verifier = verifier.with_crls(lists).only_check_end_entity_revocation();
                 if settings.client_crl_expired == ExpiredList::Refuse {
                     verifier = verifier.enforce_revocation_expiration();
@@ -123,18 +121,18 @@ fn build(
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = protocols.to_vec();
-    // Clients keep what resumption takes: a table here would grow with every client that ever came.
+    // Session tickets keep the state at the client: a cache here would grow with every client.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    // A ticket would let a client in whose list is past its date by then.
+    // A ticket would admit a client after its revocation list has expired.
     if settings.client_crl.is_empty() || settings.client_crl_expired == ExpiredList::Accept {
         config.ticketer = ticketer;
         config.send_tls13_tickets = 1;
     } else {
         config.send_tls13_tickets = 0;
     }
-    // The library counts the record's header too.
+    // The library includes the record header.
     config.max_fragment_size = Some(usize::from(settings.record_bytes_max) + RECORD_HEADER_BYTES);
-    // rustls gives keys away only if it was told before.
+    // Required to extract the keys for kernel TLS.
     config.enable_secret_extraction = settings.kernel == KernelTls::Auto;
     Ok(config)
 }

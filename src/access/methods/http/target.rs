@@ -1,4 +1,4 @@
-//! Whom the hook asks: the URL apart from the secrets in it, and the authorities that may vouch for it.
+//! The server of the HTTP hook: its URL without the secrets in it, and its certificate authorities.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,25 +14,25 @@ use crate::base::pem;
 use crate::base::pem::Kind;
 use crate::config::Http;
 
-/// The variable by which other programs are told the authorities of this machine.
+/// Environment variable that names the certificate authorities of this machine.
 const CERT_FILE: &str = "SSL_CERT_FILE";
 
-/// A server, with what is to be said to it to be let in.
+/// A server, and the credentials for it.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    /// The URL without a name and a password.
+    /// The URL without name and password.
     pub url: String,
-    /// What the header `Authorization` says, where the URL has them.
+    /// Value of the header `Authorization`, if the URL has name and password.
     pub authorization: Option<String>,
-    /// The URL as it may stand in a log: without secrets, which may be in its query too.
+    /// The URL for the log, without secrets, which may also be in the query.
     pub name: String,
 }
 
 impl Target {
-    /// Takes a URL apart. No error repeats any of it.
+    /// Parses a URL. Errors never repeat any part of it.
     pub fn parse(url: &str) -> Result<Self, String> {
         let wrong = |what: &str| format!("access.http.url: {what}");
-        let form = "a URL as https://login.example.org/mqtt is expected";
+        let form = "a URL such as https://login.example.org/mqtt is expected";
         let uri: Uri = url.parse().map_err(|_| wrong(form))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(wrong(form));
@@ -44,10 +44,10 @@ impl Target {
             Some((user_info, host)) => (Some(user_info), host),
             None => (None, authority.as_str()),
         };
-        // A password with one of `/?#` as it is would end the host there, and be taken for a path.
+        // An unescaped `/`, `?` or `#` in a password would end the host.
         if url.matches('@').count() > usize::from(user_info.is_some()) {
             return Err(wrong(
-                "it has an @ that does not stand before the host; write @ as %40, / as %2F, ? as \
+                "it has an @ that is not before the host; write @ as %40, / as %2F, ? as \
                  %3F and # as %23 in a name, a password, a path or a query",
             ));
         }
@@ -64,8 +64,8 @@ impl Target {
         self.url.starts_with("https:")
     }
 
-    /// The authorities of which one has to have signed the server's certificate: those of the
-    /// configuration, else those of the environment, else those that browsers know.
+    /// The certificate authorities for the server: those of the configuration, otherwise those of the
+    /// environment, otherwise those that browsers trust.
     pub fn trusted(
         &self,
         settings: &Http,
@@ -74,9 +74,7 @@ impl Target {
         if !self.is_secure() {
             return match settings.ca.as_os_str().is_empty() {
                 true => Ok(RootCerts::WebPki),
-                false => {
-                    Err("access.http.ca means nothing for a URL of http; say https".to_owned())
-                }
+                false => Err("access.http.ca has no effect for an http URL; use https".to_owned()),
             };
         }
         if !settings.ca.as_os_str().is_empty() {
@@ -89,14 +87,14 @@ impl Target {
     }
 }
 
-/// What RFC 7617 makes of the name and the password in a URL.
+/// Encodes the name and password of a URL (RFC 7617).
 fn basic(user_info: &str) -> String {
     let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
     let credentials = [&*decoded(user), b":", &*decoded(password)].concat();
     format!("Basic {}", BASE64.encode(credentials))
 }
 
-/// Bytes of which some are written as `%` and two digits.
+/// Decodes percent-encoding.
 fn decoded(text: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let [first, after @ ..] = rest {
@@ -109,8 +107,8 @@ fn decoded(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Authorities of a file. Of a list that was made for this alone each has to be of use; one of a whole
-/// machine may have some that this TLS does not take.
+/// Reads certificate authorities from a file. With `is_strict`, every certificate has to be usable; the list of a
+/// whole machine may have some that this TLS library does not accept.
 fn read(of: &str, file: &Path, is_strict: bool) -> Result<RootCerts, String> {
     let wrong = |what: &dyn std::fmt::Display| format!("{of}: {}: {what}", file.display());
     let text = std::fs::read(file).map_err(|error| wrong(&error))?;
@@ -124,7 +122,7 @@ fn read(of: &str, file: &Path, is_strict: bool) -> Result<RootCerts, String> {
         }
     }
     if roots.is_empty() {
-        return Err(wrong(&"none of its certificates is of use"));
+        return Err(wrong(&"none of its certificates can be used"));
     }
     let owned = |certificate: &CertificateDer<'_>| Certificate::from_der(certificate).to_owned();
     Ok(RootCerts::new_with_certs(&certificates.iter().map(owned).collect::<Vec<_>>()))

@@ -181,5 +181,5 @@ fn authorities_of_the_hook_are_read_anew_and_what_is_wrong_with_them_is_said() {
     assert!(error.starts_with("access.http.ca: ") && error.contains("line "), "{error}");
     let plain = Http { url: "http://127.0.0.1/".to_owned(), ..settings };
     let error = Hook::new(&plain).err().expect("there is no certificate");
-    assert!(error.contains("access.http.ca means nothing"), "{error}");
+    assert!(error.contains("access.http.ca has no effect"), "{error}");
 }
