@@ -260,6 +260,11 @@ fn configured(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
 }
 
+/// Logs a problem of a file that does not prevent its use.
+fn warn_about(file: &Path, problem: &dyn fmt::Display) {
+    tracing::warn!(file = %file.display(), "{problem}");
+}
+
 /// Reads a file of access rules.
 pub fn read_rules(path: &Path) -> Result<Rules, AccessError> {
     let text = crate::base::text_file::read(path)

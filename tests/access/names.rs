@@ -86,7 +86,7 @@ fn broker_passwd_manages_users_and_never_accepts_a_password_as_an_argument() {
     assert_eq!(said(&["verify", "eve"], "other").0, Some(1));
     assert_eq!(said(&["remove", "bob"], "").0, Some(0));
     let (code, _, error) = said(&["remove", "bob"], "");
-    assert!(code == Some(2) && error.contains("no user \"bob\""), "{error}");
+    assert!(code == Some(2) && error.contains("unknown user \"bob\""), "{error}");
     let (code, _, error) = said(&["add", "carol"], "\n");
     assert!(code == Some(2) && error.contains("empty"), "{error}");
     assert_ne!(

@@ -16,7 +16,7 @@ use ring::{hmac, signature as by_ring};
 
 use super::{Known, Method, Step, Workers};
 use crate::access::password_file::Passwords;
-use crate::access::{AccessError, configured};
+use crate::access::{AccessError, configured, warn_about};
 use crate::config::{Jwt, TokenIn};
 use crate::engine::Credentials;
 use crate::wire::ReasonCode;
@@ -40,8 +40,7 @@ pub(super) fn open(settings: &Jwt) -> Result<Option<Arc<dyn Method>>, AccessErro
     let Some(path) = configured(&settings.key_set) else { return Ok(None) };
     let keys = Keys::read(path, settings).map_err(AccessError)?;
     for what in &keys.ignored {
-        let file = path.display();
-        tracing::warn!(%file, "a key of the key set is ignored: {what}");
+        warn_about(path, &format_args!("a key of the key set is ignored: {what}"));
     }
     Ok(Some(Arc::new(Tokens { keys: Arc::new(keys), settings: settings.clone() })))
 }
