@@ -31,9 +31,9 @@ pub enum Action {
         /// Which.
         connection: ConnectionId,
     },
-    /// Let the kernel go on with the connection's TLS: read nothing more, ready the socket, and call
-    /// `take_keys`; or `handle_unsettled` where the kernel cannot. Nothing is being written to it.
-    Settle {
+    /// Move the connection's TLS to the kernel: stop reading, prepare the socket, and call `take_keys`, or
+    /// `handle_offload_refused` if the kernel does not support it. No send is in progress.
+    OffloadTls {
         /// Which.
         connection: ConnectionId,
     },

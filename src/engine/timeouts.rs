@@ -39,8 +39,8 @@ pub(super) enum Timer {
     LeftWills,
     /// Hand over records that nothing waits for.
     Records,
-    /// Look whose TLS can go on in the kernel.
-    Settling,
+    /// Check which connections can move to kernel TLS.
+    KernelTls,
     /// Look whether a connection that is ending has less left than before.
     End { connection: ConnectionId, left: u32, checks: u8 },
 }
@@ -178,7 +178,7 @@ impl Engine {
                 Timer::RestoredForwards => self.send_restored_forwards(),
                 Timer::LeftWills => self.publish_left_wills(),
                 Timer::Records => self.durability.end_flush_timer(),
-                Timer::Settling => {
+                Timer::KernelTls => {
                     let Self { listeners, connections, metrics, timers, now, .. } = self;
                     listeners.check_offload(connections, metrics, timers, *now);
                 }

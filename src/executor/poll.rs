@@ -387,15 +387,15 @@ impl Executor {
     }
 
     /// Lets the kernel go on with a connection's TLS. Nothing is under way here between two calls.
-    fn settle(&mut self, id: ConnectionId) {
+    fn offload_tls(&mut self, id: ConnectionId) {
         let Some(socket) = self.socket(id) else { return };
         if kernel::begin(&socket.stream).is_err() {
-            return self.core.engine.handle_unsettled(self.core.now, id);
+            return self.core.engine.handle_offload_refused(self.core.now, id);
         }
         let Some(keys) = self.core.engine.take_keys(self.core.now, id) else { return };
         let Some(socket) = self.socket(id) else { return };
         let outcome = kernel::give_keys(&socket.stream, &keys);
-        self.core.engine.handle_sealed(&outcome);
+        self.core.engine.handle_offloaded(&outcome);
         if outcome.is_err() {
             return self.close(id.slot);
         }
@@ -429,7 +429,7 @@ impl Executor {
                     }
                 }
                 Action::AskProgress { connection } => self.look_at_progress(connection),
-                Action::Settle { connection } => self.settle(connection),
+                Action::OffloadTls { connection } => self.offload_tls(connection),
                 Action::HandOver { connection, to, handed_over } => {
                     self.move_over(connection, to, handed_over);
                 }

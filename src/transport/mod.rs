@@ -159,7 +159,7 @@ pub enum Handshake {
 
 /// Whether a connection can move to kernel TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settling {
+pub enum Offload {
     /// The keys can be installed now.
     Ready,
     /// Not at present; check again later.
@@ -339,14 +339,14 @@ impl Transport {
 
     /// Checks whether the connection can move to kernel TLS now. If it can, nothing is encrypted until
     /// [`Self::take_keys`] or [`Self::stay`] is called.
-    pub fn check_kernel(&mut self, is_busy: bool) -> Settling {
+    pub fn check_kernel(&mut self, is_busy: bool) -> Offload {
         let is_busy = is_busy || !self.said.is_empty() || !self.waiting.is_empty();
-        self.tls.as_mut().map_or(Settling::Never, |tls| tls.check_kernel(is_busy))
+        self.tls.as_mut().map_or(Offload::Never, |tls| tls.check_kernel(is_busy))
     }
 
     /// Whether nothing may be encrypted, because the connection is about to move to kernel TLS.
-    pub fn is_settling(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.is_settling())
+    pub fn is_offloading(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_offloading())
     }
 
     /// Takes the keys for kernel TLS, and the identity from the client certificate; TLS in the broker ends. None

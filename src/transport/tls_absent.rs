@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::{Fault, Received, Settling};
+use super::{Fault, Offload, Received};
 use crate::base::identity::CertificateIdentity;
 use crate::base::send_buffer::SendBuffer;
 
@@ -64,11 +64,11 @@ impl Tls {
         match self.0 {}
     }
 
-    pub(super) fn check_kernel(&mut self, _is_busy: bool) -> Settling {
+    pub(super) fn check_kernel(&mut self, _is_busy: bool) -> Offload {
         match self.0 {}
     }
 
-    pub(super) fn is_settling(&self) -> bool {
+    pub(super) fn is_offloading(&self) -> bool {
         match self.0 {}
     }
 

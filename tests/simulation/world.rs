@@ -411,7 +411,7 @@ impl World {
             | Action::Pause { connection }
             | Action::Resume { connection }
             | Action::AskProgress { connection }
-            | Action::Settle { connection }
+            | Action::OffloadTls { connection }
             | Action::HandOver { connection, .. }
             | Action::Close { connection, .. }) = &action;
             let key = (connection.slot, connection.generation);
@@ -428,7 +428,7 @@ impl World {
                     let now = self.now;
                     self.cores[core].engine.handle_progress(now, connection, None);
                 }
-                Action::Settle { .. } => unreachable!("connections are plaintext"),
+                Action::OffloadTls { .. } => unreachable!("connections are plaintext"),
                 Action::HandOver { to, handed_over, .. } => {
                     self.cores[core].links.remove(&key);
                     self.links[link].at = At::Moving;

@@ -1,15 +1,15 @@
 //! Offload of TLS to the kernel (`crate::transport::tls::Keys`): which connections, and when.
 //!
 //! ```text
-//! CONNACK ─► checked by a timer ────► Action::Settle ─► the executor stops reading, prepares the socket
+//! CONNACK ─► checked by a timer ────► Action::OffloadTls ─► the executor stops reading, prepares the socket
 //!              ▲      │ busy too often                   │ not possible         │ take_keys
 //!              │      ▼                                  ▼                      ▼
 //!              │   TLS in the broker            TLS in the broker    none ◄─────┴─────► keys
-//!              └──────────────────────────────────────────────────────┘          handle_sealed
+//!              └──────────────────────────────────────────────────────┘          handle_offloaded
 //! ```
 //!
 //! Keys can be moved to the kernel only between two records of either direction, with nothing under way. From
-//! `Action::Settle` on nothing is sent to the connection, so that this stays true until the kernel has the
+//! `Action::OffloadTls` on nothing is sent to the connection, so that this stays true until the kernel has the
 //! keys.
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::engine::listeners::Listeners;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::timeouts::{Timer, Timers};
 use crate::engine::{Action, Engine};
-use crate::transport::Settling;
+use crate::transport::Offload;
 use crate::transport::record::{ALERT, APPLICATION_DATA, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE};
 use crate::transport::tls::Keys;
 use crate::wire::ReasonCode;
@@ -51,7 +51,7 @@ impl OffloadQueue {
     fn arm(&mut self, timers: &mut Timers, now: Now) {
         if !self.candidates.is_empty() && !std::mem::replace(&mut self.is_timed, true) {
             let deadline = now.after(Duration::from_millis(KERNEL_TLS_LOOK_MS));
-            timers.arm(deadline, Timer::Settling);
+            timers.arm(deadline, Timer::KernelTls);
         }
     }
 
@@ -103,9 +103,9 @@ impl Listeners {
             let is_busy = connection.is_sending;
             let Some(transport) = &mut connection.transport else { continue };
             match transport.check_kernel(is_busy) {
-                Settling::Ready => connections.push_action(Action::Settle { connection: id }),
-                Settling::Later => self.offload.candidates.push_back(id),
-                Settling::Never => metrics.kernel_tls_left_busy += 1,
+                Offload::Ready => connections.push_action(Action::OffloadTls { connection: id }),
+                Offload::Later => self.offload.candidates.push_back(id),
+                Offload::Never => metrics.kernel_tls_left_busy += 1,
             }
         }
         self.offload.arm(timers, now);
@@ -136,16 +136,16 @@ impl Listeners {
 }
 
 impl Engine {
-    /// The TLS keys of a connection after [`Action::Settle`]: the executor reads nothing from it and has
-    /// prepared its socket. None where the connection is not between two records; `Action::Settle` follows
-    /// again later. The executor reports what the kernel made of the keys with [`Self::handle_sealed`].
+    /// The TLS keys of a connection after [`Action::OffloadTls`]: the executor reads nothing from it and has
+    /// prepared its socket. None where the connection is not between two records; `Action::OffloadTls` follows
+    /// again later. The executor reports what the kernel made of the keys with [`Self::handle_offloaded`].
     pub fn take_keys(&mut self, now: Now, id: ConnectionId) -> Option<Keys> {
         self.set_now(now);
         self.listeners.take_keys(&mut self.connections, &mut self.timers, self.now, id)
     }
 
     /// The kernel cannot take over a connection: its TLS stays in the broker.
-    pub fn handle_unsettled(&mut self, now: Now, id: ConnectionId) {
+    pub fn handle_offload_refused(&mut self, now: Now, id: ConnectionId) {
         self.set_now(now);
         if self.connections.with_transport(id, |transport, _| transport.stay()).is_some() {
             self.metrics.kernel_tls_left_refused += 1;
@@ -155,7 +155,7 @@ impl Engine {
 
     /// Outcome of installing the keys in the kernel. On success, the executor sends and receives plain text from here
     /// on; otherwise it closes the connection, which neither side can continue.
-    pub fn handle_sealed(&mut self, outcome: &io::Result<()>) {
+    pub fn handle_offloaded(&mut self, outcome: &io::Result<()>) {
         match outcome {
             Ok(()) => self.metrics.kernel_tls_taken += 1,
             Err(error) => {

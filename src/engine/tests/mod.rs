@@ -13,13 +13,13 @@ mod groups;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod input;
+#[cfg(feature = "tls")]
+mod kernel_tls;
 mod memory;
 mod overdue;
 mod rights;
 mod sending;
 mod sessions;
-#[cfg(feature = "tls")]
-mod settling;
 mod stream_end;
 mod transit;
 mod users;
@@ -52,7 +52,7 @@ pub(super) struct World {
     /// Connections that go home to other cores.
     pub leaving: Vec<(ConnectionId, CoreId, HandedOver)>,
     /// Connections whose TLS is to go on in the kernel.
-    pub settling: Vec<ConnectionId>,
+    pub offloading: Vec<ConnectionId>,
 }
 
 /// What a client does at CONNECT.
@@ -104,7 +104,7 @@ impl World {
             stuck: HashSet::new(),
             unacknowledged: HashMap::new(),
             leaving: Vec::new(),
-            settling: Vec::new(),
+            offloading: Vec::new(),
         }
     }
 
@@ -226,7 +226,7 @@ impl World {
                     let unacknowledged = self.unacknowledged.get(&connection).copied();
                     self.engine.handle_progress(self.now, connection, unacknowledged);
                 }
-                Action::Settle { connection } => self.settling.push(connection),
+                Action::OffloadTls { connection } => self.offloading.push(connection),
                 Action::Resume { connection } => {
                     assert!(self.paused.remove(&connection), "resumed once");
                 }

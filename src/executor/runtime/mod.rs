@@ -498,8 +498,8 @@ fn drain_actions<R: Runtime>(shared: &Shared<R>) {
                 state.core.engine.handle_progress(state.core.now, connection, unacknowledged);
             }
             // No runtime's stream is given keys: it is not asked for.
-            Action::Settle { connection } => {
-                state.core.engine.handle_unsettled(state.core.now, connection);
+            Action::OffloadTls { connection } => {
+                state.core.engine.handle_offload_refused(state.core.now, connection);
             }
             Action::HandOver { connection, to, handed_over } => {
                 move_over(state, connection, to, handed_over);

@@ -63,8 +63,8 @@ impl Executor {
         let Some(socket) = self.sockets.get(file) else { return };
         socket.is_read_out = true;
         let (id, now) = (socket.id, self.core.now);
-        if std::mem::take(&mut socket.is_settling) {
-            self.core.engine.handle_unsettled(now, id);
+        if std::mem::take(&mut socket.is_offloading) {
+            self.core.engine.handle_offload_refused(now, id);
         }
         self.core.engine.handle_ended(now, id);
     }

@@ -18,9 +18,9 @@ const RECORD_BYTES: usize = 64;
 
 impl Executor {
     /// Lets the kernel go on with a connection's TLS, as soon as nothing is received any more.
-    pub(super) fn settle(&mut self, file: u32) -> io::Result<()> {
+    pub(super) fn offload_tls(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
-        socket.is_settling = true;
+        socket.is_offloading = true;
         if socket.is_receiving { self.stop_receiving(file) } else { self.lend(file) }
     }
 
@@ -40,18 +40,18 @@ impl Executor {
     pub(super) fn lent(&mut self, file: u32, lent: io::Result<OwnedFd>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return self.stray(file, "loan") };
         socket.is_receiving = false;
-        let (id, was_settling) = (socket.id, std::mem::take(&mut socket.is_settling));
+        let (id, was_offloading) = (socket.id, std::mem::take(&mut socket.is_offloading));
         match (socket.phase, lent) {
             (Phase::Closing, _) => return self.try_close(file),
             (Phase::Lingering, _) => {}
             (Phase::Leaving, _) => return self.move_over(file),
-            (Phase::Open, Ok(lent)) if was_settling => {
+            (Phase::Open, Ok(lent)) if was_offloading => {
                 if !self.seal(file, &lent) {
                     return self.end(file);
                 }
             }
-            (Phase::Open, Err(_)) if was_settling => {
-                self.core.engine.handle_unsettled(self.core.now, id);
+            (Phase::Open, Err(_)) if was_offloading => {
+                self.core.engine.handle_offload_refused(self.core.now, id);
             }
             (Phase::Open, lent) => {
                 let mut record = [0; RECORD_BYTES];
@@ -72,12 +72,12 @@ impl Executor {
         let Some(socket) = self.sockets.get(file) else { return false };
         let (id, now) = (socket.id, self.core.now);
         if kernel::begin(lent).is_err() {
-            self.core.engine.handle_unsettled(now, id);
+            self.core.engine.handle_offload_refused(now, id);
             return true;
         }
         let Some(keys) = self.core.engine.take_keys(now, id) else { return true };
         let outcome = kernel::give_keys(lent, &keys);
-        self.core.engine.handle_sealed(&outcome);
+        self.core.engine.handle_offloaded(&outcome);
         if outcome.is_ok() {
             self.sealed.add(file);
         }

@@ -342,7 +342,7 @@ impl Executor {
     fn receive(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let is_wanted = match socket.phase {
-            Phase::Open => !socket.is_paused && !socket.is_settling,
+            Phase::Open => !socket.is_paused && !socket.is_offloading,
             Phase::Lingering => true,
             Phase::Leaving | Phase::Closing => false,
         };
@@ -396,7 +396,7 @@ impl Executor {
             self.fed.push((file, completion.result as u32));
         }
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
-        let is_settling = socket.is_settling;
+        let is_offloading = socket.is_offloading;
         if completion.result > 0 {
             let bytes = self.rings.of(file).0.buffers.received(&completion);
             match phase {
@@ -417,7 +417,7 @@ impl Executor {
         }
         match (phase, -completion.result) {
             (Phase::Open, ..=-1 | libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOBUFS)
-                if is_settling =>
+                if is_offloading =>
             {
                 self.lend(file)?;
             }
@@ -466,9 +466,9 @@ impl Executor {
                     let Some(file) = self.sockets.file(connection) else { continue };
                     self.look_at_progress(file)?;
                 }
-                Action::Settle { connection } => {
+                Action::OffloadTls { connection } => {
                     let Some(file) = self.sockets.file(connection) else { continue };
-                    self.settle(file)?;
+                    self.offload_tls(file)?;
                 }
                 Action::HandOver { connection, to, handed_over } => {
                     let Some(file) = self.sockets.file(connection) else { continue };

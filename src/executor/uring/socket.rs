@@ -36,7 +36,7 @@ pub struct Socket {
     /// The peer has sent its last byte: nothing is received any more.
     pub is_read_out: bool,
     /// The kernel is about to go on with its TLS: it receives nothing until then.
-    pub is_settling: bool,
+    pub is_offloading: bool,
 }
 
 impl Socket {
@@ -51,7 +51,7 @@ impl Socket {
             is_sent_unless_told: false,
             is_paused: false,
             is_read_out: false,
-            is_settling: false,
+            is_offloading: false,
         }
     }
 

@@ -22,7 +22,7 @@ use rustls::{HandshakeKind, ServerConfig};
 use self::certificates::identity_of;
 use self::keys::cipher_of;
 pub use self::keys::{Key, Keys};
-use super::{Ciphers, Fault, Handshake, Layer, Received, Settling};
+use super::{Ciphers, Fault, Handshake, Layer, Offload, Received};
 use crate::base::identity::CertificateIdentity;
 use crate::base::limits::KERNEL_TLS_LOOKS_MAX;
 use crate::base::log_rate;
@@ -57,7 +57,7 @@ pub struct Tls {
     /// Number of checks whether the connection can move to kernel TLS.
     looks: u16,
     /// The connection is about to move to kernel TLS: nothing is encrypted.
-    is_settling: bool,
+    is_offloading: bool,
 }
 
 impl fmt::Debug for Tls {
@@ -95,7 +95,7 @@ impl Tls {
             ciphers,
             fragment_bytes_max: settings.record_bytes_max,
             looks: 0,
-            is_settling: false,
+            is_offloading: false,
         })
     }
 
@@ -335,24 +335,24 @@ impl Tls {
         Some(cipher.is_some_and(|cipher| self.ciphers.has(cipher)))
     }
 
-    pub(super) fn check_kernel(&mut self, is_busy: bool) -> Settling {
+    pub(super) fn check_kernel(&mut self, is_busy: bool) -> Offload {
         self.looks += 1;
         if self.phase != Phase::Open || self.looks > KERNEL_TLS_LOOKS_MAX {
-            return Settling::Never;
+            return Offload::Never;
         }
         if is_busy || !self.incoming.is_empty() {
-            return Settling::Later;
+            return Offload::Later;
         }
-        self.is_settling = true;
-        Settling::Ready
+        self.is_offloading = true;
+        Offload::Ready
     }
 
-    pub(super) fn is_settling(&self) -> bool {
-        self.is_settling
+    pub(super) fn is_offloading(&self) -> bool {
+        self.is_offloading
     }
 
     pub(super) fn stay(&mut self) {
-        self.is_settling = false;
+        self.is_offloading = false;
     }
 
     /// Extracts the keys, if all received records are complete and no answer is pending; a pending answer is
@@ -361,9 +361,9 @@ impl Tls {
         mut self: Box<Self>,
         said: &mut Vec<u8>,
     ) -> Result<(Keys, Option<Box<CertificateIdentity>>), Box<Self>> {
-        let was_settling = std::mem::take(&mut self.is_settling);
+        let was_offloading = std::mem::take(&mut self.is_offloading);
         let is_whole = self.phase == Phase::Open && self.incoming.is_empty();
-        if !was_settling || !is_whole || self.answers_key_update(said) {
+        if !was_offloading || !is_whole || self.answers_key_update(said) {
             return Err(self);
         }
         let Self { connection, identity, .. } = *self;

@@ -252,10 +252,10 @@ fn the_keys_given_away_are_the_clients_and_stand_where_it_stands() {
             send(&mut transport, &mut client, &vec![8; bytes]);
         }
         assert_eq!(transport.fits_kernel(), Some(true));
-        assert_eq!(transport.check_kernel(true), Settling::Later);
-        assert!(!transport.is_settling());
-        assert_eq!(transport.check_kernel(false), Settling::Ready);
-        assert!(transport.is_settling());
+        assert_eq!(transport.check_kernel(true), Offload::Later);
+        assert!(!transport.is_offloading());
+        assert_eq!(transport.check_kernel(false), Offload::Ready);
+        assert!(transport.is_offloading());
         let (keys, identity) = transport.take_keys().expect("between two records");
         assert_eq!(identity.expect("it showed a certificate").name.as_deref(), Some("pump 7"));
         assert!(transport.is_spent());
@@ -296,17 +296,17 @@ fn explicit_nonces_of_tls_1_2_do_not_meet_those_that_were_used_here() {
 fn within_a_record_the_keys_stay_and_what_follows_is_understood() {
     let (mut transport, mut client) = pair(IdentityFrom::None);
     exchange(&mut transport, &mut client, usize::MAX);
-    assert_eq!(transport.check_kernel(false), Settling::Ready);
+    assert_eq!(transport.check_kernel(false), Offload::Ready);
     let (mut record, mut scratch) = (Vec::new(), Scratch::default());
     client.writer().write_all(b"whole").expect("there is room");
     client.write_tls(&mut record).expect("memory takes all");
     transport.receive(&record[..7], &mut scratch).expect("it is sound");
-    assert!(transport.take_keys().is_none() && !transport.is_settling());
-    assert_eq!(transport.check_kernel(false), Settling::Later);
+    assert!(transport.take_keys().is_none() && !transport.is_offloading());
+    assert_eq!(transport.check_kernel(false), Offload::Later);
     transport.receive(&record[7..], &mut scratch).expect("it is sound");
     assert_eq!(scratch.plain, b"whole");
     send(&mut transport, &mut client, b"answer");
-    assert_eq!(transport.check_kernel(false), Settling::Ready);
+    assert_eq!(transport.check_kernel(false), Offload::Ready);
     assert!(transport.take_keys().is_some());
 }
 
@@ -317,12 +317,12 @@ fn a_change_of_keys_is_answered_before_they_are_given_away() {
     client.refresh_traffic_keys().expect("it is TLS 1.3");
     client.writer().write_all(b"mqtt").expect("there is room");
     assert_eq!(exchange(&mut transport, &mut client, usize::MAX), b"mqtt");
-    assert_eq!(transport.check_kernel(false), Settling::Ready);
+    assert_eq!(transport.check_kernel(false), Offload::Ready);
     assert!(transport.take_keys().is_none(), "ours change too, and it is not told yet");
     assert!(transport.has_something_to_say());
-    assert_eq!(transport.check_kernel(false), Settling::Later);
+    assert_eq!(transport.check_kernel(false), Offload::Later);
     send(&mut transport, &mut client, b"more");
-    assert_eq!(transport.check_kernel(false), Settling::Ready);
+    assert_eq!(transport.check_kernel(false), Offload::Ready);
     let (keys, _) = transport.take_keys().expect("it has been told");
     let theirs = client.dangerous_extract_secrets().expect("it is told to");
     fits(&keys.sending(), &theirs.rx, true);
@@ -333,7 +333,7 @@ fn a_change_of_keys_is_answered_before_they_are_given_away() {
 fn a_connection_that_ends_while_it_settles_says_so() {
     let (mut transport, mut client) = pair(IdentityFrom::None);
     exchange(&mut transport, &mut client, usize::MAX);
-    assert_eq!(transport.check_kernel(false), Settling::Ready);
+    assert_eq!(transport.check_kernel(false), Offload::Ready);
     let mut scratch = Scratch::default();
     let mut last = transport.close(None, &mut scratch).expect("it says so");
     take(&mut last, &mut client);

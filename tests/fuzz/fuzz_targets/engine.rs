@@ -162,7 +162,7 @@ impl World {
                 Action::AskProgress { connection } => {
                     self.engine.handle_progress(self.now, connection, None);
                 }
-                Action::Pause { .. } | Action::Resume { .. } | Action::Settle { .. } => {}
+                Action::Pause { .. } | Action::Resume { .. } | Action::OffloadTls { .. } => {}
                 Action::HandOver { .. } => unreachable!("a single core hands over no connection"),
             }
         }

@@ -43,14 +43,14 @@ fn consider_offload(world: &mut World, id: ConnectionId) {
 }
 
 /// One of them, whose keys were taken.
-fn settled() -> (World, ConnectionId) {
+fn offloaded() -> (World, ConnectionId) {
     let (mut world, mut comers) = let_in(1);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     let id = comers[0].id;
     comers[0].hear(&mut world);
-    assert_eq!(world.settling, [id]);
+    assert_eq!(world.offloading, [id]);
     world.engine.take_keys(world.now, id).expect("nothing is under way");
-    world.engine.handle_sealed(&Ok(()));
+    world.engine.handle_offloaded(&Ok(()));
     world.settle();
     assert_eq!(world.engine.metrics().kernel_tls_taken, 1);
     (world, id)
@@ -61,9 +61,9 @@ fn who_was_let_in_settles_a_little_later_though_it_says_nothing_more() {
     let (mut world, mut comers) = let_in(1);
     assert!(comers[0].hear(&mut world), "its CONNACK does not wait for it");
     world.advance_ms(KERNEL_TLS_LOOK_MS / 2);
-    assert!(world.settling.is_empty());
+    assert!(world.offloading.is_empty());
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
-    assert_eq!(world.settling, [comers[0].id]);
+    assert_eq!(world.offloading, [comers[0].id]);
     assert!(world.engine.poll_timeout().is_none_or(|deadline| !deadline.is_due(world.now)));
 }
 
@@ -77,7 +77,7 @@ fn a_listener_that_does_not_want_it_keeps_tls_in_the_broker() {
     }
     consider_offload(&mut world, comers[0].id);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
-    assert!(world.settling.is_empty());
+    assert!(world.offloading.is_empty());
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn nothing_is_sent_from_the_asking_on_and_what_follows_the_keys_is_in_the_clear(
     let (mut world, mut comers) = let_in(2);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     let [first, second] = [comers[0].id, comers[1].id];
-    assert_eq!(world.settling, [first, second]);
+    assert_eq!(world.offloading, [first, second]);
     for comer in &mut comers {
         comer.hear(&mut world);
     }
@@ -94,14 +94,14 @@ fn nothing_is_sent_from_the_asking_on_and_what_follows_the_keys_is_in_the_clear(
     world.settle();
     assert!(!comers[0].hear(&mut world), "PINGRESP waits");
     world.engine.take_keys(world.now, first).expect("it was a whole record");
-    world.engine.handle_sealed(&Ok(()));
+    world.engine.handle_offloaded(&Ok(()));
     world.settle();
     assert_eq!(world.packets(first, Version::V5), ["Pingresp"]);
     // The other one stays: what waits is sealed here.
     comers[1].tls.writer().write_all(&[0xC0, 0]).expect("there is room");
     comers[1].say(&mut world);
     world.settle();
-    world.engine.handle_unsettled(world.now, second);
+    world.engine.handle_offload_refused(world.now, second);
     world.settle();
     assert!(comers[1].hear(&mut world));
     let metrics = world.engine.metrics();
@@ -120,14 +120,14 @@ fn in_the_middle_of_a_record_no_keys_are_given_and_it_is_asked_again_after_it() 
     comers[0].tls.write_tls(&mut record).expect("memory takes all");
     world.engine.handle_received(now, id, &record[..9]);
     assert!(world.engine.take_keys(now, id).is_none());
-    world.settling.clear();
+    world.offloading.clear();
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
-    assert!(world.settling.is_empty(), "it is still cut in half");
+    assert!(world.offloading.is_empty(), "it is still cut in half");
     world.engine.handle_received(world.now, id, &record[9..]);
     world.settle();
     assert!(comers[0].hear(&mut world), "it is served meanwhile");
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
-    assert_eq!(world.settling, [id]);
+    assert_eq!(world.offloading, [id]);
     assert!(world.engine.take_keys(world.now, id).is_some());
 }
 
@@ -147,7 +147,7 @@ fn who_is_always_in_the_middle_of_something_stays_in_the_broker_and_is_counted()
     assert_eq!(world.engine.metrics().kernel_tls_left_busy, 1);
     world.engine.handle_received(now, id, &record[9..]);
     world.settle();
-    assert!(world.settling.is_empty() && comers[0].hear(&mut world), "it is served");
+    assert!(world.offloading.is_empty() && comers[0].hear(&mut world), "it is served");
 }
 
 #[test]
@@ -156,13 +156,13 @@ fn a_kernel_that_does_not_take_keys_is_given_no_others() {
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     let first = comers[0].id;
     world.engine.take_keys(world.now, first).expect("nothing is under way");
-    world.engine.handle_sealed(&Err(io::ErrorKind::NotFound.into()));
+    world.engine.handle_offloaded(&Err(io::ErrorKind::NotFound.into()));
     world.cut(first);
     assert_eq!(world.engine.metrics().kernel_tls_failed, 1);
-    world.settling.clear();
+    world.offloading.clear();
     consider_offload(&mut world, comers[1].id);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
-    assert!(world.settling.is_empty());
+    assert!(world.offloading.is_empty());
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn records_that_are_no_data_end_a_connection_of_the_kernels_as_what_they_are() {
         (22, &[1, 0, 0, 0], true, false),
         (99, &[1], true, false),
     ] {
-        let (mut world, id) = settled();
+        let (mut world, id) = offloaded();
         world.engine.handle_record(world.now, id, content_type, bytes);
         world.settle();
         assert!(world.closed.contains(&id), "{content_type} {bytes:?}");
@@ -183,7 +183,7 @@ fn records_that_are_no_data_end_a_connection_of_the_kernels_as_what_they_are() {
         assert_eq!(metrics.transport_faults, u64::from(is_fault), "{content_type} {bytes:?}");
         assert_eq!(metrics.kernel_tls_key_updates, u64::from(is_key_update));
     }
-    let (mut world, id) = settled();
+    let (mut world, id) = offloaded();
     world.engine.handle_record(world.now, id, 23, &[0xC0, 0]);
     world.settle();
     assert_eq!(world.packets(id, Version::V5), ["Pingresp"]);
@@ -191,7 +191,7 @@ fn records_that_are_no_data_end_a_connection_of_the_kernels_as_what_they_are() {
 
 #[test]
 fn keys_that_have_sealed_as_much_as_they_may_end_their_connection_with_the_reason() {
-    let (mut world, id) = settled();
+    let (mut world, id) = offloaded();
     world.engine.handle_spent(world.now, id);
     world.settle();
     assert!(world.closed.contains(&id));
