@@ -127,7 +127,7 @@ impl Connections {
         let spare = output.pool.pop().unwrap_or_default();
         let connection = slots.get_mut(id)?;
         let transport = connection.transport.as_mut()?;
-        if transport.is_settling() {
+        if transport.is_offloading() {
             output.recycle(spare);
             return None; // it follows when the kernel has the keys, or has not
         }
