@@ -31,6 +31,11 @@ const FLOORS: &[(&str, &str)] = &[
 /// removed with its last import.
 const STILL_UPWARD: &[(&str, &str)] = &[];
 
+/// The names of the floors, from the bottom to the top.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FLOORS.iter().map(|(name, _)| *name)
+}
+
 fn floor_of(part: &str) -> Option<usize> {
     FLOORS.iter().position(|(name, _)| *name == part)
 }

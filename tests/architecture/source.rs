@@ -132,7 +132,7 @@ fn path_attribute(attribute: &Attribute) -> Option<String> {
 }
 
 /// Whether the item is compiled only in tests.
-fn is_test(attributes: &[Attribute]) -> bool {
+pub fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
             || attribute.path().is_ident("cfg")
