@@ -65,7 +65,7 @@ fn source_exists(part: &str) -> bool {
     source.join(part).exists() || source.join(format!("{part}.rs")).exists()
 }
 
-/// What a file declares: `name`, `Type`, and `Type::name` for methods, variants and constants.
+/// What a file declares: `name`, `Type`, and `Type::name` for methods, variants and fields.
 #[derive(Default)]
 struct Declared {
     names: BTreeSet<String>,
@@ -125,6 +125,11 @@ impl<'a> Visit<'a> for Declared {
 
     fn visit_item_struct(&mut self, item: &'a syn::ItemStruct) {
         self.add(&item.ident);
+        self.within(item.ident.to_string(), |declared| visit::visit_item_struct(declared, item));
+    }
+
+    fn visit_field(&mut self, field: &'a syn::Field) {
+        field.ident.iter().for_each(|name| self.add(name));
     }
 
     fn visit_item_enum(&mut self, item: &'a syn::ItemEnum) {
@@ -146,6 +151,29 @@ impl<'a> Visit<'a> for Declared {
         let Some(last) = path.path.segments.last() else { return };
         self.within(last.ident.to_string(), |declared| visit::visit_item_impl(declared, item));
     }
+}
+
+#[test]
+fn what_the_document_places_in_a_file_is_declared_there() {
+    let text = document();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c));
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    // `Name` (`path.rs`)
+    for (place, _) in text.match_indices("` (`") {
+        let name = text[..place].rsplit('`').next().unwrap_or_default();
+        let path = text[place + 4..].split('`').next().unwrap_or_default();
+        if is_name(name) && path.ends_with(".rs") {
+            let path = path_of(path).expect("a path");
+            checked += 1;
+            if !Declared::of(&path).names.contains(name) {
+                missing.push(format!("{path} has no {name}"));
+            }
+        }
+    }
+    assert!(checked > 10, "only {checked} names were found");
+    assert!(missing.is_empty(), "ARCHITECTURE.md: {missing:#?}");
 }
 
 /// A walk: its title, and the quotations of each numbered step.
