@@ -265,13 +265,13 @@ impl<S> Core<S> {
         }
     }
 
-    /// The same, waking by [`Waker`].
+    /// Like [`Self::end_turn`], waking the other cores through the control plane.
     pub fn end_turn_with_wakers(&mut self) {
         let cores = self.inbox.cores().clone();
         self.end_turn(|core| cores.wake(core));
     }
 
-    /// Wakes another core by its [`Waker`].
+    /// Wakes another core through the control plane.
     pub fn wake_by_waker(&self, core: usize) {
         self.inbox.cores().wake(core);
     }
