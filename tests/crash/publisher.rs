@@ -140,7 +140,7 @@ impl Publisher {
                     self.pending.remove(place);
                 }
             }
-            other => panic!("{} got {other:?}", self.name),
+            other => panic!("{} received {other:?}", self.name),
         }
         Ok(())
     }

@@ -140,7 +140,7 @@ impl Subscriber {
                 self.received.remove(&released.packet_identifier.get());
                 owe(Packet::Pubcomp(ack(released.packet_identifier)));
             }
-            other => panic!("{} got {other:?}", self.name),
+            other => panic!("{} received {other:?}", self.name),
         }
     }
 

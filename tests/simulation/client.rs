@@ -435,7 +435,7 @@ impl Client {
                 ReasonCode::SessionTakenOver => Ok(()),
                 other => Err(format!("{} was disconnected: {other:?}", self.name)),
             },
-            other => Err(format!("{} got {other:?}", self.name)),
+            other => Err(format!("{} received {other:?}", self.name)),
         }
     }
 
@@ -513,7 +513,7 @@ impl Client {
         let place = self.pending.iter().position(|p| p.identifier == identifier);
         let Some(pending) = place.and_then(|place| self.pending.remove(place)) else {
             return Err(format!(
-                "{} got a PUBACK for {identifier}, which it did not send",
+                "{} received a PUBACK for {identifier}, which it did not send",
                 self.name
             ));
         };

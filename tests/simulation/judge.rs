@@ -292,7 +292,7 @@ impl Judge {
         let (of, client) = (&self.messages[message], seen.client);
         seen.session = self.subscribers[client].sessions;
         if of.topic != topic || payload.len() != of.bytes {
-            return Err(format!("message {message} was changed on the way"));
+            return Err(format!("message {message} was altered"));
         }
         self.subscribers[client].owed.remove(&message);
         if seen.retain {
@@ -303,7 +303,7 @@ impl Judge {
         if !seen.dup && !of.is_resent && !is_shared {
             let last = self.last.insert(key, message);
             if let Some(last) = last.filter(|&last| last > message) {
-                return Err(format!("client {client} got message {message} after {last}"));
+                return Err(format!("client {client} received message {message} after {last}"));
             }
         }
         let newest = self.newest_live.entry((seen.link, of.topic)).or_default();
@@ -327,7 +327,9 @@ impl Judge {
                     && of.topic != crate::plan::COMMON_RETAINED =>
             {
                 let client = seen.client;
-                Err(format!("client {client} got retained message {message} after live {newer}"))
+                Err(format!(
+                    "client {client} received retained message {message} after live {newer}"
+                ))
             }
             _ => Ok(()),
         }
@@ -349,7 +351,7 @@ impl Judge {
             || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
         match is_allowed {
             true => Ok(()),
-            false => Err(format!("client {client} got message {message} twice")),
+            false => Err(format!("client {client} received message {message} twice")),
         }
     }
 
@@ -381,7 +383,9 @@ impl Judge {
         self.settled_at = self.tick();
         for (client, subscriber) in self.subscribers.iter().enumerate() {
             if let (Some(_), Some(owed)) = (subscriber.connected_at, subscriber.owed.first()) {
-                return Err(format!("client {client} came back and did not get message {owed}"));
+                return Err(format!(
+                    "client {client} reconnected and did not receive message {owed}"
+                ));
             }
         }
         Ok(())
@@ -403,7 +407,7 @@ impl Judge {
                 (1.., None) => {
                     self.subscribers[client].owed.insert(number);
                 }
-                _ => return Err(format!("client {client} did not get message {number}")),
+                _ => return Err(format!("client {client} did not receive message {number}")),
             }
         }
         Ok(())
@@ -455,7 +459,9 @@ impl Judge {
         });
         if of.qos == 1 && lowest_qos > Some(0) && copies < served.clone().count() {
             let served: Vec<_> = served.collect();
-            return Err(format!("message {number} came {copies} times to {served:?}, who stayed"));
+            return Err(format!(
+                "message {number} was delivered {copies} times to {served:?}, which stayed"
+            ));
         }
         // A disconnected member resumed its session: messages that were queued had a recipient.
         let have_come_back = |group: &&str| {
@@ -471,13 +477,15 @@ impl Judge {
         let owed = groups.iter().filter(|group| have_come_back(group)).count();
         if lowest_qos > Some(0) && of.qos > 0 && copies < owed {
             return Err(format!(
-                "message {number} came {copies} times to {groups:?}, who are back"
+                "message {number} was delivered {copies} times to {groups:?}, which reconnected"
             ));
         }
         let is_once = of.qos == 2 && lowest_qos == Some(2);
         let has_ended = self.ended_groups.iter().any(|filter| matches(filter, of.topic));
         if is_once && !has_ended && copies > perhaps.len() {
-            return Err(format!("message {number} came {copies} times to {perhaps:?} at QoS 2"));
+            return Err(format!(
+                "message {number} was delivered {copies} times to {perhaps:?} at QoS 2"
+            ));
         }
         if left_qos.is_some() {
             return Ok(());
@@ -487,10 +495,12 @@ impl Judge {
             s.connected_at.is_none() && s.asked.keys().any(|filter| groups.contains(filter))
         });
         if copies > perhaps.len() {
-            return Err(format!("message {number} came {copies} times to {groups:?}"));
+            return Err(format!("message {number} was delivered {copies} times to {groups:?}"));
         }
         if of.qos > 0 && copies < sure && !is_member_away {
-            return Err(format!("message {number} came {copies} times to {groups:?}, all there"));
+            return Err(format!(
+                "message {number} was delivered {copies} times to {groups:?}, all connected"
+            ));
         }
         Ok(())
     }

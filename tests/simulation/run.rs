@@ -179,12 +179,15 @@ impl Run {
             shown.push(self.retained(core, "r/#", random)?);
         }
         if let Some(other) = shown.iter().find(|other| **other != shown[0]) {
-            return Err(format!("cores keep different messages: {other:?}, {:?}", shown[0]));
+            return Err(format!(
+                "cores have different retained messages: {other:?}, {:?}",
+                shown[0]
+            ));
         }
         for topic in ["r/0", "r/1", "r/2", "r/3", "r/4", "r/5"] {
             let number = shown[0].get(topic).map(|&number| number as usize);
             if !self.judge.may_be_retained(topic, number) {
-                return Err(format!("{topic} keeps message {number:?}, not the last"));
+                return Err(format!("{topic} has retained message {number:?}, not the last"));
             }
         }
         Ok(())

@@ -155,7 +155,7 @@ impl Wills {
         match of.possible.get(&number) {
             None => Err(format!("the Will {number} of client {client} was published")),
             Some(true) if of.sure.is_some_and(|sure| sure > number) => {
-                Err(format!("client {client} shows Will {number}, not {:?}", of.sure))
+                Err(format!("client {client} has Will {number}, not {:?}", of.sure))
             }
             Some(_) => Ok(()),
         }

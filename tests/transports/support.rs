@@ -532,7 +532,7 @@ impl Client {
             }
             let text = String::from_utf8_lossy(&packet[2 + topic.len()..]).into_owned();
             seen.push(text.parse().expect("a number"));
-            assert!(seen.len() < 30, "{topic} is to be {value}: {seen:?}");
+            assert!(seen.len() < 30, "{topic} does not become {value}: {seen:?}");
         }
     }
 
