@@ -44,7 +44,6 @@ mod timeouts;
 pub mod work;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use shards::Hashing;
 
@@ -388,9 +387,5 @@ impl Engine {
     /// How many bytes may wait for a consumer before it counts as behind.
     fn outbox_behind_bytes(&self) -> usize {
         self.config.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
-    }
-
-    fn look_after() -> Duration {
-        Duration::from_millis(limits::STUCK_LOOK_MS)
     }
 }

@@ -8,6 +8,7 @@ use crate::base::limits;
 use crate::base::timer_wheel::Wheel;
 use crate::engine::Engine;
 use crate::engine::connections::connection::Connection;
+use crate::engine::routing::congestion::check_congestion;
 use crate::session::state::Session;
 
 /// What a timer is for; its owner decides whether it still means anything.
@@ -154,7 +155,9 @@ impl Engine {
                     connections.check_silence(id, &config.limits, timers, *now);
                 }
                 Timer::Session(session) => self.look_at_session(session),
-                Timer::Congestion(id) => self.check_congestion(id),
+                Timer::Congestion(id) => {
+                    check_congestion(id, &mut self.connections, &mut self.timers, self.now);
+                }
                 Timer::MemoryPause(id) | Timer::Allowance(id) => {
                     self.connections.resume_reading(id, self.now);
                 }

@@ -306,7 +306,8 @@ impl Engine {
     fn publish_again(&mut self, draft: &mut Draft<'_>) {
         self.mesh.begin_message();
         self.deliver_here(draft, &Origin::default());
-        let recipients = self.recipients(draft.content.topic);
+        let recipients =
+            self.router.recipients(draft.content.topic, &self.sessions, &mut self.work);
         self.forward(&recipients, draft, &Origin::default(), None);
     }
 }

@@ -6,7 +6,7 @@ use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Hold, Phase};
-use crate::engine::routing::backpressure::resume_waiting;
+use crate::engine::routing::congestion::resume_waiting;
 use crate::engine::{Action, Engine};
 use crate::wire::violation::Violation;
 use crate::wire::{Disconnect, Packet, ReasonCode, Version};

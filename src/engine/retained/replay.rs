@@ -6,11 +6,13 @@ use shards::{Cursor, ScanState, ScanStep};
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::base::limits;
 use crate::engine::Engine;
+use crate::engine::connections::connection::Connection;
 use crate::engine::retained::RetainedStore;
 use crate::engine::routing::deliver::Draft;
 use crate::engine::routing::recipients::{NoLocal, Recipient};
 use crate::message::Message;
 use crate::session::retained_replay::Replay;
+use crate::session::state::Session;
 use crate::wire::Qos;
 
 /// Messages read from the store at a time.
@@ -56,17 +58,33 @@ impl Portion {
     }
 }
 
+/// What a client can take at once. No retained message may be queued, as a live message that is newer could
+/// overtake it. `behind_bytes` is the size of an outbox from which its client is behind.
+fn room_for_retained(connection: &Connection, state: &Session, behind_bytes: usize) -> Room {
+    let pending = connection.pending_bytes();
+    let messages = match (&state.outbound, state.replays.first()) {
+        _ if pending > behind_bytes => 0,
+        (None, _) => MESSAGES_MAX.min(connection.window.into()),
+        (Some(outbound), Some(replay)) if replay.qos != Qos::AtMostOnce => {
+            outbound.room().min(MESSAGES_MAX)
+        }
+        _ => MESSAGES_MAX,
+    };
+    Room { messages, bytes: behind_bytes.saturating_sub(pending), is_idle: pending == 0 }
+}
+
 impl Engine {
     /// Sends retained messages that new subscriptions still await, as far as the client's window and
     /// outbox allow. The caller calls again when they allow more.
     pub(in crate::engine) fn replay_retained(&mut self, id: ConnectionId) {
         let session = self.connections[id].session().expect("open");
+        let behind_bytes = self.outbox_behind_bytes();
         loop {
             if self.work.is_spent() {
                 return self.connections.mark_ready(id);
             }
-            let room = self.room_for_retained(id, session);
             let state = &mut self.sessions[session];
+            let room = room_for_retained(&self.connections[id], state, behind_bytes);
             let Some(replay) = state.replays.first_mut().filter(|_| room.messages > 0) else {
                 return;
             };
@@ -93,24 +111,6 @@ impl Engine {
                 return;
             }
         }
-    }
-
-    /// What the client can take at once. No retained message may be queued, as a live message that is
-    /// newer could overtake it.
-    fn room_for_retained(&self, id: ConnectionId, session: SessionId) -> Room {
-        let connection = &self.connections[id];
-        let pending = connection.pending_bytes();
-        let state = &self.sessions[session];
-        let messages = match (&state.outbound, state.replays.first()) {
-            _ if pending > self.outbox_behind_bytes() => 0,
-            (None, _) => MESSAGES_MAX.min(connection.window.into()),
-            (Some(outbound), Some(replay)) if replay.qos != Qos::AtMostOnce => {
-                outbound.room().min(MESSAGES_MAX)
-            }
-            _ => MESSAGES_MAX,
-        };
-        let bytes = self.outbox_behind_bytes().saturating_sub(pending);
-        Room { messages, bytes, is_idle: pending == 0 }
     }
 
     fn send_retained(&mut self, recipient: &Recipient, message: &Message) {

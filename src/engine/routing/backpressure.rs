@@ -1,38 +1,24 @@
-//! Backpressure from slow consumers to their publishers, and the queues of consumers.
-//!
-//! A consumer with a large outbox or queue is *behind*. If more than half of the live consumers of a message
-//! are behind, its publisher is not read until one of them has caught up; TCP then slows the client. A
-//! consumer that takes nothing for [`limits::STUCK_MS`] is *stuck* and not live: publishers do not wait for
-//! it until it takes something again. Progress is measured by the bytes that the peer acknowledges to the
-//! kernel, which the executor asks for, as the kernel accepts megabytes at a time. One slow consumer among
-//! many thus delays no publisher, and a publisher is no faster than most of its consumers. Messages beyond
-//! the limits of a queue are dropped by the queue policy.
-
-use std::collections::VecDeque;
-use std::time::Duration;
+//! The queues of consumers: acknowledgements of clients, and the messages that they make room for.
 
 use shards::SubscriptionIndex;
 
 use crate::base::clock::Now;
-use crate::base::ids::{ConnectionId, Publisher, SessionId, exchange};
+use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
+use crate::engine::Engine;
 use crate::engine::access::{AccessControl, Identity};
 use crate::engine::connections::Connections;
-use crate::engine::connections::connection::{Congestion, Hold};
+use crate::engine::connections::connection::Hold;
 use crate::engine::connections::pending_acks::{Answer, Promise};
-use crate::engine::mesh::Mesh;
-use crate::engine::routing::deliver::{Pressure, Standing, TemplateUse};
+use crate::engine::routing::congestion::{note_progress, resume_publishers};
+use crate::engine::routing::deliver::TemplateUse;
 use crate::engine::work::Work;
-use crate::engine::{Action, Engine, Timer};
 use crate::message::Copy;
 use crate::session::outbound::{Ack, Acknowledged, Delivery, Next};
 use crate::session::state::Session;
 use crate::storage::commit::RecordRef;
 use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
-
-/// Maximum number of publishers that resume at a time: their input refills the consumer's outbox.
-const RELEASED_AT_ONCE: usize = 8;
 
 /// Whether a message that was queued when the access rules changed may be sent.
 fn may_receive(
@@ -47,59 +33,15 @@ fn may_receive(
     access.may_receive(who, topic, delivery.qos, shared.as_deref(), work)
 }
 
-/// Leaves a publisher of a message unread until a consumer has caught up, if most of its consumers are
-/// behind.
-#[inline]
-pub(super) fn slow_publisher(
-    publisher: Publisher,
-    pressure: &Pressure,
+fn send_pubrel(
     connections: &mut Connections,
-    mesh: &mut Mesh,
+    id: ConnectionId,
+    identifier: PacketIdentifier,
+    reason: ReasonCode,
 ) {
-    if let Some(consumer) = pressure.consumer_awaited() {
-        pause_publisher(publisher, consumer, connections, mesh);
-    }
-}
-
-fn pause_publisher(
-    publisher: Publisher,
-    consumer: ConnectionId,
-    connections: &mut Connections,
-    mesh: &mut Mesh,
-) {
-    let is_here = publisher.core == mesh.core();
-    let id = publisher.connection;
-    if is_here {
-        // A client is never paused by its own subscriptions: its acknowledgements have to be read.
-        if id == consumer || connections.get(id).is_none_or(|publisher| publisher.holders > 0) {
-            return;
-        }
-    } else if mesh.has_paused(&publisher) {
-        return;
-    }
-    // The consumer may have disconnected in a fan-out over several turns.
-    let consumer = connections.get_mut(consumer);
-    let Some(congestion) = consumer.and_then(|consumer| consumer.congestion_mut()) else { return };
-    congestion.waiting.push_back(publisher);
-    match is_here {
-        true => connections.pause_reading(id),
-        false => mesh.pause(publisher),
-    }
-}
-
-/// Resumes publishers that waited for a consumer.
-pub(in crate::engine) fn resume_waiting(
-    waiting: VecDeque<Publisher>,
-    connections: &mut Connections,
-    mesh: &mut Mesh,
-    now: Now,
-) {
-    for publisher in waiting {
-        match publisher.core == mesh.core() {
-            true => connections.resume_reading(publisher.connection, now),
-            false => mesh.resume(&publisher),
-        }
-    }
+    let version = connections[id].version;
+    let ack = wire::Ack::new(identifier, reason);
+    connections.send(id, |out| Packet::Pubrel(ack).encode(version, out));
 }
 
 impl Engine {
@@ -125,7 +67,12 @@ impl Engine {
             Acknowledged::Release(kept) => self.release(id, session, identifier, kept),
             Acknowledged::Unknown if matches!(ack, Ack::Pubrec { refused: false }) => {
                 // The client waits for a PUBREL, which tells it the reason.
-                self.send_pubrel(id, identifier, ReasonCode::PacketIdentifierNotFound);
+                send_pubrel(
+                    &mut self.connections,
+                    id,
+                    identifier,
+                    ReasonCode::PacketIdentifierNotFound,
+                );
             }
             Acknowledged::Unknown => {}
         }
@@ -142,17 +89,11 @@ impl Engine {
         let mark = self.durability.mark();
         self.durability.append_released(&self.sessions, session, kept, identifier);
         let Some(batch) = self.durability.batch_since(mark) else {
-            return self.send_pubrel(id, identifier, ReasonCode::Success);
+            return send_pubrel(&mut self.connections, id, identifier, ReasonCode::Success);
         };
         let pubrel = Answer::Pubrel(wire::Ack::new(identifier, ReasonCode::Success));
         let promise = Promise::stored(batch);
         self.answer(id, pubrel, promise, |_, _, _| false);
-    }
-
-    fn send_pubrel(&mut self, id: ConnectionId, identifier: PacketIdentifier, reason: ReasonCode) {
-        let version = self.connections[id].version;
-        let ack = wire::Ack::new(identifier, reason);
-        self.connections.send(id, |out| Packet::Pubrel(ack).encode(version, out));
     }
 
     /// Whether the engine sends more, or resumes publishers, when the executor reports that a buffer is
@@ -178,7 +119,8 @@ impl Engine {
             self.pump(id);
         }
         if self.connections[id].congestion().is_some() {
-            self.resume_publishers(id);
+            let Self { connections, sessions, mesh, now, .. } = self;
+            resume_publishers(id, caught_up_bytes, sessions, connections, mesh, *now);
         }
     }
 
@@ -213,7 +155,7 @@ impl Engine {
                     self.durability.hold_until_stored(&mut self.sessions[session], id, kept);
                 }
                 Next::Pubrel(identifier) => {
-                    self.send_pubrel(id, identifier, ReasonCode::Success);
+                    send_pubrel(&mut self.connections, id, identifier, ReasonCode::Success);
                 }
                 Next::Publish(delivery, identifier, dup) => {
                     self.work.spend(2);
@@ -292,82 +234,6 @@ impl Engine {
         self.write(id, &content, copy, payload, &mut TemplateUse::default());
     }
 
-    /// The state of a connected consumer. A consumer that is behind is watched from then on.
-    pub(in crate::engine) fn standing(&mut self, id: ConnectionId) -> Standing {
-        let connection = &self.connections[id];
-        if connection.congestion().is_some_and(|congestion| congestion.is_stuck) {
-            return Standing::Stuck;
-        }
-        if !self.is_behind(id) {
-            return Standing::Fine;
-        }
-        self.watch_congestion(id);
-        Standing::Behind(id)
-    }
-
-    fn is_behind(&self, id: ConnectionId) -> bool {
-        let connection = &self.connections[id];
-        if connection.pending_bytes() > self.outbox_behind_bytes() {
-            return true;
-        }
-        let Some(session) = connection.session() else { return false };
-        let Some(outbound) = &self.sessions[session].outbound else { return false };
-        // Messages that were queued while the client was away slow no publisher.
-        outbound.queued_live() > limits::CONGESTED_MESSAGES
-            || outbound.queued_live_bytes() > limits::CONGESTED_QUEUE_BYTES
-    }
-
-    fn watch_congestion(&mut self, id: ConnectionId) {
-        let extra = self.connections[id].extra.get_or_insert_default();
-        if extra.congestion.is_none() {
-            let next_look = self.now.after(Self::look_after());
-            extra.congestion = Some(Congestion::new(self.now, next_look));
-            self.timers.arm(next_look, Timer::Congestion(id));
-        }
-    }
-
-    /// Resumes publishers that wait for a consumer, if it has caught up.
-    pub(in crate::engine) fn resume_publishers(&mut self, id: ConnectionId) {
-        let connection = &self.connections[id];
-        let outbound =
-            connection.session().and_then(|session| self.sessions[session].outbound.as_ref());
-        let has_caught_up = connection.pending_bytes() <= self.outbox_behind_bytes() / 2
-            && outbound.is_none_or(|outbound| {
-                outbound.queued_live() <= limits::CONGESTED_MESSAGES / 2
-                    && outbound.queued_live_bytes() <= limits::CONGESTED_QUEUE_BYTES / 2
-            });
-        if !has_caught_up {
-            return;
-        }
-        let Some(congestion) = self.connections[id].congestion_mut() else {
-            return;
-        };
-        let count = congestion.waiting.len().min(RELEASED_AT_ONCE);
-        let released: VecDeque<Publisher> = congestion.waiting.drain(..count).collect();
-        if congestion.waiting.is_empty() {
-            self.connections[id].take_congestion();
-        }
-        resume_waiting(released, &mut self.connections, &mut self.mesh, self.now);
-        if self.connections[id].congestion().is_some() {
-            // The other publishers follow once these have had their turn.
-            self.connections.mark_ready(id);
-        }
-    }
-
-    /// Checks whether a consumer that is behind took anything since the last check.
-    pub(in crate::engine) fn check_congestion(&mut self, id: ConnectionId) {
-        let now = self.now;
-        let Some(congestion) = self.connections.get_mut(id).and_then(|c| c.congestion_mut()) else {
-            return;
-        };
-        if !congestion.next_look.is_due(now) {
-            return; // a timer of an earlier congestion
-        }
-        congestion.next_look = now.after(Self::look_after());
-        self.timers.arm(congestion.next_look, Timer::Congestion(id));
-        self.connections.push_action(Action::AskProgress { connection: id });
-    }
-
     /// The executor reports how many bytes the kernel holds that the peer of a congested consumer has not
     /// acknowledged; `None` if the kernel does not say. Checks whether the consumer made progress.
     pub fn handle_progress(
@@ -377,22 +243,7 @@ impl Engine {
         unacknowledged: Option<usize>,
     ) -> bool {
         self.set_now(now);
-        let now = self.now;
-        let Some(congestion) = self.connections.get_mut(id).and_then(|c| c.congestion_mut()) else {
-            return false;
-        };
-        let progresses = congestion.note_progress(now, unacknowledged);
-        let patience = match unacknowledged {
-            Some(_) => Duration::from_millis(limits::STUCK_MS),
-            None => Self::look_after(),
-        };
-        if congestion.is_stuck || !congestion.progressed.after(patience).is_due(now) {
-            return progresses;
-        }
-        congestion.is_stuck = true;
-        let waiting = std::mem::take(&mut congestion.waiting);
-        self.metrics.consumers_stuck += 1;
-        resume_waiting(waiting, &mut self.connections, &mut self.mesh, now);
-        progresses
+        let Self { connections, mesh, metrics, now, .. } = self;
+        note_progress(id, unacknowledged, connections, mesh, metrics, *now)
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use shards::SubscriptionIndex;
 
 use crate::base::ids::{ConnectionId, CoreId, Publisher, SessionId};
 use crate::base::limits;
@@ -14,21 +15,20 @@ use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
 use crate::engine::connections::connection::Connection;
+use crate::engine::durability::Durability;
 use crate::engine::durability::in_transit::LoggedDelivery;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::bundle::Places;
 use crate::engine::retained::Stored;
-use crate::engine::routing::backpressure::slow_publisher;
+use crate::engine::routing::congestion::{slow_publisher, standing};
 use crate::engine::routing::recipients::{NoLocal, Recipient, Recipients};
 use crate::message::{Content, Copy, Message};
 use crate::resources::gauges::Ledger;
 use crate::session::outbound::{Delivery, Queued, Swept};
+use crate::session::state::Session;
 use crate::session::topic_alias::AliasUse;
 use crate::storage::commit::RecordRef;
 use crate::wire::{Qos, ReasonCode, Version};
-
-/// Number of visited nodes of the subscription index per step of the turn's budget.
-const INDEX_STEPS_PER_STEP: usize = 8;
 
 /// Steps to deliver a message to one recipient, by QoS.
 pub(in crate::engine) const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
@@ -158,6 +158,23 @@ pub(in crate::engine) struct Origin {
     pub from: Option<CoreId>,
 }
 
+/// Adds a QoS 2 message to the inflight window that is sent once it is durable: after a crash its Packet
+/// Identifier must not belong to another message.
+fn hold_delivery(
+    state: &mut Session,
+    id: ConnectionId,
+    delivery: Delivery,
+    once: Option<Qos2Exchange>,
+    durability: &mut Durability,
+    index: &SubscriptionIndex,
+) {
+    let number = state.number().expect("only persistent sessions hold messages");
+    let outbound = state.outbound.as_mut().expect("the caller made it");
+    let identifier = outbound.hold(delivery.clone()).get();
+    let kept = durability.append_delivery(number, &delivery, identifier, once, index);
+    durability.hold_until_stored(state, id, kept);
+}
+
 impl Engine {
     /// Delivers a message to all subscribers, on all cores; returns whether there are any. `stored` is the
     /// retained message that was made of it. The cores that it was forwarded to are noted in the mesh.
@@ -175,7 +192,7 @@ impl Engine {
         };
         draft.once = origin.once;
         self.durability.begin_exchange(draft.once, &mut self.mesh);
-        let recipients = self.recipients(content.topic);
+        let recipients = self.router.recipients(content.topic, &self.sessions, &mut self.work);
         if draft.once.is_some() && self.is_stored_as_a_whole(&recipients) {
             draft.once = None;
         }
@@ -185,7 +202,7 @@ impl Engine {
                 pressure.add(standing);
             }
         }
-        self.slow(origin, &pressure);
+        slow_publisher(origin.publisher, &pressure, &mut self.connections, &mut self.mesh);
         if !self.mesh.is_alone() {
             self.forward(&recipients, &mut draft, origin, stored);
         }
@@ -202,15 +219,10 @@ impl Engine {
 
     /// Delivers a message of another core to the subscribers of this core.
     pub(in crate::engine) fn deliver_here(&mut self, draft: &mut Draft<'_>, origin: &Origin) {
-        let recipients = self.recipients(draft.content.topic);
+        let recipients =
+            self.router.recipients(draft.content.topic, &self.sessions, &mut self.work);
         let pressure = self.deliver_to(&recipients, draft, origin);
-        self.slow(origin, &pressure);
-    }
-
-    pub(in crate::engine) fn recipients(&mut self, topic: &str) -> Arc<Recipients> {
-        let (recipients, steps) = self.router.recipients(topic, &self.sessions);
-        self.work.spend(steps / INDEX_STEPS_PER_STEP);
-        recipients
+        slow_publisher(origin.publisher, &pressure, &mut self.connections, &mut self.mesh);
     }
 
     fn deliver_to(
@@ -241,14 +253,6 @@ impl Engine {
             pressure.add(self.deliver_unless_own(recipient, draft, origin.session));
         }
         pressure
-    }
-
-    /// Pauses the publisher if most of its consumers are behind.
-    #[inline]
-    pub(super) fn slow(&mut self, origin: &Origin, pressure: &Pressure) {
-        if let Some(publisher) = origin.publisher {
-            slow_publisher(publisher, pressure, &mut self.connections, &mut self.mesh);
-        }
     }
 
     #[inline(always)]
@@ -310,7 +314,9 @@ impl Engine {
         } else {
             self.enqueue(recipient, draft, shared);
         }
-        self.standing(id)
+        let behind_bytes = self.outbox_behind_bytes();
+        let Self { sessions, connections, timers, now, .. } = self;
+        standing(id, behind_bytes, sessions, connections, timers, *now)
     }
 
     /// Maximum size of an outbox that has `pending` bytes, for messages that are dropped instead of queued;
@@ -348,7 +354,8 @@ impl Engine {
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {
-                    return self.hold_delivery(recipient.session, id, delivery, draft.once);
+                    let (durability, index) = (&mut self.durability, &self.router.index);
+                    return hold_delivery(session, id, delivery, draft.once, durability, index);
                 }
                 Some(number) => {
                     let identifier = outbound.send(delivery.clone()).get();
@@ -438,30 +445,6 @@ impl Engine {
     fn note_swept(&mut self, session: SessionId, swept: Swept) {
         self.work.spend(swept.looked_at / limits::SWEPT_PER_STEP);
         self.count_drops(session, DropCause::Expired, swept.expired);
-    }
-
-    /// Adds a QoS 2 message to the inflight window that is sent once it is durable: after a crash its Packet
-    /// Identifier must not belong to another message.
-    fn hold_delivery(
-        &mut self,
-        session: SessionId,
-        id: ConnectionId,
-        delivery: Delivery,
-        once: Option<Qos2Exchange>,
-    ) {
-        let state = &mut self.sessions[session];
-        let (number, outbound) = (state.number(), state.outbound.as_mut());
-        let identifier = outbound.expect("the caller made it").hold(delivery.clone());
-        let number = number.expect("it is kept");
-        let identifier = identifier.get();
-        let kept = self.durability.append_delivery(
-            number,
-            &delivery,
-            identifier,
-            once,
-            &self.router.index,
-        );
-        self.durability.hold_until_stored(&mut self.sessions[session], id, kept);
     }
 
     /// Encodes one copy into the outbox of a connection.

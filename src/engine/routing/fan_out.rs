@@ -21,7 +21,7 @@ use crate::engine::connections::Connections;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::routing::Router;
-use crate::engine::routing::backpressure::slow_publisher;
+use crate::engine::routing::congestion::slow_publisher;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, STEPS_BY_QOS};
 use crate::engine::routing::fan_out_batch::EncodedBatch;
 use crate::engine::routing::recipients::{Recipient, Recipients};
@@ -510,7 +510,7 @@ impl Engine {
                 }
                 self.pause_for_store(publisher.connection, of.mark);
             }
-            slow_publisher(publisher, &of.pressure, &mut self.connections, &mut self.mesh);
+            slow_publisher(Some(publisher), &of.pressure, &mut self.connections, &mut self.mesh);
         }
         if let FanOutContent::Batch(batch) = of.content {
             self.router.batch.take_back(*batch);

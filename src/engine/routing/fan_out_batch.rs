@@ -14,7 +14,7 @@ use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
-use crate::engine::routing::backpressure::slow_publisher;
+use crate::engine::routing::congestion::{slow_publisher, standing};
 use crate::engine::routing::deliver::{Draft, Pressure};
 use crate::engine::routing::recipients::{Recipient, Recipients};
 use crate::message::{Content, Copy};
@@ -177,7 +177,7 @@ impl Engine {
             self.deliver_batch_to(&batch, &recipients.each[..recipients.plain], &mut pressure);
         }
         for &publisher in &batch.publishers {
-            slow_publisher(publisher, &pressure, &mut self.connections, &mut self.mesh);
+            slow_publisher(Some(publisher), &pressure, &mut self.connections, &mut self.mesh);
         }
         self.router.batch.take_back(batch);
     }
@@ -189,8 +189,9 @@ impl Engine {
         each: &[Recipient],
         pressure: &mut Pressure,
     ) {
+        let behind_bytes = self.outbox_behind_bytes();
         let outbox_bytes_max = match self.memory_is_full() {
-            true => self.outbox_behind_bytes(),
+            true => behind_bytes,
             false => self.config.limits.outbox_bytes_max as usize,
         };
         for recipient in each {
@@ -203,7 +204,8 @@ impl Engine {
                 DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
             };
             let stream = stream(version, recipient.retain_as_published);
-            pressure.add(self.standing(id));
+            let Self { sessions, connections, timers, now, .. } = self;
+            pressure.add(standing(id, behind_bytes, sessions, connections, timers, *now));
             let bytes = &batch.streams[stream];
             if !is_open || bytes.is_empty() {
                 self.queue_batch(recipient, version, batch);

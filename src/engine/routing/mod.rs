@@ -6,6 +6,7 @@
 //! fan-out batch first.
 
 pub(in crate::engine) mod backpressure;
+pub(in crate::engine) mod congestion;
 pub(in crate::engine) mod deliver;
 pub(in crate::engine) mod fan_out;
 pub(in crate::engine) mod fan_out_batch;
@@ -27,9 +28,13 @@ use crate::engine::routing::fan_out::FanOuts;
 use crate::engine::routing::fan_out_batch::FanOutBatch;
 use crate::engine::routing::groups::ChangedGroups;
 use crate::engine::routing::recipients::{Recipient, Recipients, TopicCache};
+use crate::engine::work::Work;
 use crate::resources::accounted::{Accounted, Edit};
 use crate::resources::gauges::Place;
 use crate::session::table::SessionTable;
+
+/// Number of visited nodes of the subscription index per step of the turn's budget.
+const INDEX_STEPS_PER_STEP: usize = 8;
 
 /// The subscriptions that one core knows of, and the messages on their way to its subscribers.
 pub(in crate::engine) struct Router {
@@ -141,11 +146,17 @@ impl Router {
         metrics.topic_cache_bytes = self.cache.charged() as u64;
     }
 
-    /// The recipients of a topic, and the steps that it took to find them.
+    /// The recipients of a topic.
     #[inline]
-    fn recipients(&mut self, topic: &str, sessions: &SessionTable) -> (Arc<Recipients>, usize) {
+    pub(in crate::engine) fn recipients(
+        &mut self,
+        topic: &str,
+        sessions: &SessionTable,
+        work: &mut Work,
+    ) -> Arc<Recipients> {
         let recipients = self.cache.recipients(topic, &self.index, &self.replica, sessions);
-        (recipients, self.cache.take_steps())
+        work.spend(self.cache.take_steps() / INDEX_STEPS_PER_STEP);
+        recipients
     }
 
     /// One session as the recipient of its own message: subscriptions with No Local do not count.

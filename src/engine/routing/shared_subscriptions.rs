@@ -12,6 +12,7 @@ use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
 use crate::engine::connections::Connections;
 use crate::engine::mesh::batch::Whom;
+use crate::engine::routing::congestion::slow_publisher;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::routing::groups::Rank;
 use crate::engine::routing::recipients::{Recipient, SharedSubscription};
@@ -115,7 +116,7 @@ impl Engine {
         };
         let mut pressure = Pressure::default();
         pressure.add(self.deliver(&member, draft, here));
-        self.slow(origin, &pressure);
+        slow_publisher(origin.publisher, &pressure, &mut self.connections, &mut self.mesh);
     }
 
     fn choose_member(

@@ -1,5 +1,7 @@
 //! How long a client may stay, how slowly it may send and how fast.
 
+use std::time::Duration;
+
 use super::*;
 use crate::wire::Auth;
 
