@@ -29,14 +29,14 @@ fn run_on(
     use std::io::Write;
 
     use super::console::{print_error, print_report};
-    use crate::storage::log::tools;
+    use crate::storage::log::offline;
 
     let at = folder.display();
     let mut to = std::io::stdout().lock();
     match what {
-        StoreCommand::Inspect { json } => print_report(&tools::inspect(folder)?, *json)?,
+        StoreCommand::Inspect { json } => print_report(&offline::inspect(folder)?, *json)?,
         StoreCommand::Verify => {
-            let verdict = tools::verify(folder)?;
+            let verdict = offline::verify(folder)?;
             for damage in &verdict.damages {
                 writeln!(to, "damaged: {damage}")?;
             }
@@ -47,15 +47,15 @@ fn run_on(
             }
         }
         StoreCommand::Compact => {
-            let (before, after) = tools::compact(folder)?;
+            let (before, after) = offline::compact(folder)?;
             writeln!(to, "{at}: {before} bytes before, {after} after")?;
         }
-        StoreCommand::Export => tools::export(folder, &mut to)?,
+        StoreCommand::Export => offline::export(folder, &mut to)?,
         StoreCommand::Import => {
-            let (sessions, retained) = tools::import(folder, std::io::stdin().lock())?;
+            let (sessions, retained) = offline::import(folder, std::io::stdin().lock())?;
             writeln!(to, "{at}: {sessions} sessions, {retained} retained messages")?;
         }
-        StoreCommand::Repair => match tools::repair(folder)? {
+        StoreCommand::Repair => match offline::repair(folder)? {
             None => writeln!(to, "{at}: no damage found")?,
             Some((aside, places)) => writeln!(
                 to,
@@ -65,7 +65,7 @@ fn run_on(
             )?,
         },
         StoreCommand::EndSession { client } => {
-            if !tools::end_session(folder, client)? {
+            if !offline::end_session(folder, client)? {
                 print_error(&format_args!("broker store: {at}: there is no session of {client:?}"));
                 return Ok(Exit::Other);
             }

@@ -54,7 +54,7 @@ pub struct Core<S> {
     asked: Option<(Box<Recording>, Reply<Statistics>)>,
     /// The way to the store; none when nothing is kept.
     #[cfg(feature = "store")]
-    desk: Option<crate::storage::log::Desk>,
+    store_client: Option<crate::storage::log::StoreClient>,
     /// Batches of records on their way to the disk, since when: while somebody takes the time.
     #[cfg(feature = "store")]
     storing: std::collections::VecDeque<(u64, Tick)>,
@@ -88,7 +88,7 @@ impl<S> Core<S> {
             inbox,
             asked: None,
             #[cfg(feature = "store")]
-            desk: None,
+            store_client: None,
             #[cfg(feature = "store")]
             storing: Default::default(),
             turns_unread: 0,
@@ -99,14 +99,14 @@ impl<S> Core<S> {
 
     /// What this core has to keep goes there from now on.
     #[cfg(feature = "store")]
-    pub fn keep_at(&mut self, desk: crate::storage::log::Desk) {
-        self.desk = Some(desk);
+    pub fn keep_at(&mut self, store_client: crate::storage::log::StoreClient) {
+        self.store_client = Some(store_client);
     }
 
     /// Notes what the store has made durable, and whether its state has changed.
     fn check_store(&mut self) {
         #[cfg(feature = "store")]
-        if let Some(stored) = self.desk.as_mut().and_then(|desk| desk.news()) {
+        if let Some(stored) = self.store_client.as_mut().and_then(|client| client.changed_state()) {
             self.engine.handle_stored(self.now, stored);
             let up_to = stored.up_to;
             while let Some((_, since)) = self.storing.pop_front_if(|&mut (batch, _)| batch <= up_to)
@@ -120,12 +120,12 @@ impl<S> Core<S> {
     /// Hands over what is to be stored.
     fn hand_over_records(&mut self) {
         #[cfg(feature = "store")]
-        if let Some(desk) = &self.desk {
+        if let Some(store_client) = &self.store_client {
             while let Some(records) = self.engine.poll_records() {
                 if self.recorder.is_some() {
                     self.storing.push_back((records.number, tick(self.started)));
                 }
-                desk.hand_over(records);
+                store_client.hand_over(records);
             }
         }
     }
@@ -258,10 +258,10 @@ impl<S> Core<S> {
             recorder.finish(self.engine.metrics().clone());
         }
         #[cfg(feature = "store")]
-        if let Some(desk) = self.desk.take()
+        if let Some(store_client) = self.store_client.take()
             && let Some(records) = self.engine.drain_records()
         {
-            desk.hand_over(records);
+            store_client.hand_over(records);
         }
     }
 

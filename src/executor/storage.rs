@@ -10,11 +10,11 @@ use crate::engine::Restored;
 use crate::executor::Core;
 use crate::storage::commit::Keeping;
 use crate::storage::image::Image;
-use crate::storage::log::{Desk, Progress, Reader, Store};
+use crate::storage::log::{Progress, Reader, Store, StoreClient};
 
 /// What one core needs.
 pub struct Keeper {
-    desk: Desk,
+    client: StoreClient,
     reader: Arc<Reader>,
     keeping: Keeping,
     /// To every core, this one included.
@@ -30,22 +30,22 @@ impl Keeper {
     pub fn each(store: &mut Store, notifiers: &Arc<[Notifier]>) -> io::Result<Vec<Self>> {
         let reader = Arc::new(store.reader());
         let waits = store.waits();
-        let desks = store.start(notifiers).map_err(io::Error::other)?;
+        let clients = store.start(notifiers).map_err(io::Error::other)?;
         let wall_at_zero_us = store.started_us();
-        let (tell, hear): (Vec<_>, Vec<_>) = desks.iter().map(|_| channel()).unzip();
-        let keeper = |(desk, hear)| Self {
-            desk,
+        let (tell, hear): (Vec<_>, Vec<_>) = clients.iter().map(|_| channel()).unzip();
+        let keeper = |(client, hear)| Self {
+            client,
             reader: Arc::clone(&reader),
             keeping: Keeping { wall_at_zero_us, waits },
             tell: tell.clone(),
             hear,
         };
-        Ok(desks.into_iter().zip(hear).map(keeper).collect())
+        Ok(clients.into_iter().zip(hear).map(keeper).collect())
     }
 
     /// Takes up this core's part; done when all cores know of each other's.
     pub fn restore<S>(self, mut of: Core<S>) -> io::Result<Core<S>> {
-        let Self { desk, reader, keeping, tell, hear } = self;
+        let Self { client, reader, keeping, tell, hear } = self;
         let engine = &mut of.engine;
         engine.keep(keeping);
         let core = engine.core();
@@ -69,7 +69,7 @@ impl Keeper {
             let other = hear.recv().map_err(|_| io::Error::other("another core failed"))?;
             engine.learn_restored(&other);
         }
-        of.keep_at(desk);
+        of.keep_at(client);
         Ok(of)
     }
 }

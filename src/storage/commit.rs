@@ -1,62 +1,63 @@
-//! What the engine and the store say to each other: batches of records, and which are on disk.
+//! The interface between engine and store: batches of records, and which of them are on disk.
 
-/// How the engine keeps things.
+/// How the engine uses the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeping {
     /// The time of day at which the engine's clock stood at zero, in microseconds since 1970.
     pub wall_at_zero_us: u64,
-    /// Whether what is acknowledged is on disk before.
+    /// Whether acknowledgements wait until records are on disk.
     pub waits: bool,
 }
 
-/// What the store says to a core.
+/// The state of the store, for one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreState {
-    /// The last batch of this core that is kept.
+    /// The last batch of this core that is stored.
     pub up_to: u64,
-    /// It is at its bound: what would add to it is to wait.
+    /// The store has reached its size limit: publishers that would add to it have to wait.
     pub is_full: bool,
-    /// It cannot write for the moment.
+    /// The store cannot write at present.
     pub is_failing: bool,
-    /// Counts how often everything was to be told anew.
+    /// The number of checkpoints that the store has asked for.
     pub checkpoint: u64,
-    /// Bytes it takes.
+    /// Size of the store in bytes.
     pub bytes: u64,
-    /// Synchronisations of the disk.
+    /// Number of synchronisations of the disk.
     pub syncs: u64,
-    /// The time of day at which the engine's clock stood at zero, in microseconds since 1970, where that
-    /// is known better by now than at the start; else 0.
+    /// The time of day at which the engine's clock stood at zero, in microseconds since 1970, if the
+    /// system's clock was set since the start; otherwise 0.
     pub wall_at_zero_us: u64,
 }
 
-/// Records of some turns, to be stored whole or not at all.
+/// Records that are stored completely or not at all.
 #[derive(Debug)]
 pub struct RecordBatch {
     /// Counts the batches of this core, from 1.
     pub number: u64,
-    /// Records, one after the other.
+    /// Encoded records.
     pub bytes: Vec<u8>,
-    /// Up to here everything has been told anew, for that checkpoint.
+    /// The last checkpoint that this core has logged completely, with this batch or before.
     pub checkpoint: u64,
 }
 
-/// The record of a delivery, so that its end can be told, or the record taken back.
+/// Refers to the record of a delivery, so that its end can be logged, or the record removed from the open
+/// batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordRef {
-    /// Its number; 0 when it is not kept.
+    /// Number of the delivery; 0 when it is not stored.
     pub number: u64,
-    /// The batch it is in, and its place there.
+    /// Its batch, and its place there.
     pub(crate) batch: u32,
     pub(crate) place: u32,
 }
 
 impl RecordRef {
-    /// Of one told before the process began.
+    /// Refers to a record of an earlier process.
     pub(crate) fn of_before(number: u64) -> Self {
         Self { number, batch: 0, place: 0 }
     }
 
-    /// More was told of it since: its first record cannot be taken back any more.
+    /// Other records of the delivery follow: its first record can no longer be removed.
     pub fn settle(&mut self) {
         self.batch = 0;
     }

@@ -1,7 +1,7 @@
-//! What outlives the process: records of what changed, and what they add up to.
+//! Durable storage: [`record`]s of changes, the [`image`] that they add up to, and the [`log`] that has
+//! them on disk.
 //!
-//! The engine writes [`record`]s and reads an [`image`] of all of them; it knows no file. [`log`]
-//! keeps them on disk.
+//! The engine appends records and restores its state from an image; it knows no file.
 
 pub mod commit;
 pub mod image;

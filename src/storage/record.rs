@@ -1,17 +1,17 @@
-//! One change of what is kept, as bytes. Knows no file and no engine.
+//! Records: changes of the stored state, and their encoding. Knows no file and no engine.
 //!
-//! Records stand one after the other in a batch: what one core changed in a turn or several. A batch
-//! is kept whole or not at all. Instants are of the time of day, in microseconds since 1970.
+//! A batch is a sequence of records: the changes of one core in a turn or several. A batch is stored
+//! completely or not at all. Times are times of day, in microseconds since 1970.
 
 use serde::{Deserialize, Serialize};
 
 use crate::wire::Qos;
 
-/// A session, never used for another one.
+/// The number of a session; numbers are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionNumber(pub u64); // 14 bits of round, 10 of core, 32 of generation
 
-/// Bits of a session number for the core it began on.
+/// Bits of a session number for the core on which the session began.
 const CORE_BITS: u32 = 10;
 
 impl SessionNumber {
@@ -21,13 +21,14 @@ impl SessionNumber {
         Self(era << 32 | u64::from(generation))
     }
 
-    /// Its part that counts up, whatever the core: round and generation.
+    /// The part that counts up, without the core: round and generation.
     pub fn serial(self) -> u64 {
         self.0 >> (32 + CORE_BITS) << 32 | self.0 & u64::from(u32::MAX)
     }
 }
 
-/// A QoS 2 message as its publisher names it, until that knows that it was received.
+/// A QoS 2 exchange as its publisher identifies it, until the publisher knows that the message was
+/// received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Exchange {
     /// The publisher's session.
@@ -36,20 +37,20 @@ pub struct Exchange {
     pub packet_identifier: u16,
 }
 
-/// A message on its way to one client, never used for another one of its session.
+/// The number of a delivery of a message to one client; numbers are not reused within a session.
 pub type DeliveryNumber = u64;
 
-/// Contents with such numbers are told once for all deliveries that are told anew, whatever batches those
-/// are in, and after them: until then a delivery is of the message that it was of before. Below it,
-/// numbers are of one batch.
-pub const CONTENTS_ANEW: u64 = 1 << 32;
+/// The lowest number of a content in a checkpoint. Such a content is logged once for all deliveries of the
+/// checkpoint, in whatever batches, and after them: until then a delivery has the content that it had
+/// before. Lower numbers are valid within one batch.
+pub const CHECKPOINT_CONTENTS: u64 = 1 << 32;
 
-/// The number of a content that a core tells anew, the `count`th since it began.
-pub fn content_anew(core: u16, count: u64) -> u64 {
-    CONTENTS_ANEW + (count << CORE_BITS | u64::from(core))
+/// The number of the `count`th content that a core logs for checkpoints.
+pub fn checkpoint_content(core: u16, count: u64) -> u64 {
+    CHECKPOINT_CONTENTS + (count << CORE_BITS | u64::from(core))
 }
 
-/// What copies of a message have in common.
+/// The content of a message, which all of its copies share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content<'a> {
     /// Topic Name.
@@ -60,49 +61,49 @@ pub struct Content<'a> {
     /// Encoded properties that are forwarded unaltered.
     #[serde(with = "serde_bytes")]
     pub passed_on: &'a [u8],
-    /// When it expires.
+    /// Expiry time.
     pub expires_us: Option<u64>,
     /// QoS it was published with: 0 to 2.
     pub qos: u8,
 }
 
-/// One change. New kinds are added at the end: their order is the format.
+/// A change. The order of the variants is part of the format: new ones are added at the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record<'a> {
-    /// A session begins, with its client connected; or is told anew from here on, and whatever was
-    /// told of it before does not count.
+    /// A session begins, with its client connected. In a checkpoint: replaces everything that was logged
+    /// of the session before.
     Session {
-        /// Its number.
+        /// Number of the session.
         session: SessionNumber,
-        /// Its client.
+        /// Client Identifier.
         client_identifier: &'a str,
         /// Session Expiry Interval in seconds.
         expiry_interval_s: u32,
     },
-    /// Its client came back; a Will that waited is cancelled.
+    /// The client of a session has reconnected; a delayed Will is cancelled.
     Connected {
-        /// Which session.
+        /// Number of the session.
         session: SessionNumber,
         /// Session Expiry Interval in seconds.
         expiry_interval_s: u32,
     },
-    /// Its client went away.
+    /// The connection of a session has ended.
     Away {
-        /// Which session.
+        /// Number of the session.
         session: SessionNumber,
         /// Session Expiry Interval in seconds.
         expiry_interval_s: u32,
-        /// When.
+        /// Time of the end.
         since_us: u64,
     },
-    /// It is over.
+    /// A session has ended.
     Ended {
-        /// Which session.
+        /// Number of the session.
         session: SessionNumber,
     },
-    /// A subscription was made, or changed.
+    /// A session has subscribed, or changed a subscription.
     Subscribed {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
         /// Topic Filter, with `$share/NAME/` when shared.
         filter: &'a str,
@@ -115,87 +116,87 @@ pub enum Record<'a> {
         /// Subscription Identifier; 0 for none.
         identifier: u32,
     },
-    /// A subscription is over.
+    /// A session has unsubscribed.
     Unsubscribed {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
         /// Topic Filter.
         filter: &'a str,
     },
-    /// A message that deliveries after it in this batch are of; or, from [`CONTENTS_ANEW`] on, deliveries
-    /// that were told anew before it.
+    /// The content of deliveries that follow in this batch, or, from [`CHECKPOINT_CONTENTS`] on, of earlier
+    /// deliveries of a checkpoint.
     Content {
-        /// Tells it from others in this batch, or in all of them.
+        /// Number of the content, within the batch or for all batches.
         number: u64,
-        /// What it is.
+        /// The content.
         #[serde(borrow)]
         content: Content<'a>,
     },
-    /// A message is to go to a client.
+    /// A message is queued for a client.
     Queued {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
-        /// Names it from here on.
+        /// Number of the delivery.
         delivery: DeliveryNumber,
-        /// The [`Record::Content`] of this batch; or, from [`CONTENTS_ANEW`] on, one of a batch that may
-        /// follow.
+        /// Number of a [`Record::Content`] of this batch, or, from [`CHECKPOINT_CONTENTS`] on, of a batch
+        /// that may follow.
         content: u64,
         /// Effective QoS: 1 or 2.
         qos: u8,
         /// RETAIN flag.
         retain: bool,
-        /// Its Packet Identifier, once it is sent; 0 before.
+        /// Packet Identifier; 0 while the message is queued.
         packet_identifier: u16,
-        /// The shared subscription it was drawn for.
+        /// Topic Filter of the shared subscription, if there is one.
         shared: Option<&'a str>,
         /// Subscription Identifiers.
         identifiers: Identifiers,
     },
-    /// It is sent from now on.
+    /// A queued message is sent.
     Sent {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
-        /// Which delivery.
+        /// Number of the delivery.
         delivery: DeliveryNumber,
-        /// Its Packet Identifier.
+        /// Packet Identifier.
         packet_identifier: u16,
     },
-    /// PUBREC came: PUBREL follows, and the message is not needed any more. It may be the first that
-    /// is told of it.
+    /// PUBREC has arrived: PUBREL follows, and the message is no longer needed. This may be the first
+    /// record of the delivery.
     Released {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
-        /// Which delivery.
+        /// Number of the delivery.
         delivery: DeliveryNumber,
-        /// Its Packet Identifier.
+        /// Packet Identifier.
         packet_identifier: u16,
     },
-    /// It was acknowledged to the end, or dropped.
+    /// A delivery is acknowledged completely, or dropped.
     Done {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
-        /// Which delivery.
+        /// Number of the delivery.
         delivery: DeliveryNumber,
     },
-    /// A QoS 2 message came from a client.
+    /// A QoS 2 message was received from a client.
     Received {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
-        /// Its Packet Identifier.
+        /// Packet Identifier.
         packet_identifier: u16,
     },
-    /// Its PUBREL came.
+    /// PUBREL has arrived for a QoS 2 message from a client.
     Completed {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
-        /// Its Packet Identifier.
+        /// Packet Identifier.
         packet_identifier: u16,
     },
-    /// A Will waits for its time.
+    /// The delay of a Will begins.
     Will {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
-        /// When it is to be published.
+        /// Time of publication.
         due_us: u64,
         /// The message; `expires_us` is not used.
         #[serde(borrow)]
@@ -205,70 +206,70 @@ pub enum Record<'a> {
         /// Message Expiry Interval in seconds, from publication.
         message_expiry_interval_s: Option<u32>,
     },
-    /// It was published.
+    /// A delayed Will was published.
     WillSent {
-        /// Whose.
+        /// Number of the session.
         session: SessionNumber,
     },
-    /// A message is retained under its topic.
+    /// A message is retained.
     Retained {
-        /// The highest of a topic counts, in whatever order they are told.
+        /// The highest stamp of a topic counts, in whatever order the records come.
         stamp: u64,
         /// The message.
         #[serde(borrow)]
         content: Content<'a>,
     },
-    /// None is.
+    /// A retained message is removed.
     Cleared {
-        /// As for a message.
+        /// As for [`Record::Retained`].
         stamp: u64,
         /// Topic Name.
         topic: &'a str,
     },
-    /// A session has a QoS 2 message of a client that cannot know yet whether it was received: should
-    /// it be sent again, this session is not to get it again. Over once the publisher's
-    /// [`Record::Received`] is told.
+    /// A session has a QoS 2 message whose publisher cannot know yet that it was received: if the
+    /// publisher sends the message again, this session must not get it again. Ends with the publisher's
+    /// [`Record::Received`].
     Taken {
-        /// Who has it.
+        /// Number of the session that has the message.
         session: SessionNumber,
-        /// Whose message it is.
+        /// Number of the publisher's session.
         publisher: SessionNumber,
-        /// Under which Packet Identifier the publisher sent it.
+        /// Packet Identifier of the publisher.
         packet_identifier: u16,
     },
-    /// The same for a shared subscription: one of its members has it, whichever.
+    /// A member of a shared subscription has such a message, on whatever core.
     TakenByGroup {
-        /// Whose message it is.
+        /// Number of the publisher's session.
         publisher: SessionNumber,
-        /// Under which Packet Identifier the publisher sent it.
+        /// Packet Identifier of the publisher.
         packet_identifier: u16,
         /// Topic Filter, with `$share/NAME/`.
         filter: &'a str,
     },
-    /// A delivery has arrived on another core, and is over: what became of it is told in the same
-    /// batch. It may be told before the delivery. Messages on their way from core to core are
+    /// A forward has arrived on another core, and its delivery ends: the deliveries that follow from it
+    /// are in the same batch. The record may precede that of the forward. Forwards between cores are
     /// deliveries of sessions without a client.
     Arrived {
-        /// The session.
+        /// Number of the session.
         session: SessionNumber,
-        /// Which delivery.
+        /// Number of the delivery.
         delivery: DeliveryNumber,
     },
-    /// A session belongs to the user of this name from now on. One of which it is not told is
-    /// nobody's. Of a session that is not kept, the client's whose Will was told before.
+    /// A session belongs to this user from now on; a session without such a record has no owner. For a
+    /// session that is not stored: the user of the client whose Will was logged before.
     Owned {
-        /// Which session.
+        /// Number of the session.
         session: SessionNumber,
         /// User name.
         owner: &'a str,
     },
-    /// A client was let in with a Will, whether or not its session is kept.
+    /// A client has connected with a Will, whether or not its session is stored.
     WillHeld {
-        /// Its session; it has one Will at a time.
+        /// Number of the session, which has one Will at a time.
         session: SessionNumber,
-        /// The client.
+        /// Client Identifier.
         client_identifier: &'a str,
-        /// Will Delay Interval in seconds, no longer than the session lasts.
+        /// Will Delay Interval in seconds, at most the Session Expiry Interval.
         delay_interval_s: u32,
         /// The message; `expires_us` is not used.
         #[serde(borrow)]
@@ -278,10 +279,10 @@ pub enum Record<'a> {
         /// Message Expiry Interval in seconds, from publication.
         message_expiry_interval_s: Option<u32>,
     },
-    /// Its connection is over, or it is back after the broker was down, and what became of its Will
-    /// is told in the same batch.
+    /// The connection of a client with a Will has ended, or the client has reconnected after a restart;
+    /// the fate of the Will is in the same batch.
     WillOver {
-        /// The session.
+        /// Number of the session.
         session: SessionNumber,
     },
 }
@@ -296,10 +297,11 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Most of a record are numbers of a few bytes: one after the other costs less than a copy.
+/// Up to this length, bytes are pushed one by one, which costs less than a copy: most of a record are
+/// small numbers.
 const FEW_BYTES: usize = 10;
 
-/// What postcard writes to.
+/// The output of postcard: appends to a batch.
 struct Appended<'a>(&'a mut Vec<u8>);
 
 impl postcard::ser_flavors::Flavor for Appended<'_> {
@@ -326,18 +328,17 @@ impl postcard::ser_flavors::Flavor for Appended<'_> {
     }
 }
 
-/// Bytes that are no record.
+/// The bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRecord;
 
 impl<'a> Record<'a> {
-    /// Appends it to a batch.
+    /// Appends the record to a batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        postcard::serialize_with_flavor(self, Appended(out))
-            .expect("memory takes what it is given");
+        postcard::serialize_with_flavor(self, Appended(out)).expect("a vector accepts all bytes");
     }
 
-    /// Takes the first one off a batch; `None` at its end.
+    /// Takes the first record off a batch; `None` at its end.
     pub fn decode(bytes: &mut &'a [u8]) -> Result<Option<Self>, NoRecord> {
         if bytes.is_empty() {
             return Ok(None);
@@ -353,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_come_back_as_they_were_one_after_the_other() {
+    fn records_are_decoded_as_they_were_encoded() {
         let content = Content {
             topic: "a/b",
             payload: b"21.5",
@@ -402,7 +403,7 @@ mod tests {
         }
         assert_eq!(Record::decode(&mut rest), Ok(None));
         for cut in 1..bytes.len() {
-            // Whatever is missing is noticed, or the records before it are told.
+            // Missing bytes cause an error, or only complete records are returned.
             let mut rest = &bytes[..cut];
             while let Ok(Some(_)) = Record::decode(&mut rest) {}
         }

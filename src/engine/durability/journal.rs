@@ -16,7 +16,7 @@ use crate::engine::mesh::lanes::Awaited;
 use crate::message::{self, Message};
 use crate::session::outbound::{Delivery, Outbound};
 use crate::storage::commit::{Keeping, RecordBatch, RecordRef, StoreState};
-use crate::storage::record::{Content, Record, SessionNumber, content_anew};
+use crate::storage::record::{Content, Record, SessionNumber, checkpoint_content};
 
 /// A record in the open batch.
 #[derive(Clone, Copy, Debug)]
@@ -266,7 +266,7 @@ impl Journal {
         let SharedContents { numbers, pending, count, .. } = &mut self.shared;
         let (_, number) = numbers.entry(message.address()).or_insert_with(|| {
             *count += 1;
-            let number = content_anew(self.core.0, *count);
+            let number = checkpoint_content(self.core.0, *count);
             pending.push_back((message.clone(), number));
             (message.clone(), number)
         });

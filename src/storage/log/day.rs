@@ -1,16 +1,16 @@
-//! The time of day by which instants are kept. It is the system's, but that it never goes back, also from
-//! one process to the next: a clock that is set right while the broker runs, as on a router that has the
-//! time from the network a minute after its start, or that stands in 1970 at the next start, changes no
-//! session's or message's age. While the system's clock is behind, it goes on from where it was.
+//! The time of day in records: the system's clock, except that the time never goes back, not even from one
+//! process to the next. A clock that is set while the broker runs, as on a router that gets the time from
+//! the network a minute after its start, or that shows 1970 at the next start, does not change the age of
+//! sessions and messages. While the system's clock is behind, the time continues from its last value.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// By so much, in microseconds, the system's clock may be ahead before that is taken for a clock that was
-/// set: more than it is slewed in a minute.
+/// Lead of the system's clock, in microseconds, from which it counts as set: more than the clock is slewed in a
+/// minute.
 const AHEAD_US: u64 = 10_000_000;
 
-/// How often the clock is looked at.
-pub(super) const LOOK: Duration = Duration::from_secs(30);
+/// Interval between checks of the system's clock.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct TimeOfDay {
 }
 
 impl TimeOfDay {
-    /// Now, where the last frame was written at `last_us`.
+    /// The current time, if the last frame was written at `last_us`.
     pub fn after(last_us: u64) -> Self {
         Self { zero: Instant::now(), at_zero_us: system_us().max(last_us) }
     }
@@ -36,8 +36,8 @@ impl TimeOfDay {
         self.at_zero_us + self.elapsed_us()
     }
 
-    /// Looks at the system's clock; by how much it was set forward, if it was.
-    pub fn look(&mut self) -> Option<Duration> {
+    /// Checks the system's clock: by how much it was set forward, if it was.
+    pub fn check(&mut self) -> Option<Duration> {
         let ahead_us = ahead(self.now_us(), system_us())?;
         self.at_zero_us += ahead_us;
         Some(Duration::from_micros(ahead_us))
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_follows_a_clock_that_is_set_forward_and_none_that_is_set_back() {
+    fn the_time_follows_a_clock_that_is_set_forward_and_ignores_one_that_is_set_back() {
         let (now, hour) = (system_us(), 3_600_000_000);
         assert_eq!(ahead(now, now + hour), Some(hour));
         assert_eq!(ahead(now, now + AHEAD_US), None);
@@ -70,18 +70,18 @@ mod tests {
     }
 
     #[test]
-    fn a_start_with_a_clock_behind_goes_on_from_where_the_last_process_was() {
+    fn a_start_with_a_clock_behind_continues_from_the_time_of_the_last_process() {
         let later_us = system_us() + 86_400_000_000;
         let mut day = TimeOfDay::after(later_us);
         assert_eq!(day.at_zero_us(), later_us);
-        assert_eq!(day.look(), None);
+        assert_eq!(day.check(), None);
         let mut day = TimeOfDay::after(0);
         assert!(day.now_us() >= day.at_zero_us());
-        assert_eq!(day.look(), None);
-        // As if the system's clock had stood in 1970 until now.
+        assert_eq!(day.check(), None);
+        // As if the system's clock had shown 1970 until now.
         day.at_zero_us = 60_000_000;
-        let ahead = day.look().expect("it was set");
+        let ahead = day.check().expect("it was set");
         assert!(ahead > Duration::from_secs(40 * 365 * 86_400), "{ahead:?}");
-        assert_eq!(day.look(), None);
+        assert_eq!(day.check(), None);
     }
 }

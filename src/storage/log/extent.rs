@@ -1,12 +1,12 @@
-//! Where the log begins and ends, in a file of its own: a segment that is gone leaves no gap between
-//! frames when it was the first or the last one.
+//! The file `extent`, which records where the log begins and ends: without it, a missing first or last
+//! segment would not show, as it leaves no gap between frames.
 //!
 //! ```text
 //! DIR/extent  magic 8 · version 4 · first segment 8 · first frame 8 · last segment 8 · last frame 8 · checksum 4
 //! ```
 //!
-//! It is replaced as a whole. It may be behind what is on disk, never ahead: what it says is there has
-//! to be there. A clean stop makes it say all of it.
+//! The file is replaced as a whole. It may lag behind the frames on disk, and is never ahead: every frame
+//! in the extent must exist. After a clean stop the extent covers all frames.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,31 +18,31 @@ use crate::storage::log::{private, sync_folder};
 const MAGIC: [u8; 8] = *b"ringmq\0E";
 const BYTES: usize = 48;
 
-/// Where the log begins and ends.
+/// The first and the last segment and frame of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// The first segment.
     pub first_segment: u64,
-    /// The first frame in it, or, while it has none, the one that comes first.
+    /// Its first frame, or, while it has none, the number of the frame that comes next.
     pub first_frame: u64,
-    /// The last segment; lower than the first one while there is none.
+    /// The last segment; lower than the first while there is no segment.
     pub last_segment: u64,
-    /// The last frame that is on disk.
+    /// The last frame known to be on disk.
     pub last_frame: u64,
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// There is none.
+    /// The file does not exist.
     Missing,
-    /// It is not as it was written.
+    /// The checksum or the size is wrong.
     Bad,
-    /// This.
+    /// A valid extent.
     Good(Extent),
 }
 
-/// The file.
+/// The path of the file.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join("extent")
 }
@@ -67,7 +67,7 @@ pub fn read(folder: &Path) -> io::Result<Found> {
 }
 
 impl Extent {
-    /// Replaces the file; it is on disk afterwards.
+    /// Replaces the file, and synchronises it.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(&MAGIC);

@@ -1,12 +1,12 @@
-//! Segments and frames as bytes; see [`super`].
+//! The encoding of segments and frames; see [`super`].
 
 use std::path::{Path, PathBuf};
 
-/// The format written; earlier ones are read. 2: Wills of clients that are connected. 3: a file says
-/// where the log begins and ends.
+/// The format that is written; earlier formats are read. 2: Wills of connected clients. 3: the file
+/// `extent`.
 pub const VERSION: u32 = 4;
 
-/// The first format that has that file.
+/// The first format with the file `extent`.
 pub const EXTENT_VERSION: u32 = 3;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"ringmq\0L";
@@ -16,7 +16,7 @@ const FRAME_MAGIC: [u8; 4] = *b"rqF1";
 pub const HEADER_BYTES: usize = 28;
 /// Bytes of a frame before its body.
 pub const FRAME_BYTES: usize = 36;
-/// No frame is larger: what is collected for one is less.
+/// Upper bound of a body; the writer collects less.
 pub const BODY_BYTES_MAX: usize = 1 << 30;
 
 /// The file of a segment.
@@ -41,18 +41,18 @@ pub fn header(segment: u64) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// What a header is.
+/// The result of reading a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// That of a segment of ours, in this format.
+    /// A header in this format.
     Good(u32),
-    /// That of a segment in a later format.
+    /// A header in a format later than this program.
     Later(u32),
-    /// None.
+    /// Not a header.
     Bad,
 }
 
-/// Looks at the beginning of a file that should hold `segment`.
+/// Reads the header of a file that should contain `segment`.
 pub fn read_header(bytes: &[u8], segment: u64) -> Header {
     let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else { return Header::Bad };
     let is_whole = u32_at(bytes, 24) == crc32fast::hash(&bytes[..24]);
@@ -66,22 +66,22 @@ pub fn read_header(bytes: &[u8], segment: u64) -> Header {
     }
 }
 
-/// What stands before a body.
+/// The head of a frame, which precedes the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Bytes of its body.
     pub body_bytes: usize,
-    /// Counts frames.
+    /// Number of the frame.
     pub number: u64,
     /// The last frame known to be on disk when this one was written.
     pub synced: u64,
-    /// When it was written, in microseconds since 1970.
+    /// Time of writing, in microseconds since 1970.
     pub time_us: u64,
     sum: u32,
 }
 
 impl Frame {
-    /// Puts a frame's head in the room left for it before the body.
+    /// Writes the head into the first bytes of `frame`, which are reserved for it.
     pub fn finish(frame: &mut [u8], number: u64, synced: u64, time_us: u64) {
         let body_bytes = (frame.len() - FRAME_BYTES) as u32;
         frame[..4].copy_from_slice(&FRAME_MAGIC);
@@ -93,7 +93,7 @@ impl Frame {
         frame[32..36].copy_from_slice(&sum.to_le_bytes());
     }
 
-    /// Reads a frame's head; none when it is not one.
+    /// Reads the head of a frame; none when the bytes are not one.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let head = bytes.first_chunk::<FRAME_BYTES>()?;
         let body_bytes = u32_at(head, 4) as usize;
@@ -111,7 +111,7 @@ impl Frame {
         FRAME_BYTES + self.body_bytes
     }
 
-    /// Whether head and body, which `bytes` begins with, are as they were written.
+    /// Whether `bytes` begin with the whole frame, and its checksum is right.
     pub fn is_whole(&self, bytes: &[u8]) -> bool {
         bytes.get(..self.bytes()).is_some_and(|frame| sum(frame) == self.sum)
     }
@@ -124,7 +124,7 @@ fn sum(frame: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The batches of a body; none when it is not made of batches.
+/// The batches of a body; none when the body does not consist of batches.
 pub fn batches(mut body: &[u8]) -> Option<Vec<&[u8]>> {
     let mut batches = Vec::new();
     while !body.is_empty() {

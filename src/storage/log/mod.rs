@@ -1,8 +1,8 @@
-//! The log on disk: segments of frames, each written and synchronised as one, each with a checksum.
+//! The log on disk: segments of frames. Each frame has a checksum, and is written and synchronised as one.
 //!
 //! ```text
-//! DIR/lock                          held while a broker, or a tool that writes, is at work
-//! DIR/extent                        where the log begins and ends, see `extent`
+//! DIR/lock                          locked while a broker, or a command that writes, runs
+//! DIR/extent                        first and last segment and frame, see `extent`
 //! DIR/0000000000000007.log          header · frame · frame · …
 //!
 //! header  magic 8 · version 4 · reserved 4 · segment 8 · checksum 4
@@ -10,22 +10,22 @@
 //! body    (bytes of a batch 4 · batch)…
 //! ```
 //!
-//! All numbers are little-endian; checksums are CRC-32 of everything in the header or frame but
-//! themselves. Frames are numbered without a gap through all segments. `synchronised` is the last
-//! frame that was known to be on disk when this one was written, and decides what a bad frame means:
-//! when a good one after it says that it was on disk, it has been *damaged* since, and the log is not
-//! used until somebody says so; otherwise it is the *torn* end of what a crash interrupted, of which
-//! nothing had been acknowledged, and is cut off. What was the very last frame before a crash cannot
-//! be told from a torn one when it is damaged; a clean stop writes one more, empty, that vouches for
-//! it.
+//! All numbers are little-endian; a checksum is the CRC-32 of the header or frame without the checksum.
+//! Frames are numbered without gaps across all segments. `synchronised` is the last frame that was known to
+//! be on disk when this one was written, and decides what a bad frame means. If a later good frame states
+//! that the bad one was on disk, the bad frame was *damaged* since, and the log is not used until it is
+//! repaired. Otherwise the bad frame is the *torn* end of a write that a crash interrupted: nothing in it
+//! was acknowledged, and the frame is cut off. Damage to the very last frame before a crash cannot be
+//! distinguished from a torn frame; a clean stop therefore appends an empty frame, which confirms the one
+//! before.
 
 mod day;
 mod extent;
 mod format;
+pub mod offline;
 mod scan;
 #[cfg(test)]
 mod tests;
-pub mod tools;
 mod writer;
 
 use std::fs::{self, File};
@@ -38,19 +38,19 @@ use crate::config::{Storage, Sync};
 use crate::storage::record::NoRecord;
 
 pub use scan::{Damage, Progress, Scan, Segment};
-pub use writer::Desk;
+pub use writer::StoreClient;
 use writer::Writer;
 
 /// Why a store cannot be used.
 #[derive(Debug)]
 pub enum StoreError {
-    /// Something about a file or folder, with what was being done.
+    /// An operation on a file or folder failed.
     Io(PathBuf, &'static str, io::Error),
-    /// Another process has it.
+    /// Another process uses the folder.
     InUse(PathBuf),
-    /// A segment was written by a later version.
+    /// A segment has the format of a later version.
     Version(PathBuf, u32),
-    /// It is damaged in these places.
+    /// These places are damaged.
     Damaged(Vec<Damage>),
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Io(path, what, error) => write!(
                 f,
-                "cannot {what} {}: {error}; choose another folder with --data DIR, or keep nothing \
+                "cannot {what} {}: {error}; choose another folder with --data DIR, or store nothing \
                  with --data none",
                 path.display()
             ),
@@ -70,23 +70,23 @@ impl fmt::Display for StoreError {
             ),
             Self::Version(path, version) => write!(
                 f,
-                "{} has format {version}, of a later version of this program; this one reads format \
-                 {}",
+                "{} has format {version} of a later version of this program; this version reads \
+                 formats up to {}",
                 path.display(),
                 format::VERSION
             ),
             Self::Damaged(places) => {
-                writeln!(f, "the store is damaged, and not used as it is:")?;
+                writeln!(f, "the store is damaged and cannot be used:")?;
                 for damage in places.iter().take(8) {
                     writeln!(f, "  {damage}")?;
                 }
                 if places.len() > 8 {
-                    writeln!(f, "  and {} places more", places.len() - 8)?;
+                    writeln!(f, "  and {} more places", places.len() - 8)?;
                 }
                 write!(
                     f,
-                    "`broker store verify` says more; `broker store repair` keeps what is whole and \
-                     moves the rest aside"
+                    "`broker store verify` lists all damage; `broker store repair` keeps intact records \
+                     and moves the original files aside"
                 )
             }
         }
@@ -95,14 +95,14 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// A folder with segments, held against other processes.
+/// A folder with segments, locked against other processes.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
     settings: Storage,
-    /// Held as long as this lives.
+    /// Locked as long as the file is open.
     _lock: File,
-    /// What the next segment and frame are numbered, and what there is.
+    /// The segments and frames found.
     scan: Scan,
     /// The time of day when the thread was started, in microseconds since 1970.
     started_us: u64,
@@ -110,8 +110,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the folder, makes it when it is not there, looks at every byte in it, and cuts off what
-    /// a crash left unfinished.
+    /// Opens the folder, creates it if necessary, verifies every byte in it, and cuts off a torn end.
     pub fn open(folder: &Path, settings: Storage) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
         let mut scan = Scan::of(folder)?;
@@ -129,7 +128,7 @@ impl Store {
         })
     }
 
-    /// What was found.
+    /// The segments and frames found.
     pub fn scan(&self) -> &Scan {
         &self.scan
     }
@@ -139,22 +138,22 @@ impl Store {
         self.settings.sync == Sync::Always
     }
 
-    /// The time of day when it was started last, in microseconds since 1970: never before what was kept by
-    /// then, whatever the system's clock says.
+    /// The time of day of the last start, in microseconds since 1970: never before the last record,
+    /// whatever the system's clock shows.
     pub fn started_us(&self) -> u64 {
         self.started_us
     }
 
-    /// For reading what there is now.
+    /// A reader for the segments found.
     pub fn reader(&self) -> Reader {
         Reader { segments: self.scan.segments.clone() }
     }
 
-    /// Starts the thread that writes; a desk for each core, which is notified of the store's progress. The
-    /// thread ends when all desks are gone.
-    pub fn start(&mut self, notifiers: &Arc<[Notifier]>) -> Result<Vec<Desk>, StoreError> {
+    /// Starts the writer thread, and returns a client for each core, which is notified of progress. The
+    /// thread ends when all clients are dropped.
+    pub fn start(&mut self, notifiers: &Arc<[Notifier]>) -> Result<Vec<StoreClient>, StoreError> {
         self.finish();
-        let (writer, desks) =
+        let (writer, clients) =
             Writer::new(&self.folder, &self.settings, &self.scan, Arc::clone(notifiers))?;
         self.started_us = writer.started_us();
         let thread = std::thread::Builder::new().name("store".to_owned());
@@ -163,10 +162,11 @@ impl Store {
             StoreError::Io(self.folder.clone(), "start a thread to write to", error)
         })?;
         self.thread = Some(thread);
-        Ok(desks)
+        Ok(clients)
     }
 
-    /// Waits until everything that was handed over is on disk. To be called once no desk is left.
+    /// Waits until all records that were handed over are on disk. To be called after all clients are
+    /// dropped.
     pub fn finish(&mut self) {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -177,7 +177,7 @@ impl Store {
     }
 }
 
-/// Reads what was there when the store was opened.
+/// Reads the segments that existed when the store was opened.
 #[derive(Debug)]
 pub struct Reader {
     segments: Vec<Segment>,
@@ -189,7 +189,7 @@ impl Reader {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Reads every batch of records there is, oldest first.
+    /// Reads all batches of records, oldest first.
     pub fn read(
         &self,
         progress: &mut Progress,
@@ -202,10 +202,10 @@ impl Reader {
     }
 }
 
-/// Takes a folder for this process, and makes it where it is not there.
+/// Locks a folder for this process, and creates it if necessary.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let error = |what| move |error| StoreError::Io(folder.to_owned(), what, error);
-    make_folder(folder).map_err(error("make the folder"))?;
+    make_folder(folder).map_err(error("create the folder"))?;
     let path = folder.join("lock");
     let lock = private().create(true).truncate(false).write(true).open(&path);
     let lock = lock.map_err(error("write to the folder"))?;
@@ -216,7 +216,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Makes a folder where it is not there, for its owner alone: messages and sessions are in it.
+/// Creates a folder if necessary, with access for its owner alone: it contains messages and sessions.
 fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -224,7 +224,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     builder.recursive(true).create(folder)
 }
 
-/// For files that their owner alone may read.
+/// Options for files that only their owner may read.
 fn private() -> fs::OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]
@@ -232,8 +232,8 @@ fn private() -> fs::OpenOptions {
     options
 }
 
-/// What was written of folders is on disk as well.
+/// Synchronises the entries of a folder.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened, and need not be.
+    // On other systems a folder cannot be opened, and need not be synchronised.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Reading a log: what is whole, what is torn, what is damaged.
+//! Reads a log, and tells intact, torn and damaged parts apart.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -11,35 +11,35 @@ use crate::storage::log::format::{self, Frame, Header};
 use crate::storage::log::{StoreError, sync_folder};
 use crate::storage::record::NoRecord;
 
-/// Missing segments that are named.
+/// Upper bound of the missing segments that are reported.
 const MISSING_MAX: usize = 64;
 
-/// How often a long read says where it is.
+/// Interval between progress reports of a long read.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// A file that holds a part of the log.
+/// A file with a part of the log.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// Its file.
+    /// The file.
     pub path: PathBuf,
-    /// Its number.
+    /// Number of the segment.
     pub number: u64,
-    /// Bytes up to the end of its last good frame.
+    /// Bytes up to the end of the last good frame.
     pub bytes: u64,
-    /// Its first good frame; 0 when it has none.
+    /// The first good frame; 0 when there is none.
     pub first_frame: u64,
 }
 
-/// A place that is not as it was written.
+/// A damaged place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The file.
     pub path: PathBuf,
-    /// The first byte of what cannot be read.
+    /// The first byte that cannot be read.
     pub offset: u64,
-    /// The first byte that can be read again; none where nothing after it can.
+    /// The next byte that can be read; none when there is none.
     pub until: Option<u64>,
-    /// What is wrong.
+    /// Description.
     pub what: &'static str,
 }
 
@@ -53,120 +53,153 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What there is.
+/// The result of reading a log.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
-    /// The latest format of any of them.
+    /// The latest format of any segment.
     pub format: u32,
-    /// In order.
+    /// Segments, in order.
     pub segments: Vec<Segment>,
     /// The last good frame.
     pub frame: u64,
-    /// Good frames.
+    /// The number of good frames.
     pub frames: u64,
-    /// When the last one was written, in microseconds since 1970.
+    /// When the last good frame was written, in microseconds since 1970.
     pub time_us: u64,
-    /// Bytes at the end that a crash left unfinished.
+    /// Bytes of the torn end that a crash left.
     pub torn_bytes: u64,
-    /// Places that are damaged.
+    /// Damaged places.
     pub damages: Vec<Damage>,
-    /// What the log says of where it begins and ends; none where an earlier version wrote it.
+    /// The recorded extent; none when an earlier version wrote the log.
     pub extent: Option<Extent>,
-    /// Where the good part ends, when something torn follows: file and byte.
+    /// Where the torn end begins, if there is one: place of the segment, and byte.
     cut: Option<(usize, u64)>,
 }
 
-/// A stretch that cannot be read.
+/// A part that cannot be read.
 struct Gap {
     segment: usize,
     damage: Damage,
-    /// The frame that should have been there.
+    /// The number of the frame that should be there.
     missing: u64,
 }
 
+/// A scan in progress.
+#[derive(Default)]
+struct Reading {
+    scan: Scan,
+    gaps: Vec<Gap>,
+    /// The last frame that a good frame states to be on disk.
+    synced: u64,
+}
+
+impl Reading {
+    fn read_segment(
+        &mut self,
+        number: u64,
+        path: PathBuf,
+        show: &mut impl FnMut(&[u8]),
+    ) -> Result<(), StoreError> {
+        let bytes = fs::read(&path).map_err(|error| StoreError::Io(path.clone(), "read", error))?;
+        let (mut good_end, mut first_frame) = (0, 0);
+        let mut offset = match format::read_header(&bytes, number) {
+            Header::Good(format) => {
+                self.scan.format = self.scan.format.max(format);
+                good_end = format::HEADER_BYTES;
+                format::HEADER_BYTES
+            }
+            Header::Later(version) => return Err(StoreError::Version(path, version)),
+            Header::Bad => {
+                self.add_gap(&path, 0, "the header of the segment is wrong");
+                format::HEADER_BYTES.min(bytes.len())
+            }
+        };
+        while offset < bytes.len() {
+            let rest = &bytes[offset..];
+            let frame = Frame::read(rest).filter(|frame| frame.is_whole(rest));
+            match frame {
+                Some(frame) if self.continues_with(&frame) => {
+                    self.add_frame(&frame, offset as u64);
+                    show(&rest[format::FRAME_BYTES..frame.bytes()]);
+                    if first_frame == 0 {
+                        first_frame = frame.number;
+                    }
+                    offset += frame.bytes();
+                    good_end = offset;
+                }
+                _ => {
+                    if !self.is_in_gap() {
+                        let what = match &frame {
+                            Some(_) => "frames are missing before this one",
+                            None => "the checksum or the head of a frame is wrong",
+                        };
+                        self.add_gap(&path, offset as u64, what);
+                    }
+                    offset += if frame.is_some() { 1 } else { skip(rest) };
+                }
+            }
+        }
+        let bytes = good_end as u64;
+        self.scan.segments.push(Segment { path, number, bytes, first_frame });
+        Ok(())
+    }
+
+    /// Whether a good frame comes next in the log, or after the gap that is being read.
+    fn continues_with(&self, frame: &Frame) -> bool {
+        let last = self.scan.frame;
+        last == 0 || frame.number == last + 1 || self.is_in_gap() && frame.number > last
+    }
+
+    /// Whether no good frame has followed the last gap yet.
+    fn is_in_gap(&self) -> bool {
+        self.gaps.last().is_some_and(|gap| gap.damage.until.is_none())
+    }
+
+    /// Begins a gap in the segment that is being read.
+    fn add_gap(&mut self, path: &Path, offset: u64, what: &'static str) {
+        let (segment, missing) = (self.scan.segments.len(), self.scan.frame + 1);
+        self.gaps.push(Gap { segment, damage: damage(path, offset, what), missing });
+    }
+
+    fn add_frame(&mut self, frame: &Frame, offset: u64) {
+        if let Some(gap) = self.gaps.last_mut() {
+            gap.damage.until.get_or_insert(offset);
+            // The header was on disk before any frame was written.
+            if gap.damage.offset == 0 {
+                gap.missing = 0;
+            }
+        }
+        (self.scan.frame, self.scan.time_us) = (frame.number, frame.time_us);
+        self.scan.frames += 1;
+        self.synced = self.synced.max(frame.synced);
+    }
+}
+
 impl Scan {
-    /// Looks at all segments in a folder.
+    /// Reads all segments in a folder.
     pub fn of(folder: &Path) -> Result<Self, StoreError> {
         Self::each(folder, |_| {})
     }
 
-    /// The same, and shows each good body.
+    /// Reads all segments in a folder, and passes each good body to `show`.
     pub fn each(folder: &Path, mut show: impl FnMut(&[u8])) -> Result<Self, StoreError> {
-        let error = |path: &Path, what| {
-            let path = path.to_owned();
-            move |error| StoreError::Io(path, what, error)
-        };
-        let mut scan = Self::default();
-        let mut gaps: Vec<Gap> = Vec::new();
-        // The last frame that some good one vouches for.
-        let mut synced = 0;
-        for (at, (number, path)) in files(folder)?.into_iter().enumerate() {
-            let bytes = fs::read(&path).map_err(error(&path, "read"))?;
-            let (mut good_end, mut first_frame) = (0, 0);
-            let mut offset = match format::read_header(&bytes, number) {
-                Header::Good(format) => {
-                    scan.format = scan.format.max(format);
-                    good_end = format::HEADER_BYTES;
-                    format::HEADER_BYTES
-                }
-                Header::Later(version) => return Err(StoreError::Version(path, version)),
-                Header::Bad => {
-                    let damage = damage(&path, 0, "this is no beginning of a segment");
-                    gaps.push(Gap { segment: at, damage, missing: scan.frame + 1 });
-                    format::HEADER_BYTES.min(bytes.len())
-                }
-            };
-            while offset < bytes.len() {
-                let rest = &bytes[offset..];
-                let frame = Frame::read(rest).filter(|frame| frame.is_whole(rest));
-                let is_next = |frame: &Frame| scan.frame == 0 || frame.number == scan.frame + 1;
-                let is_after_gap = gaps.last().is_some_and(|gap| gap.damage.until.is_none());
-                match frame {
-                    Some(frame) if is_next(&frame) || is_after_gap && frame.number > scan.frame => {
-                        if let Some(gap) = gaps.last_mut() {
-                            gap.damage.until.get_or_insert(offset as u64);
-                            // Its header had been on disk before any frame was written.
-                            if gap.damage.offset == 0 {
-                                gap.missing = 0;
-                            }
-                        }
-                        show(&rest[format::FRAME_BYTES..frame.bytes()]);
-                        (scan.frame, scan.time_us) = (frame.number, frame.time_us);
-                        scan.frames += 1;
-                        if first_frame == 0 {
-                            first_frame = frame.number;
-                        }
-                        synced = synced.max(frame.synced);
-                        offset += frame.bytes();
-                        good_end = offset;
-                    }
-                    _ => {
-                        if !is_after_gap {
-                            let what = match &frame {
-                                Some(_) => "frames are missing before this one",
-                                None => "the checksum, or the beginning of a frame, is wrong",
-                            };
-                            let damage = damage(&path, offset as u64, what);
-                            gaps.push(Gap { segment: at, damage, missing: scan.frame + 1 });
-                        }
-                        offset += if frame.is_some() { 1 } else { skip(rest) };
-                    }
-                }
-            }
-            let bytes = good_end as u64;
-            scan.segments.push(Segment { path, number, bytes, first_frame });
+        let mut reading = Reading::default();
+        for (number, path) in files(folder)? {
+            reading.read_segment(number, path, &mut show)?;
         }
-        let found = extent::read(folder).map_err(error(&extent::path(folder), "read"))?;
-        let missing = match found {
+        let Reading { mut scan, gaps, mut synced } = reading;
+        let path = extent::path(folder);
+        let found = extent::read(folder);
+        let missing = match found.map_err(|error| StoreError::Io(path.clone(), "read", error))? {
             Found::Good(extent) => {
                 scan.extent = Some(extent);
                 synced = synced.max(extent.last_frame);
                 scan.missing_of(&extent, folder, &gaps)
             }
-            Found::Bad => vec![damage(&extent::path(folder), 0, "it is not as it was written")],
+            Found::Bad => vec![damage(&path, 0, "the size or the checksum is wrong")],
             Found::Missing if scan.format >= format::EXTENT_VERSION => {
-                let what = "the file is missing that says where the log begins and ends";
-                vec![damage(&extent::path(folder), 0, what)]
+                let what = "the file that records where the log begins and ends is missing";
+                vec![damage(&path, 0, what)]
             }
             Found::Missing => Vec::new(),
         };
@@ -175,18 +208,15 @@ impl Scan {
         Ok(scan)
     }
 
-    /// What should be there and is not, where no frame after it shows that.
+    /// Parts of the extent that are missing at either end of the log, where no gap between frames shows
+    /// them.
     fn missing_of(&self, extent: &Extent, folder: &Path, gaps: &[Gap]) -> Vec<Damage> {
         let has = |number| self.segments.binary_search_by_key(&number, |of| of.number).is_ok();
         let all = extent.first_segment..=extent.last_segment;
         let segments = all.filter(|&number| !has(number)).take(MISSING_MAX).map(|number| {
             let what = match number {
-                _ if number == extent.first_segment => {
-                    "this segment is missing, the first of the log"
-                }
-                _ if number == extent.last_segment => {
-                    "this segment is missing, the last of the log"
-                }
+                _ if number == extent.first_segment => "the first segment of the log is missing",
+                _ if number == extent.last_segment => "the last segment of the log is missing",
                 _ => "this segment is missing",
             };
             damage(&format::path(folder, number), 0, what)
@@ -198,20 +228,20 @@ impl Scan {
             && first_frame.is_some_and(|frame| frame > extent.first_frame)
             && !gaps.iter().any(|gap| gap.damage.path == first.path)
         {
-            let what = "the first frames of the log are missing here";
+            let what = "the first frames of the log are missing";
             missing.push(damage(&first.path, format::HEADER_BYTES as u64, what));
         }
         if let Some(last) = self.segments.last().filter(|of| of.number >= extent.last_segment)
             && self.frame < extent.last_frame
             && !gaps.iter().any(|gap| gap.damage.path == last.path)
         {
-            let what = "the last frames of the log are missing from here on";
+            let what = "the last frames of the log are missing";
             missing.push(damage(&last.path, last.bytes, what));
         }
         missing
     }
 
-    /// Where the log begins, ends, and what of it is on disk, as it is now.
+    /// The extent of the segments and frames found.
     pub fn extent_now(&self) -> Extent {
         let next_frame = self.frame + 1;
         let first = self.segments.first();
@@ -224,7 +254,8 @@ impl Scan {
         }
     }
 
-    /// A gap whose frame was on disk once is damage, and so is one before it; the others are torn.
+    /// Sorts the gaps: a gap whose frame was on disk is damage, and so is every gap before it; the others
+    /// are torn.
     fn judge(&mut self, gaps: Vec<Gap>, synced: u64) {
         let first_torn = gaps.iter().position(|gap| gap.missing > synced);
         let torn = first_torn.unwrap_or(gaps.len());
@@ -237,7 +268,7 @@ impl Scan {
         self.damages.extend(gaps.into_iter().take(torn).map(|gap| gap.damage));
     }
 
-    /// Cuts off what is torn.
+    /// Cuts off the torn end.
     pub fn cut_torn(&mut self, folder: &Path) -> Result<(), StoreError> {
         let Some((at, offset)) = self.cut.take() else { return Ok(()) };
         let segment = self.segments[at].clone();
@@ -246,9 +277,9 @@ impl Scan {
             file = %segment.path.display(),
             offset,
             bytes = self.torn_bytes,
-            "cutting off what a crash left unfinished; none of it had been acknowledged"
+            "cutting off the torn end of the log that a crash left; nothing in it was acknowledged"
         );
-        // It is never ahead of what is there.
+        // The extent is never ahead of the log.
         if let Some(mut extent) = self.extent {
             let last = if offset > 0 { segment.number } else { segment.number.saturating_sub(1) };
             extent.last_segment = extent.last_segment.min(last);
@@ -279,7 +310,7 @@ fn damage(path: &Path, offset: u64, what: &'static str) -> Damage {
     Damage { path: path.to_owned(), offset, until: None, what }
 }
 
-/// Bytes to the next place where a frame may begin.
+/// The distance to the next place where a frame may begin.
 fn skip(rest: &[u8]) -> usize {
     let next = rest[1..].windows(4).position(|window| window == b"rqF1");
     next.map_or(rest.len(), |at| at + 1)
@@ -299,32 +330,32 @@ pub fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     Ok(files)
 }
 
-/// Where a long read is, for the log.
+/// Reports the progress of a long read.
 #[derive(Debug)]
 pub struct Progress {
     bytes: u64,
     total: u64,
-    is_told: bool,
-    told: Instant,
+    reports: bool,
+    reported: Instant,
 }
 
 impl Progress {
-    /// Of a read of so many bytes; only one of several readers says where it is.
-    pub fn new(total: u64, is_told: bool) -> Self {
-        Self { bytes: 0, total, is_told, told: Instant::now() }
+    /// For a read of `total` bytes; of several readers, one reports.
+    pub fn new(total: u64, reports: bool) -> Self {
+        Self { bytes: 0, total, reports, reported: Instant::now() }
     }
 
     fn note(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
-        if self.is_told && self.told.elapsed() > PROGRESS_EVERY {
-            self.told = Instant::now();
+        if self.reports && self.reported.elapsed() > PROGRESS_EVERY {
+            self.reported = Instant::now();
             let percent = self.bytes * 100 / self.total.max(1);
             tracing::info!(percent, "restoring sessions and retained messages");
         }
     }
 }
 
-/// Reads the batches of a segment that was looked at already.
+/// Reads the batches of a segment that was scanned before.
 pub fn read_batches(
     segment: &Segment,
     progress: &mut Progress,
@@ -347,13 +378,13 @@ pub fn read_batches(
             outcome => outcome.map_err(error)?,
         }
         let frame =
-            Frame::read(&head).ok_or_else(|| bad(offset, "it changed while it was read"))?;
+            Frame::read(&head).ok_or_else(|| bad(offset, "the file changed while it was read"))?;
         body.resize(frame.body_bytes, 0);
         file.read_exact(&mut body).map_err(error)?;
-        let batches =
-            format::batches(&body).ok_or_else(|| bad(offset, "this frame holds no batches"))?;
+        let batches = format::batches(&body)
+            .ok_or_else(|| bad(offset, "the frame does not consist of batches"))?;
         for batch in batches {
-            each(batch).map_err(|NoRecord| bad(offset, "this frame holds something unknown"))?;
+            each(batch).map_err(|NoRecord| bad(offset, "the frame contains an unknown record"))?;
         }
         offset += frame.bytes() as u64;
         progress.note(frame.bytes());

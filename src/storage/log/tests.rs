@@ -1,4 +1,4 @@
-//! The log written, read, torn and damaged.
+//! Tests of the log: writing, reading, torn ends and damage.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::extent::{self, Extent, Found};
-use super::tools;
+use super::offline;
 use super::*;
 use crate::config::Data;
 use crate::storage::commit::RecordBatch;
@@ -53,7 +53,7 @@ fn record(number: u64) -> Vec<u8> {
 /// A store with one core, into which batches are written one after the other.
 struct Written {
     store: Store,
-    desks: Vec<Desk>,
+    clients: Vec<StoreClient>,
     number: u64,
 }
 
@@ -64,29 +64,29 @@ impl Written {
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
         let notifier = crate::base::notifier::Notifier::new(crate::base::waker::Waker::Poll(waker));
         let notifiers = Arc::from([notifier]);
-        let desks = store.start(&notifiers).expect("it starts");
-        Self { store, desks, number: 0 }
+        let clients = store.start(&notifiers).expect("it starts");
+        Self { store, clients, number: 0 }
     }
 
-    /// Writes a batch; the checkpoint that is asked for by then.
+    /// Writes a batch; the checkpoint that the store asks for by then.
     fn write(&mut self, bytes: Vec<u8>, checkpoint: u64) -> u64 {
         self.number += 1;
-        self.desks[0].hand_over(RecordBatch { number: self.number, bytes, checkpoint });
+        self.clients[0].hand_over(RecordBatch { number: self.number, bytes, checkpoint });
         let number = self.number;
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
-            if let Some(state) = self.desks[0].news()
+            if let Some(state) = self.clients[0].changed_state()
                 && state.up_to >= number
             {
                 return state.checkpoint;
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        panic!("the store does not go on");
+        panic!("the store does not respond");
     }
 
     fn close(mut self) {
-        self.desks.clear();
+        self.clients.clear();
         self.store.finish();
     }
 }
@@ -112,7 +112,7 @@ fn written(folder: &Path, count: u64) {
 }
 
 #[test]
-fn what_was_kept_is_read_again_in_its_order_over_several_starts() {
+fn batches_are_read_in_the_order_of_writing_across_several_starts() {
     let folder = Folder::new("order");
     for start in 0..3 {
         let mut log = Written::open(&folder.0, settings());
@@ -132,15 +132,15 @@ fn a_store_belongs_to_one_process_at_a_time() {
     assert!(matches!(Store::open(&folder.0, settings()), Err(StoreError::InUse(_))));
 }
 
-/// What the log says of its extent is as a crash leaves it.
+/// Makes the recorded extent lag behind, as after a crash.
 fn is_behind(folder: &Path, last_frame: u64) {
     let Found::Good(extent) = extent::read(folder).expect("readable") else { panic!("is there") };
     Extent { last_frame, ..extent }.write(folder).expect("written");
 }
 
-/// Damaged, in words.
+/// The reported damages of a store that does not open.
 fn refused(folder: &Path) -> Vec<String> {
-    let verified = tools::verify(folder).expect("readable").damages;
+    let verified = offline::verify(folder).expect("readable").damages;
     let Err(StoreError::Damaged(places)) = Store::open(folder, settings()) else {
         panic!("it starts, and verify says {verified:?}")
     };
@@ -149,7 +149,7 @@ fn refused(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_missing_at_either_end_after_a_clean_stop_is_named() {
+fn missing_parts_at_either_end_are_reported_after_a_clean_stop() {
     let folder = Folder::new("ends");
     for start in 0..3 {
         let mut log = Written::open(&folder.0, settings());
@@ -160,7 +160,9 @@ fn what_is_missing_at_either_end_after_a_clean_stop_is_named() {
     let segments = Scan::of(&folder.0).expect("readable").segments;
     let [first, .., last] = &segments[..] else { panic!("{segments:?}") };
     let frame = super::format::FRAME_BYTES as u64;
-    for (segment, what) in [(first, "the first of the log"), (last, "the last of the log")] {
+    for (segment, what) in
+        [(first, "the first segment of the log"), (last, "the last segment of the log")]
+    {
         let aside = folder.0.join("aside");
         fs::rename(&segment.path, &aside).expect("moved");
         let said = refused(&folder.0);
@@ -169,7 +171,7 @@ fn what_is_missing_at_either_end_after_a_clean_stop_is_named() {
         fs::rename(&aside, &segment.path).expect("moved back");
         assert!(Store::open(&folder.0, settings()).is_ok());
     }
-    // Cut short: anywhere, between frames too.
+    // Truncated at every length, also between frames.
     let whole = fs::read(&last.path).expect("readable");
     for bytes in (0..last.bytes).rev() {
         fs::write(&last.path, &whole[..bytes as usize]).expect("written");
@@ -179,24 +181,24 @@ fn what_is_missing_at_either_end_after_a_clean_stop_is_named() {
     fs::write(&last.path, &whole[..(last.bytes - frame) as usize]).expect("written");
     assert!(refused(&folder.0)[0].contains("the last frames of the log are missing"));
     fs::write(&last.path, &whole).expect("written");
-    // The first one without its frames.
+    // The first segment without its frames.
     let whole = fs::read(&first.path).expect("readable");
     fs::write(&first.path, &whole[..super::format::HEADER_BYTES]).expect("written");
     assert!(refused(&folder.0)[0].contains("the first frames of the log are missing"));
     fs::write(&first.path, &whole).expect("written");
-    // The file that says it.
+    // The file `extent`.
     let path = extent::path(&folder.0);
     let whole = fs::read(&path).expect("readable");
     fs::remove_file(&path).expect("removed");
-    assert!(refused(&folder.0)[0].contains("says where the log begins and ends"));
+    assert!(refused(&folder.0)[0].contains("records where the log begins and ends"));
     fs::write(&path, &whole[..47]).expect("written");
-    assert!(refused(&folder.0)[0].contains("extent, byte 0: it is not as it was written"));
+    assert!(refused(&folder.0)[0].contains("extent, byte 0: the size or the checksum is wrong"));
     fs::write(&path, &whole).expect("written");
     assert_eq!(batches(&folder.0).len(), 6);
 }
 
 #[test]
-fn what_is_left_of_a_log_without_its_ends_is_repaired() {
+fn a_log_without_its_ends_is_repaired() {
     let folder = Folder::new("repair-ends");
     for start in 0..3 {
         let mut log = Written::open(&folder.0, settings());
@@ -207,23 +209,23 @@ fn what_is_left_of_a_log_without_its_ends_is_repaired() {
     fs::remove_file(&segments[0].path).expect("removed");
     fs::remove_file(&segments[2].path).expect("removed");
     assert_eq!(refused(&folder.0).len(), 2);
-    tools::repair(&folder.0).expect("it can").expect("there is damage");
-    assert!(tools::verify(&folder.0).expect("readable").damages.is_empty());
+    offline::repair(&folder.0).expect("it can").expect("there is damage");
+    assert!(offline::verify(&folder.0).expect("readable").damages.is_empty());
     let mut log = Written::open(&folder.0, settings());
     log.write(record(7), 0);
     log.close();
-    let image = tools::inspect(&folder.0).expect("readable").to_string();
+    let image = offline::inspect(&folder.0).expect("readable").to_string();
     assert!(image.lines().any(|line| line.starts_with("sessions ") && line.ends_with(" 2")));
     fs::remove_file(extent::path(&folder.0)).expect("removed");
-    tools::repair(&folder.0).expect("it can").expect("there is damage");
-    assert!(tools::repair(&folder.0).expect("it can").is_none());
-    tools::compact(&folder.0).expect("it can");
+    offline::repair(&folder.0).expect("it can").expect("there is damage");
+    assert!(offline::repair(&folder.0).expect("it can").is_none());
+    offline::compact(&folder.0).expect("it can");
     assert!(Store::open(&folder.0, settings()).is_ok());
 }
 
 #[cfg(unix)]
 #[test]
-fn folders_and_files_are_for_their_owner_alone_whoever_makes_them() {
+fn only_the_owner_can_access_folders_and_files() {
     use std::os::unix::fs::MetadataExt;
     let folder = Folder::new("private");
     let inner = folder.0.join("made/as/well");
@@ -245,26 +247,26 @@ fn folders_and_files_are_for_their_owner_alone_whoever_makes_them() {
     };
     written(&inner, 2);
     are_private(&inner);
-    tools::compact(&inner).expect("it can");
+    offline::compact(&inner).expect("it can");
     are_private(&inner);
     fs::remove_file(extent::path(&inner)).expect("removed");
-    tools::repair(&inner).expect("it can").expect("there is damage");
+    offline::repair(&inner).expect("it can").expect("there is damage");
     are_private(&inner);
     let mut lines = Vec::new();
-    tools::export(&inner, &mut lines).expect("it can");
+    offline::export(&inner, &mut lines).expect("it can");
     let other = folder.0.join("other");
-    tools::import(&other, &lines[..]).expect("it can");
+    offline::import(&other, &lines[..]).expect("it can");
     are_private(&other);
 }
 
 #[test]
-fn a_torn_end_is_cut_wherever_it_is_torn() {
+fn a_torn_end_is_cut_off_at_every_length() {
     let folder = Folder::new("torn");
     written(&folder.0, 4);
     let path = folder.segment();
     let whole = fs::read(&path).expect("readable");
     is_behind(&folder.0, 3);
-    // The fifth frame is the last word of a clean stop; a crash leaves none.
+    // The fifth frame is that of a clean stop; a crash leaves none.
     let frame = super::format::FRAME_BYTES;
     let whole = &whole[..whole.len() - frame];
     for cut in 1..=frame + 4 + record(4).len() {
@@ -273,7 +275,7 @@ fn a_torn_end_is_cut_wherever_it_is_torn() {
         let after = Scan::of(&folder.0).expect("readable");
         assert_eq!((after.torn_bytes, after.damages.len()), (0, 0), "it was cut");
     }
-    // What a page that never reached the disk looks like.
+    // As if a page had not reached the disk.
     let mut zeroed = whole.to_vec();
     let from = zeroed.len() - 8;
     zeroed[from..].fill(0);
@@ -294,13 +296,13 @@ fn a_segment_that_a_crash_left_without_a_header_is_removed() {
 }
 
 #[test]
-fn damage_before_the_end_is_refused_with_its_place_whichever_byte_it_is() {
+fn damage_of_any_byte_before_the_end_is_refused_with_its_place() {
     let folder = Folder::new("damage");
     written(&folder.0, 6);
     let path = folder.segment();
     let whole = fs::read(&path).expect("readable");
     let frame = super::format::FRAME_BYTES;
-    // All but the last frame, which is empty and vouches for those before.
+    // All but the last frame, which is empty and confirms the one before.
     for at in 0..whole.len() - frame {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x55;
@@ -332,7 +334,7 @@ fn a_missing_segment_is_damage() {
 }
 
 #[test]
-fn repair_keeps_what_is_whole_and_moves_the_files_aside() {
+fn repair_keeps_intact_records_and_moves_the_files_aside() {
     let folder = Folder::new("repair");
     written(&folder.0, 6);
     let path = folder.segment();
@@ -340,14 +342,14 @@ fn repair_keeps_what_is_whole_and_moves_the_files_aside() {
     let at = bytes.iter().position(|&byte| byte == b'3').expect("client 3");
     bytes[at] = b'9';
     fs::write(&path, &bytes).expect("written");
-    assert_eq!(tools::verify(&folder.0).expect("readable").damages.len(), 1);
-    let (aside, places) = tools::repair(&folder.0).expect("it can").expect("there is damage");
+    assert_eq!(offline::verify(&folder.0).expect("readable").damages.len(), 1);
+    let (aside, places) = offline::repair(&folder.0).expect("it can").expect("there is damage");
     assert_eq!(places, 1);
     assert!(aside.join(path.file_name().expect("a name")).exists());
-    let inspection = tools::inspect(&folder.0).expect("readable").to_string();
+    let inspection = offline::inspect(&folder.0).expect("readable").to_string();
     assert!(inspection.lines().any(|line| line.starts_with("sessions ") && line.ends_with(" 5")));
     assert!(Store::open(&folder.0, settings()).is_ok());
-    assert!(tools::repair(&folder.0).expect("it can").is_none());
+    assert!(offline::repair(&folder.0).expect("it can").is_none());
 }
 
 #[test]
@@ -366,7 +368,7 @@ fn a_later_format_is_refused_by_name() {
 }
 
 #[test]
-fn once_everything_is_told_anew_what_was_told_before_goes() {
+fn a_complete_checkpoint_removes_the_records_before_it() {
     let folder = Folder::new("compact");
     let storage = Storage { compact_bytes_min: 1 << 20, ..settings() };
     let mut log = Written::open(&folder.0, storage);
@@ -384,18 +386,18 @@ fn once_everything_is_told_anew_what_was_told_before_goes() {
 }
 
 #[test]
-fn an_export_is_imported_as_it_was() {
+fn an_import_of_an_export_gives_the_same_export() {
     let (from, to) = (Folder::new("export"), Folder::new("import"));
     written(&from.0, 3);
     let mut lines = Vec::new();
-    tools::export(&from.0, &mut lines).expect("it can");
-    let counts = tools::import(&to.0, &lines[..]).expect("it can");
+    offline::export(&from.0, &mut lines).expect("it can");
+    let counts = offline::import(&to.0, &lines[..]).expect("it can");
     assert_eq!(counts, (3, 0));
     let mut again = Vec::new();
-    tools::export(&to.0, &mut again).expect("it can");
+    offline::export(&to.0, &mut again).expect("it can");
     assert_eq!(String::from_utf8(again), String::from_utf8(lines.clone()));
-    let error = tools::import(&to.0, &lines[..]).expect_err("it is not empty");
-    assert!(matches!(error, tools::CarryError::NotEmpty(_)));
+    let error = offline::import(&to.0, &lines[..]).expect_err("it is not empty");
+    assert!(matches!(error, offline::CarryError::NotEmpty(_)));
 }
 
 const HEAD: &str = "{\"ringmq\":{\"format\":4}}\n";
@@ -408,29 +410,29 @@ fn will(number: u32, topic: &str) -> String {
 }
 
 #[test]
-fn a_will_of_a_connected_client_is_carried_too() {
+fn the_will_of_a_connected_client_is_exported_and_imported() {
     let (to, from) = (Folder::new("will"), format!("{HEAD}{}\n", will(7, "t")));
-    tools::import(&to.0, from.as_bytes()).expect("it can");
-    tools::compact(&to.0).expect("it can");
+    offline::import(&to.0, from.as_bytes()).expect("it can");
+    offline::compact(&to.0).expect("it can");
     let mut again = Vec::new();
-    tools::export(&to.0, &mut again).expect("it can");
+    offline::export(&to.0, &mut again).expect("it can");
     assert_eq!(String::from_utf8(again).expect("text"), from);
 }
 
 #[test]
-fn a_wrong_line_is_refused_by_its_number() {
+fn an_invalid_line_is_refused_with_its_number() {
     let (folder, head) = (Folder::new("lines"), HEAD);
     let filter = r##"{"session":{"number":5,"session":{"client_identifier":"a","subscriptions":{"a/#/b":{"qos":1,"no_local":false,"retain_as_published":false,"identifier":0}}}}}"##;
     for (text, line) in [
         (format!("{head}nonsense\n"), "line 2"),
         (format!("{head}{filter}\n"), "line 2: a/#/b"),
-        ("{\"ringmq\":{\"format\":9}}\n".to_owned(), "line 1: format 9"),
+        ("{\"ringmq\":{\"format\":9}}\n".to_owned(), "line 1: this version cannot read format 9"),
         (format!("{head}{head}"), "line 2"),
         (format!("{head}{}\n", will(5, "t/#")), "line 2: t/#"),
         (format!("{head}{}\n{0}\n", will(5, "t")), "line 3"),
         (format!("{}\n", head.replace("ringmq", "session")), "line 1"),
     ] {
-        let error = tools::import(&folder.0, text.as_bytes()).expect_err("it is wrong");
+        let error = offline::import(&folder.0, text.as_bytes()).expect_err("it is wrong");
         assert!(error.to_string().contains(line), "{error}");
     }
 }
@@ -438,10 +440,10 @@ fn a_wrong_line_is_refused_by_its_number() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Whatever is in the files, opening ends in a store or an error that says where, and what is
-    /// read is what was written, in its order.
+    /// With any content of the files, opening succeeds or fails with the damaged places, and the batches read
+    /// are those written, in order.
     #[test]
-    fn no_damage_makes_the_start_fail_otherwise_or_lets_wrong_records_in(
+    fn damaged_files_cause_an_error_with_places_or_a_prefix_of_the_records(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..4, any::<u8>(), 0usize..40), 1..6),
     ) {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -487,7 +489,7 @@ proptest! {
             Err(StoreError::Damaged(places)) => prop_assert!(!places.is_empty()),
             Err(other) => prop_assert!(matches!(other, StoreError::Version(..)), "{other}"),
         }
-        tools::repair(&folder.0).expect("whatever is left is kept");
+        offline::repair(&folder.0).expect("whatever is left is kept");
         prop_assert!(Store::open(&folder.0, settings()).is_ok());
     }
 }

@@ -1,9 +1,10 @@
-//! The thread that writes. It takes what the cores have handed over, writes all of it as one frame,
-//! synchronises once, and tells each core up to where it is kept. While it does, the cores collect.
+//! The writer thread. It takes the batches that the cores have handed over, writes them as one frame,
+//! synchronises once (group commit), and publishes to each core which of its batches are stored.
+//! Meanwhile the cores collect the next batches.
 //!
-//! When it cannot write, it says so, keeps what it has in hand and tries again: nothing is
-//! acknowledged meanwhile, and cores bound what they collect. A write or a synchronisation that failed
-//! leaves nobody knows what in the segment, so the next attempt cuts that off and goes to a new one.
+//! When a write fails, the thread logs an error, keeps the batches and tries again. Nothing is
+//! acknowledged meanwhile, and the cores limit what they collect. After a failed write or synchronisation
+//! the content of the segment is unknown, so the next attempt truncates the segment and begins a new one.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,33 +23,32 @@ use crate::storage::log::format::{self, Frame};
 use crate::storage::log::scan::Scan;
 use crate::storage::log::{StoreError, private, sync_folder};
 
-/// Bytes taken into one frame, after which the cores' further batches wait for the next.
+/// Bytes of batches in one frame, after which further batches wait for the next frame.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A segment is closed once it has so many bytes.
+/// Size from which a segment is closed.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// How long it waits before it tries again to write.
+/// Pause between attempts to write.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long it waits, at least, before everything is told anew once more because the store is at its
-/// bound; longer where that takes long.
-const FULL_REST: Duration = Duration::from_secs(1);
-/// So many times as long as it took.
-const FULL_REST_FACTOR: u32 = 10;
-/// Handovers under way from all cores.
+/// Least interval between checkpoints of a store at its size limit, and between checks of its size.
+const FULL_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval in multiples of the duration of the last checkpoint.
+const FULL_INTERVAL_FACTOR: u32 = 10;
+/// Capacity of the channel from the cores.
 const INBOX: usize = 1_024;
 
-/// What all cores read of the thread.
+/// The state of the store, which the writer thread publishes and the cores read.
 #[derive(Debug)]
-struct Board {
-    /// By core, the last batch that is kept.
+struct Status {
+    /// By core, the last batch that is stored.
     up_to: Vec<AtomicU64>,
     is_full: AtomicBool,
     is_failing: AtomicBool,
     checkpoint: AtomicU64,
     bytes: AtomicU64,
     syncs: AtomicU64,
-    /// The time of day at the start, as it is known by now.
+    /// The time of day at the start, corrected when the system's clock is set.
     started_us: AtomicU64,
-    /// Changes with everything but `up_to`, so that cores look.
+    /// Changes when any other field than `up_to` does.
     version: AtomicU64,
 }
 
@@ -57,13 +57,13 @@ struct Handover {
     records: RecordBatch,
 }
 
-/// A core's end: it hands over, and reads how far the store is.
+/// The client of one core: hands records over, and reads the state of the store.
 #[derive(Debug)]
-pub struct Desk {
+pub struct StoreClient {
     core: usize,
-    board: Arc<Board>,
+    status: Arc<Status>,
     outbox: flume::Sender<Handover>,
-    /// What was read last.
+    /// The last batch and version that were read.
     seen: (u64, u64),
 }
 
@@ -73,49 +73,49 @@ impl std::fmt::Debug for Handover {
     }
 }
 
-impl Desk {
-    /// Hands records over. The channel has more room than all cores together may have under way.
+impl StoreClient {
+    /// Hands records over. The channel has room for more batches than all cores together have in transit.
     pub fn hand_over(&self, records: RecordBatch) {
-        // The thread ends after all desks: should it have failed, nothing is acknowledged any more.
+        // The thread ends after all clients; if it has failed, nothing is acknowledged any more.
         let _ = self.outbox.send(Handover { core: self.core, records });
     }
 
-    /// How far the store is, if it has gone on.
-    pub fn news(&mut self) -> Option<StoreState> {
-        // Acquire: what was written before a batch counts as kept has happened.
-        let board = &self.board;
-        let now = (board.up_to[self.core].load(Acquire), board.version.load(Acquire));
+    /// The state of the store, if it has changed since the last call.
+    pub fn changed_state(&mut self) -> Option<StoreState> {
+        // Acquire: everything written before the batch was published as stored is visible.
+        let status = &self.status;
+        let now = (status.up_to[self.core].load(Acquire), status.version.load(Acquire));
         if now == self.seen {
             return None;
         }
         self.seen = now;
         Some(StoreState {
             up_to: now.0,
-            is_full: board.is_full.load(Relaxed),
-            is_failing: board.is_failing.load(Relaxed),
-            checkpoint: board.checkpoint.load(Relaxed),
-            bytes: board.bytes.load(Relaxed),
-            syncs: board.syncs.load(Relaxed),
-            wall_at_zero_us: board.started_us.load(Relaxed),
+            is_full: status.is_full.load(Relaxed),
+            is_failing: status.is_failing.load(Relaxed),
+            checkpoint: status.checkpoint.load(Relaxed),
+            bytes: status.bytes.load(Relaxed),
+            syncs: status.syncs.load(Relaxed),
+            wall_at_zero_us: status.started_us.load(Relaxed),
         })
     }
 }
 
-/// The open segment.
+/// The segment being written.
 struct Open {
     file: File,
     path: PathBuf,
-    /// Bytes of it that are whole frames.
+    /// Bytes of complete frames.
     bytes: u64,
-    /// Its first frame.
+    /// The first frame.
     first_frame: u64,
 }
 
-/// A segment that is closed.
+/// A segment that is complete.
 struct Closed {
     number: u64,
     bytes: u64,
-    /// Its first frame, or the one that follows where it has none.
+    /// The first frame, or, in a segment without frames, the next one.
     first_frame: u64,
 }
 
@@ -123,30 +123,30 @@ pub struct Writer {
     folder: PathBuf,
     settings: Storage,
     inbox: flume::Receiver<Handover>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     notifiers: Arc<[Notifier]>,
     day: TimeOfDay,
-    /// The time of day was set: everything is to be told anew by it.
-    is_day_new: bool,
+    /// The time of day was set: a checkpoint is due that logs all times again.
+    is_time_new: bool,
     open: Option<Open>,
-    /// Segments that are closed, oldest first.
+    /// Complete segments, oldest first.
     closed: Vec<Closed>,
     next_segment: u64,
-    /// The last frame written, and the last one that is on disk.
+    /// The last frame written, and the last frame on disk.
     frame: u64,
     synced: u64,
     synced_at: Instant,
-    /// The body that is being written, behind room for its head.
+    /// The frame being collected: room for its head, then the body.
     body: Vec<u8>,
-    /// By core, the last batch in it, and the checkpoint it tells of.
-    in_hand: Vec<(u64, u64)>,
-    /// By core, the last checkpoint that is kept whole.
-    told: Vec<u64>,
-    /// The checkpoint under way, with the last segment that it makes superfluous.
+    /// By core, the last batch in the frame, and the last checkpoint completed with it.
+    collected: Vec<(u64, u64)>,
+    /// By core, the last checkpoint that is stored completely.
+    checkpoints: Vec<u64>,
+    /// For the checkpoint in progress, the last segment that it makes obsolete.
     checkpoint: Option<u64>,
-    /// Bytes there were after the last checkpoint.
+    /// Size of the store after the last checkpoint.
     base_bytes: u64,
-    /// When the last checkpoint began, and how long it took.
+    /// When the last checkpoint began, and its duration.
     checkpoint_at: Option<Instant>,
     checkpoint_took: Duration,
     failing_since: Option<Instant>,
@@ -158,11 +158,11 @@ impl Writer {
         settings: &Storage,
         scan: &Scan,
         notifiers: Arc<[Notifier]>,
-    ) -> Result<(Self, Vec<Desk>), StoreError> {
+    ) -> Result<(Self, Vec<StoreClient>), StoreError> {
         let cores = notifiers.len();
         let day = TimeOfDay::after(scan.time_us);
         let (outbox, inbox) = flume::bounded(INBOX.max(16 * cores));
-        let board = Arc::new(Board {
+        let status = Arc::new(Status {
             up_to: (0..cores).map(|_| AtomicU64::new(0)).collect(),
             is_full: AtomicBool::new(false),
             is_failing: AtomicBool::new(false),
@@ -172,17 +172,21 @@ impl Writer {
             started_us: AtomicU64::new(day.at_zero_us()),
             version: AtomicU64::new(1),
         });
-        let desk =
-            |core| Desk { core, board: Arc::clone(&board), outbox: outbox.clone(), seen: (0, 0) };
-        let desks = (0..cores).map(desk).collect();
+        let client = |core| StoreClient {
+            core,
+            status: Arc::clone(&status),
+            outbox: outbox.clone(),
+            seen: (0, 0),
+        };
+        let clients = (0..cores).map(client).collect();
         let mut writer = Self {
             folder: folder.to_owned(),
             settings: settings.clone(),
             inbox,
-            board,
+            status,
             notifiers,
             day,
-            is_day_new: false,
+            is_time_new: false,
             open: None,
             closed: closed(scan),
             next_segment: scan.segments.last().map_or(1, |last| last.number + 1),
@@ -190,28 +194,28 @@ impl Writer {
             synced: scan.frame,
             synced_at: Instant::now(),
             body: vec![0; format::FRAME_BYTES],
-            in_hand: vec![(0, 0); cores],
-            told: vec![0; cores],
+            collected: vec![(0, 0); cores],
+            checkpoints: vec![0; cores],
             checkpoint: None,
             base_bytes: 0,
             checkpoint_at: None,
             checkpoint_took: Duration::ZERO,
             failing_since: None,
         };
-        // What was found may be in memory alone: a broker that was killed had not synchronised it.
+        // The last frames may not be on disk yet: a broker that was killed did not synchronise them.
         if let Some(last) = scan.segments.last() {
             let synced = File::options().write(true).open(&last.path).and_then(|f| f.sync_all());
             synced.map_err(|e| StoreError::Io(last.path.clone(), "synchronise", e))?;
         }
-        // What there is, before anything is added: a log whose extent is not known has none to lack.
+        // Before anything is added: in a log without an extent, no missing part can be noticed.
         writer.extent().write(folder).map_err(|error| {
-            StoreError::Io(folder.to_owned(), "write where the log begins and ends to", error)
+            StoreError::Io(folder.to_owned(), "write the file `extent` to", error)
         })?;
-        // Whether it can write at all shows now, and not when the first client is there.
+        // A store that cannot be written is noticed now, and not when the first client connects.
         writer.open_segment().map_err(|error| {
-            StoreError::Io(folder.to_owned(), "write a first segment to", error)
+            StoreError::Io(folder.to_owned(), "write the first segment to", error)
         })?;
-        Ok((writer, desks))
+        Ok((writer, clients))
     }
 
     /// The time of day at the start.
@@ -219,7 +223,7 @@ impl Writer {
         self.day.at_zero_us()
     }
 
-    /// Writes until all desks are gone.
+    /// Writes until all clients are dropped.
     pub fn run(mut self) {
         loop {
             match self.next_handover() {
@@ -232,23 +236,23 @@ impl Writer {
             {
                 self.collect(handover);
             }
-            self.write_patiently();
+            self.write_with_retries();
             self.end_checkpoint();
-            self.look_at_clock();
-            self.look_at_size();
+            self.check_clock();
+            self.check_size();
         }
         self.close();
     }
 
-    /// Waits for the next one, or until it is time to synchronise, or to look at the clock.
+    /// Waits for the next batch, or until it is time to synchronise, or to check the clock.
     fn next_handover(&self) -> Result<Option<Handover>, flume::RecvError> {
         let until_sync = match self.settings.sync {
             Sync::Interval if self.synced < self.frame => {
                 let due = Duration::from_millis(self.settings.sync_interval_ms.into());
                 due.saturating_sub(self.synced_at.elapsed())
             }
-            _ if self.board.is_full.load(Relaxed) => FULL_REST,
-            _ => day::LOOK,
+            _ if self.status.is_full.load(Relaxed) => FULL_INTERVAL,
+            _ => day::CHECK_INTERVAL,
         };
         match self.inbox.recv_timeout(until_sync) {
             Ok(handover) => Ok(Some(handover)),
@@ -261,34 +265,34 @@ impl Writer {
         if !records.bytes.is_empty() {
             format::push_batch(&mut self.body, &records.bytes);
         }
-        self.in_hand[core] = (records.number, records.checkpoint);
+        self.collected[core] = (records.number, records.checkpoint);
     }
 
-    /// Writes what is in hand, however long it takes; gives up only when nobody is there any more.
-    fn write_patiently(&mut self) {
+    /// Writes the collected batches, and retries until that succeeds or all clients are dropped.
+    fn write_with_retries(&mut self) {
         while let Err(error) = self.write() {
             if self.failing_since.is_none() {
                 self.failing_since = Some(Instant::now());
-                self.board.is_failing.store(true, Relaxed);
-                self.tell_all();
+                self.status.is_failing.store(true, Relaxed);
+                self.notify_all();
                 tracing::error!(
                     %error,
                     folder = %self.folder.display(),
-                    "cannot write to the store: nothing that has to be kept is acknowledged until \
-                     it can be; make room, or see to the disk"
+                    "cannot write to the store; messages for persistent sessions are not \
+                     acknowledged until writes succeed. Free disk space or check the disk"
                 );
             }
             if self.inbox.is_disconnected() {
-                tracing::error!("the broker stops with records that could not be written");
+                tracing::error!("the broker stops, and some records could not be written");
                 return;
             }
             std::thread::sleep(RETRY);
         }
         if let Some(since) = self.failing_since.take() {
-            self.board.is_failing.store(false, Relaxed);
+            self.status.is_failing.store(false, Relaxed);
             let seconds = since.elapsed().as_secs();
-            tracing::warn!(seconds, "the store can be written again; what waited is acknowledged");
-            self.tell_all();
+            tracing::warn!(seconds, "writes to the store succeed again; messages are acknowledged");
+            self.notify_all();
         }
         self.publish();
     }
@@ -326,8 +330,7 @@ impl Writer {
         }
         open.bytes += self.body.len() as u64;
         self.frame += 1;
-        // Written, and not to be written again should the synchronisation alone fail: then it goes
-        // with its segment.
+        // The frame is written, and is not written again if only the synchronisation fails.
         if self.settings.sync != Sync::Always {
             self.body.truncate(format::FRAME_BYTES);
         }
@@ -337,7 +340,7 @@ impl Writer {
     fn sync(&mut self) -> io::Result<()> {
         let Some(open) = &self.open else { return Ok(()) };
         if let Err(error) = open.file.sync_data() {
-            // What the kernel still has of it, nobody knows.
+            // It is unknown which of the written data the kernel still has.
             if self.settings.sync == Sync::Always {
                 let frame_bytes = self.body.len() as u64;
                 self.frame -= 1;
@@ -348,17 +351,17 @@ impl Writer {
             self.abandon_segment();
             return Err(error);
         }
-        self.board.syncs.fetch_add(1, Relaxed);
+        self.status.syncs.fetch_add(1, Relaxed);
         (self.synced, self.synced_at) = (self.frame, Instant::now());
         Ok(())
     }
 
-    /// A new segment, whose header is on disk before any frame follows.
+    /// Begins a new segment, whose header is on disk before any frame.
     fn open_segment(&mut self) -> io::Result<()> {
         if let Some(open) = &self.open
             && self.synced < self.frame
         {
-            // A segment that is left is on disk, whatever the policy.
+            // A complete segment is on disk, whatever `sync` is set to.
             open.file.sync_data()?;
             self.synced = self.frame;
         }
@@ -382,29 +385,29 @@ impl Writer {
         self.extent().write(&self.folder)
     }
 
-    /// Goes to a new segment, and leaves of this one what is whole.
+    /// Truncates the open segment to its complete frames, and closes it.
     fn abandon_segment(&mut self) {
         let Some(open) = self.open.take() else { return };
-        // When even this fails, the next start finds it torn: no later frame vouches for it.
+        // If this fails too, the next start finds a torn end: no later frame confirms it.
         if let Err(error) = open.file.set_len(open.bytes).and_then(|()| open.file.sync_all()) {
-            tracing::error!(%error, file = %open.path.display(), "cannot cut off a failed write");
+            tracing::error!(%error, file = %open.path.display(), "cannot truncate the segment after a failed write");
         }
         self.close_segment(&open);
     }
 
-    /// Notes the segment that was opened last as closed.
+    /// Adds the segment that was opened last to the complete ones.
     fn close_segment(&mut self, open: &Open) {
         let number = self.next_segment - 1;
         let (bytes, first_frame) = (open.bytes, open.first_frame);
         self.closed.push(Closed { number, bytes, first_frame });
     }
 
-    /// Where the log begins, ends, and what of it is on disk.
+    /// The extent of the log on disk.
     fn extent(&self) -> Extent {
         self.extent_from(0)
     }
 
-    /// The same without its first segments.
+    /// The extent without this number of segments at the beginning.
     fn extent_from(&self, closed: usize) -> Extent {
         let last_segment = self.next_segment - 1;
         let first_of = |of: &Closed| (of.number, of.first_frame);
@@ -414,22 +417,22 @@ impl Writer {
         Extent { first_segment, first_frame, last_segment, last_frame: self.synced }
     }
 
-    /// Tells each core that what it handed over is kept.
+    /// Publishes to each core that its collected batches are stored.
     fn publish(&mut self) {
-        self.board.bytes.store(self.bytes(), Relaxed);
-        for (core, (number, checkpoint)) in self.in_hand.iter_mut().enumerate() {
+        self.status.bytes.store(self.bytes(), Relaxed);
+        for (core, (number, checkpoint)) in self.collected.iter_mut().enumerate() {
             if *number == 0 {
                 continue;
             }
-            self.told[core] = *checkpoint;
-            self.board.up_to[core].store(std::mem::take(number), Release);
+            self.checkpoints[core] = *checkpoint;
+            self.status.up_to[core].store(std::mem::take(number), Release);
             self.notifiers[core].notify(Signal::Storage);
         }
     }
 
-    /// Something other than batches has changed: all cores are to look.
-    fn tell_all(&self) {
-        self.board.version.fetch_add(1, Release);
+    /// Publishes to all cores that the state of the store has changed.
+    fn notify_all(&self) {
+        self.status.version.fetch_add(1, Release);
         self.notifiers.iter().for_each(|core| core.notify(Signal::Storage));
     }
 
@@ -438,43 +441,43 @@ impl Writer {
         closed + self.open.as_ref().map_or(0, |open| open.bytes)
     }
 
-    /// Where the system's clock was set forward, everything is told anew by the new time: what was kept by
-    /// the old one would seem to be older than it is.
-    fn look_at_clock(&mut self) {
-        let Some(ahead) = self.day.look() else { return };
+    /// When the system's clock was set forward, a checkpoint logs all times again: by the old records,
+    /// sessions and messages would seem older than they are.
+    fn check_clock(&mut self) {
+        let Some(ahead) = self.day.check() else { return };
         let seconds = ahead.as_secs();
-        tracing::info!(seconds, "the time of day was set forward; the store follows");
-        self.board.started_us.store(self.day.at_zero_us(), Relaxed);
-        self.is_day_new = true;
-        self.tell_all();
+        tracing::info!(seconds, "the system clock was set forward; the store adopts the new time");
+        self.status.started_us.store(self.day.at_zero_us(), Relaxed);
+        self.is_time_new = true;
+        self.notify_all();
     }
 
-    /// Asks for everything anew when most of what is there is past, or there is too much of it.
-    fn look_at_size(&mut self) {
+    /// Begins a checkpoint when most records are obsolete, or the store has reached its size limit.
+    fn check_size(&mut self) {
         let bytes = self.bytes();
         let max = self.settings.bytes_max;
         let is_full = max > 0 && bytes > max;
-        if is_full != self.board.is_full.swap(is_full, Relaxed) {
+        if is_full != self.status.is_full.swap(is_full, Relaxed) {
             match is_full {
                 true => tracing::error!(
                     bytes,
                     bytes_max = max,
-                    "the store is at its bound: publishers of what has to be kept are not read \
-                     until consumers have taken enough; or raise storage.bytes_max"
+                    "the store is full: publishers of stored messages are paused until consumers \
+                     have acknowledged enough; consider a higher storage.bytes_max"
                 ),
-                false => tracing::warn!(bytes, "the store is below its bound again"),
+                false => tracing::warn!(bytes, "the store is no longer full"),
             }
-            self.tell_all();
+            self.notify_all();
         }
         if self.checkpoint.is_some() {
             return;
         }
         let least = self.settings.compact_bytes_min;
-        let is_mostly_past = bytes > least && bytes > 2 * self.base_bytes;
-        let rest = FULL_REST.max(self.checkpoint_took * FULL_REST_FACTOR);
-        let may_free = is_full && self.checkpoint_at.is_none_or(|at| at.elapsed() >= rest);
-        if is_mostly_past || may_free || self.is_day_new {
-            self.is_day_new = false;
+        let is_mostly_obsolete = bytes > least && bytes > 2 * self.base_bytes;
+        let interval = FULL_INTERVAL.max(self.checkpoint_took * FULL_INTERVAL_FACTOR);
+        let may_free = is_full && self.checkpoint_at.is_none_or(|at| at.elapsed() >= interval);
+        if is_mostly_obsolete || may_free || self.is_time_new {
+            self.is_time_new = false;
             self.checkpoint_at = Some(Instant::now());
             self.begin_checkpoint();
         }
@@ -483,46 +486,46 @@ impl Writer {
     fn begin_checkpoint(&mut self) {
         let last = self.next_segment - 1;
         if let Err(error) = self.open_segment() {
-            return tracing::warn!(%error, "cannot begin to compact the store; trying again later");
+            return tracing::warn!(%error, "cannot begin a checkpoint of the store; retrying later");
         }
         self.checkpoint = Some(last);
-        self.board.checkpoint.fetch_add(1, Relaxed);
+        self.status.checkpoint.fetch_add(1, Relaxed);
         tracing::debug!(bytes = self.bytes(), "compacting the store");
-        self.tell_all();
+        self.notify_all();
     }
 
-    /// Once every core has told everything anew, what was told before goes.
+    /// Removes the obsolete segments once every core has logged the checkpoint completely.
     fn end_checkpoint(&mut self) {
         let Some(last) = self.checkpoint else { return };
-        let number = self.board.checkpoint.load(Relaxed);
-        if self.told.iter().any(|&told| told < number) {
+        let number = self.status.checkpoint.load(Relaxed);
+        if self.checkpoints.iter().any(|&done| done < number) {
             return;
         }
         if self.synced < self.frame && self.sync().is_err() {
-            return; // what replaces it has to be on disk first
+            return; // the records of the checkpoint must be on disk first
         }
-        let superfluous = self.closed.iter().position(|of| of.number > last);
-        let superfluous = superfluous.unwrap_or(self.closed.len());
-        if let Err(error) = self.extent_from(superfluous).write(&self.folder) {
-            return tracing::warn!(%error, "cannot compact the store; trying again later");
+        let obsolete = self.closed.iter().position(|of| of.number > last);
+        let obsolete = obsolete.unwrap_or(self.closed.len());
+        if let Err(error) = self.extent_from(obsolete).write(&self.folder) {
+            return tracing::warn!(%error, "cannot complete a checkpoint of the store; retrying later");
         }
         self.checkpoint = None;
         self.checkpoint_took = self.checkpoint_at.map_or(Duration::ZERO, |at| at.elapsed());
         let before = self.bytes();
-        for Closed { number, .. } in self.closed.drain(..superfluous) {
+        for Closed { number, .. } in self.closed.drain(..obsolete) {
             if let Err(error) = std::fs::remove_file(format::path(&self.folder, number)) {
-                tracing::warn!(%error, number, "cannot remove a segment that is not needed any more");
+                tracing::warn!(%error, number, "cannot remove an obsolete segment");
             }
         }
         if let Err(error) = sync_folder(&self.folder) {
             tracing::warn!(%error, "cannot synchronise the folder of the store");
         }
         self.base_bytes = self.bytes();
-        self.board.bytes.store(self.base_bytes, Relaxed);
+        self.status.bytes.store(self.base_bytes, Relaxed);
         tracing::debug!(before, after = self.base_bytes, "compacted the store");
     }
 
-    /// Everything is on disk, and a last frame vouches for it.
+    /// Synchronises everything, and appends an empty frame that confirms the last one.
     fn close(mut self) {
         if self.failing_since.is_some() {
             return;
@@ -538,7 +541,7 @@ impl Writer {
     }
 }
 
-/// What was there before.
+/// The segments of earlier processes.
 fn closed(scan: &Scan) -> Vec<Closed> {
     let mut next_frame = scan.frame + 1;
     let mut closed: Vec<Closed> = Vec::with_capacity(scan.segments.len());

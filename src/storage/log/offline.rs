@@ -1,5 +1,5 @@
-//! What `broker store` does: look at a store, check it, write it anew, carry it elsewhere, and keep
-//! what is whole of a damaged one. Knows no engine; the broker must not run meanwhile.
+//! Offline operations on a store, for `broker store`: inspect, verify, compact, export, import and repair.
+//! Knows no engine; the broker must not run meanwhile.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
@@ -17,11 +17,11 @@ use crate::storage::log::scan::{self, Progress, Scan};
 use crate::storage::log::{Damage, Reader, StoreError, lock, make_folder, private, sync_folder};
 use crate::storage::record::SessionNumber;
 
-/// A batch of a log that is written anew is closed at so many bytes, a segment at so many.
+/// Sizes from which a batch and a segment are closed when a log is rewritten.
 const BATCH_BYTES: usize = 1 << 20;
 const SEGMENT_BYTES: usize = 64 << 20;
 
-/// What is in a store.
+/// A summary of the content of a store.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
     folder: PathBuf,
@@ -53,7 +53,7 @@ impl std::fmt::Display for Inspection {
     }
 }
 
-/// Reads all that can be read, over damaged places; what the records say, and what was found.
+/// Reads everything that can be read, past damaged places.
 fn read(folder: &Path) -> Result<(Image, Scan), StoreError> {
     if !folder.is_dir() {
         let error = io::Error::from(io::ErrorKind::NotFound);
@@ -62,18 +62,21 @@ fn read(folder: &Path) -> Result<(Image, Scan), StoreError> {
     let mut image = Image::default();
     let mut unknown = 0;
     let scan = Scan::each(folder, |body| {
-        // A batch of which a record is unknown tells nothing from there on.
+        // After an unknown record the rest of a batch cannot be read.
         let batches = format::batches(body).unwrap_or_default();
         let applied = batches.into_iter().map(|batch| image.apply(batch, &Whole));
         unknown += applied.filter(Result::is_err).count();
     })?;
     if unknown > 0 {
-        tracing::warn!(batches = unknown, "some records are unknown to this version");
+        tracing::warn!(
+            batches = unknown,
+            "some batches contain records that this version does not know"
+        );
     }
     Ok((image, scan))
 }
 
-/// Says what is in a store.
+/// Summarizes the content of a store.
 pub fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
     let (image, scan) = read(folder)?;
     let sessions = || image.sessions.values();
@@ -97,39 +100,40 @@ pub fn inspect(folder: &Path) -> Result<Inspection, StoreError> {
     })
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Debug)]
 pub struct Verdict {
-    /// Frames that are whole.
+    /// The number of good frames.
     pub frames: u64,
-    /// Bytes at the end that a crash left unfinished; they do no harm.
+    /// Bytes of the torn end that a crash left, which do no harm.
     pub torn_bytes: u64,
-    /// What is damaged.
+    /// Damaged places.
     pub damages: Vec<Damage>,
 }
 
-/// Looks at every byte.
+/// Verifies every byte of a store.
 pub fn verify(folder: &Path) -> Result<Verdict, StoreError> {
     let (_, scan) = read(folder)?;
     let Scan { frames, torn_bytes, damages, .. } = scan;
     Ok(Verdict { frames, torn_bytes, damages })
 }
 
-/// Writes a store anew, without what is past; bytes before and after.
+/// Rewrites a store without obsolete records; its size before and after.
 pub fn compact(folder: &Path) -> Result<(u64, u64), StoreError> {
     let mut bytes = (0, 0);
     change(folder, |_| true, &mut bytes)?;
     Ok(bytes)
 }
 
-/// Ends the session of a client, and takes its Will away; false when it has neither. What waits in it for
-/// shared subscriptions goes to their other members when the broker starts.
+/// Ends the session of a client, and removes its Will; false when there is neither. Its queued messages of
+/// shared subscriptions go to other members when the broker starts.
 pub fn end_session(folder: &Path, client_identifier: &str) -> Result<bool, StoreError> {
-    change(folder, |image| take_session_out(image, client_identifier), &mut (0, 0))
+    change(folder, |image| remove_session(image, client_identifier), &mut (0, 0))
 }
 
-/// What an ended session has for shared subscriptions is on its way to other members from here on.
-fn take_session_out(image: &mut Image, client_identifier: &str) -> bool {
+/// Removes the session and the Will of a client. Messages of shared subscriptions become in-transit
+/// forwards.
+fn remove_session(image: &mut Image, client_identifier: &str) -> bool {
     let wills_before = image.wills.len();
     image.wills.retain(|_, will| *will.client_identifier != *client_identifier);
     let of_client = |session: &Session| *session.client_identifier == *client_identifier;
@@ -148,7 +152,7 @@ fn take_session_out(image: &mut Image, client_identifier: &str) -> bool {
     !numbers.is_empty() || image.wills.len() < wills_before
 }
 
-/// Writes a store anew as `to` makes it, unless that says that nothing is to be written; what it says.
+/// Rewrites a store after `to` has changed its image, unless that returns false; what `to` returns.
 fn change(
     folder: &Path,
     to: impl FnOnce(&mut Image) -> bool,
@@ -167,15 +171,15 @@ fn change(
     if !to(&mut image) {
         return Ok(false);
     }
-    *bytes = (scan.bytes(), write_anew(folder, &scan, &image)?);
+    *bytes = (scan.bytes(), rewrite(folder, &scan, &image)?);
     for segment in &scan.segments {
         remove(&segment.path)?;
     }
     Ok(true)
 }
 
-/// Keeps what is whole, and moves the files as they are into a folder beside; where that is, and how
-/// many places were damaged. None when nothing was.
+/// Rewrites a damaged store with its intact records, and moves the original files into a subfolder: its
+/// path, and the number of damaged places. None when nothing was damaged.
 pub fn repair(folder: &Path) -> Result<Option<(PathBuf, usize)>, StoreError> {
     let _lock = lock(folder)?;
     let (image, mut scan) = read(folder)?;
@@ -188,8 +192,8 @@ pub fn repair(folder: &Path) -> Result<Option<(PathBuf, usize)>, StoreError> {
         let path = path.to_owned();
         move |error| StoreError::Io(path, what, error)
     };
-    make_folder(&aside).map_err(error(&aside, "make the folder"))?;
-    write_anew(folder, &scan, &image)?;
+    make_folder(&aside).map_err(error(&aside, "create the folder"))?;
+    rewrite(folder, &scan, &image)?;
     for segment in &scan.segments {
         let name = segment.path.file_name().unwrap_or_default();
         fs::rename(&segment.path, aside.join(name)).map_err(error(&segment.path, "move aside"))?;
@@ -202,9 +206,9 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     fs::remove_file(path).map_err(|error| StoreError::Io(path.to_owned(), "remove", error))
 }
 
-/// Writes an image into segments after those there are; bytes written.
-fn write_anew(folder: &Path, scan: &Scan, image: &Image) -> Result<u64, StoreError> {
-    // One whose extent is not known has none to lack, until the new segments are there.
+/// Writes an image into new segments after the existing ones; the number of bytes written.
+fn rewrite(folder: &Path, scan: &Scan, image: &Image) -> Result<u64, StoreError> {
+    // In a log without an extent no missing part can be noticed; this one gets an extent first.
     if scan.extent.is_none() && scan.format < format::EXTENT_VERSION {
         let error = |error| StoreError::Io(folder.to_owned(), "write to", error);
         scan.extent_now().write(folder).map_err(error)?;
@@ -212,7 +216,7 @@ fn write_anew(folder: &Path, scan: &Scan, image: &Image) -> Result<u64, StoreErr
     let first_segment = scan.segments.last().map_or(1, |last| last.number + 1);
     let first_segment = first_segment.max(scan.extent.map_or(1, |of| of.last_segment + 1));
     let frame = scan.frame.max(scan.extent.map_or(0, |of| of.last_frame));
-    let mut anew = Anew {
+    let mut rewriter = Rewriter {
         folder,
         segment: first_segment,
         first: (first_segment, frame + 1),
@@ -225,17 +229,17 @@ fn write_anew(folder: &Path, scan: &Scan, image: &Image) -> Result<u64, StoreErr
     };
     let mut rest = image.write(|batch| {
         if batch.len() >= BATCH_BYTES {
-            anew.write(batch);
+            rewriter.write(batch);
         }
     });
-    anew.write(&mut rest);
-    // A last frame that vouches for the others.
-    anew.write(&mut Vec::new());
-    anew.end()
+    rewriter.write(&mut rest);
+    // An empty frame that confirms the others.
+    rewriter.write(&mut Vec::new());
+    rewriter.end()
 }
 
-/// A log that is being written.
-struct Anew<'a> {
+/// Writes segments of a log.
+struct Rewriter<'a> {
     folder: &'a Path,
     segment: u64,
     /// The first segment and frame.
@@ -248,7 +252,7 @@ struct Anew<'a> {
     outcome: io::Result<()>,
 }
 
-impl Anew<'_> {
+impl Rewriter<'_> {
     fn write(&mut self, batch: &mut Vec<u8>) {
         if self.outcome.is_ok() {
             self.outcome = self.try_write(batch);
@@ -279,7 +283,7 @@ impl Anew<'_> {
         Ok(())
     }
 
-    /// All that was written, without what was there before.
+    /// The extent of the new segments.
     fn extent(&self) -> Extent {
         let (first_segment, first_frame) = self.first;
         let (last_segment, last_frame) = (self.segment - 1, self.frame);
@@ -308,24 +312,24 @@ impl Anew<'_> {
 enum Line {
     /// The first.
     Ringmq { format: u32 },
-    /// A session, and all that is kept of it.
+    /// A session with its whole state.
     Session { number: SessionNumber, session: Session },
-    /// The Will of a client that was connected, with the number of its session.
+    /// The Will of a client that was connected, with the number of the session.
     Will { number: SessionNumber, will: HeldWill },
-    /// A message that is retained.
+    /// A retained message.
     Retained { stamp: u64, content: OwnedContent },
 }
 
-/// Why an export or an import ended early.
+/// Why an export or an import failed.
 #[derive(Debug)]
 pub enum CarryError {
-    /// The store.
+    /// The store failed.
     Store(StoreError),
-    /// Standard input or output.
+    /// Standard input or output failed.
     Stream(io::Error),
-    /// A line, counted from 1, and what is wrong with it.
+    /// A line, counted from 1, is wrong, with the reason.
     Line(usize, String),
-    /// There is something in the store already.
+    /// The store is not empty.
     NotEmpty(PathBuf),
 }
 
@@ -337,7 +341,7 @@ impl std::fmt::Display for CarryError {
             Self::Line(number, what) => write!(f, "line {number}: {what}"),
             Self::NotEmpty(folder) => write!(
                 f,
-                "{} has a store in it; import goes into an empty folder, named with --data DIR",
+                "{} contains a store; import needs an empty folder, named with --data DIR",
                 folder.display()
             ),
         }
@@ -352,7 +356,7 @@ impl From<StoreError> for CarryError {
     }
 }
 
-/// Writes everything as JSON, an object a line, in the order of names.
+/// Writes the state as JSON Lines, ordered by name.
 pub fn export(folder: &Path, out: &mut impl Write) -> Result<(), CarryError> {
     let (image, scan) = read(folder)?;
     if !scan.damages.is_empty() {
@@ -384,7 +388,7 @@ pub fn export(folder: &Path, out: &mut impl Write) -> Result<(), CarryError> {
     out.flush().map_err(CarryError::Stream)
 }
 
-/// Reads what [`export`] wrote into an empty store; how many sessions and retained messages.
+/// Reads the output of [`export`] into an empty store; the numbers of sessions and retained messages.
 pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), CarryError> {
     let _lock = lock(folder)?;
     if !scan::files(folder)?.is_empty() {
@@ -398,23 +402,25 @@ pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), Carr
         match serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))? {
             Line::Ringmq { format: 1..=format::VERSION } if number == 1 => {}
             Line::Ringmq { format } => {
-                return Err(wrong(format!("format {format} is not what this version reads")));
+                return Err(wrong(format!("this version cannot read format {format}")));
             }
-            _ if number == 1 => return Err(wrong("an export begins with its format".to_owned())),
+            _ if number == 1 => {
+                return Err(wrong("the first line of an export must be its format".to_owned()));
+            }
             Line::Session { number, session } => {
                 check(&session).map_err(wrong)?;
-                // Without a client are messages on their way between cores, of any number of them.
+                // Sessions without a client contain in-transit forwards; there can be several.
                 let has_client = !session.client_identifier.is_empty();
                 if has_client && !names.insert(session.client_identifier.clone())
                     || image.sessions.insert(number, session).is_some()
                 {
-                    return Err(wrong("this session came before".to_owned()));
+                    return Err(wrong("duplicate session".to_owned()));
                 }
             }
             Line::Will { number, will } => {
                 check_topic(&will.content).map_err(wrong)?;
                 if image.wills.insert(number, will).is_some() {
-                    return Err(wrong("the Will of this session came before".to_owned()));
+                    return Err(wrong("duplicate Will of a session".to_owned()));
                 }
             }
             Line::Retained { stamp, content } => {
@@ -425,11 +431,11 @@ pub fn import(folder: &Path, lines: impl BufRead) -> Result<(usize, usize), Carr
         }
     }
     let counts = (image.sessions.len(), image.retained.len());
-    write_anew(folder, &Scan::default(), &image)?;
+    rewrite(folder, &Scan::default(), &image)?;
     Ok(counts)
 }
 
-/// What the engine takes for granted of a session it wrote.
+/// Checks what the engine assumes about the sessions in its store.
 fn check(session: &Session) -> Result<(), String> {
     for filter in session.subscriptions.keys() {
         shards::TopicFilter::parse(filter, usize::MAX)
