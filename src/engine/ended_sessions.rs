@@ -61,9 +61,11 @@ impl Engine {
             !filter.is_shared()
         });
         self.sessions.release_identifier(index);
-        self.metrics.messages_queued -= self.queued(index) as u64;
         let state = &mut self.sessions[index];
-        let (number, outbound) = (state.number(), state.outbound.take());
+        let (number, mut outbound) = (state.number(), state.outbound.take());
+        if let Some(outbound) = &mut outbound {
+            outbound.stop_counting();
+        }
         let mut ended = EndedSession { index, number, subscriptions, outbound, lines };
         if ended.lines.is_empty() {
             self.tell_session_over(&mut ended);

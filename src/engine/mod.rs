@@ -166,6 +166,7 @@ impl Engine {
         self.metrics.lanes_bytes = self.mesh.bytes_under_way();
         self.metrics.wills_left = self.durability.left_wills() as u64;
         self.metrics.note_access(self.access.counts());
+        self.metrics.messages_queued = self.place.ledger().messages_queued();
         debug_assert_eq!(
             self.metrics.messages_queued,
             self.sessions.iter().map(|(session, _)| self.queued(session) as u64).sum::<u64>()

@@ -25,6 +25,8 @@ struct Gauges {
     input_bytes: AtomicU64,
     connections: AtomicU32,
     sessions: AtomicU32,
+    /// Messages in the queues of sessions. Only the core itself changes it.
+    messages_queued: AtomicU64,
     wildcard_subscriptions: AtomicU32,
     shared_subscriptions: AtomicU32,
     /// Start of the window that `accepted` counts in.
@@ -72,6 +74,20 @@ impl Ledger {
             self.0.input_bytes.fetch_sub(before as u64, Relaxed);
         }
     }
+
+    /// Messages in the queues of sessions.
+    pub fn messages_queued(&self) -> u64 {
+        self.0.messages_queued.load(Relaxed)
+    }
+
+    /// Counts a queue that has `after` messages instead of `before`. Only the core itself does.
+    #[inline]
+    pub(crate) fn change_queued(&self, before: u64, after: u64) {
+        if before != after {
+            let queued = self.messages_queued() + after - before;
+            self.0.messages_queued.store(queued, Relaxed);
+        }
+    }
 }
 
 /// A charge on a ledger, released on drop.
@@ -112,8 +128,9 @@ impl Charge {
 
     /// Sets the charge to `bytes`, on the ledger of the first charge.
     pub fn update(&mut self, bytes: usize) {
-        if let Some(ledger) = self.ledger.clone() {
-            self.set(&ledger, bytes);
+        if let Some(ledger) = &self.ledger {
+            ledger.change(self.bytes, bytes);
+            self.bytes = bytes;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Usage of each user over all cores of a process, if `[protection]` limits it: sessions, retained
 //! messages, and bytes in queues.
 //!
-//! A session holds a [`Membership`] of its user and accounts its queue in [`QueueBytes`]; the
+//! A session holds a [`Membership`] of its user and accounts its queue in [`QueueCount`]; the
 //! publisher of a retained message is found by the message's stamp. Without limits, none of these
 //! exist. Sessions and retained messages are counted under a lock; a queued message costs one
 //! addition.
@@ -168,26 +168,69 @@ impl Drop for Membership {
     }
 }
 
-/// The bytes of a queue, which also count for the session's user if that is limited.
-#[derive(Debug, Default)]
-pub struct QueueBytes {
+/// The messages of a queue and their bytes. The messages count for the core of the queue, the bytes for
+/// the user of its session if that is limited.
+#[derive(Debug)]
+pub struct QueueCount {
+    messages: u64,
     bytes: u64,
+    ledger: Ledger,
+    /// The messages do not count for the core any more.
+    has_left_core: bool,
     user: Option<Arc<User>>,
 }
 
-impl QueueBytes {
+impl QueueCount {
+    /// An empty queue of the core of `ledger`.
+    pub fn on(ledger: &Ledger) -> Self {
+        let ledger = ledger.clone();
+        Self { messages: 0, bytes: 0, ledger, has_left_core: false, user: None }
+    }
+
+    /// Number of messages.
+    #[inline]
+    pub fn messages(&self) -> usize {
+        self.messages as usize
+    }
+
     /// Number of bytes.
-    pub fn get(&self) -> u64 {
+    #[inline]
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Sets the number of bytes.
-    pub fn set(&mut self, bytes: u64) {
+    /// The ledger of the core.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Counts a message that is added.
+    #[inline]
+    pub fn add(&mut self, bytes: u64) {
+        self.set(self.messages + 1, self.bytes + bytes);
+    }
+
+    /// Counts a message that is removed.
+    #[inline]
+    pub fn remove(&mut self, bytes: u64) {
+        self.set(self.messages - 1, self.bytes - bytes);
+    }
+
+    /// Counts a message that another one replaces.
+    pub fn replace(&mut self, old: u64, new: u64) {
+        self.set(self.messages, self.bytes - old + new);
+    }
+
+    #[inline]
+    fn set(&mut self, messages: u64, bytes: u64) {
+        if !self.has_left_core {
+            self.ledger.change_queued(self.messages, messages);
+        }
         if let Some(user) = &self.user {
             user.queue_bytes.fetch_add(bytes, Relaxed);
             user.queue_bytes.fetch_sub(self.bytes, Relaxed);
         }
-        self.bytes = bytes;
+        (self.messages, self.bytes) = (messages, bytes);
     }
 
     /// Whether `more` bytes would exceed `user_bytes_max` for all queues of the user.
@@ -198,16 +241,23 @@ impl QueueBytes {
 
     /// Assigns the queue to a user.
     pub fn assign_to_user(&mut self, membership: &Membership) {
-        let bytes = self.bytes;
-        self.set(0);
+        let (messages, bytes) = (self.messages, self.bytes);
+        self.set(messages, 0);
         self.user = Some(Arc::clone(&membership.0));
-        self.set(bytes);
+        self.set(messages, bytes);
+    }
+
+    /// The messages do not count for the core from here on.
+    pub fn leave_core(&mut self) {
+        if !std::mem::replace(&mut self.has_left_core, true) {
+            self.ledger.change_queued(self.messages, 0);
+        }
     }
 }
 
-impl Drop for QueueBytes {
+impl Drop for QueueCount {
     fn drop(&mut self) {
-        self.set(0);
+        self.set(0, 0);
     }
 }
 
@@ -232,8 +282,8 @@ mod tests {
         assert_eq!(one.sessions(), 2);
         assert_eq!(add_session("u").err(), Some(QuotaExceeded));
         assert!(add_session("v").is_ok());
-        let mut queue = QueueBytes::default();
-        queue.set(100);
+        let mut queue = QueueCount::on(&ledger);
+        queue.add(100);
         queue.assign_to_user(&one);
         assert!(queue.would_exceed(1, 100) && !queue.would_exceed(0, 100));
         drop((one, two));

@@ -10,32 +10,26 @@ mod acks;
 mod expired;
 mod judged;
 mod kept;
+mod queue;
 mod shared;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use acks::{Ack, Acknowledged};
-use expired::Sweep;
 pub use expired::Swept;
 pub use kept::Telling;
+use queue::Queue;
+pub use queue::{QueueLimits, Queued};
 use shards::FilterId;
 
 use crate::base::clock::Now;
 use crate::base::limits;
-use crate::base::metrics::Drop as DropCause;
-use crate::config::QueuePolicy;
 use crate::message::Message;
 use crate::resources::gauges::{Charge, Ledger};
-use crate::resources::users::{Membership, QueueBytes};
+use crate::resources::users::Membership;
 use crate::storage::commit::RecordRef;
 use crate::wire::{PacketIdentifier, Qos};
-
-/// Places in a queue that are kept when it is empty.
-const ROOM_KEPT: usize = 256;
-
-/// What a topic takes under `keep-latest` besides its bytes, roughly.
-const LATEST_BYTES: usize = 48;
 
 /// One message for one client.
 #[derive(Clone, Debug)]
@@ -86,19 +80,6 @@ impl Identifiers {
     }
 }
 
-/// Bounds of one queue.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueLimits {
-    /// Messages.
-    pub messages_max: usize,
-    /// Bytes of messages, each counted whole.
-    pub bytes_max: u64,
-    /// Bytes of all queues of the session's user; 0 is no bound.
-    pub user_bytes_max: u64,
-    /// What gives way.
-    pub policy: QueuePolicy,
-}
-
 /// Where a message in flight stands.
 #[derive(Clone, Debug)]
 enum Stage {
@@ -134,36 +115,23 @@ pub enum Next {
     Denied,
 }
 
-/// How a newcomer fared.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Queued {
-    /// It waits.
-    Kept,
-    /// Something was dropped for this cause; the newcomer may wait nevertheless.
-    Dropped(DropCause),
-    /// The policy wants the client disconnected, and the newcomer was dropped for this cause.
-    Disconnect(DropCause),
+/// Records of messages that are not sent any more, whose end the store has not been told.
+#[derive(Debug, Default)]
+struct Gone(Vec<RecordRef>);
+
+impl Gone {
+    fn note(&mut self, kept: RecordRef) {
+        if kept.number != 0 {
+            self.0.push(kept);
+        }
+    }
 }
 
 /// Messages on their way to one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbound {
     inflight: VecDeque<Inflight>,
-    queue: VecDeque<Delivery>,
-    queue_bytes: QueueBytes,
-    /// Under `keep-latest`: where in `queue` the message of a topic waits, counted from the first
-    /// message ever queued.
-    latest: HashMap<Box<str>, u64>,
-    /// What that takes, roughly.
-    latest_bytes: usize,
-    /// Messages that left the head of `queue` so far.
-    left: u64,
-    /// How many at the head of `queue` waited already when the client connected.
-    backlog: usize,
-    /// Their bytes.
-    backlog_bytes: u64,
-    /// QoS 0 messages in `queue`: while there are any, later QoS 0 messages line up behind them.
-    queued_qos_0: usize,
+    queue: Queue,
     /// Publishes that await their acknowledgement, of those sent or released on this connection;
     /// a new one is sent below `window` only.
     unacknowledged: usize,
@@ -178,67 +146,73 @@ pub struct Outbound {
     held: VecDeque<u16>,
     /// How many of those are retained messages: what is newer does not overtake them.
     held_retained: usize,
-    /// How many at the head of `queue`, and of `held`, waited already when rights changed.
-    unjudged: usize,
+    /// How many at the head of `held` waited already when rights changed.
     unjudged_held: usize,
-    /// When queued messages expire; none while the queue was never full.
-    sweep: Option<Box<Sweep>>,
-    /// Messages that are not to be sent any more and have a record of which the end is to be told.
-    gone: Vec<RecordRef>,
-    /// What all of it takes besides the messages themselves, which others may have too.
+    gone: Gone,
+    /// The memory of all this besides the messages themselves, which other clients may have too.
     charge: Charge,
-    /// For how many messages there was room when that was reckoned.
-    places: usize,
+    /// The room for messages, and the bytes of topics, that the charge was computed for.
+    charged_for: (usize, usize),
 }
 
 impl Outbound {
-    /// Puts what it takes on the ledger, after it has changed, and gives back what a burst has left.
-    #[inline]
-    pub fn settle(&mut self, ledger: &Ledger) {
-        let places = self.queue.capacity() + self.inflight.capacity();
-        if places != self.places || self.latest_bytes > 0 || self.is_roomy() {
-            self.settle_anew(ledger);
+    /// Nothing waits and nothing is in flight. Its memory and its messages count on `ledger`.
+    pub fn new(ledger: &Ledger) -> Self {
+        Self {
+            inflight: VecDeque::new(),
+            queue: Queue::new(ledger),
+            unacknowledged: 0,
+            to_resend: 0,
+            resend_from: 0,
+            window: 0,
+            last_identifier: 0,
+            held: VecDeque::new(),
+            held_retained: 0,
+            unjudged_held: 0,
+            gone: Gone::default(),
+            charge: Charge::on(ledger),
+            charged_for: (0, 0),
         }
+    }
+
+    /// Charges the memory that is taken after a change of the queue, and gives back what a burst has left.
+    #[inline]
+    fn settle(&mut self) {
+        if self.queue.is_roomy() || self.size() != self.charged_for {
+            self.settle_anew();
+        }
+    }
+
+    /// Charges the memory that is taken where only what is in flight has changed.
+    #[inline]
+    fn settle_inflight(&mut self) {
+        if self.size() != self.charged_for {
+            self.settle_anew();
+        }
+    }
+
+    #[inline]
+    fn size(&self) -> (usize, usize) {
+        (self.queue.room() + self.inflight.capacity(), self.queue.latest_bytes())
+    }
+
+    #[cold]
+    fn settle_anew(&mut self) {
+        self.queue.shrink();
+        let inflight = self.inflight.capacity() * size_of::<Inflight>();
+        self.charge.update(size_of::<Self>() + inflight + self.queue.heap_bytes());
+        self.charged_for = self.size();
     }
 
     /// Bytes of memory for the places of the queue.
     pub fn queue_room_bytes(&self) -> usize {
-        self.queue.capacity() * size_of::<Delivery>()
-    }
-
-    /// The same where no more has changed than what is in flight.
-    #[inline]
-    pub fn settle_inflight(&mut self, ledger: &Ledger) {
-        if self.queue.capacity() + self.inflight.capacity() != self.places {
-            self.settle_anew(ledger);
-        }
-    }
-
-    /// Whether the queue has much more room than it uses.
-    #[inline]
-    fn is_roomy(&self) -> bool {
-        let room = self.queue.capacity();
-        room > ROOM_KEPT && self.queue.len() < room / 8
-    }
-
-    #[cold]
-    fn settle_anew(&mut self, ledger: &Ledger) {
-        if self.is_roomy() {
-            self.queue.shrink_to(2 * self.queue.len());
-        }
-        let bytes = size_of::<Self>()
-            + self.queue.capacity() * size_of::<Delivery>()
-            + self.inflight.capacity() * size_of::<Inflight>()
-            + self.latest_bytes
-            + self.sweep.as_ref().map_or(0, |_| size_of::<Sweep>());
-        self.charge.set(ledger, bytes);
-        self.places = self.queue.capacity() + self.inflight.capacity();
+        self.queue.room() * size_of::<Delivery>()
     }
 
     /// A new connection: everything in flight is to be sent again [MQTT-4.4.0-1], within `window`.
     pub fn resume(&mut self, window: usize) {
         self.window = window;
-        (self.backlog, self.backlog_bytes) = (self.queue.len(), self.queue_bytes.get());
+        self.queue.note_connected();
         self.unacknowledged = 0;
         self.to_resend = 0;
         self.resend_from = 0;
@@ -262,7 +236,7 @@ impl Outbound {
     pub fn is_open(&self, qos: Qos) -> bool {
         let is_free = || self.queue.is_empty() && self.to_resend == 0 && self.has_room();
         match qos {
-            Qos::AtMostOnce => self.queued_qos_0 == 0 && self.held_retained == 0,
+            Qos::AtMostOnce => !self.queue.has_qos_0() && self.held_retained == 0,
             Qos::AtLeastOnce => self.held_retained == 0 && is_free(),
             Qos::ExactlyOnce => is_free(),
         }
@@ -280,6 +254,7 @@ impl Outbound {
         self.unacknowledged += 1;
         self.inflight
             .push_back(Inflight { identifier: identifier.get(), stage: Stage::Sent(delivery) });
+        self.settle_inflight();
         identifier
     }
 
@@ -292,6 +267,7 @@ impl Outbound {
         self.held_retained += usize::from(delivery.retain);
         let stage = Stage::Held(delivery, u64::MAX);
         self.inflight.push_back(Inflight { identifier: identifier.get(), stage });
+        self.settle_inflight();
         identifier
     }
 
@@ -312,13 +288,7 @@ impl Outbound {
 
     /// Takes one whose end is to be told.
     pub fn pop_gone(&mut self) -> Option<RecordRef> {
-        self.gone.pop()
-    }
-
-    fn note_gone(&mut self, kept: RecordRef) {
-        if kept.number != 0 {
-            self.gone.push(kept);
-        }
+        self.gone.0.pop()
     }
 
     /// Identifiers count up and skip none, so those in flight are a stretch shorter than the
@@ -328,112 +298,47 @@ impl Outbound {
         PacketIdentifier::new(self.last_identifier).expect("counting skips zero")
     }
 
-    /// Lines a message up. `online` is whether the client is connected. What has expired makes room
-    /// first; [`Self::take_swept`] says what did.
+    /// Adds a message to the queue. `online` is whether the client is connected. What has expired makes
+    /// room first; [`Self::take_swept`] says how much that was.
     pub fn push(
         &mut self,
         delivery: Delivery,
         limits: &QueueLimits,
         online: bool,
         now: Now,
-        ledger: &Ledger,
     ) -> Queued {
-        let bytes = delivery.weight();
-        let mut outcome = Queued::Kept;
-        let mut may_expire = true;
-        if limits.policy == QueuePolicy::KeepLatest && self.supersede(&delivery) {
-            return Queued::Dropped(DropCause::Superseded);
-        }
-        while let Some(cause) = self.is_full(bytes, limits) {
-            if std::mem::take(&mut may_expire) && self.expire(now, ledger) {
-                continue;
-            }
-            match limits.policy {
-                QueuePolicy::Disconnect if online => {
-                    self.note_gone(delivery.kept);
-                    return Queued::Disconnect(cause);
-                }
-                QueuePolicy::DropNewest | QueuePolicy::Disconnect => {
-                    self.note_gone(delivery.kept);
-                    return Queued::Dropped(cause);
-                }
-                QueuePolicy::DropOldest | QueuePolicy::KeepLatest => {
-                    let dropped = self.pop_queue();
-                    if dropped.as_ref().is_some_and(|dropped| dropped.message.is_hollow()) {
-                        continue;
-                    }
-                    self.note_gone(dropped.as_ref().map_or(delivery.kept, |dropped| dropped.kept));
-                    if dropped.is_none() {
-                        return Queued::Dropped(cause);
-                    }
-                    outcome = Queued::Dropped(cause);
-                }
-            }
-        }
-        if limits.policy == QueuePolicy::KeepLatest {
-            let number = self.left + self.queue.len() as u64;
-            let topic = delivery.message.content().topic;
-            if self.latest.insert(topic.into(), number).is_none() {
-                self.latest_bytes += LATEST_BYTES + topic.len();
-            }
-        }
-        self.enqueue(delivery);
+        let outcome = self.queue.push(delivery, limits, online, now, &mut self.gone);
+        self.settle();
         outcome
     }
 
-    /// Why there is no room for so many bytes more, if there is none.
-    fn is_full(&self, bytes: u64, limits: &QueueLimits) -> Option<DropCause> {
-        if self.queued() >= limits.messages_max
-            || self.queue_bytes.get().saturating_add(bytes) > limits.bytes_max
-        {
-            return Some(DropCause::QueueFull);
-        }
-        let would_exceed = self.queue_bytes.would_exceed(bytes, limits.user_bytes_max);
-        would_exceed.then_some(DropCause::UserQueueFull)
+    /// Drops queued messages that have expired, as many as are found at a time; whether there were any.
+    pub fn expire(&mut self, now: Now) -> bool {
+        let has_expired = self.queue.expire(now, &mut self.gone);
+        self.settle();
+        has_expired
     }
 
-    /// What waits counts for this user too from here on.
+    /// What making room has dropped since the last call.
+    pub fn take_swept(&mut self) -> Swept {
+        self.queue.take_swept()
+    }
+
+    /// The queue counts for this user too from here on.
     pub fn assign_to_user(&mut self, membership: &Membership) {
-        self.queue_bytes.assign_to_user(membership);
+        self.queue.assign_to_user(membership);
     }
 
-    /// Puts the newcomer in the place of a queued message of its topic.
-    fn supersede(&mut self, delivery: &Delivery) -> bool {
-        let topic = delivery.message.content().topic;
-        let Some(number) = self.latest.get(topic) else { return false };
-        let place = (number - self.left) as usize;
-        let old = std::mem::replace(&mut self.queue[place], delivery.clone());
-        self.note_gone(old.kept);
-        let (old_bytes, bytes) = (old.weight(), delivery.weight());
-        self.queue_bytes.set(self.queue_bytes.get() - old_bytes + bytes);
-        if place < self.backlog {
-            self.backlog_bytes = self.backlog_bytes - old_bytes + bytes;
-        }
-        self.note_expiry(&delivery.message);
-        self.queued_qos_0 -= usize::from(old.qos == Qos::AtMostOnce);
-        self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
-        true
+    /// The session has ended: its messages are not counted among those that wait any more.
+    pub fn stop_counting(&mut self) {
+        self.queue.stop_counting();
     }
 
-    fn pop_queue(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.pop_front()?;
-        let bytes = delivery.weight();
-        if bytes == 0 {
-            self.note_hollow_left();
-        }
-        if self.backlog > 0 {
-            self.backlog -= 1;
-            self.backlog_bytes -= bytes;
-        }
-        self.left += 1;
-        self.unjudged = self.unjudged.saturating_sub(1);
-        let topic = delivery.message.content().topic;
-        if !self.latest.is_empty() && self.latest.remove(topic).is_some() {
-            self.latest_bytes -= LATEST_BYTES + topic.len();
-        }
-        self.queue_bytes.set(self.queue_bytes.get() - bytes);
-        self.queued_qos_0 -= usize::from(delivery.qos == Qos::AtMostOnce);
-        Some(delivery)
+    /// Drops queued QoS 0 messages: they do not outlive the connection.
+    pub fn drop_qos_0(&mut self) -> u64 {
+        let dropped = self.queue.drop_qos_0();
+        self.settle();
+        dropped
     }
 
     /// What to send next; `None` when nothing waits or the window is used up. Expired messages are
@@ -452,6 +357,19 @@ impl Outbound {
         if let Some(next) = self.next_held(stored, &mut permits) {
             return Some(next);
         }
+        let next = self.next_queued(now, stored, expired, permits);
+        self.settle();
+        next
+    }
+
+    /// The next message of the queue.
+    fn next_queued(
+        &mut self,
+        now: Now,
+        stored: u64,
+        expired: &mut u64,
+        mut permits: impl FnMut(&Delivery) -> bool,
+    ) -> Option<Next> {
         loop {
             let head = self.queue.front()?;
             if head.qos != Qos::AtMostOnce && !self.has_room()
@@ -459,13 +377,13 @@ impl Outbound {
             {
                 return None;
             }
-            let is_unjudged = self.unjudged > 0;
-            let delivery = self.pop_queue().expect("the head was there");
+            let is_unjudged = self.queue.has_unjudged();
+            let delivery = self.queue.pop().expect("the head was there");
             if delivery.message.is_hollow() {
                 continue;
             }
             if delivery.message.is_expired(now) {
-                self.note_gone(delivery.kept);
+                self.gone.note(delivery.kept);
                 *expired += 1;
                 if *expired >= limits::EXPIRED_AT_ONCE {
                     return None;
@@ -473,7 +391,7 @@ impl Outbound {
                 continue;
             }
             if is_unjudged && !permits(&delivery) {
-                self.note_gone(delivery.kept);
+                self.gone.note(delivery.kept);
                 return Some(Next::Denied);
             }
             if delivery.qos == Qos::ExactlyOnce && delivery.kept.number != 0 && stored < u64::MAX {
@@ -508,7 +426,7 @@ impl Outbound {
         self.held_retained -= usize::from(delivery.retain);
         self.unjudged_held = self.unjudged_held.saturating_sub(1);
         if is_denied {
-            self.note_gone(delivery.kept);
+            self.gone.note(delivery.kept);
             self.forget_done();
             return Some(Next::Denied);
         }
@@ -547,41 +465,6 @@ impl Outbound {
         }
     }
 
-    /// The queue was rearranged under `keep-latest`.
-    fn number_anew(&mut self) {
-        self.latest = self
-            .queue
-            .iter()
-            .zip(self.left..)
-            .filter(|(delivery, _)| !delivery.message.is_hollow())
-            .map(|(delivery, number)| (delivery.message.content().topic.into(), number))
-            .collect();
-        self.latest_bytes = self.latest.keys().map(|topic| LATEST_BYTES + topic.len()).sum();
-    }
-
-    fn enqueue(&mut self, delivery: Delivery) {
-        let bytes = delivery.weight();
-        self.queue_bytes.set(self.queue_bytes.get() + bytes);
-        self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
-        self.note_expiry(&delivery.message);
-        self.queue.push_back(delivery);
-    }
-
-    /// Drops queued QoS 0 messages: they do not outlive the connection.
-    pub fn drop_qos_0(&mut self) -> u64 {
-        let dropped = self.queued_qos_0 as u64;
-        if dropped > 0 {
-            self.queue.retain(|delivery| delivery.qos != Qos::AtMostOnce);
-            (self.queued_qos_0, self.backlog, self.backlog_bytes) = (0, 0, 0);
-            if !self.latest.is_empty() {
-                self.number_anew();
-            }
-            self.queue_bytes.set(self.queue.iter().map(Delivery::weight).sum());
-            self.look_anew();
-        }
-        dropped
-    }
-
     /// Whether more messages wait or are in flight than this.
     pub fn is_longer_than(&self, messages: usize) -> bool {
         self.queue.len() + self.inflight.len() > messages
@@ -589,8 +472,7 @@ impl Outbound {
 
     /// Lets go of some messages, of a session that has ended; how many.
     pub fn shed(&mut self, messages: usize) -> usize {
-        let queued = self.queue.len().min(messages);
-        self.queue.truncate(self.queue.len() - queued);
+        let queued = self.queue.shed(messages);
         let inflight = self.inflight.len().min(messages - queued);
         self.inflight.truncate(self.inflight.len() - inflight);
         queued + inflight
@@ -608,17 +490,17 @@ impl Outbound {
 
     /// Messages that wait.
     pub fn queued(&self) -> usize {
-        self.queue.len() - self.hollow_places()
+        self.queue.messages()
     }
 
     /// Messages that wait and came while the client was connected.
     pub fn queued_live(&self) -> usize {
-        self.queue.len() - self.backlog
+        self.queue.live()
     }
 
     /// Their bytes.
     pub fn queued_live_bytes(&self) -> u64 {
-        self.queue_bytes.get() - self.backlog_bytes
+        self.queue.live_bytes()
     }
 
     /// Messages in flight.

@@ -106,8 +106,8 @@ impl Will {
 }
 
 #[cold]
-fn new_outbound(window: u16, extra: Option<&SessionExtra>) -> Box<Outbound> {
-    let mut outbound = Box::<Outbound>::default();
+fn new_outbound(window: u16, extra: Option<&SessionExtra>, ledger: &Ledger) -> Box<Outbound> {
+    let mut outbound = Box::new(Outbound::new(ledger));
     outbound.resume(usize::from(window));
     if let Some(membership) = extra.and_then(|extra| extra.membership.as_ref()) {
         outbound.assign_to_user(membership);
@@ -138,9 +138,9 @@ impl Session {
 
     /// The outbound record, made when it is needed; `window` is what the client takes at a time.
     #[inline]
-    pub fn outbound_mut(&mut self, window: u16) -> &mut Outbound {
+    pub fn outbound_mut(&mut self, window: u16, ledger: &Ledger) -> &mut Outbound {
         let extra = &self.extra;
-        self.outbound.get_or_insert_with(|| new_outbound(window, extra.as_deref()))
+        self.outbound.get_or_insert_with(|| new_outbound(window, extra.as_deref(), ledger))
     }
 
     /// The session, with its queue, counts for this user from here on.
@@ -182,6 +182,13 @@ impl Session {
     /// than the session lasts [MQTT-3.1.3-9].
     pub fn delay_of(&self, will: &Will) -> u32 {
         will.delay_interval_s.min(self.expiry_interval_s)
+    }
+
+    /// Sets the Will; its bytes are on the ledger until [`Self::take_will`].
+    pub fn set_will(&mut self, will: Will, ledger: &Ledger) {
+        self.take_will(ledger);
+        ledger.charge(will.bytes());
+        self.will = Some(Box::new(will));
     }
 
     /// Takes the Will away, and its bytes off the ledger.

@@ -270,7 +270,7 @@ impl Engine {
         if inflight.is_empty() && queue.is_empty() {
             return;
         }
-        let mut outbound = Box::<Outbound>::default();
+        let mut outbound = Box::new(Outbound::new(self.place.ledger()));
         let number = self.sessions[index].number();
         for of in inflight {
             let Some(identifier) = PacketIdentifier::new(of.packet_identifier) else { continue };
@@ -297,9 +297,7 @@ impl Engine {
             if let Some(membership) = state.membership() {
                 outbound.assign_to_user(membership);
             }
-            outbound.settle(self.place.ledger());
             state.outbound = Some(outbound);
-            self.count_queue(index, 0);
         }
     }
 
@@ -337,11 +335,11 @@ impl Engine {
         let latest_us = now_us.saturating_add(u64::from(u32::MAX) * 1_000_000);
         let due = will.as_ref().map(|will| journal.deadline(will.due_us.min(latest_us)));
         state.expires = expires;
-        state.will = will.and_then(|of| {
-            let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s)?;
-            self.place.ledger().charge(will.bytes());
-            Some(Box::new(Will { due, ..will }))
-        });
+        let will =
+            will.and_then(|of| Will::restored(of.content, of.retain, of.message_expiry_interval_s));
+        if let Some(will) = will {
+            state.set_will(Will { due, ..will }, self.place.ledger());
+        }
         let due = due.filter(|_| state.will.is_some());
         if let Some(first) = expires.into_iter().chain(due).min() {
             self.arm_session(index, first);

@@ -564,11 +564,9 @@ impl Engine {
         session.expiry_interval_s = expiry_interval_s.min(limits.session_expiry_max_s);
         // A Will still waiting from the connection before is cancelled [MQTT-3.1.3-9].
         session.take_will(self.place.ledger());
-        session.will = connect.will.as_ref().map(|will| {
-            let will = Will::new(will);
-            self.place.ledger().charge(will.bytes());
-            Box::new(will)
-        });
+        if let Some(will) = &connect.will {
+            session.set_will(Will::new(will), self.place.ledger());
+        }
         if let Some(outbound) = &mut session.outbound {
             outbound.resume(usize::from(window));
         }

@@ -137,10 +137,8 @@ impl Engine {
         session.connection = None;
         session.tidy();
         self.router.set_connected(index, &self.sessions[index].subscriptions, false);
-        let queued_before = self.queued(index);
         let session = &mut self.sessions[index];
         let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());
-        self.count_queue(index, queued_before);
         self.count_drops(index, DropCause::Offline, dropped);
         self.report_drops(index);
         self.dispose_will(index, ending);

@@ -129,7 +129,6 @@ impl Engine {
         let session = self.connections[id].session().expect("open");
         let outbox_bytes = self.outbox_behind_bytes();
         let (mut expired, mut denied) = (0, 0);
-        let queued_before = self.queued(session);
         while self.connections[id].pending_bytes() <= outbox_bytes {
             let stored = self.durability.stored_up_to();
             let Session { outbound, client_identifier, .. } = &mut self.sessions[session];
@@ -175,7 +174,6 @@ impl Engine {
                 break;
             }
         }
-        self.count_queue(session, queued_before);
         self.count_drops(session, DropCause::Expired, expired);
         self.count_drops(session, DropCause::NotAuthorized, denied);
         self.durability.append_done(&mut self.sessions, session);
@@ -194,16 +192,6 @@ impl Engine {
     /// The length of a session's queue.
     pub(in crate::engine) fn queued(&self, session: SessionId) -> usize {
         self.sessions[session].outbound.as_ref().map_or(0, |outbound| outbound.queued())
-    }
-
-    /// Counts a change of a session's queue, which had the length `before`.
-    pub(in crate::engine) fn count_queue(&mut self, session: SessionId, before: usize) {
-        if let Some(outbound) = &mut self.sessions[session].outbound {
-            outbound.settle(self.place.ledger());
-        }
-        let now = self.queued(session);
-        let queued = &mut self.metrics.messages_queued;
-        *queued = *queued + now as u64 - before as u64;
     }
 
     fn send_queued(

@@ -349,8 +349,7 @@ impl Engine {
             let is_held = qos == Qos::ExactlyOnce && self.durability.waits();
             let session = &mut self.sessions[recipient.session];
             let number = if self.durability.has_journal() { session.number() } else { None };
-            let outbound = session.outbound_mut(window);
-            outbound.settle_inflight(self.place.ledger());
+            let outbound = session.outbound_mut(window, self.place.ledger());
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {
@@ -404,18 +403,16 @@ impl Engine {
             let (exchange, index) = (draft.once, &self.router.index);
             delivery.kept = self.durability.append_delivery(number, &delivery, 0, exchange, index);
         }
-        let queued_before = self.queued(recipient.session);
         let session = &mut self.sessions[recipient.session];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.connections[id].window);
-        let outbound = session.outbound_mut(window);
+        let outbound = session.outbound_mut(window, self.place.ledger());
         let held = outbound.queue_room_bytes();
-        let (limits, ledger) = (&self.config.queue_limits, self.place.ledger());
-        let outcome = outbound.push(delivery, limits, connection.is_some(), self.now, ledger);
+        let limits = &self.config.queue_limits;
+        let outcome = outbound.push(delivery, limits, connection.is_some(), self.now);
         let swept = outbound.take_swept();
         // Many queues that grow in one turn take megabytes of new memory.
         self.work.spend_bytes(outbound.queue_room_bytes().saturating_sub(held));
-        self.count_queue(recipient.session, queued_before);
         self.note_swept(recipient.session, swept);
         match outcome {
             Queued::Kept => {}
@@ -431,11 +428,9 @@ impl Engine {
 
     /// Removes expired messages from the queue of a session; returns whether memory is free then.
     fn expire_queued(&mut self, session: SessionId) -> bool {
-        let queued_before = self.queued(session);
         let Some(outbound) = &mut self.sessions[session].outbound else { return false };
-        outbound.expire(self.now, self.place.ledger());
+        outbound.expire(self.now);
         let swept = outbound.take_swept();
-        self.count_queue(session, queued_before);
         self.note_swept(session, swept);
         self.durability.append_done(&mut self.sessions, session);
         !self.memory_is_full()

@@ -151,14 +151,12 @@ impl Engine {
         groups: &[(FilterId, String)],
         leaves: bool,
     ) -> bool {
-        let queued_before = self.queued(session);
         let number = self.sessions[session].number();
         let Some(mut outbound) = self.sessions[session].outbound.take() else {
             return false;
         };
         let is_more = self.redistribute(session, number, &mut outbound, groups, leaves);
         self.sessions[session].outbound = Some(outbound);
-        self.count_queue(session, queued_before);
         is_more
     }
 

@@ -36,7 +36,7 @@ impl Outbound {
         if let Some(place) = self.find(identifier.get()) {
             let stage = std::mem::replace(&mut self.inflight[place].stage, Stage::Done);
             if let Stage::Sent(delivery) = stage {
-                self.note_gone(delivery.kept);
+                self.gone.note(delivery.kept);
             }
             self.unacknowledged = self.unacknowledged.saturating_sub(1);
             self.forget_done();
@@ -79,7 +79,7 @@ impl Outbound {
             _ => return Acknowledged::Unknown,
         };
         *stage = Stage::Done;
-        self.note_gone(kept);
+        self.gone.note(kept);
         self.unacknowledged -= 1;
         self.forget_done();
         Acknowledged::Ended

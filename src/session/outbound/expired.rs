@@ -5,7 +5,8 @@
 //! and its place stays, *hollow*, until many places are: so each costs little, wherever it was. When all
 //! has been looked at, it is known when the next one expires, and nothing is looked at before.
 
-use super::{Delivery, LATEST_BYTES, Outbound};
+use super::queue::{LATEST_BYTES, Queue};
+use super::{Delivery, Gone};
 use crate::base::clock::{Deadline, Now};
 use crate::base::limits;
 use crate::message::{Content, Message};
@@ -63,17 +64,18 @@ impl Sweep {
     }
 }
 
-impl Outbound {
+impl Queue {
     /// Lets go of what has expired, as far as it is found at a time; whether something was.
-    pub fn expire(&mut self, now: Now, ledger: &Ledger) -> bool {
-        let mut sweep = self.sweep.take().unwrap_or_else(|| Box::new(Sweep::new(ledger)));
+    pub fn expire(&mut self, now: Now, gone: &mut Gone) -> bool {
+        let new = || Box::new(Sweep::new(self.count.ledger()));
+        let mut sweep = self.sweep.take().unwrap_or_else(new);
         let expired_before = sweep.swept.expired;
         if !sweep.is_through(now) {
-            self.look_through(&mut sweep, now);
+            self.look_through(&mut sweep, now, gone);
         }
         let has_expired = sweep.swept.expired > expired_before;
-        let hollow_max = HOLLOW_KEPT.max(self.queue.len() / 16);
-        let closes_ranks = sweep.hollow_places > hollow_max.min(self.queue.len() / 2);
+        let hollow_max = HOLLOW_KEPT.max(self.messages.len() / 16);
+        let closes_ranks = sweep.hollow_places > hollow_max.min(self.messages.len() / 2);
         self.sweep = Some(sweep);
         if closes_ranks {
             self.close_ranks();
@@ -81,24 +83,24 @@ impl Outbound {
         has_expired
     }
 
-    fn look_through(&mut self, sweep: &mut Sweep, now: Now) {
+    fn look_through(&mut self, sweep: &mut Sweep, now: Now, gone: &mut Gone) {
         if sweep.at.is_none() {
             sweep.next = Deadline::at_us(u64::MAX);
         }
         let from = sweep.at.map_or(0, |at| at.saturating_sub(self.left) as usize);
-        let to = self.queue.len().min(from + limits::SWEPT_AT_ONCE);
+        let to = self.messages.len().min(from + limits::SWEPT_AT_ONCE);
         for place in from..to {
-            match self.queue[place].message.expires() {
-                Some(deadline) if deadline.is_due(now) => self.hollow_out(sweep, place),
+            match self.messages[place].message.expires() {
+                Some(deadline) if deadline.is_due(now) => self.hollow_out(sweep, place, gone),
                 Some(deadline) => sweep.next = sweep.next.min(deadline),
                 None => {}
             }
         }
         sweep.swept.looked_at += to.saturating_sub(from);
-        sweep.at = (to < self.queue.len()).then_some(self.left + to as u64);
+        sweep.at = (to < self.messages.len()).then_some(self.left + to as u64);
     }
 
-    fn hollow_out(&mut self, sweep: &mut Sweep, place: usize) {
+    fn hollow_out(&mut self, sweep: &mut Sweep, place: usize, gone: &mut Gone) {
         let hollow = Delivery {
             message: sweep.hollow.clone(),
             qos: Qos::AtLeastOnce,
@@ -107,18 +109,18 @@ impl Outbound {
             shared: None,
             kept: RecordRef::default(),
         };
-        let expired = std::mem::replace(&mut self.queue[place], hollow);
+        let expired = std::mem::replace(&mut self.messages[place], hollow);
         let bytes = expired.weight();
-        self.queue_bytes.set(self.queue_bytes.get() - bytes);
+        self.count.remove(bytes);
         if place < self.backlog {
             self.backlog_bytes -= bytes;
         }
-        self.queued_qos_0 -= usize::from(expired.qos == Qos::AtMostOnce);
+        self.qos_0 -= usize::from(expired.qos == Qos::AtMostOnce);
         let topic = expired.message.content().topic;
         if !self.latest.is_empty() && self.latest.remove(topic).is_some() {
             self.latest_bytes -= LATEST_BYTES + topic.len();
         }
-        self.note_gone(expired.kept);
+        gone.note(expired.kept);
         sweep.hollow_places += 1;
         sweep.swept.expired += 1;
     }
@@ -129,7 +131,7 @@ impl Outbound {
         let (backlog, looked_at) =
             (self.backlog, sweep.at.map(|at| at.saturating_sub(self.left) as usize));
         let (mut place, mut gone_of_looked_at) = (0, 0);
-        self.queue.retain(|delivery| {
+        self.messages.retain(|delivery| {
             let is_hollow = delivery.message.is_hollow();
             if is_hollow {
                 self.backlog -= usize::from(place < backlog);
@@ -140,7 +142,7 @@ impl Outbound {
         });
         sweep.at = looked_at.map(|to| self.left + (to - gone_of_looked_at) as u64);
         sweep.hollow_places = 0;
-        self.unjudged = self.unjudged.min(self.queue.len());
+        self.unjudged = self.unjudged.min(self.messages.len());
         if !self.latest.is_empty() {
             self.number_anew();
         }
@@ -149,12 +151,6 @@ impl Outbound {
     /// What was let go of since this was asked last.
     pub fn take_swept(&mut self) -> Swept {
         self.sweep.as_mut().map_or(Swept::default(), |sweep| std::mem::take(&mut sweep.swept))
-    }
-
-    /// How many places in the queue are hollow.
-    #[inline]
-    pub(super) fn hollow_places(&self) -> usize {
-        self.sweep.as_ref().map_or(0, |sweep| sweep.hollow_places)
     }
 
     /// A hollow place has left the queue.
@@ -197,6 +193,7 @@ impl Delivery {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Outbound;
     use super::*;
     use crate::base::metrics::Drop as DropCause;
     use crate::config::QueuePolicy;
@@ -297,7 +294,7 @@ mod tests {
             steps in prop::collection::vec(step(), 1..1_500),
         ) {
             let ledger = Ledger::default();
-            let (mut queue, mut model) = (Outbound::default(), Model::default());
+            let (mut queue, mut model) = (Outbound::new(&ledger), Model::default());
             let limits = QueueLimits {
                 messages_max: MESSAGES_MAX,
                 bytes_max: u64::MAX,
@@ -312,7 +309,7 @@ mod tests {
                         number += 1;
                         let of = (topic, number, lives.map(|us| Deadline::at_us(now.0 + us)));
                         model.push(of, policy, now);
-                        let outcome = queue.push(delivery(of, &ledger), &limits, false, now, &ledger);
+                        let outcome = queue.push(delivery(of, &ledger), &limits, false, now);
                         let is_full = outcome == Queued::Dropped(DropCause::QueueFull);
                         dropped += u64::from(is_full);
                         expired += queue.take_swept().expired;
@@ -333,11 +330,11 @@ mod tests {
                 prop_assert_eq!((queue.queued(), expired), (model.queue.len(), model.expired));
                 prop_assert_eq!(dropped, model.dropped);
                 prop_assert!(queue.queue.len() <= model.queue.len() + HOLLOW_KEPT + MESSAGES_MAX / 16);
-                let bytes: u64 = queue.queue.iter().map(Delivery::weight).sum();
-                prop_assert_eq!(queue.queue_bytes.get(), bytes);
+                let bytes: u64 = queue.queue.messages.iter().map(Delivery::weight).sum();
+                prop_assert_eq!(queue.queue.count.bytes(), bytes);
                 let backlog: u64 =
-                    queue.queue.iter().take(queue.backlog).map(Delivery::weight).sum();
-                prop_assert_eq!(queue.backlog_bytes, backlog);
+                    queue.queue.messages.iter().take(queue.queue.backlog).map(Delivery::weight).sum();
+                prop_assert_eq!(queue.queue.backlog_bytes, backlog);
             }
             drop(queue);
             prop_assert_eq!(ledger.bytes(), 0);

@@ -5,11 +5,11 @@ use super::Outbound;
 impl Outbound {
     /// Rights have changed: what waits now is to be judged by them.
     pub fn judge_anew(&mut self) {
-        (self.unjudged, self.unjudged_held) = (self.queue.len(), self.held.len());
+        (self.queue.unjudged, self.unjudged_held) = (self.queue.len(), self.held.len());
     }
 
     /// Whether something waits that is to be judged.
     pub fn has_unjudged(&self) -> bool {
-        self.unjudged > 0 || self.unjudged_held > 0
+        self.queue.has_unjudged() || self.unjudged_held > 0
     }
 }

@@ -22,7 +22,7 @@ impl Outbound {
                 Stage::Released { .. } | Stage::Done => {}
             }
         }
-        let waiting = self.queue.iter_mut().filter(|delivery| delivery.kept.number != 0);
+        let waiting = self.queue.messages.iter_mut().filter(|delivery| delivery.kept.number != 0);
         waiting.for_each(|delivery| tell(Telling::Delivery(delivery, 0)));
     }
 
@@ -52,14 +52,15 @@ impl Outbound {
 
     /// Takes up a message that waited before the process began.
     pub fn restore_queued(&mut self, delivery: Delivery) {
-        self.enqueue(delivery);
+        self.queue.push_back(delivery);
     }
 
     /// All has been taken up. Under `keep-latest` queued messages are found by topic again.
     pub fn end_restore(&mut self, policy: QueuePolicy) {
         if policy == QueuePolicy::KeepLatest {
-            self.number_anew();
+            self.queue.number_anew();
         }
+        self.settle();
     }
 }
 

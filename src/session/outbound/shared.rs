@@ -2,7 +2,8 @@
 
 use shards::FilterId;
 
-use super::{Delivery, Outbound, Stage};
+use super::queue::Queue;
+use super::{Delivery, Gone, Outbound, Stage};
 use crate::wire::Qos;
 
 impl Outbound {
@@ -25,9 +26,7 @@ impl Outbound {
             };
             if delivery.qos == Qos::AtLeastOnce && is_taken(delivery) {
                 let delivery = delivery.clone();
-                if delivery.kept.number != 0 {
-                    self.gone.push(delivery.kept);
-                }
+                self.gone.note(delivery.kept);
                 taken.push(delivery);
                 self.to_resend -= usize::from(is_unsent);
                 self.unacknowledged -= usize::from(!is_unsent);
@@ -35,45 +34,9 @@ impl Outbound {
             }
         }
         self.forget_done();
-        let Some(last) = self.last_of(is_taken, messages_max) else { return (taken, false) };
-        let (has_latest, unjudged) = (!self.latest.is_empty(), self.unjudged);
-        // The others up to there, in their order, are put back in front of the rest.
-        let mut others = Vec::new();
-        for _ in 0..=last {
-            let delivery = self.pop_queue().expect("counted");
-            if delivery.message.is_hollow() {
-                continue;
-            }
-            if is_taken(&delivery) {
-                self.note_gone(delivery.kept);
-                taken.push(delivery);
-            } else {
-                others.push(delivery);
-            }
-        }
-        while let Some(other) = others.pop() {
-            self.put_first(other);
-        }
-        self.unjudged = unjudged.min(self.queue.len());
-        self.look_anew();
-        if has_latest {
-            self.number_anew();
-        }
-        let is_more = self.queue.iter().any(is_taken);
+        let is_more = self.queue.take(is_taken, messages_max, &mut taken, &mut self.gone);
+        self.settle();
         (taken, is_more)
-    }
-
-    /// The place of the last one of those to take, so many at most; none when there is none.
-    fn last_of(&self, is_taken: impl Fn(&Delivery) -> bool, messages_max: usize) -> Option<usize> {
-        let places = self.queue.iter().enumerate().filter(|(_, delivery)| is_taken(delivery));
-        places.take(messages_max).last().map(|(place, _)| place)
-    }
-
-    fn put_first(&mut self, delivery: Delivery) {
-        self.queue_bytes.set(self.queue_bytes.get() + delivery.weight());
-        self.queued_qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
-        self.left = self.left.saturating_sub(1);
-        self.queue.push_front(delivery);
     }
 
     /// Makes what was drawn for the shared subscriptions that `is_left` names this client's own: it is
@@ -85,7 +48,7 @@ impl Outbound {
             }
             Stage::Released { .. } | Stage::Done => None,
         });
-        for delivery in in_flight.chain(&mut self.queue) {
+        for delivery in in_flight.chain(&mut self.queue.messages) {
             if delivery.shared.is_some_and(&is_left) {
                 delivery.shared = None;
             }
@@ -100,6 +63,45 @@ impl Outbound {
             }
             Stage::Released { .. } | Stage::Done => None,
         });
-        in_flight.chain(self.queue.iter().filter_map(|delivery| delivery.shared))
+        in_flight.chain(self.queue.messages.iter().filter_map(|delivery| delivery.shared))
+    }
+}
+
+impl Queue {
+    /// Moves messages that `is_taken` names to `taken`, no more than `messages_max`; whether there are
+    /// more of them.
+    fn take(
+        &mut self,
+        is_taken: impl Fn(&Delivery) -> bool,
+        messages_max: usize,
+        taken: &mut Vec<Delivery>,
+        gone: &mut Gone,
+    ) -> bool {
+        let places = self.messages.iter().enumerate().filter(|(_, delivery)| is_taken(delivery));
+        let Some((last, _)) = places.take(messages_max).last() else { return false };
+        let (has_latest, unjudged) = (!self.latest.is_empty(), self.unjudged);
+        // The others up to there, in their order, are put back in front of the rest.
+        let mut others = Vec::new();
+        for _ in 0..=last {
+            let delivery = self.pop().expect("counted");
+            if delivery.message.is_hollow() {
+                continue;
+            }
+            if is_taken(&delivery) {
+                gone.note(delivery.kept);
+                taken.push(delivery);
+            } else {
+                others.push(delivery);
+            }
+        }
+        while let Some(other) = others.pop() {
+            self.push_front(other);
+        }
+        self.unjudged = unjudged.min(self.messages.len());
+        self.look_anew();
+        if has_latest {
+            self.number_anew();
+        }
+        self.messages.iter().any(is_taken)
     }
 }
