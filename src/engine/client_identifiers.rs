@@ -1,8 +1,8 @@
 //! Keys of a process, and the Client Identifiers that the broker assigns.
 //!
 //! Peers see assigned Client Identifiers. They are a keyed function of a counter, SipHash-2-4
-//! (Aumasson and Bernstein, 2012), whose key is used for nothing else: whoever has any number of
-//! them can neither tell the next one nor anything of the key of the hash tables.
+//! (Aumasson and Bernstein, 2012), whose key is used for nothing else: identifiers reveal
+//! neither the next one nor anything about the key of the hash tables.
 
 use crate::base::ids::CoreId;
 
@@ -16,7 +16,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Always the same ones for a seed: for tests and simulations, which are to be repeatable.
+    /// Keys that depend on a seed alone, for repeatable tests and simulations.
     pub fn fixed(seed: u64) -> Self {
         Self { tables: seed, identifiers: [seed, !seed] }
     }
@@ -42,7 +42,7 @@ impl Names {
         Self { keys, core, drawn: 0 }
     }
 
-    /// The next one.
+    /// The next identifier.
     pub(super) fn draw(&mut self) -> String {
         format!("{ASSIGNED}{:016x}", self.draw_number())
     }
@@ -53,7 +53,7 @@ impl Names {
     }
 }
 
-/// What assigned Client Identifiers begin with.
+/// The prefix of assigned Client Identifiers.
 const ASSIGNED: &str = "auto-";
 
 /// Whether a Client Identifier has the form of those that are assigned: its client gets another one when it
@@ -120,7 +120,7 @@ mod tests {
         assert_ne!(draw(keys, 0), draw(Keys { identifiers: [7, 0], ..keys }, 0));
     }
 
-    /// What was done before: SplitMix64 from the seed of the tables, whose state any output gives away.
+    /// Identifiers used to be SplitMix64 from the seed of the tables, whose state any output reveals.
     #[test]
     fn an_assigned_identifier_does_not_give_away_the_next_one_or_the_key_of_the_tables() {
         let unshift = |mixed: u64, bits: u32| {

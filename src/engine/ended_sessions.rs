@@ -1,6 +1,6 @@
-//! What is left to do when a session has ended, or its client gone away, and one turn has no time for
-//! all of it: thousands of subscriptions to take out of the index, messages of shared subscriptions
-//! that go to other members, a long queue to let go of. To everybody else it is over at once.
+//! Work that remains when a session has ended or its client has disconnected, and that takes several turns:
+//! thousands of subscriptions to remove from the index, messages of shared subscriptions that go to other
+//! members, a long queue to drop. For all clients the session has ended at once.
 
 use shards::FilterId;
 use smallvec::SmallVec;
@@ -13,33 +13,33 @@ use crate::session::outbound::Outbound;
 use crate::session::state::Session;
 use crate::storage::record::SessionNumber;
 
-/// Steps to take a subscription out of the index.
+/// Steps to remove a subscription from the index.
 const SUBSCRIPTION_STEPS: usize = 8;
 
-/// What is done at once, whatever is left of the budget: most sessions have no more.
+/// Subscriptions that are removed at once, whatever is left of the budget: most sessions have no more.
 const SUBSCRIPTIONS_AT_ONCE: usize = 8;
 
-/// One piece of it.
+/// Work that remains for one session.
 #[derive(Debug)]
 pub(super) enum Leftover {
     /// A session has ended.
     Ended(EndedSession),
-    /// A client went away, and other members are to have its messages of these shared subscriptions,
-    /// until it comes back.
+    /// A client has disconnected: its messages of these shared subscriptions go to other members until it
+    /// comes back.
     Absent { session: SessionRef, lines: Vec<(FilterId, String)> },
 }
 
-/// A session that has ended. Nobody finds it any more, but its place stays taken until the index
-/// knows nothing of it.
+/// A session that has ended. Its Client Identifier is free, but its place stays taken until the index has
+/// none of its subscriptions.
 #[derive(Debug)]
 pub(super) struct EndedSession {
     index: SessionId,
-    /// Its number in the store, until that is told of the end.
+    /// The number in the store, until the end of the session is logged.
     number: Option<SessionNumber>,
-    /// Those that are left in the index.
+    /// The subscriptions that are still in the index.
     subscriptions: SmallVec<[FilterId; 4]>,
     outbound: Option<Box<Outbound>>,
-    /// Shared subscriptions for which messages wait that other members may get.
+    /// Shared subscriptions whose waiting messages other members may receive.
     lines: Vec<(FilterId, String)>,
 }
 
@@ -76,7 +76,7 @@ impl Engine {
         }
     }
 
-    /// The store is told that the session has ended, and how many messages with it.
+    /// Logs the end of the session, and counts the messages that are lost with it.
     fn tell_session_over(&mut self, ended: &mut EndedSession) {
         let left = ended.outbound.as_ref().map_or(0, |o| o.queued() + o.inflight());
         self.count_drops(ended.index, DropCause::SessionEnded, left as u64);
@@ -85,7 +85,7 @@ impl Engine {
         ended.lines.clear();
     }
 
-    /// Goes on with a session that has ended; whether nothing is left of it.
+    /// Continues the end of a session; whether nothing is left of it.
     fn go_on_ending(&mut self, ended: &mut EndedSession) -> bool {
         if !ended.lines.is_empty() {
             let Some(mut outbound) = ended.outbound.take() else { unreachable!("lines are of it") };
@@ -122,8 +122,8 @@ impl Engine {
         true
     }
 
-    /// A client went away, and its session is kept: other members of its shared subscriptions get what
-    /// it has not taken.
+    /// A client has disconnected, and its session is kept: other members of its shared subscriptions receive the
+    /// messages that it has not taken.
     pub(super) fn redistribute_of_absent(&mut self, index: SessionId) {
         let lines = self.groups_with_messages(index);
         if !lines.is_empty() && self.redistribute_queue(index, &lines, true) {
@@ -132,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// Goes on with what is left of sessions; false when there is nothing, or no time for it.
+    /// Continues the remaining work of sessions; returns false when there is none, or no budget for it.
     pub(super) fn go_on_with_leftovers(&mut self) -> bool {
         if self.work.is_spent() {
             return false;

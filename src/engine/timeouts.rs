@@ -11,7 +11,7 @@ use crate::engine::connections::connection::Connection;
 use crate::engine::routing::congestion::check_congestion;
 use crate::session::state::Session;
 
-/// What a timer is for; its owner decides whether it still means anything.
+/// The purpose of a timer. The handler decides whether the timer still means anything.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Timer {
     /// CONNECT time limit, then Keep Alive.

@@ -20,7 +20,7 @@ pub const DEFERRED_STEPS: i64 = 20_480;
 /// Steps of one turn, besides a piece that cannot be cut in each of its parts.
 pub const TURN_STEPS: u32 = (ARRIVAL_STEPS + DEFERRED_STEPS) as u32;
 
-/// The least that a client gets of the second part when its turn comes, if others wait.
+/// The smallest share of the second part that a client gets while others wait.
 const SHARE_STEPS_MIN: i64 = DEFERRED_STEPS / 16;
 
 /// Bytes that are copied, or looked at one after the other, for a step.
@@ -33,7 +33,7 @@ pub struct Work {
     left: i64,
     /// Steps of this part of the turn that are kept for those who come after.
     kept: i64,
-    /// What this part began with.
+    /// The budget of this part at its beginning.
     began_with: i64,
     /// The part for what was deferred has begun.
     is_deferred: bool,
@@ -71,19 +71,20 @@ impl Work {
         self.left -= steps as i64;
     }
 
-    /// The same for bytes that were copied or looked at.
+    /// Takes the steps for bytes that were copied or checked off the budget.
     #[inline]
     pub fn spend_bytes(&mut self, bytes: usize) {
         self.spend(bytes / BYTES_PER_STEP);
     }
 
-    /// Whether the one who is served now has to stop, and go on in a later turn.
+    /// Whether the client that is served now has to stop, and continue in a later turn.
     #[inline]
     pub fn is_spent(&self) -> bool {
         self.left <= 0
     }
 
-    /// What arrived in this turn has been served, and what was deferred follows: true when that is new.
+    /// Begins the part for deferred work, once what arrived in this turn has been served; returns false when
+    /// it has begun already.
     #[inline]
     pub fn begin_deferred(&mut self) -> bool {
         if self.is_deferred {
@@ -95,8 +96,7 @@ impl Work {
         true
     }
 
-    /// The next one that was deferred is served, one of so many that wait: it gets its share of what
-    /// is left.
+    /// Serves the next client of so many that wait: it gets its share of what is left.
     pub fn begin_share(&mut self, waiting: usize) {
         self.end_share();
         let share = (self.left / waiting.max(1) as i64).max(SHARE_STEPS_MIN);
@@ -104,7 +104,7 @@ impl Work {
         self.left -= self.kept;
     }
 
-    /// Everybody had a share: what is left is nobody's in particular.
+    /// Ends the share of a client: what is left is for the others again.
     #[inline]
     pub fn end_share(&mut self) {
         self.left += std::mem::take(&mut self.kept);
@@ -182,7 +182,7 @@ mod tests {
             served += 1;
         }
         assert!(served >= 15, "{served}");
-        // One alone gets all of it.
+        // A single client gets all of it.
         work.end_turn();
         work.begin_deferred();
         work.begin_share(1);

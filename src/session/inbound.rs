@@ -11,28 +11,28 @@ use crate::wire::PacketIdentifier;
 pub struct Inbound {
     /// Ascending in the usual case (clients count up), so both ends are cheap.
     identifiers: VecDeque<u16>,
-    /// How many of them, at most, came on an earlier connection.
+    /// How many of the identifiers, at most, came on an earlier connection.
     carried: usize,
-    /// Those of them that the store is not to hear of yet, as other cores may not have stored the
-    /// message, with the last checkpoint that had begun when they came.
+    /// Identifiers that are not logged yet, as other cores may not have stored the message, with the last
+    /// checkpoint that had begun when they came.
     untold: HashMap<u16, u64>,
     charge: Charge,
 }
 
 impl Inbound {
-    /// A new connection: what is unfinished is no part of its quota, which begins anew (4.9).
+    /// Begins a new connection: unfinished exchanges are no part of its quota (4.9).
     pub fn resume(&mut self) {
         self.carried = self.identifiers.len();
     }
 
-    /// Puts what it takes on the ledger, after it has changed.
+    /// Charges the memory after a change.
     pub fn settle(&mut self, ledger: &Ledger) {
         let untold = self.untold.capacity() * (size_of::<(u16, u64)>() + 1);
         let bytes = size_of::<Self>() + self.identifiers.capacity() * 2 + untold;
         self.charge.set(ledger, bytes);
     }
 
-    /// Notes the identifier; false when it was there already: the message is a duplicate.
+    /// Notes an identifier; returns false when it was there already: the message is a duplicate.
     pub fn receive(&mut self, identifier: PacketIdentifier) -> bool {
         let value = identifier.get();
         match self.identifiers.back() {
@@ -55,17 +55,17 @@ impl Inbound {
         self.identifiers.binary_search(&identifier.get()).is_ok()
     }
 
-    /// The store is not to hear of it yet.
+    /// Defers logging an identifier.
     pub fn withhold(&mut self, identifier: PacketIdentifier, checkpoint: u64) {
         self.untold.insert(identifier.get(), checkpoint);
     }
 
-    /// The store has been told.
+    /// The identifier is logged.
     pub fn note_told(&mut self, identifier: PacketIdentifier) {
         self.untold.remove(&identifier.get());
     }
 
-    /// PUBREL came; false when the identifier is unknown.
+    /// Handles PUBREL; returns false when the identifier is unknown.
     pub fn release(&mut self, identifier: PacketIdentifier) -> bool {
         self.note_told(identifier);
         let Ok(place) = self.identifiers.binary_search(&identifier.get()) else { return false };
@@ -74,20 +74,20 @@ impl Inbound {
         true
     }
 
-    /// Messages between PUBREC and PUBREL that came on this connection; never too many when some
-    /// of an earlier one are left. What the client's use of our Receive Maximum counts.
+    /// How much of the server's Receive Maximum the client uses: messages between PUBREC and PUBREL that came on
+    /// this connection, never too many when some of an earlier one are left.
     pub fn used(&self) -> usize {
         self.identifiers.len() - self.carried
     }
 
-    /// Those between PUBREC and PUBREL of which the store may know, ascending: all that came before
-    /// a checkpoint for which the other cores have stored what came before it.
+    /// Identifiers between PUBREC and PUBREL to log at a checkpoint, ascending: all that came before a
+    /// checkpoint for which the other cores have stored the earlier messages.
     pub fn tell_anew(&mut self, checkpoint: u64) -> impl Iterator<Item = u16> {
         self.untold.retain(|_, since| *since >= checkpoint);
         self.identifiers.iter().copied().filter(|identifier| !self.untold.contains_key(identifier))
     }
 
-    /// Whether nothing is between PUBREC and PUBREL.
+    /// Whether no message is between PUBREC and PUBREL.
     pub fn is_empty(&self) -> bool {
         self.identifiers.is_empty()
     }

@@ -1,4 +1,4 @@
-//! One client's state and its rules, without I/O: Network Connection, Session State, flow both ways, Will, Topic Aliases.
+//! Session State of clients, without I/O: messages in both directions, subscriptions, Will, Topic Aliases.
 
 pub mod inbound;
 pub mod outbound;

@@ -44,7 +44,7 @@ pub struct Delivery {
     pub subscription_identifiers: Identifiers,
     /// The shared subscription it was drawn for, so that another member can have it instead.
     pub shared: Option<FilterId>,
-    /// Its record, where the session outlives the process.
+    /// The record in the store, where the session outlives the process.
     pub kept: RecordRef,
 }
 
@@ -54,14 +54,14 @@ pub enum Identifiers {
     /// No matching subscription has one.
     #[default]
     None,
-    /// One.
+    /// One identifier.
     One([u32; 1]),
-    /// Several, in the order of the subscriptions.
+    /// Several identifiers, in the order of the subscriptions.
     Several(Arc<[u32]>),
 }
 
 impl Identifiers {
-    /// From a list.
+    /// Subscription Identifiers of a list.
     pub fn new(identifiers: &[u32]) -> Self {
         match identifiers {
             [] => Self::None,
@@ -70,7 +70,7 @@ impl Identifiers {
         }
     }
 
-    /// As a list.
+    /// The identifiers as a list.
     pub fn as_slice(&self) -> &[u32] {
         match self {
             Self::None => &[],
@@ -80,7 +80,7 @@ impl Identifiers {
     }
 }
 
-/// Where a message in flight stands.
+/// The stage of a message in flight.
 #[derive(Clone, Debug)]
 enum Stage {
     /// Sent on an earlier connection, to be sent again on this one.
@@ -101,17 +101,17 @@ struct Inflight {
     stage: Stage,
 }
 
-/// What [`Outbound::next`] says to send.
+/// The next thing to send, see [`Outbound::next`].
 #[derive(Debug)]
 pub enum Next {
     /// A PUBLISH with this identifier (none for QoS 0) and DUP flag.
     Publish(Delivery, Option<PacketIdentifier>, bool),
     /// A PUBREL.
     Pubrel(PacketIdentifier),
-    /// Nothing yet: this QoS 2 message is in flight now, which is to be stored before it is sent.
+    /// Nothing yet: this QoS 2 message is in flight now, and has to be stored before it is sent.
     /// [`Outbound::hold_until`] must follow.
     Hold(RecordRef, PacketIdentifier),
-    /// Nothing yet: this message, which waited, is not for its client any more, and has been let go of.
+    /// Nothing yet: a message was dropped because its client may not receive it any more.
     Denied,
 }
 
@@ -137,7 +137,7 @@ pub struct Outbound {
     unacknowledged: usize,
     /// How many of `inflight` still have to be sent on this connection; they go before anything new.
     to_resend: usize,
-    /// None of those stands before this place.
+    /// The place in `inflight` before which none of those is.
     resend_from: usize,
     /// The client's Receive Maximum or our own bound, if lower.
     window: usize,
@@ -209,7 +209,7 @@ impl Outbound {
         self.queue.room() * size_of::<Delivery>()
     }
 
-    /// A new connection: everything in flight is to be sent again [MQTT-4.4.0-1], within `window`.
+    /// Begins a new connection: everything in flight is sent again [MQTT-4.4.0-1], within `window`.
     pub fn resume(&mut self, window: usize) {
         self.window = window;
         self.queue.note_connected();
@@ -258,7 +258,7 @@ impl Outbound {
         identifier
     }
 
-    /// Takes a QoS 2 message into flight that is to be stored before it is sent;
+    /// Takes a QoS 2 message into flight that has to be stored before it is sent;
     /// [`Self::hold_until`] must follow.
     pub fn hold(&mut self, delivery: Delivery) -> PacketIdentifier {
         debug_assert!(self.has_room() && delivery.qos == Qos::ExactlyOnce);
@@ -271,7 +271,7 @@ impl Outbound {
         identifier
     }
 
-    /// What was held last is sent once the store has this batch. `kept` is its record by now.
+    /// Sends the message that was held last once the store has `batch`. `kept` is its record by now.
     pub fn hold_until(&mut self, batch: u64, kept: RecordRef) {
         if let Some(Inflight { stage: Stage::Held(delivery, until), .. }) = self.inflight.back_mut()
         {
@@ -286,7 +286,7 @@ impl Outbound {
         }
     }
 
-    /// Takes one whose end is to be told.
+    /// The next record whose end is not logged yet.
     pub fn pop_gone(&mut self) -> Option<RecordRef> {
         self.gone.0.pop()
     }
@@ -403,7 +403,7 @@ impl Outbound {
         }
     }
 
-    /// What was held and is stored by now.
+    /// The next message that was held and is stored by now.
     fn next_held(
         &mut self,
         stored: u64,
@@ -470,7 +470,7 @@ impl Outbound {
         self.queue.len() + self.inflight.len() > messages
     }
 
-    /// Lets go of some messages, of a session that has ended; how many.
+    /// Drops some messages of a session that has ended; how many.
     pub fn shed(&mut self, messages: usize) -> usize {
         let queued = self.queue.shed(messages);
         let inflight = self.inflight.len().min(messages - queued);
@@ -488,7 +488,7 @@ impl Outbound {
             .min(limits::IDENTIFIER_SPAN_MAX - self.inflight.len())
     }
 
-    /// Messages that wait.
+    /// How many messages wait.
     pub fn queued(&self) -> usize {
         self.queue.messages()
     }
@@ -498,7 +498,7 @@ impl Outbound {
         self.queue.live()
     }
 
-    /// Their bytes.
+    /// Bytes of the messages that wait and came while the client was connected.
     pub fn queued_live_bytes(&self) -> u64 {
         self.queue.live_bytes()
     }

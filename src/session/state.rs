@@ -35,15 +35,15 @@ pub struct Session {
     pub connection: Option<ConnectionId>,
     /// Session Expiry Interval in seconds; `u32::MAX` never expires.
     pub expiry_interval_s: u32,
-    /// When it ends, while no connection uses it.
+    /// When the session ends, while no connection uses it.
     pub expires: Option<Deadline>,
-    /// When its timer fires; entries of the wheel for another time mean nothing.
+    /// When the timer fires; entries of the wheel for another time mean nothing.
     pub timer: Option<Deadline>,
-    /// How copies for it are encoded: that of the latest connection.
+    /// How copies are encoded: the class of the latest connection.
     pub class: DeliveryClass,
-    /// With the generation its number in the store; zero when it is not kept there.
+    /// With the generation, the number of the session in the store; zero when it is not stored.
     pub era: [u8; 3],
-    /// Its subscriptions in the index, in no order.
+    /// The subscriptions in the index, in no order.
     pub subscriptions: SmallVec<[FilterId; 4]>,
     /// Messages to the client; none until the first one that must be tracked.
     pub outbound: Option<Box<Outbound>>,
@@ -53,22 +53,22 @@ pub struct Session {
     pub replays: Replays,
     /// The Will, from CONNECT until it is published or cancelled.
     pub will: Option<Box<Will>>,
-    /// What few sessions have.
+    /// State that few sessions have.
     pub extra: Option<Box<SessionExtra>>,
 }
 
-/// What few sessions have.
+/// State that few sessions have.
 #[derive(Debug, Default)]
 pub struct SessionExtra {
     /// Messages lost on the way to this client, by cause, since the session began.
     pub drops: Option<Box<crate::base::metrics::Drops>>,
-    /// The name of the client that made it, if it has one: nobody else is to have the session.
+    /// The user that owns the session, if it has one: no other user may resume it.
     pub owner: Option<Box<str>>,
-    /// Counts for that user, where it is bounded what one may hold.
+    /// Counts the session for that user, where the sessions of a user are bounded.
     pub membership: Option<Membership>,
-    /// Rules have changed while its client was away.
+    /// Rules have changed while the client was away.
     pub is_unjudged: bool,
-    /// It has ended: its place stays taken until the index knows nothing of it.
+    /// The session has ended: its place stays taken until the index has none of its subscriptions.
     pub is_over: bool,
 }
 
@@ -99,7 +99,7 @@ pub struct Will {
 }
 
 impl Will {
-    /// Bytes it takes, for the memory bound.
+    /// Bytes for the memory bound.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.topic.len() + self.payload.len() + self.passed_on.len()
     }
@@ -116,7 +116,7 @@ fn new_outbound(window: u16, extra: Option<&SessionExtra>, ledger: &Ledger) -> B
 }
 
 impl Session {
-    /// A fresh one, of nobody, that ends with its connection.
+    /// A new session without an owner, that ends with its connection.
     pub fn new(client_identifier: Text, generation: u32) -> Self {
         Self {
             client_identifier,
@@ -136,14 +136,14 @@ impl Session {
         }
     }
 
-    /// The outbound record, made when it is needed; `window` is what the client takes at a time.
+    /// The outbound messages, created when they are needed; `window` is the client's Receive Maximum.
     #[inline]
     pub fn outbound_mut(&mut self, window: u16, ledger: &Ledger) -> &mut Outbound {
         let extra = &self.extra;
         self.outbound.get_or_insert_with(|| new_outbound(window, extra.as_deref(), ledger))
     }
 
-    /// The session, with its queue, counts for this user from here on.
+    /// Counts the session, with its queue, for a user from now on.
     pub fn assign_to_user(&mut self, membership: Membership) {
         if let Some(outbound) = &mut self.outbound {
             outbound.assign_to_user(&membership);
@@ -151,24 +151,24 @@ impl Session {
         self.extra.get_or_insert_default().membership = Some(membership);
     }
 
-    /// The user for whom it counts, where that is bounded.
+    /// The user that the session counts for, where that is bounded.
     pub fn membership(&self) -> Option<&Membership> {
         self.extra.as_ref()?.membership.as_ref()
     }
 
-    /// Its number in the store, if it is kept there.
+    /// The number of the session in the store, if it is stored.
     pub fn number(&self) -> Option<SessionNumber> {
         let [low, middle, high] = self.era;
         let era = u32::from_le_bytes([low, middle, high, 0]);
         (era != 0).then(|| SessionNumber(u64::from(era) << 32 | u64::from(self.generation)))
     }
 
-    /// The name of the client that made it, if it has one.
+    /// The user that owns the session, if it has one.
     pub fn owner(&self) -> Option<&str> {
         self.extra.as_ref()?.owner.as_deref()
     }
 
-    /// Whether it has ended, and only its place is still taken.
+    /// Whether the session has ended, and only its place is still taken.
     pub fn is_over(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.is_over)
     }
@@ -191,15 +191,15 @@ impl Session {
         self.will = Some(Box::new(will));
     }
 
-    /// Takes the Will away, and its bytes off the ledger.
+    /// Removes the Will, and its bytes from the ledger.
     pub fn take_will(&mut self, ledger: &Ledger) -> Option<Box<Will>> {
         let will = self.will.take()?;
         ledger.release(will.bytes());
         Some(will)
     }
 
-    /// Other rules hold: what waits is judged by them before it is sent, also what is still to come for a
-    /// client that is away, as its subscriptions are looked at when it is back.
+    /// Rules have changed: messages that wait are checked against them before they are sent. For a client that
+    /// is away, all of them are when it is back, as are its subscriptions.
     pub fn note_new_rules(&mut self) {
         match (&mut self.outbound, self.connection) {
             (Some(outbound), Some(_)) => outbound.judge_anew(),
@@ -208,7 +208,7 @@ impl Session {
         }
     }
 
-    /// Lets records go that hold nothing: most sessions are idle.
+    /// Frees records that hold nothing: most sessions are idle.
     pub fn tidy(&mut self) {
         if self.inbound.as_ref().is_some_and(|inbound| inbound.is_empty()) {
             self.inbound = None;

@@ -103,7 +103,7 @@ impl SessionTable {
         (found.generation == generation && !found.is_over()).then_some(found)
     }
 
-    /// The same, to change it.
+    /// The session of such a handle, to change it, unless it has ended.
     pub fn resolve_mut(&mut self, session: SessionRef) -> Option<&mut Session> {
         self.resolve(session)?;
         self.get_mut(session.session)
@@ -114,12 +114,12 @@ impl SessionTable {
         self.sessions.get(id.place())
     }
 
-    /// The same, to change it.
+    /// The session at a place, to change it, if the place is taken.
     pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.sessions.get_mut(id.place())
     }
 
-    /// One more than the highest place that is taken: where a walk over all places ends.
+    /// The end of a walk over all places: one more than the highest place that is taken.
     pub fn end(&self) -> usize {
         self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1)
     }

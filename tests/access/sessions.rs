@@ -85,7 +85,7 @@ fn open_qos_2_exchanges_of_an_anonymous_session_do_not_affect_the_next_owner() {
         let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
         Client::refused(&broker, Connect::new(version, name), no);
     });
-    broker.await_log("was somebody else's, or nobody's", 2);
+    broker.await_log("belonged to another user, or to none", 2);
 }
 
 const BOUND: &str = "\

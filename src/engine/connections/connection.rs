@@ -21,11 +21,11 @@ use crate::wire::{ReasonCode, Version};
 /// ```
 #[derive(Debug)]
 pub enum Phase {
-    /// Nothing but CONNECT may come.
+    /// Only CONNECT may come.
     Connecting {
-        /// It came already, on another core: see [`Connection::connect_received`].
+        /// CONNECT came already, on another core: see [`Connection::connect_received`].
         elsewhere: bool,
-        /// A proxy is to say first where the client is: it counts for no address yet.
+        /// A proxy has not sent the client's address yet: the connection counts for no address.
         awaits_address: bool,
     },
     /// CONNECT came and is not answered yet: the access control asks for more or has not decided, or an
@@ -57,82 +57,82 @@ pub struct Deferred {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Hold {
-    /// Much of what was read is to be processed in later turns. That goes on.
+    /// Much of the input is kept for later turns. Its processing continues.
     Backlog = 1,
-    /// Its CONNECT is being decided on elsewhere, or it is about to leave for another core.
+    /// The CONNECT is being decided on elsewhere, or the connection is about to move to another core.
     Decision = 2,
-    /// It does not take its answers.
+    /// The client does not read its answers.
     Answers = 4,
-    /// One of its packets takes several turns.
+    /// A packet of the client takes several turns.
     Job = 8,
-    /// It is broken, and its socket gone: what came before is still processed.
+    /// The connection is broken and the socket closed: input that came before is still processed.
     Closed = 16,
-    /// Its peer sends no more: what came before is processed and answered first.
+    /// The peer sends no more: input that came before is processed and answered first.
     Ended = 32,
-    /// Its client has said DISCONNECT: answers to what came before are still to leave.
+    /// The client has sent DISCONNECT: answers to earlier packets have not left yet.
     Left = 64,
-    /// Nothing can be sent to it any more. What it has sent is read all the same.
+    /// Nothing can be sent to the peer any more. What the peer has sent is still read.
     Deaf = 128,
 }
 
-/// Those that apply to a connection.
+/// The reasons that apply to a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Holds(u8);
 
 impl Holds {
-    /// Those for which what was read waits, too.
+    /// The reasons for which input that was read waits, too.
     const OF_INPUT: u8 =
         Hold::Decision as u8 | Hold::Answers as u8 | Hold::Job as u8 | Hold::Left as u8;
-    /// Those that say that it ends.
+    /// The reasons that say that the connection is ending.
     const OF_ENDS: u8 = Hold::Closed as u8 | Hold::Ended as u8 | Hold::Left as u8;
 
-    /// Whether there is none.
+    /// Whether no reason applies.
     pub fn is_empty(self) -> bool {
         self.0 & !(Hold::Deaf as u8) == 0
     }
 
-    /// Whether what was read waits, too.
+    /// Whether input that was read waits, too.
     pub fn holds_input(self) -> bool {
         self.0 & Self::OF_INPUT != 0
     }
 
-    /// Whether it ends as soon as what came is served.
+    /// Whether the connection ends once its input is served.
     pub fn is_ending(self) -> bool {
         self.0 & Self::OF_ENDS != 0
     }
 
-    /// Whether this one applies.
+    /// Whether a reason applies.
     pub fn has(self, hold: Hold) -> bool {
         self.0 & hold as u8 != 0
     }
 
-    /// It applies from here on.
+    /// Adds a reason.
     pub fn set(&mut self, hold: Hold) {
         self.0 |= hold as u8;
     }
 
-    /// It applies no more.
+    /// Removes a reason.
     pub fn clear(&mut self, hold: Hold) {
         self.0 &= !(hold as u8);
     }
 }
 
-/// A Network Connection. Most are idle: what only busy ones need stands elsewhere.
+/// A Network Connection. Most are idle: state that only busy ones need is in [`Extra`].
 #[derive(Debug)]
 pub struct Connection {
     /// Tells it from an earlier one in the same place.
     pub generation: u32,
-    /// Where it stands.
+    /// The phase.
     pub phase: Phase,
     /// Protocol version, known from CONNECT on.
     pub version: Version,
-    /// Where it comes from, and through which listener.
+    /// The address of the client, where it is known.
     pub address: Option<SocketAddr>,
-    /// The listener it came through.
+    /// The listener that accepted the connection.
     pub listener: u16,
-    /// It was one too many: its CONNECT is answered with this.
+    /// The reason with which CONNECT is refused, where the connection was one too many.
     pub refusal: Option<ReasonCode>,
-    /// When its timer fires; entries of the wheel for another time mean nothing.
+    /// When the timer fires; entries of the wheel for another time mean nothing.
     pub timer: Option<Deadline>,
     /// When it was accepted, or, on another core, its CONNECT received; once it is open, when a
     /// packet came last, for Keep Alive.
@@ -141,42 +141,42 @@ pub struct Connection {
     pub keep_alive_s: u16,
     /// The client's Maximum Packet Size.
     pub packet_bytes_max: u32,
-    /// QoS 1 and 2 messages it takes at a time: its Receive Maximum, or our bound if lower.
+    /// QoS 1 and 2 messages that may be in flight: the client's Receive Maximum, or the server's bound if lower.
     pub window: u16,
-    /// It is in the list of connections with something to send.
+    /// Whether the connection is in the list of those with something to send.
     pub is_dirty: bool,
-    /// How many hold it up: its socket is not read while there are any.
+    /// How many consumers and bounds pause the connection: its socket is not read while there are any.
     pub holders: u16,
-    /// Why else its socket is not read.
+    /// The other reasons for which the socket is not read.
     pub holds: Holds,
-    /// It has a turn at its retained replay or its stash coming.
+    /// Whether the connection is in a list of those that continue in a later turn.
     pub is_ready: bool,
-    /// How it stands with its time limits.
+    /// The state of the time limits.
     pub timing: Timing,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
     stash: Option<Box<Input>>,
-    /// Frames to be sent; none while there are none.
+    /// Frames to send; none while there are none.
     pub outbox: Option<SendBuffer>,
     /// Bytes of the buffer the executor has and has not written yet.
     pub sending: usize,
     /// Bytes that wait and are on the ledger.
     pub charged: usize,
-    /// The executor has a buffer.
+    /// Whether the executor has a buffer.
     pub is_sending: bool,
-    /// Nothing leaves, CONNACK first, until the store has the session.
+    /// Whether output, CONNACK first, is withheld until the store has the session.
     pub is_gated: bool,
     /// Answers that wait for other cores; none while none do.
     pub answers: Option<Box<Answers>>,
-    /// What lies between the socket and MQTT; none for plain TCP.
+    /// The layers between the socket and MQTT; none for plain TCP.
     pub transport: Option<Box<Transport>>,
-    /// Rare things.
+    /// State that few connections need.
     pub extra: Option<Box<Extra>>,
 }
 
-// A million of them are to fit: whoever needs more than few connections do says why here.
+// A million connections have to fit into memory: a change that needs more says here why.
 const _: () = assert!(size_of::<Connection>() <= 144);
 
-/// How a connection stands with its time limits.
+/// The state of a connection's time limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing(u8);
 
@@ -187,7 +187,7 @@ impl Timing {
     const OVERDUE: u8 = 2;
     /// Something came after that.
     const HEARD: u8 = 4;
-    /// It has been given the time for CONNECT once more.
+    /// The time for CONNECT was granted once more.
     const EXCUSED: u8 = 8;
 
     /// See [`Self::set_packet_timed`].
@@ -222,27 +222,27 @@ impl Timing {
     }
 }
 
-/// What few connections need.
+/// State that few connections need.
 #[derive(Debug, Default)]
 pub struct Extra {
     /// Aliases the client set.
     pub incoming_aliases: IncomingAliases,
-    /// Aliases we set; none when the client takes none.
+    /// Aliases of the server; none when the client accepts none.
     pub outgoing_aliases: Option<OutgoingAliases>,
     /// The Authentication Method of the CONNECT.
     pub authentication_method: Option<Box<str>>,
     /// Reason Strings and User Properties are sent with CONNACK and DISCONNECT alone
     /// [MQTT-3.1.2-29].
     pub hides_problems: bool,
-    /// Re-authentication goes on.
+    /// A re-authentication is in progress.
     pub is_reauthenticating: bool,
-    /// Until when it may stay.
+    /// Until when the client may stay connected.
     pub stays_until: Option<Deadline>,
-    /// What it may send, where that is bounded.
+    /// What the client may send, where that is bounded.
     pub allowance: Option<Box<Allowance>>,
-    /// The consumer is behind: since when it took nothing, and who waits for it.
+    /// The consumer is behind: since when it took nothing, and which publishers wait for it.
     pub congestion: Option<Congestion>,
-    /// Whom its certificate names, where a proxy has seen it or its TLS is the kernel's.
+    /// The identity of the certificate, where a proxy has verified it or TLS is in the kernel.
     pub certificate: Option<Box<CertificateIdentity>>,
     /// A packet that takes several turns.
     pub job: Option<Box<Job>>,
@@ -251,25 +251,25 @@ pub struct Extra {
 /// A consumer that is behind.
 #[derive(Debug)]
 pub struct Congestion {
-    /// When to look whether it takes anything.
+    /// When to check whether the consumer takes anything.
     pub next_look: Deadline,
     /// Bytes and acknowledgements taken since it fell behind.
     pub taken: u64,
-    /// The same at the last look.
+    /// The same count at the last check.
     pub taken_before: u64,
-    /// When it was last seen to take something, or fell behind.
+    /// When the consumer last took something, or fell behind.
     pub progressed: Now,
-    /// Bytes that the kernel had, and the peer had not acknowledged, at the last look; none where the
+    /// Bytes that the kernel had, and the peer had not acknowledged, at the last check; none where the
     /// kernel does not say.
     pub unacknowledged: Option<usize>,
-    /// It took nothing for a while: it holds up nobody until it takes again.
+    /// The consumer took nothing for a while: nobody waits for it until it takes something again.
     pub is_stuck: bool,
     /// Publishers whose sockets are not read until it has caught up.
     pub waiting: VecDeque<Publisher>,
 }
 
 impl Extra {
-    /// Whether it holds nothing that a fresh one does not.
+    /// Whether nothing is set.
     fn is_empty(&self) -> bool {
         self.incoming_aliases.is_empty()
             && self.outgoing_aliases.is_none()
@@ -285,7 +285,7 @@ impl Extra {
 }
 
 impl Congestion {
-    /// It has just fallen behind.
+    /// A consumer that has just fallen behind.
     pub fn new(now: Now, next_look: Deadline) -> Self {
         Self {
             next_look,
@@ -298,7 +298,7 @@ impl Congestion {
         }
     }
 
-    /// Notes whether the consumer took anything since the last look, by what was written to it and by
+    /// Notes whether the consumer took anything since the last check, by what was written to it and by
     /// what the kernel says of the peer; whether it did.
     pub fn note_progress(&mut self, now: Now, unacknowledged: Option<usize>) -> bool {
         let is_written = self.taken != self.taken_before;
@@ -314,13 +314,13 @@ impl Congestion {
 }
 
 impl Connection {
-    /// Whom its client's certificate names, if it has shown one.
+    /// The identity of the client's certificate, if it has presented one.
     pub fn certificate(&self) -> Option<&CertificateIdentity> {
         let of_transport = self.transport.as_ref().and_then(|transport| transport.certificate());
         of_transport.or_else(|| self.extra.as_ref()?.certificate.as_deref())
     }
 
-    /// A fresh one.
+    /// A connection that has just been accepted.
     pub fn new(generation: u32, address: Option<SocketAddr>, listener: u16, accepted: Now) -> Self {
         Self {
             generation,
@@ -356,19 +356,19 @@ impl Connection {
         self.stash.as_deref().map_or(&[], Input::bytes)
     }
 
-    /// When the first packet of it began; none when there is nothing.
+    /// When the first packet of the stash began; none when nothing is stashed.
     pub fn stash_began(&self) -> Option<Now> {
         self.stash.as_ref().map(|stash| stash.began)
     }
 
-    /// Lets the time of that packet begin now: so far it was not the client's.
+    /// Restarts the time of that packet: so far the server made it wait.
     pub fn restart_stash(&mut self, now: Now) {
         if let Some(stash) = &mut self.stash {
             stash.began = now;
         }
     }
 
-    /// How much more memory it takes with so many more, part of a packet of `need` bytes if that is known.
+    /// How much the stash grows by `more` bytes, part of a packet of `need` bytes if that is known.
     pub fn stash_growth(&self, more: usize, need: usize) -> usize {
         match &self.stash {
             Some(stash) => stash.held_with(more, need) - stash.held(),
@@ -376,31 +376,31 @@ impl Connection {
         }
     }
 
-    /// The time of that packet begins once more: it is late because we were. Whether that was still to be
-    /// had.
+    /// Restarts the time of that packet once, as it is late because the server was; whether that was still
+    /// possible.
     pub fn excuse_stash(&mut self, now: Now) -> bool {
         self.stash.as_mut().is_some_and(|stash| stash.excuse(now))
     }
 
-    /// Keeps more of it.
+    /// Stashes more input.
     pub fn extend_stash(&mut self, now: Now, bytes: &[u8], need: usize) {
         let fresh = || Box::new(Input::new(now));
         self.stash.get_or_insert_with(fresh).extend(bytes, need);
     }
 
-    /// All of it, for whoever goes on with it.
+    /// Takes the stash.
     pub fn take_stash(&mut self) -> Option<Box<Input>> {
         self.stash.take()
     }
 
-    /// Puts back what could not be processed after all; there is no other.
+    /// Puts back input that could not be processed; nothing else is stashed.
     pub fn put_back_stash(&mut self, now: Now, mut stash: Box<Input>) {
         debug_assert!(self.stash.is_none() && !stash.bytes().is_empty());
         stash.begin_at(now);
         self.stash = Some(stash);
     }
 
-    /// Whether nothing can be sent to it any more.
+    /// Whether nothing can be sent to the peer any more.
     pub fn is_deaf(&self) -> bool {
         self.holds.has(Hold::Deaf)
     }
@@ -410,17 +410,17 @@ impl Connection {
         self.sending + self.outbox.as_ref().map_or(0, SendBuffer::len)
     }
 
-    /// One and a half times the Keep Alive: so long may pass after the last packet [MQTT-3.1.2-22].
+    /// How long the client may be silent: one and a half times the Keep Alive [MQTT-3.1.2-22].
     pub fn silence_max(&self) -> Duration {
         Duration::from_millis(u64::from(self.keep_alive_s) * 1_500)
     }
 
-    /// When that is over.
+    /// When the client has been silent for too long.
     pub fn keep_alive_deadline(&self) -> Deadline {
         self.last_received.after(self.silence_max())
     }
 
-    /// What it has on the ledger besides input.
+    /// Bytes on the ledger besides input.
     pub fn bytes_charged(&self) -> usize {
         let extra = self.extra.as_ref();
         let aliases = extra.map_or(0, |extra| extra.incoming_aliases.bytes());
@@ -429,7 +429,7 @@ impl Connection {
         self.charged + aliases + method.map_or(0, str::len) + transport
     }
 
-    /// Input that it holds, as the ledger has it: what is not processed yet, or being decided on.
+    /// Bytes of input on the ledger: what is not processed yet, or being decided on.
     pub fn input_bytes(&self) -> usize {
         let stash = self.stash.as_ref().map_or(0, |stash| stash.held());
         let transport = self.transport.as_ref().map_or(0, |transport| transport.bytes_held());
@@ -443,8 +443,8 @@ impl Connection {
         stash + transport + connect
     }
 
-    /// Whether the access control counts it for its address: not while a proxy is yet to say which
-    /// that is.
+    /// Whether the access control counts the connection for its address: not before a proxy has sent the
+    /// address.
     pub fn has_address(&self) -> bool {
         !matches!(self.phase, Phase::Connecting { awaits_address: true, .. })
     }
@@ -481,17 +481,17 @@ impl Connection {
         }
     }
 
-    /// Whether it is behind, and still expected to catch up.
+    /// The congestion of a consumer that is behind.
     pub fn congestion(&self) -> Option<&Congestion> {
         self.extra.as_ref()?.congestion.as_ref()
     }
 
-    /// The same, to change it.
+    /// The congestion, to change it.
     pub fn congestion_mut(&mut self) -> Option<&mut Congestion> {
         self.extra.as_mut()?.congestion.as_mut()
     }
 
-    /// It is behind no more: those who waited are the caller's.
+    /// Ends the congestion. The caller resumes the publishers that waited.
     pub fn take_congestion(&mut self) -> Option<Congestion> {
         let extra = self.extra.as_mut()?;
         let congestion = extra.congestion.take();

@@ -37,7 +37,7 @@ impl Engine {
         share.max(limits::INPUT_BYTES_MIN)
     }
 
-    /// Whether memory is full beyond what those take who are still to be told so.
+    /// Whether memory is full beyond what it takes to send "server busy" to new clients.
     pub(in crate::engine) fn memory_is_overdrawn(&self) -> bool {
         let most = self.config.limits.memory_bytes_max;
         let held = self.place.ledger().bytes() + self.memory_bytes_elsewhere;
@@ -45,7 +45,7 @@ impl Engine {
     }
 
     /// Whether a connection may hold `held` bytes of input, `more` of which are not on the ledger yet.
-    /// Where `is_whole` it waits for us, and not for the rest of what the client has begun.
+    /// With `is_whole`, the input waits for the server, and not for the rest of a packet.
     pub(in crate::engine) fn has_room_for_input(
         &self,
         held: usize,
@@ -58,7 +58,7 @@ impl Engine {
         if is_whole || held <= limits::INPUT_SMALL_BYTES {
             return waiting <= most;
         }
-        // What is left is for those who hold little: they are in the middle of a packet now and then.
+        // The rest is for clients that hold little: each of them is in the middle of a packet now and then.
         let share = match self.memory_is_full() {
             true => limits::INPUT_SHARE_OF_SMALL_WHEN_FULL,
             false => limits::INPUT_SHARE_OF_SMALL,

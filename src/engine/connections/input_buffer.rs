@@ -10,26 +10,26 @@ const BYTES_MIN: usize = 64;
 #[derive(Debug)]
 pub struct Input {
     bytes: Vec<u8>,
-    /// Those before it have been processed.
+    /// Where the unprocessed bytes begin.
     begin: usize,
-    /// When its first packet began.
+    /// When the first packet began.
     pub began: Now,
-    /// It was late once because the core was.
+    /// Whether the first packet was excused once for being late, as the core was.
     is_excused: bool,
 }
 
 impl Input {
-    /// Nothing yet.
+    /// An empty buffer.
     pub fn new(began: Now) -> Self {
         Self { bytes: Vec::new(), begin: 0, began, is_excused: false }
     }
 
-    /// What came.
+    /// A buffer of these bytes.
     pub fn from_bytes(bytes: Vec<u8>, began: Now) -> Self {
         Self { bytes, begin: 0, began, is_excused: false }
     }
 
-    /// The time of its first packet begins once more; whether that was still to be had.
+    /// Restarts the time of the first packet once; whether that was still possible.
     pub fn excuse(&mut self, now: Now) -> bool {
         self.began = now;
         !std::mem::replace(&mut self.is_excused, true)
@@ -40,17 +40,17 @@ impl Input {
         (self.began, self.is_excused) = (now, false);
     }
 
-    /// What is still to be processed.
+    /// The unprocessed bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.begin..]
     }
 
-    /// The memory it takes.
+    /// Bytes of memory.
     pub fn held(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// The memory it will take with `more` bytes. `need` is how long the packet is that they are part of,
+    /// Bytes of memory with `more` bytes added. `need` is the length of the packet that they are part of,
     /// 0 where that is not known.
     pub fn held_with(&self, more: usize, need: usize) -> usize {
         let bytes = self.bytes().len() + more;

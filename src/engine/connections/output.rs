@@ -12,8 +12,8 @@ use crate::wire::Packet;
 /// The connections with something to send, and memory for what they send.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    /// In the order in which it came up: who got something first is served first, a subscriber before the
-    /// publisher who is acknowledged. Each connection is there once, which
+    /// In the order in which output was queued: a subscriber is sent a message before its publisher is
+    /// acknowledged. Each connection is there once, which
     /// [`Connection::is_dirty`](crate::engine::connections::connection::Connection::is_dirty) says. A turn
     /// empties the list.
     dirty: Vec<ConnectionId>,
@@ -100,11 +100,11 @@ impl Connections {
             self.place.ledger().charge(pending.saturating_sub(connection.charged));
             connection.charged = connection.charged.max(pending);
             if connection.is_deaf() {
-                connection.outbox = None; // nobody is there to read it
+                connection.outbox = None; // the peer cannot read it
                 continue;
             }
             if connection.is_sending || connection.is_gated {
-                continue; // it follows when the executor brings the buffer home, or the store has all
+                continue; // sent later, when the executor returns its buffer or the store has the session
             }
             if connection.transport.is_some() {
                 match self.next_wrapped(id) {
@@ -129,7 +129,7 @@ impl Connections {
         let transport = connection.transport.as_mut()?;
         if transport.is_offloading() {
             output.recycle(spare);
-            return None; // it follows when the kernel has the keys, or has not
+            return None; // sent later, when the kernel has taken or refused the keys
         }
         let outbox = connection.outbox.take();
         if outbox.is_none() && !transport.has_something_to_say() {
@@ -141,7 +141,7 @@ impl Connections {
         if transport.is_broken() {
             output.broken.push(id);
         }
-        // What goes out is what counts, and it is more than what was waiting for it.
+        // The wrapped bytes count, which are more than the plain ones that waited.
         place.ledger().charge(wrapped.len().saturating_sub(connection.charged));
         connection.charged = connection.charged.max(wrapped.len());
         let send = (!wrapped.is_empty()).then(|| connection.give_to_executor(id, wrapped));
@@ -149,7 +149,7 @@ impl Connections {
         send
     }
 
-    /// The executor wrote `bytes`, and brings the buffer home when it is empty.
+    /// The executor wrote `bytes`, and returns the buffer when it is empty.
     pub fn sent(&mut self, id: ConnectionId, bytes: usize, drained: Option<SendBuffer>) {
         self.counts.bytes_sent += bytes as u64;
         let is_drained = drained.is_some();

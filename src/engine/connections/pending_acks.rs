@@ -42,7 +42,7 @@ impl Answer {
     }
 }
 
-/// What an answer waits for besides other cores.
+/// The conditions of an answer besides receipts of other cores.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::engine) struct Promise {
     /// The batch of records that has to be stored.
@@ -70,7 +70,7 @@ pub struct Answers {
     /// PUBRECs in line: QoS 2 messages that count against our Receive Maximum only once their client knows
     /// of them, as until then it is not the client who lets us wait.
     pubrecs: usize,
-    /// So many wait that the connection is not read.
+    /// Whether the connection is not read because so many answers wait.
     holds: bool,
     /// Reason Codes of SUBACKs and UNSUBACKs in line.
     reasons: usize,
@@ -85,7 +85,7 @@ pub(super) struct SpareAnswers(Vec<Box<Answers>>);
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
-    /// Receipts it waits for, and batches of records.
+    /// How many receipts and batches of records the answer waits for.
     receipts: u32,
     receives: Option<PacketIdentifier>,
 }
@@ -108,10 +108,10 @@ impl Answers {
         self.charge.set(ledger, self.line.capacity() * size_of::<Waiting>() + self.reasons);
     }
 
-    /// Notes it; when all are there, gives back what is to be told to the store then.
+    /// Notes a receipt for an answer; after the last one returns the Packet Identifier to log as received.
     fn note_receipt(&mut self, answer: u64) -> Option<PacketIdentifier> {
         let waiting = answer.checked_sub(self.first).and_then(|n| self.line.get_mut(n as usize));
-        // One that has left waits for nothing.
+        // An answer that has left waits for nothing.
         let waiting = waiting?;
         waiting.receipts = waiting.receipts.saturating_sub(1);
         let receives = waiting.receives.take_if(|_| waiting.receipts == 0);
@@ -129,8 +129,8 @@ impl Answers {
 }
 
 impl Engine {
-    /// Sends an answer once a receipt has come for each lane of which `awaits` says so, and the store
-    /// has what it promises.
+    /// Sends an answer once a receipt has come for each lane that `awaits` names, and the store has what
+    /// the answer promises.
     pub(in crate::engine) fn answer(
         &mut self,
         id: ConnectionId,
@@ -254,7 +254,7 @@ impl Connections {
     fn put_answers_away(&mut self, id: ConnectionId) {
         let Some(mut answers) = self.get_mut(id).and_then(|c| c.answers.take()) else { return };
         answers.first = 0;
-        // What is kept to be used again is the core's.
+        // Memory that is kept for reuse is the core's.
         answers.charge.set(self.place.ledger(), 0);
         let SpareAnswers(spare) = &mut self.spare_answers;
         if spare.len() < SPARE_ANSWERS_MAX && answers.line.capacity() <= SPARE_LINE_MAX {

@@ -88,7 +88,7 @@ impl Connections {
             return;
         };
         if connection.session().is_some() {
-            // What it has sent meanwhile is read only from now on.
+            // Packets sent in the meantime are read only from now on.
             connection.last_received = now;
         }
         self.actions.push_back(Action::Resume { connection: id });
@@ -115,7 +115,7 @@ impl Connections {
     ) {
         let Some(connection) = self.slots.get_mut(id) else { return };
         if bytes > 0 {
-            // It lives, though what it sends is not read.
+            // The client is alive, though its packets are not read.
             connection.last_received = now;
         }
         let unsent = connection.outbox.as_ref().map_or(0, |outbox| outbox.len());
@@ -156,8 +156,8 @@ impl Engine {
         self.work.is_spent()
     }
 
-    /// Whether so many answers wait for a client that does not take them that it is not read: what it
-    /// sends would only add to them.
+    /// Stops reading a client that does not read its answers, as its packets would only add to them;
+    /// whether it did.
     pub(in crate::engine) fn holds_for_answers(&mut self, id: ConnectionId) -> bool {
         let is_full = self.memory_is_full();
         let outbox_bytes_max = self.config.limits.outbox_bytes_max as usize;
@@ -170,8 +170,8 @@ impl Engine {
         if unsent <= unsent_max || connection.pending_bytes() <= pending_max {
             return false;
         }
-        // Nothing leaves while the executor has no buffer out: then it is not the client who waits. And
-        // a client that is gone takes nothing any more.
+        // While the executor has no buffer, the answers do not wait for the client. A client that is gone
+        // reads nothing any more.
         if !connection.is_sending || connection.is_deaf() {
             return false;
         }

@@ -7,9 +7,9 @@
 //! handle_closed   the socket is gone: what was read is served               ─► Hold::Closed
 //! ```
 //!
-//! A connection that is ending is looked at whenever something of it has been done, and ends once nothing
-//! is left. One that gets no further for a while ends with what is left: what the store, other cores
-//! or its peer would have had to do is not waited for without end.
+//! A connection that is ending is checked whenever part of its work is done, and ends once nothing is left.
+//! A connection that makes no progress for a while ends with what is left: the server does not wait without
+//! end for the store, other cores or the peer.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ use crate::engine::timeouts::{Timer, Timers};
 use crate::engine::work::BYTES_PER_STEP;
 use crate::wire::{self, Frame};
 
-/// How a CONNECT stands to the connection that its client has already.
+/// The order of a CONNECT and the connection that its client already has.
 pub(in crate::engine) enum Comes {
-    /// It takes the session over.
+    /// The CONNECT is later and takes the session over.
     After,
-    /// Its peer sends no more, and its client is back on a connection that came later: it is not to lose
-    /// that by a CONNECT that took longer to decide on.
+    /// The peer of the CONNECT sends no more, and its client is back on a later connection, which it
+    /// keeps although this CONNECT took longer to decide on.
     Before,
     /// The other connection is still being served to its end: the CONNECT has to wait.
     TooSoon,
 }
 
 impl Connection {
-    /// Whether something that came is not served yet, and will be.
+    /// Whether some input is not processed yet, and will be.
     fn has_input_left(&self) -> bool {
         if self.holds.has(Hold::Left) {
             return false;
@@ -48,12 +48,12 @@ impl Connection {
             || self.transport.as_ref().is_some_and(|transport| transport.is_waiting())
     }
 
-    /// Whether something is still to be said to the peer that is not in its outbox yet.
+    /// Whether answers to the peer are not in the outbox yet.
     fn has_answers_left(&self) -> bool {
         !self.is_deaf() && (self.is_gated || self.is_ready || self.answers.is_some())
     }
 
-    /// How much is left, to see whether it gets less.
+    /// How much is left, to check whether it gets less.
     fn left(&self) -> u32 {
         let answers = self.answers.as_ref().map_or(0, |answers| answers.waiting());
         (self.stash().len() + self.pending_bytes() + answers) as u32
@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// The peer has said, above its socket, that nothing follows.
+    /// The layer above the socket has ended: nothing follows.
     pub(in crate::engine) fn end_of_input(&mut self, id: ConnectionId) {
         self.connections.hold(id, Hold::Ended);
         self.end_when_served(id);
@@ -130,8 +130,8 @@ impl Engine {
         true
     }
 
-    /// A client is about to be let in: what waits on a connection of the same Client Identifier whose peer
-    /// sends no more is served first.
+    /// Before a client is admitted, input that waits on a connection of the same Client Identifier whose
+    /// peer sends no more is served.
     pub(in crate::engine) fn comes_after(
         &mut self,
         id: ConnectionId,

@@ -29,7 +29,7 @@ pub(super) struct Overdue {
     away: Duration,
 }
 
-/// What has passed.
+/// The limit that has passed.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
     /// Keep Alive, or the time until CONNECT.
@@ -58,8 +58,8 @@ impl Overdue {
 }
 
 impl Connection {
-    /// Input lies here, or a decision is awaited: the client waits for us. One that is not read because it
-    /// does not take its answers does not.
+    /// Whether the client waits for the server: input or a decision is pending. A client that is not read
+    /// because it does not read its answers does not wait.
     fn awaits_us(&self) -> bool {
         let is_unwrapped_later = self.transport.as_ref().is_some_and(|t| t.is_waiting());
         let ours = [Hold::Backlog, Hold::Decision, Hold::Job];
@@ -139,7 +139,7 @@ impl Connections {
         if connection.session().is_none() {
             let awaits_us = connection.awaits_us();
             if connection.timing.excuse(awaits_us) {
-                // What it had sent lay in its socket: the answer to it goes out only now.
+                // Its packets lay in the socket: the answers leave only now.
                 connection.last_received = now;
                 timers.arm_connection(now, id, connection, now.after(limit));
                 return false;
@@ -223,7 +223,7 @@ impl Connection {
             return None;
         }
         if self.awaits_us() {
-            // Its packets lie unread because we do not read them.
+            // Its packets lie unread because the server does not read them.
             self.last_received = now;
         }
         Some((self.last_received.after(self.silence_max()), self.silence_max()))
@@ -240,7 +240,7 @@ impl Connection {
         let is_incomplete =
             matches!(wire::frame(self.stash(), packet_bytes_max), Ok(Frame::Incomplete { .. }));
         if self.is_held() || self.is_ready || !is_incomplete {
-            // What lies there waits for us, not for the client.
+            // The input waits for the server, not for the client.
             self.restart_stash(now);
         }
         let began = self.stash_began();

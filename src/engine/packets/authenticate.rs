@@ -1,5 +1,5 @@
-//! Who a client is, as the access control says it: answers that come later, whose session it may
-//! have, and how long it may stay.
+//! Authentication: the answers of the access control, AUTH exchanges, the user that owns a session, and how
+//! long a client may stay connected.
 
 use std::time::Duration;
 
@@ -8,21 +8,43 @@ use shards::Text;
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::log_rate::{name, rated};
-use crate::engine::access::{Authentication, IdentifierClaim, Identity};
-use crate::engine::connections::connection::{Hold, Phase};
+use crate::engine::access::{Authentication, Credentials, IdentifierClaim, Identity};
+use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::connect::Refusal;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::{Engine, Timer};
 use crate::resources::users::{Membership, QuotaExceeded};
-use crate::wire::{Connect, ReasonCode};
+use crate::wire::violation::Violation;
+use crate::wire::{self, Auth, Connect, Packet, ReasonCode, UserProperties, Version};
 
-/// Whether a session that is somebody else's ends, so that a new one can take its place.
+/// Whether the session of another user ends, so that a new one can take its place.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct EndsForeign(pub bool);
 
+/// What the access control is given of a CONNECT.
+pub(super) fn credentials<'a>(
+    connection: &'a Connection,
+    connect: &Connect<'a>,
+    replaces: Option<u64>,
+) -> Credentials<'a> {
+    let properties = &connect.properties;
+    Credentials {
+        client_identifier: connect.client_identifier,
+        username: connect.username,
+        password: connect.password,
+        method: properties
+            .authentication_method
+            .map(|method| (method, properties.authentication_data.unwrap_or_default())),
+        address: connection.address,
+        listener: connection.listener,
+        certificate: connection.certificate(),
+        replaces,
+    }
+}
+
 impl Engine {
-    /// Takes the answers that the access control has worked out meanwhile, and notices when its
-    /// rules have changed. To be called once a turn.
+    /// Takes the answers of the access control that are ready, and checks clients again when its rules have
+    /// changed. Called once a turn.
     pub fn handle_answers(&mut self, now: Now) {
         self.set_now(now);
         while let Some((exchange, authentication)) = self.access.poll_answer(now) {
@@ -33,7 +55,7 @@ impl Engine {
         self.access.recheck();
     }
 
-    /// The answer to [`Authentication::Pending`] is there.
+    /// Handles the answer that follows [`Authentication::Pending`].
     pub fn handle_authenticated(
         &mut self,
         now: Now,
@@ -52,15 +74,164 @@ impl Engine {
         }
     }
 
-    /// Not let in by the access control.
+    /// Refuses a client that the access control does not admit.
     pub(in crate::engine) fn turn_down(&mut self, id: ConnectionId, reason: ReasonCode) {
         self.metrics.clients_refused += 1;
         self.access.forget(exchange(id));
         self.refuse(id, reason);
     }
 
-    /// What of a CONNECT depends on who it is from. Whether the session of its Client Identifier is
-    /// somebody else's and ends.
+    /// Acts on an answer of the access control to the CONNECT in `frame`.
+    pub(in crate::engine) fn go_on_authenticating(
+        &mut self,
+        id: ConnectionId,
+        authentication: Authentication,
+        frame: &[u8],
+    ) {
+        match authentication {
+            Authentication::Granted(grant) => {
+                self.admit(id, frame, grant);
+            }
+            Authentication::Refused(reason) => self.turn_down(id, reason),
+            Authentication::Continue(_) | Authentication::Pending => {
+                if !self.defer_connect(id, frame, None) {
+                    return;
+                }
+                match authentication {
+                    Authentication::Pending => self.connections.hold(id, Hold::Decision),
+                    _ => self.connections.release_hold(id, Hold::Decision, self.now),
+                }
+                if let Authentication::Continue(data) = authentication {
+                    let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
+                        unreachable!("CONNECT was decoded when it came")
+                    };
+                    let method = connect.properties.authentication_method.unwrap_or_default();
+                    self.send_auth(id, ReasonCode::ContinueAuthentication, method, &data);
+                }
+            }
+        }
+    }
+
+    /// Handles a packet before CONNACK: a client may send only AUTH and DISCONNECT [MQTT-3.1.2-30].
+    pub(in crate::engine) fn handle_while_authenticating(
+        &mut self,
+        id: ConnectionId,
+        frame: &[u8],
+    ) -> Result<(), Violation> {
+        let packet = wire::decode(frame, self.connections[id].version)?;
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
+        let Phase::Authenticating(deferred) = &connection.phase else { return Ok(()) };
+        match packet {
+            Packet::Auth(auth) => {
+                let connect = deferred.connect.clone();
+                let Ok(Packet::Connect(decoded)) = wire::decode(&connect, Version::V5) else {
+                    unreachable!("CONNECT was decoded when it came")
+                };
+                // [MQTT-4.12.0-5]: the method stays the same.
+                if auth.reason != ReasonCode::ContinueAuthentication
+                    || auth.authentication_method != decoded.properties.authentication_method
+                {
+                    return Err(Violation::AuthenticationMethodChanged);
+                }
+                let data = auth.authentication_data.unwrap_or_default();
+                let authentication = self.access.proceed(self.now, exchange(id), data);
+                self.go_on_authenticating(id, authentication, &connect);
+                Ok(())
+            }
+            Packet::Disconnect(_) => {
+                self.end_connection(id, Ending::Silent);
+                Ok(())
+            }
+            _ => Err(Violation::UnexpectedPacket),
+        }
+    }
+
+    /// Handles AUTH on an open connection: re-authentication [MQTT-4.12.1-1].
+    pub(in crate::engine) fn handle_auth(
+        &mut self,
+        id: ConnectionId,
+        auth: &Auth<'_>,
+    ) -> Result<(), Violation> {
+        let session = self.connections.get_mut(id).and_then(|connection| connection.session());
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
+        let (address, listener) = (connection.address, connection.listener);
+        let certificate = connection.transport.as_ref().and_then(|t| t.certificate());
+        let Some(extra) = connection.extra.as_mut() else {
+            return Err(Violation::AuthWithoutMethod);
+        };
+        let certificate = certificate.or(extra.certificate.as_deref());
+        // [MQTT-4.12.0-7]: without a method in CONNECT there is no AUTH.
+        let Some(method) = extra.authentication_method.clone() else {
+            return Err(Violation::AuthWithoutMethod);
+        };
+        if auth.authentication_method != Some(&*method) {
+            return Err(Violation::AuthenticationMethodChanged);
+        }
+        let data = auth.authentication_data.unwrap_or_default();
+        let authentication = match auth.reason {
+            ReasonCode::Reauthenticate if !extra.is_reauthenticating => {
+                extra.is_reauthenticating = true;
+                let session = session.expect("an open connection has a session");
+                let who = Credentials {
+                    client_identifier: self.sessions[session].client_identifier.as_str(),
+                    username: None,
+                    password: None,
+                    method: Some((&method, data)),
+                    address,
+                    listener,
+                    certificate,
+                    replaces: Some(exchange(id)),
+                };
+                self.access.authenticate(self.now, exchange(id), &who)
+            }
+            ReasonCode::ContinueAuthentication if extra.is_reauthenticating => {
+                self.access.proceed(self.now, exchange(id), data)
+            }
+            _ => return Err(Violation::UnexpectedPacket),
+        };
+        self.go_on_reauthenticating(id, authentication);
+        Ok(())
+    }
+
+    pub(in crate::engine) fn go_on_reauthenticating(
+        &mut self,
+        id: ConnectionId,
+        authentication: Authentication,
+    ) {
+        let Some(extra) = self.connections.get_mut(id).and_then(|c| c.extra.as_mut()) else {
+            return;
+        };
+        let method = extra.authentication_method.clone().unwrap_or_default();
+        match authentication {
+            Authentication::Granted(grant) => {
+                extra.is_reauthenticating = false;
+                self.limit_stay(id, grant.valid_for);
+                self.send_auth(id, ReasonCode::Success, &method, &grant.data);
+            }
+            Authentication::Continue(data) => {
+                self.send_auth(id, ReasonCode::ContinueAuthentication, &method, &data);
+            }
+            // [MQTT-4.12.1-2]
+            Authentication::Refused(reason) => {
+                self.end_connection(id, Ending::Server(reason));
+            }
+            Authentication::Pending => {}
+        }
+    }
+
+    fn send_auth(&mut self, id: ConnectionId, reason: ReasonCode, method: &str, data: &[u8]) {
+        let auth = Auth {
+            reason,
+            authentication_method: Some(method),
+            authentication_data: (!data.is_empty()).then_some(data),
+            reason_string: None,
+            user_properties: UserProperties::none(),
+        };
+        self.connections.send(id, |out| Packet::Auth(auth).encode(Version::V5, out));
+    }
+
+    /// Checks whether a user may have a Client Identifier and a Will. Returns whether the session of the
+    /// Client Identifier belongs to another user and ends.
     pub(in crate::engine) fn check_identity(
         &mut self,
         id: ConnectionId,
@@ -118,7 +289,7 @@ impl Engine {
             IdentifierClaim::Allowed => session.connection.is_none(),
             IdentifierClaim::Open | IdentifierClaim::Denied => false,
         };
-        // What nobody subscribed to and left unfinished is not this user's.
+        // Subscriptions and messages of no user are not this user's.
         if owner.is_none() || may_end {
             return Ok(EndsForeign(true));
         }
@@ -139,7 +310,7 @@ impl Engine {
         Err(Refusal(ReasonCode::NotAuthorized))
     }
 
-    /// The session of a Client Identifier ends, as it is somebody else's.
+    /// Logs that the session of a Client Identifier ends because it belonged to another user.
     pub(in crate::engine) fn note_foreign_end(
         &mut self,
         client_identifier: &str,
@@ -153,12 +324,12 @@ impl Engine {
             client = name(client_identifier),
             user = user.map(name),
             owner = owner.map(name),
-            "ended: the session of this Client Identifier was somebody else's, or nobody's"
+            "ended: the session of this Client Identifier belonged to another user, or to none"
         );
         self.metrics.foreign_sessions_ended += 1;
     }
 
-    /// Counts a session for its user, where that is bounded. One that has it already keeps its place.
+    /// Counts a session for its user, where that is bounded. The user's own session keeps its place.
     pub(in crate::engine) fn enter_user(
         &self,
         client_identifier: &str,
@@ -173,7 +344,7 @@ impl Engine {
         entered.map(Some).map_err(|QuotaExceeded| Refusal(ReasonCode::QuotaExceeded))
     }
 
-    /// The same for one that was kept: it stays, even if its user has more than one may by now.
+    /// Counts a restored session for its user. It stays even if the user has more than the bound by now.
     pub(in crate::engine) fn count_restored(&mut self, session: SessionId) {
         let (users, ledger) = (self.place.users(), self.place.ledger());
         let state = &mut self.sessions[session];
@@ -185,7 +356,7 @@ impl Engine {
         }
     }
 
-    /// Ends the connection of a client whose credentials were withdrawn. Whether it goes on.
+    /// Ends the connection of a client whose credentials were withdrawn; whether the client stays.
     pub(in crate::engine) fn check_credentials(&mut self, session: SessionId) -> bool {
         let Some(id) = self.sessions[session].connection else { return true };
         let Some(reason) = self.access.withdrawn(exchange(id)) else { return true };
@@ -197,18 +368,19 @@ impl Engine {
         false
     }
 
-    /// The session is this user's from now on; true when it was nobody's, or another's, before.
+    /// Makes a user the owner of a session; whether it had another owner, or none, before.
     pub(in crate::engine) fn own(&mut self, session: SessionId, user: Option<&str>) -> bool {
         if self.sessions[session].owner() == user {
             return false;
         }
-        // Where sessions are not bound to users, one may be handed on to a user.
+        // Where sessions are not bound to users, a session may pass to another user.
         let Some(user) = user else { return false };
         self.sessions.set_owner(session, user);
         true
     }
 
-    /// Lets a client stay for so long, or for ever, but no longer than its certificate is valid.
+    /// Limits how long a client may stay: as long as the access control says, or for ever, but no longer than
+    /// its certificate is valid.
     pub(in crate::engine) fn limit_stay(&mut self, id: ConnectionId, valid_for: Option<Duration>) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -221,14 +393,13 @@ impl Engine {
             return;
         };
         let before = connection.extra.get_or_insert_default().stays_until.replace(until);
-        // A timer looks again and again until the time is over: one is enough unless it is too
-        // late.
+        // A timer checks repeatedly until the time is over: one is enough unless it fires too late.
         if before.is_none_or(|before| until < before) {
             self.timers.arm_ahead(now, until, Timer::Stay(id));
         }
     }
 
-    /// The time for which a client may stay may be over.
+    /// Checks whether the time for which a client may stay is over.
     pub(in crate::engine) fn look_at_stay(&mut self, id: ConnectionId) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else { return };

@@ -14,11 +14,11 @@ use crate::wire::{Disconnect, Packet, ReasonCode, Version};
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Ending {
-    /// The network ended it, or its client has left and been answered.
+    /// The network ended the connection, or its client has left and been answered.
     PeerClosed,
     /// The client sent DISCONNECT.
     Client {
-        /// It asked for its Will to be published.
+        /// The Reason Code asks for the Will to be published.
         publishes_will: bool,
     },
     /// The server ends it, for this reason.
@@ -27,12 +27,12 @@ pub(in crate::engine) enum Ending {
     Violation(Violation),
     /// A later connection has the same Client Identifier.
     TakenOver {
-        /// It starts clean.
+        /// The later connection has Clean Start.
         ends_session: bool,
     },
     /// The broker stops.
     Shutdown,
-    /// Without a word more.
+    /// The server ends it without DISCONNECT.
     Silent,
 }
 
@@ -48,7 +48,7 @@ impl Ending {
         }
     }
 
-    /// What to say besides the Reason Code, to a client that wants to know.
+    /// The Reason String, for a client that wants problem information.
     fn reason_string(self) -> Option<&'static str> {
         match self {
             Self::Violation(violation) => Some(violation.what()),
@@ -144,7 +144,7 @@ impl Engine {
         self.dispose_will(index, ending);
         let session = &self.sessions[index];
         tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
-        // Settled before the count below: a session that ends now was never "disconnected".
+        // Before the count below: a session that ends now was never "disconnected".
         self.metrics.clients_disconnected += 1;
         if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
             return self.end_session(index);
@@ -164,7 +164,7 @@ impl Engine {
         }
     }
 
-    /// A session's timer fired: its Will or its expiry may be due.
+    /// Checks a session whose timer fired: its Will or its expiry may be due.
     pub(in crate::engine) fn look_at_session(&mut self, session: SessionRef) {
         let now = self.now;
         let index = session.session;

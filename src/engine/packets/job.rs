@@ -32,13 +32,12 @@ pub struct Job {
 enum JobWork {
     /// A SUBSCRIBE or UNSUBSCRIBE packet.
     Filters {
-        /// Its filters, as they came.
+        /// The filters as they came.
         payload: Box<[u8]>,
-        /// How far it has got.
+        /// How far the packet has got.
         progress: Progress,
     },
-    /// The client came back to its session: so many of its subscriptions are still to be looked at,
-    /// whether it may have them.
+    /// The client came back to its session: the rights to so many of its subscriptions are not checked yet.
     Rights(usize),
 }
 
@@ -69,7 +68,7 @@ pub struct Progress {
     mark: u64,
 }
 
-/// What is asked for.
+/// What a packet asks for.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) enum Request {
     /// Subscriptions with this identifier, 0 for none.
@@ -79,7 +78,7 @@ pub(in crate::engine) enum Request {
 }
 
 impl Engine {
-    /// Begins with a packet that holds `filters`, and goes on with it as far as this turn allows.
+    /// Begins a packet that holds `filters`, as far as the budget of this turn goes.
     pub(in crate::engine) fn begin_job(
         &mut self,
         id: ConnectionId,
@@ -140,7 +139,7 @@ impl Engine {
         self.connections.mark_ready(id);
     }
 
-    /// Goes on with the packet of a connection; false when it is not through yet.
+    /// Continues the packet of a connection; returns false when it is not done yet.
     pub(in crate::engine) fn go_on_with_job(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let session = connection.session();
@@ -166,7 +165,7 @@ impl Engine {
                     self.end_job(id, progress);
                 }
                 self.connections.release_job(id, self.now);
-                // What was to be judged has waited for it.
+                // Messages that are checked against the rights have waited for this.
                 if self.connections.contains(id) {
                     self.after_progress(id);
                 }

@@ -1,6 +1,7 @@
-//! What each packet from a client does.
+//! The packets of clients: decoding, checks, effects and answers, one file for each kind.
 
 pub(in crate::engine) mod authenticate;
+mod connack;
 pub(in crate::engine) mod connect;
 pub(in crate::engine) mod disconnect;
 pub(in crate::engine) mod job;

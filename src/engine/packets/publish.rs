@@ -38,7 +38,7 @@ impl Engine {
         outcome
     }
 
-    /// What the server said in CONNACK that it does not take.
+    /// Checks a PUBLISH against what the server said in CONNACK.
     fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Violation> {
         let (limits, mqtt) = (&self.config.limits, &self.config.mqtt);
         if u8::from(publish.qos) > mqtt.maximum_qos {
@@ -88,6 +88,7 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes a PUBLISH whose topic is known.
     fn take_publish(
         &mut self,
         id: ConnectionId,
@@ -129,8 +130,20 @@ impl Engine {
             expires: expiry_interval_s.map(|seconds| self.now.after_s(u64::from(seconds))),
             qos: publish.qos,
         };
+        self.distribute(id, session, publish, &content, mark)
+    }
+
+    /// Retains a message where that is asked for, brings it to its subscribers and acknowledges it.
+    fn distribute(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+        content: &Content<'_>,
+        mark: u64,
+    ) -> Result<(), Violation> {
         let stored = match publish.retain {
-            true => self.retain(&content, Some(session)).map(Some),
+            true => self.retain(content, Some(session)).map(Some),
             false => Ok(None),
         };
         if let Err(RetainedFull(cause)) = stored {
@@ -145,7 +158,7 @@ impl Engine {
             Origin { publisher: Some(publisher), session: Some(session), once, from: None };
         let stored = stored.ok().flatten();
         self.router.begin_message();
-        let is_matched = self.route(&content, &origin, publish.retain, stored.as_ref());
+        let is_matched = self.route(content, &origin, publish.retain, stored.as_ref());
         let reason = match is_matched {
             true => ReasonCode::Success,
             false => ReasonCode::NoMatchingSubscribers,
@@ -176,9 +189,9 @@ impl Engine {
         Some(Qos2Exchange { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
     }
 
-    /// What has to be stored before a message is acknowledged. That it was received is told together
-    /// with its deliveries, or, where other cores have some of them, once they have stored those: so
-    /// what a client sends again after a crash never counts as a duplicate of something lost.
+    /// What has to be stored before a message is acknowledged. The receipt is logged together with the
+    /// deliveries, or, where other cores have some of them, once they have stored theirs: so a message that
+    /// a client sends again after a crash is never taken for a duplicate of a lost one.
     fn promise_of(&self, session: SessionId, publish: &Publish<'_>, batch: Option<u64>) -> Promise {
         let is_kept = self.durability.has_journal()
             && publish.qos == Qos::ExactlyOnce
@@ -187,7 +200,7 @@ impl Engine {
         Promise { batch, receives, fans_out: false }
     }
 
-    /// Notes a QoS 2 message; false when it is a duplicate.
+    /// Notes a QoS 2 message; returns false when it is a duplicate.
     fn receive_once(
         &mut self,
         id: ConnectionId,
@@ -240,8 +253,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A message that is not accepted: the publisher is told where its version has words for it,
-    /// and the message counted.
+    /// Rejects a message: the publisher is sent the reason where its version has one, and the message is
+    /// counted.
     fn turn_away(
         &mut self,
         id: ConnectionId,

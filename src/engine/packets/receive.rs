@@ -55,7 +55,7 @@ impl Engine {
             _ => true,
         };
         if !speaks_mqtt {
-            // Nobody has to wait for the end of an HTTP request's "packet" [MQTT-3.1.0-1].
+            // The end of an HTTP request's "packet" would never come [MQTT-3.1.0-1].
             self.violate(id, Violation::FirstPacketNotConnect);
         } else if must_wait {
             if connection.holds.has(Hold::Left) {
@@ -102,7 +102,7 @@ impl Engine {
             let packet_bytes_max = connection.packet_bytes_max(&self.config.limits);
             let (missing, need) = match wire::frame(connection.stash(), packet_bytes_max) {
                 Err(violation) => {
-                    // Its version may be in what follows.
+                    // The protocol version may be in the bytes that follow.
                     let begun = [connection.stash(), bytes].concat();
                     return self.refuse_frame(id, &begun, violation);
                 }
@@ -189,7 +189,7 @@ impl Engine {
         }
     }
 
-    /// No packet may begin with these bytes. A CONNECT that is too large is refused like any other.
+    /// Handles bytes with which no packet may begin. A CONNECT that is too large is refused like any other.
     fn refuse_frame(&mut self, id: ConnectionId, bytes: &[u8], violation: Violation) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         match connection.phase {
@@ -234,8 +234,8 @@ impl Engine {
         }
     }
 
-    /// Properties are looked at one by one before anything else of their packet: millions of them would
-    /// take a turn by themselves.
+    /// Checks the size of the properties, which are decoded one by one before the rest of the packet: millions
+    /// of them would take a turn by themselves.
     #[cold]
     fn check_properties(
         &self,
@@ -251,8 +251,8 @@ impl Engine {
         }
     }
 
-    /// By reference: a packet is a large value to move about. So what most packets are is decoded for
-    /// itself.
+    /// Handles a packet of an open connection. The most common packets have a decoder of their own, as
+    /// [`Packet`] is a large value to move.
     #[inline]
     fn handle_open(
         &mut self,
@@ -311,7 +311,7 @@ impl Engine {
         }
     }
 
-    /// Packets that may change who gets what.
+    /// Handles packets that may change who receives which messages.
     fn handle_other(
         &mut self,
         id: ConnectionId,
@@ -353,8 +353,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The peer broke the protocol: it is told why where its version has words for it, and the
-    /// connection is closed [MQTT-4.13.1-1].
+    /// Closes the connection of a peer that broke the protocol, with the reason where its version has one
+    /// [MQTT-4.13.1-1].
     pub(in crate::engine) fn violate(&mut self, id: ConnectionId, violation: Violation) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let address = connection.address;

@@ -26,7 +26,7 @@ impl Engine {
         self.begin_job(id, session, request, subscribe.packet_identifier, filters)
     }
 
-    /// UNSUBSCRIBE; the same.
+    /// UNSUBSCRIBE, of which a large one takes several turns.
     pub(in crate::engine) fn handle_unsubscribe(
         &mut self,
         id: ConnectionId,
@@ -137,7 +137,7 @@ impl Engine {
             && !self.memory_is_full()
     }
 
-    /// What CONNACK said is not to be had.
+    /// Checks a filter against what CONNACK said is not available.
     fn check_available(&self, filter: &TopicFilter<'_>, identifier: u32) -> Result<(), ReasonCode> {
         let mqtt = &self.config.mqtt;
         if filter.share_name().is_some() && !mqtt.shared_subscription_available {
@@ -160,7 +160,7 @@ impl Engine {
         text: &str,
         groups_left: &mut Vec<(FilterId, String)>,
     ) -> bool {
-        // Asked first: a client may name filters of others by the million.
+        // Checked first: a client may name filters of others by the million.
         let is_held =
             |filter: &FilterId| self.router.index().get(*filter, session.into()).is_some();
         let held = self.router.index().find(text).filter(is_held);
@@ -252,7 +252,7 @@ impl Engine {
     }
 }
 
-/// What is no matter of policy but breaks the protocol, in SUBSCRIBE and UNSUBSCRIBE alike.
+/// Checks a filter of SUBSCRIBE or UNSUBSCRIBE against the protocol, apart from any policy.
 pub(in crate::engine) fn check_filter(text: &str, no_local: bool) -> Result<(), Violation> {
     let filter = TopicFilter::parse(text, usize::MAX).map_err(|error| match error {
         TopicError::ShareName => Violation::ShareNameInvalid,

@@ -1,13 +1,13 @@
-//! What clients acknowledge, and what ends without.
+//! Acknowledgements from clients, and messages that end without.
 
 use super::{Inflight, Outbound, Stage};
 use crate::storage::commit::RecordRef;
 use crate::wire::{PacketIdentifier, Qos};
 
-/// How an acknowledgement fits.
+/// The effect of an acknowledgement.
 #[derive(Debug)]
 pub enum Acknowledged {
-    /// It ended the message.
+    /// The message is complete.
     Ended,
     /// PUBREC: send PUBREL.
     Release(RecordRef),

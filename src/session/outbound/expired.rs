@@ -1,9 +1,9 @@
-//! Messages that expire while they wait: they are let go of before anything that lives is dropped, when
-//! there is no room. A queue that never was full pays nothing for it.
+//! Messages that expire while they wait: when there is no room they are dropped before any other message. A
+//! queue that was never full pays nothing for it.
 //!
-//! A full queue is looked through, a part for each newcomer. What has expired in it is let go of at once,
-//! and its place stays, *hollow*, until many places are: so each costs little, wherever it was. When all
-//! has been looked at, it is known when the next one expires, and nothing is looked at before.
+//! A full queue is searched, a part for each new message. An expired message is dropped at once; its place
+//! stays, *hollow*, until many places are hollow, so that each costs little wherever it was. After a complete
+//! search it is known when the next message expires, and nothing is searched before.
 
 use super::queue::{LATEST_BYTES, Queue};
 use super::{Delivery, Gone};
@@ -14,10 +14,10 @@ use crate::resources::gauges::Ledger;
 use crate::storage::commit::RecordRef;
 use crate::wire::Qos;
 
-/// So many places may be hollow, besides a sixteenth of the queue.
+/// How many places may be hollow, besides a sixteenth of the queue.
 const HOLLOW_KEPT: usize = 64;
 
-/// What is known about when queued messages expire.
+/// The search for expired messages in a queue.
 #[derive(Debug)]
 pub(super) struct Sweep {
     /// Stands in hollow places.
@@ -28,11 +28,11 @@ pub(super) struct Sweep {
     next: Deadline,
     /// Where to go on looking, by the number of the message as in `latest`; none when all were looked at.
     at: Option<u64>,
-    /// What was let go of, and how many were looked at, since that was asked.
+    /// How many messages were dropped and checked since the last [`Queue::take_swept`].
     swept: Swept,
 }
 
-/// What was done to make room.
+/// What making room did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Swept {
     /// Messages that had expired.
@@ -148,7 +148,7 @@ impl Queue {
         }
     }
 
-    /// What was let go of since this was asked last.
+    /// How many messages were dropped and checked since the last call.
     pub fn take_swept(&mut self) -> Swept {
         self.sweep.as_mut().map_or(Swept::default(), |sweep| std::mem::take(&mut sweep.swept))
     }
@@ -179,7 +179,7 @@ impl Queue {
 }
 
 impl Delivery {
-    /// Its bytes, as the bounds of a queue count them.
+    /// Bytes of the message, as the bounds of a queue count them.
     #[inline]
     pub(super) fn weight(&self) -> u64 {
         match self.message.is_hollow() {

@@ -1,14 +1,14 @@
-//! Messages that waited when rights changed: each is looked at before it is sent, and no other is.
+//! Messages that waited when rights changed: only these are checked before they are sent.
 
 use super::Outbound;
 
 impl Outbound {
-    /// Rights have changed: what waits now is to be judged by them.
+    /// Rights have changed: messages that wait now are checked against them.
     pub fn judge_anew(&mut self) {
         (self.queue.unjudged, self.unjudged_held) = (self.queue.len(), self.held.len());
     }
 
-    /// Whether something waits that is to be judged.
+    /// Whether messages wait that have to be checked.
     pub fn has_unjudged(&self) -> bool {
         self.queue.has_unjudged() || self.unjudged_held > 0
     }

@@ -1,4 +1,4 @@
-//! The same messages before the store, and taken up from there.
+//! Logging the messages at a checkpoint, and restoring them from the store.
 
 use super::{Delivery, Inflight, Outbound, Stage};
 use crate::base::limits;
@@ -7,7 +7,7 @@ use crate::storage::commit::RecordRef;
 use crate::wire::PacketIdentifier;
 
 impl Outbound {
-    /// Tells all that is kept of it, in the order of the line: what is in flight, then what waits.
+    /// Logs all stored messages again, in order: those in flight, then those that wait.
     pub fn tell_anew(&mut self, mut tell: impl FnMut(Telling<'_>)) {
         for Inflight { identifier, stage } in &mut self.inflight {
             match stage {
@@ -26,14 +26,14 @@ impl Outbound {
         waiting.for_each(|delivery| tell(Telling::Delivery(delivery, 0)));
     }
 
-    /// Takes up a message that was in flight before the process began, after the others that were:
-    /// sent, or, without one, with PUBREL left.
+    /// Restores a message that was in flight in an earlier process, after the others that were: sent, or,
+    /// given its record alone, with only PUBREL left.
     pub fn restore_inflight(
         &mut self,
         identifier: PacketIdentifier,
         of: Result<Delivery, RecordRef>,
     ) {
-        // Those between that are acknowledged leave a place, so that identifiers count up.
+        // Acknowledged messages in between leave a place, so that identifiers count up.
         while !self.inflight.is_empty()
             && self.inflight.len() < limits::IDENTIFIER_SPAN_MAX
             && self.last_identifier.checked_add(1).unwrap_or(1) != identifier.get()
@@ -50,12 +50,12 @@ impl Outbound {
         self.inflight.push_back(Inflight { identifier: identifier.get(), stage });
     }
 
-    /// Takes up a message that waited before the process began.
+    /// Restores a message that waited in an earlier process.
     pub fn restore_queued(&mut self, delivery: Delivery) {
         self.queue.push_back(delivery);
     }
 
-    /// All has been taken up. Under `keep-latest` queued messages are found by topic again.
+    /// Ends restoring. Under `keep-latest` queued messages are found by topic again.
     pub fn end_restore(&mut self, policy: QueuePolicy) {
         if policy == QueuePolicy::KeepLatest {
             self.queue.number_anew();
@@ -68,6 +68,6 @@ impl Outbound {
 pub enum Telling<'a> {
     /// A message that waits, or is in flight under a Packet Identifier.
     Delivery(&'a mut Delivery, u16),
-    /// One of which only PUBREL is left.
+    /// A message of which only PUBREL is left.
     Released(RecordRef, u16),
 }
