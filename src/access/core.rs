@@ -12,7 +12,7 @@ use crate::access::acl::{Rules, Subject, Wish};
 use crate::access::cache::Decisions;
 use crate::access::methods::{Answer, Exchange, Job, Known, Step, Workers};
 use crate::access::password_file::User;
-use crate::access::{Bell, Control, Snapshot};
+use crate::access::{Control, Notify, Snapshot};
 use crate::base::clock::Now;
 use crate::base::ids::Peer;
 use crate::base::metrics::AccessCounts;
@@ -30,7 +30,7 @@ pub struct CoreAccess {
     clients: Vec<Option<Box<Client>>>,
     answers: Receiver<(u64, Answer)>,
     answer: Sender<(u64, Answer)>,
-    bell: Bell,
+    notify: Notify,
     hasher: DefaultHashBuilder,
     /// Steps since [`Access::take_steps`] was called last.
     steps: usize,
@@ -70,7 +70,7 @@ struct Asking {
 struct Reply {
     exchange: u64,
     to: Sender<(u64, Answer)>,
-    bell: Bell,
+    notify: Notify,
     is_given: bool,
 }
 
@@ -83,7 +83,7 @@ impl Reply {
         self.is_given = true;
         // Fails if the core has stopped.
         let _ = self.to.send((self.exchange, answer));
-        (self.bell)();
+        (self.notify)();
     }
 }
 
@@ -96,7 +96,7 @@ impl Drop for Reply {
 }
 
 impl CoreAccess {
-    pub(super) fn new(control: Arc<Control>, bell: Bell) -> Self {
+    pub(super) fn new(control: Arc<Control>, notify: Notify) -> Self {
         let (answer, answers) = flume::unbounded(); // bounded by the pools
         Self {
             snapshot: Cache::new(Arc::clone(&control.snapshot)),
@@ -104,7 +104,7 @@ impl CoreAccess {
             clients: Vec::new(),
             answers,
             answer,
-            bell,
+            notify,
             hasher: DefaultHashBuilder::default(),
             steps: 0,
         }
@@ -214,8 +214,8 @@ impl CoreAccess {
 
     /// Runs a job in a pool.
     fn run(&self, workers: Workers, exchange: u64, job: Job) -> Authentication {
-        let (to, bell) = (self.answer.clone(), Arc::clone(&self.bell));
-        let mut reply = Reply { exchange, to, bell, is_given: true };
+        let (to, notify) = (self.answer.clone(), Arc::clone(&self.notify));
+        let mut reply = Reply { exchange, to, notify, is_given: true };
         let outcome = self.control.pool(workers).run(move || {
             reply.is_given = false;
             let answer = job();

@@ -4,7 +4,7 @@
 //! All files are read into one `Snapshot`, which never changes; a reload replaces it. Each core has a
 //! [`CoreAccess`], which uses the current snapshot and caches, for each connection, the user and the
 //! decisions made. Slow work runs in a pool of threads (`crate::base::pool`); its result comes back
-//! through a channel, and the core's [`Bell`] wakes the core.
+//! through a channel, and [`Notify`] wakes the core.
 
 pub mod acl;
 mod cache;
@@ -46,7 +46,7 @@ use protect::Guard;
 const NETWORK_THREADS_MAX: usize = 32;
 
 /// Wakes a core that has a decision to process, or whose clients have to be checked again.
-pub type Bell = Arc<dyn Fn() + Send + Sync>;
+pub type Notify = Arc<dyn Fn() + Send + Sync>;
 
 /// A setting or file of the access control that cannot be used: its name, the line, and the reason.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ pub struct Control {
     pool: Pool,
     /// Waits for servers, in threads of its own, so that a server that hangs delays no other method.
     network_pool: Pool,
-    /// Of every core, rung after a reload.
-    bells: Mutex<Vec<Bell>>,
+    /// Wakes every core after a reload.
+    cores: Mutex<Vec<Notify>>,
     reloads: AtomicU64,
     reloads_failed: AtomicU64,
 }
@@ -110,7 +110,7 @@ impl Control {
             guard: Guard::new(&settings.protection),
             pool: Pool::for_this_machine(access.waiting_max as usize),
             network_pool: Pool::new(NETWORK_THREADS_MAX, access.waiting_max as usize),
-            bells: Mutex::default(),
+            cores: Mutex::default(),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
         })))
@@ -123,7 +123,7 @@ impl Control {
             Ok(snapshot) => {
                 self.snapshot.store(Arc::new(snapshot));
                 self.reloads.fetch_add(1, Relaxed);
-                self.bells().iter().for_each(|bell| bell());
+                self.cores().iter().for_each(|notify| notify());
                 Ok(())
             }
             Err(error) => {
@@ -133,15 +133,15 @@ impl Control {
         }
     }
 
-    /// The access control of a core, which `bell` wakes.
-    pub fn for_core(self: &Arc<Self>, bell: Bell) -> CoreAccess {
-        self.bells().push(Arc::clone(&bell));
-        CoreAccess::new(Arc::clone(self), bell)
+    /// The access control of a core, which `notify` wakes.
+    pub fn for_core(self: &Arc<Self>, notify: Notify) -> CoreAccess {
+        self.cores().push(Arc::clone(&notify));
+        CoreAccess::new(Arc::clone(self), notify)
     }
 
-    fn bells(&self) -> std::sync::MutexGuard<'_, Vec<Bell>> {
+    fn cores(&self) -> std::sync::MutexGuard<'_, Vec<Notify>> {
         // A panic leaves the list valid.
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pool(&self, workers: Workers) -> &Pool {
@@ -163,9 +163,9 @@ impl Control {
 }
 
 /// The access control of a core; without a `control`, everything is allowed.
-pub fn make(control: Option<&Arc<Control>>, bell: Bell) -> Box<dyn Access> {
+pub fn make(control: Option<&Arc<Control>>, notify: Notify) -> Box<dyn Access> {
     match control {
-        Some(control) => Box::new(control.for_core(bell)),
+        Some(control) => Box::new(control.for_core(notify)),
         None => Box::new(AllowAll),
     }
 }

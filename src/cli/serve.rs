@@ -67,7 +67,7 @@ pub(super) fn serve(
         });
     }
     access::log_policies(&settings);
-    let access = |bell| access::make(control.as_ref(), bell);
+    let access = |notify| access::make(control.as_ref(), notify);
     let server = Server::open(&settings, &access, keys, stop.clone(), reload, handed_over)?;
     listen_to_signals(server.prompt()).map_err(|error| Failure::new(Exit::Other, error))?;
     tracing::info!(

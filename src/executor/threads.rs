@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::access::Bell;
+use crate::access::Notify;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::base::notifier::{Notifier, Signal};
@@ -34,8 +34,8 @@ pub struct Plan<'a> {
     pub sockets_max: u32,
     /// How io_uring is used.
     pub uring: &'a Uring,
-    /// Makes each core its access control, which wakes it by the bell.
-    pub access: &'a dyn Fn(Bell) -> Box<dyn Access>,
+    /// Makes each core its access control, which wakes the core by `Notify`.
+    pub access: &'a dyn Fn(Notify) -> Box<dyn Access>,
     /// Secrets, the same for all cores.
     pub keys: Keys,
     /// Where each core runs; none when the system may choose.
@@ -114,7 +114,7 @@ impl<E: Executor> Seed<E> {
         let (recorders, collector) = plan.engine.has_statistics().then(|| collector(cores)).unzip();
         let mut recorders = recorders.into_iter().flatten();
         let seed = |(((place, front), (mesh, inbox)), listeners): (((Place, _), _), _)| Self {
-            access: (plan.access)(bell(&notifiers, place.core())),
+            access: (plan.access)(notify(&notifiers, place.core())),
             place,
             front,
             mesh,
@@ -151,7 +151,7 @@ impl<E: Executor> Seed<E> {
 }
 
 /// Notifies one core of authentication answers and of changed access rules.
-fn bell(notifiers: &Arc<[Notifier]>, core: CoreId) -> Bell {
+fn notify(notifiers: &Arc<[Notifier]>, core: CoreId) -> Notify {
     let notifiers = Arc::clone(notifiers);
     Arc::new(move || notifiers[usize::from(core.0)].notify(Signal::Access))
 }

@@ -15,7 +15,7 @@ pub use self::listen::Open;
 use self::listen::try_clone;
 use self::listen::{hint, open_listeners, steer};
 use self::plan::Plan;
-use crate::access::Bell;
+use crate::access::Notify;
 use crate::config::{Bind, ExecutorKind as Kind, Settings};
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
@@ -91,7 +91,7 @@ impl std::error::Error for ServerError {}
 /// A broker that listens and does not serve yet.
 pub struct Server<'a> {
     plan: Plan,
-    access: &'a dyn Fn(Bell) -> Box<dyn Access>,
+    access: &'a dyn Fn(Notify) -> Box<dyn Access>,
     keys: Keys,
     stop: Stop,
     listeners: Vec<Listeners>,
@@ -108,7 +108,7 @@ impl<'a> Server<'a> {
     /// `handed_over` are listened on.
     pub fn open(
         settings: &Settings,
-        access: &'a dyn Fn(Bell) -> Box<dyn Access>,
+        access: &'a dyn Fn(Notify) -> Box<dyn Access>,
         keys: Keys,
         stop: Stop,
         reload: &Reload,

@@ -30,17 +30,17 @@ fn who<'a>(username: Option<&'a str>, password: Option<&'a [u8]>) -> Credentials
     }
 }
 
-/// A core, and what hears its bell.
+/// A core, and the notifications for it.
 fn core(control: &Arc<Control>) -> (CoreAccess, mpsc::Receiver<()>) {
-    let (ring, rings) = mpsc::channel();
-    let bell: Bell = Arc::new(move || ring.send(()).expect("the test listens"));
-    (control.for_core(bell), rings)
+    let (sender, notified) = mpsc::channel();
+    let notify: Notify = Arc::new(move || sender.send(()).expect("the test listens"));
+    (control.for_core(notify), notified)
 }
 
 #[test]
-fn a_hash_is_never_worked_out_on_the_core_and_its_answer_rings_the_bell() {
+fn a_hash_is_never_computed_on_the_core_and_its_answer_notifies_the_core() {
     let control = control(|_| {});
-    let (mut access, rings) = core(&control);
+    let (mut access, notified) = core(&control);
     let pending = access.authenticate(Now(0), 7, &who(Some("eve"), Some(b"x")));
     // Without a password file nobody is known: that needs no hash.
     assert_eq!(pending, Authentication::Refused(ReasonCode::NotAuthorized));
@@ -53,18 +53,18 @@ fn a_hash_is_never_worked_out_on_the_core_and_its_answer_rings_the_bell() {
     let control = self::control(|settings| settings.access.password_file.clone_from(&path));
     let (mut access, _) = core(&control);
     assert_eq!(control.pool.threads(), 0, "no thread before there is work");
-    drop(rings);
-    let (mut alice, rings) = core(&control);
+    drop(notified);
+    let (mut alice, notified) = core(&control);
     let right = who(Some("alice"), Some(b"secret"));
     assert_eq!(alice.authenticate(Now(0), 7, &right), Authentication::Pending);
-    rings.recv().expect("the bell rings");
+    notified.recv().expect("a notification");
     let grant = Grant { user: Some("alice".into()), ..Grant::default() };
     assert_eq!(alice.poll_answer(Now(0)), Some((7, Authentication::Granted(grant))));
     assert_eq!(alice.poll_answer(Now(0)), None);
     // An answer for a connection that is gone is nobody's.
     assert_eq!(alice.authenticate(Now(0), 8, &right), Authentication::Pending);
     alice.forget(8);
-    rings.recv().expect("the bell rings");
+    notified.recv().expect("a notification");
     assert_eq!(alice.poll_answer(Now(0)), None);
     assert_eq!(access.poll_answer(Now(0)), None);
     std::fs::remove_dir_all(folder).expect("removed");
