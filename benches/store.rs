@@ -1,9 +1,9 @@
 //! Compares stores for a broker's durable state: our own log, fjall and redb.
 //!
 //! ```text
-//! cargo bench -p stores                     all, with a million sessions to restore
-//! RINGMQ_BENCH_SHORT=1 cargo bench -p stores     a short form, as the project's check runs it
-//! RINGMQ_STORE_DIR=/mnt/flash cargo bench -p stores   on another disk than the build's
+//! cargo bench -p stores                     all stores, restoring a million sessions
+//! RINGMQ_BENCH_SHORT=1 cargo bench -p stores     the short form of the CI check
+//! RINGMQ_STORE_DIR=/mnt/flash cargo bench -p stores   on another disk
 //! ```
 //!
 //! Each round writes the records of a turn of QoS 1 (a message for a disconnected client, and the

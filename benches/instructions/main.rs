@@ -2,8 +2,8 @@
 //! `benches/instructions.tsv`: on a shared machine times are noise, and counts are not.
 //!
 //! ```sh
-//! cargo run --release -p instructions              # fails when something takes more than its bound
-//! cargo run --release -p instructions -- --rewrite # what is counted becomes the table
+//! cargo run --release -p instructions              # fails if a count exceeds its limit
+//! cargo run --release -p instructions -- --rewrite # rewrites the table with the new counts
 //! ```
 //!
 //! `valgrind` must be installed (Debian: `valgrind`). The existing crates for this are not used

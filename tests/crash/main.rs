@@ -6,9 +6,9 @@
 //! Will, which must be published.
 //!
 //! ```text
-//! cargo test --test crash                                         some seconds
-//! RINGMQ_CRASH_ROUNDS=5000 cargo test --release --test crash        so many kills
-//! RINGMQ_CRASH_SECONDS=3600 cargo test --release --test crash       an hour of them
+//! cargo test --test crash                                         a few seconds
+//! RINGMQ_CRASH_ROUNDS=5000 cargo test --release --test crash        this many kills
+//! RINGMQ_CRASH_SECONDS=3600 cargo test --release --test crash       kills for an hour
 //! RINGMQ_TEST_FLAGS='--cores 2' …                                 flags for the broker
 //! ```
 //!

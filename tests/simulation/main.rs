@@ -2,10 +2,10 @@
 //! under a seeded scheduler, and a judge that watches from outside.
 //!
 //! ```text
-//! cargo test --release --test simulation                        thousands of seeds
-//! RINGMQ_SIM_SECONDS=3600 cargo test --release --test simulation     an hour of them
-//! RINGMQ_SIM_SEED=77 cargo test --release --test simulation     one, step by step
-//! RINGMQ_SIM_STEPS=2,3,7 RINGMQ_SIM_SEED=77 cargo test …        the same with these steps alone
+//! cargo test --release --test simulation                            thousands of seeds
+//! RINGMQ_SIM_SECONDS=3600 cargo test --release --test simulation    seeds for an hour
+//! RINGMQ_SIM_SEED=77 cargo test --release --test simulation         one seed, with its steps
+//! RINGMQ_SIM_STEPS=2,3,7 RINGMQ_SIM_SEED=77 cargo test …            only these steps of the seed
 //! ```
 //!
 //! A failing seed is run again with steps omitted, as long as it still fails, and the remaining

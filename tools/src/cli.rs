@@ -16,7 +16,7 @@ use crate::{
     transport::{Sources, TlsSettings, TlsVersion, Transport},
 };
 
-/// Load for an MQTT broker on this machine, every delivery verified.
+/// Generate load for MQTT brokers on this machine, and verify every delivery.
 ///
 /// Exit codes: 0 all messages were delivered once and in order; 1 some were not; 2 invalid command
 /// line; 3 no result.
