@@ -281,10 +281,9 @@ impl<S> Core<S> {
         self.engine.poll_timeout().map(|deadline| deadline.time_left(self.now))
     }
 
-    /// Whether the core may sleep now: nothing came meanwhile. To be followed by
-    /// [`Self::wake_up`] if so.
-    pub fn doze(&mut self) -> bool {
-        !self.inbox.has_signals() && self.mesh.doze(&mut self.engine)
+    /// Whether the core may sleep now: nothing has arrived meanwhile. Followed by [`Self::wake_up`] if so.
+    pub fn park(&mut self) -> bool {
+        !self.inbox.has_signals() && self.mesh.park(&mut self.engine)
     }
 
     /// The core is awake again.
@@ -321,17 +320,17 @@ mod tests {
     #[test]
     fn a_core_does_not_sleep_on_a_signal_whose_wake_up_was_consumed_with_an_earlier_one() {
         let (mut core, cores, _poll) = core();
-        assert!(!core.doze(), "the first turn looks at everything");
+        assert!(!core.park(), "the first turn looks at everything");
         core.receive();
-        assert!(core.doze());
+        assert!(core.park());
         core.wake_up();
         // In the middle of a turn, after signals were taken: the executor may consume the wake-up now.
         let (to, replies) = replies();
         cores.send(0, Command::Probe(to.core(0))).expect("there is room");
-        assert!(!core.doze());
+        assert!(!core.park());
         core.receive();
         assert_eq!(replies.try_next(), Some((0, Ok(()))));
-        assert!(core.doze());
+        assert!(core.park());
     }
 
     #[test]

@@ -1,8 +1,4 @@
-//! Connections the engine is done with, until the peer has read the last bytes.
-//!
-//! Closing a socket with unread input makes the kernel reset the connection, and the peer may never
-//! see the CONNACK or DISCONNECT that says why. So the last bytes are written, our side is shut,
-//! and input is discarded until the peer closes too, within bounds (RFC 1122, 4.2.2.13).
+//! Connections of the `poll` executor that linger: see [`crate::executor::linger`].
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -15,36 +11,28 @@ use slab::Slab;
 
 use crate::base::send_buffer::SendBuffer;
 use crate::executor::kernel_tls::kernel;
+use crate::executor::linger::{Deadlines, LINGERING_MAX, Patience};
 use crate::executor::poll::write_some;
-use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
-
-/// Input discarded at most.
-const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
 struct Lingering {
     stream: TcpStream,
     rest: VecDeque<SendBuffer>,
-    until: Instant,
-    /// It has taken something since it was looked at, and how often it was.
-    has_taken: bool,
-    looks: u8,
-    discarded: usize,
+    patience: Patience,
     is_shut: bool,
-    /// Its TLS is the kernel's, which has not been told yet that nothing follows.
+    /// The kernel has the connection's TLS, and close_notify has not been sent yet.
     is_sealed: bool,
 }
 
-/// All that linger.
+/// All connections that linger.
 #[derive(Default)]
 pub(super) struct Lingerers {
     slots: Slab<Lingering>,
-    /// Deadlines in the order they come.
-    deadlines: VecDeque<(Instant, usize)>,
+    deadlines: Deadlines<usize>,
 }
 
 impl Lingerers {
-    /// Takes over a connection with what is still to be written to it, by the kernel's TLS if
-    /// `is_sealed`. `token` numbers its events.
+    /// Adds a connection with its last bytes, which the kernel encrypts if `is_sealed`. `token` numbers the
+    /// connection's events.
     pub fn add(
         &mut self,
         registry: &Registry,
@@ -61,47 +49,31 @@ impl Lingerers {
         if registry.reregister(&mut stream, token(entry.key()), interest).is_err() {
             return;
         }
-        let (index, until) = (entry.key(), Instant::now() + LINGER);
-        entry.insert(Lingering {
-            stream,
-            rest,
-            until,
-            has_taken: false,
-            looks: 0,
-            discarded: 0,
-            is_shut: false,
-            is_sealed,
-        });
-        self.deadlines.push_back((until, index));
-        self.go_on(index);
+        let (index, patience) = (entry.key(), Patience::new(Instant::now()));
+        self.deadlines.add(&patience, index);
+        entry.insert(Lingering { stream, rest, patience, is_shut: false, is_sealed });
+        self.resume(index);
     }
 
-    /// Writes and discards what it can; forgets the connection when it is through.
-    pub fn go_on(&mut self, index: usize) {
+    /// Writes and discards what is possible now; drops the connection when nothing is left to do.
+    pub fn resume(&mut self, index: usize) {
         let is_done = self.slots.get_mut(index).is_some_and(|lingering| lingering.step());
         if is_done {
             self.slots.remove(index);
         }
     }
 
-    /// Drops those whose time is up; returns when the next one's is.
+    /// Drops connections whose time is up; returns the next deadline.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(&(until, index)) = self.deadlines.front() {
-            if until > now {
-                return Some(until);
-            }
-            self.deadlines.pop_front();
-            let is_its = |lingering: &&mut Lingering| lingering.until == until;
+        while let Some((until, index)) = self.deadlines.take_passed(now) {
+            let is_its = |lingering: &&mut Lingering| lingering.patience.until() == until;
             let Some(lingering) = self.slots.get_mut(index).filter(is_its) else { continue };
-            match lingering.is_to_stay() {
-                true => {
-                    lingering.until = now + LINGER;
-                    self.deadlines.push_back((lingering.until, index));
-                }
+            match lingering.patience.extend(now, !lingering.is_shut) {
+                true => self.deadlines.add(&lingering.patience, index),
                 false => drop(self.slots.remove(index)),
             }
         }
-        None
+        self.deadlines.next()
     }
 
     /// Whether some still have bytes to write.
@@ -111,19 +83,13 @@ impl Lingerers {
 }
 
 impl Lingering {
-    /// Whether it has more time: it still has bytes to take, and takes some.
-    fn is_to_stay(&mut self) -> bool {
-        self.looks += 1;
-        std::mem::take(&mut self.has_taken) && !self.is_shut && self.looks < LINGERS_MAX
-    }
-
-    /// True when there is nothing left to do.
+    /// Whether nothing is left to do.
     fn step(&mut self) -> bool {
         while let Some(buffer) = self.rest.front_mut() {
             match write_some(&mut self.stream, buffer) {
                 Ok(_) if buffer.is_empty() => drop(self.rest.pop_front()),
                 Ok(bytes) => {
-                    self.has_taken |= bytes > 0;
+                    self.patience.note_written(bytes);
                     return false;
                 }
                 Err(_) => return true,
@@ -143,18 +109,17 @@ impl Lingering {
             self.is_shut = true;
         }
         let mut scrap = [0; 4_096];
-        while self.discarded < DISCARDED_BYTES_MAX {
+        loop {
             match self.stream.read(&mut scrap) {
                 Ok(0) => return true,
-                Ok(bytes) => self.discarded += bytes,
+                Ok(bytes) if self.patience.discard(bytes) => {}
+                Ok(_) => return true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The peer is to read our last word all the same, and may not if the socket is closed
-                // with bytes unread: it stays for its time.
+                // The peer can still read the last bytes, unless the socket is closed with input unread.
                 Err(error) if kernel::is_unreadable(&error) => return false,
                 Err(_) => return true,
             }
         }
-        true
     }
 }

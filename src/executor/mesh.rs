@@ -109,7 +109,7 @@ impl<S> Mesh<S> {
 
     /// Whether the core may sleep: false when something came, or when there is room now for what
     /// had none.
-    pub fn doze(&mut self, engine: &mut Engine) -> bool {
+    pub fn park(&mut self, engine: &mut Engine) -> bool {
         let stuck: Vec<usize> =
             self.others().filter(|&core| self.has_cargo(core, engine)).collect();
         self.port.prepare_to_sleep(stuck.into_iter())

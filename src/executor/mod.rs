@@ -6,6 +6,7 @@
 
 mod core;
 pub mod kernel_tls;
+mod linger;
 mod lingering;
 mod listener;
 pub mod mesh;
@@ -19,6 +20,7 @@ mod progress;
     target_pointer_width = "64"
 ))]
 pub mod runtime;
+mod sockets;
 #[cfg(feature = "store")]
 mod storage;
 pub mod threads;
@@ -42,18 +44,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long clients may take to read their last bytes when the broker stops.
 const FLUSH_AT_STOP: Duration = Duration::from_secs(5);
 
-/// How long a peer may take nothing of its last bytes, and how many times as long it may take for them all.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGERS_MAX: u8 = 15;
-
-/// Connections that linger at a time, until the peer has read the last bytes; one more is dropped
-/// at once.
-const LINGERING_MAX: usize = 4_096;
-
 /// Number of sockets that a core has to be able to hold: all connections, those being refused, and those
 /// that linger. `connections_max` is 0 if it is not known yet.
 pub fn sockets_max(connections_max: u32) -> u32 {
-    let others = (limits::REFUSED_CONNECTIONS_MAX + LINGERING_MAX) as u32;
+    let others = (limits::REFUSED_CONNECTIONS_MAX + linger::LINGERING_MAX) as u32;
     match connections_max {
         0 => u32::MAX,
         connections => connections.saturating_add(others),

@@ -17,10 +17,11 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::base::waker::Waker;
-use crate::engine::{Action, HandedOver};
+use crate::engine::HandedOver;
 use crate::executor::kernel_tls::{Sealed, kernel};
 use crate::executor::lingering::Lingerers;
 use crate::executor::mesh::Moving;
+use crate::executor::sockets::Sockets;
 use crate::executor::{
     ACCEPT_REST, ACCEPTS_PER_TURN, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Parts,
     is_peers_fault, progress,
@@ -159,8 +160,7 @@ impl crate::executor::Executor for Executor {
         while !self.core.is_stopping() {
             self.turn(&mut events, &mut buffer)?;
         }
-        self.core.engine.handle_shutdown(self.core.now);
-        self.drain_actions();
+        self.shut_down()?;
         self.listeners.clear();
         let until = Instant::now() + FLUSH_AT_STOP;
         while self.lingerers.has_unwritten() && Instant::now() < until {
@@ -174,7 +174,7 @@ impl crate::executor::Executor for Executor {
 impl Executor {
     fn turn(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
         let timeout = self.timeout();
-        let sleeps = timeout != Some(Duration::ZERO) && self.core.doze();
+        let sleeps = self.may_sleep(timeout);
         let polled = self.poll.poll(events, if sleeps { timeout } else { Some(Duration::ZERO) });
         if sleeps {
             self.core.wake_up();
@@ -187,13 +187,11 @@ impl Executor {
         };
         self.core.begin_turn();
         self.core.noted.kernel_entries += 1;
-        for moving in self.core.receive() {
-            self.take_home(moving);
-        }
+        self.receive()?;
         for event in events.iter() {
             match event.token() {
                 WAKE => {}
-                Token(token) if token >= LINGERERS => self.lingerers.go_on(token - LINGERERS),
+                Token(token) if token >= LINGERERS => self.lingerers.resume(token - LINGERERS),
                 Token(token) if token >= CONNECTIONS => {
                     let slot = (token - CONNECTIONS) as u32;
                     let is_ended = event.is_read_closed() || event.is_error();
@@ -221,8 +219,7 @@ impl Executor {
             self.read(slot, buffer);
         }
         self.core.note_read(is_all);
-        self.core.fire_timers();
-        self.drain_actions();
+        self.act()?;
         self.core.end_turn_with_wakers();
         Ok(())
     }
@@ -281,15 +278,6 @@ impl Executor {
         // connection that is gone already, which the first read finds out, and on what is no TCP.
         let _ = stream.set_nodelay(true);
         self.watch(stream, id);
-    }
-
-    /// A connection that another core accepted has come home.
-    fn take_home(&mut self, moving: Moving<std::net::TcpStream>) {
-        let Moving { socket, handed_over } = moving;
-        let Ok(id) = self.core.engine.handle_handed_over(self.core.now, handed_over) else {
-            return;
-        };
-        self.watch(TcpStream::from_std(socket), id);
     }
 
     fn watch(&mut self, mut stream: TcpStream, id: ConnectionId) {
@@ -368,7 +356,7 @@ impl Executor {
             Err(error) if kernel::is_other_record(&error) && self.sealed.has(slot) => {
                 self.read_record(slot, buffer);
             }
-            Err(_) => self.close(slot),
+            Err(_) => self.end(slot),
         }
     }
 
@@ -382,84 +370,20 @@ impl Executor {
                 let record = &buffer[..bytes];
                 self.core.engine.handle_record(self.core.now, id, content_type, record);
             }
-            Err(_) => self.close(slot),
+            Err(_) => self.end(slot),
         }
-    }
-
-    /// Lets the kernel go on with a connection's TLS. Nothing is under way here between two calls.
-    fn offload_tls(&mut self, id: ConnectionId) {
-        let Some(socket) = self.socket(id) else { return };
-        if kernel::begin(&socket.stream).is_err() {
-            return self.core.engine.handle_offload_refused(self.core.now, id);
-        }
-        let Some(keys) = self.core.engine.take_keys(self.core.now, id) else { return };
-        let Some(socket) = self.socket(id) else { return };
-        let outcome = kernel::give_keys(&socket.stream, &keys);
-        self.core.engine.handle_offloaded(&outcome);
-        if outcome.is_err() {
-            return self.close(id.slot);
-        }
-        self.sealed.add(id.slot);
-        // What came before the keys is read with them.
-        self.note_readable(id.slot);
     }
 
     /// The network ended a connection.
-    fn close(&mut self, slot: u32) {
+    fn end(&mut self, slot: u32) {
         self.sealed.remove(slot);
         if let Some(socket) = self.sockets[slot as usize].take() {
             self.core.engine.handle_closed(self.core.now, socket.id);
         }
     }
 
-    fn drain_actions(&mut self) {
-        while let Some(action) = self.core.engine.poll_action() {
-            match action {
-                Action::Send { connection, buffer } => self.send(connection, buffer),
-                Action::Pause { connection } => {
-                    if let Some(socket) = self.socket(connection) {
-                        socket.is_paused = true;
-                    }
-                }
-                Action::Resume { connection } => {
-                    let Some(socket) = self.socket(connection) else { continue };
-                    socket.is_paused = false;
-                    if socket.is_readable {
-                        self.note_readable(connection.slot);
-                    }
-                }
-                Action::AskProgress { connection } => self.look_at_progress(connection),
-                Action::OffloadTls { connection } => self.offload_tls(connection),
-                Action::HandOver { connection, to, handed_over } => {
-                    self.move_over(connection, to, handed_over);
-                }
-                Action::Close { connection, last } => self.linger(connection, last),
-            }
-        }
-    }
-
-    fn move_over(&mut self, id: ConnectionId, to: CoreId, handed_over: HandedOver) {
-        if self.socket(id).is_none() {
-            return;
-        }
-        let Some(mut socket) = self.sockets[id.slot as usize].take() else { return };
-        if let Err(error) = self.poll.registry().deregister(&mut socket.stream) {
-            return rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed");
-        }
-        self.core.mesh.move_socket(to, socket.stream.into(), handed_over);
-    }
-
     fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
         self.sockets.get_mut(id.slot as usize)?.as_mut().filter(|socket| socket.id == id)
-    }
-
-    fn send(&mut self, id: ConnectionId, buffer: SendBuffer) {
-        if self.sealed.spend(id.slot, buffer.len()) {
-            self.core.engine.handle_spent(self.core.now, id);
-        }
-        let Some(socket) = self.socket(id) else { return };
-        socket.pending = Some(buffer);
-        self.write_pending(id.slot);
     }
 
     fn write_pending(&mut self, slot: u32) {
@@ -484,35 +408,122 @@ impl Executor {
     fn lose(&mut self, slot: u32) {
         let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
         if socket.is_read_out {
-            return self.close(slot);
+            return self.end(slot);
         }
         self.core.engine.handle_deaf(self.core.now, socket.id);
         self.note_readable(slot);
     }
+}
 
-    /// Says how far the peer has come, and writes on though the kernel has not said that it may.
-    fn look_at_progress(&mut self, id: ConnectionId) {
-        if self.socket(id).is_none() {
-            return;
-        }
-        self.write_pending(id.slot);
-        let Some(socket) = self.socket(id) else { return };
-        let unacknowledged = progress::unacknowledged(&socket.stream);
-        self.core.engine.handle_progress(self.core.now, id, unacknowledged);
+impl Sockets for Executor {
+    type Socket = std::net::TcpStream;
+
+    fn core(&mut self) -> &mut Core<std::net::TcpStream> {
+        &mut self.core
     }
 
-    fn linger(&mut self, id: ConnectionId, last: Option<SendBuffer>) {
-        if self.socket(id).is_none() {
-            return;
+    fn adopt(&mut self, moving: Moving<std::net::TcpStream>) -> io::Result<()> {
+        let Moving { socket, handed_over } = moving;
+        if let Ok(id) = self.core.engine.handle_handed_over(self.core.now, handed_over) {
+            self.watch(TcpStream::from_std(socket), id);
         }
-        let Some(socket) = self.sockets[id.slot as usize].take() else { return };
+        Ok(())
+    }
+
+    fn send(&mut self, id: ConnectionId, buffer: SendBuffer) -> io::Result<()> {
+        if self.sealed.spend(id.slot, buffer.len()) {
+            self.core.engine.handle_spent(self.core.now, id);
+        }
+        if let Some(socket) = self.socket(id) {
+            socket.pending = Some(buffer);
+            self.write_pending(id.slot);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, id: ConnectionId) -> io::Result<()> {
+        if let Some(socket) = self.socket(id) {
+            socket.is_paused = true;
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, id: ConnectionId) -> io::Result<()> {
+        if let Some(socket) = self.socket(id) {
+            socket.is_paused = false;
+            if socket.is_readable {
+                self.note_readable(id.slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_progress(&mut self, id: ConnectionId) -> io::Result<()> {
+        if self.socket(id).is_none() {
+            return Ok(());
+        }
+        // There may be room that the kernel has not reported.
+        self.write_pending(id.slot);
+        if let Some(socket) = self.socket(id) {
+            let unacknowledged = progress::unacknowledged(&socket.stream);
+            self.core.engine.handle_progress(self.core.now, id, unacknowledged);
+        }
+        Ok(())
+    }
+
+    fn offload_tls(&mut self, id: ConnectionId) -> io::Result<()> {
+        // Nothing is in progress between two calls.
+        let Some(socket) = self.socket(id) else { return Ok(()) };
+        if kernel::begin(&socket.stream).is_err() {
+            self.core.engine.handle_offload_refused(self.core.now, id);
+            return Ok(());
+        }
+        let Some(keys) = self.core.engine.take_keys(self.core.now, id) else { return Ok(()) };
+        let Some(socket) = self.socket(id) else { return Ok(()) };
+        let outcome = kernel::give_keys(&socket.stream, &keys);
+        self.core.engine.handle_offloaded(&outcome);
+        if outcome.is_err() {
+            self.end(id.slot);
+            return Ok(());
+        }
+        self.sealed.add(id.slot);
+        // Input that arrived before the keys is read with them.
+        self.note_readable(id.slot);
+        Ok(())
+    }
+
+    fn hand_over(
+        &mut self,
+        id: ConnectionId,
+        to: CoreId,
+        handed_over: HandedOver,
+    ) -> io::Result<()> {
+        if self.socket(id).is_none() {
+            return Ok(());
+        }
+        let Some(mut socket) = self.sockets[id.slot as usize].take() else { return Ok(()) };
+        match self.poll.registry().deregister(&mut socket.stream) {
+            Ok(()) => self.core.mesh.move_socket(to, socket.stream.into(), handed_over),
+            Err(error) => {
+                rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed");
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, id: ConnectionId, last: Option<SendBuffer>) -> io::Result<()> {
+        if self.socket(id).is_none() {
+            return Ok(());
+        }
+        let Some(socket) = self.sockets[id.slot as usize].take() else { return Ok(()) };
         let is_sealed = self.sealed.remove(id.slot);
         let rest: VecDeque<SendBuffer> = socket.pending.into_iter().chain(last).collect();
         if socket.is_read_out && rest.is_empty() && !is_sealed {
-            return; // both sides have said their last
+            return Ok(()); // both sides have sent everything
         }
         let token = |index| Token(LINGERERS + index);
         self.lingerers.add(self.poll.registry(), socket.stream, rest, is_sealed, token);
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use ::glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 
 use crate::base::waker::Waker;
-use crate::executor::runtime::{Borrowed, Front, Runtime, Tasks};
+use crate::executor::runtime::{Front, Runtime, SocketView, Tasks};
 use crate::executor::{ListenerSocket, Parts, runtime};
 
 /// One of its runtimes.
@@ -80,7 +80,7 @@ impl Runtime for Glommio {
         Ok(unsafe { ::glommio::net::TcpStream::from_raw_fd(socket.into_raw_fd()) })
     }
 
-    fn socket(stream: &Self::Stream) -> Borrowed {
+    fn socket(stream: &Self::Stream) -> SocketView {
         runtime::borrow(stream)
     }
 

@@ -4,9 +4,10 @@
 //! What the runtimes have in common; what differs is behind [`Runtime`]. A connection costs its task
 //! and what the runtime keeps for a socket that is waited for; no buffer of its own.
 
+mod actions;
 #[cfg(feature = "glommio")]
 pub mod glommio;
-mod goodbye;
+mod lingering;
 #[cfg(feature = "monoio")]
 pub mod monoio;
 
@@ -24,17 +25,15 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use crate::base::ids::{ConnectionId, CoreId, Peer};
+use crate::base::ids::{ConnectionId, Peer};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::base::waker::Waker;
-use crate::engine::{Action, HandedOver};
-use crate::executor::mesh::Moving;
-use crate::executor::runtime::goodbye::linger;
+use crate::executor::runtime::actions::Borrowed;
+use crate::executor::sockets::Sockets as _;
 use crate::executor::{
     ACCEPT_REST, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Listeners, Parts, is_peers_fault,
-    progress,
 };
 
 /// The core's receive buffer: as much as one connection may say at a time.
@@ -43,7 +42,7 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 const IO_SLICES: usize = 64;
 
 /// A socket that somebody else owns.
-pub type Borrowed = ManuallyDrop<Socket>;
+pub type SocketView = ManuallyDrop<Socket>;
 
 /// What a runtime does for us. All of it happens on one thread.
 pub trait Runtime: Sized + 'static {
@@ -71,7 +70,7 @@ pub trait Runtime: Sized + 'static {
     fn adopt(socket: OwnedFd) -> io::Result<Self::Stream>;
 
     /// Its socket.
-    fn socket(stream: &Self::Stream) -> Borrowed;
+    fn socket(stream: &Self::Stream) -> SocketView;
 
     /// Receives, when there is something.
     fn poll_receive(
@@ -167,36 +166,32 @@ impl<R: Runtime> Tasks<R> {
             }
             let front = R::adopt(front.into())?;
             R::spawn(be_woken(Rc::clone(&shared), front));
-            serve(&shared, copies).await;
-            Ok(())
+            serve(&shared, copies).await
         })
     }
 }
 
 /// Ends one turn after the other.
-async fn serve<R: Runtime>(shared: &Shared<R>, listeners: Listeners) {
+async fn serve<R: Runtime>(shared: &Shared<R>, listeners: Listeners) -> io::Result<()> {
     while !shared.borrow().core.is_stopping() {
-        turn(shared).await;
+        turn(shared).await?;
     }
     listeners.iter().for_each(Listener::shut);
-    {
-        let state = &mut *shared.borrow_mut();
-        state.core.engine.handle_shutdown(state.core.now);
-    }
-    drain_actions(shared);
+    Borrowed { shared, state: &mut shared.borrow_mut() }.shut_down()?;
     let until = Instant::now() + FLUSH_AT_STOP;
     while shared.borrow().unwritten > 0 && Instant::now() < until {
         R::sleep(Duration::from_millis(1)).await;
     }
     shared.borrow_mut().core.finish();
+    Ok(())
 }
 
-async fn turn<R: Runtime>(shared: &Shared<R>) {
+async fn turn<R: Runtime>(shared: &Shared<R>) -> io::Result<()> {
     let (timeout, sleeps) = {
         let state = &mut *shared.borrow_mut();
         let timeout = state.core.timer();
-        let is_idle = timeout != Some(Duration::ZERO) && !state.is_due;
-        (timeout, is_idle && state.core.doze())
+        let is_due = state.is_due;
+        (timeout, !is_due && Borrowed { shared, state }.may_sleep(timeout))
     };
     if sleeps {
         wait(shared, timeout).await;
@@ -204,18 +199,16 @@ async fn turn<R: Runtime>(shared: &Shared<R>) {
     } else {
         yield_now().await;
     }
-    let arrived = {
-        let state = &mut *shared.borrow_mut();
-        state.is_due = false;
-        state.core.begin_turn();
-        state.core.noted.kernel_entries += 1;
-        state.core.receive()
-    };
-    arrived.into_iter().for_each(|moving| take_home(shared, moving));
-    shared.borrow_mut().read_overdue();
-    shared.borrow_mut().core.fire_timers();
-    drain_actions(shared);
-    shared.borrow_mut().core.end_turn_with_wakers();
+    let state = &mut *shared.borrow_mut();
+    state.is_due = false;
+    state.core.begin_turn();
+    state.core.noted.kernel_entries += 1;
+    let mut sockets = Borrowed { shared, state };
+    sockets.receive()?;
+    sockets.state.read_overdue();
+    sockets.act()?;
+    sockets.state.core.end_turn_with_wakers();
+    Ok(())
 }
 
 /// Waits until something is due, or for so long.
@@ -405,20 +398,6 @@ fn admit<R: Runtime>(shared: &Shared<R>, stream: R::Stream, listener: u16) {
     watch(shared, state, stream, id);
 }
 
-/// A connection that another core accepted has come home.
-fn take_home<R: Runtime>(shared: &Shared<R>, moving: Moving<TcpStream>) {
-    let Moving { socket, handed_over } = moving;
-    let state = &mut *shared.borrow_mut();
-    let Ok(id) = state.core.engine.handle_handed_over(state.core.now, handed_over) else { return };
-    match R::adopt(socket.into()) {
-        Ok(stream) => watch(shared, state, stream, id),
-        Err(error) => {
-            rated!(warn, log_rate::now(), %error, "cannot watch a connection");
-            state.core.engine.handle_closed(state.core.now, id);
-        }
-    }
-}
-
 fn watch<R: Runtime>(
     shared: &Shared<R>,
     state: &mut State<R>,
@@ -466,65 +445,6 @@ fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<
     Poll::Ready(true)
 }
 
-fn drain_actions<R: Runtime>(shared: &Shared<R>) {
-    loop {
-        let state = &mut *shared.borrow_mut();
-        let Some(action) = state.core.engine.poll_action() else { return };
-        match action {
-            Action::Send { connection, buffer } => {
-                let Some(socket) = state.socket(connection) else { continue };
-                socket.pending = Some(buffer);
-                if state.write(connection) {
-                    R::spawn(write_on(Rc::clone(shared), connection));
-                }
-            }
-            Action::Pause { connection } => {
-                if let Some(socket) = state.socket(connection) {
-                    socket.is_paused = true;
-                }
-            }
-            Action::Resume { connection } => {
-                let Some(socket) = state.socket(connection) else { continue };
-                socket.is_paused = false;
-                if let Some(reader) = socket.reader.take() {
-                    reader.wake();
-                }
-            }
-            Action::AskProgress { connection } => {
-                // The kernel has not said that it takes more, and may all the same.
-                state.write(connection);
-                let Some(socket) = state.socket(connection) else { continue };
-                let unacknowledged = progress::unacknowledged(&*R::socket(&socket.stream));
-                state.core.engine.handle_progress(state.core.now, connection, unacknowledged);
-            }
-            // No runtime's stream is given keys: it is not asked for.
-            Action::OffloadTls { connection } => {
-                state.core.engine.handle_offload_refused(state.core.now, connection);
-            }
-            Action::HandOver { connection, to, handed_over } => {
-                move_over(state, connection, to, handed_over);
-            }
-            Action::Close { connection, last } => linger(shared, state, connection, last),
-        }
-    }
-}
-
-fn move_over<R: Runtime>(
-    state: &mut State<R>,
-    id: ConnectionId,
-    to: CoreId,
-    handed_over: HandedOver,
-) {
-    let Some(socket) = state.remove(id) else { return };
-    // A copy: the runtime may not let go of the descriptor yet.
-    match R::socket(&socket.stream).try_clone() {
-        Ok(copy) => state.core.mesh.move_socket(to, copy.into(), handed_over),
-        Err(error) => {
-            rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed")
-        }
-    }
-}
-
 /// Writes what a connection has pending as the peer takes it.
 async fn write_on<R: Runtime>(shared: Shared<R>, id: ConnectionId) {
     loop {
@@ -569,7 +489,7 @@ fn poll_write<S>(
 
 /// A look at the socket behind a runtime's stream, which goes on owning it.
 #[expect(unsafe_code, reason = "runtimes lend bare numbers")]
-pub fn borrow(stream: &impl AsRawFd) -> Borrowed {
+pub fn borrow(stream: &impl AsRawFd) -> SocketView {
     // SAFETY: the descriptor is open as long as the stream is there, which outlives the look at it:
     // none is kept. It is not closed by it.
     ManuallyDrop::new(unsafe { Socket::from_raw_fd(stream.as_raw_fd()) })

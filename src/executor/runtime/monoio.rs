@@ -13,7 +13,7 @@ use ::monoio::time::TimeDriver;
 use ::monoio::{IoUringDriver, RuntimeBuilder};
 
 use crate::base::waker::Waker;
-use crate::executor::runtime::{Borrowed, Front, Runtime, Tasks};
+use crate::executor::runtime::{Front, Runtime, SocketView, Tasks};
 use crate::executor::{ListenerSocket, Parts, runtime};
 
 /// One of its runtimes.
@@ -115,7 +115,7 @@ impl Runtime for Monoio {
         ::monoio::net::TcpStream::from_std(socket.into()).map(Stream::new)
     }
 
-    fn socket(stream: &Stream) -> Borrowed {
+    fn socket(stream: &Stream) -> SocketView {
         runtime::borrow(&*stream.stream)
     }
 

@@ -1,8 +1,4 @@
-//! How sockets end: at once, with last words, or by going to another core.
-//!
-//! Closing a socket with unread input makes the kernel reset the connection, and the peer may never
-//! see the CONNACK or DISCONNECT that says why. So the last bytes are written, our side is shut,
-//! and input is discarded until the peer closes too, within bounds (RFC 1122, 4.2.2.13).
+//! How sockets end: at once, lingering ([`crate::executor::linger`]), or by moving to another core.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,10 +17,7 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::engine::HandedOver;
-use crate::executor::{LINGER, LINGERING_MAX, LINGERS_MAX};
-
-/// Input discarded at most.
-const DISCARDED_BYTES_MAX: usize = 64 * 1024;
+use crate::executor::linger::{LINGERING_MAX, Patience};
 
 /// `IORING_MSG_RING_CQE_SKIP` of io_uring_enter(2): nothing completes on the ring it goes to.
 const NOT_THERE: u32 = 1;
@@ -33,13 +26,9 @@ const NOT_THERE: u32 = 1;
 pub struct Lingering {
     /// What is to be written after what is being written.
     rest: VecDeque<SendBuffer>,
-    until: Instant,
-    /// It has taken something since it was looked at, and how often it was.
-    pub has_taken: bool,
-    looks: u8,
-    discarded: usize,
+    pub patience: Patience,
     is_shut: bool,
-    /// Its TLS is the kernel's, which has not been told yet that nothing follows.
+    /// The kernel has the connection's TLS, and close_notify has not been sent yet.
     is_sealed: bool,
 }
 
@@ -144,16 +133,14 @@ impl Executor {
             return self.begin_closing(file);
         }
         socket.phase = Phase::Lingering;
-        let until = Instant::now() + LINGER;
+        let patience = Patience::new(Instant::now());
+        self.deadlines.add(&patience, file);
         let rest = last.into_iter().collect();
-        let (has_taken, looks) = (false, 0);
-        let (discarded, is_shut) = (0, false);
-        let lingering = Lingering { rest, until, has_taken, looks, discarded, is_shut, is_sealed };
+        let lingering = Lingering { rest, patience, is_shut: false, is_sealed };
         self.lingering.insert(file, lingering);
-        self.linger_until.push_back((until, file));
         // What the kernel's TLS cannot open would keep it from sealing too: first its last word.
         if !is_sealed {
-            self.receive(file)?;
+            self.start_receiving(file)?;
         }
         self.go_on_lingering(file)
     }
@@ -203,30 +190,23 @@ impl Executor {
     /// A peer that lingers said something more.
     pub(super) fn discard(&mut self, file: u32, bytes: usize) -> io::Result<()> {
         let Some(lingering) = self.lingering.get_mut(&file) else { return Ok(()) };
-        lingering.discarded += bytes;
-        if lingering.discarded > DISCARDED_BYTES_MAX {
-            return self.begin_closing(file);
+        match lingering.patience.discard(bytes) {
+            true => Ok(()),
+            false => self.begin_closing(file),
         }
-        Ok(())
     }
 
     /// Closes those whose time is up.
     pub(super) fn expire_lingering(&mut self) -> io::Result<()> {
-        while let Some(&(until, file)) = self.linger_until.front() {
-            if until > Instant::now() {
-                break;
-            }
-            self.linger_until.pop_front();
+        let now = Instant::now();
+        while let Some((until, file)) = self.deadlines.take_passed(now) {
             let lingering = self.lingering.get_mut(&file);
-            let Some(lingering) = lingering.filter(|of| of.until == until) else { continue };
-            lingering.looks += 1;
-            // One that takes what it has still to take has more time.
-            let takes = std::mem::take(&mut lingering.has_taken) && !lingering.is_shut;
-            if takes && lingering.looks < LINGERS_MAX {
-                lingering.until = Instant::now() + LINGER;
-                self.linger_until.push_back((lingering.until, file));
-            } else {
-                self.begin_closing(file)?;
+            let Some(lingering) = lingering.filter(|of| of.patience.until() == until) else {
+                continue;
+            };
+            match lingering.patience.extend(now, !lingering.is_shut) {
+                true => self.deadlines.add(&lingering.patience, file),
+                false => self.begin_closing(file)?,
             }
         }
         Ok(())

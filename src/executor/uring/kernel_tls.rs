@@ -18,7 +18,7 @@ const RECORD_BYTES: usize = 64;
 
 impl Executor {
     /// Lets the kernel go on with a connection's TLS, as soon as nothing is received any more.
-    pub(super) fn offload_tls(&mut self, file: u32) -> io::Result<()> {
+    pub(super) fn begin_offload(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         socket.is_offloading = true;
         if socket.is_receiving { self.stop_receiving(file) } else { self.lend(file) }
@@ -64,7 +64,7 @@ impl Executor {
                 }
             }
         }
-        self.receive(file)
+        self.start_receiving(file)
     }
 
     /// Gives the kernel the keys of a connection; whether it goes on, there or here.
@@ -103,7 +103,7 @@ impl Executor {
         if socket.phase == Phase::Closing {
             return self.try_close(file);
         }
-        self.receive(file)?;
+        self.start_receiving(file)?;
         self.go_on_lingering(file)
     }
 }

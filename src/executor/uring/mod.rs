@@ -10,6 +10,7 @@
 //! to another core, only when its last operation has completed.
 
 mod accept;
+mod actions;
 pub mod buffers;
 mod close;
 mod kernel_tls;
@@ -18,6 +19,7 @@ mod progress;
 pub mod ring;
 mod rings;
 mod send;
+mod sending;
 mod socket;
 mod stray;
 
@@ -35,24 +37,19 @@ use self::close::{Leaving, Lingering};
 use self::operation::Operation;
 use self::ring::{Completion, Ring, Shape};
 use self::rings::{Directory, NOT_AT_ALL, Rings, Wait};
-use self::send::Way;
 use self::socket::{Phase, Socket, Sockets};
 use crate::base::ids::{ConnectionId, Peer};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
-use crate::base::send_buffer::SendBuffer;
 use crate::base::waker::Waker;
-use crate::engine::Action;
 use crate::executor::kernel_tls::Sealed;
 use crate::executor::kernel_tls::kernel::Farewell;
-use crate::executor::mesh::Moving;
+use crate::executor::linger::Deadlines;
+use crate::executor::sockets::Sockets as _;
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, is_peers_fault};
 
 /// A socket that brings so many bytes in a turn is one that takes buffers from others.
 const FED_BYTES: u32 = 8 * 1024;
-
-/// Errors after which a send is tried again; it is cancelled for that alone, unless its socket closes.
-const AGAIN: [i32; 5] = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::ECANCELED];
 
 /// What a core has before its thread has a ring.
 pub struct Front {
@@ -73,8 +70,7 @@ pub struct Executor {
     sealed: Sealed,
     /// What is known of sockets that the engine is done with.
     lingering: HashMap<u32, Lingering>,
-    /// When their time is up, in order.
-    linger_until: std::collections::VecDeque<(Instant, u32)>,
+    deadlines: Deadlines<u32>,
     /// Sockets on their way to another core.
     leaving: HashMap<u32, Leaving>,
     /// Sends of which the kernel takes all at once or says so, with the bytes offered.
@@ -127,7 +123,7 @@ impl crate::executor::Executor for Executor {
             sockets: Sockets::default(),
             sealed: Sealed::default(),
             lingering: HashMap::new(),
-            linger_until: Default::default(),
+            deadlines: Deadlines::default(),
             leaving: HashMap::new(),
             sent: Vec::new(),
             copying: HashMap::new(),
@@ -155,8 +151,7 @@ impl crate::executor::Executor for Executor {
         while !self.core.is_stopping() {
             self.turn()?;
         }
-        self.core.engine.handle_shutdown(self.core.now);
-        self.drain_actions()?;
+        self.shut_down()?;
         self.accepts.stop(&mut self.rings)?;
         let until = Instant::now() + FLUSH_AT_STOP;
         while self.has_unwritten() && Instant::now() < until {
@@ -182,7 +177,7 @@ impl Shape {
 impl Executor {
     fn turn(&mut self) -> io::Result<()> {
         let timeout = self.timeout();
-        let sleeps = timeout != Some(Duration::ZERO) && !self.awaits_sent() && self.core.doze();
+        let sleeps = !self.awaits_sent() && self.may_sleep(timeout);
         let wait = match sleeps {
             true => Wait::For(timeout),
             // It is to be served before what was put off goes on.
@@ -199,10 +194,8 @@ impl Executor {
         self.rings.take_completions(&mut completions)?;
         self.core.begin_turn();
         // First: whoever has taken everything is not to look as if it had not.
-        self.settle_sends(&completions)?;
-        for moving in self.core.receive() {
-            self.take_home(moving)?;
-        }
+        self.reap_sends(&completions)?;
+        self.receive()?;
         for completion in completions.drain(..) {
             self.dispatch(completion)?;
         }
@@ -212,8 +205,7 @@ impl Executor {
         self.share_buffers()?;
         self.accept_again()?;
         self.expire_lingering()?;
-        self.core.fire_timers();
-        self.drain_actions()?;
+        self.act()?;
         for ring in self.rings.each() {
             self.core.noted.kernel_entries += ring.take_entered();
             self.core.noted.completions_overflowed += ring.take_overflowed();
@@ -226,8 +218,7 @@ impl Executor {
     /// How long the kernel may let us sleep.
     fn timeout(&mut self) -> Option<Duration> {
         let now = Instant::now();
-        let lingering = self.linger_until.front().map(|(until, _)| *until);
-        let other = [self.accept_again, lingering].into_iter().flatten().min();
+        let other = [self.accept_again, self.deadlines.next()].into_iter().flatten().min();
         let other = other.map(|at| at.saturating_duration_since(now));
         [self.core.timer(), other].into_iter().flatten().min()
     }
@@ -316,16 +307,6 @@ impl Executor {
         }
     }
 
-    /// A connection that another core accepted has come home.
-    fn take_home(&mut self, moving: Moving<u32>) -> io::Result<()> {
-        let Moving { socket: file, handed_over } = moving;
-        self.hold(file);
-        match self.core.engine.handle_handed_over(self.core.now, handed_over) {
-            Ok(id) => self.watch(file, id),
-            Err(_) => self.close_file(file),
-        }
-    }
-
     /// A socket is in one of the tables.
     fn hold(&mut self, file: u32) {
         self.rings.note_held(file);
@@ -335,11 +316,11 @@ impl Executor {
 
     fn watch(&mut self, file: u32, id: ConnectionId) -> io::Result<()> {
         self.sockets.insert(file, Socket::new(id));
-        self.receive(file)
+        self.start_receiving(file)
     }
 
     /// Lets a socket receive, unless it does or is not to.
-    fn receive(&mut self, file: u32) -> io::Result<()> {
+    fn start_receiving(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let is_wanted = match socket.phase {
             Phase::Open => !socket.is_paused && !socket.is_offloading,
@@ -378,10 +359,10 @@ impl Executor {
         fed.clear();
         self.fed = fed;
         for file in starved {
-            self.receive(file)?;
+            self.start_receiving(file)?;
         }
         for file in std::mem::take(&mut self.rested) {
-            self.receive(file)?;
+            self.start_receiving(file)?;
         }
         Ok(())
     }
@@ -433,7 +414,7 @@ impl Executor {
             (Phase::Open, _) => self.end(file)?,
             (Phase::Leaving, _) => self.move_over(file)?,
             // Reading was stopped, and then the engine was done with it.
-            (Phase::Lingering, ..=-1 | libc::ECANCELED) => self.receive(file)?,
+            (Phase::Lingering, ..=-1 | libc::ECANCELED) => self.start_receiving(file)?,
             // The kernel's TLS cannot read on. The peer is to read our last word all the same, and may
             // not if the socket is closed with bytes unread: it stays for its time.
             (Phase::Lingering, libc::EBADMSG) => {}
@@ -442,51 +423,6 @@ impl Executor {
             (Phase::Closing, _) => self.try_close(file)?,
         }
         Ok(())
-    }
-
-    fn drain_actions(&mut self) -> io::Result<()> {
-        while let Some(action) = self.core.engine.poll_action() {
-            match action {
-                Action::Send { connection, buffer } => {
-                    let Some(file) = self.sockets.file(connection) else { continue };
-                    self.send(file, buffer)?;
-                }
-                Action::Pause { connection } => {
-                    let Some(file) = self.sockets.file(connection) else { continue };
-                    self.pause(file)?;
-                }
-                Action::Resume { connection } => {
-                    let Some(file) = self.sockets.file(connection) else { continue };
-                    if let Some(socket) = self.sockets.get(file) {
-                        socket.is_paused = false;
-                    }
-                    self.receive(file)?;
-                }
-                Action::AskProgress { connection } => {
-                    let Some(file) = self.sockets.file(connection) else { continue };
-                    self.look_at_progress(file)?;
-                }
-                Action::OffloadTls { connection } => {
-                    let Some(file) = self.sockets.file(connection) else { continue };
-                    self.offload_tls(file)?;
-                }
-                Action::HandOver { connection, to, handed_over } => {
-                    let Some(file) = self.sockets.file(connection) else { continue };
-                    self.leave(file, to, handed_over)?;
-                }
-                Action::Close { connection, last } => {
-                    let Some(file) = self.sockets.file(connection) else { continue };
-                    self.linger(file, last)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn pause(&mut self, file: u32) -> io::Result<()> {
-        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
-        socket.is_paused = true;
-        self.stop_receiving(file)
     }
 
     /// What comes until the receive has ended goes where the socket's phase says.
@@ -499,132 +435,6 @@ impl Executor {
             opcode::AsyncCancel::new(receive).build()
         };
         self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))
-    }
-
-    fn send(&mut self, file: u32, buffer: SendBuffer) -> io::Result<()> {
-        let way = self.way(file, buffer.len());
-        if let Some(socket) = self.sockets.get(file) {
-            if self.sealed.spend(file, buffer.len()) {
-                self.core.engine.handle_spent(self.core.now, socket.id);
-            }
-            socket.pending = Some(buffer);
-        }
-        self.submit(file, way)
-    }
-
-    /// How so many bytes are to be sent.
-    fn way(&self, file: u32, bytes: usize) -> Way {
-        match bytes >= self.zero_copy_bytes_min {
-            _ if self.sealed.has(file) => Way::Told,
-            true => Way::ZeroCopy,
-            false => Way::Now,
-        }
-    }
-
-    /// Sends what a socket has pending.
-    #[expect(unsafe_code, reason = "the kernel reads the buffer")]
-    fn submit(&mut self, file: u32, way: Way) -> io::Result<()> {
-        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
-        let Some(buffer) = &socket.pending else { return Ok(()) };
-        socket.is_sending = true;
-        socket.is_sent_unless_told = way == Way::Now;
-        // SAFETY: `pending` is changed by `progress` alone, once the operation has completed; and a
-        // socket stays while it is sending.
-        let offered = unsafe { send::submit(self.rings.of(file), file, buffer, way) }?;
-        match way {
-            Way::Now => self.sent.push((file, offered)),
-            Way::Waiting => self.core.noted.sends_waited += 1,
-            Way::ZeroCopy | Way::Told => {}
-        }
-        Ok(())
-    }
-
-    /// Whether somebody needs to know of a send that has most likely succeeded already.
-    fn awaits_sent(&mut self) -> bool {
-        self.sent.iter().any(|&(file, _)| {
-            self.sockets.get(file).is_some_and(|socket| match socket.phase {
-                Phase::Open => self.core.engine.awaits_sent(socket.id),
-                _ => true,
-            })
-        })
-    }
-
-    /// The kernel has been entered: what it did not say it could not send, is sent.
-    fn settle_sends(&mut self, completions: &[Completion]) -> io::Result<()> {
-        if self.rings.has_queued() {
-            return Ok(());
-        }
-        let mut sent = std::mem::take(&mut self.sent);
-        for completion in completions {
-            if let Operation::SendNow(file) = Operation::of(completion.user_data) {
-                self.sent_some(file, completion.result)?;
-            }
-        }
-        for (file, offered) in sent.drain(..) {
-            if self.sockets.get(file).is_some_and(|socket| socket.is_sent_unless_told) {
-                self.progress(file, offered, Way::Now)?;
-            }
-        }
-        // Those that go on are in the list of the next turn.
-        sent.append(&mut self.sent);
-        self.sent = sent;
-        Ok(())
-    }
-
-    /// A send took some, none, or failed.
-    fn sent_some(&mut self, file: u32, result: i32) -> io::Result<()> {
-        match result {
-            0.. => self.progress(file, result as usize, Way::Waiting),
-            _ if AGAIN.contains(&-result) => self.progress(file, 0, Way::Waiting),
-            _ => {
-                let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
-                socket.has_sent();
-                match socket.phase {
-                    Phase::Open => self.lose(file),
-                    Phase::Closing => self.try_close(file),
-                    Phase::Lingering | Phase::Leaving => self.begin_closing(file),
-                }
-            }
-        }
-    }
-
-    /// A zero-copy send completes twice: when the bytes are sent, and when the kernel lets go of
-    /// their memory.
-    fn copied(&mut self, file: u32, completion: Completion) -> io::Result<()> {
-        if cqueue::more(completion.flags) {
-            self.copying.insert(file, completion.result);
-            return Ok(());
-        }
-        let result = self.copying.remove(&file).unwrap_or(completion.result);
-        self.sent_some(file, result)
-    }
-
-    /// So many bytes are sent; what is left goes by `way`.
-    fn progress(&mut self, file: u32, bytes: usize, way: Way) -> io::Result<()> {
-        let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
-        socket.has_sent();
-        if socket.phase == Phase::Closing {
-            return self.try_close(file);
-        }
-        let Some(buffer) = socket.pending.as_mut().filter(|buffer| buffer.len() >= bytes) else {
-            return self.stray(file, "send");
-        };
-        buffer.advance(bytes);
-        let drained = if buffer.is_empty() { socket.pending.take() } else { None };
-        let is_drained = drained.is_some();
-        match socket.phase {
-            Phase::Open => {
-                let id = socket.id;
-                self.core.engine.handle_sent(self.core.now, id, bytes, drained);
-            }
-            _ if is_drained => return self.go_on_lingering(file),
-            _ => {
-                if let Some(lingering) = self.lingering.get_mut(&file) {
-                    lingering.has_taken |= bytes > 0;
-                }
-            }
-        }
-        if is_drained { Ok(()) } else { self.submit(file, way) }
     }
 }
 

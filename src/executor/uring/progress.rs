@@ -17,7 +17,7 @@ const SIOCOUTQ: u32 = 1;
 
 impl Executor {
     /// Asks how many bytes the kernel has that the peer has not acknowledged.
-    pub(super) fn look_at_progress(&mut self, file: u32) -> io::Result<()> {
+    pub(super) fn request_progress(&mut self, file: u32) -> io::Result<()> {
         if !self.rings.is_direct() {
             return self.tell_progress(file, unacknowledged(file));
         }

@@ -1,0 +1,94 @@
+//! The actions of the engine, as operations of the ring.
+
+use std::io;
+
+use super::Executor;
+use super::send::Way;
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::send_buffer::SendBuffer;
+use crate::engine::HandedOver;
+use crate::executor::Core;
+use crate::executor::mesh::Moving;
+use crate::executor::sockets::Sockets;
+
+impl Sockets for Executor {
+    type Socket = u32;
+
+    fn core(&mut self) -> &mut Core<u32> {
+        &mut self.core
+    }
+
+    fn adopt(&mut self, moving: Moving<u32>) -> io::Result<()> {
+        let Moving { socket: file, handed_over } = moving;
+        self.hold(file);
+        match self.core.engine.handle_handed_over(self.core.now, handed_over) {
+            Ok(id) => self.watch(file, id),
+            Err(_) => self.close_file(file),
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, buffer: SendBuffer) -> io::Result<()> {
+        let Some(file) = self.sockets.file(connection) else { return Ok(()) };
+        let way = match buffer.len() >= self.zero_copy_bytes_min {
+            _ if self.sealed.has(file) => Way::Told,
+            true => Way::ZeroCopy,
+            false => Way::Now,
+        };
+        if let Some(socket) = self.sockets.get(file) {
+            if self.sealed.spend(file, buffer.len()) {
+                self.core.engine.handle_spent(self.core.now, socket.id);
+            }
+            socket.pending = Some(buffer);
+        }
+        self.submit(file, way)
+    }
+
+    fn pause(&mut self, connection: ConnectionId) -> io::Result<()> {
+        let Some(file) = self.sockets.file(connection) else { return Ok(()) };
+        if let Some(socket) = self.sockets.get(file) {
+            socket.is_paused = true;
+        }
+        self.stop_receiving(file)
+    }
+
+    fn resume(&mut self, connection: ConnectionId) -> io::Result<()> {
+        let Some(file) = self.sockets.file(connection) else { return Ok(()) };
+        if let Some(socket) = self.sockets.get(file) {
+            socket.is_paused = false;
+        }
+        self.start_receiving(file)
+    }
+
+    fn ask_progress(&mut self, connection: ConnectionId) -> io::Result<()> {
+        match self.sockets.file(connection) {
+            Some(file) => self.request_progress(file),
+            None => Ok(()),
+        }
+    }
+
+    fn offload_tls(&mut self, connection: ConnectionId) -> io::Result<()> {
+        match self.sockets.file(connection) {
+            Some(file) => self.begin_offload(file),
+            None => Ok(()),
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        connection: ConnectionId,
+        to: CoreId,
+        handed_over: HandedOver,
+    ) -> io::Result<()> {
+        match self.sockets.file(connection) {
+            Some(file) => self.leave(file, to, handed_over),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, last: Option<SendBuffer>) -> io::Result<()> {
+        match self.sockets.file(connection) {
+            Some(file) => self.linger(file, last),
+            None => Ok(()),
+        }
+    }
+}
