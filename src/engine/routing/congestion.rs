@@ -88,6 +88,7 @@ pub(in crate::engine) fn resume_waiting(
 
 /// The state of a connected consumer. A consumer that is behind is watched from then on. `behind_bytes` is the
 /// size of an outbox from which its consumer is behind.
+#[inline]
 pub(super) fn standing(
     id: ConnectionId,
     behind_bytes: usize,

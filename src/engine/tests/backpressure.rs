@@ -1,4 +1,4 @@
-//! Invariant 3: a live consumer loses nothing, a stuck one holds up nobody, and no bound is passed.
+//! Backpressure: a live consumer loses no message, a stuck one delays no publisher, and no limit is exceeded.
 
 use super::*;
 use crate::base::limits;
@@ -7,7 +7,7 @@ use crate::config::QueuePolicy;
 
 const PAYLOAD: [u8; 1_000] = [b'x'; 1_000];
 
-/// Publishes until the publisher is paused, at most `times`; how often it was.
+/// Publishes until the publisher is paused, at most `times` times; returns the number of messages.
 fn publish_until_paused(world: &mut World, publisher: ConnectionId, times: usize) -> usize {
     for round in 0..times {
         if world.paused.contains(&publisher) {
@@ -26,7 +26,7 @@ fn a_publisher_is_not_read_while_its_consumer_is_behind_and_nothing_is_lost() {
     world.stuck.insert(consumer);
     let sent = publish_until_paused(&mut world, publisher, 5_000);
     assert!(sent < 200, "paused at an eighth of the outbox bound, not after {sent}");
-    // What the executor had read already waits in the engine, in order.
+    // Input that the executor has read already waits in the engine, in order.
     world.publish(publisher, "t", b"last", Qos::AtMostOnce, 0);
     world.unstick(consumer);
     assert!(world.paused.is_empty());
@@ -36,7 +36,7 @@ fn a_publisher_is_not_read_while_its_consumer_is_behind_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_within_its_bound() {
+fn a_stuck_consumer_delays_its_publisher_up_to_the_limit_and_stays_within_its_bound() {
     let mut world = World::new();
     let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
     world.subscribe(consumer, "t", Qos::AtMostOnce);
@@ -59,14 +59,14 @@ fn a_stuck_consumer_holds_up_its_publisher_no_longer_than_the_limit_and_stays_wi
 }
 
 #[test]
-fn a_consumer_that_acknowledges_below_what_the_kernel_makes_room_for_is_not_stuck() {
+fn a_consumer_that_acknowledges_less_than_the_kernel_buffers_is_not_stuck() {
     let mut world = World::new();
     let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
     world.subscribe(consumer, "t", Qos::AtMostOnce);
     world.stuck.insert(consumer);
     world.unacknowledged.insert(consumer, 4 << 20);
     publish_until_paused(&mut world, publisher, 5_000);
-    // What is written stands still, and so does what is acknowledged for seconds on end.
+    // No bytes are written, and none are acknowledged for several seconds.
     for _ in 0..10 {
         for _ in 0..12 {
             world.advance_ms(limits::STUCK_LOOK_MS + 50);
@@ -87,7 +87,7 @@ fn a_consumer_that_acknowledges_below_what_the_kernel_makes_room_for_is_not_stuc
 }
 
 #[test]
-fn a_stuck_consumer_that_takes_again_slows_its_publisher_again() {
+fn a_stuck_consumer_that_reads_again_slows_its_publisher_again() {
     let mut world = World::new();
     let (consumer, publisher) = (world.connect(&Client::v5("c")), world.connect(&Client::v5("p")));
     world.subscribe(consumer, "t", Qos::AtMostOnce);
@@ -103,7 +103,7 @@ fn a_stuck_consumer_that_takes_again_slows_its_publisher_again() {
 }
 
 #[test]
-fn a_stuck_consumer_has_no_say_in_how_fast_a_publisher_may_be() {
+fn a_stuck_consumer_does_not_count_among_the_consumers_of_a_publisher() {
     let mut world = World::new();
     let consumers = ["stuck", "live"].map(|name| {
         let id = world.connect(&Client::v5(name));
@@ -120,7 +120,7 @@ fn a_stuck_consumer_has_no_say_in_how_fast_a_publisher_may_be() {
 }
 
 #[test]
-fn all_who_wait_for_a_consumer_go_on_when_it_has_caught_up() {
+fn all_publishers_that_wait_for_a_consumer_resume_once_it_has_caught_up() {
     let mut world = World::new();
     let consumer = world.connect(&Client::v5("c"));
     world.subscribe(consumer, "t", Qos::AtMostOnce);
@@ -137,7 +137,7 @@ fn all_who_wait_for_a_consumer_go_on_when_it_has_caught_up() {
 }
 
 #[test]
-fn one_slow_consumer_among_many_holds_up_nobody() {
+fn one_slow_consumer_among_many_delays_no_publisher() {
     let mut world = World::new();
     let consumers: Vec<ConnectionId> = (0..10)
         .map(|number| {
@@ -196,7 +196,7 @@ fn offline_queue(policy: QueuePolicy, count: usize) -> Vec<String> {
     }
     let dropped = world.engine.metrics().drops.total();
     let consumer = world.connect(&Client::persistent("c"));
-    // CONNACK was taken off together with what followed it: ask for it again.
+    // CONNACK was removed together with the packets after it: connect again.
     world.cut(consumer);
     let consumer = world.accept();
     world.send_connect(consumer, &Client::persistent("c"));
@@ -265,7 +265,7 @@ fn keep_latest_conflates_for_a_connected_consumer_that_is_slow() {
 }
 
 #[test]
-fn retained_messages_come_by_and_by_and_all_of_them() {
+fn retained_messages_arrive_in_portions_and_completely() {
     let mut world = World::new();
     let publisher = world.connect(&Client::v5("p"));
     for number in 0..20_000 {
@@ -289,7 +289,7 @@ fn retained_messages_come_by_and_by_and_all_of_them() {
 }
 
 #[test]
-fn an_offline_backlog_holds_up_no_publisher() {
+fn an_offline_backlog_delays_no_publisher() {
     let mut world = World::new();
     let consumer = world.connect(&Client::persistent("c"));
     world.subscribe(consumer, "t", Qos::AtLeastOnce);
@@ -306,7 +306,7 @@ fn an_offline_backlog_holds_up_no_publisher() {
 }
 
 #[test]
-fn over_the_memory_bound_newcomers_hear_server_busy_and_publishers_rest() {
+fn above_the_memory_bound_new_clients_get_server_busy_and_publishers_pause() {
     let mut world =
         World::with(|settings| settings.limits.memory_bytes_max = 50_000, Box::new(AllowAll));
     let consumer = world.connect(&Client::persistent("c"));
@@ -326,7 +326,7 @@ fn over_the_memory_bound_newcomers_hear_server_busy_and_publishers_rest() {
 }
 
 #[test]
-fn a_client_is_not_held_up_by_its_own_subscription() {
+fn a_client_is_not_paused_by_its_own_subscription() {
     let mut world = World::with(|settings| settings.limits.inflight_max = 1, Box::new(AllowAll));
     let client = world.connect(&Client::v5("both"));
     world.subscribe(client, "t", Qos::AtLeastOnce);
@@ -352,7 +352,7 @@ fn reconnecting_clients_leave_no_timers_behind_for_long() {
 }
 
 #[test]
-fn connections_above_the_limits_hear_why_in_connack() {
+fn connections_above_the_limits_get_the_reason_in_connack() {
     let change = |settings: &mut Settings| {
         settings.limits.connections_max = 2;
         settings.limits.connections_per_second_max = 3;
@@ -383,7 +383,7 @@ fn connections_above_the_limits_hear_why_in_connack() {
 }
 
 #[test]
-fn far_above_the_limit_connections_are_refused_without_a_word() {
+fn far_above_the_limit_connections_are_refused_without_connack() {
     let mut world = World::with(|s| s.limits.connections_max = 2, Box::new(AllowAll));
     let peer = Peer { address: None, listener: 0 };
     let accepted = (0..200).filter(|_| world.engine.handle_accepted(Now(0), peer).is_ok()).count();
@@ -392,7 +392,7 @@ fn far_above_the_limit_connections_are_refused_without_a_word() {
 }
 
 #[test]
-fn a_long_walk_through_retained_topics_leaves_others_their_turn() {
+fn a_long_scan_of_retained_topics_leaves_turns_to_other_clients() {
     let mut world = World::new();
     let publisher = world.connect(&Client::v5("p"));
     for number in 0..5_000 {

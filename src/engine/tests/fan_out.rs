@@ -1,4 +1,4 @@
-//! Messages for more subscribers than one turn has time for.
+//! Messages with more recipients than fit into one turn.
 
 use super::cores::Cores;
 use super::durability::{image, kept, taken_up};
@@ -7,13 +7,13 @@ use crate::engine::work::TURN_STEPS;
 use crate::storage::commit::{RecordBatch, StoreState};
 use crate::wire::{Unsubscribe, UnsubscribeFilters};
 
-/// A world in which a message reaches one subscriber in each part of a turn.
+/// A world in which each part of a turn delivers a message to one subscriber.
 struct Cut {
     world: World,
-    /// They subscribed to `t`, one after the other.
+    /// Subscribers of `t`, in the order in which they subscribed.
     subscribers: Vec<ConnectionId>,
     publisher: ConnectionId,
-    /// What the store has so far.
+    /// Records that are durable so far.
     stored: Vec<RecordBatch>,
 }
 
@@ -40,7 +40,7 @@ impl Cut {
         Self { world, subscribers, publisher, stored }
     }
 
-    /// A message arrives, and the turn is over.
+    /// Publishes a message and ends the turn.
     fn begin(&mut self, payload: &[u8], qos: Qos, number: u16) {
         self.world.arrive(self.publisher, &Packet::Publish(publish("t", payload, qos, number)));
         self.world.turn();
@@ -64,7 +64,7 @@ impl World {
         self.arrive(id, &Packet::Unsubscribe(unsubscribe));
     }
 
-    /// What each has got since the last look.
+    /// Payloads that each client has received since the last call.
     fn payloads_of(&mut self, ids: &[ConnectionId]) -> Vec<Vec<String>> {
         ids.iter().map(|&id| self.payloads(id)).collect()
     }
@@ -81,7 +81,7 @@ fn has(count: usize, all: usize, payloads: &[&str]) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_turn_is_bounded_whoever_subscribed() {
+fn a_turn_is_bounded_however_many_subscribe() {
     for (qos, away, takes_turns) in [
         (Qos::AtMostOnce, false, false),
         (Qos::AtLeastOnce, false, true),
@@ -119,10 +119,9 @@ fn a_turn_is_bounded_whoever_subscribed() {
     }
 }
 
-/// Where somebody unsubscribes meanwhile, the others of its subscriptions are looked at, as many as there
-/// may be.
+/// If a recipient unsubscribes meanwhile, its other subscriptions are checked, as many as a client may have.
 #[test]
-fn a_turn_is_bounded_though_subscribers_of_many_filters_unsubscribe_meanwhile() {
+fn a_turn_is_bounded_while_clients_with_many_filters_unsubscribe() {
     let change = |settings: &mut Settings| settings.limits.connections_max = 20_000;
     let mut world = World::with(change, Box::new(AllowAll));
     for n in 0..12_000 {
@@ -155,7 +154,7 @@ fn a_turn_is_bounded_though_subscribers_of_many_filters_unsubscribe_meanwhile() 
 }
 
 #[test]
-fn each_subscriber_gets_each_message_once_and_in_order() {
+fn each_subscriber_receives_each_message_once_and_in_order() {
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let mut cut = Cut::new(World::new(), qos, 6);
         for (number, payload) in (1..).zip([b"1", b"2", b"3"]) {
@@ -169,10 +168,10 @@ fn each_subscriber_gets_each_message_once_and_in_order() {
 }
 
 #[test]
-fn a_publisher_is_acknowledged_and_read_again_once_all_have_its_message() {
+fn a_publisher_is_acknowledged_and_read_again_once_all_subscribers_have_its_message() {
     let mut cut = Cut::new(World::new(), Qos::AtLeastOnce, 4);
     cut.begin(b"m", Qos::AtLeastOnce, 7);
-    // One in each part of the turn.
+    // One recipient in each part of the turn.
     assert_eq!(cut.world.payloads_of(&cut.subscribers), has(2, 4, &["m"]));
     assert!(cut.world.paused.contains(&cut.publisher));
     assert_eq!(cut.world.packets(cut.publisher, Version::V5), [""; 0]);
@@ -185,7 +184,7 @@ fn a_publisher_is_acknowledged_and_read_again_once_all_have_its_message() {
 }
 
 #[test]
-fn what_others_publish_meanwhile_lines_up_behind_for_many_and_goes_at_once_to_few() {
+fn messages_of_other_publishers_wait_if_they_have_many_recipients_and_overtake_if_few() {
     let mut cut = Cut::new(World::new(), Qos::AtLeastOnce, 4);
     let alone = cut.world.connect(&Client::v5("alone"));
     cut.world.subscribe(alone, "few", Qos::AtLeastOnce);
@@ -203,7 +202,7 @@ fn what_others_publish_meanwhile_lines_up_behind_for_many_and_goes_at_once_to_fe
 }
 
 #[test]
-fn who_unsubscribes_before_its_turn_gets_nothing_and_who_has_another_subscription_does() {
+fn a_client_that_unsubscribes_before_its_turn_receives_the_message_only_by_another_subscription() {
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
         let mut cut = Cut::new(World::new(), qos, 6);
         cut.world.subscribe(cut.subscribers[5], "+", qos);
@@ -222,12 +221,12 @@ fn who_unsubscribes_before_its_turn_gets_nothing_and_who_has_another_subscriptio
 }
 
 #[test]
-fn the_place_of_a_session_that_ends_before_its_turn_is_given_to_nobody_meanwhile() {
+fn the_place_of_a_session_that_ends_before_its_turn_stays_taken_during_the_fan_out() {
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
         let mut cut = Cut::new(World::new(), qos, 6);
         cut.begin(b"m", qos, 7);
         let sessions = cut.world.engine.sessions.len();
-        // The last one's session ends for good, and a newcomer takes its identifier.
+        // The last subscriber's session ends, and a new client takes its Client Identifier.
         let newcomer = cut.world.accept();
         let mut client = Client::persistent("subscriber 05");
         client.clean_start = true;
@@ -240,7 +239,7 @@ fn the_place_of_a_session_that_ends_before_its_turn_is_given_to_nobody_meanwhile
 }
 
 #[test]
-fn who_comes_back_with_another_version_before_its_turn_gets_the_message_in_it() {
+fn a_client_that_changes_its_version_before_its_turn_receives_the_message_in_it() {
     let mut cut = Cut::new(World::new(), Qos::AtMostOnce, 6);
     cut.begin(b"m", Qos::AtMostOnce, 0);
     let back = cut.world.accept();
@@ -271,7 +270,7 @@ fn a_client_that_changes_its_version_receives_each_message_of_a_batch() {
 }
 
 #[test]
-fn another_core_hears_that_all_have_a_message_when_they_do_and_of_later_ones_then() {
+fn another_core_gets_a_receipt_once_all_recipients_have_a_message_and_then_for_later_ones() {
     let mut cores = Cores::new(2);
     let publisher = cores.connect(0);
     let subscribers: Vec<_> = (0..5).map(|_| cores.connect(1)).collect();
@@ -301,7 +300,7 @@ fn another_core_hears_that_all_have_a_message_when_they_do_and_of_later_ones_the
 }
 
 #[test]
-fn a_stop_of_the_broker_brings_what_came_before_to_all() {
+fn a_stop_of_the_broker_delivers_earlier_messages_to_all() {
     let mut cut = Cut::new(World::new(), Qos::AtLeastOnce, 6);
     cut.begin(b"m", Qos::AtLeastOnce, 7);
     cut.world.engine.handle_shutdown(cut.world.now);
@@ -310,7 +309,7 @@ fn a_stop_of_the_broker_brings_what_came_before_to_all() {
 }
 
 impl Cut {
-    /// The subscribers are away.
+    /// Disconnects all subscribers.
     fn go_away(&mut self) {
         for &subscriber in &self.subscribers {
             self.world.cut(subscriber);
@@ -319,13 +318,13 @@ impl Cut {
     }
 }
 
-/// Deliveries that a start after a crash finds.
+/// Number of deliveries that a start after a crash finds.
 fn found(stored: &[RecordBatch]) -> usize {
     image(stored).sessions.values().map(|of| of.queue.len() + of.inflight.len()).sum()
 }
 
 #[test]
-fn a_message_is_acknowledged_once_the_store_has_all_of_its_deliveries() {
+fn a_message_is_acknowledged_once_all_of_its_deliveries_are_durable() {
     for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let mut cut = Cut::new(kept(), qos, 4);
         cut.go_away();
@@ -349,7 +348,7 @@ fn a_message_is_acknowledged_once_the_store_has_all_of_its_deliveries() {
 }
 
 #[test]
-fn a_message_is_acknowledged_though_the_last_to_have_it_keep_nothing() {
+fn a_message_is_acknowledged_even_if_its_last_recipients_are_not_persistent() {
     let mut cut = Cut::new(kept(), Qos::AtLeastOnce, 2);
     cut.go_away();
     for name in ["a", "b", "c"] {
@@ -364,11 +363,11 @@ fn a_message_is_acknowledged_though_the_last_to_have_it_keep_nothing() {
 }
 
 #[test]
-fn a_message_of_qos_2_that_a_crash_cut_short_reaches_each_session_once_when_sent_again() {
+fn a_qos_2_message_interrupted_by_a_crash_reaches_each_session_once_when_sent_again() {
     let mut cut = Cut::new(kept(), Qos::ExactlyOnce, 4);
     cut.go_away();
     cut.begin(b"m", Qos::ExactlyOnce, 7);
-    // What was told by now is stored, then the process ends.
+    // The records so far become durable, then the process ends.
     cut.stored.extend(cut.world.records());
     assert!(!cut.world.engine.router.fan_outs().is_empty());
     assert_eq!(found(&cut.stored), 2);
@@ -383,7 +382,7 @@ fn a_message_of_qos_2_that_a_crash_cut_short_reaches_each_session_once_when_sent
 }
 
 #[test]
-fn a_duplicate_of_a_message_that_not_all_have_is_acknowledged_when_they_do() {
+fn a_duplicate_during_a_fan_out_is_acknowledged_at_its_end() {
     let mut cut = Cut::new(World::new(), Qos::ExactlyOnce, 6);
     cut.begin(b"m", Qos::ExactlyOnce, 7);
     cut.world.engine.handle_closed(cut.world.now, cut.publisher);
@@ -413,7 +412,7 @@ fn a_duplicate_of_a_message_that_not_all_have_is_acknowledged_when_they_do() {
 }
 
 #[test]
-fn a_will_that_the_store_knew_reaches_all_though_a_crash_cuts_it_short() {
+fn a_durable_will_interrupted_by_a_crash_reaches_all_subscribers() {
     let mut cut = Cut::new(kept(), Qos::AtLeastOnce, 4);
     let will =
         wire::Will { topic: "t", payload: b"m", qos: Qos::AtLeastOnce, ..wire::Will::default() };
@@ -430,11 +429,11 @@ fn a_will_that_the_store_knew_reaches_all_though_a_crash_cuts_it_short() {
     let mut next = taken_up(image(&cut.stored));
     next.advance_ms(100);
     next.store_all();
-    // Whoever had it before the crash may get it again.
+    // A subscriber that had the message before the crash may receive it again.
     for got in all_payloads(&mut next) {
         assert!(!got.is_empty() && got.len() <= 2, "{got:?}");
     }
-    // And without a crash it is over when all have it.
+    // Without a crash, the message is done once all subscribers have it.
     let state = StoreState { up_to, ..StoreState::default() };
     cut.world.engine.handle_stored(cut.world.now, state);
     cut.world.settle();
@@ -447,7 +446,7 @@ fn a_will_that_the_store_knew_reaches_all_though_a_crash_cuts_it_short() {
     assert_eq!(all_payloads(&mut last), vec![["m"]; 4]);
 }
 
-/// What each of four subscribers gets who comes back.
+/// Payloads that each of four subscribers receives when it reconnects.
 fn all_payloads(world: &mut World) -> Vec<Vec<String>> {
     let of = |n| {
         let id = world.accept();

@@ -1,8 +1,8 @@
-//! Shared subscriptions with many members: what one message costs, and who gets it.
+//! Shared subscriptions with many members: the cost of a message, and the member that receives it.
 
 use super::*;
 
-/// A world whose group `g` on the topic `t` has members that are away.
+/// A world in which group `g` on topic `t` has disconnected members.
 fn with_members_away(count: usize, qos: Qos) -> World {
     let mut world = World::with(|of| of.limits.connections_max = 1_000_000, Box::new(AllowAll));
     for n in 0..count {
@@ -17,18 +17,18 @@ fn add_away(world: &mut World, name: &str, qos: Qos) {
     world.cut(id);
 }
 
-/// The messages that wait for a session.
+/// The number of queued messages of a session.
 fn waiting(world: &World, name: &str) -> usize {
     let session = world.engine.sessions.find(name).expect("it has a session");
     world.engine.queued(session)
 }
 
 #[test]
-fn a_message_to_a_group_costs_the_same_however_many_members_are_away() {
+fn the_cost_of_a_message_does_not_grow_with_the_members_that_are_away() {
     let cost = |members: usize| {
         let mut world = with_members_away(members, Qos::AtLeastOnce);
         let publisher = world.connect(&Client::v5("p"));
-        // The shortest of several: others use the machine too.
+        // The shortest of several runs, as other processes use the machine too.
         let run = |world: &mut World| {
             let began = std::time::Instant::now();
             (1..=200).for_each(|n| world.publish(publisher, "t", b"m", Qos::AtLeastOnce, n));
@@ -41,7 +41,7 @@ fn a_message_to_a_group_costs_the_same_however_many_members_are_away() {
 }
 
 #[test]
-fn members_that_are_away_get_messages_in_turn() {
+fn members_that_are_away_receive_messages_in_turn() {
     let mut world = with_members_away(10, Qos::AtLeastOnce);
     let publisher = world.connect(&Client::v5("p"));
     (1..=30).for_each(|n| world.publish(publisher, "t", b"m", Qos::AtLeastOnce, n));
@@ -51,7 +51,7 @@ fn members_that_are_away_get_messages_in_turn() {
 }
 
 #[test]
-fn a_message_is_not_lost_among_members_for_whom_none_can_wait() {
+fn a_message_is_not_lost_if_most_members_cannot_queue_it() {
     let mut world = with_members_away(300, Qos::AtMostOnce);
     add_away(&mut world, "waits", Qos::AtLeastOnce);
     (300..600).for_each(|n| add_away(&mut world, &format!("away {n}"), Qos::AtMostOnce));
@@ -63,7 +63,7 @@ fn a_message_is_not_lost_among_members_for_whom_none_can_wait() {
 }
 
 #[test]
-fn a_member_that_keeps_up_is_found_behind_many_that_do_not() {
+fn a_member_that_keeps_up_is_found_among_many_that_do_not() {
     let mut world = World::with(|of| of.limits.connections_max = 1_000, Box::new(AllowAll));
     let busy = |world: &mut World, n: usize| {
         let name = format!("busy {n}");
@@ -78,7 +78,7 @@ fn a_member_that_keeps_up_is_found_behind_many_that_do_not() {
     world.subscribe(fit, "$share/g/t", Qos::AtLeastOnce);
     (100..200).for_each(|n| busy(&mut world, n));
     let publisher = world.connect(&Client::v5("p"));
-    // Nobody acknowledges: from here on each of them has all that it may have in flight.
+    // No member acknowledges: from now on the inflight window of each is full.
     for n in 0..200 {
         world.publish(publisher, &format!("own/{n}"), b"m", Qos::AtMostOnce, 0);
         world.publish(publisher, &format!("own/{n}"), b"m", Qos::AtLeastOnce, n + 1);
@@ -91,7 +91,7 @@ fn a_member_that_keeps_up_is_found_behind_many_that_do_not() {
 }
 
 #[test]
-fn a_member_that_is_granted_less_is_not_waited_for_any_more() {
+fn a_member_that_is_granted_a_lower_qos_queues_no_more_messages() {
     let mut world = World::new();
     let member = world.connect(&Client::persistent("member"));
     world.subscribe(member, "$share/g/t", Qos::AtLeastOnce);
