@@ -261,6 +261,7 @@ fn configured(path: &Path) -> Option<&Path> {
 }
 
 /// Logs a problem of a file that does not prevent its use.
+#[cfg(feature = "jwt")]
 fn warn_about(file: &Path, problem: &dyn fmt::Display) {
     tracing::warn!(file = %file.display(), "{problem}");
 }

@@ -13,6 +13,10 @@ pub(super) struct Plan {
     /// The executor that the cores run; never [`Kind::Auto`].
     pub executor: Kind,
     /// Whether the broker runs on readiness if io_uring cannot be set up on every core.
+    #[cfg_attr(
+        not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")),
+        expect(dead_code, reason = "only io_uring has a fallback")
+    )]
     pub may_fall_back: bool,
     /// Whether the only core runs on the calling thread.
     pub is_single_threaded: bool,
@@ -63,6 +67,10 @@ impl Plan {
     }
 
     /// Changes the plan to run on readiness, whose sockets count against the process's descriptor limit.
+    #[cfg_attr(
+        not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")),
+        expect(dead_code, reason = "only io_uring has a fallback")
+    )]
     pub fn fall_back_to_poll(&mut self) {
         self.executor = Kind::Poll;
         if let Ok(connections_max) = platform::connections_max(0, Descriptors::OfTheProcess) {
