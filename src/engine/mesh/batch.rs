@@ -1,9 +1,8 @@
-//! What one core tells another in one turn.
+//! Batches: everything that one core sends to another in one turn.
 //!
-//! All that a turn has for another core travels as one [`Batch`]: one push into the lane, one
-//! wake-up at most, and no allocation once the buffers have grown, as they are used again by
-//! whoever emptied them. Small messages lie side by side in [`Bundle`]s, which the cores of a node
-//! read together; large ones, and those that every core keeps, come by reference.
+//! A [`Batch`] costs one push into the lane, one wake-up at most, and no allocation once the buffers have
+//! grown, as the receiver uses them again. Small application messages are copied into [`NodeBlock`]s, which
+//! all cores of a NUMA node read; large ones, and those that every core retains, are sent by reference.
 
 use std::sync::Arc;
 
@@ -14,96 +13,93 @@ use crate::base::ids::ConnectionId;
 use crate::base::metrics::Metrics;
 use crate::engine::durability::in_transit::EndOnArrival;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
-use crate::engine::mesh::bundle::{Bundle, Placed, Span};
+use crate::engine::mesh::node_block::{NodeBlock, Placed, Span};
 use crate::message::{Content, Message};
 use crate::storage::record::Exchange;
 
-/// All that one core has to say to another, in the order in which it came up.
+/// What one core sends to another in one turn, in order.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Counts the batches of this direction, from 1.
+    /// The number of the batch in this direction, from 1.
     pub(in crate::engine) number: u64,
-    /// The last batch of the other direction that was taken: everything in it is known to the
-    /// sessions, replicas and stores of the core that says so.
+    /// Acknowledges all batches of the other direction up to this one: the sessions, replicas and the
+    /// store of the sender have everything in them.
     pub(in crate::engine) receipt: u64,
-    /// The sender waits for a receipt.
+    /// Whether the sender waits for a receipt.
     pub(in crate::engine) wants_receipt: bool,
-    /// All retained messages that the sender will ever stamp from here on are younger.
+    /// The sender's clock for retained messages: all of its later stamps exceed it.
     pub(in crate::engine) clock: u64,
-    /// When it was sent: no deadline in it was set later.
+    /// Time of sending: no deadline in the batch was set later.
     pub(in crate::engine) sent: Now,
-    pub(in crate::engine) parcels: Vec<Parcel>,
+    pub(in crate::engine) messages: Vec<MeshMessage>,
     /// Topic Filters.
     texts: String,
-    /// Where its messages lie, and whether some lie in the node's bundle that is still open, which
-    /// will be the next of these.
-    bundles: Vec<Arc<Bundle>>,
+    /// The blocks with its application messages, and whether some are in the node's open block, which
+    /// is added when it is closed.
+    blocks: Vec<Arc<NodeBlock>>,
     reads_open: bool,
-    /// Bytes of its messages, in bundles and by reference.
+    /// Bytes of its application messages, in blocks and by reference.
     message_bytes: usize,
     exchanges: Vec<Qos2Exchange>,
     ends_on_arrival: Vec<EndOnArrival>,
 }
 
-/// One thing to say.
+/// A message from core to core.
 #[derive(Debug)]
-pub(in crate::engine) enum Parcel {
-    /// Somebody subscribed to a filter without wildcards, the first here.
+pub(in crate::engine) enum MeshMessage {
+    /// The sender has the first subscription to a filter without wildcards.
     AnnounceExact(Fingerprint),
-    /// The last one left it.
+    /// The sender has no subscription to the filter any more.
     WithdrawExact(Fingerprint),
-    /// The same for a filter with wildcards.
+    /// The sender has the first subscription to a filter with wildcards.
     AnnounceWildcard(Span),
+    /// The sender has no subscription to the filter any more.
     WithdrawWildcard(Span),
-    /// How many members of a shared subscription are here, and how many of them connected.
-    Group {
-        filter: Span,
-        online: u32,
-        members: u32,
-    },
-    /// A message for subscribers here.
+    /// The numbers of connected members and of all members that a shared subscription has on the sender.
+    Group { filter: Span, online: u32, members: u32 },
+    /// An application message for subscribers of the receiver.
     Publish(Forwarded),
-    /// One of our consumers is behind: leave this publisher's socket unread.
+    /// A consumer of the sender is behind: the receiver must not read this publisher.
     Pause(ConnectionId),
-    /// It has caught up.
+    /// The consumer has caught up: the publisher may be read.
     Resume(ConnectionId),
-    /// A client of ours knows that a QoS 2 message from before a crash was received.
+    /// A publisher of the sender knows that its QoS 2 message from before a crash was received.
     ExchangeOver(Exchange),
-    /// Tell your metrics.
+    /// Request for the receiver's metrics.
     AskMetrics,
-    /// They are these.
+    /// The sender's metrics.
     Metrics(Box<Metrics>),
 }
 
-/// A message on its way to another core.
+/// An application message on its way to another core.
 #[derive(Debug)]
 pub(in crate::engine) struct Forwarded {
     pub body: Body,
-    /// RETAIN flag it was published with.
+    /// RETAIN flag of the PUBLISH packet.
     pub retain: bool,
-    /// Who published it, to be slowed.
+    /// The publisher, which may have to be paused.
     pub publisher: Option<ConnectionId>,
-    /// The exchange it is of, by its place in the batch.
+    /// The place of its QoS 2 exchange in the batch.
     pub once: Option<std::num::NonZero<u32>>,
-    pub to: Whom,
+    pub to: Destination,
 }
 
 #[derive(Clone, Debug)]
 pub(in crate::engine) enum Body {
-    /// In this one of the batch's bundles.
-    Bundled(u32, Placed),
+    /// In a block, by its place in the batch.
+    InBlock(u32, Placed),
     /// By reference.
     Shared(Message),
 }
 
-/// Whom a message is for.
+/// The recipients of a forwarded message.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) enum Whom {
-    /// Everybody who subscribed.
+pub(in crate::engine) enum Destination {
+    /// All subscribers of the receiver.
     Subscribers,
-    /// Everybody who subscribed, and the retained store, under this stamp.
+    /// All subscribers, and the retained messages, with this stamp.
     SubscribersAndStore(u64),
-    /// One member of this shared subscription. `hops` counts the cores that had none to take it.
+    /// One member of a shared subscription. `hops` counts the cores that the message went to.
     Group {
         filter: Span,
         hops: u16,
@@ -118,30 +114,30 @@ impl Batch {
         self
     }
 
-    /// What it takes up, near enough for the bound on what is under way.
+    /// Its approximate size, for the window of the lane.
     pub(in crate::engine) fn cost(&self) -> usize {
-        let parcels = self.parcels.len() * size_of::<Parcel>();
-        parcels + self.texts.len() + self.message_bytes
+        let messages = self.messages.len() * size_of::<MeshMessage>();
+        messages + self.texts.len() + self.message_bytes
     }
 
     pub(in crate::engine) fn is_empty(&self) -> bool {
-        self.parcels.is_empty()
+        self.messages.is_empty()
     }
 
-    /// Forgets all it says, and keeps its buffers for the next time.
+    /// Removes the content, and keeps the buffers.
     pub(in crate::engine) fn clear(&mut self) {
-        self.parcels.clear();
+        self.messages.clear();
         self.texts.clear();
-        self.bundles.clear();
+        self.blocks.clear();
         self.message_bytes = 0;
         self.exchanges.clear();
         self.ends_on_arrival.clear();
         self.wants_receipt = false;
     }
 
-    /// Bytes of its buffers.
+    /// Size of the buffers.
     pub(in crate::engine) fn capacity(&self) -> usize {
-        self.parcels.capacity() * size_of::<Parcel>() + self.texts.capacity()
+        self.messages.capacity() * size_of::<MeshMessage>() + self.texts.capacity()
     }
 
     pub(in crate::engine) fn push_text(&mut self, text: &str) -> Span {
@@ -150,21 +146,21 @@ impl Batch {
         Span::since(start, self.texts.len())
     }
 
-    /// Takes a message in that lies in the node's open bundle.
+    /// Adds an application message that was placed in the node's open block.
     pub(in crate::engine) fn push_placed(&mut self, placed: Placed) -> Body {
         self.reads_open = true;
         self.message_bytes += placed.bytes();
-        Body::Bundled(self.bundles.len() as u32, placed)
+        Body::InBlock(self.blocks.len() as u32, placed)
     }
 
-    /// The node's open bundle is closed.
-    pub(in crate::engine) fn note_closed(&mut self, bundle: &Arc<Bundle>) {
+    /// The node's open block was closed.
+    pub(in crate::engine) fn note_closed(&mut self, block: &Arc<NodeBlock>) {
         if std::mem::take(&mut self.reads_open) {
-            self.bundles.push(Arc::clone(bundle));
+            self.blocks.push(Arc::clone(block));
         }
     }
 
-    /// Takes a message in by reference.
+    /// Adds an application message by reference.
     pub(in crate::engine) fn push_message(&mut self, message: &Message) -> Body {
         self.message_bytes += message.content().bytes();
         Body::Shared(message.clone())
@@ -202,24 +198,24 @@ impl Batch {
         &self.texts[span.range()]
     }
 
-    /// A filter, which was checked by the core that sent it.
+    /// A Topic Filter, which the sender has checked.
     pub(in crate::engine) fn filter(&self, span: Span) -> TopicFilter<'_> {
-        TopicFilter::parse(self.text(span), usize::MAX).expect("it was parsed where it came from")
+        TopicFilter::parse(self.text(span), usize::MAX).expect("the sender has parsed it")
     }
 
     pub(in crate::engine) fn content<'a>(&'a self, body: &'a Body) -> Content<'a> {
         match body {
-            Body::Bundled(bundle, placed) => self.bundles[*bundle as usize].content(placed),
+            Body::InBlock(block, placed) => self.blocks[*block as usize].content(placed),
             Body::Shared(message) => message.content(),
         }
     }
 }
 
 impl Body {
-    /// The message, where it is one already.
+    /// The message, if it was sent by reference.
     pub(in crate::engine) fn message(&self) -> Option<&Message> {
         match self {
-            Self::Bundled(..) => None,
+            Self::InBlock(..) => None,
             Self::Shared(message) => Some(message),
         }
     }

@@ -1,34 +1,32 @@
-//! Towards the other cores: batches out and in, announcements of what is subscribed to here, and
-//! messages that have subscribers there.
+//! Sends batches to the other cores and processes theirs, and forwards messages to cores with subscribers.
 //!
-//! Nothing here waits: what comes from another core is always taken, whatever this one has to say
-//! itself, so that two cores with full lanes to each other never stand still. What a client
-//! can make flow into a lane is bounded by not reading the client.
+//! A core accepts batches of others whatever waits in its own lanes, so that two cores with full lanes to
+//! each other cannot block each other. Input of clients into a lane is limited by not reading the clients.
 
 use std::collections::VecDeque;
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId, Publisher};
 use crate::engine::Engine;
-use crate::engine::mesh::batch::{Batch, Forwarded, Parcel, Whom};
+use crate::engine::mesh::batch::{Batch, Destination, Forwarded, MeshMessage};
 use crate::engine::retained::Stored;
 use crate::engine::routing::deliver::{Draft, Origin};
 use crate::engine::routing::recipients::Recipients;
 
-/// A batch of another core that one turn had no time for.
+/// A batch of another core that was processed in part, for lack of budget.
 #[derive(Debug)]
 pub(in crate::engine) struct UnreadBatch {
     from: CoreId,
     batch: Batch,
-    /// What is left of it.
-    left: VecDeque<Parcel>,
-    /// Where the store's records stood when it came.
+    /// The messages that are left.
+    left: VecDeque<MeshMessage>,
+    /// The mark of the journal at the beginning.
     mark: u64,
 }
 
 impl Engine {
-    /// What this core has to say to another, if anything: called at the end of a turn, when the
-    /// lane has room. While it has none, what is to be said collects here.
+    /// The batch for another core, if there is one. Called at the end of a turn when the lane has space;
+    /// until then the batch collects messages.
     pub fn poll_batch(&mut self, to: CoreId) -> Option<Batch> {
         self.router.announce_groups(&mut self.mesh);
         let clock = self.retained.read_clock(self.now);
@@ -43,9 +41,9 @@ impl Engine {
         self.mesh.lanes.to(to).has_batch()
     }
 
-    /// What another core had to say. Batches of one core come in its order, and all of them.
+    /// Processes a batch of another core. The batches of a core arrive completely and in order.
     pub fn handle_batch(&mut self, now: Now, from: CoreId, mut batch: Batch) {
-        // This turn may have begun before it was sent.
+        // This turn may have begun before the batch was sent.
         self.set_now(now.max(batch.sent));
         self.metrics.batches_received += 1;
         let mark = self.durability.mark();
@@ -53,18 +51,18 @@ impl Engine {
         self.take_receipt(from, batch.receipt);
         let must_wait = self.mesh.unread.iter().any(|unread| unread.from == from)
             || self.router.fan_outs().blocks(from);
-        let mut parcels = std::mem::take(&mut batch.parcels);
-        let mut left = parcels.drain(..);
+        let mut messages = std::mem::take(&mut batch.messages);
+        let mut left = messages.drain(..);
         while !must_wait
             && !self.work.is_spent()
             && !self.router.fan_outs().blocks(from)
-            && let Some(parcel) = left.next()
+            && let Some(message) = left.next()
         {
             self.work.spend(1);
-            self.take_parcel(from, &batch, parcel);
+            self.handle_message(from, &batch, message);
         }
-        let left: VecDeque<Parcel> = left.collect();
-        batch.parcels = parcels;
+        let left: VecDeque<MeshMessage> = left.collect();
+        batch.messages = messages;
         let must_wait = must_wait || self.router.fan_outs().blocks(from);
         match left.is_empty() && !must_wait {
             true => self.end_batch(from, batch, mark),
@@ -72,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// Whether batches are here that this core has not gone through: it takes no more meanwhile.
+    /// Whether batches are left to process: the executor passes no further ones meanwhile.
     pub fn has_unread_batches(&self) -> bool {
         self.mesh.has_unread()
     }
@@ -88,14 +86,14 @@ impl Engine {
         let Some(mut unread) = first.and_then(|first| self.mesh.unread.remove(first)) else {
             return false;
         };
-        // Half of what there is: connections that wait have the other half.
+        // Half of the budget: waiting connections have the other half.
         self.work.begin_share(2);
         while !self.work.is_spent()
             && !self.router.fan_outs().blocks(unread.from)
-            && let Some(parcel) = unread.left.pop_front()
+            && let Some(message) = unread.left.pop_front()
         {
             self.work.spend(1);
-            self.take_parcel(unread.from, &unread.batch, parcel);
+            self.handle_message(unread.from, &unread.batch, message);
         }
         let goes_on = !self.work.is_spent();
         self.work.end_share();
@@ -107,7 +105,7 @@ impl Engine {
     }
 
     fn end_batch(&mut self, from: CoreId, batch: Batch, mark: u64) {
-        // A receipt says that what is to be kept is kept.
+        // A receipt confirms that the records of the batch are stored.
         let records = self.durability.batch_since(mark);
         if records.is_some() {
             self.durability.flush_soon();
@@ -126,33 +124,33 @@ impl Engine {
         }
     }
 
-    fn take_parcel(&mut self, from: CoreId, batch: &Batch, parcel: Parcel) {
-        match parcel {
-            Parcel::AnnounceExact(filter) => {
+    fn handle_message(&mut self, from: CoreId, batch: &Batch, message: MeshMessage) {
+        match message {
+            MeshMessage::AnnounceExact(filter) => {
                 self.router.edit_replica().announce_exact(from.0, filter)
             }
-            Parcel::WithdrawExact(filter) => {
+            MeshMessage::WithdrawExact(filter) => {
                 self.router.edit_replica().withdraw_exact(from.0, filter)
             }
-            Parcel::AnnounceWildcard(filter) => {
+            MeshMessage::AnnounceWildcard(filter) => {
                 self.router.edit_replica().announce_wildcard(from.0, &batch.filter(filter));
             }
-            Parcel::WithdrawWildcard(filter) => {
+            MeshMessage::WithdrawWildcard(filter) => {
                 self.router.edit_replica().withdraw_wildcard(from.0, batch.text(filter));
             }
-            Parcel::Group { filter, online, members } => {
+            MeshMessage::Group { filter, online, members } => {
                 let at = shards::GroupAt { core: from.0, online, members };
                 self.router.edit_replica().set_group(&batch.filter(filter), at);
             }
-            Parcel::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
-            Parcel::Pause(publisher) => self.connections.pause_reading(publisher),
-            Parcel::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
-            Parcel::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
-            Parcel::AskMetrics => {
+            MeshMessage::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
+            MeshMessage::Pause(publisher) => self.connections.pause_reading(publisher),
+            MeshMessage::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
+            MeshMessage::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
+            MeshMessage::AskMetrics => {
                 let metrics = Box::new(self.report());
                 self.mesh.send_metrics(from, metrics);
             }
-            Parcel::Metrics(metrics) => self.take_metrics(from, *metrics),
+            MeshMessage::Metrics(metrics) => self.take_metrics(from, *metrics),
         }
     }
 
@@ -170,7 +168,7 @@ impl Engine {
         draft.once = forwarded.once.map(|place| batch.exchange(place));
         self.durability.begin_exchange(draft.once, &mut self.mesh);
         match forwarded.to {
-            Whom::SubscribersAndStore(stamp) => {
+            Destination::SubscribersAndStore(stamp) => {
                 // An empty payload takes the one before away, whatever form it came in.
                 let is_set = !content.payload.is_empty();
                 let message = forwarded.body.message().filter(|_| is_set).cloned();
@@ -179,8 +177,8 @@ impl Engine {
                 self.retained.store(content.topic, &stored, self.now, &mut self.timers);
                 self.deliver_here(&mut draft, &origin);
             }
-            Whom::Subscribers => self.deliver_here(&mut draft, &origin),
-            Whom::Group { filter, hops, on_arrival } => {
+            Destination::Subscribers => self.deliver_here(&mut draft, &origin),
+            Destination::Group { filter, hops, on_arrival } => {
                 if let Some(place) = on_arrival {
                     draft.before.clone_from(&batch.on_arrival(place).0);
                 }
@@ -192,8 +190,8 @@ impl Engine {
         }
     }
 
-    /// Hands a message to the other cores that have subscribers for it, or, when it is retained,
-    /// to all of them, and notes them in `reached`.
+    /// Forwards a message to the other cores that have subscribers for it, or, when it is retained, to all
+    /// of them.
     pub(in crate::engine) fn forward(
         &mut self,
         recipients: &Recipients,
@@ -204,12 +202,12 @@ impl Engine {
         match stored {
             None => {
                 for &core in &recipients.cores {
-                    self.forward_to(CoreId(core), draft, origin, |_| Whom::Subscribers);
+                    self.forward_to(CoreId(core), draft, origin, |_| Destination::Subscribers);
                 }
             }
             Some(stored) => {
                 for core in self.place.others() {
-                    let whom = Whom::SubscribersAndStore(stored.stamp);
+                    let whom = Destination::SubscribersAndStore(stored.stamp);
                     self.forward_to(core, draft, origin, |_| whom);
                 }
             }
@@ -222,9 +220,9 @@ impl Engine {
         core: CoreId,
         draft: &mut Draft<'_>,
         origin: &Origin,
-        whom: impl FnOnce(&mut Batch) -> Whom,
+        whom: impl FnOnce(&mut Batch) -> Destination,
     ) {
-        // Only a client of this core can be slowed from over there.
+        // Other cores can pause only a client of this core.
         let own = origin.publisher.filter(|publisher| publisher.core == self.place.core());
         let publisher = own.map(|publisher| publisher.connection);
         let waits = self.mesh.send_message(core, draft, publisher, self.place.ledger(), whom);
@@ -233,7 +231,7 @@ impl Engine {
         }
     }
 
-    /// Leaves a publisher unread until less is under way to a core.
+    /// Leaves a publisher unread until the window of the lane to a core has space.
     fn wait_for_lane(&mut self, publisher: ConnectionId, core: CoreId) {
         if self.connections.get_mut(publisher).is_some_and(|connection| connection.holders == 0) {
             self.mesh.queue_publisher(core, publisher);
@@ -241,7 +239,7 @@ impl Engine {
         }
     }
 
-    /// The core on which the session of a Client Identifier lives.
+    /// The home core of a Client Identifier.
     pub(in crate::engine) fn home(&self, client_identifier: &str) -> CoreId {
         match self.mesh.is_alone() {
             true => self.core(),

@@ -1,8 +1,8 @@
-//! Connections on their way to the home core of their Client Identifier.
+//! Hand-over: a connection moves to the home core of its Client Identifier.
 //!
-//! Everything about one client, take-over and resumption above all, is a matter of one thread.
-//! Which core that is shows in CONNECT, and any core may accept the connection: so the socket
-//! goes home with the bytes that were read already.
+//! All connections of a client, also in take-over and resumption, are handled on one core. Any core may
+//! accept a connection; CONNECT shows the home core, and the socket moves there with the bytes that were
+//! read.
 
 use crate::base::clock::Now;
 use crate::base::identity::CertificateIdentity;
@@ -13,25 +13,25 @@ use crate::engine::mesh::Mesh;
 use crate::engine::{Action, Engine, Refused};
 use crate::transport::Transport;
 
-/// A connection without its socket: all that another core needs to go on with it.
+/// A connection without its socket: everything that another core needs to continue it.
 #[derive(Debug)]
 pub struct HandedOver {
     peer: Peer,
-    /// When CONNECT came.
+    /// When CONNECT was received.
     received: Now,
-    /// CONNECT, and what else was read.
+    /// CONNECT, and the bytes read after it.
     bytes: Vec<u8>,
-    /// What lies between the socket and MQTT, and what was read for it meanwhile.
+    /// The layers between the socket and MQTT, and bytes read for them meanwhile.
     transport: Option<Box<Transport>>,
     wrapped: Vec<u8>,
-    /// Its peer sends no more.
+    /// Whether the peer has ended its stream.
     is_ended: bool,
-    /// Whom the client's certificate names, where a proxy has seen it.
+    /// The identity in the client's certificate, if a proxy has passed it on.
     certificate: Option<Box<CertificateIdentity>>,
 }
 
 impl HandedOver {
-    /// Adds what was read meanwhile.
+    /// Adds bytes that were read meanwhile.
     pub fn append(&mut self, bytes: &[u8]) {
         match self.transport {
             None => self.bytes.extend_from_slice(bytes),
@@ -52,12 +52,12 @@ impl Engine {
         if left.is_none() {
             return;
         }
-        // It is processed at home, and counted there.
+        // The home core processes and counts the packet.
         self.metrics.packets_received -= 1;
         self.mesh.departures.ready.push((id, home));
     }
 
-    /// Takes a connection out that is to go home.
+    /// Takes a connection out that moves to its home core.
     pub(in crate::engine) fn hand_over(
         &mut self,
         id: ConnectionId,
@@ -66,8 +66,7 @@ impl Engine {
         let connection = self.connections.get_mut(id)?;
         let Phase::Leaving(deferred) = &connection.phase else { return None };
         if connection.is_sending {
-            // What a TLS handshake ends with, to a client that does not take it.
-            // More than what has come already is not read here.
+            // The end of a TLS handshake has not been sent yet. No further input is read here.
             self.mesh.departures.sending.push((id, home));
             return Some(Action::Pause { connection: id });
         }
@@ -85,7 +84,7 @@ impl Engine {
         Some(Action::HandOver { connection: id, to: home, handed_over })
     }
 
-    /// A connection came home. The executor watches its socket under the handle returned.
+    /// A connection has arrived at its home core. The executor polls its socket under the returned handle.
     pub fn handle_handed_over(
         &mut self,
         now: Now,

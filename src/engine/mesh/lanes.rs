@@ -1,20 +1,21 @@
-//! What this core has under way to each of the others, and who waits for it. Knows no session, no
-//! topic, and not how a batch travels.
+//! Lanes: the ordered links from this core to each of the others, with their receipts and what waits for
+//! these. Knows no session, no topic, and not how a batch travels.
 //!
-//! A batch that wants a receipt is answered with its number once everything in it is known over
-//! there. Receipts are cumulative and ride on whatever goes the other way, or alone. Three things
-//! wait for them: acknowledgements to publishers, SUBACKs, and publishers that ran ahead of a lane.
+//! When another core has processed and stored everything in a batch that requests a receipt, its next batch
+//! in the other direction acknowledges the number; if there is none, an empty batch does. Receipts are
+//! cumulative. Acknowledgements to publishers and SUBACKs wait for receipts, and so do publishers when the
+//! window of a lane is in use.
 
 use std::collections::VecDeque;
 
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
-use crate::engine::mesh::batch::{Batch, Body, Parcel};
-use crate::engine::mesh::bundle::{Bundles, Places};
+use crate::engine::mesh::batch::{Batch, Body, MeshMessage};
+use crate::engine::mesh::node_block::{NodeBlocks, Places};
 use crate::message::Content;
 use crate::resources::gauges::Place;
 
-/// An answer to a client that waits for receipts: a place in its connection's line of answers.
+/// An answer to a client that waits for receipts, by its number in the connection's queue of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Awaited {
     pub connection: ConnectionId,
@@ -24,43 +25,43 @@ pub(in crate::engine) struct Awaited {
 /// The direction from this core to another.
 #[derive(Debug)]
 pub(in crate::engine) struct Lane {
-    /// What is said this turn.
+    /// The batch of this turn.
     open: Batch,
-    /// The last number for which a receipt came.
+    /// The last batch that was acknowledged by a receipt.
     receipted: u64,
-    /// Batches without a receipt yet, with their costs.
+    /// Batches without a receipt, with their sizes.
     under_way: VecDeque<(u64, usize)>,
-    /// The sum of those costs.
+    /// The sum of these sizes.
     under_way_bytes: usize,
     /// The last batch that announced a subscription.
     announced: u64,
-    /// Acknowledgements by the batch that holds their message, and SUBACKs by the batch that
-    /// announced their filter; each in ascending order.
+    /// Acknowledgements with the batch that contains their message, and SUBACKs with the batch that
+    /// announced their filter, each in ascending order.
     publishes: VecDeque<(u64, Awaited)>,
     subscriptions: VecDeque<(u64, Awaited)>,
-    /// Publishers that are not read until less is under way.
+    /// Publishers that are not read until the window of the lane has space.
     waiting: VecDeque<ConnectionId>,
-    /// The last batch of the other direction that was taken, the last one up to which all is stored
-    /// that is to be, and whether it wants a receipt.
+    /// The last batch of the other direction that was processed, the last one whose records are stored
+    /// too, and whether a receipt is due.
     seen: u64,
     taken: u64,
     owes_receipt: bool,
-    /// Batches taken of which records wait for the store, with the batch of records, and whether
-    /// they want a receipt.
+    /// Processed batches whose records wait for the store, with the batch of records, and whether they
+    /// request a receipt.
     unstored: VecDeque<(u64, u64, bool)>,
 }
 
-/// The lanes from this core to all others; none when it is alone.
+/// The lanes from this core to all others; none when there is no other core.
 #[derive(Debug)]
 pub(in crate::engine) struct Lanes {
-    /// By core; that of the core itself is never used.
+    /// By core; the lane to the core itself is not used.
     each: Vec<Lane>,
-    /// How much may be under way in a lane before its publishers wait.
+    /// The window: bytes without a receipt in a lane from which its publishers wait.
     window_bytes: usize,
-    /// Emptied batches.
+    /// Empty batches, for their buffers.
     pool: Vec<Batch>,
-    /// Where this turn's messages lie.
-    bundles: Bundles,
+    /// The node blocks of this turn.
+    blocks: NodeBlocks,
 }
 
 impl Lane {
@@ -81,28 +82,28 @@ impl Lane {
         }
     }
 
-    /// The batch of this turn, to add to.
+    /// The batch of this turn.
     pub(in crate::engine) fn open(&mut self) -> &mut Batch {
         &mut self.open
     }
 
-    pub(in crate::engine) fn push(&mut self, parcel: Parcel) {
-        self.open.parcels.push(parcel);
+    pub(in crate::engine) fn push(&mut self, message: MeshMessage) {
+        self.open.messages.push(message);
     }
 
-    /// What was pushed in this turn announces a subscription.
+    /// The batch of this turn announces a subscription.
     pub(in crate::engine) fn note_announcement(&mut self) {
         self.announced = self.open.number;
         self.open.wants_receipt = true;
     }
 
-    /// The answer waits for what was pushed in this turn.
+    /// Lets an answer wait for the receipt of this turn's batch.
     pub(in crate::engine) fn await_publish(&mut self, awaited: Awaited) {
         self.open.wants_receipt = true;
         self.publishes.push_back((self.open.number, awaited));
     }
 
-    /// The answer waits for all announcements so far; false when they are known already.
+    /// Lets an answer wait until all announcements so far are acknowledged; false when they are.
     pub(in crate::engine) fn await_announcements(&mut self, awaited: Awaited) -> bool {
         let waits = self.announced > self.receipted;
         if waits {
@@ -111,19 +112,19 @@ impl Lane {
         waits
     }
 
-    /// The answer waits for everything so far; false when all of it is known already.
+    /// Lets an answer wait until everything so far is acknowledged; false when it is.
     pub(in crate::engine) fn await_everything(&mut self, awaited: Awaited) -> bool {
         let waits = !self.open.is_empty() || self.receipted + 1 < self.open.number;
         if waits {
             self.await_publish(awaited);
-            // Even if there is nothing else to say: a receipt is given for a batch.
+            // Sends a batch even if there is no message: a receipt needs one.
             self.owes_receipt = true;
         }
         waits
     }
 
-    /// A number; once it is [receipted](Self::is_receipted), everything said so far is known and stored
-    /// over there.
+    /// The number of a batch; once it is [acknowledged](Self::is_receipted), the other core has processed
+    /// and stored everything so far.
     pub(in crate::engine) fn barrier(&mut self) -> u64 {
         if self.open.is_empty() && self.receipted + 1 >= self.open.number {
             return self.receipted;
@@ -136,13 +137,13 @@ impl Lane {
         self.receipted >= barrier
     }
 
-    /// Asks for a sign of life, which tells what time it is over there.
+    /// Requests a batch, which contains the clock of the other core.
     pub(in crate::engine) fn ask_time(&mut self) {
         self.open.wants_receipt = true;
         self.owes_receipt = true;
     }
 
-    /// Asks for a receipt for what is said this turn; the number of its batch.
+    /// Requests a receipt for this turn's batch; its number.
     pub(in crate::engine) fn ask_receipt(&mut self) -> u64 {
         self.open.wants_receipt = true;
         self.open.number
@@ -152,20 +153,20 @@ impl Lane {
         self.under_way_bytes + self.open.cost()
     }
 
-    /// Whether there is something to say, a receipt included.
+    /// Whether there is a batch to send, if only for a receipt.
     pub(in crate::engine) fn has_batch(&self) -> bool {
         self.owes_receipt || !self.open.is_empty()
     }
 
-    /// Takes a publisher that is to wait for this lane; the caller stops reading it.
+    /// Queues a publisher that waits for this lane; the caller stops reading it.
     pub(in crate::engine) fn wait(&mut self, publisher: ConnectionId) {
         self.waiting.push_back(publisher);
     }
 
-    /// Notes that a batch of the other direction was taken; its receipt is given once the store has
-    /// `records`, if there are any.
+    /// Notes that a batch of the other direction was processed; its receipt is sent once the store has
+    /// the batch `records`, if there is one.
     pub(in crate::engine) fn note_taken(&mut self, batch: &Batch, records: Option<u64>) {
-        debug_assert_eq!(batch.number, self.seen + 1, "a lane keeps order and loses nothing");
+        debug_assert_eq!(batch.number, self.seen + 1, "a lane preserves order and loses no batch");
         self.seen = batch.number;
         if records.is_some() || !self.unstored.is_empty() {
             let entry = (batch.number, records.unwrap_or(0), batch.wants_receipt);
@@ -175,7 +176,7 @@ impl Lane {
         self.owes_receipt |= batch.wants_receipt;
     }
 
-    /// The store has all records up to this batch of them.
+    /// The store has all records up to this batch of records.
     pub(in crate::engine) fn note_stored(&mut self, up_to: u64) {
         while let Some((number, _, wants)) =
             self.unstored.pop_front_if(|&mut (_, records, _)| records <= up_to)
@@ -185,7 +186,7 @@ impl Lane {
         }
     }
 
-    /// The other core has taken everything up to batch `receipt`.
+    /// The other core has acknowledged all batches up to `receipt`.
     pub(in crate::engine) fn note_receipt(&mut self, receipt: u64) {
         self.receipted = self.receipted.max(receipt);
         while let Some(&(number, cost)) = self.under_way.front()
@@ -196,7 +197,7 @@ impl Lane {
         }
     }
 
-    /// The next answer that has waited long enough.
+    /// The next answer whose batch is acknowledged.
     pub(in crate::engine) fn next_awaited(&mut self) -> Option<Awaited> {
         let receipted = self.receipted;
         let due = |line: &mut VecDeque<(u64, Awaited)>| {
@@ -212,24 +213,25 @@ impl Lanes {
         let others = usize::from(place.cores()) - 1;
         let count = if others == 0 { 0 } else { others + 1 };
         let each: Vec<Lane> = (0..count).map(|_| Lane::new()).collect();
-        // All lanes to one consumer together may fill about half of its outbox bound.
+        // All lanes to one consumer together may fill about half of its outbox limit.
         let window_bytes = limits::LANES_WINDOW_BYTES / others.max(1);
         Self {
             each,
             window_bytes: window_bytes.max(limits::LANE_WINDOW_BYTES_MIN),
             pool: Vec::new(),
-            bundles: Bundles::new(place.nodes()),
+            blocks: NodeBlocks::new(place.nodes()),
         }
     }
 
-    /// Puts a small message into this turn's batch for `core`; it lies once for all cores of a node.
+    /// Adds a small application message to this turn's batch for `core`, with one copy for all cores of a
+    /// node.
     pub(in crate::engine) fn push_content(
         &mut self,
         core: CoreId,
         content: &Content<'_>,
         places: &mut Places,
     ) -> Body {
-        let placed = self.bundles.place(core, content, places);
+        let placed = self.blocks.place(core, content, places);
         self.to(core).open.push_placed(placed)
     }
 
@@ -249,30 +251,31 @@ impl Lanes {
         &mut self.each[usize::from(core.0)]
     }
 
-    /// Whether so much is under way to `core` that publishers should wait.
+    /// Whether the window of the lane to `core` is in use, so that publishers should wait.
     pub(in crate::engine) fn is_loaded(&self, core: CoreId) -> bool {
         self.each[usize::from(core.0)].load_bytes() >= self.window_bytes
     }
 
-    /// A publisher that may go on, as little enough is under way.
+    /// The next publisher that need not wait any more for the window.
     pub(in crate::engine) fn next_released(&mut self, core: CoreId) -> Option<ConnectionId> {
         let lane = &mut self.each[usize::from(core.0)];
         let is_light = lane.load_bytes() <= self.window_bytes / 2;
         if is_light { lane.waiting.pop_front() } else { None }
     }
 
-    /// Closes this turn's batch for `core`, if there is something to say.
+    /// Closes this turn's batch for `core`, if there is one to send.
     pub(in crate::engine) fn seal(&mut self, core: CoreId, clock: u64) -> Option<Batch> {
         if !self.to(core).has_batch() {
             return None;
         }
-        self.close_bundle(core);
+        self.close_block(core);
         let lane = &mut self.each[usize::from(core.0)];
         lane.owes_receipt = false;
         let next = self.pool.pop().unwrap_or_default().numbered(lane.open.number + 1);
         let mut batch = std::mem::replace(&mut lane.open, next);
         let cost = batch.cost();
-        // Receipts for QoS 0 alone are asked for so seldom that they cost nothing.
+        // With QoS 0 alone, a receipt is requested for a quarter of the window, so seldom that the cost
+        // does not count.
         batch.wants_receipt |= lane.under_way_bytes + cost >= self.window_bytes / 4;
         (batch.receipt, batch.clock) = (lane.taken, clock);
         lane.under_way.push_back((batch.number, cost));
@@ -280,16 +283,16 @@ impl Lanes {
         Some(batch)
     }
 
-    /// Closes the bundle that the batch for `core` reads, for all batches that do.
-    fn close_bundle(&mut self, core: CoreId) {
-        let node = self.bundles.node(core);
-        let Some(closed) = self.bundles.close(node) else { return };
-        for core in self.bundles.cores(node) {
+    /// Closes the block that the batch for `core` reads, for all batches that do.
+    fn close_block(&mut self, core: CoreId) {
+        let node = self.blocks.node(core);
+        let Some(closed) = self.blocks.close(node) else { return };
+        for core in self.blocks.cores(node) {
             self.each[core].open.note_closed(&closed);
         }
     }
 
-    /// Takes the buffers of a batch that was read, to write the next one into.
+    /// Keeps the buffers of a processed batch for the next one.
     pub(in crate::engine) fn recycle(&mut self, mut batch: Batch) {
         if self.pool.len() < self.each.len() && batch.capacity() <= limits::POOLED_BATCH_BYTES_MAX {
             batch.clear();
@@ -297,12 +300,12 @@ impl Lanes {
         }
     }
 
-    /// Whether each core has receipted its barrier.
+    /// Whether each core has acknowledged its barrier.
     pub(in crate::engine) fn are_receipted(&self, barriers: &[(CoreId, u64)]) -> bool {
         barriers.iter().all(|&(core, barrier)| self.each[usize::from(core.0)].is_receipted(barrier))
     }
 
-    /// Bytes under way to `core`, for statistics.
+    /// Bytes without a receipt in the lane to `core`.
     pub(in crate::engine) fn load_bytes(&self, core: CoreId) -> usize {
         self.each.get(usize::from(core.0)).map_or(0, Lane::load_bytes)
     }

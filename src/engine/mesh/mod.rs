@@ -1,14 +1,14 @@
-//! Other cores: the connections to them, what is forwarded over those, and connections that move to their
-//! home core.
+//! The lanes to the other cores: messages forwarded through them, and connections that move to their home
+//! core.
 //!
-//! [`Mesh`] owns the state of the connections and what depends on it. Code outside of this folder says what
-//! to send and what to wait for; the order of messages, receipts and batches is kept here.
+//! [`Mesh`] owns the state of the lanes and everything that waits for it. Other folders state what to send
+//! and what to wait for; this folder preserves the order of messages, receipts and batches.
 
 pub(in crate::engine) mod batch;
-pub(in crate::engine) mod bundle;
 pub(in crate::engine) mod forward;
 pub(in crate::engine) mod handover;
 pub(in crate::engine) mod lanes;
+pub(in crate::engine) mod node_block;
 
 use std::collections::{HashSet, VecDeque};
 
@@ -18,7 +18,7 @@ use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId, Publisher};
 use crate::base::limits;
 use crate::base::metrics::Metrics;
-use crate::engine::mesh::batch::{Batch, Forwarded, Parcel, Whom};
+use crate::engine::mesh::batch::{Batch, Destination, Forwarded, MeshMessage};
 use crate::engine::mesh::forward::UnreadBatch;
 use crate::engine::mesh::handover::Departures;
 use crate::engine::mesh::lanes::{Awaited, Lanes};
@@ -82,20 +82,20 @@ impl Mesh {
 
     /// Asks all other cores for their counters.
     pub(in crate::engine) fn ask_metrics(&mut self) {
-        self.send_to_all(|| Parcel::AskMetrics);
+        self.send_to_all(|| MeshMessage::AskMetrics);
     }
 
     /// Sends this core's counters to the core that asked for them.
     fn send_metrics(&mut self, to: CoreId, metrics: Box<Metrics>) {
-        self.lanes.to(to).push(Parcel::Metrics(metrics));
+        self.lanes.to(to).push(MeshMessage::Metrics(metrics));
     }
 
     /// Tells all other cores that a QoS 2 exchange from before a crash is over.
     pub(in crate::engine) fn send_exchange_over(&mut self, exchange: Exchange) {
-        self.send_to_all(|| Parcel::ExchangeOver(exchange));
+        self.send_to_all(|| MeshMessage::ExchangeOver(exchange));
     }
 
-    fn send_to_all(&mut self, message: impl Fn() -> Parcel) {
+    fn send_to_all(&mut self, message: impl Fn() -> MeshMessage) {
         for core in self.others() {
             self.lanes.to(core).push(message());
         }
@@ -110,8 +110,8 @@ impl Mesh {
         for core in self.others() {
             let lane = self.lanes.to(core);
             let message = match fingerprint {
-                Some(fingerprint) => Parcel::AnnounceExact(fingerprint),
-                None => Parcel::AnnounceWildcard(lane.open().push_text(filter.text())),
+                Some(fingerprint) => MeshMessage::AnnounceExact(fingerprint),
+                None => MeshMessage::AnnounceWildcard(lane.open().push_text(filter.text())),
             };
             lane.push(message);
             lane.note_announcement();
@@ -127,8 +127,8 @@ impl Mesh {
         for core in self.others() {
             let lane = self.lanes.to(core);
             let message = match fingerprint {
-                Some(fingerprint) => Parcel::WithdrawExact(fingerprint),
-                None => Parcel::WithdrawWildcard(lane.open().push_text(text)),
+                Some(fingerprint) => MeshMessage::WithdrawExact(fingerprint),
+                None => MeshMessage::WithdrawWildcard(lane.open().push_text(text)),
             };
             lane.push(message);
         }
@@ -140,7 +140,7 @@ impl Mesh {
         for core in self.others() {
             let lane = self.lanes.to(core);
             let filter = lane.open().push_text(text);
-            lane.push(Parcel::Group { filter, online, members });
+            lane.push(MeshMessage::Group { filter, online, members });
         }
     }
 
@@ -171,7 +171,7 @@ impl Mesh {
         draft: &mut Draft<'_>,
         publisher: Option<ConnectionId>,
         ledger: &Ledger,
-        whom: impl FnOnce(&mut Batch) -> Whom,
+        whom: impl FnOnce(&mut Batch) -> Destination,
     ) -> bool {
         let to = whom(self.lanes.to(core).open());
         let content = &draft.content;
@@ -183,7 +183,7 @@ impl Mesh {
         };
         let once = draft.once.and_then(|once| self.lanes.to(core).open().push_exchange(once));
         let forwarded = Forwarded { body, retain: draft.retain, publisher, once, to };
-        self.lanes.to(core).push(Parcel::Publish(forwarded));
+        self.lanes.to(core).push(MeshMessage::Publish(forwarded));
         if !self.reached.contains(&core) {
             self.reached.push(core);
         }
@@ -203,13 +203,13 @@ impl Mesh {
     /// Asks another core not to read a publisher.
     pub(in crate::engine) fn pause(&mut self, publisher: Publisher) {
         self.paused_elsewhere.insert(publisher);
-        self.lanes.to(publisher.core).push(Parcel::Pause(publisher.connection));
+        self.lanes.to(publisher.core).push(MeshMessage::Pause(publisher.connection));
     }
 
     /// Lets another core read a publisher again, if it was asked not to.
     pub(in crate::engine) fn resume(&mut self, publisher: &Publisher) {
         if self.paused_elsewhere.remove(publisher) {
-            self.lanes.to(publisher.core).push(Parcel::Resume(publisher.connection));
+            self.lanes.to(publisher.core).push(MeshMessage::Resume(publisher.connection));
         }
     }
 

@@ -18,7 +18,7 @@ use crate::engine::connections::connection::Connection;
 use crate::engine::durability::Durability;
 use crate::engine::durability::in_transit::LoggedDelivery;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
-use crate::engine::mesh::bundle::Places;
+use crate::engine::mesh::node_block::Places;
 use crate::engine::retained::Stored;
 use crate::engine::routing::congestion::{slow_publisher, standing};
 use crate::engine::routing::recipients::{NoLocal, Recipient, Recipients};

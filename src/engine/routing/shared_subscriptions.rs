@@ -11,7 +11,7 @@ use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
 use crate::engine::connections::Connections;
-use crate::engine::mesh::batch::Whom;
+use crate::engine::mesh::batch::Destination;
 use crate::engine::routing::congestion::slow_publisher;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::routing::groups::Rank;
@@ -79,7 +79,7 @@ impl Engine {
         let whom = |batch: &mut crate::engine::Batch| {
             let filter = batch.push_text(text);
             let on_arrival = ended.and_then(|ended| batch.push_on_arrival(ended));
-            Whom::Group { filter, hops, on_arrival }
+            Destination::Group { filter, hops, on_arrival }
         };
         self.forward_to(core, draft, origin, whom);
     }

@@ -94,7 +94,7 @@ fn an_idle_connection_keeps_no_line_of_answers() {
     assert_eq!(holds(&mut cores), (false, false));
 }
 
-/// While its lane is full, what a core is owed lies in one bundle a turn; others empty theirs.
+/// While its lane is full, messages for a core collect in one block a turn; others read theirs.
 #[test]
 fn a_core_whose_lane_was_full_gets_every_message_in_order() {
     let mut cores = Cores::new(3);

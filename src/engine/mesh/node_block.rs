@@ -1,5 +1,6 @@
-//! What a turn has for the cores of one NUMA node: each message lies there once, however many of
-//! those cores want it, and crosses to the node's caches once. Knows no lane.
+//! Node blocks: buffers with the application messages of one turn for the cores of one NUMA node. Each
+//! message is copied once for all cores of the node, and crosses to the caches of the node once. Knows no
+//! lane.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,16 +12,16 @@ use crate::base::limits;
 use crate::message::Content;
 use crate::wire::Qos;
 
-/// Small messages side by side. It is written by one core, and then read by those of a node.
+/// A buffer of small application messages, written by one core and then read by the cores of a node.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Bundle {
+pub(in crate::engine) struct NodeBlock {
     /// Topic Names.
     texts: String,
-    /// Properties that are passed on, and payloads.
+    /// Encoded properties that are forwarded unaltered, and payloads.
     bytes: Vec<u8>,
 }
 
-/// A place in a text or in bytes.
+/// A range of a text or of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Span {
     start: u32,
@@ -28,7 +29,7 @@ pub(in crate::engine) struct Span {
 }
 
 impl Span {
-    /// What lies from `start` to the end.
+    /// The range from `start` to `end`.
     pub(in crate::engine) fn since(start: usize, end: usize) -> Self {
         Self { start: start as u32, end: end as u32 }
     }
@@ -38,7 +39,7 @@ impl Span {
     }
 }
 
-/// Where a message lies in a bundle, and what it is besides its bytes.
+/// The place of a message in a block, and its fields of fixed size.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct Placed {
     topic: Span,
@@ -49,13 +50,13 @@ pub(in crate::engine) struct Placed {
 }
 
 impl Placed {
-    /// Bytes it takes in the bundle.
+    /// Its size in the block.
     pub(in crate::engine) fn bytes(&self) -> usize {
         [self.topic, self.passed_on, self.payload].map(|span| span.range().len()).iter().sum()
     }
 }
 
-impl Bundle {
+impl NodeBlock {
     fn is_empty(&self) -> bool {
         // A Topic Name has a character at least.
         self.texts.is_empty()
@@ -88,7 +89,7 @@ impl Bundle {
         }
     }
 
-    /// A message that lies here.
+    /// The message at a place.
     pub(in crate::engine) fn content(&self, placed: &Placed) -> Content<'_> {
         let Placed { topic, passed_on, payload, expires, qos } = *placed;
         Content {
@@ -101,22 +102,22 @@ impl Bundle {
     }
 }
 
-/// A message's places in the open bundles, by node.
+/// The places of a message in the open blocks, by node.
 pub(in crate::engine) type Places = smallvec::SmallVec<[(u16, Placed); 2]>;
 
-/// The bundles a core writes, one a node.
+/// The blocks that a core writes, one for each node.
 #[derive(Debug)]
-pub(in crate::engine) struct Bundles {
-    /// By core, the node it is on, counted from zero.
+pub(in crate::engine) struct NodeBlocks {
+    /// By core, its node, counted from zero.
     nodes: Vec<u16>,
-    /// By node.
-    open: Vec<Bundle>,
-    /// Those that others read or have read, to be used again.
-    given: VecDeque<Arc<Bundle>>,
+    /// The open block, by node.
+    open: Vec<NodeBlock>,
+    /// Blocks that were closed, whose memory is used again after all cores have read them.
+    given: VecDeque<Arc<NodeBlock>>,
 }
 
-impl Bundles {
-    /// For cores on these nodes, whatever their numbers.
+impl NodeBlocks {
+    /// For cores on these nodes, which may have any numbers.
     pub(in crate::engine) fn new(nodes: &[u16]) -> Self {
         let mut known: Vec<u16> = Vec::new();
         let number = |node: &u16| match known.iter().position(|other| other == node) {
@@ -127,7 +128,7 @@ impl Bundles {
             }
         };
         let nodes: Vec<u16> = nodes.iter().map(number).collect();
-        let open = known.iter().map(|_| Bundle::default()).collect();
+        let open = known.iter().map(|_| NodeBlock::default()).collect();
         Self { nodes, open, given: VecDeque::new() }
     }
 
@@ -141,7 +142,7 @@ impl Bundles {
         self.nodes.iter().enumerate().filter(move |&(_, &of)| of == node).map(|(core, _)| core)
     }
 
-    /// Places a message where `core` finds it, unless it lies there already.
+    /// Copies a message into the open block of `core`'s node, unless it is there already.
     pub(in crate::engine) fn place(
         &mut self,
         core: CoreId,
@@ -157,8 +158,8 @@ impl Bundles {
         placed
     }
 
-    /// Gives the open bundle of a node away and opens another; none when nothing lies in it.
-    pub(in crate::engine) fn close(&mut self, node: u16) -> Option<Arc<Bundle>> {
+    /// Closes the open block of a node and opens another; none when the block is empty.
+    pub(in crate::engine) fn close(&mut self, node: u16) -> Option<Arc<NodeBlock>> {
         if self.open[usize::from(node)].is_empty() {
             return None;
         }
@@ -172,17 +173,17 @@ impl Bundles {
         Some(closed)
     }
 
-    /// An empty one, with the memory of one that everybody has read if the oldest is such.
-    fn fresh(&mut self) -> Bundle {
-        let Some(oldest) = self.given.pop_front() else { return Bundle::default() };
+    /// An empty block, with the memory of the oldest closed one if all cores have read that.
+    fn fresh(&mut self) -> NodeBlock {
+        let Some(oldest) = self.given.pop_front() else { return NodeBlock::default() };
         match Arc::try_unwrap(oldest) {
-            Ok(mut bundle) => {
-                bundle.clear();
-                bundle
+            Ok(mut block) => {
+                block.clear();
+                block
             }
             Err(oldest) => {
                 self.given.push_front(oldest);
-                Bundle::default()
+                NodeBlock::default()
             }
         }
     }
@@ -197,26 +198,26 @@ mod tests {
     }
 
     #[test]
-    fn a_message_lies_once_on_each_node() {
-        let mut bundles = Bundles::new(&[3, 3, 7, 3, 7]);
+    fn a_message_is_copied_once_for_each_node() {
+        let mut blocks = NodeBlocks::new(&[3, 3, 7, 3, 7]);
         let mut places = Places::new();
         let message = content("a", b"12345");
-        let placed = [1, 3, 2, 4].map(|core| bundles.place(CoreId(core), &message, &mut places));
-        assert_eq!((bundles.node(CoreId(0)), bundles.node(CoreId(4))), (0, 1));
+        let placed = [1, 3, 2, 4].map(|core| blocks.place(CoreId(core), &message, &mut places));
+        assert_eq!((blocks.node(CoreId(0)), blocks.node(CoreId(4))), (0, 1));
         for node in [0, 1] {
-            let bundle = bundles.close(node).expect("something lies in it");
-            assert_eq!(bundle.bytes.len(), 5);
-            assert_eq!(bundle.content(&placed[usize::from(node) * 2]).payload, b"12345");
+            let block = blocks.close(node).expect("it is not empty");
+            assert_eq!(block.bytes.len(), 5);
+            assert_eq!(block.content(&placed[usize::from(node) * 2]).payload, b"12345");
         }
-        assert!(bundles.close(0).is_none(), "nothing came meanwhile");
+        assert!(blocks.close(0).is_none(), "nothing was added meanwhile");
     }
 
     #[test]
-    fn the_memory_of_a_bundle_is_used_again_once_it_was_read() {
-        let mut bundles = Bundles::new(&[0, 0]);
+    fn the_memory_of_a_block_is_used_again_after_it_was_read() {
+        let mut blocks = NodeBlocks::new(&[0, 0]);
         let mut turn = |payload| {
-            bundles.place(CoreId(1), &content("a", payload), &mut Places::new());
-            bundles.close(0).expect("something lies in it")
+            blocks.place(CoreId(1), &content("a", payload), &mut Places::new());
+            blocks.close(0).expect("it is not empty")
         };
         let first = turn(b"first");
         let memory = first.bytes.as_ptr();
