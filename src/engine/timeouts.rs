@@ -154,14 +154,14 @@ impl Engine {
                     let Self { connections, config, timers, now, .. } = self;
                     connections.check_silence(id, &config.limits, timers, *now);
                 }
-                Timer::Session(session) => self.look_at_session(session),
+                Timer::Session(session) => self.check_session(session),
                 Timer::Congestion(id) => {
                     check_congestion(id, &mut self.connections, &mut self.timers, self.now);
                 }
                 Timer::MemoryPause(id) | Timer::Allowance(id) => {
                     self.connections.resume_reading(id, self.now);
                 }
-                Timer::Stay(id) => self.look_at_stay(id),
+                Timer::Stay(id) => self.check_stay(id),
                 Timer::Packet(id) => {
                     let Self { connections, config, timers, now, .. } = self;
                     let bounds = (&config.limits, &config.protection);

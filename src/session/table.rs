@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use shards::{Hashing, Text};
 use slab::Slab;
 
-use crate::base::ids::{SessionId, SessionRef};
+use crate::base::ids::{ConnectionId, SessionId, SessionRef};
 use crate::base::limits;
 use crate::resources::gauges::{Ledger, Place};
 use crate::session::state::Session;
@@ -90,6 +90,22 @@ impl SessionTable {
         let bytes_before = extra.owner.replace(user.into()).map_or(0, |before| before.len());
         self.ledger().charge(user.len());
         self.ledger().release(bytes_before);
+    }
+
+    /// Makes a user the owner of a session; whether it had another owner, or none, before.
+    pub fn make_owner(&mut self, id: SessionId, user: Option<&str>) -> bool {
+        if self[id].owner() == user {
+            return false;
+        }
+        // Where sessions are not bound to users, a session may pass to another user.
+        let Some(user) = user else { return false };
+        self.set_owner(id, user);
+        true
+    }
+
+    /// The connection of the client with a Client Identifier.
+    pub fn connection_of(&self, client_identifier: &str) -> Option<ConnectionId> {
+        self[self.find(client_identifier)?].connection
     }
 
     /// A handle that says later whether the session is still there.

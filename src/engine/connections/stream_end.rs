@@ -137,7 +137,9 @@ impl Engine {
         id: ConnectionId,
         client_identifier: &str,
     ) -> Comes {
-        let Some(other) = self.connection_of(client_identifier) else { return Comes::After };
+        let Some(other) = self.sessions.connection_of(client_identifier) else {
+            return Comes::After;
+        };
         let is_later = (other.generation.wrapping_sub(id.generation) as i32) > 0;
         if is_later
             && self.connections.get_mut(id).is_some_and(|connection| connection.holds.is_ending())

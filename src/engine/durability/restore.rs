@@ -222,7 +222,7 @@ impl Engine {
             // The store does not know which access rules applied when messages were queued.
             state.note_new_rules();
         }
-        self.own(index, kept.owner.as_deref());
+        self.sessions.make_owner(index, kept.owner.as_deref());
         self.count_restored(index);
         for (filter, subscription) in &kept.subscriptions {
             self.restore_subscription(index, filter, subscription);

@@ -8,11 +8,13 @@ use shards::Text;
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::log_rate::{name, rated};
+use crate::engine::Engine;
 use crate::engine::access::{Authentication, Credentials, IdentifierClaim, Identity};
+use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::connect::Refusal;
 use crate::engine::packets::disconnect::Ending;
-use crate::engine::{Engine, Timer};
+use crate::engine::timeouts::{Timer, Timers};
 use crate::resources::users::{Membership, QuotaExceeded};
 use crate::wire::violation::Violation;
 use crate::wire::{self, Auth, Connect, Packet, ReasonCode, UserProperties, Version};
@@ -205,7 +207,7 @@ impl Engine {
         match authentication {
             Authentication::Granted(grant) => {
                 extra.is_reauthenticating = false;
-                self.limit_stay(id, grant.valid_for);
+                self.connections.limit_stay(id, grant.valid_for, &mut self.timers, self.now);
                 self.send_auth(id, ReasonCode::Success, &method, &grant.data);
             }
             Authentication::Continue(data) => {
@@ -368,22 +370,32 @@ impl Engine {
         false
     }
 
-    /// Makes a user the owner of a session; whether it had another owner, or none, before.
-    pub(in crate::engine) fn own(&mut self, session: SessionId, user: Option<&str>) -> bool {
-        if self.sessions[session].owner() == user {
-            return false;
-        }
-        // Where sessions are not bound to users, a session may pass to another user.
-        let Some(user) = user else { return false };
-        self.sessions.set_owner(session, user);
-        true
-    }
-
-    /// Limits how long a client may stay: as long as the access control says, or for ever, but no longer than
-    /// its certificate is valid.
-    pub(in crate::engine) fn limit_stay(&mut self, id: ConnectionId, valid_for: Option<Duration>) {
+    /// Checks whether the time for which a client may stay is over.
+    pub(in crate::engine) fn check_stay(&mut self, id: ConnectionId) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(until) = connection.extra.as_ref().and_then(|extra| extra.stays_until) else {
+            return;
+        };
+        if until.is_due(now) {
+            self.metrics.stays_ended += 1;
+            return self.end_connection(id, Ending::Server(ReasonCode::MaximumConnectTime));
+        }
+        self.timers.arm_ahead(now, until, Timer::Stay(id));
+    }
+}
+
+impl Connections {
+    /// Limits how long a client may stay: as long as the access control says, or for ever, but no longer than
+    /// its certificate is valid.
+    pub fn limit_stay(
+        &mut self,
+        id: ConnectionId,
+        valid_for: Option<Duration>,
+        timers: &mut Timers,
+        now: Now,
+    ) {
+        let Some(connection) = self.get_mut(id) else { return };
         let by_grant = valid_for.map(|valid_for| now.after(valid_for));
         let by_certificate = connection.certificate().and_then(|shown| shown.valid_until);
         let Some(until) = by_grant.into_iter().chain(by_certificate).min() else {
@@ -395,21 +407,7 @@ impl Engine {
         let before = connection.extra.get_or_insert_default().stays_until.replace(until);
         // A timer checks repeatedly until the time is over: one is enough unless it fires too late.
         if before.is_none_or(|before| until < before) {
-            self.timers.arm_ahead(now, until, Timer::Stay(id));
+            timers.arm_ahead(now, until, Timer::Stay(id));
         }
-    }
-
-    /// Checks whether the time for which a client may stay is over.
-    pub(in crate::engine) fn look_at_stay(&mut self, id: ConnectionId) {
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let Some(until) = connection.extra.as_ref().and_then(|extra| extra.stays_until) else {
-            return;
-        };
-        if until.is_due(now) {
-            self.metrics.stays_ended += 1;
-            return self.end_connection(id, Ending::Server(ReasonCode::MaximumConnectTime));
-        }
-        self.timers.arm_ahead(now, until, Timer::Stay(id));
     }
 }

@@ -3,12 +3,12 @@
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::log_rate::name;
 use crate::config::{Limits, Redirect};
-use crate::engine::Engine;
 use crate::engine::access::Grant;
 use crate::engine::connections::connection::{Deferred, Hold, Phase};
 use crate::engine::connections::stream_end::Comes;
 use crate::engine::packets::authenticate::{EndsForeign, credentials};
 use crate::engine::packets::disconnect::Ending;
+use crate::engine::{Config, Engine};
 use crate::resources::users::Membership;
 use crate::session::state::{DeliveryClass, Will};
 use crate::session::topic_alias::OutgoingAliases;
@@ -84,6 +84,26 @@ impl Agreed {
     }
 }
 
+/// Checks a Will against what the server accepts.
+fn check_will(will: &wire::Will<'_>, config: &Config) -> Result<(), Refusal> {
+    if u8::from(will.qos) > config.mqtt.maximum_qos {
+        return Err(Refusal(ReasonCode::QosNotSupported)); // [MQTT-3.2.2-12]
+    }
+    if will.retain && !config.mqtt.retain_available {
+        return Err(Refusal(ReasonCode::RetainNotSupported)); // [MQTT-3.2.2-13]
+    }
+    let limits = &config.limits;
+    let is_too_long = will.topic.len() > usize::from(limits.topic_bytes_max);
+    let levels_max = limits.topic_levels_max as usize;
+    if is_too_long || shards::check_topic_name(will.topic, levels_max).is_err() {
+        return Err(Refusal(ReasonCode::TopicNameInvalid));
+    }
+    if crate::engine::sys_topics::is_ours(will.topic) {
+        return Err(Refusal(ReasonCode::NotAuthorized));
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Handles the first packet of a connection, which must be CONNECT [MQTT-3.1.0-1].
     pub(in crate::engine) fn handle_first_packet(&mut self, id: ConnectionId, frame: &[u8]) {
@@ -108,7 +128,7 @@ impl Engine {
             return self.refuse(id, reason);
         }
         let authentication = {
-            let replaces = self.connection_of(connect.client_identifier).map(exchange);
+            let replaces = self.sessions.connection_of(connect.client_identifier).map(exchange);
             let who = credentials(&self.connections[id], &connect, replaces);
             self.access.authenticate(self.now, exchange(id), &who)
         };
@@ -176,33 +196,13 @@ impl Engine {
                 return Err(Refusal(ReasonCode::ClientIdentifierNotValid));
             }
         }
-        let Some(will) = &connect.will else { return Ok(()) };
-        if u8::from(will.qos) > self.config.mqtt.maximum_qos {
-            return Err(Refusal(ReasonCode::QosNotSupported)); // [MQTT-3.2.2-12]
-        }
-        if will.retain && !self.config.mqtt.retain_available {
-            return Err(Refusal(ReasonCode::RetainNotSupported)); // [MQTT-3.2.2-13]
-        }
-        let limits = &self.config.limits;
-        let is_too_long = will.topic.len() > usize::from(limits.topic_bytes_max);
-        let levels_max = limits.topic_levels_max as usize;
-        if is_too_long || shards::check_topic_name(will.topic, levels_max).is_err() {
-            return Err(Refusal(ReasonCode::TopicNameInvalid));
-        }
-        if crate::engine::sys_topics::is_ours(will.topic) {
-            return Err(Refusal(ReasonCode::NotAuthorized));
-        }
-        Ok(())
+        connect.will.as_ref().map_or(Ok(()), |will| check_will(will, &self.config))
     }
 
     /// Whether a client may come back to its session while memory is full: where messages wait in the
     /// session, which it gives memory back with; else as long as memory is not overdrawn.
     fn may_give_way(&self, session: SessionId) -> bool {
         self.queued(session) > 0 || !self.memory_is_overdrawn()
-    }
-
-    pub(in crate::engine) fn connection_of(&self, client_identifier: &str) -> Option<ConnectionId> {
-        self.sessions[self.sessions.find(client_identifier)?].connection
     }
 
     /// Keeps a CONNECT that is not answered yet; returns false where there is no room for it.
@@ -330,8 +330,8 @@ impl Engine {
         }
         self.time_connack(id);
         self.agree(id, session, connect);
-        self.limit_stay(id, grant.valid_for);
-        let is_new_owner = self.own(session, user);
+        self.connections.limit_stay(id, grant.valid_for, &mut self.timers, self.now);
+        let is_new_owner = self.sessions.make_owner(session, user);
         let round = self.connections.round();
         let is_new_to_store = self.durability.append_connected(&mut self.sessions[session], round);
         if is_new_owner || is_new_to_store {

@@ -1,6 +1,6 @@
 //! The end of connections and sessions: DISCONNECT, Session Expiry.
 
-use crate::base::clock::Deadline;
+use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, Peer, SessionId, SessionRef, exchange};
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::Drop as DropCause;
@@ -8,6 +8,7 @@ use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Hold, Phase};
 use crate::engine::routing::congestion::resume_waiting;
 use crate::engine::{Action, Engine};
+use crate::session::state::Session;
 use crate::wire::violation::Violation;
 use crate::wire::{Disconnect, Packet, ReasonCode, Version};
 
@@ -140,7 +141,7 @@ impl Engine {
         let session = &mut self.sessions[index];
         let dropped = session.outbound.as_mut().map_or(0, |outbound| outbound.drop_qos_0());
         self.count_drops(index, DropCause::Offline, dropped);
-        self.report_drops(index);
+        report_drops(&self.sessions[index], self.now);
         self.dispose_will(index, ending);
         let session = &self.sessions[index];
         tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
@@ -165,7 +166,7 @@ impl Engine {
     }
 
     /// Checks a session whose timer fired: its Will or its expiry may be due.
-    pub(in crate::engine) fn look_at_session(&mut self, session: SessionRef) {
+    pub(in crate::engine) fn check_session(&mut self, session: SessionRef) {
         let now = self.now;
         let index = session.session;
         let Some(session) = self.sessions.resolve_mut(session) else { return };
@@ -191,13 +192,12 @@ impl Engine {
             self.arm_session(index, next);
         }
     }
+}
 
-    fn report_drops(&self, index: SessionId) {
-        let session = &self.sessions[index];
-        if let Some(drops) = session.extra.as_ref().and_then(|extra| extra.drops.as_ref()) {
-            let (client, causes) = (name(session.client_identifier.as_str()), drops.summary());
-            let dropped = drops.total();
-            rated!(warn, self.now, client, dropped, causes, "messages were dropped");
-        }
+fn report_drops(session: &Session, now: Now) {
+    if let Some(drops) = session.extra.as_ref().and_then(|extra| extra.drops.as_ref()) {
+        let (client, causes) = (name(session.client_identifier.as_str()), drops.summary());
+        let dropped = drops.total();
+        rated!(warn, now, client, dropped, causes, "messages were dropped");
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::engine::Engine;
-use crate::engine::connections::connection::Hold;
+use crate::engine::connections::connection::{Connection, Hold};
 use crate::engine::connections::pending_acks::{Answer, Promise, unsuback};
 use crate::engine::packets::subscribe::check_filter;
 use crate::resources::gauges::{Charge, Ledger};
@@ -189,7 +189,9 @@ impl Engine {
                 return Ok(false);
             }
             progress.is_checked = true;
-            self.check_answer_fits(id, progress)?;
+            if let Some(connection) = self.connections.get(id) {
+                check_answer_fits(connection, progress.filters)?;
+            }
         }
         let is_done = match progress.request {
             Request::Subscribe(identifier) => {
@@ -232,23 +234,6 @@ impl Engine {
             if self.work.is_spent() && progress.checked_bytes < filters.len() {
                 return Ok(false);
             }
-        }
-    }
-
-    /// A SUBACK or UNSUBACK has a Reason Code for each filter and cannot be cut short, nor may it be
-    /// larger than the client takes [MQTT-3.1.2-24].
-    fn check_answer_fits(
-        &mut self,
-        id: ConnectionId,
-        progress: &Progress,
-    ) -> Result<(), Violation> {
-        let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
-        if connection.packet_bytes_max == u32::MAX {
-            return Ok(());
-        }
-        match answer_bytes(progress.filters) > connection.packet_bytes_max as usize {
-            true => Err(Violation::AnswerTooLarge),
-            false => Ok(()),
         }
     }
 
@@ -335,6 +320,16 @@ impl Engine {
                 self.connections.send(id, |out| Packet::Unsuback(unsuback).encode(version, out));
             }
         }
+    }
+}
+
+/// Checks the size of a SUBACK or UNSUBACK, which has a Reason Code for each filter and cannot be cut short,
+/// nor be larger than the client takes [MQTT-3.1.2-24].
+fn check_answer_fits(connection: &Connection, filters: usize) -> Result<(), Violation> {
+    let bytes_max = connection.packet_bytes_max;
+    match bytes_max < u32::MAX && answer_bytes(filters) > bytes_max as usize {
+        true => Err(Violation::AnswerTooLarge),
+        false => Ok(()),
     }
 }
 

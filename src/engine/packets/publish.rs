@@ -9,7 +9,7 @@ use crate::engine::mesh::Mesh;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::retained::RetainedFull;
 use crate::engine::routing::deliver::Origin;
-use crate::engine::{Engine, sys_topics};
+use crate::engine::{Config, Engine, sys_topics};
 use crate::message::Content;
 use crate::storage::record::Exchange;
 use crate::wire::violation::Violation;
@@ -25,7 +25,7 @@ impl Engine {
     ) -> Result<(), Violation> {
         self.metrics.publishes_received += 1;
         self.metrics.received_by_qos[usize::from(u8::from(publish.qos))] += 1;
-        self.check_publish(publish)?;
+        check_publish(&self.config, publish)?;
         let Some(alias) = publish.properties.topic_alias else {
             return self.take_publish(id, session, publish, publish.topic);
         };
@@ -36,27 +36,6 @@ impl Engine {
             .and_then(|()| self.take_publish(id, session, publish, &topic));
         self.alias_topic = topic;
         outcome
-    }
-
-    /// Checks a PUBLISH against what the server said in CONNACK.
-    fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Violation> {
-        let (limits, mqtt) = (&self.config.limits, &self.config.mqtt);
-        if u8::from(publish.qos) > mqtt.maximum_qos {
-            return Err(Violation::QosNotSupported); // [MQTT-3.2.2-11]
-        }
-        if publish.retain && !mqtt.retain_available {
-            return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
-        }
-        if shards::levels(publish.topic) > limits.topic_levels_max as usize {
-            return Err(Violation::TopicTooDeep);
-        }
-        if publish.topic.len() > usize::from(limits.topic_bytes_max) {
-            return Err(Violation::TopicTooLong);
-        }
-        if publish.properties.subscription_identifiers.iter().next().is_some() {
-            return Err(Violation::SubscriptionIdentifierFromClient); // [MQTT-3.3.4-6]
-        }
-        Ok(())
     }
 
     fn resolve_alias(
@@ -329,4 +308,26 @@ impl Engine {
         let version = self.connections[id].version;
         self.connections.send(id, |out| Packet::Pubcomp(ack).encode(version, out));
     }
+}
+
+/// Checks a PUBLISH against what the server said in CONNACK.
+#[inline]
+fn check_publish(config: &Config, publish: &Publish<'_>) -> Result<(), Violation> {
+    let (limits, mqtt) = (&config.limits, &config.mqtt);
+    if u8::from(publish.qos) > mqtt.maximum_qos {
+        return Err(Violation::QosNotSupported); // [MQTT-3.2.2-11]
+    }
+    if publish.retain && !mqtt.retain_available {
+        return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
+    }
+    if shards::levels(publish.topic) > limits.topic_levels_max as usize {
+        return Err(Violation::TopicTooDeep);
+    }
+    if publish.topic.len() > usize::from(limits.topic_bytes_max) {
+        return Err(Violation::TopicTooLong);
+    }
+    if publish.properties.subscription_identifiers.iter().next().is_some() {
+        return Err(Violation::SubscriptionIdentifierFromClient); // [MQTT-3.3.4-6]
+    }
+    Ok(())
 }

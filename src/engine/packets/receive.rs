@@ -222,7 +222,8 @@ impl Engine {
                     metrics.clients_throttled += u64::from(is_throttled);
                 }
                 if frame.len() > limits::PROPERTIES_LOOK_BYTES
-                    && let Err(violation) = self.check_properties(frame, header, version)
+                    && let Err(violation) =
+                        check_properties(&self.config.limits, frame, header, version)
                 {
                     return self.violate(id, violation);
                 }
@@ -231,23 +232,6 @@ impl Engine {
         };
         if let Err(violation) = outcome {
             self.violate(id, violation);
-        }
-    }
-
-    /// Checks the size of the properties, which are decoded one by one before the rest of the packet: millions
-    /// of them would take a turn by themselves.
-    #[cold]
-    fn check_properties(
-        &self,
-        frame: &[u8],
-        header: usize,
-        version: Version,
-    ) -> Result<(), Violation> {
-        let bytes_max = self.config.limits.properties_bytes_max as usize;
-        let bytes = wire::properties_bytes(frame, header).filter(|_| version == Version::V5);
-        match bytes.is_some_and(|bytes| bytes > bytes_max) {
-            true => Err(Violation::PropertiesTooLarge),
-            false => Ok(()),
         }
     }
 
@@ -391,5 +375,22 @@ impl Engine {
             );
         }
         extra.drops.get_or_insert_default().add(cause, messages);
+    }
+}
+
+/// Checks the size of the properties, which are decoded one by one before the rest of the packet: millions
+/// of them would take a turn by themselves.
+#[cold]
+fn check_properties(
+    limits: &Limits,
+    frame: &[u8],
+    header: usize,
+    version: Version,
+) -> Result<(), Violation> {
+    let bytes_max = limits.properties_bytes_max as usize;
+    let bytes = wire::properties_bytes(frame, header).filter(|_| version == Version::V5);
+    match bytes.is_some_and(|bytes| bytes > bytes_max) {
+        true => Err(Violation::PropertiesTooLarge),
+        false => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ use shards::{FilterId, Subscription, SubscriptionOptions, TopicError, TopicFilte
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
+use crate::config::Mqtt;
 use crate::engine::Engine;
 use crate::engine::access::Identity;
 use crate::engine::packets::job::Request;
@@ -51,7 +52,7 @@ impl Engine {
         }
         let filter = TopicFilter::parse(text, limits.topic_levels_max as usize)
             .map_err(|_| ReasonCode::TopicFilterInvalid)?;
-        self.check_available(&filter, identifier)?;
+        check_available(&self.config.mqtt, &filter, identifier)?;
         let client_identifier = &self.sessions[session].client_identifier;
         let who = Identity { exchange: exchange(id), client_identifier };
         let qos = self.access.may_subscribe(&who, text, options.qos, &mut self.work);
@@ -135,21 +136,6 @@ impl Engine {
             && has_room_for_wildcard
             && has_room_for_shared
             && !self.memory_is_full()
-    }
-
-    /// Checks a filter against what CONNACK said is not available.
-    fn check_available(&self, filter: &TopicFilter<'_>, identifier: u32) -> Result<(), ReasonCode> {
-        let mqtt = &self.config.mqtt;
-        if filter.share_name().is_some() && !mqtt.shared_subscription_available {
-            return Err(ReasonCode::SharedSubscriptionsNotSupported);
-        }
-        if filter.has_wildcard() && !mqtt.wildcard_subscription_available {
-            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
-        }
-        if identifier != 0 && !mqtt.subscription_identifiers_available {
-            return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
-        }
-        Ok(())
     }
 
     /// Ends a client's subscription to a filter; false when it has none. Shared subscriptions among
@@ -262,4 +248,22 @@ pub(in crate::engine) fn check_filter(text: &str, no_local: bool) -> Result<(), 
         true => Err(Violation::NoLocalOnSharedSubscription), // [MQTT-3.8.3-4]
         false => Ok(()),
     }
+}
+
+/// Checks a filter against what CONNACK said is not available.
+fn check_available(
+    mqtt: &Mqtt,
+    filter: &TopicFilter<'_>,
+    identifier: u32,
+) -> Result<(), ReasonCode> {
+    if filter.share_name().is_some() && !mqtt.shared_subscription_available {
+        return Err(ReasonCode::SharedSubscriptionsNotSupported);
+    }
+    if filter.has_wildcard() && !mqtt.wildcard_subscription_available {
+        return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+    }
+    if identifier != 0 && !mqtt.subscription_identifiers_available {
+        return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
+    }
+    Ok(())
 }
