@@ -87,7 +87,7 @@ pub(super) fn serve(
         }
         let addresses: Vec<_> = open.iter().map(|listener| listener.bind.to_string()).collect();
         let addresses = addresses.join(", ");
-        service::say_ready(&format!("serving on {addresses}"), &stop);
+        service::notify_ready(&format!("serving on {addresses}"), &stop);
         when_serving();
     };
     server.serve(say_serving)?;
@@ -100,7 +100,7 @@ impl From<ServerError> for Failure {
         let exit = match error {
             ServerError::Listen(..) => Exit::Listen,
             ServerError::Descriptors(_) => Exit::Descriptors,
-            ServerError::Seats(_) | ServerError::Stats(..) | ServerError::Tls(..) => {
+            ServerError::Placement(_) | ServerError::Stats(..) | ServerError::Tls(..) => {
                 Exit::Configuration
             }
             #[cfg(feature = "store")]

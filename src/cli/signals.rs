@@ -60,7 +60,7 @@ pub(super) fn listen(
 
 fn ask_to_stop(stop: &Stop) {
     // Before the request: the process may be gone a moment after it.
-    service::say_stopping();
+    service::notify_stopping();
     if stop.request() > 1 {
         std::process::exit(Exit::Other as i32);
     }

@@ -1,4 +1,4 @@
-//! What a core has under every executor: its engine, its end of the mesh, and the clock.
+//! What is the same for a core under every executor: its engine, its end of the mesh, its inbox, and the clock.
 
 use std::time::{Duration, Instant};
 
@@ -16,35 +16,35 @@ use crate::executor::{Executor, Listeners};
 use crate::stats::Kind;
 use crate::stats::{Recorder, Stamps};
 
-/// After so many turns everybody has had a turn at being read: the kernel tells of sockets in the order
-/// in which they had something to say, of a thousand or so at a time.
+/// After so many turns every socket has been read once: the kernel reports sockets in the order in which their
+/// input arrived, about a thousand at a time.
 const UNREAD_TURNS_MAX: u32 = 1_024;
 
-/// What an executor is made of.
+/// What an executor is built from.
 pub struct Parts<E: Executor> {
     /// Engine, mesh and clock.
     pub core: Core<E::Socket>,
-    /// What was there before the thread.
-    pub front: E::Front,
-    /// Where it accepts connections.
+    /// What was made before the thread started.
+    pub bootstrap: E::Bootstrap,
+    /// The core's listeners.
     pub listeners: Listeners,
-    /// Sockets it may have to hold: all of them may be at home here.
+    /// Sockets that the core may have to hold: all connections may have their home here.
     pub sockets_max: u32,
-    /// How to use io_uring.
+    /// Configuration of io_uring.
     pub uring: Uring,
 }
 
-/// One core's engine and what it shares with the others. `S` is a socket as it is passed on.
+/// One core's engine, and its connections to other cores and threads. `S` is a socket as it is passed on.
 pub struct Core<S> {
     /// The protocol.
     pub engine: Engine,
-    /// The way to the other cores.
+    /// The core's end of the mesh.
     pub mesh: Mesh<S>,
-    /// When the clock was read last: at the beginning of the turn, or later.
+    /// The time when the clock was last read: at the beginning of the turn, or later.
     pub now: Now,
-    /// The same, to the nanosecond.
+    /// That time in nanoseconds.
     read: Tick,
-    /// The beginning of what the turn's end closes.
+    /// The beginning of the turn that is in progress.
     began: Option<Tick>,
     started: Instant,
     stop: Stop,
@@ -58,11 +58,11 @@ pub struct Core<S> {
     /// Batches of records on their way to the disk, since when: while somebody takes the time.
     #[cfg(feature = "store")]
     storing: std::collections::VecDeque<(u64, Tick)>,
-    /// Turns since somebody's time was up in which not all was read.
+    /// Turns in which not all input was read, since the time limit of a connection has passed.
     turns_unread: u32,
     /// What is counted in this turn.
     pub noted: Turn,
-    /// Where it is recorded how long things take, if it is.
+    /// Records latencies, if statistics are collected.
     recorder: Option<Recorder>,
 }
 
@@ -130,7 +130,7 @@ impl<S> Core<S> {
         }
     }
 
-    /// Whether the broker is to stop.
+    /// Whether a stop has been requested.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_requested()
     }
@@ -141,14 +141,14 @@ impl<S> Core<S> {
         self.now = self.read.now();
     }
 
-    /// What has just been done, by the clock as it was read for it, counts to the turn that ends
-    /// next: it is timed from there.
+    /// Work outside of a turn, for which the clock has just been read, counts towards the next turn, which is timed
+    /// from there.
     pub fn begin_early(&mut self) {
         self.began.get_or_insert(self.read);
         self.inbox.begin_turn();
     }
 
-    /// Reads the clock; what is waited for has come.
+    /// Reads the clock at the beginning of a turn.
     pub fn begin_turn(&mut self) {
         self.read_clock();
         self.begin_early();
@@ -198,8 +198,8 @@ impl<S> Core<S> {
         })
     }
 
-    /// Sockets have been read. `is_all`: all of what they held when this turn asked the kernel. A crowd
-    /// that always has something more to say keeps nobody from being judged.
+    /// Sockets have been read. `is_all`: all input that they held when this turn asked the kernel. Time limits are
+    /// applied at the latest after [`UNREAD_TURNS_MAX`], even if more input always arrives.
     pub fn note_read(&mut self, is_all: bool) {
         if !self.engine.has_overdue() {
             self.turns_unread = 0;
@@ -212,14 +212,14 @@ impl<S> Core<S> {
         }
     }
 
-    /// Lets what is due happen.
+    /// Fires the timers that are due.
     pub fn fire_timers(&mut self) {
         if self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now)) {
             self.engine.handle_timeout(self.now);
         }
     }
 
-    /// Sends what the turn left for other cores, and wakes those that sleep with `wake`.
+    /// Sends what the turn has produced for other cores, and wakes with `wake` those that sleep.
     pub fn end_turn(&mut self, mut wake: impl FnMut(usize)) {
         self.hand_over_records();
         let began = self.began.take().unwrap_or(self.read);

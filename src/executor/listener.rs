@@ -1,4 +1,4 @@
-//! Listening sockets as the executors get them: of TCP, or in the file system.
+//! Listening sockets: TCP, or Unix sockets in the file system.
 
 use std::io;
 use std::net::{Shutdown, TcpListener};
@@ -9,14 +9,14 @@ use std::os::unix::net::UnixListener;
 
 use socket2::SockRef;
 
-/// A listening socket, and its number among all of the broker's.
+/// A listening socket, and its number among the broker's listeners.
 #[derive(Debug)]
 pub struct Listener {
-    /// What the engine knows it by.
+    /// The number by which the engine knows the listener.
     pub number: u16,
     /// The socket.
     pub socket: ListenerSocket,
-    /// Whether the broker opened it; what was handed over listens on when the broker ends.
+    /// Whether the broker has opened the socket. A socket of the service manager keeps listening when the broker ends.
     pub is_ours: bool,
 }
 
@@ -31,7 +31,7 @@ pub enum ListenerSocket {
 }
 
 impl Listener {
-    /// A second handle of it.
+    /// A second handle of the same socket.
     pub fn try_clone(&self) -> io::Result<Self> {
         let socket = match &self.socket {
             ListenerSocket::Tcp(listener) => ListenerSocket::Tcp(listener.try_clone()?),
@@ -41,8 +41,8 @@ impl Listener {
         Ok(Self { number: self.number, socket, is_ours: self.is_ours })
     }
 
-    /// Has it listen no more, whoever else still has it: an io_uring that is taken down has it for a while
-    /// after the process has ended, and who connected in that time would be reset.
+    /// Stops listening, even while others hold the socket: an io_uring instance holds it for a moment after the
+    /// process has ended, and connections that arrive in that time would be reset.
     pub fn shut(&self) {
         if !self.is_ours {
             return;
@@ -52,7 +52,7 @@ impl Listener {
             #[cfg(unix)]
             ListenerSocket::Unix(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
         };
-        // Where a system does not know this, the socket is closed a moment later.
+        // Where the system does not support this, the socket is closed a moment later.
         let _ = shut;
     }
 }

@@ -1,5 +1,5 @@
-//! A core's end of the mesh: what leaves for other cores at the end of a turn, what came from
-//! them, and waking those that sleep. Knows no protocol.
+//! A core's end of the mesh: sends to other cores at the end of a turn, receives from them, and says which of them
+//! have to be woken. Knows no protocol.
 
 use shards::mesh::Port;
 
@@ -9,31 +9,31 @@ use crate::base::limits;
 use crate::engine::{Batch, Engine, HandedOver};
 use crate::stats::Stamps;
 
-/// What a core has for another in one turn: one item of a lane. `S` is a socket as executors of
-/// this kind pass it on.
+/// What a core sends to another in one turn: one item of a lane. `S` is a socket as executors of this kind pass it
+/// on.
 #[derive(Debug)]
-pub struct Cargo<S> {
+pub struct Frame<S> {
     batch: Option<Batch>,
     stamps: Stamps,
     sockets: Vec<Moving<S>>,
 }
 
-/// A connection that moves to another core. Nobody watches the socket on its way.
+/// A connection that moves to another core. No core reads the socket meanwhile.
 #[derive(Debug)]
 pub struct Moving<S> {
     /// The socket.
     pub socket: S,
-    /// What the engine over there goes on with.
+    /// The state with which the other core's engine continues.
     pub handed_over: HandedOver,
 }
 
 /// A core's end of the mesh.
 #[derive(Debug)]
 pub struct Mesh<S> {
-    port: Port<Cargo<S>>,
-    /// Sockets that leave with this turn, by core.
+    port: Port<Frame<S>>,
+    /// Sockets that leave at the end of this turn, by core.
     leaving: Vec<Vec<Moving<S>>>,
-    /// Since when something waits for room in a lane, by core.
+    /// Since when a frame waits for room in a lane, by core.
     held_since: Vec<Option<Tick>>,
     /// Cores to wake at the end of this turn.
     to_wake: Vec<usize>,
@@ -58,12 +58,12 @@ impl<S> Mesh<S> {
         (0..self.port.cores()).filter(move |&core| core != own)
     }
 
-    /// Sends a socket to another core, at the end of the turn.
+    /// Sends a socket to another core at the end of the turn.
     pub fn move_socket(&mut self, to: CoreId, socket: S, handed_over: HandedOver) {
         self.leaving[usize::from(to.0)].push(Moving { socket, handed_over });
     }
 
-    /// Gives `take` what other cores said, a bounded part of it, and returns the sockets they sent.
+    /// Passes batches of other cores to `take`, a bounded number of them, and returns the sockets among them.
     pub fn receive(&mut self, mut take: impl FnMut(CoreId, Batch, Stamps)) -> Vec<Moving<S>> {
         let mut arrived = Vec::new();
         for from in self.others() {
@@ -81,11 +81,11 @@ impl<S> Mesh<S> {
         arrived
     }
 
-    /// Sends what the turn that `began` then left for other cores, as far as there is room; the rest
-    /// follows. `stamp` is told since when there is something of it.
+    /// Sends what the turn that began at `began` has produced for other cores, as far as there is room; the rest
+    /// follows later. The argument of `stamp` is the beginning of the first turn of which a batch holds something.
     pub fn send(&mut self, engine: &mut Engine, began: Tick, stamp: impl Fn(Tick) -> Stamps) {
         for core in self.others() {
-            if !self.has_cargo(core, engine) {
+            if !self.has_frame(core, engine) {
                 continue;
             }
             if !self.port.has_room(core) {
@@ -94,8 +94,8 @@ impl<S> Mesh<S> {
             }
             let stamps = stamp(self.held_since[core].take().unwrap_or(began));
             let sockets = std::mem::take(&mut self.leaving[core]);
-            let cargo = Cargo { batch: engine.poll_batch(CoreId(core as u16)), stamps, sockets };
-            match self.port.send(core, cargo) {
+            let frame = Frame { batch: engine.poll_batch(CoreId(core as u16)), stamps, sockets };
+            match self.port.send(core, frame) {
                 Ok(true) => self.to_wake.push(core),
                 Ok(false) => {}
                 Err(_) => unreachable!("there was room, and nobody else sends here"),
@@ -103,15 +103,15 @@ impl<S> Mesh<S> {
         }
     }
 
-    fn has_cargo(&self, core: usize, engine: &mut Engine) -> bool {
+    fn has_frame(&self, core: usize, engine: &mut Engine) -> bool {
         !self.leaving[core].is_empty() || engine.has_batch(CoreId(core as u16))
     }
 
-    /// Whether the core may sleep: false when something came, or when there is room now for what
-    /// had none.
+    /// Whether the core may sleep: false when something has arrived, or when there is room now for a frame that
+    /// waits.
     pub fn park(&mut self, engine: &mut Engine) -> bool {
         let stuck: Vec<usize> =
-            self.others().filter(|&core| self.has_cargo(core, engine)).collect();
+            self.others().filter(|&core| self.has_frame(core, engine)).collect();
         self.port.prepare_to_sleep(stuck.into_iter())
     }
 
@@ -120,7 +120,7 @@ impl<S> Mesh<S> {
         self.port.wake_up();
     }
 
-    /// Takes the next core that sleeps while something waits for it, until there is none.
+    /// The next core that sleeps while something waits for it; none when all have been returned.
     pub fn next_to_wake(&mut self) -> Option<usize> {
         self.to_wake.pop()
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_room_in_a_lane_is_stamped_with_the_turn_it_came_in() {
+    fn a_batch_that_waits_for_room_in_a_lane_is_stamped_with_its_first_turn() {
         let mut ends = Mesh::<()>::each(2);
         let (mut engine, id) = core(Place::each(2).remove(0));
         let stamp = |began| Stamps { began, sealed: Tick(1_000) };

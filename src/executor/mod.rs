@@ -1,4 +1,4 @@
-//! Executors: they wait, read, write and close, and call the engine. They know no protocol.
+//! Executors wait for sockets, read, write and close them, and call the engine. They know no protocol.
 //!
 //! An executor is the only part that differs between platforms. [`poll`] runs everywhere, `uring`
 //! where Linux has io_uring. What is the same under all of them, the engine, the mesh and the
@@ -37,9 +37,9 @@ pub use self::core::{Core, Parts};
 use crate::base::waker::Waker;
 pub use listener::{Listener, ListenerSocket};
 
-/// Connections accepted in a turn, so that a storm leaves time for those who are in.
+/// Connections accepted in a turn at most, so that a burst leaves time for the established connections.
 const ACCEPTS_PER_TURN: usize = 256;
-/// How long accepting rests when no descriptor is free.
+/// How long accepting pauses when no descriptor is free.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long clients may take to read their last bytes when the broker stops.
 const FLUSH_AT_STOP: Duration = Duration::from_secs(5);
@@ -63,24 +63,24 @@ pub fn table_max(sockets_max: u32) -> u32 {
 /// Direct descriptors of a ring where nothing bounds descriptors.
 const TABLE_UNBOUNDED: u64 = 1 << 20;
 
-/// What a core's thread runs.
+/// The event loop of a core's thread.
 pub trait Executor: Sized + 'static {
     /// A socket as it is passed on to another core.
     type Socket: Send;
-    /// What a core has before its thread has started.
-    type Front: Send;
+    /// What is made for a core before its thread starts.
+    type Bootstrap: Send;
 
-    /// What each core has before the threads start, and what wakes it.
-    fn fronts(cores: u16) -> io::Result<Vec<(Self::Front, Waker)>>;
+    /// The bootstrap of each core, and the core's waker.
+    fn bootstraps(cores: u16) -> io::Result<Vec<(Self::Bootstrap, Waker)>>;
 
-    /// Sets the executor up, on the thread that will run it.
+    /// Builds the executor, on the thread that will run it.
     fn open(parts: Parts<Self>) -> io::Result<Self>;
 
-    /// Serves until asked to stop, then tells every client and flushes.
+    /// Serves until a stop is requested, then ends all connections and flushes.
     fn run(self) -> io::Result<()>;
 }
 
-/// A core's listeners; none when another core accepts for it.
+/// A core's listeners; none when another core accepts its connections.
 pub type Listeners = Vec<Listener>;
 
 /// Errors of `accept` that concern the connection, not this process: accept(2) passes on what the

@@ -1,12 +1,12 @@
-//! Which of the machine's processors runs which of our cores, and whose memory it takes.
+//! Pins cores to processors, and their memory to NUMA nodes.
 
 use crate::config::Cores;
-use crate::platform::plan::{self, Impossible, Seat};
+use crate::platform::plan::{self, Impossible, Placement};
 use crate::platform::topology::Topology;
 
-/// A seat for each core; none when a thread for each would have to share, or when there is one core
-/// alone, which the system moves about as it likes. An error is for a list that cannot be had.
-pub fn seats(cores: &Cores, numa: bool) -> Result<Vec<Seat>, Impossible> {
+/// The placement of each core. None when there are more cores than processors, and for a single core, which the
+/// system schedules freely. The error is about a list of processors that do not exist.
+pub fn placements(cores: &Cores, numa: bool) -> Result<Vec<Placement>, Impossible> {
     if *cores == Cores::Count(1) && !numa {
         return Ok(Vec::new());
     }
@@ -19,20 +19,20 @@ pub fn seats(cores: &Cores, numa: bool) -> Result<Vec<Seat>, Impossible> {
     }
 }
 
-/// Keeps the calling thread, which is our core `core`, on its processor, and if `numa` its memory on
-/// the processor's node.
-pub fn sit_down(core: usize, seat: Seat, numa: bool) {
-    let Seat { processor, node, .. } = seat;
+/// Pins the calling thread, which runs core `core`, to its processor, and if `numa` its memory to the
+/// processor's node.
+pub fn pin(core: usize, placement: Placement, numa: bool) {
+    let Placement { processor, node, .. } = placement;
     if !core_affinity::set_for_current(core_affinity::CoreId { id: usize::from(processor) }) {
         tracing::warn!(core, processor, "cannot pin to this processor; the system chooses one");
     }
     if numa && let Err(error) = prefer_node(node) {
-        tracing::warn!(%error, core, node, "cannot keep memory on this node; the system chooses one");
+        tracing::warn!(%error, core, node, "cannot bind memory to this node; the system chooses one");
     }
 }
 
-/// What this thread touches first is taken from this node while it has any: set_mempolicy(2). That
-/// is what the kernel does anyway, unless it was told otherwise when the process was started.
+/// Allocates this thread's memory from this node while the node has any: set_mempolicy(2). The kernel does so by
+/// default, unless the process was started with another policy.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[expect(unsafe_code, reason = "a system call without a wrapper")]
 fn prefer_node(node: u16) -> std::io::Result<()> {
@@ -67,25 +67,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_sits_where_the_plan_says() {
-        let seats = seats(&Cores::Count(1), true).expect("there is one");
-        let seat = seats[0];
+    fn a_thread_runs_on_the_processor_of_its_placement() {
+        let placements = placements(&Cores::Count(1), true).expect("there is one");
+        let placement = placements[0];
         let on = std::thread::spawn(move || {
-            sit_down(0, seat, true);
-            prefer_node(seat.node).map(|()| core_affinity::get_core_ids().expect("known"))
+            pin(0, placement, true);
+            prefer_node(placement.node).map(|()| core_affinity::get_core_ids().expect("known"))
         });
         let on = on.join().expect("no panic").expect("the node is there");
-        assert_eq!(on.iter().map(|id| id.id).collect::<Vec<_>>(), [usize::from(seat.processor)]);
+        assert_eq!(
+            on.iter().map(|id| id.id).collect::<Vec<_>>(),
+            [usize::from(placement.processor)]
+        );
     }
 
     #[test]
-    fn one_core_alone_is_moved_about_by_the_system() {
-        assert_eq!(seats(&Cores::Count(1), false), Ok(Vec::new()));
+    fn a_single_core_is_not_pinned() {
+        assert_eq!(placements(&Cores::Count(1), false), Ok(Vec::new()));
     }
 
     #[test]
     fn a_processor_that_is_not_there_is_refused_by_number() {
-        let refused = seats(&Cores::List(vec![0, 1_023]), false);
+        let refused = placements(&Cores::List(vec![0, 1_023]), false);
         let refused = refused.expect_err("there is no such machine here").to_string();
         assert!(refused.contains("1023") && refused.contains("broker platform"), "{refused}");
     }

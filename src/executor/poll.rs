@@ -123,19 +123,19 @@ pub struct Executor {
 
 impl crate::executor::Executor for Executor {
     type Socket = std::net::TcpStream;
-    type Front = Poll;
+    type Bootstrap = Poll;
 
-    fn fronts(cores: u16) -> io::Result<Vec<(Poll, Waker)>> {
-        let front = |_| {
+    fn bootstraps(cores: u16) -> io::Result<Vec<(Poll, Waker)>> {
+        let bootstrap = |_| {
             let poll = Poll::new()?;
             let waker = mio::Waker::new(poll.registry(), WAKE)?;
             Ok((poll, Waker::Poll(waker)))
         };
-        (0..cores).map(front).collect()
+        (0..cores).map(bootstrap).collect()
     }
 
     fn open(parts: Parts<Self>) -> io::Result<Self> {
-        let Parts { core, front: poll, listeners, .. } = parts;
+        let Parts { core, bootstrap: poll, listeners, .. } = parts;
         assert!(listeners.len() < CONNECTIONS - 1, "the configuration bounds the listeners");
         let mut own = Vec::new();
         for (place, listener) in listeners.into_iter().enumerate() {

@@ -1,5 +1,5 @@
-//! How much of what the kernel was given the peer has acknowledged: ioctl(2) with `SIOCOUTQ`, tcp(7)
-//! and unix(7). The kernel tells of room in a socket only once there is much of it.
+//! Bytes that the peer has not acknowledged: ioctl(2) with `SIOCOUTQ`, tcp(7) and unix(7). The kernel reports a
+//! socket as writable only once there is much room.
 
 #[cfg(target_os = "linux")]
 mod kernel {
@@ -7,7 +7,7 @@ mod kernel {
 
     use std::os::fd::{AsFd, AsRawFd as _};
 
-    /// Bytes that the kernel has, and the peer has not acknowledged; none where it does not say.
+    /// Bytes that the kernel holds and the peer has not acknowledged; none where the kernel does not say.
     pub fn unacknowledged(socket: &impl AsFd) -> Option<usize> {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the kernel writes one number, which outlives the call. SIOCOUTQ is TIOCOUTQ.
@@ -19,7 +19,7 @@ mod kernel {
 
 #[cfg(not(target_os = "linux"))]
 mod kernel {
-    /// Nobody knows here.
+    /// Unknown on this system.
     pub fn unacknowledged<S>(_socket: &S) -> Option<usize> {
         None
     }

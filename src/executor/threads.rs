@@ -1,4 +1,4 @@
-//! One executor on each core's thread: started together or not at all, stopped together.
+//! Starts an executor on each core's thread, all of them or none, and stops them together.
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -17,12 +17,12 @@ use crate::executor::mesh::Mesh;
 #[cfg(feature = "store")]
 use crate::executor::storage::Keeper;
 use crate::executor::{Core, Executor, Listeners, Parts, placement};
-use crate::platform::plan::Seat;
+use crate::platform::plan::Placement;
 use crate::resources::gauges::Place;
 use crate::stats::{Collector, Recorder, collector};
 use crate::transport::ListenerPolicies;
 
-/// What all cores are started with.
+/// What all cores are started from.
 pub struct Plan<'a> {
     /// Number of cores.
     pub cores: u16,
@@ -36,20 +36,20 @@ pub struct Plan<'a> {
     pub uring: &'a Uring,
     /// Makes each core its access control, which wakes the core by `Notify`.
     pub access: &'a dyn Fn(Notify) -> Box<dyn Access>,
-    /// Secrets, the same for all cores.
+    /// Secrets that all cores share.
     pub keys: Keys,
-    /// Where each core runs; none when the system may choose.
-    pub seats: &'a [Seat],
-    /// What is spoken at each listener.
+    /// The processor of each core; none when the system schedules freely.
+    pub placements: &'a [Placement],
+    /// The transport of each listener.
     pub policies: &'a ListenerPolicies,
-    /// Where what is to be kept is kept; none to keep nothing.
+    /// The store; none when nothing is stored.
     #[cfg(feature = "store")]
     pub store: &'a std::cell::RefCell<Option<crate::storage::log::Store>>,
-    /// Ends them all.
+    /// Stops all cores.
     pub stop: Stop,
 }
 
-/// Cores that serve.
+/// Cores that run.
 pub struct Running {
     cores: Cores,
     /// What collects their statistics, if they record any.
@@ -57,16 +57,16 @@ pub struct Running {
 }
 
 enum Cores {
-    /// On threads of their own.
+    /// Each on a thread of its own.
     Threads(Vec<JoinHandle<io::Result<()>>>),
-    /// One, which runs when it is waited for, on the thread that waits.
+    /// A single core, which runs on the thread that waits for it.
     Here(Box<dyn FnOnce() -> io::Result<()>>),
 }
 
-/// What one core is made from, on the thread that will run it.
-struct Seed<E: Executor> {
+/// Builds one core, on the thread that will run it.
+struct Builder<E: Executor> {
     place: Place,
-    front: E::Front,
+    bootstrap: E::Bootstrap,
     mesh: Mesh<E::Socket>,
     listeners: Listeners,
     access: Box<dyn Access>,
@@ -83,19 +83,18 @@ struct Seed<E: Executor> {
     keeper: Option<Keeper>,
 }
 
-/// Cores that have not been built yet, and the handles to them.
-struct Seeds<E: Executor> {
-    each: Vec<Seed<E>>,
+/// Builders of all cores, and the handles to the cores.
+struct Builders<E: Executor> {
+    each: Vec<Builder<E>>,
     collector: Option<Collector>,
     cores: control::Cores,
 }
 
-impl<E: Executor> Seed<E> {
-    /// For each core. Everything a core has is made on its own thread, so that the memory is near
-    /// to it.
-    fn each(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io::Result<Seeds<E>> {
+impl<E: Executor> Builder<E> {
+    /// A builder for each core. A core's state is allocated on its own thread, from memory near its processor.
+    fn each(plan: &Plan<'_>, mut listeners: Vec<Listeners>) -> io::Result<Builders<E>> {
         let cores = plan.cores;
-        let (fronts, wakers): (Vec<_>, Vec<_>) = E::fronts(cores)?.into_iter().unzip();
+        let (bootstraps, wakers): (Vec<_>, Vec<_>) = E::bootstraps(cores)?.into_iter().unzip();
         let notifiers: Arc<[_]> = wakers.into_iter().map(Notifier::new).collect();
         let started = Instant::now();
         listeners.resize_with(usize::from(cores), Listeners::new);
@@ -104,37 +103,40 @@ impl<E: Executor> Seed<E> {
             Some(store) => Keeper::each(store, &notifiers)?.into_iter(),
             None => Vec::new().into_iter(),
         };
-        let places = match plan.seats {
+        let places = match plan.placements {
             [] => Place::each(cores),
-            seats => Place::on_nodes(seats.iter().map(|seat| seat.node).collect()),
+            placements => {
+                Place::on_nodes(placements.iter().map(|placement| placement.node).collect())
+            }
         };
         let (control, inboxes) = control::Cores::new(Arc::clone(&notifiers));
         let ends = Mesh::each(cores).into_iter().zip(inboxes);
-        let each = places.into_iter().zip(fronts).zip(ends).zip(listeners);
+        let each = places.into_iter().zip(bootstraps).zip(ends).zip(listeners);
         let (recorders, collector) = plan.engine.has_statistics().then(|| collector(cores)).unzip();
         let mut recorders = recorders.into_iter().flatten();
-        let seed = |(((place, front), (mesh, inbox)), listeners): (((Place, _), _), _)| Self {
-            access: (plan.access)(notify(&notifiers, place.core())),
-            place,
-            front,
-            mesh,
-            listeners,
-            config: plan.engine.clone(),
-            sockets_max: plan.sockets_max,
-            uring: plan.uring.clone(),
-            policies: ListenerPolicies::clone(plan.policies),
-            keys: plan.keys,
-            started,
-            stop: plan.stop.clone(),
-            inbox,
-            recorder: recorders.next(),
-            #[cfg(feature = "store")]
-            keeper: keepers.next(),
-        };
-        Ok(Seeds { each: each.map(seed).collect(), collector, cores: control })
+        let builder =
+            |(((place, bootstrap), (mesh, inbox)), listeners): (((Place, _), _), _)| Self {
+                access: (plan.access)(notify(&notifiers, place.core())),
+                place,
+                bootstrap,
+                mesh,
+                listeners,
+                config: plan.engine.clone(),
+                sockets_max: plan.sockets_max,
+                uring: plan.uring.clone(),
+                policies: ListenerPolicies::clone(plan.policies),
+                keys: plan.keys,
+                started,
+                stop: plan.stop.clone(),
+                inbox,
+                recorder: recorders.next(),
+                #[cfg(feature = "store")]
+                keeper: keepers.next(),
+            };
+        Ok(Builders { each: each.map(builder).collect(), collector, cores: control })
     }
 
-    fn grow(self) -> io::Result<E> {
+    fn build(self) -> io::Result<E> {
         let mut engine = Engine::new(self.place, self.config, self.access, self.keys, Now(0));
         engine.set_listeners(self.policies);
         let (mesh, recorder) = (self.mesh, self.recorder);
@@ -144,9 +146,9 @@ impl<E: Executor> Seed<E> {
             Some(keeper) => keeper.restore(core)?,
             None => core,
         };
-        let (front, listeners, sockets_max, uring) =
-            (self.front, self.listeners, self.sockets_max, self.uring);
-        E::open(Parts { core, front, listeners, sockets_max, uring })
+        let (bootstrap, listeners, sockets_max, uring) =
+            (self.bootstrap, self.listeners, self.sockets_max, self.uring);
+        E::open(Parts { core, bootstrap, listeners, sockets_max, uring })
     }
 }
 
@@ -156,38 +158,38 @@ fn notify(notifiers: &Arc<[Notifier]>, core: CoreId) -> Notify {
     Arc::new(move || notifiers[usize::from(core.0)].notify(Signal::Access))
 }
 
-/// Starts an executor of kind `E` on each core. When one of them cannot be set up, none runs.
+/// Starts an executor of kind `E` on each core. When one of them cannot be built, none runs.
 pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
-    let Seeds { each, collector, cores } = Seed::<E>::each(plan, listeners)?;
+    let Builders { each, collector, cores } = Builder::<E>::each(plan, listeners)?;
     let (ready, are_ready) = mpsc::channel();
     let (mut threads, mut gates) = (Vec::new(), Vec::new());
-    for (number, seed) in each.into_iter().enumerate() {
-        let (ready, seat) = (ready.clone(), plan.seats.get(number).copied());
+    for (number, builder) in each.into_iter().enumerate() {
+        let (ready, placement) = (ready.clone(), plan.placements.get(number).copied());
         let numa = plan.numa;
         let (gate, may_go) = mpsc::channel();
         gates.push(gate);
         let run = move || {
-            if let Some(seat) = seat {
-                placement::sit_down(number, seat, numa);
+            if let Some(placement) = placement {
+                placement::pin(number, placement, numa);
             }
-            let stop = seed.stop.clone();
-            let (executor, outcome) = match seed.grow() {
+            let stop = builder.stop.clone();
+            let (executor, outcome) = match builder.build() {
                 Ok(executor) => (Some(executor), Ok(())),
                 Err(error) => (None, Err(error)),
             };
             let _ = ready.send(outcome);
-            // The gate goes without a word when another core could not be set up.
+            // The gate is dropped when another core cannot be built.
             let (Some(executor), Ok(())) = (executor, may_go.recv()) else { return Ok(()) };
             let _stops_all = StopAtEnd(stop);
             executor.run()
         };
         threads.push(std::thread::Builder::new().name(format!("core {number}")).spawn(run)?);
     }
-    let said = gates.iter().map(|_| are_ready.recv().expect("every thread says how it went"));
-    let outcome = said.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(cores));
+    let outcomes = gates.iter().map(|_| are_ready.recv().expect("every thread sends its outcome"));
+    let outcome = outcomes.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(cores));
     let running = Running { cores: Cores::Threads(threads), collector };
     if let Err(error) = outcome {
-        // Nobody else has the gates: the threads end, and let go of what they have.
+        // The threads wait at their gates, and end when these are dropped.
         drop(gates);
         running.join()?;
         return Err(error);
@@ -195,24 +197,24 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
     if gates.len() > 1 {
         turns::watch(plan.stop.clone());
     }
-    gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits for it"));
+    gates.into_iter().for_each(|gate| gate.send(()).expect("the thread waits at its gate"));
     Ok(running)
 }
 
-/// Sets up an executor of kind `E` for one core, to run on the calling thread.
+/// Builds an executor of kind `E` for a single core, which runs on the calling thread.
 pub fn start_here<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
-    if let Some(seat) = plan.seats.first() {
-        placement::sit_down(0, *seat, plan.numa);
+    if let Some(placement) = plan.placements.first() {
+        placement::pin(0, *placement, plan.numa);
     }
-    let Seeds { mut each, collector, cores } = Seed::<E>::each(plan, listeners)?;
+    let Builders { mut each, collector, cores } = Builder::<E>::each(plan, listeners)?;
     assert_eq!(each.len(), 1, "the configuration says so");
-    let executor = each.remove(0).grow()?;
+    let executor = each.remove(0).build()?;
     plan.stop.attach(cores)?;
     Ok(Running { cores: Cores::Here(Box::new(|| executor.run())), collector })
 }
 
 impl Running {
-    /// Waits until all have stopped; when one fails, all stop.
+    /// Waits until all cores have stopped. When one fails, all stop.
     pub fn join(self) -> io::Result<()> {
         let threads = match self.cores {
             Cores::Threads(threads) => threads,
@@ -227,7 +229,7 @@ impl Running {
     }
 }
 
-/// A core that ends, for whatever reason, ends the others.
+/// Stops all cores when one ends, for whatever reason.
 struct StopAtEnd(Stop);
 
 impl Drop for StopAtEnd {

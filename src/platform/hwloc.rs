@@ -89,9 +89,9 @@ mod tests {
         of(&builder.build().expect("a machine"), |_| true)
     }
 
-    fn seats(topology: &Topology, count: u16, numa: bool) -> Vec<u16> {
-        let seats = plan(topology, &Cores::Count(count), numa).expect("they are there");
-        seats.iter().map(|seat| seat.processor).collect()
+    fn placements(topology: &Topology, count: u16, numa: bool) -> Vec<u16> {
+        let placements = plan(topology, &Cores::Count(count), numa).expect("they are there");
+        placements.iter().map(|placement| placement.processor).collect()
     }
 
     #[test]
@@ -99,8 +99,8 @@ mod tests {
         // hwloc numbers siblings one after the other.
         let topology = synthetic("package:2 [numa] core:4 pu:2");
         assert_eq!((topology.packages(), topology.cores(), topology.nodes()), (2, 8, 2));
-        assert_eq!(seats(&topology, 8, true), [0, 2, 4, 6, 8, 10, 12, 14]);
-        assert_eq!(seats(&topology, 10, true)[8..], [1, 3]);
+        assert_eq!(placements(&topology, 8, true), [0, 2, 4, 6, 8, 10, 12, 14]);
+        assert_eq!(placements(&topology, 10, true)[8..], [1, 3]);
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
             let far = far.split(' ').map(|word| word.parse().expect("a number")).collect();
             topology.distances.insert(node as u16, far);
         }
-        assert_eq!(seats(&topology, 8, true), [4, 5, 6, 7, 0, 1, 2, 3]);
+        assert_eq!(placements(&topology, 8, true), [4, 5, 6, 7, 0, 1, 2, 3]);
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         let machine = builder.expect("a description").build().expect("a machine");
         let topology = of(&machine, |number| [1, 2, 6].contains(&number));
         assert_eq!((topology.packages(), topology.nodes()), (2, 2));
-        assert_eq!(seats(&topology, 3, false), [1, 2, 6]);
+        assert_eq!(placements(&topology, 3, false), [1, 2, 6]);
     }
 
     /// Two nodes, 25 apart: four slow cores, and four fast ones. No comment may stand in the file:
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(numbers, [0, 1, 2, 3, 4, 6, 7]);
         assert_eq!((topology.distance(0, 1), topology.distance(1, 0)), (25, 25));
         // Those of the second node are the fast ones.
-        assert_eq!(seats(&topology, 4, false), [4, 6, 7, 0]);
+        assert_eq!(placements(&topology, 4, false), [4, 6, 7, 0]);
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let shape = |t: &Topology| (t.packages(), t.cores(), t.nodes(), t.processors.len());
         assert_eq!(shape(&hwloc), shape(&sys));
         for count in 1..=allowed.len() as u16 {
-            assert_eq!(seats(&hwloc, count, true), seats(&sys, count, true));
+            assert_eq!(placements(&hwloc, count, true), placements(&sys, count, true));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Which of the machine's processors runs which of our cores.
+//! Placement: which processor of the machine runs which of the broker's cores.
 //!
-//! A physical core each first, then their siblings; fast ones before slow ones. By NUMA node, those
-//! beside the network card come first, and then the nearest ones.
+//! Each physical core first, then its siblings; fast processors before slow ones. With NUMA, the node of the
+//! network card comes first, then the nodes nearest to it.
 
 use std::fmt;
 
@@ -11,30 +11,30 @@ use crate::config::{Cores, Mode};
 use crate::platform;
 use crate::platform::topology::{Processor, Topology};
 
-/// A place for one of our cores.
+/// The processor of one of the broker's cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Seat {
+pub struct Placement {
     /// The system's number for the processor.
     pub processor: u16,
-    /// The NUMA node it is on.
+    /// The NUMA node of the processor.
     pub node: u16,
-    /// The package it is in.
+    /// The package of the processor.
     pub package: u16,
-    /// How many of our cores before it sit on the same physical core.
+    /// The number of the broker's cores before this one on the same physical core.
     pub shares_core_with: usize,
 }
 
-/// Why there is no plan.
+/// Why the cores cannot be placed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Impossible {
-    /// There are not that many processors for this process.
+    /// The process may not run on that many processors.
     TooFew {
-        /// Cores asked for.
+        /// Cores that were configured.
         asked: u16,
-        /// Processors there are.
+        /// Processors that the process may run on.
         there: usize,
     },
-    /// These are not there, or not for this process.
+    /// These processors do not exist, or the process may not run on them.
     NotHere(Vec<u16>),
 }
 
@@ -61,8 +61,8 @@ impl fmt::Display for Impossible {
 
 impl std::error::Error for Impossible {}
 
-/// A seat for each of `cores`; in the order of NUMA nodes if `numa`.
-pub fn plan(topology: &Topology, cores: &Cores, numa: bool) -> Result<Vec<Seat>, Impossible> {
+/// The placement of each of `cores`; in the order of NUMA nodes if `numa`.
+pub fn plan(topology: &Topology, cores: &Cores, numa: bool) -> Result<Vec<Placement>, Impossible> {
     let chosen: Vec<Processor> = match cores {
         Cores::List(list) => {
             let find = |number| topology.processors.iter().find(|cpu| cpu.number == number);
@@ -89,7 +89,7 @@ pub fn plan(topology: &Topology, cores: &Cores, numa: bool) -> Result<Vec<Seat>,
             processors
         }
     };
-    let seat = |(place, cpu): (usize, &Processor)| Seat {
+    let placement = |(place, cpu): (usize, &Processor)| Placement {
         processor: cpu.number,
         node: cpu.node,
         package: cpu.package,
@@ -98,10 +98,10 @@ pub fn plan(topology: &Topology, cores: &Cores, numa: bool) -> Result<Vec<Seat>,
             .filter(|other| (other.package, other.core) == (cpu.package, cpu.core))
             .count(),
     };
-    Ok(chosen.iter().enumerate().map(seat).collect())
+    Ok(chosen.iter().enumerate().map(placement).collect())
 }
 
-/// The mode that `auto` stands for on this machine, with so many cores.
+/// The mode that `auto` selects on this machine for these cores.
 pub fn resolve(mode: Mode, cores: &Cores) -> Mode {
     match mode {
         Mode::Auto if platform::IS_FOR_SMALL_MACHINES && cores.count() == 1 => Mode::Sync,
@@ -115,16 +115,18 @@ mod tests {
     use crate::platform::topology::tests::Sys;
 
     fn numbers(topology: &Topology, cores: &str, numa: bool) -> Vec<u16> {
-        let seats = plan(topology, &cores.parse().expect("cores"), numa).expect("they are there");
-        seats.iter().map(|seat| seat.processor).collect()
+        let placements =
+            plan(topology, &cores.parse().expect("cores"), numa).expect("they are there");
+        placements.iter().map(|placement| placement.processor).collect()
     }
 
     #[test]
     fn physical_cores_come_first_and_siblings_after() {
         let topology = Sys::regular(1, 4, 2).read(0..8);
         assert_eq!(numbers(&topology, "6", false), [0, 1, 2, 3, 4, 5]);
-        let seats = plan(&topology, &Cores::Count(6), false).expect("they are there");
-        let shared: Vec<usize> = seats.iter().map(|seat| seat.shares_core_with).collect();
+        let placements = plan(&topology, &Cores::Count(6), false).expect("they are there");
+        let shared: Vec<usize> =
+            placements.iter().map(|placement| placement.shares_core_with).collect();
         assert_eq!(shared, [0, 0, 0, 0, 1, 1]);
     }
 

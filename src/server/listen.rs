@@ -11,7 +11,7 @@ use super::ServerError;
 use crate::config::listener::{Transport, UnixSocket};
 use crate::config::{self, Bind, Settings};
 use crate::executor::{Listener, ListenerSocket, Listeners};
-use crate::platform::plan::Seat;
+use crate::platform::plan::Placement;
 use crate::service::HandedOver;
 
 /// Connections that may wait in the kernel while the broker is busy.
@@ -183,12 +183,12 @@ pub(super) fn remove_paths(open: &[Open]) {
 /// their state (`SO_INCOMING_CPU`, socket(7)). Before Linux 6.2, and for processors without a listener, the
 /// kernel distributes connections by a hash.
 #[cfg(target_os = "linux")]
-pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
-    for (listeners, seat) in of_cores.iter().zip(seats) {
+pub(super) fn steer(of_cores: &[Listeners], placements: &[Placement]) {
+    for (listeners, placement) in of_cores.iter().zip(placements) {
         for listener in listeners {
             let ListenerSocket::Tcp(listener) = &listener.socket else { continue };
             let socket = SockRef::from(listener);
-            if let Err(error) = socket.set_cpu_affinity(usize::from(seat.processor)) {
+            if let Err(error) = socket.set_cpu_affinity(usize::from(placement.processor)) {
                 tracing::debug!(%error, "connections are distributed by a hash");
             }
         }
@@ -196,7 +196,7 @@ pub(super) fn steer(of_cores: &[Listeners], seats: &[Seat]) {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn steer(_of_cores: &[Listeners], _seats: &[Seat]) {}
+pub(super) fn steer(_of_cores: &[Listeners], _placements: &[Placement]) {}
 
 /// Whether a listener is optional: an IPv6 address beside the same IPv4 address, as in the default configuration
 /// or for a port alone, so that the broker starts on machines without IPv6.
@@ -391,12 +391,12 @@ mod tests {
         if knows_no_steering() {
             return;
         }
-        let Ok(seats) = placement::seats(&settings.cores, false) else { return };
-        let [first, second] = seats[..] else { return };
+        let Ok(placements) = placement::placements(&settings.cores, false) else { return };
+        let [first, second] = placements[..] else { return };
         let (listeners, open) =
             open_listeners(&settings, &mut HandedOver::default()).expect("free");
         let Bind::Address(address) = open[0].bind else { panic!("it is TCP") };
-        steer(&listeners, &seats);
+        steer(&listeners, &placements);
         let sockets: Vec<_> = listeners
             .iter()
             .map(|of_core| {
@@ -405,8 +405,8 @@ mod tests {
                 listener
             })
             .collect();
-        for (core, seat) in [(0, first), (1, second), (0, first)] {
-            let id = core_affinity::CoreId { id: usize::from(seat.processor) };
+        for (core, placement) in [(0, first), (1, second), (0, first)] {
+            let id = core_affinity::CoreId { id: usize::from(placement.processor) };
             assert!(core_affinity::set_for_current(id));
             // On loopback whoever connects receives for both.
             let peers: Vec<_> =

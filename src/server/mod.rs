@@ -44,7 +44,7 @@ pub enum ServerError {
     /// The configured I/O method is not available.
     Mode(String),
     /// The configured processors do not exist.
-    Seats(Impossible),
+    Placement(Impossible),
     /// The file for statistics cannot be written.
     Stats(PathBuf, io::Error),
     /// The store cannot be opened.
@@ -71,7 +71,7 @@ impl fmt::Display for ServerError {
                     "--mode uring: {why}; or use --mode auto, which chooses an available method"
                 )
             }
-            Self::Seats(impossible) => write!(f, "--cores: {impossible}"),
+            Self::Placement(impossible) => write!(f, "--cores: {impossible}"),
             Self::Stats(path, error) => write!(
                 f,
                 "--stats-log {}: {error}; name a file in a folder that this user may write to",
@@ -118,7 +118,7 @@ impl<'a> Server<'a> {
         let reporter = prepare_reporter(settings)?;
         let policies = certificates::open(settings, plan.executor, reload)?;
         let (listeners, open) = open_listeners(settings, &mut handed_over)?;
-        steer(&listeners, &plan.seats);
+        steer(&listeners, &plan.placements);
         #[cfg(feature = "store")]
         let store = std::cell::RefCell::new(open_store(settings)?);
         Ok(Self {
@@ -210,7 +210,7 @@ impl<'a> Server<'a> {
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
-        let Plan { cores, numa, ref seats, ref uring, ref engine, .. } = self.plan;
+        let Plan { cores, numa, ref placements, ref uring, ref engine, .. } = self.plan;
         let plan = threads::Plan {
             cores,
             numa,
@@ -219,7 +219,7 @@ impl<'a> Server<'a> {
             uring,
             access: self.access,
             keys: self.keys,
-            seats,
+            placements,
             policies: &self.policies,
             #[cfg(feature = "store")]
             store: &self.store,

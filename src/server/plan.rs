@@ -5,7 +5,7 @@ use super::ServerError;
 use crate::config::{ExecutorKind as Kind, Mode, Settings, Uring};
 use crate::engine::Config;
 use crate::executor::{placement, probe, sockets_max};
-use crate::platform::plan::Seat;
+use crate::platform::plan::Placement;
 use crate::platform::{self, Descriptors};
 
 /// The plan of a start.
@@ -25,7 +25,7 @@ pub(super) struct Plan {
     /// Whether each core's memory is allocated on its NUMA node.
     pub numa: bool,
     /// Processor of each core; empty if the operating system chooses.
-    pub seats: Vec<Seat>,
+    pub placements: Vec<Placement>,
     /// How io_uring is used.
     pub uring: Uring,
     /// Configuration of the engines.
@@ -49,9 +49,10 @@ impl Plan {
         if limits.memory_bytes_max == 0 {
             limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
         }
-        let seats = placement::seats(&settings.cores, settings.numa);
-        let seats = seats.map_err(|error| errors.push(ServerError::Seats(error))).ok();
-        let (Some(choice), Some(seats), []) = (choice, seats, &errors[..]) else {
+        let placements = placement::placements(&settings.cores, settings.numa);
+        let placements =
+            placements.map_err(|error| errors.push(ServerError::Placement(error))).ok();
+        let (Some(choice), Some(placements), []) = (choice, placements, &errors[..]) else {
             return Err(errors);
         };
         Ok(Self {
@@ -60,7 +61,7 @@ impl Plan {
             is_single_threaded: mode == Mode::Sync,
             cores: settings.cores.count(),
             numa: settings.numa,
-            seats,
+            placements,
             uring: choice.uring,
             engine: Config::new(settings, limits),
         })

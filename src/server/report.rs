@@ -8,7 +8,7 @@ use crate::config::{Cores, Settings};
 use crate::executor::probe::kernel_tls::KernelTls;
 use crate::executor::probe::{self, Availability};
 use crate::executor::sockets_max;
-use crate::platform::plan::{self, Impossible, Seat};
+use crate::platform::plan::{self, Impossible, Placement};
 use crate::platform::topology::Topology;
 use crate::platform::{self, Descriptors, cgroup, counted};
 
@@ -193,21 +193,22 @@ impl fmt::Display for Report {
 #[derive(Debug, Serialize)]
 pub struct PlanReport {
     /// Processor of each core.
-    pub seats: Vec<Seat>,
+    #[serde(rename = "seats")]
+    pub placements: Vec<Placement>,
 }
 
 impl PlanReport {
     /// The placement of a number or list of cores.
     pub fn new(cores: &Cores, numa: bool) -> Result<Self, Impossible> {
-        Ok(Self { seats: plan::plan(&Topology::here(), cores, numa)? })
+        Ok(Self { placements: plan::plan(&Topology::here(), cores, numa)? })
     }
 }
 
 impl fmt::Display for PlanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "core  processor  package  node")?;
-        for (core, seat) in self.seats.iter().enumerate() {
-            let Seat { processor, package, node, shares_core_with } = seat;
+        for (core, placement) in self.placements.iter().enumerate() {
+            let Placement { processor, package, node, shares_core_with } = placement;
             let shares = if *shares_core_with > 0 { "  shares its physical core" } else { "" };
             writeln!(f, "{core:<4}  {processor:<9}  {package:<7}  {node}{shares}")?;
         }

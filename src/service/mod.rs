@@ -1,5 +1,5 @@
-//! The service manager that started the broker, where one did: what it is told, what it hands over,
-//! and what it may ask. Without one all of this does nothing.
+//! The service manager that has started the broker: readiness and watchdog notifications, socket activation, and
+//! Windows services. Without a service manager all of this does nothing.
 
 #[cfg(all(feature = "service", target_os = "linux"))]
 mod systemd;
@@ -14,7 +14,7 @@ use crate::config::{Bind, Settings};
 use crate::control::stop::Stop;
 use crate::executor::ListenerSocket;
 
-/// What a service manager handed over cannot be used.
+/// A socket of the service manager cannot be used.
 #[derive(Debug)]
 pub struct NotUsable(pub(crate) io::Error);
 
@@ -36,7 +36,7 @@ impl std::error::Error for NotUsable {}
 pub struct HandedOver(Vec<(Bind, ListenerSocket)>);
 
 impl HandedOver {
-    /// What the service manager opened; none where it did not, or where there is none.
+    /// The sockets that the service manager has opened; none without a service manager.
     pub fn from_manager() -> Result<Self, NotUsable> {
         #[cfg(all(feature = "service", target_os = "linux"))]
         return systemd::listeners().map(Self).map_err(NotUsable);
@@ -44,9 +44,9 @@ impl HandedOver {
         return Ok(Self::default());
     }
 
-    /// Gives each socket a listener of the settings: the one of `[[listeners]]` that is configured
-    /// for its address, and with it transport and rules. The others speak plain MQTT, and stand in
-    /// for the addresses of `listen`.
+    /// Assigns each socket to a listener of the settings: to the entry of `[[listeners]]` that is configured for
+    /// its address, with its transport and policy. The other sockets speak plain MQTT, and replace the addresses of
+    /// `listen`.
     pub fn configure(&self, settings: &mut Settings) -> Result<(), NotUsable> {
         let is_configured =
             |bind: &Bind| settings.listeners.iter().any(|of| is_same(&of.bind, bind));
@@ -67,16 +67,15 @@ impl HandedOver {
         Ok(())
     }
 
-    /// The socket for a listener, with the address that it really has.
+    /// The socket for a listener, with its actual address.
     pub fn take(&mut self, wanted: &Bind) -> Option<(Bind, ListenerSocket)> {
         let at = self.0.iter().position(|(bind, _)| is_same(wanted, bind))?;
         Some(self.0.swap_remove(at))
     }
 }
 
-/// Whether a socket is what is configured. One for all addresses, written in any way (systemd's
-/// `ListenStream=8883` is `[::]:8883`), is the one for any address at its port: the kernel allows no
-/// other beside it.
+/// Whether a socket has a configured address. A socket for all addresses (systemd's `ListenStream=8883` is
+/// `[::]:8883`) matches every address at its port, because the kernel allows no second socket there.
 fn is_same(configured: &Bind, opened: &Bind) -> bool {
     let is_for_all = |address: &SocketAddr| address.ip().is_unspecified();
     match (configured, opened) {
@@ -88,19 +87,19 @@ fn is_same(configured: &Bind, opened: &Bind) -> bool {
     }
 }
 
-/// Says that the broker serves, with a line about it, and from then on, as often as the manager
-/// wants it, that its cores still take turns.
-pub fn say_ready(status: &str, stop: &Stop) {
+/// Notifies the service manager that the broker is ready, with a status line. From then on the manager's watchdog
+/// is notified as long as all cores take turns.
+pub fn notify_ready(status: &str, stop: &Stop) {
     #[cfg(all(feature = "service", target_os = "linux"))]
-    systemd::say_ready(status, stop);
+    systemd::notify_ready(status, stop);
     #[cfg(not(all(feature = "service", target_os = "linux")))]
     let _ = (status, stop);
 }
 
-/// Says that the broker stops.
-pub fn say_stopping() {
+/// Notifies the service manager that the broker stops.
+pub fn notify_stopping() {
     #[cfg(all(feature = "service", target_os = "linux"))]
-    systemd::say_stopping();
+    systemd::notify_stopping();
 }
 
 #[cfg(test)]
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_for_a_configured_listener_speaks_what_that_one_speaks() {
+    fn a_socket_for_a_configured_listener_has_its_transport() {
         let mut settings = with_listener("0.0.0.0:8883");
         let before = settings.listen.clone();
         let mut handed_over = HandedOver(vec![opened("[::]:8883")]);
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sockets_stand_in_for_the_plain_addresses() {
+    fn other_sockets_replace_the_plain_addresses() {
         let mut settings = with_listener("127.0.0.1:8883");
         let handed_over = HandedOver(vec![opened("127.0.0.1:1884"), opened("127.0.0.1:8883")]);
         handed_over.configure(&mut settings).expect("it is usable");

@@ -1,5 +1,4 @@
-//! systemd, and whatever speaks its protocols: sd_notify(3), sd_watchdog_enabled(3),
-//! sd_listen_fds(3).
+//! systemd and compatible service managers: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use crate::control::{Cores, Probe};
 use crate::executor::ListenerSocket;
 
 /// Watchdog notifications within the interval after which the manager restarts the broker: one may be late.
-const SIGNS: u32 = 3;
+const NOTIFICATIONS: u32 = 3;
 
 pub fn listeners() -> io::Result<Vec<(Bind, ListenerSocket)>> {
     let mut handed_over = ListenFd::from_env();
@@ -34,18 +33,18 @@ pub fn listeners() -> io::Result<Vec<(Bind, ListenerSocket)>> {
     (0..count).map(take).collect()
 }
 
-pub fn say_ready(status: &str, stop: &Stop) {
-    say(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub fn notify_ready(status: &str, stop: &Stop) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     if let Some(within) = sd_notify::watchdog_enabled() {
-        keep_watch(within, stop.clone());
+        start_watchdog(within, stop.clone());
     }
 }
 
-pub fn say_stopping() {
-    say(&[NotifyState::Stopping]);
+pub fn notify_stopping() {
+    notify(&[NotifyState::Stopping]);
 }
 
-fn say(what: &[NotifyState<'_>]) {
+fn notify(what: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(what) {
         tracing::warn!(%error, "sd_notify failed");
     }
@@ -53,13 +52,13 @@ fn say(what: &[NotifyState<'_>]) {
 
 /// Reports to the manager's watchdog as long as every core takes turns. A core that hangs stops the reports, and
 /// the manager restarts the broker.
-fn keep_watch(within: Duration, stop: Stop) {
+fn start_watchdog(within: Duration, stop: Stop) {
     let run = move || {
         while !stop.is_requested() {
             let mut probe = stop.cores().map(Cores::probe);
-            std::thread::sleep(within / SIGNS);
+            std::thread::sleep(within / NOTIFICATIONS);
             match probe.as_mut().map(Probe::unresponsive).unwrap_or_default()[..] {
-                [] => say(&[NotifyState::Watchdog]),
+                [] => notify(&[NotifyState::Watchdog]),
                 _ if stop.is_requested() => {}
                 ref cores => tracing::error!(?cores, "these cores take no turns"),
             }

@@ -1,4 +1,4 @@
-//! A service of Windows: installed, taken away, and run by the service manager.
+//! Windows service: install, uninstall, and run under the service manager.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,18 +20,18 @@ use windows_service::{define_windows_service, service_dispatcher};
 
 use crate::control::stop::Stop;
 
-/// What the service manager knows it by.
+/// The name of the service.
 pub const NAME: &str = "ringmq";
-/// Whom it runs as: a user without a password who may do little.
+/// The account of the service, which has few rights and no password.
 const ACCOUNT: &str = r"NT AUTHORITY\LocalService";
-/// How long starting may take, sessions from disk included, and stopping.
+/// How long the service may take to start, with all sessions from disk, and to stop.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// After how long the manager starts it again when it ends by itself.
+/// Delay before the manager restarts a service that has ended by itself.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
-/// How long it must have run for a failure to count as the first again.
+/// How long the service must have run for a failure to count as the first again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(3_600);
 
-/// What could not be done with the service, and why.
+/// An operation on the service failed.
 #[derive(Debug)]
 pub struct Failed {
     what: &'static str,
@@ -55,21 +55,21 @@ fn failed(what: &'static str) -> impl FnOnce(windows_service::Error) -> Failed {
     move |why| Failed { what, why }
 }
 
-/// Where a service keeps what it writes: `%ProgramData%\ringmq`.
+/// The folder of the service's data and log: `%ProgramData%\ringmq`.
 pub fn folder() -> PathBuf {
     let base = std::env::var_os("ProgramData").filter(|base| !base.is_empty());
     let base = base.unwrap_or_else(|| r"C:\ProgramData".into());
     Path::new(&base).join(NAME)
 }
 
-/// Installs this program as a service that starts with the machine, and starts it. Its configuration
-/// file and its data folder are those given, from here on by their full names.
+/// Installs this program as a service that starts with the machine, and starts the service. The paths of its
+/// configuration file and data folder become absolute.
 pub fn install(config: Option<&Path>, data: Option<&str>) -> Result<(), Failed> {
     let io = |what| move |error: io::Error| failed(what)(windows_service::Error::Winapi(error));
-    std::fs::create_dir_all(folder()).map_err(io("make the folder for its data and its log"))?;
+    std::fs::create_dir_all(folder()).map_err(io("create the folder for data and log"))?;
     let absolute = |path: &Path| {
         std::path::absolute(path)
-            .map_err(io("name the service's files"))
+            .map_err(io("resolve the paths of the service's files"))
             .map(PathBuf::into_os_string)
     };
     let mut arguments: Vec<OsString> = Vec::new();
@@ -82,7 +82,7 @@ pub fn install(config: Option<&Path>, data: Option<&str>) -> Result<(), Failed> 
         None => folder().join("data").into_os_string(),
     };
     arguments.extend(["--data".into(), data, "service".into(), "run".into()]);
-    let executable_path = std::env::current_exe().map_err(io("find out where this program is"))?;
+    let executable_path = std::env::current_exe().map_err(io("find the path of this program"))?;
     let info = ServiceInfo {
         name: NAME.into(),
         display_name: "ringmq MQTT broker".into(),
@@ -100,7 +100,7 @@ pub fn install(config: Option<&Path>, data: Option<&str>) -> Result<(), Failed> 
         .map_err(failed("reach the service manager"))?;
     let access = ServiceAccess::CHANGE_CONFIG | ServiceAccess::START;
     let service = manager.create_service(&info, access).map_err(failed("install the service"))?;
-    // Without either the service works all the same.
+    // The service works without both.
     let restart = ServiceAction { action_type: ServiceActionType::Restart, delay: RESTART_AFTER };
     let restarts = service.update_failure_actions(ServiceFailureActions {
         reset_period: ServiceFailureResetPeriod::After(FORGIVEN_AFTER),
@@ -109,33 +109,33 @@ pub fn install(config: Option<&Path>, data: Option<&str>) -> Result<(), Failed> 
         actions: Some(vec![restart.clone(), restart.clone(), restart]),
     });
     if let Err(error) = restarts {
-        let line = format!("broker service: it is not started again when it fails: {error}\n");
+        let line = format!("broker service: cannot configure restarts after failures: {error}\n");
         let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     }
     let _ = service.set_description(env!("CARGO_PKG_DESCRIPTION"));
     service.start::<OsString>(&[]).map_err(failed("start the service"))
 }
 
-/// Stops the service and takes it away; its configuration, data and log stay.
+/// Stops the service and deletes it; its configuration, data and log stay.
 pub fn uninstall() -> Result<(), Failed> {
     let manager = ServiceManager::local_computer(None::<&str>, ServiceManagerAccess::CONNECT)
         .map_err(failed("reach the service manager"))?;
     let access = ServiceAccess::QUERY_STATUS | ServiceAccess::STOP | ServiceAccess::DELETE;
     let service = manager.open_service(NAME, access).map_err(failed("find the service"))?;
-    let status = service.query_status().map_err(failed("ask for the service's state"))?;
+    let status = service.query_status().map_err(failed("query the service's state"))?;
     if status.current_state != ServiceState::Stopped {
         service.stop().map_err(failed("stop the service"))?;
     }
-    service.delete().map_err(failed("take the service away"))
+    service.delete().map_err(failed("delete the service"))
 }
 
-/// A broker: it serves until asked to stop, says once when it does, and returns its exit code.
+/// A broker: serves until a stop is requested, calls the function once it is ready, and returns its exit code.
 pub type Broker = dyn Fn(Stop, &dyn Fn()) -> u8 + Send + Sync;
 
-/// What the service manager's thread runs: it calls a function without an environment.
+/// The broker for the service manager's thread, which calls a function without an environment.
 static BROKER: OnceLock<Box<Broker>> = OnceLock::new();
 
-/// Runs as the service, by the hand of the service manager; anyone else is refused.
+/// Runs as the service. Fails unless the service manager has started this process.
 pub fn run(broker: Box<Broker>) -> Result<(), Failed> {
     assert!(BROKER.set(broker).is_ok(), "a process is one service");
     entry::start().map_err(failed("run as a service without being started as one"))
@@ -165,15 +165,15 @@ fn serve(_arguments: Vec<OsString>) {
     };
     let status = match service_control_handler::register(NAME, handle) {
         Ok(status) => status,
-        Err(error) => return tracing::error!(%error, "the service manager does not listen"),
+        Err(error) => return tracing::error!(%error, "cannot register with the service manager"),
     };
-    say(status, ServiceState::StartPending, 0);
-    let broker = BROKER.get().expect("it is set before the manager is told");
-    let code = broker(stop, &|| say(status, ServiceState::Running, 0));
-    say(status, ServiceState::Stopped, code);
+    report_status(status, ServiceState::StartPending, 0);
+    let broker = BROKER.get().expect("the broker is set before the service starts");
+    let code = broker(stop, &|| report_status(status, ServiceState::Running, 0));
+    report_status(status, ServiceState::Stopped, code);
 }
 
-fn say(status: ServiceStatusHandle, state: ServiceState, code: u8) {
+fn report_status(status: ServiceStatusHandle, state: ServiceState, code: u8) {
     let controls_accepted = match state {
         ServiceState::Running => ServiceControlAccept::STOP | ServiceControlAccept::SHUTDOWN,
         _ => ServiceControlAccept::empty(),
@@ -192,6 +192,6 @@ fn say(status: ServiceStatusHandle, state: ServiceState, code: u8) {
         process_id: None,
     });
     if let Err(error) = told {
-        tracing::warn!(%error, ?state, "cannot tell the service manager how things are");
+        tracing::warn!(%error, ?state, "cannot report the state to the service manager");
     }
 }

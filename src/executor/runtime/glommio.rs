@@ -12,7 +12,7 @@ use ::glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 
 use crate::base::waker::Waker;
-use crate::executor::runtime::{Front, Runtime, SocketView, Tasks};
+use crate::executor::runtime::{Bootstrap, Runtime, SocketView, Tasks};
 use crate::executor::{ListenerSocket, Parts, runtime};
 
 /// One of its runtimes.
@@ -23,10 +23,10 @@ pub struct Executor(Tasks<Glommio>);
 
 impl crate::executor::Executor for Executor {
     type Socket = std::net::TcpStream;
-    type Front = Front;
+    type Bootstrap = Bootstrap;
 
-    fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
-        runtime::fronts(cores)
+    fn bootstraps(cores: u16) -> io::Result<Vec<(Bootstrap, Waker)>> {
+        runtime::bootstraps(cores)
     }
 
     fn open(parts: Parts<Self>) -> io::Result<Self> {

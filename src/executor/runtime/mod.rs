@@ -116,16 +116,16 @@ struct State<R: Runtime> {
 type Shared<R> = Rc<RefCell<State<R>>>;
 
 /// What a core has before its thread has a runtime: the end by which it is woken.
-pub type Front = UnixStream;
+pub type Bootstrap = UnixStream;
 
 /// What each core is woken by.
-pub fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
-    let front = |_| {
+pub fn bootstraps(cores: u16) -> io::Result<Vec<(Bootstrap, Waker)>> {
+    let bootstrap = |_| {
         let (here, there) = UnixStream::pair()?;
         there.set_nonblocking(true)?;
         Ok((here, Waker::Stream(there)))
     };
-    (0..cores).map(front).collect()
+    (0..cores).map(bootstrap).collect()
 }
 
 /// One core's executor, before it runs.
@@ -133,22 +133,22 @@ pub struct Tasks<R: Runtime> {
     runtime: R,
     core: Core<TcpStream>,
     listeners: Listeners,
-    front: Front,
+    bootstrap: Bootstrap,
 }
 
 impl<R: Runtime> Tasks<R> {
     /// For a core, on its thread.
     pub fn new<E>(runtime: R, parts: Parts<E>) -> Self
     where
-        E: crate::executor::Executor<Socket = TcpStream, Front = Front>,
+        E: crate::executor::Executor<Socket = TcpStream, Bootstrap = Bootstrap>,
     {
-        let Parts { core, front, listeners, .. } = parts;
-        Self { runtime, core, listeners, front }
+        let Parts { core, bootstrap, listeners, .. } = parts;
+        Self { runtime, core, listeners, bootstrap }
     }
 
     /// Serves until asked to stop, then tells every client and flushes.
     pub fn run(self) -> io::Result<()> {
-        let Self { runtime, core, listeners, front } = self;
+        let Self { runtime, core, listeners, bootstrap } = self;
         runtime.run(async move {
             let shared: Shared<R> = Rc::new(RefCell::new(State {
                 core,
@@ -164,8 +164,8 @@ impl<R: Runtime> Tasks<R> {
                 let listener = R::listen(socket)?;
                 R::spawn(accept(Rc::clone(&shared), listener, number));
             }
-            let front = R::adopt(front.into())?;
-            R::spawn(be_woken(Rc::clone(&shared), front));
+            let bootstrap = R::adopt(bootstrap.into())?;
+            R::spawn(be_woken(Rc::clone(&shared), bootstrap));
             serve(&shared, copies).await
         })
     }
@@ -353,10 +353,10 @@ impl<R: Runtime> State<R> {
     }
 }
 
-async fn be_woken<R: Runtime>(shared: Shared<R>, mut front: R::Stream) {
+async fn be_woken<R: Runtime>(shared: Shared<R>, mut bootstrap: R::Stream) {
     let mut scrap = [0; 64];
     loop {
-        let woken = poll_fn(|context| R::poll_receive(&mut front, context, &mut scrap)).await;
+        let woken = poll_fn(|context| R::poll_receive(&mut bootstrap, context, &mut scrap)).await;
         {
             let state = &mut *shared.borrow_mut();
             state.core.read_clock();

@@ -13,7 +13,7 @@ use ::monoio::time::TimeDriver;
 use ::monoio::{IoUringDriver, RuntimeBuilder};
 
 use crate::base::waker::Waker;
-use crate::executor::runtime::{Front, Runtime, SocketView, Tasks};
+use crate::executor::runtime::{Bootstrap, Runtime, SocketView, Tasks};
 use crate::executor::{ListenerSocket, Parts, runtime};
 
 /// One of its runtimes.
@@ -24,10 +24,10 @@ pub struct Executor(Tasks<Monoio>);
 
 impl crate::executor::Executor for Executor {
     type Socket = std::net::TcpStream;
-    type Front = Front;
+    type Bootstrap = Bootstrap;
 
-    fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
-        runtime::fronts(cores)
+    fn bootstraps(cores: u16) -> io::Result<Vec<(Bootstrap, Waker)>> {
+        runtime::bootstraps(cores)
     }
 
     fn open(parts: Parts<Self>) -> io::Result<Self> {

@@ -43,7 +43,7 @@ pub struct Leaving {
 impl Executor {
     /// The ring of another core that most likely has room.
     fn newest_ring(&self, core: CoreId) -> usize {
-        let rings = &self.front.rings[usize::from(core.0)];
+        let rings = &self.bootstrap.rings[usize::from(core.0)];
         rings.iter().take_while(|ring| ring.get().is_some()).count().saturating_sub(1)
     }
 
@@ -238,7 +238,7 @@ impl Executor {
             return self.move_of_process(file);
         }
         let Some(Leaving { to, ring, .. }) = self.leaving.get(&file) else { return Ok(()) };
-        let ring = self.front.rings[usize::from(to.0)][*ring].get();
+        let ring = self.bootstrap.rings[usize::from(to.0)][*ring].get();
         let ring = types::Fd(*ring.expect("all first rings are there when cores run"));
         let any = types::DestinationSlot::auto_target();
         let send = |descriptor| {

@@ -52,7 +52,7 @@ use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, is_peers_fault};
 const FED_BYTES: u32 = 8 * 1024;
 
 /// What a core has before its thread has a ring.
-pub struct Front {
+pub struct Bootstrap {
     /// By which threads without a ring wake it.
     event: Arc<OwnedFd>,
     /// The rings of all cores.
@@ -88,33 +88,33 @@ pub struct Executor {
     accept_again: Option<Instant>,
     completions: Vec<Completion>,
     zero_copy_bytes_min: usize,
-    front: Front,
+    bootstrap: Bootstrap,
     core: Core<u32>,
 }
 
 impl crate::executor::Executor for Executor {
     /// A direct descriptor of the ring it goes to.
     type Socket = u32;
-    type Front = Front;
+    type Bootstrap = Bootstrap;
 
-    fn fronts(cores: u16) -> io::Result<Vec<(Front, Waker)>> {
+    fn bootstraps(cores: u16) -> io::Result<Vec<(Bootstrap, Waker)>> {
         let directory = |_| std::array::from_fn(|_| OnceLock::new());
         let rings: Arc<[Directory]> = (0..cores).map(directory).collect();
-        let front = |_| {
+        let bootstrap = |_| {
             let flags =
                 rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
             let event = Arc::new(rustix::event::eventfd(0, flags)?);
             let waker = Waker::Event(Arc::clone(&event));
-            Ok((Front { event, rings: Arc::clone(&rings) }, waker))
+            Ok((Bootstrap { event, rings: Arc::clone(&rings) }, waker))
         };
-        (0..cores).map(front).collect()
+        (0..cores).map(bootstrap).collect()
     }
 
     fn open(parts: Parts<Self>) -> io::Result<Self> {
-        let Parts { core, front, listeners, sockets_max, uring } = parts;
+        let Parts { core, bootstrap, listeners, sockets_max, uring } = parts;
         let accepts = Accepts::new(listeners);
         let mut rings = Rings::new(&uring, sockets_max, accepts.numbers().len() as u32)?;
-        let own = &front.rings[usize::from(core.engine.core().0)];
+        let own = &bootstrap.rings[usize::from(core.engine.core().0)];
         own[0].set(rings.first().descriptor()).expect("a core is opened once");
         let mut executor = Self {
             rings,
@@ -137,7 +137,7 @@ impl crate::executor::Executor for Executor {
                 0 => usize::MAX,
                 bytes => bytes as usize,
             },
-            front,
+            bootstrap,
             core,
         };
         executor.watch_event()?;
@@ -210,8 +210,8 @@ impl Executor {
             self.core.noted.kernel_entries += ring.take_entered();
             self.core.noted.completions_overflowed += ring.take_overflowed();
         }
-        let Self { core, rings, front, .. } = self;
-        core.end_turn(|core| wake(rings.first(), front, core));
+        let Self { core, rings, bootstrap, .. } = self;
+        core.end_turn(|core| wake(rings.first(), bootstrap, core));
         Ok(())
     }
 
@@ -253,11 +253,11 @@ impl Executor {
     /// Threads without a ring write to the eventfd.
     fn watch_event(&mut self) -> io::Result<()> {
         // Emptied first, or it would be heard again and again; mostly there is nothing in it.
-        let _ = rustix::io::read(&self.front.event, &mut [0; 8]);
+        let _ = rustix::io::read(&self.bootstrap.event, &mut [0; 8]);
         if self.core.is_stopping() {
             return Ok(());
         }
-        let event = types::Fd(self.front.event.as_raw_fd());
+        let event = types::Fd(self.bootstrap.event.as_raw_fd());
         let entry = opcode::PollAdd::new(event, libc::POLLIN as u32).build();
         push(self.rings.first(), entry, Operation::Event)
     }
@@ -310,7 +310,7 @@ impl Executor {
     /// A socket is in one of the tables.
     fn hold(&mut self, file: u32) {
         self.rings.note_held(file);
-        let own = &self.front.rings[usize::from(self.core.engine.core().0)];
+        let own = &self.bootstrap.rings[usize::from(self.core.engine.core().0)];
         self.rings.grow(own);
     }
 
@@ -456,8 +456,9 @@ impl Drop for Executor {
 }
 
 /// Wakes another core by a message to its ring.
-fn wake(ring: &mut Ring, front: &Front, core: usize) {
-    let to = types::Fd(*front.rings[core][0].get().expect("all rings are there when cores run"));
+fn wake(ring: &mut Ring, bootstrap: &Bootstrap, core: usize) {
+    let to =
+        types::Fd(*bootstrap.rings[core][0].get().expect("all rings are there when cores run"));
     let entry = opcode::MsgRingData::new(to, 0, Operation::Woken.user_data(), None).build();
     let entry = entry.flags(Flags::SKIP_SUCCESS);
     if let Err(error) = push(ring, entry, Operation::Wake(core as u32)) {

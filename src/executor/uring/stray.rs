@@ -55,7 +55,7 @@ mod tests {
     fn executor() -> Option<Executor> {
         let mut settings = Settings::default();
         settings.uring.direct_descriptors = false;
-        let (front, waker) = Executor::fronts(1).expect("an eventfd").remove(0);
+        let (bootstrap, waker) = Executor::bootstraps(1).expect("an eventfd").remove(0);
         let engine = Engine::new(
             Place::alone(),
             Config::from(&settings),
@@ -67,12 +67,12 @@ mod tests {
         let inbox = Cores::new([Notifier::new(waker)].into()).1.remove(0);
         let core = Core::new(engine, mesh, Instant::now(), Stop::new(), inbox, None);
         let (listeners, uring) = (Vec::new(), settings.uring);
-        Executor::open(Parts { core, front, listeners, sockets_max: 100, uring }).ok()
+        Executor::open(Parts { core, bootstrap, listeners, sockets_max: 100, uring }).ok()
     }
 
     /// A turn that does not wait.
     fn turn(executor: &mut Executor) {
-        rustix::io::write(&executor.front.event, &1u64.to_ne_bytes()).expect("it counts");
+        rustix::io::write(&executor.bootstrap.event, &1u64.to_ne_bytes()).expect("it counts");
         executor.turn().expect("it goes on");
     }
 
