@@ -15,7 +15,7 @@ pub struct Inbound {
     carried: usize,
     /// Identifiers that are not logged yet, as other cores may not have stored the message, with the last
     /// checkpoint that had begun when they came.
-    untold: HashMap<u16, u64>,
+    unlogged: HashMap<u16, u64>,
     charge: Charge,
 }
 
@@ -27,8 +27,8 @@ impl Inbound {
 
     /// Charges the memory after a change.
     pub fn settle(&mut self, ledger: &Ledger) {
-        let untold = self.untold.capacity() * (size_of::<(u16, u64)>() + 1);
-        let bytes = size_of::<Self>() + self.identifiers.capacity() * 2 + untold;
+        let unlogged = self.unlogged.capacity() * (size_of::<(u16, u64)>() + 1);
+        let bytes = size_of::<Self>() + self.identifiers.capacity() * 2 + unlogged;
         self.charge.set(ledger, bytes);
     }
 
@@ -57,17 +57,17 @@ impl Inbound {
 
     /// Defers logging an identifier.
     pub fn withhold(&mut self, identifier: PacketIdentifier, checkpoint: u64) {
-        self.untold.insert(identifier.get(), checkpoint);
+        self.unlogged.insert(identifier.get(), checkpoint);
     }
 
     /// The identifier is logged.
-    pub fn note_told(&mut self, identifier: PacketIdentifier) {
-        self.untold.remove(&identifier.get());
+    pub fn note_logged(&mut self, identifier: PacketIdentifier) {
+        self.unlogged.remove(&identifier.get());
     }
 
     /// Handles PUBREL; returns false when the identifier is unknown.
     pub fn release(&mut self, identifier: PacketIdentifier) -> bool {
-        self.note_told(identifier);
+        self.note_logged(identifier);
         let Ok(place) = self.identifiers.binary_search(&identifier.get()) else { return false };
         self.identifiers.remove(place);
         self.carried = self.carried.min(self.identifiers.len());
@@ -82,9 +82,12 @@ impl Inbound {
 
     /// Identifiers between PUBREC and PUBREL to log at a checkpoint, ascending: all that came before a
     /// checkpoint for which the other cores have stored the earlier messages.
-    pub fn tell_anew(&mut self, checkpoint: u64) -> impl Iterator<Item = u16> {
-        self.untold.retain(|_, since| *since >= checkpoint);
-        self.identifiers.iter().copied().filter(|identifier| !self.untold.contains_key(identifier))
+    pub fn log_to_checkpoint(&mut self, checkpoint: u64) -> impl Iterator<Item = u16> {
+        self.unlogged.retain(|_, since| *since >= checkpoint);
+        self.identifiers
+            .iter()
+            .copied()
+            .filter(|identifier| !self.unlogged.contains_key(identifier))
     }
 
     /// Whether no message is between PUBREC and PUBREL.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use acks::{Ack, Acknowledged};
 pub use expired::Swept;
-pub use kept::Telling;
+pub use kept::Logged;
 use queue::Queue;
 pub use queue::{QueueLimits, Queued};
 use shards::FilterId;

@@ -12,7 +12,7 @@ use crate::engine::durability::wills;
 use crate::engine::mesh::Mesh;
 use crate::engine::retained::RetainedStore;
 use crate::engine::{retained, sys_topics};
-use crate::session::outbound::Telling;
+use crate::session::outbound::Logged;
 use crate::session::state::Session;
 use crate::session::table::SessionTable;
 use crate::storage::record::Record;
@@ -159,18 +159,18 @@ fn log_session(
         }
     }
     if let Some(inbound) = &mut state.inbound {
-        for packet_identifier in inbound.tell_anew(checkpoint) {
+        for packet_identifier in inbound.log_to_checkpoint(checkpoint) {
             journal.write(&Record::Received { session, packet_identifier });
         }
     }
     if let Some(outbound) = &mut state.outbound {
-        outbound.tell_anew(|telling| match telling {
-            Telling::Delivery(delivery, packet_identifier) => {
+        outbound.log_to_checkpoint(|logged| match logged {
+            Logged::Delivery(delivery, packet_identifier) => {
                 let shared = delivery.shared.map(|filter| index.text(filter));
                 delivery.kept =
                     journal.write_delivery(session, delivery, packet_identifier, shared.as_deref());
             }
-            Telling::Released(kept, packet_identifier) => {
+            Logged::Released(kept, packet_identifier) => {
                 let delivery = kept.number;
                 journal.write(&Record::Released { session, delivery, packet_identifier });
             }

@@ -205,7 +205,7 @@ impl Durability {
         self.journal.as_ref()?;
         let session = state.number()?;
         if let Some(inbound) = &mut state.inbound {
-            inbound.note_told(identifier);
+            inbound.note_logged(identifier);
         }
         let mark = self.mark();
         let packet_identifier = identifier.get();

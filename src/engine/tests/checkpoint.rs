@@ -35,7 +35,7 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 /// Everything, told anew batch by batch.
-fn told_anew(world: &mut World) -> Vec<RecordBatch> {
+fn checkpoint_records(world: &mut World) -> Vec<RecordBatch> {
     let mut anew: Vec<RecordBatch> = Vec::new();
     let mut up_to = world.engine.durability.journal().number() - 1;
     while anew.last().is_none_or(|last| last.checkpoint != 1) {
@@ -64,9 +64,9 @@ fn assert_complete(batches: &[&RecordBatch], what: &str) {
 }
 
 #[test]
-fn each_message_is_told_anew_once_in_parts_however_many_sessions_have_it() {
+fn a_checkpoint_logs_each_message_once_and_in_parts() {
     let (mut world, _) = crowd();
-    let anew = told_anew(&mut world);
+    let anew = checkpoint_records(&mut world);
     let bytes: usize = anew.iter().map(|records| records.bytes.len()).sum();
     let deliveries = SESSIONS * MESSAGES * 64;
     assert!(bytes < MESSAGES * PAYLOAD_BYTES + SESSIONS * 256 + deliveries, "{bytes} bytes");
@@ -76,9 +76,9 @@ fn each_message_is_told_anew_once_in_parts_however_many_sessions_have_it() {
 }
 
 #[test]
-fn a_crash_while_everything_is_told_anew_loses_no_message() {
+fn a_crash_during_a_checkpoint_loses_no_message() {
     let (mut world, stored) = crowd();
-    let anew = told_anew(&mut world);
+    let anew = checkpoint_records(&mut world);
     for cut in 0..=anew.len() {
         let batches: Vec<&RecordBatch> = stored.iter().chain(&anew[..cut]).collect();
         assert_complete(&batches, &format!("{cut} of {} batches", anew.len()));
@@ -86,7 +86,7 @@ fn a_crash_while_everything_is_told_anew_loses_no_message() {
 }
 
 #[test]
-fn what_is_acknowledged_while_everything_is_told_anew_stays_so() {
+fn acknowledgements_during_a_checkpoint_are_not_lost() {
     let (mut world, stored) = crowd();
     let up_to = world.engine.durability.journal().number() - 1;
     let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
@@ -114,9 +114,9 @@ fn what_is_acknowledged_while_everything_is_told_anew_stays_so() {
 }
 
 #[test]
-fn a_message_that_waits_in_many_sessions_is_one_in_memory_after_a_restart() {
+fn sessions_share_a_queued_message_after_a_restart() {
     let (mut world, stored) = crowd();
-    let anew = told_anew(&mut world);
+    let anew = checkpoint_records(&mut world);
     let before = world.engine.metrics().memory_bytes;
     for batches in [stored.iter().collect::<Vec<_>>(), anew.iter().collect()] {
         let mut next = taken_up(image(batches));
@@ -128,7 +128,7 @@ fn a_message_that_waits_in_many_sessions_is_one_in_memory_after_a_restart() {
 }
 
 #[test]
-fn who_has_messages_waiting_is_let_in_when_memory_is_full_and_gets_them() {
+fn a_client_with_queued_messages_connects_when_memory_is_full_and_receives_them() {
     let (_, stored) = crowd();
     let mut next = taken_up(image(&stored));
     let held = next.engine.metrics().memory_bytes;
@@ -159,7 +159,7 @@ fn who_has_messages_waiting_is_let_in_when_memory_is_full_and_gets_them() {
 }
 
 #[test]
-fn what_a_tool_writes_of_everything_has_each_message_once_too() {
+fn a_rewritten_image_has_each_message_once() {
     let (_, stored) = crowd();
     let whole = image(&stored);
     let mut batches: Vec<Vec<u8>> = Vec::new();

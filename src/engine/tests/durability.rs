@@ -105,7 +105,7 @@ fn connack_and_suback_wait_until_the_session_is_stored() {
 }
 
 #[test]
-fn a_publisher_hears_once_its_message_is_stored_and_at_qos_0_nobody_waits() {
+fn acknowledgements_wait_for_the_store_except_at_qos_0() {
     let (mut world, consumer, publisher) = kept_pair(Qos::AtLeastOnce);
     world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
     assert_eq!(world.payloads(consumer), ["1"], "the consumer need not wait");
@@ -122,7 +122,7 @@ fn a_publisher_hears_once_its_message_is_stored_and_at_qos_0_nobody_waits() {
 }
 
 #[test]
-fn who_is_owed_nothing_that_is_kept_waits_for_nothing() {
+fn messages_for_sessions_that_are_not_stored_do_not_wait() {
     let mut world = kept();
     let consumer = world.connect(&Client::v5("consumer"));
     world.subscribe(consumer, "t", Qos::ExactlyOnce);
@@ -137,7 +137,7 @@ fn who_is_owed_nothing_that_is_kept_waits_for_nothing() {
 }
 
 #[test]
-fn what_is_acknowledged_while_another_batch_is_stored_is_never_written() {
+fn a_delivery_acknowledged_before_its_batch_is_handed_over_is_never_written() {
     let (mut world, consumer, publisher) = kept_pair(Qos::AtLeastOnce);
     world.publish(publisher, "t", b"first", Qos::AtLeastOnce, 1);
     let first = world.records().expect("a batch");
@@ -156,7 +156,7 @@ fn what_is_acknowledged_while_another_batch_is_stored_is_never_written() {
 }
 
 #[test]
-fn the_end_of_a_delivery_waits_for_the_next_record_but_not_for_ever() {
+fn the_end_of_a_delivery_waits_for_the_next_record_for_a_limited_time() {
     let (mut world, consumer, publisher) = kept_pair(Qos::AtLeastOnce);
     world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
     world.store_all();
@@ -171,7 +171,7 @@ fn the_end_of_a_delivery_waits_for_the_next_record_but_not_for_ever() {
 }
 
 #[test]
-fn a_message_for_many_is_written_once() {
+fn a_message_for_many_sessions_is_written_once() {
     let mut world = kept();
     let consumers: Vec<_> = (0..50).map(|n| world.connect_kept(&format!("c{n}"))).collect();
     for &consumer in &consumers {
@@ -184,7 +184,7 @@ fn a_message_for_many_is_written_once() {
 }
 
 #[test]
-fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
+fn qos_2_publish_and_pubrel_wait_for_their_records() {
     let (mut world, consumer, publisher) = kept_pair(Qos::ExactlyOnce);
     world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
     world.publish(publisher, "t", b"2", Qos::ExactlyOnce, 2);
@@ -198,7 +198,7 @@ fn qos_2_is_sent_once_its_identifier_is_stored_and_released_once_that_is() {
 }
 
 #[test]
-fn what_is_newer_lines_up_behind_a_retained_message_that_waits_for_the_store() {
+fn later_messages_queue_behind_a_retained_message_that_waits_for_the_store() {
     // One by one, and so many that they share an encoding.
     for consumers in [1, limits::FAN_OUT_BATCH_RECIPIENTS_MIN] {
         let mut world = kept();
@@ -222,7 +222,7 @@ fn what_is_newer_lines_up_behind_a_retained_message_that_waits_for_the_store() {
 }
 
 #[test]
-fn a_session_that_is_to_end_with_its_connection_keeps_its_order() {
+fn a_session_that_ends_with_its_connection_keeps_its_order() {
     let (mut world, _, publisher) = kept_pair(Qos::ExactlyOnce);
     world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
     world.publish(publisher, "t", b"2", Qos::ExactlyOnce, 2);
@@ -239,7 +239,7 @@ fn a_session_that_is_to_end_with_its_connection_keeps_its_order() {
 }
 
 #[test]
-fn pubcomp_waits_as_the_identifier_may_come_to_mean_another_message() {
+fn pubcomp_waits_for_the_store_as_the_identifier_may_be_used_again() {
     let mut world = kept();
     let publisher = world.connect_kept("publisher");
     world.publish(publisher, "t", b"1", Qos::ExactlyOnce, 1);
@@ -253,7 +253,7 @@ fn pubcomp_waits_as_the_identifier_may_come_to_mean_another_message() {
 }
 
 #[test]
-fn publishers_rest_while_too_much_waits_for_the_store() {
+fn publishers_are_paused_while_the_backlog_of_the_store_is_large() {
     let mut world = kept();
     let consumer = world.connect_kept("consumer");
     world.subscribe_kept(consumer, Qos::AtLeastOnce);
@@ -276,7 +276,7 @@ fn publishers_rest_while_too_much_waits_for_the_store() {
 }
 
 #[test]
-fn told_anew_is_what_was_told_in_all() {
+fn a_checkpoint_equals_the_records_before_it() {
     let mut world = kept_by(Box::new(Named));
     let mut told = Vec::new();
     let away = world.accept();
@@ -323,7 +323,7 @@ impl Access for Named {
 }
 
 #[test]
-fn a_session_keeps_its_owner_and_one_without_is_kept_as_it_was_before_there_were_owners() {
+fn a_session_is_restored_with_its_owner_and_without_one_as_by_earlier_versions() {
     let mut named = kept_by(Box::new(Named));
     named.connect_kept("c");
     let mut told = named.connect_kept_told("d");
@@ -345,7 +345,7 @@ fn a_session_keeps_its_owner_and_one_without_is_kept_as_it_was_before_there_were
 }
 
 #[test]
-fn what_was_told_anew_is_taken_back_with_its_message() {
+fn a_delivery_of_a_checkpoint_that_ends_in_the_same_batch_is_removed_with_its_message() {
     let mut world = kept();
     let consumer = world.accept();
     world.send_connect(consumer, &Client::persistent("consumer"));
@@ -371,7 +371,7 @@ fn what_was_told_anew_is_taken_back_with_its_message() {
 }
 
 #[test]
-fn what_was_told_is_taken_up_again() {
+fn the_state_is_restored_from_its_records() {
     let mut world = kept();
     let mut told = Vec::new();
     let id = world.accept();
@@ -426,7 +426,7 @@ fn publisher_with_ten() -> (World, ConnectionId) {
 }
 
 #[test]
-fn what_waits_for_the_store_alone_is_no_part_of_the_servers_receive_maximum() {
+fn messages_that_wait_for_the_store_do_not_count_against_the_servers_receive_maximum() {
     let (mut world, publisher) = publisher_with_ten();
     // One is on its way to the disk, which takes its time, and all others wait behind it.
     let mut sent = 0;

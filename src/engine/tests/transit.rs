@@ -130,13 +130,13 @@ fn an_acknowledged_message_between_cores_outlives_a_crash_and_reaches_one_member
             // Nothing is left of the way: the next start shares nothing out.
             let mut last = Kept::after_crash(&[stored, next.stored].concat_records());
             assert!(last.copies() <= 1, "{qos:?}, the store has heard {heard:?}");
-            assert_eq!(image(&last.stored).sessions.values().filter(is_passage).count(), 0);
+            assert_eq!(image(&last.stored).sessions.values().filter(is_forward).count(), 0);
         }
     }
 }
 
 #[test]
-fn a_message_that_a_member_has_from_before_a_crash_goes_to_no_other_when_it_is_sent_again() {
+fn a_resent_message_goes_to_no_other_member_after_a_crash() {
     let mut kept = Kept::new();
     kept.join(1, "first", Qos::ExactlyOnce);
     let publisher = kept.connect(0, "publisher");
@@ -191,7 +191,7 @@ impl Kept {
     }
 
     /// Everything told anew, which is what the next start finds.
-    fn told_anew(&mut self) -> Vec<RecordBatch> {
+    fn checkpoint_records(&mut self) -> Vec<RecordBatch> {
         let mut anew: Vec<RecordBatch> = Vec::new();
         // It begins once the other core has receipted what came before.
         for _ in 0..4 {
@@ -210,7 +210,7 @@ impl Kept {
 }
 
 #[test]
-fn once_a_message_from_before_a_crash_is_received_its_identifier_means_another_one() {
+fn the_identifier_of_a_message_from_before_a_crash_is_free_once_that_is_received() {
     let (mut next, consumer, publisher) = taken();
     next.send_again(publisher, b"1");
     next.complete(publisher);
@@ -219,20 +219,20 @@ fn once_a_message_from_before_a_crash_is_received_its_identifier_means_another_o
 }
 
 #[test]
-fn the_same_after_everything_was_told_anew_and_another_crash() {
+fn the_identifier_is_free_after_a_checkpoint_and_another_crash() {
     let (mut next, _, publisher) = taken();
     next.send_again(publisher, b"1");
     next.complete(publisher);
-    let mut last = Kept::after_crash(&next.told_anew());
+    let mut last = Kept::after_crash(&next.checkpoint_records());
     let (consumer, publisher) = (last.connect(1, "consumer"), last.connect(0, "publisher"));
     last.send_again(publisher, b"2");
     assert_eq!(last.cores.0[1].payloads(consumer), ["1", "2"]);
 }
 
 #[test]
-fn who_has_a_message_of_which_its_publisher_has_not_heard_is_told_anew() {
+fn a_checkpoint_logs_sessions_that_have_an_unacknowledged_message() {
     let (mut next, ..) = taken();
-    let mut last = Kept::after_crash(&next.told_anew());
+    let mut last = Kept::after_crash(&next.checkpoint_records());
     let (consumer, publisher) = (last.connect(1, "consumer"), last.connect(0, "publisher"));
     last.send_again(publisher, b"1");
     assert_eq!(last.cores.0[1].payloads(consumer), ["1"]);
@@ -287,7 +287,7 @@ fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
 }
 
 #[test]
-fn a_will_found_on_its_way_that_reaches_no_other_core_is_over_at_once() {
+fn a_restored_will_in_transit_that_reaches_no_other_core_ends_at_once() {
     let stored = heard_of(will_under_way(Qos::AtLeastOnce, 10), &[0]);
     let mut next = Kept::after_crash_on(1, &stored);
     next.settle();
@@ -299,7 +299,7 @@ fn a_will_found_on_its_way_that_reaches_no_other_core_is_over_at_once() {
 
 /// Messages that the next start would find on their way.
 fn under_way(stored: &[RecordBatch]) -> usize {
-    image(stored).sessions.values().filter(is_passage).map(|of| of.queue.len()).sum()
+    image(stored).sessions.values().filter(is_forward).map(|of| of.queue.len()).sum()
 }
 
 /// What the store has once it has heard from these cores too, in this order.
@@ -312,7 +312,7 @@ fn heard_of(of: (Vec<RecordBatch>, [Vec<RecordBatch>; 2]), cores: &[usize]) -> V
     stored
 }
 
-fn is_passage(of: &&crate::storage::image::Session) -> bool {
+fn is_forward(of: &&crate::storage::image::Session) -> bool {
     of.client_identifier.is_empty()
 }
 

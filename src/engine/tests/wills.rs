@@ -82,7 +82,7 @@ fn will(topic: &str) -> Option<wire::Will<'_>> {
 }
 
 #[test]
-fn who_does_not_come_back_after_the_broker_was_down_is_announced_dead_once() {
+fn the_will_of_a_client_that_does_not_reconnect_after_a_restart_is_published_once() {
     let mut kept = Kept::new();
     kept.connect(&Client { will: will("will/clean"), ..Client::v5("clean") });
     kept.connect(&Client { will: will("will/durable"), ..Client::persistent("durable") });
@@ -104,7 +104,7 @@ fn who_does_not_come_back_after_the_broker_was_down_is_announced_dead_once() {
 }
 
 #[test]
-fn who_comes_back_in_time_after_the_broker_was_down_is_not_announced_dead() {
+fn the_will_of_a_client_that_reconnects_after_a_restart_is_cancelled() {
     let mut kept = Kept::new();
     let clients = || [Client::v5("clean"), Client::persistent("durable")];
     for client in clients() {
@@ -159,7 +159,7 @@ fn a_will_is_stored_before_connack_also_where_the_session_is_not_kept() {
 }
 
 #[test]
-fn what_became_of_a_will_while_the_broker_ran_is_not_done_again_by_the_next() {
+fn a_will_disposed_before_a_restart_is_not_published_again() {
     let with_will = |name| Client { will: will("will/w"), ..Client::persistent(name) };
     let says = |reason| {
         let disconnect = Disconnect { reason, ..Disconnect::default() };
@@ -207,7 +207,7 @@ fn a_clean_stop_leaves_wills_to_the_next_start() {
 }
 
 #[test]
-fn wills_of_those_connected_and_of_those_not_back_yet_are_told_anew() {
+fn a_checkpoint_logs_wills_of_connected_and_of_absent_clients() {
     let mut kept = Kept::new();
     kept.connect(&Client { will: will("will/left"), ..Client::v5("left") });
     let mut next = kept.after_crash();
@@ -263,7 +263,7 @@ fn a_great_many_wills_are_published_a_part_in_each_turn() {
 }
 
 #[test]
-fn while_the_store_cannot_write_wills_keep_nobody_out_whose_session_is_not_kept() {
+fn clients_with_wills_connect_while_the_store_is_failing() {
     let mut kept = Kept::new();
     let now = kept.world.now;
     let up_to = kept.stored.last().expect("some").number;
@@ -281,7 +281,7 @@ fn while_the_store_cannot_write_wills_keep_nobody_out_whose_session_is_not_kept(
 }
 
 #[test]
-fn what_wills_make_wait_for_the_store_is_bounded() {
+fn the_backlog_that_wills_cause_is_bounded() {
     let mut world = kept();
     let payload = vec![0; 60_000];
     let big = || Some(wire::Will { topic: "w", payload: &payload, ..wire::Will::default() });
@@ -318,7 +318,7 @@ fn retained_will(payload: &[u8]) -> Option<wire::Will<'_>> {
 }
 
 #[test]
-fn the_will_of_a_client_that_was_given_its_identifier_goes_out_before_it_is_back_under_another() {
+fn the_will_of_a_client_with_an_assigned_identifier_is_published_at_once() {
     let mut kept = Kept::new();
     let id = kept.world.accept();
     kept.world.send_connect(id, &Client { will: retained_will(b"offline"), ..Client::v5("") });
@@ -336,7 +336,7 @@ fn the_will_of_a_client_that_was_given_its_identifier_goes_out_before_it_is_back
 }
 
 #[test]
-fn a_retained_will_of_before_the_start_does_not_replace_what_was_published_since() {
+fn a_retained_will_from_before_a_restart_does_not_replace_later_messages() {
     let mut kept = Kept::new();
     kept.connect(&Client { will: retained_will(b"offline"), ..Client::v5("named") });
     let mut next = kept.after_crash();

@@ -8,22 +8,22 @@ use crate::wire::PacketIdentifier;
 
 impl Outbound {
     /// Logs all stored messages again, in order: those in flight, then those that wait.
-    pub fn tell_anew(&mut self, mut tell: impl FnMut(Telling<'_>)) {
+    pub fn log_to_checkpoint(&mut self, mut log: impl FnMut(Logged<'_>)) {
         for Inflight { identifier, stage } in &mut self.inflight {
             match stage {
                 Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
                     if delivery.kept.number != 0 {
-                        tell(Telling::Delivery(delivery, *identifier));
+                        log(Logged::Delivery(delivery, *identifier));
                     }
                 }
                 Stage::Released { kept, .. } if kept.number != 0 => {
-                    tell(Telling::Released(*kept, *identifier));
+                    log(Logged::Released(*kept, *identifier));
                 }
                 Stage::Released { .. } | Stage::Done => {}
             }
         }
         let waiting = self.queue.messages.iter_mut().filter(|delivery| delivery.kept.number != 0);
-        waiting.for_each(|delivery| tell(Telling::Delivery(delivery, 0)));
+        waiting.for_each(|delivery| log(Logged::Delivery(delivery, 0)));
     }
 
     /// Restores a message that was in flight in an earlier process, after the others that were: sent, or,
@@ -64,8 +64,8 @@ impl Outbound {
     }
 }
 
-/// What [`crate::session::outbound::Outbound::tell_anew`] tells.
-pub enum Telling<'a> {
+/// What [`crate::session::outbound::Outbound::log_to_checkpoint`] tells.
+pub enum Logged<'a> {
     /// A message that waits, or is in flight under a Packet Identifier.
     Delivery(&'a mut Delivery, u16),
     /// A message of which only PUBREL is left.
