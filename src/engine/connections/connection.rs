@@ -144,13 +144,13 @@ pub struct Connection {
     /// QoS 1 and 2 messages that may be in flight: the client's Receive Maximum, or the server's bound if lower.
     pub window: u16,
     /// Whether the connection is in the list of those with something to send.
-    pub is_dirty: bool,
+    pub(super) is_dirty: bool,
     /// How many consumers and bounds pause the connection: its socket is not read while there are any.
     pub holders: u16,
     /// The other reasons for which the socket is not read.
     pub holds: Holds,
     /// Whether the connection is in a list of those that continue in a later turn.
-    pub is_ready: bool,
+    pub(super) is_ready: bool,
     /// The state of the time limits.
     pub timing: Timing,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
@@ -158,9 +158,9 @@ pub struct Connection {
     /// Frames to send; none while there are none.
     pub outbox: Option<SendBuffer>,
     /// Bytes of the buffer the executor has and has not written yet.
-    pub sending: usize,
+    pub(super) sending: usize,
     /// Bytes that wait and are on the ledger.
-    pub charged: usize,
+    pub(super) charged: usize,
     /// Whether the executor has a buffer.
     pub is_sending: bool,
     /// Whether output, CONNACK first, is withheld until the store has the session.
@@ -403,6 +403,12 @@ impl Connection {
     /// Whether nothing can be sent to the peer any more.
     pub fn is_deaf(&self) -> bool {
         self.holds.has(Hold::Deaf)
+    }
+
+    /// Whether input that comes now waits, for a reason of its own or behind input that is kept.
+    #[inline]
+    pub fn defers_input(&self) -> bool {
+        self.is_held() || self.is_ready
     }
 
     /// Bytes that wait to be taken by the client.

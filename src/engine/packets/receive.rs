@@ -46,7 +46,7 @@ impl Engine {
             Some(_) => connection.last_received = now,
             None => connection.timing.note_heard(),
         }
-        let must_wait = connection.is_held() || connection.is_ready;
+        let must_wait = connection.defers_input();
         let takes_slowly = connection.is_sending;
         let speaks_mqtt = match connection.phase {
             Phase::Connecting { .. } if connection.stash().is_empty() => {
@@ -78,7 +78,7 @@ impl Engine {
     fn stash(&mut self, id: ConnectionId, bytes: &[u8], need: usize) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let is_whole = connection.is_held() || connection.is_ready;
+        let is_whole = connection.defers_input();
         let before = connection.input_bytes();
         let after = before + connection.stash_growth(bytes.len(), need);
         if !self.has_room_for_input(after, after - before, is_whole) {
