@@ -199,7 +199,7 @@ impl<S> Core<S> {
     }
 
     /// Sockets have been read. `is_all`: all input that they held when this turn asked the kernel. Time limits are
-    /// applied at the latest after [`UNREAD_TURNS_MAX`], even if more input always arrives.
+    /// applied at the latest after `UNREAD_TURNS_MAX` turns, even if more input always arrives.
     pub fn note_read(&mut self, is_all: bool) {
         if !self.engine.has_overdue() {
             self.turns_unread = 0;
