@@ -147,6 +147,8 @@ impl Drop for Charge {
 #[derive(Clone, Debug)]
 pub struct Place {
     core: CoreId,
+    /// This core's entry of `all`.
+    own: Ledger,
     all: Arc<[Ledger]>,
     /// NUMA node of each core.
     nodes: Arc<[u16]>,
@@ -169,8 +171,9 @@ impl Place {
         let nodes: Arc<[u16]> = nodes.into();
         let all: Arc<[Ledger]> = nodes.iter().map(|_| Ledger::default()).collect();
         let users = Users::default();
-        let place = |core| Self {
+        let place = |core: u16| Self {
             core: CoreId(core),
+            own: all[usize::from(core)].clone(),
             all: Arc::clone(&all),
             nodes: Arc::clone(&nodes),
             users: users.clone(),
@@ -184,6 +187,7 @@ impl Place {
     }
 
     /// The number of this core.
+    #[inline]
     pub fn core(&self) -> CoreId {
         self.core
     }
@@ -202,7 +206,7 @@ impl Place {
     /// This core's ledger.
     #[inline]
     pub fn ledger(&self) -> &Ledger {
-        &self.all[usize::from(self.core.0)]
+        &self.own
     }
 
     /// The users of all cores.

@@ -248,6 +248,7 @@ impl Outbound {
     }
 
     /// Takes a QoS 1 or 2 message into flight; the caller sends it with the identifier returned.
+    #[inline]
     pub fn send(&mut self, delivery: Delivery) -> PacketIdentifier {
         debug_assert!(self.has_room() && delivery.qos != Qos::AtMostOnce);
         let identifier = self.next_identifier();

@@ -41,6 +41,7 @@ impl Output {
     }
 
     /// Keeps an empty buffer for the next connection that needs one.
+    #[inline]
     fn recycle(&mut self, mut buffer: SendBuffer) {
         if self.pool.len() < limits::POOLED_OUTBOXES_MAX
             && buffer.capacity() <= limits::POOLED_OUTBOX_BYTES_MAX

@@ -45,6 +45,8 @@ pub(super) fn slow_publisher(
     }
 }
 
+/// Pauses a publisher until a consumer has caught up.
+#[cold]
 fn pause_publisher(
     publisher: Publisher,
     consumer: ConnectionId,

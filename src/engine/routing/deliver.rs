@@ -218,6 +218,7 @@ impl Engine {
     }
 
     /// Delivers a message of another core to the subscribers of this core.
+    #[inline]
     pub(in crate::engine) fn deliver_here(&mut self, draft: &mut Draft<'_>, origin: &Origin) {
         let recipients =
             self.router.recipients(draft.content.topic, &self.sessions, &mut self.work);

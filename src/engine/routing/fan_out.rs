@@ -253,6 +253,7 @@ impl Router {
 
     /// Whether a recipient that has unsubscribed from some filter since fan-out `number` began still has a
     /// subscription that matches the topic.
+    #[inline]
     fn is_still_subscribed(
         &self,
         recipient: &Recipient,
