@@ -1,5 +1,6 @@
 //! The part of the configuration that the engine of a core needs.
 
+use crate::base::limits;
 use crate::config::{Limits, Mqtt, Protection, Settings};
 use crate::session::outbound::QueueLimits;
 
@@ -50,6 +51,18 @@ impl Config {
     /// Lowers that limit, if it is higher.
     pub fn lower_connections_max(&mut self, connections_max: u32) {
         self.limits.connections_max = self.limits.connections_max.min(connections_max);
+    }
+
+    /// How many bytes may wait for a consumer before it counts as behind.
+    #[inline]
+    pub(super) fn outbox_behind_bytes(&self) -> usize {
+        self.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
+    }
+
+    /// Bytes of input that may wait on all cores together.
+    pub(super) fn input_bytes_max(&self) -> u64 {
+        let share = self.limits.memory_bytes_max / limits::INPUT_SHARE;
+        share.max(limits::INPUT_BYTES_MIN)
     }
 
     /// Whether statistics are collected.

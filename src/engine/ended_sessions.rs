@@ -50,7 +50,7 @@ impl Engine {
         debug_assert!(self.sessions[index].connection.is_none());
         self.metrics.clients_disconnected -= 1;
         self.publish_will(index);
-        let lines = self.groups_with_messages(index);
+        let lines = self.router.groups_with_messages(&self.sessions[index], &mut self.work);
         let mut subscriptions = std::mem::take(&mut self.sessions[index].subscriptions);
         // A group draws no member who is gone.
         subscriptions.retain(|filter| {
@@ -125,7 +125,7 @@ impl Engine {
     /// A client has disconnected, and its session is kept: other members of its shared subscriptions receive the
     /// messages that it has not taken.
     pub(super) fn redistribute_of_absent(&mut self, index: SessionId) {
-        let lines = self.groups_with_messages(index);
+        let lines = self.router.groups_with_messages(&self.sessions[index], &mut self.work);
         if !lines.is_empty() && self.redistribute_queue(index, &lines, true) {
             let session = self.sessions.reference(index);
             self.leftovers.push_back(Leftover::Absent { session, lines });

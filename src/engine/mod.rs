@@ -169,7 +169,10 @@ impl Engine {
         self.metrics.messages_queued = self.place.ledger().messages_queued();
         debug_assert_eq!(
             self.metrics.messages_queued,
-            self.sessions.iter().map(|(session, _)| self.queued(session) as u64).sum::<u64>()
+            self.sessions
+                .iter()
+                .map(|(session, _)| self.sessions.queued(session) as u64)
+                .sum::<u64>()
         );
         &self.metrics
     }
@@ -383,10 +386,5 @@ impl Engine {
     #[inline]
     fn memory_bytes_max_here(&self) -> u64 {
         self.config.limits.memory_bytes_max.saturating_sub(self.memory_bytes_elsewhere)
-    }
-
-    /// How many bytes may wait for a consumer before it counts as behind.
-    fn outbox_behind_bytes(&self) -> usize {
-        self.config.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
     }
 }

@@ -21,6 +21,18 @@ pub struct SessionTable {
 }
 
 impl SessionTable {
+    /// The length of a session's queue.
+    pub fn queued(&self, id: SessionId) -> usize {
+        self[id].outbound.as_ref().map_or(0, |outbound| outbound.queued())
+    }
+
+    /// Whether queued or retained messages wait for the client of a session.
+    #[inline]
+    pub fn has_waiting_messages(&self, id: SessionId) -> bool {
+        let session = &self[id];
+        !session.replays.is_empty() || session.outbound.as_ref().is_some_and(|o| o.has_waiting())
+    }
+
     /// An empty table for the core at `place`.
     pub fn new(hashing: Hashing, place: Place) -> Self {
         Self { sessions: Slab::new(), by_client_identifier: HashTable::new(), hashing, place }

@@ -183,7 +183,8 @@ fn the_certificate_name_in_a_proxy_header_identifies_the_client_if_configured() 
     let files = Files::new("proxied-names").with_rules("for user pump-7\n allow all its/#\n");
     let named = format!("{LISTENER}proxy_protocol_identity = \"cn\"\n");
     let unnamed = named.replace("anonymous = true\n", "");
-    let is_sync = std::env::var("RINGMQ_TEST_FLAGS").is_ok_and(|flags| flags.contains("--mode sync"));
+    let is_sync =
+        std::env::var("RINGMQ_TEST_FLAGS").is_ok_and(|flags| flags.contains("--mode sync"));
     // Sync mode has one core.
     let several = if is_sync { 1 } else { 3 };
     for cores in [1, several] {

@@ -6,14 +6,31 @@ use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::base::limits;
 use crate::base::log_rate::rated;
+use crate::config::Protection;
 use crate::engine::Engine;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::Connection;
 use crate::engine::connections::input_buffer::Input;
 use crate::engine::packets::disconnect::Ending;
+use crate::engine::timeouts::Timers;
 use crate::wire::ReasonCode;
 
 impl Connections {
+    /// Puts input back that was taken out to be processed, unless its connection has ended.
+    pub fn put_back(
+        &mut self,
+        id: ConnectionId,
+        stash: Box<Input>,
+        protection: &Protection,
+        timers: &mut Timers,
+        now: Now,
+    ) {
+        if !stash.bytes().is_empty() && self.contains(id) {
+            self.put_back_stash(id, stash, now);
+            self.time_packet(id, protection, timers, now);
+        }
+    }
+
     /// Takes the input that a connection keeps, all of it.
     pub fn take_stash(&mut self, id: ConnectionId) -> Option<Box<Input>> {
         self.edit_input(id, Connection::take_stash)?
@@ -31,12 +48,6 @@ impl Connections {
 }
 
 impl Engine {
-    /// Bytes of input that may wait on all cores together.
-    fn input_bytes_max(&self) -> u64 {
-        let share = self.config.limits.memory_bytes_max / limits::INPUT_SHARE;
-        share.max(limits::INPUT_BYTES_MIN)
-    }
-
     /// Whether memory is full beyond what it takes to send "server busy" to new clients.
     pub(in crate::engine) fn memory_is_overdrawn(&self) -> bool {
         let most = self.config.limits.memory_bytes_max;
@@ -54,7 +65,7 @@ impl Engine {
     ) -> bool {
         let elsewhere = self.place.input_bytes_elsewhere();
         let waiting = self.place.ledger().input_bytes() + elsewhere + more as u64;
-        let most = self.input_bytes_max();
+        let most = self.config.input_bytes_max();
         if is_whole || held <= limits::INPUT_SMALL_BYTES {
             return waiting <= most;
         }
@@ -70,7 +81,7 @@ impl Engine {
     pub(in crate::engine) fn end_for_input(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let (address, held) = (connection.address, connection.input_bytes());
-        let (all, most) = (self.place.ledger().input_bytes(), self.input_bytes_max());
+        let (all, most) = (self.place.ledger().input_bytes(), self.config.input_bytes_max());
         self.metrics.input_refused += 1;
         let why = match self.memory_is_full() {
             true => "memory_bytes_max is reached, and unfinished input takes its share beyond it",

@@ -176,7 +176,8 @@ impl Engine {
             }
             if connection.holds.has(Hold::Job) || self.work.is_spent() {
                 stash.advance(used);
-                self.put_back(id, stash);
+                let Self { connections, config, timers, now, .. } = self;
+                connections.put_back(id, stash, &config.protection, timers, *now);
                 return false;
             }
             self.work.spend(1 + total / BYTES_PER_STEP);

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::base::metrics::Drop as DropCause;
+use crate::engine::connections::Connections;
 use crate::engine::durability::Durability;
 use crate::engine::durability::journal::Journal;
 use crate::engine::mesh::Mesh;
@@ -92,6 +93,17 @@ impl Barriers {
 }
 
 impl Durability {
+    /// The session under which messages in transit are logged.
+    fn transit_session(&mut self, connections: &mut Connections) -> SessionNumber {
+        match self.in_transit.session {
+            Some(session) => session,
+            None => {
+                let generation = connections.next_generation();
+                self.begin_transit(connections.round(), generation)
+            }
+        }
+    }
+
     /// Begins the session under which messages in transit are logged.
     fn begin_transit(&mut self, round: u32, generation: u32) -> SessionNumber {
         let session = self.session_number(round, generation);
@@ -204,17 +216,6 @@ impl Durability {
 }
 
 impl Engine {
-    /// The session under which messages in transit are logged.
-    fn transit_session(&mut self) -> SessionNumber {
-        match self.durability.in_transit.session {
-            Some(session) => session,
-            None => {
-                let generation = self.connections.next_generation();
-                self.durability.begin_transit(self.connections.round(), generation)
-            }
-        }
-    }
-
     /// Logs a message that goes to another core for a shared subscription. The acknowledgement of a
     /// client's message waits for the first core the message goes to, so that hop is not logged.
     pub(in crate::engine) fn begin_forward(
@@ -230,7 +231,7 @@ impl Engine {
             return None;
         }
         let message = draft.message(self.place.ledger()).clone();
-        let session = self.transit_session();
+        let session = self.durability.transit_session(&mut self.connections);
         let batch = self.mesh.ask_receipt(to);
         Some(self.durability.append_forward(session, to, filter, (draft, message), batch))
     }
@@ -248,7 +249,8 @@ impl Engine {
             return;
         }
         let message = content.to_message(self.place.ledger());
-        let (session, quality) = (self.transit_session(), (content.qos, retain));
+        let (session, quality) =
+            (self.durability.transit_session(&mut self.connections), (content.qos, retain));
         let will = self.durability.append_in_transit(session, None, message, quality);
         let barriers = Barriers::of_last_message(&mut self.mesh, self.router.fan_outs());
         self.durability.in_transit.wills.push_back((will, barriers));
@@ -257,7 +259,7 @@ impl Engine {
     /// Restores what was in transit when the last process ended, logged under session `number`.
     pub(super) fn restore_forwards(&mut self, number: SessionNumber, of: &image::Session) {
         if !of.queue.is_empty() {
-            let session = self.transit_session();
+            let session = self.durability.transit_session(&mut self.connections);
             let ledger = self.place.ledger();
             if self.durability.restore_in_transit(session, of, self.now, ledger) {
                 self.timers.arm(self.now.after_s(0), Timer::RestoredForwards);

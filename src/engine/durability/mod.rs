@@ -22,6 +22,7 @@ use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
 use crate::base::metrics::Metrics;
+use crate::engine::connections::Connections;
 use crate::engine::durability::checkpoint::Checkpoint;
 use crate::engine::durability::in_transit::InTransit;
 use crate::engine::durability::journal::Journal;
@@ -50,6 +51,17 @@ pub(in crate::engine) struct Durability {
 }
 
 impl Durability {
+    /// Leaves a publisher unread until the journal has room.
+    fn await_store(&mut self, publisher: ConnectionId, connections: &mut Connections) {
+        if connections.get(publisher).is_none_or(|connection| connection.holders > 0) {
+            return;
+        }
+        connections.pause_reading(publisher);
+        if let Some(journal) = &mut self.journal {
+            journal.await_room(publisher);
+        }
+    }
+
     /// Without a journal: nothing outlives the process.
     pub(in crate::engine) fn new(core: CoreId) -> Self {
         Self {
@@ -248,17 +260,7 @@ impl Engine {
     #[inline]
     pub(in crate::engine) fn pause_for_store(&mut self, publisher: ConnectionId, mark: u64) {
         if self.durability.is_overloaded(mark) {
-            self.await_store(publisher);
-        }
-    }
-
-    fn await_store(&mut self, publisher: ConnectionId) {
-        if self.connections.get(publisher).is_none_or(|connection| connection.holders > 0) {
-            return;
-        }
-        self.connections.pause_reading(publisher);
-        if let Some(journal) = &mut self.durability.journal {
-            journal.await_room(publisher);
+            self.durability.await_store(publisher, &mut self.connections);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use shards::SubscriptionIndex;
 
+use crate::engine::connections::pending_acks::Promise;
 use crate::engine::durability::Durability;
 use crate::engine::durability::journal::Journal;
 use crate::engine::mesh::Mesh;
@@ -12,6 +13,7 @@ use crate::engine::routing::recipients::SharedSubscription;
 use crate::session::state::Session;
 use crate::storage::image;
 use crate::storage::record::{Exchange, Record, SessionNumber};
+use crate::wire::{Publish, Qos};
 
 /// The exchange of a QoS 2 message that must reach each session once, even if its publisher sends the
 /// message again after a crash.
@@ -103,6 +105,36 @@ impl Qos2Dedup {
 }
 
 impl Durability {
+    /// The exchange of a QoS 2 message, of which some sessions may have stored their delivery before
+    /// others, on other cores or in later turns.
+    pub(in crate::engine) fn exchange_of(
+        &self,
+        session: &Session,
+        publish: &Publish<'_>,
+    ) -> Option<Qos2Exchange> {
+        if !self.has_journal() || publish.qos != Qos::ExactlyOnce {
+            return None;
+        }
+        let publisher = session.number()?;
+        let packet_identifier = publish.packet_identifier?.get();
+        Some(Qos2Exchange { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
+    }
+
+    /// What has to be stored before a message is acknowledged. The receipt is logged together with the
+    /// deliveries, or, where other cores have some of them, once they have stored theirs: so a message that
+    /// a client sends again after a crash is never taken for a duplicate of a lost one.
+    pub(in crate::engine) fn promise_of(
+        &self,
+        session: &Session,
+        publish: &Publish<'_>,
+        batch: Option<u64>,
+    ) -> Promise {
+        let is_kept =
+            self.has_journal() && publish.qos == Qos::ExactlyOnce && session.number().is_some();
+        let receives = publish.packet_identifier.filter(|_| is_kept);
+        Promise { batch, receives, fans_out: false }
+    }
+
     /// Whether a session has a message from before a crash that its publisher sends again now.
     #[inline]
     pub(in crate::engine) fn is_duplicate(

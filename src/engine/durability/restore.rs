@@ -9,13 +9,16 @@ use shards::{Fingerprint, GroupAt, SubscriptionOptions, TopicFilter};
 use crate::base::clock::Now;
 use crate::base::ids::{CoreId, SessionId};
 use crate::engine::durability::Durability;
+use crate::engine::packets::authenticate::count_restored;
 use crate::engine::retained::{Stored, clock_of};
+use crate::engine::routing::Router;
 use crate::engine::{Engine, Timer, sys_topics};
 use crate::message::{self, Message};
 use crate::resources::gauges::Ledger;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
 use crate::session::state::Will;
+use crate::session::table::SessionTable;
 use crate::storage::commit::RecordRef;
 use crate::storage::image::{self, Image, OwnedContent, Part, SharedContent};
 use crate::storage::record::{NoRecord, Record, SessionNumber};
@@ -169,7 +172,9 @@ impl Engine {
             self.retained.store(topic, stored, self.now, &mut self.timers);
         }
         self.retained.advance_clock(restored.clock);
-        self.announce_restored(&mut restored);
+        if !self.mesh.is_alone() {
+            announce_restored(&mut restored, &self.sessions, &self.router);
+        }
         restored
     }
 
@@ -211,7 +216,8 @@ impl Engine {
             // The session ended with its connection.
             return self.durability.append(&Record::Ended { session: number });
         }
-        let index = self.new_session(&kept.client_identifier);
+        let generation = self.connections.next_generation();
+        let index = self.sessions.create(&kept.client_identifier, generation);
         self.metrics.clients_disconnected += 1;
         let [low, middle, high, _] = ((number.0 >> 32) as u32).to_le_bytes();
         let is_new_absence = kept.away_since_us.is_none();
@@ -223,7 +229,7 @@ impl Engine {
             state.note_new_rules();
         }
         self.sessions.make_owner(index, kept.owner.as_deref());
-        self.count_restored(index);
+        count_restored(&mut self.sessions[index], &self.config.protection, &self.place);
         for (filter, subscription) in &kept.subscriptions {
             self.restore_subscription(index, filter, subscription);
         }
@@ -345,32 +351,29 @@ impl Engine {
             self.arm_session(index, first);
         }
     }
-
-    /// Collects what the other cores have to know of the sessions on this core.
-    fn announce_restored(&mut self, restored: &mut Restored) {
-        if self.mesh.is_alone() {
-            return;
-        }
-        let mut seen = std::collections::HashSet::new();
-        for (_, session) in self.sessions.iter() {
-            for &filter in &session.subscriptions {
-                if !seen.insert(filter) {
-                    continue;
-                }
-                let text = self.router.index().text(filter);
-                if filter.is_shared() {
-                    let members = self.router.index().members(filter).len() as u32;
-                    restored.groups.push((text, members));
-                } else if shards::has_wildcard(&text) {
-                    restored.wildcards.push(text);
-                } else {
-                    restored.exact.push(self.router.replica().fingerprint(&text));
-                }
-            }
-        }
-    }
 }
 
 fn filter_of(text: &str) -> TopicFilter<'_> {
     TopicFilter::parse(text, usize::MAX).expect("it was parsed where it was restored")
+}
+
+/// Collects what the other cores have to know of the sessions on this core.
+fn announce_restored(restored: &mut Restored, sessions: &SessionTable, router: &Router) {
+    let mut seen = std::collections::HashSet::new();
+    for (_, session) in sessions.iter() {
+        for &filter in &session.subscriptions {
+            if !seen.insert(filter) {
+                continue;
+            }
+            let text = router.index().text(filter);
+            if filter.is_shared() {
+                let members = router.index().members(filter).len() as u32;
+                restored.groups.push((text, members));
+            } else if shards::has_wildcard(&text) {
+                restored.wildcards.push(text);
+            } else {
+                restored.exact.push(router.replica().fingerprint(&text));
+            }
+        }
+    }
 }

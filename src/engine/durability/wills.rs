@@ -20,6 +20,7 @@ use crate::engine::client_identifiers::is_assigned;
 use crate::engine::durability::Durability;
 use crate::engine::durability::journal::Journal;
 use crate::engine::packets::disconnect::Ending;
+use crate::engine::retained::RetainedStore;
 use crate::engine::routing::deliver::Origin;
 use crate::engine::work::Work;
 use crate::engine::{Engine, Timer};
@@ -118,6 +119,14 @@ impl LeftWill {
 }
 
 impl Durability {
+    /// Whether a retained message was published since the start that a retained Will from before must not
+    /// replace.
+    fn is_outdated(&self, will: &Will, retained: &RetainedStore) -> bool {
+        let stamp_max = self.left_wills.stamp_max;
+        let since_start = |stamp| stamp > stamp_max;
+        will.retain && retained.stamp(&will.topic).is_some_and(since_start)
+    }
+
     /// A client connects with a Will: the Will is stored while the client is connected.
     pub(in crate::engine) fn append_held_will(&mut self, state: &mut Session, round: u32) {
         let session = state.number().unwrap_or(self.session_number(round, state.generation));
@@ -266,7 +275,7 @@ impl Engine {
             let client = Text::new(&left.client_identifier);
             let user = left.user.as_deref();
             match may_publish(&mut self.access, user, &client, &left.will, &mut self.work) {
-                true if self.is_outdated(&left.will) => {}
+                true if self.durability.is_outdated(&left.will, &self.retained) => {}
                 true => self.publish_as_will(&left.will, None),
                 false => note_denied(&mut self.metrics, self.now, &left.will),
             }
@@ -284,14 +293,6 @@ impl Engine {
             Some(due) => self.timers.arm_ahead(self.now, due, Timer::LeftWills),
             None => self.durability.left_wills = LeftWills::default(),
         }
-    }
-
-    /// Whether a retained message was published since the start that a retained Will from before must not
-    /// replace.
-    fn is_outdated(&self, will: &Will) -> bool {
-        let stamp_max = self.durability.left_wills.stamp_max;
-        let since_start = |stamp| stamp > stamp_max;
-        will.retain && self.retained.stamp(&will.topic).is_some_and(since_start)
     }
 }
 

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId, Publisher};
 use crate::engine::Engine;
+use crate::engine::connections::Connections;
+use crate::engine::durability::Durability;
+use crate::engine::mesh::Mesh;
 use crate::engine::mesh::batch::{Batch, Destination, Forwarded, MeshMessage};
 use crate::engine::retained::Stored;
 use crate::engine::routing::deliver::{Draft, Origin};
@@ -65,7 +68,7 @@ impl Engine {
         batch.messages = messages;
         let must_wait = must_wait || self.router.fan_outs().blocks(from);
         match left.is_empty() && !must_wait {
-            true => self.end_batch(from, batch, mark),
+            true => end_batch(from, batch, mark, &mut self.mesh, &mut self.durability),
             false => self.mesh.unread.push_back(UnreadBatch { from, batch, left, mark }),
         }
     }
@@ -98,19 +101,16 @@ impl Engine {
         let goes_on = !self.work.is_spent();
         self.work.end_share();
         match unread.left.is_empty() && !self.router.fan_outs().blocks(unread.from) {
-            true => self.end_batch(unread.from, unread.batch, unread.mark),
+            true => end_batch(
+                unread.from,
+                unread.batch,
+                unread.mark,
+                &mut self.mesh,
+                &mut self.durability,
+            ),
             false => self.mesh.unread.push_front(unread),
         }
         goes_on
-    }
-
-    fn end_batch(&mut self, from: CoreId, batch: Batch, mark: u64) {
-        // A receipt confirms that the records of the batch are stored.
-        let records = self.durability.batch_since(mark);
-        if records.is_some() {
-            self.durability.flush_soon();
-        }
-        self.mesh.note_taken(from, batch, records);
     }
 
     fn take_receipt(&mut self, from: CoreId, receipt: u64) {
@@ -227,15 +227,7 @@ impl Engine {
         let publisher = own.map(|publisher| publisher.connection);
         let waits = self.mesh.send_message(core, draft, publisher, self.place.ledger(), whom);
         if waits && let Some(publisher) = publisher {
-            self.wait_for_lane(publisher, core);
-        }
-    }
-
-    /// Leaves a publisher unread until the window of the lane to a core has space.
-    fn wait_for_lane(&mut self, publisher: ConnectionId, core: CoreId) {
-        if self.connections.get_mut(publisher).is_some_and(|connection| connection.holders == 0) {
-            self.mesh.queue_publisher(core, publisher);
-            self.connections.pause_reading(publisher);
+            wait_for_lane(publisher, core, &mut self.connections, &mut self.mesh);
         }
     }
 
@@ -246,4 +238,27 @@ impl Engine {
             false => self.mesh.home(self.router.replica().fingerprint(client_identifier)),
         }
     }
+}
+
+/// Leaves a publisher unread until the window of the lane to a core has space.
+fn wait_for_lane(
+    publisher: ConnectionId,
+    core: CoreId,
+    connections: &mut Connections,
+    mesh: &mut Mesh,
+) {
+    if connections.get_mut(publisher).is_some_and(|connection| connection.holders == 0) {
+        mesh.queue_publisher(core, publisher);
+        connections.pause_reading(publisher);
+    }
+}
+
+/// A batch of another core is processed to its end.
+fn end_batch(from: CoreId, batch: Batch, mark: u64, mesh: &mut Mesh, durability: &mut Durability) {
+    // A receipt confirms that the records of the batch are stored.
+    let records = durability.batch_since(mark);
+    if records.is_some() {
+        durability.flush_soon();
+    }
+    mesh.note_taken(from, batch, records);
 }

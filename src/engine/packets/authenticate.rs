@@ -8,6 +8,8 @@ use shards::Text;
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::log_rate::{name, rated};
+use crate::base::metrics::Metrics;
+use crate::config::Protection;
 use crate::engine::Engine;
 use crate::engine::access::{Authentication, Credentials, IdentifierClaim, Identity};
 use crate::engine::connections::Connections;
@@ -15,7 +17,10 @@ use crate::engine::connections::connection::{Connection, Hold, Phase};
 use crate::engine::packets::connect::Refusal;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::timeouts::{Timer, Timers};
+use crate::resources::gauges::Place;
 use crate::resources::users::{Membership, QuotaExceeded};
+use crate::session::state::Session;
+use crate::session::table::SessionTable;
 use crate::wire::violation::Violation;
 use crate::wire::{self, Auth, Connect, Packet, ReasonCode, UserProperties, Version};
 
@@ -108,7 +113,12 @@ impl Engine {
                         unreachable!("CONNECT was decoded when it came")
                     };
                     let method = connect.properties.authentication_method.unwrap_or_default();
-                    self.send_auth(id, ReasonCode::ContinueAuthentication, method, &data);
+                    self.connections.send_auth(
+                        id,
+                        ReasonCode::ContinueAuthentication,
+                        method,
+                        &data,
+                    );
                 }
             }
         }
@@ -208,10 +218,10 @@ impl Engine {
             Authentication::Granted(grant) => {
                 extra.is_reauthenticating = false;
                 self.connections.limit_stay(id, grant.valid_for, &mut self.timers, self.now);
-                self.send_auth(id, ReasonCode::Success, &method, &grant.data);
+                self.connections.send_auth(id, ReasonCode::Success, &method, &grant.data);
             }
             Authentication::Continue(data) => {
-                self.send_auth(id, ReasonCode::ContinueAuthentication, &method, &data);
+                self.connections.send_auth(id, ReasonCode::ContinueAuthentication, &method, &data);
             }
             // [MQTT-4.12.1-2]
             Authentication::Refused(reason) => {
@@ -219,17 +229,6 @@ impl Engine {
             }
             Authentication::Pending => {}
         }
-    }
-
-    fn send_auth(&mut self, id: ConnectionId, reason: ReasonCode, method: &str, data: &[u8]) {
-        let auth = Auth {
-            reason,
-            authentication_method: Some(method),
-            authentication_data: (!data.is_empty()).then_some(data),
-            reason_string: None,
-            user_properties: UserProperties::none(),
-        };
-        self.connections.send(id, |out| Packet::Auth(auth).encode(Version::V5, out));
     }
 
     /// Checks whether a user may have a Client Identifier and a Will. Returns whether the session of the
@@ -260,101 +259,17 @@ impl Engine {
             return Err(Refusal(ReasonCode::ClientIdentifierNotValid));
         }
         let claim = if connect.clean_start { claim } else { IdentifierClaim::Open };
-        let ends_foreign = self.check_owner(client_identifier, user, claim)?;
+        let ends_foreign = match self.config.bind_sessions {
+            true => {
+                let Self { sessions, metrics, now, .. } = self;
+                check_owner(client_identifier, user, claim, sessions, metrics, *now)?
+            }
+            false => EndsForeign(false),
+        };
         let Some(will) = &connect.will else { return Ok(ends_foreign) };
         match self.access.may_publish(&who, will.topic, will.qos, will.retain, &mut self.work) {
             true => Ok(ends_foreign),
             false => Err(Refusal(ReasonCode::NotAuthorized)),
-        }
-    }
-
-    /// Whether the session of a Client Identifier is somebody else's, and ends for this user: one of
-    /// nobody always does, that of another user where the identifier is this one's or, while nobody is
-    /// connected with it, where a rule lets this one have it.
-    fn check_owner(
-        &mut self,
-        client_identifier: &str,
-        user: Option<&str>,
-        claim: IdentifierClaim,
-    ) -> Result<EndsForeign, Refusal> {
-        let session = self.sessions.find(client_identifier);
-        let session = session.filter(|_| self.config.bind_sessions);
-        let Some(session) = session.map(|session| &self.sessions[session]) else {
-            return Ok(EndsForeign(false));
-        };
-        if session.owner() == user {
-            return Ok(EndsForeign(false));
-        }
-        let owner = session.owner();
-        let may_end = match claim {
-            IdentifierClaim::Own => true,
-            IdentifierClaim::Allowed => session.connection.is_none(),
-            IdentifierClaim::Open | IdentifierClaim::Denied => false,
-        };
-        // Subscriptions and messages of no user are not this user's.
-        if owner.is_none() || may_end {
-            return Ok(EndsForeign(true));
-        }
-        let session_expiry_interval_s = session.expiry_interval_s;
-        self.metrics.sessions_guarded += 1;
-        rated!(
-            warn,
-            self.now,
-            client = name(client_identifier),
-            user = user.map(name),
-            owner = owner.map(name),
-            session_expiry_interval_s,
-            "refused: the session of this Client Identifier belongs to another user; it ends when it \
-             expires, when that user connects with Clean Start, or who may have the identifier by a rule \
-             `allow client` (while the session's client is away, unless the rule has %u or is for one \
-             user), or with `broker store end-session` while the broker is stopped"
-        );
-        Err(Refusal(ReasonCode::NotAuthorized))
-    }
-
-    /// Logs that the session of a Client Identifier ends because it belonged to another user.
-    pub(in crate::engine) fn note_foreign_end(
-        &mut self,
-        client_identifier: &str,
-        user: Option<&str>,
-    ) {
-        let session = self.sessions.find(client_identifier);
-        let owner = session.and_then(|session| self.sessions[session].owner());
-        rated!(
-            info,
-            self.now,
-            client = name(client_identifier),
-            user = user.map(name),
-            owner = owner.map(name),
-            "ended: the session of this Client Identifier belonged to another user, or to none"
-        );
-        self.metrics.foreign_sessions_ended += 1;
-    }
-
-    /// Counts a session for its user, where that is bounded. The user's own session keeps its place.
-    pub(in crate::engine) fn enter_user(
-        &self,
-        client_identifier: &str,
-        user: Option<&str>,
-    ) -> Result<Option<Membership>, Refusal> {
-        let protection = &self.config.protection;
-        let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
-        let session = self.sessions.find(client_identifier);
-        let is_its_own = session.is_some_and(|s| self.sessions[s].owner() == Some(user));
-        let (users, ledger) = (self.place.users(), self.place.ledger());
-        let entered = users.add_session(user, protection.sessions_per_user_max, is_its_own, ledger);
-        entered.map(Some).map_err(|QuotaExceeded| Refusal(ReasonCode::QuotaExceeded))
-    }
-
-    /// Counts a restored session for its user. It stays even if the user has more than the bound by now.
-    pub(in crate::engine) fn count_restored(&mut self, session: SessionId) {
-        let (users, ledger) = (self.place.users(), self.place.ledger());
-        let state = &mut self.sessions[session];
-        if self.config.protection.bounds_holdings()
-            && let Some(owner) = state.owner()
-            && let Ok(membership) = users.add_session(owner, 0, false, ledger)
-        {
-            state.assign_to_user(membership);
         }
     }
 
@@ -386,6 +301,17 @@ impl Engine {
 }
 
 impl Connections {
+    fn send_auth(&mut self, id: ConnectionId, reason: ReasonCode, method: &str, data: &[u8]) {
+        let auth = Auth {
+            reason,
+            authentication_method: Some(method),
+            authentication_data: (!data.is_empty()).then_some(data),
+            reason_string: None,
+            user_properties: UserProperties::none(),
+        };
+        self.send(id, |out| Packet::Auth(auth).encode(Version::V5, out));
+    }
+
     /// Limits how long a client may stay: as long as the access control says, or for ever, but no longer than
     /// its certificate is valid.
     pub fn limit_stay(
@@ -410,4 +336,99 @@ impl Connections {
             timers.arm_ahead(now, until, Timer::Stay(id));
         }
     }
+}
+
+/// Logs that the session of a Client Identifier ends because it belonged to another user.
+pub(super) fn note_foreign_end(
+    client_identifier: &str,
+    user: Option<&str>,
+    sessions: &SessionTable,
+    now: Now,
+) {
+    let session = sessions.find(client_identifier);
+    let owner = session.and_then(|session| sessions[session].owner());
+    rated!(
+        info,
+        now,
+        client = name(client_identifier),
+        user = user.map(name),
+        owner = owner.map(name),
+        "ended: the session of this Client Identifier belonged to another user, or to none"
+    );
+}
+
+/// Counts a session for its user, where that is bounded. The user's own session keeps its place.
+pub(super) fn enter_user(
+    client_identifier: &str,
+    user: Option<&str>,
+    protection: &Protection,
+    sessions: &SessionTable,
+    place: &Place,
+) -> Result<Option<Membership>, Refusal> {
+    let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
+    let session = sessions.find(client_identifier);
+    let is_its_own = session.is_some_and(|s| sessions[s].owner() == Some(user));
+    let (users, ledger) = (place.users(), place.ledger());
+    let entered = users.add_session(user, protection.sessions_per_user_max, is_its_own, ledger);
+    entered.map(Some).map_err(|QuotaExceeded| Refusal(ReasonCode::QuotaExceeded))
+}
+
+/// Counts a restored session for its user. It stays even if the user has more than the bound by now.
+pub(in crate::engine) fn count_restored(
+    session: &mut Session,
+    protection: &Protection,
+    place: &Place,
+) {
+    let (users, ledger) = (place.users(), place.ledger());
+    if protection.bounds_holdings()
+        && let Some(owner) = session.owner()
+        && let Ok(membership) = users.add_session(owner, 0, false, ledger)
+    {
+        session.assign_to_user(membership);
+    }
+}
+
+/// Whether the session of a Client Identifier is somebody else's, and ends for this user: one of
+/// nobody always does, that of another user where the identifier is this one's or, while nobody is
+/// connected with it, where a rule lets this one have it.
+fn check_owner(
+    client_identifier: &str,
+    user: Option<&str>,
+    claim: IdentifierClaim,
+    sessions: &SessionTable,
+    metrics: &mut Metrics,
+    now: Now,
+) -> Result<EndsForeign, Refusal> {
+    let session = sessions.find(client_identifier);
+    let Some(session) = session.map(|session| &sessions[session]) else {
+        return Ok(EndsForeign(false));
+    };
+    if session.owner() == user {
+        return Ok(EndsForeign(false));
+    }
+    let owner = session.owner();
+    let may_end = match claim {
+        IdentifierClaim::Own => true,
+        IdentifierClaim::Allowed => session.connection.is_none(),
+        IdentifierClaim::Open | IdentifierClaim::Denied => false,
+    };
+    // Subscriptions and messages of no user are not this user's.
+    if owner.is_none() || may_end {
+        return Ok(EndsForeign(true));
+    }
+    let session_expiry_interval_s = session.expiry_interval_s;
+    metrics.sessions_guarded += 1;
+    rated!(
+        warn,
+        now,
+        client = name(client_identifier),
+        user = user.map(name),
+        owner = owner.map(name),
+        session_expiry_interval_s,
+        "refused: the session of this Client Identifier belongs to another user; it ends when it \
+         expires, when that user connects with Clean Start, or who may have the identifier by a rule \
+         `allow client` (while the session's client is away, unless the rule has %u or is for one \
+         user), or with `broker store end-session` while the broker is stopped"
+    );
+    Err(Refusal(ReasonCode::NotAuthorized))
 }

@@ -6,7 +6,9 @@ use crate::config::{Limits, Redirect};
 use crate::engine::access::Grant;
 use crate::engine::connections::connection::{Deferred, Hold, Phase};
 use crate::engine::connections::stream_end::Comes;
-use crate::engine::packets::authenticate::{EndsForeign, credentials};
+use crate::engine::packets::authenticate::{
+    EndsForeign, credentials, enter_user, note_foreign_end,
+};
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::{Config, Engine};
 use crate::resources::users::Membership;
@@ -202,7 +204,7 @@ impl Engine {
     /// Whether a client may come back to its session while memory is full: where messages wait in the
     /// session, which it gives memory back with; else as long as memory is not overdrawn.
     fn may_give_way(&self, session: SessionId) -> bool {
-        self.queued(session) > 0 || !self.memory_is_overdrawn()
+        self.sessions.queued(session) > 0 || !self.memory_is_overdrawn()
     }
 
     /// Keeps a CONNECT that is not answered yet; returns false where there is no room for it.
@@ -304,8 +306,8 @@ impl Engine {
         let user = grant.user.as_deref();
         let EndsForeign(ends_foreign) =
             self.check_identity(id, connect, client_identifier, user)?;
-        let membership = self
-            .enter_user(client_identifier, user)
+        let Self { sessions, config, place, .. } = self;
+        let membership = enter_user(client_identifier, user, &config.protection, sessions, place)
             .inspect_err(|_| self.metrics.sessions_over_user += 1)?;
         Ok(Claim { ends_foreign, membership })
     }
@@ -321,7 +323,8 @@ impl Engine {
     ) -> Opened {
         let (mark, user) = (self.durability.mark(), grant.user.as_deref());
         if ends_foreign {
-            self.note_foreign_end(client_identifier, user);
+            note_foreign_end(client_identifier, user, &self.sessions, self.now);
+            self.metrics.foreign_sessions_ended += 1;
         }
         let ends_session = connect.clean_start || ends_foreign;
         let (session, session_present) = self.claim_session(client_identifier, ends_session);
@@ -371,12 +374,8 @@ impl Engine {
             }
             self.end_session(session);
         }
-        (self.new_session(client_identifier), false)
-    }
-
-    pub(in crate::engine) fn new_session(&mut self, client_identifier: &str) -> SessionId {
         let generation = self.connections.next_generation();
-        self.sessions.create(client_identifier, generation)
+        (self.sessions.create(client_identifier, generation), false)
     }
 
     /// Writes what CONNECT asks for into the connection and the session.

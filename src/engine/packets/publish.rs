@@ -4,14 +4,12 @@ use crate::base::ids::{ConnectionId, CoreId, Publisher, SessionId, exchange};
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::access::Identity;
 use crate::engine::connections::pending_acks::{Answer, Promise};
-use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::retained::RetainedFull;
 use crate::engine::routing::deliver::Origin;
 use crate::engine::{Config, Engine, sys_topics};
 use crate::message::Content;
-use crate::storage::record::Exchange;
 use crate::wire::violation::Violation;
 use crate::wire::{Ack, Packet, PacketIdentifier, Publish, Qos, ReasonCode, Version};
 
@@ -79,7 +77,11 @@ impl Engine {
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier)
             && !self.receive_once(id, session, identifier)?
         {
-            let mut promise = self.promise_of(session, publish, self.durability.batch_of_all());
+            let mut promise = self.durability.promise_of(
+                &self.sessions[session],
+                publish,
+                self.durability.batch_of_all(),
+            );
             promise.fans_out = true;
             // [MQTT-4.3.3-10]: a duplicate is acknowledged and goes no further. Other cores, and
             // subscribers here, may not have the first one yet, so it waits for all that is under way.
@@ -132,7 +134,7 @@ impl Engine {
             }
         }
         let publisher = Publisher { core: self.core(), connection: id };
-        let once = self.once_of(session, publish);
+        let once = self.durability.exchange_of(&self.sessions[session], publish);
         let origin =
             Origin { publisher: Some(publisher), session: Some(session), once, from: None };
         let stored = stored.ok().flatten();
@@ -144,7 +146,11 @@ impl Engine {
         };
         // Responsibility is taken when every core with subscribers has the message.
         if publish.packet_identifier.is_some() {
-            let mut promise = self.promise_of(session, publish, self.durability.batch_since(mark));
+            let mut promise = self.durability.promise_of(
+                &self.sessions[session],
+                publish,
+                self.durability.batch_since(mark),
+            );
             promise.fans_out = self.router.take_new_fan_out();
             self.acknowledge(id, publish, reason, promise, |mesh, core, awaited| {
                 mesh.await_reached(core, awaited)
@@ -155,28 +161,6 @@ impl Engine {
         }
         self.pause_for_store(id, mark);
         Ok(())
-    }
-
-    /// The exchange of a QoS 2 message, of which some sessions may have stored their delivery before
-    /// others, on other cores or in later turns.
-    fn once_of(&self, session: SessionId, publish: &Publish<'_>) -> Option<Qos2Exchange> {
-        if !self.durability.has_journal() || publish.qos != Qos::ExactlyOnce {
-            return None;
-        }
-        let publisher = self.sessions[session].number()?;
-        let packet_identifier = publish.packet_identifier?.get();
-        Some(Qos2Exchange { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
-    }
-
-    /// What has to be stored before a message is acknowledged. The receipt is logged together with the
-    /// deliveries, or, where other cores have some of them, once they have stored theirs: so a message that
-    /// a client sends again after a crash is never taken for a duplicate of a lost one.
-    fn promise_of(&self, session: SessionId, publish: &Publish<'_>, batch: Option<u64>) -> Promise {
-        let is_kept = self.durability.has_journal()
-            && publish.qos == Qos::ExactlyOnce
-            && self.sessions[session].number().is_some();
-        let receives = publish.packet_identifier.filter(|_| is_kept);
-        Promise { batch, receives, fans_out: false }
     }
 
     /// Notes a QoS 2 message; returns false when it is a duplicate.

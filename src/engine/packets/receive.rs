@@ -8,10 +8,10 @@ use crate::base::metrics::Drop as DropCause;
 use crate::config::Limits;
 use crate::engine::Engine;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
-use crate::engine::connections::input_buffer::Input;
 use crate::engine::packets::disconnect::Ending;
 use crate::engine::work::BYTES_PER_STEP;
 use crate::session::outbound::Ack;
+use crate::session::state::Session;
 use crate::wire::violation::Violation;
 use crate::wire::{self, Disconnect, Frame, Packet, PacketType, ReasonCode, Version};
 
@@ -123,7 +123,8 @@ impl Engine {
             let Some(mut stash) = self.connections.take_stash(id) else { return };
             let used = self.take_packets(id, stash.bytes());
             stash.advance(used);
-            self.put_back(id, stash);
+            let Self { connections, config, timers, now, .. } = self;
+            connections.put_back(id, stash, &config.protection, timers, *now);
         };
         let used = if is_next { self.take_packets(id, bytes) } else { 0 };
         if is_next && used == bytes.len() {
@@ -149,13 +150,6 @@ impl Engine {
         {
             self.connections.mark_ready(id);
             self.connections.defer_input(id);
-        }
-    }
-
-    pub(in crate::engine) fn put_back(&mut self, id: ConnectionId, stash: Box<Input>) {
-        if !stash.bytes().is_empty() && self.connections.contains(id) {
-            self.connections.put_back_stash(id, stash, self.now);
-            self.connections.time_packet(id, &self.config.protection, &mut self.timers, self.now);
         }
     }
 
@@ -356,25 +350,9 @@ impl Engine {
         messages: u64,
     ) {
         if messages > 0 {
-            self.count_dropped(session, cause, messages);
+            self.metrics.drops.add(cause, messages);
+            count_dropped(&mut self.sessions[session], cause, messages, self.now);
         }
-    }
-
-    #[cold]
-    fn count_dropped(&mut self, session: SessionId, cause: DropCause, messages: u64) {
-        self.metrics.drops.add(cause, messages);
-        let session = &mut self.sessions[session];
-        let extra = session.extra.get_or_insert_default();
-        if extra.drops.is_none() {
-            rated!(
-                warn,
-                self.now,
-                client = name(session.client_identifier.as_str()),
-                ?cause,
-                "messages to this client are being dropped; the total follows when it leaves"
-            );
-        }
-        extra.drops.get_or_insert_default().add(cause, messages);
     }
 }
 
@@ -393,4 +371,20 @@ fn check_properties(
         true => Err(Violation::PropertiesTooLarge),
         false => Ok(()),
     }
+}
+
+/// Counts messages to a client that were dropped; the first is logged.
+#[cold]
+fn count_dropped(session: &mut Session, cause: DropCause, messages: u64, now: Now) {
+    let extra = session.extra.get_or_insert_default();
+    if extra.drops.is_none() {
+        rated!(
+            warn,
+            now,
+            client = name(session.client_identifier.as_str()),
+            ?cause,
+            "messages to this client are being dropped; the total follows when it leaves"
+        );
+    }
+    extra.drops.get_or_insert_default().add(cause, messages);
 }

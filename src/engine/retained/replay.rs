@@ -78,7 +78,7 @@ impl Engine {
     /// outbox allow. The caller calls again when they allow more.
     pub(in crate::engine) fn replay_retained(&mut self, id: ConnectionId) {
         let session = self.connections[id].session().expect("open");
-        let behind_bytes = self.outbox_behind_bytes();
+        let behind_bytes = self.config.outbox_behind_bytes();
         loop {
             if self.work.is_spent() {
                 return self.connections.mark_ready(id);

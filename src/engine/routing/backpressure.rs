@@ -101,21 +101,20 @@ impl Engine {
     pub fn awaits_sent(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let has_more = connection.outbox.is_some() || connection.congestion().is_some();
-        has_more || connection.session().is_some_and(|session| self.has_waiting_messages(session))
-    }
-
-    /// Whether queued or retained messages wait for a client.
-    fn has_waiting_messages(&self, session: SessionId) -> bool {
-        let state = &self.sessions[session];
-        !state.replays.is_empty() || state.outbound.as_ref().is_some_and(|o| o.has_waiting())
+        has_more
+            || connection
+                .session()
+                .is_some_and(|session| self.sessions.has_waiting_messages(session))
     }
 
     /// The client took bytes or acknowledged a message: sends more, and resumes publishers that wait for it.
     pub(in crate::engine) fn after_progress(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
         let session = connection.session().expect("open");
-        let caught_up_bytes = self.outbox_behind_bytes() / 2;
-        if self.has_waiting_messages(session) && connection.pending_bytes() <= caught_up_bytes {
+        let caught_up_bytes = self.config.outbox_behind_bytes() / 2;
+        if self.sessions.has_waiting_messages(session)
+            && connection.pending_bytes() <= caught_up_bytes
+        {
             self.pump(id);
         }
         if self.connections[id].congestion().is_some() {
@@ -127,7 +126,7 @@ impl Engine {
     /// Sends the queued messages of a client, as far as its Receive Maximum and its outbox allow.
     pub(in crate::engine) fn pump(&mut self, id: ConnectionId) {
         let session = self.connections[id].session().expect("open");
-        let outbox_bytes = self.outbox_behind_bytes();
+        let outbox_bytes = self.config.outbox_behind_bytes();
         let (mut expired, mut denied) = (0, 0);
         while self.connections[id].pending_bytes() <= outbox_bytes {
             let stored = self.durability.stored_up_to();
@@ -187,11 +186,6 @@ impl Engine {
         if !has_waiting && !state.replays.is_empty() {
             self.replay_retained(id);
         }
-    }
-
-    /// The length of a session's queue.
-    pub(in crate::engine) fn queued(&self, session: SessionId) -> usize {
-        self.sessions[session].outbound.as_ref().map_or(0, |outbound| outbound.queued())
     }
 
     fn send_queued(

@@ -18,8 +18,10 @@ use crate::engine::connections::connection::Connection;
 use crate::engine::durability::Durability;
 use crate::engine::durability::in_transit::LoggedDelivery;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
+use crate::engine::mesh::Mesh;
 use crate::engine::mesh::node_block::Places;
 use crate::engine::retained::Stored;
+use crate::engine::routing::Router;
 use crate::engine::routing::congestion::{slow_publisher, standing};
 use crate::engine::routing::recipients::{NoLocal, Recipient, Recipients};
 use crate::message::{Content, Copy, Message};
@@ -193,7 +195,9 @@ impl Engine {
         draft.once = origin.once;
         self.durability.begin_exchange(draft.once, &mut self.mesh);
         let recipients = self.router.recipients(content.topic, &self.sessions, &mut self.work);
-        if draft.once.is_some() && self.is_stored_as_a_whole(&recipients) {
+        if draft.once.is_some()
+            && is_stored_as_a_whole(&recipients, &self.router, &self.mesh, &self.durability)
+        {
             draft.once = None;
         }
         let mut pressure = self.deliver_to(&recipients, &mut draft, origin);
@@ -207,14 +211,6 @@ impl Engine {
             self.forward(&recipients, &mut draft, origin, stored);
         }
         !recipients.is_empty()
-    }
-
-    /// Whether all deliveries of a message are appended to the journal together, and no delivery of before
-    /// a crash is known: then all sessions have the message after a crash, or none has.
-    fn is_stored_as_a_whole(&self, recipients: &Recipients) -> bool {
-        self.mesh.is_alone()
-            && self.router.fan_outs.are_few(recipients.each.len())
-            && self.durability.has_no_duplicates()
     }
 
     /// Delivers a message of another core to the subscribers of this core.
@@ -303,7 +299,7 @@ impl Engine {
             );
         let after = pending + draft.content.payload.len();
         let has_room = pending == 0
-            || after <= self.outbox_behind_bytes()
+            || after <= self.config.outbox_behind_bytes()
             || is_dropped && after <= self.outbox_limit(pending);
         if is_open && has_room {
             self.send_now(recipient, id, draft, shared);
@@ -315,7 +311,7 @@ impl Engine {
         } else {
             self.enqueue(recipient, draft, shared);
         }
-        let behind_bytes = self.outbox_behind_bytes();
+        let behind_bytes = self.config.outbox_behind_bytes();
         let Self { sessions, connections, timers, now, .. } = self;
         standing(id, behind_bytes, sessions, connections, timers, *now)
     }
@@ -323,9 +319,9 @@ impl Engine {
     /// Maximum size of an outbox that has `pending` bytes, for messages that are dropped instead of queued;
     /// less while memory is full.
     fn outbox_limit(&self, pending: usize) -> usize {
-        match pending <= self.outbox_behind_bytes() || !self.memory_is_full() {
+        match pending <= self.config.outbox_behind_bytes() || !self.memory_is_full() {
             true => self.config.limits.outbox_bytes_max as usize,
-            false => self.outbox_behind_bytes(),
+            false => self.config.outbox_behind_bytes(),
         }
     }
 
@@ -559,4 +555,17 @@ impl Recipient {
             message: draft.message(ledger).clone(),
         }
     }
+}
+
+/// Whether all deliveries of a message are appended to the journal together, and no delivery of before
+/// a crash is known: then all sessions have the message after a crash, or none has.
+fn is_stored_as_a_whole(
+    recipients: &Recipients,
+    router: &Router,
+    mesh: &Mesh,
+    durability: &Durability,
+) -> bool {
+    mesh.is_alone()
+        && router.fan_outs.are_few(recipients.each.len())
+        && durability.has_no_duplicates()
 }

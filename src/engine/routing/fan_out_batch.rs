@@ -189,7 +189,7 @@ impl Engine {
         each: &[Recipient],
         pressure: &mut Pressure,
     ) {
-        let behind_bytes = self.outbox_behind_bytes();
+        let behind_bytes = self.config.outbox_behind_bytes();
         let outbox_bytes_max = match self.memory_is_full() {
             true => behind_bytes,
             false => self.config.limits.outbox_bytes_max as usize,

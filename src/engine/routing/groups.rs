@@ -8,9 +8,12 @@ use std::collections::BTreeSet;
 use shards::{FilterId, GroupAt, GroupId, Subscription, SubscriptionIndex};
 
 use crate::base::ids::{CoreId, SessionId};
+use crate::base::limits;
 use crate::engine::mesh::Mesh;
 use crate::engine::routing::Router;
 use crate::engine::routing::recipients::{Recipient, SharedSubscription};
+use crate::engine::work::Work;
+use crate::session::state::Session;
 use crate::wire::Qos;
 
 /// Members that are asked whether they keep up before a message goes to one that may not: the cost of a
@@ -34,6 +37,19 @@ pub(super) enum Rank {
 pub(super) struct ChangedGroups(BTreeSet<FilterId>);
 
 impl Router {
+    /// The shared subscriptions of which a session has undelivered messages, with their filters. Called
+    /// before the session leaves them.
+    pub(in crate::engine) fn groups_with_messages(
+        &self,
+        session: &Session,
+        work: &mut Work,
+    ) -> Vec<(FilterId, String)> {
+        let Some(outbound) = &session.outbound else { return Vec::new() };
+        work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
+        let filters: BTreeSet<FilterId> = outbound.shared_filters().collect();
+        filters.into_iter().map(|filter| (filter, self.index.text(filter))).collect()
+    }
+
     /// The core whose turn it is: each has as many turns as it has connected members, or, if no member
     /// is connected, members.
     pub(super) fn choose_core(&mut self, subscription: &SharedSubscription, qos: Qos) -> CoreId {

@@ -2,8 +2,6 @@
 //! undelivered messages go to other members when it leaves. `groups` chooses the core and the member. If
 //! the last member of the chosen core has left meanwhile, the message goes on to another core.
 
-use std::collections::BTreeSet;
-
 use shards::FilterId;
 
 use crate::base::ids::{CoreId, SessionId};
@@ -12,6 +10,7 @@ use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
 use crate::engine::connections::Connections;
 use crate::engine::mesh::batch::Destination;
+use crate::engine::routing::Router;
 use crate::engine::routing::congestion::slow_publisher;
 use crate::engine::routing::deliver::{Draft, Origin, Pressure, Standing};
 use crate::engine::routing::groups::Rank;
@@ -55,7 +54,10 @@ impl Engine {
             self.forward_to_group(core, &subscription.text, draft, origin, 1);
             return Some(Standing::Offline);
         }
-        let chosen = subscription.here.and_then(|here| self.choose_member(here, except, qos));
+        let Self { router, sessions, connections, .. } = self;
+        let chosen = subscription
+            .here
+            .and_then(|here| choose_member(here, except, qos, router, sessions, connections));
         let any = chosen.is_none() && qos > Qos::AtMostOnce;
         if !matches!(chosen, Some((Rank::Ready, _)))
             && let Some(core) = self.router.other_core(subscription.group, any)
@@ -95,7 +97,9 @@ impl Engine {
     ) {
         let qos = draft.content.qos;
         let here = self.router.index.find(text);
-        let chosen = here.and_then(|filter| self.choose_member(filter, None, qos));
+        let Self { router, sessions, connections, .. } = self;
+        let chosen =
+            here.and_then(|filter| choose_member(filter, None, qos, router, sessions, connections));
         let hops_max = match &chosen {
             Some((Rank::Ready, _)) => 0,
             Some((Rank::Busy, _)) => 2,
@@ -117,28 +121,6 @@ impl Engine {
         let mut pressure = Pressure::default();
         pressure.add(self.deliver(&member, draft, here));
         slow_publisher(origin.publisher, &pressure, &mut self.connections, &mut self.mesh);
-    }
-
-    fn choose_member(
-        &mut self,
-        filter: FilterId,
-        except: Option<SessionId>,
-        qos: Qos,
-    ) -> Option<(Rank, Recipient)> {
-        let Self { router, sessions, connections, .. } = self;
-        router.choose_member(filter, except, qos, |session| rank(sessions, connections, session))
-    }
-
-    /// The shared subscriptions of which a session has undelivered messages, with their filters. Called
-    /// before the session leaves them.
-    pub(in crate::engine) fn groups_with_messages(
-        &mut self,
-        session: SessionId,
-    ) -> Vec<(FilterId, String)> {
-        let Some(outbound) = &self.sessions[session].outbound else { return Vec::new() };
-        self.work.spend(outbound.queued() / limits::QUEUE_ENTRIES_PER_STEP);
-        let filters: BTreeSet<FilterId> = outbound.shared_filters().collect();
-        filters.into_iter().map(|filter| (filter, self.router.index.text(filter))).collect()
     }
 
     /// Redistributes undelivered messages of a session to other members of the shared subscriptions `groups`:
@@ -204,4 +186,16 @@ impl Engine {
         }
         is_more
     }
+}
+
+/// The member of a shared subscription on this core that receives the next message.
+fn choose_member(
+    filter: FilterId,
+    except: Option<SessionId>,
+    qos: Qos,
+    router: &mut Router,
+    sessions: &SessionTable,
+    connections: &Connections,
+) -> Option<(Rank, Recipient)> {
+    router.choose_member(filter, except, qos, |session| rank(sessions, connections, session))
 }

@@ -20,7 +20,7 @@ fn add_away(world: &mut World, name: &str, qos: Qos) {
 /// The number of queued messages of a session.
 fn waiting(world: &World, name: &str) -> usize {
     let session = world.engine.sessions.find(name).expect("it has a session");
-    world.engine.queued(session)
+    world.engine.sessions.queued(session)
 }
 
 #[test]
