@@ -55,7 +55,7 @@ pub enum IdentifierClaim {
     Open,
     /// A rule allows it: the session of a disconnected client of another user may be ended.
     Allowed,
-    /// It belongs to this user: the session of another user may be ended.
+    /// The identifier belongs to this user: the session of another user may be ended.
     Own,
     /// The client may not use it.
     Denied,

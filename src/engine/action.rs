@@ -1,10 +1,10 @@
-//! What the engine asks of its executor.
+//! Actions that the engine requests from its executor.
 
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::send_buffer::SendBuffer;
 use crate::engine::HandedOver;
 
-/// One thing to do. The order of actions of a connection matters, that between connections does not.
+/// An action for the executor. Actions of one connection are ordered, those of different ones are not.
 #[derive(Debug)]
 pub enum Action {
     /// Write the buffer, and give it back with `handle_sent` once it is written. A connection has at
@@ -44,7 +44,7 @@ pub enum Action {
         connection: ConnectionId,
         /// The core.
         to: CoreId,
-        /// What it needs to go on.
+        /// State of the connection for the other core.
         handed_over: HandedOver,
     },
     /// Write what is out and then `last`, as far as the peer takes it within a bounded time, and
@@ -58,6 +58,6 @@ pub enum Action {
 }
 
 /// A connection is not accepted: the executor closes the socket without a word. Those just above a
-/// limit are accepted and told why in CONNACK; this is for those far above.
+/// limit are accepted and get the reason in CONNACK; this is for those far above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;

@@ -57,7 +57,7 @@ impl Engine {
         self.commands.access_checks.drain(..).for_each(|reply| reply.send(checked));
     }
 
-    /// What checks of clients have led to since the start.
+    /// Results of checks of clients since the start.
     fn access_checked(&self) -> AccessChecked {
         AccessChecked {
             clients_disconnected: self.metrics.credentials_withdrawn,

@@ -99,9 +99,9 @@ pub struct Engine {
     router: Router,
     retained: RetainedStore,
     timers: Timers,
-    /// What may be done in this turn.
+    /// The budget of this turn.
     work: Work,
-    /// What is left to do for sessions that have ended or whose clients are away.
+    /// Remaining work for sessions that have ended or whose clients are disconnected.
     leftovers: VecDeque<Leftover>,
     /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
     alias_topic: String,
@@ -188,8 +188,8 @@ impl Engine {
         self.metrics.note_turn(turn);
     }
 
-    /// When the CONNECTs came that are answered in this turn. Whoever takes statistics, and so has
-    /// them noted, takes them every turn.
+    /// Arrival times of the CONNECTs that are answered in this turn. With statistics enabled, the
+    /// executor calls this every turn.
     pub fn take_connacks(&mut self) -> impl Iterator<Item = Now> + '_ {
         self.connections.take_connacks()
     }
@@ -231,7 +231,7 @@ impl Engine {
         Ok(self.connections.add(connection, limits, &mut self.timers, self.now))
     }
 
-    /// Time goes on, and never back: in a turn that began early, a batch can have brought it further.
+    /// Advances the time, never back: in a turn that began early, a batch may have advanced it further.
     #[inline]
     fn set_now(&mut self, now: Now) {
         if self.now < now {
@@ -269,7 +269,7 @@ impl Engine {
         self.after_progress(connection);
     }
 
-    /// The broker stops: every client is told [MQTT-3.14], every connection closed. Wills are left to
+    /// Stops the broker: sends DISCONNECT [MQTT-3.14] and closes all connections. Wills are left to
     /// the next start: their clients did not fail.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.set_now(now);
@@ -283,7 +283,7 @@ impl Engine {
         }
     }
 
-    /// What to do next; `None` ends the turn.
+    /// The next action; `None` ends the turn.
     pub fn poll_action(&mut self) -> Option<Action> {
         if self.work.begin_deferred() {
             // Each connection that has more to do gets one go a turn: those that come up meanwhile have
@@ -340,7 +340,7 @@ impl Engine {
                 continue;
             }
             if has_work && self.connections.has_something_to_do() {
-                // What a part of the work has brought about goes out in this turn.
+                // Output of this part of the work is sent in this turn.
                 continue;
             }
             if self.work.is_spent() {
@@ -370,7 +370,7 @@ impl Engine {
         }
     }
 
-    /// What is cached is there as long as nobody needs the memory.
+    /// Evicts cached matches when other data needs the memory.
     fn make_room_for_others(&mut self) {
         let memory_bytes_max = self.config.limits.memory_bytes_max;
         let free = memory_bytes_max / limits::TOPIC_CACHE_FREE_SHARE;
@@ -382,7 +382,7 @@ impl Engine {
         self.place.ledger().bytes() >= self.memory_bytes_max_here()
     }
 
-    /// What this core may hold, given what the other cores do: memory is full from there on.
+    /// The memory bound of this core, given what the other cores hold: memory is full at the bound.
     #[inline]
     fn memory_bytes_max_here(&self) -> u64 {
         self.config.limits.memory_bytes_max.saturating_sub(self.memory_bytes_elsewhere)

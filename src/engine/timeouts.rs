@@ -24,7 +24,7 @@ pub(super) enum Timer {
     MemoryPause(ConnectionId),
     /// The time for which a client may stay is over.
     Stay(ConnectionId),
-    /// A client has sent more than it may in a while, and may go on.
+    /// A client that exceeded its rate limit may be read again.
     Allowance(ConnectionId),
     /// A packet that has begun may be overdue.
     Packet(ConnectionId),

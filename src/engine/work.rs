@@ -3,11 +3,11 @@
 //!
 //! A step is about what a PUBLISH costs that nobody subscribed to: some 1,000 instructions, a sixth of
 //! a microsecond. A node of the subscription index, a queue entry, a filter that is parsed or a copy
-//! delivered is charged by whoever looks at it ([`Work::spend`]); bytes that are copied as a whole
+//! delivered is charged where it is processed ([`Work::spend`]); bytes that are copied as a whole
 //! count [`BYTES_PER_STEP`] to a step.
 //!
 //! A turn has two parts with a budget each. The first serves what arrives: batches of other cores,
-//! bytes of clients, timers. The second, the turn's end, goes on with what was deferred. So neither
+//! bytes of clients, timers. The second, the turn's end, continues deferred work. So neither
 //! can starve the other, and a turn takes no more than [`TURN_STEPS`] and, in each part, the last piece
 //! of it, as pieces are not cut.
 

@@ -1,6 +1,6 @@
 //! Messages on their way to one client: the in-flight window, the queue behind it, and their bounds.
 //!
-//! Knows no bytes: the engine asks what is to be sent next and encodes it.
+//! Independent of the encoding: the engine asks for the next packet and encodes it.
 //!
 //! A QoS 1 or 2 message walks: queue → `Sent` → gone (PUBACK), or → `Sent` → `Released`
 //! (PUBREC came, PUBREL sent) → gone (PUBCOMP). When the connection is lost, what was sent is
@@ -31,7 +31,7 @@ use crate::resources::users::Membership;
 use crate::storage::commit::RecordRef;
 use crate::wire::{PacketIdentifier, Qos};
 
-/// One message for one client.
+/// A message for one client.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The message, shared with its other subscribers.
@@ -54,7 +54,7 @@ pub enum Identifiers {
     /// No matching subscription has one.
     #[default]
     None,
-    /// One identifier.
+    /// A single identifier.
     One([u32; 1]),
     /// Several identifiers, in the order of the subscriptions.
     Several(Arc<[u32]>),
@@ -89,7 +89,7 @@ enum Stage {
     Sent(Delivery),
     /// Never sent: it is once the store has this batch.
     Held(Delivery, u64),
-    /// PUBREC came; `resend` says that PUBREL is to be sent again on this connection.
+    /// PUBREC came; `resend` says that PUBREL must be sent again on this connection.
     Released { resend: bool, kept: RecordRef },
     /// Acknowledged out of order; leaves when all before it have.
     Done,
@@ -115,7 +115,7 @@ pub enum Next {
     Denied,
 }
 
-/// Records of messages that are not sent any more, whose end the store has not been told.
+/// Records of messages that are not sent any more, whose end is not logged yet.
 #[derive(Debug, Default)]
 struct Gone(Vec<RecordRef>);
 
@@ -320,7 +320,7 @@ impl Outbound {
         has_expired
     }
 
-    /// What making room has dropped since the last call.
+    /// Messages dropped to make room since the last call.
     pub fn take_swept(&mut self) -> Swept {
         self.queue.take_swept()
     }
@@ -342,7 +342,7 @@ impl Outbound {
         dropped
     }
 
-    /// What to send next; `None` when nothing waits or the window is used up. Expired messages are
+    /// The next packet to send; `None` when nothing waits or the window is used up. Expired messages are
     /// left out and counted in `expired` [MQTT-3.3.2-5]. The store has everything up to the batch
     /// `stored`. What waited when rights changed is sent if `permits` says so.
     pub fn next(

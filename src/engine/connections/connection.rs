@@ -238,7 +238,7 @@ pub struct Extra {
     pub is_reauthenticating: bool,
     /// Until when the client may stay connected.
     pub stays_until: Option<Deadline>,
-    /// What the client may send, where that is bounded.
+    /// The rate limit of the client, if there is one.
     pub allowance: Option<Box<Allowance>>,
     /// The consumer is behind: since when it took nothing, and which publishers wait for it.
     pub congestion: Option<Congestion>,
@@ -255,7 +255,7 @@ pub struct Congestion {
     pub next_look: Deadline,
     /// Bytes and acknowledgements taken since it fell behind.
     pub taken: u64,
-    /// The same count at the last check.
+    /// Value of `taken` at the last check.
     pub taken_before: u64,
     /// When the consumer last took something, or fell behind.
     pub progressed: Now,

@@ -53,7 +53,7 @@ pub(in crate::engine) struct Connections {
     generation: u32,
     /// How often generations have begun again, from 1: with it session numbers are unique.
     round: u32,
-    /// What the executor is asked to do besides sending.
+    /// Actions for the executor besides sending.
     actions: VecDeque<Action>,
     output: Output,
     turns: Turns,
@@ -221,7 +221,7 @@ impl Connections {
         self.actions.push_back(action);
     }
 
-    /// What the executor is asked to do next, besides sending.
+    /// The next action for the executor besides sending.
     pub fn next_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front()?;
         if let Action::Close { connection, .. } = &action {

@@ -1,4 +1,4 @@
-//! What one client may send in a second. A client that has sent more is not read until its rate is back
+//! Rate limit of one client, per second. A client that has sent more is not read until its rate is back
 //! within the bound: TCP slows the client, and nothing is dropped.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::wire::PacketType;
 /// A token, in millionths.
 const TOKEN: i64 = 1_000_000;
 
-/// What a client may still send at once: as much as in a second, less what it has sent. While it is below
+/// Tokens left to a client: the amount of a second, less what the client has sent. While they are below
 /// zero, the client waits.
 #[derive(Debug)]
 pub struct Allowance {

@@ -141,7 +141,7 @@ impl Connections {
     /// Reads a connection again once little of its input is kept.
     fn release_backlog(&mut self, id: ConnectionId, is_spent: bool, now: Now) {
         let Some(connection) = self.slots.get(id) else { return };
-        // With budget left, what is kept is the start of a packet, however long: its rest is to come.
+        // With budget left, kept input is the start of a packet of any length, whose rest has not arrived.
         let is_start = !connection.is_held() && !is_spent;
         if is_start || connection.stash().len() <= limits::READ_AHEAD_BYTES {
             self.release_hold(id, Hold::Backlog, now);

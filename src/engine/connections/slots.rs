@@ -13,7 +13,7 @@ use crate::engine::connections::connection::Connection;
 /// Connections by their handles.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    /// Those that have ended and are not closed yet are of generation [`ENDED`].
+    /// Connections that have ended and are not closed yet have generation [`ENDED`].
     slots: Slab<Connection>,
     ended: usize,
 }

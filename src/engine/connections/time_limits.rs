@@ -263,7 +263,7 @@ impl Connection {
 }
 
 impl Engine {
-    /// The connections whose time is up: their sockets are to be read before the next call of
+    /// The connections whose time is up: their sockets must be read before the next call of
     /// [`Self::handle_all_read`].
     pub fn overdue(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections.overdue()

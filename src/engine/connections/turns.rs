@@ -11,7 +11,7 @@ use crate::engine::connections::Connections;
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     ready: VecDeque<ConnectionId>,
-    /// Those that had nothing of the budget in the turn in which their input came: they come first.
+    /// Connections that got none of the budget in the turn in which their input came: they are served first.
     untouched: VecDeque<ConnectionId>,
     /// How many continue in this turn, while it is being ended.
     left: usize,

@@ -21,12 +21,12 @@ use crate::storage::record::Record;
 #[derive(Debug)]
 pub(in crate::engine) struct Checkpoint {
     number: u64,
-    /// What the other cores must have stored before the checkpoint begins: for QoS 2 messages that came
+    /// Batches that the other cores must have stored before the checkpoint: for QoS 2 messages that came
     /// earlier, the store may then forget which sessions have them, as the messages count as received.
     barriers: Vec<(CoreId, u64)>,
     /// The place of the next session.
     session: usize,
-    /// Where the retained messages go on.
+    /// The position in the retained messages.
     retained: Cursor,
     /// The next of the Wills left by a broker's end; none after the last.
     wills: Option<usize>,

@@ -1,6 +1,6 @@
 //! In-transit forwards: messages on their way to other cores that no client would send again.
 //!
-//! They are messages of shared subscriptions whose publisher has been acknowledged, or waits for this
+//! These messages are of shared subscriptions whose publisher has been acknowledged, or waits for this
 //! core alone, and Wills that the store knew, as their clients are gone. Each is logged before it leaves,
 //! as a delivery of a session without a client, and ends once the other cores have stored what became of
 //! it. After a crash, the next start sends these messages again.
@@ -29,7 +29,7 @@ use crate::wire::Qos;
 pub(in crate::engine) type LoggedDelivery = (SessionNumber, DeliveryNumber);
 
 /// The logged deliveries that end once a forwarded message has arrived: its own, and those of the cores
-/// and sessions it came from, which the store may not have been told of yet.
+/// and sessions it came from, which may not be in the journal yet.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct EndOnArrival(pub Vec<LoggedDelivery>);
 
@@ -46,7 +46,7 @@ pub(super) struct InTransit {
     restored: VecDeque<Forward>,
 }
 
-/// What a Will waits for.
+/// Events that a Will waits for.
 #[derive(Debug)]
 struct Barriers {
     /// The receipts of the cores that got the Will.

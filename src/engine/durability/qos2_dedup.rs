@@ -120,7 +120,7 @@ impl Durability {
         Some(Qos2Exchange { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
     }
 
-    /// What has to be stored before a message is acknowledged. The receipt is logged together with the
+    /// Records to be stored before a message is acknowledged. The receipt is logged together with the
     /// deliveries, or, where other cores have some of them, once they have stored theirs: so a message that
     /// a client sends again after a crash is never taken for a duplicate of a lost one.
     pub(in crate::engine) fn promise_of(
@@ -183,7 +183,7 @@ impl Durability {
         }
     }
 
-    /// The publisher knows, or is about to be told, that its message from before a crash was received:
+    /// The publisher knows, or is about to learn, that its message from before a crash was received:
     /// from then on the Packet Identifier means another message. The other cores learn of this before
     /// they can get that message.
     #[inline]

@@ -24,7 +24,7 @@ use crate::storage::image::{self, Image, OwnedContent, Part, SharedContent};
 use crate::storage::record::{NoRecord, Record, SessionNumber};
 use crate::wire::{PacketIdentifier, Qos};
 
-/// What the other cores have to know of the state that one core has restored.
+/// State restored by one core that the other cores have to know.
 #[derive(Debug)]
 pub struct Restored {
     core: CoreId,

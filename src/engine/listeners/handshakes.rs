@@ -202,7 +202,7 @@ impl Engine {
         self.connections[id].phase = Phase::Connecting { elsewhere: false, awaits_address: false };
     }
 
-    /// The bytes of a connection are invalid below MQTT. The peer is told as far as its transport allows;
+    /// The bytes of a connection are invalid below MQTT. The peer gets a reason if its transport allows;
     /// packets that came before are served first.
     pub(in crate::engine) fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
         let Some(connection) = self.connections.get_mut(id) else { return };

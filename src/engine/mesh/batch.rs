@@ -17,7 +17,7 @@ use crate::engine::mesh::node_block::{NodeBlock, Placed, Span};
 use crate::message::{Content, Message};
 use crate::storage::record::Exchange;
 
-/// What one core sends to another in one turn, in order.
+/// Items that one core sends to another in one turn, in order.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The number of the batch in this direction, from 1.
@@ -99,7 +99,7 @@ pub(in crate::engine) enum Destination {
     Subscribers,
     /// All subscribers, and the retained messages, with this stamp.
     SubscribersAndStore(u64),
-    /// One member of a shared subscription. `hops` counts the cores that the message went to.
+    /// A member of a shared subscription. `hops` counts the cores that the message went to.
     Group {
         filter: Span,
         hops: u16,

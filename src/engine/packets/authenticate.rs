@@ -28,7 +28,7 @@ use crate::wire::{self, Auth, Connect, Packet, ReasonCode, UserProperties, Versi
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct EndsForeign(pub bool);
 
-/// What the access control is given of a CONNECT.
+/// The parts of a CONNECT that are passed to the access control.
 pub(super) fn credentials<'a>(
     connection: &'a Connection,
     connect: &Connect<'a>,

@@ -25,7 +25,7 @@ fn connect_steps(frame: &[u8]) -> usize {
 /// A CONNECT that is answered with an error.
 pub(in crate::engine) struct Refusal(pub ReasonCode);
 
-/// What a client claims with CONNECT and is given.
+/// The claim of a client to a session, as granted at CONNECT.
 struct Claim {
     /// The session of the Client Identifier is another user's, and ends.
     ends_foreign: bool,
@@ -43,7 +43,7 @@ struct Opened {
     is_logged: bool,
 }
 
-/// What CONNECT asks for, within the limits of the server.
+/// Values requested by CONNECT, within the limits of the server.
 struct Agreed {
     keep_alive_s: u16,
     aliases_max: u16,

@@ -86,7 +86,7 @@ impl Connections {
             ending.reason_string().filter(|_| connection.wants_problem_information());
         let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
         let bare = Disconnect { reason, ..Disconnect::default() };
-        // A client that takes small packets only is told less, or nothing [MQTT-3.1.2-24],
+        // A client with a small Maximum Packet Size gets less detail, or none [MQTT-3.1.2-24],
         // [MQTT-3.14.2-3]. A Session Expiry Interval is in none of them [MQTT-3.14.2-2].
         let packets = elsewhere.into_iter().chain([in_words, bare]).map(Packet::Disconnect);
         for packet in packets {

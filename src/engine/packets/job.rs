@@ -1,5 +1,5 @@
 //! SUBSCRIBE and UNSUBSCRIBE packets that hold more filters than one turn has time for: the packet is
-//! kept, with the place where it goes on. Its client's later packets wait, everybody else is served.
+//! kept, with the filter where it continues. Its client's later packets wait, other clients are served.
 //!
 //! Nothing is changed before all filters were checked: a packet that breaks the protocol changes
 //! nothing. What is changed then takes effect filter by filter; the answer follows the last one.
@@ -27,7 +27,7 @@ pub struct Job {
     charge: Charge,
 }
 
-/// What is left to do for a client.
+/// Remaining work for a client.
 #[derive(Debug)]
 enum JobWork {
     /// A SUBSCRIBE or UNSUBSCRIBE packet.
@@ -68,7 +68,7 @@ pub struct Progress {
     mark: u64,
 }
 
-/// What a packet asks for.
+/// The request of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) enum Request {
     /// Subscriptions with this identifier, 0 for none.
@@ -296,7 +296,7 @@ impl Engine {
         progress.done_bytes == filters.len()
     }
 
-    /// One SUBACK or UNSUBACK with a Reason Code for each filter [MQTT-3.8.4-6], [MQTT-3.10.4-5],
+    /// A SUBACK or UNSUBACK with a Reason Code for each filter [MQTT-3.8.4-6], [MQTT-3.10.4-5],
     /// [MQTT-3.11.3-1]; retained messages follow a SUBACK.
     fn end_job(&mut self, id: ConnectionId, progress: Progress) {
         let Progress { request, packet_identifier, reasons, mark, .. } = progress;

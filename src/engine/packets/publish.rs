@@ -232,7 +232,7 @@ impl Engine {
             return Err(Violation::PayloadFormatInvalid);
         }
         if let (Qos::ExactlyOnce, Some(identifier)) = (publish.qos, publish.packet_identifier) {
-            // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]; MQTT 3 has none and goes on.
+            // A PUBREC with an error ends the exchange [MQTT-4.3.3-9]; MQTT 3 has none and continues.
             if self.connections[id].version == Version::V5
                 && let Some(inbound) = &mut self.sessions[session].inbound
             {

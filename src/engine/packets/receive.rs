@@ -16,7 +16,7 @@ use crate::wire::violation::Violation;
 use crate::wire::{self, Disconnect, Frame, Packet, PacketType, ReasonCode, Version};
 
 impl Connection {
-    /// How large the packet that comes next may be: until a client is let in, as large as CONNECT.
+    /// The largest size of the next packet: that of CONNECT until the client is admitted.
     pub(in crate::engine) fn packet_bytes_max(&self, limits: &Limits) -> usize {
         match self.phase {
             Phase::Open { .. } => limits.packet_bytes_max as usize,

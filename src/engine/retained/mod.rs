@@ -230,7 +230,7 @@ impl RetainedStore {
         self.clock.advance(clock);
     }
 
-    /// Another core told its clock.
+    /// Notes the clock of another core.
     #[inline]
     pub(in crate::engine) fn hear_clock(&mut self, core: CoreId, clock: u64) {
         self.clock.hear(core, clock);

@@ -31,7 +31,7 @@ struct Room {
 struct Portion {
     messages: Vec<Message>,
     bytes: usize,
-    /// One more message was found, for which there was no room.
+    /// Another message was found, for which there was no room.
     is_full: bool,
 }
 
@@ -58,7 +58,7 @@ impl Portion {
     }
 }
 
-/// What a client can take at once. No retained message may be queued, as a live message that is newer could
+/// Room for retained messages. No retained message may be queued, as a live message that is newer could
 /// overtake it. `behind_bytes` is the size of an outbox from which its client is behind.
 fn room_for_retained(connection: &Connection, state: &Session, behind_bytes: usize) -> Room {
     let pending = connection.pending_bytes();

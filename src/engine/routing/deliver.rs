@@ -70,7 +70,7 @@ pub(in crate::engine) struct Draft<'a> {
     pub content: Content<'a>,
     /// RETAIN flag of the PUBLISH.
     pub retain: bool,
-    /// It must reach no session twice.
+    /// The QoS 2 exchange of a message that must reach no session twice.
     pub once: Option<Qos2Exchange>,
     /// Deliveries in the journal that end when this message is delivered to another member of a shared
     /// subscription.
@@ -154,7 +154,7 @@ pub(in crate::engine) struct Origin {
     pub publisher: Option<Publisher>,
     /// The publisher's session, if it is on this core, for No Local.
     pub session: Option<SessionId>,
-    /// It must reach no session twice.
+    /// The QoS 2 exchange of a message that must reach no session twice.
     pub once: Option<Qos2Exchange>,
     /// The core that forwarded the message.
     pub from: Option<CoreId>,

@@ -52,7 +52,7 @@ impl Engine {
         subscribed
     }
 
-    /// Removes a subscription of a session that goes on: fan-outs that have not reached it yet leave it
+    /// Removes a subscription of a session that continues: fan-outs that have not reached it yet leave it
     /// out. The caller has removed the filter from the session.
     pub(in crate::engine) fn remove_subscription(&mut self, filter: FilterId, session: SessionId) {
         self.flush_fan_out_batch();

@@ -1,9 +1,9 @@
-//! The AUTH exchange and what it guards, with a scripted access control.
+//! Enhanced authentication and authorization, with a scripted access control.
 
 use super::*;
 use crate::wire::Auth;
 
-/// Asks once, grants "yes", refuses anything else; "later" is answered by the test.
+/// Asks once, grants "yes", refuses any other answer; the test itself decides on "later".
 struct Scripted;
 
 impl Access for Scripted {
@@ -69,12 +69,13 @@ fn open(world: &mut World) -> ConnectionId {
 }
 
 #[test]
-fn mqtt_4_12_0_2_the_exchange_goes_on_until_connack() {
+fn mqtt_4_12_0_2_the_exchange_continues_until_connack() {
     open(&mut world());
 }
 
 #[test]
-fn mqtt_4_12_0_4_a_refusal_in_the_exchange_is_a_connack_with_the_reason_and_the_end() {
+fn mqtt_4_12_0_4_a_refusal_in_the_exchange_sends_connack_with_the_reason_and_closes_the_connection()
+{
     let mut world = world();
     let id = world.accept();
     world.send_connect(id, &riddle(b""));
@@ -95,7 +96,7 @@ fn mqtt_4_12_0_1_an_unknown_method_is_refused() {
 }
 
 #[test]
-fn mqtt_3_1_2_30_nothing_but_auth_and_disconnect_may_come_before_connack() {
+fn mqtt_3_1_2_30_only_auth_and_disconnect_are_allowed_before_connack() {
     let mut world = world();
     let id = world.accept();
     world.send_connect(id, &riddle(b""));
@@ -113,7 +114,7 @@ fn mqtt_4_12_0_5_the_method_must_not_change() {
 }
 
 #[test]
-fn mqtt_4_12_1_1_a_client_may_authenticate_again_and_works_on_meanwhile() {
+fn mqtt_4_12_1_1_a_client_continues_to_publish_while_it_reauthenticates() {
     let mut world = world();
     let id = open(&mut world);
     world.send(id, Version::V5, &auth(ReasonCode::Reauthenticate, "riddle", b""));
@@ -136,13 +137,13 @@ fn mqtt_4_12_1_2_a_failed_reauthentication_ends_the_connection() {
 }
 
 #[test]
-fn an_answer_that_takes_time_holds_input_back_and_then_lets_it_through() {
+fn input_waits_for_a_pending_access_decision_and_is_then_processed() {
     let mut world = world();
     let id = world.accept();
     world.send_connect(id, &riddle(b"later"));
     world.send(id, Version::V5, &Packet::Pingreq);
     assert!(world.packets(id, Version::V5).is_empty());
-    assert!(world.engine.metrics().memory_bytes > 20, "what is held back counts");
+    assert!(world.engine.metrics().memory_bytes > 20, "waiting input counts as memory");
     world.engine.handle_authenticated(world.now, id, Authentication::Granted(Grant::default()));
     world.settle();
     let packets = world.packets(id, Version::V5);
@@ -152,7 +153,7 @@ fn an_answer_that_takes_time_holds_input_back_and_then_lets_it_through() {
 }
 
 #[test]
-fn what_is_not_authorized_is_refused_with_its_reason_and_counted() {
+fn unauthorized_requests_are_refused_with_not_authorized_and_counted() {
     let mut world = world();
     let id = open(&mut world);
     world.subscribe(id, "secret", Qos::AtMostOnce);
@@ -163,7 +164,7 @@ fn what_is_not_authorized_is_refused_with_its_reason_and_counted() {
     assert_eq!(world.engine.metrics().drops.of(crate::base::metrics::Drop::NotAuthorized), 1);
 }
 
-/// Lets everybody in until the test says otherwise.
+/// Admits every client until the test says otherwise.
 struct Fickle(std::sync::Arc<std::sync::atomic::AtomicBool>);
 
 impl Access for Fickle {
@@ -182,7 +183,7 @@ impl Access for Fickle {
 }
 
 #[test]
-fn whose_credentials_were_withdrawn_is_told_so_some_in_a_turn_and_the_others_stay() {
+fn clients_with_revoked_credentials_are_disconnected_over_several_turns_and_others_stay() {
     let has_changed = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
     let access = Box::new(Fickle(std::sync::Arc::clone(&has_changed)));
     let mut world = World::with(|settings| settings.limits.connections_max = 2_000, access);

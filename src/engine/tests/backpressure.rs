@@ -46,7 +46,7 @@ fn a_stuck_consumer_delays_its_publisher_up_to_the_limit_and_stays_within_its_bo
     world.advance_ms(limits::STUCK_LOOK_MS - 50);
     assert!(world.paused.contains(&publisher));
     world.advance_ms(100);
-    assert!(world.paused.is_empty(), "it took nothing: nobody waits for it");
+    assert!(world.paused.is_empty(), "no publisher waits for a consumer that reads nothing");
     for _ in 0..3_000 {
         world.publish(publisher, "t", &PAYLOAD, Qos::AtMostOnce, 0);
         assert!(world.paused.is_empty());
@@ -70,20 +70,24 @@ fn a_consumer_that_acknowledges_less_than_the_kernel_buffers_is_not_stuck() {
     for _ in 0..10 {
         for _ in 0..12 {
             world.advance_ms(limits::STUCK_LOOK_MS + 50);
-            assert!(world.paused.contains(&publisher), "it waits");
+            assert!(world.paused.contains(&publisher), "the publisher waits");
         }
         *world.unacknowledged.get_mut(&consumer).expect("set") -= 65_536;
     }
     assert_eq!(world.engine.metrics().consumers_stuck, 0);
     for second in 0..17 {
         world.advance_ms(limits::STUCK_LOOK_MS + 50);
-        assert_eq!(world.paused.is_empty(), second >= 15, "{second}: it has taken nothing more");
+        assert_eq!(
+            world.paused.is_empty(),
+            second >= 15,
+            "{second}: the consumer has read nothing more"
+        );
     }
     assert_eq!(world.engine.metrics().consumers_stuck, 1);
     *world.unacknowledged.get_mut(&consumer).expect("set") -= 1;
     world.advance_ms(limits::STUCK_LOOK_MS + 50);
     publish_until_paused(&mut world, publisher, 100);
-    assert!(world.paused.contains(&publisher), "it takes again");
+    assert!(world.paused.contains(&publisher), "the consumer reads again");
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn a_stuck_consumer_does_not_count_among_the_consumers_of_a_publisher() {
     world.advance_ms(limits::STUCK_LOOK_MS + 50);
     world.stuck.insert(consumers[1]);
     let sent = publish_until_paused(&mut world, publisher, 5_000);
-    assert!(sent < 200, "the other one is all of those that are live: {sent}");
+    assert!(sent < 200, "the other consumer is the only live one: {sent}");
 }
 
 #[test]
@@ -379,7 +383,10 @@ fn connections_above_the_limits_get_the_reason_in_connack() {
     let id = world.accept();
     world.send_connect(id, &Client::v5("f"));
     let connack = &world.packets(id, Version::V5)[0];
-    assert!(connack.contains("QuotaExceeded"), "a session of one that is away counts: {connack}");
+    assert!(
+        connack.contains("QuotaExceeded"),
+        "the session of a disconnected client counts: {connack}"
+    );
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! How long a client may stay, how slowly it may send and how fast.
+//! Limits on connection time, slow packets and message rate.
 
 use std::time::Duration;
 
 use super::*;
 use crate::wire::Auth;
 
-/// Lets in whoever has the method, for as many seconds as its data say.
+/// Admits clients with the method `time`, for as many seconds as their authentication data say.
 struct ForSeconds;
 
 impl Access for ForSeconds {
@@ -24,7 +24,7 @@ fn connect_for(world: &mut World, seconds: &'static [u8]) -> ConnectionId {
 }
 
 #[test]
-fn a_client_is_sent_away_when_the_time_is_over_for_which_it_was_let_in() {
+fn a_client_is_disconnected_when_its_credentials_expire() {
     let mut world = World::with(|_| {}, Box::new(ForSeconds));
     let short = connect_for(&mut world, b"200");
     let long = world.connect(&Client::v5("for ever"));
@@ -40,7 +40,7 @@ fn a_client_is_sent_away_when_the_time_is_over_for_which_it_was_let_in() {
 }
 
 #[test]
-fn who_authenticates_anew_in_time_may_stay_longer() {
+fn a_client_that_reauthenticates_in_time_stays_connected() {
     let mut world = World::with(|_| {}, Box::new(ForSeconds));
     let id = connect_for(&mut world, b"100");
     world.advance_ms(90_000);
@@ -73,7 +73,7 @@ impl World {
 }
 
 #[test]
-fn a_packet_that_does_not_get_whole_in_time_ends_its_connection_however_it_trickles() {
+fn a_packet_not_complete_in_time_ends_its_connection_even_if_it_trickles() {
     let mut world = World::with(|of| of.protection.packet_timeout_s = 100, Box::new(AllowAll));
     let slow = world.connect(&Client::v5("slow"));
     let fine = world.connect(&Client::v5("fine"));
@@ -81,7 +81,7 @@ fn a_packet_that_does_not_get_whole_in_time_ends_its_connection_however_it_trick
     let (head, tail) = bytes.split_at(bytes.len() - 5);
     world.receive(slow, head);
     for _ in 0..10 {
-        // Packets in two halves are well as long as each gets whole.
+        // A packet in two halves is accepted as long as each is complete in time.
         world.receive(fine, head);
         world.advance_ms(9_000);
         world.receive(fine, tail);
@@ -98,7 +98,7 @@ fn a_packet_that_does_not_get_whole_in_time_ends_its_connection_however_it_trick
 }
 
 #[test]
-fn a_packet_that_lies_there_because_its_client_is_not_read_is_not_overdue() {
+fn an_incomplete_packet_of_a_client_that_is_not_read_is_not_overdue() {
     let mut world = World::with(
         |of| (of.protection.packet_timeout_s, of.protection.bytes_per_second_max) = (10, 1),
         Box::new(AllowAll),
@@ -113,11 +113,11 @@ fn a_packet_that_lies_there_because_its_client_is_not_read_is_not_overdue() {
     world.advance_ms(2_000);
     assert!(world.paused.is_empty());
     world.advance_ms(25_000);
-    assert!(world.closed.contains(&id), "now it is the client that does not go on");
+    assert!(world.closed.contains(&id), "the client is read and does not send the rest");
 }
 
 #[test]
-fn a_client_that_sends_more_than_it_may_is_slowed_and_loses_nothing() {
+fn a_client_above_its_rate_limit_is_slowed_and_loses_no_message() {
     let mut world =
         World::with(|of| of.protection.messages_per_second_max = 10, Box::new(AllowAll));
     let subscriber = world.connect(&Client::v5("s"));
@@ -140,7 +140,7 @@ fn a_client_that_sends_more_than_it_may_is_slowed_and_loses_nothing() {
     (0..10).for_each(|_| world.advance_ms(100));
     assert_eq!(first + more + world.payloads(subscriber).len(), 35);
     assert!(world.paused.is_empty() && world.engine.metrics().clients_throttled > 0);
-    // Others are bounded by what they send themselves.
+    // The rate limit of a client does not slow others.
     world.publish(subscriber, "t", b"x", Qos::AtMostOnce, 0);
     assert_eq!(world.payloads(subscriber).len(), 1);
 }
@@ -159,7 +159,7 @@ fn open_to_proxied_pages(world: &mut World) -> Peer {
 
 #[test]
 #[cfg(feature = "websocket")]
-fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_until_it_is_used() {
+fn incomplete_proxy_headers_requests_and_frames_count_as_memory_until_they_are_used() {
     let mut world = World::new();
     let peer = open_to_proxied_pages(&mut world);
     let parts: [(&[u8], u64); 5] = [
@@ -184,7 +184,7 @@ fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_unti
                     world.engine.handle_sent(world.now, connection, bytes, Some(buffer));
                 }
             }
-            // Memory comes in steps.
+            // Buffers grow in steps.
             let bytes = world.engine.metrics().input_bytes;
             assert!((*held..2 * held + 64).contains(&bytes) || *held == bytes, "{part:?}: {bytes}");
         }
@@ -193,30 +193,34 @@ fn what_is_kept_of_a_header_a_request_and_a_frame_that_are_not_whole_counts_unti
     }
 }
 
-/// Lets in nobody but of an address that is not the proxy's.
+/// Fails if it is called with the address of the proxy.
 #[cfg(feature = "websocket")]
 struct NotTheProxy;
 
 #[cfg(feature = "websocket")]
 impl Access for NotTheProxy {
     fn may_stay(&mut self, _: Now, peer: &Peer) -> bool {
-        assert_ne!(peer.address.map(|address| address.port()), Some(1), "it is the proxy's");
+        assert_ne!(peer.address.map(|address| address.port()), Some(1), "the address of the proxy");
         true
     }
 
     fn gone(&mut self, _: Now, peer: &Peer, _: u64, _: bool) {
-        assert_ne!(peer.address.map(|address| address.port()), Some(1), "it never counted");
+        assert_ne!(
+            peer.address.map(|address| address.port()),
+            Some(1),
+            "the proxy was never counted"
+        );
     }
 
     fn authenticate(&mut self, _: Now, _: u64, who: &Credentials<'_>) -> Authentication {
-        assert_ne!(who.address.map(|address| address.port()), Some(1), "it is the proxy's");
+        assert_ne!(who.address.map(|address| address.port()), Some(1), "the address of the proxy");
         Authentication::Granted(Grant::default())
     }
 }
 
 #[test]
 #[cfg(feature = "websocket")]
-fn a_client_of_a_proxy_is_never_taken_for_it_however_its_bytes_come() {
+fn a_client_behind_a_proxy_is_never_counted_as_the_proxy_however_its_bytes_are_split() {
     let mut connect = Vec::new();
     let packet = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
     connect.extend(

@@ -1,4 +1,4 @@
-//! Everything told anew, and taken up again: each message once, on disk and in memory.
+//! Checkpoints and restarts from them: each message once, on disk and in memory.
 
 use super::durability::{WALL_AT_ZERO_US, image, kept, taken_up};
 use super::*;
@@ -9,7 +9,7 @@ const SESSIONS: usize = 40;
 const MESSAGES: usize = 20;
 const PAYLOAD_BYTES: usize = 4_096;
 
-/// A world in which the same messages wait in many sessions, and what its store has.
+/// A world in which the same messages wait in many sessions, and its stored records.
 fn crowd() -> (World, Vec<RecordBatch>) {
     let mut world = kept();
     let mut stored = Vec::new();
@@ -34,18 +34,18 @@ fn names() -> impl Iterator<Item = String> {
     (0..SESSIONS).map(|n| format!("session {n}"))
 }
 
-/// Everything, told anew batch by batch.
+/// The batches of a whole checkpoint.
 fn checkpoint_records(world: &mut World) -> Vec<RecordBatch> {
-    let mut anew: Vec<RecordBatch> = Vec::new();
+    let mut batches: Vec<RecordBatch> = Vec::new();
     let mut up_to = world.engine.durability.journal().number() - 1;
-    while anew.last().is_none_or(|last| last.checkpoint != 1) {
+    while batches.last().is_none_or(|last| last.checkpoint != 1) {
         let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
         world.engine.handle_stored(world.now, state);
-        let records = world.records().expect("more to tell");
+        let records = world.records().expect("another batch of the checkpoint");
         up_to = records.number;
-        anew.push(records);
+        batches.push(records);
     }
-    anew
+    batches
 }
 
 /// Fails unless all messages wait in all sessions, in order.
@@ -57,7 +57,7 @@ fn assert_complete(batches: &[&RecordBatch], what: &str) {
     for session in sessions {
         let first_bytes = session.queue.iter().map(|of| {
             let content = of.content.as_ref().and_then(|content| content.get());
-            usize::from(content.expect("its content is there").payload[0])
+            usize::from(content.expect("the content of the message").payload[0])
         });
         assert!(first_bytes.eq(1..=MESSAGES), "{what}: {}", session.client_identifier);
     }
@@ -66,22 +66,22 @@ fn assert_complete(batches: &[&RecordBatch], what: &str) {
 #[test]
 fn a_checkpoint_logs_each_message_once_and_in_parts() {
     let (mut world, _) = crowd();
-    let anew = checkpoint_records(&mut world);
-    let bytes: usize = anew.iter().map(|records| records.bytes.len()).sum();
+    let batches = checkpoint_records(&mut world);
+    let bytes: usize = batches.iter().map(|records| records.bytes.len()).sum();
     let deliveries = SESSIONS * MESSAGES * 64;
     assert!(bytes < MESSAGES * PAYLOAD_BYTES + SESSIONS * 256 + deliveries, "{bytes} bytes");
-    let most = anew.iter().map(|records| records.bytes.len()).max();
+    let most = batches.iter().map(|records| records.bytes.len()).max();
     assert!(most < Some(limits::CHECKPOINT_BYTES + 2 * PAYLOAD_BYTES), "{most:?} bytes in a batch");
-    assert_complete(&anew.iter().collect::<Vec<_>>(), "what was told before is forgotten");
+    assert_complete(&batches.iter().collect::<Vec<_>>(), "the checkpoint replaces earlier records");
 }
 
 #[test]
 fn a_crash_during_a_checkpoint_loses_no_message() {
     let (mut world, stored) = crowd();
-    let anew = checkpoint_records(&mut world);
-    for cut in 0..=anew.len() {
-        let batches: Vec<&RecordBatch> = stored.iter().chain(&anew[..cut]).collect();
-        assert_complete(&batches, &format!("{cut} of {} batches", anew.len()));
+    let batches = checkpoint_records(&mut world);
+    for cut in 0..=batches.len() {
+        let batches: Vec<&RecordBatch> = stored.iter().chain(&batches[..cut]).collect();
+        assert_complete(&batches, &format!("{cut} of {} batches", batches.len()));
     }
 }
 
@@ -92,7 +92,7 @@ fn acknowledgements_during_a_checkpoint_are_not_lost() {
     let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
     world.engine.handle_stored(world.now, state);
     let mut all = stored;
-    let first = world.records().expect("a part of it");
+    let first = world.records().expect("the first part of the checkpoint");
     let state = StoreState { up_to: first.number, checkpoint: 1, ..StoreState::default() };
     world.engine.handle_stored(world.now, state);
     all.push(first);
@@ -116,9 +116,9 @@ fn acknowledgements_during_a_checkpoint_are_not_lost() {
 #[test]
 fn sessions_share_a_queued_message_after_a_restart() {
     let (mut world, stored) = crowd();
-    let anew = checkpoint_records(&mut world);
+    let batches = checkpoint_records(&mut world);
     let before = world.engine.metrics().memory_bytes;
-    for batches in [stored.iter().collect::<Vec<_>>(), anew.iter().collect()] {
+    for batches in [stored.iter().collect::<Vec<_>>(), batches.iter().collect()] {
         let mut next = taken_up(image(batches));
         let metrics = next.engine.metrics();
         assert_eq!(metrics.messages_queued, (SESSIONS * MESSAGES) as u64);
@@ -151,7 +151,7 @@ fn a_client_with_queued_messages_connects_when_memory_is_full_and_receives_them(
     }
     let metrics = next.engine.metrics();
     assert_eq!(metrics.messages_queued, 0);
-    // They are connected now, which takes some.
+    // The clients are connected now, which takes some memory.
     let contents = (MESSAGES * PAYLOAD_BYTES) as u64;
     let connections = SESSIONS as u64 * 4_096;
     let bytes = metrics.memory_bytes;
@@ -178,9 +178,9 @@ fn a_rewritten_image_has_each_message_once() {
     assert_eq!(again.sessions, whole.sessions);
 }
 
-/// As a router has it that starts in 1970 and hears the time from the network while it runs.
+/// The clock of a router that starts in 1970 and gets the time from the network while it runs.
 #[test]
-fn sessions_and_messages_are_as_old_as_before_when_the_time_of_day_is_set_forward() {
+fn sessions_and_messages_do_not_age_when_the_time_of_day_is_set_forward() {
     let years_us = 50 * 365 * 86_400 * 1_000_000;
     let mut world = kept();
     let id = world.accept();
@@ -200,19 +200,19 @@ fn sessions_and_messages_are_as_old_as_before_when_the_time_of_day_is_set_forwar
     world.store_all();
     let wall_at_zero_us = WALL_AT_ZERO_US + years_us;
     let mut up_to = world.engine.durability.journal().number() - 1;
-    let mut anew: Vec<RecordBatch> = Vec::new();
-    while anew.last().is_none_or(|last| last.checkpoint != 1) {
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    while batches.last().is_none_or(|last| last.checkpoint != 1) {
         let state = StoreState { up_to, checkpoint: 1, wall_at_zero_us, ..StoreState::default() };
         world.engine.handle_stored(world.now, state);
-        let records = world.records().expect("more to tell");
+        let records = world.records().expect("another batch of the checkpoint");
         up_to = records.number;
-        anew.push(records);
+        batches.push(records);
     }
-    // A minute later the broker is there again.
+    // The broker restarts a minute later.
     let mut next = World::new();
     let again_us = wall_at_zero_us + 120 * 1_000_000;
     next.engine.keep(Keeping { wall_at_zero_us: again_us, waits: true });
-    next.engine.restore(image(&anew));
+    next.engine.restore(image(&batches));
     next.store_all();
     next.advance_ms(1_000);
     let id = next.accept();
@@ -226,6 +226,6 @@ fn sessions_and_messages_are_as_old_as_before_when_the_time_of_day_is_set_forwar
             left_s.extend(publish.properties.message_expiry_interval);
         }
     });
-    assert_eq!(left_s.len(), 2, "both messages are there");
+    assert_eq!(left_s.len(), 2, "both messages are queued");
     assert!(left_s.iter().all(|left| (86_100..86_400).contains(left)), "{left_s:?}");
 }

@@ -1,9 +1,9 @@
-//! Several cores, batch by batch: what the simulation's judge does not look at, as how many batches
-//! something takes, and how evenly it is spread.
+//! Several cores, batch by batch: what the simulation does not check, such as the number of batches
+//! and how evenly messages are spread.
 
 use super::*;
 
-/// Cores that hear of each other when the test says so.
+/// Cores that exchange batches when the test says so.
 pub(super) struct Cores(pub(super) Vec<World>);
 
 impl Cores {
@@ -22,7 +22,7 @@ impl Cores {
         Self(Place::each(cores).into_iter().map(at).collect())
     }
 
-    /// Carries what one core has to say to another; how many batches that were.
+    /// Carries the batches of one core to another, and returns their number.
     pub(super) fn carry(&mut self, from: u16, to: u16) -> usize {
         let mut batches = 0;
         while let Some(batch) = self.0[usize::from(from)].engine.poll_batch(CoreId(to)) {
@@ -34,7 +34,7 @@ impl Cores {
         batches
     }
 
-    /// Until nobody has anything to say.
+    /// Carries batches until no core has any left.
     pub(super) fn settle(&mut self) {
         let count = self.0.len() as u16;
         loop {
@@ -50,10 +50,13 @@ impl Cores {
         }
     }
 
-    /// A client that the core gives its name, so that it is at home there.
+    /// Connects a client with a Client Identifier assigned by the core, which is thus its home.
     pub(super) fn connect(&mut self, core: usize) -> ConnectionId {
         let id = self.0[core].connect(&Client::v5(""));
-        assert!(self.0[core].leaving.is_empty(), "a client without a name stays where it is");
+        assert!(
+            self.0[core].leaving.is_empty(),
+            "a client without a Client Identifier stays on its core"
+        );
         id
     }
 }
@@ -71,17 +74,21 @@ fn all_subscriptions_of_a_turn_wait_for_one_round_trip() {
     for (n, &id) in ids.iter().enumerate() {
         cores.0[0].subscribe(id, &format!("own/{n}"), Qos::AtLeastOnce);
     }
-    assert_eq!(subacks(&mut cores.0[0], &ids), 0, "the other core does not know");
+    assert_eq!(
+        subacks(&mut cores.0[0], &ids),
+        0,
+        "the other core does not know the subscriptions yet"
+    );
     assert_eq!((cores.carry(0, 1), cores.carry(1, 0)), (1, 1));
     assert_eq!(subacks(&mut cores.0[0], &ids), 1_000);
-    // What is known over there is answered at once.
+    // A subscription that the other core knows is answered at once.
     cores.0[0].subscribe(ids[1], "own/0", Qos::AtMostOnce);
     assert_eq!(subacks(&mut cores.0[0], &ids), 1);
     assert_eq!(cores.carry(0, 1), 0);
 }
 
 #[test]
-fn an_idle_connection_keeps_no_line_of_answers() {
+fn an_idle_connection_holds_no_queue_of_answers() {
     let mut cores = Cores::new(2);
     let id = cores.connect(0);
     cores.0[0].subscribe(id, "a", Qos::AtMostOnce);
@@ -94,7 +101,8 @@ fn an_idle_connection_keeps_no_line_of_answers() {
     assert_eq!(holds(&mut cores), (false, false));
 }
 
-/// While its lane is full, messages for a core collect in one block a turn; others read theirs.
+/// While the lane to a core is full, messages for it are collected in one block a turn; other cores
+/// read theirs.
 #[test]
 fn a_core_whose_lane_was_full_gets_every_message_in_order() {
     let mut cores = Cores::new(3);
@@ -115,7 +123,7 @@ fn a_core_whose_lane_was_full_gets_every_message_in_order() {
         assert_eq!(cores.carry(0, 1), 1);
         assert_eq!(payloads(&mut cores, 1), 1);
     }
-    assert_eq!(cores.carry(0, 2), 1, "it waited in one batch");
+    assert_eq!(cores.carry(0, 2), 1, "the messages waited in one batch");
     let packets = cores.0[2].packets(subscribers[1], Version::V5);
     let found: Vec<bool> = (1..=5)
         .map(|number| packets[number - 1].contains(&format!("[{number}, {number}, {number}]")))
@@ -131,9 +139,9 @@ fn a_message_is_acknowledged_once_all_cores_with_subscribers_have_it() {
     cores.settle();
     cores.0[0].publish(here, "a", b"1", Qos::AtLeastOnce, 7);
     assert_eq!(cores.0[0].packets(here, Version::V5), [""; 0]);
-    assert_eq!(cores.carry(0, 2), 0, "nobody there wants it");
+    assert_eq!(cores.carry(0, 2), 0, "no subscriber on that core");
     assert_eq!(cores.carry(0, 1), 1);
-    assert_eq!(cores.0[0].packets(here, Version::V5), [""; 0], "the receipt is under way");
+    assert_eq!(cores.0[0].packets(here, Version::V5), [""; 0], "the receipt has not arrived yet");
     assert_eq!(cores.carry(1, 0), 1);
     let packets = cores.0[0].packets(here, Version::V5);
     assert!(packets[0].starts_with("Puback"), "{packets:?}");
@@ -141,7 +149,7 @@ fn a_message_is_acknowledged_once_all_cores_with_subscribers_have_it() {
 }
 
 #[test]
-fn a_shared_subscription_is_even_over_members_and_not_over_cores() {
+fn a_shared_subscription_is_balanced_over_members_and_not_over_cores() {
     let mut cores = Cores::new(3);
     let members = [(0, 3), (1, 1), (2, 2)];
     let mut joined = Vec::new();
@@ -165,7 +173,7 @@ fn a_shared_subscription_is_even_over_members_and_not_over_cores() {
 }
 
 #[test]
-fn a_member_whose_suback_has_come_is_counted_by_every_core() {
+fn every_core_counts_a_member_once_it_has_received_suback() {
     let mut cores = Cores::new(2);
     let first = cores.connect(1);
     cores.0[1].subscribe(first, "$share/g/a", Qos::AtMostOnce);
@@ -174,10 +182,14 @@ fn a_member_whose_suback_has_come_is_counted_by_every_core() {
     cores.settle();
     cores.0[1].packets(second, Version::V5);
     cores.0[1].subscribe(second, "$share/g/a", Qos::AtMostOnce);
-    assert_eq!(subacks(&mut cores.0[1], &[second]), 0, "the other core does not count it yet");
+    assert_eq!(
+        subacks(&mut cores.0[1], &[second]),
+        0,
+        "the other core does not count the member yet"
+    );
     assert_eq!((cores.carry(1, 0), cores.carry(0, 1)), (1, 1));
     assert_eq!(subacks(&mut cores.0[1], &[second]), 1);
-    // One more here: of three in turn, two are over there.
+    // One more member here: two of the three are on the other core.
     let third = cores.connect(0);
     cores.0[0].subscribe(third, "$share/g/a", Qos::AtMostOnce);
     for _ in 0..30 {
@@ -190,7 +202,7 @@ fn a_member_whose_suback_has_come_is_counted_by_every_core() {
 }
 
 #[test]
-fn a_client_goes_home_with_its_name_and_is_counted_there() {
+fn a_client_is_handed_over_to_its_home_core_and_counted_there() {
     let mut cores = Cores::new(4);
     let mut at_home = 0;
     for n in 0..200 {
@@ -215,7 +227,7 @@ fn a_client_goes_home_with_its_name_and_is_counted_there() {
 }
 
 #[test]
-fn who_goes_home_waits_for_connack_since_the_first_core_read_connect() {
+fn connack_latency_of_a_handed_over_client_starts_when_the_first_core_reads_connect() {
     let mut cores = Cores::with(2, |settings| settings.stats.enabled = true);
     let mut waited = Vec::new();
     for n in 0..20 {
@@ -241,7 +253,7 @@ fn who_goes_home_waits_for_connack_since_the_first_core_read_connect() {
 }
 
 #[test]
-fn messages_of_clients_elsewhere_are_counted_by_qos_and_the_brokers_own_are_not() {
+fn forwarded_messages_are_counted_by_qos_and_the_brokers_own_are_not() {
     let mut cores = Cores::with(2, |settings| settings.mqtt.sys_interval_s = 1);
     let [here, there] = [cores.connect(0), cores.connect(1)];
     cores.0[1].subscribe(there, "a", Qos::ExactlyOnce);
@@ -257,7 +269,7 @@ fn messages_of_clients_elsewhere_are_counted_by_qos_and_the_brokers_own_are_not(
 }
 
 #[test]
-fn each_core_is_counted_and_all_together() {
+fn metrics_are_counted_for_each_core_and_in_total() {
     let mut cores = Cores::with(2, |settings| settings.mqtt.sys_interval_s = 1);
     let [here, there] = [cores.connect(0), cores.connect(1)];
     cores.0[1].subscribe(there, "a", Qos::AtMostOnce);
@@ -270,7 +282,7 @@ fn each_core_is_counted_and_all_together() {
         cores.0.iter_mut().for_each(|world| world.advance_ms(1_100));
         cores.settle();
     }
-    // Any core shows all of it.
+    // Any core shows the totals.
     cores.0[1].publishes(there);
     cores.0[1].subscribe(there, "$SYS/broker/#", Qos::AtMostOnce);
     cores.settle();

@@ -1,4 +1,4 @@
-//! What waits until it is stored, and what is told to the store.
+//! Answers that wait until records are stored, and the records that are written.
 
 use super::*;
 use crate::base::ids::SessionId;
@@ -17,7 +17,7 @@ fn kept_by(access: Box<dyn Access>) -> World {
     world
 }
 
-/// The same, with a client whose session is kept and subscribed to `t`, and one that publishes.
+/// A broker with a store, a client with a persistent session subscribed to `t`, and a publisher.
 pub(super) fn kept_pair(qos: Qos) -> (World, ConnectionId, ConnectionId) {
     let mut world = kept();
     let consumer = world.connect_kept("consumer");
@@ -26,7 +26,7 @@ pub(super) fn kept_pair(qos: Qos) -> (World, ConnectionId, ConnectionId) {
     (world, consumer, publisher)
 }
 
-/// What a start makes of everything that was stored.
+/// A broker restored from an image.
 pub(super) fn taken_up(image: Image) -> World {
     let mut world = kept();
     world.engine.restore(image);
@@ -35,21 +35,21 @@ pub(super) fn taken_up(image: Image) -> World {
 }
 
 impl World {
-    /// What the engine hands over at the end of a turn.
+    /// The batch that the engine hands over at the end of a turn.
     pub(super) fn records(&mut self) -> Option<RecordBatch> {
         let records = self.engine.poll_records();
         assert!(self.engine.poll_records().is_none(), "one batch at a time");
         records
     }
 
-    /// The store has everything up to a batch.
+    /// Reports that all batches up to `up_to` are stored.
     pub(super) fn stored(&mut self, up_to: u64) {
         let now = self.now;
         self.engine.handle_stored(now, StoreState { up_to, ..StoreState::default() });
         self.settle();
     }
 
-    /// Hands over and stores until nothing is left to; what was handed over.
+    /// Hands over and stores batches until none is left, and returns them.
     pub(super) fn store_all(&mut self) -> Vec<RecordBatch> {
         let mut all = Vec::new();
         while let Some(records) = self.records() {
@@ -59,7 +59,7 @@ impl World {
         all
     }
 
-    /// A client whose session is kept, with its CONNACK taken off.
+    /// Connects a client with a persistent session and drops its CONNACK.
     fn connect_kept(&mut self, name: &str) -> ConnectionId {
         let id = self.accept();
         self.send_connect(id, &Client::persistent(name));
@@ -69,8 +69,8 @@ impl World {
         id
     }
 
-    /// The same; what was told of it.
-    fn connect_kept_told(&mut self, name: &str) -> Vec<RecordBatch> {
+    /// Connects a client with a persistent session, and returns the records of it.
+    fn connect_kept_logged(&mut self, name: &str) -> Vec<RecordBatch> {
         let id = self.accept();
         self.send_connect(id, &Client::persistent(name));
         self.store_all()
@@ -108,9 +108,9 @@ fn connack_and_suback_wait_until_the_session_is_stored() {
 fn acknowledgements_wait_for_the_store_except_at_qos_0() {
     let (mut world, consumer, publisher) = kept_pair(Qos::AtLeastOnce);
     world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
-    assert_eq!(world.payloads(consumer), ["1"], "the consumer need not wait");
+    assert_eq!(world.payloads(consumer), ["1"], "the consumer does not wait for the store");
     let first = world.records().expect("the message").number;
-    // More comes while the first is being stored: it is collected.
+    // Messages that arrive while the first batch is being stored are collected.
     world.publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
     world.publish(publisher, "t", b"3", Qos::AtMostOnce, 0);
     assert_eq!(world.payloads(consumer), ["2", "3"]);
@@ -146,13 +146,13 @@ fn a_delivery_acknowledged_before_its_batch_is_handed_over_is_never_written() {
         world.send(consumer, Version::V5, &Packet::Puback(ack(number)));
     }
     world.stored(first.number);
-    let second = world.records().expect("a batch, though nothing is left of it");
+    let second = world.records().expect("a batch, even if it is empty");
     assert!(second.bytes.is_empty(), "{} bytes", second.bytes.len());
     world.stored(second.number);
     assert_eq!(world.packets(publisher, Version::V5).len(), 9);
     let image = image(&[first]);
     let of = image.sessions.values().find(|of| &*of.client_identifier == "consumer");
-    assert!(of.is_none(), "the session was told before");
+    assert!(of.is_none(), "the session was logged before");
 }
 
 #[test]
@@ -161,9 +161,9 @@ fn the_end_of_a_delivery_waits_for_the_next_record_for_a_limited_time() {
     world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
     world.store_all();
     world.send(consumer, Version::V5, &Packet::Puback(ack(1)));
-    assert!(world.records().is_none(), "nobody waits for it");
+    assert!(world.records().is_none(), "no answer waits for the record");
     world.publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
-    assert_eq!(world.store_all().len(), 1, "both go together");
+    assert_eq!(world.store_all().len(), 1, "both records in one batch");
     world.send(consumer, Version::V5, &Packet::Puback(ack(2)));
     assert!(world.records().is_none());
     world.advance_ms(limits::RECORDS_REST_S * 1_000 + 100);
@@ -199,7 +199,7 @@ fn qos_2_publish_and_pubrel_wait_for_their_records() {
 
 #[test]
 fn later_messages_queue_behind_a_retained_message_that_waits_for_the_store() {
-    // One by one, and so many that they share an encoding.
+    // A few subscribers, and so many that they share an encoding.
     for consumers in [1, limits::FAN_OUT_BATCH_RECIPIENTS_MIN] {
         let mut world = kept();
         let publisher = world.connect(&Client::v5("publisher"));
@@ -209,13 +209,14 @@ fn later_messages_queue_behind_a_retained_message_that_waits_for_the_store() {
         world.store_all();
         let ids: Vec<_> = (0..consumers).map(|n| world.connect_kept(&format!("c{n}"))).collect();
         ids.iter().for_each(|&id| world.subscribe(id, "t", Qos::ExactlyOnce));
-        // SUBACK is there, and what follows it is being stored.
+        // SUBACK has been sent, and the records after it are being stored.
         let records = world.records().expect("the subscriptions");
         world.stored(records.number);
         for (payload, qos) in [("0", Qos::AtMostOnce), ("1", Qos::AtLeastOnce)] {
             world.publish(publisher, "t", payload.as_bytes(), qos, 2);
         }
-        ids.iter().for_each(|&id| assert!(world.payloads(id).is_empty(), "the old one is first"));
+        ids.iter()
+            .for_each(|&id| assert!(world.payloads(id).is_empty(), "the older message is first"));
         world.store_all();
         ids.iter().for_each(|&id| assert_eq!(world.payloads(id), ["old", "0", "1"]));
     }
@@ -278,41 +279,45 @@ fn publishers_are_paused_while_the_backlog_of_the_store_is_large() {
 #[test]
 fn a_checkpoint_equals_the_records_before_it() {
     let mut world = kept_by(Box::new(Named));
-    let mut told = Vec::new();
+    let mut logged = Vec::new();
     let away = world.accept();
     world.send_connect(away, &Client::persistent("away"));
     world.subscribe(away, "t", Qos::ExactlyOnce);
-    told.extend(world.store_all());
+    logged.extend(world.store_all());
     let publisher = world.accept();
     world.send_connect(publisher, &Client::persistent("publisher"));
-    told.extend(world.store_all());
+    logged.extend(world.store_all());
     for (number, qos) in [(1, Qos::AtLeastOnce), (2, Qos::ExactlyOnce), (3, Qos::ExactlyOnce)] {
         world.publish(publisher, "t", &[number as u8; 10], qos, number);
-        told.extend(world.store_all());
+        logged.extend(world.store_all());
     }
     let mut retained = publish("$own/t", b"kept", Qos::AtLeastOnce, 9);
     retained.retain = true;
     world.send(publisher, Version::V5, &Packet::Publish(retained));
     world.send(away, Version::V5, &Packet::Pubrec(ack(2)));
-    told.extend(world.store_all());
+    logged.extend(world.store_all());
     world.cut(away);
     world.publish(publisher, "t", b"waits", Qos::AtLeastOnce, 4);
-    told.extend(world.store_all());
-    let last = told.last().expect("some").number;
+    logged.extend(world.store_all());
+    let last = logged.last().expect("some").number;
     let now = world.now;
     let state = StoreState { up_to: last, checkpoint: 1, ..StoreState::default() };
     world.engine.handle_stored(now, state);
-    let anew = world.records().expect("everything");
-    assert_eq!(anew.checkpoint, 1);
-    let (before, after) = (image(&told), image(&[anew]));
+    let checkpoint = world.records().expect("everything");
+    assert_eq!(checkpoint.checkpoint, 1);
+    let (before, after) = (image(&logged), image(&[checkpoint]));
     assert_eq!(before.sessions, after.sessions);
     assert_eq!(before.retained, after.retained);
-    let of = after.sessions.values().find(|of| &*of.client_identifier == "away").expect("it is");
+    let of = after
+        .sessions
+        .values()
+        .find(|of| &*of.client_identifier == "away")
+        .expect("the session of away");
     assert_eq!((of.inflight.len(), of.queue.len(), after.retained.len()), (3, 1, 1));
     assert_eq!(of.owner.as_deref(), Some("away's user"));
 }
 
-/// Lets everybody in under a name made of the Client Identifier.
+/// Admits every client as a user named after its Client Identifier.
 struct Named;
 
 impl Access for Named {
@@ -326,22 +331,25 @@ impl Access for Named {
 fn a_session_is_restored_with_its_owner_and_without_one_as_by_earlier_versions() {
     let mut named = kept_by(Box::new(Named));
     named.connect_kept("c");
-    let mut told = named.connect_kept_told("d");
-    let of = |told: &[RecordBatch], name: &str| {
-        let image = image(told);
+    let mut logged = named.connect_kept_logged("d");
+    let of = |logged: &[RecordBatch], name: &str| {
+        let image = image(logged);
         let mut sessions = image.sessions.into_values();
-        sessions.find(|of| &*of.client_identifier == name).expect("it is kept").owner
+        sessions.find(|of| &*of.client_identifier == name).expect("the session is restored").owner
     };
-    assert_eq!(of(&told, "d").as_deref(), Some("d's user"));
+    assert_eq!(of(&logged, "d").as_deref(), Some("d's user"));
     let mut again = kept_by(Box::new(AllowAll));
-    again.engine.restore(image(&told));
+    again.engine.restore(image(&logged));
     let id = again.accept();
     again.send_connect(id, &Client::persistent("d"));
-    told.extend(again.store_all());
-    assert!(again.packets(id, Version::V5)[0].contains("NotAuthorized"), "nobody is not d's user");
+    logged.extend(again.store_all());
+    assert!(
+        again.packets(id, Version::V5)[0].contains("NotAuthorized"),
+        "an anonymous client is not the user of d"
+    );
     let mut unnamed = kept();
-    let told = unnamed.connect_kept_told("e");
-    assert_eq!(of(&told, "e"), None);
+    let logged = unnamed.connect_kept_logged("e");
+    assert_eq!(of(&logged, "e"), None);
 }
 
 #[test]
@@ -350,11 +358,11 @@ fn a_delivery_of_a_checkpoint_that_ends_in_the_same_batch_is_removed_with_its_me
     let consumer = world.accept();
     world.send_connect(consumer, &Client::persistent("consumer"));
     world.subscribe(consumer, "t", Qos::AtLeastOnce);
-    let mut told = world.store_all();
+    let mut logged = world.store_all();
     let publisher = world.connect(&Client::v5("publisher"));
     world.publish(publisher, "t", b"1", Qos::AtLeastOnce, 1);
-    told.extend(world.records());
-    let first = told.last().expect("a batch").number;
+    logged.extend(world.records());
+    let first = logged.last().expect("a batch").number;
     world.publish(publisher, "t", b"2", Qos::AtLeastOnce, 2);
     let (now, up_to) = (world.now, first - 1);
     let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
@@ -362,30 +370,30 @@ fn a_delivery_of_a_checkpoint_that_ends_in_the_same_batch_is_removed_with_its_me
     assert!(world.records().is_none(), "the first is being stored");
     world.send(consumer, Version::V5, &Packet::Puback(ack(2)));
     world.engine.handle_stored(now, StoreState { up_to: first, ..state });
-    told.extend(world.records());
-    let image = image(&told);
+    logged.extend(world.records());
+    let image = image(&logged);
     let of = image.sessions.values().next().expect("the consumer");
     let payloads: Vec<_> = of.inflight.iter().filter_map(|of| of.content.as_ref()).collect();
     assert_eq!(payloads.len(), 1);
-    assert_eq!(&*payloads[0].get().expect("told").payload, b"1");
+    assert_eq!(&*payloads[0].get().expect("logged").payload, b"1");
 }
 
 #[test]
 fn the_state_is_restored_from_its_records() {
     let mut world = kept();
-    let mut told = Vec::new();
+    let mut logged = Vec::new();
     let id = world.accept();
     world.send_connect(id, &Client::persistent("c"));
     world.subscribe(id, "t", Qos::AtLeastOnce);
-    told.extend(world.store_all());
+    logged.extend(world.store_all());
     world.packets(id, Version::V5);
     world.publish(id, "t", b"1", Qos::AtLeastOnce, 1);
-    told.extend(world.store_all());
+    logged.extend(world.store_all());
     world.cut(id);
     world.publish_from_elsewhere(b"2");
-    told.extend(world.store_all());
+    logged.extend(world.store_all());
     let mut next = kept();
-    let restored = next.engine.restore(image(&told));
+    let restored = next.engine.restore(image(&logged));
     assert_eq!((restored.sessions, restored.messages), (1, 2));
     let id = next.connect_kept_with_rest("c");
     let seen: Vec<_> = next.payloads(id);
@@ -403,7 +411,7 @@ impl World {
         self.publish(publisher, "t", payload, Qos::AtLeastOnce, 1);
     }
 
-    /// As `connect_kept`, and what follows CONNACK stays to be looked at.
+    /// As `connect_kept`, and keeps the packets after CONNACK.
     fn connect_kept_with_rest(&mut self, name: &str) -> ConnectionId {
         let id = self.accept();
         self.send_connect(id, &Client::persistent(name));
@@ -412,7 +420,7 @@ impl World {
     }
 }
 
-/// A publisher to whom a Receive Maximum of ten was told, and a consumer that is away.
+/// A publisher that was given a Receive Maximum of ten, and a disconnected consumer.
 fn publisher_with_ten() -> (World, ConnectionId) {
     let mut world =
         World::with(|settings| settings.limits.receive_maximum = 10, Box::new(AllowAll));
@@ -428,14 +436,17 @@ fn publisher_with_ten() -> (World, ConnectionId) {
 #[test]
 fn messages_that_wait_for_the_store_do_not_count_against_the_servers_receive_maximum() {
     let (mut world, publisher) = publisher_with_ten();
-    // One is on its way to the disk, which takes its time, and all others wait behind it.
+    // The disk is slow with one batch, and all later messages wait behind it.
     let mut sent = 0;
     while !world.paused.contains(&publisher) {
         sent += 1;
         let qos = if sent % 2 == 0 { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
         world.publish(publisher, "t", b"m", qos, sent);
         assert!(!world.closed.contains(&publisher), "{sent}");
-        assert!(usize::from(sent) <= limits::ANSWERS_MAX, "what waits is bounded");
+        assert!(
+            usize::from(sent) <= limits::ANSWERS_MAX,
+            "the number of waiting answers is bounded"
+        );
     }
     assert!(sent > 1_000, "{sent}");
     assert!(world.packets(publisher, Version::V5).is_empty());
@@ -451,7 +462,7 @@ fn messages_that_wait_for_the_store_do_not_count_against_the_servers_receive_max
 }
 
 #[test]
-fn mqtt_3_3_4_7_what_a_client_itself_leaves_unfinished_is_part_of_it_where_there_is_a_store() {
+fn mqtt_3_3_4_7_with_a_store_unfinished_exchanges_of_the_client_count_against_receive_maximum() {
     let (mut world, publisher) = publisher_with_ten();
     for number in 1..=10 {
         world.publish(publisher, "t", b"m", Qos::ExactlyOnce, number);

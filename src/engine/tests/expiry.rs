@@ -1,5 +1,5 @@
-//! Retained messages that expire: they go by themselves, a bounded number in a turn, and leave
-//! nothing behind.
+//! Expiry of messages: retained messages are removed without any other event, a bounded number in a
+//! turn, and leave nothing behind.
 
 use super::cores::Cores;
 use super::*;
@@ -21,7 +21,7 @@ impl World {
 }
 
 #[test]
-fn a_retained_message_goes_when_it_expires_though_nobody_subscribes() {
+fn an_expired_retained_message_is_removed_without_any_subscriber() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
     world.retain(id, "stays", b"1", None);
@@ -44,7 +44,7 @@ fn a_retained_message_goes_when_it_expires_though_nobody_subscribes() {
 }
 
 #[test]
-fn messages_that_have_expired_keep_nothing_out() {
+fn expired_messages_leave_room_for_new_ones() {
     let change = |settings: &mut Settings| settings.limits.retained_messages_max = 1_000;
     let mut world = World::with(change, Box::new(AllowAll));
     let id = world.connect(&Client::v5("c"));
@@ -53,14 +53,14 @@ fn messages_that_have_expired_keep_nothing_out() {
     }
     world.retain(id, "late", b"1", None);
     assert!(world.packets(id, Version::V5).pop().expect("PUBACK").contains("QuotaExceeded"));
-    // Their time has passed, and no timer has fired yet.
+    // The messages have expired, and no timer has fired yet.
     world.now = Now(world.now.0 + 1_000_001);
     world.retain(id, "late", b"1", None);
     assert!(world.packets(id, Version::V5).pop().expect("PUBACK").contains("NoMatching"));
 }
 
 #[test]
-fn a_turn_takes_a_bounded_number_of_expired_messages_away() {
+fn a_turn_removes_a_bounded_number_of_expired_messages() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
     for n in 0..5_000 {
@@ -80,7 +80,7 @@ fn a_turn_takes_a_bounded_number_of_expired_messages_away() {
 }
 
 #[test]
-fn a_message_that_is_replaced_leaves_no_expiry_behind() {
+fn a_replaced_message_leaves_no_expiry_entry_behind() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
     let bytes_before = world.engine.place.ledger().bytes();
@@ -99,11 +99,11 @@ fn a_message_that_is_replaced_leaves_no_expiry_behind() {
 }
 
 #[test]
-fn every_core_finds_out_what_expires_and_no_older_message_comes_back() {
+fn every_core_expires_a_message_and_no_older_one_replaces_it() {
     let mut cores = Cores::new(2);
     let ids = [cores.connect(0), cores.connect(1)];
     cores.settle();
-    // The older one is still on its way when the younger one has expired.
+    // The older message is still in transit when the younger one has expired.
     cores.0[1].retain(ids[1], "t", b"older", None);
     cores.0[0].advance_ms(1);
     cores.0[0].retain(ids[0], "t", b"younger", Some(1));
@@ -115,18 +115,19 @@ fn every_core_finds_out_what_expires_and_no_older_message_comes_back() {
     cores.settle();
     for world in &mut cores.0 {
         assert_eq!(world.retained().0, 0);
-        assert_eq!(world.retained().2, 2, "both expired here");
+        assert_eq!(world.retained().2, 2, "both messages have expired on this core");
     }
     for _ in 0..4 {
         cores.0.iter_mut().for_each(|world| world.advance_ms(1_000));
         cores.settle();
     }
     for world in &mut cores.0 {
-        assert!(world.engine.retained.is_empty(), "what is remembered of them goes too");
+        assert!(world.engine.retained.is_empty(), "tombstones are removed too");
     }
 }
 
-/// One that is away, with a full queue of twenty messages, of which those live on whose number `lives` says.
+/// A disconnected client with a full queue of twenty messages; those for which `lives` returns true
+/// do not expire.
 fn full_queue(policy: QueuePolicy, lives: impl Fn(u16) -> bool) -> (World, ConnectionId) {
     let change = |settings: &mut Settings| {
         settings.limits.queue_messages_max = 20;
@@ -164,7 +165,7 @@ impl World {
         self.payloads(reader).len()
     }
 
-    /// What comes to the reader when it is back.
+    /// The messages that the reader receives when it reconnects.
     fn payloads_on_return(&mut self) -> Vec<u16> {
         let reader = self.accept();
         self.send_connect(reader, &Client::persistent("reader"));
@@ -174,10 +175,10 @@ impl World {
 }
 
 #[test]
-fn what_has_expired_in_a_full_queue_makes_room_before_anything_is_dropped() {
+fn expired_messages_in_a_full_queue_make_room_before_any_message_is_dropped() {
     use QueuePolicy::*;
     for policy in [DropNewest, DropOldest, Disconnect, KeepLatest] {
-        // All of them, those in front, those behind, every third.
+        // All messages expire, those at the head, those at the tail, every third.
         let lives: [fn(u16) -> bool; 4] = [|_| false, |n| n > 10, |n| n <= 10, |n| n % 3 > 0];
         for lives in lives {
             let (mut world, writer) = full_queue(policy, lives);
@@ -191,7 +192,7 @@ fn what_has_expired_in_a_full_queue_makes_room_before_anything_is_dropped() {
             assert_eq!(metrics.drops.of(DropCause::QueueFull), 0, "{policy:?}");
             assert_eq!(metrics.drops.of(DropCause::Expired), 20 - alive.len() as u64);
             assert_eq!(metrics.messages_queued, 20);
-            // One more is one too many again.
+            // The next message finds the queue full again.
             world.publish_expiring(writer, "t/last", 50, None);
             assert_eq!(world.engine.metrics().drops.of(DropCause::QueueFull), 1);
             let seen = world.payloads_on_return();
@@ -207,7 +208,7 @@ fn what_has_expired_in_a_full_queue_makes_room_before_anything_is_dropped() {
 }
 
 #[test]
-fn a_long_queue_is_looked_through_a_part_at_a_time_and_only_when_something_may_have_expired() {
+fn a_long_queue_is_scanned_in_parts_and_only_when_a_message_may_have_expired() {
     const MESSAGES: usize = 20_000;
     let change = |settings: &mut Settings| {
         settings.limits.queue_messages_max = MESSAGES as u32;
@@ -250,7 +251,7 @@ fn a_long_queue_is_looked_through_a_part_at_a_time_and_only_when_something_may_h
 }
 
 #[test]
-fn what_has_expired_gives_its_memory_to_what_comes_when_memory_is_full() {
+fn expired_messages_free_memory_for_new_ones_when_memory_is_full() {
     let change = |settings: &mut Settings| settings.limits.memory_bytes_max = 4 << 20;
     let mut world = World::with(change, Box::new(AllowAll));
     let reader = world.connect(&Client::persistent("reader"));
@@ -279,7 +280,7 @@ fn what_has_expired_gives_its_memory_to_what_comes_when_memory_is_full() {
 }
 
 #[test]
-fn retained_messages_that_have_expired_leave_their_places_to_others_while_some_live() {
+fn expired_retained_messages_free_their_places_while_others_are_live() {
     let change = |settings: &mut Settings| settings.limits.retained_messages_max = 1_000;
     let mut world = World::with(change, Box::new(AllowAll));
     let id = world.connect(&Client::v5("c"));

@@ -196,7 +196,7 @@ fn messages_of_other_publishers_wait_if_they_have_many_recipients_and_overtake_i
     cut.world.arrive(alone, &Packet::Publish(publish("few", b"x", Qos::AtLeastOnce, 1)));
     cut.world.turn();
     assert_eq!(cut.world.payloads(alone), ["x"]);
-    assert!(!cut.world.engine.router.fan_outs().is_empty(), "both are under way");
+    assert!(!cut.world.engine.router.fan_outs().is_empty(), "both fan-outs are in progress");
     cut.world.settle();
     assert_eq!(cut.world.payloads_of(&cut.subscribers), has(4, 4, &["1", "2"]));
 }
@@ -234,7 +234,11 @@ fn the_place_of_a_session_that_ends_before_its_turn_stays_taken_during_the_fan_o
         let got = cut.world.payloads_of(&cut.subscribers);
         assert_eq!(got, has(5, 6, &["m"]), "{qos:?}");
         assert_eq!(cut.world.payloads(newcomer), [""; 0], "{qos:?}");
-        assert_eq!(cut.world.engine.sessions.len(), sessions, "the place is free again");
+        assert_eq!(
+            cut.world.engine.sessions.len(),
+            sessions,
+            "the slot of the session is free again"
+        );
     }
 }
 
@@ -292,11 +296,15 @@ fn another_core_gets_a_receipt_once_all_recipients_have_a_message_and_then_for_l
     assert_eq!(there.payloads_of(&subscribers), has(2, 5, &["1"]));
     assert!(there.engine.poll_batch(CoreId(0)).is_none(), "no receipt yet");
     there.engine.handle_batch(there.now, CoreId(0), std::mem::take(&mut batches[1]));
-    assert!(there.engine.has_unread_batches(), "it waits");
+    assert!(there.engine.has_unread_batches(), "the publisher waits");
     there.settle();
     assert!(there.payloads_of(&subscribers)[4] == ["1", "2"]);
     cores.settle();
-    assert_eq!(cores.0[0].packets(publisher, Version::V5).len(), 2, "both are acknowledged");
+    assert_eq!(
+        cores.0[0].packets(publisher, Version::V5).len(),
+        2,
+        "both messages are acknowledged"
+    );
 }
 
 #[test]
@@ -339,7 +347,11 @@ fn a_message_is_acknowledged_once_all_of_its_deliveries_are_durable() {
             assert_eq!(cut.world.packets(cut.publisher, Version::V5), [""; 0], "{qos:?}");
             cut.world.go_on();
         }
-        assert_eq!(cut.world.packets(cut.publisher, Version::V5), [""; 0], "not all is stored");
+        assert_eq!(
+            cut.world.packets(cut.publisher, Version::V5),
+            [""; 0],
+            "some records are not stored yet"
+        );
         cut.stored.extend(cut.world.store_all());
         let answers = cut.world.packets(cut.publisher, Version::V5);
         assert!(answers.len() == 1 && answers[0].starts_with("Pub"), "{answers:?}");
@@ -422,9 +434,9 @@ fn a_durable_will_interrupted_by_a_crash_reaches_all_subscribers() {
     cut.go_away();
     cut.world.engine.handle_closed(cut.world.now, mortal);
     cut.world.turn();
-    let told = cut.world.records().expect("some deliveries");
-    let up_to = told.number;
-    cut.stored.push(told);
+    let logged = cut.world.records().expect("some deliveries");
+    let up_to = logged.number;
+    cut.stored.push(logged);
     assert!(!cut.world.engine.router.fan_outs().is_empty());
     let mut next = taken_up(image(&cut.stored));
     next.advance_ms(100);

@@ -19,7 +19,7 @@ fn add_away(world: &mut World, name: &str, qos: Qos) {
 
 /// The number of queued messages of a session.
 fn waiting(world: &World, name: &str) -> usize {
-    let session = world.engine.sessions.find(name).expect("it has a session");
+    let session = world.engine.sessions.find(name).expect("a session of that name");
     world.engine.sessions.queued(session)
 }
 
@@ -59,7 +59,7 @@ fn a_message_is_not_lost_if_most_members_cannot_queue_it() {
     (1..=5).for_each(|n| world.publish(publisher, "t", b"m", Qos::AtLeastOnce, n));
     assert_eq!(waiting(&world, "waits"), 5);
     world.publish(publisher, "t", b"m", Qos::AtMostOnce, 0);
-    assert_eq!(waiting(&world, "waits"), 5, "QoS 0 waits for nobody");
+    assert_eq!(waiting(&world, "waits"), 5, "QoS 0 is not queued for disconnected members");
 }
 
 #[test]
@@ -85,9 +85,15 @@ fn a_member_that_keeps_up_is_found_among_many_that_do_not() {
     }
     (300..400).for_each(|n| world.publish(publisher, "t", b"m", Qos::AtLeastOnce, n));
     let got = world.payloads(fit).len();
-    assert!(got >= 13, "each message asks 32 of 201: one in seven comes by it, and it got {got}");
+    assert!(
+        got >= 13,
+        "each message tries 32 of 201 members, so one in seven reaches it: it got {got}"
+    );
     let others: Vec<usize> = (0..200).map(|n| waiting(&world, &format!("busy {n}"))).collect();
-    assert!(others.iter().all(|&messages| messages <= 1), "they have turns too: {others:?}");
+    assert!(
+        others.iter().all(|&messages| messages <= 1),
+        "other members receive at most one message each: {others:?}"
+    );
 }
 
 #[test]
@@ -102,5 +108,5 @@ fn a_member_that_is_granted_a_lower_qos_queues_no_more_messages() {
     assert_eq!(waiting(&world, "member"), 0);
     let member = world.connect(&Client { clean_start: false, ..Client::persistent("member") });
     world.publish(publisher, "t", b"m", Qos::AtLeastOnce, 2);
-    assert_eq!(world.payloads(member), ["m"], "connected it gets what is published");
+    assert_eq!(world.payloads(member), ["m"], "a connected member receives the message");
 }

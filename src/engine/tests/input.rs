@@ -1,8 +1,8 @@
-//! Input that has come and is not served yet: how much of it there may be.
+//! Bounds on input that has been received and is not processed yet.
 
 use super::*;
 
-/// The beginning of a CONNECT that says it is so long in all.
+/// The beginning of a CONNECT with the given length.
 fn connect_of(total: usize, version: Version) -> Vec<u8> {
     let remaining = total - 4; // a byte of type and flags, three of length
     let length = [remaining as u8 | 0x80, (remaining >> 7) as u8 | 0x80, (remaining >> 14) as u8];
@@ -15,7 +15,7 @@ fn connect_bytes_max(world: &World) -> usize {
 }
 
 #[test]
-fn a_connect_that_is_too_large_is_refused_at_its_first_bytes_and_nothing_of_it_is_kept() {
+fn a_connect_that_is_too_large_is_refused_at_its_first_bytes_and_not_buffered() {
     let mut world = World::new();
     let most = connect_bytes_max(&world);
     for version in [Version::V311, Version::V5] {
@@ -29,16 +29,16 @@ fn a_connect_that_is_too_large_is_refused_at_its_first_bytes_and_nothing_of_it_i
         for pieces in [1, 2] {
             let large = world.accept();
             let bytes = connect_of(most + 1, version);
-            // Where its first byte comes alone, the version comes with the next ones.
+            // If the first byte arrives alone, the version arrives with the next ones.
             let (first, second) = bytes.split_at(pieces - 1);
             world.engine.handle_received(world.now, large, first);
             world.engine.handle_received(world.now, large, second);
             world.settle();
             assert!(world.closed.contains(&large), "{version:?}");
-            let told = world.packets(large, version);
+            let answers = world.packets(large, version);
             match version {
-                Version::V5 => assert!(told[0].contains("PacketTooLarge"), "{told:?}"),
-                _ => assert!(told.is_empty(), "{told:?}"),
+                Version::V5 => assert!(answers[0].contains("PacketTooLarge"), "{answers:?}"),
+                _ => assert!(answers.is_empty(), "{answers:?}"),
             }
         }
         assert_eq!(world.engine.metrics().violations, violations + 2);
@@ -47,7 +47,7 @@ fn a_connect_that_is_too_large_is_refused_at_its_first_bytes_and_nothing_of_it_i
 }
 
 #[test]
-fn a_connect_with_the_largest_will_is_taken_and_larger_packets_may_follow_it() {
+fn a_connect_with_the_largest_will_is_accepted_and_larger_packets_may_follow() {
     let mut world = World::new();
     let most = connect_bytes_max(&world);
     let payload = vec![b'x'; 65_535];
@@ -60,7 +60,7 @@ fn a_connect_with_the_largest_will_is_taken_and_larger_packets_may_follow_it() {
     assert_eq!(world.publishes(id).len(), 1);
 }
 
-/// Wants one AUTH more, whatever it says.
+/// Answers every CONNECT and AUTH with a request for another AUTH.
 struct Asks;
 
 impl Access for Asks {
@@ -70,7 +70,7 @@ impl Access for Asks {
 }
 
 #[test]
-fn until_a_client_is_let_in_no_packet_is_larger_than_a_connect_may_be() {
+fn before_connack_no_packet_may_be_larger_than_the_largest_connect() {
     let mut world = World::with(|_| {}, Box::new(Asks));
     let id = world.accept();
     let mut client = Client::v5("c");
@@ -84,7 +84,7 @@ fn until_a_client_is_let_in_no_packet_is_larger_than_a_connect_may_be() {
     assert!(world.closed.contains(&id));
 }
 
-/// The beginning of a PUBLISH at QoS 0 with a payload of so many bytes, `come` bytes of it.
+/// The first `come` bytes of a PUBLISH at QoS 0 with a payload of the given length.
 fn begun(payload: usize, come: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let payload = vec![b'p'; payload];
@@ -94,8 +94,8 @@ fn begun(payload: usize, come: usize) -> Vec<u8> {
 }
 
 #[test]
-fn who_would_hold_more_of_a_packet_than_there_is_room_for_is_told_and_those_with_whole_ones_go_on()
-{
+fn a_client_whose_partial_packet_exceeds_the_memory_left_is_disconnected_and_complete_packets_are_served()
+ {
     const MEMORY: u64 = 8 << 20;
     let mut world = World::with(|of| of.limits.memory_bytes_max = MEMORY, Box::new(AllowAll));
     let reader = world.connect(&Client::v5("reader"));
@@ -129,7 +129,7 @@ fn who_would_hold_more_of_a_packet_than_there_is_room_for_is_told_and_those_with
 }
 
 #[test]
-fn a_packet_larger_than_what_is_read_ahead_comes_also_in_turns_without_a_budget_left() {
+fn a_packet_larger_than_the_read_ahead_is_received_even_when_the_budget_of_each_turn_is_spent() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
     world.subscribe(id, "t", Qos::AtMostOnce);
@@ -141,13 +141,13 @@ fn a_packet_larger_than_what_is_read_ahead_comes_also_in_turns_without_a_budget_
             world.engine.handle_received(world.now, id, piece);
         }
         world.settle();
-        assert!(!world.paused.contains(&id), "nobody is waited for but the client");
+        assert!(!world.paused.contains(&id), "the client is not paused");
     }
     assert_eq!(world.publishes(id).len(), 1);
 }
 
 #[test]
-fn what_is_held_of_a_packet_is_the_memory_it_takes_and_goes_with_it() {
+fn a_partial_packet_counts_the_memory_it_takes_until_it_is_processed() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
     let before = world.engine.metrics().memory_bytes;
@@ -166,7 +166,7 @@ fn what_is_held_of_a_packet_is_the_memory_it_takes_and_goes_with_it() {
 }
 
 #[test]
-fn while_memory_is_full_packets_still_come_in_pieces_and_fewer_of_them_may_wait() {
+fn while_memory_is_full_fewer_partial_packets_may_wait() {
     const MEMORY: u64 = 8 << 20;
     let mut world = World::with(|of| of.limits.memory_bytes_max = MEMORY, Box::new(AllowAll));
     let mut connect = |name: &str| world.connect(&Client::v5(name));
@@ -202,7 +202,7 @@ impl Access for Ponders {
 }
 
 #[test]
-fn connects_that_wait_for_a_decision_are_bounded_and_one_more_is_told_that_the_server_is_busy() {
+fn connects_that_wait_for_a_decision_are_bounded_and_further_ones_get_server_busy() {
     let mut world = World::with(|of| of.limits.memory_bytes_max = 4 << 20, Box::new(Ponders));
     let payload = vec![b'x'; 60_000];
     for n in 0..20 {
@@ -210,18 +210,18 @@ fn connects_that_wait_for_a_decision_are_bounded_and_one_more_is_told_that_the_s
         client.will = Some(wire::Will { topic: "t", payload: &payload, ..wire::Will::default() });
         let id = world.accept();
         world.send_connect(id, &client);
-        // Each with as much again for what the access control keeps of it.
+        // The access control keeps a copy of each CONNECT, which counts as well.
         let is_refused = n >= (4 << 20) / 4 / 120_000;
         assert_eq!(world.closed.contains(&id), is_refused, "{n}");
-        let told = world.packets(id, Version::V5);
-        assert_eq!(told.iter().any(|packet| packet.contains("ServerBusy")), is_refused);
+        let answers = world.packets(id, Version::V5);
+        assert_eq!(answers.iter().any(|packet| packet.contains("ServerBusy")), is_refused);
         assert!(world.engine.metrics().input_bytes <= (4 << 20) / 4);
     }
 }
 
 #[test]
 #[cfg(feature = "websocket")]
-fn connections_that_say_nothing_are_on_the_ledger_and_closed_at_once_where_it_is_overdrawn() {
+fn silent_connections_are_on_the_ledger_and_closed_at_once_when_it_is_overdrawn() {
     use crate::config::{Listener, Transport};
     const MEMORY: u64 = 64 * 1024;
     let mut world = World::with(

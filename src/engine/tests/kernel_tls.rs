@@ -1,5 +1,5 @@
-//! TLS that goes on in a kernel: when the keys are asked for and given, and what ends connections whose
-//! keys are given away.
+//! Kernel TLS: when keys are exported and installed, and what ends connections that the kernel
+//! encrypts.
 
 use std::io::{self, Write as _};
 
@@ -8,9 +8,9 @@ use super::*;
 use crate::base::limits::{KERNEL_TLS_LOOK_MS, KERNEL_TLS_LOOKS_MAX};
 use crate::config::listener::KernelTls;
 
-/// A broker whose TLS may go on in a kernel, and clients that it has let in over TLS; as far as that
-/// goes in the turn of their CONNECT.
-fn let_in(clients: usize) -> (World, Vec<Comer>) {
+/// A broker with kernel TLS enabled and clients that have sent CONNECT over TLS, at the end of the turn
+/// that processed it.
+fn tls_clients(clients: usize) -> (World, Vec<Comer>) {
     let (mut world, mut comers) = crowd_of(KernelTls::Auto, |_| {}, clients);
     for (number, comer) in comers.iter_mut().enumerate() {
         while comer.tls.is_handshaking() || comer.tls.wants_write() {
@@ -42,14 +42,14 @@ fn consider_offload(world: &mut World, id: ConnectionId) {
     listeners.consider_offload(connections, metrics, timers, *now, id);
 }
 
-/// One of them, whose keys were taken.
+/// A connection that has been moved to kernel TLS.
 fn offloaded() -> (World, ConnectionId) {
-    let (mut world, mut comers) = let_in(1);
+    let (mut world, mut comers) = tls_clients(1);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     let id = comers[0].id;
     comers[0].hear(&mut world);
     assert_eq!(world.offloading, [id]);
-    world.engine.take_keys(world.now, id).expect("nothing is under way");
+    world.engine.take_keys(world.now, id).expect("the connection is between records");
     world.engine.handle_offloaded(&Ok(()));
     world.settle();
     assert_eq!(world.engine.metrics().kernel_tls_taken, 1);
@@ -57,9 +57,9 @@ fn offloaded() -> (World, ConnectionId) {
 }
 
 #[test]
-fn who_was_let_in_settles_a_little_later_though_it_says_nothing_more() {
-    let (mut world, mut comers) = let_in(1);
-    assert!(comers[0].hear(&mut world), "its CONNACK does not wait for it");
+fn a_silent_client_is_moved_to_kernel_tls_shortly_after_connect() {
+    let (mut world, mut comers) = tls_clients(1);
+    assert!(comers[0].hear(&mut world), "CONNACK does not wait for the move");
     world.advance_ms(KERNEL_TLS_LOOK_MS / 2);
     assert!(world.offloading.is_empty());
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
@@ -68,7 +68,7 @@ fn who_was_let_in_settles_a_little_later_though_it_says_nothing_more() {
 }
 
 #[test]
-fn a_listener_that_does_not_want_it_keeps_tls_in_the_broker() {
+fn a_listener_without_kernel_tls_keeps_tls_in_the_broker() {
     let (mut world, mut comers) = crowd_of(KernelTls::Off, |_| {}, 1);
     while comers[0].tls.is_handshaking() {
         comers[0].say(&mut world);
@@ -81,8 +81,8 @@ fn a_listener_that_does_not_want_it_keeps_tls_in_the_broker() {
 }
 
 #[test]
-fn nothing_is_sent_from_the_asking_on_and_what_follows_the_keys_is_in_the_clear() {
-    let (mut world, mut comers) = let_in(2);
+fn output_waits_during_the_move_to_kernel_tls_and_is_plaintext_after_it() {
+    let (mut world, mut comers) = tls_clients(2);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     let [first, second] = [comers[0].id, comers[1].id];
     assert_eq!(world.offloading, [first, second]);
@@ -93,11 +93,11 @@ fn nothing_is_sent_from_the_asking_on_and_what_follows_the_keys_is_in_the_clear(
     comers[0].say(&mut world);
     world.settle();
     assert!(!comers[0].hear(&mut world), "PINGRESP waits");
-    world.engine.take_keys(world.now, first).expect("it was a whole record");
+    world.engine.take_keys(world.now, first).expect("a complete record was received");
     world.engine.handle_offloaded(&Ok(()));
     world.settle();
     assert_eq!(world.packets(first, Version::V5), ["Pingresp"]);
-    // The other one stays: what waits is sealed here.
+    // The second connection stays: its waiting output is encrypted in the broker.
     comers[1].tls.writer().write_all(&[0xC0, 0]).expect("there is room");
     comers[1].say(&mut world);
     world.settle();
@@ -106,38 +106,38 @@ fn nothing_is_sent_from_the_asking_on_and_what_follows_the_keys_is_in_the_clear(
     assert!(comers[1].hear(&mut world));
     let metrics = world.engine.metrics();
     assert_eq!((metrics.kernel_tls_taken, metrics.kernel_tls_left_refused), (1, 1));
-    assert!(world.engine.take_keys(world.now, second).is_none(), "it was not asked again");
+    assert!(world.engine.take_keys(world.now, second).is_none(), "no second request for the keys");
 }
 
 #[test]
-fn in_the_middle_of_a_record_no_keys_are_given_and_it_is_asked_again_after_it() {
-    let (mut world, mut comers) = let_in(1);
+fn keys_are_not_exported_in_the_middle_of_a_record_and_the_move_is_retried_after_it() {
+    let (mut world, mut comers) = tls_clients(1);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     let (id, now) = (comers[0].id, world.now);
     comers[0].hear(&mut world);
     comers[0].tls.writer().write_all(&[0xC0, 0]).expect("there is room");
     let mut record = Vec::new();
-    comers[0].tls.write_tls(&mut record).expect("memory takes all");
+    comers[0].tls.write_tls(&mut record).expect("writes to memory succeed");
     world.engine.handle_received(now, id, &record[..9]);
     assert!(world.engine.take_keys(now, id).is_none());
     world.offloading.clear();
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
-    assert!(world.offloading.is_empty(), "it is still cut in half");
+    assert!(world.offloading.is_empty(), "the record is still incomplete");
     world.engine.handle_received(world.now, id, &record[9..]);
     world.settle();
-    assert!(comers[0].hear(&mut world), "it is served meanwhile");
+    assert!(comers[0].hear(&mut world), "the client is served meanwhile");
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     assert_eq!(world.offloading, [id]);
     assert!(world.engine.take_keys(world.now, id).is_some());
 }
 
 #[test]
-fn who_is_always_in_the_middle_of_something_stays_in_the_broker_and_is_counted() {
-    let (mut world, mut comers) = let_in(1);
+fn a_connection_that_is_never_between_records_stays_in_the_broker_and_is_counted() {
+    let (mut world, mut comers) = tls_clients(1);
     let (id, now) = (comers[0].id, world.now);
     comers[0].tls.writer().write_all(&[0xC0, 0]).expect("there is room");
     let mut record = Vec::new();
-    comers[0].tls.write_tls(&mut record).expect("memory takes all");
+    comers[0].tls.write_tls(&mut record).expect("writes to memory succeed");
     world.engine.handle_received(now, id, &record[..9]);
     for _ in 0..KERNEL_TLS_LOOKS_MAX {
         assert_eq!(world.engine.metrics().kernel_tls_left_busy, 0);
@@ -147,15 +147,15 @@ fn who_is_always_in_the_middle_of_something_stays_in_the_broker_and_is_counted()
     assert_eq!(world.engine.metrics().kernel_tls_left_busy, 1);
     world.engine.handle_received(now, id, &record[9..]);
     world.settle();
-    assert!(world.offloading.is_empty() && comers[0].hear(&mut world), "it is served");
+    assert!(world.offloading.is_empty() && comers[0].hear(&mut world), "the client is served");
 }
 
 #[test]
-fn a_kernel_that_does_not_take_keys_is_given_no_others() {
-    let (mut world, comers) = let_in(2);
+fn after_the_kernel_refuses_keys_no_other_connection_is_moved() {
+    let (mut world, comers) = tls_clients(2);
     world.advance_ms(2 * KERNEL_TLS_LOOK_MS);
     let first = comers[0].id;
-    world.engine.take_keys(world.now, first).expect("nothing is under way");
+    world.engine.take_keys(world.now, first).expect("the connection is between records");
     world.engine.handle_offloaded(&Err(io::ErrorKind::NotFound.into()));
     world.cut(first);
     assert_eq!(world.engine.metrics().kernel_tls_failed, 1);
@@ -166,7 +166,7 @@ fn a_kernel_that_does_not_take_keys_is_given_no_others() {
 }
 
 #[test]
-fn records_that_are_no_data_end_a_connection_of_the_kernels_as_what_they_are() {
+fn records_other_than_data_end_a_kernel_tls_connection_with_their_own_reason() {
     for (content_type, bytes, is_fault, is_key_update) in [
         (21, &[1, 0][..], false, false),
         (21, &[], false, false),
@@ -190,7 +190,7 @@ fn records_that_are_no_data_end_a_connection_of_the_kernels_as_what_they_are() {
 }
 
 #[test]
-fn keys_that_have_sealed_as_much_as_they_may_end_their_connection_with_the_reason() {
+fn keys_at_their_usage_limit_end_the_connection_with_a_reason() {
     let (mut world, id) = offloaded();
     world.engine.handle_spent(world.now, id);
     world.settle();

@@ -1,4 +1,4 @@
-//! What subscriptions, topics of retained messages and cached answers weigh, and what gives way.
+//! Memory accounting of subscriptions, retained topics and cached matches, and eviction from the cache.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn deep(n: usize) -> String {
     format!("{n}/{}", vec!["a/+"; 60].join("/"))
 }
 
-/// Reason Codes of the SUBACKs received since the last look.
+/// Reason Codes of the SUBACKs received since the last call.
 fn granted(world: &mut World, id: ConnectionId) -> usize {
     let packets = world.packets(id, Version::V5);
     packets.iter().filter(|packet| packet.contains("Suback") && packet.contains("[0]")).count()
@@ -25,7 +25,7 @@ fn granted(world: &mut World, id: ConnectionId) -> usize {
 fn retain(world: &mut World, id: ConnectionId, topic: &str) -> bool {
     let message = Publish { retain: true, ..publish(topic, b"x", Qos::AtLeastOnce, 1) };
     world.send(id, Version::V5, &Packet::Publish(message));
-    // Who publishes when memory is full is left unread for a while.
+    // A client that publishes while memory is full is not read for a while.
     world.advance_ms(2 * limits::MEMORY_PAUSE_MS);
     let packets = world.packets(id, Version::V5);
     assert_eq!(packets.len(), 1, "{packets:?}");
@@ -69,11 +69,12 @@ fn deep_topics_of_retained_messages_are_on_the_ledger_and_refused_at_the_bound()
         world.advance_ms(2 * limits::MEMORY_PAUSE_MS);
     }
     let left = world.engine.metrics().retained_topic_bytes;
-    assert!(left < 100_000, "{left} bytes for nothing");
+    assert!(left < 100_000, "{left} bytes left on the ledger");
     assert!(retain(&mut world, id, &topic(5_000)));
 }
 
-/// A client with groups that every topic belongs to, and another one that thinks of topics.
+/// A client with shared subscriptions that match every topic, and another one that publishes to new
+/// topics.
 fn fill_cache(world: &mut World, topics: usize) -> u64 {
     world.engine.config.limits.shared_subscriptions_per_client_max = 1_000;
     let id = world.connect(&Client::v5("groups"));
@@ -86,7 +87,7 @@ fn fill_cache(world: &mut World, topics: usize) -> u64 {
 }
 
 #[test]
-fn cached_answers_weigh_what_they_hold_and_are_bounded_in_bytes() {
+fn cached_matches_count_their_memory_and_are_bounded_in_bytes() {
     let mut world = with_memory(16 << 20);
     let few = fill_cache(&mut world, 5);
     let many = fill_cache(&mut world, 20);
@@ -99,10 +100,10 @@ fn cached_answers_weigh_what_they_hold_and_are_bounded_in_bytes() {
 }
 
 #[test]
-fn cached_answers_give_way_before_anybody_is_refused() {
+fn cached_matches_are_evicted_before_any_client_is_refused() {
     let mut world = with_memory(8 << 20);
     assert!(fill_cache(&mut world, 15) > 150_000);
-    // Something else takes all but a small share of the memory.
+    // Other data takes all but a small share of the memory.
     let held = world.engine.place.ledger().bytes();
     world.engine.place.ledger().charge((8 << 20) - (300 << 10) - held as usize);
     world.advance_ms(1);
@@ -112,7 +113,7 @@ fn cached_answers_give_way_before_anybody_is_refused() {
     assert_eq!(granted(&mut world, id), 1);
     let publisher = world.connect(&Client::v5("p"));
     world.publish(publisher, "a/b", b"m", Qos::AtMostOnce, 0);
-    assert_eq!(world.payloads(id), ["m"], "found without a cache");
+    assert_eq!(world.payloads(id), ["m"], "matched without the cache");
     world.engine.place.ledger().release(1 << 20);
     world.advance_ms(1);
     (0..10).for_each(|n| world.publish(publisher, &format!("t/{n}"), b"m", Qos::AtMostOnce, 0));

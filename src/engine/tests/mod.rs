@@ -1,5 +1,5 @@
-//! The engine driven in process, with time in the test's hands: what takes hours, or a scripted
-//! access control, or a look inside. The wire's view of the same promises is `tests/conformance`.
+//! The engine driven in process, with time under the control of the test: for tests that span hours,
+//! script the access control or inspect state. `tests/conformance` checks the same promises on the wire.
 
 mod authentication;
 mod backpressure;
@@ -37,7 +37,7 @@ use crate::wire::{
     Qos, ReasonCode, Subscribe, SubscribeFilters, SubscribeOptions, UserProperties, Version,
 };
 
-/// One engine and the network around it.
+/// An engine and the network around it.
 pub(super) struct World {
     pub engine: Engine,
     pub now: Now,
@@ -47,15 +47,15 @@ pub(super) struct World {
     pub paused: HashSet<ConnectionId>,
     /// Connections whose peer takes no bytes.
     pub stuck: HashSet<ConnectionId>,
-    /// Bytes that the kernel says a peer has not acknowledged; none where it says nothing.
+    /// Bytes that a peer has not acknowledged, as reported by the kernel, if it reports any.
     pub unacknowledged: HashMap<ConnectionId, usize>,
-    /// Connections that go home to other cores.
+    /// Connections that are handed over to their home cores.
     pub leaving: Vec<(ConnectionId, CoreId, HandedOver)>,
-    /// Connections whose TLS is to go on in the kernel.
+    /// Connections to be moved to kernel TLS.
     pub offloading: Vec<ConnectionId>,
 }
 
-/// What a client does at CONNECT.
+/// The CONNECT of a client.
 pub(super) struct Client<'a> {
     pub name: &'a str,
     pub version: Version,
@@ -87,7 +87,7 @@ impl World {
         Self::at(Place::alone(), change, access)
     }
 
-    /// One of several cores.
+    /// An engine that is one of several cores.
     pub fn at(place: Place, change: impl FnOnce(&mut Settings), access: Box<dyn Access>) -> Self {
         let mut settings = Settings::default();
         settings.mqtt.sys_interval_s = 0;
@@ -116,7 +116,7 @@ impl World {
         id
     }
 
-    /// A connected client; its CONNACK has been taken off.
+    /// Connects a client and drops its CONNACK.
     pub fn connect(&mut self, client: &Client<'_>) -> ConnectionId {
         let id = self.accept();
         self.send_connect(id, client);
@@ -184,20 +184,20 @@ impl World {
         self.send(id, Version::V5, &Packet::Publish(publish));
     }
 
-    /// Turns until nothing is to be done now, but to take what is told to the store.
+    /// Runs turns until no work is left except taking records for the store.
     pub fn settle(&mut self) {
         self.turn();
         while self.engine.poll_timeout().is_some_and(|deadline| deadline.is_due(self.now))
             && !self.engine.has_records()
         {
-            // Whatever is sent here is received at once.
+            // All bytes sent in a test are received at once.
             self.engine.handle_all_read(self.now);
             self.engine.handle_timeout(self.now);
             self.turn();
         }
     }
 
-    /// Carries out actions until there is none.
+    /// Carries out actions until none is left.
     pub fn turn(&mut self) {
         self.engine.poll_commands(self.now);
         while let Some(action) = self.engine.poll_action() {
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// A peer that was stuck takes everything.
+    /// A peer that was stuck reads everything.
     pub fn unstick(&mut self, id: ConnectionId) {
         self.stuck.remove(&id);
         if let Some(buffer) = self.held.remove(&id) {
@@ -243,9 +243,9 @@ impl World {
         self.settle();
     }
 
-    /// A peer that is stuck takes `bytes` after all.
+    /// A peer that is stuck reads `bytes`.
     pub fn take_some(&mut self, id: ConnectionId, bytes: usize) {
-        let buffer = self.held.get_mut(&id).expect("something is held for it");
+        let buffer = self.held.get_mut(&id).expect("a buffer held for the peer");
         assert!(bytes < buffer.len());
         buffer.advance(bytes);
         self.engine.handle_sent(self.now, id, bytes, None);
@@ -268,7 +268,7 @@ impl World {
         assert_eq!(stream.len() - before, buffer.len());
     }
 
-    /// Time passes for a core that comes to everything when it is due.
+    /// Advances time for a core that handles each event when it is due.
     pub fn advance_ms(&mut self, ms: u64) {
         self.now = Now(self.now.0 + ms * 1_000);
         self.engine.handle_timeout(self.now);
@@ -276,20 +276,20 @@ impl World {
         self.settle();
     }
 
-    /// Time passes while the core is stopped: nothing is seen to until then.
+    /// Advances time while the core is stopped, so that it handles no event in between.
     pub fn jump_ms(&mut self, ms: u64) {
         self.now = Now(self.now.0 + ms * 1_000);
         self.engine.handle_timeout(self.now);
         self.turn();
     }
 
-    /// The peer has sent its last byte, and may still read.
+    /// Ends the stream of the peer, which may still read.
     pub fn end(&mut self, id: ConnectionId) {
         self.engine.handle_ended(self.now, id);
         self.settle();
     }
 
-    /// Several packets at once.
+    /// Sends several packets at once.
     pub fn send_all(&mut self, id: ConnectionId, packets: &[Packet<'_>]) {
         let mut bytes = Vec::new();
         packets.iter().for_each(|packet| packet.encode(Version::V5, &mut bytes));
@@ -297,21 +297,21 @@ impl World {
         self.settle();
     }
 
-    /// The network breaks.
+    /// Breaks the network connection.
     pub fn cut(&mut self, id: ConnectionId) {
         self.held.remove(&id);
         self.engine.handle_closed(self.now, id);
         self.settle();
     }
 
-    /// The packets received since the last look, as text.
+    /// The packets received since the last call, as text.
     pub fn packets(&mut self, id: ConnectionId, version: Version) -> Vec<String> {
         let mut seen = Vec::new();
         self.each_packet(id, version, |packet| seen.push(format!("{packet:?}")));
         seen
     }
 
-    /// Topic, payload and QoS of the PUBLISH packets received since the last look.
+    /// Topic, payload and QoS of the PUBLISH packets received since the last call.
     pub fn publishes(&mut self, id: ConnectionId) -> Vec<(String, String, u8, Option<u16>)> {
         let mut seen = Vec::new();
         self.each_packet(id, Version::V5, |packet| {
@@ -340,7 +340,7 @@ impl World {
         let bytes = std::mem::take(self.received.get_mut(&id).expect("known"));
         let mut rest = &bytes[..];
         while let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) {
-            each(wire::decode(&rest[..total], version).expect("the engine sends what is right"));
+            each(wire::decode(&rest[..total], version).expect("the engine sends valid packets"));
             rest = &rest[total..];
         }
         assert!(rest.is_empty(), "whole packets");

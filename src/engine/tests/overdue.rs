@@ -1,4 +1,4 @@
-//! A core that was stopped, or busy, and clients whose packets lay in their sockets meanwhile.
+//! Time limits after a core was stopped or busy, while packets of clients waited in their sockets.
 
 use super::*;
 use crate::base::limits::LATE_MS;
@@ -17,18 +17,21 @@ fn connect(world: &mut World, name: &str) -> ConnectionId {
 }
 
 #[test]
-fn who_has_pinged_while_the_core_was_stopped_stays_and_who_was_silent_leaves_within_its_time() {
+fn after_the_core_was_stopped_clients_that_pinged_stay_and_silent_ones_time_out() {
     let mut world = World::new();
     let watcher = world.connect(&Client::v5("watcher"));
     world.subscribe(watcher, "gone", Qos::AtMostOnce);
     let (speaks, silent) = (connect(&mut world, "speaks"), connect(&mut world, "silent"));
     world.packets(watcher, Version::V5);
     world.jump_ms(30_000);
-    assert!(world.closed.is_empty(), "their sockets have not been read yet");
-    assert!(world.engine.poll_timeout().is_some_and(|at| at.is_due(world.now)), "nobody sleeps");
+    assert!(world.closed.is_empty(), "the sockets have not been read yet");
+    assert!(
+        world.engine.poll_timeout().is_some_and(|at| at.is_due(world.now)),
+        "the core does not sleep"
+    );
     world.engine.handle_received(world.now, speaks, &PING);
     world.settle();
-    assert!(world.closed.is_empty(), "what was sent meanwhile may come later");
+    assert!(world.closed.is_empty(), "packets sent meanwhile may be read later");
     assert_eq!(world.engine.metrics().turns_late, 1);
     for _ in 0..4 {
         world.advance_ms(800);
@@ -40,10 +43,10 @@ fn who_has_pinged_while_the_core_was_stopped_stays_and_who_was_silent_leaves_wit
 }
 
 #[test]
-fn nobody_is_judged_before_a_turn_in_which_all_was_read() {
+fn no_client_times_out_before_a_turn_that_has_read_all_sockets() {
     let mut world = World::new();
     let id = connect(&mut world, "c");
-    // Each of these turns was too short for what had come.
+    // Each of these turns was too short for the input that had arrived.
     for _ in 0..20 {
         world.now = Now(world.now.0 + 500_000);
         world.engine.handle_timeout(world.now);
@@ -57,7 +60,7 @@ fn nobody_is_judged_before_a_turn_in_which_all_was_read() {
 }
 
 #[test]
-fn who_was_not_read_because_of_a_slow_consumer_has_its_keep_alive_from_then_on() {
+fn keep_alive_of_a_publisher_paused_for_a_slow_consumer_starts_when_it_is_read_again() {
     let mut world = World::new();
     let id = connect(&mut world, "c");
     world.engine.connections.pause_reading(id);
@@ -66,7 +69,7 @@ fn who_was_not_read_because_of_a_slow_consumer_has_its_keep_alive_from_then_on()
     world.advance_ms(2_900);
     world.engine.connections.resume_reading(id, world.now);
     world.turn();
-    // Its timer was set anew when it fell due, which is a moment from now.
+    // The timer was set again when it was due, which is a moment from now.
     world.advance_ms(200);
     world.advance_ms(2_500);
     assert!(world.closed.is_empty());
@@ -75,7 +78,7 @@ fn who_was_not_read_because_of_a_slow_consumer_has_its_keep_alive_from_then_on()
 }
 
 #[test]
-fn a_connect_that_lay_in_its_socket_is_taken_and_who_trickles_has_its_time_once_more_at_most() {
+fn a_connect_that_waited_in_its_socket_is_accepted_and_a_trickling_client_gets_one_more_timeout() {
     let mut world =
         World::with(|settings| settings.limits.connect_timeout_s = 10, Box::new(AllowAll));
     let (whole, trickles, silent) = (world.accept(), world.accept(), world.accept());
@@ -99,7 +102,7 @@ fn a_connect_that_lay_in_its_socket_is_taken_and_who_trickles_has_its_time_once_
 }
 
 #[test]
-fn the_rest_of_a_packet_that_lay_in_its_socket_is_taken() {
+fn the_rest_of_a_packet_that_waited_in_its_socket_is_accepted() {
     let mut world =
         World::with(|settings| settings.protection.packet_timeout_s = 5, Box::new(AllowAll));
     let (late, slow) = (world.connect(&Client::v5("late")), world.connect(&Client::v5("slow")));
@@ -123,7 +126,7 @@ fn the_rest_of_a_packet_that_lay_in_its_socket_is_taken() {
 }
 
 #[test]
-fn a_crowd_whose_time_is_up_at_once_is_ended_over_several_turns() {
+fn many_connections_that_time_out_at_once_are_closed_over_several_turns() {
     let many = limits::ENDED_PER_TURN_MAX + 1;
     let mut world = World::with(|of| of.limits.connections_max = 1_000, Box::new(AllowAll));
     for _ in 0..many {
@@ -140,7 +143,7 @@ fn a_crowd_whose_time_is_up_at_once_is_ended_over_several_turns() {
 }
 
 #[test]
-fn a_core_is_late_from_a_second_on() {
+fn a_core_counts_as_late_after_one_second() {
     let mut world = World::new();
     connect(&mut world, "c");
     for (ms, late) in [(3_000 + LATE_MS - 100, 0), (10_000 + LATE_MS, 1)] {

@@ -1,5 +1,5 @@
-//! What waits when rights change: it is looked at before it is sent, a part in a turn, and nothing is
-//! looked at where nothing has changed.
+//! Queued messages when access rules change: each is checked before it is sent, over several turns, and
+//! none is checked unless the rules have changed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,10 +10,10 @@ use crate::base::metrics::Drop as DropCause;
 use crate::engine::work::TURN_STEPS;
 use crate::storage::commit::Keeping;
 
-/// Steps that a decision is said to take.
+/// Steps that each decision is charged.
 const DECISION_STEPS: usize = 40;
 
-/// Until rules change, everything may be done; then nothing below `secret/`.
+/// Permits everything until the rules change, and then nothing below `secret/`.
 #[derive(Clone, Default)]
 struct Rules {
     have_changed: Arc<AtomicBool>,
@@ -80,7 +80,7 @@ fn denied(world: &mut World) -> u64 {
     world.engine.metrics().drops.of(DropCause::NotAuthorized)
 }
 
-/// A client that is away, with as many messages waiting, every second one of them `secret/`.
+/// A disconnected client with `messages` queued, every second one below `secret/`.
 fn away(world: &mut World, messages: usize, qos: Qos) -> ConnectionId {
     let reader = world.connect(&Client::persistent("reader"));
     for filter in ["secret/#", "open/#"] {
@@ -96,24 +96,24 @@ fn away(world: &mut World, messages: usize, qos: Qos) -> ConnectionId {
 }
 
 #[test]
-fn what_waits_is_judged_by_no_rule_unless_rules_have_changed() {
+fn queued_messages_are_not_checked_unless_access_rules_have_changed() {
     let (mut world, rules) = world();
     away(&mut world, 100, Qos::AtLeastOnce);
     rules.asked();
     let reader = world.accept();
     world.send_connect(reader, &Client::persistent("reader"));
     assert_eq!(world.payloads(reader).len(), 100);
-    assert_eq!(rules.asked(), 2, "its subscriptions alone");
+    assert_eq!(rules.asked(), 2, "only the subscriptions are checked");
     assert_eq!(denied(&mut world), 0);
 }
 
 #[test]
-fn what_waits_is_judged_by_new_rules_in_order_and_a_part_in_a_turn() {
+fn queued_messages_are_checked_against_new_rules_in_order_and_over_several_turns() {
     const MESSAGES: usize = 6_000;
     let (mut world, rules) = world();
     away(&mut world, MESSAGES, Qos::AtLeastOnce);
     rules.change(&mut world);
-    // What comes after the change, and before the client is back.
+    // A message that arrives after the change and before the client reconnects.
     let late = world.connect(&Client::v5("late"));
     world.publish(late, "secret/t", b"late", Qos::AtLeastOnce, 1);
     world.engine.work.take_turn_max();
@@ -136,14 +136,14 @@ fn what_waits_is_judged_by_new_rules_in_order_and_a_part_in_a_turn() {
     assert_eq!(denied(&mut world), MESSAGES as u64 / 2 + 1);
     assert_eq!(world.engine.metrics().messages_queued, 0);
     let most = world.engine.work.take_turn_max();
-    // One decision is not cut, in each part of a turn.
+    // Each part of a turn ends with a decision that is not divided.
     assert!(most <= TURN_STEPS + 4 * DECISION_STEPS as u32, "{most} steps in a turn");
-    // Its two subscriptions when they were made and when it was back, and each message once.
+    // The two subscriptions at SUBSCRIBE and on reconnection, and each message once.
     assert_eq!(rules.asked(), 2 + MESSAGES as u64 + 1 + 2);
 }
 
 #[test]
-fn what_waits_for_a_client_that_is_slow_is_judged_by_the_rules_that_hold_when_it_takes_it() {
+fn messages_queued_for_a_slow_client_are_checked_against_the_rules_in_force_when_they_are_sent() {
     for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let (mut world, rules) = world();
         let mut slow = Client::persistent("slow");
@@ -156,7 +156,7 @@ fn what_waits_for_a_client_that_is_slow_is_judged_by_the_rules_that_hold_when_it
             world.publish(writer, topic, b"m", qos, number);
         }
         let sent = world.publishes(reader);
-        assert_eq!(sent[0].0, "secret/1", "it was sent before");
+        assert_eq!(sent[0].0, "secret/1", "the message was sent before the change");
         rules.change(&mut world);
         let number = sent[0].3.expect("an identifier");
         match qos {
@@ -173,7 +173,7 @@ fn what_waits_for_a_client_that_is_slow_is_judged_by_the_rules_that_hold_when_it
 }
 
 #[test]
-fn after_a_start_what_waits_and_wills_are_judged_by_the_rules_that_hold_then() {
+fn after_a_restart_queued_messages_and_wills_are_checked_against_the_rules_in_force() {
     let keeping = || Keeping { wall_at_zero_us: 1_700_000_000_000_000, waits: false };
     let (mut world, _) = world();
     world.engine.keep(keeping());
@@ -205,8 +205,8 @@ fn after_a_start_what_waits_and_wills_are_judged_by_the_rules_that_hold_then() {
 }
 
 #[test]
-fn what_was_drawn_for_a_member_that_may_not_have_it_any_more_goes_to_another_one() {
-    // More subscriptions than one turn has time to look at, the shared one among the last that are.
+fn a_message_a_group_member_may_no_longer_receive_goes_to_another_member() {
+    // More subscriptions than one turn can check, the shared one among the last.
     const SUBSCRIPTIONS: usize = 2_000;
     let (mut world, rules) = world();
     let reader = world.connect(&Client::persistent("reader"));
@@ -240,7 +240,7 @@ fn a_check_of_all_clients_takes_several_turns_and_replies_when_it_is_complete() 
     let (to, replies) = replies();
     world.engine.handle_command(world.now, EngineCommand::CheckAccess(to.core(0)));
     let nothing = Some((0, Ok(AccessChecked::default())));
-    assert_eq!(replies.try_next(), nothing, "rules have not changed: all have been checked");
+    assert_eq!(replies.try_next(), nothing, "with unchanged rules all clients count as checked");
     let per_turn = crate::base::limits::SESSIONS_CHECKED_PER_TURN;
     for number in 0..3 * per_turn {
         let id = world.connect(&Client::v5(&format!("c{number}")));
@@ -251,10 +251,10 @@ fn a_check_of_all_clients_takes_several_turns_and_replies_when_it_is_complete() 
     world.engine.handle_command(world.now, EngineCommand::CheckAccess(to.core(0)));
     for _ in 0..3 {
         assert!(world.engine.has_commands());
-        assert_eq!(replies.try_next(), None, "it goes on in the next turn");
+        assert_eq!(replies.try_next(), None, "the check continues in the next turn");
         world.turn();
     }
-    // A command that comes meanwhile is answered at the end of the check as well.
+    // A command received meanwhile is answered at the end of the check as well.
     world.engine.handle_command(world.now, EngineCommand::CheckAccess(to.core(1)));
     world.settle();
     let subscriptions_ended = (3 * per_turn).div_ceil(2) as u64;

@@ -1,9 +1,9 @@
-//! In which order connections are sent to.
+//! The order in which connections are sent to.
 
 use super::*;
 
 #[test]
-fn who_got_something_first_is_sent_it_first_and_subscribers_before_their_publisher() {
+fn connections_are_sent_to_in_the_order_of_their_frames_and_subscribers_before_their_publisher() {
     let mut world = World::new();
     let [early, late, publisher] = ["e", "l", "p"].map(|name| world.connect(&Client::v5(name)));
     world.subscribe(early, "early", Qos::AtMostOnce);

@@ -89,7 +89,7 @@ fn mqtt_3_14_4_3_a_normal_disconnect_discards_the_will() {
 }
 
 #[test]
-fn mqtt_4_4_0_1_what_was_in_flight_comes_again_in_order_within_a_smaller_window() {
+fn mqtt_4_4_0_1_inflight_messages_are_resent_in_order_within_a_smaller_window() {
     let mut world = World::new();
     let consumer = world.connect(&Client::persistent("c"));
     world.subscribe(consumer, "t", Qos::ExactlyOnce);
@@ -142,7 +142,7 @@ fn message_expiry_counts_down_while_a_message_waits_and_ends_it() {
 }
 
 #[test]
-fn mqtt_4_8_2_6_what_a_leaving_member_has_not_acknowledged_goes_to_another() {
+fn mqtt_4_8_2_6_unacknowledged_messages_of_a_leaving_member_go_to_another() {
     let mut world = World::new();
     let first = world.connect(&Client::v5("first"));
     world.subscribe(first, "$share/g/t", Qos::AtLeastOnce);
@@ -159,7 +159,7 @@ fn mqtt_4_8_2_6_what_a_leaving_member_has_not_acknowledged_goes_to_another() {
 }
 
 #[test]
-fn shared_messages_go_round_evenly_among_those_connected() {
+fn shared_messages_are_distributed_evenly_among_connected_members() {
     let mut world = World::new();
     let members: Vec<ConnectionId> = (0..4)
         .map(|number| {
@@ -214,7 +214,7 @@ fn messages_in_queues_are_counted_as_they_come_and_go() {
     publish(&mut world, "t", 3);
     publish(&mut world, "s", 2);
     assert_eq!(queued(&mut world), 5);
-    // Two fit the window; the others go on waiting behind it.
+    // Two messages fit into the window; the others stay queued.
     let mut slow = Client::persistent("slow");
     slow.properties.receive_maximum = Some(2);
     let id = world.connect(&slow);
@@ -224,7 +224,7 @@ fn messages_in_queues_are_counted_as_they_come_and_go() {
     world.cut(id);
     world.connect(&Client::persistent("slow"));
     assert_eq!(queued(&mut world), 5);
-    // Its own go with the session; those of the group go to another member.
+    // The messages of its own end with the session; those of the group go to another member.
     let member = world.connect(&Client::v5("member"));
     world.subscribe(member, "$share/g/s", Qos::AtLeastOnce);
     world.connect(&Client::v5("away"));
@@ -232,18 +232,18 @@ fn messages_in_queues_are_counted_as_they_come_and_go() {
     assert_eq!(queued(&mut world), 0);
 }
 
-/// Executors know a connection by its slot until they are told to close it.
+/// Executors know a connection by its slot until the engine asks them to close it.
 #[test]
-fn a_slot_is_not_given_away_before_its_socket_is_to_be_closed() {
+fn a_slot_is_not_reused_before_the_executor_closes_its_socket() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("leaves"));
     let mut bytes = Vec::new();
     Packet::Disconnect(wire::Disconnect::default()).encode(Version::V5, &mut bytes);
     world.engine.handle_received(world.now, id, &bytes);
-    // In the same turn another one is accepted.
+    // Another connection is accepted in the same turn.
     let next = world.accept();
     assert_ne!(id.slot, next.slot);
     world.settle();
     assert!(world.closed.contains(&id));
-    assert_eq!(world.accept().slot, id.slot, "it is free by now");
+    assert_eq!(world.accept().slot, id.slot, "the slot is free by now");
 }

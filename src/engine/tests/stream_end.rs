@@ -1,11 +1,11 @@
-//! The end of what a peer sends: what came before it is served and answered first.
+//! The end of a peer's stream: packets received before it are served and answered first.
 
 use super::durability::kept_pair;
 use super::*;
 use crate::engine::work::TURN_STEPS;
 use crate::wire::{Disconnect, Will};
 
-/// Decides when the test says so.
+/// Decides on CONNECT when the test says so.
 struct Ponders;
 
 impl Access for Ponders {
@@ -39,7 +39,7 @@ fn disconnect() -> Packet<'static> {
     Packet::Disconnect(Disconnect::default())
 }
 
-/// A world with a client that sees what is published.
+/// A world with a client that receives all published messages.
 fn watched(change: impl FnOnce(&mut Settings)) -> (World, ConnectionId) {
     let mut world = World::with(change, Box::new(Ponders));
     let watcher = world.connect(&Client::v5("watcher"));
@@ -48,7 +48,7 @@ fn watched(change: impl FnOnce(&mut Settings)) -> (World, ConnectionId) {
     (world, watcher)
 }
 
-/// So many messages a second.
+/// Limits clients to two messages a second.
 fn throttled(settings: &mut Settings) {
     settings.protection.messages_per_second_max = 2;
 }
@@ -64,7 +64,7 @@ fn floods(world: &mut World, name: &str, says_so: bool) -> ConnectionId {
 }
 
 #[test]
-fn what_follows_a_connect_is_served_once_it_is_decided_on_though_the_peer_sends_no_more() {
+fn packets_after_a_connect_are_served_once_it_is_decided_even_if_the_peer_has_closed_its_side() {
     let (mut world, watcher) = watched(|_| {});
     let id = world.accept();
     let packets = [connect("slow", true), message(b"said", Qos::AtLeastOnce), disconnect()];
@@ -80,7 +80,7 @@ fn what_follows_a_connect_is_served_once_it_is_decided_on_though_the_peer_sends_
 }
 
 #[test]
-fn a_client_that_came_back_is_not_taken_over_by_its_earlier_connect() {
+fn a_reconnected_client_is_not_taken_over_by_its_earlier_connect() {
     let (mut world, watcher) = watched(|_| {});
     let (earlier, later) = (world.accept(), world.accept());
     for id in [earlier, later] {
@@ -130,7 +130,7 @@ fn a_client_that_comes_back_before_it_was_served_loses_nothing_and_its_disconnec
 }
 
 #[test]
-fn a_reset_that_comes_while_input_waits_drops_its_answers_and_nothing_else() {
+fn a_reset_while_input_waits_drops_only_the_answers() {
     let (mut world, watcher) = watched(throttled);
     let id = floods(&mut world, "c", true);
     world.engine.handle_deaf(world.now, id);
@@ -145,7 +145,7 @@ fn a_reset_that_comes_while_input_waits_drops_its_answers_and_nothing_else() {
 }
 
 #[test]
-fn answers_that_wait_for_the_store_leave_before_a_disconnect_or_an_end_is_acted_on() {
+fn answers_that_wait_for_the_store_are_sent_before_a_disconnect_or_end_of_stream_takes_effect() {
     for says_so in [true, false] {
         let (mut world, keeper, id) = kept_pair(Qos::AtLeastOnce);
         world.send_all(id, &[message(b"said", Qos::AtLeastOnce)]);
@@ -163,7 +163,7 @@ fn answers_that_wait_for_the_store_leave_before_a_disconnect_or_an_end_is_acted_
 }
 
 #[test]
-fn a_connection_that_ends_is_not_kept_by_a_store_that_stands_still_or_a_peer_that_takes_nothing() {
+fn a_stalled_store_or_a_peer_that_reads_nothing_does_not_keep_an_ending_connection_open() {
     let (mut world, _, id) = kept_pair(Qos::AtLeastOnce);
     world.send_all(id, &[message(b"said", Qos::AtLeastOnce)]);
     world.end(id);
@@ -185,7 +185,7 @@ fn a_connection_that_ends_is_not_kept_by_a_store_that_stands_still_or_a_peer_tha
 }
 
 #[test]
-fn a_connection_that_ends_is_not_kept_for_ever_by_what_holds_it_up() {
+fn an_ending_connection_is_closed_within_a_time_limit() {
     let (mut world, watcher) = watched(|of| of.protection.bytes_per_second_max = 1);
     let id = world.accept();
     let packets = [message(&[b'x'; 2_000], Qos::AtMostOnce), message(b"2", Qos::AtMostOnce)];
@@ -202,7 +202,7 @@ fn a_connection_that_ends_is_not_kept_for_ever_by_what_holds_it_up() {
     assert_eq!(world.payloads(watcher).len(), 1);
 }
 
-/// A connection of client `c` whose peer sends no more, and which takes many turns to serve to its end.
+/// A connection of client `c` whose peer has ended its stream, with input for many turns.
 fn ends_with_much_input() -> (World, ConnectionId) {
     let mut world =
         World::with(|settings| settings.limits.connections_max = 1_000, Box::new(AllowAll));
@@ -224,7 +224,7 @@ fn ends_with_much_input() -> (World, ConnectionId) {
 /// Packets that came before the end of a stream may take many turns: the client, which is back already, is
 /// admitted once all of them are served.
 #[test]
-fn a_turn_is_bounded_though_a_client_is_back_before_all_it_had_sent_is_served() {
+fn a_turn_is_bounded_even_if_a_client_reconnects_before_its_earlier_input_is_served() {
     let (mut world, first) = ends_with_much_input();
     let back = world.accept();
     let mut request = Vec::new();
@@ -244,12 +244,14 @@ fn a_turn_is_bounded_though_a_client_is_back_before_all_it_had_sent_is_served() 
 /// A CONNECT that waits is decoded again in each turn: its size counts each time, so that many large ones
 /// take no more of a turn than the budget.
 #[test]
-fn a_connect_that_waits_counts_by_its_size_in_each_turn_in_which_it_is_tried() {
+fn a_waiting_connect_is_charged_by_its_size_in_each_turn_that_retries_it() {
     const CLIENTS: u64 = 20;
     let steps_with = |payload: &[u8]| {
         let (mut world, first) = ends_with_much_input();
         let mut request = Vec::new();
-        let Packet::Connect(mut packet) = connect("c", true) else { unreachable!("it is one") };
+        let Packet::Connect(mut packet) = connect("c", true) else {
+            unreachable!("a CONNECT packet")
+        };
         packet.will = packet.will.map(|will| Will { payload, ..will });
         Packet::Connect(packet).encode(Version::V5, &mut request);
         for _ in 0..CLIENTS {

@@ -1,4 +1,4 @@
-//! Messages of shared subscriptions, and Wills, on their way between cores when everything crashes.
+//! Messages of shared subscriptions, and Wills, in transit between cores when the broker crashes.
 
 use super::cores::Cores;
 use super::durability::{WALL_AT_ZERO_US, image};
@@ -7,7 +7,7 @@ use crate::storage::commit::{Keeping, RecordBatch, StoreState};
 
 const GROUP: &str = "$share/g/t";
 
-/// Cores that keep what clients are owed, and what the store has of each.
+/// Cores with persistent sessions, and the stored records of each.
 struct Kept {
     cores: Cores,
     stored: Vec<RecordBatch>,
@@ -26,7 +26,7 @@ impl Kept {
         Self { cores, stored: Vec::new() }
     }
 
-    /// What a start makes of the records that were stored, in this order.
+    /// A broker restored from stored records, in this order.
     fn after_crash(stored: &[RecordBatch]) -> Self {
         Self::after_crash_on(2, stored)
     }
@@ -87,7 +87,7 @@ impl Kept {
         }
     }
 
-    /// How many copies all members get, who come back one after the other.
+    /// The number of copies that all members receive when they reconnect one after the other.
     fn copies(&mut self) -> usize {
         let ids = [self.connect(0, "worker"), self.connect(1, "worker")];
         self.settle();
@@ -95,14 +95,14 @@ impl Kept {
     }
 }
 
-/// A message waits for a member on one core, who leaves, so that it goes to the one on another. Gives
-/// what the store has by then, and what each core tells of the hand-over, by core.
+/// A message waits for a member on one core, which disconnects, so that the message goes to a member on
+/// another core. Returns the records stored by then, and the records of the hand-over by core.
 fn handed_over(qos: Qos) -> (Vec<RecordBatch>, [Vec<RecordBatch>; 2]) {
     let mut kept = Kept::new();
     let first = kept.join(1, "worker", qos);
     let publisher = kept.connect(0, "publisher");
     kept.cores.0[1].stuck.insert(first);
-    // A first one that takes all the room, so that the second waits and is free to go.
+    // The first message fills the outbox, so that the second stays queued and can be handed over.
     let other = kept.connect(0, "other");
     kept.cores.0[0].publish(other, "t", &[b'1'; 1_000_000], Qos::AtMostOnce, 0);
     kept.cores.settle();
@@ -113,23 +113,23 @@ fn handed_over(qos: Qos) -> (Vec<RecordBatch>, [Vec<RecordBatch>; 2]) {
     kept.join(0, "worker", qos);
     kept.cores.0[1].cut(first);
     kept.cores.carry(1, 0);
-    let told = [0, 1].map(|core| kept.cores.0[core].records().into_iter().collect());
-    (kept.stored, told)
+    let logged = [0, 1].map(|core| kept.cores.0[core].records().into_iter().collect());
+    (kept.stored, logged)
 }
 
 #[test]
-fn an_acknowledged_message_between_cores_outlives_a_crash_and_reaches_one_member() {
+fn an_acknowledged_message_between_cores_survives_a_crash_and_reaches_one_member() {
     for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let (_, [here, there]) = handed_over(qos);
-        assert!(!here.is_empty() && !there.is_empty(), "both tell of it");
-        // Whichever of the two cores the store has heard by then, and in whichever order.
+        assert!(!here.is_empty() && !there.is_empty(), "both cores log the hand-over");
+        // Any subset of the records of the two cores may be stored by then, in any order.
         for heard in [&[][..], &[0], &[1], &[0, 1], &[1, 0]] {
             let stored = heard_of(handed_over(qos), heard);
             let mut next = Kept::after_crash(&stored);
-            assert_eq!(next.copies(), 1, "{qos:?}, the store has heard {heard:?}");
-            // Nothing is left of the way: the next start shares nothing out.
+            assert_eq!(next.copies(), 1, "{qos:?}, records of cores {heard:?} are stored");
+            // No message is in transit any more: the next start distributes none.
             let mut last = Kept::after_crash(&[stored, next.stored].concat_records());
-            assert!(last.copies() <= 1, "{qos:?}, the store has heard {heard:?}");
+            assert!(last.copies() <= 1, "{qos:?}, records of cores {heard:?} are stored");
             assert_eq!(image(&last.stored).sessions.values().filter(is_forward).count(), 0);
         }
     }
@@ -142,7 +142,7 @@ fn a_resent_message_goes_to_no_other_member_after_a_crash() {
     let publisher = kept.connect(0, "publisher");
     kept.cores.0[0].publish(publisher, "t", b"m", Qos::ExactlyOnce, 1);
     kept.cores.carry(0, 1);
-    // The core of the member has it on disk; that of its publisher, who hears nothing, has not.
+    // The message is on disk on the core of the member, and not acknowledged to its publisher.
     kept.store(1);
     let mut next = Kept::after_crash(&kept.stored);
     let other = next.join(0, "second", Qos::ExactlyOnce);
@@ -151,14 +151,14 @@ fn a_resent_message_goes_to_no_other_member_after_a_crash() {
     again.dup = true;
     next.cores.0[0].send(publisher, Version::V5, &Packet::Publish(again));
     next.settle();
-    assert!(next.cores.0[0].payloads(other).is_empty(), "the first has it");
+    assert!(next.cores.0[0].payloads(other).is_empty(), "the first member has the message");
     let first = next.connect(1, "first");
     next.settle();
     assert_eq!(next.cores.0[1].payloads(first), ["m"]);
 }
 
-/// Two cores that a crash has left with a QoS 2 message of core 0, which its subscriber on core 1 has on
-/// disk, and of which its publisher has heard nothing. Both are connected again.
+/// Two cores after a crash, with a QoS 2 message of core 0 that is on disk for its subscriber on core 1
+/// and was not acknowledged to its publisher. Both clients are connected again.
 fn taken() -> (Kept, ConnectionId, ConnectionId) {
     let mut kept = Kept::new();
     let consumer = kept.connect(1, "consumer");
@@ -175,7 +175,7 @@ fn taken() -> (Kept, ConnectionId, ConnectionId) {
 }
 
 impl Kept {
-    /// The publisher of core 0 sends a message again, the first time having been of no use.
+    /// The publisher of core 0 resends a message that was not acknowledged.
     fn send_again(&mut self, publisher: ConnectionId, payload: &[u8]) {
         let mut again = publish("t", payload, Qos::ExactlyOnce, 1);
         again.dup = true;
@@ -190,27 +190,27 @@ impl Kept {
         assert!(answers.contains("Pubrec") && answers.contains("Pubcomp"), "{answers}");
     }
 
-    /// Everything told anew, which is what the next start finds.
+    /// The records of a whole checkpoint, from which the next start restores.
     fn checkpoint_records(&mut self) -> Vec<RecordBatch> {
-        let mut anew: Vec<RecordBatch> = Vec::new();
-        // It begins once the other core has receipted what came before.
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        // The checkpoint begins once the other core has given receipts for earlier batches.
         for _ in 0..4 {
             for world in &mut self.cores.0 {
                 let up_to = world.engine.durability.journal().number() - 1;
                 let state = StoreState { up_to, checkpoint: 1, ..StoreState::default() };
                 world.engine.handle_stored(world.now, state);
-                anew.extend(world.records());
+                batches.extend(world.records());
             }
             self.cores.carry(0, 1);
             self.cores.carry(1, 0);
         }
-        assert_eq!(anew.iter().filter(|records| records.checkpoint == 1).count(), 2);
-        anew
+        assert_eq!(batches.iter().filter(|records| records.checkpoint == 1).count(), 2);
+        batches
     }
 }
 
 #[test]
-fn the_identifier_of_a_message_from_before_a_crash_is_free_once_that_is_received() {
+fn the_identifier_of_a_message_from_before_a_crash_is_free_once_the_message_is_received() {
     let (mut next, consumer, publisher) = taken();
     next.send_again(publisher, b"1");
     next.complete(publisher);
@@ -238,9 +238,9 @@ fn a_checkpoint_logs_sessions_that_have_an_unacknowledged_message() {
     assert_eq!(last.cores.0[1].payloads(consumer), ["1"]);
 }
 
-/// A Will is due on core 0, of which nobody but the store knows any more, for a subscriber of core 1:
-/// that of a client which is gone for so long, or has just failed. Gives what the store has by then,
-/// and what each core tells of it.
+/// A restored Will is due on core 0 for a subscriber of core 1; its client is absent for the delay
+/// interval, or has just failed. Returns the records stored by then, and the records of the Will by
+/// core.
 fn will_under_way(qos: Qos, delay_interval_s: u32) -> (Vec<RecordBatch>, [Vec<RecordBatch>; 2]) {
     let mut kept = Kept::new();
     let watcher = kept.connect(1, "watcher");
@@ -260,12 +260,12 @@ fn will_under_way(qos: Qos, delay_interval_s: u32) -> (Vec<RecordBatch>, [Vec<Re
         kept.cores.0[0].advance_ms(20_000);
     }
     kept.cores.carry(0, 1);
-    let told = [0, 1].map(|core| kept.cores.0[core].records().into_iter().collect());
-    (kept.stored, told)
+    let logged = [0, 1].map(|core| kept.cores.0[core].records().into_iter().collect());
+    (kept.stored, logged)
 }
 
 #[test]
-fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
+fn a_stored_will_in_transit_to_another_core_survives_a_crash() {
     for (qos, delay_s) in [(Qos::AtLeastOnce, 10), (Qos::ExactlyOnce, 10), (Qos::AtLeastOnce, 0)] {
         for heard in [&[][..], &[0], &[1], &[0, 1], &[1, 0]] {
             let stored = heard_of(will_under_way(qos, delay_s), heard);
@@ -275,7 +275,7 @@ fn a_will_that_the_store_knew_outlives_a_crash_on_its_way_to_another_core() {
             let watcher = next.connect(1, "watcher");
             next.settle();
             let copies = next.cores.0[1].payloads(watcher).len();
-            // Whoever had it before the crash may get it again.
+            // A subscriber that received the Will before the crash may receive it again.
             let expected = if heard.contains(&1) { 1..=2 } else { 1..=1 };
             assert!(
                 expected.contains(&copies),
@@ -294,20 +294,20 @@ fn a_restored_will_in_transit_that_reaches_no_other_core_ends_at_once() {
     let watcher = next.connect_as(0, &Kept::new().name(1, "watcher"));
     assert_eq!(next.cores.0[0].payloads(watcher), ["dead"]);
     let all = [stored, next.stored].concat_records();
-    assert_eq!(under_way(&all), 0, "the next start publishes it no more");
+    assert_eq!(under_way(&all), 0, "the next start does not publish the Will again");
 }
 
-/// Messages that the next start would find on their way.
+/// The number of messages that the next start would find in transit.
 fn under_way(stored: &[RecordBatch]) -> usize {
     image(stored).sessions.values().filter(is_forward).map(|of| of.queue.len()).sum()
 }
 
-/// What the store has once it has heard from these cores too, in this order.
+/// The stored records followed by those of these cores, in this order.
 fn heard_of(of: (Vec<RecordBatch>, [Vec<RecordBatch>; 2]), cores: &[usize]) -> Vec<RecordBatch> {
-    let (mut stored, told) = of;
-    let mut told = told.map(Some);
+    let (mut stored, logged) = of;
+    let mut logged = logged.map(Some);
     for &core in cores {
-        stored.extend(told[core].take().expect("once"));
+        stored.extend(logged[core].take().expect("once"));
     }
     stored
 }

@@ -1,4 +1,4 @@
-//! What a user may hold over all sessions and cores: sessions, retained messages, queued bytes.
+//! Limits of a user over all sessions and cores: sessions, retained messages, queued bytes.
 
 use super::cores::Cores;
 use super::durability::WALL_AT_ZERO_US;
@@ -8,7 +8,7 @@ use crate::config::{Protection, QueuePolicy};
 use crate::storage::commit::Keeping;
 use crate::storage::image::{Image, Whole};
 
-/// Whoever is called `USER-SOMETHING` is that user; others are nobody.
+/// Admits a client named `USER-SOMETHING` as that user, and other clients without a user.
 pub(super) struct ByPrefix;
 
 impl Access for ByPrefix {
@@ -33,7 +33,7 @@ impl Cores {
 }
 
 impl World {
-    /// What CONNACK says.
+    /// Connects a client, and returns its CONNACK.
     fn connack(&mut self, client: &Client<'_>) -> String {
         let id = self.accept();
         self.send_connect(id, client);
@@ -53,7 +53,7 @@ impl World {
 }
 
 #[test]
-fn a_user_has_so_many_sessions_connected_or_not_and_may_take_its_own_up() {
+fn sessions_of_a_user_are_bounded_connected_or_not_and_its_own_may_be_resumed() {
     let mut world = world(|bounds| bounds.sessions_per_user_max = 2);
     let first = world.connect(&Client::persistent("u-1"));
     world.cut(first);
@@ -62,7 +62,7 @@ fn a_user_has_so_many_sessions_connected_or_not_and_may_take_its_own_up() {
     assert_eq!(world.engine.metrics().sessions_over_user, 1);
     assert!(world.connack(&Client::v5("v-1")).contains("Success"));
     assert!((0..9).all(|n| world.connack(&Client::v5(&format!("n{n}"))).contains("Success")));
-    // Its own, resumed, and one that starts clean in the place of it.
+    // The user's own session, resumed, and a Clean Start that replaces it.
     assert!(world.connack(&Client::persistent("u-1")).contains("Success"));
     assert!(world.connack(&Client::v5("u-1")).contains("Success"));
     assert!(world.connack(&Client::v5("u-3")).contains("QuotaExceeded"));
@@ -71,7 +71,7 @@ fn a_user_has_so_many_sessions_connected_or_not_and_may_take_its_own_up() {
 }
 
 #[test]
-fn a_user_retains_so_much_and_what_goes_makes_room() {
+fn retained_messages_of_a_user_are_bounded_and_removed_ones_make_room() {
     let mut world = world(|bounds| {
         bounds.retained_messages_per_user_max = 2;
         bounds.retained_bytes_per_user_max = 300;
@@ -84,10 +84,10 @@ fn a_user_retains_so_much_and_what_goes_makes_room() {
     assert_eq!(world.drops(DropCause::UserRetainedFull), 1);
     assert!(world.puback(other, "c", b"1").contains("NoMatching"));
     assert!((0..9).all(|n| world.puback(nobody, &format!("n/{n}"), b"1").contains("NoMatching")));
-    // In the place of its own, by whichever of its clients, as far as the bytes allow.
+    // Any client of the user may replace its messages, as far as the bytes allow.
     assert!(world.puback(two, "a", b"2").contains("NoMatching"));
     assert!(world.puback(one, "a", &[b'x'; 300]).contains("QuotaExceeded"));
-    // What it takes away, what another one replaces and what expires counts no more.
+    // Messages that are cleared, replaced by another user or expired no longer count.
     assert!(world.puback(one, "a", b"").contains("NoMatching"));
     assert!(world.puback(one, "d", b"1").contains("NoMatching"));
     assert!(world.puback(other, "d", b"2").contains("NoMatching"));
@@ -101,7 +101,7 @@ fn a_user_retains_so_much_and_what_goes_makes_room() {
 }
 
 #[test]
-fn the_queues_of_a_user_hold_so_many_bytes_together_and_give_way_by_policy() {
+fn the_queues_of_a_user_are_bounded_in_bytes_together_and_drop_by_policy() {
     for (policy, left) in [(QueuePolicy::DropNewest, 4), (QueuePolicy::DropOldest, 4)] {
         let change = |settings: &mut Settings| {
             settings.limits.queue_policy = policy;
@@ -120,7 +120,7 @@ fn the_queues_of_a_user_hold_so_many_bytes_together_and_give_way_by_policy() {
         assert_eq!(world.drops(DropCause::UserQueueFull), 2 * (6 - 2) + 2, "{policy:?}");
         let queued = world.engine.metrics().messages_queued;
         assert_eq!(queued, 2 * left, "{policy:?}");
-        // What has been taken makes room, and so does a session that ends.
+        // Received messages make room, and so does a session that ends.
         let id = world.connect(&Client::v5("u-1"));
         world.cut(id);
         let id = world.accept();
@@ -134,7 +134,7 @@ fn the_queues_of_a_user_hold_so_many_bytes_together_and_give_way_by_policy() {
 }
 
 #[test]
-fn bounds_of_a_user_hold_over_all_cores_and_leave_nothing_behind() {
+fn limits_of_a_user_apply_across_all_cores_and_leave_nothing_behind() {
     let change = |settings: &mut Settings| {
         settings.protection.sessions_per_user_max = 3;
         settings.protection.retained_messages_per_user_max = 3;
@@ -161,7 +161,7 @@ fn bounds_of_a_user_hold_over_all_cores_and_leave_nothing_behind() {
         assert!(!cores.puback(core, id, topic, b"1").contains("QuotaExceeded"));
     }
     assert!(cores.puback(0, ids[0], "d", b"1").contains("QuotaExceeded"));
-    // One core replaces and takes away what another one has published.
+    // One core replaces and clears messages published on another.
     for topic in ["b", "c"] {
         assert!(!cores.puback(0, ids[0], topic, b"2").contains("QuotaExceeded"));
         cores.puback(1, ids[1], topic, b"");

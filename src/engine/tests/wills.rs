@@ -8,7 +8,7 @@ use crate::wire::{Disconnect, ReasonCode};
 
 const GRACE_MS: u64 = 30_000;
 
-/// A broker with a watcher who is away, and what its store has by now.
+/// A broker with a disconnected watcher, and its stored records.
 struct Kept {
     world: World,
     stored: Vec<RecordBatch>,
@@ -37,7 +37,7 @@ impl Kept {
         id
     }
 
-    /// What the next start makes of the store, its first turn taken.
+    /// A broker restored from the stored records, after its first turn.
     fn after_crash(&self) -> Self {
         let mut world = kept();
         world.engine.restore(image(&self.stored));
@@ -51,7 +51,7 @@ impl Kept {
         self.store();
     }
 
-    /// What the watcher, coming back, finds.
+    /// The topics of the messages that the watcher receives when it reconnects.
     fn seen(&mut self) -> Vec<String> {
         let watcher = self.world.accept();
         self.world.send_connect(watcher, &Client::persistent("watcher"));
@@ -86,7 +86,7 @@ fn the_will_of_a_client_that_does_not_reconnect_after_a_restart_is_published_onc
     let mut kept = Kept::new();
     kept.connect(&Client { will: will("will/clean"), ..Client::v5("clean") });
     kept.connect(&Client { will: will("will/durable"), ..Client::persistent("durable") });
-    // Another crash meanwhile gives everybody time again.
+    // Another crash meanwhile restarts the grace period.
     let mut next = kept.after_crash();
     next.pass_ms(GRACE_MS - 1_000);
     let mut next = next.after_crash();
@@ -116,11 +116,11 @@ fn the_will_of_a_client_that_reconnects_after_a_restart_is_cancelled() {
     assert_eq!(next.wills_stored(), 0);
     next.pass_ms(2 * GRACE_MS);
     ids.into_iter().for_each(|id| next.world.cut(id));
-    assert!(next.seen().is_empty(), "they have no Will any more");
+    assert!(next.seen().is_empty(), "no Will is left");
 }
 
 #[test]
-fn a_session_that_ended_with_the_broker_is_not_there_for_its_will() {
+fn a_session_that_ended_with_the_broker_is_not_restored_for_its_will() {
     let mut kept = Kept::new();
     kept.connect(&Client { will: will("will/w"), ..Client::v5("clean") });
     let mut next = kept.after_crash();
@@ -145,7 +145,7 @@ fn a_longer_will_delay_interval_counts_after_the_broker_was_down() {
 }
 
 #[test]
-fn a_will_is_stored_before_connack_also_where_the_session_is_not_kept() {
+fn a_will_is_stored_before_connack_even_if_the_session_is_not_persistent() {
     let mut kept = Kept::new();
     let id = kept.world.accept();
     kept.world.send_connect(id, &Client { will: will("will/w"), ..Client::v5("clean") });
@@ -155,7 +155,10 @@ fn a_will_is_stored_before_connack_also_where_the_session_is_not_kept() {
     assert_eq!(kept.wills_stored(), 1);
     let plain = kept.world.accept();
     kept.world.send_connect(plain, &Client::v5("plain"));
-    assert!(kept.world.packets(plain, Version::V5)[0].starts_with("Connack"), "it waits for none");
+    assert!(
+        kept.world.packets(plain, Version::V5)[0].starts_with("Connack"),
+        "CONNACK without a Will does not wait"
+    );
 }
 
 #[test]
@@ -217,15 +220,15 @@ fn a_checkpoint_logs_wills_of_connected_and_of_absent_clients() {
     let state = StoreState { up_to: last, checkpoint: 1, ..StoreState::default() };
     let now = next.world.now;
     next.world.engine.handle_stored(now, state);
-    let anew = next.world.records().expect("everything");
-    assert_eq!(anew.checkpoint, 1);
-    assert_eq!(image(&[anew]).wills, image(&next.stored).wills);
+    let checkpoint = next.world.records().expect("everything");
+    assert_eq!(checkpoint.checkpoint, 1);
+    assert_eq!(image(&[checkpoint]).wills, image(&next.stored).wills);
     assert_eq!(next.wills_stored(), 3);
 }
 
 #[test]
-fn a_great_many_wills_are_published_a_part_in_each_turn() {
-    // The one after the first part comes back, two follow.
+fn many_wills_are_published_over_several_turns() {
+    // The client after the first part reconnects, two follow.
     let part = limits::LEFT_WILLS_PER_TURN;
     let many = part + 3;
     let mut image = image(&Kept::new().stored);
@@ -286,7 +289,7 @@ fn the_backlog_that_wills_cause_is_bounded() {
     let payload = vec![0; 60_000];
     let big = || Some(wire::Will { topic: "w", payload: &payload, ..wire::Will::default() });
     for number in 0.. {
-        assert!(number * payload.len() < 2 * limits::JOURNAL_BYTES_FAR, "it grows without end");
+        assert!(number * payload.len() < 2 * limits::JOURNAL_BYTES_FAR, "the backlog is bounded");
         let id = world.accept();
         world.send_connect(id, &Client { will: big(), ..Client::v5("again") });
         if world.packets(id, Version::V5).iter().any(|packet| packet.contains("ServerBusy")) {
@@ -306,7 +309,7 @@ fn the_backlog_that_wills_cause_is_bounded() {
     assert!(world.packets(id, Version::V5)[0].contains("Success"));
 }
 
-/// The retained message of a topic, to whoever subscribes now.
+/// The retained message of a topic, as a new subscriber receives it.
 fn retained(world: &mut World, topic: &str) -> Vec<String> {
     let id = world.connect(&Client::v5("reader"));
     world.subscribe(id, topic, Qos::AtMostOnce);
@@ -325,7 +328,7 @@ fn the_will_of_a_client_with_an_assigned_identifier_is_published_at_once() {
     kept.store();
     assert_eq!(kept.wills_stored(), 1);
     let mut next = kept.after_crash();
-    assert_eq!(next.wills_stored(), 0, "it is over");
+    assert_eq!(next.wills_stored(), 0, "the Will has ended");
     let back = next.world.accept();
     next.world.send_connect(back, &Client { will: retained_will(b"offline"), ..Client::v5("") });
     next.store();
@@ -344,9 +347,9 @@ fn a_retained_will_from_before_a_restart_does_not_replace_later_messages() {
     let since = Publish { retain: true, ..publish("state", b"online", Qos::AtMostOnce, 0) };
     next.world.send(other, Version::V5, &Packet::Publish(since));
     next.pass_ms(2 * GRACE_MS);
-    assert_eq!(next.wills_stored(), 0, "it is over");
+    assert_eq!(next.wills_stored(), 0, "the Will has ended");
     assert_eq!(retained(&mut next.world, "state"), ["online"]);
-    // And where nothing was, it goes out.
+    // Without a later retained message, the Will is published.
     let mut kept = Kept::new();
     kept.connect(&Client { will: retained_will(b"offline"), ..Client::v5("named") });
     let mut next = kept.after_crash();

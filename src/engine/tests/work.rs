@@ -1,5 +1,5 @@
-//! Whatever one client sends, a turn of its core takes no more steps than its budget, and everybody else
-//! is served meanwhile. Each of these took seconds of one turn before there was a budget.
+//! The budget of a turn: no input of one client takes more steps of a turn than the budget, and other
+//! clients are served meanwhile. Each of these inputs would take seconds of one turn without a budget.
 
 use super::durability::kept;
 use super::*;
@@ -7,14 +7,14 @@ use crate::base::limits;
 use crate::engine::work::TURN_STEPS;
 use crate::wire::{Auth, Disconnect, PacketType, Unsubscribe, UnsubscribeFilters};
 
-/// The most that a piece takes that is not cut, twice: each part of a turn ends with one.
+/// Twice the largest undivided piece of work: each of the two parts of a turn ends with one.
 const PIECES_MAX: u32 = 2 * 2_048;
 
-/// What an executor reads at a time.
+/// The number of bytes that an executor reads at a time.
 const READ_BYTES: usize = 64 * 1024;
 
 impl World {
-    /// Bytes arrive, as an executor reads them: one buffer a turn, and none while the socket is not
+    /// Receives bytes as an executor reads them: one buffer a turn, and none while the socket is not
     /// read. `between` is called after each turn.
     fn stream(&mut self, id: ConnectionId, bytes: &[u8], mut between: impl FnMut(&mut World)) {
         let mut rest = bytes;
@@ -34,10 +34,10 @@ impl World {
                 self.engine.handle_timeout(self.now);
             }
         }
-        panic!("it never ends");
+        panic!("the input is never processed");
     }
 
-    /// Fails when a turn took more than it may since this was asked last.
+    /// Fails if a turn exceeded the budget since the last call.
     #[track_caller]
     fn assert_turns_are_bounded(&mut self) {
         let steps = self.engine.work.take_turn_max();
@@ -49,7 +49,7 @@ impl World {
         self.send(publisher, Version::V5, &Packet::Publish(retained));
     }
 
-    /// Sends filters by SUBSCRIBE; the Reason Codes of SUBACK.
+    /// Sends filters by SUBSCRIBE, and returns the Reason Codes of SUBACK.
     fn subscribe_to_all(&mut self, id: ConnectionId, filters: &[String], qos: Qos) -> Vec<u8> {
         self.stream(id, &subscribe_packet(filters, qos), |_| {});
         let mut reasons = Vec::new();
@@ -137,7 +137,10 @@ fn a_large_subscribe_that_breaks_the_protocol_at_its_end_changes_nothing() {
     });
     assert_eq!(most, 0);
     assert!(world.closed.contains(&hostile));
-    assert!(world.engine.metrics().memory_bytes < memory_bytes, "what the packet took is free");
+    assert!(
+        world.engine.metrics().memory_bytes < memory_bytes,
+        "the memory of the packet is released"
+    );
     world.assert_turns_are_bounded();
 }
 
@@ -227,8 +230,8 @@ fn a_session_of_10_000_subscriptions_ends_over_several_turns_and_for_others_at_o
     world.turn();
     let connack = world.packets(again, Version::V5);
     assert!(connack[0].contains("session_present: false"), "{connack:?}");
-    assert!(world.engine.metrics().subscriptions > 0, "there is more to do");
-    // Nothing reaches the session that is over, nor the new one.
+    assert!(world.engine.metrics().subscriptions > 0, "work is left for later turns");
+    // No message reaches the ended session, nor the new one.
     world.publish(again, "1/a/x", b"x", Qos::AtLeastOnce, 1);
     world.settle();
     assert!(world.payloads(again).is_empty());
@@ -238,7 +241,7 @@ fn a_session_of_10_000_subscriptions_ends_over_several_turns_and_for_others_at_o
 }
 
 #[test]
-fn messages_of_a_group_whose_member_leaves_go_to_the_others_a_part_in_a_turn() {
+fn messages_of_a_leaving_group_member_go_to_the_others_over_several_turns() {
     let mut world = World::new();
     let leaver = world.connect(&Client::persistent("l"));
     world.subscribe(leaver, "$share/g/t", Qos::AtLeastOnce);
@@ -251,7 +254,7 @@ fn messages_of_a_group_whose_member_leaves_go_to_the_others_a_part_in_a_turn() {
     world.subscribe(other, "$share/g/t", Qos::AtLeastOnce);
     world.cut(other);
     world.engine.work.take_turn_max();
-    // Its session ends: all that it had is the other one's.
+    // Its session ends: the other member gets all its messages.
     let leaver = world.connect(&Client::v5("l"));
     world.settle();
     world.assert_turns_are_bounded();
@@ -261,7 +264,7 @@ fn messages_of_a_group_whose_member_leaves_go_to_the_others_a_part_in_a_turn() {
 }
 
 #[test]
-fn who_does_not_take_his_answers_is_not_read() {
+fn a_client_that_does_not_read_its_answers_is_not_read() {
     let mut world = World::new();
     let hostile = world.connect(&Client::v5("h"));
     let outbox_bytes_max = u64::from(world.engine.config.limits.outbox_bytes_max);
@@ -278,19 +281,19 @@ fn who_does_not_take_his_answers_is_not_read() {
             world.engine.handle_received(world.now, hostile, &flood);
             world.settle();
             read += 1;
-            assert!(read < 1_000, "it is read without end");
+            assert!(read < 1_000, "reading must pause");
         }
         let memory_bytes = world.engine.metrics().memory_bytes;
         assert!(memory_bytes < bound, "{memory_bytes} bytes");
         world.unstick(hostile);
-        assert!(!world.paused.contains(&hostile), "it is read again");
+        assert!(!world.paused.contains(&hostile), "the client is read again");
         world.packets(hostile, Version::V5);
     }
     assert_eq!(world.engine.metrics().clients_unread, 3);
 }
 
 #[test]
-fn keep_alive_ends_a_client_that_is_not_read_because_it_takes_nothing() {
+fn keep_alive_ends_a_client_that_is_not_read_because_it_reads_nothing() {
     let mut world = World::new();
     let hostile = world.accept();
     world.send_connect_with_keep_alive(hostile, &Client::v5("h"), 10);
@@ -306,7 +309,7 @@ fn keep_alive_ends_a_client_that_is_not_read_because_it_takes_nothing() {
 }
 
 #[test]
-fn who_sends_little_is_served_before_who_has_had_much() {
+fn a_client_that_sends_little_is_served_before_one_that_sent_much() {
     let mut world = World::new();
     let hostile: Vec<ConnectionId> = (0..20)
         .map(|n| {
@@ -330,7 +333,7 @@ fn who_sends_little_is_served_before_who_has_had_much() {
 }
 
 #[test]
-fn what_was_sent_before_the_peer_closed_is_processed_though_it_was_put_off() {
+fn deferred_input_is_processed_after_the_peer_has_closed() {
     let mut world = World::new();
     let (sender, other) = (world.connect(&Client::v5("s")), world.connect(&Client::v5("o")));
     let flood =
@@ -351,7 +354,7 @@ fn what_was_sent_before_the_peer_closed_is_processed_though_it_was_put_off() {
 }
 
 #[test]
-fn a_peer_that_closed_without_taking_its_answers_is_not_waited_for() {
+fn the_broker_does_not_wait_for_a_closed_peer_that_did_not_read_its_answers() {
     let mut world = World::new();
     let sender = world.connect(&Client::v5("s"));
     world.stuck.insert(sender);
@@ -388,7 +391,7 @@ fn hundreds_of_sessions_that_end_at_one_moment_end_over_several_turns() {
 }
 
 #[test]
-fn a_queue_of_expired_messages_is_left_out_a_part_in_a_turn() {
+fn a_queue_of_expired_messages_is_skipped_over_several_turns() {
     let mut world = World::new();
     let (consumer, publisher) =
         (world.connect(&Client::persistent("c")), world.connect(&Client::v5("p")));
@@ -408,7 +411,7 @@ fn a_queue_of_expired_messages_is_left_out_a_part_in_a_turn() {
 }
 
 /// The largest legal packet of each type that a client may send, up to `bytes`: what a turn spends on
-/// it must be bounded whatever it holds. Whoever adds a type has to add its largest packet.
+/// it must be bounded for any content. A new packet type needs its largest packet here.
 fn largest(packet_type: PacketType, bytes: usize) -> Vec<Vec<u8>> {
     let text = "x".repeat(65_000);
     let deep = "a/".repeat(120) + "a";
@@ -418,7 +421,7 @@ fn largest(packet_type: PacketType, bytes: usize) -> Vec<Vec<u8>> {
     }
     let user_properties = UserProperties::encoded(&section);
     match packet_type {
-        PacketType::Connect => Vec::new(), // a client sends it once: the one that is let in
+        PacketType::Connect => Vec::new(), // a client sends CONNECT only once
         PacketType::Publish => {
             let payload = vec![b'x'; bytes];
             let mut with_properties = publish("t", b"", Qos::AtMostOnce, 0);
@@ -467,7 +470,7 @@ fn largest(packet_type: PacketType, bytes: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn no_packet_of_any_type_takes_more_of_a_turn_than_the_budget_whatever_it_holds() {
+fn no_packet_of_any_type_takes_more_than_the_budget_of_a_turn() {
     let types = (1..=15).filter_map(|number| PacketType::from_first_byte(number << 4));
     let types: Vec<PacketType> = types.collect();
     assert_eq!(types.len(), 15);
@@ -487,7 +490,7 @@ fn no_packet_of_any_type_takes_more_of_a_turn_than_the_budget_whatever_it_holds(
                 world.turn();
             }
             world.settle();
-            // What cannot be cut is copying its bytes, twice.
+            // Copying the bytes of the packet, twice, cannot be divided.
             let copied = 4 * (packet.len() / crate::engine::work::BYTES_PER_STEP) as u32;
             let steps = world.engine.work.take_turn_max();
             let bound = TURN_STEPS + PIECES_MAX + copied;

@@ -26,13 +26,13 @@ pub(super) struct Sweep {
     hollow_places: usize,
     /// When the first of those expires that were looked at, or came since.
     next: Deadline,
-    /// Where to go on looking, by the number of the message as in `latest`; none when all were looked at.
+    /// Where the scan continues, as a number of a message as in `latest`; none when all were checked.
     at: Option<u64>,
     /// How many messages were dropped and checked since the last [`Queue::take_swept`].
     swept: Swept,
 }
 
-/// What making room did.
+/// Counts of a scan for expired messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Swept {
     /// Messages that had expired.
@@ -222,7 +222,7 @@ mod tests {
         ]
     }
 
-    /// What waits, as simple as can be: topic, number, deadline.
+    /// A simple model of the queue: topic, number, deadline.
     #[derive(Default)]
     struct Model {
         queue: Vec<(u8, u64, Option<Deadline>)>,

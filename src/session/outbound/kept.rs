@@ -64,7 +64,7 @@ impl Outbound {
     }
 }
 
-/// What [`crate::session::outbound::Outbound::log_to_checkpoint`] tells.
+/// Items that [`crate::session::outbound::Outbound::log_to_checkpoint`] logs.
 pub enum Logged<'a> {
     /// A message that waits, or is in flight under a Packet Identifier.
     Delivery(&'a mut Delivery, u16),

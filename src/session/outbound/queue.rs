@@ -14,7 +14,7 @@ use crate::wire::Qos;
 /// Places in a queue that are kept when it is empty.
 const ROOM_KEPT: usize = 256;
 
-/// What a topic takes under `keep-latest` besides its bytes, roughly.
+/// Approximate bytes of a topic under `keep-latest` besides its name.
 pub(super) const LATEST_BYTES: usize = 48;
 
 /// Bounds of one queue.
@@ -26,11 +26,11 @@ pub struct QueueLimits {
     pub bytes_max: u64,
     /// Bytes of all queues of the session's user; 0 is no bound.
     pub user_bytes_max: u64,
-    /// What gives way.
+    /// Which messages are dropped when the queue is full.
     pub policy: QueuePolicy,
 }
 
-/// What became of a new message.
+/// Result of queueing a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Queued {
     /// The message waits.
@@ -50,7 +50,7 @@ pub(super) struct Queue {
     /// Under `keep-latest`: where in `messages` the message of a topic waits, counted from the first
     /// message ever queued.
     pub(super) latest: HashMap<Box<str>, u64>,
-    /// What that takes, roughly.
+    /// Approximate bytes of `latest`.
     pub(super) latest_bytes: usize,
     /// Messages that left the head of the queue so far.
     pub(super) left: u64,
@@ -164,7 +164,7 @@ impl Queue {
             + self.sweep.as_ref().map_or(0, |_| size_of::<Sweep>())
     }
 
-    /// What waits counts for this user too from here on.
+    /// From now on, queued messages count for this user too.
     pub fn assign_to_user(&mut self, membership: &Membership) {
         self.count.assign_to_user(membership);
     }
