@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 
 use shards::SubscriptionIndex;
 
+use crate::base::ids::SessionId;
 use crate::engine::connections::pending_acks::Promise;
 use crate::engine::durability::Durability;
 use crate::engine::durability::journal::Journal;
 use crate::engine::mesh::Mesh;
 use crate::engine::routing::recipients::SharedSubscription;
 use crate::session::state::Session;
+use crate::session::table::SessionTable;
 use crate::storage::image;
 use crate::storage::record::{Exchange, Record, SessionNumber};
 use crate::wire::{Publish, Qos};
@@ -107,15 +109,17 @@ impl Qos2Dedup {
 impl Durability {
     /// The exchange of a QoS 2 message, of which some sessions may have stored their delivery before
     /// others, on other cores or in later turns.
+    #[inline]
     pub(in crate::engine) fn exchange_of(
         &self,
-        session: &Session,
+        sessions: &SessionTable,
+        session: SessionId,
         publish: &Publish<'_>,
     ) -> Option<Qos2Exchange> {
         if !self.has_journal() || publish.qos != Qos::ExactlyOnce {
             return None;
         }
-        let publisher = session.number()?;
+        let publisher = sessions[session].number()?;
         let packet_identifier = publish.packet_identifier?.get();
         Some(Qos2Exchange { exchange: Exchange { publisher, packet_identifier }, dup: publish.dup })
     }
@@ -123,14 +127,17 @@ impl Durability {
     /// Records to be stored before a message is acknowledged. The receipt is logged together with the
     /// deliveries, or, where other cores have some of them, once they have stored theirs: so a message that
     /// a client sends again after a crash is never taken for a duplicate of a lost one.
+    #[inline]
     pub(in crate::engine) fn promise_of(
         &self,
-        session: &Session,
+        sessions: &SessionTable,
+        session: SessionId,
         publish: &Publish<'_>,
         batch: Option<u64>,
     ) -> Promise {
-        let is_kept =
-            self.has_journal() && publish.qos == Qos::ExactlyOnce && session.number().is_some();
+        let is_kept = self.has_journal()
+            && publish.qos == Qos::ExactlyOnce
+            && sessions[session].number().is_some();
         let receives = publish.packet_identifier.filter(|_| is_kept);
         Promise { batch, receives, fans_out: false }
     }

@@ -78,7 +78,8 @@ impl Engine {
             && !self.receive_once(id, session, identifier)?
         {
             let mut promise = self.durability.promise_of(
-                &self.sessions[session],
+                &self.sessions,
+                session,
                 publish,
                 self.durability.batch_of_all(),
             );
@@ -134,7 +135,7 @@ impl Engine {
             }
         }
         let publisher = Publisher { core: self.core(), connection: id };
-        let once = self.durability.exchange_of(&self.sessions[session], publish);
+        let once = self.durability.exchange_of(&self.sessions, session, publish);
         let origin =
             Origin { publisher: Some(publisher), session: Some(session), once, from: None };
         let stored = stored.ok().flatten();
@@ -147,7 +148,8 @@ impl Engine {
         // Responsibility is taken when every core with subscribers has the message.
         if publish.packet_identifier.is_some() {
             let mut promise = self.durability.promise_of(
-                &self.sessions[session],
+                &self.sessions,
+                session,
                 publish,
                 self.durability.batch_since(mark),
             );

@@ -559,6 +559,7 @@ impl Recipient {
 
 /// Whether all deliveries of a message are appended to the journal together, and no delivery of before
 /// a crash is known: then all sessions have the message after a crash, or none has.
+#[inline]
 fn is_stored_as_a_whole(
     recipients: &Recipients,
     router: &Router,
