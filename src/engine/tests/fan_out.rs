@@ -296,7 +296,7 @@ fn another_core_gets_a_receipt_once_all_recipients_have_a_message_and_then_for_l
     assert_eq!(there.payloads_of(&subscribers), has(2, 5, &["1"]));
     assert!(there.engine.poll_batch(CoreId(0)).is_none(), "no receipt yet");
     there.engine.handle_batch(there.now, CoreId(0), std::mem::take(&mut batches[1]));
-    assert!(there.engine.has_unread_batches(), "the publisher waits");
+    assert!(there.engine.has_unread_batches(), "the second batch waits for the fan-out");
     there.settle();
     assert!(there.payloads_of(&subscribers)[4] == ["1", "2"]);
     cores.settle();
