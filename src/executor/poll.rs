@@ -1,8 +1,8 @@
-//! The portable executor: readiness through epoll, kqueue or Windows' AFD, by way of `mio`. One thread a core.
+//! The portable executor: readiness from epoll, kqueue or Windows' AFD, through `mio`. One thread per core.
 //!
-//! A connection costs a socket and a few flags here: the receive buffer is the core's, and a send
-//! buffer is kept only while the peer does not take it. Reads and writes are tried at once;
-//! readiness is waited for only after the kernel said "not now".
+//! A connection costs only a socket and a few flags: the receive buffer is shared by the whole core, and a send
+//! buffer is kept only until the kernel takes it. Reads and writes are attempted immediately; readiness is
+//! waited for only after the kernel returned "would block".
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -27,36 +27,36 @@ use crate::executor::{
     is_peers_fault, progress,
 };
 
-/// The core's receive buffer: as much as one connection may say in a turn.
+/// Size of the core's receive buffer: the most that one connection can read at a time.
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// Events taken from the kernel at a time.
+/// The most events taken from the kernel at a time.
 const EVENTS: usize = 1_024;
-/// Pieces of a send buffer written by one system call.
+/// The most slices of a send buffer written by one system call.
 const IO_SLICES: usize = 64;
 const WAKE: Token = Token(0);
-/// Tokens from 1 are listeners, from here connections, from [`LINGERERS`] those that linger.
+/// Tokens from 1 are listeners, from `CONNECTIONS` connections, from [`LINGERERS`] lingering connections.
 const CONNECTIONS: usize = 1 << 10;
 const LINGERERS: usize = 1 << 30;
 
 struct Socket {
     stream: TcpStream,
     id: ConnectionId,
-    /// The kernel may have input: it has not said "none" since it last said "some".
+    /// Whether the socket may have input: it has not returned "would block" since the last readable event.
     is_readable: bool,
-    /// The peer has sent its last byte, or the connection failed: there is no further event to wait
-    /// for, so it is read until a read says so.
+    /// Whether the peer has ended the stream or the connection failed. No further event follows, so the
+    /// socket is read until a read reports the end.
     is_ended: bool,
-    /// A read has said so of the peer: it is not read any more, and may still be written to.
+    /// Whether a read has reported the end of the stream: the socket is only written to from then on.
     is_read_out: bool,
-    /// The engine wants no input from it.
+    /// Whether the engine has paused input.
     is_paused: bool,
-    /// It stands in the list of sockets to read.
+    /// Whether the socket is in the list of sockets to read.
     is_listed: bool,
-    /// What the peer has not taken yet.
+    /// Bytes that the kernel has not taken yet.
     pending: Option<SendBuffer>,
 }
 
-/// A listener, and its number among all of the broker's.
+/// A listener, and its number among the broker's listeners.
 struct Accepting {
     number: u16,
     socket: AcceptingSocket,
@@ -96,7 +96,7 @@ impl Accepting {
             #[cfg(unix)]
             AcceptingSocket::Unix(listener) => {
                 let (stream, _) = listener.accept()?;
-                // Streams are read, written and shut alike, whatever they are of.
+                // Reading, writing and shutting down work alike for Unix and TCP streams.
                 let stream: std::net::TcpStream = std::os::fd::OwnedFd::from(stream).into();
                 Ok((TcpStream::from_std(stream), None))
             }
@@ -111,13 +111,13 @@ pub struct Executor {
     listeners: Vec<Accepting>,
     sockets: Vec<Option<Socket>>,
     lingerers: Lingerers,
-    /// Those of the sockets whose TLS is the kernel's.
+    /// The sockets that use kernel TLS.
     sealed: Sealed,
     /// Sockets to read in this turn or the next.
     to_read: VecDeque<u32>,
-    /// Listeners that may have connections.
+    /// Listeners that may have pending connections.
     to_accept: Vec<usize>,
-    /// No descriptor was free: when to try again.
+    /// When to retry accepting after no descriptor was free.
     accept_again: Option<Instant>,
 }
 
@@ -179,7 +179,7 @@ impl Executor {
         if sleeps {
             self.core.wake_up();
         }
-        // One that was interrupted knows of nothing, and a full one may not know of all.
+        // An interrupted poll returns no events, and a full list may not contain all.
         let mut is_all = match polled {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             Err(_) => false,
@@ -210,7 +210,7 @@ impl Executor {
         }
         self.accept();
         for _ in 0..self.to_read.len() {
-            // Those who are left come first in the next turn.
+            // The remaining sockets come first in the next turn.
             if self.core.engine.has_spent_turn() {
                 is_all = false;
                 break;
@@ -224,7 +224,7 @@ impl Executor {
         Ok(())
     }
 
-    /// How long the kernel may let us sleep.
+    /// The longest that the turn may wait for events.
     fn timeout(&mut self) -> Option<Duration> {
         if !self.to_read.is_empty() || !self.to_accept.is_empty() {
             return Some(Duration::ZERO);
@@ -262,10 +262,10 @@ impl Executor {
         }
     }
 
-    /// Most likely no descriptor is free. Those who are in are served on; the newcomers wait in the
-    /// kernel's backlog.
+    /// Suspends accepting, most likely because no descriptor is free. Existing connections are still served;
+    /// new ones wait in the kernel's backlog.
     fn rest_from_accepting(&mut self, error: &io::Error) {
-        rated!(warn, log_rate::now(), %error, "cannot accept connections for the moment; trying again");
+        rated!(warn, log_rate::now(), %error, "cannot accept connections; retrying shortly");
         self.core.noted.accepts_rested += 1;
         self.accept_again = Some(Instant::now() + ACCEPT_REST);
         self.to_accept.clear();
@@ -274,8 +274,8 @@ impl Executor {
     fn admit(&mut self, stream: TcpStream, address: Option<SocketAddr>, listener: u16) {
         let peer = Peer { address, listener };
         let Ok(id) = self.core.engine.handle_accepted(self.core.now, peer) else { return };
-        // Frames leave when the turn says so, not when Nagle's algorithm does. It may fail on a
-        // connection that is gone already, which the first read finds out, and on what is no TCP.
+        // Turns already batch frames, so disable Nagle's algorithm. This may fail on a connection that is
+        // already closed, which the first read detects, and on sockets other than TCP.
         let _ = stream.set_nodelay(true);
         self.watch(stream, id);
     }
@@ -286,7 +286,7 @@ impl Executor {
         if let Err(error) =
             self.poll.registry().register(&mut stream, Token(CONNECTIONS + slot), interest)
         {
-            rated!(warn, log_rate::now(), %error, "cannot watch a new connection");
+            rated!(warn, log_rate::now(), %error, "cannot register a new connection; closing it");
             return self.core.engine.handle_closed(self.core.now, id);
         }
         if self.sockets.len() <= slot {
@@ -302,7 +302,7 @@ impl Executor {
             is_listed: false,
             pending: None,
         });
-        // Its CONNECT is there already more often than not.
+        // The CONNECT packet has usually arrived already.
         self.note_readable(id.slot);
     }
 
@@ -324,7 +324,7 @@ impl Executor {
         }
     }
 
-    /// Reads a socket once; it stands in line again when there may be more.
+    /// Reads a socket once, and lists it again if there may be more input.
     fn read(&mut self, slot: u32, buffer: &mut [u8]) {
         let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
         socket.is_listed = false;
@@ -338,9 +338,9 @@ impl Executor {
                 self.core.engine.handle_ended(self.core.now, id);
             }
             Ok(bytes) => {
-                // epoll(7): with edge-triggered readiness a read shorter than asked for has emptied
-                // the socket, but for its end, which came with the same event when both were there
-                // at once. Elsewhere only "not now" says so, and where the kernel brings records.
+                // epoll(7): with edge-triggered readiness, a short read has emptied the socket except for
+                // the end of the stream, which may have come with the same event. On other systems, and
+                // with kernel TLS, only "would block" proves that the socket is empty.
                 socket.is_readable = bytes == buffer.len()
                     || socket.is_ended
                     || !cfg!(target_os = "linux")
@@ -360,7 +360,7 @@ impl Executor {
         }
     }
 
-    /// Reads a record that is no application data, of which there may be more.
+    /// Reads a TLS record other than application data; more may follow.
     fn read_record(&mut self, slot: u32, buffer: &mut [u8]) {
         let Some(Some(socket)) = self.sockets.get(slot as usize) else { return };
         let id = socket.id;
@@ -374,7 +374,7 @@ impl Executor {
         }
     }
 
-    /// The network ended a connection.
+    /// Handles a connection that the network ended.
     fn end(&mut self, slot: u32) {
         self.sealed.remove(slot);
         if let Some(socket) = self.sockets[slot as usize].take() {
@@ -403,8 +403,8 @@ impl Executor {
         }
     }
 
-    /// Nothing can be written any more. What the peer had sent before may still lie in the socket, and is
-    /// read on.
+    /// Handles a failed write: nothing can be written any more. Reading continues, because input may still be
+    /// in the socket buffer.
     fn lose(&mut self, slot: u32) {
         let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else { return };
         if socket.is_read_out {
@@ -505,7 +505,7 @@ impl Sockets for Executor {
         match self.poll.registry().deregister(&mut socket.stream) {
             Ok(()) => self.core.mesh.move_socket(to, socket.stream.into(), handed_over),
             Err(error) => {
-                rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed");
+                rated!(warn, log_rate::now(), %error, "cannot move a connection to its home core; closing it");
             }
         }
         Ok(())

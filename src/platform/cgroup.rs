@@ -1,31 +1,31 @@
-//! What the control group of this process allows: processor time and memory, cgroups(7).
+//! Limits of this process's control group: processor time and memory. See cgroups(7).
 
 use std::path::{Path, PathBuf};
 
-/// Bounds set on the group or on one above it; none where there is no bound.
+/// The lowest limits of the group and its ancestors; `None` means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
-    /// Processors' worth of time, such as 1.5.
+    /// Processor time as a number of processors, such as 1.5.
     pub processors: Option<f64>,
-    /// Bytes.
+    /// Memory, in bytes.
     pub memory_bytes: Option<u64>,
 }
 
 impl Limits {
-    /// Those of this process.
+    /// Reads the limits of this process.
     pub fn here() -> Self {
         let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Self::read(Path::new("/sys/fs/cgroup"), &groups)
     }
 
-    /// From a tree like `/sys/fs/cgroup` and a text like `/proc/self/cgroup`.
+    /// Reads the limits from a tree like `/sys/fs/cgroup` and a text like `/proc/self/cgroup`.
     pub fn read(root: &Path, groups: &str) -> Self {
         let mut limits = Self::default();
         for line in groups.lines() {
             let mut parts = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
             let group = group.trim_start_matches('/');
-            // Version 2 has one tree, version 1 one for each set of controllers.
+            // Version 2 has one tree; version 1 has a tree for each set of controllers.
             let tree = match controllers {
                 "" => root.to_owned(),
                 controllers => root.join(controllers),
@@ -57,7 +57,7 @@ impl Limits {
         let bytes = ["memory.max", "memory.limit_in_bytes"]
             .iter()
             .find_map(|name| text(name)?.trim().parse::<u64>().ok());
-        // Version 1 says "no bound" by a number near the largest there is.
+        // Version 1 represents "unlimited" as a number near the largest possible one.
         if let Some(bytes) = bytes.filter(|&bytes| bytes < 1 << 60) {
             self.memory_bytes = Some(self.memory_bytes.map_or(bytes, |m| m.min(bytes)));
         }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_bound_of_the_group_and_those_above_it_holds() {
+    fn the_lowest_limit_of_the_group_and_its_ancestors_applies() {
         let root = tree(&[
             ("a/b/cpu.max", "150000 100000\n"),
             ("a/cpu.max", "max 100000\n"),

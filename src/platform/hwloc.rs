@@ -1,5 +1,5 @@
-//! The topology as hwloc knows it, which reads more than `/sys`: firmware tables, machines that are
-//! no Linux, and files that describe other machines.
+//! Reads the topology from hwloc, which supports more than `/sys`: firmware tables, systems other than Linux, and
+//! files that describe other machines.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use hwlocality::object::types::ObjectType;
 
 use crate::platform::topology::{CAPACITY_MAX, Processor, Topology};
 
-/// This machine's, of the processors that are allowed; an error where hwloc has none to tell.
+/// The topology of this machine's allowed processors; an error if hwloc lists none.
 pub fn here(allowed: &[u16]) -> Result<Topology, String> {
     let machine = Machine::new().map_err(|error| error.to_string())?;
     let topology = of(&machine, |number| allowed.contains(&number));
-    if topology.processors.is_empty() { Err("it lists no processor".into()) } else { Ok(topology) }
+    if topology.processors.is_empty() { Err("hwloc lists no allowed processor".into()) } else { Ok(topology) }
 }
 
-/// From hwloc's tree, of those processors that `is_allowed` names.
+/// Converts hwloc's tree, restricted to the processors for which `is_allowed` returns true.
 fn of(machine: &Machine, is_allowed: impl Fn(u16) -> bool) -> Topology {
     let mut processors: Vec<_> = machine
         .objects_with_type(ObjectType::PU)
@@ -38,20 +38,21 @@ fn processor(machine: &Machine, unit: &TopologyObject) -> Option<Processor> {
     Some(Processor {
         number,
         package: place(ObjectType::Package).unwrap_or(0),
-        // Of the whole machine, hence of the package too.
+        // Unique in the whole machine, and so in the package too.
         core: place(ObjectType::Core).unwrap_or(number),
         node: node.and_then(|node| node.try_into().ok()).unwrap_or(0),
         capacity: capacity(machine, number),
     })
 }
 
-/// hwloc ranks kinds of processors from the most frugal, which is the slowest, up.
+/// The relative speed of a processor. hwloc ranks kinds of processors from the most efficient, which is the
+/// slowest, to the fastest.
 fn capacity(machine: &Machine, number: u16) -> u16 {
     let Ok(kinds) = machine.cpu_kinds() else { return CAPACITY_MAX };
     let count = kinds.len();
     let rank = kinds.enumerate().find_map(|(rank, kind)| {
         let has_it = kind.cpuset.iter_set().any(|set| usize::from(set) == usize::from(number));
-        // No efficiency: nobody knows which of them is faster.
+        // Without an efficiency the ranking is unknown.
         (has_it && kind.efficiency.is_some()).then_some(rank)
     });
     rank.map_or(CAPACITY_MAX, |rank| (usize::from(CAPACITY_MAX) * (rank + 1) / count) as u16)
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sockets_with_siblings_are_told_apart() {
+    fn two_sockets_with_siblings_are_distinguished() {
         // hwloc numbers siblings one after the other.
         let topology = synthetic("package:2 [numa] core:4 pu:2");
         assert_eq!((topology.packages(), topology.cores(), topology.nodes()), (2, 8, 2));
@@ -125,16 +126,16 @@ mod tests {
         assert_eq!(placements(&topology, 3, false), [1, 2, 6]);
     }
 
-    /// Two nodes, 25 apart: four slow cores, and four fast ones. No comment may stand in the file:
-    /// hwloc's own parser takes none.
+    /// Two nodes at distance 25: four slow cores, and four fast ones. The file must not contain comments,
+    /// which hwloc's own parser rejects.
     #[test]
-    fn a_file_tells_of_offline_processors_distances_and_slow_cores() {
+    fn offline_processors_distances_and_slow_cores_are_read_from_a_file() {
         let topology = from_xml(include_str!("hwloc/two-nodes-big-little.xml"));
-        // Processor 5 is offline: it is in no place.
+        // Processor 5 is offline.
         let numbers: Vec<u16> = topology.processors.iter().map(|cpu| cpu.number).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 4, 6, 7]);
         assert_eq!((topology.distance(0, 1), topology.distance(1, 0)), (25, 25));
-        // Those of the second node are the fast ones.
+        // The fast processors are on the second node.
         assert_eq!(placements(&topology, 4, false), [4, 6, 7, 0]);
     }
 

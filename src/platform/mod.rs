@@ -1,4 +1,4 @@
-//! The machine and its limits: processors, memory, descriptors. All of it is read once, at start.
+//! The machine and its limits: processors, memory, descriptors. Everything is read once, at startup.
 
 pub mod cgroup;
 #[cfg(feature = "hwlocality")]
@@ -10,38 +10,37 @@ use std::fmt;
 
 use crate::base::limits;
 
-/// Descriptors the process needs besides its connections: listeners, log, the executor's own,
-/// and connections that are being refused.
+/// Descriptors reserved for uses other than connections: listeners, log, the executor's own, and connections
+/// that are being refused.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 64 + limits::REFUSED_CONNECTIONS_MAX as u64;
 
-/// Connections where neither descriptors nor memory bound them to less: as many as there may be
-/// sessions by default.
+/// The connection limit where neither descriptors nor memory impose a lower one: the default limit of
+/// sessions.
 const CONNECTIONS_UNBOUNDED: u32 = 2_000_000;
 
-/// Memory to reckon with for a connection, in bytes: the broker's and the kernel's, with something
-/// to send.
+/// Estimated memory per connection in bytes, in the broker and the kernel, with data to send.
 pub(crate) const BYTES_PER_CONNECTION: u64 = 16 * 1024;
 
-/// Memory assumed where the system does not say.
+/// Memory assumed where the system does not report it.
 const MEMORY_UNKNOWN_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// What connections take of the descriptor limit.
+/// How connections count against the descriptor limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Descriptors {
-    /// One of the process's each.
+    /// Each connection uses a descriptor of the process.
     OfTheProcess,
-    /// One of the table of a ring each, of which so many cores open as many as they need.
+    /// Each connection uses a direct descriptor in a ring's table. This many cores open rings on demand.
     OfRings(u16),
 }
 
 impl Descriptors {
-    /// Connections that fit when the limit is `limit`.
+    /// The number of connections that fit within `limit` descriptors.
     pub(crate) fn fit(self, limit: u64) -> u64 {
         match self {
             Self::OfTheProcess => limit.saturating_sub(DESCRIPTORS_RESERVED),
             Self::OfRings(cores) => {
-                // No table may be larger than the limit. A sixteenth is for chance and for those
-                // that linger.
+                // No table may be larger than the limit. A sixteenth is reserved for uneven distribution and
+                // for lingering connections.
                 let each =
                     (limit - limit / 16).saturating_sub(limits::REFUSED_CONNECTIONS_MAX as u64);
                 each * u64::from(cores) * limits::RINGS_MAX as u64
@@ -49,7 +48,7 @@ impl Descriptors {
         }
     }
 
-    /// The limit with which so many connections fit.
+    /// The descriptor limit needed for this many connections.
     fn needed(self, connections: u64) -> u64 {
         match self {
             Self::OfTheProcess => connections + DESCRIPTORS_RESERVED,
@@ -61,7 +60,7 @@ impl Descriptors {
     }
 }
 
-/// The descriptor limit, which was raised as far as allowed, is too low.
+/// The descriptor limit is too low, even after it was raised as far as allowed.
 #[derive(Debug)]
 pub struct TooFewDescriptors {
     asked: u32,
@@ -89,8 +88,7 @@ impl fmt::Display for TooFewDescriptors {
 
 impl std::error::Error for TooFewDescriptors {}
 
-/// Raises the descriptor limit as far as allowed, for so many connections at most; 0 for as many as
-/// possible.
+/// Raises the descriptor limit for `asked` connections, as far as allowed; 0 means as many as possible.
 pub fn raise_descriptors(asked: u32) {
     let wanted = match asked {
         0 => CONNECTIONS_UNBOUNDED,
@@ -99,7 +97,7 @@ pub fn raise_descriptors(asked: u32) {
     raise_descriptor_limit(Descriptors::OfTheProcess.needed(u64::from(wanted)));
 }
 
-/// How many connections fit; `asked` is 0 for as many as possible.
+/// The number of connections that fit; `asked` is 0 for as many as possible.
 pub fn connections_max(asked: u32, descriptors: Descriptors) -> Result<u32, TooFewDescriptors> {
     let wanted = match asked {
         0 => CONNECTIONS_UNBOUNDED,
@@ -114,25 +112,25 @@ pub fn connections_max(asked: u32, descriptors: Descriptors) -> Result<u32, TooF
     }
 }
 
-/// Connections that memory suffices for, the kernel's part included.
+/// The number of connections that fit into memory, including the kernel's share.
 fn connections_by_memory() -> u32 {
     (memory_bytes() / BYTES_PER_CONNECTION).min(u64::from(u32::MAX)) as u32
 }
 
 #[cfg(unix)]
 fn raise_descriptor_limit(wanted: u64) {
-    // One that cannot be raised shows when connections are counted.
+    // A failure shows later, when the connection limit is computed.
     let _ = rlimit::increase_nofile_limit(wanted);
 }
 
 #[cfg(not(unix))]
 fn raise_descriptor_limit(_wanted: u64) {}
 
-/// Whether this was built for one of the small machines that the one-threaded mode is made for.
+/// Whether this build targets small machines, for which the single-threaded mode is meant.
 pub const IS_FOR_SMALL_MACHINES: bool = cfg!(any(target_arch = "arm", target_arch = "mips"))
     || cfg!(all(target_os = "linux", not(feature = "uring")));
 
-/// The machine in a line.
+/// A one-line description of the machine.
 pub fn line() -> String {
     let topology = topology::Topology::here();
     format!(
@@ -146,7 +144,7 @@ pub fn line() -> String {
     )
 }
 
-/// A count with its noun, in the plural where needed.
+/// A count with its noun, in the plural unless the count is 1.
 pub fn counted(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
@@ -154,7 +152,7 @@ pub fn counted(count: usize, what: &str) -> String {
     }
 }
 
-/// The operating system, and its kernel's version where it says so.
+/// The operating system, with its kernel version where known.
 pub fn system() -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     match release.trim() {
@@ -163,7 +161,7 @@ pub fn system() -> String {
     }
 }
 
-/// Descriptors this process may have; none where nothing bounds them.
+/// The descriptor limit of this process; `None` means unlimited.
 pub fn descriptors_max() -> Option<u64> {
     #[cfg(unix)]
     return rlimit::Resource::NOFILE.get_soft().ok();
@@ -171,7 +169,7 @@ pub fn descriptors_max() -> Option<u64> {
     return None;
 }
 
-/// Memory of the machine or of the control group this process is in, whichever is less, in bytes.
+/// Memory of the machine or of this process's control group, whichever is less, in bytes.
 pub fn memory_bytes() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_of(&text));
     let bounds = [machine, cgroup::Limits::here().memory_bytes];
@@ -195,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_too_low_says_what_is_needed_and_how_to_raise_it() {
+    fn an_insufficient_limit_names_the_needed_one_and_how_to_raise_it() {
         let descriptors = Descriptors::OfTheProcess;
         let text = TooFewDescriptors { asked: 50_000, limit: 20_000, descriptors }.to_string();
         for part in ["50128", "20000", "ulimit", "LimitNOFILE", "19872"] {
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_that_is_asked_for_suffices() {
+    fn the_computed_limit_suffices() {
         for descriptors in
             [Descriptors::OfTheProcess, Descriptors::OfRings(1), Descriptors::OfRings(3)]
         {

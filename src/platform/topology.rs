@@ -1,6 +1,5 @@
-//! The machine's processors as the operating system counts them: which share a physical core, a
-//! package, a NUMA node. Read from Linux's `/sys`, or by hwloc where it is built in; elsewhere every
-//! processor is a core of its own.
+//! The topology of the machine's processors: which share a physical core, a package or a NUMA node. Read from
+//! Linux's `/sys`, or from hwloc where it is built in; elsewhere every processor is treated as a core of its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,51 +7,51 @@ use std::path::Path;
 /// One processor: a hardware thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processor {
-    /// Its number, as the system counts.
+    /// The system's number for the processor.
     pub number: u16,
-    /// The package (socket) it is in.
+    /// The package (socket) of the processor.
     pub package: u16,
-    /// The physical core within the package, which siblings share.
+    /// The physical core within the package; siblings share it.
     pub core: u16,
-    /// The NUMA node its memory is nearest to.
+    /// The nearest NUMA node.
     pub node: u16,
-    /// How fast it is beside the fastest, of 1,024: less on the small cores of big.LITTLE.
+    /// Speed relative to the fastest processor, which has 1,024; lower on the small cores of big.LITTLE.
     pub capacity: u16,
 }
 
-/// The processors this process may run on, and where they are.
+/// The processors that this process may run on, and their location.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// By number.
+    /// The processors, sorted by number.
     pub processors: Vec<Processor>,
-    /// By node, how far the others are, itself at its own place; empty where nobody knows.
+    /// For each node, the distances to all nodes including itself; empty where unknown.
     pub distances: BTreeMap<u16, Vec<u16>>,
-    /// The node of the network card, where it is known.
+    /// The NUMA node of the network card, where known.
     pub network_node: Option<u16>,
 }
 
-/// As fast as a processor gets.
+/// The capacity of the fastest processor.
 pub(super) const CAPACITY_MAX: u16 = 1_024;
 
 impl Topology {
-    /// This machine's, for the processors this process may run on.
+    /// Reads the topology of the processors that this process may run on.
     pub fn here() -> Self {
         let from_sys = Self::here_from_sys();
         #[cfg(feature = "hwlocality")]
         match super::hwloc::here(&allowed()) {
             Ok(topology) => return Self { network_node: from_sys.network_node, ..topology },
-            Err(error) => tracing::warn!(error, "hwloc does not know this machine"),
+            Err(error) => tracing::warn!(error, "cannot read the topology from hwloc; using /sys"),
         }
         from_sys
     }
 
-    /// The same, without hwloc.
+    /// Like [`Self::here`], without hwloc.
     pub(super) fn here_from_sys() -> Self {
         Self::read(Path::new("/sys"), &allowed())
     }
 
-    /// From a tree like Linux's `/sys`: those of the allowed processors that are online. What the
-    /// tree does not say is taken for the simplest: one package, one node, no siblings.
+    /// Reads the allowed processors that are online from a tree like Linux's `/sys`. Where the tree lacks
+    /// information, it assumes one package, one node and no siblings.
     pub fn read(sys: &Path, allowed: &[u16]) -> Self {
         let text = |path: &str| std::fs::read_to_string(sys.join(path)).ok();
         let number = |path: &str| text(path)?.trim().parse::<u16>().ok();
@@ -90,17 +89,17 @@ impl Topology {
         Self { processors, distances: distances.collect(), network_node: network_node(sys) }
     }
 
-    /// Packages there are.
+    /// The number of packages.
     pub fn packages(&self) -> usize {
         self.count(|processor| u32::from(processor.package))
     }
 
-    /// Physical cores there are.
+    /// The number of physical cores.
     pub fn cores(&self) -> usize {
         self.count(|processor| u32::from(processor.package) << 16 | u32::from(processor.core))
     }
 
-    /// NUMA nodes there are.
+    /// The number of NUMA nodes.
     pub fn nodes(&self) -> usize {
         self.count(|processor| u32::from(processor.node))
     }
@@ -109,7 +108,7 @@ impl Topology {
         self.processors.iter().map(of).collect::<std::collections::BTreeSet<_>>().len()
     }
 
-    /// How many of the processors before it share its physical core.
+    /// The number of lower-numbered processors on the same physical core.
     pub fn sibling_rank(&self, processor: &Processor) -> usize {
         let shares = |other: &&Processor| {
             (other.package, other.core) == (processor.package, processor.core)
@@ -118,7 +117,7 @@ impl Topology {
         self.processors.iter().filter(shares).count()
     }
 
-    /// How far two nodes are from each other; 10 is "the same", as firmware counts (ACPI, SLIT).
+    /// The distance between two nodes in units of the ACPI SLIT, where 10 means the same node.
     pub fn distance(&self, from: u16, to: u16) -> u16 {
         let place = self.distances.keys().position(|&node| node == to);
         let known = place.and_then(|place| self.distances.get(&from)?.get(place).copied());
@@ -126,23 +125,23 @@ impl Topology {
     }
 }
 
-/// The processors this process may run on.
+/// The processors that this process may run on.
 fn allowed() -> Vec<u16> {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
     ids.iter().filter_map(|id| id.id.try_into().ok()).collect()
 }
 
-/// The node of the first network card, by name, that is on one.
+/// The NUMA node of the first network card, by name, that has one.
 fn network_node(sys: &Path) -> Option<u16> {
     let mut cards: Vec<_> = std::fs::read_dir(sys.join("class/net")).ok()?.flatten().collect();
     cards.sort_by_key(std::fs::DirEntry::file_name);
     cards.iter().find_map(|card| {
-        // -1: nobody knows.
+        // -1 means unknown, and fails to parse.
         std::fs::read_to_string(card.path().join("device/numa_node")).ok()?.trim().parse().ok()
     })
 }
 
-/// Numbers in the kernel's list format, such as `0-3,8`.
+/// Parses the kernel's list format, such as `0-3,8`.
 fn numbers(text: &str) -> Vec<u16> {
     let range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -157,7 +156,7 @@ pub(super) mod tests {
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A tree like `/sys`, gone with the test.
+    /// A temporary tree like `/sys`, removed on drop.
     pub struct Sys(PathBuf);
 
     impl Sys {
@@ -174,8 +173,8 @@ pub(super) mod tests {
             Self(root)
         }
 
-        /// `packages` of `cores` with `threads` each, a node a package; siblings are numbered after
-        /// all cores, as on x86.
+        /// A machine of `packages` with `cores` of `threads` each, and one node per package; siblings are
+        /// numbered after all cores, as on x86.
         pub fn regular(packages: u16, cores: u16, threads: u16) -> Self {
             let all = packages * cores;
             let mut files =
@@ -227,7 +226,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn two_sockets_with_siblings_are_told_apart() {
+    fn two_sockets_with_siblings_are_distinguished() {
         let topology = Sys::regular(2, 4, 2).read(0..16);
         assert_eq!((topology.packages(), topology.cores(), topology.nodes()), (2, 8, 2));
         assert_eq!(topology.processors.len(), 16);
@@ -238,7 +237,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_offline_or_not_allowed_is_left_out() {
+    fn offline_and_disallowed_processors_are_left_out() {
         let sys = Sys::regular(1, 8, 1);
         sys.set("devices/system/cpu/online", "0-2,5-7");
         let numbers: Vec<u16> =
@@ -247,7 +246,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_machine_that_says_nothing_has_simple_cores() {
+    fn an_empty_tree_yields_independent_cores() {
         let topology = Sys::new(&[]).read([0, 1]);
         assert_eq!((topology.packages(), topology.cores(), topology.nodes()), (1, 2, 1));
         assert_eq!(topology.network_node, None);

@@ -1,4 +1,4 @@
-//! In place of kernel TLS, where there is none: nobody asks for it.
+//! Stub for platforms without kernel TLS; its functions are never called there.
 
 use std::io;
 
@@ -8,44 +8,44 @@ fn none<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Readies a socket for keys.
+/// Prepares a socket for keys.
 pub fn begin<S>(_socket: &S) -> io::Result<()> {
     none()
 }
 
-/// Gives a socket its keys.
+/// Installs keys on a socket.
 pub fn give_keys<S>(_socket: &S, _keys: &Keys) -> io::Result<()> {
     none()
 }
 
-/// Whether a receive failed because what comes next is no application data.
+/// Whether a receive failed because the next record is not application data.
 pub fn is_other_record(_error: &io::Error) -> bool {
     false
 }
 
-/// Whether a receive failed because what came next cannot be opened.
+/// Whether a receive failed because the next record cannot be decrypted.
 pub fn is_unreadable(_error: &io::Error) -> bool {
     false
 }
 
-/// Reads a record of whatever kind.
+/// Reads a record of any content type.
 pub fn read_record<S>(_socket: &S, _bytes: &mut [u8]) -> io::Result<(u8, usize)> {
     none()
 }
 
-/// Says that nothing follows.
+/// Sends the close_notify alert.
 pub fn say_end<S>(_socket: &S) -> io::Result<()> {
     none()
 }
 
-/// What says that nothing follows; there is nobody to say it to.
+/// The close_notify alert as a message; never sent.
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 #[derive(Debug, Default)]
 pub struct Farewell {}
 
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 impl Farewell {
-    /// For the kernel to read.
+    /// The message, for sendmsg(2).
     pub fn message(&mut self) -> *const libc::msghdr {
         std::ptr::null()
     }

@@ -1,5 +1,5 @@
-//! Linux's TLS on a socket: Documentation/networking/tls.rst of its sources, and linux/tls.h.
-#![expect(unsafe_code, reason = "socket options and messages that no safe interface has")]
+//! Kernel TLS on Linux: see Documentation/networking/tls.rst in its sources, and linux/tls.h.
+#![expect(unsafe_code, reason = "socket options and messages without a safe interface")]
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -12,28 +12,28 @@ use crate::transport::record::{ALERT, CLOSE_NOTIFY};
 use crate::transport::tls::{Key, Keys};
 use crate::transport::{Cipher, Ciphers};
 
-/// An alert that nothing follows; it is a warning (RFC 8446, 6).
+/// The close_notify alert, which has the level "warning" (RFC 8446, 6).
 const LAST_ALERT: [u8; 2] = [1, CLOSE_NOTIFY];
 
-/// Room for one control message with one byte, and that in eights.
-// SAFETY: it reckons with numbers.
+/// Space for one control message with one byte of data, in bytes and in 8-byte words.
+// SAFETY: CMSG_SPACE only computes a number.
 const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE(1) } as usize;
 const CONTROL_WORDS: usize = CONTROL_BYTES.div_ceil(8);
 
-/// The longest `tls12_crypto_info_*` of those here: version and cipher, nonce, key, number.
+/// Size of the longest supported `tls12_crypto_info_*`: version, cipher, nonce, key, sequence number.
 const INFO_BYTES_MAX: usize = 2 + 2 + 12 + 32 + 8;
 
-/// Readies a socket for keys; it goes on as before until it has some. Fails where the kernel has no
-/// TLS, or the socket is not a connected one of TCP.
+/// Prepares a socket for keys; until they are installed it works as before. Fails if the kernel has no TLS, or
+/// if the socket is not a connected TCP socket.
 pub fn begin(socket: &impl AsFd) -> io::Result<()> {
     match set(socket, libc::SOL_TCP, libc::TCP_ULP, b"tls") {
-        // It was readied before, and no keys were to be had then.
+        // Prepared by an earlier attempt, for which no keys were available.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         outcome => outcome,
     }
 }
 
-/// Gives a socket its keys. What is sent from now on is sealed, what is received has been opened.
+/// Installs keys on a socket. From now on the kernel encrypts what is sent and decrypts what is received.
 pub fn give_keys(socket: &impl AsFd, keys: &Keys) -> io::Result<()> {
     give_key(socket, libc::TLS_TX, &keys.sending())?;
     give_key(socket, libc::TLS_RX, &keys.receiving())
@@ -48,7 +48,7 @@ fn give_key(socket: &impl AsFd, direction: libc::c_int, key: &Key<'_>) -> io::Re
     };
     put(&key.version.to_ne_bytes());
     put(&number(key.cipher).to_ne_bytes());
-    // In the order of the structures: nonce, key, salt. AES-GCM has four bytes of salt.
+    // In the order of the kernel's structures: nonce, key, salt. AES-GCM has a salt of four bytes.
     match key.cipher {
         Cipher::Aes128Gcm | Cipher::Aes256Gcm => {
             put(&key.iv[4..]);
@@ -79,7 +79,7 @@ fn set(
     value: &[u8],
 ) -> io::Result<()> {
     let (fd, len) = (socket.as_fd().as_raw_fd(), value.len() as libc::socklen_t);
-    // SAFETY: the kernel reads `len` bytes of `value`, which outlive the call.
+    // SAFETY: the kernel reads `len` bytes of `value`, which outlives the call.
     check(unsafe { libc::setsockopt(fd, level, option, value.as_ptr().cast(), len) } as isize)
         .map(drop)
 }
@@ -88,18 +88,18 @@ fn check(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Whether a receive failed because what comes next is no application data: without room for a control
-/// message the kernel has no way to say what it is.
+/// Whether a receive failed because the next record is not application data: the kernel needs a control
+/// message to report another content type.
 pub fn is_other_record(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EIO)
 }
 
-/// Whether a receive failed because what came next cannot be opened, nor what follows it.
+/// Whether a receive failed because the next record cannot be decrypted, nor any that follows.
 pub fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBADMSG)
 }
 
-/// Reads what comes next, of whatever kind; returns its content type and how many bytes it is.
+/// Reads the next record of any content type; returns its content type and its length in bytes.
 pub fn read_record(socket: &impl AsFd, bytes: &mut [u8]) -> io::Result<(u8, usize)> {
     let mut control = [0u64; CONTROL_WORDS];
     let mut piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -108,24 +108,24 @@ pub fn read_record(socket: &impl AsFd, bytes: &mut [u8]) -> io::Result<(u8, usiz
     // SAFETY: the message points to memory of these lengths, which outlives the call.
     let received = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
     let received = check(received)?;
-    // SAFETY: the kernel has filled the control buffer as far as the message says.
+    // SAFETY: the kernel has filled the control buffer up to the length in the message.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
     match header {
         Some(header)
             if (header.cmsg_level, header.cmsg_type)
                 == (libc::SOL_TLS, libc::TLS_GET_RECORD_TYPE) =>
         {
-            // SAFETY: a message of this type has one byte.
+            // SAFETY: a control message of this type has one byte of data.
             Ok((unsafe { *libc::CMSG_DATA(header) }, received))
         }
-        // It is the end of the connection.
+        // End of stream.
         _ => Ok((ALERT, 0)),
     }
 }
 
-/// A message of one piece with one control message.
+/// A message with one slice of data and one control message.
 fn message(piece: *mut libc::iovec, control: *mut u64) -> libc::msghdr {
-    // SAFETY: plain numbers and pointers, for which zero is a value.
+    // SAFETY: the structure consists of plain numbers and pointers, for which zero is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = piece;
     message.msg_iovlen = 1;
@@ -134,7 +134,7 @@ fn message(piece: *mut libc::iovec, control: *mut u64) -> libc::msghdr {
     message
 }
 
-/// What says that nothing follows, as sendmsg(2) takes it.
+/// The close_notify alert as a message for sendmsg(2).
 #[derive(Default)]
 pub struct Farewell(Box<Parts>);
 
@@ -157,12 +157,12 @@ impl Default for Parts {
 }
 
 impl Farewell {
-    /// For the kernel to read as long as `self` is there, as often as it is asked for.
+    /// The message, valid as long as `self`; may be requested repeatedly.
     pub fn message(&mut self) -> *const libc::msghdr {
         let Parts { message: whole, piece, control, alert } = &mut *self.0;
         *piece = libc::iovec { iov_base: alert.as_mut_ptr().cast(), iov_len: alert.len() };
         *whole = message(piece, control.as_mut_ptr());
-        // SAFETY: the control buffer has room for one header and a byte.
+        // SAFETY: the control buffer has space for one header and one byte of data.
         unsafe {
             let header = libc::CMSG_FIRSTHDR(whole);
             (*header).cmsg_level = libc::SOL_TLS;
@@ -174,15 +174,15 @@ impl Farewell {
     }
 }
 
-/// Says that nothing follows.
+/// Sends the close_notify alert.
 pub fn say_end(socket: &impl AsFd) -> io::Result<()> {
     let mut farewell = Farewell::default();
     let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
-    // SAFETY: the message and what it points to outlive the call.
+    // SAFETY: the message and the memory it points to outlive the call.
     check(unsafe { libc::sendmsg(fd, farewell.message(), flags) }).map(drop)
 }
 
-/// The ciphers by which this kernel carries a byte over loopback; an error where it has no TLS.
+/// The ciphers that work in this kernel, tested by sending a byte over loopback; an error if it has no TLS.
 pub fn try_ciphers() -> io::Result<Ciphers> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut ciphers = Ciphers::default();
@@ -191,17 +191,17 @@ pub fn try_ciphers() -> io::Result<Ciphers> {
         let (there, _) = listener.accept()?;
         begin(&here)?;
         begin(&there)?;
-        // One that the kernel was built without, or whose module is not there, is left out.
-        if carry_a_byte(&here, &there, cipher).is_ok() {
+        // Ciphers that the kernel was built without, or whose module is missing, are left out.
+        if send_a_byte(&here, &there, cipher).is_ok() {
             ciphers.add(cipher);
         }
     }
     Ok(ciphers)
 }
 
-fn carry_a_byte(mut here: &TcpStream, mut there: &TcpStream, cipher: Cipher) -> io::Result<()> {
+fn send_a_byte(mut here: &TcpStream, mut there: &TcpStream, cipher: Cipher) -> io::Result<()> {
     let bytes = if cipher == Cipher::Aes128Gcm { 16 } else { 32 };
-    // Nobody's secret: it is for this byte alone.
+    // Not a secret: the key encrypts only this test byte.
     let (version, key) = (libc::TLS_1_3_VERSION, &[7; 32][..bytes]);
     let key = Key { version, cipher, key, iv: [7; 12], sequence: 0 };
     give_key(&here, libc::TLS_TX, &key)?;

@@ -1,4 +1,4 @@
-//! Whether io_uring can be used here, found out by using it; and if not, why not.
+//! Probes io_uring by using it, and explains why it is unavailable.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -12,10 +12,10 @@ use crate::config::Uring;
 use crate::executor::uring::buffers::{self, Buffers};
 use crate::executor::uring::ring::{Ring, Shape};
 
-/// 2: nobody may use io_uring, 1: only a group may. Since Linux 6.6.
+/// Set to 2, io_uring is disabled for everyone; set to 1, for all but one group. Since Linux 6.6.
 const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
 
-/// Linux 6.0 has them all: the newest are these.
+/// The newest of the required operations. Linux 6.0 has them all.
 const NEEDED: [(&str, u8); 5] = [
     ("RECV", opcode::RecvMulti::CODE),
     ("ASYNC_CANCEL", opcode::AsyncCancel2::CODE),
@@ -27,25 +27,25 @@ const NEEDED: [(&str, u8); 5] = [
 /// Why io_uring cannot be used.
 #[derive(Debug)]
 pub enum Unavailable {
-    /// The kernel has none.
+    /// The kernel has no io_uring.
     Absent,
-    /// The administrator forbade it for everybody, or for all but a group.
+    /// The administrator disabled io_uring for everyone, or for all but one group.
     DisabledBySysctl(u32),
-    /// A filter on this process forbids it.
+    /// A seccomp filter on this process blocks it.
     Forbidden,
-    /// It lacks something.
+    /// The kernel's io_uring lacks a required feature.
     TooOld(String),
-    /// The process may not lock enough memory.
+    /// The locked-memory limit of the process is too low.
     NoMemory {
-        /// What it may, in bytes.
+        /// The limit, in bytes.
         locked_bytes_max: Option<u64>,
     },
-    /// Anything else.
+    /// Any other error.
     Other(io::Error),
 }
 
 impl Unavailable {
-    /// A word for it, for programs.
+    /// A machine-readable name of the reason.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -71,14 +71,14 @@ impl fmt::Display for Unavailable {
                  administrator may set it to 0"
             ),
             Self::Forbidden => f.write_str(
-                "a seccomp filter forbids io_uring to this process, as container runtimes' default \
-                 profiles do; run it with a profile that allows io_uring_setup, io_uring_enter and \
+                "a seccomp filter blocks io_uring for this process, as the default profiles of container \
+                 runtimes do; use a profile that allows io_uring_setup, io_uring_enter and \
                  io_uring_register",
             ),
             Self::TooOld(missing) => {
                 write!(
                     f,
-                    "this kernel's io_uring is too old: it lacks {missing} (Linux 6.0 has it)"
+                    "this kernel's io_uring is too old: it lacks {missing} (needs Linux 6.0 or later)"
                 )
             }
             Self::NoMemory { locked_bytes_max } => {
@@ -95,20 +95,20 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// What this kernel's io_uring can do beyond the least.
+/// Optional features of this kernel's io_uring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
-    /// The kernel's work waits until it is asked for (6.1).
+    /// Task work can be deferred (Linux 6.1).
     pub defer_taskrun: bool,
-    /// Several receptions share a buffer (6.12).
+    /// Several receives can share a buffer (Linux 6.12).
     pub incremental: bool,
-    /// A socket taken out of the ring's table is closed at once. Before Linux 6.13 it is kept until every
-    /// operation has ended that began on any socket of the table before: for as long as one client
-    /// says nothing (<https://github.com/axboe/liburing/issues/1192>).
+    /// A socket removed from the ring's table is closed immediately. Before Linux 6.13 it stays open until
+    /// every earlier operation on any socket of the table has ended, so as long as one client is idle
+    /// (<https://github.com/axboe/liburing/issues/1192>).
     pub closes_direct_descriptors: bool,
 }
 
-/// Sets up a ring as `uring` says, for so many sockets, and receives a byte with it.
+/// Sets up a ring with the settings `uring` for `sockets_max` sockets, and receives a byte with it.
 pub fn probe(uring: &Uring, sockets_max: u32) -> Result<Abilities, Unavailable> {
     let shape = Shape::of(uring, crate::executor::table_max(sockets_max));
     let mut ring = Ring::new(shape).map_err(|error| why(error, Path::new(SYSCTL)))?;
@@ -130,8 +130,9 @@ pub fn probe(uring: &Uring, sockets_max: u32) -> Result<Abilities, Unavailable> 
     })
 }
 
-/// Closes a socket of a ring's table while another one receives; whether its peer sees it.
-#[expect(unsafe_code, reason = "entries that point to no memory")]
+/// Closes a socket of a ring's table while an operation on another is pending; returns whether its peer sees
+/// the close.
+#[expect(unsafe_code, reason = "submits entries that point to no memory")]
 fn closes_at_once(uring: &Uring) -> io::Result<bool> {
     let mut ring = Ring::new(Shape::of(uring, 2))?;
     let (idle, (peer, closed)) = (UnixStream::pair()?, UnixStream::pair()?);
@@ -139,7 +140,7 @@ fn closes_at_once(uring: &Uring) -> io::Result<bool> {
     ring.submitter().register_files_update(0, &table)?;
     drop(closed);
     let receive = opcode::PollAdd::new(types::Fixed(0), libc::POLLIN as u32).build();
-    // SAFETY: it points to no memory.
+    // SAFETY: the entry points to no memory.
     unsafe { ring.push(&receive) }?;
     ring.enter(Some(std::time::Duration::ZERO))?;
     let close = opcode::Close::new(types::Fixed(1)).build();
@@ -154,13 +155,13 @@ fn closes_at_once(uring: &Uring) -> io::Result<bool> {
     }
 }
 
-#[expect(unsafe_code, reason = "an entry that points to no memory")]
+#[expect(unsafe_code, reason = "submits an entry that points to no memory")]
 fn receive_a_byte(ring: &mut Ring) -> io::Result<()> {
     let (mut here, there) = UnixStream::pair()?;
     here.write_all(b"!")?;
     let file = types::Fd(there.as_raw_fd());
     let entry = opcode::RecvMulti::new(file, buffers::GROUP).build();
-    // SAFETY: it points to no memory.
+    // SAFETY: the entry points to no memory.
     unsafe { ring.push(&entry) }?;
     ring.enter(Some(std::time::Duration::from_secs(1)))?;
     let mut completions = Vec::new();
@@ -168,11 +169,11 @@ fn receive_a_byte(ring: &mut Ring) -> io::Result<()> {
     match completions.first() {
         Some(first) if first.result == 1 && cqueue::more(first.flags) => Ok(()),
         Some(first) if first.result < 0 => Err(io::Error::from_raw_os_error(-first.result)),
-        _ => Err(io::Error::other("a multishot receive did not work")),
+        _ => Err(io::Error::other("a multishot receive failed")),
     }
 }
 
-/// What a failed set-up means: io_uring_setup(2).
+/// Explains a failed setup: see io_uring_setup(2).
 fn why(error: io::Error, sysctl: &Path) -> Unavailable {
     let disabled = std::fs::read_to_string(sysctl).ok().and_then(|text| text.trim().parse().ok());
     match (error.raw_os_error(), disabled) {
@@ -181,7 +182,7 @@ fn why(error: io::Error, sysctl: &Path) -> Unavailable {
             Unavailable::DisabledBySysctl(value)
         }
         (Some(libc::EPERM | libc::EACCES), _) => Unavailable::Forbidden,
-        (Some(libc::EINVAL), _) => Unavailable::TooOld("set-up flags".to_owned()),
+        (Some(libc::EINVAL), _) => Unavailable::TooOld("setup flags".to_owned()),
         (Some(libc::ENOMEM), _) => Unavailable::NoMemory { locked_bytes_max: locked_bytes_max() },
         _ => Unavailable::Other(error),
     }
@@ -195,7 +196,7 @@ fn locked_bytes_max() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn told_with(error: i32, sysctl: &str) -> &'static str {
+    fn word_for(error: i32, sysctl: &str) -> &'static str {
         let folder = std::env::temp_dir().join(format!("ringmq-sysctl-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
         let file = folder.join(format!("{error}-{sysctl}"));
@@ -206,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn absent_disabled_forbidden_and_too_old_are_told_apart() {
-        assert_eq!(told_with(libc::ENOSYS, "0\n"), "absent");
-        assert_eq!(told_with(libc::EPERM, "2\n"), "disabled-by-sysctl");
-        assert_eq!(told_with(libc::EPERM, "1\n"), "disabled-by-sysctl");
-        assert_eq!(told_with(libc::EPERM, "0\n"), "forbidden");
-        assert_eq!(told_with(libc::EPERM, ""), "forbidden");
-        assert_eq!(told_with(libc::EINVAL, "0\n"), "too-old");
-        assert_eq!(told_with(libc::ENOMEM, "0\n"), "no-memory");
+    fn setup_errors_are_distinguished() {
+        assert_eq!(word_for(libc::ENOSYS, "0\n"), "absent");
+        assert_eq!(word_for(libc::EPERM, "2\n"), "disabled-by-sysctl");
+        assert_eq!(word_for(libc::EPERM, "1\n"), "disabled-by-sysctl");
+        assert_eq!(word_for(libc::EPERM, "0\n"), "forbidden");
+        assert_eq!(word_for(libc::EPERM, ""), "forbidden");
+        assert_eq!(word_for(libc::EINVAL, "0\n"), "too-old");
+        assert_eq!(word_for(libc::ENOMEM, "0\n"), "no-memory");
     }
 }

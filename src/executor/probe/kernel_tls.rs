@@ -1,4 +1,4 @@
-//! Whether the kernel can go on with TLS, found out by using it; and if not, why not.
+//! Probes kernel TLS by using it, and explains why it is unavailable.
 
 use std::{fmt, io};
 
@@ -7,12 +7,12 @@ use serde::{Serialize, Serializer};
 use crate::config::ExecutorKind as Kind;
 use crate::transport::Ciphers;
 
-/// What it can, or why nothing.
+/// The ciphers that kernel TLS supports, or the reason why it is unavailable.
 #[derive(Debug)]
 pub struct KernelTls(Result<Ciphers, String>);
 
 impl KernelTls {
-    /// Tries every cipher over loopback.
+    /// Tests every cipher over loopback.
     pub fn find() -> Self {
         #[cfg(all(feature = "tls", target_os = "linux", target_pointer_width = "64"))]
         let tried = crate::executor::kernel_tls::kernel::try_ciphers();
@@ -20,22 +20,22 @@ impl KernelTls {
         let tried: io::Result<Ciphers> = Err(io::ErrorKind::Unsupported.into());
         Self(match tried {
             Ok(ciphers) if ciphers.is_empty() => {
-                Err("this kernel has TLS, and none of the ciphers for it".to_owned())
+                Err("this kernel has TLS but supports none of the ciphers".to_owned())
             }
             Ok(ciphers) => Ok(ciphers),
             Err(error) => Err(why_not(&error)),
         })
     }
 
-    /// What an executor can do with it.
+    /// Kernel TLS as far as an executor supports it.
     pub fn find_for(kind: Kind) -> Self {
         match kind {
             Kind::Poll | Kind::Uring => Self::find(),
-            _ => Self(Err(format!("the executor {} gives sockets no keys", kind.name()))),
+            _ => Self(Err(format!("the executor {} does not support it", kind.name()))),
         }
     }
 
-    /// The ciphers it has.
+    /// The supported ciphers.
     pub fn ciphers(&self) -> Ciphers {
         self.0.as_ref().copied().unwrap_or_default()
     }
@@ -44,13 +44,13 @@ impl KernelTls {
 fn why_not(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::Unsupported => {
-            "it is used on 64-bit Linux alone, by brokers that were built with TLS".to_owned()
+            "it requires 64-bit Linux and a broker built with TLS".to_owned()
         }
-        // tcp(7): no such protocol for what lies above TCP.
+        // The kernel does not know this upper layer protocol (TCP_ULP).
         io::ErrorKind::NotFound => {
             "this kernel has none, or its module is not loaded (`modprobe tls` as root)".to_owned()
         }
-        _ => format!("trying it failed: {error}"),
+        _ => format!("its test failed: {error}"),
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_said_with_what_to_do() {
+    fn the_reason_names_the_remedy() {
         let why = why_not(&io::Error::from_raw_os_error(2));
         assert!(why.contains("modprobe tls"), "{why}");
         assert!(why_not(&io::ErrorKind::PermissionDenied.into()).contains("denied"));

@@ -10,40 +10,40 @@ use serde::{Serialize, Serializer};
 
 use crate::config::Uring;
 
-/// Whether this build can use io_uring at all. Where it cannot, its absence is no news.
+/// Whether this build can use io_uring at all. If not, its absence is not worth a message.
 pub const MAY_HAVE_IO_URING: bool =
     cfg!(all(feature = "uring", target_os = "linux", target_pointer_width = "64"));
 
-/// Whether io_uring can be used, and what it can do; or why not.
+/// The optional features of io_uring, or the reason why it is unavailable.
 #[derive(Debug)]
 pub struct Availability(Result<Abilities, Unavailable>);
 
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub use io_uring::{Abilities, Unavailable};
 
-/// Nothing is known of an io_uring that nobody uses.
+/// Stubs for builds without io_uring.
 #[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
 pub use elsewhere::{Abilities, Unavailable};
 
 #[cfg(not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")))]
 mod elsewhere {
-    /// There are none.
+    /// Never constructed: io_uring is not built in.
     #[derive(Clone, Copy, Debug)]
     pub struct Abilities {
-        /// It cannot.
+        /// Not supported.
         pub defer_taskrun: bool,
-        /// It cannot.
+        /// Not supported.
         pub incremental: bool,
-        /// It does not.
+        /// Not supported.
         pub closes_direct_descriptors: bool,
     }
 
-    /// It is not used here.
+    /// io_uring is not built in.
     #[derive(Debug)]
     pub struct Unavailable;
 
     impl Unavailable {
-        /// A word for it, for programs.
+        /// A machine-readable name of the reason.
         pub fn word(&self) -> &'static str {
             "not-built-in"
         }
@@ -52,17 +52,17 @@ mod elsewhere {
     impl std::fmt::Display for Unavailable {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str(match cfg!(all(target_os = "linux", target_pointer_width = "64")) {
-                true => "this broker was built without it (cargo's feature `uring`)",
-                false => "it is used on 64-bit Linux alone",
+                true => "this broker was built without it (cargo feature `uring`)",
+                false => "it requires 64-bit Linux",
             })
         }
     }
 }
 
-/// Tries io_uring, for so many sockets.
+/// Probes io_uring for `sockets_max` sockets.
 #[cfg_attr(
     not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")),
-    expect(unused_variables, reason = "there is nothing to try")
+    expect(unused_variables, reason = "there is nothing to probe")
 )]
 pub fn availability(uring: &Uring, sockets_max: u32) -> Availability {
     #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
@@ -72,17 +72,17 @@ pub fn availability(uring: &Uring, sockets_max: u32) -> Availability {
 }
 
 impl Availability {
-    /// Whether it can be used.
+    /// Whether io_uring can be used.
     pub fn is_there(&self) -> bool {
         self.0.is_ok()
     }
 
-    /// Whether it can be used, and closes the sockets of its table when it is told to.
+    /// Whether io_uring can be used and closes direct descriptors immediately.
     pub fn closes_direct_descriptors(&self) -> bool {
         self.0.as_ref().is_ok_and(|abilities| abilities.closes_direct_descriptors)
     }
 
-    /// Why it cannot.
+    /// The reason why io_uring is unavailable.
     pub fn why_not(&self) -> Option<&Unavailable> {
         self.0.as_ref().err()
     }

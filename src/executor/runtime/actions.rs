@@ -1,4 +1,4 @@
-//! The actions of the engine, as calls and tasks of the runtime.
+//! Carries out the engine's actions as calls and tasks of the runtime.
 
 use std::io;
 use std::net::TcpStream;
@@ -35,7 +35,7 @@ impl<R: Runtime> Sockets for Borrowed<'_, R> {
         match R::adopt(socket.into()) {
             Ok(stream) => watch(self.shared, self.state, stream, id),
             Err(error) => {
-                rated!(warn, log_rate::now(), %error, "cannot watch a connection");
+                rated!(warn, log_rate::now(), %error, "cannot register a connection; closing it");
                 core.engine.handle_closed(core.now, id);
             }
         }
@@ -79,7 +79,7 @@ impl<R: Runtime> Sockets for Borrowed<'_, R> {
         Ok(())
     }
 
-    /// A runtime's stream does not take keys; the configuration does not ask for it.
+    /// The runtimes do not support kernel TLS, and the configuration does not enable it for them.
     fn offload_tls(&mut self, connection: ConnectionId) -> io::Result<()> {
         self.state.core.engine.handle_offload_refused(self.state.core.now, connection);
         Ok(())
@@ -92,11 +92,11 @@ impl<R: Runtime> Sockets for Borrowed<'_, R> {
         handed_over: HandedOver,
     ) -> io::Result<()> {
         let Some(socket) = self.state.remove(connection) else { return Ok(()) };
-        // A copy: the runtime may not close the descriptor at once.
+        // A duplicate, because the runtime may close its descriptor later.
         match R::socket(&socket.stream).try_clone() {
             Ok(copy) => self.state.core.mesh.move_socket(to, copy.into(), handed_over),
             Err(error) => {
-                rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed");
+                rated!(warn, log_rate::now(), %error, "cannot move a connection to its home core; closing it");
             }
         }
         Ok(())

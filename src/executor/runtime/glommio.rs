@@ -1,5 +1,5 @@
-//! The executor on the `glommio` runtime, one a core: it waits for readiness by io_uring, and the
-//! core's buffer is lent to whoever has something.
+//! The executor on the `glommio` runtime, one instance per core: io_uring reports readiness, and ready sockets are
+//! read into the core's shared buffer.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +15,7 @@ use crate::base::waker::Waker;
 use crate::executor::runtime::{Bootstrap, Runtime, SocketView, Tasks};
 use crate::executor::{ListenerSocket, Parts, runtime};
 
-/// One of its runtimes.
+/// One instance of the runtime.
 pub struct Glommio(LocalExecutor);
 
 /// One core's executor.
@@ -51,7 +51,7 @@ impl Runtime for Glommio {
 
     fn spawn(task: impl Future<Output = ()> + 'static) {
         let later = async move {
-            // It polls a task at once, within whatever spawned it.
+            // glommio polls a new task immediately, inside the code that spawns it.
             runtime::yield_now().await;
             task.await;
         };
@@ -62,11 +62,11 @@ impl Runtime for Glommio {
         ::glommio::timer::sleep(time).await;
     }
 
-    #[expect(unsafe_code, reason = "the only way in for a listener with options of its own")]
+    #[expect(unsafe_code, reason = "the runtime takes a preconfigured listener only as a raw descriptor")]
     fn listen(listener: ListenerSocket) -> io::Result<Self::Listener> {
-        // Of whatever kind: it accepts without looking at addresses.
+        // Unix listeners work too, because accepting does not inspect addresses.
         let listener = OwnedFd::from(listener).into_raw_fd();
-        // SAFETY: the descriptor is a listener's, and nobody else's any more.
+        // SAFETY: the descriptor is a listener's, and its ownership is passed on.
         Ok(unsafe { ::glommio::net::TcpListener::from_raw_fd(listener) })
     }
 
@@ -74,9 +74,9 @@ impl Runtime for Glommio {
         listener.accept().await.map_err(io::Error::from)
     }
 
-    #[expect(unsafe_code, reason = "the only way in for a socket of somebody else's")]
+    #[expect(unsafe_code, reason = "the runtime takes an existing socket only as a raw descriptor")]
     fn adopt(socket: OwnedFd) -> io::Result<Self::Stream> {
-        // SAFETY: the descriptor is a stream socket's, and nobody else's any more.
+        // SAFETY: the descriptor is a stream socket's, and its ownership is passed on.
         Ok(unsafe { ::glommio::net::TcpStream::from_raw_fd(socket.into_raw_fd()) })
     }
 

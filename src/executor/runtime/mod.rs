@@ -1,8 +1,8 @@
-//! The executor on somebody else's runtime: a task for each connection, which lends the core's
-//! buffer to its socket when something has come, and a task that ends the turn.
+//! The executor on third-party async runtimes: one task per connection, which reads into the core's shared
+//! buffer when its socket is ready, and one task that ends each turn.
 //!
-//! What the runtimes have in common; what differs is behind [`Runtime`]. A connection costs its task
-//! and what the runtime keeps for a socket that is waited for; no buffer of its own.
+//! This module holds the common part; the differences are behind [`Runtime`]. A connection costs its task and
+//! the runtime's state of a socket, but no buffer of its own.
 
 mod actions;
 #[cfg(feature = "glommio")]
@@ -36,50 +36,50 @@ use crate::executor::{
     ACCEPT_REST, Core, FLUSH_AT_STOP, Listener, ListenerSocket, Listeners, Parts, is_peers_fault,
 };
 
-/// The core's receive buffer: as much as one connection may say at a time.
+/// Size of the core's receive buffer: the most that one connection can read at a time.
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// Pieces of a send buffer written by one system call.
+/// The most slices of a send buffer written by one system call.
 const IO_SLICES: usize = 64;
 
-/// A socket that somebody else owns.
+/// A borrowed view of a socket, which does not close it.
 pub type SocketView = ManuallyDrop<Socket>;
 
-/// What a runtime does for us. All of it happens on one thread.
+/// The interface to a runtime. Everything runs on one thread.
 pub trait Runtime: Sized + 'static {
-    /// A stream socket that the runtime waits for.
+    /// A stream socket registered with the runtime.
     type Stream: 'static;
     /// A listener.
     type Listener: 'static;
 
-    /// Runs a future to its end.
+    /// Runs a future to completion.
     fn run(self, main: impl Future<Output = io::Result<()>> + 'static) -> io::Result<()>;
 
-    /// Runs a future beside the others, from the next time it is their turn.
+    /// Spawns a task, which is first polled after the current one yields.
     fn spawn(task: impl Future<Output = ()> + 'static);
 
-    /// Waits.
+    /// Sleeps for `time`.
     fn sleep(time: Duration) -> impl Future<Output = ()>;
 
-    /// Takes a listener over.
+    /// Registers a listener with the runtime.
     fn listen(listener: ListenerSocket) -> io::Result<Self::Listener>;
 
     /// Waits for a connection.
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>>;
 
-    /// Takes a socket over.
+    /// Registers a socket with the runtime.
     fn adopt(socket: OwnedFd) -> io::Result<Self::Stream>;
 
-    /// Its socket.
+    /// The stream's socket.
     fn socket(stream: &Self::Stream) -> SocketView;
 
-    /// Receives, when there is something.
+    /// Receives when input is available.
     fn poll_receive(
         stream: &mut Self::Stream,
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>>;
 
-    /// Sends, when there is room.
+    /// Sends when the socket buffer has room.
     fn poll_send(
         stream: &mut Self::Stream,
         context: &mut Context<'_>,
@@ -91,11 +91,11 @@ struct Watched<S> {
     stream: S,
     id: ConnectionId,
     is_paused: bool,
-    /// The peer has sent its last byte: it is not read any more.
+    /// Whether the peer has ended the stream: nothing is read any more.
     is_read_out: bool,
-    /// What the peer has not taken yet; a task waits for room.
+    /// Bytes that the kernel has not taken yet; a task waits for room.
     pending: Option<SendBuffer>,
-    /// The task that reads it, when it waits.
+    /// The task that reads the socket, while it waits.
     reader: Option<TaskWaker>,
 }
 
@@ -103,22 +103,22 @@ struct State<R: Runtime> {
     core: Core<TcpStream>,
     sockets: Vec<Option<Watched<R::Stream>>>,
     buffer: Box<[u8]>,
-    /// The task that ends the turn, when it waits.
+    /// The task that ends the turn, while it waits.
     main: Option<TaskWaker>,
-    /// Something happened that the turn has to see to.
+    /// Whether something happened that the turn must handle.
     is_due: bool,
-    /// Connections that linger.
+    /// Number of lingering connections.
     lingering: usize,
-    /// Those of them with bytes to write.
+    /// Number of lingering connections with bytes to write.
     unwritten: usize,
 }
 
 type Shared<R> = Rc<RefCell<State<R>>>;
 
-/// What a core has before its thread has a runtime: the end by which it is woken.
+/// State of a core before its thread has a runtime: the receiving end of its waker.
 pub type Bootstrap = UnixStream;
 
-/// What each core is woken by.
+/// Creates the waker of each core.
 pub fn bootstraps(cores: u16) -> io::Result<Vec<(Bootstrap, Waker)>> {
     let bootstrap = |_| {
         let (here, there) = UnixStream::pair()?;
@@ -137,7 +137,7 @@ pub struct Tasks<R: Runtime> {
 }
 
 impl<R: Runtime> Tasks<R> {
-    /// For a core, on its thread.
+    /// Creates the executor of a core, on its thread.
     pub fn new<E>(runtime: R, parts: Parts<E>) -> Self
     where
         E: crate::executor::Executor<Socket = TcpStream, Bootstrap = Bootstrap>,
@@ -146,7 +146,7 @@ impl<R: Runtime> Tasks<R> {
         Self { runtime, core, listeners, bootstrap }
     }
 
-    /// Serves until asked to stop, then tells every client and flushes.
+    /// Serves until asked to stop, then sends DISCONNECT to every client and flushes.
     pub fn run(self) -> io::Result<()> {
         let Self { runtime, core, listeners, bootstrap } = self;
         runtime.run(async move {
@@ -171,7 +171,7 @@ impl<R: Runtime> Tasks<R> {
     }
 }
 
-/// Ends one turn after the other.
+/// Runs turns until asked to stop, then shuts down.
 async fn serve<R: Runtime>(shared: &Shared<R>, listeners: Listeners) -> io::Result<()> {
     while !shared.borrow().core.is_stopping() {
         turn(shared).await?;
@@ -211,7 +211,7 @@ async fn turn<R: Runtime>(shared: &Shared<R>) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until something is due, or for so long.
+/// Waits until something is due, or until `timeout` has passed.
 async fn wait<R: Runtime>(shared: &Shared<R>, timeout: Option<Duration>) {
     let due = poll_fn(|context| {
         let state = &mut *shared.borrow_mut();
@@ -227,7 +227,7 @@ async fn wait<R: Runtime>(shared: &Shared<R>, timeout: Option<Duration>) {
     }
 }
 
-/// Runs both until one has ended.
+/// Runs both futures until one has completed.
 async fn first_of(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
     let (mut one, mut other) = (pin!(one), pin!(other));
     poll_fn(|context| match one.as_mut().poll(context) {
@@ -251,7 +251,7 @@ pub async fn yield_now() {
 }
 
 impl<R: Runtime> State<R> {
-    /// The turn has something to see to, since the clock was read last.
+    /// Marks the turn as due; the caller has just read the clock.
     fn make_due(&mut self) {
         self.is_due = true;
         self.core.begin_early();
@@ -264,7 +264,7 @@ impl<R: Runtime> State<R> {
         self.sockets.get_mut(id.slot as usize)?.as_mut().filter(|socket| socket.id == id)
     }
 
-    /// Takes a socket out, and lets its reader see that it is gone.
+    /// Removes a socket, and wakes its reading task, which then ends.
     fn remove(&mut self, id: ConnectionId) -> Option<Watched<R::Stream>> {
         self.socket(id)?;
         let mut socket = self.sockets[id.slot as usize].take()?;
@@ -274,7 +274,8 @@ impl<R: Runtime> State<R> {
         Some(socket)
     }
 
-    /// Reads those whose time is up: the runtime may not have come to it yet. Their tasks find nothing.
+    /// Reads the connections whose deadline has passed, because the runtime may not have polled their tasks
+    /// yet. Those tasks then find no input.
     fn read_overdue(&mut self) {
         let overdue: Vec<ConnectionId> = self.core.engine.overdue().collect();
         for id in overdue {
@@ -296,7 +297,7 @@ impl<R: Runtime> State<R> {
         self.core.note_read(true);
     }
 
-    /// The peer has sent its last byte, and may still read.
+    /// Handles end of stream: the peer has shut down its sending side and may still read.
     fn read_out(&mut self, id: ConnectionId) {
         if let Some(socket) = self.socket(id) {
             socket.is_read_out = true;
@@ -306,8 +307,8 @@ impl<R: Runtime> State<R> {
         }
     }
 
-    /// Nothing can be written any more. What the peer had sent before may still lie in the socket, and is
-    /// read on.
+    /// Handles a failed write: nothing can be written any more. Reading continues, because input may still be
+    /// in the socket buffer.
     fn lose(&mut self, id: ConnectionId) {
         let Some(socket) = self.socket(id) else { return };
         socket.pending = None;
@@ -319,7 +320,7 @@ impl<R: Runtime> State<R> {
         self.make_due();
     }
 
-    /// The network ended a connection.
+    /// Handles a connection that the network ended.
     fn close(&mut self, id: ConnectionId) {
         if self.remove(id).is_some() {
             self.core.read_clock();
@@ -328,7 +329,7 @@ impl<R: Runtime> State<R> {
         }
     }
 
-    /// Writes what the kernel takes at once; whether something is left.
+    /// Writes what the kernel takes without blocking; returns whether something is left.
     fn write(&mut self, id: ConnectionId) -> bool {
         let Some(socket) = self.socket(id) else { return false };
         let Some(mut buffer) = socket.pending.take() else { return false };
@@ -379,8 +380,8 @@ async fn accept<R: Runtime>(shared: Shared<R>, listener: R::Listener, number: u1
             Err(error) => error,
         };
         if !is_peers_fault(&error) {
-            // Most likely no descriptor is free. Those who are in are served on.
-            rated!(warn, log_rate::now(), %error, "cannot accept connections for the moment; trying again");
+            // Most likely no descriptor is free. Existing connections are still served.
+            rated!(warn, log_rate::now(), %error, "cannot accept connections; retrying shortly");
             shared.borrow_mut().core.noted.accepts_rested += 1;
             R::sleep(ACCEPT_REST).await;
         }
@@ -389,7 +390,7 @@ async fn accept<R: Runtime>(shared: Shared<R>, listener: R::Listener, number: u1
 
 fn admit<R: Runtime>(shared: &Shared<R>, stream: R::Stream, listener: u16) {
     let address = R::socket(&stream).peer_addr().ok().and_then(|address| address.as_socket());
-    // It may fail on a connection that is gone already, which the first read finds out.
+    // May fail on a connection that is already closed, which the first read detects.
     let _ = R::socket(&stream).set_tcp_nodelay(true);
     let state = &mut *shared.borrow_mut();
     state.core.read_clock();
@@ -415,7 +416,7 @@ fn watch<R: Runtime>(
     R::spawn(async move { while poll_fn(|context| read(&shared, id, context)).await {} });
 }
 
-/// Reads a connection once; whether there may be more.
+/// Reads a connection once; returns whether there may be more input.
 fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<'_>) -> Poll<bool> {
     let state = &mut *shared.borrow_mut();
     let place = state.sockets.get_mut(id.slot as usize).and_then(Option::as_mut);
@@ -445,7 +446,7 @@ fn read<R: Runtime>(shared: &Shared<R>, id: ConnectionId, context: &mut Context<
     Poll::Ready(true)
 }
 
-/// Writes what a connection has pending as the peer takes it.
+/// Writes a connection's pending bytes as the socket buffer gets room.
 async fn write_on<R: Runtime>(shared: Shared<R>, id: ConnectionId) {
     loop {
         let written = poll_fn(|context| {
@@ -474,7 +475,7 @@ async fn write_on<R: Runtime>(shared: Shared<R>, id: ConnectionId) {
     }
 }
 
-/// Writes the first piece of a buffer when there is room.
+/// Writes the first slice of a buffer when the socket buffer has room.
 fn poll_write<S>(
     stream: &mut S,
     buffer: &mut SendBuffer,
@@ -487,18 +488,18 @@ fn poll_write<S>(
     Poll::Ready(sent.inspect(|&bytes| buffer.advance(bytes)))
 }
 
-/// A look at the socket behind a runtime's stream, which goes on owning it.
-#[expect(unsafe_code, reason = "runtimes lend bare numbers")]
+/// Borrows the socket behind a runtime's stream, which keeps owning it.
+#[expect(unsafe_code, reason = "runtimes expose sockets as raw descriptors")]
 pub fn borrow(stream: &impl AsRawFd) -> SocketView {
-    // SAFETY: the descriptor is open as long as the stream is there, which outlives the look at it:
-    // none is kept. It is not closed by it.
+    // SAFETY: the descriptor is open while the stream exists, and no view is kept longer than that. The view
+    // never closes the descriptor.
     ManuallyDrop::new(unsafe { Socket::from_raw_fd(stream.as_raw_fd()) })
 }
 
-/// Reads what is there, if anything is.
-#[expect(unsafe_code, reason = "the socket takes memory that need not be initialized")]
+/// Reads without blocking.
+#[expect(unsafe_code, reason = "the socket takes possibly uninitialized memory")]
 fn receive_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: initialized memory is also memory that need not be; the kernel writes bytes into it.
+    // SAFETY: initialized memory is valid as `MaybeUninit`, and the kernel only writes initialized bytes.
     let buffer = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) };
     socket.recv_with_flags(buffer, libc::MSG_DONTWAIT)
 }

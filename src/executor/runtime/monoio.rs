@@ -1,5 +1,5 @@
-//! The executor on the `monoio` runtime, one a core: it waits for readiness by io_uring, and the
-//! core's buffer is lent to whoever has something.
+//! The executor on the `monoio` runtime, one instance per core: io_uring reports readiness, and ready sockets are
+//! read into the core's shared buffer.
 
 use std::future::Future;
 use std::io::{self, ErrorKind, Read as _};
@@ -16,7 +16,7 @@ use crate::base::waker::Waker;
 use crate::executor::runtime::{Bootstrap, Runtime, SocketView, Tasks};
 use crate::executor::{ListenerSocket, Parts, runtime};
 
-/// One of its runtimes.
+/// One instance of the runtime.
 pub struct Monoio(::monoio::Runtime<TimeDriver<IoUringDriver>>);
 
 /// One core's executor.
@@ -45,17 +45,17 @@ impl crate::executor::Executor for Executor {
     }
 }
 
-/// A listener of TCP, or in the file system.
+/// A TCP or Unix listener.
 pub enum Listener {
-    /// At an address.
+    /// A TCP listener.
     Tcp(::monoio::net::TcpListener),
-    /// In the file system.
+    /// A Unix domain listener.
     Unix(::monoio::net::UnixListener),
 }
 
 type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
-/// A socket, and what is waited for.
+/// A socket, and its pending waits for readiness.
 pub struct Stream {
     stream: Rc<::monoio::net::TcpStream>,
     readable: Option<Wait>,
@@ -64,7 +64,7 @@ pub struct Stream {
 
 impl Stream {
     fn new(stream: ::monoio::net::TcpStream) -> Self {
-        // Its CONNECT may be there already, but waiting first is one system call either way.
+        // The CONNECT packet may have arrived already, but waiting first costs one system call either way.
         Self { stream: Rc::new(stream), readable: None, writable: None }
     }
 }
@@ -78,7 +78,7 @@ impl Runtime for Monoio {
     }
 
     fn spawn(task: impl Future<Output = ()> + 'static) {
-        // Dropping its handle lets it run on.
+        // Dropping the handle detaches the task.
         drop(::monoio::spawn(task));
     }
 
@@ -97,7 +97,7 @@ impl Runtime for Monoio {
         }
     }
 
-    #[expect(unsafe_code, reason = "the runtime lets go of descriptors as bare numbers")]
+    #[expect(unsafe_code, reason = "the runtime releases descriptors as raw numbers")]
     async fn accept(listener: &Self::Listener) -> io::Result<Stream> {
         match listener {
             Listener::Tcp(listener) => {
@@ -105,7 +105,7 @@ impl Runtime for Monoio {
             }
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // SAFETY: the stream has let go of it, and nobody else has it.
+                // SAFETY: the stream has released the descriptor, and no one else owns it.
                 Self::adopt(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) })
             }
         }

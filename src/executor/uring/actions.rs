@@ -1,4 +1,4 @@
-//! The actions of the engine, as operations of the ring.
+//! Carries out the engine's actions as io_uring operations.
 
 use std::io;
 

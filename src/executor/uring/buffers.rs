@@ -1,8 +1,8 @@
-//! The buffers a ring receives into: the kernel picks one when bytes have come, so that an idle
-//! connection holds none. io_uring_register_buf_ring(3).
+//! Provided receive buffers of a ring: the kernel picks one when data arrives, so idle connections hold no
+//! buffer. See io_uring_register_buf_ring(3).
 //!
-//! Where the kernel can (6.12), it fills a buffer from several receptions side by side and keeps it
-//! until it is full; before, a reception takes a whole buffer, however short.
+//! Since Linux 6.12 the kernel can consume a buffer incrementally: several receives share it until it is
+//! full. On older kernels each receive takes a whole buffer, however short the data.
 #![expect(unsafe_code, reason = "the kernel writes into this memory")]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -19,32 +19,32 @@ use super::ring::{Completion, Ring};
 /// `IOU_PBUF_RING_INC` of io_uring_register_buf_ring(3).
 const INCREMENTAL: u16 = 2;
 
-/// The number by which receptions name this group of buffers.
+/// The buffer group ID that receive operations use.
 pub const GROUP: u16 = 0;
 
-/// Memory the kernel asks to begin on a page.
+/// Alignment the kernel requires for the buffer ring.
 const PAGE_BYTES: usize = 4_096;
 
 /// The buffers of one ring.
 pub struct Buffers {
-    /// Entries of the ring that tells the kernel of free buffers.
+    /// Entries of the buffer ring, which lists the free buffers for the kernel.
     entries: NonNull<BufRingEntry>,
-    /// The buffers, side by side.
+    /// The buffers, contiguous.
     memory: NonNull<u8>,
     count: u16,
     bytes: usize,
-    /// Where the kernel goes on in each buffer.
+    /// Bytes of each buffer that the kernel has already filled.
     filled: Box<[usize]>,
-    /// Buffers given to the kernel so far, in the ring's own arithmetic.
+    /// The tail of the buffer ring: buffers given to the kernel so far, modulo 2^16.
     tail: u16,
     is_incremental: bool,
     is_abandoned: bool,
 }
 
 impl Buffers {
-    /// `count` buffers, a power of two, of `bytes` each, registered with `ring`.
+    /// Registers `count` buffers, a power of two, of `bytes` each with `ring`.
     pub fn new(ring: &Ring, count: u16, bytes: usize, incremental: bool) -> io::Result<Self> {
-        assert!(count.is_power_of_two() && bytes > 0, "the configuration says so");
+        assert!(count.is_power_of_two() && bytes > 0, "the configuration ensures this");
         let mut buffers = Self {
             entries: allocate(Self::entries_layout(count)).cast(),
             memory: allocate(Self::memory_layout(count, bytes)),
@@ -63,7 +63,7 @@ impl Buffers {
 
     fn register(&mut self, ring: &Ring) -> io::Result<()> {
         let (address, submitter) = (self.entries.as_ptr() as u64, ring.submitter());
-        // SAFETY: the entries live as long as `self`, whose owners drop it after the ring.
+        // SAFETY: the entries live as long as `self`, which its owner drops after the ring.
         let register = |flags| unsafe {
             submitter.register_buf_ring_with_flags(address, self.count, GROUP, flags)
         };
@@ -77,7 +77,7 @@ impl Buffers {
         register(0)
     }
 
-    /// Whether several receptions share a buffer.
+    /// Whether several receives share a buffer.
     pub fn is_incremental(&self) -> bool {
         self.is_incremental
     }
@@ -92,19 +92,19 @@ impl Buffers {
         Layout::from_size_align(usize::from(count) * bytes, PAGE_BYTES).expect("a bounded size")
     }
 
-    /// The bytes a reception brought.
+    /// The bytes that a receive completion refers to.
     pub fn received(&self, completion: &Completion) -> &[u8] {
         let Some(buffer) = cqueue::buffer_select(completion.flags) else { return &[] };
         let at = usize::from(buffer) * self.bytes + self.filled[usize::from(buffer)];
         let len = completion.result.max(0) as usize;
-        assert!(at + len <= usize::from(self.count) * self.bytes, "the kernel keeps to the buffer");
-        // SAFETY: within the memory, which was zeroed at first; the kernel writes no more to these
-        // bytes once it has told of them, until the buffer is put back.
+        assert!(at + len <= usize::from(self.count) * self.bytes, "the kernel stays within the buffer");
+        // SAFETY: the range lies within the memory, which was zeroed when allocated; the kernel does not
+        // write to completed bytes until the buffer is put back.
         unsafe { slice::from_raw_parts(self.memory.as_ptr().add(at), len) }
     }
 
-    /// The bytes of a reception are used: its buffer goes back to the kernel when it is through
-    /// with it. [`Self::publish`] says so.
+    /// Releases the bytes of a receive completion. The buffer is returned once the kernel has finished
+    /// filling it; [`Self::publish`] makes that visible to the kernel.
     pub fn used(&mut self, completion: &Completion) {
         let Some(buffer) = cqueue::buffer_select(completion.flags) else { return };
         if self.is_incremental && cqueue::buffer_more(completion.flags) {
@@ -117,8 +117,8 @@ impl Buffers {
 
     fn put(&mut self, buffer: u16) {
         let place = usize::from(self.tail & (self.count - 1));
-        // SAFETY: an entry within the ring that is ours until the tail passes it; the ring's tail
-        // lies over the first entry's spare bytes, which `set_*` leave alone.
+        // SAFETY: the entry lies within the ring and belongs to this thread until the tail passes it. The
+        // ring's tail overlaps the reserved bytes of the first entry, which `set_*` do not touch.
         unsafe {
             let entry = &mut *self.entries.as_ptr().add(place);
             entry.set_addr(self.memory.as_ptr().add(usize::from(buffer) * self.bytes) as u64);
@@ -128,15 +128,15 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Leaves the memory to the kernel for good: a reception that nobody could end may write to it.
+    /// Leaks the memory on drop, because a receive that could not be cancelled may still write to it.
     pub fn abandon(&mut self) {
         self.is_abandoned = true;
     }
 
-    /// Lets the kernel have the buffers that were put back.
+    /// Makes the returned buffers visible to the kernel.
     pub fn publish(&mut self) {
-        // SAFETY: the ring's tail is a 16-bit number within the first entry, which the kernel
-        // reads meanwhile: hence atomic. Release: it sees the entries before the tail.
+        // SAFETY: the ring's tail is a 16-bit number within the first entry. The kernel reads it
+        // concurrently, so the store is atomic; Release orders the entries before the tail.
         unsafe {
             let tail = BufRingEntry::tail(self.entries.as_ptr());
             (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);
@@ -149,7 +149,7 @@ impl Drop for Buffers {
         if self.is_abandoned {
             return;
         }
-        // SAFETY: allocated with these layouts; the ring that used them is gone.
+        // SAFETY: allocated with these layouts; the ring that used them has been dropped.
         unsafe {
             dealloc(self.entries.as_ptr().cast(), Self::entries_layout(self.count));
             dealloc(self.memory.as_ptr(), Self::memory_layout(self.count, self.bytes));
@@ -157,12 +157,12 @@ impl Drop for Buffers {
     }
 }
 
-/// Memory of zeroes, there from the beginning and near to the calling thread: it is touched.
+/// Allocates zeroed memory. Writing it faults the pages in now, on the NUMA node of the calling thread.
 fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: no size here is zero.
+    // SAFETY: no layout used here has size zero.
     let memory = NonNull::new(unsafe { alloc(layout) });
     let memory = memory.unwrap_or_else(|| handle_alloc_error(layout));
-    // SAFETY: it was just allocated with this size.
+    // SAFETY: the memory was just allocated with this size.
     unsafe { memory.as_ptr().write_bytes(0, layout.size()) };
     memory
 }

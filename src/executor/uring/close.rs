@@ -1,4 +1,5 @@
-//! How sockets end: at once, lingering ([`crate::executor::linger`]), or by moving to another core.
+//! Ends sockets: by closing immediately, by lingering ([`crate::executor::linger`]), or by moving them to
+//! another core.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,12 +20,12 @@ use crate::base::send_buffer::SendBuffer;
 use crate::engine::HandedOver;
 use crate::executor::linger::{LINGERING_MAX, Patience};
 
-/// `IORING_MSG_RING_CQE_SKIP` of io_uring_enter(2): nothing completes on the ring it goes to.
-const NOT_THERE: u32 = 1;
+/// `IORING_MSG_RING_CQE_SKIP` of io_uring_enter(2): no completion is posted on the target ring.
+const SKIP_TARGET_CQE: u32 = 1;
 
-/// A socket that the engine is done with.
+/// A socket that the engine has closed and that is still flushing or waiting for the peer to close.
 pub struct Lingering {
-    /// What is to be written after what is being written.
+    /// Buffers to send after the one being sent.
     rest: VecDeque<SendBuffer>,
     pub patience: Patience,
     is_shut: bool,
@@ -35,19 +36,19 @@ pub struct Lingering {
 /// A socket on its way to another core.
 pub struct Leaving {
     to: CoreId,
-    /// Which of its rings is asked to take it.
+    /// The target core's ring that the socket is sent to.
     ring: usize,
     pub handed_over: HandedOver,
 }
 
 impl Executor {
-    /// The ring of another core that most likely has room.
+    /// The newest ring of another core, which most likely has room.
     fn newest_ring(&self, core: CoreId) -> usize {
         let rings = &self.bootstrap.rings[usize::from(core.0)];
         rings.iter().take_while(|ring| ring.get().is_some()).count().saturating_sub(1)
     }
 
-    /// The peer has sent its last byte, and may still read.
+    /// Handles end of stream: the peer has shut down its sending side and may still read.
     pub(super) fn read_out(&mut self, file: u32) {
         let Some(socket) = self.sockets.get(file) else { return };
         socket.is_read_out = true;
@@ -58,8 +59,8 @@ impl Executor {
         self.core.engine.handle_ended(now, id);
     }
 
-    /// Nothing can be sent any more. What the peer had sent before may still lie in the socket, and is
-    /// received on.
+    /// Handles a failed send: nothing can be sent any more. Receiving continues, because input may still be
+    /// in the socket buffer.
     pub(super) fn lose(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         if socket.is_read_out {
@@ -71,14 +72,14 @@ impl Executor {
         Ok(())
     }
 
-    /// The network ended a connection.
+    /// Handles a connection that the network ended.
     pub(super) fn end(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         self.core.engine.handle_closed(self.core.now, socket.id);
         self.begin_closing(file)
     }
 
-    /// Closes a socket as soon as nothing is under way.
+    /// Closes a socket as soon as no operation on it is pending.
     pub(super) fn begin_closing(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         if socket.phase == Phase::Closing {
@@ -86,8 +87,8 @@ impl Executor {
         }
         socket.phase = Phase::Closing;
         let is_shutting = self.lingering.remove(&file).is_some_and(|lingering| lingering.is_shut);
-        // What shuts our side ends by itself. To cancel it the kernel would look through all that
-        // wait with it, which when a crowd leaves is all of the crowd.
+        // A shutdown completes by itself. Cancelling it would make the kernel search all pending
+        // operations, which is quadratic when many clients disconnect together.
         if socket.is_receiving || socket.is_sending && !is_shutting {
             let is_direct = self.rings.is_direct();
             let cancel = |descriptor| {
@@ -102,7 +103,7 @@ impl Executor {
         self.try_close(file)
     }
 
-    /// Closes a socket if nothing is under way.
+    /// Closes a socket if no operation on it is pending.
     pub(super) fn try_close(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         if socket.is_receiving || socket.is_sending {
@@ -113,7 +114,7 @@ impl Executor {
         self.close_file(file)
     }
 
-    /// Closes a socket that nobody knows of any more.
+    /// Closes a socket that is no longer in any list.
     pub(super) fn close_file(&mut self, file: u32) -> io::Result<()> {
         self.rings.note_closed(file);
         let is_direct = self.rings.is_direct();
@@ -124,7 +125,7 @@ impl Executor {
         self.rings.push(file, close, Flags::SKIP_SUCCESS, Operation::Close(file))
     }
 
-    /// The engine is done with a connection, but for its last words.
+    /// Handles a connection that the engine has closed: sends what remains, then waits for the peer to close.
     pub(super) fn linger(&mut self, file: u32, last: Option<SendBuffer>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let is_sealed = self.sealed.has(file);
@@ -138,14 +139,15 @@ impl Executor {
         let rest = last.into_iter().collect();
         let lingering = Lingering { rest, patience, is_shut: false, is_sealed };
         self.lingering.insert(file, lingering);
-        // What the kernel's TLS cannot open would keep it from sealing too: first its last word.
+        // After a record that it cannot decrypt, kernel TLS no longer sends either: so send the last bytes
+        // before receiving.
         if !is_sealed {
             self.start_receiving(file)?;
         }
         self.go_on_lingering(file)
     }
 
-    /// The peer of a socket that lingers has sent its last byte: it closes once all is written.
+    /// Handles end of stream on a lingering socket, which closes once everything is written.
     pub(super) fn peer_has_ended(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         socket.is_read_out = true;
@@ -155,7 +157,7 @@ impl Executor {
         }
     }
 
-    /// Writes what is left, then shuts our side.
+    /// Sends what remains, then shuts down the sending side.
     pub(super) fn go_on_lingering(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let Some(lingering) = self.lingering.get_mut(&file) else { return Ok(()) };
@@ -176,7 +178,7 @@ impl Executor {
         self.rings.push(file, shut, Flags::empty(), Operation::Shutdown(file))
     }
 
-    /// Our side is shut; the peer's is waited for.
+    /// Handles a completed shutdown of the sending side; the socket now waits for the peer to close.
     pub(super) fn shut(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         socket.is_sending = false;
@@ -187,7 +189,7 @@ impl Executor {
         }
     }
 
-    /// A peer that lingers said something more.
+    /// Discards input of a lingering socket, up to its limit.
     pub(super) fn discard(&mut self, file: u32, bytes: usize) -> io::Result<()> {
         let Some(lingering) = self.lingering.get_mut(&file) else { return Ok(()) };
         match lingering.patience.discard(bytes) {
@@ -196,7 +198,7 @@ impl Executor {
         }
     }
 
-    /// Closes those whose time is up.
+    /// Closes lingering sockets whose deadline has passed.
     pub(super) fn expire_lingering(&mut self) -> io::Result<()> {
         let now = Instant::now();
         while let Some((until, file)) = self.deadlines.take_passed(now) {
@@ -212,12 +214,12 @@ impl Executor {
         Ok(())
     }
 
-    /// Whether some still have bytes to write.
+    /// Whether any lingering socket still has bytes to send.
     pub(super) fn has_unwritten(&self) -> bool {
         self.lingering.values().any(|lingering| !lingering.is_shut)
     }
 
-    /// A connection goes to its home core, as soon as nothing is received here any more.
+    /// Moves a connection to its home core, as soon as its receive operation has ended.
     pub(super) fn leave(
         &mut self,
         file: u32,
@@ -232,22 +234,22 @@ impl Executor {
         if is_receiving { self.stop_receiving(file) } else { self.move_over(file) }
     }
 
-    /// Gives the socket to the other core's ring, which says under what descriptor it has it.
+    /// Sends the socket to the other core's ring; the completion carries its descriptor there.
     pub(super) fn move_over(&mut self, file: u32) -> io::Result<()> {
         if !self.rings.is_direct() {
             return self.move_of_process(file);
         }
         let Some(Leaving { to, ring, .. }) = self.leaving.get(&file) else { return Ok(()) };
         let ring = self.bootstrap.rings[usize::from(to.0)][*ring].get();
-        let ring = types::Fd(*ring.expect("all first rings are there when cores run"));
+        let ring = types::Fd(*ring.expect("every core has its first ring before any core runs"));
         let any = types::DestinationSlot::auto_target();
         let send = |descriptor| {
-            opcode::MsgRingSendFd::new(ring, descriptor, any, 0).opcode_flags(NOT_THERE).build()
+            opcode::MsgRingSendFd::new(ring, descriptor, any, 0).opcode_flags(SKIP_TARGET_CQE).build()
         };
         self.rings.push(file, send, Flags::empty(), Operation::HandOver(file))
     }
 
-    /// The other core knows a descriptor of the process by the same number.
+    /// Moves a descriptor of the process, which has the same number on every core.
     fn move_of_process(&mut self, file: u32) -> io::Result<()> {
         let Some(Leaving { to, handed_over, .. }) = self.leaving.remove(&file) else {
             return Ok(());
@@ -258,7 +260,7 @@ impl Executor {
         Ok(())
     }
 
-    /// The other core's ring has the socket, or no room for it.
+    /// Handles the result of sending a socket to another core's ring, which may have had no room for it.
     pub(super) fn handed_over(&mut self, file: u32, result: i32) -> io::Result<()> {
         if let Some(leaving) = self.leaving.get_mut(&file)
             && result == -libc::ENFILE
@@ -277,7 +279,7 @@ impl Executor {
             }
             _ => {
                 let error = io::Error::from_raw_os_error(-result);
-                rated!(warn, log_rate::now(), %error, "cannot hand a connection over; it is closed");
+                rated!(warn, log_rate::now(), %error, "cannot move a connection to its home core; closing it");
             }
         }
         Ok(())

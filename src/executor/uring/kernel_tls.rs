@@ -1,6 +1,6 @@
-//! Sockets whose TLS goes on in the kernel. What that takes has no operation of its own, or none on
-//! kernels that have the rest: so the ring lends the process the socket, as a descriptor of its own
-//! for as long as it takes (`FixedFdInstall`, Linux 6.8).
+//! Kernel TLS on io_uring. setsockopt(2) cannot reach direct descriptors, and io_uring has no operation for
+//! it on all supported kernels. The ring therefore installs a temporary file descriptor in the process for
+//! the few system calls (`FixedFdInstall`, Linux 6.8).
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -13,21 +13,21 @@ use crate::executor::uring::Executor;
 use crate::executor::uring::operation::Operation;
 use crate::executor::uring::socket::Phase;
 
-/// Bytes read of a record that is no application data: more than any that is expected has.
+/// Buffer size for a record other than application data: larger than any expected record.
 const RECORD_BYTES: usize = 64;
 
 impl Executor {
-    /// Lets the kernel go on with a connection's TLS, as soon as nothing is received any more.
+    /// Moves a connection's TLS to the kernel, as soon as its receive operation has ended.
     pub(super) fn begin_offload(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         socket.is_offloading = true;
         if socket.is_receiving { self.stop_receiving(file) } else { self.lend(file) }
     }
 
-    /// Asks for a descriptor of a socket that nothing is received from.
+    /// Requests a temporary file descriptor for a socket that has no receive operation pending.
     pub(super) fn lend(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
-        // In place of a receive: the socket stays until it has completed.
+        // Counts as a receive, so that the socket is not closed before the operation has completed.
         socket.is_receiving = true;
         if !self.rings.is_direct() {
             return self.lent(file, another(file));
@@ -36,7 +36,7 @@ impl Executor {
         self.rings.push(file, lend, Flags::empty(), Operation::Lend(file))
     }
 
-    /// The descriptor is there, or could not be had.
+    /// Continues with the temporary file descriptor, or handles the error if it could not be installed.
     pub(super) fn lent(&mut self, file: u32, lent: io::Result<OwnedFd>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return self.stray(file, "loan") };
         socket.is_receiving = false;
@@ -56,7 +56,7 @@ impl Executor {
             (Phase::Open, lent) => {
                 let mut record = [0; RECORD_BYTES];
                 let read = lent.and_then(|lent| kernel::read_record(&lent, &mut record));
-                // What cannot be read any more is the end.
+                // An unreadable record ends the connection.
                 let Ok((content_type, bytes)) = read else { return self.end(file) };
                 let record = &record[..bytes];
                 if !self.core.engine.handle_record(self.core.now, id, content_type, record) {
@@ -67,7 +67,8 @@ impl Executor {
         self.start_receiving(file)
     }
 
-    /// Gives the kernel the keys of a connection; whether it goes on, there or here.
+    /// Installs a connection's keys in the kernel; returns whether the connection can continue, with TLS in
+    /// the kernel or in this process.
     fn seal(&mut self, file: u32, lent: &OwnedFd) -> bool {
         let Some(socket) = self.sockets.get(file) else { return false };
         let (id, now) = (socket.id, self.core.now);
@@ -84,7 +85,7 @@ impl Executor {
         outcome.is_ok()
     }
 
-    /// Says that nothing follows.
+    /// Sends the TLS close_notify alert.
     #[expect(unsafe_code, reason = "the kernel reads the message")]
     pub(super) fn say_farewell(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
@@ -92,11 +93,12 @@ impl Executor {
         let (part, descriptor) = self.rings.of(file);
         let entry = opcode::SendMsg::new(descriptor, self.farewell.message()).build();
         let entry = part.meant(entry).user_data(Operation::Farewell(file).user_data());
-        // SAFETY: what it points to is the executor's, and stays as it is until the rings are gone.
+        // SAFETY: the message belongs to the executor and stays valid and unchanged until the rings are
+        // dropped.
         unsafe { part.ring.push(&entry) }
     }
 
-    /// It is said, or cannot be.
+    /// Handles the completion of the close_notify alert, sent or failed.
     pub(super) fn said_farewell(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return self.stray(file, "farewell") };
         socket.has_sent();
@@ -108,20 +110,20 @@ impl Executor {
     }
 }
 
-/// Another descriptor of a socket that is one of the process already.
-#[expect(unsafe_code, reason = "the socket is known by the number of its descriptor")]
+/// Duplicates the descriptor of a socket that is a file descriptor of the process.
+#[expect(unsafe_code, reason = "the socket is identified by its descriptor number")]
 fn another(file: u32) -> io::Result<OwnedFd> {
-    // SAFETY: the executor closes it no earlier than nothing is under way with it.
+    // SAFETY: the executor closes the descriptor only when no operation on it is pending.
     unsafe { BorrowedFd::borrow_raw(file as RawFd) }.try_clone_to_owned()
 }
 
-/// The descriptor that was lent, which is closed when it is dropped.
-#[expect(unsafe_code, reason = "the kernel says the number of a descriptor that is ours")]
+/// The result of a `FixedFdInstall`: a file descriptor that is closed on drop.
+#[expect(unsafe_code, reason = "the kernel returns the number of a descriptor that is now ours")]
 pub(super) fn lent(result: i32) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd as _;
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result));
     }
-    // SAFETY: the operation has opened it, and nobody else knows of it.
+    // SAFETY: the operation opened this descriptor, and no one else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }

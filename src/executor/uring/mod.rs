@@ -1,13 +1,12 @@
-//! The executor on Linux's io_uring: one ring a core, entered once a turn.
+//! The executor on Linux's io_uring: one ring per core, entered once per turn.
 //!
-//! Everything a turn has to say to the kernel is queued and handed over by the one io_uring_enter
-//! that also waits for what comes next. Connections are direct descriptors: they are in the ring's
-//! table and not in the process's. They receive by multishot operations from the ring's
-//! [`buffers`], so that an idle connection holds none. A send that the kernel takes at once
-//! completes without a word: what has not failed by the time the kernel has been entered is sent.
+//! Each turn queues its submissions and hands them over with a single io_uring_enter, which also waits for
+//! completions. Connections are direct descriptors: they are in the ring's table instead of the process's.
+//! They receive with multishot operations into the ring's [`buffers`], so an idle connection holds no
+//! buffer. A send that the kernel takes immediately posts no completion: a send that has not failed when
+//! io_uring_enter returns has succeeded.
 //!
-//! A socket is the kernel's as long as an operation on it is under way; so it is closed, or given
-//! to another core, only when its last operation has completed.
+//! A socket is closed, or moved to another core, only when its last pending operation has completed.
 
 mod accept;
 mod actions;
@@ -48,12 +47,12 @@ use crate::executor::linger::Deadlines;
 use crate::executor::sockets::Sockets as _;
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, is_peers_fault};
 
-/// A socket that brings so many bytes in a turn is one that takes buffers from others.
+/// Sockets that receive at least this many bytes in a turn give way when others find no free buffer.
 const FED_BYTES: u32 = 8 * 1024;
 
-/// What a core has before its thread has a ring.
+/// State of a core before its thread has created a ring.
 pub struct Bootstrap {
-    /// By which threads without a ring wake it.
+    /// The eventfd by which threads without a ring wake the core.
     event: Arc<OwnedFd>,
     /// The rings of all cores.
     rings: Arc<[Directory]>,
@@ -61,29 +60,29 @@ pub struct Bootstrap {
 
 /// One core's executor.
 pub struct Executor {
-    // The rings go first: what follows is memory that the kernel uses until they are gone.
+    // The rings are dropped first: the kernel uses the memory of the fields below until then.
     rings: Rings,
     accepts: Accepts,
     farewell: Farewell,
     sockets: Sockets,
-    /// Those of the sockets whose TLS is the kernel's.
+    /// The sockets that use kernel TLS.
     sealed: Sealed,
-    /// What is known of sockets that the engine is done with.
+    /// State of sockets that the engine has closed and that linger.
     lingering: HashMap<u32, Lingering>,
     deadlines: Deadlines<u32>,
     /// Sockets on their way to another core.
     leaving: HashMap<u32, Leaving>,
-    /// Sends of which the kernel takes all at once or says so, with the bytes offered.
+    /// Sends that complete only on failure, with the number of bytes submitted.
     sent: Vec<(u32, usize)>,
-    /// What came of zero-copy sends whose memory the kernel still has.
+    /// Results of zero-copy sends whose memory the kernel still uses.
     copying: HashMap<u32, i32>,
-    /// Sockets that found no free buffer.
+    /// Sockets whose receive ended because no buffer was free.
     starved: Vec<u32>,
-    /// What came in this turn, from whom, and how many bytes.
+    /// Receives of this turn: the socket and the number of bytes.
     fed: Vec<(u32, u32)>,
-    /// Those whose receive has ended, to receive again once the starved do.
+    /// Sockets whose receive has ended, to be re-armed after the starved ones.
     rested: Vec<u32>,
-    /// Accepts that rest for lack of descriptors, and until when.
+    /// Accept operations suspended because no descriptor was free, and when to retry.
     resting: Vec<u32>,
     accept_again: Option<Instant>,
     completions: Vec<Completion>,
@@ -93,7 +92,7 @@ pub struct Executor {
 }
 
 impl crate::executor::Executor for Executor {
-    /// A direct descriptor of the ring it goes to.
+    /// A direct descriptor of the receiving core's ring.
     type Socket = u32;
     type Bootstrap = Bootstrap;
 
@@ -163,7 +162,7 @@ impl crate::executor::Executor for Executor {
 }
 
 impl Shape {
-    /// As configured, for so many sockets.
+    /// The configured shape, for `sockets_max` sockets.
     pub fn of(uring: &crate::config::Uring, sockets_max: u32) -> Self {
         Self {
             entries: uring.entries,
@@ -180,7 +179,7 @@ impl Executor {
         let sleeps = !self.awaits_sent() && self.may_sleep(timeout);
         let wait = match sleeps {
             true => Wait::For(timeout),
-            // It is to be served before what was put off goes on.
+            // New input is served before deferred work continues.
             false if self.core.engine.has_put_off() => Wait::TakeAll,
             false => NOT_AT_ALL,
         };
@@ -193,7 +192,7 @@ impl Executor {
         let mut completions = std::mem::take(&mut self.completions);
         self.rings.take_completions(&mut completions)?;
         self.core.begin_turn();
-        // First: whoever has taken everything is not to look as if it had not.
+        // Before input is handled, so that clients that have taken everything do not look slow.
         self.reap_sends(&completions)?;
         self.receive()?;
         for completion in completions.drain(..) {
@@ -215,7 +214,7 @@ impl Executor {
         Ok(())
     }
 
-    /// How long the kernel may let us sleep.
+    /// The longest that the turn may wait for completions.
     fn timeout(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let other = [self.accept_again, self.deadlines.next()].into_iter().flatten().min();
@@ -227,11 +226,11 @@ impl Executor {
         match Operation::of(completion.user_data) {
             Operation::Accept(number) => self.accepted(number, completion.result),
             Operation::Receive(file) => self.received(file, completion),
-            // Seen to before everything else.
+            // Handled by `reap_sends` at the beginning of the turn.
             Operation::SendNow(_) => Ok(()),
             Operation::Send(file) => self.sent_some(file, completion.result),
             Operation::SendZeroCopy(file) => self.copied(file, completion),
-            // One there was nothing left of to cancel.
+            // These complete only on failure, such as a cancel that found no operation.
             Operation::Cancel(_) | Operation::Close(_) => Ok(()),
             Operation::Shutdown(file) => self.shut(file),
             Operation::HandOver(file) => self.handed_over(file, completion.result),
@@ -241,7 +240,7 @@ impl Executor {
             }
             Operation::Woken => Ok(()),
             Operation::Event => self.watch_event(),
-            // It has been looked after; the kernel may want to be asked again.
+            // The rings have handled it; the multishot poll must be re-armed if it has ended.
             Operation::Rung(_) if cqueue::more(completion.flags) => Ok(()),
             Operation::Rung(ring) => self.rings.listen(ring),
             Operation::Lend(file) => self.lent(file, kernel_tls::lent(completion.result)),
@@ -250,9 +249,9 @@ impl Executor {
         }
     }
 
-    /// Threads without a ring write to the eventfd.
+    /// Polls the eventfd that threads without a ring write to.
     fn watch_event(&mut self) -> io::Result<()> {
-        // Emptied first, or it would be heard again and again; mostly there is nothing in it.
+        // Reset the counter first, or the poll would complete at once again. The counter is usually zero.
         let _ = rustix::io::read(&self.bootstrap.event, &mut [0; 8]);
         if self.core.is_stopping() {
             return Ok(());
@@ -278,9 +277,9 @@ impl Executor {
             return self.accepts.submit(&mut self.rings, number);
         }
         if error.raw_os_error() != Some(libc::ECANCELED) {
-            // Most likely no descriptor is free. Those who are in are served on.
+            // Most likely no descriptor is free. Existing connections are still served.
             if self.accept_again.is_none() {
-                rated!(warn, log_rate::now(), %error, "cannot accept connections for the moment; trying again");
+                rated!(warn, log_rate::now(), %error, "cannot accept connections; retrying shortly");
                 self.core.noted.accepts_rested += 1;
                 self.accept_again = Some(Instant::now() + ACCEPT_REST);
             }
@@ -307,7 +306,7 @@ impl Executor {
         }
     }
 
-    /// A socket is in one of the tables.
+    /// Counts a socket in its table, and opens another ring if the table fills up.
     fn hold(&mut self, file: u32) {
         self.rings.note_held(file);
         let own = &self.bootstrap.rings[usize::from(self.core.engine.core().0)];
@@ -319,7 +318,7 @@ impl Executor {
         self.start_receiving(file)
     }
 
-    /// Lets a socket receive, unless it does or is not to.
+    /// Arms a socket's multishot receive, unless it is armed already or not wanted.
     fn start_receiving(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let is_wanted = match socket.phase {
@@ -335,9 +334,9 @@ impl Executor {
         self.rings.push(file, receive, Flags::BUFFER_SELECT, Operation::Receive(file))
     }
 
-    /// Lets those receive again whose receive has ended. Where some found no free buffer, those that had
-    /// many give way: a multishot receive that stays armed would take the buffers before the others come
-    /// to look again, for as long as its peer floods it.
+    /// Re-arms receives that have ended. If some found no free buffer, the sockets that received most in
+    /// this turn are stopped and re-armed last: a multishot receive that stays armed would take the buffers
+    /// before the others retry, for as long as its peer floods it.
     fn share_buffers(&mut self) -> io::Result<()> {
         let mut fed = std::mem::take(&mut self.fed);
         let mut starved = std::mem::take(&mut self.starved);
@@ -349,7 +348,7 @@ impl Executor {
                 if bytes < FED_BYTES || !self.sockets.get(file).is_some_and(is_open) {
                     continue;
                 }
-                // It found no buffer either, having had the others: it comes last.
+                // This socket took most buffers and then found none either: re-arm it last.
                 match starved.iter().position(|&other| other == file) {
                     Some(place) => self.rested.push(starved.swap_remove(place)),
                     None => self.stop_receiving(file)?,
@@ -386,7 +385,7 @@ impl Executor {
                 }
                 Phase::Leaving => match self.leaving.get_mut(&file) {
                     Some(leaving) => leaving.handed_over.append(bytes),
-                    None => self.stray(file, "receive of what leaves")?,
+                    None => self.stray(file, "receive on a leaving socket")?,
                 },
                 Phase::Lingering => self.discard(file, completion.result as usize)?,
                 Phase::Closing => {}
@@ -413,10 +412,10 @@ impl Executor {
             (Phase::Open, 0) => self.read_out(file),
             (Phase::Open, _) => self.end(file)?,
             (Phase::Leaving, _) => self.move_over(file)?,
-            // Reading was stopped, and then the engine was done with it.
+            // The receive was cancelled before the engine closed the connection.
             (Phase::Lingering, ..=-1 | libc::ECANCELED) => self.start_receiving(file)?,
-            // The kernel's TLS cannot read on. The peer is to read our last word all the same, and may
-            // not if the socket is closed with bytes unread: it stays for its time.
+            // Kernel TLS cannot read any further. Closing a socket with unread input resets it, and the
+            // peer might not read the last bytes: so keep it until its deadline.
             (Phase::Lingering, libc::EBADMSG) => {}
             (Phase::Lingering, 0) => self.peer_has_ended(file)?,
             (Phase::Lingering, _) => self.begin_closing(file)?,
@@ -425,7 +424,8 @@ impl Executor {
         Ok(())
     }
 
-    /// What comes until the receive has ended goes where the socket's phase says.
+    /// Cancels a socket's receive. Input that arrives until it has ended is handled according to the
+    /// socket's phase.
     fn stop_receiving(&mut self, file: u32) -> io::Result<()> {
         if !self.sockets.get(file).is_some_and(|socket| socket.is_receiving) {
             return Ok(());
@@ -443,11 +443,11 @@ impl Drop for Executor {
         if self.rings.cancel_all() {
             return;
         }
-        // What the kernel may still read or write stays.
+        // Leak the memory that the kernel may still read or write.
         rated!(
             warn,
             log_rate::now(),
-            "operations of a ring that closes do not end; their memory is left to them"
+            "pending io_uring operations could not be cancelled at exit; leaking their memory"
         );
         std::mem::forget(std::mem::take(&mut self.sockets));
         std::mem::forget(std::mem::take(&mut self.farewell));
@@ -455,10 +455,10 @@ impl Drop for Executor {
     }
 }
 
-/// Wakes another core by a message to its ring.
+/// Wakes another core with a message to its ring.
 fn wake(ring: &mut Ring, bootstrap: &Bootstrap, core: usize) {
     let to =
-        types::Fd(*bootstrap.rings[core][0].get().expect("all rings are there when cores run"));
+        types::Fd(*bootstrap.rings[core][0].get().expect("every core has its first ring before any core runs"));
     let entry = opcode::MsgRingData::new(to, 0, Operation::Woken.user_data(), None).build();
     let entry = entry.flags(Flags::SKIP_SUCCESS);
     if let Err(error) = push(ring, entry, Operation::Wake(core as u32)) {
@@ -466,9 +466,9 @@ fn wake(ring: &mut Ring, bootstrap: &Bootstrap, core: usize) {
     }
 }
 
-#[expect(unsafe_code, reason = "only entries that point to no memory come here")]
+#[expect(unsafe_code, reason = "callers pass only entries that point to no memory")]
 fn push(ring: &mut Ring, entry: squeue::Entry, operation: Operation) -> io::Result<()> {
     let entry = entry.user_data(operation.user_data());
-    // SAFETY: it points to no memory.
+    // SAFETY: the entry points to no memory.
     unsafe { ring.push(&entry) }
 }

@@ -1,25 +1,25 @@
-//! Which operation a completion belongs to: the 64 bits that travel with it.
+//! Encodes which operation a completion belongs to in its 64-bit user data.
 
-/// An operation under way, with the direct descriptor or the number it is about.
+/// A pending operation, with the direct descriptor or the number that it concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Accept, number so and so of those that wait.
+    /// A pending accept, by its number.
     Accept(u32),
     /// Multishot receive.
     Receive(u32),
-    /// A send that the kernel takes at once or not at all; it completes only when that fails.
+    /// A non-blocking send; it completes only if the kernel did not take all of it.
     SendNow(u32),
-    /// A send that waits until the peer takes something.
+    /// A send that waits until the socket buffer has room.
     Send(u32),
-    /// A send whose memory the kernel goes on using until it says so.
+    /// A zero-copy send, whose memory the kernel uses until its second completion.
     SendZeroCopy(u32),
-    /// Ending the operations of a socket.
+    /// Cancelling the operations of a socket.
     Cancel(u32),
-    /// Ending our side of a connection.
+    /// Shutting down the sending side of a connection.
     Shutdown(u32),
     /// Closing a direct descriptor.
     Close(u32),
-    /// Giving a socket to another core's ring.
+    /// Sending a socket to another core's ring.
     HandOver(u32),
     /// Waking another core.
     Wake(u32),
@@ -27,18 +27,18 @@ pub enum Operation {
     Woken,
     /// The eventfd by which threads without a ring wake this core.
     Event,
-    /// Something completed on another ring of this core.
+    /// A completion on another ring of this core, signalled by its eventfd.
     Rung(u32),
-    /// Lending a socket to the process's table, for what has no operation of its own.
+    /// Installing a temporary file descriptor for a socket, for system calls without an io_uring operation.
     Lend(u32),
-    /// Asking how far a peer has come.
+    /// Querying how many sent bytes the peer has not acknowledged.
     Progress(u32),
-    /// Saying that nothing follows, where the kernel has TLS.
+    /// Sending the TLS close_notify alert with kernel TLS.
     Farewell(u32),
 }
 
 impl Operation {
-    /// As the 64 bits.
+    /// Encodes the operation as 64-bit user data.
     pub fn user_data(self) -> u64 {
         let (kind, index) = match self {
             Self::Accept(number) => (0, number),
@@ -61,7 +61,7 @@ impl Operation {
         kind << 32 | u64::from(index)
     }
 
-    /// From the 64 bits, which only [`Self::user_data`] makes.
+    /// Decodes user data created by [`Self::user_data`].
     pub fn of(user_data: u64) -> Self {
         let index = user_data as u32;
         match user_data >> 32 {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_operation_is_told_from_its_bits() {
+    fn every_operation_is_decoded_from_its_user_data() {
         let all = [
             Operation::Accept(1),
             Operation::Receive(u32::MAX),

@@ -1,5 +1,5 @@
-//! How far the peers of slow consumers have come. A direct descriptor is asked by an operation that
-//! Linux has since 6.7; before, nobody knows.
+//! Progress of slow consumers: how many sent bytes their peers have not acknowledged. Direct descriptors need
+//! an operation that Linux has since 6.7; on older kernels the progress is unknown.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -16,21 +16,21 @@ use crate::executor::progress;
 const SIOCOUTQ: u32 = 1;
 
 impl Executor {
-    /// Asks how many bytes the kernel has that the peer has not acknowledged.
+    /// Queries how many bytes in the socket's send queue the peer has not acknowledged.
     pub(super) fn request_progress(&mut self, file: u32) -> io::Result<()> {
         if !self.rings.is_direct() {
-            return self.tell_progress(file, unacknowledged(file));
+            return self.report_progress(file, unacknowledged(file));
         }
         let ask = |descriptor| opcode::UringCmd16::new(descriptor, SIOCOUTQ).build();
         self.rings.push(file, ask, Flags::empty(), Operation::Progress(file))
     }
 
-    /// The kernel says so, or cannot. It answers when it is asked, so before the socket can be closed.
+    /// Handles the kernel's answer. The operation completes at submission, so before the socket can be closed.
     pub(super) fn progressed(&mut self, file: u32, result: i32) -> io::Result<()> {
-        self.tell_progress(file, usize::try_from(result).ok())
+        self.report_progress(file, usize::try_from(result).ok())
     }
 
-    fn tell_progress(&mut self, file: u32, unacknowledged: Option<usize>) -> io::Result<()> {
+    fn report_progress(&mut self, file: u32, unacknowledged: Option<usize>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         if socket.phase != Phase::Open {
             return Ok(());
@@ -40,16 +40,16 @@ impl Executor {
         if !progresses || !waits {
             return Ok(());
         }
-        // There is room, of which the kernel tells a send that waits only once it is much: it is ended,
-        // and so begun again.
+        // The socket buffer has room, but the kernel wakes a waiting send only when there is much: cancel the
+        // send, so that it is submitted again.
         let cancel = |_| opcode::AsyncCancel::new(Operation::Send(file).user_data()).build();
         self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))
     }
 }
 
-/// The same of a socket that is one of the process.
-#[expect(unsafe_code, reason = "the socket is known by the number of its descriptor")]
+/// Unacknowledged bytes of a socket that is a file descriptor of the process.
+#[expect(unsafe_code, reason = "the socket is identified by its descriptor number")]
 fn unacknowledged(file: u32) -> Option<usize> {
-    // SAFETY: the executor closes it no earlier than nothing is under way with it.
+    // SAFETY: the executor closes the descriptor only when no operation on it is pending.
     progress::unacknowledged(&unsafe { BorrowedFd::borrow_raw(file as RawFd) })
 }

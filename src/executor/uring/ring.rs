@@ -1,4 +1,5 @@
-//! One io_uring: set up with as much as the kernel offers, entered once a turn. Knows no connection.
+//! One io_uring instance: set up with the best flags that the kernel supports, entered once per turn.
+//! Independent of connections.
 #![expect(unsafe_code, reason = "submission entries hold addresses that the kernel follows")]
 
 use std::io;
@@ -12,48 +13,47 @@ use io_uring::{IoUring, cqueue, squeue};
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 
-/// Completions after which no more are asked for when all are to be taken that there are: the bound
-/// of a turn.
+/// The most completions collected in a turn when all pending ones are wanted.
 const ALL: usize = 1_024;
 
-/// The last of the sets of set-up flags, which are tried from the newest kernel's down.
+/// The last of the sets of setup flags, which are tried from the newest kernel's to the oldest's.
 const LOWEST_RUNG: u32 = 2;
 
-/// How long ending all operations may take.
+/// The longest time that cancelling all operations may take.
 const CANCEL_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the ring is to be.
+/// Parameters of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Submissions that fit before they must go to the kernel.
+    /// Size of the submission queue.
     pub entries: u32,
-    /// Completions that fit before the kernel keeps them aside.
+    /// Size of the completion queue; further completions overflow into kernel memory.
     pub completions: u32,
-    /// Direct descriptors.
+    /// Size of the table of direct descriptors.
     pub files: u32,
-    /// Whether the kernel's work for this thread waits until the thread asks for it.
+    /// Whether to defer task work until this thread enters the kernel (`IORING_SETUP_DEFER_TASKRUN`).
     pub defer_taskrun: bool,
 }
 
-/// One io_uring, and the thread's alone.
+/// One io_uring, used by a single thread.
 pub struct Ring {
     ring: IoUring,
     defers_taskrun: bool,
-    /// Completions taken early, to make room for submissions.
+    /// Completions taken early, to make room for further ones.
     aside: Vec<Completion>,
-    /// The kernel was entered last to complete all that had come, and has.
+    /// Whether the last entry was [`Ring::enter_for_all`] and left no work pending.
     completed_all: bool,
-    /// How often the kernel was entered, and kept completions aside, since somebody asked.
+    /// Entries into the kernel and completion queue overflows since the last `take_*`.
     entered: u64,
     overflowed: u64,
 }
 
-/// What an operation came to.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// Which operation: see `operation.rs`.
+    /// Identifies the operation: see `operation.rs`.
     pub user_data: u64,
-    /// Bytes, a descriptor, or a negative error number.
+    /// A number of bytes, a descriptor, or a negated errno.
     pub result: i32,
     /// `IORING_CQE_F_*`.
     pub flags: u32,
@@ -66,7 +66,7 @@ impl Ring {
         let mut rung = if shape.defer_taskrun { 0 } else { LOWEST_RUNG };
         let ring = loop {
             match Self::build(shape, rung) {
-                // A flag that this kernel does not know.
+                // This kernel does not know one of the flags.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && rung < LOWEST_RUNG => {
                     rung += 1;
                 }
@@ -76,7 +76,7 @@ impl Ring {
         if shape.files > 0 {
             ring.submitter().register_files_sparse(shape.files)?;
         }
-        // It saves the kernel a look-up at each entry, where it can (5.18).
+        // Saves the kernel a descriptor lookup at each entry, where supported (5.18).
         let _ = ring.submitter().register_ring_fd();
         Ok(Self {
             ring,
@@ -88,7 +88,7 @@ impl Ring {
         })
     }
 
-    /// Linux 6.6 knows all flags of the first rung, 6.1 those of the second, 6.0 the third.
+    /// Builds the ring with one set of flags: 0 needs Linux 6.6, 1 needs 6.1, 2 needs 6.0.
     fn build(shape: Shape, rung: u32) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(shape.completions).setup_submit_all().setup_single_issuer();
@@ -100,32 +100,32 @@ impl Ring {
         builder.build(shape.entries)
     }
 
-    /// Whether the kernel's work for this thread waits until the thread asks for it.
+    /// Whether task work is deferred until this thread enters the kernel.
     pub fn defers_taskrun(&self) -> bool {
         self.defers_taskrun
     }
 
-    /// Its descriptor, by which other rings reach it.
+    /// The ring's descriptor, by which other rings send messages to it.
     pub fn descriptor(&self) -> RawFd {
         self.ring.as_raw_fd()
     }
 
-    /// To register things with the kernel.
+    /// The submitter, used to register resources with the kernel.
     pub fn submitter(&self) -> io_uring::Submitter<'_> {
         self.ring.submitter()
     }
 
-    /// Queues an operation; when there is no room, what is queued goes to the kernel first.
+    /// Queues an operation; if the submission queue is full, submits it first.
     ///
     /// # Safety
     ///
-    /// All memory the entry points to stays valid until the operation has completed, or, for what
-    /// the kernel copies at submission, until the next call of [`Self::enter`] or of this.
+    /// All memory that the entry points to must stay valid until the operation has completed or, for data
+    /// that the kernel copies at submission, until the next call of [`Self::enter`] or of this function.
     pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        // SAFETY: by the caller's promise.
+        // SAFETY: guaranteed by the caller.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             self.enter(Some(Duration::ZERO))?;
-            // A kernel that has no room for completions takes no submissions.
+            // The kernel accepts no submissions while the completion queue is full.
             self.take_from_queue();
         }
         Ok(())
@@ -139,19 +139,18 @@ impl Ring {
         }));
     }
 
-    /// Whether the kernel has not been handed everything yet.
+    /// Whether the submission queue still has entries that the kernel has not taken.
     pub fn has_queued(&mut self) -> bool {
         !self.ring.submission().is_empty()
     }
 
-    /// Whether something has completed and is not taken yet.
+    /// Whether there are completions that have not been taken yet.
     pub fn has_completed(&mut self) -> bool {
         !self.aside.is_empty() || !self.ring.completion().is_empty()
     }
 
-    /// Hands what is queued to the kernel, and has it complete all that has come. When it is entered
-    /// it does only some twenty pieces of the work that it has deferred (Linux 6.13), and what came
-    /// behind them would wait for as many turns as it takes.
+    /// Submits the queue and enters the kernel until all deferred task work has run. Since Linux 6.13 one
+    /// entry runs only about twenty items, so later ones could otherwise wait for several turns.
     pub fn enter_for_all(&mut self) -> io::Result<()> {
         loop {
             let before = self.ring.completion().len();
@@ -164,18 +163,18 @@ impl Ring {
         }
     }
 
-    /// Whether the kernel was entered last to complete all that had come, and has.
+    /// Whether the last entry was [`Self::enter_for_all`] and left no work pending.
     pub fn has_completed_all(&self) -> bool {
         self.completed_all
     }
 
-    /// Hands what is queued to the kernel and waits for a completion, for at most this long.
+    /// Submits the queue and waits for a completion, for at most `wait`; `None` waits without limit.
     pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.completed_all = false;
         self.enter_once_or_more(wait).map(drop)
     }
 
-    /// The same; whether nothing kept the kernel from doing all of it.
+    /// Like [`Self::enter`]; returns whether the kernel was neither interrupted nor out of completion space.
     fn enter_once_or_more(&mut self, wait: Option<Duration>) -> io::Result<bool> {
         let mut is_whole = true;
         loop {
@@ -184,16 +183,16 @@ impl Ring {
             let taken = match self.enter_once(queued as u32, wait) {
                 Ok(taken) => taken,
                 Err(error) => match error.raw_os_error() {
-                    // The time is up.
+                    // The wait timed out.
                     Some(libc::ETIME) => 0,
-                    // A signal came, or the process was stopped.
+                    // A signal arrived, or the process was stopped.
                     Some(libc::EINTR) => {
                         is_whole = false;
                         0
                     }
-                    // Completions are kept aside: they must be taken first.
+                    // The completion queue has overflowed: completions must be taken first.
                     Some(libc::EBUSY) => return Ok(false),
-                    // No memory for a request at this moment; what is queued stays queued.
+                    // The kernel has no memory for a request now; the entries stay queued.
                     Some(libc::EAGAIN | libc::ENOMEM) => {
                         std::thread::yield_now();
                         0
@@ -209,45 +208,45 @@ impl Ring {
 
     fn enter_once(&self, queued: u32, wait: Option<Duration>) -> io::Result<usize> {
         let submitter = self.ring.submitter();
-        // GETEVENTS even when nothing is waited for: it is what runs deferred work.
+        // GETEVENTS even without waiting, because it runs deferred task work.
         let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
             let completions = u32::from(wait.is_none());
             let no_mask: Option<&libc::sigset_t> = None;
-            // SAFETY: io_uring_enter(2) takes no argument with these flags.
+            // SAFETY: io_uring_enter(2) reads no argument with these flags.
             return unsafe { submitter.enter(queued, completions, ENTER_GETEVENTS, no_mask) };
         };
         let wait = Timespec::from(wait);
         let arguments = SubmitArgs::new().timespec(&wait);
         let flags = ENTER_GETEVENTS | ENTER_EXT_ARG;
-        // SAFETY: the arguments are those that io_uring_enter(2) documents for these flags, and
-        // live until it returns.
+        // SAFETY: the arguments are those that io_uring_enter(2) documents for these flags, and they live
+        // until the call returns.
         unsafe { submitter.enter(queued, 1, flags, Some(&arguments)) }
     }
 
-    /// Ends all operations, and waits until they have ended; whether they have. Those of a ring that is
-    /// merely closed end later, and may use their memory until then (before Linux 6.15, without deferred
+    /// Cancels all operations and waits for them to end; returns whether they have. Closing a ring alone
+    /// lets operations end later and use their memory until then (before Linux 6.15, without deferred task
     /// work).
     pub fn cancel_all(&self) -> bool {
         let within = Timespec::from(CANCEL_WITHIN);
         let all = CancelBuilder::any().all();
         match self.ring.submitter().register_sync_cancel(Some(within), all) {
             Ok(()) => true,
-            // There was none.
+            // No operation was pending.
             Err(error) => error.raw_os_error() == Some(libc::ENOENT),
         }
     }
 
-    /// How often the kernel was entered since the last call.
+    /// Returns the number of entries into the kernel since the last call.
     pub fn take_entered(&mut self) -> u64 {
         std::mem::take(&mut self.entered)
     }
 
-    /// How often it kept completions aside since the last call.
+    /// Returns the number of completion queue overflows since the last call.
     pub fn take_overflowed(&mut self) -> u64 {
         std::mem::take(&mut self.overflowed)
     }
 
-    /// Takes all completions there are.
+    /// Takes all available completions.
     pub fn take_completions(&mut self, into: &mut Vec<Completion>) -> io::Result<()> {
         loop {
             self.take_from_queue();
@@ -256,7 +255,7 @@ impl Ring {
                 return Ok(());
             }
             self.overflowed += 1;
-            // The kernel kept some aside: entering puts them into the room there is now.
+            // The completion queue overflowed: entering flushes the rest into the freed space.
             self.enter(Some(Duration::ZERO))?;
         }
     }
@@ -271,29 +270,29 @@ mod tests {
 
     use super::*;
 
-    /// More than the kernel does at a time by itself.
+    /// More events than the kernel handles in one entry.
     const EVENTS: usize = 500;
 
     #[test]
-    fn all_that_has_come_is_taken_at_once_however_much_it_is() {
+    fn all_pending_completions_are_taken_in_one_call() {
         let shape = Shape { entries: 64, completions: 2_048, files: 1, defer_taskrun: true };
-        // Where io_uring is forbidden there is nothing to test.
+        // Nothing to test where io_uring is forbidden.
         let Ok(mut ring) = Ring::new(shape) else { return };
         let events: Vec<OwnedFd> = (0..EVENTS)
             .map(|_| eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor"))
             .collect();
         for event in &events {
             let entry = opcode::PollAdd::new(types::Fd(event.as_raw_fd()), libc::POLLIN as u32);
-            // SAFETY: it points to no memory.
+            // SAFETY: the entry points to no memory.
             unsafe { ring.push(&entry.build()) }.expect("there is room");
         }
-        ring.enter(Some(Duration::ZERO)).expect("it takes them");
+        ring.enter(Some(Duration::ZERO)).expect("submitted");
         for event in &events {
-            rustix::io::write(event, &1u64.to_ne_bytes()).expect("it counts");
+            rustix::io::write(event, &1u64.to_ne_bytes()).expect("written");
         }
         let mut completions = Vec::new();
-        ring.enter_for_all().expect("it has something to say");
-        ring.take_completions(&mut completions).expect("it says so");
+        ring.enter_for_all().expect("entered");
+        ring.take_completions(&mut completions).expect("taken");
         assert_eq!(completions.len(), EVENTS);
     }
 }

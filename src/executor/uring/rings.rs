@@ -1,12 +1,12 @@
-//! The rings of one core. One is enough until its table of direct descriptors fills up: no table is
-//! larger than the process's descriptor limit, but every ring has its own. So another ring is opened
-//! in time, and how many connections a core holds is bounded by memory.
+//! The rings of one core. A table of direct descriptors cannot be larger than the process's descriptor limit,
+//! but every ring has its own table. So another ring is opened before the table fills up, and only memory
+//! limits the number of connections of a core.
 //!
-//! A *file* is a socket by its place in all tables, one after the other. The core waits on the first
-//! ring; the others tell it, by an eventfd that it polls there, that something has completed.
+//! A *file* is the index of a socket in the concatenation of all tables. The core waits on the first ring;
+//! each other ring signals its completions through an eventfd that the first ring polls.
 //!
-//! Where the kernel does not close what is taken out of a table, sockets are in none: then a file is a
-//! descriptor of the process, and one ring is enough.
+//! On kernels that do not promptly close sockets removed from a table, direct descriptors are not used: a
+//! file is then a descriptor of the process, and one ring is enough.
 #![expect(unsafe_code, reason = "submission entries hold addresses that the kernel follows")]
 
 use std::io;
@@ -26,46 +26,46 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::config::Uring;
 
-/// The descriptors of a core's rings, for other cores; each there as soon as the ring is.
+/// The descriptors of a core's rings, for use by other cores; each is set when its ring is opened.
 pub type Directory = [OnceLock<RawFd>; RINGS_MAX];
 
-/// One ring, and what belongs to it.
+/// One ring with its receive buffers and message headers.
 pub struct Part {
     pub ring: Ring,
     pub buffers: Buffers,
     pub headers: Headers,
-    /// Sockets are in its table.
+    /// Whether sockets are direct descriptors in the ring's table.
     is_direct: bool,
-    /// Descriptors of its table in use.
+    /// Number of descriptors in use in the ring's table.
     held: u32,
-    /// Rung when something completes; the first ring needs none, as it is waited on.
+    /// The eventfd signalled on each completion; `None` for the first ring, which is waited on directly.
     bell: Option<OwnedFd>,
     has_rung: bool,
 }
 
-/// What the kernel is entered for.
+/// Whether an entry into the kernel waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// A completion, for so long at most.
+    /// Wait for a completion, for at most this long.
     For(Option<Duration>),
-    /// All that has come.
+    /// Collect everything that is pending, without waiting.
     TakeAll,
 }
 
-/// What is queued is handed over, and nothing is waited for.
+/// Submits the queue without waiting.
 pub const NOT_AT_ALL: Wait = Wait::For(Some(Duration::ZERO));
 
 /// All rings of a core.
 pub struct Rings {
     parts: Vec<Part>,
     uring: Uring,
-    /// Descriptors of each table.
+    /// Size of each table of direct descriptors.
     files: u32,
-    /// Descriptors left free where accepting goes on in another ring, for those under way.
+    /// Descriptors left free in each table when accepting moves to the next ring, for sockets in flight.
     spare: u32,
-    /// Rings it may come to.
+    /// Maximum number of rings.
     most: usize,
-    /// Whether the kernel was entered last to take all that had come.
+    /// Whether the last entry was with [`Wait::TakeAll`].
     takes_all: bool,
 }
 
@@ -79,8 +79,8 @@ impl Part {
         Ok(Self { ring, buffers, headers, is_direct, held: 0, bell: None, has_rung: false })
     }
 
-    /// An operation that was made for a direct descriptor, about the descriptor of that number. What flags
-    /// it is to have follow.
+    /// Adapts an entry built for a direct descriptor: without direct descriptors it clears the fixed-file
+    /// flag. Callers must set further flags afterwards.
     pub fn meant(&self, entry: squeue::Entry) -> squeue::Entry {
         if self.is_direct { entry } else { entry.clear_flags() }
     }
@@ -96,15 +96,15 @@ impl Part {
 }
 
 impl Rings {
-    /// The first ring, with a table for so many sockets as far as the kernel allows; further ones
-    /// follow when they are needed. `accepts` operations may accept at a time.
+    /// Opens the first ring, with a table for `sockets_max` sockets or as many as the kernel allows; further
+    /// rings are opened on demand. Up to `accepts` accept operations are pending at a time.
     pub fn new(uring: &Uring, sockets_max: u32, accepts: u32) -> io::Result<Self> {
         let files = match uring.direct_descriptors {
             true => crate::executor::table_max(sockets_max),
             false => u32::MAX,
         };
         let most = (sockets_max.div_ceil(files) as usize).min(RINGS_MAX);
-        // What another core hands over comes without asking.
+        // Sockets moved from other cores arrive without reservation.
         let spare = (files / 16).max(2 * accepts).min(files / 2);
         let (parts, uring) = (Vec::new(), uring.clone());
         let mut rings = Self { parts, uring, files, spare, most, takes_all: false };
@@ -116,12 +116,12 @@ impl Rings {
         Shape::of(&self.uring, if self.is_direct() { self.files } else { 0 })
     }
 
-    /// Whether sockets are in tables of the rings.
+    /// Whether sockets are direct descriptors.
     pub fn is_direct(&self) -> bool {
         self.uring.direct_descriptors
     }
 
-    /// Opens another ring if the newest one fills up; says so in `directory`.
+    /// Opens another ring if the newest one fills up, and records it in `directory`.
     pub fn grow(&mut self, directory: &Directory) {
         let newest = &self.parts[self.parts.len() - 1];
         if newest.held < (self.files - self.spare) / 4 * 3 || self.parts.len() >= self.most {
@@ -130,7 +130,7 @@ impl Rings {
         match self.open(directory) {
             Ok(()) => tracing::debug!(rings = self.parts.len(), "opened another ring"),
             Err(error) => {
-                // It would be asked for again with every connection.
+                // Do not retry with every connection.
                 self.most = self.parts.len();
                 rated!(warn, log_rate::now(), %error, "cannot open another ring; connections may be refused");
             }
@@ -144,61 +144,61 @@ impl Rings {
         part.ring.submitter().register_eventfd(bell.as_raw_fd())?;
         part.bell = Some(bell);
         let number = self.parts.len();
-        directory[number].set(part.ring.descriptor()).expect("each is opened once");
+        directory[number].set(part.ring.descriptor()).expect("each ring is opened once");
         self.parts.push(part);
         self.listen(number as u32)
     }
 
-    /// Lets the first ring hear the bell of another.
+    /// Polls the eventfd of another ring on the first one.
     pub fn listen(&mut self, number: u32) -> io::Result<()> {
         let Some(bell) = &self.parts[number as usize].bell else { return Ok(()) };
-        // Its count is never read: each ring of the bell is a completion of its own.
+        // The counter is never read: each signal is a completion of its own.
         let entry = opcode::PollAdd::new(types::Fd(bell.as_raw_fd()), libc::POLLIN as u32);
         let operation = Operation::Rung(number);
         let entry = entry.multi(true).build().user_data(operation.user_data());
-        // SAFETY: it points to no memory.
+        // SAFETY: the entry points to no memory.
         unsafe { self.parts[0].ring.push(&entry) }
     }
 
-    /// The first ring, which is there from the beginning.
+    /// The first ring, which always exists.
     pub fn first(&mut self) -> &mut Ring {
         &mut self.parts[0].ring
     }
 
-    /// All of them.
+    /// All rings.
     pub fn each(&mut self) -> impl Iterator<Item = &mut Ring> {
         self.parts.iter_mut().map(|part| &mut part.ring)
     }
 
-    /// The ring that has a socket, and by what descriptor.
+    /// The ring of a socket, and its descriptor there.
     pub fn of(&mut self, file: u32) -> (&mut Part, types::Fixed) {
         let part = &mut self.parts[(file / self.files) as usize];
         (part, types::Fixed(file % self.files))
     }
 
-    /// A descriptor in the table of ring `number` as a file.
+    /// Converts a descriptor in the table of ring `number` to a file.
     pub fn file(&self, number: usize, descriptor: u32) -> u32 {
         number as u32 * self.files + descriptor
     }
 
-    /// Which ring is to accept: the first that surely has room.
+    /// The ring to accept on: the first with enough room, else the newest.
     pub fn accepting(&mut self) -> (usize, &mut Ring) {
         let is_roomy = |part: &Part| part.held < self.files - self.spare;
         let number = self.parts.iter().position(is_roomy).unwrap_or(self.parts.len() - 1);
         (number, &mut self.parts[number].ring)
     }
 
-    /// A socket came.
+    /// Counts a socket that was added to its table.
     pub fn note_held(&mut self, file: u32) {
         self.of(file).0.held += 1;
     }
 
-    /// It is gone.
+    /// Counts a socket that is being removed from its table.
     pub fn note_closed(&mut self, file: u32) {
         self.of(file).0.held -= 1;
     }
 
-    /// Queues an operation about a socket that points to no memory; see [`Part::meant`].
+    /// Queues an operation on a socket whose entry points to no memory; see [`Part::for_target`].
     pub fn push(
         &mut self,
         file: u32,
@@ -209,16 +209,16 @@ impl Rings {
         let (part, descriptor) = self.of(file);
         let entry = part.meant(entry(descriptor)).flags(flags);
         let entry = entry.user_data(operation.user_data());
-        // SAFETY: it points to no memory.
+        // SAFETY: the entry points to no memory.
         unsafe { part.ring.push(&entry) }
     }
 
-    /// Whether the kernel has not been handed everything yet.
+    /// Whether any submission queue still has entries that the kernel has not taken.
     pub fn has_queued(&mut self) -> bool {
         self.parts.iter_mut().any(|part| part.ring.has_queued())
     }
 
-    /// Hands what is queued to the kernel, and waits.
+    /// Submits the queues of all rings, and waits on the first ring.
     pub fn enter(&mut self, mut wait: Wait) -> io::Result<()> {
         self.takes_all = wait == Wait::TakeAll;
         let (first, others) = self.parts.split_first_mut().expect("there is one");
@@ -233,7 +233,7 @@ impl Rings {
         first.enter(wait)
     }
 
-    /// Takes all completions there are.
+    /// Takes all available completions of all rings.
     pub fn take_completions(&mut self, into: &mut Vec<Completion>) -> io::Result<()> {
         self.parts[0].ring.take_completions(into)?;
         if self.parts.len() == 1 {
@@ -246,7 +246,7 @@ impl Rings {
         }
         for part in &mut self.parts[1..] {
             if std::mem::take(&mut part.has_rung) {
-                // What completed may be work that the kernel does when it is entered.
+                // The signal may stand for deferred task work, which runs only on entry.
                 part.enter(if self.takes_all { Wait::TakeAll } else { NOT_AT_ALL })?;
             }
             part.ring.take_completions(into)?;
@@ -254,15 +254,15 @@ impl Rings {
         Ok(())
     }
 
-    /// Whether the kernel was entered last to take all that had come, and that was all.
+    /// Whether the last entry was with [`Wait::TakeAll`] and left no work pending.
     pub fn has_taken_all(&self) -> bool {
         self.takes_all && self.parts[0].ring.has_completed_all()
     }
 
-    /// Ends all operations before their memory goes; whether they have ended. Otherwise the receive
-    /// buffers are left to the kernel.
+    /// Cancels all operations before their memory is freed; returns whether they have ended. If not, the
+    /// receive buffers are leaked.
     pub fn cancel_all(&mut self) -> bool {
-        // Each of them is asked, whatever another one says.
+        // Cancel on every ring, even if it fails on one.
         let are_idle = self.parts.iter().map(|part| part.ring.cancel_all()).collect::<Vec<_>>();
         let is_idle = are_idle.into_iter().all(|is_idle| is_idle);
         if !is_idle {
@@ -271,7 +271,7 @@ impl Rings {
         is_idle
     }
 
-    /// Lets the kernel have the receive buffers that were used.
+    /// Makes the released receive buffers visible to the kernel.
     pub fn publish_buffers(&mut self) {
         self.parts.iter_mut().for_each(|part| part.buffers.publish());
     }
@@ -284,7 +284,7 @@ mod tests {
 
     use super::*;
 
-    /// Rings without direct descriptors, and without deferred work, as before Linux 6.1.
+    /// Rings without direct descriptors and deferred task work, as before Linux 6.1.
     fn rings() -> Option<Rings> {
         let uring = Uring {
             direct_descriptors: false,
@@ -292,12 +292,12 @@ mod tests {
             incremental: false,
             ..Uring::default()
         };
-        // Where io_uring is forbidden there is nothing to test.
+        // Nothing to test where io_uring is forbidden.
         Rings::new(&uring, 10, 1).ok()
     }
 
     #[test]
-    fn nothing_is_received_into_buffers_any_more_once_all_was_cancelled() {
+    fn no_buffer_receives_data_after_all_operations_were_cancelled() {
         let Some(mut rings) = rings() else { return };
         let (mut here, there) = UnixStream::pair().expect("descriptors");
         let file = there.as_raw_fd() as u32;
@@ -307,13 +307,13 @@ mod tests {
         rings
             .push(file, receive, Flags::BUFFER_SELECT, Operation::Receive(file))
             .expect("there is room");
-        rings.enter(NOT_AT_ALL).expect("it takes it");
+        rings.enter(NOT_AT_ALL).expect("submitted");
         assert!(rings.cancel_all());
         assert!(rings.cancel_all(), "nothing is left to cancel");
         here.write_all(b"late").expect("it is connected");
-        rings.enter(NOT_AT_ALL).expect("it is there");
+        rings.enter(NOT_AT_ALL).expect("entered");
         let mut completions = Vec::new();
-        rings.take_completions(&mut completions).expect("it says so");
+        rings.take_completions(&mut completions).expect("taken");
         let of_receive: Vec<i32> = completions
             .iter()
             .filter(|of| Operation::of(of.user_data) == Operation::Receive(file))

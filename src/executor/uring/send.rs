@@ -1,4 +1,4 @@
-//! Sends of a turn, and the memory they need until the kernel has it all.
+//! Submits sends, and keeps their message headers valid until the kernel has read them.
 #![expect(unsafe_code, reason = "the kernel reads buffers and message headers")]
 
 use std::io::{self, IoSlice};
@@ -10,43 +10,43 @@ use super::operation::Operation;
 use super::rings::Part;
 use crate::base::send_buffer::SendBuffer;
 
-/// Pieces of a send buffer written by one operation.
+/// The most slices of a send buffer written by one operation.
 const SLICES: usize = 64;
 
-/// Headers that wait for the kernel at a time: it copies them when it is entered.
+/// The most headers in use before the kernel is entered, which copies them.
 const HEADERS_MAX: usize = 256;
 
 /// How a buffer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// What the kernel takes at once. It completes only if that is not all: whoever has heard
-    /// nothing when the kernel has been entered knows that all is sent.
+    /// Non-blocking, all or nothing. Completes only on failure: without a completion by the time the kernel
+    /// has been entered, everything is sent.
     Now,
-    /// When the peer takes something.
+    /// Waits until the socket buffer has room.
     Waiting,
-    /// What the kernel takes at once, then when the peer takes something: its TLS knows no
-    /// `MSG_WAITALL`, so that it always has to say how much that was.
+    /// For kernel TLS, which does not support `MSG_WAITALL`: sends what fits or waits for room, and always
+    /// completes with the number of bytes.
     Told,
-    /// Without copying: the buffer is the kernel's until a second completion says otherwise.
+    /// Zero-copy: the kernel uses the buffer until the second completion.
     ZeroCopy,
 }
 
-/// What sendmsg(2) reads besides the bytes.
+/// The arguments of sendmsg(2) besides the data.
 struct Header {
     message: libc::msghdr,
     slices: [libc::iovec; SLICES],
 }
 
-/// Headers of the sends that the kernel has not been told of yet.
+/// Headers of sends that the kernel has not taken yet.
 #[derive(Default)]
 pub struct Headers {
-    #[expect(clippy::vec_box, reason = "they stay in place while the list grows")]
+    #[expect(clippy::vec_box, reason = "headers must not move while the list grows")]
     headers: Vec<Box<Header>>,
     used: usize,
 }
 
 impl Headers {
-    /// The kernel has been entered: it needs none of them any more, unless something `is_queued` still.
+    /// Frees all headers after the kernel has been entered, unless something `is_queued` still.
     pub fn note_entered(&mut self, is_queued: bool) {
         if !is_queued {
             self.used = 0;
@@ -55,7 +55,7 @@ impl Headers {
 
     fn next(&mut self) -> &mut Header {
         if self.used == self.headers.len() {
-            // SAFETY: both are plain numbers and pointers, for which zero is a value.
+            // SAFETY: both consist of plain numbers and pointers, for which zero is valid.
             self.headers.push(unsafe { Box::new(std::mem::zeroed()) });
         }
         self.used += 1;
@@ -63,12 +63,12 @@ impl Headers {
     }
 }
 
-/// Sends what is at the front of `buffer` to `file`, which is `target` in the table of its ring;
-/// returns how many bytes are offered.
+/// Submits a send of the front of `buffer` to `file`, which is `target` in the table of its ring; returns
+/// the number of bytes submitted.
 ///
 /// # Safety
 ///
-/// `buffer` is left alone, though it may move, until the operation has completed.
+/// The contents of `buffer` must not change until the operation has completed; `buffer` itself may move.
 pub unsafe fn submit(
     (part, target): (&mut Part, types::Fixed),
     file: u32,
@@ -78,14 +78,14 @@ pub unsafe fn submit(
     let Part { ring, headers, .. } = &mut *part;
     if headers.used >= HEADERS_MAX {
         ring.enter(Some(std::time::Duration::ZERO))?;
-        // One that has no room for completions takes nothing: then there are more headers, until it does.
+        // With a full completion queue the kernel takes nothing: the headers then exceed the limit for a while.
         headers.note_entered(ring.has_queued());
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = buffer.io_slices(&mut slices);
     let slices = &slices[..count];
     let flags = match way {
-        // All or "not now": MSG_WAITALL makes anything less a failure, which completes.
+        // MSG_WAITALL makes a partial send a failure, which posts a completion.
         Way::Now => libc::MSG_DONTWAIT | libc::MSG_WAITALL,
         Way::Waiting | Way::Told | Way::ZeroCopy => 0,
     };
@@ -121,8 +121,8 @@ pub unsafe fn submit(
         Way::Waiting | Way::Told => entry.user_data(Operation::Send(file).user_data()),
         Way::ZeroCopy => entry.user_data(Operation::SendZeroCopy(file).user_data()),
     };
-    // SAFETY: the bytes stay by the caller's promise; the header stays until
-    // `note_entered` hears that the kernel has been handed everything.
+    // SAFETY: the caller guarantees the data; the header stays valid until `note_entered` is called with
+    // an empty queue.
     unsafe { part.ring.push(&entry) }?;
     Ok(slices.iter().map(|slice| slice.len()).sum())
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_used_again_only_when_the_kernel_has_been_handed_everything() {
+    fn a_header_is_reused_only_after_the_kernel_has_taken_everything() {
         let mut headers = Headers::default();
         let first = &raw const *headers.next();
         headers.note_entered(true);

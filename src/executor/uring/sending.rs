@@ -1,4 +1,4 @@
-//! Sends of the executor's sockets, from submission to completion.
+//! Sends on sockets, from submission to completion.
 
 use std::io;
 
@@ -10,19 +10,20 @@ use super::ring::Completion;
 use super::send::{self, Way};
 use super::socket::Phase;
 
-/// Errors after which a send is repeated. A send is cancelled for that purpose alone, unless its socket closes.
+/// Errors after which a send is submitted again. A send is cancelled only for that purpose, or because its
+/// socket closes.
 const AGAIN: [i32; 5] = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::ECANCELED];
 
 impl Executor {
-    /// Sends what a socket has pending.
+    /// Submits a send of a socket's pending buffer.
     #[expect(unsafe_code, reason = "the kernel reads the buffer")]
     pub(super) fn submit(&mut self, file: u32, way: Way) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let Some(buffer) = &socket.pending else { return Ok(()) };
         socket.is_sending = true;
         socket.is_sent_unless_told = way == Way::Now;
-        // SAFETY: `pending` is changed by `progress` alone, once the operation has completed; and a
-        // socket stays while it is sending.
+        // SAFETY: only `progress` changes `pending`, after the operation has completed; and a socket is not
+        // removed while it is sending.
         let offered = unsafe { send::submit(self.rings.of(file), file, buffer, way) }?;
         match way {
             Way::Now => self.sent.push((file, offered)),
@@ -32,7 +33,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Whether somebody needs to know of a send that has most likely succeeded already.
+    /// Whether the engine waits for a send that has most likely succeeded already.
     pub(super) fn awaits_sent(&mut self) -> bool {
         self.sent.iter().any(|&(file, _)| {
             self.sockets.get(file).is_some_and(|socket| match socket.phase {
@@ -42,7 +43,8 @@ impl Executor {
         })
     }
 
-    /// The kernel has been entered: what it did not say it could not send, is sent.
+    /// Completes the sends of the last turn: after the kernel has been entered, every send without a failure
+    /// completion has succeeded.
     pub(super) fn reap_sends(&mut self, completions: &[Completion]) -> io::Result<()> {
         if self.rings.has_queued() {
             return Ok(());
@@ -58,13 +60,13 @@ impl Executor {
                 self.progress(file, offered, Way::Now)?;
             }
         }
-        // Those that go on are in the list of the next turn.
+        // Sends submitted above belong to the next turn.
         sent.append(&mut self.sent);
         self.sent = sent;
         Ok(())
     }
 
-    /// A send took some, none, or failed.
+    /// Handles a send that completed with some bytes, none, or an error.
     pub(super) fn sent_some(&mut self, file: u32, result: i32) -> io::Result<()> {
         match result {
             0.. => self.progress(file, result as usize, Way::Waiting),
@@ -81,8 +83,8 @@ impl Executor {
         }
     }
 
-    /// A zero-copy send completes twice: when the bytes are sent, and when the kernel lets go of
-    /// their memory.
+    /// Handles the two completions of a zero-copy send: one with the result, one when the kernel no longer
+    /// uses the memory.
     pub(super) fn copied(&mut self, file: u32, completion: Completion) -> io::Result<()> {
         if cqueue::more(completion.flags) {
             self.copying.insert(file, completion.result);
@@ -92,7 +94,7 @@ impl Executor {
         self.sent_some(file, result)
     }
 
-    /// So many bytes are sent; what is left goes by `way`.
+    /// Records `bytes` as sent, and sends the rest by `way`.
     fn progress(&mut self, file: u32, bytes: usize, way: Way) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
         socket.has_sent();

@@ -1,46 +1,46 @@
-//! What the executor knows of one socket, by its direct descriptor.
+//! State of the executor's sockets, indexed by direct descriptor.
 
 use crate::base::ids::ConnectionId;
 use crate::base::send_buffer::SendBuffer;
 
-/// Where a socket stands.
+/// The state of a socket's life cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The engine's.
+    /// In use by the engine.
     Open,
-    /// It goes to another core, once nothing is received here any more.
+    /// Moving to another core, once its receive operation has ended.
     Leaving,
-    /// The engine is done with it; the peer is to read the last bytes.
+    /// Closed by the engine; the last bytes are being sent to the peer.
     Lingering,
-    /// It is closed as soon as nothing is under way any more.
+    /// To be closed as soon as no operation on it is pending.
     Closing,
 }
 
 /// A socket.
 #[derive(Debug)]
 pub struct Socket {
-    /// The engine's handle, which means nothing unless the socket is open.
+    /// The engine's connection ID; only valid while the socket is open.
     pub id: ConnectionId,
-    /// What the kernel has not taken yet.
+    /// Bytes that the kernel has not taken yet.
     pub pending: Option<SendBuffer>,
-    /// Where it stands.
+    /// The state of the socket.
     pub phase: Phase,
-    /// A receive is under way.
+    /// Whether a receive is pending.
     pub is_receiving: bool,
-    /// A send is under way.
+    /// Whether a send is pending.
     pub is_sending: bool,
-    /// That send completes only if the kernel does not take all of it at once.
-    pub is_sent_unless_told: bool,
-    /// The engine wants no input from it.
+    /// Whether the pending send completes only on failure.
+    pub is_sent_unless_failed: bool,
+    /// Whether the engine has paused input.
     pub is_paused: bool,
-    /// The peer has sent its last byte: nothing is received any more.
+    /// Whether the peer has ended the stream: nothing is received any more.
     pub is_read_out: bool,
-    /// The kernel is about to go on with its TLS: it receives nothing until then.
+    /// Whether TLS is being moved to the kernel: nothing is received until then.
     pub is_offloading: bool,
 }
 
 impl Socket {
-    /// One with which nothing is under way.
+    /// An open socket without pending operations.
     pub fn new(id: ConnectionId) -> Self {
         Self {
             id,
@@ -48,32 +48,32 @@ impl Socket {
             phase: Phase::Open,
             is_receiving: false,
             is_sending: false,
-            is_sent_unless_told: false,
+            is_sent_unless_failed: false,
             is_paused: false,
             is_read_out: false,
             is_offloading: false,
         }
     }
 
-    /// The send has completed.
+    /// Records that the pending send has completed.
     pub fn has_sent(&mut self) {
         self.is_sending = false;
-        self.is_sent_unless_told = false;
+        self.is_sent_unless_failed = false;
     }
 }
 
 const _: () = assert!(size_of::<Option<Socket>>() <= 24);
 
-/// Sockets by direct descriptor, and which one is whose.
+/// Sockets by direct descriptor, and the descriptors by connection.
 #[derive(Debug, Default)]
 pub struct Sockets {
     by_file: Vec<Option<Socket>>,
-    /// The direct descriptor of the connection in each of the engine's slots.
+    /// The direct descriptor of each connection, by the engine's slot number.
     files: Vec<u32>,
 }
 
 impl Sockets {
-    /// Takes one in.
+    /// Adds a socket.
     pub fn insert(&mut self, file: u32, socket: Socket) {
         let (place, slot) = (file as usize, socket.id.slot as usize);
         if self.by_file.len() <= place {
@@ -82,7 +82,7 @@ impl Sockets {
         if self.files.len() <= slot {
             self.files.resize(slot + 1, u32::MAX);
         }
-        assert!(self.by_file[place].is_none(), "the kernel gives a descriptor away once");
+        assert!(self.by_file[place].is_none(), "the kernel does not reuse an open descriptor");
         self.files[slot] = file;
         self.by_file[place] = Some(socket);
     }
@@ -92,14 +92,14 @@ impl Sockets {
         self.by_file.get_mut(file as usize)?.as_mut()
     }
 
-    /// The direct descriptor of a connection, if the engine still has it.
+    /// The direct descriptor of a connection that is still open.
     pub fn file(&mut self, id: ConnectionId) -> Option<u32> {
         let file = *self.files.get(id.slot as usize)?;
         let socket = self.get(file)?;
         (socket.id == id && socket.phase == Phase::Open).then_some(file)
     }
 
-    /// Forgets one.
+    /// Removes a socket.
     pub fn remove(&mut self, file: u32) -> Option<Socket> {
         self.by_file.get_mut(file as usize)?.take()
     }

@@ -1,5 +1,5 @@
-//! What completes though nothing of the kind is under way: a mistake in this program, or in the kernel. It
-//! ends the connection that it is about, and not the broker.
+//! Unexpected completions: an operation completed that was not pending. This is a bug in the broker or in the
+//! kernel; the connection concerned is closed, and the broker keeps running.
 
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
@@ -9,7 +9,7 @@ use super::Executor;
 use super::socket::Phase;
 
 impl Executor {
-    /// An operation about a socket has completed that the socket did not wait for.
+    /// Handles the completion of an operation that was not pending: logs it and closes the socket.
     pub(super) fn stray(&mut self, file: u32, what: &'static str) -> io::Result<()> {
         self.core.noted.completions_stray += 1;
         rated!(
@@ -17,7 +17,7 @@ impl Executor {
             log_rate::now(),
             file,
             what,
-            "something completed that was not under way; please report it"
+            "an io_uring operation completed that was not pending; please report this bug"
         );
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         match socket.phase {
@@ -51,7 +51,7 @@ mod tests {
     use crate::executor::{Core, Executor as _, Parts};
     use crate::resources::gauges::Place;
 
-    /// An executor of one core without a listener; none where io_uring is forbidden.
+    /// An executor of one core without a listener; `None` where io_uring is forbidden.
     fn executor() -> Option<Executor> {
         let mut settings = Settings::default();
         settings.uring.direct_descriptors = false;
@@ -72,22 +72,22 @@ mod tests {
 
     /// A turn that does not wait.
     fn turn(executor: &mut Executor) {
-        rustix::io::write(&executor.bootstrap.event, &1u64.to_ne_bytes()).expect("it counts");
-        executor.turn().expect("it goes on");
+        rustix::io::write(&executor.bootstrap.event, &1u64.to_ne_bytes()).expect("written");
+        executor.turn().expect("a turn");
     }
 
-    /// A connection, and its peer.
+    /// Connects a client; returns the broker's file and the client's end.
     fn connect(executor: &mut Executor) -> (u32, UnixStream) {
         let (here, there) = UnixStream::pair().expect("descriptors");
         there.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
         let file = here.into_raw_fd() as u32;
-        executor.admit(file, Peer { address: None, listener: 0 }).expect("it is let in");
+        executor.admit(file, Peer { address: None, listener: 0 }).expect("admitted");
         turn(executor);
         (file, there)
     }
 
     #[test]
-    fn what_completes_without_being_under_way_ends_one_connection_and_not_the_broker() {
+    fn an_unexpected_completion_closes_one_connection_and_not_the_broker() {
         let Some(mut executor) = executor() else { return };
         let (bystander, mut of_bystander) = connect(&mut executor);
         let operations =
@@ -98,9 +98,9 @@ mod tests {
             for (file, result) in [(gone, 3), (gone, -libc::EPIPE), (file, 3)] {
                 let completion =
                     Completion { user_data: operation(file).user_data(), result, flags: 0 };
-                // A descriptor that is lent would be closed.
+                // A successful result would be taken for a descriptor, and that closed.
                 if operation(file) != Operation::Lend(file) || result < 0 {
-                    executor.dispatch(completion).expect("the broker goes on");
+                    executor.dispatch(completion).expect("the broker keeps running");
                 }
             }
             if number < 2 {
@@ -117,6 +117,6 @@ mod tests {
         assert!(executor.sockets.get(bystander).is_some());
         of_bystander.set_nonblocking(true).expect("set");
         let read = of_bystander.read(&mut [0; 8]).map_err(|error| error.kind());
-        assert_eq!(read, Err(std::io::ErrorKind::WouldBlock), "it is still connected");
+        assert_eq!(read, Err(std::io::ErrorKind::WouldBlock), "still connected");
     }
 }
