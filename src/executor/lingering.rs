@@ -96,7 +96,7 @@ impl Lingering {
             }
         }
         if self.is_sealed {
-            match kernel::say_end(&self.stream) {
+            match kernel::send_close_notify(&self.stream) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 _ => self.is_sealed = false,
             }

@@ -14,7 +14,11 @@ use crate::platform::topology::{CAPACITY_MAX, Processor, Topology};
 pub fn here(allowed: &[u16]) -> Result<Topology, String> {
     let machine = Machine::new().map_err(|error| error.to_string())?;
     let topology = of(&machine, |number| allowed.contains(&number));
-    if topology.processors.is_empty() { Err("hwloc lists no allowed processor".into()) } else { Ok(topology) }
+    if topology.processors.is_empty() {
+        Err("hwloc lists no allowed processor".into())
+    } else {
+        Ok(topology)
+    }
 }
 
 /// Converts hwloc's tree, restricted to the processors for which `is_allowed` returns true.

@@ -34,17 +34,17 @@ pub fn read_record<S>(_socket: &S, _bytes: &mut [u8]) -> io::Result<(u8, usize)>
 }
 
 /// Sends the close_notify alert.
-pub fn say_end<S>(_socket: &S) -> io::Result<()> {
+pub fn send_close_notify<S>(_socket: &S) -> io::Result<()> {
     none()
 }
 
 /// The close_notify alert as a message; never sent.
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 #[derive(Debug, Default)]
-pub struct Farewell {}
+pub struct CloseNotify {}
 
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
-impl Farewell {
+impl CloseNotify {
     /// The message, for sendmsg(2).
     pub fn message(&mut self) -> *const libc::msghdr {
         std::ptr::null()

@@ -13,7 +13,7 @@ use crate::transport::tls::{Key, Keys};
 use crate::transport::{Cipher, Ciphers};
 
 /// The close_notify alert, which has the level "warning" (RFC 8446, 6).
-const LAST_ALERT: [u8; 2] = [1, CLOSE_NOTIFY];
+const CLOSE_NOTIFY_ALERT: [u8; 2] = [1, CLOSE_NOTIFY];
 
 /// Space for one control message with one byte of data, in bytes and in 8-byte words.
 // SAFETY: CMSG_SPACE only computes a number.
@@ -136,7 +136,7 @@ fn message(piece: *mut libc::iovec, control: *mut u64) -> libc::msghdr {
 
 /// The close_notify alert as a message for sendmsg(2).
 #[derive(Default)]
-pub struct Farewell(Box<Parts>);
+pub struct CloseNotify(Box<Parts>);
 
 struct Parts {
     message: libc::msghdr,
@@ -151,12 +151,12 @@ impl Default for Parts {
             message: message(std::ptr::null_mut(), std::ptr::null_mut()),
             piece: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
             control: [0; CONTROL_WORDS],
-            alert: LAST_ALERT,
+            alert: CLOSE_NOTIFY_ALERT,
         }
     }
 }
 
-impl Farewell {
+impl CloseNotify {
     /// The message, valid as long as `self`; may be requested repeatedly.
     pub fn message(&mut self) -> *const libc::msghdr {
         let Parts { message: whole, piece, control, alert } = &mut *self.0;
@@ -175,11 +175,11 @@ impl Farewell {
 }
 
 /// Sends the close_notify alert.
-pub fn say_end(socket: &impl AsFd) -> io::Result<()> {
-    let mut farewell = Farewell::default();
+pub fn send_close_notify(socket: &impl AsFd) -> io::Result<()> {
+    let mut close_notify = CloseNotify::default();
     let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     // SAFETY: the message and the memory it points to outlive the call.
-    check(unsafe { libc::sendmsg(fd, farewell.message(), flags) }).map(drop)
+    check(unsafe { libc::sendmsg(fd, close_notify.message(), flags) }).map(drop)
 }
 
 /// The ciphers that work in this kernel, tested by sending a byte over loopback; an error if it has no TLS.

@@ -62,7 +62,10 @@ impl Runtime for Glommio {
         ::glommio::timer::sleep(time).await;
     }
 
-    #[expect(unsafe_code, reason = "the runtime takes a preconfigured listener only as a raw descriptor")]
+    #[expect(
+        unsafe_code,
+        reason = "the runtime takes a preconfigured listener only as a raw descriptor"
+    )]
     fn listen(listener: ListenerSocket) -> io::Result<Self::Listener> {
         // Unix listeners work too, because accepting does not inspect addresses.
         let listener = OwnedFd::from(listener).into_raw_fd();

@@ -30,7 +30,7 @@ impl Sockets for Executor {
     fn send(&mut self, connection: ConnectionId, buffer: SendBuffer) -> io::Result<()> {
         let Some(file) = self.sockets.file(connection) else { return Ok(()) };
         let way = match buffer.len() >= self.zero_copy_bytes_min {
-            _ if self.sealed.has(file) => Way::Told,
+            _ if self.sealed.has(file) => Way::Reported,
             true => Way::ZeroCopy,
             false => Way::Now,
         };

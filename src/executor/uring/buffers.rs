@@ -97,7 +97,10 @@ impl Buffers {
         let Some(buffer) = cqueue::buffer_select(completion.flags) else { return &[] };
         let at = usize::from(buffer) * self.bytes + self.filled[usize::from(buffer)];
         let len = completion.result.max(0) as usize;
-        assert!(at + len <= usize::from(self.count) * self.bytes, "the kernel stays within the buffer");
+        assert!(
+            at + len <= usize::from(self.count) * self.bytes,
+            "the kernel stays within the buffer"
+        );
         // SAFETY: the range lies within the memory, which was zeroed when allocated; the kernel does not
         // write to completed bytes until the buffer is put back.
         unsafe { slice::from_raw_parts(self.memory.as_ptr().add(at), len) }

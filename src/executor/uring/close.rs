@@ -166,11 +166,11 @@ impl Executor {
         }
         if let Some(buffer) = lingering.rest.pop_front() {
             socket.pending = Some(buffer);
-            let way = if self.sealed.has(file) { Way::Told } else { Way::Now };
+            let way = if self.sealed.has(file) { Way::Reported } else { Way::Now };
             return self.submit(file, way);
         }
         if std::mem::take(&mut lingering.is_sealed) {
-            return self.say_farewell(file);
+            return self.send_close_notify(file);
         }
         lingering.is_shut = true;
         socket.is_sending = true;
@@ -244,7 +244,9 @@ impl Executor {
         let ring = types::Fd(*ring.expect("every core has its first ring before any core runs"));
         let any = types::DestinationSlot::auto_target();
         let send = |descriptor| {
-            opcode::MsgRingSendFd::new(ring, descriptor, any, 0).opcode_flags(SKIP_TARGET_CQE).build()
+            opcode::MsgRingSendFd::new(ring, descriptor, any, 0)
+                .opcode_flags(SKIP_TARGET_CQE)
+                .build()
         };
         self.rings.push(file, send, Flags::empty(), Operation::HandOver(file))
     }

@@ -20,7 +20,7 @@ mod rings;
 mod send;
 mod sending;
 mod socket;
-mod stray;
+mod unexpected;
 
 use std::collections::HashMap;
 use std::io;
@@ -35,20 +35,20 @@ use self::accept::Accepts;
 use self::close::{Leaving, Lingering};
 use self::operation::Operation;
 use self::ring::{Completion, Ring, Shape};
-use self::rings::{Directory, NOT_AT_ALL, Rings, Wait};
+use self::rings::{Directory, NO_WAIT, Rings, Wait};
 use self::socket::{Phase, Socket, Sockets};
 use crate::base::ids::{ConnectionId, Peer};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::waker::Waker;
 use crate::executor::kernel_tls::Sealed;
-use crate::executor::kernel_tls::kernel::Farewell;
+use crate::executor::kernel_tls::kernel::CloseNotify;
 use crate::executor::linger::Deadlines;
 use crate::executor::sockets::Sockets as _;
 use crate::executor::{ACCEPT_REST, Core, FLUSH_AT_STOP, Parts, is_peers_fault};
 
 /// Sockets that receive at least this many bytes in a turn give way when others find no free buffer.
-const FED_BYTES: u32 = 8 * 1024;
+const HEAVY_RECEIVER_BYTES: u32 = 8 * 1024;
 
 /// State of a core before its thread has created a ring.
 pub struct Bootstrap {
@@ -63,7 +63,7 @@ pub struct Executor {
     // The rings are dropped first: the kernel uses the memory of the fields below until then.
     rings: Rings,
     accepts: Accepts,
-    farewell: Farewell,
+    close_notify: CloseNotify,
     sockets: Sockets,
     /// The sockets that use kernel TLS.
     sealed: Sealed,
@@ -79,7 +79,7 @@ pub struct Executor {
     /// Sockets whose receive ended because no buffer was free.
     starved: Vec<u32>,
     /// Receives of this turn: the socket and the number of bytes.
-    fed: Vec<(u32, u32)>,
+    received_bytes: Vec<(u32, u32)>,
     /// Sockets whose receive has ended, to be re-armed after the starved ones.
     rested: Vec<u32>,
     /// Accept operations suspended because no descriptor was free, and when to retry.
@@ -118,7 +118,7 @@ impl crate::executor::Executor for Executor {
         let mut executor = Self {
             rings,
             accepts,
-            farewell: Farewell::default(),
+            close_notify: CloseNotify::default(),
             sockets: Sockets::default(),
             sealed: Sealed::default(),
             lingering: HashMap::new(),
@@ -127,7 +127,7 @@ impl crate::executor::Executor for Executor {
             sent: Vec::new(),
             copying: HashMap::new(),
             starved: Vec::new(),
-            fed: Vec::new(),
+            received_bytes: Vec::new(),
             rested: Vec::new(),
             resting: Vec::new(),
             accept_again: None,
@@ -181,7 +181,7 @@ impl Executor {
             true => Wait::For(timeout),
             // New input is served before deferred work continues.
             false if self.core.engine.has_put_off() => Wait::TakeAll,
-            false => NOT_AT_ALL,
+            false => NO_WAIT,
         };
         let entered = self.rings.enter(wait);
         if sleeps {
@@ -241,10 +241,12 @@ impl Executor {
             Operation::Woken => Ok(()),
             Operation::Event => self.watch_event(),
             // The rings have handled it; the multishot poll must be re-armed if it has ended.
-            Operation::Rung(_) if cqueue::more(completion.flags) => Ok(()),
-            Operation::Rung(ring) => self.rings.listen(ring),
-            Operation::Lend(file) => self.lent(file, kernel_tls::lent(completion.result)),
-            Operation::Farewell(file) => self.said_farewell(file),
+            Operation::RingCompleted(_) if cqueue::more(completion.flags) => Ok(()),
+            Operation::RingCompleted(ring) => self.rings.listen(ring),
+            Operation::InstallDescriptor(file) => {
+                self.descriptor_installed(file, kernel_tls::installed(completion.result))
+            }
+            Operation::CloseNotify(file) => self.close_notify_sent(file),
             Operation::Progress(file) => self.progressed(file, completion.result),
         }
     }
@@ -338,14 +340,14 @@ impl Executor {
     /// this turn are stopped and re-armed last: a multishot receive that stays armed would take the buffers
     /// before the others retry, for as long as its peer floods it.
     fn share_buffers(&mut self) -> io::Result<()> {
-        let mut fed = std::mem::take(&mut self.fed);
+        let mut received_bytes = std::mem::take(&mut self.received_bytes);
         let mut starved = std::mem::take(&mut self.starved);
         if !starved.is_empty() {
-            fed.sort_unstable();
-            for of_one in fed.chunk_by(|a, b| a.0 == b.0) {
+            received_bytes.sort_unstable();
+            for of_one in received_bytes.chunk_by(|a, b| a.0 == b.0) {
                 let (file, bytes) = (of_one[0].0, of_one.iter().map(|of| of.1).sum::<u32>());
                 let is_open = |socket: &mut Socket| socket.phase == Phase::Open;
-                if bytes < FED_BYTES || !self.sockets.get(file).is_some_and(is_open) {
+                if bytes < HEAVY_RECEIVER_BYTES || !self.sockets.get(file).is_some_and(is_open) {
                     continue;
                 }
                 // This socket took most buffers and then found none either: re-arm it last.
@@ -355,8 +357,8 @@ impl Executor {
                 }
             }
         }
-        fed.clear();
-        self.fed = fed;
+        received_bytes.clear();
+        self.received_bytes = received_bytes;
         for file in starved {
             self.start_receiving(file)?;
         }
@@ -369,11 +371,11 @@ impl Executor {
     fn received(&mut self, file: u32, completion: Completion) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else {
             self.rings.of(file).0.buffers.used(&completion);
-            return self.stray(file, "receive");
+            return self.handle_unexpected(file, "receive");
         };
         socket.is_receiving = cqueue::more(completion.flags);
         if completion.result > 0 {
-            self.fed.push((file, completion.result as u32));
+            self.received_bytes.push((file, completion.result as u32));
         }
         let (phase, is_receiving) = (socket.phase, socket.is_receiving);
         let is_offloading = socket.is_offloading;
@@ -385,7 +387,7 @@ impl Executor {
                 }
                 Phase::Leaving => match self.leaving.get_mut(&file) {
                     Some(leaving) => leaving.handed_over.append(bytes),
-                    None => self.stray(file, "receive on a leaving socket")?,
+                    None => self.handle_unexpected(file, "receive on a leaving socket")?,
                 },
                 Phase::Lingering => self.discard(file, completion.result as usize)?,
                 Phase::Closing => {}
@@ -399,9 +401,9 @@ impl Executor {
             (Phase::Open, ..=-1 | libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOBUFS)
                 if is_offloading =>
             {
-                self.lend(file)?;
+                self.install_descriptor(file)?;
             }
-            (Phase::Open, libc::EIO) if self.sealed.has(file) => self.lend(file)?,
+            (Phase::Open, libc::EIO) if self.sealed.has(file) => self.install_descriptor(file)?,
             (Phase::Open | Phase::Lingering, libc::ENOBUFS) => {
                 self.core.noted.receives_starved += 1;
                 self.starved.push(file);
@@ -450,15 +452,18 @@ impl Drop for Executor {
             "pending io_uring operations could not be cancelled at exit; leaking their memory"
         );
         std::mem::forget(std::mem::take(&mut self.sockets));
-        std::mem::forget(std::mem::take(&mut self.farewell));
+        std::mem::forget(std::mem::take(&mut self.close_notify));
         self.accepts.abandon();
     }
 }
 
 /// Wakes another core with a message to its ring.
 fn wake(ring: &mut Ring, bootstrap: &Bootstrap, core: usize) {
-    let to =
-        types::Fd(*bootstrap.rings[core][0].get().expect("every core has its first ring before any core runs"));
+    let to = types::Fd(
+        *bootstrap.rings[core][0]
+            .get()
+            .expect("every core has its first ring before any core runs"),
+    );
     let entry = opcode::MsgRingData::new(to, 0, Operation::Woken.user_data(), None).build();
     let entry = entry.flags(Flags::SKIP_SUCCESS);
     if let Err(error) = push(ring, entry, Operation::Wake(core as u32)) {

@@ -28,13 +28,13 @@ pub enum Operation {
     /// The eventfd by which threads without a ring wake this core.
     Event,
     /// A completion on another ring of this core, signalled by its eventfd.
-    Rung(u32),
+    RingCompleted(u32),
     /// Installing a temporary file descriptor for a socket, for system calls without an io_uring operation.
-    Lend(u32),
+    InstallDescriptor(u32),
     /// Querying how many sent bytes the peer has not acknowledged.
     Progress(u32),
     /// Sending the TLS close_notify alert with kernel TLS.
-    Farewell(u32),
+    CloseNotify(u32),
 }
 
 impl Operation {
@@ -53,9 +53,9 @@ impl Operation {
             Self::Wake(core) => (9, core),
             Self::Woken => (10, 0),
             Self::Event => (11, 0),
-            Self::Rung(ring) => (12, ring),
-            Self::Lend(file) => (13, file),
-            Self::Farewell(file) => (14, file),
+            Self::RingCompleted(ring) => (12, ring),
+            Self::InstallDescriptor(file) => (13, file),
+            Self::CloseNotify(file) => (14, file),
             Self::Progress(file) => (15, file),
         };
         kind << 32 | u64::from(index)
@@ -77,9 +77,9 @@ impl Operation {
             9 => Self::Wake(index),
             10 => Self::Woken,
             11 => Self::Event,
-            12 => Self::Rung(index),
-            13 => Self::Lend(index),
-            14 => Self::Farewell(index),
+            12 => Self::RingCompleted(index),
+            13 => Self::InstallDescriptor(index),
+            14 => Self::CloseNotify(index),
             15 => Self::Progress(index),
             other => unreachable!("no operation has number {other}"),
         }
@@ -105,9 +105,9 @@ mod tests {
             Operation::Wake(10),
             Operation::Woken,
             Operation::Event,
-            Operation::Rung(12),
-            Operation::Lend(13),
-            Operation::Farewell(14),
+            Operation::RingCompleted(12),
+            Operation::InstallDescriptor(13),
+            Operation::CloseNotify(14),
             Operation::Progress(15),
         ];
         for operation in all {

@@ -35,7 +35,7 @@ impl Executor {
         if socket.phase != Phase::Open {
             return Ok(());
         }
-        let (id, waits) = (socket.id, socket.is_sending && !socket.is_sent_unless_told);
+        let (id, waits) = (socket.id, socket.is_sending && !socket.is_sent_unless_failed);
         let progresses = self.core.engine.handle_progress(self.core.now, id, unacknowledged);
         if !progresses || !waits {
             return Ok(());

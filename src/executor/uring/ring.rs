@@ -17,7 +17,7 @@ const ENTER_EXT_ARG: u32 = 1 << 3;
 const ALL: usize = 1_024;
 
 /// The last of the sets of setup flags, which are tried from the newest kernel's to the oldest's.
-const LOWEST_RUNG: u32 = 2;
+const LAST_FLAG_SET: u32 = 2;
 
 /// The longest time that cancelling all operations may take.
 const CANCEL_WITHIN: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub struct Ring {
     ring: IoUring,
     defers_taskrun: bool,
     /// Completions taken early, to make room for further ones.
-    aside: Vec<Completion>,
+    taken_early: Vec<Completion>,
     /// Whether the last entry was [`Ring::enter_for_all`] and left no work pending.
     completed_all: bool,
     /// Entries into the kernel and completion queue overflows since the last `take_*`.
@@ -63,12 +63,14 @@ impl Ring {
     /// Sets a ring up for the calling thread, with the flags of the newest kernel that takes them:
     /// io_uring_setup(2).
     pub fn new(shape: Shape) -> io::Result<Self> {
-        let mut rung = if shape.defer_taskrun { 0 } else { LOWEST_RUNG };
+        let mut flag_set = if shape.defer_taskrun { 0 } else { LAST_FLAG_SET };
         let ring = loop {
-            match Self::build(shape, rung) {
+            match Self::build(shape, flag_set) {
                 // This kernel does not know one of the flags.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && rung < LOWEST_RUNG => {
-                    rung += 1;
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EINVAL) && flag_set < LAST_FLAG_SET =>
+                {
+                    flag_set += 1;
                 }
                 outcome => break outcome?,
             }
@@ -80,8 +82,8 @@ impl Ring {
         let _ = ring.submitter().register_ring_fd();
         Ok(Self {
             ring,
-            defers_taskrun: rung < LOWEST_RUNG,
-            aside: Vec::new(),
+            defers_taskrun: flag_set < LAST_FLAG_SET,
+            taken_early: Vec::new(),
             completed_all: false,
             entered: 0,
             overflowed: 0,
@@ -89,10 +91,10 @@ impl Ring {
     }
 
     /// Builds the ring with one set of flags: 0 needs Linux 6.6, 1 needs 6.1, 2 needs 6.0.
-    fn build(shape: Shape, rung: u32) -> io::Result<IoUring> {
+    fn build(shape: Shape, flag_set: u32) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(shape.completions).setup_submit_all().setup_single_issuer();
-        match rung {
+        match flag_set {
             0 => builder.setup_defer_taskrun().setup_no_sqarray(),
             1 => builder.setup_defer_taskrun(),
             _ => builder.setup_coop_taskrun(),
@@ -132,7 +134,7 @@ impl Ring {
     }
 
     fn take_from_queue(&mut self) {
-        self.aside.extend(self.ring.completion().map(|entry: cqueue::Entry| Completion {
+        self.taken_early.extend(self.ring.completion().map(|entry: cqueue::Entry| Completion {
             user_data: entry.user_data(),
             result: entry.result(),
             flags: entry.flags(),
@@ -146,7 +148,7 @@ impl Ring {
 
     /// Whether there are completions that have not been taken yet.
     pub fn has_completed(&mut self) -> bool {
-        !self.aside.is_empty() || !self.ring.completion().is_empty()
+        !self.taken_early.is_empty() || !self.ring.completion().is_empty()
     }
 
     /// Submits the queue and enters the kernel until all deferred task work has run. Since Linux 6.13 one
@@ -250,7 +252,7 @@ impl Ring {
     pub fn take_completions(&mut self, into: &mut Vec<Completion>) -> io::Result<()> {
         loop {
             self.take_from_queue();
-            into.append(&mut self.aside);
+            into.append(&mut self.taken_early);
             if !self.ring.submission().cq_overflow() {
                 return Ok(());
             }

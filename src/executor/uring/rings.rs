@@ -39,8 +39,8 @@ pub struct Part {
     /// Number of descriptors in use in the ring's table.
     held: u32,
     /// The eventfd signalled on each completion; `None` for the first ring, which is waited on directly.
-    bell: Option<OwnedFd>,
-    has_rung: bool,
+    notifier: Option<OwnedFd>,
+    has_completed: bool,
 }
 
 /// Whether an entry into the kernel waits.
@@ -53,7 +53,7 @@ pub enum Wait {
 }
 
 /// Submits the queue without waiting.
-pub const NOT_AT_ALL: Wait = Wait::For(Some(Duration::ZERO));
+pub const NO_WAIT: Wait = Wait::For(Some(Duration::ZERO));
 
 /// All rings of a core.
 pub struct Rings {
@@ -76,12 +76,20 @@ impl Part {
         let buffers = Buffers::new(&ring, uring.buffers, bytes, uring.incremental)?;
         let headers = Headers::default();
         let is_direct = uring.direct_descriptors;
-        Ok(Self { ring, buffers, headers, is_direct, held: 0, bell: None, has_rung: false })
+        Ok(Self {
+            ring,
+            buffers,
+            headers,
+            is_direct,
+            held: 0,
+            notifier: None,
+            has_completed: false,
+        })
     }
 
     /// Adapts an entry built for a direct descriptor: without direct descriptors it clears the fixed-file
     /// flag. Callers must set further flags afterwards.
-    pub fn meant(&self, entry: squeue::Entry) -> squeue::Entry {
+    pub fn for_target(&self, entry: squeue::Entry) -> squeue::Entry {
         if self.is_direct { entry } else { entry.clear_flags() }
     }
 
@@ -140,9 +148,9 @@ impl Rings {
     fn open(&mut self, directory: &Directory) -> io::Result<()> {
         let mut part = Part::new(self.shape(), &self.uring)?;
         let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
-        let bell = rustix::event::eventfd(0, flags)?;
-        part.ring.submitter().register_eventfd(bell.as_raw_fd())?;
-        part.bell = Some(bell);
+        let notifier = rustix::event::eventfd(0, flags)?;
+        part.ring.submitter().register_eventfd(notifier.as_raw_fd())?;
+        part.notifier = Some(notifier);
         let number = self.parts.len();
         directory[number].set(part.ring.descriptor()).expect("each ring is opened once");
         self.parts.push(part);
@@ -151,10 +159,10 @@ impl Rings {
 
     /// Polls the eventfd of another ring on the first one.
     pub fn listen(&mut self, number: u32) -> io::Result<()> {
-        let Some(bell) = &self.parts[number as usize].bell else { return Ok(()) };
+        let Some(notifier) = &self.parts[number as usize].notifier else { return Ok(()) };
         // The counter is never read: each signal is a completion of its own.
-        let entry = opcode::PollAdd::new(types::Fd(bell.as_raw_fd()), libc::POLLIN as u32);
-        let operation = Operation::Rung(number);
+        let entry = opcode::PollAdd::new(types::Fd(notifier.as_raw_fd()), libc::POLLIN as u32);
+        let operation = Operation::RingCompleted(number);
         let entry = entry.multi(true).build().user_data(operation.user_data());
         // SAFETY: the entry points to no memory.
         unsafe { self.parts[0].ring.push(&entry) }
@@ -207,7 +215,7 @@ impl Rings {
         operation: Operation,
     ) -> io::Result<()> {
         let (part, descriptor) = self.of(file);
-        let entry = part.meant(entry(descriptor)).flags(flags);
+        let entry = part.for_target(entry(descriptor)).flags(flags);
         let entry = entry.user_data(operation.user_data());
         // SAFETY: the entry points to no memory.
         unsafe { part.ring.push(&entry) }
@@ -224,10 +232,10 @@ impl Rings {
         let (first, others) = self.parts.split_first_mut().expect("there is one");
         for part in others {
             if part.ring.has_queued() {
-                part.enter(NOT_AT_ALL)?;
+                part.enter(NO_WAIT)?;
             }
             if part.ring.has_completed() && wait != Wait::TakeAll {
-                wait = NOT_AT_ALL;
+                wait = NO_WAIT;
             }
         }
         first.enter(wait)
@@ -240,14 +248,14 @@ impl Rings {
             return Ok(());
         }
         for completion in into.iter() {
-            if let Operation::Rung(number) = Operation::of(completion.user_data) {
-                self.parts[number as usize].has_rung = true;
+            if let Operation::RingCompleted(number) = Operation::of(completion.user_data) {
+                self.parts[number as usize].has_completed = true;
             }
         }
         for part in &mut self.parts[1..] {
-            if std::mem::take(&mut part.has_rung) {
+            if std::mem::take(&mut part.has_completed) {
                 // The signal may stand for deferred task work, which runs only on entry.
-                part.enter(if self.takes_all { Wait::TakeAll } else { NOT_AT_ALL })?;
+                part.enter(if self.takes_all { Wait::TakeAll } else { NO_WAIT })?;
             }
             part.ring.take_completions(into)?;
         }
@@ -307,11 +315,11 @@ mod tests {
         rings
             .push(file, receive, Flags::BUFFER_SELECT, Operation::Receive(file))
             .expect("there is room");
-        rings.enter(NOT_AT_ALL).expect("submitted");
+        rings.enter(NO_WAIT).expect("submitted");
         assert!(rings.cancel_all());
         assert!(rings.cancel_all(), "nothing is left to cancel");
         here.write_all(b"late").expect("it is connected");
-        rings.enter(NOT_AT_ALL).expect("entered");
+        rings.enter(NO_WAIT).expect("entered");
         let mut completions = Vec::new();
         rings.take_completions(&mut completions).expect("taken");
         let of_receive: Vec<i32> = completions

@@ -26,7 +26,7 @@ pub enum Way {
     Waiting,
     /// For kernel TLS, which does not support `MSG_WAITALL`: sends what fits or waits for room, and always
     /// completes with the number of bytes.
-    Told,
+    Reported,
     /// Zero-copy: the kernel uses the buffer until the second completion.
     ZeroCopy,
 }
@@ -87,7 +87,7 @@ pub unsafe fn submit(
     let flags = match way {
         // MSG_WAITALL makes a partial send a failure, which posts a completion.
         Way::Now => libc::MSG_DONTWAIT | libc::MSG_WAITALL,
-        Way::Waiting | Way::Told | Way::ZeroCopy => 0,
+        Way::Waiting | Way::Reported | Way::ZeroCopy => 0,
     };
     let entry = match (slices, way) {
         ([one], Way::ZeroCopy) => {
@@ -113,12 +113,12 @@ pub unsafe fn submit(
             }
         }
     };
-    let entry = part.meant(entry);
+    let entry = part.for_target(entry);
     let entry = match way {
         Way::Now => {
             entry.flags(Flags::SKIP_SUCCESS).user_data(Operation::SendNow(file).user_data())
         }
-        Way::Waiting | Way::Told => entry.user_data(Operation::Send(file).user_data()),
+        Way::Waiting | Way::Reported => entry.user_data(Operation::Send(file).user_data()),
         Way::ZeroCopy => entry.user_data(Operation::SendZeroCopy(file).user_data()),
     };
     // SAFETY: the caller guarantees the data; the header stays valid until `note_entered` is called with

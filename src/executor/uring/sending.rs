@@ -21,14 +21,14 @@ impl Executor {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let Some(buffer) = &socket.pending else { return Ok(()) };
         socket.is_sending = true;
-        socket.is_sent_unless_told = way == Way::Now;
+        socket.is_sent_unless_failed = way == Way::Now;
         // SAFETY: only `progress` changes `pending`, after the operation has completed; and a socket is not
         // removed while it is sending.
         let offered = unsafe { send::submit(self.rings.of(file), file, buffer, way) }?;
         match way {
             Way::Now => self.sent.push((file, offered)),
             Way::Waiting => self.core.noted.sends_waited += 1,
-            Way::ZeroCopy | Way::Told => {}
+            Way::ZeroCopy | Way::Reported => {}
         }
         Ok(())
     }
@@ -56,7 +56,7 @@ impl Executor {
             }
         }
         for (file, offered) in sent.drain(..) {
-            if self.sockets.get(file).is_some_and(|socket| socket.is_sent_unless_told) {
+            if self.sockets.get(file).is_some_and(|socket| socket.is_sent_unless_failed) {
                 self.progress(file, offered, Way::Now)?;
             }
         }
@@ -72,7 +72,9 @@ impl Executor {
             0.. => self.progress(file, result as usize, Way::Waiting),
             _ if AGAIN.contains(&-result) => self.progress(file, 0, Way::Waiting),
             _ => {
-                let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
+                let Some(socket) = self.sockets.get(file) else {
+                    return self.handle_unexpected(file, "send");
+                };
                 socket.has_sent();
                 match socket.phase {
                     Phase::Open => self.lose(file),
@@ -96,13 +98,15 @@ impl Executor {
 
     /// Records `bytes` as sent, and sends the rest by `way`.
     fn progress(&mut self, file: u32, bytes: usize, way: Way) -> io::Result<()> {
-        let Some(socket) = self.sockets.get(file) else { return self.stray(file, "send") };
+        let Some(socket) = self.sockets.get(file) else {
+            return self.handle_unexpected(file, "send");
+        };
         socket.has_sent();
         if socket.phase == Phase::Closing {
             return self.try_close(file);
         }
         let Some(buffer) = socket.pending.as_mut().filter(|buffer| buffer.len() >= bytes) else {
-            return self.stray(file, "send");
+            return self.handle_unexpected(file, "send");
         };
         buffer.advance(bytes);
         let drained = if buffer.is_empty() { socket.pending.take() } else { None };

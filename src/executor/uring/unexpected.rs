@@ -10,7 +10,7 @@ use super::socket::Phase;
 
 impl Executor {
     /// Handles the completion of an operation that was not pending: logs it and closes the socket.
-    pub(super) fn stray(&mut self, file: u32, what: &'static str) -> io::Result<()> {
+    pub(super) fn handle_unexpected(&mut self, file: u32, what: &'static str) -> io::Result<()> {
         self.core.noted.completions_stray += 1;
         rated!(
             error,
@@ -90,8 +90,12 @@ mod tests {
     fn an_unexpected_completion_closes_one_connection_and_not_the_broker() {
         let Some(mut executor) = executor() else { return };
         let (bystander, mut of_bystander) = connect(&mut executor);
-        let operations =
-            [Operation::Send, Operation::SendZeroCopy, Operation::Farewell, Operation::Lend];
+        let operations = [
+            Operation::Send,
+            Operation::SendZeroCopy,
+            Operation::CloseNotify,
+            Operation::InstallDescriptor,
+        ];
         for (number, operation) in operations.into_iter().enumerate() {
             let (file, mut peer) = connect(&mut executor);
             let gone = file + 1_000;
@@ -99,7 +103,7 @@ mod tests {
                 let completion =
                     Completion { user_data: operation(file).user_data(), result, flags: 0 };
                 // A successful result would be taken for a descriptor, and that closed.
-                if operation(file) != Operation::Lend(file) || result < 0 {
+                if operation(file) != Operation::InstallDescriptor(file) || result < 0 {
                     executor.dispatch(completion).expect("the broker keeps running");
                 }
             }
