@@ -70,7 +70,7 @@ impl Engine {
         if ended.lines.is_empty() {
             self.tell_session_over(&mut ended);
         }
-        if !self.go_on_ending(&mut ended) {
+        if !self.continue_ending(&mut ended) {
             self.metrics.sessions_divided += 1;
             self.leftovers.push_back(Leftover::Ended(ended));
         }
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     /// Continues the end of a session; whether nothing is left of it.
-    fn go_on_ending(&mut self, ended: &mut EndedSession) -> bool {
+    fn continue_ending(&mut self, ended: &mut EndedSession) -> bool {
         if !ended.lines.is_empty() {
             let Some(mut outbound) = ended.outbound.take() else { unreachable!("lines are of it") };
             let is_more =
@@ -133,7 +133,7 @@ impl Engine {
     }
 
     /// Continues the remaining work of sessions; returns false when there is none, or no budget for it.
-    pub(super) fn go_on_with_leftovers(&mut self) -> bool {
+    pub(super) fn continue_leftovers(&mut self) -> bool {
         if self.work.is_spent() {
             return false;
         }
@@ -142,7 +142,7 @@ impl Engine {
         self.work.begin_share(waiting);
         match leftover {
             Leftover::Ended(mut ended) => {
-                while !self.go_on_ending(&mut ended) {
+                while !self.continue_ending(&mut ended) {
                     if self.work.is_spent() {
                         self.leftovers.push_back(Leftover::Ended(ended));
                         break;

@@ -326,7 +326,7 @@ impl Engine {
                 self.end_broken(id);
                 continue;
             }
-            if self.go_on_with_handshake() {
+            if self.continue_handshake() {
                 continue;
             }
             let has_work = !self.router.fan_outs().is_empty()
@@ -334,8 +334,8 @@ impl Engine {
                 || !self.leftovers.is_empty();
             if has_work
                 && (self.continue_fan_outs()
-                    || self.go_on_with_batches()
-                    || self.go_on_with_leftovers())
+                    || self.continue_batches()
+                    || self.continue_leftovers())
             {
                 continue;
             }
@@ -349,7 +349,7 @@ impl Engine {
             let waiting = self.connections.waiting();
             let id = self.connections.next_ready()?;
             self.work.begin_share(waiting);
-            self.go_on(id);
+            self.continue_reading(id);
             self.work.end_share();
         }
     }

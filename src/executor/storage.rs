@@ -1,5 +1,5 @@
-//! A core's share in the store: it takes up its part of what was kept before it serves, hears what
-//! the other cores took up, and hands over what is to be kept from then on.
+//! A core's access to the store: restores the core's part of the stored state before the core serves, exchanges
+//! with the other cores what they restored, and passes records to the store from then on.
 
 use std::io;
 use std::sync::Arc;
@@ -8,46 +8,46 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use crate::base::notifier::Notifier;
 use crate::engine::Restored;
 use crate::executor::Core;
-use crate::storage::commit::Keeping;
+use crate::storage::commit::JournalConfig;
 use crate::storage::image::Image;
 use crate::storage::log::{Progress, Reader, Store, StoreClient};
 
-/// What one core needs.
-pub struct Keeper {
+/// The access of one core.
+pub struct CoreStore {
     client: StoreClient,
     reader: Arc<Reader>,
-    keeping: Keeping,
+    config: JournalConfig,
     /// To every core, this one included.
-    tell: Vec<Sender<Told>>,
-    hear: Receiver<Told>,
+    senders: Vec<Sender<RestoredPart>>,
+    receiver: Receiver<RestoredPart>,
 }
 
-/// What one core says to the others.
-type Told = Arc<Restored>;
+/// The restored state that one core announces to the others.
+type RestoredPart = Arc<Restored>;
 
-impl Keeper {
+impl CoreStore {
     /// One for each core, which the store notifies.
     pub fn each(store: &mut Store, notifiers: &Arc<[Notifier]>) -> io::Result<Vec<Self>> {
         let reader = Arc::new(store.reader());
         let waits = store.waits();
         let clients = store.start(notifiers).map_err(io::Error::other)?;
         let wall_at_zero_us = store.started_us();
-        let (tell, hear): (Vec<_>, Vec<_>) = clients.iter().map(|_| channel()).unzip();
-        let keeper = |(client, hear)| Self {
+        let (senders, receivers): (Vec<_>, Vec<_>) = clients.iter().map(|_| channel()).unzip();
+        let of_core = |(client, receiver)| Self {
             client,
             reader: Arc::clone(&reader),
-            keeping: Keeping { wall_at_zero_us, waits },
-            tell: tell.clone(),
-            hear,
+            config: JournalConfig { wall_at_zero_us, waits },
+            senders: senders.clone(),
+            receiver,
         };
-        Ok(clients.into_iter().zip(hear).map(keeper).collect())
+        Ok(clients.into_iter().zip(receivers).map(of_core).collect())
     }
 
-    /// Takes up this core's part; done when all cores know of each other's.
+    /// Restores this core's part; returns when all cores know what the others have restored.
     pub fn restore<S>(self, mut of: Core<S>) -> io::Result<Core<S>> {
-        let Self { client, reader, keeping, tell, hear } = self;
+        let Self { client, reader, config, senders, receiver } = self;
         let engine = &mut of.engine;
-        engine.keep(keeping);
+        engine.open_journal(config);
         let core = engine.core();
         let mut image = Image::default();
         let mut progress = Progress::new(reader.bytes(), core.0 == 0);
@@ -59,14 +59,14 @@ impl Keeper {
             let messages = restored.messages;
             tracing::info!(core = core.0, sessions, messages, wills, "restored");
         }
-        let cores = tell.len();
+        let cores = senders.len();
         let restored = Arc::new(restored);
-        for tell in tell {
-            // A core that is gone has failed, and says so itself.
-            let _ = tell.send(Arc::clone(&restored));
+        for sender in senders {
+            // A core that has ended has failed, and reports that itself.
+            let _ = sender.send(Arc::clone(&restored));
         }
         for _ in 0..cores {
-            let other = hear.recv().map_err(|_| io::Error::other("another core failed"))?;
+            let other = receiver.recv().map_err(|_| io::Error::other("another core failed"))?;
             engine.learn_restored(&other);
         }
         of.keep_at(client);

@@ -15,7 +15,7 @@ use crate::control::{self, Inbox, turns};
 use crate::engine::{Access, Config, Engine, Keys};
 use crate::executor::mesh::Mesh;
 #[cfg(feature = "store")]
-use crate::executor::storage::Keeper;
+use crate::executor::storage::CoreStore;
 use crate::executor::{Core, Executor, Listeners, Parts, placement};
 use crate::platform::plan::Placement;
 use crate::resources::gauges::Place;
@@ -80,7 +80,7 @@ struct Builder<E: Executor> {
     inbox: Inbox,
     recorder: Option<Recorder>,
     #[cfg(feature = "store")]
-    keeper: Option<Keeper>,
+    keeper: Option<CoreStore>,
 }
 
 /// Builders of all cores, and the handles to the cores.
@@ -100,7 +100,7 @@ impl<E: Executor> Builder<E> {
         listeners.resize_with(usize::from(cores), Listeners::new);
         #[cfg(feature = "store")]
         let mut keepers = match &mut *plan.store.borrow_mut() {
-            Some(store) => Keeper::each(store, &notifiers)?.into_iter(),
+            Some(store) => CoreStore::each(store, &notifiers)?.into_iter(),
             None => Vec::new().into_iter(),
         };
         let places = match plan.placements {

@@ -2,7 +2,7 @@
 
 /// How the engine uses the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keeping {
+pub struct JournalConfig {
     /// The time of day at which the engine's clock stood at zero, in microseconds since 1970.
     pub wall_at_zero_us: u64,
     /// Whether acknowledgements wait until records are on disk.

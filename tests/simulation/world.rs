@@ -13,7 +13,7 @@ use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::Settings;
 use ringmq::engine::{Action, AllowAll, Batch, Config, Engine, HandedOver, Keys};
 use ringmq::resources::gauges::Place;
-use ringmq::storage::commit::{Keeping, RecordBatch, StoreState};
+use ringmq::storage::commit::{JournalConfig, RecordBatch, StoreState};
 use ringmq::storage::image::Image;
 use ringmq::wire::{self, Frame};
 
@@ -178,7 +178,8 @@ impl World {
         if let Some(disk) = &mut self.disk {
             let mut restored = Vec::new();
             for engine in &mut engines {
-                engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+                engine
+                    .open_journal(JournalConfig { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
                 let mut image = Image::default();
                 for (_, records) in &disk.batches {
                     engine.read_records(&mut image, &records.bytes).expect("as it was written");

@@ -246,7 +246,7 @@ impl Connections {
         }
         if is_empty {
             self.put_answers_away(id);
-            self.go_on_to_end(id);
+            self.continue_to_end(id);
         }
     }
 

@@ -181,13 +181,13 @@ impl Engine {
     }
 
     /// Continues a connection that had more to do than one turn allows.
-    pub(in crate::engine) fn go_on(&mut self, id: ConnectionId) {
+    pub(in crate::engine) fn continue_reading(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
         self.work.spend(1);
-        if connection.holds.has(Hold::Job) && !self.go_on_with_job(id) {
+        if connection.holds.has(Hold::Job) && !self.continue_job(id) {
             return self.connections.mark_ready(id);
         }
-        self.go_on_admitting(id);
+        self.continue_admitting(id);
         let Some(connection) = self.connections.get(id) else { return };
         if connection.is_held() {
             self.end_if_served(id);

@@ -80,7 +80,7 @@ impl Engine {
         self.connections.drop_unsent(id);
         self.connections.release_hold(id, Hold::Answers, self.now);
         self.mesh.depart_sent(id);
-        self.connections.go_on_to_end(id);
+        self.connections.continue_to_end(id);
         if self.connections.get_mut(id).is_some_and(|connection| connection.session().is_some()) {
             self.after_progress(id);
         }
@@ -218,7 +218,7 @@ impl Connections {
     }
 
     /// Something of a connection that may be ending has been done.
-    pub fn go_on_to_end(&mut self, id: ConnectionId) {
+    pub fn continue_to_end(&mut self, id: ConnectionId) {
         if self.get(id).is_some_and(|connection| connection.holds.is_ending()) {
             self.mark_ready(id);
         }

@@ -15,7 +15,7 @@ use crate::base::limits;
 use crate::engine::mesh::lanes::Awaited;
 use crate::message::{self, Message};
 use crate::session::outbound::{Delivery, Outbound};
-use crate::storage::commit::{Keeping, RecordBatch, RecordRef, StoreState};
+use crate::storage::commit::{JournalConfig, RecordBatch, RecordRef, StoreState};
 use crate::storage::record::{Content, Record, SessionNumber, checkpoint_content};
 
 /// A record in the open batch.
@@ -48,7 +48,7 @@ struct SharedContents {
 #[derive(Debug)]
 pub(in crate::engine) struct Journal {
     core: CoreId,
-    keeping: Keeping,
+    config: JournalConfig,
     open: Vec<u8>,
     entries: Vec<Entry>,
     /// The number of entries that will be written.
@@ -81,10 +81,10 @@ pub(in crate::engine) struct Journal {
 }
 
 impl Journal {
-    pub(in crate::engine) fn new(keeping: Keeping, core: CoreId) -> Self {
+    pub(in crate::engine) fn new(config: JournalConfig, core: CoreId) -> Self {
         Self {
             core,
-            keeping,
+            config,
             open: Vec::new(),
             entries: Vec::new(),
             live: 0,
@@ -108,7 +108,7 @@ impl Journal {
     /// Whether acknowledgements wait until records are on disk.
     #[inline]
     pub(in crate::engine) fn waits(&self) -> bool {
-        self.keeping.waits
+        self.config.waits
     }
 
     /// Numbers new deliveries from `number` on.
@@ -175,17 +175,17 @@ impl Journal {
 
     /// The time of day of a deadline, in microseconds since 1970.
     pub(in crate::engine) fn wall_us(&self, at: Deadline) -> u64 {
-        self.keeping.wall_at_zero_us.saturating_add(at.us())
+        self.config.wall_at_zero_us.saturating_add(at.us())
     }
 
     /// The time of day, in microseconds since 1970.
     pub(in crate::engine) fn now_us(&self, now: Now) -> u64 {
-        self.keeping.wall_at_zero_us.saturating_add(now.0)
+        self.config.wall_at_zero_us.saturating_add(now.0)
     }
 
     /// The deadline at a time of day; a time that has passed is due at once.
     pub(in crate::engine) fn deadline(&self, wall_us: u64) -> Deadline {
-        Deadline::at_us(wall_us.saturating_sub(self.keeping.wall_at_zero_us))
+        Deadline::at_us(wall_us.saturating_sub(self.config.wall_at_zero_us))
     }
 
     /// The content of a message, as records have it.
@@ -352,7 +352,7 @@ impl Journal {
     pub(in crate::engine) fn note_stored(&mut self, stored: StoreState) -> bool {
         let is_more = stored.up_to > self.stored.up_to;
         self.stored = stored;
-        self.keeping.wall_at_zero_us = self.keeping.wall_at_zero_us.max(stored.wall_at_zero_us);
+        self.config.wall_at_zero_us = self.config.wall_at_zero_us.max(stored.wall_at_zero_us);
         while let Some((_, bytes)) =
             self.under_way.pop_front_if(|&mut (number, _)| number <= stored.up_to)
         {

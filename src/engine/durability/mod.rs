@@ -31,7 +31,7 @@ use crate::engine::durability::wills::LeftWills;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::lanes::Awaited;
 use crate::engine::{Engine, Timer};
-use crate::storage::commit::{Keeping, RecordBatch, StoreState};
+use crate::storage::commit::{JournalConfig, RecordBatch, StoreState};
 use crate::storage::record::SessionNumber;
 
 /// The journal of one core, and the state that only the journal and restarts are about.
@@ -186,8 +186,8 @@ impl Durability {
 
 impl Engine {
     /// Opens the journal. To be called before the first client connects.
-    pub fn keep(&mut self, keeping: Keeping) {
-        self.durability.journal = Some(Box::new(Journal::new(keeping, self.core())));
+    pub fn open_journal(&mut self, config: JournalConfig) {
+        self.durability.journal = Some(Box::new(Journal::new(config, self.core())));
     }
 
     /// The store has made progress: answers that waited for their records are sent.
@@ -216,7 +216,7 @@ impl Engine {
     /// The records for which a connection waited are stored: its output is sent.
     fn resume_stored(&mut self, id: ConnectionId) {
         self.connections.open_gate(id);
-        self.connections.go_on_to_end(id);
+        self.connections.continue_to_end(id);
         if self.connections.get(id).is_some_and(|connection| connection.session().is_some()) {
             self.after_progress(id);
         }

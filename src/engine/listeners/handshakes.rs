@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// Continues the next TLS handshake, if one waits and the turn has a step left.
-    pub(in crate::engine) fn go_on_with_handshake(&mut self) -> bool {
+    pub(in crate::engine) fn continue_handshake(&mut self) -> bool {
         while let Some(id) = self.listeners.next_handshake() {
             let bytes =
                 self.connections.with_transport(id, |transport, _| transport.take_waiting());
@@ -185,7 +185,7 @@ impl Engine {
             }
             Ok(_) if !has_room => self.end_for_input(id),
             Ok(Received { is_ended: true, .. }) => self.end_of_input(id),
-            Ok(_) => self.connections.go_on_to_end(id),
+            Ok(_) => self.connections.continue_to_end(id),
         }
         self.connections.recycle_plain(plain);
     }
@@ -220,7 +220,7 @@ impl Engine {
             return self.end_connection(id, Ending::Silent);
         }
         connection.holds.set(Hold::Deaf);
-        self.connections.go_on_to_end(id);
+        self.connections.continue_to_end(id);
     }
 }
 

@@ -80,7 +80,7 @@ impl Engine {
 
     /// Goes on with the first of the batches of which a part is left; false when there is none, or no
     /// time for it.
-    pub(in crate::engine) fn go_on_with_batches(&mut self) -> bool {
+    pub(in crate::engine) fn continue_batches(&mut self) -> bool {
         if self.work.is_spent() {
             return false;
         }

@@ -75,9 +75,9 @@ impl Engine {
             && connection.holds.has(Hold::Decision)
         {
             let connect = deferred.connect.clone();
-            self.go_on_authenticating(id, authentication, &connect);
+            self.continue_authentication(id, authentication, &connect);
         } else if connection.session().is_some() {
-            self.go_on_reauthenticating(id, authentication);
+            self.continue_reauthentication(id, authentication);
         }
     }
 
@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// Acts on an answer of the access control to the CONNECT in `frame`.
-    pub(in crate::engine) fn go_on_authenticating(
+    pub(in crate::engine) fn continue_authentication(
         &mut self,
         id: ConnectionId,
         authentication: Authentication,
@@ -147,7 +147,7 @@ impl Engine {
                 }
                 let data = auth.authentication_data.unwrap_or_default();
                 let authentication = self.access.proceed(self.now, exchange(id), data);
-                self.go_on_authenticating(id, authentication, &connect);
+                self.continue_authentication(id, authentication, &connect);
                 Ok(())
             }
             Packet::Disconnect(_) => {
@@ -201,11 +201,11 @@ impl Engine {
             }
             _ => return Err(Violation::UnexpectedPacket),
         };
-        self.go_on_reauthenticating(id, authentication);
+        self.continue_reauthentication(id, authentication);
         Ok(())
     }
 
-    pub(in crate::engine) fn go_on_reauthenticating(
+    pub(in crate::engine) fn continue_reauthentication(
         &mut self,
         id: ConnectionId,
         authentication: Authentication,

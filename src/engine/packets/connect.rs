@@ -134,7 +134,7 @@ impl Engine {
             let who = credentials(&self.connections[id], &connect, replaces);
             self.access.authenticate(self.now, exchange(id), &who)
         };
-        self.go_on_authenticating(id, authentication, frame);
+        self.continue_authentication(id, authentication, frame);
     }
 
     /// Refuses a CONNECT that cannot be read, or is too large. A client known to speak 5.0 is sent the reason
@@ -232,7 +232,7 @@ impl Engine {
     }
 
     /// Tries again to admit a client that waits until its earlier connection is served to the end.
-    pub(in crate::engine) fn go_on_admitting(&mut self, id: ConnectionId) {
+    pub(in crate::engine) fn continue_admitting(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Some((connect, grant)) = connection.take_granted() else { return };
         self.work.spend(connect_steps(&connect));

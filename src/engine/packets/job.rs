@@ -140,7 +140,7 @@ impl Engine {
     }
 
     /// Continues the packet of a connection; returns false when it is not done yet.
-    pub(in crate::engine) fn go_on_with_job(&mut self, id: ConnectionId) -> bool {
+    pub(in crate::engine) fn continue_job(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let session = connection.session();
         let job = connection.extra.as_mut().and_then(|extra| extra.job.take());

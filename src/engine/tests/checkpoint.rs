@@ -2,7 +2,7 @@
 
 use super::durability::{WALL_AT_ZERO_US, image, kept, taken_up};
 use super::*;
-use crate::storage::commit::{Keeping, RecordBatch, StoreState};
+use crate::storage::commit::{JournalConfig, RecordBatch, StoreState};
 use crate::storage::image::Image;
 
 const SESSIONS: usize = 40;
@@ -211,7 +211,7 @@ fn sessions_and_messages_do_not_age_when_the_time_of_day_is_set_forward() {
     // The broker restarts a minute later.
     let mut next = World::new();
     let again_us = wall_at_zero_us + 120 * 1_000_000;
-    next.engine.keep(Keeping { wall_at_zero_us: again_us, waits: true });
+    next.engine.open_journal(JournalConfig { wall_at_zero_us: again_us, waits: true });
     next.engine.restore(image(&batches));
     next.store_all();
     next.advance_ms(1_000);

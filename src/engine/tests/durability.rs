@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::ids::SessionId;
-use crate::storage::commit::{Keeping, RecordBatch, StoreState};
+use crate::storage::commit::{JournalConfig, RecordBatch, StoreState};
 use crate::storage::image::{Image, Whole};
 
 pub(super) const WALL_AT_ZERO_US: u64 = 1 << 50;
@@ -13,7 +13,7 @@ pub(super) fn kept() -> World {
 
 fn kept_by(access: Box<dyn Access>) -> World {
     let mut world = World::with(|_| {}, access);
-    world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+    world.engine.open_journal(JournalConfig { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
     world
 }
 
@@ -424,7 +424,7 @@ impl World {
 fn publisher_with_ten() -> (World, ConnectionId) {
     let mut world =
         World::with(|settings| settings.limits.receive_maximum = 10, Box::new(AllowAll));
-    world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+    world.engine.open_journal(JournalConfig { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
     let consumer = world.connect_kept("consumer");
     world.subscribe_kept(consumer, Qos::ExactlyOnce);
     world.cut(consumer);

@@ -8,7 +8,7 @@ use super::durability::image;
 use super::*;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::work::TURN_STEPS;
-use crate::storage::commit::Keeping;
+use crate::storage::commit::JournalConfig;
 
 /// Steps that each decision is charged.
 const DECISION_STEPS: usize = 40;
@@ -174,9 +174,9 @@ fn messages_queued_for_a_slow_client_are_checked_against_the_rules_in_force_when
 
 #[test]
 fn after_a_restart_queued_messages_and_wills_are_checked_against_the_rules_in_force() {
-    let keeping = || Keeping { wall_at_zero_us: 1_700_000_000_000_000, waits: false };
+    let config = || JournalConfig { wall_at_zero_us: 1_700_000_000_000_000, waits: false };
     let (mut world, _) = world();
-    world.engine.keep(keeping());
+    world.engine.open_journal(config());
     away(&mut world, 10, Qos::AtLeastOnce);
     for topic in ["secret/will", "open/will"] {
         let mut client = Client::v5(topic);
@@ -187,7 +187,7 @@ fn after_a_restart_queued_messages_and_wills_are_checked_against_the_rules_in_fo
     let stored = world.store_all();
     let (mut next, rules) = self::world();
     rules.have_changed.store(true, Relaxed);
-    next.engine.keep(keeping());
+    next.engine.open_journal(config());
     next.engine.restore(image(&stored));
     next.advance_ms(100);
     next.now = Now(next.now.0 + 60_000_000);

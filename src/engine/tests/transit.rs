@@ -3,7 +3,7 @@
 use super::cores::Cores;
 use super::durability::{WALL_AT_ZERO_US, image};
 use super::*;
-use crate::storage::commit::{Keeping, RecordBatch, StoreState};
+use crate::storage::commit::{JournalConfig, RecordBatch, StoreState};
 
 const GROUP: &str = "$share/g/t";
 
@@ -21,7 +21,9 @@ impl Kept {
     fn on(cores: u16) -> Self {
         let mut cores = Cores::new(cores);
         for world in &mut cores.0 {
-            world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
+            world
+                .engine
+                .open_journal(JournalConfig { wall_at_zero_us: WALL_AT_ZERO_US, waits: true });
         }
         Self { cores, stored: Vec::new() }
     }

@@ -5,7 +5,7 @@ use super::durability::WALL_AT_ZERO_US;
 use super::*;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::{Protection, QueuePolicy};
-use crate::storage::commit::Keeping;
+use crate::storage::commit::JournalConfig;
 use crate::storage::image::{Image, Whole};
 
 /// Admits a client named `USER-SOMETHING` as that user, and other clients without a user.
@@ -192,7 +192,7 @@ fn sessions_and_queues_count_for_their_users_again_after_a_restart() {
     };
     let start = || {
         let mut world = World::with(change, Box::new(ByPrefix));
-        world.engine.keep(Keeping { wall_at_zero_us: WALL_AT_ZERO_US, waits: false });
+        world.engine.open_journal(JournalConfig { wall_at_zero_us: WALL_AT_ZERO_US, waits: false });
         world
     };
     let mut first = start();

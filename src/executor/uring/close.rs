@@ -144,7 +144,7 @@ impl Executor {
         if !is_sealed {
             self.start_receiving(file)?;
         }
-        self.go_on_lingering(file)
+        self.continue_lingering(file)
     }
 
     /// Handles end of stream on a lingering socket, which closes once everything is written.
@@ -158,7 +158,7 @@ impl Executor {
     }
 
     /// Sends what remains, then shuts down the sending side.
-    pub(super) fn go_on_lingering(&mut self, file: u32) -> io::Result<()> {
+    pub(super) fn continue_lingering(&mut self, file: u32) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         let Some(lingering) = self.lingering.get_mut(&file) else { return Ok(()) };
         if socket.is_sending || lingering.is_shut {

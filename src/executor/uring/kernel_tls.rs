@@ -115,7 +115,7 @@ impl Executor {
             return self.try_close(file);
         }
         self.start_receiving(file)?;
-        self.go_on_lingering(file)
+        self.continue_lingering(file)
     }
 }
 

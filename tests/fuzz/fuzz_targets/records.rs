@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use ringmq::base::clock::Now;
 use ringmq::config::Settings;
 use ringmq::engine::{AllowAll, Config, Engine, Keys};
-use ringmq::storage::commit::{Keeping, StoreState};
+use ringmq::storage::commit::{JournalConfig, StoreState};
 use ringmq::resources::gauges::Place;
 use ringmq::storage::image::{Image, Whole};
 
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
     settings.limits.memory_bytes_max = 1 << 30;
     settings.limits.connections_max = 10;
     let mut engine = Engine::new(Place::alone(), Config::from(&settings), Box::new(AllowAll), Keys::fixed(1), Now(0));
-    engine.keep(Keeping { wall_at_zero_us: 1 << 50, waits: true });
+    engine.open_journal(JournalConfig { wall_at_zero_us: 1 << 50, waits: true });
     engine.restore(image);
     let mut up_to = 0;
     for second in 0..100 {
