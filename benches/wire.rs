@@ -86,6 +86,7 @@ fn decode_puback(bencher: Bencher<'_, '_>) {
 fn decode_connect(bencher: Bencher<'_, '_>) {
     let connect = Connect {
         version: Version::V5,
+        is_bridge: false,
         clean_start: true,
         keep_alive_s: 60,
         client_identifier: "probe-17",

@@ -20,9 +20,18 @@ pub mod control;
 
 pub mod engine;
 
+pub mod mosquitto;
+
 pub mod access;
 pub mod stats;
+#[cfg(feature = "webhooks")]
+pub mod webhooks;
+#[cfg(not(feature = "webhooks"))]
+#[path = "webhooks/absent.rs"]
+pub mod webhooks;
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod executor;
 pub mod platform;
 pub mod server;

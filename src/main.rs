@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use ringmq::cli::{self, Flags};
+use ringmq::cli;
 
 fn main() -> ExitCode {
-    let exit = cli::run(&Flags::parse()).unwrap_or_else(|failure| {
+    let exit = cli::run(&cli::flags_of_process()).unwrap_or_else(|failure| {
         cli::print_error(&failure);
         failure.exit
     });

@@ -8,7 +8,7 @@ use crate::resources::gauges::Ledger;
 use crate::wire::{PublishHeader, Qos, Version};
 
 /// The part that all copies of a message share; borrowed from the packet or from a [`Message`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'a> {
     /// Topic Name.
     pub topic: &'a str,
@@ -108,6 +108,21 @@ pub struct Copy<'a> {
     pub topic_alias: Option<u16>,
     /// The client already knows the alias, so the Topic Name is left out.
     pub topic_alias_known: bool,
+}
+
+impl Copy<'_> {
+    /// A copy without properties of its recipient.
+    pub fn plain(qos: Qos, retain: bool) -> Self {
+        Self {
+            qos,
+            retain,
+            dup: false,
+            packet_identifier: 0,
+            subscription_identifiers: &[],
+            topic_alias: None,
+            topic_alias_known: false,
+        }
+    }
 }
 
 /// A stored Application Message; clones share it. Messages in flight have usually left the

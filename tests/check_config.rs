@@ -5,7 +5,7 @@
 #[path = "support/folder.rs"]
 mod folder;
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -190,6 +190,53 @@ fn a_configuration_can_be_checked_while_a_broker_uses_it() {
     assert_eq!(code, Some(0), "{said}");
 }
 
+/// The log of a start, up to the line that a listener is open.
+fn said_before_listening(config: &str) -> String {
+    let mut start =
+        broker(&["--data", "none", "--config", config]).spawn().expect("the process starts");
+    let mut log = BufReader::new(start.stderr.take().expect("piped"));
+    let mut said = String::new();
+    while !said.contains(" listening ") && log.read_line(&mut said).expect("text") > 0 {}
+    start.kill().expect("the command runs");
+    start.wait().expect("the process exits");
+    assert!(said.contains(" listening "), "{said}");
+    said
+}
+
+#[test]
+fn certificates_that_some_clients_refuse_are_named_in_a_warning() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+    type Change = fn(&mut CertificateParams);
+    let folder = Folder::new("doubts");
+    let good: Change = |_| {};
+    let cases: [(&str, Change); 3] = [
+        ("says CA:TRUE", |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        ("certificate 1 has expired", |params| params.not_after = date_time_ymd(2020, 1, 1)),
+        ("is not valid before", |params| {
+            (params.not_before, params.not_after) =
+                (date_time_ymd(3000, 1, 1), date_time_ymd(3001, 1, 1))
+        }),
+    ];
+    let said_of = |change: Change| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a signed certificate").pem();
+        let text = format!(
+            "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
+             certificate = {:?}\nkey = {:?}\n",
+            folder.write("doubtful.pem", &certificate),
+            folder.write("doubtful-key.pem", &key.serialize_pem())
+        );
+        said_before_listening(&folder.write("broker.toml", &text))
+    };
+    for (says, change) in cases {
+        let said = said_of(change);
+        assert!(said.contains(says) && said.contains("doubtful.pem"), "{says}: {said}");
+        assert!(!said_of(good).contains(says), "{says}");
+    }
+}
+
 /// Whether a broker starts there and answers CONNECT.
 fn is_served(address: &str) -> bool {
     let until = Instant::now() + Duration::from_secs(10);
@@ -265,4 +312,49 @@ fn flags_are_accepted_in_every_usual_form() {
     assert!(code == Some(2) && said.contains("70000"), "{said}");
     let (code, said) = check(&["-v", "--log-level", "warn"]);
     assert!(code == Some(2) && said.contains("--log-level"), "{said}");
+}
+
+#[test]
+fn check_config_reports_the_errors_of_all_files_and_variables() {
+    let folder = Folder::new("files");
+    std::fs::create_dir(folder.path("conf.d")).expect("a folder");
+    let config = folder.write("broker.toml", "include = \"conf.d\"\n[limits]\nsessions_max = 5\n");
+    folder.write("conf.d/1.toml", "[limits]\nsessions_max = 6\n");
+    folder.write("conf.d/2.toml", "[limits]\nsession_max = 6\n");
+    let mut command = broker(&["--check-config", "--config", &config]);
+    let output = command.env("RINGMQ_LIMITS__SESSION_MAX", "7").output().expect("the command runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for says in [
+        "1.toml:2: limits.sessions_max is set at ",
+        "broker.toml:3 too",
+        "unknown field `session_max`",
+        "RINGMQ_LIMITS__SESSIONS_MAX",
+    ] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+    assert!(said.lines().filter(|line| line.starts_with("broker: ")).count() == 3, "{said}");
+}
+
+#[test]
+fn print_config_shows_each_key_with_its_value_and_origin() {
+    let folder = Folder::new("print");
+    let config = folder.write(
+        "broker.toml",
+        "[limits]\nsessions_max = 5\n[access.http]\nurl = \"http://u:secret@127.0.0.1:1/\"\n",
+    );
+    let mut command = broker(&["--print-config", "--config", &config, "--cores", "2"]);
+    let output = command.env("RINGMQ_LISTEN", "127.0.0.1:7").output().expect("the command runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for says in [
+        format!("limits.sessions_max = 5  # {config}:2\n"),
+        format!("access.http.url = \"http://***@127.0.0.1:1/\"  # {config}:4\n"),
+        "listen = [\"127.0.0.1:7\"]  # RINGMQ_LISTEN\n".to_owned(),
+        "cores = 2  # --cores\n".to_owned(),
+        "log.level = \"info\"  # default\n".to_owned(),
+    ] {
+        assert!(said.contains(&says), "{says}: {said}");
+    }
+    assert!(!said.contains("secret"), "{said}");
 }

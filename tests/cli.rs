@@ -74,9 +74,9 @@ impl Serving {
                 "the broker exited before it listened"
             );
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
-            if event["fields"]["message"] == "listening" {
-                assert_eq!(event["fields"]["transport"], "tcp");
-                let address = event["fields"]["address"].as_str().expect("an address");
+            if event["message"] == "listening" {
+                assert_eq!(event["transport"], "tcp");
+                let address = event["address"].as_str().expect("an address");
                 break address.parse().expect("an address");
             }
         };

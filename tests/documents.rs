@@ -84,6 +84,15 @@ fn broker(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.expect("the broker runs").stdout).into_owned()
 }
 
+/// The help of a broker that is called as `mosquitto`.
+fn help_of_mosquitto() -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::arg0(&mut command, "mosquitto");
+    let output = command.arg("-h").output().expect("the broker runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// The long flags in a text, `--name`.
 fn flags(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-'));
@@ -92,19 +101,47 @@ fn flags(text: &str) -> BTreeSet<&str> {
     words.filter(is_flag).collect()
 }
 
+/// Commands of `broker ctl` with flags.
+const CTL: [&[&str]; 20] = [
+    &["health"],
+    &["top"],
+    &["clients"],
+    &["client"],
+    &["kick"],
+    &["ban", "add"],
+    &["user", "list"],
+    &["user", "add"],
+    &["rule", "list"],
+    &["rule", "add"],
+    &["subs"],
+    &["retained", "list"],
+    &["retained", "clear"],
+    &["publish"],
+    &["reload"],
+    &["log"],
+    &["trace"],
+    &["drain"],
+    &["token", "add"],
+    &["api"],
+];
+
 #[test]
 fn the_command_line_is_documented_as_it_is() {
     let text = read(&root().join("docs/command-line.md"));
     let help = broker(&["--help"]);
     let of_commands = [
         &["platform", "--help"][..],
+        &["mosquitto", "check", "--help"],
         &["passwd", "add", "--help"],
         &["acl", "check", "--help"],
         &["store", "inspect", "--help"],
         &["store", "end-session", "--help"],
+        &["store", "import", "mosquitto", "--help"],
     ]
     .map(broker)
-    .concat();
+    .concat()
+        + &CTL.map(|command| broker(&[&["ctl"], command, &["--help"]].concat())).concat()
+        + &help_of_mosquitto();
     let (documented, shared, of_commands) = (flags(&text), flags(&help), flags(&of_commands));
     let accepted: BTreeSet<&str> = shared.union(&of_commands).copied().collect();
     for flag in &accepted {

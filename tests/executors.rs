@@ -46,8 +46,8 @@ impl Broker {
                 "the broker exited before it listened"
             );
             let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-            if event["fields"]["message"] == "listening" {
-                break event["fields"]["address"].as_str().expect("text").parse().expect("address");
+            if event["message"] == "listening" {
+                break event["address"].as_str().expect("text").parse().expect("address");
             }
         };
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));

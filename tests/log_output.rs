@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -20,13 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CONNECTIONS_MAX: u32 = 40_000;
 
 /// Every executor, with one core and several.
-const RUNS: [&str; 6] = [
+const RUNS: &[&str] = &[
     "--mode poll",
     "--mode poll --cores 2",
     "--mode sync",
     "--mode sync --executor poll",
+    #[cfg(all(feature = "uring", target_pointer_width = "64"))]
     "--mode uring",
+    #[cfg(all(feature = "uring", target_pointer_width = "64"))]
     "--mode uring --cores 2",
+    #[cfg(all(feature = "monoio", target_pointer_width = "64"))]
+    "--executor monoio --cores 2",
+    #[cfg(all(feature = "glommio", target_pointer_width = "64"))]
+    "--executor glommio --cores 2",
 ];
 
 struct Broker {
@@ -36,16 +43,28 @@ struct Broker {
 
 impl Broker {
     fn start(flags: &str, stdout: Stdio, stderr: Stdio) -> Self {
-        // The log is not available to determine the port.
-        let address =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
         static CONFIGURATION: LazyLock<PathBuf> = LazyLock::new(|| {
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("log-output.toml");
             std::fs::write(&path, "mqtt.sys_interval_s = 1\n").expect("written");
             path
         });
+        Self::configured(&CONFIGURATION, flags, stdout, stderr)
+    }
+
+    /// A broker that logs to this destination.
+    fn logging_to(name: &str, to: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("log-to-{name}.toml"));
+        let text = format!("mqtt.sys_interval_s = 1\nlog.to = {to:?}\n");
+        std::fs::write(&path, text).expect("written");
+        Self::configured(&path, "--mode poll", Stdio::null(), Stdio::null())
+    }
+
+    fn configured(configuration: &Path, flags: &str, stdout: Stdio, stderr: Stdio) -> Self {
+        // The log is not available to determine the port.
+        let address =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
-        command.arg("--config").arg(&*CONFIGURATION);
+        command.arg("--config").arg(configuration);
         command.args(["--data", "none", "--log-level", "debug", "--listen", &address.to_string()]);
         command.args(flags.split_whitespace()).stdin(Stdio::null());
         let child = command.stdout(stdout).stderr(stderr).spawn().expect("the process starts");
@@ -225,9 +244,110 @@ fn a_log_reader_that_resumes_receives_the_number_of_lost_lines() {
     let events = log.lines().map(|line| {
         serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"))
     });
-    let lost: u64 = events.filter_map(|event| event["fields"]["lost"].as_u64()).sum();
+    let lost: u64 = events.filter_map(|event| event["lost"].as_u64()).sum();
     assert!(lost > 0);
     assert!(log.contains("\"stopped\""), "the last line was written");
+}
+
+/// A path for a file or socket of a test, where nothing is yet.
+fn fresh(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("ringmq-log-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    path
+}
+
+/// Waits until a file contains this text.
+fn await_text(path: &Path, text: &str) {
+    let until = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(path).is_ok_and(|log| log.contains(text)) {
+        assert!(Instant::now() < until, "{} does not contain {text:?}", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_log_file_is_opened_again_after_a_rotation() {
+    let (path, rotated) = (fresh("file"), fresh("rotated"));
+    let broker = Broker::logging_to("file", &format!("file:{}", path.display()));
+    broker.serves();
+    await_text(&path, "connected address=127.0.0.1:");
+    std::fs::rename(&path, &rotated).expect("renamed");
+    broker.signal("-HUP");
+    await_text(&path, "reloaded what=log");
+    broker.serves();
+    await_text(&path, "connected address=127.0.0.1:");
+    assert_eq!(broker.stop(), Some(0));
+    await_text(&path, "stopped");
+    for file in [path, rotated] {
+        std::fs::remove_file(file).expect("removed");
+    }
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_an_error_at_start_that_names_it() {
+    let configuration = fresh("no-folder.toml");
+    std::fs::write(&configuration, "log.to = \"file:/nowhere/broker.log\"\n").expect("written");
+    for check in [&["--check-config"][..], &[]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.arg("--config").arg(&configuration).args(["--data", "none", "-p", "0"]).args(check);
+        let out = command.stdin(Stdio::null()).output().expect("the command runs");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{check:?}: {said}");
+        assert!(said.contains("log.to: cannot open /nowhere/broker.log: "), "{said}");
+    }
+    for to in ["file:relative", "file:", "standard error", "syslog:log"] {
+        std::fs::write(&configuration, format!("log.to = {to:?}\n")).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.arg("--config").arg(&configuration).arg("--check-config").stdin(Stdio::null());
+        let out = command.output().expect("the command runs");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{to}: {said}");
+        assert!(
+            said.contains("is not \"stderr\", \"stdout\", \"none\", \"file:/PATH\", \"journald\""),
+            "{said}"
+        );
+    }
+    std::fs::remove_file(configuration).expect("removed");
+}
+
+#[test]
+fn a_syslog_daemon_receives_each_line_as_a_message_with_structured_data() {
+    let path = fresh("syslog");
+    let daemon = UnixDatagram::bind(&path).expect("bound");
+    daemon.set_read_timeout(Some(PATIENCE)).expect("set");
+    let broker = Broker::logging_to("syslog", &format!("syslog:{}", path.display()));
+    broker.serves();
+    let id = broker.child.id();
+    let mut bytes = [0; 64 * 1024];
+    let line = loop {
+        let count = daemon.recv(&mut bytes).expect("a line in time");
+        let line = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        assert!(line.starts_with("<30>1 20") || line.starts_with("<28>1 20"), "{line}");
+        if line.contains("] connected address=127.0.0.1:") {
+            break line;
+        }
+    };
+    assert!(
+        line.contains(&format!("Z - ringmq {id} - [ringmq@32473 address=\"127.0.0.1:")),
+        "{line}"
+    );
+    assert_eq!(broker.stop(), Some(0));
+    std::fs::remove_file(path).expect("removed");
+}
+
+#[test]
+fn a_log_destination_that_is_away_or_does_not_read_affects_neither_operation_nor_stop() {
+    let path = fresh("away");
+    let broker = Broker::logging_to("away", &format!("syslog:{}", path.display()));
+    broker.serves();
+    assert!(broker.lost() > 0);
+    assert_eq!(broker.stop(), Some(0));
+    let _daemon = UnixDatagram::bind(&path).expect("bound");
+    let broker = Broker::logging_to("stalled", &format!("syslog:{}", path.display()));
+    fill(&broker);
+    broker.serves();
+    assert_eq!(broker.stop(), Some(0));
+    std::fs::remove_file(path).expect("removed");
 }
 
 #[test]

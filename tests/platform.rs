@@ -66,8 +66,8 @@ impl Serving {
             let start = log.len();
             assert!(reader.read_line(&mut log).expect("text") > 0, "the broker exited: {log}");
             let event: serde_json::Value = serde_json::from_str(&log[start..]).expect("JSON");
-            if event["fields"]["message"] == "listening" {
-                break event["fields"]["address"].as_str().expect("text").parse().expect("address");
+            if event["message"] == "listening" {
+                break event["address"].as_str().expect("text").parse().expect("address");
             }
         };
         std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));

@@ -2,6 +2,10 @@
 //! and at exit. They are compared with the actions of clients.
 #![cfg(unix)]
 
+#[cfg(feature = "admin")]
+#[path = "support/folder.rs"]
+mod folder;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -35,8 +39,8 @@ impl Broker {
             let mut line = String::new();
             assert!(log.read_line(&mut line).expect("text") > 0, "{flags}: the broker exited");
             let event: Value = serde_json::from_str(&line).expect("JSON");
-            if event["fields"]["message"] == "listening" {
-                break event["fields"]["address"].as_str().expect("text").parse().expect("address");
+            if event["message"] == "listening" {
+                break event["address"].as_str().expect("text").parse().expect("address");
             }
         };
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
@@ -387,5 +391,53 @@ fn an_unwritable_file_is_named_at_start() {
     assert_eq!(output.status.code(), Some(2), "{says}");
     for part in ["--stats-log", "/nonexistent/broker.hlog", "folder"] {
         assert!(says.contains(part), "{part:?} in {says}");
+    }
+}
+
+#[test]
+#[cfg(feature = "admin")]
+fn a_reload_begins_changes_and_ends_statistics() {
+    let folder = folder::Folder::new("live");
+    let (config, log) = (folder.0.join("broker.toml"), folder.0.join("a.hlog"));
+    let write = |stats: &str| {
+        let socket = folder.0.join("admin.sock");
+        let text = format!("[admin]\nlisten = [\"unix:{}\"]\n{stats}", socket.display());
+        std::fs::write(&config, text).expect("written");
+    };
+    for flags in ["--mode poll --cores 2", "--mode sync"] {
+        write("");
+        let flags = format!("{flags} --data none --config {}", config.display());
+        let mut broker = Broker::start(&flags);
+        let mut client = Client::connect(broker.address, "a");
+        write("[stats]\nenabled = true\nformat = \"json\"\ninterval_s = 1\n");
+        broker.signal("-HUP");
+        let first = broker.json();
+        assert_eq!(first["why"], "interval", "{flags}: {first}");
+        (1..=3).for_each(|_| client.publish(0, 0));
+        let mut sum = count(&first, "publish-qos0");
+        while sum < 3 {
+            sum += count(&broker.json(), "publish-qos0");
+        }
+        // Another interval, a log, and a report on a signal.
+        let stats = "[stats]\nenabled = true\nformat = \"json\"\ninterval_s = 3600\n";
+        write(&format!("{stats}log = \"{}\"\n", log.display()));
+        broker.signal("-HUP");
+        while broker.json()["why"] != "exit" {}
+        broker.signal("-USR1");
+        let asked = broker.json();
+        assert_eq!(asked["why"], "asked", "{flags}: {asked}");
+        assert!(count(&asked, "turn") > 0, "{flags}: {asked}");
+        let text = std::fs::read_to_string(&log).expect("it is written");
+        assert!(text.starts_with("#[Histogram log format"), "{flags}: {text}");
+        // A log that cannot be written changes nothing.
+        write(&format!("{stats}log = \"/nonexistent/a.hlog\"\n"));
+        broker.signal("-HUP");
+        broker.signal("-USR1");
+        assert_eq!(broker.json()["why"], "asked", "{flags}");
+        write("");
+        broker.signal("-HUP");
+        assert_eq!(broker.json()["why"], "exit", "{flags}");
+        broker.signal("-USR1");
+        assert_eq!(broker.rest(), "", "{flags}: nothing is printed any more");
     }
 }

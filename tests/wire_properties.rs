@@ -117,7 +117,7 @@ prop_compose! {
         properties in connect_properties(),
     ) -> Packet<'static> {
         Packet::Connect(Connect {
-            version: Version::V5, clean_start, keep_alive_s, client_identifier, username, password,
+            version: Version::V5, is_bridge: false, clean_start, keep_alive_s, client_identifier, username, password,
             will, properties,
         })
     }
@@ -335,6 +335,7 @@ fn fit(packet: Packet<'static>, version: Version) -> Packet<'static> {
     match packet {
         Packet::Connect(connect) => Packet::Connect(Connect {
             version,
+            is_bridge: connect.keep_alive_s % 2 == 1,
             password: connect.password.filter(|_| connect.username.is_some()),
             will: connect.will.map(|will| Will {
                 qos: will.qos,

@@ -23,17 +23,17 @@ impl Hashing {
         Self { seed, shared: SharedSeed::from_u64(seed) }
     }
 
-    pub(crate) fn text(&self, text: &str) -> u32 {
+    pub(crate) fn text(&self, text: impl AsRef<[u8]>) -> u32 {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
-        hasher.write(text.as_bytes());
+        hasher.write(text.as_ref());
         self.cut(hasher.finish())
     }
 
     /// The 64-bit hash of a text.
     #[inline]
-    pub fn long(&self, text: &str) -> u64 {
+    pub fn long(&self, text: impl AsRef<[u8]>) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
-        hasher.write(text.as_bytes());
+        hasher.write(text.as_ref());
         let hash = hasher.finish();
         let collide = cfg!(test) && self.seed == COLLIDING_SEED;
         if collide { hash & 1 } else { hash }

@@ -63,7 +63,7 @@ impl Levels {
         if level.holders == 0 {
             let level = self.levels.remove(id);
             self.text_bytes -= level.text.heap_bytes();
-            self.by_text.remove(self.hashing.text(level.text.as_str()), id.number());
+            self.by_text.remove(self.hashing.text(level.text.as_bytes()), id.number());
         }
     }
 

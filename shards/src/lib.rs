@@ -34,4 +34,7 @@ pub use replica::{CoreMatches, Fingerprint, GroupAt, GroupId, Replica};
 pub use retained::{Cursor, RetainedIndex, ScanState, ScanStep};
 pub use slab::heap;
 pub use text::Text;
-pub use topic::{TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, has_wildcard, levels};
+pub use topic::{
+    TOPIC_BYTES_MAX, TopicError, TopicFilter, check_topic_name, exceeds_levels, filter_matches,
+    has_wildcard, levels,
+};

@@ -43,7 +43,8 @@ impl Text {
         }
     }
 
-    /// The text as a string slice.
+    /// The text as a string slice. Checks that the bytes are UTF-8: where bytes are enough, [`Self::as_bytes`] is
+    /// cheaper.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Kept::Long(text) => text,

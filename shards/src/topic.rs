@@ -54,6 +54,12 @@ pub fn levels(topic: &str) -> usize {
     1 + topic.bytes().filter(|&byte| byte == b'/').count()
 }
 
+/// Whether a Topic Name or Topic Filter has more levels than `levels_max`. Counted only where the text is long enough.
+#[inline]
+pub fn exceeds_levels(text: &str, levels_max: usize) -> bool {
+    text.len() >= levels_max && levels(text) > levels_max
+}
+
 /// Checks the syntax of a Topic Name.
 pub fn check_topic_name(topic: &str, levels_max: usize) -> Result<(), TopicError> {
     check_characters(topic)?;
@@ -77,7 +83,7 @@ fn check_characters(text: &str) -> Result<(), TopicError> {
 }
 
 fn check_levels(text: &str, levels_max: usize) -> Result<(), TopicError> {
-    if levels(text) > levels_max { Err(TopicError::TooManyLevels) } else { Ok(()) }
+    if exceeds_levels(text, levels_max) { Err(TopicError::TooManyLevels) } else { Ok(()) }
 }
 
 fn is_wildcard(byte: u8) -> bool {
@@ -139,7 +145,7 @@ impl<'a> TopicFilter<'a> {
 }
 
 /// Whether `filter`, without any `$share/NAME/`, matches `topic`.
-pub(crate) fn filter_matches(filter: &str, topic: &str) -> bool {
+pub fn filter_matches(filter: &str, topic: &str) -> bool {
     // [MQTT-4.7.2-1]
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;

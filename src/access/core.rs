@@ -8,16 +8,24 @@ use flume::{Receiver, Sender};
 use hashbrown::DefaultHashBuilder;
 use shards::Text;
 
-use crate::access::acl::{Rules, Subject, Wish};
-use crate::access::cache::Decisions;
+use crate::access::acl::{Covered, Rules, Subject, Wish};
+use crate::access::authorization::{Action, Question, Questions};
+use crate::access::cache::{Decided, Decisions};
+use crate::access::decide::{Asked, Open, Verdict, answered, ask};
+use crate::access::grants::Grants;
 use crate::access::methods::{Answer, Exchange, Job, Known, Step, Workers};
 use crate::access::password_file::User;
+use crate::access::read_rules::Reading;
+use crate::access::reply::{Reply, run_for};
 use crate::access::{Control, Notify, Snapshot};
 use crate::base::clock::Now;
 use crate::base::ids::Peer;
 use crate::base::metrics::AccessCounts;
 use crate::base::pool::Busy;
-use crate::engine::{Access, Authentication, Credentials, Grant, IdentifierClaim, Identity};
+use crate::engine::{
+    Access, Authentication, Cause, Coverage, Credentials, Decision, Grant, IdentifierClaim,
+    Identity, ReadRules, Rejection,
+};
 use crate::message::Content;
 use crate::wire::{Qos, ReasonCode};
 
@@ -34,6 +42,16 @@ pub struct CoreAccess {
     hasher: DefaultHashBuilder,
     /// Steps since [`Access::take_steps`] was called last.
     steps: usize,
+    /// Clients that bring rules along, and the memory of these rules.
+    granted: Granted,
+    questions: Questions,
+}
+
+/// What clients bring along.
+#[derive(Default)]
+struct Granted {
+    clients: usize,
+    bytes: usize,
 }
 
 /// A connection whose client authenticates or has authenticated.
@@ -44,8 +62,12 @@ struct Client {
     asking: Option<Box<Asking>>,
     is_authenticated: bool,
     user: Option<Box<str>>,
-    /// Entry of the password file by which the client authenticated.
+    /// Entry of the user with whose password the client authenticated.
     entry: Option<Arc<User>>,
+    /// Rules that the client brought along.
+    grants: Option<Grants>,
+    /// The question to a server that a packet of the client waits for, or has waited for.
+    question: Option<Box<Open>>,
     /// Client Identifier, if connections are counted per client.
     client_identifier: Box<str>,
     /// Revision of the snapshot that the following fields are from; 0 if none.
@@ -66,40 +88,12 @@ struct Asking {
     next: Option<Box<dyn Exchange>>,
 }
 
-/// Sends the decision of a job to its core; sends a refusal if the job panics.
-struct Reply {
-    exchange: u64,
-    to: Sender<(u64, Answer)>,
-    notify: Notify,
-    is_given: bool,
-}
-
-impl Reply {
-    fn give(mut self, answer: Answer) {
-        self.send(answer);
-    }
-
-    fn send(&mut self, answer: Answer) {
-        self.is_given = true;
-        // Fails if the core has stopped.
-        let _ = self.to.send((self.exchange, answer));
-        (self.notify)();
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if !self.is_given {
-            self.send(Err(ReasonCode::ServerUnavailable));
-        }
-    }
-}
-
 impl CoreAccess {
     pub(super) fn new(control: Arc<Control>, notify: Notify) -> Self {
         let (answer, answers) = flume::unbounded(); // bounded by the pools
         Self {
             snapshot: Cache::new(Arc::clone(&control.snapshot)),
+            questions: Questions::new(&control, &notify),
             control,
             clients: Vec::new(),
             answers,
@@ -107,6 +101,7 @@ impl CoreAccess {
             notify,
             hasher: DefaultHashBuilder::default(),
             steps: 0,
+            granted: Granted::default(),
         }
     }
 
@@ -143,32 +138,31 @@ impl CoreAccess {
         if let (Some(user), Some(entry)) = (&known.user, &known.entry)
             && self.snapshot.load().current_entry(user, entry).is_err()
         {
-            // The password file was reloaded meanwhile.
-            return self.refuse(now, exchange, ReasonCode::NotAuthorized);
+            // The users have changed meanwhile.
+            return self.refuse(now, exchange, not_authorized(Cause::CredentialsWithdrawn));
         }
-        let Known { user, valid_for, entry } = known;
-        let Some(client) = self.client(exchange) else {
-            return Authentication::Refused(ReasonCode::UnspecifiedError);
-        };
+        let Known { user, valid_for, entry, grants } = known;
+        let Some(client) = self.client(exchange) else { return refused_unheard() };
         if client.is_authenticated {
             // Re-authentication must not change the user: the session belongs to the user.
             if client.user != user {
-                return self.refuse(now, exchange, ReasonCode::NotAuthorized);
+                let rejection = not_authorized(Cause::UserChanged).of_user(user);
+                return self.refuse(now, exchange, rejection);
             }
             client.asking = None;
             client.entry = entry;
             return Authentication::Granted(Grant { data, user, valid_for });
         }
-        let Some(asking) = client.asking.take() else {
-            return Authentication::Refused(ReasonCode::UnspecifiedError);
-        };
+        let Some(asking) = client.asking.take() else { return refused_unheard() };
         if self.control.guard.is_banned(now, user.as_deref(), &asking.client_identifier) {
-            return Authentication::Refused(ReasonCode::Banned);
+            let banned = Rejection::new(ReasonCode::Banned, Cause::Banned);
+            return Authentication::Refused(banned.of_user(user));
         }
         if let Some(user) = &user {
             let replaced = asking.replaces.and_then(|other| self.client(other)?.user.clone());
             if !self.control.guard.enter_user(user, replaced.as_ref() == Some(user)) {
-                return Authentication::Refused(ReasonCode::QuotaExceeded);
+                let full = Rejection::new(ReasonCode::QuotaExceeded, Cause::ConnectionsOfUser);
+                return Authentication::Refused(full.of_user(Some(user.clone())));
             }
         }
         let (has_rules, counts_flaps) =
@@ -178,10 +172,15 @@ impl CoreAccess {
             self.clients[exchange as u32 as usize] = None;
             return Authentication::Granted(Grant { data, user, valid_for });
         }
+        if let Some(grants) = &grants {
+            self.granted.clients += 1;
+            self.granted.bytes += grants.bytes();
+        }
         let client = self.client(exchange).expect("just seen");
         client.is_authenticated = true;
         client.user.clone_from(&user);
         client.entry = entry;
+        client.grants = grants;
         if counts_flaps {
             client.client_identifier = asking.client_identifier;
         }
@@ -189,19 +188,19 @@ impl CoreAccess {
     }
 
     /// Refuses a client, and counts the refusal for its address unless a server or memory was missing.
-    fn refuse(&mut self, now: Now, exchange: u64, reason: ReasonCode) -> Authentication {
-        if reason != ReasonCode::ServerUnavailable {
+    fn refuse(&mut self, now: Now, exchange: u64, rejection: Rejection) -> Authentication {
+        if rejection.reason != ReasonCode::ServerUnavailable {
             let address = self.asking(exchange).and_then(|asking| asking.address);
             self.control.guard.refused(now, address);
         }
-        Authentication::Refused(reason)
+        Authentication::Refused(rejection)
     }
 
     /// Processes the outcome of a part of an authentication.
     fn process(&mut self, now: Now, exchange: u64, step: Step) -> Authentication {
         match step {
             Step::Granted(known, data) => self.admit(now, exchange, known, data),
-            Step::Refused(reason) => self.refuse(now, exchange, reason),
+            Step::Refused(rejection) => self.refuse(now, exchange, rejection),
             Step::Continue(data, next) => {
                 if let Some(asking) = self.asking(exchange) {
                     asking.next = Some(next);
@@ -212,24 +211,63 @@ impl CoreAccess {
         }
     }
 
+    /// Decides about a subscription; asks a server only if `asks`.
+    fn decide_subscription(
+        &mut self,
+        now: Now,
+        who: &Identity<'_>,
+        filter: &str,
+        qos: Qos,
+        asks: bool,
+    ) -> Decision<Qos> {
+        let snapshot = self.snapshot.load();
+        let (rules, authorizer) = (snapshot.rules.as_deref(), snapshot.authorizer.as_ref());
+        if rules.is_none() && self.granted.clients == 0 && authorizer.is_none()
+            || rules.is_some_and(Rules::is_filtering)
+        {
+            return Decision::Allowed(qos);
+        }
+        let client = known(&mut self.clients, who.exchange);
+        client.refresh(snapshot, who);
+        let Client { sections, user, grants, question, .. } = client;
+        let asked = Asked { rules, sections, grants: grants.as_ref(), authorizer };
+        let wish = Wish::Subscribe { filter, qos };
+        let authorizer = match asked.decide(&subject(user.as_deref(), who), &wish, &mut self.steps)
+        {
+            Verdict::Allowed(qos) => return Decision::Allowed(qos),
+            Verdict::Denied => return Decision::Denied,
+            // The server was asked when the client subscribed.
+            Verdict::Undecided(_) if !asks => return Decision::Allowed(qos),
+            Verdict::Undecided(authorizer) => authorizer,
+        };
+        let client = who.client_identifier.as_str();
+        let asks = Question::new(Action::Subscribe, user.as_deref(), client, filter);
+        match answered(question, &self.questions, now, authorizer, &asks) {
+            Some(Decided { is_allowed: true, .. }) => Decision::Allowed(qos),
+            Some(Decided { is_allowed: false, .. }) => Decision::Denied,
+            None => {
+                ask(question, &self.questions, who.exchange, authorizer, asks);
+                Decision::Pending
+            }
+        }
+    }
+
     /// Runs a job in a pool.
     fn run(&self, workers: Workers, exchange: u64, job: Job) -> Authentication {
-        let (to, notify) = (self.answer.clone(), Arc::clone(&self.notify));
-        let mut reply = Reply { exchange, to, notify, is_given: true };
-        let outcome = self.control.pool(workers).run(move || {
-            reply.is_given = false;
-            let answer = job();
-            reply.give(answer);
-        });
+        let reply = Reply::new(exchange, self.answer.clone(), Arc::clone(&self.notify));
+        let outcome = run_for(&self.control, workers, reply, job);
         match outcome {
             Ok(()) => Authentication::Pending,
-            Err(Busy) => Authentication::Refused(ReasonCode::ServerBusy),
+            Err(Busy) => Authentication::Refused(Rejection::new(
+                ReasonCode::ServerBusy,
+                Cause::AuthenticationBusy,
+            )),
         }
     }
 }
 
 impl Access for CoreAccess {
-    fn may_stay(&mut self, now: Now, peer: &Peer) -> bool {
+    fn may_stay(&mut self, now: Now, peer: &Peer) -> Result<(), Cause> {
         self.control.guard.enter(now, peer.address)
     }
 
@@ -246,14 +284,15 @@ impl Access for CoreAccess {
 
     fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication {
         self.note(exchange, who);
-        let step = self.snapshot.load().methods.begin(who);
+        let snapshot = self.snapshot.load();
+        let step = snapshot.methods.begin(who, &snapshot.passwords);
         self.process(now, exchange, step)
     }
 
     fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
         match self.asking(exchange).and_then(|asking| asking.next.take()) {
             Some(next) => self.process(now, exchange, next.proceed(data)),
-            None => self.refuse(now, exchange, ReasonCode::NotAuthorized),
+            None => self.refuse(now, exchange, not_authorized(Cause::AuthenticationData)),
         }
     }
 
@@ -265,7 +304,7 @@ impl Access for CoreAccess {
             }
             let authentication = match answer {
                 Ok(known) => self.admit(now, exchange, known, Vec::new()),
-                Err(reason) => self.refuse(now, exchange, reason),
+                Err(rejection) => self.refuse(now, exchange, rejection),
             };
             return Some((exchange, authentication));
         }
@@ -275,8 +314,12 @@ impl Access for CoreAccess {
         if self.client(exchange).is_none() {
             return;
         }
-        if let Some(client) = self.clients[exchange as u32 as usize].take()
-            && client.is_authenticated
+        let Some(client) = self.clients[exchange as u32 as usize].take() else { return };
+        if let Some(grants) = &client.grants {
+            self.granted.clients -= 1;
+            self.granted.bytes -= grants.bytes();
+        }
+        if client.is_authenticated
             && let Some(user) = &client.user
         {
             self.control.guard.user_left(user);
@@ -296,34 +339,129 @@ impl Access for CoreAccess {
         }
     }
 
-    fn may_publish(&mut self, who: &Identity<'_>, topic: &str, qos: Qos, retain: bool) -> bool {
+    fn may_publish(
+        &mut self,
+        now: Now,
+        who: &Identity<'_>,
+        topic: &str,
+        qos: Qos,
+        retain: bool,
+    ) -> Decision {
         let snapshot = self.snapshot.load();
-        let Some(rules) = &snapshot.rules else { return true };
-        let Some(Some(client)) = self.clients.get_mut(who.exchange as u32 as usize) else {
-            return false;
-        };
-        client.refresh(rules, snapshot.revision, who);
-        if client.publishes_all && !topic.starts_with('$') {
-            return true;
+        let (rules, authorizer) = (snapshot.rules.as_deref(), snapshot.authorizer.as_ref());
+        if rules.is_none() && self.granted.clients == 0 && authorizer.is_none() {
+            return Decision::Allowed(());
         }
-        let Client { decisions, sections, user, .. } = &mut **client;
-        let steps = &mut self.steps;
-        decisions.decide(&self.hasher, topic, qos, retain, || {
-            *steps += rules.steps(sections, topic);
-            let subject = subject(user.as_deref(), who);
+        let client = known(&mut self.clients, who.exchange);
+        client.refresh(snapshot, who);
+        if client.publishes_all && !topic.starts_with('$') {
+            return Decision::Allowed(());
+        }
+        let Client { decisions, sections, user, grants, question, .. } = client;
+        let (steps, questions) = (&mut self.steps, &self.questions);
+        let mut unanswered = None;
+        let decided = decisions.decide(&self.hasher, topic, qos, retain, now, || {
+            let asked = Asked { rules, sections, grants: grants.as_ref(), authorizer };
             let wish = Wish::Publish { topic, qos, retain };
-            rules.decide(sections, &subject, &wish).qos.is_some()
-        })
+            match asked.decide(&subject(user.as_deref(), who), &wish, steps) {
+                Verdict::Allowed(_) => Some(Decided::by_rule(true)),
+                Verdict::Denied => Some(Decided::by_rule(false)),
+                Verdict::Undecided(authorizer) => {
+                    let client = who.client_identifier.as_str();
+                    let asks = Question::new(Action::Publish, user.as_deref(), client, topic);
+                    let found = answered(question, questions, now, authorizer, &asks);
+                    unanswered = found.is_none().then(|| (Arc::clone(authorizer), asks));
+                    found
+                }
+            }
+        });
+        if let Some((authorizer, asks)) = unanswered {
+            ask(question, &self.questions, who.exchange, &authorizer, asks);
+        }
+        decided.map_or(Decision::Pending, Decision::of)
     }
 
-    fn may_subscribe(&mut self, who: &Identity<'_>, filter: &str, qos: Qos) -> Option<Qos> {
+    fn has_topic_rules(&mut self) -> bool {
+        self.snapshot.load().rules.is_some()
+    }
+
+    fn may_subscribe(
+        &mut self,
+        now: Now,
+        who: &Identity<'_>,
+        filter: &str,
+        qos: Qos,
+    ) -> Decision<Qos> {
+        self.decide_subscription(now, who, filter, qos, true)
+    }
+
+    fn read_rules(&mut self) -> Option<Arc<dyn ReadRules>> {
+        let rules = self.snapshot.load().rules.as_ref().filter(|rules| rules.is_filtering())?;
+        Some(Arc::new(Reading(Arc::clone(rules))))
+    }
+
+    fn coverage(&mut self, who: &Identity<'_>, filter: &str) -> Coverage {
         let snapshot = self.snapshot.load();
-        let Some(rules) = &snapshot.rules else { return Some(qos) };
-        let client = self.clients.get_mut(who.exchange as u32 as usize)?.as_mut()?;
-        client.refresh(rules, snapshot.revision, who);
-        self.steps += rules.steps(&client.sections, filter);
+        let Some(rules) = snapshot.rules.as_deref().filter(|rules| rules.is_filtering()) else {
+            return Coverage::Whole;
+        };
+        let client = known(&mut self.clients, who.exchange);
+        client.refresh(snapshot, who);
         let subject = subject(client.user.as_deref(), who);
-        rules.decide(&client.sections, &subject, &Wish::Subscribe { filter, qos }).qos
+        self.steps += 2 * rules.steps(&client.sections, filter);
+        let (coverage, is_denied) = match rules.covered(&client.sections, &subject, filter) {
+            Covered::Whole => return Coverage::Whole,
+            Covered::Part { is_denied } => (Coverage::Part, is_denied),
+            Covered::Nothing { is_denied } => (Coverage::Nothing, is_denied),
+        };
+        // What no rule of the broker decides is up to those that the client brought along.
+        match client.grants.as_ref().filter(|_| !is_denied) {
+            Some(grants) => {
+                self.steps += grants.steps(filter);
+                let wish = Wish::Subscribe { filter, qos: Qos::AtMostOnce };
+                let is_granted = grants.decide(&subject, &wish).qos.is_some();
+                if is_granted { Coverage::Whole } else { coverage }
+            }
+            None => coverage,
+        }
+    }
+
+    fn may_receive(
+        &mut self,
+        now: Now,
+        who: &Identity<'_>,
+        topic: &str,
+        qos: Qos,
+        shared: Option<&str>,
+    ) -> bool {
+        let is_filtering = |rules: &Arc<Rules>| rules.is_filtering();
+        match self.snapshot.load().rules.as_ref().is_some_and(is_filtering) {
+            true => self.coverage(who, topic) != Coverage::Nothing,
+            false => {
+                let share =
+                    shared.and_then(|filter| filter.strip_prefix("$share/")?.split_once('/'));
+                match share {
+                    None => self.may_keep(now, who, topic, qos),
+                    Some((name, _)) => {
+                        self.may_keep(now, who, &format!("$share/{name}/{topic}"), qos)
+                    }
+                }
+            }
+        }
+    }
+
+    fn may_keep(&mut self, now: Now, who: &Identity<'_>, filter: &str, qos: Qos) -> bool {
+        self.decide_subscription(now, who, filter, qos, false) != Decision::Denied
+    }
+
+    fn poll_decided(&mut self, now: Now) -> Option<u64> {
+        loop {
+            let (exchange, question, decided) = self.questions.poll(now)?;
+            if let Some(client) = self.client(exchange) {
+                client.question = Some(Box::new(Open::Answered(question, decided)));
+                return Some(exchange);
+            }
+        }
     }
 
     fn may_publish_will(
@@ -332,13 +470,15 @@ impl Access for CoreAccess {
         client_identifier: &Text,
         will: &Content<'_>,
         retain: bool,
+        is_granted: bool,
     ) -> bool {
         let Some(rules) = &self.snapshot.load().rules else { return true };
         let subject = Subject { user, client_identifier: client_identifier.as_str() };
         let sections = rules.sections_of(&subject);
         self.steps += rules.steps(&sections, will.topic);
         let wish = Wish::Publish { topic: will.topic, qos: will.qos, retain };
-        rules.decide(&sections, &subject, &wish).qos.is_some()
+        let verdict = rules.decide(&sections, &subject, &wish);
+        verdict.qos.is_some() || is_granted && verdict.by.is_none()
     }
 
     fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {
@@ -359,6 +499,10 @@ impl Access for CoreAccess {
         self.snapshot.load().revision
     }
 
+    fn held_bytes(&self) -> usize {
+        self.granted.bytes + self.questions.bytes()
+    }
+
     fn take_steps(&mut self) -> usize {
         std::mem::take(&mut self.steps)
     }
@@ -370,15 +514,53 @@ impl Access for CoreAccess {
 
 impl Client {
     /// Discards decisions of an older snapshot.
-    fn refresh(&mut self, rules: &Rules, revision: u64, who: &Identity<'_>) {
-        if self.revision == revision {
-            return;
+    #[inline]
+    fn refresh(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
+        if self.revision != snapshot.revision {
+            self.renew(snapshot, who);
         }
-        self.revision = revision;
-        self.sections = rules.sections_of(&subject(self.user.as_deref(), who));
-        self.publishes_all = rules.lets_publish_all(&self.sections);
+    }
+
+    fn renew(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
+        self.revision = snapshot.revision;
+        let rules = snapshot.rules.as_deref();
+        let subject = subject(self.user.as_deref(), who);
+        self.sections = rules.map_or_else(Box::default, |rules| rules.sections_of(&subject));
+        self.publishes_all = match rules {
+            Some(rules) => rules.lets_publish_all(&self.sections),
+            None => self.grants.is_none() && snapshot.authorizer.is_none(),
+        };
         self.decisions = Decisions::default();
     }
+}
+
+fn not_authorized(cause: Cause) -> Rejection {
+    Rejection::new(ReasonCode::NotAuthorized, cause)
+}
+
+/// The answer to a connection that asked for nothing, or is gone.
+fn refused_unheard() -> Authentication {
+    Authentication::Refused(Rejection::new(ReasonCode::UnspecifiedError, Cause::AuthenticationData))
+}
+
+/// The client of a connection. An anonymous client that was admitted while there were no rules is not known yet.
+#[inline]
+fn known(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) -> &mut Client {
+    let slot = exchange as u32 as usize;
+    if clients.get(slot).is_none_or(Option::is_none) {
+        add_anonymous(clients, exchange);
+    }
+    clients[slot].as_mut().expect("just added")
+}
+
+#[cold]
+fn add_anonymous(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) {
+    let slot = exchange as u32 as usize;
+    if clients.len() <= slot {
+        clients.resize_with(slot + 1, || None);
+    }
+    let anonymous = Client { exchange, is_authenticated: true, ..Client::default() };
+    clients[slot] = Some(Box::new(anonymous));
 }
 
 fn subject<'a>(user: Option<&'a str>, who: &Identity<'a>) -> Subject<'a> {

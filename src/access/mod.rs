@@ -7,23 +7,40 @@
 //! through a channel, and [`Notify`] wakes the core.
 
 pub mod acl;
+#[cfg(feature = "http-hook")]
+mod authorization;
+#[cfg(not(feature = "http-hook"))]
+#[path = "authorization_absent.rs"]
+mod authorization;
 mod cache;
 mod core;
+#[cfg(feature = "admin")]
+pub(crate) mod database;
+#[cfg(not(feature = "admin"))]
+#[path = "database_absent.rs"]
+mod database;
+mod decide;
+mod grants;
+mod later;
 mod methods;
 pub mod password_file;
 mod protect;
+mod read_rules;
+mod reply;
 #[cfg(feature = "scram")]
 mod scram_verifier;
 #[cfg(not(feature = "scram"))]
 #[path = "scram_verifier_absent.rs"]
 mod scram_verifier;
+#[cfg(feature = "http-hook")]
+mod server;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -32,12 +49,14 @@ use crate::base::metrics::AccessCounts;
 use crate::base::pool::Pool;
 use crate::base::secret_file;
 use crate::config::listener::ProxiedIdentity;
-use crate::config::{self, Anonymous, Bind, ClientCertificate, Listener, Settings};
-use crate::engine::{Access, AllowAll};
+use crate::config::{self, AclFormat, Anonymous, Bind, ClientCertificate, Listener, Settings};
 use crate::wire::ReasonCode;
 
 use acl::Rules;
+use authorization::Authorizer;
 pub use core::CoreAccess;
+use database::Database;
+pub use later::Gate;
 use methods::{Methods, Workers};
 use password_file::{Passwords, User};
 use protect::Guard;
@@ -60,118 +79,247 @@ impl fmt::Display for AccessError {
 
 impl std::error::Error for AccessError {}
 
-/// The content of all files at one time.
+/// Users, rules and methods at one time.
 struct Snapshot {
     /// Number of the snapshot, from 1.
     revision: u64,
-    /// Access rules; none without a file: everything is allowed.
-    rules: Option<Rules>,
+    /// Access rules: those of the file, then those of the database; none without either: everything is allowed.
+    rules: Option<Arc<Rules>>,
+    /// Users with passwords: those of the file, and those of the database.
     passwords: Arc<Passwords>,
-    methods: Methods,
+    methods: Arc<Methods>,
+    /// The server that is asked about what no rule decides.
+    authorizer: Option<Arc<Authorizer>>,
+    /// Users and rules of the database alone.
+    #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "nobody lists them"))]
+    database: Option<Arc<database::Content>>,
 }
 
 /// The access control of a broker, which its cores share.
 pub struct Control {
-    settings: config::Access,
+    state: Mutex<State>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     guard: Guard,
-    /// Computes hashes and signatures.
-    pool: Pool,
-    /// Waits for servers, in threads of its own, so that a server that hangs delays no other method.
-    network_pool: Pool,
-    /// Wakes every core after a reload.
+    pools: ArcSwap<Pools>,
+    /// Wakes every core after a change.
     cores: Mutex<Vec<Notify>>,
     reloads: AtomicU64,
     reloads_failed: AtomicU64,
+    authorization: authorization::Counts,
+}
+
+/// What snapshots are made of.
+struct State {
+    asked: Asked,
+    files: Files,
+    methods: Arc<Methods>,
+    authorizer: Option<Arc<Authorizer>>,
+    database: Option<Database>,
+}
+
+/// The content of the files of users and rules.
+#[derive(Clone)]
+struct Files {
+    rules: Option<Arc<Rules>>,
+    passwords: Arc<Passwords>,
+}
+
+/// The settings of the access control.
+#[derive(Clone, PartialEq)]
+struct Asked {
+    access: config::Access,
+    /// Which listeners admit anonymous clients, by number.
+    anonymous: Vec<bool>,
+    /// The folder of the store, or why there is none.
+    folder: Result<PathBuf, &'static str>,
+}
+
+impl Asked {
+    fn of(settings: &Settings) -> Self {
+        let access = settings.access.clone();
+        // Nobody new comes through a listener that is gone.
+        let mut anonymous = vec![false; settings.listener_numbers()];
+        for (number, listener) in settings.numbered_listeners() {
+            anonymous[usize::from(number)] = admits_anonymous(&access, &listener);
+        }
+        Self { access, anonymous, folder: settings.data_folder() }
+    }
+}
+
+/// Threads for slow decisions.
+struct Pools {
+    /// Computes hashes and signatures.
+    processor: Pool,
+    /// Waits for servers, in threads of its own, so that a server that hangs delays no other method.
+    network: Pool,
+    /// The same for authorization, whose servers delay no login.
+    authorization: Pool,
+}
+
+impl Pools {
+    fn new(access: &config::Access) -> Self {
+        let waiting_max = access.waiting_max as usize;
+        Self {
+            processor: Pool::for_this_machine(waiting_max),
+            network: Pool::new(NETWORK_THREADS_MAX, waiting_max),
+            authorization: Pool::new(NETWORK_THREADS_MAX, waiting_max),
+        }
+    }
+}
+
+/// Settings and files of the access control that have been read and are not in force yet.
+pub struct Prepared {
+    control: Arc<Control>,
+    state: State,
+    protection: config::Protection,
+}
+
+impl Prepared {
+    /// Puts everything into effect together.
+    pub fn put_in_force(self) {
+        let Self { control, state: wanted, protection } = self;
+        let mut state = lock(&control.state);
+        control.guard.set_bounds(&protection);
+        if state.asked.access.waiting_max != wanted.asked.access.waiting_max {
+            // Jobs that wait in the earlier pools are done there.
+            control.pools.store(Arc::new(Pools::new(&wanted.asked.access)));
+        }
+        // The database that is open may have changed since it was read.
+        let open = state.database.take().filter(|_| wanted.database.is_some());
+        *state = State { database: open.or(wanted.database), ..wanted };
+        control.reloads.fetch_add(1, Relaxed);
+        control.put_in_force(&state);
+    }
 }
 
 impl Control {
     /// Reads the files that the settings name. None if every client may connect and do everything.
     pub fn open(settings: &Settings) -> Result<Option<Arc<Self>>, AccessError> {
-        let anonymous: Vec<bool> = settings
-            .every_listener()
-            .map(|listener| admits_anonymous(&settings.access, &listener))
-            .collect();
+        let asked = Asked::of(settings);
         let asks_certificates = settings.every_listener().any(|listener| {
             listener.tls.client_certificate != ClientCertificate::None
                 || listener.proxy_protocol_identity != ProxiedIdentity::None
         });
         let access = &settings.access;
-        let is_open = anonymous.iter().all(|&is_open| is_open)
+        let is_open = settings.every_listener().all(|listener| admits_anonymous(access, &listener))
             && !access.knows_users()
-            && access.acl_file.as_os_str().is_empty();
+            && !access.has_rules();
         if is_open && !asks_certificates && !settings.protection.counts_connections() {
             return Ok(None);
         }
-        let snapshot = Snapshot::open(access, anonymous)?;
+        let state = State::open(asked, None)?;
         Ok(Some(Arc::new(Self {
-            settings: access.clone(),
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot(1))),
             guard: Guard::new(&settings.protection),
-            pool: Pool::for_this_machine(access.waiting_max as usize),
-            network_pool: Pool::new(NETWORK_THREADS_MAX, access.waiting_max as usize),
+            pools: ArcSwap::from_pointee(Pools::new(access)),
+            state: Mutex::new(state),
             cores: Mutex::default(),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
+            authorization: authorization::Counts::default(),
         })))
     }
 
-    /// Reads all files again and puts them into effect together. If one cannot be used, nothing changes.
-    pub fn reload(&self) -> Result<(), AccessError> {
-        let reloaded = self.snapshot.load().reload(&self.settings);
-        match reloaded {
-            Ok(snapshot) => {
-                self.snapshot.store(Arc::new(snapshot));
-                self.reloads.fetch_add(1, Relaxed);
-                self.cores().iter().for_each(|notify| notify());
-                Ok(())
-            }
-            Err(error) => {
-                self.reloads_failed.fetch_add(1, Relaxed);
-                Err(error)
-            }
+    /// Reads all files again, for these settings. If one cannot be used, nothing changes.
+    pub fn prepare(self: &Arc<Self>, settings: &Settings) -> Result<Prepared, AccessError> {
+        let asked = Asked::of(settings);
+        let (is_same, methods) = {
+            let state = lock(&self.state);
+            (state.asked == asked, Arc::clone(&state.methods))
+        };
+        let state = match is_same {
+            true => State::reload(asked, &methods),
+            false => State::open(asked, Some(&methods)),
+        };
+        let state = state.inspect_err(|_| {
+            self.reloads_failed.fetch_add(1, Relaxed);
+        })?;
+        let (control, protection) = (Arc::clone(self), settings.protection.clone());
+        Ok(Prepared { control, state, protection })
+    }
+
+    /// Puts a changed state in force.
+    fn put_in_force(&self, state: &State) {
+        let revision = self.snapshot.load().revision + 1;
+        self.snapshot.store(Arc::new(state.snapshot(revision)));
+        let cores = lock(&self.cores);
+        if !cores.is_empty() {
+            state.methods.start();
         }
+        cores.iter().for_each(|notify| notify());
+    }
+
+    /// Whether this is the user's password. Slow, equally for unknown users.
+    #[cfg(feature = "admin")]
+    pub(crate) fn verify(
+        &self,
+        user: &str,
+        password: &[u8],
+    ) -> Result<bool, password_file::NoMemory> {
+        self.snapshot.load().passwords.verify(user, password)
+    }
+
+    /// The hash of the password of a user who is a member of this group of the rules.
+    #[cfg(feature = "admin")]
+    pub(crate) fn hash_of_member(&self, user: &str, group: &str) -> Option<Box<str>> {
+        let snapshot = self.snapshot.load();
+        snapshot.rules.as_ref().filter(|rules| rules.is_member(user, group))?;
+        snapshot.passwords.user(user).map(|user| user.hash().into())
     }
 
     /// The access control of a core, which `notify` wakes.
     pub fn for_core(self: &Arc<Self>, notify: Notify) -> CoreAccess {
-        self.cores().push(Arc::clone(&notify));
+        lock(&self.cores).push(Arc::clone(&notify));
+        self.snapshot.load().methods.start();
         CoreAccess::new(Arc::clone(self), notify)
     }
 
-    fn cores(&self) -> std::sync::MutexGuard<'_, Vec<Notify>> {
-        // A panic leaves the list valid.
-        self.cores.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pool(&self, workers: Workers) -> &Pool {
+    fn pool(&self, workers: Workers) -> Pool {
+        let pools = self.pools.load();
         match workers {
-            Workers::Processor => &self.pool,
-            Workers::Network => &self.network_pool,
+            Workers::Processor => pools.processor.clone(),
+            Workers::Network => pools.network.clone(),
         }
     }
 
+    /// Age of the fetched keys in seconds, and failed attempts to fetch them.
+    fn key_set_counts(&self) -> (u64, u64) {
+        #[cfg(feature = "jwt")]
+        if let Some(fetched) = self.snapshot.load().methods.fetched() {
+            return fetched.counts();
+        }
+        (0, 0)
+    }
+
     fn counts(&self) -> AccessCounts {
+        let pools = self.pools.load();
+        let (key_set_age_s, key_set_failures) = self.key_set_counts();
         AccessCounts {
+            key_set_age_s,
+            key_set_failures,
             reloads: self.reloads.load(Relaxed),
             reloads_failed: self.reloads_failed.load(Relaxed),
-            unfinished: (self.pool.unfinished() + self.network_pool.unfinished()) as u64,
+            database_users: self.database_counts().0,
+            database_rules: self.database_counts().1,
+            unfinished: (pools.processor.unfinished()
+                + pools.network.unfinished()
+                + pools.authorization.unfinished()) as u64,
+            authorization_asked: self.authorization.asked.load(Relaxed),
+            authorization_failed: self.authorization.failed.load(Relaxed),
+            authorization_cached: self.authorization.cached.load(Relaxed),
             turned_away: self.guard.turned_away(),
             bans: self.guard.bans(),
         }
     }
 }
 
-/// The access control of a core; without a `control`, everything is allowed.
-pub fn make(control: Option<&Arc<Control>>, notify: Notify) -> Box<dyn Access> {
-    match control {
-        Some(control) => Box::new(control.for_core(notify)),
-        None => Box::new(AllowAll),
-    }
-}
-
 /// Logs for each listener which clients may connect.
 pub fn log_policies(settings: &Settings) {
+    if settings.access.takes_unverified_names() && settings.access.has_rules() {
+        tracing::warn!(
+            "access rules go by User Names that nobody verifies: any client can claim any name"
+        );
+    }
     for listener in settings.every_listener() {
         let (bind, is_local) = (listener.bind.to_string(), is_local(&listener));
         let anonymous = admits_anonymous(&settings.access, &listener);
@@ -216,35 +364,71 @@ fn is_local(listener: &Listener) -> bool {
     is_here && !is_for_pages && !is_for_proxies
 }
 
-impl Snapshot {
-    /// Reads the files for the first time.
-    fn open(access: &config::Access, anonymous: Vec<bool>) -> Result<Self, AccessError> {
-        let (rules, passwords) = Self::read(access)?;
-        let methods = Methods::open(access, anonymous, &passwords)?;
-        Ok(Self { revision: 1, rules, passwords, methods })
+impl State {
+    /// Reads everything for settings that are new; `before` are the methods until now.
+    fn open(asked: Asked, before: Option<&Methods>) -> Result<Self, AccessError> {
+        let (files, database) = (Files::read(&asked.access)?, Database::open(&asked)?);
+        let (_, passwords) = merged(&asked, &files, database.as_ref());
+        let methods = Methods::open(&asked.access, asked.anonymous.clone(), &passwords, before)?;
+        let authorizer = Authorizer::open(&asked.access.authorization)?;
+        Ok(Self { asked, files, methods: Arc::new(methods), authorizer, database })
     }
 
-    /// Reads the files again.
-    fn reload(&self, access: &config::Access) -> Result<Self, AccessError> {
-        let (rules, passwords) = Self::read(access)?;
-        let methods = self.methods.reload(&passwords)?;
-        Ok(Self { revision: self.revision + 1, rules, passwords, methods })
+    /// Reads everything again.
+    fn reload(asked: Asked, methods: &Methods) -> Result<Self, AccessError> {
+        let (files, database) = (Files::read(&asked.access)?, Database::open(&asked)?);
+        let (_, passwords) = merged(&asked, &files, database.as_ref());
+        let methods = methods.reload(&passwords)?;
+        let authorizer = Authorizer::open(&asked.access.authorization)?;
+        Ok(Self { asked, files, methods: Arc::new(methods), authorizer, database })
     }
 
-    fn read(access: &config::Access) -> Result<(Option<Rules>, Arc<Passwords>), AccessError> {
-        let rules = configured(&access.acl_file).map(read_rules).transpose()?;
+    fn snapshot(&self, revision: u64) -> Snapshot {
+        let (rules, passwords) = merged(&self.asked, &self.files, self.database.as_ref());
+        let methods = Arc::clone(&self.methods);
+        let database = self.database.as_ref().map(Database::content);
+        let authorizer = self.authorizer.clone();
+        Snapshot { revision, rules, passwords, methods, authorizer, database }
+    }
+}
+
+/// The rules and users of the files, followed by those of the database.
+fn merged(
+    asked: &Asked,
+    files: &Files,
+    database: Option<&Database>,
+) -> (Option<Arc<Rules>>, Arc<Passwords>) {
+    match database {
+        Some(database) => database.merge(asked, files),
+        None => (files.rules.clone(), Arc::clone(&files.passwords)),
+    }
+}
+
+impl Files {
+    fn read(access: &config::Access) -> Result<Self, AccessError> {
+        let rules = match configured(&access.acl_file) {
+            Some(path) => Some(Arc::new(read_rules(path, access.acl_format)?)),
+            None => None,
+        };
+        if access.acl_format == AclFormat::Mosquitto {
+            check_decides_alone(access)?;
+        }
         let passwords = match configured(&access.password_file) {
             Some(path) => {
                 secret_file::warn_if_open(path, "the password file");
                 let error = |error| AccessError(format!("access.password_file: {error}"));
-                Passwords::read(path, &access.hashing).map_err(error)?
+                let passwords = Passwords::read(path, &access.hashing).map_err(error)?;
+                warn_if_weak(path, passwords.weak());
+                passwords
             }
             None => Passwords::none(&access.hashing),
         };
-        Ok((rules, Arc::new(passwords)))
+        Ok(Self { rules, passwords: Arc::new(passwords) })
     }
+}
 
-    /// The user's present entry in the password file, or the reason why a client that authenticated by
+impl Snapshot {
+    /// The user's present entry among those with passwords, or the reason why a client that authenticated by
     /// `entry` has to be disconnected.
     fn current_entry(&self, user: &str, entry: &Arc<User>) -> Result<&Arc<User>, ReasonCode> {
         match self.passwords.user(user) {
@@ -255,9 +439,26 @@ impl Snapshot {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic leaves lists and settings valid.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The path of a file, or none if the setting is empty.
 fn configured(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
+}
+
+/// Warns if users of a password file have hashes that are fast to guess.
+fn warn_if_weak(file: &Path, users: usize) {
+    if users > 0 {
+        tracing::warn!(
+            file = %file.display(),
+            users,
+            "hashes of mosquitto_passwd are fast to guess for whoever gets hold of the file; \
+             `broker passwd upgrade` protects them by Argon2id"
+        );
+    }
 }
 
 /// Logs a problem of a file that does not prevent its use.
@@ -266,9 +467,29 @@ fn warn_about(file: &Path, problem: &dyn fmt::Display) {
     tracing::warn!(file = %file.display(), "{problem}");
 }
 
+/// Checks that nothing else decides about subscriptions that rules of Mosquitto filter.
+fn check_decides_alone(access: &config::Access) -> Result<(), AccessError> {
+    for (key, is_used) in [
+        ("access.database.rules_max", access.database.rules_max > 0),
+        ("access.authorization.url", !access.authorization.url.is_empty()),
+    ] {
+        if is_used {
+            return Err(AccessError(format!(
+                "{key}: cannot be combined with access.acl_format = \"mosquitto\", whose rules decide alone"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Reads a file of access rules.
-pub fn read_rules(path: &Path) -> Result<Rules, AccessError> {
+pub fn read_rules(path: &Path, format: AclFormat) -> Result<Rules, AccessError> {
     let text = crate::base::text_file::read(path)
         .map_err(|error| AccessError(format!("access.acl_file: {}: {error}", path.display())))?;
-    Rules::parse(&text, &path.display().to_string()).map_err(|error| AccessError(error.to_string()))
+    let file = path.display().to_string();
+    let rules = match format {
+        AclFormat::Ringmq => Rules::parse(&text, &file),
+        AclFormat::Mosquitto => Rules::parse_mosquitto(&text, &file),
+    };
+    rules.map_err(|error| AccessError(error.to_string()))
 }

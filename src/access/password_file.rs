@@ -1,8 +1,16 @@
-//! The password file: users with the Argon2id hashes of their passwords and, optionally, verifiers for SCRAM.
-//! One line per user, `NAME:HASH` or `NAME:HASH:VERIFIER`; lines that begin with `#` are comments. The file is
-//! replaced atomically, and readable only by its owner.
+//! The password file: users with the hashes of their passwords, of Argon2id or as Mosquitto writes them, and,
+//! optionally, verifiers for SCRAM. One line per user, `NAME:HASH` or `NAME:HASH:VERIFIER`; lines that begin with `#`
+//! are comments. The file is replaced atomically, and readable only by its owner.
 
-use std::cell::RefCell;
+mod hash;
+#[cfg(feature = "mosquitto-passwords")]
+mod mosquitto_hash;
+#[cfg(not(feature = "mosquitto-passwords"))]
+#[path = "password_file/mosquitto_hash_absent.rs"]
+mod mosquitto_hash;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -10,39 +18,18 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use argon2::password_hash::PasswordHasher;
-use argon2::password_hash::phc::{Output, PasswordHash};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::password_hash::phc::PasswordHash;
 
 use super::scram_verifier;
 use crate::base::text_file;
 use crate::config::Hashing;
 
-/// A hash that fits no password, for unknown users.
-const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
-thread_local! {
-    /// Memory for the hashes of a thread, reused from one to the next and freed when the thread ends: an
-    /// allocator would keep such large blocks for each of many threads.
-    static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Not enough memory for a hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoMemory;
-
-impl fmt::Display for NoMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "not enough memory for the hash of a password, which needs as many KiB as `m=` says",
-        )
-    }
-}
-
-impl std::error::Error for NoMemory {}
+pub use hash::NoMemory;
+#[cfg(feature = "admin")]
+pub(crate) use hash::{hash_of_token, is_hash, is_phc};
 
 /// The users of a password file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Passwords {
     users: HashMap<Box<str>, Arc<User>>,
     /// Hash for unknown users, which takes as long to compute.
@@ -52,7 +39,6 @@ pub struct Passwords {
 /// Entry of a user.
 #[derive(Debug, PartialEq, Eq)]
 pub struct User {
-    /// Hash in the PHC string format.
     hash: Box<str>,
     /// SCRAM verifier, if there is one.
     pub verifier: Option<Box<str>>,
@@ -111,25 +97,38 @@ impl Passwords {
             let Some((name, user)) = parse_line(line).map_err(wrong)? else { continue };
             if passwords.nobody.is_empty() {
                 // Same cost as for known users, so that the time reveals nothing.
-                let costs = user.hash.rsplitn(3, '$').nth(2).unwrap_or_default();
-                passwords.nobody = format!("{costs}${NOBODY}").into();
+                passwords.nobody = hash::nobody_like(&user.hash);
             }
             if passwords.users.insert(name.into(), Arc::new(user)).is_some() {
                 return Err(wrong("duplicate user"));
             }
         }
         if passwords.nobody.is_empty() {
-            passwords.nobody = nobody(hashing);
+            passwords.nobody = hash::nobody(hashing);
         }
         Ok(passwords)
     }
 
     /// No users.
     pub fn none(hashing: &Hashing) -> Self {
-        Self { users: HashMap::new(), nobody: nobody(hashing) }
+        Self { users: HashMap::new(), nobody: hash::nobody(hashing) }
     }
 
-    /// The verifiers of SCRAM that the file has.
+    /// These users and others, of which those with the name of one of these are left out.
+    #[cfg(feature = "admin")]
+    pub(super) fn with<'a>(
+        mut self,
+        others: impl Iterator<Item = (&'a str, &'a Arc<User>)>,
+    ) -> Self {
+        for (name, user) in others {
+            if !self.users.contains_key(name) {
+                self.users.insert(name.into(), Arc::clone(user));
+            }
+        }
+        self
+    }
+
+    /// The verifiers of SCRAM that the users have.
     pub fn verifiers(&self) -> impl Iterator<Item = &str> {
         self.users.values().filter_map(|user| user.verifier.as_deref())
     }
@@ -161,39 +160,13 @@ impl Passwords {
     pub fn verify(&self, name: &str, password: &[u8]) -> Result<bool, NoMemory> {
         let user = self.users.get(name);
         let hash = user.map_or(&*self.nobody, |user| &*user.hash);
-        let Ok(hash) = PasswordHash::new(hash) else { return Ok(false) };
-        Ok(is_hash_of(password, &hash)? && user.is_some())
+        Ok(hash::is_hash(password, hash)? && user.is_some())
     }
-}
 
-/// Whether a password has this hash.
-fn is_hash_of(password: &[u8], hash: &PasswordHash) -> Result<bool, NoMemory> {
-    let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
-    let version = hash.version.map_or(Ok(Version::default()), Version::try_from);
-    let (Ok(algorithm), Ok(version), Ok(params)) =
-        (Algorithm::new(hash.algorithm.as_str()), version, Params::try_from(hash))
-    else {
-        return Ok(false);
-    };
-    let blocks = params.block_count();
-    let argon2 = Argon2::new(algorithm, version, params);
-    let mut output = [0; Output::MAX_LENGTH];
-    let output = &mut output[..expected.len()];
-    MEMORY.with_borrow_mut(|memory| {
-        let more = blocks.saturating_sub(memory.len());
-        memory.try_reserve_exact(more).map_err(|_| NoMemory)?;
-        memory.resize(memory.len().max(blocks), Block::new());
-        let salt: &[u8] = salt.as_ref();
-        let hashed =
-            argon2.hash_password_into_with_memory(password, salt, output, &mut memory[..blocks]);
-        // Compares in constant time.
-        Ok(hashed.is_ok() && Output::new(output).is_ok_and(|output| output == *expected))
-    })
-}
-
-fn nobody(hashing: &Hashing) -> Box<str> {
-    let Hashing { memory_kib, iterations, .. } = hashing;
-    format!("$argon2id$v=19$m={memory_kib},t={iterations},p=1${NOBODY}").into()
+    /// Number of users whose password is fast to guess for whoever gets hold of the file.
+    pub fn weak(&self) -> usize {
+        self.users.values().filter(|user| mosquitto_hash::is_weak(&user.hash)).count()
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, PasswordError> {
@@ -210,6 +183,7 @@ fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
             "a user's name, a colon and a hash are expected; `broker passwd add` writes them",
         );
     };
+    let rest = rest.trim_end();
     if name.is_empty() {
         return Err("a user's name is expected before the colon");
     }
@@ -217,68 +191,64 @@ fn parse_line(line: &str) -> Result<Option<(&str, User)>, &'static str> {
         Some((hash, verifier)) => (hash, Some(verifier)),
         None => (rest, None),
     };
-    let is_hash = hash.starts_with("$argon2id$")
-        && PasswordHash::new(hash).is_ok_and(|hash| hash.salt.is_some() && hash.hash.is_some());
-    if !is_hash {
-        return Err("a hash as `broker passwd add` writes it is expected: $argon2id$…");
-    }
-    if verifier.is_some_and(|verifier| !scram_verifier::is_verifier(verifier)) {
-        return Err("the text after the hash is not a SCRAM-SHA-256 verifier");
-    }
-    Ok(Some((name, User { hash: hash.into(), verifier: verifier.map(Into::into) })))
+    User::parse(hash, verifier).map(|user| Some((name, user)))
 }
 
 impl User {
-    /// Whether the password is that of another entry for the same user, as far as two hashes show. Each new
-    /// password gets a random salt: the same salt with a different cost means that [`add`] has hashed the same
-    /// password again.
-    pub fn has_password_of(&self, other: &Self) -> bool {
-        if self.hash == other.hash {
-            return true;
+    /// A user with this hash and this SCRAM verifier.
+    pub(super) fn parse(hash: &str, verifier: Option<&str>) -> Result<Self, &'static str> {
+        hash::check(hash)?;
+        if verifier.is_some_and(|verifier| !scram_verifier::is_verifier(verifier)) {
+            return Err("the text after the hash is not a SCRAM-SHA-256 verifier");
         }
-        let (Ok(one), Ok(other)) = (PasswordHash::new(&self.hash), PasswordHash::new(&other.hash))
-        else {
-            return false;
+        Ok(Self { hash: hash.into(), verifier: verifier.map(Into::into) })
+    }
+
+    /// A user with this password. Slow. If the user already has the password, the salt stays, so that connected
+    /// clients stay connected.
+    pub(super) fn new(
+        password: &str,
+        hashing: &Hashing,
+        before: Option<&Self>,
+    ) -> Result<Self, PasswordError> {
+        let old = before.and_then(|user| PasswordHash::new(&user.hash).ok());
+        let old = match old {
+            Some(old) if hash::is_hash_of(password.as_bytes(), &old)? => Some(old),
+            _ => None,
         };
-        one.salt == other.salt && one.params != other.params
+        let hash = hash::make(password.as_bytes(), hashing, old.as_ref())?;
+        let kept = before.filter(|_| old.is_some()).and_then(|user| user.verifier.as_deref());
+        let verifier =
+            scram_verifier::make(password, hashing, kept).map_err(PasswordError::Hash)?;
+        Ok(Self { hash: hash.into(), verifier: verifier.map(Into::into) })
+    }
+
+    /// The hash of the password.
+    #[cfg(feature = "admin")]
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Whether the password is that of another entry for the same user, as far as two hashes show.
+    pub fn has_password_of(&self, other: &Self) -> bool {
+        hash::is_of_same_password(&self.hash, &other.hash)
     }
 }
 
-/// The line of a user with this password. Slow. If the user already has the password, the salt stays, so that
-/// connected clients stay connected.
-fn line_of(
-    name: &str,
-    password: &str,
-    hashing: &Hashing,
-    before: Option<&User>,
-) -> Result<String, PasswordError> {
-    let hash_error = |error: &dyn fmt::Display| PasswordError::Hash(error.to_string());
-    let params = Params::new(hashing.memory_kib, hashing.iterations, 1, None)
-        .map_err(|error| hash_error(&error))?;
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let old = before.and_then(|user| PasswordHash::new(&user.hash).ok());
-    let old = match old {
-        Some(old)
-            if is_hash_of(password.as_bytes(), &old).map_err(|error| hash_error(&error))? =>
-        {
-            Some(old)
-        }
-        _ => None,
-    };
-    let hash = match old.as_ref().and_then(|old| old.salt.as_ref()) {
-        Some(salt) => argon2.hash_password_with_salt(password.as_bytes(), salt.as_ref()),
-        None => argon2.hash_password(password.as_bytes()),
-    };
-    let hash = hash.map_err(|error| hash_error(&error))?;
-    let mut line = format!("{name}:{hash}");
-    let kept = before.filter(|_| old.is_some()).and_then(|user| user.verifier.as_deref());
-    let verifier = scram_verifier::make(password, hashing, kept).map_err(PasswordError::Hash)?;
-    if let Some(verifier) = verifier {
-        line.push(':');
-        line.push_str(&verifier);
+impl From<NoMemory> for PasswordError {
+    fn from(error: NoMemory) -> Self {
+        Self::Hash(error.to_string())
     }
-    line.push('\n');
-    Ok(line)
+}
+
+/// Checks the name of a user.
+pub(super) fn check_name(name: &str) -> Result<(), PasswordError> {
+    match name.is_empty() || name.starts_with('#') || name.contains([':', '\n', '\r', '\0']) {
+        true => Err(PasswordError::Name(
+            "a user's name is not empty, does not begin with #, and has no colon or line break",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Adds a user, or changes its password; true if the user is new. Creates the file if necessary.
@@ -288,14 +258,13 @@ pub fn add(
     password: &str,
     hashing: &Hashing,
 ) -> Result<bool, PasswordError> {
-    if name.is_empty() || name.starts_with('#') || name.contains([':', '\n', '\r', '\0']) {
-        return Err(PasswordError::Name(
-            "a user's name is not empty, does not begin with #, and has no colon or line break",
-        ));
-    }
+    check_name(name)?;
     let before = Passwords::read(path, hashing).ok();
     let before = before.as_ref().and_then(|passwords| passwords.user(name));
-    let line = line_of(name, password, hashing, before.map(|user| &**user))?;
+    let user = User::new(password, hashing, before.map(|user| &**user))?;
+    let verifier = user.verifier.as_deref();
+    let verifier = verifier.map_or_else(String::new, |verifier| format!(":{verifier}"));
+    let line = format!("{name}:{}{verifier}\n", user.hash);
     change(path, true, |text| {
         let mut is_new = true;
         let mut changed = String::new();
@@ -328,13 +297,49 @@ pub fn remove(path: &Path, name: &str) -> Result<(), PasswordError> {
     removed.ok_or_else(|| PasswordError::Unknown(name.to_owned(), path.to_owned()))
 }
 
+/// Protects the weak hashes of Mosquitto by Argon2id, without knowing the passwords; how many. Slow.
+pub fn upgrade(path: &Path, hashing: &Hashing) -> Result<usize, PasswordError> {
+    // Before the file is locked: each hash takes long. A line that changes meanwhile stays as it is.
+    let text = read_text(path)?;
+    let mut protected = HashMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let wrong = |what| PasswordError::Line(path.to_owned(), number + 1, what);
+        let Some((name, user)) = parse_line(line).map_err(wrong)? else { continue };
+        if let Some(hash) = mosquitto_hash::protect(&user.hash, hashing)? {
+            let verifier =
+                user.verifier.map_or_else(String::new, |verifier| format!(":{verifier}"));
+            protected.insert(line, format!("{name}:{hash}{verifier}"));
+        }
+    }
+    if protected.is_empty() {
+        return Ok(0);
+    }
+    let changed = change(path, false, |text| {
+        let mut count = 0;
+        let mut changed = String::new();
+        for old in text.split_inclusive('\n') {
+            let line = old.trim_end_matches(['\r', '\n']);
+            match protected.get(line) {
+                Some(new) => {
+                    count += 1;
+                    changed.push_str(new);
+                    changed.push_str(&old[line.len()..]);
+                }
+                None => changed.push_str(old),
+            }
+        }
+        Some((changed, count))
+    })?;
+    Ok(changed.unwrap_or(0))
+}
+
 fn is_line_of(line: &str, name: &str) -> bool {
     line.split_once(':').is_some_and(|(of, _)| of == name)
 }
 
 /// Replaces the file, so that readers find either the old or the new content. A file that is a mount point, as in
 /// containers, or whose folder is read-only, is changed in place. Nothing is written if `edit` returns none.
-fn change<T>(
+pub(crate) fn change<T>(
     path: &Path,
     may_make: bool,
     edit: impl FnOnce(&str) -> Option<(String, T)>,
@@ -437,133 +442,4 @@ fn keep_owner(old: &Path, new: &File) -> io::Result<()> {
 #[cfg(not(unix))]
 fn keep_owner(_old: &Path, _new: &File) -> io::Result<()> {
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::secret_file::is_open_to_others;
-
-    const CHEAP: Hashing =
-        Hashing { memory_kib: 8, iterations: 1, scram: true, scram_iterations: 4_096 };
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("ringmq-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).expect("a folder for the test");
-        folder
-    }
-
-    #[test]
-    fn a_user_is_known_by_the_password_given_last_and_nobody_by_another() {
-        let path = folder("passwd-verify").join("passwords");
-        assert!(add(&path, "alice", "first", &CHEAP).expect("written"));
-        assert!(add(&path, "bob", "other", &CHEAP).expect("written"));
-        assert!(!add(&path, "alice", "second", &CHEAP).expect("written"));
-        let passwords = Passwords::read(&path, &CHEAP).expect("it reads what it wrote");
-        assert_eq!(passwords.names(), ["alice", "bob"]);
-        let is_right = |name, password: &str| {
-            passwords.verify(name, password.as_bytes()).expect("there is memory")
-        };
-        assert!(is_right("alice", "second") && is_right("bob", "other"));
-        for (name, password) in [("alice", "first"), ("alice", ""), ("bob", "second"), ("eve", "x")]
-        {
-            assert!(!is_right(name, password), "{name} {password}");
-        }
-        // Whatever stands in for those who are not there is no way in.
-        assert!(
-            !is_right("", "") && Passwords::none(&CHEAP).verify("alice", b"second") == Ok(false)
-        );
-    }
-
-    #[test]
-    fn a_password_that_is_hashed_anew_is_the_same_and_another_is_not() {
-        let path = folder("passwd-anew").join("passwords");
-        let entry = |password: &str, hashing: &Hashing| {
-            add(&path, "alice", password, hashing).expect("written");
-            let passwords = Passwords::read(&path, hashing).expect("it reads");
-            assert_eq!(passwords.verify("alice", password.as_bytes()), Ok(true));
-            Arc::clone(passwords.user("alice").expect("she is there"))
-        };
-        let first = entry("first", &CHEAP);
-        assert_eq!(entry("first", &CHEAP), first, "at the same cost nothing changes");
-        let dearer = entry("first", &Hashing { iterations: 2, ..CHEAP });
-        let without = entry("first", &Hashing { scram: false, ..CHEAP });
-        for anew in [&dearer, &without] {
-            assert!(anew.has_password_of(&first) && **anew != *first);
-        }
-        let second = entry("second", &CHEAP);
-        assert!(!second.has_password_of(&first) && !second.has_password_of(&dearer));
-        let back = entry("first", &CHEAP);
-        assert!(!back.has_password_of(&second));
-    }
-
-    #[test]
-    fn removing_a_user_keeps_the_others_and_the_comments() {
-        let path = folder("passwd-remove").join("passwords");
-        fs::write(&path, "# ours\n").expect("written");
-        add(&path, "alice", "a", &CHEAP).expect("written");
-        add(&path, "bob", "b", &CHEAP).expect("written");
-        remove(&path, "alice").expect("she is there");
-        assert!(matches!(remove(&path, "alice"), Err(PasswordError::Unknown(..))));
-        let text = fs::read_to_string(&path).expect("it is there");
-        assert!(text.starts_with("# ours\nbob:$argon2id$") && text.lines().count() == 2, "{text}");
-        assert!(!path.with_file_name("passwords.new").exists());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_file_is_for_its_owner_alone_and_never_half_written() {
-        use std::os::unix::fs::PermissionsExt;
-        let path = folder("passwd-mode").join("passwords");
-        fs::write(&path, "").expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
-        assert!(is_open_to_others(&path));
-        add(&path, "alice", "a", &CHEAP).expect("written");
-        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        assert!(!is_open_to_others(&path));
-        // Whoever finds another one at work changes nothing.
-        fs::write(path.with_file_name("passwords.new"), "").expect("written");
-        let before = fs::read_to_string(&path).expect("there");
-        assert!(matches!(add(&path, "bob", "b", &CHEAP), Err(PasswordError::Locked(_))));
-        assert_eq!(fs::read_to_string(&path).expect("there"), before);
-    }
-
-    #[test]
-    fn a_wrong_line_is_named_with_its_number() {
-        let path = folder("passwd-wrong").join("passwords");
-        for (text, part) in [
-            ("alice\n", ":1: a user's name, a colon and a hash"),
-            ("# x\n\n:$argon2id$\n", ":3: a user's name is expected before the colon"),
-            ("alice:secret\n", ":1: a hash as `broker passwd add` writes it"),
-        ] {
-            fs::write(&path, text).expect("written");
-            let error = Passwords::read(&path, &CHEAP).expect_err("it is wrong").to_string();
-            assert!(error.contains(part), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_name_that_would_break_the_file_is_refused() {
-        let path = folder("passwd-name").join("passwords");
-        for name in ["", "a:b", "a\nb", "#a"] {
-            assert!(
-                matches!(add(&path, name, "x", &CHEAP), Err(PasswordError::Name(_))),
-                "{name:?}"
-            );
-        }
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn an_unknown_user_is_compared_at_the_cost_of_the_others() {
-        let path = folder("passwd-cost").join("passwords");
-        add(&path, "alice", "a", &CHEAP).expect("written");
-        let dear = Hashing { memory_kib: 1_024, ..CHEAP };
-        let passwords = Passwords::read(&path, &dear).expect("it reads");
-        assert!(passwords.nobody.contains("m=8,t=1,p=1"), "{}", passwords.nobody);
-        assert!(PasswordHash::new(&passwords.nobody).is_ok_and(|hash| hash.hash.is_some()));
-        let none = Passwords::none(&dear);
-        assert!(none.nobody.contains("m=1024") && PasswordHash::new(&none.nobody).is_ok());
-    }
 }

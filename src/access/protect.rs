@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::base::atomic::AtomicU64;
 use crate::base::clock::{Deadline, Now};
 use crate::base::log_rate::{name, rated};
 use crate::config::Protection;
+use crate::engine::Cause;
 
 /// Addresses, and clients, that are kept without a connection. Expired ones are removed first, then those that are
 /// not banned; if all are banned, no more are added.
@@ -29,7 +31,7 @@ type Place = u128;
 /// The counts of all cores.
 #[derive(Debug)]
 pub(super) struct Guard {
-    bounds: Protection,
+    bounds: ArcSwap<Protection>,
     addresses: Mutex<Addresses>,
     clients: Mutex<Marks<Box<str>>>,
     users: Mutex<HashMap<Box<str>, u32>>,
@@ -102,12 +104,29 @@ impl Mark {
 impl Guard {
     pub fn new(bounds: &Protection) -> Self {
         Self {
-            bounds: bounds.clone(),
+            bounds: ArcSwap::from_pointee(bounds.clone()),
             addresses: Mutex::default(),
             clients: Mutex::default(),
             users: Mutex::default(),
             turned_away: AtomicU64::new(0),
             bans: AtomicU64::new(0),
+        }
+    }
+
+    /// Other bounds hold from now on. Connections that are open are not counted where nothing was counted before, or
+    /// under other keys.
+    pub fn set_bounds(&self, bounds: &Protection) {
+        let before = self.bounds.swap(Arc::new(bounds.clone()));
+        let keys = |of: &Protection| (of.ipv4_prefix, of.ipv6_prefix, of.exempt.clone());
+        let counts = |max: u32| max > 0;
+        if keys(&before) != keys(bounds)
+            || counts(before.connections_per_address_max)
+                != counts(bounds.connections_per_address_max)
+        {
+            lock(&self.addresses).open.clear();
+        }
+        if counts(before.connections_per_user_max) != counts(bounds.connections_per_user_max) {
+            lock(&self.users).clear();
         }
     }
 
@@ -122,32 +141,39 @@ impl Guard {
     }
 
     /// Whether a connection from this address is admitted; if so, it counts until [`Self::left`].
-    pub fn enter(&self, now: Now, address: Option<SocketAddr>) -> bool {
-        let Some(place) = self.bounded(address) else { return true };
+    pub fn enter(&self, now: Now, address: Option<SocketAddr>) -> Result<(), Cause> {
+        let Some(place) = self.bounded(address) else { return Ok(()) };
         let Protection {
             connections_per_address_max: open_max,
             connections_per_address_per_second_max: rate_max,
             ..
-        } = self.bounds;
+        } = **self.bounds.load();
         let mut addresses = lock(&self.addresses);
-        let may_stay = !addresses.refusals.is_banned(&place, now)
-            && (open_max == 0 || addresses.open.get(&place).is_none_or(|&open| open < open_max))
-            && (rate_max == 0
-                || addresses
-                    .rates
-                    .count(place, now, SECOND_US)
-                    .is_some_and(|mark| mark.count <= rate_max));
-        if !may_stay {
+        let open = addresses.open.get(&place).copied().unwrap_or(0);
+        let is_slow_enough = |addresses: &mut Addresses| {
+            let mark = addresses.rates.count(place, now, SECOND_US);
+            mark.is_some_and(|mark| mark.count <= rate_max)
+        };
+        let turned_away = if addresses.refusals.is_banned(&place, now) {
+            Err(Cause::Banned)
+        } else if open_max > 0 && open >= open_max {
+            Err(Cause::ConnectionsOfAddress)
+        } else if rate_max > 0 && !is_slow_enough(&mut addresses) {
+            Err(Cause::ConnectionRateOfAddress)
+        } else {
+            Ok(())
+        };
+        if turned_away.is_err() {
             self.turned_away.fetch_add(1, Relaxed);
         } else if open_max > 0 {
             *addresses.open.entry(place).or_default() += 1;
         }
-        may_stay
+        turned_away
     }
 
     /// An admitted connection has closed.
     pub fn left(&self, address: Option<SocketAddr>) {
-        if self.bounds.connections_per_address_max == 0 {
+        if self.bounds.load().connections_per_address_max == 0 {
             return;
         }
         let Some(place) = self.bounded(address) else { return };
@@ -156,7 +182,7 @@ impl Guard {
 
     /// Authentication of a client from this address has failed.
     pub fn refused(&self, now: Now, address: Option<SocketAddr>) {
-        let Protection { refusals_max, ban_s, .. } = self.bounds;
+        let Protection { refusals_max, ban_s, .. } = **self.bounds.load();
         let (Some(place), true) = (self.bounded(address), refusals_max > 0) else { return };
         let mut addresses = lock(&self.addresses);
         let Some(mark) = addresses.refusals.count(place, now, self.window_us()) else { return };
@@ -176,19 +202,19 @@ impl Guard {
 
     /// Whether closed connections are counted per client.
     pub fn counts_flaps(&self) -> bool {
-        self.bounds.flaps_max > 0
+        self.bounds.load().flaps_max > 0
     }
 
     /// Whether this client is banned.
     pub fn is_banned(&self, now: Now, user: Option<&str>, client_identifier: &str) -> bool {
-        self.bounds.flaps_max > 0
+        self.bounds.load().flaps_max > 0
             && !client_identifier.is_empty()
             && lock(&self.clients).is_banned(&*client_key(user, client_identifier), now)
     }
 
     /// The connection of an authenticated client has closed.
     pub fn flapped(&self, now: Now, user: Option<&str>, client_identifier: &str) {
-        let Protection { flaps_max, ban_s, .. } = self.bounds;
+        let Protection { flaps_max, ban_s, .. } = **self.bounds.load();
         if flaps_max == 0 || client_identifier.is_empty() {
             return;
         }
@@ -213,7 +239,7 @@ impl Guard {
     /// Counts a connection of a user, unless it has as many as it may; `spares` is one that is
     /// about to be taken over.
     pub fn enter_user(&self, user: &str, spares: bool) -> bool {
-        let users_max = self.bounds.connections_per_user_max;
+        let users_max = self.bounds.load().connections_per_user_max;
         if users_max == 0 {
             return true;
         }
@@ -228,26 +254,26 @@ impl Guard {
 
     /// A connection that was counted for a user is gone.
     pub fn user_left(&self, user: &str) {
-        if self.bounds.connections_per_user_max > 0 {
+        if self.bounds.load().connections_per_user_max > 0 {
             take_one(&mut lock(&self.users), user);
         }
     }
 
     fn window_us(&self) -> u64 {
-        u64::from(self.bounds.window_s) * SECOND_US
+        u64::from(self.bounds.load().window_s) * SECOND_US
     }
 
     /// The key under which an address counts; none if the address is exempt.
     fn bounded(&self, address: Option<SocketAddr>) -> Option<Place> {
-        let address = address?.ip().to_canonical();
-        if self.bounds.exempt.iter().any(|network: &IpNet| network.contains(&address)) {
+        let (address, bounds) = (address?.ip().to_canonical(), self.bounds.load());
+        if bounds.exempt.iter().any(|network: &IpNet| network.contains(&address)) {
             return None;
         }
         Some(match address {
             IpAddr::V4(address) => {
-                network(address.to_ipv6_mapped().to_bits(), 96 + self.bounds.ipv4_prefix)
+                network(address.to_ipv6_mapped().to_bits(), 96 + bounds.ipv4_prefix)
             }
-            IpAddr::V6(address) => network(address.to_bits(), self.bounds.ipv6_prefix),
+            IpAddr::V6(address) => network(address.to_bits(), bounds.ipv6_prefix),
         })
     }
 }
@@ -298,7 +324,7 @@ mod tests {
     #[test]
     fn an_address_has_so_many_connections_and_those_of_a_network_count_as_one() {
         let guard = guard(|bounds| bounds.connections_per_address_max = 2);
-        let enters = |address| guard.enter(Now(0), at(address));
+        let enters = |address| guard.enter(Now(0), at(address)).is_ok();
         assert!(enters("10.0.0.1") && enters("::ffff:10.0.0.1") && !enters("10.0.0.1"));
         assert!(enters("10.0.0.2"));
         guard.left(at("10.0.0.1"));
@@ -306,14 +332,14 @@ mod tests {
         assert!(enters("2001:db8::1") && enters("2001:db8::2") && !enters("2001:db8:0:0:ffff::1"));
         assert!(enters("2001:db8:0:1::1"));
         assert_eq!(guard.turned_away(), 3);
-        assert!((0..9).all(|_| guard.enter(Now(0), None)), "a Unix socket has no address");
+        assert!((0..9).all(|_| guard.enter(Now(0), None).is_ok()), "a Unix socket has no address");
     }
 
     #[test]
     fn a_network_of_ipv4_counts_as_one_address_where_it_is_told_to() {
         let guard =
             guard(|bounds| (bounds.connections_per_address_max, bounds.ipv4_prefix) = (2, 24));
-        let enters = |address| guard.enter(Now(0), at(address));
+        let enters = |address| guard.enter(Now(0), at(address)).is_ok();
         assert!(enters("10.0.0.1") && enters("10.0.0.255") && !enters("10.0.0.7"));
         assert!(enters("10.0.1.1"));
     }
@@ -321,7 +347,7 @@ mod tests {
     #[test]
     fn an_address_makes_so_many_connections_in_a_second() {
         let guard = guard(|bounds| bounds.connections_per_address_per_second_max = 3);
-        let made = |now| (0..9).filter(|_| guard.enter(Now(now), at("10.0.0.1"))).count();
+        let made = |now| (0..9).filter(|_| guard.enter(Now(now), at("10.0.0.1")).is_ok()).count();
         assert_eq!((made(0), made(SECOND_US - 1), made(SECOND_US)), (3, 0, 3));
     }
 
@@ -333,10 +359,16 @@ mod tests {
         for at_s in [0, 1, 20, 21] {
             guard.refused(s(at_s), at("10.0.0.1"));
         }
-        assert!(guard.enter(s(21), at("10.0.0.1")), "never three in ten seconds");
+        assert!(guard.enter(s(21), at("10.0.0.1")).is_ok(), "never three in ten seconds");
         guard.refused(s(22), at("10.0.0.1"));
-        assert!(!guard.enter(s(22), at("10.0.0.1")) && guard.enter(s(22), at("10.0.0.2")));
-        assert!(!guard.enter(s(81), at("10.0.0.1")) && guard.enter(s(82), at("10.0.0.1")));
+        assert!(
+            guard.enter(s(22), at("10.0.0.1")).is_err()
+                && guard.enter(s(22), at("10.0.0.2")).is_ok()
+        );
+        assert!(
+            guard.enter(s(81), at("10.0.0.1")).is_err()
+                && guard.enter(s(82), at("10.0.0.1")).is_ok()
+        );
         assert_eq!(guard.bans(), 1);
     }
 
@@ -346,8 +378,11 @@ mod tests {
             bounds.exempt = vec!["10.0.0.0/8".parse().expect("a network")];
             bounds.connections_per_address_max = 1;
         });
-        assert!((0..9).all(|_| guard.enter(Now(0), at("10.1.2.3"))));
-        assert!(guard.enter(Now(0), at("11.1.2.3")) && !guard.enter(Now(0), at("11.1.2.3")));
+        assert!((0..9).all(|_| guard.enter(Now(0), at("10.1.2.3")).is_ok()));
+        assert!(
+            guard.enter(Now(0), at("11.1.2.3")).is_ok()
+                && guard.enter(Now(0), at("11.1.2.3")).is_err()
+        );
     }
 
     #[test]
@@ -380,6 +415,6 @@ mod tests {
         (0..2).for_each(|_| guard.refused(Now(0), of(1)));
         (2..2 * MARKS_MAX as u32).for_each(|number| guard.refused(Now(0), of(number)));
         assert!(lock(&guard.addresses).refusals.0.len() <= MARKS_MAX);
-        assert!(!guard.enter(Now(0), of(1)), "still banned");
+        assert!(guard.enter(Now(0), of(1)).is_err(), "still banned");
     }
 }

@@ -51,6 +51,11 @@ impl Now {
         Deadline::at_us(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
     }
 
+    /// Whole seconds, which last for 136 years.
+    pub fn seconds(self) -> u32 {
+        (self.0 / 1_000_000) as u32
+    }
+
     /// Microseconds since `earlier`; zero if `earlier` is in the future.
     pub fn since_us(self, earlier: Now) -> u64 {
         self.0.saturating_sub(earlier.0)

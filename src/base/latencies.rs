@@ -100,8 +100,8 @@ impl Recording {
         }
     }
 
-    /// Empties the histograms without freeing their memory.
+    /// Empties the histograms, their maxima included, without freeing their memory.
     pub fn clear(&mut self) {
-        self.0.iter_mut().filter(|histogram| !histogram.is_empty()).for_each(Histogram::clear);
+        self.0.iter_mut().filter(|histogram| !histogram.is_empty()).for_each(Histogram::reset);
     }
 }

@@ -106,6 +106,36 @@ pub const TIMERS_PER_TURN_MIN: usize = 64;
 /// Number of sessions per turn whose subscriptions are checked after a change of the access rules.
 pub const SESSIONS_CHECKED_PER_TURN: usize = 256;
 
+/// Number of questions of operators that a core works on at a time.
+pub const QUESTIONS_MAX: usize = 16;
+
+/// Number of sessions or messages that a core looks at per turn for questions of operators.
+pub const LOOKED_AT_PER_TURN: usize = 256;
+
+/// Bytes of answers to questions of operators that a core collects per turn.
+pub const ANSWER_BYTES_PER_TURN: usize = 64 * 1024;
+
+/// Events of a trace that wait for its reader, on each core.
+pub const TRACE_EVENTS_MAX: usize = 8_192;
+
+/// Bytes of these events.
+pub const TRACE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Traces at the same time.
+pub const TRACES_MAX: usize = 4;
+
+/// Entries and bytes of one page of an answer. The last entry of a page may exceed the bytes.
+pub const PAGE_ENTRIES_MAX: usize = 1_000;
+
+/// See [`PAGE_ENTRIES_MAX`].
+pub const PAGE_BYTES_MAX: usize = 512 * 1024;
+
+/// Seconds after which a question is answered with what has been found so far.
+pub const QUESTION_S: u64 = 10;
+
+/// Entries of the list of bans.
+pub const BANS_MAX: usize = 10_000;
+
 /// Number of retained topics visited for one connection before others get a turn.
 pub const RETAINED_STEPS_MAX: usize = 512;
 
@@ -224,6 +254,9 @@ pub const LEFT_WILLS_PER_TURN: usize = 500;
 
 /// Bytes of records that a core writes to a checkpoint per turn.
 pub const CHECKPOINT_BYTES: usize = 128 * 1024;
+
+/// Places of sessions, queues and windows that a core looks at for a checkpoint per turn.
+pub const CHECKPOINT_PLACES: usize = 16_384;
 
 const _: () = assert!(JOURNAL_BATCH_BYTES < JOURNAL_BYTES_MAX);
 const _: () = assert!(JOURNAL_BYTES_MAX < JOURNAL_BYTES_FAR);

@@ -48,14 +48,20 @@ pub struct Rate {
     second: AtomicU64,
     lines: AtomicU32,
     suppressed: AtomicU64,
+    lines_max: u32,
 }
 
 impl Rate {
     /// Creates a counter without lines.
     #[expect(clippy::new_without_default, reason = "only used in statics")]
     pub const fn new() -> Self {
+        Self::with_max(LINES_PER_SECOND_MAX)
+    }
+
+    /// Creates a counter that admits so many lines per second.
+    pub const fn with_max(lines_max: u32) -> Self {
         let (second, suppressed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { second, lines: AtomicU32::new(0), suppressed }
+        Self { second, lines: AtomicU32::new(0), suppressed, lines_max }
     }
 
     /// Whether one more line may be written; if so, the number of lines suppressed before it, if
@@ -68,13 +74,18 @@ impl Rate {
             self.second.store(second, Relaxed);
             self.lines.store(0, Relaxed);
         }
-        if self.lines.fetch_add(1, Relaxed) >= LINES_PER_SECOND_MAX {
-            self.lines.store(LINES_PER_SECOND_MAX, Relaxed);
-            self.suppressed.fetch_add(1, Relaxed);
-            LEFT_OUT.fetch_add(1, Relaxed);
-            return Err(Suppressed);
+        if self.lines.fetch_add(1, Relaxed) >= self.lines_max {
+            self.lines.store(self.lines_max, Relaxed);
+            return Err(self.suppress());
         }
         Ok(Some(self.suppressed.swap(0, Relaxed)).filter(|&lines| lines > 0))
+    }
+
+    /// Counts a line that is left out for another reason, such as a limit of its own.
+    pub fn suppress(&self) -> Suppressed {
+        self.suppressed.fetch_add(1, Relaxed);
+        LEFT_OUT.fetch_add(1, Relaxed);
+        Suppressed
     }
 }
 
@@ -99,6 +110,37 @@ macro_rules! rated {
 }
 pub(crate) use rated;
 
+/// Logs like `tracing::LEVEL!(…)` if `admit` returns `Ok`, for a limit that is not one of the call site:
+/// `rated_by!(info, left_out = admit, field = …, left_out, "text")`.
+macro_rules! rated_by {
+    (info, $left_out:ident = $admit:expr, $($line:tt)+) => {{
+        if tracing::enabled!(tracing::Level::INFO)
+            && let Ok($left_out) = $admit
+        {
+            tracing::info!($($line)+);
+        }
+    }};
+}
+pub(crate) use rated_by;
+
+/// Maximum displayed length of a text with details in bytes.
+const DETAIL_BYTES_MAX: usize = 512;
+
+/// A log field with a text that may contain peer-chosen parts, and that may be longer than a name.
+pub fn detail(text: &str) -> DisplayValue<Detail<'_>> {
+    tracing::field::display(Detail(text))
+}
+
+/// Text like a [`Name`], of which more is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Detail<'a>(pub &'a str);
+
+impl fmt::Display for Detail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_cut(f, self.0, DETAIL_BYTES_MAX)
+    }
+}
+
 /// A log field with peer-chosen text.
 pub fn name(text: &str) -> DisplayValue<Name<'_>> {
     tracing::field::display(Name(text))
@@ -111,18 +153,22 @@ pub struct Name<'a>(pub &'a str);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.floor_char_boundary(NAME_BYTES_MAX)];
-        for character in shown.chars() {
-            // Including characters that change the text direction.
-            match character.is_control() || is_invisible(character) {
-                true => write!(f, "{}", character.escape_unicode())?,
-                false => f.write_char(character)?,
-            }
+        write_cut(f, self.0, NAME_BYTES_MAX)
+    }
+}
+
+fn write_cut(f: &mut fmt::Formatter<'_>, text: &str, bytes_max: usize) -> fmt::Result {
+    let shown = &text[..text.floor_char_boundary(bytes_max)];
+    for character in shown.chars() {
+        // Including characters that change the text direction.
+        match character.is_control() || is_invisible(character) {
+            true => write!(f, "{}", character.escape_unicode())?,
+            false => f.write_char(character)?,
         }
-        match shown.len() < self.0.len() {
-            true => write!(f, "… ({} bytes)", self.0.len()),
-            false => Ok(()),
-        }
+    }
+    match shown.len() < text.len() {
+        true => write!(f, "… ({} bytes)", text.len()),
+        false => Ok(()),
     }
 }
 

@@ -77,7 +77,8 @@ impl Drops {
 }
 
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident $topic:literal $of:ident $nature:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident $topic:literal $of:ident $nature:ident
+        $(as $series:literal $($label:ident $label_value:literal)?)?;)+) => {
         /// Counters since the start, and gauges, of one core or summed over all.
         #[derive(Clone, Debug, Default)]
         pub struct Metrics {
@@ -93,17 +94,17 @@ macro_rules! counters {
         impl Metrics {
             /// Every broker-wide counter with its `$SYS/broker/` topic.
             pub fn topics(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$(($topic, self.$name, Of::$of),)+]
+                [$(($topic, self.$name, Scope::$of),)+]
                     .into_iter()
-                    .filter(|(_, _, of)| *of != Of::Core)
+                    .filter(|(_, _, of)| *of != Scope::Core)
                     .map(|(topic, value, _)| (topic, value))
             }
 
             /// The counters shown per core, under `$SYS/broker/cores/N/`.
             pub fn core_topics(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$(($topic, self.$name, Of::$of),)+]
+                [$(($topic, self.$name, Scope::$of),)+]
                     .into_iter()
-                    .filter(|(_, _, of)| matches!(of, Of::Core | Of::BrokerAndCore))
+                    .filter(|(_, _, of)| matches!(of, Scope::Core | Scope::BrokerAndCore))
                     .map(|(topic, value, _)| (topic, value))
             }
 
@@ -112,10 +113,34 @@ macro_rules! counters {
                 [$((stringify!($name), self.$name, NumberKind::$nature),)+].into_iter()
             }
 
+            /// All counters and gauges as monitoring systems name them.
+            pub fn series(&self) -> impl Iterator<Item = Series> {
+                [$(Series {
+                    #[allow(unused_mut, unused_assignments, reason = "not every row has a name of its own")]
+                    name: {
+                        let mut name = stringify!($name);
+                        $(name = $series;)?
+                        name
+                    },
+                    #[allow(unused_mut, unused_assignments, reason = "not every row has a label")]
+                    label: {
+                        let mut label: Option<(&'static str, &'static str)> = None;
+                        $($(label = Some((stringify!($label), $label_value));)?)?
+                        label
+                    },
+                    help: concat!($($doc),+),
+                    scope: Scope::$of,
+                    kind: NumberKind::$nature,
+                    is_in_microseconds: stringify!($name).ends_with("_us"),
+                    value: self.$name,
+                },)+]
+                .into_iter()
+            }
+
             /// Adds the counters of another core. Values that are the same on every core are not
             /// added.
             pub fn add(&mut self, other: &Self) {
-                $(if Of::$of != Of::EachAlike {
+                $(if Scope::$of != Scope::EachAlike {
                     self.$name += other.$name;
                 })+
                 for (drop, _) in DROPS {
@@ -144,9 +169,39 @@ macro_rules! counters {
     };
 }
 
+/// A row of the table below as monitoring systems name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Series {
+    /// The name, without the prefix of the program and the suffix of counters. Rows with the same name differ in
+    /// their labels; one without a label is then the total of the others and of what has no row.
+    pub name: &'static str,
+    /// Name and value of the label, if the row has one.
+    pub label: Option<(&'static str, &'static str)>,
+    /// Documentation of the row.
+    pub help: &'static str,
+    /// The scope.
+    pub scope: Scope,
+    /// The kind.
+    pub kind: NumberKind,
+    /// Whether the value is a number of microseconds.
+    pub is_in_microseconds: bool,
+    /// The value.
+    pub value: u64,
+}
+
+/// Documentation of the series that several rows share.
+pub const SHARED_SERIES: [(&str, &str); 6] = [
+    ("clients_refused", "Clients that the access control refused, by reason."),
+    ("connections", "Network Connections by state: open ones, before and after CONNECT."),
+    ("connections_closed", "Connections that the broker closed, by reason."),
+    ("kernel_tls_skipped", "Connections not moved to kernel TLS, by reason."),
+    ("messages_received", "PUBLISH packets received."),
+    ("sessions", "Sessions by state: with a connection, or without."),
+];
+
 /// The scope of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+pub enum Scope {
     /// The broker: the sum over its cores.
     Broker,
     /// The broker, and each core separately.
@@ -186,11 +241,11 @@ counters! {
     /// Connections refused: too many, rate too high, or no memory.
     connections_refused "connections/refused" Broker Counter;
     /// Open connections, before and after CONNECT.
-    connections_open "connections/open" BrokerAndCore Gauge;
+    connections_open "connections/open" BrokerAndCore Gauge as "connections" state "open";
     /// Connected clients.
-    clients_connected "clients/connected" BrokerAndCore Gauge;
+    clients_connected "clients/connected" BrokerAndCore Gauge as "sessions" state "connected";
     /// Sessions without a connection.
-    clients_disconnected "clients/disconnected" Broker Gauge;
+    clients_disconnected "clients/disconnected" Broker Gauge as "sessions" state "disconnected";
     /// Wills of clients that were connected when the broker stopped and have not returned.
     wills_left "wills/left" Broker Gauge;
     /// Maximum number of concurrently connected clients.
@@ -198,55 +253,85 @@ counters! {
     /// Sessions that expired.
     sessions_expired "clients/expired" Broker Counter;
     /// Connections taken over by a newer one with the same Client Identifier.
-    takeovers "clients/takeovers" Broker Counter;
+    takeovers "clients/takeovers" Broker Counter as "session_takeovers";
     /// Connections closed because of a protocol violation.
-    violations "connections/violations" Broker Counter;
+    violations "connections/violations" Broker Counter as "connections_closed" reason "protocol-violation";
     /// Connections closed because Keep Alive or the CONNECT timeout passed.
-    timeouts "connections/timeouts" Broker Counter;
+    timeouts "connections/timeouts" Broker Counter as "connections_closed" reason "timeout";
     /// Connections closed because of an invalid PROXY header, TLS or WebSocket input.
-    transport_faults "connections/transport-faults" Broker Counter;
+    transport_faults "connections/transport-faults" Broker Counter as "connections_closed" reason "transport-fault";
     /// Connections closed because an unfinished packet exceeded the input memory.
-    input_refused "connections/input-refused" Broker Counter;
+    input_refused "connections/input-refused" Broker Counter as "connections_closed" reason "input-memory";
     /// Completed TLS handshakes.
     tls_handshakes "tls/handshakes" BrokerAndCore Counter;
     /// TLS handshakes that resumed a session by its ticket.
     tls_resumed "tls/resumed" Broker Counter;
     /// Steps of TLS handshakes that were deferred to a later turn.
-    tls_waited "tls/waited" BrokerAndCore Counter;
+    tls_waited "tls/waited" BrokerAndCore Counter as "tls_handshakes_deferred";
     /// Connections moved to kernel TLS.
-    kernel_tls_taken "tls/kernel/taken" Broker Counter;
+    kernel_tls_taken "tls/kernel/taken" Broker Counter as "kernel_tls_connections";
     /// Connections not moved to kernel TLS because the kernel does not support their cipher.
-    kernel_tls_left_cipher "tls/kernel/left/cipher" Broker Counter;
+    kernel_tls_left_cipher "tls/kernel/left/cipher" Broker Counter as "kernel_tls_skipped" reason "cipher";
     /// Connections not moved to kernel TLS because no check found them between two records.
-    kernel_tls_left_busy "tls/kernel/left/busy" Broker Counter;
+    kernel_tls_left_busy "tls/kernel/left/busy" Broker Counter as "kernel_tls_skipped" reason "busy";
     /// Connections not moved to kernel TLS because their sockets could not be prepared.
-    kernel_tls_left_refused "tls/kernel/left/refused" Broker Counter;
+    kernel_tls_left_refused "tls/kernel/left/refused" Broker Counter as "kernel_tls_skipped" reason "refused";
     /// Connections closed because the kernel did not accept their keys.
-    kernel_tls_failed "tls/kernel/ended/failed" Broker Counter;
+    kernel_tls_failed "tls/kernel/ended/failed" Broker Counter as "connections_closed" reason "kernel-tls-failed";
     /// Connections closed because of a TLS KeyUpdate, which the kernel does not support.
-    kernel_tls_key_updates "tls/kernel/ended/key-update" Broker Counter;
+    kernel_tls_key_updates "tls/kernel/ended/key-update" Broker Counter as "connections_closed" reason "kernel-tls-key-update";
     /// Connections closed because their keys reached the confidentiality limit.
-    kernel_tls_spent "tls/kernel/ended/spent" Broker Counter;
+    kernel_tls_spent "tls/kernel/ended/spent" Broker Counter as "connections_closed" reason "kernel-tls-spent";
     /// Clients that the access control refused.
     clients_refused "clients/refused" Broker Counter;
     /// Clients refused because the session belongs to another user.
-    sessions_guarded "clients/refused/session-of-another" Broker Counter;
+    sessions_guarded "clients/refused/session-of-another" Broker Counter as "clients_refused" reason "session-of-another";
     /// Clients refused because the rules do not allow their Client Identifier.
-    identifiers_denied "clients/refused/identifier" Broker Counter;
+    identifiers_denied "clients/refused/identifier" Broker Counter as "clients_refused" reason "identifier";
+    /// Clients refused because they, their user or their network are banned by an operator.
+    clients_banned "clients/refused/banned" Broker Counter as "clients_refused" reason "banned";
+    /// Questions and commands of operators.
+    questions "admin/questions" Broker Counter;
+    /// Questions of operators that were refused because too many were in progress.
+    questions_refused "admin/questions-refused" Broker Counter;
+    /// Traces that this core records events for.
+    traces_running "admin/traces" EachAlike Gauge;
+    /// Events that traces have selected.
+    trace_events "admin/trace-events" Broker Counter;
+    /// Events that traces have selected and not shown, because their readers were too slow.
+    trace_events_missed "admin/trace-events-missed" Broker Counter;
+    /// Sampled messages whose spans went to the exporter of telemetry.
+    spans_recorded "telemetry/spans" Broker Counter as "telemetry_spans";
+    /// Sampled messages whose spans were dropped, because too many were open or waited for the exporter.
+    spans_dropped "telemetry/spans-dropped" Broker Counter as "telemetry_spans_dropped";
     /// Sessions ended because another user owns the Client Identifier.
     foreign_sessions_ended "clients/foreign-sessions-ended" Broker Counter;
     /// Clients refused because their user has reached its quota of sessions.
-    sessions_over_user "clients/refused/sessions-of-user" Broker Counter;
+    sessions_over_user "clients/refused/sessions-of-user" Broker Counter as "clients_refused" reason "sessions-of-user";
     /// Connections closed because their credentials expired.
-    stays_ended "clients/expired-credentials" Broker Counter;
+    stays_ended "clients/expired-credentials" Broker Counter as "connections_closed" reason "credentials-expired";
     /// Connections closed because a reload withdrew their credentials.
-    credentials_withdrawn "clients/withdrawn-credentials" Broker Counter;
+    credentials_withdrawn "clients/withdrawn-credentials" Broker Counter as "connections_closed" reason "credentials-withdrawn";
     /// Successful reloads of the access control's files.
     access_reloads "access/reloads" EachAlike Counter;
     /// Failed reloads; the previous files stay in force.
     access_reloads_failed "access/reloads-failed" EachAlike Counter;
+    /// Users in the user database.
+    database_users "access/database/users" EachAlike Gauge as "access_database_users";
+    /// Rules in the user database.
+    database_rules "access/database/rules" EachAlike Gauge as "access_database_rules";
+    /// Questions to the server that authorizes clients.
+    authorization_asked "access/authorization/asked" EachAlike Counter as "authorization_requests";
+    /// Of these, questions without an answer.
+    authorization_failed "access/authorization/failed" EachAlike Counter as "authorization_requests_failed";
+    /// Cached answers of that server.
+    authorization_cached "access/authorization/cached" EachAlike Gauge as "authorization_answers_cached";
+    /// Seconds since the keys for tokens were fetched.
+    key_set_age_s "access/key-set/age" EachAlike Gauge as "access_key_set_age_seconds";
+    /// Failed attempts to fetch the keys for tokens.
+    key_set_failures "access/key-set/failures" EachAlike Counter as "access_key_set_failures";
     /// Pending authentications and other answers of the access control.
-    access_unfinished "access/unfinished" EachAlike Gauge;
+    access_unfinished "access/unfinished" EachAlike Gauge as "access_decisions_pending";
     /// Connections closed right after accept because of their address.
     connections_turned_away "connections/turned-away" EachAlike Counter;
     /// Bans of addresses and of clients.
@@ -256,13 +341,13 @@ counters! {
     /// MQTT Control Packets sent.
     packets_sent "messages/sent" Broker Counter;
     /// PUBLISH packets received.
-    publishes_received "publish/messages/received" BrokerAndCore Counter;
+    publishes_received "publish/messages/received" BrokerAndCore Counter as "messages_received";
     /// PUBLISH packets sent.
-    publishes_sent "publish/messages/sent" BrokerAndCore Counter;
+    publishes_sent "publish/messages/sent" BrokerAndCore Counter as "messages_sent";
     /// Bytes received.
-    bytes_received "bytes/received" Broker Counter;
+    bytes_received "bytes/received" Broker Counter as "received_bytes";
     /// Bytes handed to the network.
-    bytes_sent "bytes/sent" Broker Counter;
+    bytes_sent "bytes/sent" Broker Counter as "sent_bytes";
     /// Subscriptions.
     subscriptions "subscriptions/count" Broker Gauge;
     /// Subscriptions whose filter has a wildcard.
@@ -280,11 +365,11 @@ counters! {
     /// Retained messages removed because their Message Expiry Interval passed.
     retained_expired "retained messages/expired" EachAlike Counter;
     /// Times a client's socket was not read because the client exceeded its rate limit.
-    clients_throttled "clients/throttled" Broker Counter;
+    clients_throttled "clients/throttled" Broker Counter as "client_rate_pauses";
     /// Times a client's socket was not read because the client did not read its acknowledgements.
-    clients_unread "clients/unread" Broker Counter;
+    clients_unread "clients/unread" Broker Counter as "client_unread_pauses";
     /// Times a publisher's socket was not read because consumers were congested.
-    publishers_paused "publishers/paused" Broker Counter;
+    publishers_paused "publishers/paused" Broker Counter as "publisher_pauses";
     /// Consumers without progress for so long that publishers no longer wait for them.
     consumers_stuck "consumers/stuck" Broker Counter;
     /// Messages in the queues of sessions.
@@ -310,7 +395,7 @@ counters! {
     /// 1 while the store is full: publishers wait.
     store_full "store/full" EachAlike Gauge;
     /// Log lines suppressed by the rate limit.
-    log_lines_left_out "log/left-out" EachAlike Counter;
+    log_lines_left_out "log/left-out" EachAlike Counter as "log_lines_suppressed";
     /// Log lines that could not be written: disk full, reader gone or stalled.
     log_lines_lost "log/lost" EachAlike Counter;
     /// Batches sent to other cores.
@@ -335,10 +420,10 @@ counters! {
     sessions_divided "work/sessions-divided" Core Counter;
     /// Messages and fan-out batches whose delivery took several turns.
     fan_outs_divided "work/fan-outs-divided" Core Counter;
-    /// Microseconds this core was busy.
-    busy_us "busy/us" Core Counter;
+    /// Time for which this core was busy.
+    busy_us "busy/us" Core Counter as "busy_seconds";
     /// Times the core handled timers a second late or more: it was stopped or overloaded.
-    turns_late "busy/late" Core Counter;
+    turns_late "busy/late" Core Counter as "late_turns";
     /// Busy time since the last report, in percent.
     busy_percent "busy/percent" Core Derived;
     /// System calls to submit or wait.
@@ -362,6 +447,20 @@ pub struct AccessCounts {
     pub reloads: u64,
     /// Failed reloads; the previous files stay in force.
     pub reloads_failed: u64,
+    /// Users in the user database.
+    pub database_users: u64,
+    /// Rules in the user database.
+    pub database_rules: u64,
+    /// Questions to the server that authorizes clients.
+    pub authorization_asked: u64,
+    /// Of these, questions without an answer.
+    pub authorization_failed: u64,
+    /// Cached answers of that server.
+    pub authorization_cached: u64,
+    /// Seconds since the keys for tokens were fetched.
+    pub key_set_age_s: u64,
+    /// Failed attempts to fetch the keys for tokens.
+    pub key_set_failures: u64,
     /// Jobs that run in the pool or wait for it.
     pub unfinished: u64,
     /// Connections closed right after accept because of their address.
@@ -396,6 +495,13 @@ impl Metrics {
     pub fn note_access(&mut self, counts: AccessCounts) {
         self.access_reloads = counts.reloads;
         self.access_reloads_failed = counts.reloads_failed;
+        self.database_users = counts.database_users;
+        self.database_rules = counts.database_rules;
+        self.authorization_asked = counts.authorization_asked;
+        self.authorization_failed = counts.authorization_failed;
+        self.authorization_cached = counts.authorization_cached;
+        self.key_set_age_s = counts.key_set_age_s;
+        self.key_set_failures = counts.key_set_failures;
         self.access_unfinished = counts.unfinished;
         self.connections_turned_away = counts.turned_away;
         self.bans = counts.bans;
@@ -430,6 +536,27 @@ mod tests {
         }
         for (_, cause) in DROPS {
             assert!(text.contains(&format!("| `{cause}` |")), "docs/metrics.md lacks {cause}");
+        }
+    }
+
+    #[test]
+    fn series_with_labels_are_documented_together() {
+        let metrics = Metrics { timeouts: 3, busy_us: 5, ..Metrics::default() };
+        let of = |name: &str| -> Vec<Series> {
+            metrics.series().filter(|series| series.name == name).collect()
+        };
+        let closed = of("connections_closed");
+        let timeouts = closed.iter().find(|series| series.label == Some(("reason", "timeout")));
+        assert_eq!(timeouts.expect("a row").value, 3);
+        assert!(of("busy_seconds")[0].is_in_microseconds);
+        for series in metrics.series() {
+            let is_shared = SHARED_SERIES.iter().any(|(name, _)| *name == series.name);
+            let has_label = of(series.name).iter().any(|series| series.label.is_some());
+            assert!(is_shared || !has_label, "SHARED_SERIES lacks {}", series.name);
+            assert!(is_shared || of(series.name).len() == 1, "{} has two rows", series.name);
+        }
+        for (name, _) in SHARED_SERIES {
+            assert!(!of(name).is_empty(), "no row is named {name}");
         }
     }
 

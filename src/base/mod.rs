@@ -2,11 +2,15 @@
 
 pub(crate) mod atomic;
 pub mod clock;
+#[cfg(feature = "http-hook")]
+pub(crate) mod http;
 pub mod identity;
 pub mod ids;
 pub mod latencies;
 pub mod limits;
+pub mod log_format;
 pub mod log_rate;
+pub mod log_sink;
 pub mod metrics;
 pub mod notifier;
 pub mod output;

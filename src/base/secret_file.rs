@@ -1,5 +1,7 @@
-//! Files with secrets: a warning if everybody on the machine can read them.
+//! Files with secrets: a warning if everybody on the machine can read them, and a way to replace them.
 
+#[cfg(feature = "admin")]
+use std::io;
 use std::path::Path;
 
 /// Warns in the log if everybody can read the file, which contains `what`.
@@ -23,4 +25,26 @@ pub fn is_open_to_others(path: &Path) -> bool {
 #[cfg(not(unix))]
 pub fn is_open_to_others(_path: &Path) -> bool {
     false
+}
+
+/// Replaces a file, or creates it, readable by its owner only. A crash leaves the old content or the new one.
+#[cfg(feature = "admin")]
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    match path.parent() {
+        #[cfg(unix)]
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use super::console::print;
 use super::{AclCommand, Exit, Failure, PasswdCommand};
-use crate::access::acl::{Rules, Subject, Wish};
+use crate::access::acl::{Covered, Rules, Subject, Wish};
 use crate::access::password_file::{self, Passwords};
 use crate::access::read_rules;
-use crate::config::Settings;
+use crate::config::{AclFormat, Settings};
 use crate::wire::Qos;
 
 /// The text to print, and whether the answer is yes.
@@ -65,6 +65,10 @@ fn change_or_ask_passwords(
             password_file::remove(path, user)?;
             (format!("{at}: {user} removed"), true)
         }
+        PasswdCommand::Upgrade => {
+            let upgraded = password_file::upgrade(path, hashing)?;
+            (format!("{at}: hashes protected by Argon2id: {upgraded}"), true)
+        }
         PasswdCommand::List => (Passwords::read(path, hashing)?.names().join("\n"), true),
         PasswdCommand::Verify { user } => {
             let passwords = Passwords::read(path, hashing)?;
@@ -77,7 +81,8 @@ fn change_or_ask_passwords(
     })
 }
 
-fn new_password(user: &str) -> Result<String, Box<dyn Error>> {
+/// Asks for a new password, twice on a terminal.
+pub(super) fn new_password(user: &str) -> Result<String, Box<dyn Error>> {
     let password = read_password(&format!("New password of {user}: "))?;
     if password.is_empty() {
         return Err("the password is empty".into());
@@ -100,7 +105,8 @@ fn read_password(prompt: &str) -> Result<String, Box<dyn Error>> {
 }
 
 fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
-    let AclCommand::Check { user, topic, client, publish, subscribe, qos, retain, file } = what;
+    let AclCommand::Check { user, topic, client, publish, subscribe, qos, retain, file, format } =
+        what;
     let path = match file {
         Some(path) => path,
         None if !settings.access.acl_file.as_os_str().is_empty() => &settings.access.acl_file,
@@ -112,7 +118,12 @@ fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
             );
         }
     };
-    let rules = read_rules(path)?;
+    let format = match format.as_deref() {
+        Some("mosquitto") => AclFormat::Mosquitto,
+        Some(_) => AclFormat::Ringmq,
+        None => settings.access.acl_format,
+    };
+    let rules = read_rules(path, format)?;
     let qos = Qos::try_from(*qos).map_err(|_| "--qos: 0, 1 or 2 is expected")?;
     let user = Some(user.as_str()).filter(|user| *user != "-");
     let client_identifier = client.as_deref().unwrap_or_default();
@@ -137,7 +148,10 @@ fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
         question.ask_identifier(topic.is_none())?;
     }
     for (name, topic, wish) in wishes {
-        question.ask(name, topic, qos, &wish)?;
+        match wish {
+            Wish::Subscribe { filter, .. } if rules.is_filtering() => question.ask_part(filter)?,
+            _ => question.ask(name, topic, qos, &wish)?,
+        }
     }
     Ok((question.text.trim_end().to_owned(), question.is_allowed))
 }
@@ -191,6 +205,25 @@ impl Question<'_> {
             Some((rule, section)) => self.explain(rule, rule.line, section),
             None => writeln!(self.text, ": no rule in {} applies", self.path.display()),
         }
+    }
+
+    /// Checks how much of what a filter matches a client receives.
+    fn ask_part(&mut self, filter: &str) -> fmt::Result {
+        let sections = self.rules.sections_of(&self.subject);
+        let covered = self.rules.covered(&sections, &self.subject, filter);
+        let is_shared = filter.starts_with("$share/");
+        let (word, part) = match covered {
+            Covered::Whole => ("allowed", "everything"),
+            Covered::Part { .. } if is_shared => ("denied", "a part"),
+            Covered::Part { .. } => ("allowed", "a part"),
+            Covered::Nothing { .. } => ("denied", "nothing"),
+        };
+        self.is_allowed &= word == "allowed";
+        let (who, at) = (self.who(), self.path.display());
+        writeln!(
+            self.text,
+            "subscribe {filter}: {word} for {who}: the rules in {at} let the client receive {part} of it"
+        )
     }
 
     fn who(&self) -> String {

@@ -1,17 +1,20 @@
-//! Command-line flags, which override the configuration file.
+//! Command-line flags, which override environment variables and the configuration file.
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::InPlace;
 use crate::config::{
-    Addresses, ConfigError, Cores, ExecutorKind, LogFormat, LogLevel, Mode, Settings, StatsFormat,
+    Addresses, ConfigError, Configuration, Cores, ExecutorKind, LogFormat, LogLevel, Mode,
+    StatsFormat,
 };
+use crate::mosquitto::configuration::Generation;
 
 /// An MQTT broker that gets everything out of one machine.
 ///
 /// Without flags, the broker listens on `127.0.0.1:1883` and `[::1]:1883`, for clients on this machine.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "broker", version, about, after_long_help = EXIT_CODES)]
 pub struct Flags {
     /// Command to run instead of the broker.
@@ -32,9 +35,25 @@ pub struct Flags {
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
+    /// Configuration file of Mosquitto, used as it is, with the defaults of Mosquitto.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub mosquitto_conf: Option<PathBuf>,
+
+    /// Release of Mosquitto whose defaults are used with its configuration file.
+    #[arg(long, value_name = "RELEASE", default_value = "2.1", global = true)]
+    pub mosquitto: Generation,
+
+    /// The flags of Mosquitto, if the program is called by its name.
+    #[arg(skip)]
+    pub in_place: Option<InPlace>,
+
     /// Check the configuration, report errors, and exit.
     #[arg(long)]
     pub check_config: bool,
+
+    /// Print every effective setting with its origin, and exit.
+    #[arg(long, conflicts_with = "check_config")]
+    pub print_config: bool,
 
     /// Format of the log on standard error.
     #[arg(long, value_name = "FORMAT")]
@@ -90,7 +109,7 @@ pub struct Flags {
 }
 
 /// Commands other than running the broker.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Describe this machine, its limits, and suitable settings.
     Platform {
@@ -120,6 +139,12 @@ pub enum Command {
         #[command(subcommand)]
         what: PasswdCommand,
     },
+    /// Check and convert configuration files of Mosquitto.
+    Mosquitto {
+        /// The command.
+        #[command(subcommand)]
+        what: MosquittoCommand,
+    },
     /// Evaluate a file of access rules.
     Acl {
         /// The command.
@@ -132,6 +157,10 @@ pub enum Command {
         #[command(subcommand)]
         what: StoreCommand,
     },
+    /// Ask and steer a running broker through its admin interface.
+    #[cfg(feature = "admin")]
+    #[command(after_long_help = CTL_EXIT_CODES)]
+    Ctl(super::ctl::CtlFlags),
     /// Manage the Windows service, which starts with the machine.
     #[cfg(all(feature = "service", windows))]
     Service {
@@ -167,6 +196,8 @@ pub enum PasswdCommand {
         /// User Name.
         user: String,
     },
+    /// Protect the hashes of mosquitto_passwd, which are fast to guess, by Argon2id; no password is needed.
+    Upgrade,
     /// List all users.
     List,
     /// Check a password of a user; exit code 1 if it is wrong.
@@ -213,6 +244,25 @@ pub enum AclCommand {
         /// The file of access rules, instead of the configured one.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+
+        /// The syntax of the file, instead of the configured one.
+        #[arg(long, value_parser = ["ringmq", "mosquitto"])]
+        format: Option<String>,
+    },
+}
+
+/// Commands for configuration files of Mosquitto.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MosquittoCommand {
+    /// Print how each line is taken over: same, translated, ignored or refused. Exit code 1 if one is refused.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print a configuration file of this broker with the same meaning.
+    Convert {
+        /// The file.
+        file: PathBuf,
     },
 }
 
@@ -231,8 +281,13 @@ pub enum StoreCommand {
     Compact,
     /// Write the content to standard output, one JSON object per line.
     Export,
-    /// Read the output of `export` from standard input into an empty store.
-    Import,
+    /// Read the output of `export` from standard input into an empty store, or the database of another broker
+    /// into any store.
+    Import {
+        /// What to import instead.
+        #[command(subcommand)]
+        from: Option<ImportCommand>,
+    },
     /// Keep the intact records of a damaged store, and move the damaged files aside.
     Repair,
     /// End the session of a client, for example of a user who does not come back: deletes its
@@ -244,47 +299,94 @@ pub enum StoreCommand {
     },
 }
 
+/// Databases of other brokers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Take sessions, queued and retained messages from `mosquitto.db` of Mosquitto 1.4 to 2.1. What the store
+    /// has already stays; the same file is imported once.
+    Mosquitto {
+        /// The database.
+        file: PathBuf,
+
+        /// Sessions belong to the users in the database from then on. Mosquitto up to 2.0.15 writes wrong ones.
+        #[arg(long)]
+        owners: bool,
+
+        /// Of a damaged database, take the part before the damage.
+        #[arg(long)]
+        salvage: bool,
+    },
+}
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 stopped by SIGTERM or SIGINT, after a DISCONNECT to every client; 2 invalid flags or \
 configuration; 3 an address cannot be listened on; 4 the descriptor limit is too low for the configured \
 connections; 5 the store cannot be used; 1 any other error.";
 
+#[cfg(feature = "admin")]
+const CTL_EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 the broker answered no, or any other error; 2 invalid flags or files; 3 no admin \
+interface can be reached; 4 not allowed; 5 done in part.";
+
 impl Flags {
-    /// The settings: defaults, overridden by the file, overridden by flags.
-    pub fn settings(&self) -> Result<Settings, ConfigError> {
-        let mut settings = match &self.config {
-            Some(file) => Settings::from_file(file)?,
-            None => Settings::default(),
+    /// The configuration: defaults, overridden by files, by the environment, by flags.
+    pub fn configuration(&self) -> Result<Configuration, Vec<ConfigError>> {
+        let mut configuration = match (&self.mosquitto_conf, &self.in_place) {
+            (None, None) => Configuration::read(self.config.as_deref(), std::env::vars_os())?,
+            (file, in_place) => {
+                super::mosquitto::configuration(file.as_deref(), self.mosquitto, in_place.as_ref())?
+            }
         };
+        self.apply(&mut configuration);
+        configuration.check().map_err(|error| vec![error])?;
+        Ok(configuration)
+    }
+
+    /// Sets what flags override.
+    fn apply(&self, configuration: &mut Configuration) {
+        let mut set = Vec::new();
+        let settings = &mut configuration.settings;
         if !self.listen.is_empty() || !self.port.is_empty() {
             let ports = self.port.iter().map(|&port| Addresses::loopback(port));
             let all = self.listen.iter().cloned().chain(ports);
             settings.listen = all.flat_map(|addresses| addresses.0).collect();
+            let flag = if self.listen.is_empty() { "--port" } else { "--listen" };
+            set.push(("listen", flag));
         }
-        if let Some(cores) = &self.cores {
-            settings.cores = cores.clone();
-        }
-        if let Some(data) = &self.data {
-            settings.storage.data = data.clone().into();
-        }
-        settings.mode = self.mode.unwrap_or(settings.mode);
-        settings.numa |= self.numa;
-        settings.executor = self.executor.unwrap_or(settings.executor);
-        settings.log.format = self.log_format.unwrap_or(settings.log.format);
-        settings.log.level = match self.verbose {
-            0 => self.log_level.unwrap_or(settings.log.level),
-            1 => LogLevel::Debug,
-            _ => LogLevel::Trace,
+        let mut note = |key, flag, is_given: bool| {
+            if is_given {
+                set.push((key, flag))
+            }
         };
-        if let Some(interval_s) = self.stats {
-            settings.stats.enabled = true;
-            settings.stats.interval_s = interval_s.unwrap_or(settings.stats.interval_s);
+        note("cores", "--cores", over(&mut settings.cores, self.cores.clone()));
+        let data = self.data.clone().map(Into::into);
+        note("storage.data", "--data", over(&mut settings.storage.data, data));
+        note("mode", "--mode", over(&mut settings.mode, self.mode));
+        note("numa", "--numa", over(&mut settings.numa, self.numa.then_some(true)));
+        note("executor", "--executor", over(&mut settings.executor, self.executor));
+        note("log.format", "--log-format", over(&mut settings.log.format, self.log_format));
+        let (level, flag) = match self.verbose {
+            0 => (self.log_level, "--log-level"),
+            1 => (Some(LogLevel::Debug), "--verbose"),
+            _ => (Some(LogLevel::Trace), "--verbose"),
+        };
+        note("log.level", flag, over(&mut settings.log.level, level));
+        let stats = &mut settings.stats;
+        note("stats.enabled", "--stats", over(&mut stats.enabled, self.stats.map(|_| true)));
+        note("stats.interval_s", "--stats", over(&mut stats.interval_s, self.stats.flatten()));
+        note("stats.format", "--stats-format", over(&mut stats.format, self.stats_format));
+        note("stats.log", "--stats-log", over(&mut stats.log, self.stats_log.clone()));
+        for (key, flag) in set {
+            configuration.set_by_flag(key, flag);
         }
-        settings.stats.format = self.stats_format.unwrap_or(settings.stats.format);
-        if let Some(log) = &self.stats_log {
-            settings.stats.log.clone_from(log);
-        }
-        settings.check()?;
-        Ok(settings)
     }
+}
+
+/// Overrides a setting if its flag is given. Whether the flag is given.
+fn over<T>(setting: &mut T, flag: Option<T>) -> bool {
+    let is_given = flag.is_some();
+    if let Some(value) = flag {
+        *setting = value;
+    }
+    is_given
 }

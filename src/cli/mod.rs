@@ -6,8 +6,12 @@
 
 mod access;
 mod console;
+#[cfg(feature = "admin")]
+pub mod ctl;
 mod flags;
 mod log;
+mod mosquitto;
+mod pid_file;
 mod platform;
 mod serve;
 #[cfg(all(feature = "service", windows))]
@@ -16,16 +20,21 @@ mod signals;
 mod store;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::config::ConfigError;
 pub use console::print_error;
 #[cfg(all(feature = "service", windows))]
 pub use flags::ServiceCommand;
-pub use flags::{AclCommand, Command, Flags, PasswdCommand, StoreCommand};
+pub use flags::{
+    AclCommand, Command, Flags, ImportCommand, MosquittoCommand, PasswdCommand, StoreCommand,
+};
 pub use log::flush as flush_log;
+pub use mosquitto::{InPlace, flags as flags_of_process};
 
 /// Exit codes, which `--help` documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,26 +98,44 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
+/// The last of several errors of the configuration, after the others have been printed.
+fn after_others(errors: Vec<ConfigError>) -> Failure {
+    let mut failures = errors.into_iter().map(|error| Failure::new(Exit::Configuration, error));
+    let last = failures.next_back().expect("an error is the reason");
+    failures.for_each(|failure| print_error(&failure));
+    last
+}
+
 /// Runs the command that the flags name; without one, serves until stopped.
 pub fn run(flags: &Flags) -> Result<Exit, Failure> {
-    let settings = flags.settings().map_err(|error| Failure::new(Exit::Configuration, error))?;
+    let configuration = flags.configuration().map_err(after_others)?;
+    if flags.print_config {
+        return serve::print_config(&configuration);
+    }
+    if flags.in_place.as_ref().is_some_and(|of| of.is_in_background) && !flags.check_config {
+        return mosquitto::start_in_background();
+    }
+    let settings = configuration.settings.clone();
     match &flags.command {
         Some(Command::Platform { json, plan, cores, numa }) => {
             let plan = plan.then(|| (cores.as_ref().unwrap_or(&settings.cores), *numa));
             platform::run(plan, *json, &settings)
         }
         Some(Command::Passwd { file, what }) => access::passwd(what, file.as_deref(), &settings),
+        Some(Command::Mosquitto { what }) => mosquitto::run(what, flags.mosquitto),
         Some(Command::Acl { what }) => access::acl(what, &settings),
         Some(Command::Store { what }) => {
-            log::start(settings.log)?;
+            log::start(&settings.log)?;
             store::run(what, &settings)
         }
+        #[cfg(feature = "admin")]
+        Some(Command::Ctl(flags)) => ctl::run(flags, &settings),
         #[cfg(all(feature = "service", windows))]
         Some(Command::Service { what }) => service::run(*what, flags, settings),
         None if flags.check_config => serve::check(&settings),
         None => {
-            log::start(settings.log)?;
-            serve::run(settings)
+            log::start(&settings.log)?;
+            serve::run(configuration, flags)
         }
     }
 }

@@ -4,14 +4,15 @@ use std::error::Error;
 use std::sync::Arc;
 
 use super::console::{print, print_error};
-use super::{Exit, Failure, signals};
-use crate::access::{self, Control};
-use crate::config::Settings;
+use super::pid_file::PidFile;
+use super::{Exit, Failure, Flags, log, signals};
+use crate::access::{self, Control, Gate};
+use crate::config::{ConfigError, Configuration, Entry, Settings};
 use crate::control::reload::{self, Reload};
 use crate::control::stop::Stop;
 use crate::engine::Keys;
 use crate::platform;
-use crate::server::{self, Server, ServerError};
+use crate::server::{self, Server, ServerError, Summary};
 use crate::service::{self, HandedOver};
 use crate::stats::Prompt;
 
@@ -20,7 +21,8 @@ pub(super) fn check(settings: &Settings) -> Result<Exit, Failure> {
     let access = Control::open(settings).err();
     let access = access.map(|error| Failure::new(Exit::Configuration, error));
     let server = server::check(settings).into_iter().map(Failure::from);
-    let failures: Vec<Failure> = access.into_iter().chain(server).collect();
+    let log = log::check(&settings.log).err();
+    let failures: Vec<Failure> = log.into_iter().chain(access).chain(server).collect();
     failures.iter().for_each(|failure| print_error(failure));
     if let Some(failure) = failures.first() {
         return Ok(failure.exit);
@@ -31,11 +33,24 @@ pub(super) fn check(settings: &Settings) -> Result<Exit, Failure> {
     print(text, Exit::Success)
 }
 
+/// Prints every effective setting with its origin, a line for each.
+pub(super) fn print_config(configuration: &Configuration) -> Result<Exit, Failure> {
+    let lines: Vec<String> = configuration
+        .entries()
+        .iter()
+        .map(|Entry { key, value, origin, .. }| format!("{key} = {value}  # {origin}"))
+        .collect();
+    print(lines.join("\n"), Exit::Success)
+}
+
 /// Serves until a signal stops the broker.
-pub(super) fn run(settings: Settings) -> Result<Exit, Failure> {
+pub(super) fn run(configuration: Configuration, flags: &Flags) -> Result<Exit, Failure> {
     let (stop, reload) = (Stop::new(), Reload::new());
+    configuration.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+    let (settings, flags) = (configuration.settings.clone(), flags.clone());
+    reload.read_by(configuration, move || flags.configuration());
     let held = signals::hold().map_err(|error| Failure::new(Exit::Other, error))?;
-    let listen = |prompt| signals::listen(held, stop.clone(), reload.clone(), prompt);
+    let listen = |asked| signals::listen(held, stop.clone(), reload.clone(), asked);
     serve(settings, stop.clone(), &reload, listen, || {})?;
     Ok(Exit::Success)
 }
@@ -46,7 +61,7 @@ pub(super) fn serve(
     mut settings: Settings,
     stop: Stop,
     reload: &Reload,
-    listen_to_signals: impl FnOnce(Option<Prompt>) -> Result<(), Box<dyn Error>>,
+    listen_to_signals: impl FnOnce((Prompt, Summary)) -> Result<(), Box<dyn Error>>,
     when_serving: impl FnOnce(),
 ) -> Result<(), Failure> {
     let keys = keys().map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
@@ -55,21 +70,14 @@ pub(super) fn serve(
     let unlistenable = |error| Failure::new(Exit::Listen, error);
     let handed_over = HandedOver::from_manager().map_err(unlistenable)?;
     handed_over.configure(&mut settings).map_err(unlistenable)?;
-    let control =
-        Control::open(&settings).map_err(|error| Failure::new(Exit::Configuration, error))?;
-    if let Some(control) = &control {
-        let control = Arc::clone(control);
-        let stop = stop.clone();
-        reload.register("access", move || {
-            control.reload().map_err(|error| error.to_string())?;
-            stop.cores().into_iter().for_each(reload::check_access);
-            Ok(())
-        });
-    }
+    reload.begin(&settings);
+    let gate = Gate::open(&settings).map_err(|error| Failure::new(Exit::Configuration, error))?;
+    register_access(&gate, reload, &stop);
+    log::register(reload);
     access::log_policies(&settings);
-    let access = |notify| access::make(control.as_ref(), notify);
-    let server = Server::open(&settings, &access, keys, stop.clone(), reload, handed_over)?;
-    listen_to_signals(server.prompt()).map_err(|error| Failure::new(Exit::Other, error))?;
+    let server = Server::open(&settings, gate, keys, stop.clone(), reload, handed_over)?;
+    let asked = (server.prompt(), server.summary());
+    listen_to_signals(asked).map_err(|error| Failure::new(Exit::Other, error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         executor = server.kind().name(),
@@ -79,6 +87,8 @@ pub(super) fn serve(
         chosen_by = if connections_asked == 0 { "descriptors and memory" } else { "configuration" },
         "starting"
     );
+    let _pid_file = PidFile::write(&settings.pid_file)?;
+    super::user::become_configured(&settings)?;
     let open = server.open_listeners().to_vec();
     let say_serving = || {
         for listener in &open {
@@ -95,16 +105,44 @@ pub(super) fn serve(
     Ok(())
 }
 
+/// Registers the access control for reloads.
+fn register_access(gate: &Arc<Gate>, reload: &Reload, stop: &Stop) {
+    let (gate, stop) = (Arc::clone(gate), stop.clone());
+    reload.on_change("access", move |change| {
+        let prepared = gate
+            .prepare(change.wanted)
+            .map_err(|error| ConfigError::of_key(Some("access"), error.to_string()))?;
+        let Some(put_in_force) = prepared else { return Ok(None) };
+        let (stop, wanted) = (stop.clone(), change.wanted.clone());
+        let is_changed = change.running.access != wanted.access;
+        Ok(Some(Box::new(move || {
+            put_in_force();
+            if is_changed {
+                access::log_policies(&wanted);
+            }
+            stop.cores().into_iter().for_each(reload::check_access);
+            Ok(())
+        })))
+    });
+}
+
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let exit = match error {
             ServerError::Listen(..) => Exit::Listen,
+            #[cfg(feature = "admin")]
+            ServerError::ListenAdmin(..) => Exit::Listen,
+            #[cfg(feature = "admin")]
+            ServerError::Admin(_) => Exit::Configuration,
             ServerError::Descriptors(_) => Exit::Descriptors,
-            ServerError::Placement(_) | ServerError::Stats(..) | ServerError::Tls(..) => {
-                Exit::Configuration
-            }
+            ServerError::Placement(_)
+            | ServerError::Stats(..)
+            | ServerError::Tls(..)
+            | ServerError::Webhooks(_) => Exit::Configuration,
             #[cfg(feature = "store")]
-            ServerError::Store(_) | ServerError::NoFolder(_) => Exit::Store,
+            ServerError::Store(_) | ServerError::NoFolder(_) | ServerError::Import(_) => {
+                Exit::Store
+            }
             ServerError::Mode(_) | ServerError::Executor(_) => Exit::Other,
         };
         Self::new(exit, error)

@@ -19,7 +19,7 @@ pub(super) fn run(
         ServiceCommand::Install => windows::install(flags.config.as_deref(), flags.data.as_deref()),
         ServiceCommand::Uninstall => windows::uninstall(),
         ServiceCommand::Run => {
-            start_log(settings.log).map_err(Failure::of(Exit::Other, COMMAND))?;
+            start_log(&settings.log).map_err(Failure::of(Exit::Other, COMMAND))?;
             windows::run(Box::new(move |stop, when_serving| {
                 match serve(settings.clone(), stop, &Reload::new(), |_| Ok(()), when_serving) {
                     Ok(()) => 0,
@@ -36,7 +36,7 @@ pub(super) fn run(
 }
 
 /// Starts the log in a file, because a service has no standard error. The log of the previous run is renamed.
-fn start_log(log: Log) -> Result<(), String> {
+fn start_log(log: &Log) -> Result<(), String> {
     let folder = windows::folder();
     let file = folder.join("broker.log");
     let error = |error| format!("cannot write the log {}: {error}", file.display());

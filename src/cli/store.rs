@@ -1,5 +1,7 @@
 //! `broker store`: inspects, checks and repairs a store while no broker uses it.
 
+#[cfg(feature = "store")]
+use super::ImportCommand;
 use super::{Exit, Failure, StoreCommand};
 use crate::config::Settings;
 
@@ -51,7 +53,8 @@ fn run_on(
             writeln!(to, "{at}: {before} bytes before, {after} after")?;
         }
         StoreCommand::Export => offline::export(folder, &mut to)?,
-        StoreCommand::Import => {
+        StoreCommand::Import { from: Some(from) } => import(from, folder, &mut to)?,
+        StoreCommand::Import { from: None } => {
             let (sessions, retained) = offline::import(folder, std::io::stdin().lock())?;
             writeln!(to, "{at}: {sessions} sessions, {retained} retained messages")?;
         }
@@ -73,4 +76,27 @@ fn run_on(
         }
     }
     Ok(Exit::Success)
+}
+
+/// Imports the database of another broker.
+#[cfg(feature = "store")]
+fn import(
+    from: &ImportCommand,
+    folder: &std::path::Path,
+    to: &mut impl std::io::Write,
+) -> Result<(), Box<dyn std::error::Error>> {
+    use crate::mosquitto::database::{Options, import};
+
+    let ImportCommand::Mosquitto { file, owners, salvage } = from;
+    let options = Options { owners: *owners, salvage: *salvage };
+    match import::import(folder, file, options)? {
+        Some(report) => write!(to, "{report}")?,
+        None => writeln!(
+            to,
+            "{}: imported before into {}; nothing has changed",
+            file.display(),
+            folder.display()
+        )?,
+    }
+    Ok(())
 }

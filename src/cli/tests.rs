@@ -25,7 +25,7 @@ fn flags_override_the_file_and_the_file_the_defaults() {
         "--log-level",
         "error",
     ]);
-    let settings = flags.settings().expect("fine");
+    let settings = flags.configuration().expect("fine").settings;
     assert_eq!(settings.listen, ["127.0.0.1:2".parse().expect("an address")]);
     assert_eq!((settings.log.level, settings.log.format), (LogLevel::Error, LogFormat::Json));
     assert_eq!(settings.limits, Limits::default());
@@ -36,7 +36,7 @@ fn flags_override_the_file_and_the_file_the_defaults() {
 fn stats_without_seconds_keeps_the_interval_of_the_file() {
     let settings = |flag: &str| {
         let flags = Flags::parse_from(["broker", flag]);
-        flags.settings().expect("fine").stats
+        flags.configuration().expect("fine").settings.stats
     };
     assert_eq!(settings("--stats"), Stats { enabled: true, ..Stats::default() });
     let each_7_s = Stats { enabled: true, interval_s: 7, ..Stats::default() };

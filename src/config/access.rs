@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::number::between;
 
 /// Authentication and authorization.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Which listeners admit anonymous clients.
@@ -16,6 +16,10 @@ pub struct Access {
     pub password_file: PathBuf,
     /// File of access rules; empty for none: clients may do everything.
     pub acl_file: PathBuf,
+    /// The syntax of that file, and what it does to subscriptions.
+    pub acl_format: AclFormat,
+    /// Whether the User Name of a client counts where no users are configured, although nobody verifies it.
+    pub unverified_names: bool,
     /// Whether a session belongs to the user that created it.
     pub bind_sessions: bool,
     /// Whether the name in a client certificate is the user name.
@@ -25,10 +29,14 @@ pub struct Access {
     pub waiting_max: u32,
     /// Hashes of new passwords.
     pub hashing: Hashing,
+    /// Users and rules that operators change while the broker runs.
+    pub database: Database,
     /// Authentication by JSON Web Token.
     pub jwt: Jwt,
     /// Authentication by an HTTP server.
     pub http: Http,
+    /// Authorization by an HTTP server.
+    pub authorization: Authorization,
 }
 
 impl Default for Access {
@@ -37,12 +45,16 @@ impl Default for Access {
             anonymous: Anonymous::Auto,
             password_file: PathBuf::new(),
             acl_file: PathBuf::new(),
+            acl_format: AclFormat::Ringmq,
+            unverified_names: false,
             bind_sessions: true,
             certificate_names: true,
             waiting_max: 1_024,
             hashing: Hashing::default(),
+            database: Database::default(),
             jwt: Jwt::default(),
             http: Http::default(),
+            authorization: Authorization::default(),
         }
     }
 }
@@ -50,14 +62,48 @@ impl Default for Access {
 impl Access {
     /// Whether users are configured, by any method.
     pub fn knows_users(&self) -> bool {
-        let takes_tokens = !self.jwt.key_set.as_os_str().is_empty();
-        self.has_password_file() || takes_tokens || !self.http.url.is_empty()
+        let takes_tokens =
+            !self.jwt.key_set.as_os_str().is_empty() || !self.jwt.key_set_url.is_empty();
+        self.has_passwords() || takes_tokens || !self.http.url.is_empty()
+    }
+
+    /// Whether there are users with passwords, in the file or in the database.
+    pub fn has_passwords(&self) -> bool {
+        self.has_password_file() || self.database.users_max > 0
+    }
+
+    /// Whether rules limit what clients may do.
+    pub fn has_rules(&self) -> bool {
+        !self.acl_file.as_os_str().is_empty()
+            || self.database.rules_max > 0
+            || !self.authorization.url.is_empty()
+    }
+
+    /// Whether a session belongs to the user that created it: not to one whose name is not verified.
+    pub fn binds_sessions(&self) -> bool {
+        self.bind_sessions && !self.takes_unverified_names()
+    }
+
+    /// Whether clients have the names that they claim.
+    pub fn takes_unverified_names(&self) -> bool {
+        self.unverified_names && !self.knows_users()
     }
 
     /// Whether there is a password file.
     pub fn has_password_file(&self) -> bool {
         !self.password_file.as_os_str().is_empty()
     }
+}
+
+/// The syntax of a file of access rules.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum AclFormat {
+    /// That of this broker: a subscription is allowed or refused whole.
+    #[default]
+    Ringmq,
+    /// That of Mosquitto: each subscription is granted, and filtered by topic.
+    Mosquitto,
 }
 
 /// Which listeners admit anonymous clients.
@@ -89,8 +135,18 @@ impl<'de> Deserialize<'de> for Anonymous {
     }
 }
 
+impl Serialize for Anonymous {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Yes => serializer.serialize_bool(true),
+            Self::No => serializer.serialize_bool(false),
+        }
+    }
+}
+
 /// Hashes of new passwords: the cost of an attempt.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hashing {
     /// Memory of Argon2id in KiB, for each concurrent attempt.
@@ -112,8 +168,27 @@ impl Default for Hashing {
     }
 }
 
+/// Users and rules that operators change while the broker runs, kept in the folder of the store.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// Number of users; 0: none are kept.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000>")]
+    pub users_max: u32,
+    /// Number of rules; 0: none are kept.
+    #[serde(deserialize_with = "between::<_, _, 0, 10_000>")]
+    pub rules_max: u32,
+}
+
+impl Database {
+    /// Whether users or rules are kept.
+    pub fn is_used(&self) -> bool {
+        self.users_max > 0 || self.rules_max > 0
+    }
+}
+
 /// The field of CONNECT that has the token.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenIn {
     /// The Password.
@@ -126,11 +201,18 @@ pub enum TokenIn {
 }
 
 /// Authentication by JSON Web Token.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     /// File with the keys (a JSON Web Key Set); empty: tokens are not accepted.
     pub key_set: PathBuf,
+    /// URL of the keys, instead of a file; empty for none. The URL may have a name and a password.
+    pub key_set_url: String,
+    /// PEM file with certificate authorities for the server of that URL, as for HTTP authentication.
+    pub key_set_ca: PathBuf,
+    /// Seconds after which the keys are fetched again, unless the server says that they are valid for less.
+    #[serde(deserialize_with = "between::<_, _, 10, 86_400>")]
+    pub key_set_refresh_s: u32,
     /// The field of CONNECT that has the token.
     pub token_in: TokenIn,
     /// Required `iss`; empty for any.
@@ -139,6 +221,11 @@ pub struct Jwt {
     pub audience: String,
     /// Claim with the user name.
     pub user_claim: String,
+    /// Claim with access rules for the client; empty: none is looked for.
+    pub acl_claim: String,
+    /// Rules in that claim.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000>")]
+    pub acl_rules_max: u32,
     /// Tolerated clock difference in seconds.
     #[serde(deserialize_with = "between::<_, _, 0, 3_600>")]
     pub leeway_s: u32,
@@ -148,17 +235,22 @@ impl Default for Jwt {
     fn default() -> Self {
         Self {
             key_set: PathBuf::new(),
+            key_set_url: String::new(),
+            key_set_ca: PathBuf::new(),
+            key_set_refresh_s: 300,
             token_in: TokenIn::Password,
             issuer: String::new(),
             audience: String::new(),
             user_claim: "sub".to_owned(),
+            acl_claim: "acl".to_owned(),
+            acl_rules_max: 64,
             leeway_s: 30,
         }
     }
 }
 
 /// Authentication by an HTTP server.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// URL of the server; empty for none. The URL may have a name and a password.
@@ -192,13 +284,47 @@ impl Default for Http {
     }
 }
 
+/// Authorization by an HTTP server.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Authorization {
+    /// URL of the server that is asked about what no rule decides; empty for none. The URL may have a name and a password.
+    pub url: String,
+    /// PEM file with certificate authorities for the server, as for authentication.
+    pub ca: PathBuf,
+    /// Timeout in milliseconds.
+    #[serde(deserialize_with = "between::<_, _, 1, 60_000>")]
+    pub timeout_ms: u32,
+    /// Seconds for which an answer is cached for the same client, action and topic.
+    #[serde(deserialize_with = "between::<_, _, 1, 86_400>")]
+    pub cache_s: u32,
+    /// Number of answers that each core caches.
+    #[serde(deserialize_with = "between::<_, _, 100, 1_000_000>")]
+    pub cache_max: u32,
+    /// Decision if the server does not answer.
+    pub on_failure: OnFailure,
+}
+
+impl Default for Authorization {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            ca: PathBuf::new(),
+            timeout_ms: 2_000,
+            cache_s: 60,
+            cache_max: 10_000,
+            on_failure: OnFailure::Deny,
+        }
+    }
+}
+
 /// Decision if the HTTP server does not answer.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// Refuse the client.
+    /// Refuse the client, or what it wants to do.
     #[default]
     Deny,
-    /// Admit the client as the user that it claims to be.
+    /// Admit the client as the user that it claims to be, or let it do what it wants to do.
     Allow,
 }

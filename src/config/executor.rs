@@ -1,7 +1,7 @@
 //! Cores, I/O methods and executors, and options of io_uring.
 
 use clap::ValueEnum;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::number::between;
 
@@ -80,11 +80,23 @@ impl<'de> Deserialize<'de> for Cores {
     }
 }
 
+impl Serialize for Cores {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Count(count) => serializer.serialize_u16(*count),
+            Self::List(list) => {
+                let ranges: Vec<_> = list.iter().map(|core| format!("{core}-{core}")).collect();
+                serializer.serialize_str(&ranges.join(","))
+            }
+        }
+    }
+}
+
 /// Highest number of cores: more than any machine has, and as many as a stamp can identify.
 const CORES_MAX: u16 = 1_024;
 
 /// Options of io_uring.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Uring {
     /// Submission queue entries of a core.
@@ -134,7 +146,7 @@ fn power_of_two<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Er
 }
 
 /// I/O method.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The fastest method that is available.
@@ -149,7 +161,7 @@ pub enum Mode {
 }
 
 /// Executor of the cores.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutorKind {
     /// The fastest executor that the mode permits and this machine supports.

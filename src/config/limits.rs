@@ -1,11 +1,11 @@
 //! Limits on the resources that clients can use.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::number::between;
 
 /// Limits on the resources that clients can use.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Concurrent connections; 0 for as many as the descriptor limit permits.
@@ -143,7 +143,7 @@ impl Default for Limits {
 }
 
 /// Policy of a full queue.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueuePolicy {
     /// Drop the new message.

@@ -4,16 +4,17 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::address::Addresses;
 use super::number::between;
 use super::proxy::Proxy;
 pub use super::unix_socket::UnixSocket;
 pub use super::websocket::WebSocket;
+use crate::wire::Version;
 
 /// One listener.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Address or path to listen on.
@@ -27,6 +28,12 @@ pub struct Listener {
     /// Whether anonymous clients are admitted; none: `access.anonymous` decides.
     #[serde(default)]
     pub anonymous: Option<bool>,
+    /// Accepted protocol versions; empty for all.
+    #[serde(default)]
+    pub versions: Vec<ProtocolVersion>,
+    /// Whether the User Name takes the place of the Client Identifier.
+    #[serde(default)]
+    pub username_as_client_identifier: bool,
     /// Trusted proxies, whose connections begin with a PROXY header that has the client's address.
     #[serde(default)]
     pub proxy_protocol_from: Vec<Proxy>,
@@ -34,14 +41,19 @@ pub struct Listener {
     #[serde(default)]
     pub proxy_protocol_identity: ProxiedIdentity,
     /// Options of TLS.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tls: Tls,
     /// Options of WebSocket.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub websocket: WebSocket,
     /// Permissions of a Unix socket.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unix: UnixSocket,
+}
+
+/// A table that the transport of a listener may not use is not written.
+fn is_default<T: Default + PartialEq>(table: &T) -> bool {
+    *table == T::default()
 }
 
 impl Listener {
@@ -52,12 +64,24 @@ impl Listener {
             transport: Transport::Tcp,
             connections_max: 0,
             anonymous: None,
+            versions: Vec::new(),
+            username_as_client_identifier: false,
             proxy_protocol_from: Vec::new(),
             proxy_protocol_identity: ProxiedIdentity::None,
             tls: Tls::default(),
             websocket: WebSocket::default(),
             unix: UnixSocket::default(),
         }
+    }
+
+    /// Whether clients of a protocol version are accepted.
+    pub fn accepts(&self, version: Version) -> bool {
+        let is_of = |accepted: &ProtocolVersion| match accepted {
+            ProtocolVersion::V3_1 => version == Version::V31,
+            ProtocolVersion::V3_1_1 => version == Version::V311,
+            ProtocolVersion::V5_0 => version == Version::V5,
+        };
+        self.versions.is_empty() || self.versions.iter().any(is_of)
     }
 
     /// Checks conditions that involve several keys.
@@ -176,6 +200,13 @@ pub enum Bind {
     Path(PathBuf),
 }
 
+impl Bind {
+    /// Whether the system chooses the port.
+    pub fn is_any_port(&self) -> bool {
+        matches!(self, Self::Address(address) if address.port() == 0)
+    }
+}
+
 impl fmt::Display for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -206,8 +237,14 @@ impl<'de> Deserialize<'de> for Bind {
     }
 }
 
+impl Serialize for Bind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Transport of a listener.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// MQTT over TCP.
@@ -256,7 +293,7 @@ const RECORD_BYTES_MAX: u16 = 16_384;
 const ALPN_MAX: usize = 16;
 
 /// TLS of a listener.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// PEM file with the server certificate and intermediate certificates.
@@ -347,7 +384,7 @@ impl Tls {
 }
 
 /// A certificate and its key.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     /// PEM file with the certificate and intermediate certificates.
@@ -356,8 +393,22 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// A version of MQTT.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum ProtocolVersion {
+    /// MQTT 3.1.
+    #[serde(rename = "3.1")]
+    V3_1,
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V3_1_1,
+    /// MQTT 5.0.
+    #[serde(rename = "5.0")]
+    V5_0,
+}
+
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[serde(rename = "1.2")]
@@ -368,7 +419,7 @@ pub enum TlsVersion {
 }
 
 /// Whether clients need a certificate.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificate {
     /// Certificates are not requested.
@@ -381,7 +432,7 @@ pub enum ClientCertificate {
 }
 
 /// Use of revocation lists that are past their `nextUpdate`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ExpiredList {
     /// The list is still used: clients that it does not name are admitted.
@@ -392,7 +443,7 @@ pub enum ExpiredList {
 }
 
 /// Whether kernel TLS is used.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum KernelTls {
     /// TLS in the broker.
@@ -403,7 +454,7 @@ pub enum KernelTls {
 }
 
 /// User name from a certificate that a proxy describes.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxiedIdentity {
     /// None.
@@ -414,7 +465,7 @@ pub enum ProxiedIdentity {
 }
 
 /// User name from a client certificate.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdentityFrom {
     /// None.
@@ -422,6 +473,8 @@ pub enum IdentityFrom {
     None,
     /// The Common Name of the subject.
     Cn,
+    /// The whole subject, as in RFC 2253.
+    Subject,
     /// The first Subject Alternative Name of any type.
     San,
     /// The first Subject Alternative Name that is a host name.

@@ -1,44 +1,62 @@
-//! Configuration: defaults, overridden by a TOML file. Every key is a field here and documented in
-//! `deploy/broker.toml`; a test compares the two.
+//! Configuration: defaults, overridden by TOML files, overridden by environment variables, overridden by flags. Every
+//! key is a field here and documented in `deploy/broker.toml`; a test compares the two.
 
 mod access;
 mod address;
+mod admin;
+mod configuration;
+mod environment;
+mod error;
 mod executor;
+mod file;
+pub mod keys;
 mod limits;
 pub mod listener;
+mod listener_numbers;
 mod log;
 mod mqtt;
 mod number;
 mod protection;
 pub mod proxy;
 mod storage;
+pub mod telemetry;
 #[cfg(test)]
 mod tests;
 mod unix_socket;
+mod webhook;
 pub mod websocket;
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-pub use access::{Access, Anonymous, Hashing, Http, Jwt, OnFailure, TokenIn};
+pub use access::{
+    Access, AclFormat, Anonymous, Authorization, Database, Hashing, Http, Jwt, OnFailure, TokenIn,
+};
 pub use address::Addresses;
+pub use admin::{Admin, AdminAccess, AdminBind, AdminTls, Role, Scrapers};
+pub use configuration::{Configuration, Entry, Origin};
+pub use error::ConfigError;
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
 pub use limits::{Limits, QueuePolicy};
 pub use listener::{Bind, ClientCertificate, Listener, Transport};
-pub use log::{Log, LogFormat, LogLevel, Stats, StatsFormat};
+pub use listener_numbers::ListenerNumbers;
+pub use log::{Log, LogFormat, LogLevel, LogTo, Stats, StatsFormat};
 pub use mqtt::{Mqtt, Redirect};
 use number::between;
 pub use protection::Protection;
 use storage::state_folder;
 pub use storage::{Data, Storage, Sync};
+pub use telemetry::{Sampling, Telemetry};
+pub use webhook::{Webhook, WebhookEvent};
 
 /// The settings of a broker.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// Folder of further files, relative to the folder of the file that names it; empty for none.
+    pub include: PathBuf,
     /// Addresses to listen on for MQTT over TCP. The default addresses are not used if
     /// [`Self::listeners`] are configured.
     #[serde(deserialize_with = "address::addresses")]
@@ -50,6 +68,10 @@ pub struct Settings {
     pub bind_wait_s: u32,
     /// Whether to listen on addresses that this machine does not have yet (`IP_FREEBIND` of Linux).
     pub free_bind: bool,
+    /// File for the process identifier; empty for none.
+    pub pid_file: PathBuf,
+    /// User that serves, where the broker is started as root; empty for the one that starts it.
+    pub user: String,
     /// Cores to run on.
     pub cores: Cores,
     /// Whether cores are chosen by NUMA node.
@@ -74,15 +96,27 @@ pub struct Settings {
     pub access: Access,
     /// Limits per address, user and client.
     pub protection: Protection,
+    /// The admin interface.
+    pub admin: Admin,
+    /// Events that are reported to HTTP servers.
+    pub webhooks: Vec<Webhook>,
+    /// Telemetry by OTLP.
+    pub telemetry: Telemetry,
+    /// The numbers of listeners.
+    #[serde(skip)]
+    pub listener_numbers: ListenerNumbers,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            include: PathBuf::new(),
             listen: Addresses::loopback(1883).0,
             listeners: Vec::new(),
             bind_wait_s: 0,
             free_bind: false,
+            pid_file: PathBuf::new(),
+            user: String::new(),
             cores: Cores::default(),
             numa: false,
             mode: Mode::default(),
@@ -95,40 +129,11 @@ impl Default for Settings {
             mqtt: Mqtt::default(),
             access: Access::default(),
             protection: Protection::default(),
+            admin: Admin::default(),
+            webhooks: Vec::new(),
+            telemetry: Telemetry::default(),
+            listener_numbers: ListenerNumbers::default(),
         }
-    }
-}
-
-/// An invalid configuration: the file, the place, and the reason.
-#[derive(Debug)]
-pub struct ConfigError {
-    file: Option<PathBuf>,
-    message: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file {
-            Some(file) => write!(f, "{}: {}", file.display(), self.message.trim_end()),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// A parse error, with the line unless it may contain a password, which must not reach the log.
-fn described(text: &str, error: &toml::de::Error) -> String {
-    let start = error.span().map_or(0, |span| span.start);
-    let before = text.get(..start).unwrap_or(text);
-    let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
-    match line.split_once("://").is_some_and(|(_, after)| after.contains('@')) {
-        true => format!(
-            "TOML parse error at line {}: {} (the line is not shown because a URL in it has a password)",
-            before.matches('\n').count() + 1,
-            error.message()
-        ),
-        false => error.to_string(),
     }
 }
 
@@ -140,11 +145,7 @@ impl Settings {
             Data::None => Err("as configured"),
             Data::Auto if !cfg!(feature = "store") => Err("this broker was built without a store"),
             Data::Auto => {
-                let port = self.every_listener().find_map(|listener| match listener.bind {
-                    Bind::Address(address) => Some(address.port()),
-                    Bind::Path(_) => None,
-                });
-                let port = port.unwrap_or(0);
+                let port = self.first_port().unwrap_or(0);
                 if port == 0 {
                     return Err(
                         "a port that the system chooses does not identify this broker after a \
@@ -162,50 +163,6 @@ impl Settings {
         self.data_folder().err().filter(|why| *why == NO_FOLDER)
     }
 
-    /// Reads a TOML file over the defaults.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let error = |message: String| ConfigError { file: Some(path.to_owned()), message };
-        let text = crate::base::text_file::read(path)
-            .map_err(|e| error(format!("cannot be read: {e}; name a readable TOML file")))?;
-        Self::from_toml(&text).map_err(error)
-    }
-
-    /// Reads the text of a TOML file over the defaults; errors name line, column, key and the accepted values.
-    pub fn from_toml(text: &str) -> Result<Self, String> {
-        let mut settings: Self = toml::from_str(text).map_err(|error| described(text, &error))?;
-        let table: toml::Table = text.parse().map_err(|error| described(text, &error))?;
-        if !settings.listeners.is_empty() && !table.contains_key("listen") {
-            settings.listen.clear();
-        }
-        settings.spread(&table)?;
-        Ok(settings)
-    }
-
-    /// Makes a listener of each address that a `bind` stands for, and refuses tables that the listener's
-    /// transport does not use, even if their values are the defaults.
-    fn spread(&mut self, table: &toml::Table) -> Result<(), String> {
-        let Some(tables) = table.get("listeners").and_then(toml::Value::as_array) else {
-            return Ok(());
-        };
-        for (listener, table) in std::mem::take(&mut self.listeners).into_iter().zip(tables) {
-            for name in ["tls", "websocket", "unix"] {
-                if table.get(name).is_some() {
-                    listener.check_table(name)?;
-                }
-            }
-            let bind = table.get("bind").and_then(toml::Value::as_str).unwrap_or_default();
-            match &listener.bind {
-                Bind::Path(_) => self.listeners.push(listener),
-                Bind::Address(_) => {
-                    let of =
-                        |address| Listener { bind: Bind::Address(address), ..listener.clone() };
-                    self.listeners.extend(bind.parse::<Addresses>()?.0.into_iter().map(of));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// All listeners in the order of their numbers, those of [`Self::listen`] first.
     pub fn every_listener(&self) -> impl Iterator<Item = Listener> + '_ {
         let plain = self.listen.iter().map(|&address| Listener::tcp(address));
@@ -214,43 +171,32 @@ impl Settings {
 
     /// Checks conditions that involve several keys, or keys and flags.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let error = |message: &str| Err(ConfigError { file: None, message: message.to_owned() });
+        let error = |key: &str, what: &str| Err(ConfigError::at(key, what));
         let listeners = self.listen.len() + self.listeners.len();
         if listeners == 0 {
-            return error("listen: no address; name one, such as \"127.0.0.1:1883\"");
+            return error("listen", "listen: no address; name one, such as \"127.0.0.1:1883\"");
         }
         if listeners > LISTENERS_MAX {
-            return error("listen, [[listeners]]: more than 64 listeners");
+            return error("listen", "listen, [[listeners]]: more than 64 listeners");
         }
-        for listener in &self.listeners {
-            listener.check().or_else(|message| error(&message))?;
+        for (number, listener) in self.listeners.iter().enumerate() {
+            listener.check().or_else(|what| error(&keys::of_listener(number), &what))?;
         }
-        self.check_clashes().or_else(|message| error(&message))?;
+        self.check_clashes().or_else(|what| error("listen", &what))?;
+        self.check_admin().or_else(|what| error("admin", &what))?;
+        webhook::check(&self.webhooks)
+            .or_else(|(number, what)| error(&keys::of_table(keys::WEBHOOKS, number), &what))?;
+        self.telemetry.check().or_else(|what| error("telemetry.endpoint", &what))?;
         if self.free_bind && !cfg!(target_os = "linux") {
-            return error("free_bind: not supported on this system; use bind_wait_s instead");
+            return error(
+                "free_bind",
+                "free_bind: not supported on this system; use bind_wait_s instead",
+            );
         }
-        if self.mode == Mode::Sync && self.cores.count() > 1 {
-            return error("mode sync runs on one core; choose another mode, or --cores 1");
-        }
-        use ExecutorKind as Kind;
-        match (self.mode, self.executor) {
-            (Mode::Poll, Kind::Uring | Kind::Monoio | Kind::Glommio) => {
-                return error("mode poll excludes this executor, which uses io_uring");
-            }
-            (Mode::Uring, Kind::Poll) => {
-                return error("mode uring and executor poll exclude each other");
-            }
-            (_, kind) if !kind.is_built_in() => {
-                let name = kind.name();
-                return error(&format!(
-                    "executor {name}: this broker was built without it; build it with \
-                     `cargo build --release --features {name}`, or choose another"
-                ));
-            }
-            _ => {}
-        }
+        self.check_executor()?;
         if !self.stats.enabled && self.stats != Stats::default() {
             return error(
+                "stats",
                 "stats: options without statistics; enable statistics with --stats or \
                  stats.enabled = true",
             );
@@ -258,23 +204,49 @@ impl Settings {
         if let Data::Folder(folder) = &self.storage.data
             && !cfg!(feature = "store")
         {
-            return error(&format!(
+            let what = format!(
                 "storage.data {}: this broker was built without a store; build it with \
                  `cargo build --release --features store`, or use --data none",
                 folder.display()
-            ));
+            );
+            return error("storage.data", &what);
         }
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
             return error(
+                "mqtt.redirect",
                 "mqtt.redirect: clients are redirected but mqtt.server_reference is empty; \
                  name the other server",
             );
         }
         Ok(())
     }
-}
 
-impl Settings {
+    /// Checks cores, mode and executor.
+    fn check_executor(&self) -> Result<(), ConfigError> {
+        use ExecutorKind as Kind;
+        let error = |key: &str, what: &str| Err(ConfigError::at(key, what));
+        if self.mode == Mode::Sync && self.cores.count() > 1 {
+            return error("mode", "mode sync runs on one core; choose another mode, or --cores 1");
+        }
+        match (self.mode, self.executor) {
+            (Mode::Poll, Kind::Uring | Kind::Monoio | Kind::Glommio) => {
+                error("mode", "mode poll excludes this executor, which uses io_uring")
+            }
+            (Mode::Uring, Kind::Poll) => {
+                error("mode", "mode uring and executor poll exclude each other")
+            }
+            (_, kind) if !kind.is_built_in() => {
+                let name = kind.name();
+                let what = format!(
+                    "executor {name}: this broker was built without it; build it with \
+                     `cargo build --release --features {name}`, or choose another"
+                );
+                error("executor", &what)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses two listeners for the same address or path.
     fn check_clashes(&self) -> Result<(), String> {
         let binds: Vec<Bind> = self.every_listener().map(|listener| listener.bind).collect();

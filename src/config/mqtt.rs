@@ -1,11 +1,11 @@
 //! Options that the MQTT specification leaves to the server.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::number::between;
 
 /// Options that the MQTT specification leaves to the server.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mqtt {
     /// Highest QoS.
@@ -19,6 +19,10 @@ pub struct Mqtt {
     pub subscription_identifiers_available: bool,
     /// Whether subscriptions may be shared.
     pub shared_subscription_available: bool,
+    /// Whether clients without a Client Identifier are assigned one.
+    pub assigned_client_identifiers: bool,
+    /// How every Client Identifier has to begin; empty for any beginning.
+    pub client_identifier_prefix: String,
     /// Whether payloads whose Payload Format Indicator says UTF-8 are checked.
     pub payload_format_validate: bool,
     /// Prefix of response topics, sent to clients that ask for it.
@@ -40,6 +44,8 @@ impl Default for Mqtt {
             wildcard_subscription_available: true,
             subscription_identifiers_available: true,
             shared_subscription_available: true,
+            assigned_client_identifiers: true,
+            client_identifier_prefix: String::new(),
             payload_format_validate: false,
             response_information: String::new(),
             server_reference: String::new(),
@@ -50,7 +56,7 @@ impl Default for Mqtt {
 }
 
 /// Whether clients are redirected to `server_reference`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Redirect {
     /// Clients are served here.

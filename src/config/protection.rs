@@ -1,13 +1,13 @@
 //! Limits per address, user and client.
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::number::between;
 use super::proxy::networks;
 
 /// Limits per address, user and client; 0 is no limit.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Protection {
     /// PUBLISH packets of one client per second.

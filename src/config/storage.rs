@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::number::between;
 
 /// The store.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
     /// Folder of the store.
     pub data: Data,
+    /// Database of Mosquitto that is imported at a start with an empty store; empty for none.
+    pub import_mosquitto: PathBuf,
     /// When writes are synced to the disk.
     pub sync: Sync,
     /// Milliseconds between syncs with [`Sync::Interval`]; at most this much is lost.
@@ -34,6 +36,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             data: Data::Auto,
+            import_mosquitto: PathBuf::new(),
             sync: Sync::Always,
             sync_interval_ms: 100,
             bytes_max: 0,
@@ -75,8 +78,18 @@ impl<'de> Deserialize<'de> for Data {
     }
 }
 
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::None => serializer.serialize_str("none"),
+            Self::Folder(folder) => serializer.serialize_str(&folder.to_string_lossy()),
+        }
+    }
+}
+
 /// When writes are synced to the disk.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sync {
     /// Before they are acknowledged.

@@ -24,8 +24,10 @@ fn the_documented_file_has_every_key() {
     for key in &documented {
         assert!(debug.contains(&format!("{key}: ")), "{key}");
     }
-    // Every field shows as `name: value`. `listeners`, of which there are none, is the other one.
-    let fields = debug.matches(": ").count() - 1;
+    // Every field shows as `name: value`. The others are the lists of tables, of which there are none, and the numbers
+    // of listeners, which are no key.
+    let numbers = format!("{:?}", ListenerNumbers::default()).matches(": ").count() + 1;
+    let fields = debug.matches(": ").count() - keys::LISTS.len() - numbers;
     assert_eq!(documented.len(), fields, "a key is missing from deploy/broker.toml");
 }
 
@@ -80,7 +82,8 @@ fn the_documentation_lists_every_limit_with_its_default() {
 fn add_rows(table: &toml::Table, rows: &mut Vec<String>) {
     for (key, value) in table {
         match value {
-            toml::Value::Table(section) => add_rows(section, rows),
+            toml::Value::Table(section) if !section.is_empty() => add_rows(section, rows),
+            toml::Value::Table(_) => rows.push(format!("| `{key}` | {{}} |")),
             default => rows.push(format!("| `{key}` | {default} |")),
         }
     }
@@ -100,7 +103,30 @@ fn the_documentation_lists_every_other_key_with_its_default() {
     for row in &rows {
         assert!(text.contains(row), "docs/configuration.md lacks: {row}");
     }
+    let (text, _) = text.split_once("### `[[webhooks]]`").expect("the section of a list");
     assert_eq!(text.matches("\n| `").count(), rows.len(), "a row too many");
+}
+
+#[cfg(feature = "webhooks")]
+#[test]
+fn the_documentation_and_the_documented_file_list_every_key_of_a_webhook_with_its_default() {
+    let text = "name = \"a\"\nurl = \"http://h/\"\nevents = [\"connect\"]";
+    let webhook: Webhook = toml::from_str(text).expect("valid");
+    let all = toml::Table::try_from(&webhook).expect("written as it is read");
+    let document = include_str!("../../docs/configuration.md");
+    let (_, section) = document.split_once("### `[[webhooks]]`").expect("the section");
+    let example = include_str!("../../deploy/broker.toml");
+    let (_, example) = example.split_once("# [[webhooks]]\n").expect("the example");
+    let lines: Vec<&str> = example.lines().filter_map(|line| line.strip_prefix("# ")).collect();
+    let table: toml::Table = lines.join("\n").parse().expect("TOML once it is no comment");
+    assert_eq!(table.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
+    for (key, default) in &all {
+        assert!(section.contains(&format!("`{key}`")), "docs/configuration.md lacks {key}");
+        if default.is_integer() {
+            assert!(section.contains(&format!("| `{key}` | {default} |")), "{key} = {default}");
+            assert_eq!(&table[key], default, "deploy/broker.toml: {key}");
+        }
+    }
 }
 
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]

@@ -1,13 +1,13 @@
 //! Permissions of Unix sockets.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Permissions of a Unix socket.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnixSocket {
     /// Mode; none: the umask decides.
-    #[serde(deserialize_with = "mode")]
+    #[serde(deserialize_with = "mode", serialize_with = "octal")]
     pub mode: Option<u32>,
     /// Owner, by name or number; none: the broker's user.
     pub owner: Option<String>,
@@ -59,6 +59,11 @@ fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Er
             "{text:?} is not a mode such as \"0660\": octal digits for owner, group and others"
         ))
     })
+}
+
+/// The mode in the form that [`mode`] reads.
+fn octal<S: Serializer>(mode: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+    mode.map(|mode| format!("{mode:04o}")).serialize(serializer)
 }
 
 #[cfg(all(test, unix))]

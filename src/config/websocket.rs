@@ -4,13 +4,13 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::number::between;
 use super::proxy::Proxy;
 
 /// Options of a WebSocket listener.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebSocket {
     /// Accepted paths; `*` for any.
@@ -231,6 +231,27 @@ impl FromStr for Origin {
 impl<'de> Deserialize<'de> for Origin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Site { scheme, host, is_below, port } = self else {
+            return f.write_str(if *self == Self::Any { "*" } else { "null" });
+        };
+        // The host of subdomains begins with a dot.
+        write!(f, "{scheme}://{}{host}", if *is_below { "*" } else { "" })?;
+        match port {
+            PortOf::Any => f.write_str(":*"),
+            PortOf::Is(Some(port)) => write!(f, ":{port}"),
+            PortOf::Is(None) => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Origin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

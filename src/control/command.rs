@@ -1,11 +1,18 @@
 //! Commands to a core, and the way back for their replies.
 
 use std::fmt;
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::Instant;
+
+use flume::{Receiver, Sender};
 
 use crate::base::latencies::Recording;
 use crate::base::metrics::Metrics;
+use crate::config::Settings;
+use crate::control::listener::Handed;
+use crate::control::question::Question;
+use crate::control::webhooks::Tap;
+use crate::transport::ListenerPolicies;
 
 /// A command to one core. Each variant carries the way back for its own type of reply.
 #[derive(Debug)]
@@ -19,6 +26,13 @@ pub enum Command {
         /// The way back.
         reply: Reply<Statistics>,
     },
+    /// Accept connections on further sockets, or no more on some.
+    Listen {
+        /// The change.
+        change: Handed,
+        /// The way back.
+        reply: Reply<()>,
+    },
     /// A command that the core's engine executes.
     Engine(EngineCommand),
 }
@@ -29,9 +43,33 @@ pub enum EngineCommand {
     /// Check the credentials and subscriptions of all clients against the access rules in force. The reply is given
     /// when all have been checked.
     CheckAccess(Reply<AccessChecked>),
+    /// A question or a command of an operator.
+    Ask(Question),
+    /// New settings, which hold from the next decision on. Limits that depend on the machine are resolved.
+    Configure {
+        /// The settings.
+        settings: Arc<Settings>,
+        /// The way back.
+        reply: Reply<()>,
+    },
+    /// The policies of all listeners from now on.
+    Policies {
+        /// By number.
+        policies: ListenerPolicies,
+        /// The way back.
+        reply: Reply<()>,
+    },
+    /// The webhooks from now on.
+    Webhooks {
+        /// The core's ends of them.
+        taps: Arc<[Tap]>,
+        /// The way back.
+        reply: Reply<()>,
+    },
 }
 
-/// What came of [`EngineCommand::CheckAccess`] on one core, and in the same turns.
+/// What came of the check of [`EngineCommand::CheckAccess`] on one core: of the last one, if the core has checked its
+/// clients since the rules have changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AccessChecked {
     /// Clients disconnected, because their credentials no longer hold.
@@ -55,7 +93,14 @@ impl Command {
         match self {
             Self::Probe(reply) => reply.refuse(refused),
             Self::Statistics { reply, .. } => reply.refuse(refused),
+            Self::Listen { reply, .. } => reply.refuse(refused),
             Self::Engine(EngineCommand::CheckAccess(reply)) => reply.refuse(refused),
+            Self::Engine(EngineCommand::Ask(question)) => question.refuse(refused),
+            Self::Engine(
+                EngineCommand::Configure { reply, .. }
+                | EngineCommand::Policies { reply, .. }
+                | EngineCommand::Webhooks { reply, .. },
+            ) => reply.refuse(refused),
         }
     }
 }
@@ -67,6 +112,8 @@ pub enum Refused {
     Full,
     /// The core has stopped, before the command or while the command waited.
     Stopped,
+    /// The core works on as many questions as it may at a time.
+    Busy,
 }
 
 impl fmt::Display for Refused {
@@ -74,6 +121,7 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::Full => "the core's command queue is full; try again later",
             Self::Stopped => "the core has stopped",
+            Self::Busy => "the core answers as many questions as it may at a time; try again later",
         })
     }
 }
@@ -87,7 +135,7 @@ type Answer<T> = (usize, Result<T, Refused>);
 #[derive(Debug)]
 pub struct Reply<T> {
     core: usize,
-    to: Option<mpsc::Sender<Answer<T>>>,
+    to: Option<Sender<Answer<T>>>,
 }
 
 impl<T> Reply<T> {
@@ -96,8 +144,14 @@ impl<T> Reply<T> {
         self.answer(Ok(reply));
     }
 
-    fn refuse(mut self, refused: Refused) {
+    /// Sends the reason why there is no reply.
+    pub fn refuse(mut self, refused: Refused) {
         self.answer(Err(refused));
+    }
+
+    /// Whether somebody waits for the reply. A question that nobody waits for ends.
+    pub fn is_awaited(&self) -> bool {
+        self.to.as_ref().is_some_and(|to| !to.is_disconnected())
     }
 
     fn answer(&mut self, answer: Result<T, Refused>) {
@@ -116,7 +170,7 @@ impl<T> Drop for Reply<T> {
 
 /// Makes the ways back that one [`Replies`] collects.
 #[derive(Debug)]
-pub struct ReplyTo<T>(mpsc::Sender<Answer<T>>);
+pub struct ReplyTo<T>(Sender<Answer<T>>);
 
 impl<T> ReplyTo<T> {
     /// The way back for a command to this core.
@@ -127,11 +181,11 @@ impl<T> ReplyTo<T> {
 
 /// Replies to commands, in the order in which they arrive.
 #[derive(Debug)]
-pub struct Replies<T>(mpsc::Receiver<Answer<T>>);
+pub struct Replies<T>(Receiver<Answer<T>>);
 
 /// A collector of replies, and what makes the ways back to it.
 pub fn replies<T>() -> (ReplyTo<T>, Replies<T>) {
-    let (to, from) = mpsc::channel();
+    let (to, from) = flume::unbounded();
     (ReplyTo(to), Replies(from))
 }
 
@@ -139,8 +193,13 @@ impl<T> Replies<T> {
     /// Waits for the next reply, with the core that it comes from. None after `deadline`, and once every core
     /// has answered.
     pub fn next_before(&self, deadline: Instant) -> Option<Answer<T>> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.0.recv_timeout(left).ok()
+        self.0.recv_deadline(deadline).ok()
+    }
+
+    /// Waits for the next reply. None once every core has answered.
+    #[cfg(feature = "admin")]
+    pub async fn next(&self) -> Option<Answer<T>> {
+        self.0.recv_async().await.ok()
     }
 
     /// The next reply that is there already.

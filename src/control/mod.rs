@@ -3,8 +3,13 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `command` | typed commands to a core, and their typed replies |
+//! | `question`, `answer` | questions and commands of an operator, and their answers |
+//! | `span` | sampled messages, on their way to the exporter of telemetry |
+//! | `trace` | packets of some clients, on their way to an operator |
+//! | `listener` | listening sockets on their way to cores, and which are open |
 //! | `stop` | the request to stop |
 //! | `reload` | certificates, access rules and whatever else is read again on SIGHUP |
+//! | `webhooks` | events for webhooks, and the queues to the threads that send them |
 //! | `turns` | reports a core that does not finish its turn |
 //!
 //! Each core has an [`Inbox`]: a word of signals ([`crate::base::notifier`]) and a bounded queue of commands. The
@@ -17,12 +22,26 @@
 //!
 //! What cores tell each other does not pass here but through the mesh (`engine/mesh`).
 
+#[cfg(feature = "admin")]
+pub mod answer;
 mod command;
+pub mod listener;
+pub mod log;
+#[cfg(feature = "admin")]
+pub mod question;
+#[cfg(not(feature = "admin"))]
+#[path = "question_absent.rs"]
+pub mod question;
 pub mod reload;
+#[cfg(feature = "admin")]
+pub mod span;
 pub mod stop;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "admin")]
+pub mod trace;
 pub mod turns;
+pub mod webhooks;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -33,6 +33,13 @@ impl Core {
                 Command::Engine(EngineCommand::CheckAccess(reply)) => {
                     reply.send(AccessChecked::default());
                 }
+                Command::Engine(EngineCommand::Ask(question)) => question.refuse(Refused::Busy),
+                Command::Engine(
+                    EngineCommand::Configure { reply, .. }
+                    | EngineCommand::Policies { reply, .. }
+                    | EngineCommand::Webhooks { reply, .. },
+                )
+                | Command::Listen { reply, .. } => reply.send(()),
             }
         }
         commands
@@ -147,4 +154,14 @@ fn a_request_to_stop_wakes_every_core_and_counts_before_there_is_one() {
     for sleeper in sleepers {
         assert_eq!(sleeper.join().expect("it wakes"), 1);
     }
+}
+
+#[test]
+fn a_reply_knows_whether_somebody_waits_for_it() {
+    let (to, replies) = replies::<()>();
+    let reply = to.core(0);
+    assert!(reply.is_awaited());
+    drop(replies);
+    assert!(!reply.is_awaited());
+    reply.send(());
 }

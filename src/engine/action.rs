@@ -45,7 +45,7 @@ pub enum Action {
         /// The core.
         to: CoreId,
         /// State of the connection for the other core.
-        handed_over: HandedOver,
+        handed_over: Box<HandedOver>,
     },
     /// Write what is out and then `last`, as far as the peer takes it within a bounded time, and
     /// close. The handle means nothing to the engine any more.

@@ -4,57 +4,77 @@
 use crate::base::clock::Now;
 use crate::base::ids::SessionId;
 use crate::base::limits;
-use crate::control::{AccessChecked, EngineCommand, Reply};
-use crate::engine::Engine;
+use crate::config::Settings;
+use crate::control::webhooks::Tap;
+use crate::control::{AccessChecked, EngineCommand};
 use crate::engine::access::Recheck;
-
-/// Commands that are being executed.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Commands {
-    /// Commands that wait for the end of the running check of clients.
-    access_checks: Vec<Reply<AccessChecked>>,
-    /// Counters when the first of them arrived.
-    before: AccessChecked,
-}
+use crate::engine::{Config, Engine};
 
 impl Engine {
     /// Begins to execute a command; [`Self::poll_commands`] continues.
     pub fn handle_command(&mut self, now: Now, command: EngineCommand) {
         self.set_now(now);
         match command {
-            EngineCommand::CheckAccess(reply) if self.access.recheck().is_none() => {
-                reply.send(AccessChecked::default());
+            EngineCommand::CheckAccess(reply) => self.access.answer_when_checked(reply),
+            EngineCommand::Ask(question) => self.ask(question),
+            EngineCommand::Configure { settings, reply } => {
+                self.configure(&settings);
+                reply.send(());
             }
-            EngineCommand::CheckAccess(reply) => {
-                if self.commands.access_checks.is_empty() {
-                    self.commands.before = self.access_checked();
-                }
-                self.commands.access_checks.push(reply);
+            EngineCommand::Policies { policies, reply } => {
+                self.set_listeners(policies);
+                reply.send(());
+            }
+            EngineCommand::Webhooks { taps, reply } => {
+                self.set_webhooks(&taps);
+                reply.send(());
             }
         }
     }
 
-    /// Whether a command, or a check of clients, continues in this turn.
+    /// These webhooks get events from now on.
+    pub fn set_webhooks(&mut self, taps: &[Tap]) {
+        self.observers.webhooks.set(taps);
+    }
+
+    /// Other settings hold from the next decision on. A lowered limit ends nothing that exists.
+    fn configure(&mut self, settings: &Settings) {
+        let mut next = Config::from(settings);
+        next.has_statistics = self.config.has_statistics;
+        let sys_interval_s = self.config.mqtt.sys_interval_s;
+        self.config.replace(next);
+        self.listeners.set_limits(&self.config.limits);
+        self.memory.set_limits(&self.config.limits);
+        self.router.set_memory_bytes_max(self.config.limits.memory_bytes_max);
+        self.retained.set_limits(&self.config);
+        if self.config.mqtt.sys_interval_s != sys_interval_s {
+            self.schedule_sys_topics();
+        }
+    }
+
+    /// Whether a command, a question, or a check of clients, continues in this turn.
     #[inline]
     pub fn has_commands(&self) -> bool {
-        self.access.is_rechecking()
+        self.access.is_rechecking() || self.observers.questions.is_busy()
     }
 
-    /// Continues with commands for a slice of this turn. Called once a turn.
+    /// Continues with commands and questions for a slice of this turn. Called once a turn.
     pub fn poll_commands(&mut self, now: Now) {
         self.set_now(now);
+        self.continue_access_check();
+        self.continue_questions();
+    }
+
+    fn continue_access_check(&mut self) {
         let Some(from) = self.access.recheck() else { return };
-        let rest = self.check_clients(from);
-        self.access.set_recheck(rest);
-        if rest.is_some() || self.commands.access_checks.is_empty() {
-            return;
+        if from == Recheck::default() {
+            self.router.set_read_rules(self.access.read_rules());
+            self.access.begin_recheck(self.access_checked());
         }
-        let (checked, before) = (self.access_checked(), self.commands.before);
-        let checked = AccessChecked {
-            clients_disconnected: checked.clients_disconnected - before.clients_disconnected,
-            subscriptions_ended: checked.subscriptions_ended - before.subscriptions_ended,
-        };
-        self.commands.access_checks.drain(..).for_each(|reply| reply.send(checked));
+        match self.check_clients(from) {
+            Some(rest) => self.access.continue_recheck_at(rest),
+            None => self.access.end_recheck(self.access_checked()),
+        }
     }
 
     /// Results of checks of clients since the start.

@@ -14,12 +14,68 @@ pub struct Config {
     pub(super) will_grace_s: u32,
     /// Whether a session belongs to the user that created it.
     pub(super) bind_sessions: bool,
-    /// Whether statistics are collected.
+    /// Whether statistics are collected: for `--stats`, or for the metrics of the admin interface.
     pub(super) has_statistics: bool,
     /// Limits of the queue of one session, from `limits` and `protection`.
     pub(super) queue_limits: QueueLimits,
+    /// Whether clients that come, and clients that leave by themselves, are logged.
+    pub(super) logs_connections: bool,
     /// Whether any limit on the rate of a client is configured.
     pub(super) bounds_rates: bool,
+    /// The terms of clients that connect now.
+    pub(super) terms: Terms,
+    announced: Announced,
+    /// What holds for clients with earlier terms.
+    announced_earlier: Announced,
+}
+
+/// Which values of CONNACK hold for a client: a client is served by those that it was told, until it disconnects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms(u8);
+
+/// Values that CONNACK announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub packet_bytes_max: u32,
+    pub receive_maximum: u16,
+    pub topic_alias_maximum: u16,
+    pub maximum_qos: u8,
+    pub retain_available: bool,
+    pub wildcard_subscription_available: bool,
+    pub subscription_identifiers_available: bool,
+    pub shared_subscription_available: bool,
+}
+
+impl Announced {
+    fn of(limits: &Limits, mqtt: &Mqtt) -> Self {
+        Self {
+            packet_bytes_max: limits.packet_bytes_max,
+            receive_maximum: limits.receive_maximum,
+            topic_alias_maximum: limits.topic_alias_maximum,
+            maximum_qos: mqtt.maximum_qos,
+            retain_available: mqtt.retain_available,
+            wildcard_subscription_available: mqtt.wildcard_subscription_available,
+            subscription_identifiers_available: mqtt.subscription_identifiers_available,
+            shared_subscription_available: mqtt.shared_subscription_available,
+        }
+    }
+
+    /// What clients of either may do.
+    fn or(self, other: Self) -> Self {
+        Self {
+            packet_bytes_max: self.packet_bytes_max.max(other.packet_bytes_max),
+            receive_maximum: self.receive_maximum.max(other.receive_maximum),
+            topic_alias_maximum: self.topic_alias_maximum.max(other.topic_alias_maximum),
+            maximum_qos: self.maximum_qos.max(other.maximum_qos),
+            retain_available: self.retain_available || other.retain_available,
+            wildcard_subscription_available: self.wildcard_subscription_available
+                || other.wildcard_subscription_available,
+            subscription_identifiers_available: self.subscription_identifiers_available
+                || other.subscription_identifiers_available,
+            shared_subscription_available: self.shared_subscription_available
+                || other.shared_subscription_available,
+        }
+    }
 }
 
 impl Config {
@@ -30,16 +86,50 @@ impl Config {
             mqtt: mqtt.clone(),
             protection: protection.clone(),
             will_grace_s: settings.storage.will_grace_s,
-            bind_sessions: settings.access.bind_sessions,
-            has_statistics: settings.stats.enabled,
+            bind_sessions: settings.access.binds_sessions(),
+            has_statistics: settings.stats.enabled || settings.has_admin(),
             queue_limits: QueueLimits {
                 messages_max: limits.queue_messages_max as usize,
                 bytes_max: limits.queue_bytes_max,
                 user_bytes_max: protection.queue_bytes_per_user_max,
                 policy: limits.queue_policy,
             },
+            logs_connections: settings.log.connections,
             bounds_rates: protection.bounds_rates(),
+            terms: Terms::default(),
+            announced: Announced::of(&limits, mqtt),
+            announced_earlier: Announced::of(&limits, mqtt),
             limits,
+        }
+    }
+
+    /// Other settings hold from the next decision on. For clients that are connected, the values that CONNACK
+    /// announced hold until they disconnect: with several earlier terms, the widest of them.
+    pub(super) fn replace(&mut self, mut next: Self) {
+        (next.terms, next.announced_earlier) = (self.terms, self.announced_earlier);
+        if next.announced != self.announced {
+            match self.terms.0.checked_add(1) {
+                Some(terms) => {
+                    let is_first = self.terms == Terms::default();
+                    next.announced_earlier = match is_first {
+                        true => self.announced,
+                        false => self.announced_earlier.or(self.announced),
+                    };
+                    next.terms = Terms(terms);
+                }
+                // Numbers are used up: newcomers may do what earlier clients may.
+                None => next.announced = next.announced.or(self.announced),
+            }
+        }
+        *self = next;
+    }
+
+    /// What a client with these terms was told.
+    #[inline]
+    pub(super) fn announced(&self, terms: Terms) -> &Announced {
+        match terms == self.terms {
+            true => &self.announced,
+            false => &self.announced_earlier,
         }
     }
 
@@ -53,16 +143,15 @@ impl Config {
         self.limits.connections_max = self.limits.connections_max.min(connections_max);
     }
 
+    /// Limit of the memory that messages, queues and outboxes take, of all cores together.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.limits.memory_bytes_max
+    }
+
     /// How many bytes may wait for a consumer before it counts as behind.
     #[inline]
     pub(super) fn outbox_behind_bytes(&self) -> usize {
         self.limits.outbox_bytes_max as usize / limits::CONGESTED_OUTBOX_SHARE
-    }
-
-    /// Bytes of input that may wait on all cores together.
-    pub(super) fn input_bytes_max(&self) -> u64 {
-        let share = self.limits.memory_bytes_max / limits::INPUT_SHARE;
-        share.max(limits::INPUT_BYTES_MIN)
     }
 
     /// Whether statistics are collected.

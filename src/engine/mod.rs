@@ -12,86 +12,119 @@
 //!
 //! | folder or file | what it does |
 //! | --- | --- |
-//! | `packets` | what each packet of a client does, from its bytes to its answer |
-//! | `connections` | Network Connections: their table, input and output, time limits, and the end of a stream |
+//! | `packets` | what each packet of a client does, from its bytes to its answer; the end of streams and connections |
+//! | `connections` | Network Connections: their table, input and output, and time limits |
 //! | `routing` | the recipients of a message, its delivery to them, shared subscriptions, backpressure |
 //! | `retained` | retained messages, their expiry, and their replay to new subscribers |
 //! | `durability` | records for the store, restoring from them, and Wills |
 //! | `mesh` | other cores: messages forwarded to them, and connections that move to their home core |
 //! | `listeners` | TLS handshakes, and the offload of TLS to the kernel |
+//! | `draft` | a message while it is routed |
 //! | `ended_sessions` | sessions that end over several turns |
 //! | `admin` | commands of the control plane |
-//! | `timeouts` | what each timer leads to |
-//! | `work` | the budget of a turn |
+//! | `inspect` | questions and commands of an operator |
+//! | `client_log`, `cause` | log lines about clients: who was refused or disconnected, and why |
+//! | `watch`, `packet_view`, `packet_log` | packets in the log and in traces |
+//! | `sampling` | sampled messages, for telemetry |
+//! | `webhooks` | events for webhooks |
+//! | `observers` | the owners of these four |
+//! | `timers`, `timeouts` | the timers, and what each of them leads to |
+//! | `now`, `memory`, `work` | the time, the bound on memory, and the budget of a turn |
+//! | `report`, `sys_topics` | counters and gauges, and the topics under which they are published |
 
 mod access;
 mod action;
 mod admin;
-mod client_identifiers;
+mod cause;
+mod client_log;
 mod config;
 pub mod connections;
+mod draft;
+mod drops;
 mod durability;
 mod ended_sessions;
+#[cfg(feature = "admin")]
+mod inspect;
+#[cfg(not(feature = "admin"))]
+#[path = "inspect_absent.rs"]
+mod inspect;
 mod listeners;
+mod memory;
 mod mesh;
+mod now;
+mod observers;
+mod packet_log;
+mod packet_view;
 mod packets;
+mod report;
 mod retained;
 mod routing;
+#[cfg(feature = "admin")]
+mod sampling;
+#[cfg(not(feature = "admin"))]
+#[path = "sampling_absent.rs"]
+mod sampling;
 mod sys_topics;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod timers;
+mod watch;
+#[cfg(feature = "webhooks")]
+mod webhooks;
+#[cfg(not(feature = "webhooks"))]
+#[path = "webhooks_absent.rs"]
+mod webhooks;
 pub mod work;
-
-use std::collections::VecDeque;
 
 use shards::Hashing;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId, Peer};
 use crate::base::limits;
-use crate::base::metrics::{Metrics, Turn};
+use crate::base::metrics::Metrics;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
-use crate::engine::packets::disconnect::Ending;
+use crate::engine::connections::ending::Ending;
 use crate::resources::gauges::Place;
+pub use crate::session::client_identifiers::Keys;
 use crate::session::table::SessionTable;
 
 use access::AccessControl;
-pub use access::{Access, AllowAll, Authentication, Credentials, Grant, IdentifierClaim, Identity};
+pub use access::{
+    Access, AllowAll, Authentication, Coverage, Credentials, Decision, Grant, IdentifierClaim,
+    Identity, ReadDecisions, ReadRules, Reader,
+};
 pub use action::{Action, Refused};
-pub use client_identifiers::Keys;
-use client_identifiers::Names;
+pub use cause::{Cause, Rejection};
+use client_log::Claimed;
 pub use config::Config;
 use connections::Connections;
 pub use connections::pending_acks::Answers;
 pub use connections::rate_limit::Allowance;
 use durability::Durability;
 pub use durability::restore::Restored;
-use ended_sessions::Leftover;
 use listeners::Listeners;
+use memory::Memory;
 use mesh::Mesh;
 pub use mesh::batch::Batch;
 pub use mesh::handover::HandedOver;
+use observers::Observers;
 pub use packets::job::Job;
 use retained::RetainedStore;
 use routing::Router;
 use sys_topics::SysTopics;
-use timeouts::{Timer, Timers};
+use timers::{Timer, Timers};
 use work::Work;
 
 /// One core: see the module's documentation.
 pub struct Engine {
-    place: Place,
     config: Config,
     access: AccessControl,
-    commands: admin::Commands,
+    observers: Observers,
     now: Now,
-    started: Now,
-    names: Names,
     connections: Connections,
     metrics: Metrics,
-    /// Bytes on the ledgers of the other cores at the beginning of this turn.
-    memory_bytes_elsewhere: u64,
+    memory: Memory,
     sessions: SessionTable,
     mesh: Mesh,
     durability: Durability,
@@ -101,10 +134,6 @@ pub struct Engine {
     timers: Timers,
     /// The budget of this turn.
     work: Work,
-    /// Remaining work for sessions that have ended or whose clients are disconnected.
-    leftovers: VecDeque<Leftover>,
-    /// Topic of the PUBLISH in hand when it came by alias; kept for its memory.
-    alias_topic: String,
     sys_topics: SysTopics,
 }
 
@@ -119,15 +148,13 @@ impl Engine {
     ) -> Self {
         let hashing = Hashing::new(keys.tables);
         let mut engine = Self {
-            access: AccessControl::new(access),
-            commands: Default::default(),
+            access: AccessControl::new(access, place.ledger()),
+            observers: Observers::new(&config, hashing.clone()),
             now,
-            started: now,
-            names: Names::new(keys, place.core()),
             connections: Connections::new(place.clone()),
             metrics: Metrics::default(),
-            memory_bytes_elsewhere: 0,
-            sessions: SessionTable::new(hashing.clone(), place.clone()),
+            memory: Memory::new(place.clone(), &config.limits),
+            sessions: SessionTable::new(hashing.clone(), keys, place.clone()),
             mesh: Mesh::new(&place),
             durability: Durability::new(place.core()),
             listeners: Listeners::new(&config.limits),
@@ -135,69 +162,23 @@ impl Engine {
             retained: RetainedStore::new(&place, &config, keys.tables),
             timers: Timers::new(now),
             work: Work::default(),
-            leftovers: VecDeque::new(),
-            alias_topic: String::new(),
             sys_topics: SysTopics::new(now),
             config,
-            place,
         };
-        if engine.config.mqtt.sys_interval_s > 0 && engine.core() == CoreId(0) {
-            engine.timers.arm(now.after_s(0), Timer::SysTopics);
-        }
+        engine.router.set_read_rules(engine.access.read_rules());
+        engine.schedule_sys_topics();
         engine
     }
 
     /// The core it runs.
     pub fn core(&self) -> CoreId {
-        self.place.core()
-    }
-
-    /// Counters and gauges as they stand.
-    pub fn metrics(&mut self) -> &Metrics {
-        self.connections.report(&mut self.metrics);
-        self.metrics.memory_bytes = self.place.ledger().bytes();
-        self.metrics.input_bytes = self.place.ledger().input_bytes();
-        self.metrics.log_lines_left_out = crate::base::log_rate::suppressed_lines();
-        self.metrics.log_lines_lost = crate::base::output::log_lines_lost();
-        self.metrics.work_steps = self.work.total();
-        self.metrics.work_steps_turn_max = self.work.turn_max();
-        self.router.count_into(&mut self.metrics);
-        self.retained.count_into(&mut self.metrics);
-        self.metrics.lanes_bytes = self.mesh.bytes_under_way();
-        self.metrics.wills_left = self.durability.left_wills() as u64;
-        self.metrics.note_access(self.access.counts());
-        self.metrics.messages_queued = self.place.ledger().messages_queued();
-        debug_assert_eq!(
-            self.metrics.messages_queued,
-            self.sessions
-                .iter()
-                .map(|(session, _)| self.sessions.queued(session) as u64)
-                .sum::<u64>()
-        );
-        &self.metrics
-    }
-
-    /// The counters, with how busy the core was since the last report.
-    fn report(&mut self) -> Metrics {
-        self.sys_topics.note_busy(self.now, &mut self.metrics);
-        self.metrics().clone()
-    }
-
-    /// The executor has gone through a turn of its loop.
-    pub fn note_turn(&mut self, turn: Turn) {
-        self.metrics.note_turn(turn);
+        self.mesh.core()
     }
 
     /// Arrival times of the CONNECTs that are answered in this turn. With statistics enabled, the
     /// executor calls this every turn.
     pub fn take_connacks(&mut self) -> impl Iterator<Item = Now> + '_ {
         self.connections.take_connacks()
-    }
-
-    /// PUBLISH packets received from clients, and messages of other cores' clients taken from there,
-    /// each by QoS, since the start.
-    pub fn publishes_taken(&self) -> ([u64; 3], [u64; 3]) {
-        (self.metrics.received_by_qos, self.metrics.forwarded_by_qos)
     }
 
     /// A connection was accepted. When it is refused, the executor closes the socket.
@@ -208,41 +189,33 @@ impl Engine {
         if refusal.is_some() {
             self.metrics.connections_refused += 1;
             if self.connections.everywhere() >= connections_max + limits::REFUSED_CONNECTIONS_MAX {
-                return Err(Refused);
+                return Err(self.turn_away_peer(&peer, Cause::ServerFull));
             }
         }
         let generation = self.connections.next_generation();
         let mut connection = Connection::new(generation, peer.address, peer.listener, now);
         connection.refusal = refusal;
-        let memory_is_overdrawn = self.memory_is_overdrawn();
-        if let Err(refused) = self.listeners.admit(&peer, &mut connection, memory_is_overdrawn) {
+        let memory_is_overdrawn = self.memory.is_overdrawn();
+        if let Err(cause) = self.listeners.admit(&peer, &mut connection, memory_is_overdrawn) {
             self.metrics.connections_refused += 1;
-            return Err(refused);
+            return Err(self.turn_away_peer(&peer, cause));
         }
         // Whom a proxy speaks for counts for the proxy's address in nothing.
         let awaits_address = connection.transport.as_ref().is_some_and(|t| t.awaits_address());
         connection.phase = Phase::Connecting { elsewhere: false, awaits_address };
-        if !awaits_address && !self.access.may_stay(now, &peer) {
+        if !awaits_address && let Err(cause) = self.access.may_stay(now, &peer) {
             self.listeners.release(peer.listener);
-            return Err(Refused);
+            return Err(self.turn_away_peer(&peer, cause));
         }
         self.metrics.connections_accepted += 1;
         let limits = &self.config.limits;
         Ok(self.connections.add(connection, limits, &mut self.timers, self.now))
     }
 
-    /// Advances the time, never back: in a turn that began early, a batch may have advanced it further.
-    #[inline]
-    fn set_now(&mut self, now: Now) {
-        if self.now < now {
-            self.begin_at(now);
-        }
-    }
-
-    fn begin_at(&mut self, now: Now) {
-        self.now = now;
-        self.memory_bytes_elsewhere = self.place.memory_bytes_elsewhere();
-        self.make_room_for_others();
+    /// Logs why a connection is closed before anything is read from it.
+    fn turn_away_peer(&mut self, peer: &Peer, cause: Cause) -> Refused {
+        self.observers.log.refused(self.now, &self.listeners, peer, Claimed::default(), cause);
+        Refused
     }
 
     /// The executor wrote `bytes` of a buffer, and brings it home once it is `drained`.
@@ -290,26 +263,17 @@ impl Engine {
             // theirs in the next, for which `poll_timeout` does not let the executor wait.
             self.connections.begin_turns();
         }
-        let action = self.next_action();
-        if action.is_none() {
-            self.listeners.end_turn();
-            self.work.end_turn();
-        }
-        action
-    }
-
-    fn next_action(&mut self) -> Option<Action> {
         loop {
             if let Some(action) = self.connections.next_action() {
                 return Some(action);
             }
             self.flush_fan_out_batch();
             if !self.work.is_spent()
-                && let Some((id, reason)) = self.connections.next_to_close()
+                && let Some((id, reason, cause)) = self.connections.next_to_close()
             {
                 self.work.spend(1);
                 if self.connections.contains(id) {
-                    self.end_connection(id, Ending::Server(reason));
+                    self.end_connection(id, Ending::Server(reason, cause));
                 }
                 continue;
             }
@@ -318,6 +282,10 @@ impl Engine {
                     return Some(action);
                 }
                 continue;
+            }
+            if self.observers.watch.shows_packets() {
+                self.complete_spans();
+                self.show_output();
             }
             if let Some(send) = self.connections.next_send() {
                 return Some(send);
@@ -331,10 +299,12 @@ impl Engine {
             }
             let has_work = !self.router.fan_outs().is_empty()
                 || self.mesh.has_unread()
-                || !self.leftovers.is_empty();
+                || self.durability.has_stored()
+                || !self.sessions.leftovers().is_empty();
             if has_work
                 && (self.continue_fan_outs()
                     || self.continue_batches()
+                    || self.continue_stored()
                     || self.continue_leftovers())
             {
                 continue;
@@ -344,13 +314,26 @@ impl Engine {
                 continue;
             }
             if self.work.is_spent() {
-                return None;
+                break;
             }
             let waiting = self.connections.waiting();
-            let id = self.connections.next_ready()?;
+            let Some(id) = self.connections.next_ready() else { break };
             self.work.begin_share(waiting);
             self.continue_reading(id);
             self.work.end_share();
+        }
+        self.end_turn();
+        None
+    }
+
+    fn end_turn(&mut self) {
+        self.listeners.end_turn();
+        self.work.end_turn();
+        if self.observers.watch.shows_packets() {
+            self.end_turn_of_watching();
+        }
+        if self.observers.questions.is_busy() {
+            self.end_turn_of_questions();
         }
     }
 
@@ -359,32 +342,16 @@ impl Engine {
         let is_idle = self.connections.is_idle()
             && !self.has_put_off()
             && !self.access.is_rechecking()
+            && !self.observers.questions.wants_turn()
             && !self.timers.has_fired()
-            && self.leftovers.is_empty()
+            && self.sessions.leftovers().is_empty()
             && self.router.fan_outs().is_empty()
             && !self.mesh.has_unread()
+            && !self.durability.has_stored()
             && !self.retained.has_more_to_remove();
         match is_idle && !self.has_records() {
             true => self.timers.next(),
             false => Some(Deadline::at_us(self.now.0)),
         }
-    }
-
-    /// Evicts cached matches when other data needs the memory.
-    fn make_room_for_others(&mut self) {
-        let memory_bytes_max = self.config.limits.memory_bytes_max;
-        let free = memory_bytes_max / limits::TOPIC_CACHE_FREE_SHARE;
-        let held = self.place.ledger().bytes() + self.memory_bytes_elsewhere;
-        self.router.give_way(held + free >= memory_bytes_max);
-    }
-
-    fn memory_is_full(&self) -> bool {
-        self.place.ledger().bytes() >= self.memory_bytes_max_here()
-    }
-
-    /// The memory bound of this core, given what the other cores hold: memory is full at the bound.
-    #[inline]
-    fn memory_bytes_max_here(&self) -> u64 {
-        self.config.limits.memory_bytes_max.saturating_sub(self.memory_bytes_elsewhere)
     }
 }

@@ -7,6 +7,7 @@ use crate::base::latencies::Recording;
 use crate::base::metrics::Turn;
 use crate::base::notifier::Signal;
 use crate::config::Uring;
+use crate::control::listener::Handed;
 use crate::control::stop::Stop;
 use crate::control::{Command, Inbox, Reply, Statistics};
 use crate::engine::Engine;
@@ -50,6 +51,8 @@ pub struct Core<S> {
     stop: Stop,
     /// Signals and commands from other threads.
     inbox: Inbox,
+    /// Changes of the listeners, which the executor makes.
+    listening: Vec<(Handed, Reply<()>)>,
     /// A command for statistics, which is answered at the end of the turn.
     asked: Option<(Box<Recording>, Reply<Statistics>)>,
     /// The way to the store; none when nothing is kept.
@@ -86,6 +89,7 @@ impl<S> Core<S> {
             started,
             stop,
             inbox,
+            listening: Vec::new(),
             asked: None,
             #[cfg(feature = "store")]
             store_client: None,
@@ -97,9 +101,9 @@ impl<S> Core<S> {
         }
     }
 
-    /// What this core has to keep goes there from now on.
+    /// Sends the records of this core to this store from now on.
     #[cfg(feature = "store")]
-    pub fn keep_at(&mut self, store_client: crate::storage::log::StoreClient) {
+    pub fn set_store(&mut self, store_client: crate::storage::log::StoreClient) {
         self.store_client = Some(store_client);
     }
 
@@ -177,8 +181,15 @@ impl<S> Core<S> {
         match command {
             Command::Probe(reply) => reply.send(()),
             Command::Statistics { empty, reply } => self.asked = Some((empty, reply)),
+            Command::Listen { change, reply } => self.listening.push((change, reply)),
             Command::Engine(command) => self.engine.handle_command(self.now, command),
         }
+    }
+
+    /// The next change of the listeners, which is answered once it is made.
+    #[inline]
+    pub fn next_listener_change(&mut self) -> Option<(Handed, Reply<()>)> {
+        self.listening.pop()
     }
 
     /// Takes what other threads and other cores have sent; returns the sockets that arrive from other cores.

@@ -21,18 +21,21 @@ const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
 /// What a peer has left to read its last bytes.
 #[derive(Debug)]
-pub struct Patience {
+pub struct LingerTime {
     until: Instant,
     /// The peer has read something in this interval.
     has_read: bool,
+    /// Bytes that the peer had not acknowledged when they were counted last.
+    unacknowledged: Option<usize>,
     intervals: u8,
     discarded: usize,
 }
 
-impl Patience {
+impl LingerTime {
     /// The first interval begins.
     pub fn new(now: Instant) -> Self {
-        Self { until: now + INTERVAL, has_read: false, intervals: 0, discarded: 0 }
+        let until = now + INTERVAL;
+        Self { until, has_read: false, unacknowledged: None, intervals: 0, discarded: 0 }
     }
 
     /// The end of this interval.
@@ -43,6 +46,14 @@ impl Patience {
     /// So many bytes have been written to the peer.
     pub fn note_written(&mut self, bytes: usize) {
         self.has_read |= bytes > 0;
+    }
+
+    /// So many bytes are unacknowledged, where the kernel says so. A peer that reads slowly acknowledges bytes long
+    /// before the kernel has room for more: a socket becomes writable once most of its buffer is free.
+    pub fn note_unacknowledged(&mut self, unacknowledged: Option<usize>) {
+        let (Some(now), before) = (unacknowledged, self.unacknowledged) else { return };
+        self.has_read |= before.is_some_and(|before| now < before);
+        self.unacknowledged = unacknowledged;
     }
 
     /// So many bytes of input are discarded. False once there have been too many.
@@ -71,8 +82,8 @@ impl<K> Default for Deadlines<K> {
 
 impl<K: Copy> Deadlines<K> {
     /// Adds the end of the interval that has just begun.
-    pub fn add(&mut self, patience: &Patience, key: K) {
-        self.0.push_back((patience.until, key));
+    pub fn add(&mut self, linger_time: &LingerTime, key: K) {
+        self.0.push_back((linger_time.until, key));
     }
 
     /// The next one.
@@ -93,11 +104,11 @@ mod tests {
     #[test]
     fn a_peer_that_reads_has_more_time_but_not_for_ever() {
         let now = Instant::now();
-        let mut patience = Patience::new(now);
+        let mut linger_time = LingerTime::new(now);
         let mut extended = 0;
         loop {
-            patience.note_written(1);
-            if !patience.extend(now, true) {
+            linger_time.note_written(1);
+            if !linger_time.extend(now, true) {
                 break;
             }
             extended += 1;
@@ -108,27 +119,39 @@ mod tests {
     #[test]
     fn a_peer_that_reads_nothing_or_has_everything_has_no_more_time() {
         let now = Instant::now();
-        let mut patience = Patience::new(now);
-        assert!(!patience.extend(now, true));
-        patience.note_written(0);
-        assert!(!patience.extend(now, true));
-        patience.note_written(5);
-        assert!(!patience.extend(now, false));
+        let mut linger_time = LingerTime::new(now);
+        assert!(!linger_time.extend(now, true));
+        linger_time.note_written(0);
+        assert!(!linger_time.extend(now, true));
+        linger_time.note_written(5);
+        assert!(!linger_time.extend(now, false));
+    }
+
+    #[test]
+    fn a_peer_that_acknowledges_bytes_has_more_time_though_nothing_can_be_written() {
+        let now = Instant::now();
+        let mut linger_time = LingerTime::new(now);
+        linger_time.note_unacknowledged(Some(100_000));
+        linger_time.note_unacknowledged(Some(90_000));
+        assert!(linger_time.extend(now, true));
+        linger_time.note_unacknowledged(None);
+        linger_time.note_unacknowledged(Some(90_000));
+        assert!(!linger_time.extend(now, true));
     }
 
     #[test]
     fn input_is_discarded_up_to_a_bound() {
-        let mut patience = Patience::new(Instant::now());
-        assert!(patience.discard(DISCARDED_BYTES_MAX - 1));
-        assert!(!patience.discard(1));
+        let mut linger_time = LingerTime::new(Instant::now());
+        assert!(linger_time.discard(DISCARDED_BYTES_MAX - 1));
+        assert!(!linger_time.discard(1));
     }
 
     #[test]
     fn deadlines_are_taken_once_they_have_passed() {
         let now = Instant::now();
         let mut deadlines = Deadlines::default();
-        deadlines.add(&Patience::new(now), 7);
-        deadlines.add(&Patience::new(now + INTERVAL), 8);
+        deadlines.add(&LingerTime::new(now), 7);
+        deadlines.add(&LingerTime::new(now + INTERVAL), 8);
         assert_eq!(deadlines.take_passed(now), None);
         assert_eq!(deadlines.next(), Some(now + INTERVAL));
         assert_eq!(deadlines.take_passed(now + INTERVAL), Some((now + INTERVAL, 7)));

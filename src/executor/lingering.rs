@@ -11,16 +11,17 @@ use slab::Slab;
 
 use crate::base::send_buffer::SendBuffer;
 use crate::executor::kernel_tls::kernel;
-use crate::executor::linger::{Deadlines, LINGERING_MAX, Patience};
+use crate::executor::linger::{Deadlines, LINGERING_MAX, LingerTime};
 use crate::executor::poll::write_some;
+use crate::executor::progress;
 
 struct Lingering {
     stream: TcpStream,
     rest: VecDeque<SendBuffer>,
-    patience: Patience,
+    linger_time: LingerTime,
     is_shut: bool,
     /// The kernel has the connection's TLS, and close_notify has not been sent yet.
-    is_sealed: bool,
+    has_kernel_tls: bool,
 }
 
 /// All connections that linger.
@@ -31,14 +32,14 @@ pub(super) struct Lingerers {
 }
 
 impl Lingerers {
-    /// Adds a connection with its last bytes, which the kernel encrypts if `is_sealed`. `token` numbers the
+    /// Adds a connection with its last bytes, which the kernel encrypts if `has_kernel_tls`. `token` numbers the
     /// connection's events.
     pub fn add(
         &mut self,
         registry: &Registry,
         mut stream: TcpStream,
         rest: VecDeque<SendBuffer>,
-        is_sealed: bool,
+        has_kernel_tls: bool,
         token: impl FnOnce(usize) -> Token,
     ) {
         if self.slots.len() >= LINGERING_MAX {
@@ -49,10 +50,13 @@ impl Lingerers {
         if registry.reregister(&mut stream, token(entry.key()), interest).is_err() {
             return;
         }
-        let (index, patience) = (entry.key(), Patience::new(Instant::now()));
-        self.deadlines.add(&patience, index);
-        entry.insert(Lingering { stream, rest, patience, is_shut: false, is_sealed });
+        let (index, linger_time) = (entry.key(), LingerTime::new(Instant::now()));
+        self.deadlines.add(&linger_time, index);
+        entry.insert(Lingering { stream, rest, linger_time, is_shut: false, has_kernel_tls });
         self.resume(index);
+        if let Some(lingering) = self.slots.get_mut(index) {
+            lingering.note_unacknowledged();
+        }
     }
 
     /// Writes and discards what is possible now; drops the connection when nothing is left to do.
@@ -66,10 +70,11 @@ impl Lingerers {
     /// Drops connections whose time is up; returns the next deadline.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
         while let Some((until, index)) = self.deadlines.take_passed(now) {
-            let is_its = |lingering: &&mut Lingering| lingering.patience.until() == until;
+            let is_its = |lingering: &&mut Lingering| lingering.linger_time.until() == until;
             let Some(lingering) = self.slots.get_mut(index).filter(is_its) else { continue };
-            match lingering.patience.extend(now, !lingering.is_shut) {
-                true => self.deadlines.add(&lingering.patience, index),
+            lingering.note_unacknowledged();
+            match lingering.linger_time.extend(now, !lingering.is_shut) {
+                true => self.deadlines.add(&lingering.linger_time, index),
                 false => drop(self.slots.remove(index)),
             }
         }
@@ -83,22 +88,28 @@ impl Lingerers {
 }
 
 impl Lingering {
+    fn note_unacknowledged(&mut self) {
+        if !self.is_shut {
+            self.linger_time.note_unacknowledged(progress::unacknowledged(&self.stream));
+        }
+    }
+
     /// Whether nothing is left to do.
     fn step(&mut self) -> bool {
         while let Some(buffer) = self.rest.front_mut() {
             match write_some(&mut self.stream, buffer) {
                 Ok(_) if buffer.is_empty() => drop(self.rest.pop_front()),
                 Ok(bytes) => {
-                    self.patience.note_written(bytes);
+                    self.linger_time.note_written(bytes);
                     return false;
                 }
                 Err(_) => return true,
             }
         }
-        if self.is_sealed {
+        if self.has_kernel_tls {
             match kernel::send_close_notify(&self.stream) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                _ => self.is_sealed = false,
+                _ => self.has_kernel_tls = false,
             }
         }
         if !self.is_shut {
@@ -112,7 +123,7 @@ impl Lingering {
         loop {
             match self.stream.read(&mut scrap) {
                 Ok(0) => return true,
-                Ok(bytes) if self.patience.discard(bytes) => {}
+                Ok(bytes) if self.linger_time.discard(bytes) => {}
                 Ok(_) => return true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

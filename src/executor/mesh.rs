@@ -24,7 +24,7 @@ pub struct Moving<S> {
     /// The socket.
     pub socket: S,
     /// The state with which the other core's engine continues.
-    pub handed_over: HandedOver,
+    pub handed_over: Box<HandedOver>,
 }
 
 /// A core's end of the mesh.
@@ -59,7 +59,7 @@ impl<S> Mesh<S> {
     }
 
     /// Sends a socket to another core at the end of the turn.
-    pub fn move_socket(&mut self, to: CoreId, socket: S, handed_over: HandedOver) {
+    pub fn move_socket(&mut self, to: CoreId, socket: S, handed_over: Box<HandedOver>) {
         self.leaving[usize::from(to.0)].push(Moving { socket, handed_over });
     }
 

@@ -8,7 +8,6 @@ mod core;
 pub mod kernel_tls;
 mod linger;
 mod lingering;
-mod listener;
 pub mod mesh;
 pub mod placement;
 pub mod poll;
@@ -35,7 +34,7 @@ use crate::platform;
 
 pub use self::core::{Core, Parts};
 use crate::base::waker::Waker;
-pub use listener::{Listener, ListenerSocket};
+pub use crate::control::listener::{Listener, ListenerSocket};
 
 /// Connections accepted in a turn at most, so that a burst leaves time for the established connections.
 const ACCEPTS_PER_TURN: usize = 256;

@@ -18,7 +18,7 @@ use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::base::waker::Waker;
 use crate::engine::HandedOver;
-use crate::executor::kernel_tls::{Sealed, kernel};
+use crate::executor::kernel_tls::{KernelTlsSockets, kernel};
 use crate::executor::lingering::Lingerers;
 use crate::executor::mesh::Moving;
 use crate::executor::sockets::Sockets;
@@ -108,11 +108,12 @@ impl Accepting {
 pub struct Executor {
     poll: Poll,
     core: Core<std::net::TcpStream>,
-    listeners: Vec<Accepting>,
+    /// By place; a place is free after its listener is gone.
+    listeners: Vec<Option<Accepting>>,
     sockets: Vec<Option<Socket>>,
     lingerers: Lingerers,
     /// The sockets that use kernel TLS.
-    sealed: Sealed,
+    kernel_tls: KernelTlsSockets,
     /// Sockets to read in this turn or the next.
     to_read: VecDeque<u32>,
     /// Listeners that may have pending connections.
@@ -139,7 +140,7 @@ impl crate::executor::Executor for Executor {
         assert!(listeners.len() < CONNECTIONS - 1, "the configuration bounds the listeners");
         let mut own = Vec::new();
         for (place, listener) in listeners.into_iter().enumerate() {
-            own.push(Accepting::register(listener, poll.registry(), Token(1 + place))?);
+            own.push(Some(Accepting::register(listener, poll.registry(), Token(1 + place))?));
         }
         Ok(Self {
             poll,
@@ -148,7 +149,7 @@ impl crate::executor::Executor for Executor {
             listeners: own,
             sockets: Vec::new(),
             lingerers: Lingerers::default(),
-            sealed: Sealed::default(),
+            kernel_tls: KernelTlsSockets::default(),
             to_read: VecDeque::new(),
             accept_again: None,
         })
@@ -250,7 +251,7 @@ impl Executor {
                     self.to_accept.push(place);
                     break;
                 }
-                let Some(listener) = self.listeners.get(place) else { break };
+                let Some(Some(listener)) = self.listeners.get(place) else { break };
                 let number = listener.number;
                 match listener.accept() {
                     Ok((stream, address)) => self.admit(stream, address, number),
@@ -344,7 +345,7 @@ impl Executor {
                 socket.is_readable = bytes == buffer.len()
                     || socket.is_ended
                     || !cfg!(target_os = "linux")
-                    || self.sealed.has(slot);
+                    || self.kernel_tls.has(slot);
                 if socket.is_readable {
                     socket.is_listed = true;
                     self.to_read.push_back(slot);
@@ -353,7 +354,7 @@ impl Executor {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => socket.is_readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.note_readable(slot),
-            Err(error) if kernel::is_other_record(&error) && self.sealed.has(slot) => {
+            Err(error) if kernel::is_other_record(&error) && self.kernel_tls.has(slot) => {
                 self.read_record(slot, buffer);
             }
             Err(_) => self.end(slot),
@@ -376,7 +377,7 @@ impl Executor {
 
     /// Handles a connection that the network ended.
     fn end(&mut self, slot: u32) {
-        self.sealed.remove(slot);
+        self.kernel_tls.remove(slot);
         if let Some(socket) = self.sockets[slot as usize].take() {
             self.core.engine.handle_closed(self.core.now, socket.id);
         }
@@ -422,16 +423,42 @@ impl Sockets for Executor {
         &mut self.core
     }
 
+    fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        let free = self.listeners.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.listeners.len());
+        assert!(place < CONNECTIONS - 1, "the configuration bounds the listeners");
+        let (number, registry) = (listener.number, self.poll.registry());
+        match Accepting::register(listener, registry, Token(1 + place)) {
+            Ok(accepting) if place == self.listeners.len() => self.listeners.push(Some(accepting)),
+            Ok(accepting) => self.listeners[place] = Some(accepting),
+            Err(error) => {
+                rated!(error, log_rate::now(), listener = number, %error, "cannot register a listener");
+                return Ok(());
+            }
+        }
+        self.to_accept.push(place);
+        Ok(())
+    }
+
+    fn stop_listening(&mut self, number: u16) -> io::Result<()> {
+        let is_it = |of: &Option<Accepting>| of.as_ref().is_some_and(|of| of.number == number);
+        if let Some(place) = self.listeners.iter().position(is_it) {
+            // The end of the socket ends its registration.
+            self.listeners[place] = None;
+        }
+        Ok(())
+    }
+
     fn adopt(&mut self, moving: Moving<std::net::TcpStream>) -> io::Result<()> {
         let Moving { socket, handed_over } = moving;
-        if let Ok(id) = self.core.engine.handle_handed_over(self.core.now, handed_over) {
+        if let Ok(id) = self.core.engine.handle_handed_over(self.core.now, *handed_over) {
             self.watch(TcpStream::from_std(socket), id);
         }
         Ok(())
     }
 
     fn send(&mut self, id: ConnectionId, buffer: SendBuffer) -> io::Result<()> {
-        if self.sealed.spend(id.slot, buffer.len()) {
+        if self.kernel_tls.spend(id.slot, buffer.len()) {
             self.core.engine.handle_spent(self.core.now, id);
         }
         if let Some(socket) = self.socket(id) {
@@ -486,7 +513,7 @@ impl Sockets for Executor {
             self.end(id.slot);
             return Ok(());
         }
-        self.sealed.add(id.slot);
+        self.kernel_tls.add(id.slot);
         // Input that arrived before the keys is read with them.
         self.note_readable(id.slot);
         Ok(())
@@ -496,7 +523,7 @@ impl Sockets for Executor {
         &mut self,
         id: ConnectionId,
         to: CoreId,
-        handed_over: HandedOver,
+        handed_over: Box<HandedOver>,
     ) -> io::Result<()> {
         if self.socket(id).is_none() {
             return Ok(());
@@ -516,13 +543,13 @@ impl Sockets for Executor {
             return Ok(());
         }
         let Some(socket) = self.sockets[id.slot as usize].take() else { return Ok(()) };
-        let is_sealed = self.sealed.remove(id.slot);
+        let has_kernel_tls = self.kernel_tls.remove(id.slot);
         let rest: VecDeque<SendBuffer> = socket.pending.into_iter().chain(last).collect();
-        if socket.is_read_out && rest.is_empty() && !is_sealed {
+        if socket.is_read_out && rest.is_empty() && !has_kernel_tls {
             return Ok(()); // both sides have sent everything
         }
         let token = |index| Token(LINGERERS + index);
-        self.lingerers.add(self.poll.registry(), socket.stream, rest, is_sealed, token);
+        self.lingerers.add(self.poll.registry(), socket.stream, rest, has_kernel_tls, token);
         Ok(())
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::send_buffer::SendBuffer;
+use crate::control::listener::ListenerChange;
 use crate::engine::{Action, HandedOver};
-use crate::executor::Core;
 use crate::executor::mesh::Moving;
+use crate::executor::{Core, Listener};
 
 /// The sockets of one core. A method does nothing for a connection that is gone; an error ends the core.
 pub(super) trait Sockets {
@@ -20,6 +21,12 @@ pub(super) trait Sockets {
 
     /// Adopts a connection that another core has accepted.
     fn adopt(&mut self, moving: Moving<Self::Socket>) -> io::Result<()>;
+
+    /// Accepts connections on another socket.
+    fn listen(&mut self, listener: Listener) -> io::Result<()>;
+
+    /// Accepts no more connections of the listener with this number.
+    fn stop_listening(&mut self, number: u16) -> io::Result<()>;
 
     /// See [`Action::Send`].
     fn send(&mut self, connection: ConnectionId, buffer: SendBuffer) -> io::Result<()>;
@@ -41,7 +48,7 @@ pub(super) trait Sockets {
         &mut self,
         connection: ConnectionId,
         to: CoreId,
-        handed_over: HandedOver,
+        handed_over: Box<HandedOver>,
     ) -> io::Result<()>;
 
     /// See [`Action::Close`].
@@ -56,6 +63,12 @@ pub(super) trait Sockets {
     fn receive(&mut self) -> io::Result<()> {
         for moving in self.core().receive() {
             self.adopt(moving)?;
+        }
+        while let Some((change, reply)) = self.core().next_listener_change() {
+            let Some(ListenerChange { open, close }) = change.take() else { continue };
+            close.into_iter().try_for_each(|number| self.stop_listening(number))?;
+            open.into_iter().try_for_each(|listener| self.listen(listener))?;
+            reply.send(());
         }
         Ok(())
     }

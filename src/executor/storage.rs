@@ -69,7 +69,8 @@ impl CoreStore {
             let other = receiver.recv().map_err(|_| io::Error::other("another core failed"))?;
             engine.learn_restored(&other);
         }
-        of.keep_at(client);
+        engine.end_restore();
+        of.set_store(client);
         Ok(of)
     }
 }

@@ -11,6 +11,7 @@ use crate::base::ids::CoreId;
 use crate::base::notifier::{Notifier, Signal};
 use crate::config::Uring;
 use crate::control::stop::Stop;
+use crate::control::webhooks::Tap;
 use crate::control::{self, Inbox, turns};
 use crate::engine::{Access, Config, Engine, Keys};
 use crate::executor::mesh::Mesh;
@@ -42,6 +43,8 @@ pub struct Plan<'a> {
     pub placements: &'a [Placement],
     /// The transport of each listener.
     pub policies: &'a ListenerPolicies,
+    /// The webhooks that get events.
+    pub taps: Arc<[Tap]>,
     /// The store; none when nothing is stored.
     #[cfg(feature = "store")]
     pub store: &'a std::cell::RefCell<Option<crate::storage::log::Store>>,
@@ -74,6 +77,7 @@ struct Builder<E: Executor> {
     sockets_max: u32,
     uring: Uring,
     policies: ListenerPolicies,
+    taps: Arc<[Tap]>,
     keys: Keys,
     started: Instant,
     stop: Stop,
@@ -125,6 +129,7 @@ impl<E: Executor> Builder<E> {
                 sockets_max: plan.sockets_max,
                 uring: plan.uring.clone(),
                 policies: ListenerPolicies::clone(plan.policies),
+                taps: Arc::clone(&plan.taps),
                 keys: plan.keys,
                 started,
                 stop: plan.stop.clone(),
@@ -139,6 +144,7 @@ impl<E: Executor> Builder<E> {
     fn build(self) -> io::Result<E> {
         let mut engine = Engine::new(self.place, self.config, self.access, self.keys, Now(0));
         engine.set_listeners(self.policies);
+        engine.set_webhooks(&self.taps);
         let (mesh, recorder) = (self.mesh, self.recorder);
         let core = Core::new(engine, mesh, self.started, self.stop, self.inbox, recorder);
         #[cfg(feature = "store")]

@@ -1,9 +1,12 @@
-//! The machine and its limits: processors, memory, descriptors. Everything is read once, at startup.
+//! The machine and its limits: processors, memory, descriptors. Everything but what the process uses
+//! (`process`) is read once, at startup.
 
 pub mod cgroup;
 #[cfg(feature = "hwlocality")]
 mod hwloc;
 pub mod plan;
+#[cfg(feature = "admin")]
+pub mod process;
 pub mod topology;
 
 use std::fmt;

@@ -1,42 +1,43 @@
 //! Policies of the listeners, with TLS certificates read from files at start and again at a reload.
 
+use std::sync::Arc;
+
 use crate::config::listener::{KernelTls, Listener};
 use crate::config::{ExecutorKind as Kind, Settings};
-use crate::control::reload::Reload;
 use crate::executor::probe::kernel_tls;
 use crate::server::ServerError;
 use crate::transport::{Ciphers, ListenerPolicies, ListenerPolicy, tls};
 
-/// Reads the files of every listener, and registers them for reloads.
-pub(super) fn open(
-    settings: &Settings,
-    kind: Kind,
-    reload: &Reload,
-) -> Result<ListenerPolicies, ServerError> {
+/// Files that have been read again.
+#[cfg(feature = "tls")]
+pub(super) type Loaded = tls::Loaded;
+
+/// Files that have been read again: there are none.
+#[cfg(not(feature = "tls"))]
+pub(super) type Loaded = std::convert::Infallible;
+
+/// Reads the files of every listener.
+pub(super) fn open(settings: &Settings, kind: Kind) -> Result<ListenerPolicies, ServerError> {
     let ciphers = ciphers(settings, kind);
-    let policy = |listener: Listener| {
-        let tls_config = match listener.transport.has_tls() {
-            true => Some(tls_config(&listener, ciphers)?),
-            false => None,
-        };
-        Ok(ListenerPolicy::new(&listener, tls_config))
+    settings.every_listener().map(|listener| Ok(Arc::new(policy(&listener, ciphers)?))).collect()
+}
+
+/// Reads the files of a listener.
+pub(super) fn policy(listener: &Listener, ciphers: Ciphers) -> Result<ListenerPolicy, ServerError> {
+    let tls_config = match listener.transport.has_tls() {
+        true => Some(tls_config(listener, ciphers)?),
+        false => None,
     };
-    let policies: ListenerPolicies =
-        settings.every_listener().map(policy).collect::<Result<_, ServerError>>()?;
-    register(settings, &policies, reload);
-    Ok(policies)
+    Ok(ListenerPolicy::new(listener, tls_config))
 }
 
 /// Checks the files of a listener.
 pub(super) fn check(listener: &Listener) -> Result<(), ServerError> {
-    match listener.transport.has_tls() {
-        true => tls_config(listener, Ciphers::default()).map(drop),
-        false => Ok(()),
-    }
+    policy(listener, Ciphers::default()).map(drop)
 }
 
 /// Ciphers for kernel TLS, if a listener uses it; logs what the kernel supports.
-fn ciphers(settings: &Settings, kind: Kind) -> Ciphers {
+pub(super) fn ciphers(settings: &Settings, kind: Kind) -> Ciphers {
     let wants = |listener: Listener| listener.tls.kernel == KernelTls::Auto;
     if !settings.every_listener().any(wants) {
         return Ciphers::default();
@@ -59,23 +60,34 @@ fn tls_config(_listener: &Listener, _ciphers: Ciphers) -> Result<tls::TlsConfig,
     unreachable!("the configuration does not permit it")
 }
 
+/// Reads the files of a listener again; none if it uses no TLS.
 #[cfg(feature = "tls")]
-fn register(settings: &Settings, policies: &ListenerPolicies, reload: &Reload) {
-    if policies.iter().all(|policy| policy.tls_config().is_none()) {
-        return;
-    }
-    let policies = ListenerPolicies::clone(policies);
-    let binds: Vec<_> = settings.every_listener().map(|listener| listener.bind).collect();
-    reload.register("certificates", move || {
-        let mut outcome = Ok(());
-        for (policy, bind) in policies.iter().zip(&binds) {
-            let Some(tls_config) = policy.tls_config() else { continue };
-            let read = tls_config.reload(&|path| std::fs::read(path));
-            outcome = outcome.and(read.map_err(|what| format!("listener {bind}: {what}")));
-        }
-        outcome
-    });
+pub(super) fn read_again(
+    listener: &Listener,
+    policy: &ListenerPolicy,
+) -> Result<Option<Loaded>, ServerError> {
+    let Some(tls_config) = policy.tls_config() else { return Ok(None) };
+    let loaded = tls_config.read_again(&|path| std::fs::read(path));
+    loaded.map(Some).map_err(|what| ServerError::Tls(listener.bind.clone(), what))
 }
 
 #[cfg(not(feature = "tls"))]
-fn register(_settings: &Settings, _policies: &ListenerPolicies, _reload: &Reload) {}
+pub(super) fn read_again(
+    _listener: &Listener,
+    _policy: &ListenerPolicy,
+) -> Result<Option<Loaded>, ServerError> {
+    Ok(None)
+}
+
+/// New connections of a listener use these files.
+#[cfg(feature = "tls")]
+pub(super) fn put_in_force(policy: &ListenerPolicy, loaded: Loaded) {
+    if let Some(tls_config) = policy.tls_config() {
+        tls_config.put_in_force(loaded);
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+pub(super) fn put_in_force(_policy: &ListenerPolicy, loaded: Loaded) {
+    match loaded {}
+}

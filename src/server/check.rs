@@ -23,11 +23,14 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
     found.extend(
         settings.every_listener().filter_map(|listener| certificates::check(&listener).err()),
     );
+    found.extend(crate::webhooks::check(settings).err().map(ServerError::Webhooks));
     for listener in settings.every_listener() {
         if let Err(error) = listen::check(settings, &listener) {
             found.push(ServerError::Listen(listener.bind, error));
         }
     }
+    #[cfg(feature = "admin")]
+    found.extend(super::admin::check(settings));
     #[cfg(feature = "store")]
     if let Some(why) = settings.lacks_folder() {
         found.push(ServerError::NoFolder(why));
@@ -42,7 +45,7 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
 }
 
 /// Whether a file could be written, or created.
-fn may_write(file: &Path) -> io::Result<()> {
+pub(super) fn may_write(file: &Path) -> io::Result<()> {
     match std::fs::metadata(file) {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(_) => std::fs::File::options().append(true).open(file).map(drop),

@@ -1,8 +1,8 @@
 //! Listening sockets of each core that accepts connections.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -28,8 +28,8 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Idle time after which TCP keepalive probes the peer.
 const PROBE_AFTER: Duration = Duration::from_secs(120);
 
-/// Remedy for an address that cannot be listened on.
-pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
+/// Remedy for an address that cannot be listened on; `with` is what configures it.
+pub(super) fn hint(error: &io::Error, bind: &Bind, with: &str) -> String {
     let address = match bind {
         Bind::Address(address) => address,
         Bind::Path(_) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -46,20 +46,18 @@ pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "another program has the port (`ss -ltnp 'sport = :{}'` shows which); stop it or \
-             choose another port with --listen",
+             choose another port with {with}",
             address.port()
         ),
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; choose one of its addresses with --listen, or set bind_wait_s \
+        io::ErrorKind::AddrNotAvailable => format!(
+            "this machine has no such address; choose one of its addresses with {with}, or set bind_wait_s \
              or free_bind in the configuration for an address that appears later"
-                .to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
+        ),
+        io::ErrorKind::PermissionDenied => format!(
             "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE); choose a higher port with \
-             --listen"
-                .to_owned()
-        }
-        _ => "choose another address with --listen".to_owned(),
+             {with}"
+        ),
+        _ => format!("choose another address with {with}"),
     }
 }
 
@@ -67,6 +65,12 @@ pub(super) fn hint(error: &io::Error, bind: &Bind) -> String {
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 pub(super) fn try_clone(listeners: &[Listeners]) -> io::Result<Vec<Listeners>> {
     listeners.iter().map(|of_core| of_core.iter().map(Listener::try_clone).collect()).collect()
+}
+
+/// How many cores accept connections of one address.
+pub(super) fn accepting(settings: &Settings) -> u16 {
+    let spreads = cfg!(target_os = "linux") && settings.cores.count() > 1;
+    if spreads { settings.cores.count() } else { 1 }
 }
 
 /// Opens the listeners of each core, and returns their addresses. If the kernel distributes connections over
@@ -77,12 +81,10 @@ pub(super) fn open_listeners(
     settings: &Settings,
     handed_over: &mut HandedOver,
 ) -> Result<Opened, ServerError> {
-    let spreads = cfg!(target_os = "linux") && settings.cores.count() > 1;
-    let accepting = if spreads { settings.cores.count() } else { 1 };
+    let accepting = accepting(settings);
     let mut of_cores: Vec<Listeners> = (0..accepting).map(|_| Vec::new()).collect();
     let mut open = Vec::new();
-    for (number, listener) in settings.every_listener().enumerate() {
-        let number = number as u16;
+    for (number, listener) in settings.numbered_listeners() {
         let (opened, is_ours) = match (handed_over.take(&listener.bind), &listener.bind) {
             (Some(socket), _) => (take(socket), false),
             (None, Bind::Address(address)) => {
@@ -100,7 +102,7 @@ pub(super) fn open_listeners(
                 for (of_core, socket) in of_cores.iter_mut().zip(sockets) {
                     of_core.push(Listener { number, socket, is_ours });
                 }
-                open.push(Open { bind, transport: listener.transport, is_ours });
+                open.push(Open { number, bind, transport: listener.transport, is_ours });
             }
             Err(error) if may_be_absent(settings, &listener) && is_without_ipv6(&error) => {
                 tracing::info!(address = %listener.bind, "this machine has no IPv6; not listening on this address");
@@ -112,12 +114,16 @@ pub(super) fn open_listeners(
 }
 
 /// Listens on a Unix socket. The first core accepts all connections, which move to their home cores.
+pub(super) fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
+    bind_at(path, rights)?.listen()
+}
+
+/// Binds a Unix socket to a path.
 #[cfg(unix)]
-fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
-    use std::os::unix::fs::{PermissionsExt as _, chown};
-    let (owner, group) = rights.ids().map_err(io::Error::other)?;
+fn bind_at(path: &Path, rights: &UnixSocket) -> io::Result<Bound> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = socket_address(path)?;
+    rights.ids().map_err(io::Error::other)?;
     match socket.bind(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
             std::fs::remove_file(path)?;
@@ -125,24 +131,70 @@ fn listen_at(path: &Path, rights: &UnixSocket) -> Listening {
         }
         outcome => outcome?,
     }
-    let listen = || {
-        // Permissions are set before the socket listens, so that nobody can connect earlier.
-        if owner.or(group).is_some() {
-            chown(path, owner, group).map_err(|error| {
-                let what = format!(
-                    "unix.owner, unix.group: cannot change the owner of the socket: {error}"
-                );
-                io::Error::new(error.kind(), what)
-            })?;
-        }
-        if let Some(mode) = rights.mode {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-        }
-        socket.listen(BACKLOG)
+    let bound = Bound {
+        sockets: vec![socket],
+        bind: Bind::Path(path.to_owned()),
+        path: Some(BoundPath(path.to_owned())),
     };
-    listen().inspect_err(|_| drop(std::fs::remove_file(path)))?;
-    let listener = std::os::fd::OwnedFd::from(socket);
-    Ok((vec![ListenerSocket::Unix(listener.into())], Bind::Path(path.to_owned())))
+    // Permissions are set before the socket listens, so that nobody can connect earlier.
+    set_rights_of(path, rights)?;
+    Ok(bound)
+}
+
+#[cfg(not(unix))]
+fn bind_at(_path: &Path, _rights: &UnixSocket) -> io::Result<Bound> {
+    unreachable!("the configuration does not permit it")
+}
+
+/// Sets the permissions of a Unix socket.
+#[cfg(unix)]
+fn set_rights_of(path: &Path, rights: &UnixSocket) -> io::Result<()> {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let (owner, group) = rights.ids().map_err(io::Error::other)?;
+    if owner.or(group).is_some() {
+        chown(path, owner, group).map_err(|error| {
+            let what =
+                format!("unix.owner, unix.group: cannot change the owner of the socket: {error}");
+            io::Error::new(error.kind(), what)
+        })?;
+    }
+    match rights.mode {
+        Some(mode) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+        None => Ok(()),
+    }
+}
+
+/// Sets the permissions of the socket of a listener at a path.
+pub(super) fn set_rights(listener: &config::Listener) -> io::Result<()> {
+    match &listener.bind {
+        #[cfg(unix)]
+        Bind::Path(path) => set_rights_of(path, &listener.unix),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that the owner and the group of the socket of a listener exist.
+pub(super) fn check_rights(listener: &config::Listener) -> io::Result<()> {
+    #[cfg(unix)]
+    listener.unix.ids().map_err(io::Error::other)?;
+    let _ = listener;
+    Ok(())
+}
+
+/// Binds the sockets of a listener that a reload opens; none if the listener may be absent, and is.
+pub(super) fn bind_again(
+    settings: &Settings,
+    listener: &config::Listener,
+    accepting: u16,
+) -> io::Result<Option<Bound>> {
+    let bound = match &listener.bind {
+        Bind::Address(address) => bind_for_each(*address, accepting, settings.free_bind),
+        Bind::Path(path) => bind_at(path, &listener.unix),
+    };
+    match bound {
+        Err(error) if may_be_absent(settings, listener) && is_without_ipv6(&error) => Ok(None),
+        bound => bound.map(Some),
+    }
 }
 
 /// Whether a path is the socket of a broker that was killed: connections are refused.
@@ -155,11 +207,6 @@ fn is_left_over(path: &Path) -> bool {
     is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-#[cfg(not(unix))]
-fn listen_at(_path: &Path, _rights: &UnixSocket) -> Listening {
-    unreachable!("the configuration does not permit it")
-}
-
 /// Sets the options of a socket that already listens.
 fn take((bind, socket): (Bind, ListenerSocket)) -> Listening {
     if let ListenerSocket::Tcp(listener) = &socket {
@@ -168,14 +215,10 @@ fn take((bind, socket): (Bind, ListenerSocket)) -> Listening {
     Ok((vec![socket], bind))
 }
 
-/// Removes the Unix sockets that the broker created.
-pub(super) fn remove_paths(open: &[Open]) {
-    for listener in open {
-        if let (Bind::Path(path), true) = (&listener.bind, listener.is_ours)
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
-        }
+/// Removes a Unix socket that the broker created.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
     }
 }
 
@@ -226,7 +269,7 @@ pub(super) fn check(settings: &Settings, listener: &config::Listener) -> io::Res
 }
 
 #[cfg(unix)]
-fn check_path(path: &Path, rights: &UnixSocket) -> io::Result<()> {
+pub(super) fn check_path(path: &Path, rights: &UnixSocket) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt as _;
     rights.ids().map_err(io::Error::other)?;
     socket_address(path)?;
@@ -242,7 +285,7 @@ fn check_path(path: &Path, rights: &UnixSocket) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn check_path(_path: &Path, _rights: &UnixSocket) -> io::Result<()> {
+pub(super) fn check_path(_path: &Path, _rights: &UnixSocket) -> io::Result<()> {
     unreachable!("the configuration does not permit it")
 }
 
@@ -256,7 +299,11 @@ fn socket_address(path: &Path) -> io::Result<socket2::SockAddr> {
 
 /// Retries while the port or path is in use, for a moment, and while the machine does not have the address, for
 /// `wait_s` seconds.
-fn patiently(bind: &Bind, wait_s: u32, mut listen: impl FnMut() -> Listening) -> Listening {
+pub(super) fn patiently(
+    bind: &Bind,
+    wait_s: u32,
+    mut listen: impl FnMut() -> Listening,
+) -> Listening {
     let (begun, mut rest, mut is_said) = (Instant::now(), RETRY, false);
     loop {
         let outcome = listen();
@@ -281,7 +328,7 @@ fn patiently(bind: &Bind, wait_s: u32, mut listen: impl FnMut() -> Listening) ->
 }
 
 /// Whether the machine does not have the address, or the interface in it.
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     #[cfg(target_os = "linux")]
     if error.raw_os_error() == Some(libc::ENODEV) {
         return true;
@@ -292,35 +339,80 @@ fn is_absent(error: &io::Error) -> bool {
 /// An address or path that the broker listens on.
 #[derive(Clone, Debug)]
 pub struct Open {
+    /// The number of the listener.
+    pub(super) number: u16,
     /// The address or path, with the port that the system chose.
     pub bind: Bind,
     /// Transport.
     pub transport: Transport,
     /// Whether the broker opened the socket; sockets that were handed over stay when the broker ends.
-    is_ours: bool,
+    pub(super) is_ours: bool,
 }
 
 /// The listeners of each core, and their addresses.
 type Opened = (Vec<Listeners>, Vec<Open>);
 
 /// The sockets of a listener, one for each core that accepts, and their address.
-type Listening = io::Result<(Vec<ListenerSocket>, Bind)>;
+pub(super) type Listening = io::Result<(Vec<ListenerSocket>, Bind)>;
 
-fn listen_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> Listening {
-    if accepting == 1 {
-        let (listener, address) = listen(bind(address, false, is_free)?)?;
-        return Ok((vec![ListenerSocket::Tcp(listener)], Bind::Address(address)));
+/// Sockets that are bound and do not listen yet: nobody can connect to them.
+pub(super) struct Bound {
+    sockets: Vec<Socket>,
+    bind: Bind,
+    path: Option<BoundPath>,
+}
+
+/// The path of a socket, which is removed unless the socket listens.
+struct BoundPath(PathBuf);
+
+impl Drop for BoundPath {
+    fn drop(&mut self) {
+        remove(&self.0);
     }
-    // With SO_REUSEPORT, sockets of another process of this user could share the port unnoticed. A socket
-    // without the option detects them. It never listens, because its connections would be reset.
-    let alone = bind(address, false, is_free)?;
-    let address = alone.local_addr()?.as_socket().unwrap_or(address);
-    drop(alone);
-    let mut listeners = Vec::new();
-    for _ in 0..accepting {
-        listeners.push(ListenerSocket::Tcp(listen(bind(address, true, is_free)?)?.0));
+}
+
+impl Bound {
+    /// Listens.
+    pub fn listen(self) -> Listening {
+        self.sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+        let socket = |socket: Socket| match self.bind {
+            Bind::Address(_) => ListenerSocket::Tcp(socket.into()),
+            #[cfg(unix)]
+            Bind::Path(_) => ListenerSocket::Unix(std::os::fd::OwnedFd::from(socket).into()),
+            #[cfg(not(unix))]
+            Bind::Path(_) => unreachable!("the configuration does not permit it"),
+        };
+        let sockets = self.sockets.into_iter().map(socket).collect();
+        self.path.into_iter().for_each(std::mem::forget);
+        Ok((sockets, self.bind))
     }
-    Ok((listeners, Bind::Address(address)))
+}
+
+pub(super) fn listen_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> Listening {
+    bind_for_each(address, accepting, is_free)?.listen()
+}
+
+/// Binds the sockets of an address, one for each core that accepts.
+fn bind_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> io::Result<Bound> {
+    let first = match accepting {
+        1 => bind(address, false, is_free)?,
+        _ => detect_others(address, is_free)?,
+    };
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let sockets = match accepting {
+        1 => vec![first],
+        _ => {
+            drop(first);
+            (0..accepting).map(|_| bind(address, true, is_free)).collect::<io::Result<_>>()?
+        }
+    };
+    Ok(Bound { sockets, bind: Bind::Address(address), path: None })
+}
+
+/// With SO_REUSEPORT, sockets of another process of this user could share the port unnoticed. A socket without the
+/// option detects them. It never listens, because its connections would be reset.
+fn detect_others(address: SocketAddr, is_free: bool) -> io::Result<Socket> {
+    bind(address, false, is_free)
 }
 
 fn is_without_ipv6(error: &io::Error) -> bool {
@@ -328,15 +420,8 @@ fn is_without_ipv6(error: &io::Error) -> bool {
         || error.to_string().contains("Address family not supported")
 }
 
-fn listen(socket: Socket) -> io::Result<(TcpListener, SocketAddr)> {
-    socket.listen(BACKLOG)?;
-    let listener = TcpListener::from(socket);
-    let address = listener.local_addr()?;
-    Ok((listener, address))
-}
-
 /// Binds a socket. `is_free`: the machine need not have the address yet.
-fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Result<Socket> {
+pub(super) fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On other systems than Unix, this option would let another program take over the port.
     #[cfg(unix)]
@@ -418,10 +503,24 @@ mod tests {
     }
 
     #[test]
+    fn the_socket_that_detects_another_listener_of_this_user_never_listens() {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let detector = detect_others(address, false).expect("a free port");
+        assert!(!detector.is_listener().expect("an option"));
+        drop(detector);
+        let (_others, at) = listen_for_each(address, 2, false).expect("a free port");
+        let Bind::Address(taken) = at else { panic!("it is TCP") };
+        let error = detect_others(taken, false).expect_err("another process may listen there");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
     fn tcp_looks_after_peers_that_say_nothing() {
-        let (listener, address) =
-            listen(bind("127.0.0.1:0".parse().expect("an address"), false, false).expect("free"))
-                .expect("it listens");
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let (sockets, bind) = listen_for_each(address, 1, false).expect("a free port");
+        let (ListenerSocket::Tcp(listener), Bind::Address(address)) = (&sockets[0], bind) else {
+            panic!("it is TCP")
+        };
         let _peer = TcpStream::connect(address).expect("it listens");
         let (accepted, _) = listener.accept().expect("it waits");
         let accepted = socket2::SockRef::from(&accepted);

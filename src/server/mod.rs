@@ -1,12 +1,20 @@
 //! From settings to a serving broker: the plan, listeners, certificates, store, statistics, cores.
 
+#[cfg(feature = "admin")]
+mod admin;
 mod certificates;
 mod check;
 mod listen;
+mod listeners;
 mod plan;
+mod reload;
 pub mod report;
+mod statistics;
+mod summary;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::{fmt, io};
 
 pub use self::check::check;
@@ -14,35 +22,49 @@ pub use self::listen::Open;
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use self::listen::try_clone;
 use self::listen::{hint, open_listeners, steer};
+use self::listeners::Live;
 use self::plan::Plan;
-use crate::access::Notify;
+use self::statistics::Printing;
+pub use self::summary::Summary;
+use crate::access::Gate;
 use crate::config::{Bind, ExecutorKind as Kind, Settings};
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
-use crate::engine::{Access, Keys};
+use crate::engine::Keys;
 use crate::executor::threads::{self, Running};
 #[cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 use crate::executor::uring;
 use crate::executor::{Executor, Listeners, poll};
+#[cfg(feature = "store")]
+use crate::mosquitto::database::{self, import::ImportError};
 use crate::platform;
 use crate::platform::plan::Impossible;
 use crate::service::HandedOver;
-use crate::stats::{Prepared, Prompt, Reporter};
+use crate::stats::{Prompt, SharedStatistics};
 #[cfg(feature = "store")]
 use crate::storage::log::{Store, StoreError};
 use crate::transport::ListenerPolicies;
+use crate::webhooks::Webhooks;
 
 /// Reason why a broker does not start, or ended.
 #[derive(Debug)]
 pub enum ServerError {
     /// An address cannot be listened on.
     Listen(Bind, io::Error),
+    /// An address of the admin interface cannot be listened on.
+    #[cfg(feature = "admin")]
+    ListenAdmin(Bind, io::Error),
+    /// Files of the admin interface cannot be used.
+    #[cfg(feature = "admin")]
+    Admin(String),
     /// Files of a TLS listener cannot be used.
     Tls(Bind, String),
     /// The descriptor limit is too low.
     Descriptors(platform::TooFewDescriptors),
     /// The configured I/O method is not available.
     Mode(String),
+    /// Files of a webhook cannot be used.
+    Webhooks(String),
     /// The configured processors do not exist.
     Placement(Impossible),
     /// The file for statistics cannot be written.
@@ -50,6 +72,9 @@ pub enum ServerError {
     /// The store cannot be opened.
     #[cfg(feature = "store")]
     Store(StoreError),
+    /// The database of another broker cannot be imported.
+    #[cfg(feature = "store")]
+    Import(ImportError),
     /// No folder for the store is known.
     #[cfg(feature = "store")]
     NoFolder(&'static str),
@@ -61,9 +86,17 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(bind, error) => {
-                write!(f, "cannot listen on {bind}: {error}; {}", hint(error, bind))
+                write!(f, "cannot listen on {bind}: {error}; {}", hint(error, bind, "--listen"))
             }
+            #[cfg(feature = "admin")]
+            Self::ListenAdmin(bind, error) => {
+                let hint = hint(error, bind, "admin.listen");
+                write!(f, "the admin interface cannot listen on {bind}: {error}; {hint}")
+            }
+            #[cfg(feature = "admin")]
+            Self::Admin(what) => f.write_str(what),
             Self::Tls(bind, what) => write!(f, "[[listeners]] bind = \"{bind}\": {what}"),
+            Self::Webhooks(what) => f.write_str(what),
             Self::Descriptors(error) => error.fmt(f),
             Self::Mode(why) => {
                 write!(
@@ -80,6 +113,8 @@ impl fmt::Display for ServerError {
             #[cfg(feature = "store")]
             Self::Store(error) => error.fmt(f),
             #[cfg(feature = "store")]
+            Self::Import(error) => write!(f, "storage.import_mosquitto: {error}"),
+            #[cfg(feature = "store")]
             Self::NoFolder(why) => f.write_str(why),
             Self::Executor(error) => write!(f, "the executor failed: {error}"),
         }
@@ -89,38 +124,59 @@ impl fmt::Display for ServerError {
 impl std::error::Error for ServerError {}
 
 /// A broker that listens and does not serve yet.
-pub struct Server<'a> {
+pub struct Server {
     plan: Plan,
-    access: &'a dyn Fn(Notify) -> Box<dyn Access>,
+    access: Arc<Gate>,
     keys: Keys,
     stop: Stop,
     listeners: Vec<Listeners>,
     open: Vec<Open>,
     policies: ListenerPolicies,
-    reporter: Option<Prepared>,
+    live: Live,
+    /// Connections that the tables of the cores have room for.
+    #[cfg_attr(
+        not(all(feature = "uring", target_os = "linux", target_pointer_width = "64")),
+        expect(dead_code, reason = "only io_uring has a fallback")
+    )]
+    connections_max: Arc<AtomicU32>,
+    printing: Printing,
+    summary: Summary,
+    webhooks: Webhooks,
     #[cfg(feature = "store")]
     store: std::cell::RefCell<Option<Store>>,
+    #[cfg(feature = "admin")]
+    admin: admin::Opened,
 }
 
-impl<'a> Server<'a> {
-    /// Makes the plan and opens files and listeners. `access` makes the access control of a core, `keys` are random
-    /// and independent of each other, files that can be reloaded are registered with `reload`, and sockets that were
+impl Server {
+    /// Makes the plan and opens files and listeners. `keys` are random and
+    /// independent of each other, files that can be reloaded are registered with `reload`, and sockets that were
     /// `handed_over` are listened on.
     pub fn open(
         settings: &Settings,
-        access: &'a dyn Fn(Notify) -> Box<dyn Access>,
+        access: Arc<Gate>,
         keys: Keys,
         stop: Stop,
         reload: &Reload,
         mut handed_over: HandedOver,
     ) -> Result<Self, ServerError> {
         let plan = Plan::make(settings).map_err(|mut errors| errors.swap_remove(0))?;
-        let reporter = prepare_reporter(settings)?;
-        let policies = certificates::open(settings, plan.executor, reload)?;
+        let printing = Printing::prepare(settings)?;
+        printing.register(reload, plan.engine.has_statistics());
+        let policies = certificates::open(settings, plan.executor)?;
+        let connections_max = Arc::new(AtomicU32::new(plan.engine.connections_max()));
+        self::reload::register(settings, &connections_max, reload, &stop);
         let (listeners, open) = open_listeners(settings, &mut handed_over)?;
         steer(&listeners, &plan.placements);
+        let machine = (plan.executor, listen::accepting(settings), &*plan.placements);
+        let live = Live::new(settings, machine, &policies, &open, &stop);
+        live.register(reload);
+        let webhooks = Webhooks::open(settings, reload, &stop).map_err(ServerError::Webhooks)?;
         #[cfg(feature = "store")]
         let store = std::cell::RefCell::new(open_store(settings)?);
+        // After the store, whose folder may hold the socket.
+        #[cfg(feature = "admin")]
+        let admin = admin::Opened::open(settings, reload)?;
         Ok(Self {
             plan,
             access,
@@ -129,9 +185,15 @@ impl<'a> Server<'a> {
             listeners,
             open,
             policies,
-            reporter,
+            live,
+            connections_max,
+            printing,
+            summary: Summary::default(),
+            webhooks,
             #[cfg(feature = "store")]
             store,
+            #[cfg(feature = "admin")]
+            admin,
         })
     }
 
@@ -150,9 +212,14 @@ impl<'a> Server<'a> {
         self.plan.executor
     }
 
-    /// A handle that asks for statistics; none if they are not collected.
-    pub fn prompt(&self) -> Option<Prompt> {
-        self.reporter.as_ref().map(Prepared::prompt)
+    /// A handle that asks for statistics, if they are printed.
+    pub fn prompt(&self) -> Prompt {
+        self.printing.prompt()
+    }
+
+    /// Logs a summary of the broker when it is asked for.
+    pub fn summary(&self) -> Summary {
+        self.summary.clone()
     }
 
     /// Serves until asked to stop. Calls `when_serving` once clients can connect. If a core fails, all stop.
@@ -164,13 +231,20 @@ impl<'a> Server<'a> {
             Kind::Uring if self.plan.may_fall_back => {
                 let copies = try_clone(&listeners).map_err(ServerError::Executor)?;
                 match self.start::<uring::Executor>(copies) {
-                    Ok(running) => running,
+                    Ok(running) => {
+                        // A listener that a reload closes must not stay open here.
+                        drop(listeners);
+                        running
+                    }
                     #[cfg(feature = "store")]
                     Err(error @ ServerError::Store(_)) => return Err(error),
                     // The first ring could be set up, but not one for each core.
                     Err(error) => {
                         tracing::warn!(%error, "cannot run on io_uring; running on poll instead");
                         self.plan.fall_back_to_poll();
+                        let connections_max = self.plan.engine.connections_max();
+                        self.connections_max
+                            .store(connections_max, std::sync::atomic::Ordering::Relaxed);
                         self.start::<poll::Executor>(listeners)?
                     }
                 }
@@ -188,25 +262,45 @@ impl<'a> Server<'a> {
             #[allow(unreachable_patterns, reason = "depends on the features")]
             Kind::Auto | Kind::Monoio | Kind::Glommio => unreachable!("never part of a plan"),
         };
-        let cores = self.stop.cores().cloned();
-        let reporter = match (self.reporter.take(), running.collector.take(), cores) {
-            (Some(reporter), Some(collector), Some(cores)) => {
-                Some(reporter.start(cores, collector))
-            }
-            _ => None,
-        };
-        let reporter = reporter.transpose().map_err(ServerError::Executor)?;
+        let has_reporter = self.printing.is_prepared();
+        let statistics = running.collector.take().zip(self.stop.cores().cloned());
+        let statistics = statistics
+            .map(|(collector, cores)| SharedStatistics::new(cores, collector, has_reporter));
+        self.summary.begin(statistics.as_ref());
+        self.printing.start(statistics.clone()).map_err(ServerError::Executor)?;
+        #[cfg(feature = "admin")]
+        let admin = self.start_admin(statistics)?;
         when_serving();
         let outcome = running.join().map_err(ServerError::Executor);
-        listen::remove_paths(&self.open);
-        if let Some(reporter) = reporter {
-            reporter.end();
-        }
+        self.live.remove_paths();
+        self.webhooks.end();
+        self.printing.end();
         #[cfg(feature = "store")]
         if let Some(store) = &mut *self.store.borrow_mut() {
             store.finish();
         }
+        #[cfg(feature = "admin")]
+        admin.end();
         outcome
+    }
+
+    /// Starts the admin interface, with what it knows of this broker.
+    #[cfg(feature = "admin")]
+    fn start_admin(
+        &mut self,
+        statistics: Option<SharedStatistics>,
+    ) -> Result<admin::Serving, ServerError> {
+        let facts = admin::Facts {
+            executor: self.plan.executor,
+            listeners: self.live.table(),
+            connections_max: self.connections_max(),
+            memory_bytes_max: self.plan.engine.memory_bytes_max(),
+            statistics,
+            stop: &self.stop,
+            access: Arc::clone(&self.access),
+            webhooks: self.webhooks.clone(),
+        };
+        std::mem::take(&mut self.admin).start(facts).map_err(ServerError::Executor)
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
@@ -217,14 +311,16 @@ impl<'a> Server<'a> {
             engine,
             sockets_max: self.plan.sockets_max(),
             uring,
-            access: self.access,
+            access: &|notify| self.access.for_core(notify),
             keys: self.keys,
             placements,
             policies: &self.policies,
             #[cfg(feature = "store")]
             store: &self.store,
+            taps: self.webhooks.taps(),
             stop: self.stop.clone(),
         };
+        self.webhooks.start_clock();
         let started = match self.plan.is_single_threaded {
             true => threads::start_here::<E>(&plan, listeners),
             false => threads::start::<E>(&plan, listeners),
@@ -240,12 +336,16 @@ impl<'a> Server<'a> {
     }
 }
 
-fn prepare_reporter(settings: &Settings) -> Result<Option<Prepared>, ServerError> {
-    if !settings.stats.enabled {
-        return Ok(None);
+/// Takes the database of Mosquitto into an empty store, if one is configured and there.
+#[cfg(feature = "store")]
+fn import(settings: &Settings, folder: &std::path::Path) -> Result<(), ServerError> {
+    let file = &settings.storage.import_mosquitto;
+    if file.as_os_str().is_empty() {
+        return Ok(());
     }
-    let prepared = Reporter::prepare(&settings.stats);
-    prepared.map(Some).map_err(|error| ServerError::Stats(settings.stats.log.clone(), error))
+    let options = database::Options::default();
+    let outcome = database::import::import_at_first_start(folder, file, options);
+    outcome.map(drop).map_err(ServerError::Import)
 }
 
 /// Opens the store, and logs its folder.
@@ -261,6 +361,7 @@ fn open_store(settings: &Settings) -> Result<Option<Store>, ServerError> {
             return Ok(None);
         }
     };
+    import(settings, &folder)?;
     let store = Store::open(&folder, settings.storage.clone()).map_err(ServerError::Store)?;
     tracing::info!(
         folder = %folder.display(),

@@ -2,7 +2,7 @@
 //! that it needs.
 
 use super::ServerError;
-use crate::config::{ExecutorKind as Kind, Mode, Settings, Uring};
+use crate::config::{ExecutorKind as Kind, Limits, Mode, Settings, Uring};
 use crate::engine::Config;
 use crate::executor::{placement, probe, sockets_max};
 use crate::platform::plan::Placement;
@@ -46,9 +46,7 @@ impl Plan {
                 Err(error) => errors.push(ServerError::Descriptors(error)),
             }
         }
-        if limits.memory_bytes_max == 0 {
-            limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
-        }
+        resolve_memory(&mut limits);
         let placements = placement::placements(&settings.cores, settings.numa);
         let placements =
             placements.map_err(|error| errors.push(ServerError::Placement(error))).ok();
@@ -83,6 +81,24 @@ impl Plan {
     pub fn sockets_max(&self) -> u32 {
         sockets_max(self.engine.connections_max())
     }
+}
+
+/// Resolves the limit on memory.
+fn resolve_memory(limits: &mut Limits) {
+    if limits.memory_bytes_max == 0 {
+        limits.memory_bytes_max = platform::memory_bytes() / 4 * 3;
+    }
+}
+
+/// The limits in these settings, for cores whose tables have room for `connections_max`.
+pub(super) fn resolve(settings: &Settings, connections_max: u32) -> Limits {
+    let mut limits = settings.limits.clone();
+    resolve_memory(&mut limits);
+    limits.connections_max = match limits.connections_max {
+        0 => connections_max,
+        asked => asked.min(connections_max),
+    };
+    limits
 }
 
 /// An executor that this machine can run, with what the kernel supports of io_uring.

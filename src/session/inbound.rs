@@ -80,14 +80,19 @@ impl Inbound {
         self.identifiers.len() - self.carried
     }
 
-    /// Identifiers between PUBREC and PUBREL to log at a checkpoint, ascending: all that came before a
-    /// checkpoint for which the other cores have stored the earlier messages.
-    pub fn log_to_checkpoint(&mut self, checkpoint: u64) -> impl Iterator<Item = u16> {
-        self.unlogged.retain(|_, since| *since >= checkpoint);
-        self.identifiers
-            .iter()
-            .copied()
-            .filter(|identifier| !self.unlogged.contains_key(identifier))
+    /// Identifiers between PUBREC and PUBREL after `last`, ascending, and whether a checkpoint logs them: those that
+    /// came before it, as the other cores have stored the messages that came earlier.
+    pub fn log_to_checkpoint(
+        &mut self,
+        checkpoint: u64,
+        last: u16,
+    ) -> impl Iterator<Item = (u16, bool)> {
+        if last == 0 {
+            self.unlogged.retain(|_, since| *since >= checkpoint);
+        }
+        let from = self.identifiers.partition_point(|&identifier| identifier <= last);
+        let is_logged = |identifier| !self.unlogged.contains_key(identifier);
+        self.identifiers.range(from..).map(move |identifier| (*identifier, is_logged(identifier)))
     }
 
     /// Whether no message is between PUBREC and PUBREL.

@@ -1,5 +1,7 @@
 //! Session State of clients, without I/O: messages in both directions, subscriptions, Will, Topic Aliases.
 
+pub mod client_identifiers;
+pub mod ended;
 pub mod inbound;
 pub mod outbound;
 pub mod retained_replay;

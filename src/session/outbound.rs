@@ -9,8 +9,9 @@
 mod acks;
 mod expired;
 mod judged;
-mod kept;
+mod listing;
 mod queue;
+mod recorded;
 mod shared;
 
 use std::collections::VecDeque;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 
 pub use acks::{Ack, Acknowledged};
 pub use expired::Swept;
-pub use kept::Logged;
+pub use listing::{InflightStage, Listed};
 use queue::Queue;
 pub use queue::{QueueLimits, Queued};
+pub use recorded::{Logged, LoggedUpTo};
 use shards::FilterId;
 
 use crate::base::clock::Now;
@@ -45,7 +47,7 @@ pub struct Delivery {
     /// The shared subscription it was drawn for, so that another member can have it instead.
     pub shared: Option<FilterId>,
     /// The record in the store, where the session outlives the process.
-    pub kept: RecordRef,
+    pub record: RecordRef,
 }
 
 /// Subscription Identifiers of a delivery: none or one nearly always.
@@ -90,7 +92,7 @@ enum Stage {
     /// Never sent: it is once the store has this batch.
     Held(Delivery, u64),
     /// PUBREC came; `resend` says that PUBREL must be sent again on this connection.
-    Released { resend: bool, kept: RecordRef },
+    Released { resend: bool, record: RecordRef },
     /// Acknowledged out of order; leaves when all before it have.
     Done,
 }
@@ -120,9 +122,9 @@ pub enum Next {
 struct Gone(Vec<RecordRef>);
 
 impl Gone {
-    fn note(&mut self, kept: RecordRef) {
-        if kept.number != 0 {
-            self.0.push(kept);
+    fn note(&mut self, record: RecordRef) {
+        if record.number != 0 {
+            self.0.push(record);
         }
     }
 }
@@ -209,8 +211,9 @@ impl Outbound {
         self.queue.room() * size_of::<Delivery>()
     }
 
-    /// Begins a new connection: everything in flight is sent again [MQTT-4.4.0-1], within `window`.
-    pub fn resume(&mut self, window: usize) {
+    /// Begins a new connection: everything in flight is sent again [MQTT-4.4.0-1], within `window`. Returns how many
+    /// places in flight it has looked at.
+    pub fn resume(&mut self, window: usize) -> usize {
         self.window = window;
         self.queue.note_connected();
         self.unacknowledged = 0;
@@ -222,13 +225,14 @@ impl Outbound {
                     inflight.stage = Stage::Unsent(delivery);
                     self.to_resend += 1;
                 }
-                Stage::Released { kept, .. } => {
-                    inflight.stage = Stage::Released { resend: true, kept };
+                Stage::Released { record, .. } => {
+                    inflight.stage = Stage::Released { resend: true, record };
                     self.to_resend += 1;
                 }
                 held @ (Stage::Held(..) | Stage::Done) => inflight.stage = held,
             }
         }
+        self.inflight.len()
     }
 
     /// Whether a message of this QoS may be sent past the queue right now. What is held for the store
@@ -273,17 +277,17 @@ impl Outbound {
     }
 
     /// Sends the message that was held last once the store has `batch`. `kept` is its record by now.
-    pub fn hold_until(&mut self, batch: u64, kept: RecordRef) {
+    pub fn hold_until(&mut self, batch: u64, record: RecordRef) {
         if let Some(Inflight { stage: Stage::Held(delivery, until), .. }) = self.inflight.back_mut()
         {
-            (delivery.kept, *until) = (kept, batch);
+            (delivery.record, *until) = (record, batch);
         }
     }
 
     /// The record of what was sent last.
-    pub fn note_kept(&mut self, kept: RecordRef) {
+    pub fn note_record(&mut self, record: RecordRef) {
         if let Some(Inflight { stage: Stage::Sent(delivery), .. }) = self.inflight.back_mut() {
-            delivery.kept = kept;
+            delivery.record = record;
         }
     }
 
@@ -384,7 +388,7 @@ impl Outbound {
                 continue;
             }
             if delivery.message.is_expired(now) {
-                self.gone.note(delivery.kept);
+                self.gone.note(delivery.record);
                 *expired += 1;
                 if *expired >= limits::EXPIRED_AT_ONCE {
                     return None;
@@ -392,12 +396,13 @@ impl Outbound {
                 continue;
             }
             if is_unjudged && !permits(&delivery) {
-                self.gone.note(delivery.kept);
+                self.gone.note(delivery.record);
                 return Some(Next::Denied);
             }
-            if delivery.qos == Qos::ExactlyOnce && delivery.kept.number != 0 && stored < u64::MAX {
-                let kept = delivery.kept;
-                return Some(Next::Hold(kept, self.hold(delivery)));
+            if delivery.qos == Qos::ExactlyOnce && delivery.record.number != 0 && stored < u64::MAX
+            {
+                let record = delivery.record;
+                return Some(Next::Hold(record, self.hold(delivery)));
             }
             let identifier = (delivery.qos != Qos::AtMostOnce).then(|| self.send(delivery.clone()));
             return Some(Next::Publish(delivery, identifier, false));
@@ -427,7 +432,7 @@ impl Outbound {
         self.held_retained -= usize::from(delivery.retain);
         self.unjudged_held = self.unjudged_held.saturating_sub(1);
         if is_denied {
-            self.gone.note(delivery.kept);
+            self.gone.note(delivery.record);
             self.forget_done();
             return Some(Next::Denied);
         }
@@ -506,7 +511,12 @@ impl Outbound {
 
     /// Messages in flight.
     pub fn inflight(&self) -> usize {
-        self.inflight.iter().filter(|inflight| !matches!(inflight.stage, Stage::Done)).count()
+        let inflight = self.unacknowledged + self.to_resend + self.held.len();
+        debug_assert_eq!(
+            inflight,
+            self.inflight.iter().filter(|one| !matches!(one.stage, Stage::Done)).count()
+        );
+        inflight
     }
 
     /// Whether anything waits to be sent on this connection.

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use crate::base::clock::Deadline;
 use crate::base::ids::ConnectionId;
-use crate::resources::gauges::Ledger;
+use crate::resources::gauges::{Charge, Ledger};
 use crate::resources::users::Membership;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::Outbound;
@@ -66,6 +66,8 @@ pub struct SessionExtra {
     pub owner: Option<Box<str>>,
     /// Counts the session for that user, where the sessions of a user are bounded.
     pub membership: Option<Membership>,
+    /// The client of a session that has an owner has no user name: sessions are not bound to users.
+    pub is_without_user: bool,
     /// Rules have changed while the client was away.
     pub is_unjudged: bool,
     /// The session has ended: its place stays taken until the index has none of its subscriptions.
@@ -96,6 +98,10 @@ pub struct Will {
     pub due: Option<Deadline>,
     /// The session under which the store has it while the client is connected.
     pub held: Option<SessionNumber>,
+    /// No rule allows it, but something that ended with the connection did, such as a token.
+    pub is_granted: bool,
+    /// Its bytes, while it belongs to a session.
+    pub charge: Charge,
 }
 
 impl Will {
@@ -168,6 +174,12 @@ impl Session {
         self.extra.as_ref()?.owner.as_deref()
     }
 
+    /// The user name of the client that has, or had last, the session.
+    pub fn user(&self) -> Option<&str> {
+        let extra = self.extra.as_ref().filter(|extra| !extra.is_without_user)?;
+        extra.owner.as_deref()
+    }
+
     /// Whether the session has ended, and only its place is still taken.
     pub fn is_over(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.is_over)
@@ -184,25 +196,17 @@ impl Session {
         will.delay_interval_s.min(self.expiry_interval_s)
     }
 
-    /// Sets the Will; its bytes are on the ledger until [`Self::take_will`].
+    /// Sets the Will; its bytes are on the ledger for as long as it exists.
     pub fn set_will(&mut self, will: Will, ledger: &Ledger) {
-        self.take_will(ledger);
-        ledger.charge(will.bytes());
-        self.will = Some(Box::new(will));
-    }
-
-    /// Removes the Will, and its bytes from the ledger.
-    pub fn take_will(&mut self, ledger: &Ledger) -> Option<Box<Will>> {
-        let will = self.will.take()?;
-        ledger.release(will.bytes());
-        Some(will)
+        let charge = Charge::of(ledger, will.bytes());
+        self.will = Some(Box::new(Will { charge, ..will }));
     }
 
     /// Rules have changed: messages that wait are checked against them before they are sent. For a client that
     /// is away, all of them are when it is back, as are its subscriptions.
     pub fn note_new_rules(&mut self) {
         match (&mut self.outbound, self.connection) {
-            (Some(outbound), Some(_)) => outbound.judge_anew(),
+            (Some(outbound), Some(_)) => outbound.judge_again(),
             (None, Some(_)) => {}
             (_, None) => self.extra.get_or_insert_default().is_unjudged = true,
         }

@@ -8,7 +8,11 @@ use slab::Slab;
 
 use crate::base::ids::{ConnectionId, SessionId, SessionRef};
 use crate::base::limits;
+use crate::config::Protection;
 use crate::resources::gauges::{Ledger, Place};
+use crate::resources::users::{Membership, QuotaExceeded};
+use crate::session::client_identifiers::{AssignedIdentifiers, Keys};
+use crate::session::ended::Leftovers;
 use crate::session::state::Session;
 
 /// The sessions of one core.
@@ -16,7 +20,12 @@ use crate::session::state::Session;
 pub struct SessionTable {
     sessions: Slab<Session>,
     by_client_identifier: HashTable<SessionId>,
+    /// Places that were ever taken: a walk over all sessions ends there.
+    places: usize,
     hashing: Hashing,
+    assigned: AssignedIdentifiers,
+    /// Remaining work for sessions that have ended or whose clients are disconnected.
+    leftovers: Leftovers,
     place: Place,
 }
 
@@ -33,9 +42,39 @@ impl SessionTable {
         !session.replays.is_empty() || session.outbound.as_ref().is_some_and(|o| o.has_waiting())
     }
 
-    /// An empty table for the core at `place`.
-    pub fn new(hashing: Hashing, place: Place) -> Self {
-        Self { sessions: Slab::new(), by_client_identifier: HashTable::new(), hashing, place }
+    /// An empty table for the core at `place`. `keys` are the same for all cores.
+    pub fn new(hashing: Hashing, keys: Keys, place: Place) -> Self {
+        Self {
+            sessions: Slab::new(),
+            by_client_identifier: HashTable::new(),
+            places: 0,
+            hashing,
+            assigned: AssignedIdentifiers::new(keys, place.core()),
+            leftovers: Leftovers::new(),
+            place,
+        }
+    }
+
+    /// A Client Identifier that no session has, for a client without one. `is_home` says whether this core
+    /// is its home, so that its connection need not move.
+    pub fn assign_identifier(&mut self, is_home: impl Fn(&str) -> bool) -> String {
+        loop {
+            let identifier = self.assigned.draw();
+            if is_home(&identifier) && self.find(&identifier).is_none() {
+                return identifier;
+            }
+        }
+    }
+
+    /// Sessions with remaining work.
+    #[inline]
+    pub fn leftovers(&self) -> &Leftovers {
+        &self.leftovers
+    }
+
+    /// Sessions with remaining work, to add one or to continue with one.
+    pub fn leftovers_mut(&mut self) -> &mut Leftovers {
+        &mut self.leftovers
     }
 
     /// Sessions here, those included that have ended and whose place is still taken.
@@ -70,18 +109,19 @@ impl SessionTable {
         debug_assert!(self.find(client_identifier).is_none());
         let session = Session::new(Text::new(client_identifier), generation);
         let id = SessionId::new(self.sessions.insert(session));
+        self.places = self.places.max(id.place() + 1);
         self.place.set_sessions(self.sessions.len());
         self.ledger().charge(limits::SESSION_BYTES + client_identifier.len());
         let (sessions, hashing) = (&self.sessions, &self.hashing);
         let hash =
-            |&other: &SessionId| hashing.long(sessions[other.place()].client_identifier.as_str());
+            |&other: &SessionId| hashing.long(sessions[other.place()].client_identifier.as_bytes());
         self.by_client_identifier.insert_unique(hash(&id), id, hash);
         id
     }
 
     /// A session has ended: its Client Identifier is free from here on, its place is not.
     pub fn release_identifier(&mut self, id: SessionId) {
-        let hash = self.hashing.long(self[id].client_identifier.as_str());
+        let hash = self.hashing.long(self[id].client_identifier.as_bytes());
         if let Ok(entry) = self.by_client_identifier.find_entry(hash, |&other| other == id) {
             entry.remove();
         }
@@ -92,7 +132,8 @@ impl SessionTable {
     pub fn remove(&mut self, id: SessionId) {
         let session = self.sessions.remove(id.place());
         self.place.set_sessions(self.sessions.len());
-        let names = session.client_identifier.as_str().len() + session.owner().map_or(0, str::len);
+        let names =
+            session.client_identifier.as_bytes().len() + session.owner().map_or(0, str::len);
         self.ledger().release(limits::SESSION_BYTES + names);
     }
 
@@ -106,13 +147,40 @@ impl SessionTable {
 
     /// Makes a user the owner of a session; whether it had another owner, or none, before.
     pub fn make_owner(&mut self, id: SessionId, user: Option<&str>) -> bool {
-        if self[id].owner() == user {
+        if self[id].user() == user {
             return false;
         }
-        // Where sessions are not bound to users, a session may pass to another user.
+        // Where sessions are not bound to users, a session may pass to another user, or to a client without one.
+        self[id].extra.get_or_insert_default().is_without_user = user.is_none();
         let Some(user) = user else { return false };
         self.set_owner(id, user);
         true
+    }
+
+    /// Counts a session for its user, where that is bounded. The user's own session keeps its place.
+    pub fn enter_user(
+        &self,
+        client_identifier: &str,
+        user: Option<&str>,
+        protection: &Protection,
+    ) -> Result<Option<Membership>, QuotaExceeded> {
+        let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
+        let session = self.find(client_identifier);
+        let is_its_own = session.is_some_and(|session| self[session].owner() == Some(user));
+        let (users, ledger) = (self.place.users(), self.place.ledger());
+        users.add_session(user, protection.sessions_per_user_max, is_its_own, ledger).map(Some)
+    }
+
+    /// Counts a restored session for its user. It stays even if the user has more than the bound by now.
+    pub fn count_restored(&mut self, id: SessionId, protection: &Protection) {
+        let Self { sessions, place, .. } = self;
+        let session = &mut sessions[id.place()];
+        if protection.bounds_holdings()
+            && let Some(owner) = session.owner()
+            && let Ok(membership) = place.users().add_session(owner, 0, false, place.ledger())
+        {
+            session.assign_to_user(membership);
+        }
     }
 
     /// The connection of the client with a Client Identifier.
@@ -147,9 +215,9 @@ impl SessionTable {
         self.sessions.get_mut(id.place())
     }
 
-    /// The end of a walk over all places: one more than the highest place that is taken.
+    /// The end of a walk over all places: one more than the highest place that was ever taken.
     pub fn end(&self) -> usize {
-        self.sessions.iter().next_back().map_or(0, |(last, _)| last + 1)
+        self.places
     }
 
     /// All sessions, in the order of their places.
@@ -185,7 +253,7 @@ mod tests {
     fn table() -> (SessionTable, Ledger) {
         let place = Place::alone();
         let ledger = place.ledger().clone();
-        (SessionTable::new(Hashing::new(1), place), ledger)
+        (SessionTable::new(Hashing::new(1), Keys::fixed(1), place), ledger)
     }
 
     #[test]

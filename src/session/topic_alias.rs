@@ -132,6 +132,12 @@ impl OutgoingAliases {
         AliasUse::Set(index + 1)
     }
 
+    /// The topic that an alias stands for now.
+    pub fn topic(&self, alias: u16) -> Option<&str> {
+        let index = usize::from(alias).checked_sub(1)?;
+        self.entries.get(index).map(|entry| &*entry.topic)
+    }
+
     fn vacancy(&mut self) -> Option<u16> {
         if self.entries.len() < usize::from(self.maximum) {
             return Some(self.entries.len() as u16);

@@ -5,10 +5,12 @@
 //! and nothing locked. For a report the [`Reporter`] sends each core a command with an empty
 //! [`Recording`] (`control`); at the end of its turn the core replies with the full one and continues
 //! with the empty one, so that nothing is copied on the data path. The reporter's thread adds up,
-//! prints tables and writes files.
+//! prints tables and writes files. Metrics for monitoring systems come from the same collections
+//! ([`SharedStatistics`]): what one reader collects, the other receives as well.
 //!
 //! Without statistics a core has no recorder, and a turn asks once whether there is one.
 
+mod buckets;
 mod collector;
 mod histogram_log;
 mod json;
@@ -16,16 +18,19 @@ mod percentiles;
 mod recorder;
 mod report;
 mod reporter;
+mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use crate::base::latencies::{KINDS, Kind, Recording};
-pub use collector::{Collector, collector};
+pub use buckets::Buckets;
+pub use collector::{Collector, PATIENCE, collector};
 pub use histogram_log::HistogramLog;
 pub use recorder::{Recorder, Stamps};
 pub use report::{Part, Report, Why};
 pub use reporter::{Prepared, Prompt, Reporter};
+pub use shared::{SharedStatistics, Snapshot};
 
 const PUBLISH: [Kind; 3] = [Kind::PublishQos0, Kind::PublishQos1, Kind::PublishQos2];
 const FORWARDED: [Kind; 3] = [Kind::ForwardedQos0, Kind::ForwardedQos1, Kind::ForwardedQos2];

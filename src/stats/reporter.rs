@@ -2,36 +2,50 @@
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::serialization::V2DeflateSerializer;
 
-use crate::base::latencies::Recording;
 use crate::base::metrics::Metrics;
 use crate::base::output::Output;
 use crate::config::{Stats, StatsFormat};
-use crate::control::Cores;
 use crate::stats::histogram_log::{Entries, write_percentiles};
 use crate::stats::report::Part;
-use crate::stats::{Collector, HistogramLog, Report, Why, json, table};
+use crate::stats::{HistogramLog, Report, SharedStatistics, Why, json, table};
 
-/// Asks a reporter for a report since the start.
-#[derive(Clone, Debug)]
-pub struct Prompt(mpsc::Sender<Request>);
+/// Asks the reporter, if there is one, for a report since the start. Clones ask the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Prompt(Arc<Mutex<Option<mpsc::Sender<Request>>>>);
 
 /// A request to the reporter's thread.
 #[derive(Debug)]
 enum Request {
     Report,
-    End,
+    Change {
+        interval_s: u32,
+        format: StatsFormat,
+    },
+    /// Print the last report; whether the cores have stopped.
+    End {
+        has_stopped: bool,
+    },
 }
 
 impl Prompt {
     /// Asks; the report is printed soon after.
     pub fn ask(&self) {
+        self.send(Request::Report);
+    }
+
+    fn send(&self, request: Request) {
         // A reporter that is gone has printed its last.
-        let _ = self.0.send(Request::Report);
+        let _ = self.sender().as_ref().map(|to| to.send(request));
+    }
+
+    fn sender(&self) -> MutexGuard<'_, Option<mpsc::Sender<Request>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,19 +66,27 @@ pub struct Prepared {
 }
 
 impl Reporter {
-    /// Creates the files to write to. The error is about the histogram log.
-    pub fn prepare(settings: &Stats) -> io::Result<Prepared> {
+    /// Creates the files to write to. From then on `prompt` asks this reporter. The error is about the histogram log.
+    pub fn prepare(settings: &Stats, prompt: &Prompt) -> io::Result<Prepared> {
         let log = match settings.log.as_os_str().is_empty() {
             true => None,
             false => Some(HistogramLog::create(&settings.log)?),
         };
-        let (prompt, requests) = mpsc::channel();
-        Ok(Prepared { settings: settings.clone(), log, prompt: Prompt(prompt), requests })
+        let (to, requests) = mpsc::channel();
+        *prompt.sender() = Some(to);
+        Ok(Prepared { settings: settings.clone(), log, prompt: prompt.clone(), requests })
     }
 
-    /// The cores have stopped: prints the last report.
-    pub fn end(self) {
-        let _ = self.prompt.0.send(Request::End);
+    /// Prints at other intervals, or in another format, from now on.
+    pub fn change(&self, settings: &Stats) {
+        let Stats { interval_s, format, .. } = *settings;
+        self.prompt.send(Request::Change { interval_s, format });
+    }
+
+    /// Prints the last report; `has_stopped`: the cores have stopped.
+    pub fn end(self, has_stopped: bool) {
+        self.prompt.send(Request::End { has_stopped });
+        *self.prompt.sender() = None;
         if self.thread.join().is_err() {
             tracing::warn!("the thread that prints statistics failed");
         }
@@ -72,29 +94,24 @@ impl Reporter {
 }
 
 impl Prepared {
-    /// Asks the reporter, once it runs.
-    pub fn prompt(&self) -> Prompt {
-        self.prompt.clone()
-    }
-
-    /// Starts the thread, which asks these cores.
-    pub fn start(self, cores: Cores, collector: Collector) -> io::Result<Reporter> {
-        let prompt = self.prompt();
+    /// Starts the thread, which prints what is collected here.
+    pub fn start(self, shared: SharedStatistics) -> io::Result<Reporter> {
+        let prompt = self.prompt.clone();
         let to = Output::start_for("stats output", io::stdout())?;
-        let run = move || self.run(cores, collector, &to);
+        let run = move || self.run(shared, &to);
         let thread = std::thread::Builder::new().name("statistics".to_owned()).spawn(run)?;
         Ok(Reporter { prompt, thread })
     }
 
-    fn run(self, cores: Cores, collector: Collector, to: &Output) {
-        let Self { settings, mut log, requests, .. } = self;
+    fn run(self, shared: SharedStatistics, to: &Output) {
+        let Self { mut settings, mut log, requests, .. } = self;
         let path = settings.log.clone();
         let mut serializer = V2DeflateSerializer::new();
         let started = SystemTime::now();
         let entries = log.as_mut().map(|log| log.begin(&mut serializer, started));
         let entries = entries.transpose().unwrap_or_else(without_log);
-        let mut totals = Totals::new(cores, collector, entries);
-        let interval = Duration::from_secs(u64::from(settings.interval_s));
+        let mut totals = Totals::new(shared, entries);
+        let mut interval = Duration::from_secs(u64::from(settings.interval_s));
         let mut next = Instant::now() + interval;
         let mut unprinted = 0;
         loop {
@@ -102,12 +119,19 @@ impl Prepared {
                 0 => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 _ => requests.recv_timeout(next.saturating_duration_since(Instant::now())),
             };
-            let why = match request {
-                Ok(Request::Report) => Why::Asked,
-                Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => Why::Exit,
-                Err(RecvTimeoutError::Timeout) => Why::Interval,
+            let (why, is_last) = match request {
+                Ok(Request::Change { interval_s, format }) => {
+                    (settings.interval_s, settings.format) = (interval_s, format);
+                    interval = Duration::from_secs(u64::from(interval_s));
+                    next = Instant::now() + interval;
+                    continue;
+                }
+                Ok(Request::Report) => (Why::Asked, false),
+                Ok(Request::End { has_stopped }) => (Why::Exit, has_stopped),
+                Err(RecvTimeoutError::Disconnected) => (Why::Exit, true),
+                Err(RecvTimeoutError::Timeout) => (Why::Interval, false),
             };
-            let report = totals.report(why);
+            let report = totals.report(why, is_last);
             let text = match settings.format {
                 StatsFormat::Table => table::text(&report),
                 StatsFormat::Json => json::line(&report),
@@ -150,8 +174,9 @@ fn without_log<T>(error: io::Error) -> Option<T> {
 
 /// What is kept between reports.
 struct Totals<'a> {
-    cores: Cores,
-    collector: Collector,
+    shared: SharedStatistics,
+    /// By core, the counters of the last collection.
+    counted: Vec<Metrics>,
     log: Option<Entries<'a>>,
     started: Instant,
     /// The beginning of this interval, and the counters at that time.
@@ -166,11 +191,11 @@ struct Totals<'a> {
 }
 
 impl<'a> Totals<'a> {
-    fn new(cores: Cores, collector: Collector, log: Option<Entries<'a>>) -> Self {
-        let (now, count) = (Instant::now(), collector.cores());
+    fn new(shared: SharedStatistics, log: Option<Entries<'a>>) -> Self {
+        let (now, count) = (Instant::now(), shared.cores());
         Self {
-            cores,
-            collector,
+            shared,
+            counted: vec![Metrics::default(); count],
             log,
             started: now,
             interval_began: now,
@@ -181,9 +206,9 @@ impl<'a> Totals<'a> {
         }
     }
 
-    /// Asks the cores, and adds up what they reply.
-    fn report(&mut self, why: Why) -> Report {
-        self.collect(why == Why::Exit);
+    /// Asks the cores, unless they have stopped, and adds up what they reply.
+    fn report(&mut self, why: Why, has_stopped: bool) -> Report {
+        self.collect(has_stopped);
         let now = Instant::now();
         let uptime = now - self.started;
         let (span, cores) = match why {
@@ -194,12 +219,10 @@ impl<'a> Totals<'a> {
     }
 
     fn collect(&mut self, is_last: bool) {
-        let mut new = vec![Part::default(); self.collector.cores()];
-        let take = |core: usize, recording: &Recording| new[core].recording.add(recording);
-        match is_last {
-            true => self.collector.collect_last(take),
-            false => self.collector.collect(&self.cores, take),
-        }
+        let (recordings, counted) = self.shared.take_for_reporter(is_last);
+        self.counted = counted;
+        let part = |recording| Part { recording, metrics: Metrics::default() };
+        let new: Vec<Part> = recordings.into_iter().map(part).collect();
         for (core, new) in new.iter().enumerate() {
             self.total[core].recording.add(&new.recording);
             self.interval[core].recording.add(&new.recording);
@@ -221,7 +244,7 @@ impl<'a> Totals<'a> {
         let mut cores = std::mem::take(&mut self.interval);
         self.interval = vec![Part::default(); cores.len()];
         for (core, part) in cores.iter_mut().enumerate() {
-            let counted = self.collector.metrics(core).clone();
+            let counted = self.counted[core].clone();
             let before = std::mem::replace(&mut self.counted_before[core], counted);
             part.metrics = self.counted_before[core].since(&before);
         }
@@ -230,7 +253,7 @@ impl<'a> Totals<'a> {
 
     fn counted_since_start(&mut self) -> Vec<Part> {
         for (core, part) in self.total.iter_mut().enumerate() {
-            part.metrics = self.collector.metrics(core).clone();
+            part.metrics = self.counted[core].clone();
         }
         self.total.clone()
     }

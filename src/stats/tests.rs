@@ -34,6 +34,7 @@ fn report(why: Why, cores: Vec<Part>) -> Report {
 /// A core with a recorder, which executes commands when the test says so.
 struct Core {
     recorder: Recorder,
+    metrics: Metrics,
     inbox: Inbox,
     _poll: mio::Poll,
 }
@@ -44,7 +45,7 @@ impl Core {
         while let Some(command) = self.inbox.next_command() {
             let Command::Statistics { empty, reply } = command else { panic!("not of statistics") };
             let recording = self.recorder.take(empty);
-            reply.send(Statistics { recording, metrics: Metrics::default() });
+            reply.send(Statistics { recording, metrics: self.metrics.clone() });
         }
     }
 }
@@ -55,19 +56,14 @@ fn core() -> (Core, Collector, Cores) {
     let (cores, mut inboxes) = Cores::new([Notifier::new(Waker::Poll(waker))].into());
     let (mut recorders, collector) = collector(1);
     let (recorder, inbox) = (recorders.remove(0), inboxes.remove(0));
-    (Core { recorder, inbox, _poll: poll }, collector, cores)
+    (Core { recorder, metrics: Metrics::default(), inbox, _poll: poll }, collector, cores)
 }
 
 /// What a recorder has recorded since the last time.
 fn recorded(core: &mut Core, collector: &mut Collector, cores: &Cores) -> Recording {
     let (say, said) = mpsc::channel();
-    std::thread::scope(|scope| {
-        let take = |_, recording: &Recording| say.send(recording.clone()).unwrap();
-        let asking = scope.spawn(move || collector.collect(cores, take));
-        while !asking.is_finished() {
-            core.answer();
-        }
-    });
+    let take = |_, recording: &Recording| say.send(recording.clone()).unwrap();
+    answered(std::slice::from_mut(core), move || collector.collect(cores, PATIENCE, take));
     said.try_iter().fold(Recording::default(), |mut all, one| {
         all.add(&one);
         all
@@ -120,11 +116,22 @@ fn a_time_beyond_the_scale_counts_as_an_hour() {
 }
 
 #[test]
+fn the_maximum_of_an_interval_is_not_that_of_an_earlier_one() {
+    let (mut core, mut collector, cores) = core();
+    for (us, max_us) in [(500, 500), (20, 20), (40, 40)] {
+        core.recorder.note_turn(Tick(0), Tick(us * 1_000), [0; 3], [].into_iter());
+        let recording = recorded(&mut core, &mut collector, &cores);
+        let turn = recording.of(Kind::Turn);
+        assert!(turn.equivalent(turn.max(), max_us * 1_000), "{} of {us} µs", turn.max());
+    }
+}
+
+#[test]
 fn everything_is_collected_once_and_what_comes_late_next_time() {
     let (mut core, mut collector, cores) = core();
     core.recorder.note_turn(Tick(0), Tick(1_000), [1, 0, 0], [].into_iter());
     // In a turn that is longer than anybody waits.
-    collector.collect(&cores, |_, _| panic!("it has not answered"));
+    collector.collect(&cores, PATIENCE, |_, _| panic!("it has not answered"));
     core.answer();
     core.recorder.note_turn(Tick(0), Tick(1_000), [3, 0, 0], [].into_iter());
     assert_eq!(recorded(&mut core, &mut collector, &cores).of(Kind::PublishQos0).len(), 1);
@@ -144,9 +151,50 @@ fn a_core_that_has_stopped_is_not_waited_for() {
     let (core, mut collector, cores) = core();
     drop(core);
     let began = std::time::Instant::now();
-    collector.collect(&cores, |_, _| panic!("it has stopped"));
-    collector.collect(&cores, |_, _| panic!("it has stopped"));
+    collector.collect(&cores, PATIENCE, |_, _| panic!("it has stopped"));
+    collector.collect(&cores, PATIENCE, |_, _| panic!("it has stopped"));
     assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+/// Runs `ask` while the cores answer what they are asked.
+fn answered<T: Send>(cores: &mut [Core], ask: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(ask);
+        while !asking.is_finished() {
+            cores.iter_mut().for_each(Core::answer);
+        }
+        asking.join().expect("it returns")
+    })
+}
+
+#[test]
+fn readers_do_not_take_each_others_statistics() {
+    let (core, collector, cores) = core();
+    let shared = SharedStatistics::new(cores, collector, true);
+    let mut core = [core];
+    core[0].recorder.note_turn(Tick(0), Tick(1_500), [3, 0, 0], [].into_iter());
+    let scraped = answered(&mut core, || shared.snapshot(PATIENCE));
+    assert_eq!(scraped.latencies(Kind::PublishQos0).count(), 3);
+    core[0].recorder.note_turn(Tick(0), Tick(1_500), [5, 0, 0], [].into_iter());
+    let (printed, _) = answered(&mut core, || shared.take_for_reporter(false));
+    assert_eq!(printed[0].of(Kind::PublishQos0).len(), 5);
+    let (printed, _) = answered(&mut core, || shared.take_for_reporter(false));
+    assert_eq!(printed[0].of(Kind::PublishQos0).len(), 0);
+    let scraped = answered(&mut core, || shared.snapshot(PATIENCE));
+    assert_eq!(scraped.latencies(Kind::PublishQos0).count(), 5);
+    assert_eq!(scraped.latencies(Kind::Turn).count(), 2);
+}
+
+#[test]
+fn the_counters_of_a_core_that_does_not_reply_do_not_fall() {
+    let (mut core, collector, cores) = core();
+    let shared = SharedStatistics::new(cores, collector, false);
+    core.metrics.turns = 7;
+    let answered = answered(std::slice::from_mut(&mut core), || shared.snapshot(PATIENCE));
+    assert_eq!((answered.missing().len(), answered.all.turns), (0, 7));
+    let missing = shared.snapshot(PATIENCE);
+    assert_eq!((missing.missing().len(), missing.all.turns), (1, 7));
+    assert!(missing.cores[0].is_none());
 }
 
 #[test]

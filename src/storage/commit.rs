@@ -52,6 +52,12 @@ pub struct RecordRef {
 }
 
 impl RecordRef {
+    /// Whether the record was written between a position in the journal and the batch that is open now.
+    pub(crate) fn is_since(&self, begin: RecordMark, open: u32) -> bool {
+        let batches = self.batch.wrapping_sub(begin.batch);
+        batches <= open.wrapping_sub(begin.batch) && (batches > 0 || self.place >= begin.place)
+    }
+
     /// Refers to a record of an earlier process.
     pub(crate) fn of_before(number: u64) -> Self {
         Self { number, batch: 0, place: 0 }
@@ -61,4 +67,11 @@ impl RecordRef {
     pub fn settle(&mut self) {
         self.batch = 0;
     }
+}
+
+/// A position in the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordMark {
+    pub(crate) batch: u32,
+    pub(crate) place: u32,
 }

@@ -21,6 +21,14 @@ impl SessionNumber {
         Self(era << 32 | u64::from(generation))
     }
 
+    /// The first session number after all with this serial number or a lower one.
+    pub fn following(serial: u64) -> Self {
+        // Rounds begin at 1, as the engine has 0 for sessions that are not stored; generation 0 is not used.
+        let next = (serial + 1).max(1 << 32);
+        let next = if next as u32 == 0 { next + 1 } else { next };
+        Self::new((next >> 32) as u32, 0, next as u32)
+    }
+
     /// The part that counts up, without the core: round and generation.
     pub fn serial(self) -> u64 {
         self.0 >> (32 + CORE_BITS) << 32 | self.0 & u64::from(u32::MAX)
@@ -29,7 +37,7 @@ impl SessionNumber {
 
 /// A QoS 2 exchange as its publisher identifies it, until the publisher knows that the message was
 /// received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Exchange {
     /// The publisher's session.
     pub publisher: SessionNumber,
@@ -70,8 +78,8 @@ pub struct Content<'a> {
 /// A change. The order of the variants is part of the format: new ones are added at the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record<'a> {
-    /// A session begins, with its client connected. In a checkpoint: replaces everything that was logged
-    /// of the session before.
+    /// A session begins, with its client connected. In a checkpoint up to format 4: replaces everything that was
+    /// logged of the session before.
     Session {
         /// Number of the session.
         session: SessionNumber,
@@ -285,6 +293,43 @@ pub enum Record<'a> {
         /// Number of the session.
         session: SessionNumber,
     },
+    /// In a checkpoint: the session is logged again, in this batch and perhaps later ones. What was logged of the
+    /// session before counts until [`Record::Rewritten`].
+    Rewrite {
+        /// Number of the session.
+        session: SessionNumber,
+        /// Client Identifier.
+        client_identifier: &'a str,
+        /// Session Expiry Interval in seconds.
+        expiry_interval_s: u32,
+    },
+    /// In a checkpoint: a delivery of a session that is logged again. Messages that wait are logged from the last to
+    /// the first; all of them come before those that were queued since [`Record::Rewrite`]. The fields are those of
+    /// [`Record::Queued`].
+    Requeued {
+        /// Number of the session.
+        session: SessionNumber,
+        /// Number of the delivery.
+        delivery: DeliveryNumber,
+        /// Number of a [`Record::Content`], from [`CHECKPOINT_CONTENTS`] on.
+        content: u64,
+        /// Effective QoS: 1 or 2.
+        qos: u8,
+        /// RETAIN flag.
+        retain: bool,
+        /// Packet Identifier; 0 while the message is queued.
+        packet_identifier: u16,
+        /// Topic Filter of the shared subscription, if there is one.
+        shared: Option<&'a str>,
+        /// Subscription Identifiers.
+        identifiers: Identifiers,
+    },
+    /// The session has been logged again completely: what was logged of it before [`Record::Rewrite`] no longer
+    /// counts.
+    Rewritten {
+        /// Number of the session.
+        session: SessionNumber,
+    },
 }
 
 /// Subscription Identifiers of a delivery.
@@ -354,6 +399,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_following_session_number_has_neither_round_nor_generation_0() {
+        let following = |serial| SessionNumber::following(serial);
+        assert_eq!(following(0), SessionNumber::new(1, 0, 1));
+        assert_eq!(following(SessionNumber::new(1, 3, 7).serial()), SessionNumber::new(1, 0, 8));
+        let last = SessionNumber::new(1, 0, u32::MAX).serial();
+        assert_eq!(following(last), SessionNumber::new(2, 0, 1));
+    }
+
+    #[test]
     fn records_are_decoded_as_they_were_encoded() {
         let content = Content {
             topic: "a/b",
@@ -394,6 +448,18 @@ mod tests {
                 message_expiry_interval_s: Some(60),
             },
             Record::WillOver { session },
+            Record::Rewrite { session, client_identifier: "c", expiry_interval_s: 9 },
+            Record::Requeued {
+                session,
+                delivery: 1 << 50,
+                content: CHECKPOINT_CONTENTS,
+                qos: 2,
+                retain: false,
+                packet_identifier: 0,
+                shared: None,
+                identifiers: Identifiers::new(),
+            },
+            Record::Rewritten { session },
         ];
         let mut bytes = Vec::new();
         records.iter().for_each(|record| record.encode(&mut bytes));

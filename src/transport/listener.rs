@@ -1,5 +1,6 @@
 //! Policy of a listener: the layers of its connections, and the limit of their number. Knows no socket.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,21 +9,28 @@ use crate::config::listener::{self, Listener, ProxiedIdentity};
 use crate::config::proxy::Proxy;
 use crate::transport::websocket::WebSocket;
 use crate::transport::{Transport, proxy, tls};
+use crate::wire::Version;
+
+const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
 /// The policies of all listeners, by number; the cores share them.
-pub type ListenerPolicies = Arc<[ListenerPolicy]>;
+pub type ListenerPolicies = Arc<[Arc<ListenerPolicy>]>;
 
 /// Policy of one listener.
 #[derive(Debug)]
 pub struct ListenerPolicy {
+    /// The configured address or path.
+    name: Box<str>,
     transport: listener::Transport,
     proxies: Vec<Proxy>,
     proxied_identity: ProxiedIdentity,
     tls: Option<tls::TlsConfig>,
     websocket: Arc<listener::WebSocket>,
+    versions: [bool; 3],
+    renames_clients: bool,
     connections_max: u32,
-    /// Current connections on all cores; not counted without a limit.
-    connections: AtomicU32,
+    /// Current connections on all cores.
+    connections: Arc<AtomicU32>,
 }
 
 impl ListenerPolicy {
@@ -30,19 +38,47 @@ impl ListenerPolicy {
     pub fn new(listener: &Listener, tls: Option<tls::TlsConfig>) -> Self {
         debug_assert_eq!(listener.transport.has_tls(), tls.is_some());
         Self {
+            name: listener.bind.to_string().into(),
             transport: listener.transport,
             proxies: listener.proxy_protocol_from.clone(),
             proxied_identity: listener.proxy_protocol_identity,
             tls,
             websocket: Arc::new(listener.websocket.clone()),
+            versions: VERSIONS.map(|version| listener.accepts(version)),
+            renames_clients: listener.username_as_client_identifier,
             connections_max: listener.connections_max,
-            connections: AtomicU32::new(0),
+            connections: Arc::default(),
         }
+    }
+
+    /// A policy for the connections of the same listener from now on: those that there are count too.
+    pub fn following(self, earlier: &Self) -> Self {
+        Self { connections: Arc::clone(&earlier.connections), ..self }
+    }
+
+    /// Current connections on all cores.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The configured address or path, for the log.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Transport.
     pub fn transport(&self) -> listener::Transport {
         self.transport
+    }
+
+    /// Whether clients of a protocol version are accepted.
+    pub fn accepts(&self, version: Version) -> bool {
+        VERSIONS.iter().zip(self.versions).any(|(of, is_accepted)| *of == version && is_accepted)
+    }
+
+    /// Whether the User Name takes the place of the Client Identifier.
+    pub fn renames_clients(&self) -> bool {
+        self.renames_clients
     }
 
     /// Configuration of TLS, if the transport uses TLS.
@@ -54,6 +90,7 @@ impl ListenerPolicy {
     pub fn enter(&self) -> bool {
         // Relaxed: a count that orders no other access.
         if self.connections_max == 0 {
+            self.connections.fetch_add(1, Ordering::Relaxed);
             return true;
         }
         let within = |count| (count < self.connections_max).then_some(count + 1);
@@ -62,9 +99,7 @@ impl ListenerPolicy {
 
     /// Counts the end of a connection.
     pub fn leave(&self) {
-        if self.connections_max > 0 {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The layers of a new connection; none for plain MQTT.
@@ -79,7 +114,7 @@ impl ListenerPolicy {
                 let is_forwarded = rules.trusts(address);
                 Box::new(WebSocket::begin(rules, is_forwarded, self.tls.is_some()))
             }),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             said: Vec::new(),
         };
         (!transport.is_spent()).then(|| Box::new(transport))
@@ -98,6 +133,19 @@ mod tests {
         assert!(policy.enter() && policy.enter() && !policy.enter());
         policy.leave();
         assert!(policy.enter() && !policy.enter());
+    }
+
+    #[test]
+    fn connections_count_for_the_policy_that_follows_the_one_that_admitted_them() {
+        let listener = Listener::tcp("127.0.0.1:1883".parse().expect("an address"));
+        let policy = ListenerPolicy::new(&listener, None);
+        assert!(policy.enter() && policy.enter());
+        let listener = Listener { connections_max: 2, ..listener };
+        let next = ListenerPolicy::new(&listener, None).following(&policy);
+        assert!(!next.enter());
+        policy.leave();
+        next.leave();
+        assert!(next.enter() && next.connections() == 1);
     }
 
     #[test]

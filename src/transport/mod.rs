@@ -29,6 +29,7 @@ pub mod websocket;
 #[path = "websocket_absent.rs"]
 pub mod websocket;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -146,6 +147,8 @@ pub struct Received {
     pub certificate_valid_for: Option<Duration>,
     /// The client has closed its side.
     pub is_ended: bool,
+    /// Number of WebSocket frames.
+    pub frames: usize,
 }
 
 /// A completed TLS handshake.
@@ -176,7 +179,7 @@ pub struct Transport {
     tls: Option<Box<Tls>>,
     websocket: Option<Box<WebSocket>>,
     /// Bytes from the socket that are not processed yet.
-    waiting: Vec<u8>,
+    waiting: VecDeque<u8>,
     /// Bytes of TLS for the socket, sent before all others.
     said: Vec<u8>,
 }
@@ -231,13 +234,26 @@ impl Transport {
 
     /// Keeps bytes from the socket for later; returns the number of bytes kept.
     pub fn keep_waiting(&mut self, bytes: &[u8]) -> usize {
-        self.waiting.extend_from_slice(bytes);
+        self.waiting.extend(bytes);
         self.waiting.len()
     }
 
     /// Takes the bytes that were kept.
     pub fn take_waiting(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.waiting)
+        std::mem::take(&mut self.waiting).into()
+    }
+
+    /// Takes the first of the bytes that were kept, at most so many.
+    pub fn take_waiting_part(&mut self, bytes_max: usize) -> Vec<u8> {
+        if self.waiting.len() <= bytes_max {
+            return self.take_waiting();
+        }
+        self.waiting.drain(..bytes_max).collect()
+    }
+
+    /// Number of bytes kept for later.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether bytes are kept for later.

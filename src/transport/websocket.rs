@@ -89,7 +89,7 @@ impl WebSocket {
             }
         }
         let Phase::Frames(frames) = &mut self.phase else { return Ok(()) };
-        let outcome = frames.take(bytes, plain, &mut self.ping);
+        let outcome = frames.take(bytes, plain, &mut self.ping, &mut received.frames);
         match outcome {
             Ok(None) => Ok(()),
             Ok(Some(code)) => {
@@ -201,6 +201,7 @@ impl Frames {
         mut bytes: &[u8],
         plain: &mut Vec<u8>,
         ping: &mut Option<Box<[u8]>>,
+        frames: &mut usize,
     ) -> Result<Option<u16>, Wrong> {
         if self.is_over {
             return Ok(None);
@@ -239,6 +240,7 @@ impl Frames {
                 return Ok(None);
             }
             let payload = self.payload.take().expect("it was there");
+            *frames += 1;
             match payload.opcode {
                 opcode::PING => *ping = Some(payload.control.into_boxed_slice()),
                 opcode::CLOSE => return close_code(&payload.control).map(Some),

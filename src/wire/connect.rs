@@ -13,6 +13,9 @@ use super::{PacketType, PassedOn, Qos, UserProperties, Version};
 pub struct Connect<'a> {
     /// From Protocol Name and Protocol Version.
     pub version: Version,
+    /// Whether the client is a bridge before 5.0: bit 7 of its Protocol Version is set, a convention of Mosquitto
+    /// (`try_private`) that no specification has.
+    pub is_bridge: bool,
     /// Clean Start; Clean Session before 5.0.
     pub clean_start: bool,
     /// Keep Alive in seconds; 0 turns it off.
@@ -27,6 +30,26 @@ pub struct Connect<'a> {
     pub will: Option<Will<'a>>,
     /// Default values before 5.0.
     pub properties: ConnectProperties<'a>,
+}
+
+/// The frame of a CONNECT with another Client Identifier.
+pub fn connect_renamed(frame: &[u8], connect: &Connect<'_>, client_identifier: &str) -> Vec<u8> {
+    // The text lies in the frame, behind its length.
+    let start = connect.client_identifier.as_ptr().addr() - frame.as_ptr().addr() - 2;
+    let end = start + 2 + connect.client_identifier.len();
+    let body = 1 + frame[1..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let bytes = frame.len() - body - connect.client_identifier.len() + client_identifier.len();
+    let mut renamed = vec![frame[0]];
+    let mut rest = bytes;
+    while rest >= 0x80 {
+        renamed.push(rest as u8 & 0x7F | 0x80);
+        rest >>= 7;
+    }
+    renamed.push(rest as u8);
+    renamed.extend_from_slice(&frame[body..start]);
+    put_text(&mut renamed, client_identifier);
+    renamed.extend_from_slice(&frame[end..]);
+    renamed
 }
 
 /// CONNECT properties.
@@ -110,8 +133,13 @@ mod flag {
     pub(super) const USER_NAME: u8 = 0x80;
 }
 
-/// The Protocol Level of a CONNECT packet that [`decode`](super::decode) rejected. It decides the
-/// form of the answer: 3.1.1 if below 5. `None` if the packet has no Protocol Level or belongs to
+/// The bit of the Protocol Version that bridges before 5.0 set. In 5.0, No Local and Retain As Published say the same.
+const BRIDGE: u8 = 0x80;
+const BRIDGE_V31: u8 = BRIDGE | Version::V31 as u8;
+const BRIDGE_V311: u8 = BRIDGE | Version::V311 as u8;
+
+/// The Protocol Level, without the bit of bridges, of a CONNECT packet that [`decode`](super::decode) rejected. The
+/// level decides the form of the answer: 3.1.1 if below 5. `None` if the packet has no Protocol Level or belongs to
 /// another protocol.
 pub fn connect_level(frame: &[u8]) -> Option<u8> {
     let (&first, rest) = frame.split_first()?;
@@ -121,27 +149,35 @@ pub fn connect_level(frame: &[u8]) -> Option<u8> {
     let header = rest.iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
     let mut reader = Reader::new(&rest[header..]);
     let name = reader.data().ok()?;
-    (name == b"MQTT" || name == b"MQIsdp").then(|| reader.byte().ok())?
+    let level = (name == b"MQTT" || name == b"MQIsdp").then(|| reader.byte().ok())?;
+    level.map(|level| level & !BRIDGE)
 }
 
-/// Reads Protocol Name and Protocol Version, which decide how the rest is decoded.
-pub(super) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Violation> {
+/// Reads Protocol Name and Protocol Version, which decide how the rest is decoded, and whether the client is a
+/// bridge.
+pub(super) fn read_version(reader: &mut Reader<'_>) -> Result<(Version, bool), Violation> {
     let too_short = |_| Violation::ConnectBeforeVersionTooShort;
     let name = reader.data().map_err(too_short)?;
     if name != b"MQTT" && name != b"MQIsdp" {
         return Err(Violation::UnsupportedProtocolName);
     }
-    match (name, reader.byte().map_err(too_short)?) {
-        (b"MQIsdp", 3) => Ok(Version::V31),
-        (b"MQTT", 4) => Ok(Version::V311),
-        (b"MQTT", 5) => Ok(Version::V5),
-        _ => Err(Violation::UnsupportedProtocolVersion),
-    }
+    let level = reader.byte().map_err(too_short)?;
+    let version = match (name, level) {
+        (b"MQTT", 5) => Version::V5,
+        (b"MQTT", 4 | BRIDGE_V311) => Version::V311,
+        (b"MQIsdp", 3 | BRIDGE_V31) => Version::V31,
+        _ => return Err(Violation::UnsupportedProtocolVersion),
+    };
+    Ok((version, level & BRIDGE != 0))
 }
 
 impl<'a> Connect<'a> {
     /// Decodes the rest of the packet after the Protocol Version.
-    pub(super) fn decode(mut reader: Reader<'a>, version: Version) -> Result<Self, Violation> {
+    pub(super) fn decode(
+        mut reader: Reader<'a>,
+        version: Version,
+        is_bridge: bool,
+    ) -> Result<Self, Violation> {
         let reader = &mut reader;
         let flags = reader.byte()?;
         check_flags(flags, version)?;
@@ -163,6 +199,7 @@ impl<'a> Connect<'a> {
         reader.finish()?;
         Ok(Connect {
             version,
+            is_bridge,
             clean_start: flags & flag::CLEAN_START != 0,
             keep_alive_s,
             client_identifier,
@@ -197,7 +234,8 @@ impl<'a> Connect<'a> {
         out.push(PacketType::Connect.first_byte());
         put_counted(out, |out| {
             put_text(out, if self.version == Version::V31 { "MQIsdp" } else { "MQTT" });
-            out.extend_from_slice(&[self.version as u8, self.flags()]);
+            let level = self.version as u8 | if self.is_bridge { BRIDGE } else { 0 };
+            out.extend_from_slice(&[level, self.flags()]);
             put_two(out, self.keep_alive_s);
             if self.version == Version::V5 {
                 put_counted(out, |out| self.properties.write(out));
@@ -361,221 +399,4 @@ impl<'a> Will<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Packet, decode};
-    use super::*;
-
-    fn encode(connect: &Connect<'_>) -> Vec<u8> {
-        let mut out = Vec::new();
-        Packet::Connect(connect.clone()).encode(connect.version, &mut out);
-        out
-    }
-
-    /// Decodes a CONNECT packet in its own version, whatever version the caller passes.
-    fn read(bytes: &[u8]) -> Result<Packet<'_>, Violation> {
-        decode(bytes, Version::V311)
-    }
-
-    fn minimal(version: Version) -> Connect<'static> {
-        Connect {
-            version,
-            clean_start: true,
-            keep_alive_s: 60,
-            client_identifier: "c",
-            username: None,
-            password: None,
-            will: None,
-            properties: ConnectProperties::default(),
-        }
-    }
-
-    #[test]
-    fn the_smallest_is_read_and_written_in_each_version() {
-        let cases: &[(Version, &[u8])] = &[
-            (Version::V31, b"\x10\x0F\0\x06MQIsdp\x03\x02\0\x3C\0\x01c"),
-            (Version::V311, b"\x10\x0D\0\x04MQTT\x04\x02\0\x3C\0\x01c"),
-            (Version::V5, b"\x10\x0E\0\x04MQTT\x05\x02\0\x3C\0\0\x01c"),
-        ];
-        for &(version, bytes) in cases {
-            assert_eq!(encode(&minimal(version)), bytes);
-            assert_eq!(read(bytes), Ok(Packet::Connect(minimal(version))));
-        }
-    }
-
-    #[test]
-    fn a_3_1_1_will_and_credentials_are_read_and_written() {
-        let connect = Connect {
-            clean_start: false,
-            username: Some("u"),
-            password: Some(&[0xFF]),
-            will: Some(Will {
-                qos: Qos::AtLeastOnce,
-                retain: true,
-                topic: "w",
-                payload: b"gone",
-                ..Will::default()
-            }),
-            ..minimal(Version::V311)
-        };
-        let bytes = b"\x10\x1C\0\x04MQTT\x04\xEC\0\x3C\0\x01c\0\x01w\0\x04gone\0\x01u\0\x01\xFF";
-        assert_eq!(encode(&connect), bytes);
-        assert_eq!(read(bytes), Ok(Packet::Connect(connect)));
-    }
-
-    #[test]
-    fn every_property_is_read_and_written() {
-        let mut user_properties = Vec::new();
-        UserProperties::push(&mut user_properties, "k", "v");
-        let user_properties = UserProperties::encoded(&user_properties);
-        let connect = Connect {
-            // A Password without a User Name is allowed only in 5.0.
-            password: Some(b"p"),
-            will: Some(Will {
-                qos: Qos::ExactlyOnce,
-                retain: false,
-                topic: "w",
-                payload: b"",
-                delay_interval_s: 1,
-                message_expiry_interval: Some(2),
-                payload_format_indicator: Some(1),
-                response_topic: Some("r"),
-                correlation_data: Some(b"d"),
-                content_type: Some("t"),
-                user_properties,
-                passed_on: PassedOn::default(),
-            }),
-            properties: ConnectProperties {
-                session_expiry_interval: Some(3),
-                receive_maximum: Some(4),
-                maximum_packet_size: Some(5),
-                topic_alias_maximum: 6,
-                request_response_information: true,
-                request_problem_information: false,
-                user_properties,
-                authentication_method: Some("m"),
-                authentication_data: Some(b"a"),
-            },
-            ..minimal(Version::V5)
-        };
-        let bytes = [
-            &b"\x10\x59\0\x04MQTT\x05\x56\0\x3C"[..],
-            b"\x23\x11\0\0\0\x03\x21\0\x04\x27\0\0\0\x05\x22\0\x06\x19\x01\x17\x00",
-            b"\x15\0\x01m\x16\0\x01a\x26\0\x01k\0\x01v\0\x01c",
-            b"\x1F\x18\0\0\0\x01\x01\x01\x02\0\0\0\x02\x03\0\x01t\x08\0\x01r\x09\0\x01d",
-            b"\x26\0\x01k\0\x01v\0\x01w\0\0\0\x01p",
-        ]
-        .concat();
-        assert_eq!(encode(&connect), bytes);
-        let Ok(Packet::Connect(mut decoded)) = read(&bytes) else { panic!("{:?}", read(&bytes)) };
-        let will = decoded.will.as_mut().unwrap();
-        let mut passed_on = Vec::new();
-        will.passed_on.write(&mut passed_on);
-        let expected = b"\x01\x01\x03\0\x01t\x08\0\x01r\x09\0\x01d\x26\0\x01k\0\x01v";
-        assert_eq!(passed_on, expected);
-        will.passed_on = PassedOn::default();
-        assert_eq!(decoded, connect);
-    }
-
-    #[test]
-    fn in_3_1_unused_flags_and_missing_strings_are_accepted() {
-        let expected = Ok(Packet::Connect(minimal(Version::V31)));
-        // Reserved bit, Will QoS 3 and Will Retain without a Will.
-        let bytes = b"\x10\x0F\0\x06MQIsdp\x03\x3B\0\x3C\0\x01c";
-        assert_eq!(read(bytes), expected);
-        // User Name and Password flags, but neither string.
-        let bytes = b"\x1F\x0F\0\x06MQIsdp\x03\xC2\0\x3C\0\x01c";
-        assert_eq!(read(bytes), expected);
-        // The Password is missing.
-        let bytes = b"\x10\x12\0\x06MQIsdp\x03\xC2\0\x3C\0\x01c\0\x01u";
-        let with_username = Connect { username: Some("u"), ..minimal(Version::V31) };
-        assert_eq!(read(bytes), Ok(Packet::Connect(with_username)));
-    }
-
-    /// A CONNECT packet of 3.1.1 with these flags and payload.
-    fn v311(flags: u8, payload: &[u8]) -> Vec<u8> {
-        packet(&[&b"\0\x04MQTT\x04"[..], &[flags], b"\0\0", payload].concat())
-    }
-
-    /// A CONNECT packet of 5.0 with these flags, properties and payload.
-    fn v5(flags: u8, properties: &[u8], payload: &[u8]) -> Vec<u8> {
-        let length = [properties.len() as u8];
-        packet(&[&b"\0\x04MQTT\x05"[..], &[flags], b"\0\0", &length, properties, payload].concat())
-    }
-
-    fn packet(body: &[u8]) -> Vec<u8> {
-        [&[0x10, body.len() as u8], body].concat()
-    }
-
-    #[test]
-    fn invalid_packets_are_rejected() {
-        use Violation::*;
-        let cases: &[(Vec<u8>, Violation)] = &[
-            (packet(b""), ConnectBeforeVersionTooShort),
-            (packet(b"\0\x04MQT"), ConnectBeforeVersionTooShort),
-            (packet(b"\0\x04MQTT"), ConnectBeforeVersionTooShort),
-            (packet(b"\0\x04MQTt\x04\x02\0\0\0\0"), UnsupportedProtocolName),
-            (packet(b"\0\0\x04\x02\0\0\0\0"), UnsupportedProtocolName),
-            (packet(b"\0\x04\xFFQTT\x04\x02\0\0\0\0"), UnsupportedProtocolName),
-            (packet(b"\0\x04MQTT\x03\x02\0\0\0\0"), UnsupportedProtocolVersion),
-            (packet(b"\0\x04MQTT\x06\x02\0\0\0\0\0"), UnsupportedProtocolVersion),
-            (packet(b"\0\x04MQTT\x84\x02\0\0\0\0"), UnsupportedProtocolVersion),
-            (packet(b"\0\x06MQIsdp\x04\x02\0\0\0\0"), UnsupportedProtocolVersion),
-            (packet(b"\0\x04MQTT\x04"), PacketTooShort),
-            (packet(b"\0\x04MQTT\x04\x02\0"), PacketTooShort),
-            (packet(b"\0\x04MQTT\x05\x02\0\0"), PacketTooShort),
-            (v311(0x02, b""), PacketTooShort),
-            (v311(0x02, b"\0\0\0"), TrailingBytes),
-            (v311(0x03, b"\0\0"), ConnectFlagReserved),
-            (v311(0x0A, b"\0\0"), WillQosWithoutWill),
-            (v311(0x1A, b"\0\0"), WillQosWithoutWill),
-            (v311(0x22, b"\0\0"), WillRetainWithoutWill),
-            (v311(0x1E, b"\0\0\0\x01w\0\0"), WillQosInvalid),
-            (v311(0x42, b"\0\0\0\x01p"), PasswordWithoutUserName),
-            (v311(0x82, b"\0\0"), PacketTooShort),
-            (v311(0xC2, b"\0\0\0\x01u"), PacketTooShort),
-            (v311(0x06, b"\0\0\0\0\0\0"), WillTopicEmpty),
-            (v311(0x06, b"\0\0\0\x01#\0\0"), WillTopicHasWildcard),
-            (v311(0x06, b"\0\0\0\x01w"), PacketTooShort),
-            (v311(0x02, b"\0\x01\0"), StringHasNull),
-            (v311(0x02, b"\0\x02\xC3\x28"), StringNotUtf8),
-            (v311(0x82, b"\0\0\0\x01\xFF"), StringNotUtf8),
-            (v5(0x03, b"", b"\0\0"), ConnectFlagReserved),
-            (v5(0x02, b"\x21\0\0", b"\0\0"), ReceiveMaximumZero),
-            (v5(0x02, b"\x27\0\0\0\0", b"\0\0"), MaximumPacketSizeZero),
-            (v5(0x02, b"\x17\x02", b"\0\0"), PropertyNotBoolean),
-            (v5(0x02, b"\x19\xFF", b"\0\0"), PropertyNotBoolean),
-            (v5(0x02, b"\x17\x01\x17\x01", b"\0\0"), PropertyRepeated),
-            (v5(0x02, b"\x16\0\0", b"\0\0"), AuthenticationDataWithoutMethod),
-            (v5(0x02, b"\x18\0\0\0\0", b"\0\0"), PropertyNotAllowed),
-            (v5(0x02, b"\x21\0", b"\0\0"), PacketTooShort),
-            (v5(0x06, b"", b"\0\0\x05\x11\0\0\0\0\0\x01w\0\0"), PropertyNotAllowed),
-            (v5(0x06, b"", b"\0\0\x0A\x18\0\0\0\0\x18\0\0\0\0"), PropertyRepeated),
-            (v5(0x06, b"", b"\0\0\x04\x08\0\x01+\0\x01w\0\0"), ResponseTopicHasWildcard),
-            ([&[0x11], &v311(0x02, b"\0\0")[1..]].concat(), FixedHeaderFlagsInvalid),
-        ];
-        for (bytes, violation) in cases {
-            assert_eq!(read(bytes), Err(*violation), "{bytes:02X?}");
-            let has_level = matches!(connect_level(bytes), Some(4 | 5));
-            assert!(has_level || violation.is_before_version(), "{bytes:02X?}");
-        }
-    }
-
-    #[test]
-    fn only_5_asks_for_a_minimal_remaining_length() {
-        let padded = |bytes: &[u8]| [&[0x10, bytes[1] | 0x80, 0], &bytes[2..]].concat();
-        assert!(read(&padded(&v311(0x02, b"\0\0"))).is_ok());
-        let refused = Err(Violation::VariableByteIntegerNotMinimal);
-        assert_eq!(read(&padded(&v5(0x02, b"", b"\0\0"))), refused);
-    }
-
-    #[test]
-    fn the_level_of_a_rejected_packet_is_found() {
-        assert_eq!(connect_level(&packet(b"\0\x04MQTT\x07")), Some(7));
-        assert_eq!(connect_level(&packet(b"\0\x06MQIsdp\x03")), Some(3));
-        assert_eq!(connect_level(&packet(b"\0\x01?\x02")), None, "another protocol");
-        assert_eq!(connect_level(b"\x10\x87\0\0\x04MQTT\x05"), Some(5));
-        for bytes in [&b""[..], b"\x10", b"\x10\x80", b"\x10\x06\0\x04MQTT", b"\xC0\0"] {
-            assert_eq!(connect_level(bytes), None, "{bytes:02X?}");
-        }
-    }
-}
+mod tests;

@@ -33,9 +33,9 @@ use reader::Reader;
 pub use ack::Ack;
 pub use auth::Auth;
 pub use connack::{Connack, ConnackProperties};
-pub use connect::{Connect, ConnectProperties, Will, connect_level};
+pub use connect::{Connect, ConnectProperties, Will, connect_level, connect_renamed};
 pub use disconnect::Disconnect;
-pub use passed_on::PassedOn;
+pub use passed_on::{ForwardedProperties, PassedOn};
 pub use publish::{
     Publish, PublishHeader, PublishProperties, SubscriptionIdentifiers, SubscriptionIdentifiersIter,
 };
@@ -67,6 +67,17 @@ pub enum Version {
     V311 = 4,
     /// MQTT 5.0.
     V5 = 5,
+}
+
+impl Version {
+    /// The number of the specification.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V31 => "3.1",
+            Self::V311 => "3.1.1",
+            Self::V5 => "5.0",
+        }
+    }
 }
 
 /// Quality of Service.
@@ -149,6 +160,27 @@ pub enum PacketType {
 }
 
 impl PacketType {
+    /// The name in the specification.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Connack => "CONNACK",
+            Self::Publish => "PUBLISH",
+            Self::Puback => "PUBACK",
+            Self::Pubrec => "PUBREC",
+            Self::Pubrel => "PUBREL",
+            Self::Pubcomp => "PUBCOMP",
+            Self::Subscribe => "SUBSCRIBE",
+            Self::Suback => "SUBACK",
+            Self::Unsubscribe => "UNSUBSCRIBE",
+            Self::Unsuback => "UNSUBACK",
+            Self::Pingreq => "PINGREQ",
+            Self::Pingresp => "PINGRESP",
+            Self::Disconnect => "DISCONNECT",
+            Self::Auth => "AUTH",
+        }
+    }
+
     /// The bit of this packet type in a set of packet types.
     const fn bit(self) -> u16 {
         1 << self as u16
@@ -331,10 +363,10 @@ pub fn decode_framed(
         }
         PacketType::Connect => {
             let mut reader = Reader::new(body);
-            let version = connect::read_version(&mut reader)?;
+            let (version, is_bridge) = connect::read_version(&mut reader)?;
             check_remaining_length(head, version)?;
             packet_type.check_flags(first, version)?;
-            Ok(Packet::Connect(Connect::decode(reader, version)?))
+            Ok(Packet::Connect(Connect::decode(reader, version, is_bridge)?))
         }
         _ => {
             check_remaining_length(head, version)?;
@@ -352,6 +384,9 @@ pub fn packet_type(bytes: &[u8]) -> Option<PacketType> {
 
 /// A PINGREQ packet; no other encoding of it exists.
 pub const PINGREQ: [u8; 2] = [(PacketType::Pingreq as u8) << 4, 0];
+
+/// A PINGRESP packet; no other encoding of it exists.
+pub const PINGRESP: [u8; 2] = [(PacketType::Pingresp as u8) << 4, 0];
 
 /// Like [`decode_framed`], for an acknowledgement of this packet type.
 #[inline]

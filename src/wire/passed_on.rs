@@ -40,10 +40,32 @@ impl<'a> PassedOn<'a> {
     }
 
     /// The decoded values, for comparison and `Debug`.
-    fn parts(&self) -> Parts<'a> {
+    fn parts(&self) -> ForwardedProperties<'a> {
+        ForwardedProperties::decode(self.section)
+    }
+}
+
+/// The values of the properties that a server forwards to subscribers unaltered.
+#[derive(Debug, Default, PartialEq)]
+pub struct ForwardedProperties<'a> {
+    /// Payload Format Indicator.
+    pub payload_format_indicator: Option<u8>,
+    /// Response Topic.
+    pub response_topic: Option<&'a str>,
+    /// Correlation Data.
+    pub correlation_data: Option<&'a [u8]>,
+    /// Content Type.
+    pub content_type: Option<&'a str>,
+    /// User Properties.
+    pub user_properties: UserProperties<'a>,
+}
+
+impl<'a> ForwardedProperties<'a> {
+    /// The values in a section of encoded properties.
+    pub fn decode(section: &'a [u8]) -> Self {
         let mut parts =
-            Parts { user_properties: UserProperties::encoded(self.section), ..Parts::default() };
-        let mut reader = Reader::new(self.section);
+            Self { user_properties: UserProperties::encoded(section), ..Self::default() };
+        let mut reader = Reader::new(section);
         while let Some(property) = Property::read_checked(&mut reader) {
             match property {
                 Property::PayloadFormatIndicator(is_text) => {
@@ -56,6 +78,19 @@ impl<'a> PassedOn<'a> {
             }
         }
         parts
+    }
+
+    /// Appends the encoded properties. Texts have no null character, and no value is longer than 65,535 bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let format = self.payload_format_indicator;
+        Property::write_some(
+            format.map(|is_text| Property::PayloadFormatIndicator(is_text == 1)),
+            out,
+        );
+        Property::write_some(self.content_type.map(Property::ContentType), out);
+        Property::write_some(self.response_topic.map(Property::ResponseTopic), out);
+        Property::write_some(self.correlation_data.map(Property::CorrelationData), out);
+        self.user_properties.write(out);
     }
 }
 
@@ -101,15 +136,6 @@ impl Gatherer {
     pub(super) fn gathered<'a>(&self, section: &'a [u8]) -> PassedOn<'a> {
         PassedOn { section: &section[self.start..self.end], has_others: self.has_others }
     }
-}
-
-#[derive(Debug, Default, PartialEq)]
-struct Parts<'a> {
-    payload_format_indicator: Option<u8>,
-    response_topic: Option<&'a str>,
-    correlation_data: Option<&'a [u8]>,
-    content_type: Option<&'a str>,
-    user_properties: UserProperties<'a>,
 }
 
 impl PartialEq for PassedOn<'_> {

@@ -326,7 +326,7 @@ fn a_client_is_disconnected_when_its_credentials_expire() {
         "| expired credentials | DISCONNECT 0xA0 | closed | `clients/expired-credentials` |",
     );
     for line in [
-        "| user removed from the password file | DISCONNECT 0x87 | closed | `clients/withdrawn-credentials` |",
+        "| user removed | DISCONNECT 0x87 | closed | `clients/withdrawn-credentials` |",
         "| password changed | DISCONNECT 0x98 | closed | `clients/withdrawn-credentials` |",
     ] {
         assert_documented(line); // tested in `reload`

@@ -5,10 +5,17 @@
 #[path = "../conformance/support/mod.rs"]
 mod support;
 
+#[cfg(feature = "http-hook")]
+mod authorization;
+mod client_log;
 mod denials;
+#[cfg(feature = "jwt")]
+mod grants;
 #[cfg(feature = "http-hook")]
 #[path = "../support/http.rs"]
 mod http;
+#[cfg(all(feature = "jwt", feature = "http-hook"))]
+mod key_url;
 mod limits;
 #[path = "../support/matrix.rs"]
 mod matrix;

@@ -184,6 +184,43 @@ mod tokens {
     }
 
     #[test]
+    fn an_unknown_key_is_ignored_and_a_short_secret_fails_start_and_reload() {
+        let files = Files::new("keys").with_rules("for user alice\n allow all hers/#\n");
+        let made: serde_json::Value = serde_json::from_str(MADE_ELSEWHERE).expect("JSON");
+        let mut set = made["key_set"].clone();
+        let unknown =
+            serde_json::json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA", "kid": "new"});
+        set["keys"].as_array_mut().expect("keys").insert(0, unknown);
+        files.write("keys", &set.to_string());
+        let keys = format!("[access.jwt]\nkey_set = {:?}\n", files.path("keys"));
+        let broker = files.broker(&keys);
+        broker.await_log("a key of the key set is ignored: key 1 (new)", 1);
+        let token = made["tokens"]["ES384"].as_str().expect("a token");
+        let connects = || {
+            let connect = Connect::v5("c").username("anything").password(token);
+            Client::connect(&broker, connect).subscribe("hers/1", 0);
+        };
+        connects();
+        for secret in ["", "c2hvcnQ"] {
+            let short = serde_json::json!({"kty": "oct", "k": secret, "kid": "short"});
+            let set = serde_json::json!({ "keys": [short, set["keys"][1]] });
+            files.write("keys", &set.to_string());
+            let said = "key 1 (short): its secret has";
+            let before = broker.log().matches(said).count();
+            broker.signal("-HUP");
+            broker.await_log(said, before + 1);
+            connects();
+            let config = files.path("short.toml");
+            files.write("short.toml", &files.access(&keys));
+            let mut command =
+                crate::broker(&["--listen", "127.0.0.1:0", "--data", "none", "--config"]);
+            let out = crate::run(command.arg(config), "");
+            assert_eq!(out.status.code(), Some(2), "{out:?}");
+            assert!(crate::text(&out.stderr).contains(said), "{out:?}");
+        }
+    }
+
+    #[test]
     fn a_token_authenticates_its_subject_until_a_reload_removes_the_key() {
         let files = Files::new("tokens").with_rules("for user alice\n allow all hers/#\n");
         let made: serde_json::Value = serde_json::from_str(MADE_ELSEWHERE).expect("JSON");
@@ -329,6 +366,26 @@ pub mod asked {
             Client::refused(&broker, named(name, name), SERVER_UNAVAILABLE);
         }
         broker.await_log("HTTP hook: the request failed", 2);
+    }
+
+    #[test]
+    fn the_http_hook_trusts_the_authorities_of_its_key_and_of_the_environment() {
+        let files = Files::new("authorities");
+        let start = |url: &str, key: &str| {
+            let listener = "listen = \"127.0.0.1:0\"\n[storage]\ndata = \"none\"\n";
+            let hook = format!("{listener}[access.http]\nurl = \"{url}://127.0.0.1:1/\"\n{key}");
+            files.write("hook.toml", &hook);
+            let mut command = crate::broker(&["--check-config", "--config"]);
+            command.arg(files.path("hook.toml")).env("SSL_CERT_FILE", "/nonexistent/env.pem");
+            let out = crate::run(&mut command, "");
+            (out.status.code(), crate::text(&out.stderr))
+        };
+        let (code, said) = start("https", "");
+        assert!(code == Some(2) && said.contains("SSL_CERT_FILE: /nonexistent/env.pem"), "{said}");
+        let (code, said) = start("https", "ca = \"/nonexistent/key.pem\"\n");
+        assert!(code == Some(2) && said.contains("access.http.ca: /nonexistent/key.pem"), "{said}");
+        let (code, said) = start("http", "ca = \"/nonexistent/key.pem\"\n");
+        assert!(code == Some(2) && said.contains("has no effect for an http URL"), "{said}");
     }
 
     #[test]

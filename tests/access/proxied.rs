@@ -12,8 +12,7 @@ pub const LISTENER: &str = "[[listeners]]\nbind = \"127.0.0.1:0\"\nanonymous = t
 
 fn proxied(broker: &Broker) -> SocketAddr {
     broker.await_log("\"listening\"", 2);
-    let listening = events(broker).into_iter().map(|event| event["fields"].clone());
-    let mut listening = listening.filter(|fields| fields["message"] == "listening");
+    let mut listening = events(broker).into_iter().filter(|event| event["message"] == "listening");
     let address = listening.nth(1).expect("the second")["address"].clone();
     address.as_str().expect("text").parse().expect("an address")
 }

@@ -68,6 +68,28 @@ fn a_denied_subscription_fails_in_suback_and_a_limited_one_is_granted_a_lower_qo
 }
 
 #[test]
+fn a_rule_allows_states_of_other_connections_and_the_state_of_the_own_one_needs_none() {
+    let rules = "for user bob\n allow publish $SYS/broker/connection/site/#\n allow publish #\n";
+    let files = Files::new("states").with_users(&["bob"]).with_rules(rules);
+    let broker = files.broker("");
+    for_versions(|version| {
+        let denied = in_version(version, NOT_AUTHORIZED, 0);
+        let state = |name| format!("$SYS/broker/connection/{name}/state");
+        let with_will = as_user(version, "bob", "b").will(Will::new(&state("site"), "0"));
+        let mut bob = Client::connect(&broker, with_will);
+        for (name, reason) in [("site", 0), ("b", 0), ("other", denied)] {
+            bob.send(Publish::new(&state(name), "1").qos(1, 1));
+            let answer = bob.expect_ack().reason;
+            // No subscriber: 0x10 in 5.0.
+            assert_eq!(if answer == 0x10 { 0 } else { answer }, reason, "{name}");
+        }
+        let no = in_version(version, NOT_AUTHORIZED, V3_NOT_AUTHORIZED);
+        let will = Will::new(&state("other"), "0");
+        Client::refused(&broker, as_user(version, "bob", "b").will(will), no);
+    });
+}
+
+#[test]
 fn a_connect_with_a_forbidden_will_is_refused() {
     let files = Files::new("will").with_users(&["bob"]).with_rules(RULES);
     let broker = files.broker("");

@@ -30,7 +30,7 @@ fn a_session_belongs_to_its_user_unless_bind_sessions_is_off() {
         assert!(alice.connack.session_present);
         alice.expect_message("for alice");
     });
-    broker.await_log("belongs to another user", 6);
+    broker.await_log("session-of-another-user", 6);
     let broker = files.broker("bind_sessions = false");
     Client::connect(&broker, as_user(V5, "alice", "shared").durable()).vanish();
     let bob = Client::connect(&broker, as_user(V5, "bob", "shared").durable());
@@ -115,7 +115,7 @@ fn a_rule_binds_a_client_identifier_to_a_user() {
     });
     // Assigned Client Identifiers are not chosen by clients.
     Client::connect(&broker, as_user(V5, "alice", "")).expect_alive();
-    broker.await_log("do not let this user have this Client Identifier", 5);
+    broker.await_log("client-identifier-not-allowed", 5);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_rule_lets_clean_start_end_a_disconnected_session_of_another_user() {
         Client::refused(&broker, as_user(version, "alice", name), no);
         Client::refused(&broker, Connect::new(version, name), no);
     }
-    broker.await_log("or with `broker store end-session`", 4);
+    broker.await_log("or by `broker store end-session`", 4);
     files.write("acl", "for everyone\n allow client device-*\n allow all #\n");
     files.reload(&broker);
     for version in [V311, V5] {
@@ -231,7 +231,7 @@ fn the_owner_of_an_identifier_may_end_another_users_session_with_clean_start() {
         Client::refused(&broker, as_user(version, "alice", name), no);
         bob.vanish();
     });
-    broker.await_log("belongs to another user; it ends when it expires", 2);
+    broker.await_log("session-of-another-user", 2);
     files.write(
         "acl",
         "for users\n allow client %u-*\n allow all #\nfor everyone\n allow client *\n",

@@ -1,6 +1,7 @@
 //! The sources as seen by the architecture tests: files, found through their `mod` declarations,
 //! with their paths, functions, types and calls. Code under `#[cfg(test)]` is excluded.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,11 +20,15 @@ pub fn root() -> PathBuf {
 pub struct File {
     /// Path relative to the repository's root.
     pub path: String,
+    /// Path of its module, such as `["engine", "packets"]`.
+    pub module: Vec<String>,
     pub lines: usize,
     /// Paths into the crate, such as `["engine", "packets", "connect"]`, with their lines.
     pub paths: Vec<(usize, Vec<String>)>,
     pub functions: Vec<Function>,
     pub structs: Vec<Struct>,
+    /// Types that an index returns, by the type that is indexed.
+    pub elements: Vec<(String, String)>,
     pub calls: Vec<Call>,
 }
 
@@ -38,21 +43,48 @@ pub struct Function {
     pub length: usize,
     /// Names of parameters and of their types.
     pub parameters: Vec<(String, String)>,
+    /// The type that it returns, without `Option`, `Result` and pointers.
+    pub returns: Option<String>,
 }
 
-/// A type with named fields.
+/// A type with fields.
 #[derive(Debug)]
 pub struct Struct {
     pub name: String,
-    pub fields: usize,
+    /// Names of the fields, and their types without `Option` and pointers.
+    pub fields: Vec<(String, Option<String>)>,
 }
 
 /// A call of a function or a method.
 #[derive(Debug)]
 pub struct Call {
     pub name: String,
-    /// The type that the call names: `Type::name(…)`, or `self.name(…)` in its `impl` block.
-    pub owner: Option<String>,
+    /// The function that contains the call, as an index of [`File::functions`].
+    pub caller: usize,
+    pub of: Callee,
+}
+
+/// How a call names its function.
+#[derive(Debug)]
+pub enum Callee {
+    /// `value.name(…)`
+    Method(Value),
+    /// `path::name(…)`, or the path of a function as a value: the segments before the name.
+    Path(Vec<String>),
+}
+
+/// An expression, as far as it says of which type it is.
+#[derive(Clone, Debug)]
+pub enum Value {
+    Unknown,
+    Of(String),
+    /// A variable without a visible type.
+    Named(String),
+    Field(Box<Value>, String),
+    Element(Box<Value>),
+    /// The result of a call.
+    Method(Box<Value>, String),
+    Path(Vec<String>, String),
 }
 
 impl File {
@@ -88,12 +120,16 @@ fn read(path: &Path, folder: &Path, module: Vec<String>, files: &mut Vec<File>) 
     let mut reader = Reader {
         module: module.clone(),
         owner: None,
+        function: None,
+        variables: HashMap::new(),
         file: File {
             path: path.display().to_string(),
+            module: module.clone(),
             lines: text.lines().count(),
             paths: Vec::new(),
             functions: Vec::new(),
             structs: Vec::new(),
+            elements: Vec::new(),
             calls: Vec::new(),
         },
     };
@@ -160,6 +196,10 @@ fn requires_test(predicate: &TokenStream) -> bool {
 struct Reader {
     module: Vec<String>,
     owner: Option<String>,
+    /// The function that is being read.
+    function: Option<usize>,
+    /// The variables in scope.
+    variables: HashMap<String, Value>,
     file: File,
 }
 
@@ -217,7 +257,7 @@ impl Reader {
                         &tokens[index + 1..]
                         && group.delimiter() == Delimiter::Parenthesis
                     {
-                        self.file.calls.push(Call { name: name.to_string(), owner: None });
+                        self.add_call(name.to_string(), Callee::Method(Value::Unknown));
                     }
                 }
                 _ => {}
@@ -225,19 +265,178 @@ impl Reader {
         }
     }
 
-    fn add_function(&mut self, signature: &syn::Signature, end: Option<usize>) {
+    fn add_call(&mut self, name: String, of: Callee) {
+        if let Some(caller) = self.function {
+            self.file.calls.push(Call { name, caller, of });
+        }
+    }
+
+    /// Records a function, and visits what it contains.
+    fn function(
+        &mut self,
+        signature: &syn::Signature,
+        end: Option<usize>,
+        visit: impl FnOnce(&mut Self),
+    ) {
         let line = signature.fn_token.span.start().line;
-        let parameters = signature.inputs.iter().filter_map(|input| match input {
-            FnArg::Typed(typed) => Some((pattern_name(&typed.pat)?, type_name(&typed.ty)?)),
-            FnArg::Receiver(_) => None,
-        });
+        let typed = || {
+            signature.inputs.iter().filter_map(|input| match input {
+                FnArg::Typed(typed) => Some(typed),
+                FnArg::Receiver(_) => None,
+            })
+        };
+        let parameters = typed()
+            .filter_map(|typed| Some((pattern_name(&typed.pat)?, type_name(&typed.ty)?)))
+            .collect();
+        let returns = match &signature.output {
+            syn::ReturnType::Type(_, type_) => self.inner_type(type_),
+            syn::ReturnType::Default => None,
+        };
+        let outer_variables = std::mem::take(&mut self.variables);
+        if let Some(owner) = &self.owner {
+            self.variables.insert("self".to_owned(), Value::Of(owner.clone()));
+        }
+        for typed in typed() {
+            let value = self.inner_type(&typed.ty).map_or(Value::Unknown, Value::Of);
+            self.bind(&typed.pat, value, Some(&typed.ty));
+        }
         self.file.functions.push(Function {
             name: signature.ident.to_string(),
             owner: self.owner.clone(),
             line,
             length: end.unwrap_or(line) + 1 - line,
-            parameters: parameters.collect(),
+            parameters,
+            returns,
         });
+        let outer = self.function.replace(self.file.functions.len() - 1);
+        visit(self);
+        self.function = outer;
+        self.variables = outer_variables;
+    }
+
+    /// A type without `Option` and pointers.
+    fn inner_type(&self, type_: &Type) -> Option<String> {
+        let name = inner_type(type_)?;
+        if name == "Self" { self.owner.clone() } else { Some(name) }
+    }
+
+    /// Notes the variables that a pattern binds to a value, or to a part of it.
+    fn bind(&mut self, pattern: &Pat, value: Value, type_: Option<&Type>) {
+        match pattern {
+            Pat::Ident(name) => {
+                let name = name.ident.to_string();
+                let value =
+                    if let Value::Unknown = value { Value::Named(name.clone()) } else { value };
+                self.variables.insert(name, value);
+            }
+            Pat::Reference(of) => self.bind(&of.pat, value, type_),
+            Pat::Paren(of) => self.bind(&of.pat, value, type_),
+            Pat::Type(of) => {
+                let given = self.inner_type(&of.ty).map_or(value, Value::Of);
+                self.bind(&of.pat, given, Some(&of.ty));
+            }
+            Pat::Struct(of) => {
+                for field in &of.fields {
+                    if let syn::Member::Named(name) = &field.member {
+                        let value = Value::Field(Box::new(value.clone()), name.to_string());
+                        self.bind(&field.pat, value, None);
+                    }
+                }
+            }
+            Pat::TupleStruct(of) => {
+                let is_inner = of.path.is_ident("Some") || of.path.is_ident("Ok");
+                for pattern in &of.elems {
+                    let value = if is_inner { value.clone() } else { Value::Unknown };
+                    self.bind(pattern, value, None);
+                }
+            }
+            Pat::Tuple(of) => {
+                let types = match type_ {
+                    Some(Type::Tuple(types)) => types.elems.iter().collect(),
+                    _ => Vec::new(),
+                };
+                for (index, pattern) in of.elems.iter().enumerate() {
+                    let type_ = types.get(index).copied();
+                    let value = type_.and_then(|type_| self.inner_type(type_));
+                    self.bind(pattern, value.map_or(Value::Unknown, Value::Of), type_);
+                }
+            }
+            Pat::Or(of) => of.cases.iter().for_each(|case| self.bind(case, value.clone(), None)),
+            _ => {}
+        }
+    }
+
+    /// Binds a pattern to an expression, part by part where both are tuples.
+    fn bind_to(&mut self, pattern: &Pat, expression: &syn::Expr) {
+        if let (Pat::Tuple(pattern), syn::Expr::Tuple(tuple)) = (pattern, expression) {
+            for (pattern, expression) in pattern.elems.iter().zip(&tuple.elems) {
+                self.bind_to(pattern, expression);
+            }
+        } else {
+            let value = self.value(expression);
+            self.bind(pattern, value, None);
+        }
+    }
+
+    fn value(&self, expression: &syn::Expr) -> Value {
+        let boxed = |of: &syn::Expr| Box::new(self.value(of));
+        match expression {
+            syn::Expr::Path(path) => match path.path.get_ident() {
+                Some(name) => {
+                    let name = name.to_string();
+                    self.variables.get(&name).cloned().unwrap_or(Value::Named(name))
+                }
+                None => Value::Unknown,
+            },
+            syn::Expr::Field(of) => match &of.member {
+                syn::Member::Named(name) => Value::Field(boxed(&of.base), name.to_string()),
+                syn::Member::Unnamed(index) => {
+                    Value::Field(boxed(&of.base), index.index.to_string())
+                }
+            },
+            syn::Expr::MethodCall(call) => {
+                Value::Method(boxed(&call.receiver), call.method.to_string())
+            }
+            syn::Expr::Call(call) => match &*call.func {
+                syn::Expr::Path(path) => {
+                    let (path, name) = self.path_of(&path.path);
+                    match (&name[..], call.args.first()) {
+                        ("Some" | "Ok", Some(first)) => self.value(first),
+                        _ => Value::Path(path, name),
+                    }
+                }
+                _ => Value::Unknown,
+            },
+            syn::Expr::Struct(of) => self.value_of_type(&of.path),
+            syn::Expr::Index(of) => Value::Element(boxed(&of.expr)),
+            syn::Expr::Reference(of) => self.value(&of.expr),
+            syn::Expr::Paren(of) => self.value(&of.expr),
+            syn::Expr::Try(of) => self.value(&of.expr),
+            syn::Expr::Unary(of) => self.value(&of.expr),
+            _ => Value::Unknown,
+        }
+    }
+
+    fn value_of_type(&self, path: &syn::Path) -> Value {
+        let name = path.segments.last().map(|segment| segment.ident.to_string());
+        match name {
+            Some(name) if name == "Self" => self.owner.clone().map_or(Value::Unknown, Value::Of),
+            Some(name) => Value::Of(name),
+            None => Value::Unknown,
+        }
+    }
+
+    /// The segments of a path before its last one, and the last one.
+    fn path_of(&self, path: &syn::Path) -> (Vec<String>, String) {
+        let mut segments: Vec<String> =
+            path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        let name = segments.pop().expect("a path is not empty");
+        if let Some(first) = segments.first_mut().filter(|first| *first == "Self")
+            && let Some(owner) = &self.owner
+        {
+            first.clone_from(owner);
+        }
+        (segments, name)
     }
 
     /// Visits the items of a type or a trait.
@@ -281,13 +480,27 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
         let name = item.ident.to_string();
-        let fields = item.fields.iter().filter(|field| !is_test(&field.attrs)).count();
+        let fields = item.fields.iter().filter(|field| !is_test(&field.attrs)).enumerate();
+        let fields = fields.map(|(index, field)| {
+            let name = field.ident.as_ref().map_or(index.to_string(), Ident::to_string);
+            (name, inner_type(&field.ty))
+        });
+        let fields = fields.collect();
         self.file.structs.push(Struct { name, fields });
         visit::visit_item_struct(self, item);
     }
 
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
-        self.within(type_name(&item.self_ty), |reader| visit::visit_item_impl(reader, item));
+        let name = type_name(&item.self_ty);
+        for item in &item.items {
+            if let (syn::ImplItem::Type(type_), Some(name)) = (item, &name)
+                && type_.ident == "Output"
+                && let Some(element) = inner_type(&type_.ty)
+            {
+                self.file.elements.push((name.clone(), element));
+            }
+        }
+        self.within(name, |reader| visit::visit_item_impl(reader, item));
     }
 
     fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
@@ -297,21 +510,24 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
         self.within(None, |reader| {
-            reader.add_function(&item.sig, Some(end_of(&item.block)));
-            visit::visit_item_fn(reader, item);
+            reader.function(&item.sig, Some(end_of(&item.block)), |reader| {
+                visit::visit_item_fn(reader, item);
+            });
         });
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
         if !is_test(&item.attrs) {
-            self.add_function(&item.sig, Some(end_of(&item.block)));
-            visit::visit_impl_item_fn(self, item);
+            self.function(&item.sig, Some(end_of(&item.block)), |reader| {
+                visit::visit_impl_item_fn(reader, item);
+            });
         }
     }
 
     fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
-        self.add_function(&item.sig, item.default.as_ref().map(end_of));
-        visit::visit_trait_item_fn(self, item);
+        self.function(&item.sig, item.default.as_ref().map(end_of), |reader| {
+            visit::visit_trait_item_fn(reader, item);
+        });
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -321,24 +537,68 @@ impl<'ast> Visit<'ast> for Reader {
         visit::visit_path(self, path);
     }
 
+    fn visit_block(&mut self, block: &'ast syn::Block) {
+        let outer = self.variables.clone();
+        visit::visit_block(self, block);
+        self.variables = outer;
+    }
+
+    fn visit_arm(&mut self, arm: &'ast syn::Arm) {
+        let outer = self.variables.clone();
+        visit::visit_arm(self, arm);
+        self.variables = outer;
+    }
+
+    fn visit_local(&mut self, local: &'ast syn::Local) {
+        visit::visit_local(self, local);
+        match &local.init {
+            Some(init) => self.bind_to(&local.pat, &init.expr),
+            None => self.bind(&local.pat, Value::Unknown, None),
+        }
+    }
+
+    fn visit_expr_let(&mut self, condition: &'ast syn::ExprLet) {
+        visit::visit_expr_let(self, condition);
+        self.bind_to(&condition.pat, &condition.expr);
+    }
+
+    fn visit_expr_match(&mut self, match_: &'ast syn::ExprMatch) {
+        self.visit_expr(&match_.expr);
+        for arm in &match_.arms {
+            let outer = self.variables.clone();
+            self.bind_to(&arm.pat, &match_.expr);
+            self.visit_arm(arm);
+            self.variables = outer;
+        }
+    }
+
+    fn visit_expr_for_loop(&mut self, loop_: &'ast syn::ExprForLoop) {
+        let outer = self.variables.clone();
+        self.bind(&loop_.pat, Value::Unknown, None);
+        visit::visit_expr_for_loop(self, loop_);
+        self.variables = outer;
+    }
+
+    fn visit_expr_closure(&mut self, closure: &'ast syn::ExprClosure) {
+        let outer = self.variables.clone();
+        closure.inputs.iter().for_each(|input| self.bind(input, Value::Unknown, None));
+        visit::visit_expr_closure(self, closure);
+        self.variables = outer;
+    }
+
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
-        let is_own = matches!(&*call.receiver, syn::Expr::Path(path) if path.path.is_ident("self"));
-        let owner = self.owner.clone().filter(|_| is_own);
-        self.file.calls.push(Call { name: call.method.to_string(), owner });
+        let value = self.value(&call.receiver);
+        self.add_call(call.method.to_string(), Callee::Method(value));
         visit::visit_expr_method_call(self, call);
     }
 
-    fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
-        if let syn::Expr::Path(path) = &*call.func {
-            let segments: Vec<String> =
-                path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-            let [.., name] = &segments[..] else { return };
-            let owner = segments.len().checked_sub(2).map(|index| segments[index].clone());
-            let owner = owner.filter(|owner| owner.starts_with(char::is_uppercase));
-            let owner = if owner.as_deref() == Some("Self") { self.owner.clone() } else { owner };
-            self.file.calls.push(Call { name: name.clone(), owner });
+    /// A function that is called, or given as a value.
+    fn visit_expr_path(&mut self, path: &'ast syn::ExprPath) {
+        let (before, name) = self.path_of(&path.path);
+        if !self.variables.contains_key(&name) && name.starts_with(char::is_lowercase) {
+            self.add_call(name, Callee::Path(before));
         }
-        visit::visit_expr_call(self, call);
+        visit::visit_expr_path(self, path);
     }
 
     fn visit_macro(&mut self, macro_: &'ast syn::Macro) {
@@ -372,6 +632,36 @@ fn path_at(tokens: &[TokenTree]) -> Vec<String> {
 fn pattern_name(pattern: &Pat) -> Option<String> {
     match pattern {
         Pat::Ident(name) => Some(name.ident.to_string()),
+        _ => None,
+    }
+}
+
+/// The name of a type without references, `Option` and other types that hold one value.
+fn inner_type(type_: &Type) -> Option<String> {
+    const HOLDERS: [&str; 8] =
+        ["Option", "Result", "Box", "Arc", "Rc", "RefCell", "Accounted", "Edit"];
+    match type_ {
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let name = last.ident.to_string();
+            if !HOLDERS.contains(&&*name) {
+                return Some(name);
+            }
+            let syn::PathArguments::AngleBracketed(arguments) = &last.arguments else {
+                return Some(name);
+            };
+            arguments.args.iter().find_map(|argument| match argument {
+                syn::GenericArgument::Type(type_) => inner_type(type_),
+                _ => None,
+            })
+        }
+        Type::Reference(reference) => inner_type(&reference.elem),
+        Type::TraitObject(object) => object.bounds.iter().find_map(|bound| match bound {
+            syn::TypeParamBound::Trait(bound) => {
+                Some(bound.path.segments.last()?.ident.to_string())
+            }
+            _ => None,
+        }),
         _ => None,
     }
 }

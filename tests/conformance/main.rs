@@ -6,6 +6,7 @@
 //! `[MQTT-3.3.2-2]`; `mqtt_311_3_1_3_8_…` is `[MQTT-3.1.3-8]` of MQTT 3.1.1. A test of behaviour
 //! without a numbered statement is named after that behaviour.
 
+mod bridges;
 mod coverage;
 mod support;
 

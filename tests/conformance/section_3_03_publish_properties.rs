@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::support::reason::{
-    MALFORMED_PACKET, PAYLOAD_FORMAT_INVALID, PROTOCOL_ERROR, TOPIC_ALIAS_INVALID,
-    TOPIC_NAME_INVALID,
+    MALFORMED_PACKET, NO_MATCHING_SUBSCRIBERS, PAYLOAD_FORMAT_INVALID, PROTOCOL_ERROR,
+    QUOTA_EXCEEDED, TOPIC_ALIAS_INVALID, TOPIC_NAME_INVALID,
 };
 use crate::support::{
     Broker, Client, Connect, Property, Publish, Subscribe, for_all_versions, for_versions, frame,
@@ -164,6 +164,63 @@ fn mqtt_3_3_2_5_an_expired_message_is_not_delivered() {
     late.subscribe("a/#", 0);
     late.expect_message("stays");
     late.expect_alive();
+}
+
+#[test]
+fn expired_messages_in_a_full_queue_make_room_for_new_ones() {
+    for policy in ["drop-newest", "drop-oldest", "keep-latest"] {
+        let broker = Broker::with_config(&format!(
+            "limits.queue_messages_max = 20\nlimits.queue_policy = {policy:?}"
+        ));
+        let connect = || Connect::v5("c").durable();
+        let mut client = Client::connect(&broker, connect());
+        client.subscribe("a/#", 1);
+        client.disconnect();
+        let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+        for number in 1..=20 {
+            // Two of them stay.
+            let publish = Publish::new(&format!("a/{number}"), number.to_string()).qos(1, number);
+            publisher.publish(match number % 10 {
+                0 => publish,
+                _ => publish.property(Property::MessageExpiryInterval(1)),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(1200));
+        for number in 21..=38 {
+            let topic = format!("a/{number}");
+            publisher.publish(Publish::new(&topic, number.to_string()).qos(1, number));
+        }
+        let mut client = Client::connect(&broker, connect());
+        for number in [10, 20].into_iter().chain(21..=38) {
+            client.expect_message(&number.to_string());
+        }
+        client.expect_alive();
+    }
+}
+
+#[test]
+fn expired_retained_messages_make_room_for_new_ones() {
+    let broker = Broker::with_config("limits.retained_messages_max = 20");
+    let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+    let retain = |publisher: &mut Client, number: u16| {
+        let publish = Publish::new(&format!("a/{number}"), number.to_string()).qos(1, number);
+        // Two of twenty stay.
+        let expires = number <= 20 && !number.is_multiple_of(10);
+        publisher.send(match expires {
+            true => publish.property(Property::MessageExpiryInterval(1)).retain(),
+            false => publish.retain(),
+        });
+        publisher.expect_ack().reason
+    };
+    for number in 1..=20 {
+        assert_eq!(retain(&mut publisher, number), NO_MATCHING_SUBSCRIBERS, "{number}");
+    }
+    assert_eq!(retain(&mut publisher, 21), QUOTA_EXCEEDED);
+    std::thread::sleep(Duration::from_millis(1200));
+    for number in 21..=38 {
+        assert_eq!(retain(&mut publisher, number), NO_MATCHING_SUBSCRIBERS, "{number}");
+    }
+    assert_eq!(retain(&mut publisher, 39), QUOTA_EXCEEDED);
 }
 
 #[test]

@@ -41,8 +41,8 @@ impl Broker {
                 "the broker did not start:\n{seen}"
             );
             let event: serde_json::Value = serde_json::from_str(&seen[start..]).expect("JSON");
-            if event["fields"]["message"] == "listening" {
-                break event["fields"]["address"].as_str().expect("one").parse().expect("one");
+            if event["message"] == "listening" {
+                break event["address"].as_str().expect("one").parse().expect("one");
             }
         };
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));

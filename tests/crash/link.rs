@@ -88,6 +88,7 @@ impl Link {
 fn connect(client_identifier: &str) -> Connect<'_> {
     Connect {
         version: Version::V5,
+        is_bridge: false,
         clean_start: false,
         keep_alive_s: 0,
         client_identifier,

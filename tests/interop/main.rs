@@ -1,10 +1,11 @@
-//! Third-party clients against the `broker` command: mosquitto_pub and mosquitto_sub, paho-mqtt,
+//! Third-party clients against the `broker` command: mosquitto_pub and mosquitto_sub, mosquitto as a bridge, paho-mqtt,
 //! Paho C, MQTT.js, rumqttc, openssl, and a page in Chromium; over TCP in this file, over the other
 //! transports in the modules.
 //!
 //! The clients are installed by `tests/interop/setup`, which the first test runs. Where that is not
 //! possible, `RINGMQ_INTEROP=skip` skips these tests with a message.
 
+mod bridges;
 // SCRAM includes the code that computes a certificate's fingerprint.
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 mod browser;
@@ -86,11 +87,11 @@ impl Broker {
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
             setup = matrix::setup_of(&event, &std::env::var(FLAGS).unwrap_or_default())
                 .unwrap_or(setup);
-            if event["fields"]["message"] == "listening" {
+            if event["message"] == "listening" {
                 break event;
             }
         };
-        let address = event["fields"]["address"].as_str().expect("an address");
+        let address = event["address"].as_str().expect("an address");
         let address = address.parse().expect("an address");
         // The log is read continuously, so that the broker never blocks on the pipe.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
@@ -255,9 +256,13 @@ fn wait_for_line(child: &mut Child, line: &str) {
 
 /// A `mosquitto_sub` that has subscribed, as its debug output shows.
 fn mosquitto_sub(broker: &Broker, arguments: &[&str]) -> Child {
-    let port = broker.port();
+    mosquitto_sub_at(&broker.port(), arguments)
+}
+
+/// The same, with the port of whatever broker.
+fn mosquitto_sub_at(port: &str, arguments: &[&str]) -> Child {
     let mut child = Command::new("stdbuf")
-        .args(["-oL", "mosquitto_sub", "-d", "-p", &port, "-W", "60"])
+        .args(["-oL", "mosquitto_sub", "-d", "-p", port, "-W", "60"])
         .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

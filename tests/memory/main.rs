@@ -198,7 +198,7 @@ fn others(broker: &Broker, kind: &Kind) -> Vec<SocketAddr> {
     let events = log.lines().filter(|line| line.contains("\"listening\""));
     let address = |line: &str| {
         let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        event["fields"]["address"].as_str().expect("an address").parse().expect("an address")
+        event["address"].as_str().expect("an address").parse().expect("an address")
     };
     events.map(address).filter(|address| *address != broker.address()).collect()
 }

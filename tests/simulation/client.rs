@@ -128,6 +128,7 @@ impl Client {
         });
         let connect = Connect {
             version: self.version,
+            is_bridge: false,
             clean_start: how.is_clean,
             keep_alive_s: 0,
             client_identifier: &name,

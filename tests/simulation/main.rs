@@ -14,6 +14,11 @@
 
 mod client;
 mod judge;
+#[cfg(feature = "admin")]
+mod listing;
+#[cfg(not(feature = "admin"))]
+#[path = "listing_absent.rs"]
+mod listing;
 #[path = "../support/packets.rs"]
 mod packets;
 mod plan;

@@ -79,6 +79,8 @@ pub enum Step {
         to: usize,
         is_frozen: bool,
     },
+    /// An operator begins to list all clients.
+    List,
     /// The scheduler runs.
     Turns(usize),
     /// Time passes.
@@ -107,6 +109,8 @@ pub struct Plan {
     pub is_durable: bool,
     /// Maximum number of recipients served per turn, if limited.
     pub fan_out: Option<usize>,
+    /// The size of a batch from which a part of a checkpoint ends, if it is not the usual one.
+    pub checkpoint_bytes: Option<usize>,
     /// The steps with their numbers, which stay the same when others are omitted.
     pub steps: Vec<(u64, Step)>,
 }
@@ -137,12 +141,16 @@ impl Plan {
             if is_durable && random.percent(5) {
                 steps.push(Step::Checkpoint);
             }
+            if random.percent(10) {
+                steps.push(Step::List);
+            }
             if random.percent(60) {
                 steps.push(Step::Turns(random.below(12)));
             }
         }
         let steps = (1..).zip(steps).collect();
         let fan_out = random.pick(&[None, None, Some(1), Some(2)]);
+        let checkpoint_bytes = random.pick(&[None, Some(1), Some(200)]);
         Self {
             cores,
             lane_capacity,
@@ -151,6 +159,7 @@ impl Plan {
             identifiers,
             is_durable,
             fan_out,
+            checkpoint_bytes,
             steps,
         }
     }

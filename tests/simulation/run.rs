@@ -6,6 +6,7 @@ use ringmq::wire::Version;
 
 use crate::client::{Client, How};
 use crate::judge::Judge;
+use crate::listing::Listings;
 use crate::plan::{CLIENTS, Plan, Step};
 use crate::random::Random;
 use crate::wills;
@@ -18,6 +19,7 @@ pub struct Run {
     world: World,
     clients: Vec<Client>,
     judge: Judge,
+    listings: Listings,
     seed: u64,
 }
 
@@ -44,12 +46,13 @@ impl Run {
             })
             .collect();
         let judge = Judge::new(plan.has_small_outboxes);
-        Self { world: World::new(plan), clients, judge, seed }
+        Self { world: World::new(plan), clients, judge, listings: Listings::default(), seed }
     }
 
     fn step(&mut self, step: &Step, random: &mut Random) -> Result<(), String> {
-        let Self { world, clients, judge, .. } = self;
+        let Self { world, clients, judge, listings, .. } = self;
         match *step {
+            Step::List => listings.begin(world, clients),
             Step::Connect { client, clean, expiry_s, pipelined, has_will } => {
                 let core = random.below(world.cores());
                 let how = How { is_clean: clean, expiry_s, pipelined, has_will };
@@ -84,6 +87,7 @@ impl Run {
             Step::Freeze { from, to, .. } if from.max(to) >= world.cores() => {}
             Step::Crash { cores } => {
                 judge.note_crash(world.now.0);
+                listings.forget();
                 clients.iter_mut().for_each(|client| client.cut(world, judge));
                 clients.iter_mut().for_each(|client| client.drop_abandoned(world));
                 world.crash(random, cores);
@@ -116,7 +120,7 @@ impl Run {
                 client.look(world, judge)?;
             }
         }
-        Ok(())
+        self.listings.look(&mut self.world, &self.clients)
     }
 
     /// Everything thaws, comes to rest, and is judged.
@@ -137,6 +141,7 @@ impl Run {
                 return Err(what);
             }
         }
+        self.listings.check_ended()?;
         self.judge.settle(self.world.now.0)
     }
 

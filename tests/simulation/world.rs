@@ -11,6 +11,8 @@ use ringmq::base::clock::Now;
 use ringmq::base::ids::{ConnectionId, CoreId, Peer};
 use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::Settings;
+#[cfg(feature = "admin")]
+use ringmq::control::EngineCommand;
 use ringmq::engine::{Action, AllowAll, Batch, Config, Engine, HandedOver, Keys};
 use ringmq::resources::gauges::Place;
 use ringmq::storage::commit::{JournalConfig, RecordBatch, StoreState};
@@ -61,7 +63,7 @@ struct End {
 #[derive(Default)]
 struct InTransit {
     batch: Option<Batch>,
-    sockets: Vec<(usize, HandedOver)>,
+    sockets: Vec<(usize, Box<HandedOver>)>,
     /// The turn in which it was sent.
     turn: u64,
 }
@@ -70,7 +72,7 @@ struct InTransit {
 pub struct Lane {
     in_transit: VecDeque<InTransit>,
     /// Sockets that wait for room in a lane.
-    leaving: Vec<(usize, HandedOver)>,
+    leaving: Vec<(usize, Box<HandedOver>)>,
     pub is_frozen: bool,
     /// When the last batch that arrived was sent.
     pub arrived: u64,
@@ -121,6 +123,7 @@ const WALL_AT_ZERO_US: u64 = 1 << 50;
 pub struct World {
     settings: Settings,
     fan_out: Option<usize>,
+    checkpoint_bytes: Option<usize>,
     disk: Option<Disk>,
     cores: Vec<Core>,
     /// By sender and receiver.
@@ -149,6 +152,7 @@ impl World {
         let mut world = Self {
             settings,
             fan_out: plan.fan_out,
+            checkpoint_bytes: plan.checkpoint_bytes,
             disk: plan.is_durable.then(Disk::default),
             cores: Vec::new(),
             lanes: Vec::new(),
@@ -172,6 +176,9 @@ impl World {
             if let Some(subscribers) = self.fan_out {
                 engine.cut_fan_outs(subscribers);
             }
+            if let Some(bytes) = self.checkpoint_bytes {
+                engine.cut_checkpoints(bytes);
+            }
             engine
         };
         let mut engines: Vec<Engine> = Place::on_nodes(nodes).into_iter().map(engine).collect();
@@ -188,6 +195,7 @@ impl World {
             }
             for engine in &mut engines {
                 restored.iter().for_each(|of| engine.learn_restored(of));
+                engine.end_restore();
             }
             let (batches, synced) = (std::mem::take(&mut disk.batches), disk.synced);
             *disk = Disk { batches, synced, ..Disk::new(count) };
@@ -237,6 +245,12 @@ impl World {
             disk.sync();
         }
         syncs
+    }
+
+    /// A thread outside of the cores sends a command to one of them.
+    #[cfg(feature = "admin")]
+    pub fn command(&mut self, core: usize, command: EngineCommand) {
+        self.cores[core].engine.handle_command(self.now, command);
     }
 
     pub fn cores(&self) -> usize {
@@ -311,6 +325,9 @@ impl World {
     fn a_turn(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
         self.turn += 1;
         self.hear_of_disk(core);
+        if self.cores[core].engine.has_commands() {
+            self.cores[core].engine.poll_commands(self.now);
+        }
         let mut moved = self.receive_from_lanes(core, random, all);
         self.read(core, random, all);
         let has_read_all = self.has_read_all(core);
@@ -348,7 +365,7 @@ impl World {
                     self.cores[core].engine.handle_batch(self.now, from, batch);
                 }
                 for (link, handed_over) in in_transit.sockets {
-                    self.take_home(core, link, handed_over);
+                    self.take_home(core, link, *handed_over);
                 }
                 moved = true;
             }

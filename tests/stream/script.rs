@@ -65,6 +65,7 @@ pub fn connect(name: &str, has_will: bool, user: Option<&str>) -> Vec<u8> {
     let will = Will { topic: &topic, payload: b"will", ..Will::default() };
     encoded(&Packet::Connect(Connect {
         version: Version::V311,
+        is_bridge: false,
         clean_start: true,
         keep_alive_s: 0,
         client_identifier: name,

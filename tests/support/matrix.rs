@@ -8,14 +8,13 @@ const FILE: &str = "RINGMQ_MATRIX";
 
 /// The executor of a broker with these flags, from its start event; `None` for other events.
 pub fn setup_of(event: &serde_json::Value, flags: &str) -> Option<String> {
-    let fields = &event["fields"];
-    if fields["message"] != "starting" {
+    if event["message"] != "starting" {
         return None;
     }
     if flags.contains("--mode sync") {
         return Some("sync".to_owned());
     }
-    let (executor, cores) = (fields["executor"].as_str()?, fields["cores"].as_u64()?);
+    let (executor, cores) = (event["executor"].as_str()?, event["cores"].as_u64()?);
     Some(if cores > 1 { format!("{executor}, many cores") } else { executor.to_owned() })
 }
 

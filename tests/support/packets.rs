@@ -26,6 +26,7 @@ pub fn connect_kept(client_identifier: &str, version: Version) -> Vec<u8> {
 fn connect_as(client_identifier: &str, version: Version, clean_start: bool) -> Vec<u8> {
     let connect = Connect {
         version,
+        is_bridge: false,
         clean_start,
         keep_alive_s: 0,
         client_identifier,

@@ -9,7 +9,8 @@ mod matrix;
 mod support;
 mod websocket;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -111,25 +112,27 @@ fn a_new_certificate_applies_to_new_connections_and_keeps_existing_ones() {
 
 #[test]
 fn a_listener_that_requires_certificates_accepts_only_unrevoked_ones() {
-    let broker = Broker::start("--mode poll", &support::mutual("required"));
-    let connects = |tls: Tls| {
-        broker
-            .try_client_with("mutual", tls)
-            .is_ok_and(|mut client| client.tries_to_connect("somebody"))
-    };
-    let (good, revoked) = (broker.authority.issue("good", 7), broker.authority.issue("bad", 8));
-    assert!(connects(broker.authority.client_config(Some(&good))));
-    assert!(connects(broker.authority.client_config(Some(&revoked))));
-    assert!(!connects(broker.authority.client_config(None)));
-    let stranger = Authority::new().issue("stranger", 9);
-    assert!(!connects(broker.authority.client_config(Some(&stranger))));
-    // A resumed session keeps the certificate of the original handshake.
-    let ticket = broker.authority.client_config(Some(&revoked));
-    assert!(connects(ticket.clone()));
-    broker.authority.write_revoked(&broker.folder, &[8]);
-    broker.reload();
-    assert!(!connects(ticket));
-    assert!(connects(broker.authority.client_config(Some(&good))));
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, &support::mutual("required"));
+        let connects = |tls: Tls| {
+            broker
+                .try_client_with("mutual", tls)
+                .is_ok_and(|mut client| client.tries_to_connect("somebody"))
+        };
+        let (good, revoked) = (broker.authority.issue("good", 7), broker.authority.issue("bad", 8));
+        assert!(connects(broker.authority.client_config(Some(&good))), "{flags}");
+        assert!(connects(broker.authority.client_config(Some(&revoked))), "{flags}");
+        assert!(!connects(broker.authority.client_config(None)), "{flags}");
+        let stranger = Authority::new().issue("stranger", 9);
+        assert!(!connects(broker.authority.client_config(Some(&stranger))), "{flags}");
+        // A resumed session keeps the certificate of the original handshake.
+        let ticket = broker.authority.client_config(Some(&revoked));
+        assert!(connects(ticket.clone()));
+        broker.authority.write_revoked(&broker.folder, &[8]);
+        broker.reload();
+        assert!(!connects(ticket), "{flags}");
+        assert!(connects(broker.authority.client_config(Some(&good))), "{flags}");
+    }
 }
 
 #[test]
@@ -156,7 +159,7 @@ fn a_client_certificate_and_its_tickets_are_accepted_until_it_expires() {
             assert_eq!(client.handshake_kind(), rustls::HandshakeKind::Resumed);
             assert!(!client.tries_to_connect("short"), "{flags}");
             broker
-                .waits_for_line(&["a client's certificate is refused", "since the full handshake"]);
+                .waits_for_line(&["\"cause\":\"client-certificate\"", "since the full handshake"]);
         }
         stays.ping();
     }
@@ -164,63 +167,71 @@ fn a_client_certificate_and_its_tickets_are_accepted_until_it_expires() {
 
 #[test]
 fn an_expired_revocation_list_is_logged_and_refuses_clients_if_configured() {
-    let past = |folder: &support::Folder, authority: &Authority| {
-        authority.write_list(folder, &[8], 2021);
-    };
-    for refuses in [false, true] {
-        let key = if refuses { "client_crl_expired = \"refuse\"\n" } else { "" };
-        let more = support::mutual("required") + key;
-        let broker = Broker::start_with("--mode poll", &more, past);
-        let certificates = [broker.authority.issue("good", 7), broker.authority.issue("bad", 8)];
-        let configs = certificates.each_ref().map(|of| broker.authority.client_config(Some(of)));
-        let connects = |config: &Tls| {
-            broker
-                .try_client_with("mutual", config.clone())
-                .is_ok_and(|mut client| client.tries_to_connect("somebody"))
+    for flags in EXECUTORS {
+        let past = |folder: &support::Folder, authority: &Authority| {
+            authority.write_list(folder, &[8], 2021);
         };
-        assert_eq!(configs.each_ref().map(connects), [!refuses, false]);
-        let says = ["the revocation list of CN=authority of a test has expired"];
-        broker.reload_after(&says);
-        assert_eq!(configs.each_ref().map(connects), [!refuses, false]);
-        broker.authority.write_list(&broker.folder, &[8], 4000);
-        broker.reload();
-        assert_eq!(configs.each_ref().map(connects), [true, false]);
-        // Between two reloads, a ticket would accept a client that connected before the date.
-        let mut client = broker.client_with("mutual", configs[0].clone());
-        client.connect("again");
-        let is_resumed = client.handshake_kind() == rustls::HandshakeKind::Resumed;
-        assert_eq!(is_resumed, !refuses);
+        for refuses in [false, true] {
+            let key = if refuses { "client_crl_expired = \"refuse\"\n" } else { "" };
+            let more = support::mutual("required") + key;
+            let broker = Broker::start_with(flags, &more, past);
+            let certificates =
+                [broker.authority.issue("good", 7), broker.authority.issue("bad", 8)];
+            let configs =
+                certificates.each_ref().map(|of| broker.authority.client_config(Some(of)));
+            let connects = |config: &Tls| {
+                broker
+                    .try_client_with("mutual", config.clone())
+                    .is_ok_and(|mut client| client.tries_to_connect("somebody"))
+            };
+            assert_eq!(configs.each_ref().map(connects), [!refuses, false], "{flags}");
+            let says = ["the revocation list of CN=authority of a test has expired"];
+            broker.reload_after(&says);
+            assert_eq!(configs.each_ref().map(connects), [!refuses, false], "{flags}");
+            broker.authority.write_list(&broker.folder, &[8], 4000);
+            broker.reload();
+            assert_eq!(configs.each_ref().map(connects), [true, false], "{flags}");
+            // Between two reloads, a ticket would accept a client that connected before the date.
+            let mut client = broker.client_with("mutual", configs[0].clone());
+            client.connect("again");
+            let is_resumed = client.handshake_kind() == rustls::HandshakeKind::Resumed;
+            assert_eq!(is_resumed, !refuses, "{flags}");
+        }
     }
 }
 
 #[test]
 fn a_listener_selects_its_certificate_by_server_name_indication() {
-    let broker = Broker::start("--mode poll", "");
-    let shown = |name: &str| broker.certificate_shown_for("tls", name);
-    assert_ne!(shown("localhost"), shown("other.example"));
-    assert_eq!(shown("other.example"), shown("any.wild.example"));
-    assert_eq!(shown("localhost"), shown("nobody.example"));
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, "");
+        let shown = |name: &str| broker.certificate_shown_for("tls", name);
+        assert_ne!(shown("localhost"), shown("other.example"));
+        assert_eq!(shown("other.example"), shown("any.wild.example"));
+        assert_eq!(shown("localhost"), shown("nobody.example"));
+    }
 }
 
 #[test]
 fn alpn_without_mqtt_is_refused_with_an_alert() {
-    let broker = Broker::start("--mode poll", "");
-    let with = |protocol: &str| {
-        let mut config = (*broker.authority.client_config(None)).clone();
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        broker.try_client_with("tls", config.into()).is_ok()
-    };
-    assert!(with("mqtt") && !with("h2"));
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, "");
+        let with = |protocol: &str| {
+            let mut config = (*broker.authority.client_config(None)).clone();
+            config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+            broker.try_client_with("tls", config.into()).is_ok()
+        };
+        assert!(with("mqtt") && !with("h2"), "{flags}");
+    }
 }
 
 #[test]
 fn a_listener_negotiates_its_configured_alpn_protocols() {
-    let agreed = |alpn: &str, asked: &[&str]| {
+    let agreed = |flags: &str, alpn: &str, asked: &[&str]| {
         let listener = format!(
             "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\n[listeners.tls]\n\
              certificate = \"FOLDER/server.pem\"\nkey = \"FOLDER/key.pem\"\nalpn = {alpn}\n"
         );
-        let broker = Broker::start("--mode poll", &listener);
+        let broker = Broker::start(flags, &listener);
         let mut config = (*broker.authority.client_config(None)).clone();
         config.alpn_protocols = asked.iter().map(|name| name.as_bytes().to_vec()).collect();
         let mut client = broker.try_client_with("mutual", config.into()).ok()?;
@@ -229,23 +240,107 @@ fn a_listener_negotiates_its_configured_alpn_protocols() {
         Some(String::from_utf8_lossy(agreed).into_owned())
     };
     let aws = r#"["mqtt", "x-amzn-mqtt-ca"]"#;
-    assert_eq!(agreed(aws, &["x-amzn-mqtt-ca"]).as_deref(), Some("x-amzn-mqtt-ca"));
-    assert_eq!(agreed(aws, &["x-amzn-mqtt-ca", "mqtt"]).as_deref(), Some("mqtt"));
-    assert_eq!(agreed(aws, &[]).as_deref(), Some(""));
-    assert_eq!(agreed(aws, &["h2"]), None);
-    assert_eq!(agreed("[]", &["h2"]).as_deref(), Some(""));
+    for flags in EXECUTORS {
+        for (alpn, asked, expected) in [
+            (aws, &["x-amzn-mqtt-ca"][..], Some("x-amzn-mqtt-ca")),
+            (aws, &["x-amzn-mqtt-ca", "mqtt"], Some("mqtt")),
+            (aws, &[], Some("")),
+            (aws, &["h2"], None),
+            ("[]", &["h2"], Some("")),
+        ] {
+            let agreed = agreed(flags, alpn, asked);
+            assert_eq!(agreed.as_deref(), expected, "{flags}: {alpn}: {asked:?}");
+        }
+    }
+}
+
+/// A socket that keeps a copy of what it receives.
+struct Recorded {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Read for Recorded {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.stream.read(into)?;
+        self.received.extend_from_slice(&into[..count]);
+        Ok(count)
+    }
+}
+
+impl Write for Recorded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// The lengths of the TLS records in `bytes`, without the last one if it is incomplete.
+fn record_lengths(mut bytes: &[u8]) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while let [_, _, _, high, low, rest @ ..] = bytes
+        && let length = usize::from(u16::from_be_bytes([*high, *low]))
+        && let Some(rest) = rest.get(length..)
+    {
+        lengths.push(length);
+        bytes = rest;
+    }
+    lengths
+}
+
+#[test]
+fn tls_records_are_no_longer_than_configured() {
+    const BYTES_MAX: usize = 512;
+    // Content type, nonce and tag.
+    const SEALED_EXTRA_BYTES_MAX: usize = 24;
+    const PAYLOAD_BYTES: usize = 100_000;
+    let listener = format!(
+        "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"tls\"\nanonymous = true\n\
+         [listeners.tls]\ncertificate = \"FOLDER/server.pem\"\nkey = \"FOLDER/key.pem\"\n\
+         record_bytes_max = {BYTES_MAX}\n"
+    );
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, &listener);
+        // Client Identifiers determine home cores: some clients stay, some move.
+        for number in b'0'..b'4' {
+            let config = broker.authority.client_config(None);
+            let name = "localhost".try_into().expect("a name");
+            let connection = rustls::ClientConnection::new(config, name).expect("a configuration");
+            let socket = Recorded { stream: broker.tcp("small"), received: Vec::new() };
+            let mut client = rustls::StreamOwned::new(connection, socket);
+            let mut bytes = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01".to_vec();
+            bytes.push(number);
+            bytes.extend(b"\x82\x06\0\x01\0\x01t\0");
+            // PUBLISH with a length of 100,003 bytes.
+            bytes.extend(b"\x30\xa3\x8d\x06\0\x01t");
+            bytes.extend(vec![b'x'; PAYLOAD_BYTES]);
+            client.write_all(&bytes).expect("the data is sent");
+            // CONNACK, SUBACK, and the message.
+            let mut answer = vec![0; 4 + 5 + 4 + 3 + PAYLOAD_BYTES];
+            client.read_exact(&mut answer).expect("a response");
+            assert_eq!(answer[..4], [0x20, 2, 0, 0], "{flags}");
+            let longest = record_lengths(&client.sock.received).into_iter().max();
+            let expected = Some(BYTES_MAX)..=Some(BYTES_MAX + SEALED_EXTRA_BYTES_MAX);
+            assert!(expected.contains(&longest), "{flags}: a record of {longest:?} bytes");
+        }
+    }
 }
 
 #[test]
 fn a_refused_client_certificate_is_logged_with_the_reason() {
-    let broker = Broker::start("--mode poll", &support::mutual("required"));
-    let stranger = Authority::new().issue("stranger", 9);
-    let config = broker.authority.client_config(Some(&stranger));
-    let let_in = broker
-        .try_client_with("mutual", config)
-        .is_ok_and(|mut client| client.tries_to_connect("somebody"));
-    assert!(!let_in);
-    broker.waits_for_line(&["a client's certificate is refused", "may have been created again"]);
+    for flags in EXECUTORS {
+        let broker = Broker::start(flags, &support::mutual("required"));
+        let stranger = Authority::new().issue("stranger", 9);
+        let config = broker.authority.client_config(Some(&stranger));
+        let let_in = broker
+            .try_client_with("mutual", config)
+            .is_ok_and(|mut client| client.tries_to_connect("somebody"));
+        assert!(!let_in, "{flags}");
+        broker.waits_for_line(&["\"cause\":\"client-certificate\"", "may have been created again"]);
+    }
 }
 
 #[test]

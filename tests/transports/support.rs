@@ -26,6 +26,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const EXECUTORS: &[&str] = &[
     "--cores 1",
     "--cores 3",
+    "--mode poll --cores 1",
     "--mode poll --cores 3",
     "--mode sync",
     #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
@@ -156,8 +157,8 @@ impl Broker {
             let line = log.recv_timeout(PATIENCE).expect("the server listens");
             let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
             setup = setup_of(&event, flags).unwrap_or(setup);
-            if event["fields"]["message"] == "listening" {
-                addresses.push(event["fields"]["address"].as_str().expect("text").to_owned());
+            if event["message"] == "listening" {
+                addresses.push(event["address"].as_str().expect("text").to_owned());
             }
         }
         Self { child, folder, authority, addresses, setup, log: Mutex::new(log) }
@@ -187,7 +188,7 @@ impl Broker {
     fn reload_until(&self, says: &str) {
         self.signal("-HUP");
         let log = self.log.lock().expect("no test panics with the lock");
-        let is_it = |line: String| line.contains(says) && line.contains("certificates");
+        let is_it = |line: String| line.contains(says) && line.contains("\"what\":\"listeners\"");
         while !is_it(log.recv_timeout(PATIENCE).expect("the log line")) {}
     }
 
@@ -203,7 +204,7 @@ impl Broker {
     pub fn reload_after(&self, says: &[&str]) {
         self.signal("-HUP");
         self.waits_for_line(says);
-        self.waits_for_line(&["reloaded", "certificates"]);
+        self.waits_for_line(&["reloaded", "\"what\":\"listeners\""]);
     }
 
     pub fn reload(&self) {

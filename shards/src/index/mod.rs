@@ -118,6 +118,22 @@ impl SubscriptionIndex {
         });
     }
 
+    /// The filters that match the Topic Name `topic`, those of shared subscriptions among them.
+    pub fn matching_filters(&self, topic: &str) -> Vec<FilterId> {
+        let (mut filters, mut walk) = (Vec::new(), Matches::default().walk);
+        let hash = self.hashing.text(topic);
+        filters.extend(self.find_exact(hash, topic).map(|id| Which::Own(id).id(false)));
+        let share = |first: Option<Id<SharedFilter>>, has_wildcard, out: &mut Vec<FilterId>| {
+            out.extend(self.shared.chain(first).map(|id| Which::Shared(id).id(has_wildcard)));
+        };
+        share(self.shared.first_exact(hash, topic), false, &mut filters);
+        self.trie.matches(topic, &mut walk, |node| {
+            filters.extend(node.filter.map(|id| Which::Own(id).id(true)));
+            share(node.shared, true, &mut filters);
+        });
+        filters
+    }
+
     /// Adds `subscription` to `filter`. It replaces the same subscriber's subscription to the same
     /// filter ([MQTT-3.8.4-3]).
     pub fn subscribe(
@@ -417,7 +433,9 @@ impl SubscriptionIndex {
         let place = self.filters.remove(id).place;
         self.heap_bytes -= place.heap_bytes();
         match place {
-            Place::Exact(text) => self.exact.remove(self.hashing.text(text.as_str()), id.number()),
+            Place::Exact(text) => {
+                self.exact.remove(self.hashing.text(text.as_bytes()), id.number())
+            }
             Place::Trie(node) => {
                 self.trie.node_mut(node).filter = None;
                 self.trie.prune(node);
@@ -432,7 +450,7 @@ impl SubscriptionIndex {
         }
         match removal.place {
             Place::Exact(text) => {
-                let hash = self.hashing.text(text.as_str());
+                let hash = self.hashing.text(text.as_bytes());
                 self.shared.start_exact(hash, Some(id), removal.first);
             }
             Place::Trie(node) => {

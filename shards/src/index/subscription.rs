@@ -36,6 +36,7 @@ impl SubscriptionOptions {
     const QOS: u8 = 0b0011;
     const NO_LOCAL: u8 = 0b0100;
     const RETAIN_AS_PUBLISHED: u8 = 0b1000;
+    const FILTERED: u8 = 0b1_0000;
 
     /// Options with a Maximum QoS of 0, 1 or 2.
     pub fn new(qos: u8, no_local: bool, retain_as_published: bool) -> Self {
@@ -43,6 +44,17 @@ impl SubscriptionOptions {
         let no_local = if no_local { Self::NO_LOCAL } else { 0 };
         let retain = if retain_as_published { Self::RETAIN_AS_PUBLISHED } else { 0 };
         Self(qos | no_local | retain)
+    }
+
+    /// The options, and whether the owner of the index leaves out some of the topics that match.
+    pub fn with_filtered(self, is_filtered: bool) -> Self {
+        let filtered = if is_filtered { Self::FILTERED } else { 0 };
+        Self(self.0 & !Self::FILTERED | filtered)
+    }
+
+    /// Whether the owner of the index leaves out some of the topics that match.
+    pub fn is_filtered(&self) -> bool {
+        self.0 & Self::FILTERED != 0
     }
 
     /// The Maximum QoS.
@@ -138,6 +150,9 @@ mod tests {
                 (options.qos(), options.no_local(), options.retain_as_published()),
                 (qos, no_local, retain)
             );
+            let filtered = options.with_filtered(true);
+            assert!(filtered.is_filtered() && !options.is_filtered());
+            assert_eq!((filtered.qos(), filtered.with_filtered(false)), (qos, options));
         }
         assert_eq!(size_of::<Subscription>(), 12);
     }

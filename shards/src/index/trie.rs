@@ -477,7 +477,11 @@ fn rooted() -> (Slab<Node>, NodeId) {
     (nodes, root)
 }
 
-/// Splits a filter into its first level and the rest.
+/// Splits a filter into its first level and the rest. Levels are short: a loop over their bytes is
+/// faster than a search for a character.
 fn cut(text: &str) -> (&str, Option<&str>) {
-    text.split_once('/').map_or((text, None), |(level, after)| (level, Some(after)))
+    match text.bytes().position(|byte| byte == b'/') {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
 }

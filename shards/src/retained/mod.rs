@@ -84,6 +84,19 @@ pub enum ScanState {
 }
 
 impl Cursor {
+    /// A scan that begins at a topic, or at the first one after it in order.
+    pub fn at(topic: &str) -> Self {
+        Self(Position::At(topic.into()))
+    }
+
+    /// The topic where the scan resumes; none at the start and at the end.
+    pub fn topic(&self) -> Option<&str> {
+        match &self.0 {
+            Position::At(topic) => Some(topic),
+            Position::Start | Position::End => None,
+        }
+    }
+
     /// Whether the scan is complete.
     pub fn is_at_end(&self) -> bool {
         self.0 == Position::End

@@ -7,13 +7,13 @@ use std::fmt;
 use super::Subject;
 
 /// A Topic Filter of a rule.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Filter {
     text: Box<str>,
     levels: Vec<Level>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {
     Text(Box<str>),
     /// Text with `%u`, `%c` or `%%` in it.
@@ -43,6 +43,33 @@ impl Filter {
             _ => Level::Text(text.into()),
         };
         Self { text: text.into(), levels: text.split('/').map(level).collect() }
+    }
+
+    /// Memory of the filter besides its own.
+    #[cfg(feature = "jwt")]
+    pub fn bytes(&self) -> usize {
+        // Each text is there twice: whole, and by level.
+        2 * self.text.len() + self.levels.len() * size_of::<Level>()
+    }
+
+    /// Whether the name of a user is inserted.
+    pub fn names_user(&self) -> bool {
+        self.inserts('u')
+    }
+
+    /// Whether a name of a client is inserted: that of its user, or its Client Identifier.
+    pub fn names_client(&self) -> bool {
+        self.inserts('u') || self.inserts('c')
+    }
+
+    fn inserts(&self, name: char) -> bool {
+        let mut characters = self.text.chars();
+        while let Some(character) = characters.next() {
+            if character == '%' && characters.next() == Some(name) {
+                return true;
+            }
+        }
+        false
     }
 
     pub fn is_everything(&self) -> bool {

@@ -6,7 +6,7 @@ use std::fmt;
 use super::{Subject, filter};
 
 /// A rule about Client Identifiers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct IdentifierRule {
     /// Line number.
     pub line: u32,
@@ -16,14 +16,14 @@ pub struct IdentifierRule {
 }
 
 /// A pattern of Client Identifiers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pattern {
     text: Box<str>,
     /// The parts between the stars.
     pieces: Vec<Piece>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(Box<str>),
     /// Text with `%u`, and the characters that a user name must not contain: with them the end of the name

@@ -4,6 +4,7 @@
 
 mod filter;
 mod identifier;
+mod mosquitto;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ pub use parse::AclError;
 use crate::wire::Qos;
 
 /// Access rules, in the order of the file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     sections: Vec<Section>,
     /// Groups by user.
@@ -28,10 +29,12 @@ pub struct Rules {
     of_groups: HashMap<Box<str>, Vec<u32>>,
     /// All other sections.
     of_any: Vec<u32>,
+    /// Subscriptions are granted whatever they match, and filtered by topic.
+    is_filtering: bool,
 }
 
 /// A section: rules for the same clients.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Section {
     line: u32,
     /// Conditions, all of which have to apply.
@@ -39,10 +42,12 @@ struct Section {
     rules: Vec<Rule>,
     /// Rules about Client Identifiers.
     identifiers: Vec<IdentifierRule>,
+    /// Whether names of clients are inserted into the rules; known once the file is read.
+    names_client: bool,
 }
 
 /// A condition on a client.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Who {
     Everyone,
     /// Clients with a user name.
@@ -53,10 +58,12 @@ enum Who {
     Group(Box<str>),
     /// Pattern of Client Identifiers; `*` matches any characters.
     Client(Box<str>),
+    /// Clients with neither `+` nor `#` in the user name or the Client Identifier.
+    PlainNames,
 }
 
 /// A rule: one line of the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// Line number.
     pub line: u32,
@@ -69,6 +76,21 @@ pub struct Rule {
     qos_min: u8,
     qos_max: u8,
     filter: Filter,
+}
+
+/// A rule that a client brings along.
+#[cfg(feature = "jwt")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brought<'a> {
+    /// Whether the rule allows or denies.
+    pub allows: bool,
+    pub publish: bool,
+    pub subscribe: bool,
+    /// Lowest and highest QoS.
+    pub qos: (u8, u8),
+    pub retain: Option<bool>,
+    /// Topic Filter with `%u`, `%c` and `%%`.
+    pub topic: &'a str,
 }
 
 /// The client to decide about.
@@ -99,6 +121,28 @@ pub enum Wish<'a> {
         /// Maximum QoS.
         qos: Qos,
     },
+    /// To receive messages of a topic, by a subscription that is filtered.
+    Receive {
+        /// Topic Name.
+        topic: &'a str,
+    },
+}
+
+/// How much of what a Topic Filter matches the rules let a client receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covered {
+    /// Everything.
+    Whole,
+    /// A part; whether a rule denies something.
+    Part {
+        /// Whether a rule denies a part, rather than that none allows it.
+        is_denied: bool,
+    },
+    /// Nothing; whether a rule denies it.
+    Nothing {
+        /// Whether a rule denies everything or a part, rather than that none allows it.
+        is_denied: bool,
+    },
 }
 
 /// A decision.
@@ -116,6 +160,53 @@ impl Rules {
         parse::parse(text, file)
     }
 
+    /// Parses the text of a file of Mosquitto, which errors call `file`.
+    pub fn parse_mosquitto(text: &str, file: &str) -> Result<Self, AclError> {
+        mosquitto::parse(text, file)
+    }
+
+    /// Whether subscriptions are granted whatever they match, and filtered by topic.
+    pub fn is_filtering(&self) -> bool {
+        self.is_filtering
+    }
+
+    /// Adds a rule after all others, for the clients that `who` names as a line `for …` does. `number` takes the
+    /// place of a line number. The error says what is wrong with either text.
+    #[cfg(feature = "admin")]
+    pub(super) fn push(&mut self, number: u32, who: &str, rule: &str) -> Result<(), String> {
+        parse::push(self, number, who, rule)
+    }
+
+    /// Makes a user a member of a group.
+    #[cfg(feature = "admin")]
+    pub(super) fn join(&mut self, user: &str, group: &str) {
+        let groups = self.groups.entry(user.into()).or_default();
+        if !groups.iter().any(|known| **known == *group) {
+            groups.push(group.into());
+        }
+    }
+
+    /// Adds a rule for every client.
+    #[cfg(feature = "jwt")]
+    pub(super) fn add(&mut self, brought: &Brought<'_>) -> Result<(), String> {
+        if self.sections.is_empty() {
+            let who = vec![Who::Everyone];
+            self.sections.push(Section::new(0, who));
+            self.of_any.push(0);
+        }
+        let rule = parse::brought(brought)?;
+        self.sections[0].rules.push(rule);
+        Ok(())
+    }
+
+    /// Memory of the rules.
+    #[cfg(feature = "jwt")]
+    pub(super) fn bytes(&self) -> usize {
+        let rules = self.sections.iter().flat_map(|section| &section.rules);
+        let rules: usize = rules.map(|rule| size_of::<Rule>() + rule.filter.bytes()).sum();
+        size_of::<Self>() + self.sections.len() * size_of::<Section>() + rules
+    }
+
     /// Number of rules.
     pub fn len(&self) -> usize {
         self.sections.iter().map(|section| section.rules.len() + section.identifiers.len()).sum()
@@ -124,6 +215,12 @@ impl Rules {
     /// Whether there are no rules: everything is denied.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a user is a member of a group.
+    pub fn is_member(&self, user: &str, group: &str) -> bool {
+        let groups = self.groups.get(user).into_iter().flatten();
+        groups.into_iter().any(|known| &**known == group)
     }
 
     /// The sections that apply to a client, in order, for all decisions about the client.
@@ -140,10 +237,7 @@ impl Rules {
     }
 
     fn applies(&self, section: &Section, subject: &Subject<'_>) -> bool {
-        let is_in = |group: &str| {
-            let mut groups = subject.user.and_then(|user| self.groups.get(user)).into_iter();
-            groups.any(|groups| groups.iter().any(|known| &**known == group))
-        };
+        let is_in = |group: &str| subject.user.is_some_and(|user| self.is_member(user, group));
         section.who.iter().all(|who| match who {
             Who::Everyone => true,
             Who::Users => subject.user.is_some(),
@@ -151,6 +245,10 @@ impl Rules {
             Who::User(user) => subject.user == Some(user),
             Who::Group(group) => is_in(group),
             Who::Client(pattern) => filter::fits(pattern, subject.client_identifier),
+            Who::PlainNames => {
+                let names = [subject.user.unwrap_or_default(), subject.client_identifier];
+                !names.iter().any(|name| name.contains(['+', '#']))
+            }
         })
     }
 
@@ -171,6 +269,44 @@ impl Rules {
             }
         }
         Verdict { qos: None, by: None }
+    }
+
+    /// How much of what a Topic Filter matches the rules let a client receive; `sections` are those of the client.
+    pub fn covered(&self, sections: &[u32], subject: &Subject<'_>, filter: &str) -> Covered {
+        let (is_shared, filter) = inner_filter(filter);
+        let (mut is_allowed, mut is_denied) = (false, false);
+        let rules = sections.iter().flat_map(|&number| &self.sections[number as usize].rules);
+        let is_about = |rule: &&Rule| {
+            rule.subscribe && rule.shared.is_none_or(|expected| expected == is_shared)
+        };
+        for rule in rules.filter(is_about) {
+            if !rule.filter.overlaps(filter, subject) {
+                continue;
+            }
+            match (rule.allows, rule.filter.covers(filter, subject)) {
+                (true, true) if is_denied => return Covered::Part { is_denied },
+                (true, true) => return Covered::Whole,
+                (true, false) => is_allowed = true,
+                (false, true) if is_allowed => return Covered::Part { is_denied: true },
+                (false, true) => return Covered::Nothing { is_denied: true },
+                (false, false) => is_denied = true,
+            }
+        }
+        match is_allowed {
+            true => Covered::Part { is_denied },
+            false => Covered::Nothing { is_denied },
+        }
+    }
+
+    /// Whether the rules of a section let a client that it applies to receive messages of a topic; none if they do
+    /// not decide.
+    pub fn reads_in(&self, section: u32, subject: &Subject<'_>, topic: &str) -> Option<bool> {
+        self.decide(&[section], subject, &Wish::Receive { topic }).by.map(|(rule, _)| rule.allows)
+    }
+
+    /// Whether names of clients are inserted into the rules of a section.
+    pub fn names_client(&self, section: u32) -> bool {
+        self.sections[section as usize].names_client
     }
 
     /// Decides about a single request.
@@ -204,6 +340,10 @@ impl Rules {
 }
 
 impl Section {
+    fn new(line: u32, who: Vec<Who>) -> Self {
+        Self { line, who, rules: Vec::new(), identifiers: Vec::new(), names_client: false }
+    }
+
     /// Whether the section is for a single user.
     fn names_user(&self) -> bool {
         self.who.iter().any(|who| matches!(who, Who::User(_)))
@@ -214,35 +354,39 @@ impl Rule {
     /// Whether the rule decides about a request. An `allow` rule has to cover all of the request; a `deny` rule
     /// decides if it covers a part.
     fn fits(&self, subject: &Subject<'_>, wish: &Wish<'_>) -> bool {
-        match *wish {
+        let (is_about, topic) = match *wish {
             Wish::Publish { topic, qos, retain } => {
-                self.publish
+                let is_about = self.publish
                     && self.retain.is_none_or(|expected| expected == retain)
-                    && (self.qos_min..=self.qos_max).contains(&u8::from(qos))
-                    && self.filter.matches(topic, subject, self.allows)
+                    && (self.qos_min..=self.qos_max).contains(&u8::from(qos));
+                (is_about, topic)
             }
-            Wish::Subscribe { filter, qos } => {
-                let (is_shared, filter) = match shared_filter(filter) {
-                    Some(inner) => (true, inner),
-                    None => (false, filter),
-                };
-                // An `allow` rule grants a lower QoS rather than nothing.
-                let highest = if self.allows { u8::from(Qos::ExactlyOnce) } else { self.qos_max };
-                self.subscribe
-                    && self.shared.is_none_or(|expected| expected == is_shared)
-                    && (self.qos_min..=highest).contains(&u8::from(qos))
-                    && match self.allows {
-                        true => self.filter.covers(filter, subject),
-                        false => self.filter.overlaps(filter, subject),
-                    }
+            Wish::Receive { topic } => (self.subscribe, topic),
+            Wish::Subscribe { filter, qos } => return self.fits_filter(subject, filter, qos),
+        };
+        is_about && self.filter.matches(topic, subject, self.allows)
+    }
+
+    fn fits_filter(&self, subject: &Subject<'_>, filter: &str, qos: Qos) -> bool {
+        let (is_shared, filter) = inner_filter(filter);
+        // An `allow` rule grants a lower QoS rather than nothing.
+        let highest = if self.allows { u8::from(Qos::ExactlyOnce) } else { self.qos_max };
+        self.subscribe
+            && self.shared.is_none_or(|expected| expected == is_shared)
+            && (self.qos_min..=highest).contains(&u8::from(qos))
+            && match self.allows {
+                true => self.filter.covers(filter, subject),
+                false => self.filter.overlaps(filter, subject),
             }
-        }
     }
 
     fn grants(&self, wish: &Wish<'_>) -> Option<Qos> {
-        let (Wish::Publish { qos, .. } | Wish::Subscribe { qos, .. }) = *wish;
         let at_most = Qos::try_from(self.qos_max).unwrap_or(Qos::ExactlyOnce);
-        self.allows.then(|| qos.min(at_most))
+        let granted = match *wish {
+            Wish::Publish { qos, .. } | Wish::Subscribe { qos, .. } => qos.min(at_most),
+            Wish::Receive { .. } => at_most,
+        };
+        self.allows.then_some(granted)
     }
 
     fn is_any_qos(&self) -> bool {
@@ -276,7 +420,8 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The Topic Filter of a shared subscription, without `$share/NAME/`.
-fn shared_filter(filter: &str) -> Option<&str> {
-    filter.strip_prefix("$share/")?.split_once('/').map(|(_, filter)| filter)
+/// Whether a subscription is shared, and its Topic Filter without `$share/NAME/`.
+fn inner_filter(filter: &str) -> (bool, &str) {
+    let inner = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+    inner.map_or((false, filter), |(_, inner)| (true, inner))
 }

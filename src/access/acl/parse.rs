@@ -28,9 +28,9 @@ impl fmt::Display for AclError {
 impl std::error::Error for AclError {}
 
 /// Error in a line, at this byte.
-struct Wrong(usize, String);
+pub(super) struct Wrong(pub usize, pub String);
 
-fn wrong<T>(place: usize, message: impl Into<String>) -> Result<T, Wrong> {
+pub(super) fn wrong<T>(place: usize, message: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong(place, message.into()))
 }
 
@@ -50,19 +50,43 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Rules, AclError> {
             return Err(located(file, number, line, Wrong(place, message)));
         }
     }
-    index(&mut rules);
+    index(&mut rules, 0);
     Ok(rules)
 }
 
-fn located(file: &str, line_number: u32, line: &str, Wrong(place, message): Wrong) -> AclError {
+pub(super) fn located(
+    file: &str,
+    line_number: u32,
+    line: &str,
+    Wrong(place, message): Wrong,
+) -> AclError {
     let column = line.get(..place).map_or(1, |before| before.chars().count() + 1);
     AclError { file: file.to_owned(), line: line_number, column, message }
 }
 
-/// Indexes the sections by user and group, so that sections for others cost a client nothing.
-fn index(rules: &mut Rules) {
-    for (number, section) in rules.sections.iter().enumerate() {
+/// Adds a rule in a section of its own, after all others. Groups need not have members.
+#[cfg(feature = "admin")]
+pub(super) fn push(rules: &mut Rules, number: u32, who: &str, rule: &str) -> Result<(), String> {
+    let located = |of: &str, Wrong(place, message): Wrong| {
+        let column = of.get(..place).map_or(1, |before| before.chars().count() + 1);
+        format!("{of:?}, column {column}: {message}")
+    };
+    let mut words = Words { line: who, place: 0 };
+    let who = take_who(&mut words, number, &mut Vec::new()).map_err(|wrong| located(who, wrong))?;
+    let mut section = Section::new(number, who);
+    let mut words = Words { line: rule, place: 0 };
+    take_decision(&mut section, &mut words, number).map_err(|wrong| located(rule, wrong))?;
+    let before = rules.sections.len();
+    rules.sections.push(section);
+    index(rules, before);
+    Ok(())
+}
+
+/// Indexes the sections from number `from` on by user and group, so that sections for others cost a client nothing.
+pub(super) fn index(rules: &mut Rules, from: usize) {
+    for (number, section) in rules.sections.iter_mut().enumerate().skip(from) {
         let number = number as u32;
+        section.names_client = section.rules.iter().any(|rule| rule.filter.names_client());
         match section.who.iter().find(|who| matches!(who, Who::User(_) | Who::Group(_))) {
             Some(Who::User(user)) => {
                 rules.of_users.entry(user.clone()).or_default().push(number);
@@ -92,26 +116,36 @@ fn take_line(
         "group" => take_group(rules, &mut words),
         "for" => {
             let who = take_who(&mut words, number, mentioned)?;
-            let (rules_of, identifiers) = (Vec::new(), Vec::new());
-            rules.sections.push(Section { line: number, who, rules: rules_of, identifiers });
+            rules.sections.push(Section::new(number, who));
             Ok(())
         }
         "allow" | "deny" => {
             let Some(section) = rules.sections.last_mut() else {
                 return wrong(place, "a line `for …` has to come before, which names the clients");
             };
-            let allows = first == "allow";
-            match words.peek()? {
-                Some((_, "client")) => {
-                    words.next()?;
-                    section.identifiers.push(take_identifier(&mut words, number, allows)?);
-                }
-                _ => section.rules.push(take_rule(&mut words, number, allows)?),
-            }
-            Ok(())
+            words.place = place;
+            take_decision(section, &mut words, number)
         }
         _ => wrong(place, "`group`, `for`, `allow` or `deny` is expected; a comment begins with #"),
     }
+}
+
+/// Takes a line `allow …` or `deny …`.
+fn take_decision(section: &mut Section, words: &mut Words<'_>, number: u32) -> Result<(), Wrong> {
+    let allows = match words.next()? {
+        Some((_, "allow")) => true,
+        Some((_, "deny")) => false,
+        Some((place, _)) => return wrong(place, "`allow` or `deny` is expected"),
+        None => return wrong(words.line.len(), "`allow` or `deny` is expected"),
+    };
+    match words.peek()? {
+        Some((_, "client")) => {
+            words.next()?;
+            section.identifiers.push(take_identifier(words, number, allows)?);
+        }
+        _ => section.rules.push(take_rule(words, number, allows)?),
+    }
+    Ok(())
 }
 
 fn take_group(rules: &mut Rules, words: &mut Words<'_>) -> Result<(), Wrong> {
@@ -242,6 +276,18 @@ fn take_filter(words: &mut Words<'_>) -> Result<Filter, Wrong> {
     if text.is_empty() {
         return wrong(place, "a Topic Filter is expected, at the end of the line");
     }
+    filter_of(place, text)
+}
+
+/// The rule that a client brings along.
+#[cfg(feature = "jwt")]
+pub(super) fn brought(of: &super::Brought<'_>) -> Result<Rule, String> {
+    let super::Brought { allows, publish, subscribe, qos: (qos_min, qos_max), retain, topic } = *of;
+    let filter = filter_of(0, topic).map_err(|Wrong(_, message)| message)?;
+    Ok(Rule { line: 0, allows, publish, subscribe, retain, shared: None, qos_min, qos_max, filter })
+}
+
+fn filter_of(place: usize, text: &str) -> Result<Filter, Wrong> {
     let sample = filter::sample(text).map_err(|(at, what)| Wrong(place + at, what.to_owned()))?;
     if sample.starts_with("$share/") {
         return wrong(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Known, Method, Step};
+use crate::access::password_file::Passwords;
 use crate::config::Access;
 use crate::engine::Credentials;
 
@@ -14,7 +15,7 @@ pub(super) fn open(access: &Access) -> Option<Arc<dyn Method>> {
 }
 
 impl Method for Certificate {
-    fn begin(&self, who: &Credentials<'_>) -> Option<Step> {
+    fn begin(&self, who: &Credentials<'_>, _: &Arc<Passwords>) -> Option<Step> {
         let name = who.certificate?.name.clone()?;
         Some(Step::Granted(Known::user(name), Vec::new()))
     }

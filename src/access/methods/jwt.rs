@@ -14,15 +14,24 @@ use jsonwebtoken::signature::{self, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Validation};
 use ring::{hmac, signature as by_ring};
 
-use super::{Known, Method, Step, Workers};
+use super::{Known, Method, Step, Workers, job};
 use crate::access::password_file::Passwords;
 use crate::access::{AccessError, configured, warn_about};
 use crate::config::{Jwt, TokenIn};
-use crate::engine::Credentials;
+use crate::engine::{Cause, Credentials, Rejection};
 use crate::wire::ReasonCode;
 
+mod claims;
+#[cfg(feature = "http-hook")]
+mod remote;
+#[cfg(not(feature = "http-hook"))]
+#[path = "jwt/remote_absent.rs"]
+mod remote;
 #[cfg(test)]
 mod tests;
+
+pub(in crate::access) use remote::Fetched;
+use remote::Remote;
 
 /// Longest token accepted.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -31,30 +40,67 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 const KEYS_TRIED_MAX: usize = 8;
 
 struct Tokens {
-    keys: Arc<Keys>,
+    keys: Source,
     settings: Jwt,
 }
 
+/// Where keys are from.
+enum Source {
+    File(Arc<Keys>),
+    Url(Arc<Remote>),
+}
+
 /// None if no key set is configured.
-pub(super) fn open(settings: &Jwt) -> Result<Option<Arc<dyn Method>>, AccessError> {
-    let Some(path) = configured(&settings.key_set) else { return Ok(None) };
-    let keys = Keys::read(path, settings).map_err(AccessError)?;
-    for what in &keys.ignored {
-        warn_about(path, &format_args!("a key of the key set is ignored: {what}"));
-    }
-    Ok(Some(Arc::new(Tokens { keys: Arc::new(keys), settings: settings.clone() })))
+pub(super) fn open(
+    settings: &Jwt,
+    fetched: Option<Arc<Fetched>>,
+) -> Result<Option<Arc<dyn Method>>, AccessError> {
+    let keys = match (configured(&settings.key_set), settings.key_set_url.is_empty()) {
+        (None, true) => return Ok(None),
+        (Some(_), false) => {
+            let what = "access.jwt: key_set and key_set_url are both set; use one of them";
+            return Err(AccessError(what.to_owned()));
+        }
+        (None, false) => Source::Url(Remote::open(settings, fetched).map_err(AccessError)?),
+        (Some(path), true) => {
+            let keys = Keys::read(path, settings).map_err(AccessError)?;
+            for what in &keys.ignored {
+                warn_about(path, &format_args!("a key of the key set is ignored: {what}"));
+            }
+            Source::File(Arc::new(keys))
+        }
+    };
+    Ok(Some(Arc::new(Tokens { keys, settings: settings.clone() })))
 }
 
 impl Method for Tokens {
-    fn begin(&self, who: &Credentials<'_>) -> Option<Step> {
+    fn begin(&self, who: &Credentials<'_>, _: &Arc<Passwords>) -> Option<Step> {
         let token = token_of(who, self.settings.token_in)?.to_vec();
-        let keys = Arc::clone(&self.keys);
-        let job = move || keys.verify(&token).map_err(|_| ReasonCode::BadUserNameOrPassword);
-        Some(Step::Pending(Workers::Processor, Box::new(job)))
+        let job = match &self.keys {
+            Source::File(keys) => {
+                let keys = Arc::clone(keys);
+                job(move || keys.verify(&token).map_err(Rejection::from))
+            }
+            Source::Url(remote) => Arc::clone(remote).verify_later(token),
+        };
+        Some(Step::Pending(Workers::Processor, job))
     }
 
-    fn reload(&self, _: &Arc<Passwords>) -> Result<Option<Arc<dyn Method>>, AccessError> {
-        open(&self.settings)
+    fn start(self: Arc<Self>) {
+        if let Source::Url(remote) = &self.keys {
+            Arc::clone(remote).start();
+        }
+    }
+
+    fn fetched(&self) -> Option<Arc<Fetched>> {
+        match &self.keys {
+            Source::Url(remote) => Some(remote.fetched()),
+            Source::File(_) => None,
+        }
+    }
+
+    fn reload(&self, _: &Passwords) -> Result<Option<Arc<dyn Method>>, AccessError> {
+        open(&self.settings, self.fetched())
     }
 }
 
@@ -64,7 +110,7 @@ struct Keys {
     /// Keys of the set that cannot be used, with the reason.
     ignored: Vec<String>,
     validation: Validation,
-    user_claim: String,
+    of: Jwt,
 }
 
 struct Key {
@@ -73,9 +119,35 @@ struct Key {
     key: DecodingKey,
 }
 
-/// Reason why a token is invalid.
+/// Why a token is invalid.
 #[derive(Debug)]
-struct Invalid(#[expect(dead_code, reason = "shown by a debugger")] String);
+struct Invalid {
+    cause: Cause,
+    detail: String,
+}
+
+impl From<Error> for Invalid {
+    fn from(error: Error) -> Self {
+        let cause = match error.kind() {
+            ErrorKind::ExpiredSignature => Cause::TokenExpired,
+            ErrorKind::ImmatureSignature => Cause::TokenNotYetValid,
+            ErrorKind::InvalidSignature => Cause::TokenSignature,
+            ErrorKind::InvalidAudience
+            | ErrorKind::InvalidIssuer
+            | ErrorKind::InvalidSubject
+            | ErrorKind::MissingRequiredClaim(_) => Cause::TokenClaims,
+            _ => Cause::TokenMalformed,
+        };
+        Self { cause, detail: error.to_string() }
+    }
+}
+
+/// The client hears the same, whatever the cause is.
+impl From<Invalid> for Rejection {
+    fn from(Invalid { cause, detail }: Invalid) -> Self {
+        Self::new(ReasonCode::BadUserNameOrPassword, cause).with_detail(detail)
+    }
+}
 
 /// The token of a client, in the configured field of CONNECT.
 fn token_of<'a>(who: &Credentials<'a>, place: TokenIn) -> Option<&'a [u8]> {
@@ -149,15 +221,16 @@ impl Keys {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        Ok(Self { keys, ignored, validation, user_claim: of.user_claim.clone() })
+        Ok(Self { keys, ignored, validation, of: of.clone() })
     }
 
     /// Verifies a token; returns its user and validity. Slow: never called on the thread of a core.
     fn verify(&self, token: &[u8]) -> Result<Known, Invalid> {
-        let invalid = |error: &dyn std::fmt::Display| Invalid(error.to_string());
-        let header = jsonwebtoken::decode_header(token).map_err(|error| invalid(&error))?;
+        let invalid = |cause, detail: String| Invalid { cause, detail };
+        let header = jsonwebtoken::decode_header(token)?;
         if header.crit.is_some() {
-            return Err(invalid(&"it requires an unknown extension (crit)"));
+            let detail = "it requires an unknown extension (crit)".to_owned();
+            return Err(invalid(Cause::TokenMalformed, detail));
         }
         let fits = |key: &&Key| {
             key.algorithms.contains(&header.alg)
@@ -165,29 +238,39 @@ impl Keys {
         };
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
-        let mut outcome = Err(invalid(&"no key fits it"));
+        let kid = header.kid.as_deref().map_or(String::new(), |kid| format!("kid {kid}, "));
+        let detail = format!("no key for {kid}alg {:?}", header.alg);
+        let mut outcome = Err(invalid(Cause::TokenKeyUnknown, detail));
         for key in self.keys.iter().filter(fits).take(KEYS_TRIED_MAX) {
             type Claims = serde_json::Map<String, serde_json::Value>;
             match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
                 Ok(decoded) => return self.known(&decoded.claims),
-                Err(error) => outcome = Err(invalid(&error)),
+                Err(error) => outcome = Err(error.into()),
             }
         }
         outcome
     }
 
     fn known(&self, claims: &serde_json::Map<String, serde_json::Value>) -> Result<Known, Invalid> {
-        let user = claims.get(&self.user_claim).and_then(|name| name.as_str());
+        let user = claims.get(&self.of.user_claim).and_then(|name| name.as_str());
         let user = user.filter(|user| !user.is_empty() && !user.contains('\0'));
         let Some(user) = user else {
-            return Err(Invalid(format!("its claim {:?} has no user name", self.user_claim)));
+            let detail = format!("its claim {:?} has no user name", self.of.user_claim);
+            return Err(Invalid { cause: Cause::TokenClaims, detail });
         };
         let expires_s = claims.get("exp").and_then(|exp| exp.as_f64()).unwrap_or(0.0);
         let now_s = jsonwebtoken::get_current_timestamp() as f64;
         let left_s = expires_s + self.validation.leeway as f64 - now_s;
         // At most 136 years.
         let left = Duration::from_secs_f64(left_s.clamp(0.0, f64::from(u32::MAX)));
-        Ok(Known { user: Some(user.into()), valid_for: Some(left), entry: None })
+        let name = &self.of.acl_claim;
+        let claim = claims.get(name).filter(|_| !name.is_empty());
+        let grants = claim.map(|claim| claims::read(claim, self.of.acl_rules_max)).transpose();
+        let grants = grants.map_err(|what| Invalid {
+            cause: Cause::TokenClaims,
+            detail: format!("its claim {name:?}: {what}"),
+        })?;
+        Ok(Known { user: Some(user.into()), valid_for: Some(left), entry: None, grants })
     }
 }
 

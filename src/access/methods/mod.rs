@@ -18,10 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::AccessError;
+use crate::access::grants::Grants;
 use crate::access::password_file::{Passwords, User};
 use crate::config::Access;
-use crate::engine::Credentials;
+use crate::engine::{Cause, Credentials, Rejection};
 use crate::wire::ReasonCode;
+#[cfg(feature = "jwt")]
+pub(super) use jwt::Fetched;
 
 /// A way to authenticate clients.
 pub(super) trait Method: Send + Sync {
@@ -31,12 +34,21 @@ pub(super) trait Method: Send + Sync {
         None
     }
 
-    /// Starts to authenticate a client; none if this method does not apply to it. Called on the thread
-    /// of a core: slow work is returned as a job.
-    fn begin(&self, who: &Credentials<'_>) -> Option<Step>;
+    /// Starts to authenticate a client; none if this method does not apply to it. `passwords` are the users with
+    /// passwords of now. Called on the thread of a core: slow work is returned as a job.
+    fn begin(&self, who: &Credentials<'_>, passwords: &Arc<Passwords>) -> Option<Step>;
 
-    /// The method as its files, and the password file, describe it now; none if it depends on none.
-    fn reload(&self, passwords: &Arc<Passwords>) -> Result<Option<Arc<dyn Method>>, AccessError> {
+    /// Begins what the method does by itself, such as to fetch keys. Called when clients may use the method.
+    fn start(self: Arc<Self>) {}
+
+    /// Keys that were fetched, and that another method for the same keys may begin with.
+    #[cfg(feature = "jwt")]
+    fn fetched(&self) -> Option<Arc<Fetched>> {
+        None
+    }
+
+    /// The method as its files describe it now; none if it depends on none.
+    fn reload(&self, passwords: &Passwords) -> Result<Option<Arc<dyn Method>>, AccessError> {
         let _ = passwords;
         Ok(None)
     }
@@ -53,7 +65,7 @@ pub(super) enum Step {
     /// The client is authenticated; the data completes an enhanced authentication.
     Granted(Known, Vec<u8>),
     /// Authentication failed.
-    Refused(ReasonCode),
+    Refused(Rejection),
     /// Send this data to the client, and process the answer.
     #[cfg_attr(not(feature = "scram"), expect(dead_code, reason = "no method has several steps"))]
     Continue(Vec<u8>, Box<dyn Exchange>),
@@ -66,16 +78,33 @@ pub(super) enum Step {
 pub(super) enum Workers {
     /// For computing: as many threads as processors.
     Processor,
-    /// For waiting for a server.
+    /// For waiting for a server that authenticates clients.
     #[cfg_attr(not(feature = "http-hook"), expect(dead_code, reason = "no method asks a server"))]
     Network,
 }
 
+/// Slow work.
+pub(super) type Job = Box<dyn FnOnce() -> Outcome + Send>;
+
+/// Outcome of slow work.
+pub(super) enum Outcome {
+    /// A decision.
+    Answer(Answer),
+    /// Another job decides.
+    #[cfg_attr(
+        not(all(feature = "jwt", feature = "http-hook")),
+        expect(dead_code, reason = "no method has two jobs")
+    )]
+    Then(Workers, Job),
+}
+
 /// Slow work that ends with a decision.
-pub(super) type Job = Box<dyn FnOnce() -> Answer + Send>;
+fn job(work: impl FnOnce() -> Answer + Send + 'static) -> Job {
+    Box::new(|| Outcome::Answer(work()))
+}
 
 /// Decision of a job.
-pub(super) type Answer = Result<Known, ReasonCode>;
+pub(super) type Answer = Result<Known, Rejection>;
 
 /// An authenticated client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,8 +113,10 @@ pub(super) struct Known {
     pub user: Option<Box<str>>,
     /// Time for which the authentication is valid; unlimited if none.
     pub valid_for: Option<Duration>,
-    /// Entry of the password file, if it decided.
+    /// The user's entry among those with passwords, if it decided.
     pub entry: Option<Arc<User>>,
+    /// Rules that the client brings along.
+    pub grants: Option<Grants>,
 }
 
 impl Known {
@@ -100,28 +131,42 @@ pub(super) struct Methods(Vec<Arc<dyn Method>>);
 
 impl Methods {
     /// Reads what the methods need. `anonymous` says for each listener whether it admits anonymous
-    /// clients.
+    /// clients; `before` are the methods that these replace.
     pub fn open(
         access: &Access,
         anonymous: Vec<bool>,
-        passwords: &Arc<Passwords>,
+        passwords: &Passwords,
+        before: Option<&Self>,
     ) -> Result<Self, AccessError> {
         check_features(access)?;
+        // Not all builds have a method that needs them.
+        let _ = (passwords, before);
         let mut list: Vec<Arc<dyn Method>> = Vec::new();
         #[cfg(feature = "scram")]
         list.extend(scram::open(access, passwords)?);
         list.extend(certificate::open(access));
         #[cfg(feature = "jwt")]
-        list.extend(jwt::open(&access.jwt)?);
+        list.extend(jwt::open(&access.jwt, before.and_then(Self::fetched))?);
         list.push(anonymous::open(access, anonymous));
         #[cfg(feature = "http-hook")]
-        list.extend(http::open(&access.http, passwords)?);
-        list.push(passwords::open(passwords));
+        list.extend(http::open(&access.http)?);
+        list.push(passwords::open());
         Ok(Self(list))
     }
 
+    /// Begins what methods do by themselves.
+    pub fn start(&self) {
+        self.0.iter().for_each(|method| Arc::clone(method).start());
+    }
+
+    /// Keys that were fetched.
+    #[cfg(feature = "jwt")]
+    pub fn fetched(&self) -> Option<Arc<Fetched>> {
+        self.0.iter().find_map(|method| method.fetched())
+    }
+
     /// The methods as their files describe them now.
-    pub fn reload(&self, passwords: &Arc<Passwords>) -> Result<Self, AccessError> {
+    pub fn reload(&self, passwords: &Passwords) -> Result<Self, AccessError> {
         let reload = |method: &Arc<dyn Method>| {
             Ok(method.reload(passwords)?.unwrap_or_else(|| Arc::clone(method)))
         };
@@ -129,13 +174,12 @@ impl Methods {
     }
 
     /// Starts to authenticate a client by the first method that applies.
-    pub fn begin(&self, who: &Credentials<'_>) -> Step {
+    pub fn begin(&self, who: &Credentials<'_>, passwords: &Arc<Passwords>) -> Step {
         let name = who.method.map(|(name, _)| name);
         let mut methods = self.0.iter().filter(|method| method.name() == name);
-        methods.find_map(|method| method.begin(who)).unwrap_or(match name {
-            // [MQTT-4.12.0-1]
-            Some(_) => Step::Refused(ReasonCode::BadAuthenticationMethod),
-            None => Step::Refused(ReasonCode::NotAuthorized),
+        methods.find_map(|method| method.begin(who, passwords)).unwrap_or(match name {
+            Some(name) => Step::Refused(Rejection::unknown_method(name)),
+            None => Step::Refused(Rejection::new(ReasonCode::NotAuthorized, Cause::UnknownUser)),
         })
     }
 }
@@ -147,11 +191,20 @@ fn check_features(access: &Access) -> Result<(), AccessError> {
             "{key}: this broker was built without it; build it with --features {feature}"
         )))
     };
+    if !cfg!(all(feature = "jwt", feature = "http-hook")) && !access.jwt.key_set_url.is_empty() {
+        return lacks("access.jwt.key_set_url", "jwt,http-hook");
+    }
     if !cfg!(feature = "jwt") && !access.jwt.key_set.as_os_str().is_empty() {
         return lacks("access.jwt.key_set", "jwt");
     }
+    if !cfg!(feature = "admin") && access.database.is_used() {
+        return lacks("access.database", "admin");
+    }
     if !cfg!(feature = "http-hook") && !access.http.url.is_empty() {
         return lacks("access.http.url", "http-hook");
+    }
+    if !cfg!(feature = "http-hook") && !access.authorization.url.is_empty() {
+        return lacks("access.authorization.url", "http-hook");
     }
     Ok(())
 }

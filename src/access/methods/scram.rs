@@ -11,7 +11,7 @@ use crate::access::AccessError;
 use crate::access::password_file::{Passwords, User};
 use crate::access::scram_verifier::{METHOD, Secret, Verifier};
 use crate::config::{Access, Hashing};
-use crate::engine::Credentials;
+use crate::engine::{Cause, Credentials, Rejection};
 use crate::wire::ReasonCode;
 
 const NONCE_BYTES: usize = 18;
@@ -20,24 +20,23 @@ const NONCE_BYTES: usize = 18;
 const CLIENT_NONCE_BYTES_MAX: usize = 256;
 
 struct Scram {
-    passwords: Arc<Passwords>,
     secret: Secret,
     hashing: Hashing,
 }
 
-/// None without a password file.
+/// None without users with passwords.
 pub(super) fn open(
     access: &Access,
-    passwords: &Arc<Passwords>,
+    passwords: &Passwords,
 ) -> Result<Option<Arc<dyn Method>>, AccessError> {
-    access.has_password_file().then(|| make(access.hashing, passwords)).transpose()
+    access.has_passwords().then(|| make(access.hashing, passwords)).transpose()
 }
 
-fn make(hashing: Hashing, passwords: &Arc<Passwords>) -> Result<Arc<dyn Method>, AccessError> {
+fn make(hashing: Hashing, passwords: &Passwords) -> Result<Arc<dyn Method>, AccessError> {
     let mut verifiers = passwords.verifiers().filter_map(Verifier::parse);
     let iterations = verifiers.next().map_or(hashing.scram_iterations, |of| of.iterations());
     let secret = Secret::new(iterations).map_err(|error| AccessError(error.to_string()))?;
-    Ok(Arc::new(Scram { passwords: Arc::clone(passwords), secret, hashing }))
+    Ok(Arc::new(Scram { secret, hashing }))
 }
 
 impl Method for Scram {
@@ -45,25 +44,25 @@ impl Method for Scram {
         Some(METHOD)
     }
 
-    fn begin(&self, who: &Credentials<'_>) -> Option<Step> {
+    fn begin(&self, who: &Credentials<'_>, passwords: &Arc<Passwords>) -> Option<Step> {
         let (_, data) = who.method?;
         let mut entry = None;
         let find = |user: &str| {
-            entry = self.passwords.user(user).cloned();
+            entry = passwords.user(user).cloned();
             Verifier::parse(entry.as_ref()?.verifier.as_deref()?)
         };
         Some(match Exchange::begin(data, &self.secret, find) {
             Ok((exchange, answer)) => Step::Continue(answer, Box::new(Begun { exchange, entry })),
-            Err(Failed) => Step::Refused(ReasonCode::NotAuthorized),
+            Err(failed) => Step::Refused(failed.rejection(None)),
         })
     }
 
-    fn reload(&self, passwords: &Arc<Passwords>) -> Result<Option<Arc<dyn Method>>, AccessError> {
+    fn reload(&self, passwords: &Passwords) -> Result<Option<Arc<dyn Method>>, AccessError> {
         make(self.hashing, passwords).map(Some)
     }
 }
 
-/// An exchange, and the user's entry in the password file.
+/// An exchange, and the user's entry.
 struct Begun {
     exchange: Exchange,
     entry: Option<Arc<User>>,
@@ -71,11 +70,12 @@ struct Begun {
 
 impl super::Exchange for Begun {
     fn proceed(self: Box<Self>, data: &[u8]) -> Step {
+        let claimed = self.exchange.user.clone();
         match self.exchange.finish(data) {
             Ok((user, answer)) => {
                 Step::Granted(Known { entry: self.entry, ..Known::user(user) }, answer)
             }
-            Err(Failed) => Step::Refused(ReasonCode::NotAuthorized),
+            Err(failed) => Step::Refused(failed.rejection(Some(claimed))),
         }
     }
 }
@@ -94,9 +94,28 @@ struct Exchange {
     signed: String,
 }
 
-/// Authentication failed: the password is wrong, or a message is malformed.
+/// Why authentication failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Failed;
+enum Failed {
+    /// A message is malformed, or not the one expected.
+    Message,
+    /// The user is unknown, or has no verifier for SCRAM.
+    UnknownUser,
+    /// The client does not know the password.
+    Proof,
+}
+
+impl Failed {
+    /// The client hears the same, whatever the cause is.
+    fn rejection(self, user: Option<Box<str>>) -> Rejection {
+        let cause = match self {
+            Self::Message => Cause::AuthenticationData,
+            Self::UnknownUser => Cause::UnknownUser,
+            Self::Proof => Cause::WrongPassword,
+        };
+        Rejection::new(ReasonCode::NotAuthorized, cause).of_user(user)
+    }
+}
 
 impl Exchange {
     /// Processes the client's first message; returns the exchange and the answer. `find` looks up the
@@ -107,7 +126,7 @@ impl Exchange {
         find: impl FnOnce(&str) -> Option<Verifier>,
     ) -> Result<(Self, Vec<u8>), Failed> {
         let mut random = [0; NONCE_BYTES];
-        getrandom::fill(&mut random).map_err(|_| Failed)?;
+        getrandom::fill(&mut random).map_err(|_| Failed::Message)?;
         Self::begin_with(message, secret, find, &BASE64.encode(random))
     }
 
@@ -117,19 +136,21 @@ impl Exchange {
         find: impl FnOnce(&str) -> Option<Verifier>,
         own_nonce: &str,
     ) -> Result<(Self, Vec<u8>), Failed> {
-        let message = std::str::from_utf8(message).map_err(|_| Failed)?;
+        let message = std::str::from_utf8(message).map_err(|_| Failed::Message)?;
         // gs2-header: n (the client supports no channel binding) or y (the server offered none), then
         // the authorization identity, which must be empty here.
         let bare = message.strip_prefix("n,,").or_else(|| message.strip_prefix("y,,"));
-        let bare = bare.ok_or(Failed)?;
+        let bare = bare.ok_or(Failed::Message)?;
         let gs2_header = message[..message.len() - bare.len()].to_owned();
         let mut attributes = bare.split(',');
-        let user = attributes.next().and_then(|text| text.strip_prefix("n=")).ok_or(Failed)?;
-        let user = unescape(user).ok_or(Failed)?;
-        let user = stringprep::saslprep(&user).map_err(|_| Failed)?;
-        let nonce = attributes.next().and_then(|text| text.strip_prefix("r=")).ok_or(Failed)?;
+        let user =
+            attributes.next().and_then(|text| text.strip_prefix("n=")).ok_or(Failed::Message)?;
+        let user = unescape(user).ok_or(Failed::Message)?;
+        let user = stringprep::saslprep(&user).map_err(|_| Failed::Message)?;
+        let nonce =
+            attributes.next().and_then(|text| text.strip_prefix("r=")).ok_or(Failed::Message)?;
         if user.is_empty() || nonce.is_empty() || nonce.len() > CLIENT_NONCE_BYTES_MAX {
-            return Err(Failed);
+            return Err(Failed::Message);
         }
         let found = find(&user);
         let is_known = found.is_some();
@@ -144,18 +165,23 @@ impl Exchange {
 
     /// Processes the client's last message; returns the user name and the server's signature.
     fn finish(self, message: &[u8]) -> Result<(Box<str>, Vec<u8>), Failed> {
-        let message = std::str::from_utf8(message).map_err(|_| Failed)?;
-        let (without_proof, proof) = message.rsplit_once(",p=").ok_or(Failed)?;
+        let message = std::str::from_utf8(message).map_err(|_| Failed::Message)?;
+        let (without_proof, proof) = message.rsplit_once(",p=").ok_or(Failed::Message)?;
         let mut attributes = without_proof.split(',');
-        let binding = attributes.next().and_then(|text| text.strip_prefix("c=")).ok_or(Failed)?;
-        let nonce = attributes.next().and_then(|text| text.strip_prefix("r=")).ok_or(Failed)?;
+        let binding =
+            attributes.next().and_then(|text| text.strip_prefix("c=")).ok_or(Failed::Message)?;
+        let nonce =
+            attributes.next().and_then(|text| text.strip_prefix("r=")).ok_or(Failed::Message)?;
         if binding != BASE64.encode(&self.gs2_header) || nonce != self.nonce {
-            return Err(Failed);
+            return Err(Failed::Message);
         }
-        let proof = BASE64.decode(proof).map_err(|_| Failed)?;
+        let proof = BASE64.decode(proof).map_err(|_| Failed::Message)?;
         let signed = format!("{},{without_proof}", self.signed);
-        if !self.verifier.proves(&proof, signed.as_bytes()) || !self.is_known {
-            return Err(Failed);
+        let is_proven = self.verifier.proves(&proof, signed.as_bytes());
+        match (self.is_known, is_proven) {
+            (true, true) => {}
+            (true, false) => return Err(Failed::Proof),
+            (false, _) => return Err(Failed::UnknownUser),
         }
         let signature = self.verifier.sign(signed.as_bytes());
         Ok((self.user, format!("v={}", BASE64.encode(signature)).into_bytes()))
@@ -219,15 +245,19 @@ mod tests {
 
     #[test]
     fn a_wrong_proof_nonce_or_binding_fails() {
-        for (from, to) in [("p=dHz", "p=dHy"), ("r=rOpr", "r=xOpr"), ("c=biws", "c=eSws")] {
+        for (from, to, why) in [
+            ("p=dHz", "p=dHy", Failed::Proof),
+            ("r=rOpr", "r=xOpr", Failed::Message),
+            ("c=biws", "c=eSws", Failed::Message),
+        ] {
             let (exchange, _) = begin(FIRST).expect("it begins");
             let changed = LAST.replace(from, to);
             assert_ne!(changed, LAST);
-            assert_eq!(exchange.finish(changed.as_bytes()), Err(Failed), "{from}");
+            assert_eq!(exchange.finish(changed.as_bytes()), Err(why), "{from}");
         }
         for last in ["", "c=biws", ",p=", "c=biws,r=x,p=AAAA"] {
             let (exchange, _) = begin(FIRST).expect("it begins");
-            assert_eq!(exchange.finish(last.as_bytes()), Err(Failed), "{last}");
+            assert_eq!(exchange.finish(last.as_bytes()), Err(Failed::Message), "{last}");
         }
     }
 
@@ -248,7 +278,9 @@ mod tests {
         assert_eq!(answer, again);
         let (_, other) = begin(&first.replace("nobody", "someone")).expect("it begins");
         assert_ne!(answer, other);
-        assert_eq!(exchange.finish(LAST.as_bytes()), Err(Failed));
+        let nonce = exchange.nonce.clone();
+        let last = LAST.replace("rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0", &nonce);
+        assert_eq!(exchange.finish(last.as_bytes()), Err(Failed::UnknownUser));
     }
 
     #[test]
@@ -269,7 +301,7 @@ mod tests {
         ) {
             let _ = Exchange::begin(&first, &SECRET, |_| Some(of_rfc()));
             if let Ok((exchange, _)) = Exchange::begin(text.as_bytes(), &SECRET, |_| Some(of_rfc())) {
-                prop_assert_eq!(exchange.finish(last.as_bytes()), Err(Failed));
+                prop_assert!(exchange.finish(last.as_bytes()).is_err());
             }
         }
     }

@@ -1,14 +1,22 @@
 //! Owner of a core's access control: decisions charge the turn's budget for the rules that they
 //! evaluated, and a change of credentials or rules starts a check of all connected clients.
 
+use std::sync::Arc;
+
 use shards::Text;
 
 use crate::base::clock::Now;
 use crate::base::ids::Peer;
 use crate::base::metrics::AccessCounts;
-use crate::engine::access::{Access, Authentication, Credentials, IdentifierClaim, Identity};
+use crate::control::{AccessChecked, Reply};
+use crate::engine::access::{
+    Access, Authentication, Coverage, Credentials, Decision, IdentifierClaim, Identity, ReadRules,
+};
+use crate::engine::cause::Cause;
+use crate::engine::sys_topics::{self, Writer};
 use crate::engine::work::Work;
 use crate::message::Content;
+use crate::resources::gauges::{Charge, Ledger};
 use crate::wire::{Qos, ReasonCode};
 
 /// The access control of a core.
@@ -17,10 +25,27 @@ pub(in crate::engine) struct AccessControl {
     /// Revision of the rules by which connected clients were checked last; 0 if rules never change.
     checked_revision: u64,
     recheck: Option<Recheck>,
+    /// Commands that wait for the end of the running check.
+    waiting: Vec<Reply<AccessChecked>>,
+    /// Counters when that check began.
+    before: AccessChecked,
+    /// What came of the last check that is complete.
+    last: AccessChecked,
+    /// What the access control holds of clients, on the ledger.
+    charge: Charge,
+}
+
+/// A message that a client wants to publish.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Message<'a> {
+    pub topic: &'a str,
+    pub payload_bytes: usize,
+    pub qos: Qos,
+    pub retain: bool,
 }
 
 /// Position of the check of all connected clients, which can take several turns.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::engine) struct Recheck {
     /// Index of the session to check next.
     pub session: usize,
@@ -29,8 +54,28 @@ pub(in crate::engine) struct Recheck {
 }
 
 impl AccessControl {
-    pub fn new(mut access: Box<dyn Access>) -> Self {
-        Self { checked_revision: access.revision(), access, recheck: None }
+    pub fn new(mut access: Box<dyn Access>, ledger: &Ledger) -> Self {
+        Self {
+            checked_revision: access.revision(),
+            access,
+            recheck: None,
+            waiting: Vec::new(),
+            before: AccessChecked::default(),
+            last: AccessChecked::default(),
+            charge: Charge::on(ledger),
+        }
+    }
+
+    /// Charges what the access control holds.
+    fn settle(&mut self) {
+        self.charge.update(self.access.held_bytes());
+    }
+
+    /// Continues with other access control, if a reload has begun it.
+    pub fn renew(&mut self) {
+        if let Some(access) = self.access.replacement() {
+            self.access = access;
+        }
     }
 
     /// Whether decisions can change while the broker runs.
@@ -49,9 +94,34 @@ impl AccessControl {
         self.recheck
     }
 
-    /// Stores the position at which the check continues in the next turn; none once it is complete.
-    pub fn set_recheck(&mut self, at: Option<Recheck>) {
-        self.recheck = at;
+    /// Answers once the check of connected clients is complete, with what came of it. The core may have been woken by
+    /// the change, and the check be complete, before the question arrives.
+    pub fn answer_when_checked(&mut self, reply: Reply<AccessChecked>) {
+        match self.recheck() {
+            Some(_) => self.waiting.push(reply),
+            None => reply.send(self.last),
+        }
+    }
+
+    /// The check begins; `counted` is what came of all earlier ones.
+    pub fn begin_recheck(&mut self, counted: AccessChecked) {
+        self.before = counted;
+    }
+
+    /// The check continues at this position in the next turn.
+    pub fn continue_recheck_at(&mut self, at: Recheck) {
+        self.recheck = Some(at);
+    }
+
+    /// The check is complete; `counted` is what came of all checks so far.
+    pub fn end_recheck(&mut self, counted: AccessChecked) {
+        self.recheck = None;
+        let before = self.before;
+        self.last = AccessChecked {
+            clients_disconnected: counted.clients_disconnected - before.clients_disconnected,
+            subscriptions_ended: counted.subscriptions_ended - before.subscriptions_ended,
+        };
+        self.waiting.drain(..).for_each(|reply| reply.send(self.last));
     }
 
     /// Whether a check of connected clients is under way.
@@ -65,7 +135,7 @@ impl AccessControl {
     }
 
     /// See [`Access::may_stay`].
-    pub fn may_stay(&mut self, now: Now, peer: &Peer) -> bool {
+    pub fn may_stay(&mut self, now: Now, peer: &Peer) -> Result<(), Cause> {
         self.access.may_stay(now, peer)
     }
 
@@ -81,7 +151,9 @@ impl AccessControl {
         exchange: u64,
         who: &Credentials<'_>,
     ) -> Authentication {
-        self.access.authenticate(now, exchange, who)
+        let authentication = self.access.authenticate(now, exchange, who);
+        self.settle();
+        authentication
     }
 
     /// See [`Access::proceed`].
@@ -91,12 +163,15 @@ impl AccessControl {
 
     /// See [`Access::poll_answer`].
     pub fn poll_answer(&mut self, now: Now) -> Option<(u64, Authentication)> {
-        self.access.poll_answer(now)
+        let answer = self.access.poll_answer(now);
+        self.settle();
+        answer
     }
 
     /// See [`Access::forget`].
     pub fn forget(&mut self, exchange: u64) {
         self.access.forget(exchange);
+        self.settle();
     }
 
     /// See [`Access::withdrawn`].
@@ -109,46 +184,102 @@ impl AccessControl {
         self.access.claims_identifier(who)
     }
 
-    /// See [`Access::may_publish`].
+    /// See [`Access::poll_decided`].
+    pub fn poll_decided(&mut self, now: Now) -> Option<u64> {
+        let decided = self.access.poll_decided(now);
+        self.settle();
+        decided
+    }
+
+    /// Whether a client may publish a message. See [`Access::may_publish`] and, for topics below `$SYS`, [`Writer`].
     #[inline]
     pub fn may_publish(
         &mut self,
+        now: Now,
         who: &Identity<'_>,
-        topic: &str,
-        qos: Qos,
-        retain: bool,
+        message: &Message<'_>,
         work: &mut Work,
-    ) -> bool {
-        let is_allowed = self.access.may_publish(who, topic, qos, retain);
+    ) -> Decision {
+        let Message { topic, payload_bytes, qos, retain } = *message;
+        if sys_topics::is_below_root(topic)
+            && let Some(decided) =
+                self.decide_below_sys(who.client_identifier, topic, payload_bytes)
+        {
+            return Decision::of(decided);
+        }
+        let decision = self.access.may_publish(now, who, topic, qos, retain);
         if self.checked_revision != 0 {
             work.spend(self.access.take_steps());
         }
-        is_allowed
+        decision
+    }
+
+    /// Whether a client may publish to a topic below `$SYS`; none where the access rules decide.
+    #[cold]
+    fn decide_below_sys(
+        &mut self,
+        client_identifier: &Text,
+        topic: &str,
+        payload_bytes: usize,
+    ) -> Option<bool> {
+        match sys_topics::writer_of(topic, client_identifier.as_str(), payload_bytes) {
+            Writer::Client => Some(true),
+            Writer::Broker => Some(false),
+            Writer::ByRule => (!self.access.has_topic_rules()).then_some(false),
+        }
     }
 
     /// See [`Access::may_subscribe`].
     pub fn may_subscribe(
         &mut self,
+        now: Now,
         who: &Identity<'_>,
         filter: &str,
         qos: Qos,
         work: &mut Work,
-    ) -> Option<Qos> {
-        let granted = self.access.may_subscribe(who, filter, qos);
+    ) -> Decision<Qos> {
+        let decision = self.access.may_subscribe(now, who, filter, qos);
         work.spend(self.access.take_steps());
-        granted
+        decision
+    }
+
+    /// See [`Access::read_rules`].
+    pub fn read_rules(&mut self) -> Option<Arc<dyn ReadRules>> {
+        self.access.read_rules()
+    }
+
+    /// See [`Access::coverage`].
+    pub fn coverage(&mut self, who: &Identity<'_>, filter: &str, work: &mut Work) -> Coverage {
+        let coverage = self.access.coverage(who, filter);
+        work.spend(self.access.take_steps());
+        coverage
+    }
+
+    /// See [`Access::may_keep`].
+    pub fn may_keep(
+        &mut self,
+        now: Now,
+        who: &Identity<'_>,
+        filter: &str,
+        qos: Qos,
+        work: &mut Work,
+    ) -> bool {
+        let is_allowed = self.access.may_keep(now, who, filter, qos);
+        work.spend(self.access.take_steps());
+        is_allowed
     }
 
     /// See [`Access::may_receive`].
     pub fn may_receive(
         &mut self,
+        now: Now,
         who: &Identity<'_>,
         topic: &str,
         qos: Qos,
         shared: Option<&str>,
         work: &mut Work,
     ) -> bool {
-        let is_allowed = self.access.may_receive(who, topic, qos, shared);
+        let is_allowed = self.access.may_receive(now, who, topic, qos, shared);
         work.spend(self.access.take_steps());
         is_allowed
     }
@@ -160,9 +291,17 @@ impl AccessControl {
         client_identifier: &Text,
         will: &Content<'_>,
         retain: bool,
+        is_granted: bool,
         work: &mut Work,
     ) -> bool {
-        let is_allowed = self.access.may_publish_will(user, client_identifier, will, retain);
+        if sys_topics::is_below_root(will.topic)
+            && let Some(decided) =
+                self.decide_below_sys(client_identifier, will.topic, will.payload.len())
+        {
+            return decided;
+        }
+        let is_allowed =
+            self.access.may_publish_will(user, client_identifier, will, retain, is_granted);
         work.spend(self.access.take_steps());
         is_allowed
     }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::identity::CertificateIdentity;
-use crate::base::ids::{Publisher, SessionId};
+use crate::base::ids::{Peer, Publisher, SessionId};
 use crate::base::send_buffer::SendBuffer;
-use crate::engine::connections::input_buffer::Input;
+use crate::engine::config::{Announced, Config, Terms};
+use crate::engine::connections::input_buffer::InputBuffer;
+use crate::engine::connections::output::OutputCharge;
+use crate::engine::inspect::Traffic;
 use crate::engine::{Allowance, Answers, Grant, Job};
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
-use crate::transport::Transport;
+use crate::transport::{Fault, Transport};
 use crate::wire::{ReasonCode, Version};
 
 /// ```text
@@ -37,6 +40,10 @@ pub enum Phase {
     Open {
         /// Index of the session.
         session: SessionId,
+        /// When the client was admitted, in seconds of the core's time.
+        admitted_s: u32,
+        /// The values of CONNACK that hold for the client.
+        terms: Terms,
     },
 }
 
@@ -53,7 +60,7 @@ pub struct Deferred {
 }
 
 /// A reason for which a socket is not read, besides consumers and bounds that are counted
-/// ([`Connection::holders`]).
+/// ([`Connection::read_holds`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Hold {
@@ -63,7 +70,7 @@ pub enum Hold {
     Decision = 2,
     /// The client does not read its answers.
     Answers = 4,
-    /// A packet of the client takes several turns.
+    /// A packet of the client takes several turns, or waits for a decision.
     Job = 8,
     /// The connection is broken and the socket closed: input that came before is still processed.
     Closed = 16,
@@ -146,25 +153,27 @@ pub struct Connection {
     /// Whether the connection is in the list of those with something to send.
     pub(super) is_dirty: bool,
     /// How many consumers and bounds pause the connection: its socket is not read while there are any.
-    pub holders: u16,
+    pub read_holds: u16,
     /// The other reasons for which the socket is not read.
     pub holds: Holds,
     /// Whether the connection is in a list of those that continue in a later turn.
-    pub(super) is_ready: bool,
+    pub(in crate::engine) is_ready: bool,
     /// The state of the time limits.
     pub timing: Timing,
     /// Input that could not be processed yet: the start of a packet, or what came while paused.
-    stash: Option<Box<Input>>,
+    input: Option<Box<InputBuffer>>,
     /// Frames to send; none while there are none.
     pub outbox: Option<SendBuffer>,
     /// Bytes of the buffer the executor has and has not written yet.
     pub(super) sending: usize,
     /// Bytes that wait and are on the ledger.
-    pub(super) charged: usize,
+    pub(super) charged: OutputCharge,
     /// Whether the executor has a buffer.
     pub is_sending: bool,
+    /// Bytes received and sent.
+    pub(in crate::engine) traffic: Traffic,
     /// Whether output, CONNACK first, is withheld until the store has the session.
-    pub is_gated: bool,
+    pub is_withheld: bool,
     /// Answers that wait for other cores; none while none do.
     pub answers: Option<Box<Answers>>,
     /// The layers between the socket and MQTT; none for plain TCP.
@@ -173,8 +182,9 @@ pub struct Connection {
     pub extra: Option<Box<Extra>>,
 }
 
-// A million connections have to fit into memory: a change that needs more says here why.
-const _: () = assert!(size_of::<Connection>() <= 144);
+// A million connections have to fit into memory: a change that needs more says here why. The traffic shows an
+// operator which of a million clients sends or receives most.
+const _: () = assert!(size_of::<Connection>() <= 144 + size_of::<Traffic>());
 
 /// The state of a connection's time limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -234,6 +244,8 @@ pub struct Extra {
     /// Reason Strings and User Properties are sent with CONNACK and DISCONNECT alone
     /// [MQTT-3.1.2-29].
     pub hides_problems: bool,
+    /// The client is a bridge before 5.0, whose subscriptions are No Local and Retain As Published.
+    pub is_bridge: bool,
     /// A re-authentication is in progress.
     pub is_reauthenticating: bool,
     /// Until when the client may stay connected.
@@ -246,6 +258,8 @@ pub struct Extra {
     pub certificate: Option<Box<CertificateIdentity>>,
     /// A packet that takes several turns.
     pub job: Option<Box<Job>>,
+    /// Why a layer below MQTT has ended the connection.
+    pub fault: Option<Box<Fault>>,
 }
 
 /// A consumer that is behind.
@@ -281,6 +295,7 @@ impl Extra {
             && self.congestion.is_none()
             && self.certificate.is_none()
             && self.job.is_none()
+            && self.fault.is_none()
     }
 }
 
@@ -314,6 +329,11 @@ impl Congestion {
 }
 
 impl Connection {
+    /// Whether the client is a bridge before 5.0.
+    pub fn is_bridge(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.is_bridge)
+    }
+
     /// The identity of the client's certificate, if it has presented one.
     pub fn certificate(&self) -> Option<&CertificateIdentity> {
         let of_transport = self.transport.as_ref().and_then(|transport| transport.certificate());
@@ -335,16 +355,17 @@ impl Connection {
             packet_bytes_max: u32::MAX,
             window: u16::MAX,
             is_dirty: false,
-            holders: 0,
+            read_holds: 0,
             holds: Holds::default(),
             is_ready: false,
             timing: Timing::default(),
-            stash: None,
+            input: None,
             outbox: None,
             sending: 0,
-            charged: 0,
+            charged: OutputCharge::default(),
             is_sending: false,
-            is_gated: false,
+            traffic: Traffic::default(),
+            is_withheld: false,
             answers: None,
             transport: None,
             extra: None,
@@ -352,52 +373,52 @@ impl Connection {
     }
 
     /// Input that could not be processed yet.
-    pub fn stash(&self) -> &[u8] {
-        self.stash.as_deref().map_or(&[], Input::bytes)
+    pub fn input(&self) -> &[u8] {
+        self.input.as_deref().map_or(&[], InputBuffer::bytes)
     }
 
-    /// When the first packet of the stash began; none when nothing is stashed.
-    pub fn stash_began(&self) -> Option<Now> {
-        self.stash.as_ref().map(|stash| stash.began)
+    /// When the first packet of the input began; none when nothing is buffered.
+    pub fn input_began(&self) -> Option<Now> {
+        self.input.as_ref().map(|input| input.began)
     }
 
     /// Restarts the time of that packet: so far the server made it wait.
-    pub fn restart_stash(&mut self, now: Now) {
-        if let Some(stash) = &mut self.stash {
-            stash.began = now;
+    pub fn restart_input(&mut self, now: Now) {
+        if let Some(input) = &mut self.input {
+            input.began = now;
         }
     }
 
-    /// How much the stash grows by `more` bytes, part of a packet of `need` bytes if that is known.
-    pub fn stash_growth(&self, more: usize, need: usize) -> usize {
-        match &self.stash {
-            Some(stash) => stash.held_with(more, need) - stash.held(),
-            None => Input::new(Now(0)).held_with(more, need),
+    /// How much the input grows by `more` bytes, part of a packet of `need` bytes if that is known.
+    pub fn input_growth(&self, more: usize, need: usize) -> usize {
+        match &self.input {
+            Some(input) => input.held_with(more, need) - input.held(),
+            None => InputBuffer::new(Now(0)).held_with(more, need),
         }
     }
 
     /// Restarts the time of that packet once, as it is late because the server was; whether that was still
     /// possible.
-    pub fn excuse_stash(&mut self, now: Now) -> bool {
-        self.stash.as_mut().is_some_and(|stash| stash.excuse(now))
+    pub fn excuse_input(&mut self, now: Now) -> bool {
+        self.input.as_mut().is_some_and(|input| input.excuse(now))
     }
 
-    /// Stashes more input.
-    pub fn extend_stash(&mut self, now: Now, bytes: &[u8], need: usize) {
-        let fresh = || Box::new(Input::new(now));
-        self.stash.get_or_insert_with(fresh).extend(bytes, need);
+    /// Buffers more input.
+    pub fn extend_input(&mut self, now: Now, bytes: &[u8], need: usize) {
+        let fresh = || Box::new(InputBuffer::new(now));
+        self.input.get_or_insert_with(fresh).extend(bytes, need);
     }
 
-    /// Takes the stash.
-    pub fn take_stash(&mut self) -> Option<Box<Input>> {
-        self.stash.take()
+    /// Takes the input.
+    pub fn take_input(&mut self) -> Option<Box<InputBuffer>> {
+        self.input.take()
     }
 
-    /// Puts back input that could not be processed; nothing else is stashed.
-    pub fn put_back_stash(&mut self, now: Now, mut stash: Box<Input>) {
-        debug_assert!(self.stash.is_none() && !stash.bytes().is_empty());
-        stash.begin_at(now);
-        self.stash = Some(stash);
+    /// Puts back input that could not be processed; nothing else is buffered.
+    pub fn put_back_input(&mut self, now: Now, mut input: Box<InputBuffer>) {
+        debug_assert!(self.input.is_none() && !input.bytes().is_empty());
+        input.begin_at(now);
+        self.input = Some(input);
     }
 
     /// Whether nothing can be sent to the peer any more.
@@ -426,18 +447,36 @@ impl Connection {
         self.last_received.after(self.silence_max())
     }
 
+    /// The client is admitted to its session.
+    pub fn open(&mut self, session: SessionId, terms: Terms, now: Now) {
+        self.phase = Phase::Open { session, admitted_s: now.seconds(), terms };
+    }
+
+    /// Seconds since the client was admitted.
+    pub fn seconds_open(&self, now: Now) -> u32 {
+        match self.phase {
+            Phase::Open { admitted_s, .. } => now.seconds().saturating_sub(admitted_s),
+            _ => 0,
+        }
+    }
+
+    /// Where the connection comes from.
+    pub fn peer(&self) -> Peer {
+        Peer { address: self.address, listener: self.listener }
+    }
+
     /// Bytes on the ledger besides input.
     pub fn bytes_charged(&self) -> usize {
         let extra = self.extra.as_ref();
         let aliases = extra.map_or(0, |extra| extra.incoming_aliases.bytes());
         let method = extra.and_then(|extra| extra.authentication_method.as_deref());
         let transport = self.transport.as_ref().map_or(0, |transport| transport.state_bytes());
-        self.charged + aliases + method.map_or(0, str::len) + transport
+        self.charged.bytes() + aliases + method.map_or(0, str::len) + transport
     }
 
     /// Bytes of input on the ledger: what is not processed yet, or being decided on.
     pub fn input_bytes(&self) -> usize {
-        let stash = self.stash.as_ref().map_or(0, |stash| stash.held());
+        let input = self.input.as_ref().map_or(0, |input| input.held());
         let transport = self.transport.as_ref().map_or(0, |transport| transport.bytes_held());
         // As much again of a CONNECT: the access control has its names and its password, too.
         let connect = match &self.phase {
@@ -446,13 +485,21 @@ impl Connection {
             }
             Phase::Connecting { .. } | Phase::Open { .. } => 0,
         };
-        stash + transport + connect
+        input + transport + connect
     }
 
     /// Whether the access control counts the connection for its address: not before a proxy has sent the
     /// address.
     pub fn has_address(&self) -> bool {
         !matches!(self.phase, Phase::Connecting { awaits_address: true, .. })
+    }
+
+    /// The CONNECT that is being decided on.
+    pub fn deferred_connect(&self) -> Option<&[u8]> {
+        match &self.phase {
+            Phase::Authenticating(deferred) | Phase::Leaving(deferred) => Some(&deferred.connect),
+            Phase::Connecting { .. } | Phase::Open { .. } => None,
+        }
     }
 
     /// The CONNECT and the grant of a client that waits until its earlier connection is served to the end.
@@ -482,8 +529,30 @@ impl Connection {
     /// The session, once open.
     pub fn session(&self) -> Option<SessionId> {
         match self.phase {
-            Phase::Open { session } => Some(session),
+            Phase::Open { session, .. } => Some(session),
             _ => None,
+        }
+    }
+
+    /// Whether the client is admitted.
+    pub fn is_open(&self) -> bool {
+        self.session().is_some()
+    }
+
+    /// The largest size of the next packet: that of CONNECT until the client is admitted.
+    #[inline]
+    pub(in crate::engine) fn packet_bytes_max(&self, config: &Config) -> usize {
+        match self.phase {
+            Phase::Open { terms, .. } => config.announced(terms).packet_bytes_max as usize,
+            _ => config.limits.connect_bytes_max as usize,
+        }
+    }
+
+    /// What CONNACK announced to the client.
+    pub(in crate::engine) fn announced<'a>(&self, config: &'a Config) -> &'a Announced {
+        match self.phase {
+            Phase::Open { terms, .. } => config.announced(terms),
+            _ => config.announced(config.terms),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Input that could not be processed yet: the start of a packet, or what came while it had to wait.
+//! InputBuffer that could not be processed yet: the start of a packet, or what came while it had to wait.
 
 use crate::base::clock::Now;
 
@@ -8,7 +8,7 @@ const BYTES_MIN: usize = 64;
 /// Bytes in memory that grows with them: by what has come, and never beyond the packet that they are the
 /// start of.
 #[derive(Debug)]
-pub struct Input {
+pub struct InputBuffer {
     bytes: Vec<u8>,
     /// Where the unprocessed bytes begin.
     begin: usize,
@@ -18,7 +18,7 @@ pub struct Input {
     is_excused: bool,
 }
 
-impl Input {
+impl InputBuffer {
     /// An empty buffer.
     pub fn new(began: Now) -> Self {
         Self { bytes: Vec::new(), begin: 0, began, is_excused: false }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_packet_that_comes_in_pieces_takes_twice_what_has_come_and_no_more_than_it_needs() {
-        let mut input = Input::new(Now(0));
+        let mut input = InputBuffer::new(Now(0));
         let packet: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
         for piece in packet.chunks(7) {
             let promised = input.held_with(piece.len(), packet.len());
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_has_been_processed_makes_room_for_what_comes() {
-        let mut input = Input::from_bytes(vec![1; 1_000], Now(0));
+        let mut input = InputBuffer::from_bytes(vec![1; 1_000], Now(0));
         input.advance(700);
         assert_eq!((input.bytes().len(), input.held()), (300, 1_000));
         input.extend(&[2; 700], 0);

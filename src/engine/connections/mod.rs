@@ -8,22 +8,22 @@
 //! | `output` | outboxes and their way to the executor |
 //! | `reading` | reasons for which a socket is not read |
 //! | `turns` | connections that continue in a later turn, because the budget of this one was spent |
-//! | `input_buffer`, `input_bounds` | input that cannot be processed yet, and how much of it may wait |
+//! | `input_buffer`, `waiting_input` | input that cannot be processed yet |
 //! | `pending_acks` | acknowledgements that wait for other cores or the store |
 //! | `rate_limit`, `time_limits` | what a client may send in a second, and how long it may be silent |
-//! | `stream_end` | the end of what a peer sends |
+//! | `ending` | how a connection ends, and whether something is left to do before |
 
 pub mod connection;
-pub(in crate::engine) mod input_bounds;
+pub(in crate::engine) mod ending;
 pub mod input_buffer;
 mod output;
 pub(in crate::engine) mod pending_acks;
 pub(in crate::engine) mod rate_limit;
-pub(in crate::engine) mod reading;
+mod reading;
 mod slots;
-pub(in crate::engine) mod stream_end;
 mod time_limits;
 mod turns;
+mod waiting_input;
 
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
@@ -34,15 +34,17 @@ use crate::base::metrics::Metrics;
 use crate::base::send_buffer::SendBuffer;
 use crate::config::Limits;
 use crate::engine::action::Action;
+use crate::engine::cause::Cause;
 use crate::engine::connections::connection::Connection;
 use crate::engine::connections::output::Output;
 use crate::engine::connections::pending_acks::SpareAnswers;
 use crate::engine::connections::slots::Slots;
 use crate::engine::connections::time_limits::Overdue;
 use crate::engine::connections::turns::Turns;
-use crate::engine::timeouts::Timers;
+use crate::engine::timers::Timers;
 use crate::resources::gauges::{Ledger, Place};
 use crate::wire::ReasonCode;
+use crate::wire::violation::Violation;
 
 /// The connections of one core, and what the executor is asked to do for them. Knows no session and no
 /// topic.
@@ -58,11 +60,13 @@ pub(in crate::engine) struct Connections {
     output: Output,
     turns: Turns,
     /// Connections to close at the end of the turn, and the reason to send.
-    to_close: Vec<(ConnectionId, ReasonCode)>,
+    to_close: Vec<(ConnectionId, ReasonCode, Cause)>,
     overdue: Overdue,
     spare_answers: SpareAnswers,
     /// When the CONNECTs came that are answered in this turn; empty unless statistics are taken.
     connacks: Vec<Now>,
+    /// Memory for the topic of a PUBLISH that has a Topic Alias.
+    alias_topic: String,
     counts: Counts,
     place: Place,
 }
@@ -73,7 +77,6 @@ struct Counts {
     packets_sent: u64,
     bytes_sent: u64,
     publishers_paused: u64,
-
     inputs_deferred: u64,
 }
 
@@ -91,6 +94,7 @@ impl Connections {
             overdue: Overdue::default(),
             spare_answers: SpareAnswers::default(),
             connacks: Vec::new(),
+            alias_topic: String::new(),
             counts: Counts::default(),
             place,
         }
@@ -121,7 +125,7 @@ impl Connections {
         self.ledger().release(connection.bytes_charged());
         self.ledger().change_input(connection.input_bytes(), 0);
         // A CONNACK that still waits for the store is a promise that was not made.
-        let last = connection.outbox.take().filter(|_| !connection.is_gated);
+        let last = connection.outbox.take().filter(|_| !connection.is_withheld);
         (connection, last)
     }
 
@@ -210,6 +214,12 @@ impl Connections {
         self.round
     }
 
+    /// The number of the latest generation, with the round: a later one is higher.
+    #[cfg(feature = "admin")]
+    pub fn latest_generation(&self) -> u64 {
+        u64::from(self.round) << 32 | u64::from(self.generation)
+    }
+
     /// Continues after the highest session number of an earlier process.
     pub fn resume_generations(&mut self, session_max: u64) {
         self.round = self.round.max((session_max >> 32) as u32);
@@ -236,12 +246,12 @@ impl Connections {
     }
 
     /// Closes a connection at the end of the turn, with this reason.
-    pub fn close_later(&mut self, id: ConnectionId, reason: ReasonCode) {
-        self.to_close.push((id, reason));
+    pub fn close_later(&mut self, id: ConnectionId, reason: ReasonCode, cause: Cause) {
+        self.to_close.push((id, reason, cause));
     }
 
     /// The next connection to close.
-    pub fn next_to_close(&mut self) -> Option<(ConnectionId, ReasonCode)> {
+    pub fn next_to_close(&mut self) -> Option<(ConnectionId, ReasonCode, Cause)> {
         self.to_close.pop()
     }
 
@@ -260,6 +270,39 @@ impl Connections {
     /// When the CONNECTs came that were answered since the last call.
     pub fn take_connacks(&mut self) -> impl Iterator<Item = Now> + '_ {
         self.connacks.drain(..)
+    }
+
+    /// The topic of a PUBLISH with a Topic Alias. A `topic` that is not empty is noted for the alias;
+    /// while memory `is_full`, only if it is not longer than the one before. [`Self::recycle_topic`] brings
+    /// the memory back.
+    pub fn resolve_alias(
+        &mut self,
+        id: ConnectionId,
+        alias: u16,
+        topic: &str,
+        is_full: bool,
+    ) -> Result<String, Violation> {
+        let aliases = &self.slots[id].extra.get_or_insert_default().incoming_aliases;
+        if !topic.is_empty() {
+            if is_full && topic.len() > aliases.topic(alias).map_or(0, str::len) {
+                return Err(Violation::TopicAliasesTooLarge);
+            }
+            self.edit(id, |connection| {
+                connection.extra.get_or_insert_default().incoming_aliases.set(alias, topic);
+            });
+        }
+        let aliases = &self.slots[id].extra.get_or_insert_default().incoming_aliases;
+        let known = aliases.topic(alias).ok_or(Violation::TopicAliasUnknown)?;
+        let mut resolved = std::mem::take(&mut self.alias_topic);
+        resolved.clear();
+        resolved.push_str(known);
+        Ok(resolved)
+    }
+
+    /// Brings back the memory of [`Self::resolve_alias`].
+    #[inline]
+    pub fn recycle_topic(&mut self, topic: String) {
+        self.alias_topic = topic;
     }
 
     /// Copies the counters and gauges of connections.

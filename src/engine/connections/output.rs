@@ -6,8 +6,9 @@ use crate::base::send_buffer::SendBuffer;
 use crate::engine::action::Action;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::Connection;
+use crate::resources::gauges::Ledger;
 use crate::transport::{Scratch, Transport};
-use crate::wire::Packet;
+use crate::wire::{Ack, Packet, PacketIdentifier, ReasonCode};
 
 /// The connections with something to send, and memory for what they send.
 #[derive(Debug, Default)]
@@ -25,6 +26,33 @@ pub(super) struct Output {
     broken: Vec<ConnectionId>,
     /// For what goes through transports.
     scratch: Scratch,
+}
+
+/// Bytes that wait to be taken by a client and are on the ledger of its core: those of the last turn's end, less what
+/// was written since.
+#[derive(Debug, Default)]
+pub(super) struct OutputCharge(usize);
+
+impl OutputCharge {
+    /// Charges for all of `pending` bytes.
+    #[inline]
+    fn raise(&mut self, ledger: &Ledger, pending: usize) {
+        ledger.charge(pending.saturating_sub(self.0));
+        self.0 = self.0.max(pending);
+    }
+
+    /// Releases bytes that do not wait any more.
+    #[inline]
+    fn lower(&mut self, ledger: &Ledger, bytes: usize) {
+        self.0 -= bytes;
+        ledger.release(bytes);
+    }
+
+    /// Bytes on the ledger.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.0
+    }
 }
 
 impl Output {
@@ -76,8 +104,13 @@ impl Connections {
     /// Appends a packet, unless it is larger than the client takes [MQTT-3.1.2-24]; whether it did.
     pub fn send_fitting(&mut self, id: ConnectionId, packet: &Packet<'_>) -> bool {
         let connection = &self.slots[id];
+        let version = connection.version;
+        if connection.packet_bytes_max == u32::MAX {
+            self.send(id, |out| packet.encode(version, out));
+            return true;
+        }
         let mut bytes = Vec::new();
-        packet.encode(connection.version, &mut bytes);
+        packet.encode(version, &mut bytes);
         let fits = bytes.len() <= connection.packet_bytes_max as usize;
         if fits {
             self.send(id, |out| out.extend_from_slice(&bytes));
@@ -85,10 +118,29 @@ impl Connections {
         fits
     }
 
+    /// Appends PUBREL.
+    pub fn send_pubrel(
+        &mut self,
+        id: ConnectionId,
+        identifier: PacketIdentifier,
+        reason: ReasonCode,
+    ) {
+        let version = self.slots[id].version;
+        let ack = Ack::new(identifier, reason);
+        self.send(id, |out| Packet::Pubrel(ack).encode(version, out));
+    }
+
     /// Counts packets that were appended to outboxes as bytes.
     #[inline]
     pub fn count_packets(&mut self, packets: u64) {
         self.counts.packets_sent += packets;
+    }
+
+    /// The connection whose output [`Self::next_send`] gives to the executor next.
+    pub fn next_to_send(&self) -> Option<ConnectionId> {
+        let Output { dirty, served, .. } = &self.output;
+        let sends = |id: &&ConnectionId| self.slots.get(**id).is_some_and(Connection::sends_now);
+        dirty[*served..].iter().find(sends).copied()
     }
 
     /// The next buffer to send, if any connection has one and the executor has none of it.
@@ -98,13 +150,12 @@ impl Connections {
             let Some(connection) = self.slots.get_mut(id) else { continue };
             connection.is_dirty = false;
             let pending = connection.pending_bytes();
-            self.place.ledger().charge(pending.saturating_sub(connection.charged));
-            connection.charged = connection.charged.max(pending);
+            connection.charged.raise(self.place.ledger(), pending);
             if connection.is_deaf() {
                 connection.outbox = None; // the peer cannot read it
                 continue;
             }
-            if connection.is_sending || connection.is_gated {
+            if connection.is_sending || connection.is_withheld {
                 continue; // sent later, when the executor returns its buffer or the store has the session
             }
             if connection.transport.is_some() {
@@ -143,8 +194,7 @@ impl Connections {
             output.broken.push(id);
         }
         // The wrapped bytes count, which are more than the plain ones that waited.
-        place.ledger().charge(wrapped.len().saturating_sub(connection.charged));
-        connection.charged = connection.charged.max(wrapped.len());
+        connection.charged.raise(place.ledger(), wrapped.len());
         let send = (!wrapped.is_empty()).then(|| connection.give_to_executor(id, wrapped));
         output.recycle(rest);
         send
@@ -159,7 +209,8 @@ impl Connections {
         }
         let Some(connection) = self.slots.get_mut(id) else { return };
         connection.sending -= bytes;
-        connection.charged -= bytes;
+        connection.charged.lower(self.place.ledger(), bytes);
+        connection.traffic.note_sent(bytes);
         if let Some(congestion) = connection.congestion_mut() {
             congestion.taken += bytes as u64;
         }
@@ -170,17 +221,15 @@ impl Connections {
                 self.output.mark_dirty(id, connection);
             }
         }
-        self.ledger().release(bytes);
     }
 
     /// Nothing can be sent to the peer any more: the executor has dropped what it had to write.
-    pub(super) fn drop_unsent(&mut self, id: ConnectionId) {
+    pub fn drop_unsent(&mut self, id: ConnectionId) {
         let Some(connection) = self.slots.get_mut(id) else { return };
         let unsent = std::mem::take(&mut connection.sending);
-        connection.charged -= unsent;
+        connection.charged.lower(self.place.ledger(), unsent);
         connection.is_sending = false;
         self.output.mark_dirty(id, connection);
-        self.ledger().release(unsent);
     }
 
     /// Lets the transport of a connection do something, with scratch memory; the ledger follows what it
@@ -227,16 +276,16 @@ impl Connections {
     }
 
     /// Withholds the output of a connection, its CONNACK first, until records are stored.
-    pub fn close_gate(&mut self, id: ConnectionId) {
+    pub fn withhold_output(&mut self, id: ConnectionId) {
         if let Some(connection) = self.slots.get_mut(id) {
-            connection.is_gated = true;
+            connection.is_withheld = true;
         }
     }
 
     /// The records are stored: the output of the connection is sent.
-    pub fn open_gate(&mut self, id: ConnectionId) {
+    pub fn release_output(&mut self, id: ConnectionId) {
         let Some(connection) = self.slots.get_mut(id) else { return };
-        connection.is_gated = false;
+        connection.is_withheld = false;
         if connection.has_something_to_send() {
             self.output.mark_dirty(id, connection);
         }
@@ -253,6 +302,13 @@ impl Connection {
         self.is_sending = true;
         self.sending = buffer.len();
         Action::Send { connection: id, buffer }
+    }
+
+    /// Whether the outbox leaves in this turn.
+    fn sends_now(&self) -> bool {
+        let is_offloading = self.transport.as_ref().is_some_and(|of| of.is_offloading());
+        let waits = self.is_sending || self.is_withheld || is_offloading;
+        self.outbox.is_some() && !waits && !self.is_deaf()
     }
 
     fn has_something_to_send(&self) -> bool {

@@ -6,14 +6,11 @@
 use std::collections::VecDeque;
 
 use crate::base::clock::Now;
-use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::ids::ConnectionId;
 use crate::base::limits;
-use crate::engine::Engine;
 use crate::engine::connections::Connections;
-use crate::engine::mesh::Mesh;
-use crate::engine::mesh::lanes::Awaited;
 use crate::resources::gauges::{Charge, Ledger};
-use crate::wire::{Ack, Packet, PacketIdentifier, Suback, Unsuback, UserProperties};
+use crate::wire::{Ack, PacketIdentifier, Suback, Unsuback, UserProperties};
 
 /// How many empty lines are kept to use again.
 const SPARE_ANSWERS_MAX: usize = 256;
@@ -109,7 +106,7 @@ impl Answers {
     }
 
     /// Notes a receipt for an answer; after the last one returns the Packet Identifier to log as received.
-    fn note_receipt(&mut self, answer: u64) -> Option<PacketIdentifier> {
+    pub(in crate::engine) fn note_receipt(&mut self, answer: u64) -> Option<PacketIdentifier> {
         let waiting = answer.checked_sub(self.first).and_then(|n| self.line.get_mut(n as usize));
         // An answer that has left waits for nothing.
         let waiting = waiting?;
@@ -119,7 +116,7 @@ impl Answers {
         receives
     }
 
-    fn pop_ready(&mut self) -> Option<Answer> {
+    pub(in crate::engine) fn pop_ready(&mut self) -> Option<Answer> {
         let ready = self.line.pop_front_if(|waiting| waiting.receipts == 0)?;
         self.first += 1;
         self.pubrecs -= usize::from(matches!(ready.answer, Answer::Pubrec(_)));
@@ -128,108 +125,27 @@ impl Answers {
     }
 }
 
-impl Engine {
-    /// Sends an answer once a receipt has come for each lane that `awaits` names, and the store has what
-    /// the answer promises.
-    pub(in crate::engine) fn answer(
-        &mut self,
-        id: ConnectionId,
-        answer: Answer,
-        promise: Promise,
-        mut awaits: impl FnMut(&mut Mesh, CoreId, Awaited) -> bool,
-    ) {
-        let (number, is_first) = self.connections.next_answer(id);
-        let awaited = Awaited { connection: id, answer: number };
-        let mut receipts = 0;
-        if !self.mesh.is_alone() {
-            for core in self.place.others() {
-                receipts += u32::from(awaits(&mut self.mesh, core, awaited));
-            }
-        }
-        if promise.fans_out && !self.router.fan_outs().is_empty() {
-            self.router.await_last_fan_out(awaited);
-            receipts += 1;
-        }
-        let mut promise = promise;
-        if receipts == 0
-            && let Some(identifier) = promise.receives.take()
-        {
-            // Together with its deliveries: no other core has any that it may not have stored.
-            promise.batch = self.log_received(id, identifier).or(promise.batch);
-        }
-        if let Some(batch) = promise.batch.filter(|&batch| !self.durability.is_stored(batch)) {
-            self.durability.await_stored(batch, awaited);
-            receipts += 1;
-        }
-        let Promise { receives, .. } = promise;
-        if receipts == 0 && is_first {
-            return self.send_answer(id, answer);
-        }
-        self.connections.line_up(id, Waiting { answer, receipts, receives });
-    }
-
-    /// Logs that a QoS 2 message was received; the batch that must be stored, if there is one.
-    fn log_received(&mut self, id: ConnectionId, identifier: PacketIdentifier) -> Option<u64> {
-        let session = &mut self.sessions[self.connections.get(id)?.session()?];
-        self.durability.append_received(session, identifier, &mut self.mesh)
-    }
-
-    fn send_answer(&mut self, id: ConnectionId, answer: Answer) {
-        let version = self.connections[id].version;
-        let is_suback = matches!(answer, Answer::Suback { .. });
-        self.connections.send(id, |out| match &answer {
-            Answer::Puback(ack) => Packet::Puback(ack.clone()).encode(version, out),
-            Answer::Pubrec(ack) => Packet::Pubrec(ack.clone()).encode(version, out),
-            Answer::Pubrel(ack) => Packet::Pubrel(ack.clone()).encode(version, out),
-            Answer::Pubcomp(ack) => Packet::Pubcomp(ack.clone()).encode(version, out),
-            Answer::Unsuback { packet_identifier, reasons } => {
-                Packet::Unsuback(unsuback(*packet_identifier, reasons)).encode(version, out);
-            }
-            Answer::Suback { packet_identifier, reasons } => {
-                Packet::Suback(suback(*packet_identifier, reasons)).encode(version, out);
-            }
-        });
-        if is_suback {
-            // Retained messages follow it.
-            self.pump(id);
-        }
-    }
-
-    /// A receipt came for which an answer waited.
-    pub(in crate::engine) fn note_awaited(&mut self, awaited: Awaited) {
-        let id = awaited.connection;
-        let Some(answers) = self.connections.answers_of(id) else { return };
-        if let Some(identifier) = answers.note_receipt(awaited.answer) {
-            // Not before: what is sent again after a crash must reach the others.
-            if let Some(batch) = self.log_received(id, identifier) {
-                return self.durability.await_stored(batch, awaited);
-            }
-            if let Some(answers) = self.connections.answers_of(id) {
-                answers.note_receipt(awaited.answer);
-            }
-        }
-        while let Some(answer) = self.connections.answers_of(id).and_then(Answers::pop_ready) {
-            self.send_answer(id, answer);
-        }
-        self.connections.note_answers_left(id, self.now);
-    }
-}
-
 impl Connections {
     /// The number of the next answer to a client, and whether no other waits before it.
-    fn next_answer(&mut self, id: ConnectionId) -> (u64, bool) {
+    pub fn next_answer(&mut self, id: ConnectionId) -> (u64, bool) {
         self.answers_of(id).map_or((0, true), |answers| {
             (answers.first + answers.line.len() as u64, answers.line.is_empty())
         })
     }
 
     /// Adds an answer that has to wait. A client for which many wait is not read.
-    fn line_up(&mut self, id: ConnectionId, waiting: Waiting) {
+    pub fn line_up(
+        &mut self,
+        id: ConnectionId,
+        answer: Answer,
+        receipts: u32,
+        receives: Option<PacketIdentifier>,
+    ) {
         let Self { slots, spare_answers, place, .. } = self;
         let Some(connection) = slots.get_mut(id) else { return };
         let spare = || spare_answers.0.pop().unwrap_or_default();
         let answers = connection.answers.get_or_insert_with(spare);
-        answers.push(waiting, place.ledger());
+        answers.push(Waiting { answer, receipts, receives }, place.ledger());
         if answers.line.len() >= limits::ANSWERS_MAX && !answers.holds {
             answers.holds = true;
             self.pause_reading(id);
@@ -237,7 +153,7 @@ impl Connections {
     }
 
     /// Answers have left: a client that was not read for their number is read again.
-    fn note_answers_left(&mut self, id: ConnectionId, now: Now) {
+    pub fn note_answers_left(&mut self, id: ConnectionId, now: Now) {
         let Some(answers) = self.answers_of(id) else { return };
         let is_empty = answers.line.is_empty();
         if answers.holds && answers.line.len() <= limits::ANSWERS_MAX / 2 {
@@ -267,7 +183,7 @@ impl Connections {
         self.answers_of(id).map_or(0, |answers| answers.pubrecs)
     }
 
-    fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {
+    pub fn answers_of(&mut self, id: ConnectionId) -> Option<&mut Answers> {
         self.get_mut(id)?.answers.as_deref_mut()
     }
 }

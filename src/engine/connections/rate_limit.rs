@@ -7,7 +7,7 @@ use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 use crate::config::Protection;
 use crate::engine::connections::Connections;
-use crate::engine::timeouts::{Timer, Timers};
+use crate::engine::timers::{Timer, Timers};
 use crate::wire::PacketType;
 
 /// A token, in millionths.

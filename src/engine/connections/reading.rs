@@ -8,19 +8,25 @@ use crate::base::ids::ConnectionId;
 use crate::base::limits;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold};
-use crate::engine::timeouts::Timers;
-use crate::engine::{Action, Engine, Timer};
+use crate::engine::timers::Timers;
+use crate::engine::{Action, Timer};
 
 impl Connection {
     /// Whether input must wait.
     #[inline]
     pub(in crate::engine) fn is_held(&self) -> bool {
-        self.holders > 0 || self.holds.holds_input()
+        self.read_holds > 0 || self.holds.holds_input()
+    }
+
+    /// Bytes that were read and are not processed yet.
+    fn unprocessed_bytes(&self) -> usize {
+        let waiting = self.transport.as_ref().map_or(0, |transport| transport.waiting_bytes());
+        self.input().len() + waiting
     }
 
     /// Whether the executor reads the socket.
     fn is_read(&self) -> bool {
-        self.holders == 0 && self.holds.is_empty()
+        self.read_holds == 0 && self.holds.is_empty()
     }
 }
 
@@ -29,8 +35,8 @@ impl Connections {
     pub fn pause_reading(&mut self, publisher: ConnectionId) {
         let Some(connection) = self.slots.get_mut(publisher) else { return };
         let was_read = connection.is_read();
-        connection.holders += 1;
-        if connection.holders == 1 {
+        connection.read_holds += 1;
+        if connection.read_holds == 1 {
             self.counts.publishers_paused += 1;
         }
         if was_read {
@@ -41,8 +47,8 @@ impl Connections {
     /// Reads a publisher's socket again, after what it had sent already.
     pub fn resume_reading(&mut self, publisher: ConnectionId, now: Now) {
         let Some(connection) = self.slots.get_mut(publisher) else { return };
-        let Some(left) = connection.holders.checked_sub(1) else { return };
-        connection.holders = left;
+        let Some(left) = connection.read_holds.checked_sub(1) else { return };
+        connection.read_holds = left;
         if left == 0 {
             self.continue_reading(publisher, now);
         }
@@ -96,7 +102,7 @@ impl Connections {
 
     /// The memory bound is reached: a publisher is not read for a while.
     pub fn rest_for_memory(&mut self, publisher: ConnectionId, timers: &mut Timers, now: Now) {
-        if self.slots.get(publisher).is_none_or(|connection| connection.holders > 0) {
+        if self.slots.get(publisher).is_none_or(|connection| connection.read_holds > 0) {
             return;
         }
         self.pause_reading(publisher);
@@ -131,7 +137,7 @@ impl Connections {
     /// is read.
     pub fn defer_input(&mut self, id: ConnectionId) {
         let Some(connection) = self.slots.get(id) else { return };
-        if connection.stash().len() > limits::READ_AHEAD_BYTES
+        if connection.unprocessed_bytes() > limits::READ_AHEAD_BYTES
             && !connection.holds.has(Hold::Backlog)
         {
             self.hold(id, Hold::Backlog);
@@ -139,72 +145,12 @@ impl Connections {
     }
 
     /// Reads a connection again once little of its input is kept.
-    fn release_backlog(&mut self, id: ConnectionId, is_spent: bool, now: Now) {
+    pub fn release_backlog(&mut self, id: ConnectionId, is_spent: bool, now: Now) {
         let Some(connection) = self.slots.get(id) else { return };
         // With budget left, kept input is the start of a packet of any length, whose rest has not arrived.
         let is_start = !connection.is_held() && !is_spent;
-        if is_start || connection.stash().len() <= limits::READ_AHEAD_BYTES {
+        if is_start || connection.unprocessed_bytes() <= limits::READ_AHEAD_BYTES {
             self.release_hold(id, Hold::Backlog, now);
-        }
-    }
-}
-
-impl Engine {
-    /// Whether the budget of this turn is spent: what arrives now is kept for a later one, and is better
-    /// left where it is.
-    pub fn has_spent_turn(&self) -> bool {
-        self.work.is_spent()
-    }
-
-    /// Stops reading a client that does not read its answers, as its packets would only add to them;
-    /// whether it did.
-    pub(in crate::engine) fn holds_for_answers(&mut self, id: ConnectionId) -> bool {
-        let is_full = self.memory_is_full();
-        let outbox_bytes_max = self.config.limits.outbox_bytes_max as usize;
-        let Some(connection) = self.connections.get(id) else { return false };
-        let unsent = connection.outbox.as_ref().map_or(0, |outbox| outbox.len());
-        let (unsent_max, pending_max) = match is_full {
-            false => (limits::UNSENT_ANSWERS_BYTES_MAX, outbox_bytes_max),
-            true => (limits::UNSENT_ANSWERS_BYTES_MIN, limits::UNSENT_ANSWERS_BYTES_MIN),
-        };
-        if unsent <= unsent_max || connection.pending_bytes() <= pending_max {
-            return false;
-        }
-        // While the executor has no buffer, the answers do not wait for the client. A client that is gone
-        // reads nothing any more.
-        if !connection.is_sending || connection.is_deaf() {
-            return false;
-        }
-        self.metrics.clients_unread += 1;
-        self.connections.hold(id, Hold::Answers);
-        true
-    }
-
-    /// Continues a connection that had more to do than one turn allows.
-    pub(in crate::engine) fn continue_reading(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(id) else { return };
-        self.work.spend(1);
-        if connection.holds.has(Hold::Job) && !self.continue_job(id) {
-            return self.connections.mark_ready(id);
-        }
-        self.continue_admitting(id);
-        let Some(connection) = self.connections.get(id) else { return };
-        if connection.is_held() {
-            self.end_if_served(id);
-            return;
-        }
-        if self.holds_for_answers(id) {
-            return;
-        }
-        self.take_in(id, &[]);
-        let Some(connection) = self.connections.get(id) else { return };
-        let (is_open, is_ready) = (connection.session().is_some(), connection.is_ready);
-        self.connections.release_backlog(id, self.work.is_spent(), self.now);
-        if is_open {
-            self.after_progress(id);
-        }
-        if !is_ready {
-            self.end_if_served(id);
         }
     }
 }

@@ -13,12 +13,12 @@ use crate::base::clock::{Deadline, Now};
 use crate::base::ids::ConnectionId;
 use crate::base::limits;
 use crate::config::{Limits, Protection};
-use crate::engine::Engine;
+use crate::engine::Config;
+use crate::engine::cause::Cause;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold};
-use crate::engine::packets::disconnect::Ending;
-use crate::engine::timeouts::{Timer, Timers};
-use crate::wire::{self, Frame, ReasonCode};
+use crate::engine::timers::{Timer, Timers};
+use crate::wire::{self, Frame};
 
 /// Connections whose time is up by the clock.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Overdue {
     }
 
     /// Until when nobody is judged for a limit of `limit`, if that lies ahead.
-    fn patience(&self, now: Now, limit: Duration) -> Option<Deadline> {
+    fn grace(&self, now: Now, limit: Duration) -> Option<Deadline> {
         let most = Duration::from_millis(limits::PATIENCE_MS);
         let until = self.returned.after(self.away.min(most).min(limit));
         (!until.is_due(now)).then_some(until)
@@ -64,16 +64,38 @@ impl Connection {
         let is_unwrapped_later = self.transport.as_ref().is_some_and(|t| t.is_waiting());
         let ours = [Hold::Backlog, Hold::Decision, Hold::Job];
         is_unwrapped_later
-            || self.holders > 0
+            || self.read_holds > 0
             || ours.iter().any(|&hold| self.holds.has(hold))
-            || self.is_ready && !self.stash().is_empty()
+            || self.is_ready && !self.input().is_empty()
     }
 }
 
 impl Connections {
     /// The connections whose time is up.
-    pub fn overdue(&self) -> impl Iterator<Item = ConnectionId> {
+    pub fn overdue(&self) -> impl ExactSizeIterator<Item = ConnectionId> {
         self.overdue.list.iter().map(|&(id, _)| id)
+    }
+
+    /// Removes the next connection from the list of those whose time is up; whether it is late although
+    /// everything that had come is read.
+    pub fn check_next_overdue(
+        &mut self,
+        config: &Config,
+        timers: &mut Timers,
+        now: Now,
+    ) -> Option<(ConnectionId, Option<Cause>)> {
+        let (id, limit) = self.overdue.list.pop_front()?;
+        let is_late = match limit {
+            Limit::Silence => self.is_silent(id, &config.limits, timers, now),
+            Limit::Packet { bytes } => self.is_packet_late(id, bytes, config, timers, now),
+        };
+        let is_admitted = self.slots.get(id).is_some_and(|of| of.session().is_some());
+        let cause = match limit {
+            _ if !is_admitted => Cause::ConnectTimeout,
+            Limit::Silence => Cause::KeepAliveTimeout,
+            Limit::Packet { .. } => Cause::PacketTimeout,
+        };
+        Some((id, is_late.then_some(cause)))
     }
 
     /// Whether the time of a connection is up.
@@ -130,7 +152,7 @@ impl Connections {
         let Some((deadline, limit)) = connection.silence_limit(limits, now) else { return false };
         let later = match deadline.is_due(now) {
             false => Some(deadline),
-            true => self.overdue.patience(now, limit),
+            true => self.overdue.grace(now, limit),
         };
         if let Some(later) = later {
             timers.arm_connection(now, id, connection, later);
@@ -144,7 +166,6 @@ impl Connections {
                 timers.arm_connection(now, id, connection, now.after(limit));
                 return false;
             }
-            tracing::debug!(limit_s = limit.as_secs(), "no CONNECT within the time limit");
         }
         true
     }
@@ -168,16 +189,20 @@ impl Connections {
     pub fn check_packet(
         &mut self,
         id: ConnectionId,
-        (limits, protection): (&Limits, &Protection),
+        config: &Config,
         timers: &mut Timers,
         now: Now,
     ) {
         let Some(connection) = self.slots.get_mut(id) else { return };
-        let Some(deadline) = connection.packet_deadline(limits, protection, now) else { return };
+        if config.protection.packet_timeout_s == 0 {
+            // A reload has removed the limit.
+            return connection.timing.set_packet_timed(false);
+        }
+        let Some(deadline) = connection.packet_deadline(config, now) else { return };
         if !deadline.is_due(now) {
             return connection.check_packet_at(id, deadline, timers, now);
         }
-        let bytes = connection.stash().len();
+        let bytes = connection.input().len();
         self.overdue.list.push_back((id, Limit::Packet { bytes }));
     }
 
@@ -187,27 +212,30 @@ impl Connections {
         &mut self,
         id: ConnectionId,
         bytes: usize,
-        (limits, protection): (&Limits, &Protection),
+        config: &Config,
         timers: &mut Timers,
         now: Now,
     ) -> bool {
-        let limit_s = u64::from(protection.packet_timeout_s);
+        let limit_s = u64::from(config.protection.packet_timeout_s);
         let Some(connection) = self.slots.get_mut(id) else { return false };
-        let deadline = connection.packet_deadline(limits, protection, now);
+        if limit_s == 0 {
+            connection.timing.set_packet_timed(false);
+            return false;
+        }
+        let deadline = connection.packet_deadline(config, now);
         let Some(deadline) = deadline else { return false };
         let later = match deadline.is_due(now) {
             false => Some(deadline),
-            true => self.overdue.patience(now, Duration::from_secs(limit_s)),
+            true => self.overdue.grace(now, Duration::from_secs(limit_s)),
         };
         let later = later.or_else(|| {
-            let is_excused = connection.stash().len() > bytes && connection.excuse_stash(now);
+            let is_excused = connection.input().len() > bytes && connection.excuse_input(now);
             is_excused.then(|| now.after_s(limit_s))
         });
         if let Some(later) = later {
             connection.check_packet_at(id, later, timers, now);
             return false;
         }
-        tracing::debug!(limit_s, "a packet was not complete within the time limit");
         true
     }
 }
@@ -230,24 +258,19 @@ impl Connection {
     }
 
     /// When the packet that has begun has to be complete; none when none has begun.
-    fn packet_deadline(
-        &mut self,
-        limits: &Limits,
-        protection: &Protection,
-        now: Now,
-    ) -> Option<Deadline> {
-        let packet_bytes_max = self.packet_bytes_max(limits);
+    fn packet_deadline(&mut self, config: &Config, now: Now) -> Option<Deadline> {
+        let packet_bytes_max = self.packet_bytes_max(config);
         let is_incomplete =
-            matches!(wire::frame(self.stash(), packet_bytes_max), Ok(Frame::Incomplete { .. }));
+            matches!(wire::frame(self.input(), packet_bytes_max), Ok(Frame::Incomplete { .. }));
         if self.is_held() || self.is_ready || !is_incomplete {
             // The input waits for the server, not for the client.
-            self.restart_stash(now);
+            self.restart_input(now);
         }
-        let began = self.stash_began();
+        let began = self.input_began();
         if began.is_none() {
             self.timing.set_packet_timed(false);
         }
-        Some(began?.after_s(u64::from(protection.packet_timeout_s)))
+        Some(began?.after_s(u64::from(config.protection.packet_timeout_s)))
     }
 
     fn check_packet_at(
@@ -259,48 +282,5 @@ impl Connection {
     ) {
         self.timing.set_packet_timed(true);
         timers.arm_ahead(now, deadline, Timer::Packet(id));
-    }
-}
-
-impl Engine {
-    /// The connections whose time is up: their sockets must be read before the next call of
-    /// [`Self::handle_all_read`].
-    pub fn overdue(&self) -> impl Iterator<Item = ConnectionId> {
-        self.connections.overdue()
-    }
-
-    /// Whether the time of a connection is up.
-    pub fn has_overdue(&self) -> bool {
-        self.connections.has_overdue()
-    }
-
-    /// Since the last [`Self::handle_timeout`] the executor has asked for input, and has taken all that
-    /// had come: a client that is still overdue has sent nothing in time.
-    pub fn handle_all_read(&mut self, now: Now) {
-        if !self.has_overdue() {
-            return;
-        }
-        self.set_now(now);
-        let count = self.connections.overdue.list.len().min(limits::ENDED_PER_TURN_MAX);
-        for number in 0..count {
-            if number >= limits::TIMERS_PER_TURN_MIN && self.work.is_spent() {
-                break;
-            }
-            self.work.spend(1);
-            let Some((id, limit)) = self.connections.overdue.list.pop_front() else { break };
-            let Self { connections, config, timers, now, .. } = self;
-            let bounds = (&config.limits, &config.protection);
-            let is_late = match limit {
-                Limit::Silence => connections.is_silent(id, bounds.0, timers, *now),
-                Limit::Packet { bytes } => {
-                    connections.is_packet_late(id, bytes, bounds, timers, *now)
-                }
-            };
-            if is_late {
-                // [MQTT-3.1.2-22]
-                self.metrics.timeouts += 1;
-                self.end_connection(id, Ending::Server(ReasonCode::KeepAliveTimeout));
-            }
-        }
     }
 }

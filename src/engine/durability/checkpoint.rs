@@ -1,18 +1,20 @@
 //! Checkpoints: the complete state of this core is logged again, a part in each turn, so that the store
-//! can drop all older records.
+//! can drop all older records. The work of a part is bounded, and a large session takes several.
 
-use shards::{Cursor, ScanStep, SubscriberId, SubscriptionIndex};
+use shards::{Cursor, ScanStep, SubscriptionIndex};
 
 use crate::base::ids::{CoreId, SessionId};
-use crate::base::limits;
+use crate::engine::Engine;
 use crate::engine::durability::Durability;
+use crate::engine::durability::checkpoint_part::CheckpointPart;
+use crate::engine::durability::checkpoint_session::{Context, SessionRewrite};
+use crate::engine::durability::in_transit::TransitRewrite;
 use crate::engine::durability::journal::Journal;
-use crate::engine::durability::record_writer::subscribed;
+use crate::engine::durability::qos2_dedup::LoggedExchanges;
 use crate::engine::durability::wills;
 use crate::engine::mesh::Mesh;
 use crate::engine::retained::RetainedStore;
 use crate::engine::{retained, sys_topics};
-use crate::session::outbound::Logged;
 use crate::session::state::Session;
 use crate::session::table::SessionTable;
 use crate::storage::record::Record;
@@ -24,12 +26,17 @@ pub(in crate::engine) struct Checkpoint {
     /// Batches that the other cores must have stored before the checkpoint: for QoS 2 messages that came
     /// earlier, the store may then forget which sessions have them, as the messages count as received.
     barriers: Vec<(CoreId, u64)>,
-    /// The place of the next session.
+    /// The place of the next session, and how far it has been logged.
     session: usize,
+    rewrite: Option<SessionRewrite>,
+    /// How far the messages in transit have been logged; none after the last.
+    in_transit: Option<TransitRewrite>,
     /// The position in the retained messages.
     retained: Cursor,
     /// The next of the Wills left by a broker's end; none after the last.
     wills: Option<usize>,
+    /// How far the open QoS 2 exchanges have been logged.
+    exchanges: LoggedExchanges,
 }
 
 /// The state that a checkpoint logs.
@@ -48,8 +55,16 @@ impl Durability {
             && let Some(number) = self.journal.as_ref().and_then(|j| j.checkpoint_due())
         {
             self.checkpoints_begun = number;
-            let (barriers, retained, wills) = (mesh.barriers(), Cursor::default(), Some(0));
-            self.checkpoint = Some(Checkpoint { number, barriers, session: 0, retained, wills });
+            self.checkpoint = Some(Checkpoint {
+                number,
+                barriers: mesh.barriers(),
+                session: 0,
+                rewrite: None,
+                in_transit: Some(TransitRewrite::default()),
+                retained: Cursor::default(),
+                wills: Some(0),
+                exchanges: LoggedExchanges::default(),
+            });
         }
     }
 
@@ -60,68 +75,115 @@ impl Durability {
             && self.journal.as_ref().is_some_and(|j| j.bytes() == 0)
     }
 
-    /// Logs the next part of the state.
-    pub(super) fn write_checkpoint(&mut self, state: State<'_>) {
+    /// Logs the next part of the state; how many steps that took.
+    pub(super) fn write_checkpoint(&mut self, state: State<'_>) -> usize {
         let (Some(checkpoint), Some(journal)) = (&mut self.checkpoint, &mut self.journal) else {
-            return;
+            return 0;
         };
+        let mut part = CheckpointPart::new(self.checkpoint_bytes, journal);
         // No part is added while the records of current events fill the batch.
-        if journal.bytes() >= limits::CHECKPOINT_BYTES
-            || !state.mesh.are_receipted(&checkpoint.barriers)
-            || !checkpoint.log_sessions(journal, state.sessions, state.index)
-            || !checkpoint.log_retained(journal, state.retained, self.core, state.cores)
-        {
-            return;
+        if part.is_full(journal) || !state.mesh.are_receipted(&checkpoint.barriers) {
+            return 0;
         }
-        checkpoint.wills = checkpoint.wills.and_then(|from| self.left_wills.log(journal, from));
-        if checkpoint.wills.is_none() {
-            self.dedup.log(journal);
-            self.in_transit.log(journal);
+        journal.share_contents(true);
+        let mut is_done = checkpoint.log_sessions(journal, state.sessions, state.index, &mut part);
+        if is_done && let Some(up_to) = &mut checkpoint.in_transit {
+            is_done = self.in_transit.log(journal, up_to, &mut part);
+        }
+        journal.share_contents(false);
+        if is_done {
+            checkpoint.in_transit = None;
+            is_done = journal.write_shared_contents(&mut part)
+                && checkpoint.log_retained(journal, &state, self.core, &part);
+        }
+        if is_done && let Some(from) = checkpoint.wills {
+            checkpoint.wills = self.left_wills.log(journal, from, &mut part);
+            is_done = checkpoint.wills.is_none();
+        }
+        if is_done && self.dedup.log(journal, &mut checkpoint.exchanges, &mut part) {
             journal.end_checkpoint(checkpoint.number);
             self.checkpoint = None;
         }
+        self.journal.as_ref().map_or(0, |journal| part.steps(journal))
+    }
+}
+
+impl Engine {
+    /// For tests: a part of a checkpoint ends when its batch has so many bytes.
+    #[doc(hidden)]
+    pub fn cut_checkpoints(&mut self, bytes: usize) {
+        self.durability.checkpoint_bytes = bytes;
     }
 }
 
 impl Checkpoint {
-    /// Logs sessions, and then the messages of their deliveries; whether that was all.
+    /// Logs sessions; whether that was all.
     fn log_sessions(
         &mut self,
         journal: &mut Journal,
         sessions: &mut SessionTable,
         index: &SubscriptionIndex,
+        part: &mut CheckpointPart,
     ) -> bool {
-        let end = sessions.end();
-        journal.share_contents(true);
-        while self.session < end && journal.bytes() < limits::CHECKPOINT_BYTES {
-            let id = SessionId::new(self.session);
-            if let Some(session) = sessions.get_mut(id) {
-                log_session(journal, session, index, id.into(), self.number);
+        while self.session < sessions.end() {
+            if part.is_full(journal) {
+                return false;
             }
+            part.look_at(1);
+            let id = SessionId::new(self.session);
+            let context = Context { index, subscriber: id.into(), checkpoint: self.number };
+            if let Some(state) = sessions.get_mut(id)
+                && !self.log_session(journal, state, &context, part)
+            {
+                return false;
+            }
+            self.rewrite = None;
+            journal.abandon_rewrite();
             self.session += 1;
         }
-        journal.share_contents(false);
-        self.session >= end && journal.write_shared_contents(limits::CHECKPOINT_BYTES)
+        true
+    }
+
+    /// Logs a session; whether that was all.
+    fn log_session(
+        &mut self,
+        journal: &mut Journal,
+        state: &mut Session,
+        context: &Context<'_>,
+        part: &mut CheckpointPart,
+    ) -> bool {
+        if state.is_over() && state.number().is_some() {
+            // Messages of its shared subscriptions are on their way to other members, in this turn and the next ones.
+            return false;
+        }
+        if self.rewrite.is_none() {
+            wills::log_held(journal, state);
+            let Some(session) = state.number() else { return true };
+            self.rewrite = Some(SessionRewrite::begin(journal, state, session));
+        }
+        // The records of a later session in its place are younger than the checkpoint.
+        let rewrite = self.rewrite.as_mut().filter(|rewrite| rewrite.is_of(state));
+        rewrite.is_none_or(|rewrite| rewrite.log(journal, state, context, part))
     }
 
     /// Logs the retained messages that were published on this core; whether that was all.
     fn log_retained(
         &mut self,
         journal: &mut Journal,
-        retained: &RetainedStore,
+        state: &State<'_>,
         own: CoreId,
-        cores: u16,
+        part: &CheckpointPart,
     ) -> bool {
         let mut is_done = true;
         // A scan of "#" would leave out "$" topics, which clients may have too.
-        retained.scan_all(&mut self.retained, &mut |topic, stored| {
-            if journal.bytes() >= limits::CHECKPOINT_BYTES {
+        state.retained.scan_all(&mut self.retained, &mut |topic, stored| {
+            if part.is_full(journal) {
                 is_done = false;
                 return ScanStep::StopBefore;
             }
             // Every core has each message sooner or later; the core on which it was published is the
             // one sure to have it already.
-            let logged_by = retained::core_of(stored.stamp) % u64::from(cores);
+            let logged_by = retained::core_of(stored.stamp) % u64::from(state.cores);
             if logged_by == u64::from(own.0) && !sys_topics::is_ours(topic) {
                 match &stored.message {
                     Some(message) => {
@@ -134,53 +196,5 @@ impl Checkpoint {
             ScanStep::Next
         });
         is_done && self.retained.is_at_end()
-    }
-}
-
-/// Logs a session completely.
-fn log_session(
-    journal: &mut Journal,
-    state: &mut Session,
-    index: &SubscriptionIndex,
-    subscriber: SubscriberId,
-    checkpoint: u64,
-) {
-    wills::log_held(journal, state);
-    let Some(session) = state.number() else { return };
-    let expiry_interval_s = state.expiry_interval_s;
-    let client_identifier = state.client_identifier.as_str();
-    journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
-    if let Some(owner) = state.owner() {
-        journal.write(&Record::Owned { session, owner });
-    }
-    for &filter in &state.subscriptions {
-        if let Some(subscription) = index.get(filter, subscriber) {
-            journal.write(&subscribed(session, &index.text(filter), &subscription));
-        }
-    }
-    if let Some(inbound) = &mut state.inbound {
-        for packet_identifier in inbound.log_to_checkpoint(checkpoint) {
-            journal.write(&Record::Received { session, packet_identifier });
-        }
-    }
-    if let Some(outbound) = &mut state.outbound {
-        outbound.log_to_checkpoint(|logged| match logged {
-            Logged::Delivery(delivery, packet_identifier) => {
-                let shared = delivery.shared.map(|filter| index.text(filter));
-                delivery.kept =
-                    journal.write_delivery(session, delivery, packet_identifier, shared.as_deref());
-            }
-            Logged::Released(kept, packet_identifier) => {
-                let delivery = kept.number;
-                journal.write(&Record::Released { session, delivery, packet_identifier });
-            }
-        });
-    }
-    if state.connection.is_none() {
-        let expires = state.expires.map(|at| journal.wall_us(at));
-        let since_us = expires
-            .map_or(u64::MAX, |at| at.saturating_sub(u64::from(expiry_interval_s) * 1_000_000));
-        journal.write(&Record::Away { session, expiry_interval_s, since_us });
-        wills::log_delayed(journal, session, state);
     }
 }

@@ -7,21 +7,18 @@
 
 use std::collections::VecDeque;
 
-use crate::base::clock::Now;
 use crate::base::ids::CoreId;
-use crate::base::metrics::Drop as DropCause;
+use crate::engine::Engine;
 use crate::engine::connections::Connections;
+use crate::engine::draft::{Draft, Origin};
 use crate::engine::durability::Durability;
+use crate::engine::durability::checkpoint_part::CheckpointPart;
 use crate::engine::durability::journal::Journal;
 use crate::engine::mesh::Mesh;
-use crate::engine::routing::deliver::{Draft, Origin};
-use crate::engine::routing::fan_out::FanOuts;
-use crate::engine::{Engine, Timer};
+use crate::engine::routing::fan_outs::FanOuts;
 use crate::message::{Content, Message};
-use crate::resources::gauges::Ledger;
 use crate::session::outbound::{Delivery, Identifiers};
-use crate::storage::commit::RecordRef;
-use crate::storage::image;
+use crate::storage::commit::{RecordMark, RecordRef};
 use crate::storage::record::{DeliveryNumber, Record, SessionNumber};
 use crate::wire::Qos;
 
@@ -37,18 +34,18 @@ pub(in crate::engine) struct EndOnArrival(pub Vec<LoggedDelivery>);
 #[derive(Debug, Default)]
 pub(super) struct InTransit {
     /// The session under which they are logged, from the first one on.
-    session: Option<SessionNumber>,
+    pub(super) session: Option<SessionNumber>,
     /// By destination core, in the order of its lane.
     forwards: Vec<VecDeque<Forward>>,
     /// Wills, with what must have happened before they end.
-    wills: VecDeque<(Delivery, Barriers)>,
+    pub(super) wills: VecDeque<(Delivery, Barriers)>,
     /// Messages that were in transit when the last process ended.
-    restored: VecDeque<Forward>,
+    pub(super) restored: VecDeque<Forward>,
 }
 
 /// Events that a Will waits for.
 #[derive(Debug)]
-struct Barriers {
+pub(super) struct Barriers {
     /// The receipts of the cores that got the Will.
     receipts: Vec<(CoreId, u64)>,
     /// The number of fan-outs that must be complete on this core.
@@ -57,44 +54,104 @@ struct Barriers {
 
 /// A message in transit.
 #[derive(Debug)]
-struct Forward {
+pub(super) struct Forward {
     /// The shared subscription; none for a Will, which goes to all subscribers.
-    filter: Option<Box<str>>,
-    delivery: Delivery,
+    pub(super) filter: Option<Box<str>>,
+    pub(super) delivery: Delivery,
     /// The batch of the lane that contains the message.
-    batch: u64,
+    pub(super) batch: u64,
 }
 
 impl InTransit {
-    /// Logs all messages in transit, for a checkpoint.
-    pub(super) fn log(&mut self, journal: &mut Journal) {
-        let Some(session) = self.session else { return };
-        log_session(journal, session);
-        for forward in self.forwards.iter_mut().flatten().chain(&mut self.restored) {
-            let filter = forward.filter.as_deref();
-            forward.delivery.kept = journal.write_delivery(session, &forward.delivery, 0, filter);
+    /// Logs messages in transit again, each line from its end, for a checkpoint; whether that was all.
+    pub(super) fn log(
+        &mut self,
+        journal: &mut Journal,
+        up_to: &mut TransitRewrite,
+        part: &mut CheckpointPart,
+    ) -> bool {
+        let Some(session) = self.session else { return true };
+        let begin = || journal.begin_rewrite(session, NO_CLIENT, u32::MAX);
+        let mark = *up_to.mark.get_or_insert_with(begin);
+        while up_to.line < self.lines() {
+            let left = up_to.left.min(self.len(up_to.line));
+            up_to.left = left.saturating_sub(1);
+            if left == 0 {
+                (up_to.line, up_to.left) = (up_to.line + 1, usize::MAX);
+                continue;
+            }
+            if part.is_full(journal) {
+                up_to.left = left;
+                return false;
+            }
+            part.look_at(1);
+            let (delivery, filter) = self.get_mut(up_to.line, up_to.left);
+            if !delivery.record.is_since(mark, journal.number() as u32) {
+                delivery.record = journal.write_delivery(session, delivery, 0, filter);
+            }
         }
-        for (will, _) in &mut self.wills {
-            will.kept = journal.write_delivery(session, will, 0, None);
+        journal.end_rewrite();
+        true
+    }
+
+    fn lines(&self) -> usize {
+        2 + self.forwards.len()
+    }
+
+    /// The messages of a line: those of an earlier process, Wills, and then those to each core.
+    fn len(&self, line: usize) -> usize {
+        match line {
+            0 => self.restored.len(),
+            1 => self.wills.len(),
+            _ => self.forwards[line - 2].len(),
         }
+    }
+
+    /// A message of a line, with its shared subscription.
+    fn get_mut(&mut self, line: usize, place: usize) -> (&mut Delivery, Option<&str>) {
+        let forward = match line {
+            0 => &mut self.restored[place],
+            1 => return (&mut self.wills[place].0, None),
+            _ => &mut self.forwards[line - 2][place],
+        };
+        (&mut forward.delivery, forward.filter.as_deref())
     }
 }
 
+/// How far a checkpoint has logged the messages in transit.
+#[derive(Debug)]
+pub(super) struct TransitRewrite {
+    /// Where the first part begins in the journal.
+    mark: Option<RecordMark>,
+    line: usize,
+    /// The messages at the head of the line that are left.
+    left: usize,
+}
+
+impl Default for TransitRewrite {
+    fn default() -> Self {
+        Self { mark: None, line: 0, left: usize::MAX }
+    }
+}
+
+/// The Client Identifier of the session under which messages in transit are logged.
+const NO_CLIENT: &str = "";
+
 fn log_session(journal: &mut Journal, session: SessionNumber) {
-    let (client_identifier, expiry_interval_s) = ("", u32::MAX);
+    let (client_identifier, expiry_interval_s) = (NO_CLIENT, u32::MAX);
     journal.write(&Record::Session { session, client_identifier, expiry_interval_s });
 }
 
 impl Barriers {
     /// For the message that was forwarded last.
-    fn of_last_message(mesh: &mut Mesh, fan_outs: &FanOuts) -> Self {
+    pub(super) fn of_last_message(mesh: &mut Mesh, fan_outs: &FanOuts) -> Self {
         Self { receipts: mesh.barriers_of_reached(), fan_outs: fan_outs.begun() }
     }
 }
 
 impl Durability {
     /// The session under which messages in transit are logged.
-    fn transit_session(&mut self, connections: &mut Connections) -> SessionNumber {
+    pub(super) fn transit_session(&mut self, connections: &mut Connections) -> SessionNumber {
         match self.in_transit.session {
             Some(session) => session,
             None => {
@@ -115,7 +172,7 @@ impl Durability {
     }
 
     /// Logs a message in transit.
-    fn append_in_transit(
+    pub(super) fn append_in_transit(
         &mut self,
         session: SessionNumber,
         filter: Option<&str>,
@@ -128,10 +185,10 @@ impl Durability {
             retain,
             subscription_identifiers: Identifiers::None,
             shared: None,
-            kept: RecordRef::default(),
+            record: RecordRef::default(),
         };
         if let Some(journal) = &mut self.journal {
-            delivery.kept = journal.write_delivery(session, &delivery, 0, filter);
+            delivery.record = journal.write_delivery(session, &delivery, 0, filter);
         }
         delivery
     }
@@ -145,11 +202,11 @@ impl Durability {
         (draft, message): (&Draft<'_>, Message),
         batch: u64,
     ) -> EndOnArrival {
-        self.append_taken_by_group(draft.once, filter);
+        self.append_taken_by_group(draft.exchange, filter);
         let quality = (draft.content.qos, draft.retain);
         let delivery = self.append_in_transit(session, Some(filter), message, quality);
         let mut ended = draft.before.clone();
-        ended.push((session, delivery.kept.number));
+        ended.push((session, delivery.record.number));
         let (to, forwards) = (usize::from(to.0), &mut self.in_transit.forwards);
         if forwards.len() <= to {
             forwards.resize_with(to + 1, VecDeque::new);
@@ -175,7 +232,7 @@ impl Durability {
             while let Some(forward) =
                 line.pop_front_if(|forward| mesh.is_receipted(to, forward.batch))
             {
-                journal.end_delivery(session, forward.delivery.kept);
+                journal.end_delivery(session, forward.delivery.record);
             }
         }
         self.end_forwarded_wills(mesh, fan_outs);
@@ -189,29 +246,8 @@ impl Durability {
         while let Some((will, _)) = self.in_transit.wills.pop_front_if(|(_, barriers)| {
             fan_outs.have_ended(barriers.fan_outs) && mesh.are_receipted(&barriers.receipts)
         }) {
-            journal.end_delivery(session, will.kept);
+            journal.end_delivery(session, will.record);
         }
-    }
-
-    /// Restores the messages in transit of an earlier session; true when there are some to send again.
-    fn restore_in_transit(
-        &mut self,
-        session: SessionNumber,
-        of: &image::Session,
-        now: Now,
-        ledger: &Ledger,
-    ) -> bool {
-        for delivery in &of.queue {
-            let Some(content) = delivery.content.as_ref().and_then(|of| of.get()) else { continue };
-            let Some(message) = self.restore_message(content, now, ledger) else { continue };
-            let qos = Qos::try_from(delivery.qos).unwrap_or(Qos::AtLeastOnce);
-            let filter = delivery.shared.as_deref();
-            let quality = (qos, delivery.retain);
-            let delivery = self.append_in_transit(session, filter, message, quality);
-            let forward = Forward { filter: filter.map(Into::into), delivery, batch: 0 };
-            self.in_transit.restored.push_back(forward);
-        }
-        !self.in_transit.restored.is_empty()
     }
 }
 
@@ -230,7 +266,7 @@ impl Engine {
         if is_awaited || draft.content.qos == Qos::AtMostOnce || !self.durability.has_journal() {
             return None;
         }
-        let message = draft.message(self.place.ledger()).clone();
+        let message = draft.message(self.memory.ledger()).clone();
         let session = self.durability.transit_session(&mut self.connections);
         let batch = self.mesh.ask_receipt(to);
         Some(self.durability.append_forward(session, to, filter, (draft, message), batch))
@@ -248,68 +284,11 @@ impl Engine {
         if content.qos == Qos::AtMostOnce || is_over || !self.durability.has_journal() {
             return;
         }
-        let message = content.to_message(self.place.ledger());
+        let message = content.to_message(self.memory.ledger());
         let (session, quality) =
             (self.durability.transit_session(&mut self.connections), (content.qos, retain));
         let will = self.durability.append_in_transit(session, None, message, quality);
         let barriers = Barriers::of_last_message(&mut self.mesh, self.router.fan_outs());
         self.durability.in_transit.wills.push_back((will, barriers));
-    }
-
-    /// Restores what was in transit when the last process ended, logged under session `number`.
-    pub(super) fn restore_forwards(&mut self, number: SessionNumber, of: &image::Session) {
-        if !of.queue.is_empty() {
-            let session = self.durability.transit_session(&mut self.connections);
-            let ledger = self.place.ledger();
-            if self.durability.restore_in_transit(session, of, self.now, ledger) {
-                self.timers.arm(self.now.after_s(0), Timer::RestoredForwards);
-            }
-        }
-        self.durability.append(&Record::Ended { session: number });
-    }
-
-    /// Sends the restored messages again, now that every core knows the members on the others.
-    pub(in crate::engine) fn send_restored_forwards(&mut self) {
-        let session = self.durability.in_transit.session;
-        while let Some(forward) = self.durability.in_transit.restored.pop_front() {
-            let Forward { filter, delivery, .. } = forward;
-            let message = &delivery.message;
-            if message.is_expired(self.now) {
-                self.metrics.drops.add(DropCause::Expired, 1);
-            } else {
-                let mut draft = Draft::of(message, message.content(), delivery.retain);
-                if let Some(filter) = filter {
-                    draft.before.extend(session.map(|session| (session, delivery.kept.number)));
-                    self.share_again(&filter, &mut draft);
-                } else {
-                    let begun = self.router.fan_outs().begun();
-                    self.publish_again(&mut draft);
-                    if self.mesh.has_reached_any() || self.router.fan_outs().begun() > begun {
-                        let barriers =
-                            Barriers::of_last_message(&mut self.mesh, self.router.fan_outs());
-                        self.durability.in_transit.wills.push_back((delivery, barriers));
-                        continue;
-                    }
-                }
-            }
-            self.durability.append_end_of_delivery(session, delivery.kept);
-        }
-    }
-
-    fn share_again(&mut self, filter: &str, draft: &mut Draft<'_>) {
-        let subscription = self.router.shared_subscription(filter);
-        if self.deliver_to_group(&subscription, draft, &Origin::default(), None).is_none() {
-            self.metrics.drops.add(DropCause::Offline, 1);
-        }
-    }
-
-    /// Delivers a Will to all subscribers, some of which may have got it before a crash. Its copies for
-    /// shared subscriptions are forwards of their own.
-    fn publish_again(&mut self, draft: &mut Draft<'_>) {
-        self.mesh.begin_message();
-        self.deliver_here(draft, &Origin::default());
-        let recipients =
-            self.router.recipients(draft.content.topic, &self.sessions, &mut self.work);
-        self.forward(&recipients, draft, &Origin::default(), None);
     }
 }

@@ -12,10 +12,11 @@ use hashbrown::HashMap;
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
+use crate::engine::durability::checkpoint_part::CheckpointPart;
 use crate::engine::mesh::lanes::Awaited;
 use crate::message::{self, Message};
 use crate::session::outbound::{Delivery, Outbound};
-use crate::storage::commit::{JournalConfig, RecordBatch, RecordRef, StoreState};
+use crate::storage::commit::{JournalConfig, RecordBatch, RecordMark, RecordRef, StoreState};
 use crate::storage::record::{Content, Record, SessionNumber, checkpoint_content};
 
 /// A record in the open batch.
@@ -36,13 +37,17 @@ struct SharedContents {
     /// Whether the deliveries logged now are those of a checkpoint.
     is_on: bool,
     /// Messages with their numbers, by address. An entry keeps its message alive, so that no other
-    /// message can have the same address.
-    numbers: HashMap<usize, (Message, u64)>,
+    /// message can have the same address. Many small tables, of which one at a time grows or is freed; none while no
+    /// checkpoint logs sessions.
+    numbers: Vec<HashMap<usize, (Message, u64)>>,
     /// Messages that have not been logged yet.
     pending: VecDeque<(Message, u64)>,
     /// The number of messages since the process began.
     count: u64,
 }
+
+/// Tables of [`SharedContents::numbers`].
+const NUMBER_TABLES: usize = 256;
 
 /// The records of one core.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ pub(in crate::engine) struct Journal {
     /// follow each other.
     content: Option<(Message, u32)>,
     shared: SharedContents,
+    /// The session that a checkpoint is logging.
+    rewriting: Option<SessionNumber>,
     /// Batches handed over and not stored yet, with their bytes, and the sum of these bytes.
     under_way: VecDeque<(u64, usize)>,
     under_way_bytes: usize,
@@ -78,6 +85,17 @@ pub(in crate::engine) struct Journal {
     checkpoint: u64,
     /// The number of the last checkpoint that was handed over with a batch.
     checkpoint_handed_over: u64,
+}
+
+/// What has waited for the store and continues.
+#[derive(Debug)]
+pub(in crate::engine) enum ToContinue {
+    /// An answer is sent.
+    Answer(Awaited),
+    /// A connection's output is sent.
+    Connection(ConnectionId),
+    /// A publisher is read again.
+    Publisher(ConnectionId),
 }
 
 impl Journal {
@@ -94,6 +112,7 @@ impl Journal {
             stored: StoreState::default(),
             content: None,
             shared: SharedContents::default(),
+            rewriting: None,
             under_way: VecDeque::new(),
             under_way_bytes: 0,
             answers: VecDeque::new(),
@@ -230,22 +249,37 @@ impl Journal {
                 (u64::from(place), place)
             }
         };
-        let number = match delivery.kept.number {
+        let number = match delivery.record.number {
             0 => {
                 self.next_delivery += 1;
                 self.next_delivery - 1
             }
             number => number,
         };
-        let record = Record::Queued {
-            session,
-            delivery: number,
-            content,
-            qos: delivery.qos.into(),
-            retain: delivery.retain,
-            packet_identifier,
-            shared,
-            identifiers: delivery.subscription_identifiers.as_slice().into(),
+        let (qos, retain) = (delivery.qos.into(), delivery.retain);
+        let identifiers = delivery.subscription_identifiers.as_slice().into();
+        let delivery = number;
+        let record = match self.shared.is_on {
+            true => Record::Requeued {
+                session,
+                delivery,
+                content,
+                qos,
+                retain,
+                packet_identifier,
+                shared,
+                identifiers,
+            },
+            false => Record::Queued {
+                session,
+                delivery,
+                content,
+                qos,
+                retain,
+                packet_identifier,
+                shared,
+                identifiers,
+            },
         };
         if place != NO_CONTENT {
             self.entries[place as usize].uses += 1;
@@ -261,10 +295,39 @@ impl Journal {
         self.shared.is_on = is_on;
     }
 
+    /// A checkpoint begins to log a session; where its records begin.
+    pub(in crate::engine) fn begin_rewrite(
+        &mut self,
+        session: SessionNumber,
+        client_identifier: &str,
+        expiry_interval_s: u32,
+    ) -> RecordMark {
+        self.rewriting = Some(session);
+        self.write(&Record::Rewrite { session, client_identifier, expiry_interval_s });
+        RecordMark { batch: self.number as u32, place: self.entries.len() as u32 }
+    }
+
+    /// The checkpoint has logged the session completely.
+    pub(in crate::engine) fn end_rewrite(&mut self) {
+        if let Some(session) = self.rewriting.take() {
+            self.write(&Record::Rewritten { session });
+        }
+    }
+
+    /// The session that a checkpoint was logging has ended.
+    pub(in crate::engine) fn abandon_rewrite(&mut self) {
+        self.rewriting = None;
+    }
+
     /// The number of a content that a checkpoint logs once.
     fn shared_number(&mut self, message: &Message) -> u64 {
         let SharedContents { numbers, pending, count, .. } = &mut self.shared;
-        let (_, number) = numbers.entry(message.address()).or_insert_with(|| {
+        if numbers.is_empty() {
+            numbers.resize_with(NUMBER_TABLES, HashMap::new);
+        }
+        let address = message.address();
+        let table = &mut numbers[address / align_of::<u64>() / 8 % NUMBER_TABLES];
+        let (_, number) = table.entry(address).or_insert_with(|| {
             *count += 1;
             let number = checkpoint_content(self.core.0, *count);
             pending.push_back((message.clone(), number));
@@ -273,17 +336,20 @@ impl Journal {
         *number
     }
 
-    /// A checkpoint has logged all sessions: adds the contents of their deliveries until the open batch
-    /// has `bytes`; whether that was all.
-    pub(in crate::engine) fn write_shared_contents(&mut self, bytes: usize) -> bool {
-        self.shared.numbers = HashMap::new();
-        while self.open.len() < bytes
+    /// A checkpoint has logged all sessions: adds the contents of their deliveries; whether that was all.
+    pub(super) fn write_shared_contents(&mut self, part: &mut CheckpointPart) -> bool {
+        while !part.is_full(self)
+            && let Some(table) = self.shared.numbers.pop()
+        {
+            part.look_at(table.len());
+        }
+        while !part.is_full(self)
             && let Some((message, number)) = self.shared.pending.pop_front()
         {
             let content = self.content(&message.content());
             self.enter(&Record::Content { number, content }, NO_CONTENT, 1);
         }
-        self.shared.pending.is_empty()
+        self.shared.numbers.is_empty() && self.shared.pending.is_empty()
     }
 
     fn write_content(&mut self, message: &Message) -> u32 {
@@ -299,15 +365,16 @@ impl Journal {
         place
     }
 
-    /// A delivery has ended. A record of it that is still in the open batch is removed.
-    pub(in crate::engine) fn end_delivery(&mut self, session: SessionNumber, kept: RecordRef) {
-        if kept.number == 0 {
+    /// A delivery has ended. A record of it that is still in the open batch is removed, unless a checkpoint has logged
+    /// only a part of its session: then an earlier record counts if the process ends there.
+    pub(in crate::engine) fn end_delivery(&mut self, session: SessionNumber, record: RecordRef) {
+        if record.number == 0 {
             return;
         }
-        if kept.batch != self.number as u32 {
-            return self.write(&Record::Done { session, delivery: kept.number });
+        if record.batch != self.number as u32 || self.rewriting == Some(session) {
+            return self.write(&Record::Done { session, delivery: record.number });
         }
-        let entry = &mut self.entries[kept.place as usize];
+        let entry = &mut self.entries[record.place as usize];
         if entry.uses == 0 {
             return;
         }
@@ -327,9 +394,9 @@ impl Journal {
         session: Option<SessionNumber>,
         outbound: &mut Outbound,
     ) {
-        while let Some(kept) = outbound.pop_gone() {
+        while let Some(record) = outbound.pop_gone() {
             if let Some(session) = session {
-                self.end_delivery(session, kept);
+                self.end_delivery(session, record);
             }
         }
     }
@@ -366,21 +433,21 @@ impl Journal {
         self.publishers.push_back(publisher);
     }
 
-    /// The next publisher that need not wait any more.
-    pub(in crate::engine) fn next_publisher(&mut self) -> Option<ConnectionId> {
-        if self.is_loaded() { None } else { self.publishers.pop_front() }
-    }
-
-    /// The next answer whose batch is stored.
-    pub(in crate::engine) fn next_answer(&mut self) -> Option<Awaited> {
+    /// What has waited for the store the longest and need not wait any more: batch by batch, answers before
+    /// connections; then publishers.
+    pub(in crate::engine) fn next_to_continue(&mut self) -> Option<ToContinue> {
         let up_to = self.stored.up_to;
-        self.answers.pop_front_if(|&mut (batch, _)| batch <= up_to).map(|(_, awaited)| awaited)
-    }
-
-    /// The next connection whose batch is stored.
-    pub(in crate::engine) fn next_connection(&mut self) -> Option<ConnectionId> {
-        let up_to = self.stored.up_to;
-        self.connections.pop_front_if(|&mut (batch, _)| batch <= up_to).map(|(_, id)| id)
+        let connection = self.connections.front().map_or(u64::MAX, |&(batch, _)| batch);
+        let answer_max = up_to.min(connection);
+        if let Some((_, awaited)) = self.answers.pop_front_if(|&mut (batch, _)| batch <= answer_max)
+        {
+            return Some(ToContinue::Answer(awaited));
+        }
+        if connection <= up_to {
+            return self.connections.pop_front().map(|(_, id)| ToContinue::Connection(id));
+        }
+        let publisher = if self.is_loaded() { None } else { self.publishers.pop_front() };
+        publisher.map(ToContinue::Publisher)
     }
 
     /// The number of a checkpoint that the store has asked for and that is not logged yet.

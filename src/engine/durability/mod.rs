@@ -4,21 +4,26 @@
 //! | --- | --- |
 //! | `journal` | collects records into batches, and knows who waits for which batch |
 //! | `record_writer` | appends a record for each change of a session or of a retained message |
+//! | `commit` | hands batches to the store, and continues what waited for them |
 //! | `checkpoint` | appends the complete state, so that the store can drop older records |
+//! | `checkpoint_part`, `checkpoint_session` | the work of one turn for it, and a session in several turns |
 //! | `qos2_dedup` | QoS 2 messages from before a crash that must not be delivered twice |
-//! | `in_transit` | messages between cores that no client would send again |
+//! | `in_transit`, `restored_forwards` | messages between cores that no client would send again |
 //! | `wills` | Wills, from CONNECT until they are published or cancelled |
 //! | `restore` | rebuilds sessions and retained messages from the records |
 
 pub(in crate::engine) mod checkpoint;
+mod checkpoint_part;
+mod checkpoint_session;
+mod commit;
 pub(in crate::engine) mod in_transit;
 pub(in crate::engine) mod journal;
 pub(in crate::engine) mod qos2_dedup;
 pub(in crate::engine) mod record_writer;
 pub(in crate::engine) mod restore;
+mod restored_forwards;
 pub(in crate::engine) mod wills;
 
-use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
 use crate::base::metrics::Metrics;
@@ -30,8 +35,7 @@ use crate::engine::durability::qos2_dedup::Qos2Dedup;
 use crate::engine::durability::wills::LeftWills;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::lanes::Awaited;
-use crate::engine::{Engine, Timer};
-use crate::storage::commit::{JournalConfig, RecordBatch, StoreState};
+use crate::storage::commit::StoreState;
 use crate::storage::record::SessionNumber;
 
 /// The journal of one core, and the state that only the journal and restarts are about.
@@ -42,18 +46,22 @@ pub(in crate::engine) struct Durability {
     journal: Option<Box<Journal>>,
     /// Whether a timer runs that hands over records which are not urgent.
     has_flush_timer: bool,
+    /// The budget of a turn was spent before everything had continued whose records are stored.
+    has_stored: bool,
     dedup: Qos2Dedup,
     in_transit: InTransit,
     left_wills: LeftWills,
     /// The checkpoint being written, and the number of the last one that began.
     checkpoint: Option<Checkpoint>,
     checkpoints_begun: u64,
+    /// The size of a batch from which a part of a checkpoint ends: [`limits::CHECKPOINT_BYTES`], except in tests.
+    checkpoint_bytes: usize,
 }
 
 impl Durability {
     /// Leaves a publisher unread until the journal has room.
     fn await_store(&mut self, publisher: ConnectionId, connections: &mut Connections) {
-        if connections.get(publisher).is_none_or(|connection| connection.holders > 0) {
+        if connections.get(publisher).is_none_or(|connection| connection.read_holds > 0) {
             return;
         }
         connections.pause_reading(publisher);
@@ -68,11 +76,13 @@ impl Durability {
             core,
             journal: None,
             has_flush_timer: false,
+            has_stored: false,
             dedup: Qos2Dedup::default(),
             in_transit: InTransit::default(),
             left_wills: LeftWills::default(),
             checkpoint: None,
             checkpoints_begun: 0,
+            checkpoint_bytes: limits::CHECKPOINT_BYTES,
         }
     }
 
@@ -146,6 +156,12 @@ impl Durability {
         self.flush_soon();
     }
 
+    /// Whether the backlog of the store is so large that publishers wait.
+    #[cfg(feature = "admin")]
+    pub(in crate::engine) fn is_loaded(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_loaded())
+    }
+
     /// Whether the backlog of the store is so large that new clients are refused: each CONNECT may add
     /// to the backlog.
     pub(in crate::engine) fn is_far_behind(&self) -> bool {
@@ -165,14 +181,16 @@ impl Durability {
         self.journal.as_ref().is_some_and(|j| j.is_loaded() && j.written() != mark)
     }
 
-    /// Takes the store's state. True when more batches of this core are stored; none without a journal.
-    fn note_stored(
-        &mut self,
-        stored: StoreState,
-        mesh: &mut Mesh,
-        metrics: &mut Metrics,
-    ) -> Option<bool> {
-        let is_more = self.journal.as_mut()?.note_stored(stored);
+    /// Whether something waits for a turn though its records are stored.
+    #[inline]
+    pub(in crate::engine) fn has_stored(&self) -> bool {
+        self.has_stored
+    }
+
+    /// Takes the store's state; returns false without a journal.
+    fn note_stored(&mut self, stored: StoreState, mesh: &mut Mesh, metrics: &mut Metrics) -> bool {
+        let Some(journal) = &mut self.journal else { return false };
+        let is_more = journal.note_stored(stored);
         metrics.store_bytes = stored.bytes;
         metrics.store_syncs = stored.syncs;
         metrics.store_failing = u64::from(stored.is_failing);
@@ -180,87 +198,6 @@ impl Durability {
         if is_more {
             mesh.note_stored(stored.up_to);
         }
-        Some(is_more)
-    }
-}
-
-impl Engine {
-    /// Opens the journal. To be called before the first client connects.
-    pub fn open_journal(&mut self, config: JournalConfig) {
-        self.durability.journal = Some(Box::new(Journal::new(config, self.core())));
-    }
-
-    /// The store has made progress: answers that waited for their records are sent.
-    pub fn handle_stored(&mut self, now: Now, stored: StoreState) {
-        self.set_now(now);
-        let Self { durability, mesh, metrics, .. } = self;
-        let Some(is_more) = durability.note_stored(stored, mesh, metrics) else { return };
-        if is_more {
-            while let Some(awaited) = self.next_of_journal(Journal::next_answer) {
-                self.note_awaited(awaited);
-            }
-            while let Some(id) = self.next_of_journal(Journal::next_connection) {
-                self.resume_stored(id);
-            }
-        }
-        while let Some(publisher) = self.next_of_journal(Journal::next_publisher) {
-            self.connections.resume_reading(publisher, self.now);
-        }
-        self.durability.begin_checkpoint(&mut self.mesh);
-    }
-
-    fn next_of_journal<T>(&mut self, next: fn(&mut Journal) -> Option<T>) -> Option<T> {
-        self.durability.journal.as_mut().and_then(|journal| next(journal))
-    }
-
-    /// The records for which a connection waited are stored: its output is sent.
-    fn resume_stored(&mut self, id: ConnectionId) {
-        self.connections.open_gate(id);
-        self.connections.continue_to_end(id);
-        if self.connections.get(id).is_some_and(|connection| connection.session().is_some()) {
-            self.after_progress(id);
-        }
-    }
-
-    /// The next batch of records for the store, if it is time to hand one over. Called at the end of a
-    /// turn until there is none.
-    pub fn poll_records(&mut self) -> Option<RecordBatch> {
-        let Self { durability, sessions, router, retained, mesh, .. } = self;
-        if durability.checkpoint.is_some() {
-            let (index, cores) = (router.index(), self.place.cores());
-            durability.write_checkpoint(checkpoint::State {
-                sessions,
-                index,
-                retained,
-                mesh,
-                cores,
-            });
-        }
-        let journal = durability.journal.as_mut()?;
-        if journal.is_resting() && !durability.has_flush_timer {
-            durability.has_flush_timer = true;
-            self.timers.arm(self.now.after_s(limits::RECORDS_REST_S), Timer::Records);
-        }
-        journal.has_batch().then(|| journal.seal())
-    }
-
-    /// Whether [`Self::poll_records`] has work though no event arrives.
-    pub fn has_records(&self) -> bool {
-        self.durability.may_write_checkpoint(&self.mesh)
-    }
-
-    /// All records that wait to be stored, whether or not the store has taken the batch before: the
-    /// broker stops.
-    pub fn drain_records(&mut self) -> Option<RecordBatch> {
-        let journal = self.durability.journal.as_mut().filter(|journal| journal.bytes() > 0);
-        journal.map(|journal| journal.seal())
-    }
-
-    /// Leaves a publisher unread while the store has too large a backlog, or no space.
-    #[inline]
-    pub(in crate::engine) fn pause_for_store(&mut self, publisher: ConnectionId, mark: u64) {
-        if self.durability.is_overloaded(mark) {
-            self.durability.await_store(publisher, &mut self.connections);
-        }
+        true
     }
 }

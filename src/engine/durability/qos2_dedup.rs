@@ -1,13 +1,15 @@
 //! The duplicate filter for QoS 2 messages from before a crash: a publisher that was not acknowledged
 //! sends such a message again, and sessions that already have the message must not get it twice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use shards::SubscriptionIndex;
 
 use crate::base::ids::SessionId;
 use crate::engine::connections::pending_acks::Promise;
 use crate::engine::durability::Durability;
+use crate::engine::durability::checkpoint_part::CheckpointPart;
 use crate::engine::durability::journal::Journal;
 use crate::engine::mesh::Mesh;
 use crate::engine::routing::recipients::SharedSubscription;
@@ -31,12 +33,19 @@ pub(in crate::engine) struct Qos2Exchange {
 pub(in crate::engine) struct Qos2Dedup {
     /// Sessions of this core that have the message of an exchange.
     taken: HashMap<Exchange, HashSet<SessionNumber>>,
-    /// By home publisher and Packet Identifier, the sessions of all cores that have the message. Only
+    /// Exchanges of home publishers with the sessions of all cores that have the message. Only
     /// the publisher's core logs them at a checkpoint, as only that core knows when the publisher has
     /// been acknowledged.
-    by_publisher: HashMap<SessionNumber, HashMap<u16, HashSet<SessionNumber>>>,
-    /// By exchange of a home publisher, the shared subscriptions of which a member has the message.
-    by_group: HashMap<Exchange, HashSet<Box<str>>>,
+    by_publisher: BTreeSet<(Exchange, SessionNumber)>,
+    /// Exchanges of home publishers with the shared subscriptions of which a member has the message.
+    by_group: BTreeSet<(Exchange, Box<str>)>,
+}
+
+/// How far a checkpoint has logged the open exchanges: the last ones that were logged.
+#[derive(Debug, Default)]
+pub(super) struct LoggedExchanges {
+    session: Option<(Exchange, SessionNumber)>,
+    group: Option<(Exchange, Box<str>)>,
 }
 
 impl Qos2Dedup {
@@ -44,27 +53,51 @@ impl Qos2Dedup {
     pub(super) fn restore(
         &mut self,
         mut taken: HashMap<Exchange, HashSet<SessionNumber>>,
-        mut by_group: HashMap<Exchange, HashSet<Box<str>>>,
+        by_group: HashMap<Exchange, HashSet<Box<str>>>,
         sessions: &HashMap<SessionNumber, image::Session>,
     ) {
-        for (&Exchange { publisher, packet_identifier }, have) in &taken {
-            if sessions.contains_key(&publisher) {
-                let of_publisher = self.by_publisher.entry(publisher).or_default();
-                of_publisher.insert(packet_identifier, have.clone());
-            }
+        let is_home = |exchange: &Exchange| sessions.contains_key(&exchange.publisher);
+        for (&exchange, have) in taken.iter().filter(|(exchange, _)| is_home(exchange)) {
+            self.by_publisher.extend(have.iter().map(|&session| (exchange, session)));
         }
         taken.retain(|_, have| {
             have.retain(|session| sessions.contains_key(session));
             !have.is_empty()
         });
         self.taken = taken;
-        by_group.retain(|exchange, _| sessions.contains_key(&exchange.publisher));
-        self.by_group = by_group;
+        for (exchange, groups) in by_group.into_iter().filter(|(exchange, _)| is_home(exchange)) {
+            self.by_group.extend(groups.into_iter().map(|group| (exchange, group)));
+        }
     }
 
     /// A publisher's session has ended, and its exchanges with it.
     pub(super) fn end_publisher(&mut self, publisher: SessionNumber) {
-        self.by_publisher.remove(&publisher);
+        let first = Exchange { publisher, packet_identifier: 0 };
+        let of_publisher = self.by_publisher.range((first, SessionNumber(0))..);
+        let mut identifiers: Vec<u16> = of_publisher
+            .map_while(|(of, _)| (of.publisher == publisher).then_some(of.packet_identifier))
+            .collect();
+        identifiers.dedup();
+        for packet_identifier in identifiers {
+            self.end_of_sessions(Exchange { publisher, packet_identifier });
+        }
+    }
+
+    /// Forgets the sessions that have the message of an exchange; whether there were any.
+    fn end_of_sessions(&mut self, exchange: Exchange) -> bool {
+        let all = (exchange, SessionNumber(0))..=(exchange, SessionNumber(u64::MAX));
+        let mut has_any = false;
+        while let Some(&first) = self.by_publisher.range(all.clone()).next() {
+            self.by_publisher.remove(&first);
+            has_any = true;
+        }
+        has_any
+    }
+
+    /// The shared subscriptions of which a member has the message of an exchange.
+    fn groups_of(&self, exchange: Exchange) -> impl Iterator<Item = &str> {
+        let of_exchange = self.by_group.range((exchange, Box::from(""))..);
+        of_exchange.map_while(move |(of, group)| (*of == exchange).then_some(&**group))
     }
 
     #[inline]
@@ -80,29 +113,43 @@ impl Qos2Dedup {
     /// Forgets an exchange. True when the other cores have to forget it too.
     fn end(&mut self, exchange: Exchange) -> bool {
         self.taken.remove(&exchange);
-        let mut has_sessions = false;
-        if let Some(of_publisher) = self.by_publisher.get_mut(&exchange.publisher) {
-            has_sessions = of_publisher.remove(&exchange.packet_identifier).is_some();
-            if of_publisher.is_empty() {
-                self.by_publisher.remove(&exchange.publisher);
-            }
+        let has_sessions = self.end_of_sessions(exchange);
+        let groups: Vec<Box<str>> = self.groups_of(exchange).map(Box::from).collect();
+        let has_groups = !groups.is_empty();
+        for group in groups {
+            self.by_group.remove(&(exchange, group));
         }
-        let has_groups = self.by_group.remove(&exchange).is_some();
         has_sessions || has_groups
     }
 
-    /// Logs all open exchanges of home publishers, for a checkpoint.
-    pub(super) fn log(&self, journal: &mut Journal) {
-        for (&publisher, exchanges) in &self.by_publisher {
-            for (&packet_identifier, sessions) in exchanges {
-                for &session in sessions {
-                    journal.write(&Record::Taken { session, publisher, packet_identifier });
-                }
+    /// Logs open exchanges of home publishers, for a checkpoint; whether that was all.
+    pub(super) fn log(
+        &self,
+        journal: &mut Journal,
+        up_to: &mut LoggedExchanges,
+        part: &mut CheckpointPart,
+    ) -> bool {
+        let from = up_to.session.map_or(Unbounded, Excluded);
+        for &(exchange, session) in self.by_publisher.range((from, Unbounded)) {
+            if part.is_full(journal) {
+                return false;
             }
+            part.look_at(1);
+            up_to.session = Some((exchange, session));
+            let Exchange { publisher, packet_identifier } = exchange;
+            journal.write(&Record::Taken { session, publisher, packet_identifier });
         }
-        for (&exchange, groups) in &self.by_group {
-            groups.iter().for_each(|filter| journal.write(&taken_by_group(exchange, filter)));
+        let from = up_to.group.clone().map_or(Unbounded, Excluded);
+        for of_group in self.by_group.range((from, Unbounded)) {
+            if part.is_full(journal) {
+                return false;
+            }
+            part.look_at(1);
+            up_to.group = Some(of_group.clone());
+            let (exchange, filter) = of_group;
+            journal.write(&taken_by_group(*exchange, filter));
         }
+        true
     }
 }
 
@@ -165,10 +212,13 @@ impl Durability {
         index: &SubscriptionIndex,
     ) -> bool {
         let Some(message) = message.filter(|message| message.dup) else { return false };
-        let Some(groups) = self.dedup.by_group.get(&message.exchange) else { return false };
+        let mut groups = self.dedup.groups_of(message.exchange);
         match subscription.here {
-            Some(here) => groups.contains(&*index.text(here)),
-            None => groups.contains(&*subscription.text),
+            Some(here) => {
+                let text = index.text(here);
+                groups.any(|group| *group == *text)
+            }
+            None => groups.any(|group| *group == *subscription.text),
         }
     }
 

@@ -133,13 +133,13 @@ impl Durability {
         &mut self,
         sessions: &SessionTable,
         id: SessionId,
-        kept: RecordRef,
+        record: RecordRef,
         identifier: PacketIdentifier,
     ) {
         if let Some(session) = self.number(sessions, id)
-            && kept.number != 0
+            && record.number != 0
         {
-            let (delivery, packet_identifier) = (kept.number, identifier.get());
+            let (delivery, packet_identifier) = (record.number, identifier.get());
             self.append(&Record::Sent { session, delivery, packet_identifier });
         }
     }
@@ -149,13 +149,13 @@ impl Durability {
         &mut self,
         sessions: &SessionTable,
         id: SessionId,
-        kept: RecordRef,
+        record: RecordRef,
         identifier: PacketIdentifier,
     ) {
         if let Some(session) = self.number(sessions, id)
-            && kept.number != 0
+            && record.number != 0
         {
-            let (delivery, packet_identifier) = (kept.number, identifier.get());
+            let (delivery, packet_identifier) = (record.number, identifier.get());
             self.append(&Record::Released { session, delivery, packet_identifier });
         }
     }
@@ -188,10 +188,10 @@ impl Durability {
     pub(super) fn append_end_of_delivery(
         &mut self,
         session: Option<SessionNumber>,
-        kept: RecordRef,
+        record: RecordRef,
     ) {
         if let (Some(journal), Some(session)) = (&mut self.journal, session) {
-            journal.end_delivery(session, kept);
+            journal.end_delivery(session, record);
         }
     }
 
@@ -276,13 +276,13 @@ impl Durability {
         &mut self,
         state: &mut Session,
         id: ConnectionId,
-        kept: RecordRef,
+        record: RecordRef,
     ) {
         let Some(journal) = &mut self.journal else { return };
         let batch = journal.number();
         journal.wait(batch, id);
         if let Some(outbound) = &mut state.outbound {
-            outbound.hold_until(batch, kept);
+            outbound.hold_until(batch, record);
         }
     }
 }

@@ -3,16 +3,17 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher as _;
 
 use shards::{Fingerprint, GroupAt, SubscriptionOptions, TopicFilter};
 
 use crate::base::clock::Now;
 use crate::base::ids::{CoreId, SessionId};
+use crate::base::limits;
 use crate::engine::durability::Durability;
-use crate::engine::packets::authenticate::count_restored;
 use crate::engine::retained::{Stored, clock_of};
 use crate::engine::routing::Router;
-use crate::engine::{Engine, Timer, sys_topics};
+use crate::engine::{Engine, sys_topics};
 use crate::message::{self, Message};
 use crate::resources::gauges::Ledger;
 use crate::session::inbound::Inbound;
@@ -46,19 +47,32 @@ struct OwnPart<'a> {
     engine: &'a Engine,
 }
 
+impl OwnPart<'_> {
+    fn is_home(&self, name: &str) -> bool {
+        let Engine { mesh, router, .. } = self.engine;
+        mesh.home(name, router.replica()) == mesh.core()
+    }
+}
+
 impl Part for OwnPart<'_> {
     fn has_session(&self, client_identifier: &str) -> bool {
-        self.engine.home(client_identifier) == self.engine.core()
+        self.is_home(client_identifier)
     }
 
     fn has_topic(&self, topic: &str) -> bool {
-        self.engine.home(topic) == self.engine.core()
+        self.is_home(topic)
     }
 }
 
 /// Messages with several deliveries: restored deliveries share their message too.
 #[derive(Default)]
-struct Messages(HashMap<usize, (SharedContent, Option<Message>)>);
+struct Messages {
+    /// By the address of the content.
+    of_contents: HashMap<usize, (SharedContent, Option<Message>)>,
+    /// Large messages by the hash of the content. Sessions have other home cores in each process: a core may
+    /// restore deliveries of a message that several cores have logged.
+    equal: HashMap<u64, Message>,
+}
 
 impl Messages {
     /// The message of a delivery, unless it has expired.
@@ -69,17 +83,45 @@ impl Messages {
         now: Now,
         ledger: &Ledger,
     ) -> Option<Message> {
-        let restore = || durability.restore_message(content.get()?, now, ledger);
         if content.sharers() == 1 {
-            return restore();
+            return self.restore(content.get()?, durability, now, ledger);
         }
-        let entry = self.0.entry(content.address());
-        let message = entry.or_insert_with(|| (content.clone(), restore())).1.clone();
+        let address = content.address();
+        let message = match self.of_contents.get(&address) {
+            Some((_, message)) => message.clone(),
+            None => {
+                let message =
+                    content.get().and_then(|of| self.restore(of, durability, now, ledger));
+                self.of_contents.insert(address, (content.clone(), message.clone()));
+                message
+            }
+        };
         // The last delivery: the other reference is that of the table.
         if content.sharers() == 2 {
-            self.0.remove(&content.address());
+            self.of_contents.remove(&address);
         }
         message
+    }
+
+    /// A message with this content: the one that has been restored before, if there is one.
+    fn restore(
+        &mut self,
+        content: &OwnedContent,
+        durability: &Durability,
+        now: Now,
+        ledger: &Ledger,
+    ) -> Option<Message> {
+        if content.payload.len() < limits::SHARED_BYTES_MIN {
+            return durability.restore_message(content, now, ledger);
+        }
+        let hash = self.equal.hasher().hash_one(content);
+        let known = self.equal.get(&hash);
+        if let Some(known) = known.filter(|of| of.content() == durability.content_of(content)) {
+            return Some(known.clone());
+        }
+        let message = durability.restore_message(content, now, ledger)?;
+        self.equal.insert(hash, message.clone());
+        Some(message)
     }
 }
 
@@ -99,19 +141,21 @@ impl Durability {
         ledger: &Ledger,
     ) -> Option<Message> {
         shards::check_topic_name(&content.topic, usize::MAX).ok()?;
+        let content = self.content_of(content);
+        let has_expired = content.expires.is_some_and(|at| at.is_due(now));
+        (!has_expired).then(|| content.to_message(ledger))
+    }
+
+    /// The content of a stored message, with its deadline in this process.
+    fn content_of<'a>(&self, content: &'a OwnedContent) -> message::Content<'a> {
         let journal = self.journal.as_ref().expect("restoring needs a journal");
-        let expires = content.expires_us.map(|at| journal.deadline(at));
-        if expires.is_some_and(|at| at.is_due(now)) {
-            return None;
-        }
-        let content = message::Content {
+        message::Content {
             topic: &content.topic,
             payload: &content.payload,
             passed_on: &content.passed_on,
-            expires,
+            expires: content.expires_us.map(|at| journal.deadline(at)),
             qos: Qos::try_from(content.qos).unwrap_or(Qos::AtLeastOnce),
-        };
-        Some(content.to_message(ledger))
+        }
     }
 }
 
@@ -122,7 +166,7 @@ impl Engine {
     }
 
     /// Restores the state in `image`; sessions and messages that have expired end with the first turn.
-    /// The outcome goes to the other cores by [`Self::learn_restored`].
+    /// The outcome goes to the other cores by [`Self::learn_restored`], and [`Self::end_restore`] follows.
     pub fn restore(&mut self, image: Image) -> Restored {
         let (session_max, delivery_max) = (image.session_max, image.delivery_max);
         let Image { mut sessions, wills, mut retained, taken, taken_by_groups, .. } = image;
@@ -130,7 +174,7 @@ impl Engine {
         self.durability.continue_deliveries(delivery_max);
         self.connections.resume_generations(session_max);
         let mut restored = Restored {
-            core: self.core(),
+            core: self.mesh.core(),
             sessions: 0,
             messages: 0,
             wills: wills.len(),
@@ -152,20 +196,18 @@ impl Engine {
             restored.messages += session.inflight.len() + session.queue.len();
             self.restore_session(number, session, &mut messages);
         }
-        let (grace_min_s, ledger) = (self.config.will_grace_s, self.place.ledger());
-        if self.durability.restore_wills(wills, &self.sessions, grace_min_s, ledger) {
-            self.timers.arm(self.now.after_s(0), Timer::LeftWills);
-        }
+        let (grace_min_s, ledger) = (self.config.will_grace_s, self.memory.ledger());
+        self.durability.restore_wills(wills, &self.sessions, grace_min_s, ledger);
         let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
         topics.sort_unstable();
         for topic in topics {
-            let kept = retained.remove(&topic).expect("just seen");
-            restored.clock = restored.clock.max(clock_of(kept.stamp));
-            let (durability, now, ledger) = (&self.durability, self.now, self.place.ledger());
+            let newest = retained.remove(&topic).expect("just seen");
+            restored.clock = restored.clock.max(clock_of(newest.stamp));
+            let (durability, now, ledger) = (&self.durability, self.now, self.memory.ledger());
             let restore = |content| durability.restore_message(&content, now, ledger);
-            let message = kept.content.and_then(restore);
+            let message = newest.content.and_then(restore);
             if message.is_some() && !sys_topics::is_ours(&topic) {
-                restored.retained.push((topic, Stored { stamp: kept.stamp, message }));
+                restored.retained.push((topic, Stored { stamp: newest.stamp, message }));
             }
         }
         for (topic, stored) in &restored.retained {
@@ -180,7 +222,7 @@ impl Engine {
 
     /// Another core has restored its part.
     pub fn learn_restored(&mut self, of: &Restored) {
-        if of.core == self.core() {
+        if of.core == self.mesh.core() {
             return;
         }
         let core = of.core.0;
@@ -196,6 +238,14 @@ impl Engine {
             self.retained.store(topic, stored, self.now, &mut self.timers);
         }
         self.retained.advance_clock(of.clock);
+    }
+
+    /// All cores have restored their parts: publishes the Wills that wait for no client to reconnect, before a client
+    /// can publish, and waits for the clients of the others. A timer would fire up to a tick later.
+    pub fn end_restore(&mut self) {
+        if self.durability.left_wills() > 0 {
+            self.publish_left_wills();
+        }
     }
 
     fn restore_session(
@@ -229,7 +279,7 @@ impl Engine {
             state.note_new_rules();
         }
         self.sessions.make_owner(index, kept.owner.as_deref());
-        count_restored(&mut self.sessions[index], &self.config.protection, &self.place);
+        self.sessions.count_restored(index, &self.config.protection);
         for (filter, subscription) in &kept.subscriptions {
             self.restore_subscription(index, filter, subscription);
         }
@@ -276,24 +326,24 @@ impl Engine {
         if inflight.is_empty() && queue.is_empty() {
             return;
         }
-        let mut outbound = Box::new(Outbound::new(self.place.ledger()));
+        let mut outbound = Box::new(Outbound::new(self.memory.ledger()));
         let number = self.sessions[index].number();
         for of in inflight {
             let Some(identifier) = PacketIdentifier::new(of.packet_identifier) else { continue };
-            let kept = RecordRef::of_before(of.number);
+            let record = RecordRef::of_before(of.number);
             match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_inflight(identifier, Ok(delivery)),
-                None if of.content.is_none() => outbound.restore_inflight(identifier, Err(kept)),
+                None if of.content.is_none() => outbound.restore_inflight(identifier, Err(record)),
                 // The message expired while the broker was down.
-                None => self.durability.append_end_of_delivery(number, kept),
+                None => self.durability.append_end_of_delivery(number, record),
             }
         }
         for of in queue {
             match self.restore_delivery(&of, messages) {
                 Some(delivery) => outbound.restore_queued(delivery),
                 None => {
-                    let kept = RecordRef::of_before(of.number);
-                    self.durability.append_end_of_delivery(number, kept);
+                    let record = RecordRef::of_before(of.number);
+                    self.durability.append_end_of_delivery(number, record);
                 }
             }
         }
@@ -308,7 +358,7 @@ impl Engine {
     }
 
     fn restore_delivery(&self, of: &image::Delivery, messages: &mut Messages) -> Option<Delivery> {
-        let ledger = self.place.ledger();
+        let ledger = self.memory.ledger();
         let message = messages.take(of.content.as_ref()?, &self.durability, self.now, ledger)?;
         Some(Delivery {
             message,
@@ -316,7 +366,7 @@ impl Engine {
             retain: of.retain,
             subscription_identifiers: Identifiers::new(&of.identifiers),
             shared: of.shared.as_deref().and_then(|text| self.router.index().find(text)),
-            kept: RecordRef::of_before(of.number),
+            record: RecordRef::of_before(of.number),
         })
     }
 
@@ -344,11 +394,11 @@ impl Engine {
         let will =
             will.and_then(|of| Will::restored(of.content, of.retain, of.message_expiry_interval_s));
         if let Some(will) = will {
-            state.set_will(Will { due, ..will }, self.place.ledger());
+            state.set_will(Will { due, ..will }, self.memory.ledger());
         }
         let due = due.filter(|_| state.will.is_some());
         if let Some(first) = expires.into_iter().chain(due).min() {
-            self.arm_session(index, first);
+            self.timers.arm_session(self.now, index, &mut self.sessions, first);
         }
     }
 }

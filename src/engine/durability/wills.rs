@@ -16,16 +16,17 @@ use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::{Drop as DropCause, Metrics};
 use crate::engine::access::AccessControl;
-use crate::engine::client_identifiers::is_assigned;
+use crate::engine::connections::ending::Ending;
+use crate::engine::draft::Origin;
 use crate::engine::durability::Durability;
+use crate::engine::durability::checkpoint_part::CheckpointPart;
 use crate::engine::durability::journal::Journal;
-use crate::engine::packets::disconnect::Ending;
 use crate::engine::retained::RetainedStore;
-use crate::engine::routing::deliver::Origin;
 use crate::engine::work::Work;
 use crate::engine::{Engine, Timer};
 use crate::message;
-use crate::resources::gauges::Ledger;
+use crate::resources::gauges::{Charge, Ledger};
+use crate::session::client_identifiers::is_assigned;
 use crate::session::state::{Session, Will};
 use crate::session::table::SessionTable;
 use crate::storage::image::{HeldWill, OwnedContent};
@@ -56,15 +57,15 @@ struct LeftWill {
     /// Seconds within which the client can reconnect.
     grace_s: u32,
     will: Will,
+    /// Its bytes on the ledger.
+    charge: Charge,
 }
 
 impl LeftWills {
     /// Removes the Will of a client.
-    fn take(&mut self, client_identifier: &str, ledger: &Ledger) -> Option<LeftWill> {
+    fn take(&mut self, client_identifier: &str) -> Option<LeftWill> {
         let place = self.places.remove(client_identifier)?;
-        let left = self.line.get_mut(place - self.gone)?.take()?;
-        ledger.release(left.bytes());
-        Some(left)
+        self.line.get_mut(place - self.gone)?.take()
     }
 
     /// When the next Will is due.
@@ -77,18 +78,17 @@ impl LeftWills {
     }
 
     /// Removes the next Will if it is due.
-    fn pop_due(&mut self, now: Now, ledger: &Ledger) -> Option<LeftWill> {
+    fn pop_due(&mut self, now: Now) -> Option<LeftWill> {
         self.next_due().filter(|due| due.is_due(now))?;
         let left = self.line.pop_front()??;
         self.gone += 1;
         self.places.remove(&left.client_identifier);
-        ledger.release(left.bytes());
         Some(left)
     }
 
     /// Adds a Will behind the others.
-    fn push(&mut self, left: LeftWill, ledger: &Ledger) {
-        ledger.charge(left.bytes());
+    fn push(&mut self, mut left: LeftWill, ledger: &Ledger) {
+        left.charge = Charge::of(ledger, left.bytes());
         let place = self.gone + self.line.len();
         self.places.insert(Arc::clone(&left.client_identifier), place);
         self.line.push_back(Some(left));
@@ -96,11 +96,17 @@ impl LeftWills {
 
     /// Logs the Wills from a place on, for a checkpoint, until the open batch is full; the place of the
     /// next one, if there is one.
-    pub(super) fn log(&self, journal: &mut Journal, from: usize) -> Option<usize> {
+    pub(super) fn log(
+        &self,
+        journal: &mut Journal,
+        from: usize,
+        part: &mut CheckpointPart,
+    ) -> Option<usize> {
         for place in from.max(self.gone)..self.gone + self.line.len() {
-            if journal.bytes() >= limits::CHECKPOINT_BYTES {
+            if part.is_full(journal) {
                 return Some(place);
             }
+            part.look_at(1);
             if let Some(left) = &self.line[place - self.gone] {
                 let (client, delay_s) = (&left.client_identifier, left.will.delay_interval_s);
                 write_held(journal, left.session, client, delay_s, &left.will);
@@ -149,23 +155,23 @@ impl Durability {
 
     /// A client has reconnected: the Will that the last process left is cancelled.
     #[inline]
-    pub(in crate::engine) fn cancel_left_will(&mut self, client_identifier: &str, ledger: &Ledger) {
+    pub(in crate::engine) fn cancel_left_will(&mut self, client_identifier: &str) {
         if !self.left_wills.places.is_empty()
-            && let Some(left) = self.left_wills.take(client_identifier, ledger)
+            && let Some(left) = self.left_wills.take(client_identifier)
         {
             self.append_will_over(Some(left.session));
         }
     }
 
-    /// Takes the Wills of clients that were connected when the last process ended; true when there are
-    /// some. Each client has `grace_min_s` at least to reconnect.
+    /// Takes the Wills of clients that were connected when the last process ended. Each client has
+    /// `grace_min_s` at least to reconnect.
     pub(super) fn restore_wills(
         &mut self,
         held: HashMap<SessionNumber, HeldWill>,
         sessions: &SessionTable,
         grace_min_s: u32,
         ledger: &Ledger,
-    ) -> bool {
+    ) {
         let grace_s = |of: &HeldWill| match is_assigned(&of.client_identifier) {
             // No client can reconnect under an assigned Client Identifier.
             true => 0,
@@ -182,7 +188,7 @@ impl Durability {
             };
             let user = of.owner.or_else(of_session);
             // A client has one Will: the latest.
-            let earlier = self.left_wills.take(&of.client_identifier, ledger);
+            let earlier = self.left_wills.take(&of.client_identifier);
             self.append_will_over(earlier.map(|earlier| earlier.session));
             let Some(will) = will else {
                 self.append_will_over(Some(session));
@@ -190,10 +196,18 @@ impl Durability {
             };
             let will = Will { delay_interval_s, held: Some(session), ..will };
             let client_identifier = of.client_identifier.into();
-            self.left_wills
-                .push(LeftWill { session, client_identifier, user, grace_s, will }, ledger);
+            self.left_wills.push(
+                LeftWill {
+                    session,
+                    client_identifier,
+                    user,
+                    grace_s,
+                    will,
+                    charge: Charge::default(),
+                },
+                ledger,
+            );
         }
-        self.left_wills() > 0
     }
 }
 
@@ -203,7 +217,7 @@ impl Engine {
     pub(in crate::engine) fn dispose_will(&mut self, id: SessionId, ending: Ending) {
         let session = &mut self.sessions[id];
         if !ending.publishes_will() {
-            let will = session.take_will(self.place.ledger());
+            let will = session.will.take();
             if ending != Ending::Shutdown {
                 self.durability.append_will_over(will.and_then(|will| will.held));
             }
@@ -218,7 +232,7 @@ impl Engine {
         let Some(will) = &mut session.will else { return };
         will.due = Some(deadline);
         let held = will.held.take();
-        self.arm_session(id, deadline);
+        self.timers.arm_session(self.now, id, &mut self.sessions, deadline);
         let state = &self.sessions[id];
         if let (Some(journal), Some(session)) = (&mut self.durability.journal, state.number()) {
             log_delayed(journal, session, state);
@@ -229,7 +243,7 @@ impl Engine {
     /// Publishes the Will of a session, if it has one.
     pub(in crate::engine) fn publish_will(&mut self, id: SessionId) {
         let state = &mut self.sessions[id];
-        let Some(will) = state.take_will(self.place.ledger()) else { return };
+        let Some(will) = state.will.take() else { return };
         let (user, client) = (state.owner(), &state.client_identifier);
         if may_publish(&mut self.access, user, client, &will, &mut self.work) {
             self.publish_as_will(&will, Some(id));
@@ -252,6 +266,7 @@ impl Engine {
             // When retained messages are at their limit, the old one stays; subscribers get the new one.
             stored = self.retain(&content, session).ok();
         }
+        self.report_published(&content, session, will.retain);
         let begun = self.router.fan_outs().begun();
         self.route(&content, &Origin::default(), will.retain, stored.as_ref());
         let fans_out = self.router.fan_outs().begun() > begun;
@@ -269,7 +284,7 @@ impl Engine {
         }
         let mut published = 0;
         while published < limits::LEFT_WILLS_PER_TURN
-            && let Some(left) = self.durability.left_wills.pop_due(self.now, self.place.ledger())
+            && let Some(left) = self.durability.left_wills.pop_due(self.now)
         {
             published += 1;
             let client = Text::new(&left.client_identifier);
@@ -337,7 +352,7 @@ fn may_publish(
     work: &mut Work,
 ) -> bool {
     let content = will.as_message(None);
-    access.may_publish_will(user, client_identifier, &content, will.retain, work)
+    access.may_publish_will(user, client_identifier, &content, will.retain, will.is_granted, work)
 }
 
 /// Logs the Will of a session that waits for its delay, if there is one.
@@ -385,6 +400,8 @@ impl Will {
             passed_on: passed_on.into(),
             due: None,
             held: None,
+            is_granted: false,
+            charge: Charge::default(),
         }
     }
 
@@ -405,6 +422,8 @@ impl Will {
             passed_on: content.passed_on,
             due: None,
             held: None,
+            is_granted: false,
+            charge: Charge::default(),
         })
     }
 

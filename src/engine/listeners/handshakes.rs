@@ -2,90 +2,43 @@
 //! most: a turn takes a limited number of handshake steps, so that a crowd of new clients does not
 //! delay the clients that are connected.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::base::clock::Now;
-use crate::base::ids::{ConnectionId, Peer};
+use crate::base::ids::ConnectionId;
 use crate::base::limits;
-use crate::base::log_rate::{Name, rated};
 use crate::base::metrics::Metrics;
-use crate::config::Limits;
+use crate::engine::cause::Cause;
+use crate::engine::client_log::Claimed;
 use crate::engine::connections::Connections;
-use crate::engine::connections::connection::{Connection, Hold, Phase};
-use crate::engine::packets::disconnect::Ending;
+use crate::engine::connections::connection::{Hold, Phase};
+use crate::engine::connections::ending::Ending;
 use crate::engine::{Action, Engine};
 use crate::transport::{Fault, Handshake, Layer, ListenerPolicies, Received};
 
-/// TLS handshakes that wait for a later turn, and the handshake steps left in this one.
-#[derive(Debug)]
-pub(super) struct HandshakeQueue {
-    waiting: VecDeque<ConnectionId>,
-    waiting_max: usize,
-    steps_left: u32,
-    steps_per_turn: u32,
-}
+/// WebSocket frames per step of the turn's budget.
+const FRAMES_PER_STEP: usize = 4;
 
-impl HandshakeQueue {
-    pub fn new(limits: &Limits) -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            waiting_max: limits.tls_handshakes_waiting_max as usize,
-            steps_left: limits.tls_handshakes_per_turn_max,
-            steps_per_turn: limits.tls_handshakes_per_turn_max,
-        }
-    }
-
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Takes a step for input that has just arrived. None is left for such input while earlier
-    /// handshakes wait.
-    fn take_step(&mut self) -> bool {
-        let has_step = self.steps_left > 0 && self.waiting.is_empty();
-        self.steps_left -= u32::from(has_step);
-        has_step
-    }
-
-    /// The next handshake, if a step is left; [`Self::note_step`] takes the step.
-    #[inline]
-    pub fn pop(&mut self) -> Option<ConnectionId> {
-        if self.steps_left == 0 {
-            return None;
-        }
-        self.waiting.pop_front()
-    }
-
-    fn note_step(&mut self) {
-        self.steps_left -= 1;
-    }
-
-    /// Adds a handshake; false when too many wait. A handshake that has begun is finished first, so that
-    /// the first clients of a crowd connect at once and not all of them at the end. A client that
-    /// trickles its bytes goes to the end of the queue.
-    fn push(&mut self, id: ConnectionId, is_half_through: bool) -> bool {
-        if self.waiting.len() >= self.waiting_max {
-            return false;
-        }
-        match is_half_through {
-            true => self.waiting.push_front(id),
-            false => self.waiting.push_back(id),
-        }
-        true
-    }
-
-    #[inline]
-    pub fn end_turn(&mut self) {
-        self.steps_left = self.steps_per_turn;
-    }
-}
+/// Bytes that are decrypted and unframed between two checks of the budget.
+const UNWRAPPED_AT_ONCE: usize = 4 * 1024;
 
 impl Engine {
     /// Sets the policy of each listener, by its number. Listeners without one accept plain MQTT.
     pub fn set_listeners(&mut self, policies: ListenerPolicies) {
         self.listeners.set_policies(policies);
+    }
+
+    /// Bytes arrived on a connection.
+    pub fn handle_received(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
+        self.set_now(now);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let has_transport = connection.transport.is_some();
+        connection.traffic.note_received(bytes.len());
+        self.metrics.bytes_received += bytes.len() as u64;
+        match has_transport {
+            false => self.handle_mqtt(id, bytes),
+            true => self.handle_wrapped(id, bytes),
+        }
     }
 
     /// Bytes arrived on a connection that has a transport.
@@ -96,7 +49,45 @@ impl Engine {
         if transport.is_laborious() && !self.listeners.handshakes.take_step() {
             return self.put_off_handshake(id, bytes);
         }
+        if self.work.is_spent() || transport.is_waiting() {
+            return self.put_off_input(id, bytes);
+        }
         self.unwrap(id, bytes);
+    }
+
+    /// Keeps bytes as they came, because the budget of the turn is spent.
+    fn put_off_input(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let held = self.connections.with_transport(id, |transport, _| {
+            transport.keep_waiting(bytes);
+            transport.bytes_held()
+        });
+        let Some(held) = held else { return };
+        if !self.memory.has_room_for_input(held, 0, false) {
+            return self.end_for_input(id);
+        }
+        self.work.spend_bytes(bytes.len());
+        self.connections.mark_untouched(id);
+        self.connections.defer_input(id);
+    }
+
+    /// Processes bytes that were kept as they came, as far as the budget goes.
+    pub(in crate::engine) fn unwrap_waiting(&mut self, id: ConnectionId) {
+        loop {
+            let is_spent = self.work.is_spent();
+            let Some(connection) = self.connections.get_mut(id) else { return };
+            let Some(transport) = &connection.transport else { return };
+            // The handshake has a queue of its own.
+            if !transport.is_waiting() || transport.is_laborious() || connection.is_held() {
+                return;
+            }
+            if is_spent {
+                return self.connections.mark_ready(id);
+            }
+            let part = self
+                .connections
+                .with_transport(id, |transport, _| transport.take_waiting_part(UNWRAPPED_AT_ONCE));
+            self.unwrap(id, &part.unwrap_or_default());
+        }
     }
 
     /// Keeps handshake bytes for a later turn. The socket is not read meanwhile, except for one more
@@ -108,9 +99,10 @@ impl Engine {
         });
         let Some((was_waiting, is_begun, waiting, held)) = kept else { return };
         if waiting > limits::HANDSHAKE_BYTES_MAX {
-            return self.fail(id, "TLS", "more than 128 KiB before the handshake is through");
+            let what = "more than 128 KiB before the handshake is through".to_owned();
+            return self.fail(id, Fault { layer: Layer::Tls, what });
         }
-        if !self.has_room_for_input(held, 0, false) {
+        if !self.memory.has_room_for_input(held, 0, false) {
             return self.end_for_input(id);
         }
         if was_waiting {
@@ -118,6 +110,7 @@ impl Engine {
         }
         if !self.listeners.handshakes.push(id, is_begun) {
             self.metrics.connections_refused += 1;
+            self.log_refusal(id, Claimed::default(), Cause::HandshakesWaiting);
             return self.end_connection(id, Ending::Silent);
         }
         self.metrics.tls_waited += 1;
@@ -126,7 +119,7 @@ impl Engine {
 
     /// Whether work waits for a later turn so that other clients are served first.
     pub fn has_put_off(&self) -> bool {
-        self.listeners.has_handshakes() || self.has_overdue()
+        self.listeners.has_handshakes() || self.connections.has_overdue()
     }
 
     /// Continues the next TLS handshake, if one waits and the turn has a step left.
@@ -160,7 +153,9 @@ impl Engine {
             self.connections.mark_dirty(id);
         }
         let mut plain = self.connections.take_plain();
+        self.work.spend_bytes(bytes.len());
         if let Ok(received) = &mut outcome {
+            self.work.spend(received.frames / FRAMES_PER_STEP);
             self.connections.note_handshake(id, received, &mut self.metrics, self.now);
             if has_address {
                 self.note_address(id, received.address);
@@ -173,16 +168,9 @@ impl Engine {
         if !plain.is_empty() {
             self.handle_mqtt(id, &plain);
         }
-        let has_room = !holds_more || self.has_room_for_input(held, 0, false);
+        let has_room = !holds_more || self.memory.has_room_for_input(held, 0, false);
         match outcome {
-            Err(Fault { layer, what }) => {
-                if layer == Layer::ClientCertificate
-                    && let Some(connection) = self.connections.get_mut(id)
-                {
-                    log_refused_certificate(connection, self.now, &what);
-                }
-                self.fail(id, layer.name(), &what);
-            }
+            Err(fault) => self.fail(id, fault),
             Ok(_) if !has_room => self.end_for_input(id),
             Ok(Received { is_ended: true, .. }) => self.end_of_input(id),
             Ok(_) => self.connections.continue_to_end(id),
@@ -195,8 +183,9 @@ impl Engine {
     fn note_address(&mut self, id: ConnectionId, address: Option<SocketAddr>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.address = address.or(connection.address);
-        let peer = Peer { address: connection.address, listener: connection.listener };
-        if !self.access.may_stay(self.now, &peer) {
+        let peer = connection.peer();
+        if let Err(cause) = self.access.may_stay(self.now, &peer) {
+            self.log_refusal(id, Claimed::default(), cause);
             return self.end_connection(id, Ending::Silent);
         }
         self.connections[id].phase = Phase::Connecting { elsewhere: false, awaits_address: false };
@@ -204,11 +193,21 @@ impl Engine {
 
     /// The bytes of a connection are invalid below MQTT. The peer gets a reason if its transport allows;
     /// packets that came before are served first.
-    pub(in crate::engine) fn fail(&mut self, id: ConnectionId, layer: &'static str, what: &str) {
+    pub(in crate::engine) fn fail(&mut self, id: ConnectionId, fault: Fault) {
+        if self.connections.contains(id) {
+            self.metrics.transport_faults += 1;
+            self.end_for_fault(id, fault);
+        }
+    }
+
+    /// Ends a connection because of a layer below MQTT, which the log says.
+    pub(in crate::engine) fn end_for_fault(&mut self, id: ConnectionId, fault: Fault) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let (address, listener) = (connection.address, connection.listener);
-        self.metrics.transport_faults += 1;
-        tracing::debug!(?address, listener, layer, "connection ended: {}", Name(what));
+        match connection.session() {
+            // The line about the end of the connection says why.
+            Some(_) => connection.extra.get_or_insert_default().fault = Some(Box::new(fault)),
+            None => self.log_refusal(id, Claimed::default(), &fault),
+        }
         self.end_of_input(id);
     }
 
@@ -248,11 +247,4 @@ impl Connections {
             certificate.valid_until = Some(now.after(valid_for));
         }
     }
-}
-
-/// Logs which client certificate was refused and why; the client learns only the type of the failure.
-fn log_refused_certificate(connection: &Connection, now: Now, what: &str) {
-    let (address, listener) = (connection.address, connection.listener);
-    let address = address.map(tracing::field::display);
-    rated!(info, now, address, listener, "a client's certificate is refused: {what}");
 }

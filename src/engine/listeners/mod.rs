@@ -1,16 +1,19 @@
 //! Listeners, and the layers between a socket and MQTT: the policy of each listener, TLS handshakes, whose number
 //! per turn is limited, and the offload of TLS to the kernel.
 
-pub(in crate::engine) mod handshakes;
-pub(in crate::engine) mod kernel_tls;
+mod handshake_queue;
+mod handshakes;
+mod kernel_tls;
+mod offload;
 
 use crate::base::ids::{ConnectionId, Peer};
 use crate::config::Limits;
-use crate::engine::Refused;
+use crate::engine::cause::Cause;
 use crate::engine::connections::connection::Connection;
 use crate::transport::{ListenerPolicies, ListenerPolicy};
-use handshakes::HandshakeQueue;
-use kernel_tls::OffloadQueue;
+use crate::wire::Version;
+use handshake_queue::HandshakeQueue;
+use offload::OffloadQueue;
 
 /// The listeners of one core. A connection takes one place of its listener from [`Self::admit`] to
 /// [`Self::release`].
@@ -32,6 +35,11 @@ impl Listeners {
         }
     }
 
+    /// Other limits on handshakes hold from the next turn on.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        self.handshakes.set_limits(limits);
+    }
+
     /// Sets the policy of each listener, by its number.
     pub fn set_policies(&mut self, policies: ListenerPolicies) {
         self.policies = policies;
@@ -44,18 +52,28 @@ impl Listeners {
         peer: &Peer,
         connection: &mut Connection,
         memory_is_overdrawn: bool,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Cause> {
         let Some(policy) = self.policy(peer.listener) else { return Ok(()) };
         if !policy.enter() {
-            return Err(Refused);
+            return Err(Cause::ListenerFull);
         }
         connection.transport = policy.transport_for(peer);
         if connection.bytes_charged() > 0 && memory_is_overdrawn {
             // A handshake uses memory long before CONNACK can refuse the client for lack of memory.
             policy.leave();
-            return Err(Refused);
+            return Err(Cause::MemoryFull);
         }
         Ok(())
+    }
+
+    /// Whether a listener accepts clients of a protocol version.
+    pub fn accepts(&self, listener: u16, version: Version) -> bool {
+        self.policy(listener).is_none_or(|policy| policy.accepts(version))
+    }
+
+    /// Whether the User Name takes the place of the Client Identifier.
+    pub fn renames_clients(&self, listener: u16) -> bool {
+        self.policy(listener).is_some_and(ListenerPolicy::renames_clients)
     }
 
     /// Gives back the place of a connection that has ended.
@@ -63,6 +81,12 @@ impl Listeners {
         if let Some(policy) = self.policy(listener) {
             policy.leave();
         }
+    }
+
+    /// Whether connections of a listener use TLS.
+    #[cfg(feature = "admin")]
+    pub fn has_tls(&self, listener: u16) -> bool {
+        self.policy(listener).is_some_and(|policy| policy.transport().has_tls())
     }
 
     /// Whether TLS handshakes wait for a later turn.
@@ -83,7 +107,12 @@ impl Listeners {
         self.handshakes.end_turn();
     }
 
+    /// The address or path of a listener, for the log.
+    pub fn name(&self, listener: u16) -> &str {
+        self.policy(listener).map_or("unnamed", ListenerPolicy::name)
+    }
+
     fn policy(&self, listener: u16) -> Option<&ListenerPolicy> {
-        self.policies.get(usize::from(listener))
+        self.policies.get(usize::from(listener)).map(|policy| &**policy)
     }
 }

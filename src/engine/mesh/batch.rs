@@ -80,7 +80,7 @@ pub(in crate::engine) struct Forwarded {
     /// The publisher, which may have to be paused.
     pub publisher: Option<ConnectionId>,
     /// The place of its QoS 2 exchange in the batch.
-    pub once: Option<std::num::NonZero<u32>>,
+    pub exchange: Option<std::num::NonZero<u32>>,
     pub to: Destination,
 }
 

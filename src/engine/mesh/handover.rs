@@ -7,34 +7,39 @@
 use crate::base::clock::Now;
 use crate::base::identity::CertificateIdentity;
 use crate::base::ids::{ConnectionId, CoreId, Peer};
-use crate::engine::connections::connection::{Connection, Deferred, Hold, Phase};
-use crate::engine::connections::input_buffer::Input;
+use crate::engine::connections::connection::{Deferred, Hold, Phase};
+use crate::engine::inspect::Traffic;
 use crate::engine::mesh::Mesh;
-use crate::engine::{Action, Engine, Refused};
+use crate::engine::{Action, Engine};
 use crate::transport::Transport;
 
 /// A connection without its socket: everything that another core needs to continue it.
 #[derive(Debug)]
 pub struct HandedOver {
-    peer: Peer,
+    pub(super) peer: Peer,
     /// When CONNECT was received.
-    received: Now,
+    pub(super) received: Now,
     /// CONNECT, and the bytes read after it.
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// The layers between the socket and MQTT, and bytes read for them meanwhile.
-    transport: Option<Box<Transport>>,
-    wrapped: Vec<u8>,
+    pub(super) transport: Option<Box<Transport>>,
+    pub(super) wrapped: Vec<u8>,
+    /// Bytes received and sent so far.
+    pub(super) traffic: Traffic,
     /// Whether the peer has ended its stream.
-    is_ended: bool,
+    pub(super) is_ended: bool,
     /// The identity in the client's certificate, if a proxy has passed it on.
-    certificate: Option<Box<CertificateIdentity>>,
+    pub(super) certificate: Option<Box<CertificateIdentity>>,
 }
 
 impl HandedOver {
     /// Adds bytes that were read meanwhile.
     pub fn append(&mut self, bytes: &[u8]) {
         match self.transport {
-            None => self.bytes.extend_from_slice(bytes),
+            None => {
+                self.traffic.note_received(bytes.len());
+                self.bytes.extend_from_slice(bytes);
+            }
             Some(_) => self.wrapped.extend_from_slice(bytes),
         }
     }
@@ -73,45 +78,22 @@ impl Engine {
         let (received, mut bytes) = (deferred.received, deferred.connect.to_vec());
         let (connection, _) = self.connections.remove(id);
         self.connections.free(id);
-        bytes.extend_from_slice(connection.stash());
+        bytes.extend_from_slice(connection.input());
         self.metrics.connections_handed_over += 1;
         let peer = Peer { address: connection.address, listener: connection.listener };
         let (transport, is_ended) = (connection.transport, connection.holds.has(Hold::Ended));
         let certificate = connection.extra.and_then(|extra| extra.certificate);
-        let wrapped = Vec::new();
-        let handed_over =
-            HandedOver { peer, received, bytes, transport, wrapped, is_ended, certificate };
+        let handed_over = Box::new(HandedOver {
+            peer,
+            received,
+            bytes,
+            transport,
+            wrapped: Vec::new(),
+            traffic: connection.traffic,
+            is_ended,
+            certificate,
+        });
         Some(Action::HandOver { connection: id, to: home, handed_over })
-    }
-
-    /// A connection has arrived at its home core. The executor polls its socket under the returned handle.
-    pub fn handle_handed_over(
-        &mut self,
-        now: Now,
-        handed_over: HandedOver,
-    ) -> Result<ConnectionId, Refused> {
-        self.set_now(now);
-        let HandedOver { peer, received, bytes, transport, wrapped, is_ended, certificate } =
-            handed_over;
-        let generation = self.connections.next_generation();
-        let mut connection = Connection::new(generation, peer.address, peer.listener, received);
-        connection.phase = Phase::Connecting { elsewhere: true, awaits_address: false };
-        connection.put_back_stash(now, Box::new(Input::from_bytes(bytes, now)));
-        connection.transport = transport;
-        if certificate.is_some() {
-            connection.extra.get_or_insert_default().certificate = certificate;
-        }
-        let limits = &self.config.limits;
-        let id = self.connections.add(connection, limits, &mut self.timers, self.now);
-        self.connections.mark_dirty(id);
-        self.connections.mark_ready(id);
-        if !wrapped.is_empty() {
-            self.handle_received(now, id, &wrapped);
-        }
-        if is_ended {
-            self.end_of_input(id);
-        }
-        Ok(id)
     }
 }
 

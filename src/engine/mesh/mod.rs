@@ -4,27 +4,39 @@
 //! [`Mesh`] owns the state of the lanes and everything that waits for it. Other folders state what to send
 //! and what to wait for; this folder preserves the order of messages, receipts and batches.
 
+mod arrival;
 pub(in crate::engine) mod batch;
-pub(in crate::engine) mod forward;
+mod batches;
+mod forward;
 pub(in crate::engine) mod handover;
 pub(in crate::engine) mod lanes;
 pub(in crate::engine) mod node_block;
 
 use std::collections::{HashSet, VecDeque};
 
-use shards::{Fingerprint, Replica, TopicFilter};
+use shards::{Replica, TopicFilter};
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId, Publisher};
 use crate::base::limits;
 use crate::base::metrics::Metrics;
+use crate::engine::draft::Draft;
 use crate::engine::mesh::batch::{Batch, Destination, Forwarded, MeshMessage};
-use crate::engine::mesh::forward::UnreadBatch;
 use crate::engine::mesh::handover::Departures;
 use crate::engine::mesh::lanes::{Awaited, Lanes};
-use crate::engine::routing::deliver::Draft;
 use crate::resources::gauges::{Ledger, Place};
 use crate::storage::record::Exchange;
+
+/// A batch of another core that was processed in part, for lack of budget.
+#[derive(Debug)]
+pub(super) struct UnreadBatch {
+    from: CoreId,
+    batch: Batch,
+    /// The messages that are left.
+    left: VecDeque<MeshMessage>,
+    /// The mark of the journal at the beginning.
+    mark: u64,
+}
 
 /// This core's connections to the other cores of the broker.
 #[derive(Debug)]
@@ -58,6 +70,12 @@ impl Mesh {
         self.core
     }
 
+    /// The number of cores.
+    #[inline]
+    pub(in crate::engine) fn cores(&self) -> u16 {
+        self.lanes.cores().max(1)
+    }
+
     /// Whether this core is the only one.
     #[inline]
     pub(in crate::engine) fn is_alone(&self) -> bool {
@@ -71,11 +89,12 @@ impl Mesh {
         (0..self.lanes.cores()).map(CoreId).filter(move |&core| core != own)
     }
 
-    /// The home core of the Client Identifier, or topic, with this fingerprint.
-    pub(in crate::engine) fn home(&self, fingerprint: Fingerprint) -> CoreId {
+    /// The home core of a Client Identifier, or of a topic. All cores' replicas agree on fingerprints.
+    pub(in crate::engine) fn home(&self, name: &str, replica: &Replica) -> CoreId {
         if self.is_alone() {
             return self.core;
         }
+        let fingerprint = replica.fingerprint(name);
         // The high bits: the replica's table takes the low ones.
         CoreId(((u128::from(fingerprint.0) * u128::from(self.lanes.cores())) >> 64) as u16)
     }
@@ -181,13 +200,20 @@ impl Mesh {
         } else {
             self.lanes.push_content(core, content, &mut draft.places)
         };
-        let once = draft.once.and_then(|once| self.lanes.to(core).open().push_exchange(once));
-        let forwarded = Forwarded { body, retain: draft.retain, publisher, once, to };
+        let exchange =
+            draft.exchange.and_then(|exchange| self.lanes.to(core).open().push_exchange(exchange));
+        let forwarded = Forwarded { body, retain: draft.retain, publisher, exchange, to };
         self.lanes.to(core).push(MeshMessage::Publish(forwarded));
         if !self.reached.contains(&core) {
             self.reached.push(core);
         }
         publisher.is_some() && self.lanes.is_loaded(core)
+    }
+
+    /// Whether so much is under way to `core` that publishers wait.
+    #[cfg(feature = "admin")]
+    pub(in crate::engine) fn is_loaded(&self, core: CoreId) -> bool {
+        self.lanes.is_loaded(core)
     }
 
     /// Queues a publisher that is not read until less is under way to `core`.

@@ -7,19 +7,20 @@ use shards::Text;
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId, exchange};
-use crate::base::log_rate::{name, rated};
+use crate::base::log_rate::{Name, name, rated};
 use crate::base::metrics::Metrics;
-use crate::config::Protection;
 use crate::engine::Engine;
-use crate::engine::access::{Authentication, Credentials, IdentifierClaim, Identity};
+use crate::engine::access::{
+    Authentication, Credentials, Decision, IdentifierClaim, Identity, Message,
+};
+use crate::engine::cause::{Cause, Rejection};
+use crate::engine::client_log::Claimed;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Connection, Hold, Phase};
-use crate::engine::packets::connect::Refusal;
-use crate::engine::packets::disconnect::Ending;
-use crate::engine::timeouts::{Timer, Timers};
-use crate::resources::gauges::Place;
-use crate::resources::users::{Membership, QuotaExceeded};
-use crate::session::state::Session;
+use crate::engine::connections::ending::Ending;
+use crate::engine::packets::connect::decode_again;
+use crate::engine::timers::{Timer, Timers};
+use crate::message::Content;
 use crate::session::table::SessionTable;
 use crate::wire::violation::Violation;
 use crate::wire::{self, Auth, Connect, Packet, ReasonCode, UserProperties, Version};
@@ -54,9 +55,16 @@ impl Engine {
     /// changed. Called once a turn.
     pub fn handle_answers(&mut self, now: Now) {
         self.set_now(now);
+        self.access.renew();
+        let connection_of = |exchange: u64| ConnectionId {
+            slot: exchange as u32,
+            generation: (exchange >> 32) as u32,
+        };
         while let Some((exchange, authentication)) = self.access.poll_answer(now) {
-            let id = ConnectionId { slot: exchange as u32, generation: (exchange >> 32) as u32 };
-            self.handle_authenticated(now, id, authentication);
+            self.handle_authenticated(now, connection_of(exchange), authentication);
+        }
+        while let Some(exchange) = self.access.poll_decided(now) {
+            self.continue_decided(connection_of(exchange));
         }
         // A change of the rules begins a check of all clients.
         self.access.recheck();
@@ -75,31 +83,39 @@ impl Engine {
             && connection.holds.has(Hold::Decision)
         {
             let connect = deferred.connect.clone();
-            self.continue_authentication(id, authentication, &connect);
+            self.continue_authentication(id, authentication, &connect, &decode_again(&connect));
         } else if connection.session().is_some() {
             self.continue_reauthentication(id, authentication);
         }
     }
 
     /// Refuses a client that the access control does not admit.
-    pub(in crate::engine) fn turn_down(&mut self, id: ConnectionId, reason: ReasonCode) {
+    pub(in crate::engine) fn turn_down(
+        &mut self,
+        id: ConnectionId,
+        claimed: Claimed<'_>,
+        rejection: &Rejection,
+    ) {
         self.metrics.clients_refused += 1;
         self.access.forget(exchange(id));
-        self.refuse(id, reason);
+        self.refuse(id, claimed, rejection);
     }
 
-    /// Acts on an answer of the access control to the CONNECT in `frame`.
+    /// Acts on an answer of the access control to the CONNECT that `frame` holds.
     pub(in crate::engine) fn continue_authentication(
         &mut self,
         id: ConnectionId,
         authentication: Authentication,
         frame: &[u8],
+        connect: &Connect<'_>,
     ) {
         match authentication {
             Authentication::Granted(grant) => {
-                self.admit(id, frame, grant);
+                self.admit(id, frame, connect, grant);
             }
-            Authentication::Refused(reason) => self.turn_down(id, reason),
+            Authentication::Refused(rejection) => {
+                self.turn_down(id, Claimed::by(connect), &rejection);
+            }
             Authentication::Continue(_) | Authentication::Pending => {
                 if !self.defer_connect(id, frame, None) {
                     return;
@@ -109,9 +125,6 @@ impl Engine {
                     _ => self.connections.release_hold(id, Hold::Decision, self.now),
                 }
                 if let Authentication::Continue(data) = authentication {
-                    let Ok(Packet::Connect(connect)) = wire::decode(frame, Version::V5) else {
-                        unreachable!("CONNECT was decoded when it came")
-                    };
                     let method = connect.properties.authentication_method.unwrap_or_default();
                     self.connections.send_auth(
                         id,
@@ -136,9 +149,7 @@ impl Engine {
         match packet {
             Packet::Auth(auth) => {
                 let connect = deferred.connect.clone();
-                let Ok(Packet::Connect(decoded)) = wire::decode(&connect, Version::V5) else {
-                    unreachable!("CONNECT was decoded when it came")
-                };
+                let decoded = decode_again(&connect);
                 // [MQTT-4.12.0-5]: the method stays the same.
                 if auth.reason != ReasonCode::ContinueAuthentication
                     || auth.authentication_method != decoded.properties.authentication_method
@@ -147,10 +158,12 @@ impl Engine {
                 }
                 let data = auth.authentication_data.unwrap_or_default();
                 let authentication = self.access.proceed(self.now, exchange(id), data);
-                self.continue_authentication(id, authentication, &connect);
+                self.continue_authentication(id, authentication, &connect, &decoded);
                 Ok(())
             }
             Packet::Disconnect(_) => {
+                let connect = deferred.connect.clone();
+                self.log_refusal(id, Claimed::in_frame(&connect), Cause::Left);
                 self.end_connection(id, Ending::Silent);
                 Ok(())
             }
@@ -224,22 +237,22 @@ impl Engine {
                 self.connections.send_auth(id, ReasonCode::ContinueAuthentication, &method, &data);
             }
             // [MQTT-4.12.1-2]
-            Authentication::Refused(reason) => {
-                self.end_connection(id, Ending::Server(reason));
+            Authentication::Refused(Rejection { reason, cause, .. }) => {
+                self.end_connection(id, Ending::Server(reason, cause));
             }
             Authentication::Pending => {}
         }
     }
 
-    /// Checks whether a user may have a Client Identifier and a Will. Returns whether the session of the
-    /// Client Identifier belongs to another user and ends.
+    /// Checks whether a user may have a Client Identifier. Returns whether the session of the Client Identifier belongs
+    /// to another user and ends.
     pub(in crate::engine) fn check_identity(
         &mut self,
         id: ConnectionId,
         connect: &Connect<'_>,
         client_identifier: &str,
         user: Option<&str>,
-    ) -> Result<EndsForeign, Refusal> {
+    ) -> Result<EndsForeign, Rejection> {
         let text = Text::new(client_identifier);
         let who = Identity { exchange: exchange(id), client_identifier: &text };
         let is_assigned = connect.client_identifier.is_empty();
@@ -249,39 +262,62 @@ impl Engine {
         };
         if claim == IdentifierClaim::Denied {
             self.metrics.identifiers_denied += 1;
-            rated!(
-                info,
-                self.now,
-                client = name(client_identifier),
-                user = user.map(name),
-                "refused: the rules do not let this user have this Client Identifier"
-            );
-            return Err(Refusal(ReasonCode::ClientIdentifierNotValid));
+            let cause = Cause::ClientIdentifierNotAllowed;
+            return Err(Rejection::new(ReasonCode::ClientIdentifierNotValid, cause));
         }
         let claim = if connect.clean_start { claim } else { IdentifierClaim::Open };
         let ends_foreign = match self.config.bind_sessions {
             true => {
-                let Self { sessions, metrics, now, .. } = self;
-                check_owner(client_identifier, user, claim, sessions, metrics, *now)?
+                let claimant = Claimant { client_identifier, user, claim };
+                check_owner(claimant, &self.sessions, &mut self.metrics)?
             }
             false => EndsForeign(false),
         };
-        let Some(will) = &connect.will else { return Ok(ends_foreign) };
-        match self.access.may_publish(&who, will.topic, will.qos, will.retain, &mut self.work) {
-            true => Ok(ends_foreign),
-            false => Err(Refusal(ReasonCode::NotAuthorized)),
+        Ok(ends_foreign)
+    }
+
+    /// Checks whether a client may publish its Will. Returns whether something else than a rule allows it; none while the
+    /// decision is pending.
+    pub(in crate::engine) fn check_will(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        client_identifier: &str,
+        user: Option<&str>,
+    ) -> Result<Option<bool>, Rejection> {
+        let Some(will) = &connect.will else { return Ok(Some(false)) };
+        let text = Text::new(client_identifier);
+        let who = Identity { exchange: exchange(id), client_identifier: &text };
+        let (qos, retain) = (will.qos, will.retain);
+        let (topic, payload_bytes) = (will.topic, will.payload.len());
+        let message = Message { topic, payload_bytes, qos, retain };
+        match self.access.may_publish(self.now, &who, &message, &mut self.work) {
+            Decision::Allowed(()) => {}
+            Decision::Pending => return Ok(None),
+            // Dropped when it is due.
+            Decision::Denied if self.access.read_rules().is_some() => return Ok(Some(false)),
+            Decision::Denied => {
+                return Err(Rejection::new(ReasonCode::NotAuthorized, Cause::WillNotAllowed)
+                    .with_detail(will.topic));
+            }
         }
+        let content = Content {
+            topic: will.topic,
+            payload: will.payload,
+            passed_on: &[],
+            expires: None,
+            qos,
+        };
+        let Self { access, work, .. } = self;
+        Ok(Some(!access.may_publish_will(user, &text, &content, retain, false, work)))
     }
 
     /// Ends the connection of a client whose credentials were withdrawn; whether the client stays.
     pub(in crate::engine) fn check_credentials(&mut self, session: SessionId) -> bool {
         let Some(id) = self.sessions[session].connection else { return true };
         let Some(reason) = self.access.withdrawn(exchange(id)) else { return true };
-        let client = self.sessions[session].client_identifier.as_str();
-        let (client, why) = (name(client), reason.name());
-        rated!(info, self.now, client, why, "disconnected: its credentials do not hold any more");
         self.metrics.credentials_withdrawn += 1;
-        self.end_connection(id, Ending::Server(reason));
+        self.end_connection(id, Ending::Server(reason, Cause::CredentialsWithdrawn));
         false
     }
 
@@ -294,7 +330,8 @@ impl Engine {
         };
         if until.is_due(now) {
             self.metrics.stays_ended += 1;
-            return self.end_connection(id, Ending::Server(ReasonCode::MaximumConnectTime));
+            let (reason, cause) = (ReasonCode::MaximumConnectTime, Cause::CredentialsExpired);
+            return self.end_connection(id, Ending::Server(reason, cause));
         }
         self.timers.arm_ahead(now, until, Timer::Stay(id));
     }
@@ -357,48 +394,23 @@ pub(super) fn note_foreign_end(
     );
 }
 
-/// Counts a session for its user, where that is bounded. The user's own session keeps its place.
-pub(super) fn enter_user(
-    client_identifier: &str,
-    user: Option<&str>,
-    protection: &Protection,
-    sessions: &SessionTable,
-    place: &Place,
-) -> Result<Option<Membership>, Refusal> {
-    let Some(user) = user.filter(|_| protection.bounds_holdings()) else { return Ok(None) };
-    let session = sessions.find(client_identifier);
-    let is_its_own = session.is_some_and(|s| sessions[s].owner() == Some(user));
-    let (users, ledger) = (place.users(), place.ledger());
-    let entered = users.add_session(user, protection.sessions_per_user_max, is_its_own, ledger);
-    entered.map(Some).map_err(|QuotaExceeded| Refusal(ReasonCode::QuotaExceeded))
-}
-
-/// Counts a restored session for its user. It stays even if the user has more than the bound by now.
-pub(in crate::engine) fn count_restored(
-    session: &mut Session,
-    protection: &Protection,
-    place: &Place,
-) {
-    let (users, ledger) = (place.users(), place.ledger());
-    if protection.bounds_holdings()
-        && let Some(owner) = session.owner()
-        && let Ok(membership) = users.add_session(owner, 0, false, ledger)
-    {
-        session.assign_to_user(membership);
-    }
+/// A client that claims the session of a Client Identifier.
+#[derive(Clone, Copy)]
+struct Claimant<'a> {
+    client_identifier: &'a str,
+    user: Option<&'a str>,
+    /// Its right to the Client Identifier.
+    claim: IdentifierClaim,
 }
 
 /// Whether the session of a Client Identifier is somebody else's, and ends for this user: one of
 /// nobody always does, that of another user where the identifier is this one's or, while nobody is
 /// connected with it, where a rule lets this one have it.
 fn check_owner(
-    client_identifier: &str,
-    user: Option<&str>,
-    claim: IdentifierClaim,
+    Claimant { client_identifier, user, claim }: Claimant<'_>,
     sessions: &SessionTable,
     metrics: &mut Metrics,
-    now: Now,
-) -> Result<EndsForeign, Refusal> {
+) -> Result<EndsForeign, Rejection> {
     let session = sessions.find(client_identifier);
     let Some(session) = session.map(|session| &sessions[session]) else {
         return Ok(EndsForeign(false));
@@ -416,19 +428,13 @@ fn check_owner(
     if owner.is_none() || may_end {
         return Ok(EndsForeign(true));
     }
-    let session_expiry_interval_s = session.expiry_interval_s;
     metrics.sessions_guarded += 1;
-    rated!(
-        warn,
-        now,
-        client = name(client_identifier),
-        user = user.map(name),
-        owner = owner.map(name),
-        session_expiry_interval_s,
-        "refused: the session of this Client Identifier belongs to another user; it ends when it \
-         expires, when that user connects with Clean Start, or who may have the identifier by a rule \
-         `allow client` (while the session's client is away, unless the rule has %u or is for one \
-         user), or with `broker store end-session` while the broker is stopped"
+    let detail = format!(
+        "it belongs to the user {} and ends {} s after that client has left, when that user connects with Clean \
+         Start, or by `broker store end-session`",
+        Name(owner.unwrap_or_default()),
+        session.expiry_interval_s
     );
-    Err(Refusal(ReasonCode::NotAuthorized))
+    let rejection = Rejection::new(ReasonCode::NotAuthorized, Cause::SessionOfAnotherUser);
+    Err(rejection.with_detail(detail))
 }

@@ -2,13 +2,21 @@
 
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::engine::Engine;
-use crate::engine::packets::disconnect::Ending;
+use crate::engine::cause::Rejection;
+use crate::engine::client_log::Claimed;
+use crate::engine::connections::ending::Ending;
 use crate::wire::{Connack, ConnackProperties, Connect, Packet, Qos, ReasonCode, Version};
 
 impl Engine {
-    /// Sends CONNACK with an error and closes the connection [MQTT-3.2.2-7].
-    pub(in crate::engine) fn refuse(&mut self, id: ConnectionId, reason: ReasonCode) {
-        self.refuse_with(id, reason, None);
+    /// Sends CONNACK with an error and closes the connection [MQTT-3.2.2-7]. The log says why.
+    pub(in crate::engine) fn refuse(
+        &mut self,
+        id: ConnectionId,
+        claimed: Claimed<'_>,
+        rejection: &Rejection,
+    ) {
+        self.log_refusal(id, claimed, rejection);
+        self.refuse_with(id, rejection.reason, None);
     }
 
     pub(super) fn refuse_with(
@@ -18,7 +26,6 @@ impl Engine {
         reason_string: Option<&'static str>,
     ) {
         let version = self.connections[id].version;
-        tracing::debug!(reason = reason.name(), "CONNECT refused");
         let has_words = version == Version::V5 || reason.return_code().is_some();
         if has_words {
             self.time_connack(id);

@@ -1,29 +1,43 @@
 //! CONNECT to CONNACK: checks, authentication, take-over or resumption of the session.
 
 use crate::base::ids::{ConnectionId, SessionId, exchange};
-use crate::base::log_rate::name;
 use crate::config::{Limits, Redirect};
 use crate::engine::access::Grant;
-use crate::engine::connections::connection::{Deferred, Hold, Phase};
-use crate::engine::connections::stream_end::Comes;
-use crate::engine::packets::authenticate::{
-    EndsForeign, credentials, enter_user, note_foreign_end,
-};
-use crate::engine::packets::disconnect::Ending;
-use crate::engine::{Config, Engine};
-use crate::resources::users::Membership;
+use crate::engine::cause::{Cause, Rejection};
+use crate::engine::client_log::{Agreement, Claimed, Why};
+use crate::engine::connections::connection::{Connection, Deferred, Hold, Phase};
+use crate::engine::connections::ending::Ending;
+use crate::engine::packets::authenticate::{EndsForeign, credentials, note_foreign_end};
+use crate::engine::packets::take_over::Comes;
+use crate::engine::{Config, Engine, sys_topics};
+use crate::resources::users::{Membership, QuotaExceeded};
 use crate::session::state::{DeliveryClass, Will};
 use crate::session::topic_alias::OutgoingAliases;
 use crate::wire::violation::Violation;
-use crate::wire::{self, Connect, Packet, ReasonCode, Version};
+use crate::wire::{self, Connect, Packet, PacketType, ReasonCode, Version};
+
+/// Places in flight that are looked at for a step when a client comes back to its session.
+const RESUMED_PER_STEP: usize = 64;
 
 /// Steps to decode a CONNECT and to admit its client, besides the state of its session.
 fn connect_steps(frame: &[u8]) -> usize {
     16 + frame.len() / 64
 }
 
-/// A CONNECT that is answered with an error.
-pub(in crate::engine) struct Refusal(pub ReasonCode);
+/// Decodes a CONNECT that was kept: it was decoded when it came.
+pub(super) fn decode_again(frame: &[u8]) -> Connect<'_> {
+    match wire::decode(frame, Version::V5) {
+        Ok(Packet::Connect(connect)) => connect,
+        _ => unreachable!("CONNECT was decoded when it came"),
+    }
+}
+
+/// The name that takes the place of the Client Identifier: that of the certificate, or the User Name. None if there is
+/// none that could.
+fn client_name<'a>(connection: &'a Connection, connect: &Connect<'a>) -> Option<&'a str> {
+    let certified = connection.certificate().and_then(|of| of.name.as_deref());
+    certified.or(connect.username).filter(|name| !name.is_empty())
+}
 
 /// The claim of a client to a session, as granted at CONNECT.
 struct Claim {
@@ -31,6 +45,8 @@ struct Claim {
     ends_foreign: bool,
     /// Counts the session for its user, where that is bounded.
     membership: Option<Membership>,
+    /// Something else than a rule allows the Will.
+    will_is_granted: bool,
 }
 
 /// The session that a client is given.
@@ -87,21 +103,25 @@ impl Agreed {
 }
 
 /// Checks a Will against what the server accepts.
-fn check_will(will: &wire::Will<'_>, config: &Config) -> Result<(), Refusal> {
+fn check_will(will: &wire::Will<'_>, config: &Config) -> Result<(), Rejection> {
+    let invalid = |reason: ReasonCode| {
+        Err(Rejection::new(reason, Cause::WillInvalid).with_detail(reason.name()))
+    };
     if u8::from(will.qos) > config.mqtt.maximum_qos {
-        return Err(Refusal(ReasonCode::QosNotSupported)); // [MQTT-3.2.2-12]
+        return invalid(ReasonCode::QosNotSupported); // [MQTT-3.2.2-12]
     }
     if will.retain && !config.mqtt.retain_available {
-        return Err(Refusal(ReasonCode::RetainNotSupported)); // [MQTT-3.2.2-13]
+        return invalid(ReasonCode::RetainNotSupported); // [MQTT-3.2.2-13]
     }
     let limits = &config.limits;
     let is_too_long = will.topic.len() > usize::from(limits.topic_bytes_max);
     let levels_max = limits.topic_levels_max as usize;
     if is_too_long || shards::check_topic_name(will.topic, levels_max).is_err() {
-        return Err(Refusal(ReasonCode::TopicNameInvalid));
+        return invalid(ReasonCode::TopicNameInvalid);
     }
-    if crate::engine::sys_topics::is_ours(will.topic) {
-        return Err(Refusal(ReasonCode::NotAuthorized));
+    if sys_topics::is_ours(will.topic) {
+        let rejection = Rejection::new(ReasonCode::NotAuthorized, Cause::WillNotAllowed);
+        return Err(rejection.with_detail(will.topic));
     }
     Ok(())
 }
@@ -113,28 +133,40 @@ impl Engine {
         let connect = match wire::decode(frame, Version::V5) {
             Ok(Packet::Connect(connect)) => connect,
             // A peer of another protocol gets no answer.
-            Ok(_) => return self.end_connection(id, Ending::Silent),
+            Ok(_) => {
+                let packet = wire::packet_type(frame);
+                let why = Why::violation(Violation::FirstPacketNotConnect, packet);
+                self.log_refusal(id, Claimed::default(), why);
+                return self.end_connection(id, Ending::Silent);
+            }
             Err(violation) => return self.refuse_malformed(id, frame, violation),
         };
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if self.listeners.renames_clients(connection.listener)
+            && let Some(name) = client_name(connection, &connect)
+            && name != connect.client_identifier
+        {
+            let renamed = wire::connect_renamed(frame, &connect, name);
+            return self.handle_first_packet(id, &renamed);
+        }
         if connection.refusal.is_none() && !connect.client_identifier.is_empty() {
-            let home = self.home(connect.client_identifier);
-            if home != self.core() {
+            let home = self.mesh.home(connect.client_identifier, self.router.replica());
+            if home != self.mesh.core() {
                 return self.send_home(id, home, frame);
             }
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
-        if let Err(Refusal(reason)) = self.check(id, &connect) {
-            return self.refuse(id, reason);
+        if let Err(rejection) = self.check(id, &connect) {
+            return self.refuse(id, Claimed::by(&connect), &rejection);
         }
         let authentication = {
             let replaces = self.sessions.connection_of(connect.client_identifier).map(exchange);
             let who = credentials(&self.connections[id], &connect, replaces);
             self.access.authenticate(self.now, exchange(id), &who)
         };
-        self.continue_authentication(id, authentication, frame);
+        self.continue_authentication(id, authentication, frame, &connect);
     }
 
     /// Refuses a CONNECT that cannot be read, or is too large. A client known to speak 5.0 is sent the reason
@@ -146,7 +178,8 @@ impl Engine {
         violation: Violation,
     ) {
         self.metrics.violations += 1;
-        tracing::debug!(clause = violation.clause(), "CONNECT refused: {violation}");
+        let packet = Some(PacketType::Connect);
+        self.log_refusal(id, Claimed::default(), Why::violation(violation, packet));
         let level = match violation {
             Violation::UnsupportedProtocolName => None, // it speaks something else
             _ => wire::connect_level(frame),
@@ -166,36 +199,60 @@ impl Engine {
         }
     }
 
-    fn check(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Result<(), Refusal> {
+    fn check(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Result<(), Rejection> {
+        let refused = |reason, cause| Err(Rejection::new(reason, cause));
         if let Some(reason) = self.connections[id].refusal {
-            return Err(Refusal(reason));
+            let is_too_fast = reason == ReasonCode::ConnectionRateExceeded;
+            let cause = if is_too_fast { Cause::ConnectionRate } else { Cause::ServerFull };
+            return refused(reason, cause);
+        }
+        if self.observers.questions.is_draining() {
+            return refused(ReasonCode::UseAnotherServer, Cause::Draining);
+        }
+        if let Err(rejection) = self.check_bans(id, connect.client_identifier, None) {
+            self.metrics.clients_refused += 1;
+            return Err(rejection);
         }
         match self.config.mqtt.redirect {
             Redirect::None => {}
-            Redirect::Temporary => return Err(Refusal(ReasonCode::UseAnotherServer)),
-            Redirect::Permanent => return Err(Refusal(ReasonCode::ServerMoved)),
+            Redirect::Temporary => return refused(ReasonCode::UseAnotherServer, Cause::Redirected),
+            Redirect::Permanent => return refused(ReasonCode::ServerMoved, Cause::Redirected),
         }
         let session = self.sessions.find(connect.client_identifier);
-        let has_room = !self.memory_is_full() || session.is_some_and(|of| self.may_give_way(of));
+        let has_room = !self.memory.is_full() || session.is_some_and(|of| self.may_give_way(of));
         if !has_room || self.durability.is_far_behind() {
             self.metrics.connections_refused += 1;
-            return Err(Refusal(ReasonCode::ServerBusy));
+            let cause = if has_room { Cause::StoreBehind } else { Cause::MemoryFull };
+            return refused(ReasonCode::ServerBusy, cause);
         }
         if session.is_none()
             && self.sessions.everywhere() >= self.config.limits.sessions_max as usize
         {
             self.metrics.connections_refused += 1;
-            return Err(Refusal(ReasonCode::QuotaExceeded));
+            return refused(ReasonCode::QuotaExceeded, Cause::SessionsFull);
+        }
+        let listener = self.connections[id].listener;
+        if !self.listeners.accepts(listener, connect.version) {
+            return refused(ReasonCode::UnsupportedProtocolVersion, Cause::VersionNotAccepted);
+        }
+        let mqtt = &self.config.mqtt;
+        if !connect.client_identifier.starts_with(&mqtt.client_identifier_prefix)
+            || connect.client_identifier.is_empty() && self.listeners.renames_clients(listener)
+        {
+            let reason = ReasonCode::ClientIdentifierNotValid;
+            return refused(reason, Cause::ClientIdentifierNotAllowed);
         }
         if connect.client_identifier.is_empty() {
             // [MQTT-3.1.3-7] and [MQTT-3.1.3-8] of 3.1.1; 3.1 knows no empty one at all.
             let is_refused = match connect.version {
+                _ if !mqtt.assigned_client_identifiers => true,
                 Version::V31 => true,
                 Version::V311 => !connect.clean_start,
                 Version::V5 => false,
             };
             if is_refused {
-                return Err(Refusal(ReasonCode::ClientIdentifierNotValid));
+                let reason = ReasonCode::ClientIdentifierNotValid;
+                return refused(reason, Cause::ClientIdentifierEmpty);
             }
         }
         connect.will.as_ref().map_or(Ok(()), |will| check_will(will, &self.config))
@@ -204,7 +261,7 @@ impl Engine {
     /// Whether a client may come back to its session while memory is full: where messages wait in the
     /// session, which it gives memory back with; else as long as memory is not overdrawn.
     fn may_give_way(&self, session: SessionId) -> bool {
-        self.sessions.queued(session) > 0 || !self.memory_is_overdrawn()
+        self.sessions.queued(session) > 0 || !self.memory.is_overdrawn()
     }
 
     /// Keeps a CONNECT that is not answered yet; returns false where there is no room for it.
@@ -223,28 +280,37 @@ impl Engine {
             (before, connection.input_bytes())
         });
         let Some((before, after)) = deferred else { return false };
-        if after > before && !self.has_room_for_input(after, 0, true) {
+        if after > before && !self.memory.has_room_for_input(after, 0, true) {
             self.metrics.input_refused += 1;
-            self.refuse(id, ReasonCode::ServerBusy);
+            let busy = Rejection::new(ReasonCode::ServerBusy, Cause::InputFull);
+            self.refuse(id, Claimed::in_frame(frame), &busy);
             return false;
         }
         true
     }
 
-    /// Tries again to admit a client that waits until its earlier connection is served to the end.
+    /// Tries again to admit a client that waits until its earlier connection is served to the end, or for a decision about
+    /// its Will.
     pub(in crate::engine) fn continue_admitting(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Some((connect, grant)) = connection.take_granted() else { return };
         self.work.spend(connect_steps(&connect));
-        self.admit(id, &connect, grant);
+        self.admit(id, &connect, &decode_again(&connect), grant);
     }
 
     /// Admits a client, unless its session belongs to another user or its Will is not allowed.
-    pub(super) fn admit(&mut self, id: ConnectionId, frame: &[u8], grant: Grant) {
-        let Ok(Packet::Connect(connect)) = &wire::decode(frame, Version::V5) else {
-            unreachable!("CONNECT was decoded when it came")
-        };
-        let assigned = connect.client_identifier.is_empty().then(|| self.assign_identifier());
+    pub(super) fn admit(
+        &mut self,
+        id: ConnectionId,
+        frame: &[u8],
+        connect: &Connect<'_>,
+        grant: Grant,
+    ) {
+        let assigned = connect.client_identifier.is_empty().then(|| {
+            let Self { sessions, mesh, router, .. } = self;
+            let is_home = |name: &str| mesh.home(name, router.replica()) == mesh.core();
+            sessions.assign_identifier(is_home)
+        });
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         match self.comes_after(id, client_identifier) {
             Comes::After => {}
@@ -258,8 +324,18 @@ impl Engine {
             }
         }
         let claim = match self.check_claim(id, connect, client_identifier, &grant) {
-            Ok(claim) => claim,
-            Err(Refusal(reason)) => return self.turn_down(id, reason),
+            Ok(Some(claim)) => claim,
+            Ok(None) => {
+                if self.defer_connect(id, frame, Some(grant)) {
+                    self.connections.hold(id, Hold::Decision);
+                }
+                return;
+            }
+            Err(rejection) => {
+                let user = grant.user.as_deref().or(connect.username);
+                let claimed = Claimed { client: Some(client_identifier), user };
+                return self.turn_down(id, claimed, &rejection);
+            }
         };
         let mark = self.durability.mark();
         let opened = self.open_session(id, connect, client_identifier, &grant, claim);
@@ -272,20 +348,17 @@ impl Engine {
             self.send_connack(id, session, connect, assigned, session_present, &grant.data);
         if !is_told {
             // No property of CONNACK can be left out.
-            return self.end_connection(id, Ending::Silent);
+            let (reason, cause) = (ReasonCode::PacketTooLarge, Cause::ConnackTooLarge);
+            return self.end_connection(id, Ending::Server(reason, cause));
         }
         if (is_logged || !self.durability.is_failing())
             && self.durability.await_connack(id, &self.sessions[session], mark)
         {
-            self.connections.close_gate(id);
+            self.connections.withhold_output(id);
         }
-        tracing::debug!(
-            client = name(client_identifier),
-            user = grant.user.as_deref().map(name),
-            session_present,
-            version = ?connect.version,
-            "connected"
-        );
+        let agreement = Agreement { session_present, clean_start: connect.clean_start };
+        self.log_connected(id, session, agreement);
+        self.report_connected(id, session, agreement);
         if session_present {
             self.begin_checking_rights(id, session, changes_hands);
         }
@@ -295,21 +368,28 @@ impl Engine {
         self.connections.release_hold(id, Hold::Decision, self.now);
     }
 
-    /// Checks whether the client may have its session and its Will, and counts the session for its user.
+    /// Checks whether the client may have its session and its Will, and counts the session for its user; none while the
+    /// decision about the Will is pending.
     fn check_claim(
         &mut self,
         id: ConnectionId,
         connect: &Connect<'_>,
         client_identifier: &str,
         grant: &Grant,
-    ) -> Result<Claim, Refusal> {
+    ) -> Result<Option<Claim>, Rejection> {
         let user = grant.user.as_deref();
+        self.check_bans(id, client_identifier, user)?;
         let EndsForeign(ends_foreign) =
             self.check_identity(id, connect, client_identifier, user)?;
-        let Self { sessions, config, place, .. } = self;
-        let membership = enter_user(client_identifier, user, &config.protection, sessions, place)
-            .inspect_err(|_| self.metrics.sessions_over_user += 1)?;
-        Ok(Claim { ends_foreign, membership })
+        let will_is_granted = self.check_will(id, connect, client_identifier, user)?;
+        let Some(will_is_granted) = will_is_granted else { return Ok(None) };
+        let protection = &self.config.protection;
+        let entered = self.sessions.enter_user(client_identifier, user, protection);
+        let membership = entered.map_err(|QuotaExceeded| {
+            self.metrics.sessions_over_user += 1;
+            Rejection::new(ReasonCode::QuotaExceeded, Cause::SessionsOfUser)
+        })?;
+        Ok(Some(Claim { ends_foreign, membership, will_is_granted }))
     }
 
     /// Gives the client its session, with all that CONNECT asks for, and logs it for the store.
@@ -319,7 +399,7 @@ impl Engine {
         connect: &Connect<'_>,
         client_identifier: &str,
         grant: &Grant,
-        Claim { ends_foreign, membership }: Claim,
+        Claim { ends_foreign, membership, will_is_granted }: Claim,
     ) -> Opened {
         let (mark, user) = (self.durability.mark(), grant.user.as_deref());
         if ends_foreign {
@@ -327,12 +407,15 @@ impl Engine {
             self.metrics.foreign_sessions_ended += 1;
         }
         let ends_session = connect.clean_start || ends_foreign;
-        let (session, session_present) = self.claim_session(client_identifier, ends_session);
+        let (session, session_present) = self.claim_session(id, client_identifier, ends_session);
         if let Some(membership) = membership {
             self.sessions[session].assign_to_user(membership);
         }
         self.time_connack(id);
         self.agree(id, session, connect);
+        if let Some(will) = &mut self.sessions[session].will {
+            will.is_granted = will_is_granted;
+        }
         self.connections.limit_stay(id, grant.valid_for, &mut self.timers, self.now);
         let is_new_owner = self.sessions.make_owner(session, user);
         let round = self.connections.round();
@@ -341,33 +424,32 @@ impl Engine {
             self.durability.append_owner(&self.sessions[session]);
         }
         let is_logged = self.durability.mark() > mark;
-        self.durability.cancel_left_will(client_identifier, self.place.ledger());
+        self.durability.cancel_left_will(client_identifier);
         self.durability.append_held_will(&mut self.sessions[session], round);
         let changes_hands = is_new_owner || self.sessions[session].owner() != user;
         Opened { session, session_present, changes_hands, is_logged }
     }
 
-    fn assign_identifier(&mut self) -> String {
-        loop {
-            let identifier = self.names.draw();
-            // An identifier whose home is this core, so that the connection need not move.
-            if self.home(&identifier) == self.core() && self.sessions.find(&identifier).is_none() {
-                return identifier;
-            }
-        }
-    }
-
     /// The session of this Client Identifier: taken over, resumed, or new [MQTT-3.1.2-4],
     /// [MQTT-3.1.2-5], [MQTT-3.1.4-3].
-    fn claim_session(&mut self, client_identifier: &str, ends_session: bool) -> (SessionId, bool) {
-        if let Some(session) = self.sessions.find(client_identifier)
+    fn claim_session(
+        &mut self,
+        id: ConnectionId,
+        client_identifier: &str,
+        ends_session: bool,
+    ) -> (SessionId, bool) {
+        let mut found = self.sessions.find(client_identifier);
+        if let Some(session) = found
             && let Some(old) = self.sessions[session].connection
         {
             self.metrics.takeovers += 1;
-            self.end_connection(old, Ending::TakenOver { ends_session });
+            let (by, before) = (self.connections[id].address, self.connections[old].address);
+            self.observers.log.taken_over(self.now, &self.sessions[session], by, before);
+            self.end_connection(old, Ending::TakenOver { ends_session, by });
+            // The session may have ended with its connection.
+            found = self.sessions.find(client_identifier);
         }
-        // Looked up again: the session may have ended with its connection.
-        if let Some(session) = self.sessions.find(client_identifier) {
+        if let Some(session) = found {
             if !ends_session {
                 self.metrics.clients_disconnected -= 1;
                 return (session, true);
@@ -380,22 +462,24 @@ impl Engine {
 
     /// Writes what CONNECT asks for into the connection and the session.
     fn agree(&mut self, id: ConnectionId, index: SessionId, connect: &Connect<'_>) {
-        let agreed = Agreed::new(connect, &self.config.limits);
-        let (now, ledger) = (self.now, self.place.ledger());
+        let (agreed, terms) = (Agreed::new(connect, &self.config.limits), self.config.terms);
+        let (now, ledger) = (self.now, self.memory.ledger());
         self.connections.edit(id, |connection| {
-            connection.phase = Phase::Open { session: index };
+            connection.open(index, terms, now);
             connection.last_received = now;
             connection.keep_alive_s = agreed.keep_alive_s;
             connection.window = agreed.window;
             let (properties, aliases_max) = (&connect.properties, agreed.aliases_max);
             let hides_problems = !properties.request_problem_information;
-            if aliases_max > 0 || properties.authentication_method.is_some() || hides_problems {
+            let has_method = properties.authentication_method.is_some();
+            if aliases_max > 0 || has_method || hides_problems || connect.is_bridge {
                 // The identity of a certificate may be in it already.
                 let extra = connection.extra.get_or_insert_default();
                 extra.outgoing_aliases =
                     (aliases_max > 0).then(|| OutgoingAliases::new(aliases_max, ledger));
                 extra.authentication_method = properties.authentication_method.map(Into::into);
                 extra.hides_problems = hides_problems;
+                extra.is_bridge = connect.is_bridge;
             }
         });
         // Messages that were published earlier are not for this connection.
@@ -406,12 +490,13 @@ impl Engine {
         session.expires = None;
         session.expiry_interval_s = agreed.expiry_interval_s;
         // A Will still waiting from the connection before is cancelled [MQTT-3.1.3-9].
-        session.take_will(self.place.ledger());
+        session.will = None;
         if let Some(will) = &connect.will {
-            session.set_will(Will::new(will), self.place.ledger());
+            session.set_will(Will::new(will), self.memory.ledger());
         }
         if let Some(outbound) = &mut session.outbound {
-            outbound.resume(usize::from(agreed.window));
+            let places = outbound.resume(usize::from(agreed.window));
+            self.work.spend(places / RESUMED_PER_STEP);
         }
         if let Some(inbound) = &mut session.inbound {
             inbound.resume();

@@ -1,101 +1,17 @@
 //! The end of connections and sessions: DISCONNECT, Session Expiry.
 
-use crate::base::clock::{Deadline, Now};
-use crate::base::ids::{ConnectionId, Peer, SessionId, SessionRef, exchange};
-use crate::base::log_rate::{name, rated};
+use crate::base::clock::Deadline;
+use crate::base::ids::{ConnectionId, SessionId, SessionRef, exchange};
+use crate::base::log_rate::rated;
 use crate::base::metrics::Drop as DropCause;
-use crate::engine::connections::Connections;
+use crate::engine::cause::Cause;
 use crate::engine::connections::connection::{Hold, Phase};
+use crate::engine::connections::ending::Ending;
+use crate::engine::drops::report_drops;
+use crate::engine::observers::Observers;
 use crate::engine::routing::congestion::resume_waiting;
 use crate::engine::{Action, Engine};
-use crate::session::state::Session;
-use crate::wire::violation::Violation;
-use crate::wire::{Disconnect, Packet, ReasonCode, Version};
-
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Ending {
-    /// The network ended the connection, or its client has left and been answered.
-    PeerClosed,
-    /// The client sent DISCONNECT.
-    Client {
-        /// The Reason Code asks for the Will to be published.
-        publishes_will: bool,
-    },
-    /// The server ends it, for this reason.
-    Server(ReasonCode),
-    /// The client broke the protocol.
-    Violation(Violation),
-    /// A later connection has the same Client Identifier.
-    TakenOver {
-        /// The later connection has Clean Start.
-        ends_session: bool,
-    },
-    /// The broker stops.
-    Shutdown,
-    /// The server ends it without DISCONNECT.
-    Silent,
-}
-
-impl Ending {
-    /// The Reason Code of the DISCONNECT that is sent; none where none is.
-    fn reason(self) -> Option<ReasonCode> {
-        match self {
-            Self::Server(reason) => Some(reason),
-            Self::Violation(violation) => Some(violation.reason()),
-            Self::TakenOver { .. } => Some(ReasonCode::SessionTakenOver),
-            Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
-            Self::PeerClosed | Self::Client { .. } | Self::Silent => None,
-        }
-    }
-
-    /// The Reason String, for a client that wants problem information.
-    fn reason_string(self) -> Option<&'static str> {
-        match self {
-            Self::Violation(violation) => Some(violation.what()),
-            _ => None,
-        }
-    }
-
-    pub(in crate::engine) fn publishes_will(self) -> bool {
-        match self {
-            Self::Client { publishes_will } => publishes_will,
-            Self::Shutdown => false,
-            _ => true,
-        }
-    }
-}
-
-impl Connections {
-    /// Sends DISCONNECT with a reason, where the client's version knows it and the client is admitted.
-    fn send_disconnect(&mut self, id: ConnectionId, ending: Ending, server_reference: &str) {
-        let Some(reason) = ending.reason() else { return };
-        let connection = &self[id];
-        if connection.version != Version::V5 || connection.session().is_none() {
-            return;
-        }
-        // A server to go to turns "shutting down" into "use another server" [MQTT-4.11].
-        let is_elsewhere = reason == ReasonCode::ServerShuttingDown && !server_reference.is_empty();
-        let elsewhere = is_elsewhere.then(|| Disconnect {
-            reason: ReasonCode::UseAnotherServer,
-            server_reference: Some(server_reference),
-            ..Disconnect::default()
-        });
-        // [MQTT-3.1.2-29]
-        let reason_string =
-            ending.reason_string().filter(|_| connection.wants_problem_information());
-        let in_words = Disconnect { reason, reason_string, ..Disconnect::default() };
-        let bare = Disconnect { reason, ..Disconnect::default() };
-        // A client with a small Maximum Packet Size gets less detail, or none [MQTT-3.1.2-24],
-        // [MQTT-3.14.2-3]. A Session Expiry Interval is in none of them [MQTT-3.14.2-2].
-        let packets = elsewhere.into_iter().chain([in_words, bare]).map(Packet::Disconnect);
-        for packet in packets {
-            if self.send_fitting(id, &packet) {
-                return;
-            }
-        }
-    }
-}
+use crate::wire::ReasonCode;
 
 impl Engine {
     /// Closes a connection and releases what depends on it.
@@ -104,6 +20,9 @@ impl Engine {
         self.work.spend(4);
         self.connections.send_disconnect(id, ending, &self.config.mqtt.server_reference);
         let (mut connection, last) = self.connections.remove(id);
+        if self.observers.watch.shows_packets() {
+            self.show_last(id, &connection, last.as_ref());
+        }
         self.listeners.release(connection.listener);
         if let Phase::Leaving(_) = connection.phase {
             self.mesh.cancel_departure(id);
@@ -118,19 +37,47 @@ impl Engine {
             resume_waiting(congestion.waiting, connections, mesh, *now);
         }
         let was_open = connection.session().is_some();
+        if let Some(session) = connection.session() {
+            let Self {
+                observers: Observers { log: client_log, .. }, listeners, sessions, now, ..
+            } = self;
+            client_log.disconnected(*now, listeners, &connection, &sessions[session], ending);
+            self.report_disconnected(&connection, session, ending);
+        }
         if connection.has_address() {
-            let peer = Peer { address: connection.address, listener: connection.listener };
-            self.access.gone(self.now, &peer, exchange(id), was_open);
+            self.access.gone(self.now, &connection.peer(), exchange(id), was_open);
         }
         self.access.forget(exchange(id));
         match connection.holds.has(Hold::Closed) {
             true => self.connections.free(id),
             false => self.connections.push_action(Action::Close { connection: id, last }),
         }
-        if let Phase::Open { session } = connection.phase {
+        if let Some(session) = connection.session() {
             self.metrics.clients_connected -= 1;
             self.detach_session(session, ending);
         }
+    }
+
+    /// Ends a connection that would hold more input than there is room for.
+    pub(in crate::engine) fn end_for_input(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let (address, held) = (connection.address, connection.input_bytes());
+        let (all, most) = (self.memory.ledger().input_bytes(), self.memory.input_bytes_max());
+        self.metrics.input_refused += 1;
+        let why = match self.memory.is_full() {
+            true => "memory_bytes_max is reached, and unfinished input takes its share beyond it",
+            false => "unfinished input of all connections takes a quarter of memory_bytes_max",
+        };
+        rated!(
+            warn,
+            self.now,
+            ?address,
+            held,
+            input_bytes = all,
+            input_bytes_max = most,
+            "a connection ends that would hold more of an unfinished packet: {why}"
+        );
+        self.end_connection(id, Ending::Server(ReasonCode::QuotaExceeded, Cause::InputFull));
     }
 
     fn detach_session(&mut self, index: SessionId, ending: Ending) {
@@ -144,10 +91,10 @@ impl Engine {
         report_drops(&self.sessions[index], self.now);
         self.dispose_will(index, ending);
         let session = &self.sessions[index];
-        tracing::debug!(client = name(session.client_identifier.as_str()), ?ending, "disconnected");
         // Before the count below: a session that ends now was never "disconnected".
         self.metrics.clients_disconnected += 1;
-        if !session.is_persistent() || ending == (Ending::TakenOver { ends_session: true }) {
+        let ends_session = matches!(ending, Ending::TakenOver { ends_session: true, .. });
+        if !session.is_persistent() || ends_session {
             return self.end_session(index);
         }
         self.redistribute_of_absent(index);
@@ -161,7 +108,7 @@ impl Engine {
             let session = &mut self.sessions[index];
             let deadline = self.now.after_s(u64::from(session.expiry_interval_s));
             session.expires = Some(deadline);
-            self.arm_session(index, deadline);
+            self.timers.arm_session(self.now, index, &mut self.sessions, deadline);
         }
     }
 
@@ -189,15 +136,7 @@ impl Engine {
         let session = &self.sessions[index];
         let will_due = session.will.as_ref().and_then(|will| will.due);
         if let Some(next) = session.expires.into_iter().chain(will_due).min() {
-            self.arm_session(index, next);
+            self.timers.arm_session(self.now, index, &mut self.sessions, next);
         }
-    }
-}
-
-fn report_drops(session: &Session, now: Now) {
-    if let Some(drops) = session.extra.as_ref().and_then(|extra| extra.drops.as_ref()) {
-        let (client, causes) = (name(session.client_identifier.as_str()), drops.summary());
-        let dropped = drops.total();
-        rated!(warn, now, client, dropped, causes, "messages were dropped");
     }
 }

@@ -1,18 +1,22 @@
 //! SUBSCRIBE and UNSUBSCRIBE packets that hold more filters than one turn has time for: the packet is
-//! kept, with the filter where it continues. Its client's later packets wait, other clients are served.
+//! kept, with the filter where it continues. Its client's later packets wait, other clients are served. A packet that
+//! waits for a decision of the access control is kept in the same way.
 //!
 //! Nothing is changed before all filters were checked: a packet that breaks the protocol changes
 //! nothing. What is changed then takes effect filter by filter; the answer follows the last one.
 
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::engine::Engine;
+use crate::engine::client_log::Denied;
 use crate::engine::connections::connection::{Connection, Hold};
 use crate::engine::connections::pending_acks::{Answer, Promise, unsuback};
-use crate::engine::packets::subscribe::check_filter;
+use crate::engine::packets::publish::Taken;
+use crate::engine::packets::subscribe::{Subscribed, check_filter};
 use crate::resources::gauges::{Charge, Ledger};
 use crate::wire::violation::Violation;
 use crate::wire::{
-    Packet, PacketIdentifier, ReasonCode, SubscribeFilters, UnsubscribeFilters, Version,
+    self, Packet, PacketIdentifier, PacketType, ReasonCode, SubscribeFilters, UnsubscribeFilters,
+    Version,
 };
 
 /// Steps to take a filter into the index, or out of it, besides what the access control takes.
@@ -37,14 +41,27 @@ enum JobWork {
         /// How far the packet has got.
         progress: Progress,
     },
+    /// A PUBLISH that waits for a decision.
+    Publish { frame: Box<[u8]> },
     /// The client came back to its session: the rights to so many of its subscriptions are not checked yet.
     Rights(usize),
+}
+
+/// How far a job has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum State {
+    Done,
+    /// The job continues in a later turn.
+    Continues,
+    /// The job continues when a decision of the access control is there.
+    Waits,
 }
 
 impl Job {
     fn new(work: JobWork, ledger: &Ledger) -> Self {
         let payload = match &work {
             JobWork::Filters { payload, .. } => payload.len(),
+            JobWork::Publish { frame } => frame.len(),
             JobWork::Rights(_) => 0,
         };
         Self { work, charge: Charge::of(ledger, size_of::<Self>() + payload) }
@@ -68,6 +85,12 @@ pub struct Progress {
     mark: u64,
 }
 
+impl Progress {
+    fn state(&self, filters: &[u8]) -> State {
+        if self.done_bytes == filters.len() { State::Done } else { State::Continues }
+    }
+}
+
 /// The request of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) enum Request {
@@ -75,6 +98,15 @@ pub(in crate::engine) enum Request {
     Subscribe(u32),
     /// Their end.
     Unsubscribe,
+}
+
+impl Request {
+    fn packet_type(self) -> PacketType {
+        match self {
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::Unsubscribe => PacketType::Unsubscribe,
+        }
+    }
 }
 
 impl Engine {
@@ -97,13 +129,47 @@ impl Engine {
             reasons: Vec::new(),
             mark: self.durability.mark(),
         };
-        if self.take_part(id, session, &mut progress, filters)? {
+        let state = self.take_part(id, session, &mut progress, filters)?;
+        if state == State::Done {
             self.end_job(id, progress);
             return Ok(());
         }
         self.work.spend_bytes(filters.len());
-        self.keep_job(id, JobWork::Filters { payload: filters.into(), progress });
+        self.keep_job(id, JobWork::Filters { payload: filters.into(), progress }, state);
         Ok(())
+    }
+
+    /// Keeps a PUBLISH until a decision of the access control is there.
+    #[cold]
+    pub(in crate::engine) fn keep_publish(&mut self, id: ConnectionId, frame: &[u8]) {
+        if !self.memory.has_room_for_input(frame.len(), frame.len(), true) {
+            return self.end_for_input(id);
+        }
+        self.work.spend_bytes(frame.len());
+        self.keep_job(id, JobWork::Publish { frame: frame.into() }, State::Waits);
+    }
+
+    /// Takes a PUBLISH once more, after a decision.
+    #[cold]
+    fn take_again(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        frame: &[u8],
+        version: Version,
+    ) -> Result<State, Violation> {
+        let Packet::Publish(publish) = wire::decode(frame, version)? else {
+            unreachable!("only PUBLISH is kept for a decision")
+        };
+        Ok(match self.take_checked(id, session, &publish)? {
+            Taken::Done => State::Done,
+            Taken::Waits => State::Waits,
+        })
+    }
+
+    /// A decision of the access control is there for which a connection waits.
+    pub(in crate::engine) fn continue_decided(&mut self, id: ConnectionId) {
+        self.connections.mark_ready(id);
     }
 
     /// The rights of a client that came back to its session, which may have been somebody else's: those
@@ -121,46 +187,57 @@ impl Engine {
                 || changes_hands
                 || self.access.has_changed();
         if are_others && let Some(outbound) = &mut state.outbound {
-            outbound.judge_anew();
+            outbound.judge_again();
+        }
+        if are_others && !state.subscriptions.is_empty() {
+            self.decide_recipients_again();
         }
         let subscriptions = self.sessions[session].subscriptions.len();
         let left = self.check_subscriptions(session, subscriptions);
         if left > 0 {
-            self.keep_job(id, JobWork::Rights(left));
+            self.keep_job(id, JobWork::Rights(left), State::Continues);
         }
     }
 
-    fn keep_job(&mut self, id: ConnectionId, work: JobWork) {
-        self.metrics.packets_divided += 1;
+    fn keep_job(&mut self, id: ConnectionId, work: JobWork, state: State) {
+        self.metrics.packets_divided += u64::from(state == State::Continues);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let job = Job::new(work, self.place.ledger());
+        let job = Job::new(work, self.memory.ledger());
         connection.extra.get_or_insert_default().job = Some(Box::new(job));
         self.connections.hold(id, Hold::Job);
-        self.connections.mark_ready(id);
+        if state == State::Continues {
+            self.connections.mark_ready(id);
+        }
     }
 
-    /// Continues the packet of a connection; returns false when it is not done yet.
-    pub(in crate::engine) fn continue_job(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else { return true };
-        let session = connection.session();
+    /// Continues the packet of a connection.
+    pub(in crate::engine) fn continue_job(&mut self, id: ConnectionId) -> State {
+        let Some(connection) = self.connections.get_mut(id) else { return State::Done };
+        let (session, version) = (connection.session(), connection.version);
         let job = connection.extra.as_mut().and_then(|extra| extra.job.take());
-        let (Some(session), Some(mut job)) = (session, job) else { return true };
+        let (Some(session), Some(mut job)) = (session, job) else { return State::Done };
+        let packet_type = match &job.work {
+            JobWork::Filters { progress, .. } => Some(progress.request.packet_type()),
+            JobWork::Publish { .. } => Some(PacketType::Publish),
+            JobWork::Rights(_) => None,
+        };
         let outcome = match &mut job.work {
             JobWork::Filters { payload, progress } => {
                 self.take_part(id, session, progress, payload)
             }
+            JobWork::Publish { frame } => self.take_again(id, session, frame, version),
             JobWork::Rights(left) => {
                 *left = self.check_subscriptions(session, *left);
-                Ok(*left == 0)
+                Ok(if *left == 0 { State::Done } else { State::Continues })
             }
         };
         match outcome {
-            Ok(false) => {
-                let Some(connection) = self.connections.get_mut(id) else { return true };
+            Ok(state @ (State::Continues | State::Waits)) => {
+                let Some(connection) = self.connections.get_mut(id) else { return State::Done };
                 connection.extra.get_or_insert_default().job = Some(job);
-                return false;
+                return state;
             }
-            Ok(true) => {
+            Ok(State::Done) => {
                 if let JobWork::Filters { progress, .. } = job.work {
                     self.end_job(id, progress);
                 }
@@ -170,36 +247,35 @@ impl Engine {
                     self.after_progress(id);
                 }
             }
-            Err(violation) => self.violate(id, violation),
+            Err(violation) => self.violate(id, violation, packet_type),
         }
-        true
+        State::Done
     }
 
-    /// Checks filters, then does what is asked, until all are done or the budget is spent; whether all
-    /// are done.
+    /// Checks filters, then does what is asked, until all are done, the budget is spent, or one of them waits for a
+    /// decision.
     fn take_part(
         &mut self,
         id: ConnectionId,
         session: SessionId,
         progress: &mut Progress,
         filters: &[u8],
-    ) -> Result<bool, Violation> {
+    ) -> Result<State, Violation> {
         if !progress.is_checked {
             if !self.check_part(id, progress, filters)? {
-                return Ok(false);
+                return Ok(State::Continues);
             }
             progress.is_checked = true;
             if let Some(connection) = self.connections.get(id) {
                 check_answer_fits(connection, progress.filters)?;
             }
         }
-        let is_done = match progress.request {
+        Ok(match progress.request {
             Request::Subscribe(identifier) => {
                 self.subscribe_part(id, session, identifier, progress, filters)
             }
             Request::Unsubscribe => self.unsubscribe_part(session, progress, filters),
-        };
-        Ok(is_done)
+        })
     }
 
     fn check_part(
@@ -230,7 +306,7 @@ impl Engine {
             let Some(checked) = next else { return Ok(true) };
             checked?;
             progress.filters += 1;
-            self.work.spend(usize::from(progress.filters.is_multiple_of(4)) + bytes / 128);
+            self.work.spend(usize::from(progress.filters.is_multiple_of(4)) + bytes / 64);
             if self.work.is_spent() && progress.checked_bytes < filters.len() {
                 return Ok(false);
             }
@@ -244,32 +320,45 @@ impl Engine {
         identifier: u32,
         progress: &mut Progress,
         filters: &[u8],
-    ) -> bool {
+    ) -> State {
         let version = self.connections[id].version;
         let filters_max = self.config.limits.subscribe_filters_max as usize;
         let mut left = SubscribeFilters::payload(&filters[progress.done_bytes..], version);
-        while let Some(Ok((text, options))) = left.next_checked() {
+        loop {
+            progress.done_bytes = filters.len() - left.rest().len();
+            let Some(Ok((text, options))) = left.next_checked() else { return State::Done };
             let outcome = match progress.reasons.len() < filters_max {
                 true => {
-                    let others = usize::from(self.place.cores());
+                    let others = usize::from(self.mesh.cores());
                     self.work.spend(FILTER_STEPS + others + text.len() / 64);
                     self.subscribe_to(id, session, text, &options, identifier)
                 }
                 false => Err(ReasonCode::QuotaExceeded),
             };
+            let outcome = match outcome {
+                Ok(Subscribed::Waits) => return State::Waits,
+                Ok(Subscribed::Granted(qos)) => Ok(qos),
+                Err(reason) => Err(reason),
+            };
             self.work.spend(usize::from(progress.reasons.len().is_multiple_of(4)));
             self.metrics.subscriptions_refused += u64::from(outcome.is_err());
+            match outcome {
+                Ok(qos) => self.report_subscribed(session, text, qos),
+                Err(ReasonCode::NotAuthorized) => {
+                    self.log_denied(id, session, Denied::Subscribe(text));
+                }
+                Err(_) => {}
+            }
             progress.reasons.push(match outcome {
                 Ok(granted) => granted as u8,
                 Err(_) if version != Version::V5 => 0x80,
                 Err(reason) => reason as u8,
             });
             if self.work.is_spent() {
-                break;
+                progress.done_bytes = filters.len() - left.rest().len();
+                return progress.state(filters);
             }
         }
-        progress.done_bytes = filters.len() - left.rest().len();
-        progress.done_bytes == filters.len()
     }
 
     fn unsubscribe_part(
@@ -277,7 +366,7 @@ impl Engine {
         session: SessionId,
         progress: &mut Progress,
         filters: &[u8],
-    ) -> bool {
+    ) -> State {
         let mut left = UnsubscribeFilters::payload(&filters[progress.done_bytes..]);
         let mut groups_left = Vec::new();
         while let Some(Ok(text)) = left.next_checked() {
@@ -293,7 +382,7 @@ impl Engine {
         }
         self.redistribute_of_unsubscribed(session, groups_left);
         progress.done_bytes = filters.len() - left.rest().len();
-        progress.done_bytes == filters.len()
+        progress.state(filters)
     }
 
     /// A SUBACK or UNSUBACK with a Reason Code for each filter [MQTT-3.8.4-6], [MQTT-3.10.4-5],

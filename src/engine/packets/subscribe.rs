@@ -5,14 +5,26 @@ use shards::{FilterId, Subscription, SubscriptionOptions, TopicError, TopicFilte
 use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
-use crate::config::Mqtt;
 use crate::engine::Engine;
-use crate::engine::access::Identity;
+use crate::engine::access::{Coverage, Decision, Identity};
+use crate::engine::config::Announced;
 use crate::engine::packets::job::Request;
 use crate::session::outbound::Identifiers;
 use crate::session::retained_replay::Replay;
 use crate::wire::violation::Violation;
 use crate::wire::{Qos, ReasonCode, Subscribe, SubscribeOptions, Unsubscribe};
+
+/// Subscriptions of a client that are counted per step, to compare those of a kind with their limit.
+const COUNTED_PER_STEP: usize = 512;
+
+/// What has come of a subscription that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Subscribed {
+    /// The client has it, with this QoS.
+    Granted(Qos),
+    /// Nothing has happened yet: the subscription waits for a decision of the access control.
+    Waits,
+}
 
 impl Engine {
     /// SUBSCRIBE, of which a large one takes several turns.
@@ -45,35 +57,45 @@ impl Engine {
         text: &str,
         options: &SubscribeOptions,
         identifier: u32,
-    ) -> Result<Qos, ReasonCode> {
+    ) -> Result<Subscribed, ReasonCode> {
         let limits = &self.config.limits;
         if text.len() > usize::from(limits.topic_bytes_max) {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         let filter = TopicFilter::parse(text, limits.topic_levels_max as usize)
             .map_err(|_| ReasonCode::TopicFilterInvalid)?;
-        check_available(&self.config.mqtt, &filter, identifier)?;
-        let client_identifier = &self.sessions[session].client_identifier;
-        let who = Identity { exchange: exchange(id), client_identifier };
-        let qos = self.access.may_subscribe(&who, text, options.qos, &mut self.work);
-        let qos = qos.ok_or(ReasonCode::NotAuthorized)?;
-        let qos = qos.min(Qos::try_from(self.config.mqtt.maximum_qos).unwrap_or(Qos::ExactlyOnce));
+        check_available(self.announced(id), &filter, identifier)?;
+        let (qos, coverage) = match self.decide_subscription(id, session, text, options.qos) {
+            Decision::Allowed(decided) => decided,
+            Decision::Denied => return Err(ReasonCode::NotAuthorized),
+            Decision::Pending => return Ok(Subscribed::Waits),
+        };
         let subscriber = session.into();
         let found = self.router.index().find(text);
         let is_new =
             found.is_none_or(|filter| self.router.index().get(filter, subscriber).is_none());
-        if is_new && !self.has_room_to_subscribe(session, &filter, found.is_none()) {
-            return Err(ReasonCode::QuotaExceeded);
+        match coverage {
+            // Granted as other filtered subscriptions are, but nothing is ever delivered for it.
+            Coverage::Nothing if is_new => return Ok(Subscribed::Granted(qos)),
+            // Which member a message goes to would depend on what each may receive.
+            Coverage::Part if filter.share_name().is_some() => {
+                return Err(ReasonCode::NotAuthorized);
+            }
+            Coverage::Part if !self.router.has_read_rules() => {
+                // They are in force, and the check of all clients begins later.
+                self.router.set_read_rules(self.access.read_rules());
+            }
+            _ => {}
         }
-        let subscription = Subscription {
-            subscriber,
-            options: SubscriptionOptions::new(
-                u8::from(qos),
-                options.no_local,
-                options.retain_as_published,
-            ),
-            identifier,
-        };
+        if is_new {
+            self.work.spend(self.sessions[session].subscriptions.len() / COUNTED_PER_STEP);
+            if !self.has_room_to_subscribe(session, &filter, found.is_none()) {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+        }
+        let granted = self.options_of(id, &filter, options, qos);
+        let granted = granted.with_filtered(coverage != Coverage::Whole);
+        let subscription = Subscription { subscriber, options: granted, identifier };
         let subscribed = self.add_subscription(session, &filter, subscription);
         if subscribed.replaced != Some(subscription) {
             self.durability.append_subscribed(&self.sessions[session], text, &subscription);
@@ -85,7 +107,6 @@ impl Engine {
         } else if subscribed.first {
             self.mesh.announce(&filter, self.router.replica());
         }
-        let state = &mut self.sessions[session];
         // Retain Handling 0 sends always, 1 to new subscriptions, 2 never [MQTT-3.3.1-9..11].
         let wants_retained = match options.retain_handling {
             0 => true,
@@ -93,18 +114,62 @@ impl Engine {
             _ => false,
         };
         if wants_retained && filter.share_name().is_none() && !self.retained.is_empty() {
-            let replay = Replay {
-                cursor: shards::Cursor::default(),
-                qos,
-                subscription_identifiers: match identifier {
-                    0 => Identifiers::None,
-                    one => Identifiers::One([one]),
-                },
-                subscription: subscribed.filter,
-            };
-            state.replays.push(replay, self.place.ledger());
+            self.begin_replay(session, subscribed.filter, qos, identifier);
         }
-        Ok(qos)
+        Ok(Subscribed::Granted(qos))
+    }
+
+    /// The QoS that the access control grants a subscription, and how much of it the client may receive.
+    fn decide_subscription(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        text: &str,
+        qos: Qos,
+    ) -> Decision<(Qos, Coverage)> {
+        let client_identifier = &self.sessions[session].client_identifier;
+        let who = Identity { exchange: exchange(id), client_identifier };
+        match self.access.may_subscribe(self.now, &who, text, qos, &mut self.work) {
+            Decision::Allowed(qos) => {
+                let maximum_qos = Qos::try_from(self.config.mqtt.maximum_qos);
+                let qos = qos.min(maximum_qos.unwrap_or(Qos::ExactlyOnce));
+                Decision::Allowed((qos, self.access.coverage(&who, text, &mut self.work)))
+            }
+            Decision::Denied => Decision::Denied,
+            Decision::Pending => Decision::Pending,
+        }
+    }
+
+    /// The options of a subscription. Before 5.0 a client cannot ask for No Local and Retain As Published; a bridge needs
+    /// both, or messages come back to their broker.
+    fn options_of(
+        &self,
+        id: ConnectionId,
+        filter: &TopicFilter<'_>,
+        options: &SubscribeOptions,
+        qos: Qos,
+    ) -> SubscriptionOptions {
+        let is_bridge = self.connections[id].is_bridge();
+        let no_local = options.no_local || is_bridge && filter.share_name().is_none();
+        let retain_as_published = options.retain_as_published || is_bridge;
+        SubscriptionOptions::new(u8::from(qos), no_local, retain_as_published)
+    }
+
+    /// Begins to send retained messages for a subscription.
+    fn begin_replay(
+        &mut self,
+        session: SessionId,
+        subscription: FilterId,
+        qos: Qos,
+        identifier: u32,
+    ) {
+        let subscription_identifiers = match identifier {
+            0 => Identifiers::None,
+            one => Identifiers::One([one]),
+        };
+        let cursor = shards::Cursor::default();
+        let replay = Replay { cursor, qos, subscription_identifiers, subscription };
+        self.sessions[session].replays.push(replay, self.memory.ledger());
     }
 
     /// Whether one more subscription is within all bounds: those on one client keep what it makes
@@ -122,20 +187,18 @@ impl Engine {
             let max = max as usize;
             held.len() < max || held.iter().filter(|&&filter| is_one(filter)).count() < max
         };
-        let wildcards =
-            self.router.index().wildcard_len() + self.place.wildcard_subscriptions_elsewhere();
+        let wildcards = self.router.wildcard_subscriptions_everywhere();
         let has_room_for_wildcard = !filter.has_wildcard()
             || has_fewer(FilterId::has_wildcard, limits.wildcard_subscriptions_per_client_max)
                 && wildcards < limits.wildcard_subscriptions_max as usize;
-        let groups =
-            self.router.index().shared_filters() + self.place.shared_subscriptions_elsewhere();
+        let groups = self.router.shared_filters_everywhere();
         let has_room_for_shared = filter.share_name().is_none()
             || has_fewer(FilterId::is_shared, limits.shared_subscriptions_per_client_max)
                 && (!is_new_filter || groups < limits.shared_subscriptions_max as usize);
         held.len() < limits.subscriptions_per_client_max as usize
             && has_room_for_wildcard
             && has_room_for_shared
-            && !self.memory_is_full()
+            && !self.memory.is_full()
     }
 
     /// Ends a client's subscription to a filter; false when it has none. Shared subscriptions among
@@ -172,6 +235,7 @@ impl Engine {
         }
         self.durability.append_unsubscribed(&self.sessions[session], text);
         self.remove_subscription(filter, session);
+        self.report_unsubscribed(session, text);
         true
     }
 
@@ -207,20 +271,27 @@ impl Engine {
             return 0;
         }
         let Some(id) = self.sessions[session].connection else { return 0 };
+        let is_filtering = self.access.read_rules().is_some();
         let mut groups_left = Vec::new();
         while left > 0 && !self.work.is_spent() {
             left -= 1;
             let held = self.sessions[session].subscriptions.get(left);
             let Some(&filter) = held else { continue };
             let text = self.router.index().text(filter);
-            let subscription = self.router.index().get(filter, session.into());
-            let qos = subscription.map_or(0, |subscription| subscription.options.qos());
-            let qos = Qos::try_from(qos).unwrap_or(Qos::AtMostOnce);
+            let Some(subscription) = self.router.index().get(filter, session.into()) else {
+                continue;
+            };
+            self.work.spend(2 + text.len() / 64);
+            let qos = Qos::try_from(subscription.options.qos()).unwrap_or(Qos::AtMostOnce);
             let client_identifier = &self.sessions[session].client_identifier;
             let who = Identity { exchange: exchange(id), client_identifier };
-            let granted = self.access.may_subscribe(&who, &text, qos, &mut self.work);
-            self.work.spend(2 + text.len() / 64);
-            if granted.is_none() {
+            let may_keep = self.access.may_keep(self.now, &who, &text, qos, &mut self.work);
+            let coverage = match is_filtering && may_keep {
+                true => self.access.coverage(&who, &text, &mut self.work),
+                false => Coverage::Whole,
+            };
+            let is_filtered = coverage != Coverage::Whole;
+            if !may_keep || is_filtered && filter.is_shared() {
                 let client = name(client_identifier.as_str());
                 rated!(
                     info,
@@ -231,6 +302,8 @@ impl Engine {
                 );
                 self.end_subscription(session, filter, &text, &mut groups_left);
                 self.metrics.subscriptions_revoked += 1;
+            } else if is_filtered != subscription.options.is_filtered() {
+                self.mark_filtered(session, &text, subscription, is_filtered);
             }
         }
         self.redistribute_of_unsubscribed(session, groups_left);
@@ -252,17 +325,17 @@ pub(in crate::engine) fn check_filter(text: &str, no_local: bool) -> Result<(), 
 
 /// Checks a filter against what CONNACK said is not available.
 fn check_available(
-    mqtt: &Mqtt,
+    announced: &Announced,
     filter: &TopicFilter<'_>,
     identifier: u32,
 ) -> Result<(), ReasonCode> {
-    if filter.share_name().is_some() && !mqtt.shared_subscription_available {
+    if filter.share_name().is_some() && !announced.shared_subscription_available {
         return Err(ReasonCode::SharedSubscriptionsNotSupported);
     }
-    if filter.has_wildcard() && !mqtt.wildcard_subscription_available {
+    if filter.has_wildcard() && !announced.wildcard_subscription_available {
         return Err(ReasonCode::WildcardSubscriptionsNotSupported);
     }
-    if identifier != 0 && !mqtt.subscription_identifiers_available {
+    if identifier != 0 && !announced.subscription_identifiers_available {
         return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
     }
     Ok(())

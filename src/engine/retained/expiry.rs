@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::limits;
-use crate::engine::timeouts::{Timer, Timers};
+use crate::engine::timers::{Timer, Timers};
 use crate::message::Message;
 use crate::resources::gauges::Ledger;
 

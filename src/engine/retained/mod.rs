@@ -23,7 +23,7 @@ use crate::base::metrics::{Drop as DropCause, Metrics};
 use crate::config::Protection;
 use crate::engine::config::Config;
 use crate::engine::mesh::Mesh;
-use crate::engine::timeouts::{Timer, Timers};
+use crate::engine::timers::{Timer, Timers};
 use crate::engine::{Engine, sys_topics};
 use crate::message::{Content, Message};
 use crate::resources::accounted::Accounted;
@@ -57,6 +57,8 @@ pub(in crate::engine) struct RetainedStore {
     messages_max: u64,
     bytes_max: u64,
     protection: Protection,
+    /// Whether messages may have been counted for users: their number was limited at some time.
+    counts_users: bool,
     users: Users,
     ledger: Ledger,
 }
@@ -76,9 +78,18 @@ impl RetainedStore {
             messages_max: config.limits.retained_messages_max.into(),
             bytes_max: config.limits.retained_bytes_max,
             protection: config.protection.clone(),
+            counts_users: config.protection.bounds_retained(),
             users: place.users().clone(),
             ledger: ledger.clone(),
         }
+    }
+
+    /// Other limits hold for the next message.
+    pub(in crate::engine) fn set_limits(&mut self, config: &Config) {
+        self.messages_max = config.limits.retained_messages_max.into();
+        self.bytes_max = config.limits.retained_bytes_max;
+        self.counts_users |= config.protection.bounds_retained();
+        self.protection.clone_from(&config.protection);
     }
 
     /// Whether no topic has a message or a tombstone.
@@ -165,7 +176,7 @@ impl RetainedStore {
 
     /// The message with this stamp no longer counts for its user.
     fn forget_user_of(&self, stamp: u64) {
-        if self.protection.bounds_retained() {
+        if self.counts_users {
             self.users.remove_retained(stamp);
         }
     }
@@ -246,6 +257,31 @@ impl RetainedStore {
         self.by_topic.scan(filter, cursor, limits::RETAINED_STEPS_MAX, &mut |_topic, stored| {
             stored.message.as_ref().map_or(ScanStep::Next, &mut *visit)
         })
+    }
+
+    /// The message or tombstone of a topic.
+    #[cfg(feature = "admin")]
+    pub(in crate::engine) fn stored(&self, topic: &str) -> Option<&Stored> {
+        self.by_topic.get(topic)
+    }
+
+    /// The number of messages, without the broker's own.
+    #[cfg(feature = "admin")]
+    pub(in crate::engine) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Messages and tombstones that match a filter, with their topics, from `cursor` on; at most `levels_max`
+    /// levels are visited.
+    #[cfg(feature = "admin")]
+    pub(in crate::engine) fn list(
+        &self,
+        filter: &str,
+        cursor: &mut Cursor,
+        levels_max: usize,
+        visit: &mut dyn FnMut(&str, &Stored) -> ScanStep,
+    ) -> ScanState {
+        self.by_topic.scan(filter, cursor, levels_max, visit)
     }
 
     /// All messages and tombstones, from `cursor` on.
@@ -362,7 +398,7 @@ impl Engine {
     ) -> Result<Stored, RetainedFull> {
         let session = publisher.and_then(|session| self.sessions.get(session));
         let user = session.and_then(|session| session.membership());
-        let memory_bytes_max = self.memory_bytes_max_here();
+        let memory_bytes_max = self.memory.bytes_max_here();
         let (now, timers) = (self.now, &mut self.timers);
         let stored = self.retained.retain(content, user, memory_bytes_max, now, timers)?;
         if !sys_topics::is_ours(content.topic) {

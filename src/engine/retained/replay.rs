@@ -1,14 +1,14 @@
 //! Retained messages for new subscriptions, read by cursor: a few at a time, as the client's window and
 //! outbox allow.
 
-use shards::{Cursor, ScanState, ScanStep};
+use shards::{Cursor, FilterId, ScanState, ScanStep};
 
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::base::limits;
 use crate::engine::Engine;
 use crate::engine::connections::connection::Connection;
+use crate::engine::draft::Draft;
 use crate::engine::retained::RetainedStore;
-use crate::engine::routing::deliver::Draft;
 use crate::engine::routing::recipients::{NoLocal, Recipient};
 use crate::message::Message;
 use crate::session::retained_replay::Replay;
@@ -17,6 +17,9 @@ use crate::wire::Qos;
 
 /// Messages read from the store at a time.
 const MESSAGES_MAX: usize = 64;
+
+/// Steps to send a message that is most likely not in the processor's caches.
+const MESSAGE_STEPS: usize = 2;
 
 /// How much a client can take.
 struct Room {
@@ -90,7 +93,8 @@ impl Engine {
             };
             let mut portion = Portion::default();
             let (recipient, cursor) = (recipient_of(replay, session), &mut replay.cursor);
-            let filter = self.router.index().text(replay.subscription);
+            let subscription = replay.subscription;
+            let filter = self.router.index().text(subscription);
             self.work.spend(match shards::has_wildcard(&filter) {
                 true => limits::RETAINED_STEPS_MAX.min(self.retained.len()) / 8 + 2,
                 false => 2 + filter.len() / 64,
@@ -99,6 +103,10 @@ impl Engine {
             let is_resting = portion.messages.is_empty() && !is_done;
             if is_done {
                 state.replays.end_first();
+            }
+            self.work.spend(portion.messages.len() * MESSAGE_STEPS);
+            if self.router.has_read_rules() {
+                self.leave_out_unreadable(recipient.session, subscription, &mut portion.messages);
             }
             for message in portion.messages {
                 self.send_retained(&recipient, &message);
@@ -110,6 +118,23 @@ impl Engine {
                 }
                 return;
             }
+        }
+    }
+
+    /// Leaves out messages that a subscription does not receive because the access rules filter it.
+    #[cold]
+    fn leave_out_unreadable(
+        &mut self,
+        session: SessionId,
+        subscription: FilterId,
+        messages: &mut Vec<Message>,
+    ) {
+        let found = self.router.index().get(subscription, session.into());
+        if found.is_some_and(|subscription| subscription.options.is_filtered()) {
+            let Self { router, sessions, work, .. } = self;
+            messages.retain(|message| {
+                router.may_read(message.content().topic, session, sessions, work)
+            });
         }
     }
 

@@ -1,4 +1,4 @@
-//! The queues of consumers: acknowledgements of clients, and the messages that they make room for.
+//! The queues of consumers: messages are sent as far as acknowledgements and the outbox make room.
 
 use shards::SubscriptionIndex;
 
@@ -8,21 +8,19 @@ use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
 use crate::engine::access::{AccessControl, Identity};
-use crate::engine::connections::Connections;
 use crate::engine::connections::connection::Hold;
-use crate::engine::connections::pending_acks::{Answer, Promise};
+use crate::engine::draft::TemplateUse;
 use crate::engine::routing::congestion::{note_progress, resume_publishers};
-use crate::engine::routing::deliver::TemplateUse;
 use crate::engine::work::Work;
 use crate::message::Copy;
-use crate::session::outbound::{Ack, Acknowledged, Delivery, Next};
+use crate::session::outbound::{Delivery, Next};
 use crate::session::state::Session;
-use crate::storage::commit::RecordRef;
-use crate::wire::{self, Packet, PacketIdentifier, Qos, ReasonCode};
+use crate::wire::{PacketIdentifier, Qos, ReasonCode};
 
 /// Whether a message that was queued when the access rules changed may be sent.
 fn may_receive(
     access: &mut AccessControl,
+    now: Now,
     index: &SubscriptionIndex,
     who: &Identity<'_>,
     delivery: &Delivery,
@@ -30,72 +28,10 @@ fn may_receive(
 ) -> bool {
     let shared = delivery.shared.map(|filter| index.text(filter));
     let topic = delivery.message.content().topic;
-    access.may_receive(who, topic, delivery.qos, shared.as_deref(), work)
-}
-
-fn send_pubrel(
-    connections: &mut Connections,
-    id: ConnectionId,
-    identifier: PacketIdentifier,
-    reason: ReasonCode,
-) {
-    let version = connections[id].version;
-    let ack = wire::Ack::new(identifier, reason);
-    connections.send(id, |out| Packet::Pubrel(ack).encode(version, out));
+    access.may_receive(now, who, topic, delivery.qos, shared.as_deref(), work)
 }
 
 impl Engine {
-    /// Handles PUBACK, PUBREC or PUBCOMP.
-    pub(in crate::engine) fn handle_ack(
-        &mut self,
-        id: ConnectionId,
-        session: SessionId,
-        identifier: PacketIdentifier,
-        ack: Ack,
-    ) {
-        let outbound = self.sessions[session].outbound.as_mut();
-        let acknowledged =
-            outbound.map_or(Acknowledged::Unknown, |o| o.acknowledge(identifier, ack));
-        match acknowledged {
-            Acknowledged::Ended => {
-                self.durability.append_done(&mut self.sessions, session);
-                if let Some(congestion) = self.connections[id].congestion_mut() {
-                    congestion.taken += 1;
-                }
-                self.after_progress(id);
-            }
-            Acknowledged::Release(kept) => self.release(id, session, identifier, kept),
-            Acknowledged::Unknown if matches!(ack, Ack::Pubrec { refused: false }) => {
-                // The client waits for a PUBREL, which tells it the reason.
-                send_pubrel(
-                    &mut self.connections,
-                    id,
-                    identifier,
-                    ReasonCode::PacketIdentifierNotFound,
-                );
-            }
-            Acknowledged::Unknown => {}
-        }
-    }
-
-    /// Sends PUBREL once the receipt of PUBREC is durable: the client forgets the message with PUBREL.
-    fn release(
-        &mut self,
-        id: ConnectionId,
-        session: SessionId,
-        identifier: PacketIdentifier,
-        kept: RecordRef,
-    ) {
-        let mark = self.durability.mark();
-        self.durability.append_released(&self.sessions, session, kept, identifier);
-        let Some(batch) = self.durability.batch_since(mark) else {
-            return send_pubrel(&mut self.connections, id, identifier, ReasonCode::Success);
-        };
-        let pubrel = Answer::Pubrel(wire::Ack::new(identifier, ReasonCode::Success));
-        let promise = Promise::stored(batch);
-        self.answer(id, pubrel, promise, |_, _, _| false);
-    }
-
     /// Whether the engine sends more, or resumes publishers, when the executor reports that a buffer is
     /// written. An executor that may learn of that late must then not wait.
     pub fn awaits_sent(&mut self, id: ConnectionId) -> bool {
@@ -108,9 +44,18 @@ impl Engine {
     }
 
     /// The client took bytes or acknowledged a message: sends more, and resumes publishers that wait for it.
+    #[inline]
     pub(in crate::engine) fn after_progress(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
         let session = connection.session().expect("open");
+        if self.sessions.has_waiting_messages(session) || connection.congestion().is_some() {
+            self.send_more(id, session);
+        }
+    }
+
+    /// Sends more to a client that has caught up, and resumes publishers that wait for it.
+    fn send_more(&mut self, id: ConnectionId, session: SessionId) {
+        let connection = &self.connections[id];
         let caught_up_bytes = self.config.outbox_behind_bytes() / 2;
         if self.sessions.has_waiting_messages(session)
             && connection.pending_bytes() <= caught_up_bytes
@@ -140,7 +85,7 @@ impl Engine {
             let next = outbound.next(self.now, stored, &mut expired, |delivery| {
                 let who = Identity { exchange: exchange(id), client_identifier };
                 let index = &self.router.index;
-                may_receive(&mut self.access, index, &who, delivery, &mut self.work)
+                may_receive(&mut self.access, self.now, index, &who, delivery, &mut self.work)
             });
             let Some(next) = next else { break };
             if is_judging {
@@ -148,12 +93,12 @@ impl Engine {
             }
             match next {
                 Next::Denied => denied += 1,
-                Next::Hold(kept, identifier) => {
-                    self.durability.append_sent(&self.sessions, session, kept, identifier);
-                    self.durability.hold_until_stored(&mut self.sessions[session], id, kept);
+                Next::Hold(record, identifier) => {
+                    self.durability.append_sent(&self.sessions, session, record, identifier);
+                    self.durability.hold_until_stored(&mut self.sessions[session], id, record);
                 }
                 Next::Pubrel(identifier) => {
-                    send_pubrel(&mut self.connections, id, identifier, ReasonCode::Success);
+                    self.connections.send_pubrel(id, identifier, ReasonCode::Success);
                 }
                 Next::Publish(delivery, identifier, dup) => {
                     self.work.spend(2);
@@ -162,8 +107,8 @@ impl Engine {
                         && !dup
                         && (delivery.qos == Qos::AtLeastOnce || stored == u64::MAX)
                     {
-                        let kept = delivery.kept;
-                        self.durability.append_sent(&self.sessions, session, kept, identifier);
+                        let record = delivery.record;
+                        self.durability.append_sent(&self.sessions, session, record, identifier);
                     }
                     self.send_queued(id, session, &delivery, identifier, dup);
                 }
@@ -209,7 +154,8 @@ impl Engine {
                 outbound.abandon(identifier);
             }
             self.durability.append_done(&mut self.sessions, session);
-            return self.count_drops(session, DropCause::PacketTooLarge, 1);
+            let topic = Some(content.topic);
+            return self.count_drops_of(session, DropCause::PacketTooLarge, 1, topic);
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
         let payload = is_large.then(|| delivery.message.shared_payload());

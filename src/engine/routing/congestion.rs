@@ -19,8 +19,7 @@ use crate::engine::Action;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Congestion, Connection};
 use crate::engine::mesh::Mesh;
-use crate::engine::routing::deliver::{Pressure, Standing};
-use crate::engine::timeouts::{Timer, Timers};
+use crate::engine::timers::{Timer, Timers};
 use crate::session::table::SessionTable;
 
 /// Maximum number of publishers that resume at a time: their input refills the consumer's outbox.
@@ -28,6 +27,43 @@ const RELEASED_AT_ONCE: usize = 8;
 
 /// Interval between checks whether a congested consumer makes progress.
 const CHECK_INTERVAL: Duration = Duration::from_millis(limits::STUCK_LOOK_MS);
+
+/// The state of a recipient's connection after a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Standing {
+    /// No connection.
+    Offline,
+    /// The client keeps up.
+    Fine,
+    /// The client takes nothing: publishers do not wait for it.
+    Stuck,
+    /// The client is behind, and makes progress.
+    Behind(ConnectionId),
+}
+
+/// The states of all recipients of one message, or of one batch.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Pressure {
+    live: usize,
+    behind: usize,
+    last_behind: Option<ConnectionId>,
+}
+
+impl Pressure {
+    pub(in crate::engine) fn add(&mut self, standing: Standing) {
+        self.live += usize::from(matches!(standing, Standing::Fine | Standing::Behind(_)));
+        if let Standing::Behind(consumer) = standing {
+            self.behind += 1;
+            self.last_behind = Some(consumer);
+        }
+    }
+
+    /// The consumer that the publisher has to wait for: a publisher is slowed to the pace of most of its
+    /// consumers, never to that of a few.
+    pub(in crate::engine) fn consumer_awaited(&self) -> Option<ConnectionId> {
+        self.last_behind.filter(|_| 2 * self.behind > self.live)
+    }
+}
 
 /// Leaves the publisher of a message unread until a consumer has caught up, if most of its consumers are
 /// behind.
@@ -57,7 +93,7 @@ fn pause_publisher(
     let id = publisher.connection;
     if is_here {
         // A client is never paused by its own subscriptions: its acknowledgements have to be read.
-        if id == consumer || connections.get(id).is_none_or(|publisher| publisher.holders > 0) {
+        if id == consumer || connections.get(id).is_none_or(|publisher| publisher.read_holds > 0) {
             return;
         }
     } else if mesh.has_paused(&publisher) {
@@ -191,11 +227,11 @@ pub(super) fn note_progress(
         return false;
     };
     let progresses = congestion.note_progress(now, unacknowledged);
-    let patience = match unacknowledged {
+    let stuck_after = match unacknowledged {
         Some(_) => Duration::from_millis(limits::STUCK_MS),
         None => CHECK_INTERVAL,
     };
-    if congestion.is_stuck || !congestion.progressed.after(patience).is_due(now) {
+    if congestion.is_stuck || !congestion.progressed.after(stuck_after).is_due(now) {
         return progresses;
     }
     congestion.is_stuck = true;

@@ -6,159 +6,38 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use shards::SubscriptionIndex;
 
-use crate::base::ids::{ConnectionId, CoreId, Publisher, SessionId};
+use crate::base::ids::{ConnectionId, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
-use crate::engine::connections::connection::Connection;
+use crate::engine::cause::Cause;
+use crate::engine::draft::{Draft, Origin};
 use crate::engine::durability::Durability;
-use crate::engine::durability::in_transit::LoggedDelivery;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::Mesh;
-use crate::engine::mesh::node_block::Places;
 use crate::engine::retained::Stored;
-use crate::engine::routing::Router;
+use crate::engine::routing::congestion::{Pressure, Standing};
 use crate::engine::routing::congestion::{slow_publisher, standing};
 use crate::engine::routing::recipients::{NoLocal, Recipient, Recipients};
-use crate::message::{Content, Copy, Message};
+use crate::message::{Content, Copy};
 use crate::resources::gauges::Ledger;
 use crate::session::outbound::{Delivery, Queued, Swept};
 use crate::session::state::Session;
-use crate::session::topic_alias::AliasUse;
 use crate::storage::commit::RecordRef;
-use crate::wire::{Qos, ReasonCode, Version};
+use crate::wire::{Qos, ReasonCode};
 
-/// Steps to deliver a message to one recipient, by QoS.
-pub(in crate::engine) const STEPS_BY_QOS: [usize; 3] = [1, 1, 2];
+/// Steps to deliver a message to [`COPIES`] connected recipients, by QoS. Many copies of a turn make few sends,
+/// which cost more than the copies.
+pub(in crate::engine) const STEPS_BY_QOS: [usize; 3] = [2, 2, 4];
+
+/// See [`STEPS_BY_QOS`].
+pub(in crate::engine) const COPIES: usize = 16;
 
 /// Additional steps to queue a message: the queue of an absent client is not in the processor's caches.
 const ENQUEUE_STEPS: usize = 4;
-
-/// The encoding of the copy that was written last. Further copies of the same message in the same form
-/// are made from it.
-#[derive(Default)]
-pub(super) struct Template {
-    /// Number of the message, see [`TemplateUse::message`].
-    message: u64,
-    form: Option<(Version, Qos, bool)>,
-    bytes: Vec<u8>,
-    identifier_at: usize,
-}
-
-/// How a message uses the template. A template that was made of another message is never used.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TemplateUse {
-    /// Several copies are expected: a template does not pay for one.
-    is_wanted: bool,
-    /// Number of the message, given when the first template is made of it.
-    message: u64,
-}
-
-impl TemplateUse {
-    /// So many copies are expected.
-    pub(super) fn expect(&mut self, copies: usize) {
-        self.is_wanted = copies > 1;
-    }
-}
-
-/// A message while it is routed. Its value on the heap and its encodings are made when first needed.
-pub(in crate::engine) struct Draft<'a> {
-    pub content: Content<'a>,
-    /// RETAIN flag of the PUBLISH.
-    pub retain: bool,
-    /// The QoS 2 exchange of a message that must reach no session twice.
-    pub once: Option<Qos2Exchange>,
-    /// Deliveries in the journal that end when this message is delivered to another member of a shared
-    /// subscription.
-    pub before: Vec<LoggedDelivery>,
-    message: Option<Message>,
-    /// Where the message lies in the batches for other cores.
-    pub places: Places,
-    pub(super) template: TemplateUse,
-}
-
-impl<'a> Draft<'a> {
-    pub fn new(content: Content<'a>, retain: bool) -> Self {
-        Self {
-            content,
-            retain,
-            once: None,
-            before: Vec::new(),
-            message: None,
-            places: Places::new(),
-            template: TemplateUse::default(),
-        }
-    }
-
-    /// A draft of a message that is on the heap already.
-    pub fn of(message: &Message, content: Content<'a>, retain: bool) -> Self {
-        Self { message: Some(message.clone()), ..Self::new(content, retain) }
-    }
-
-    /// Whether the message is on the heap already.
-    pub fn is_message(&self) -> bool {
-        self.message.is_some()
-    }
-
-    /// The message on the heap, allocated by the first call.
-    pub fn message(&mut self, ledger: &Ledger) -> &Message {
-        self.message.get_or_insert_with(|| self.content.to_message(ledger))
-    }
-}
-
-/// The state of a recipient's connection after a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) enum Standing {
-    /// No connection.
-    Offline,
-    /// The client keeps up.
-    Fine,
-    /// The client takes nothing: publishers do not wait for it.
-    Stuck,
-    /// The client is behind, and makes progress.
-    Behind(ConnectionId),
-}
-
-/// The states of all recipients of one message, or of one batch.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Pressure {
-    live: usize,
-    behind: usize,
-    last_behind: Option<ConnectionId>,
-}
-
-impl Pressure {
-    pub(in crate::engine) fn add(&mut self, standing: Standing) {
-        self.live += usize::from(matches!(standing, Standing::Fine | Standing::Behind(_)));
-        if let Standing::Behind(consumer) = standing {
-            self.behind += 1;
-            self.last_behind = Some(consumer);
-        }
-    }
-
-    /// The consumer that the publisher has to wait for: a publisher is slowed to the pace of most of its
-    /// consumers, never to that of a few.
-    pub(in crate::engine) fn consumer_awaited(&self) -> Option<ConnectionId> {
-        self.last_behind.filter(|_| 2 * self.behind > self.live)
-    }
-}
-
-/// The origin of a message.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::engine) struct Origin {
-    /// The connection that published the message, for backpressure.
-    pub publisher: Option<Publisher>,
-    /// The publisher's session, if it is on this core, for No Local.
-    pub session: Option<SessionId>,
-    /// The QoS 2 exchange of a message that must reach no session twice.
-    pub once: Option<Qos2Exchange>,
-    /// The core that forwarded the message.
-    pub from: Option<CoreId>,
-}
 
 /// Adds a QoS 2 message to the inflight window that is sent once it is durable: after a crash its Packet
 /// Identifier must not belong to another message.
@@ -166,15 +45,15 @@ fn hold_delivery(
     state: &mut Session,
     id: ConnectionId,
     delivery: Delivery,
-    once: Option<Qos2Exchange>,
+    exchange: Option<Qos2Exchange>,
     durability: &mut Durability,
     index: &SubscriptionIndex,
 ) {
     let number = state.number().expect("only persistent sessions hold messages");
     let outbound = state.outbound.as_mut().expect("the caller made it");
     let identifier = outbound.hold(delivery.clone()).get();
-    let kept = durability.append_delivery(number, &delivery, identifier, once, index);
-    durability.hold_until_stored(state, id, kept);
+    let record = durability.append_delivery(number, &delivery, identifier, exchange, index);
+    durability.hold_until_stored(state, id, record);
 }
 
 impl Engine {
@@ -192,13 +71,11 @@ impl Engine {
             Some(message) => Draft::of(message, *content, retain),
             None => Draft::new(*content, retain),
         };
-        draft.once = origin.once;
-        self.durability.begin_exchange(draft.once, &mut self.mesh);
+        draft.exchange = origin.exchange;
+        self.durability.begin_exchange(draft.exchange, &mut self.mesh);
         let recipients = self.router.recipients(content.topic, &self.sessions, &mut self.work);
-        if draft.once.is_some()
-            && is_stored_as_a_whole(&recipients, &self.router, &self.mesh, &self.durability)
-        {
-            draft.once = None;
+        if is_stored_as_a_whole(&self.mesh, &self.durability) {
+            draft.exchange = None;
         }
         let mut pressure = self.deliver_to(&recipients, &mut draft, origin);
         for subscription in &recipients.shared {
@@ -245,7 +122,8 @@ impl Engine {
         {
             return pressure;
         }
-        self.work.spend(each.len() * STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))]);
+        let steps = STEPS_BY_QOS[usize::from(u8::from(draft.content.qos))];
+        self.work.spend(each.len() * steps / COPIES);
         for recipient in each {
             pressure.add(self.deliver_unless_own(recipient, draft, origin.session));
         }
@@ -278,7 +156,7 @@ impl Engine {
         shared: Option<shards::FilterId>,
     ) -> Standing {
         let session = &mut self.sessions[recipient.session];
-        if shared.is_none() && self.durability.is_duplicate(session, draft.once) {
+        if shared.is_none() && self.durability.is_duplicate(session, draft.exchange) {
             return Standing::Offline;
         }
         let qos = draft.content.qos.min(recipient.qos);
@@ -304,9 +182,10 @@ impl Engine {
         if is_open && has_room {
             self.send_now(recipient, id, draft, shared);
         } else if is_open && is_dropped {
-            self.count_drops(recipient.session, DropCause::OutboxFull, 1);
+            let topic = Some(draft.content.topic);
+            self.count_drops_of(recipient.session, DropCause::OutboxFull, 1, topic);
             if self.config.queue_limits.policy == QueuePolicy::Disconnect {
-                self.connections.close_later(id, ReasonCode::QuotaExceeded);
+                self.connections.close_later(id, ReasonCode::QuotaExceeded, Cause::QueueFull);
             }
         } else {
             self.enqueue(recipient, draft, shared);
@@ -319,7 +198,7 @@ impl Engine {
     /// Maximum size of an outbox that has `pending` bytes, for messages that are dropped instead of queued;
     /// less while memory is full.
     fn outbox_limit(&self, pending: usize) -> usize {
-        match pending <= self.config.outbox_behind_bytes() || !self.memory_is_full() {
+        match pending <= self.config.outbox_behind_bytes() || !self.memory.is_full() {
             true => self.config.limits.outbox_bytes_max as usize,
             false => self.config.outbox_behind_bytes(),
         }
@@ -338,33 +217,35 @@ impl Engine {
         let mut copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
         let connection = &self.connections[id];
         if !connection.takes(&draft.content, &copy, self.now) {
-            return self.count_drops(recipient.session, DropCause::PacketTooLarge, 1);
+            let topic = Some(draft.content.topic);
+            let cause = DropCause::PacketTooLarge;
+            return self.count_drops_of(recipient.session, cause, 1, topic);
         }
         if qos != Qos::AtMostOnce {
-            let delivery = recipient.delivery(draft, self.place.ledger(), shared);
+            let delivery = recipient.delivery(draft, self.memory.ledger(), shared);
             let window = connection.window;
             let is_held = qos == Qos::ExactlyOnce && self.durability.waits();
             let session = &mut self.sessions[recipient.session];
             let number = if self.durability.has_journal() { session.number() } else { None };
-            let outbound = session.outbound_mut(window, self.place.ledger());
+            let outbound = session.outbound_mut(window, self.memory.ledger());
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {
                     let (durability, index) = (&mut self.durability, &self.router.index);
-                    return hold_delivery(session, id, delivery, draft.once, durability, index);
+                    return hold_delivery(session, id, delivery, draft.exchange, durability, index);
                 }
                 Some(number) => {
                     let identifier = outbound.send(delivery.clone()).get();
                     copy.packet_identifier = identifier;
-                    let kept = self.durability.append_delivery(
+                    let record = self.durability.append_delivery(
                         number,
                         &delivery,
                         identifier,
-                        draft.once,
+                        draft.exchange,
                         &self.router.index,
                     );
                     let outbound = self.sessions[recipient.session].outbound.as_mut();
-                    outbound.expect("just used").note_kept(kept);
+                    outbound.expect("just used").note_record(record);
                 }
             }
         }
@@ -373,7 +254,7 @@ impl Engine {
         let copied_bytes_max =
             if is_alone { limits::COPIED_ALONE_BYTES_MAX } else { limits::SHARED_BYTES_MIN - 1 };
         if bytes > copied_bytes_max {
-            let payload = draft.message(self.place.ledger()).shared_payload();
+            let payload = draft.message(self.memory.ledger()).shared_payload();
             self.write(id, &draft.content, copy, Some(payload), &mut draft.template);
         } else {
             self.write(id, &draft.content, copy, None, &mut draft.template);
@@ -389,23 +270,26 @@ impl Engine {
     ) {
         self.router.has_queued = true;
         self.work.spend(ENQUEUE_STEPS);
-        if self.memory_is_full() && !self.expire_queued(recipient.session) {
-            return self.count_drops(recipient.session, DropCause::MemoryFull, 1);
+        if self.memory.is_full() && !self.expire_queued(recipient.session) {
+            let topic = Some(draft.content.topic);
+            return self.count_drops_of(recipient.session, DropCause::MemoryFull, 1, topic);
         }
-        let mut delivery = recipient.delivery(draft, self.place.ledger(), shared);
+        let mut delivery = recipient.delivery(draft, self.memory.ledger(), shared);
         if self.durability.has_journal()
             && delivery.qos != Qos::AtMostOnce
             && let Some(number) = self.sessions[recipient.session].number()
         {
-            let (exchange, index) = (draft.once, &self.router.index);
-            delivery.kept = self.durability.append_delivery(number, &delivery, 0, exchange, index);
+            let (exchange, index) = (draft.exchange, &self.router.index);
+            delivery.record =
+                self.durability.append_delivery(number, &delivery, 0, exchange, index);
         }
         let session = &mut self.sessions[recipient.session];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.connections[id].window);
-        let outbound = session.outbound_mut(window, self.place.ledger());
+        let outbound = session.outbound_mut(window, self.memory.ledger());
         let held = outbound.queue_room_bytes();
         let limits = &self.config.queue_limits;
+        let policy = limits.policy;
         let outcome = outbound.push(delivery, limits, connection.is_some(), self.now);
         let swept = outbound.take_swept();
         // Many queues that grow in one turn take megabytes of new memory.
@@ -413,11 +297,17 @@ impl Engine {
         self.note_swept(recipient.session, swept);
         match outcome {
             Queued::Kept => {}
-            Queued::Dropped(cause) => self.count_drops(recipient.session, cause, 1),
+            Queued::Dropped(cause) => {
+                // Otherwise an older message was dropped, on any topic.
+                let is_of_topic = cause == DropCause::Superseded
+                    || matches!(policy, QueuePolicy::DropNewest | QueuePolicy::Disconnect);
+                let topic = is_of_topic.then_some(draft.content.topic);
+                self.count_drops_of(recipient.session, cause, 1, topic);
+            }
             Queued::Disconnect(cause) => {
-                self.count_drops(recipient.session, cause, 1);
+                self.count_drops_of(recipient.session, cause, 1, Some(draft.content.topic));
                 let id = connection.expect("only a connected client is disconnected");
-                self.connections.close_later(id, ReasonCode::QuotaExceeded);
+                self.connections.close_later(id, ReasonCode::QuotaExceeded, Cause::QueueFull);
             }
         }
         self.durability.append_done(&mut self.sessions, recipient.session);
@@ -430,112 +320,13 @@ impl Engine {
         let swept = outbound.take_swept();
         self.note_swept(session, swept);
         self.durability.append_done(&mut self.sessions, session);
-        !self.memory_is_full()
+        !self.memory.is_full()
     }
 
     #[inline]
     fn note_swept(&mut self, session: SessionId, swept: Swept) {
         self.work.spend(swept.looked_at / limits::SWEPT_PER_STEP);
         self.count_drops(session, DropCause::Expired, swept.expired);
-    }
-
-    /// Encodes one copy into the outbox of a connection.
-    pub(super) fn write(
-        &mut self,
-        id: ConnectionId,
-        content: &Content<'_>,
-        mut copy: Copy<'_>,
-        payload: Option<Bytes>,
-        of: &mut TemplateUse,
-    ) {
-        self.metrics.publishes_sent += 1;
-        self.connections.count_packets(1);
-        let connection = &mut self.connections[id];
-        let version = connection.version;
-        let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());
-        // A packet that sets an alias has the Topic Name as well.
-        let with_alias = Copy { topic_alias: Some(u16::MAX), ..copy };
-        if let Some(aliases) = aliases
-            && (connection.packet_bytes_max == u32::MAX
-                || content.header(version, self.now, &with_alias).encoded_len()
-                    <= connection.packet_bytes_max as usize)
-        {
-            match aliases.choose(content.topic) {
-                AliasUse::None => {}
-                AliasUse::Set(alias) => copy.topic_alias = Some(alias),
-                AliasUse::Known(alias) => {
-                    (copy.topic_alias, copy.topic_alias_known) = (Some(alias), true);
-                }
-            }
-        }
-        let header_of = |copy: &Copy<'_>, out: &mut Vec<u8>| {
-            content.header(version, self.now, copy).encode(out)
-        };
-        let outbox = self.connections.outbox(id);
-        if let Some(payload) = payload {
-            outbox.append(|out| {
-                header_of(&copy, out);
-            });
-            outbox.append_shared(payload);
-            return;
-        }
-        let template = &mut self.router.template;
-        let is_alike =
-            copy.topic_alias.is_none() && copy.subscription_identifiers.is_empty() && !copy.dup;
-        let form = Some((version, copy.qos, copy.retain));
-        if is_alike && template.form == form && template.message == of.message {
-            outbox.append(|out| {
-                let start = out.len();
-                out.extend_from_slice(&template.bytes);
-                if copy.qos != Qos::AtMostOnce {
-                    let at = start + template.identifier_at;
-                    out[at..at + 2].copy_from_slice(&copy.packet_identifier.to_be_bytes());
-                }
-            });
-            return;
-        }
-        outbox.append(|out| {
-            let start = out.len();
-            let identifier_at = header_of(&copy, out);
-            out.extend_from_slice(content.payload);
-            if is_alike && of.is_wanted {
-                template.message += 1;
-                of.message = template.message;
-                template.form = form;
-                template.bytes.clear();
-                template.bytes.extend_from_slice(&out[start..]);
-                template.identifier_at = identifier_at - start;
-            }
-        });
-    }
-}
-
-impl Copy<'_> {
-    /// A copy without properties of its recipient.
-    pub(in crate::engine) fn plain(qos: Qos, retain: bool) -> Self {
-        Self {
-            qos,
-            retain,
-            dup: false,
-            packet_identifier: 0,
-            subscription_identifiers: &[],
-            topic_alias: None,
-            topic_alias_known: false,
-        }
-    }
-}
-
-impl Connection {
-    /// Whether a copy fits into the client's Maximum Packet Size [MQTT-3.1.2-24].
-    pub(in crate::engine) fn takes(
-        &self,
-        content: &Content<'_>,
-        copy: &Copy<'_>,
-        now: crate::base::clock::Now,
-    ) -> bool {
-        self.packet_bytes_max == u32::MAX
-            || content.header(self.version, now, copy).encoded_len()
-                <= self.packet_bytes_max as usize
     }
 }
 
@@ -551,22 +342,16 @@ impl Recipient {
             retain: draft.retain && self.retain_as_published,
             subscription_identifiers: self.subscription_identifiers.clone(),
             shared,
-            kept: RecordRef::default(),
+            record: RecordRef::default(),
             message: draft.message(ledger).clone(),
         }
     }
 }
 
-/// Whether all deliveries of a message are appended to the journal together, and no delivery of before
-/// a crash is known: then all sessions have the message after a crash, or none has.
+/// Whether all deliveries of a message are appended to the journal together, with the record that the message was
+/// received, and no delivery of before a crash is known: then all sessions have the message after a crash, or none
+/// has. A message that is delivered in parts is excepted.
 #[inline]
-fn is_stored_as_a_whole(
-    recipients: &Recipients,
-    router: &Router,
-    mesh: &Mesh,
-    durability: &Durability,
-) -> bool {
-    mesh.is_alone()
-        && router.fan_outs.are_few(recipients.each.len())
-        && durability.has_no_duplicates()
+fn is_stored_as_a_whole(mesh: &Mesh, durability: &Durability) -> bool {
+    mesh.is_alone() && durability.has_no_duplicates()
 }

@@ -14,8 +14,11 @@ use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
+use crate::engine::cause::Cause;
+use crate::engine::draft::Draft;
+use crate::engine::routing::congestion::Pressure;
 use crate::engine::routing::congestion::{slow_publisher, standing};
-use crate::engine::routing::deliver::{Draft, Pressure};
+use crate::engine::routing::deliver::COPIES;
 use crate::engine::routing::recipients::{Recipient, Recipients};
 use crate::message::{Content, Copy};
 use crate::session::state::DeliveryClass;
@@ -160,12 +163,14 @@ impl Engine {
     /// Delivers the pending batch, if there is one.
     #[inline]
     pub(in crate::engine) fn flush_fan_out_batch(&mut self) {
-        if let Some(recipients) = self.router.batch.recipients.take() {
-            self.deliver_batch(&recipients);
+        if self.router.batch.recipients.is_some() {
+            self.deliver_batch();
         }
     }
 
-    fn deliver_batch(&mut self, recipients: &Arc<Recipients>) {
+    #[inline(never)]
+    fn deliver_batch(&mut self) {
+        let Some(recipients) = &self.router.batch.recipients.take() else { return };
         let mut batch = std::mem::take(&mut self.router.batch.encoded);
         batch.share_large();
         let mut pressure = Pressure::default();
@@ -173,7 +178,7 @@ impl Engine {
             let Some(handed_out) = self.deliver_batch_in_parts(batch, recipients) else { return };
             (batch, pressure) = handed_out;
         } else {
-            self.work.spend(recipients.plain / 2 + 1);
+            self.work.spend(recipients.plain / COPIES + 1);
             self.deliver_batch_to(&batch, &recipients.each[..recipients.plain], &mut pressure);
         }
         for &publisher in &batch.publishers {
@@ -190,7 +195,7 @@ impl Engine {
         pressure: &mut Pressure,
     ) {
         let behind_bytes = self.config.outbox_behind_bytes();
-        let outbox_bytes_max = match self.memory_is_full() {
+        let outbox_bytes_max = match self.memory.is_full() {
             true => behind_bytes,
             false => self.config.limits.outbox_bytes_max as usize,
         };
@@ -289,7 +294,7 @@ impl Engine {
         self.count_drops(session, DropCause::PacketTooLarge, too_large);
         self.count_drops(session, DropCause::OutboxFull, too_many);
         if too_many > 0 && self.config.queue_limits.policy == QueuePolicy::Disconnect {
-            self.connections.close_later(id, ReasonCode::QuotaExceeded);
+            self.connections.close_later(id, ReasonCode::QuotaExceeded, Cause::QueueFull);
         }
     }
 }

@@ -8,8 +8,11 @@
 pub(in crate::engine) mod backpressure;
 pub(in crate::engine) mod congestion;
 pub(in crate::engine) mod deliver;
-pub(in crate::engine) mod fan_out;
-pub(in crate::engine) mod fan_out_batch;
+mod encode;
+mod fan_out;
+mod fan_out_batch;
+mod fan_out_turns;
+pub(in crate::engine) mod fan_outs;
 mod groups;
 pub(in crate::engine) mod recipients;
 pub(in crate::engine) mod shared_subscriptions;
@@ -22,25 +25,25 @@ use shards::{Hashing, Replica, SubscriptionIndex};
 use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::base::metrics::Metrics;
+use crate::engine::access::ReadRules;
 use crate::engine::mesh::lanes::Awaited;
-use crate::engine::routing::deliver::Template;
-use crate::engine::routing::fan_out::FanOuts;
+use crate::engine::routing::encode::Template;
 use crate::engine::routing::fan_out_batch::FanOutBatch;
+use crate::engine::routing::fan_outs::FanOuts;
 use crate::engine::routing::groups::ChangedGroups;
-use crate::engine::routing::recipients::{Recipient, Recipients, TopicCache};
+use crate::engine::routing::recipients::{INDEX_STEPS_PER_STEP, Recipient, Recipients, TopicCache};
 use crate::engine::work::Work;
 use crate::resources::accounted::{Accounted, Edit};
-use crate::resources::gauges::Place;
+use crate::resources::gauges::{Charge, Place};
 use crate::session::table::SessionTable;
-
-/// Number of visited nodes of the subscription index per step of the turn's budget.
-const INDEX_STEPS_PER_STEP: usize = 8;
 
 /// The subscriptions that one core knows of, and the messages on their way to its subscribers.
 pub(in crate::engine) struct Router {
     place: Place,
     /// The subscriptions of this core's sessions.
     index: Accounted<SubscriptionIndex>,
+    /// The memory of all subscriptions in the lists of sessions.
+    listed: Charge,
     /// Which other cores have subscribers, and for which filters.
     replica: Accounted<Replica>,
     cache: TopicCache,
@@ -53,6 +56,8 @@ pub(in crate::engine) struct Router {
     changed_groups: ChangedGroups,
     /// The current message was queued for some subscriber.
     has_queued: bool,
+    /// The current message is delivered in a fan-out that continues in later turns.
+    is_divided: bool,
 }
 
 impl Router {
@@ -64,25 +69,41 @@ impl Router {
         hashing: Hashing,
     ) -> Self {
         let ledger = place.ledger();
-        let cache_bytes_max =
-            memory_bytes_max / limits::TOPIC_CACHE_MEMORY_SHARE / u64::from(place.cores());
+        let cache_bytes_max = cache_bytes_max(place, memory_bytes_max);
         Self {
             index: Accounted::new(SubscriptionIndex::new(seed), ledger.clone()),
+            listed: Charge::on(ledger),
             replica: Accounted::new(Replica::new(seed), ledger.clone()),
-            cache: TopicCache::new(hashing, cache_bytes_max as usize, ledger.clone()),
+            cache: TopicCache::new(hashing, cache_bytes_max, ledger.clone()),
             batch: FanOutBatch::default(),
-            fan_outs: FanOuts::default(),
+            fan_outs: FanOuts::new(ledger),
             template: Template::default(),
             changed_groups: ChangedGroups::default(),
             has_queued: false,
+            is_divided: false,
             place: place.clone(),
         }
+    }
+
+    /// Another limit on the memory of all cores: the topic cache has a share of it.
+    pub(in crate::engine) fn set_memory_bytes_max(&mut self, memory_bytes_max: u64) {
+        self.cache.set_bytes_max(cache_bytes_max(&self.place, memory_bytes_max));
     }
 
     /// The subscriptions of this core's sessions.
     #[inline]
     pub(in crate::engine) fn index(&self) -> &SubscriptionIndex {
         &self.index
+    }
+
+    /// Wildcard subscriptions of all cores.
+    pub(in crate::engine) fn wildcard_subscriptions_everywhere(&self) -> usize {
+        self.index.wildcard_len() + self.place.wildcard_subscriptions_elsewhere()
+    }
+
+    /// Filters of shared subscriptions of all cores, each counted on each core that has members.
+    pub(in crate::engine) fn shared_filters_everywhere(&self) -> usize {
+        self.index.shared_filters() + self.place.shared_subscriptions_elsewhere()
     }
 
     /// Which other cores have subscribers, and for which filters.
@@ -103,10 +124,11 @@ impl Router {
         &self.fan_outs
     }
 
-    /// Whether a fan-out has begun since the last call.
+    /// Whether the current message is delivered in a fan-out that continues in later turns. A fan-out of
+    /// another message that began meanwhile does not count.
     #[inline]
-    pub(in crate::engine) fn take_new_fan_out(&mut self) -> bool {
-        self.fan_outs.take_new()
+    pub(in crate::engine) fn is_divided(&self) -> bool {
+        self.is_divided
     }
 
     /// Lets an acknowledgement wait for the fan-out that began last.
@@ -120,10 +142,10 @@ impl Router {
         self.fan_outs.keep_place(session)
     }
 
-    /// Starts with another message of a client: it is queued for no subscriber yet.
+    /// Starts with another message of a client: it is queued for no subscriber yet, and not divided.
     #[inline]
     pub(in crate::engine) fn begin_message(&mut self) {
-        self.has_queued = false;
+        (self.has_queued, self.is_divided) = (false, false);
     }
 
     /// Whether the message was queued for some subscriber since [`Self::begin_message`].
@@ -159,8 +181,37 @@ impl Router {
         recipients
     }
 
+    /// Whether subscriptions that the access rules cover in part are filtered.
+    #[inline]
+    pub(in crate::engine) fn has_read_rules(&self) -> bool {
+        self.cache.has_read_rules()
+    }
+
+    /// Other access rules filter subscriptions from now on.
+    pub(in crate::engine) fn set_read_rules(&mut self, read_rules: Option<Arc<dyn ReadRules>>) {
+        self.cache.set_read_rules(read_rules);
+    }
+
+    /// Whether a session may receive messages of a topic by a subscription that the access rules cover in part.
+    pub(in crate::engine) fn may_read(
+        &mut self,
+        topic: &str,
+        session: SessionId,
+        sessions: &SessionTable,
+        work: &mut Work,
+    ) -> bool {
+        let may_read = self.cache.may_read(topic, session, sessions);
+        work.spend(self.cache.take_steps() / INDEX_STEPS_PER_STEP);
+        may_read
+    }
+
     /// One session as the recipient of its own message: subscriptions with No Local do not count.
     fn recipient_of_own(&mut self, topic: &str, session: SessionId) -> Option<Recipient> {
         self.cache.recipient_of_own(topic, session, &self.index)
     }
+}
+
+/// The topic cache's share of the memory.
+fn cache_bytes_max(place: &Place, memory_bytes_max: u64) -> usize {
+    (memory_bytes_max / limits::TOPIC_CACHE_MEMORY_SHARE / u64::from(place.cores())) as usize
 }

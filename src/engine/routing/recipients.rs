@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table};
 use shards::{
     CoreMatches, FilterId, GroupId, Hashing, Matches, Replica, Subscription, SubscriptionIndex,
 };
 
 use crate::base::ids::SessionId;
 use crate::base::limits;
+use crate::engine::access::{ReadRules, Reader};
 use crate::resources::accounted::{OWN_BYTES, heap};
 use crate::resources::gauges::Ledger;
 use crate::session::outbound::Identifiers;
@@ -189,13 +190,39 @@ impl Recipient {
     }
 }
 
-/// Steps to build the recipients of a topic, besides the search in the indexes.
+/// Number of visited nodes of the subscription index per step of the turn's budget.
+pub(super) const INDEX_STEPS_PER_STEP: usize = 8;
+
+/// Steps of the index to build the recipients of a topic, besides the search in the indexes.
 const ANSWER_STEPS: usize = 32;
 
+/// Steps of the index to drop an entry.
+const DROP_STEPS: usize = 4;
+
+/// Entries of a cleared cache that are dropped in each turn, and while memory is short. One more is dropped for
+/// each topic that is added, whose entry reuses its memory. With more, the allocator would have to merge tens of
+/// thousands of free blocks at once, which takes milliseconds.
+const DROPPED_IN_TURN: usize = 32;
+const DROPPED_WHEN_SHORT: usize = 512;
+
+/// Entries up to which a cache is cleared at once.
+const CLEARED_AT_ONCE: usize = 128;
+
+/// Whom rules know as the client of a session.
+fn reader(session: SessionId, sessions: &SessionTable) -> Reader<'_> {
+    let session = &sessions[session];
+    Reader { user: session.user(), client_identifier: session.client_identifier.as_str() }
+}
+
 /// Cache from topic to recipients, cleared as a whole when a subscription or a client's encoding changes.
+/// The entries of a large cache are then dropped a few at a time.
 #[derive(Debug)]
 pub struct TopicCache {
     table: HashTable<Entry>,
+    /// Entries that are not used any more, and the memory of their tables.
+    cleared: Vec<(hash_table::IntoIter<Entry>, usize)>,
+    /// The recipients of every topic that has none.
+    nobody: Arc<Recipients>,
     hashing: Hashing,
     /// Epochs of the index and of the replica at which the entries were made.
     epochs: (u64, u64),
@@ -211,12 +238,28 @@ pub struct TopicCache {
     scratch_elsewhere: CoreMatches,
     /// Steps since the last [`Self::take_steps`].
     steps: usize,
+    /// Rules that filter the subscriptions with a mark.
+    read_rules: Option<Arc<dyn ReadRules>>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// The hash of the topic, so that the growth of the table reads no topic.
+    hash: u64,
     topic: Box<str>,
     recipients: Arc<Recipients>,
+}
+
+/// Memory of an entry. All topics without recipients share one value.
+fn entry_bytes(topic: &str, recipients: &Recipients) -> usize {
+    let recipients_bytes = if recipients.is_empty() { 0 } else { recipients.heap_bytes() };
+    recipients_bytes + heap(topic.len())
+}
+
+impl Entry {
+    fn heap_bytes(&self) -> usize {
+        entry_bytes(&self.topic, &self.recipients)
+    }
 }
 
 impl TopicCache {
@@ -224,6 +267,8 @@ impl TopicCache {
     pub fn new(hashing: Hashing, bytes_max: usize, ledger: Ledger) -> Self {
         Self {
             table: HashTable::new(),
+            cleared: Vec::new(),
+            nobody: Arc::default(),
             hashing,
             epochs: (0, 0),
             entry_bytes: 0,
@@ -234,24 +279,96 @@ impl TopicCache {
             scratch: Matches::default(),
             scratch_elsewhere: CoreMatches::default(),
             steps: 0,
+            read_rules: None,
+        }
+    }
+
+    /// Other rules filter the subscriptions with a mark from now on; without rules, none is filtered.
+    pub fn set_read_rules(&mut self, read_rules: Option<Arc<dyn ReadRules>>) {
+        if self.read_rules.is_some() || read_rules.is_some() {
+            self.read_rules = read_rules;
+            self.clear();
+        }
+    }
+
+    /// Whether subscriptions with a mark are filtered.
+    pub fn has_read_rules(&self) -> bool {
+        self.read_rules.is_some()
+    }
+
+    /// Whether a session may receive messages of a topic by a subscription with a mark.
+    pub fn may_read(&mut self, topic: &str, session: SessionId, sessions: &SessionTable) -> bool {
+        let Some(rules) = &self.read_rules else { return true };
+        let mut decisions = rules.decide(topic);
+        let may_read = decisions.may_read(&reader(session, sessions));
+        self.steps += INDEX_STEPS_PER_STEP * decisions.steps();
+        may_read
+    }
+
+    /// Leaves out matching subscriptions with a mark whose sessions may not receive messages of the topic.
+    #[cold]
+    fn leave_out_unreadable(&mut self, topic: &str, sessions: &SessionTable) {
+        let subscriptions = &mut self.scratch.subscriptions;
+        let is_filtered = |subscription: &Subscription| subscription.options.is_filtered();
+        let Some(rules) =
+            self.read_rules.as_ref().filter(|_| subscriptions.iter().any(is_filtered))
+        else {
+            return;
+        };
+        let mut decisions = rules.decide(topic);
+        subscriptions.retain(|subscription| {
+            !is_filtered(subscription)
+                || decisions.may_read(&reader(subscription.subscriber.into(), sessions))
+        });
+        self.steps += INDEX_STEPS_PER_STEP * decisions.steps();
+    }
+
+    /// Another limit on the bytes.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        if self.entry_bytes > bytes_max {
+            self.clear();
         }
     }
 
     /// Removes all entries: copies for some client are encoded differently from now on.
     pub fn clear(&mut self) {
-        self.table.clear();
-        self.entry_bytes = 0;
+        if self.table.len() <= CLEARED_AT_ONCE {
+            self.steps += DROP_STEPS * self.table.len();
+            self.entry_bytes -= self.table.drain().map(|entry| entry.heap_bytes()).sum::<usize>();
+        } else {
+            let table_bytes = self.table.allocation_size();
+            let table = std::mem::replace(&mut self.table, HashTable::new());
+            self.cleared.push((table.into_iter(), table_bytes));
+        }
         self.settle();
     }
 
-    /// Frees all memory and caches nothing from then on, if `is_off`.
+    /// Called in each turn. Frees all memory, over several turns, and caches nothing from then on, if `is_off`.
     pub fn give_way(&mut self, is_off: bool) {
-        if is_off && self.charged > 0 {
-            (self.table, self.entry_bytes) = (HashTable::new(), 0);
+        if is_off && !self.is_off {
+            self.clear();
             (self.scratch, self.scratch_elsewhere) = Default::default();
+            self.table.shrink_to_fit(|entry| entry.hash);
             self.settle();
         }
         self.is_off = is_off;
+        if !self.cleared.is_empty() {
+            self.drop_cleared(if is_off { DROPPED_WHEN_SHORT } else { DROPPED_IN_TURN });
+            self.settle();
+        }
+    }
+
+    /// Drops some entries of cleared tables.
+    fn drop_cleared(&mut self, entries: usize) {
+        for _ in 0..entries {
+            let Some((table, _)) = self.cleared.last_mut() else { return };
+            self.steps += DROP_STEPS;
+            match table.next() {
+                Some(entry) => self.entry_bytes -= entry.heap_bytes(),
+                None => drop(self.cleared.pop()),
+            }
+        }
     }
 
     /// Bytes charged on the ledger.
@@ -261,11 +378,17 @@ impl TopicCache {
 
     fn settle(&mut self) {
         let scratch = self.scratch.heap_bytes() + self.scratch_elsewhere.heap_bytes();
-        let bytes = self.entry_bytes + self.table.allocation_size() + scratch;
+        let bytes = self.entry_bytes + self.table_bytes() + scratch;
         let bytes = bytes.saturating_sub(OWN_BYTES);
         self.ledger.charge(bytes.saturating_sub(self.charged));
         self.ledger.release(self.charged.saturating_sub(bytes));
         self.charged = bytes;
+    }
+
+    /// Memory of all tables, without what the entries refer to.
+    fn table_bytes(&self) -> usize {
+        let cleared = self.cleared.iter().map(|(_, bytes)| bytes);
+        self.table.allocation_size() + cleared.sum::<usize>()
     }
 
     /// Steps since the last call. Recipients that were cached take none.
@@ -290,7 +413,11 @@ impl TopicCache {
         if let Some(entry) = self.table.find(hash, |entry| &*entry.topic == topic) {
             return Arc::clone(&entry.recipients);
         }
-        let recipients = Arc::new(self.find(topic, index, replica, sessions));
+        let found = self.find(topic, index, replica, sessions);
+        let recipients = match found.is_empty() {
+            true => Arc::clone(&self.nobody),
+            false => Arc::new(found),
+        };
         self.keep(hash, topic, &recipients);
         self.settle();
         recipients
@@ -305,6 +432,9 @@ impl TopicCache {
     ) -> Recipients {
         index.matches(topic, &mut self.scratch);
         self.steps += self.scratch.steps();
+        if self.read_rules.is_some() {
+            self.leave_out_unreadable(topic, sessions);
+        }
         let class = |session: SessionId| sessions[session].class;
         let mut recipients = Recipients::new(&mut self.scratch, class);
         let elsewhere = &mut self.scratch_elsewhere;
@@ -319,20 +449,28 @@ impl TopicCache {
 
     /// Caches the recipients of a topic, if there is room.
     fn keep(&mut self, hash: u64, topic: &str, recipients: &Arc<Recipients>) {
-        let bytes = recipients.heap_bytes() + heap(topic.len());
+        if !self.cleared.is_empty() {
+            self.drop_cleared(1);
+        }
+        let bytes = entry_bytes(topic, recipients);
         if self.is_off || topic.len() > limits::CACHED_TOPIC_BYTES_MAX || bytes > self.bytes_max {
             return;
         }
-        if self.table.len() >= limits::TOPIC_CACHE_ENTRIES_MAX
-            || self.entry_bytes + bytes + self.table.allocation_size() > self.bytes_max
-        {
-            self.steps += ANSWER_STEPS / 8 * self.table.len();
+        let is_full =
+            |cache: &Self| cache.entry_bytes + bytes + cache.table_bytes() > cache.bytes_max;
+        if self.table.len() >= limits::TOPIC_CACHE_ENTRIES_MAX || is_full(self) {
+            // Cleared entries take the room until they are dropped.
+            if !self.cleared.is_empty() {
+                return;
+            }
             self.clear();
+            if is_full(self) {
+                return;
+            }
         }
         self.entry_bytes += bytes;
-        let entry = Entry { topic: topic.into(), recipients: Arc::clone(recipients) };
-        let hashing = &self.hashing;
-        self.table.insert_unique(hash, entry, |entry| hashing.long(&entry.topic));
+        let entry = Entry { hash, topic: topic.into(), recipients: Arc::clone(recipients) };
+        self.table.insert_unique(hash, entry, |entry| entry.hash);
     }
 
     /// Merges the subscriptions of one session that match `topic` and do not set No Local.

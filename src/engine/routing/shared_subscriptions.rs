@@ -9,10 +9,11 @@ use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
 use crate::engine::connections::Connections;
+use crate::engine::draft::{Draft, Origin};
 use crate::engine::mesh::batch::Destination;
 use crate::engine::routing::Router;
 use crate::engine::routing::congestion::slow_publisher;
-use crate::engine::routing::deliver::{Draft, Origin, Pressure, Standing};
+use crate::engine::routing::congestion::{Pressure, Standing};
 use crate::engine::routing::groups::Rank;
 use crate::engine::routing::recipients::{Recipient, SharedSubscription};
 use crate::session::outbound::Outbound;
@@ -45,12 +46,12 @@ impl Engine {
         except: Option<SessionId>,
     ) -> Option<Standing> {
         self.work.spend(SHARE_STEPS);
-        if self.durability.is_duplicate_of_group(subscription, draft.once, &self.router.index) {
+        if self.durability.is_duplicate_of_group(subscription, draft.exchange, &self.router.index) {
             return Some(Standing::Offline);
         }
         let qos = draft.content.qos;
         let core = self.router.choose_core(subscription, qos);
-        if core != self.core() {
+        if core != self.mesh.core() {
             self.forward_to_group(core, &subscription.text, draft, origin, 1);
             return Some(Standing::Offline);
         }
@@ -104,7 +105,7 @@ impl Engine {
             Some((Rank::Ready, _)) => 0,
             Some((Rank::Busy, _)) => 2,
             // The replicas of the cores that the message passed may have been outdated: it may pass all again.
-            _ => 2 * self.place.cores() + 2,
+            _ => 2 * self.mesh.cores() + 2,
         };
         let any = chosen.is_none() && qos > Qos::AtMostOnce;
         if hops < hops_max
@@ -115,6 +116,9 @@ impl Engine {
         let Some((_, member)) = chosen else {
             if qos > Qos::AtMostOnce {
                 self.metrics.drops.add(DropCause::Offline, 1);
+                if self.observers.watch.shows_packets() {
+                    self.show_drop(None, (DropCause::Offline, 1), Some(draft.content.topic));
+                }
             }
             return;
         };
@@ -170,18 +174,20 @@ impl Engine {
         for delivery in taken {
             let filter = delivery.shared.expect("taken for its shared subscription");
             let (_, subscription) = &subscriptions[find(filter).expect("one of them")];
-            let (message, kept) = (delivery.message.clone(), delivery.kept.number);
+            let (message, record) = (delivery.message.clone(), delivery.record.number);
             if message.is_expired(self.now) {
-                self.count_drops(session, DropCause::Expired, 1);
+                let topic = Some(message.content().topic);
+                self.count_drops_of(session, DropCause::Expired, 1, topic);
                 continue;
             }
             let mut draft = Draft::of(&message, message.content(), delivery.retain);
-            draft.before.extend(number.filter(|_| kept != 0).map(|session| (session, kept)));
+            draft.before.extend(number.filter(|_| record != 0).map(|session| (session, record)));
             if self
                 .deliver_to_group(subscription, &mut draft, &Origin::default(), Some(session))
                 .is_none()
             {
-                self.count_drops(session, DropCause::Offline, 1);
+                let topic = Some(message.content().topic);
+                self.count_drops_of(session, DropCause::Offline, 1, topic);
             }
         }
         is_more

@@ -15,8 +15,7 @@ impl Router {
         debug_assert!(self.batch.is_empty(), "the batch was delivered before");
         let subscribed = self.index.edit().subscribe(filter, subscription);
         if subscribed.replaced.is_none() {
-            self.place.ledger().charge(limits::SUBSCRIPTION_BYTES);
-            self.publish_counts();
+            self.note_counts();
         }
         subscribed
     }
@@ -25,13 +24,14 @@ impl Router {
     fn unsubscribe(&mut self, filter: FilterId, session: SessionId) -> Option<Unsubscribed> {
         debug_assert!(self.batch.is_empty(), "the batch was delivered before");
         let unsubscribed = self.index.edit().unsubscribe(filter, session.into())?;
-        self.place.ledger().release(limits::SUBSCRIPTION_BYTES);
-        self.publish_counts();
+        self.note_counts();
         Some(unsubscribed)
     }
 
-    /// Publishes to the other cores how many subscriptions there are of the kinds that are limited in all.
-    fn publish_counts(&self) {
+    /// Charges for the subscriptions in the lists of sessions, and publishes to the other cores how many there are of
+    /// the kinds that are limited in all.
+    fn note_counts(&mut self) {
+        self.listed.set(self.place.ledger(), self.index.len() * limits::SUBSCRIPTION_BYTES);
         self.place.set_subscriptions(self.index.wildcard_len(), self.index.shared_filters());
     }
 }
@@ -52,6 +52,27 @@ impl Engine {
         subscribed
     }
 
+    /// Marks a subscription of a session that the access rules filter from now on, or takes the mark off.
+    pub(in crate::engine) fn mark_filtered(
+        &mut self,
+        session: SessionId,
+        text: &str,
+        subscription: Subscription,
+        is_filtered: bool,
+    ) {
+        let Ok(filter) = TopicFilter::parse(text, usize::MAX) else { return };
+        let options = subscription.options.with_filtered(is_filtered);
+        self.add_subscription(session, &filter, Subscription { options, ..subscription });
+    }
+
+    /// The client of a session may be another user's: who receives what is decided once more.
+    pub(in crate::engine) fn decide_recipients_again(&mut self) {
+        if self.router.has_read_rules() {
+            self.flush_fan_out_batch();
+            self.router.cache.clear();
+        }
+    }
+
     /// Removes a subscription of a session that continues: fan-outs that have not reached it yet leave it
     /// out. The caller has removed the filter from the session.
     pub(in crate::engine) fn remove_subscription(&mut self, filter: FilterId, session: SessionId) {
@@ -63,7 +84,11 @@ impl Engine {
     /// Removes a subscription of a session that has ended.
     pub(in crate::engine) fn leave(&mut self, filter: FilterId, session: SessionId) {
         self.flush_fan_out_batch();
-        let text = self.router.index.text(filter);
+        // Only other cores need to be told which filter it was.
+        let text = match self.mesh.is_alone() {
+            true => String::new(),
+            false => self.router.index.text(filter),
+        };
         let Some(gone) = self.router.unsubscribe(filter, session) else { return };
         if filter.is_shared() {
             self.router.leave_group(filter, &text, gone.last, &mut self.mesh);

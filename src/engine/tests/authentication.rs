@@ -3,6 +3,10 @@
 use super::*;
 use crate::wire::Auth;
 
+fn refused(reason: ReasonCode) -> Authentication {
+    Authentication::Refused(Rejection::new(reason, Cause::WrongPassword))
+}
+
 /// Asks once, grants "yes", refuses any other answer; the test itself decides on "later".
 struct Scripted;
 
@@ -11,8 +15,8 @@ impl Access for Scripted {
         match who.method {
             Some(("riddle", b"later")) => Authentication::Pending,
             Some(("riddle", _)) => Authentication::Continue(b"question".to_vec()),
-            Some(_) => Authentication::Refused(ReasonCode::BadAuthenticationMethod),
-            None => Authentication::Refused(ReasonCode::NotAuthorized),
+            Some(_) => refused(ReasonCode::BadAuthenticationMethod),
+            None => refused(ReasonCode::NotAuthorized),
         }
     }
 
@@ -22,16 +26,16 @@ impl Access for Scripted {
                 Authentication::Granted(Grant { data: b"welcome".to_vec(), ..Grant::default() })
             }
             b"again" => Authentication::Continue(b"and now".to_vec()),
-            _ => Authentication::Refused(ReasonCode::NotAuthorized),
+            _ => refused(ReasonCode::NotAuthorized),
         }
     }
 
-    fn may_publish(&mut self, _: &Identity<'_>, topic: &str, _: Qos, _: bool) -> bool {
-        topic != "secret"
+    fn may_publish(&mut self, _: Now, _: &Identity<'_>, topic: &str, _: Qos, _: bool) -> Decision {
+        Decision::of(topic != "secret")
     }
 
-    fn may_subscribe(&mut self, _: &Identity<'_>, filter: &str, qos: Qos) -> Option<Qos> {
-        (filter != "secret").then_some(qos)
+    fn may_subscribe(&mut self, _: Now, _: &Identity<'_>, filter: &str, qos: Qos) -> Decision<Qos> {
+        if filter == "secret" { Decision::Denied } else { Decision::Allowed(qos) }
     }
 }
 

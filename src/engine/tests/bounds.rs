@@ -153,7 +153,8 @@ fn open_to_proxied_pages(world: &mut World) -> Peer {
     let mut listener = Listener::tcp(address);
     listener.transport = Transport::Ws;
     listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
-    world.engine.set_listeners([crate::transport::ListenerPolicy::new(&listener, None)].into());
+    let policy = crate::transport::ListenerPolicy::new(&listener, None);
+    world.engine.set_listeners([policy.into()].into());
     Peer { address: Some(address), listener: 0 }
 }
 
@@ -199,9 +200,9 @@ struct NotTheProxy;
 
 #[cfg(feature = "websocket")]
 impl Access for NotTheProxy {
-    fn may_stay(&mut self, _: Now, peer: &Peer) -> bool {
+    fn may_stay(&mut self, _: Now, peer: &Peer) -> Result<(), Cause> {
         assert_ne!(peer.address.map(|address| address.port()), Some(1), "the address of the proxy");
-        true
+        Ok(())
     }
 
     fn gone(&mut self, _: Now, peer: &Peer, _: u64, _: bool) {

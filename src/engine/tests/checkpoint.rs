@@ -3,11 +3,12 @@
 use super::durability::{WALL_AT_ZERO_US, image, kept, taken_up};
 use super::*;
 use crate::storage::commit::{JournalConfig, RecordBatch, StoreState};
-use crate::storage::image::Image;
+use crate::storage::image::{Image, SharedContent};
 
 const SESSIONS: usize = 40;
 const MESSAGES: usize = 20;
-const PAYLOAD_BYTES: usize = 4_096;
+/// The contents are more than a part of a checkpoint.
+const PAYLOAD_BYTES: usize = 16_384;
 
 /// A world in which the same messages wait in many sessions, and its stored records.
 fn crowd() -> (World, Vec<RecordBatch>) {
@@ -127,12 +128,31 @@ fn sessions_share_a_queued_message_after_a_restart() {
     }
 }
 
+/// Sessions have other home cores after a restart: the deliveries of a message that a core restores may have been
+/// logged by several cores, each with a copy of its content.
+#[test]
+fn sessions_share_a_message_that_several_cores_have_logged() {
+    let (world, stored) = crowd();
+    let before = world.engine.memory.ledger().bytes();
+    let mut whole = image(&stored);
+    for session in whole.sessions.values_mut() {
+        for content in session.queue.iter_mut().filter_map(|of| of.content.as_mut()) {
+            *content = SharedContent::new(content.get().expect("it was logged").clone());
+        }
+    }
+    let mut next = taken_up(whole);
+    let metrics = next.engine.metrics();
+    assert_eq!(metrics.messages_queued, (SESSIONS * MESSAGES) as u64);
+    let after = metrics.memory_bytes;
+    assert!(after < before + before / 4, "{after} bytes after {before}");
+}
+
 #[test]
 fn a_client_with_queued_messages_connects_when_memory_is_full_and_receives_them() {
     let (_, stored) = crowd();
     let mut next = taken_up(image(&stored));
     let held = next.engine.metrics().memory_bytes;
-    next.engine.config.limits.memory_bytes_max = held / 2;
+    next.engine.memory.set_bytes_max(held / 2);
     let stranger = next.accept();
     next.send_connect(stranger, &Client::persistent("stranger"));
     let packets = next.packets(stranger, Version::V5);

@@ -214,7 +214,7 @@ fn a_client_is_handed_over_to_its_home_core_and_counted_there() {
             continue;
         };
         let world = &mut cores.0[usize::from(to.0)];
-        let id = world.engine.handle_handed_over(world.now, handed_over).expect("there is room");
+        let id = world.engine.handle_handed_over(world.now, *handed_over).expect("there is room");
         world.received.insert(id, Vec::new());
         world.settle();
         let packets = world.packets(id, Version::V5);
@@ -243,7 +243,7 @@ fn connack_latency_of_a_handed_over_client_starts_when_the_first_core_reads_conn
         let world = &mut cores.0[usize::from(to.0)];
         world.advance_ms(100);
         let now = world.now;
-        world.engine.handle_handed_over(now, handed_over).expect("there is room");
+        world.engine.handle_handed_over(now, *handed_over).expect("there is room");
         while world.engine.poll_action().is_some() {}
         waited.extend(world.engine.take_connacks().map(|received| (read, received)));
     }

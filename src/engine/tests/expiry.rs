@@ -25,7 +25,7 @@ fn an_expired_retained_message_is_removed_without_any_subscriber() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
     world.retain(id, "stays", b"1", None);
-    let bytes_before = world.engine.place.ledger().bytes();
+    let bytes_before = world.engine.memory.ledger().bytes();
     for n in 0..100 {
         world.retain(id, &format!("t/{n}"), b"1", Some(1 + n % 3));
     }
@@ -40,7 +40,7 @@ fn an_expired_retained_message_is_removed_without_any_subscriber() {
         world.advance_ms(1_000_000);
     }
     assert_eq!((world.retained().0, world.retained().2), (1, 101));
-    assert_eq!(world.engine.place.ledger().bytes(), bytes_before);
+    assert_eq!(world.engine.memory.ledger().bytes(), bytes_before);
 }
 
 #[test]
@@ -83,14 +83,14 @@ fn a_turn_removes_a_bounded_number_of_expired_messages() {
 fn a_replaced_message_leaves_no_expiry_entry_behind() {
     let mut world = World::new();
     let id = world.connect(&Client::v5("c"));
-    let bytes_before = world.engine.place.ledger().bytes();
+    let bytes_before = world.engine.memory.ledger().bytes();
     let timers_before = world.engine.timers.len();
     for n in 0..10_000u32 {
         world.retain(id, "t", b"1", Some(20_000 - n));
     }
     world.retain(id, "t", b"", None);
     assert_eq!(world.retained(), (0, 0, 0));
-    assert_eq!(world.engine.place.ledger().bytes(), bytes_before);
+    assert_eq!(world.engine.memory.ledger().bytes(), bytes_before);
     assert!(world.engine.timers.len() <= timers_before + 1);
     for n in (1..=100u32).rev() {
         world.retain(id, "t", b"1", Some(n));

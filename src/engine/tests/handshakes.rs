@@ -74,7 +74,9 @@ pub(super) fn crowd_of(
         .expect("the key belongs to the certificate")
         .with_kernel(ciphers);
     let policies: ListenerPolicies =
-        [ListenerPolicy::new(&tcp, None), ListenerPolicy::new(&listener, Some(tls_config))].into();
+        [ListenerPolicy::new(&tcp, None), ListenerPolicy::new(&listener, Some(tls_config))]
+            .map(Arc::new)
+            .into();
     let mut world = World::with(|settings| bounds(&mut settings.limits), Box::new(AllowAll));
     world.engine.set_listeners(policies);
 

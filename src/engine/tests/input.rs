@@ -171,7 +171,7 @@ fn while_memory_is_full_fewer_partial_packets_may_wait() {
     let mut world = World::with(|of| of.limits.memory_bytes_max = MEMORY, Box::new(AllowAll));
     let mut connect = |name: &str| world.connect(&Client::v5(name));
     let (honest, first, second) = (connect("h"), connect("f"), connect("s"));
-    world.engine.place.ledger().charge(MEMORY as usize);
+    world.engine.memory.ledger().charge(MEMORY as usize);
     for _ in 0..3 {
         let bytes = begun(200_000, usize::MAX);
         let (head, tail) = bytes.split_at(70_000);
@@ -189,7 +189,7 @@ fn while_memory_is_full_fewer_partial_packets_may_wait() {
     }
     assert!(!world.closed.contains(&first) && world.closed.contains(&second));
     assert!(world.engine.metrics().memory_bytes <= MEMORY + MEMORY / 8);
-    world.engine.place.ledger().release(MEMORY as usize);
+    world.engine.memory.ledger().release(MEMORY as usize);
 }
 
 /// Never decides.
@@ -230,7 +230,8 @@ fn silent_connections_are_on_the_ledger_and_closed_at_once_when_it_is_overdrawn(
     );
     let mut listener = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
     (listener.transport, listener.connections_max) = (Transport::Ws, 1_000);
-    world.engine.set_listeners([crate::transport::ListenerPolicy::new(&listener, None)].into());
+    let policy = crate::transport::ListenerPolicy::new(&listener, None);
+    world.engine.set_listeners([policy.into()].into());
     let peer = Peer { address: None, listener: 0 };
     let open = |world: &mut World| -> Vec<ConnectionId> {
         (0..500).filter_map(|_| world.engine.handle_accepted(world.now, peer).ok()).collect()

@@ -21,6 +21,7 @@ fn tls_clients(clients: usize) -> (World, Vec<Comer>) {
         let mut connect = Vec::new();
         let client = Connect {
             version: Version::V5,
+            is_bridge: false,
             clean_start: true,
             keep_alive_s: 0,
             client_identifier: &number.to_string(),

@@ -100,12 +100,33 @@ fn cached_matches_count_their_memory_and_are_bounded_in_bytes() {
 }
 
 #[test]
+fn a_large_cache_is_dropped_over_several_turns_and_counts_until_then() {
+    const TOPICS: usize = 4_000;
+    let mut world = with_memory(64 << 20);
+    let publisher = world.connect(&Client::v5("p"));
+    let publish = |world: &mut World, topic: &str| {
+        world.publish(publisher, topic, b"m", Qos::AtMostOnce, 0);
+    };
+    (0..TOPICS).for_each(|n| publish(&mut world, &format!("topic/{n}")));
+    let full = world.engine.metrics().topic_cache_bytes;
+    assert!(full > TOPICS as u64 * 50, "{full} bytes");
+    world.subscribe(publisher, "topic/+", Qos::AtMostOnce);
+    publish(&mut world, "topic/1");
+    assert_eq!(world.payloads(publisher), ["m"], "no entry from before is used");
+    let soon = world.engine.metrics().topic_cache_bytes;
+    assert!(soon > full / 4 * 3, "{soon} of {full} bytes are left after a few turns");
+    (0..TOPICS / 16).for_each(|_| world.advance_ms(1));
+    let left = world.engine.metrics().topic_cache_bytes;
+    assert!(left < full / 20, "{left} of {full} bytes are left");
+}
+
+#[test]
 fn cached_matches_are_evicted_before_any_client_is_refused() {
     let mut world = with_memory(8 << 20);
     assert!(fill_cache(&mut world, 15) > 150_000);
     // Other data takes all but a small share of the memory.
-    let held = world.engine.place.ledger().bytes();
-    world.engine.place.ledger().charge((8 << 20) - (300 << 10) - held as usize);
+    let held = world.engine.memory.ledger().bytes();
+    world.engine.memory.ledger().charge((8 << 20) - (300 << 10) - held as usize);
     world.advance_ms(1);
     assert_eq!(world.engine.metrics().topic_cache_bytes, 0);
     let id = world.connect(&Client::v5("new"));
@@ -114,7 +135,7 @@ fn cached_matches_are_evicted_before_any_client_is_refused() {
     let publisher = world.connect(&Client::v5("p"));
     world.publish(publisher, "a/b", b"m", Qos::AtMostOnce, 0);
     assert_eq!(world.payloads(id), ["m"], "matched without the cache");
-    world.engine.place.ledger().release(1 << 20);
+    world.engine.memory.ledger().release(1 << 20);
     world.advance_ms(1);
     (0..10).for_each(|n| world.publish(publisher, &format!("t/{n}"), b"m", Qos::AtMostOnce, 0));
     assert!(world.engine.metrics().topic_cache_bytes > 0);

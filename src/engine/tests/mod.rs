@@ -5,24 +5,36 @@ mod authentication;
 mod backpressure;
 mod bounds;
 mod checkpoint;
+mod checkpoint_parts;
 mod cores;
+mod decisions;
 mod durability;
 mod expiry;
 mod fan_out;
+mod filtered;
 mod groups;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod input;
+#[cfg(feature = "admin")]
+mod inspect;
 #[cfg(feature = "tls")]
 mod kernel_tls;
 mod memory;
 mod overdue;
+mod reload;
 mod rights;
 mod sending;
 mod sessions;
+#[cfg(feature = "admin")]
+mod spans;
 mod stream_end;
+#[cfg(feature = "admin")]
+mod trace;
 mod transit;
 mod users;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 mod wills;
 mod work;
 
@@ -50,7 +62,7 @@ pub(super) struct World {
     /// Bytes that a peer has not acknowledged, as reported by the kernel, if it reports any.
     pub unacknowledged: HashMap<ConnectionId, usize>,
     /// Connections that are handed over to their home cores.
-    pub leaving: Vec<(ConnectionId, CoreId, HandedOver)>,
+    pub leaving: Vec<(ConnectionId, CoreId, Box<HandedOver>)>,
     /// Connections to be moved to kernel TLS.
     pub offloading: Vec<ConnectionId>,
 }
@@ -116,6 +128,13 @@ impl World {
         id
     }
 
+    /// A connection that another core has handed over.
+    #[cfg(feature = "admin")]
+    pub fn adopt(&mut self, id: ConnectionId) {
+        self.received.insert(id, Vec::new());
+        self.settle();
+    }
+
     /// Connects a client and drops its CONNACK.
     pub fn connect(&mut self, client: &Client<'_>) -> ConnectionId {
         let id = self.accept();
@@ -137,6 +156,7 @@ impl World {
     ) {
         let connect = Connect {
             version: client.version,
+            is_bridge: false,
             clean_start: client.clean_start,
             keep_alive_s,
             client_identifier: client.name,

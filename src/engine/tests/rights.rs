@@ -45,10 +45,19 @@ impl Access for Rules {
         Authentication::Granted(Grant { user, ..Grant::default() })
     }
 
-    fn may_subscribe(&mut self, who: &Identity<'_>, filter: &str, qos: Qos) -> Option<Qos> {
+    fn may_subscribe(
+        &mut self,
+        _: Now,
+        who: &Identity<'_>,
+        filter: &str,
+        qos: Qos,
+    ) -> Decision<Qos> {
         let filter = filter.strip_prefix("$share/g/").unwrap_or(filter);
         let is_trusted = who.client_identifier.as_str() == "trusted";
-        (self.allow(filter) || is_trusted).then_some(qos)
+        match self.allow(filter) || is_trusted {
+            true => Decision::Allowed(qos),
+            false => Decision::Denied,
+        }
     }
 
     fn may_publish_will(
@@ -56,6 +65,7 @@ impl Access for Rules {
         user: Option<&str>,
         _: &shards::Text,
         will: &crate::message::Content<'_>,
+        _: bool,
         _: bool,
     ) -> bool {
         assert_eq!(user, Some("user"));
@@ -189,6 +199,7 @@ fn after_a_restart_queued_messages_and_wills_are_checked_against_the_rules_in_fo
     rules.have_changed.store(true, Relaxed);
     next.engine.open_journal(config());
     next.engine.restore(image(&stored));
+    next.engine.end_restore();
     next.advance_ms(100);
     next.now = Now(next.now.0 + 60_000_000);
     next.engine.handle_timeout(next.now);

@@ -21,6 +21,7 @@ fn connect(name: &str, has_will: bool) -> Packet<'_> {
     let will = Will { topic: "t", payload: b"will", ..Will::default() };
     Packet::Connect(Connect {
         version: Version::V5,
+        is_bridge: false,
         clean_start: true,
         keep_alive_s: 0,
         client_identifier: name,
@@ -170,11 +171,11 @@ fn a_stalled_store_or_a_peer_that_reads_nothing_does_not_keep_an_ending_connecti
     let takes_nothing = world.connect(&Client::v5("n"));
     world.stuck.insert(takes_nothing);
     let flood = b"\xC0\x00".repeat(30_000);
-    for _ in 0..200 {
+    for _ in 0..400 {
         if !world.paused.contains(&takes_nothing) {
             world.engine.handle_received(world.now, takes_nothing, &flood);
-            world.turn();
         }
+        world.turn();
     }
     assert!(world.paused.contains(&takes_nothing));
     world.end(takes_nothing);

@@ -45,6 +45,7 @@ impl Kept {
         }
         for world in &mut next.cores.0 {
             learned.iter().for_each(|of| world.engine.learn_restored(of));
+            world.engine.end_restore();
             world.advance_ms(100);
         }
         next
@@ -54,7 +55,9 @@ impl Kept {
     fn name(&self, core: usize, name: &str) -> String {
         let engine = &self.cores.0[core].engine;
         let mut names = (0_u32..).map(|number| format!("{name}{number}"));
-        names.find(|name| engine.home(name) == CoreId(core as u16)).expect("one")
+        names
+            .find(|name| engine.mesh.home(name, engine.router.replica()) == CoreId(core as u16))
+            .expect("one")
     }
 
     /// A client that is at home on the core.

@@ -143,11 +143,13 @@ fn limits_of_a_user_apply_across_all_cores_and_leave_nothing_behind() {
         Place::each(2).into_iter().map(|at| World::at(at, change, Box::new(ByPrefix))).collect(),
     );
     let homes = |core: &World, from: usize| {
-        let at_home = |name: &String| core.engine.home(name) == core.engine.core();
+        let at_home = |name: &String| {
+            core.engine.mesh.home(name, core.engine.router.replica()) == core.engine.core()
+        };
         (from..).map(|n| format!("u-{n}")).filter(at_home).take(3).collect::<Vec<_>>()
     };
     let names = [homes(&cores.0[0], 0), homes(&cores.0[1], 0)];
-    let bytes_before: Vec<u64> = cores.0.iter().map(|w| w.engine.place.ledger().bytes()).collect();
+    let bytes_before: Vec<u64> = cores.0.iter().map(|w| w.engine.memory.ledger().bytes()).collect();
     let ids = [
         cores.0[0].connect(&Client::v5(&names[0][0])),
         cores.0[1].connect(&Client::v5(&names[1][0])),
@@ -180,7 +182,7 @@ fn limits_of_a_user_apply_across_all_cores_and_leave_nothing_behind() {
         cores.0.iter_mut().for_each(|world| world.advance_ms(1_000));
         cores.settle();
     }
-    let after: Vec<u64> = cores.0.iter().map(|w| w.engine.place.ledger().bytes()).collect();
+    let after: Vec<u64> = cores.0.iter().map(|w| w.engine.memory.ledger().bytes()).collect();
     assert_eq!(after, bytes_before);
 }
 

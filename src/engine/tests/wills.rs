@@ -41,8 +41,10 @@ impl Kept {
     fn after_crash(&self) -> Self {
         let mut world = kept();
         world.engine.restore(image(&self.stored));
+        world.engine.end_restore();
         let mut next = Self { world, stored: self.stored.iter().map(again).collect() };
-        next.pass_ms(100);
+        // Sooner than any timer fires.
+        next.pass_ms(0);
         next
     }
 
@@ -252,6 +254,7 @@ fn many_wills_are_published_over_several_turns() {
     }
     let mut world = kept();
     world.engine.restore(image);
+    world.engine.end_restore();
     world.advance_ms(100);
     world.store_all();
     let back = world.accept();

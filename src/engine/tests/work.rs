@@ -1,10 +1,11 @@
 //! The budget of a turn: no input of one client takes more steps of a turn than the budget, and other
 //! clients are served meanwhile. Each of these inputs would take seconds of one turn without a budget.
 
-use super::durability::kept;
+use super::durability::{kept, kept_pair};
 use super::*;
 use crate::base::limits;
-use crate::engine::work::TURN_STEPS;
+use crate::engine::work::{BYTES_PER_STEP, TURN_STEPS};
+use crate::storage::commit::StoreState;
 use crate::wire::{Auth, Disconnect, PacketType, Unsubscribe, UnsubscribeFilters};
 
 /// Twice the largest undivided piece of work: each of the two parts of a turn ends with one.
@@ -40,8 +41,15 @@ impl World {
     /// Fails if a turn exceeded the budget since the last call.
     #[track_caller]
     fn assert_turns_are_bounded(&mut self) {
+        self.assert_turns_are_bounded_besides_copying(0);
+    }
+
+    /// The same, for packets of so many bytes, which are copied at once.
+    #[track_caller]
+    fn assert_turns_are_bounded_besides_copying(&mut self, bytes: usize) {
         let steps = self.engine.work.take_turn_max();
-        assert!(steps <= TURN_STEPS + PIECES_MAX, "{steps} steps in a turn");
+        let bound = TURN_STEPS + PIECES_MAX + (bytes / BYTES_PER_STEP) as u32;
+        assert!(steps <= bound, "{steps} steps in a turn");
     }
 
     fn keep_under(&mut self, publisher: ConnectionId, topic: &str) {
@@ -132,7 +140,8 @@ fn a_large_subscribe_that_breaks_the_protocol_at_its_end_changes_nothing() {
     filters.push("a/#/b".to_owned());
     let memory_bytes = world.engine.metrics().memory_bytes;
     let mut most = 0;
-    world.stream(hostile, &subscribe_packet(&filters, Qos::AtMostOnce), |world| {
+    let packet = subscribe_packet(&filters, Qos::AtMostOnce);
+    world.stream(hostile, &packet, |world| {
         most = most.max(world.engine.metrics().subscriptions);
     });
     assert_eq!(most, 0);
@@ -141,7 +150,7 @@ fn a_large_subscribe_that_breaks_the_protocol_at_its_end_changes_nothing() {
         world.engine.metrics().memory_bytes < memory_bytes,
         "the memory of the packet is released"
     );
-    world.assert_turns_are_bounded();
+    world.assert_turns_are_bounded_besides_copying(packet.len());
 }
 
 #[test]
@@ -215,6 +224,7 @@ fn a_session_of_10_000_subscriptions_ends_over_several_turns_and_for_others_at_o
         let mut bytes = Vec::new();
         let connect = Connect {
             version: Version::V5,
+            is_bridge: false,
             clean_start: true,
             keep_alive_s: 0,
             client_identifier: "h",
@@ -410,6 +420,58 @@ fn a_queue_of_expired_messages_is_skipped_over_several_turns() {
     world.assert_turns_are_bounded();
 }
 
+/// Frames of one byte each cost the most to unframe; what a later turn unframes is kept as it came, in order, and
+/// is served although the peer has sent its last byte.
+#[test]
+#[cfg(feature = "websocket")]
+fn a_flood_of_tiny_websocket_frames_is_unframed_over_several_turns_and_none_is_lost() {
+    use crate::config::{Listener, Transport};
+    let mut world = World::new();
+    let mut listener = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
+    listener.transport = Transport::Ws;
+    let policy = |listener| crate::transport::ListenerPolicy::new(listener, None).into();
+    let plain = Listener::tcp("127.0.0.1:1".parse().expect("an address"));
+    world.engine.set_listeners([policy(&plain), policy(&listener)].into());
+    let reader = world.connect(&Client::v5("r"));
+    world.subscribe(reader, "t", Qos::AtMostOnce);
+    let peer = Peer { address: None, listener: 1 };
+    let id = world.engine.handle_accepted(world.now, peer).expect("accepted");
+    world.received.insert(id, Vec::new());
+    let request = b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+    world.engine.handle_received(world.now, id, request);
+    let mut mqtt = vec![0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, b'w'];
+    for number in 0..30_000_u32 {
+        let payload = number.to_be_bytes();
+        mqtt.extend(encoded_v3(publish("t", &payload, Qos::AtMostOnce, 0)));
+    }
+    let framed: Vec<u8> = mqtt.iter().flat_map(|byte| [0x82, 0x81, 0, 0, 0, 0, *byte]).collect();
+    world.engine.work.take_turn_max();
+    let mut turns = 0;
+    for bytes in framed.chunks(READ_BYTES) {
+        world.engine.handle_received(world.now, id, bytes);
+        turns += 1;
+        if turns % 8 == 0 {
+            world.turn();
+        }
+    }
+    assert!(world.paused.contains(&id), "the socket is not read meanwhile");
+    world.engine.handle_ended(world.now, id);
+    world.settle();
+    assert_eq!(world.payloads(reader).len(), 30_000);
+    assert!(world.closed.contains(&id));
+    assert_eq!(world.engine.metrics().input_bytes, 0);
+    world.assert_turns_are_bounded_besides_copying(8 * READ_BYTES);
+}
+
+#[cfg(feature = "websocket")]
+fn encoded_v3(publish: Publish<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Packet::Publish(publish).encode(Version::V311, &mut bytes);
+    bytes
+}
+
 /// The largest legal packet of each type that a client may send, up to `bytes`: what a turn spends on
 /// it must be bounded for any content. A new packet type needs its largest packet here.
 fn largest(packet_type: PacketType, bytes: usize) -> Vec<Vec<u8>> {
@@ -491,7 +553,7 @@ fn no_packet_of_any_type_takes_more_than_the_budget_of_a_turn() {
             }
             world.settle();
             // Copying the bytes of the packet, twice, cannot be divided.
-            let copied = 4 * (packet.len() / crate::engine::work::BYTES_PER_STEP) as u32;
+            let copied = 4 * (packet.len() / BYTES_PER_STEP) as u32;
             let steps = world.engine.work.take_turn_max();
             let bound = TURN_STEPS + PIECES_MAX + copied;
             assert!(steps <= bound, "{packet_type:?} of {} bytes: {steps} steps", packet.len());
@@ -501,4 +563,119 @@ fn no_packet_of_any_type_takes_more_than_the_budget_of_a_turn() {
         }
     }
     const { assert!(limits::READ_AHEAD_BYTES >= READ_BYTES) };
+}
+
+#[cfg(feature = "admin")]
+#[test]
+fn questions_of_operators_take_a_small_part_of_each_turn() {
+    use crate::control::question::{ClientFilter, ListingPlace, PageRequest, Question, TopBy};
+    let change = |of: &mut Settings| {
+        of.limits.connections_max = 10_000;
+        of.limits.wildcard_subscriptions_per_client_max = 10_000;
+    };
+    let mut world = World::with(change, Box::new(AllowAll));
+    let holder = world.connect(&Client::persistent("holder"));
+    world.subscribe_to_all(holder, &numbered(10_000, |n| format!("{n}/+")), Qos::AtLeastOnce);
+    world.cut(holder);
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 0..5_000 {
+        world.keep_under(publisher, &format!("{number}/{}", "r".repeat(200)));
+        world.publish(publisher, "1/x", &[0; 1_000], Qos::AtLeastOnce, 1);
+        let id = world.connect(&Client::persistent(&format!("{number}{}", "c".repeat(500))));
+        world.subscribe(id, "x", Qos::AtMostOnce);
+        world.cut(id);
+    }
+    world.engine.work.take_turn_max();
+    let page = PageRequest { from: ListingPlace::default(), limit: 1_000 };
+    let filter = Box::<ClientFilter>::default();
+    let (x, holder, all) = (|| "x".into(), || "holder".into(), || "#".into());
+    let clients = world.begin_question(|reply| Question::Clients { filter, page, reply });
+    let by = TopBy::Queued;
+    let top = world.begin_question(|reply| Question::TopClients { by, count: 1_000, reply });
+    let subscriptions = world.begin_question(|reply| Question::Subscriptions {
+        client_identifier: Some(holder()),
+        page,
+        reply,
+    });
+    let queue = world.begin_question(|reply| Question::Queue {
+        client_identifier: holder(),
+        from: 0,
+        limit: 1_000,
+        payload_bytes_max: 1_000,
+        reply,
+    });
+    let recipients =
+        world.begin_question(|reply| Question::Recipients { topic: x(), limit: 1_000, reply });
+    let retained = world.begin_question(|reply| Question::Retained {
+        filter: all(),
+        from: None,
+        limit: 1_000,
+        reply,
+    });
+    let mut turns = 0;
+    while world.engine.has_commands() {
+        world.turn();
+        turns += 1;
+        let steps = world.engine.work.take_turn_max();
+        assert!(steps <= 2_048, "{steps} steps in a turn");
+    }
+    // 1,000 clients alone have 500 bytes each.
+    assert!(turns > 30, "{turns} turns");
+    assert!(clients.try_next().is_some() && top.try_next().is_some());
+    assert!(subscriptions.try_next().is_some() && queue.try_next().is_some());
+    assert!(recipients.try_next().is_some() && retained.try_next().is_some());
+    let cleared = world.begin_question(|reply| Question::ClearRetained {
+        filter: all(),
+        messages_max: u64::MAX,
+        reply,
+    });
+    world.settle();
+    let (_, cleared) = cleared.try_next().expect("it is answered");
+    assert_eq!(cleared.expect("it is not refused").messages, 5_000);
+    world.assert_turns_are_bounded();
+}
+
+/// The store reports all batches of a busy second at once.
+#[test]
+fn answers_whose_records_are_stored_at_once_are_sent_over_several_turns() {
+    const PUBLISHERS: usize = 12;
+    const MESSAGES: u16 = 2_000;
+    let (mut world, consumer, first) = kept_pair(Qos::AtLeastOnce);
+    world.cut(consumer);
+    world.store_all();
+    let mut publishers = vec![first];
+    publishers
+        .extend((1..PUBLISHERS).map(|number| world.connect(&Client::v5(&format!("p{number}")))));
+    for number in 1..=MESSAGES {
+        for &publisher in &publishers {
+            world.publish(publisher, "t", b"m", Qos::AtLeastOnce, number);
+        }
+    }
+    let mut last = 0;
+    while let Some(batch) = world.engine.poll_records() {
+        last = batch.number;
+    }
+    assert!(world.packets(first, Version::V5).is_empty(), "everything waits for the store");
+    world.engine.work.take_turn_max();
+    let stored = StoreState { up_to: last, ..StoreState::default() };
+    world.engine.handle_stored(world.now, stored);
+    let mut counts = vec![0; PUBLISHERS];
+    let mut turns = 0;
+    loop {
+        world.turn();
+        turns += 1;
+        for (count, &publisher) in counts.iter_mut().zip(&publishers) {
+            for answer in world.packets(publisher, Version::V5) {
+                *count += 1;
+                assert!(answer.contains(&format!("PacketIdentifier({count})")), "{answer}");
+            }
+        }
+        if !world.engine.poll_timeout().is_some_and(|due| due.is_due(world.now)) {
+            break;
+        }
+        world.engine.handle_timeout(world.now);
+    }
+    assert_eq!(counts, vec![MESSAGES; PUBLISHERS]);
+    assert!(turns > 1, "{turns}");
+    world.assert_turns_are_bounded();
 }

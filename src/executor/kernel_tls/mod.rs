@@ -23,9 +23,9 @@ const RECORD_BYTES: u64 = 16 * 1024;
 /// Sockets that use kernel TLS, by the executor's number, with the number of blocks that their keys may still
 /// encrypt. Other sockets only cost a lookup in a table that is mostly empty.
 #[derive(Debug, Default)]
-pub struct Sealed(HashMap<u32, u64>);
+pub struct KernelTlsSockets(HashMap<u32, u64>);
 
-impl Sealed {
+impl KernelTlsSockets {
     /// Adds a socket whose keys are now in the kernel.
     pub fn add(&mut self, socket: u32) {
         self.0.insert(socket, BLOCKS_MAX);
@@ -61,21 +61,21 @@ mod tests {
 
     #[test]
     fn the_key_limit_is_reported_once() {
-        let mut sealed = Sealed::default();
-        assert!(!sealed.spend(7, usize::MAX), "the socket has no kernel TLS");
-        sealed.add(7);
+        let mut sockets = KernelTlsSockets::default();
+        assert!(!sockets.spend(7, usize::MAX), "the socket has no kernel TLS");
+        sockets.add(7);
         let gib = 1 << 30;
         // 256 GiB minus the overhead of 65,536 records in each GiB.
-        let spent = (0..300).position(|_| sealed.spend(7, gib));
+        let spent = (0..300).position(|_| sockets.spend(7, gib));
         assert_eq!(spent, Some(255));
-        assert!(sealed.remove(7) && !sealed.has(7));
+        assert!(sockets.remove(7) && !sockets.has(7));
     }
 
     #[test]
     fn small_records_count_more_than_their_bytes() {
-        let mut sealed = Sealed::default();
-        sealed.add(1);
-        sealed.spend(1, 64);
-        assert_eq!(sealed.0[&1], BLOCKS_MAX - 8);
+        let mut sockets = KernelTlsSockets::default();
+        sockets.add(1);
+        sockets.spend(1, 64);
+        assert_eq!(sockets.0[&1], BLOCKS_MAX - 8);
     }
 }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 
 use super::lingering::linger;
-use super::{Runtime, Shared, State, watch, write_on};
+use super::{Accepting, Runtime, Shared, State, listen, watch, write_on};
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
@@ -13,7 +13,7 @@ use crate::base::send_buffer::SendBuffer;
 use crate::engine::HandedOver;
 use crate::executor::mesh::Moving;
 use crate::executor::sockets::Sockets;
-use crate::executor::{Core, progress};
+use crate::executor::{Core, Listener, progress};
 
 /// The state of a core while it is borrowed, and the handle that tasks get.
 pub(super) struct Borrowed<'a, R: Runtime> {
@@ -31,7 +31,7 @@ impl<R: Runtime> Sockets for Borrowed<'_, R> {
     fn adopt(&mut self, moving: Moving<TcpStream>) -> io::Result<()> {
         let Moving { socket, handed_over } = moving;
         let core = &mut self.state.core;
-        let Ok(id) = core.engine.handle_handed_over(core.now, handed_over) else { return Ok(()) };
+        let Ok(id) = core.engine.handle_handed_over(core.now, *handed_over) else { return Ok(()) };
         match R::adopt(socket.into()) {
             Ok(stream) => watch(self.shared, self.state, stream, id),
             Err(error) => {
@@ -39,6 +39,28 @@ impl<R: Runtime> Sockets for Borrowed<'_, R> {
                 core.engine.handle_closed(core.now, id);
             }
         }
+        Ok(())
+    }
+
+    fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        let number = listener.number;
+        match listen(self.shared, listener) {
+            Ok(accepting) => self.state.listeners.push(accepting),
+            Err(error) => {
+                rated!(error, log_rate::now(), listener = number, %error, "cannot register a listener")
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_listening(&mut self, number: u16) -> io::Result<()> {
+        self.state.listeners.retain(|Accepting { listener, is_closed }| {
+            if listener.number == number {
+                is_closed.set(true);
+                listener.shut();
+            }
+            listener.number != number
+        });
         Ok(())
     }
 
@@ -89,7 +111,7 @@ impl<R: Runtime> Sockets for Borrowed<'_, R> {
         &mut self,
         connection: ConnectionId,
         to: CoreId,
-        handed_over: HandedOver,
+        handed_over: Box<HandedOver>,
     ) -> io::Result<()> {
         let Some(socket) = self.state.remove(connection) else { return Ok(()) };
         // A duplicate, because the runtime may close its descriptor later.

@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use crate::base::ids::ConnectionId;
 use crate::base::send_buffer::SendBuffer;
-use crate::executor::linger::{LINGERING_MAX, Patience};
-use crate::executor::runtime::{Runtime, Shared, State, first_of, poll_write};
+use crate::executor::linger::{LINGERING_MAX, LingerTime};
+use crate::executor::progress;
+use crate::executor::runtime::{Runtime, Shared, SocketView, State, first_of, poll_write};
 
 /// The engine has closed a connection, except for the last bytes.
 pub(crate) fn linger<R: Runtime>(
@@ -30,7 +31,7 @@ pub(crate) fn linger<R: Runtime>(
     let (shared, mut stream) = (Rc::clone(shared), socket.stream);
     R::spawn(async move {
         let lingering = Lingering::new();
-        let deadline = await_deadline::<R>(&lingering);
+        let deadline = await_deadline::<R>(R::socket(&stream), &lingering);
         first_of(send_last::<R>(&shared, &mut stream, rest, &lingering), deadline).await;
         let state = &mut *shared.borrow_mut();
         state.lingering -= 1;
@@ -42,24 +43,30 @@ pub(crate) fn linger<R: Runtime>(
 
 /// A connection that lingers.
 struct Lingering {
-    patience: RefCell<Patience>,
+    linger_time: RefCell<LingerTime>,
     is_written: Cell<bool>,
 }
 
 impl Lingering {
     fn new() -> Self {
-        let patience = RefCell::new(Patience::new(Instant::now()));
-        Self { patience, is_written: Cell::new(false) }
+        let linger_time = RefCell::new(LingerTime::new(Instant::now()));
+        Self { linger_time, is_written: Cell::new(false) }
     }
 }
 
 /// Waits until the peer's time is up.
-async fn await_deadline<R: Runtime>(lingering: &Lingering) {
+async fn await_deadline<R: Runtime>(socket: SocketView, lingering: &Lingering) {
+    let note_unacknowledged = || {
+        let unacknowledged = progress::unacknowledged(&*socket);
+        lingering.linger_time.borrow_mut().note_unacknowledged(unacknowledged);
+    };
+    note_unacknowledged();
     loop {
-        let until = lingering.patience.borrow().until();
+        let until = lingering.linger_time.borrow().until();
         R::sleep(until.saturating_duration_since(Instant::now())).await;
         let has_unwritten = !lingering.is_written.get();
-        if !lingering.patience.borrow_mut().extend(Instant::now(), has_unwritten) {
+        note_unacknowledged();
+        if !lingering.linger_time.borrow_mut().extend(Instant::now(), has_unwritten) {
             return;
         }
     }
@@ -76,7 +83,7 @@ async fn send_last<R: Runtime>(
         let written = poll_fn(|context| poll_write(stream, buffer, context, R::poll_send)).await;
         match written {
             Ok(_) if buffer.is_empty() => drop(rest.pop_front()),
-            Ok(bytes) => lingering.patience.borrow_mut().note_written(bytes),
+            Ok(bytes) => lingering.linger_time.borrow_mut().note_written(bytes),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return,
         }
@@ -92,7 +99,7 @@ async fn send_last<R: Runtime>(
             poll_fn(|context| R::poll_receive(stream, context, &mut shared.borrow_mut().buffer));
         match received.await {
             Ok(0) => return,
-            Ok(bytes) if lingering.patience.borrow_mut().discard(bytes) => {}
+            Ok(bytes) if lingering.linger_time.borrow_mut().discard(bytes) => {}
             Ok(_) => return,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return,

@@ -11,7 +11,7 @@ mod lingering;
 #[cfg(feature = "monoio")]
 pub mod monoio;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -99,8 +99,16 @@ struct Watched<S> {
     reader: Option<TaskWaker>,
 }
 
+/// A listener on which a task accepts connections.
+struct Accepting {
+    /// A second handle, by which the task is woken when it ends.
+    listener: Listener,
+    is_closed: Rc<Cell<bool>>,
+}
+
 struct State<R: Runtime> {
     core: Core<TcpStream>,
+    listeners: Vec<Accepting>,
     sockets: Vec<Option<Watched<R::Stream>>>,
     buffer: Box<[u8]>,
     /// The task that ends the turn, while it waits.
@@ -152,6 +160,7 @@ impl<R: Runtime> Tasks<R> {
         runtime.run(async move {
             let shared: Shared<R> = Rc::new(RefCell::new(State {
                 core,
+                listeners: Vec::new(),
                 sockets: Vec::new(),
                 buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
                 main: None,
@@ -159,24 +168,23 @@ impl<R: Runtime> Tasks<R> {
                 lingering: 0,
                 unwritten: 0,
             }));
-            let copies: Vec<_> = listeners.iter().filter_map(|of| of.try_clone().ok()).collect();
-            for Listener { number, socket, .. } in listeners {
-                let listener = R::listen(socket)?;
-                R::spawn(accept(Rc::clone(&shared), listener, number));
+            for listener in listeners {
+                let accepting = listen(&shared, listener)?;
+                shared.borrow_mut().listeners.push(accepting);
             }
             let bootstrap = R::adopt(bootstrap.into())?;
             R::spawn(be_woken(Rc::clone(&shared), bootstrap));
-            serve(&shared, copies).await
+            serve(&shared).await
         })
     }
 }
 
 /// Runs turns until asked to stop, then shuts down.
-async fn serve<R: Runtime>(shared: &Shared<R>, listeners: Listeners) -> io::Result<()> {
+async fn serve<R: Runtime>(shared: &Shared<R>) -> io::Result<()> {
     while !shared.borrow().core.is_stopping() {
         turn(shared).await?;
     }
-    listeners.iter().for_each(Listener::shut);
+    shared.borrow().listeners.iter().for_each(|accepting| accepting.listener.shut());
     Borrowed { shared, state: &mut shared.borrow_mut() }.shut_down()?;
     let until = Instant::now() + FLUSH_AT_STOP;
     while shared.borrow().unwritten > 0 && Instant::now() < until {
@@ -369,10 +377,25 @@ async fn be_woken<R: Runtime>(shared: Shared<R>, mut bootstrap: R::Stream) {
     }
 }
 
-async fn accept<R: Runtime>(shared: Shared<R>, listener: R::Listener, number: u16) {
+/// Starts a task that accepts connections of a listener.
+fn listen<R: Runtime>(shared: &Shared<R>, listener: Listener) -> io::Result<Accepting> {
+    let copy = listener.try_clone()?;
+    let (number, is_closed) = (listener.number, Rc::new(Cell::new(false)));
+    let socket = R::listen(listener.socket)?;
+    R::spawn(accept(Rc::clone(shared), socket, number, Rc::clone(&is_closed)));
+    Ok(Accepting { listener: copy, is_closed })
+}
+
+async fn accept<R: Runtime>(
+    shared: Shared<R>,
+    listener: R::Listener,
+    number: u16,
+    is_closed: Rc<Cell<bool>>,
+) {
     let is_stopping = |shared: &Shared<R>| shared.borrow().core.is_stopping();
     while !is_stopping(&shared) {
         let error = match R::accept(&listener).await {
+            _ if is_closed.get() => return,
             Ok(stream) => {
                 admit(&shared, stream, number);
                 continue;

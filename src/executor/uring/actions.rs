@@ -7,9 +7,9 @@ use super::send::Way;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::send_buffer::SendBuffer;
 use crate::engine::HandedOver;
-use crate::executor::Core;
 use crate::executor::mesh::Moving;
 use crate::executor::sockets::Sockets;
+use crate::executor::{Core, Listener};
 
 impl Sockets for Executor {
     type Socket = u32;
@@ -21,21 +21,32 @@ impl Sockets for Executor {
     fn adopt(&mut self, moving: Moving<u32>) -> io::Result<()> {
         let Moving { socket: file, handed_over } = moving;
         self.hold(file);
-        match self.core.engine.handle_handed_over(self.core.now, handed_over) {
+        match self.core.engine.handle_handed_over(self.core.now, *handed_over) {
             Ok(id) => self.watch(file, id),
             Err(_) => self.close_file(file),
         }
     }
 
+    fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        for number in self.accepts.add(listener) {
+            self.accepts.submit(&mut self.rings, number)?;
+        }
+        Ok(())
+    }
+
+    fn stop_listening(&mut self, number: u16) -> io::Result<()> {
+        self.accepts.stop(&mut self.rings, Some(number))
+    }
+
     fn send(&mut self, connection: ConnectionId, buffer: SendBuffer) -> io::Result<()> {
         let Some(file) = self.sockets.file(connection) else { return Ok(()) };
         let way = match buffer.len() >= self.zero_copy_bytes_min {
-            _ if self.sealed.has(file) => Way::Reported,
+            _ if self.kernel_tls.has(file) => Way::Reported,
             true => Way::ZeroCopy,
             false => Way::Now,
         };
         if let Some(socket) = self.sockets.get(file) {
-            if self.sealed.spend(file, buffer.len()) {
+            if self.kernel_tls.spend(file, buffer.len()) {
                 self.core.engine.handle_spent(self.core.now, socket.id);
             }
             socket.pending = Some(buffer);
@@ -77,7 +88,7 @@ impl Sockets for Executor {
         &mut self,
         connection: ConnectionId,
         to: CoreId,
-        handed_over: HandedOver,
+        handed_over: Box<HandedOver>,
     ) -> io::Result<()> {
         match self.sockets.file(connection) {
             Some(file) => self.leave(file, to, handed_over),

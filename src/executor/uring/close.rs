@@ -18,19 +18,24 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::engine::HandedOver;
-use crate::executor::linger::{LINGERING_MAX, Patience};
+use crate::executor::linger::{LINGERING_MAX, LingerTime};
 
 /// `IORING_MSG_RING_CQE_SKIP` of io_uring_enter(2): no completion is posted on the target ring.
 const SKIP_TARGET_CQE: u32 = 1;
+
+/// Last bytes that a socket takes at once in most cases, so that the peer's progress is not asked for.
+const SENT_AT_ONCE_BYTES: usize = 4 * 1024;
 
 /// A socket that the engine has closed and that is still flushing or waiting for the peer to close.
 pub struct Lingering {
     /// Buffers to send after the one being sent.
     rest: VecDeque<SendBuffer>,
-    pub patience: Patience,
+    pub linger_time: LingerTime,
     is_shut: bool,
+    /// A send was submitted again as the peer did not seem to read.
+    has_sent_again: bool,
     /// The kernel has the connection's TLS, and close_notify has not been sent yet.
-    is_sealed: bool,
+    has_kernel_tls: bool,
 }
 
 /// A socket on its way to another core.
@@ -38,7 +43,7 @@ pub struct Leaving {
     to: CoreId,
     /// The target core's ring that the socket is sent to.
     ring: usize,
-    pub handed_over: HandedOver,
+    pub handed_over: Box<HandedOver>,
 }
 
 impl Executor {
@@ -87,20 +92,40 @@ impl Executor {
         }
         socket.phase = Phase::Closing;
         let is_shutting = self.lingering.remove(&file).is_some_and(|lingering| lingering.is_shut);
-        // A shutdown completes by itself. Cancelling it would make the kernel search all pending
-        // operations, which is quadratic when many clients disconnect together.
-        if socket.is_receiving || socket.is_sending && !is_shutting {
-            let is_direct = self.rings.is_direct();
-            let cancel = |descriptor| {
-                let all = match is_direct {
-                    true => types::CancelBuilder::fd(descriptor),
-                    false => types::CancelBuilder::fd(types::Fd(file as RawFd)),
-                };
-                opcode::AsyncCancel2::new(all.all()).build()
-            };
-            self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))?;
+        // A shutdown completes by itself, as do sends that do not wait.
+        let may_wait = socket.is_sending && !socket.is_sent_unless_failed && !is_shutting;
+        if socket.is_receiving {
+            self.cancel(file, Operation::Receive)?;
+        }
+        if may_wait {
+            self.cancel_sends(file)?;
         }
         self.try_close(file)
+    }
+
+    /// Cancels an operation of a socket. The kernel finds the operation by its number in constant time; by its
+    /// descriptor, it would search the operations of all sockets, which stalls the core when thousands of
+    /// clients disconnect together.
+    pub(super) fn cancel(
+        &mut self,
+        file: u32,
+        operation: impl Fn(u32) -> Operation,
+    ) -> io::Result<()> {
+        let number = operation(file).user_data();
+        let cancel = |_| opcode::AsyncCancel::new(number).build();
+        self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))
+    }
+
+    /// Cancels the sends of a socket that may wait for room in its buffer.
+    fn cancel_sends(&mut self, file: u32) -> io::Result<()> {
+        self.cancel(file, Operation::Send)?;
+        if self.zero_copy_bytes_min < usize::MAX {
+            self.cancel(file, Operation::SendZeroCopy)?;
+        }
+        if self.kernel_tls.has(file) {
+            self.cancel(file, Operation::CloseNotify)?;
+        }
+        Ok(())
     }
 
     /// Closes a socket if no operation on it is pending.
@@ -110,7 +135,7 @@ impl Executor {
             return Ok(());
         }
         self.sockets.remove(file);
-        self.sealed.remove(file);
+        self.kernel_tls.remove(file);
         self.close_file(file)
     }
 
@@ -128,23 +153,27 @@ impl Executor {
     /// Handles a connection that the engine has closed: sends what remains, then waits for the peer to close.
     pub(super) fn linger(&mut self, file: u32, last: Option<SendBuffer>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
-        let is_sealed = self.sealed.has(file);
-        let is_silent = socket.pending.is_none() && last.is_none() && !is_sealed;
+        let has_kernel_tls = self.kernel_tls.has(file);
+        let is_silent = socket.pending.is_none() && last.is_none() && !has_kernel_tls;
         if is_silent || self.lingering.len() >= LINGERING_MAX {
             return self.begin_closing(file);
         }
         socket.phase = Phase::Lingering;
-        let patience = Patience::new(Instant::now());
-        self.deadlines.add(&patience, file);
+        let linger_time = LingerTime::new(Instant::now());
+        self.deadlines.add(&linger_time, file);
+        let unsent = [socket.pending.as_ref(), last.as_ref()].into_iter().flatten();
+        let is_much = unsent.map(SendBuffer::len).sum::<usize>() > SENT_AT_ONCE_BYTES;
         let rest = last.into_iter().collect();
-        let lingering = Lingering { rest, patience, is_shut: false, is_sealed };
+        let (is_shut, has_sent_again) = (false, false);
+        let lingering = Lingering { rest, linger_time, is_shut, has_sent_again, has_kernel_tls };
         self.lingering.insert(file, lingering);
         // After a record that it cannot decrypt, kernel TLS no longer sends either: so send the last bytes
         // before receiving.
-        if !is_sealed {
+        if !has_kernel_tls {
             self.start_receiving(file)?;
         }
-        self.continue_lingering(file)
+        self.continue_lingering(file)?;
+        if is_much { self.request_progress(file) } else { Ok(()) }
     }
 
     /// Handles end of stream on a lingering socket, which closes once everything is written.
@@ -166,10 +195,10 @@ impl Executor {
         }
         if let Some(buffer) = lingering.rest.pop_front() {
             socket.pending = Some(buffer);
-            let way = if self.sealed.has(file) { Way::Reported } else { Way::Now };
+            let way = if self.kernel_tls.has(file) { Way::Reported } else { Way::Now };
             return self.submit(file, way);
         }
-        if std::mem::take(&mut lingering.is_sealed) {
+        if std::mem::take(&mut lingering.has_kernel_tls) {
             return self.send_close_notify(file);
         }
         lingering.is_shut = true;
@@ -192,26 +221,52 @@ impl Executor {
     /// Discards input of a lingering socket, up to its limit.
     pub(super) fn discard(&mut self, file: u32, bytes: usize) -> io::Result<()> {
         let Some(lingering) = self.lingering.get_mut(&file) else { return Ok(()) };
-        match lingering.patience.discard(bytes) {
+        match lingering.linger_time.discard(bytes) {
             true => Ok(()),
             false => self.begin_closing(file),
         }
     }
 
-    /// Closes lingering sockets whose deadline has passed.
+    /// Closes lingering sockets whose deadline has passed, unless their peers make progress.
     pub(super) fn expire_lingering(&mut self) -> io::Result<()> {
         let now = Instant::now();
         while let Some((until, file)) = self.deadlines.take_passed(now) {
-            let lingering = self.lingering.get_mut(&file);
-            let Some(lingering) = lingering.filter(|of| of.patience.until() == until) else {
+            let lingering = self.lingering.get(&file);
+            let Some(lingering) = lingering.filter(|of| of.linger_time.until() == until) else {
                 continue;
             };
-            match lingering.patience.extend(now, !lingering.is_shut) {
-                true => self.deadlines.add(&lingering.patience, file),
-                false => self.begin_closing(file)?,
+            match lingering.is_shut {
+                true => self.begin_closing(file)?,
+                false => self.request_progress(file)?,
             }
         }
         Ok(())
+    }
+
+    /// Notes how many bytes the peer of a lingering socket has not acknowledged, and closes the socket if its time
+    /// is up.
+    pub(super) fn note_lingering_progress(
+        &mut self,
+        file: u32,
+        unacknowledged: Option<usize>,
+    ) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(file) else { return Ok(()) };
+        let is_waiting = socket.is_sending && !socket.is_sent_unless_failed;
+        let Some(lingering) = self.lingering.get_mut(&file) else { return Ok(()) };
+        let (now, linger_time) = (Instant::now(), &mut lingering.linger_time);
+        linger_time.note_unacknowledged(unacknowledged);
+        if now < linger_time.until() {
+            return Ok(());
+        }
+        // Without the number, a send that is submitted again says whether there is room by now.
+        let sends_again = unacknowledged.is_none() && is_waiting;
+        let has_time = linger_time.extend(now, !lingering.is_shut);
+        if !(has_time || sends_again && !lingering.has_sent_again) {
+            return self.begin_closing(file);
+        }
+        lingering.has_sent_again = !has_time;
+        self.deadlines.add(linger_time, file);
+        if sends_again { self.cancel(file, Operation::Send) } else { Ok(()) }
     }
 
     /// Whether any lingering socket still has bytes to send.
@@ -224,7 +279,7 @@ impl Executor {
         &mut self,
         file: u32,
         to: CoreId,
-        handed_over: HandedOver,
+        handed_over: Box<HandedOver>,
     ) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
         socket.phase = Phase::Leaving;

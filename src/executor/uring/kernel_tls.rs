@@ -87,7 +87,7 @@ impl Executor {
         let outcome = kernel::give_keys(installed, &keys);
         self.core.engine.handle_offloaded(&outcome);
         if outcome.is_ok() {
-            self.sealed.add(file);
+            self.kernel_tls.add(file);
         }
         outcome.is_ok()
     }

@@ -41,7 +41,7 @@ use crate::base::ids::{ConnectionId, Peer};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::waker::Waker;
-use crate::executor::kernel_tls::Sealed;
+use crate::executor::kernel_tls::KernelTlsSockets;
 use crate::executor::kernel_tls::kernel::CloseNotify;
 use crate::executor::linger::Deadlines;
 use crate::executor::sockets::Sockets as _;
@@ -66,7 +66,7 @@ pub struct Executor {
     close_notify: CloseNotify,
     sockets: Sockets,
     /// The sockets that use kernel TLS.
-    sealed: Sealed,
+    kernel_tls: KernelTlsSockets,
     /// State of sockets that the engine has closed and that linger.
     lingering: HashMap<u32, Lingering>,
     deadlines: Deadlines<u32>,
@@ -120,7 +120,7 @@ impl crate::executor::Executor for Executor {
             accepts,
             close_notify: CloseNotify::default(),
             sockets: Sockets::default(),
-            sealed: Sealed::default(),
+            kernel_tls: KernelTlsSockets::default(),
             lingering: HashMap::new(),
             deadlines: Deadlines::default(),
             leaving: HashMap::new(),
@@ -151,7 +151,7 @@ impl crate::executor::Executor for Executor {
             self.turn()?;
         }
         self.shut_down()?;
-        self.accepts.stop(&mut self.rings)?;
+        self.accepts.stop(&mut self.rings, None)?;
         let until = Instant::now() + FLUSH_AT_STOP;
         while self.has_unwritten() && Instant::now() < until {
             self.turn()?;
@@ -264,15 +264,19 @@ impl Executor {
     }
 
     fn accepted(&mut self, number: u32, result: i32) -> io::Result<()> {
+        self.accepts.completed(number);
         let error = match u32::try_from(result) {
             Ok(descriptor) => {
                 let file = self.rings.file(self.accepts.ring(number), descriptor);
-                let listener = self.accepts.listener(number).map(|listener| listener.number);
-                let Some(listener) = listener else { return self.close_file(file) };
+                let Some(listener) = self.accepts.listener(number) else {
+                    self.hold(file);
+                    return self.close_file(file);
+                };
                 let peer = Peer { address: self.accepts.peer(number), listener };
                 self.accepts.submit(&mut self.rings, number)?;
                 return self.admit(file, peer);
             }
+            Err(_) if self.accepts.listener(number).is_none() => return Ok(()),
             Err(_) => io::Error::from_raw_os_error(-result),
         };
         if is_peers_fault(&error) {
@@ -403,7 +407,9 @@ impl Executor {
             {
                 self.install_descriptor(file)?;
             }
-            (Phase::Open, libc::EIO) if self.sealed.has(file) => self.install_descriptor(file)?,
+            (Phase::Open, libc::EIO) if self.kernel_tls.has(file) => {
+                self.install_descriptor(file)?
+            }
             (Phase::Open | Phase::Lingering, libc::ENOBUFS) => {
                 self.core.noted.receives_starved += 1;
                 self.starved.push(file);
@@ -432,11 +438,7 @@ impl Executor {
         if !self.sockets.get(file).is_some_and(|socket| socket.is_receiving) {
             return Ok(());
         }
-        let cancel = |_| {
-            let receive = Operation::Receive(file).user_data();
-            opcode::AsyncCancel::new(receive).build()
-        };
-        self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))
+        self.cancel(file, Operation::Receive)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Progress of slow consumers: how many sent bytes their peers have not acknowledged. Direct descriptors need
-//! an operation that Linux has since 6.7; on older kernels the progress is unknown.
+//! an operation that Linux has since 6.7, and only for TCP; otherwise the progress is unknown.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -32,8 +32,10 @@ impl Executor {
 
     fn report_progress(&mut self, file: u32, unacknowledged: Option<usize>) -> io::Result<()> {
         let Some(socket) = self.sockets.get(file) else { return Ok(()) };
-        if socket.phase != Phase::Open {
-            return Ok(());
+        match socket.phase {
+            Phase::Open => {}
+            Phase::Lingering => return self.note_lingering_progress(file, unacknowledged),
+            _ => return Ok(()),
         }
         let (id, waits) = (socket.id, socket.is_sending && !socket.is_sent_unless_failed);
         let progresses = self.core.engine.handle_progress(self.core.now, id, unacknowledged);
@@ -42,8 +44,7 @@ impl Executor {
         }
         // The socket buffer has room, but the kernel wakes a waiting send only when there is much: cancel the
         // send, so that it is submitted again.
-        let cancel = |_| opcode::AsyncCancel::new(Operation::Send(file).user_data()).build();
-        self.rings.push(file, cancel, Flags::SKIP_SUCCESS, Operation::Cancel(file))
+        self.cancel(file, Operation::Send)
     }
 }
 

@@ -116,10 +116,12 @@ impl Executor {
                 let id = socket.id;
                 self.core.engine.handle_sent(self.core.now, id, bytes, drained);
             }
-            _ if is_drained => return self.continue_lingering(file),
             _ => {
                 if let Some(lingering) = self.lingering.get_mut(&file) {
-                    lingering.patience.note_written(bytes);
+                    lingering.linger_time.note_written(bytes);
+                }
+                if is_drained {
+                    return self.continue_lingering(file);
                 }
             }
         }

@@ -36,7 +36,7 @@ impl Outbound {
         if let Some(place) = self.find(identifier.get()) {
             let stage = std::mem::replace(&mut self.inflight[place].stage, Stage::Done);
             if let Stage::Sent(delivery) = stage {
-                self.gone.note(delivery.kept);
+                self.gone.note(delivery.record);
             }
             self.unacknowledged = self.unacknowledged.saturating_sub(1);
             self.forget_done();
@@ -54,32 +54,32 @@ impl Outbound {
     pub fn acknowledge(&mut self, identifier: PacketIdentifier, with: Ack) -> Acknowledged {
         let Some(place) = self.find(identifier.get()) else { return Acknowledged::Unknown };
         let stage = &mut self.inflight[place].stage;
-        let kept = match (&*stage, with) {
+        let record = match (&*stage, with) {
             (Stage::Sent(delivery), Ack::Puback) if delivery.qos == Qos::AtLeastOnce => {
-                delivery.kept
+                delivery.record
             }
             (Stage::Sent(delivery), Ack::Pubrec { refused: false })
                 if delivery.qos == Qos::ExactlyOnce =>
             {
-                let mut kept = delivery.kept;
-                kept.settle();
-                *stage = Stage::Released { resend: false, kept };
-                return Acknowledged::Release(kept);
+                let mut record = delivery.record;
+                record.settle();
+                *stage = Stage::Released { resend: false, record };
+                return Acknowledged::Release(record);
             }
             (Stage::Sent(delivery), Ack::Pubrec { refused: true })
                 if delivery.qos == Qos::ExactlyOnce =>
             {
-                delivery.kept
+                delivery.record
             }
             // PUBREC again for what is released already: the PUBREL is due again.
-            (Stage::Released { resend: false, kept }, Ack::Pubrec { refused: false }) => {
-                return Acknowledged::Release(*kept);
+            (Stage::Released { resend: false, record }, Ack::Pubrec { refused: false }) => {
+                return Acknowledged::Release(*record);
             }
-            (Stage::Released { resend: false, kept }, Ack::Pubcomp) => *kept,
+            (Stage::Released { resend: false, record }, Ack::Pubcomp) => *record,
             _ => return Acknowledged::Unknown,
         };
         *stage = Stage::Done;
-        self.gone.note(kept);
+        self.gone.note(record);
         self.unacknowledged -= 1;
         self.forget_done();
         Acknowledged::Ended

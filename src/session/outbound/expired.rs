@@ -107,7 +107,7 @@ impl Queue {
             retain: false,
             subscription_identifiers: super::Identifiers::None,
             shared: None,
-            kept: RecordRef::default(),
+            record: RecordRef::default(),
         };
         let expired = std::mem::replace(&mut self.messages[place], hollow);
         let bytes = expired.weight();
@@ -120,7 +120,7 @@ impl Queue {
         if !self.latest.is_empty() && self.latest.remove(topic).is_some() {
             self.latest_bytes -= LATEST_BYTES + topic.len();
         }
-        gone.note(expired.kept);
+        gone.note(expired.record);
         sweep.hollow_places += 1;
         sweep.swept.expired += 1;
     }
@@ -144,7 +144,7 @@ impl Queue {
         sweep.hollow_places = 0;
         self.unjudged = self.unjudged.min(self.messages.len());
         if !self.latest.is_empty() {
-            self.number_anew();
+            self.renumber();
         }
     }
 
@@ -281,7 +281,7 @@ mod tests {
             retain: false,
             subscription_identifiers: super::super::Identifiers::None,
             shared: None,
-            kept: RecordRef::default(),
+            record: RecordRef::default(),
         }
     }
 
@@ -315,7 +315,9 @@ mod tests {
                         expired += queue.take_swept().expired;
                     }
                     Step::Pass(us) => now = Now(now.0 + us),
-                    Step::Resume => queue.resume(10),
+                    Step::Resume => {
+                        queue.resume(10);
+                    }
                     Step::Send(many) => for _ in 0..many {
                         let Some(next) = queue.next(now, u64::MAX, &mut expired, |_| true) else {
                             prop_assert_eq!(model.next(now), None);

@@ -4,7 +4,7 @@ use super::Outbound;
 
 impl Outbound {
     /// Rights have changed: messages that wait now are checked against them.
-    pub fn judge_anew(&mut self) {
+    pub fn judge_again(&mut self) {
         (self.queue.unjudged, self.unjudged_held) = (self.queue.len(), self.held.len());
     }
 

@@ -200,11 +200,11 @@ impl Queue {
             }
             match limits.policy {
                 QueuePolicy::Disconnect if online => {
-                    gone.note(delivery.kept);
+                    gone.note(delivery.record);
                     return Queued::Disconnect(cause);
                 }
                 QueuePolicy::DropNewest | QueuePolicy::Disconnect => {
-                    gone.note(delivery.kept);
+                    gone.note(delivery.record);
                     return Queued::Dropped(cause);
                 }
                 QueuePolicy::DropOldest | QueuePolicy::KeepLatest => {
@@ -212,7 +212,7 @@ impl Queue {
                     if dropped.as_ref().is_some_and(|dropped| dropped.message.is_hollow()) {
                         continue;
                     }
-                    gone.note(dropped.as_ref().map_or(delivery.kept, |dropped| dropped.kept));
+                    gone.note(dropped.as_ref().map_or(delivery.record, |dropped| dropped.record));
                     if dropped.is_none() {
                         return Queued::Dropped(cause);
                     }
@@ -248,7 +248,7 @@ impl Queue {
         let Some(number) = self.latest.get(topic) else { return false };
         let place = (number - self.left) as usize;
         let old = std::mem::replace(&mut self.messages[place], delivery.clone());
-        gone.note(old.kept);
+        gone.note(old.record);
         let (old_bytes, bytes) = (old.weight(), delivery.weight());
         self.count.replace(old_bytes, bytes);
         if place < self.backlog {
@@ -299,7 +299,7 @@ impl Queue {
     }
 
     /// Numbers the messages again after the queue was rearranged under `keep-latest`.
-    pub fn number_anew(&mut self) {
+    pub fn renumber(&mut self) {
         self.latest = self
             .messages
             .iter()
@@ -324,7 +324,7 @@ impl Queue {
             });
             (self.qos_0, self.backlog, self.backlog_bytes) = (0, 0, 0);
             if !self.latest.is_empty() {
-                self.number_anew();
+                self.renumber();
             }
             self.look_anew();
         }

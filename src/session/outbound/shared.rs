@@ -26,7 +26,7 @@ impl Outbound {
             };
             if delivery.qos == Qos::AtLeastOnce && is_taken(delivery) {
                 let delivery = delivery.clone();
-                self.gone.note(delivery.kept);
+                self.gone.note(delivery.record);
                 taken.push(delivery);
                 self.to_resend -= usize::from(is_unsent);
                 self.unacknowledged -= usize::from(!is_unsent);
@@ -88,7 +88,7 @@ impl Queue {
                 continue;
             }
             if is_taken(&delivery) {
-                gone.note(delivery.kept);
+                gone.note(delivery.record);
                 taken.push(delivery);
             } else {
                 others.push(delivery);
@@ -100,7 +100,7 @@ impl Queue {
         self.unjudged = unjudged.min(self.messages.len());
         self.look_anew();
         if has_latest {
-            self.number_anew();
+            self.renumber();
         }
         self.messages.iter().any(is_taken)
     }

@@ -43,8 +43,12 @@ impl Image {
                     self.retain(topic, stamp, None);
                 }
                 Record::Session { .. } => self.begin_session(&record, &mut batch, part),
+                Record::Rewrite { .. } => self.begin_rewrite(&record, part),
+                Record::Requeued { .. } => self.requeue(&record)?,
+                Record::Rewritten { session } => self.end_rewrite(session),
                 Record::Ended { session } => {
                     self.sessions.remove(&session);
+                    self.rewrites.remove(&session);
                 }
                 Record::Taken { session, publisher, packet_identifier } => {
                     // The record of the session may follow, in a checkpoint.
@@ -72,9 +76,12 @@ impl Image {
     }
 
     fn queue(&mut self, record: &Record<'_>, batch: &mut Batch<'_>) -> Result<(), NoRecord> {
-        let &Record::Queued { session, delivery, content, qos, .. } = record else { return Ok(()) };
+        let &Record::Queued { session, delivery, content, .. } = record else { return Ok(()) };
         self.delivery_max = self.delivery_max.max(delivery);
-        let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+        let (state, rewrite) = (self.sessions.get_mut(&session), self.rewrites.get_mut(&session));
+        if state.is_none() && rewrite.is_none() {
+            return Ok(());
+        }
         if !self.arrived.is_empty() && self.arrived.contains(&(session, delivery)) {
             return Ok(());
         }
@@ -89,7 +96,12 @@ impl Image {
             let new = || SharedContent::new(OwnedContent::from(*content));
             shared.get_or_insert_with(new).clone()
         };
-        state.queue(record, shared, qos);
+        if let Some(rewrite) = rewrite {
+            rewrite.queue(record, shared.clone());
+        }
+        if let Some(state) = state {
+            state.queue(record, shared);
+        }
         Ok(())
     }
 
@@ -101,6 +113,7 @@ impl Image {
         if part.has_session(client_identifier) {
             let client_identifier = client_identifier.into();
             let state = Session { client_identifier, expiry_interval_s, ..Session::default() };
+            self.rewrites.remove(&session);
             if let Some(old) = self.sessions.insert(session, state) {
                 batch.before.insert(session, old.contents());
             }
@@ -168,6 +181,9 @@ impl Image {
             self.taken.remove(&exchange);
             self.taken_by_groups.remove(&exchange);
         }
+        if let Some(rewrite) = self.rewrites.get_mut(session) {
+            rewrite.change(record);
+        }
         if let Some(session) = self.sessions.get_mut(session) {
             session.change(record);
         } else if let Record::Owned { session, owner } = record
@@ -180,33 +196,20 @@ impl Image {
 
 impl Session {
     /// The contents of its deliveries, by number of the delivery.
-    fn contents(self) -> HashMap<DeliveryNumber, SharedContent> {
-        let all = self.inflight.into_iter().chain(self.queue);
-        all.filter_map(|of| Some((of.number, of.content?))).collect()
+    pub(super) fn contents(&self) -> HashMap<DeliveryNumber, SharedContent> {
+        let all = self.inflight.iter().chain(&self.queue);
+        all.filter_map(|of| Some((of.number, of.content.clone()?))).collect()
     }
 
-    fn queue(&mut self, record: &Record<'_>, content: SharedContent, qos: u8) {
-        let Record::Queued { delivery, retain, packet_identifier, shared, identifiers, .. } =
-            record
-        else {
-            return;
-        };
-        let delivery = Delivery {
-            number: *delivery,
-            content: Some(content),
-            qos,
-            retain: *retain,
-            packet_identifier: *packet_identifier,
-            shared: shared.map(Into::into),
-            identifiers: identifiers.to_vec(),
-        };
-        match packet_identifier {
+    fn queue(&mut self, record: &Record<'_>, content: SharedContent) {
+        let Some(delivery) = Delivery::new(record, content) else { return };
+        match delivery.packet_identifier {
             0 => self.queue.push_back(delivery),
             _ => self.inflight.push(delivery),
         }
     }
 
-    fn change(&mut self, record: &Record<'_>) {
+    pub(super) fn change(&mut self, record: &Record<'_>) {
         match record {
             Record::Connected { expiry_interval_s, .. } => {
                 self.expiry_interval_s = *expiry_interval_s;
@@ -283,5 +286,35 @@ impl Session {
             shared: None,
             identifiers: Vec::new(),
         });
+    }
+}
+
+impl Delivery {
+    /// The delivery of a record.
+    pub(super) fn new(record: &Record<'_>, content: SharedContent) -> Option<Self> {
+        let (Record::Queued {
+            delivery, qos, retain, packet_identifier, shared, identifiers, ..
+        }
+        | Record::Requeued {
+            delivery,
+            qos,
+            retain,
+            packet_identifier,
+            shared,
+            identifiers,
+            ..
+        }) = record
+        else {
+            return None;
+        };
+        Some(Self {
+            number: *delivery,
+            content: Some(content),
+            qos: *qos,
+            retain: *retain,
+            packet_identifier: *packet_identifier,
+            shared: shared.map(Into::into),
+            identifiers: identifiers.to_vec(),
+        })
     }
 }

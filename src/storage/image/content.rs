@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::storage::record::Content;
 
 /// The content of a stored message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OwnedContent {
     /// Topic Name.
@@ -58,6 +58,11 @@ impl SharedContent {
     /// The content, unless its record has not been read yet.
     pub fn get(&self) -> Option<&OwnedContent> {
         self.0.get()
+    }
+
+    /// The content: itself if nobody else has it, or a copy; none if its record has not been read yet.
+    pub fn into_content(self) -> Option<OwnedContent> {
+        Arc::try_unwrap(self.0).map_or_else(|shared| shared.get().cloned(), OnceLock::into_inner)
     }
 
     /// Identifies the content among all that exist at the same time.

@@ -4,8 +4,10 @@
 //! Records of one core come in its order, those of different cores in any order: one core at a time logs a
 //! session, and of the retained messages of a topic the highest stamp counts.
 
+pub mod add;
 mod apply;
 mod content;
+mod rewrite;
 mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -13,6 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::storage::image::content::shared;
+use crate::storage::image::rewrite::Rewrite;
 use crate::storage::record::{DeliveryNumber, Exchange, SessionNumber};
 
 pub use content::{OwnedContent, SharedContent};
@@ -136,6 +139,8 @@ pub struct Image {
     pub taken_by_groups: HashMap<Exchange, HashSet<Box<str>>>,
     /// Contents of deliveries in a checkpoint whose records have not been read yet, by number.
     awaited: HashMap<u64, SharedContent>,
+    /// Sessions of which a checkpoint has logged a part. If it ended there, what was logged before counts.
+    rewrites: HashMap<SessionNumber, Rewrite>,
     /// Forwards between cores that have arrived: the records of their deliveries may follow.
     arrived: HashSet<(SessionNumber, DeliveryNumber)>,
     /// The highest serial number of any session, of any part.

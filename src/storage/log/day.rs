@@ -43,6 +43,12 @@ impl TimeOfDay {
         Some(Duration::from_micros(ahead_us))
     }
 
+    /// A process that has run for as long, with a clock that showed 1970 until now.
+    #[cfg(test)]
+    pub fn of_1970() -> Self {
+        Self { zero: Instant::now(), at_zero_us: 60_000_000 }
+    }
+
     fn elapsed_us(&self) -> u64 {
         self.zero.elapsed().as_micros() as u64
     }
@@ -78,8 +84,7 @@ mod tests {
         let mut day = TimeOfDay::after(0);
         assert!(day.now_us() >= day.at_zero_us());
         assert_eq!(day.check(), None);
-        // As if the system's clock had shown 1970 until now.
-        day.at_zero_us = 60_000_000;
+        let mut day = TimeOfDay::of_1970();
         let ahead = day.check().expect("it was set");
         assert!(ahead > Duration::from_secs(40 * 365 * 86_400), "{ahead:?}");
         assert_eq!(day.check(), None);

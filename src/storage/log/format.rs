@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// The format that is written; earlier formats are read. 2: Wills of connected clients. 3: the file
-/// `extent`.
-pub const VERSION: u32 = 4;
+/// `extent`. 4: contents shared by the deliveries of a checkpoint. 5: sessions in parts.
+pub const VERSION: u32 = 5;
 
 /// The first format with the file `extent`.
 pub const EXTENT_VERSION: u32 = 3;

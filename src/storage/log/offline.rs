@@ -120,15 +120,13 @@ pub fn verify(folder: &Path) -> Result<Verdict, StoreError> {
 
 /// Rewrites a store without obsolete records; its size before and after.
 pub fn compact(folder: &Path) -> Result<(u64, u64), StoreError> {
-    let mut bytes = (0, 0);
-    change(folder, |_| true, &mut bytes)?;
-    Ok(bytes)
+    change(folder, |_| true).map(Option::unwrap_or_default)
 }
 
 /// Ends the session of a client, and removes its Will; false when there is neither. Its queued messages of
 /// shared subscriptions go to other members when the broker starts.
 pub fn end_session(folder: &Path, client_identifier: &str) -> Result<bool, StoreError> {
-    change(folder, |image| remove_session(image, client_identifier), &mut (0, 0))
+    change(folder, |image| remove_session(image, client_identifier)).map(|sizes| sizes.is_some())
 }
 
 /// Removes the session and the Will of a client. Messages of shared subscriptions become in-transit
@@ -152,12 +150,12 @@ fn remove_session(image: &mut Image, client_identifier: &str) -> bool {
     !numbers.is_empty() || image.wills.len() < wills_before
 }
 
-/// Rewrites a store after `to` has changed its image, unless that returns false; what `to` returns.
-fn change(
+/// Rewrites a store, which may be empty, after `to` has changed its image, unless that returns false; its size before
+/// and after.
+pub fn change(
     folder: &Path,
     to: impl FnOnce(&mut Image) -> bool,
-    bytes: &mut (u64, u64),
-) -> Result<bool, StoreError> {
+) -> Result<Option<(u64, u64)>, StoreError> {
     let _lock = lock(folder)?;
     let mut scan = Scan::of(folder)?;
     if !scan.damages.is_empty() {
@@ -169,13 +167,18 @@ fn change(
     let mut progress = Progress::new(reader.bytes(), true);
     reader.read(&mut progress, |batch| image.apply(batch, &Whole))?;
     if !to(&mut image) {
-        return Ok(false);
+        return Ok(None);
     }
-    *bytes = (scan.bytes(), rewrite(folder, &scan, &image)?);
+    let sizes = (scan.bytes(), rewrite(folder, &scan, &image)?);
     for segment in &scan.segments {
         remove(&segment.path)?;
     }
-    Ok(true)
+    Ok(Some(sizes))
+}
+
+/// Whether a folder has no store yet.
+pub fn is_empty(folder: &Path) -> Result<bool, StoreError> {
+    Ok(!folder.exists() || scan::files(folder)?.is_empty())
 }
 
 /// Rewrites a damaged store with its intact records, and moves the original files into a subfolder: its

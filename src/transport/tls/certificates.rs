@@ -2,7 +2,7 @@
 //! what clients and this broker's TLS support, and chosen by SNI.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,8 +13,10 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
 use super::judge;
 use crate::base::identity::{AlternativeName, CertificateIdentity};
@@ -45,8 +47,10 @@ pub(super) fn read_pem<T: PemObject>(
 /// Reads the certificate authorities of clients. Authorities whose signatures cannot be verified here are logged,
 /// and are an error if there is no other.
 pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCertStore>, String> {
-    let certificates: Vec<CertificateDer<'_>> =
-        read_pem("client_ca", file, read, Kind::Certificates)?;
+    let mut certificates: Vec<CertificateDer<'_>> = Vec::new();
+    for file in files_of(file)? {
+        certificates.extend(read_pem("client_ca", &file, read, Kind::Certificates)?);
+    }
     let parsed = parse_chain(&certificates).map_err(|what| wrong("client_ca", file, what))?;
     let mut roots = RootCertStore::empty();
     let mut objection = String::new();
@@ -63,6 +67,33 @@ pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCe
         false => Ok(Arc::new(roots)),
     }
 }
+
+/// The file itself, or the files `*.pem` and `*.crt` of a folder.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let about = |error: std::io::Error| wrong("client_ca", path, error.to_string());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(about)? {
+        let file = entry.map_err(about)?.path();
+        if file.extension().is_some_and(|of| of == "pem" || of == "crt") {
+            files.push(file);
+        }
+    }
+    if files.is_empty() || files.len() > AUTHORITY_FILES_MAX {
+        let what = format!(
+            "the folder has {} files *.pem and *.crt; from 1 to {AUTHORITY_FILES_MAX} are read",
+            files.len()
+        );
+        return Err(wrong("client_ca", path, what));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Files of a folder of certificate authorities.
+const AUTHORITY_FILES_MAX: usize = 1_000;
 
 /// Reads the revocation lists of these authorities. Logs lists that are past their `nextUpdate`.
 pub(super) fn read_lists(
@@ -126,6 +157,16 @@ impl Certificates {
             }
         }
         Ok(Self { default: Arc::new(default), by_name })
+    }
+
+    /// When the first of the certificates expires, in seconds since 1970.
+    pub(super) fn expire_s(&self) -> Option<i64> {
+        let keys = std::iter::once(&self.default).chain(self.by_name.values());
+        let end = |key: &Arc<CertifiedKey>| {
+            let (_, own) = X509Certificate::from_der(&key.cert[0]).ok()?;
+            Some(own.validity().not_after.timestamp())
+        };
+        keys.filter_map(end).min()
     }
 
     /// The certificate of a host: one with its name, or with a wildcard for the first label.
@@ -221,6 +262,33 @@ fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<AlternativeName> {
     known.collect()
 }
 
+/// A subject as a text (RFC 2253): the last relative name first.
+fn subject(name: &X509Name<'_>) -> String {
+    let names: Vec<_> = name.iter_rdn().collect();
+    let attribute = |attribute: &AttributeTypeAndValue<'_>| {
+        let oid = attribute.attr_type();
+        let kind = match oid2abbrev(oid, oid_registry()) {
+            Ok(kind) => kind.to_owned(),
+            Err(_) => oid.to_id_string(),
+        };
+        let value = attribute.as_str().unwrap_or_default();
+        let last = value.chars().count().saturating_sub(1);
+        let mut text = format!("{kind}=");
+        for (place, character) in value.chars().enumerate() {
+            let is_edge = character == ' ' && (place == 0 || place == last);
+            if is_edge || ",+\"\\<>;".contains(character) || place == 0 && character == '#' {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        text
+    };
+    let relative = |name: &RelativeDistinguishedName<'_>| {
+        name.iter().map(attribute).collect::<Vec<_>>().join("+")
+    };
+    names.into_iter().rev().map(relative).collect::<Vec<_>>().join(",")
+}
+
 /// Identity and remaining validity of a verified certificate; none if it cannot be parsed.
 pub(super) fn identity_of(
     certificate: &CertificateDer<'_>,
@@ -240,6 +308,7 @@ pub(super) fn identity_of(
     let name = match from {
         IdentityFrom::None => None,
         IdentityFrom::Cn => common_name.clone(),
+        IdentityFrom::Subject => Some(subject(certificate.subject()).into()),
         IdentityFrom::San => first(|_| true),
         IdentityFrom::SanDns => first(|name| matches!(name, AlternativeName::Dns(_))),
         IdentityFrom::SanEmail => first(|name| matches!(name, AlternativeName::Email(_))),

@@ -15,6 +15,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
@@ -29,7 +30,12 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::config::listener::{self, IdentityFrom};
-pub use crate::transport::tls::server_config::TlsConfig;
+pub use crate::transport::tls::server_config::{Loaded, TlsConfig};
+
+/// The Common Name of a certificate.
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<Box<str>> {
+    identity_of(certificate, IdentityFrom::Cn)?.0.common_name
+}
 
 /// Most plaintext bytes in a record (RFC 8446, 5.1).
 const FRAGMENT_BYTES_MAX: usize = 16 * 1024;

@@ -27,8 +27,17 @@ pub struct TlsConfig {
     protocols: Vec<Vec<u8>>,
     /// Ciphers that kernel TLS supports; empty if it is not used.
     ciphers: Ciphers,
-    /// Configuration of new connections. Locked once per handshake, to clone the `Arc`.
-    config: RwLock<Arc<ServerConfig>>,
+    /// What was read from files. Locked once per handshake, to clone the `Arc`.
+    loaded: RwLock<Loaded>,
+}
+
+/// What was read from the files of a listener.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Configuration of new connections.
+    config: Arc<ServerConfig>,
+    /// When the first of the certificates expires, in seconds since 1970.
+    expire_s: Option<i64>,
 }
 
 impl TlsConfig {
@@ -37,9 +46,8 @@ impl TlsConfig {
         let protocols = protocols(listener);
         let settings = listener.tls.clone();
         let ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
-        let config = build(&settings, &protocols, ticketer, read)?;
-        let (ciphers, config) = (Ciphers::default(), RwLock::new(Arc::new(config)));
-        Ok(Self { settings, protocols, ciphers, config })
+        let loaded = RwLock::new(load(&settings, &protocols, ticketer, read)?);
+        Ok(Self { settings, protocols, ciphers: Ciphers::default(), loaded })
     }
 
     /// Enables kernel TLS with these ciphers, if the listener is configured for it.
@@ -50,21 +58,30 @@ impl TlsConfig {
         }
     }
 
-    /// Reads the files again, for new connections. If they cannot be used, the previous configuration stays.
-    pub fn reload(&self, read: Read<'_>) -> Result<(), String> {
+    /// Reads the files again, for [`Self::put_in_force`].
+    pub fn read_again(&self, read: Read<'_>) -> Result<Loaded, String> {
         let ticketer = match self.settings.client_certificate {
             // Tickets stay valid, so that clients can resume.
             ClientCertificate::None => Arc::clone(&self.config().ticketer),
             // A ticket represents a client certificate, which may have been revoked.
             _ => ring::Ticketer::new().map_err(|error| error.to_string())?,
         };
-        let config = Arc::new(build(&self.settings, &self.protocols, ticketer, read)?);
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
-        Ok(())
+        load(&self.settings, &self.protocols, ticketer, read)
     }
 
-    fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    /// New connections use what was read from now on.
+    pub fn put_in_force(&self, loaded: Loaded) {
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+    }
+
+    /// When the first of the certificates expires, in seconds since 1970.
+    pub fn certificates_expire_s(&self) -> Option<i64> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).expire_s
+    }
+
+    /// The configuration of new connections.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
     /// Starts TLS on a new connection.
@@ -86,14 +103,15 @@ fn protocols(listener: &listener::Listener) -> Vec<Vec<u8>> {
     }
 }
 
-fn build(
+fn load(
     settings: &listener::Tls,
     protocols: &[Vec<u8>],
     ticketer: Arc<dyn ProducesTickets>,
     read: Read<'_>,
-) -> Result<ServerConfig, String> {
+) -> Result<Loaded, String> {
     let provider = Arc::new(ring::default_provider());
     let certificates = Certificates::read(settings, &provider, read)?;
+    let expire_s = certificates.expire_s();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions(settings))
         .map_err(|error| format!("tls.versions: {error}"))?;
@@ -134,7 +152,7 @@ fn build(
     config.max_fragment_size = Some(usize::from(settings.record_bytes_max) + RECORD_HEADER_BYTES);
     // Required to extract the keys for kernel TLS.
     config.enable_secret_extraction = settings.kernel == KernelTls::Auto;
-    Ok(config)
+    Ok(Loaded { config: Arc::new(config), expire_s })
 }
 
 fn versions(settings: &listener::Tls) -> Vec<&'static SupportedProtocolVersion> {

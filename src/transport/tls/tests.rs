@@ -41,6 +41,7 @@ fn pair_at(
     let issue = |common_name: &str, names: Vec<SanType>| {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::OrganizationName, "Water, Gas");
         params.subject_alt_names = names;
         let key = key();
         (params.signed_by(&key, &authority).expect("it is signed"), key)
@@ -139,6 +140,7 @@ fn a_certificate_names_its_client_as_the_listener_says() {
     for (from, name) in [
         (IdentityFrom::None, None),
         (IdentityFrom::Cn, Some("pump 7")),
+        (IdentityFrom::Subject, Some("O=Water\\, Gas,CN=pump 7")),
         (IdentityFrom::San, Some("pump@example.org")),
         (IdentityFrom::SanDns, Some("pump.example.org")),
         (IdentityFrom::SanEmail, Some("pump@example.org")),

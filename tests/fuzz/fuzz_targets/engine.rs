@@ -294,6 +294,7 @@ impl World {
                 });
                 let connect = Connect {
                     version,
+                    is_bridge: version < Version::V5 && aliases & 4 != 0,
                     clean_start: clean,
                     keep_alive_s: 30,
                     client_identifier: name,

@@ -1,12 +1,10 @@
 //! Clients that a server of the operator authenticates, asked over HTTP. Connections to the server are
 //! reused; positive answers are cached for a while, without the password.
 
-mod target;
 #[cfg(all(test, feature = "tls"))]
 mod tests;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,54 +14,44 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use self::target::Target;
-use super::{Answer, Known, Method, Step, Workers};
+use super::{Answer, Known, Method, Step, Workers, job};
 use crate::access::AccessError;
 use crate::access::password_file::Passwords;
+use crate::access::server::{self, Answered, Server};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::config::{Http, OnFailure};
-use crate::engine::Credentials;
+use crate::engine::{Cause, Credentials, Rejection};
 use crate::wire::ReasonCode;
 
 /// Longest answer accepted from the server.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// The method for users that are not in the password file.
-struct AskServer {
-    hook: Arc<Hook>,
-    passwords: Arc<Passwords>,
-}
+/// The method for users without a password of the broker.
+struct AskServer(Arc<Hook>);
 
 /// None if no server is configured.
-pub(super) fn open(
-    settings: &Http,
-    passwords: &Arc<Passwords>,
-) -> Result<Option<Arc<dyn Method>>, AccessError> {
+pub(super) fn open(settings: &Http) -> Result<Option<Arc<dyn Method>>, AccessError> {
     let hook = Hook::new(settings).map_err(AccessError)?;
-    Ok(hook.map(|hook| make(hook, passwords)))
-}
-
-fn make(hook: Hook, passwords: &Arc<Passwords>) -> Arc<dyn Method> {
-    Arc::new(AskServer { hook: Arc::new(hook), passwords: Arc::clone(passwords) })
+    Ok(hook.map(|hook| Arc::new(AskServer(Arc::new(hook))) as _))
 }
 
 impl Method for AskServer {
-    fn begin(&self, who: &Credentials<'_>) -> Option<Step> {
+    fn begin(&self, who: &Credentials<'_>, passwords: &Arc<Passwords>) -> Option<Step> {
         let user: Box<str> = who.username?.into();
-        if self.passwords.user(&user).is_some() {
+        if passwords.user(&user).is_some() {
             return None;
         }
-        let (hook, client) = (Arc::clone(&self.hook), Box::<str>::from(who.client_identifier));
+        let (hook, client) = (Arc::clone(&self.0), Box::<str>::from(who.client_identifier));
         let password = who.password.map(<[u8]>::to_vec);
         let address = who.address.map(|address| address.ip());
-        let job = move || hook.ask(user, &client, password.as_deref(), address);
-        Some(Step::Pending(Workers::Network, Box::new(job)))
+        let ask = move || hook.ask(user, &client, password.as_deref(), address);
+        Some(Step::Pending(Workers::Network, job(ask)))
     }
 
-    fn reload(&self, passwords: &Arc<Passwords>) -> Result<Option<Arc<dyn Method>>, AccessError> {
-        let hook = self.hook.reload().map_err(AccessError)?;
-        Ok(Some(make(hook, passwords)))
+    fn reload(&self, _: &Passwords) -> Result<Option<Arc<dyn Method>>, AccessError> {
+        let hook = self.0.reload().map_err(AccessError)?;
+        Ok(Some(Arc::new(AskServer(Arc::new(hook)))))
     }
 }
 
@@ -71,9 +59,7 @@ impl Method for AskServer {
 #[derive(Clone)]
 struct Hook {
     settings: Http,
-    target: Target,
-    /// Owns the connections to the server.
-    agent: ureq::Agent,
+    server: Server,
     cache: Arc<Cache>,
 }
 
@@ -120,14 +106,12 @@ impl Hook {
         if settings.url.is_empty() {
             return Ok(None);
         }
-        let target = Target::parse(&settings.url)?;
-        let agent = agent(settings, &target, |name| std::env::var_os(name))?;
+        let server = Server::open(&reached_by(settings))?;
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|error| error.to_string())?;
         Ok(Some(Self {
             settings: settings.clone(),
-            target,
-            agent,
+            server,
             cache: Arc::new(Cache {
                 key: hmac::Key::new(hmac::HMAC_SHA256, &key),
                 answers: Mutex::default(),
@@ -137,8 +121,8 @@ impl Hook {
 
     /// The same server with its certificate authorities read again; shares the cache.
     fn reload(&self) -> Result<Self, String> {
-        let agent = agent(&self.settings, &self.target, |name| std::env::var_os(name))?;
-        Ok(Self { agent, ..self.clone() })
+        let server = Server::open(&reached_by(&self.settings))?;
+        Ok(Self { server, ..self.clone() })
     }
 
     /// Answers from the cache, or asks the server and waits for it: never called on the thread of a core.
@@ -172,22 +156,28 @@ impl Hook {
         match self.send(&question) {
             Outcome::Said(Said { allow: true, expires_in_s }) => {
                 let valid_for = expires_in_s.map(|s| Duration::from_secs(s.into()));
-                let known = Known { user: Some(username), valid_for, entry: None };
+                let known = Known { user: Some(username), valid_for, ..Known::default() };
                 self.cache.insert(name, &known, &self.settings);
                 Ok(known)
             }
-            Outcome::Said(Said { allow: false, .. }) => Err(ReasonCode::BadUserNameOrPassword),
+            Outcome::Said(Said { allow: false, .. }) => {
+                Err(Rejection::new(ReasonCode::BadUserNameOrPassword, Cause::DeniedByServer))
+            }
             Outcome::Failed(error) => {
                 let on_failure = self.settings.on_failure;
                 rated!(
                     warn,
                     log_rate::now(),
-                    url = self.target.name,
+                    url = self.server.name(),
                     ?on_failure,
                     "HTTP hook: the request failed: {error}"
                 );
                 match on_failure {
-                    OnFailure::Deny => Err(ReasonCode::ServerUnavailable),
+                    OnFailure::Deny => Err(Rejection::new(
+                        ReasonCode::ServerUnavailable,
+                        Cause::AuthenticationUnavailable,
+                    )
+                    .with_detail(error)),
                     OnFailure::Allow => Ok(Known { user: Some(username), ..Known::default() }),
                 }
             }
@@ -197,29 +187,27 @@ impl Hook {
     fn send(&self, question: &Question<'_>) -> Outcome {
         let failed = |error: &dyn std::fmt::Display| Outcome::Failed(error.to_string());
         let body = serde_json::to_string(question).expect("texts and numbers are JSON");
-        let mut request =
-            self.agent.post(&self.target.url).header("Content-Type", "application/json");
-        if let Some(authorization) = &self.target.authorization {
-            request = request.header("Authorization", authorization);
-        }
-        let mut response = match request.send(&body) {
-            Ok(response) => response,
-            Err(error) => return failed(&error),
+        let Answered { status, text, .. } = match self.server.post(&body, ANSWER_BYTES_MAX) {
+            Ok(answered) => answered,
+            Err(error) => return Outcome::Failed(error),
         };
-        match response.status().as_u16() {
+        match status {
             200 => {}
             401 | 403 => return Outcome::Said(Said { allow: false, expires_in_s: None }),
             status => return failed(&format_args!("the server answered with status {status}")),
         }
-        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        match text.map(|text| serde_json::from_str(&text)) {
-            Ok(Ok(said)) => Outcome::Said(said),
-            Ok(Err(error)) => {
-                failed(&format_args!("the answer is not in the expected form: {error}"))
-            }
-            Err(error) => failed(&error),
+        match serde_json::from_str(&text) {
+            Ok(said) => Outcome::Said(said),
+            Err(error) => failed(&format_args!("the answer is not in the expected form: {error}")),
         }
     }
+}
+
+/// How to reach the server.
+fn reached_by(settings: &Http) -> server::Access<'_> {
+    let Http { url, ca, timeout_ms, .. } = settings;
+    let (url_key, ca_key) = ("access.http.url", "access.http.ca");
+    server::Access { url_key, url, ca_key, ca, timeout_ms: *timeout_ms }
 }
 
 impl Cache {
@@ -261,23 +249,4 @@ impl Cache {
         let fresh = Cached { known: known.clone(), until: now + lifetime, since: now };
         answers.insert(name, fresh);
     }
-}
-
-/// The HTTP client, which trusts the configured certificate authorities.
-fn agent(
-    settings: &Http,
-    target: &Target,
-    environment: impl Fn(&str) -> Option<OsString>,
-) -> Result<ureq::Agent, String> {
-    let trusted = target.trusted(settings, environment)?;
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_millis(settings.timeout_ms.into())))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        // Proxies of the environment are not meant for passwords.
-        .proxy(None)
-        .tls_config(ureq::tls::TlsConfig::builder().root_certs(trusted).build())
-        .user_agent(concat!("ringmq/", env!("CARGO_PKG_VERSION")))
-        .build();
-    Ok(config.into())
 }

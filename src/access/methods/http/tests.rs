@@ -9,12 +9,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-#[path = "../../../../tests/support/http.rs"]
-mod request;
-
-use request::read_request;
-
 use super::*;
+use crate::access::tests::request::read_request;
 
 /// What it was asked: the head, and the body.
 type Asked = (String, serde_json::Value);
@@ -138,7 +134,7 @@ fn a_name_and_a_password_in_the_url_are_sent_and_not_part_of_it() {
     assert!(head.starts_with("POST /in?key=1 HTTP/1.1\r\n"), "{head}");
     let header = format!("authorization: Basic {}", BASE64.encode("us:p@ss")).to_lowercase();
     assert!(head.to_lowercase().contains(&header), "{head}");
-    assert!(!hook.target.name.contains("p%40ss") && !hook.target.name.contains("key"));
+    assert!(!hook.server.name().contains("p%40ss") && !hook.server.name().contains("key"));
 }
 
 #[test]
@@ -157,9 +153,9 @@ fn a_server_of_https_is_believed_by_the_authorities_of_the_configuration_or_the_
     let by_environment = |file: &File| {
         let path = file.0.clone().into_os_string();
         let environment = |name: &str| (name == "SSL_CERT_FILE").then(|| path.clone());
-        agent(&hook.settings, &hook.target, environment).expect("it is good")
+        Server::open_with(&reached_by(&hook.settings), environment).expect("it is good")
     };
-    let with = |agent| Hook { agent, ..hook.clone() };
+    let with = |server| Hook { server, ..hook.clone() };
     assert!(!ask(&with(by_environment(&bad)), Some(b"x")));
     assert!(ask(&with(by_environment(&good)), Some(b"x")));
 }

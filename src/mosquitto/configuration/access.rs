@@ -1,0 +1,215 @@
+//! Options about who may connect and what clients may do.
+
+use super::listener::{self, unless_false};
+use super::syntax::Line;
+use super::translation::{Effect, Outcome, Translator};
+use super::{ignored, refused};
+
+/// What options of plugins are for: the plugin of the line before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plugin {
+    /// There is none.
+    None,
+    /// Passwords in a file.
+    PasswordFile,
+    /// Access rules in a file.
+    AclFile,
+    /// A store in an SQLite database.
+    PersistSqlite,
+    /// A plugin that is refused.
+    Refused,
+}
+
+/// Takes an option of this kind; none if the option is of another kind.
+pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Option<Outcome> {
+    let option = line.option.as_str();
+    let outcome = match option {
+        "per_listener_settings" => take_per_listener(translator, line, place),
+        "allow_anonymous" => line.boolean().map(|_| store(translator, "allow_anonymous", place)),
+        "listener_allow_anonymous" => line.boolean().map(|_| {
+            let own = translator.section.listener;
+            translator.listeners[own].options.insert(option.to_owned(), place);
+            Effect::Taken
+        }),
+        "password_file" | "acl_file" => {
+            line.text().map(str::to_owned).map(|_| store(translator, option, place))
+        }
+        "plugin" | "global_plugin" | "auth_plugin" => {
+            line.text().map(str::to_owned).and_then(|path| take_plugin(translator, &path, place))
+        }
+        "plugin_load" => line.text().map(str::to_owned).and_then(|text| {
+            let (_name, path) = text.split_once(' ').unwrap_or(("", &text));
+            take_plugin(translator, path.trim(), place)
+        }),
+        "plugin_use" => Ok(Effect::Noted("its file applies to all listeners".to_owned())),
+        "auth_plugin_deny_special_chars" => line.boolean().and_then(|denies| match denies {
+            true => Ok(Effect::Taken),
+            false => ignored("names with `+`, `#` or `/` never open a pattern"),
+        }),
+        "check_retain_source" => line.boolean().and_then(|is_asked| match is_asked {
+            false => Ok(Effect::Taken),
+            true => ignored("a retained message is checked when it is published, not again later"),
+        }),
+        "enable_control_api" => {
+            unless_false(line, "`broker ctl` answers what $CONTROL/broker/v1 does")
+        }
+        _ if option.starts_with("plugin_opt_") || option.starts_with("auth_opt_") => {
+            take_plugin_option(translator, line, place)
+        }
+        _ => return take_identifiers(translator, line, place),
+    };
+    Some(outcome)
+}
+
+/// Takes options about Client Identifiers.
+fn take_identifiers(translator: &mut Translator, line: &Line, place: usize) -> Option<Outcome> {
+    let outcome = match line.option.as_str() {
+        "allow_zero_length_clientid" => line.boolean().map(|is_allowed| {
+            translator.set("mqtt.assigned_client_identifiers", is_allowed, Some(place));
+            Effect::Taken
+        }),
+        "clientid_prefixes" => line.text().map(str::to_owned).map(|prefix| {
+            translator.set("mqtt.client_identifier_prefix", prefix, Some(place));
+            Effect::Taken
+        }),
+        "auto_id_prefix" | "listener_auto_id_prefix" => match line.word() {
+            Ok("auto-") => Ok(Effect::Taken),
+            _ => refused("not supported by this version: the prefix is auto-; remove the line"),
+        },
+        _ => return None,
+    };
+    Some(outcome)
+}
+
+fn take_per_listener(translator: &mut Translator, line: &Line, place: usize) -> Outcome {
+    let is_asked = line.boolean()?;
+    let is_late = ["allow_anonymous", "password_file", "acl_file"]
+        .iter()
+        .any(|option| translator.option(option).is_some());
+    match is_asked {
+        true if is_late => refused("has to be before allow_anonymous, password_file and acl_file"),
+        true => {
+            translator.options.insert(line.option.clone(), place);
+            Ok(Effect::Noted("allow_anonymous belongs to the listener before it".to_owned()))
+        }
+        false => Ok(Effect::Taken),
+    }
+}
+
+/// Stores an option that belongs to the listener before it if `per_listener_settings` is set.
+fn store(translator: &mut Translator, option: &str, place: usize) -> Effect {
+    let own = translator.section.listener;
+    let options = match translator.option("per_listener_settings") {
+        Some(_) => &mut translator.listeners[own].options,
+        None => &mut translator.options,
+    };
+    options.insert(option.to_owned(), place);
+    Effect::Taken
+}
+
+/// Takes a plugin by the name of its file.
+fn take_plugin(translator: &mut Translator, path: &str, place: usize) -> Outcome {
+    let file = path.rsplit(['/', '\\']).next().unwrap_or(path);
+    let name = file.split('.').next().unwrap_or(file).replace('-', "_");
+    let (plugin, outcome) = match name.as_str() {
+        "mosquitto_password_file" => {
+            (Plugin::PasswordFile, Ok(Effect::Noted("as password_file".to_owned())))
+        }
+        "mosquitto_acl_file" => (Plugin::AclFile, Ok(Effect::Noted("as acl_file".to_owned()))),
+        "mosquitto_dynamic_security" => (
+            Plugin::Refused,
+            refused(
+                "dynamic security is not supported by this version; use a password file, or the user database \
+                 (access.database)",
+            ),
+        ),
+        "mosquitto_persist_sqlite" => {
+            translator.options.insert("persist_sqlite".to_owned(), place);
+            (Plugin::PersistSqlite, Ok(Effect::Noted("the database is imported".to_owned())))
+        }
+        "go_auth" => (
+            Plugin::Refused,
+            refused(
+                "the plugin go-auth is not supported by this version; see docs/access.md for HTTP servers and files",
+            ),
+        ),
+        _ => (
+            Plugin::Refused,
+            refused(format!(
+                "the plugin {file} cannot be loaded: only plugins whose function this broker has are taken over"
+            )),
+        ),
+    };
+    translator.section.plugin = plugin;
+    outcome
+}
+
+fn take_plugin_option(translator: &mut Translator, line: &Line, place: usize) -> Outcome {
+    line.text()?;
+    let name = line.option.split_once("_opt_").map_or("", |(_, name)| name);
+    match (translator.section.plugin, name) {
+        (Plugin::None, _) => refused("an option of a plugin, which begins with `plugin FILE`"),
+        (Plugin::PasswordFile, "password_file") | (Plugin::AclFile, "acl_file") => {
+            Ok(store(translator, name, place))
+        }
+        (Plugin::PersistSqlite, "db_file") => {
+            translator.options.insert("persist_sqlite_file".to_owned(), place);
+            Ok(Effect::Taken)
+        }
+        (Plugin::PersistSqlite, "sync" | "flush_period" | "page_size") => {
+            ignored("what is acknowledged is on disk; storage.sync has the alternatives")
+        }
+        (Plugin::PasswordFile | Plugin::AclFile | Plugin::PersistSqlite, _) => {
+            refused("the plugin has no such option; correct the name, or remove the line")
+        }
+        (Plugin::Refused, _) => refused("an option of a plugin that is refused"),
+    }
+}
+
+/// Whether a listener admits anonymous clients, if it says so itself, and the place of that.
+pub(super) fn anonymous_of(translator: &Translator, number: usize) -> Option<(bool, usize)> {
+    let own = translator.of_listener(number, "listener_allow_anonymous");
+    let own = own.or_else(|| translator.of_listener(number, "allow_anonymous"));
+    own.and_then(|(place, line)| Some((line.boolean().ok()?, place)))
+}
+
+/// Sets the keys of options that several listeners may have.
+pub(super) fn finish(translator: &mut Translator) {
+    let given = translator.option("allow_anonymous");
+    let given = given.and_then(|(place, line)| Some((line.boolean().ok()?, Some(place))));
+    // A broker that only this machine reaches admits everybody, unless it is told otherwise.
+    let (anonymous, by) = given.unwrap_or((listener::is_local_only(translator), None));
+    translator.set("access.anonymous", anonymous, by);
+    let has_passwords = finish_file(translator, "password_file", "access.password_file");
+    let Some(rules) = finish_file(translator, "acl_file", "access.acl_file") else { return };
+    translator.set("access.acl_format", "mosquitto", Some(rules));
+    // Mosquitto believes User Names that it cannot check, and its rules go by them.
+    if has_passwords.is_none() {
+        translator.set("access.unverified_names", true, None);
+    }
+    let is_everywhere = translator.option("acl_file").is_some()
+        || listener::used(translator).all(|of| translator.of_listener(of, "acl_file").is_some());
+    if !is_everywhere {
+        translator.outcomes[rules] = refused(
+            "one file of rules applies to all listeners in this version, but some have none; name it for each of them",
+        );
+    }
+}
+
+/// Sets the key of a file that applies to all listeners. The place of the option, if there is one.
+fn finish_file(translator: &mut Translator, option: &str, key: &str) -> Option<usize> {
+    let global = translator.option(option);
+    let of_listeners =
+        (0..translator.listeners.len()).filter_map(|of| translator.of_listener(of, option));
+    let all = global.into_iter().chain(of_listeners);
+    let files: Vec<(String, usize)> = all.map(|(at, line)| (line.value.clone(), at)).collect();
+    let (first, place) = files.first().cloned()?;
+    translator.set(key, first.as_str(), Some(place));
+    for (_, other) in files.into_iter().filter(|(file, _)| *file != first) {
+        let earlier = translator.set_at(place);
+        translator.outcomes[other] = refused(format!(
+            "one file applies to all listeners in this version ({earlier}); put everything in one file"
+        ));
+    }
+    Some(place)
+}
